@@ -1,0 +1,91 @@
+/*
+ * The seam to the host: everything that needs Linux or POSIX beyond malloc and stdio.
+ * Functions return 0 or -errno unless they say otherwise.
+ */
+#ifndef BASE_OS_H
+#define BASE_OS_H
+
+#include "base/types.h"
+
+/* --- memory (os_memory.c) --- */
+
+/* SIZE zeroed bytes, shared, backed by a memfd (*FD), allocated on touch. */
+int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
+void os_memfd_unmap(int fd, void *map, uint64_t size);
+/* Gives the pages back and makes them read as zero. */
+int os_memfd_zero(int fd, uint64_t size);
+
+/* A code buffer mapped twice: RW for us, RX for the CPU (W^X). */
+struct os_code {
+    uint8_t *rw;
+    uint8_t *rx;
+    size_t size;
+    int fd;
+};
+int os_code_map(size_t size, struct os_code *out);
+void os_code_unmap(struct os_code *c);
+
+/* --- time (os_time.c) --- */
+uint64_t os_monotonic_ns(void);
+uint64_t os_realtime_ns(void); /* since 1970 */
+uint64_t os_tsc(void);
+/* Host TSC frequency, measured against the monotonic clock once (a few ms), then cached.
+ */
+uint64_t os_tsc_hz(void);
+
+/* --- host faults in code that runs for the guest (os_fault.c) --- */
+
+struct os_regs { /* general registers at the fault, may be changed; order of enum vcpu_reg
+                  */
+    uint64_t gpr[16];
+    uint64_t rip;
+    uint64_t rflags;
+};
+
+struct os_fault {
+    int signo;       /* SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP */
+    int code;        /* si_code */
+    unsigned trapno; /* x86 vector that the host CPU raised */
+    uint64_t error;  /* its error code */
+    uint64_t addr;   /* fault address where there is one */
+    struct os_regs regs;
+};
+
+/*
+ * FN runs in the signal handler when an instruction in [LO, HI) faults; it changes
+ * f->regs to say where to go on and returns true, or returns false (then the process dies
+ * as it would have). Async-signal-safe code only.
+ */
+int os_fault_range(const void *lo, const void *hi,
+                   bool (*fn)(void *arg, struct os_fault *f), void *arg);
+
+/* --- waiting and waking (os_alarm.c) --- */
+
+/*
+ * Watches a deadline and file descriptors for a thread that is busy executing the guest:
+ * a helper thread calls FIRE(ARG) when the deadline passes or a watched descriptor
+ * becomes readable (once; armed again by os_alarm_deadline() or os_alarm_rewatch()).
+ */
+struct os_alarm;
+int os_alarm_new(void (*fire)(void *arg), void *arg, struct os_alarm **out);
+void os_alarm_free(struct os_alarm *a);
+void os_alarm_deadline(struct os_alarm *a, uint64_t monotonic_ns); /* UINT64_MAX: none */
+void os_alarm_watch(struct os_alarm *a, int fd); /* at most one; -1: none */
+void os_alarm_rewatch(struct os_alarm *a);       /* the reader drained it: watch again */
+/* Blocks the caller (the otherwise busy thread, idle now) until something has fired. */
+void os_alarm_wait(struct os_alarm *a);
+/* Wakes os_alarm_wait() from another thread or a signal handler. */
+void os_alarm_wake(struct os_alarm *a);
+
+/* --- terminal and signals (os_tty.c) --- */
+
+/* Puts FD in raw mode when it is a terminal; restored by os_tty_restore(), which also
+ * runs at exit and on every fatal signal. *IS_TTY tells. */
+int os_tty_raw(int fd, bool *is_tty);
+void os_tty_restore(void);
+bool os_tty_is_raw(void);
+
+/* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT. */
+int os_on_stop_signals(void (*fn)(int signo));
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * The CPUID model: what the guest is told. What is offered is what is implemented and,
+ * for instructions that run on the host, what the host has. The default satisfies
+ * x86-64-v3 where the host does. The vendor is the host's, because undefined flags are
+ * the host's.
+ */
+#ifndef CPU_CPUID_H
+#define CPU_CPUID_H
+
+#include "base/types.h"
+
+struct vcpu;
+struct cpuid_model;
+
+struct cpuid_regs {
+    uint32_t eax, ebx, ecx, edx;
+};
+
+struct cpuid_config {
+    bool paravirt;   /* offer the KVM leaves and the hypervisor bit */
+    uint64_t tsc_hz; /* guest TSC frequency */
+};
+
+/* A model to be freed with cpuid_model_free(); NULL when out of memory. */
+struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg);
+void cpuid_model_free(struct cpuid_model *m);
+
+/* What CPUID returns now (some bits follow CR4, XCR0 and the APIC). */
+struct cpuid_regs cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf);
+
+/* Bits of CR4, EFER and XCR0 that the model lets the guest set. */
+uint64_t cpuid_cr4_valid(const struct cpuid_model *m);
+uint64_t cpuid_efer_valid(const struct cpuid_model *m);
+uint64_t cpuid_xcr0_valid(const struct cpuid_model *m);
+unsigned cpuid_phys_bits(const struct cpuid_model *m);
+
+/* Features that gate an instruction, for the decoder's #UD. */
+enum cpuid_feature {
+    CPUID_F_NONE,
+    CPUID_F_AVX,
+    CPUID_F_AVX2,
+    CPUID_F_BMI1,
+    CPUID_F_BMI2,
+    CPUID_F_FMA,
+    CPUID_F_F16C,
+    CPUID_F_MOVBE,
+    CPUID_F_POPCNT,
+    CPUID_F_LZCNT,
+    CPUID_F_SSE3,
+    CPUID_F_SSSE3,
+    CPUID_F_SSE41,
+    CPUID_F_SSE42,
+    CPUID_F_SSE4A,
+    CPUID_F_AES,
+    CPUID_F_PCLMUL,
+    CPUID_F_SHA,
+    CPUID_F_VAES,
+    CPUID_F_VPCLMUL,
+    CPUID_F_GFNI,
+    CPUID_F_ADX,
+    CPUID_F_RDRAND,
+    CPUID_F_RDSEED,
+    CPUID_F_CLZERO,
+    CPUID_F_RDPID,
+    CPUID_F_XSAVE,
+    CPUID_F_XSAVEOPT,
+    CPUID_F_XSAVEC,
+    CPUID_F_XSAVES,
+    CPUID_F_CX16,
+    CPUID_F_CLFLUSHOPT,
+    CPUID_F_CLWB,
+    CPUID_F_UNSUPPORTED, /* never offered: AVX-512, 3DNow!, TBM, XOP, ... */
+    CPUID_F_COUNT
+};
+
+bool cpuid_has(const struct cpuid_model *m, enum cpuid_feature f);
+
+#endif

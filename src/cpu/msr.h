@@ -1,0 +1,19 @@
+/*
+ * Model-specific registers that are the CPU's own. Those of the local APIC (APIC_BASE,
+ * TSC_DEADLINE, x2APIC) and of the paravirtual clock are devices': sem sends them out as
+ * EXIT_msr when these return MSR_NOT_OURS.
+ */
+#ifndef CPU_MSR_H
+#define CPU_MSR_H
+
+#include "cpu/vcpu.h"
+
+enum msr_result { MSR_OK, MSR_FAULT /* raise #GP */, MSR_NOT_OURS };
+
+enum msr_result msr_read(struct vcpu *v, uint32_t index, uint64_t *value);
+
+/* Writes that change modes or address translation (EFER, FS_BASE...) are carried out
+ * completely, vcpu_update_mode() included; for EFER the caller must then tell the MMU. */
+enum msr_result msr_write(struct vcpu *v, uint32_t index, uint64_t value);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * The guest vCPU: everything that the architecture calls the processor's state, plus the
+ * few things that an engine needs next to it.
+ *
+ * What is exact when: `rip` is the address of the instruction being executed
+ * (interpreter) or next to be executed (between instructions). `rflags` is always exact
+ * in the interpreter. `vec` is exact only while !vec_live (cpu/vec.h).
+ *
+ * Effective values: seg[].base is the hidden base as loaded. Memory operands use
+ * `segbase[]`, which is 0 for CS, DS, ES and SS in 64-bit mode. `seg_flat_r/w` has a bit
+ * for each segment register through which an access of that kind needs no further check
+ * (64-bit mode, or a present, suitable type with base anything and limit 4 GiB - 1).
+ * vcpu_update_mode() recomputes all of these and must be called after any change to CS,
+ * SS, DS, ES, FS, GS, CR0, CR4, EFER, RFLAGS.VM or the CPL.
+ *
+ * Locking: all of it belongs to the vCPU's thread, except `events`, which other threads
+ * may set atomically through vcpu_raise().
+ */
+#ifndef CPU_VCPU_H
+#define CPU_VCPU_H
+
+#include "base/counters.h"
+#include "base/types.h"
+#include "cpu/exit.h"
+
+enum vcpu_reg {
+    REG_RAX,
+    REG_RCX,
+    REG_RDX,
+    REG_RBX,
+    REG_RSP,
+    REG_RBP,
+    REG_RSI,
+    REG_RDI,
+    REG_R8,
+    REG_R9,
+    REG_R10,
+    REG_R11,
+    REG_R12,
+    REG_R13,
+    REG_R14,
+    REG_R15,
+    REG_ZERO, /* always 0: the base or index of an operand that has none */
+    REG_RIP,  /* vcpu.rip seen as a base register */
+    REG_COUNT
+};
+
+enum vcpu_seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
+
+struct segment {
+    uint16_t sel;
+    uint16_t ar;    /* X86_AR_*; P clear: unusable */
+    uint32_t limit; /* in bytes, granularity applied */
+    uint64_t base;
+};
+
+struct desc_table {
+    uint64_t base;
+    uint16_t limit;
+};
+
+/* An exception on its way to the guest. */
+struct fault {
+    uint8_t vector;
+    bool has_error;
+    bool trap; /* delivered after the instruction (rip already advanced) */
+    uint32_t error;
+    uint64_t addr; /* CR2 for #PF */
+    uint32_t dr6;  /* bits to set in DR6 for #DB */
+};
+
+/* How the current code is fetched, decoded and protected. */
+enum cpu_mode {
+    MODE_16,
+    MODE_32,
+    MODE_64
+}; /* default operand size of CS; MODE_64: long mode, CS.L */
+
+enum vcpu_event {
+    VCPU_EVENT_KICK = 1u << 0, /* leave the engine: the run loop has work */
+    VCPU_EVENT_IRQ = 1u << 1,  /* the interrupt controllers hold a vector for us */
+    VCPU_EVENT_NMI = 1u << 2,
+    VCPU_EVENT_STOP = 1u << 3, /* the run is over (power off, reset, debug exit) */
+};
+
+struct vcpu;
+
+/* What the rest of the machine does for the vCPU. Installed by machine/. */
+struct vcpu_hooks {
+    /* Carries out a synchronous exit: counts it, finds the device, fills e->data. */
+    void (*exit)(void *arg, struct vcpu *v, struct exit *e);
+    /* Takes the vector of the highest-priority interrupt, or -1 (spurious: nothing). */
+    int (*irq_ack)(void *arg);
+    /* Guest TSC now. */
+    uint64_t (*tsc)(void *arg);
+    void (*tsc_write)(void *arg, uint64_t value);
+    /* CR8: the task-priority register, bits 7..4 of the APIC's TPR. */
+    unsigned (*cr8_read)(void *arg);
+    void (*cr8_write)(void *arg, unsigned value);
+    /* The A20 gate. */
+    bool (*a20)(void *arg);
+};
+
+struct mmu;
+struct mem;
+struct interp;
+struct cpuid_model;
+
+#define VCPU_XSAVE_SIZE 1024u /* legacy 512 + header 64 + AVX 256, rounded up */
+
+struct vcpu {
+    /* --- hot: emitted code and the interpreter's inner loop --- */
+    uint64_t gpr[16];
+    uint64_t zero; /* gpr[REG_ZERO] */
+    uint64_t rip;  /* gpr[REG_RIP] */
+    uint64_t rflags;
+    uint32_t events; /* VCPU_EVENT_*, atomic */
+    uint8_t mode;    /* enum cpu_mode */
+    uint8_t cpl;
+    bool irq_shadow; /* sti, mov ss, pop ss: no interrupt before the next instruction ends
+                      */
+    bool halted;
+    uint8_t seg_flat_r, seg_flat_w; /* bit per enum vcpu_seg */
+    bool vec_live;                  /* guest vector state is in the host's registers */
+    bool long_mode;                 /* EFER.LMA */
+    bool stack32;      /* SS.B, or 64-bit mode: stack pointer is not 16 bits wide */
+    bool code_written; /* a store hit translated code: leave the block */
+    uint64_t segbase[SEG_COUNT]; /* effective, for operands */
+    uint64_t lin_mask;           /* linear addresses are cut to this */
+    struct mmu *mmu;
+    struct counters *cnt;
+
+    /* --- architectural --- */
+    struct segment seg[SEG_COUNT];
+    struct segment ldtr, tr;
+    struct desc_table gdtr, idtr;
+    uint64_t cr0, cr2, cr3, cr4;
+    uint64_t efer, xcr0;
+    uint64_t dr[8]; /* dr[4], dr[5] unused */
+    uint64_t star, lstar, cstar, sfmask;
+    uint64_t kernel_gs_base, tsc_aux;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t pat, misc_enable, spec_ctrl;
+    uint64_t mtrr_deftype, mtrr_fixed[11], mtrr_var[16];
+    uint64_t hwcr, syscfg, mcg_status, tsc_adjust;
+    bool nmi_blocked; /* until iret */
+
+    /* --- pending work at the next instruction boundary --- */
+    struct fault fault; /* valid when a semantic function returns SEM_FAULT */
+    uint32_t
+        pending_db; /* DR6 bits of a data or I/O breakpoint that the instruction hit */
+    uint8_t delivering;   /* internal to sem's event delivery: nesting for #DF */
+    bool trap_flag_armed; /* TF was set when the instruction began */
+
+    /* --- x87 pointers, tracked because the host's would be ours (sem/native.c) --- */
+    uint64_t fip, fdp;
+    uint16_t fcs, fds, fop;
+
+    /* --- the world --- */
+    struct mem *mem;
+    const struct vcpu_hooks *hooks;
+    void *hooks_arg;
+    const struct cpuid_model *cpuid;
+
+    _Alignas(64) uint8_t vec[VCPU_XSAVE_SIZE]; /* XSAVE image, standard format */
+};
+
+_Static_assert(offsetof(struct vcpu, zero) == offsetof(struct vcpu, gpr) + REG_ZERO * 8,
+               "zero");
+_Static_assert(offsetof(struct vcpu, rip) == offsetof(struct vcpu, gpr) + REG_RIP * 8,
+               "rip");
+
+/*
+ * State after power-up or INIT: real mode at f000:fff0.
+ * AMD64 APM volume 2, "Processor Initialization and Long Mode Activation".
+ * Keeps the pointers to the world.
+ */
+void vcpu_reset(struct vcpu *v);
+
+/* Recomputes mode, cpl-dependent and segment-derived fields; see the head of the file. */
+void vcpu_update_mode(struct vcpu *v);
+
+/* Sets event bits from any thread. */
+static inline void vcpu_raise(struct vcpu *v, uint32_t events) {
+    __atomic_or_fetch(&v->events, events, __ATOMIC_RELEASE);
+}
+
+static inline void vcpu_clear(struct vcpu *v, uint32_t events) {
+    __atomic_and_fetch(&v->events, ~events, __ATOMIC_ACQ_REL);
+}
+
+static inline uint32_t vcpu_events(const struct vcpu *v) {
+    return __atomic_load_n(&v->events, __ATOMIC_RELAXED);
+}
+
+static inline bool vcpu_is_real(const struct vcpu *v) {
+    return !(v->cr0 & 1);
+}
+
+/* One screen of text: registers, segments, control registers. SIZE bytes at BUF. */
+void vcpu_dump(const struct vcpu *v, char *buf, size_t size);
+
+#endif

@@ -1,0 +1,27 @@
+/*
+ * The contract between the board and whatever executes the guest.
+ *
+ * create: bind to a vCPU. run: execute until an exit of the second group in cpu/exit.def;
+ * synchronous exits go through vcpu_hooks on the way. kick: from any thread, make run()
+ * return EXIT_kick soon (the event bits are already set by vcpu_raise()).
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "cpu/vcpu.h"
+
+struct engine;
+
+struct engine_ops {
+    const char *name;
+    const char *what; /* one line for --help and `bivisor check` */
+    /* 0 or -errno; *WHY then says in one sentence what is missing (static string). */
+    int (*create)(struct vcpu *v, struct engine **out, const char **why);
+    void (*destroy)(struct engine *e);
+    enum exit_reason (*run)(struct engine *e);
+    void (*kick)(struct engine *e);
+    /* Guest state was changed from outside (reset, loader): drop what was derived. */
+    void (*reset)(struct engine *e);
+};
+
+#endif

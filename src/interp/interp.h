@@ -1,0 +1,34 @@
+/*
+ * The reference interpreter: fetch, decode, execute through sem, retire.
+ * Decoded instructions are kept in blocks, keyed by the RAM page they lie in; pages with
+ * blocks carry MEM_TRACE_CODE.
+ */
+#ifndef INTERP_INTERP_H
+#define INTERP_INTERP_H
+
+#include "cpu/vcpu.h"
+
+struct interp;
+
+/* NULL when out of memory. V must outlive it. */
+struct interp *interp_new(struct vcpu *v);
+void interp_free(struct interp *ip);
+
+/*
+ * Runs until an exit of the second group (cpu/exit.def): KICK or STOP event -> EXIT_kick,
+ * HLT with nothing deliverable -> EXIT_halt (v->halted set; call again once there is),
+ * triple fault -> EXIT_shutdown. Vector state is parked on return.
+ */
+enum exit_reason interp_run(struct interp *ip);
+
+/* Runs at most COUNT instructions (or until an exit): for tests and for the translator.
+ */
+enum exit_reason interp_step(struct interp *ip, uint64_t count);
+
+/* Drops every decoded block. */
+void interp_flush(struct interp *ip);
+
+/* Owner of MEM_TRACE_CODE; ARG is the struct interp. */
+void interp_code_written(void *arg, struct gpa at, unsigned len);
+
+#endif

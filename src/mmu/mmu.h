@@ -1,0 +1,203 @@
+/*
+ * The MMU: walks the guest's page tables (primary structures) and keeps the shadow.
+ *
+ * The shadow is a software TLB, direct-mapped and tagged, read inline by mmu_ptr() below
+ * (and by emitted code). One entry serves one 4 KiB page of one address space in one
+ * bank:
+ *
+ *   tag[access]  the page's linear address if that access is allowed, else a value that
+ * no address of this slot can match (mmu_no_tag()). A hit is `addr - tag <= 4096 - size`
+ * unsigned, which also rejects page crossings. host         the page's host address
+ *
+ * Banks separate privilege: BANK_USER (CPL 3), BANK_SUPER (supervisor; with CR4.SMAP,
+ * user pages are absent), BANK_SUPER_AC (supervisor, explicit access with RFLAGS.AC set
+ * or without SMAP). vcpu.mmu->data points at the bank of the current CPL and AC for
+ * explicit accesses, ->sys at the one for implicit supervisor accesses (descriptor
+ * tables, TSS).
+ *
+ * An entry is writable only when the PTE is dirty, the page is RAM, no page trace is on
+ * it and no data breakpoint lies in it. MMIO, ROM writes, A20-wrapped pages, pages with
+ * breakpoints and everything else take the slow path.
+ *
+ * Address spaces ("spaces") are kept according to the retention policy; see
+ * docs/mmu.md. Faults are left in vcpu.fault and reported by the return value.
+ */
+#ifndef MMU_MMU_H
+#define MMU_MMU_H
+
+#include "cpu/vcpu.h"
+#include "mem/mem.h"
+
+enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
+enum mmu_bank { BANK_SUPER, BANK_SUPER_AC, BANK_USER, BANK_COUNT };
+enum mmu_policy { MMU_FLUSH, MMU_PCID, MMU_TRACE };
+
+struct shadow_entry {
+    uint64_t tag[3];
+    uint8_t *host;
+};
+_Static_assert(sizeof(struct shadow_entry) == 32, "indexed by shifts in emitted code");
+
+#define SHADOW_BITS 10
+#define SHADOW_ENTRIES (1u << SHADOW_BITS)
+
+struct shadow_bank {
+    struct shadow_entry e[SHADOW_ENTRIES];
+};
+
+struct mmu {
+    struct shadow_bank *data; /* explicit accesses and fetches now */
+    struct shadow_bank *sys;  /* implicit supervisor accesses now */
+    struct vcpu *v;
+    /* The rest belongs to mmu/ (mmu_int.h). */
+};
+
+/* Creates the MMU of V (v->mem must be set) and installs v->mmu. 0 or -ENOMEM. */
+int mmu_create(struct vcpu *v, enum mmu_policy policy);
+void mmu_destroy(struct vcpu *v);
+
+static inline unsigned mmu_index(uint64_t addr) {
+    return (unsigned)(addr >> 12) & (SHADOW_ENTRIES - 1);
+}
+
+/* A tag that no address of slot INDEX matches. */
+static inline uint64_t mmu_no_tag(unsigned index) {
+    return (uint64_t)(index ^ 1) << 12;
+}
+
+/*
+ * --- access by semantic code ---
+ * 0, or nonzero with the exception in v->fault. Linear addresses; segmentation is sem's.
+ * An access may cross pages; a write changes nothing unless all of it may be written.
+ * The _sys forms are implicit supervisor accesses.
+ */
+int mmu_read_slow(struct vcpu *v, struct gva at, void *buf, unsigned len, bool sys);
+int mmu_write_slow(struct vcpu *v, struct gva at, const void *buf, unsigned len,
+                   bool sys);
+
+/* Host pointer for a hit, NULL otherwise. Inline fast path of everything. */
+static inline uint8_t *mmu_hit(const struct shadow_bank *b, struct gva at, unsigned len,
+                               enum mmu_access acc) {
+    const struct shadow_entry *e = &b->e[mmu_index(at.a)];
+    uint64_t off = at.a - e->tag[acc];
+    return likely(off <= 4096 - (uint64_t)len) ? e->host + off : NULL;
+}
+
+/* LEN is 1, 2, 4 or 8 in these two; the value is zero-extended. */
+static inline int mmu_load(struct vcpu *v, struct gva at, unsigned len, uint64_t *out) {
+    const uint8_t *p = mmu_hit(v->mmu->data, at, len, MMU_READ);
+    *out = 0;
+    if (unlikely(!p))
+        return mmu_read_slow(v, at, out, len, false);
+    switch (len) {
+    case 1:
+        *out = *p;
+        return 0;
+    case 2:
+        *out = *(const uint16_t *)p;
+        return 0;
+    case 4:
+        *out = *(const uint32_t *)p;
+        return 0;
+    default:
+        *out = *(const uint64_t *)p;
+        return 0;
+    }
+}
+
+static inline int mmu_store(struct vcpu *v, struct gva at, unsigned len, uint64_t val) {
+    uint8_t *p = mmu_hit(v->mmu->data, at, len, MMU_WRITE);
+    if (unlikely(!p))
+        return mmu_write_slow(v, at, &val, len, false);
+    switch (len) {
+    case 1:
+        *p = (uint8_t)val;
+        return 0;
+    case 2:
+        *(uint16_t *)p = (uint16_t)val;
+        return 0;
+    case 4:
+        *(uint32_t *)p = (uint32_t)val;
+        return 0;
+    default:
+        *(uint64_t *)p = val;
+        return 0;
+    }
+}
+
+/*
+ * A window on LEN <= 64 bytes for a read-modify-write or a host instruction: P is either
+ * guest RAM itself or a bounce buffer, with the same address modulo 64. For an access
+ * that writes, permission is checked (and faults taken) before anything is read.
+ * WILL_READ says whether the bytes must be fetched. After the change, mmu_window_commit()
+ * writes a bounce buffer back; it cannot fault for RAM.
+ */
+struct mmu_window {
+    uint8_t *p;
+    struct gva at;
+    unsigned len;
+    bool bounced;
+    _Alignas(64) uint8_t buf[128];
+};
+int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigned len,
+                    bool will_read, bool will_write);
+void mmu_window_commit(struct vcpu *v, struct mmu_window *w);
+
+/* Checks that LEN bytes could be accessed, as the access itself would (A/D bits set too).
+ */
+int mmu_probe(struct vcpu *v, struct gva at, unsigned len, enum mmu_access acc, bool sys);
+
+/*
+ * For repeated string operations: a host pointer to as much of [AT, AT+LEN) as lies in
+ * its page and is plain memory for this access, *RUN bytes (>= 1); NULL with *RUN = 0
+ * when the caller must go element by element (MMIO, traced page), or a fault (return
+ * nonzero).
+ */
+int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc, uint8_t **p,
+            uint64_t *run);
+
+static inline int mmu_sys_read(struct vcpu *v, struct gva at, void *buf, unsigned len) {
+    return mmu_read_slow(v, at, buf, len, true);
+}
+
+static inline int mmu_sys_write(struct vcpu *v, struct gva at, const void *buf,
+                                unsigned len) {
+    return mmu_write_slow(v, at, buf, len, true);
+}
+
+/*
+ * Instruction fetch: host pointer to the byte at AT, valid to the end of its page, or
+ * NULL with the fault in v->fault. Code in MMIO or ROM-less holes raises #GP... see
+ * docs/mmu.md.
+ */
+const uint8_t *mmu_fetch_slow(struct vcpu *v, struct gva at);
+
+static inline const uint8_t *mmu_fetch(struct vcpu *v, struct gva at) {
+    const uint8_t *p = mmu_hit(v->mmu->data, at, 1, MMU_EXEC);
+    return likely(p) ? p : mmu_fetch_slow(v, at);
+}
+
+/* --- architectural events: the caller has already changed the vCPU's registers --- */
+void mmu_cr3_loaded(struct vcpu *v, uint64_t value); /* VALUE as written, with bit 63 */
+void mmu_mode_changed(struct vcpu *v);    /* CR0, CR4, EFER bits that matter; drops all */
+void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. Cheap. */
+void mmu_invlpg(struct vcpu *v, struct gva at);
+/* INVPCID types 0..3; the caller has checked the descriptor. */
+void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at);
+void mmu_flush_all(struct vcpu *v);
+void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
+/* Four PAE page-directory pointers are cached at CR3 loads; 0 or #GP in v->fault. */
+int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
+
+/*
+ * The primary walk alone, with no side effect: for the debugger and for tests.
+ * True when mapped; *GPA and *WRITABLE are set.
+ */
+bool mmu_peek(struct vcpu *v, struct gva at, struct gpa *gpa, bool *writable);
+
+/* Shadow's side of mem_hooks.drop_write. ARG is the vCPU. */
+void mmu_drop_write(void *arg, uint8_t *host_page);
+/* Owner of MEM_TRACE_PT. ARG is the vCPU. */
+void mmu_pt_written(void *arg, struct gpa at, unsigned len);
+
+#endif

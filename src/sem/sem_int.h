@@ -1,0 +1,123 @@
+/*
+ * Shared inside sem/: effective addresses, segment checks, operand access, and the tables
+ * by which sem_bind() finds a function.
+ */
+#ifndef SEM_INT_H
+#define SEM_INT_H
+
+#include "mmu/mmu.h"
+#include "sem/sem.h"
+#include "x86/cr.h"
+#include "x86/desc.h"
+#include "x86/exception.h"
+
+static inline void *sem_reg(struct vcpu *v, unsigned off) {
+    return (uint8_t *)v->gpr + off;
+}
+
+static inline uint64_t sem_addr_mask(unsigned addrsize) {
+    return addrsize == 8 ? ~0ull : addrsize == 4 ? 0xffffffffull : 0xffffull;
+}
+
+/* Offset within the segment. */
+static inline uint64_t sem_ea(const struct vcpu *v, const struct insn *i) {
+    const struct mem_operand *m = &i->mem;
+    uint64_t a = v->gpr[m->base] + (v->gpr[m->index] << m->scale) + (uint64_t)m->disp;
+    return a & sem_addr_mask(i->addrsize);
+}
+
+/* Checks an access that the flat bitmaps do not clear: limit, type, canonical form, null.
+ * 0, or nonzero with #GP or #SS in v->fault. sem/segment.c. */
+int sem_seg_check_slow(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
+                       bool write);
+
+/* Segment offset to linear address, checked. */
+static inline int sem_linear(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
+                             bool write, struct gva *out) {
+    unsigned flat = write ? v->seg_flat_w : v->seg_flat_r;
+    if (unlikely(!(flat & (1u << seg)))) {
+        int rc = sem_seg_check_slow(v, seg, off, len, write);
+        if (rc)
+            return rc;
+    }
+    *out = gva((off + v->segbase[seg]) & v->lin_mask);
+    return 0;
+}
+
+static inline int sem_load(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
+                           uint64_t *val) {
+    struct gva at;
+    int rc = sem_linear(v, seg, off, len, false, &at);
+    if (unlikely(rc))
+        return rc;
+    return mmu_load(v, at, len, val);
+}
+
+static inline int sem_store(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
+                            uint64_t val) {
+    struct gva at;
+    int rc = sem_linear(v, seg, off, len, true, &at);
+    if (unlikely(rc))
+        return rc;
+    return mmu_store(v, at, len, val);
+}
+
+/* Non-canonical addresses in 64-bit mode: the MMU's slow path raises #GP(0), or #SS(0)
+ * when told that the access was through SS (v->fault is patched by sem_load/sem_store
+ * callers through sem_fix_stack_fault() in sem/segment.c). */
+
+/* --- segment.c --- */
+/* Reads a descriptor of GDT or LDT; faults carry VECTOR and the selector as error code.
+ */
+int sem_read_desc(struct vcpu *v, uint16_t sel, uint8_t vector, uint64_t desc[2]);
+/* Loads a data or stack segment register as MOV/POP do. */
+int sem_load_seg(struct vcpu *v, unsigned seg, uint16_t sel);
+/* Fills a segment register as in real and virtual-8086 mode. */
+void sem_load_seg_real(struct vcpu *v, unsigned seg, uint16_t sel);
+void sem_unpack_desc(struct segment *s, uint16_t sel, uint64_t desc);
+/* Sets CS, CPL and what follows from them; calls vcpu_update_mode and the MMU. */
+void sem_set_cs(struct vcpu *v, const struct segment *cs, unsigned cpl);
+int sem_set_accessed(struct vcpu *v, uint16_t sel, uint64_t desc);
+
+/* --- system.c --- */
+/* POPF and IRET share it: changes the bits of MASK and tells whoever must know. */
+void sem_write_flags(struct vcpu *v, uint64_t value, uint64_t mask);
+
+/* --- event.c: software interrupts of INT n (needs the gate's DPL checked) --- */
+int sem_soft_interrupt(struct vcpu *v, uint8_t vector, unsigned insn_len,
+                       bool is_int3_into);
+
+/* --- task.c --- */
+enum task_reason { TASK_JMP, TASK_CALL, TASK_IRET, TASK_EVENT };
+int sem_task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t next_rip,
+                    bool has_error, uint32_t error);
+
+/* --- stack helpers, segment.c: size 2, 4 or 8; rSP moves only on success --- */
+int sem_push(struct vcpu *v, unsigned size, uint64_t val);
+int sem_pop(struct vcpu *v, unsigned size, uint64_t *val);
+/* The bits of rSP that the stack segment's size uses. */
+static inline uint64_t sem_sp_mask(const struct vcpu *v) {
+    return v->mode == MODE_64 ? ~0ull : v->stack32 ? 0xffffffffull : 0xffffull;
+}
+static inline void sem_set_sp(struct vcpu *v, uint64_t sp) {
+    uint64_t mask = sem_sp_mask(v);
+    if (mask == 0xffffffffull)
+        v->gpr[REG_RSP] = sp & mask;
+    else
+        v->gpr[REG_RSP] = (v->gpr[REG_RSP] & ~mask) | (sp & mask);
+}
+
+/* --- tables, one a file: the function for an instruction, or NULL if not of this family
+ * --- */
+insn_exec_fn *sem_bind_alu(const struct insn *i);
+insn_exec_fn *sem_bind_bits(const struct insn *i);
+insn_exec_fn *sem_bind_move(const struct insn *i);
+insn_exec_fn *sem_bind_branch(const struct insn *i);
+insn_exec_fn *sem_bind_string(const struct insn *i);
+insn_exec_fn *sem_bind_far(const struct insn *i);
+insn_exec_fn *sem_bind_segment(const struct insn *i);
+insn_exec_fn *sem_bind_system(const struct insn *i);
+insn_exec_fn *sem_bind_native(const struct vcpu *v, const struct insn *i);
+insn_exec_fn sem_exec_ud; /* raises #UD; sem/bind.c */
+
+#endif
