@@ -16,7 +16,9 @@ CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector
 LDLIBS = -lZydis -lpthread
 
-SRCS = $(sort $(wildcard src/*/*.c))
+# ROOMS narrows a build to some rooms (for work on one of them).
+ROOMS ?= *
+SRCS = $(sort $(wildcard $(ROOMS:%=src/%/*.c)))
 OBJS = $(SRCS:%.c=$(BUILD)/%.o)
 LIB = $(BUILD)/libbivisor.a
 UNIT_SRCS = $(sort $(wildcard tests/unit/*.c))
