@@ -14,7 +14,7 @@ ALL_CFLAGS = $(CSTD) $(WARN) $(CFLAGS) -fno-strict-aliasing -fwrapv -pthread -MM
 CORE_ROOMS = cpu mem mmu sem interp
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector
-LDLIBS = -lZydis -lpthread
+LDLIBS = -lZydis -lcjson -lpthread
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
@@ -45,10 +45,34 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 
 units: $(UNITS)
 
+# --- what the README promises ---
+ASSETS = $(BUILD)/assets
+deps:
+	@tools/deps
+deps-check:
+	@tools/deps check
+
+# Boots Debian's kernel with busybox to a shell.
+run: deps
+	@$(MAKE) --no-print-directory all
+	@tools/fetch-assets linux-amd64 busybox-amd64 $(ASSETS)
+	@tools/make-initrd $(ASSETS)/busybox-amd64 $(ASSETS)/initrd-amd64
+	$(BUILD)/bivisor run --kernel $(ASSETS)/linux-amd64/vmlinuz \
+	    --initrd $(ASSETS)/initrd-amd64 --append "console=ttyS0 quiet"
+
+check: deps-check
+	@$(MAKE) --no-print-directory all units guests
+	@BUILD=$(BUILD) tools/check
+
+guests:
+
+lint: all
+	@BUILD=$(BUILD) tools/lint
+
 clean:
 	rm -rf $(BUILD)
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d
 
-.PHONY: all units clean
+.PHONY: all units guests clean deps deps-check run check lint
 .SECONDARY:

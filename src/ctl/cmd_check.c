@@ -1,0 +1,97 @@
+/* `bivisor check`: what this host offers to each engine, in words. */
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "ctl/ctl.h"
+#include "machine/machine.h"
+
+static void check_cpu(void) {
+    char brand[49] = "";
+
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t r[4];
+
+        __cpuid(0x80000002 + i, r[0], r[1], r[2], r[3]);
+        memcpy(brand + i * 16, r, 16);
+    }
+    __builtin_cpu_init();
+    printf("host       %s, TSC %.0f MHz\n", brand, (double)os_tsc_hz() / 1e6);
+    printf("           a guest is offered %s\n",
+           __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
+                   __builtin_cpu_supports("fma")
+               ? "x86-64-v3 (AVX2, BMI2, FMA)"
+               : "less than x86-64-v3, because this CPU lacks AVX2, BMI2 or FMA");
+}
+
+/* The engines of ours need memory that can be written in one place and executed in
+ * another. */
+static bool check_code_memory(void) {
+    struct os_code code;
+    int rc = os_code_map(1 << 16, &code);
+
+    if (rc) {
+        printf("code       no executable memory here: %s\n", strerror(-rc));
+        return false;
+    }
+    os_code_unmap(&code);
+    return true;
+}
+
+static void check_engines(bool code) {
+    size_t count;
+    const struct engine_ops *const *engines = machine_engines(&count);
+
+    for (size_t i = 0; i < count; i++)
+        printf("%-10s %s: %s\n", engines[i]->name,
+               code ? "usable" : "not usable without executable memory",
+               engines[i]->what);
+}
+
+static void check_kvm(void) {
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int version;
+
+    printf("/dev/kvm   ");
+    if (fd < 0) {
+        if (errno == ENOENT)
+            printf("missing: no hardware virtualization, or its kernel module is not "
+                   "loaded\n");
+        else if (errno == EACCES || errno == EPERM)
+            printf("present, but this user may not open it\n");
+        else
+            printf("present, but does not open: %s\n", strerror(errno));
+        return;
+    }
+    version = ioctl(fd, KVM_GET_API_VERSION, 0);
+    if (version == KVM_API_VERSION)
+        printf("present and usable; no engine of this version uses it\n");
+    else
+        printf("present, but speaks another interface (version %d)\n", version);
+    close(fd);
+}
+
+int ctl_cmd_check(int argc, char **argv) {
+    bool code;
+
+    if (argc > 1 && !strcmp(argv[1], "--help")) {
+        printf("usage: bivisor check\n\nTells what this host offers to each engine.\n");
+        return CTL_OK;
+    }
+    if (argc > 1) {
+        log_error("`bivisor check` takes no arguments");
+        return CTL_USAGE;
+    }
+    check_cpu();
+    code = check_code_memory();
+    check_engines(code);
+    check_kvm();
+    return code ? CTL_OK : CTL_HOST_FAILURE;
+}

@@ -1,0 +1,345 @@
+/* `bivisor run`: boots a kernel and is its terminal until it ends. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bug.h"
+#include "base/log.h"
+#include "base/os.h"
+#include "ctl/console.h"
+#include "ctl/ctl.h"
+#include "ctl/options.h"
+#include "ctl/stats.h"
+#include "machine/machine.h"
+
+#define DEFAULT_MEMORY (512ull << 20)
+#define DEFAULT_APPEND "console=ttyS0"
+
+struct run_options {
+    struct machine_config machine;
+    const char *kernel;
+    const char *initrd;
+    const char *append;
+    bool no_reboot;
+    bool stats;
+    const char *stats_path;
+};
+
+/* A signal handler has no argument: the machine that it stops, and the signal. */
+static struct machine *signal_machine;
+static volatile sig_atomic_t signal_seen;
+
+static void on_signal(int signo) {
+    signal_seen = signo;
+    if (signal_machine)
+        machine_quit(signal_machine);
+}
+
+static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
+                                             "multiboot"};
+static const char *const policy_names[] = {"flush", "pcid", "trace"};
+
+static void print_help(void) {
+    size_t count;
+    const struct engine_ops *const *engines = machine_engines(&count);
+
+    printf("usage: bivisor run --kernel FILE [OPTION...]\n"
+           "\n"
+           "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
+           "  --initrd FILE        initial RAM disk, or the first multiboot module\n"
+           "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
+           "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+           "  --engine NAME        how to execute the guest (default: auto)\n");
+    for (size_t i = 0; i < count; i++)
+        printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
+    printf(
+        "  --boot-protocol P    auto, linux32, linux64, pvh or multiboot\n"
+        "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
+        "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
+        "  --no-reboot          end the run where the guest would reboot\n"
+        "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
+        "  --verbose            tell on stderr what is being done\n"
+        "  --help               this text\n"
+        "\n"
+        "On a terminal, Ctrl-A x quits and Ctrl-A h helps.\n"
+        "\n"
+        "exit status: 0 powered off; 1 host failure; 2 bad usage or input file;\n"
+        "3 triple fault with --no-reboot; (N << 1) | 1 when the guest writes N to the\n"
+        "debug-exit port 0xf4.\n");
+}
+
+enum {
+    OPT_KERNEL = 256,
+    OPT_INITRD,
+    OPT_APPEND,
+    OPT_MEMORY,
+    OPT_ENGINE,
+    OPT_PROTOCOL,
+    OPT_RETENTION,
+    OPT_NO_PARAVIRT,
+    OPT_NO_REBOOT,
+    OPT_STATS,
+    OPT_VERBOSE,
+    OPT_HELP
+};
+
+static const struct option long_options[] = {
+    {"kernel", required_argument, NULL, OPT_KERNEL},
+    {"initrd", required_argument, NULL, OPT_INITRD},
+    {"append", required_argument, NULL, OPT_APPEND},
+    {"memory", required_argument, NULL, OPT_MEMORY},
+    {"engine", required_argument, NULL, OPT_ENGINE},
+    {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
+    {"retention", required_argument, NULL, OPT_RETENTION},
+    {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
+    {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"stats", optional_argument, NULL, OPT_STATS},
+    {"verbose", no_argument, NULL, OPT_VERBOSE},
+    {"help", no_argument, NULL, OPT_HELP},
+    {0},
+};
+
+static bool engine_known(const char *name) {
+    char list[128] = "auto";
+    size_t count;
+    const struct engine_ops *const *engines = machine_engines(&count);
+
+    if (!strcmp(name, "auto"))
+        return true;
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(list);
+
+        if (!strcmp(name, engines[i]->name))
+            return true;
+        snprintf(list + len, sizeof(list) - len, ", %s", engines[i]->name);
+    }
+    log_error("--engine wants one of %s, not '%s'", list, name);
+    return false;
+}
+
+/* Takes one option; false when its value is bad. */
+static bool take_option(struct run_options *o, int opt) {
+    size_t choice;
+
+    switch (opt) {
+    case OPT_KERNEL:
+        o->kernel = optarg;
+        return true;
+    case OPT_INITRD:
+        o->initrd = optarg;
+        return true;
+    case OPT_APPEND:
+        o->append = optarg;
+        return true;
+    case OPT_MEMORY:
+        return options_size("--memory", optarg, &o->machine.memory);
+    case OPT_ENGINE:
+        o->machine.engine = optarg;
+        return engine_known(optarg);
+    case OPT_PROTOCOL:
+        if (!options_choice("--boot-protocol", optarg, protocol_names,
+                            ARRAY_SIZE(protocol_names), &choice))
+            return false;
+        o->machine.boot.protocol = (enum boot_protocol)choice;
+        return true;
+    case OPT_RETENTION:
+        if (!options_choice("--retention", optarg, policy_names, ARRAY_SIZE(policy_names),
+                            &choice))
+            return false;
+        o->machine.policy = (enum mmu_policy)choice;
+        return true;
+    case OPT_NO_PARAVIRT:
+        o->machine.paravirt = false;
+        return true;
+    case OPT_NO_REBOOT:
+        o->no_reboot = true;
+        return true;
+    case OPT_STATS:
+        o->stats = true;
+        o->stats_path = optarg;
+        return true;
+    case OPT_VERBOSE:
+        log_set_level(LOG_INFO);
+        return true;
+    default:
+        return false; /* getopt_long() has complained */
+    }
+}
+
+/* -1 to go on, or the exit status. */
+static int parse(struct run_options *o, int argc, char **argv) {
+    int opt;
+
+    *o = (struct run_options){
+        .append = DEFAULT_APPEND,
+        .machine = {.engine = "auto",
+                    .memory = DEFAULT_MEMORY,
+                    .paravirt = true,
+                    .policy = MMU_PCID},
+    };
+    argv[0] = (char *)"bivisor run";
+    while ((opt = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {
+        if (opt == OPT_HELP) {
+            print_help();
+            return CTL_OK;
+        }
+        if (!take_option(o, opt))
+            return CTL_USAGE;
+    }
+    if (optind < argc) {
+        log_error("'%s' is not an option; `bivisor run --help` lists them", argv[optind]);
+        return CTL_USAGE;
+    }
+    if (!o->kernel) {
+        log_error("--kernel FILE is missing; `bivisor run --help` shows an example");
+        return CTL_USAGE;
+    }
+    o->machine.boot.cmdline = o->append;
+    return -1;
+}
+
+static int status_of(int rc) {
+    return rc == -EINVAL || rc == -ENOENT || rc == -EACCES || rc == -EISDIR ||
+                   rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP
+               ? CTL_USAGE
+               : CTL_HOST_FAILURE;
+}
+
+static void dump(void *arg) {
+    char text[4096];
+
+    vcpu_dump(machine_vcpu(arg), text, sizeof(text));
+    fprintf(stderr, "%s", text);
+}
+
+static const char *end_name(enum machine_end end) {
+    static const char *const names[] = {
+        [MACHINE_POWEROFF] = "powered off",      [MACHINE_RESET] = "reset",
+        [MACHINE_DEBUG_EXIT] = "debug exit",     [MACHINE_SHUTDOWN] = "triple fault",
+        [MACHINE_QUIT] = "stopped from outside", [MACHINE_ERROR] = "host failure",
+    };
+
+    return names[end];
+}
+
+/* Lives of the machine until one of them is the last. */
+static int live(struct machine *m, const struct run_options *o, enum machine_end *end) {
+    char why[512];
+
+    for (;;) {
+        int rc = machine_boot(m, why, sizeof(why));
+
+        if (rc) {
+            log_error("%s", why);
+            *end = MACHINE_ERROR;
+            return status_of(rc);
+        }
+        *end = machine_run(m);
+        switch (*end) {
+        case MACHINE_POWEROFF:
+        case MACHINE_QUIT:
+            return CTL_OK;
+        case MACHINE_DEBUG_EXIT:
+            return machine_exit_code(m);
+        case MACHINE_ERROR:
+            return CTL_HOST_FAILURE;
+        case MACHINE_RESET:
+            if (o->no_reboot)
+                return CTL_OK;
+            break;
+        case MACHINE_SHUTDOWN:
+            if (o->no_reboot)
+                return CTL_TRIPLE_FAULT;
+            log_info("triple fault: the machine is reset");
+            break;
+        }
+    }
+}
+
+static double cpu_seconds(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+static void quit_machine(void *arg) {
+    struct machine **m = arg;
+
+    if (*m)
+        machine_quit(*m);
+}
+
+/* With the kernel open and the machine made: run, then give everything back. */
+static int run_machine(struct machine *m, struct console *console,
+                       const struct run_options *o) {
+    struct stats_run stats = {0};
+    enum machine_end end;
+    uint64_t start;
+    int status, rc;
+
+    bug_set_dump(dump, m);
+    signal_machine = m;
+    rc = os_on_stop_signals(on_signal);
+    if (!rc)
+        rc = console_open(console, quit_machine, &signal_machine);
+    if (rc) {
+        log_error("cannot take over the terminal: %s", strerror(-rc));
+        return CTL_HOST_FAILURE;
+    }
+    log_info("engine %s", machine_engine_name(m));
+    start = os_monotonic_ns();
+    status = live(m, o, &end);
+    stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
+    stats.cpu_seconds = cpu_seconds();
+    stats.end = end_name(end);
+    console_close(console);
+    if (status == CTL_TRIPLE_FAULT && end == MACHINE_SHUTDOWN) {
+        log_error("triple fault; the guest's CPU:");
+        dump(m);
+    }
+    if (o->stats && stats_write(m, &stats, o->stats_path) && status == CTL_OK)
+        status = CTL_HOST_FAILURE;
+    bug_set_dump(NULL, NULL);
+    signal_machine = NULL;
+    return status;
+}
+
+int ctl_cmd_run(int argc, char **argv) {
+    struct run_options o;
+    struct boot_image *image;
+    struct machine *m;
+    struct console console;
+    char why[512];
+    int status = parse(&o, argc, argv);
+    int rc;
+
+    if (status >= 0)
+        return status;
+    rc = boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why));
+    if (rc) {
+        log_error("%s", why);
+        return status_of(rc);
+    }
+    o.machine.image = image;
+    o.machine.console = console_ops(&console);
+    rc = machine_create(&o.machine, &m, why, sizeof(why));
+    if (rc) {
+        log_error("%s", why);
+        boot_image_close(image);
+        return status_of(rc);
+    }
+    status = run_machine(m, &console, &o);
+    machine_free(m);
+    boot_image_close(image);
+    if (signal_seen) { /* die of it, so that the caller sees what happened */
+        signal(signal_seen, SIG_DFL);
+        raise(signal_seen);
+    }
+    return status;
+}

@@ -1,0 +1,65 @@
+/* The command table, --help and --version. */
+#include "ctl/ctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/types.h"
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+};
+
+static const struct command commands[] = {
+    {"run", ctl_cmd_run, "boot a kernel with its console on this terminal"},
+    {"check", ctl_cmd_check, "tell what this host offers to each engine"},
+};
+
+static void print_help(void) {
+    printf(
+        "bivisor runs unmodified x86 operating systems, with or without hardware help.\n"
+        "\n"
+        "usage: bivisor COMMAND [OPTION...]\n"
+        "\n");
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        printf("  %-12s %s\n", commands[i].name, commands[i].what);
+    printf(
+        "\n"
+        "  bivisor COMMAND --help   options of a command\n"
+        "  bivisor --version        the version\n"
+        "\n"
+        "example: bivisor run --kernel vmlinuz --initrd initrd --append console=ttyS0\n");
+}
+
+/* What was printed must have reached the other side, or the status says so. */
+static int flush_stdout(int status) {
+    if (fflush(stdout) || ferror(stdout)) {
+        log_error("cannot write to standard output");
+        return CTL_HOST_FAILURE;
+    }
+    return status;
+}
+
+int ctl_main(int argc, char **argv) {
+    if (argc < 2) {
+        log_error("a command is missing; `bivisor --help` lists them");
+        return CTL_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+        !strcmp(argv[1], "help")) {
+        print_help();
+        return flush_stdout(CTL_OK);
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("bivisor %s\n", CTL_VERSION);
+        return flush_stdout(CTL_OK);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (!strcmp(argv[1], commands[i].name))
+            return flush_stdout(commands[i].run(argc - 1, argv + 1));
+    log_error("there is no command '%s'; `bivisor --help` lists them", argv[1]);
+    return CTL_USAGE;
+}

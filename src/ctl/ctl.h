@@ -1,0 +1,21 @@
+/* Commands of the command line. Each takes its own arguments and returns the exit status.
+ */
+#ifndef CTL_CTL_H
+#define CTL_CTL_H
+
+enum ctl_status {
+    CTL_OK = 0,
+    CTL_HOST_FAILURE = 1,
+    CTL_USAGE = 2,
+    CTL_TRIPLE_FAULT = 3,
+};
+
+/* The whole program: finds the command in ARGV[1] and runs it. */
+int ctl_main(int argc, char **argv);
+
+int ctl_cmd_run(int argc, char **argv);
+int ctl_cmd_check(int argc, char **argv);
+
+#define CTL_VERSION "0.1.0"
+
+#endif

@@ -1,0 +1,66 @@
+/* Option values; see options.h. */
+#include "ctl/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+static int suffix_shift(const char *s) {
+    static const char letters[] = "KMGT";
+    const char *at;
+
+    if (!*s)
+        return 0;
+    at = strchr(letters, toupper((unsigned char)*s));
+    if (!at)
+        return -1;
+    s++;
+    if (*s == 'i' && toupper((unsigned char)s[1]) == 'B')
+        s += 2;
+    else if (toupper((unsigned char)*s) == 'B')
+        s++;
+    return *s ? -1 : (int)(at - letters + 1) * 10;
+}
+
+bool options_size(const char *option, const char *text, uint64_t *out) {
+    char *end;
+    unsigned long long n;
+    int shift;
+
+    errno = 0;
+    n = strtoull(text, &end, 10);
+    shift = suffix_shift(end);
+    if (!isdigit((unsigned char)text[0]) || shift < 0) {
+        log_error("%s wants a size such as 512M or 2G, not '%s'", option, text);
+        return false;
+    }
+    if (errno || n > (UINT64_MAX >> shift)) {
+        log_error("%s %s is more than can be addressed", option, text);
+        return false;
+    }
+    *out = (uint64_t)n << shift;
+    return true;
+}
+
+bool options_choice(const char *option, const char *text, const char *const *names,
+                    size_t count, size_t *out) {
+    char list[256] = "";
+    size_t len = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        if (!strcmp(text, names[i])) {
+            *out = i;
+            return true;
+        }
+        len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s", i ? ", " : "",
+                                names[i]);
+        if (len >= sizeof(list))
+            len = sizeof(list) - 1;
+    }
+    log_error("%s wants one of %s, not '%s'", option, list, text);
+    return false;
+}

@@ -1,0 +1,14 @@
+/* Parsing of option values; each prints one clear sentence when the value is bad. */
+#ifndef CTL_OPTIONS_H
+#define CTL_OPTIONS_H
+
+#include "base/types.h"
+
+/* "512M", "1G", "65536K", plain bytes. False (and a message) when it is not a size. */
+bool options_size(const char *option, const char *text, uint64_t *out);
+
+/* One of NAMES[0..COUNT): its index. False (and a message that lists them) otherwise. */
+bool options_choice(const char *option, const char *text, const char *const *names,
+                    size_t count, size_t *out);
+
+#endif

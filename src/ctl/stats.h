@@ -1,0 +1,16 @@
+/* --stats: what explains a run, as JSON. */
+#ifndef CTL_STATS_H
+#define CTL_STATS_H
+
+#include "machine/machine.h"
+
+struct stats_run {
+    const char *end;     /* how the run ended, in words */
+    double wall_seconds; /* from the first guest instruction */
+    double cpu_seconds;  /* of this process */
+};
+
+/* Writes to the file at PATH, or to stderr when PATH is NULL. 0 or -errno (logged). */
+int stats_write(const struct machine *m, const struct stats_run *run, const char *path);
+
+#endif
