@@ -13,6 +13,9 @@ struct bus_ops {
     /* ADDR is relative to the start of the attached range. SIZE is 1, 2, 4 (8: MMIO). */
     uint64_t (*read)(void *dev, uint64_t addr, unsigned size);
     void (*write)(void *dev, uint64_t addr, unsigned size, uint64_t value);
+    /* The widest access that the device takes: a wider one arrives as several, lowest
+     * address first, as on a narrow bus. 0: any. */
+    unsigned width;
 };
 
 struct bus *bus_new(void); /* NULL when out of memory */

@@ -1,0 +1,27 @@
+/* Two 8259A interrupt controllers in the PC's cascade, with edge/level registers. */
+#ifndef DEV_PIC_H
+#define DEV_PIC_H
+
+#include "base/counters.h"
+#include "bus/bus.h"
+#include "bus/irq.h"
+
+struct pic;
+
+/* OUTPUT(ARG, level) follows the master's INT pin. NULL when out of memory or when the
+ * ports are taken. */
+struct pic *pic_new(struct bus *bus, void (*output)(void *arg, bool level), void *arg,
+                    struct counters *cnt);
+void pic_free(struct pic *p);
+
+/* Power-up state: uninitialised, all inputs as their lines are. */
+void pic_reset(struct pic *p);
+
+/* Drives input N (0..15; 2 is the cascade and ignored); has the shape of irq_line.set. */
+void pic_set(void *pic, unsigned n, bool level);
+
+bool pic_pending(const struct pic *p);
+/* The processor's acknowledge cycle: a vector, IRQ7's or IRQ15's when it was spurious. */
+int pic_ack(struct pic *p);
+
+#endif

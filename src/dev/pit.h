@@ -1,0 +1,20 @@
+/* 8254 interval timer, and port 0x61: speaker gate, refresh toggle, OUT2. */
+#ifndef DEV_PIT_H
+#define DEV_PIT_H
+
+#include "base/counters.h"
+#include "bus/bus.h"
+#include "bus/clock.h"
+#include "bus/irq.h"
+
+#define PIT_HZ 1193182u
+
+struct pit;
+
+/* IRQ is channel 0's output. NULL when out of memory or when the ports are taken. */
+struct pit *pit_new(struct bus *bus, struct vclock *clock, struct irq_line irq,
+                    struct counters *cnt);
+void pit_free(struct pit *p);
+void pit_reset(struct pit *p);
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * ACPI fixed hardware: PM1a event and control, PM timer, GPE0, SMI command port.
+ * ACPI Specification 6, "ACPI Hardware Specification", section "Fixed Hardware".
+ */
+#ifndef DEV_PM_H
+#define DEV_PM_H
+
+#include "bus/bus.h"
+#include "bus/clock.h"
+#include "bus/irq.h"
+#include "dev/host.h"
+
+#define PM_EVT_PORT 0x600 /* status, enable */
+#define PM_CNT_PORT 0x604
+#define PM_TMR_PORT 0x608
+#define PM_GPE0_PORT 0x620 /* 2 bytes status, 2 bytes enable */
+#define PM_GPE0_LEN 4
+#define PM_SMI_PORT 0xb2
+#define PM_ACPI_ENABLE 0xf1  /* value for the SMI port */
+#define PM_ACPI_DISABLE 0xf0 /* the same */
+#define PM_SCI_IRQ 9         /* level, active high */
+#define PM_S5_TYPE 5         /* SLP_TYP for soft off */
+#define PM_TMR_HZ 3579545u
+
+struct pm;
+
+/* NULL when out of memory or when the ports are taken. */
+struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,
+                  const struct dev_host *host);
+void pm_free(struct pm *p);
+void pm_reset(struct pm *p);
+
+/* Somebody pressed the power button: the guest may shut down in an orderly way. */
+void pm_power_button(struct pm *p);
+
+#endif

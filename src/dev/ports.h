@@ -1,0 +1,29 @@
+/*
+ * The board's small ports: system control port A (0x92: A20, fast reset), reset control
+ * (0xcf9), POST code (0x80), debug console (0xe9), isa-debug-exit (0xf4), and the state
+ * of the A20 gate.
+ */
+#ifndef DEV_PORTS_H
+#define DEV_PORTS_H
+
+#include "bus/bus.h"
+#include "dev/host.h"
+
+#define PORTS_DEBUG_EXIT 0xf4
+#define PORTS_RESET 0xcf9
+
+struct ports;
+
+/* NULL when out of memory or when a port is taken. */
+struct ports *ports_new(struct bus *bus, const struct dev_host *host);
+void ports_free(struct ports *p);
+/* A20 on, as firmware leaves it. */
+void ports_reset(struct ports *p);
+
+bool ports_a20(const struct ports *p);
+/* The keyboard controller's way to the gate: either one opens it. */
+void ports_a20_kbc(struct ports *p, bool on);
+/* The last byte written to port 0x80. */
+uint8_t ports_post_code(const struct ports *p);
+
+#endif

@@ -1,0 +1,30 @@
+/* KVM's paravirtual clock: wall clock and system time in pages that the guest names. */
+#ifndef DEV_PVCLOCK_H
+#define DEV_PVCLOCK_H
+
+#include "base/counters.h"
+#include "bus/clock.h"
+#include "mem/mem.h"
+
+struct pvclock;
+
+struct pvclock_config {
+    uint64_t (*realtime_ns)(void *arg); /* since 1970, UTC; NULL: the host's clock */
+    void *arg;
+};
+
+/* NULL when out of memory. */
+struct pvclock *pvclock_new(struct mem *mem, struct vclock *clock,
+                            const struct pvclock_config *cfg, struct counters *cnt);
+void pvclock_free(struct pvclock *p);
+void pvclock_reset(struct pvclock *p);
+
+/* 0x4b564d00, 0x4b564d01, and the old numbers 0x11, 0x12. */
+bool pvclock_owns_msr(uint32_t msr);
+/* RDMSR or WRMSR of one that pvclock_owns_msr(); false: #GP. */
+bool pvclock_msr(struct pvclock *p, uint32_t msr, bool write, uint64_t *value);
+
+/* The guest's TSC was set: the page must say so. */
+void pvclock_tsc_changed(struct pvclock *p);
+
+#endif
