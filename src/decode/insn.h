@@ -79,6 +79,7 @@ enum insn_flag {
     INSN_NO_MODRM_MEM = 1u << 9,
     INSN_GPR = 1u << 10, /* OP_native: reads or writes a general register (not address) */
     INSN_FLAGS = 1u << 11, /* OP_native: reads or writes RFLAGS */
+    INSN_REX = 1u << 12,   /* has an effective REX prefix, at off_rex (maybe 0) */
 };
 
 struct insn;
