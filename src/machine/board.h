@@ -1,0 +1,59 @@
+/*
+ * The board: devices and how they are wired. Nothing here knows engines or kernels.
+ *
+ *   8254 ──irq0──┬─ 8259 input 0      └─ I/O APIC pin 2
+ *   ISA n ───────┼─ 8259 input n      └─ I/O APIC pin n
+ *   8259s INT ───── local APIC LINT0 (virtual wire)
+ *   I/O APIC ────── local APIC ────── vCPU (VCPU_EVENT_IRQ)
+ */
+#ifndef MACHINE_BOARD_H
+#define MACHINE_BOARD_H
+
+#include "bus/bus.h"
+#include "bus/clock.h"
+#include "cpu/vcpu.h"
+#include "dev/host.h"
+#include "dev/ioapic.h"
+#include "dev/kbc.h"
+#include "dev/lapic.h"
+#include "dev/pic.h"
+#include "dev/pit.h"
+#include "dev/pm.h"
+#include "dev/ports.h"
+#include "dev/pvclock.h"
+#include "dev/rtc.h"
+#include "dev/uart.h"
+#include "dev/vga.h"
+#include "engine/run.h"
+
+struct board {
+    struct vcpu *vcpu;
+    struct mem *mem;
+    struct bus *bus;
+    struct vclock *clock;
+    struct counters *cnt;
+    struct exit_counts *exits;
+    bool paravirt;
+    struct lapic *lapic;
+    struct ioapic *ioapic;
+    struct pic *pic;
+    struct pit *pit;
+    struct rtc *rtc;
+    struct uart *uart;
+    struct ports *ports;
+    struct kbc *kbc;
+    struct pm *pm;
+    struct vga *vga;
+    struct pvclock *pvclock;
+};
+
+/* Makes all devices; vcpu, mem, bus, clock, cnt and exits are set by the caller and stay
+ * the caller's. Installs the vCPU's hooks. 0 or -ENOMEM (then nothing is left). */
+int board_create(struct board *b, const struct dev_host *host,
+                 const struct uart_host *serial);
+void board_destroy(struct board *b);
+
+/* Power-up state of every device. */
+void board_reset(struct board *b);
+
+#endif

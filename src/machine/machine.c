@@ -1,0 +1,377 @@
+/*
+ * The machine; see machine.h. Order of creation: memory, vCPU, MMU, clock, board, engine;
+ * of a boot: RAM zeroed, devices reset, tables and kernel loaded, shadows dropped.
+ */
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "dev/acpi.h"
+#include "machine/board.h"
+#include "sem/sem.h"
+
+/* While input waits that the guest does not take, look again after this long. */
+#define INPUT_RETRY_NS 1000000u
+
+struct machine {
+    struct machine_config cfg;
+    struct mem *mem;
+    struct vcpu *vcpu;
+    struct cpuid_model *cpuid;
+    struct vclock *clock;
+    struct bus *bus;
+    struct board board;
+    struct os_alarm *alarm;
+    uint64_t start_ns; /* host clock at guest time 0 */
+    uint64_t start_tsc;
+    const struct engine_ops *ops;
+    struct engine *engine;
+    struct counters counters;
+    struct exit_counts exits;
+    enum machine_end end;
+    bool quit; /* machine_quit() was called; survives a reset */
+    uint32_t exit_value;
+};
+
+/* --- the clock's source: the host's monotonic clock and TSC --- */
+
+static uint64_t host_now(void *arg) {
+    struct machine *m = arg;
+
+    return os_monotonic_ns() - m->start_ns;
+}
+
+static uint64_t host_ticks(void *arg) {
+    struct machine *m = arg;
+
+    return os_tsc() - m->start_tsc;
+}
+
+static void deadline_changed(void *arg, uint64_t deadline) {
+    struct machine *m = arg;
+
+    os_alarm_deadline(m->alarm,
+                      deadline == VCLOCK_NEVER ? UINT64_MAX : deadline + m->start_ns);
+}
+
+/* --- the run loop's needs --- */
+
+/* On the alarm's thread. */
+static void alarm_fired(void *arg) {
+    struct machine *m = arg;
+
+    vcpu_raise(m->vcpu, VCPU_EVENT_KICK);
+    if (m->engine)
+        m->ops->kick(m->engine);
+}
+
+static void take_input(struct machine *m) {
+    const struct machine_console *con = &m->cfg.console;
+    size_t room = uart_room(m->board.uart);
+    uint8_t buf[256];
+
+    if (!con->rx)
+        return;
+    if (room) {
+        size_t n = con->rx(con->arg, buf, room < sizeof(buf) ? room : sizeof(buf));
+
+        if (n)
+            uart_receive(m->board.uart, buf, n);
+    }
+    if (con->rx_fd(con->arg) < 0)
+        os_alarm_watch(m->alarm, -1);
+    else if (uart_room(m->board.uart))
+        os_alarm_rewatch(m->alarm);
+}
+
+static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
+    struct machine *m = arg;
+
+    if (m->cfg.console.tx)
+        m->cfg.console.tx(m->cfg.console.arg, bytes, len);
+}
+
+static void serial_room(void *arg) {
+    struct machine *m = arg;
+
+    os_alarm_rewatch(m->alarm);
+}
+
+static void service(void *arg) {
+    struct machine *m = arg;
+
+    vclock_run(m->clock);
+    take_input(m);
+}
+
+static void idle(void *arg) {
+    struct machine *m = arg;
+
+    m->counters.halts++;
+    uart_flush(m->board.uart);
+    while (!(vcpu_events(m->vcpu) & (VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI)))
+        os_alarm_wait(m->alarm);
+}
+
+/* --- what devices ask --- */
+
+static void end_life(struct machine *m, enum machine_end end) {
+    /* The first reason stands. */
+    if (vcpu_events(m->vcpu) & VCPU_EVENT_STOP)
+        return;
+    m->end = end;
+    vcpu_raise(m->vcpu, VCPU_EVENT_STOP);
+}
+
+static void on_poweroff(void *arg) {
+    end_life(arg, MACHINE_POWEROFF);
+}
+
+static void on_reset(void *arg) {
+    end_life(arg, MACHINE_RESET);
+}
+
+static void on_debug_exit(void *arg, uint32_t value) {
+    struct machine *m = arg;
+
+    m->exit_value = value;
+    end_life(m, MACHINE_DEBUG_EXIT);
+}
+
+/* With the gate's position the meaning of every cached translation changes. */
+static void on_a20(void *arg, bool on) {
+    struct machine *m = arg;
+
+    if (m->vcpu->mmu)
+        mmu_flush_all(m->vcpu);
+}
+
+void machine_quit(struct machine *m) {
+    m->quit = true;
+    vcpu_raise(m->vcpu, VCPU_EVENT_STOP | VCPU_EVENT_KICK);
+    if (m->engine)
+        m->ops->kick(m->engine);
+    os_alarm_wake(m->alarm);
+}
+
+/* --- creation --- */
+
+static int choose_engine(struct machine *m, char *why, size_t why_size) {
+    size_t count;
+    const struct engine_ops *const *all = machine_engines(&count);
+    const char *reason = "no engine of that name";
+    int rc = -EINVAL;
+
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(m->cfg.engine, "auto") && strcmp(m->cfg.engine, all[i]->name))
+            continue;
+        m->ops = all[i];
+        rc = all[i]->create(m->vcpu, &m->engine, &reason);
+        if (!rc)
+            return 0;
+    }
+    snprintf(why, why_size, "engine %s: %s", m->cfg.engine, reason);
+    return rc;
+}
+
+static int create_memory(struct machine *m, char *why, size_t why_size) {
+    uint64_t size = m->cfg.memory;
+    int rc;
+
+    if (size < MEM_MIN_RAM || size > MEM_MAX_RAM || size % 4096) {
+        snprintf(why, why_size,
+                 "guest memory must be between %llu MiB and %llu GiB, in whole pages",
+                 MEM_MIN_RAM >> 20, MEM_MAX_RAM >> 30);
+        return -EINVAL;
+    }
+    rc = mem_create(size, &m->mem);
+    if (rc)
+        snprintf(why, why_size, "cannot get %llu MiB of guest memory: %s",
+                 (unsigned long long)size >> 20, strerror(-rc));
+    return rc;
+}
+
+static int create_cpu(struct machine *m) {
+    struct cpuid_config cfg = {.paravirt = m->cfg.paravirt, .tsc_hz = os_tsc_hz()};
+    int rc;
+
+    vec_init();
+    rc = sem_init();
+    if (rc)
+        return rc;
+    m->vcpu = aligned_alloc(64, (sizeof(*m->vcpu) + 63) & ~63ull);
+    if (!m->vcpu)
+        return -ENOMEM;
+    memset(m->vcpu, 0, sizeof(*m->vcpu));
+    m->cpuid = cpuid_model_new(&cfg);
+    if (!m->cpuid)
+        return -ENOMEM;
+    m->vcpu->mem = m->mem;
+    m->vcpu->cpuid = m->cpuid;
+    m->vcpu->cnt = &m->counters;
+    vcpu_reset(m->vcpu);
+    return mmu_create(m->vcpu, m->cfg.policy);
+}
+
+static int create_board(struct machine *m) {
+    struct vclock_source src = {.now_ns = host_now,
+                                .ticks = host_ticks,
+                                .tick_hz = os_tsc_hz(),
+                                .deadline_changed = deadline_changed,
+                                .arg = m};
+    struct dev_host host = {.poweroff = on_poweroff,
+                            .reset = on_reset,
+                            .debug_exit = on_debug_exit,
+                            .a20 = on_a20,
+                            .arg = m};
+    struct uart_host serial = {.tx = serial_tx, .room = serial_room, .arg = m};
+    struct mem_hooks *hooks = mem_hooks(m->mem);
+    int rc = os_alarm_new(alarm_fired, m, &m->alarm);
+
+    if (rc)
+        return rc;
+    m->start_ns = os_monotonic_ns();
+    m->start_tsc = os_tsc();
+    m->clock = vclock_new(&src);
+    m->bus = bus_new();
+    if (!m->clock || !m->bus)
+        return -ENOMEM;
+    hooks->drop_write = mmu_drop_write;
+    hooks->drop_arg = m->vcpu;
+    hooks->on_write[__builtin_ctz(MEM_TRACE_PT)] = mmu_pt_written;
+    hooks->on_write_arg[__builtin_ctz(MEM_TRACE_PT)] = m->vcpu;
+    m->board = (struct board){.vcpu = m->vcpu,
+                              .mem = m->mem,
+                              .bus = m->bus,
+                              .clock = m->clock,
+                              .cnt = &m->counters,
+                              .exits = &m->exits,
+                              .paravirt = m->cfg.paravirt};
+    return board_create(&m->board, &host, &serial);
+}
+
+int machine_create(const struct machine_config *cfg, struct machine **out, char *why,
+                   size_t why_size) {
+    struct machine *m = calloc(1, sizeof(*m));
+    int rc;
+
+    snprintf(why, why_size, "out of memory");
+    if (!m)
+        return -ENOMEM;
+    m->cfg = *cfg;
+    rc = create_memory(m, why, why_size);
+    if (rc)
+        goto fail;
+    rc = create_cpu(m);
+    if (!rc)
+        rc = create_board(m);
+    if (rc) {
+        snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
+        goto fail;
+    }
+    rc = choose_engine(m, why, why_size);
+    if (rc)
+        goto fail;
+    *out = m;
+    return 0;
+fail:
+    machine_free(m);
+    return rc;
+}
+
+void machine_free(struct machine *m) {
+    if (!m)
+        return;
+    /* The helper thread first: it kicks the engine. */
+    os_alarm_free(m->alarm);
+    if (m->engine)
+        m->ops->destroy(m->engine);
+    if (m->vcpu && m->board.vcpu)
+        board_destroy(&m->board);
+    if (m->bus)
+        bus_free(m->bus);
+    if (m->clock)
+        vclock_free(m->clock);
+    if (m->vcpu && m->vcpu->mmu)
+        mmu_destroy(m->vcpu);
+    if (m->cpuid)
+        cpuid_model_free(m->cpuid);
+    free(m->vcpu);
+    if (m->mem)
+        mem_destroy(m->mem);
+    free(m);
+}
+
+/* --- lives --- */
+
+int machine_boot(struct machine *m, char *why, size_t why_size) {
+    struct acpi_config acpi = {.cpus = 1};
+    struct boot_config boot = m->cfg.boot;
+    int rc;
+
+    mem_reset(m->mem);
+    vcpu_clear(m->vcpu, VCPU_EVENT_STOP | VCPU_EVENT_IRQ | VCPU_EVENT_NMI);
+    vcpu_reset(m->vcpu);
+    board_reset(&m->board);
+    vclock_tsc_set(m->clock, 0);
+    rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot.rsdp, &boot.acpi_len);
+    if (rc) {
+        snprintf(why, why_size, "cannot place the ACPI tables: %s", strerror(-rc));
+        return rc;
+    }
+    rc = boot_image_load(m->cfg.image, m->vcpu, m->mem, &boot, why, why_size);
+    if (rc)
+        return rc;
+    mmu_flush_all(m->vcpu);
+    mmu_context_changed(m->vcpu);
+    m->ops->reset(m->engine);
+    return 0;
+}
+
+enum machine_end machine_run(struct machine *m) {
+    struct run_board board = {.service = service, .idle = idle, .arg = m};
+    enum run_end end;
+
+    if (m->quit)
+        return MACHINE_QUIT;
+    m->end = MACHINE_QUIT;
+    if (m->cfg.console.rx_fd)
+        os_alarm_watch(m->alarm, m->cfg.console.rx_fd(m->cfg.console.arg));
+    end = engine_run_loop(m->ops, m->engine, m->vcpu, &board, &m->exits);
+    uart_flush(m->board.uart);
+    switch (end) {
+    case RUN_STOPPED:
+        return m->end;
+    case RUN_SHUTDOWN:
+        return MACHINE_SHUTDOWN;
+    default:
+        return MACHINE_ERROR;
+    }
+}
+
+int machine_exit_code(const struct machine *m) {
+    return (int)((m->exit_value << 1 | 1) & 0xff);
+}
+
+const struct vcpu *machine_vcpu(const struct machine *m) {
+    return m->vcpu;
+}
+
+const struct counters *machine_counters(const struct machine *m) {
+    return &m->counters;
+}
+
+const struct exit_counts *machine_exits(const struct machine *m) {
+    return &m->exits;
+}
+
+const char *machine_engine_name(const struct machine *m) {
+    return m->ops->name;
+}
