@@ -9,7 +9,11 @@
  * entry in a shadow: mem_trace_add() calls hooks.drop_write for it, and every store to it
  * then takes a slow path that ends in mem_trace_hit(), before the bytes change.
  *
- * Everything here checks its addresses; none of it asserts on guest input.
+ * Everything here checks its addresses; none of it asserts on guest input. Functions that
+ * take a host pointer ignore one that is not inside RAM.
+ *
+ * Copies use `rep movsb`, so that they may run while guest vector state is live
+ * (cpu/vec.h).
  */
 #ifndef MEM_MEM_H
 #define MEM_MEM_H
@@ -46,6 +50,16 @@ struct mem_hooks {
     void *on_write_arg[MEM_TRACE_COUNT];
 };
 
+/* memcpy() without vector registers. */
+static inline void mem_copy(void *to, const void *from, uint64_t len) {
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(len) : : "memory");
+}
+
+/* memset() without vector registers. */
+static inline void mem_fill(void *to, uint8_t byte, uint64_t len) {
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(len) : "a"(byte) : "memory");
+}
+
 struct mem;
 
 /* RAM of SIZE bytes (a multiple of 4 KiB, MEM_MIN_RAM..MEM_MAX_RAM), zeroed.
@@ -53,7 +67,8 @@ struct mem;
 int mem_create(uint64_t size, struct mem **out);
 void mem_destroy(struct mem *m);
 
-/* Zeroes RAM and drops all traces; for a machine reset. */
+/* Zeroes RAM, drops all traces and ROM marks (as after mem_create(), hooks kept); for a
+ * machine reset. Whoever derived anything from RAM (shadow, decoded code) drops it too. */
 void mem_reset(struct mem *m);
 
 /* Installs upward signals; the caller keeps ownership of what ARGs point to. */
@@ -65,7 +80,8 @@ const struct mem_region *mem_regions(const struct mem *m, size_t *count);
 /* The host mapping of all RAM, mem_ram_size() bytes, for bounds of emitted code. */
 uint8_t *mem_ram_base(const struct mem *m);
 
-/* Marks [START, START+LEN) read-only for the guest. */
+/* Marks [START, START+LEN) read-only for the guest. -EINVAL when it is not whole pages of
+ * RAM, -ENOSPC when the map would get too fragmented. */
 int mem_set_rom(struct mem *m, struct gpa start, uint64_t len);
 
 /* Region kind at an address. */
@@ -73,7 +89,7 @@ enum mem_kind mem_kind_at(const struct mem *m, struct gpa at);
 
 /* Host pointer to [AT, AT+LEN) when all of it is in one RAM or ROM region, else NULL. */
 uint8_t *mem_host(const struct mem *m, struct gpa at, uint64_t len);
-/* The guest-physical address of a pointer that mem_host() gave. */
+/* The guest-physical address of a pointer that mem_host() gave; ~0 for any other. */
 struct gpa mem_gpa(const struct mem *m, const uint8_t *host);
 
 /* Checked copies, for loaders, devices and descriptor code. False when any byte is not
