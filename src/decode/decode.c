@@ -136,6 +136,13 @@ static void fill_native(const ZydisDecodedInstruction *zi,
         i->flags |= INSN_ALIGNED;
 }
 
+/* Escape opcodes and FWAIT. Zydis files some under the CPU that brought them. */
+static bool is_x87(const ZydisDecodedInstruction *zi) {
+    return zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+           zi->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+           ((zi->opcode & 0xf8) == 0xd8 || zi->opcode == 0x9b);
+}
+
 /* What it is, by the tables. False: not offered. */
 static bool classify(const ZydisDecodedInstruction *zi, struct insn *i,
                      enum decode_norm *norm) {
@@ -147,14 +154,15 @@ static bool classify(const ZydisDecodedInstruction *zi, struct insn *i,
     if (isa->exec == EXEC_NONE)
         return false;
     i->feature = isa->feature;
-    if (zi->meta.isa_ext == ZYDIS_ISA_EXT_X87)
+    bool x87 = is_x87(zi);
+    if (x87)
         i->flags |= INSN_X87;
     /* MOVSD and CMPSD name a string and an SSE2 instruction each. */
     bool sse_namesake = e->norm == NORM_STRING_SRC && isa->exec == EXEC_NATIVE;
     if (e->op == OP_invalid || sse_namesake) {
         i->op = OP_native;
         *norm = NORM_PLAIN;
-        return isa->exec == EXEC_NATIVE;
+        return isa->exec == EXEC_NATIVE || x87;
     }
     i->op = e->op;
     i->flags |= e->flags;
@@ -235,6 +243,31 @@ static bool decode_alt_cr8(const ZydisDecoder *d, const uint8_t *bytes, size_t l
     return true;
 }
 
+/* Opcodes of which Zydis reads the ModRM byte before it says that they do not exist: 82
+ * in 64-bit mode and those of VIA's PadLock. */
+static bool undefined_opcode(enum cpu_mode mode, const uint8_t *bytes, size_t len,
+                             const struct decode_prefixes *p) {
+    if (p->count < len && bytes[p->count] == 0x82)
+        return mode == MODE_64;
+    return p->count + 1u < len && bytes[p->count] == 0x0f &&
+           (bytes[p->count + 1] & 0xfe) == 0xa6;
+}
+
+/* How many of LEN bytes it takes to see that they are invalid. Zydis tells how many it
+ * consumed, which leaves out one that it only looked at. */
+static uint8_t invalid_length(const ZydisDecoder *d, enum cpu_mode mode,
+                              const uint8_t *bytes, size_t len, size_t consumed,
+                              const struct decode_prefixes *p) {
+    ZydisDecoderContext ctx;
+    ZydisDecodedInstruction zi;
+    size_t n = consumed ? consumed : 1;
+    while (n < len && !undefined_opcode(mode, bytes, n, p) &&
+           ZydisDecoderDecodeInstruction(d, &ctx, bytes, n, &zi) ==
+               ZYDIS_STATUS_NO_MORE_DATA)
+        n++;
+    return (uint8_t)n;
+}
+
 enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t len,
                                struct insn *i) {
     ZydisDecoderContext ctx;
@@ -249,15 +282,16 @@ enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t 
 
     ZydisDecoder d = make_decoder(mode);
     ZyanStatus st = ZydisDecoderDecodeInstruction(&d, &ctx, bytes, len, &zi);
-    if (st == ZYDIS_STATUS_NO_MORE_DATA)
+    struct decode_prefixes p = decode_scan_prefixes(mode, bytes, len);
+    if (st == ZYDIS_STATUS_NO_MORE_DATA && !undefined_opcode(mode, bytes, len, &p))
         return DECODE_TRUNCATED;
     if (st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return DECODE_TOO_LONG;
 
-    struct decode_prefixes p = decode_scan_prefixes(mode, bytes, len);
     if (st == ZYDIS_STATUS_ILLEGAL_LOCK && decode_alt_cr8(&d, bytes, len, &p, i))
         return DECODE_OK;
-    i->len = zi.length ? zi.length : 1;
+    i->len = ZYAN_SUCCESS(st) ? zi.length
+                              : invalid_length(&d, mode, bytes, len, zi.length, &p);
     memcpy(i->bytes, bytes, i->len);
     if (ZYAN_SUCCESS(st)) {
         translate(&d, &ctx, &zi, &p, i);
