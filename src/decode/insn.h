@@ -107,7 +107,11 @@ struct insn {
     uint16_t fl_read, fl_written, fl_undefined;
     void *native;      /* OP_native: host code, made on first use by sem */
     uint8_t bytes[16]; /* the encoding, len bytes */
-    /* Where things are in bytes[], for re-encoding OP_native. 0 if absent. */
+    /*
+     * Where things are in bytes[], for re-encoding OP_native. 0 if absent. off_opcode is
+     * the first opcode byte: 0F of a legacy escape, the byte after a VEX prefix. vex_len
+     * is the prefix's length, 2 or 3. off_rex counts if INSN_REX, off_vex if INSN_VEX.
+     */
     uint8_t off_opcode, off_modrm, off_rex, off_vex, vex_len, off_imm, imm_len;
 };
 
