@@ -1,0 +1,131 @@
+/*
+ * Shared by the files that run x87, MMX, SSE and AVX on the host: the parsed form of an
+ * instruction, and the entry points of each family. Never leaves sem/.
+ */
+#ifndef SEM_NATIVE_INT_H
+#define SEM_NATIVE_INT_H
+
+#include "cpu/vec.h"
+#include "sem/sem_int.h"
+
+/* Where things are in vcpu.vec. AMD64 APM volume 2, "XSAVE/XRSTOR". */
+enum {
+    IMG_FCW = 0,
+    IMG_FSW = 2,
+    IMG_FTW = 4, /* abridged: a bit for each physical register, 1 = in use */
+    IMG_FOP = 6,
+    IMG_FIP = 8,
+    IMG_FDP = 16,
+    IMG_MXCSR = 24,
+    IMG_MXCSR_MASK = 28,
+    IMG_ST = 32, /* ST(0) first, 16 bytes each */
+    IMG_XMM = 160,
+    IMG_LEGACY_END = 416,
+    IMG_HEADER = 512, /* XSTATE_BV, XCOMP_BV */
+    IMG_YMMH = 576,
+    IMG_END = 832,
+};
+
+#define FSW_ES 0x0080u
+#define FSW_B 0x8000u
+#define FSW_TOP 0x3800u
+#define FSW_TOP_SHIFT 11
+#define FX_EXCEPTIONS 0x3fu /* in FSW: flags; in FCW: their masks */
+
+/* How a native instruction touches what is not vector state. */
+enum native_kind {
+    NATIVE_GPR_RM = 1u << 0,   /* the register form's r/m is a general register */
+    NATIVE_GPR_REG = 1u << 1,  /* modrm.reg is a general register */
+    NATIVE_GPR_READ = 1u << 2, /* that register is read */
+    NATIVE_GPR_WRITE = 1u << 3,
+    NATIVE_IMPLICIT = 1u << 4, /* uses rAX, rCX, rDX without naming them */
+    NATIVE_FLAGS = 1u << 5,    /* reads or writes the status flags */
+    NATIVE_CONTROL = 1u << 6,  /* x87 control: leaves FIP, FDP and FOP alone */
+    NATIVE_FNINIT = 1u << 7,
+};
+
+/* An instruction taken apart. Register bits are not inverted. */
+struct native_form {
+    uint8_t map; /* 0: one-byte opcode (x87), 1: 0f, 2: 0f 38, 3: 0f 3a */
+    uint8_t opcode;
+    uint8_t pp; /* 0 none, 1: 66, 2: f3, 3: f2 */
+    bool vex, w, l, p66;
+    uint8_t rep;     /* f2, f3 or 0 */
+    uint8_t r, x, b; /* 0 or 8 */
+    uint8_t vvvv;
+    bool has_modrm, is_mem;
+    uint8_t modrm, sib;
+    uint8_t seg; /* enum vcpu_seg of an override, or SEG_DS */
+    uint8_t nimm, imm[2];
+};
+
+#define NATIVE_CODE_MAX 16
+
+/* --- native_encode.c --- */
+/* False when the bytes are not of a form that we run on the host. */
+bool native_parse(const struct insn *i, struct native_form *f);
+unsigned native_classify(const struct native_form *f); /* enum native_kind bits */
+/* The same instruction for 64-bit host mode: memory operand at [rdi], an explicit
+ * general register in eax. Writes at most NATIVE_CODE_MAX bytes, returns how many. */
+unsigned native_encode(const struct native_form *f, enum cpu_mode mode, uint8_t *out);
+
+/* --- native.c --- */
+/* Checks that precede every x87 or vector instruction. 0, or SEM_FAULT. */
+int native_check_x87(struct vcpu *v);
+int native_check_mmx(struct vcpu *v);
+int native_check_sse(struct vcpu *v);
+int native_check_avx(struct vcpu *v);
+/* Runs parameterless host code (at most NATIVE_CODE_MAX bytes). 0, or SEM_FAULT. */
+int native_run_bytes(struct vcpu *v, const uint8_t *code, unsigned len);
+/* Runs I's instruction on host memory P, with no general register. 0, or SEM_FAULT. */
+int native_run_at(struct vcpu *v, const struct insn *i, void *p);
+/* #GP of a non-canonical address through SS is #SS (AMD64 APM volume 2). Returns RC. */
+int native_mem_fault(struct vcpu *v, const struct insn *i, int rc);
+
+/* --- accessors of the parked image --- */
+static inline uint16_t img16(const struct vcpu *v, unsigned off) {
+    uint16_t x;
+    __builtin_memcpy(&x, v->vec + off, 2);
+    return x;
+}
+static inline uint32_t img32(const struct vcpu *v, unsigned off) {
+    uint32_t x;
+    __builtin_memcpy(&x, v->vec + off, 4);
+    return x;
+}
+static inline uint64_t img64(const struct vcpu *v, unsigned off) {
+    uint64_t x;
+    __builtin_memcpy(&x, v->vec + off, 8);
+    return x;
+}
+static inline void img_set16(struct vcpu *v, unsigned off, uint16_t x) {
+    __builtin_memcpy(v->vec + off, &x, 2);
+}
+static inline void img_set32(struct vcpu *v, unsigned off, uint32_t x) {
+    __builtin_memcpy(v->vec + off, &x, 4);
+}
+static inline void img_set64(struct vcpu *v, unsigned off, uint64_t x) {
+    __builtin_memcpy(v->vec + off, &x, 8);
+}
+/* Marks components as in use. */
+static inline void img_touch(struct vcpu *v, uint64_t components) {
+    img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) | components);
+}
+/* The summary bits follow from flags and masks, as the hardware has them. */
+static inline uint16_t fsw_summary(uint16_t fsw, uint16_t fcw) {
+    fsw &= (uint16_t) ~(FSW_ES | FSW_B);
+    return fsw & ~fcw & FX_EXCEPTIONS ? fsw | FSW_ES | FSW_B : fsw;
+}
+
+/* --- native_mask.c --- */
+insn_exec_fn native_exec_maskmov, native_exec_vmaskmov, native_exec_gather;
+
+/* --- xstate.c --- */
+insn_exec_fn native_exec_fxsave, native_exec_fxrstor, native_exec_xsave,
+    native_exec_xrstor;
+
+/* --- native_x87.c --- */
+insn_exec_fn native_exec_fnsave, native_exec_frstor, native_exec_fnstenv,
+    native_exec_fldenv, native_exec_fwait;
+
+#endif

@@ -1,0 +1,327 @@
+/*
+ * Vector state as a whole: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR and
+ * XRSTORS, between guest memory and the parked image.
+ *
+ * Components: x87 (0), SSE (1), AVX (2). AVX lies at 576 in the standard and in the
+ * compacted format alike, since nothing can precede it. Outside 64-bit mode only
+ * registers 0..7 are saved and restored. The x87 pointers come from the vCPU, never from
+ * the host. No supervisor component exists (IA32_XSS is 0).
+ *
+ * Stores: the whole range is probed for writing before the first byte changes.
+ * AMD64 APM volume 2, "Saving Media and x87 Execution Unit State"; Intel SDM volume 1,
+ * "Managing State Using the XSAVE Feature Set".
+ */
+#include "cpu/cpuid.h"
+#include "sem/native_int.h"
+
+#define X87 1ull
+#define SSE 2ull
+#define AVX 4ull
+#define COMPACT (1ull << 63)
+#define MXCSR_INIT 0x1f80u
+
+struct header {
+    uint64_t xstate_bv, xcomp_bv, reserved[6];
+};
+
+static unsigned xmm_len(const struct vcpu *v) {
+    return v->mode == MODE_64 ? 256 : 128;
+}
+
+/* --- x87 pointers in and out of a legacy area --- */
+
+/* REX.W (only in 64-bit mode) selects 64-bit pointers, otherwise 32 bits and a selector.
+ */
+static void pointers_store(const struct vcpu *v, const struct insn *i, uint8_t *area) {
+    uint16_t fop = v->fop & 0x7ff;
+
+    __builtin_memcpy(area + IMG_FOP, &fop, 2);
+    __builtin_memcpy(area + IMG_FIP, &v->fip, 8);
+    __builtin_memcpy(area + IMG_FDP, &v->fdp, 8);
+    if (!(i->flags & INSN_REX_W)) {
+        uint32_t fcs = v->fcs, fds = v->fds;
+
+        __builtin_memcpy(area + IMG_FIP + 4, &fcs, 4);
+        __builtin_memcpy(area + IMG_FDP + 4, &fds, 4);
+    }
+}
+
+static void pointers_load(struct vcpu *v, const struct insn *i, const uint8_t *area) {
+    __builtin_memcpy(&v->fop, area + IMG_FOP, 2);
+    v->fop &= 0x7ff;
+    __builtin_memcpy(&v->fip, area + IMG_FIP, 8);
+    __builtin_memcpy(&v->fdp, area + IMG_FDP, 8);
+    if (i->flags & INSN_REX_W) {
+        v->fcs = v->fds = 0;
+        return;
+    }
+    v->fcs = (uint16_t)(v->fip >> 32);
+    v->fds = (uint16_t)(v->fdp >> 32);
+    v->fip = (uint32_t)v->fip;
+    v->fdp = (uint32_t)v->fdp;
+}
+
+/* --- components of the parked image --- */
+
+static void load_x87(struct vcpu *v, const struct insn *i, const uint8_t *area) {
+    uint16_t fcw, fsw;
+
+    __builtin_memcpy(v->vec + IMG_ST, area + IMG_ST, 128);
+    __builtin_memcpy(&fcw, area + IMG_FCW, 2);
+    __builtin_memcpy(&fsw, area + IMG_FSW, 2);
+    fcw = (fcw & 0x1f3f) | 0x40;
+    img_set16(v, IMG_FCW, fcw);
+    img_set16(v, IMG_FSW, fsw_summary(fsw, fcw));
+    img_set16(v, IMG_FTW, area[IMG_FTW]);
+    pointers_load(v, i, area);
+    img_touch(v, X87);
+}
+
+static void init_x87(struct vcpu *v) {
+    __builtin_memset(v->vec, 0, IMG_MXCSR);
+    __builtin_memset(v->vec + IMG_ST, 0, 128);
+    img_set16(v, IMG_FCW, 0x37f);
+    v->fip = v->fdp = 0;
+    v->fcs = v->fds = v->fop = 0;
+    img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~X87);
+}
+
+/* The registers 0..7 or 0..15 of a component that lies AT in image and area alike; AREA
+ * NULL: initial. */
+static void set_regs(struct vcpu *v, unsigned at, const uint8_t *area,
+                     uint64_t component) {
+    unsigned len = xmm_len(v);
+
+    if (area) {
+        __builtin_memcpy(v->vec + at, area + at, len);
+        img_touch(v, component);
+        return;
+    }
+    __builtin_memset(v->vec + at, 0, len);
+    if (len == 256)
+        img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~component);
+}
+
+static uint64_t in_use(const struct vcpu *v) {
+    uint64_t bv = img64(v, IMG_HEADER) & (X87 | SSE | AVX);
+
+    return v->fip | v->fdp | v->fop ? bv | X87 : bv;
+}
+
+static bool mxcsr_valid(const struct vcpu *v, const uint8_t *area) {
+    uint32_t mxcsr;
+
+    __builtin_memcpy(&mxcsr, area + IMG_MXCSR, 4);
+    return !(mxcsr & ~img32(v, IMG_MXCSR_MASK));
+}
+
+/* --- common checks --- */
+
+static int operand_at(struct vcpu *v, const struct insn *i, unsigned len, bool write,
+                      unsigned align, struct gva *at) {
+    int rc = sem_linear(v, i->mem.seg, sem_ea(v, i), len, write, at);
+
+    if (rc)
+        return rc;
+    return at->a & (align - 1) ? sem_fault_err(v, X86_GP, 0) : 0;
+}
+
+static struct gva plus(const struct vcpu *v, struct gva at, unsigned off) {
+    return gva((at.a + off) & v->lin_mask);
+}
+
+static int probe(struct vcpu *v, const struct insn *i, struct gva at, unsigned len) {
+    int rc = mmu_probe(v, at, len, MMU_WRITE, false);
+
+    return rc ? native_mem_fault(v, i, rc) : 0;
+}
+
+/* --- FXSAVE, FXRSTOR --- */
+
+int native_exec_fxsave(struct vcpu *v, const struct insn *i) {
+    uint8_t area[IMG_LEGACY_END];
+    struct gva at;
+    int rc = native_check_x87(v);
+
+    if (!rc)
+        rc = operand_at(v, i, 512, true, 16, &at);
+    if (!rc)
+        rc = probe(v, i, at, 512);
+    if (rc)
+        return rc;
+    vec_park(v);
+    __builtin_memcpy(area, v->vec, sizeof(area));
+    pointers_store(v, i, area);
+    rc = mmu_write_slow(v, at, area, IMG_XMM + xmm_len(v), false);
+    return rc ? native_mem_fault(v, i, rc) : SEM_NEXT;
+}
+
+int native_exec_fxrstor(struct vcpu *v, const struct insn *i) {
+    uint8_t area[512];
+    struct gva at;
+    int rc = native_check_x87(v);
+
+    if (!rc)
+        rc = operand_at(v, i, sizeof(area), false, 16, &at);
+    if (rc)
+        return rc;
+    vec_park(v);
+    rc = mmu_read_slow(v, at, area, sizeof(area), false);
+    if (rc)
+        return native_mem_fault(v, i, rc);
+    vec_park(v);
+    if (!mxcsr_valid(v, area))
+        return sem_fault_err(v, X86_GP, 0);
+    load_x87(v, i, area);
+    __builtin_memcpy(v->vec + IMG_MXCSR, area + IMG_MXCSR, 4);
+    set_regs(v, IMG_XMM, area, SSE);
+    return SEM_NEXT;
+}
+
+/* --- the XSAVE family --- */
+
+/* XSAVES and XRSTORS are checked for privilege here too: sem's binding may not know. */
+static int check_xsave(struct vcpu *v, bool supervisor) {
+    if (!(v->cr4 & X86_CR4_OSXSAVE))
+        return sem_fault(v, X86_UD);
+    if (supervisor && v->cpl)
+        return sem_fault_err(v, X86_GP, 0);
+    return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
+}
+
+static uint64_t requested(const struct vcpu *v) {
+    return (v->gpr[REG_RDX] << 32 | (uint32_t)v->gpr[REG_RAX]) & v->xcr0;
+}
+
+static unsigned area_len(uint64_t rfbm) {
+    return rfbm & AVX ? IMG_END : IMG_YMMH;
+}
+
+/* Writes the components of WHAT; MXCSR as told. The range has been probed. */
+static int write_parts(struct vcpu *v, const struct insn *i, struct gva at, uint64_t what,
+                       bool mxcsr) {
+    uint8_t area[IMG_END];
+    const struct {
+        bool wanted;
+        unsigned off, len;
+    } parts[] = {
+        {what & X87, 0, IMG_MXCSR},         {mxcsr, IMG_MXCSR, 8},
+        {what & X87, IMG_ST, 128},          {what & SSE, IMG_XMM, xmm_len(v)},
+        {what & AVX, IMG_YMMH, xmm_len(v)},
+    };
+
+    __builtin_memcpy(area, v->vec, sizeof(area));
+    pointers_store(v, i, area);
+    for (unsigned k = 0; k < ARRAY_SIZE(parts); k++) {
+        int rc;
+
+        if (!parts[k].wanted)
+            continue;
+        rc = mmu_write_slow(v, plus(v, at, parts[k].off), area + parts[k].off,
+                            parts[k].len, false);
+        if (rc)
+            return native_mem_fault(v, i, rc);
+    }
+    return 0;
+}
+
+int native_exec_xsave(struct vcpu *v, const struct insn *i) {
+    bool compact = i->op == OP_xsavec || i->op == OP_xsaves;
+    struct header h = {0};
+    uint64_t rfbm, used;
+    struct gva at;
+    int rc = check_xsave(v, i->op == OP_xsaves);
+
+    if (rc)
+        return rc;
+    rfbm = requested(v);
+    rc = operand_at(v, i, area_len(rfbm), true, 64, &at);
+    if (!rc)
+        rc = probe(v, i, at, area_len(rfbm));
+    if (rc)
+        return rc;
+    vec_park(v);
+    used = in_use(v);
+    if (compact) {
+        if (img32(v, IMG_MXCSR) != MXCSR_INIT)
+            used |= SSE;
+        h.xstate_bv = rfbm & used;
+        h.xcomp_bv = rfbm | COMPACT;
+        rc = write_parts(v, i, at, rfbm & used, rfbm & used & SSE);
+        if (!rc)
+            rc = mmu_write_slow(v, plus(v, at, IMG_HEADER), &h, 16, false);
+    } else {
+        uint64_t what = i->op == OP_xsaveopt ? rfbm & used : rfbm;
+
+        rc = mmu_read_slow(v, plus(v, at, IMG_HEADER), &h.xstate_bv, 8, false);
+        if (!rc)
+            rc = write_parts(v, i, at, what, rfbm & (SSE | AVX));
+        h.xstate_bv = (h.xstate_bv & ~rfbm) | (rfbm & used);
+        if (!rc)
+            rc = mmu_write_slow(v, plus(v, at, IMG_HEADER), &h.xstate_bv, 8, false);
+    }
+    return rc ? native_mem_fault(v, i, rc) : SEM_NEXT;
+}
+
+/* Is the header one that this instruction and this CPU model take? */
+static bool header_valid(const struct vcpu *v, const struct insn *i,
+                         const struct header *h) {
+    if (!(h->xcomp_bv & COMPACT))
+        return i->op != OP_xrstors && !h->xcomp_bv && !h->reserved[0] &&
+               !(h->xstate_bv & ~v->xcr0);
+    if (!cpuid_has(v->cpuid, CPUID_F_XSAVEC))
+        return false;
+    for (unsigned k = 0; k < ARRAY_SIZE(h->reserved); k++)
+        if (h->reserved[k])
+            return false;
+    return !(h->xcomp_bv & ~COMPACT & ~v->xcr0) && !(h->xstate_bv & ~h->xcomp_bv);
+}
+
+static void restore(struct vcpu *v, const struct insn *i, const uint8_t *area,
+                    uint64_t rfbm, const struct header *h) {
+    bool compact = h->xcomp_bv & COMPACT;
+    uint64_t bv = h->xstate_bv;
+
+    if (rfbm & X87) {
+        if (bv & X87)
+            load_x87(v, i, area);
+        else
+            init_x87(v);
+    }
+    if (rfbm & SSE)
+        set_regs(v, IMG_XMM, bv & SSE ? area : NULL, SSE);
+    if (rfbm & AVX)
+        set_regs(v, IMG_YMMH, bv & AVX ? area : NULL, AVX);
+    if (compact ? rfbm & bv & SSE : rfbm & (SSE | AVX))
+        __builtin_memcpy(v->vec + IMG_MXCSR, area + IMG_MXCSR, 4);
+    else if (compact && (rfbm & SSE))
+        img_set32(v, IMG_MXCSR, MXCSR_INIT);
+}
+
+int native_exec_xrstor(struct vcpu *v, const struct insn *i) {
+    uint8_t area[IMG_END];
+    struct header h;
+    uint64_t rfbm;
+    struct gva at;
+    int rc = check_xsave(v, i->op == OP_xrstors);
+
+    if (rc)
+        return rc;
+    rfbm = requested(v);
+    rc = operand_at(v, i, area_len(rfbm), false, 64, &at);
+    if (rc)
+        return rc;
+    vec_park(v);
+    rc = mmu_read_slow(v, at, area, area_len(rfbm), false);
+    if (rc)
+        return native_mem_fault(v, i, rc);
+    vec_park(v);
+    __builtin_memcpy(&h, area + IMG_HEADER, sizeof(h));
+    if (!header_valid(v, i, &h))
+        return sem_fault_err(v, X86_GP, 0);
+    if ((h.xcomp_bv & COMPACT ? rfbm & h.xstate_bv & SSE : rfbm & (SSE | AVX)) &&
+        !mxcsr_valid(v, area))
+        return sem_fault_err(v, X86_GP, 0);
+    restore(v, i, area, rfbm, &h);
+    return SEM_NEXT;
+}
