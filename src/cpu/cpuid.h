@@ -34,6 +34,11 @@ uint64_t cpuid_efer_valid(const struct cpuid_model *m);
 uint64_t cpuid_xcr0_valid(const struct cpuid_model *m);
 unsigned cpuid_phys_bits(const struct cpuid_model *m);
 
+/* The guest's CPU is of AMD's kind, else of Intel's. */
+bool cpuid_is_amd(const struct cpuid_model *m);
+/* KVM's leaves and hypercalls are offered. */
+bool cpuid_paravirt(const struct cpuid_model *m);
+
 /* Features that gate an instruction, for the decoder's #UD. */
 enum cpuid_feature {
     CPUID_F_NONE,

@@ -10,6 +10,11 @@
 
 enum msr_result { MSR_OK, MSR_FAULT /* raise #GP */, MSR_NOT_OURS };
 
+/* Power-up values of what these functions keep. The MTRRs and the PAT are as a PC's
+ * firmware leaves them, since this board has none: write-back but for the VGA window and
+ * the last GiB below 4 GiB. Does not touch the TSC. */
+void msr_reset(struct vcpu *v);
+
 enum msr_result msr_read(struct vcpu *v, uint32_t index, uint64_t *value);
 
 /* Writes that change modes or address translation (EFER, FS_BASE...) are carried out

@@ -1,0 +1,424 @@
+/*
+ * The CPUID model; docs/cpu.md tells what is offered and why.
+ *
+ * A feature word is one register of one leaf. For each word a rule says which bits we
+ * implement whatever the host has (`soft`), and which run on the host's own units and so
+ * need the host's bit (`host`). The model is soft | (host & the host's word), minus what
+ * depends on something missing. Everything else is computed from constants at the query.
+ *
+ * Immutable after cpuid_model_new(). Not a copy of the host's CPUID: a bit that no rule
+ * names is never offered.
+ */
+#include "cpu/cpuid.h"
+
+#include <stdlib.h>
+
+#include "cpu/vcpu.h"
+#include "cpu/vec.h"
+#include "x86/cr.h"
+
+#define BIT(n) (1u << (n))
+
+enum word {
+    W_1C,
+    W_1D,
+    W_7B,
+    W_7C,
+    W_7D,
+    W_D1A,
+    W_X1C, /* 0x80000001 */
+    W_X1D,
+    W_X8B, /* 0x80000008 */
+    WORD_COUNT
+};
+
+struct cpuid_model {
+    uint32_t word[WORD_COUNT];
+    bool amd;
+    bool paravirt;
+    uint64_t tsc_hz;
+    uint64_t xcr0;
+    uint32_t signature;
+    uint32_t vendor[3]; /* ebx, edx, ecx */
+    char brand[48];
+};
+
+enum { REG_A, REG_B, REG_C, REG_D };
+
+struct word_rule {
+    uint32_t leaf;
+    uint32_t subleaf;
+    uint8_t reg;
+    uint32_t soft, host;
+};
+
+static const struct word_rule rules[WORD_COUNT] = {
+    /* sse3 pclmul ssse3 fma cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline aes
+     * xsave avx f16c rdrand */
+    [W_1C] = {1, 0, REG_C, BIT(17) | BIT(21) | BIT(22) | BIT(23) | BIT(24),
+              BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(25) |
+                  BIT(26) | BIT(28) | BIT(29) | BIT(30)},
+    /* de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush; fpu mmx
+     * fxsr sse sse2 */
+    [W_1D] = {1, 0, REG_D, 0x0008fbfc | BIT(16) | BIT(17),
+              BIT(0) | BIT(23) | BIT(24) | BIT(25) | BIT(26)},
+    /* fsgsbase tsc_adjust bmi1 smep bmi2 invpcid adx smap clflushopt clwb; avx2 erms
+     * rdseed sha */
+    [W_7B] = {7, 0, REG_B,
+              BIT(0) | BIT(1) | BIT(3) | BIT(7) | BIT(8) | BIT(10) | BIT(19) | BIT(20) |
+                  BIT(23) | BIT(24),
+              BIT(5) | BIT(9) | BIT(18) | BIT(29)},
+    /* umip rdpid; gfni vaes vpclmulqdq */
+    [W_7C] = {7, 0, REG_C, BIT(2) | BIT(22), BIT(8) | BIT(9) | BIT(10)},
+    /* fsrm */
+    [W_7D] = {7, 0, REG_D, 0, BIT(4)},
+    /* xsaveopt xsavec xgetbv(1) */
+    [W_D1A] = {0xd, 1, REG_A, 0, BIT(0) | BIT(1) | BIT(2)},
+    /* lahf lzcnt 3dnowprefetch; sse4a. TOPOEXT is AMD's, added below */
+    [W_X1C] = {0x80000001, 0, REG_C, BIT(0) | BIT(5) | BIT(8), BIT(6)},
+    /* syscall nx pdpe1gb rdtscp lm */
+    [W_X1D] = {0x80000001, 0, REG_D, BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29), 0},
+    /* xsaveerptr; CLZERO is AMD's, added below */
+    [W_X8B] = {0x80000008, 0, REG_B, 0, BIT(2)},
+};
+
+/* Where each gated feature shows. CPUID_F_NONE and _UNSUPPORTED have no row. */
+static const struct {
+    uint8_t word, bit;
+} features[CPUID_F_COUNT] = {
+    [CPUID_F_AVX] = {W_1C, 28},        [CPUID_F_AVX2] = {W_7B, 5},
+    [CPUID_F_BMI1] = {W_7B, 3},        [CPUID_F_BMI2] = {W_7B, 8},
+    [CPUID_F_FMA] = {W_1C, 12},        [CPUID_F_F16C] = {W_1C, 29},
+    [CPUID_F_MOVBE] = {W_1C, 22},      [CPUID_F_POPCNT] = {W_1C, 23},
+    [CPUID_F_LZCNT] = {W_X1C, 5},      [CPUID_F_SSE3] = {W_1C, 0},
+    [CPUID_F_SSSE3] = {W_1C, 9},       [CPUID_F_SSE41] = {W_1C, 19},
+    [CPUID_F_SSE42] = {W_1C, 20},      [CPUID_F_SSE4A] = {W_X1C, 6},
+    [CPUID_F_AES] = {W_1C, 25},        [CPUID_F_PCLMUL] = {W_1C, 1},
+    [CPUID_F_SHA] = {W_7B, 29},        [CPUID_F_VAES] = {W_7C, 9},
+    [CPUID_F_VPCLMUL] = {W_7C, 10},    [CPUID_F_GFNI] = {W_7C, 8},
+    [CPUID_F_ADX] = {W_7B, 19},        [CPUID_F_RDRAND] = {W_1C, 30},
+    [CPUID_F_RDSEED] = {W_7B, 18},     [CPUID_F_CLZERO] = {W_X8B, 0},
+    [CPUID_F_RDPID] = {W_7C, 22},      [CPUID_F_XSAVE] = {W_1C, 26},
+    [CPUID_F_XSAVEOPT] = {W_D1A, 0},   [CPUID_F_XSAVEC] = {W_D1A, 1},
+    [CPUID_F_XSAVES] = {W_D1A, 3},     [CPUID_F_CX16] = {W_1C, 13},
+    [CPUID_F_CLFLUSHOPT] = {W_7B, 23}, [CPUID_F_CLWB] = {W_7B, 24},
+};
+
+/* NEEDED missing takes DEPENDENT away. In an order in which one pass is enough. */
+static const struct {
+    uint8_t needed_word, needed_bit, word, bit;
+} dependencies[] = {
+    {W_1C, 26, W_1C, 28}, {W_1C, 26, W_D1A, 0}, {W_1C, 26, W_D1A, 1},
+    {W_1C, 26, W_D1A, 2}, {W_1C, 28, W_7B, 5},  {W_1C, 28, W_1C, 12},
+    {W_1C, 28, W_1C, 29}, {W_1C, 28, W_7C, 9},  {W_1C, 28, W_7C, 10},
+    {W_7B, 9, W_7D, 4}, /* a CPU without ERMS has no FSRM: guests patch on it */
+};
+
+static struct cpuid_regs host_cpuid(uint32_t leaf, uint32_t subleaf) {
+    struct cpuid_regs r;
+    __asm__ volatile("cpuid"
+                     : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+                     : "a"(leaf), "c"(subleaf));
+    return r;
+}
+
+/* A register of a host leaf; 0 when the host has no such leaf. */
+static uint32_t host_word(uint32_t leaf, uint32_t subleaf, unsigned reg) {
+    if (host_cpuid(leaf & 0x80000000u, 0).eax < leaf)
+        return 0;
+    struct cpuid_regs r = host_cpuid(leaf, subleaf);
+    return reg == REG_A ? r.eax : reg == REG_B ? r.ebx : reg == REG_C ? r.ecx : r.edx;
+}
+
+static void model_words(struct cpuid_model *m) {
+    for (unsigned w = 0; w < WORD_COUNT; w++) {
+        const struct word_rule *r = &rules[w];
+        m->word[w] = r->soft | (r->host & host_word(r->leaf, r->subleaf, r->reg));
+    }
+    if (!(m->xcr0 & X86_XCR0_AVX))
+        m->word[W_1C] &= ~BIT(28);
+    for (size_t i = 0; i < ARRAY_SIZE(dependencies); i++) {
+        if (!(m->word[dependencies[i].needed_word] & BIT(dependencies[i].needed_bit)))
+            m->word[dependencies[i].word] &= ~BIT(dependencies[i].bit);
+    }
+    if (!(m->word[W_1C] & BIT(28)))
+        m->xcr0 &= ~(uint64_t)X86_XCR0_AVX;
+    if (m->paravirt)
+        m->word[W_1C] |= BIT(31);
+    if (m->amd) {
+        /* 0x80000001 EDX repeats leaf 1's; MMXEXT is part of SSE. */
+        m->word[W_X1D] |= (m->word[W_1D] & 0x0183f3ff) | BIT(22);
+        m->word[W_X1C] |= BIT(22); /* topology extensions */
+        /* clzero; EFER.LMSLE unsupported; SSB_NO; BTC_NO */
+        m->word[W_X8B] |= BIT(0) | BIT(20) | BIT(26) | BIT(29);
+    } else {
+        m->word[W_X1C] &= ~BIT(6);
+        m->word[W_X8B] = 0;
+        m->word[W_7D] |= BIT(26) | BIT(29); /* SPEC_CTRL, ARCH_CAPABILITIES */
+    }
+}
+
+struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
+    static const char brand[48] = "bivisor virtual processor";
+    struct cpuid_model *m = calloc(1, sizeof(*m));
+    if (!m)
+        return NULL;
+    struct cpuid_regs id = host_cpuid(0, 0);
+    /* "AuthenticAMD", and "HygonGenuine", its licensed twin. */
+    m->amd = id.ebx == 0x68747541 || id.ebx == 0x6f677948;
+    m->vendor[0] = m->amd ? 0x68747541 : 0x756e6547; /* Auth, Genu */
+    m->vendor[1] = m->amd ? 0x69746e65 : 0x49656e69; /* enti, ineI */
+    m->vendor[2] = m->amd ? 0x444d4163 : 0x6c65746e; /* cAMD, ntel */
+    /* Family 0x19 model 0x11 stepping 1; family 6 model 0x8f stepping 8. */
+    m->signature = m->amd ? 0x00a10f11 : 0x000806f8;
+    m->paravirt = cfg->paravirt;
+    m->tsc_hz = cfg->tsc_hz;
+    m->xcr0 = vec_supported() & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
+    __builtin_memcpy(m->brand, brand, sizeof(brand));
+    model_words(m);
+    return m;
+}
+
+void cpuid_model_free(struct cpuid_model *m) {
+    free(m);
+}
+
+bool cpuid_has(const struct cpuid_model *m, enum cpuid_feature f) {
+    if (f == CPUID_F_NONE)
+        return true;
+    if ((unsigned)f >= CPUID_F_UNSUPPORTED)
+        return false;
+    return m->word[features[f].word] & BIT(features[f].bit);
+}
+
+bool cpuid_is_amd(const struct cpuid_model *m) {
+    return m->amd;
+}
+
+bool cpuid_paravirt(const struct cpuid_model *m) {
+    return m->paravirt;
+}
+
+uint64_t cpuid_cr4_valid(const struct cpuid_model *m) {
+    uint64_t cr4 = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
+                   X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
+                   X86_CR4_UMIP | X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_SMEP |
+                   X86_CR4_SMAP;
+    if (cpuid_has(m, CPUID_F_XSAVE))
+        cr4 |= X86_CR4_OSXSAVE;
+    return cr4;
+}
+
+uint64_t cpuid_efer_valid(const struct cpuid_model *m) {
+    uint64_t efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
+    return m->amd ? efer | X86_EFER_AIBRSE : efer;
+}
+
+uint64_t cpuid_xcr0_valid(const struct cpuid_model *m) {
+    return cpuid_has(m, CPUID_F_XSAVE) ? m->xcr0 : 0;
+}
+
+unsigned cpuid_phys_bits(const struct cpuid_model *m) {
+    return 40;
+}
+
+/* --- leaves --- */
+
+/* The caches: L1 data and code 32 KiB, L2 1 MiB, L3 32 MiB. Intel's leaf 4 and AMD's
+ * 0x8000001D have the same layout. */
+static struct cpuid_regs cache_leaf(uint32_t index) {
+    static const struct {
+        uint8_t type, level;
+        uint16_t ways;
+        uint32_t sets, edx;
+    } caches[] = {
+        {1, 1, 8, 64, 0}, {2, 1, 8, 64, 0}, {3, 2, 8, 2048, 2}, {3, 3, 16, 32768, 1}};
+    if (index >= ARRAY_SIZE(caches))
+        return (struct cpuid_regs){0};
+    return (struct cpuid_regs){.eax = caches[index].type |
+                                      (uint32_t)caches[index].level << 5 | BIT(8),
+                               .ebx = 63 | (caches[index].ways - 1u) << 22,
+                               .ecx = caches[index].sets - 1,
+                               .edx = caches[index].edx};
+}
+
+/* Leaf 0xB: one thread in one core, x2APIC ID 0. */
+static struct cpuid_regs topology_leaf(uint32_t index) {
+    struct cpuid_regs r = {.ecx = index & 0xff};
+    if (index < 2) {
+        r.ebx = 1;
+        r.ecx |= (index + 1) << 8;
+    }
+    return r;
+}
+
+/* Intel SDM volume 1, "Standard Format" and "Compacted Format" of the XSAVE area: with
+ * only AVX beyond the legacy region, both put it at 576. */
+static uint32_t xsave_size(uint64_t xcr0) {
+    return xcr0 & X86_XCR0_AVX ? 512 + 64 + 256 : 512 + 64;
+}
+
+static struct cpuid_regs xsave_leaf(const struct vcpu *v, uint32_t index) {
+    const struct cpuid_model *m = v->cpuid;
+    uint64_t xcr0 = cpuid_xcr0_valid(m);
+    if (!xcr0)
+        return (struct cpuid_regs){0};
+    if (index == 0)
+        return (struct cpuid_regs){
+            .eax = (uint32_t)xcr0, .ebx = xsave_size(v->xcr0), .ecx = xsave_size(xcr0)};
+    if (index == 1)
+        return (struct cpuid_regs){.eax = m->word[W_D1A], .ebx = xsave_size(v->xcr0)};
+    if (index == 2 && (xcr0 & X86_XCR0_AVX))
+        return (struct cpuid_regs){.eax = 256, .ebx = 576};
+    return (struct cpuid_regs){0};
+}
+
+static uint32_t basic_max(const struct cpuid_model *m) {
+    return m->amd ? 0xd : 0x16;
+}
+
+static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_t sub) {
+    const struct cpuid_model *m = v->cpuid;
+    struct cpuid_regs r = {0};
+    switch (leaf) {
+    case 0:
+        return (struct cpuid_regs){basic_max(m), m->vendor[0], m->vendor[2],
+                                   m->vendor[1]};
+    case 1:
+        r = (struct cpuid_regs){m->signature, 8 << 8 | 1 << 16, m->word[W_1C],
+                                m->word[W_1D]};
+        if (v->cr4 & X86_CR4_OSXSAVE)
+            r.ecx |= BIT(27);
+        return r;
+    case 2:
+        if (!m->amd) /* "use leaf 4", "use leaf 18H", 64-byte prefetch */
+            r = (struct cpuid_regs){.eax = 0x00feff01, .ebx = 0xf0};
+        return r;
+    case 4:
+        return m->amd ? r : cache_leaf(sub);
+    case 6:
+        r.eax = BIT(2); /* the APIC timer runs always */
+        return r;
+    case 7:
+        if (sub == 0)
+            r = (struct cpuid_regs){0, m->word[W_7B], m->word[W_7C], m->word[W_7D]};
+        return r;
+    case 0xb:
+        return topology_leaf(sub);
+    case 0xd:
+        return xsave_leaf(v, sub);
+    case 0x15: /* crystal: the APIC timer's input of 1 GHz (dev/lapic.h) */
+        return (struct cpuid_regs){1000000, (uint32_t)(m->tsc_hz / 1000), 1000000000u, 0};
+    case 0x16:
+        r.eax = r.ebx = (uint32_t)(m->tsc_hz / 1000000);
+        r.ecx = 100;
+        return r;
+    default:
+        return r;
+    }
+}
+
+static struct cpuid_regs brand_leaf(const struct cpuid_model *m, uint32_t part) {
+    struct cpuid_regs r;
+    __builtin_memcpy(&r, m->brand + part * 16, 16);
+    return r;
+}
+
+static uint32_t extended_max(const struct cpuid_model *m) {
+    return m->amd ? 0x80000021u : 0x80000008u;
+}
+
+/* AMD's own: AMD64 APM volume 3, "Extended Feature Function Numbers". */
+static struct cpuid_regs amd_leaf(uint32_t leaf, uint32_t sub) {
+    struct cpuid_regs r = {0};
+    switch (leaf) {
+    case 0x80000005: /* TLBs of 64 entries; L1 caches */
+        return (struct cpuid_regs){0xff40ff40, 0xff40ff40, 0x20080140, 0x20080140};
+    case 0x8000001a: /* 256-bit units; unaligned loads are as fast */
+        r.eax = BIT(2) | BIT(1);
+        return r;
+    case 0x8000001d:
+        return cache_leaf(sub);
+    case 0x80000021:
+        /* lfence serializes; a null selector clears the base; AutoIBRS; SRSO_NO */
+        r.eax = BIT(2) | BIT(6) | BIT(8) | BIT(29);
+        r.ecx = BIT(1) | BIT(2); /* TSA_SQ_NO, TSA_L1_NO */
+        return r;
+    default: /* 0x8000001e too: APIC ID, core and node 0, one thread a core, one node */
+        return r;
+    }
+}
+
+static struct cpuid_regs extended_leaf(const struct cpuid_model *m, uint32_t leaf,
+                                       uint32_t sub) {
+    struct cpuid_regs r = {0};
+    switch (leaf) {
+    case 0x80000000:
+        r.eax = extended_max(m);
+        if (m->amd) {
+            r.ebx = m->vendor[0];
+            r.ecx = m->vendor[2];
+            r.edx = m->vendor[1];
+        }
+        return r;
+    case 0x80000001:
+        r.eax = m->amd ? m->signature : 0;
+        r.ecx = m->word[W_X1C];
+        r.edx = m->word[W_X1D];
+        return r;
+    case 0x80000002:
+    case 0x80000003:
+    case 0x80000004:
+        return brand_leaf(m, leaf - 0x80000002);
+    case 0x80000006: /* L2 TLBs; L2 1 MiB 8 ways; AMD: L3 32 MiB, ways in 0x8000001D */
+        r.ecx = 0x04006040 | (m->amd ? 0x100 : 0);
+        if (m->amd) {
+            r.eax = r.ebx = 0x64006400;
+            r.edx = 0x01009140;
+        }
+        return r;
+    case 0x80000007:
+        r.edx = BIT(8); /* invariant TSC */
+        return r;
+    case 0x80000008:
+        r.eax = cpuid_phys_bits(m) | 48u << 8;
+        r.ebx = m->word[W_X8B];
+        return r;
+    default:
+        return m->amd ? amd_leaf(leaf, sub) : r;
+    }
+}
+
+/* Linux, Documentation/virt/kvm/x86/cpuid.rst; 0x40000010 is VMware's timing leaf, which
+ * KVM guests read too. */
+static struct cpuid_regs kvm_leaf(const struct cpuid_model *m, uint32_t leaf) {
+    struct cpuid_regs r = {0};
+    switch (leaf) {
+    case 0x40000000: /* "KVMKVMKVM" */
+        return (struct cpuid_regs){0x40000010, 0x4b4d564b, 0x564b4d56, 0x4d};
+    case 0x40000001: /* no I/O delay, the clock's new MSRs, stable across CPUs */
+        r.eax = BIT(1) | BIT(3) | BIT(24);
+        return r;
+    case 0x40000010: /* kHz: TSC, APIC timer */
+        r.eax = (uint32_t)(m->tsc_hz / 1000);
+        r.ebx = 1000000;
+        return r;
+    default:
+        return r;
+    }
+}
+
+/*
+ * Beyond the last leaf AMD returns zeros, Intel what the last basic leaf does. Intel SDM
+ * volume 2, "CPUID", Returns Basic Information.
+ */
+struct cpuid_regs cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf) {
+    const struct cpuid_model *m = v->cpuid;
+    if (leaf <= basic_max(m))
+        return basic_leaf(v, leaf, subleaf);
+    if (leaf >= 0x80000000u && leaf <= extended_max(m))
+        return extended_leaf(m, leaf, subleaf);
+    if (m->paravirt && leaf >= 0x40000000u && leaf <= 0x40000010u)
+        return kvm_leaf(m, leaf);
+    return m->amd ? (struct cpuid_regs){0} : basic_leaf(v, basic_max(m), subleaf);
+}
