@@ -21,8 +21,8 @@ void ports_free(struct ports *p);
 void ports_reset(struct ports *p);
 
 bool ports_a20(const struct ports *p);
-/* The keyboard controller's way to the gate: either one opens it. */
-void ports_a20_kbc(struct ports *p, bool on);
+/* The keyboard controller's way to the gate. */
+void ports_a20_set(struct ports *p, bool on);
 /* The last byte written to port 0x80. */
 uint8_t ports_post_code(const struct ports *p);
 
