@@ -82,6 +82,9 @@ int sem_set_accessed(struct vcpu *v, uint16_t sel, uint64_t desc);
 /* --- system.c --- */
 /* POPF and IRET share it: changes the bits of MASK and tells whoever must know. */
 void sem_write_flags(struct vcpu *v, uint64_t value, uint64_t mask);
+/* May the current code access SIZE ports from PORT on (IOPL and the I/O permission map)?
+ * 0, or nonzero with the exception in v->fault. */
+int sem_io_check(struct vcpu *v, uint16_t port, unsigned size);
 
 /* --- event.c: software interrupts of INT n (needs the gate's DPL checked) --- */
 int sem_soft_interrupt(struct vcpu *v, uint8_t vector, unsigned insn_len,
