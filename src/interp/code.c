@@ -1,0 +1,236 @@
+/*
+ * Fetch and decode: from v->rip to decoded instructions, and their invalidation.
+ * The structures are described in interp_int.h.
+ */
+#include "interp/interp_int.h"
+
+#include "cpu/vec.h"
+#include "decode/decode.h"
+#include "x86/exception.h"
+
+static unsigned hash_of(const uint8_t *host, unsigned mode) {
+    uint64_t key = (uint64_t)(uintptr_t)host ^ (uint64_t)mode << 60;
+    return (unsigned)(key * 0x9e3779b97f4a7c15ull >> (64 - INTERP_HASH_BITS));
+}
+
+static struct gva linear_rip(const struct vcpu *v) {
+    return gva((v->rip + (v->mode == MODE_64 ? 0 : v->seg[SEG_CS].base)) & v->lin_mask);
+}
+
+/* Bytes from v->rip to the CS limit, at most 16; 0 when rip is beyond it. */
+static unsigned limit_room(const struct vcpu *v) {
+    if (v->mode == MODE_64)
+        return 16;
+    uint64_t limit = v->seg[SEG_CS].limit;
+    if (v->rip > limit)
+        return 0;
+    return limit - v->rip >= 15 ? 16 : (unsigned)(limit - v->rip + 1);
+}
+
+/* --- blocks --- */
+
+static uint64_t page_of(const struct interp *ip, const uint8_t *host) {
+    return (uint64_t)(host - ip->ram) >> 12; /* >= npages when not in RAM */
+}
+
+/* The 64-byte pieces that LEN bytes at offset OFF of a page touch. */
+static uint64_t piece_mask(unsigned off, unsigned len) {
+    unsigned first = off >> 6, last = (off + len - 1) >> 6;
+
+    if (last > 63)
+        last = 63;
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+static uint64_t block_mask(const struct block *b) {
+    return piece_mask((uintptr_t)b->host & 4095, b->bytes);
+}
+
+static void link_block(struct interp *ip, struct block *b) {
+    struct code_page *cp = &ip->pages[page_of(ip, b->host)];
+    unsigned h = hash_of(b->host, b->mode);
+
+    if (!cp->blocks)
+        mem_trace_add(ip->v->mem, ip->ram + (page_of(ip, b->host) << 12), MEM_TRACE_CODE);
+    b->page_next = cp->blocks;
+    cp->blocks = b;
+    cp->bitmap |= block_mask(b);
+    b->hash_next = ip->hash[h];
+    ip->hash[h] = b;
+}
+
+static void unhash_block(struct interp *ip, struct block *b) {
+    struct block **at = &ip->hash[hash_of(b->host, b->mode)];
+
+    while (*at && *at != b)
+        at = &(*at)->hash_next;
+    if (*at)
+        *at = b->hash_next;
+}
+
+/* Decodes from HOST to a block of at least one instruction; NULL when the first one does
+ * not lie in the page. */
+static struct block *build(struct interp *ip, const uint8_t *host) {
+    struct vcpu *v = ip->v;
+    size_t most = sizeof(struct block) + INTERP_BLOCK_MAX * sizeof(struct insn);
+    unsigned left = 4096 - ((uintptr_t)host & 4095);
+
+    if (ip->used + most > INTERP_ARENA) {
+        v->cnt->block_cache_flushes++;
+        interp_code_flush(ip);
+    }
+    vec_park(v);
+    struct block *b = (struct block *)(void *)(ip->arena + ip->used);
+    b->host = host;
+    b->bytes = 0;
+    b->count = 0;
+    b->mode = v->mode;
+    while (b->count < INTERP_BLOCK_MAX && b->bytes < left) {
+        struct insn *i = &b->insn[b->count];
+
+        if (decode_insn((enum cpu_mode)v->mode, host + b->bytes, left - b->bytes, i) !=
+            DECODE_OK)
+            break;
+        sem_bind(v, i);
+        b->bytes += i->len;
+        b->count++;
+        if ((i->flags & INSN_ENDS_BLOCK) || i->op == OP_invalid)
+            break;
+    }
+    if (!b->count)
+        return NULL;
+    ip->used += sizeof(struct block) + b->count * sizeof(struct insn);
+    ip->used = (ip->used + 63) & ~(size_t)63;
+    v->cnt->blocks_decoded++;
+    link_block(ip, b);
+    return b;
+}
+
+struct block *interp_code_block(struct interp *ip) {
+    struct vcpu *v = ip->v;
+    const uint8_t *host = mmu_hit(v->mmu->data, linear_rip(v), 1, MMU_EXEC);
+    struct block *b;
+
+    if (unlikely(!host) && !(limit_room(v) && (host = mmu_fetch(v, linear_rip(v)))))
+        return NULL;
+    if (unlikely(page_of(ip, host) >= ip->npages))
+        return NULL;
+    for (b = ip->hash[hash_of(host, v->mode)]; b; b = b->hash_next)
+        if (b->host == host && b->mode == v->mode)
+            break;
+    if (unlikely(!b) && !(b = build(ip, host)))
+        return NULL;
+    if (v->mode != MODE_64 && v->rip + b->bytes - 1 > v->seg[SEG_CS].limit)
+        return NULL;
+    return b;
+}
+
+void interp_code_flush(struct interp *ip) {
+    for (unsigned h = 0; h < 1u << INTERP_HASH_BITS; h++) {
+        for (struct block *b = ip->hash[h]; b; b = b->hash_next) {
+            uint64_t n = page_of(ip, b->host);
+            if (ip->pages[n].blocks)
+                mem_trace_remove(ip->v->mem, ip->ram + (n << 12), MEM_TRACE_CODE);
+            ip->pages[n].blocks = NULL;
+            ip->pages[n].bitmap = 0;
+        }
+        ip->hash[h] = NULL;
+    }
+    ip->used = 0;
+    ip->flush_pending = false;
+}
+
+void interp_code_written(void *arg, struct gpa at, unsigned len) {
+    struct interp *ip = arg;
+    const uint8_t *host = mem_host(ip->v->mem, at, 1);
+    if (!host || !len || page_of(ip, host) >= ip->npages)
+        return;
+    uint64_t n = page_of(ip, host);
+    struct code_page *cp = &ip->pages[n];
+    if (!(cp->bitmap & piece_mask((uintptr_t)host & 4095, len)))
+        return;
+
+    struct block **link = &cp->blocks, *b;
+    uint64_t bitmap = 0;
+    while ((b = *link)) {
+        if (b->host < host + len && host < b->host + b->bytes) {
+            *link = b->page_next;
+            unhash_block(ip, b);
+            ip->v->cnt->blocks_invalidated++;
+            ip->v->code_written = true;
+        } else {
+            bitmap |= block_mask(b);
+            link = &b->page_next;
+        }
+    }
+    cp->bitmap = bitmap;
+    if (!cp->blocks)
+        mem_trace_remove(ip->v->mem, ip->ram + (n << 12), MEM_TRACE_CODE);
+}
+
+/* --- single instructions --- */
+
+static bool bytes_equal(const uint8_t *a, const uint8_t *b, unsigned n) {
+    for (unsigned k = 0; k < n; k++)
+        if (a[k] != b[k])
+            return false;
+    return true;
+}
+
+static const struct insn *fetch_fault(struct vcpu *v) {
+    sem_fault_err(v, X86_GP, 0);
+    return NULL;
+}
+
+/* The instruction of the AVAIL bytes at BUF, from the cache or decoded. */
+static enum decode_result decode_odd(struct interp *ip, struct insn *slot,
+                                     const uint8_t *buf, unsigned avail) {
+    struct vcpu *v = ip->v;
+
+    if (slot->len && slot->len <= avail && slot->mode == v->mode &&
+        bytes_equal(slot->bytes, buf, slot->len))
+        return DECODE_OK;
+    slot->len = 0;
+    vec_park(v);
+    enum decode_result res = decode_insn((enum cpu_mode)v->mode, buf, avail, slot);
+    if (res == DECODE_OK)
+        sem_bind(v, slot);
+    else
+        slot->len = 0;
+    return res;
+}
+
+/*
+ * The second page is fetched only when the first one's bytes do not make an instruction:
+ * its fault, if any, has its own address. A limit in the way is #GP(0), and so are more
+ * than 15 bytes. AMD64 APM volume 2, "Exceptions and Interrupts", #GP and #PF.
+ */
+const struct insn *interp_code_odd(struct interp *ip) {
+    struct vcpu *v = ip->v;
+    struct gva at = linear_rip(v);
+    unsigned room = limit_room(v), in_page = 4096 - (at.a & 4095);
+    uint8_t buf[16];
+
+    if (!room)
+        return fetch_fault(v);
+    const uint8_t *p = mmu_fetch(v, at);
+    if (!p)
+        return NULL;
+    struct insn *slot =
+        &ip->odd[((uintptr_t)p * 0x9e3779b1u >> 8) & ((1u << INTERP_ODD_BITS) - 1)];
+    unsigned avail = room < in_page ? room : in_page;
+    for (unsigned k = 0; k < avail && k < 16; k++)
+        buf[k] = p[k];
+    if (avail > 16)
+        avail = 16;
+    enum decode_result res = decode_odd(ip, slot, buf, avail);
+    if (res == DECODE_TRUNCATED && avail < room) {
+        p = mmu_fetch(v, gva((at.a + in_page) & v->lin_mask));
+        if (!p)
+            return NULL;
+        for (unsigned k = avail; k < room; k++)
+            buf[k] = p[k - avail];
+        res = decode_odd(ip, slot, buf, room);
+    }
+    return res == DECODE_OK ? slot : fetch_fault(v);
+}

@@ -1,0 +1,256 @@
+/*
+ * The interpreter's loop.
+ *
+ * At every boundary between blocks boundary() looks at what is waiting: events, traps,
+ * interrupts. Ordinary code then runs a block at a time (run_block()): call, compare,
+ * advance. Whatever needs attention at every instruction (TF, RF, armed breakpoints, an
+ * interrupt shadow, a counted run) goes through step_one() instead, one instruction at a
+ * time, with the same semantic functions.
+ *
+ * Order at a boundary: AMD64 APM volume 2, "Priorities Among Simultaneous Exceptions and
+ * Interrupts": traps of the last instruction, then NMI, then interrupts, then instruction
+ * breakpoints, then the fetch.
+ */
+#include "interp/interp_int.h"
+
+#include <stdlib.h>
+
+#include "base/bug.h"
+#include "cpu/vec.h"
+#include "x86/cr.h"
+#include "x86/exception.h"
+
+struct interp *interp_new(struct vcpu *v) {
+    struct interp *ip = calloc(1, sizeof *ip);
+
+    if (!ip)
+        return NULL;
+    ip->v = v;
+    ip->ram = mem_ram_base(v->mem);
+    ip->npages = mem_ram_size(v->mem) >> 12;
+    ip->pages = calloc(ip->npages, sizeof *ip->pages);
+    ip->arena = malloc(INTERP_ARENA);
+    if (!ip->pages || !ip->arena) {
+        free(ip->pages);
+        free(ip->arena);
+        free(ip);
+        return NULL;
+    }
+    return ip;
+}
+
+void interp_free(struct interp *ip) {
+    if (!ip)
+        return;
+    interp_code_flush(ip);
+    free(ip->pages);
+    free(ip->arena);
+    free(ip);
+}
+
+/* Called from a hook in the middle of a block, the flush waits for the block's end. */
+void interp_flush(struct interp *ip) {
+    if (ip->running) {
+        ip->flush_pending = true;
+        ip->v->code_written = true;
+    } else {
+        interp_code_flush(ip);
+    }
+}
+
+static void advance(struct vcpu *v, unsigned len) {
+    v->rip += len;
+    if (v->mode != MODE_64)
+        v->rip = (uint32_t)v->rip;
+}
+
+/* Ends a block or a step: SEM_FAULT is delivered; SEM_SHUTDOWN comes back. */
+static int settle(struct interp *ip, int rc) {
+    struct vcpu *v = ip->v;
+
+    v->code_written = false;
+    ip->running = false;
+    if (unlikely(rc == SEM_FAULT))
+        rc = sem_deliver(v);
+    if (unlikely(ip->flush_pending))
+        interp_code_flush(ip);
+    return rc;
+}
+
+static int run_block(struct interp *ip, const struct block *b) {
+    struct vcpu *v = ip->v;
+    const struct insn *i = b->insn, *end = i + b->count;
+    int rc;
+
+    ip->running = true;
+    for (;;) {
+        rc = i->exec(v, i);
+        if (unlikely(rc != SEM_NEXT))
+            break;
+        v->rip += i->len;
+        i++;
+        if (i == end || unlikely(v->code_written))
+            break;
+    }
+    v->cnt->insns_retired += (uint64_t)(i - b->insn);
+    if (rc == SEM_BRANCH) {
+        v->cnt->insns_retired++;
+    } else if (rc == SEM_STOP) {
+        v->cnt->insns_retired++;
+        advance(v, i->len);
+    } else if (v->mode != MODE_64) {
+        v->rip = (uint32_t)v->rip;
+    }
+    return settle(ip, rc);
+}
+
+/* --- one instruction at a time --- */
+
+/* DR6 bits of the execution breakpoints at v->rip. AMD64 APM volume 2, "Breakpoints". */
+static uint32_t code_breakpoints(const struct vcpu *v) {
+    uint64_t at = v->mode == MODE_64 ? v->rip : (uint32_t)(v->rip + v->seg[SEG_CS].base);
+    uint32_t hit = 0;
+
+    for (unsigned n = 0; n < 4; n++) {
+        bool enabled = v->dr[7] >> (n * 2) & 3, exec = !(v->dr[7] >> (16 + n * 4) & 15);
+        if (enabled && exec && v->dr[n] == at)
+            hit |= 1u << n;
+    }
+    return hit;
+}
+
+static int deliver_db(struct vcpu *v, uint32_t dr6, bool trap) {
+    v->fault = (struct fault){.vector = X86_DB, .trap = trap, .dr6 = dr6};
+    return sem_deliver(v);
+}
+
+/* Instructions that enter a handler with TF cleared: no trap of their own then. */
+static bool enters_handler(const struct insn *i) {
+    return i->op == OP_int || i->op == OP_int1 || i->op == OP_int3 || i->op == OP_into ||
+           i->op == OP_syscall || i->op == OP_sysenter;
+}
+
+static int step_one(struct interp *ip) {
+    struct vcpu *v = ip->v;
+    uint64_t rf = v->rflags & X86_FL_RF;
+    bool tf = v->rflags & X86_FL_TF;
+    uint32_t bp = rf || !(v->dr[7] & 0xff) ? 0 : code_breakpoints(v);
+
+    if (bp)
+        return deliver_db(v, bp, false);
+    struct block *b = interp_code_block(ip);
+    const struct insn *i = b ? b->insn : interp_code_odd(ip);
+    if (!i)
+        return settle(ip, SEM_FAULT);
+
+    /* RF covers this instruction alone; IRET may set it anew. The shadow of the
+     * instruction before ends with this one, which may cast its own. */
+    bool shadow = v->irq_shadow;
+    v->irq_shadow = false;
+    v->rflags &= ~(uint64_t)X86_FL_RF;
+    v->trap_flag_armed = tf;
+    ip->db_blocked = false;
+    ip->running = true;
+    int rc = i->exec(v, i);
+    if (rc == SEM_FAULT || rc == SEM_REPEAT) {
+        v->rflags |= rf;
+        v->irq_shadow = rc == SEM_REPEAT && shadow;
+    } else if (rc != SEM_SHUTDOWN) {
+        v->cnt->insns_retired++;
+    }
+    if (rc == SEM_NEXT || rc == SEM_STOP)
+        advance(v, i->len);
+    if (rc == SEM_FAULT || rc == SEM_SHUTDOWN) {
+        v->pending_db = 0;
+    } else if (tf && (!enters_handler(i) || (v->rflags & X86_FL_TF))) {
+        v->pending_db |= X86_DR6_BS;
+    }
+    if (v->irq_shadow && i->op != OP_sti && rc != SEM_REPEAT) {
+        ip->db_blocked = true;
+        v->pending_db &= ~X86_DR6_BS;
+    }
+    return settle(ip, rc);
+}
+
+/* --- boundaries --- */
+
+/* Does the next instruction need step_one()? */
+static bool needs_care(const struct vcpu *v) {
+    return (v->rflags & (X86_FL_TF | X86_FL_RF)) || (v->dr[7] & 0xff) || v->irq_shadow ||
+           v->pending_db;
+}
+
+/* Takes an interrupt if there is one; the status of its delivery, or SEM_NEXT. */
+static int take_interrupt(struct vcpu *v, uint32_t events) {
+    if ((events & VCPU_EVENT_NMI) && !v->nmi_blocked && !v->irq_shadow) {
+        vcpu_clear(v, VCPU_EVENT_NMI);
+        v->halted = false;
+        return sem_nmi(v);
+    }
+    if (!(events & VCPU_EVENT_IRQ) || !sem_interruptible(v))
+        return SEM_NEXT;
+    vec_park(v);
+    int vector = v->hooks->irq_ack(v->hooks_arg);
+    if (vector < 0)
+        return SEM_NEXT;
+    v->halted = false;
+    return sem_interrupt(v, (uint8_t)vector);
+}
+
+/* True: leave with *OUT. */
+static bool boundary(struct interp *ip, enum exit_reason *out) {
+    struct vcpu *v = ip->v;
+    uint32_t events = vcpu_events(v);
+    int rc = SEM_NEXT;
+
+    if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
+        *out = EXIT_kick;
+        return true;
+    }
+    if (v->pending_db && !ip->db_blocked) {
+        uint32_t dr6 = v->pending_db;
+        v->pending_db = 0;
+        v->halted = false;
+        rc = deliver_db(v, dr6, true);
+    }
+    if (rc != SEM_SHUTDOWN && (events & (VCPU_EVENT_NMI | VCPU_EVENT_IRQ)))
+        rc = take_interrupt(v, events);
+    if (rc == SEM_SHUTDOWN) {
+        *out = EXIT_shutdown;
+        return true;
+    }
+    if (v->halted) {
+        *out = EXIT_halt;
+        return true;
+    }
+    return false;
+}
+
+enum exit_reason interp_step(struct interp *ip, uint64_t count) {
+    struct vcpu *v = ip->v;
+    enum exit_reason out = EXIT_kick;
+    uint64_t end = v->cnt->insns_retired + count;
+
+    if (end < count)
+        end = UINT64_MAX;
+    while (v->cnt->insns_retired < end) {
+        struct block *b = NULL;
+        int rc;
+
+        if (unlikely(vcpu_events(v) || v->halted || v->pending_db) && boundary(ip, &out))
+            break;
+        if (likely(!needs_care(v)) && end - v->cnt->insns_retired >= INTERP_BLOCK_MAX)
+            b = interp_code_block(ip);
+        rc = b ? run_block(ip, b) : step_one(ip);
+        if (unlikely(rc == SEM_SHUTDOWN)) {
+            out = EXIT_shutdown;
+            break;
+        }
+    }
+    vec_park(v);
+    return out;
+}
+
+enum exit_reason interp_run(struct interp *ip) {
+    return interp_step(ip, UINT64_MAX);
+}
