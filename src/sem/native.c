@@ -30,6 +30,7 @@
 #include <errno.h>
 
 #include "base/os.h"
+#include "cpu/cpuid.h"
 #include "sem/native_int.h"
 
 #define SLOT 64u
@@ -38,6 +39,7 @@
 #define SLOTS (ARENA_SIZE / SLOT)
 #define SCRATCH (SLOTS - 1)
 #define HASH_SIZE (SLOTS * 2)
+#define MXCSR_MM (1u << 17)
 #define STUB_FAULT 0x100 /* + vector: what a stub returns after a host fault */
 
 struct native_regs {
@@ -282,10 +284,10 @@ static inline int check(struct vcpu *v, const struct insn *i) {
     return native_check_sse(v);
 }
 
-int native_mem_fault(struct vcpu *v, const struct insn *i, int rc) {
+int native_mem_fault(struct vcpu *v, const struct insn *i) {
     if (v->mode == MODE_64 && i->mem.seg == SEG_SS && v->fault.vector == X86_GP)
         v->fault.vector = X86_SS;
-    return rc;
+    return SEM_FAULT;
 }
 
 /* --- the x87's pointers --- */
@@ -385,29 +387,44 @@ static int exec_reg(struct vcpu *v, const struct insn *i) {
     return run(v, i, stub, NULL, 0);
 }
 
-/* The slow half of exec_mem(): MMIO, page crossings, traced pages, first touch. */
-static int exec_window(struct vcpu *v, const struct insn *i, stub_fn *stub, struct gva at,
-                       uint64_t off) {
-    struct mmu_window w;
-    bool rd = i->mem.access & OPND_READ, wr = i->mem.access & OPND_WRITE;
-    int rc = mmu_window_open(v, &w, at, i->mem.size, rd, wr);
+/* With an unmasked exception an x87 store leaves memory as it is: a bounce buffer must
+ * hold what is there. */
+static bool may_skip_store(const struct vcpu *v, const struct insn *i) {
+    uint16_t fcw = img16(v, IMG_FCW);
 
-    if (rc)
-        return native_mem_fault(v, i, rc);
+    if (!(i->flags & INSN_X87))
+        return false;
+    if (v->vec_live)
+        __asm__ volatile("fnstcw %0" : "=m"(fcw));
+    return (fcw & FX_EXCEPTIONS) != FX_EXCEPTIONS;
+}
+
+/* The slow half of exec_mem(): MMIO, page crossings, traced pages, first touch. */
+static __attribute__((noinline)) int exec_window(struct vcpu *v, const struct insn *i,
+                                                 stub_fn *stub, struct gva at,
+                                                 uint64_t off) {
+    struct mmu_window w;
+    bool wr = i->mem.access & OPND_WRITE;
+    bool rd = i->mem.access & OPND_READ || (wr && may_skip_store(v, i));
+    int rc;
+
+    if (mmu_window_open(v, &w, at, i->mem.size, rd, wr))
+        return native_mem_fault(v, i);
     rc = run(v, i, stub, w.p, off);
     if (rc == SEM_NEXT && wr)
         mmu_window_commit(v, &w);
     return rc;
 }
 
-/* May a misaligned operand go on? MXCSR.MM (AMD's misaligned exception mask) leaves the
- * decision to the instruction: the host makes it. */
-static bool misalign_masked(struct vcpu *v) {
+/* Is a misaligned operand left to the host's own check? MXCSR.MM (AMD's misaligned
+ * exception mask) makes it depend on the instruction; the SHA instructions ask for
+ * alignment on Intel's CPUs and not on AMD's. Otherwise #GP comes before any #PF. */
+static bool host_checks_alignment(struct vcpu *v, const struct insn *i) {
     uint32_t mxcsr = img32(v, IMG_MXCSR);
 
     if (v->vec_live)
         __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
-    return mxcsr & (1u << 17);
+    return (mxcsr & MXCSR_MM) || i->feature == CPUID_F_SHA;
 }
 
 static int exec_mem(struct vcpu *v, const struct insn *i) {
@@ -425,10 +442,10 @@ static int exec_mem(struct vcpu *v, const struct insn *i) {
     if (unlikely(!stub))
         return sem_fault(v, X86_UD);
     off = sem_ea(v, i);
-    rc = sem_linear(v, i->mem.seg, off, size, wr, &at);
-    if (unlikely(rc))
-        return rc;
-    if (unlikely((i->flags & INSN_ALIGNED) && (at.a & (size - 1)) && !misalign_masked(v)))
+    if (unlikely(sem_linear(v, i->mem.seg, off, size, wr, &at)))
+        return SEM_FAULT;
+    if (unlikely((i->flags & INSN_ALIGNED) && (at.a & (size - 1)) &&
+                 !host_checks_alignment(v, i)))
         return sem_fault_err(v, X86_GP, 0);
     p = mmu_hit(v->mmu->data, at, size, wr ? MMU_WRITE : MMU_READ);
     if (unlikely(!p))

@@ -79,8 +79,9 @@ int native_check_avx(struct vcpu *v);
 int native_run_bytes(struct vcpu *v, const uint8_t *code, unsigned len);
 /* Runs I's instruction on host memory P, with no general register. 0, or SEM_FAULT. */
 int native_run_at(struct vcpu *v, const struct insn *i, void *p);
-/* #GP of a non-canonical address through SS is #SS (AMD64 APM volume 2). Returns RC. */
-int native_mem_fault(struct vcpu *v, const struct insn *i, int rc);
+/* After a failed access of the memory operand: #GP of a non-canonical address through SS
+ * is #SS (AMD64 APM volume 2). Returns SEM_FAULT. */
+int native_mem_fault(struct vcpu *v, const struct insn *i);
 
 /* --- accessors of the parked image --- */
 static inline uint16_t img16(const struct vcpu *v, unsigned off) {

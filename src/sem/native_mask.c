@@ -49,19 +49,19 @@ static int store_selected(struct vcpu *v, const struct insn *i, unsigned seg,
                 continue;
             rc = sem_linear(v, seg, (off + k * size) & offset_mask(i), size, true, &at);
             if (rc)
-                return rc;
+                return SEM_FAULT;
             __builtin_memcpy(&val, data + k * size, size);
             rc = pass ? mmu_store(v, at, size, val)
                       : mmu_probe(v, at, size, MMU_WRITE, false);
             if (rc)
-                return native_mem_fault(v, i, rc);
+                return native_mem_fault(v, i);
         }
     }
     return SEM_NEXT;
 }
 
 int native_exec_maskmov(struct vcpu *v, const struct insn *i) {
-    static const uint8_t movq_mm0_mm0[] = {0x0f, 0x6f, 0xc0};
+    static const uint8_t movd_eax_mm0[] = {0x0f, 0x7e, 0xc0};
     uint8_t data[32], mask[32];
     struct native_form f;
     unsigned reg, rm;
@@ -75,7 +75,7 @@ int native_exec_maskmov(struct vcpu *v, const struct insn *i) {
         rc = native_check_mmx(v);
         /* Any MMX instruction: pending x87 exceptions, top of stack 0, tags valid. */
         if (!rc)
-            rc = native_run_bytes(v, movq_mm0_mm0, sizeof(movq_mm0_mm0));
+            rc = native_run_bytes(v, movd_eax_mm0, sizeof(movd_eax_mm0));
         if (rc)
             return rc;
         vec_park(v);
@@ -106,7 +106,7 @@ static int load_selected(struct vcpu *v, const struct insn *i, uint64_t off,
             continue;
         rc = sem_load(v, i->mem.seg, (off + k * size) & offset_mask(i), size, &val);
         if (rc)
-            return native_mem_fault(v, i, rc);
+            return native_mem_fault(v, i);
         __builtin_memcpy(data + k * size, &val, size);
     }
     return 0;
@@ -186,7 +186,7 @@ static int gather_element(struct vcpu *v, const struct insn *i, struct gather *g
     off = v->gpr[i->mem.base] + (idx << i->mem.scale) + (uint64_t)i->mem.disp;
     rc = sem_load(v, i->mem.seg, off & offset_mask(i), g->esize, &val);
     if (rc)
-        return native_mem_fault(v, i, rc);
+        return native_mem_fault(v, i);
     __builtin_memcpy(g->data + k * g->esize, &val, g->esize);
     return 0;
 }

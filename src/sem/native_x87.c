@@ -181,7 +181,7 @@ static void env_load(struct vcpu *v, const struct insn *i, const uint8_t *p) {
 
 static int operand_at(struct vcpu *v, const struct insn *i, unsigned len, bool write,
                       struct gva *at) {
-    return sem_linear(v, i->mem.seg, sem_ea(v, i), len, write, at);
+    return sem_linear(v, i->mem.seg, sem_ea(v, i), len, write, at) ? SEM_FAULT : 0;
 }
 
 static int store(struct vcpu *v, const struct insn *i, bool regs, struct env *e) {
@@ -205,7 +205,7 @@ static int store(struct vcpu *v, const struct insn *i, bool regs, struct env *e)
     if (rc)
         return rc;
     rc = mmu_write_slow(v, at, buf, len, false);
-    return rc ? native_mem_fault(v, i, rc) : 0;
+    return rc ? native_mem_fault(v, i) : 0;
 }
 
 static int load(struct vcpu *v, const struct insn *i, bool regs) {
@@ -221,7 +221,7 @@ static int load(struct vcpu *v, const struct insn *i, bool regs) {
     vec_park(v);
     rc = mmu_read_slow(v, at, buf, len, false);
     if (rc)
-        return native_mem_fault(v, i, rc);
+        return native_mem_fault(v, i);
     vec_park(v);
     if (regs) {
         for (unsigned st = 0; st < 8; st++)

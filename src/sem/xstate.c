@@ -119,10 +119,8 @@ static bool mxcsr_valid(const struct vcpu *v, const uint8_t *area) {
 
 static int operand_at(struct vcpu *v, const struct insn *i, unsigned len, bool write,
                       unsigned align, struct gva *at) {
-    int rc = sem_linear(v, i->mem.seg, sem_ea(v, i), len, write, at);
-
-    if (rc)
-        return rc;
+    if (sem_linear(v, i->mem.seg, sem_ea(v, i), len, write, at))
+        return SEM_FAULT;
     return at->a & (align - 1) ? sem_fault_err(v, X86_GP, 0) : 0;
 }
 
@@ -133,7 +131,7 @@ static struct gva plus(const struct vcpu *v, struct gva at, unsigned off) {
 static int probe(struct vcpu *v, const struct insn *i, struct gva at, unsigned len) {
     int rc = mmu_probe(v, at, len, MMU_WRITE, false);
 
-    return rc ? native_mem_fault(v, i, rc) : 0;
+    return rc ? native_mem_fault(v, i) : 0;
 }
 
 /* --- FXSAVE, FXRSTOR --- */
@@ -153,7 +151,7 @@ int native_exec_fxsave(struct vcpu *v, const struct insn *i) {
     __builtin_memcpy(area, v->vec, sizeof(area));
     pointers_store(v, i, area);
     rc = mmu_write_slow(v, at, area, IMG_XMM + xmm_len(v), false);
-    return rc ? native_mem_fault(v, i, rc) : SEM_NEXT;
+    return rc ? native_mem_fault(v, i) : SEM_NEXT;
 }
 
 int native_exec_fxrstor(struct vcpu *v, const struct insn *i) {
@@ -168,7 +166,7 @@ int native_exec_fxrstor(struct vcpu *v, const struct insn *i) {
     vec_park(v);
     rc = mmu_read_slow(v, at, area, sizeof(area), false);
     if (rc)
-        return native_mem_fault(v, i, rc);
+        return native_mem_fault(v, i);
     vec_park(v);
     if (!mxcsr_valid(v, area))
         return sem_fault_err(v, X86_GP, 0);
@@ -220,7 +218,7 @@ static int write_parts(struct vcpu *v, const struct insn *i, struct gva at, uint
         rc = mmu_write_slow(v, plus(v, at, parts[k].off), area + parts[k].off,
                             parts[k].len, false);
         if (rc)
-            return native_mem_fault(v, i, rc);
+            return native_mem_fault(v, i);
     }
     return 0;
 }
@@ -260,7 +258,7 @@ int native_exec_xsave(struct vcpu *v, const struct insn *i) {
         if (!rc)
             rc = mmu_write_slow(v, plus(v, at, IMG_HEADER), &h.xstate_bv, 8, false);
     }
-    return rc ? native_mem_fault(v, i, rc) : SEM_NEXT;
+    return rc ? native_mem_fault(v, i) : SEM_NEXT;
 }
 
 /* Is the header one that this instruction and this CPU model take? */
@@ -314,7 +312,7 @@ int native_exec_xrstor(struct vcpu *v, const struct insn *i) {
     vec_park(v);
     rc = mmu_read_slow(v, at, area, area_len(rfbm), false);
     if (rc)
-        return native_mem_fault(v, i, rc);
+        return native_mem_fault(v, i);
     vec_park(v);
     __builtin_memcpy(&h, area + IMG_HEADER, sizeof(h));
     if (!header_valid(v, i, &h))
