@@ -106,7 +106,7 @@ static int stub_fault(struct vcpu *v, int rc) {
 /* --- building stubs --- */
 
 static unsigned put(uint8_t *slot, unsigned at, const void *bytes, unsigned len) {
-    __builtin_memcpy(slot + at, bytes, len);
+    native_copy(slot + at, bytes, len);
     return at + len;
 }
 

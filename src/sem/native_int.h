@@ -83,6 +83,14 @@ int native_run_at(struct vcpu *v, const struct insn *i, void *p);
  * is #SS (AMD64 APM volume 2). Returns SEM_FAULT. */
 int native_mem_fault(struct vcpu *v, const struct insn *i);
 
+/* Copies of a size that the compiler does not know: libc's would use vector registers. */
+static inline void native_copy(void *to, const void *from, size_t len) {
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(len) : : "memory");
+}
+static inline void native_clear(void *to, size_t len) {
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(len) : "a"(0) : "memory");
+}
+
 /* --- accessors of the parked image --- */
 static inline uint16_t img16(const struct vcpu *v, unsigned off) {
     uint16_t x;

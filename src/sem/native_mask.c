@@ -50,7 +50,7 @@ static int store_selected(struct vcpu *v, const struct insn *i, unsigned seg,
             rc = sem_linear(v, seg, (off + k * size) & offset_mask(i), size, true, &at);
             if (rc)
                 return SEM_FAULT;
-            __builtin_memcpy(&val, data + k * size, size);
+            native_copy(&val, data + k * size, size);
             rc = pass ? mmu_store(v, at, size, val)
                       : mmu_probe(v, at, size, MMU_WRITE, false);
             if (rc)
@@ -107,7 +107,7 @@ static int load_selected(struct vcpu *v, const struct insn *i, uint64_t off,
         rc = sem_load(v, i->mem.seg, (off + k * size) & offset_mask(i), size, &val);
         if (rc)
             return native_mem_fault(v, i);
-        __builtin_memcpy(data + k * size, &val, size);
+        native_copy(data + k * size, &val, size);
     }
     return 0;
 }
@@ -187,7 +187,7 @@ static int gather_element(struct vcpu *v, const struct insn *i, struct gather *g
     rc = sem_load(v, i->mem.seg, off & offset_mask(i), g->esize, &val);
     if (rc)
         return native_mem_fault(v, i);
-    __builtin_memcpy(g->data + k * g->esize, &val, g->esize);
+    native_copy(g->data + k * g->esize, &val, g->esize);
     return 0;
 }
 
@@ -216,11 +216,11 @@ int native_exec_gather(struct vcpu *v, const struct insn *i) {
             rc = gather_element(v, i, &g, k);
         if (rc)
             break;
-        __builtin_memset(g.sel + k * g.esize, 0, g.esize);
+        native_clear(g.sel + k * g.esize, g.esize);
     }
     vec_park(v);
     if (!rc) {
-        __builtin_memset(g.data + g.count * g.esize, 0, 32 - g.count * g.esize);
+        native_clear(g.data + g.count * g.esize, 32 - g.count * g.esize);
         __builtin_memset(g.sel, 0, sizeof(g.sel));
     }
     ymm_set(v, g.dest, g.data);

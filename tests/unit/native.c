@@ -833,16 +833,126 @@ static void test_stubs_shared(void **state) {
     assert_int_equal(counters.native_runs, runs + 2);
 }
 
+/* State stays live from one instruction to the next, also while a stub is made. */
+static void test_live(void **state) {
+    static const char *const forms[] = {"\x66\x0f\xfe\xc0", "\x66\x0f\xfa\xc0",
+                                        "\x66\x0f\x3a\x0e\xc0\x5a"};
+    _Alignas(64) uint8_t image[1024];
+    uint64_t stubs = counters.native_stubs;
+    struct insn i;
+
+    arm();
+    random_state(0, false);
+    memcpy(image, v->vec, sizeof(image));
+    for (unsigned k = 0; k < ARRAY_SIZE(forms); k++) {
+        assert_true(bind(MODE_64, (const uint8_t *)forms[k], k == 2 ? 6 : 4, &i));
+        vec_load(v);
+        assert_int_equal(i.exec(v, &i), SEM_NEXT);
+        assert_true(v->vec_live);
+        vec_park(v);
+        assert_memory_equal(image + 176, v->vec + 176, 240);
+        assert_memory_equal(image + 576, v->vec + 576, 256);
+    }
+    assert_int_equal(counters.native_stubs, stubs + 3);
+}
+
+/* Real mode: linear pointers, 16 and 32 bits; no VEX there. */
+static void test_real_mode(void **state) {
+    uint64_t cr0 = v->cr0, efer = v->efer;
+    uint16_t env[7];
+
+    arm();
+    v->cr0 &= ~(uint64_t)(X86_CR0_PE | X86_CR0_PG);
+    v->efer = 0;
+    set_mode(MODE_16);
+    random_state(1, false);
+    v->seg[SEG_CS].sel = 0xf234;
+    v->seg[SEG_DS].sel = 0xabcd;
+    v->gpr[REG_RBX] = 0x8000;
+    v->rip = 0x5678;
+    assert_int_equal(fault_of("\xd8\x07", 2), -1); /* fadd dword [bx] */
+    v->gpr[REG_RBX] = 0x9000;
+    assert_int_equal(fault_of("\xd9\x37", 2), -1); /* fnstenv */
+    memcpy(env, guest + 0x9000, sizeof(env));
+    assert_int_equal(env[3], (0xf2340 + 0x5678) & 0xffff);
+    assert_int_equal(env[4], 0xf000 | 0x007);
+    assert_int_equal(env[5], (0xabcd0 + 0x8000) & 0xffff);
+    assert_int_equal(env[6], 0xb000);
+    assert_int_equal(fault_of("\xd9\x27", 2), -1); /* fldenv */
+    assert_int_equal(v->fip, 0xf2340 + 0x5678);
+    assert_int_equal(v->fop, 7);
+    v->cr0 = cr0;
+    v->efer = efer;
+    set_mode(MODE_64);
+}
+
+/* --- MMIO --- */
+
+static uint8_t device[64];
+static unsigned device_reads, device_writes;
+
+static void device_exit(void *arg, struct vcpu *vc, struct exit *e) {
+    uint8_t *p = device + (e->gpa.a & 63);
+
+    assert_false(vc->vec_live);
+    assert_int_equal(e->reason, EXIT_mmio);
+    if (e->write) {
+        memcpy(p, &e->data, e->size);
+        device_writes++;
+    } else {
+        e->data = 0;
+        memcpy(&e->data, p, e->size);
+        device_reads++;
+    }
+}
+
+static bool a20_open(void *arg) {
+    return true;
+}
+
+static void test_mmio(void **state) {
+    static const struct vcpu_hooks hooks = {.exit = device_exit, .a20 = a20_open};
+
+    arm();
+    v->hooks = &hooks;
+    set_pte(PT + 8 * 0x120, 0xd0000007);
+    mmu_flush_all(v);
+    fill(device, sizeof(device), 0);
+    random_state(0, false);
+    v->gpr[REG_RBX] = 0x120000;
+    assert_int_equal(fault_of("\x0f\x10\x0b", 3), -1); /* movups xmm1, [rbx] */
+    assert_memory_equal(v->vec + 176, device, 16);
+    assert_int_not_equal(device_reads, 0);
+    device_reads = 0;
+    v->gpr[REG_RBX] = 0x120020;
+    assert_int_equal(fault_of("\x0f\x11\x13", 3), -1); /* movups [rbx], xmm2 */
+    assert_memory_equal(v->vec + 192, device + 32, 16);
+    assert_int_not_equal(device_writes, 0);
+    assert_int_equal(device_reads, 0);
+    v->hooks = NULL;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_enabling),      cmocka_unit_test(test_simd_exception),
-        cmocka_unit_test(test_x87_pending),   cmocka_unit_test(test_ldmxcsr_reserved),
-        cmocka_unit_test(test_narrow_w),      cmocka_unit_test(test_masked),
-        cmocka_unit_test(test_masked_faults), cmocka_unit_test(test_xsave_family),
-        cmocka_unit_test(test_xrstor_checks), cmocka_unit_test(test_x87_environment),
-        cmocka_unit_test(test_x87_pointers),  cmocka_unit_test(test_stubs_shared),
-        cmocka_unit_test(test_all_64),        cmocka_unit_test(test_all_64_unmasked),
-        cmocka_unit_test(test_all_32),        cmocka_unit_test(test_all_32_unmasked),
+        cmocka_unit_test(test_live),
+        cmocka_unit_test(test_real_mode),
+        cmocka_unit_test(test_mmio),
+        cmocka_unit_test(test_enabling),
+        cmocka_unit_test(test_simd_exception),
+        cmocka_unit_test(test_x87_pending),
+        cmocka_unit_test(test_ldmxcsr_reserved),
+        cmocka_unit_test(test_narrow_w),
+        cmocka_unit_test(test_masked),
+        cmocka_unit_test(test_masked_faults),
+        cmocka_unit_test(test_xsave_family),
+        cmocka_unit_test(test_xrstor_checks),
+        cmocka_unit_test(test_x87_environment),
+        cmocka_unit_test(test_x87_pointers),
+        cmocka_unit_test(test_stubs_shared),
+        cmocka_unit_test(test_all_64),
+        cmocka_unit_test(test_all_64_unmasked),
+        cmocka_unit_test(test_all_32),
+        cmocka_unit_test(test_all_32_unmasked),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
