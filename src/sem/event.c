@@ -253,7 +253,8 @@ static int long_stack(struct vcpu *v, unsigned ist, unsigned cpl, struct sem_sta
         st->ss = v->seg[SEG_SS];
     st->mask = ~0ull;
     st->wide = true;
-    st->sys = cpl < v->cpl;
+    /* From compatibility mode, too: explicit accesses would be cut to 32 bits there. */
+    st->sys = cpl < v->cpl || (cpl < 3 && v->mode != MODE_64);
     st->err = 0;
     st->sp = v->gpr[REG_RSP];
     if (ist)

@@ -103,9 +103,9 @@ static int stack_check(struct vcpu *v, const struct sem_stack *st, uint64_t off,
     }
     const struct segment *ss = &st->ss;
     uint64_t last = off + size - 1;
-    bool ok = ss->ar & X86_AR_P;
-    if (write && !(ss->ar & X86_AR_WRITE))
-        ok = false;
+    /* Real mode knows limits, but neither types nor null selectors. */
+    bool ok =
+        vcpu_is_real(v) || ((ss->ar & X86_AR_P) && (!write || (ss->ar & X86_AR_WRITE)));
     if ((ss->ar & (X86_AR_CODE | X86_AR_EXPDOWN)) == X86_AR_EXPDOWN) {
         uint64_t top = ss->ar & X86_AR_DB ? 0xffffffffull : 0xffffull;
         ok = ok && off > ss->limit && last <= top;
@@ -138,11 +138,27 @@ int sem_frame_probe(struct vcpu *v, const struct sem_stack *st,
     return 0;
 }
 
+static int stack_store(struct vcpu *v, const struct sem_stack *st, uint64_t off,
+                       uint64_t val, unsigned size) {
+    struct gva at = stack_gva(v, st, off);
+    if (!st->sys)
+        return mmu_store(v, at, size, val);
+    uint8_t *p = mmu_hit(v->mmu->sys, at, size, MMU_WRITE);
+    if (unlikely(!p))
+        return mmu_sys_write(v, at, &val, size);
+    if (size == 8)
+        *(uint64_t *)p = val;
+    else if (size == 4)
+        *(uint32_t *)p = (uint32_t)val;
+    else
+        *(uint16_t *)p = (uint16_t)val;
+    return 0;
+}
+
 int sem_frame_write(struct vcpu *v, struct sem_stack *st, const struct sem_frame *f) {
     for (unsigned k = 1; k <= f->n; k++) {
         uint64_t off = stack_off(st, -(uint64_t)(k * f->size));
-        int rc =
-            mmu_write_slow(v, stack_gva(v, st, off), &f->slot[k - 1], f->size, st->sys);
+        int rc = stack_store(v, st, off, f->slot[k - 1], f->size);
         if (rc)
             return rc;
     }

@@ -58,7 +58,7 @@ int sem_exec_sysret(struct vcpu *v, const struct insn *i) {
         return sem_fault(v, X86_UD);
     if (vcpu_is_real(v) || v->cpl != 0)
         return sem_fault_err(v, X86_GP, 0);
-    bool to64 = v->mode == MODE_64 && i->opsize == 8;
+    bool to64 = v->mode == MODE_64 && (i->flags & INSN_REX_W);
     uint64_t rip = to64 ? v->gpr[REG_RCX] : (uint32_t)v->gpr[REG_RCX];
     if (!amd && !sem_canonical(v, rip))
         return sem_fault_err(v, X86_GP, 0);
@@ -104,7 +104,7 @@ int sem_exec_sysexit(struct vcpu *v, const struct insn *i) {
     unsigned sel = (unsigned)v->sysenter_cs & 0xfffc;
     if (vcpu_is_real(v) || !sel || v->cpl != 0)
         return sem_fault_err(v, X86_GP, 0);
-    bool to64 = v->mode == MODE_64 && i->opsize == 8;
+    bool to64 = v->mode == MODE_64 && (i->flags & INSN_REX_W);
     uint64_t rip = v->gpr[REG_RDX], rsp = v->gpr[REG_RCX];
     if (to64 && (!sem_canonical(v, rip) || !sem_canonical(v, rsp)))
         return sem_fault_err(v, X86_GP, 0);
