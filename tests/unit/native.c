@@ -16,6 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -886,6 +889,84 @@ static void test_real_mode(void **state) {
     set_mode(MODE_64);
 }
 
+/* A full arena: one scratch stub, rebuilt at each use, and earlier stubs still good. */
+static void test_arena_full(void **state) {
+    struct insn early, i[2];
+    uint64_t stubs;
+
+    arm();
+    random_state(0, false);
+    assert_true(bind(MODE_64, (const uint8_t *)"\x0f\x57\xc0", 3, &early)); /* xorps */
+    assert_int_equal(early.exec(v, &early), SEM_NEXT);
+    for (unsigned n = 0; n < 1u << 16; n++) {
+        uint8_t b[6] = {0x66, 0x40, 0x0f, 0x70, 0xc0, (uint8_t)n}; /* pshufd */
+
+        b[1] |= (uint8_t)((n >> 14 & 1) << 2 | (n >> 15));
+        b[4] |= (uint8_t)(n >> 8 & 63);
+        assert_true(bind(MODE_64, b, sizeof(b), i));
+        assert_int_equal(i->exec(v, i), SEM_NEXT);
+    }
+    vec_park(v);
+    stubs = counters.native_stubs;
+    assert_true(stubs > 60000 && stubs < 1u << 16);
+    assert_true(bind(MODE_64, (const uint8_t *)"\xf2\x0f\x70\xc1\x1b", 5, &i[0]));
+    assert_true(bind(MODE_64, (const uint8_t *)"\xf3\x0f\x70\xc1\x1b", 5, &i[1]));
+    for (unsigned n = 0; n < 6; n++) {
+        random_state(0, false);
+        assert_int_equal(i[n & 1].exec(v, &i[n & 1]), SEM_NEXT);
+        vec_park(v);
+        for (unsigned k = 0; k < 8; k++) {
+            bool low = k < 4, turned = low == !(n & 1); /* pshuflw, pshufhw */
+            unsigned from = turned ? (low ? 3 - k : 11 - k) : k;
+
+            assert_memory_equal(v->vec + 160 + 2 * k, v->vec + 176 + 2 * from, 2);
+        }
+    }
+    assert_int_equal(counters.native_stubs, stubs);
+    random_state(0, false);
+    assert_int_equal(early.exec(v, &early), SEM_NEXT);
+    vec_park(v);
+    assert_int_equal(v->vec[160] | v->vec[175], 0);
+}
+
+/* --- faults outside the ranges --- */
+
+/* They kill the process as ever, and a handler from before is asked first. */
+static void earlier(int signo) {
+    _exit(3);
+}
+
+static int died_of(bool handler) {
+    int status;
+    pid_t pid = fork();
+
+    if (!pid) {
+        execl("/proc/self/exe", "native", handler ? "crash-handled" : "crash",
+              (char *)NULL);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 256 + WEXITSTATUS(status);
+}
+
+static void test_foreign_faults(void **state) {
+    assert_int_equal(died_of(false), SIGSEGV);
+    assert_int_equal(died_of(true), 256 + 3);
+}
+
+static int crash(bool handled) {
+    struct sigaction act = {.sa_handler = earlier};
+    struct rlimit none = {0, 0};
+
+    setrlimit(RLIMIT_CORE, &none);
+    if (handled)
+        sigaction(SIGSEGV, &act, NULL);
+    if (sem_init())
+        return 1;
+    *(volatile int *)8 = 0;
+    return 2;
+}
+
 /* --- MMIO --- */
 
 static uint8_t device[64];
@@ -932,7 +1013,9 @@ static void test_mmio(void **state) {
     v->hooks = NULL;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc > 1 && !strncmp(argv[1], "crash", 5))
+        return crash(!strcmp(argv[1], "crash-handled"));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_live),
         cmocka_unit_test(test_real_mode),
@@ -953,6 +1036,8 @@ int main(void) {
         cmocka_unit_test(test_all_64_unmasked),
         cmocka_unit_test(test_all_32),
         cmocka_unit_test(test_all_32_unmasked),
+        cmocka_unit_test(test_foreign_faults),
+        cmocka_unit_test(test_arena_full),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
