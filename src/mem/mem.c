@@ -70,7 +70,8 @@ static int build_regions(struct mem *m) {
         }
         if (n == MAX_REGIONS)
             return -ENOSPC;
-        list[n++] = (struct mem_region){gpa(gpa_of(m, off)), PAGE_SIZE, kind, m->ram + off};
+        list[n++] =
+            (struct mem_region){gpa(gpa_of(m, off)), PAGE_SIZE, kind, m->ram + off};
     }
     mem_copy(m->region, list, n * sizeof(list[0]));
     m->region_count = n;
@@ -250,7 +251,7 @@ void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
     uint64_t off;
     if (host_offset(m, host_page, &off))
-        m->page[off >> PAGE_SHIFT] &= (uint8_t)~(owner & PAGE_TRACES);
+        m->page[off >> PAGE_SHIFT] &= (uint8_t) ~(owner & PAGE_TRACES);
 }
 
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page) {

@@ -68,7 +68,8 @@ int mem_create(uint64_t size, struct mem **out);
 void mem_destroy(struct mem *m);
 
 /* Zeroes RAM, drops all traces and ROM marks (as after mem_create(), hooks kept); for a
- * machine reset. Whoever derived anything from RAM (shadow, decoded code) drops it too. */
+ * machine reset. Whoever derived anything from RAM (shadow, decoded code) drops it too.
+ */
 void mem_reset(struct mem *m);
 
 /* Installs upward signals; the caller keeps ownership of what ARGs point to. */

@@ -52,15 +52,26 @@ struct mmu {
     /* The rest belongs to mmu/ (mmu_int.h). */
 };
 
-/* Creates the MMU of V (v->mem must be set) and installs v->mmu. 0 or -ENOMEM. */
+/* Creates the MMU of V (v->mem must be set), installs v->mmu, and its own side of
+ * mem_hooks() (drop_write and MEM_TRACE_PT). 0 or -ENOMEM. */
 int mmu_create(struct vcpu *v, enum mmu_policy policy);
 void mmu_destroy(struct vcpu *v);
 
+/*
+ * The slot of an address: page-number bits 0..9 xor bits 10..19, so that streams a power
+ * of two (4 MiB and up) apart do not share slots, while any aligned 4 MiB fill the bank
+ * without conflict. Four instructions in emitted code: mov, shr 10, xor, shr 12; and.
+ */
 static inline unsigned mmu_index(uint64_t addr) {
-    return (unsigned)(addr >> 12) & (SHADOW_ENTRIES - 1);
+    return (unsigned)((addr ^ addr >> SHADOW_BITS) >> 12) & (SHADOW_ENTRIES - 1);
 }
 
-/* A tag that no address of slot INDEX matches. */
+/*
+ * A tag that no address of slot INDEX matches. Proof: the tag T is page-aligned and an
+ * address matches only if `addr - T <= 4095`, that is, if addr lies in page T. All
+ * addresses of page T have the slot of T. T is below 4 MiB, where the bits 10 and up of
+ * the page number are 0; so that slot is INDEX ^ 1, not INDEX.
+ */
 static inline uint64_t mmu_no_tag(unsigned index) {
     return (uint64_t)(index ^ 1) << 12;
 }
@@ -137,6 +148,7 @@ struct mmu_window {
     struct gva at;
     unsigned len;
     bool bounced;
+    bool write; /* opened for writing: mmu_window_commit() has something to do */
     _Alignas(64) uint8_t buf[128];
 };
 int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigned len,
@@ -167,8 +179,9 @@ static inline int mmu_sys_write(struct vcpu *v, struct gva at, const void *buf,
 
 /*
  * Instruction fetch: host pointer to the byte at AT, valid to the end of its page, or
- * NULL with the fault in v->fault. Code in MMIO or ROM-less holes raises #GP... see
- * docs/mmu.md.
+ * NULL with the fault in v->fault. Where no memory is (MMIO, holes) the bus floats: the
+ * pointer is to a page of 0xff bytes outside guest RAM (mem_gpa() gives ~0; it is never
+ * entered in the shadow), and the guest runs FF FF, that is #UD.
  */
 const uint8_t *mmu_fetch_slow(struct vcpu *v, struct gva at);
 
@@ -184,6 +197,8 @@ void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. 
 void mmu_invlpg(struct vcpu *v, struct gva at);
 /* INVPCID types 0..3; the caller has checked the descriptor. */
 void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at);
+/* Drops everything, and samples the A20 gate: to be called when the gate has moved, after
+ * a machine reset, and when hooks or the CPUID model were installed. */
 void mmu_flush_all(struct vcpu *v);
 void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
 /* Four PAE page-directory pointers are cached at CR3 loads; 0 or #GP in v->fault. */

@@ -1,0 +1,405 @@
+/*
+ * The slow paths: what mmu_hit() does not serve.
+ *
+ * An access is cut at the page boundary into at most two pieces. All pieces are resolved
+ * (walked, checked, A and D set, faults taken) before the first byte moves, so that a
+ * fault leaves memory as it was. A piece is plain memory (a host pointer), read-only
+ * memory (stores vanish) or a device (an EXIT_mmio for each naturally aligned part).
+ */
+#include "cpu/vec.h"
+#include "mmu/mmu_int.h"
+#include "x86/cr.h"
+#include "x86/exception.h"
+
+struct piece {
+    uint64_t at;
+    uint64_t gpa; /* valid without host */
+    uint8_t *host;
+    unsigned len;
+    bool rom;
+};
+
+static const uint8_t floating_bus[4096] = {[0 ... 4095] = 0xff};
+
+/* --- faults --- */
+
+static int fault_page(struct mmu_priv *m, uint64_t at, enum mmu_bank bank,
+                      enum mmu_access acc, uint32_t error) {
+    if (acc == MMU_WRITE)
+        error |= X86_PF_W;
+    if (acc == MMU_EXEC && m->fetch_bit)
+        error |= X86_PF_I;
+    if (bank == BANK_USER)
+        error |= X86_PF_U;
+    m->pub.v->fault =
+        (struct fault){.vector = X86_PF, .has_error = true, .error = error, .addr = at};
+    return 1;
+}
+
+static int fault_canonical(struct vcpu *v) {
+    v->fault = (struct fault){.vector = X86_GP, .has_error = true};
+    return 1;
+}
+
+static inline bool canonical(uint64_t at) {
+    return (uint64_t)((int64_t)(at << 16) >> 16) == at;
+}
+
+/* --- breakpoints --- */
+
+bool mmu_page_watched(const struct mmu_priv *m, uint64_t page) {
+    for (unsigned i = 0; i < m->breakpoints; i++)
+        if (!((m->bp[i].at ^ page) & META_PAGE))
+            return true;
+    return false;
+}
+
+/* AMD64 APM volume 2, "Debug Breakpoint Address (DR0-DR3)". */
+static void match_breakpoints(struct mmu_priv *m, uint64_t at, unsigned len, bool write) {
+    for (unsigned i = 0; i < m->breakpoints; i++) {
+        const struct breakpoint *b = &m->bp[i];
+        if ((write || b->on_read) && at < b->at + b->len && b->at < at + len)
+            m->pub.v->pending_db |= b->bit;
+    }
+}
+
+static uint64_t linear_mask(const struct vcpu *v, bool sys) {
+    if (!v->long_mode)
+        return 0xffffffff;
+    return sys || v->mode == MODE_64 ? ~0ull : 0xffffffff;
+}
+
+void mmu_breakpoints_changed(struct vcpu *v) {
+    static const uint8_t length[4] = {1, 2, 8, 4};
+    struct mmu_priv *m = mmu_priv(v);
+    m->breakpoints = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned how = v->dr[7] >> (16 + 4 * i) & 15;
+        if (!(v->dr[7] >> (2 * i) & 3) || !(how & 1)) /* off, execution or I/O */
+            continue;
+        unsigned len = length[how >> 2];
+        uint64_t at =
+            v->dr[i] & (v->long_mode ? ~0ull : 0xffffffff) & ~(uint64_t)(len - 1);
+        m->bp[m->breakpoints++] = (struct breakpoint){
+            .at = at, .len = (uint8_t)len, .bit = (uint8_t)(1u << i), .on_read = how & 2};
+        for (unsigned s = 0; s < m->space_count; s++)
+            mmu_space_drop_range(m, &m->space[s], at & META_PAGE, at | 4095);
+    }
+}
+
+/* --- resolving --- */
+
+static inline enum mmu_bank bank_of(const struct mmu_priv *m, bool sys) {
+    const struct shadow_bank *b = sys ? m->pub.sys : m->pub.data;
+    return (enum mmu_bank)(b - m->cur->bank);
+}
+
+/* The walk, after a shadow miss. */
+static int resolve_walk(struct mmu_priv *m, enum mmu_bank bank, enum mmu_access acc,
+                        struct piece *p) {
+    struct walk w;
+    if (!mmu_walk(m, p->at, &w))
+        return fault_page(m, p->at, bank, acc, w.error);
+    if (!mmu_walk_allows(m, &w, bank, acc))
+        return fault_page(m, p->at, bank, acc, X86_PF_P);
+    mmu_walk_mark(m, &w, acc == MMU_WRITE);
+    p->gpa = w.gpa;
+    enum mem_kind kind = mem_kind_at(m->mem, gpa(w.gpa));
+    if (kind == MEM_NONE) {
+        p->host = NULL;
+        return 0;
+    }
+    p->host = mem_host(m->mem, gpa(w.gpa), 1);
+    p->rom = kind == MEM_ROM;
+    mmu_counters(m)->hidden_page_faults++;
+    if (unlikely(w.wrapped))
+        return 0;
+    if (m->policy == MMU_TRACE)
+        mmu_dep_add(m, p->at, &w);
+    mmu_space_fill(m, bank, p->at, &w, p->host - (p->at & 4095), p->rom);
+    return 0;
+}
+
+static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct piece *p) {
+    enum mmu_bank bank = bank_of(m, sys);
+    const struct shadow_bank *b = &m->cur->bank[bank];
+    p->rom = false;
+    p->host = mmu_hit(b, gva(p->at), p->len, acc);
+    if (p->host)
+        return 0;
+    if (acc == MMU_WRITE) {
+        /* Only a trace kept the write tag away, and the walk's result is still at hand.
+         */
+        uint8_t *host = mmu_hit(b, gva(p->at), p->len, MMU_READ);
+        if (host && (m->cur->meta[bank][mmu_index(p->at)] & META_WRITABLE)) {
+            p->host = host;
+            mmu_space_allow_write(m, bank, p->at);
+            return 0;
+        }
+    }
+    return resolve_walk(m, bank, acc, p);
+}
+
+/* Cuts [AT, AT+LEN) at the page boundary; LEN is 1..4096. Fills P, returns how many, or 0
+ * with the fault set. */
+static unsigned resolve_all(struct vcpu *v, struct gva at, unsigned len, bool sys,
+                            enum mmu_access acc, struct piece p[2]) {
+    struct mmu_priv *m = mmu_priv(v);
+    uint64_t mask = linear_mask(v, sys);
+    unsigned room = 4096 - (unsigned)(at.a & 4095), count = 1;
+    p[0].at = at.a & mask;
+    p[0].len = len;
+    if (len > room) {
+        p[0].len = room;
+        p[1].at = (at.a + room) & mask;
+        p[1].len = len - room;
+        count = 2;
+        mmu_counters(m)->page_crossings++;
+    }
+    if (v->long_mode && (!canonical(p[0].at) || (count == 2 && !canonical(p[1].at)))) {
+        fault_canonical(v);
+        return 0;
+    }
+    for (unsigned i = 0; i < count; i++)
+        if (resolve(m, sys, acc, &p[i]))
+            return 0;
+    return count;
+}
+
+/* --- devices --- */
+
+/* The largest naturally aligned part of what is left, up to 8 bytes. */
+static unsigned natural(uint64_t at, unsigned left) {
+    unsigned n = 8;
+    while (n > left || at % n)
+        n /= 2;
+    return n;
+}
+
+static void mmio(struct mmu_priv *m, uint64_t at, uint8_t *buf, unsigned len,
+                 bool write) {
+    struct vcpu *v = m->pub.v;
+    mmu_counters(m)->mmio_slow++;
+    for (unsigned n; len; at += n, buf += n, len -= n) {
+        n = natural(at, len);
+        struct exit e = {.reason = EXIT_mmio,
+                         .write = write,
+                         .size = (uint8_t)n,
+                         .gpa = gpa(at),
+                         .data = 0};
+        if (write)
+            mem_copy(&e.data, buf, n);
+        else
+            e.data = ~0ull;
+        if (v->hooks && v->hooks->exit) {
+            vec_park(v);
+            v->hooks->exit(v->hooks_arg, v, &e);
+        }
+        if (!write)
+            mem_copy(buf, &e.data, n);
+    }
+}
+
+/* --- moving bytes --- */
+
+/* A scalar that is aligned moves in one piece, as other observers of RAM expect. */
+static void copy(void *to, const void *from, unsigned len) {
+    switch (len) {
+    case 8:
+        *(uint64_t *)to = *(const uint64_t *)from;
+        break;
+    case 4:
+        *(uint32_t *)to = *(const uint32_t *)from;
+        break;
+    case 2:
+        *(uint16_t *)to = *(const uint16_t *)from;
+        break;
+    case 1:
+        *(uint8_t *)to = *(const uint8_t *)from;
+        break;
+    default:
+        mem_copy(to, from, len);
+    }
+}
+
+static void read_pieces(struct vcpu *v, const struct piece *p, unsigned count,
+                        uint8_t *buf) {
+    struct mmu_priv *m = mmu_priv(v);
+    for (unsigned i = 0; i < count; buf += p[i++].len) {
+        if (p[i].host)
+            copy(buf, p[i].host, p[i].len);
+        else
+            mmio(m, p[i].gpa, buf, p[i].len, false);
+    }
+}
+
+static void write_pieces(struct vcpu *v, const struct piece *p, unsigned count,
+                         const uint8_t *buf) {
+    struct mmu_priv *m = mmu_priv(v);
+    for (unsigned i = 0; i < count; buf += p[i++].len) {
+        if (!p[i].host) {
+            uint8_t out[128]; /* mmio() takes one buffer for both directions */
+            for (unsigned done = 0, n; done < p[i].len; done += n) {
+                n = p[i].len - done < sizeof(out) ? p[i].len - done : sizeof(out);
+                mem_copy(out, buf + done, n);
+                mmio(m, p[i].gpa + done, out, n, true);
+            }
+        } else if (!p[i].rom) {
+            if (mem_trace_of(m->mem, p[i].host))
+                mem_trace_hit(m->mem, p[i].host, p[i].len);
+            copy(p[i].host, buf, p[i].len);
+        }
+    }
+}
+
+static void watch(struct vcpu *v, const struct piece *p, unsigned count, bool write) {
+    struct mmu_priv *m = mmu_priv(v);
+    if (unlikely(m->breakpoints))
+        for (unsigned i = 0; i < count; i++)
+            match_breakpoints(m, p[i].at, p[i].len, write);
+}
+
+int mmu_read_slow(struct vcpu *v, struct gva at, void *buf, unsigned len, bool sys) {
+    uint8_t *to = buf;
+    while (unlikely(len > 4096)) {
+        int rc = mmu_read_slow(v, at, to, 4096, sys);
+        if (rc)
+            return rc;
+        at.a += 4096, to += 4096, len -= 4096;
+    }
+    struct piece p[2];
+    if (!len)
+        return 0;
+    unsigned count = resolve_all(v, at, len, sys, MMU_READ, p);
+    if (!count)
+        return 1;
+    if (!sys)
+        watch(v, p, count, false);
+    read_pieces(v, p, count, to);
+    return 0;
+}
+
+int mmu_write_slow(struct vcpu *v, struct gva at, const void *buf, unsigned len,
+                   bool sys) {
+    const uint8_t *from = buf;
+    if (unlikely(len > 4096)) {
+        int rc = mmu_probe(v, at, len, MMU_WRITE, sys);
+        for (; !rc && len > 4096; at.a += 4096, from += 4096, len -= 4096)
+            rc = mmu_write_slow(v, at, from, 4096, sys);
+        if (rc)
+            return rc;
+    }
+    struct piece p[2];
+    if (!len)
+        return 0;
+    unsigned count = resolve_all(v, at, len, sys, MMU_WRITE, p);
+    if (!count)
+        return 1;
+    if (!sys)
+        watch(v, p, count, true);
+    write_pieces(v, p, count, from);
+    return 0;
+}
+
+/* --- windows --- */
+
+int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigned len,
+                    bool will_read, bool will_write) {
+    enum mmu_access acc = will_write ? MMU_WRITE : MMU_READ;
+    w->at = at;
+    w->len = len;
+    w->write = will_write;
+    w->bounced = false;
+    w->p = mmu_hit(v->mmu->data, at, len, acc);
+    if (likely(w->p))
+        return 0;
+    w->p = w->buf + (at.a & 63);
+    if (!len || len > 64) { /* nothing to do; more than the contract allows */
+        w->len = 0;
+        w->write = false;
+        return 0;
+    }
+    struct piece p[2];
+    unsigned count = resolve_all(v, at, len, false, acc, p);
+    if (!count)
+        return 1;
+    struct mmu_priv *m = mmu_priv(v);
+    if (will_read)
+        watch(v, p, count, false);
+    if (will_write)
+        watch(v, p, count, true);
+    if (count == 1 && p[0].host &&
+        !(will_write && (p[0].rom || mem_trace_of(m->mem, p[0].host)))) {
+        w->p = p[0].host;
+        return 0;
+    }
+    w->bounced = true;
+    if (will_read)
+        read_pieces(v, p, count, w->p);
+    return 0;
+}
+
+void mmu_window_commit(struct vcpu *v, struct mmu_window *w) {
+    struct piece p[2];
+    if (!w->bounced || !w->write)
+        return;
+    /* Resolved a second time: nothing has run that could take the permission away. */
+    unsigned count = resolve_all(v, w->at, w->len, false, MMU_WRITE, p);
+    if (count)
+        write_pieces(v, p, count, w->p);
+}
+
+/* --- probes, runs, fetches --- */
+
+int mmu_probe(struct vcpu *v, struct gva at, unsigned len, enum mmu_access acc,
+              bool sys) {
+    struct piece p[2];
+    for (unsigned n; len; at.a += n, len -= n) {
+        n = len < 4096 ? len : 4096;
+        if (!resolve_all(v, at, n, sys, acc, p))
+            return 1;
+    }
+    return 0;
+}
+
+int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc,
+            uint8_t **out, uint64_t *run) {
+    struct mmu_priv *m = mmu_priv(v);
+    uint64_t room = 4096 - (at.a & 4095);
+    uint64_t n = len < room ? len : room;
+    struct piece p[2];
+    *out = NULL;
+    *run = 0;
+    if (!len)
+        return 0;
+    uint8_t *host = mmu_hit(v->mmu->data, at, 1, acc);
+    if (unlikely(!host)) {
+        if (!resolve_all(v, at, 1, false, acc, p))
+            return 1;
+        if (!p[0].host || mmu_page_watched(m, p[0].at & META_PAGE) ||
+            (acc == MMU_WRITE && (p[0].rom || mem_trace_of(m->mem, p[0].host))))
+            return 0;
+        host = p[0].host;
+    }
+    *out = host;
+    *run = n;
+    return 0;
+}
+
+const uint8_t *mmu_fetch_slow(struct vcpu *v, struct gva at) {
+    struct piece p[2];
+    if (!resolve_all(v, at, 1, false, MMU_EXEC, p))
+        return NULL;
+    return p[0].host ? p[0].host : &floating_bus[at.a & 4095];
+}
+
+bool mmu_peek(struct vcpu *v, struct gva at, struct gpa *out, bool *writable) {
+    struct walk w;
+    if (v->long_mode ? !canonical(at.a) : at.a > UINT32_MAX)
+        return false;
+    if (!mmu_walk(mmu_priv(v), at.a, &w))
+        return false;
+    *out = gpa(w.gpa);
+    *writable = w.write;
+    return true;
+}

@@ -1,0 +1,222 @@
+/*
+ * The life of the MMU, and the architectural events that drop or switch spaces.
+ *
+ * Which space is current, by policy (docs/mmu.md):
+ *   MMU_FLUSH  always the same one; a CR3 load drops what is not global.
+ *   MMU_PCID   the one of the PCID (0 without CR4.PCIDE); a load without bit 63 drops
+ *              what is not global in it.
+ *   MMU_TRACE  the one of the page-table root; nothing to drop (trace.c).
+ */
+#include "mmu/mmu_int.h"
+#include "x86/cr.h"
+#include "x86/exception.h"
+#include "x86/pte.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define ROOT_MASK 0x000fffffffffffe0ull
+
+static void drop_space(struct mmu_priv *m, struct space *s) {
+    mmu_space_flush(m, s, false);
+    if (m->policy == MMU_TRACE)
+        mmu_dep_drop_space(m, s);
+}
+
+static void drop_all(struct mmu_priv *m) {
+    for (unsigned i = 0; i < m->space_count; i++) {
+        drop_space(m, &m->space[i]);
+        m->space[i].used = false;
+    }
+}
+
+static uint64_t current_key(const struct mmu_priv *m) {
+    uint64_t cr3 = m->pub.v->cr3;
+    if (m->policy == MMU_TRACE)
+        return m->paging == PAGING_NONE  ? 0
+               : m->paging == PAGING_PAE ? cr3 & ROOT_MASK
+                                         : cr3 & ROOT_MASK & X86_PAGE_MASK;
+    return m->policy == MMU_PCID && m->pcide ? cr3 & X86_CR3_PCID_MASK : 0;
+}
+
+/* With traces, PAE spaces are told apart by the loaded directory pointers too. */
+static bool same_pdptes(const struct mmu_priv *m, const struct space *s) {
+    if (m->policy != MMU_TRACE || m->paging != PAGING_PAE)
+        return true;
+    uint64_t diff = 0;
+    for (unsigned i = 0; i < 4; i++)
+        diff |= s->pdpte[i] ^ m->pdpte[i];
+    return !diff;
+}
+
+static struct space *find_space(struct mmu_priv *m, uint64_t key) {
+    if (m->cur && m->cur->used && m->cur->key == key && same_pdptes(m, m->cur))
+        return m->cur;
+    for (unsigned i = 0; i < m->space_count; i++) {
+        struct space *s = &m->space[i];
+        if (s->used && s->key == key && same_pdptes(m, s))
+            return s;
+    }
+    return NULL;
+}
+
+/* Makes the space of KEY current. False when it had to start empty. */
+static bool select_space(struct mmu_priv *m, uint64_t key) {
+    struct space *s = find_space(m, key);
+    bool found = s;
+    if (!found) {
+        s = &m->space[0];
+        for (unsigned i = 0; i < m->space_count; i++) {
+            if (!m->space[i].used) {
+                s = &m->space[i];
+                break;
+            }
+            if (m->space[i].age < s->age)
+                s = &m->space[i];
+        }
+        drop_space(m, s);
+        s->used = true;
+        s->key = key;
+        for (unsigned i = 0; i < 4; i++)
+            s->pdpte[i] = m->pdpte[i];
+    }
+    s->age = ++m->clock;
+    m->cur = s;
+    return found;
+}
+
+int mmu_create(struct vcpu *v, enum mmu_policy policy) {
+    struct mmu_priv *m = calloc(1, sizeof(*m));
+    if (!m)
+        return -ENOMEM;
+    m->pub.v = v;
+    m->mem = v->mem;
+    m->ram = mem_ram_base(v->mem);
+    m->policy = policy;
+    m->a20_mask = ~0ull;
+    m->space_count = policy == MMU_FLUSH ? 1 : MMU_SPACES;
+    m->space = calloc(m->space_count, sizeof(*m->space));
+    m->write_head = calloc(mem_ram_size(v->mem) >> 12, sizeof(*m->write_head));
+    v->mmu = &m->pub;
+    if (!m->space || !m->write_head || (policy == MMU_TRACE && mmu_dep_create(m) < 0)) {
+        mmu_destroy(v);
+        return -ENOMEM;
+    }
+    for (unsigned i = 0; i < m->space_count; i++)
+        mmu_space_init(m, &m->space[i]);
+    struct mem_hooks *h = mem_hooks(v->mem);
+    h->drop_write = mmu_drop_write;
+    h->drop_arg = v;
+    h->on_write[1] = mmu_pt_written; /* log2 of MEM_TRACE_PT */
+    h->on_write_arg[1] = v;
+    _Static_assert(MEM_TRACE_PT == 1u << 1, "hook of the page-table trace");
+    mmu_mode_changed(v);
+    return 0;
+}
+
+void mmu_destroy(struct vcpu *v) {
+    if (!v->mmu)
+        return;
+    struct mmu_priv *m = mmu_priv(v);
+    struct mem_hooks *h = mem_hooks(m->mem);
+    if (h->drop_write == mmu_drop_write && h->drop_arg == v)
+        h->drop_write = NULL;
+    if (h->on_write[1] == mmu_pt_written && h->on_write_arg[1] == v)
+        h->on_write[1] = NULL;
+    if (m->dep)
+        drop_all(m); /* takes the traces off */
+    mmu_dep_destroy(m);
+    free(m->space);
+    free(m->write_head);
+    free(m);
+    v->mmu = NULL;
+}
+
+void mmu_context_changed(struct vcpu *v) {
+    struct mmu_priv *m = mmu_priv(v);
+    struct shadow_bank *b = m->cur->bank;
+    m->pub.sys = &b[m->smap ? BANK_SUPER : BANK_SUPER_AC];
+    if (v->cpl == 3)
+        m->pub.data = &b[BANK_USER];
+    else if (!m->smap || (v->rflags & X86_FL_AC))
+        m->pub.data = &b[BANK_SUPER_AC];
+    else
+        m->pub.data = &b[BANK_SUPER];
+    v->bt.bank = m->pub.data->e;
+}
+
+void mmu_mode_changed(struct vcpu *v) {
+    struct mmu_priv *m = mmu_priv(v);
+    mmu_walk_config(m);
+    drop_all(m);
+    m->cur = NULL;
+    select_space(m, current_key(m));
+    mmu_breakpoints_changed(v); /* their addresses are cut to 32 bits outside long mode */
+    mmu_context_changed(v);
+}
+
+void mmu_flush_all(struct vcpu *v) {
+    struct mmu_priv *m = mmu_priv(v);
+    bool open = !v->hooks || !v->hooks->a20 || v->hooks->a20(v->hooks_arg);
+    m->a20_mask = open ? ~0ull : ~(1ull << 20);
+    mmu_mode_changed(v);
+}
+
+void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {
+    struct mmu_priv *m = mmu_priv(v);
+    struct counters *c = mmu_counters(m);
+    bool found = select_space(m, current_key(m));
+    if (m->policy == MMU_FLUSH)
+        found = false;
+    else if (m->policy == MMU_PCID && !(m->pcide && (value & X86_CR3_NOFLUSH)))
+        found = false;
+    if (m->policy != MMU_TRACE && !found)
+        mmu_space_flush(m, m->cur, m->pge);
+    if (found)
+        c->shadow_space_switches++;
+    else
+        c->shadow_space_misses++;
+    mmu_context_changed(v);
+}
+
+void mmu_invlpg(struct vcpu *v, struct gva at) {
+    struct mmu_priv *m = mmu_priv(v);
+    mmu_counters(m)->shadow_invlpg++;
+    for (unsigned i = 0; i < m->space_count; i++)
+        mmu_space_invlpg(m, &m->space[i], at.a, &m->space[i] != m->cur);
+}
+
+void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at) {
+    struct mmu_priv *m = mmu_priv(v);
+    if (m->policy == MMU_TRACE)
+        return; /* nothing in the shadow is stale */
+    /* One space for all PCIDs holds entries of the current one only: to treat it as
+     * concerned is always allowed. */
+    bool by_pcid = m->policy == MMU_PCID && m->pcide;
+    for (unsigned i = 0; i < m->space_count; i++) {
+        struct space *s = &m->space[i];
+        bool concerned = !by_pcid || s->key == pcid;
+        if (type == 0 && concerned)
+            mmu_space_invlpg(m, s, at.a, false);
+        else if ((type == 1 && concerned) || type == 3)
+            mmu_space_flush(m, s, m->pge);
+        else if (type == 2)
+            mmu_space_flush(m, s, false);
+    }
+    mmu_counters(m)->shadow_invlpg += type == 0;
+}
+
+int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3) {
+    struct mmu_priv *m = mmu_priv(v);
+    uint64_t e[4] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
+    /* 32 bytes, 32-byte aligned: never across a page. All ones where no memory is. */
+    mem_read(m->mem, gpa(cr3 & 0xffffffe0 & m->a20_mask), e, sizeof(e));
+    for (unsigned i = 0; i < 4; i++)
+        if ((e[i] & X86_PTE_P) && (e[i] & m->rsvd_pdpte)) {
+            v->fault = (struct fault){.vector = X86_GP, .has_error = true};
+            return 1;
+        }
+    for (unsigned i = 0; i < 4; i++)
+        m->pdpte[i] = e[i];
+    return 0;
+}

@@ -1,0 +1,170 @@
+/*
+ * Inside mmu/: the walk, the spaces, and how they hang together.
+ *
+ * A "space" is the shadow of one address space: three banks of entries (what emitted code
+ * reads) and what is needed to drop them again:
+ *
+ *   filled/global/large  a bit for each slot; flushing costs what was filled
+ *   meta                 the page of the slot (| META_*), also when no tag is valid
+ *   link                 membership in the list of slots that may hold a write entry for
+ *                        a RAM page (write_head): dropping write entries is exact
+ *   range                linear ranges in which 4 KiB pieces of large pages were filled
+ *
+ * Invariants:
+ *   - a slot whose filled bit is clear has no valid tag;
+ *   - a slot with a valid write tag is in the list of its RAM page; the converse need not
+ *     hold (flushes leave slots in their lists, refills take them out);
+ *   - META_WRITABLE: the walk allowed writes and D is set; only a trace may be in the
+ * way;
+ *   - MMU_TRACE: every filled slot depends on table pages that all have a record (struct
+ *     dep) for its space, and a page with records carries MEM_TRACE_PT.
+ */
+#ifndef MMU_INT_H
+#define MMU_INT_H
+
+#include "mmu/mmu.h"
+
+#define MMU_SPACES 16
+#define MMU_RANGES 8
+#define BITMAP_WORDS (SHADOW_ENTRIES / 64)
+#define SLOTS (BANK_COUNT * SHADOW_ENTRIES)
+
+#define META_WRITABLE 1ull
+#define META_SHIFT_POS 1 /* bits 1..5: log2 of the page size minus 12 */
+#define META_PAGE (~0xfffull)
+
+enum paging { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_LONG };
+
+struct slot_link {
+    uint32_t next, prev; /* slot ids, 0: none */
+    uint32_t page;       /* RAM page + 1, 0: in no list */
+};
+
+struct range {
+    uint64_t lo, hi; /* inclusive */
+};
+
+struct space {
+    struct shadow_bank bank[BANK_COUNT];
+    uint64_t filled[BANK_COUNT][BITMAP_WORDS];
+    uint64_t global[BANK_COUNT][BITMAP_WORDS];
+    uint64_t large[BANK_COUNT][BITMAP_WORDS];
+    uint64_t meta[BANK_COUNT][SHADOW_ENTRIES];
+    struct slot_link link[BANK_COUNT][SHADOW_ENTRIES];
+    struct range range[MMU_RANGES];
+    unsigned ranges;
+    bool used;       /* holds a key */
+    bool any;        /* something may be filled */
+    bool any_global; /* a global entry may be filled */
+    uint64_t key;    /* PCID, or CR3 root with MMU_TRACE */
+    uint64_t pdpte[4];
+    uint64_t age;
+    uint32_t deps; /* list of records, MMU_TRACE */
+};
+
+/* A table page that entries of a space were filled from. */
+struct dep {
+    uint64_t base; /* first linear address that the table maps */
+    uint32_t page; /* RAM page of the table */
+    uint32_t page_next;
+    uint32_t space_next, space_prev;
+    uint8_t space;
+    uint8_t shift; /* log2 of what one table entry maps */
+};
+#define MMU_DEPS 16384
+
+struct breakpoint {
+    uint64_t at;
+    uint8_t len;
+    uint8_t bit;
+    bool on_read;
+};
+
+struct mmu_priv {
+    struct mmu pub;
+    struct mem *mem;
+    uint8_t *ram; /* mem_ram_base(), for RAM page numbers */
+    enum mmu_policy policy;
+
+    /* What the walk depends on; refreshed by mmu_mode_changed(). */
+    enum paging paging;
+    bool wp, smep, smap, pge, pcide, pse, fetch_bit;
+    uint64_t a20_mask;
+    uint64_t rsvd[5][2]; /* by level (4: PML4E .. 1: PTE) and "is a leaf" */
+    uint64_t rsvd_pdpte; /* PAE */
+    uint64_t rsvd_4m;
+    uint64_t pdpte[4];
+
+    unsigned breakpoints;
+    struct breakpoint bp[4];
+
+    struct space *cur;
+    unsigned space_count;
+    uint64_t clock;
+    struct space *space;
+    uint32_t *write_head; /* by RAM page: slot id */
+    struct counters spare;
+
+    /* MMU_TRACE */
+    struct dep *dep; /* [0] unused */
+    uint32_t *dep_head;
+    uint8_t *dep_hits; /* by RAM page: writes since the last fill through it */
+    uint32_t dep_free;
+    bool own_update;
+};
+
+static inline struct mmu_priv *mmu_priv(const struct vcpu *v) {
+    return container_of(v->mmu, struct mmu_priv, pub);
+}
+
+static inline struct counters *mmu_counters(struct mmu_priv *m) {
+    return m->pub.v->cnt ? m->pub.v->cnt : &m->spare;
+}
+
+/* --- walk.c --- */
+
+struct walk_step {
+    uint8_t *host; /* of the entry, NULL when it is not RAM or ROM */
+    uint64_t entry;
+    uint8_t shift; /* log2 of what the entry maps */
+};
+
+struct walk {
+    uint64_t gpa; /* of the byte */
+    uint32_t error;
+    bool user, write, nx, global;
+    bool wrapped; /* A20 changed an address */
+    uint8_t shift;
+    unsigned steps;
+    struct walk_step step[4]; /* the last one is the leaf; none without paging */
+};
+
+void mmu_walk_config(struct mmu_priv *m);
+/* False when absent or malformed: w->error has P and RSVD. No side effects. */
+bool mmu_walk(const struct mmu_priv *m, uint64_t at, struct walk *w);
+bool mmu_walk_allows(const struct mmu_priv *m, const struct walk *w, enum mmu_bank bank,
+                     enum mmu_access acc);
+/* Sets A, and D for a write, in the entries used. */
+void mmu_walk_mark(struct mmu_priv *m, struct walk *w, bool write);
+
+/* --- shadow.c --- */
+void mmu_space_init(struct mmu_priv *m, struct space *s);
+void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global);
+void mmu_space_invlpg(struct mmu_priv *m, struct space *s, uint64_t at, bool global_only);
+/* Drops what was filled in [LO, HI], bounds inclusive. */
+void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint64_t hi);
+void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
+                    const struct walk *w, uint8_t *host, bool rom);
+/* Gives a slot its write tag back once no trace is on its page. */
+void mmu_space_allow_write(struct mmu_priv *m, enum mmu_bank bank, uint64_t at);
+
+/* --- trace.c --- */
+int mmu_dep_create(struct mmu_priv *m);
+void mmu_dep_destroy(struct mmu_priv *m);
+void mmu_dep_add(struct mmu_priv *m, uint64_t at, const struct walk *w);
+void mmu_dep_drop_space(struct mmu_priv *m, struct space *s);
+
+/* --- access.c --- */
+bool mmu_page_watched(const struct mmu_priv *m, uint64_t page);
+
+#endif

@@ -1,0 +1,231 @@
+/*
+ * Spaces: filling and dropping shadow entries. See mmu_int.h for the structures.
+ */
+#include "mmu/mmu_int.h"
+
+static inline uint32_t slot_id(const struct mmu_priv *m, const struct space *s,
+                               unsigned bank, unsigned idx) {
+    return (uint32_t)((size_t)(s - m->space) * SLOTS + bank * SHADOW_ENTRIES + idx + 1);
+}
+
+static inline struct slot_link *link_of(struct mmu_priv *m, uint32_t id) {
+    id--;
+    return &m->space[id / SLOTS].link[id % SLOTS / SHADOW_ENTRIES][id % SHADOW_ENTRIES];
+}
+
+static inline void forget(struct shadow_entry *e, unsigned idx) {
+    e->tag[MMU_READ] = e->tag[MMU_WRITE] = e->tag[MMU_EXEC] = mmu_no_tag(idx);
+    e->host = NULL;
+}
+
+void mmu_space_init(struct mmu_priv *m, struct space *s) {
+    for (unsigned b = 0; b < BANK_COUNT; b++)
+        for (unsigned i = 0; i < SHADOW_ENTRIES; i++)
+            forget(&s->bank[b].e[i], i);
+}
+
+static inline void drop_slot(struct space *s, unsigned bank, unsigned idx) {
+    uint64_t bit = 1ull << (idx & 63);
+    forget(&s->bank[bank].e[idx], idx);
+    s->filled[bank][idx / 64] &= ~bit;
+    s->global[bank][idx / 64] &= ~bit;
+    s->large[bank][idx / 64] &= ~bit;
+}
+
+void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
+    if (!s->any)
+        return;
+    keep_global &= s->any_global;
+    for (unsigned b = 0; b < BANK_COUNT; b++)
+        for (unsigned w = 0; w < BITMAP_WORDS; w++) {
+            uint64_t drop = s->filled[b][w];
+            if (keep_global)
+                drop &= ~s->global[b][w];
+            for (; drop; drop &= drop - 1)
+                drop_slot(s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
+        }
+    mmu_counters(m)->shadow_flushes++;
+    if (!keep_global) {
+        s->any = s->any_global = false;
+        s->ranges = 0;
+    }
+}
+
+/* --- large pages --- */
+
+/* Remembers that a piece of the large page [LO, HI] was filled. */
+static void note_large(struct space *s, uint64_t lo, uint64_t hi) {
+    struct range *best = NULL;
+    uint64_t best_growth = UINT64_MAX;
+    for (unsigned i = 0; i < s->ranges; i++) {
+        struct range *r = &s->range[i];
+        if (lo >= r->lo && hi <= r->hi)
+            return;
+        uint64_t growth = (lo < r->lo ? r->lo - lo : 0) + (hi > r->hi ? hi - r->hi : 0);
+        if (growth < best_growth) {
+            best_growth = growth;
+            best = r;
+        }
+    }
+    if (s->ranges < MMU_RANGES && best_growth > (1ull << 30)) {
+        s->range[s->ranges++] = (struct range){lo, hi};
+        return;
+    }
+    best->lo = lo < best->lo ? lo : best->lo;
+    best->hi = hi > best->hi ? hi : best->hi;
+}
+
+/* Drops the 4 KiB pieces of the large page that AT lies in. */
+static void drop_large(struct space *s, uint64_t at, bool global_only) {
+    for (unsigned b = 0; b < BANK_COUNT; b++)
+        for (unsigned w = 0; w < BITMAP_WORDS; w++) {
+            uint64_t set = s->large[b][w];
+            if (global_only)
+                set &= s->global[b][w];
+            for (; set; set &= set - 1) {
+                unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
+                unsigned shift = 12 + (s->meta[b][idx] >> META_SHIFT_POS & 31);
+                if (!((s->meta[b][idx] ^ at) >> shift))
+                    drop_slot(s, b, idx);
+            }
+        }
+}
+
+void mmu_space_invlpg(struct mmu_priv *m, struct space *s, uint64_t at,
+                      bool global_only) {
+    if (!s->any || (global_only && !s->any_global))
+        return;
+    unsigned idx = mmu_index(at);
+    uint64_t bit = 1ull << (idx & 63);
+    for (unsigned b = 0; b < BANK_COUNT; b++) {
+        uint64_t set = global_only ? s->global[b][idx / 64] : s->filled[b][idx / 64];
+        if ((set & bit) && !((s->meta[b][idx] ^ at) & META_PAGE))
+            drop_slot(s, b, idx);
+    }
+    for (unsigned i = 0; i < s->ranges; i++)
+        if (at >= s->range[i].lo && at <= s->range[i].hi) {
+            drop_large(s, at, global_only);
+            break;
+        }
+}
+
+void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint64_t hi) {
+    if (!s->any)
+        return;
+    if (hi - lo < 4096) {
+        unsigned idx = mmu_index(lo);
+        for (unsigned b = 0; b < BANK_COUNT; b++)
+            if (!((s->meta[b][idx] ^ lo) & META_PAGE))
+                drop_slot(s, b, idx);
+        return;
+    }
+    for (unsigned b = 0; b < BANK_COUNT; b++)
+        for (unsigned w = 0; w < BITMAP_WORDS; w++)
+            for (uint64_t set = s->filled[b][w]; set; set &= set - 1) {
+                unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
+                uint64_t page = s->meta[b][idx] & META_PAGE;
+                if (page >= (lo & META_PAGE) && page <= hi)
+                    drop_slot(s, b, idx);
+            }
+}
+
+/* --- write entries by RAM page --- */
+
+static void unlink_slot(struct mmu_priv *m, struct slot_link *l) {
+    if (!l->page)
+        return;
+    if (l->next)
+        link_of(m, l->next)->prev = l->prev;
+    if (l->prev)
+        link_of(m, l->prev)->next = l->next;
+    else
+        m->write_head[l->page - 1] = l->next;
+    l->page = 0;
+}
+
+static void link_slot(struct mmu_priv *m, struct space *s, unsigned bank, unsigned idx,
+                      const uint8_t *host) {
+    uint32_t page = (uint32_t)((size_t)(host - m->ram) >> 12);
+    struct slot_link *l = &s->link[bank][idx];
+    if (l->page == page + 1)
+        return;
+    unlink_slot(m, l);
+    uint32_t id = slot_id(m, s, bank, idx);
+    l->page = page + 1;
+    l->prev = 0;
+    l->next = m->write_head[page];
+    if (l->next)
+        link_of(m, l->next)->prev = id;
+    m->write_head[page] = id;
+}
+
+void mmu_drop_write(void *arg, uint8_t *host_page) {
+    struct vcpu *v = arg;
+    struct mmu_priv *m = mmu_priv(v);
+    uint64_t off = (uint64_t)((uintptr_t)host_page - (uintptr_t)m->ram);
+    if (off >= mem_ram_size(m->mem))
+        return;
+    uint32_t id = m->write_head[off >> 12];
+    m->write_head[off >> 12] = 0;
+    while (id) {
+        struct slot_link *l = link_of(m, id);
+        unsigned idx = (id - 1) % SHADOW_ENTRIES;
+        struct space *s = &m->space[(id - 1) / SLOTS];
+        s->bank[(id - 1) % SLOTS / SHADOW_ENTRIES].e[idx].tag[MMU_WRITE] =
+            mmu_no_tag(idx);
+        id = l->next;
+        l->page = 0;
+    }
+}
+
+/* --- filling --- */
+
+void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
+                    const struct walk *w, uint8_t *host, bool rom) {
+    struct space *s = m->cur;
+    unsigned idx = mmu_index(at);
+    uint64_t page = at & META_PAGE, none = mmu_no_tag(idx);
+    uint64_t bit = 1ull << (idx & 63);
+    struct shadow_entry *e = &s->bank[bank].e[idx];
+    struct counters *c = mmu_counters(m);
+    bool watched = mmu_page_watched(m, page);
+    bool dirty = !w->steps || (w->step[w->steps - 1].entry & (1u << 6));
+    bool writable = dirty && !rom && !watched && mmu_walk_allows(m, w, bank, MMU_WRITE);
+
+    if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
+        c->shadow_evictions++;
+    c->shadow_fills++;
+    bool read = !watched && mmu_walk_allows(m, w, bank, MMU_READ);
+    e->tag[MMU_READ] = read ? page : none;
+    e->tag[MMU_EXEC] = mmu_walk_allows(m, w, bank, MMU_EXEC) ? page : none;
+    e->tag[MMU_WRITE] = none;
+    e->host = host;
+    s->meta[bank][idx] = page | (writable ? META_WRITABLE : 0) |
+                         (uint64_t)(w->shift - 12) << META_SHIFT_POS;
+    s->filled[bank][idx / 64] |= bit;
+    s->any = true;
+    if (w->global) {
+        s->global[bank][idx / 64] |= bit;
+        s->any_global = true;
+    } else {
+        s->global[bank][idx / 64] &= ~bit;
+    }
+    if (w->shift > 12) {
+        uint64_t offset = (1ull << w->shift) - 1;
+        s->large[bank][idx / 64] |= bit;
+        note_large(s, at & ~offset, at | offset);
+    } else {
+        s->large[bank][idx / 64] &= ~bit;
+    }
+    mmu_space_allow_write(m, bank, at);
+}
+
+void mmu_space_allow_write(struct mmu_priv *m, enum mmu_bank bank, uint64_t at) {
+    struct space *s = m->cur;
+    unsigned idx = mmu_index(at);
+    struct shadow_entry *e = &s->bank[bank].e[idx];
+    if (!(s->meta[bank][idx] & META_WRITABLE) || mem_trace_of(m->mem, e->host))
+        return;
+    e->tag[MMU_WRITE] = at & META_PAGE;
+    link_slot(m, s, bank, idx, e->host);
+}
