@@ -322,10 +322,14 @@ static bool is_contributory(uint8_t vector) {
     return vector == X86_DE || (vector >= X86_TS && vector <= X86_GP);
 }
 
+static bool is_benign(uint8_t vector) {
+    return !is_contributory(vector) && vector != X86_PF;
+}
+
 static bool makes_double_fault(uint8_t first, uint8_t second) {
     if (is_contributory(first))
         return is_contributory(second);
-    return first == X86_PF && (second == X86_PF || is_contributory(second));
+    return first == X86_PF && !is_benign(second);
 }
 
 /* Registers that an exception changes when it is raised, whatever becomes of it. */
@@ -360,7 +364,9 @@ static int run_event(struct vcpu *v, struct event e) {
     v->irq_shadow = false;
     while (deliver(v, &e)) {
         raise(v);
-        if (e.kind == EVENT_EXCEPTION && e.vector == X86_DF)
+        /* A benign one is the #DB of a task's T bit: that switch has succeeded. */
+        if (e.kind == EVENT_EXCEPTION && e.vector == X86_DF &&
+            !is_benign(v->fault.vector))
             return SEM_SHUTDOWN;
         if (e.kind == EVENT_EXCEPTION && makes_double_fault(e.vector, v->fault.vector))
             v->fault = (struct fault){.vector = X86_DF, .has_error = true};

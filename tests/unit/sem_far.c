@@ -724,6 +724,19 @@ static void task_double_fault(void **state) {
     assert_int_equal(get(f, TSS + 0x38, 4), 0x10);
 }
 
+/* The T bit of the #DF handler's task: #DB there, not a shutdown. */
+static void task_double_fault_traced(void **state) {
+    struct fix *f = *state;
+    task2(f);
+    put(f, TSS2 + 0x64, 1, 2);
+    put(f, IDT + X86_DF * 8, gate_desc(X86_DESC_TASKGATE, 0, SEL_TSS2, 0, 0), 8);
+    idt32(f, X86_DB, X86_DESC_TRAPGATE32, 0, CODE0);
+    assert_int_equal(raise_fault(f->v, X86_GP, true, 0), SEM_BRANCH);
+    at(f->v, CODE0, HANDLER, STACK_IST - 16);
+    assert_int_equal(f->v->dr[6], X86_DR6_FIXED | X86_DR6_BT);
+    assert_int_equal(f->v->tr.sel, SEL_TSS2);
+}
+
 static void task_errors(void **state) {
     struct fix *f = *state;
     struct vcpu *v = f->v;
@@ -925,6 +938,7 @@ int main(void) {
         T32(v86_redirection),
         T32(task_call_and_iret),
         T32(task_double_fault),
+        T32(task_double_fault_traced),
         T32(task_errors),
         T32(task_trap_bit),
         T32(fast_system_call_32),
