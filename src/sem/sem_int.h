@@ -44,44 +44,54 @@ static inline int sem_linear(struct vcpu *v, unsigned seg, uint64_t off, unsigne
     return 0;
 }
 
+/* What a failed access through SEG returns. The MMU reports a non-canonical address as
+ * #GP(0); in the stack segment it is #SS(0). AMD64 APM volume 2, "#SS - Stack Exception".
+ */
+static inline int sem_fix_stack_fault(struct vcpu *v, unsigned seg) {
+    if (seg == SEG_SS && v->mode == MODE_64 && v->fault.vector == X86_GP)
+        v->fault.vector = X86_SS;
+    return SEM_FAULT;
+}
+
 static inline int sem_load(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
                            uint64_t *val) {
     struct gva at;
-    int rc = sem_linear(v, seg, off, len, false, &at);
-    if (unlikely(rc))
-        return rc;
-    return mmu_load(v, at, len, val);
+    if (unlikely(sem_linear(v, seg, off, len, false, &at)))
+        return SEM_FAULT;
+    return likely(!mmu_load(v, at, len, val)) ? 0 : sem_fix_stack_fault(v, seg);
 }
 
 static inline int sem_store(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
                             uint64_t val) {
     struct gva at;
-    int rc = sem_linear(v, seg, off, len, true, &at);
-    if (unlikely(rc))
-        return rc;
-    return mmu_store(v, at, len, val);
+    if (unlikely(sem_linear(v, seg, off, len, true, &at)))
+        return SEM_FAULT;
+    return likely(!mmu_store(v, at, len, val)) ? 0 : sem_fix_stack_fault(v, seg);
 }
-
-/* Non-canonical addresses in 64-bit mode: the MMU's slow path raises #GP(0), or #SS(0)
- * when told that the access was through SS (v->fault is patched by sem_load/sem_store
- * callers through sem_fix_stack_fault() in sem/segment.c). */
 
 /* --- segment.c --- */
 /* Reads a descriptor of GDT or LDT; faults carry VECTOR and the selector as error code.
- */
+ * DESC[1] is the upper half of a 16-byte system descriptor in long mode, else 0. The
+ * caller has excluded null selectors. */
 int sem_read_desc(struct vcpu *v, uint16_t sel, uint8_t vector, uint64_t desc[2]);
 /* Loads a data or stack segment register as MOV/POP do. */
 int sem_load_seg(struct vcpu *v, unsigned seg, uint16_t sel);
 /* Fills a segment register as in real and virtual-8086 mode. */
 void sem_load_seg_real(struct vcpu *v, unsigned seg, uint16_t sel);
+/* The low half of a descriptor; of a 16-byte one the caller adds the base's upper half.
+ */
 void sem_unpack_desc(struct segment *s, uint16_t sel, uint64_t desc);
 /* Sets CS, CPL and what follows from them; calls vcpu_update_mode and the MMU. */
 void sem_set_cs(struct vcpu *v, const struct segment *cs, unsigned cpl);
+/* Sets the accessed bit in the table if DESC, as read, lacks it. */
 int sem_set_accessed(struct vcpu *v, uint16_t sel, uint64_t desc);
 
 /* --- system.c --- */
 /* POPF and IRET share it: changes the bits of MASK and tells whoever must know. */
 void sem_write_flags(struct vcpu *v, uint64_t value, uint64_t mask);
+/* May SIZE bytes at PORT be accessed now? 0, or a fault. Notes I/O breakpoints in
+ * v->pending_db: to be called once for each access that then takes place. */
+int sem_io_check(struct vcpu *v, uint16_t port, unsigned size);
 /* May the current code access SIZE ports from PORT on (IOPL and the I/O permission map)?
  * 0, or nonzero with the exception in v->fault. */
 int sem_io_check(struct vcpu *v, uint16_t port, unsigned size);
