@@ -11,6 +11,7 @@
 #include "cpu/msr.h"
 
 #include "cpu/cpuid.h"
+#include "cpu/vec.h"
 #include "x86/cr.h"
 #include "x86/msr.h"
 
@@ -115,10 +116,12 @@ static enum msr_result write_kvm(struct vcpu *v, const struct msr_range *r,
 /* --- time --- */
 
 static uint64_t tsc_now(struct vcpu *v) {
+    vec_park(v);
     return v->hooks && v->hooks->tsc ? v->hooks->tsc(v->hooks_arg) : 0;
 }
 
 static void tsc_set(struct vcpu *v, uint64_t value) {
+    vec_park(v);
     if (v->hooks && v->hooks->tsc_write)
         v->hooks->tsc_write(v->hooks_arg, value);
 }
