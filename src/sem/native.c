@@ -6,8 +6,8 @@
  *
  *   0..7   header: enum native_kind bits
  *   8..    light: insn; xor eax,eax; ret
- *          full:  load eax, ecx, edx and flags from [rsi] (struct native_regs); insn;
- *                 store them back; xor eax,eax; ret
+ *          full:  load rax, rcx, rdx (and flags, if the instruction uses them) from
+ *                 [rsi] (struct native_regs); insn; store them back; xor eax,eax; ret
  *
  * with the memory operand at [rdi]. Slot 0 is the fault exit, a bare `ret`: when the
  * host CPU faults in the arena, the signal handler puts 0x100 + vector in rax and goes on
@@ -116,10 +116,14 @@ static void assemble(uint8_t *slot, uint32_t kind, const uint8_t *insn, unsigned
         0x48, 0x8b, 0x06,       /* mov rax, [rsi] */
         0x48, 0x8b, 0x4e, 0x08, /* mov rcx, [rsi+8] */
         0x48, 0x8b, 0x56, 0x10, /* mov rdx, [rsi+16] */
+    };
+    static const uint8_t load_flags[] = {
         0xff, 0x76, 0x18, 0x9d, /* push qword [rsi+24]; popfq */
     };
-    static const uint8_t store[] = {
+    static const uint8_t store_flags[] = {
         0x9c, 0x8f, 0x46, 0x18, /* pushfq; pop qword [rsi+24] */
+    };
+    static const uint8_t store[] = {
         0x48, 0x89, 0x06,       /* mov [rsi], rax */
         0x48, 0x89, 0x4e, 0x08, /* mov [rsi+8], rcx */
         0x48, 0x89, 0x56, 0x10, /* mov [rsi+16], rdx */
@@ -129,13 +133,18 @@ static void assemble(uint8_t *slot, uint32_t kind, const uint8_t *insn, unsigned
         kind & (NATIVE_GPR_READ | NATIVE_GPR_WRITE | NATIVE_IMPLICIT | NATIVE_FLAGS);
     unsigned n = CODE_AT;
 
-    _Static_assert(
-        CODE_AT + sizeof(load) + NATIVE_CODE_MAX + sizeof(store) + sizeof(leave) <= SLOT,
-        "a full stub fits a slot");
+    _Static_assert(CODE_AT + sizeof(load) + sizeof(load_flags) + NATIVE_CODE_MAX +
+                           sizeof(store_flags) + sizeof(store) + sizeof(leave) <=
+                       SLOT,
+                   "a full stub fits a slot");
     __builtin_memcpy(slot, &kind, sizeof(kind));
     if (full)
         n = put(slot, n, load, sizeof(load));
+    if (kind & NATIVE_FLAGS)
+        n = put(slot, n, load_flags, sizeof(load_flags));
     n = put(slot, n, insn, len);
+    if (kind & NATIVE_FLAGS)
+        n = put(slot, n, store_flags, sizeof(store_flags));
     if (full)
         n = put(slot, n, store, sizeof(store));
     put(slot, n, leave, sizeof(leave));

@@ -954,16 +954,20 @@ static void test_foreign_faults(void **state) {
     assert_int_equal(died_of(true), 256 + 3);
 }
 
+static __attribute__((noipa)) void raise_fault(volatile int *p) {
+    *p = 0;
+}
+
 static int crash(bool handled) {
     struct sigaction act = {.sa_handler = earlier};
     struct rlimit none = {0, 0};
 
-    setrlimit(RLIMIT_CORE, &none);
     if (handled)
         sigaction(SIGSEGV, &act, NULL);
     if (sem_init())
         return 1;
-    *(volatile int *)8 = 0;
+    setrlimit(RLIMIT_CORE, &none);
+    raise_fault((volatile int *)8);
     return 2;
 }
 
