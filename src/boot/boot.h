@@ -1,0 +1,48 @@
+/*
+ * Loaders: put a kernel, its initial RAM disk and its command line into guest memory and
+ * set the vCPU to the state that the boot protocol promises.
+ *
+ * The files are read once (boot_image_open()), so that a reset can load them again.
+ * They are untrusted: every offset and size in them is checked.
+ */
+#ifndef BOOT_BOOT_H
+#define BOOT_BOOT_H
+
+#include "base/types.h"
+#include "cpu/vcpu.h"
+#include "mem/mem.h"
+
+enum boot_protocol {
+    BOOT_AUTO,
+    BOOT_LINUX32,
+    BOOT_LINUX64,
+    BOOT_PVH,
+    BOOT_MULTIBOOT,
+};
+
+struct boot_config {
+    enum boot_protocol protocol;
+    const char *cmdline; /* NULL: empty */
+    struct gpa rsdp;     /* ACPI tables, as built by the machine; 0: none */
+    uint64_t acpi_len;   /* bytes from the RSDP on that the guest must not use */
+};
+
+struct boot_image;
+
+/*
+ * Reads both files (INITRD may be NULL). 0, -EINVAL for a file that no machine could
+ * boot, or the -errno of reading; WHY then holds one sentence. The caller closes *OUT.
+ */
+int boot_image_open(const char *kernel, const char *initrd, struct boot_image **out,
+                    char *why, size_t why_size);
+void boot_image_close(struct boot_image *image);
+
+/*
+ * Loads into MEM, which is otherwise zero, and sets all of the vCPU. 0, or -EINVAL with
+ * one sentence in WHY. The caller then flushes what it derived from memory and control
+ * registers.
+ */
+int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *m,
+                    const struct boot_config *cfg, char *why, size_t why_size);
+
+#endif
