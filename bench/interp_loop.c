@@ -51,7 +51,7 @@ int main(void) {
     mmu_context_changed(&v);
     /* add eax,ecx; xor edx,eax; shl edx,3; inc ecx; cmp ecx,edi; jmp */
     measure(ip, "registers, 6 a block",
-            "\x01\xc8\x31\xc2\xc1\xe2\x03\x41\x39\xf9\xeb\xf5", 12);
+            "\x01\xc8\x31\xc2\xc1\xe2\x03\x41\x39\xf9\xeb\xf4", 12);
     /* mov eax,[esi]; add eax,ecx; mov [esi+4],eax; dec ecx; jnz/jmp */
     measure(ip, "load, add, store, loop", "\x8b\x06\x01\xc8\x89\x46\x04\x49\xeb\xf6", 10);
     /* push eax; pop ebx; call +0; add esp,4; jmp */
