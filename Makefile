@@ -1,5 +1,7 @@
 # bivisor. `make` builds, `make check` tests, `make run` boots Linux; see README.md.
 MAKEFLAGS += --no-builtin-rules
+# `make V=1` shows the commands.
+Q = $(if $(V),,@)
 BUILD ?= build
 CC = gcc
 SAN ?=
@@ -27,21 +29,24 @@ UNITS = $(UNIT_SRCS:tests/unit/%.c=$(BUILD)/unit/%)
 all: $(BUILD)/bivisor
 
 $(BUILD)/bivisor: $(BUILD)/src/main.o $(LIB)
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
 
 $(LIB): $(OBJS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 core = $(if $(filter $(CORE_ROOMS),$(word 2,$(subst /, ,$1))),$(CORE_CFLAGS))
 
 $(BUILD)/src/%.o: src/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(call core,src/$*.c) -c -o $@ $<
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(call core,src/$*.c) -c -o $@ $<
 
 $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
 
 units: $(UNITS)
 
@@ -65,6 +70,8 @@ check: deps-check
 	@BUILD=$(BUILD) tools/check
 
 guests:
+
+include tests/guest/guests.mk
 
 lint: all
 	@BUILD=$(BUILD) tools/lint

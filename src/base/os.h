@@ -87,5 +87,7 @@ bool os_tty_is_raw(void);
 
 /* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT. */
 int os_on_stop_signals(void (*fn)(int signo));
+/* Ends the process by that signal's default action. */
+void os_die_of(int signo);
 
 #endif

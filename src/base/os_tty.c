@@ -57,7 +57,7 @@ static void on_stop(int signo) {
 static void catch_fatal(void) {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE,  SIGILL,  SIGABRT,
                                 SIGTRAP, SIGSYS, SIGXCPU, SIGXFSZ, SIGALRM};
-    struct sigaction act = {.sa_handler = on_fatal, .sa_flags = SA_NODEFER};
+    struct sigaction act = {.sa_handler = on_fatal, .sa_flags = SA_NODEFER | SA_ONSTACK};
     struct sigaction old;
 
     for (size_t i = 0; i < ARRAY_SIZE(fatal); i++)
@@ -66,7 +66,7 @@ static void catch_fatal(void) {
 }
 
 int os_tty_raw(int fd, bool *is_tty) {
-    struct sigaction cont = {.sa_handler = on_suspend_resume, .sa_flags = SA_RESTART};
+    struct sigaction cont = {.sa_handler = on_suspend_resume, .sa_flags = SA_RESTART | SA_ONSTACK};
     struct termios raw;
 
     *is_tty = isatty(fd);
@@ -91,7 +91,7 @@ int os_tty_raw(int fd, bool *is_tty) {
 
 int os_on_stop_signals(void (*fn)(int signo)) {
     static const int stop[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    struct sigaction act = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    struct sigaction act = {.sa_handler = on_stop, .sa_flags = SA_RESTART | SA_ONSTACK};
     struct sigaction ign = {.sa_handler = SIG_IGN};
 
     stop_fn = fn;
@@ -100,4 +100,9 @@ int os_on_stop_signals(void (*fn)(int signo)) {
             return -errno;
     /* A reader of our output that goes away is an error of write(2), not a death. */
     return sigaction(SIGPIPE, &ign, NULL) < 0 ? -errno : 0;
+}
+
+void os_die_of(int signo) {
+    signal(signo, SIG_DFL);
+    raise(signo);
 }

@@ -106,13 +106,32 @@ struct mem;
 struct interp;
 struct cpuid_model;
 
+/* What translated code keeps beside the registers (bt/bt_int.h). */
+struct vcpu_bt {
+    uint64_t host_sp; /* the translator's stack while the guest's rSP is in the CPU */
+    uint64_t resume;  /* where a stub goes back to */
+    uint64_t tmp;
+    void *self;       /* the vCPU */
+    void *bank;       /* entries of the shadow bank for explicit accesses now */
+    void *jump;       /* jump cache */
+    void *slow, *callout; /* functions that the stubs call */
+    void *arg;            /* qualifies reason */
+    uint32_t reason, site, status;
+    uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
+};
+
 #define VCPU_XSAVE_SIZE 1024u /* legacy 512 + header 64 + AVX 256, rounded up */
 
 struct vcpu {
     /* --- hot: emitted code and the interpreter's inner loop --- */
-    uint64_t gpr[16];
-    uint64_t zero; /* gpr[REG_ZERO] */
-    uint64_t rip;  /* gpr[REG_RIP] */
+    union {
+        uint64_t gpr[REG_COUNT]; /* enum vcpu_reg: an operand's base may be any of them */
+        struct {
+            uint64_t general[16];
+            uint64_t zero;
+            uint64_t rip;
+        };
+    };
     uint64_t rflags;
     uint32_t events; /* VCPU_EVENT_*, atomic */
     uint8_t mode;    /* enum cpu_mode */
@@ -129,6 +148,7 @@ struct vcpu {
     uint64_t lin_mask;           /* linear addresses are cut to this */
     struct mmu *mmu;
     struct counters *cnt;
+    struct vcpu_bt bt;
 
     /* --- architectural --- */
     struct segment seg[SEG_COUNT];

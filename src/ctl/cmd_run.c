@@ -1,7 +1,6 @@
 /* `bivisor run`: boots a kernel and is its terminal until it ends. */
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +31,7 @@ struct run_options {
 
 /* A signal handler has no argument: the machine that it stops, and the signal. */
 static struct machine *signal_machine;
-static volatile sig_atomic_t signal_seen;
+static volatile int signal_seen;
 
 static void on_signal(int signo) {
     signal_seen = signo;
@@ -337,9 +336,7 @@ int ctl_cmd_run(int argc, char **argv) {
     status = run_machine(m, &console, &o);
     machine_free(m);
     boot_image_close(image);
-    if (signal_seen) { /* die of it, so that the caller sees what happened */
-        signal(signal_seen, SIG_DFL);
-        raise(signal_seen);
-    }
+    if (signal_seen)
+        os_die_of(signal_seen); /* so that the caller sees what happened */
     return status;
 }

@@ -1,0 +1,170 @@
+/*
+ * Inside bt/: fragments, links, the cache, and the conventions of translated code.
+ *
+ * Conventions while translated code runs:
+ *   - host %gs base is the vCPU: gs:[offsetof(struct vcpu, x)] is our private data;
+ *   - guest rax..r13, rsp included, are in the host registers of the same name;
+ *   - guest r14 and r15 are in vcpu.gpr[]; host r14 (T0) and r15 (T1) are scratch;
+ *   - guest vector state is in the host's registers (cpu/vec.h);
+ *   - guest status flags are in one of three places, known at translation time:
+ *       FLAGS_REGS  the host's flags
+ *       FLAGS_MEM   vcpu.bt.flags (AH as LAHF gives it, AL = OF)
+ *       FLAGS_DEAD  nowhere: nothing reads them before all of them are written
+ *   - all other flags are in vcpu.rflags; the host's DF, TF, AC... stay clear.
+ *
+ * A fragment has three entries:
+ *   entry_check  FLAGS_MEM; verifies that the virtual page still maps the code it was made
+ *                from, then goes on to entry_mem. The only entry that other pages and
+ *                indirect branches may use.
+ *   entry_mem    FLAGS_MEM
+ *   entry_regs   FLAGS_REGS
+ *
+ * A link is a direct exit of a fragment: a rel32 in the code that goes either to a stub
+ * (leave the cache and say which link it was) or, chained, to another fragment's entry.
+ */
+#ifndef BT_INT_H
+#define BT_INT_H
+
+#include "base/os.h"
+#include "bt/bt.h"
+#include "bt/emit.h"
+#include "decode/insn.h"
+#include "mmu/mmu.h"
+
+#define T0 REG_R14
+#define T1 REG_R15
+
+#define GS(field) offsetof(struct vcpu, field)
+#define GS_GPR(r) (offsetof(struct vcpu, gpr) + 8 * (r))
+
+enum flags_place { FLAGS_REGS, FLAGS_MEM, FLAGS_DEAD };
+
+/* Why translated code came back; in vcpu.bt.reason. */
+enum bt_leave {
+    BT_LEAVE_LINK,     /* bt.arg is the struct link; rip is its target */
+    BT_LEAVE_INDIRECT, /* rip is set; the jump cache had nothing */
+    BT_LEAVE_CHECK,    /* rip is set; entry_check found another mapping */
+    BT_LEAVE_POLL,     /* rip is set; events wait */
+    BT_LEAVE_NEXT,     /* rip is set; look at events and go on */
+    BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
+    BT_LEAVE_STATUS,   /* a callout returned vcpu.bt.status; rip is set */
+};
+
+struct ccf;
+
+struct link {
+    struct ccf *from, *to;
+    struct link *next_in; /* other links into the same fragment */
+    uint64_t target;      /* guest address */
+    uint8_t *rel32;       /* RW */
+    uint8_t *stub;        /* RX: where it goes when not chained */
+    uint8_t place;        /* enum flags_place at the exit */
+    bool same_page;
+};
+
+/* Host code position to guest instruction: for faults. */
+struct site {
+    uint16_t host;  /* offset from ccf.code */
+    uint8_t guest;  /* offset from ccf.va; or the link's number for a poll */
+    uint8_t place : 2; /* enum flags_place */
+    uint8_t poll : 1;
+};
+
+struct ccf {
+    uint64_t va;
+    uint8_t *page;  /* host address of the guest page it starts on */
+    uint8_t *page2; /* of the next one, for an instruction that crosses */
+    uint32_t key;   /* bt_key() at translation */
+    uint16_t guest_len;
+    uint16_t nsites;
+    bool dead;
+    uint8_t nlinks;
+    uint8_t *code, *end; /* RX */
+    uint8_t *entry_check, *entry_mem, *entry_regs;
+    struct site *sites;
+    struct link links[2];
+    struct link *in;
+    struct ccf *hash_next;
+    struct ccf *page_next, *page2_next;
+};
+
+/* What has been translated of one RAM page. */
+struct code_page {
+    uint64_t lines; /* 64-byte pieces with translated bytes */
+    struct ccf *first;
+};
+
+#define BT_HASH_BITS 16
+#define BT_JUMP_BITS 12
+#define BT_CODE_SIZE (96u << 20)
+#define BT_META_SIZE (64u << 20)
+
+struct jump_entry {
+    uint64_t va;
+    uint8_t *host; /* RX entry_check */
+};
+
+struct tr;
+
+struct bt {
+    struct vcpu *v;
+    struct interp *ip;
+    struct bt_options opt;
+    struct os_code code;
+    uint8_t *code_at; /* RW: next free byte */
+    uint8_t *code_start; /* RW: after the common stubs */
+    uint8_t *meta, *meta_at;
+    struct ccf **order; /* by address, for bt_find_pc() */
+    size_t norder, order_cap;
+    struct ccf **hash;
+    struct code_page *pages; /* one for each RAM page */
+    size_t npages;
+    uint8_t *poll_page; /* readable, or not while a kick is pending */
+    /* Common stubs, RX. */
+    uint8_t *stub_enter, *stub_leave, *stub_leave_partial, *stub_leave_bare;
+    uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
+    struct tr *tr; /* the translation in progress */
+    bool in_tc;
+};
+
+static inline ptrdiff_t bt_delta(const struct bt *bt) {
+    return bt->code.rx - bt->code.rw;
+}
+
+/* Everything besides address and bytes that a fragment depends on. */
+uint32_t bt_key(const struct vcpu *v);
+/* Is code under this key translated at all? */
+bool bt_key_ok(uint32_t key);
+#define KEY_MODE(k) ((k)&3)
+#define KEY_USER 4u
+#define KEY_VEC 8u     /* SSE usable: CR0.EM, TS clear, CR4.OSFXSR set */
+#define KEY_AVX 16u    /* and AVX: CR4.OSXSAVE, XCR0 */
+#define KEY_X87 32u    /* EM and TS clear */
+#define KEY_STACK32 64u
+#define KEY_FLAT_R_SHIFT 8
+#define KEY_FLAT_W_SHIFT 14
+#define KEY_BASE_SHIFT 20 /* bits of segments whose base is not 0 */
+
+/* stubs.c: the common code at the start of the cache. */
+void bt_emit_stubs(struct bt *bt);
+
+/* translate.c: makes a fragment for v->rip under KEY, or NULL when the code cannot be
+ * fetched (fault in v->fault, *FAULT set) or the cache is full. */
+struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault);
+
+/* cache.c */
+struct ccf *bt_lookup(struct bt *bt, uint64_t va, const uint8_t *page, uint32_t key);
+void bt_insert(struct bt *bt, struct ccf *c);
+void *bt_meta_alloc(struct bt *bt, size_t size); /* NULL: full */
+void bt_link(struct bt *bt, struct link *l, struct ccf *to);
+struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);
+void bt_jump_insert(struct bt *bt, uint64_t va, struct ccf *c);
+
+/* Called by the stubs. */
+uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
+int bt_callout(struct vcpu *v, const struct insn *i);
+
+#define SITE_SIZE(s) ((s)&0xff)
+#define SITE_ACCESS(s) ((s) >> 8 & 3)
+
+#endif

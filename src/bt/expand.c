@@ -1,0 +1,420 @@
+/*
+ * Expansions: how each operation that is not a callout becomes host code. Nothing
+ * architectural changes in an expansion before its last access that can fault.
+ */
+#include "bt/tr_int.h"
+
+static bool reads_flags(const struct insn *i) {
+    return (i->fl_read & FLAGS_ALL) != 0;
+}
+
+static bool writes_flags(const struct insn *i) {
+    return ((i->fl_written | i->fl_undefined) & FLAGS_ALL) != 0;
+}
+
+/* Before the host's copy of an instruction: flags that it reads or passes through. */
+static void flags_for_copy(struct tr *t, const struct insn *i) {
+    const struct tu_insn *u = &t->insn[t->k];
+    unsigned kept = (unsigned)~(i->fl_written | i->fl_undefined) & FLAGS_ALL;
+    unsigned live = (u->live_out & ~2u) | (u->live_out & 2 ? X86_FL_OF : 0);
+
+    if (reads_flags(i) || (writes_flags(i) && (kept & live)))
+        tr_flags_restore(t);
+    if (writes_flags(i))
+        t->place = FLAGS_REGS;
+}
+
+static bool mem_form(const struct insn *i) {
+    for (unsigned k = 0; k < i->nops; k++)
+        if (i->opnd[k].kind == OPND_MEM)
+            return true;
+    return false;
+}
+
+static bool native_allowed(const struct tr *t, const struct insn *i) {
+    if (i->flags & (INSN_X87 | INSN_MMX))
+        return t->key & KEY_X87;
+    if (i->flags & INSN_VEX)
+        return t->key & KEY_AVX;
+    return t->key & KEY_VEC;
+}
+
+static void xl_ident(struct tr *t, const struct insn *i) {
+    if (!tr_ident_ok(i) || (i->op == OP_native && !native_allowed(t, i))) {
+        tr_callout(t, i);
+        return;
+    }
+    if (mem_form(i)) {
+        if (!tr_mem_ok(t, i)) {
+            tr_callout(t, i);
+            return;
+        }
+        tr_flags_save(t);
+        tr_ea(t, i);
+        tr_lookup(t, i->mem.size, i->mem.access & OPND_WRITE ? MMU_WRITE : MMU_READ);
+    }
+    flags_for_copy(t, i);
+    tr_ident_emit(t, i);
+}
+
+/* Bit strings: with a register offset the operand may lie anywhere. */
+static void xl_bit(struct tr *t, const struct insn *i) {
+    if (mem_form(i) && i->opnd[1].kind == OPND_REG)
+        tr_callout(t, i);
+    else
+        xl_ident(t, i);
+}
+
+static void xl_nop(struct tr *t, const struct insn *i) {
+}
+
+static bool is_ext(unsigned reg) {
+    return reg == REG_R14 || reg == REG_R15;
+}
+
+static void xl_lea(struct tr *t, const struct insn *i) {
+    const struct mem_operand *m = &i->mem;
+    unsigned dst = i->opnd[0].reg;
+    int w = i->opsize == 8 && i->addrsize == 8 ? W64 : W32;
+    unsigned to = is_ext(dst) ? T0 : dst;
+
+    if (i->opsize == 2 || i->addrsize == 2) {
+        tr_callout(t, i);
+        return;
+    }
+    if (m->base == REG_RIP || (m->base == REG_ZERO && m->index == REG_ZERO)) {
+        uint64_t a = (uint64_t)m->disp + (m->base == REG_RIP ? tr_va(t) : 0);
+
+        e_mov_imm(&t->e, to, w ? a : (uint32_t)a);
+    } else {
+        unsigned base = m->base, index = m->index;
+
+        if (is_ext(base)) {
+            e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_GPR(base));
+            base = T0;
+        }
+        if (is_ext(index)) {
+            e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(index));
+            index = T1;
+        }
+        e_lea(&t->e, w, to, base, index, m->scale, (int32_t)m->disp);
+    }
+    if (to != dst)
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS_GPR(dst));
+}
+
+/* --- the stack --- */
+
+static bool stack_ok(const struct tr *t, const struct insn *i) {
+    unsigned ss = 1u << SEG_SS;
+
+    if (i->opsize == 1)
+        return false;
+    if (KEY_MODE(t->key) == MODE_64)
+        return true;
+    return (t->key & KEY_STACK32) && (t->key >> KEY_FLAT_W_SHIFT & ss) &&
+           (t->key >> KEY_FLAT_R_SHIFT & ss) && !(t->key >> KEY_BASE_SHIFT & ss);
+}
+
+static int stack_w(const struct tr *t) {
+    return KEY_MODE(t->key) == MODE_64 ? W64 : W32;
+}
+
+/* T0 = host pointer to SIZE bytes below rSP. */
+static void push_slot(struct tr *t, unsigned size) {
+    e_lea(&t->e, stack_w(t), T0, REG_RSP, REG_ZERO, 0, -(int32_t)size);
+    tr_lookup(t, size, MMU_WRITE);
+}
+
+static void pop_slot(struct tr *t, unsigned size) {
+    e_mov_rr(&t->e, stack_w(t), T0, REG_RSP);
+    tr_lookup(t, size, MMU_READ);
+}
+
+static void move_sp(struct tr *t, int32_t by) {
+    e_lea(&t->e, stack_w(t), REG_RSP, REG_RSP, REG_ZERO, 0, by);
+}
+
+/* mov [T0], reg of SIZE bytes, and back */
+static void store_t0(struct tr *t, unsigned size, unsigned reg) {
+    if (size == 2)
+        e8(&t->e, 0x66);
+    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_RM_R, reg, T0, 0);
+}
+
+static void load_t0(struct tr *t, unsigned size, unsigned reg) {
+    if (size == 2)
+        e8(&t->e, 0x66);
+    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_R_RM, reg, T0, 0);
+}
+
+static void xl_push(struct tr *t, const struct insn *i) {
+    unsigned size = i->opsize, src = T1;
+
+    if (!stack_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
+        tr_callout(t, i);
+        return;
+    }
+    tr_flags_save(t);
+    if (mem_form(i)) {
+        tr_ea(t, i);
+        tr_lookup(t, size, MMU_READ);
+        load_t0(t, size, T1);
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
+    }
+    push_slot(t, size);
+    if (mem_form(i))
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
+    else if (i->opnd[0].kind == OPND_IMM)
+        e_mov_imm(&t->e, T1, (uint64_t)i->imm);
+    else if (is_ext(i->opnd[0].reg))
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(i->opnd[0].reg));
+    else
+        src = i->opnd[0].reg;
+    store_t0(t, size, src);
+    move_sp(t, -(int32_t)size);
+}
+
+static void xl_pop(struct tr *t, const struct insn *i) {
+    unsigned size = i->opsize, dst = i->opnd[0].reg;
+
+    if (!stack_ok(t, i) || mem_form(i) || size == 2) {
+        tr_callout(t, i);
+        return;
+    }
+    tr_flags_save(t);
+    pop_slot(t, size);
+    if (is_ext(dst)) {
+        load_t0(t, size, T1);
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(dst));
+    } else {
+        load_t0(t, size, dst);
+    }
+    if (dst != REG_RSP)
+        move_sp(t, (int32_t)size);
+}
+
+static void xl_leave(struct tr *t, const struct insn *i) {
+    if (!stack_ok(t, i) || i->opsize == 2) {
+        tr_callout(t, i);
+        return;
+    }
+    tr_flags_save(t);
+    e_mov_rr(&t->e, stack_w(t), T0, REG_RBP);
+    tr_lookup(t, i->opsize, MMU_READ);
+    e_lea(&t->e, stack_w(t), REG_RSP, REG_RBP, REG_ZERO, 0, i->opsize);
+    load_t0(t, i->opsize, REG_RBP);
+}
+
+/* --- branches --- */
+
+static bool branch_ok(const struct tr *t, const struct insn *i) {
+    if (KEY_MODE(t->key) == MODE_64)
+        return i->opsize == 8;
+    return i->opsize == 4 && !(t->key >> KEY_BASE_SHIFT & 1u << SEG_CS);
+}
+
+static uint64_t direct_target(const struct tr *t, const struct insn *i) {
+    return tr_next_va(t) + (uint64_t)i->imm;
+}
+
+static bool is_direct(const struct insn *i) {
+    return i->nops == 0 || i->opnd[0].kind == OPND_IMM;
+}
+
+/* T0 holds the target; flags must be in memory. */
+static void indirect(struct tr *t) {
+    tr_flags_to_mem(t);
+    e_jmp(&t->e, t->bt->stub_indirect);
+    t->ended = true;
+}
+
+/* T0 = the operand of an indirect jump or call. */
+static void load_target(struct tr *t, const struct insn *i) {
+    if (mem_form(i)) {
+        tr_ea(t, i);
+        tr_lookup(t, i->opsize, MMU_READ);
+        load_t0(t, i->opsize, T0);
+    } else if (is_ext(i->opnd[0].reg)) {
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_GPR(i->opnd[0].reg));
+    } else {
+        e_mov_rr(&t->e, stack_w(t), T0, i->opnd[0].reg);
+    }
+}
+
+static void xl_jmp(struct tr *t, const struct insn *i) {
+    if (!branch_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
+        tr_callout(t, i);
+        return;
+    }
+    if (is_direct(i)) {
+        tr_link(t, 0, direct_target(t, i));
+        return;
+    }
+    if (mem_form(i))
+        tr_flags_save(t);
+    load_target(t, i);
+    indirect(t);
+}
+
+static void xl_call(struct tr *t, const struct insn *i) {
+    if (!branch_ok(t, i) || !stack_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
+        tr_callout(t, i);
+        return;
+    }
+    tr_flags_save(t);
+    if (!is_direct(i)) {
+        load_target(t, i);
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
+    }
+    push_slot(t, i->opsize);
+    e_mov_imm(&t->e, T1, tr_next_va(t));
+    store_t0(t, i->opsize, T1);
+    move_sp(t, -(int32_t)i->opsize);
+    if (is_direct(i)) {
+        tr_link(t, 0, direct_target(t, i));
+        return;
+    }
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS(bt.tmp));
+    indirect(t);
+}
+
+static void xl_ret(struct tr *t, const struct insn *i) {
+    if (!branch_ok(t, i) || !stack_ok(t, i)) {
+        tr_callout(t, i);
+        return;
+    }
+    tr_flags_save(t);
+    pop_slot(t, i->opsize);
+    load_t0(t, i->opsize, T0);
+    move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
+    indirect(t);
+}
+
+static void xl_jcc(struct tr *t, const struct insn *i) {
+    if (!branch_ok(t, i)) {
+        tr_callout(t, i);
+        return;
+    }
+    tr_flags_restore(t);
+    tr_jcc(t, i->cond, 1, direct_target(t, i));
+    tr_link(t, 0, tr_next_va(t));
+}
+
+/* jrcxz exists on the host; loop is lea and jrcxz. Flags are not touched. */
+static void xl_jcxz(struct tr *t, const struct insn *i) {
+    struct emit *e = &t->e;
+    uint8_t *skip;
+
+    if (!branch_ok(t, i) || i->addrsize == 2) {
+        tr_callout(t, i);
+        return;
+    }
+    if (i->op == OP_loop)
+        e_lea(e, i->addrsize == 8 ? W64 : W32, REG_RCX, REG_RCX, REG_ZERO, 0, -1);
+    if (i->addrsize == 4)
+        e8(e, 0x67);
+    e8(e, 0xe3);
+    skip = e->p;
+    e8(e, 0);
+    /* rCX is not zero: loop goes back, jcxz goes on. */
+    tr_link(t, 0, i->op == OP_loop ? direct_target(t, i) : tr_next_va(t));
+    if (!e->full)
+        *skip = (uint8_t)(e->p - skip - 1);
+    tr_link(t, 1, i->op == OP_loop ? tr_next_va(t) : direct_target(t, i));
+}
+
+static xl_fn *const table[OP_COUNT] = {
+    [OP_native] = xl_ident,
+    [OP_add] = xl_ident,
+    [OP_adc] = xl_ident,
+    [OP_sub] = xl_ident,
+    [OP_sbb] = xl_ident,
+    [OP_cmp] = xl_ident,
+    [OP_and] = xl_ident,
+    [OP_or] = xl_ident,
+    [OP_xor] = xl_ident,
+    [OP_test] = xl_ident,
+    [OP_inc] = xl_ident,
+    [OP_dec] = xl_ident,
+    [OP_neg] = xl_ident,
+    [OP_not] = xl_ident,
+    [OP_adcx] = xl_ident,
+    [OP_adox] = xl_ident,
+    [OP_andn] = xl_ident,
+    [OP_mul] = xl_ident,
+    [OP_imul] = xl_ident,
+    [OP_div] = xl_ident,
+    [OP_idiv] = xl_ident,
+    [OP_mulx] = xl_ident,
+    [OP_cmpxchg] = xl_ident,
+    [OP_cmpxchg8b] = xl_ident,
+    [OP_cmpxchg16b] = xl_ident,
+    [OP_xadd] = xl_ident,
+    [OP_rol] = xl_ident,
+    [OP_ror] = xl_ident,
+    [OP_rcl] = xl_ident,
+    [OP_rcr] = xl_ident,
+    [OP_shl] = xl_ident,
+    [OP_shr] = xl_ident,
+    [OP_sar] = xl_ident,
+    [OP_shld] = xl_ident,
+    [OP_shrd] = xl_ident,
+    [OP_rorx] = xl_ident,
+    [OP_sarx] = xl_ident,
+    [OP_shlx] = xl_ident,
+    [OP_shrx] = xl_ident,
+    [OP_bt] = xl_bit,
+    [OP_bts] = xl_bit,
+    [OP_btr] = xl_bit,
+    [OP_btc] = xl_bit,
+    [OP_bsf] = xl_ident,
+    [OP_bsr] = xl_ident,
+    [OP_popcnt] = xl_ident,
+    [OP_lzcnt] = xl_ident,
+    [OP_tzcnt] = xl_ident,
+    [OP_bextr] = xl_ident,
+    [OP_blsi] = xl_ident,
+    [OP_blsmsk] = xl_ident,
+    [OP_blsr] = xl_ident,
+    [OP_bzhi] = xl_ident,
+    [OP_pdep] = xl_ident,
+    [OP_pext] = xl_ident,
+    [OP_crc32] = xl_ident,
+    [OP_mov] = xl_ident,
+    [OP_movzx] = xl_ident,
+    [OP_movsx] = xl_ident,
+    [OP_movsxd] = xl_ident,
+    [OP_movbe] = xl_ident,
+    [OP_movnti] = xl_ident,
+    [OP_xchg] = xl_ident,
+    [OP_bswap] = xl_ident,
+    [OP_cmovcc] = xl_ident,
+    [OP_setcc] = xl_ident,
+    [OP_cbw] = xl_ident,
+    [OP_cwde] = xl_ident,
+    [OP_cdqe] = xl_ident,
+    [OP_cwd] = xl_ident,
+    [OP_cdq] = xl_ident,
+    [OP_cqo] = xl_ident,
+    [OP_lahf] = xl_ident,
+    [OP_sahf] = xl_ident,
+    [OP_clc] = xl_ident,
+    [OP_stc] = xl_ident,
+    [OP_cmc] = xl_ident,
+    [OP_nop] = xl_nop,
+    [OP_lea] = xl_lea,
+    [OP_push] = xl_push,
+    [OP_pop] = xl_pop,
+    [OP_leave] = xl_leave,
+    [OP_jmp] = xl_jmp,
+    [OP_call] = xl_call,
+    [OP_ret] = xl_ret,
+    [OP_jcc] = xl_jcc,
+    [OP_jcxz] = xl_jcxz,
+    [OP_loop] = xl_jcxz,
+};
+
+xl_fn *tr_expansion(const struct insn *i) {
+    return table[i->op];
+}

@@ -1,0 +1,235 @@
+/*
+ * IDENT: copies an instruction into the cache, rewriting only what has to change.
+ *
+ * The memory operand becomes [T0]; with it, a general register operand r14 or r15 becomes
+ * T1 (without one, r14 and r15 stand for themselves: host r14 and r15 are free then).
+ * Segment, address-size and LOCK prefixes go: there is one vCPU, and devices run on its
+ * thread. Encodings that 64-bit mode does not have get their longer form.
+ * AMD64 APM volume 3, "Instruction Encoding".
+ */
+#include "bt/tr_int.h"
+
+struct form {
+    bool p66;
+    uint8_t rep;
+    bool rex_present;
+    uint8_t w, r, x, b; /* r, x, b: 0 or 8 */
+    bool vex;
+    uint8_t vex_map, vex_pp, vex_l, vvvv;
+    uint8_t esc[2], nesc; /* 0f, 0f 38, 0f 3a */
+    uint8_t opcode;
+    bool has_modrm;
+    uint8_t modrm;
+    uint8_t imm[8];
+    unsigned nimm;
+};
+
+static bool has_mem(const struct insn *i) {
+    for (unsigned k = 0; k < i->nops; k++)
+        if (i->opnd[k].kind == OPND_MEM)
+            return true;
+    return false;
+}
+
+static bool high_byte(const struct operand *o) {
+    return o->kind == OPND_REG && o->size == 1 && (o->off & 7) == 1;
+}
+
+static bool extended(const struct operand *o) {
+    return o->kind == OPND_REG && (o->reg == REG_R14 || o->reg == REG_R15);
+}
+
+/* [T0] needs a REX prefix, and with one AH..BH cannot be named. Two operands in r14, r15
+ * beside a memory operand are more than there are scratch registers. */
+bool tr_ident_ok(const struct insn *i) {
+    bool mem = has_mem(i);
+
+    if (i->rep != REP_NONE)
+        return false;
+    /* 32-bit mode ignores W where it would widen an integer operand. */
+    if (i->op == OP_native && i->mode != MODE_64 && (i->flags & INSN_VEX) &&
+        (i->flags & INSN_REX_W))
+        return false;
+    for (unsigned k = 0; k < i->nops; k++) {
+        if (mem && high_byte(&i->opnd[k]))
+            return false;
+        if (!mem || !extended(&i->opnd[k]))
+            continue;
+        if (i->op == OP_native)
+            return false;
+        for (unsigned j = 0; j < k; j++)
+            if (extended(&i->opnd[j]) && i->opnd[j].reg != i->opnd[k].reg)
+                return false;
+    }
+    return true;
+}
+
+static void parse(const struct insn *i, struct form *f) {
+    unsigned at = 0;
+    uint8_t rex = 0;
+
+    __builtin_memset(f, 0, sizeof(*f));
+    for (; at < i->len; at++) {
+        uint8_t b = i->bytes[at];
+
+        if (b == 0x66)
+            f->p66 = true;
+        else if (b == 0xf2 || b == 0xf3)
+            f->rep = b;
+        else if (b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 ||
+                 b == 0x65 || b == 0x67 || b == 0xf0)
+            ;
+        else if (i->mode == MODE_64 && (b & 0xf0) == 0x40) {
+            rex = b;
+            continue;
+        } else
+            break;
+        rex = 0;
+    }
+    if (i->flags & INSN_VEX) {
+        uint8_t p0 = i->bytes[at + 1], p1 = p0;
+
+        f->vex = true;
+        f->r = p0 & 0x80 ? 0 : 8;
+        f->vex_map = 1;
+        if (i->bytes[at] == 0xc4) {
+            f->x = p0 & 0x40 ? 0 : 8;
+            f->b = p0 & 0x20 ? 0 : 8;
+            f->vex_map = p0 & 0x1f;
+            p1 = i->bytes[at + 2];
+            f->w = p1 >> 7;
+            at++;
+        }
+        f->vvvv = (uint8_t)(~p1 >> 3) & 15;
+        f->vex_l = p1 >> 2 & 1;
+        f->vex_pp = p1 & 3;
+        at += 2;
+        if (i->mode != MODE_64) {
+            /* Bits that 32-bit mode ignores would name registers that it has not. */
+            f->r = f->x = f->b = 0;
+            f->vvvv &= 7;
+            if (i->op != OP_native)
+                f->w = 0;
+        }
+    } else {
+        f->rex_present = rex != 0;
+        f->w = rex >> 3 & 1;
+        f->r = rex & 4 ? 8 : 0;
+        f->x = rex & 2 ? 8 : 0;
+        f->b = rex & 1 ? 8 : 0;
+        if (i->bytes[at] == 0x0f) {
+            f->esc[f->nesc++] = i->bytes[at++];
+            if (i->bytes[at] == 0x38 || i->bytes[at] == 0x3a)
+                f->esc[f->nesc++] = i->bytes[at++];
+        }
+    }
+    f->opcode = i->bytes[at++];
+    f->has_modrm = i->off_modrm != 0;
+    if (f->has_modrm) {
+        f->modrm = i->bytes[i->off_modrm];
+        at = i->off_modrm + 1u;
+    }
+    /* Whatever follows ModRM, SIB and displacement is immediate: it ends the bytes. */
+    f->nimm = i->imm_len;
+    for (unsigned k = 0; k < f->nimm && k < 8; k++)
+        f->imm[k] = i->bytes[i->len - f->nimm + k];
+}
+
+/* One-byte forms that 64-bit mode lacks or that name an absolute address. */
+static void lengthen(const struct insn *i, struct form *f) {
+    if (f->nesc || f->vex || f->has_modrm)
+        return;
+    if (i->mode != MODE_64 && (f->opcode & 0xf0) == 0x40) { /* inc, dec */
+        f->modrm = 0xc0 | (f->opcode & 8) | (f->opcode & 7);
+        f->opcode = 0xff;
+        f->has_modrm = true;
+    } else if (f->opcode >= 0xa0 && f->opcode <= 0xa3) { /* mov with an offset */
+        static const uint8_t to[] = {0x8a, 0x8b, 0x88, 0x89};
+
+        f->opcode = to[f->opcode - 0xa0];
+        f->modrm = 0; /* al or eax, memory */
+        f->has_modrm = true;
+        f->nimm = 0;
+    }
+}
+
+static void emit_vex(struct emit *e, const struct form *f) {
+    e8(e, 0xc4);
+    e8(e, (f->r ? 0 : 0x80u) | (f->x ? 0 : 0x40u) | (f->b ? 0 : 0x20u) | f->vex_map);
+    e8(e, (unsigned)f->w << 7 | (~f->vvvv & 15u) << 3 | (unsigned)f->vex_l << 2 |
+              f->vex_pp);
+}
+
+static void emit_legacy(struct emit *e, const struct form *f) {
+    unsigned rex = 0x40u | (unsigned)f->w << 3 | (f->r ? 4u : 0) | (f->x ? 2u : 0) |
+                   (f->b ? 1u : 0);
+
+    if (f->p66)
+        e8(e, 0x66);
+    if (f->rep)
+        e8(e, f->rep);
+    if (f->rex_present || rex != 0x40)
+        e8(e, rex);
+    e_bytes(e, f->esc, f->nesc);
+}
+
+void tr_ident_emit(struct tr *t, const struct insn *i) {
+    struct form f;
+    bool mem = has_mem(i);
+    const struct operand *ext = NULL;
+    bool wr14 = false, wr15 = false, rd14 = false, rd15 = false;
+
+    parse(i, &f);
+    lengthen(i, &f);
+    for (unsigned k = 0; k < i->nops; k++) {
+        if (!extended(&i->opnd[k]))
+            continue;
+        if (i->opnd[k].reg == REG_R14) {
+            rd14 = true;
+            wr14 |= (i->opnd[k].access & OPND_WRITE) != 0;
+        } else {
+            rd15 = true;
+            wr15 |= (i->opnd[k].access & OPND_WRITE) != 0;
+        }
+        ext = &i->opnd[k];
+    }
+    if (mem) {
+        f.modrm = (uint8_t)((f.modrm & 0x38) | (T0 & 7)); /* mod 0: [r14] */
+        f.b = 8;
+        f.x = 0;
+        if (ext) { /* at most one register, everywhere it is named: T1 */
+            if (ext->reg == REG_R14) {
+                if (f.r && (f.modrm >> 3 & 7) == 6)
+                    f.modrm |= 1 << 3;
+                if (f.vex && f.vvvv == 14)
+                    f.vvvv = 15;
+            }
+            e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(ext->reg));
+        }
+    } else {
+        if (rd14)
+            e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R14, GS_GPR(REG_R14));
+        if (rd15)
+            e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R15, GS_GPR(REG_R15));
+    }
+
+    tr_site(t, false, 0);
+    if (f.vex)
+        emit_vex(&t->e, &f);
+    else
+        emit_legacy(&t->e, &f);
+    e8(&t->e, f.opcode);
+    if (f.has_modrm)
+        e8(&t->e, f.modrm);
+    e_bytes(&t->e, f.imm, f.nimm);
+
+    if (mem && ext) {
+        if (wr14 || wr15)
+            e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(ext->reg));
+    } else {
+        if (wr14)
+            e_gs(&t->e, W64, OPC_MOV_RM_R, REG_R14, GS_GPR(REG_R14));
+        if (wr15)
+            e_gs(&t->e, W64, OPC_MOV_RM_R, REG_R15, GS_GPR(REG_R15));
+    }
+}

@@ -1,0 +1,171 @@
+/*
+ * The common stubs at the start of the cache: the way in, the ways out, and the callers of
+ * C functions. See bt_int.h for the conventions.
+ *
+ * In C the host's flags and r14, r15 mean nothing to the guest, and the guest's registers
+ * are in vcpu.gpr[] as far as each stub says.
+ */
+#include "bt/bt_int.h"
+
+static const uint8_t callee_saved[] = {REG_RBX, REG_RBP, REG_R12, REG_R13};
+static const uint8_t caller_saved[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI, REG_RDI,
+                                       REG_R8,  REG_R9,  REG_R10, REG_R11, REG_RSP};
+
+static void save(struct emit *e, const uint8_t *regs, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        e_gs(e, W64, OPC_MOV_RM_R, regs[i], GS_GPR(regs[i]));
+}
+
+static void load(struct emit *e, const uint8_t *regs, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        e_gs(e, W64, OPC_MOV_R_RM, regs[i], GS_GPR(regs[i]));
+}
+
+/* push or pop of a host register; only with the host's stack. */
+static void push(struct emit *e, unsigned reg) {
+    if (reg >= 8)
+        e8(e, 0x41);
+    e8(e, 0x50 | (reg & 7));
+}
+
+static void pop(struct emit *e, unsigned reg) {
+    if (reg >= 8)
+        e8(e, 0x41);
+    e8(e, 0x58 | (reg & 7));
+}
+
+/* call gs:[off] */
+static void call_gs(struct emit *e, size_t off) {
+    static const uint8_t opcode[] = {0x65, 0xff, 0x14, 0x25};
+
+    e_bytes(e, opcode, sizeof(opcode));
+    e32(e, (uint32_t)off);
+}
+
+/* int enter(void *rx): loads the guest and goes to RX. Comes back through leave. */
+static void emit_enter(struct bt *bt, struct emit *e) {
+    bt->stub_enter = e_here(e);
+    for (size_t i = 0; i < ARRAY_SIZE(callee_saved); i++)
+        push(e, callee_saved[i]);
+    push(e, T0);
+    push(e, T1);
+    e_ri(e, W64, EXT_SUB, REG_RSP, 8); /* calls from stubs are 16-byte aligned */
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RSP, GS(bt.host_sp));
+    e_mov_rr(e, W64, T0, REG_RDI);
+    load(e, callee_saved, ARRAY_SIZE(callee_saved));
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_jmp_reg(e, T0);
+}
+
+/*
+ * leave: stores all of the guest's registers and returns to C.
+ * leave_partial: those that a C function saved for us; the rest is in vcpu.gpr[] already.
+ * leave_bare: everything is in vcpu.gpr[] already.
+ */
+static void emit_leave(struct bt *bt, struct emit *e) {
+    bt->stub_leave = e_here(e);
+    save(e, caller_saved, ARRAY_SIZE(caller_saved));
+    bt->stub_leave_partial = e_here(e);
+    save(e, callee_saved, ARRAY_SIZE(callee_saved));
+    bt->stub_leave_bare = e_here(e);
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
+    e_ri(e, W64, EXT_ADD, REG_RSP, 8);
+    pop(e, T1);
+    pop(e, T0);
+    for (size_t i = ARRAY_SIZE(callee_saved); i--;)
+        pop(e, callee_saved[i]);
+    e8(e, 0xc3);
+}
+
+/*
+ * slow: T0 is a guest linear address whose inline check failed, T1 where to go on with T0
+ * a host pointer, vcpu.bt.site what the access is.
+ */
+static void emit_slow(struct bt *bt, struct emit *e) {
+    uint8_t *out;
+
+    bt->stub_slow = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    save(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_mov_rr(e, W64, REG_RSI, T0);
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RDX, GS(bt.site));
+    e_mov_rr(e, W64, REG_RCX, T1);
+    call_gs(e, GS(bt.slow));
+    e_rr(e, W64, 0x85, REG_RAX, REG_RAX); /* test */
+    out = e_jcc_fwd(e, CC_E);
+    e_mov_rr(e, W64, T0, REG_RAX);
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_jmp_gs(e, GS(bt.resume));
+    e_land(e, out);
+    e_jmp(e, bt->stub_leave_partial);
+}
+
+/* callout: T0 is a struct insn, T1 where to go on, vcpu.rip its address. FLAGS_MEM. */
+static void emit_callout(struct bt *bt, struct emit *e) {
+    uint8_t *out;
+
+    bt->stub_callout = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    save(e, caller_saved, ARRAY_SIZE(caller_saved));
+    save(e, callee_saved, ARRAY_SIZE(callee_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_mov_rr(e, W64, REG_RSI, T0);
+    call_gs(e, GS(bt.callout));
+    e_rr(e, W32, 0x85, REG_RAX, REG_RAX);
+    out = e_jcc_fwd(e, CC_NE);
+    load(e, callee_saved, ARRAY_SIZE(callee_saved));
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_jmp_gs(e, GS(bt.resume));
+    e_land(e, out);
+    e_jmp(e, bt->stub_leave_bare);
+}
+
+/* link: T0 is the struct link. indirect and check: T0 is the guest address. */
+static void emit_exits(struct bt *bt, struct emit *e) {
+    bt->stub_link = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
+    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_LINK);
+    e_jmp(e, bt->stub_leave);
+
+    bt->stub_check = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
+    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_CHECK);
+    e_jmp(e, bt->stub_leave);
+
+    /* The jump cache: 2^BT_JUMP_BITS entries of 16 bytes by the low bits of the address. */
+    bt->stub_indirect = e_here(e);
+    e_mov_rr(e, W32, T1, T0);
+    e_ri(e, W32, EXT_AND, T1, (1 << BT_JUMP_BITS) - 1);
+    e_shift(e, W32, EXT_SHL, T1, 4);
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
+    e_rm(e, W64, OPC_CMP_R_RM, T0, T1, offsetof(struct jump_entry, va));
+    {
+        uint8_t *miss = e_jcc_fwd(e, CC_NE);
+
+        e8(e, 0x41); /* jmp [T1 + host] */
+        e8(e, 0xff);
+        e8(e, 0x40 | 4 << 3 | (T1 & 7));
+        e8(e, offsetof(struct jump_entry, host));
+        e_land(e, miss);
+    }
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
+    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_INDIRECT);
+    e_jmp(e, bt->stub_leave);
+}
+
+void bt_emit_stubs(struct bt *bt) {
+    struct emit e = {.p = bt->code.rw,
+                     .end = bt->code.rw + bt->code.size,
+                     .delta = bt_delta(bt)};
+
+    emit_enter(bt, &e);
+    emit_leave(bt, &e);
+    emit_slow(bt, &e);
+    emit_callout(bt, &e);
+    emit_exits(bt, &e);
+    bt->code_start = (uint8_t *)(((uintptr_t)e.p + 63) & ~63ul);
+    bt->code_at = bt->code_start;
+}

@@ -1,0 +1,79 @@
+/*
+ * A translation in progress: the TU (the decoded instructions and what is known of their
+ * flags), the emitter, and the code that is to be placed out of line.
+ */
+#ifndef BT_TR_INT_H
+#define BT_TR_INT_H
+
+#include "bt/bt_int.h"
+#include "x86/cr.h"
+
+#define FLAGS_ALL X86_FL_STATUS
+
+enum cold_kind {
+    COLD_SLOW,  /* an inline check failed: restore the address, call the slow stub */
+    COLD_CHECK, /* entry_check failed */
+    COLD_TAKEN, /* a backward jcc was taken: poll, then the link */
+};
+
+struct cold {
+    enum cold_kind kind;
+    uint8_t *rel32;      /* RW: the branch that comes here */
+    const uint8_t *cont; /* RX: where to go on (COLD_SLOW) */
+    uint32_t site;
+    uint8_t link;
+    uint8_t place;
+    uint8_t guest;
+};
+
+struct tu_insn {
+    struct insn i;
+    uint16_t off;      /* from the TU's first byte */
+    uint8_t live_in;   /* status flags (packed, see pack_flags) that are needed before it */
+    uint8_t live_out;
+};
+
+struct tr {
+    struct bt *bt;
+    struct ccf *c;
+    struct emit e;
+    uint32_t key;
+    enum flags_place place;
+    unsigned n;
+    unsigned k; /* the instruction being translated */
+    bool ended; /* it left the fragment */
+    struct tu_insn insn[BT_TU_MAX];
+    struct cold cold[4 * BT_TU_MAX];
+    unsigned ncold;
+    struct site sites[4 * BT_TU_MAX];
+    unsigned nsites;
+};
+
+typedef void xl_fn(struct tr *t, const struct insn *i);
+
+/* translate.c */
+uint64_t tr_va(const struct tr *t);      /* of the instruction being translated */
+uint64_t tr_next_va(const struct tr *t); /* of the one after it */
+void tr_site(struct tr *t, bool poll, unsigned link);
+void tr_flags_save(struct tr *t);    /* before the host's flags are clobbered */
+void tr_flags_restore(struct tr *t); /* before the host's flags are used. Spoils T1. */
+void tr_flags_to_mem(struct tr *t);  /* for indirect exits and callouts */
+void tr_link(struct tr *t, unsigned n, uint64_t target);
+/* T0 = linear address of the memory operand. Spoils T1 and the host's flags. */
+void tr_ea(struct tr *t, const struct insn *i);
+/* T0 = host pointer for LEN bytes at guest address T0. The same. */
+void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc);
+/* jcc to link N: directly, or through a poll when it goes back. */
+void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target);
+bool tr_mem_ok(const struct tr *t, const struct insn *i);
+void tr_callout(struct tr *t, const struct insn *i);
+
+/* ident.c: the same instruction, with T0 for the memory operand and T1 for r14 or r15
+ * where they are operands. False when it is not of a form that can be copied. */
+bool tr_ident_ok(const struct insn *i);
+void tr_ident_emit(struct tr *t, const struct insn *i);
+
+/* expand.c: the function that translates an operation, NULL for a callout. */
+xl_fn *tr_expansion(const struct insn *i);
+
+#endif

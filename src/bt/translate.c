@@ -1,0 +1,520 @@
+/*
+ * From guest bytes to a fragment: builds the TU, finds out which status flags are needed
+ * where, expands each instruction, and places entries, exits and out-of-line code.
+ */
+#include "bt/tr_int.h"
+#include "cpu/vec.h"
+#include "decode/decode.h"
+#include "mem/mem.h"
+#include "sem/sem.h"
+
+uint64_t tr_va(const struct tr *t) {
+    return t->c->va + t->insn[t->k].off;
+}
+
+uint64_t tr_next_va(const struct tr *t) {
+    uint64_t va = tr_va(t) + t->insn[t->k].i.len;
+
+    return KEY_MODE(t->key) == MODE_64 ? va : (uint32_t)va;
+}
+
+void tr_site(struct tr *t, bool poll, unsigned link) {
+    ptrdiff_t at = e_here(&t->e) - t->c->code;
+
+    if (t->nsites == ARRAY_SIZE(t->sites) || at > UINT16_MAX) {
+        t->e.full = true;
+        return;
+    }
+    t->sites[t->nsites++] = (struct site){
+        .host = (uint16_t)at,
+        .guest = (uint8_t)(poll ? link : t->insn[t->k].off),
+        .place = t->place,
+        .poll = poll,
+    };
+}
+
+/* --- status flags --- */
+
+static void emit_save(struct emit *e) {
+    static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
+
+    e_mov_rr(e, W64, T1, REG_RAX);
+    e_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
+    e8(e, 0x66); /* mov gs:[flags], ax: the prefix may stand before gs's */
+    e_gs(e, W32, OPC_MOV_RM_R, REG_RAX, GS(bt.flags));
+    e_mov_rr(e, W64, REG_RAX, T1);
+}
+
+static void emit_restore(struct emit *e) {
+    static const uint8_t add_sahf[] = {0x04, 0x7f, 0x9e}; /* add al, 127; sahf */
+
+    e_mov_rr(e, W64, T1, REG_RAX);
+    e8(e, 0x66);
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RAX, GS(bt.flags));
+    e_bytes(e, add_sahf, sizeof(add_sahf));
+    e_mov_rr(e, W64, REG_RAX, T1);
+}
+
+void tr_flags_save(struct tr *t) {
+    if (t->place != FLAGS_REGS)
+        return;
+    if (t->insn[t->k].live_in) {
+        emit_save(&t->e);
+        t->place = FLAGS_MEM;
+    } else {
+        t->place = FLAGS_DEAD;
+    }
+}
+
+void tr_flags_restore(struct tr *t) {
+    if (t->place == FLAGS_MEM)
+        emit_restore(&t->e);
+    t->place = FLAGS_REGS;
+}
+
+void tr_flags_to_mem(struct tr *t) {
+    if (t->place == FLAGS_REGS)
+        emit_save(&t->e);
+    t->place = FLAGS_MEM;
+}
+
+/* The six flags in one byte: those of the low byte, and OF in bit 1. */
+static uint8_t pack_flags(unsigned fl) {
+    return (uint8_t)((fl & (X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_ZF | X86_FL_SF)) |
+                     (fl & X86_FL_OF ? 2 : 0));
+}
+
+static bool clobbers_by_callout(const struct insn *i) {
+    return !tr_expansion(i);
+}
+
+/* Backwards over the TU: what is needed before each instruction. */
+static void find_liveness(struct tr *t) {
+    const uint8_t all = pack_flags(FLAGS_ALL);
+    uint8_t live = all;
+
+    for (unsigned k = t->n; k--;) {
+        struct tu_insn *u = &t->insn[k];
+        uint8_t read = pack_flags(u->i.fl_read);
+        uint8_t written = pack_flags(u->i.fl_written | u->i.fl_undefined);
+
+        u->live_out = live;
+        if (!t->bt->opt.liveness || clobbers_by_callout(&u->i))
+            live = all;
+        else
+            live = (uint8_t)(read | (live & ~written));
+        u->live_in = live;
+    }
+}
+
+/* --- memory operands --- */
+
+bool tr_mem_ok(const struct tr *t, const struct insn *i) {
+    unsigned seg = 1u << i->mem.seg;
+
+    if (i->addrsize == 2 || !i->mem.size || i->mem.size > 64 || i->mem.index >= REG_RIP ||
+        (i->mem.index > REG_R15 && i->mem.index != REG_ZERO))
+        return false;
+    if (!(t->key >> KEY_FLAT_R_SHIFT & seg))
+        return false;
+    return !(i->mem.access & OPND_WRITE) || (t->key >> KEY_FLAT_W_SHIFT & seg);
+}
+
+static unsigned in_scratch(struct tr *t, unsigned reg, unsigned scratch) {
+    if (reg != REG_R14 && reg != REG_R15)
+        return reg;
+    e_gs(&t->e, W64, OPC_MOV_R_RM, scratch, GS_GPR(reg));
+    return scratch;
+}
+
+static void add_segment(struct tr *t, unsigned seg) {
+    bool long_mode = KEY_MODE(t->key) == MODE_64;
+
+    if (!(t->key >> KEY_BASE_SHIFT & 1u << seg))
+        return;
+    e_gs(&t->e, long_mode ? W64 : W32, OPC_ADD_R_RM, T0, GS(segbase) + 8 * seg);
+}
+
+void tr_ea(struct tr *t, const struct insn *i) {
+    const struct mem_operand *m = &i->mem;
+    int w = i->addrsize == 8 ? W64 : W32;
+
+    if (m->base == REG_RIP) {
+        uint64_t a = tr_va(t) + (uint64_t)m->disp;
+
+        e_mov_imm(&t->e, T0, w ? a : (uint32_t)a);
+    } else if (m->base == REG_ZERO && m->index == REG_ZERO) {
+        e_mov_imm(&t->e, T0, w ? (uint64_t)m->disp : (uint32_t)m->disp);
+    } else {
+        unsigned base = in_scratch(t, m->base, T0);
+        unsigned index = in_scratch(t, m->index, T1);
+
+        if (index == REG_ZERO && !m->disp)
+            e_mov_rr(&t->e, w, T0, base);
+        else
+            e_lea(&t->e, w, T0, base, index, m->scale, (int32_t)m->disp);
+    }
+    add_segment(t, m->seg);
+}
+
+static struct cold *cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) {
+    struct cold *c;
+
+    if (t->ncold == ARRAY_SIZE(t->cold)) {
+        t->e.full = true;
+        return &t->cold[0];
+    }
+    c = &t->cold[t->ncold++];
+    *c = (struct cold){.kind = kind, .rel32 = rel32, .place = t->place};
+    return c;
+}
+
+void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
+    struct emit *e = &t->e;
+    struct cold *c;
+    uint8_t *miss;
+
+    e_mov_rr(e, W64, T1, T0);
+    e_shift(e, W64, EXT_SHR, T1, SHADOW_BITS);
+    e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
+    e_shift(e, W64, EXT_SHR, T1, 7);
+    e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << 5);
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.bank));
+    e_rm(e, W64, OPC_SUB_R_RM, T0, T1,
+         (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
+    e_ri(e, W64, EXT_CMP, T0, 4096 - (int32_t)len);
+    miss = e_jcc_fwd(e, CC_A);
+    e_rm(e, W64, OPC_ADD_R_RM, T0, T1, offsetof(struct shadow_entry, host));
+    c = cold_add(t, COLD_SLOW, miss);
+    c->cont = e_here(e);
+    c->site = len | (unsigned)acc << 8;
+}
+
+static void emit_cold_slow(struct tr *t, const struct cold *c) {
+    struct emit *e = &t->e;
+    unsigned acc = SITE_ACCESS(c->site);
+
+    e_land(e, c->rel32);
+    e_rm(e, W64, OPC_ADD_R_RM, T0, T1,
+         (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
+    e_gs_imm(e, W32, GS(bt.site), (int32_t)c->site);
+    /* lea T1, [rip + cont] */
+    e8(e, 0x4c);
+    e8(e, 0x8d);
+    e8(e, 0x05 | (T1 & 7) << 3);
+    {
+        uint8_t *rel = e->p;
+
+        e32(e, 0);
+        if (!e->full)
+            e_patch(e, rel, c->cont);
+    }
+    e_jmp(e, t->bt->stub_slow);
+}
+
+/* --- exits --- */
+
+static void emit_poll(struct tr *t, unsigned n) {
+    tr_site(t, true, n);
+    e8(&t->e, 0x44); /* mov T1d, [abs32] */
+    e8(&t->e, 0x8b);
+    e8(&t->e, 0x04 | (T1 & 7) << 3);
+    e8(&t->e, 0x25);
+    e32(&t->e, (uint32_t)(uintptr_t)t->bt->poll_page);
+}
+
+static void link_init(struct tr *t, unsigned n, uint64_t target) {
+    struct link *l = &t->c->links[n];
+
+    if (KEY_MODE(t->key) != MODE_64)
+        target = (uint32_t)target;
+    *l = (struct link){.from = t->c,
+                       .target = target,
+                       .place = t->place,
+                       .same_page = !((target ^ t->c->va) >> 12) && !t->c->page2};
+    t->c->nlinks = (uint8_t)(n + 1);
+}
+
+/* The jump itself; bt_link() turns it. */
+static void link_jump(struct tr *t, unsigned n) {
+    t->c->links[n].rel32 = t->e.p + 1;
+    e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
+}
+
+void tr_link(struct tr *t, unsigned n, uint64_t target) {
+    link_init(t, n, target);
+    if (t->c->links[n].target <= tr_va(t))
+        emit_poll(t, n);
+    link_jump(t, n);
+    t->ended = true;
+}
+
+/* Where an unchained link goes. */
+static void emit_link_stub(struct tr *t, unsigned n) {
+    struct link *l = &t->c->links[n];
+
+    l->stub = e_here(&t->e);
+    if (l->place == FLAGS_REGS)
+        emit_save(&t->e);
+    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)l);
+    e_jmp(&t->e, t->bt->stub_link);
+    if (!t->e.full)
+        e_patch(&t->e, l->rel32, l->stub);
+}
+
+/* --- callouts --- */
+
+void tr_callout(struct tr *t, const struct insn *i) {
+    struct emit *e = &t->e;
+    struct insn *copy = bt_meta_alloc(t->bt, sizeof(*copy));
+    uint64_t va = tr_va(t);
+
+    tr_flags_to_mem(t);
+    if (!copy) {
+        e->full = true;
+        return;
+    }
+    *copy = *i;
+    e_mov_imm(e, T0, va);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
+    e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
+    e8(e, 0x4c); /* lea T1, [rip + 5]: after the jump */
+    e8(e, 0x8d);
+    e8(e, 0x05 | (T1 & 7) << 3);
+    e32(e, 5);
+    e_jmp(e, t->bt->stub_callout);
+}
+
+/* --- entries --- */
+
+/* Compares a qword of an exec entry with IMM; a difference is a miss. */
+static void check_word(struct tr *t, int32_t off, uint64_t imm) {
+    struct cold *c;
+
+    e_mov_imm(&t->e, T0, imm);
+    e_rm(&t->e, W64, OPC_CMP_R_RM, T0, T1, off);
+    c = cold_add(t, COLD_CHECK, NULL);
+    c->rel32 = e_jcc_fwd(&t->e, CC_NE);
+}
+
+static void check_page(struct tr *t, uint64_t va, const uint8_t *page) {
+    int32_t slot = (int32_t)(mmu_index(va) * sizeof(struct shadow_entry));
+
+    va &= ~0xfffull;
+    check_word(t, slot + (int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC), va);
+    check_word(t, slot + (int32_t)offsetof(struct shadow_entry, host),
+               (uint64_t)(uintptr_t)page);
+}
+
+/* Where the flags should be when the body starts: where its first need of them is. */
+static enum flags_place start_place(const struct tr *t) {
+    if (!t->insn[0].live_in)
+        return FLAGS_DEAD;
+    for (unsigned k = 0; k < t->n; k++) {
+        const struct insn *i = &t->insn[k].i;
+        bool mem = i->op == OP_call || i->op == OP_ret || i->op == OP_push ||
+                   i->op == OP_pop || i->op == OP_leave;
+
+        for (unsigned j = 0; j < i->nops; j++)
+            mem |= i->opnd[j].kind == OPND_MEM && i->mem.size;
+        if (mem || clobbers_by_callout(i))
+            return FLAGS_MEM;
+        if (pack_flags(i->fl_read | i->fl_written | i->fl_undefined))
+            return FLAGS_REGS;
+    }
+    return FLAGS_REGS;
+}
+
+static void emit_entries(struct tr *t) {
+    struct ccf *c = t->c;
+    enum flags_place start = start_place(t);
+    uint8_t *over = NULL;
+
+    t->place = FLAGS_MEM;
+    t->k = 0;
+    c->entry_check = e_here(&t->e);
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
+    check_page(t, c->va, c->page);
+    if (c->page2)
+        check_page(t, c->va + 4096, c->page2);
+    c->entry_mem = e_here(&t->e);
+    if (start == FLAGS_MEM) {
+        over = e_jmp_fwd(&t->e);
+        c->entry_regs = e_here(&t->e);
+        emit_save(&t->e);
+        e_land(&t->e, over);
+    } else {
+        if (start == FLAGS_REGS)
+            emit_restore(&t->e);
+        c->entry_regs = e_here(&t->e);
+    }
+    t->place = start;
+}
+
+static void emit_cold(struct tr *t) {
+    uint8_t *check = NULL;
+
+    for (unsigned n = 0; n < t->ncold; n++) {
+        const struct cold *c = &t->cold[n];
+
+        switch (c->kind) {
+        case COLD_SLOW:
+            emit_cold_slow(t, c);
+            break;
+        case COLD_CHECK:
+            if (!check) {
+                check = e_here(&t->e);
+                e_mov_imm(&t->e, T0, t->c->va);
+                e_jmp(&t->e, t->bt->stub_check);
+            }
+            if (!t->e.full)
+                e_patch(&t->e, c->rel32, check);
+            break;
+        case COLD_TAKEN:
+            e_land(&t->e, c->rel32);
+            t->place = c->place;
+            emit_poll(t, c->link);
+            link_jump(t, c->link);
+            break;
+        }
+    }
+    for (unsigned n = 0; n < t->c->nlinks; n++)
+        emit_link_stub(t, n);
+}
+
+/* jcc to link N: directly, or through a poll when it goes back. */
+void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
+    link_init(t, n, target);
+    if (t->c->links[n].target <= tr_va(t)) {
+        struct cold *c = cold_add(t, COLD_TAKEN, e_jcc_fwd(&t->e, cond));
+
+        c->link = (uint8_t)n;
+    } else {
+        t->c->links[n].rel32 = t->e.p + 2;
+        e_jcc(&t->e, cond, e_here(&t->e));
+    }
+}
+
+/* --- the TU --- */
+
+/* Decodes from the page at C->page; the first instruction may cross into page2.
+ * False: fault. */
+static bool build_tu(struct tr *t) {
+    struct vcpu *v = t->bt->v;
+    struct ccf *c = t->c;
+    unsigned at = c->va & 4095;
+    uint8_t bytes[15];
+    unsigned off = 0;
+
+    while (t->n < t->bt->opt.tu_limit) {
+        struct tu_insn *u = &t->insn[t->n];
+        unsigned room = 4096 - at - off;
+        enum decode_result r;
+
+        if (!room)
+            break;
+        r = decode_insn(KEY_MODE(t->key), c->page + at + off, room < 15 ? room : 15,
+                        &u->i);
+        if (r != DECODE_OK) {
+            const uint8_t *rest;
+
+            if (t->n)
+                break;
+            if (r == DECODE_TOO_LONG)
+                return false;
+            /* Crosses: the fault, if any, is that of the next page's first byte. */
+            rest = mmu_fetch(v, gva((c->va | 4095) + 1));
+            if (!rest)
+                return false;
+            vec_park(v);
+            __builtin_memcpy(bytes, c->page + at, room);
+            __builtin_memcpy(bytes + room, rest, 15 - room);
+            r = decode_insn(KEY_MODE(t->key), bytes, 15, &u->i);
+            if (r != DECODE_OK || mem_gpa(v->mem, rest).a == ~0ull)
+                return false;
+            c->page2 = (uint8_t *)(uintptr_t)rest;
+        }
+        sem_bind(v, &u->i);
+        u->off = (uint16_t)off;
+        off += u->i.len;
+        t->n++;
+        if ((u->i.flags & INSN_ENDS_BLOCK) || c->page2 || off > 200)
+            break;
+    }
+    c->guest_len = (uint16_t)off;
+    return true;
+}
+
+static void expand(struct tr *t) {
+    for (t->k = 0; t->k < t->n && !t->ended; t->k++) {
+        const struct insn *i = &t->insn[t->k].i;
+        xl_fn *fn = tr_expansion(i);
+
+        tr_site(t, false, 0);
+        if (fn)
+            fn(t, i);
+        else
+            tr_callout(t, i);
+    }
+    if (!t->ended) {
+        t->k = t->n - 1;
+        tr_link(t, 0, tr_next_va(t));
+    }
+}
+
+/* Copies what the fragment keeps; false when the cache is full. */
+static bool finish(struct tr *t, uint8_t *start) {
+    struct bt *bt = t->bt;
+
+    if (t->e.full)
+        return false;
+    t->c->sites = bt_meta_alloc(bt, t->nsites * sizeof(struct site));
+    if (!t->c->sites)
+        return false;
+    __builtin_memcpy(t->c->sites, t->sites, t->nsites * sizeof(struct site));
+    t->c->nsites = (uint16_t)t->nsites;
+    t->c->end = e_here(&t->e);
+    bt->code_at = (uint8_t *)(((uintptr_t)t->e.p + 15) & ~15ul);
+    bt_insert(bt, t->c);
+    return true;
+}
+
+struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
+    struct vcpu *v = bt->v;
+    struct tr *t = bt->tr;
+    const uint8_t *code = mmu_fetch(v, gva(v->rip));
+    struct ccf *c;
+
+    *fault = true;
+    if (!code || mem_gpa(v->mem, code).a == ~0ull)
+        return NULL;
+    *fault = false;
+    c = bt_meta_alloc(bt, sizeof(*c));
+    if (!c)
+        return NULL;
+    __builtin_memset(c, 0, sizeof(*c));
+    c->va = v->rip;
+    c->page = (uint8_t *)((uintptr_t)code & ~4095ul);
+    c->key = key;
+    c->code = bt->code_at + bt_delta(bt);
+    t->bt = bt;
+    t->c = c;
+    t->key = key;
+    t->n = t->k = t->ncold = t->nsites = 0;
+    t->ended = false;
+    t->e = (struct emit){.p = bt->code_at,
+                         .end = bt->code.rw + bt->code.size,
+                         .delta = bt_delta(bt)};
+    vec_park(v);
+    if (!build_tu(t)) {
+        *fault = true;
+        return NULL;
+    }
+    if (c->page2)
+        c->page2 = (uint8_t *)((uintptr_t)c->page2 & ~4095ul);
+    find_liveness(t);
+    emit_entries(t);
+    expand(t);
+    emit_cold(t);
+    return finish(t, bt->code_at) ? c : NULL;
+}
