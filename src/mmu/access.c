@@ -128,10 +128,12 @@ static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct pie
     if (p->host)
         return 0;
     if (acc == MMU_WRITE) {
-        /* Only a trace kept the write tag away, and the walk's result is still at hand.
+        /* Only a trace (or a ROM mark made since) kept the write tag away, and the walk's
+         * result is still at hand.
          */
         uint8_t *host = mmu_hit(b, gva(p->at), p->len, MMU_READ);
-        if (host && (m->cur->meta[bank][mmu_index(p->at)] & META_WRITABLE)) {
+        if (host && (m->cur->meta[bank][mmu_index(p->at)] & META_WRITABLE) &&
+            mem_kind_at(m->mem, mem_gpa(m->mem, host)) == MEM_RAM) {
             p->host = host;
             mmu_space_allow_write(m, bank, p->at);
             return 0;

@@ -1,0 +1,648 @@
+/*
+ * The MMU against tables built by hand: permissions in every paging mode, A/D bits,
+ * crossings, large pages, retention policies, traces, windows, breakpoints, hostile
+ * tables.
+ */
+#include "mmu/mmu.h"
+#include "x86/cr.h"
+#include "x86/exception.h"
+#include "x86/pte.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define RAM (8ull << 20)
+#define ROOT 0x10000ull
+#define L3 0x11000ull
+#define L2 0x12000ull
+#define L1 0x13000ull
+#define PAGE 0x40000ull
+#define VA 0x7000ull
+#define PWU (X86_PTE_P | X86_PTE_W | X86_PTE_U)
+
+enum { M_32, M_PAE, M_LONG, M_COUNT };
+
+struct box {
+    struct vcpu v;
+    struct counters cnt;
+    struct vcpu_hooks hooks;
+    unsigned exits;
+    struct exit last;
+    uint64_t device;
+};
+
+static void on_exit_(void *arg, struct vcpu *v, struct exit *e) {
+    struct box *b = arg;
+    b->exits++;
+    if (!e->write)
+        e->data = b->device;
+    b->last = *e;
+}
+
+static void put64(struct box *b, uint64_t at, uint64_t val) {
+    assert_true(mem_write(b->v.mem, gpa(at), &val, 8));
+}
+
+static uint64_t get64(struct box *b, uint64_t at) {
+    uint64_t val;
+    assert_true(mem_read(b->v.mem, gpa(at), &val, 8));
+    return val;
+}
+
+static struct box *box_new(int mode, enum mmu_policy policy) {
+    struct box *b = aligned_alloc(64, (sizeof(*b) + 63) & ~63ull);
+    memset(b, 0, sizeof(*b));
+    struct vcpu *v = &b->v;
+    v->cnt = &b->cnt;
+    b->hooks.exit = on_exit_;
+    v->hooks = &b->hooks;
+    v->hooks_arg = b;
+    assert_int_equal(mem_create(RAM, &v->mem), 0);
+    assert_int_equal(mmu_create(v, policy), 0);
+    v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP;
+    v->cr3 = ROOT;
+    v->lin_mask = mode == M_LONG ? ~0ull : 0xffffffff;
+    v->mode = mode == M_LONG ? MODE_64 : MODE_32;
+    v->long_mode = mode == M_LONG;
+    v->cr4 = mode == M_32 ? X86_CR4_PSE : X86_CR4_PAE;
+    v->efer = mode == M_LONG  ? X86_EFER_LMA | X86_EFER_LME | X86_EFER_NXE
+              : mode == M_PAE ? X86_EFER_NXE
+                              : 0;
+    /* Tables for 2 MiB (or 4 MiB) from 0; identity, all allowed, not yet accessed. */
+    if (mode == M_32) {
+        uint32_t pde = L1 | PWU;
+        mem_write(v->mem, gpa(ROOT), &pde, 4);
+        for (uint32_t i = 0; i < 1024; i++) {
+            uint32_t pte = i << 12 | PWU;
+            mem_write(v->mem, gpa(L1 + i * 4), &pte, 4);
+        }
+    } else {
+        put64(b, ROOT, mode == M_PAE ? L2 | X86_PTE_P : L3 | PWU);
+        put64(b, L3, L2 | PWU);
+        put64(b, L2, L1 | PWU);
+        for (uint64_t i = 0; i < 512; i++)
+            put64(b, L1 + i * 8, i << 12 | PWU);
+    }
+    if (mode == M_PAE)
+        assert_int_equal(mmu_load_pdptrs(v, ROOT), 0);
+    mmu_mode_changed(v);
+    return b;
+}
+
+static void box_free(struct box *b) {
+    struct mem *m = b->v.mem;
+    mmu_destroy(&b->v);
+    mem_destroy(m);
+    free(b);
+}
+
+static void set_pte(struct box *b, int mode, uint64_t va, uint64_t pte) {
+    uint32_t low = (uint32_t)pte;
+    if (mode == M_32)
+        mem_write(b->v.mem, gpa(L1 + (va >> 12) * 4), &low, 4);
+    else
+        put64(b, L1 + (va >> 12) * 8, pte);
+}
+
+static uint64_t get_pte(struct box *b, int mode, uint64_t va) {
+    uint64_t val = 0;
+    unsigned w = mode == M_32 ? 4 : 8;
+    mem_read(b->v.mem, gpa(L1 + (va >> 12) * w), &val, w);
+    return val;
+}
+
+/* --- permissions: the expectation is written from the manuals' prose, not the code ---
+ */
+
+struct combo {
+    bool u, w, nx, wp, smep, smap, ac, user, sys;
+    enum mmu_access acc;
+};
+
+static int expect(int mode, const struct combo *c) {
+    bool supervisor = c->sys || !c->user;
+    bool nx_on = mode != M_32, bad = false;
+    if (!supervisor && !c->u)
+        bad = true;
+    if (c->acc == MMU_WRITE && !c->w && (!supervisor || c->wp))
+        bad = true;
+    if (c->acc == MMU_EXEC && nx_on && c->nx)
+        bad = true;
+    if (c->acc == MMU_EXEC && supervisor && c->u && c->smep)
+        bad = true;
+    if (c->acc != MMU_EXEC && supervisor && c->u && c->smap && (c->sys || !c->ac))
+        bad = true;
+    if (!bad)
+        return -1;
+    int err = 1;
+    if (c->acc == MMU_WRITE)
+        err |= 2;
+    if (!supervisor)
+        err |= 4;
+    if (c->acc == MMU_EXEC && (nx_on || c->smep))
+        err |= 16;
+    return err;
+}
+
+static int attempt(struct box *b, uint64_t va, enum mmu_access acc, bool sys) {
+    struct vcpu *v = &b->v;
+    uint64_t x = 0;
+    int rc;
+    memset(&v->fault, 0, sizeof(v->fault));
+    if (acc == MMU_EXEC)
+        rc = !mmu_fetch(v, gva(va));
+    else if (sys)
+        rc = acc == MMU_READ ? mmu_sys_read(v, gva(va), &x, 4)
+                             : mmu_sys_write(v, gva(va), &x, 4);
+    else
+        rc = acc == MMU_READ ? mmu_load(v, gva(va), 4, &x) : mmu_store(v, gva(va), 4, x);
+    if (!rc)
+        return -1;
+    assert_int_equal(v->fault.vector, X86_PF);
+    assert_true(v->fault.has_error);
+    assert_int_equal(v->fault.addr, va);
+    return (int)v->fault.error;
+}
+
+static void permissions_mode(int mode) {
+    struct box *b = box_new(mode, MMU_PCID);
+    struct vcpu *v = &b->v;
+    for (unsigned i = 0; i < 1u << 9; i++)
+        for (unsigned pass = 0; pass < 4; pass++) {
+            struct combo c = {i & 1,  i & 2,  i & 4,   i & 8,   i & 16,
+                              i & 32, i & 64, i & 128, i & 256, MMU_READ};
+            if (c.nx && mode == M_32)
+                continue;
+            v->cr0 = X86_CR0_PE | X86_CR0_PG | (c.wp ? X86_CR0_WP : 0);
+            v->cr4 &= ~(uint64_t)(X86_CR4_SMEP | X86_CR4_SMAP);
+            v->cr4 |= (c.smep ? X86_CR4_SMEP : 0) | (c.smap ? X86_CR4_SMAP : 0);
+            v->rflags = c.ac ? X86_FL_AC : 0;
+            v->cpl = c.user ? 3 : 0;
+            set_pte(b, mode, VA,
+                    PAGE | X86_PTE_P | (c.w ? X86_PTE_W : 0) | (c.u ? X86_PTE_U : 0) |
+                        (c.nx ? X86_PTE_NX : 0));
+            mmu_mode_changed(v);
+            /* Each order of first access: one kind's entry must not let another in. */
+            for (unsigned k = 0; k < 6; k++) {
+                c.acc = (enum mmu_access)((k + pass) % 3);
+                if (c.sys && c.acc == MMU_EXEC)
+                    continue;
+                int got = attempt(b, VA, c.acc, c.sys), want = expect(mode, &c);
+                if (got != want)
+                    fail_msg("mode %d combo %x access %d: %d, not %d", mode, i, c.acc,
+                             got, want);
+            }
+        }
+    box_free(b);
+}
+
+static void permissions(void **state) {
+    for (int mode = 0; mode < M_COUNT; mode++)
+        permissions_mode(mode);
+}
+
+static void banks_are_apart(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    set_pte(b, M_LONG, VA, PAGE | X86_PTE_P | X86_PTE_W);
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    b->v.cpl = 3;
+    mmu_context_changed(&b->v);
+    assert_int_equal(attempt(b, VA, MMU_READ, false), X86_PF_P | X86_PF_U);
+    assert_int_equal(attempt(b, VA, MMU_READ, true), -1);
+    box_free(b);
+}
+
+/* --- A and D --- */
+
+static void accessed_dirty(void **state) {
+    for (int mode = 0; mode < M_COUNT; mode++) {
+        struct box *b = box_new(mode, mode == M_PAE ? MMU_TRACE : MMU_PCID);
+        assert_int_equal(attempt(b, VA, MMU_READ, false), -1);
+        assert_int_equal(get_pte(b, mode, VA) & 0x60, X86_PTE_A);
+        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+        assert_int_equal(get_pte(b, mode, VA) & 0x60, X86_PTE_A | X86_PTE_D);
+        uint64_t above = mode == M_32 ? ROOT : L2;
+        assert_int_equal(get64(b, above) & 0x60, X86_PTE_A);
+        if (mode == M_LONG)
+            assert_int_equal(get64(b, ROOT) & 0x60, X86_PTE_A);
+        /* A fault leaves them alone; a probe does not. */
+        set_pte(b, mode, VA + 4096, PAGE | X86_PTE_P);
+        assert_int_equal(attempt(b, VA + 4096, MMU_WRITE, false), X86_PF_P | X86_PF_W);
+        assert_int_equal(get_pte(b, mode, VA + 4096) & 0x60, 0);
+        assert_int_equal(mmu_probe(&b->v, gva(VA + 8192), 1, MMU_WRITE, false), 0);
+        assert_int_equal(get_pte(b, mode, VA + 8192) & 0x60, X86_PTE_A | X86_PTE_D);
+        box_free(b);
+    }
+}
+
+static void crossings(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    struct vcpu *v = &b->v;
+    uint64_t x = 0;
+    put64(b, VA + 0xff8, 0x1111111111111111);
+    set_pte(b, M_LONG, VA + 4096, 0);
+    assert_int_not_equal(mmu_store(v, gva(VA + 0xffc), 8, ~0ull), 0);
+    assert_int_equal(v->fault.addr, VA + 4096);
+    assert_int_equal(v->fault.error, X86_PF_W);
+    assert_int_equal(get64(b, VA + 0xff8), 0x1111111111111111);
+    set_pte(b, M_LONG, VA + 4096, 0x50000 | PWU);
+    assert_int_equal(mmu_store(v, gva(VA + 0xffc), 8, 0x8877665544332211), 0);
+    assert_int_equal(get64(b, 0x50000) & 0xffffffff, 0x88776655);
+    assert_int_equal(mmu_load(v, gva(VA + 0xffc), 8, &x), 0);
+    assert_int_equal(x, 0x8877665544332211);
+    /* Non-canonical, wholly or from the second page on. */
+    assert_int_not_equal(mmu_load(v, gva(1ull << 47), 8, &x), 0);
+    assert_int_equal(v->fault.vector, X86_GP);
+    assert_int_not_equal(mmu_load(v, gva((1ull << 47) - 4), 8, &x), 0);
+    assert_int_equal(v->fault.vector, X86_GP);
+    assert_int_equal(v->fault.error, 0);
+    box_free(b);
+}
+
+/* --- large pages, INVLPG --- */
+
+static void large_pages(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    struct vcpu *v = &b->v;
+    uint64_t x, big = 2ull << 20;
+    put64(b, L2 + 8, 0x200000 | PWU | X86_PTE_PS);
+    put64(b, 0x203008, 0x1234);
+    put64(b, 0x3ff008, 0x5678);
+    assert_int_equal(mmu_load(v, gva(big + 0x3008), 8, &x), 0);
+    assert_int_equal(x, 0x1234);
+    assert_int_equal(mmu_load(v, gva(big + 0x1ff008), 8, &x), 0);
+    assert_int_equal(x, 0x5678);
+    assert_int_equal(get64(b, L2 + 8) & 0x60, X86_PTE_A);
+    put64(b, L2 + 8, 0);
+    mmu_invlpg(v, gva(big + 0x100000)); /* elsewhere in the page */
+    assert_int_not_equal(mmu_load(v, gva(big + 0x3008), 8, &x), 0);
+    assert_int_not_equal(mmu_load(v, gva(big + 0x1ff008), 8, &x), 0);
+    put64(b, L2 + 8, 0x202000 | PWU | X86_PTE_PS); /* reserved bit 13 */
+    assert_int_equal(attempt(b, big, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
+    put64(b, L3 + 8, PWU | X86_PTE_PS); /* 1 GiB at 0 */
+    assert_int_equal(mmu_load(v, gva((1ull << 30) + 0x203008), 8, &x), 0);
+    assert_int_equal(x, 0x1234);
+    box_free(b);
+}
+
+static void pse(void **state) {
+    struct box *b = box_new(M_32, MMU_FLUSH);
+    uint64_t x;
+    uint32_t pde = 0x400000 | PWU | X86_PTE_PS;
+    put64(b, 0x412340, 99);
+    mem_write(b->v.mem, gpa(ROOT + 4), &pde, 4);
+    assert_int_equal(mmu_load(&b->v, gva(0x412340), 8, &x), 0);
+    assert_int_equal(x, 99);
+    pde |= 1u << 21;
+    mem_write(b->v.mem, gpa(ROOT + 8), &pde, 4);
+    assert_int_equal(attempt(b, 0x800000, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
+    pde = (pde & ~(1u << 21)) | 1u << 13; /* PSE-36: 4 GiB and up, no memory */
+    mem_write(b->v.mem, gpa(ROOT + 12), &pde, 4);
+    assert_int_equal(mmu_load(&b->v, gva(0xc00000), 4, &x), 0);
+    assert_int_equal(b->last.gpa.a, 0x100400000ull);
+    box_free(b);
+}
+
+/* --- retention --- */
+
+static bool sees(struct box *b, uint64_t val) {
+    uint64_t x = 0;
+    return !mmu_load(&b->v, gva(VA), 8, &x) && x == val;
+}
+
+static void load_cr3(struct box *b, uint64_t value) {
+    b->v.cr3 = value & ~X86_CR3_NOFLUSH;
+    mmu_cr3_loaded(&b->v, value);
+}
+
+/* Remaps VA from page 0x50000 (holding 1) to 0x60000 (holding 2) behind the CPU's back.
+ */
+static void remap(struct box *b, uint64_t flags) {
+    put64(b, 0x50000, 1);
+    put64(b, 0x60000, 2);
+    set_pte(b, M_LONG, VA, 0x50000 | PWU | flags);
+    mmu_flush_all(&b->v);
+    assert_true(sees(b, 1));
+    set_pte(b, M_LONG, VA, 0x60000 | PWU | flags);
+}
+
+static void policy_flush(void **state) {
+    struct box *b = box_new(M_LONG, MMU_FLUSH);
+    remap(b, 0);
+    load_cr3(b, ROOT);
+    assert_true(sees(b, 2));
+    b->v.cr4 |= X86_CR4_PGE;
+    mmu_mode_changed(&b->v);
+    remap(b, X86_PTE_G);
+    load_cr3(b, ROOT);
+    assert_true(sees(b, 1)); /* global: kept */
+    mmu_invlpg(&b->v, gva(VA));
+    assert_true(sees(b, 2));
+    box_free(b);
+}
+
+static void policy_pcid(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    b->v.cr4 |= X86_CR4_PCIDE | X86_CR4_PGE;
+    load_cr3(b, ROOT | 1);
+    mmu_mode_changed(&b->v);
+    remap(b, 0);
+    load_cr3(b, ROOT | 2);
+    assert_true(sees(b, 2)); /* another space */
+    load_cr3(b, ROOT | 1 | X86_CR3_NOFLUSH);
+    assert_true(sees(b, 1)); /* kept */
+    load_cr3(b, ROOT | 1);
+    assert_true(sees(b, 2));
+    /* INVPCID, all types, from another PCID. */
+    for (unsigned type = 0; type < 4; type++) {
+        remap(b, 0);
+        load_cr3(b, ROOT | 2 | X86_CR3_NOFLUSH);
+        mmu_invpcid(&b->v, type, 1, gva(VA));
+        load_cr3(b, ROOT | 1 | X86_CR3_NOFLUSH);
+        assert_true(sees(b, 2));
+    }
+    /* INVLPG reaches global entries of other spaces, and only those. */
+    for (unsigned global = 0; global < 2; global++) {
+        remap(b, global ? X86_PTE_G : 0);
+        load_cr3(b, ROOT | 2 | X86_CR3_NOFLUSH);
+        mmu_invlpg(&b->v, gva(VA));
+        load_cr3(b, ROOT | 1 | X86_CR3_NOFLUSH);
+        assert_true(sees(b, global ? 2 : 1));
+    }
+    /* More PCIDs than spaces: whoever comes back starts empty, never stale. */
+    remap(b, 0);
+    for (uint64_t p = 2; p < 100; p++)
+        load_cr3(b, ROOT | p);
+    load_cr3(b, ROOT | 1 | X86_CR3_NOFLUSH);
+    assert_true(sees(b, 2));
+    box_free(b);
+}
+
+static void policy_trace(void **state) {
+    struct box *b = box_new(M_LONG, MMU_TRACE);
+    uint64_t other = 0x20000;
+    put64(b, other, L3 | PWU);
+    remap(b, 0);
+    assert_true(sees(b, 2)); /* coherent at once */
+    uint64_t fills = b->cnt.shadow_fills;
+    for (unsigned i = 0; i < 4; i++) {
+        load_cr3(b, i & 1 ? ROOT : other);
+        assert_true(sees(b, 2));
+    }
+    assert_int_equal(b->cnt.shadow_fills, fills + 1); /* our own A bits dropped nothing */
+    /* A guest store to a table shared by both, at each level, while either is current. */
+    load_cr3(b, other);
+    assert_int_equal(mmu_store(&b->v, gva(L1 + (VA >> 12) * 8), 8, 0x50000 | PWU), 0);
+    assert_true(sees(b, 1));
+    load_cr3(b, ROOT);
+    assert_true(sees(b, 1));
+    uint64_t tables[] = {L1 + (VA >> 12) * 8, L2, L3, ROOT};
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t old = get64(b, tables[i]);
+        assert_true(sees(b, 1));
+        put64(b, tables[i], 0);
+        assert_false(sees(b, 1));
+        put64(b, tables[i], old);
+        assert_true(sees(b, 1));
+    }
+    /* A table that is only written loses its trace; what comes later is still right. */
+    for (unsigned i = 0; i < 100; i++)
+        put64(b, L1 + 511 * 8, i);
+    uint8_t *host = mem_host(b->v.mem, gpa(L1), 8);
+    assert_int_equal(mem_trace_of(b->v.mem, host), 0);
+    set_pte(b, M_LONG, VA, 0x60000 | PWU);
+    assert_true(sees(b, 2));
+    assert_int_equal(mem_trace_of(b->v.mem, host), MEM_TRACE_PT);
+    box_free(b);
+}
+
+/* Random table edits and CR3 loads: the traced shadow always equals the tables. */
+static void trace_random(void **state) {
+    struct box *b = box_new(M_LONG, MMU_TRACE);
+    uint64_t seed = 1;
+    for (uint64_t r = 0; r < 24; r++)
+        put64(b, 0x20000 + r * 4096, L3 | PWU);
+    for (unsigned i = 0; i < 512; i++)
+        put64(b, 0x400000 + i * 4096, i);
+    for (unsigned i = 0; i < 200000; i++) {
+        seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+        uint64_t r = seed >> 33, page = r >> 8 & 127, x;
+        uint64_t pte = L1 + (256 + page) * 8;
+        if (r % 8 == 0)
+            load_cr3(b, 0x20000 + (r >> 16) % 24 * 4096);
+        else if (r % 8 == 1)
+            put64(b, pte,
+                  (r & 0x10000000) ? (0x400000 + (r >> 16 & 511) * 4096) | PWU : 0);
+        else {
+            uint64_t want = get64(b, pte);
+            int rc = mmu_load(&b->v, gva((256 + page) << 12), 8, &x);
+            assert_int_equal(rc != 0, !(want & 1));
+            if (!rc)
+                assert_int_equal(x, get64(b, want & 0xfffff000));
+        }
+    }
+    box_free(b);
+}
+
+/* --- slow paths --- */
+
+static void windows_and_mmio(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    struct vcpu *v = &b->v;
+    struct mmu_window w;
+    uint64_t x;
+    set_pte(b, M_LONG, VA + 4096, 0x50000 | PWU);
+    memset(mem_host(v->mem, gpa(VA), 4096), 0x11, 4096);
+    memset(mem_host(v->mem, gpa(0x50000), 4096), 0x22, 4096);
+    assert_int_equal(mmu_window_open(v, &w, gva(VA + 16), 64, true, true), 0);
+    assert_ptr_equal(w.p, mem_host(v->mem, gpa(VA + 16), 1));
+    assert_int_equal(mmu_window_open(v, &w, gva(VA + 0xfe1), 64, true, true), 0);
+    assert_true(w.bounced);
+    assert_int_equal((uintptr_t)w.p & 63, 0x21);
+    assert_int_equal(w.p[30], 0x11);
+    assert_int_equal(w.p[31], 0x22);
+    memset(w.p, 0x33, 64);
+    mmu_window_commit(v, &w);
+    assert_int_equal(*mem_host(v->mem, gpa(VA + 0xfe0), 1), 0x11);
+    assert_int_equal(*mem_host(v->mem, gpa(VA + 0xfff), 1), 0x33);
+    assert_int_equal(*mem_host(v->mem, gpa(0x50000 + 32), 1), 0x33);
+    assert_int_equal(*mem_host(v->mem, gpa(0x50000 + 33), 1), 0x22);
+
+    set_pte(b, M_LONG, VA + 8192, 0xfee00000 | PWU);
+    b->device = 0x42;
+    assert_int_equal(mmu_load(v, gva(VA + 8192 + 0x30), 4, &x), 0);
+    assert_int_equal(x, 0x42);
+    assert_int_equal(b->exits, 1);
+    assert_int_equal(b->last.gpa.a, 0xfee00030);
+    assert_int_equal(mmu_store(v, gva(VA + 8192 + 2), 4, 0x44332211), 0);
+    assert_int_equal(b->exits, 3); /* 2 + 2 */
+    assert_int_equal(b->last.data, 0x4433);
+    assert_int_equal(b->last.size, 2);
+    const uint8_t *code = mmu_fetch(v, gva(VA + 8192 + 5));
+    assert_int_equal(code[0] & code[4090], 0xff);
+    assert_int_equal(b->exits, 3);
+    uint8_t *p;
+    uint64_t run;
+    assert_int_equal(mmu_run(v, gva(VA + 8192), 64, MMU_READ, &p, &run), 0);
+    assert_null(p);
+    assert_int_equal(mmu_run(v, gva(VA + 8), 1 << 20, MMU_READ, &p, &run), 0);
+    assert_int_equal(run, 4096 - 8);
+    box_free(b);
+}
+
+static void rom_ignores_stores(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    put64(b, VA, 5);
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1); /* a write entry exists */
+    put64(b, VA, 5);
+    assert_int_equal(mem_set_rom(b->v.mem, gpa(VA), 4096), 0);
+    assert_int_equal(mmu_store(&b->v, gva(VA), 8, 9), 0);
+    assert_true(sees(b, 5));
+    box_free(b);
+}
+
+static unsigned code_hits;
+static void on_code(void *arg, struct gpa at, unsigned len) {
+    code_hits++;
+}
+
+static void code_trace(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    struct vcpu *v = &b->v;
+    mem_hooks(v->mem)->on_write[0] = on_code;
+    code_hits = 0;
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    v->cpl = 3;
+    mmu_context_changed(v);
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1); /* in two banks */
+    uint8_t *host = mem_host(v->mem, gpa(VA), 1);
+    mem_trace_add(v->mem, host, MEM_TRACE_CODE);
+    assert_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
+    assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_READ));
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    v->cpl = 0;
+    mmu_context_changed(v);
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    assert_int_equal(code_hits, 2);
+    mem_trace_remove(v->mem, host, MEM_TRACE_CODE);
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
+    assert_int_equal(code_hits, 2);
+    box_free(b);
+}
+
+static void breakpoints(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    struct vcpu *v = &b->v;
+    uint64_t x;
+    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    v->dr[1] = VA + 8;
+    v->dr[7] = 1u << 2 | 0xdu << 20; /* DR1, L, write, 4 bytes */
+    mmu_breakpoints_changed(v);
+    assert_int_equal(mmu_load(v, gva(VA + 8), 4, &x), 0);
+    assert_int_equal(mmu_store(v, gva(VA + 12), 4, 0), 0);
+    assert_int_equal(v->pending_db, 0);
+    assert_int_equal(mmu_store(v, gva(VA + 11), 1, 0), 0);
+    assert_int_equal(v->pending_db, 2);
+    v->dr[7] = 1u << 2 | 0xfu << 20; /* read and write */
+    v->pending_db = 0;
+    mmu_breakpoints_changed(v);
+    assert_int_equal(mmu_load(v, gva(VA + 4), 8, &x), 0);
+    assert_int_equal(v->pending_db, 2);
+    v->dr[7] = 0;
+    mmu_breakpoints_changed(v);
+    assert_int_equal(mmu_store(v, gva(VA + 8), 4, 0), 0);
+    assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
+    box_free(b);
+}
+
+/* --- hostile tables --- */
+
+static void hostile(void **state) {
+    struct box *b = box_new(M_LONG, MMU_TRACE);
+    struct vcpu *v = &b->v;
+    uint64_t x, self = 0xffff800000000000ull | 256ull << 39 | 256ull << 30 |
+                       256ull << 21 | 256ull << 12;
+    put64(b, ROOT + 256 * 8, ROOT | PWU); /* the root maps itself, at every level */
+    assert_int_equal(mmu_load(v, gva(self + 256 * 8), 8, &x), 0);
+    assert_int_equal(x & 0xfffff000, ROOT);
+    assert_int_equal(mmu_store(v, gva(self + 256 * 8), 8, 0),
+                     0); /* cuts its own branch */
+    assert_int_equal(attempt(b, self, MMU_READ, false), 0);
+    put64(b, ROOT + 8, 0xfffff000ull | PWU); /* a table in no memory: all ones */
+    assert_int_equal(attempt(b, 1ull << 39, MMU_WRITE, false), 11);
+    put64(b, ROOT + 8, 1ull << 45 | PWU); /* beyond the physical width */
+    assert_int_equal(attempt(b, 1ull << 39, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
+    v->cr3 = ~0xfffull; /* a root in no memory */
+    mmu_cr3_loaded(v, v->cr3);
+    assert_int_equal(attempt(b, VA, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
+    v->cr3 = ROOT;
+    v->efer &= ~(uint64_t)X86_EFER_NXE;
+    set_pte(b, M_LONG, VA, PAGE | PWU | X86_PTE_NX);
+    mmu_mode_changed(v);
+    assert_int_equal(attempt(b, VA, MMU_EXEC, false), X86_PF_P | X86_PF_RSVD);
+    box_free(b);
+
+    b = box_new(M_PAE, MMU_PCID);
+    put64(b, ROOT + 8, L2 | X86_PTE_P | X86_PTE_W); /* reserved in a PDPTE */
+    assert_int_not_equal(mmu_load_pdptrs(&b->v, ROOT), 0);
+    assert_int_equal(b->v.fault.vector, X86_GP);
+    assert_int_not_equal(mmu_load_pdptrs(&b->v, 0xffffffe0), 0);
+    assert_int_equal(attempt(b, VA, MMU_READ, false), -1); /* the old ones stay */
+    set_pte(b, M_PAE, VA + 4096, PAGE | PWU | 1ull << 52);
+    assert_int_equal(attempt(b, VA + 4096, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
+    box_free(b);
+}
+
+static void no_tag_is_sound(void **state) {
+    for (unsigned i = 0; i < SHADOW_ENTRIES; i++)
+        assert_int_not_equal(mmu_index(mmu_no_tag(i)), i);
+}
+
+static bool a20_open;
+static bool a20(void *arg) {
+    return a20_open;
+}
+
+static void a20_gate(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    uint64_t x;
+    b->v.cr0 = X86_CR0_PE;
+    b->v.efer = 0;
+    b->v.long_mode = false;
+    b->hooks.a20 = a20;
+    put64(b, 0x000500, 1);
+    put64(b, 0x100500, 2);
+    for (unsigned i = 0; i < 4; i++) {
+        a20_open = i & 1;
+        mmu_flush_all(&b->v);
+        assert_int_equal(mmu_load(&b->v, gva(0x100500), 8, &x), 0);
+        assert_int_equal(x, a20_open ? 2 : 1);
+    }
+    box_free(b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(no_tag_is_sound),
+                                       cmocka_unit_test(permissions),
+                                       cmocka_unit_test(banks_are_apart),
+                                       cmocka_unit_test(accessed_dirty),
+                                       cmocka_unit_test(crossings),
+                                       cmocka_unit_test(large_pages),
+                                       cmocka_unit_test(pse),
+                                       cmocka_unit_test(policy_flush),
+                                       cmocka_unit_test(policy_pcid),
+                                       cmocka_unit_test(policy_trace),
+                                       cmocka_unit_test(trace_random),
+                                       cmocka_unit_test(windows_and_mmio),
+                                       cmocka_unit_test(rom_ignores_stores),
+                                       cmocka_unit_test(code_trace),
+                                       cmocka_unit_test(breakpoints),
+                                       cmocka_unit_test(hostile),
+                                       cmocka_unit_test(a20_gate)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
