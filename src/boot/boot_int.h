@@ -4,15 +4,19 @@
 
 #include "boot/boot.h"
 
+#include <string.h>
+
 /* Below 1 MiB, clear of the BIOS data area, the EBDA's place and the ACPI tables. */
 #define BOOT_GDT 0x1000u
 #define BOOT_TABLES 0x10000u  /* 6 pages: identity map of 4 GiB */
-#define BOOT_PARAMS 0x20000u  /* zero page, start info */
+#define BOOT_PARAMS 0x20000u  /* at most 64 KiB: zero page, start info, multiboot info */
 #define BOOT_CMDLINE 0x30000u /* at most 64 KiB */
 #define BOOT_STACK 0x9f000u
 #define BOOT_LOW_END 0x9fc00u
 #define BOOT_HIGH 0x100000u
-#define BOOT_RANGES 16u
+#define BOOT_RANGES 80u /* a map has at most 64 regions; the low area adds a few */
+#define BOOT_FILE_MAX (4ull << 30)
+#define BOOT_SEGMENTS 64u
 
 struct boot_file {
     const char *path;
@@ -36,13 +40,48 @@ struct boot_job {
 
 struct boot_range {
     uint64_t start, size;
-    uint32_t type; /* E820: 1 RAM, 2 reserved */
+    uint32_t type; /* BOOT_RAM..: E820, multiboot and PVH agree on the numbers */
 };
+
+enum { BOOT_RAM = 1, BOOT_RESERVED = 2, BOOT_ACPI = 3 };
+
+/* An ELF file that passed the checks of boot_elf_parse(). */
+struct boot_elf {
+    bool is64;
+    uint64_t entry; /* physical when it lies in a segment that has such a place */
+    unsigned phnum, phentsize;
+    uint64_t phoff;
+    uint64_t top; /* end of the highest segment */
+    unsigned count;
+    struct boot_segment {
+        uint64_t offset, filesz, at, memsz, virt;
+    } seg[BOOT_SEGMENTS];
+};
+
+/* A little-endian field; the caller has checked that it is there. */
+static inline uint64_t boot_get(const uint8_t *p, uint64_t off, unsigned len) {
+    uint64_t v = 0;
+
+    memcpy(&v, p + off, len);
+    return v;
+}
+
+static inline void boot_set(uint8_t *p, uint64_t off, unsigned len, uint64_t v) {
+    memcpy(p + off, &v, len);
+}
+
+/* Whether [AT, AT+LEN) lies in an area of SIZE bytes. */
+static inline bool boot_within(uint64_t at, uint64_t len, uint64_t size) {
+    return at <= size && len <= size - at;
+}
 
 /* Writes the sentence; always -EINVAL. */
 int boot_refuse(const struct boot_job *j, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 unsigned boot_map(const struct boot_job *j, struct boot_range out[BOOT_RANGES]);
+/* Whether all of [AT, AT+LEN) is RAM that a kernel may be loaded to: from 1 MiB to 4 GiB,
+ * clear of the ACPI tables. */
+bool boot_ram_holds(const struct boot_job *j, uint64_t at, uint64_t len);
 bool boot_put(const struct boot_job *j, uint64_t at, const void *data, uint64_t len);
 int boot_put_cmdline(const struct boot_job *j, uint64_t limit);
 /* Places the initrd as high as it goes in [FLOOR, CEILING). */
@@ -52,7 +91,18 @@ void boot_enter_flat32(struct vcpu *v, uint16_t code, uint16_t data, uint64_t en
 int boot_enter_long(const struct boot_job *j, uint16_t code, uint16_t data,
                     uint64_t entry);
 
+/* A probe looks at the magic numbers only. The loaders refuse with a sentence. */
 int boot_linux(const struct boot_job *j);
 bool boot_linux_probe(const struct boot_file *f);
+bool boot_elf_probe(const struct boot_file *f);
+int boot_elf_parse(const struct boot_job *j, struct boot_elf *e);
+/* Whether an address lies in what is loaded. */
+bool boot_elf_holds(const struct boot_elf *e, uint64_t at);
+/* Copies the segments; they were checked. */
+void boot_elf_load(const struct boot_job *j, const struct boot_elf *e);
+bool boot_pvh_probe(const struct boot_file *f, const struct boot_elf *e, uint64_t *entry);
+int boot_pvh(const struct boot_job *j);
+bool boot_multiboot_probe(const struct boot_file *f, uint64_t *offset);
+int boot_multiboot(const struct boot_job *j);
 
 #endif

@@ -32,6 +32,12 @@ static int read_file(const char *path, struct boot_file *f, char *why, size_t wh
         close(fd);
         return -EINVAL;
     }
+    if ((uint64_t)st.st_size > BOOT_FILE_MAX) {
+        snprintf(why, why_size, "%s is larger than 4 GiB; name a kernel or initrd file",
+                 path);
+        close(fd);
+        return -EINVAL;
+    }
     f->data = malloc((size_t)st.st_size);
     if (!f->data)
         rc = -ENOMEM;
@@ -90,24 +96,63 @@ int boot_refuse(const struct boot_job *j, const char *fmt, ...) {
     return -EINVAL;
 }
 
-/* RAM as the guest may use it; 0x9fc00..1 MiB is reserved (EBDA, video, ACPI tables). */
+/* Cuts the ACPI tables out of the range that holds them. */
+static unsigned reserve_acpi(const struct boot_job *j, struct boot_range *map,
+                             unsigned n) {
+    uint64_t start = j->cfg->rsdp.a, len = j->cfg->acpi_len;
+
+    for (unsigned i = 0; start && len && i < n && n + 2 <= BOOT_RANGES; i++) {
+        struct boot_range r = map[i];
+        struct boot_range parts[3];
+        unsigned count = 0;
+
+        if (start < r.start || !boot_within(start - r.start, len, r.size))
+            continue;
+        if (start > r.start)
+            parts[count++] = (struct boot_range){r.start, start - r.start, r.type};
+        parts[count++] = (struct boot_range){start, len, BOOT_ACPI};
+        if (start - r.start + len < r.size)
+            parts[count++] = (struct boot_range){
+                start + len, r.size - (start - r.start) - len, r.type};
+        memmove(map + i + count, map + i + 1, (n - i - 1) * sizeof(*map));
+        memcpy(map + i, parts, count * sizeof(*map));
+        return n + count - 1;
+    }
+    return n;
+}
+
+/* RAM as the guest may use it; 0x9fc00..1 MiB is reserved (EBDA, video, firmware). */
 unsigned boot_map(const struct boot_job *j, struct boot_range out[BOOT_RANGES]) {
     size_t count;
     const struct mem_region *r = mem_regions(j->m, &count);
     unsigned n = 0;
 
-    out[n++] = (struct boot_range){0, BOOT_LOW_END, 1};
-    out[n++] = (struct boot_range){BOOT_LOW_END, BOOT_HIGH - BOOT_LOW_END, 2};
-    for (size_t i = 0; i < count && n < BOOT_RANGES; i++) {
+    out[n++] = (struct boot_range){0, BOOT_LOW_END, BOOT_RAM};
+    out[n++] = (struct boot_range){BOOT_LOW_END, BOOT_HIGH - BOOT_LOW_END, BOOT_RESERVED};
+    for (size_t i = 0; i < count && n + 2 < BOOT_RANGES; i++) {
         uint64_t start = r[i].start.a, end = start + r[i].size;
 
         if (end <= BOOT_HIGH)
             continue;
         if (start < BOOT_HIGH)
             start = BOOT_HIGH;
-        out[n++] = (struct boot_range){start, end - start, r[i].kind == MEM_RAM ? 1 : 2};
+        out[n++] = (struct boot_range){start, end - start,
+                                       r[i].kind == MEM_RAM ? BOOT_RAM : BOOT_RESERVED};
     }
-    return n;
+    return reserve_acpi(j, out, n);
+}
+
+bool boot_ram_holds(const struct boot_job *j, uint64_t at, uint64_t len) {
+    struct boot_range map[BOOT_RANGES];
+    unsigned n = boot_map(j, map);
+
+    for (unsigned i = 0; i < n; i++) {
+        if (map[i].type == BOOT_RAM && map[i].start >= BOOT_HIGH &&
+            map[i].start < MEM_HOLE_END && at >= map[i].start &&
+            boot_within(at - map[i].start, len, map[i].size))
+            return true;
+    }
+    return false;
 }
 
 bool boot_put(const struct boot_job *j, uint64_t at, const void *data, uint64_t len) {
@@ -136,7 +181,7 @@ int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
 
         lo = lo < floor ? floor : lo;
         hi = hi > ceiling ? ceiling : hi;
-        if (map[n].type != 1 || lo >= hi || hi - lo < f->size)
+        if (map[n].type != BOOT_RAM || lo >= hi || hi - lo < f->size)
             continue;
         *at = (hi - f->size) & ~0xfffull;
         if (*at >= lo && boot_put(j, *at, f->data, f->size))
@@ -215,6 +260,70 @@ int boot_enter_long(const struct boot_job *j, uint16_t code, uint16_t data,
     return 0;
 }
 
+/* A file of no format that we load: say what it is. */
+static int refuse_unknown(const struct boot_job *j) {
+    static const struct {
+        uint16_t offset;
+        uint8_t len;
+        const char *magic, *what;
+    } known[] = {
+        {0, 4, "\177ELF", "an ELF file"},
+        {0, 2, "\x1f\x8b", "a gzip-compressed file; decompress it first"},
+        {0, 6,
+         "\xfd"
+         "7zXZ",
+         "an xz-compressed file; decompress it first"},
+        {0, 4, "\x28\xb5\x2f\xfd", "a zstd-compressed file; decompress it first"},
+        {0, 3, "BZh", "a bzip2-compressed file; decompress it first"},
+        {0, 6, "070701", "a cpio archive; is it the initrd?"},
+        {0x38, 4, "ARMd", "a Linux kernel for AArch64"},
+        {0x38, 4, "RSC\5", "a Linux kernel for RISC-V"},
+        {0x24, 4, "\x18\x28\x6f\x01", "a Linux kernel for ARM"},
+        {0x1fe, 2, "\x55\xaa",
+         "a boot sector or disk image, or a Linux kernel older than boot protocol 2.00"},
+        {0, 2, "MZ", "a PE program (EFI?)"},
+    };
+    const struct boot_file *f = &j->image->kernel;
+    const char *what = "of unknown format";
+
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+        if (boot_within(known[i].offset, known[i].len, f->size) &&
+            !memcmp(f->data + known[i].offset, known[i].magic, known[i].len)) {
+            what = known[i].what;
+            break;
+        }
+    }
+    if (j->cfg->protocol != BOOT_AUTO)
+        return boot_refuse(j, "%s is no Linux bzImage but %s", f->path, what);
+    return boot_refuse(j, "%s is no Linux bzImage, ELF kernel or multiboot kernel but %s",
+                       f->path, what);
+}
+
+static int load_any(const struct boot_job *j) {
+    const struct boot_file *f = &j->image->kernel;
+    struct boot_elf e;
+    uint64_t where;
+    int rc;
+
+    if (boot_linux_probe(f))
+        return boot_linux(j);
+    if (!boot_elf_probe(f))
+        return boot_multiboot_probe(f, &where) ? boot_multiboot(j) : refuse_unknown(j);
+    if (boot_multiboot_probe(f, &where) && f->size > 4 && f->data[4] == 1)
+        return boot_multiboot(j);
+    rc = boot_elf_parse(j, &e);
+    if (rc)
+        return rc;
+    if (boot_pvh_probe(f, &e, &where))
+        return boot_pvh(j);
+    if (boot_multiboot_probe(f, &where))
+        return boot_multiboot(j);
+    return boot_refuse(j,
+                       "%s is an ELF file without PVH entry (note Xen 18) and without "
+                       "multiboot header: no kernel that can be started directly",
+                       f->path);
+}
+
 int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *m,
                     const struct boot_config *cfg, char *why, size_t why_size) {
     struct boot_job j = {image, v,       m, cfg, cfg->cmdline ? cfg->cmdline : "",
@@ -222,15 +331,15 @@ int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *
 
     vcpu_reset(v);
     v->mem = m;
-    if (cfg->protocol == BOOT_PVH || cfg->protocol == BOOT_MULTIBOOT)
-        return boot_refuse(&j,
-                           "%s cannot be booted: only the Linux bzImage protocols are "
-                           "supported; use --boot-protocol auto, linux32 or linux64",
-                           image->kernel.path);
-    if (!boot_linux_probe(&image->kernel))
-        return boot_refuse(&j,
-                           "%s is no Linux bzImage; give the file that the "
-                           "distribution installs as /boot/vmlinuz",
-                           image->kernel.path);
-    return boot_linux(&j);
+    switch (cfg->protocol) {
+    case BOOT_LINUX32:
+    case BOOT_LINUX64:
+        return boot_linux_probe(&image->kernel) ? boot_linux(&j) : refuse_unknown(&j);
+    case BOOT_PVH:
+        return boot_pvh(&j);
+    case BOOT_MULTIBOOT:
+        return boot_multiboot(&j);
+    default:
+        return load_any(&j);
+    }
 }

@@ -78,11 +78,6 @@ static void fill_params(const struct boot_job *j, uint8_t *zp) {
     }
 }
 
-static bool ram_holds(const struct boot_job *j, uint64_t at, uint64_t len) {
-    return at >= BOOT_HIGH && at < MEM_HOLE_END && len < MEM_HOLE_END &&
-           mem_host(j->m, gpa(at), len) != NULL;
-}
-
 int boot_linux(const struct boot_job *j) {
     const struct boot_file *f = &j->image->kernel;
     const uint8_t *k = f->data;
@@ -115,9 +110,9 @@ int boot_linux(const struct boot_job *j) {
         if (get(k, INIT_SIZE, 4) > span)
             span = get(k, INIT_SIZE, 4);
     }
-    if (!ram_holds(j, load, span))
+    if (!boot_ram_holds(j, load, span))
         load = BOOT_HIGH;
-    if (!ram_holds(j, load, span))
+    if (!boot_ram_holds(j, load, span))
         return boot_refuse(j,
                            "kernel %s needs %llu KiB of RAM from 1 MiB on; give "
                            "--memory more",
