@@ -1,12 +1,12 @@
 # The self-checking guests of tests/guest. Each is one source; GUESTS32 and GUESTS64 name
 # those built for 32-bit and for long mode (most are built for both). All are 32-bit
 # multiboot ELF images: the 64-bit ones enter long mode themselves.
-GUESTS32 = excp paging smc strings
-GUESTS64 = excp paging smc strings
+GUESTS32 = excp paging smc strings timer
+GUESTS64 = excp paging smc strings timer
 GUEST_LIB = boot.S trap.S guest.c page.c
 GUEST_OUT = $(BUILD)/guest
 GUEST_BINS = $(GUESTS32:%=$(GUEST_OUT)/%32) $(GUESTS64:%=$(GUEST_OUT)/%64)
-GUEST_CFLAGS = $(CSTD) -Wall -Wextra -Wshadow -Werror -O1 -g0 -ffreestanding -nostdlib \
+GUEST_CFLAGS = $(CSTD) -Wall -Wextra -Wshadow -Werror -O1 -g0 -ffreestanding -nostdlib -Wno-unused-parameter \
     -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
     -fcf-protection=none -fno-strict-aliasing -fwrapv -mgeneral-regs-only -mno-red-zone \
     -MMD -MP -Isrc -Itests/guest/lib
