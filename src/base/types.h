@@ -19,6 +19,11 @@ struct gpa {
     uint64_t a;
 };
 
+/* Scalars at any address: guests need not align theirs. */
+typedef uint16_t unaligned_u16 __attribute__((aligned(1), may_alias));
+typedef uint32_t unaligned_u32 __attribute__((aligned(1), may_alias));
+typedef uint64_t unaligned_u64 __attribute__((aligned(1), may_alias));
+
 static inline struct gva gva(uint64_t a) {
     return (struct gva){a};
 }

@@ -33,12 +33,12 @@ static int fault_page(struct mmu_priv *m, uint64_t at, enum mmu_bank bank,
         error |= X86_PF_U;
     m->pub.v->fault =
         (struct fault){.vector = X86_PF, .has_error = true, .error = error, .addr = at};
-    return 1;
+    return MMU_FAULT;
 }
 
 static int fault_canonical(struct vcpu *v) {
     v->fault = (struct fault){.vector = X86_GP, .has_error = true};
-    return 1;
+    return MMU_FAULT;
 }
 
 static inline bool canonical(uint64_t at) {
@@ -208,13 +208,13 @@ static void mmio(struct mmu_priv *m, uint64_t at, uint8_t *buf, unsigned len,
 static void copy(void *to, const void *from, unsigned len) {
     switch (len) {
     case 8:
-        *(uint64_t *)to = *(const uint64_t *)from;
+        *(unaligned_u64 *)to = *(const unaligned_u64 *)from;
         break;
     case 4:
-        *(uint32_t *)to = *(const uint32_t *)from;
+        *(unaligned_u32 *)to = *(const unaligned_u32 *)from;
         break;
     case 2:
-        *(uint16_t *)to = *(const uint16_t *)from;
+        *(unaligned_u16 *)to = *(const unaligned_u16 *)from;
         break;
     case 1:
         *(uint8_t *)to = *(const uint8_t *)from;
@@ -274,7 +274,7 @@ int mmu_read_slow(struct vcpu *v, struct gva at, void *buf, unsigned len, bool s
         return 0;
     unsigned count = resolve_all(v, at, len, sys, MMU_READ, p);
     if (!count)
-        return 1;
+        return MMU_FAULT;
     if (!sys)
         watch(v, p, count, false);
     read_pieces(v, p, count, to);
@@ -296,7 +296,7 @@ int mmu_write_slow(struct vcpu *v, struct gva at, const void *buf, unsigned len,
         return 0;
     unsigned count = resolve_all(v, at, len, sys, MMU_WRITE, p);
     if (!count)
-        return 1;
+        return MMU_FAULT;
     if (!sys)
         watch(v, p, count, true);
     write_pieces(v, p, count, from);
@@ -324,7 +324,7 @@ int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigne
     struct piece p[2];
     unsigned count = resolve_all(v, at, len, false, acc, p);
     if (!count)
-        return 1;
+        return MMU_FAULT;
     struct mmu_priv *m = mmu_priv(v);
     if (will_read)
         watch(v, p, count, false);
@@ -359,7 +359,7 @@ int mmu_probe(struct vcpu *v, struct gva at, unsigned len, enum mmu_access acc,
     for (unsigned n; len; at.a += n, len -= n) {
         n = len < 4096 ? len : 4096;
         if (!resolve_all(v, at, n, sys, acc, p))
-            return 1;
+            return MMU_FAULT;
     }
     return 0;
 }
@@ -377,7 +377,7 @@ int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc,
     uint8_t *host = mmu_hit(v->mmu->data, at, 1, acc);
     if (unlikely(!host)) {
         if (!resolve_all(v, at, 1, false, acc, p))
-            return 1;
+            return MMU_FAULT;
         if (!p[0].host || mmu_page_watched(m, p[0].at & META_PAGE) ||
             (acc == MMU_WRITE && (p[0].rom || mem_trace_of(m->mem, p[0].host))))
             return 0;

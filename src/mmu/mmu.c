@@ -214,7 +214,7 @@ int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3) {
     for (unsigned i = 0; i < 4; i++)
         if ((e[i] & X86_PTE_P) && (e[i] & m->rsvd_pdpte)) {
             v->fault = (struct fault){.vector = X86_GP, .has_error = true};
-            return 1;
+            return MMU_FAULT;
         }
     for (unsigned i = 0; i < 4; i++)
         m->pdpte[i] = e[i];

@@ -76,11 +76,15 @@ static inline uint64_t mmu_no_tag(unsigned index) {
     return (uint64_t)(index ^ 1) << 12;
 }
 
+/* What an access that faulted returns: sem.h's SEM_FAULT, so that either may be passed on
+ * as the other. */
+#define MMU_FAULT 4
+
 /*
  * --- access by semantic code ---
- * 0, or nonzero with the exception in v->fault. Linear addresses; segmentation is sem's.
- * An access may cross pages; a write changes nothing unless all of it may be written.
- * The _sys forms are implicit supervisor accesses.
+ * 0, or MMU_FAULT with the exception in v->fault. Linear addresses; segmentation is
+ * sem's. An access may cross pages; a write changes nothing unless all of it may be
+ * written. The _sys forms are implicit supervisor accesses.
  */
 int mmu_read_slow(struct vcpu *v, struct gva at, void *buf, unsigned len, bool sys);
 int mmu_write_slow(struct vcpu *v, struct gva at, const void *buf, unsigned len,
@@ -105,13 +109,13 @@ static inline int mmu_load(struct vcpu *v, struct gva at, unsigned len, uint64_t
         *out = *p;
         return 0;
     case 2:
-        *out = *(const uint16_t *)p;
+        *out = *(const unaligned_u16 *)p;
         return 0;
     case 4:
-        *out = *(const uint32_t *)p;
+        *out = *(const unaligned_u32 *)p;
         return 0;
     default:
-        *out = *(const uint64_t *)p;
+        *out = *(const unaligned_u64 *)p;
         return 0;
     }
 }
@@ -125,13 +129,13 @@ static inline int mmu_store(struct vcpu *v, struct gva at, unsigned len, uint64_
         *p = (uint8_t)val;
         return 0;
     case 2:
-        *(uint16_t *)p = (uint16_t)val;
+        *(unaligned_u16 *)p = (uint16_t)val;
         return 0;
     case 4:
-        *(uint32_t *)p = (uint32_t)val;
+        *(unaligned_u32 *)p = (uint32_t)val;
         return 0;
     default:
-        *(uint64_t *)p = val;
+        *(unaligned_u64 *)p = val;
         return 0;
     }
 }
@@ -156,14 +160,14 @@ int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigne
 void mmu_window_commit(struct vcpu *v, struct mmu_window *w);
 
 /* Checks that LEN bytes could be accessed, as the access itself would (A/D bits set too).
- */
+ * 0 or MMU_FAULT. */
 int mmu_probe(struct vcpu *v, struct gva at, unsigned len, enum mmu_access acc, bool sys);
 
 /*
  * For repeated string operations: a host pointer to as much of [AT, AT+LEN) as lies in
  * its page and is plain memory for this access, *RUN bytes (>= 1); NULL with *RUN = 0
- * when the caller must go element by element (MMIO, traced page), or a fault (return
- * nonzero).
+ * when the caller must go element by element (MMIO, traced page), or a fault
+ * (MMU_FAULT).
  */
 int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc, uint8_t **p,
             uint64_t *run);
@@ -201,7 +205,8 @@ void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at);
  * a machine reset, and when hooks or the CPUID model were installed. */
 void mmu_flush_all(struct vcpu *v);
 void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
-/* Four PAE page-directory pointers are cached at CR3 loads; 0 or #GP in v->fault. */
+/* Four PAE page-directory pointers are cached at CR3 loads; 0, or MMU_FAULT
+ * with #GP in v->fault. */
 int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
 
 /*

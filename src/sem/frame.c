@@ -147,11 +147,11 @@ static int stack_store(struct vcpu *v, const struct sem_stack *st, uint64_t off,
     if (unlikely(!p))
         return mmu_sys_write(v, at, &val, size);
     if (size == 8)
-        *(uint64_t *)p = val;
+        *(unaligned_u64 *)p = val;
     else if (size == 4)
-        *(uint32_t *)p = (uint32_t)val;
+        *(unaligned_u32 *)p = (uint32_t)val;
     else
-        *(uint16_t *)p = (uint16_t)val;
+        *(unaligned_u16 *)p = (uint16_t)val;
     return 0;
 }
 

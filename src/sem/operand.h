@@ -64,11 +64,11 @@ SEM_INLINE uint64_t sem_bytes_get(const void *p, unsigned size) {
     case 1:
         return *(const uint8_t *)p;
     case 2:
-        return *(const uint16_t *)p;
+        return *(const unaligned_u16 *)p;
     case 4:
-        return *(const uint32_t *)p;
+        return *(const unaligned_u32 *)p;
     default:
-        return *(const uint64_t *)p;
+        return *(const unaligned_u64 *)p;
     }
 }
 
@@ -78,13 +78,13 @@ SEM_INLINE void sem_bytes_put(void *p, unsigned size, uint64_t val) {
         *(uint8_t *)p = (uint8_t)val;
         break;
     case 2:
-        *(uint16_t *)p = (uint16_t)val;
+        *(unaligned_u16 *)p = (uint16_t)val;
         break;
     case 4:
-        *(uint32_t *)p = (uint32_t)val;
+        *(unaligned_u32 *)p = (uint32_t)val;
         break;
     default:
-        *(uint64_t *)p = val;
+        *(unaligned_u64 *)p = val;
     }
 }
 

@@ -11,6 +11,9 @@
 #include "x86/desc.h"
 #include "x86/exception.h"
 
+_Static_assert((int)MMU_FAULT == (int)SEM_FAULT,
+               "a fault of the MMU is one of the instruction");
+
 static inline void *sem_reg(struct vcpu *v, unsigned off) {
     return (uint8_t *)v->gpr + off;
 }
@@ -27,7 +30,7 @@ static inline uint64_t sem_ea(const struct vcpu *v, const struct insn *i) {
 }
 
 /* Checks an access that the flat bitmaps do not clear: limit, type, canonical form, null.
- * 0, or nonzero with #GP or #SS in v->fault. sem/segment.c. */
+ * 0, or SEM_FAULT with #GP, #SS or #AC in v->fault. sem/segment.c. */
 int sem_seg_check_slow(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
                        bool write);
 
@@ -36,9 +39,8 @@ static inline int sem_linear(struct vcpu *v, unsigned seg, uint64_t off, unsigne
                              bool write, struct gva *out) {
     unsigned flat = write ? v->seg_flat_w : v->seg_flat_r;
     if (unlikely(!(flat & (1u << seg)))) {
-        int rc = sem_seg_check_slow(v, seg, off, len, write);
-        if (rc)
-            return rc;
+        if (sem_seg_check_slow(v, seg, off, len, write))
+            return SEM_FAULT;
     }
     *out = gva((off + v->segbase[seg]) & v->lin_mask);
     return 0;
