@@ -64,14 +64,13 @@ int os_fault_range(const void *lo, const void *hi,
 /*
  * Watches a deadline and file descriptors for a thread that is busy executing the guest:
  * a helper thread calls FIRE(ARG) when the deadline passes or a watched descriptor
- * becomes readable (once; armed again by os_alarm_deadline() or os_alarm_rewatch()).
+ * becomes readable (once; armed again by os_alarm_deadline() or os_alarm_watch()).
  */
 struct os_alarm;
 int os_alarm_new(void (*fire)(void *arg), void *arg, struct os_alarm **out);
 void os_alarm_free(struct os_alarm *a);
 void os_alarm_deadline(struct os_alarm *a, uint64_t monotonic_ns); /* UINT64_MAX: none */
 void os_alarm_watch(struct os_alarm *a, int fd); /* at most one; -1: none */
-void os_alarm_rewatch(struct os_alarm *a);       /* the reader drained it: watch again */
 /* Blocks the caller (the otherwise busy thread, idle now) until something has fired. */
 void os_alarm_wait(struct os_alarm *a);
 /* Wakes os_alarm_wait() from another thread or a signal handler. */
@@ -80,12 +79,15 @@ void os_alarm_wake(struct os_alarm *a);
 /* --- terminal and signals (os_tty.c) --- */
 
 /* Puts FD in raw mode when it is a terminal; restored by os_tty_restore(), which also
- * runs at exit and on every fatal signal. *IS_TTY tells. */
+ * runs at exit and on every fatal signal. *IS_TTY tells. -EINTR: a stop signal came while
+ * we waited in the background for the terminal. */
 int os_tty_raw(int fd, bool *is_tty);
 void os_tty_restore(void);
 bool os_tty_is_raw(void);
 
-/* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT. */
+/* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT, but for
+ * those that were ignored when we started. One that comes more than a second after the
+ * first ends the process. SIGPIPE is ignored: a lost reader is an error of write(2). */
 int os_on_stop_signals(void (*fn)(int signo));
 /* Ends the process by that signal's default action. */
 void os_die_of(int signo);

@@ -156,19 +156,12 @@ void os_alarm_deadline(struct os_alarm *a, uint64_t ns) {
 }
 
 void os_alarm_watch(struct os_alarm *a, int fd) {
-    pthread_mutex_lock(&a->lock);
-    a->watch_fd = fd;
-    a->watch_armed = fd >= 0;
-    pthread_mutex_unlock(&a->lock);
-    poke(a->control_fd);
-}
-
-void os_alarm_rewatch(struct os_alarm *a) {
     bool changed;
 
     pthread_mutex_lock(&a->lock);
-    changed = a->watch_fd >= 0 && !a->watch_armed;
-    a->watch_armed = a->watch_fd >= 0;
+    changed = a->watch_fd != fd || a->watch_armed != (fd >= 0);
+    a->watch_fd = fd;
+    a->watch_armed = fd >= 0;
     pthread_mutex_unlock(&a->lock);
     if (changed)
         poke(a->control_fd);

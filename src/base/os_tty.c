@@ -2,7 +2,13 @@
  * The terminal: raw while the guest owns the keyboard, as it was at every way out.
  *
  * The saved settings are a global because the ways out include signal handlers and
- * atexit(), which carry no argument. tcsetattr() is async-signal-safe.
+ * atexit(), which carry no argument. Every function called from a handler here is
+ * async-signal-safe (POSIX.1-2017, "Signal Concepts").
+ *
+ * Job control: the settings are changed only while our process group is in the
+ * foreground; in the background the terminal is somebody else's, who also has put it back
+ * when we were stopped. Stopped from outside (SIGTSTP) we give it back; continued in the
+ * foreground we take it again.
  */
 #include <errno.h>
 #include <signal.h>
@@ -13,9 +19,30 @@
 
 #include "base/os.h"
 
+/* A stop signal that comes so long after the first means that the first was in vain. */
+#define STOP_PATIENCE_NS 1000000000u
+
 static struct termios saved;
-static int raw_fd = -1;
-static void (*stop_fn)(int signo);
+static volatile sig_atomic_t raw_fd = -1;
+static void (*volatile stop_fn)(int signo);
+static volatile uint64_t first_stop_ns;
+
+/* Not so in the background. A terminal that is not our controlling one has no job
+ * control: tcgetpgrp() fails, and it is ours. */
+static bool foreground(int fd) {
+    pid_t group = tcgetpgrp(fd);
+
+    return group < 0 || group == getpgrp();
+}
+
+static struct termios raw_settings(void) {
+    struct termios raw = saved;
+
+    cfmakeraw(&raw);
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    return raw;
+}
 
 void os_tty_restore(void) {
     int fd = raw_fd;
@@ -24,7 +51,8 @@ void os_tty_restore(void) {
         return;
     raw_fd = -1;
     /* TCSANOW, not TCSAFLUSH: what was typed for the shell after us is the shell's. */
-    tcsetattr(fd, TCSANOW, &saved);
+    if (foreground(fd))
+        tcsetattr(fd, TCSANOW, &saved);
 }
 
 bool os_tty_is_raw(void) {
@@ -37,36 +65,73 @@ static void on_fatal(int signo) {
     raise(signo);
 }
 
-static void on_suspend_resume(int signo) {
+static void on_continue(int signo) {
     struct termios raw;
+    int saved_errno = errno;
 
-    /* Continued after a stop from outside: the shell may have changed the settings. */
-    if (raw_fd < 0)
-        return;
-    raw = saved;
-    cfmakeraw(&raw);
-    tcsetattr(raw_fd, TCSANOW, &raw);
+    if (raw_fd >= 0 && foreground(raw_fd)) {
+        raw = raw_settings();
+        tcsetattr(raw_fd, TCSANOW, &raw);
+    }
+    errno = saved_errno;
+}
+
+static void on_suspend(int signo) {
+    struct sigaction again;
+    int saved_errno = errno;
+
+    if (raw_fd >= 0 && foreground(raw_fd))
+        tcsetattr(raw_fd, TCSANOW, &saved);
+    sigaction(signo, NULL, &again);
+    signal(signo, SIG_DFL);
+    raise(signo); /* stops here; SIGCONT's handler runs before this returns */
+    sigaction(signo, &again, NULL);
+    errno = saved_errno;
 }
 
 static void on_stop(int signo) {
-    if (stop_fn)
+    uint64_t now = os_monotonic_ns();
+    int saved_errno = errno;
+
+    if (!first_stop_ns)
+        first_stop_ns = now;
+    if (now - first_stop_ns > STOP_PATIENCE_NS || !stop_fn) {
+        os_tty_restore();
+        os_die_of(signo); /* on return from the handler, which blocks SIGNO */
+    } else {
         stop_fn(signo);
+    }
+    errno = saved_errno;
+}
+
+/* Installs ACT for those of the signals that nobody handles or ignores yet. */
+static void catch_default(const int *signals, size_t n, const struct sigaction *act) {
+    struct sigaction old;
+
+    for (size_t i = 0; i < n; i++)
+        if (!sigaction(signals[i], NULL, &old) && old.sa_handler == SIG_DFL)
+            sigaction(signals[i], act, NULL);
 }
 
 /* Fatal signals nobody handles yet get a handler that restores the terminal first. */
-static void catch_fatal(void) {
-    static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE,  SIGILL,  SIGABRT,
-                                SIGTRAP, SIGSYS, SIGXCPU, SIGXFSZ, SIGALRM};
-    struct sigaction act = {.sa_handler = on_fatal, .sa_flags = SA_NODEFER | SA_ONSTACK};
-    struct sigaction old;
+static void catch_signals(void) {
+    static const int fatal[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,    SIGABRT, SIGTRAP,
+                                SIGSYS,  SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGALRM,
+                                SIGUSR1, SIGUSR2, SIGPWR,  SIGSTKFLT, SIGPOLL};
+    static const int suspend[] = {SIGTSTP}, cont[] = {SIGCONT};
+    const struct sigaction die = {.sa_handler = on_fatal,
+                                  .sa_flags = SA_NODEFER | SA_ONSTACK};
+    const struct sigaction pause = {.sa_handler = on_suspend,
+                                    .sa_flags = SA_NODEFER | SA_RESTART | SA_ONSTACK};
+    const struct sigaction resume = {.sa_handler = on_continue,
+                                     .sa_flags = SA_RESTART | SA_ONSTACK};
 
-    for (size_t i = 0; i < ARRAY_SIZE(fatal); i++)
-        if (!sigaction(fatal[i], NULL, &old) && old.sa_handler == SIG_DFL)
-            sigaction(fatal[i], &act, NULL);
+    catch_default(fatal, ARRAY_SIZE(fatal), &die);
+    catch_default(suspend, 1, &pause);
+    catch_default(cont, 1, &resume);
 }
 
 int os_tty_raw(int fd, bool *is_tty) {
-    struct sigaction cont = {.sa_handler = on_suspend_resume, .sa_flags = SA_RESTART | SA_ONSTACK};
     struct termios raw;
 
     *is_tty = isatty(fd);
@@ -74,15 +139,15 @@ int os_tty_raw(int fd, bool *is_tty) {
         return 0;
     if (tcgetattr(fd, &saved) < 0)
         return -errno;
-    raw = saved;
-    cfmakeraw(&raw);
-    raw.c_cc[VMIN] = 1;
-    raw.c_cc[VTIME] = 0;
+    raw = raw_settings();
     raw_fd = fd;
     atexit(os_tty_restore);
-    catch_fatal();
-    sigaction(SIGCONT, &cont, NULL);
-    if (tcsetattr(fd, TCSANOW, &raw) < 0) {
+    catch_signals();
+    /* In the background this stops us, as it does any program that wants a terminal; it
+     * goes on when we are brought to the foreground. */
+    while (tcsetattr(fd, TCSANOW, &raw) < 0) {
+        if (errno == EINTR && !first_stop_ns)
+            continue;
         raw_fd = -1;
         return -errno;
     }
@@ -91,13 +156,13 @@ int os_tty_raw(int fd, bool *is_tty) {
 
 int os_on_stop_signals(void (*fn)(int signo)) {
     static const int stop[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    struct sigaction act = {.sa_handler = on_stop, .sa_flags = SA_RESTART | SA_ONSTACK};
-    struct sigaction ign = {.sa_handler = SIG_IGN};
+    /* No SA_RESTART: a write to a reader that has stalled must return. */
+    const struct sigaction act = {.sa_handler = on_stop, .sa_flags = SA_ONSTACK};
+    const struct sigaction ign = {.sa_handler = SIG_IGN};
 
     stop_fn = fn;
-    for (size_t i = 0; i < ARRAY_SIZE(stop); i++)
-        if (sigaction(stop[i], &act, NULL) < 0)
-            return -errno;
+    /* One that was ignored when we started (nohup, a shell's background job) stays so. */
+    catch_default(stop, ARRAY_SIZE(stop), &act);
     /* A reader of our output that goes away is an error of write(2), not a death. */
     return sigaction(SIGPIPE, &ign, NULL) < 0 ? -errno : 0;
 }

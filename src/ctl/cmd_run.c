@@ -26,17 +26,20 @@ struct run_options {
     const char *append;
     bool no_reboot;
     bool stats;
-    const char *stats_path;
+    const char *stats_path; /* NULL: stderr */
 };
 
-/* A signal handler has no argument: the machine that it stops, and the signal. */
-static struct machine *signal_machine;
+/* A signal handler has no argument: what it stops, and the signal. */
+static struct machine *volatile signal_machine;
+static struct console *volatile signal_console;
 static volatile int signal_seen;
 
 static void on_signal(int signo) {
     signal_seen = signo;
-    if (signal_machine)
+    if (signal_machine) {
+        console_abandon(signal_console);
         machine_quit(signal_machine);
+    }
 }
 
 static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
@@ -48,6 +51,8 @@ static void print_help(void) {
     const struct engine_ops *const *engines = machine_engines(&count);
 
     printf("usage: bivisor run --kernel FILE [OPTION...]\n"
+           "\n"
+           "Boots a kernel; its serial console is this terminal.\n"
            "\n"
            "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
            "  --initrd FILE        initial RAM disk, or the first multiboot module\n"
@@ -65,11 +70,16 @@ static void print_help(void) {
         "  --verbose            tell on stderr what is being done\n"
         "  --help               this text\n"
         "\n"
-        "On a terminal, Ctrl-A x quits and Ctrl-A h helps.\n"
+        "On a terminal, Ctrl-A x quits and Ctrl-A h helps. Elsewhere all input is the\n"
+        "guest's, and its end does not end the run.\n"
         "\n"
-        "exit status: 0 powered off; 1 host failure; 2 bad usage or input file;\n"
-        "3 triple fault with --no-reboot; (N << 1) | 1 when the guest writes N to the\n"
-        "debug-exit port 0xf4.\n");
+        "exit status: 0 powered off, or quit by Ctrl-A x; 1 host failure; 2 bad usage "
+        "or\n"
+        "input file; 3 triple fault with --no-reboot; (N << 1) | 1 when the guest "
+        "writes\n"
+        "N to the debug-exit port 0xf4; death by the signal that ended the run.\n"
+        "\n"
+        "example: bivisor run --kernel vmlinuz --initrd initrd --memory 1G\n");
 }
 
 enum {
@@ -268,29 +278,38 @@ static double cpu_seconds(void) {
 }
 
 static void quit_machine(void *arg) {
-    struct machine **m = arg;
-
-    if (*m)
-        machine_quit(*m);
+    machine_quit(arg);
 }
 
-/* With the kernel open and the machine made: run, then give everything back. */
-static int run_machine(struct machine *m, struct console *console,
-                       const struct run_options *o) {
-    struct stats_run stats = {0};
-    enum machine_end end;
-    uint64_t start;
-    int status, rc;
+static bool take_terminal(struct machine *m, struct console *console) {
+    int rc;
 
-    bug_set_dump(dump, m);
+    signal_console = console;
     signal_machine = m;
     rc = os_on_stop_signals(on_signal);
     if (!rc)
-        rc = console_open(console, quit_machine, &signal_machine);
-    if (rc) {
+        rc = console_open(console, quit_machine, m);
+    if (rc && !signal_seen)
         log_error("cannot take over the terminal: %s", strerror(-rc));
+    return !rc;
+}
+
+/* What went wrong on our side makes a good end a bad one; the guest's own verdict stands.
+ */
+static int worsen(int status, bool failed) {
+    return failed && status == CTL_OK ? CTL_HOST_FAILURE : status;
+}
+
+/* With the kernel open and the machine made: run, tell what happened. */
+static int run_machine(struct machine *m, struct console *console,
+                       const struct run_options *o, FILE *stats_file) {
+    struct stats_run stats = {0};
+    enum machine_end end;
+    uint64_t start;
+    int status;
+
+    if (!take_terminal(m, console))
         return CTL_HOST_FAILURE;
-    }
     log_info("engine %s", machine_engine_name(m));
     start = os_monotonic_ns();
     status = live(m, o, &end);
@@ -302,18 +321,48 @@ static int run_machine(struct machine *m, struct console *console,
         log_error("triple fault; the guest's CPU:");
         dump(m);
     }
-    if (o->stats && stats_write(m, &stats, o->stats_path) && status == CTL_OK)
-        status = CTL_HOST_FAILURE;
-    bug_set_dump(NULL, NULL);
-    signal_machine = NULL;
+    if (console->error)
+        log_error("cannot write to standard output: %s", strerror(console->error));
+    status = worsen(status, console->error);
+    if (stats_file)
+        status = worsen(status, stats_write(m, &stats, stats_file, o->stats_path));
+    return status;
+}
+
+/* *OUT is NULL when none are wanted. The file is opened before the run, whose figures
+ * would be lost if that failed after it. */
+static bool open_stats(const struct run_options *o, FILE **out) {
+    *out = !o->stats ? NULL : o->stats_path ? fopen(o->stats_path, "we") : stderr;
+    if (o->stats && !*out)
+        log_error("cannot write statistics to '%s': %s", o->stats_path, strerror(errno));
+    return !o->stats || *out;
+}
+
+static int with_image(const struct run_options *o, struct console *console) {
+    struct machine *m;
+    FILE *stats_file;
+    char why[512];
+    int status = CTL_HOST_FAILURE;
+    int rc = machine_create(&o->machine, &m, why, sizeof(why));
+
+    if (rc) {
+        log_error("%s", why);
+        return status_of(rc);
+    }
+    if (open_stats(o, &stats_file)) {
+        bug_set_dump(dump, m);
+        status = run_machine(m, console, o, stats_file);
+        bug_set_dump(NULL, NULL);
+        signal_machine = NULL;
+    }
+    machine_free(m);
     return status;
 }
 
 int ctl_cmd_run(int argc, char **argv) {
     struct run_options o;
     struct boot_image *image;
-    struct machine *m;
-    struct console console;
+    struct console console = {0};
     char why[512];
     int status = parse(&o, argc, argv);
     int rc;
@@ -327,14 +376,7 @@ int ctl_cmd_run(int argc, char **argv) {
     }
     o.machine.image = image;
     o.machine.console = console_ops(&console);
-    rc = machine_create(&o.machine, &m, why, sizeof(why));
-    if (rc) {
-        log_error("%s", why);
-        boot_image_close(image);
-        return status_of(rc);
-    }
-    status = run_machine(m, &console, &o);
-    machine_free(m);
+    status = with_image(&o, &console);
     boot_image_close(image);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */

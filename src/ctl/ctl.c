@@ -1,8 +1,10 @@
 /* The command table, --help and --version. */
 #include "ctl/ctl.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/types.h"
@@ -43,7 +45,19 @@ static int flush_stdout(int status) {
     return status;
 }
 
+/* A descriptor that we were given closed would be the next file that is opened: guest
+ * memory for standard output. It is put on /dev/null, the output ones such that writing
+ * is an error as it was. */
+static bool hold_standard_fds(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+            return false;
+    return true;
+}
+
 int ctl_main(int argc, char **argv) {
+    if (!hold_standard_fds())
+        return CTL_HOST_FAILURE; /* and nowhere to say so */
     if (argc < 2) {
         log_error("a command is missing; `bivisor --help` lists them");
         return CTL_USAGE;

@@ -41,26 +41,25 @@ static void add_exits(cJSON *root, const struct exit_counts *exits) {
     cJSON_AddNumberToObject(root, "exits_total", (double)total);
 }
 
-static int write_text(const char *text, const char *path) {
-    FILE *f = path ? fopen(path, "w") : stderr;
+static int write_text(const char *text, FILE *f, const char *path) {
     int rc = 0;
 
-    if (!f) {
+    errno = EIO;
+    if (fprintf(f, "%s\n", text) < 0 || fflush(f))
         rc = -errno;
-        log_error("cannot write statistics to '%s': %s", path, strerror(errno));
-        return rc;
-    }
-    if (fprintf(f, "%s\n", text) < 0)
-        rc = -EIO;
-    if (path && fclose(f))
+    if (f != stderr && fclose(f) && !rc)
         rc = -errno;
-    if (rc)
-        log_error("cannot write statistics to '%s': %s", path ? path : "standard error",
-                  strerror(-rc));
+    if (!rc)
+        return 0;
+    log_error("cannot write statistics to '%s': %s", path ? path : "standard error",
+              strerror(-rc));
+    if (f != stderr)
+        fprintf(stderr, "%s\n", text);
     return rc;
 }
 
-int stats_write(const struct machine *m, const struct stats_run *run, const char *path) {
+int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
+                const char *path) {
     const struct counters *cnt = machine_counters(m);
     cJSON *root = cJSON_CreateObject();
     struct rusage usage;
@@ -80,7 +79,7 @@ int stats_write(const struct machine *m, const struct stats_run *run, const char
     add_exits(root, machine_exits(m));
     text = cJSON_Print(root);
     if (text)
-        rc = write_text(text, path);
+        rc = write_text(text, f, path);
     else
         log_error("out of memory while writing statistics");
     cJSON_free(text);

@@ -2,6 +2,8 @@
 #ifndef CTL_STATS_H
 #define CTL_STATS_H
 
+#include <stdio.h>
+
 #include "machine/machine.h"
 
 struct stats_run {
@@ -10,7 +12,9 @@ struct stats_run {
     double cpu_seconds;  /* of this process */
 };
 
-/* Writes to the file at PATH, or to stderr when PATH is NULL. 0 or -errno (logged). */
-int stats_write(const struct machine *m, const struct stats_run *run, const char *path);
+/* Writes to F, which is closed unless it is stderr; PATH is its name for messages, or
+ * NULL. What a file does not take goes to stderr. 0 or -errno (logged). */
+int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
+                const char *path);
 
 #endif

@@ -17,9 +17,6 @@
 #include "machine/board.h"
 #include "sem/sem.h"
 
-/* While input waits that the guest does not take, look again after this long. */
-#define INPUT_RETRY_NS 1000000u
-
 struct machine {
     struct machine_config cfg;
     struct mem *mem;
@@ -74,21 +71,18 @@ static void alarm_fired(void *arg) {
 
 static void take_input(struct machine *m) {
     const struct machine_console *con = &m->cfg.console;
-    size_t room = uart_room(m->board.uart);
     uint8_t buf[256];
+    size_t n;
 
     if (!con->rx)
         return;
-    if (room) {
-        size_t n = con->rx(con->arg, buf, room < sizeof(buf) ? room : sizeof(buf));
+    do {
+        size_t room = uart_room(m->board.uart);
 
-        if (n)
-            uart_receive(m->board.uart, buf, n);
-    }
-    if (con->rx_fd(con->arg) < 0)
-        os_alarm_watch(m->alarm, -1);
-    else if (uart_room(m->board.uart))
-        os_alarm_rewatch(m->alarm);
+        n = con->rx(con->arg, buf, room < sizeof(buf) ? room : sizeof(buf));
+        uart_receive(m->board.uart, buf, n);
+    } while (n);
+    os_alarm_watch(m->alarm, con->rx_fd(con->arg));
 }
 
 static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
@@ -101,7 +95,7 @@ static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
 static void serial_room(void *arg) {
     struct machine *m = arg;
 
-    os_alarm_rewatch(m->alarm);
+    vcpu_raise(m->vcpu, VCPU_EVENT_KICK); /* service() takes what waits */
 }
 
 static void service(void *arg) {

@@ -18,10 +18,11 @@
 struct machine_console {
     /* The guest wrote LEN bytes. */
     void (*tx)(void *arg, const uint8_t *bytes, size_t len);
-    /* Called when RX_FD is readable: gives at most ROOM bytes for the guest; 0 is none.
-     */
+    /* Called when input may wait: gives at most ROOM (which may be 0) bytes for the
+     * guest, until it returns 0. */
     size_t (*rx)(void *arg, uint8_t *buf, size_t room);
-    /* The descriptor to watch now, or -1 (none, or end of input reached). */
+    /* Asked after that: the descriptor whose input to wait for, or -1 (end of input, or
+     * first the guest must take what it has). */
     int (*rx_fd)(void *arg);
     void *arg;
 };
