@@ -47,6 +47,12 @@ static const uint32_t lvt_mask[LVT_COUNT] = {
     [LVT_LINT0] = 0x0001a7ff, [LVT_LINT1] = 0x0001a7ff,   [LVT_ERROR] = 0x000100ff,
 };
 
+/* Status bits of an LVT entry: delivery and, of the pins, remote IRR. They are read-only,
+ * not reserved: a write that carries them is no error (Linux writes them at power off).
+ */
+#define LVT_STATUS 0x1000u
+#define LVT_PIN_STATUS 0x5000u
+
 /* False: no such register, or none that can be read. */
 static bool reg_read(const struct lapic *l, unsigned r, uint32_t *v) {
     *v = 0;
@@ -228,8 +234,11 @@ static uint64_t x2_writable(unsigned r) {
         return 0x1ff;
     case R_ICR:
         return 0xffffffff00000000ull | ICR_MASK;
-    case R_LVT ... R_LVT_LAST:
-        return lvt_mask[r - R_LVT];
+    case R_LVT + LVT_LINT0... R_LVT + LVT_LINT1:
+        return lvt_mask[r - R_LVT] | LVT_PIN_STATUS;
+    case R_LVT ... R_LVT + LVT_LINT0 - 1:
+    case R_LVT + LVT_LINT1 + 1 ... R_LVT_LAST:
+        return lvt_mask[r - R_LVT] | LVT_STATUS;
     case R_DIVIDE:
         return 0xb;
     default:

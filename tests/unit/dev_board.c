@@ -376,6 +376,12 @@ static void test_x2apic(void **state) {
     v = 0x77;
     assert_true(lapic_msr(b->lapic, 0x83f, true, &v));
     assert_int_equal(lapic_ack(b->lapic), 0x77);
+    v = 0x5700; /* status bits are ignored, as Linux expects at power off */
+    assert_true(lapic_msr(b->lapic, 0x835, true, &v));
+    assert_true(lapic_msr(b->lapic, 0x835, false, &v));
+    assert_int_equal(v, 0x700);
+    v = 0x5000; /* no remote IRR in the timer's entry */
+    assert_false(lapic_msr(b->lapic, 0x832, true, &v));
     v = LAPIC_BASE | 0x900;
     assert_false(lapic_msr(b->lapic, 0x1b, true, &v));
 }
