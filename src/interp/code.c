@@ -187,12 +187,16 @@ static enum decode_result decode_odd(struct interp *ip, struct insn *slot,
                                      const uint8_t *buf, unsigned avail) {
     struct vcpu *v = ip->v;
 
-    if (slot->len && slot->len <= avail && slot->mode == v->mode &&
-        bytes_equal(slot->bytes, buf, slot->len))
-        return DECODE_OK;
+    if (slot->len && slot->mode == v->mode) {
+        if (slot->len <= avail && bytes_equal(slot->bytes, buf, slot->len))
+            return DECODE_OK;
+        if (slot->len > avail && bytes_equal(slot->bytes, buf, avail))
+            return DECODE_TRUNCATED; /* what these bytes gave last time */
+    }
     slot->len = 0;
     vec_park(v);
     enum decode_result res = decode_insn((enum cpu_mode)v->mode, buf, avail, slot);
+    v->cnt->blocks_decoded++;
     if (res == DECODE_OK)
         sem_bind(v, slot);
     else

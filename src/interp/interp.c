@@ -70,6 +70,7 @@ static int settle(struct interp *ip, int rc) {
 
     v->code_written = false;
     ip->running = false;
+    ip->in_rep = rc == SEM_REPEAT;
     if (unlikely(rc == SEM_FAULT))
         rc = sem_deliver(v);
     if (unlikely(ip->flush_pending))
@@ -134,7 +135,8 @@ static int step_one(struct interp *ip) {
     struct vcpu *v = ip->v;
     uint64_t rf = v->rflags & X86_FL_RF;
     bool tf = v->rflags & X86_FL_TF;
-    uint32_t bp = rf || !(v->dr[7] & 0xff) ? 0 : code_breakpoints(v);
+    bool armed = (v->dr[7] & 0xff) && !rf && !ip->db_blocked;
+    uint32_t bp = armed ? code_breakpoints(v) : 0;
 
     if (bp)
         return deliver_db(v, bp, false);
@@ -180,11 +182,23 @@ static bool needs_care(const struct vcpu *v) {
            v->pending_db;
 }
 
+/* What is delivered between two iterations of a string instruction pushes RF set: its
+ * execution breakpoint must not hit again. Intel SDM volume 3, "Instruction-Breakpoint
+ * Exception Condition". */
+static void leave_rep(struct interp *ip) {
+    if (ip->in_rep)
+        ip->v->rflags |= X86_FL_RF;
+    ip->in_rep = false;
+}
+
 /* Takes an interrupt if there is one; the status of its delivery, or SEM_NEXT. */
-static int take_interrupt(struct vcpu *v, uint32_t events) {
+static int take_interrupt(struct interp *ip, uint32_t events) {
+    struct vcpu *v = ip->v;
+
     if ((events & VCPU_EVENT_NMI) && !v->nmi_blocked && !v->irq_shadow) {
         vcpu_clear(v, VCPU_EVENT_NMI);
         v->halted = false;
+        leave_rep(ip);
         return sem_nmi(v);
     }
     if (!(events & VCPU_EVENT_IRQ) || !sem_interruptible(v))
@@ -194,6 +208,7 @@ static int take_interrupt(struct vcpu *v, uint32_t events) {
     if (vector < 0)
         return SEM_NEXT;
     v->halted = false;
+    leave_rep(ip);
     return sem_interrupt(v, (uint8_t)vector);
 }
 
@@ -211,10 +226,11 @@ static bool boundary(struct interp *ip, enum exit_reason *out) {
         uint32_t dr6 = v->pending_db;
         v->pending_db = 0;
         v->halted = false;
+        leave_rep(ip);
         rc = deliver_db(v, dr6, true);
     }
     if (rc != SEM_SHUTDOWN && (events & (VCPU_EVENT_NMI | VCPU_EVENT_IRQ)))
-        rc = take_interrupt(v, events);
+        rc = take_interrupt(ip, events);
     if (rc == SEM_SHUTDOWN) {
         *out = EXIT_shutdown;
         return true;

@@ -53,6 +53,7 @@ struct interp {
     bool running;       /* inside a block: no memory may be reused */
     bool flush_pending; /* for when it is left */
     bool db_blocked;    /* mov ss: no #DB before the next instruction is done */
+    bool in_rep;        /* rip is at a string instruction that has more to do */
     struct insn odd[1u << INTERP_ODD_BITS]; /* by host address; len 0: empty */
 };
 

@@ -343,7 +343,9 @@ static void raise(struct vcpu *v) {
     }
 }
 
-/* The event that v->fault is. */
+/* The event that v->fault is. A fault sets RF in what it pushes, but for an execution
+ * breakpoint, whose handler decides. Intel SDM volume 3, "Instruction-Breakpoint
+ * Exception Condition". */
 static struct event fault_event(const struct vcpu *v) {
     const struct fault *f = &v->fault;
     struct event e = {
@@ -354,7 +356,8 @@ static struct event fault_event(const struct vcpu *v) {
         .rip = v->rip,
         .flags = v->rflags,
     };
-    if (!f->trap && f->vector != X86_DB && f->vector != X86_DF)
+    bool execution = f->vector == X86_DB && !(f->dr6 & X86_DR6_BD);
+    if (!f->trap && !execution && f->vector != X86_DF)
         e.flags |= X86_FL_RF;
     return e;
 }

@@ -1,0 +1,552 @@
+/*
+ * What happens between instructions: interrupts and their shadows, single-stepping,
+ * breakpoints, and the flags and addresses that their handlers find on the stack.
+ *
+ * Guests are a few bytes of 32-bit code in flat protected mode. Each vector has a handler
+ * of 16 bytes, a HLT unless the test puts something else there, so that rip says which
+ * one was entered.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
+#include "mmu/mmu.h"
+#include "sem/sem.h"
+#include "x86/cr.h"
+#include "x86/desc.h"
+#include "x86/exception.h"
+
+enum {
+    CODE = 0x100000,
+    IDT = 0x5000,
+    GDT = 0x6000,
+    HANDLERS = 0x7000,
+    DATA = 0x20000,
+    STACK = 0x80000,
+    IRQ = 0x30,
+};
+
+static struct vcpu V;
+static struct counters counters;
+static struct interp *ip;
+static unsigned outs, irq_at_out, flush_at_out;
+
+static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
+    if (e->reason != EXIT_io)
+        return;
+    outs++;
+    if (outs == irq_at_out)
+        vcpu_raise(v, VCPU_EVENT_IRQ);
+    if (outs == flush_at_out)
+        interp_flush(ip);
+}
+
+static int on_irq_ack(void *arg) {
+    vcpu_clear(&V, VCPU_EVENT_IRQ);
+    return IRQ;
+}
+
+static const struct vcpu_hooks hooks = {.exit = on_exit_hook, .irq_ack = on_irq_ack};
+
+static void code(uint64_t at, const char *bytes, unsigned len) {
+    assert_true(mem_write(V.mem, gpa(at), bytes, len));
+}
+#define CODE_AT(at, s) code(at, s, sizeof(s) - 1)
+
+static uint32_t handler(unsigned vector) {
+    return HANDLERS + vector * 16;
+}
+
+static uint32_t word(uint64_t at) {
+    uint32_t x;
+    assert_true(mem_read(V.mem, gpa(at), &x, 4));
+    return x;
+}
+
+/* The N-th doubleword from the top of the stack. */
+static uint32_t pushed(unsigned n) {
+    return word(V.gpr[REG_RSP] + 4 * n);
+}
+
+static int fresh(void **state) {
+    static const uint64_t gdt[3] = {0, 0x00cf9b000000ffff, 0x00cf93000000ffff};
+    interp_flush(ip);
+    vcpu_reset(&V);
+    mem_write(V.mem, gpa(GDT), gdt, sizeof gdt);
+    for (unsigned n = 0; n < 64; n++) {
+        uint64_t gate = handler(n) | 8ull << 16 | 0x8e00ull << 32;
+        mem_write(V.mem, gpa(IDT + n * 8), &gate, 8);
+        CODE_AT(handler(n), "\xf4");
+    }
+    for (unsigned s = 0; s < SEG_COUNT; s++)
+        V.seg[s] = (struct segment){.sel = s == SEG_CS ? 8 : 16,
+                                    .ar = s == SEG_CS ? 0xc09b : 0xc093,
+                                    .limit = 0xffffffff};
+    V.cr0 |= X86_CR0_PE;
+    V.gdtr = (struct desc_table){.base = GDT, .limit = 23};
+    V.idtr = (struct desc_table){.base = IDT, .limit = 64 * 8 - 1};
+    vcpu_update_mode(&V);
+    mmu_mode_changed(&V);
+    V.rip = CODE;
+    V.gpr[REG_RSP] = STACK;
+    V.gpr[REG_RBX] = DATA;
+    vcpu_clear(&V, ~0u);
+    outs = irq_at_out = flush_at_out = 0;
+    memset(&counters, 0, sizeof(counters));
+    return 0;
+}
+
+static int group_setup(void **state) {
+    struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    vec_init();
+    if (mem_create(8 << 20, &V.mem) || mmu_create(&V, MMU_FLUSH) || sem_init())
+        return -1;
+    V.cnt = &counters;
+    V.hooks = &hooks;
+    V.cpuid = cpuid_model_new(&cfg);
+    ip = interp_new(&V);
+    struct mem_hooks *h = mem_hooks(V.mem);
+    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
+    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = ip;
+    return V.cpuid && ip ? 0 : -1;
+}
+
+static int group_teardown(void **state) {
+    interp_free(ip);
+    mmu_destroy(&V);
+    mem_destroy(V.mem);
+    cpuid_model_free((struct cpuid_model *)V.cpuid);
+    return 0;
+}
+
+/* Runs to the HLT of VECTOR's handler. */
+static void ends_in(unsigned vector) {
+    assert_int_equal(interp_step(ip, 10000), EXIT_halt);
+    assert_int_equal(V.rip, handler(vector) + 1);
+}
+
+static void breakpoint(unsigned n, uint64_t at, unsigned how) {
+    V.dr[n] = at;
+    V.dr[7] |= 2u << (2 * n) | (uint64_t)how << (16 + 4 * n);
+    mmu_breakpoints_changed(&V);
+}
+enum { BP_EXEC = 0, BP_WRITE = 1, BP_IO = 2, BP_ACCESS = 3, BP_LEN4 = 12 };
+
+/* --- interrupts --- */
+
+static void test_irq(void **state) {
+    /* One instruction runs in STI's shadow. */
+    CODE_AT(CODE, "\xfb\x40\x40\x40"); /* sti; inc eax ... */
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(IRQ);
+    assert_int_equal(V.gpr[REG_RAX], 1);
+    assert_int_equal(pushed(0), CODE + 2);
+    assert_int_equal(pushed(1), 8);
+    assert_int_equal(pushed(2), X86_FL_IF | X86_FL_ONE);
+    assert_false(V.rflags & X86_FL_IF);
+    assert_int_equal(counters.interrupts_delivered, 1);
+    assert_int_equal(counters.insns_retired, 3);
+
+    /* STI while IF is set casts none. */
+    fresh(state);
+    V.rflags |= X86_FL_IF;
+    CODE_AT(CODE, "\xe6\x80\xfb\x40"); /* out 0x80; sti; inc eax */
+    irq_at_out = 1;
+    ends_in(IRQ);
+    assert_int_equal(pushed(0), CODE + 2);
+
+    /* POPF has no shadow; MOV SS has one. */
+    fresh(state);
+    CODE_AT(CODE, "\x68\x02\x02\x00\x00\x9d\x40"); /* push 0x202; popf; inc eax */
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(IRQ);
+    assert_int_equal(pushed(0), CODE + 6);
+    fresh(state);
+    V.rflags |= X86_FL_IF;
+    V.gpr[REG_RAX] = 16;
+    CODE_AT(CODE, "\xe6\x80\x8e\xd0\x40\x40"); /* out; mov ss, ax; inc eax; inc eax */
+    interp_step(ip, 2);
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(IRQ);
+    assert_int_equal(pushed(0), CODE + 5);
+}
+
+static void test_irq_and_hlt(void **state) {
+    CODE_AT(CODE, "\xfb\xf4\x40");
+    assert_int_equal(interp_run(ip), EXIT_halt);
+    assert_int_equal(V.rip, CODE + 2);
+    assert_int_equal(interp_run(ip), EXIT_halt); /* again: still nothing */
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(IRQ);
+    assert_int_equal(pushed(0), CODE + 2);
+    /* Not with IF clear; an NMI comes in any case. */
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    assert_int_equal(interp_run(ip), EXIT_halt);
+    assert_int_equal(V.rip, handler(IRQ) + 1);
+    vcpu_raise(&V, VCPU_EVENT_NMI);
+    ends_in(X86_NMI);
+    assert_int_equal(pushed(0), handler(IRQ) + 1);
+    /* Not at another level than 0. */
+    fresh(state);
+    CODE_AT(CODE, "\xf4");
+    V.seg[SEG_CS].sel |= 3;
+    V.cpl = 3;
+    V.idtr.limit = 0;
+    vcpu_update_mode(&V);
+    mmu_context_changed(&V);
+    assert_int_equal(interp_run(ip), EXIT_shutdown);
+    assert_int_equal(counters.insns_retired, 0);
+}
+
+static void test_nmi_blocking(void **state) {
+    CODE_AT(CODE, "\xeb\xfe");
+    CODE_AT(handler(X86_NMI), "\x45\xe6\x80\xcf"); /* inc ebp; out; iret */
+    vcpu_raise(&V, VCPU_EVENT_NMI);
+    interp_step(ip, 2);
+    assert_true(V.nmi_blocked);
+    vcpu_raise(&V, VCPU_EVENT_NMI);
+    interp_step(ip, 1);
+    assert_int_equal(V.gpr[REG_RBP], 1);
+    assert_int_equal(V.rip, CODE);
+    interp_step(ip, 1);
+    assert_int_equal(V.gpr[REG_RBP], 2);
+    assert_int_equal(V.rip, handler(X86_NMI) + 1);
+    /* The second frame is where the first one was. */
+    assert_int_equal(V.gpr[REG_RSP], STACK - 12);
+}
+
+/* Between two iterations RF is set in what is pushed, so that a breakpoint on the
+ * instruction does not hit again. Intel SDM volume 3, "Instruction-Breakpoint Exception
+ * Condition". */
+static void test_irq_in_rep(void **state) {
+    V.rflags |= X86_FL_IF;
+    V.gpr[REG_RSI] = DATA;
+    V.gpr[REG_RCX] = 5;
+    V.gpr[REG_RDX] = 0x80;
+    CODE_AT(CODE, "\xf3\x6e\x40\xeb\xfe");         /* rep outsb; inc eax; jmp $ */
+    CODE_AT(handler(IRQ), "\x8b\x6c\x24\x08\xcf"); /* mov ebp, [esp+8]; iret */
+    irq_at_out = 3;
+    interp_step(ip, 4);
+    assert_int_equal(outs, 5);
+    assert_int_equal(V.gpr[REG_RBP], X86_FL_ONE | X86_FL_IF | X86_FL_RF);
+    assert_int_equal(V.gpr[REG_RAX], 1);
+    assert_false(V.rflags & X86_FL_RF);
+
+    /* After the last iteration it is not. */
+    fresh(state);
+    V.rflags |= X86_FL_IF;
+    V.gpr[REG_RSI] = DATA;
+    V.gpr[REG_RCX] = 3;
+    irq_at_out = 3;
+    ends_in(IRQ);
+    assert_int_equal(pushed(0), CODE + 2);
+    assert_int_equal(pushed(2), X86_FL_ONE | X86_FL_IF);
+
+    /* A piece of a page is an iteration, too; a breakpoint on it hits once. */
+    fresh(state);
+    CODE_AT(CODE, "\xf3\xaa\xf4");                            /* rep stosb; hlt */
+    CODE_AT(handler(X86_DB), "\x45\x80\x4c\x24\x0a\x01\xcf"); /* inc ebp; set RF; iret */
+    breakpoint(0, CODE, BP_EXEC);
+    V.gpr[REG_RDI] = DATA;
+    V.gpr[REG_RCX] = 0x3000;
+    interp_step(ip, 100000);
+    assert_int_equal(V.rip, CODE + 3);
+    assert_int_equal(V.gpr[REG_RBP], 1);
+    assert_int_equal(V.gpr[REG_RDI], DATA + 0x3000);
+}
+
+/* --- single-stepping --- */
+
+static void test_step(void **state) {
+    /* POPF that sets TF: the trap comes after the instruction that follows it. */
+    CODE_AT(CODE, "\x68\x02\x01\x00\x00\x9d\x40\x40"); /* push 0x102; popf; inc; inc */
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 7);
+    assert_int_equal(pushed(2), X86_FL_ONE | X86_FL_TF);
+    assert_int_equal(V.dr[6] & 0xf00f, X86_DR6_BS);
+    assert_false(V.rflags & X86_FL_TF);
+
+    /* POPF that clears it is still trapped. */
+    fresh(state);
+    CODE_AT(CODE, "\x6a\x02\x9d\x40");
+    V.rflags |= X86_FL_TF;
+    V.rip = CODE + 2;
+    V.gpr[REG_RSP] = STACK - 4;
+    code(STACK - 4, "\x02\x00\x00\x00", 4);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 3);
+    assert_int_equal(pushed(2), X86_FL_ONE);
+
+    /* INT enters its handler with TF clear and no trap; the one after IRET comes late. */
+    fresh(state);
+    CODE_AT(CODE, "\xcd\x20\x40\x40");
+    CODE_AT(handler(0x20), "\x45\xcf");
+    V.rflags |= X86_FL_TF;
+    ends_in(X86_DB);
+    assert_int_equal(V.gpr[REG_RBP], 1);
+    assert_int_equal(pushed(0), CODE + 3);
+    assert_int_equal(V.gpr[REG_RAX], 1);
+
+    /* INTO that does nothing is an instruction like any other. */
+    fresh(state);
+    CODE_AT(CODE, "\xce\x40");
+    V.rflags |= X86_FL_TF;
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 1);
+
+    /* A fault has no trap of its own; RF is for it, TF is in what it pushes. */
+    fresh(state);
+    CODE_AT(CODE, "\x0f\x0b");
+    V.rflags |= X86_FL_TF;
+    ends_in(X86_UD);
+    assert_int_equal(pushed(0), CODE);
+    assert_int_equal(pushed(2), X86_FL_ONE | X86_FL_TF | X86_FL_RF);
+    assert_int_equal(V.dr[6], X86_DR6_FIXED);
+
+    /* HLT: the trap wakes the processor up. */
+    fresh(state);
+    CODE_AT(CODE, "\xf4");
+    V.rflags |= X86_FL_TF;
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 1);
+}
+
+/* A trap after every iteration, RF pushed after all but the last. */
+static void test_step_rep(void **state) {
+    CODE_AT(CODE, "\xf3\xab\xeb\xfe"); /* rep stosd; jmp $ */
+    /* mov eax, [esp+8]; inc ebp; iret: the string is the flags that were pushed */
+    CODE_AT(handler(X86_DB), "\x8b\x44\x24\x08\x45\xcf");
+    V.rflags |= X86_FL_TF;
+    V.gpr[REG_RDI] = DATA;
+    V.gpr[REG_RCX] = 3;
+    interp_step(ip, 1 + 3 * 3);
+    assert_int_equal(V.gpr[REG_RBP], 3);
+    assert_int_equal(V.gpr[REG_RCX], 0);
+    assert_int_equal(word(DATA + 4), X86_FL_ONE | X86_FL_TF | X86_FL_RF);
+    assert_int_equal(word(DATA + 8), X86_FL_ONE | X86_FL_TF | X86_FL_RF);
+    assert_int_equal(V.gpr[REG_RAX], X86_FL_ONE | X86_FL_TF);
+}
+
+/* MOV SS holds all debug exceptions back until the next instruction is done. Intel SDM
+ * volume 3, "Masking Exceptions and Interrupts When Switching Stacks". */
+static void test_mov_ss(void **state) {
+    CODE_AT(CODE, "\x8e\xd0\x41\x41"); /* mov ss, ax; inc ecx; inc ecx */
+    V.gpr[REG_RAX] = 16;
+    V.rflags |= X86_FL_TF;
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 3);
+    assert_int_equal(V.gpr[REG_RCX], 1);
+
+    /* A data breakpoint that it hit. */
+    fresh(state);
+    CODE_AT(CODE, "\x8e\x13\x41\x41"); /* mov ss, [ebx]; inc ecx; inc ecx */
+    CODE_AT(DATA, "\x10\x00");
+    breakpoint(2, DATA, BP_ACCESS);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 3);
+    assert_int_equal(V.dr[6] & 0xf00f, 4);
+
+    /* An execution breakpoint on the next instruction does not hit. */
+    fresh(state);
+    CODE_AT(CODE, "\x8e\xd0\x41\x41\xf4");
+    V.gpr[REG_RAX] = 16;
+    breakpoint(0, CODE + 2, BP_EXEC);
+    interp_step(ip, 100);
+    assert_int_equal(V.rip, CODE + 5);
+    assert_int_equal(V.gpr[REG_RCX], 2);
+
+    /* With a software interrupt in between, the trap is the handler's. */
+    fresh(state);
+    CODE_AT(CODE, "\x8e\x13\xcd\x20");
+    CODE_AT(DATA, "\x10\x00");
+    breakpoint(2, DATA, BP_ACCESS);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), handler(0x20));
+}
+
+/* --- breakpoints --- */
+
+static void test_data_breakpoints(void **state) {
+    CODE_AT(CODE, "\x8b\x03\x89\x43\x02\x40\x40"); /* mov eax,[ebx]; mov [ebx+2],eax */
+    breakpoint(1, DATA + 4, BP_WRITE | BP_LEN4);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 5);
+    assert_int_equal(pushed(2), X86_FL_ONE); /* a trap: no RF */
+    assert_int_equal(V.dr[6] & 0xf00f, 2);
+
+    /* Reads, for which it says so; not of the bytes beside. */
+    fresh(state);
+    CODE_AT(CODE, "\x8a\x43\x03\x8a\x43\x08\x8a\x43\x07\x40");
+    breakpoint(3, DATA + 4, BP_ACCESS | BP_LEN4);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 9);
+    assert_int_equal(V.dr[6] & 0xf00f, 8);
+
+    /* In the middle of a repeated move: after the iteration. */
+    fresh(state);
+    CODE_AT(CODE, "\xf3\xa4\x40");
+    V.gpr[REG_RSI] = DATA + 0x100;
+    V.gpr[REG_RDI] = DATA;
+    V.gpr[REG_RCX] = 8;
+    breakpoint(0, DATA + 5, BP_WRITE);
+    ends_in(X86_DB);
+    assert_int_equal(V.gpr[REG_RCX], 2);
+    assert_int_equal(pushed(0), CODE);
+    assert_int_equal(pushed(2), X86_FL_ONE | X86_FL_RF);
+
+    /* An instruction that faults after its first access has done nothing. */
+    fresh(state);
+    V.seg[SEG_ES] = (struct segment){0};
+    vcpu_update_mode(&V);
+    CODE_AT(CODE, "\xa4"); /* movsb to a null segment */
+    V.gpr[REG_RSI] = DATA;
+    breakpoint(0, DATA, BP_ACCESS);
+    ends_in(X86_GP);
+    assert_int_equal(V.dr[6] & 0xf00f, 0);
+
+    /* Switched off, the page is an ordinary one again. */
+    fresh(state);
+    CODE_AT(CODE, "\x88\x03\xf4");
+    breakpoint(0, DATA, BP_WRITE);
+    V.dr[7] = X86_DR7_FIXED;
+    mmu_breakpoints_changed(&V);
+    interp_step(ip, 10);
+    assert_int_equal(V.rip, CODE + 3);
+}
+
+static void test_io_breakpoints(void **state) {
+    CODE_AT(CODE, "\xe4\x7f\xe5\x7e\x40"); /* in al, 0x7f; in eax, 0x7e */
+    V.cr4 |= X86_CR4_DE;
+    breakpoint(0, 0x80, BP_IO);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 4);
+    assert_int_equal(V.dr[6] & 0xf00f, 1);
+    /* Strings, after each iteration; and not without CR4.DE. */
+    fresh(state);
+    CODE_AT(CODE, "\xf3\x6e\xf4");
+    V.cr4 |= X86_CR4_DE;
+    V.gpr[REG_RSI] = DATA;
+    V.gpr[REG_RCX] = 3;
+    V.gpr[REG_RDX] = 0x80;
+    breakpoint(0, 0x80, BP_IO);
+    ends_in(X86_DB);
+    assert_int_equal(V.gpr[REG_RCX], 2);
+    fresh(state);
+    V.gpr[REG_RSI] = DATA;
+    V.gpr[REG_RCX] = 3;
+    V.gpr[REG_RDX] = 0x80;
+    breakpoint(0, 0x80, BP_IO);
+    assert_int_equal(interp_run(ip), EXIT_halt);
+    assert_int_equal(V.rip, CODE + 3);
+}
+
+static void test_execution_breakpoints(void **state) {
+    /* Before the fetch: CS ends before the instruction, and #DB comes first. */
+    breakpoint(1, CODE + 1, BP_EXEC);
+    V.seg[SEG_CS].limit = CODE;
+    CODE_AT(CODE, "\x40");
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 1);
+    V.halted = false;
+    V.rip = CODE + 1;
+    V.rflags |= X86_FL_RF;
+    V.seg[SEG_CS].limit = CODE;
+    ends_in(X86_GP);
+    assert_int_equal(pushed(1), CODE + 1);
+    assert_int_equal(pushed(3), X86_FL_ONE | X86_FL_RF);
+    assert_int_equal(V.dr[6] & 0xf00f, 2);
+
+    /* It is a fault that leaves RF clear; general detect is one that sets it. */
+    fresh(state);
+    CODE_AT(CODE, "\x40");
+    breakpoint(1, CODE, BP_EXEC);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE);
+    assert_int_equal(pushed(2), X86_FL_ONE);
+    fresh(state);
+    CODE_AT(CODE, "\x0f\x21\xc0"); /* mov eax, dr0 */
+    V.dr[7] |= X86_DR7_GD;
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE);
+    assert_int_equal(pushed(2), X86_FL_ONE | X86_FL_RF);
+    assert_int_equal(V.dr[6] & 0xf00f, X86_DR6_BD);
+    assert_false(V.dr[7] & X86_DR7_GD);
+
+    /* Trap of the instruction before and breakpoint at the same place: the trap first. */
+    fresh(state);
+    CODE_AT(CODE, "\x40\x40");
+    breakpoint(0, CODE + 1, BP_EXEC);
+    V.rflags |= X86_FL_TF;
+    ends_in(X86_DB);
+    assert_int_equal(V.dr[6] & 0xf00f, X86_DR6_BS);
+    assert_int_equal(pushed(0), CODE + 1);
+}
+
+/* --- decoded code --- */
+
+/* A hook in the middle of a block drops all decoded code: the block runs to its end. */
+static void test_flush_in_block(void **state) {
+    CODE_AT(CODE, "\x41\xe6\x80\x41\x41\xf4"); /* inc ecx; out; inc ecx; inc ecx; hlt */
+    flush_at_out = 1;
+    interp_step(ip, 1000);
+    assert_int_equal(V.gpr[REG_RCX], 3);
+    assert_int_equal(counters.insns_retired, 5);
+    assert_true(counters.blocks_decoded >= 2);
+}
+
+/* An instruction across two pages is decoded once, whatever else runs. */
+static void test_crossing_cached(void **state) {
+    CODE_AT(CODE + 4094, "\xb8\x44\x33\x22\x11\xeb\xf9"); /* mov eax, imm; jmp back */
+    V.rip = CODE + 4094;
+    interp_step(ip, 4);
+    uint64_t odd = counters.blocks_decoded;
+    interp_step(ip, 1000);
+    assert_true(odd > 0);
+    assert_int_equal(counters.blocks_decoded, odd);
+    /* Its first page, then its second, changes. */
+    CODE_AT(CODE + 4095, "\x45");
+    interp_step(ip, 2);
+    assert_int_equal(V.gpr[REG_RAX], 0x11223345);
+    CODE_AT(CODE + 4096, "\x34");
+    interp_step(ip, 2);
+    assert_int_equal(V.gpr[REG_RAX], 0x11223445);
+    CODE_AT(CODE + 4094, "\x66\xb8\x01\x02\xeb\xfa"); /* shorter, still across */
+    V.rip = CODE + 4094;
+    interp_step(ip, 2);
+    assert_int_equal(V.gpr[REG_RAX], 0x11220201);
+}
+
+/* Retired: what completed, be it an interrupt's INT or a string; not what faulted. */
+static void test_retired(void **state) {
+    CODE_AT(CODE, "\x40\xcd\x20\x0f\x0b"); /* inc eax; int 0x20; ud2 */
+    CODE_AT(handler(0x20), "\xcf");
+    ends_in(X86_UD);
+    assert_int_equal(counters.insns_retired, 4); /* inc, int, iret, hlt */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup(f, fresh)
+        T(test_irq),
+        T(test_irq_and_hlt),
+        T(test_nmi_blocking),
+        T(test_irq_in_rep),
+        T(test_step),
+        T(test_step_rep),
+        T(test_mov_ss),
+        T(test_data_breakpoints),
+        T(test_io_breakpoints),
+        T(test_execution_breakpoints),
+        T(test_flush_in_block),
+        T(test_crossing_cached),
+        T(test_retired),
+#undef T
+    };
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
