@@ -284,7 +284,7 @@ static int refuse_unknown(const struct boot_job *j) {
         {0, 2, "MZ", "a PE program (EFI?)"},
     };
     const struct boot_file *f = &j->image->kernel;
-    const char *what = "of unknown format";
+    const char *what = "a file of unknown format";
 
     for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
         if (boot_within(known[i].offset, known[i].len, f->size) &&
