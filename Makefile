@@ -66,12 +66,13 @@ run: deps
 	    --initrd $(ASSETS)/initrd-amd64 --append "console=ttyS0 quiet"
 
 check: deps-check
-	@$(MAKE) --no-print-directory all units guests
+	@$(MAKE) --no-print-directory all units guests boot-driver
 	@BUILD=$(BUILD) tools/check
 
 guests:
 
 include tests/guest/guests.mk
+include tests/boot/boot.mk
 
 lint: all
 	@BUILD=$(BUILD) tools/lint

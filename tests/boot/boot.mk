@@ -1,0 +1,23 @@
+# What tests/boot needs besides bivisor: the program that types at the guest's console.
+BOOT_DRIVE = $(BUILD)/boot/drive
+
+$(BOOT_DRIVE): tests/boot/drive.c
+	@mkdir -p $(@D)
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $<
+
+boot-driver: $(BOOT_DRIVE)
+
+# Every kernel with every way to boot and run it: a quarter of an hour.
+check-long: all boot-driver
+	@BUILD=$(BUILD) tests/boot/run --long
+
+# The table of bad input under the sanitizers.
+check-bad-asan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan \
+	    SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all
+	@BUILD=$(BUILD)/asan ASSETS=$(ASSETS) tests/boot/bad
+
+-include $(BUILD)/boot/drive.d
+
+.PHONY: boot-driver check-long check-bad-asan
