@@ -72,6 +72,7 @@ check: deps-check
 guests:
 
 include tests/guest/guests.mk
+include tests/cli/cli.mk
 include tests/boot/boot.mk
 
 lint: all

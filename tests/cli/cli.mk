@@ -1,0 +1,19 @@
+# The command-line tests: one guest, and the program that plays the user.
+CLI_OUT = $(BUILD)/cli
+CLI_BINS = $(CLI_OUT)/guest $(CLI_OUT)/user
+
+$(CLI_OUT)/guest: tests/cli/guest.c tests/guest/lib/guest.ld
+	@mkdir -p $(@D)
+	$(Q)echo "  GUEST $<"
+	$(Q)$(CC) -m32 -march=i686 $(GUEST_CFLAGS) -c -o $@.o $<
+	$(Q)ld -m elf_i386 --no-warn-rwx-segments -z noexecstack -z max-page-size=4096 -n \
+	    -T tests/guest/lib/guest.ld -o $@ $@.o
+
+$(CLI_OUT)/user: tests/cli/user.c
+	@mkdir -p $(@D)
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lutil -lcjson
+
+guests: $(CLI_BINS)
+
+-include $(CLI_OUT)/guest.d $(CLI_OUT)/user.d

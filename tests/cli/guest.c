@@ -1,0 +1,203 @@
+/*
+ * The guest of the command-line tests: 32-bit multiboot, interrupts off, serial port
+ * polled. It says READY and then takes one letter, from the command line (do=LETTER) or
+ * from the serial port:
+ *
+ *   e  echo what comes, until Ctrl-D          p  power off through ACPI's PM1a control
+ *   s  count and sum what comes, until Ctrl-D r  reset through port 0xcf9
+ *   c  chatter without end                    k  reset through the keyboard controller
+ *   h  halt for ever                          t  triple fault
+ *   l  loop for ever                          x  write the next two hex digits to 0xf4
+ *
+ * After e and s it powers off.
+ */
+#include <stdint.h>
+
+#include "dev/pm.h"
+#include "dev/ports.h"
+#include "dev/uart.h"
+
+#define COM1 UART_COM1_PORT
+#define LSR (COM1 + 5)
+#define CTRL_D 4
+
+/* The multiboot header, and a stack. */
+asm(".section .multiboot, \"a\"\n"
+    ".align 4\n"
+    ".long 0x1badb002, 0, -0x1badb002\n"
+    ".text\n"
+    ".globl start\n"
+    "start:\n"
+    "    cli\n"
+    "    cld\n"
+    "    mov $stack_top, %esp\n"
+    "    push %ebx\n"
+    "    call guest_main\n"
+    "1:  hlt\n"
+    "    jmp 1b\n"
+    ".bss\n"
+    ".align 16\n"
+    ".skip 4096\n"
+    "stack_top:\n"
+    ".text\n");
+
+static uint8_t inb(uint16_t port) {
+    uint8_t v;
+
+    asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
+    return v;
+}
+
+static void outb(uint16_t port, uint8_t v) {
+    asm volatile("outb %0, %1" : : "a"(v), "Nd"(port));
+}
+
+static void put(char c) {
+    outb(COM1, (uint8_t)c);
+}
+
+static void puts(const char *s) {
+    while (*s)
+        put(*s++);
+}
+
+static void put_number(uint32_t n) {
+    char text[11];
+    unsigned at = sizeof(text);
+
+    text[--at] = 0;
+    do {
+        text[--at] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n);
+    puts(text + at);
+}
+
+static uint8_t get(void) {
+    while (!(inb(LSR) & 1))
+        ;
+    return inb(COM1);
+}
+
+/* The letter after "do=" on the command line (multiboot information: bit 2 of the flags,
+ * the address at offset 16), or the next one typed. */
+static const char *given;
+
+static void find_given(const uint32_t *info) {
+    const char *s = info[0] & 4 ? (const char *)(uintptr_t)info[4] : "";
+
+    for (; *s; s++)
+        if (s[0] == 'd' && s[1] == 'o' && s[2] == '=') {
+            given = s + 3;
+            return;
+        }
+}
+
+static uint8_t letter(void) {
+    return given && *given ? (uint8_t)*given++ : get();
+}
+
+static void power_off(void) {
+    asm volatile("outw %w0, %w1"
+                 :
+                 : "a"((uint16_t)(PM_S5_TYPE << 10 | 1 << 13)), "Nd"(PM_CNT_PORT));
+}
+
+static void echo(void) {
+    for (;;) {
+        uint8_t c = get();
+
+        if (c == CTRL_D)
+            return;
+        put((char)c);
+    }
+}
+
+static void sum(void) {
+    uint32_t count = 0, total = 0;
+
+    for (;;) {
+        uint8_t c = get();
+
+        if (c == CTRL_D)
+            break;
+        count++;
+        total = total * 31 + c;
+    }
+    puts("count=");
+    put_number(count);
+    puts(" sum=");
+    put_number(total);
+    puts("\r\n");
+}
+
+static void triple_fault(void) {
+    const struct {
+        uint16_t limit;
+        uint32_t base;
+    } __attribute__((packed)) nothing = {0, 0};
+
+    asm volatile("lidt %0; int3" : : "m"(nothing));
+}
+
+static uint32_t hex_digit(void) {
+    uint8_t c = letter();
+
+    return (uint32_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+}
+
+static void debug_exit(void) {
+    uint32_t high = hex_digit(), low = hex_digit();
+
+    outb(PORTS_DEBUG_EXIT, (uint8_t)(high << 4 | low));
+}
+
+static void act(uint8_t c) {
+    switch (c) {
+    case 'e':
+        echo();
+        power_off();
+        break;
+    case 's':
+        sum();
+        power_off();
+        break;
+    case 'c':
+        for (;;)
+            puts("all work and no play makes a dull guest\r\n");
+    case 'h':
+        for (;;)
+            asm volatile("hlt");
+    case 'l':
+        for (;;)
+            asm volatile("" ::: "memory");
+    case 'p':
+        power_off();
+        break;
+    case 'r':
+        outb(PORTS_RESET, 2);
+        outb(PORTS_RESET, 6);
+        break;
+    case 'k':
+        outb(0x64, 0xfe);
+        break;
+    case 't':
+        triple_fault();
+        break;
+    case 'x':
+        debug_exit();
+        break;
+    default:
+        puts("?\r\n");
+    }
+}
+
+void guest_main(const uint32_t *info);
+
+void guest_main(const uint32_t *info) {
+    outb(COM1 + 2, 1); /* FIFOs on */
+    find_given(info);
+    puts("READY\r\n");
+    for (;;)
+        act(letter());
+}

@@ -1,0 +1,660 @@
+/*
+ * Plays the user of bivisor at a terminal and in a pipe; prints TAP-like lines.
+ *
+ *   user BIVISOR GUEST      the tests (GUEST is tests/cli/guest.c)
+ *   user json FILE KEY...   is FILE one JSON object that has the KEYs?
+ *
+ * A terminal is a pty with a leader: a child process that plays the shell. It owns the
+ * session, starts bivisor as a job (a process group of its own), moves it to the
+ * foreground when told ('f'), and reports every change of the job's state.
+ */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+#include <utmp.h>
+
+#define PATIENCE 20000 /* ms until something that should happen counts as missing */
+#define CTRL_A "\x01"
+#define CTRL_D "\x04"
+
+static const char *bivisor, *guest;
+static int failures;
+
+struct run {
+    pid_t pid;
+    int to, from; /* the job's input and output: the pty's master, or two pipes */
+    int errors;   /* its stderr, in a pipe run */
+    pid_t leader; /* of a terminal run, else 0 */
+    int control;  /* socket to the leader */
+    int slave;    /* kept open, so that the settings can be looked at afterwards */
+    struct termios before;
+    size_t len;
+    char out[1 << 18]; /* all that it wrote, and a 0 */
+};
+
+struct report {
+    pid_t pid;
+    int status;
+};
+
+static uint64_t now_ms(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void pause_ms(unsigned ms) {
+    poll(NULL, 0, (int)ms);
+}
+
+static void verdict(const char *name, bool good, const struct run *r) {
+    printf("%s cli/%s\n", good ? "ok" : "not ok", name);
+    if (!good) {
+        failures++;
+        if (r)
+            printf("    it wrote: %.1000s\n",
+                   r->len < 1000 ? r->out : r->out + r->len - 1000);
+    }
+    fflush(stdout);
+}
+
+/* --- starting --- */
+
+static void exec_bivisor(const char *append) {
+    execl(bivisor, "bivisor", "run", "--kernel", guest, "--memory", "16M", "--append",
+          append, (char *)NULL);
+    _exit(99);
+}
+
+/* The shell of a terminal run; never returns. */
+static void lead(int slave, int control, bool foreground, const char *append) {
+    struct report rep = {.status = -1};
+
+    login_tty(slave);
+    signal(SIGTTOU, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    rep.pid = fork();
+    if (!rep.pid) {
+        setpgid(0, 0);
+        if (foreground)
+            tcsetpgrp(STDIN_FILENO, getpid());
+        signal(SIGTTOU, SIG_DFL);
+        signal(SIGHUP, SIG_DFL);
+        exec_bivisor(append);
+    }
+    setpgid(rep.pid, rep.pid);
+    if (write(control, &rep, sizeof(rep)) < 0)
+        _exit(1);
+    for (;;) {
+        char command;
+
+        while (waitpid(rep.pid, &rep.status, WNOHANG | WUNTRACED | WCONTINUED) > 0)
+            if (write(control, &rep, sizeof(rep)) < 0)
+                _exit(1);
+        switch (recv(control, &command, 1, MSG_DONTWAIT)) {
+        case 0: /* the test is over */
+            kill(rep.pid, SIGKILL);
+            _exit(0);
+        case 1:
+            tcsetpgrp(STDIN_FILENO, command == 'f' ? rep.pid : getpid());
+            if (command == 'f')
+                kill(rep.pid, SIGCONT);
+        }
+        pause_ms(5);
+    }
+}
+
+static struct run *start_on_tty(bool foreground, const char *append) {
+    struct run *r = calloc(1, sizeof(*r));
+    struct report rep;
+    int pair[2];
+
+    if (openpty(&r->to, &r->slave, NULL, NULL, NULL) < 0 ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0) {
+        perror("pty");
+        exit(1);
+    }
+    tcgetattr(r->slave, &r->before);
+    r->from = r->to;
+    r->control = pair[0];
+    r->errors = -1;
+    r->leader = fork();
+    if (!r->leader) {
+        close(r->to);
+        close(pair[0]);
+        lead(r->slave, pair[1], foreground, append);
+    }
+    close(pair[1]);
+    if (recv(r->control, &rep, sizeof(rep), 0) != sizeof(rep)) {
+        perror("leader");
+        exit(1);
+    }
+    r->pid = rep.pid;
+    return r;
+}
+
+/* IGNORE: a signal that is ignored from the start, or 0. */
+static struct run *start_on_pipes(const char *append, int ignore) {
+    struct run *r = calloc(1, sizeof(*r));
+    int in[2], out[2], err[2];
+
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 ||
+        pipe2(err, O_CLOEXEC) < 0) {
+        perror("pipe");
+        exit(1);
+    }
+    r->pid = fork();
+    if (!r->pid) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        dup2(err[1], STDERR_FILENO);
+        if (ignore)
+            signal(ignore, SIG_IGN);
+        exec_bivisor(append);
+    }
+    close(in[0]);
+    close(out[1]);
+    close(err[1]);
+    r->to = in[1];
+    r->from = out[0];
+    r->errors = err[0];
+    return r;
+}
+
+static void end(struct run *r) {
+    if (r->leader) {
+        close(r->control);
+        waitpid(r->leader, NULL, 0);
+        close(r->slave);
+    } else {
+        kill(r->pid, SIGKILL);
+        waitpid(r->pid, NULL, 0);
+        close(r->errors);
+        if (r->from >= 0)
+            close(r->from);
+    }
+    if (r->to >= 0)
+        close(r->to);
+    free(r);
+}
+
+/* --- watching --- */
+
+/* Reads what there is for at most MS. */
+static void listen_for(struct run *r, int ms) {
+    struct pollfd p = {.fd = r->from, .events = POLLIN};
+    ssize_t n;
+
+    if (poll(&p, 1, ms) <= 0)
+        return;
+    if (r->len > sizeof(r->out) / 2) { /* a talker: the newest half is enough */
+        memmove(r->out, r->out + r->len / 2, r->len - r->len / 2);
+        r->len -= r->len / 2;
+    }
+    n = read(r->from, r->out + r->len, sizeof(r->out) - 1 - r->len);
+    if (n > 0)
+        r->len += (size_t)n;
+    else
+        pause_ms(5); /* the other side is gone */
+    r->out[r->len] = 0;
+}
+
+static unsigned occurrences(const struct run *r, const char *text) {
+    unsigned n = 0;
+
+    for (const char *at = r->out; (at = strstr(at, text)); at++)
+        n++;
+    return n;
+}
+
+static bool expect_times(struct run *r, const char *text, unsigned times) {
+    uint64_t until = now_ms() + PATIENCE;
+
+    while (occurrences(r, text) < times) {
+        if (now_ms() > until)
+            return false;
+        listen_for(r, 50);
+    }
+    return true;
+}
+
+static bool expect(struct run *r, const char *text) {
+    return expect_times(r, text, 1);
+}
+
+static bool send_bytes(struct run *r, const void *bytes, size_t len) {
+    const char *p = bytes;
+
+    while (len) {
+        struct pollfd out = {.fd = r->to, .events = POLLOUT};
+        ssize_t n;
+
+        listen_for(r, 0);
+        if (poll(&out, 1, PATIENCE) <= 0)
+            return false;
+        n = write(r->to, p, len < 1024 ? len : 1024);
+        if (n < 0)
+            return false;
+        p += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+static bool type(struct run *r, const char *text) {
+    return send_bytes(r, text, strlen(text));
+}
+
+/* The next change of the job's state into *STATUS within MS. */
+static bool changed_within(struct run *r, int *status, int ms) {
+    uint64_t until = now_ms() + (uint64_t)ms;
+    struct report rep;
+
+    while (now_ms() < until) {
+        if (r->leader) {
+            if (recv(r->control, &rep, sizeof(rep), MSG_DONTWAIT) == sizeof(rep)) {
+                *status = rep.status;
+                return true;
+            }
+        } else if (waitpid(r->pid, status, WNOHANG) == r->pid) {
+            return true;
+        }
+        if (r->leader && r->from >= 0)
+            listen_for(r, 10); /* a terminal is read all the time */
+        else
+            pause_ms(10);
+    }
+    return false;
+}
+
+static bool exits_with(struct run *r, int code) {
+    int status;
+
+    if (!changed_within(r, &status, PATIENCE)) {
+        printf("# it did not end\n");
+        return false;
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == code)
+        return true;
+    printf("# wait status %#x instead of exit %d\n", status, code);
+    return false;
+}
+
+static bool dies_of(struct run *r, int signo) {
+    int status;
+
+    do {
+        if (!changed_within(r, &status, PATIENCE)) {
+            printf("# it did not die\n");
+            return false;
+        }
+    } while (WIFCONTINUED(status)); /* it had to be woken for that */
+    if (WIFSIGNALED(status) && WTERMSIG(status) == signo)
+        return true;
+    printf("# wait status %#x instead of death by %s\n", status, strsignal(signo));
+    return false;
+}
+
+static bool stops_by(struct run *r, int signo) {
+    int status;
+
+    return changed_within(r, &status, PATIENCE) && WIFSTOPPED(status) &&
+           WSTOPSIG(status) == signo;
+}
+
+static bool continues(struct run *r) {
+    int status;
+
+    return changed_within(r, &status, PATIENCE) && WIFCONTINUED(status);
+}
+
+/* --- the terminal's settings --- */
+
+static bool raw(const struct run *r) {
+    struct termios t;
+
+    return !tcgetattr(r->slave, &t) && !(t.c_lflag & (ICANON | ECHO | ISIG)) &&
+           !(t.c_iflag & (ICRNL | IXON)) && !(t.c_oflag & OPOST);
+}
+
+static bool becomes_raw(const struct run *r) {
+    for (uint64_t until = now_ms() + PATIENCE; now_ms() < until; pause_ms(10))
+        if (raw(r))
+            return true;
+    return false;
+}
+
+static bool restored(const struct run *r) {
+    struct termios t;
+
+    return !tcgetattr(r->slave, &t) && t.c_lflag == r->before.c_lflag &&
+           t.c_iflag == r->before.c_iflag && t.c_oflag == r->before.c_oflag &&
+           t.c_cflag == r->before.c_cflag &&
+           !memcmp(t.c_cc, r->before.c_cc, sizeof(t.c_cc));
+}
+
+static void foreground(struct run *r) {
+    if (write(r->control, "f", 1) < 0)
+        perror("leader");
+}
+
+static void background(struct run *r) {
+    if (write(r->control, "b", 1) < 0)
+        perror("leader");
+    pause_ms(50);
+}
+
+/* --- tests at a terminal --- */
+
+static void test_keys(void) {
+    struct run *r = start_on_tty(true, "do=e");
+
+    verdict("tty-ready", expect(r, "READY"), r);
+    verdict("tty-raw", becomes_raw(r), r);
+    verdict("tty-echo", type(r, "hello, guest") && expect(r, "hello, guest"), r);
+    verdict("tty-ctrl-c-is-the-guests", type(r, "<\x03>") && expect(r, "<\x03>"), r);
+    verdict("tty-help", type(r, CTRL_A "h") && expect(r, "this help"), r);
+    verdict("tty-ctrl-a-a", type(r, "<" CTRL_A "a>") && expect(r, "<" CTRL_A ">"), r);
+    verdict("tty-ctrl-a-twice",
+            type(r, "(" CTRL_A CTRL_A ")") && expect(r, "(" CTRL_A ")"), r);
+    verdict("tty-ctrl-a-other", type(r, "[" CTRL_A "q]") && expect(r, "[" CTRL_A "q]"),
+            r);
+    verdict("tty-quit", type(r, CTRL_A "x") && exits_with(r, 0), r);
+    verdict("tty-quit-restored", restored(r), r);
+    end(r);
+}
+
+/* The guest takes nothing, and its queue is long full. */
+static void test_quit_deaf(void) {
+    struct run *r = start_on_tty(true, "do=h");
+    char noise[20000];
+
+    memset(noise, 'n', sizeof(noise));
+    verdict("tty-quit-deaf-guest",
+            expect(r, "READY") && becomes_raw(r) && send_bytes(r, noise, sizeof(noise)) &&
+                type(r, CTRL_A "x") && exits_with(r, 0) && restored(r),
+            r);
+    end(r);
+}
+
+static void test_quit_busy(void) {
+    struct run *r = start_on_tty(true, "do=l");
+
+    verdict("tty-quit-busy-guest",
+            expect(r, "READY") && becomes_raw(r) && type(r, CTRL_A "x") &&
+                exits_with(r, 0) && restored(r),
+            r);
+    end(r);
+}
+
+static void test_ends(void) {
+    static const struct {
+        const char *name, *append;
+        int status;
+    } ends[] = {{"tty-power-off", "do=p", 0}, {"tty-debug-exit", "do=x10", 0x21}};
+
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        struct run *r = start_on_tty(true, ends[i].append);
+
+        verdict(ends[i].name,
+                expect(r, "READY") && exits_with(r, ends[i].status) && restored(r), r);
+        end(r);
+    }
+}
+
+static void test_signals(void) {
+    static const int signals[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGSEGV,
+                                  SIGABRT, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP,
+                                  SIGALRM, SIGUSR1, SIGXCPU, SIGSYS};
+
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        struct run *r = start_on_tty(true, i & 1 ? "do=h" : "do=l");
+        char name[40];
+
+        snprintf(name, sizeof(name), "tty-SIG%s-restores", sigabbrev_np(signals[i]));
+        verdict(name,
+                expect(r, "READY") && becomes_raw(r) && !kill(r->pid, signals[i]) &&
+                    dies_of(r, signals[i]) && restored(r),
+                r);
+        end(r);
+    }
+}
+
+static void test_suspend(void) {
+    struct run *r = start_on_tty(true, "do=e");
+
+    verdict("tty-SIGTSTP-gives-back",
+            expect(r, "READY") && becomes_raw(r) && !kill(r->pid, SIGTSTP) &&
+                stops_by(r, SIGTSTP) && restored(r),
+            r);
+    background(r);
+    foreground(r);
+    verdict("tty-fg-takes-again",
+            continues(r) && becomes_raw(r) && type(r, "still there") &&
+                expect(r, "still there"),
+            r);
+    kill(r->pid, SIGSTOP);
+    verdict("tty-SIGSTOP", stops_by(r, SIGSTOP), r);
+    background(r);
+    tcsetattr(r->slave, TCSANOW, &r->before); /* as a shell does */
+    kill(r->pid, SIGCONT);
+    pause_ms(300);
+    verdict("tty-bg-leaves-alone", continues(r) && restored(r), r);
+    kill(r->pid, SIGTERM);
+    verdict("tty-bg-dies", dies_of(r, SIGTERM) && restored(r), r);
+    end(r);
+}
+
+static void test_background(void) {
+    struct run *r = start_on_tty(false, "do=e");
+
+    verdict("tty-background-stops", stops_by(r, SIGTTOU) && restored(r), r);
+    foreground(r);
+    verdict("tty-background-to-foreground",
+            continues(r) && becomes_raw(r) && expect(r, "READY") && type(r, "here now") &&
+                expect(r, "here now"),
+            r);
+    end(r);
+    r = start_on_tty(false, "do=e");
+    verdict("tty-background-SIGTERM",
+            stops_by(r, SIGTTOU) && !kill(r->pid, SIGTERM) && !kill(r->pid, SIGCONT) &&
+                dies_of(r, SIGTERM) && restored(r),
+            r);
+    end(r);
+}
+
+/* --- input without loss --- */
+
+static char *paste_text(size_t len, uint32_t *sum) {
+    char *text = malloc(len + 1);
+
+    *sum = 0;
+    for (size_t i = 0; i < len; i++) {
+        text[i] = i % 64 == 63 ? '\n' : (char)('!' + i * 7 % 90);
+        *sum = *sum * 31 + (uint8_t)text[i];
+    }
+    text[len] = CTRL_D[0];
+    return text;
+}
+
+static void check_paste(const char *name, struct run *r, size_t len) {
+    uint32_t sum;
+    char *text = paste_text(len, &sum), want[64];
+
+    snprintf(want, sizeof(want), "count=%zu sum=%u", len, sum);
+    verdict(name,
+            expect(r, "READY") && (!r->leader || becomes_raw(r)) &&
+                send_bytes(r, text, len + 1) && expect(r, want) && exits_with(r, 0),
+            r);
+    free(text);
+    end(r);
+}
+
+/* --- tests in a pipe --- */
+
+static void test_pipe_talk(void) {
+    struct run *r = start_on_pipes("do=e", 0);
+
+    verdict("pipe-echo", type(r, "hello" CTRL_A "x") && expect(r, "hello" CTRL_A "x"), r);
+    close(r->to);
+    r->to = -1;
+    pause_ms(500);
+    verdict("pipe-end-of-input", waitpid(r->pid, NULL, WNOHANG) == 0, r);
+    kill(r->pid, SIGTERM);
+    verdict("pipe-SIGTERM", dies_of(r, SIGTERM), r);
+    end(r);
+}
+
+static void test_ignored(void) {
+    struct run *r = start_on_pipes("do=e", SIGINT);
+    bool good = expect(r, "READY") && !kill(r->pid, SIGINT);
+
+    pause_ms(300);
+    verdict("ignored-SIGINT-stays-so", good && type(r, "alive") && expect(r, "alive"), r);
+    end(r);
+}
+
+/* One line on stderr, and nothing more. */
+static bool one_sentence(struct run *r, const char *about) {
+    char text[2048];
+    ssize_t n = read(r->errors, text, sizeof(text) - 1);
+
+    text[n > 0 ? n : 0] = 0;
+    if (n > 0 && strstr(text, about) && strchr(text, '\n') == text + n - 1)
+        return true;
+    printf("# stderr: %s\n", text);
+    return false;
+}
+
+static void test_lost_reader(void) {
+    struct run *r = start_on_pipes("do=c", 0);
+    bool good = expect(r, "dull guest");
+
+    close(r->from);
+    r->from = -1;
+    verdict("pipe-lost-reader",
+            good && exits_with(r, 1) && one_sentence(r, "standard output: Broken pipe"),
+            NULL);
+    end(r);
+}
+
+static void test_stalled_reader(void) {
+    struct run *r = start_on_pipes("do=c", 0);
+    uint64_t start;
+
+    pause_ms(700); /* the pipe is full by now */
+    start = now_ms();
+    kill(r->pid, SIGTERM);
+    verdict("pipe-stalled-reader-SIGTERM", dies_of(r, SIGTERM) && now_ms() - start < 2000,
+            NULL);
+    end(r);
+}
+
+/* Each way to reset leads to another READY. */
+static void test_resets(void) {
+    static const struct {
+        const char *name;
+        char how;
+    } ways[] = {{"reset-cf9", 'r'},
+                {"reset-keyboard-controller", 'k'},
+                {"reset-triple-fault", 't'}};
+    struct run *r = start_on_pipes("", 0);
+    unsigned lives = 1;
+
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+        bool good = expect_times(r, "READY", lives) && send_bytes(r, &ways[i].how, 1) &&
+                    expect_times(r, "READY", ++lives);
+
+        verdict(ways[i].name, good, r);
+    }
+    verdict("reset-then-power-off", type(r, "p") && exits_with(r, 0), r);
+    end(r);
+}
+
+/* Seconds of CPU time that PID has used. */
+static double cpu_of(pid_t pid) {
+    unsigned long user = 0, system = 0;
+    char path[64];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    f = fopen(path, "re");
+    if (!f ||
+        fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+               &user, &system) != 2)
+        user = 1u << 30; /* an error is no idleness */
+    if (f)
+        fclose(f);
+    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+static void test_idle(void) {
+    struct run *r = start_on_pipes("do=h", 0);
+    bool good = expect(r, "READY");
+    double before = cpu_of(r->pid), used;
+
+    pause_ms(3000);
+    used = (cpu_of(r->pid) - before) / 3;
+    verdict("idle-under-2-percent", good && used < 0.02, r);
+    printf("# an idle guest uses %.2f %% of a core\n", used * 100);
+    end(r);
+}
+
+/* --- JSON --- */
+
+static int json(int argc, char **argv) {
+    static char text[1 << 16];
+    FILE *f = fopen(argv[0], "re");
+    size_t n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
+    cJSON *root = cJSON_ParseWithOpts(text, NULL, 1);
+    int bad = !n || !cJSON_IsObject(root);
+
+    for (int i = 1; i < argc; i++)
+        if (!cJSON_HasObjectItem(root, argv[i])) {
+            printf("# no \"%s\"\n", argv[i]);
+            bad = 1;
+        }
+    return bad;
+}
+
+int main(int argc, char **argv) {
+    if (argc >= 3 && !strcmp(argv[1], "json"))
+        return json(argc - 2, argv + 2);
+    if (argc != 3) {
+        fprintf(stderr, "usage: user BIVISOR GUEST | user json FILE KEY...\n");
+        return 2;
+    }
+    bivisor = argv[1];
+    guest = argv[2];
+    signal(SIGPIPE, SIG_IGN);
+    test_keys();
+    test_quit_deaf();
+    test_quit_busy();
+    test_ends();
+    test_signals();
+    test_suspend();
+    test_background();
+    test_pipe_talk();
+    test_ignored();
+    test_lost_reader();
+    test_stalled_reader();
+    test_resets();
+    test_idle();
+    check_paste("tty-paste-10KB", start_on_tty(true, "do=s"), 10000);
+    check_paste("pipe-paste-100KB", start_on_pipes("do=s", 0), 100000);
+    return failures != 0;
+}
