@@ -73,10 +73,13 @@ static void *helper(void *arg) {
             fired = true;
         }
         if (p[2].revents) {
+            /* Unless it was told meanwhile to watch another, or none. */
             pthread_mutex_lock(&a->lock);
-            a->watch_armed = false;
+            if (a->watch_armed && a->watch_fd == p[2].fd) {
+                a->watch_armed = false;
+                fired = true;
+            }
             pthread_mutex_unlock(&a->lock);
-            fired = true;
         }
         if (fired) {
             a->fire(a->arg);

@@ -1,0 +1,433 @@
+/* The seam to the host: clocks, alarm, memory, faults, log lines; and option values. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "ctl/options.h"
+
+#define MS 1000000ull
+
+/* --- clocks --- */
+
+static void test_monotonic(void **state) {
+    uint64_t last = os_monotonic_ns();
+
+    for (int i = 0; i < 10000; i++) {
+        uint64_t now = os_monotonic_ns();
+
+        assert_true(now >= last);
+        last = now;
+    }
+    poll(NULL, 0, 20);
+    assert_in_range(os_monotonic_ns() - last, 20 * MS, 2000 * MS);
+}
+
+static void test_realtime(void **state) {
+    assert_in_range(os_realtime_ns() / 1000000000u, 1700000000u, 9000000000u);
+}
+
+/* The frequency against both clocks over 100 ms, within one part in a thousand. */
+static void test_tsc(void **state) {
+    uint64_t hz = os_tsc_hz(), n0 = os_monotonic_ns(), t0 = os_tsc(), n1, t1;
+    double measured;
+
+    assert_int_equal(hz, os_tsc_hz());
+    poll(NULL, 0, 100);
+    n1 = os_monotonic_ns();
+    t1 = os_tsc();
+    measured = (double)(t1 - t0) * 1e9 / (double)(n1 - n0);
+    assert_true(measured > (double)hz * 0.999 && measured < (double)hz * 1.001);
+}
+
+/* --- alarm --- */
+
+struct bell {
+    atomic_uint rings;
+    struct os_alarm *alarm;
+};
+
+static void ring(void *arg) {
+    struct bell *b = arg;
+
+    atomic_fetch_add(&b->rings, 1);
+}
+
+/* Waits until it has rung N times, or gives up after 5 s. */
+static bool rang(struct bell *b, unsigned n) {
+    for (int i = 0; i < 5000 && atomic_load(&b->rings) < n; i++)
+        poll(NULL, 0, 1);
+    return atomic_load(&b->rings) == n;
+}
+
+static void bell_new(struct bell *b) {
+    atomic_init(&b->rings, 0);
+    assert_int_equal(os_alarm_new(ring, b, &b->alarm), 0);
+}
+
+static void test_alarm_deadline(void **state) {
+    uint64_t start = os_monotonic_ns();
+    struct bell b;
+
+    bell_new(&b);
+    os_alarm_deadline(b.alarm, start + 30 * MS);
+    while (!atomic_load(&b.rings))
+        os_alarm_wait(b.alarm);
+    assert_in_range(os_monotonic_ns() - start, 30 * MS, 2000 * MS);
+    poll(NULL, 0, 50);
+    assert_int_equal(atomic_load(&b.rings), 1); /* once */
+    os_alarm_deadline(b.alarm, 0);              /* long past: now */
+    assert_true(rang(&b, 2));
+    os_alarm_free(b.alarm);
+}
+
+static void test_alarm_cancel(void **state) {
+    struct bell b;
+
+    bell_new(&b);
+    os_alarm_deadline(b.alarm, os_monotonic_ns() + 30 * MS);
+    os_alarm_deadline(b.alarm, UINT64_MAX);
+    poll(NULL, 0, 80);
+    assert_int_equal(atomic_load(&b.rings), 0);
+    os_alarm_deadline(b.alarm, os_monotonic_ns() + 600000 * MS);
+    os_alarm_deadline(b.alarm, os_monotonic_ns() + 10 * MS); /* earlier */
+    assert_true(rang(&b, 1));
+    os_alarm_free(b.alarm);
+}
+
+static void test_alarm_watch(void **state) {
+    struct bell b;
+    int fds[2];
+    char byte;
+
+    assert_int_equal(pipe(fds), 0);
+    bell_new(&b);
+    os_alarm_watch(b.alarm, fds[0]);
+    poll(NULL, 0, 30);
+    assert_int_equal(atomic_load(&b.rings), 0);
+    assert_int_equal(write(fds[1], "xy", 2), 2);
+    assert_true(rang(&b, 1));
+    /* Still readable, but it rings once until it is watched again. */
+    poll(NULL, 0, 50);
+    assert_int_equal(atomic_load(&b.rings), 1);
+    assert_int_equal(read(fds[0], &byte, 1), 1);
+    os_alarm_watch(b.alarm, fds[0]);
+    assert_true(rang(&b, 2));
+    assert_int_equal(read(fds[0], &byte, 1), 1);
+    os_alarm_watch(b.alarm, fds[0]);
+    poll(NULL, 0, 30);
+    assert_int_equal(atomic_load(&b.rings), 2);
+    /* Not watched: nothing. */
+    os_alarm_watch(b.alarm, -1);
+    assert_int_equal(write(fds[1], "z", 1), 1);
+    poll(NULL, 0, 50);
+    assert_int_equal(atomic_load(&b.rings), 2);
+    /* The end of the input rings too. */
+    assert_int_equal(read(fds[0], &byte, 1), 1);
+    close(fds[1]);
+    os_alarm_watch(b.alarm, fds[0]);
+    assert_true(rang(&b, 3));
+    os_alarm_free(b.alarm);
+    close(fds[0]);
+}
+
+static void *wake_later(void *arg) {
+    struct bell *b = arg;
+
+    poll(NULL, 0, 30);
+    os_alarm_wake(b->alarm);
+    return NULL;
+}
+
+static void test_alarm_wake(void **state) {
+    struct bell b;
+    pthread_t thread;
+    uint64_t start;
+
+    bell_new(&b);
+    /* A wake before the wait is not lost. */
+    os_alarm_wake(b.alarm);
+    os_alarm_wait(b.alarm);
+    start = os_monotonic_ns();
+    assert_int_equal(pthread_create(&thread, NULL, wake_later, &b), 0);
+    os_alarm_wait(b.alarm);
+    assert_true(os_monotonic_ns() - start >= 25 * MS);
+    pthread_join(thread, NULL);
+    assert_int_equal(atomic_load(&b.rings), 0);
+    os_alarm_free(b.alarm);
+    os_alarm_free(NULL);
+}
+
+/* --- memory and code --- */
+
+static void test_memfd(void **state) {
+    const uint64_t size = 1 << 20;
+    uint8_t *p;
+    void *map;
+    int fd;
+
+    assert_int_equal(os_memfd_map("test", size, &fd, &map), 0);
+    p = map;
+    assert_int_equal(p[0] | p[size - 1], 0);
+    memset(p, 0xa5, size);
+    assert_int_equal(os_memfd_zero(fd, size), 0);
+    for (uint64_t i = 0; i < size; i += 511)
+        assert_int_equal(p[i], 0);
+    os_memfd_unmap(fd, map, size);
+    assert_true(os_memfd_map("test", UINT64_MAX / 2, &fd, &map) < 0);
+}
+
+static void test_code(void **state) {
+    static const uint8_t return_42[] = {0xb8, 42, 0, 0, 0, 0xc3}; /* mov eax, 42; ret */
+    struct os_code code;
+    int (*fn)(void);
+    char maps[4096] = "";
+    FILE *f;
+
+    assert_int_equal(os_code_map(1 << 16, &code), 0);
+    assert_true(code.rw != code.rx);
+    memcpy(code.rw + 64, return_42, sizeof(return_42));
+    fn = (int (*)(void))(uintptr_t)(code.rx + 64);
+    assert_int_equal(fn(), 42);
+    f = fopen("/proc/self/maps", "r");
+    assert_non_null(f);
+    while (fgets(maps, sizeof(maps), f)) /* W^X, everywhere */
+        assert_null(strstr(maps, " rwx"));
+    fclose(f);
+    os_code_unmap(&code);
+}
+
+static bool skip_fault(void *arg, struct os_fault *f) {
+    struct os_fault *out = arg;
+
+    *out = *f;
+    f->regs.gpr[0] = 77; /* rax */
+    f->regs.rip += 2;    /* mov eax, [rdi] has two bytes */
+    return true;
+}
+
+static void test_fault(void **state) {
+    static const uint8_t load[] = {0x8b, 0x07, 0xc3}; /* mov eax, [rdi]; ret */
+    struct os_fault seen = {0};
+    struct os_code code;
+    int (*fn)(const void *);
+    void *hole = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const int value = 5;
+
+    assert_int_equal(os_code_map(4096, &code), 0);
+    memcpy(code.rw, load, sizeof(load));
+    assert_int_equal(os_fault_range(code.rx, code.rx + 3, skip_fault, &seen), 0);
+    fn = (int (*)(const void *))(uintptr_t)code.rx;
+    assert_int_equal(fn(&value), 5);
+    assert_int_equal(seen.signo, 0);
+    assert_int_equal(fn((char *)hole + 8), 77);
+    assert_int_equal(seen.signo, SIGSEGV);
+    assert_int_equal(seen.trapno, 14);
+    assert_int_equal(seen.error & 7, 4); /* a user-mode read of what is not present */
+    assert_true(seen.addr == (uintptr_t)hole + 8);
+    assert_true(seen.regs.rip == (uintptr_t)code.rx);
+    munmap(hole, 4096);
+    /* The code stays: its range cannot be taken back. */
+}
+
+/* --- log --- */
+
+/* What FN writes to stderr. */
+static size_t capture(void (*fn)(void), char *out, size_t size) {
+    int fds[2], saved = dup(STDERR_FILENO);
+    ssize_t n;
+
+    assert_int_equal(pipe(fds), 0);
+    dup2(fds[1], STDERR_FILENO);
+    fn();
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(fds[1]);
+    n = read(fds[0], out, size - 1);
+    close(fds[0]);
+    out[n > 0 ? n : 0] = 0;
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void say_all(void) {
+    log_error("%s is %d", "one", 1);
+    log_warn("two");
+    log_info("three");
+    log_debug("four");
+}
+
+static void say_long(void) {
+    char text[4000];
+
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = 0;
+    log_error("%s", text);
+}
+
+static void test_log(void **state) {
+    char out[8192];
+    size_t n;
+
+    capture(say_all, out, sizeof(out));
+    assert_string_equal(out, "bivisor: error: one is 1\nbivisor: warning: two\n");
+    log_set_level(LOG_DEBUG);
+    capture(say_all, out, sizeof(out));
+    assert_string_equal(out, "bivisor: error: one is 1\nbivisor: warning: two\n"
+                             "bivisor: three\nbivisor: debug: four\n");
+    log_set_level(LOG_WARN);
+    n = capture(say_long, out, sizeof(out));
+    assert_in_range(n, 900, 1024);
+    assert_int_equal(out[n - 1], '\n');
+    assert_ptr_equal(strchr(out, '\n'), out + n - 1);
+}
+
+/* --- stop signals --- */
+
+static volatile int stopped_by;
+
+static void note_stop(int signo) {
+    stopped_by = signo;
+}
+
+/* In a child, since dispositions stay. */
+static void test_stop_signals(void **state) {
+    pid_t pid = fork();
+    int status;
+
+    if (!pid) {
+        signal(SIGHUP, SIG_IGN);
+        if (os_on_stop_signals(note_stop))
+            _exit(1);
+        raise(SIGHUP);
+        if (stopped_by)
+            _exit(2);
+        raise(SIGTERM);
+        if (stopped_by != SIGTERM)
+            _exit(3);
+        raise(SIGPIPE);
+        poll(NULL, 0, 1100);
+        raise(SIGINT); /* in vain for a second: now for good */
+        _exit(4);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGINT);
+}
+
+/* --- option values --- */
+
+static void quiet(bool on) {
+    static int saved = -1;
+    int null;
+
+    if (on) {
+        saved = dup(STDERR_FILENO);
+        null = open("/dev/null", O_WRONLY);
+        dup2(null, STDERR_FILENO);
+        close(null);
+    } else {
+        dup2(saved, STDERR_FILENO);
+        close(saved);
+    }
+}
+
+static void test_sizes(void **state) {
+    static const struct {
+        const char *text;
+        uint64_t size;
+    } good[] = {{"0", 0},
+                {"4096", 4096},
+                {"64k", 64 << 10},
+                {"512M", 512ull << 20},
+                {"512MiB", 512ull << 20},
+                {"512mb", 512ull << 20},
+                {"2G", 2ull << 30},
+                {"1T", 1ull << 40},
+                {"16777215T", 16777215ull << 40},
+                {"18446744073709551615", UINT64_MAX}};
+    static const char *const bad[] = {"",
+                                      "M",
+                                      "-1",
+                                      "+1",
+                                      " 1",
+                                      "1 ",
+                                      "1.5G",
+                                      "0x10",
+                                      "12Q",
+                                      "1MM",
+                                      "1iB",
+                                      "1Mi",
+                                      "1GiBs",
+                                      "one",
+                                      "16777216T",
+                                      "18446744073709551616",
+                                      "99999999999999999999G"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        uint64_t size = 1;
+
+        assert_true(options_size("--memory", good[i].text, &size));
+        assert_true(size == good[i].size);
+    }
+    quiet(true);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        uint64_t size = 1;
+        bool taken = options_size("--memory", bad[i], &size);
+
+        if (taken || size != 1) {
+            quiet(false);
+            fail_msg("'%s' was taken", bad[i]);
+        }
+    }
+    quiet(false);
+}
+
+static const char *const names[] = {"flush", "pcid", "trace"};
+static bool choice_taken;
+
+static void choose_badly(void) {
+    size_t choice = 9;
+
+    choice_taken = options_choice("--retention", "pci", names, 3, &choice) || choice != 9;
+}
+
+static void test_choice(void **state) {
+    char out[512];
+    size_t choice;
+
+    assert_true(options_choice("--retention", "trace", names, 3, &choice));
+    assert_int_equal(choice, 2);
+    capture(choose_badly, out, sizeof(out));
+    assert_false(choice_taken);
+    assert_string_equal(
+        out, "bivisor: error: --retention wants one of flush, pcid, trace, not 'pci'\n");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_monotonic),    cmocka_unit_test(test_realtime),
+        cmocka_unit_test(test_tsc),          cmocka_unit_test(test_alarm_deadline),
+        cmocka_unit_test(test_alarm_cancel), cmocka_unit_test(test_alarm_watch),
+        cmocka_unit_test(test_alarm_wake),   cmocka_unit_test(test_memfd),
+        cmocka_unit_test(test_code),         cmocka_unit_test(test_fault),
+        cmocka_unit_test(test_log),          cmocka_unit_test(test_stop_signals),
+        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
