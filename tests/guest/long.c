@@ -118,10 +118,7 @@ static void ist(void) {
     TRY3("int 0x50");
     check(trap.entry_sp == (ulong)trap_stack + sizeof(trap_stack) - 40, "rsp0");
     /* An interrupt that changes the ring loads a null ss. */
-    extern uint8_t read_ss[];
-    __asm__(".pushsection .text\n.globl read_ss\nread_ss: mov %ss, %eax\nint $0x81\n"
-            ".popsection");
-    idt_set(0x50, KCS, read_ss, X86_DESC_INTGATE32, 3);
+    idt_set(0x50, KCS, CODE("mov eax, ss"), X86_DESC_INTGATE32, 3);
     TRY3("int 0x50");
     check_eq("ss after a change of ring", trap.r.ax & 0xffff, 0);
     TRY0("int 0x50");
