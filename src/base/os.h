@@ -59,6 +59,18 @@ struct os_fault {
 int os_fault_range(const void *lo, const void *hi,
                    bool (*fn)(void *arg, struct os_fault *f), void *arg);
 
+/* --- what translated code needs (os_tc.c) --- */
+
+/* Points this thread's %gs base at P. The C library does not use %gs. */
+int os_gs_base(void *p);
+/* Gives this thread an alternate signal stack (once; kept until the thread ends): its stack
+ * pointer is the guest's while translated code runs. */
+int os_signal_stack(void);
+/* A page below 4 GiB that translated code reads to be stopped: readable (open) or not. */
+int os_poll_page(uint8_t **page);
+void os_poll_page_free(uint8_t *page);
+void os_poll_set(uint8_t *page, bool open); /* from any thread; async-signal-safe */
+
 /* --- waiting and waking (os_alarm.c) --- */
 
 /*

@@ -13,11 +13,9 @@
  *   - all other flags are in vcpu.rflags; the host's DF, TF, AC... stay clear.
  *
  * A fragment has three entries:
- *   entry_check  FLAGS_MEM; verifies that the virtual page still maps the code it was made
- *                from, then goes on to entry_mem. The only entry that other pages and
- *                indirect branches may use.
- *   entry_mem    FLAGS_MEM
- *   entry_regs   FLAGS_REGS
+ *   entry_check  FLAGS_MEM; verifies that the virtual page still maps the code it was
+ * made from, then goes on to entry_mem. The only entry that other pages and indirect
+ * branches may use. entry_mem    FLAGS_MEM entry_regs   FLAGS_REGS
  *
  * A link is a direct exit of a fragment: a rel32 in the code that goes either to a stub
  * (leave the cache and say which link it was) or, chained, to another fragment's entry.
@@ -64,8 +62,8 @@ struct link {
 
 /* Host code position to guest instruction: for faults. */
 struct site {
-    uint16_t host;  /* offset from ccf.code */
-    uint8_t guest;  /* offset from ccf.va; or the link's number for a poll */
+    uint16_t host;     /* offset from ccf.code */
+    uint8_t guest;     /* offset from ccf.va; or the link's number for a poll */
     uint8_t place : 2; /* enum flags_place */
     uint8_t poll : 1;
 };
@@ -111,11 +109,11 @@ struct bt {
     struct interp *ip;
     struct bt_options opt;
     struct os_code code;
-    uint8_t *code_at; /* RW: next free byte */
+    uint8_t *code_at;    /* RW: next free byte */
     uint8_t *code_start; /* RW: after the common stubs */
     uint8_t *meta, *meta_at;
     struct ccf **order; /* by address, for bt_find_pc() */
-    size_t norder, order_cap;
+    size_t norder;
     struct ccf **hash;
     struct code_page *pages; /* one for each RAM page */
     size_t npages;
@@ -124,7 +122,11 @@ struct bt {
     uint8_t *stub_enter, *stub_leave, *stub_leave_partial, *stub_leave_bare;
     uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
     struct tr *tr; /* the translation in progress */
-    bool in_tc;
+    /* For tests: called before each entry of the cache, may be NULL. */
+    void (*watch)(void *arg, const struct ccf *c);
+    void *watch_arg;
+    bool in_tc; /* bt_run() is running: bt_kick() must close the poll page */
+    bool poll_closed;
 };
 
 static inline ptrdiff_t bt_delta(const struct bt *bt) {
@@ -133,13 +135,10 @@ static inline ptrdiff_t bt_delta(const struct bt *bt) {
 
 /* Everything besides address and bytes that a fragment depends on. */
 uint32_t bt_key(const struct vcpu *v);
-/* Is code under this key translated at all? */
-bool bt_key_ok(uint32_t key);
 #define KEY_MODE(k) ((k)&3)
-#define KEY_USER 4u
-#define KEY_VEC 8u     /* SSE usable: CR0.EM, TS clear, CR4.OSFXSR set */
-#define KEY_AVX 16u    /* and AVX: CR4.OSXSAVE, XCR0 */
-#define KEY_X87 32u    /* EM and TS clear */
+#define KEY_VEC 8u  /* SSE usable: CR0.EM, TS clear, CR4.OSFXSR set */
+#define KEY_AVX 16u /* and AVX: CR4.OSXSAVE, XCR0 */
+#define KEY_X87 32u /* EM and TS clear */
 #define KEY_STACK32 64u
 #define KEY_FLAT_R_SHIFT 8
 #define KEY_FLAT_W_SHIFT 14
@@ -147,6 +146,7 @@ bool bt_key_ok(uint32_t key);
 
 /* stubs.c: the common code at the start of the cache. */
 void bt_emit_stubs(struct bt *bt);
+void bt_emit_poll(const struct bt *bt, struct emit *e);
 
 /* translate.c: makes a fragment for v->rip under KEY, or NULL when the code cannot be
  * fetched (fault in v->fault, *FAULT set) or the cache is full. */

@@ -17,8 +17,7 @@ void e_bytes(struct emit *e, const uint8_t *b, size_t n) {
 }
 
 static void rex(struct emit *e, int w, unsigned reg, unsigned index, unsigned rm) {
-    unsigned r =
-        0x40 | (unsigned)w << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | rm >> 3;
+    unsigned r = 0x40 | (unsigned)w << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | rm >> 3;
 
     if (r != 0x40)
         e8(e, r);

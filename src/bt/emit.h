@@ -1,9 +1,9 @@
 /*
  * Host code, byte by byte: the encodings that the translator needs and nothing more.
  *
- * An emitter writes through the cache's RW mapping; addresses in the code are those of the
- * RX mapping, RX = RW + delta. Running out of room is sticky (`full`) and checked once, by
- * whoever finishes a fragment.
+ * An emitter writes through the cache's RW mapping; addresses in the code are those of
+ * the RX mapping, RX = RW + delta. Running out of room is sticky (`full`) and checked
+ * once, by whoever finishes a fragment.
  */
 #ifndef BT_EMIT_H
 #define BT_EMIT_H
@@ -70,16 +70,16 @@ void e_jmp_gs(struct emit *e, size_t off);
 void e_jmp_reg(struct emit *e, unsigned reg);
 
 enum { /* opcodes by their manual names, destination first */
-    OPC_ADD_RM_R = 0x01,
-    OPC_ADD_R_RM = 0x03,
-    OPC_OR_R_RM = 0x0b,
-    OPC_AND_R_RM = 0x23,
-    OPC_SUB_R_RM = 0x2b,
-    OPC_XOR_R_RM = 0x33,
-    OPC_CMP_R_RM = 0x3b,
-    OPC_MOV_RM_R = 0x89,
-    OPC_MOV_R_RM = 0x8b,
-    OPC_MOVSXD = 0x63,
+       OPC_ADD_RM_R = 0x01,
+       OPC_ADD_R_RM = 0x03,
+       OPC_OR_R_RM = 0x0b,
+       OPC_AND_R_RM = 0x23,
+       OPC_SUB_R_RM = 0x2b,
+       OPC_XOR_R_RM = 0x33,
+       OPC_CMP_R_RM = 0x3b,
+       OPC_MOV_RM_R = 0x89,
+       OPC_MOV_R_RM = 0x8b,
+       OPC_MOVSXD = 0x63,
 };
 enum { EXT_ADD = 0, EXT_OR = 1, EXT_AND = 4, EXT_SUB = 5, EXT_XOR = 6, EXT_CMP = 7 };
 enum { EXT_SHL = 4, EXT_SHR = 5 };

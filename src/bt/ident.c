@@ -156,13 +156,13 @@ static void lengthen(const struct insn *i, struct form *f) {
 static void emit_vex(struct emit *e, const struct form *f) {
     e8(e, 0xc4);
     e8(e, (f->r ? 0 : 0x80u) | (f->x ? 0 : 0x40u) | (f->b ? 0 : 0x20u) | f->vex_map);
-    e8(e, (unsigned)f->w << 7 | (~f->vvvv & 15u) << 3 | (unsigned)f->vex_l << 2 |
-              f->vex_pp);
+    e8(e,
+       (unsigned)f->w << 7 | (~f->vvvv & 15u) << 3 | (unsigned)f->vex_l << 2 | f->vex_pp);
 }
 
 static void emit_legacy(struct emit *e, const struct form *f) {
-    unsigned rex = 0x40u | (unsigned)f->w << 3 | (f->r ? 4u : 0) | (f->x ? 2u : 0) |
-                   (f->b ? 1u : 0);
+    unsigned rex =
+        0x40u | (unsigned)f->w << 3 | (f->r ? 4u : 0) | (f->x ? 2u : 0) | (f->b ? 1u : 0);
 
     if (f->p66)
         e8(e, 0x66);

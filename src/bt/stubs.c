@@ -1,6 +1,6 @@
 /*
- * The common stubs at the start of the cache: the way in, the ways out, and the callers of
- * C functions. See bt_int.h for the conventions.
+ * The common stubs at the start of the cache: the way in, the ways out, and the callers
+ * of C functions. See bt_int.h for the conventions.
  *
  * In C the host's flags and r14, r15 mean nothing to the guest, and the guest's registers
  * are in vcpu.gpr[] as far as each stub says.
@@ -123,6 +123,14 @@ static void emit_callout(struct bt *bt, struct emit *e) {
     e_jmp(e, bt->stub_leave_bare);
 }
 
+/* mov T1d, [poll page]: faults while a kick is pending. */
+void bt_emit_poll(const struct bt *bt, struct emit *e) {
+    static const uint8_t opcode[] = {0x44, 0x8b, 0x04 | (T1 & 7) << 3, 0x25};
+
+    e_bytes(e, opcode, sizeof(opcode));
+    e32(e, (uint32_t)(uintptr_t)bt->poll_page);
+}
+
 /* link: T0 is the struct link. indirect and check: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
     bt->stub_link = e_here(e);
@@ -135,8 +143,10 @@ static void emit_exits(struct bt *bt, struct emit *e) {
     e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_CHECK);
     e_jmp(e, bt->stub_leave);
 
-    /* The jump cache: 2^BT_JUMP_BITS entries of 16 bytes by the low bits of the address. */
+    /* The jump cache: 2^BT_JUMP_BITS entries of 16 bytes by the low bits of the address.
+     */
     bt->stub_indirect = e_here(e);
+    bt_emit_poll(bt, e);
     e_mov_rr(e, W32, T1, T0);
     e_ri(e, W32, EXT_AND, T1, (1 << BT_JUMP_BITS) - 1);
     e_shift(e, W32, EXT_SHL, T1, 4);
@@ -157,9 +167,8 @@ static void emit_exits(struct bt *bt, struct emit *e) {
 }
 
 void bt_emit_stubs(struct bt *bt) {
-    struct emit e = {.p = bt->code.rw,
-                     .end = bt->code.rw + bt->code.size,
-                     .delta = bt_delta(bt)};
+    struct emit e = {
+        .p = bt->code.rw, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
 
     emit_enter(bt, &e);
     emit_leave(bt, &e);

@@ -28,8 +28,8 @@ struct cold {
 
 struct tu_insn {
     struct insn i;
-    uint16_t off;      /* from the TU's first byte */
-    uint8_t live_in;   /* status flags (packed, see pack_flags) that are needed before it */
+    uint16_t off;    /* from the TU's first byte */
+    uint8_t live_in; /* status flags (packed, see pack_flags) that are needed before it */
     uint8_t live_out;
 };
 

@@ -216,11 +216,7 @@ static void emit_cold_slow(struct tr *t, const struct cold *c) {
 
 static void emit_poll(struct tr *t, unsigned n) {
     tr_site(t, true, n);
-    e8(&t->e, 0x44); /* mov T1d, [abs32] */
-    e8(&t->e, 0x8b);
-    e8(&t->e, 0x04 | (T1 & 7) << 3);
-    e8(&t->e, 0x25);
-    e32(&t->e, (uint32_t)(uintptr_t)t->bt->poll_page);
+    bt_emit_poll(t->bt, &t->e);
 }
 
 static void link_init(struct tr *t, unsigned n, uint64_t target) {
@@ -232,7 +228,8 @@ static void link_init(struct tr *t, unsigned n, uint64_t target) {
                        .target = target,
                        .place = t->place,
                        .same_page = !((target ^ t->c->va) >> 12) && !t->c->page2};
-    t->c->nlinks = (uint8_t)(n + 1);
+    if (t->c->nlinks <= n)
+        t->c->nlinks = (uint8_t)(n + 1);
 }
 
 /* The jump itself; bt_link() turns it. */
@@ -301,7 +298,8 @@ static void check_page(struct tr *t, uint64_t va, const uint8_t *page) {
     int32_t slot = (int32_t)(mmu_index(va) * sizeof(struct shadow_entry));
 
     va &= ~0xfffull;
-    check_word(t, slot + (int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC), va);
+    check_word(t, slot + (int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC),
+               va);
     check_word(t, slot + (int32_t)offsetof(struct shadow_entry, host),
                (uint64_t)(uintptr_t)page);
 }
@@ -476,6 +474,9 @@ static bool finish(struct tr *t, uint8_t *start) {
     t->c->end = e_here(&t->e);
     bt->code_at = (uint8_t *)(((uintptr_t)t->e.p + 15) & ~15ul);
     bt_insert(bt, t->c);
+    bt->v->cnt->bt_translations++;
+    bt->v->cnt->bt_guest_bytes += t->c->guest_len;
+    bt->v->cnt->bt_host_bytes += (uint64_t)(t->c->end - t->c->code);
     return true;
 }
 
@@ -502,9 +503,8 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
     t->key = key;
     t->n = t->k = t->ncold = t->nsites = 0;
     t->ended = false;
-    t->e = (struct emit){.p = bt->code_at,
-                         .end = bt->code.rw + bt->code.size,
-                         .delta = bt_delta(bt)};
+    t->e = (struct emit){
+        .p = bt->code_at, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
     vec_park(v);
     if (!build_tu(t)) {
         *fault = true;

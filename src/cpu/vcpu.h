@@ -112,6 +112,7 @@ struct vcpu_bt {
     uint64_t resume;  /* where a stub goes back to */
     uint64_t tmp;
     void *self;       /* the vCPU */
+    void *owner;      /* the translator */
     void *bank;       /* entries of the shadow bank for explicit accesses now */
     void *jump;       /* jump cache */
     void *slow, *callout; /* functions that the stubs call */

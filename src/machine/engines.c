@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "bt/bt.h"
 #include "interp/interp.h"
 #include "machine/machine.h"
 #include "mem/mem.h"
@@ -10,6 +11,7 @@
 struct engine {
     struct vcpu *v;
     struct interp *interp;
+    struct bt *bt; /* bt only */
 };
 
 static int interp_create(struct vcpu *v, struct engine **out, const char **why) {
@@ -59,7 +61,50 @@ static const struct engine_ops interp_ops = {
     .reset = interp_reset,
 };
 
-static const struct engine_ops *const engines[] = {&interp_ops};
+static int translator_create(struct vcpu *v, struct engine **out, const char **why) {
+    struct bt_options opt = bt_defaults();
+    int rc = interp_create(v, out, why);
+
+    if (rc)
+        return rc;
+    rc = bt_new(v, (*out)->interp, &opt, &(*out)->bt);
+    if (rc) {
+        interp_destroy(*out);
+        *out = NULL;
+        *why = "this host does not give us executable memory";
+    }
+    return rc;
+}
+
+static void translator_destroy(struct engine *e) {
+    bt_free(e->bt);
+    interp_destroy(e);
+}
+
+static enum exit_reason translator_enter(struct engine *e) {
+    return bt_run(e->bt);
+}
+
+static void translator_kick(struct engine *e) {
+    bt_kick(e->bt);
+}
+
+static void translator_reset(struct engine *e) {
+    bt_flush(e->bt);
+    interp_flush(e->interp);
+}
+
+static const struct engine_ops bt_ops = {
+    .name = "bt",
+    .what = "binary translation: software only, fast",
+    .create = translator_create,
+    .destroy = translator_destroy,
+    .run = translator_enter,
+    .kick = translator_kick,
+    .reset = translator_reset,
+};
+
+static const struct engine_ops *const engines[] = {&interp_ops, &bt_ops};
 
 const struct engine_ops *const *machine_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);

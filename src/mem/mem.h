@@ -28,11 +28,12 @@
 enum mem_kind { MEM_NONE, MEM_RAM, MEM_ROM };
 
 enum mem_trace {
-    MEM_TRACE_CODE = 1u << 0,  /* decoded or translated code lies on the page */
+    MEM_TRACE_CODE = 1u << 0,  /* the interpreter has decoded code from the page */
     MEM_TRACE_PT = 1u << 1,    /* page tables that retained shadows depend on */
     MEM_TRACE_DIRTY = 1u << 2, /* dirty logging */
+    MEM_TRACE_TC = 1u << 3,    /* the translation cache has code from the page */
 };
-#define MEM_TRACE_COUNT 3
+#define MEM_TRACE_COUNT 4
 
 struct mem_region {
     struct gpa start;

@@ -1,0 +1,48 @@
+/* Thread state and the poll page for translated code; see os.h. */
+#include <asm/prctl.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/os.h"
+
+#define SIGNAL_STACK (64u << 10)
+
+int os_gs_base(void *p) {
+    return syscall(SYS_arch_prctl, ARCH_SET_GS, p) < 0 ? -errno : 0;
+}
+
+int os_signal_stack(void) {
+    stack_t ss;
+
+    if (sigaltstack(NULL, &ss) < 0)
+        return -errno;
+    if (!(ss.ss_flags & SS_DISABLE))
+        return 0;
+    ss = (stack_t){.ss_sp = mmap(NULL, SIGNAL_STACK, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0),
+                   .ss_size = SIGNAL_STACK};
+    if (ss.ss_sp == MAP_FAILED)
+        return -errno;
+    return sigaltstack(&ss, NULL) < 0 ? -errno : 0;
+}
+
+int os_poll_page(uint8_t **page) {
+    void *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    *page = p;
+    return 0;
+}
+
+void os_poll_page_free(uint8_t *page) {
+    munmap(page, 4096);
+}
+
+void os_poll_set(uint8_t *page, bool open) {
+    mprotect(page, 4096, open ? PROT_READ : PROT_NONE);
+}

@@ -1,0 +1,248 @@
+/*
+ * The translation cache: fragments by address and by page, links between them, and what
+ * happens when their guest code is written.
+ *
+ * Code and its data are allocated by moving a pointer; nothing is freed until the whole
+ * cache is flushed, from the dispatcher. A fragment whose code was written is dead: found
+ * by no lookup and reached by no link, but still there for whoever is executing it.
+ */
+
+#include "bt/bt_int.h"
+#include "mem/mem.h"
+
+void *bt_meta_alloc(struct bt *bt, size_t size) {
+    void *p = bt->meta_at;
+
+    size = (size + 7) & ~7ul;
+    if (size > (size_t)(bt->meta + BT_META_SIZE - bt->meta_at))
+        return NULL;
+    bt->meta_at += size;
+    return p;
+}
+
+static unsigned hash_of(uint64_t va, const uint8_t *page) {
+    uint64_t h = va ^ va >> 15 ^ (uint64_t)(uintptr_t)page >> 12;
+
+    return (unsigned)(h * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS));
+}
+
+struct ccf *bt_lookup(struct bt *bt, uint64_t va, const uint8_t *page, uint32_t key) {
+    struct ccf *c = bt->hash[hash_of(va, page)];
+
+    while (c && (c->va != va || c->page != page || c->key != key))
+        c = c->hash_next;
+    return c;
+}
+
+static size_t page_number(const struct bt *bt, const uint8_t *host) {
+    return (size_t)(host - mem_ram_base(bt->v->mem)) >> 12;
+}
+
+/* 64-byte pieces of a page that [FROM, TO) touches; FROM < TO <= 4096. */
+static uint64_t lines_of(unsigned from, unsigned to) {
+    unsigned first = from >> 6, last = (to - 1) >> 6;
+    uint64_t upto = last == 63 ? ~0ull : (1ull << (last + 1)) - 1;
+
+    return upto & ~((1ull << first) - 1);
+}
+
+/* The bytes of C on the page: *FROM..*TO. */
+static void extent(const struct ccf *c, const uint8_t *page, unsigned *from,
+                   unsigned *to) {
+    unsigned at = c->va & 4095, end = at + c->guest_len;
+
+    if (page == c->page && page == c->page2) { /* the same page, mapped twice in a row */
+        *from = 0;
+        *to = 4096;
+    } else if (page == c->page) {
+        *from = at;
+        *to = end > 4096 ? 4096 : end;
+    } else {
+        *from = 0;
+        *to = end - 4096;
+    }
+}
+
+static void attach(struct bt *bt, struct ccf *c, uint8_t *page, struct ccf **next) {
+    struct code_page *cp = &bt->pages[page_number(bt, page)];
+    unsigned from, to;
+
+    if (!cp->first)
+        mem_trace_add(bt->v->mem, page, MEM_TRACE_TC);
+    *next = cp->first;
+    cp->first = c;
+    extent(c, page, &from, &to);
+    cp->lines |= lines_of(from, to);
+}
+
+void bt_insert(struct bt *bt, struct ccf *c) {
+    struct ccf **slot = &bt->hash[hash_of(c->va, c->page)];
+
+    c->hash_next = *slot;
+    *slot = c;
+    bt->order[bt->norder++] = c;
+    attach(bt, c, c->page, &c->page_next);
+    if (c->page2 && c->page2 != c->page)
+        attach(bt, c, c->page2, &c->page2_next);
+}
+
+struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx) {
+    size_t lo = 0, hi = bt->norder;
+
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+
+        if (bt->order[mid]->end <= rx)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < bt->norder && bt->order[lo]->code <= rx ? bt->order[lo] : NULL;
+}
+
+/* --- links --- */
+
+static void turn(struct bt *bt, struct link *l, const uint8_t *rx) {
+    int32_t rel = (int32_t)(rx - (l->rel32 + 4 + bt_delta(bt)));
+
+    __atomic_store_n((int32_t *)(void *)l->rel32, rel, __ATOMIC_RELAXED);
+}
+
+void bt_link(struct bt *bt, struct link *l, struct ccf *to) {
+    if (!bt->opt.chain || l->to || l->from->dead || to->dead)
+        return;
+    if (l->same_page && !to->page2 && to->page == l->from->page)
+        turn(bt, l, l->place == FLAGS_REGS ? to->entry_regs : to->entry_mem);
+    else if (l->place == FLAGS_REGS)
+        return; /* entry_check wants the flags in memory */
+    else
+        turn(bt, l, to->entry_check);
+    l->to = to;
+    l->next_in = to->in;
+    to->in = l;
+}
+
+static void unlink_out(struct bt *bt, struct link *l) {
+    if (!l->to)
+        return;
+    for (struct link **p = &l->to->in; *p; p = &(*p)->next_in) {
+        if (*p == l) {
+            *p = l->next_in;
+            break;
+        }
+    }
+    l->to = NULL;
+    turn(bt, l, l->stub);
+}
+
+static unsigned jump_slot(uint64_t va) {
+    return (unsigned)va & ((1u << BT_JUMP_BITS) - 1);
+}
+
+/* An entry that no address of the slot matches. */
+static struct jump_entry jump_none(unsigned slot) {
+    return (struct jump_entry){.va = slot ^ 1, .host = NULL};
+}
+
+void bt_jump_insert(struct bt *bt, uint64_t va, struct ccf *c) {
+    struct jump_entry *j = bt->v->bt.jump;
+
+    j[jump_slot(va)] = (struct jump_entry){.va = va, .host = c->entry_check};
+}
+
+static void jump_forget(struct bt *bt, struct ccf *c) {
+    struct jump_entry *j = (struct jump_entry *)bt->v->bt.jump + jump_slot(c->va);
+
+    if (j->host == c->entry_check)
+        *j = jump_none(jump_slot(c->va));
+}
+
+/* --- death --- */
+
+static void kill(struct bt *bt, struct ccf *c) {
+    struct ccf **slot = &bt->hash[hash_of(c->va, c->page)];
+
+    c->dead = true;
+    while (*slot && *slot != c)
+        slot = &(*slot)->hash_next;
+    if (*slot)
+        *slot = c->hash_next;
+    while (c->in)
+        unlink_out(bt, c->in);
+    for (unsigned n = 0; n < c->nlinks; n++)
+        unlink_out(bt, &c->links[n]);
+    jump_forget(bt, c);
+}
+
+/* Drops dead fragments from the page's list, and the trace with the last of them. */
+static void sweep(struct bt *bt, uint8_t *page) {
+    struct code_page *cp = &bt->pages[page_number(bt, page)];
+    struct ccf **p = &cp->first;
+
+    cp->lines = 0;
+    while (*p) {
+        struct ccf *c = *p;
+        struct ccf **next = c->page == page ? &c->page_next : &c->page2_next;
+        unsigned from, to;
+
+        if (c->dead) {
+            *p = *next;
+            continue;
+        }
+        extent(c, page, &from, &to);
+        cp->lines |= lines_of(from, to);
+        p = next;
+    }
+    if (!cp->first)
+        mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
+}
+
+void bt_code_written(void *arg, struct gpa at, unsigned len) {
+    struct bt *bt = arg;
+    uint8_t *host = mem_host(bt->v->mem, at, len);
+    uint8_t *page = (uint8_t *)((uintptr_t)host & ~4095ul);
+    unsigned lo = at.a & 4095, hi = lo + len;
+    struct code_page *cp;
+    bool any = false;
+
+    if (!host || !len)
+        return;
+    bt->v->cnt->trace_hits_code++;
+    cp = &bt->pages[page_number(bt, page)];
+    if (!(cp->lines & lines_of(lo, hi)))
+        return;
+    for (struct ccf *c = cp->first; c;
+         c = c->page == page ? c->page_next : c->page2_next) {
+        unsigned from, to;
+
+        extent(c, page, &from, &to);
+        if (c->dead || hi <= from || lo >= to)
+            continue;
+        kill(bt, c);
+        any = true;
+    }
+    if (!any)
+        return;
+    /* Dead fragments that also lie on another page stay in that page's list until it is
+     * swept; their links are gone. */
+    sweep(bt, page);
+    bt->v->code_written = true;
+}
+
+void bt_flush(struct bt *bt) {
+    struct jump_entry *j = bt->v->bt.jump;
+
+    for (size_t n = 0; n < bt->npages; n++) {
+        if (bt->pages[n].first)
+            mem_trace_remove(bt->v->mem, mem_ram_base(bt->v->mem) + (n << 12),
+                             MEM_TRACE_TC);
+        bt->pages[n] = (struct code_page){0};
+    }
+    for (size_t n = 0; n < 1u << BT_HASH_BITS; n++)
+        bt->hash[n] = NULL;
+    for (size_t n = 0; n < 1u << BT_JUMP_BITS; n++)
+        j[n] = jump_none((unsigned)n);
+    bt->norder = 0;
+    bt->code_at = bt->code_start;
+    bt->meta_at = bt->meta;
+}

@@ -1,0 +1,438 @@
+/*
+ * The dispatcher: finds or makes the fragment for the guest's rip, enters the cache, and
+ * deals with whatever made translated code come back. Also the functions that the stubs
+ * call, and the handler of host faults in the cache.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bug.h"
+#include "bt/tr_int.h"
+#include "cpu/vec.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
+#include "sem/sem.h"
+#include "x86/exception.h"
+
+/* Instructions of 16-bit code that the interpreter runs before it is asked again. */
+#define INTERP_SLICE 64
+
+struct bt_options bt_defaults(void) {
+    return (struct bt_options){
+        .chain = true, .liveness = true, .tu_limit = BT_TU_DEFAULT};
+}
+
+/* --- flags between vcpu.rflags and the slot of translated code --- */
+
+static void flags_in(struct vcpu *v) {
+    unsigned fl = (unsigned)v->rflags;
+
+    v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
+}
+
+static void flags_out(struct vcpu *v) {
+    unsigned f = v->bt.flags;
+    uint64_t fl = (f >> 8 & (X86_FL_STATUS & 0xff)) | (f & 1 ? X86_FL_OF : 0);
+
+    v->rflags = (v->rflags & ~(uint64_t)X86_FL_STATUS) | fl;
+}
+
+/* --- keys --- */
+
+uint32_t bt_key(const struct vcpu *v) {
+    uint32_t key = v->mode;
+    bool fpu = !(v->cr0 & (X86_CR0_EM | X86_CR0_TS));
+
+    if (fpu)
+        key |= KEY_X87;
+    if (fpu && (v->cr4 & X86_CR4_OSFXSR))
+        key |= KEY_VEC;
+    if (fpu && (v->cr4 & X86_CR4_OSXSAVE) &&
+        (v->xcr0 & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX))
+        key |= KEY_AVX;
+    if (v->stack32)
+        key |= KEY_STACK32;
+    key |= (uint32_t)v->seg_flat_r << KEY_FLAT_R_SHIFT;
+    key |= (uint32_t)v->seg_flat_w << KEY_FLAT_W_SHIFT;
+    if (v->mode == MODE_64)
+        return key | (1u << SEG_FS | 1u << SEG_GS) << KEY_BASE_SHIFT;
+    for (unsigned s = 0; s < SEG_COUNT; s++)
+        if (v->segbase[s])
+            key |= 1u << (KEY_BASE_SHIFT + s);
+    return key;
+}
+
+/* 16-bit code, and 32-bit code whose segment is not flat, is the interpreter's. */
+static bool translatable(const struct vcpu *v) {
+    if (v->mode == MODE_64)
+        return true;
+    return v->mode == MODE_32 && !(v->rflags & X86_FL_VM) &&
+           v->seg[SEG_CS].limit == UINT32_MAX && !v->seg[SEG_CS].base;
+}
+
+/* --- called from the stubs --- */
+
+static struct bt *bt_of(const struct vcpu *v) {
+    return v->bt.owner;
+}
+
+/* The guest address of the instruction whose expansion holds RX; sets *SITE if given. */
+static const struct site *site_of(const struct ccf *c, const uint8_t *rx) {
+    size_t off = (size_t)(rx - c->code);
+    size_t lo = 0, hi = c->nsites;
+
+    while (hi - lo > 1) {
+        size_t mid = (lo + hi) / 2;
+
+        if (c->sites[mid].host <= off)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return c->nsites ? &c->sites[lo] : NULL;
+}
+
+static void set_rip(struct vcpu *v, const uint8_t *rx) {
+    const struct ccf *c = bt_find_pc(bt_of(v), rx);
+    const struct site *s;
+
+    BUG_ON(!c);
+    s = site_of(c, rx);
+    BUG_ON(!s);
+    v->rip = c->va + s->guest;
+}
+
+uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
+    unsigned len = SITE_SIZE(site);
+    uint8_t *p;
+    uint64_t run;
+
+    if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run)) {
+        set_rip(v, rx - 1);
+        /* The instruction again, by the interpreter: it knows about #SS, order of checks
+         * and all else that a fault depends on. */
+        v->bt.reason = BT_LEAVE_EMULATE;
+        return NULL;
+    }
+    if (likely(p && run >= len))
+        return p;
+    set_rip(v, rx - 1);
+    v->bt.reason = BT_LEAVE_EMULATE;
+    return NULL;
+}
+
+static bool changes_key(const struct insn *i) {
+    return i->op == OP_mov_to_seg || i->op == OP_pop_seg || i->op == OP_load_far;
+}
+
+static void advance(struct vcpu *v, unsigned len) {
+    v->rip += len;
+    if (v->mode != MODE_64)
+        v->rip = (uint32_t)v->rip;
+}
+
+int bt_callout(struct vcpu *v, const struct insn *i) {
+    int rc;
+
+    flags_out(v);
+    v->code_written = false;
+    rc = i->exec(v, i);
+    v->cnt->bt_callouts++;
+    if (rc == SEM_NEXT && !v->code_written && !v->pending_db && !changes_key(i) &&
+        !vcpu_events(v)) {
+        flags_in(v);
+        vec_load(v);
+        return 0;
+    }
+    v->bt.reason = BT_LEAVE_NEXT;
+    if (rc == SEM_NEXT || rc == SEM_STOP) {
+        advance(v, i->len);
+    } else if (rc != SEM_BRANCH && rc != SEM_REPEAT) {
+        v->bt.reason = BT_LEAVE_STATUS;
+        v->bt.status = (uint32_t)rc;
+    }
+    flags_in(v);
+    return 1;
+}
+
+/* --- host faults in the cache --- */
+
+static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
+    switch (f->trapno) {
+    case X86_DE:
+    case X86_UD:
+    case X86_MF:
+    case X86_XM:
+        v->fault = (struct fault){.vector = (uint8_t)f->trapno};
+        return true;
+    case X86_GP:
+        v->fault = (struct fault){.vector = X86_GP, .has_error = true};
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* In the signal handler, between two instructions of translated code. */
+static bool on_host_fault(void *arg, struct os_fault *f) {
+    struct bt *bt = arg;
+    struct vcpu *v = bt->v;
+    const uint8_t *pc = (const uint8_t *)(uintptr_t)f->regs.rip;
+    const struct ccf *c = bt_find_pc(bt, pc);
+    const struct site *s = c ? site_of(c, pc) : NULL;
+    uint8_t *fault_page = (uint8_t *)(uintptr_t)(f->addr & ~4095ull);
+    bool indirect = pc == bt->stub_indirect;
+
+    if (!s && !indirect)
+        return false;
+    if (indirect) { /* its poll: the target is in T0, the flags are in memory */
+        v->rip = f->regs.gpr[T0];
+        v->bt.reason = BT_LEAVE_POLL;
+    } else if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
+        v->rip = c->links[s->guest].target;
+        v->bt.reason = BT_LEAVE_POLL;
+    } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
+        v->rip = c->va + s->guest;
+        v->bt.reason = BT_LEAVE_STATUS;
+        v->bt.status = SEM_FAULT;
+    } else {
+        return false;
+    }
+    for (unsigned r = 0; r < 14; r++)
+        v->gpr[r] = f->regs.gpr[r];
+    if (s && s->place == FLAGS_REGS) {
+        unsigned fl = (unsigned)f->regs.rflags;
+
+        v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
+    }
+    f->regs.rip = (uint64_t)(uintptr_t)bt->stub_leave_bare;
+    return true;
+}
+
+void bt_kick(struct bt *bt) {
+    if (__atomic_load_n(&bt->in_tc, __ATOMIC_SEQ_CST)) {
+        __atomic_store_n(&bt->poll_closed, true, __ATOMIC_SEQ_CST);
+        os_poll_set(bt->poll_page, false);
+    }
+}
+
+/* --- creation --- */
+
+static int allocate(struct bt *bt) {
+    int rc = os_code_map(BT_CODE_SIZE, &bt->code);
+
+    if (rc)
+        return rc;
+    rc = os_poll_page(&bt->poll_page);
+    if (rc)
+        return rc;
+    bt->npages = mem_ram_size(bt->v->mem) >> 12;
+    /* Large and mostly untouched: the host gives pages as they are used. */
+    bt->meta = malloc(BT_META_SIZE);
+    bt->order = malloc((BT_META_SIZE / sizeof(struct ccf) + 1) * sizeof(*bt->order));
+    bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
+    bt->pages = calloc(bt->npages, sizeof(*bt->pages));
+    bt->tr = malloc(sizeof(*bt->tr));
+    bt->v->bt.jump = calloc(1u << BT_JUMP_BITS, sizeof(struct jump_entry));
+    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->v->bt.jump)
+        return -ENOMEM;
+    return 0;
+}
+
+int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
+           struct bt **out) {
+    struct bt *bt = calloc(1, sizeof(*bt));
+    struct mem_hooks *hooks = mem_hooks(v->mem);
+    int rc;
+
+    if (!bt)
+        return -ENOMEM;
+    bt->v = v;
+    bt->ip = ip;
+    bt->opt = *opt;
+    v->bt = (struct vcpu_bt){
+        .self = v, .owner = bt, .slow = bt_slow_access, .callout = bt_callout};
+    rc = allocate(bt);
+    if (!rc) {
+        bt_emit_stubs(bt);
+        rc = os_fault_range(bt->code.rx, bt->code.rx + bt->code.size, on_host_fault, bt);
+    }
+    if (rc) {
+        bt_free(bt);
+        return rc;
+    }
+    hooks->on_write[__builtin_ctz(MEM_TRACE_TC)] = bt_code_written;
+    hooks->on_write_arg[__builtin_ctz(MEM_TRACE_TC)] = bt;
+    bt_flush(bt);
+    *out = bt;
+    return 0;
+}
+
+void bt_free(struct bt *bt) {
+    if (!bt)
+        return;
+    if (bt->poll_page)
+        os_poll_page_free(bt->poll_page);
+    free(bt->v->bt.jump);
+    bt->v->bt.jump = NULL;
+    free(bt->tr);
+    free(bt->pages);
+    free(bt->hash);
+    free(bt->order);
+    free(bt->meta);
+    if (bt->code.rw)
+        os_code_unmap(&bt->code);
+    free(bt);
+}
+
+/* --- the loop --- */
+
+/* What only the interpreter does: traps at every instruction, interrupts. */
+static bool needs_care(const struct vcpu *v, uint32_t events) {
+    if ((v->rflags & (X86_FL_TF | X86_FL_RF)) || (v->dr[7] & 0xff) || v->irq_shadow ||
+        v->pending_db || v->halted)
+        return true;
+    return ((events & VCPU_EVENT_IRQ) && sem_interruptible(v)) ||
+           ((events & VCPU_EVENT_NMI) && !v->nmi_blocked);
+}
+
+/* The fragment for the guest's rip; NULL with *FAULT, or after a flush (look again). */
+static struct ccf *find(struct bt *bt, bool *fault) {
+    struct vcpu *v = bt->v;
+    uint32_t key = bt_key(v);
+    const uint8_t *code = mmu_fetch(v, gva(v->rip));
+    struct ccf *c;
+
+    *fault = !code;
+    if (!code)
+        return NULL;
+    c = bt_lookup(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
+    if (c && c->page2) { /* the second page may be another by now */
+        const uint8_t *rest = mmu_fetch(v, gva((v->rip | 4095) + 1));
+
+        if (!rest) {
+            *fault = true;
+            return NULL;
+        }
+        if (((uintptr_t)rest & ~4095ul) != (uintptr_t)c->page2)
+            c = NULL;
+    }
+    if (c)
+        return c;
+    c = bt_translate(bt, key, fault);
+    if (!c && !*fault) {
+        bt_flush(bt);
+        v->cnt->bt_flushes++;
+    }
+    return c;
+}
+
+static void enter(struct bt *bt, const uint8_t *rx) {
+    struct vcpu *v = bt->v;
+    void (*go)(const uint8_t *rx) = (void (*)(const uint8_t *))(uintptr_t)bt->stub_enter;
+
+    flags_in(v);
+    vec_load(v);
+    v->cnt->bt_entries++;
+    go(rx);
+    flags_out(v);
+}
+
+/* SEM_FAULT is delivered; true: shutdown. */
+static bool settle(struct vcpu *v, uint32_t status) {
+    return status == SEM_SHUTDOWN ||
+           (status == SEM_FAULT && sem_deliver(v) == SEM_SHUTDOWN);
+}
+
+/* Runs the guest from V->rip until translated code comes back and C cannot send it on. */
+static bool run_once(struct bt *bt, enum exit_reason *out) {
+    struct vcpu *v = bt->v;
+    struct link *link = NULL;
+    bool indirect = false;
+
+    for (;;) {
+        bool fault;
+        struct ccf *c = find(bt, &fault);
+
+        if (!c) {
+            link = NULL;
+            if (!fault)
+                continue; /* flushed: links are gone */
+            /* The interpreter raises what this is, in the right order. */
+            *out = interp_step(bt->ip, 1);
+            return *out != EXIT_kick;
+        }
+        if (link)
+            bt_link(bt, link, c);
+        if (indirect && bt->opt.chain)
+            bt_jump_insert(bt, v->rip, c);
+        link = NULL;
+        indirect = false;
+        if (unlikely(bt->watch))
+            bt->watch(bt->watch_arg, c);
+        enter(bt, c->entry_mem);
+        switch (v->bt.reason) {
+        case BT_LEAVE_LINK:
+            link = v->bt.arg;
+            v->rip = link->target;
+            break;
+        case BT_LEAVE_INDIRECT:
+            indirect = true;
+            break;
+        case BT_LEAVE_CHECK:
+            break;
+        case BT_LEAVE_EMULATE:
+            v->cnt->bt_emulated++;
+            *out = interp_step(bt->ip, 1);
+            return *out != EXIT_kick;
+        case BT_LEAVE_STATUS:
+            if (settle(v, v->bt.status)) {
+                *out = EXIT_shutdown;
+                return true;
+            }
+            return false;
+        default: /* POLL, NEXT */
+            return false;
+        }
+        if (vcpu_events(v))
+            return false;
+    }
+}
+
+static bool loop(struct bt *bt, enum exit_reason *out) {
+    struct vcpu *v = bt->v;
+    uint32_t events;
+
+    if (unlikely(__atomic_load_n(&bt->poll_closed, __ATOMIC_SEQ_CST))) {
+        __atomic_store_n(&bt->poll_closed, false, __ATOMIC_SEQ_CST);
+        os_poll_set(bt->poll_page, true);
+    }
+    events = vcpu_events(v);
+    if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
+        *out = EXIT_kick;
+        return true;
+    }
+    if (needs_care(v, events)) {
+        *out = interp_step(bt->ip, 1);
+        return *out != EXIT_kick;
+    }
+    if (!translatable(v)) {
+        *out = interp_step(bt->ip, INTERP_SLICE);
+        return *out != EXIT_kick;
+    }
+    return run_once(bt, out);
+}
+
+enum exit_reason bt_run(struct bt *bt) {
+    enum exit_reason out = EXIT_error;
+
+    if (os_signal_stack() || os_gs_base(bt->v))
+        return EXIT_error;
+    bt->v->bt.bank = bt->v->mmu->data->e;
+    __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
+    while (!loop(bt, &out))
+        ;
+    __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
+    vec_park(bt->v);
+    return out;
+}
