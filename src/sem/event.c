@@ -203,7 +203,8 @@ static int deliver_legacy(struct vcpu *v, const struct event *e) {
     unsigned type = (unsigned)(gate[0] >> 40) & 0xf;
     uint16_t sel = (uint16_t)(gate[0] >> 16);
     if (type == X86_DESC_TASKGATE)
-        return sem_task_switch(v, sel, TASK_EVENT, e->rip, e->has_error, e->error);
+        return sem_task_switch(v, sel, TASK_EVENT, e->rip, e->flags, e->has_error,
+                               e->error);
 
     bool gate32 = type & 8;
     struct target t = {.clear_if = !(type & 1)};

@@ -146,7 +146,8 @@ static int go_call_gate(struct vcpu *v, const struct transfer *in,
 }
 
 static int go_task(struct vcpu *v, const struct transfer *x, uint16_t tss) {
-    return sem_task_switch(v, tss, x->call ? TASK_CALL : TASK_JMP, x->next, false, 0)
+    return sem_task_switch(v, tss, x->call ? TASK_CALL : TASK_JMP, x->next, v->rflags,
+                           false, 0)
                ? SEM_FAULT
                : SEM_BRANCH;
 }

@@ -70,7 +70,7 @@ static int iret_task(struct vcpu *v, const struct insn *i) {
     if (v->long_mode)
         return sem_fault_err(v, X86_GP, 0);
     if (mmu_sys_read(v, sem_sys_gva(v, v->tr.base), &link, 2) ||
-        sem_task_switch(v, link, TASK_IRET, sem_next_rip(v, i), false, 0))
+        sem_task_switch(v, link, TASK_IRET, sem_next_rip(v, i), v->rflags, false, 0))
         return SEM_FAULT;
     return done(v);
 }

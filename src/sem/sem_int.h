@@ -104,8 +104,9 @@ int sem_soft_interrupt(struct vcpu *v, uint8_t vector, unsigned insn_len,
 
 /* --- task.c --- */
 enum task_reason { TASK_JMP, TASK_CALL, TASK_IRET, TASK_EVENT };
+/* NEXT_RIP and FLAGS are what the old task goes on with. 0 or SEM_FAULT. */
 int sem_task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t next_rip,
-                    bool has_error, uint32_t error);
+                    uint64_t flags, bool has_error, uint32_t error);
 
 /* --- stack helpers, segment.c: size 2, 4 or 8; rSP moves only on success --- */
 int sem_push(struct vcpu *v, unsigned size, uint64_t val);

@@ -335,9 +335,8 @@ static int enter_task(struct vcpu *v, const struct task *t, bool has_error,
 }
 
 int sem_task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t next_rip,
-                    bool has_error, uint32_t error) {
+                    uint64_t flags, bool has_error, uint32_t error) {
     struct task t;
-    uint64_t flags = v->rflags;
     if (read_task(v, sel, why, &t) || probe_all(v, &t, why) ||
         write_all(v, &t, why, next_rip, flags))
         return SEM_FAULT;
