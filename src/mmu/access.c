@@ -142,6 +142,20 @@ static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct pie
     return resolve_walk(m, bank, acc, p);
 }
 
+/* Would resolve() fault? Without any of its effects. */
+static int foresee(struct mmu_priv *m, bool sys, enum mmu_access acc,
+                   const struct piece *p) {
+    enum mmu_bank bank = bank_of(m, sys);
+    struct walk w;
+    if (mmu_hit(&m->cur->bank[bank], gva(p->at), p->len, acc))
+        return 0;
+    if (!mmu_walk(m, p->at, &w))
+        return fault_page(m, p->at, bank, acc, w.error);
+    if (!mmu_walk_allows(m, &w, bank, acc))
+        return fault_page(m, p->at, bank, acc, X86_PF_P);
+    return 0;
+}
+
 /* Cuts [AT, AT+LEN) at the page boundary; LEN is 1..4096. Fills P, returns how many, or 0
  * with the fault set. */
 static unsigned resolve_all(struct vcpu *v, struct gva at, unsigned len, bool sys,
@@ -162,6 +176,10 @@ static unsigned resolve_all(struct vcpu *v, struct gva at, unsigned len, bool sy
         fault_canonical(v);
         return 0;
     }
+    /* A store that faults on its second page leaves the first one clean. */
+    if (count == 2 && acc == MMU_WRITE &&
+        (foresee(m, sys, acc, &p[0]) || foresee(m, sys, acc, &p[1])))
+        return 0;
     for (unsigned i = 0; i < count; i++)
         if (resolve(m, sys, acc, &p[i]))
             return 0;

@@ -522,6 +522,99 @@ static void test_crossing_cached(void **state) {
     assert_int_equal(V.gpr[REG_RAX], 0x11220201);
 }
 
+/* More blocks than the arena holds. */
+static void test_arena_full(void **state) {
+    memset(mem_host(V.mem, gpa(CODE), 1), 0x40, 4 << 20); /* inc eax */
+    CODE_AT(CODE + (4 << 20), "\xf4");
+    assert_int_equal(interp_run(ip), EXIT_halt);
+    assert_int_equal(V.gpr[REG_RAX], 4 << 20);
+    assert_int_equal(counters.insns_retired, (4 << 20) + 1);
+    assert_true(counters.block_cache_flushes > 0);
+}
+
+/* A string that runs over the code behind it. */
+static void test_rep_over_code(void **state) {
+    CODE_AT(CODE, "\x41\xf3\xaa\x40\x40\x40\x40\xf4"); /* inc ecx; rep stosb; inc eax */
+    V.gpr[REG_RCX] = 2;
+    V.gpr[REG_RAX] = 0x45; /* inc ebp */
+    V.gpr[REG_RDI] = CODE + 4;
+    interp_step(ip, 100);
+    assert_int_equal(V.rip, CODE + 8);
+    assert_int_equal(V.gpr[REG_RAX], 0x46);
+    assert_int_equal(V.gpr[REG_RBP], 3);
+    assert_int_equal(counters.insns_retired, 7);
+    /* Onto itself: the iterations that are left are another instruction's. */
+    fresh(state);
+    V.gpr[REG_RCX] = 4;
+    V.gpr[REG_RAX] = 0x90;
+    V.gpr[REG_RDI] = CODE;
+    CODE_AT(CODE, "\xf3\xaa\x45\x45\xf4");
+    interp_step(ip, 100);
+    assert_int_equal(V.gpr[REG_RDI], CODE + 2);
+    assert_int_equal(V.rip, CODE + 5);
+    /* From one traced page to another, by pieces of a page. */
+    fresh(state);
+    memset(mem_host(V.mem, gpa(CODE + 0x1000), 1), 0xf4, 0x3000);
+    for (unsigned k = 1; k < 4; k++) {
+        V.rip = CODE + k * 0x1000;
+        V.halted = false;
+        interp_step(ip, 1);
+    }
+    CODE_AT(CODE, "\xf3\xa5\x40\xf4"); /* rep movsd; inc eax; hlt */
+    memset(mem_host(V.mem, gpa(DATA), 1), 0x41, 0x3000);
+    V.rip = CODE;
+    V.halted = false;
+    V.gpr[REG_RAX] = 0;
+    V.gpr[REG_RSI] = DATA;
+    V.gpr[REG_RDI] = CODE + 0x1000;
+    V.gpr[REG_RCX] = 0xc00;
+    interp_step(ip, 100);
+    assert_int_equal(V.rip, CODE + 4);
+    V.rip = CODE + 0x3ff0;
+    V.halted = false;
+    interp_step(ip, 4);
+    assert_int_equal(V.gpr[REG_RCX], 4); /* the new code: inc ecx */
+}
+
+/* A fetch that faults on its second page: CR2 is that page, rip the instruction. */
+static void test_fetch_fault(void **state) {
+    enum { PD = 0x10000, PT = 0x11000 };
+    uint32_t pde = PT | 3, big = 0x83, pte;
+    memset(mem_host(V.mem, gpa(PD), 1), 0, 0x2000);
+    for (uint32_t k = 0; k < 1024; k++) {
+        pte = k << 12 | 3;
+        mem_write(V.mem, gpa(PT + k * 4), &pte, 4);
+    }
+    pte = 0;
+    mem_write(V.mem, gpa(PT + (CODE + 0x1000) / 4096 * 4), &pte, 4);
+    mem_write(V.mem, gpa(PD), &pde, 4);
+    mem_write(V.mem, gpa(PD + 4), &big, 4);
+    V.cr3 = PD;
+    V.cr4 |= X86_CR4_PSE;
+    V.cr0 |= X86_CR0_PG;
+    vcpu_update_mode(&V);
+    mmu_mode_changed(&V);
+    V.rip = CODE + 0xffe;
+    CODE_AT(CODE + 0xffe, "\xb8\x01\x02\x03\x04");
+    ends_in(X86_PF);
+    assert_int_equal(V.cr2, CODE + 0x1000);
+    assert_int_equal(pushed(0), 0); /* a supervisor's read; no NX, no SMEP: no I bit */
+    assert_int_equal(pushed(1), CODE + 0xffe);
+    assert_int_equal(counters.true_page_faults, 1);
+    /* Not if the first page has a whole instruction, or an invalid one. */
+    V.rip = CODE + 0xffe;
+    V.halted = false;
+    CODE_AT(CODE + 0xffe, "\x0f\x0b");
+    ends_in(X86_UD);
+    assert_int_equal(pushed(0), CODE + 0xffe);
+    /* A code breakpoint there comes before the fault. */
+    V.rip = CODE + 0x1000;
+    V.halted = false;
+    breakpoint(0, CODE + 0x1000, BP_EXEC);
+    ends_in(X86_DB);
+    assert_int_equal(counters.true_page_faults, 1);
+}
+
 /* Retired: what completed, be it an interrupt's INT or a string; not what faulted. */
 static void test_retired(void **state) {
     CODE_AT(CODE, "\x40\xcd\x20\x0f\x0b"); /* inc eax; int 0x20; ud2 */
@@ -545,6 +638,9 @@ int main(void) {
         T(test_execution_breakpoints),
         T(test_flush_in_block),
         T(test_crossing_cached),
+        T(test_arena_full),
+        T(test_rep_over_code),
+        T(test_fetch_fault),
         T(test_retired),
 #undef T
     };

@@ -4,6 +4,7 @@
  * tables.
  */
 #include "mmu/mmu.h"
+#include "cpu/cpuid.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
 #include "x86/pte.h"
@@ -603,6 +604,71 @@ static void no_tag_is_sound(void **state) {
         assert_int_not_equal(mmu_index(mmu_no_tag(i)), i);
 }
 
+/* Bits that only some processors reserve: 8 in a PML4E and a PDPE (AMD), 7 in a PML4E. */
+static void reserved_bits(void **state) {
+    static const struct {
+        uint64_t at, bits;
+        bool amd_only;
+    } t[] = {{ROOT, X86_PTE_PS, false},
+             {ROOT, X86_PTE_G, true},
+             {L3, X86_PTE_G, true},
+             {ROOT, 1ull << 51, false},
+             {L3, 1ull << 40, false},
+             {L2, X86_PTE_PS | 1u << 13, false},
+             {L3, X86_PTE_PS | 1u << 29, false}};
+    struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    struct cpuid_model *model = cpuid_model_new(&cfg);
+    b->v.cpuid = model;
+    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+        uint64_t old = get64(b, t[i].at);
+        int want =
+            t[i].amd_only && !cpuid_is_amd(model) ? -1 : (int)(X86_PF_P | X86_PF_RSVD);
+        put64(b, t[i].at, old | t[i].bits);
+        mmu_mode_changed(&b->v);
+        assert_int_equal(attempt(b, VA, MMU_READ, false), want);
+        put64(b, t[i].at, old);
+        mmu_mode_changed(&b->v);
+        assert_int_equal(attempt(b, VA, MMU_READ, false), -1);
+    }
+    cpuid_model_free(model);
+    box_free(b);
+}
+
+/* More tables than there are records of dependencies: the shadow starts over and stays
+ * right. One table of each level, used over and over. */
+static void trace_records_run_out(void **state) {
+    struct box *b = box_new(M_LONG, MMU_TRACE);
+    uint64_t x, n = 20000;
+    for (unsigned i = 0; i < 512; i++) {
+        put64(b, L3 + i * 8, L2 | PWU);
+        put64(b, L2 + i * 8, L1 | PWU);
+    }
+    put64(b, PAGE, 1);
+    set_pte(b, M_LONG, VA, PAGE | PWU);
+    for (uint64_t i = 0; i < n; i++) {
+        assert_int_equal(mmu_load(&b->v, gva(VA + (i << 21)), 8, &x), 0);
+        assert_int_equal(x, 1);
+    }
+    put64(b, PAGE + 4096, 2);
+    set_pte(b, M_LONG, VA, (PAGE + 4096) | PWU);
+    for (uint64_t i = 0; i < n; i += 97) {
+        assert_int_equal(mmu_load(&b->v, gva(VA + (i << 21)), 8, &x), 0);
+        assert_int_equal(x, 2);
+    }
+    box_free(b);
+}
+
+/* A store that faults on its second page has not made the first one dirty. */
+static void dirty_of_a_faulting_store(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    set_pte(b, M_LONG, VA + 4096, 0);
+    assert_int_not_equal(mmu_store(&b->v, gva(VA + 4092), 8, ~0ull), 0);
+    assert_int_equal(b->v.fault.addr, VA + 4096);
+    assert_false(get_pte(b, M_LONG, VA) & X86_PTE_D);
+    box_free(b);
+}
+
 static bool a20_open;
 static bool a20(void *arg) {
     return a20_open;
@@ -643,6 +709,9 @@ int main(void) {
                                        cmocka_unit_test(code_trace),
                                        cmocka_unit_test(breakpoints),
                                        cmocka_unit_test(hostile),
+                                       cmocka_unit_test(reserved_bits),
+                                       cmocka_unit_test(trace_records_run_out),
+                                       cmocka_unit_test(dirty_of_a_faulting_store),
                                        cmocka_unit_test(a20_gate)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
