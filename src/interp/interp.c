@@ -125,10 +125,11 @@ static int deliver_db(struct vcpu *v, uint32_t dr6, bool trap) {
     return sem_deliver(v);
 }
 
-/* Instructions that enter a handler with TF cleared: no trap of their own then. */
-static bool enters_handler(const struct insn *i) {
+/* Instructions that are trapped by the TF that they leave, not by the one they found:
+ * those that enter a handler, and SYSRET. */
+static bool steps_by_new_tf(const struct insn *i) {
     return i->op == OP_int || i->op == OP_int1 || i->op == OP_int3 || i->op == OP_into ||
-           i->op == OP_syscall || i->op == OP_sysenter;
+           i->op == OP_syscall || i->op == OP_sysret || i->op == OP_sysenter;
 }
 
 static int step_one(struct interp *ip) {
@@ -164,7 +165,7 @@ static int step_one(struct interp *ip) {
         advance(v, i->len);
     if (rc == SEM_FAULT || rc == SEM_SHUTDOWN) {
         v->pending_db = 0;
-    } else if (tf && (!enters_handler(i) || (v->rflags & X86_FL_TF))) {
+    } else if (tf && (!steps_by_new_tf(i) || (v->rflags & X86_FL_TF))) {
         v->pending_db |= X86_DR6_BS;
     }
     if (v->irq_shadow && i->op != OP_sti && rc != SEM_REPEAT) {

@@ -8,6 +8,9 @@
  *   sysenter,  #UD in long mode                      everywhere in protected mode
  *   sysexit
  *
+ * SYSRET that sets TF traps at once, before the first instruction of level 3, unlike IRET
+ * and POPF (Linux, arch/x86/entry/entry_64.S, counts on it).
+ *
  * AMD64 APM volume 3, "SYSCALL", "SYSRET", "SYSENTER", "SYSEXIT"; Intel SDM volume 2,
  * the same.
  */
@@ -79,6 +82,8 @@ int sem_exec_sysret(struct vcpu *v, const struct insn *i) {
         v->seg[SEG_SS] = flat_stack(sel + 8, 3);
     sem_enter(v, &cs, 3, rip);
     sem_write_flags(v, flags & ~(uint64_t)X86_FL_RF, mask);
+    if (v->rflags & X86_FL_TF)
+        v->pending_db |= X86_DR6_BS;
     return SEM_BRANCH;
 }
 

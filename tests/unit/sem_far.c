@@ -887,7 +887,13 @@ static void long_syscall(void **state) {
     assert_int_equal(v->seg[SEG_SS].sel, 0x3b);
     assert_int_equal(v->mode, MODE_64);
     assert_int_equal(v->rflags, X86_FL_ONE | X86_FL_IF | X86_FL_DF | X86_FL_CF);
+    assert_int_equal(v->pending_db, 0);
     faults(v, OP_sysret, 8, 0, 0, X86_GP, 0);
+    /* TF that it sets traps at once. */
+    enter_level(f, CODE64, DATA0, 0, STACK0);
+    v->gpr[REG_R11] = X86_FL_ONE | X86_FL_TF;
+    assert_int_equal(run(v, &i), SEM_BRANCH);
+    assert_int_equal(v->pending_db, X86_DR6_BS);
     v->efer &= ~(uint64_t)X86_EFER_SCE;
     faults(v, OP_syscall, 8, 0, 0, X86_UD, 0);
 }
