@@ -121,7 +121,8 @@ struct bt {
     /* Common stubs, RX. */
     uint8_t *stub_enter, *stub_leave, *stub_leave_partial, *stub_leave_bare;
     uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
-    struct tr *tr; /* the translation in progress */
+    uint8_t *poll_indirect; /* stub_indirect's poll */
+    struct tr *tr;          /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;

@@ -15,7 +15,10 @@ static bool writes_flags(const struct insn *i) {
 /* Before the host's copy of an instruction: flags that it reads or passes through. */
 static void flags_for_copy(struct tr *t, const struct insn *i) {
     const struct tu_insn *u = &t->insn[t->k];
-    unsigned kept = (unsigned)~(i->fl_written | i->fl_undefined) & FLAGS_ALL;
+    /* Undefined flags come from the host; with liveness off they come out as they do in
+     * the interpreter, where the host sees the flags from before. */
+    unsigned clobbered = i->fl_written | (t->bt->opt.liveness ? i->fl_undefined : 0u);
+    unsigned kept = ~clobbered & FLAGS_ALL;
     unsigned live = (u->live_out & ~2u) | (u->live_out & 2 ? X86_FL_OF : 0);
 
     if (reads_flags(i) || (writes_flags(i) && (kept & live)))
@@ -225,6 +228,7 @@ static bool is_direct(const struct insn *i) {
 /* T0 holds the target; flags must be in memory. */
 static void indirect(struct tr *t) {
     tr_flags_to_mem(t);
+    tr_lea_next(t, 5); /* who it was, for a target that is not canonical */
     e_jmp(&t->e, t->bt->stub_indirect);
     t->ended = true;
 }

@@ -9,6 +9,7 @@
 #include "base/bug.h"
 #include "bt/tr_int.h"
 #include "cpu/vec.h"
+#include "decode/decode.h"
 #include "interp/interp.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
@@ -92,6 +93,34 @@ static const struct site *site_of(const struct ccf *c, const uint8_t *rx) {
     return c->nsites ? &c->sites[lo] : NULL;
 }
 
+static bool canonical(const struct vcpu *v, uint64_t a) {
+    return v->mode != MODE_64 || (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
+
+static void set_rip(struct vcpu *v, const uint8_t *rx);
+
+/* A branch to a non-canonical address faults itself, before it has done anything: takes
+ * back what its expansion did and lets the interpreter raise the fault. */
+static void undo_branch(struct vcpu *v) {
+    const uint8_t *rx = (const uint8_t *)(uintptr_t)v->bt.resume;
+    struct insn i;
+    uint8_t bytes[15];
+
+    set_rip(v, rx - 1);
+    vec_park(v);
+    if (mmu_read_slow(v, gva(v->rip), bytes, 1, false))
+        return;
+    for (unsigned n = 1; n < sizeof(bytes); n++)
+        if (mmu_read_slow(v, gva(v->rip + n), &bytes[n], 1, false))
+            bytes[n] = 0;
+    if (decode_insn(MODE_64, bytes, sizeof(bytes), &i) != DECODE_OK)
+        return;
+    if (i.op == OP_call)
+        v->gpr[REG_RSP] += i.opsize;
+    else if (i.op == OP_ret)
+        v->gpr[REG_RSP] -= i.opsize + (i.nops ? (uint16_t)i.imm : 0u);
+}
+
 static void set_rip(struct vcpu *v, const uint8_t *rx) {
     const struct ccf *c = bt_find_pc(bt_of(v), rx);
     const struct site *s;
@@ -159,10 +188,14 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
 
 static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
     switch (f->trapno) {
+    case X86_XM: /* APM volume 2, "SIMD Floating-Point Exception": #UD without OSXMMEXCPT
+                  */
+        v->fault =
+            (struct fault){.vector = v->cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD};
+        return true;
     case X86_DE:
     case X86_UD:
     case X86_MF:
-    case X86_XM:
         v->fault = (struct fault){.vector = (uint8_t)f->trapno};
         return true;
     case X86_GP:
@@ -181,7 +214,7 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     const struct ccf *c = bt_find_pc(bt, pc);
     const struct site *s = c ? site_of(c, pc) : NULL;
     uint8_t *fault_page = (uint8_t *)(uintptr_t)(f->addr & ~4095ull);
-    bool indirect = pc == bt->stub_indirect;
+    bool indirect = pc == bt->poll_indirect;
 
     if (!s && !indirect)
         return false;
@@ -377,6 +410,11 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             v->rip = link->target;
             break;
         case BT_LEAVE_INDIRECT:
+            if (unlikely(!canonical(v, v->rip))) {
+                undo_branch(v);
+                *out = interp_step(bt->ip, 1);
+                return *out != EXIT_kick;
+            }
             indirect = true;
             break;
         case BT_LEAVE_CHECK:

@@ -131,7 +131,8 @@ void bt_emit_poll(const struct bt *bt, struct emit *e) {
     e32(e, (uint32_t)(uintptr_t)bt->poll_page);
 }
 
-/* link: T0 is the struct link. indirect and check: T0 is the guest address. */
+/* link: T0 is the struct link. check and indirect: T0 is the guest address;
+ * indirect: T1 is the host address after the branch. */
 static void emit_exits(struct bt *bt, struct emit *e) {
     bt->stub_link = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
@@ -146,6 +147,8 @@ static void emit_exits(struct bt *bt, struct emit *e) {
     /* The jump cache: 2^BT_JUMP_BITS entries of 16 bytes by the low bits of the address.
      */
     bt->stub_indirect = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    bt->poll_indirect = e_here(e);
     bt_emit_poll(bt, e);
     e_mov_rr(e, W32, T1, T0);
     e_ri(e, W32, EXT_AND, T1, (1 << BT_JUMP_BITS) - 1);

@@ -66,6 +66,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc);
 /* jcc to link N: directly, or through a poll when it goes back. */
 void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target);
 bool tr_mem_ok(const struct tr *t, const struct insn *i);
+void tr_lea_next(struct tr *t, unsigned skip);
 void tr_callout(struct tr *t, const struct insn *i);
 
 /* ident.c: the same instruction, with T0 for the memory operand and T1 for r14 or r15

@@ -261,6 +261,14 @@ static void emit_link_stub(struct tr *t, unsigned n) {
 
 /* --- callouts --- */
 
+/* lea T1, [rip + SKIP]: the address behind the next SKIP bytes. */
+void tr_lea_next(struct tr *t, unsigned skip) {
+    e8(&t->e, 0x4c);
+    e8(&t->e, 0x8d);
+    e8(&t->e, 0x05 | (T1 & 7) << 3);
+    e32(&t->e, skip);
+}
+
 void tr_callout(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
     struct insn *copy = bt_meta_alloc(t->bt, sizeof(*copy));
@@ -275,10 +283,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
     e_mov_imm(e, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
-    e8(e, 0x4c); /* lea T1, [rip + 5]: after the jump */
-    e8(e, 0x8d);
-    e8(e, 0x05 | (T1 & 7) << 3);
-    e32(e, 5);
+    tr_lea_next(t, 5);
     e_jmp(e, t->bt->stub_callout);
 }
 
