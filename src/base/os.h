@@ -63,8 +63,8 @@ int os_fault_range(const void *lo, const void *hi,
 
 /* Points this thread's %gs base at P. The C library does not use %gs. */
 int os_gs_base(void *p);
-/* Gives this thread an alternate signal stack (once; kept until the thread ends): its stack
- * pointer is the guest's while translated code runs. */
+/* Gives this thread an alternate signal stack (once; kept until the thread ends): its
+ * stack pointer is the guest's while translated code runs. */
 int os_signal_stack(void);
 /* A page below 4 GiB that translated code reads to be stopped: readable (open) or not. */
 int os_poll_page(uint8_t **page);

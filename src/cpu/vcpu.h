@@ -111,10 +111,10 @@ struct vcpu_bt {
     uint64_t host_sp; /* the translator's stack while the guest's rSP is in the CPU */
     uint64_t resume;  /* where a stub goes back to */
     uint64_t tmp;
-    void *self;       /* the vCPU */
-    void *owner;      /* the translator */
-    void *bank;       /* entries of the shadow bank for explicit accesses now */
-    void *jump;       /* jump cache */
+    void *self;           /* the vCPU */
+    void *owner;          /* the translator */
+    void *bank;           /* entries of the shadow bank for explicit accesses now */
+    void *jump;           /* jump cache */
     void *slow, *callout; /* functions that the stubs call */
     void *arg;            /* qualifies reason */
     uint32_t reason, site, status;

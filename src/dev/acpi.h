@@ -4,7 +4,7 @@
 
 #include "mem/mem.h"
 
-#define ACPI_WHERE 0xe0000u    /* within the area that is searched for the RSDP */
+#define ACPI_WHERE 0xe0000u   /* within the area that is searched for the RSDP */
 #define ACPI_MAX_SIZE 0x1000u /* never more than this */
 
 struct acpi_config {
