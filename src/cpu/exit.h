@@ -18,7 +18,7 @@ struct exit {
     uint16_t port;  /* EXIT_io */
     uint32_t msr;   /* EXIT_msr */
     struct gpa gpa; /* EXIT_mmio */
-    uint64_t data;  /* in for a write, out for a read, zero-extended */
+    uint64_t data;  /* in for a write, out for a read; EXIT_cpuid: out, APIC_BASE */
     bool failed;    /* out, EXIT_msr: the access is to raise #GP */
 };
 

@@ -213,11 +213,17 @@ static int exec_rdpmc(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
+#define APIC_BASE_EN (1u << 11)
+#define CPUID_1_EDX_APIC (1u << 9)
+
 static int exec_cpuid(struct vcpu *v, const struct insn *i) {
-    struct exit e = {.reason = EXIT_cpuid};
+    uint32_t leaf = (uint32_t)v->gpr[REG_RAX];
+    struct exit e = {.reason = EXIT_cpuid, .data = APIC_BASE_EN};
     leave(v, &e);
-    struct cpuid_regs r =
-        cpuid_query(v, (uint32_t)v->gpr[REG_RAX], (uint32_t)v->gpr[REG_RCX]);
+    struct cpuid_regs r = cpuid_query(v, leaf, (uint32_t)v->gpr[REG_RCX]);
+    /* AMD64 APM volume 2, "Local APIC Enable": the feature bit follows the enable. */
+    if (leaf == 1 && !(e.data & APIC_BASE_EN))
+        r.edx &= ~CPUID_1_EDX_APIC;
     v->gpr[REG_RAX] = r.eax;
     v->gpr[REG_RBX] = r.ebx;
     v->gpr[REG_RCX] = r.ecx;

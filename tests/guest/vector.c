@@ -36,6 +36,9 @@ static void second(uint64_t flags) {
     invlpg(EDGE);
 }
 
+/* Multiplications, shifts and bit scans leave these undefined, so they may differ. */
+#define UNDEFINED ((ulong)(X86_FL_STATUS & ~X86_FL_CF))
+
 static void try_form(const struct form *f) {
     for (unsigned below = 1; below < f->size; below = below < 4 ? below + 1 : below * 2) {
         /* `below` bytes of the access lie on the low page. */
@@ -62,7 +65,7 @@ static void try_form(const struct form *f) {
         in.bx = VA + 1024;
         v = run(f->code);
         check(v == DONE && trap.r.ax == whole.ax && trap.r.cx == whole.cx &&
-                  trap.r.dx == whole.dx && trap.r.flags == whole.flags &&
+                  trap.r.dx == whole.dx && !((trap.r.flags ^ whole.flags) & ~UNDEFINED) &&
                   !memcmp(flat, after + 64 - below, below + 64),
               "%s across, %u bytes below, does what it does within: ax 0x%lx 0x%lx",
               f->what, below, trap.r.ax, whole.ax);
