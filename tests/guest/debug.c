@@ -309,8 +309,8 @@ static void breakpoints(void) {
     in.bx = (ulong)&ss_value;
     RUN("mov ss, [ebx]\nnop\nnop");
     write_dr7(X86_DR7_FIXED);
-    check(trap.vector == X86_DB || trap.vector == DONE, "mov ss, [watched]: %u",
-          trap.vector);
+    check(trap.vector == X86_DB && (trap.dr6 & 1) && trap.r.ip == in.ip + BITS(3, 4),
+          "mov ss, [watched]: %u ip +%lu", trap.vector, trap.r.ip - in.ip);
     off();
 }
 

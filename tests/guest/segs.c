@@ -163,9 +163,6 @@ static void stack_limits(void) {
     RUN("leave");
     expect("leave", X86_SS, 0, 0);
     check_eq("esp unchanged", trap.r.sp, 0xffe);
-    in.sp = 4;
-    RUN("enter 16, 0");
-    check(trap.vector == DONE || trap.vector == X86_SS, "enter near 0");
     in.sp = 0;
     in.bx = 0xfff;
     RUN("mov eax, ss:[ebx]");
