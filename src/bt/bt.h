@@ -26,6 +26,20 @@ struct bt_options {
 /* The defaults. */
 struct bt_options bt_defaults(void);
 
+/* One line of the options that --bt takes; MAX is 0 for a switch. */
+struct bt_option {
+    const char *name;
+    const char *what;
+    size_t off; /* in struct bt_options: a bool or an unsigned */
+    unsigned min, max;
+};
+
+const struct bt_option *bt_option_table(size_t *count);
+
+/* "no-chain,tu=4" onto *OPT. 0, or -EINVAL with one sentence in WHY. */
+int bt_options_parse(struct bt_options *opt, const char *text, char *why,
+                     size_t why_size);
+
 /* 0 or -errno. V, and IP with it, must outlive it. Also becomes the owner of code traces
  * (the interpreter's are passed on to IP). */
 int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,

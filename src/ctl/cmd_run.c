@@ -64,6 +64,8 @@ static void print_help(void) {
     printf(
         "  --boot-protocol P    auto, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
+        "  --bt OPTION,...      switches of the translator; see `bivisor translate "
+        "--help`\n"
         "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
         "  --no-reboot          end the run where the guest would reboot\n"
         "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
@@ -90,6 +92,7 @@ enum {
     OPT_ENGINE,
     OPT_PROTOCOL,
     OPT_RETENTION,
+    OPT_BT,
     OPT_NO_PARAVIRT,
     OPT_NO_REBOOT,
     OPT_STATS,
@@ -105,6 +108,7 @@ static const struct option long_options[] = {
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
+    {"bt", required_argument, NULL, OPT_BT},
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"stats", optional_argument, NULL, OPT_STATS},
@@ -162,6 +166,8 @@ static bool take_option(struct run_options *o, int opt) {
             return false;
         o->machine.policy = (enum mmu_policy)choice;
         return true;
+    case OPT_BT:
+        return options_bt(optarg, &o->machine.bt);
     case OPT_NO_PARAVIRT:
         o->machine.paravirt = false;
         return true;
@@ -189,7 +195,8 @@ static int parse(struct run_options *o, int argc, char **argv) {
         .machine = {.engine = "auto",
                     .memory = DEFAULT_MEMORY,
                     .paravirt = true,
-                    .policy = MMU_PCID},
+                    .policy = MMU_PCID,
+                    .bt = bt_defaults()},
     };
     argv[0] = (char *)"bivisor run";
     while ((opt = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {

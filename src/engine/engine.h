@@ -11,12 +11,18 @@
 #include "cpu/vcpu.h"
 
 struct engine;
+struct bt_options;
+
+struct engine_config {
+    const struct bt_options *bt; /* for the translator (bt/bt.h) */
+};
 
 struct engine_ops {
     const char *name;
     const char *what; /* one line for --help and `bivisor check` */
     /* 0 or -errno; *WHY then says in one sentence what is missing (static string). */
-    int (*create)(struct vcpu *v, struct engine **out, const char **why);
+    int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
+                  const char **why);
     void (*destroy)(struct engine *e);
     enum exit_reason (*run)(struct engine *e);
     void (*kick)(struct engine *e);

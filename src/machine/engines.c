@@ -14,7 +14,8 @@ struct engine {
     struct bt *bt; /* bt only */
 };
 
-static int interp_create(struct vcpu *v, struct engine **out, const char **why) {
+static int interp_create(struct vcpu *v, const struct engine_config *cfg,
+                         struct engine **out, const char **why) {
     struct engine *e = calloc(1, sizeof(*e));
     struct mem_hooks *hooks = mem_hooks(v->mem);
 
@@ -61,13 +62,13 @@ static const struct engine_ops interp_ops = {
     .reset = interp_reset,
 };
 
-static int translator_create(struct vcpu *v, struct engine **out, const char **why) {
-    struct bt_options opt = bt_defaults();
-    int rc = interp_create(v, out, why);
+static int translator_create(struct vcpu *v, const struct engine_config *cfg,
+                             struct engine **out, const char **why) {
+    int rc = interp_create(v, cfg, out, why);
 
     if (rc)
         return rc;
-    rc = bt_new(v, (*out)->interp, &opt, &(*out)->bt);
+    rc = bt_new(v, (*out)->interp, cfg->bt, &(*out)->bt);
     if (rc) {
         interp_destroy(*out);
         *out = NULL;

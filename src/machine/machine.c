@@ -160,6 +160,7 @@ void machine_quit(struct machine *m) {
 static int choose_engine(struct machine *m, char *why, size_t why_size) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
+    const struct engine_config cfg = {.bt = &m->cfg.bt};
     const char *reason = "no engine of that name";
     int rc = -EINVAL;
 
@@ -167,7 +168,7 @@ static int choose_engine(struct machine *m, char *why, size_t why_size) {
         if (strcmp(m->cfg.engine, "auto") && strcmp(m->cfg.engine, all[i]->name))
             continue;
         m->ops = all[i];
-        rc = all[i]->create(m->vcpu, &m->engine, &reason);
+        rc = all[i]->create(m->vcpu, &cfg, &m->engine, &reason);
         if (!rc)
             return 0;
     }

@@ -10,6 +10,7 @@
 
 #include "base/types.h"
 #include "boot/boot.h"
+#include "bt/bt.h"
 #include "engine/engine.h"
 #include "engine/run.h"
 #include "mmu/mmu.h"
@@ -32,6 +33,7 @@ struct machine_config {
     uint64_t memory;    /* bytes */
     bool paravirt;      /* KVM's CPUID leaves and clock */
     enum mmu_policy policy;
+    struct bt_options bt;
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
     struct machine_console console;
