@@ -406,6 +406,7 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         enter(bt, c->entry_mem);
         switch (v->bt.reason) {
         case BT_LEAVE_LINK:
+            v->cnt->bt_leave_link++;
             link = v->bt.arg;
             v->rip = link->target;
             break;
@@ -415,21 +416,28 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
                 *out = interp_step(bt->ip, 1);
                 return *out != EXIT_kick;
             }
+            v->cnt->bt_leave_indirect++;
             indirect = true;
             break;
         case BT_LEAVE_CHECK:
+            v->cnt->bt_leave_check++;
             break;
         case BT_LEAVE_EMULATE:
             v->cnt->bt_emulated++;
             *out = interp_step(bt->ip, 1);
             return *out != EXIT_kick;
         case BT_LEAVE_STATUS:
+            v->cnt->bt_leave_fault++;
             if (settle(v, v->bt.status)) {
                 *out = EXIT_shutdown;
                 return true;
             }
             return false;
-        default: /* POLL, NEXT */
+        case BT_LEAVE_POLL:
+            v->cnt->bt_leave_poll++;
+            return false;
+        default: /* NEXT */
+            v->cnt->bt_leave_next++;
             return false;
         }
         if (vcpu_events(v))
@@ -467,6 +475,7 @@ enum exit_reason bt_run(struct bt *bt) {
     if (os_signal_stack() || os_gs_base(bt->v))
         return EXIT_error;
     bt->v->bt.bank = bt->v->mmu->data->e;
+    bt->v->bt.code_bank = bt->v->mmu->code->e;
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
     while (!loop(bt, &out))
         ;

@@ -238,8 +238,16 @@ static void link_jump(struct tr *t, unsigned n) {
     e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
 }
 
+/* Another page's fragment is entered through entry_check, with the flags in memory. */
+static void link_flags(struct tr *t, unsigned n) {
+    if (!t->c->links[n].same_page)
+        tr_flags_to_mem(t);
+    t->c->links[n].place = t->place;
+}
+
 void tr_link(struct tr *t, unsigned n, uint64_t target) {
     link_init(t, n, target);
+    link_flags(t, n);
     if (t->c->links[n].target <= tr_va(t))
         emit_poll(t, n);
     link_jump(t, n);
@@ -336,7 +344,7 @@ static void emit_entries(struct tr *t) {
     t->place = FLAGS_MEM;
     t->k = 0;
     c->entry_check = e_here(&t->e);
-    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.code_bank));
     check_page(t, c->va, c->page);
     if (c->page2)
         check_page(t, c->va + 4096, c->page2);
@@ -376,7 +384,9 @@ static void emit_cold(struct tr *t) {
         case COLD_TAKEN:
             e_land(&t->e, c->rel32);
             t->place = c->place;
-            emit_poll(t, c->link);
+            link_flags(t, c->link);
+            if (t->c->links[c->link].target <= tr_va(t))
+                emit_poll(t, c->link);
             link_jump(t, c->link);
             break;
         }
@@ -388,7 +398,7 @@ static void emit_cold(struct tr *t) {
 /* jcc to link N: directly, or through a poll when it goes back. */
 void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
     link_init(t, n, target);
-    if (t->c->links[n].target <= tr_va(t)) {
+    if (t->c->links[n].target <= tr_va(t) || !t->c->links[n].same_page) {
         struct cold *c = cold_add(t, COLD_TAKEN, e_jcc_fwd(&t->e, cond));
 
         c->link = (uint8_t)n;

@@ -114,6 +114,7 @@ struct vcpu_bt {
     void *self;           /* the vCPU */
     void *owner;          /* the translator */
     void *bank;           /* entries of the shadow bank for explicit accesses now */
+    void *code_bank; /* and of the one for fetches */
     void *jump;           /* jump cache */
     void *slow, *callout; /* functions that the stubs call */
     void *arg;            /* qualifies reason */

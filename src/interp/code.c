@@ -108,7 +108,7 @@ static struct block *build(struct interp *ip, const uint8_t *host) {
 
 struct block *interp_code_block(struct interp *ip) {
     struct vcpu *v = ip->v;
-    const uint8_t *host = mmu_hit(v->mmu->data, linear_rip(v), 1, MMU_EXEC);
+    const uint8_t *host = mmu_hit(v->mmu->code, linear_rip(v), 1, MMU_EXEC);
     struct block *b;
 
     if (unlikely(!host) && !(limit_room(v) && (host = mmu_fetch(v, linear_rip(v)))))

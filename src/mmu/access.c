@@ -29,7 +29,7 @@ static int fault_page(struct mmu_priv *m, uint64_t at, enum mmu_bank bank,
         error |= X86_PF_W;
     if (acc == MMU_EXEC && m->fetch_bit)
         error |= X86_PF_I;
-    if (bank == BANK_USER)
+    if (bank == BANK_USER || bank == BANK_USER_X)
         error |= X86_PF_U;
     m->pub.v->fault =
         (struct fault){.vector = X86_PF, .has_error = true, .error = error, .addr = at};
@@ -89,8 +89,11 @@ void mmu_breakpoints_changed(struct vcpu *v) {
 
 /* --- resolving --- */
 
-static inline enum mmu_bank bank_of(const struct mmu_priv *m, bool sys) {
-    const struct shadow_bank *b = sys ? m->pub.sys : m->pub.data;
+static inline enum mmu_bank bank_of(const struct mmu_priv *m, bool sys,
+                                    enum mmu_access acc) {
+    const struct shadow_bank *b = sys                ? m->pub.sys
+                                  : acc == MMU_EXEC ? m->pub.code
+                                                    : m->pub.data;
     return (enum mmu_bank)(b - m->cur->bank);
 }
 
@@ -121,7 +124,7 @@ static int resolve_walk(struct mmu_priv *m, enum mmu_bank bank, enum mmu_access 
 }
 
 static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct piece *p) {
-    enum mmu_bank bank = bank_of(m, sys);
+    enum mmu_bank bank = bank_of(m, sys, acc);
     const struct shadow_bank *b = &m->cur->bank[bank];
     p->rom = false;
     p->host = mmu_hit(b, gva(p->at), p->len, acc);
@@ -145,7 +148,7 @@ static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct pie
 /* Would resolve() fault? Without any of its effects. */
 static int foresee(struct mmu_priv *m, bool sys, enum mmu_access acc,
                    const struct piece *p) {
-    enum mmu_bank bank = bank_of(m, sys);
+    enum mmu_bank bank = bank_of(m, sys, acc);
     struct walk w;
     if (mmu_hit(&m->cur->bank[bank], gva(p->at), p->len, acc))
         return 0;

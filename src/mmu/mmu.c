@@ -142,7 +142,9 @@ void mmu_context_changed(struct vcpu *v) {
         m->pub.data = &b[BANK_SUPER_AC];
     else
         m->pub.data = &b[BANK_SUPER];
+    m->pub.code = &b[v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X];
     v->bt.bank = m->pub.data->e;
+    v->bt.code_bank = m->pub.code->e;
 }
 
 void mmu_mode_changed(struct vcpu *v) {

@@ -11,7 +11,7 @@
  *
  * Banks separate privilege: BANK_USER (CPL 3), BANK_SUPER (supervisor; with CR4.SMAP,
  * user pages are absent), BANK_SUPER_AC (supervisor, explicit access with RFLAGS.AC set
- * or without SMAP). vcpu.mmu->data points at the bank of the current CPL and AC for
+ * or without SMAP); BANK_SUPER_X and BANK_USER_X serve fetches. vcpu.mmu->data points at the bank of the current CPL and AC for
  * explicit accesses, ->sys at the one for implicit supervisor accesses (descriptor
  * tables, TSS).
  *
@@ -29,7 +29,14 @@
 #include "mem/mem.h"
 
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
-enum mmu_bank { BANK_SUPER, BANK_SUPER_AC, BANK_USER, BANK_COUNT };
+enum mmu_bank {
+    BANK_SUPER,
+    BANK_SUPER_AC,
+    BANK_USER,
+    BANK_SUPER_X, /* fetches: apart, so that code and data do not evict each other */
+    BANK_USER_X,
+    BANK_COUNT
+};
 enum mmu_policy { MMU_FLUSH, MMU_PCID, MMU_TRACE };
 
 struct shadow_entry {
@@ -46,7 +53,8 @@ struct shadow_bank {
 };
 
 struct mmu {
-    struct shadow_bank *data; /* explicit accesses and fetches now */
+    struct shadow_bank *data; /* explicit accesses now */
+    struct shadow_bank *code; /* fetches now */
     struct shadow_bank *sys;  /* implicit supervisor accesses now */
     struct vcpu *v;
     /* The rest belongs to mmu/ (mmu_int.h). */
@@ -190,7 +198,7 @@ static inline int mmu_sys_write(struct vcpu *v, struct gva at, const void *buf,
 const uint8_t *mmu_fetch_slow(struct vcpu *v, struct gva at);
 
 static inline const uint8_t *mmu_fetch(struct vcpu *v, struct gva at) {
-    const uint8_t *p = mmu_hit(v->mmu->data, at, 1, MMU_EXEC);
+    const uint8_t *p = mmu_hit(v->mmu->code, at, 1, MMU_EXEC);
     return likely(p) ? p : mmu_fetch_slow(v, at);
 }
 

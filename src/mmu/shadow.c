@@ -190,14 +190,16 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     struct counters *c = mmu_counters(m);
     bool watched = mmu_page_watched(m, page);
     bool dirty = !w->steps || (w->step[w->steps - 1].entry & (1u << 6));
-    bool writable = dirty && !rom && !watched && mmu_walk_allows(m, w, bank, MMU_WRITE);
+    bool code = bank == BANK_SUPER_X || bank == BANK_USER_X;
+    bool writable =
+        !code && dirty && !rom && !watched && mmu_walk_allows(m, w, bank, MMU_WRITE);
 
     if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
         c->shadow_evictions++;
     c->shadow_fills++;
-    bool read = !watched && mmu_walk_allows(m, w, bank, MMU_READ);
+    bool read = !code && !watched && mmu_walk_allows(m, w, bank, MMU_READ);
     e->tag[MMU_READ] = read ? page : none;
-    e->tag[MMU_EXEC] = mmu_walk_allows(m, w, bank, MMU_EXEC) ? page : none;
+    e->tag[MMU_EXEC] = code && mmu_walk_allows(m, w, bank, MMU_EXEC) ? page : none;
     e->tag[MMU_WRITE] = none;
     e->host = host;
     s->meta[bank][idx] = page | (writable ? META_WRITABLE : 0) |

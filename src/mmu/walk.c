@@ -174,8 +174,10 @@ bool mmu_walk_allows(const struct mmu_priv *m, const struct walk *w, enum mmu_ba
                      enum mmu_access acc) {
     if (m->paging == PAGING_NONE)
         return true;
-    if (acc == MMU_EXEC)
-        return !w->nx && (bank == BANK_USER ? w->user : !(m->smep && w->user));
+    if (acc == MMU_EXEC) {
+        bool user = bank == BANK_USER || bank == BANK_USER_X;
+        return !w->nx && (user ? w->user : !(m->smep && w->user));
+    }
     if (bank == BANK_USER)
         return w->user && (acc == MMU_READ || w->write);
     if (bank == BANK_SUPER && m->smap && w->user)
