@@ -55,6 +55,8 @@ void interp_flush(struct interp *ip) {
         ip->v->code_written = true;
     } else {
         interp_code_flush(ip);
+        ip->db_blocked = false;
+        ip->rep_mark = 0;
     }
 }
 
@@ -64,15 +66,24 @@ static void advance(struct vcpu *v, unsigned len) {
         v->rip = (uint32_t)v->rip;
 }
 
+/* Nothing was retired this time: IN_REP, as more of a string operation is to come. */
+static void stall(struct interp *ip, bool in_rep) {
+    ip->rep_mark = in_rep ? ip->v->cnt->insns_retired + 1 : 0;
+    if (--ip->stalls == 0)
+        ip->end = 0;
+}
+
 /* Ends a block or a step: SEM_FAULT is delivered; SEM_SHUTDOWN comes back. */
 static int settle(struct interp *ip, int rc) {
     struct vcpu *v = ip->v;
 
     v->code_written = false;
     ip->running = false;
-    ip->in_rep = rc == SEM_REPEAT;
-    if (unlikely(rc == SEM_FAULT))
-        rc = sem_deliver(v);
+    if (unlikely(rc >= SEM_REPEAT)) {
+        stall(ip, rc == SEM_REPEAT);
+        if (rc == SEM_FAULT)
+            rc = sem_deliver(v);
+    }
     if (unlikely(ip->flush_pending))
         interp_code_flush(ip);
     return rc;
@@ -139,8 +150,10 @@ static int step_one(struct interp *ip) {
     bool armed = (v->dr[7] & 0xff) && !rf && !ip->db_blocked;
     uint32_t bp = armed ? code_breakpoints(v) : 0;
 
-    if (bp)
+    if (bp) {
+        stall(ip, false);
         return deliver_db(v, bp, false);
+    }
     struct block *b = interp_code_block(ip);
     const struct insn *i = b ? b->insn : interp_code_odd(ip);
     if (!i)
@@ -187,9 +200,9 @@ static bool needs_care(const struct vcpu *v) {
  * execution breakpoint must not hit again. Intel SDM volume 3, "Instruction-Breakpoint
  * Exception Condition". */
 static void leave_rep(struct interp *ip) {
-    if (ip->in_rep)
+    if (ip->rep_mark == ip->v->cnt->insns_retired + 1)
         ip->v->rflags |= X86_FL_RF;
-    ip->in_rep = false;
+    ip->rep_mark = 0;
 }
 
 /* Takes an interrupt if there is one; the status of its delivery, or SEM_NEXT. */
@@ -246,17 +259,18 @@ static bool boundary(struct interp *ip, enum exit_reason *out) {
 enum exit_reason interp_step(struct interp *ip, uint64_t count) {
     struct vcpu *v = ip->v;
     enum exit_reason out = EXIT_kick;
-    uint64_t end = v->cnt->insns_retired + count;
 
-    if (end < count)
-        end = UINT64_MAX;
-    while (v->cnt->insns_retired < end) {
+    ip->end = v->cnt->insns_retired + count;
+    if (ip->end < count)
+        ip->end = UINT64_MAX;
+    ip->stalls = count;
+    while (v->cnt->insns_retired < ip->end) {
         struct block *b = NULL;
         int rc;
 
         if (unlikely(vcpu_events(v) || v->halted || v->pending_db) && boundary(ip, &out))
             break;
-        if (likely(!needs_care(v)) && end - v->cnt->insns_retired >= INTERP_BLOCK_MAX)
+        if (likely(!needs_care(v)) && ip->end - v->cnt->insns_retired >= INTERP_BLOCK_MAX)
             b = interp_code_block(ip);
         rc = b ? run_block(ip, b) : step_one(ip);
         if (unlikely(rc == SEM_SHUTDOWN)) {

@@ -21,11 +21,13 @@ void interp_free(struct interp *ip);
  */
 enum exit_reason interp_run(struct interp *ip);
 
-/* Runs at most COUNT instructions (or until an exit): for tests and for the translator.
- */
+/* Runs until COUNT instructions have been retired, or COUNT times none was (a fault, a
+ * piece of a string operation), or until an exit: for tests and for the translator.
+ * EXIT_kick when it was the count. */
 enum exit_reason interp_step(struct interp *ip, uint64_t count);
 
-/* Drops every decoded block. */
+/* Drops every decoded block; between instructions (a machine reset) also what the last
+ * instruction has left for the next boundary. */
 void interp_flush(struct interp *ip);
 
 /* Owner of MEM_TRACE_CODE; ARG is the struct interp. */

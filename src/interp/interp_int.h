@@ -50,10 +50,12 @@ struct interp {
     uint8_t *ram;
     uint8_t *arena;
     size_t used;
+    uint64_t end;       /* insns_retired at which interp_step() returns */
+    uint64_t stalls;    /* how often it may find nothing retired */
+    uint64_t rep_mark;  /* insns_retired + 1 while rip is at a string half done */
     bool running;       /* inside a block: no memory may be reused */
     bool flush_pending; /* for when it is left */
     bool db_blocked;    /* mov ss: no #DB before the next instruction is done */
-    bool in_rep;        /* rip is at a string instruction that has more to do */
     struct insn odd[1u << INTERP_ODD_BITS]; /* by host address; len 0: empty */
 };
 

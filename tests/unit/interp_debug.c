@@ -229,10 +229,11 @@ static void test_irq_in_rep(void **state) {
     V.gpr[REG_RSI] = DATA;
     V.gpr[REG_RCX] = 5;
     V.gpr[REG_RDX] = 0x80;
-    CODE_AT(CODE, "\xf3\x6e\x40\xeb\xfe");         /* rep outsb; inc eax; jmp $ */
+    CODE_AT(CODE, "\xf3\x6e\x40\xf4");             /* rep outsb; inc eax; hlt */
     CODE_AT(handler(IRQ), "\x8b\x6c\x24\x08\xcf"); /* mov ebp, [esp+8]; iret */
     irq_at_out = 3;
-    interp_step(ip, 4);
+    interp_step(ip, 10000);
+    assert_int_equal(V.rip, CODE + 4);
     assert_int_equal(outs, 5);
     assert_int_equal(V.gpr[REG_RBP], X86_FL_ONE | X86_FL_IF | X86_FL_RF);
     assert_int_equal(V.gpr[REG_RAX], 1);

@@ -1,0 +1,385 @@
+/*
+ * A guest that means harm: random bytes as code, descriptor tables, page tables and task
+ * state, in every mode, under every retention policy. Nothing is expected of the guest;
+ * of the VMM, that it neither crashes nor touches what is not the guest's (the sanitizers
+ * see to that in a sanitizer build), that its own invariants hold, and that each run is
+ * repeatable.
+ *
+ * With arguments: SEED COUNT runs other guests than the standing ones.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
+#include "mmu/mmu.h"
+#include "sem/sem.h"
+#include "x86/cr.h"
+#include "x86/desc.h"
+#include "x86/pte.h"
+
+enum { RAM = 4 << 20, USED = 1 << 20, STEPS = 300 };
+
+static uint64_t seed_now;
+
+static uint64_t rnd(void) {
+    seed_now ^= seed_now << 13;
+    seed_now ^= seed_now >> 7;
+    seed_now ^= seed_now << 17;
+    return seed_now;
+}
+
+static bool one_in(unsigned n) {
+    return rnd() % n == 0;
+}
+
+struct guest {
+    struct vcpu *v;
+    struct counters cnt;
+    struct interp *ip;
+    uint8_t *ram;
+    uint64_t tsc;
+};
+
+static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
+    struct guest *g = arg;
+    assert_false(v->vec_live);
+    if (!e->write)
+        e->data = g->tsc * 0x9e3779b97f4a7c15ull;
+    e->failed = g->tsc++ & 1;
+}
+
+static int on_irq_ack(void *arg) {
+    struct guest *g = arg;
+    vcpu_clear(g->v, VCPU_EVENT_IRQ);
+    return (int)(g->tsc++ % 257) - 1;
+}
+
+static uint64_t on_tsc(void *arg) {
+    struct guest *g = arg;
+    return g->tsc++;
+}
+
+static const struct vcpu_hooks hooks = {
+    .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
+
+static void guest_new(struct guest *g, enum mmu_policy policy) {
+    static const struct cpuid_config cfg = {.tsc_hz = 1000000000, .paravirt = true};
+    memset(g, 0, sizeof(*g));
+    g->v = aligned_alloc(64, sizeof(*g->v));
+    memset(g->v, 0, sizeof(*g->v));
+    g->v->cnt = &g->cnt;
+    g->v->hooks = &hooks;
+    g->v->hooks_arg = g;
+    g->v->cpuid = cpuid_model_new(&cfg);
+    assert_int_equal(mem_create(RAM, &g->v->mem), 0);
+    assert_int_equal(mmu_create(g->v, policy), 0);
+    g->ram = mem_ram_base(g->v->mem);
+    g->ip = interp_new(g->v);
+    struct mem_hooks *h = mem_hooks(g->v->mem);
+    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
+    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
+}
+
+static void guest_free(struct guest *g) {
+    interp_free(g->ip);
+    mmu_destroy(g->v);
+    mem_destroy(g->v->mem);
+    cpuid_model_free((struct cpuid_model *)g->v->cpuid);
+    free(g->v);
+}
+
+/* --- making guests --- */
+
+/* Encodings that random bytes rarely make: what leads somewhere else. */
+static const char *const bits[] = {
+    "\x0f\x22\xc0",
+    "\x0f\x22\xd8",
+    "\x0f\x22\xe0",
+    "\x0f\x23\xf8",
+    "\x0f\x01\x10",
+    "\x0f\x01\x18",
+    "\x0f\x00\xd8",
+    "\x0f\x00\xd0",
+    "\x8e\xd0",
+    "\x8e\xd8",
+    "\x8e\xe0",
+    "\xcf",
+    "\x48\xcf",
+    "\xcb",
+    "\xca\x08\x10",
+    "\x0f\x05",
+    "\x0f\x07",
+    "\x0f\x34",
+    "\x0f\x35",
+    "\xcd\x30",
+    "\xcc",
+    "\xf1",
+    "\xff\x18",
+    "\xff\x28",
+    "\xf3\xa4",
+    "\xf3\xab",
+    "\xf3\x6c",
+    "\xf3\xa6",
+    "\x0f\x30",
+    "\x0f\x32",
+    "\x9d",
+    "\xfb",
+    "\x0f\x01\x3b",
+    "\x66\x0f\x38\x82\x03",
+    "\x0f\xae\x03",
+    "\x0f\xae\x0b",
+    "\x0f\xae\x23",
+    "\x0f\xae\x2b",
+    "\xc8\x10\x00\x1f",
+    "\x62\x03",
+    "\x48\x0f\xc7\x0e",
+    "\x0f\x01\xf8",
+    "\xc5\x03",
+    "\x0f\xb2\x23",
+    "\xdd\x33",
+    "\xd9\x23",
+    "\x0f\xc7\x23",
+    "\x0f\x01\xd1",
+};
+
+static void random_code(uint8_t *p, unsigned len) {
+    for (unsigned k = 0; k < len;) {
+        const char *b = bits[rnd() % ARRAY_SIZE(bits)];
+        unsigned n = (unsigned)strlen(b);
+        if (one_in(3) && k + n <= len) {
+            memcpy(p + k, b, n);
+            k += n;
+        } else {
+            p[k++] = (uint8_t)rnd();
+        }
+    }
+}
+
+/* A descriptor that is likely to be present and to have an ordinary type. */
+static uint64_t random_desc(void) {
+    uint64_t d = rnd();
+    if (one_in(4))
+        return d;
+    d = (d & ~(0xffull << 40)) | (0x80 | (rnd() & 0x7f)) << 40;
+    if (one_in(2)) /* low base, wide limit */
+        d = (d & 0x0000ff00000fffffull) | 0x00c000000000ffffull | (rnd() & 3) << 53;
+    return d;
+}
+
+static uint64_t random_pte(void) {
+    uint64_t e = rnd() % (USED >> 12) << 12 | (rnd() & 0x1ff) | X86_PTE_P;
+    if (one_in(8))
+        e = rnd();
+    return one_in(16) ? e & ~(uint64_t)X86_PTE_P : e;
+}
+
+static uint64_t random_address(void) {
+    switch (rnd() % 6) {
+    case 0:
+        return rnd();
+    case 1:
+        return (rnd() & 0xfffff000) - rnd() % 16;
+    case 2:
+        return 0x7fffffffffff - rnd() % 32;
+    default:
+        return rnd() % USED;
+    }
+}
+
+static void random_memory(struct guest *g) {
+    uint64_t *q = (uint64_t *)(void *)g->ram;
+    memset(g->ram, 0, USED);
+    random_code(g->ram + 0x8000, 0x4000);
+    for (unsigned k = 0x1000 / 8; k < 0x4000 / 8; k++)
+        q[k] = random_desc();
+    for (unsigned k = 0x4000 / 8; k < 0x8000 / 8; k++)
+        q[k] = one_in(2) ? random_address() : rnd();
+    for (unsigned k = 0x10000 / 8; k < 0x18000 / 8; k++)
+        q[k] = random_pte();
+    if (one_in(2)) /* the first entries lead somewhere: identity for 2 or 4 MiB */
+        for (unsigned t = 0; t < 3; t++)
+            q[(0x10000 + t * 0x1000) / 8] =
+                (t == 2 ? X86_PTE_PS : 0x11000u + t * 0x1000) | 7;
+}
+
+static void random_state(struct guest *g) {
+    struct vcpu *v = g->v;
+    static const uint16_t code_ars[] = {0xc09b, 0x009b, 0xa09b, 0xc0fb, 0xa0fb, 0x409f};
+    static const uint16_t data_ars[] = {0xc093, 0x0093, 0x4097, 0xc0f3, 0x00f3, 0};
+    vcpu_reset(v);
+    for (unsigned k = 0; k < 16; k++)
+        v->gpr[k] = random_address();
+    v->cr4 = rnd() & cpuid_cr4_valid(v->cpuid) & ~(uint64_t)X86_CR4_PCIDE;
+    v->cr3 = 0x10000 + (rnd() & 7) * 0x1000;
+    if (!one_in(4))
+        v->cr0 = X86_CR0_ET | X86_CR0_PE | (rnd() & (X86_CR0_WP | X86_CR0_AM));
+    if ((v->cr0 & X86_CR0_PE) && one_in(2))
+        v->cr0 |= X86_CR0_PG;
+    v->efer = rnd() & (X86_EFER_SCE | X86_EFER_NXE);
+    if ((v->cr0 & X86_CR0_PG) && one_in(2)) {
+        v->cr4 |= X86_CR4_PAE;
+        v->efer |= X86_EFER_LME | X86_EFER_LMA;
+    }
+    v->rflags = X86_FL_ONE | (rnd() & 0x3f7fd5 & ~(uint64_t)X86_FL_VM);
+    bool pe = v->cr0 & X86_CR0_PE, lma = v->efer & X86_EFER_LMA;
+    if (pe && !lma && one_in(4))
+        v->rflags |= X86_FL_VM;
+    for (unsigned s = 0; s < SEG_COUNT; s++) {
+        uint16_t ar = s == SEG_CS ? code_ars[rnd() % ARRAY_SIZE(code_ars)]
+                                  : data_ars[rnd() % ARRAY_SIZE(data_ars)];
+        if (!lma)
+            ar &= (uint16_t)~X86_AR_L;
+        v->seg[s] = (struct segment){.sel = (uint16_t)rnd(),
+                                     .ar = ar,
+                                     .limit = one_in(3) ? (uint32_t)rnd() : 0xffffffff,
+                                     .base = one_in(3) ? rnd() % USED : 0};
+        if (!pe || (v->rflags & X86_FL_VM))
+            v->seg[s].limit = 0xffff;
+    }
+    v->cpl = !pe ? 0
+             : v->rflags & X86_FL_VM
+                 ? 3
+                 : (v->seg[SEG_CS].ar & X86_AR_DPL) >> X86_AR_DPL_SHIFT;
+    v->gdtr = (struct desc_table){0x1000, (uint16_t)(one_in(4) ? rnd() : 0x0fff)};
+    v->idtr = (struct desc_table){0x2000, (uint16_t)(one_in(4) ? rnd() : 0x0fff)};
+    v->ldtr = (struct segment){.ar = 0x82, .limit = 0xfff, .base = 0x3000};
+    v->tr = (struct segment){.sel = 0x28,
+                             .ar = one_in(3) ? 0x83 : 0x8b,
+                             .limit = (uint32_t)(one_in(4) ? rnd() : 0x2000),
+                             .base = 0x4000};
+    v->star = rnd();
+    v->lstar = v->cstar = v->sysenter_eip = 0x8000 + rnd() % 0x4000;
+    v->sysenter_cs = rnd() & 0xff;
+    v->sfmask = rnd();
+    if (one_in(4))
+        v->dr[7] |= rnd() & 0xffff23ff;
+    for (unsigned k = 0; k < 4; k++)
+        v->dr[k] = random_address();
+    if (one_in(2))
+        v->xcr0 = cpuid_xcr0_valid(v->cpuid);
+    v->rip = 0x8000 + rnd() % 0x4000 - v->seg[SEG_CS].base;
+    if (!(v->cr0 & X86_CR0_PE) || !(v->seg[SEG_CS].ar & X86_AR_L))
+        v->rip = (uint32_t)v->rip;
+    vcpu_update_mode(v);
+    if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !lma)
+        mmu_load_pdptrs(v, v->cr3);
+    mmu_flush_all(v);
+    mmu_breakpoints_changed(v);
+}
+
+/* --- what must hold of any vCPU --- */
+
+static void check_invariants(const struct guest *g) {
+    const struct vcpu *v = g->v;
+    assert_int_equal(v->zero, 0);
+    assert_true(v->rflags & X86_FL_ONE);
+    assert_int_equal(v->rflags & ~(uint64_t)0x3f7fd7, 0);
+    assert_true(v->cpl <= 3);
+    assert_false(v->vec_live);
+    assert_true(!(v->cr0 & X86_CR0_PG) || (v->cr0 & X86_CR0_PE));
+    assert_int_equal(v->long_mode, !!(v->efer & X86_EFER_LMA));
+    assert_true(!(v->efer & X86_EFER_LMA) ||
+                ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE)));
+    assert_int_equal(v->cr4 & ~cpuid_cr4_valid(v->cpuid), 0);
+    assert_int_equal(v->xcr0 & ~cpuid_xcr0_valid(v->cpuid), 0);
+    if (v->mode == MODE_64)
+        assert_true(v->long_mode);
+    else
+        assert_int_equal(v->rip >> 32, 0);
+    if (v->rflags & X86_FL_VM)
+        assert_int_equal(v->cpl, 3);
+    if (vcpu_is_real(v))
+        assert_int_equal(v->cpl, 0);
+    /* The derived fields are what they would be if derived again. */
+    struct vcpu *copy = aligned_alloc(64, sizeof(*copy));
+    *copy = *v;
+    vcpu_update_mode(copy);
+    assert_int_equal(copy->mode, v->mode);
+    assert_int_equal(copy->seg_flat_r, v->seg_flat_r);
+    assert_int_equal(copy->seg_flat_w, v->seg_flat_w);
+    assert_memory_equal(copy->segbase, v->segbase, sizeof(v->segbase));
+    assert_int_equal(copy->lin_mask, v->lin_mask);
+    assert_int_equal(copy->stack32, v->stack32);
+    free(copy);
+}
+
+static uint64_t digest(const struct guest *g) {
+    uint64_t h = 0, x;
+    for (unsigned k = 0; k < USED; k += 8) {
+        memcpy(&x, g->ram + k, 8);
+        h = (h ^ x) * 0x9e3779b97f4a7c15ull;
+        h ^= h >> 29;
+    }
+    for (unsigned k = 0; k < REG_COUNT; k++)
+        h = (h ^ g->v->gpr[k]) * 0x9e3779b97f4a7c15ull;
+    return h ^ g->v->rflags ^ g->v->cr2 ^ g->v->cr3 << 1 ^ g->cnt.insns_retired << 32;
+}
+
+/* One guest; the same whatever the policy is. */
+static uint64_t one_guest(struct guest *g, uint64_t seed) {
+    enum exit_reason why = EXIT_kick;
+    seed_now = seed * 2654435761u + 1;
+    for (unsigned k = 0; k < 8; k++)
+        rnd();
+    g->tsc = 0;
+    memset(&g->cnt, 0, sizeof(g->cnt));
+    mem_reset(g->v->mem);
+    interp_flush(g->ip);
+    vcpu_clear(g->v, ~0u);
+    random_memory(g);
+    random_state(g);
+    for (unsigned k = 0; k < 4 && why == EXIT_kick; k++) {
+        why = interp_step(g->ip, STEPS / 4);
+        check_invariants(g);
+        vcpu_raise(g->v, k & 1 ? VCPU_EVENT_NMI : VCPU_EVENT_IRQ);
+    }
+    return digest(g);
+}
+
+static struct guest guests[2];
+static uint64_t first_seed = 1, count = 400;
+
+static void test_guests(void **state) {
+    for (uint64_t k = 0; k < count; k++) {
+        uint64_t a = one_guest(&guests[0], first_seed + k);
+        uint64_t b = one_guest(&guests[0], first_seed + k);
+        if (a != b)
+            fail_msg("guest %llu is not repeatable",
+                     (unsigned long long)(first_seed + k));
+        b = one_guest(&guests[1], first_seed + k);
+        if (b == 0)
+            fail_msg("no digest");
+    }
+}
+
+static int setup(void **state) {
+    vec_init();
+    if (sem_init())
+        return -1;
+    guest_new(&guests[0], MMU_PCID);
+    guest_new(&guests[1], MMU_TRACE);
+    return 0;
+}
+
+static int teardown(void **state) {
+    guest_free(&guests[0]);
+    guest_free(&guests[1]);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_guests)};
+    if (argc > 2) {
+        first_seed = strtoull(argv[1], NULL, 0);
+        count = strtoull(argv[2], NULL, 0);
+    }
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
