@@ -1,8 +1,8 @@
 /*
  * Plays the user of bivisor at a terminal and in a pipe; prints TAP-like lines.
  *
- *   user BIVISOR GUEST      the tests (GUEST is tests/cli/guest.c)
- *   user json FILE KEY...   is FILE one JSON object that has the KEYs?
+ *   user BIVISOR GUEST ENGINE   the tests (GUEST is tests/cli/guest.c)
+ *   user json FILE KEY...       is FILE one JSON object that has the KEYs?
  *
  * A terminal is a pty with a leader: a child process that plays the shell. It owns the
  * session, starts bivisor as a job (a process group of its own), moves it to the
@@ -30,7 +30,7 @@
 #define CTRL_A "\x01"
 #define CTRL_D "\x04"
 
-static const char *bivisor, *guest;
+static const char *bivisor, *guest, *engine;
 static int failures;
 
 struct run {
@@ -62,7 +62,7 @@ static void pause_ms(unsigned ms) {
 }
 
 static void verdict(const char *name, bool good, const struct run *r) {
-    printf("%s cli/%s\n", good ? "ok" : "not ok", name);
+    printf("%s cli/%s %s\n", good ? "ok" : "not ok", name, engine);
     if (!good) {
         failures++;
         if (r)
@@ -75,8 +75,8 @@ static void verdict(const char *name, bool good, const struct run *r) {
 /* --- starting --- */
 
 static void exec_bivisor(const char *append) {
-    execl(bivisor, "bivisor", "run", "--kernel", guest, "--memory", "16M", "--append",
-          append, (char *)NULL);
+    execl(bivisor, "bivisor", "run", "--engine", engine, "--kernel", guest, "--memory",
+          "16M", "--append", append, (char *)NULL);
     _exit(99);
 }
 
@@ -628,18 +628,22 @@ static int json(int argc, char **argv) {
             printf("# no \"%s\"\n", argv[i]);
             bad = 1;
         }
+    cJSON_Delete(root);
+    if (f)
+        fclose(f);
     return bad;
 }
 
 int main(int argc, char **argv) {
     if (argc >= 3 && !strcmp(argv[1], "json"))
         return json(argc - 2, argv + 2);
-    if (argc != 3) {
-        fprintf(stderr, "usage: user BIVISOR GUEST | user json FILE KEY...\n");
+    if (argc != 4) {
+        fprintf(stderr, "usage: user BIVISOR GUEST ENGINE | user json FILE KEY...\n");
         return 2;
     }
     bivisor = argv[1];
     guest = argv[2];
+    engine = argv[3];
     signal(SIGPIPE, SIG_IGN);
     test_keys();
     test_quit_deaf();
