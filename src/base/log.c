@@ -34,7 +34,7 @@ void log_line(enum log_level level, const char *fmt, ...) {
     va_end(ap);
     if (n > 0)
         len += (size_t)n < room - len ? (size_t)n : room - len - 1;
-    if (os_tty_is_raw())
+    if (os_tty_is_raw() && isatty(STDERR_FILENO))
         buf[len++] = '\r';
     buf[len++] = '\n';
     if (write(STDERR_FILENO, buf, len) < 0)

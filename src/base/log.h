@@ -1,6 +1,6 @@
 /*
  * Log lines on stderr. The level is the project's only mutable global.
- * Lines end with "\r\n" while the terminal is raw; callers write no newline.
+ * Lines end with "\r\n" on a terminal that is raw; callers write no newline.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H

@@ -7,15 +7,17 @@
  * length, direct branches carry their displacement in imm.
  *
  * Operands are in Intel order (destination first), explicit ones only, except where
- * noted: mul, imul (one operand), div, idiv   the explicit operand cmpxchg, xadd, shld,
- * shrd...         explicit ones; CL appears as a register operand push, pop, in, out,
- * string           in, out: both operands, always; movs...: none, the operand size is in
- * opsize jcc, jmp, call (direct)              none; imm holds the signed displacement
- *   jmp, call (indirect), far indirect   the register or memory operand
- *   jmp_far, call_far (direct)           none; imm = offset, far_sel = selector
- *   int n                                imm; enter: imm = size, far_sel = nesting level
- *   OP_native and the vector ops         op[] as Zydis lists the explicit ones; the
- * memory operand, if any, in mem
+ * noted:
+ * - mul, imul with one operand, div, idiv: the explicit operand
+ * - cmpxchg, xadd, shld, shrd: the explicit ones; CL appears as a register operand
+ * - push, pop: the explicit one; in, out: both, always
+ * - string operations: none; the operand size is in opsize
+ * - jcc, jmp, call, direct: none; imm holds the signed displacement
+ * - jmp, call, far ones too, indirect: the register or memory operand
+ * - jmp_far, call_far, direct: none; imm is the offset, far_sel the selector
+ * - int: imm; enter: imm is the size, far_sel the nesting level
+ * - OP_native and the vector ops: op[] as Zydis lists the explicit ones; the memory
+ *   operand, if any, in mem
  */
 #ifndef DECODE_INSN_H
 #define DECODE_INSN_H
