@@ -3,7 +3,7 @@
  *
  * A switch is a bool of struct bt_options and can be written `name` or `no-name`; a
  * number is an unsigned and is written `name=N`. A new option is a line of the table and
- * its default in bt_defaults().
+ * its default in bt_defaults(). (lint: no guest runs here)
  */
 #include <errno.h>
 #include <stdio.h>
