@@ -91,7 +91,7 @@ void mmu_breakpoints_changed(struct vcpu *v) {
 
 static inline enum mmu_bank bank_of(const struct mmu_priv *m, bool sys,
                                     enum mmu_access acc) {
-    const struct shadow_bank *b = sys                ? m->pub.sys
+    const struct shadow_bank *b = sys               ? m->pub.sys
                                   : acc == MMU_EXEC ? m->pub.code
                                                     : m->pub.data;
     return (enum mmu_bank)(b - m->cur->bank);
