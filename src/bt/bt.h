@@ -55,6 +55,21 @@ void bt_kick(struct bt *bt);
 /* Drops every fragment. */
 void bt_flush(struct bt *bt);
 
+/* Who gets a listing: a line at a time, without newline. */
+struct bt_listing {
+    void (*line)(void *arg, const char *text);
+    void *arg;
+};
+
+/*
+ * Translates what direct branches reach from the vCPU's rip within [FROM, FROM + LEN),
+ * guest-virtual addresses of the vCPU's present mode, chains it, and writes guest code,
+ * IR and host code. Nothing is executed. Starts with an empty cache. The text depends on
+ * code and options alone: host addresses appear by name. 0, -ENOMEM, or -ENOSPC when the
+ * cache is too small.
+ */
+int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out);
+
 /* Owner of MEM_TRACE_CODE; ARG is the struct bt. */
 void bt_code_written(void *arg, struct gpa at, unsigned len);
 

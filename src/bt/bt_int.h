@@ -12,10 +12,11 @@
  *       FLAGS_DEAD  nowhere: nothing reads them before all of them are written
  *   - all other flags are in vcpu.rflags; the host's DF, TF, AC... stay clear.
  *
- * A fragment has three entries:
- *   entry_check  FLAGS_MEM; verifies that the virtual page still maps the code it was
- * made from, then goes on to entry_mem. The only entry that other pages and indirect
- * branches may use. entry_mem    FLAGS_MEM entry_regs   FLAGS_REGS
+ * A fragment has four entries, all with the flags in memory but the last:
+ *   - entry_jump: T0 is the guest address wanted; goes on when it is this one's;
+ *   - entry_check: verifies that the virtual page still maps the code it was made from
+ *     (struct vpage); other pages come in here or through entry_jump;
+ *   - entry_mem, entry_regs: the code itself.
  *
  * A link is a direct exit of a fragment: a rel32 in the code that goes either to a stub
  * (leave the cache and say which link it was) or, chained, to another fragment's entry.
@@ -78,12 +79,23 @@ struct ccf {
     bool dead;
     uint8_t nlinks;
     uint8_t *code, *end; /* RX */
-    uint8_t *entry_check, *entry_mem, *entry_regs;
+    uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
+    struct vpage *vp, *vp2;
     struct site *sites;
     struct link links[2];
     struct link *in;
     struct ccf *hash_next;
     struct ccf *page_next, *page2_next;
+};
+
+/* A virtual page with translated code, and the RAM page that it has to map. */
+struct vpage {
+    uint64_t va;
+    uint8_t *host;
+    uint64_t valid; /* the epoch in which it was checked; read by entry_check */
+    bool global;    /* checked against epoch_global */
+    bool user;
+    struct vpage *next;
 };
 
 /* What has been translated of one RAM page. */
@@ -97,10 +109,17 @@ struct code_page {
 #define BT_CODE_SIZE (96u << 20)
 #define BT_META_SIZE (64u << 20)
 
-struct jump_entry {
-    uint64_t va;
-    uint8_t *host; /* RX entry_check */
+/* Indirect branches: 2^BT_JUMP_BITS host addresses by the low bits of the guest address,
+ * each an entry_jump (which checks that it is the right one) or stub_indirect. One table
+ * for each key of late. */
+#define BT_JUMP_TABLES 8
+struct jump_table {
+    uint32_t key;
+    uint64_t used;
+    uint8_t **to; /* RX */
 };
+
+#define BT_VPAGE_BITS 12
 
 struct tr;
 
@@ -121,8 +140,12 @@ struct bt {
     /* Common stubs, RX. */
     uint8_t *stub_enter, *stub_leave, *stub_leave_partial, *stub_leave_bare;
     uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
-    uint8_t *poll_indirect; /* stub_indirect's poll */
-    struct tr *tr;          /* the translation in progress */
+
+    struct jump_table jump[BT_JUMP_TABLES];
+    uint64_t jump_clock;
+    uint32_t key; /* whose jump table v->bt.jump is */
+    struct vpage **vpages;
+    struct tr *tr; /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
@@ -141,6 +164,8 @@ uint32_t bt_key(const struct vcpu *v);
 #define KEY_AVX 16u /* and AVX: CR4.OSXSAVE, XCR0 */
 #define KEY_X87 32u /* EM and TS clear */
 #define KEY_STACK32 64u
+#define KEY_USER 128u      /* CPL 3 */
+#define KEY_TSC (1u << 26) /* RDTSC is allowed and the host's, but for an addend */
 #define KEY_FLAT_R_SHIFT 8
 #define KEY_FLAT_W_SHIFT 14
 #define KEY_BASE_SHIFT 20 /* bits of segments whose base is not 0 */
@@ -159,11 +184,17 @@ void bt_insert(struct bt *bt, struct ccf *c);
 void *bt_meta_alloc(struct bt *bt, size_t size); /* NULL: full */
 void bt_link(struct bt *bt, struct link *l, struct ccf *to);
 struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);
-void bt_jump_insert(struct bt *bt, uint64_t va, struct ccf *c);
+void bt_jump_insert(struct bt *bt, struct ccf *c);
+void bt_select_key(struct bt *bt, uint32_t key);
+/* The record of a virtual page, made if need be; NULL: full. */
+struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
 
 /* Called by the stubs. */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
 int bt_callout(struct vcpu *v, const struct insn *i);
+
+/* site.guest of an indirect branch's poll: the target is in T0. */
+#define SITE_INDIRECT 255
 
 #define SITE_SIZE(s) ((s)&0xff)
 #define SITE_ACCESS(s) ((s) >> 8 & 3)

@@ -135,26 +135,76 @@ static void unlink_out(struct bt *bt, struct link *l) {
     turn(bt, l, l->stub);
 }
 
+/* --- indirect branches --- */
+
 static unsigned jump_slot(uint64_t va) {
     return (unsigned)va & ((1u << BT_JUMP_BITS) - 1);
 }
 
-/* An entry that no address of the slot matches. */
-static struct jump_entry jump_none(unsigned slot) {
-    return (struct jump_entry){.va = slot ^ 1, .host = NULL};
+static void jump_clear(struct bt *bt, struct jump_table *t) {
+    for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++)
+        t->to[n] = bt->stub_indirect;
 }
 
-void bt_jump_insert(struct bt *bt, uint64_t va, struct ccf *c) {
-    struct jump_entry *j = bt->v->bt.jump;
+void bt_select_key(struct bt *bt, uint32_t key) {
+    struct jump_table *t = &bt->jump[0];
 
-    j[jump_slot(va)] = (struct jump_entry){.va = va, .host = c->entry_check};
+    if (bt->key == key && bt->v->bt.jump)
+        return;
+    for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+        if (bt->jump[n].used && bt->jump[n].key == key) {
+            t = &bt->jump[n];
+            goto found;
+        }
+        if (bt->jump[n].used < t->used)
+            t = &bt->jump[n];
+    }
+    jump_clear(bt, t);
+    t->key = key;
+found:
+    t->used = ++bt->jump_clock;
+    bt->key = key;
+    bt->v->bt.jump = t->to;
+}
+
+/* For the current key. */
+void bt_jump_insert(struct bt *bt, struct ccf *c) {
+    uint8_t **to = bt->v->bt.jump;
+
+    to[jump_slot(c->va)] = c->entry_jump;
 }
 
 static void jump_forget(struct bt *bt, struct ccf *c) {
-    struct jump_entry *j = (struct jump_entry *)bt->v->bt.jump + jump_slot(c->va);
+    for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+        uint8_t **to = &bt->jump[n].to[jump_slot(c->va)];
 
-    if (j->host == c->entry_check)
-        *j = jump_none(jump_slot(c->va));
+        if (*to == c->entry_jump)
+            *to = bt->stub_indirect;
+    }
+}
+
+/* --- virtual pages --- */
+
+struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user) {
+    uint64_t page = va >> 12;
+    struct vpage **slot = &bt->vpages[(page ^ page >> 16) & ((1u << BT_VPAGE_BITS) - 1)];
+    struct vpage *p;
+
+    va &= ~0xfffull;
+    for (p = *slot; p; p = p->next)
+        if (p->va == va && p->host == host && p->user == user)
+            return p;
+    p = bt_meta_alloc(bt, sizeof(*p));
+    if (!p)
+        return NULL;
+    *p = (struct vpage){.va = va,
+                        .host = host,
+                        .user = user,
+                        .global = mmu_code_is_global(bt->v, gva(va)),
+                        .next = *slot};
+    *slot = p;
+    bt->v->bt.code_filter[page >> 6 & 63] |= 1ull << (page & 63);
+    return p;
 }
 
 /* --- death --- */
@@ -230,8 +280,6 @@ void bt_code_written(void *arg, struct gpa at, unsigned len) {
 }
 
 void bt_flush(struct bt *bt) {
-    struct jump_entry *j = bt->v->bt.jump;
-
     for (size_t n = 0; n < bt->npages; n++) {
         if (bt->pages[n].first)
             mem_trace_remove(bt->v->mem, mem_ram_base(bt->v->mem) + (n << 12),
@@ -240,8 +288,13 @@ void bt_flush(struct bt *bt) {
     }
     for (size_t n = 0; n < 1u << BT_HASH_BITS; n++)
         bt->hash[n] = NULL;
-    for (size_t n = 0; n < 1u << BT_JUMP_BITS; n++)
-        j[n] = jump_none((unsigned)n);
+    for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
+        bt->jump[n].used = 0;
+    bt->v->bt.jump = NULL;
+    for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)
+        bt->vpages[n] = NULL;
+    for (unsigned n = 0; n < ARRAY_SIZE(bt->v->bt.code_filter); n++)
+        bt->v->bt.code_filter[n] = 0;
     bt->norder = 0;
     bt->code_at = bt->code_start;
     bt->meta_at = bt->meta;

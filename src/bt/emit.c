@@ -200,3 +200,9 @@ void e_jmp_reg(struct emit *e, unsigned reg) {
     e8(e, 0xff);
     modrm(e, 3, 4, reg);
 }
+
+void e_jmp_mem(struct emit *e, unsigned reg) {
+    rex(e, W32, 0, 0, reg);
+    e8(e, 0xff);
+    mem_base(e, 4, reg, 0);
+}

@@ -68,6 +68,8 @@ void e_land(struct emit *e, uint8_t *rel32);
 /* jmp gs:[off], jmp reg */
 void e_jmp_gs(struct emit *e, size_t off);
 void e_jmp_reg(struct emit *e, unsigned reg);
+/* jmp [reg] */
+void e_jmp_mem(struct emit *e, unsigned reg);
 
 enum { /* opcodes by their manual names, destination first */
        OPC_ADD_RM_R = 0x01,

@@ -227,9 +227,18 @@ static bool is_direct(const struct insn *i) {
 
 /* T0 holds the target; flags must be in memory. */
 static void indirect(struct tr *t) {
+    struct emit *e = &t->e;
+
     tr_flags_to_mem(t);
-    tr_lea_next(t, 5); /* who it was, for a target that is not canonical */
-    e_jmp(&t->e, t->bt->stub_indirect);
+    tr_site(t, true, SITE_INDIRECT);
+    bt_emit_poll(t->bt, e);
+    /* Who it was, for a target that is not canonical. */
+    e_gs_imm(e, W32, GS(bt.site), (int32_t)(t->bt->norder << 8 | t->insn[t->k].off));
+    e_mov_rr(e, W32, T1, T0);
+    e_ri(e, W32, EXT_AND, T1, (1 << BT_JUMP_BITS) - 1);
+    e_shift(e, W32, EXT_SHL, T1, 3);
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
+    e_jmp_mem(e, T1);
     t->ended = true;
 }
 
@@ -328,37 +337,58 @@ static void xl_jcxz(struct tr *t, const struct insn *i) {
     tr_link(t, 1, i->op == OP_loop ? tr_next_va(t) : direct_target(t, i));
 }
 
+/* AMD64 APM volume 3, RDTSC and RDTSCP: the counter to edx:eax, zero-extended. */
+static void xl_rdtsc(struct tr *t, const struct insn *i) {
+    struct emit *e = &t->e;
+
+    if (!(t->key & KEY_TSC)) {
+        tr_callout(t, i);
+        return;
+    }
+    tr_flags_save(t);
+    e8(e, 0x0f);
+    e8(e, 0x31);
+    e_shift(e, W64, EXT_SHL, REG_RDX, 32);
+    e_rr(e, W64, OPC_OR_R_RM, REG_RAX, REG_RDX);
+    e_gs(e, W64, OPC_ADD_R_RM, REG_RAX, GS(tsc_base));
+    e_mov_rr(e, W64, REG_RDX, REG_RAX);
+    e_shift(e, W64, EXT_SHR, REG_RDX, 32);
+    e_mov_rr(e, W32, REG_RAX, REG_RAX);
+    if (i->op == OP_rdtscp)
+        e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(tsc_aux));
+}
+
 static xl_fn *const table[OP_COUNT] = {
-    [OP_native] = xl_ident,     [OP_add] = xl_ident,     [OP_adc] = xl_ident,
-    [OP_sub] = xl_ident,        [OP_sbb] = xl_ident,     [OP_cmp] = xl_ident,
-    [OP_and] = xl_ident,        [OP_or] = xl_ident,      [OP_xor] = xl_ident,
-    [OP_test] = xl_ident,       [OP_inc] = xl_ident,     [OP_dec] = xl_ident,
-    [OP_neg] = xl_ident,        [OP_not] = xl_ident,     [OP_adcx] = xl_ident,
-    [OP_adox] = xl_ident,       [OP_andn] = xl_ident,    [OP_mul] = xl_ident,
-    [OP_imul] = xl_ident,       [OP_div] = xl_ident,     [OP_idiv] = xl_ident,
-    [OP_mulx] = xl_ident,       [OP_cmpxchg] = xl_ident, [OP_cmpxchg8b] = xl_ident,
-    [OP_cmpxchg16b] = xl_ident, [OP_xadd] = xl_ident,    [OP_rol] = xl_ident,
-    [OP_ror] = xl_ident,        [OP_rcl] = xl_ident,     [OP_rcr] = xl_ident,
-    [OP_shl] = xl_ident,        [OP_shr] = xl_ident,     [OP_sar] = xl_ident,
-    [OP_shld] = xl_ident,       [OP_shrd] = xl_ident,    [OP_rorx] = xl_ident,
-    [OP_sarx] = xl_ident,       [OP_shlx] = xl_ident,    [OP_shrx] = xl_ident,
-    [OP_bt] = xl_bit,           [OP_bts] = xl_bit,       [OP_btr] = xl_bit,
-    [OP_btc] = xl_bit,          [OP_bsf] = xl_ident,     [OP_bsr] = xl_ident,
-    [OP_popcnt] = xl_ident,     [OP_lzcnt] = xl_ident,   [OP_tzcnt] = xl_ident,
-    [OP_bextr] = xl_ident,      [OP_blsi] = xl_ident,    [OP_blsmsk] = xl_ident,
-    [OP_blsr] = xl_ident,       [OP_bzhi] = xl_ident,    [OP_pdep] = xl_ident,
-    [OP_pext] = xl_ident,       [OP_crc32] = xl_ident,   [OP_mov] = xl_ident,
-    [OP_movzx] = xl_ident,      [OP_movsx] = xl_ident,   [OP_movsxd] = xl_ident,
-    [OP_movbe] = xl_ident,      [OP_movnti] = xl_ident,  [OP_xchg] = xl_ident,
-    [OP_bswap] = xl_ident,      [OP_cmovcc] = xl_ident,  [OP_setcc] = xl_ident,
-    [OP_cbw] = xl_ident,        [OP_cwde] = xl_ident,    [OP_cdqe] = xl_ident,
-    [OP_cwd] = xl_ident,        [OP_cdq] = xl_ident,     [OP_cqo] = xl_ident,
-    [OP_lahf] = xl_ident,       [OP_sahf] = xl_ident,    [OP_clc] = xl_ident,
-    [OP_stc] = xl_ident,        [OP_cmc] = xl_ident,     [OP_nop] = xl_nop,
-    [OP_lea] = xl_lea,          [OP_push] = xl_push,     [OP_pop] = xl_pop,
-    [OP_leave] = xl_leave,      [OP_jmp] = xl_jmp,       [OP_call] = xl_call,
-    [OP_ret] = xl_ret,          [OP_jcc] = xl_jcc,       [OP_jcxz] = xl_jcxz,
-    [OP_loop] = xl_jcxz,
+    [OP_rdtsc] = xl_rdtsc,   [OP_rdtscp] = xl_rdtsc,    [OP_native] = xl_ident,
+    [OP_add] = xl_ident,     [OP_adc] = xl_ident,       [OP_sub] = xl_ident,
+    [OP_sbb] = xl_ident,     [OP_cmp] = xl_ident,       [OP_and] = xl_ident,
+    [OP_or] = xl_ident,      [OP_xor] = xl_ident,       [OP_test] = xl_ident,
+    [OP_inc] = xl_ident,     [OP_dec] = xl_ident,       [OP_neg] = xl_ident,
+    [OP_not] = xl_ident,     [OP_adcx] = xl_ident,      [OP_adox] = xl_ident,
+    [OP_andn] = xl_ident,    [OP_mul] = xl_ident,       [OP_imul] = xl_ident,
+    [OP_div] = xl_ident,     [OP_idiv] = xl_ident,      [OP_mulx] = xl_ident,
+    [OP_cmpxchg] = xl_ident, [OP_cmpxchg8b] = xl_ident, [OP_cmpxchg16b] = xl_ident,
+    [OP_xadd] = xl_ident,    [OP_rol] = xl_ident,       [OP_ror] = xl_ident,
+    [OP_rcl] = xl_ident,     [OP_rcr] = xl_ident,       [OP_shl] = xl_ident,
+    [OP_shr] = xl_ident,     [OP_sar] = xl_ident,       [OP_shld] = xl_ident,
+    [OP_shrd] = xl_ident,    [OP_rorx] = xl_ident,      [OP_sarx] = xl_ident,
+    [OP_shlx] = xl_ident,    [OP_shrx] = xl_ident,      [OP_bt] = xl_bit,
+    [OP_bts] = xl_bit,       [OP_btr] = xl_bit,         [OP_btc] = xl_bit,
+    [OP_bsf] = xl_ident,     [OP_bsr] = xl_ident,       [OP_popcnt] = xl_ident,
+    [OP_lzcnt] = xl_ident,   [OP_tzcnt] = xl_ident,     [OP_bextr] = xl_ident,
+    [OP_blsi] = xl_ident,    [OP_blsmsk] = xl_ident,    [OP_blsr] = xl_ident,
+    [OP_bzhi] = xl_ident,    [OP_pdep] = xl_ident,      [OP_pext] = xl_ident,
+    [OP_crc32] = xl_ident,   [OP_mov] = xl_ident,       [OP_movzx] = xl_ident,
+    [OP_movsx] = xl_ident,   [OP_movsxd] = xl_ident,    [OP_movbe] = xl_ident,
+    [OP_movnti] = xl_ident,  [OP_xchg] = xl_ident,      [OP_bswap] = xl_ident,
+    [OP_cmovcc] = xl_ident,  [OP_setcc] = xl_ident,     [OP_cbw] = xl_ident,
+    [OP_cwde] = xl_ident,    [OP_cdqe] = xl_ident,      [OP_cwd] = xl_ident,
+    [OP_cdq] = xl_ident,     [OP_cqo] = xl_ident,       [OP_lahf] = xl_ident,
+    [OP_sahf] = xl_ident,    [OP_clc] = xl_ident,       [OP_stc] = xl_ident,
+    [OP_cmc] = xl_ident,     [OP_nop] = xl_nop,         [OP_lea] = xl_lea,
+    [OP_push] = xl_push,     [OP_pop] = xl_pop,         [OP_leave] = xl_leave,
+    [OP_jmp] = xl_jmp,       [OP_call] = xl_call,       [OP_ret] = xl_ret,
+    [OP_jcc] = xl_jcc,       [OP_jcxz] = xl_jcxz,       [OP_loop] = xl_jcxz,
 };
 
 xl_fn *tr_expansion(const struct insn *i) {

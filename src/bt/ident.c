@@ -137,6 +137,8 @@ static void parse(const struct insn *i, struct form *f) {
 
 /* One-byte forms that 64-bit mode lacks or that name an absolute address. */
 static void lengthen(const struct insn *i, struct form *f) {
+    if (i->mode != MODE_64 && f->opcode == 0x82 && !f->nesc && !f->vex)
+        f->opcode = 0x80; /* the same, encoded twice */
     if (f->nesc || f->vex || f->has_modrm)
         return;
     if (i->mode != MODE_64 && (f->opcode & 0xf0) == 0x40) { /* inc, dec */

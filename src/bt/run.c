@@ -14,6 +14,7 @@
 #include "mem/mem.h"
 #include "sem/sem.h"
 #include "x86/exception.h"
+#include "x86/msr.h"
 
 /* Instructions of 16-bit code that the interpreter runs before it is asked again. */
 #define INTERP_SLICE 64
@@ -53,6 +54,10 @@ uint32_t bt_key(const struct vcpu *v) {
         key |= KEY_AVX;
     if (v->stack32)
         key |= KEY_STACK32;
+    if (v->cpl == 3)
+        key |= KEY_USER;
+    if (v->tsc_host && (!(v->cr4 & X86_CR4_TSD) || v->cpl == 0))
+        key |= KEY_TSC;
     key |= (uint32_t)v->seg_flat_r << KEY_FLAT_R_SHIFT;
     key |= (uint32_t)v->seg_flat_w << KEY_FLAT_W_SHIFT;
     if (v->mode == MODE_64)
@@ -97,16 +102,14 @@ static bool canonical(const struct vcpu *v, uint64_t a) {
     return v->mode != MODE_64 || (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
-static void set_rip(struct vcpu *v, const uint8_t *rx);
-
 /* A branch to a non-canonical address faults itself, before it has done anything: takes
  * back what its expansion did and lets the interpreter raise the fault. */
 static void undo_branch(struct vcpu *v) {
-    const uint8_t *rx = (const uint8_t *)(uintptr_t)v->bt.resume;
+    const struct bt *bt = bt_of(v);
     struct insn i;
     uint8_t bytes[15];
 
-    set_rip(v, rx - 1);
+    v->rip = bt->order[v->bt.site >> 8]->va + (v->bt.site & 0xff);
     vec_park(v);
     if (mmu_read_slow(v, gva(v->rip), bytes, 1, false))
         return;
@@ -150,8 +153,30 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     return NULL;
 }
 
-static bool changes_key(const struct insn *i) {
-    return i->op == OP_mov_to_seg || i->op == OP_pop_seg || i->op == OP_load_far;
+/* SEM_STOP of these changes neither what code is next nor how it is translated, as long
+ * as the key is the same: translated code may go on. */
+static bool goes_on(const struct vcpu *v, const struct insn *i) {
+    switch (i->op) {
+    case OP_cli:
+    case OP_sti:
+    case OP_clac:
+    case OP_stac:
+    case OP_popf:
+    case OP_in:
+    case OP_out:
+    case OP_swapgs:
+    case OP_lgdt:
+    case OP_lidt:
+    case OP_clts:
+        return true;
+    case OP_mov_to_cr: /* CR2 and CR8 */
+        return i->opnd[0].reg == 2 || i->opnd[0].reg == 8;
+    case OP_wrmsr:
+        return (uint32_t)v->gpr[REG_RCX] != X86_MSR_EFER &&
+               (uint32_t)v->gpr[REG_RCX] != X86_MSR_APIC_BASE;
+    default:
+        return false;
+    }
 }
 
 static void advance(struct vcpu *v, unsigned len) {
@@ -160,15 +185,29 @@ static void advance(struct vcpu *v, unsigned len) {
         v->rip = (uint32_t)v->rip;
 }
 
+/* Nothing waits that the dispatcher would have to see now. */
+static bool quiet(const struct vcpu *v) {
+    uint32_t events = vcpu_events(v);
+
+    if (events & ~(uint32_t)VCPU_EVENT_IRQ)
+        return false;
+    if (events && (v->rflags & X86_FL_IF))
+        return false;
+    return !(v->rflags & (X86_FL_TF | X86_FL_RF)) && !v->pending_db && !v->code_written &&
+           !v->halted;
+}
+
 int bt_callout(struct vcpu *v, const struct insn *i) {
+    struct bt *bt = bt_of(v);
     int rc;
 
     flags_out(v);
     v->code_written = false;
+    v->irq_shadow = false; /* of the instruction before */
     rc = i->exec(v, i);
     v->cnt->bt_callouts++;
-    if (rc == SEM_NEXT && !v->code_written && !v->pending_db && !changes_key(i) &&
-        !vcpu_events(v)) {
+    if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
+        (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
         flags_in(v);
         vec_load(v);
         return 0;
@@ -214,15 +253,11 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     const struct ccf *c = bt_find_pc(bt, pc);
     const struct site *s = c ? site_of(c, pc) : NULL;
     uint8_t *fault_page = (uint8_t *)(uintptr_t)(f->addr & ~4095ull);
-    bool indirect = pc == bt->poll_indirect;
 
-    if (!s && !indirect)
+    if (!s)
         return false;
-    if (indirect) { /* its poll: the target is in T0, the flags are in memory */
-        v->rip = f->regs.gpr[T0];
-        v->bt.reason = BT_LEAVE_POLL;
-    } else if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
-        v->rip = c->links[s->guest].target;
+    if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
+        v->rip = s->guest == SITE_INDIRECT ? f->regs.gpr[T0] : c->links[s->guest].target;
         v->bt.reason = BT_LEAVE_POLL;
     } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
         v->rip = c->va + s->guest;
@@ -233,7 +268,7 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     }
     for (unsigned r = 0; r < 14; r++)
         v->gpr[r] = f->regs.gpr[r];
-    if (s && s->place == FLAGS_REGS) {
+    if (s->place == FLAGS_REGS) {
         unsigned fl = (unsigned)f->regs.rflags;
 
         v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
@@ -266,8 +301,13 @@ static int allocate(struct bt *bt) {
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
-    bt->v->bt.jump = calloc(1u << BT_JUMP_BITS, sizeof(struct jump_entry));
-    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->v->bt.jump)
+    bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
+    for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+        bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
+        if (!bt->jump[n].to)
+            return -ENOMEM;
+    }
+    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->vpages)
         return -ENOMEM;
     return 0;
 }
@@ -306,8 +346,10 @@ void bt_free(struct bt *bt) {
         return;
     if (bt->poll_page)
         os_poll_page_free(bt->poll_page);
-    free(bt->v->bt.jump);
+    for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
+        free(bt->jump[n].to);
     bt->v->bt.jump = NULL;
+    free(bt->vpages);
     free(bt->tr);
     free(bt->pages);
     free(bt->hash);
@@ -329,6 +371,14 @@ static bool needs_care(const struct vcpu *v, uint32_t events) {
            ((events & VCPU_EVENT_NMI) && !v->nmi_blocked);
 }
 
+/* The page has just been fetched from: what it maps is good for this epoch. */
+static void checked(const struct vcpu *v, struct vpage *p) {
+    if (!p->global)
+        p->valid = v->bt.epoch_user;
+    else
+        p->valid = mmu_code_is_global(v, gva(p->va)) ? v->bt.epoch_global : 0;
+}
+
 /* The fragment for the guest's rip; NULL with *FAULT, or after a flush (look again). */
 static struct ccf *find(struct bt *bt, bool *fault) {
     struct vcpu *v = bt->v;
@@ -339,6 +389,7 @@ static struct ccf *find(struct bt *bt, bool *fault) {
     *fault = !code;
     if (!code)
         return NULL;
+    bt_select_key(bt, key);
     c = bt_lookup(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
     if (c && c->page2) { /* the second page may be another by now */
         const uint8_t *rest = mmu_fetch(v, gva((v->rip | 4095) + 1));
@@ -350,9 +401,13 @@ static struct ccf *find(struct bt *bt, bool *fault) {
         if (((uintptr_t)rest & ~4095ul) != (uintptr_t)c->page2)
             c = NULL;
     }
-    if (c)
-        return c;
-    c = bt_translate(bt, key, fault);
+    if (!c)
+        c = bt_translate(bt, key, fault);
+    if (c) {
+        checked(v, c->vp);
+        if (c->vp2)
+            checked(v, c->vp2);
+    }
     if (!c && !*fault) {
         bt_flush(bt);
         v->cnt->bt_flushes++;
@@ -398,7 +453,7 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         if (link)
             bt_link(bt, link, c);
         if (indirect && bt->opt.chain)
-            bt_jump_insert(bt, v->rip, c);
+            bt_jump_insert(bt, c);
         link = NULL;
         indirect = false;
         if (unlikely(bt->watch))

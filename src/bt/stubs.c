@@ -131,8 +131,7 @@ void bt_emit_poll(const struct bt *bt, struct emit *e) {
     e32(e, (uint32_t)(uintptr_t)bt->poll_page);
 }
 
-/* link: T0 is the struct link. check and indirect: T0 is the guest address;
- * indirect: T1 is the host address after the branch. */
+/* link: T0 is the struct link. check and indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
     bt->stub_link = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
@@ -144,26 +143,8 @@ static void emit_exits(struct bt *bt, struct emit *e) {
     e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_CHECK);
     e_jmp(e, bt->stub_leave);
 
-    /* The jump cache: 2^BT_JUMP_BITS entries of 16 bytes by the low bits of the address.
-     */
+    /* The jump table had nothing, or another fragment. */
     bt->stub_indirect = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
-    bt->poll_indirect = e_here(e);
-    bt_emit_poll(bt, e);
-    e_mov_rr(e, W32, T1, T0);
-    e_ri(e, W32, EXT_AND, T1, (1 << BT_JUMP_BITS) - 1);
-    e_shift(e, W32, EXT_SHL, T1, 4);
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
-    e_rm(e, W64, OPC_CMP_R_RM, T0, T1, offsetof(struct jump_entry, va));
-    {
-        uint8_t *miss = e_jcc_fwd(e, CC_NE);
-
-        e8(e, 0x41); /* jmp [T1 + host] */
-        e8(e, 0xff);
-        e8(e, 0x40 | 4 << 3 | (T1 & 7));
-        e8(e, offsetof(struct jump_entry, host));
-        e_land(e, miss);
-    }
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_INDIRECT);
     e_jmp(e, bt->stub_leave);

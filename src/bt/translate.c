@@ -27,7 +27,7 @@ void tr_site(struct tr *t, bool poll, unsigned link) {
     }
     t->sites[t->nsites++] = (struct site){
         .host = (uint16_t)at,
-        .guest = (uint8_t)(poll ? link : t->insn[t->k].off),
+        .guest = (uint8_t)(poll ? link : t->insn[t->k].off), /* SITE_INDIRECT: T0 */
         .place = t->place,
         .poll = poll,
     };
@@ -297,24 +297,16 @@ void tr_callout(struct tr *t, const struct insn *i) {
 
 /* --- entries --- */
 
-/* Compares a qword of an exec entry with IMM; a difference is a miss. */
-static void check_word(struct tr *t, int32_t off, uint64_t imm) {
+/* Has the page been checked in this epoch? */
+static void check_page(struct tr *t, const struct vpage *p) {
     struct cold *c;
 
-    e_mov_imm(&t->e, T0, imm);
-    e_rm(&t->e, W64, OPC_CMP_R_RM, T0, T1, off);
+    e_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)&p->valid);
+    e_rm(&t->e, W64, OPC_MOV_R_RM, T1, T1, 0);
+    e_gs(&t->e, W64, OPC_CMP_R_RM, T1,
+         p->global ? GS(bt.epoch_global) : GS(bt.epoch_user));
     c = cold_add(t, COLD_CHECK, NULL);
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);
-}
-
-static void check_page(struct tr *t, uint64_t va, const uint8_t *page) {
-    int32_t slot = (int32_t)(mmu_index(va) * sizeof(struct shadow_entry));
-
-    va &= ~0xfffull;
-    check_word(t, slot + (int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC),
-               va);
-    check_word(t, slot + (int32_t)offsetof(struct shadow_entry, host),
-               (uint64_t)(uintptr_t)page);
 }
 
 /* Where the flags should be when the body starts: where its first need of them is. */
@@ -324,7 +316,8 @@ static enum flags_place start_place(const struct tr *t) {
     for (unsigned k = 0; k < t->n; k++) {
         const struct insn *i = &t->insn[k].i;
         bool mem = i->op == OP_call || i->op == OP_ret || i->op == OP_push ||
-                   i->op == OP_pop || i->op == OP_leave;
+                   i->op == OP_pop || i->op == OP_leave || i->op == OP_rdtsc ||
+                   i->op == OP_rdtscp;
 
         for (unsigned j = 0; j < i->nops; j++)
             mem |= i->opnd[j].kind == OPND_MEM && i->mem.size;
@@ -343,11 +336,14 @@ static void emit_entries(struct tr *t) {
 
     t->place = FLAGS_MEM;
     t->k = 0;
+    c->entry_jump = e_here(&t->e);
+    e_mov_imm(&t->e, T1, c->va);
+    e_rr(&t->e, W64, OPC_CMP_R_RM, T0, T1);
+    e_jcc(&t->e, CC_NE, t->bt->stub_indirect);
     c->entry_check = e_here(&t->e);
-    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.code_bank));
-    check_page(t, c->va, c->page);
-    if (c->page2)
-        check_page(t, c->va + 4096, c->page2);
+    check_page(t, c->vp);
+    if (c->vp2)
+        check_page(t, c->vp2);
     c->entry_mem = e_here(&t->e);
     if (start == FLAGS_MEM) {
         over = e_jmp_fwd(&t->e);
@@ -451,11 +447,22 @@ static bool build_tu(struct tr *t) {
         u->off = (uint16_t)off;
         off += u->i.len;
         t->n++;
-        if ((u->i.flags & INSN_ENDS_BLOCK) || c->page2 || off > 200)
+        /* The shadow of STI covers the next instruction: keep them together. */
+        if (((u->i.flags & INSN_ENDS_BLOCK) && u->i.op != OP_sti) || c->page2 ||
+            off > 200)
             break;
     }
     c->guest_len = (uint16_t)off;
     return true;
+}
+
+/* mov byte gs:[irq_shadow], 0; a callout does it itself. */
+static void end_shadow(struct tr *t) {
+    static const uint8_t opcode[] = {0x65, 0xc6, 0x04, 0x25};
+
+    e_bytes(&t->e, opcode, sizeof(opcode));
+    e32(&t->e, (uint32_t)GS(irq_shadow));
+    e8(&t->e, 0);
 }
 
 static void expand(struct tr *t) {
@@ -468,6 +475,8 @@ static void expand(struct tr *t) {
             fn(t, i);
         else
             tr_callout(t, i);
+        if (fn && t->k && t->insn[t->k - 1].i.op == OP_sti && !t->ended)
+            end_shadow(t);
     }
     if (!t->ended) {
         t->k = t->n - 1;
@@ -527,6 +536,11 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
     }
     if (c->page2)
         c->page2 = (uint8_t *)((uintptr_t)c->page2 & ~4095ul);
+    c->vp = bt_vpage(bt, c->va, c->page, key & KEY_USER);
+    if (c->page2)
+        c->vp2 = bt_vpage(bt, c->va + 4096, c->page2, key & KEY_USER);
+    if (!c->vp || (c->page2 && !c->vp2))
+        return NULL;
     find_liveness(t);
     emit_entries(t);
     expand(t);

@@ -116,6 +116,8 @@ static enum msr_result write_kvm(struct vcpu *v, const struct msr_range *r,
 /* --- time --- */
 
 static uint64_t tsc_now(struct vcpu *v) {
+    if (v->tsc_host)
+        return __builtin_ia32_rdtsc() + v->tsc_base;
     vec_park(v);
     return v->hooks && v->hooks->tsc ? v->hooks->tsc(v->hooks_arg) : 0;
 }

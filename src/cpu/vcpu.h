@@ -114,10 +114,14 @@ struct vcpu_bt {
     void *self;           /* the vCPU */
     void *owner;          /* the translator */
     void *bank;           /* entries of the shadow bank for explicit accesses now */
-    void *code_bank; /* and of the one for fetches */
+    void *code_bank;      /* and of the one for fetches */
     void *jump;           /* jump cache */
     void *slow, *callout; /* functions that the stubs call */
     void *arg;            /* qualifies reason */
+    /* A page of code checked in this epoch still maps what it did: user's is that of the
+     * current address space, global's that of pages that all spaces share. 0 is none. */
+    uint64_t epoch_user, epoch_global, epoch_clock;
+    uint64_t code_filter[64]; /* by page number: an INVLPG of it may concern code */
     uint32_t reason, site, status;
     uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
 };
@@ -177,6 +181,10 @@ struct vcpu {
     /* --- x87 pointers, tracked because the host's would be ours (sem/native.c) --- */
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;
+
+    /* Guest TSC = host TSC + tsc_base, when tsc_host; else ask the hook. */
+    uint64_t tsc_base;
+    bool tsc_host;
 
     /* --- the world --- */
     struct mem *mem;

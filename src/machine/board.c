@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/os.h"
 #include "cpu/vec.h"
 
 /* An ISA line reaches both interrupt controllers; the 8254's is pin 2 of the I/O APIC. */
@@ -124,6 +125,7 @@ static void hook_tsc_write(void *arg, uint64_t value) {
 
     vec_park(b->vcpu);
     vclock_tsc_set(b->clock, value);
+    b->vcpu->tsc_base = vclock_tsc(b->clock) - os_tsc();
     lapic_tsc_changed(b->lapic);
     pvclock_tsc_changed(b->pvclock);
 }

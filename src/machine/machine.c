@@ -316,6 +316,8 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     vcpu_reset(m->vcpu);
     board_reset(&m->board);
     vclock_tsc_set(m->clock, 0);
+    m->vcpu->tsc_base = vclock_tsc(m->clock) - os_tsc();
+    m->vcpu->tsc_host = true;
     rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot.rsdp, &boot.acpi_len);
     if (rc) {
         snprintf(why, why_size, "cannot place the ACPI tables: %s", strerror(-rc));

@@ -132,6 +132,29 @@ void mmu_destroy(struct vcpu *v) {
     v->mmu = NULL;
 }
 
+/* Translations that code was checked against are gone: this space's, or everybody's. */
+static void new_epoch(struct vcpu *v, bool global) {
+    v->bt.epoch_user = ++v->bt.epoch_clock;
+    if (global)
+        v->bt.epoch_global = v->bt.epoch_user;
+}
+
+static void new_epoch_for_page(struct vcpu *v, uint64_t at) {
+    uint64_t page = at >> 12;
+
+    if (v->bt.code_filter[page >> 6 & 63] >> (page & 63) & 1)
+        new_epoch(v, true);
+}
+
+bool mmu_code_is_global(const struct vcpu *v, struct gva at) {
+    const struct mmu_priv *m = mmu_priv(v);
+    unsigned idx = mmu_index(at.a);
+
+    return m->cur->global[v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X][idx / 64] >>
+               (idx & 63) &
+           1;
+}
+
 void mmu_context_changed(struct vcpu *v) {
     struct mmu_priv *m = mmu_priv(v);
     struct shadow_bank *b = m->cur->bank;
@@ -151,6 +174,7 @@ void mmu_mode_changed(struct vcpu *v) {
     struct mmu_priv *m = mmu_priv(v);
     mmu_walk_config(m);
     drop_all(m);
+    new_epoch(v, true);
     m->cur = NULL;
     select_space(m, current_key(m));
     mmu_breakpoints_changed(v); /* their addresses are cut to 32 bits outside long mode */
@@ -174,6 +198,7 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {
         found = false;
     if (m->policy != MMU_TRACE && !found)
         mmu_space_flush(m, m->cur, m->pge);
+    new_epoch(v, !m->pge);
     if (found)
         c->shadow_space_switches++;
     else
@@ -184,14 +209,21 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {
 void mmu_invlpg(struct vcpu *v, struct gva at) {
     struct mmu_priv *m = mmu_priv(v);
     mmu_counters(m)->shadow_invlpg++;
+    new_epoch_for_page(v, at.a);
     for (unsigned i = 0; i < m->space_count; i++)
         mmu_space_invlpg(m, &m->space[i], at.a, &m->space[i] != m->cur);
 }
 
 void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at) {
     struct mmu_priv *m = mmu_priv(v);
-    if (m->policy == MMU_TRACE)
+    if (m->policy == MMU_TRACE) {
+        new_epoch(v, true);
         return; /* nothing in the shadow is stale */
+    }
+    if (type == 0)
+        new_epoch_for_page(v, at.a);
+    else
+        new_epoch(v, type == 2 || !m->pge);
     /* One space for all PCIDs holds entries of the current one only: to treat it as
      * concerned is always allowed. */
     bool by_pcid = m->policy == MMU_PCID && m->pcide;

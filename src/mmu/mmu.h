@@ -11,9 +11,9 @@
  *
  * Banks separate privilege: BANK_USER (CPL 3), BANK_SUPER (supervisor; with CR4.SMAP,
  * user pages are absent), BANK_SUPER_AC (supervisor, explicit access with RFLAGS.AC set
- * or without SMAP); BANK_SUPER_X and BANK_USER_X serve fetches. vcpu.mmu->data points at the bank of the current CPL and AC for
- * explicit accesses, ->sys at the one for implicit supervisor accesses (descriptor
- * tables, TSS).
+ * or without SMAP); BANK_SUPER_X and BANK_USER_X serve fetches. vcpu.mmu->data points at
+ * the bank of the current CPL and AC for explicit accesses, ->sys at the one for implicit
+ * supervisor accesses (descriptor tables, TSS).
  *
  * An entry is writable only when the PTE is dirty, the page is RAM, no page trace is on
  * it and no data breakpoint lies in it. MMIO, ROM writes, A20-wrapped pages, pages with
@@ -204,7 +204,9 @@ static inline const uint8_t *mmu_fetch(struct vcpu *v, struct gva at) {
 
 /* --- architectural events: the caller has already changed the vCPU's registers --- */
 void mmu_cr3_loaded(struct vcpu *v, uint64_t value); /* VALUE as written, with bit 63 */
-void mmu_mode_changed(struct vcpu *v);    /* CR0, CR4, EFER bits that matter; drops all */
+void mmu_mode_changed(struct vcpu *v); /* CR0, CR4, EFER bits that matter; drops all */
+/* The page of code that was fetched at AT last is marked global in the page tables. */
+bool mmu_code_is_global(const struct vcpu *v, struct gva at);
 void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. Cheap. */
 void mmu_invlpg(struct vcpu *v, struct gva at);
 /* INVPCID types 0..3; the caller has checked the descriptor. */
