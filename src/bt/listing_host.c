@@ -1,0 +1,419 @@
+/*
+ * Host code as text, for listings: a fragment's bytes are decoded one instruction after
+ * the other, addresses that mean something get their names, and the places where
+ * translated code is entered, comes back and leaves are marked:
+ *
+ *   *  an entry point of the fragment
+ *   >  a continuation: where the slow path or a callout comes back
+ *   =  an exit to a guest address, chained or not
+ *   !  a callout
+ *
+ * Offsets count from the fragment's first byte. Nothing that differs from one run to
+ * the next is printed.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bt/list_int.h"
+#include "cpu/vec.h"
+#include "decode/decode.h"
+#include "mem/mem.h"
+
+/* --- names --- */
+
+struct field {
+    uint16_t off, size;
+    const char *name;
+};
+
+#define FIELD(f)                                                                         \
+    { offsetof(struct vcpu, f), sizeof(((struct vcpu *)0)->f), #f }
+
+static const struct field fields[] = {
+    FIELD(gpr),        FIELD(rflags),     FIELD(events),       FIELD(mode),
+    FIELD(cpl),        FIELD(irq_shadow), FIELD(halted),       FIELD(seg_flat_r),
+    FIELD(seg_flat_w), FIELD(vec_live),   FIELD(stack32),      FIELD(code_written),
+    FIELD(segbase),    FIELD(lin_mask),   FIELD(mmu),          FIELD(cnt),
+    FIELD(bt.host_sp), FIELD(bt.resume),  FIELD(bt.tmp),       FIELD(bt.self),
+    FIELD(bt.owner),   FIELD(bt.bank),    FIELD(bt.code_bank), FIELD(bt.jump),
+    FIELD(bt.slow),    FIELD(bt.callout), FIELD(bt.arg),       FIELD(bt.reason),
+    FIELD(bt.site),    FIELD(bt.status),  FIELD(bt.flags),     FIELD(cr0),
+    FIELD(cr2),        FIELD(cr3),        FIELD(cr4),          FIELD(efer),
+    FIELD(vec),
+};
+
+static const char *const reg_names[REG_COUNT] = {
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",  "r8",
+    "r9",  "r10", "r11", "r12", "r13", "r14", "r15", "zero", "rip"};
+static const char *const seg_names[SEG_COUNT] = {"es", "cs", "ss", "ds", "fs", "gs"};
+
+/* The vCPU's byte OFF: its field's name. */
+static void field_name(uint64_t off, char *buf, size_t size) {
+    for (size_t k = 0; k < ARRAY_SIZE(fields); k++) {
+        const struct field *f = &fields[k];
+        unsigned in = (unsigned)(off - f->off);
+
+        if (off < f->off || in >= f->size)
+            continue;
+        if (f->off == offsetof(struct vcpu, gpr) && !(in & 7))
+            snprintf(buf, size, in / 8 < REG_ZERO ? "gpr.%s" : "%s", reg_names[in / 8]);
+        else if (f->off == offsetof(struct vcpu, segbase) && !(in & 7))
+            snprintf(buf, size, "segbase.%s", seg_names[in / 8]);
+        else if (in)
+            snprintf(buf, size, "%s+%u", f->name, in);
+        else
+            snprintf(buf, size, "%s", f->name);
+        return;
+    }
+    snprintf(buf, size, "vcpu+0x%llx", (unsigned long long)off);
+}
+
+static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
+    const struct {
+        const uint8_t *at;
+        const char *name;
+    } stubs[] = {
+        {bt->stub_enter, "enter"},
+        {bt->stub_leave, "leave"},
+        {bt->stub_leave_partial, "leave_partial"},
+        {bt->stub_leave_bare, "leave_bare"},
+        {bt->stub_slow, "slow"},
+        {bt->stub_callout, "callout"},
+        {bt->stub_link, "link"},
+        {bt->stub_indirect, "indirect"},
+        {bt->stub_check, "check"},
+    };
+
+    for (size_t k = 0; k < ARRAY_SIZE(stubs); k++)
+        if (stubs[k].at == rx)
+            return stubs[k].name;
+    return rx >= bt->code.rx && rx < bt->code_start + bt_delta(bt) ? "common code" : NULL;
+}
+
+static bool in_fragment(const struct ccf *c, const uint8_t *rx) {
+    return rx >= c->code && rx < c->end;
+}
+
+static const char *entry_name(const struct ccf *c, const uint8_t *rx) {
+    return rx == c->entry_check  ? "entry_check"
+           : rx == c->entry_mem  ? "entry_mem"
+           : rx == c->entry_regs ? "entry_regs"
+                                 : NULL;
+}
+
+/* The place RX of the cache, seen from fragment C. */
+static void place_name(const struct list *l, const struct ccf *c, const uint8_t *rx,
+                       char *buf, size_t size) {
+    const char *stub = stub_name(l->bt, rx);
+
+    if (in_fragment(c, rx)) {
+        snprintf(buf, size, "+%03x", (unsigned)(rx - c->code));
+        return;
+    }
+    if (stub) {
+        snprintf(buf, size, "<%s>", stub);
+        return;
+    }
+    for (size_t n = 0; n < l->count; n++) {
+        const struct ccf *to = l->units[n].c;
+
+        if (!to || !in_fragment(to, rx))
+            continue;
+        if (entry_name(to, rx))
+            snprintf(buf, size, "<CCF %zu %s>", n + 1, entry_name(to, rx));
+        else
+            snprintf(buf, size, "<CCF %zu +%03x>", n + 1, (unsigned)(rx - to->code));
+        return;
+    }
+    snprintf(buf, size, "<outside>");
+}
+
+static bool within(const void *p, const void *from, size_t size) {
+    return (uintptr_t)p - (uintptr_t)from < size;
+}
+
+/* A number that is an address of ours: its name. False: it is just a number. */
+static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t value,
+                         char *buf, size_t size) {
+    const struct bt *bt = l->bt;
+    const uint8_t *p = (const uint8_t *)(uintptr_t)value;
+
+    if (within(p, mem_ram_base(bt->v->mem), mem_ram_size(bt->v->mem))) {
+        snprintf(buf, size, "<RAM 0x%llx>", (unsigned long long)mem_gpa(bt->v->mem, p).a);
+    } else if (within(p, c, sizeof(*c))) {
+        size_t k = (size_t)(p - (const uint8_t *)c->links) / sizeof(c->links[0]);
+
+        snprintf(buf, size, k < c->nlinks ? "<exit %zu>" : "<CCF>", k);
+    } else if (within(p, bt->meta, BT_META_SIZE)) {
+        snprintf(buf, size, "<data>");
+    } else if (within(p, bt->code.rx, bt->code.size)) {
+        place_name(l, c, p, buf, size);
+    } else if (within(p, bt, sizeof(*bt))) {
+        snprintf(buf, size, "<bt>");
+    } else if (within(p, bt->v, sizeof(*bt->v))) {
+        snprintf(buf, size, "<vcpu>");
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* --- one instruction --- */
+
+/* Direct near branches. */
+static bool is_jump(const struct insn *i) {
+    return i->op == OP_jcc || i->op == OP_jcxz || i->op == OP_loop ||
+           ((i->op == OP_jmp || i->op == OP_call) &&
+            (!i->nops || i->opnd[0].kind == OPND_IMM));
+}
+
+static const uint8_t *jump_target(const struct insn *i, const uint8_t *rx) {
+    return rx + i->len + i->imm;
+}
+
+/* Replaces TEXT from FROM up to TO by NAME. */
+static void replace(char *text, size_t size, char *from, const char *to,
+                    const char *name) {
+    char rest[LIST_LINE];
+
+    snprintf(rest, sizeof(rest), "%s", to);
+    snprintf(from, size - (size_t)(from - text), "%s%s", name, rest);
+}
+
+/* What stands between the brackets. */
+static void replace_address(char *text, size_t size, const char *name) {
+    char *open = strchr(text, '['), *close = open ? strchr(open, ']') : NULL;
+
+    if (close)
+        replace(text, size, open + 1, close, name);
+}
+
+/* T1 points into a shadow bank: the field of an entry that DISP is, and which entry. */
+static void entry_field(const struct insn *i, char *buf, size_t size) {
+    static const char *const names[] = {"read", "write", "exec", "host"};
+    unsigned slot = (unsigned)i->mem.disp / sizeof(struct shadow_entry);
+
+    if (slot)
+        snprintf(buf, size, "r15+slot %u.%s", slot, names[i->mem.disp >> 3 & 3]);
+    else
+        snprintf(buf, size, "r15+%s", names[i->mem.disp >> 3 & 3]);
+}
+
+static bool reads_entry(const struct insn *i) {
+    return i->mem.base == T1 && i->mem.index == REG_ZERO && i->mem.disp >= 0 &&
+           i->opnd[0].kind == OPND_REG && i->opnd[0].reg == T0 &&
+           (i->op == OP_add || i->op == OP_sub || i->op == OP_cmp);
+}
+
+static bool mem_absolute(const struct insn *i) {
+    return i->mem.base == REG_ZERO && i->mem.index == REG_ZERO;
+}
+
+static bool has(const struct insn *i, unsigned kind) {
+    for (unsigned k = 0; k < i->nops; k++)
+        if (i->opnd[k].kind == kind)
+            return true;
+    return false;
+}
+
+static void format_host(const struct list *l, const struct ccf *c, const struct insn *i,
+                        const uint8_t *rx, char *text, size_t size) {
+    char name[64];
+
+    decode_format(i, (uint64_t)(rx - c->code), text, size);
+    if (is_jump(i)) {
+        place_name(l, c, jump_target(i, rx), name, sizeof(name));
+        snprintf(text + strcspn(text, " "), size - strcspn(text, " "), " %s", name);
+        return;
+    }
+    if (has(i, OPND_MEM) && i->mem.seg == SEG_GS && mem_absolute(i)) {
+        field_name((uint64_t)i->mem.disp, name, sizeof(name));
+        replace_address(text, size, name);
+    } else if (has(i, OPND_MEM) && i->mem.base == REG_RIP) {
+        place_name(l, c, rx + i->mem.disp, name, sizeof(name));
+        replace_address(text, size, name);
+    } else if (has(i, OPND_MEM) && mem_absolute(i) &&
+               (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)l->bt->poll_page) {
+        replace_address(text, size, "poll page");
+    } else if (has(i, OPND_MEM) && reads_entry(i)) {
+        entry_field(i, name, sizeof(name));
+        replace_address(text, size, name);
+    }
+    if (i->op == OP_mov && has(i, OPND_IMM) && strstr(text, ", 0x") &&
+        pointer_name(l, c, (uint64_t)i->imm, name, sizeof(name)))
+        replace(text, size, strstr(text, ", 0x") + 2, "", name);
+}
+
+/* --- a fragment --- */
+
+enum { CONT_MAX = 8 * BT_TU_MAX };
+
+struct view {
+    const struct list *l;
+    const struct list_unit *u;
+    const struct ccf *c;
+    struct {
+        const uint8_t *at;
+        const char *what;
+    } cont[CONT_MAX];
+    size_t nconts;
+    size_t site; /* next one to show */
+};
+
+/* False at the end. An undecodable byte is shown as what it is. */
+static bool host_insn(const struct ccf *c, const uint8_t *rx, struct insn *i) {
+    uint8_t bytes[15] = {0};
+    size_t have = (size_t)(c->end - rx);
+
+    if (rx >= c->end)
+        return false;
+    if (have > sizeof(bytes))
+        have = sizeof(bytes);
+    memcpy(bytes, rx, have);
+    if (decode_insn(MODE_64, bytes, have, i) != DECODE_OK) {
+        *i = (struct insn){.op = OP_invalid, .len = 1};
+        i->bytes[0] = bytes[0];
+    }
+    return true;
+}
+
+/* `lea T1, [X]; jmp stub`: the stub comes back to X. */
+static void find_conts(struct view *w) {
+    struct insn i, before = {0};
+    const uint8_t *before_at = NULL;
+
+    for (const uint8_t *rx = w->c->code; host_insn(w->c, rx, &i); rx += i.len) {
+        if (is_jump(&i) && before.op == OP_lea && before.mem.base == REG_RIP &&
+            before.opnd[0].reg == T1 && w->nconts < CONT_MAX) {
+            const uint8_t *to = jump_target(&i, rx);
+            const char *what = to == w->l->bt->stub_slow      ? "slow path comes back"
+                               : to == w->l->bt->stub_callout ? "callout comes back"
+                                                              : NULL;
+
+            if (what) {
+                w->cont[w->nconts].at = before_at + before.mem.disp;
+                w->cont[w->nconts++].what = what;
+            }
+        }
+        before = i;
+        before_at = rx;
+    }
+}
+
+static void print_label(const struct view *w, char mark, const char *text) {
+    list_line(w->l, "  %-40s %c %s", "", mark, text);
+}
+
+static void print_labels(const struct view *w, const uint8_t *rx) {
+    const struct ccf *c = w->c;
+
+    if (rx == c->entry_check)
+        print_label(w, '*', "entry_check");
+    if (rx == c->entry_mem)
+        print_label(w, '*', "entry_mem");
+    if (rx == c->entry_regs)
+        print_label(w, '*', "entry_regs");
+    for (size_t k = 0; k < w->nconts; k++)
+        if (w->cont[k].at == rx)
+            print_label(w, '>', w->cont[k].what);
+    for (unsigned k = 0; k < c->nlinks; k++) {
+        char text[64];
+
+        if (c->links[k].stub != rx)
+            continue;
+        snprintf(text, sizeof(text), "exit %u, while not chained", k);
+        print_label(w, '=', text);
+    }
+}
+
+/* The guest instruction whose expansion begins at RX, if any. */
+static const struct tu_insn *guest_at(struct view *w, const uint8_t *rx) {
+    const struct ccf *c = w->c;
+
+    for (; w->site < c->nsites; w->site++) {
+        const struct site *s = &c->sites[w->site];
+
+        if (s->poll)
+            continue;
+        if (c->code + s->host != rx)
+            return NULL;
+        w->site++;
+        for (unsigned k = 0; k < w->u->n; k++)
+            if (w->u->insn[k].off == s->guest)
+                return &w->u->insn[k];
+    }
+    return NULL;
+}
+
+/* What a host instruction does, beyond its text: MARK and NOTE. */
+static void annotate(const struct view *w, const struct insn *i, const uint8_t *rx,
+                     const struct tu_insn *guest, char *mark, char *note, size_t size) {
+    const struct ccf *c = w->c;
+
+    *mark = ' ';
+    *note = '\0';
+    for (unsigned k = 0; k < c->nlinks; k++) {
+        const struct link *ln = &c->links[k];
+        const uint8_t *rel = ln->rel32 + bt_delta(w->l->bt);
+
+        if (rel < rx || rel >= rx + i->len)
+            continue;
+        *mark = '=';
+        snprintf(note, size, "; exit %u to 0x%llx%s", k, (unsigned long long)ln->target,
+                 ln->to                          ? ", chained"
+                 : list_inside(w->l, ln->target) ? ", not chained"
+                                                 : ", outside");
+    }
+    if (is_jump(i) && jump_target(i, rx) == w->l->bt->stub_callout) {
+        *mark = '!';
+        snprintf(note, size, "; callout %s",
+                 guest ? decode_op_name((enum op)guest->i.op) : "");
+    }
+}
+
+static void print_guest(const struct view *w, const struct tu_insn *g, char *buf,
+                        size_t size) {
+    char text[96];
+    uint64_t va = w->u->va + g->off;
+
+    snprintf(buf, size, "0x%llx  %s", (unsigned long long)va,
+             list_guest_text(&g->i, va, text, sizeof(text)));
+}
+
+static void print_insn(struct view *w, const struct insn *i, const uint8_t *rx,
+                       const struct tu_insn **last) {
+    char left[128] = "", text[LIST_LINE], note[96], mark;
+    const struct tu_insn *g;
+
+    while ((g = guest_at(w, rx))) {
+        if (g == *last)
+            continue;
+        if (*left)
+            list_line(w->l, "  %s", left); /* the one before needs no host code */
+        print_guest(w, g, left, sizeof(left));
+        *last = g;
+    }
+    print_labels(w, rx);
+    format_host(w->l, w->c, i, rx, text, sizeof(text));
+    annotate(w, i, rx, *last, &mark, note, sizeof(note));
+    list_line(w->l, "  %-40s %c +%03x  %-36s %s", left, mark, (unsigned)(rx - w->c->code),
+              text, note);
+}
+
+void list_host(const struct list *l, const struct list_unit *u) {
+    struct view *w = calloc(1, sizeof(*w));
+    const struct tu_insn *last = NULL;
+    struct insn i;
+
+    vec_park(l->bt->v);
+    if (!w)
+        return;
+    w->l = l;
+    w->u = u;
+    w->c = u->c;
+    find_conts(w);
+    for (const uint8_t *rx = u->c->code; host_insn(u->c, rx, &i); rx += i.len)
+        print_insn(w, &i, rx, &last);
+    free(w);
+}
