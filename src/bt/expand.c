@@ -23,8 +23,6 @@ static void flags_for_copy(struct tr *t, const struct insn *i) {
 
     if (reads_flags(i) || (writes_flags(i) && (kept & live)))
         tr_flags_restore(t);
-    if (writes_flags(i))
-        t->place = FLAGS_REGS;
 }
 
 static bool mem_form(const struct insn *i) {
@@ -57,7 +55,9 @@ static void xl_ident(struct tr *t, const struct insn *i) {
         tr_lookup(t, i->mem.size, i->mem.access & OPND_WRITE ? MMU_WRITE : MMU_READ);
     }
     flags_for_copy(t, i);
-    tr_ident_emit(t, i);
+    tr_ident_emit(t, i); /* it may fault: only then do the flags move */
+    if (writes_flags(i))
+        t->place = FLAGS_REGS;
 }
 
 /* Bit strings: with a register offset the operand may lie anywhere. */

@@ -46,10 +46,6 @@ bool tr_ident_ok(const struct insn *i) {
 
     if (i->rep != REP_NONE)
         return false;
-    /* 32-bit mode ignores W where it would widen an integer operand. */
-    if (i->op == OP_native && i->mode != MODE_64 && (i->flags & INSN_VEX) &&
-        (i->flags & INSN_REX_W))
-        return false;
     for (unsigned k = 0; k < i->nops; k++) {
         if (mem && high_byte(&i->opnd[k]))
             return false;
@@ -62,6 +58,28 @@ bool tr_ident_ok(const struct insn *i) {
                 return false;
     }
     return true;
+}
+
+/* VEX.W gives an integer operand's size (vmovd, vpinsrd, vpextrd, vcvtsi2ss...): modes
+ * other than 64-bit ignore it there. */
+static bool vex_w_is_size(const struct form *f) {
+    switch (f->vex_map << 8 | f->opcode) {
+    case 0x12a:
+    case 0x12c:
+    case 0x12d:
+    case 0x16e:
+    case 0x17e:
+    case 0x316:
+    case 0x322:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* vblendvps and kin: a register in the immediate's upper half. */
+static bool imm_is_register(const struct form *f) {
+    return f->vex && f->vex_map == 3 && f->opcode >= 0x4a && f->opcode <= 0x4c;
 }
 
 static void parse(const struct insn *i, struct form *f) {
@@ -124,6 +142,8 @@ static void parse(const struct insn *i, struct form *f) {
         }
     }
     f->opcode = i->bytes[at++];
+    if (f->vex && i->mode != MODE_64 && vex_w_is_size(f))
+        f->w = 0;
     f->has_modrm = i->off_modrm != 0;
     if (f->has_modrm) {
         f->modrm = i->bytes[i->off_modrm];
@@ -133,6 +153,8 @@ static void parse(const struct insn *i, struct form *f) {
     f->nimm = i->imm_len;
     for (unsigned k = 0; k < f->nimm && k < 8; k++)
         f->imm[k] = i->bytes[i->len - f->nimm + k];
+    if (i->mode != MODE_64 && imm_is_register(f))
+        f->imm[0] &= 0x7f; /* 32-bit mode has eight registers */
 }
 
 /* One-byte forms that 64-bit mode lacks or that name an absolute address. */
