@@ -307,6 +307,7 @@ struct program {
     unsigned at[4 * MAX_INSNS];
     unsigned fix[4 * MAX_INSNS][2], nfix; /* a displacement's place and its size */
     uint64_t segbase[SEG_COUNT];
+    bool strict;      /* nothing in it leaves a flag undefined */
     unsigned tainted; /* flags that the manual does not define, at the end */
 };
 
@@ -380,17 +381,11 @@ static unsigned flag_bits(const struct insn *i) {
     return (i->fl_written | i->fl_undefined) & X86_FL_STATUS;
 }
 
+/* Flags that the manual does not define differ when flags that nothing needs are not
+ * kept. A program with branches may come by any way, so that once is for ever. */
 static void note_flags(const struct insn *i) {
-    P.tainted &= ~(unsigned)i->fl_written;
-    P.tainted |= i->fl_undefined & X86_FL_STATUS;
-}
-
-/* Before a reader of flags that are not defined: cmp eax, ecx. */
-static void define_flags(const struct insn *i) {
-    if (!(i->fl_read & P.tainted) && !(i->op == OP_pushf && P.tainted))
-        return;
-    put("\x39\xc8", 2);
-    P.tainted = 0;
+    if (liveness)
+        P.tainted |= i->fl_undefined & X86_FL_STATUS;
 }
 
 static void begin_insn(void) {
@@ -398,14 +393,20 @@ static void begin_insn(void) {
         P.at[P.n++] = P.len;
 }
 
+/* Before a reader of flags that are not defined: cmp eax, ecx. */
+static void define_flags(const struct insn *i) {
+    if ((i->fl_read & P.tainted) || (i->op == OP_pushf && P.tainted))
+        put("\x39\xc8", 2);
+}
+
 static void put_branch(void) {
     static const char *const rel8[] = {"\xeb", "\xe0", "\xe1", "\xe2", "\xe3"};
     unsigned kind = pick(16);
     struct insn cc = {.fl_read = X86_FL_STATUS};
 
+    begin_insn();
     if (kind < 6 || kind == 8) /* jcc, loope, loopne read flags */
         define_flags(&cc);
-    begin_insn();
     if (kind < 4) {
         put8(0x0f);
         put8(0x80 | pick(16));
@@ -506,7 +507,8 @@ static bool put_random(const struct template *t) {
         put_mov_imm(REG_RCX, pick(40));
     if (i.op == OP_mov_from_seg && !t->mem && one_in(2))
         return false;
-    define_flags(&i);
+    if (liveness && P.strict && i.fl_undefined)
+        return false;
     if (i.op == OP_div || i.op == OP_idiv)
         if (!one_in(3))
             put_mov_imm(REG_RDX, pick(3));
@@ -543,17 +545,17 @@ static bool put_random(const struct template *t) {
         }
     }
     begin_insn();
+    define_flags(&i);
     put(b, i.len);
     note_flags(&i);
-    if (i.op == OP_popf || i.op == OP_sahf)
-        P.tainted = 0;
-    if (flag_bits(&i) && one_in(12))
+    if (flag_bits(&i) && one_in(12) && !P.tainted)
         put("\x9c", 1); /* pushf: they are looked at */
     return true;
 }
 
 static void make_program(unsigned insns) {
     P.len = P.n = P.nfix = P.tainted = 0;
+    P.strict = insns > 1 && one_in(2);
     for (unsigned k = 0; k < insns && P.len < 900;) {
         if (insns > 1 && one_in(8))
             put_branch(), k++;
