@@ -36,7 +36,7 @@ bool list_inside(const struct list *l, uint64_t va) {
 }
 
 char *list_guest_text(const struct insn *i, uint64_t va, char *buf, size_t size) {
-    char *number = strstr(decode_format(i, va, buf, size), "0x000000");
+    char *number = strstr(decode_format(i, va, buf, size), "0x00");
 
     if (number) {
         char *digit = number + 2;
@@ -152,7 +152,9 @@ static void list_ir(const struct list *l, const struct list_unit *u) {
             l, "  0x%-*llx %-20s %-32s %-32s %-6s %-6s %s", width - 2,
             (unsigned long long)va, bytes, list_guest_text(i, va, text, sizeof(text)), ir,
             flag_text(i->fl_read, 0, rd), flag_text(i->fl_written, i->fl_undefined, wr),
-            u->c ? flag_text(unpack_flags(u->insn[k].live_out), 0, live) : "");
+            !list_inside(l, va) ? "(behind the code)"
+            : u->c              ? flag_text(unpack_flags(u->insn[k].live_out), 0, live)
+                                : "");
     }
 }
 

@@ -31,16 +31,16 @@ struct field {
     { offsetof(struct vcpu, f), sizeof(((struct vcpu *)0)->f), #f }
 
 static const struct field fields[] = {
-    FIELD(gpr),        FIELD(rflags),     FIELD(events),       FIELD(mode),
-    FIELD(cpl),        FIELD(irq_shadow), FIELD(halted),       FIELD(seg_flat_r),
-    FIELD(seg_flat_w), FIELD(vec_live),   FIELD(stack32),      FIELD(code_written),
-    FIELD(segbase),    FIELD(lin_mask),   FIELD(mmu),          FIELD(cnt),
-    FIELD(bt.host_sp), FIELD(bt.resume),  FIELD(bt.tmp),       FIELD(bt.self),
-    FIELD(bt.owner),   FIELD(bt.bank),    FIELD(bt.code_bank), FIELD(bt.jump),
-    FIELD(bt.slow),    FIELD(bt.callout), FIELD(bt.arg),       FIELD(bt.reason),
-    FIELD(bt.site),    FIELD(bt.status),  FIELD(bt.flags),     FIELD(cr0),
-    FIELD(cr2),        FIELD(cr3),        FIELD(cr4),          FIELD(efer),
-    FIELD(vec),
+    FIELD(gpr),        FIELD(rflags),     FIELD(events),        FIELD(mode),
+    FIELD(cpl),        FIELD(irq_shadow), FIELD(halted),        FIELD(seg_flat_r),
+    FIELD(seg_flat_w), FIELD(vec_live),   FIELD(stack32),       FIELD(code_written),
+    FIELD(segbase),    FIELD(lin_mask),   FIELD(mmu),           FIELD(cnt),
+    FIELD(bt.host_sp), FIELD(bt.resume),  FIELD(bt.tmp),        FIELD(bt.self),
+    FIELD(bt.owner),   FIELD(bt.bank),    FIELD(bt.code_bank),  FIELD(bt.jump),
+    FIELD(bt.slow),    FIELD(bt.callout), FIELD(bt.arg),        FIELD(bt.reason),
+    FIELD(bt.site),    FIELD(bt.status),  FIELD(bt.epoch_user), FIELD(bt.epoch_global),
+    FIELD(bt.flags),   FIELD(cr0),        FIELD(cr2),           FIELD(cr3),
+    FIELD(cr4),        FIELD(efer),       FIELD(vec),
 };
 
 static const char *const reg_names[REG_COUNT] = {
@@ -96,10 +96,11 @@ static bool in_fragment(const struct ccf *c, const uint8_t *rx) {
 }
 
 static const char *entry_name(const struct ccf *c, const uint8_t *rx) {
-    return rx == c->entry_check  ? "entry_check"
-           : rx == c->entry_mem  ? "entry_mem"
-           : rx == c->entry_regs ? "entry_regs"
-                                 : NULL;
+    return rx == c->entry_jump    ? "entry_jump"
+           : rx == c->entry_check ? "entry_check"
+           : rx == c->entry_mem   ? "entry_mem"
+           : rx == c->entry_regs  ? "entry_regs"
+                                  : NULL;
 }
 
 /* The place RX of the cache, seen from fragment C. */
@@ -133,6 +134,13 @@ static bool within(const void *p, const void *from, size_t size) {
     return (uintptr_t)p - (uintptr_t)from < size;
 }
 
+/* Whose `valid` P points to, of the pages that C lies on. */
+static const struct vpage *page_of(const struct ccf *c, const void *p) {
+    return c->vp && p == &c->vp->valid     ? c->vp
+           : c->vp2 && p == &c->vp2->valid ? c->vp2
+                                           : NULL;
+}
+
 /* A number that is an address of ours: its name. False: it is just a number. */
 static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t value,
                          char *buf, size_t size) {
@@ -145,6 +153,9 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
         size_t k = (size_t)(p - (const uint8_t *)c->links) / sizeof(c->links[0]);
 
         snprintf(buf, size, k < c->nlinks ? "<exit %zu>" : "<CCF>", k);
+    } else if (page_of(c, p)) {
+        snprintf(buf, size, "<epoch of page 0x%llx>",
+                 (unsigned long long)page_of(c, p)->va);
     } else if (within(p, bt->meta, BT_META_SIZE)) {
         snprintf(buf, size, "<data>");
     } else if (within(p, bt->code.rx, bt->code.size)) {
@@ -308,6 +319,8 @@ static void print_label(const struct view *w, char mark, const char *text) {
 static void print_labels(const struct view *w, const uint8_t *rx) {
     const struct ccf *c = w->c;
 
+    if (rx == c->entry_jump)
+        print_label(w, '*', "entry_jump");
     if (rx == c->entry_check)
         print_label(w, '*', "entry_check");
     if (rx == c->entry_mem)
