@@ -164,7 +164,8 @@ uint32_t bt_key(const struct vcpu *v);
 #define KEY_AVX 16u /* and AVX: CR4.OSXSAVE, XCR0 */
 #define KEY_X87 32u /* EM and TS clear */
 #define KEY_STACK32 64u
-#define KEY_USER 128u      /* CPL 3 */
+#define KEY_USER 128u /* CPL 3 */
+#define KEY_CPL0 (1u << 27)
 #define KEY_TSC (1u << 26) /* RDTSC is allowed and the host's, but for an addend */
 #define KEY_FLAT_R_SHIFT 8
 #define KEY_FLAT_W_SHIFT 14

@@ -56,6 +56,8 @@ uint32_t bt_key(const struct vcpu *v) {
         key |= KEY_STACK32;
     if (v->cpl == 3)
         key |= KEY_USER;
+    if (v->cpl == 0)
+        key |= KEY_CPL0;
     if (v->tsc_host && (!(v->cr4 & X86_CR4_TSD) || v->cpl == 0))
         key |= KEY_TSC;
     key |= (uint32_t)v->seg_flat_r << KEY_FLAT_R_SHIFT;
@@ -96,6 +98,11 @@ static const struct site *site_of(const struct ccf *c, const uint8_t *rx) {
             hi = mid;
     }
     return c->nsites ? &c->sites[lo] : NULL;
+}
+
+/* STAC and CLAC are translated: they move the bank that translated code reads. */
+static void sync_bank(struct vcpu *v) {
+    v->mmu->data = v->bt.bank;
 }
 
 static bool canonical(const struct vcpu *v, uint64_t a) {
@@ -139,6 +146,7 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     uint8_t *p;
     uint64_t run;
 
+    sync_bank(v);
     if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run)) {
         set_rip(v, rx - 1);
         /* The instruction again, by the interpreter: it knows about #SS, order of checks
@@ -201,6 +209,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
     int rc;
 
+    sync_bank(v);
     flags_out(v);
     v->code_written = false;
     v->irq_shadow = false; /* of the instruction before */
@@ -423,6 +432,7 @@ static void enter(struct bt *bt, const uint8_t *rx) {
     vec_load(v);
     v->cnt->bt_entries++;
     go(rx);
+    sync_bank(v);
     flags_out(v);
 }
 

@@ -309,6 +309,12 @@ static void check_page(struct tr *t, const struct vpage *p) {
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);
 }
 
+/* Expansions of ours that use the host's flags for something else. */
+static bool spoils_flags(const struct insn *i) {
+    return i->op == OP_rdtsc || i->op == OP_rdtscp || i->op == OP_cli ||
+           i->op == OP_sti || i->op == OP_clac || i->op == OP_stac || i->op == OP_pushf;
+}
+
 /* Where the flags should be when the body starts: where its first need of them is. */
 static enum flags_place start_place(const struct tr *t) {
     if (!t->insn[0].live_in)
@@ -316,8 +322,7 @@ static enum flags_place start_place(const struct tr *t) {
     for (unsigned k = 0; k < t->n; k++) {
         const struct insn *i = &t->insn[k].i;
         bool mem = i->op == OP_call || i->op == OP_ret || i->op == OP_push ||
-                   i->op == OP_pop || i->op == OP_leave || i->op == OP_rdtsc ||
-                   i->op == OP_rdtscp;
+                   i->op == OP_pop || i->op == OP_leave || spoils_flags(i);
 
         for (unsigned j = 0; j < i->nops; j++)
             mem |= i->opnd[j].kind == OPND_MEM && i->mem.size;
@@ -406,6 +411,10 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
 
 /* --- the TU --- */
 
+static bool sti_last(const struct tr *t) {
+    return t->n < BT_TU_MAX && t->insn[t->n - 1].i.op == OP_sti;
+}
+
 /* Decodes from the page at C->page; the first instruction may cross into page2.
  * False: fault. */
 static bool build_tu(struct tr *t) {
@@ -415,7 +424,7 @@ static bool build_tu(struct tr *t) {
     uint8_t bytes[15];
     unsigned off = 0;
 
-    while (t->n < t->bt->opt.tu_limit) {
+    while (t->n < t->bt->opt.tu_limit || sti_last(t)) {
         struct tu_insn *u = &t->insn[t->n];
         unsigned room = 4096 - at - off;
         enum decode_result r;
@@ -456,15 +465,6 @@ static bool build_tu(struct tr *t) {
     return true;
 }
 
-/* mov byte gs:[irq_shadow], 0; a callout does it itself. */
-static void end_shadow(struct tr *t) {
-    static const uint8_t opcode[] = {0x65, 0xc6, 0x04, 0x25};
-
-    e_bytes(&t->e, opcode, sizeof(opcode));
-    e32(&t->e, (uint32_t)GS(irq_shadow));
-    e8(&t->e, 0);
-}
-
 static void expand(struct tr *t) {
     for (t->k = 0; t->k < t->n && !t->ended; t->k++) {
         const struct insn *i = &t->insn[t->k].i;
@@ -475,8 +475,6 @@ static void expand(struct tr *t) {
             fn(t, i);
         else
             tr_callout(t, i);
-        if (fn && t->k && t->insn[t->k - 1].i.op == OP_sti && !t->ended)
-            end_shadow(t);
     }
     if (!t->ended) {
         t->k = t->n - 1;

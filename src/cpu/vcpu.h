@@ -111,13 +111,14 @@ struct vcpu_bt {
     uint64_t host_sp; /* the translator's stack while the guest's rSP is in the CPU */
     uint64_t resume;  /* where a stub goes back to */
     uint64_t tmp;
-    void *self;           /* the vCPU */
-    void *owner;          /* the translator */
-    void *bank;           /* entries of the shadow bank for explicit accesses now */
-    void *code_bank;      /* and of the one for fetches */
-    void *jump;           /* jump cache */
-    void *slow, *callout; /* functions that the stubs call */
-    void *arg;            /* qualifies reason */
+    void *self;                 /* the vCPU */
+    void *owner;                /* the translator */
+    void *bank;                 /* entries of the shadow bank for explicit accesses now */
+    void *code_bank;            /* and of the one for fetches */
+    void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
+    void *jump;                 /* jump cache */
+    void *slow, *callout;       /* functions that the stubs call */
+    void *arg;                  /* qualifies reason */
     /* A page of code checked in this epoch still maps what it did: user's is that of the
      * current address space, global's that of pages that all spaces share. 0 is none. */
     uint64_t epoch_user, epoch_global, epoch_clock;

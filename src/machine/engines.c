@@ -105,7 +105,7 @@ static const struct engine_ops bt_ops = {
     .reset = translator_reset,
 };
 
-static const struct engine_ops *const engines[] = {&interp_ops, &bt_ops};
+static const struct engine_ops *const engines[] = {&bt_ops, &interp_ops};
 
 const struct engine_ops *const *machine_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);

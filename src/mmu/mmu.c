@@ -167,6 +167,8 @@ void mmu_context_changed(struct vcpu *v) {
         m->pub.data = &b[BANK_SUPER];
     m->pub.code = &b[v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X];
     v->bt.bank = m->pub.data->e;
+    v->bt.bank_super = b[m->smap ? BANK_SUPER : BANK_SUPER_AC].e;
+    v->bt.bank_ac = b[BANK_SUPER_AC].e;
     v->bt.code_bank = m->pub.code->e;
 }
 
