@@ -31,22 +31,65 @@ struct field {
     { offsetof(struct vcpu, f), sizeof(((struct vcpu *)0)->f), #f }
 
 static const struct field fields[] = {
-    FIELD(gpr),        FIELD(rflags),     FIELD(events),        FIELD(mode),
-    FIELD(cpl),        FIELD(irq_shadow), FIELD(halted),        FIELD(seg_flat_r),
-    FIELD(seg_flat_w), FIELD(vec_live),   FIELD(stack32),       FIELD(code_written),
-    FIELD(segbase),    FIELD(lin_mask),   FIELD(mmu),           FIELD(cnt),
-    FIELD(bt.host_sp), FIELD(bt.resume),  FIELD(bt.tmp),        FIELD(bt.self),
-    FIELD(bt.owner),   FIELD(bt.bank),    FIELD(bt.code_bank),  FIELD(bt.jump),
-    FIELD(bt.slow),    FIELD(bt.callout), FIELD(bt.arg),        FIELD(bt.reason),
-    FIELD(bt.site),    FIELD(bt.status),  FIELD(bt.epoch_user), FIELD(bt.epoch_global),
-    FIELD(bt.flags),   FIELD(cr0),        FIELD(cr2),           FIELD(cr3),
-    FIELD(cr4),        FIELD(efer),       FIELD(vec),
+    FIELD(gpr),
+    FIELD(rflags),
+    FIELD(events),
+    FIELD(mode),
+    FIELD(cpl),
+    FIELD(irq_shadow),
+    FIELD(halted),
+    FIELD(seg_flat_r),
+    FIELD(seg_flat_w),
+    FIELD(vec_live),
+    FIELD(stack32),
+    FIELD(code_written),
+    FIELD(segbase),
+    FIELD(lin_mask),
+    FIELD(mmu),
+    FIELD(cnt),
+    FIELD(bt.host_sp),
+    FIELD(bt.resume),
+    FIELD(bt.tmp),
+    FIELD(bt.self),
+    FIELD(bt.owner),
+    FIELD(bt.bank),
+    FIELD(bt.bank_super),
+    FIELD(bt.bank_ac),
+    FIELD(bt.code_bank),
+    FIELD(bt.jump),
+    FIELD(bt.slow),
+    FIELD(bt.callout),
+    FIELD(bt.arg),
+    FIELD(bt.reason),
+    FIELD(bt.site),
+    FIELD(bt.status),
+    FIELD(bt.epoch_user),
+    FIELD(bt.epoch_global),
+    FIELD(bt.flags),
+    FIELD(cr0),
+    FIELD(cr2),
+    FIELD(cr3),
+    FIELD(cr4),
+    FIELD(efer),
+    FIELD(vec),
+    FIELD(seg),
+    FIELD(kernel_gs_base),
+    FIELD(tsc_base),
+    FIELD(tsc_aux),
 };
 
 static const char *const reg_names[REG_COUNT] = {
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",  "r8",
     "r9",  "r10", "r11", "r12", "r13", "r14", "r15", "zero", "rip"};
 static const char *const seg_names[SEG_COUNT] = {"es", "cs", "ss", "ds", "fs", "gs"};
+
+static const char *segment_part(size_t off) {
+    return off == offsetof(struct segment, sel)     ? "sel"
+           : off == offsetof(struct segment, ar)    ? "ar"
+           : off == offsetof(struct segment, limit) ? "limit"
+           : off == offsetof(struct segment, base)  ? "base"
+                                                    : "?";
+}
 
 /* The vCPU's byte OFF: its field's name. */
 static void field_name(uint64_t off, char *buf, size_t size) {
@@ -60,6 +103,9 @@ static void field_name(uint64_t off, char *buf, size_t size) {
             snprintf(buf, size, in / 8 < REG_ZERO ? "gpr.%s" : "%s", reg_names[in / 8]);
         else if (f->off == offsetof(struct vcpu, segbase) && !(in & 7))
             snprintf(buf, size, "segbase.%s", seg_names[in / 8]);
+        else if (f->off == offsetof(struct vcpu, seg))
+            snprintf(buf, size, "seg.%s.%s", seg_names[in / sizeof(struct segment)],
+                     segment_part(in % sizeof(struct segment)));
         else if (in)
             snprintf(buf, size, "%s+%u", f->name, in);
         else

@@ -310,6 +310,7 @@ static void place_code(struct small_vm *vm, const struct elf_code *c) {
 
 static void set_mode(struct vcpu *v, const struct elf_code *c) {
     v->rip = c->va;
+    v->tsc_host = true; /* as in a machine on most hosts */
     if (c->mode == MODE_16) {
         v->seg[SEG_CS] =
             (struct segment){.sel = 0, .ar = v->seg[SEG_CS].ar, .limit = 0xffff};
