@@ -58,6 +58,8 @@ struct os_fault {
  */
 int os_fault_range(const void *lo, const void *hi,
                    bool (*fn)(void *arg, struct os_fault *f), void *arg);
+/* Takes back the range that begins at LO, before its code goes. */
+void os_fault_range_remove(const void *lo);
 
 /* --- what translated code needs (os_tc.c) --- */
 

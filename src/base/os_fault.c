@@ -2,8 +2,8 @@
  * Host faults in code that runs for the guest.
  *
  * A table of address ranges, each with a function that says where to go on. The table is
- * a global because a signal handler carries no argument; entries are only ever appended,
- * and an entry is complete before the count that publishes it.
+ * a global because a signal handler carries no argument. An entry is published by its end
+ * (0: free), written last and taken back first.
  *
  * The kernel gives the handler a clean x87 and MXCSR, and puts the interrupted state back
  * from the signal frame when the handler returns: a resumed stub finds the guest's vector
@@ -30,7 +30,8 @@ static const uint8_t greg[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, RE
                                  REG_R12, REG_R13, REG_R14, REG_R15};
 
 static struct range {
-    uintptr_t lo, hi;
+    uintptr_t lo;
+    atomic_uintptr_t hi;
     bool (*fn)(void *arg, struct os_fault *f);
     void *arg;
 } ranges[MAX_RANGES];
@@ -54,7 +55,7 @@ static bool offer(int signo, const siginfo_t *si, ucontext_t *uc) {
     f.regs.rip = (uint64_t)g[REG_RIP];
     f.regs.rflags = (uint64_t)g[REG_EFL];
     for (unsigned i = 0; i < n; i++) {
-        if (f.regs.rip < ranges[i].lo || f.regs.rip >= ranges[i].hi)
+        if (f.regs.rip >= ranges[i].hi || f.regs.rip < ranges[i].lo)
             continue;
         if (!ranges[i].fn(ranges[i].arg, &f))
             continue;
@@ -108,19 +109,36 @@ static int install(void) {
 
 int os_fault_range(const void *lo, const void *hi,
                    bool (*fn)(void *arg, struct os_fault *f), void *arg) {
-    unsigned n;
+    unsigned n, used;
     int rc = 0;
 
     pthread_mutex_lock(&lock);
-    n = atomic_load_explicit(&nranges, memory_order_relaxed);
+    used = atomic_load_explicit(&nranges, memory_order_relaxed);
+    for (n = 0; n < used && ranges[n].hi; n++)
+        ;
     if (n == MAX_RANGES)
         rc = -ENOSPC;
-    else if (n == 0)
+    else if (used == 0)
         rc = install();
     if (!rc) {
-        ranges[n] = (struct range){(uintptr_t)lo, (uintptr_t)hi, fn, arg};
-        atomic_store_explicit(&nranges, n + 1, memory_order_release);
+        ranges[n].lo = (uintptr_t)lo;
+        ranges[n].fn = fn;
+        ranges[n].arg = arg;
+        atomic_store_explicit(&ranges[n].hi, (uintptr_t)hi, memory_order_release);
+        if (n == used)
+            atomic_store_explicit(&nranges, n + 1, memory_order_release);
     }
     pthread_mutex_unlock(&lock);
     return rc;
+}
+
+void os_fault_range_remove(const void *lo) {
+    unsigned used;
+
+    pthread_mutex_lock(&lock);
+    used = atomic_load_explicit(&nranges, memory_order_relaxed);
+    for (unsigned n = 0; n < used; n++)
+        if (ranges[n].hi && ranges[n].lo == (uintptr_t)lo)
+            atomic_store_explicit(&ranges[n].hi, 0, memory_order_release);
+    pthread_mutex_unlock(&lock);
 }

@@ -364,8 +364,10 @@ void bt_free(struct bt *bt) {
     free(bt->hash);
     free(bt->order);
     free(bt->meta);
-    if (bt->code.rw)
+    if (bt->code.rw) {
+        os_fault_range_remove(bt->code.rx);
         os_code_unmap(&bt->code);
+    }
     free(bt);
 }
 

@@ -308,6 +308,7 @@ struct program {
     unsigned fix[4 * MAX_INSNS][2], nfix; /* a displacement's place and its size */
     uint64_t segbase[SEG_COUNT];
     bool strict;      /* nothing in it leaves a flag undefined */
+    bool x87;         /* it has an x87 instruction */
     unsigned tainted; /* flags that the manual does not define, at the end */
 };
 
@@ -505,8 +506,10 @@ static bool put_random(const struct template *t) {
         b[3] = pick(4);
     if (i.op >= OP_movs && i.op <= OP_cmps && i.rep)
         put_mov_imm(REG_RCX, pick(40));
-    if (i.op == OP_mov_from_seg && !t->mem && one_in(2))
+    /* Would store the x87 pointers, which the translator does not keep. */
+    if ((i.op == OP_fxsave || i.op == OP_xsave) && P.x87)
         return false;
+    P.x87 |= (i.flags & INSN_X87) != 0;
     if (liveness && P.strict && i.fl_undefined)
         return false;
     if (i.op == OP_div || i.op == OP_idiv)
@@ -555,6 +558,7 @@ static bool put_random(const struct template *t) {
 
 static void make_program(unsigned insns) {
     P.len = P.n = P.nfix = P.tainted = 0;
+    P.x87 = false;
     P.strict = insns > 1 && one_in(2);
     for (unsigned k = 0; k < insns && P.len < 900;) {
         if (insns > 1 && one_in(8))
@@ -596,7 +600,10 @@ static void random_pages(void) {
     static const uint64_t rw = X86_PTE_P | X86_PTE_W | X86_PTE_U;
 
     for (unsigned k = 0; k < 512; k++)
-        S.pte[k] = k << 12 | rw | (pick(4) ? X86_PTE_A | X86_PTE_D : 0);
+        if (k >= CODE >> 12 && k < DATA_END >> 12)
+            S.pte[k] = k << 12 | rw | (pick(4) ? X86_PTE_A | X86_PTE_D : 0);
+        else /* tables, handlers and their stack */
+            S.pte[k] = k > EXC_STACK >> 12 ? 0 : k << 12 | X86_PTE_P | X86_PTE_W;
     for (unsigned k = DATA >> 12; k < DATA_END >> 12; k++) {
         switch (pick(12)) {
         case 0:
@@ -759,10 +766,13 @@ static void load_start(struct guest *g) {
 }
 
 static void load_tables(struct guest *g) {
+    static const uint8_t zeros[4096];
     static const uint64_t gdt[] = {
         0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00affb000000ffff, 0x00cff3000000ffff,
         0};
 
+    for (unsigned at = 0; at < CODE; at += sizeof(zeros))
+        poke(g, at, zeros, sizeof(zeros));
     poke(g, GDT, gdt, sizeof(gdt));
     for (unsigned n = 0; n < 256; n++) {
         poke64(g, IDT + 16 * n, (HANDLERS + (n & 63)) | 8ull << 16 | 0x8e01ull << 32);
@@ -820,7 +830,10 @@ static bool same(uint64_t seed) {
         mask = ~0ull;
         if (liveness) {
             /* Where nothing reads a flag before it is written, a fault shows another. */
-            mask &= ~(uint64_t)(vector == X86_UD ? P.tainted : X86_FL_STATUS);
+            uint64_t rip;
+
+            memcpy(&rip, A.ram + at, 8);
+            mask &= ~(uint64_t)(rip == P.base + P.len - 2 ? P.tainted : X86_FL_STATUS);
         }
         if ((fa ^ fb) & mask)
             return sprintf(why, "flags %llx, bt's %llx at vector %u",
@@ -896,7 +909,7 @@ static void show(uint64_t seed, unsigned run) {
 }
 
 static uint64_t running;
-static unsigned runs;
+static unsigned runs, skipped;
 
 /* Says which program it is that does not end. */
 static void *watchdog(void *arg) {
@@ -926,6 +939,8 @@ static bool one_program(uint64_t seed, unsigned insns) {
     P.base = CODE + offsets[pick(ARRAY_SIZE(offsets))];
     if (P.mode == MODE_64 && one_in(3))
         P.base |= HIGH;
+    load_tables(&A);
+    load_tables(&B);
     random_pages();
     random_start();
     for (unsigned s = 0; s < SEG_COUNT; s++)
@@ -949,9 +964,8 @@ static bool one_program(uint64_t seed, unsigned insns) {
             load_start(both[k]);
         }
         if (interp_step(A.ip, STEPS) != EXIT_halt) {
-            bt_flush(B.bt);
-            memcpy(B.ram, A.ram, COMPARED);
-            return true; /* it wrote itself a loop, or shut down */
+            skipped++; /* it wrote itself a loop, or shut down */
+            return true;
         }
         __atomic_add_fetch(&runs, 1, __ATOMIC_RELAXED);
         if (bt_run(B.bt) != EXIT_halt) {
@@ -986,13 +1000,13 @@ static void programs(const struct bt_options *opt, unsigned insns) {
     signals_back();
     guest_new(&A, NULL);
     guest_new(&B, opt);
-    load_tables(&A);
-    load_tables(&B);
+    skipped = 0;
     for (uint64_t k = 0; k < count && bad < wanted_failures; k++)
         bad += !one_program(first_seed + k, insns);
     guest_free(&A);
     guest_free(&B);
     assert_int_equal(bad, 0);
+    assert_true(skipped <= count / 10);
 }
 
 static void test_one(void **state) {
