@@ -10,11 +10,14 @@
 #include "base/os.h"
 
 #define SIGNAL_STACK (64u << 10)
+#define AUTODISARM (1u << 31) /* SS_AUTODISARM, which <signal.h> does not have */
 
 int os_gs_base(void *p) {
     return syscall(SYS_arch_prctl, ARCH_SET_GS, p) < 0 ? -errno : 0;
 }
 
+/* Disarmed while in use: otherwise a stack pointer that lies in the alternate stack means
+ * to the kernel that it is in use already, and the stack pointer may be the guest's. */
 int os_signal_stack(void) {
     stack_t ss;
 
@@ -24,7 +27,8 @@ int os_signal_stack(void) {
         return 0;
     ss = (stack_t){.ss_sp = mmap(NULL, SIGNAL_STACK, PROT_READ | PROT_WRITE,
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0),
-                   .ss_size = SIGNAL_STACK};
+                   .ss_size = SIGNAL_STACK,
+                   .ss_flags = (int)AUTODISARM};
     if (ss.ss_sp == MAP_FAILED)
         return -errno;
     return sigaltstack(&ss, NULL) < 0 ? -errno : 0;

@@ -77,6 +77,7 @@ struct ccf {
     uint16_t guest_len;
     uint16_t nsites;
     bool dead;
+    uint16_t failed; /* times that an inline check ended in the interpreter */
     uint8_t nlinks;
     uint8_t *code, *end; /* RX */
     uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
@@ -120,6 +121,7 @@ struct jump_table {
 };
 
 #define BT_VPAGE_BITS 12
+#define BT_NO_GROUPS 4096u
 
 struct tr;
 
@@ -145,6 +147,7 @@ struct bt {
     uint64_t jump_clock;
     uint32_t key; /* whose jump table v->bt.jump is */
     struct vpage **vpages;
+    uint64_t *no_groups; /* guest addresses, a direct-mapped set */
     struct tr *tr; /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
@@ -174,6 +177,7 @@ uint32_t bt_key(const struct vcpu *v);
 /* stubs.c: the common code at the start of the cache. */
 void bt_emit_stubs(struct bt *bt);
 void bt_emit_poll(const struct bt *bt, struct emit *e);
+#define BT_POLL_LEN 8
 
 /* translate.c: makes a fragment for v->rip under KEY, or NULL when the code cannot be
  * fetched (fault in v->fault, *FAULT set) or the cache is full. */
@@ -188,6 +192,9 @@ struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);
 void bt_jump_insert(struct bt *bt, struct ccf *c);
 void bt_select_key(struct bt *bt, uint32_t key);
 /* The record of a virtual page, made if need be; NULL: full. */
+/* Fragments at VA failed too often in the checks of groups (group.c). */
+bool bt_grouping_failed(const struct bt *bt, uint64_t va);
+void bt_grouping_fail(struct bt *bt, struct ccf *c);
 struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
 
 /* Called by the stubs. */
@@ -197,7 +204,7 @@ int bt_callout(struct vcpu *v, const struct insn *i);
 /* site.guest of an indirect branch's poll: the target is in T0. */
 #define SITE_INDIRECT 255
 
-#define SITE_SIZE(s) ((s)&0xff)
-#define SITE_ACCESS(s) ((s) >> 8 & 3)
+#define SITE_SIZE(s) ((s)&0xfff)
+#define SITE_ACCESS(s) ((s) >> 12 & 3)
 
 #endif

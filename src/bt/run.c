@@ -16,12 +16,15 @@
 #include "x86/exception.h"
 #include "x86/msr.h"
 
+/* A fragment whose inline checks fail this often is made again without groups. */
+#define FAIL_LIMIT 16
+
 /* Instructions of 16-bit code that the interpreter runs before it is asked again. */
 #define INTERP_SLICE 64
 
 struct bt_options bt_defaults(void) {
     return (struct bt_options){
-        .chain = true, .liveness = true, .tu_limit = BT_TU_DEFAULT};
+        .chain = true, .groups = true, .liveness = true, .tu_limit = BT_TU_DEFAULT};
 }
 
 /* --- flags between vcpu.rflags and the slot of translated code --- */
@@ -141,24 +144,30 @@ static void set_rip(struct vcpu *v, const uint8_t *rx) {
     v->rip = c->va + s->guest;
 }
 
+/* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and all
+ * else that an exception depends on. */
+static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx) {
+    struct bt *bt = bt_of(v);
+    struct ccf *c = bt_find_pc(bt, rx);
+
+    set_rip(v, rx);
+    v->bt.reason = BT_LEAVE_EMULATE;
+    if (c && !c->dead && ++c->failed == FAIL_LIMIT)
+        bt_grouping_fail(bt, c);
+    return NULL;
+}
+
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
     unsigned len = SITE_SIZE(site);
     uint8_t *p;
     uint64_t run;
 
     sync_bank(v);
-    if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run)) {
-        set_rip(v, rx - 1);
-        /* The instruction again, by the interpreter: it knows about #SS, order of checks
-         * and all else that a fault depends on. */
-        v->bt.reason = BT_LEAVE_EMULATE;
-        return NULL;
-    }
+    if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run))
+        return leave_to_interp(v, rx - 1);
     if (likely(p && run >= len))
         return p;
-    set_rip(v, rx - 1);
-    v->bt.reason = BT_LEAVE_EMULATE;
-    return NULL;
+    return leave_to_interp(v, rx - 1);
 }
 
 /* SEM_STOP of these changes neither what code is next nor how it is translated, as long
@@ -266,6 +275,10 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     if (!s)
         return false;
     if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
+        if (s->guest == SITE_INDIRECT && !canonical(v, f->regs.gpr[T0])) {
+            f->regs.rip += BT_POLL_LEN; /* the branch is to fault: undo_branch() */
+            return true;
+        }
         v->rip = s->guest == SITE_INDIRECT ? f->regs.gpr[T0] : c->links[s->guest].target;
         v->bt.reason = BT_LEAVE_POLL;
     } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
@@ -310,13 +323,14 @@ static int allocate(struct bt *bt) {
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
+    bt->no_groups = calloc(BT_NO_GROUPS, sizeof(*bt->no_groups));
     bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
         if (!bt->jump[n].to)
             return -ENOMEM;
     }
-    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->vpages)
+    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->vpages || !bt->no_groups)
         return -ENOMEM;
     return 0;
 }
@@ -359,6 +373,7 @@ void bt_free(struct bt *bt) {
         free(bt->jump[n].to);
     bt->v->bt.jump = NULL;
     free(bt->vpages);
+    free(bt->no_groups);
     free(bt->tr);
     free(bt->pages);
     free(bt->hash);
@@ -501,6 +516,9 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             }
             return false;
         case BT_LEAVE_POLL:
+            /* A kick that was half done when loop() opened the page has closed it since
+             * without a word. */
+            __atomic_store_n(&bt->poll_closed, true, __ATOMIC_SEQ_CST);
             v->cnt->bt_leave_poll++;
             return false;
         default: /* NEXT */

@@ -927,6 +927,14 @@ static void *watchdog(void *arg) {
     _exit(1);
 }
 
+/* The program has written RDRAND or RDSEED over itself. */
+static bool rolls_dice(void) {
+    for (unsigned at = CODE; at < CODE + 0x4000; at++)
+        if (A.ram[at] == 0x0f && A.ram[at + 1] == 0xc7 && A.ram[at + 2] >= 0xf0)
+            return true;
+    return false;
+}
+
 /* Places the program, maybe over a page's end, and runs it. False: it differs. */
 static bool one_program(uint64_t seed, unsigned insns) {
     static const unsigned offsets[] = {0, 0, 0x40, 0xff0, 0xfc0, 0xff9, 0xffe};
@@ -974,6 +982,8 @@ static bool one_program(uint64_t seed, unsigned insns) {
             return false;
         }
         if (!same(seed)) {
+            if (rolls_dice())
+                return true;
             show(seed, run);
             return false;
         }
