@@ -16,6 +16,7 @@ struct interp;
 
 struct bt_options {
     bool chain;        /* patch exits into direct jumps */
+    bool groups;       /* one check for several accesses off the same base */
     bool liveness;     /* do not keep status flags that nothing reads */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
 };

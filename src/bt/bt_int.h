@@ -148,7 +148,7 @@ struct bt {
     uint32_t key; /* whose jump table v->bt.jump is */
     struct vpage **vpages;
     uint64_t *no_groups; /* guest addresses, a direct-mapped set */
-    struct tr *tr; /* the translation in progress */
+    struct tr *tr;       /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;

@@ -247,6 +247,25 @@ static void sweep(struct bt *bt, uint8_t *page) {
         mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
 }
 
+/* --- groups that did not work out --- */
+
+static uint64_t *no_groups(const struct bt *bt, uint64_t va) {
+    return &bt->no_groups[(va ^ va >> 12) & (BT_NO_GROUPS - 1)];
+}
+
+bool bt_grouping_failed(const struct bt *bt, uint64_t va) {
+    return *no_groups(bt, va) == va;
+}
+
+void bt_grouping_fail(struct bt *bt, struct ccf *c) {
+    if (bt_grouping_failed(bt, c->va))
+        return; /* it is not the groups */
+    *no_groups(bt, c->va) = c->va;
+    bt->v->cnt->bt_retranslations++;
+    kill(bt, c);
+    sweep(bt, c->page);
+}
+
 void bt_code_written(void *arg, struct gpa at, unsigned len) {
     struct bt *bt = arg;
     uint8_t *host = mem_host(bt->v->mem, at, len);
@@ -293,6 +312,8 @@ void bt_flush(struct bt *bt) {
     bt->v->bt.jump = NULL;
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)
         bt->vpages[n] = NULL;
+    for (unsigned n = 0; n < BT_NO_GROUPS; n++)
+        bt->no_groups[n] = 1; /* odd or even, no fragment matters so little */
     for (unsigned n = 0; n < ARRAY_SIZE(bt->v->bt.code_filter); n++)
         bt->v->bt.code_filter[n] = 0;
     bt->norder = 0;

@@ -32,6 +32,17 @@ static bool mem_form(const struct insn *i) {
     return false;
 }
 
+bool tr_has_mem(const struct insn *i) {
+    return mem_form(i);
+}
+
+/* The memory operand is at [T0 + what this returns]. */
+static int32_t mem_access(struct tr *t, const struct insn *i, unsigned size, bool write) {
+    struct tr_ref ref = tr_ref_mem(t, i, tr_va(t));
+
+    return tr_access(t, &ref, size, write);
+}
+
 static bool native_allowed(const struct tr *t, const struct insn *i) {
     if (i->flags & (INSN_X87 | INSN_MMX))
         return t->key & KEY_X87;
@@ -45,17 +56,17 @@ static void xl_ident(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
+    int32_t off = 0;
+
     if (mem_form(i)) {
         if (!tr_mem_ok(t, i)) {
             tr_callout(t, i);
             return;
         }
-        tr_flags_save(t);
-        tr_ea(t, i);
-        tr_lookup(t, i->mem.size, i->mem.access & OPND_WRITE ? MMU_WRITE : MMU_READ);
+        off = mem_access(t, i, i->mem.size, i->mem.access & OPND_WRITE);
     }
     flags_for_copy(t, i);
-    tr_ident_emit(t, i); /* it may fault: only then do the flags move */
+    tr_ident_emit(t, i, off); /* it may fault: only then do the flags move */
     if (writes_flags(i))
         t->place = FLAGS_REGS;
 }
@@ -123,32 +134,34 @@ static int stack_w(const struct tr *t) {
     return KEY_MODE(t->key) == MODE_64 ? W64 : W32;
 }
 
-/* T0 = host pointer to SIZE bytes below rSP. */
-static void push_slot(struct tr *t, unsigned size) {
-    e_lea(&t->e, stack_w(t), T0, REG_RSP, REG_ZERO, 0, -(int32_t)size);
-    tr_lookup(t, size, MMU_WRITE);
+/* [T0 + result]: SIZE bytes below rSP, or at it. */
+static int32_t push_slot(struct tr *t, unsigned size) {
+    struct tr_ref ref = tr_ref_stack(t, -(int32_t)size);
+
+    return tr_access(t, &ref, size, true);
 }
 
-static void pop_slot(struct tr *t, unsigned size) {
-    e_mov_rr(&t->e, stack_w(t), T0, REG_RSP);
-    tr_lookup(t, size, MMU_READ);
+static int32_t pop_slot(struct tr *t, unsigned size) {
+    struct tr_ref ref = tr_ref_stack(t, 0);
+
+    return tr_access(t, &ref, size, false);
 }
 
 static void move_sp(struct tr *t, int32_t by) {
     e_lea(&t->e, stack_w(t), REG_RSP, REG_RSP, REG_ZERO, 0, by);
 }
 
-/* mov [T0], reg of SIZE bytes, and back */
-static void store_t0(struct tr *t, unsigned size, unsigned reg) {
+/* mov [T0 + off], reg of SIZE bytes, and back */
+static void store_t0(struct tr *t, unsigned size, unsigned reg, int32_t off) {
     if (size == 2)
         e8(&t->e, 0x66);
-    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_RM_R, reg, T0, 0);
+    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_RM_R, reg, T0, off);
 }
 
-static void load_t0(struct tr *t, unsigned size, unsigned reg) {
+static void load_t0(struct tr *t, unsigned size, unsigned reg, int32_t off) {
     if (size == 2)
         e8(&t->e, 0x66);
-    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_R_RM, reg, T0, 0);
+    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_R_RM, reg, T0, off);
 }
 
 static void xl_push(struct tr *t, const struct insn *i) {
@@ -158,14 +171,16 @@ static void xl_push(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    tr_flags_save(t);
+    int32_t off;
+
     if (mem_form(i)) {
-        tr_ea(t, i);
-        tr_lookup(t, size, MMU_READ);
-        load_t0(t, size, T1);
+        t->pin.on = false;
+        off = mem_access(t, i, size, false);
+        load_t0(t, size, T1, off);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
+        t->pin.on = false;
     }
-    push_slot(t, size);
+    off = push_slot(t, size);
     if (mem_form(i))
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
     else if (i->opnd[0].kind == OPND_IMM)
@@ -174,7 +189,7 @@ static void xl_push(struct tr *t, const struct insn *i) {
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(i->opnd[0].reg));
     else
         src = i->opnd[0].reg;
-    store_t0(t, size, src);
+    store_t0(t, size, src, off);
     move_sp(t, -(int32_t)size);
 }
 
@@ -185,13 +200,13 @@ static void xl_pop(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    tr_flags_save(t);
-    pop_slot(t, size);
+    int32_t off = pop_slot(t, size);
+
     if (is_ext(dst)) {
-        load_t0(t, size, T1);
+        load_t0(t, size, T1, off);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(dst));
     } else {
-        load_t0(t, size, dst);
+        load_t0(t, size, dst, off);
     }
     if (dst != REG_RSP)
         move_sp(t, (int32_t)size);
@@ -202,11 +217,12 @@ static void xl_leave(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
+    t->pin.on = false;
     tr_flags_save(t);
     e_mov_rr(&t->e, stack_w(t), T0, REG_RBP);
     tr_lookup(t, i->opsize, MMU_READ);
     e_lea(&t->e, stack_w(t), REG_RSP, REG_RBP, REG_ZERO, 0, i->opsize);
-    load_t0(t, i->opsize, REG_RBP);
+    load_t0(t, i->opsize, REG_RBP, 0);
 }
 
 /* --- branches --- */
@@ -245,9 +261,10 @@ static void indirect(struct tr *t) {
 /* T0 = the operand of an indirect jump or call. */
 static void load_target(struct tr *t, const struct insn *i) {
     if (mem_form(i)) {
-        tr_ea(t, i);
-        tr_lookup(t, i->opsize, MMU_READ);
-        load_t0(t, i->opsize, T0);
+        int32_t off = mem_access(t, i, i->opsize, false);
+
+        load_t0(t, i->opsize, T0, off);
+        t->pin.on = false;
     } else if (is_ext(i->opnd[0].reg)) {
         e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_GPR(i->opnd[0].reg));
     } else {
@@ -264,8 +281,6 @@ static void xl_jmp(struct tr *t, const struct insn *i) {
         tr_link(t, 0, direct_target(t, i));
         return;
     }
-    if (mem_form(i))
-        tr_flags_save(t);
     load_target(t, i);
     indirect(t);
 }
@@ -275,14 +290,16 @@ static void xl_call(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    tr_flags_save(t);
+    int32_t off;
+
     if (!is_direct(i)) {
+        t->pin.on = false;
         load_target(t, i);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
     }
-    push_slot(t, i->opsize);
+    off = push_slot(t, i->opsize);
     e_mov_imm(&t->e, T1, tr_next_va(t));
-    store_t0(t, i->opsize, T1);
+    store_t0(t, i->opsize, T1, off);
     move_sp(t, -(int32_t)i->opsize);
     if (is_direct(i)) {
         tr_link(t, 0, direct_target(t, i));
@@ -297,9 +314,9 @@ static void xl_ret(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    tr_flags_save(t);
-    pop_slot(t, i->opsize);
-    load_t0(t, i->opsize, T0);
+    int32_t off = pop_slot(t, i->opsize);
+
+    load_t0(t, i->opsize, T0, off);
     move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
     indirect(t);
 }
@@ -453,8 +470,9 @@ static void xl_pushf(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
+    t->pin.on = false;
     tr_flags_to_mem(t);
-    push_slot(t, i->opsize);
+    int32_t off = push_slot(t, i->opsize);
     movzx_gs8(e, GS(bt.flags));
     e_shift(e, W32, EXT_SHL, T1, 11);
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
@@ -465,7 +483,7 @@ static void xl_pushf(struct tr *t, const struct insn *i) {
     e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
     e_ri(e, W32, EXT_AND, T1, (int32_t) ~(status | X86_FL_RF | X86_FL_VM));
     e_gs(e, W32, OPC_OR_R_RM, T1, GS(bt.tmp));
-    store_t0(t, i->opsize, T1);
+    store_t0(t, i->opsize, T1, off);
     move_sp(t, -(int32_t)i->opsize);
 }
 
@@ -588,6 +606,33 @@ static xl_fn *const table[OP_COUNT] = {
     [OP_jcxz] = xl_jcxz,
     [OP_loop] = xl_jcxz,
 };
+
+static bool names_ext(const struct insn *i) {
+    for (unsigned k = 0; k < i->nops; k++)
+        if (i->opnd[k].kind == OPND_REG && is_ext(i->opnd[k].reg))
+            return true;
+    return false;
+}
+
+bool tr_keeps_pin(const struct tr *t, const struct insn *i) {
+    xl_fn *fn = table[i->op];
+
+    if (fn == xl_ident) {
+        if (!tr_ident_ok(i) || (i->op == OP_native && !native_allowed(t, i)))
+            return false;
+        return mem_form(i) ? tr_mem_ok(t, i) : !names_ext(i);
+    }
+    if (fn == xl_push || fn == xl_pop)
+        return stack_ok(t, i) && !mem_form(i) && i->opsize != 2;
+    if (fn == xl_call)
+        return stack_ok(t, i) && branch_ok(t, i) && is_direct(i);
+    if (fn == xl_ret)
+        return stack_ok(t, i) && branch_ok(t, i);
+    if (fn == xl_lea)
+        return i->opsize != 2 && i->addrsize != 2 && !names_ext(i) &&
+               !is_ext(i->mem.base) && !is_ext(i->mem.index);
+    return fn == xl_nop;
+}
 
 xl_fn *tr_expansion(const struct insn *i) {
     return table[i->op];

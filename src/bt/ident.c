@@ -197,7 +197,7 @@ static void emit_legacy(struct emit *e, const struct form *f) {
     e_bytes(e, f->esc, f->nesc);
 }
 
-void tr_ident_emit(struct tr *t, const struct insn *i) {
+void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     struct form f;
     bool mem = has_mem(i);
     const struct operand *ext = NULL;
@@ -218,7 +218,9 @@ void tr_ident_emit(struct tr *t, const struct insn *i) {
         ext = &i->opnd[k];
     }
     if (mem) {
-        f.modrm = (uint8_t)((f.modrm & 0x38) | (T0 & 7)); /* mod 0: [r14] */
+        unsigned mod = !off ? 0 : off == (int8_t)off ? 1 : 2;
+
+        f.modrm = (uint8_t)(mod << 6 | (f.modrm & 0x38) | (T0 & 7));
         f.b = 8;
         f.x = 0;
         if (ext) { /* at most one register, everywhere it is named: T1 */
@@ -245,6 +247,10 @@ void tr_ident_emit(struct tr *t, const struct insn *i) {
     e8(&t->e, f.opcode);
     if (f.has_modrm)
         e8(&t->e, f.modrm);
+    if (mem && off && off == (int8_t)off)
+        e8(&t->e, (uint8_t)off);
+    else if (mem && off)
+        e32(&t->e, (uint32_t)off);
     e_bytes(&t->e, f.imm, f.nimm);
 
     if (mem && ext) {

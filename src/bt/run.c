@@ -144,8 +144,8 @@ static void set_rip(struct vcpu *v, const uint8_t *rx) {
     v->rip = c->va + s->guest;
 }
 
-/* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and all
- * else that an exception depends on. */
+/* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and
+ * all else that an exception depends on. */
 static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx) {
     struct bt *bt = bt_of(v);
     struct ccf *c = bt_find_pc(bt, rx);
@@ -330,7 +330,8 @@ static int allocate(struct bt *bt) {
         if (!bt->jump[n].to)
             return -ENOMEM;
     }
-    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->vpages || !bt->no_groups)
+    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
+        !bt->no_groups)
         return -ENOMEM;
     return 0;
 }

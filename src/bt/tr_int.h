@@ -33,6 +33,24 @@ struct tu_insn {
     uint8_t live_out;
 };
 
+/* A memory operand, for comparing: what T0 is relative to. */
+#define TR_SEG_FLAT 0xff
+struct tr_ref {
+    uint8_t base, index, scale;
+    uint8_t seg; /* whose base is not 0, or TR_SEG_FLAT */
+    uint8_t addrsize;
+    int64_t disp;
+};
+
+/* What T0 points at between two accesses (group.c). */
+struct tr_pin {
+    bool on, write;
+    struct tr_ref ref;
+    int64_t min;   /* displacement from the base, as it was, of the byte at T0 */
+    int64_t delta; /* what has been added to the base since */
+    unsigned span; /* bytes from T0 on that were checked */
+};
+
 struct tr {
     struct bt *bt;
     struct ccf *c;
@@ -40,8 +58,10 @@ struct tr {
     uint32_t key;
     enum flags_place place;
     unsigned n;
-    unsigned k; /* the instruction being translated */
-    bool ended; /* it left the fragment */
+    unsigned k;  /* the instruction being translated */
+    bool ended;  /* it left the fragment */
+    bool groups; /* one check may serve several accesses */
+    struct tr_pin pin;
     struct tu_insn insn[BT_TU_MAX];
     struct cold cold[4 * BT_TU_MAX];
     unsigned ncold;
@@ -59,8 +79,8 @@ void tr_flags_save(struct tr *t);    /* before the host's flags are clobbered */
 void tr_flags_restore(struct tr *t); /* before the host's flags are used. Spoils T1. */
 void tr_flags_to_mem(struct tr *t);  /* for indirect exits and callouts */
 void tr_link(struct tr *t, unsigned n, uint64_t target);
-/* T0 = linear address of the memory operand. Spoils T1 and the host's flags. */
-void tr_ea(struct tr *t, const struct insn *i);
+/* T0 = linear address of REF's base and index plus DISP. Spoils T1, the host's flags. */
+void tr_ea(struct tr *t, const struct tr_ref *ref, int64_t disp);
 /* T0 = host pointer for LEN bytes at guest address T0. The same. */
 void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc);
 /* jcc to link N: directly, or through a poll when it goes back. */
@@ -72,7 +92,20 @@ void tr_callout(struct tr *t, const struct insn *i);
 /* ident.c: the same instruction, with T0 for the memory operand and T1 for r14 or r15
  * where they are operands. False when it is not of a form that can be copied. */
 bool tr_ident_ok(const struct insn *i);
-void tr_ident_emit(struct tr *t, const struct insn *i);
+void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off); /* [T0 + OFF] */
+
+/* group.c: one check for several accesses */
+struct tr_ref tr_ref_mem(const struct tr *t, const struct insn *i, uint64_t va);
+struct tr_ref tr_ref_stack(const struct tr *t, int32_t disp);
+/* Makes SIZE bytes at REF accessible: they are at [T0 + what this returns]. Spoils T1 and
+ * the host's flags (saved when needed) unless T0 already points there. */
+int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write);
+/* I has been translated: is T0 still good? */
+void tr_pin_step(struct tr *t, const struct insn *i);
+
+/* expand.c: does translating I leave T0 alone, but for its own access? */
+bool tr_keeps_pin(const struct tr *t, const struct insn *i);
+bool tr_has_mem(const struct insn *i);
 
 /* expand.c: the function that translates an operation, NULL for a callout. */
 xl_fn *tr_expansion(const struct insn *i);

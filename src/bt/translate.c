@@ -127,34 +127,23 @@ static unsigned in_scratch(struct tr *t, unsigned reg, unsigned scratch) {
     return scratch;
 }
 
-static void add_segment(struct tr *t, unsigned seg) {
-    bool long_mode = KEY_MODE(t->key) == MODE_64;
+void tr_ea(struct tr *t, const struct tr_ref *ref, int64_t disp) {
+    int w = ref->addrsize == 8 ? W64 : W32;
 
-    if (!(t->key >> KEY_BASE_SHIFT & 1u << seg))
-        return;
-    e_gs(&t->e, long_mode ? W64 : W32, OPC_ADD_R_RM, T0, GS(segbase) + 8 * seg);
-}
-
-void tr_ea(struct tr *t, const struct insn *i) {
-    const struct mem_operand *m = &i->mem;
-    int w = i->addrsize == 8 ? W64 : W32;
-
-    if (m->base == REG_RIP) {
-        uint64_t a = tr_va(t) + (uint64_t)m->disp;
-
-        e_mov_imm(&t->e, T0, w ? a : (uint32_t)a);
-    } else if (m->base == REG_ZERO && m->index == REG_ZERO) {
-        e_mov_imm(&t->e, T0, w ? (uint64_t)m->disp : (uint32_t)m->disp);
+    if (ref->base == REG_ZERO && ref->index == REG_ZERO) {
+        e_mov_imm(&t->e, T0, w ? (uint64_t)disp : (uint32_t)disp);
     } else {
-        unsigned base = in_scratch(t, m->base, T0);
-        unsigned index = in_scratch(t, m->index, T1);
+        unsigned base = in_scratch(t, ref->base, T0);
+        unsigned index = in_scratch(t, ref->index, T1);
 
-        if (index == REG_ZERO && !m->disp)
+        if (index == REG_ZERO && !disp)
             e_mov_rr(&t->e, w, T0, base);
         else
-            e_lea(&t->e, w, T0, base, index, m->scale, (int32_t)m->disp);
+            e_lea(&t->e, w, T0, base, index, ref->scale, (int32_t)disp);
     }
-    add_segment(t, m->seg);
+    if (ref->seg != TR_SEG_FLAT)
+        e_gs(&t->e, KEY_MODE(t->key) == MODE_64 ? W64 : W32, OPC_ADD_R_RM, T0,
+             GS(segbase) + 8 * ref->seg);
 }
 
 static struct cold *cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) {
@@ -187,7 +176,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     e_rm(e, W64, OPC_ADD_R_RM, T0, T1, offsetof(struct shadow_entry, host));
     c = cold_add(t, COLD_SLOW, miss);
     c->cont = e_here(e);
-    c->site = len | (unsigned)acc << 8;
+    c->site = len | (unsigned)acc << 12;
 }
 
 static void emit_cold_slow(struct tr *t, const struct cold *c) {
@@ -475,6 +464,7 @@ static void expand(struct tr *t) {
             fn(t, i);
         else
             tr_callout(t, i);
+        tr_pin_step(t, i);
     }
     if (!t->ended) {
         t->k = t->n - 1;
@@ -525,6 +515,8 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
     t->key = key;
     t->n = t->k = t->ncold = t->nsites = 0;
     t->ended = false;
+    t->pin.on = false;
+    t->groups = bt->opt.groups && !bt_grouping_failed(bt, v->rip);
     t->e = (struct emit){
         .p = bt->code_at, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
     vec_park(v);

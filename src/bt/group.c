@@ -1,0 +1,205 @@
+/*
+ * One check for several accesses.
+ *
+ * Accesses off the same base register (and index) in a TU mostly lie in one page. The
+ * first of them looks up the whole range that the TU is going to touch, and leaves the
+ * host address of its lowest byte "pinned" in T0; the others use T0 with a displacement.
+ * The stack pointer may move by known amounts on the way: PUSH, POP, CALL, RET and
+ * accesses relative to rSP share a check too.
+ *
+ * Exceptions stay precise: the check comes before the group's first access. When it fails
+ * (no page, no right, or a range that crosses into another page), the interpreter
+ * executes that first instruction alone, with its own checks, and a new TU starts after
+ * it. A fragment that keeps failing so is retranslated without groups (bt_slow_access()).
+ */
+#include "bt/tr_int.h"
+
+#define SPAN_LIMIT 512
+
+static bool same(const struct tr_ref *a, const struct tr_ref *b) {
+    return a->base == b->base && a->index == b->index && a->scale == b->scale &&
+           a->seg == b->seg && a->addrsize == b->addrsize;
+}
+
+static uint8_t segment(const struct tr *t, unsigned seg) {
+    return t->key >> KEY_BASE_SHIFT & 1u << seg ? (uint8_t)seg : TR_SEG_FLAT;
+}
+
+struct tr_ref tr_ref_mem(const struct tr *t, const struct insn *i, uint64_t va) {
+    const struct mem_operand *m = &i->mem;
+    struct tr_ref r = {.base = m->base,
+                       .index = m->index,
+                       .scale = m->index == REG_ZERO ? 0 : m->scale,
+                       .seg = segment(t, m->seg),
+                       .addrsize = i->addrsize,
+                       .disp = m->disp};
+
+    if (m->base == REG_RIP) {
+        r.base = REG_ZERO;
+        r.disp = (int64_t)(va + (uint64_t)m->disp);
+    }
+    return r;
+}
+
+struct tr_ref tr_ref_stack(const struct tr *t, int32_t disp) {
+    return (struct tr_ref){.base = REG_RSP,
+                           .index = REG_ZERO,
+                           .seg = TR_SEG_FLAT,
+                           .addrsize = KEY_MODE(t->key) == MODE_64 ? 8 : 4,
+                           .disp = disp};
+}
+
+/* Registers that an instruction writes, more rather than fewer. */
+static uint32_t written(const struct insn *i) {
+    const uint32_t wide = 1u << REG_RAX | 1u << REG_RCX | 1u << REG_RDX | 1u << REG_RBX;
+    uint32_t regs = 0;
+
+    for (unsigned k = 0; k < i->nops; k++)
+        if (i->opnd[k].kind == OPND_REG && (i->opnd[k].access & OPND_WRITE))
+            regs |= 1u << i->opnd[k].reg;
+    switch (i->op) {
+    case OP_mul:
+    case OP_imul:
+    case OP_mulx:
+    case OP_div:
+    case OP_idiv:
+    case OP_cmpxchg:
+    case OP_cmpxchg8b:
+    case OP_cmpxchg16b:
+    case OP_cbw:
+    case OP_cwde:
+    case OP_cdqe:
+    case OP_cwd:
+    case OP_cdq:
+    case OP_cqo:
+    case OP_lahf:
+        return regs | wide;
+    case OP_native:
+        return i->flags & (INSN_GPR | INSN_X87) ? regs | wide : regs;
+    default:
+        return regs;
+    }
+}
+
+/* By how much the instruction moves rSP, when that is all it does to it. */
+static bool moves_sp(const struct tr *t, const struct insn *i, int32_t *by) {
+    int w = KEY_MODE(t->key) == MODE_64 ? 8 : 4;
+
+    switch (i->op) {
+    case OP_push:
+    case OP_call:
+        *by = -(int32_t)i->opsize;
+        return true;
+    case OP_pop:
+        *by = i->opsize;
+        return i->opnd[0].reg != REG_RSP;
+    case OP_add:
+    case OP_sub:
+        *by = i->op == OP_add ? (int32_t)i->imm : -(int32_t)i->imm;
+        return i->opnd[0].kind == OPND_REG && i->opnd[0].reg == REG_RSP &&
+               i->opnd[0].size == w && i->opnd[1].kind == OPND_IMM &&
+               i->imm == (int32_t)i->imm && i->imm != INT32_MIN;
+    default:
+        return false;
+    }
+}
+
+/* The instruction's memory access, if it has one that may be in a group. */
+static bool access_of(const struct tr *t, const struct insn *i, uint64_t va,
+                      struct tr_ref *ref, unsigned *size, bool *write) {
+    *size = i->opsize;
+    switch (i->op) {
+    case OP_push:
+    case OP_call:
+        *ref = tr_ref_stack(t, -(int32_t)i->opsize);
+        *write = true;
+        return true;
+    case OP_pop:
+    case OP_ret:
+        *ref = tr_ref_stack(t, 0);
+        *write = false;
+        return true;
+    default:
+        if (!tr_has_mem(i))
+            return false;
+        *ref = tr_ref_mem(t, i, va);
+        *size = i->mem.size;
+        *write = i->mem.access & OPND_WRITE;
+        return true;
+    }
+}
+
+/* After I, is what was in T0 still the base's? *DELTA follows the base. */
+static bool base_survives(const struct tr *t, const struct insn *i,
+                          const struct tr_ref *ref, int64_t *delta) {
+    uint32_t mask = 1u << ref->base | 1u << ref->index;
+    int32_t by;
+
+    mask &= 0xffff; /* REG_ZERO is nobody's */
+    if (moves_sp(t, i, &by)) {
+        uint32_t others = written(i) & ~(1u << REG_RSP);
+
+        if (ref->index == REG_RSP || (others & mask))
+            return false;
+        if (ref->base == REG_RSP)
+            *delta += by;
+        return true;
+    }
+    return !(written(i) & mask);
+}
+
+/* The range around REF that the TU is going to touch from here on. */
+static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bool write,
+                 struct tr_pin *pin) {
+    int64_t lo = ref->disp, hi = ref->disp + size, delta = 0;
+    bool wr = write;
+
+    for (unsigned j = t->k; t->groups && j < t->n; j++) {
+        const struct insn *i = &t->insn[j].i;
+        struct tr_ref r;
+        unsigned len;
+        bool w;
+
+        if (j > t->k && !tr_keeps_pin(t, i))
+            break;
+        if (access_of(t, i, t->c->va + t->insn[j].off, &r, &len, &w)) {
+            int64_t at = r.disp + delta;
+            int64_t nlo = at < lo ? at : lo, nhi = at + len > hi ? at + len : hi;
+
+            if (!same(ref, &r))
+                break;
+            if (nhi - nlo > SPAN_LIMIT)
+                break;
+            lo = nlo;
+            hi = nhi;
+            wr |= w;
+        }
+        if (!base_survives(t, i, ref, &delta))
+            break;
+    }
+    *pin = (struct tr_pin){
+        .on = true, .ref = *ref, .min = lo, .span = (unsigned)(hi - lo), .write = wr};
+}
+
+int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write) {
+    struct tr_pin *p = &t->pin;
+
+    if (p->on && same(&p->ref, ref)) {
+        int64_t at = ref->disp + p->delta - p->min;
+
+        if (at >= 0 && at + size <= p->span && (p->write || !write))
+            return (int32_t)at;
+    }
+    plan(t, ref, size, write, p);
+    tr_flags_save(t);
+    tr_ea(t, ref, p->min);
+    tr_lookup(t, p->span, p->write ? MMU_WRITE : MMU_READ);
+    return (int32_t)(ref->disp - p->min);
+}
+
+void tr_pin_step(struct tr *t, const struct insn *i) {
+    struct tr_pin *p = &t->pin;
+
+    if (p->on && (!tr_keeps_pin(t, i) || !base_survives(t, i, &p->ref, &p->delta)))
+        p->on = false;
+}
