@@ -1,6 +1,10 @@
 /*
- * A code buffer that is never writable and executable at one address: a memfd mapped
- * twice. A host that forbids executable shared mappings says so with -EACCES or -EPERM.
+ * A code buffer that is never writable and executable at one address: shared memory
+ * mapped twice. A host that forbids executable shared mappings says so with -EACCES or
+ * -EPERM.
+ *
+ * Where the host can, the memory has no file: perf takes names for what it sees there
+ * from /tmp/perf-PID.map, which it does not do for a memfd.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -8,7 +12,26 @@
 
 #include "base/os.h"
 
-int os_code_map(size_t size, struct os_code *out) {
+/* mremap(2): with an old size of 0 it makes a second mapping of shared pages. */
+static bool map_anonymous(size_t size, struct os_code *out) {
+    void *rw = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *rx;
+
+    if (rw == MAP_FAILED)
+        return false;
+    rx = mremap(rw, 0, size, MREMAP_MAYMOVE);
+    if (rx == MAP_FAILED || mprotect(rx, size, PROT_READ | PROT_EXEC) < 0) {
+        if (rx != MAP_FAILED)
+            munmap(rx, size);
+        munmap(rw, size);
+        return false;
+    }
+    *out = (struct os_code){.rw = rw, .rx = rx, .size = size, .fd = -1};
+    return true;
+}
+
+static int map_memfd(size_t size, struct os_code *out) {
     void *rw, *rx;
     int rc;
     int fd = memfd_create("bivisor-code", MFD_CLOEXEC);
@@ -38,11 +61,16 @@ fail_fd:
     return rc;
 }
 
+int os_code_map(size_t size, struct os_code *out) {
+    return map_anonymous(size, out) ? 0 : map_memfd(size, out);
+}
+
 void os_code_unmap(struct os_code *c) {
     if (!c->size)
         return;
     munmap(c->rx, c->size);
     munmap(c->rw, c->size);
-    close(c->fd);
+    if (c->fd >= 0)
+        close(c->fd);
     *c = (struct os_code){.fd = -1};
 }

@@ -9,6 +9,8 @@
 #ifndef BT_BT_H
 #define BT_BT_H
 
+#include <stdio.h>
+
 #include "cpu/vcpu.h"
 
 struct bt;
@@ -55,6 +57,9 @@ void bt_kick(struct bt *bt);
 
 /* Drops every fragment. */
 void bt_flush(struct bt *bt);
+
+/* Writes what is in the cache, for /tmp/perf-PID.map. */
+void bt_perf_map(const struct bt *bt, FILE *f);
 
 /* Who gets a listing: a line at a time, without newline. */
 struct bt_listing {

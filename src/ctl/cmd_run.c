@@ -1,5 +1,6 @@
 /* `bivisor run`: boots a kernel and is its terminal until it ends. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ struct run_options {
     const char *append;
     bool no_reboot;
     bool stats;
+    bool perf_map;
     const char *stats_path; /* NULL: stderr */
 };
 
@@ -69,6 +71,8 @@ static void print_help(void) {
         "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
         "  --no-reboot          end the run where the guest would reboot\n"
         "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
+        "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
+        "perf\n"
         "  --verbose            tell on stderr what is being done\n"
         "  --help               this text\n"
         "\n"
@@ -96,6 +100,7 @@ enum {
     OPT_NO_PARAVIRT,
     OPT_NO_REBOOT,
     OPT_STATS,
+    OPT_PERF_MAP,
     OPT_VERBOSE,
     OPT_HELP
 };
@@ -112,6 +117,7 @@ static const struct option long_options[] = {
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"stats", optional_argument, NULL, OPT_STATS},
+    {"perf-map", no_argument, NULL, OPT_PERF_MAP},
     {"verbose", no_argument, NULL, OPT_VERBOSE},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
@@ -177,6 +183,9 @@ static bool take_option(struct run_options *o, int opt) {
     case OPT_STATS:
         o->stats = true;
         o->stats_path = optarg;
+        return true;
+    case OPT_PERF_MAP:
+        o->perf_map = true;
         return true;
     case OPT_VERBOSE:
         log_set_level(LOG_INFO);
@@ -307,6 +316,28 @@ static int worsen(int status, bool failed) {
     return failed && status == CTL_OK ? CTL_HOST_FAILURE : status;
 }
 
+/* perf reads it when it reports. In /tmp anyone may have put a link of that name. */
+static bool write_perf_map(const struct machine *m) {
+    char path[64];
+    bool bad;
+    int fd;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+    unlink(path);
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    f = fd < 0 ? NULL : fdopen(fd, "w");
+    bad = !f;
+    if (f) {
+        machine_perf_map(m, f);
+        bad = ferror(f);
+        bad |= fclose(f) != 0;
+    }
+    if (bad)
+        log_error("cannot write %s: %s", path, strerror(errno));
+    return !bad;
+}
+
 /* With the kernel open and the machine made: run, tell what happened. */
 static int run_machine(struct machine *m, struct console *console,
                        const struct run_options *o, FILE *stats_file) {
@@ -331,6 +362,8 @@ static int run_machine(struct machine *m, struct console *console,
     if (console->error)
         log_error("cannot write to standard output: %s", strerror(console->error));
     status = worsen(status, console->error);
+    if (o->perf_map)
+        status = worsen(status, !write_perf_map(m));
     if (stats_file)
         status = worsen(status, stats_write(m, &stats, stats_file, o->stats_path));
     return status;

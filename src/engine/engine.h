@@ -8,6 +8,8 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include <stdio.h>
+
 #include "cpu/vcpu.h"
 
 struct engine;
@@ -28,6 +30,8 @@ struct engine_ops {
     void (*kick)(struct engine *e);
     /* Guest state was changed from outside (reset, loader): drop what was derived. */
     void (*reset)(struct engine *e);
+    /* Writes lines for /tmp/perf-PID.map; NULL: it makes no code. */
+    void (*perf_map)(struct engine *e, FILE *f);
 };
 
 #endif

@@ -95,6 +95,10 @@ static void translator_reset(struct engine *e) {
     interp_flush(e->interp);
 }
 
+static void translator_perf_map(struct engine *e, FILE *f) {
+    bt_perf_map(e->bt, f);
+}
+
 static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
@@ -103,6 +107,7 @@ static const struct engine_ops bt_ops = {
     .run = translator_enter,
     .kick = translator_kick,
     .reset = translator_reset,
+    .perf_map = translator_perf_map,
 };
 
 static const struct engine_ops *const engines[] = {&bt_ops, &interp_ops};

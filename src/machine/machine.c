@@ -369,6 +369,11 @@ const struct exit_counts *machine_exits(const struct machine *m) {
     return &m->exits;
 }
 
+void machine_perf_map(const struct machine *m, FILE *f) {
+    if (m->ops->perf_map)
+        m->ops->perf_map(m->engine, f);
+}
+
 const char *machine_engine_name(const struct machine *m) {
     return m->ops->name;
 }

@@ -74,6 +74,8 @@ void machine_quit(struct machine *m);
 const struct vcpu *machine_vcpu(const struct machine *m);
 const struct counters *machine_counters(const struct machine *m);
 const struct exit_counts *machine_exits(const struct machine *m);
+/* Names for perf of the code that the engine made; nothing if it makes none. */
+void machine_perf_map(const struct machine *m, FILE *f);
 const char *machine_engine_name(const struct machine *m);
 
 #endif

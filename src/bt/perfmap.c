@@ -1,0 +1,23 @@
+/*
+ * Names for the host's perf: what is in the cache, by the guest address that it was
+ * translated from. One line for each piece of code, as perf wants it in
+ * /tmp/perf-PID.map: address and size in hexadecimal, name.
+ */
+#include <stdio.h>
+
+#include "bt/bt_int.h"
+
+void bt_perf_map(const struct bt *bt, FILE *f) {
+    static const char *const modes[] = {"16", "32", "64"};
+
+    fprintf(f, "%llx %llx bt common code\n", (unsigned long long)(uintptr_t)bt->code.rx,
+            (unsigned long long)(bt->code_start - bt->code.rw));
+    for (size_t n = 0; n < bt->norder; n++) {
+        const struct ccf *c = bt->order[n];
+
+        fprintf(f, "%llx %llx guest%s %s 0x%llx\n",
+                (unsigned long long)(uintptr_t)c->code,
+                (unsigned long long)(c->end - c->code), modes[KEY_MODE(c->key)],
+                c->key & KEY_USER ? "user" : "kernel", (unsigned long long)c->va);
+    }
+}
