@@ -21,10 +21,13 @@ struct bt_options {
     bool groups;       /* one check for several accesses off the same base */
     bool liveness;     /* do not keep status flags that nothing reads */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
+    unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */
 };
 
 #define BT_TU_MAX 64
 #define BT_TU_DEFAULT 12
+#define BT_CACHE_MAX 1024
+#define BT_CACHE_DEFAULT 96
 
 /* The defaults. */
 struct bt_options bt_defaults(void);

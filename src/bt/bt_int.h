@@ -107,8 +107,6 @@ struct code_page {
 
 #define BT_HASH_BITS 16
 #define BT_JUMP_BITS 12
-#define BT_CODE_SIZE (96u << 20)
-#define BT_META_SIZE (64u << 20)
 
 /* Indirect branches: 2^BT_JUMP_BITS host addresses by the low bits of the guest address,
  * each an entry_jump (which checks that it is the right one) or stub_indirect. One table
@@ -133,6 +131,7 @@ struct bt {
     uint8_t *code_at;    /* RW: next free byte */
     uint8_t *code_start; /* RW: after the common stubs */
     uint8_t *meta, *meta_at;
+    size_t meta_size;
     struct ccf **order; /* by address, for bt_find_pc() */
     size_t norder;
     struct ccf **hash;

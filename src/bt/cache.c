@@ -14,7 +14,7 @@ void *bt_meta_alloc(struct bt *bt, size_t size) {
     void *p = bt->meta_at;
 
     size = (size + 7) & ~7ul;
-    if (size > (size_t)(bt->meta + BT_META_SIZE - bt->meta_at))
+    if (size > (size_t)(bt->meta + bt->meta_size - bt->meta_at))
         return NULL;
     bt->meta_at += size;
     return p;

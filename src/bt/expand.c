@@ -90,7 +90,7 @@ static void xl_lea(struct tr *t, const struct insn *i) {
     const struct mem_operand *m = &i->mem;
     unsigned dst = i->opnd[0].reg;
     int w = i->opsize == 8 && i->addrsize == 8 ? W64 : W32;
-    unsigned to = is_ext(dst) ? T0 : dst;
+    unsigned to = is_ext(dst) ? T1 : dst;
 
     if (i->opsize == 2 || i->addrsize == 2) {
         tr_callout(t, i);
@@ -103,9 +103,12 @@ static void xl_lea(struct tr *t, const struct insn *i) {
     } else {
         unsigned base = m->base, index = m->index;
 
+        /* T1, unless there are two: T0 may be pinned (group.c). */
         if (is_ext(base)) {
-            e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_GPR(base));
-            base = T0;
+            unsigned in = is_ext(index) ? T0 : T1;
+
+            e_gs(&t->e, W64, OPC_MOV_R_RM, in, GS_GPR(base));
+            base = in;
         }
         if (is_ext(index)) {
             e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(index));
@@ -114,7 +117,7 @@ static void xl_lea(struct tr *t, const struct insn *i) {
         e_lea(&t->e, w, to, base, index, m->scale, (int32_t)m->disp);
     }
     if (is_ext(dst))
-        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS_GPR(dst));
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(dst));
 }
 
 /* --- the stack --- */
@@ -607,11 +610,14 @@ static xl_fn *const table[OP_COUNT] = {
     [OP_loop] = xl_jcxz,
 };
 
-static bool names_ext(const struct insn *i) {
+static bool names_both(const struct insn *i) {
+    unsigned named = 0;
+
     for (unsigned k = 0; k < i->nops; k++)
         if (i->opnd[k].kind == OPND_REG && is_ext(i->opnd[k].reg))
-            return true;
-    return false;
+            named |= 1u << (i->opnd[k].reg - REG_R14);
+    /* Vector instructions keep r14 where it is: their other fields name other things. */
+    return named == 3 || (i->op == OP_native && (named & 1));
 }
 
 bool tr_keeps_pin(const struct tr *t, const struct insn *i) {
@@ -620,7 +626,7 @@ bool tr_keeps_pin(const struct tr *t, const struct insn *i) {
     if (fn == xl_ident) {
         if (!tr_ident_ok(i) || (i->op == OP_native && !native_allowed(t, i)))
             return false;
-        return mem_form(i) ? tr_mem_ok(t, i) : !names_ext(i);
+        return mem_form(i) ? tr_mem_ok(t, i) : !names_both(i);
     }
     if (fn == xl_push || fn == xl_pop)
         return stack_ok(t, i) && !mem_form(i) && i->opsize != 2;
@@ -629,8 +635,8 @@ bool tr_keeps_pin(const struct tr *t, const struct insn *i) {
     if (fn == xl_ret)
         return stack_ok(t, i) && branch_ok(t, i);
     if (fn == xl_lea)
-        return i->opsize != 2 && i->addrsize != 2 && !names_ext(i) &&
-               !is_ext(i->mem.base) && !is_ext(i->mem.index);
+        return i->opsize != 2 && i->addrsize != 2 &&
+               !(is_ext(i->mem.base) && is_ext(i->mem.index));
     return fn == xl_nop;
 }
 

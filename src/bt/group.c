@@ -120,7 +120,7 @@ static bool access_of(const struct tr *t, const struct insn *i, uint64_t va,
         *write = false;
         return true;
     default:
-        if (!tr_has_mem(i))
+        if (!tr_has_mem(i) || !i->mem.size)
             return false;
         *ref = tr_ref_mem(t, i, va);
         *size = i->mem.size;

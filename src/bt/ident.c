@@ -197,11 +197,26 @@ static void emit_legacy(struct emit *e, const struct form *f) {
     e_bytes(e, f->esc, f->nesc);
 }
 
+/* r14 becomes r15 (T1) in every field that names a general register. Only for operations
+ * whose register operands are all general (ident_ok() refuses vector ones with [T0]). */
+static void rename_r14(struct form *f) {
+    bool reg_form = f->has_modrm && f->modrm >= 0xc0;
+
+    if (f->has_modrm && f->r && (f->modrm >> 3 & 7) == 6)
+        f->modrm |= 1 << 3;
+    if (reg_form && f->b && (f->modrm & 7) == 6)
+        f->modrm |= 1;
+    if (!f->has_modrm && f->b && (f->opcode & 7) == 6)
+        f->opcode |= 1;
+    if (f->vex && f->vvvv == 14)
+        f->vvvv = 15;
+}
+
 void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     struct form f;
     bool mem = has_mem(i);
     const struct operand *ext = NULL;
-    bool wr14 = false, wr15 = false, rd14 = false, rd15 = false;
+    bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one;
 
     parse(i, &f);
     lengthen(i, &f);
@@ -223,15 +238,12 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         f.modrm = (uint8_t)(mod << 6 | (f.modrm & 0x38) | (T0 & 7));
         f.b = 8;
         f.x = 0;
-        if (ext) { /* at most one register, everywhere it is named: T1 */
-            if (ext->reg == REG_R14) {
-                if (f.r && (f.modrm >> 3 & 7) == 6)
-                    f.modrm |= 1 << 3;
-                if (f.vex && f.vvvv == 14)
-                    f.vvvv = 15;
-            }
-            e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(ext->reg));
-        }
+    }
+    one = ext && (mem || !(rd14 && (rd15 || i->op == OP_native)));
+    if (one) { /* one register, everywhere it is named: T1 */
+        if (ext->reg == REG_R14)
+            rename_r14(&f);
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(ext->reg));
     } else {
         if (rd14)
             e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R14, GS_GPR(REG_R14));
@@ -253,7 +265,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         e32(&t->e, (uint32_t)off);
     e_bytes(&t->e, f.imm, f.nimm);
 
-    if (mem && ext) {
+    if (one) {
         if (wr14 || wr15)
             e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(ext->reg));
     } else {

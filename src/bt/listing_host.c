@@ -202,7 +202,7 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
     } else if (page_of(c, p)) {
         snprintf(buf, size, "<epoch of page 0x%llx>",
                  (unsigned long long)page_of(c, p)->va);
-    } else if (within(p, bt->meta, BT_META_SIZE)) {
+    } else if (within(p, bt->meta, bt->meta_size)) {
         snprintf(buf, size, "<data>");
     } else if (within(p, bt->code.rx, bt->code.size)) {
         place_name(l, c, p, buf, size);

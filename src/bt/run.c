@@ -24,7 +24,12 @@
 
 struct bt_options bt_defaults(void) {
     return (struct bt_options){
-        .chain = true, .groups = true, .liveness = true, .tu_limit = BT_TU_DEFAULT};
+        .chain = true,
+        .groups = true,
+        .liveness = true,
+        .tu_limit = BT_TU_DEFAULT,
+        .cache = BT_CACHE_DEFAULT,
+    };
 }
 
 /* --- flags between vcpu.rflags and the slot of translated code --- */
@@ -309,7 +314,7 @@ void bt_kick(struct bt *bt) {
 /* --- creation --- */
 
 static int allocate(struct bt *bt) {
-    int rc = os_code_map(BT_CODE_SIZE, &bt->code);
+    int rc = os_code_map((size_t)bt->opt.cache << 20, &bt->code);
 
     if (rc)
         return rc;
@@ -318,8 +323,9 @@ static int allocate(struct bt *bt) {
         return rc;
     bt->npages = mem_ram_size(bt->v->mem) >> 12;
     /* Large and mostly untouched: the host gives pages as they are used. */
-    bt->meta = malloc(BT_META_SIZE);
-    bt->order = malloc((BT_META_SIZE / sizeof(struct ccf) + 1) * sizeof(*bt->order));
+    bt->meta_size = ((size_t)bt->opt.cache << 20) / 3 * 2;
+    bt->meta = malloc(bt->meta_size);
+    bt->order = malloc((bt->meta_size / sizeof(struct ccf) + 1) * sizeof(*bt->order));
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));

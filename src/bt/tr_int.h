@@ -13,7 +13,6 @@
 enum cold_kind {
     COLD_SLOW,  /* an inline check failed: restore the address, call the slow stub */
     COLD_CHECK, /* entry_check failed */
-    COLD_TAKEN, /* a backward jcc was taken: poll, then the link */
 };
 
 struct cold {
@@ -21,9 +20,6 @@ struct cold {
     uint8_t *rel32;      /* RW: the branch that comes here */
     const uint8_t *cont; /* RX: where to go on (COLD_SLOW) */
     uint32_t site;
-    uint8_t link;
-    uint8_t place;
-    uint8_t guest;
 };
 
 struct tu_insn {
@@ -83,7 +79,7 @@ void tr_link(struct tr *t, unsigned n, uint64_t target);
 void tr_ea(struct tr *t, const struct tr_ref *ref, int64_t disp);
 /* T0 = host pointer for LEN bytes at guest address T0. The same. */
 void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc);
-/* jcc to link N: directly, or through a poll when it goes back. */
+/* jcc to link N. */
 void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target);
 bool tr_mem_ok(const struct tr *t, const struct insn *i);
 void tr_lea_next(struct tr *t, unsigned skip);

@@ -154,7 +154,10 @@ static struct cold *cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) 
         return &t->cold[0];
     }
     c = &t->cold[t->ncold++];
-    *c = (struct cold){.kind = kind, .rel32 = rel32, .place = t->place};
+    *c = (struct cold){
+        .kind = kind,
+        .rel32 = rel32,
+    };
     return c;
 }
 
@@ -241,6 +244,28 @@ void tr_link(struct tr *t, unsigned n, uint64_t target) {
         emit_poll(t, n);
     link_jump(t, n);
     t->ended = true;
+}
+
+/* Around the jump when it needs a poll (it goes back) or the flags in memory. */
+void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
+    enum flags_place place = t->place;
+    bool back;
+
+    link_init(t, n, target);
+    back = t->c->links[n].target <= tr_va(t);
+    if (back || !t->c->links[n].same_page) {
+        uint8_t *not_taken = e_jcc_fwd(&t->e, cond ^ 1);
+
+        link_flags(t, n);
+        if (back)
+            emit_poll(t, n);
+        link_jump(t, n);
+        e_land(&t->e, not_taken);
+        t->place = place;
+    } else {
+        t->c->links[n].rel32 = t->e.p + 2;
+        e_jcc(&t->e, cond, e_here(&t->e));
+    }
 }
 
 /* Where an unchained link goes. */
@@ -371,31 +396,10 @@ static void emit_cold(struct tr *t) {
             if (!t->e.full)
                 e_patch(&t->e, c->rel32, check);
             break;
-        case COLD_TAKEN:
-            e_land(&t->e, c->rel32);
-            t->place = c->place;
-            link_flags(t, c->link);
-            if (t->c->links[c->link].target <= tr_va(t))
-                emit_poll(t, c->link);
-            link_jump(t, c->link);
-            break;
         }
     }
     for (unsigned n = 0; n < t->c->nlinks; n++)
         emit_link_stub(t, n);
-}
-
-/* jcc to link N: directly, or through a poll when it goes back. */
-void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
-    link_init(t, n, target);
-    if (t->c->links[n].target <= tr_va(t) || !t->c->links[n].same_page) {
-        struct cold *c = cold_add(t, COLD_TAKEN, e_jcc_fwd(&t->e, cond));
-
-        c->link = (uint8_t)n;
-    } else {
-        t->c->links[n].rel32 = t->e.p + 2;
-        e_jcc(&t->e, cond, e_here(&t->e));
-    }
 }
 
 /* --- the TU --- */

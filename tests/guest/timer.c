@@ -450,11 +450,11 @@ static void user(void) {
     /* A long computation at ring 3 with interrupts all along keeps its registers. */
     regs_user();
     in.flags |= X86_FL_IF;
-    in.cx = 3000000;
+    in.cx = 20000000;
     RUN("xor eax, eax\nxor edx, edx\n1: add eax, 3\nadc edx, 0\nxor ebx, eax\nlea esi, "
         "[eax + edx]\nloop 1b\n");
-    check(trap.vector == DONE && trap.r.ax == 9000000 && trap.r.dx == 0 &&
-              trap.r.si == 9000000,
+    check(trap.vector == DONE && trap.r.ax == 60000000 && trap.r.dx == 0 &&
+              trap.r.si == 60000000,
           "a loop under interrupts: %u eax %lu", trap.vector, trap.r.ax);
     check(irqs[0x62] > 0, "and they came: %u", irqs[0x62]);
     apic_write(APIC_LVT_TIMER, LVT_MASKED);
