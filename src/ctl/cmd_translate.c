@@ -73,7 +73,7 @@ static void print_help(void) {
             snprintf(name, sizeof(name), "%s=%u..%u", o[i].name, o[i].min, o[i].max);
         else
             snprintf(name, sizeof(name), "[no-]%s", o[i].name);
-        printf("                         %-14s %s\n", name, o[i].what);
+        printf("      %-15s %s\n", name, o[i].what);
     }
     printf("  --help               this text\n"
            "\n"
