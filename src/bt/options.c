@@ -24,7 +24,8 @@ static const struct bt_option table[] = {
     SWITCH(groups, "groups", "one check for several accesses off the same base register"),
     SWITCH(liveness, "liveness", "do not keep status flags that nothing reads"),
     NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),
-    NUMBER(cache, "cache", 1, BT_CACHE_MAX, "MiB of translated code before all is dropped"),
+    NUMBER(cache, "cache", 1, BT_CACHE_MAX,
+           "MiB of translated code before all is dropped"),
 };
 
 const struct bt_option *bt_option_table(size_t *count) {
