@@ -25,7 +25,7 @@ struct bt_options {
 };
 
 #define BT_TU_MAX 64
-#define BT_TU_DEFAULT 12
+#define BT_TU_DEFAULT 32
 #define BT_CACHE_MAX 1024
 #define BT_CACHE_DEFAULT 96
 

@@ -146,6 +146,7 @@ struct bt {
     uint64_t jump_clock;
     uint32_t key; /* whose jump table v->bt.jump is */
     struct vpage **vpages;
+    bool has_bmi2; /* the host */
     uint64_t *no_groups; /* guest addresses, a direct-mapped set */
     struct tr *tr;       /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */

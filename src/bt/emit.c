@@ -86,6 +86,15 @@ void e_shift(struct emit *e, int w, unsigned ext, unsigned rm, unsigned imm) {
     e8(e, imm);
 }
 
+void e_rorx(struct emit *e, unsigned dst, unsigned src, unsigned imm) {
+    e8(e, 0xc4);
+    e8(e, (dst >= 8 ? 0 : 0x80u) | 0x40 | (src >= 8 ? 0 : 0x20u) | 3);
+    e8(e, 0x80 | 0x7b); /* W, vvvv unused, pp f2 */
+    e8(e, 0xf0);
+    modrm(e, 3, dst, src);
+    e8(e, imm);
+}
+
 void e_mov_rr(struct emit *e, int w, unsigned dst, unsigned src) {
     e_rr(e, w, OPC_MOV_R_RM, dst, src);
 }

@@ -197,12 +197,25 @@ static void emit_legacy(struct emit *e, const struct form *f) {
     e_bytes(e, f->esc, f->nesc);
 }
 
+/* ModRM.reg is part of the opcode: a stray REX.R or VEX.R makes no register of it. */
+static bool reg_is_digit(const struct form *f) {
+    unsigned op = f->opcode;
+
+    if (f->vex)
+        return f->vex_map == 2 && op == 0xf3;
+    if (f->nesc)
+        return f->nesc == 1 && (op == 0xba || op == 0xc7);
+    return (op >= 0x80 && op <= 0x83) || op == 0xc0 || op == 0xc1 || op == 0xc6 ||
+           op == 0xc7 || (op >= 0xd0 && op <= 0xd3) || op == 0xf6 || op == 0xf7 ||
+           op >= 0xfe;
+}
+
 /* r14 becomes r15 (T1) in every field that names a general register. Only for operations
  * whose register operands are all general (ident_ok() refuses vector ones with [T0]). */
 static void rename_r14(struct form *f) {
     bool reg_form = f->has_modrm && f->modrm >= 0xc0;
 
-    if (f->has_modrm && f->r && (f->modrm >> 3 & 7) == 6)
+    if (f->has_modrm && f->r && (f->modrm >> 3 & 7) == 6 && !reg_is_digit(f))
         f->modrm |= 1 << 3;
     if (reg_form && f->b && (f->modrm & 7) == 6)
         f->modrm |= 1;

@@ -227,7 +227,9 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     flags_out(v);
     v->code_written = false;
     v->irq_shadow = false; /* of the instruction before */
-    rc = i->exec(v, i);
+    do /* a repeated string operation comes back after each piece */
+        rc = i->exec(v, i);
+    while (rc == SEM_REPEAT && quiet(v));
     v->cnt->bt_callouts++;
     if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
         (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
@@ -353,6 +355,8 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     bt->v = v;
     bt->ip = ip;
     bt->opt = *opt;
+    __builtin_cpu_init();
+    bt->has_bmi2 = __builtin_cpu_supports("bmi2");
     v->bt = (struct vcpu_bt){
         .self = v, .owner = bt, .slow = bt_slow_access, .callout = bt_callout};
     rc = allocate(bt);

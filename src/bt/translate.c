@@ -166,8 +166,12 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     struct cold *c;
     uint8_t *miss;
 
-    e_mov_rr(e, W64, T1, T0);
-    e_shift(e, W64, EXT_SHR, T1, SHADOW_BITS);
+    if (t->bt->has_bmi2) {
+        e_rorx(e, T1, T0, SHADOW_BITS); /* what it brings in on top is masked below */
+    } else {
+        e_mov_rr(e, W64, T1, T0);
+        e_shift(e, W64, EXT_SHR, T1, SHADOW_BITS);
+    }
     e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
     e_shift(e, W64, EXT_SHR, T1, 7);
     e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << 5);
