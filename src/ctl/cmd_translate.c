@@ -81,7 +81,7 @@ static void print_help(void) {
            "callout\n"
            "comes back, = an exit, ! a callout. See docs/bt.md.\n"
            "\n"
-           "example: bivisor translate --symbol memcpy vmlinux\n");
+           "example: bivisor translate --symbol main program\n");
 }
 
 enum { OPT_MODE = 256, OPT_BASE, OPT_SYMBOL, OPT_BT, OPT_HELP };
