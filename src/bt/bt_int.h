@@ -81,6 +81,7 @@ struct ccf {
     uint8_t nlinks;
     uint8_t *code, *end; /* RX */
     uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
+    uint8_t *entry_save; /* with page2: flags to memory, then entry_check */
     struct vpage *vp, *vp2;
     struct site *sites;
     struct link links[2];
@@ -146,7 +147,7 @@ struct bt {
     uint64_t jump_clock;
     uint32_t key; /* whose jump table v->bt.jump is */
     struct vpage **vpages;
-    bool has_bmi2; /* the host */
+    bool has_bmi2;       /* the host */
     uint64_t *no_groups; /* guest addresses, a direct-mapped set */
     struct tr *tr;       /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */

@@ -113,8 +113,10 @@ void bt_link(struct bt *bt, struct link *l, struct ccf *to) {
         return;
     if (l->same_page && !to->page2 && to->page == l->from->page)
         turn(bt, l, l->place == FLAGS_REGS ? to->entry_regs : to->entry_mem);
-    else if (l->place == FLAGS_REGS)
+    else if (l->place == FLAGS_REGS && !to->entry_save)
         return; /* entry_check wants the flags in memory */
+    else if (l->place == FLAGS_REGS)
+        turn(bt, l, to->entry_save);
     else
         turn(bt, l, to->entry_check);
     l->to = to;
@@ -315,7 +317,7 @@ void bt_flush(struct bt *bt) {
     for (unsigned n = 0; n < BT_NO_GROUPS; n++)
         bt->no_groups[n] = 1; /* odd or even, no fragment matters so little */
     for (unsigned n = 0; n < ARRAY_SIZE(bt->v->bt.code_filter); n++)
-        bt->v->bt.code_filter[n] = 0;
+        bt->v->bt.code_filter[n] = bt->v->bt.large_filter[n] = 0;
     bt->norder = 0;
     bt->code_at = bt->code_start;
     bt->meta_at = bt->meta;

@@ -227,7 +227,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     flags_out(v);
     v->code_written = false;
     v->irq_shadow = false; /* of the instruction before */
-    do /* a repeated string operation comes back after each piece */
+    do                     /* a repeated string operation comes back after each piece */
         rc = i->exec(v, i);
     while (rc == SEM_REPEAT && quiet(v));
     v->cnt->bt_callouts++;
@@ -408,8 +408,23 @@ static bool needs_care(const struct vcpu *v, uint32_t events) {
            ((events & VCPU_EVENT_NMI) && !v->nmi_blocked);
 }
 
+/* INVLPG of any part of a large page concerns all code in it. */
+static void note_large(struct vcpu *v, const struct vpage *p) {
+    unsigned shift = mmu_code_shift(v, gva(p->va));
+    uint64_t n = p->va >> 21;
+
+    if (shift == 12)
+        return;
+    for (uint64_t k = shift > 21 ? n & ~1ull : n; k <= (shift > 21 ? n | 1 : n); k++)
+        v->bt.large_filter[k >> 6 & 63] |= 1ull << (k & 63);
+    if (shift > 22) /* 1 GiB */
+        for (unsigned k = 0; k < ARRAY_SIZE(v->bt.large_filter); k++)
+            v->bt.large_filter[k] = ~0ull;
+}
+
 /* The page has just been fetched from: what it maps is good for this epoch. */
-static void checked(const struct vcpu *v, struct vpage *p) {
+static void checked(struct vcpu *v, struct vpage *p) {
+    note_large(v, p);
     if (!p->global)
         p->valid = v->bt.epoch_user;
     else

@@ -167,10 +167,10 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     uint8_t *miss;
 
     if (t->bt->has_bmi2) {
-        e_rorx(e, T1, T0, SHADOW_BITS); /* what it brings in on top is masked below */
+        e_rorx(e, T1, T0, SHADOW_HASH); /* what it brings in on top is masked below */
     } else {
         e_mov_rr(e, W64, T1, T0);
-        e_shift(e, W64, EXT_SHR, T1, SHADOW_BITS);
+        e_shift(e, W64, EXT_SHR, T1, SHADOW_HASH);
     }
     e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
     e_shift(e, W64, EXT_SHR, T1, 7);
@@ -401,6 +401,11 @@ static void emit_cold(struct tr *t) {
                 e_patch(&t->e, c->rel32, check);
             break;
         }
+    }
+    if (t->c->page2) {
+        t->c->entry_save = e_here(&t->e);
+        emit_save(&t->e);
+        e_jmp(&t->e, t->c->entry_check);
     }
     for (unsigned n = 0; n < t->c->nlinks; n++)
         emit_link_stub(t, n);

@@ -123,6 +123,7 @@ struct vcpu_bt {
      * current address space, global's that of pages that all spaces share. 0 is none. */
     uint64_t epoch_user, epoch_global, epoch_clock;
     uint64_t code_filter[64]; /* by page number: an INVLPG of it may concern code */
+    uint64_t large_filter[64]; /* by number of 2 MiB: code in large pages */
     uint32_t reason, site, status;
     uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
 };

@@ -142,8 +142,18 @@ static void new_epoch(struct vcpu *v, bool global) {
 static void new_epoch_for_page(struct vcpu *v, uint64_t at) {
     uint64_t page = at >> 12;
 
-    if (v->bt.code_filter[page >> 6 & 63] >> (page & 63) & 1)
+    uint64_t large = at >> 21;
+
+    if ((v->bt.code_filter[page >> 6 & 63] >> (page & 63) & 1) ||
+        (v->bt.large_filter[large >> 6 & 63] >> (large & 63) & 1))
         new_epoch(v, true);
+}
+
+unsigned mmu_code_shift(const struct vcpu *v, struct gva at) {
+    const struct mmu_priv *m = mmu_priv(v);
+    unsigned b = v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X;
+
+    return 12 + (m->cur->meta[b][mmu_index(at.a)] >> META_SHIFT_POS & 31);
 }
 
 bool mmu_code_is_global(const struct vcpu *v, struct gva at) {

@@ -5,9 +5,10 @@
  * (and by emitted code). One entry serves one 4 KiB page of one address space in one
  * bank:
  *
- *   tag[access]  the page's linear address if that access is allowed, else a value that
- * no address of this slot can match (mmu_no_tag()). A hit is `addr - tag <= 4096 - size`
- * unsigned, which also rejects page crossings. host         the page's host address
+ *   - tag[access]: the page's linear address if that access is allowed, else a value that
+ *     no address of this slot can match (mmu_no_tag()). A hit is `addr - tag <= 4096 -
+ * size` unsigned, which also rejects page crossings;
+ *   - host: the page's host address.
  *
  * Banks separate privilege: BANK_USER (CPL 3), BANK_SUPER (supervisor; with CR4.SMAP,
  * user pages are absent), BANK_SUPER_AC (supervisor, explicit access with RFLAGS.AC set
@@ -45,8 +46,9 @@ struct shadow_entry {
 };
 _Static_assert(sizeof(struct shadow_entry) == 32, "indexed by shifts in emitted code");
 
-#define SHADOW_BITS 10
+#define SHADOW_BITS 12
 #define SHADOW_ENTRIES (1u << SHADOW_BITS)
+#define SHADOW_HASH 4
 
 struct shadow_bank {
     struct shadow_entry e[SHADOW_ENTRIES];
@@ -66,22 +68,22 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy);
 void mmu_destroy(struct vcpu *v);
 
 /*
- * The slot of an address: page-number bits 0..9 xor bits 10..19, so that streams a power
- * of two (4 MiB and up) apart do not share slots, while any aligned 4 MiB fill the bank
- * without conflict. Four instructions in emitted code: mov, shr 10, xor, shr 12; and.
+ * The slot of an address: page-number bits 0..11 xor bits 4..15. Any aligned 16 MiB fill
+ * the bank without conflict (x ^ x >> 4 is a permutation), and streams 16, 32... 128 MiB
+ * apart are moved 256, 512... 2048 slots away from each other: they share none for a
+ * while. In emitted code: rorx, xor, shr, and.
  */
 static inline unsigned mmu_index(uint64_t addr) {
-    return (unsigned)((addr ^ addr >> SHADOW_BITS) >> 12) & (SHADOW_ENTRIES - 1);
+    return (unsigned)((addr ^ addr >> SHADOW_HASH) >> 12) & (SHADOW_ENTRIES - 1);
 }
 
 /*
  * A tag that no address of slot INDEX matches. Proof: the tag T is page-aligned and an
  * address matches only if `addr - T <= 4095`, that is, if addr lies in page T. All
- * addresses of page T have the slot of T. T is below 4 MiB, where the bits 10 and up of
- * the page number are 0; so that slot is INDEX ^ 1, not INDEX.
+ * addresses of page T have the slot of T: page 0 has slot 0, page 1 has slot 1.
  */
 static inline uint64_t mmu_no_tag(unsigned index) {
-    return (uint64_t)(index ^ 1) << 12;
+    return index ? 0 : 4096;
 }
 
 /* What an access that faulted returns: sem.h's SEM_FAULT, so that either may be passed on
@@ -207,6 +209,8 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value); /* VALUE as written, with b
 void mmu_mode_changed(struct vcpu *v); /* CR0, CR4, EFER bits that matter; drops all */
 /* The page of code that was fetched at AT last is marked global in the page tables. */
 bool mmu_code_is_global(const struct vcpu *v, struct gva at);
+/* log2 of the size of the page that it was fetched from; the same. */
+unsigned mmu_code_shift(const struct vcpu *v, struct gva at);
 void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. Cheap. */
 void mmu_invlpg(struct vcpu *v, struct gva at);
 /* INVPCID types 0..3; the caller has checked the descriptor. */
