@@ -1,0 +1,466 @@
+/*
+ * The translator as a running machine: kicks that stop loops of every kind and change
+ * nothing, a cache that fills up, and code that changes under it in the ways that no
+ * interpreter minds: through an alias, on the second page of an instruction, by
+ * remapping, by an invalidation that names another part of a large page.
+ *
+ * Guests are 64-bit code at CPL 0; pages of 4 KiB for the first 2 MiB, of 2 MiB after.
+ */
+/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
+#undef _GNU_SOURCE
+#define _DEFAULT_SOURCE
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "bt/bt.h"
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
+#include "mmu/mmu.h"
+#include "sem/sem.h"
+#include "x86/cr.h"
+#include "x86/exception.h"
+#include "x86/pte.h"
+
+enum {
+    RAM = 16 << 20,
+    IDT = 0x1000,
+    PML4 = 0x2000,
+    PDPT = 0x3000,
+    PD = 0x4000,
+    PT = 0x5000,
+    GDT = 0x6000,
+    HANDLER = 0x7000,
+    CODE = 0x10000,
+    STACK = 0x80000,
+    LARGE = 0x400000, /* a large page that is remapped */
+    OTHER = 0x600000, /* to this */
+};
+#define RWP (X86_PTE_P | X86_PTE_W)
+
+static struct vcpu *v;
+static struct counters counters;
+static struct interp *ip;
+static struct bt *bt;
+
+static int on_irq_ack(void *arg) {
+    return -1;
+}
+
+static const struct vcpu_hooks hooks = {.irq_ack = on_irq_ack};
+
+static void poke(uint64_t at, const void *p, unsigned len) {
+    assert_true(mem_write(v->mem, gpa(at), p, len));
+}
+
+static void poke64(uint64_t at, uint64_t val) {
+    poke(at, &val, 8);
+}
+
+static uint64_t peek64(uint64_t at) {
+    uint64_t val = 0;
+
+    assert_true(mem_read(v->mem, gpa(at), &val, 8));
+    return val;
+}
+
+static struct sigaction fault_action;
+
+/* cmocka puts its own signal handlers in place for each test: ours go over them. */
+static void signals_back(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+
+    for (size_t k = 0; k < ARRAY_SIZE(signals); k++)
+        sigaction(signals[k], &fault_action, NULL);
+}
+
+static void engine(const char *options) {
+    struct bt_options opt = bt_defaults();
+    char why[128];
+
+    assert_int_equal(bt_options_parse(&opt, options, why, sizeof(why)), 0);
+    signals_back();
+    bt_free(bt);
+    bt = NULL;
+    assert_int_equal(bt_new(v, ip, &opt, &bt), 0);
+}
+
+static void start(void) {
+    vcpu_reset(v);
+    for (unsigned n = 0; n < 32; n++) {
+        poke64(IDT + 16 * n, (HANDLER & 0xffff) | 8ull << 16 | 0x8e00ull << 32);
+        poke64(IDT + 16 * n + 8, 0);
+    }
+    poke(HANDLER, "\xf4", 1);
+    poke64(GDT + 8, 0x00af9b000000ffff);
+    poke64(GDT + 16, 0x00cf93000000ffff);
+    poke64(PML4, PDPT | RWP);
+    poke64(PDPT, PD | RWP);
+    poke64(PD, PT | RWP);
+    for (unsigned k = 1; k < RAM >> 21; k++)
+        poke64(PD + 8 * k, (uint64_t)k << 21 | RWP | X86_PTE_PS);
+    for (unsigned k = 0; k < 512; k++)
+        poke64(PT + 8 * k, k << 12 | RWP);
+    for (unsigned s = 0; s < SEG_COUNT; s++)
+        v->seg[s] = (struct segment){.sel = s == SEG_CS ? 8 : 16,
+                                     .ar = s == SEG_CS ? 0xa09b : 0xc093,
+                                     .limit = 0xffffffff};
+    v->cr0 |= X86_CR0_PE | X86_CR0_PG | X86_CR0_WP | X86_CR0_NE;
+    v->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR;
+    v->cr3 = PML4;
+    v->efer = X86_EFER_LME | X86_EFER_LMA;
+    v->gdtr = (struct desc_table){.base = GDT, .limit = 23};
+    v->idtr = (struct desc_table){.base = IDT, .limit = 511};
+    v->halted = false;
+    vcpu_clear(v, ~0u);
+    vcpu_update_mode(v);
+    mmu_flush_all(v);
+    v->rip = CODE;
+    v->gpr[REG_RSP] = STACK;
+}
+
+#define BLOB(name, text)                                                                 \
+    extern const uint8_t name##_begin[], name##_end[];                                   \
+    __asm__(".pushsection .rodata\n" #name "_begin:\n" text "\n" #name                   \
+            "_end:\n.popsection\n")
+
+#define PLACE(name, at) poke(at, name##_begin, (unsigned)(name##_end - name##_begin))
+
+/* --- kicks --- */
+
+BLOB(l_jmp_self, "1: jmp 1b");
+BLOB(l_jmp, "1: inc %rax; jmp 1b");
+BLOB(l_jcc, "1: inc %rax; test %rsp, %rsp; jnz 1b; hlt");
+BLOB(l_jcc_fwd, "1: test %rsp, %rsp; jnz 2f; hlt; 2: inc %rax; jmp 1b");
+BLOB(l_mem, "1: incq 0x90000; jno 1b; hlt");
+BLOB(l_indirect, "lea 1f(%rip), %rbx; 1: inc %rax; jmp *%rbx");
+BLOB(l_indirect_r15, "lea 1f(%rip), %r15; 1: inc %r14; jmp *%r15");
+BLOB(l_indirect_mem, "lea 1f(%rip), %rbx; mov %rbx, 0x90000; 1: jmp *0x90000");
+BLOB(l_call_ret, "1: call 2f; jmp 1b; 2: inc %rax; ret");
+BLOB(l_recursion, "1: mov $0x80000, %rsp; mov $50, %ecx; call 2f; jmp 1b;"
+                  "2: dec %ecx; jz 3f; call 2b; 3: ret");
+BLOB(l_push_ret, "lea 1f(%rip), %rbx; 1: push %rbx; ret");
+BLOB(l_loop, "1: mov $-1, %rcx; 2: inc %rax; loop 2b; jmp 1b");
+BLOB(l_loope, "1: mov $-1, %rcx; 2: cmp %eax, %eax; loope 2b; jmp 1b");
+BLOB(l_jrcxz, "xor %ecx, %ecx; 1: inc %rax; jrcxz 1b; hlt");
+BLOB(l_string, "1: mov $0x90000, %edi; mov $100, %ecx; rep stosb; jmp 1b");
+BLOB(l_fault, "1: ud2");
+BLOB(l_cli, "1: cli; sti; jmp 1b");
+
+static const struct {
+    const char *name;
+    const uint8_t *begin, *end;
+} loops[] = {
+#define LOOP(n)                                                                          \
+    { #n, n##_begin, n##_end }
+    LOOP(l_jmp_self), LOOP(l_jmp),       LOOP(l_jcc),          LOOP(l_jcc_fwd),
+    LOOP(l_mem),      LOOP(l_indirect),  LOOP(l_indirect_r15), LOOP(l_indirect_mem),
+    LOOP(l_call_ret), LOOP(l_recursion), LOOP(l_push_ret),     LOOP(l_loop),
+    LOOP(l_loope),    LOOP(l_jrcxz),     LOOP(l_string),       LOOP(l_fault),
+    LOOP(l_cli),
+};
+
+static uint64_t now_us(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static uint64_t kicked_at;
+
+static void *kick_once(void *arg) {
+    usleep(3000);
+    kicked_at = now_us();
+    vcpu_raise(v, VCPU_EVENT_KICK);
+    bt_kick(bt);
+    return NULL;
+}
+
+static void kick_loops(const char *options, uint64_t offset) {
+    engine(options);
+    for (size_t k = 0; k < ARRAY_SIZE(loops); k++) {
+        for (unsigned n = 0; n < 3; n++) {
+            pthread_t t;
+
+            start();
+            v->rip = CODE + offset;
+            poke(v->rip, loops[k].begin, (unsigned)(loops[k].end - loops[k].begin));
+            if (loops[k].begin == l_fault_begin) /* it comes back by itself */
+                poke(HANDLER, "\x48\x83\xc4\x00\x48\xcf", 6);
+            pthread_create(&t, NULL, kick_once, NULL);
+            if (bt_run(bt) != EXIT_kick)
+                fail_msg("%s ended", loops[k].name);
+            pthread_join(t, NULL);
+            if (now_us() - kicked_at > 1000000)
+                fail_msg("%s: %llu us after the kick", loops[k].name,
+                         (unsigned long long)(now_us() - kicked_at));
+        }
+    }
+}
+
+static void test_kicks(void **state) {
+    kick_loops("chain", 0);
+    kick_loops("chain", 0xff8); /* across a page's end */
+    kick_loops("no-chain", 0);
+    kick_loops("tu=1", 0xffb);
+}
+
+/* A sum that every kind of branch and access takes part in. */
+BLOB(sum, "mov $300000, %ecx; xor %eax, %eax; mov $0x90000, %esi; lea 5f(%rip), %r15;"
+          "1: mov %ecx, %ebx; and $63, %ebx; mov %rax, (%rsi,%rbx,8); imul $69069, %rax;"
+          "add %rcx, %rax; adc $0, %rdx; call 3f; test $4, %al; jz 2f; xor %rdx, %rax;"
+          "2: jmp *%r15;"
+          "3: push %rax; rcl $3, %rax; pop %rbx; lahf; add %rbx, %rax; pushf; popf; ret;"
+          "5: setc %bl; movzx %bl, %ebx; add %rbx, %r14; cmp (%rsi), %rax; adc $1, %r13;"
+          "movq %rax, %xmm1; paddq %xmm1, %xmm2; cmovs %r13, %rdx; dec %ecx; jnz 1b;"
+          "movq %xmm2, %rdi; hlt");
+
+static bool stop_kicking;
+
+static void *kick_often(void *arg) {
+    while (!__atomic_load_n(&stop_kicking, __ATOMIC_ACQUIRE)) {
+        vcpu_raise(v, VCPU_EVENT_KICK);
+        bt_kick(bt);
+        usleep(20);
+    }
+    return NULL;
+}
+
+static void run_sum(uint64_t *out, bool kicks) {
+    pthread_t t;
+    unsigned stops = 0;
+
+    start();
+    for (unsigned k = 0; k < 64; k++)
+        poke64(0x90000 + 8 * k, 0);
+    memset(v->gpr, 0, 16 * 8);
+    v->gpr[REG_RSP] = STACK;
+    PLACE(sum, CODE);
+    stop_kicking = false;
+    if (kicks)
+        pthread_create(&t, NULL, kick_often, NULL);
+    for (;;) {
+        enum exit_reason why = bt_run(bt);
+
+        if (why == EXIT_halt)
+            break;
+        assert_int_equal(why, EXIT_kick);
+        stops++;
+        vcpu_clear(v, VCPU_EVENT_KICK);
+    }
+    __atomic_store_n(&stop_kicking, true, __ATOMIC_RELEASE);
+    if (kicks) {
+        pthread_join(t, NULL);
+        assert_true(stops > 10);
+    }
+    memcpy(out, v->gpr, 16 * 8);
+}
+
+static void test_kicked_sum(void **state) {
+    static const char *const options[] = {"chain", "no-chain", "no-liveness", "tu=1",
+                                          "tu=64"};
+    uint64_t want[16], got[16];
+
+    engine("chain");
+    run_sum(want, false);
+    for (size_t k = 0; k < ARRAY_SIZE(options); k++) {
+        engine(options[k]);
+        run_sum(got, true);
+        for (unsigned r = 0; r < 16; r++)
+            if (got[r] != want[r])
+                fail_msg("--bt %s: register %u is %llx, not %llx", options[k], r,
+                         (unsigned long long)got[r], (unsigned long long)want[r]);
+    }
+}
+
+/* --- a cache that fills up --- */
+
+enum { FUNCTIONS = 20000 };
+
+/* Calls FUNCTIONS functions, 64 bytes apart from 2 MiB on, three times over. */
+BLOB(call_all, "mov $3, %r12d; 1: mov $0x200000, %ebx; mov $20000, %ecx;"
+               "2: call *%rbx; add $64, %rbx; dec %ecx; jnz 2b; dec %r12d; jnz 1b; hlt");
+/* add $imm, %rax; test; jz over; nops; ret */
+BLOB(function, "add $0x11223344, %rax; test %rax, %rax; jz 1f; inc %rdx; 1: ret");
+
+static void test_eviction(void **state) {
+    uint64_t want = 0;
+
+    engine("cache=1");
+    start();
+    PLACE(call_all, CODE);
+    v->gpr[REG_RAX] = v->gpr[REG_RDX] = 0;
+    for (unsigned k = 0; k < FUNCTIONS; k++) {
+        uint32_t imm = k * 77 + 1;
+        uint64_t at = 0x200000 + 64 * k;
+
+        PLACE(function, at);
+        poke(at + 2, &imm, 4); /* 48 05 imm32 */
+        want += 3 * (uint64_t)imm;
+    }
+    counters.bt_flushes = 0;
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(v->gpr[REG_RAX], want);
+    assert_int_equal(v->gpr[REG_RDX], 3 * FUNCTIONS);
+    assert_true(counters.bt_flushes >= 3);
+}
+
+/* --- code that changes --- */
+
+/* mov eax, 1; ret at 0x20000, called and changed through an alias at 0x30000. */
+BLOB(alias, "mov $0x20000, %ebx; mov $0x30001, %esi; xor %edx, %edx; mov $200, %ecx;"
+            "1: mov %cl, (%rsi); call *%rbx; add %rax, %rdx; dec %ecx; jnz 1b; hlt");
+BLOB(mov_ret, "mov $1, %eax; ret");
+
+static void test_alias(void **state) {
+    engine("chain");
+    start();
+    PLACE(alias, CODE);
+    PLACE(mov_ret, 0x20000);
+    poke64(PT + 8 * 0x30, 0x20000 | RWP);
+    mmu_flush_all(v);
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(v->gpr[REG_RDX], 200 * 201 / 2);
+}
+
+/* An instruction whose immediate lies on the second page, which is mapped to two pages
+ * in turn. */
+BLOB(crossing, "mov $0x20ffe, %ebx; xor %edx, %edx; mov $100, %ecx;"
+               "1: mov $0x28003, %eax; test $1, %cl; jz 2f; mov $0x29003, %eax;"
+               "2: mov %rax, 0x5108; invlpg 0x21000; call *%rbx; add %rax, %rdx;"
+               "dec %ecx; jnz 1b; hlt");
+
+static void test_crossing(void **state) {
+    engine("chain");
+    start();
+    PLACE(crossing, CODE);
+    poke(0x20ffe, "\xb8\x05", 2); /* mov eax, xxxxxx05 */
+    poke(0x28000, "\x00\x00\x00\xc3", 4);
+    poke(0x29000, "\x01\x00\x00\xc3", 4);
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(v->gpr[REG_RDX], 100 * 5 + 50 * 0x100);
+}
+
+/* A 2 MiB page is mapped elsewhere; the INVLPG names its first byte, the code is in its
+ * middle. AMD64 APM volume 3, INVLPG: the whole translation goes. */
+BLOB(large, "mov $0x480000, %ebx; call *%rbx; mov %rax, %rdx;"
+            "movq $0x600083, 0x4010; invlpg 0x400000; call *%rbx; add %rax, %rdx;"
+            "call *%rbx; add %rax, %rdx; hlt");
+BLOB(large_jmp, "1: jmp 2f; .fill 0x70, 1, 0x90; 2: mov $100, %eax; ret");
+BLOB(large_jmp2, "1: jmp 2f; .fill 0x70, 1, 0x90; 2: mov $1, %eax; ret");
+
+static void test_large_page(void **state) {
+    engine("chain");
+    for (unsigned k = 0; k < 3; k++) {
+        start();
+        PLACE(large, CODE);
+        PLACE(large_jmp, LARGE + 0x80000);
+        PLACE(large_jmp2, OTHER + 0x80000);
+        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(v->gpr[REG_RDX], 102);
+    }
+}
+
+/* A loop that patches its own next instruction, writes data beside itself, and copies
+ * itself over itself. */
+BLOB(own, "xor %eax, %eax; mov $300, %ecx; lea 2f(%rip), %rbx; lea 3f(%rip), %rsi;"
+          "1: mov %cl, 1(%rbx); 2: mov $0, %edx; add %rdx, %rax; add %ecx, (%rsi);"
+          "mov %rcx, %r8; lea 1b(%rip), %rdi; push %rsi; mov %rdi, %rsi; mov $64, %ecx;"
+          "rep movsb; pop %rsi; mov %r8, %rcx; dec %ecx; jnz 1b; mov (%rsi), %edx; hlt;"
+          ".p2align 6; 3: .long 0");
+
+static void test_own(void **state) {
+    static const char *const options[] = {"chain", "no-chain", "tu=1", "tu=64"};
+    uint64_t want = 0;
+
+    for (unsigned k = 1; k <= 300; k++)
+        want += k & 0xff;
+    for (size_t k = 0; k < ARRAY_SIZE(options); k++) {
+        engine(options[k]);
+        start();
+        PLACE(own, CODE);
+        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(v->gpr[REG_RAX], want);
+        assert_int_equal(v->gpr[REG_RDX], 300 * 301 / 2);
+    }
+}
+
+/* Code that runs in two modes and with two sets of segments: at the same address. */
+static void test_keys(void **state) {
+    /* mov eax, fs:[0x100] in 32-bit code; in 64-bit code the same bytes are
+     * RIP-relative: the displacement makes both read what is at hand. */
+    engine("chain");
+    for (unsigned k = 0; k < 6; k++) {
+        start();
+        poke(CODE, "\xbb\x00\x00\x02\x00\xff\xd3\xff\xd3\xf4", 10); /* call ebx, twice */
+        poke(0x20000, "\x64\x8b\x06\xc3", 4); /* mov eax, fs:[rsi]; ret */
+        poke64(0x40000, 0x1111);
+        poke64(0x50000, 0x2222);
+        v->gpr[REG_RSI] = 0x40000;
+        if (k & 1)
+            v->seg[SEG_FS].base = 0x10000;
+        if (k & 2)
+            v->seg[SEG_CS].ar = 0xc09b;
+        vcpu_update_mode(v);
+        mmu_mode_changed(v);
+        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(v->gpr[REG_RAX], k & 1 ? 0x2222 : 0x1111);
+    }
+}
+
+/* The stack pointer may lie anywhere, in the signal stack too, when a host fault comes.
+ */
+BLOB(divide, "1: xor %ecx, %ecx; div %ecx");
+
+static void test_stack_pointer(void **state) {
+    engine("chain");
+    for (unsigned k = 0; k < 64; k++) {
+        start();
+        PLACE(divide, CODE);
+        v->gpr[REG_RSP] = k & 1 ? (uint64_t)(uintptr_t)&k + (k << 10) : 1ull << k;
+        enum exit_reason why = bt_run(bt);
+        assert_true(why == EXIT_shutdown || why == EXIT_halt);
+    }
+    assert_int_equal(peek64(0), 0);
+}
+
+static int setup(void **state) {
+    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    struct mem_hooks *h;
+
+    vec_init();
+    v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    memset(v, 0, sizeof(*v));
+    v->cnt = &counters;
+    v->hooks = &hooks;
+    v->cpuid = cpuid_model_new(&cfg);
+    if (sem_init() || mem_create(RAM, &v->mem) || mmu_create(v, MMU_PCID))
+        return -1;
+    sigaction(SIGSEGV, NULL, &fault_action);
+    ip = interp_new(v);
+    h = mem_hooks(v->mem);
+    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
+    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = ip;
+    return v->cpuid && ip ? 0 : -1;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kicks),         cmocka_unit_test(test_kicked_sum),
+        cmocka_unit_test(test_eviction),      cmocka_unit_test(test_alias),
+        cmocka_unit_test(test_crossing),      cmocka_unit_test(test_large_page),
+        cmocka_unit_test(test_own),           cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_stack_pointer),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
