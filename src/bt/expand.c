@@ -125,12 +125,13 @@ static void xl_lea(struct tr *t, const struct insn *i) {
 static bool stack_ok(const struct tr *t, const struct insn *i) {
     unsigned ss = 1u << SEG_SS;
 
-    if (i->opsize == 1)
+    /* In 64-bit mode a segment is not flat while alignment is checked. */
+    if (i->opsize == 1 || !(t->key >> KEY_FLAT_W_SHIFT & ss) ||
+        !(t->key >> KEY_FLAT_R_SHIFT & ss))
         return false;
     if (KEY_MODE(t->key) == MODE_64)
         return true;
-    return (t->key & KEY_STACK32) && (t->key >> KEY_FLAT_W_SHIFT & ss) &&
-           (t->key >> KEY_FLAT_R_SHIFT & ss) && !(t->key >> KEY_BASE_SHIFT & ss);
+    return (t->key & KEY_STACK32) && !(t->key >> KEY_BASE_SHIFT & ss);
 }
 
 static int stack_w(const struct tr *t) {
@@ -337,6 +338,7 @@ static void xl_jcc(struct tr *t, const struct insn *i) {
 /* jrcxz exists on the host; loop is lea and jrcxz. Flags are not touched. */
 static void xl_jcxz(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
+    enum flags_place place = t->place;
     uint8_t *skip;
 
     if (!branch_ok(t, i) || i->addrsize == 2) {
@@ -354,6 +356,7 @@ static void xl_jcxz(struct tr *t, const struct insn *i) {
     tr_link(t, 0, i->op == OP_loop ? direct_target(t, i) : tr_next_va(t));
     if (!e->full)
         *skip = (uint8_t)(e->p - skip - 1);
+    t->place = place; /* the first link may have moved the flags: not on this way */
     tr_link(t, 1, i->op == OP_loop ? tr_next_va(t) : direct_target(t, i));
 }
 

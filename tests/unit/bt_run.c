@@ -418,6 +418,28 @@ static void test_keys(void **state) {
     }
 }
 
+/* Flags that live across LOOP and JRCXZ, where one way leads to another page. */
+static void test_loop_flags(void **state) {
+    static const char *const code[] = {
+        "\xf9\xe2\x10\x0f\x92\xc0\xf4",         /* stc; loop +10; setc al; hlt */
+        "\xf9\xe3\x10\x0f\x92\xc0\xf4",         /* stc; jrcxz +10 */
+        "\x90\x90\xf9\xe2\xfb\x0f\x92\xc0\xf4", /* nop; nop; stc; loop to the first */
+    };
+
+    engine("chain");
+    for (unsigned k = 0; k < 3; k++)
+        for (unsigned cx = 0; cx < 6; cx++) {
+            start();
+            v->rip = CODE + (k == 2 ? 0xffb : 0xffd);
+            poke(v->rip, code[k], k == 2 ? 9 : 7);
+            poke(CODE + 0x1010, "\x0f\x92\xc0\xf4", 4);
+            v->gpr[REG_RAX] = 0;
+            v->gpr[REG_RCX] = k == 2 ? cx + 1 : cx % 3;
+            assert_int_equal(bt_run(bt), EXIT_halt);
+            assert_int_equal(v->gpr[REG_RAX], 1);
+        }
+}
+
 /* The stack pointer may lie anywhere, in the signal stack too, when a host fault comes.
  */
 BLOB(divide, "1: xor %ecx, %ecx; div %ecx");
@@ -460,7 +482,7 @@ int main(void) {
         cmocka_unit_test(test_eviction),      cmocka_unit_test(test_alias),
         cmocka_unit_test(test_crossing),      cmocka_unit_test(test_large_page),
         cmocka_unit_test(test_own),           cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_stack_pointer),
+        cmocka_unit_test(test_stack_pointer), cmocka_unit_test(test_loop_flags),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
