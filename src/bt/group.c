@@ -21,6 +21,12 @@ static bool same(const struct tr_ref *a, const struct tr_ref *b) {
            a->seg == b->seg && a->addrsize == b->addrsize;
 }
 
+/* A base is added after the offset was cut to 32 bits: neighbours by displacement need
+ * not be neighbours in memory. */
+static bool may_scatter(const struct tr *t, const struct tr_ref *r) {
+    return KEY_MODE(t->key) == MODE_64 && r->addrsize == 4 && r->seg != TR_SEG_FLAT;
+}
+
 static uint8_t segment(const struct tr *t, unsigned seg) {
     return t->key >> KEY_BASE_SHIFT & 1u << seg ? (uint8_t)seg : TR_SEG_FLAT;
 }
@@ -154,7 +160,7 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
     int64_t lo = ref->disp, hi = ref->disp + size, delta = 0;
     bool wr = write;
 
-    for (unsigned j = t->k; t->groups && j < t->n; j++) {
+    for (unsigned j = t->k; t->groups && !may_scatter(t, ref) && j < t->n; j++) {
         const struct insn *i = &t->insn[j].i;
         struct tr_ref r;
         unsigned len;
@@ -184,7 +190,7 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
 int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write) {
     struct tr_pin *p = &t->pin;
 
-    if (p->on && same(&p->ref, ref)) {
+    if (p->on && same(&p->ref, ref) && !may_scatter(t, ref)) {
         int64_t at = ref->disp + p->delta - p->min;
 
         if (at >= 0 && at + size <= p->span && (p->write || !write))

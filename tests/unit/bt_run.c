@@ -440,6 +440,22 @@ static void test_loop_flags(void **state) {
         }
 }
 
+/* Two accesses off one base whose 32-bit offsets lie 8 bytes apart and whose addresses
+ * lie 4 GiB apart: the segment's base is added after the offset is cut to 32 bits. */
+static void test_offset_wraps(void **state) {
+    static const char code[] = "\x64\x67\x8b\x43\xf8\x64\x67\x8b\x13\xf4";
+
+    engine("chain"); /* mov eax, fs:[ebx-8]; mov edx, fs:[ebx]; hlt */
+    start();
+    poke(CODE, code, sizeof(code) - 1);
+    v->gpr[REG_RBX] = 0;
+    v->seg[SEG_FS].base = 0xffffffff00008008;
+    vcpu_update_mode(v);
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(v->rip, HANDLER + 1);
+    assert_int_equal(v->cr2, 0xffffffff00008008);
+}
+
 /* The stack pointer may lie anywhere, in the signal stack too, when a host fault comes.
  */
 BLOB(divide, "1: xor %ecx, %ecx; div %ecx");
@@ -483,6 +499,7 @@ int main(void) {
         cmocka_unit_test(test_crossing),      cmocka_unit_test(test_large_page),
         cmocka_unit_test(test_own),           cmocka_unit_test(test_keys),
         cmocka_unit_test(test_stack_pointer), cmocka_unit_test(test_loop_flags),
+        cmocka_unit_test(test_offset_wraps),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
