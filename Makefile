@@ -75,6 +75,11 @@ include tests/guest/guests.mk
 include tests/cli/cli.mk
 include tests/boot/boot.mk
 
+# Times a Debian guest against native code and QEMU's TCG; takes a minute or two.
+bench: deps
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(BUILD) bench/linux/run
+
 lint: all
 	@BUILD=$(BUILD) tools/lint
 
@@ -83,5 +88,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d
 
-.PHONY: all units guests clean deps deps-check run check lint
+.PHONY: bench all units guests clean deps deps-check run check lint
 .SECONDARY:

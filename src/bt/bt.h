@@ -19,6 +19,7 @@ struct interp;
 struct bt_options {
     bool chain;        /* patch exits into direct jumps */
     bool groups;       /* one check for several accesses off the same base */
+    bool count;        /* count the instructions that translated code executes */
     bool liveness;     /* do not keep status flags that nothing reads */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
     unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */

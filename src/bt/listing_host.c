@@ -50,6 +50,7 @@ static const struct field fields[] = {
     FIELD(bt.host_sp),
     FIELD(bt.resume),
     FIELD(bt.tmp),
+    FIELD(bt.count),
     FIELD(bt.self),
     FIELD(bt.owner),
     FIELD(bt.bank),

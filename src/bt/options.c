@@ -21,6 +21,7 @@
 
 static const struct bt_option table[] = {
     SWITCH(chain, "chain", "turn exits into direct jumps to their targets"),
+    SWITCH(count, "count", "count instructions (a TU left early counts whole)"),
     SWITCH(groups, "groups", "one check for several accesses off the same base register"),
     SWITCH(liveness, "liveness", "do not keep status flags that nothing reads"),
     NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),

@@ -592,5 +592,7 @@ enum exit_reason bt_run(struct bt *bt) {
         ;
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
     vec_park(bt->v);
+    bt->v->cnt->insns_retired += bt->v->bt.count;
+    bt->v->bt.count = 0;
     return out;
 }

@@ -379,6 +379,11 @@ static void emit_entries(struct tr *t) {
         c->entry_regs = e_here(&t->e);
     }
     t->place = start;
+    if (t->bt->opt.count) { /* without touching the flags */
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.count));
+        e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, (int32_t)t->n);
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.count));
+    }
 }
 
 static void emit_cold(struct tr *t) {

@@ -111,6 +111,7 @@ struct vcpu_bt {
     uint64_t host_sp; /* the translator's stack while the guest's rSP is in the CPU */
     uint64_t resume;  /* where a stub goes back to */
     uint64_t tmp;
+    uint64_t count;             /* instructions, with the switch `count` */
     void *self;                 /* the vCPU */
     void *owner;                /* the translator */
     void *bank;                 /* entries of the shadow bank for explicit accesses now */
@@ -122,7 +123,7 @@ struct vcpu_bt {
     /* A page of code checked in this epoch still maps what it did: user's is that of the
      * current address space, global's that of pages that all spaces share. 0 is none. */
     uint64_t epoch_user, epoch_global, epoch_clock;
-    uint64_t code_filter[64]; /* by page number: an INVLPG of it may concern code */
+    uint64_t code_filter[64];  /* by page number: an INVLPG of it may concern code */
     uint64_t large_filter[64]; /* by number of 2 MiB: code in large pages */
     uint32_t reason, site, status;
     uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
