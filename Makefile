@@ -80,6 +80,15 @@ bench: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(BUILD) bench/linux/run
 
+# Boots Linux ROUNDS times under the translator, each time with a program that generates
+# code, faults, forks and takes signals, and compares with the host.
+ROUNDS ?= 60
+stress: deps
+	@$(MAKE) --no-print-directory all
+	@tools/fetch-assets linux-amd64 linux-cloud612 linux-686-pae linux-686 \
+	    busybox-amd64 busybox-i386 $(ASSETS)
+	@BUILD=$(BUILD) tests/stress/run $(ROUNDS)
+
 lint: all
 	@BUILD=$(BUILD) tools/lint
 
@@ -88,5 +97,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d
 
-.PHONY: bench all units guests clean deps deps-check run check lint
+.PHONY: bench stress all units guests clean deps deps-check run check lint
 .SECONDARY:
