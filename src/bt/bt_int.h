@@ -41,7 +41,7 @@ enum flags_place { FLAGS_REGS, FLAGS_MEM, FLAGS_DEAD };
 /* Why translated code came back; in vcpu.bt.reason. */
 enum bt_leave {
     BT_LEAVE_LINK,     /* bt.arg is the struct link; rip is its target */
-    BT_LEAVE_INDIRECT, /* rip is set; the jump cache had nothing */
+    BT_LEAVE_INDIRECT, /* rip is set; the jump table had nothing */
     BT_LEAVE_CHECK,    /* rip is set; entry_check found another mapping */
     BT_LEAVE_POLL,     /* rip is set; events wait */
     BT_LEAVE_NEXT,     /* rip is set; look at events and go on */
