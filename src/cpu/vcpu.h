@@ -117,7 +117,7 @@ struct vcpu_bt {
     void *bank;                 /* entries of the shadow bank for explicit accesses now */
     void *code_bank;            /* and of the one for fetches */
     void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
-    void *jump;                 /* jump cache */
+    void *jump;                 /* indirect branches */
     void *slow, *callout;       /* functions that the stubs call */
     void *arg;                  /* qualifies reason */
     /* A page of code checked in this epoch still maps what it did: user's is that of the
