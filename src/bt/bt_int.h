@@ -168,9 +168,9 @@ uint32_t bt_key(const struct vcpu *v);
 #define KEY_AVX 16u /* and AVX: CR4.OSXSAVE, XCR0 */
 #define KEY_X87 32u /* EM and TS clear */
 #define KEY_STACK32 64u
-#define KEY_USER 128u /* CPL 3 */
-#define KEY_CPL0 (1u << 27)
-#define KEY_TSC (1u << 26) /* RDTSC is allowed and the host's, but for an addend */
+#define KEY_USER 128u       /* CPL 3 */
+#define KEY_CPL0 (1u << 27) /* CPL 0: simple privileged instructions are translated */
+#define KEY_TSC (1u << 26)  /* RDTSC is allowed and the host's, but for an addend */
 #define KEY_FLAT_R_SHIFT 8
 #define KEY_FLAT_W_SHIFT 14
 #define KEY_BASE_SHIFT 20 /* bits of segments whose base is not 0 */
@@ -192,10 +192,10 @@ void bt_link(struct bt *bt, struct link *l, struct ccf *to);
 struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);
 void bt_jump_insert(struct bt *bt, struct ccf *c);
 void bt_select_key(struct bt *bt, uint32_t key);
-/* The record of a virtual page, made if need be; NULL: full. */
 /* Fragments at VA failed too often in the checks of groups (group.c). */
 bool bt_grouping_failed(const struct bt *bt, uint64_t va);
 void bt_grouping_fail(struct bt *bt, struct ccf *c);
+/* The record of a virtual page, made if need be; NULL: full. */
 struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
 
 /* Called by the stubs. */

@@ -56,7 +56,6 @@ static const struct field fields[] = {
     FIELD(bt.bank),
     FIELD(bt.bank_super),
     FIELD(bt.bank_ac),
-    FIELD(bt.code_bank),
     FIELD(bt.jump),
     FIELD(bt.slow),
     FIELD(bt.callout),

@@ -586,7 +586,6 @@ enum exit_reason bt_run(struct bt *bt) {
     if (os_signal_stack() || os_gs_base(bt->v))
         return EXIT_error;
     bt->v->bt.bank = bt->v->mmu->data->e;
-    bt->v->bt.code_bank = bt->v->mmu->code->e;
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
     while (!loop(bt, &out))
         ;

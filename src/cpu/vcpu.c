@@ -46,8 +46,6 @@ void vcpu_reset(struct vcpu *v) {
     v->dr[7] = X86_DR7_FIXED;
     v->fault = (struct fault){0};
     v->pending_db = 0;
-    v->delivering = 0;
-    v->trap_flag_armed = false;
     v->fip = v->fdp = 0;
     v->fcs = v->fds = v->fop = 0;
     vcpu_clear(v, VCPU_EVENT_NMI);

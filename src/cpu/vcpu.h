@@ -115,7 +115,6 @@ struct vcpu_bt {
     void *self;                 /* the vCPU */
     void *owner;                /* the translator */
     void *bank;                 /* entries of the shadow bank for explicit accesses now */
-    void *code_bank;            /* and of the one for fetches */
     void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
     void *jump;                 /* indirect branches */
     void *slow, *callout;       /* functions that the stubs call */
@@ -178,8 +177,6 @@ struct vcpu {
     struct fault fault; /* valid when a semantic function returns SEM_FAULT */
     uint32_t
         pending_db; /* DR6 bits of a data or I/O breakpoint that the instruction hit */
-    uint8_t delivering;   /* internal to sem's event delivery: nesting for #DF */
-    bool trap_flag_armed; /* TF was set when the instruction began */
 
     /* --- x87 pointers, tracked because the host's would be ours (sem/native.c) --- */
     uint64_t fip, fdp;

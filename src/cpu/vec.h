@@ -2,7 +2,7 @@
  * Where the guest's x87, SSE and AVX state is.
  *
  * It lives either in vcpu.vec (an XSAVE image, standard format; "parked") or in the
- * host's own registers ("live"). Rooms cpu, mem, mmu, sem and interp are compiled with
+ * host's own registers ("live"). Rooms cpu, mem, mmu, sem, interp and bt are compiled with
  * -mgeneral-regs-only and call nothing outside these rooms while the state is live: so
  * running one vector instruction after another costs no save and restore. Whoever goes
  * further (an exit hook, the decoder, the run loop, libc) calls vec_park() first.

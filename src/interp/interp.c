@@ -164,7 +164,6 @@ static int step_one(struct interp *ip) {
     bool shadow = v->irq_shadow;
     v->irq_shadow = false;
     v->rflags &= ~(uint64_t)X86_FL_RF;
-    v->trap_flag_armed = tf;
     ip->db_blocked = false;
     ip->running = true;
     int rc = i->exec(v, i);

@@ -227,7 +227,6 @@ static int create_board(struct machine *m) {
                             .a20 = on_a20,
                             .arg = m};
     struct uart_host serial = {.tx = serial_tx, .room = serial_room, .arg = m};
-    struct mem_hooks *hooks = mem_hooks(m->mem);
     int rc = os_alarm_new(alarm_fired, m, &m->alarm);
 
     if (rc)
@@ -238,10 +237,6 @@ static int create_board(struct machine *m) {
     m->bus = bus_new();
     if (!m->clock || !m->bus)
         return -ENOMEM;
-    hooks->drop_write = mmu_drop_write;
-    hooks->drop_arg = m->vcpu;
-    hooks->on_write[__builtin_ctz(MEM_TRACE_PT)] = mmu_pt_written;
-    hooks->on_write_arg[__builtin_ctz(MEM_TRACE_PT)] = m->vcpu;
     m->board = (struct board){.vcpu = m->vcpu,
                               .mem = m->mem,
                               .bus = m->bus,

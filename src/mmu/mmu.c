@@ -179,7 +179,6 @@ void mmu_context_changed(struct vcpu *v) {
     v->bt.bank = m->pub.data->e;
     v->bt.bank_super = b[m->smap ? BANK_SUPER : BANK_SUPER_AC].e;
     v->bt.bank_ac = b[BANK_SUPER_AC].e;
-    v->bt.code_bank = m->pub.code->e;
 }
 
 void mmu_mode_changed(struct vcpu *v) {

@@ -199,7 +199,7 @@ static int exec_bt_mem(struct vcpu *v, const struct insn *i) {
         off &= sem_addr_mask(i->addrsize);
     }
     if (i->op == OP_bt) {
-        if (sem_load_at(v, i->mem.seg, off, size, &d))
+        if (sem_load(v, i->mem.seg, off, size, &d))
             return SEM_FAULT;
         fn(&d, bit, &fl);
     } else {

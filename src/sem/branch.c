@@ -115,8 +115,8 @@ static int exec_bound(struct vcpu *v, const struct insn *i) {
     struct gva at;
 
     if (sem_linear(v, i->mem.seg, off, size * 2, false, &at) ||
-        sem_load_at(v, i->mem.seg, off, size, &lo) ||
-        sem_load_at(v, i->mem.seg, off + size, size, &hi))
+        sem_load(v, i->mem.seg, off, size, &lo) ||
+        sem_load(v, i->mem.seg, off + size, size, &hi))
         return SEM_FAULT;
     int64_t x = sem_sign_extend(sem_get(v, i->opnd[0].off, size), size);
     if (x < sem_sign_extend(lo, size) || x > sem_sign_extend(hi, size))

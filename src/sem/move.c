@@ -13,13 +13,13 @@ int sem_rmw_open_at(struct vcpu *v, struct rmw *r, unsigned seg, uint64_t off,
     r->reg32 = false;
     r->window = false;
     if (sem_linear(v, seg, off, size, true, &at))
-        return sem_mem_fault(v, seg);
+        return sem_fix_stack_fault(v, seg);
     r->p = mmu_hit(v->mmu->data, at, size, MMU_WRITE);
     if (likely(r->p != NULL))
         return 0;
     r->window = true;
     if (mmu_window_open(v, &r->w, at, size, true, true))
-        return sem_mem_fault(v, seg);
+        return sem_fix_stack_fault(v, seg);
     r->p = r->w.p;
     return 0;
 }
@@ -158,7 +158,7 @@ static int exec_bswap(struct vcpu *v, const struct insn *i) {
 static int exec_xlat(struct vcpu *v, const struct insn *i) {
     uint64_t off = v->gpr[REG_RBX] + (uint8_t)v->gpr[REG_RAX], val;
 
-    if (sem_load_at(v, i->mem.seg, off & sem_addr_mask(i->addrsize), 1, &val))
+    if (sem_load(v, i->mem.seg, off & sem_addr_mask(i->addrsize), 1, &val))
         return SEM_FAULT;
     sem_put(v, 0, 1, val);
     return SEM_NEXT;
@@ -233,7 +233,7 @@ static int exec_pusha(struct vcpu *v, const struct insn *i) {
 
     for (unsigned n = 0; n < 8; n++) {
         sp = (sp - size) & mask;
-        if (sem_store_at(v, SEG_SS, sp, size, sem_get(v, n * 8, size)))
+        if (sem_store(v, SEG_SS, sp, size, sem_get(v, n * 8, size)))
             return SEM_FAULT;
     }
     sem_set_sp(v, sp);
@@ -245,7 +245,7 @@ static int exec_popa(struct vcpu *v, const struct insn *i) {
     uint64_t mask = sem_sp_mask(v), sp = v->gpr[REG_RSP], val[8];
 
     for (unsigned n = 8; n-- > 0; sp += size)
-        if (sem_load_at(v, SEG_SS, sp & mask, size, &val[n]))
+        if (sem_load(v, SEG_SS, sp & mask, size, &val[n]))
             return SEM_FAULT;
     for (unsigned n = 0; n < 8; n++)
         if (n != REG_RSP)
@@ -261,25 +261,25 @@ static int exec_enter(struct vcpu *v, const struct insn *i) {
     struct gva at;
 
     sp = (sp - size) & mask;
-    if (sem_store_at(v, SEG_SS, sp, size, bp))
+    if (sem_store(v, SEG_SS, sp, size, bp))
         return SEM_FAULT;
     uint64_t frame = sp;
     for (unsigned n = 1; n < level; n++) {
         bp -= size;
         sp = (sp - size) & mask;
-        if (sem_load_at(v, SEG_SS, bp & mask, size, &val) ||
-            sem_store_at(v, SEG_SS, sp, size, val))
+        if (sem_load(v, SEG_SS, bp & mask, size, &val) ||
+            sem_store(v, SEG_SS, sp, size, val))
             return SEM_FAULT;
     }
     if (level) {
         sp = (sp - size) & mask;
-        if (sem_store_at(v, SEG_SS, sp, size, frame))
+        if (sem_store(v, SEG_SS, sp, size, frame))
             return SEM_FAULT;
     }
     sp = (sp - (uint16_t)i->imm) & mask;
     if (sem_linear(v, SEG_SS, sp, size, true, &at) ||
         mmu_probe(v, at, size, MMU_WRITE, false))
-        return sem_mem_fault(v, SEG_SS);
+        return sem_fix_stack_fault(v, SEG_SS);
     sem_set_sp(v, sp);
     sem_put(v, REG_RBP * 8, size, frame);
     return SEM_NEXT;
@@ -288,7 +288,7 @@ static int exec_enter(struct vcpu *v, const struct insn *i) {
 static int exec_leave(struct vcpu *v, const struct insn *i) {
     uint64_t sp = v->gpr[REG_RBP] & sem_sp_mask(v), val;
 
-    if (sem_load_at(v, SEG_SS, sp, i->opsize, &val))
+    if (sem_load(v, SEG_SS, sp, i->opsize, &val))
         return SEM_FAULT;
     sem_set_sp(v, sp + i->opsize);
     sem_put(v, REG_RBP * 8, i->opsize, val);
@@ -392,7 +392,7 @@ static int exec_clflush(struct vcpu *v, const struct insn *i) {
 
     if (sem_linear(v, i->mem.seg, sem_ea(v, i), 1, false, &at) ||
         mmu_probe(v, at, 1, MMU_READ, false))
-        return sem_mem_fault(v, i->mem.seg);
+        return sem_fix_stack_fault(v, i->mem.seg);
     return SEM_NEXT;
 }
 
@@ -404,10 +404,10 @@ static int exec_clzero(struct vcpu *v, const struct insn *i) {
     struct gva at;
 
     if (sem_linear(v, seg, off, 64, true, &at))
-        return sem_mem_fault(v, seg);
+        return sem_fix_stack_fault(v, seg);
     at.a &= ~63ull;
     if (mmu_window_open(v, &w, at, 64, false, true))
-        return sem_mem_fault(v, seg);
+        return sem_fix_stack_fault(v, seg);
     for (unsigned n = 0; n < 64; n += 8)
         sem_bytes_put(w.p + n, 8, 0);
     mmu_window_commit(v, &w);

@@ -143,34 +143,15 @@ SEM_INLINE bool sem_cond(uint64_t f, unsigned c) {
     return r != (bool)(c & 1);
 }
 
-/* What a failed access through SEG returns: in 64-bit mode a non-canonical address in the
- * stack segment is #SS. AMD64 APM volume 2, "#SS - Stack Exception". */
-SEM_INLINE int sem_mem_fault(struct vcpu *v, unsigned seg) {
-    if (seg == SEG_SS && v->mode == MODE_64 && v->fault.vector == X86_GP)
-        v->fault.vector = X86_SS;
-    return SEM_FAULT;
-}
-
-/* Memory at OFF of SEG. 0 or SEM_FAULT. */
-SEM_INLINE int sem_load_at(struct vcpu *v, unsigned seg, uint64_t off, unsigned size,
-                           uint64_t *val) {
-    return likely(!sem_load(v, seg, off, size, val)) ? 0 : sem_mem_fault(v, seg);
-}
-
-SEM_INLINE int sem_store_at(struct vcpu *v, unsigned seg, uint64_t off, unsigned size,
-                            uint64_t val) {
-    return likely(!sem_store(v, seg, off, size, val)) ? 0 : sem_mem_fault(v, seg);
-}
-
 /* The instruction's memory operand. 0 or SEM_FAULT. */
 SEM_INLINE int sem_load_mem(struct vcpu *v, const struct insn *i, unsigned size,
                             uint64_t *val) {
-    return sem_load_at(v, i->mem.seg, sem_ea(v, i), size, val);
+    return sem_load(v, i->mem.seg, sem_ea(v, i), size, val);
 }
 
 SEM_INLINE int sem_store_mem(struct vcpu *v, const struct insn *i, unsigned size,
                              uint64_t val) {
-    return sem_store_at(v, i->mem.seg, sem_ea(v, i), size, val);
+    return sem_store(v, i->mem.seg, sem_ea(v, i), size, val);
 }
 
 /* Operand N of SIZE bytes, whatever its kind. 0 or SEM_FAULT. */
@@ -231,7 +212,7 @@ static inline void sem_rmw_close(struct vcpu *v, struct rmw *r) {
 SEM_INLINE int sem_push_inline(struct vcpu *v, unsigned size, uint64_t val) {
     uint64_t sp = (v->gpr[REG_RSP] - size) & sem_sp_mask(v);
 
-    if (sem_store_at(v, SEG_SS, sp, size, val))
+    if (sem_store(v, SEG_SS, sp, size, val))
         return SEM_FAULT;
     sem_set_sp(v, sp);
     return 0;
@@ -239,7 +220,7 @@ SEM_INLINE int sem_push_inline(struct vcpu *v, unsigned size, uint64_t val) {
 
 /* The caller moves rSP, after whatever can still fail. */
 SEM_INLINE int sem_top_inline(struct vcpu *v, unsigned size, uint64_t *val) {
-    return sem_load_at(v, SEG_SS, v->gpr[REG_RSP] & sem_sp_mask(v), size, val);
+    return sem_load(v, SEG_SS, v->gpr[REG_RSP] & sem_sp_mask(v), size, val);
 }
 
 /* Host pointer for a read and write of the memory operand, or NULL: take the slow way. */

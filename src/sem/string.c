@@ -51,8 +51,8 @@ typedef int step_fn(const struct str *s);
 static int step_movs(const struct str *s) {
     uint64_t val;
 
-    if (sem_load_at(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &val) ||
-        sem_store_at(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, val))
+    if (sem_load(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &val) ||
+        sem_store(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, val))
         return SEM_FAULT;
     reg_add(s, REG_RSI, s->delta);
     reg_add(s, REG_RDI, s->delta);
@@ -60,7 +60,7 @@ static int step_movs(const struct str *s) {
 }
 
 static int step_stos(const struct str *s) {
-    if (sem_store_at(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, s->v->gpr[REG_RAX]))
+    if (sem_store(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, s->v->gpr[REG_RAX]))
         return SEM_FAULT;
     reg_add(s, REG_RDI, s->delta);
     return 0;
@@ -69,7 +69,7 @@ static int step_stos(const struct str *s) {
 static int step_lods(const struct str *s) {
     uint64_t val;
 
-    if (sem_load_at(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &val))
+    if (sem_load(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &val))
         return SEM_FAULT;
     sem_put(s->v, REG_RAX * 8, s->size, val);
     reg_add(s, REG_RSI, s->delta);
@@ -111,7 +111,7 @@ static void compare(struct vcpu *v, unsigned size, uint64_t a, uint64_t b) {
 static int step_scas(const struct str *s) {
     uint64_t val;
 
-    if (sem_load_at(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, &val))
+    if (sem_load(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, &val))
         return SEM_FAULT;
     compare(s->v, s->size, s->v->gpr[REG_RAX], val);
     reg_add(s, REG_RDI, s->delta);
@@ -121,8 +121,8 @@ static int step_scas(const struct str *s) {
 static int step_cmps(const struct str *s) {
     uint64_t a, b;
 
-    if (sem_load_at(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &a) ||
-        sem_load_at(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, &b))
+    if (sem_load(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &a) ||
+        sem_load(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, &b))
         return SEM_FAULT;
     compare(s->v, s->size, a, b);
     reg_add(s, REG_RSI, s->delta);
@@ -160,7 +160,7 @@ static int step_ins(const struct str *s) {
 static int step_outs(const struct str *s) {
     uint64_t val;
 
-    if (sem_load_at(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &val))
+    if (sem_load(s->v, s->i->mem.seg, reg_at(s, REG_RSI), s->size, &val))
         return SEM_FAULT;
     port_io(s->v, true, s->size, val);
     reg_add(s, REG_RSI, s->delta);
