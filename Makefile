@@ -66,11 +66,12 @@ run: deps
 	    --initrd $(ASSETS)/initrd-amd64 --append "console=ttyS0 quiet"
 
 check: deps-check
-	@$(MAKE) --no-print-directory all units guests boot-driver
+	@$(MAKE) --no-print-directory all units guests frob boot-driver
 	@BUILD=$(BUILD) tools/check
 
 guests:
 
+include guest/frob/frob.mk
 include tests/guest/guests.mk
 include tests/cli/cli.mk
 include tests/boot/boot.mk
