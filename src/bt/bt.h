@@ -17,6 +17,7 @@ struct bt;
 struct interp;
 
 struct bt_options {
+    bool anchors;      /* shadow entries found by place instead of address */
     bool chain;        /* patch exits into direct jumps */
     bool groups;       /* one check for several accesses off the same base */
     bool count;        /* count the instructions that translated code executes */

@@ -141,6 +141,7 @@ struct bt {
     uint8_t *poll_page; /* readable, or not while a kick is pending */
     /* Common stubs, RX. */
     uint8_t *stub_enter, *stub_leave, *stub_leave_partial, *stub_leave_bare;
+    uint8_t *stub_anchor[2]; /* by enum mmu_access: read, write */
     uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
 
     struct jump_table jump[BT_JUMP_TABLES];
@@ -179,6 +180,7 @@ uint32_t bt_key(const struct vcpu *v);
 void bt_emit_stubs(struct bt *bt);
 void bt_emit_poll(const struct bt *bt, struct emit *e);
 #define BT_POLL_LEN 8
+void bt_emit_slot(const struct bt *bt, struct emit *e);
 
 /* translate.c: makes a fragment for v->rip under KEY, or NULL when the code cannot be
  * fetched (fault in v->fault, *FAULT set) or the cache is full. */
@@ -205,7 +207,18 @@ int bt_callout(struct vcpu *v, const struct insn *i);
 /* site.guest of an indirect branch's poll: the target is in T0. */
 #define SITE_INDIRECT 255
 
+/* vcpu.bt.site of an inline check that failed: size, kind, and the anchor to fill. */
 #define SITE_SIZE(s) ((s)&0xfff)
 #define SITE_ACCESS(s) ((s) >> 12 & 3)
+#define SITE_ANCHOR_SHIFT 16
+
+/* Anchors (mmu/mmu.h): each use has one for reads, and behind it one for writes. */
+enum {
+    ANCHOR_STACK = 0,
+    ANCHOR_FRAME = 2,  /* off rBP in 32-bit code */
+    ANCHOR_THREAD = 4, /* off FS, then GS, with nothing but a displacement: by page */
+    ANCHOR_THREAD_PAGES = 4,
+    ANCHOR_FREE = ANCHOR_THREAD + 2 * 2 * ANCHOR_THREAD_PAGES,
+};
 
 #endif

@@ -86,6 +86,12 @@ void e_shift(struct emit *e, int w, unsigned ext, unsigned rm, unsigned imm) {
     e8(e, imm);
 }
 
+void e_neg(struct emit *e, int w, unsigned rm) {
+    rex(e, w, 0, 0, rm);
+    e8(e, 0xf7);
+    modrm(e, 3, 3, rm);
+}
+
 void e_rorx(struct emit *e, unsigned dst, unsigned src, unsigned imm) {
     e8(e, 0xc4);
     e8(e, (dst >= 8 ? 0 : 0x80u) | 0x40 | (src >= 8 ? 0 : 0x20u) | 3);

@@ -47,6 +47,9 @@ void e_ri(struct emit *e, int w, unsigned ext, unsigned rm, int32_t imm);
 /* shl, shr... rm, imm8 (c1 /ext) */
 void e_shift(struct emit *e, int w, unsigned ext, unsigned rm, unsigned imm);
 
+/* neg rm */
+void e_neg(struct emit *e, int w, unsigned rm);
+
 /* rorx dst, src, imm (BMI2, 64 bits) */
 void e_rorx(struct emit *e, unsigned dst, unsigned src, unsigned imm);
 

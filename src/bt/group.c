@@ -187,8 +187,42 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
         .on = true, .ref = *ref, .min = lo, .span = (unsigned)(hi - lo), .write = wr};
 }
 
+/* The anchor for REF, or -1: a page that this kind of access mostly stays in. */
+static int anchor_of(const struct tr *t, const struct tr_ref *ref, int64_t disp) {
+    if (!t->bt->opt.anchors || ref->index != REG_ZERO)
+        return -1;
+    if (ref->base == REG_ZERO && (ref->seg == SEG_FS || ref->seg == SEG_GS)) {
+        unsigned page = (unsigned)(disp >> 12) & (ANCHOR_THREAD_PAGES - 1);
+
+        return ANCHOR_THREAD +
+               2 * (int)(page + (ref->seg == SEG_GS ? ANCHOR_THREAD_PAGES : 0));
+    }
+    if (ref->seg != TR_SEG_FLAT)
+        return -1;
+    if (ref->base == REG_RSP)
+        return ANCHOR_STACK;
+    if (ref->base == REG_RBP && KEY_MODE(t->key) == MODE_32)
+        return ANCHOR_FRAME;
+    return -1;
+}
+
+/* Is REF one address, known now? Its page is then checked as a whole. */
+static bool fixed_page(const struct tr *t, const struct tr_ref *ref, unsigned size,
+                       uint64_t *page) {
+    uint64_t at = (uint64_t)ref->disp;
+
+    if (!t->bt->opt.anchors || ref->base != REG_ZERO || ref->index != REG_ZERO ||
+        ref->seg != TR_SEG_FLAT)
+        return false;
+    if (ref->addrsize == 4)
+        at = (uint32_t)at;
+    *page = at & ~4095ull;
+    return (at & 4095) + size <= 4096;
+}
+
 int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write) {
     struct tr_pin *p = &t->pin;
+    uint64_t page;
 
     if (p->on && same(&p->ref, ref) && !may_scatter(t, ref)) {
         int64_t at = ref->disp + p->delta - p->min;
@@ -198,8 +232,20 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
     }
     plan(t, ref, size, write, p);
     tr_flags_save(t);
-    tr_ea(t, ref, p->min);
-    tr_lookup(t, p->span, p->write ? MMU_WRITE : MMU_READ);
+    if (fixed_page(t, ref, size, &page)) {
+        p->min = ref->disp & ~4095ll;
+        p->span = 4096;
+        tr_lookup_fixed(t, page, p->write ? MMU_WRITE : MMU_READ);
+    } else {
+        enum mmu_access acc = p->write ? MMU_WRITE : MMU_READ;
+        int n = anchor_of(t, ref, p->min);
+
+        tr_ea(t, ref, p->min);
+        if (n >= 0)
+            tr_lookup_anchor(t, p->span, acc, (unsigned)n);
+        else
+            tr_lookup(t, p->span, acc);
+    }
     return (int32_t)(ref->disp - p->min);
 }
 

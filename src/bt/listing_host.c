@@ -125,6 +125,8 @@ static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
         {bt->stub_leave_partial, "leave_partial"},
         {bt->stub_leave_bare, "leave_bare"},
         {bt->stub_slow, "slow"},
+        {bt->stub_anchor[MMU_READ], "anchor for reads"},
+        {bt->stub_anchor[MMU_WRITE], "anchor for writes"},
         {bt->stub_callout, "callout"},
         {bt->stub_link, "link"},
         {bt->stub_indirect, "indirect"},
@@ -251,7 +253,13 @@ static void entry_field(const struct insn *i, char *buf, size_t size) {
     static const char *const names[] = {"read", "write", "exec", "host"};
     unsigned slot = (unsigned)i->mem.disp / sizeof(struct shadow_entry);
 
-    if (slot)
+    if (slot >= SHADOW_ENTRIES)
+        snprintf(
+            buf, size, "r15+anchor %u.%s",
+            ((unsigned)i->mem.disp - (unsigned)offsetof(struct shadow_bank, anchor)) /
+                (unsigned)sizeof(struct shadow_anchor),
+            i->mem.disp & 8 ? "host" : "tag");
+    else if (slot)
         snprintf(buf, size, "r15+slot %u.%s", slot, names[i->mem.disp >> 3 & 3]);
     else
         snprintf(buf, size, "r15+%s", names[i->mem.disp >> 3 & 3]);
@@ -260,7 +268,7 @@ static void entry_field(const struct insn *i, char *buf, size_t size) {
 static bool reads_entry(const struct insn *i) {
     return i->mem.base == T1 && i->mem.index == REG_ZERO && i->mem.disp >= 0 &&
            i->opnd[0].kind == OPND_REG && i->opnd[0].reg == T0 &&
-           (i->op == OP_add || i->op == OP_sub || i->op == OP_cmp);
+           (i->op == OP_add || i->op == OP_sub || i->op == OP_cmp || i->op == OP_mov);
 }
 
 static bool mem_absolute(const struct insn *i) {
@@ -344,7 +352,10 @@ static void find_conts(struct view *w) {
         if (is_jump(&i) && before.op == OP_lea && before.mem.base == REG_RIP &&
             before.opnd[0].reg == T1 && w->nconts < CONT_MAX) {
             const uint8_t *to = jump_target(&i, rx);
-            const char *what = to == w->l->bt->stub_slow      ? "slow path comes back"
+            const struct bt *bt = w->l->bt;
+            bool slow = to == bt->stub_slow || to == bt->stub_anchor[MMU_READ] ||
+                        to == bt->stub_anchor[MMU_WRITE];
+            const char *what = slow                           ? "slow path comes back"
                                : to == w->l->bt->stub_callout ? "callout comes back"
                                                               : NULL;
 

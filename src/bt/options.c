@@ -20,6 +20,8 @@
     }
 
 static const struct bt_option table[] = {
+    SWITCH(anchors, "anchors",
+           "find pages by the place in the code, where that is better"),
     SWITCH(chain, "chain", "turn exits into direct jumps to their targets"),
     SWITCH(count, "count", "count instructions (a TU left early counts whole)"),
     SWITCH(groups, "groups", "one check for several accesses off the same base register"),

@@ -24,6 +24,7 @@
 
 struct bt_options bt_defaults(void) {
     return (struct bt_options){
+        .anchors = true,
         .chain = true,
         .groups = true,
         .liveness = true,
@@ -262,9 +263,6 @@ static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
     case X86_MF:
         v->fault = (struct fault){.vector = (uint8_t)f->trapno};
         return true;
-    case X86_GP:
-        v->fault = (struct fault){.vector = X86_GP, .has_error = true};
-        return true;
     default:
         return false;
     }
@@ -288,6 +286,10 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
         }
         v->rip = s->guest == SITE_INDIRECT ? f->regs.gpr[T0] : c->links[s->guest].target;
         v->bt.reason = BT_LEAVE_POLL;
+    } else if (f->trapno == X86_GP) {
+        /* Misaligned, or not canonical (SHADOW_NO_ANCHOR): the interpreter knows. */
+        v->rip = c->va + s->guest;
+        v->bt.reason = BT_LEAVE_EMULATE;
     } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
         v->rip = c->va + s->guest;
         v->bt.reason = BT_LEAVE_STATUS;

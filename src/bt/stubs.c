@@ -102,6 +102,53 @@ static void emit_slow(struct bt *bt, struct emit *e) {
     e_jmp(e, bt->stub_leave_partial);
 }
 
+/*
+ * anchor: the same, after the check of an anchor failed: looks the address up in the
+ * shadow, copies what it finds to the anchor, and goes on.
+ */
+static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
+    const int32_t tag = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc);
+    const int32_t mark = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC);
+    const int32_t anchor = (int32_t)offsetof(struct shadow_bank, anchor);
+    uint8_t *slow;
+
+    bt->stub_anchor[acc] = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS(bt.spill[0]));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS(bt.spill[1]));
+    bt_emit_slot(bt, e);
+    e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, tag);
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = 4096 - size */
+    e_ri(e, W32, EXT_AND, REG_RCX, 0xfff);
+    e_ri(e, W32, EXT_SUB, REG_RCX, 4096);
+    e_neg(e, W32, REG_RCX);
+    e_rr(e, W64, OPC_SUB_R_RM, T0, REG_RAX);
+    e_rr(e, W64, OPC_CMP_R_RM, T0, REG_RCX);
+    slow = e_jcc_fwd(e, CC_A);
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = the anchor's place */
+    e_shift(e, W32, EXT_SHR, REG_RCX, SITE_ANCHOR_SHIFT);
+    e_shift(e, W32, EXT_SHL, REG_RCX, 4);
+    e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(bt.bank));
+    e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX, anchor);
+    e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, offsetof(struct shadow_entry, host));
+    e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX, anchor + 8);
+    e_rr(e, W64, OPC_ADD_R_RM, T0, REG_RAX);
+    e_mov_imm(e, REG_RAX, SHADOW_ANCHORED);
+    e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, T1, mark);
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.bank));
+    e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX,
+         (int32_t)offsetof(struct shadow_bank, anchored));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.spill[1]));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS(bt.spill[0]));
+    e_jmp_gs(e, GS(bt.resume));
+    e_land(e, slow);
+    e_rr(e, W64, OPC_ADD_R_RM, T0, REG_RAX);
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.spill[1]));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS(bt.spill[0]));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.resume));
+    e_jmp(e, bt->stub_slow);
+}
+
 /* callout: T0 is a struct insn, T1 where to go on, vcpu.rip its address. FLAGS_MEM. */
 static void emit_callout(struct bt *bt, struct emit *e) {
     uint8_t *out;
@@ -131,6 +178,20 @@ void bt_emit_poll(const struct bt *bt, struct emit *e) {
     e32(e, (uint32_t)(uintptr_t)bt->poll_page);
 }
 
+/* T1 = the slot of the address in T0 (mmu_index()) in the current bank. */
+void bt_emit_slot(const struct bt *bt, struct emit *e) {
+    if (bt->has_bmi2) {
+        e_rorx(e, T1, T0, SHADOW_HASH); /* what it brings in on top is masked below */
+    } else {
+        e_mov_rr(e, W64, T1, T0);
+        e_shift(e, W64, EXT_SHR, T1, SHADOW_HASH);
+    }
+    e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
+    e_shift(e, W64, EXT_SHR, T1, 7);
+    e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << 5);
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.bank));
+}
+
 /* link: T0 is the struct link. check and indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
     bt->stub_link = e_here(e);
@@ -157,6 +218,8 @@ void bt_emit_stubs(struct bt *bt) {
     emit_enter(bt, &e);
     emit_leave(bt, &e);
     emit_slow(bt, &e);
+    emit_anchor(bt, &e, MMU_READ);
+    emit_anchor(bt, &e, MMU_WRITE);
     emit_callout(bt, &e);
     emit_exits(bt, &e);
     bt->code_start = (uint8_t *)(((uintptr_t)e.p + 63) & ~63ul);

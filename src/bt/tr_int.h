@@ -11,15 +11,18 @@
 #define FLAGS_ALL X86_FL_STATUS
 
 enum cold_kind {
-    COLD_SLOW,  /* an inline check failed: restore the address, call the slow stub */
-    COLD_CHECK, /* entry_check failed */
+    COLD_SLOW,   /* an inline check failed: restore the address, call the slow stub */
+    COLD_ANCHOR, /* the same, but the anchor stub */
+    COLD_FIXED,  /* T0 still has the address; the slow stub */
+    COLD_CHECK,  /* entry_check failed */
 };
 
 struct cold {
     enum cold_kind kind;
     uint8_t *rel32;      /* RW: the branch that comes here */
-    const uint8_t *cont; /* RX: where to go on (COLD_SLOW) */
+    const uint8_t *cont; /* RX: where to go on */
     uint32_t site;
+    int32_t tag; /* [T1 + TAG] is what was subtracted from T0 */
 };
 
 struct tu_insn {
@@ -79,6 +82,10 @@ void tr_link(struct tr *t, unsigned n, uint64_t target);
 void tr_ea(struct tr *t, const struct tr_ref *ref, int64_t disp);
 /* T0 = host pointer for LEN bytes at guest address T0. The same. */
 void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc);
+/* The same through anchor N: for an address that is mostly in one page. */
+void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned n);
+/* T0 = host pointer to the page at guest address PAGE. The same. */
+void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc);
 /* jcc to link N. */
 void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target);
 bool tr_mem_ok(const struct tr *t, const struct insn *i);

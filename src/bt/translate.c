@@ -166,16 +166,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     struct cold *c;
     uint8_t *miss;
 
-    if (t->bt->has_bmi2) {
-        e_rorx(e, T1, T0, SHADOW_HASH); /* what it brings in on top is masked below */
-    } else {
-        e_mov_rr(e, W64, T1, T0);
-        e_shift(e, W64, EXT_SHR, T1, SHADOW_HASH);
-    }
-    e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
-    e_shift(e, W64, EXT_SHR, T1, 7);
-    e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << 5);
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.bank));
+    bt_emit_slot(t->bt, e);
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1,
          (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
     e_ri(e, W64, EXT_CMP, T0, 4096 - (int32_t)len);
@@ -184,15 +175,53 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     c = cold_add(t, COLD_SLOW, miss);
     c->cont = e_here(e);
     c->site = len | (unsigned)acc << 12;
+    c->tag = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc);
+}
+
+void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned n) {
+    struct emit *e = &t->e;
+    struct cold *c;
+    uint8_t *miss;
+    int32_t at;
+
+    n += acc;
+    at = (int32_t)(offsetof(struct shadow_bank, anchor) +
+                   n * sizeof(struct shadow_anchor));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
+    e_rm(e, W64, OPC_SUB_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_anchor, tag));
+    e_ri(e, W64, EXT_CMP, T0, 4096 - (int32_t)len);
+    miss = e_jcc_fwd(e, CC_A);
+    e_rm(e, W64, OPC_ADD_R_RM, T0, T1,
+         at + (int32_t)offsetof(struct shadow_anchor, host));
+    c = cold_add(t, COLD_ANCHOR, miss);
+    c->cont = e_here(e);
+    c->site = len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT;
+    c->tag = at + (int32_t)offsetof(struct shadow_anchor, tag);
+}
+
+void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc) {
+    struct emit *e = &t->e;
+    int32_t at = (int32_t)(mmu_index(page) * sizeof(struct shadow_entry));
+    struct cold *c;
+    uint8_t *miss;
+
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
+    e_mov_imm(e, T0, page);
+    e_rm(e, W64, OPC_CMP_R_RM, T0, T1,
+         at + (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
+    miss = e_jcc_fwd(e, CC_NE);
+    e_rm(e, W64, OPC_MOV_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_entry, host));
+    c = cold_add(t, COLD_FIXED, miss);
+    c->cont = e_here(e);
+    c->site = 1 | (unsigned)acc << 12;
 }
 
 static void emit_cold_slow(struct tr *t, const struct cold *c) {
     struct emit *e = &t->e;
-    unsigned acc = SITE_ACCESS(c->site);
 
     e_land(e, c->rel32);
-    e_rm(e, W64, OPC_ADD_R_RM, T0, T1,
-         (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
+    if (c->kind != COLD_FIXED)
+        e_rm(e, W64, OPC_ADD_R_RM, T0, T1, c->tag);
     e_gs_imm(e, W32, GS(bt.site), (int32_t)c->site);
     /* lea T1, [rip + cont] */
     e8(e, 0x4c);
@@ -205,7 +234,8 @@ static void emit_cold_slow(struct tr *t, const struct cold *c) {
         if (!e->full)
             e_patch(e, rel, c->cont);
     }
-    e_jmp(e, t->bt->stub_slow);
+    e_jmp(e, c->kind == COLD_ANCHOR ? t->bt->stub_anchor[SITE_ACCESS(c->site)]
+                                    : t->bt->stub_slow);
 }
 
 /* --- exits --- */
@@ -394,6 +424,8 @@ static void emit_cold(struct tr *t) {
 
         switch (c->kind) {
         case COLD_SLOW:
+        case COLD_ANCHOR:
+        case COLD_FIXED:
             emit_cold_slow(t, c);
             break;
         case COLD_CHECK:

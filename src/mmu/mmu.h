@@ -50,8 +50,32 @@ _Static_assert(sizeof(struct shadow_entry) == 32, "indexed by shifts in emitted 
 #define SHADOW_ENTRIES (1u << SHADOW_BITS)
 #define SHADOW_HASH 4
 
+/*
+ * An anchor is a copy of an entry, found by the place in the code that uses it instead of
+ * by the address: emitted code that keeps to one page (a stack, a thread's variables, a
+ * pointer of a loop) saves the hash. One anchor serves one kind of access. What an anchor
+ * holds, the entry of that page holds too: whoever drops a tag drops the anchors first,
+ * and the mark SHADOW_ANCHORED in tag[MMU_EXEC] (data banks have no other use for it)
+ * says that there may be some.
+ *
+ * SHADOW_NO_ANCHOR is the tag and the host address of an unused one. The addresses that
+ * match it are not canonical, and neither is what the host is then told to access: the
+ * host's #GP is the guest's.
+ */
+struct shadow_anchor {
+    uint64_t tag;
+    uint8_t *host;
+};
+_Static_assert(sizeof(struct shadow_anchor) == 16, "indexed by shifts in emitted code");
+
+#define SHADOW_ANCHORS 512
+#define SHADOW_NO_ANCHOR 0x8000000000000000ull
+#define SHADOW_ANCHORED 1ull
+
 struct shadow_bank {
     struct shadow_entry e[SHADOW_ENTRIES];
+    struct shadow_anchor anchor[SHADOW_ANCHORS];
+    uint64_t anchored; /* not 0: some anchor may be in use */
 };
 
 struct mmu {

@@ -18,14 +18,37 @@ static inline void forget(struct shadow_entry *e, unsigned idx) {
     e->host = NULL;
 }
 
+/* --- anchors --- */
+
+static void no_anchors(struct shadow_bank *b) {
+    for (unsigned i = 0; i < SHADOW_ANCHORS; i++)
+        b->anchor[i] =
+            (struct shadow_anchor){SHADOW_NO_ANCHOR, (uint8_t *)SHADOW_NO_ANCHOR};
+    b->anchored = 0;
+}
+
+/* Drops the anchors that were copied from E. */
+static void weigh(struct shadow_bank *b, struct shadow_entry *e, unsigned idx) {
+    if (likely(!b->anchored || e->tag[MMU_EXEC] != SHADOW_ANCHORED))
+        return;
+    e->tag[MMU_EXEC] = mmu_no_tag(idx);
+    for (unsigned i = 0; i < SHADOW_ANCHORS; i++)
+        if (b->anchor[i].host == e->host)
+            b->anchor[i] =
+                (struct shadow_anchor){SHADOW_NO_ANCHOR, (uint8_t *)SHADOW_NO_ANCHOR};
+}
+
 void mmu_space_init(struct mmu_priv *m, struct space *s) {
-    for (unsigned b = 0; b < BANK_COUNT; b++)
+    for (unsigned b = 0; b < BANK_COUNT; b++) {
         for (unsigned i = 0; i < SHADOW_ENTRIES; i++)
             forget(&s->bank[b].e[i], i);
+        no_anchors(&s->bank[b]);
+    }
 }
 
 static inline void drop_slot(struct space *s, unsigned bank, unsigned idx) {
     uint64_t bit = 1ull << (idx & 63);
+    weigh(&s->bank[bank], &s->bank[bank].e[idx], idx);
     forget(&s->bank[bank].e[idx], idx);
     s->filled[bank][idx / 64] &= ~bit;
     s->global[bank][idx / 64] &= ~bit;
@@ -36,7 +59,9 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
     if (!s->any)
         return;
     keep_global &= s->any_global;
-    for (unsigned b = 0; b < BANK_COUNT; b++)
+    for (unsigned b = 0; b < BANK_COUNT; b++) {
+        if (s->bank[b].anchored)
+            no_anchors(&s->bank[b]);
         for (unsigned w = 0; w < BITMAP_WORDS; w++) {
             uint64_t drop = s->filled[b][w];
             if (keep_global)
@@ -44,6 +69,7 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
             for (; drop; drop &= drop - 1)
                 drop_slot(s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
         }
+    }
     mmu_counters(m)->shadow_flushes++;
     if (!keep_global) {
         s->any = s->any_global = false;
@@ -171,8 +197,9 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
         struct slot_link *l = link_of(m, id);
         unsigned idx = (id - 1) % SHADOW_ENTRIES;
         struct space *s = &m->space[(id - 1) / SLOTS];
-        s->bank[(id - 1) % SLOTS / SHADOW_ENTRIES].e[idx].tag[MMU_WRITE] =
-            mmu_no_tag(idx);
+        struct shadow_bank *b = &s->bank[(id - 1) % SLOTS / SHADOW_ENTRIES];
+        weigh(b, &b->e[idx], idx);
+        b->e[idx].tag[MMU_WRITE] = mmu_no_tag(idx);
         id = l->next;
         l->page = 0;
     }
@@ -197,6 +224,7 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
         c->shadow_evictions++;
     c->shadow_fills++;
+    weigh(&s->bank[bank], e, idx);
     bool read = !code && !watched && mmu_walk_allows(m, w, bank, MMU_READ);
     e->tag[MMU_READ] = read ? page : none;
     e->tag[MMU_EXEC] = code && mmu_walk_allows(m, w, bank, MMU_EXEC) ? page : none;
