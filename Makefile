@@ -16,7 +16,7 @@ ALL_CFLAGS = $(CSTD) $(WARN) $(CFLAGS) -fno-strict-aliasing -fwrapv -pthread -MM
 CORE_ROOMS = cpu mem mmu sem interp bt
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector
-LDLIBS = -lZydis -lcjson -lpthread
+LDLIBS = -lZydis -lcjson -lpthread -lm
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
@@ -32,7 +32,9 @@ $(BUILD)/bivisor: $(BUILD)/src/main.o $(LIB)
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
 
-$(LIB): $(OBJS)
+# The commands carry the benchmark guest.
+IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o)
+$(LIB): $(OBJS) $(IMAGES)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
@@ -81,6 +83,15 @@ bench: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(BUILD) bench/linux/run
 
+# Every engine and QEMU's TCG at the same work, frob and programs under Linux: tables here,
+# charts in build/compare.html. Some minutes.
+compare: deps
+	@$(MAKE) --no-print-directory all
+	@tools/deps compare || echo "compare: goes on without what is missing"
+	@BUILD=$(BUILD) bench/macro/make $(BUILD)/macro
+	$(BUILD)/bivisor compare --linux $(BUILD)/macro --html $(BUILD)/compare.html
+	$(BUILD)/bivisor compare --shadow --html $(BUILD)/compare-shadow.html
+
 # Boots Linux ROUNDS times under the translator, each time with a program that generates
 # code, faults, forks and takes signals, and compares with the host.
 ROUNDS ?= 60
@@ -98,5 +109,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d
 
-.PHONY: bench stress all units guests clean deps deps-check run check lint
+.PHONY: bench compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:
