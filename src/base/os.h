@@ -90,6 +90,17 @@ void os_alarm_wait(struct os_alarm *a);
 /* Wakes os_alarm_wait() from another thread or a signal handler. */
 void os_alarm_wake(struct os_alarm *a);
 
+/* --- taking a thread out of a system call (os_kick.c) --- */
+
+int os_kick_init(void); /* once before the others */
+int os_thread_id(void); /* of the caller */
+/* A system call of THREAD returns EINTR if it is one that signals end; async-signal-safe.
+ */
+void os_kick(int thread);
+/* Kicks the caller after NS, and again and again until it is stopped. */
+int os_kick_timer(uint64_t ns, void **timer);
+void os_kick_timer_stop(void *timer);
+
 /* --- terminal and signals (os_tty.c) --- */
 
 /* Puts FD in raw mode when it is a terminal; restored by os_tty_restore(), which also

@@ -28,7 +28,9 @@ enum word {
     W_D1A,
     W_X1C, /* 0x80000001 */
     W_X1D,
-    W_X8B, /* 0x80000008 */
+    W_X8B,  /* 0x80000008 */
+    W_X21A, /* 0x80000021 */
+    W_X21C,
     WORD_COUNT
 };
 
@@ -38,6 +40,7 @@ struct cpuid_model {
     bool paravirt;
     uint64_t tsc_hz;
     uint64_t xcr0;
+    unsigned phys_bits;
     uint32_t signature;
     uint32_t vendor[3]; /* ebx, edx, ecx */
     char brand[48];
@@ -80,6 +83,9 @@ static const struct word_rule rules[WORD_COUNT] = {
     [W_X1D] = {0x80000001, 0, REG_D, BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29), 0},
     /* xsaveerptr; CLZERO is AMD's, added below */
     [W_X8B] = {0x80000008, 0, REG_B, 0, BIT(2)},
+    /* AMD's, added below */
+    [W_X21A] = {0x80000021, 0, REG_A, 0, 0},
+    [W_X21C] = {0x80000021, 0, REG_C, 0, 0},
 };
 
 /* Where each gated feature shows. CPUID_F_NONE and _UNSUPPORTED have no row. */
@@ -122,12 +128,24 @@ static struct cpuid_regs host_cpuid(uint32_t leaf, uint32_t subleaf) {
     return r;
 }
 
+static uint32_t word_of(struct cpuid_regs r, unsigned reg) {
+    return reg == REG_A ? r.eax : reg == REG_B ? r.ebx : reg == REG_C ? r.ecx : r.edx;
+}
+
 /* A register of a host leaf; 0 when the host has no such leaf. */
 static uint32_t host_word(uint32_t leaf, uint32_t subleaf, unsigned reg) {
     if (host_cpuid(leaf & 0x80000000u, 0).eax < leaf)
         return 0;
-    struct cpuid_regs r = host_cpuid(leaf, subleaf);
-    return reg == REG_A ? r.eax : reg == REG_B ? r.ebx : reg == REG_C ? r.ecx : r.edx;
+    return word_of(host_cpuid(leaf, subleaf), reg);
+}
+
+static void drop_dependents(struct cpuid_model *m) {
+    for (size_t i = 0; i < ARRAY_SIZE(dependencies); i++) {
+        if (!(m->word[dependencies[i].needed_word] & BIT(dependencies[i].needed_bit)))
+            m->word[dependencies[i].word] &= ~BIT(dependencies[i].bit);
+    }
+    if (!(m->word[W_1C] & BIT(28)))
+        m->xcr0 &= ~(uint64_t)X86_XCR0_AVX;
 }
 
 static void model_words(struct cpuid_model *m) {
@@ -137,12 +155,7 @@ static void model_words(struct cpuid_model *m) {
     }
     if (!(m->xcr0 & X86_XCR0_AVX))
         m->word[W_1C] &= ~BIT(28);
-    for (size_t i = 0; i < ARRAY_SIZE(dependencies); i++) {
-        if (!(m->word[dependencies[i].needed_word] & BIT(dependencies[i].needed_bit)))
-            m->word[dependencies[i].word] &= ~BIT(dependencies[i].bit);
-    }
-    if (!(m->word[W_1C] & BIT(28)))
-        m->xcr0 &= ~(uint64_t)X86_XCR0_AVX;
+    drop_dependents(m);
     if (m->paravirt)
         m->word[W_1C] |= BIT(31);
     if (m->amd) {
@@ -151,6 +164,9 @@ static void model_words(struct cpuid_model *m) {
         m->word[W_X1C] |= BIT(22); /* topology extensions */
         /* clzero; EFER.LMSLE unsupported; SSB_NO; BTC_NO */
         m->word[W_X8B] |= BIT(0) | BIT(20) | BIT(26) | BIT(29);
+        /* lfence serializes; a null selector clears the base; AutoIBRS; SRSO_NO */
+        m->word[W_X21A] = BIT(2) | BIT(6) | BIT(8) | BIT(29);
+        m->word[W_X21C] = BIT(1) | BIT(2); /* TSA_SQ_NO, TSA_L1_NO */
     } else {
         m->word[W_X1C] &= ~BIT(6);
         m->word[W_X8B] = 0;
@@ -172,11 +188,44 @@ struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     /* Family 0x19 model 0x11 stepping 1; family 6 model 0x8f stepping 8. */
     m->signature = m->amd ? 0x00a10f11 : 0x000806f8;
     m->paravirt = cfg->paravirt;
+    m->phys_bits = 40;
     m->tsc_hz = cfg->tsc_hz;
     m->xcr0 = vec_supported() & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
     __builtin_memcpy(m->brand, brand, sizeof(brand));
     model_words(m);
     return m;
+}
+
+/* Bits that are true whatever executes the guest: devices and MSRs of ours are behind
+ * them. x2APIC, hypervisor; TSC_ADJUST; ARCH_CAPABILITIES. */
+static const uint32_t kept[WORD_COUNT] = {
+    [W_1C] = BIT(21) | BIT(31), [W_7B] = BIT(1), [W_7D] = BIT(29)};
+
+struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
+                                      const struct cpuid_limit *limit) {
+    struct cpuid_model *n = malloc(sizeof(*n));
+    unsigned bits = limit->leaf(limit->arg, 0x80000008, 0).eax & 0xff;
+    uint64_t xcr0 = limit->leaf(limit->arg, 0xd, 0).eax;
+
+    if (!n)
+        return NULL;
+    *n = *m;
+    for (unsigned w = 0; w < WORD_COUNT; w++) {
+        const struct word_rule *r = &rules[w];
+        uint32_t keep = kept[w];
+
+        if (w == W_1C && limit->tsc_deadline)
+            keep |= BIT(24);
+        n->word[w] &=
+            keep | word_of(limit->leaf(limit->arg, r->leaf, r->subleaf), r->reg);
+    }
+    n->xcr0 &= xcr0 | X86_XCR0_X87 | X86_XCR0_SSE;
+    if (!(n->xcr0 & X86_XCR0_AVX))
+        n->word[W_1C] &= ~BIT(28);
+    drop_dependents(n);
+    if (bits >= 36 && bits <= 52)
+        n->phys_bits = bits;
+    return n;
 }
 
 void cpuid_model_free(struct cpuid_model *m) {
@@ -211,7 +260,7 @@ uint64_t cpuid_cr4_valid(const struct cpuid_model *m) {
 
 uint64_t cpuid_efer_valid(const struct cpuid_model *m) {
     uint64_t efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-    return m->amd ? efer | X86_EFER_AIBRSE : efer;
+    return m->word[W_X21A] & BIT(8) ? efer | X86_EFER_AIBRSE : efer;
 }
 
 uint64_t cpuid_xcr0_valid(const struct cpuid_model *m) {
@@ -219,7 +268,7 @@ uint64_t cpuid_xcr0_valid(const struct cpuid_model *m) {
 }
 
 unsigned cpuid_phys_bits(const struct cpuid_model *m) {
-    return 40;
+    return m->phys_bits;
 }
 
 /* --- leaves --- */
@@ -329,7 +378,8 @@ static uint32_t extended_max(const struct cpuid_model *m) {
 }
 
 /* AMD's own: AMD64 APM volume 3, "Extended Feature Function Numbers". */
-static struct cpuid_regs amd_leaf(uint32_t leaf, uint32_t sub) {
+static struct cpuid_regs amd_leaf(const struct cpuid_model *m, uint32_t leaf,
+                                  uint32_t sub) {
     struct cpuid_regs r = {0};
     switch (leaf) {
     case 0x80000005: /* TLBs of 64 entries; L1 caches */
@@ -340,9 +390,8 @@ static struct cpuid_regs amd_leaf(uint32_t leaf, uint32_t sub) {
     case 0x8000001d:
         return cache_leaf(sub);
     case 0x80000021:
-        /* lfence serializes; a null selector clears the base; AutoIBRS; SRSO_NO */
-        r.eax = BIT(2) | BIT(6) | BIT(8) | BIT(29);
-        r.ecx = BIT(1) | BIT(2); /* TSA_SQ_NO, TSA_L1_NO */
+        r.eax = m->word[W_X21A];
+        r.ecx = m->word[W_X21C];
         return r;
     default: /* 0x8000001e too: APIC ID, core and node 0, one thread a core, one node */
         return r;
@@ -385,7 +434,7 @@ static struct cpuid_regs extended_leaf(const struct cpuid_model *m, uint32_t lea
         r.ebx = m->word[W_X8B];
         return r;
     default:
-        return m->amd ? amd_leaf(leaf, sub) : r;
+        return m->amd ? amd_leaf(m, leaf, sub) : r;
     }
 }
 

@@ -25,6 +25,19 @@ struct cpuid_config {
 struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg);
 void cpuid_model_free(struct cpuid_model *m);
 
+/* What hardware that executes the guest confirms of a model. */
+struct cpuid_limit {
+    /* What it can do, as CPUID would tell it. */
+    struct cpuid_regs (*leaf)(void *arg, uint32_t leaf, uint32_t subleaf);
+    void *arg;
+    bool tsc_deadline; /* the local APIC's timer has the deadline mode */
+};
+
+/* A copy of M without what LIMIT does not confirm, and with its physical address width;
+ * to be freed like M. NULL when out of memory. */
+struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
+                                      const struct cpuid_limit *limit);
+
 /* What CPUID returns now (some bits follow CR4, XCR0 and the APIC). */
 struct cpuid_regs cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subleaf);
 

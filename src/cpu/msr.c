@@ -410,5 +410,6 @@ void msr_reset(struct vcpu *v) {
     v->mtrr_fixed[2] = 0; /* 0xa0000 to 0xbffff */
     __builtin_memset(v->mtrr_var, 0, sizeof(v->mtrr_var));
     v->mtrr_var[0] = 0xc0000000;
-    v->mtrr_var[1] = ((1ull << 40) - (1ull << 30)) | 0x800;
+    unsigned bits = v->cpuid ? cpuid_phys_bits(v->cpuid) : 40;
+    v->mtrr_var[1] = ((1ull << bits) - (1ull << 30)) | 0x800;
 }

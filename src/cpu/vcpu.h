@@ -99,6 +99,8 @@ struct vcpu_hooks {
     void (*cr8_write)(void *arg, unsigned value);
     /* The A20 gate. */
     bool (*a20)(void *arg);
+    /* An engine with a local APIC of its own: it ended the level-triggered VECTOR. */
+    void (*eoi)(void *arg, uint8_t vector);
 };
 
 struct mmu;

@@ -1,16 +1,12 @@
 /* `bivisor check`: what this host offers to each engine, in words. */
 #include <cpuid.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
 #include "ctl/ctl.h"
+#include "kvm/kvm.h"
 #include "machine/machine.h"
 
 static void check_cpu(void) {
@@ -45,37 +41,31 @@ static bool check_code_memory(void) {
     return true;
 }
 
+static void check_kvm(const char *what) {
+    struct kvm_probe p;
+    char text[384];
+
+    kvm_probe(&p);
+    kvm_probe_text(&p, text, sizeof(text));
+    printf("%-10s %s%s\n", "kvm",
+           p.verdict == KVM_FAST || p.verdict == KVM_SLOW ? "" : "not usable: ", text);
+    printf("%-10s %s; %s\n", "", what,
+           p.verdict == KVM_FAST ? "`--engine auto` takes it"
+                                 : "`--engine auto` does not take it");
+}
+
 static void check_engines(bool code) {
     size_t count;
     const struct engine_ops *const *engines = machine_engines(&count);
 
-    for (size_t i = 0; i < count; i++)
-        printf("%-10s %s: %s\n", engines[i]->name,
-               code ? "usable" : "not usable without executable memory",
-               engines[i]->what);
-}
-
-static void check_kvm(void) {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    int version;
-
-    printf("/dev/kvm   ");
-    if (fd < 0) {
-        if (errno == ENOENT)
-            printf("missing: no hardware virtualization, or its kernel module is not "
-                   "loaded\n");
-        else if (errno == EACCES || errno == EPERM)
-            printf("present, but this user may not open it\n");
+    for (size_t i = 0; i < count; i++) {
+        if (!strcmp(engines[i]->name, "kvm"))
+            check_kvm(engines[i]->what);
         else
-            printf("present, but does not open: %s\n", strerror(errno));
-        return;
+            printf("%-10s %s: %s\n", engines[i]->name,
+                   code ? "usable" : "not usable without executable memory",
+                   engines[i]->what);
     }
-    version = ioctl(fd, KVM_GET_API_VERSION, 0);
-    if (version == KVM_API_VERSION)
-        printf("present and usable; no engine of this version uses it\n");
-    else
-        printf("present, but speaks another interface (version %d)\n", version);
-    close(fd);
 }
 
 int ctl_cmd_check(int argc, char **argv) {
@@ -92,6 +82,5 @@ int ctl_cmd_check(int argc, char **argv) {
     check_cpu();
     code = check_code_memory();
     check_engines(code);
-    check_kvm();
     return code ? CTL_OK : CTL_HOST_FAILURE;
 }

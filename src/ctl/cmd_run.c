@@ -46,6 +46,7 @@ static void on_signal(int signo) {
 
 static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
                                              "multiboot"};
+static const char *const irqchip_names[] = {"user", "kernel"};
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -64,6 +65,7 @@ static void print_help(void) {
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
+        "  --irqchip WHERE      with kvm, the local APIC is: user (ours), kernel\n"
         "  --boot-protocol P    auto, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
         "  --bt OPTION,...      switches of the translator; see `bivisor translate "
@@ -94,6 +96,7 @@ enum {
     OPT_APPEND,
     OPT_MEMORY,
     OPT_ENGINE,
+    OPT_IRQCHIP,
     OPT_PROTOCOL,
     OPT_RETENTION,
     OPT_BT,
@@ -111,6 +114,7 @@ static const struct option long_options[] = {
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"engine", required_argument, NULL, OPT_ENGINE},
+    {"irqchip", required_argument, NULL, OPT_IRQCHIP},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
     {"bt", required_argument, NULL, OPT_BT},
@@ -160,6 +164,12 @@ static bool take_option(struct run_options *o, int opt) {
     case OPT_ENGINE:
         o->machine.engine = optarg;
         return engine_known(optarg);
+    case OPT_IRQCHIP:
+        if (!options_choice("--irqchip", optarg, irqchip_names, ARRAY_SIZE(irqchip_names),
+                            &choice))
+            return false;
+        o->machine.kernel_lapic = choice == 1;
+        return true;
     case OPT_PROTOCOL:
         if (!options_choice("--boot-protocol", optarg, protocol_names,
                             ARRAY_SIZE(protocol_names), &choice))

@@ -41,6 +41,10 @@ static void add_exits(cJSON *root, const struct exit_counts *exits) {
     cJSON_AddNumberToObject(root, "exits_total", (double)total);
 }
 
+static void add_figure(void *arg, const char *name, uint64_t value) {
+    cJSON_AddNumberToObject(arg, name, (double)value);
+}
+
 static int write_text(const char *text, FILE *f, const char *path) {
     int rc = 0;
 
@@ -77,6 +81,7 @@ int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
                                 (double)cnt->insns_retired / run->cpu_seconds);
     add_counters(root, cnt);
     add_exits(root, machine_exits(m));
+    machine_engine_stats(m, add_figure, cJSON_AddObjectToObject(root, "engine_counters"));
     text = cJSON_Print(root);
     if (text)
         rc = write_text(text, f, path);

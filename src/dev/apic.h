@@ -37,4 +37,13 @@ static inline struct apic_msg apic_msg_of_msi(uint64_t addr, uint32_t data) {
     };
 }
 
+/* The other way. */
+static inline void apic_msi_of_msg(const struct apic_msg *m, uint64_t *addr,
+                                   uint32_t *data) {
+    *addr = 0xfee00000u | (m->dest & 0xff) << 12 | (m->logical ? 4u : 0u) |
+            (m->mode == APIC_LOWEST ? 8u : 0u);
+    /* Trigger mode and, as level messages must, the level "assert". */
+    *data = m->vector | (m->mode & 7u) << 8 | (m->level ? 0xc000u : 0u);
+}
+
 #endif

@@ -17,14 +17,16 @@ struct bt_options;
 
 struct engine_config {
     const struct bt_options *bt; /* for the translator (bt/bt.h) */
+    bool kernel_lapic;           /* kvm: the local APIC is the kernel's */
+    bool only_if_fast;           /* decline rather than be worse than the next engine */
 };
 
 struct engine_ops {
     const char *name;
     const char *what; /* one line for --help and `bivisor check` */
-    /* 0 or -errno; *WHY then says in one sentence what is missing (static string). */
+    /* 0 or -errno; WHY then says in one sentence what is missing. */
     int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
-                  const char **why);
+                  char *why, size_t why_size);
     void (*destroy)(struct engine *e);
     enum exit_reason (*run)(struct engine *e);
     void (*kick)(struct engine *e);
@@ -32,6 +34,13 @@ struct engine_ops {
     void (*reset)(struct engine *e);
     /* Writes lines for /tmp/perf-PID.map; NULL: it makes no code. */
     void (*perf_map)(struct engine *e, FILE *f);
+    /* Calls EMIT for each figure of the engine's own, beside the common counters; NULL:
+     * none. */
+    void (*stats)(struct engine *e,
+                  void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
+    /* A message to the local APIC, for an engine that was asked to have that itself
+     * (engine_config.kernel_lapic); false: nobody took it. NULL: it never has one. */
+    bool (*msi)(struct engine *e, uint64_t addr, uint32_t data);
 };
 
 #endif

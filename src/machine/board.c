@@ -19,18 +19,6 @@ static struct irq_line isa_line(struct board *b, unsigned n) {
     return (struct irq_line){.set = isa_irq, .arg = b, .n = n};
 }
 
-static void pic_output(void *arg, bool level) {
-    struct board *b = arg;
-
-    lapic_lint(b->lapic, 0, level);
-}
-
-static bool ioapic_message(void *arg, const struct apic_msg *msg) {
-    struct board *b = arg;
-
-    return lapic_deliver(b->lapic, msg);
-}
-
 static void lapic_output(void *arg, bool pending) {
     struct board *b = arg;
 
@@ -38,6 +26,26 @@ static void lapic_output(void *arg, bool pending) {
         vcpu_raise(b->vcpu, VCPU_EVENT_IRQ);
     else
         vcpu_clear(b->vcpu, VCPU_EVENT_IRQ);
+}
+
+static void pic_output(void *arg, bool level) {
+    struct board *b = arg;
+
+    if (b->lapic)
+        lapic_lint(b->lapic, 0, level);
+    else
+        lapic_output(b, level);
+}
+
+static bool ioapic_message(void *arg, const struct apic_msg *msg) {
+    struct board *b = arg;
+    uint64_t addr;
+    uint32_t data;
+
+    if (b->lapic)
+        return lapic_deliver(b->lapic, msg);
+    apic_msi_of_msg(msg, &addr, &data);
+    return b->msi && b->msi(b->msi_arg, addr, data);
 }
 
 static void lapic_nmi(void *arg) {
@@ -75,7 +83,7 @@ static void exit_mmio(struct board *b, struct exit *e) {
 }
 
 static void exit_msr(struct board *b, struct exit *e) {
-    if (lapic_owns_msr(e->msr))
+    if (b->lapic && lapic_owns_msr(e->msr))
         e->failed = !lapic_msr(b->lapic, e->msr, e->write, &e->data);
     else if (b->paravirt && pvclock_owns_msr(e->msr))
         e->failed = !pvclock_msr(b->pvclock, e->msr, e->write, &e->data);
@@ -99,7 +107,7 @@ static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
         exit_msr(b, e);
         break;
     case EXIT_cpuid: /* leaf 1 shows whether the local APIC is enabled */
-        e->data = lapic_base_msr(b->lapic);
+        e->data = b->lapic ? lapic_base_msr(b->lapic) : LAPIC_BASE;
         break;
     default: /* counted; the engine does the rest */
         break;
@@ -110,7 +118,7 @@ static int hook_irq_ack(void *arg) {
     struct board *b = arg;
 
     vec_park(b->vcpu);
-    return lapic_ack(b->lapic);
+    return b->lapic ? lapic_ack(b->lapic) : pic_ack(b->pic);
 }
 
 static uint64_t hook_tsc(void *arg) {
@@ -126,7 +134,8 @@ static void hook_tsc_write(void *arg, uint64_t value) {
     vec_park(b->vcpu);
     vclock_tsc_set(b->clock, value);
     b->vcpu->tsc_base = vclock_tsc(b->clock) - os_tsc();
-    lapic_tsc_changed(b->lapic);
+    if (b->lapic)
+        lapic_tsc_changed(b->lapic);
     pvclock_tsc_changed(b->pvclock);
 }
 
@@ -134,14 +143,19 @@ static unsigned hook_cr8_read(void *arg) {
     struct board *b = arg;
 
     vec_park(b->vcpu);
-    return lapic_cr8(b->lapic);
+    return b->lapic ? lapic_cr8(b->lapic) : 0;
 }
 
 static void hook_cr8_write(void *arg, unsigned value) {
     struct board *b = arg;
 
     vec_park(b->vcpu);
-    lapic_cr8_set(b->lapic, value);
+    if (b->lapic)
+        lapic_cr8_set(b->lapic, value);
+}
+
+static void hook_eoi(void *arg, uint8_t vector) {
+    lapic_eoi_out(arg, vector);
 }
 
 static bool hook_a20(void *arg) {
@@ -158,6 +172,7 @@ static const struct vcpu_hooks hooks = {
     .cr8_read = hook_cr8_read,
     .cr8_write = hook_cr8_write,
     .a20 = hook_a20,
+    .eoi = hook_eoi,
 };
 
 int board_create(struct board *b, const struct dev_host *host,
@@ -194,6 +209,15 @@ int board_create(struct board *b, const struct dev_host *host,
     return 0;
 }
 
+void board_use_lapic_of_engine(struct board *b,
+                               bool (*msi)(void *arg, uint64_t addr, uint32_t data),
+                               void *arg) {
+    lapic_free(b->lapic);
+    b->lapic = NULL;
+    b->msi = msi;
+    b->msi_arg = arg;
+}
+
 void board_destroy(struct board *b) {
     if (b->pvclock)
         pvclock_free(b->pvclock);
@@ -220,7 +244,8 @@ void board_destroy(struct board *b) {
 }
 
 void board_reset(struct board *b) {
-    lapic_reset(b->lapic);
+    if (b->lapic)
+        lapic_reset(b->lapic);
     ioapic_reset(b->ioapic);
     pic_reset(b->pic);
     ports_reset(b->ports);

@@ -34,7 +34,9 @@ struct board {
     struct counters *cnt;
     struct exit_counts *exits;
     bool paravirt;
-    struct lapic *lapic;
+    struct lapic *lapic; /* NULL: the engine has it */
+    bool (*msi)(void *arg, uint64_t addr, uint32_t data);
+    void *msi_arg;
     struct ioapic *ioapic;
     struct pic *pic;
     struct pit *pit;
@@ -52,6 +54,12 @@ struct board {
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial);
 void board_destroy(struct board *b);
+
+/* The engine has a local APIC of its own, which takes messages through MSI: ours goes,
+ * and the 8259s' output is what VCPU_EVENT_IRQ says. Before the first reset. */
+void board_use_lapic_of_engine(struct board *b,
+                               bool (*msi)(void *arg, uint64_t addr, uint32_t data),
+                               void *arg);
 
 /* Power-up state of every device. */
 void board_reset(struct board *b);

@@ -1,9 +1,11 @@
 /* The engines that this build has, behind one contract. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "bt/bt.h"
 #include "interp/interp.h"
+#include "kvm/kvm.h"
 #include "machine/machine.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
@@ -11,15 +13,16 @@
 struct engine {
     struct vcpu *v;
     struct interp *interp;
-    struct bt *bt; /* bt only */
+    struct bt *bt;   /* bt only */
+    struct kvm *kvm; /* kvm only */
 };
 
 static int interp_create(struct vcpu *v, const struct engine_config *cfg,
-                         struct engine **out, const char **why) {
+                         struct engine **out, char *why, size_t why_size) {
     struct engine *e = calloc(1, sizeof(*e));
     struct mem_hooks *hooks = mem_hooks(v->mem);
 
-    *why = "out of memory";
+    snprintf(why, why_size, "out of memory");
     if (!e)
         return -ENOMEM;
     e->v = v;
@@ -63,8 +66,8 @@ static const struct engine_ops interp_ops = {
 };
 
 static int translator_create(struct vcpu *v, const struct engine_config *cfg,
-                             struct engine **out, const char **why) {
-    int rc = interp_create(v, cfg, out, why);
+                             struct engine **out, char *why, size_t why_size) {
+    int rc = interp_create(v, cfg, out, why, why_size);
 
     if (rc)
         return rc;
@@ -72,7 +75,7 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
-        *why = "this host does not give us executable memory";
+        snprintf(why, why_size, "this host does not give us executable memory");
     }
     return rc;
 }
@@ -110,7 +113,74 @@ static const struct engine_ops bt_ops = {
     .perf_map = translator_perf_map,
 };
 
-static const struct engine_ops *const engines[] = {&bt_ops, &interp_ops};
+/* --- KVM; the interpreter stands by for what it cannot run --- */
+
+static bool kvm_is_slow(char *why, size_t why_size) {
+    struct kvm_probe p;
+
+    kvm_probe(&p);
+    kvm_probe_text(&p, why, why_size);
+    return p.verdict != KVM_FAST;
+}
+
+static int hardware_create(struct vcpu *v, const struct engine_config *cfg,
+                           struct engine **out, char *why, size_t why_size) {
+    const struct kvm_config kvm_cfg = {.kernel_lapic = cfg->kernel_lapic};
+    int rc;
+
+    if (cfg->only_if_fast && kvm_is_slow(why, why_size))
+        return -ENODEV;
+    rc = interp_create(v, cfg, out, why, why_size);
+    if (rc)
+        return rc;
+    rc = kvm_new(v, (*out)->interp, &kvm_cfg, &(*out)->kvm, why, why_size);
+    if (rc) {
+        interp_destroy(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+static void hardware_destroy(struct engine *e) {
+    kvm_free(e->kvm);
+    interp_destroy(e);
+}
+
+static enum exit_reason hardware_enter(struct engine *e) {
+    return kvm_enter(e->kvm);
+}
+
+static void hardware_kick(struct engine *e) {
+    kvm_kick(e->kvm);
+}
+
+static void hardware_reset(struct engine *e) {
+    kvm_reset(e->kvm);
+}
+
+static void hardware_stats(struct engine *e,
+                           void (*emit)(void *arg, const char *name, uint64_t value),
+                           void *arg) {
+    kvm_stats(e->kvm, emit, arg);
+}
+
+static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
+    return kvm_msi(e->kvm, addr, data);
+}
+
+static const struct engine_ops kvm_ops = {
+    .name = "kvm",
+    .what = "hardware virtualization, through Linux's KVM",
+    .create = hardware_create,
+    .destroy = hardware_destroy,
+    .run = hardware_enter,
+    .kick = hardware_kick,
+    .reset = hardware_reset,
+    .stats = hardware_stats,
+    .msi = hardware_msi,
+};
+
+static const struct engine_ops *const engines[] = {&kvm_ops, &bt_ops, &interp_ops};
 
 const struct engine_ops *const *machine_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);

@@ -160,20 +160,30 @@ void machine_quit(struct machine *m) {
 static int choose_engine(struct machine *m, char *why, size_t why_size) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
-    const struct engine_config cfg = {.bt = &m->cfg.bt};
-    const char *reason = "no engine of that name";
+    bool any = !strcmp(m->cfg.engine, "auto");
+    const struct engine_config cfg = {
+        .bt = &m->cfg.bt, .kernel_lapic = m->cfg.kernel_lapic, .only_if_fast = any};
+    char reason[384] = "no engine of that name";
     int rc = -EINVAL;
 
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(m->cfg.engine, "auto") && strcmp(m->cfg.engine, all[i]->name))
+        if (!any && strcmp(m->cfg.engine, all[i]->name))
             continue;
         m->ops = all[i];
-        rc = all[i]->create(m->vcpu, &cfg, &m->engine, &reason);
+        rc = all[i]->create(m->vcpu, &cfg, &m->engine, reason, sizeof(reason));
         if (!rc)
             return 0;
+        if (any)
+            log_info("engine %s is passed over: %s", all[i]->name, reason);
     }
     snprintf(why, why_size, "engine %s: %s", m->cfg.engine, reason);
     return rc;
+}
+
+static bool engine_msi(void *arg, uint64_t addr, uint32_t data) {
+    struct machine *m = arg;
+
+    return m->ops->msi(m->engine, addr, data);
 }
 
 static int create_memory(struct machine *m, char *why, size_t why_size) {
@@ -269,6 +279,8 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     rc = choose_engine(m, why, why_size);
     if (rc)
         goto fail;
+    if (m->cfg.kernel_lapic && m->ops->msi)
+        board_use_lapic_of_engine(&m->board, engine_msi, m);
     *out = m;
     return 0;
 fail:
@@ -367,6 +379,13 @@ const struct exit_counts *machine_exits(const struct machine *m) {
 void machine_perf_map(const struct machine *m, FILE *f) {
     if (m->ops->perf_map)
         m->ops->perf_map(m->engine, f);
+}
+
+void machine_engine_stats(const struct machine *m,
+                          void (*emit)(void *arg, const char *name, uint64_t value),
+                          void *arg) {
+    if (m->ops->stats)
+        m->ops->stats(m->engine, emit, arg);
 }
 
 const char *machine_engine_name(const struct machine *m) {

@@ -34,6 +34,7 @@ struct machine_config {
     bool paravirt;      /* KVM's CPUID leaves and clock */
     enum mmu_policy policy;
     struct bt_options bt;
+    bool kernel_lapic;              /* kvm: the local APIC is the kernel's */
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
     struct machine_console console;
@@ -77,5 +78,9 @@ const struct exit_counts *machine_exits(const struct machine *m);
 /* Names for perf of the code that the engine made; nothing if it makes none. */
 void machine_perf_map(const struct machine *m, FILE *f);
 const char *machine_engine_name(const struct machine *m);
+/* Calls EMIT for each figure that only this engine has. */
+void machine_engine_stats(const struct machine *m,
+                          void (*emit)(void *arg, const char *name, uint64_t value),
+                          void *arg);
 
 #endif

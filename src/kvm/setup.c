@@ -1,0 +1,418 @@
+/*
+ * Makes the virtual machine: what we need of KVM, memory slots, the CPUID model, the MSR
+ * filter, the local APIC's place.
+ *
+ * CPUID: our model, less what this KVM does not confirm (KVM_GET_SUPPORTED_CPUID). MSRs:
+ * everything is denied but what the hardware itself keeps, so that the others leave to
+ * us and the model of cpu/msr.c holds for every engine.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "cpu/cpuid.h"
+#include "kvm/kvm_int.h"
+#include "mem/mem.h"
+#include "mmu/mmu.h"
+#include "x86/msr.h"
+
+/* Below 4 GiB, above RAM, no device's: for KVM's own use on Intel CPUs. */
+#define IDENTITY_MAP_ADDR 0xfeffc000ull
+#define TSS_ADDR 0xfeffd000ul
+
+#define CPUID_MAX 256
+
+/* --- /dev/kvm and what it must have --- */
+
+static const struct {
+    int cap;
+    const char *what;
+} needed[] = {
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
+    {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
+    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
+    {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
+    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
+};
+
+static enum kvm_verdict open_verdict(int error) {
+    switch (error) {
+    case ENOENT:
+        return KVM_MISSING;
+    case EACCES:
+    case EPERM:
+        return KVM_FORBIDDEN;
+    default: /* ENODEV, ENXIO: a node without a driver */
+        return KVM_NO_HARDWARE;
+    }
+}
+
+int kvm_open(struct kvm_probe *p) {
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    *p = (struct kvm_probe){.cpu_can = kvm_cpu_can()};
+    if (fd < 0) {
+        p->error = errno;
+        p->verdict = open_verdict(errno);
+        return -1;
+    }
+    if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+        p->verdict = KVM_OTHER_API;
+        close(fd);
+        return -1;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+        if (ioctl(fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0) {
+            p->verdict = KVM_TOO_OLD;
+            p->missing = needed[i].what;
+            close(fd);
+            return -1;
+        }
+    return fd;
+}
+
+/* --- memory --- */
+
+int kvm_map_memory(struct kvm *k) {
+    size_t count;
+    const struct mem_region *r = mem_regions(k->v->mem, &count);
+    unsigned n;
+
+    /* A slot cannot be changed into another: the old ones go first. */
+    for (n = 0; n < k->slots; n++) {
+        struct kvm_userspace_memory_region slot = {.slot = n};
+
+        ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &slot);
+    }
+    for (n = 0; n < count; n++) {
+        struct kvm_userspace_memory_region slot = {
+            .slot = n,
+            .flags = r[n].kind == MEM_ROM ? KVM_MEM_READONLY : 0,
+            .guest_phys_addr = r[n].start.a,
+            .memory_size = r[n].size,
+            .userspace_addr = (uintptr_t)r[n].host,
+        };
+
+        if (ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &slot))
+            return -errno;
+    }
+    k->slots = n;
+    return 0;
+}
+
+/* --- CPUID --- */
+
+struct cpuid_list {
+    struct kvm_cpuid2 head;
+    struct kvm_cpuid_entry2 entry[CPUID_MAX];
+};
+
+static struct cpuid_regs supported_leaf(void *arg, uint32_t leaf, uint32_t subleaf) {
+    const struct cpuid_list *l = arg;
+
+    for (unsigned i = 0; i < l->head.nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &l->entry[i];
+
+        if (e->function == leaf &&
+            (e->index == subleaf || !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)))
+            return (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx};
+    }
+    return (struct cpuid_regs){0};
+}
+
+static int read_supported(struct kvm *k, struct cpuid_list *l) {
+    l->head = (struct kvm_cpuid2){.nent = CPUID_MAX};
+    return ioctl(k->dev, KVM_GET_SUPPORTED_CPUID, l) ? -errno : 0;
+}
+
+static void add_leaf(struct kvm *k, struct cpuid_list *l, uint32_t leaf, uint32_t sub,
+                     uint32_t flags) {
+    struct cpuid_regs r = cpuid_query(k->v, leaf, sub);
+
+    if (l->head.nent < CPUID_MAX)
+        l->entry[l->head.nent++] = (struct kvm_cpuid_entry2){.function = leaf,
+                                                             .index = sub,
+                                                             .flags = flags,
+                                                             .eax = r.eax,
+                                                             .ebx = r.ebx,
+                                                             .ecx = r.ecx,
+                                                             .edx = r.edx};
+}
+
+/* Number of subleafs of LEAF that differ; 0: the leaf has none. */
+static unsigned subleafs(uint32_t leaf) {
+    switch (leaf) {
+    case 4:
+    case 0x8000001d:
+        return 5;
+    case 7:
+        return 1;
+    case 0xb:
+        return 3;
+    case 0xd:
+        return 3;
+    default:
+        return 0;
+    }
+}
+
+static void add_range(struct kvm *k, struct cpuid_list *l, uint32_t first) {
+    uint32_t last = cpuid_query(k->v, first, 0).eax;
+
+    for (uint32_t leaf = first; leaf <= last && leaf - first < 64; leaf++) {
+        unsigned n = subleafs(leaf);
+
+        if (!n)
+            add_leaf(k, l, leaf, 0, 0);
+        for (unsigned sub = 0; sub < n; sub++)
+            add_leaf(k, l, leaf, sub, KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
+    }
+}
+
+/* KVM itself follows CR4.OSXSAVE and XCR0. */
+static int set_cpuid(struct kvm *k) {
+    struct cpuid_list l = {0};
+
+    add_range(k, &l, 0);
+    add_range(k, &l, 0x80000000u);
+    if (cpuid_paravirt(k->model))
+        add_range(k, &l, 0x40000000u);
+    return ioctl(k->fd, KVM_SET_CPUID2, &l) ? -errno : 0;
+}
+
+static int make_model(struct kvm *k) {
+    struct cpuid_list l;
+    struct cpuid_limit limit = {.leaf = supported_leaf, .arg = &l};
+    int rc = read_supported(k, &l);
+
+    if (rc)
+        return rc;
+    /* The deadline timer is the local APIC's: ours has it. */
+    limit.tsc_deadline = !k->kernel_lapic || ioctl(k->dev, KVM_CHECK_EXTENSION,
+                                                   KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    k->model = cpuid_model_limit(k->outer, &limit);
+    if (!k->model)
+        return -ENOMEM;
+    k->v->cpuid = k->model;
+    mmu_flush_all(k->v);
+    mmu_mode_changed(k->v);
+    return 0;
+}
+
+/* --- MSRs --- */
+
+/* What the hardware or KVM keeps: FIRST to LAST, to be read, to be written. */
+static const struct hw_msr {
+    uint32_t first, last;
+    bool read, write, lapic;
+} hw_msrs[] = {
+    {X86_MSR_TSC, X86_MSR_TSC, true, false, false},
+    {X86_MSR_APIC_BASE, X86_MSR_APIC_BASE, true, true, true},
+    {X86_MSR_SPEC_CTRL, X86_MSR_PRED_CMD, true, true, false},
+    {X86_MSR_SYSENTER_CS, X86_MSR_SYSENTER_EIP, true, true, false},
+    {X86_MSR_PAT, X86_MSR_PAT, true, true, false},
+    {X86_MSR_TSC_DEADLINE, X86_MSR_TSC_DEADLINE, true, true, true},
+    {X86_MSR_X2APIC_FIRST, X86_MSR_X2APIC_LAST, true, true, true},
+    {X86_MSR_EFER, X86_MSR_SFMASK, true, true, false},
+    {X86_MSR_FS_BASE, X86_MSR_TSC_AUX, true, true, false},
+};
+
+bool kvm_msr_is_hw(const struct kvm *k, uint32_t index, bool write) {
+    for (size_t i = 0; i < ARRAY_SIZE(hw_msrs); i++) {
+        const struct hw_msr *h = &hw_msrs[i];
+
+        if (index >= h->first && index <= h->last)
+            return (write ? h->write : h->read) && (k->kernel_lapic || !h->lapic);
+    }
+    return false;
+}
+
+/* A bit that is set lets the access pass. x2APIC's registers are never filtered: without
+ * the kernel's local APIC KVM finds them invalid, and an invalid access leaves too. */
+static int set_msr_filter(struct kvm *k) {
+    static uint8_t ones[32] = {[0 ... 31] = 0xff};
+    struct kvm_msr_filter f = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_X86_USER_SPACE_MSR,
+                                 .args[0] = KVM_MSR_EXIT_REASON_INVAL |
+                                            KVM_MSR_EXIT_REASON_UNKNOWN |
+                                            KVM_MSR_EXIT_REASON_FILTER};
+    unsigned n = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(hw_msrs); i++) {
+        const struct hw_msr *h = &hw_msrs[i];
+
+        if ((h->lapic && !k->kernel_lapic) || h->first == X86_MSR_X2APIC_FIRST)
+            continue;
+        f.ranges[n++] =
+            (struct kvm_msr_filter_range){.flags = (h->read ? KVM_MSR_FILTER_READ : 0u) |
+                                                   (h->write ? KVM_MSR_FILTER_WRITE : 0u),
+                                          .base = h->first,
+                                          .nmsrs = h->last - h->first + 1,
+                                          .bitmap = ones};
+    }
+    if (ioctl(k->vm, KVM_ENABLE_CAP, &cap) || ioctl(k->vm, KVM_X86_SET_MSR_FILTER, &f))
+        return -errno;
+    return 0;
+}
+
+/* Those that move with the state: what of them this KVM knows for this model. */
+static void list_msrs(struct kvm *k) {
+    for (size_t i = 0; i < ARRAY_SIZE(hw_msrs); i++)
+        for (uint32_t m = hw_msrs[i].first; m <= hw_msrs[i].last; m++) {
+            struct {
+                struct kvm_msrs head;
+                struct kvm_msr_entry entry;
+            } one = {.head.nmsrs = 1, .entry.index = m};
+
+            if (!kvm_msr_field(k->v, m) || k->msr_count == KVM_MSR_MAX ||
+                ioctl(k->fd, KVM_GET_MSRS, &one) != 1 ||
+                ioctl(k->fd, KVM_SET_MSRS, &one) != 1)
+                continue;
+            k->msr_index[k->msr_count++] = m;
+        }
+}
+
+/* Immunities are the real CPU's to claim. */
+static void read_arch_caps(struct kvm *k) {
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } one = {.head.nmsrs = 1, .entry.index = X86_MSR_ARCH_CAPABILITIES};
+
+    k->arch_caps = ioctl(k->dev, KVM_GET_MSRS, &one) == 1 ? one.entry.data : 0;
+}
+
+/* --- the whole --- */
+
+/* Else KVM raises #UD in user code for what its emulator does not know. Linux 5.15. */
+static void want_emulation_failures(struct kvm *k) {
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+                                 .args[0] = 1};
+
+    ioctl(k->vm, KVM_ENABLE_CAP, &cap);
+}
+
+static int split_lapic(struct kvm *k) {
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args[0] = KVM_ROUTES};
+
+    return ioctl(k->vm, KVM_ENABLE_CAP, &cap) ? -errno : 0;
+}
+
+static int make_vm(struct kvm *k, const char **what) {
+    uint64_t identity = IDENTITY_MAP_ADDR;
+    int rc;
+
+    *what = "create a virtual machine";
+    k->vm = ioctl(k->dev, KVM_CREATE_VM, 0);
+    if (k->vm < 0)
+        return -errno;
+    *what = "set it up";
+    if (ioctl(k->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity) ||
+        ioctl(k->vm, KVM_SET_TSS_ADDR, TSS_ADDR))
+        return -errno;
+    want_emulation_failures(k);
+    *what = "filter its model-specific registers";
+    rc = set_msr_filter(k);
+    if (rc)
+        return rc;
+    *what = "give it a local APIC; `--irqchip user` does without";
+    if (k->kernel_lapic && (rc = split_lapic(k)))
+        return rc;
+    *what = "give it memory";
+    return kvm_map_memory(k);
+}
+
+static int make_vcpu(struct kvm *k, const char **what) {
+    struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
+                                   .attr = KVM_VCPU_TSC_OFFSET};
+    int size, rc;
+    void *map;
+
+    *what = "create a CPU";
+    k->fd = ioctl(k->vm, KVM_CREATE_VCPU, 0);
+    size = ioctl(k->dev, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (k->fd < 0 || size < (int)sizeof(struct kvm_run))
+        return k->fd < 0 ? -errno : -EINVAL;
+    map = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    k->run = map;
+    k->run_size = (size_t)size;
+    *what = "tell what CPU the guest has";
+    rc = make_model(k);
+    if (!rc)
+        rc = set_cpuid(k);
+    if (rc)
+        return rc;
+    k->tsc_offset = ioctl(k->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
+    list_msrs(k);
+    read_arch_caps(k);
+    *what = "take a signal";
+    return os_kick_init();
+}
+
+int kvm_new(struct vcpu *v, struct interp *interp, const struct kvm_config *cfg,
+            struct kvm **out, char *why, size_t why_size) {
+    struct kvm *k = calloc(1, sizeof(*k));
+    const char *what = "";
+    struct kvm_probe p;
+    int rc;
+
+    snprintf(why, why_size, "out of memory");
+    if (!k)
+        return -ENOMEM;
+    *k = (struct kvm){.v = v,
+                      .interp = interp,
+                      .outer = v->cpuid,
+                      .vm = -1,
+                      .fd = -1,
+                      .kernel_lapic = cfg->kernel_lapic};
+    k->dev = kvm_open(&p);
+    if (k->dev < 0) {
+        kvm_probe_text(&p, why, why_size);
+        kvm_free(k);
+        return -ENODEV;
+    }
+    rc = make_vm(k, &what);
+    if (!rc)
+        rc = make_vcpu(k, &what);
+    if (rc) {
+        snprintf(why, why_size, "KVM opens but cannot %s: %s; `--engine bt` does without",
+                 what, strerror(-rc));
+        kvm_free(k);
+        return -ENODEV;
+    }
+    kvm_reset(k);
+    *out = k;
+    return 0;
+}
+
+void kvm_free(struct kvm *k) {
+    if (k->model) {
+        k->v->cpuid = k->outer;
+        mmu_flush_all(k->v);
+        cpuid_model_free(k->model);
+    }
+    if (k->run)
+        munmap(k->run, k->run_size);
+    if (k->fd >= 0)
+        close(k->fd);
+    if (k->vm >= 0)
+        close(k->vm);
+    if (k->dev >= 0)
+        close(k->dev);
+    free(k);
+}
