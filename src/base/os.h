@@ -73,6 +73,10 @@ int os_poll_page(uint8_t **page);
 void os_poll_page_free(uint8_t *page);
 void os_poll_set(uint8_t *page, bool open); /* from any thread; async-signal-safe */
 
+/* Zeroed memory at an address below 2 GiB, which emitted code can name in 32 bits. */
+int os_low_alloc(size_t size, void **out);
+void os_low_free(void *p, size_t size); /* P may be NULL */
+
 /* --- waiting and waking (os_alarm.c) --- */
 
 /*

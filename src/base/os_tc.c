@@ -34,6 +34,21 @@ int os_signal_stack(void) {
     return sigaltstack(&ss, NULL) < 0 ? -errno : 0;
 }
 
+int os_low_alloc(size_t size, void **out) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    *out = p;
+    return 0;
+}
+
+void os_low_free(void *p, size_t size) {
+    if (p)
+        munmap(p, size);
+}
+
 int os_poll_page(uint8_t **page) {
     void *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 

@@ -17,16 +17,22 @@ struct bt;
 struct interp;
 
 struct bt_options {
-    bool anchors;      /* shadow entries found by place instead of address */
-    bool chain;        /* patch exits into direct jumps */
-    bool groups;       /* one check for several accesses off the same base */
-    bool count;        /* count the instructions that translated code executes */
-    bool liveness;     /* do not keep status flags that nothing reads */
+    bool anchors;  /* shadow entries found by place instead of address */
+    bool chain;    /* patch exits into direct jumps */
+    bool groups;   /* one check for several accesses off the same base */
+    bool count;    /* count the instructions that translated code executes */
+    bool liveness; /* do not keep status flags that nothing reads */
+    unsigned hot;  /* executions after which a fragment becomes a hot path; 0: never */
+    unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
     unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */
 };
 
 #define BT_TU_MAX 64
+#define BT_HOT_DEFAULT 400
+#define BT_HOT_MAX 1000000
+#define BT_PATH_MAX 128
+#define BT_PATH_DEFAULT 96
 #define BT_TU_DEFAULT 32
 #define BT_CACHE_MAX 1024
 #define BT_CACHE_DEFAULT 96

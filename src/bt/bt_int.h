@@ -46,6 +46,7 @@ enum bt_leave {
     BT_LEAVE_POLL,     /* rip is set; events wait */
     BT_LEAVE_NEXT,     /* rip is set; look at events and go on */
     BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
+    BT_LEAVE_HOT,      /* bt.arg is a fragment that has been executed often */
     BT_LEAVE_STATUS,   /* a callout returned vcpu.bt.status; rip is set */
 };
 
@@ -61,22 +62,38 @@ struct link {
     bool same_page;
 };
 
+/* A load of the poll page, and where the guest is when it faults. */
+enum poll_kind {
+    POLL_NONE,
+    POLL_HERE,     /* before the site's instruction */
+    POLL_LINK,     /* at the target of link number site.guest */
+    POLL_INDIRECT, /* at the address in T0 */
+};
+
 /* Host code position to guest instruction: for faults. */
 struct site {
-    uint16_t host;     /* offset from ccf.code */
-    uint8_t guest;     /* offset from ccf.va; or the link's number for a poll */
-    uint8_t place : 2; /* enum flags_place */
-    uint8_t poll : 1;
+    uint16_t host;  /* offset from ccf.code */
+    uint16_t guest; /* offset in its page, | SITE_PAGE2; or the link's number */
+    uint8_t place;  /* enum flags_place */
+    uint8_t poll;   /* enum poll_kind */
+};
+#define SITE_PAGE2 0x1000u
+
+/* A run of guest bytes of a hot path, within one page. */
+struct piece {
+    uint16_t from, to; /* offsets in the page */
+    bool second;       /* it is page2 */
 };
 
 struct ccf {
     uint64_t va;
-    uint8_t *page;  /* host address of the guest page it starts on */
-    uint8_t *page2; /* of the next one, for an instruction that crosses */
-    uint32_t key;   /* bt_key() at translation */
-    uint16_t guest_len;
+    uint8_t *page;      /* host address of the guest page it starts on */
+    uint8_t *page2;     /* another one: an instruction crosses, or the path goes there */
+    uint32_t key;       /* bt_key() at translation */
+    uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
     uint16_t nsites;
-    bool dead;
+    bool dead, hot;
+    uint8_t npieces; /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
     uint16_t failed; /* times that an inline check ended in the interpreter */
     uint8_t nlinks;
     uint8_t *code, *end; /* RX */
@@ -84,7 +101,8 @@ struct ccf {
     uint8_t *entry_save; /* with page2: flags to memory, then entry_check */
     struct vpage *vp, *vp2;
     struct site *sites;
-    struct link links[2];
+    struct piece *pieces;
+    struct link *links;
     struct link *in;
     struct ccf *hash_next;
     struct ccf *page_next, *page2_next;
@@ -119,6 +137,9 @@ struct jump_table {
     uint8_t **to; /* RX */
 };
 
+/* Executions until a fragment is hot, by guest address: cold fragments count down. */
+#define BT_HEAT_BITS 14
+
 #define BT_VPAGE_BITS 12
 #define BT_NO_GROUPS 4096u
 
@@ -142,15 +163,18 @@ struct bt {
     /* Common stubs, RX. */
     uint8_t *stub_enter, *stub_leave, *stub_leave_partial, *stub_leave_bare;
     uint8_t *stub_anchor[2]; /* by enum mmu_access: read, write */
+    uint8_t *stub_hot;
     uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
 
     struct jump_table jump[BT_JUMP_TABLES];
     uint64_t jump_clock;
     uint32_t key; /* whose jump table v->bt.jump is */
     struct vpage **vpages;
-    bool has_bmi2;       /* the host */
-    uint64_t *no_groups; /* guest addresses, a direct-mapped set */
-    struct tr *tr;       /* the translation in progress */
+    uint32_t *heat;       /* at an address that fits in 31 bits */
+    unsigned next_anchor; /* for the next reference of a hot path */
+    bool has_bmi2;        /* the host */
+    uint64_t *no_groups;  /* guest addresses, a direct-mapped set */
+    struct tr *tr;        /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
@@ -186,9 +210,20 @@ void bt_emit_slot(const struct bt *bt, struct emit *e);
  * fetched (fault in v->fault, *FAULT set) or the cache is full. */
 struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault);
 
+/* Makes a hot path that starts where C does, and puts it in C's place. */
+void bt_heat_up(struct bt *bt, struct ccf *c);
+
+static inline uint32_t *bt_heat(const struct bt *bt, uint64_t va) {
+    uint32_t h = (uint32_t)(va ^ va >> 32) * 0x9e3779b1u;
+
+    return &bt->heat[h >> (32 - BT_HEAT_BITS)];
+}
+
 /* cache.c */
 struct ccf *bt_lookup(struct bt *bt, uint64_t va, const uint8_t *page, uint32_t key);
 void bt_insert(struct bt *bt, struct ccf *c);
+/* No lookup finds it any more, and nothing jumps to it. */
+void bt_drop(struct bt *bt, struct ccf *c);
 void *bt_meta_alloc(struct bt *bt, size_t size); /* NULL: full */
 void bt_link(struct bt *bt, struct link *l, struct ccf *to);
 struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);
@@ -204,8 +239,10 @@ struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
 int bt_callout(struct vcpu *v, const struct insn *i);
 
-/* site.guest of an indirect branch's poll: the target is in T0. */
-#define SITE_INDIRECT 255
+/* The guest address that a site is for. */
+static inline uint64_t bt_site_va(const struct ccf *c, const struct site *s) {
+    return (s->guest & SITE_PAGE2 ? c->vp2 : c->vp)->va + (s->guest & 0xfff);
+}
 
 /* vcpu.bt.site of an inline check that failed: size, kind, and the anchor to fill. */
 #define SITE_SIZE(s) ((s)&0xfff)

@@ -46,7 +46,7 @@ static uint64_t lines_of(unsigned from, unsigned to) {
     return upto & ~((1ull << first) - 1);
 }
 
-/* The bytes of C on the page: *FROM..*TO. */
+/* The bytes of C, which is no hot path, on the page: *FROM..*TO. */
 static void extent(const struct ccf *c, const uint8_t *page, unsigned *from,
                    unsigned *to) {
     unsigned at = c->va & 4095, end = at + c->guest_len;
@@ -63,16 +63,49 @@ static void extent(const struct ccf *c, const uint8_t *page, unsigned *from,
     }
 }
 
+/* Does C have bytes of [LO, HI) on the page? */
+static bool covers(const struct ccf *c, const uint8_t *page, unsigned lo, unsigned hi) {
+    unsigned from, to;
+
+    if (!c->npieces) {
+        extent(c, page, &from, &to);
+        return hi > from && lo < to;
+    }
+    for (unsigned n = 0; n < c->npieces; n++) {
+        const struct piece *p = &c->pieces[n];
+
+        if ((p->second ? c->page2 : c->page) == page && hi > p->from && lo < p->to)
+            return true;
+    }
+    return false;
+}
+
+/* The 64-byte pieces of the page that C has bytes in. */
+static uint64_t lines_covered(const struct ccf *c, const uint8_t *page) {
+    uint64_t lines = 0;
+    unsigned from, to;
+
+    if (!c->npieces) {
+        extent(c, page, &from, &to);
+        return lines_of(from, to);
+    }
+    for (unsigned n = 0; n < c->npieces; n++) {
+        const struct piece *p = &c->pieces[n];
+
+        if ((p->second ? c->page2 : c->page) == page)
+            lines |= lines_of(p->from, p->to);
+    }
+    return lines;
+}
+
 static void attach(struct bt *bt, struct ccf *c, uint8_t *page, struct ccf **next) {
     struct code_page *cp = &bt->pages[page_number(bt, page)];
-    unsigned from, to;
 
     if (!cp->first)
         mem_trace_add(bt->v->mem, page, MEM_TRACE_TC);
     *next = cp->first;
     cp->first = c;
-    extent(c, page, &from, &to);
-    cp->lines |= lines_of(from, to);
+    cp->lines |= lines_covered(c, page);
 }
 
 void bt_insert(struct bt *bt, struct ccf *c) {
@@ -235,18 +268,23 @@ static void sweep(struct bt *bt, uint8_t *page) {
     while (*p) {
         struct ccf *c = *p;
         struct ccf **next = c->page == page ? &c->page_next : &c->page2_next;
-        unsigned from, to;
 
         if (c->dead) {
             *p = *next;
             continue;
         }
-        extent(c, page, &from, &to);
-        cp->lines |= lines_of(from, to);
+        cp->lines |= lines_covered(c, page);
         p = next;
     }
     if (!cp->first)
         mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
+}
+
+void bt_drop(struct bt *bt, struct ccf *c) {
+    kill(bt, c);
+    sweep(bt, c->page);
+    if (c->page2)
+        sweep(bt, c->page2);
 }
 
 /* --- groups that did not work out --- */
@@ -264,8 +302,7 @@ void bt_grouping_fail(struct bt *bt, struct ccf *c) {
         return; /* it is not the groups */
     *no_groups(bt, c->va) = c->va;
     bt->v->cnt->bt_retranslations++;
-    kill(bt, c);
-    sweep(bt, c->page);
+    bt_drop(bt, c);
 }
 
 void bt_code_written(void *arg, struct gpa at, unsigned len) {
@@ -284,10 +321,7 @@ void bt_code_written(void *arg, struct gpa at, unsigned len) {
         return;
     for (struct ccf *c = cp->first; c;
          c = c->page == page ? c->page_next : c->page2_next) {
-        unsigned from, to;
-
-        extent(c, page, &from, &to);
-        if (c->dead || hi <= from || lo >= to)
+        if (c->dead || !covers(c, page, lo, hi))
             continue;
         kill(bt, c);
         any = true;
@@ -312,6 +346,8 @@ void bt_flush(struct bt *bt) {
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
         bt->jump[n].used = 0;
     bt->v->bt.jump = NULL;
+    for (unsigned n = 0; n < 1u << BT_HEAT_BITS; n++)
+        bt->heat[n] = bt->opt.hot;
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)
         bt->vpages[n] = NULL;
     for (unsigned n = 0; n < BT_NO_GROUPS; n++)

@@ -122,7 +122,7 @@ static void xl_lea(struct tr *t, const struct insn *i) {
 
 /* --- the stack --- */
 
-static bool stack_ok(const struct tr *t, const struct insn *i) {
+bool tr_stack_ok(const struct tr *t, const struct insn *i) {
     unsigned ss = 1u << SEG_SS;
 
     /* In 64-bit mode a segment is not flat while alignment is checked. */
@@ -171,7 +171,7 @@ static void load_t0(struct tr *t, unsigned size, unsigned reg, int32_t off) {
 static void xl_push(struct tr *t, const struct insn *i) {
     unsigned size = i->opsize, src = T1;
 
-    if (!stack_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
+    if (!tr_stack_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
         tr_callout(t, i);
         return;
     }
@@ -200,7 +200,7 @@ static void xl_push(struct tr *t, const struct insn *i) {
 static void xl_pop(struct tr *t, const struct insn *i) {
     unsigned size = i->opsize, dst = i->opnd[0].reg;
 
-    if (!stack_ok(t, i) || mem_form(i) || size == 2) {
+    if (!tr_stack_ok(t, i) || mem_form(i) || size == 2) {
         tr_callout(t, i);
         return;
     }
@@ -217,7 +217,7 @@ static void xl_pop(struct tr *t, const struct insn *i) {
 }
 
 static void xl_leave(struct tr *t, const struct insn *i) {
-    if (!stack_ok(t, i) || i->opsize == 2) {
+    if (!tr_stack_ok(t, i) || i->opsize == 2) {
         tr_callout(t, i);
         return;
     }
@@ -231,29 +231,32 @@ static void xl_leave(struct tr *t, const struct insn *i) {
 
 /* --- branches --- */
 
-static bool branch_ok(const struct tr *t, const struct insn *i) {
+bool tr_branch_ok(const struct tr *t, const struct insn *i) {
     if (KEY_MODE(t->key) == MODE_64)
         return i->opsize == 8;
     return i->opsize == 4 && !(t->key >> KEY_BASE_SHIFT & 1u << SEG_CS);
 }
 
-static uint64_t direct_target(const struct tr *t, const struct insn *i) {
-    return tr_next_va(t) + (uint64_t)i->imm;
+uint64_t tr_target(const struct tr *t, const struct insn *i) {
+    uint64_t va = container_of(i, const struct tu_insn, i)->va;
+
+    va += i->len + (uint64_t)i->imm;
+    return KEY_MODE(t->key) == MODE_64 ? va : (uint32_t)va;
 }
 
-static bool is_direct(const struct insn *i) {
+bool tr_is_direct(const struct insn *i) {
     return i->nops == 0 || i->opnd[0].kind == OPND_IMM;
 }
 
 /* T0 holds the target; flags must be in memory. */
-static void indirect(struct tr *t) {
+void tr_indirect(struct tr *t) {
     struct emit *e = &t->e;
 
     tr_flags_to_mem(t);
-    tr_site(t, true, SITE_INDIRECT);
+    tr_site(t, POLL_INDIRECT, 0);
     bt_emit_poll(t->bt, e);
     /* Who it was, for a target that is not canonical. */
-    e_gs_imm(e, W32, GS(bt.site), (int32_t)(t->bt->norder << 8 | t->insn[t->k].off));
+    e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->bt->code.rx));
     e_mov_rr(e, W32, T1, T0);
     e_ri(e, W32, EXT_AND, T1, (1 << BT_JUMP_BITS) - 1);
     e_shift(e, W32, EXT_SHL, T1, 3);
@@ -276,27 +279,40 @@ static void load_target(struct tr *t, const struct insn *i) {
     }
 }
 
+/* A direct branch: leaves the fragment, or goes on along the hot path. */
+static void go_to(struct tr *t, const struct insn *i, uint64_t target) {
+    switch (tr_follow(i)) {
+    case FOLLOW_TARGET:
+        return;
+    case FOLLOW_LOOP_TARGET:
+        tr_loop(t);
+        return;
+    default:
+        tr_link(t, t->c->nlinks, target);
+    }
+}
+
 static void xl_jmp(struct tr *t, const struct insn *i) {
-    if (!branch_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
+    if (!tr_branch_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
         tr_callout(t, i);
         return;
     }
-    if (is_direct(i)) {
-        tr_link(t, 0, direct_target(t, i));
+    if (tr_is_direct(i)) {
+        go_to(t, i, tr_target(t, i));
         return;
     }
     load_target(t, i);
-    indirect(t);
+    tr_indirect(t);
 }
 
 static void xl_call(struct tr *t, const struct insn *i) {
-    if (!branch_ok(t, i) || !stack_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
+    if (!tr_branch_ok(t, i) || !tr_stack_ok(t, i) || (mem_form(i) && !tr_mem_ok(t, i))) {
         tr_callout(t, i);
         return;
     }
     int32_t off;
 
-    if (!is_direct(i)) {
+    if (!tr_is_direct(i)) {
         t->pin.on = false;
         load_target(t, i);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
@@ -305,16 +321,53 @@ static void xl_call(struct tr *t, const struct insn *i) {
     e_mov_imm(&t->e, T1, tr_next_va(t));
     store_t0(t, i->opsize, T1, off);
     move_sp(t, -(int32_t)i->opsize);
-    if (is_direct(i)) {
-        tr_link(t, 0, direct_target(t, i));
+    if (tr_is_direct(i)) {
+        go_to(t, i, tr_target(t, i));
         return;
     }
     e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS(bt.tmp));
-    indirect(t);
+    tr_indirect(t);
+}
+
+/* jrcxz over the next bytes, until jrcxz_land(). */
+static uint8_t *jrcxz(struct emit *e) {
+    e8(e, 0xe3);
+    e8(e, 0);
+    return e->p - 1;
+}
+
+static void jrcxz_land(struct emit *e, uint8_t *rel8) {
+    if (!e->full)
+        *rel8 = (uint8_t)(e->p - rel8 - 1);
+}
+
+/* T0 is where a ret goes; the hot path goes on at VA. Leaves the flags where they are:
+ * when they are the host's, RCX tells what a comparison would. */
+static void expect_return(struct tr *t, uint64_t va) {
+    struct emit *e = &t->e;
+    uint8_t *same;
+
+    if (t->place != FLAGS_REGS) {
+        e_mov_imm(e, T1, va);
+        e_rr(e, W64, OPC_CMP_R_RM, T0, T1);
+        tr_cold_ret(t, e_jcc_fwd(e, CC_NE));
+        return;
+    }
+    e_mov_imm(e, T1, 0 - va);
+    e_lea(e, W64, T0, T0, T1, 0, 0);
+    e_mov_rr(e, W64, T1, REG_RCX);
+    e_mov_rr(e, W64, REG_RCX, T0);
+    same = jrcxz(e);
+    e_mov_rr(e, W64, REG_RCX, T1);
+    e_mov_imm(e, T1, va);
+    e_lea(e, W64, T0, T0, T1, 0, 0);
+    tr_cold_ret(t, e_jmp_fwd(e));
+    jrcxz_land(e, same);
+    e_mov_rr(e, W64, REG_RCX, T1);
 }
 
 static void xl_ret(struct tr *t, const struct insn *i) {
-    if (!branch_ok(t, i) || !stack_ok(t, i)) {
+    if (!tr_branch_ok(t, i) || !tr_stack_ok(t, i)) {
         tr_callout(t, i);
         return;
     }
@@ -322,17 +375,39 @@ static void xl_ret(struct tr *t, const struct insn *i) {
 
     load_t0(t, i->opsize, T0, off);
     move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
-    indirect(t);
+    t->pin.on = false;
+    if (tr_follow(i) == FOLLOW_RETURN)
+        expect_return(t, container_of(i, const struct tu_insn, i)->ret_va);
+    else
+        tr_indirect(t);
 }
 
 static void xl_jcc(struct tr *t, const struct insn *i) {
-    if (!branch_ok(t, i)) {
+    unsigned exit;
+
+    if (!tr_branch_ok(t, i)) {
         tr_callout(t, i);
         return;
     }
     tr_flags_restore(t);
-    tr_jcc(t, i->cond, 1, direct_target(t, i));
-    tr_link(t, 0, tr_next_va(t));
+    switch (tr_follow(i)) {
+    case FOLLOW_NEXT:
+        tr_side_exit(t, i->cond, tr_target(t, i));
+        break;
+    case FOLLOW_TARGET:
+        tr_side_exit(t, i->cond ^ 1u, tr_next_va(t));
+        break;
+    case FOLLOW_LOOP_TARGET:
+        tr_loop_jcc(t, i->cond, tr_next_va(t));
+        break;
+    case FOLLOW_LOOP_NEXT:
+        tr_loop_jcc(t, i->cond ^ 1u, tr_target(t, i));
+        break;
+    default:
+        exit = t->c->nlinks;
+        tr_jcc(t, i->cond, exit + 1, tr_target(t, i));
+        tr_link(t, exit, tr_next_va(t));
+    }
 }
 
 /* jrcxz exists on the host; loop is lea and jrcxz. Flags are not touched. */
@@ -340,8 +415,9 @@ static void xl_jcxz(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
     enum flags_place place = t->place;
     uint8_t *skip;
+    unsigned exit = t->c->nlinks;
 
-    if (!branch_ok(t, i) || i->addrsize == 2) {
+    if (!tr_branch_ok(t, i) || i->addrsize == 2) {
         tr_callout(t, i);
         return;
     }
@@ -349,15 +425,12 @@ static void xl_jcxz(struct tr *t, const struct insn *i) {
         e_lea(e, i->addrsize == 8 ? W64 : W32, REG_RCX, REG_RCX, REG_ZERO, 0, -1);
     if (i->addrsize == 4)
         e8(e, 0x67);
-    e8(e, 0xe3);
-    skip = e->p;
-    e8(e, 0);
+    skip = jrcxz(e);
     /* rCX is not zero: loop goes back, jcxz goes on. */
-    tr_link(t, 0, i->op == OP_loop ? direct_target(t, i) : tr_next_va(t));
-    if (!e->full)
-        *skip = (uint8_t)(e->p - skip - 1);
+    tr_link(t, exit, i->op == OP_loop ? tr_target(t, i) : tr_next_va(t));
+    jrcxz_land(e, skip);
     t->place = place; /* the first link may have moved the flags: not on this way */
-    tr_link(t, 1, i->op == OP_loop ? tr_next_va(t) : direct_target(t, i));
+    tr_link(t, exit + 1, i->op == OP_loop ? tr_next_va(t) : tr_target(t, i));
 }
 
 /* AMD64 APM volume 3, RDTSC and RDTSCP: the counter to edx:eax, zero-extended. */
@@ -472,7 +545,7 @@ static void xl_pushf(struct tr *t, const struct insn *i) {
     const uint32_t status = X86_FL_STATUS;
     struct emit *e = &t->e;
 
-    if (!stack_ok(t, i) || i->opsize == 2) {
+    if (!tr_stack_ok(t, i) || i->opsize == 2) {
         tr_callout(t, i);
         return;
     }
@@ -632,11 +705,13 @@ bool tr_keeps_pin(const struct tr *t, const struct insn *i) {
         return mem_form(i) ? tr_mem_ok(t, i) : !names_both(i);
     }
     if (fn == xl_push || fn == xl_pop)
-        return stack_ok(t, i) && !mem_form(i) && i->opsize != 2;
+        return tr_stack_ok(t, i) && !mem_form(i) && i->opsize != 2;
     if (fn == xl_call)
-        return stack_ok(t, i) && branch_ok(t, i) && is_direct(i);
+        return tr_stack_ok(t, i) && tr_branch_ok(t, i) && tr_is_direct(i);
     if (fn == xl_ret)
-        return stack_ok(t, i) && branch_ok(t, i);
+        return tr_stack_ok(t, i) && tr_branch_ok(t, i);
+    if (fn == xl_jcc || (fn == xl_jmp && tr_is_direct(i)))
+        return tr_branch_ok(t, i);
     if (fn == xl_lea)
         return i->opsize != 2 && i->addrsize != 2 &&
                !(is_ext(i->mem.base) && is_ext(i->mem.index));

@@ -160,6 +160,8 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
     int64_t lo = ref->disp, hi = ref->disp + size, delta = 0;
     bool wr = write;
 
+    bool sure = true; /* it is executed if the group's first access is */
+
     for (unsigned j = t->k; t->groups && !may_scatter(t, ref) && j < t->n; j++) {
         const struct insn *i = &t->insn[j].i;
         struct tr_ref r;
@@ -168,42 +170,69 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
 
         if (j > t->k && !tr_keeps_pin(t, i))
             break;
-        if (access_of(t, i, t->c->va + t->insn[j].off, &r, &len, &w)) {
+        sure &= i->op != OP_jcc;
+        if (access_of(t, i, t->insn[j].va, &r, &len, &w)) {
             int64_t at = r.disp + delta;
             int64_t nlo = at < lo ? at : lo, nhi = at + len > hi ? at + len : hi;
 
             if (!same(ref, &r))
                 break;
-            if (nhi - nlo > SPAN_LIMIT)
-                break;
+            if (nhi - nlo > SPAN_LIMIT || (w && !wr && !sure))
+                break; /* a store that may not happen does not set D */
             lo = nlo;
             hi = nhi;
             wr |= w;
         }
-        if (!base_survives(t, i, ref, &delta))
+        if (i->op == OP_ret || !base_survives(t, i, ref, &delta))
             break;
     }
     *pin = (struct tr_pin){
         .on = true, .ref = *ref, .min = lo, .span = (unsigned)(hi - lo), .write = wr};
 }
 
-/* The anchor for REF, or -1: a page that this kind of access mostly stays in. */
-static int anchor_of(const struct tr *t, const struct tr_ref *ref, int64_t disp) {
-    if (!t->bt->opt.anchors || ref->index != REG_ZERO)
+/* A hot path gives each pointer an anchor of its own. */
+static int named_anchor(struct tr *t, const struct tr_ref *ref) {
+    const unsigned free = SHADOW_ANCHORS - ANCHOR_FREE;
+    struct tr_named *n;
+
+    if (!t->hot)
         return -1;
+    for (unsigned k = 0; k < t->nnamed; k++) {
+        n = &t->named[k];
+        if (same(&n->ref, ref) && n->base_version == t->version[ref->base] &&
+            n->index_version == t->version[ref->index])
+            return n->anchor;
+    }
+    if (t->nnamed == ARRAY_SIZE(t->named))
+        return -1;
+    n = &t->named[t->nnamed++];
+    *n = (struct tr_named){
+        .ref = *ref,
+        .base_version = t->version[ref->base],
+        .index_version = t->version[ref->index],
+        .anchor = (uint16_t)(ANCHOR_FREE + t->bt->next_anchor),
+    };
+    t->bt->next_anchor = (t->bt->next_anchor + 2) % free;
+    return n->anchor;
+}
+
+/* The anchor for REF, or -1: a page that this kind of access mostly stays in. */
+static int anchor_of(struct tr *t, const struct tr_ref *ref, int64_t disp) {
+    if (!t->bt->opt.anchors)
+        return -1;
+    if (ref->index != REG_ZERO)
+        return named_anchor(t, ref);
     if (ref->base == REG_ZERO && (ref->seg == SEG_FS || ref->seg == SEG_GS)) {
         unsigned page = (unsigned)(disp >> 12) & (ANCHOR_THREAD_PAGES - 1);
 
         return ANCHOR_THREAD +
                2 * (int)(page + (ref->seg == SEG_GS ? ANCHOR_THREAD_PAGES : 0));
     }
-    if (ref->seg != TR_SEG_FLAT)
-        return -1;
-    if (ref->base == REG_RSP)
+    if (ref->seg == TR_SEG_FLAT && ref->base == REG_RSP)
         return ANCHOR_STACK;
-    if (ref->base == REG_RBP && KEY_MODE(t->key) == MODE_32)
+    if (ref->seg == TR_SEG_FLAT && ref->base == REG_RBP && KEY_MODE(t->key) == MODE_32)
         return ANCHOR_FRAME;
-    return -1;
+    return named_anchor(t, ref);
 }
 
 /* Is REF one address, known now? Its page is then checked as a whole. */
@@ -249,8 +278,30 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
     return (int32_t)(ref->disp - p->min);
 }
 
+/* Does I move a register by a constant? */
+static bool small_step(const struct insn *i) {
+    const struct operand *o = i->opnd;
+
+    switch (i->op) {
+    case OP_inc:
+    case OP_dec:
+        return true;
+    case OP_add:
+    case OP_sub:
+        return o[1].kind == OPND_IMM;
+    case OP_lea:
+        return i->mem.base == o[0].reg && i->mem.index == REG_ZERO;
+    default:
+        return false;
+    }
+}
+
 void tr_pin_step(struct tr *t, const struct insn *i) {
     struct tr_pin *p = &t->pin;
+    uint32_t regs = small_step(i) ? 0 : written(i);
+
+    for (unsigned r = 0; regs; r++, regs >>= 1)
+        t->version[r] += regs & 1;
 
     if (p->on && (!tr_keeps_pin(t, i) || !base_survives(t, i, &p->ref, &p->delta)))
         p->on = false;

@@ -264,7 +264,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
             e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R15, GS_GPR(REG_R15));
     }
 
-    tr_site(t, false, 0);
+    tr_site(t, POLL_NONE, 0);
     if (f.vex)
         emit_vex(&t->e, &f);
     else

@@ -143,7 +143,7 @@ static void list_ir(const struct list *l, const struct list_unit *u) {
               "instruction", "IR", "reads", "writes", u->c ? "live" : "");
     for (unsigned k = 0; k < u->n; k++) {
         const struct insn *i = &u->insn[k].i;
-        uint64_t va = u->va + u->insn[k].off;
+        uint64_t va = u->insn[k].va;
         char bytes[40], text[96], ir[128], rd[8], wr[8], live[8];
 
         bytes_text(i, bytes);
@@ -213,7 +213,7 @@ static uint64_t cut(const struct insn *i, uint64_t near, uint64_t va) {
 
 static void want_successors(struct list *l, const struct list_unit *u) {
     const struct tu_insn *last = &u->insn[u->n - 1];
-    uint64_t next = u->va + last->off + last->i.len;
+    uint64_t next = last->va + last->i.len;
 
     for (unsigned k = 0; u->c && k < u->c->nlinks; k++)
         want(l, u->c->links[k].target);
@@ -266,7 +266,7 @@ static int decode_unit(struct list *l, uint64_t va) {
                 break;
             bytes[have++] = *p;
         }
-        tu[n] = (struct tu_insn){.off = (uint16_t)off};
+        tu[n] = (struct tu_insn){.va = va + off};
         if (decode_insn(MODE_16, bytes, have, &tu[n].i) != DECODE_OK)
             break;
         off += tu[n].i.len;

@@ -198,9 +198,10 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
     if (within(p, mem_ram_base(bt->v->mem), mem_ram_size(bt->v->mem))) {
         snprintf(buf, size, "<RAM 0x%llx>", (unsigned long long)mem_gpa(bt->v->mem, p).a);
     } else if (within(p, c, sizeof(*c))) {
-        size_t k = (size_t)(p - (const uint8_t *)c->links) / sizeof(c->links[0]);
-
-        snprintf(buf, size, k < c->nlinks ? "<exit %zu>" : "<CCF>", k);
+        snprintf(buf, size, "<CCF>");
+    } else if (within(p, c->links, c->nlinks * sizeof(c->links[0]))) {
+        snprintf(buf, size, "<exit %zu>",
+                 (size_t)((const struct link *)(const void *)p - c->links));
     } else if (page_of(c, p)) {
         snprintf(buf, size, "<epoch of page 0x%llx>",
                  (unsigned long long)page_of(c, p)->va);
@@ -410,7 +411,7 @@ static const struct tu_insn *guest_at(struct view *w, const uint8_t *rx) {
             return NULL;
         w->site++;
         for (unsigned k = 0; k < w->u->n; k++)
-            if (w->u->insn[k].off == s->guest)
+            if (w->u->insn[k].va == bt_site_va(c, s))
                 return &w->u->insn[k];
     }
     return NULL;
@@ -445,7 +446,7 @@ static void annotate(const struct view *w, const struct insn *i, const uint8_t *
 static void print_guest(const struct view *w, const struct tu_insn *g, char *buf,
                         size_t size) {
     char text[96];
-    uint64_t va = w->u->va + g->off;
+    uint64_t va = g->va;
 
     snprintf(buf, size, "0x%llx  %s", (unsigned long long)va,
              list_guest_text(&g->i, va, text, sizeof(text)));

@@ -28,6 +28,8 @@ struct bt_options bt_defaults(void) {
         .chain = true,
         .groups = true,
         .liveness = true,
+        .hot = BT_HOT_DEFAULT,
+        .path = BT_PATH_DEFAULT,
         .tu_limit = BT_TU_DEFAULT,
         .cache = BT_CACHE_DEFAULT,
     };
@@ -118,6 +120,16 @@ static bool canonical(const struct vcpu *v, uint64_t a) {
     return v->mode != MODE_64 || (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
+static void set_rip(struct vcpu *v, const uint8_t *rx) {
+    const struct ccf *c = bt_find_pc(bt_of(v), rx);
+    const struct site *s;
+
+    BUG_ON(!c);
+    s = site_of(c, rx);
+    BUG_ON(!s);
+    v->rip = bt_site_va(c, s);
+}
+
 /* A branch to a non-canonical address faults itself, before it has done anything: takes
  * back what its expansion did and lets the interpreter raise the fault. */
 static void undo_branch(struct vcpu *v) {
@@ -125,7 +137,7 @@ static void undo_branch(struct vcpu *v) {
     struct insn i;
     uint8_t bytes[15];
 
-    v->rip = bt->order[v->bt.site >> 8]->va + (v->bt.site & 0xff);
+    set_rip(v, bt->code.rx + v->bt.site);
     vec_park(v);
     if (mmu_read_slow(v, gva(v->rip), bytes, 1, false))
         return;
@@ -138,16 +150,6 @@ static void undo_branch(struct vcpu *v) {
         v->gpr[REG_RSP] += i.opsize;
     else if (i.op == OP_ret)
         v->gpr[REG_RSP] -= i.opsize + (i.nops ? (uint16_t)i.imm : 0u);
-}
-
-static void set_rip(struct vcpu *v, const uint8_t *rx) {
-    const struct ccf *c = bt_find_pc(bt_of(v), rx);
-    const struct site *s;
-
-    BUG_ON(!c);
-    s = site_of(c, rx);
-    BUG_ON(!s);
-    v->rip = c->va + s->guest;
 }
 
 /* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and
@@ -280,18 +282,20 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     if (!s)
         return false;
     if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
-        if (s->guest == SITE_INDIRECT && !canonical(v, f->regs.gpr[T0])) {
+        if (s->poll == POLL_INDIRECT && !canonical(v, f->regs.gpr[T0])) {
             f->regs.rip += BT_POLL_LEN; /* the branch is to fault: undo_branch() */
             return true;
         }
-        v->rip = s->guest == SITE_INDIRECT ? f->regs.gpr[T0] : c->links[s->guest].target;
+        v->rip = s->poll == POLL_INDIRECT ? f->regs.gpr[T0]
+                 : s->poll == POLL_LINK   ? c->links[s->guest].target
+                                          : bt_site_va(c, s);
         v->bt.reason = BT_LEAVE_POLL;
     } else if (f->trapno == X86_GP) {
         /* Misaligned, or not canonical (SHADOW_NO_ANCHOR): the interpreter knows. */
-        v->rip = c->va + s->guest;
+        v->rip = bt_site_va(c, s);
         v->bt.reason = BT_LEAVE_EMULATE;
     } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
-        v->rip = c->va + s->guest;
+        v->rip = bt_site_va(c, s);
         v->bt.reason = BT_LEAVE_STATUS;
         v->bt.status = SEM_FAULT;
     } else {
@@ -323,6 +327,8 @@ static int allocate(struct bt *bt) {
     if (rc)
         return rc;
     rc = os_poll_page(&bt->poll_page);
+    if (!rc)
+        rc = os_low_alloc(sizeof(*bt->heat) << BT_HEAT_BITS, (void **)&bt->heat);
     if (rc)
         return rc;
     bt->npages = mem_ram_size(bt->v->mem) >> 12;
@@ -382,6 +388,7 @@ void bt_free(struct bt *bt) {
         return;
     if (bt->poll_page)
         os_poll_page_free(bt->poll_page);
+    os_low_free(bt->heat, sizeof(*bt->heat) << BT_HEAT_BITS);
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
         free(bt->jump[n].to);
     bt->v->bt.jump = NULL;
@@ -446,13 +453,14 @@ static struct ccf *find(struct bt *bt, bool *fault) {
     bt_select_key(bt, key);
     c = bt_lookup(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
     if (c && c->page2) { /* the second page may be another by now */
-        const uint8_t *rest = mmu_fetch(v, gva((v->rip | 4095) + 1));
+        const uint8_t *rest = mmu_fetch(v, gva(c->vp2->va));
 
-        if (!rest) {
+        if (!rest && !c->hot) {
             *fault = true;
             return NULL;
         }
-        if (((uintptr_t)rest & ~4095ul) != (uintptr_t)c->page2)
+        /* A hot path may leave before it gets there. */
+        if (!rest || ((uintptr_t)rest & ~4095ul) != (uintptr_t)c->page2)
             c = NULL;
     }
     if (!c)
@@ -531,6 +539,10 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             break;
         case BT_LEAVE_CHECK:
             v->cnt->bt_leave_check++;
+            break;
+        case BT_LEAVE_HOT:
+            v->rip = ((struct ccf *)v->bt.arg)->va;
+            bt_heat_up(bt, v->bt.arg);
             break;
         case BT_LEAVE_EMULATE:
             v->cnt->bt_emulated++;

@@ -204,6 +204,11 @@ static void emit_exits(struct bt *bt, struct emit *e) {
     e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_CHECK);
     e_jmp(e, bt->stub_leave);
 
+    bt->stub_hot = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
+    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_HOT);
+    e_jmp(e, bt->stub_leave);
+
     /* The jump table had nothing, or another fragment. */
     bt->stub_indirect = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));

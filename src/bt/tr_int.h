@@ -15,6 +15,9 @@ enum cold_kind {
     COLD_ANCHOR, /* the same, but the anchor stub */
     COLD_FIXED,  /* T0 still has the address; the slow stub */
     COLD_CHECK,  /* entry_check failed */
+    COLD_EXIT,   /* a hot path is left: link SITE */
+    COLD_RET,    /* a return does not go where the path goes: T0 has the address */
+    COLD_HOT,    /* the fragment has become hot */
 };
 
 struct cold {
@@ -23,11 +26,25 @@ struct cold {
     const uint8_t *cont; /* RX: where to go on */
     uint32_t site;
     int32_t tag; /* [T1 + TAG] is what was subtracted from T0 */
+    /* COLD_EXIT, COLD_RET: which instruction left, and where the flags were. */
+    uint8_t k, place;
+};
+
+/* How a hot path goes on after a control transfer. */
+enum follow {
+    FOLLOW_NONE,       /* it ends here */
+    FOLLOW_NEXT,       /* a jcc that is not taken */
+    FOLLOW_TARGET,     /* a direct jmp or call, or a jcc that is taken */
+    FOLLOW_RETURN,     /* a ret to where the path's call came from: RET_VA */
+    FOLLOW_LOOP_NEXT,  /* the next instruction is the path's first */
+    FOLLOW_LOOP_TARGET /* the target is the path's first */
 };
 
 struct tu_insn {
     struct insn i;
-    uint16_t off;    /* from the TU's first byte */
+    uint64_t va;
+    uint64_t ret_va;
+    uint8_t follow;  /* enum follow */
     uint8_t live_in; /* status flags (packed, see pack_flags) that are needed before it */
     uint8_t live_out;
 };
@@ -50,6 +67,16 @@ struct tr_pin {
     unsigned span; /* bytes from T0 on that were checked */
 };
 
+/* An anchor of this hot path: for the same operand with the same values in its registers,
+ * but for small steps. */
+struct tr_named {
+    struct tr_ref ref;
+    uint8_t base_version, index_version;
+    uint16_t anchor; /* for reads; the next one is for writes */
+};
+#define TR_NAMED_MAX 48
+#define TR_PIECES_MAX 32
+
 struct tr {
     struct bt *bt;
     struct ccf *c;
@@ -57,14 +84,23 @@ struct tr {
     uint32_t key;
     enum flags_place place;
     unsigned n;
-    unsigned k;  /* the instruction being translated */
-    bool ended;  /* it left the fragment */
-    bool groups; /* one check may serve several accesses */
+    unsigned k;               /* the instruction being translated */
+    bool ended;               /* it left the fragment */
+    bool groups;              /* one check may serve several accesses */
+    bool hot;                 /* a hot path is made */
+    uint8_t live_loop;        /* flags that are live at the path's start, for its loop */
+    enum flags_place head;    /* where they are at loop_head */
+    const uint8_t *loop_head; /* RX */
+    struct tr_named named[TR_NAMED_MAX];
+    unsigned nnamed;
+    uint8_t version[REG_COUNT]; /* of what is in a register, for anchors */
+    struct piece pieces[TR_PIECES_MAX];
+    unsigned npieces;
     struct tr_pin pin;
-    struct tu_insn insn[BT_TU_MAX];
-    struct cold cold[4 * BT_TU_MAX];
+    struct tu_insn insn[BT_PATH_MAX];
+    struct cold cold[4 * BT_PATH_MAX];
     unsigned ncold;
-    struct site sites[4 * BT_TU_MAX];
+    struct site sites[4 * BT_PATH_MAX];
     unsigned nsites;
 };
 
@@ -73,7 +109,7 @@ typedef void xl_fn(struct tr *t, const struct insn *i);
 /* translate.c */
 uint64_t tr_va(const struct tr *t);      /* of the instruction being translated */
 uint64_t tr_next_va(const struct tr *t); /* of the one after it */
-void tr_site(struct tr *t, bool poll, unsigned link);
+void tr_site(struct tr *t, enum poll_kind poll, unsigned link);
 void tr_flags_save(struct tr *t);    /* before the host's flags are clobbered */
 void tr_flags_restore(struct tr *t); /* before the host's flags are used. Spoils T1. */
 void tr_flags_to_mem(struct tr *t);  /* for indirect exits and callouts */
@@ -86,6 +122,16 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc);
 void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned n);
 /* T0 = host pointer to the page at guest address PAGE. The same. */
 void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc);
+/* Leaves a hot path for TARGET when the condition holds; code out of line. */
+void tr_side_exit(struct tr *t, unsigned cond, uint64_t target);
+/* Goes round: to the path's first instruction, from the one being translated. */
+void tr_loop(struct tr *t);
+/* The same for a jcc whose condition is COND; goes to REST when it does not hold. */
+void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest);
+/* The branch at REL32 (RW) leaves a hot path as an indirect branch to T0. */
+void tr_cold_ret(struct tr *t, uint8_t *rel32);
+/* T0 holds the target: the way out of an indirect branch. */
+void tr_indirect(struct tr *t);
 /* jcc to link N. */
 void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target);
 bool tr_mem_ok(const struct tr *t, const struct insn *i);
@@ -109,6 +155,19 @@ void tr_pin_step(struct tr *t, const struct insn *i);
 /* expand.c: does translating I leave T0 alone, but for its own access? */
 bool tr_keeps_pin(const struct tr *t, const struct insn *i);
 bool tr_has_mem(const struct insn *i);
+
+/* hot.c: the instructions of a path from the fragment's address on, as they have been
+ * executed mostly. False: there is nothing to follow. */
+bool tr_build_path(struct tr *t);
+bool tr_branch_ok(const struct tr *t, const struct insn *i);
+bool tr_stack_ok(const struct tr *t, const struct insn *i);
+bool tr_is_direct(const struct insn *i);
+/* Of a direct branch among T's instructions. */
+uint64_t tr_target(const struct tr *t, const struct insn *i);
+/* How I, of T's instructions, continues. */
+static inline enum follow tr_follow(const struct insn *i) {
+    return (enum follow)container_of(i, const struct tu_insn, i)->follow;
+}
 
 /* expand.c: the function that translates an operation, NULL for a callout. */
 xl_fn *tr_expansion(const struct insn *i);

@@ -9,7 +9,7 @@
 #include "sem/sem.h"
 
 uint64_t tr_va(const struct tr *t) {
-    return t->c->va + t->insn[t->k].off;
+    return t->insn[t->k].va;
 }
 
 uint64_t tr_next_va(const struct tr *t) {
@@ -18,7 +18,15 @@ uint64_t tr_next_va(const struct tr *t) {
     return KEY_MODE(t->key) == MODE_64 ? va : (uint32_t)va;
 }
 
-void tr_site(struct tr *t, bool poll, unsigned link) {
+/* Which instruction, as struct site says it. */
+static uint16_t site_guest(const struct tr *t) {
+    uint64_t va = tr_va(t);
+    bool second = t->c->vp2 && (va ^ t->c->vp2->va) < 4096;
+
+    return (uint16_t)((va & 0xfff) | (second ? SITE_PAGE2 : 0));
+}
+
+void tr_site(struct tr *t, enum poll_kind poll, unsigned link) {
     ptrdiff_t at = e_here(&t->e) - t->c->code;
 
     if (t->nsites == ARRAY_SIZE(t->sites) || at > UINT16_MAX) {
@@ -27,9 +35,9 @@ void tr_site(struct tr *t, bool poll, unsigned link) {
     }
     t->sites[t->nsites++] = (struct site){
         .host = (uint16_t)at,
-        .guest = (uint8_t)(poll ? link : t->insn[t->k].off), /* SITE_INDIRECT: T0 */
-        .place = t->place,
-        .poll = poll,
+        .guest = poll == POLL_LINK ? (uint16_t)link : site_guest(t),
+        .place = (uint8_t)t->place,
+        .poll = (uint8_t)poll,
     };
 }
 
@@ -88,10 +96,19 @@ static bool clobbers_by_callout(const struct insn *i) {
     return !tr_expansion(i);
 }
 
+/* A way out in the middle: whatever is there needs all flags, for all we know. */
+static bool may_leave(const struct tu_insn *u) {
+    return u->i.op == OP_jcc || u->follow == FOLLOW_RETURN;
+}
+
+static bool loops(const struct tu_insn *u) {
+    return u->follow == FOLLOW_LOOP_NEXT || u->follow == FOLLOW_LOOP_TARGET;
+}
+
 /* Backwards over the TU: what is needed before each instruction. */
 static void find_liveness(struct tr *t) {
     const uint8_t all = pack_flags(FLAGS_ALL);
-    uint8_t live = all;
+    uint8_t live = loops(&t->insn[t->n - 1]) ? t->live_loop : all;
 
     for (unsigned k = t->n; k--;) {
         struct tu_insn *u = &t->insn[k];
@@ -99,7 +116,7 @@ static void find_liveness(struct tr *t) {
         uint8_t written = pack_flags(u->i.fl_written | u->i.fl_undefined);
 
         u->live_out = live;
-        if (!t->bt->opt.liveness || clobbers_by_callout(&u->i))
+        if (!t->bt->opt.liveness || clobbers_by_callout(&u->i) || may_leave(u))
             live = all;
         else
             live = (uint8_t)(read | (live & ~written));
@@ -157,6 +174,8 @@ static struct cold *cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) 
     *c = (struct cold){
         .kind = kind,
         .rel32 = rel32,
+        .k = (uint8_t)t->k,
+        .place = (uint8_t)t->place,
     };
     return c;
 }
@@ -240,8 +259,8 @@ static void emit_cold_slow(struct tr *t, const struct cold *c) {
 
 /* --- exits --- */
 
-static void emit_poll(struct tr *t, unsigned n) {
-    tr_site(t, true, n);
+static void emit_poll(struct tr *t, enum poll_kind kind, unsigned n) {
+    tr_site(t, kind, n);
     bt_emit_poll(t->bt, &t->e);
 }
 
@@ -275,7 +294,7 @@ void tr_link(struct tr *t, unsigned n, uint64_t target) {
     link_init(t, n, target);
     link_flags(t, n);
     if (t->c->links[n].target <= tr_va(t))
-        emit_poll(t, n);
+        emit_poll(t, POLL_LINK, n);
     link_jump(t, n);
     t->ended = true;
 }
@@ -292,7 +311,7 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
 
         link_flags(t, n);
         if (back)
-            emit_poll(t, n);
+            emit_poll(t, POLL_LINK, n);
         link_jump(t, n);
         e_land(&t->e, not_taken);
         t->place = place;
@@ -300,6 +319,86 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
         t->c->links[n].rel32 = t->e.p + 2;
         e_jcc(&t->e, cond, e_here(&t->e));
     }
+}
+
+void tr_side_exit(struct tr *t, unsigned cond, uint64_t target) {
+    unsigned n = t->c->nlinks;
+    struct cold *c;
+
+    link_init(t, n, target);
+    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page) {
+        t->c->links[n].rel32 = t->e.p + 2;
+        e_jcc(&t->e, cond, e_here(&t->e));
+        return;
+    }
+    c = cold_add(t, COLD_EXIT, e_jcc_fwd(&t->e, cond));
+    c->site = n;
+}
+
+static void emit_cold_exit(struct tr *t, const struct cold *c) {
+    e_land(&t->e, c->rel32);
+    t->k = c->k;
+    t->place = (enum flags_place)c->place;
+    link_flags(t, c->site);
+    if (t->c->links[c->site].target <= tr_va(t))
+        emit_poll(t, POLL_LINK, c->site);
+    link_jump(t, c->site);
+}
+
+/* Moves the flags to where the path's first instruction expects them. */
+static void flags_to_head(struct tr *t) {
+    if (t->head == FLAGS_MEM)
+        tr_flags_to_mem(t);
+    else if (t->head == FLAGS_REGS)
+        tr_flags_restore(t);
+}
+
+void tr_loop(struct tr *t) {
+    flags_to_head(t);
+    emit_poll(t, POLL_HERE, 0);
+    e_jmp(&t->e, t->loop_head);
+    t->ended = true;
+}
+
+void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest) {
+    if (t->head != FLAGS_MEM) {
+        emit_poll(t, POLL_HERE, 0);
+        e_jcc(&t->e, cond, t->loop_head);
+    } else {
+        uint8_t *done = e_jcc_fwd(&t->e, cond ^ 1u);
+
+        tr_loop(t);
+        e_land(&t->e, done);
+        t->place = FLAGS_REGS;
+    }
+    tr_link(t, t->c->nlinks, rest);
+}
+
+void tr_cold_ret(struct tr *t, uint8_t *rel32) {
+    cold_add(t, COLD_RET, rel32);
+}
+
+static void emit_cold_ret(struct tr *t, const struct cold *c) {
+    e_land(&t->e, c->rel32);
+    t->k = c->k;
+    t->place = (enum flags_place)c->place;
+    tr_indirect(t);
+}
+
+/* Counts down an execution of a cold fragment; the flags are not in the host's. */
+static void emit_heat(struct tr *t) {
+    static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
+
+    e_bytes(&t->e, sub_abs, sizeof(sub_abs));
+    e32(&t->e, (uint32_t)(uintptr_t)bt_heat(t->bt, t->c->va));
+    e8(&t->e, 1);
+    cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
+}
+
+static void emit_cold_hot(struct tr *t, const struct cold *c) {
+    e_land(&t->e, c->rel32);
+    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)t->c);
+    e_jmp(&t->e, t->bt->stub_hot);
 }
 
 /* Where an unchained link goes. */
@@ -357,6 +456,11 @@ static void check_page(struct tr *t, const struct vpage *p) {
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);
 }
 
+/* Does the fragment count its executions? */
+static bool heats(const struct tr *t) {
+    return t->bt->opt.hot && !t->hot;
+}
+
 /* Expansions of ours that use the host's flags for something else. */
 static bool spoils_flags(const struct insn *i) {
     return i->op == OP_rdtsc || i->op == OP_rdtscp || i->op == OP_cli ||
@@ -367,6 +471,8 @@ static bool spoils_flags(const struct insn *i) {
 static enum flags_place start_place(const struct tr *t) {
     if (!t->insn[0].live_in)
         return FLAGS_DEAD;
+    if (heats(t))
+        return FLAGS_MEM;
     for (unsigned k = 0; k < t->n; k++) {
         const struct insn *i = &t->insn[k].i;
         bool mem = i->op == OP_call || i->op == OP_ret || i->op == OP_push ||
@@ -409,6 +515,10 @@ static void emit_entries(struct tr *t) {
         c->entry_regs = e_here(&t->e);
     }
     t->place = start;
+    t->head = start;
+    t->loop_head = e_here(&t->e);
+    if (heats(t))
+        emit_heat(t);
     if (t->bt->opt.count) { /* without touching the flags */
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.count));
         e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, (int32_t)t->n);
@@ -427,6 +537,15 @@ static void emit_cold(struct tr *t) {
         case COLD_ANCHOR:
         case COLD_FIXED:
             emit_cold_slow(t, c);
+            break;
+        case COLD_EXIT:
+            emit_cold_exit(t, c);
+            break;
+        case COLD_RET:
+            emit_cold_ret(t, c);
+            break;
+        case COLD_HOT:
+            emit_cold_hot(t, c);
             break;
         case COLD_CHECK:
             if (!check) {
@@ -492,7 +611,8 @@ static bool build_tu(struct tr *t) {
             c->page2 = (uint8_t *)(uintptr_t)rest;
         }
         sem_bind(v, &u->i);
-        u->off = (uint16_t)off;
+        u->va = c->va + off;
+        u->follow = FOLLOW_NONE;
         off += u->i.len;
         t->n++;
         /* The shadow of STI covers the next instruction: keep them together. */
@@ -509,7 +629,7 @@ static void expand(struct tr *t) {
         const struct insn *i = &t->insn[t->k].i;
         xl_fn *fn = tr_expansion(i);
 
-        tr_site(t, false, 0);
+        tr_site(t, POLL_NONE, 0);
         if (fn)
             fn(t, i);
         else
@@ -518,7 +638,7 @@ static void expand(struct tr *t) {
     }
     if (!t->ended) {
         t->k = t->n - 1;
-        tr_link(t, 0, tr_next_va(t));
+        tr_link(t, t->c->nlinks, tr_next_va(t));
     }
 }
 
@@ -542,7 +662,73 @@ static bool finish(struct tr *t, uint8_t *start) {
     return true;
 }
 
-struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
+/* Room for every exit that the instructions may have. */
+static bool alloc_links(struct tr *t) {
+    unsigned n = 2;
+
+    for (unsigned k = 0; k < t->n; k++)
+        n += t->insn[k].i.op == OP_jcc;
+    t->c->links = bt_meta_alloc(t->bt, n * sizeof(struct link));
+    return t->c->links;
+}
+
+static bool alloc_pieces(struct tr *t) {
+    struct ccf *c = t->c;
+
+    if (!t->npieces)
+        return true;
+    c->pieces = bt_meta_alloc(t->bt, t->npieces * sizeof(struct piece));
+    if (!c->pieces)
+        return false;
+    __builtin_memcpy(c->pieces, t->pieces, t->npieces * sizeof(struct piece));
+    c->npieces = (uint8_t)t->npieces;
+    for (unsigned n = 0; n < t->npieces; n++)
+        c->guest_len += t->pieces[n].to - t->pieces[n].from;
+    return true;
+}
+
+/* Everything but the instructions. */
+static void begin(struct bt *bt, struct ccf *c, bool hot) {
+    struct tr *t = bt->tr;
+
+    t->bt = bt;
+    t->c = c;
+    t->key = c->key;
+    t->n = t->k = t->ncold = t->nsites = t->nnamed = t->npieces = 0;
+    t->ended = false;
+    t->hot = hot;
+    t->pin.on = false;
+    t->groups = bt->opt.groups && !bt_grouping_failed(bt, c->va);
+    t->live_loop = pack_flags(FLAGS_ALL);
+    __builtin_memset(t->version, 0, sizeof(t->version));
+    t->e = (struct emit){
+        .p = bt->code_at, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
+}
+
+/* The pages that the instructions lie on, and their records. */
+static bool build(struct tr *t, bool *fault) {
+    struct bt *bt = t->bt;
+    struct ccf *c = t->c;
+    bool user = c->key & KEY_USER;
+
+    c->vp = bt_vpage(bt, c->va, c->page, user);
+    if (!c->vp)
+        return false;
+    vec_park(bt->v);
+    if (t->hot)
+        return tr_build_path(t);
+    if (!build_tu(t)) {
+        *fault = true;
+        return false;
+    }
+    if (!c->page2)
+        return true;
+    c->page2 = (uint8_t *)((uintptr_t)c->page2 & ~4095ul);
+    c->vp2 = bt_vpage(bt, c->va + 4096, c->page2, user);
+    return c->vp2;
+}
+
+static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, bool *fault) {
     struct vcpu *v = bt->v;
     struct tr *t = bt->tr;
     const uint8_t *code = mmu_fetch(v, gva(v->rip));
@@ -559,31 +745,38 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
     c->va = v->rip;
     c->page = (uint8_t *)((uintptr_t)code & ~4095ul);
     c->key = key;
+    c->hot = hot;
     c->code = bt->code_at + bt_delta(bt);
-    t->bt = bt;
-    t->c = c;
-    t->key = key;
-    t->n = t->k = t->ncold = t->nsites = 0;
-    t->ended = false;
-    t->pin.on = false;
-    t->groups = bt->opt.groups && !bt_grouping_failed(bt, v->rip);
-    t->e = (struct emit){
-        .p = bt->code_at, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
-    vec_park(v);
-    if (!build_tu(t)) {
-        *fault = true;
-        return NULL;
-    }
-    if (c->page2)
-        c->page2 = (uint8_t *)((uintptr_t)c->page2 & ~4095ul);
-    c->vp = bt_vpage(bt, c->va, c->page, key & KEY_USER);
-    if (c->page2)
-        c->vp2 = bt_vpage(bt, c->va + 4096, c->page2, key & KEY_USER);
-    if (!c->vp || (c->page2 && !c->vp2))
+    begin(bt, c, hot);
+    if (!build(t, fault) || !alloc_links(t) || !alloc_pieces(t))
         return NULL;
     find_liveness(t);
+    if (loops(&t->insn[t->n - 1])) { /* less is needed at its start than was assumed */
+        t->live_loop = t->insn[0].live_in;
+        find_liveness(t);
+    }
     emit_entries(t);
     expand(t);
     emit_cold(t);
-    return finish(t, bt->code_at) ? c : NULL;
+    if (!finish(t, bt->code_at))
+        return NULL;
+    if (!hot)
+        *bt_heat(bt, c->va) = bt->opt.hot;
+    return c;
+}
+
+struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
+    return translate(bt, key, false, fault);
+}
+
+void bt_heat_up(struct bt *bt, struct ccf *c) {
+    const uint8_t *code = mmu_fetch(bt->v, gva(c->va));
+    bool fault;
+
+    if (c->dead || !code || (uint8_t *)((uintptr_t)code & ~4095ul) != c->page || c->page2)
+        return;
+    if (translate(bt, c->key, true, &fault)) {
+        bt->v->cnt->bt_hot_paths++;
+        bt_drop(bt, c);
+    }
 }

@@ -1114,6 +1114,14 @@ static void test_sequences_live(void **state) {
     programs(&opt, MAX_INSNS);
 }
 
+/* Everything that runs twice is retranslated as a hot path. */
+static void test_sequences_hot(void **state) {
+    struct bt_options opt = bt_defaults();
+
+    opt.hot = 1;
+    programs(&opt, MAX_INSNS);
+}
+
 static int setup(void **state) {
     _Alignas(16) uint8_t image[512];
     pthread_t dog;
@@ -1131,10 +1139,9 @@ static int setup(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one),
-        cmocka_unit_test(test_one_live),
-        cmocka_unit_test(test_sequences),
-        cmocka_unit_test(test_sequences_live),
+        cmocka_unit_test(test_one),           cmocka_unit_test(test_one_live),
+        cmocka_unit_test(test_sequences),     cmocka_unit_test(test_sequences_live),
+        cmocka_unit_test(test_sequences_hot),
     };
     if (argc > 2) {
         first_seed = strtoull(argv[1], NULL, 0);

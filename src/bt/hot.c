@@ -1,0 +1,208 @@
+/*
+ * Hot paths: code that is executed often is translated again, as one long fragment that
+ * follows the way the guest mostly goes.
+ *
+ * Cold fragments count down their executions (struct bt, heat). At zero a path is built
+ * from that fragment on: at a conditional branch it goes where more executions were
+ * counted, direct jumps and calls are followed, and so are returns from calls on the path
+ * (what the stack holds is compared with where the call came from). Every other way out
+ * is a side exit. The path ends when it comes back to its start (a loop inside the
+ * fragment), where it meets itself or, going backwards, another hot path, and when it is
+ * long enough.
+ *
+ * A path lies on two pages at the most. Its entry sees that both still map the code that
+ * was translated; inside it nothing can change that, since what does (CR3, INVLPG...)
+ * leaves the cache.
+ */
+#include "bt/tr_int.h"
+#include "decode/decode.h"
+#include "mem/mem.h"
+#include "sem/sem.h"
+
+#define PATH_CALLS 8
+
+/* A successor is followed if it was executed this often, relative to the path's start. */
+#define WORTH_SHARE 16
+
+struct path {
+    struct tr *t;
+    uint64_t va; /* next */
+    uint64_t back[PATH_CALLS];
+    unsigned calls;
+};
+
+static uint8_t *page_of(const uint8_t *host) {
+    return (uint8_t *)((uintptr_t)host & ~4095ul);
+}
+
+/* Host address of the code at VA if the path may go there, else NULL. */
+static const uint8_t *code_at(struct tr *t, uint64_t va) {
+    struct bt *bt = t->bt;
+    struct ccf *c = t->c;
+    const uint8_t *host;
+
+    if (!((va ^ c->va) >> 12))
+        return c->page + (va & 4095);
+    if (c->vp2)
+        return (va ^ c->vp2->va) >> 12 ? NULL : c->page2 + (va & 4095);
+    /* What has been fetched from lately; others would have to be walked to. */
+    host = mmu_hit(bt->v->mmu->code, gva(va), 1, MMU_EXEC);
+    if (!host || mem_gpa(bt->v->mem, host).a == ~0ull)
+        return NULL;
+    c->vp2 = bt_vpage(bt, va, page_of(host), c->key & KEY_USER);
+    if (!c->vp2)
+        return NULL;
+    c->page2 = page_of(host);
+    return host;
+}
+
+static unsigned executed(const struct tr *t, uint64_t va) {
+    unsigned left = *bt_heat(t->bt, va), hot = t->bt->opt.hot;
+
+    return left > hot ? hot : hot - left; /* it goes on counting below zero */
+}
+
+static bool on_path(const struct tr *t, uint64_t va) {
+    for (unsigned k = 0; k < t->n; k++)
+        if (t->insn[k].va == va)
+            return true;
+    return false;
+}
+
+static bool is_hot(struct tr *t, uint64_t va) {
+    const uint8_t *code = code_at(t, va);
+    const struct ccf *c = code ? bt_lookup(t->bt, va, page_of(code), t->key) : NULL;
+
+    return c && c->hot;
+}
+
+static bool worth(struct path *p, uint64_t to) {
+    struct tr *t = p->t;
+
+    if (executed(t, to) < t->bt->opt.hot / WORTH_SHARE || on_path(t, to))
+        return false;
+    return to > p->va || !is_hot(t, to);
+}
+
+/* The path goes from U to TO, which is what HOW says. */
+static bool go(struct path *p, struct tu_insn *u, uint64_t to, enum follow how) {
+    if (!worth(p, to) || !code_at(p->t, to))
+        return false;
+    u->follow = (uint8_t)how;
+    p->va = to;
+    return true;
+}
+
+static bool follow_jcc(struct path *p, struct tu_insn *u, uint64_t next) {
+    struct tr *t = p->t;
+    uint64_t target = tr_target(t, &u->i);
+    bool taken = target == t->c->va ||
+                 (next != t->c->va && executed(t, target) > executed(t, next));
+    uint64_t to = taken ? target : next;
+
+    if (to == t->c->va) {
+        u->follow = taken ? FOLLOW_LOOP_TARGET : FOLLOW_LOOP_NEXT;
+        return false;
+    }
+    return go(p, u, to, taken ? FOLLOW_TARGET : FOLLOW_NEXT);
+}
+
+static bool follow_jmp(struct path *p, struct tu_insn *u) {
+    uint64_t to = tr_target(p->t, &u->i);
+
+    if (to == p->t->c->va) {
+        u->follow = FOLLOW_LOOP_TARGET;
+        return false;
+    }
+    return go(p, u, to, FOLLOW_TARGET);
+}
+
+static bool follow_call(struct path *p, struct tu_insn *u, uint64_t next) {
+    if (p->calls == PATH_CALLS || !go(p, u, tr_target(p->t, &u->i), FOLLOW_TARGET))
+        return false;
+    p->back[p->calls++] = next;
+    return true;
+}
+
+static bool follow_ret(struct path *p, struct tu_insn *u) {
+    if (!p->calls || !go(p, u, p->back[p->calls - 1], FOLLOW_RETURN))
+        return false;
+    u->ret_va = p->back[--p->calls];
+    return true;
+}
+
+/* Where to go after U; false: the path ends with it. */
+static bool step(struct path *p, struct tu_insn *u) {
+    struct tr *t = p->t;
+    const struct insn *i = &u->i;
+    uint64_t next = u->va + i->len;
+    bool branch = i->op == OP_jcc || i->op == OP_jmp || i->op == OP_call;
+
+    if (KEY_MODE(t->key) != MODE_64)
+        next = (uint32_t)next;
+    if ((branch || i->op == OP_ret) && !tr_branch_ok(t, i))
+        return false;
+    if ((i->op == OP_call || i->op == OP_ret) && !tr_stack_ok(t, i))
+        return false;
+    if (branch && !tr_is_direct(i) && i->op != OP_jcc)
+        return false;
+    switch (i->op) {
+    case OP_jcc:
+        return follow_jcc(p, u, next);
+    case OP_jmp:
+        return follow_jmp(p, u);
+    case OP_call:
+        return follow_call(p, u, next);
+    case OP_ret:
+        return follow_ret(p, u);
+    default:
+        if ((i->flags & INSN_ENDS_BLOCK) && i->op != OP_sti)
+            return false;
+        p->va = next;
+        return next != t->c->va && !on_path(t, next) && code_at(t, next);
+    }
+}
+
+/* Adds LEN bytes at VA to what the path consists of. False: too many pieces. */
+static bool note_piece(struct tr *t, uint64_t va, unsigned len) {
+    bool second = (va ^ t->c->va) >> 12;
+    unsigned from = va & 4095;
+    struct piece *last = t->npieces ? &t->pieces[t->npieces - 1] : NULL;
+
+    if (last && last->second == second && last->to == from) {
+        last->to = (uint16_t)(from + len);
+        return true;
+    }
+    if (t->npieces == ARRAY_SIZE(t->pieces))
+        return false;
+    t->pieces[t->npieces++] =
+        (struct piece){(uint16_t)from, (uint16_t)(from + len), second};
+    return true;
+}
+
+bool tr_build_path(struct tr *t) {
+    struct path p = {.t = t, .va = t->c->va};
+
+    while (t->n < t->bt->opt.path) {
+        struct tu_insn *u = &t->insn[t->n];
+        const uint8_t *code = code_at(t, p.va);
+        unsigned room = 4096 - (p.va & 4095);
+
+        /* What crosses into the next page has a fragment of its own. */
+        if (!code || decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &u->i) !=
+                         DECODE_OK)
+            break;
+        if (!note_piece(t, p.va, u->i.len))
+            break;
+        sem_bind(t->bt->v, &u->i);
+        u->va = p.va;
+        u->follow = FOLLOW_NONE;
+        t->n++;
+        if (!step(&p, u))
+            return true;
+    }
+    /* It was to go on, but cannot. */
+    if (t->n)
+        t->insn[t->n - 1].follow = FOLLOW_NONE;
+    return t->n;
+}
