@@ -21,6 +21,7 @@ struct bt_options {
     bool chain;    /* patch exits into direct jumps */
     bool groups;   /* one check for several accesses off the same base */
     bool count;    /* count the instructions that translated code executes */
+    bool held;     /* save the host address of a group that is interrupted */
     bool liveness; /* do not keep status flags that nothing reads */
     unsigned hot;  /* executions after which a fragment becomes a hot path; 0: never */
     unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */

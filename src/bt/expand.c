@@ -103,7 +103,7 @@ static void xl_lea(struct tr *t, const struct insn *i) {
     } else {
         unsigned base = m->base, index = m->index;
 
-        /* T1, unless there are two: T0 may be pinned (group.c). */
+        /* T1, unless there are two: T0 may be in use (group.c). */
         if (is_ext(base)) {
             unsigned in = is_ext(index) ? T0 : T1;
 
@@ -178,11 +178,11 @@ static void xl_push(struct tr *t, const struct insn *i) {
     int32_t off;
 
     if (mem_form(i)) {
-        t->pin.on = false;
+        tr_lose_t0(t);
         off = mem_access(t, i, size, false);
         load_t0(t, size, T1, off);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
-        t->pin.on = false;
+        tr_lose_t0(t);
     }
     off = push_slot(t, size);
     if (mem_form(i))
@@ -221,7 +221,7 @@ static void xl_leave(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    t->pin.on = false;
+    tr_lose_t0(t);
     tr_flags_save(t);
     e_mov_rr(&t->e, stack_w(t), T0, REG_RBP);
     tr_lookup(t, i->opsize, MMU_READ);
@@ -271,7 +271,7 @@ static void load_target(struct tr *t, const struct insn *i) {
         int32_t off = mem_access(t, i, i->opsize, false);
 
         load_t0(t, i->opsize, T0, off);
-        t->pin.on = false;
+        tr_lose_t0(t);
     } else if (is_ext(i->opnd[0].reg)) {
         e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_GPR(i->opnd[0].reg));
     } else {
@@ -313,7 +313,7 @@ static void xl_call(struct tr *t, const struct insn *i) {
     int32_t off;
 
     if (!tr_is_direct(i)) {
-        t->pin.on = false;
+        tr_lose_t0(t);
         load_target(t, i);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
     }
@@ -375,7 +375,7 @@ static void xl_ret(struct tr *t, const struct insn *i) {
 
     load_t0(t, i->opsize, T0, off);
     move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
-    t->pin.on = false;
+    tr_lose_t0(t);
     if (tr_follow(i) == FOLLOW_RETURN)
         expect_return(t, container_of(i, const struct tu_insn, i)->ret_va);
     else
@@ -507,6 +507,7 @@ static void xl_clac(struct tr *t, const struct insn *i) {
 
     if (!cpl0(t, i))
         return;
+    tr_forget_held(t); /* what was checked may have been the user's */
     tr_flags_save(t);
     if (on)
         gs_imm32(e, EXT_OR, GS(rflags), X86_FL_AC);
@@ -525,6 +526,7 @@ static void xl_swapgs(struct tr *t, const struct insn *i) {
     }
     if (!cpl0(t, i))
         return;
+    tr_forget_held(t);
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(seg[SEG_GS].base));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS(kernel_gs_base));
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(kernel_gs_base));
@@ -549,7 +551,7 @@ static void xl_pushf(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    t->pin.on = false;
+    tr_lose_t0(t);
     tr_flags_to_mem(t);
     int32_t off = push_slot(t, i->opsize);
     movzx_gs8(e, GS(bt.flags));
@@ -696,7 +698,7 @@ static bool names_both(const struct insn *i) {
     return named == 3 || (i->op == OP_native && (named & 1));
 }
 
-bool tr_keeps_pin(const struct tr *t, const struct insn *i) {
+bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
     xl_fn *fn = table[i->op];
 
     if (fn == xl_ident) {

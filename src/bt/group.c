@@ -3,9 +3,15 @@
  *
  * Accesses off the same base register (and index) in a TU mostly lie in one page. The
  * first of them looks up the whole range that the TU is going to touch, and leaves the
- * host address of its lowest byte "pinned" in T0; the others use T0 with a displacement.
- * The stack pointer may move by known amounts on the way: PUSH, POP, CALL, RET and
- * accesses relative to rSP share a check too.
+ * host address of its lowest byte in T0; the others use T0 with a displacement. The base
+ * may move by known amounts on the way: PUSH, POP, CALL, RET and accesses relative to rSP
+ * share a check too, and so do the steps of a loop that was unrolled.
+ *
+ * Where another access comes in between and takes T0, the host address is saved, and read
+ * back when it is wanted again: a "held" range. It is good until its registers change in
+ * another way, or something that may change translations or rights is executed (a
+ * callout, STAC, CLAC). A slow path that takes write entries away does not come back to
+ * the fragment (bt_slow_access()).
  *
  * Exceptions stay precise: the check comes before the group's first access. When it fails
  * (no page, no right, or a range that crosses into another page), the interpreter
@@ -64,6 +70,17 @@ static uint32_t written(const struct insn *i) {
         if (i->opnd[k].kind == OPND_REG && (i->opnd[k].access & OPND_WRITE))
             regs |= 1u << i->opnd[k].reg;
     switch (i->op) {
+    case OP_push:
+    case OP_pop:
+    case OP_call:
+    case OP_ret:
+    case OP_pushf:
+        return regs | 1u << REG_RSP;
+    case OP_leave:
+        return 1u << REG_RSP | 1u << REG_RBP;
+    case OP_loop:
+    case OP_rdtsc:
+    case OP_rdtscp:
     case OP_mul:
     case OP_imul:
     case OP_mulx:
@@ -87,24 +104,35 @@ static uint32_t written(const struct insn *i) {
     }
 }
 
-/* By how much the instruction moves rSP, when that is all it does to it. */
-static bool moves_sp(const struct tr *t, const struct insn *i, int32_t *by) {
+/* When all that I does to REG is to add a constant: *BY. */
+static bool steps(const struct tr *t, const struct insn *i, unsigned reg, int64_t *by) {
+    const struct operand *o = i->opnd;
     int w = KEY_MODE(t->key) == MODE_64 ? 8 : 4;
+    bool self = o[0].kind == OPND_REG && o[0].reg == reg && o[0].size == w;
 
     switch (i->op) {
     case OP_push:
     case OP_call:
-        *by = -(int32_t)i->opsize;
-        return true;
+    case OP_pushf:
+        *by = -(int64_t)i->opsize;
+        return reg == REG_RSP;
     case OP_pop:
         *by = i->opsize;
-        return i->opnd[0].reg != REG_RSP;
+        return reg == REG_RSP && !(o[0].kind == OPND_REG && o[0].reg == REG_RSP);
+    case OP_ret:
+        *by = i->opsize + (i->nops ? (uint16_t)i->imm : 0);
+        return reg == REG_RSP;
+    case OP_inc:
+    case OP_dec:
+        *by = i->op == OP_inc ? 1 : -1;
+        return self;
     case OP_add:
     case OP_sub:
-        *by = i->op == OP_add ? (int32_t)i->imm : -(int32_t)i->imm;
-        return i->opnd[0].kind == OPND_REG && i->opnd[0].reg == REG_RSP &&
-               i->opnd[0].size == w && i->opnd[1].kind == OPND_IMM &&
-               i->imm == (int32_t)i->imm && i->imm != INT32_MIN;
+        *by = i->op == OP_add ? i->imm : -i->imm;
+        return self && o[1].kind == OPND_IMM && i->imm == (int32_t)i->imm;
+    case OP_lea:
+        *by = i->mem.disp;
+        return self && i->mem.base == reg && i->mem.index == REG_ZERO && i->addrsize == w;
     default:
         return false;
     }
@@ -135,58 +163,70 @@ static bool access_of(const struct tr *t, const struct insn *i, uint64_t va,
     }
 }
 
-/* After I, is what was in T0 still the base's? *DELTA follows the base. */
-static bool base_survives(const struct tr *t, const struct insn *i,
-                          const struct tr_ref *ref, int64_t *delta) {
-    uint32_t mask = 1u << ref->base | 1u << ref->index;
-    int32_t by;
+/* After I, is REF's range still where it was, but for the base, which *DELTA follows? */
+static bool survives(const struct tr *t, const struct insn *i, const struct tr_ref *ref,
+                     int64_t *delta) {
+    uint32_t regs = written(i);
+    int64_t by;
 
-    mask &= 0xffff; /* REG_ZERO is nobody's */
-    if (moves_sp(t, i, &by)) {
-        uint32_t others = written(i) & ~(1u << REG_RSP);
-
-        if (ref->index == REG_RSP || (others & mask))
+    if (ref->index != REG_ZERO && (regs >> ref->index & 1)) {
+        if (ref->index == ref->base || !steps(t, i, ref->index, &by))
             return false;
-        if (ref->base == REG_RSP)
-            *delta += by;
-        return true;
+        *delta += by * (1 << ref->scale);
     }
-    return !(written(i) & mask);
+    if (ref->base != REG_ZERO && (regs >> ref->base & 1)) {
+        if (ref->index == ref->base || !steps(t, i, ref->base, &by))
+            return false;
+        *delta += by;
+    }
+    return *delta == (int32_t)*delta;
 }
 
-/* The range around REF that the TU is going to touch from here on. */
-static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bool write,
-                 struct tr_pin *pin) {
-    int64_t lo = ref->disp, hi = ref->disp + size, delta = 0;
-    bool wr = write;
+/* May what I does, or the C function that does it, change translations or rights? */
+static bool invalidates(const struct insn *i) {
+    return !tr_expansion(i) || i->op == OP_clac || i->op == OP_stac ||
+           i->op == OP_swapgs || i->op == OP_sti;
+}
 
+/* The range around REF that the TU is going to touch from here on. *AGAIN: also after T0
+ * has been something else. */
+static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bool write,
+                 struct tr_held *h, bool *again) {
+    int64_t lo = ref->disp, hi = ref->disp + size, delta = 0;
+    bool wr = write, lost = false;
     bool sure = true; /* it is executed if the group's first access is */
 
+    *again = false;
     for (unsigned j = t->k; t->groups && !may_scatter(t, ref) && j < t->n; j++) {
         const struct insn *i = &t->insn[j].i;
         struct tr_ref r;
         unsigned len;
         bool w;
 
-        if (j > t->k && !tr_keeps_pin(t, i))
+        if (j > t->k && invalidates(i))
             break;
-        sure &= i->op != OP_jcc;
         if (access_of(t, i, t->insn[j].va, &r, &len, &w)) {
             int64_t at = r.disp + delta;
             int64_t nlo = at < lo ? at : lo, nhi = at + len > hi ? at + len : hi;
 
-            if (!same(ref, &r))
-                break;
-            if (nhi - nlo > SPAN_LIMIT || (w && !wr && !sure))
-                break; /* a store that may not happen does not set D */
-            lo = nlo;
-            hi = nhi;
-            wr |= w;
+            /* A store that may not happen does not set D. */
+            if (same(ref, &r) && nhi - nlo <= SPAN_LIMIT && (!w || wr || sure)) {
+                lo = nlo;
+                hi = nhi;
+                wr |= w;
+                *again |= lost;
+            } else {
+                lost = true;
+            }
         }
-        if (i->op == OP_ret || !base_survives(t, i, ref, &delta))
+        if (j > t->k)
+            lost |= !tr_keeps_t0(t, i) || i->op == OP_ret;
+        sure &= i->op != OP_jcc && t->insn[j].follow != FOLLOW_RETURN;
+        if (!survives(t, i, ref, &delta))
             break;
     }
-    *pin = (struct tr_pin){
+    *again &= t->bt->opt.held;
+    *h = (struct tr_held){
         .on = true, .ref = *ref, .min = lo, .span = (unsigned)(hi - lo), .write = wr};
 }
 
@@ -249,60 +289,88 @@ static bool fixed_page(const struct tr *t, const struct tr_ref *ref, unsigned si
     return (at & 4095) + size <= 4096;
 }
 
-int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write) {
-    struct tr_pin *p = &t->pin;
-    uint64_t page;
+/* Where SIZE bytes at REF are in a held range: T0 points to its first byte afterwards. */
+static bool reuse(struct tr *t, const struct tr_ref *ref, unsigned size, bool write,
+                  int32_t *off) {
+    for (int n = 0; n < VCPU_BT_HELD; n++) {
+        struct tr_held *h = &t->held[n];
+        int64_t at = ref->disp + h->delta - h->min;
 
-    if (p->on && same(&p->ref, ref) && !may_scatter(t, ref)) {
-        int64_t at = ref->disp + p->delta - p->min;
-
-        if (at >= 0 && at + size <= p->span && (p->write || !write))
-            return (int32_t)at;
+        if (!h->on || !same(&h->ref, ref) || may_scatter(t, ref) || at < 0 ||
+            at + size > h->span || (write && !h->write))
+            continue;
+        if (t->in_t0 != n) {
+            if (!h->saved)
+                continue;
+            e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS(bt.held) + 8 * (size_t)n);
+            t->in_t0 = n;
+        }
+        *off = (int32_t)at;
+        return true;
     }
-    plan(t, ref, size, write, p);
+    return false;
+}
+
+/* A place to hold one more range: a free one, or in turn. */
+static struct tr_held *held_slot(struct tr *t) {
+    for (unsigned n = 0; n < VCPU_BT_HELD; n++)
+        if (!t->held[n].on || (!t->held[n].saved && t->in_t0 != (int)n))
+            return &t->held[n];
+    t->next_held = (t->next_held + 1) % VCPU_BT_HELD;
+    return &t->held[t->next_held];
+}
+
+int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write) {
+    struct tr_held *h;
+    enum mmu_access acc;
+    uint64_t page;
+    int32_t off;
+    bool again;
+
+    if (reuse(t, ref, size, write, &off))
+        return off;
+    h = held_slot(t);
+    plan(t, ref, size, write, h, &again);
+    acc = h->write ? MMU_WRITE : MMU_READ;
     tr_flags_save(t);
     if (fixed_page(t, ref, size, &page)) {
-        p->min = ref->disp & ~4095ll;
-        p->span = 4096;
-        tr_lookup_fixed(t, page, p->write ? MMU_WRITE : MMU_READ);
+        h->min = ref->disp & ~4095ll;
+        h->span = 4096;
+        tr_lookup_fixed(t, page, acc);
     } else {
-        enum mmu_access acc = p->write ? MMU_WRITE : MMU_READ;
-        int n = anchor_of(t, ref, p->min);
+        int n = anchor_of(t, ref, h->min);
 
-        tr_ea(t, ref, p->min);
+        tr_ea(t, ref, h->min);
         if (n >= 0)
-            tr_lookup_anchor(t, p->span, acc, (unsigned)n);
+            tr_lookup_anchor(t, h->span, acc, (unsigned)n);
         else
-            tr_lookup(t, p->span, acc);
+            tr_lookup(t, h->span, acc);
     }
-    return (int32_t)(ref->disp - p->min);
+    t->in_t0 = (int)(h - t->held);
+    h->saved = again;
+    if (again)
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.held) + 8 * (size_t)t->in_t0);
+    return (int32_t)(ref->disp - h->min);
 }
 
-/* Does I move a register by a constant? */
-static bool small_step(const struct insn *i) {
-    const struct operand *o = i->opnd;
-
-    switch (i->op) {
-    case OP_inc:
-    case OP_dec:
-        return true;
-    case OP_add:
-    case OP_sub:
-        return o[1].kind == OPND_IMM;
-    case OP_lea:
-        return i->mem.base == o[0].reg && i->mem.index == REG_ZERO;
-    default:
-        return false;
-    }
+void tr_forget_held(struct tr *t) {
+    for (unsigned n = 0; n < VCPU_BT_HELD; n++)
+        t->held[n].on = false;
+    t->in_t0 = TR_IN_T0_NONE;
 }
 
-void tr_pin_step(struct tr *t, const struct insn *i) {
-    struct tr_pin *p = &t->pin;
-    uint32_t regs = small_step(i) ? 0 : written(i);
+void tr_group_step(struct tr *t, const struct insn *i) {
+    uint32_t regs = written(i);
+    int64_t by;
 
-    for (unsigned r = 0; regs; r++, regs >>= 1)
-        t->version[r] += regs & 1;
-
-    if (p->on && (!tr_keeps_pin(t, i) || !base_survives(t, i, &p->ref, &p->delta)))
-        p->on = false;
+    for (unsigned r = 0; r < REG_R15 + 1; r++)
+        t->version[r] += (regs >> r & 1) && !steps(t, i, r, &by);
+    if (!tr_keeps_t0(t, i) || i->op == OP_ret)
+        tr_lose_t0(t);
+    for (unsigned n = 0; n < VCPU_BT_HELD; n++)
+        if (t->held[n].on && !survives(t, i, &t->held[n].ref, &t->held[n].delta)) {
+            t->held[n].on = false;
+            if (t->in_t0 == (int)n)
+                tr_lose_t0(t);
+        }
 }

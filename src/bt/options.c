@@ -25,6 +25,7 @@ static const struct bt_option table[] = {
     SWITCH(chain, "chain", "turn exits into direct jumps to their targets"),
     SWITCH(count, "count", "count instructions (a TU left early counts whole)"),
     SWITCH(groups, "groups", "one check for several accesses off the same base register"),
+    SWITCH(held, "held", "keep the host address of a group that others interrupt"),
     NUMBER(hot, "hot", 0, BT_HOT_MAX,
            "executions until a fragment is retranslated as a hot path; 0: never"),
     SWITCH(liveness, "liveness", "do not keep status flags that nothing reads"),

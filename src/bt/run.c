@@ -27,6 +27,7 @@ struct bt_options bt_defaults(void) {
         .anchors = true,
         .chain = true,
         .groups = true,
+        .held = true,
         .liveness = true,
         .hot = BT_HOT_DEFAULT,
         .path = BT_PATH_DEFAULT,
@@ -167,13 +168,14 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx) {
 
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
     unsigned len = SITE_SIZE(site);
+    uint64_t drops = v->bt.write_drops;
     uint8_t *p;
     uint64_t run;
 
     sync_bank(v);
     if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run))
         return leave_to_interp(v, rx - 1);
-    if (likely(p && run >= len))
+    if (likely(p && run >= len && v->bt.write_drops == drops))
         return p;
     return leave_to_interp(v, rx - 1);
 }

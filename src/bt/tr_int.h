@@ -58,14 +58,16 @@ struct tr_ref {
     int64_t disp;
 };
 
-/* What T0 points at between two accesses (group.c). */
-struct tr_pin {
+/* A range of guest memory whose host address is known, from its check on (group.c). */
+struct tr_held {
     bool on, write;
+    bool saved; /* in vcpu.bt.held[] */
     struct tr_ref ref;
-    int64_t min;   /* displacement from the base, as it was, of the byte at T0 */
+    int64_t min;   /* displacement from the base, as it was, of the first byte */
     int64_t delta; /* what has been added to the base since */
-    unsigned span; /* bytes from T0 on that were checked */
+    unsigned span; /* bytes that were checked */
 };
+#define TR_IN_T0_NONE (-1)
 
 /* An anchor of this hot path: for the same operand with the same values in its registers,
  * but for small steps. */
@@ -96,7 +98,9 @@ struct tr {
     uint8_t version[REG_COUNT]; /* of what is in a register, for anchors */
     struct piece pieces[TR_PIECES_MAX];
     unsigned npieces;
-    struct tr_pin pin;
+    struct tr_held held[VCPU_BT_HELD];
+    int in_t0; /* the one that T0 points to the first byte of, or TR_IN_T0_NONE */
+    unsigned next_held; /* to be replaced */
     struct tu_insn insn[BT_PATH_MAX];
     struct cold cold[4 * BT_PATH_MAX];
     unsigned ncold;
@@ -149,11 +153,17 @@ struct tr_ref tr_ref_stack(const struct tr *t, int32_t disp);
 /* Makes SIZE bytes at REF accessible: they are at [T0 + what this returns]. Spoils T1 and
  * the host's flags (saved when needed) unless T0 already points there. */
 int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write);
-/* I has been translated: is T0 still good? */
-void tr_pin_step(struct tr *t, const struct insn *i);
+/* I has been translated: which held ranges are still good? */
+void tr_group_step(struct tr *t, const struct insn *i);
+/* T0 is about to be something else. */
+static inline void tr_lose_t0(struct tr *t) {
+    t->in_t0 = TR_IN_T0_NONE;
+}
+/* Nothing that was checked may be relied on any more. */
+void tr_forget_held(struct tr *t);
 
 /* expand.c: does translating I leave T0 alone, but for its own access? */
-bool tr_keeps_pin(const struct tr *t, const struct insn *i);
+bool tr_keeps_t0(const struct tr *t, const struct insn *i);
 bool tr_has_mem(const struct insn *i);
 
 /* hot.c: the instructions of a path from the fragment's address on, as they have been

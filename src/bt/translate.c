@@ -430,6 +430,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
     uint64_t va = tr_va(t);
 
     tr_flags_to_mem(t);
+    tr_forget_held(t);
     if (!copy) {
         e->full = true;
         return;
@@ -634,7 +635,7 @@ static void expand(struct tr *t) {
             fn(t, i);
         else
             tr_callout(t, i);
-        tr_pin_step(t, i);
+        tr_group_step(t, i);
     }
     if (!t->ended) {
         t->k = t->n - 1;
@@ -697,7 +698,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->n = t->k = t->ncold = t->nsites = t->nnamed = t->npieces = 0;
     t->ended = false;
     t->hot = hot;
-    t->pin.on = false;
+    tr_forget_held(t);
     t->groups = bt->opt.groups && !bt_grouping_failed(bt, c->va);
     t->live_loop = pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));

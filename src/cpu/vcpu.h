@@ -108,16 +108,20 @@ struct mem;
 struct interp;
 struct cpuid_model;
 
+#define VCPU_BT_HELD 12
+
 /* What translated code keeps beside the registers (bt/bt_int.h). */
 struct vcpu_bt {
     uint64_t host_sp;  /* the translator's stack while the guest's rSP is in the CPU */
     uint64_t resume;   /* where a stub goes back to */
     uint64_t tmp;      /* of an expansion, across its accesses */
     uint64_t spill[2]; /* of a stub */
-    uint64_t count;    /* instructions, with the switch `count` */
-    void *self;        /* the vCPU */
-    void *owner;       /* the translator */
-    void *bank;        /* entries of the shadow bank for explicit accesses now */
+    uint64_t held[VCPU_BT_HELD]; /* host addresses that a fragment is to need again */
+    uint64_t write_drops;        /* of the shadow's write entries, ever */
+    uint64_t count;              /* instructions, with the switch `count` */
+    void *self;                  /* the vCPU */
+    void *owner;                 /* the translator */
+    void *bank;                 /* entries of the shadow bank for explicit accesses now */
     void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
     void *jump;                 /* indirect branches */
     void *slow, *callout;       /* functions that the stubs call */
