@@ -13,9 +13,11 @@ CPPFLAGS += -Isrc -D_GNU_SOURCE
 ALL_CFLAGS = $(CSTD) $(WARN) $(CFLAGS) -fno-strict-aliasing -fwrapv -pthread -MMD -MP $(SAN)
 # These rooms run while the guest's vector state is in the host's registers
 # (src/cpu/vec.h): no vector code, no libc behind the compiler's back.
-CORE_ROOMS = cpu mem mmu sem interp bt
+CORE_ROOMS = cpu mem mmu sem interp bt bus dev
+CORE_FILES = src/machine/board.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
-              -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector
+              -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
+              -fno-tree-loop-distribute-patterns
 LDLIBS = -lZydis -lcjson -lpthread -lm
 
 # ROOMS narrows a build to some rooms (for work on one of them).
@@ -38,7 +40,7 @@ $(LIB): $(OBJS) $(IMAGES)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
-core = $(if $(filter $(CORE_ROOMS),$(word 2,$(subst /, ,$1))),$(CORE_CFLAGS))
+core = $(if $(filter $(CORE_ROOMS),$(word 2,$(subst /, ,$1)))$(filter $(CORE_FILES),$1),$(CORE_CFLAGS))
 
 $(BUILD)/src/%.o: src/%.c
 	@mkdir -p $(@D)

@@ -34,6 +34,8 @@ struct bus {
     struct range mmio[MAX_MMIO];
     unsigned nmmio;
     unsigned last; /* the MMIO range hit last */
+    void (*leave)(void *arg);
+    void *leave_arg;
 };
 
 struct bus *bus_new(void) {
@@ -42,6 +44,11 @@ struct bus *bus_new(void) {
 
 void bus_free(struct bus *b) {
     free(b);
+}
+
+void bus_on_leave(struct bus *b, void (*leave)(void *arg), void *arg) {
+    b->leave = leave;
+    b->leave_arg = arg;
 }
 
 int bus_attach_pio(struct bus *b, uint16_t first, unsigned count,
@@ -99,13 +106,20 @@ static uint64_t ones(unsigned size) {
     return size >= 8 ? ~0ull : (1ull << (size * 8)) - 1;
 }
 
+static void prepare(const struct bus *b, const struct range *r) {
+    if (!r->ops->general && b->leave)
+        b->leave(b->leave_arg);
+}
+
 /* [ADDR, ADDR+SIZE) lies in R; wider than the device: in pieces. */
-static uint64_t range_read(const struct range *r, uint64_t addr, unsigned size) {
+static uint64_t range_read(const struct bus *b, const struct range *r, uint64_t addr,
+                           unsigned size) {
     const struct range copy = *r; /* the handler may change the table */
     unsigned width = copy.ops->width;
     uint64_t value = 0;
     unsigned i;
 
+    prepare(b, r);
     if (!width || size <= width)
         return copy.ops->read(copy.dev, addr - copy.first, size) & ones(size);
     for (i = 0; i < size; i += width)
@@ -114,12 +128,13 @@ static uint64_t range_read(const struct range *r, uint64_t addr, unsigned size) 
     return value;
 }
 
-static void range_write(const struct range *r, uint64_t addr, unsigned size,
-                        uint64_t value) {
+static void range_write(const struct bus *b, const struct range *r, uint64_t addr,
+                        unsigned size, uint64_t value) {
     const struct range copy = *r;
     unsigned width = copy.ops->width;
     unsigned i;
 
+    prepare(b, r);
     if (!width || size <= width) {
         copy.ops->write(copy.dev, addr - copy.first, size, value & ones(size));
         return;
@@ -150,10 +165,10 @@ uint32_t bus_pio_read(struct bus *b, uint16_t port, unsigned size) {
     unsigned i;
 
     if (likely(r))
-        return (uint32_t)range_read(r, port, size);
+        return (uint32_t)range_read(b, r, port, size);
     for (i = 0; i < size; i++) {
         r = find_pio(b, (uint32_t)port + i, 1);
-        value |= (r ? (uint32_t)range_read(r, port + i, 1) : 0xffu) << (i * 8);
+        value |= (r ? (uint32_t)range_read(b, r, port + i, 1) : 0xffu) << (i * 8);
     }
     return value;
 }
@@ -163,13 +178,13 @@ void bus_pio_write(struct bus *b, uint16_t port, unsigned size, uint32_t value) 
     unsigned i;
 
     if (likely(r)) {
-        range_write(r, port, size, value);
+        range_write(b, r, port, size, value);
         return;
     }
     for (i = 0; i < size; i++) {
         r = find_pio(b, (uint32_t)port + i, 1);
         if (r)
-            range_write(r, port + i, 1, (value >> (i * 8)) & 0xff);
+            range_write(b, r, port + i, 1, (value >> (i * 8)) & 0xff);
     }
 }
 
@@ -192,10 +207,10 @@ uint64_t bus_mmio_read(struct bus *b, struct gpa at, unsigned size) {
     unsigned i;
 
     if (likely(r))
-        return range_read(r, at.a, size);
+        return range_read(b, r, at.a, size);
     for (i = 0; i < size; i++) {
         r = find_mmio(b, at.a + i, 1);
-        value |= (r ? range_read(r, at.a + i, 1) : 0xffull) << (i * 8);
+        value |= (r ? range_read(b, r, at.a + i, 1) : 0xffull) << (i * 8);
     }
     return value;
 }
@@ -205,12 +220,12 @@ void bus_mmio_write(struct bus *b, struct gpa at, unsigned size, uint64_t value)
     unsigned i;
 
     if (likely(r)) {
-        range_write(r, at.a, size, value);
+        range_write(b, r, at.a, size, value);
         return;
     }
     for (i = 0; i < size; i++) {
         r = find_mmio(b, at.a + i, 1);
         if (r)
-            range_write(r, at.a + i, 1, (value >> (i * 8)) & 0xff);
+            range_write(b, r, at.a + i, 1, (value >> (i * 8)) & 0xff);
     }
 }

@@ -16,10 +16,16 @@ struct bus_ops {
     /* The widest access that the device takes: a wider one arrives as several, lowest
      * address first, as on a narrow bus. 0: any. */
     unsigned width;
+    /* These functions use general registers only, and so does all that they call: the bus
+     * calls no leave() before them. */
+    bool general;
 };
 
 struct bus *bus_new(void); /* NULL when out of memory */
 void bus_free(struct bus *b);
+/* LEAVE(ARG) is called before a device that is not `general`: the guest's vector state
+ * may be in the host's registers (cpu/vec.h). */
+void bus_on_leave(struct bus *b, void (*leave)(void *arg), void *arg);
 
 /* Attach a device; 0, -EEXIST when the range overlaps another, -ENOMEM. NAME is kept. */
 int bus_attach_pio(struct bus *b, uint16_t first, unsigned count,

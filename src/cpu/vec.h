@@ -2,10 +2,11 @@
  * Where the guest's x87, SSE and AVX state is.
  *
  * It lives either in vcpu.vec (an XSAVE image, standard format; "parked") or in the
- * host's own registers ("live"). Rooms cpu, mem, mmu, sem, interp and bt are compiled
- * with -mgeneral-regs-only and call nothing outside these rooms while the state is live:
- * so running one vector instruction after another costs no save and restore. Whoever goes
- * further (an exit hook, the decoder, the run loop, libc) calls vec_park() first.
+ * host's own registers ("live"). Rooms cpu, mem, mmu, sem, interp, bt, bus and dev are
+ * compiled with -mgeneral-regs-only and call nothing outside these rooms while the state
+ * is live: so running one vector instruction after another costs no save and restore.
+ * Whoever goes further (the host's clock, the decoder, the run loop, libc) calls
+ * vec_park() first.
  *
  * While parked, the host's MXCSR and x87 control word have the C library's values.
  */

@@ -168,7 +168,8 @@ static void mmio_write(void *dev, uint64_t addr, unsigned size, uint64_t value) 
     }
 }
 
-static const struct bus_ops ops = {mmio_read, mmio_write, 4};
+static const struct bus_ops ops = {
+    .read = mmio_read, .write = mmio_write, .width = 4, .general = true};
 
 void ioapic_reset(struct ioapic *io) {
     unsigned n;

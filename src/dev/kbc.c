@@ -199,8 +199,10 @@ static void command_write(void *dev, uint64_t reg, unsigned size, uint64_t value
     write_command(k, (uint8_t)value);
 }
 
-static const struct bus_ops data_ops = {data_read, data_write, 1};
-static const struct bus_ops command_ops = {status_read, command_write, 1};
+static const struct bus_ops data_ops = {
+    .read = data_read, .write = data_write, .width = 1};
+static const struct bus_ops command_ops = {
+    .read = status_read, .write = command_write, .width = 1};
 
 void kbc_reset(struct kbc *k) {
     unsigned i;

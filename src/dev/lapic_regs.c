@@ -217,7 +217,8 @@ static void mmio_write(void *dev, uint64_t addr, unsigned size, uint64_t value) 
         lapic_error(l, ESR_REGISTER);
 }
 
-const struct bus_ops lapic_mmio_ops = {mmio_read, mmio_write, 4};
+const struct bus_ops lapic_mmio_ops = {
+    .read = mmio_read, .write = mmio_write, .width = 4, .general = true};
 
 /* --- MSRs --- */
 

@@ -299,9 +299,12 @@ static void elcr_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
     update(p);
 }
 
-static const struct bus_ops master_ops = {master_read, master_write, 1};
-static const struct bus_ops slave_ops = {slave_read, slave_write, 1};
-static const struct bus_ops elcr_ops = {elcr_read, elcr_write, 1};
+static const struct bus_ops master_ops = {
+    .read = master_read, .write = master_write, .width = 1, .general = true};
+static const struct bus_ops slave_ops = {
+    .read = slave_read, .write = slave_write, .width = 1, .general = true};
+static const struct bus_ops elcr_ops = {
+    .read = elcr_read, .write = elcr_write, .width = 1, .general = true};
 
 void pic_reset(struct pic *p) {
     unsigned i;

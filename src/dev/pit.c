@@ -439,8 +439,8 @@ static void p61_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
     set_gate(&p->ch[2], value & P61_GATE2, now_ticks(p));
 }
 
-static const struct bus_ops ops = {io_read, io_write, 1};
-static const struct bus_ops p61_ops = {p61_read, p61_write, 1};
+static const struct bus_ops ops = {.read = io_read, .write = io_write, .width = 1};
+static const struct bus_ops p61_ops = {.read = p61_read, .write = p61_write, .width = 1};
 
 void pit_reset(struct pit *p) {
     unsigned n;

@@ -189,11 +189,12 @@ static void smi_write(void *dev, uint64_t addr, unsigned size, uint64_t value) {
     update_sci(p);
 }
 
-static const struct bus_ops evt_ops = {evt_read, evt_write, 1};
-static const struct bus_ops cnt_ops = {cnt_read_any, cnt_write, 2};
-static const struct bus_ops tmr_ops = {tmr_read, tmr_write, 4};
-static const struct bus_ops gpe_ops = {gpe_read, gpe_write, 1};
-static const struct bus_ops smi_ops = {smi_read, smi_write, 1};
+static const struct bus_ops evt_ops = {.read = evt_read, .write = evt_write, .width = 1};
+static const struct bus_ops cnt_ops = {
+    .read = cnt_read_any, .write = cnt_write, .width = 2};
+static const struct bus_ops tmr_ops = {.read = tmr_read, .write = tmr_write, .width = 4};
+static const struct bus_ops gpe_ops = {.read = gpe_read, .write = gpe_write, .width = 1};
+static const struct bus_ops smi_ops = {.read = smi_read, .write = smi_write, .width = 1};
 
 void pm_reset(struct pm *p) {
     p->sts = p->en = p->cnt = 0;

@@ -106,10 +106,13 @@ static void exit_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
         p->host.debug_exit(p->host.arg, (uint32_t)value);
 }
 
-static const struct bus_ops ctla_ops = {ctla_read, ctla_write, 1};
-static const struct bus_ops rst_ops = {rst_read, rst_write, 0};
-static const struct bus_ops post_ops = {post_read, post_write, 1};
-static const struct bus_ops exit_ops = {exit_read, exit_write, 0};
+static const struct bus_ops ctla_ops = {
+    .read = ctla_read, .write = ctla_write, .width = 1};
+static const struct bus_ops rst_ops = {.read = rst_read, .write = rst_write, .width = 0};
+static const struct bus_ops post_ops = {
+    .read = post_read, .write = post_write, .width = 1, .general = true};
+static const struct bus_ops exit_ops = {
+    .read = exit_read, .write = exit_write, .width = 0};
 
 void ports_reset(struct ports *p) {
     p->ctla = 0;

@@ -345,7 +345,7 @@ static void io_write(void *dev, uint64_t reg, unsigned size, uint64_t data) {
     }
 }
 
-static const struct bus_ops ops = {io_read, io_write, 1};
+static const struct bus_ops ops = {.read = io_read, .write = io_write, .width = 1};
 
 static void put16(struct rtc *r, unsigned at, uint64_t value, uint64_t max) {
     if (value > max)

@@ -403,7 +403,8 @@ static void io_write(void *dev, uint64_t reg, unsigned size, uint64_t data) {
     }
 }
 
-static const struct bus_ops ops = {.read = io_read, .write = io_write, .width = 1};
+static const struct bus_ops ops = {
+    .read = io_read, .write = io_write, .width = 1, .general = true};
 
 void uart_reset(struct uart *u) {
     uart_flush(u);

@@ -178,7 +178,7 @@ static void io_write(void *dev, uint64_t addr, unsigned size, uint64_t data) {
     }
 }
 
-static const struct bus_ops ops = {io_read, io_write, 1};
+static const struct bus_ops ops = {.read = io_read, .write = io_write, .width = 1};
 
 /* BIOS mode 3. */
 void vga_reset(struct vga *v) {

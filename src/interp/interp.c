@@ -216,7 +216,6 @@ static int take_interrupt(struct interp *ip, uint32_t events) {
     }
     if (!(events & VCPU_EVENT_IRQ) || !sem_interruptible(v))
         return SEM_NEXT;
-    vec_park(v);
     int vector = v->hooks->irq_ack(v->hooks_arg);
     if (vector < 0)
         return SEM_NEXT;

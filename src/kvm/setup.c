@@ -299,8 +299,7 @@ static void read_arch_caps(struct kvm *k) {
 
 /* Else KVM raises #UD in user code for what its emulator does not know. Linux 5.15. */
 static void want_emulation_failures(struct kvm *k) {
-    struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE,
-                                 .args[0] = 1};
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args[0] = 1};
 
     ioctl(k->vm, KVM_ENABLE_CAP, &cap);
 }

@@ -1,4 +1,7 @@
-/* The board's wiring; see board.h. */
+/*
+ * The board's wiring; see board.h. The hooks are called with the guest's vector state
+ * live and, like the rooms bus and dev, use general registers only (cpu/vec.h).
+ */
 #include "machine/board.h"
 
 #include <errno.h>
@@ -68,6 +71,12 @@ static void lapic_eoi_out(void *arg, uint8_t vector) {
 
 /* --- what the vCPU asks --- */
 
+static void leave_core(void *arg) {
+    struct board *b = arg;
+
+    vec_park(b->vcpu);
+}
+
 static void exit_io(struct board *b, struct exit *e) {
     if (e->write)
         bus_pio_write(b->bus, e->port, e->size, (uint32_t)e->data);
@@ -85,16 +94,16 @@ static void exit_mmio(struct board *b, struct exit *e) {
 static void exit_msr(struct board *b, struct exit *e) {
     if (b->lapic && lapic_owns_msr(e->msr))
         e->failed = !lapic_msr(b->lapic, e->msr, e->write, &e->data);
-    else if (b->paravirt && pvclock_owns_msr(e->msr))
+    else if (b->paravirt && pvclock_owns_msr(e->msr)) {
+        vec_park(b->vcpu);
         e->failed = !pvclock_msr(b->pvclock, e->msr, e->write, &e->data);
-    else
+    } else
         e->failed = true;
 }
 
 static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
     struct board *b = arg;
 
-    vec_park(v);
     b->exits->n[e->reason]++;
     switch (e->reason) {
     case EXIT_io:
@@ -117,7 +126,6 @@ static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
 static int hook_irq_ack(void *arg) {
     struct board *b = arg;
 
-    vec_park(b->vcpu);
     return b->lapic ? lapic_ack(b->lapic) : pic_ack(b->pic);
 }
 
@@ -142,14 +150,12 @@ static void hook_tsc_write(void *arg, uint64_t value) {
 static unsigned hook_cr8_read(void *arg) {
     struct board *b = arg;
 
-    vec_park(b->vcpu);
     return b->lapic ? lapic_cr8(b->lapic) : 0;
 }
 
 static void hook_cr8_write(void *arg, unsigned value) {
     struct board *b = arg;
 
-    vec_park(b->vcpu);
     if (b->lapic)
         lapic_cr8_set(b->lapic, value);
 }
@@ -186,6 +192,7 @@ int board_create(struct board *b, const struct dev_host *host,
     struct pvclock_config pv_cfg = {0};
     bool ok;
 
+    bus_on_leave(b->bus, leave_core, b);
     /* Listeners before those who drive them: a device may move its line when it is made.
      */
     ok = (b->lapic = lapic_new(b->bus, b->clock, &lapic_host, b->cnt)) &&

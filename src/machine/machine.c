@@ -42,18 +42,21 @@ struct machine {
 static uint64_t host_now(void *arg) {
     struct machine *m = arg;
 
+    vec_park(m->vcpu);
     return os_monotonic_ns() - m->start_ns;
 }
 
 static uint64_t host_ticks(void *arg) {
     struct machine *m = arg;
 
+    vec_park(m->vcpu);
     return os_tsc() - m->start_tsc;
 }
 
 static void deadline_changed(void *arg, uint64_t deadline) {
     struct machine *m = arg;
 
+    vec_park(m->vcpu);
     os_alarm_deadline(m->alarm,
                       deadline == VCLOCK_NEVER ? UINT64_MAX : deadline + m->start_ns);
 }
@@ -88,6 +91,7 @@ static void take_input(struct machine *m) {
 static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
     struct machine *m = arg;
 
+    vec_park(m->vcpu);
     if (m->cfg.console.tx)
         m->cfg.console.tx(m->cfg.console.arg, bytes, len);
 }
@@ -95,6 +99,7 @@ static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
 static void serial_room(void *arg) {
     struct machine *m = arg;
 
+    vec_park(m->vcpu);
     vcpu_raise(m->vcpu, VCPU_EVENT_KICK); /* service() takes what waits */
 }
 
@@ -114,9 +119,10 @@ static void idle(void *arg) {
         os_alarm_wait(m->alarm);
 }
 
-/* --- what devices ask --- */
+/* --- what devices ask. They may be called with the guest's vector state live --- */
 
 static void end_life(struct machine *m, enum machine_end end) {
+    vec_park(m->vcpu);
     /* The first reason stands. */
     if (vcpu_events(m->vcpu) & VCPU_EVENT_STOP)
         return;
@@ -143,6 +149,7 @@ static void on_debug_exit(void *arg, uint32_t value) {
 static void on_a20(void *arg, bool on) {
     struct machine *m = arg;
 
+    vec_park(m->vcpu);
     if (m->vcpu->mmu)
         mmu_flush_all(m->vcpu);
 }

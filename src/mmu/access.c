@@ -214,10 +214,8 @@ static void mmio(struct mmu_priv *m, uint64_t at, uint8_t *buf, unsigned len,
             mem_copy(&e.data, buf, n);
         else
             e.data = ~0ull;
-        if (v->hooks && v->hooks->exit) {
-            vec_park(v);
+        if (v->hooks && v->hooks->exit)
             v->hooks->exit(v->hooks_arg, v, &e);
-        }
         if (!write)
             mem_copy(buf, &e.data, n);
     }

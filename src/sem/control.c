@@ -99,7 +99,6 @@ static int write_cr4(struct vcpu *v, uint64_t value) {
 static int write_cr8(struct vcpu *v, uint64_t value) {
     if (value & ~15ull)
         return gp0(v);
-    vec_park(v);
     if (v->hooks && v->hooks->cr8_write)
         v->hooks->cr8_write(v->hooks_arg, (unsigned)value);
     return SEM_STOP;
@@ -138,10 +137,8 @@ int sem_exec_mov_from_cr(struct vcpu *v, const struct insn *i) {
         return sem_fault(v, X86_UD);
     if (v->cpl)
         return gp0(v);
-    if (n == 8) {
-        vec_park(v);
+    if (n == 8)
         value = v->hooks && v->hooks->cr8_read ? v->hooks->cr8_read(v->hooks_arg) : 0;
-    }
     sem_put(v, i->opnd[0].off, v->mode == MODE_64 ? 8 : 4, value);
     return SEM_NEXT;
 }

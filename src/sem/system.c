@@ -22,7 +22,6 @@ static unsigned iopl(const struct vcpu *v) {
 }
 
 static void leave(struct vcpu *v, struct exit *e) {
-    vec_park(v);
     if (v->hooks && v->hooks->exit)
         v->hooks->exit(v->hooks_arg, v, e);
 }

@@ -329,6 +329,89 @@ static void state(void) {
     second(RWU);
 }
 
+/* Accesses of every device leave vector and x87 state alone, whatever the machine does
+ * for them meanwhile. */
+static void access_device(unsigned n) {
+    volatile uint32_t *lapic = (volatile uint32_t *)0xfee00000;
+
+    switch (n) {
+    case 0:
+        outb(0x80, inb(0x80));
+        return;
+    case 1: /* 8259s */
+        outb(0x21, inb(0x21));
+        outb(0xa1, inb(0xa1));
+        return;
+    case 2: /* 16550: a character leaves */
+        while (!(inb(0x3fd) & 0x20))
+            ;
+        outb(0x3f8, '\r');
+        return;
+    case 3: /* 8254, channel 2 */
+        outb(0x43, 0xb0);
+        outb(0x42, 0x34);
+        outb(0x42, 0x12);
+        outb(0x43, 0x80);
+        inb(0x42);
+        inb(0x42);
+        return;
+    case 4: /* the clock's date */
+        outb(0x70, 9);
+        inb(0x71);
+        return;
+    case 5: /* local APIC: a register, a timer armed and disarmed */
+        (void)lapic[0x30 / 4];
+        lapic[0x320 / 4] = 0x10000 | 0x50;
+        lapic[0x380 / 4] = 1u << 30;
+        (void)lapic[0x390 / 4];
+        lapic[0x380 / 4] = 0;
+        return;
+    case 6: /* I/O APIC */
+        *(volatile uint32_t *)0xfec00000 = 1;
+        (void)*(volatile uint32_t *)0xfec00010;
+        return;
+    case 7: /* nobody */
+        inb(0x2e8);
+        return;
+    case 8: /* local APIC's base: the range is attached anew */
+        wrmsr(X86_MSR_APIC_BASE, rdmsr(X86_MSR_APIC_BASE));
+        return;
+    case 9:
+        wrmsr(X86_MSR_TSC, rdmsr(X86_MSR_TSC));
+        return;
+    default: /* keyboard controller, text screen, PIT through port 0x61 */
+        inb(0x64);
+        inb(0x61);
+        inb(0x3da);
+    }
+}
+
+static void devices(void) {
+    static uint8_t before[32] __attribute__((aligned(32))), after[32];
+    double x87;
+
+    for (unsigned i = 0; i < sizeof(before); i++)
+        before[i] = (uint8_t)(i * 7 + 3);
+    for (unsigned n = 0; n <= 10; n++) {
+        memset(after, 0, sizeof(after));
+        if (avx)
+            __asm__ volatile("vmovups %0, %%ymm5" ::"m"(before));
+        else
+            __asm__ volatile("movups %0, %%xmm5" ::"m"(before));
+        __asm__ volatile("fninit\nfldpi\nfld1\nfaddp");
+        access_device(n);
+        __asm__ volatile("fstpl %0" : "=m"(x87));
+        if (avx)
+            __asm__ volatile("vmovups %%ymm5, %0\nvzeroupper" : "=m"(after));
+        else
+            __asm__ volatile("movups %%xmm5, %0" : "=m"(after));
+        check(!memcmp(before, after, avx ? 32 : 16), "device %u and vector state", n);
+        uint64_t bits = *(uint64_t *)(void *)&x87; /* pi + 1 */
+        check(bits == 0x401090fdaa22168c, "device %u and x87 state: 0x%lx", n,
+              (ulong)(bits >> 32));
+    }
+}
+
 static void identity(void) {
     uint32_t r[4];
     cpuid(0, 0, r);
@@ -381,4 +464,5 @@ void guest_main(void) {
     space_load(&s);
     accesses();
     state();
+    devices();
 }

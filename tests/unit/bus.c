@@ -32,8 +32,41 @@ static void dev_write(void *arg, uint64_t addr, unsigned size, uint64_t value) {
     d->calls++;
 }
 
-static const struct bus_ops any = {dev_read, dev_write, 0};
-static const struct bus_ops narrow = {dev_read, dev_write, 1};
+static const struct bus_ops any = {.read = dev_read, .write = dev_write};
+static const struct bus_ops narrow = {.read = dev_read, .write = dev_write, .width = 1};
+
+static const struct bus_ops general = {
+    .read = dev_read, .write = dev_write, .general = true};
+
+static void count(void *arg) {
+    ++*(unsigned *)arg;
+}
+
+/* Who may need the host's vector registers is announced; the others and nobody are not.
+ */
+static void test_leave(void **state) {
+    struct bus *b = bus_new();
+    struct dev d = {0};
+    unsigned left = 0;
+
+    bus_on_leave(b, count, &left);
+    assert_int_equal(bus_attach_pio(b, 0x100, 4, &general, &d, "general"), 0);
+    assert_int_equal(bus_attach_pio(b, 0x104, 4, &any, &d, "other"), 0);
+    assert_int_equal(bus_attach_mmio(b, gpa(0x2000), 16, &general, &d, "general"), 0);
+    assert_int_equal(bus_attach_mmio(b, gpa(0x2010), 16, &any, &d, "other"), 0);
+    bus_pio_read(b, 0x100, 1);
+    bus_pio_write(b, 0x103, 1, 0);
+    bus_pio_read(b, 0x200, 4);
+    bus_mmio_read(b, gpa(0x2000), 8);
+    bus_mmio_write(b, gpa(0x3000), 8, 0);
+    assert_int_equal(left, 0);
+    bus_pio_read(b, 0x104, 1);
+    bus_pio_write(b, 0x102, 4, 0); /* in pieces, two of them the other's */
+    bus_mmio_read(b, gpa(0x2010), 4);
+    bus_mmio_write(b, gpa(0x2010), 4, 0);
+    assert_int_equal(left, 5);
+    bus_free(b);
+}
 
 static void test_bus(void **state) {
     struct bus *b = bus_new();
@@ -128,6 +161,7 @@ static void test_clock(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bus),
+        cmocka_unit_test(test_leave),
         cmocka_unit_test(test_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
