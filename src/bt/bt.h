@@ -22,6 +22,7 @@ struct bt_options {
     bool groups;   /* one check for several accesses off the same base */
     bool count;    /* count the instructions that translated code executes */
     bool held;     /* save the host address of a group that is interrupted */
+    bool lend;     /* r14 and r15 in registers that a hot path does not use */
     bool liveness; /* do not keep status flags that nothing reads */
     unsigned hot;  /* executions after which a fragment becomes a hot path; 0: never */
     unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */

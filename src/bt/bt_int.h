@@ -93,6 +93,7 @@ struct ccf {
     uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
     uint16_t nsites;
     bool dead, hot;
+    uint8_t lent[2]; /* where guest r14 and r15 are (lend.c), + 1; 0: in memory */
     uint8_t npieces; /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
     uint16_t failed; /* times that an inline check ended in the interpreter */
     uint8_t nlinks;
@@ -209,6 +210,9 @@ void bt_emit_slot(const struct bt *bt, struct emit *e);
 /* translate.c: makes a fragment for v->rip under KEY, or NULL when the code cannot be
  * fetched (fault in v->fault, *FAULT set) or the cache is full. */
 struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault);
+
+/* lend.c: registers as they are in C's code, in vcpu.gpr[], become what they are. */
+void bt_unlend(struct vcpu *v, const struct ccf *c);
 
 /* Makes a hot path that starts where C does, and puts it in C's place. */
 void bt_heat_up(struct bt *bt, struct ccf *c);

@@ -52,7 +52,7 @@ static bool native_allowed(const struct tr *t, const struct insn *i) {
 }
 
 static void xl_ident(struct tr *t, const struct insn *i) {
-    if (!tr_ident_ok(i) || (i->op == OP_native && !native_allowed(t, i))) {
+    if (!tr_ident_ok(t, i) || (i->op == OP_native && !native_allowed(t, i))) {
         tr_callout(t, i);
         return;
     }
@@ -82,15 +82,11 @@ static void xl_bit(struct tr *t, const struct insn *i) {
 static void xl_nop(struct tr *t, const struct insn *i) {
 }
 
-static bool is_ext(unsigned reg) {
-    return reg == REG_R14 || reg == REG_R15;
-}
-
 static void xl_lea(struct tr *t, const struct insn *i) {
     const struct mem_operand *m = &i->mem;
     unsigned dst = i->opnd[0].reg;
     int w = i->opsize == 8 && i->addrsize == 8 ? W64 : W32;
-    unsigned to = is_ext(dst) ? T1 : dst;
+    unsigned to = tr_in_memory(t, dst) ? T1 : tr_host(t, dst);
 
     if (i->opsize == 2 || i->addrsize == 2) {
         tr_callout(t, i);
@@ -101,22 +97,22 @@ static void xl_lea(struct tr *t, const struct insn *i) {
 
         e_mov_imm(&t->e, to, w ? a : (uint32_t)a);
     } else {
-        unsigned base = m->base, index = m->index;
+        unsigned base = tr_host(t, m->base), index = tr_host(t, m->index);
 
         /* T1, unless there are two: T0 may be in use (group.c). */
-        if (is_ext(base)) {
-            unsigned in = is_ext(index) ? T0 : T1;
+        if (tr_in_memory(t, m->base)) {
+            unsigned in = tr_in_memory(t, m->index) ? T0 : T1;
 
             e_gs(&t->e, W64, OPC_MOV_R_RM, in, GS_GPR(base));
             base = in;
         }
-        if (is_ext(index)) {
+        if (tr_in_memory(t, m->index)) {
             e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(index));
             index = T1;
         }
         e_lea(&t->e, w, to, base, index, m->scale, (int32_t)m->disp);
     }
-    if (is_ext(dst))
+    if (tr_in_memory(t, dst))
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(dst));
 }
 
@@ -189,10 +185,10 @@ static void xl_push(struct tr *t, const struct insn *i) {
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
     else if (i->opnd[0].kind == OPND_IMM)
         e_mov_imm(&t->e, T1, (uint64_t)i->imm);
-    else if (is_ext(i->opnd[0].reg))
+    else if (tr_in_memory(t, i->opnd[0].reg))
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(i->opnd[0].reg));
     else
-        src = i->opnd[0].reg;
+        src = tr_host(t, i->opnd[0].reg);
     store_t0(t, size, src, off);
     move_sp(t, -(int32_t)size);
 }
@@ -206,11 +202,11 @@ static void xl_pop(struct tr *t, const struct insn *i) {
     }
     int32_t off = pop_slot(t, size);
 
-    if (is_ext(dst)) {
+    if (tr_in_memory(t, dst)) {
         load_t0(t, size, T1, off);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(dst));
     } else {
-        load_t0(t, size, dst, off);
+        load_t0(t, size, tr_host(t, dst), off);
     }
     if (dst != REG_RSP)
         move_sp(t, (int32_t)size);
@@ -255,6 +251,7 @@ void tr_indirect(struct tr *t) {
     tr_flags_to_mem(t);
     tr_site(t, POLL_INDIRECT, 0);
     bt_emit_poll(t->bt, e);
+    tr_lend_swap(t);
     /* Who it was, for a target that is not canonical. */
     e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->bt->code.rx));
     e_mov_rr(e, W32, T1, T0);
@@ -272,10 +269,10 @@ static void load_target(struct tr *t, const struct insn *i) {
 
         load_t0(t, i->opsize, T0, off);
         tr_lose_t0(t);
-    } else if (is_ext(i->opnd[0].reg)) {
+    } else if (tr_in_memory(t, i->opnd[0].reg)) {
         e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_GPR(i->opnd[0].reg));
     } else {
-        e_mov_rr(&t->e, stack_w(t), T0, i->opnd[0].reg);
+        e_mov_rr(&t->e, stack_w(t), T0, tr_host(t, i->opnd[0].reg));
     }
 }
 
@@ -569,12 +566,12 @@ static void xl_pushf(struct tr *t, const struct insn *i) {
 }
 
 static void xl_mov_from_seg(struct tr *t, const struct insn *i) {
-    unsigned dst = i->opnd[0].reg;
+    unsigned dst = tr_host(t, i->opnd[0].reg);
     size_t off =
         GS(seg) + i->opnd[1].reg * sizeof(struct segment) + offsetof(struct segment, sel);
 
     if (mem_form(i) || i->opnd[0].kind != OPND_REG || i->opnd[0].size == 2 ||
-        is_ext(dst)) {
+        tr_in_memory(t, i->opnd[0].reg)) {
         tr_callout(t, i);
         return;
     }
@@ -688,11 +685,11 @@ static xl_fn *const table[OP_COUNT] = {
     [OP_loop] = xl_jcxz,
 };
 
-static bool names_both(const struct insn *i) {
+static bool names_both(const struct tr *t, const struct insn *i) {
     unsigned named = 0;
 
     for (unsigned k = 0; k < i->nops; k++)
-        if (i->opnd[k].kind == OPND_REG && is_ext(i->opnd[k].reg))
+        if (i->opnd[k].kind == OPND_REG && tr_in_memory(t, i->opnd[k].reg))
             named |= 1u << (i->opnd[k].reg - REG_R14);
     /* Vector instructions keep r14 where it is: their other fields name other things. */
     return named == 3 || (i->op == OP_native && (named & 1));
@@ -702,9 +699,9 @@ bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
     xl_fn *fn = table[i->op];
 
     if (fn == xl_ident) {
-        if (!tr_ident_ok(i) || (i->op == OP_native && !native_allowed(t, i)))
+        if (!tr_ident_ok(t, i) || (i->op == OP_native && !native_allowed(t, i)))
             return false;
-        return mem_form(i) ? tr_mem_ok(t, i) : !names_both(i);
+        return mem_form(i) ? tr_mem_ok(t, i) : !names_both(t, i);
     }
     if (fn == xl_push || fn == xl_pop)
         return tr_stack_ok(t, i) && !mem_form(i) && i->opsize != 2;
@@ -716,7 +713,7 @@ bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
         return tr_branch_ok(t, i);
     if (fn == xl_lea)
         return i->opsize != 2 && i->addrsize != 2 &&
-               !(is_ext(i->mem.base) && is_ext(i->mem.index));
+               !(tr_in_memory(t, i->mem.base) && tr_in_memory(t, i->mem.index));
     return fn == xl_nop;
 }
 

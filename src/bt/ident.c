@@ -35,13 +35,13 @@ static bool high_byte(const struct operand *o) {
     return o->kind == OPND_REG && o->size == 1 && (o->off & 7) == 1;
 }
 
-static bool extended(const struct operand *o) {
-    return o->kind == OPND_REG && (o->reg == REG_R14 || o->reg == REG_R15);
+static bool extended(const struct tr *t, const struct operand *o) {
+    return o->kind == OPND_REG && tr_in_memory(t, o->reg);
 }
 
 /* [T0] needs a REX prefix, and with one AH..BH cannot be named. Two operands in r14, r15
  * beside a memory operand are more than there are scratch registers. */
-bool tr_ident_ok(const struct insn *i) {
+bool tr_ident_ok(const struct tr *t, const struct insn *i) {
     bool mem = has_mem(i);
 
     if (i->rep != REP_NONE)
@@ -49,12 +49,12 @@ bool tr_ident_ok(const struct insn *i) {
     for (unsigned k = 0; k < i->nops; k++) {
         if (mem && high_byte(&i->opnd[k]))
             return false;
-        if (!mem || !extended(&i->opnd[k]))
+        if (!mem || !extended(t, &i->opnd[k]))
             continue;
         if (i->op == OP_native)
             return false;
         for (unsigned j = 0; j < k; j++)
-            if (extended(&i->opnd[j]) && i->opnd[j].reg != i->opnd[k].reg)
+            if (extended(t, &i->opnd[j]) && i->opnd[j].reg != i->opnd[k].reg)
                 return false;
     }
     return true;
@@ -210,19 +210,42 @@ static bool reg_is_digit(const struct form *f) {
            op >= 0xfe;
 }
 
-/* r14 becomes r15 (T1) in every field that names a general register. Only for operations
- * whose register operands are all general (ident_ok() refuses vector ones with [T0]). */
-static void rename_r14(struct form *f) {
+/* Register FROM, which is r14 or r15, becomes TO in every field that names a general
+ * register. Only for operations whose register operands are all general. */
+static void rename_reg(struct form *f, unsigned from, unsigned to) {
     bool reg_form = f->has_modrm && f->modrm >= 0xc0;
+    unsigned low = from & 7, ext = to & 8;
 
-    if (f->has_modrm && f->r && (f->modrm >> 3 & 7) == 6 && !reg_is_digit(f))
-        f->modrm |= 1 << 3;
-    if (reg_form && f->b && (f->modrm & 7) == 6)
-        f->modrm |= 1;
-    if (!f->has_modrm && f->b && (f->opcode & 7) == 6)
-        f->opcode |= 1;
-    if (f->vex && f->vvvv == 14)
-        f->vvvv = 15;
+    if (f->has_modrm && f->r && (f->modrm >> 3 & 7) == low && !reg_is_digit(f)) {
+        f->modrm = (uint8_t)((f->modrm & 0xc7) | (to & 7) << 3);
+        f->r = (uint8_t)ext;
+    }
+    if (reg_form && f->b && (f->modrm & 7) == low) {
+        f->modrm = (uint8_t)((f->modrm & 0xf8) | (to & 7));
+        f->b = (uint8_t)ext;
+    }
+    if (!f->has_modrm && f->b && (f->opcode & 7) == low) {
+        f->opcode = (uint8_t)((f->opcode & 0xf8) | (to & 7));
+        f->b = (uint8_t)ext;
+    }
+    if (f->vex && f->vvvv == from)
+        f->vvvv = (uint8_t)to;
+}
+
+/* Operands that are lent a register. */
+static void rename_lent(const struct tr *t, const struct insn *i, struct form *f) {
+    bool lent[2] = {false, false};
+
+    for (unsigned k = 0; k < i->nops; k++) {
+        unsigned r = i->opnd[k].reg;
+
+        if (i->opnd[k].kind == OPND_REG && (r == REG_R14 || r == REG_R15) &&
+            !tr_in_memory(t, r))
+            lent[r - REG_R14] = true;
+    }
+    for (unsigned n = 0; n < 2; n++)
+        if (lent[n])
+            rename_reg(f, REG_R14 + n, t->lent[n]);
 }
 
 void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
@@ -233,8 +256,9 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
 
     parse(i, &f);
     lengthen(i, &f);
+    rename_lent(t, i, &f);
     for (unsigned k = 0; k < i->nops; k++) {
-        if (!extended(&i->opnd[k]))
+        if (!extended(t, &i->opnd[k]))
             continue;
         if (i->opnd[k].reg == REG_R14) {
             rd14 = true;
@@ -255,7 +279,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     one = ext && (mem || !(rd14 && (rd15 || i->op == OP_native)));
     if (one) { /* one register, everywhere it is named: T1 */
         if (ext->reg == REG_R14)
-            rename_r14(&f);
+            rename_reg(&f, REG_R14, T1);
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(ext->reg));
     } else {
         if (rd14)

@@ -28,6 +28,7 @@ static const struct bt_option table[] = {
     SWITCH(held, "held", "keep the host address of a group that others interrupt"),
     NUMBER(hot, "hot", 0, BT_HOT_MAX,
            "executions until a fragment is retranslated as a hot path; 0: never"),
+    SWITCH(lend, "lend", "keep r14 and r15 in registers that a hot path does not use"),
     SWITCH(liveness, "liveness", "do not keep status flags that nothing reads"),
     NUMBER(path, "path", 1, BT_PATH_MAX, "instructions in a hot path"),
     NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),

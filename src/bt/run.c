@@ -28,6 +28,7 @@ struct bt_options bt_defaults(void) {
         .chain = true,
         .groups = true,
         .held = true,
+        .lend = true,
         .liveness = true,
         .hot = BT_HOT_DEFAULT,
         .path = BT_PATH_DEFAULT,
@@ -161,6 +162,7 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx) {
 
     set_rip(v, rx);
     v->bt.reason = BT_LEAVE_EMULATE;
+    v->bt.lent_by = c; /* not all registers are in vcpu.gpr[] yet */
     if (c && !c->dead && ++c->failed == FAIL_LIMIT)
         bt_grouping_fail(bt, c);
     return NULL;
@@ -305,6 +307,7 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     }
     for (unsigned r = 0; r < 14; r++)
         v->gpr[r] = f->regs.gpr[r];
+    bt_unlend(v, c);
     if (s->place == FLAGS_REGS) {
         unsigned fl = (unsigned)f->regs.rflags;
 
@@ -486,7 +489,10 @@ static void enter(struct bt *bt, const uint8_t *rx) {
     flags_in(v);
     vec_load(v);
     v->cnt->bt_entries++;
+    v->bt.lent_by = NULL;
     go(rx);
+    if (v->bt.lent_by)
+        bt_unlend(v, v->bt.lent_by);
     sync_bank(v);
     flags_out(v);
 }

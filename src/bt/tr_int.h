@@ -95,6 +95,7 @@ struct tr {
     const uint8_t *loop_head; /* RX */
     struct tr_named named[TR_NAMED_MAX];
     unsigned nnamed;
+    uint8_t lent[2];            /* host registers of guest r14 and r15, or these */
     uint8_t version[REG_COUNT]; /* of what is in a register, for anchors */
     struct piece pieces[TR_PIECES_MAX];
     unsigned npieces;
@@ -144,7 +145,7 @@ void tr_callout(struct tr *t, const struct insn *i);
 
 /* ident.c: the same instruction, with T0 for the memory operand and T1 for r14 or r15
  * where they are operands. False when it is not of a form that can be copied. */
-bool tr_ident_ok(const struct insn *i);
+bool tr_ident_ok(const struct tr *t, const struct insn *i);
 void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off); /* [T0 + OFF] */
 
 /* group.c: one check for several accesses */
@@ -165,6 +166,22 @@ void tr_forget_held(struct tr *t);
 /* expand.c: does translating I leave T0 alone, but for its own access? */
 bool tr_keeps_t0(const struct tr *t, const struct insn *i);
 bool tr_has_mem(const struct insn *i);
+
+/* lend.c: decides where guest r14 and r15 are in the path; emits the exchange, which is
+ * its own inverse. Spoils T1. */
+void tr_lend(struct tr *t);
+bool tr_lends(const struct tr *t);
+void tr_lend_swap(struct tr *t);
+/* The host register for guest register R, whose value is in it unless tr_in_memory(). */
+static inline unsigned tr_host(const struct tr *t, unsigned r) {
+    return r == REG_R14 || r == REG_R15 ? t->lent[r - REG_R14] : r;
+}
+static inline bool tr_in_memory(const struct tr *t, unsigned r) {
+    return (r == REG_R14 || r == REG_R15) && t->lent[r - REG_R14] == r;
+}
+
+/* The path ends by going back to its start. */
+bool tr_loops(const struct tr *t);
 
 /* hot.c: the instructions of a path from the fragment's address on, as they have been
  * executed mostly. False: there is nothing to follow. */

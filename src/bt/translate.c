@@ -105,6 +105,10 @@ static bool loops(const struct tu_insn *u) {
     return u->follow == FOLLOW_LOOP_NEXT || u->follow == FOLLOW_LOOP_TARGET;
 }
 
+bool tr_loops(const struct tr *t) {
+    return loops(&t->insn[t->n - 1]);
+}
+
 /* Backwards over the TU: what is needed before each instruction. */
 static void find_liveness(struct tr *t) {
     const uint8_t all = pack_flags(FLAGS_ALL);
@@ -138,8 +142,8 @@ bool tr_mem_ok(const struct tr *t, const struct insn *i) {
 }
 
 static unsigned in_scratch(struct tr *t, unsigned reg, unsigned scratch) {
-    if (reg != REG_R14 && reg != REG_R15)
-        return reg;
+    if (!tr_in_memory(t, reg))
+        return tr_host(t, reg);
     e_gs(&t->e, W64, OPC_MOV_R_RM, scratch, GS_GPR(reg));
     return scratch;
 }
@@ -295,6 +299,7 @@ void tr_link(struct tr *t, unsigned n, uint64_t target) {
     link_flags(t, n);
     if (t->c->links[n].target <= tr_va(t))
         emit_poll(t, POLL_LINK, n);
+    tr_lend_swap(t);
     link_jump(t, n);
     t->ended = true;
 }
@@ -306,12 +311,13 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
 
     link_init(t, n, target);
     back = t->c->links[n].target <= tr_va(t);
-    if (back || !t->c->links[n].same_page) {
+    if (back || !t->c->links[n].same_page || tr_lends(t)) {
         uint8_t *not_taken = e_jcc_fwd(&t->e, cond ^ 1);
 
         link_flags(t, n);
         if (back)
             emit_poll(t, POLL_LINK, n);
+        tr_lend_swap(t);
         link_jump(t, n);
         e_land(&t->e, not_taken);
         t->place = place;
@@ -326,7 +332,7 @@ void tr_side_exit(struct tr *t, unsigned cond, uint64_t target) {
     struct cold *c;
 
     link_init(t, n, target);
-    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page) {
+    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page && !tr_lends(t)) {
         t->c->links[n].rel32 = t->e.p + 2;
         e_jcc(&t->e, cond, e_here(&t->e));
         return;
@@ -342,6 +348,7 @@ static void emit_cold_exit(struct tr *t, const struct cold *c) {
     link_flags(t, c->site);
     if (t->c->links[c->site].target <= tr_va(t))
         emit_poll(t, POLL_LINK, c->site);
+    tr_lend_swap(t);
     link_jump(t, c->site);
 }
 
@@ -355,14 +362,12 @@ static void flags_to_head(struct tr *t) {
 
 void tr_loop(struct tr *t) {
     flags_to_head(t);
-    emit_poll(t, POLL_HERE, 0);
     e_jmp(&t->e, t->loop_head);
     t->ended = true;
 }
 
 void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest) {
     if (t->head != FLAGS_MEM) {
-        emit_poll(t, POLL_HERE, 0);
         e_jcc(&t->e, cond, t->loop_head);
     } else {
         uint8_t *done = e_jcc_fwd(&t->e, cond ^ 1u);
@@ -431,6 +436,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
 
     tr_flags_to_mem(t);
     tr_forget_held(t);
+    tr_lend_swap(t);
     if (!copy) {
         e->full = true;
         return;
@@ -441,6 +447,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
     tr_lea_next(t, 5);
     e_jmp(e, t->bt->stub_callout);
+    tr_lend_swap(t);
 }
 
 /* --- entries --- */
@@ -517,7 +524,10 @@ static void emit_entries(struct tr *t) {
     }
     t->place = start;
     t->head = start;
+    tr_lend_swap(t);
     t->loop_head = e_here(&t->e);
+    if (tr_loops(t))
+        emit_poll(t, POLL_HERE, 0);
     if (heats(t))
         emit_heat(t);
     if (t->bt->opt.count) { /* without touching the flags */
@@ -752,10 +762,11 @@ static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, bool *fault)
     if (!build(t, fault) || !alloc_links(t) || !alloc_pieces(t))
         return NULL;
     find_liveness(t);
-    if (loops(&t->insn[t->n - 1])) { /* less is needed at its start than was assumed */
+    if (tr_loops(t)) { /* less is needed at its start than was assumed */
         t->live_loop = t->insn[0].live_in;
         find_liveness(t);
     }
+    tr_lend(t);
     emit_entries(t);
     expand(t);
     emit_cold(t);
