@@ -106,6 +106,14 @@ stress: deps
 	    busybox-amd64 busybox-i386 $(ASSETS)
 	@BUILD=$(BUILD) tests/stress/run $(ROUNDS)
 
+# The hardware engine inside QEMU's TCG, which emulates AMD's SVM; a few minutes.
+check-nested: deps
+	@tools/deps check && tools/deps nested
+	@$(MAKE) --no-print-directory all guests
+	@tools/fetch-assets linux-amd64 linux-amd64-kvm busybox-amd64 $(ASSETS)
+	@tools/make-initrd $(ASSETS)/busybox-amd64 $(ASSETS)/initrd-amd64
+	@BUILD=$(BUILD) tests/nested/run
+
 lint: all
 	@BUILD=$(BUILD) tools/lint
 
@@ -114,5 +122,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d
 
-.PHONY: bench compare stress all units guests clean deps deps-check run check lint
+.PHONY: check-nested bench compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:

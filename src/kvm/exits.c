@@ -94,6 +94,8 @@ static enum exit_reason msr(struct kvm *k, bool write) {
         e.data &= k->arch_caps;
     run->msr.error = rc == MSR_FAULT || e.failed;
     run->msr.data = e.data;
+    if (write && e.msr == X86_MSR_APIC_BASE && !run->msr.error)
+        kvm_apic_base_push(k, e.data);
     if (k->v->tsc_base != k->tsc_base && kvm_tsc_push(k))
         return EXIT_error;
     return EXIT_COUNT;

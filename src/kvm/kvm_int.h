@@ -41,6 +41,7 @@ struct kvm {
     uint64_t cr8;
     uint64_t tsc_base; /* what KVM was told of v->tsc_base */
     bool tsc_offset;   /* KVM takes an offset for the TSC */
+    bool xcr0;         /* the guest's CPU has XSAVE */
     bool lapic_ready;  /* the kernel's local APIC has been reset */
 
     uint32_t msr_index[KVM_MSR_MAX]; /* those that move with the state */
@@ -87,6 +88,8 @@ int kvm_state_push(struct kvm *k);
 int kvm_state_pull(struct kvm *k);
 int kvm_settle(struct kvm *k);
 int kvm_tsc_push(struct kvm *k);
+/* The local APIC is ours, its bit in CPUID KVM's. */
+void kvm_apic_base_push(struct kvm *k, uint64_t value);
 
 /* exits.c: handles the exit in k->run; EXIT_COUNT: go on */
 enum exit_reason kvm_handle_exit(struct kvm *k);

@@ -42,7 +42,6 @@ static const struct {
     {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
     {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
     {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
-    {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
     {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
     {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
@@ -357,6 +356,7 @@ static int make_vcpu(struct kvm *k, const char **what) {
     if (rc)
         return rc;
     k->tsc_offset = ioctl(k->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
+    k->xcr0 = cpuid_xcr0_valid(k->model) != 0;
     list_msrs(k);
     read_arch_caps(k);
     *what = "take a signal";

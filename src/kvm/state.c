@@ -71,6 +71,14 @@ int kvm_tsc_push(struct kvm *k) {
 
 /* --- MSRs --- */
 
+void kvm_apic_base_push(struct kvm *k, uint64_t value) {
+    struct msr_list m = {.head.nmsrs = 1,
+                         .entry[0] = {.index = X86_MSR_APIC_BASE, .data = value}};
+
+    if (ioctl(k->fd, KVM_SET_MSRS, &m) == 1)
+        k->apic_base = value;
+}
+
 static int push_msrs(struct kvm *k) {
     struct msr_list m = {.head.nmsrs = k->msr_count};
 
@@ -135,7 +143,7 @@ static int push_vector(struct kvm *k) {
     struct kvm_xcrs c = {.nr_xcrs = 1, .xcrs[0] = {.xcr = 0, .value = k->v->xcr0}};
 
     kvm_xsave_get(k->v, &x);
-    if (ioctl(k->fd, KVM_SET_XCRS, &c) || ioctl(k->fd, KVM_SET_XSAVE, &x))
+    if ((k->xcr0 && ioctl(k->fd, KVM_SET_XCRS, &c)) || ioctl(k->fd, KVM_SET_XSAVE, &x))
         return failed("cannot set vector registers");
     return 0;
 }
@@ -200,10 +208,10 @@ static int pull_modes(struct kvm *k) {
 
 static int pull_rest(struct kvm *k) {
     struct kvm_xsave x;
-    struct kvm_xcrs c;
+    struct kvm_xcrs c = {0};
     struct kvm_debugregs d;
 
-    if (ioctl(k->fd, KVM_GET_XSAVE, &x) || ioctl(k->fd, KVM_GET_XCRS, &c) ||
+    if (ioctl(k->fd, KVM_GET_XSAVE, &x) || (k->xcr0 && ioctl(k->fd, KVM_GET_XCRS, &c)) ||
         ioctl(k->fd, KVM_GET_DEBUGREGS, &d) ||
         ioctl(k->fd, KVM_GET_VCPU_EVENTS, &k->events))
         return failed("cannot read registers");
