@@ -74,6 +74,10 @@ void bt_flush(struct bt *bt);
 /* Writes what is in the cache, for /tmp/perf-PID.map. */
 void bt_perf_map(const struct bt *bt, FILE *f);
 
+/* Calls EMIT for each kind of callout: how often it was executed. */
+void bt_stats(const struct bt *bt,
+              void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
+
 /* Who gets a listing: a line at a time, without newline. */
 struct bt_listing {
     void (*line)(void *arg, const char *text);

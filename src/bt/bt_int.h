@@ -143,6 +143,7 @@ struct jump_table {
 
 #define BT_VPAGE_BITS 12
 #define BT_NO_GROUPS 4096u
+#define BT_DROPPED 16384u
 
 struct tr;
 
@@ -175,7 +176,9 @@ struct bt {
     unsigned next_anchor; /* for the next reference of a hot path */
     bool has_bmi2;        /* the host */
     uint64_t *no_groups;  /* guest addresses, a direct-mapped set */
-    struct tr *tr;        /* the translation in progress */
+    uint64_t *dropped;    /* stats.c */
+    uint64_t callouts[OP_COUNT];
+    struct tr *tr; /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
@@ -223,11 +226,16 @@ static inline uint32_t *bt_heat(const struct bt *bt, uint64_t va) {
     return &bt->heat[h >> (32 - BT_HEAT_BITS)];
 }
 
+/* stats.c: a fragment was dropped; what is translated there next is counted under WHY. */
+enum bt_why { BT_WHY_NONE, BT_WHY_CHECKS, BT_WHY_WRITTEN, BT_WHY_EVICTED };
+void bt_note_dropped(struct bt *bt, const struct ccf *c, enum bt_why why);
+void bt_note_made(struct bt *bt, const struct ccf *c);
+
 /* cache.c */
 struct ccf *bt_lookup(struct bt *bt, uint64_t va, const uint8_t *page, uint32_t key);
 void bt_insert(struct bt *bt, struct ccf *c);
 /* No lookup finds it any more, and nothing jumps to it. */
-void bt_drop(struct bt *bt, struct ccf *c);
+void bt_drop(struct bt *bt, struct ccf *c, enum bt_why why);
 void *bt_meta_alloc(struct bt *bt, size_t size); /* NULL: full */
 void bt_link(struct bt *bt, struct link *l, struct ccf *to);
 struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);

@@ -152,6 +152,7 @@ void bt_link(struct bt *bt, struct link *l, struct ccf *to) {
         turn(bt, l, to->entry_save);
     else
         turn(bt, l, to->entry_check);
+    bt->v->cnt->bt_chained++;
     l->to = to;
     l->next_in = to->in;
     to->in = l;
@@ -168,6 +169,7 @@ static void unlink_out(struct bt *bt, struct link *l) {
     }
     l->to = NULL;
     turn(bt, l, l->stub);
+    bt->v->cnt->bt_unchained++;
 }
 
 /* --- indirect branches --- */
@@ -244,10 +246,11 @@ struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user) {
 
 /* --- death --- */
 
-static void kill(struct bt *bt, struct ccf *c) {
+static void kill(struct bt *bt, struct ccf *c, enum bt_why why) {
     struct ccf **slot = &bt->hash[hash_of(c->va, c->page)];
 
     c->dead = true;
+    bt_note_dropped(bt, c, why);
     while (*slot && *slot != c)
         slot = &(*slot)->hash_next;
     if (*slot)
@@ -280,8 +283,8 @@ static void sweep(struct bt *bt, uint8_t *page) {
         mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
 }
 
-void bt_drop(struct bt *bt, struct ccf *c) {
-    kill(bt, c);
+void bt_drop(struct bt *bt, struct ccf *c, enum bt_why why) {
+    kill(bt, c, why);
     sweep(bt, c->page);
     if (c->page2)
         sweep(bt, c->page2);
@@ -301,8 +304,7 @@ void bt_grouping_fail(struct bt *bt, struct ccf *c) {
     if (bt_grouping_failed(bt, c->va))
         return; /* it is not the groups */
     *no_groups(bt, c->va) = c->va;
-    bt->v->cnt->bt_retranslations++;
-    bt_drop(bt, c);
+    bt_drop(bt, c, BT_WHY_CHECKS);
 }
 
 void bt_code_written(void *arg, struct gpa at, unsigned len) {
@@ -323,7 +325,7 @@ void bt_code_written(void *arg, struct gpa at, unsigned len) {
          c = c->page == page ? c->page_next : c->page2_next) {
         if (c->dead || !covers(c, page, lo, hi))
             continue;
-        kill(bt, c);
+        kill(bt, c, BT_WHY_WRITTEN);
         any = true;
     }
     if (!any)
@@ -346,6 +348,9 @@ void bt_flush(struct bt *bt) {
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
         bt->jump[n].used = 0;
     bt->v->bt.jump = NULL;
+    for (size_t n = 0; n < bt->norder; n++)
+        if (!bt->order[n]->dead)
+            bt_note_dropped(bt, bt->order[n], BT_WHY_EVICTED);
     for (unsigned n = 0; n < 1u << BT_HEAT_BITS; n++)
         bt->heat[n] = bt->opt.hot;
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)

@@ -248,6 +248,14 @@ static void rename_lent(const struct tr *t, const struct insn *i, struct form *f
             rename_reg(f, REG_R14 + n, t->lent[n]);
 }
 
+static bool names_r14_r15(const struct insn *i) {
+    for (unsigned k = 0; k < i->nops; k++)
+        if (i->opnd[k].kind == OPND_REG &&
+            (i->opnd[k].reg == REG_R14 || i->opnd[k].reg == REG_R15))
+            return true;
+    return false;
+}
+
 void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     struct form f;
     bool mem = has_mem(i);
@@ -288,6 +296,10 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
             e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R15, GS_GPR(REG_R15));
     }
 
+    if (mem || names_r14_r15(i))
+        t->operand++;
+    else
+        t->ident++;
     tr_site(t, POLL_NONE, 0);
     if (f.vex)
         emit_vex(&t->e, &f);

@@ -156,16 +156,32 @@ static void undo_branch(struct vcpu *v) {
 
 /* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and
  * all else that an exception depends on. */
-static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx) {
+static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint64_t *why) {
     struct bt *bt = bt_of(v);
     struct ccf *c = bt_find_pc(bt, rx);
 
+    ++*why;
     set_rip(v, rx);
     v->bt.reason = BT_LEAVE_EMULATE;
     v->bt.lent_by = c; /* not all registers are in vcpu.gpr[] yet */
     if (c && !c->dead && ++c->failed == FAIL_LIMIT)
         bt_grouping_fail(bt, c);
     return NULL;
+}
+
+/* What stands in the way of an access that the guest's page tables allow. */
+static uint64_t *unavailable(struct vcpu *v, uint64_t addr, uint32_t site) {
+    uint8_t *p;
+    uint64_t run;
+
+    if ((addr & 4095) + SITE_SIZE(site) > 4096)
+        return &v->cnt->bt_emulated_range;
+    if (SITE_ACCESS(site) == MMU_WRITE &&
+        !mmu_run(v, gva(addr), 1, MMU_WRITE, &p, &run) && p)
+        return &v->cnt->bt_emulated_drops;
+    if (mmu_run(v, gva(addr), 1, MMU_READ, &p, &run) || !p)
+        return &v->cnt->bt_emulated_device;
+    return &v->cnt->bt_emulated_traced;
 }
 
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
@@ -176,10 +192,10 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
 
     sync_bank(v);
     if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run))
-        return leave_to_interp(v, rx - 1);
+        return leave_to_interp(v, rx - 1, &v->cnt->bt_emulated_fault);
     if (likely(p && run >= len && v->bt.write_drops == drops))
         return p;
-    return leave_to_interp(v, rx - 1);
+    return leave_to_interp(v, rx - 1, unavailable(v, addr, site));
 }
 
 /* SEM_STOP of these changes neither what code is next nor how it is translated, as long
@@ -238,6 +254,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
         rc = i->exec(v, i);
     while (rc == SEM_REPEAT && quiet(v));
     v->cnt->bt_callouts++;
+    bt->callouts[i->op]++;
     if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
         (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
         flags_in(v);
@@ -345,6 +362,7 @@ static int allocate(struct bt *bt) {
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
     bt->no_groups = calloc(BT_NO_GROUPS, sizeof(*bt->no_groups));
+    bt->dropped = calloc(BT_DROPPED, sizeof(*bt->dropped));
     bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
@@ -352,7 +370,7 @@ static int allocate(struct bt *bt) {
             return -ENOMEM;
     }
     if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
-        !bt->no_groups)
+        !bt->no_groups || !bt->dropped)
         return -ENOMEM;
     return 0;
 }
@@ -399,6 +417,7 @@ void bt_free(struct bt *bt) {
     bt->v->bt.jump = NULL;
     free(bt->vpages);
     free(bt->no_groups);
+    free(bt->dropped);
     free(bt->tr);
     free(bt->pages);
     free(bt->hash);
@@ -615,5 +634,7 @@ enum exit_reason bt_run(struct bt *bt) {
     vec_park(bt->v);
     bt->v->cnt->insns_retired += bt->v->bt.count;
     bt->v->bt.count = 0;
+    bt->v->cnt->bt_indirect_hits += bt->v->bt.indirect_hits;
+    bt->v->bt.indirect_hits = 0;
     return out;
 }

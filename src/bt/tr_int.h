@@ -107,6 +107,7 @@ struct tr {
     unsigned ncold;
     struct site sites[4 * BT_PATH_MAX];
     unsigned nsites;
+    unsigned ident, operand, callouts; /* instructions, for statistics */
 };
 
 typedef void xl_fn(struct tr *t, const struct insn *i);

@@ -442,6 +442,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
         return;
     }
     *copy = *i;
+    t->callouts++;
     e_mov_imm(e, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
@@ -496,6 +497,13 @@ static enum flags_place start_place(const struct tr *t) {
     return FLAGS_REGS;
 }
 
+/* gs:[OFF] += N, without touching the flags. Spoils T1. */
+static void emit_count(struct tr *t, size_t off, unsigned n) {
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, off);
+    e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, (int32_t)n);
+    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, off);
+}
+
 static void emit_entries(struct tr *t) {
     struct ccf *c = t->c;
     enum flags_place start = start_place(t);
@@ -507,6 +515,8 @@ static void emit_entries(struct tr *t) {
     e_mov_imm(&t->e, T1, c->va);
     e_rr(&t->e, W64, OPC_CMP_R_RM, T0, T1);
     e_jcc(&t->e, CC_NE, t->bt->stub_indirect);
+    if (t->bt->opt.count)
+        emit_count(t, GS(bt.indirect_hits), 1);
     c->entry_check = e_here(&t->e);
     check_page(t, c->vp);
     if (c->vp2)
@@ -530,11 +540,8 @@ static void emit_entries(struct tr *t) {
         emit_poll(t, POLL_HERE, 0);
     if (heats(t))
         emit_heat(t);
-    if (t->bt->opt.count) { /* without touching the flags */
-        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.count));
-        e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, (int32_t)t->n);
-        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.count));
-    }
+    if (t->bt->opt.count)
+        emit_count(t, GS(bt.count), t->n);
 }
 
 static void emit_cold(struct tr *t) {
@@ -667,9 +674,11 @@ static bool finish(struct tr *t, uint8_t *start) {
     t->c->end = e_here(&t->e);
     bt->code_at = (uint8_t *)(((uintptr_t)t->e.p + 15) & ~15ul);
     bt_insert(bt, t->c);
-    bt->v->cnt->bt_translations++;
-    bt->v->cnt->bt_guest_bytes += t->c->guest_len;
-    bt->v->cnt->bt_host_bytes += (uint64_t)(t->c->end - t->c->code);
+    bt_note_made(bt, t->c);
+    bt->v->cnt->bt_insns += t->n;
+    bt->v->cnt->bt_insns_ident += t->ident;
+    bt->v->cnt->bt_insns_operand += t->operand;
+    bt->v->cnt->bt_insns_callout += t->callouts;
     return true;
 }
 
@@ -705,6 +714,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->bt = bt;
     t->c = c;
     t->key = c->key;
+    t->ident = t->operand = t->callouts = 0;
     t->n = t->k = t->ncold = t->nsites = t->nnamed = t->npieces = 0;
     t->ended = false;
     t->hot = hot;
@@ -777,8 +787,17 @@ static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, bool *fault)
     return c;
 }
 
+/* With the time that it takes. */
+static struct ccf *timed(struct bt *bt, uint32_t key, bool hot, bool *fault) {
+    uint64_t start = __builtin_ia32_rdtsc();
+    struct ccf *c = translate(bt, key, hot, fault);
+
+    bt->v->cnt->bt_translator_ticks += __builtin_ia32_rdtsc() - start;
+    return c;
+}
+
 struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
-    return translate(bt, key, false, fault);
+    return timed(bt, key, false, fault);
 }
 
 void bt_heat_up(struct bt *bt, struct ccf *c) {
@@ -787,8 +806,8 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
 
     if (c->dead || !code || (uint8_t *)((uintptr_t)code & ~4095ul) != c->page || c->page2)
         return;
-    if (translate(bt, c->key, true, &fault)) {
+    if (timed(bt, c->key, true, &fault)) {
         bt->v->cnt->bt_hot_paths++;
-        bt_drop(bt, c);
+        bt_drop(bt, c, BT_WHY_NONE);
     }
 }

@@ -119,6 +119,7 @@ struct vcpu_bt {
     uint64_t held[VCPU_BT_HELD]; /* host addresses that a fragment is to need again */
     uint64_t write_drops;        /* of the shadow's write entries, ever */
     uint64_t count;              /* instructions, with the switch `count` */
+    uint64_t indirect_hits;      /* the same */
     void *self;                  /* the vCPU */
     void *owner;                 /* the translator */
     void *bank;                 /* entries of the shadow bank for explicit accesses now */

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/os.h"
 
 struct counter_desc {
     const char *name;
@@ -28,6 +29,23 @@ static void add_counters(cJSON *root, const struct counters *cnt) {
 
         cJSON_AddNumberToObject(o, counter_list[i].name, (double)*(const uint64_t *)at);
     }
+}
+
+/* What the counters of the translator come to. */
+static void add_translation(cJSON *root, const struct counters *cnt) {
+    cJSON *o;
+
+    if (!cnt->bt_translations)
+        return;
+    o = cJSON_AddObjectToObject(root, "translation");
+    cJSON_AddNumberToObject(o, "expansion",
+                            (double)cnt->bt_host_bytes / (double)cnt->bt_guest_bytes);
+    cJSON_AddNumberToObject(o, "ident_share",
+                            (double)cnt->bt_insns_ident / (double)cnt->bt_insns);
+    cJSON_AddNumberToObject(o, "operand_share",
+                            (double)cnt->bt_insns_operand / (double)cnt->bt_insns);
+    cJSON_AddNumberToObject(o, "seconds",
+                            (double)cnt->bt_translator_ticks / (double)os_tsc_hz());
 }
 
 static void add_exits(cJSON *root, const struct exit_counts *exits) {
@@ -80,6 +98,7 @@ int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
         cJSON_AddNumberToObject(root, "insns_per_cpu_second",
                                 (double)cnt->insns_retired / run->cpu_seconds);
     add_counters(root, cnt);
+    add_translation(root, cnt);
     add_exits(root, machine_exits(m));
     machine_engine_stats(m, add_figure, cJSON_AddObjectToObject(root, "engine_counters"));
     text = cJSON_Print(root);

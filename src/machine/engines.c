@@ -102,6 +102,12 @@ static void translator_perf_map(struct engine *e, FILE *f) {
     bt_perf_map(e->bt, f);
 }
 
+static void translator_stats(struct engine *e,
+                             void (*emit)(void *arg, const char *name, uint64_t value),
+                             void *arg) {
+    bt_stats(e->bt, emit, arg);
+}
+
 static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
@@ -111,6 +117,7 @@ static const struct engine_ops bt_ops = {
     .kick = translator_kick,
     .reset = translator_reset,
     .perf_map = translator_perf_map,
+    .stats = translator_stats,
 };
 
 /* --- KVM; the interpreter stands by for what it cannot run --- */

@@ -324,6 +324,7 @@ BLOB(mov_ret, "mov $1, %eax; ret");
 
 static void test_alias(void **state) {
     engine("chain");
+    memset(&counters, 0, sizeof(counters));
     start();
     PLACE(alias, CODE);
     PLACE(mov_ret, 0x20000);
@@ -331,6 +332,7 @@ static void test_alias(void **state) {
     mmu_flush_all(v);
     assert_int_equal(bt_run(bt), EXIT_halt);
     assert_int_equal(v->gpr[REG_RDX], 200 * 201 / 2);
+    assert_in_range(counters.bt_again_written, 190, 400);
 }
 
 /* An instruction whose immediate lies on the second page, which is mapped to two pages
@@ -472,6 +474,47 @@ static void test_stack_pointer(void **state) {
     assert_int_equal(peek64(0), 0);
 }
 
+/* --- what is counted --- */
+
+/* 100 rounds of: a copied instruction, one with another operand, a callout, a call. */
+BLOB(counted, "mov $0x20000, %ebx; mov $100, %ecx;"
+              "1: lea 1(%rax), %rax; mov %rdx, 8(%rsp); std; cld; call *%rbx;"
+              "dec %ecx; jnz 1b; hlt");
+BLOB(just_ret, "ret");
+
+static uint64_t callouts[2]; /* cld, others */
+
+static void on_figure(void *arg, const char *name, uint64_t value) {
+    if (!strcmp(name, "callouts_cld") || !strcmp(name, "callouts_std"))
+        callouts[!strcmp(name, "callouts_std")] = value;
+    else
+        assert_true(!strncmp(name, "callouts_", 9) && value);
+}
+
+static void test_statistics(void **state) {
+    engine("count");
+    start();
+    PLACE(counted, CODE);
+    PLACE(just_ret, 0x20000);
+    memset(&counters, 0, sizeof(counters));
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    bt_stats(bt, on_figure, NULL);
+    assert_int_equal(callouts[0], 100);
+    assert_int_equal(callouts[1], 100);
+    assert_in_range(counters.bt_callouts, 200, 210);
+    assert_in_range(counters.bt_insns, 12, 60); /* fragments may overlap */
+    assert_in_range(counters.bt_insns_ident, 3, counters.bt_insns);
+    assert_in_range(counters.bt_insns_operand, 1, 8);
+    assert_in_range(counters.bt_insns_callout, 3, 12);
+    assert_true(counters.bt_host_bytes > counters.bt_guest_bytes);
+    assert_true(counters.bt_chained);
+    assert_true(counters.bt_translator_ticks);
+    /* A call and a return each round; each target is missed once or twice. */
+    assert_in_range(counters.bt_indirect_hits, 190, 200);
+    assert_in_range(counters.bt_leave_indirect, 2, 10);
+    assert_int_equal(counters.bt_again_written, 0);
+}
+
 static int setup(void **state) {
     static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
     struct mem_hooks *h;
@@ -499,7 +542,7 @@ int main(void) {
         cmocka_unit_test(test_crossing),      cmocka_unit_test(test_large_page),
         cmocka_unit_test(test_own),           cmocka_unit_test(test_keys),
         cmocka_unit_test(test_stack_pointer), cmocka_unit_test(test_loop_flags),
-        cmocka_unit_test(test_offset_wraps),
+        cmocka_unit_test(test_offset_wraps),  cmocka_unit_test(test_statistics),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
