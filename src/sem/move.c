@@ -225,12 +225,24 @@ static int exec_pop(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
-/* All eight stores are checked by the first pass of single stores: a fault in the middle
- * leaves rSP alone; what lies below it is nobody's. */
+/* Could SIZE bytes at OFF of the stack segment be accessed? 0 or SEM_FAULT. */
+static int stack_probe(struct vcpu *v, uint64_t off, unsigned size, enum mmu_access acc) {
+    struct gva at;
+
+    if (sem_linear(v, SEG_SS, off, size, acc == MMU_WRITE, &at) ||
+        mmu_probe(v, at, size, acc, false))
+        return sem_fix_stack_fault(v, SEG_SS);
+    return 0;
+}
+
+/* All eight stores are checked before the first one. */
 static int exec_pusha(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize;
     uint64_t mask = sem_sp_mask(v), sp = v->gpr[REG_RSP];
 
+    for (unsigned n = 1; n <= 8; n++)
+        if (stack_probe(v, (sp - n * size) & mask, size, MMU_WRITE))
+            return SEM_FAULT;
     for (unsigned n = 0; n < 8; n++) {
         sp = (sp - size) & mask;
         if (sem_store(v, SEG_SS, sp, size, sem_get(v, n * 8, size)))
@@ -254,33 +266,31 @@ static int exec_popa(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
-/* AMD64 APM volume 3, "ENTER". Ends with a check that the new top may be written. */
+/* AMD64 APM volume 3, "ENTER". Ends with a check that the new top may be written; all
+ * checks come first, in the order of the accesses. */
 static int exec_enter(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize, level = i->far_sel & 31;
     uint64_t mask = sem_sp_mask(v), sp = v->gpr[REG_RSP], bp = v->gpr[REG_RBP], val;
-    struct gva at;
+    uint64_t frame = (sp - size) & mask;
+    uint64_t top = (sp - (level + 1) * size - (uint16_t)i->imm) & mask;
 
-    sp = (sp - size) & mask;
-    if (sem_store(v, SEG_SS, sp, size, bp))
+    for (unsigned n = 0; n <= level; n++) {
+        bool copied = n && n < level;
+        if ((copied && stack_probe(v, (bp - n * size) & mask, size, MMU_READ)) ||
+            stack_probe(v, (frame - n * size) & mask, size, MMU_WRITE))
+            return SEM_FAULT;
+    }
+    if (stack_probe(v, top, size, MMU_WRITE) ||
+        sem_store(v, SEG_SS, frame, size, v->gpr[REG_RBP]))
         return SEM_FAULT;
-    uint64_t frame = sp;
     for (unsigned n = 1; n < level; n++) {
-        bp -= size;
-        sp = (sp - size) & mask;
-        if (sem_load(v, SEG_SS, bp & mask, size, &val) ||
-            sem_store(v, SEG_SS, sp, size, val))
+        if (sem_load(v, SEG_SS, (bp - n * size) & mask, size, &val) ||
+            sem_store(v, SEG_SS, (frame - n * size) & mask, size, val))
             return SEM_FAULT;
     }
-    if (level) {
-        sp = (sp - size) & mask;
-        if (sem_store(v, SEG_SS, sp, size, frame))
-            return SEM_FAULT;
-    }
-    sp = (sp - (uint16_t)i->imm) & mask;
-    if (sem_linear(v, SEG_SS, sp, size, true, &at) ||
-        mmu_probe(v, at, size, MMU_WRITE, false))
-        return sem_fix_stack_fault(v, SEG_SS);
-    sem_set_sp(v, sp);
+    if (level && sem_store(v, SEG_SS, (frame - level * size) & mask, size, frame))
+        return SEM_FAULT;
+    sem_set_sp(v, top);
     sem_put(v, REG_RBP * 8, size, frame);
     return SEM_NEXT;
 }

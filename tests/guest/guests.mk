@@ -1,15 +1,15 @@
 # The self-checking guests of tests/guest. Each is one source; GUESTS32 and GUESTS64 name
 # those built for 32-bit and for long mode (most are built for both). All are 32-bit
 # multiboot ELF images: the 64-bit ones enter long mode themselves.
-GUESTS32 = excp paging smc strings timer debug vector triple segs gates real
-GUESTS64 = excp paging smc strings timer debug vector triple long
-GUEST_LIB = boot.S trap.S guest.c page.c
+GUESTS32 = excp paging smc strings timer debug vector triple segs gates real precise ticks
+GUESTS64 = excp paging smc strings timer debug vector triple long precise ticks
+GUEST_LIB = boot.S trap.S guest.c page.c forms.c
 GUEST_OUT = $(BUILD)/guest
 GUEST_BINS = $(GUESTS32:%=$(GUEST_OUT)/%32) $(GUESTS64:%=$(GUEST_OUT)/%64)
 GUEST_CFLAGS = $(CSTD) -Wall -Wextra -Wshadow -Werror -O1 -g0 -ffreestanding -nostdlib -Wno-unused-parameter \
     -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
     -fcf-protection=none -fno-strict-aliasing -fwrapv -mgeneral-regs-only -mno-red-zone \
-    -MMD -MP -Isrc -Itests/guest/lib
+    -MMD -MP -Isrc -Itests/guest -Itests/guest/lib
 GUEST_LD = ld --no-warn-rwx-segments -z noexecstack -z max-page-size=4096 -n \
     -T tests/guest/lib/guest.ld
 
