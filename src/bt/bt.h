@@ -24,6 +24,7 @@ struct bt_options {
     bool held;     /* save the host address of a group that is interrupted */
     bool lend;     /* r14 and r15 in registers that a hot path does not use */
     bool liveness; /* do not keep status flags that nothing reads */
+    bool stay;     /* go on in the cache after what changes the flow */
     unsigned hot;  /* executions after which a fragment becomes a hot path; 0: never */
     unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */

@@ -29,6 +29,7 @@
 #include "bt/emit.h"
 #include "decode/insn.h"
 #include "mmu/mmu.h"
+#include "x86/cr.h"
 
 #define T0 REG_R14
 #define T1 REG_R15
@@ -131,6 +132,10 @@ struct code_page {
 /* Indirect branches: 2^BT_JUMP_BITS host addresses by the low bits of the guest address,
  * each an entry_jump (which checks that it is the right one) or stub_indirect. One table
  * for each key of late. */
+static inline unsigned bt_jump_slot(uint64_t va) {
+    return (unsigned)va & ((1u << BT_JUMP_BITS) - 1);
+}
+
 #define BT_JUMP_TABLES 8
 struct jump_table {
     uint32_t key;
@@ -163,14 +168,16 @@ struct bt {
     size_t npages;
     uint8_t *poll_page; /* readable, or not while a kick is pending */
     /* Common stubs, RX. */
-    uint8_t *stub_enter, *stub_leave, *stub_leave_partial, *stub_leave_bare;
+    uint8_t *stub_enter, *stub_leave, *stub_leave_bare;
     uint8_t *stub_anchor[2]; /* by enum mmu_access: read, write */
-    uint8_t *stub_hot;
+    uint8_t *stub_hot, *stub_emulate;
     uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
 
     struct jump_table jump[BT_JUMP_TABLES];
     uint64_t jump_clock;
-    uint32_t key; /* whose jump table v->bt.jump is */
+    uint32_t key;   /* whose jump table v->bt.jump is */
+    unsigned other; /* the table that was selected before this one */
+    unsigned selected;
     struct vpage **vpages;
     uint32_t *heat;       /* at an address that fits in 31 bits */
     unsigned next_anchor; /* for the next reference of a hot path */
@@ -190,8 +197,7 @@ static inline ptrdiff_t bt_delta(const struct bt *bt) {
     return bt->code.rx - bt->code.rw;
 }
 
-/* Everything besides address and bytes that a fragment depends on. */
-uint32_t bt_key(const struct vcpu *v);
+/* Everything besides address and bytes that a fragment depends on: bt_key(). */
 #define KEY_MODE(k) ((k)&3)
 #define KEY_VEC 8u  /* SSE usable: CR0.EM, TS clear, CR4.OSFXSR set */
 #define KEY_AVX 16u /* and AVX: CR4.OSXSAVE, XCR0 */
@@ -203,6 +209,48 @@ uint32_t bt_key(const struct vcpu *v);
 #define KEY_FLAT_R_SHIFT 8
 #define KEY_FLAT_W_SHIFT 14
 #define KEY_BASE_SHIFT 20 /* bits of segments whose base is not 0 */
+
+static inline uint32_t bt_key(const struct vcpu *v) {
+    uint32_t key = v->mode;
+    bool fpu = !(v->cr0 & (X86_CR0_EM | X86_CR0_TS));
+
+    if (fpu)
+        key |= KEY_X87;
+    if (fpu && (v->cr4 & X86_CR4_OSFXSR))
+        key |= KEY_VEC;
+    if (fpu && (v->cr4 & X86_CR4_OSXSAVE) &&
+        (v->xcr0 & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX))
+        key |= KEY_AVX;
+    if (v->stack32)
+        key |= KEY_STACK32;
+    if (v->cpl == 3)
+        key |= KEY_USER;
+    if (v->cpl == 0)
+        key |= KEY_CPL0;
+    if (v->tsc_host && (!(v->cr4 & X86_CR4_TSD) || v->cpl == 0))
+        key |= KEY_TSC;
+    key |= (uint32_t)v->seg_flat_r << KEY_FLAT_R_SHIFT;
+    key |= (uint32_t)v->seg_flat_w << KEY_FLAT_W_SHIFT;
+    if (v->mode == MODE_64)
+        return key | (1u << SEG_FS | 1u << SEG_GS) << KEY_BASE_SHIFT;
+    for (unsigned s = 0; s < SEG_COUNT; s++)
+        if (v->segbase[s])
+            key |= 1u << (KEY_BASE_SHIFT + s);
+    return key;
+}
+
+/* 16-bit code, and 32-bit code whose segment is not flat, is the interpreter's. */
+static inline bool bt_translatable(const struct vcpu *v) {
+    if (v->mode == MODE_64)
+        return true;
+    return v->mode == MODE_32 && !(v->rflags & X86_FL_VM) &&
+           v->seg[SEG_CS].limit == UINT32_MAX && !v->seg[SEG_CS].base;
+}
+
+/* STAC and CLAC are translated: they move the bank that translated code reads. */
+static inline void bt_sync_bank(struct vcpu *v) {
+    v->mmu->data = v->bt.bank;
+}
 
 /* stubs.c: the common code at the start of the cache. */
 void bt_emit_stubs(struct bt *bt);
@@ -240,7 +288,20 @@ void *bt_meta_alloc(struct bt *bt, size_t size); /* NULL: full */
 void bt_link(struct bt *bt, struct link *l, struct ccf *to);
 struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);
 void bt_jump_insert(struct bt *bt, struct ccf *c);
-void bt_select_key(struct bt *bt, uint32_t key);
+void bt_select_key_slow(struct bt *bt, uint32_t key);
+static inline void bt_select_key(struct bt *bt, uint32_t key) {
+    if (bt->key != key || !bt->v->bt.jump)
+        bt_select_key_slow(bt, key);
+}
+/* Where an indirect branch to VA goes for the current key, RX; NULL: to a place where
+ * code cannot be. */
+static inline uint8_t *bt_jump_target(const struct bt *bt, uint64_t va) {
+    uint8_t *const *to = bt->v->bt.jump;
+
+    if (unlikely((uint64_t)((int64_t)(va << 16) >> 16) != va))
+        return NULL;
+    return to[bt_jump_slot(va)];
+}
 /* Fragments at VA failed too often in the checks of groups (group.c). */
 bool bt_grouping_failed(const struct bt *bt, uint64_t va);
 void bt_grouping_fail(struct bt *bt, struct ccf *c);
@@ -249,7 +310,31 @@ struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
 
 /* Called by the stubs. */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
+/* callout.c, too. 0: go on at vcpu.bt.resume. */
 int bt_callout(struct vcpu *v, const struct insn *i);
+/* The interpreter is to execute the instruction at the guest's rip: where to go on then,
+ * or NULL to leave. */
+uint8_t *bt_emulate(struct vcpu *v);
+
+/* run.c, for both ways on */
+/* The page has just been fetched from: what it maps is good for this epoch. */
+void bt_page_checked(struct vcpu *v, struct vpage *p);
+/* RF holds breakpoints back for one instruction; where none is armed, nobody sees it go.
+ */
+void bt_drop_rf(struct vcpu *v);
+/* Flags between vcpu.rflags and the slot of translated code. */
+static inline void bt_flags_in(struct vcpu *v) {
+    unsigned fl = (unsigned)v->rflags;
+
+    v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
+}
+
+static inline void bt_flags_out(struct vcpu *v) {
+    unsigned f = v->bt.flags;
+    uint64_t fl = (f >> 8 & (X86_FL_STATUS & 0xff)) | (f & 1 ? X86_FL_OF : 0);
+
+    v->rflags = (v->rflags & ~(uint64_t)X86_FL_STATUS) | fl;
+}
 
 /* The guest address that a site is for. */
 static inline uint64_t bt_site_va(const struct ccf *c, const struct site *s) {

@@ -174,32 +174,34 @@ static void unlink_out(struct bt *bt, struct link *l) {
 
 /* --- indirect branches --- */
 
-static unsigned jump_slot(uint64_t va) {
-    return (unsigned)va & ((1u << BT_JUMP_BITS) - 1);
-}
-
 static void jump_clear(struct bt *bt, struct jump_table *t) {
     for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++)
         t->to[n] = bt->stub_indirect;
 }
 
-void bt_select_key(struct bt *bt, uint32_t key) {
-    struct jump_table *t = &bt->jump[0];
+void bt_select_key_slow(struct bt *bt, uint32_t key) {
+    unsigned at = bt->other;
+    struct jump_table *t = &bt->jump[at];
 
-    if (bt->key == key && bt->v->bt.jump)
-        return;
-    for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
-        if (bt->jump[n].used && bt->jump[n].key == key) {
-            t = &bt->jump[n];
-            goto found;
+    /* Mostly two take turns: user's and kernel's. */
+    if (unlikely(!t->used || t->key != key)) {
+        at = 0;
+        for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+            if (bt->jump[n].used && bt->jump[n].key == key) {
+                at = n;
+                break;
+            }
+            if (bt->jump[n].used < bt->jump[at].used)
+                at = n;
         }
-        if (bt->jump[n].used < t->used)
-            t = &bt->jump[n];
+        t = &bt->jump[at];
+        if (!t->used || t->key != key)
+            jump_clear(bt, t);
+        t->key = key;
     }
-    jump_clear(bt, t);
-    t->key = key;
-found:
     t->used = ++bt->jump_clock;
+    bt->other = bt->selected;
+    bt->selected = at;
     bt->key = key;
     bt->v->bt.jump = t->to;
 }
@@ -208,12 +210,12 @@ found:
 void bt_jump_insert(struct bt *bt, struct ccf *c) {
     uint8_t **to = bt->v->bt.jump;
 
-    to[jump_slot(c->va)] = c->entry_jump;
+    to[bt_jump_slot(c->va)] = c->entry_jump;
 }
 
 static void jump_forget(struct bt *bt, struct ccf *c) {
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
-        uint8_t **to = &bt->jump[n].to[jump_slot(c->va)];
+        uint8_t **to = &bt->jump[n].to[bt_jump_slot(c->va)];
 
         if (*to == c->entry_jump)
             *to = bt->stub_indirect;

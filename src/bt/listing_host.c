@@ -122,7 +122,7 @@ static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
     } stubs[] = {
         {bt->stub_enter, "enter"},
         {bt->stub_leave, "leave"},
-        {bt->stub_leave_partial, "leave_partial"},
+        {bt->stub_emulate, "emulate"},
         {bt->stub_leave_bare, "leave_bare"},
         {bt->stub_slow, "slow"},
         {bt->stub_anchor[MMU_READ], "anchor for reads"},

@@ -31,6 +31,8 @@ static const struct bt_option table[] = {
     SWITCH(lend, "lend", "keep r14 and r15 in registers that a hot path does not use"),
     SWITCH(liveness, "liveness", "do not keep status flags that nothing reads"),
     NUMBER(path, "path", 1, BT_PATH_MAX, "instructions in a hot path"),
+    SWITCH(stay, "stay",
+           "stay in the cache when C has changed what comes next (system calls, faults)"),
     NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),
     NUMBER(cache, "cache", 1, BT_CACHE_MAX,
            "MiB of translated code before all is dropped"),

@@ -30,65 +30,12 @@ struct bt_options bt_defaults(void) {
         .held = true,
         .lend = true,
         .liveness = true,
+        .stay = true,
         .hot = BT_HOT_DEFAULT,
         .path = BT_PATH_DEFAULT,
         .tu_limit = BT_TU_DEFAULT,
         .cache = BT_CACHE_DEFAULT,
     };
-}
-
-/* --- flags between vcpu.rflags and the slot of translated code --- */
-
-static void flags_in(struct vcpu *v) {
-    unsigned fl = (unsigned)v->rflags;
-
-    v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
-}
-
-static void flags_out(struct vcpu *v) {
-    unsigned f = v->bt.flags;
-    uint64_t fl = (f >> 8 & (X86_FL_STATUS & 0xff)) | (f & 1 ? X86_FL_OF : 0);
-
-    v->rflags = (v->rflags & ~(uint64_t)X86_FL_STATUS) | fl;
-}
-
-/* --- keys --- */
-
-uint32_t bt_key(const struct vcpu *v) {
-    uint32_t key = v->mode;
-    bool fpu = !(v->cr0 & (X86_CR0_EM | X86_CR0_TS));
-
-    if (fpu)
-        key |= KEY_X87;
-    if (fpu && (v->cr4 & X86_CR4_OSFXSR))
-        key |= KEY_VEC;
-    if (fpu && (v->cr4 & X86_CR4_OSXSAVE) &&
-        (v->xcr0 & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX))
-        key |= KEY_AVX;
-    if (v->stack32)
-        key |= KEY_STACK32;
-    if (v->cpl == 3)
-        key |= KEY_USER;
-    if (v->cpl == 0)
-        key |= KEY_CPL0;
-    if (v->tsc_host && (!(v->cr4 & X86_CR4_TSD) || v->cpl == 0))
-        key |= KEY_TSC;
-    key |= (uint32_t)v->seg_flat_r << KEY_FLAT_R_SHIFT;
-    key |= (uint32_t)v->seg_flat_w << KEY_FLAT_W_SHIFT;
-    if (v->mode == MODE_64)
-        return key | (1u << SEG_FS | 1u << SEG_GS) << KEY_BASE_SHIFT;
-    for (unsigned s = 0; s < SEG_COUNT; s++)
-        if (v->segbase[s])
-            key |= 1u << (KEY_BASE_SHIFT + s);
-    return key;
-}
-
-/* 16-bit code, and 32-bit code whose segment is not flat, is the interpreter's. */
-static bool translatable(const struct vcpu *v) {
-    if (v->mode == MODE_64)
-        return true;
-    return v->mode == MODE_32 && !(v->rflags & X86_FL_VM) &&
-           v->seg[SEG_CS].limit == UINT32_MAX && !v->seg[SEG_CS].base;
 }
 
 /* --- called from the stubs --- */
@@ -111,11 +58,6 @@ static const struct site *site_of(const struct ccf *c, const uint8_t *rx) {
             hi = mid;
     }
     return c->nsites ? &c->sites[lo] : NULL;
-}
-
-/* STAC and CLAC are translated: they move the bank that translated code reads. */
-static void sync_bank(struct vcpu *v) {
-    v->mmu->data = v->bt.bank;
 }
 
 static bool canonical(const struct vcpu *v, uint64_t a) {
@@ -190,86 +132,12 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     uint8_t *p;
     uint64_t run;
 
-    sync_bank(v);
+    bt_sync_bank(v);
     if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run))
         return leave_to_interp(v, rx - 1, &v->cnt->bt_emulated_fault);
     if (likely(p && run >= len && v->bt.write_drops == drops))
         return p;
     return leave_to_interp(v, rx - 1, unavailable(v, addr, site));
-}
-
-/* SEM_STOP of these changes neither what code is next nor how it is translated, as long
- * as the key is the same: translated code may go on. */
-static bool goes_on(const struct vcpu *v, const struct insn *i) {
-    switch (i->op) {
-    case OP_cli:
-    case OP_sti:
-    case OP_clac:
-    case OP_stac:
-    case OP_popf:
-    case OP_in:
-    case OP_out:
-    case OP_swapgs:
-    case OP_lgdt:
-    case OP_lidt:
-    case OP_clts:
-        return true;
-    case OP_mov_to_cr: /* CR2 and CR8 */
-        return i->opnd[0].reg == 2 || i->opnd[0].reg == 8;
-    case OP_wrmsr:
-        return (uint32_t)v->gpr[REG_RCX] != X86_MSR_EFER &&
-               (uint32_t)v->gpr[REG_RCX] != X86_MSR_APIC_BASE;
-    default:
-        return false;
-    }
-}
-
-static void advance(struct vcpu *v, unsigned len) {
-    v->rip += len;
-    if (v->mode != MODE_64)
-        v->rip = (uint32_t)v->rip;
-}
-
-/* Nothing waits that the dispatcher would have to see now. */
-static bool quiet(const struct vcpu *v) {
-    uint32_t events = vcpu_events(v);
-
-    if (events & ~(uint32_t)VCPU_EVENT_IRQ)
-        return false;
-    if (events && (v->rflags & X86_FL_IF))
-        return false;
-    return !(v->rflags & (X86_FL_TF | X86_FL_RF)) && !v->pending_db && !v->code_written &&
-           !v->halted;
-}
-
-int bt_callout(struct vcpu *v, const struct insn *i) {
-    struct bt *bt = bt_of(v);
-    int rc;
-
-    sync_bank(v);
-    flags_out(v);
-    v->code_written = false;
-    v->irq_shadow = false; /* of the instruction before */
-    do                     /* a repeated string operation comes back after each piece */
-        rc = i->exec(v, i);
-    while (rc == SEM_REPEAT && quiet(v));
-    v->cnt->bt_callouts++;
-    bt->callouts[i->op]++;
-    if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
-        (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
-        flags_in(v);
-        vec_load(v);
-        return 0;
-    }
-    v->bt.reason = BT_LEAVE_NEXT;
-    if (rc == SEM_NEXT || rc == SEM_STOP) {
-        advance(v, i->len);
-    } else if (rc != SEM_BRANCH && rc != SEM_REPEAT) {
-        v->bt.reason = BT_LEAVE_STATUS;
-        v->bt.status = (uint32_t)rc;
-    }
-    flags_in(v);
-    return 1;
 }
 
 /* --- host faults in the cache --- */
@@ -388,8 +256,11 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     bt->opt = *opt;
     __builtin_cpu_init();
     bt->has_bmi2 = __builtin_cpu_supports("bmi2");
-    v->bt = (struct vcpu_bt){
-        .self = v, .owner = bt, .slow = bt_slow_access, .callout = bt_callout};
+    v->bt = (struct vcpu_bt){.self = v,
+                             .owner = bt,
+                             .slow = bt_slow_access,
+                             .callout = bt_callout,
+                             .emulate = bt_emulate};
     rc = allocate(bt);
     if (!rc) {
         bt_emit_stubs(bt);
@@ -456,7 +327,7 @@ static void note_large(struct vcpu *v, const struct vpage *p) {
 }
 
 /* The page has just been fetched from: what it maps is good for this epoch. */
-static void checked(struct vcpu *v, struct vpage *p) {
+void bt_page_checked(struct vcpu *v, struct vpage *p) {
     note_large(v, p);
     if (!p->global)
         p->valid = v->bt.epoch_user;
@@ -490,9 +361,9 @@ static struct ccf *find(struct bt *bt, bool *fault) {
     if (!c)
         c = bt_translate(bt, key, fault);
     if (c) {
-        checked(v, c->vp);
+        bt_page_checked(v, c->vp);
         if (c->vp2)
-            checked(v, c->vp2);
+            bt_page_checked(v, c->vp2);
     }
     if (!c && !*fault) {
         bt_flush(bt);
@@ -505,15 +376,15 @@ static void enter(struct bt *bt, const uint8_t *rx) {
     struct vcpu *v = bt->v;
     void (*go)(const uint8_t *rx) = (void (*)(const uint8_t *))(uintptr_t)bt->stub_enter;
 
-    flags_in(v);
+    bt_flags_in(v);
     vec_load(v);
     v->cnt->bt_entries++;
     v->bt.lent_by = NULL;
     go(rx);
     if (v->bt.lent_by)
         bt_unlend(v, v->bt.lent_by);
-    sync_bank(v);
-    flags_out(v);
+    bt_sync_bank(v);
+    bt_flags_out(v);
 }
 
 /* SEM_FAULT is delivered; true: shutdown. */
@@ -610,11 +481,12 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
         *out = EXIT_kick;
         return true;
     }
+    bt_drop_rf(v);
     if (needs_care(v, events)) {
         *out = interp_step(bt->ip, 1);
         return *out != EXIT_kick;
     }
-    if (!translatable(v)) {
+    if (!bt_translatable(v)) {
         *out = interp_step(bt->ip, INTERP_SLICE);
         return *out != EXIT_kick;
     }

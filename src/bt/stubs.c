@@ -59,13 +59,11 @@ static void emit_enter(struct bt *bt, struct emit *e) {
 
 /*
  * leave: stores all of the guest's registers and returns to C.
- * leave_partial: those that a C function saved for us; the rest is in vcpu.gpr[] already.
  * leave_bare: everything is in vcpu.gpr[] already.
  */
 static void emit_leave(struct bt *bt, struct emit *e) {
     bt->stub_leave = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    bt->stub_leave_partial = e_here(e);
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
     bt->stub_leave_bare = e_here(e);
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
@@ -75,6 +73,31 @@ static void emit_leave(struct bt *bt, struct emit *e) {
     for (size_t i = ARRAY_SIZE(callee_saved); i--;)
         pop(e, callee_saved[i]);
     e8(e, 0xc3);
+}
+
+/* Back to translated code, at an entry_jump perhaps: T0 is the guest's rip. */
+static void resume(struct emit *e) {
+    load(e, callee_saved, ARRAY_SIZE(callee_saved));
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, T0, GS(rip));
+    e_jmp_gs(e, GS(bt.resume));
+}
+
+/* emulate: a memory access was refused; those that a C function saves for us are still in
+ * the registers. */
+static void emit_emulate(struct bt *bt, struct emit *e) {
+    uint8_t *out;
+
+    bt->stub_emulate = e_here(e);
+    save(e, callee_saved, ARRAY_SIZE(callee_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    call_gs(e, GS(bt.emulate));
+    e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
+    out = e_jcc_fwd(e, CC_E);
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS(bt.resume));
+    resume(e);
+    e_land(e, out);
+    e_jmp(e, bt->stub_leave_bare);
 }
 
 /*
@@ -99,7 +122,7 @@ static void emit_slow(struct bt *bt, struct emit *e) {
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_jmp_gs(e, GS(bt.resume));
     e_land(e, out);
-    e_jmp(e, bt->stub_leave_partial);
+    e_jmp(e, bt->stub_emulate);
 }
 
 /*
@@ -163,9 +186,7 @@ static void emit_callout(struct bt *bt, struct emit *e) {
     call_gs(e, GS(bt.callout));
     e_rr(e, W32, 0x85, REG_RAX, REG_RAX);
     out = e_jcc_fwd(e, CC_NE);
-    load(e, callee_saved, ARRAY_SIZE(callee_saved));
-    load(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_jmp_gs(e, GS(bt.resume));
+    resume(e);
     e_land(e, out);
     e_jmp(e, bt->stub_leave_bare);
 }
@@ -222,6 +243,7 @@ void bt_emit_stubs(struct bt *bt) {
 
     emit_enter(bt, &e);
     emit_leave(bt, &e);
+    emit_emulate(bt, &e);
     emit_slow(bt, &e);
     emit_anchor(bt, &e, MMU_READ);
     emit_anchor(bt, &e, MMU_WRITE);

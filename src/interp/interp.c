@@ -280,6 +280,12 @@ enum exit_reason interp_step(struct interp *ip, uint64_t count) {
     return out;
 }
 
+int interp_one(struct interp *ip) {
+    ip->end = ip->v->cnt->insns_retired + 1;
+    ip->stalls = 1;
+    return step_one(ip);
+}
+
 enum exit_reason interp_run(struct interp *ip) {
     return interp_step(ip, UINT64_MAX);
 }

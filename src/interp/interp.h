@@ -26,6 +26,11 @@ enum exit_reason interp_run(struct interp *ip);
  * EXIT_kick when it was the count. */
 enum exit_reason interp_step(struct interp *ip, uint64_t count);
 
+/* One instruction, or the delivery of its fault, for the translator: no event waits, and
+ * nothing traps at every instruction. SEM_SHUTDOWN: triple fault; else what the next
+ * instruction needs is in the vCPU. Vector state may be live on return. */
+int interp_one(struct interp *ip);
+
 /* Drops every decoded block; between instructions (a machine reset) also what the last
  * instruction has left for the next boundary. */
 void interp_flush(struct interp *ip);

@@ -47,6 +47,7 @@ struct range {
 struct space {
     struct shadow_bank bank[BANK_COUNT];
     uint64_t filled[BANK_COUNT][BITMAP_WORDS];
+    uint64_t words[BANK_COUNT]; /* a bit for each word of `filled` that may not be 0 */
     uint64_t global[BANK_COUNT][BITMAP_WORDS];
     uint64_t large[BANK_COUNT][BITMAP_WORDS];
     uint64_t meta[BANK_COUNT][SHADOW_ENTRIES];

@@ -62,13 +62,17 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
     for (unsigned b = 0; b < BANK_COUNT; b++) {
         if (s->bank[b].anchored)
             no_anchors(&s->bank[b]);
-        for (unsigned w = 0; w < BITMAP_WORDS; w++) {
+        uint64_t left = 0;
+        for (uint64_t words = s->words[b]; words; words &= words - 1) {
+            unsigned w = (unsigned)__builtin_ctzll(words);
             uint64_t drop = s->filled[b][w];
             if (keep_global)
                 drop &= ~s->global[b][w];
             for (; drop; drop &= drop - 1)
                 drop_slot(s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
+            left |= s->filled[b][w] ? 1ull << w : 0;
         }
+        s->words[b] = left;
     }
     mmu_counters(m)->shadow_flushes++;
     if (!keep_global) {
@@ -234,6 +238,7 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     s->meta[bank][idx] = page | (writable ? META_WRITABLE : 0) |
                          (uint64_t)(w->shift - 12) << META_SHIFT_POS;
     s->filled[bank][idx / 64] |= bit;
+    s->words[bank] |= 1ull << idx / 64;
     s->any = true;
     if (w->global) {
         s->global[bank][idx / 64] |= bit;

@@ -15,9 +15,7 @@ bool sem_canonical(const struct vcpu *v, uint64_t addr) {
 }
 
 bool sem_is_amd(const struct vcpu *v) {
-    struct cpuid_regs r = cpuid_query(v, 0, 0);
-    return r.ecx == 0x444d4163     /* "cAMD" of AuthenticAMD */
-           || r.ecx == 0x656e6975; /* "uine" of HygonGenuine */
+    return cpuid_is_amd(v->cpuid);
 }
 
 void sem_stack_current(const struct vcpu *v, struct sem_stack *st) {

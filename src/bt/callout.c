@@ -1,0 +1,183 @@
+/*
+ * What translated code leaves to C one instruction at a time, and how it goes on
+ * afterwards.
+ *
+ * A callout executes an instruction through its function in sem/. When that changes what
+ * comes next (a system call, IRET, a load of CR3, an exception), the dispatcher would
+ * look the next fragment up and enter the cache anew. bt_stay() does the same from here,
+ * where everything that the dispatcher would see to is quiet and the fragment exists:
+ * then the cache is not left at all. The same holds for an instruction whose memory
+ * access an inline check refused, and which the interpreter executes (bt_emulate()).
+ */
+#include "bt/tr_int.h"
+#include "cpu/vec.h"
+#include "interp/interp.h"
+#include "sem/sem.h"
+#include "x86/msr.h"
+
+static struct bt *bt_of(const struct vcpu *v) {
+    return v->bt.owner;
+}
+
+/* --- going on --- */
+
+/* SEM_STOP of these changes neither what code is next nor how it is translated, as long
+ * as the key is the same: translated code may go on. */
+static bool goes_on(const struct vcpu *v, const struct insn *i) {
+    switch (i->op) {
+    case OP_cli:
+    case OP_sti:
+    case OP_clac:
+    case OP_stac:
+    case OP_popf:
+    case OP_in:
+    case OP_out:
+    case OP_swapgs:
+    case OP_lgdt:
+    case OP_lidt:
+    case OP_clts:
+        return true;
+    case OP_mov_to_cr: /* CR2 and CR8 */
+        return i->opnd[0].reg == 2 || i->opnd[0].reg == 8;
+    case OP_wrmsr:
+        return (uint32_t)v->gpr[REG_RCX] != X86_MSR_EFER &&
+               (uint32_t)v->gpr[REG_RCX] != X86_MSR_APIC_BASE;
+    default:
+        return false;
+    }
+}
+
+static void advance(struct vcpu *v, unsigned len) {
+    v->rip += len;
+    if (v->mode != MODE_64)
+        v->rip = (uint32_t)v->rip;
+}
+
+/* Nothing waits that the dispatcher would have to see now. */
+static bool quiet(const struct vcpu *v) {
+    uint32_t events = vcpu_events(v);
+
+    if (events & ~(uint32_t)VCPU_EVENT_IRQ)
+        return false;
+    if (events && (v->rflags & X86_FL_IF))
+        return false;
+    return !(v->rflags & (X86_FL_TF | X86_FL_RF)) && !v->pending_db && !v->code_written &&
+           !v->halted;
+}
+
+static bool page_valid(const struct vcpu *v, const struct vpage *p) {
+    return p->valid == (p->global ? v->bt.epoch_global : v->bt.epoch_user);
+}
+
+void bt_drop_rf(struct vcpu *v) {
+    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff))
+        v->rflags &= ~(uint64_t)X86_FL_RF;
+}
+
+/* The fragment for the guest's rip after its page may have changed: looked up, like the
+ * dispatcher does. NULL: none. */
+static uint8_t *look_up(struct bt *bt, uint32_t key) {
+    struct vcpu *v = bt->v;
+    const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
+    struct ccf *c;
+
+    if (!code)
+        return NULL;
+    c = bt_lookup(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
+    if (!c || (c->page2 && !page_valid(v, c->vp2)))
+        return NULL;
+    if (!page_valid(v, c->vp))
+        bt_page_checked(v, c->vp); /* it has just been fetched from */
+    return c->entry_mem;
+}
+
+/* Where translated code goes on at the guest's rip, when nothing waits; else NULL, and
+ * the dispatcher is to see to it. As long as EPOCH lasts, that is the jump table's entry:
+ * it checks for itself whether it is the right one. T0 is to be the guest's rip. */
+static uint8_t *stay(struct bt *bt, uint64_t epoch) {
+    struct vcpu *v = bt->v;
+    uint8_t *rx;
+    uint32_t key;
+
+    bt_drop_rf(v);
+    if (!bt->opt.stay || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) || bt->watch ||
+        !bt_translatable(v))
+        return NULL;
+    key = bt_key(v);
+    bt_select_key(bt, key);
+    if (epoch == v->bt.epoch_clock)
+        rx = bt_jump_target(bt, v->rip);
+    else
+        rx = look_up(bt, key);
+    if (rx) {
+        bt_flags_in(v);
+        vec_load(v);
+    }
+    return rx;
+}
+
+/* After an instruction that ended with RC: where translated code goes on, or NULL with
+ * the reason for the dispatcher. */
+static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
+    struct vcpu *v = bt->v;
+    uint8_t *rx;
+
+    if (rc == SEM_FAULT)
+        rc = sem_deliver(v);
+    if (rc == SEM_SHUTDOWN) {
+        v->bt.reason = BT_LEAVE_STATUS;
+        v->bt.status = SEM_SHUTDOWN;
+    } else {
+        rx = stay(bt, epoch);
+        if (rx)
+            return rx;
+        v->bt.reason = BT_LEAVE_NEXT;
+    }
+    bt_flags_in(v); /* the dispatcher takes them from there */
+    return NULL;
+}
+
+int bt_callout(struct vcpu *v, const struct insn *i) {
+    struct bt *bt = bt_of(v);
+    uint64_t epoch = v->bt.epoch_clock;
+    uint8_t *rx;
+    int rc;
+
+    bt_sync_bank(v);
+    bt_flags_out(v);
+    v->code_written = false;
+    v->irq_shadow = false; /* of the instruction before */
+    do                     /* a repeated string operation comes back after each piece */
+        rc = i->exec(v, i);
+    while (rc == SEM_REPEAT && quiet(v));
+    v->cnt->bt_callouts++;
+    bt->callouts[i->op]++;
+    if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
+        (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
+        bt_flags_in(v);
+        vec_load(v);
+        return 0;
+    }
+    if (rc == SEM_NEXT || rc == SEM_STOP)
+        advance(v, i->len);
+    rx = settle(bt, rc, epoch);
+    if (!rx)
+        return 1;
+    v->bt.resume = (uint64_t)(uintptr_t)rx;
+    return 0;
+}
+
+uint8_t *bt_emulate(struct vcpu *v) {
+    struct bt *bt = bt_of(v);
+    uint64_t epoch = v->bt.epoch_clock;
+
+    if (!bt->opt.stay || bt->watch)
+        return NULL; /* BT_LEAVE_EMULATE */
+    if (v->bt.lent_by)
+        bt_unlend(v, v->bt.lent_by);
+    v->bt.lent_by = NULL;
+    bt_flags_out(v);
+    v->code_written = false;
+    v->cnt->bt_emulated++;
+    return settle(bt, interp_one(bt->ip), epoch);
+}
