@@ -80,7 +80,7 @@ void lapic_timer_stop(struct lapic *l);
 void lapic_timer_set_lvt(struct lapic *l, uint32_t value);
 void lapic_timer_set_initial(struct lapic *l, uint32_t value);
 void lapic_timer_set_divide(struct lapic *l, uint32_t value);
-uint32_t lapic_timer_current(const struct lapic *l);
+uint32_t lapic_timer_current(struct lapic *l);
 uint64_t lapic_timer_deadline(const struct lapic *l);
 void lapic_timer_set_deadline(struct lapic *l, uint64_t value);
 

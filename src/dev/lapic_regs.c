@@ -54,7 +54,7 @@ static const uint32_t lvt_mask[LVT_COUNT] = {
 #define LVT_PIN_STATUS 0x5000u
 
 /* False: no such register, or none that can be read. */
-static bool reg_read(const struct lapic *l, unsigned r, uint32_t *v) {
+static bool reg_read(struct lapic *l, unsigned r, uint32_t *v) {
     *v = 0;
     switch (r) {
     case R_ID:
@@ -267,7 +267,7 @@ static bool x2_write(struct lapic *l, unsigned r, uint64_t v) {
     }
 }
 
-static bool x2_read(const struct lapic *l, unsigned r, uint64_t *v) {
+static bool x2_read(struct lapic *l, unsigned r, uint64_t *v) {
     uint32_t low;
 
     if (!reg_read(l, r, &low))

@@ -66,8 +66,19 @@ void lapic_timer_fire(void *lapic) {
     lapic_lvt_fire(l, LVT_TIMER);
 }
 
+/* The clock runs timers now and then: one that has ended since is run here, under the
+ * settings that it ended with, before they change or anybody sees that it has ended. */
+static void catch_up(struct lapic *l) {
+    if (!l->timer.armed || l->end > vclock_now(l->clock))
+        return;
+    vtimer_cancel(l->clock, &l->timer);
+    lapic_timer_fire(l);
+}
+
 void lapic_timer_set_lvt(struct lapic *l, uint32_t value) {
     unsigned before = mode(l);
+
+    catch_up(l);
 
     l->lvt[LVT_TIMER] = value;
     if ((before == TIMER_DEADLINE) != (mode(l) == TIMER_DEADLINE)) {
@@ -81,6 +92,7 @@ void lapic_timer_set_initial(struct lapic *l, uint32_t value) {
 
     if (mode(l) == TIMER_DEADLINE)
         return;
+    catch_up(l);
     l->initial = value;
     if (!value)
         lapic_timer_stop(l);
@@ -90,9 +102,10 @@ void lapic_timer_set_initial(struct lapic *l, uint32_t value) {
         run_until(l, now + ((uint64_t)value << divider_shift(l)));
 }
 
-uint32_t lapic_timer_current(const struct lapic *l) {
+uint32_t lapic_timer_current(struct lapic *l) {
     uint64_t now = vclock_now(l->clock), left, p;
 
+    catch_up(l);
     if (mode(l) == TIMER_DEADLINE || !l->initial || !l->timer.armed)
         return 0;
     if (l->end > now) {
@@ -124,6 +137,7 @@ uint64_t lapic_timer_deadline(const struct lapic *l) {
 void lapic_timer_set_deadline(struct lapic *l, uint64_t value) {
     if (mode(l) != TIMER_DEADLINE)
         return;
+    catch_up(l);
     l->deadline = value;
     if (value)
         run_until(l, vclock_ns_of_tsc(l->clock, value));

@@ -358,6 +358,38 @@ static void test_lapic(void **state) {
     assert_int_equal(lapic_ack(b->lapic), 0x60);
 }
 
+/* A timer that has ended, but was not run yet because the clock's alarm is late, has
+ * ended all the same: under the settings of its time. */
+static void test_lapic_late(void **state) {
+    struct board *b = *state;
+
+    lw(b, 0x3e0, 0xb);
+    lw(b, 0x320, 0x10040); /* one-shot, masked */
+    lw(b, 0x380, 1000);
+    b->now += 2000;
+    assert_int_equal(lr(b, 0x390), 0);
+    lw(b, 0x320, 0x40); /* too late for the one that was masked */
+    pass(b, 10000);
+    assert_false(b->intr);
+    lw(b, 0x380, 1000);
+    b->now += 2000;
+    lw(b, 0x320, 0x10040);
+    assert_true(b->intr); /* masked after its time */
+    assert_int_equal(lapic_ack(b->lapic), 0x40);
+    lw(b, 0xb0, 0);
+    lw(b, 0x320, 0x40);
+    lw(b, 0x380, 1000);
+    b->now += 2000;
+    lw(b, 0x380, 1000); /* the next one does not take the first one's interrupt away */
+    assert_int_equal(lapic_ack(b->lapic), 0x40);
+    lw(b, 0xb0, 0);
+    pass(b, 1000);
+    assert_int_equal(lapic_ack(b->lapic), 0x40);
+    lw(b, 0xb0, 0);
+    pass(b, 10000);
+    assert_false(b->intr);
+}
+
 static void test_x2apic(void **state) {
     struct board *b = *state;
     uint64_t v = LAPIC_BASE | 0x900;
@@ -581,6 +613,7 @@ int main(void) {
         T(test_uart),
         T(test_ioapic_level),
         T(test_lapic),
+        T(test_lapic_late),
         T(test_x2apic),
         T(test_rtc),
         T(test_power),
