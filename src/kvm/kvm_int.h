@@ -48,6 +48,7 @@ struct kvm {
     unsigned msr_count;
     uint64_t arch_caps; /* of ours, what KVM confirms */
 
+    int map_error;  /* of kvm_map_memory(), for the next entry */
     unsigned slots; /* memory slots in use */
     struct {
         uint64_t addr;

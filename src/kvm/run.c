@@ -27,7 +27,7 @@ void kvm_kick(struct kvm *k) {
 void kvm_reset(struct kvm *k) {
     /* What the last instruction has left to do belongs to the old life. */
     kvm_settle(k);
-    kvm_map_memory(k);
+    k->map_error = kvm_map_memory(k);
     k->loaded = k->events_in = false;
     k->lapic_ready = false;
     k->apic_base = 0xfee00900; /* enabled, boot processor */
@@ -117,6 +117,15 @@ static bool gate_open(const struct vcpu *v) {
     return !v->hooks->a20 || v->hooks->a20(v->hooks_arg);
 }
 
+static bool load(struct kvm *k) {
+    if (k->map_error) {
+        log_error("KVM: it does not take the guest's memory: %s",
+                  strerror(-k->map_error));
+        return false;
+    }
+    return !kvm_state_push(k);
+}
+
 /* One turn: EXIT_COUNT to go on. */
 static enum exit_reason turn(struct kvm *k, uint32_t events) {
     /* The interpreter cannot see a local APIC of the kernel's; then the gate is taken for
@@ -125,7 +134,7 @@ static enum exit_reason turn(struct kvm *k, uint32_t events) {
         return kvm_emulate(k, A20_SLICE);
     if (!k->loaded && k->v->halted && !k->kernel_lapic)
         return kvm_emulate(k, 1);
-    if (!k->loaded && kvm_state_push(k))
+    if (!k->loaded && !load(k))
         return EXIT_error;
     if (still_halted(k, events))
         return EXIT_halt;

@@ -96,6 +96,7 @@ int kvm_map_memory(struct kvm *k) {
 
         ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &slot);
     }
+    k->slots = 0;
     for (n = 0; n < count; n++) {
         struct kvm_userspace_memory_region slot = {
             .slot = n,
@@ -107,8 +108,8 @@ int kvm_map_memory(struct kvm *k) {
 
         if (ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &slot))
             return -errno;
+        k->slots = n + 1;
     }
-    k->slots = n;
     return 0;
 }
 

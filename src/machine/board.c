@@ -48,6 +48,7 @@ static bool ioapic_message(void *arg, const struct apic_msg *msg) {
     if (b->lapic)
         return lapic_deliver(b->lapic, msg);
     apic_msi_of_msg(msg, &addr, &data);
+    vec_park(b->vcpu);
     return b->msi && b->msi(b->msi_arg, addr, data);
 }
 
