@@ -127,7 +127,8 @@ struct code_page {
 };
 
 #define BT_HASH_BITS 16
-#define BT_JUMP_BITS 12
+#define BT_JUMP_BITS 16
+_Static_assert(BT_JUMP_BITS == 16, "emitted code takes the low word");
 
 /* Indirect branches: 2^BT_JUMP_BITS host addresses by the low bits of the guest address,
  * each an entry_jump (which checks that it is the right one) or stub_indirect. One table
@@ -315,6 +316,8 @@ int bt_callout(struct vcpu *v, const struct insn *i);
 /* The interpreter is to execute the instruction at the guest's rip: where to go on then,
  * or NULL to leave. */
 uint8_t *bt_emulate(struct vcpu *v);
+/* The page maps the same as before: 1, and it is valid in this epoch. Else 0. */
+int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx);
 
 /* run.c, for both ways on */
 /* The page has just been fetched from: what it maps is good for this epoch. */

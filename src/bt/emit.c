@@ -86,6 +86,17 @@ void e_shift(struct emit *e, int w, unsigned ext, unsigned rm, unsigned imm) {
     e8(e, imm);
 }
 
+void e_rr2(struct emit *e, int w, unsigned opcode, unsigned reg, unsigned rm) {
+    rex(e, w, reg, 0, rm);
+    e8(e, 0x0f);
+    e8(e, opcode);
+    modrm(e, 3, reg, rm);
+}
+
+void e_movzx16(struct emit *e, unsigned dst, unsigned src) {
+    e_rr2(e, W32, 0xb7, dst, src);
+}
+
 void e_neg(struct emit *e, int w, unsigned rm) {
     rex(e, w, 0, 0, rm);
     e8(e, 0xf7);

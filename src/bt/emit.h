@@ -37,6 +37,8 @@ enum { W32 = 0, W64 = 1 };
 
 /* op r64/r32, r/m: register-register form. */
 void e_rr(struct emit *e, int w, unsigned opcode, unsigned reg, unsigned rm);
+/* 0f op r/m, r: register-register form. */
+void e_rr2(struct emit *e, int w, unsigned opcode, unsigned reg, unsigned rm);
 /* op reg, [base + disp] */
 void e_rm(struct emit *e, int w, unsigned opcode, unsigned reg, unsigned base,
           int32_t disp);
@@ -47,6 +49,8 @@ void e_ri(struct emit *e, int w, unsigned ext, unsigned rm, int32_t imm);
 /* shl, shr... rm, imm8 (c1 /ext) */
 void e_shift(struct emit *e, int w, unsigned ext, unsigned rm, unsigned imm);
 
+/* movzx dst, word of src */
+void e_movzx16(struct emit *e, unsigned dst, unsigned src);
 /* neg rm */
 void e_neg(struct emit *e, int w, unsigned rm);
 
@@ -90,7 +94,7 @@ enum { /* opcodes by their manual names, destination first */
        OPC_MOVSXD = 0x63,
 };
 enum { EXT_ADD = 0, EXT_OR = 1, EXT_AND = 4, EXT_SUB = 5, EXT_XOR = 6, EXT_CMP = 7 };
-enum { EXT_SHL = 4, EXT_SHR = 5 };
+enum { EXT_SHL = 4, EXT_SHR = 5, EXT_SAR = 7 };
 enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
 
 #endif

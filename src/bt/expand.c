@@ -25,6 +25,10 @@ static void flags_for_copy(struct tr *t, const struct insn *i) {
         tr_flags_restore(t);
 }
 
+void tr_bit_flags(struct tr *t, const struct insn *i) {
+    flags_for_copy(t, i);
+}
+
 static bool mem_form(const struct insn *i) {
     for (unsigned k = 0; k < i->nops; k++)
         if (i->opnd[k].kind == OPND_MEM)
@@ -74,7 +78,7 @@ static void xl_ident(struct tr *t, const struct insn *i) {
 /* Bit strings: with a register offset the operand may lie anywhere. */
 static void xl_bit(struct tr *t, const struct insn *i) {
     if (mem_form(i) && i->opnd[1].kind == OPND_REG)
-        tr_callout(t, i);
+        tr_xl_bit_string(t, i);
     else
         xl_ident(t, i);
 }
@@ -152,16 +156,16 @@ static void move_sp(struct tr *t, int32_t by) {
 }
 
 /* mov [T0 + off], reg of SIZE bytes, and back */
-static void store_t0(struct tr *t, unsigned size, unsigned reg, int32_t off) {
+void tr_store(struct tr *t, unsigned size, unsigned reg, int32_t off) {
     if (size == 2)
         e8(&t->e, 0x66);
-    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_RM_R, reg, T0, off);
+    e_rm(&t->e, size == 8 ? W64 : W32, size == 1 ? 0x88 : OPC_MOV_RM_R, reg, T0, off);
 }
 
-static void load_t0(struct tr *t, unsigned size, unsigned reg, int32_t off) {
+void tr_load(struct tr *t, unsigned size, unsigned reg, int32_t off) {
     if (size == 2)
         e8(&t->e, 0x66);
-    e_rm(&t->e, size == 8 ? W64 : W32, OPC_MOV_R_RM, reg, T0, off);
+    e_rm(&t->e, size == 8 ? W64 : W32, size == 1 ? 0x8a : OPC_MOV_R_RM, reg, T0, off);
 }
 
 static void xl_push(struct tr *t, const struct insn *i) {
@@ -176,7 +180,7 @@ static void xl_push(struct tr *t, const struct insn *i) {
     if (mem_form(i)) {
         tr_lose_t0(t);
         off = mem_access(t, i, size, false);
-        load_t0(t, size, T1, off);
+        tr_load(t, size, T1, off);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
         tr_lose_t0(t);
     }
@@ -189,7 +193,7 @@ static void xl_push(struct tr *t, const struct insn *i) {
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(i->opnd[0].reg));
     else
         src = tr_host(t, i->opnd[0].reg);
-    store_t0(t, size, src, off);
+    tr_store(t, size, src, off);
     move_sp(t, -(int32_t)size);
 }
 
@@ -203,10 +207,10 @@ static void xl_pop(struct tr *t, const struct insn *i) {
     int32_t off = pop_slot(t, size);
 
     if (tr_in_memory(t, dst)) {
-        load_t0(t, size, T1, off);
+        tr_load(t, size, T1, off);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(dst));
     } else {
-        load_t0(t, size, tr_host(t, dst), off);
+        tr_load(t, size, tr_host(t, dst), off);
     }
     if (dst != REG_RSP)
         move_sp(t, (int32_t)size);
@@ -222,7 +226,7 @@ static void xl_leave(struct tr *t, const struct insn *i) {
     e_mov_rr(&t->e, stack_w(t), T0, REG_RBP);
     tr_lookup(t, i->opsize, MMU_READ);
     e_lea(&t->e, stack_w(t), REG_RSP, REG_RBP, REG_ZERO, 0, i->opsize);
-    load_t0(t, i->opsize, REG_RBP, 0);
+    tr_load(t, i->opsize, REG_RBP, 0);
 }
 
 /* --- branches --- */
@@ -254,8 +258,7 @@ void tr_indirect(struct tr *t) {
     tr_lend_swap(t);
     /* Who it was, for a target that is not canonical. */
     e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->bt->code.rx));
-    e_mov_rr(e, W32, T1, T0);
-    e_ri(e, W32, EXT_AND, T1, (1 << BT_JUMP_BITS) - 1);
+    e_movzx16(e, T1, T0);
     e_shift(e, W32, EXT_SHL, T1, 3);
     e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
     e_jmp_mem(e, T1);
@@ -267,7 +270,7 @@ static void load_target(struct tr *t, const struct insn *i) {
     if (mem_form(i)) {
         int32_t off = mem_access(t, i, i->opsize, false);
 
-        load_t0(t, i->opsize, T0, off);
+        tr_load(t, i->opsize, T0, off);
         tr_lose_t0(t);
     } else if (tr_in_memory(t, i->opnd[0].reg)) {
         e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_GPR(i->opnd[0].reg));
@@ -316,7 +319,7 @@ static void xl_call(struct tr *t, const struct insn *i) {
     }
     off = push_slot(t, i->opsize);
     e_mov_imm(&t->e, T1, tr_next_va(t));
-    store_t0(t, i->opsize, T1, off);
+    tr_store(t, i->opsize, T1, off);
     move_sp(t, -(int32_t)i->opsize);
     if (tr_is_direct(i)) {
         go_to(t, i, tr_target(t, i));
@@ -370,7 +373,7 @@ static void xl_ret(struct tr *t, const struct insn *i) {
     }
     int32_t off = pop_slot(t, i->opsize);
 
-    load_t0(t, i->opsize, T0, off);
+    tr_load(t, i->opsize, T0, off);
     move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
     tr_lose_t0(t);
     if (tr_follow(i) == FOLLOW_RETURN)
@@ -476,6 +479,14 @@ static void xl_cli(struct tr *t, const struct insn *i) {
     gs_imm32(&t->e, EXT_AND, GS(rflags), ~X86_FL_IF);
 }
 
+static void xl_cld(struct tr *t, const struct insn *i) {
+    tr_flags_save(t);
+    if (i->op == OP_cld)
+        gs_imm32(&t->e, EXT_AND, GS(rflags), ~X86_FL_DF);
+    else
+        gs_imm32(&t->e, EXT_OR, GS(rflags), X86_FL_DF);
+}
+
 /* With no event waiting there is nothing for the shadow to hold back: the instruction
  * after STI is in this TU, and polls come with branches. */
 static void xl_sti(struct tr *t, const struct insn *i) {
@@ -561,7 +572,7 @@ static void xl_pushf(struct tr *t, const struct insn *i) {
     e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
     e_ri(e, W32, EXT_AND, T1, (int32_t) ~(status | X86_FL_RF | X86_FL_VM));
     e_gs(e, W32, OPC_OR_R_RM, T1, GS(bt.tmp));
-    store_t0(t, i->opsize, T1, off);
+    tr_store(t, i->opsize, T1, off);
     move_sp(t, -(int32_t)i->opsize);
 }
 
@@ -588,6 +599,10 @@ static void xl_mov_from_seg(struct tr *t, const struct insn *i) {
 static xl_fn *const table[OP_COUNT] = {
     [OP_cli] = xl_cli,
     [OP_sti] = xl_sti,
+    [OP_cld] = xl_cld,
+    [OP_std] = xl_cld,
+    [OP_movs] = tr_xl_string,
+    [OP_stos] = tr_xl_string,
     [OP_clac] = xl_clac,
     [OP_stac] = xl_clac,
     [OP_swapgs] = xl_swapgs,
@@ -703,6 +718,8 @@ bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
             return false;
         return mem_form(i) ? tr_mem_ok(t, i) : !names_both(t, i);
     }
+    if (fn == xl_cld)
+        return true;
     if (fn == xl_push || fn == xl_pop)
         return tr_stack_ok(t, i) && !mem_form(i) && i->opsize != 2;
     if (fn == xl_call)

@@ -78,6 +78,9 @@ static uint32_t written(const struct insn *i) {
         return regs | 1u << REG_RSP;
     case OP_leave:
         return 1u << REG_RSP | 1u << REG_RBP;
+    case OP_movs:
+    case OP_stos:
+        return 1u << REG_RCX | 1u << REG_RSI | 1u << REG_RDI;
     case OP_loop:
     case OP_rdtsc:
     case OP_rdtscp:
@@ -185,7 +188,7 @@ static bool survives(const struct tr *t, const struct insn *i, const struct tr_r
 /* May what I does, or the C function that does it, change translations or rights? */
 static bool invalidates(const struct insn *i) {
     return !tr_expansion(i) || i->op == OP_clac || i->op == OP_stac ||
-           i->op == OP_swapgs || i->op == OP_sti;
+           i->op == OP_swapgs || i->op == OP_sti || i->op == OP_movs || i->op == OP_stos;
 }
 
 /* The range around REF that the TU is going to touch from here on. *AGAIN: also after T0
@@ -320,6 +323,16 @@ static struct tr_held *held_slot(struct tr *t) {
     return &t->held[t->next_held];
 }
 
+void tr_lookup_ref(struct tr *t, const struct tr_ref *ref, unsigned len,
+                   enum mmu_access acc) {
+    int n = anchor_of(t, ref, ref->disp);
+
+    if (n >= 0)
+        tr_lookup_anchor(t, len, acc, (unsigned)n);
+    else
+        tr_lookup(t, len, acc);
+}
+
 int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write) {
     struct tr_held *h;
     enum mmu_access acc;
@@ -338,13 +351,11 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
         h->span = 4096;
         tr_lookup_fixed(t, page, acc);
     } else {
-        int n = anchor_of(t, ref, h->min);
+        struct tr_ref at = *ref;
 
+        at.disp = h->min;
         tr_ea(t, ref, h->min);
-        if (n >= 0)
-            tr_lookup_anchor(t, h->span, acc, (unsigned)n);
-        else
-            tr_lookup(t, h->span, acc);
+        tr_lookup_ref(t, &at, h->span, acc);
     }
     t->in_t0 = (int)(h - t->held);
     h->saved = again;

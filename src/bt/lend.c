@@ -28,6 +28,9 @@ static uint32_t used(const struct insn *i) {
         return regs | 1u << i->mem.base | 1u << i->mem.index;
     case OP_leave:
         return regs | 1u << REG_RBP;
+    case OP_movs:
+    case OP_stos:
+        return regs | wide | 1u << REG_RSI | 1u << REG_RDI;
     case OP_add:
     case OP_sub:
     case OP_cmp:

@@ -140,6 +140,24 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     return leave_to_interp(v, rx - 1, unavailable(v, addr, site));
 }
 
+int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
+    const uint8_t *code = mmu_fetch(v, gva(p->va));
+    const struct ccf *c;
+
+    if (code && ((uintptr_t)code & ~4095ul) == (uintptr_t)p->host) {
+        bt_page_checked(v, p);
+        if (p->valid == (p->global ? v->bt.epoch_global : v->bt.epoch_user)) {
+            v->cnt->bt_checks++;
+            return 1;
+        }
+    }
+    c = bt_find_pc(bt_of(v), rx);
+    BUG_ON(!c);
+    v->rip = c->va;
+    v->bt.reason = BT_LEAVE_CHECK;
+    return 0;
+}
+
 /* --- host faults in the cache --- */
 
 static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
@@ -260,7 +278,8 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
                              .owner = bt,
                              .slow = bt_slow_access,
                              .callout = bt_callout,
-                             .emulate = bt_emulate};
+                             .emulate = bt_emulate,
+                             .check = bt_check};
     rc = allocate(bt);
     if (!rc) {
         bt_emit_stubs(bt);

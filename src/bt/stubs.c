@@ -172,6 +172,29 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     e_jmp(e, bt->stub_slow);
 }
 
+/*
+ * check: T0 is a struct vpage that was not checked in this epoch, T1 where the comparison
+ * is made again. The flags are in memory.
+ */
+static void emit_check(struct bt *bt, struct emit *e) {
+    uint8_t *out;
+
+    bt->stub_check = e_here(e);
+    save(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_mov_rr(e, W64, REG_RSI, T0);
+    e_mov_rr(e, W64, REG_RDX, T1);
+    call_gs(e, GS(bt.check));
+    e_rr(e, W32, 0x85, REG_RAX, REG_RAX); /* test */
+    out = e_jcc_fwd(e, CC_E);
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_jmp_reg(e, T1); /* C keeps it */
+    e_land(e, out);
+    save(e, callee_saved, ARRAY_SIZE(callee_saved));
+    e_jmp(e, bt->stub_leave_bare);
+}
+
 /* callout: T0 is a struct insn, T1 where to go on, vcpu.rip its address. FLAGS_MEM. */
 static void emit_callout(struct bt *bt, struct emit *e) {
     uint8_t *out;
@@ -213,16 +236,11 @@ void bt_emit_slot(const struct bt *bt, struct emit *e) {
     e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.bank));
 }
 
-/* link: T0 is the struct link. check and indirect: T0 is the guest address. */
+/* link: T0 is the struct link. indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
     bt->stub_link = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
     e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_LINK);
-    e_jmp(e, bt->stub_leave);
-
-    bt->stub_check = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
-    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_CHECK);
     e_jmp(e, bt->stub_leave);
 
     bt->stub_hot = e_here(e);
@@ -247,6 +265,7 @@ void bt_emit_stubs(struct bt *bt) {
     emit_slow(bt, &e);
     emit_anchor(bt, &e, MMU_READ);
     emit_anchor(bt, &e, MMU_WRITE);
+    emit_check(bt, &e);
     emit_callout(bt, &e);
     emit_exits(bt, &e);
     bt->code_start = (uint8_t *)(((uintptr_t)e.p + 63) & ~63ul);

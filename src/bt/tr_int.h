@@ -11,13 +11,14 @@
 #define FLAGS_ALL X86_FL_STATUS
 
 enum cold_kind {
-    COLD_SLOW,   /* an inline check failed: restore the address, call the slow stub */
-    COLD_ANCHOR, /* the same, but the anchor stub */
-    COLD_FIXED,  /* T0 still has the address; the slow stub */
-    COLD_CHECK,  /* entry_check failed */
-    COLD_EXIT,   /* a hot path is left: link SITE */
-    COLD_RET,    /* a return does not go where the path goes: T0 has the address */
-    COLD_HOT,    /* the fragment has become hot */
+    COLD_SLOW,    /* an inline check failed: restore the address, call the slow stub */
+    COLD_ANCHOR,  /* the same, but the anchor stub */
+    COLD_FIXED,   /* T0 still has the address; the slow stub */
+    COLD_CHECK,   /* entry_check failed */
+    COLD_EXIT,    /* a hot path is left: link SITE */
+    COLD_RET,     /* a return does not go where the path goes: T0 has the address */
+    COLD_CALLOUT, /* an expansion gives up */
+    COLD_HOT,     /* the fragment has become hot */
 };
 
 struct cold {
@@ -25,8 +26,10 @@ struct cold {
     uint8_t *rel32;      /* RW: the branch that comes here */
     const uint8_t *cont; /* RX: where to go on */
     uint32_t site;
-    int32_t tag; /* [T1 + TAG] is what was subtracted from T0 */
-    /* COLD_EXIT, COLD_RET: which instruction left, and where the flags were. */
+    int32_t tag;              /* [T1 + TAG] is what was subtracted from T0 */
+    const struct vpage *page; /* COLD_CHECK */
+    /* COLD_EXIT, COLD_RET, COLD_CALLOUT: which instruction left, and where the flags
+     * were. */
     uint8_t k, place;
 };
 
@@ -136,6 +139,10 @@ void tr_loop(struct tr *t);
 void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest);
 /* The branch at REL32 (RW) leaves a hot path as an indirect branch to T0. */
 void tr_cold_ret(struct tr *t, uint8_t *rel32);
+/* The branch at REL32 (RW) makes the instruction a callout, which then goes on where
+ * tr_cold_callout_end() is. */
+void tr_cold_callout(struct tr *t, uint8_t *rel32);
+void tr_cold_callout_end(struct tr *t);
 /* T0 holds the target: the way out of an indirect branch. */
 void tr_indirect(struct tr *t);
 /* jcc to link N. */
@@ -152,6 +159,9 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off); /* [T0 + OF
 /* group.c: one check for several accesses */
 struct tr_ref tr_ref_mem(const struct tr *t, const struct insn *i, uint64_t va);
 struct tr_ref tr_ref_stack(const struct tr *t, int32_t disp);
+/* T0 = host pointer for LEN bytes at guest address T0, which was made from REF. */
+void tr_lookup_ref(struct tr *t, const struct tr_ref *ref, unsigned len,
+                   enum mmu_access acc);
 /* Makes SIZE bytes at REF accessible: they are at [T0 + what this returns]. Spoils T1 and
  * the host's flags (saved when needed) unless T0 already points there. */
 int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write);
@@ -196,6 +206,15 @@ uint64_t tr_target(const struct tr *t, const struct insn *i);
 static inline enum follow tr_follow(const struct insn *i) {
     return (enum follow)container_of(i, const struct tu_insn, i)->follow;
 }
+
+/* expand_string.c */
+void tr_xl_string(struct tr *t, const struct insn *i);
+void tr_xl_bit_string(struct tr *t, const struct insn *i);
+/* expand.c: mov reg, [T0 + OFF] and back, SIZE bytes; the flags that a copy of I needs.
+ */
+void tr_load(struct tr *t, unsigned size, unsigned reg, int32_t off);
+void tr_store(struct tr *t, unsigned size, unsigned reg, int32_t off);
+void tr_bit_flags(struct tr *t, const struct insn *i);
 
 /* expand.c: the function that translates an operation, NULL for a callout. */
 xl_fn *tr_expansion(const struct insn *i);

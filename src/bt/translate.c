@@ -239,6 +239,16 @@ void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc) {
     c->site = 1 | (unsigned)acc << 12;
 }
 
+/* lea T1, [rip + to] */
+static void lea_to(struct tr *t, const uint8_t *to) {
+    uint8_t *rel;
+
+    tr_lea_next(t, 0);
+    rel = t->e.p - 4;
+    if (!t->e.full)
+        e_patch(&t->e, rel, to);
+}
+
 static void emit_cold_slow(struct tr *t, const struct cold *c) {
     struct emit *e = &t->e;
 
@@ -246,17 +256,7 @@ static void emit_cold_slow(struct tr *t, const struct cold *c) {
     if (c->kind != COLD_FIXED)
         e_rm(e, W64, OPC_ADD_R_RM, T0, T1, c->tag);
     e_gs_imm(e, W32, GS(bt.site), (int32_t)c->site);
-    /* lea T1, [rip + cont] */
-    e8(e, 0x4c);
-    e8(e, 0x8d);
-    e8(e, 0x05 | (T1 & 7) << 3);
-    {
-        uint8_t *rel = e->p;
-
-        e32(e, 0);
-        if (!e->full)
-            e_patch(e, rel, c->cont);
-    }
+    lea_to(t, c->cont);
     e_jmp(e, c->kind == COLD_ANCHOR ? t->bt->stub_anchor[SITE_ACCESS(c->site)]
                                     : t->bt->stub_slow);
 }
@@ -390,6 +390,25 @@ static void emit_cold_ret(struct tr *t, const struct cold *c) {
     tr_indirect(t);
 }
 
+void tr_cold_callout(struct tr *t, uint8_t *rel32) {
+    cold_add(t, COLD_CALLOUT, rel32);
+}
+
+void tr_cold_callout_end(struct tr *t) {
+    for (unsigned n = t->ncold; n--;)
+        if (t->cold[n].kind == COLD_CALLOUT && t->cold[n].k == t->k)
+            t->cold[n].cont = e_here(&t->e);
+}
+
+static void emit_cold_callout(struct tr *t, const struct cold *c) {
+    e_land(&t->e, c->rel32);
+    t->k = c->k;
+    t->place = (enum flags_place)c->place;
+    tr_site(t, POLL_NONE, 0);
+    tr_callout(t, &t->insn[t->k].i);
+    e_jmp(&t->e, c->cont);
+}
+
 /* Counts down an execution of a cold fragment; the flags are not in the host's. */
 static void emit_heat(struct tr *t) {
     static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
@@ -457,12 +476,16 @@ void tr_callout(struct tr *t, const struct insn *i) {
 static void check_page(struct tr *t, const struct vpage *p) {
     struct cold *c;
 
+    const uint8_t *again = e_here(&t->e);
+
     e_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)&p->valid);
     e_rm(&t->e, W64, OPC_MOV_R_RM, T1, T1, 0);
     e_gs(&t->e, W64, OPC_CMP_R_RM, T1,
          p->global ? GS(bt.epoch_global) : GS(bt.epoch_user));
     c = cold_add(t, COLD_CHECK, NULL);
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);
+    c->cont = again;
+    c->page = p;
 }
 
 /* Does the fragment count its executions? */
@@ -544,9 +567,16 @@ static void emit_entries(struct tr *t) {
         emit_count(t, GS(bt.count), t->n);
 }
 
-static void emit_cold(struct tr *t) {
-    uint8_t *check = NULL;
+static void emit_cold_check(struct tr *t, const struct cold *c) {
+    struct emit *e = &t->e;
 
+    e_land(e, c->rel32);
+    e_mov_imm(e, T0, (uint64_t)(uintptr_t)c->page);
+    lea_to(t, c->cont);
+    e_jmp(e, t->bt->stub_check);
+}
+
+static void emit_cold(struct tr *t) {
     for (unsigned n = 0; n < t->ncold; n++) {
         const struct cold *c = &t->cold[n];
 
@@ -562,17 +592,14 @@ static void emit_cold(struct tr *t) {
         case COLD_RET:
             emit_cold_ret(t, c);
             break;
+        case COLD_CALLOUT:
+            emit_cold_callout(t, c);
+            break;
         case COLD_HOT:
             emit_cold_hot(t, c);
             break;
         case COLD_CHECK:
-            if (!check) {
-                check = e_here(&t->e);
-                e_mov_imm(&t->e, T0, t->c->va);
-                e_jmp(&t->e, t->bt->stub_check);
-            }
-            if (!t->e.full)
-                e_patch(&t->e, c->rel32, check);
+            emit_cold_check(t, c);
             break;
         }
     }
