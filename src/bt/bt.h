@@ -19,6 +19,7 @@ struct interp;
 struct bt_options {
     bool anchors;  /* shadow entries found by place instead of address */
     bool chain;    /* patch exits into direct jumps */
+    bool evict;    /* when the cache is full, make room for some, not for all */
     bool groups;   /* one check for several accesses off the same base */
     bool count;    /* count the instructions that translated code executes */
     bool held;     /* save the host address of a group that is interrupted */

@@ -55,11 +55,11 @@ struct ccf;
 
 struct link {
     struct ccf *from, *to;
-    struct link *next_in; /* other links into the same fragment */
-    uint64_t target;      /* guest address */
-    uint8_t *rel32;       /* RW */
-    uint8_t *stub;        /* RX: where it goes when not chained */
-    uint8_t place;        /* enum flags_place at the exit */
+    struct link *next_in, **at_in; /* other links into the same fragment */
+    uint64_t target;               /* guest address */
+    uint8_t *rel32;                /* RW */
+    uint8_t *stub;                 /* RX: where it goes when not chained */
+    uint8_t place;                 /* enum flags_place at the exit */
     bool same_page;
 };
 
@@ -94,9 +94,10 @@ struct ccf {
     uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
     uint16_t nsites;
     bool dead, hot;
-    uint8_t lent[2]; /* where guest r14 and r15 are (lend.c), + 1; 0: in memory */
-    uint8_t npieces; /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
-    uint16_t failed; /* times that an inline check ended in the interpreter */
+    bool listed, listed2; /* in the lists of its pages */
+    uint8_t lent[2];      /* where guest r14 and r15 are (lend.c), + 1; 0: in memory */
+    uint8_t npieces;      /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
+    uint16_t failed;      /* times that an inline check ended in the interpreter */
     uint8_t nlinks;
     uint8_t *code, *end; /* RX */
     uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
@@ -117,7 +118,13 @@ struct vpage {
     uint64_t valid; /* the epoch in which it was checked; read by entry_check */
     bool global;    /* checked against epoch_global */
     bool user;
+    uint32_t fragments; /* that refer to it */
     struct vpage *next;
+};
+
+/* A piece of the cache that is evicted as a whole (units.c). */
+struct unit {
+    size_t n; /* fragments */
 };
 
 /* What has been translated of one RAM page. */
@@ -149,7 +156,7 @@ struct jump_table {
 
 #define BT_VPAGE_BITS 12
 #define BT_NO_GROUPS 4096u
-#define BT_DROPPED 16384u
+#define BT_DROPPED_BITS 15
 
 struct tr;
 
@@ -158,12 +165,16 @@ struct bt {
     struct interp *ip;
     struct bt_options opt;
     struct os_code code;
-    uint8_t *code_at;    /* RW: next free byte */
     uint8_t *code_start; /* RW: after the common stubs */
-    uint8_t *meta, *meta_at;
-    size_t meta_size;
-    struct ccf **order; /* by address, for bt_find_pc() */
-    size_t norder;
+    /* units.c: the ring of units, and what is free in the one being filled. */
+    struct unit *units;
+    unsigned nunits, unit;
+    size_t unit_size, unit_meta, unit_order;
+    uint8_t *meta;
+    struct ccf **order;          /* a piece for each unit, by address */
+    uint8_t *code_at, *code_end; /* RW */
+    uint8_t *meta_at;
+    bool full; /* something was asked for that the unit does not have */
     struct ccf **hash;
     struct code_page *pages; /* one for each RAM page */
     size_t npages;
@@ -180,6 +191,8 @@ struct bt {
     unsigned other; /* the table that was selected before this one */
     unsigned selected;
     struct vpage **vpages;
+    struct vpage *vpage_pool, *vpage_free;
+    size_t vpages_used, vpages_max;
     uint32_t *heat;       /* at an address that fits in 31 bits */
     unsigned next_anchor; /* for the next reference of a hot path */
     bool has_bmi2;        /* the host */
@@ -280,14 +293,30 @@ enum bt_why { BT_WHY_NONE, BT_WHY_CHECKS, BT_WHY_WRITTEN, BT_WHY_EVICTED };
 void bt_note_dropped(struct bt *bt, const struct ccf *c, enum bt_why why);
 void bt_note_made(struct bt *bt, const struct ccf *c);
 
+/* units.c */
+int bt_units_create(struct bt *bt); /* 0 or -errno */
+void bt_units_free(struct bt *bt);
+void *bt_meta_alloc(struct bt *bt, size_t size); /* NULL, and bt->full */
+void bt_unit_add(struct bt *bt, struct ccf *c);
+bool bt_unit_empty(const struct bt *bt);
+struct ccf *bt_find_pc(const struct bt *bt, const uint8_t *rx);
+void bt_each_fragment(const struct bt *bt, void (*fn)(void *arg, const struct ccf *c),
+                      void *arg);
+/* Goes on to the next unit; what was in it is gone. Fragments that are held in hand may
+ * be.
+ */
+void bt_make_room(struct bt *bt);
+
 /* cache.c */
 struct ccf *bt_lookup(struct bt *bt, uint64_t va, const uint8_t *page, uint32_t key);
 void bt_insert(struct bt *bt, struct ccf *c);
 /* No lookup finds it any more, and nothing jumps to it. */
 void bt_drop(struct bt *bt, struct ccf *c, enum bt_why why);
-void *bt_meta_alloc(struct bt *bt, size_t size); /* NULL: full */
+/* These N fragments are about to be no more. */
+void bt_cache_forget(struct bt *bt, struct ccf **c, size_t n);
+/* All fragments and virtual pages. */
+void bt_cache_reset(struct bt *bt);
 void bt_link(struct bt *bt, struct link *l, struct ccf *to);
-struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx);
 void bt_jump_insert(struct bt *bt, struct ccf *c);
 void bt_select_key_slow(struct bt *bt, uint32_t key);
 static inline void bt_select_key(struct bt *bt, uint32_t key) {

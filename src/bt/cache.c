@@ -2,23 +2,12 @@
  * The translation cache: fragments by address and by page, links between them, and what
  * happens when their guest code is written.
  *
- * Code and its data are allocated by moving a pointer; nothing is freed until the whole
- * cache is flushed, from the dispatcher. A fragment whose code was written is dead: found
- * by no lookup and reached by no link, but still there for whoever is executing it.
+ * A fragment whose code was written is dead: found by no lookup and reached by no link,
+ * but still there for whoever is executing it, until its unit is evicted (units.c).
  */
 
 #include "bt/bt_int.h"
 #include "mem/mem.h"
-
-void *bt_meta_alloc(struct bt *bt, size_t size) {
-    void *p = bt->meta_at;
-
-    size = (size + 7) & ~7ul;
-    if (size > (size_t)(bt->meta + bt->meta_size - bt->meta_at))
-        return NULL;
-    bt->meta_at += size;
-    return p;
-}
 
 static unsigned hash_of(uint64_t va, const uint8_t *page) {
     uint64_t h = va ^ va >> 15 ^ (uint64_t)(uintptr_t)page >> 12;
@@ -113,24 +102,16 @@ void bt_insert(struct bt *bt, struct ccf *c) {
 
     c->hash_next = *slot;
     *slot = c;
-    bt->order[bt->norder++] = c;
+    bt_unit_add(bt, c);
+    c->vp->fragments++;
     attach(bt, c, c->page, &c->page_next);
-    if (c->page2 && c->page2 != c->page)
+    c->listed = true;
+    if (c->vp2)
+        c->vp2->fragments++;
+    if (c->page2 && c->page2 != c->page) {
         attach(bt, c, c->page2, &c->page2_next);
-}
-
-struct ccf *bt_find_pc(struct bt *bt, const uint8_t *rx) {
-    size_t lo = 0, hi = bt->norder;
-
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-
-        if (bt->order[mid]->end <= rx)
-            lo = mid + 1;
-        else
-            hi = mid;
+        c->listed2 = true;
     }
-    return lo < bt->norder && bt->order[lo]->code <= rx ? bt->order[lo] : NULL;
 }
 
 /* --- links --- */
@@ -155,18 +136,18 @@ void bt_link(struct bt *bt, struct link *l, struct ccf *to) {
     bt->v->cnt->bt_chained++;
     l->to = to;
     l->next_in = to->in;
+    if (to->in)
+        to->in->at_in = &l->next_in;
+    l->at_in = &to->in;
     to->in = l;
 }
 
 static void unlink_out(struct bt *bt, struct link *l) {
     if (!l->to)
         return;
-    for (struct link **p = &l->to->in; *p; p = &(*p)->next_in) {
-        if (*p == l) {
-            *p = l->next_in;
-            break;
-        }
-    }
+    *l->at_in = l->next_in;
+    if (l->next_in)
+        l->next_in->at_in = l->at_in;
     l->to = NULL;
     turn(bt, l, l->stub);
     bt->v->cnt->bt_unchained++;
@@ -224,6 +205,37 @@ static void jump_forget(struct bt *bt, struct ccf *c) {
 
 /* --- virtual pages --- */
 
+static struct vpage *vpage_alloc(struct bt *bt) {
+    struct vpage *p = bt->vpage_free;
+
+    if (p)
+        bt->vpage_free = p->next;
+    else if (bt->vpages_used < bt->vpages_max)
+        p = &bt->vpage_pool[bt->vpages_used++];
+    else
+        bt->full = true;
+    return p;
+}
+
+/* Those that no fragment refers to. */
+static void vpages_collect(struct bt *bt) {
+    for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++) {
+        struct vpage **at = &bt->vpages[n];
+
+        while (*at) {
+            struct vpage *p = *at;
+
+            if (p->fragments) {
+                at = &p->next;
+                continue;
+            }
+            *at = p->next;
+            p->next = bt->vpage_free;
+            bt->vpage_free = p;
+        }
+    }
+}
+
 struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user) {
     uint64_t page = va >> 12;
     struct vpage **slot = &bt->vpages[(page ^ page >> 16) & ((1u << BT_VPAGE_BITS) - 1)];
@@ -233,7 +245,7 @@ struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user) {
     for (p = *slot; p; p = p->next)
         if (p->va == va && p->host == host && p->user == user)
             return p;
-    p = bt_meta_alloc(bt, sizeof(*p));
+    p = vpage_alloc(bt);
     if (!p)
         return NULL;
     *p = (struct vpage){.va = va,
@@ -276,6 +288,7 @@ static void sweep(struct bt *bt, uint8_t *page) {
 
         if (c->dead) {
             *p = *next;
+            *(c->page == page ? &c->listed : &c->listed2) = false;
             continue;
         }
         cp->lines |= lines_covered(c, page);
@@ -338,7 +351,23 @@ void bt_code_written(void *arg, struct gpa at, unsigned len) {
     bt->v->code_written = true;
 }
 
-void bt_flush(struct bt *bt) {
+void bt_cache_forget(struct bt *bt, struct ccf **c, size_t n) {
+    for (size_t k = 0; k < n; k++)
+        if (!c[k]->dead)
+            kill(bt, c[k], BT_WHY_EVICTED);
+    for (size_t k = 0; k < n; k++) {
+        if (c[k]->listed)
+            sweep(bt, c[k]->page);
+        if (c[k]->listed2)
+            sweep(bt, c[k]->page2);
+        c[k]->vp->fragments--;
+        if (c[k]->vp2)
+            c[k]->vp2->fragments--;
+    }
+    vpages_collect(bt);
+}
+
+void bt_cache_reset(struct bt *bt) {
     for (size_t n = 0; n < bt->npages; n++) {
         if (bt->pages[n].first)
             mem_trace_remove(bt->v->mem, mem_ram_base(bt->v->mem) + (n << 12),
@@ -350,9 +379,6 @@ void bt_flush(struct bt *bt) {
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
         bt->jump[n].used = 0;
     bt->v->bt.jump = NULL;
-    for (size_t n = 0; n < bt->norder; n++)
-        if (!bt->order[n]->dead)
-            bt_note_dropped(bt, bt->order[n], BT_WHY_EVICTED);
     for (unsigned n = 0; n < 1u << BT_HEAT_BITS; n++)
         bt->heat[n] = bt->opt.hot;
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)
@@ -361,7 +387,6 @@ void bt_flush(struct bt *bt) {
         bt->no_groups[n] = 1; /* odd or even, no fragment matters so little */
     for (unsigned n = 0; n < ARRAY_SIZE(bt->v->bt.code_filter); n++)
         bt->v->bt.code_filter[n] = bt->v->bt.large_filter[n] = 0;
-    bt->norder = 0;
-    bt->code_at = bt->code_start;
-    bt->meta_at = bt->meta;
+    bt->vpages_used = 0;
+    bt->vpage_free = NULL;
 }

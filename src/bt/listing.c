@@ -240,7 +240,12 @@ static int translate_unit(struct list *l, uint64_t va) {
     if (!u)
         return -ENOMEM;
     bt->v->rip = va;
-    u->c = bt_translate(bt, bt_key(bt->v), &fault);
+    for (;;) {
+        u->c = bt_translate(bt, bt_key(bt->v), &fault);
+        if (u->c || fault || bt->unit + 1 == bt->nunits)
+            break;
+        bt_make_room(bt); /* in a unit that has not been used */
+    }
     vec_park(bt->v);
     if (!u->c)
         return fault ? 0 : -ENOSPC;

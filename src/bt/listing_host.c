@@ -205,7 +205,7 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
     } else if (page_of(c, p)) {
         snprintf(buf, size, "<epoch of page 0x%llx>",
                  (unsigned long long)page_of(c, p)->va);
-    } else if (within(p, bt->meta, bt->meta_size)) {
+    } else if (within(p, bt->meta, bt->nunits * bt->unit_meta)) {
         snprintf(buf, size, "<data>");
     } else if (within(p, bt->code.rx, bt->code.size)) {
         place_name(l, c, p, buf, size);

@@ -24,6 +24,7 @@ static const struct bt_option table[] = {
            "find pages by the place in the code, where that is better"),
     SWITCH(chain, "chain", "turn exits into direct jumps to their targets"),
     SWITCH(count, "count", "count instructions (a TU left early counts whole)"),
+    SWITCH(evict, "evict", "when the cache is full, drop what is oldest, not everything"),
     SWITCH(groups, "groups", "one check for several accesses off the same base register"),
     SWITCH(held, "held", "keep the host address of a group that others interrupt"),
     NUMBER(hot, "hot", 0, BT_HOT_MAX,
@@ -34,8 +35,7 @@ static const struct bt_option table[] = {
     SWITCH(stay, "stay",
            "stay in the cache when C has changed what comes next (system calls, faults)"),
     NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),
-    NUMBER(cache, "cache", 1, BT_CACHE_MAX,
-           "MiB of translated code before all is dropped"),
+    NUMBER(cache, "cache", 1, BT_CACHE_MAX, "MiB of translated code"),
 };
 
 const struct bt_option *bt_option_table(size_t *count) {

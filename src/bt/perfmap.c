@@ -7,17 +7,16 @@
 
 #include "bt/bt_int.h"
 
-void bt_perf_map(const struct bt *bt, FILE *f) {
+static void write_name(void *arg, const struct ccf *c) {
     static const char *const modes[] = {"16", "32", "64"};
 
+    fprintf(arg, "%llx %llx guest%s %s 0x%llx\n", (unsigned long long)(uintptr_t)c->code,
+            (unsigned long long)(c->end - c->code), modes[KEY_MODE(c->key)],
+            c->key & KEY_USER ? "user" : "kernel", (unsigned long long)c->va);
+}
+
+void bt_perf_map(const struct bt *bt, FILE *f) {
     fprintf(f, "%llx %llx bt common code\n", (unsigned long long)(uintptr_t)bt->code.rx,
             (unsigned long long)(bt->code_start - bt->code.rw));
-    for (size_t n = 0; n < bt->norder; n++) {
-        const struct ccf *c = bt->order[n];
-
-        fprintf(f, "%llx %llx guest%s %s 0x%llx\n",
-                (unsigned long long)(uintptr_t)c->code,
-                (unsigned long long)(c->end - c->code), modes[KEY_MODE(c->key)],
-                c->key & KEY_USER ? "user" : "kernel", (unsigned long long)c->va);
-    }
+    bt_each_fragment(bt, write_name, f);
 }

@@ -26,6 +26,7 @@ struct bt_options bt_defaults(void) {
     return (struct bt_options){
         .anchors = true,
         .chain = true,
+        .evict = true,
         .groups = true,
         .held = true,
         .lend = true,
@@ -240,22 +241,24 @@ static int allocate(struct bt *bt) {
     if (rc)
         return rc;
     bt->npages = mem_ram_size(bt->v->mem) >> 12;
-    /* Large and mostly untouched: the host gives pages as they are used. */
-    bt->meta_size = ((size_t)bt->opt.cache << 20) / 3 * 2;
-    bt->meta = malloc(bt->meta_size);
-    bt->order = malloc((bt->meta_size / sizeof(struct ccf) + 1) * sizeof(*bt->order));
+    rc = bt_units_create(bt);
+    if (rc)
+        return rc;
+    /* Two for each fragment that there may be, and those of a translation that failed. */
+    bt->vpages_max = 2 * (bt->nunits * bt->unit_order + 64);
+    bt->vpage_pool = malloc(bt->vpages_max * sizeof(*bt->vpage_pool));
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
     bt->no_groups = calloc(BT_NO_GROUPS, sizeof(*bt->no_groups));
-    bt->dropped = calloc(BT_DROPPED, sizeof(*bt->dropped));
+    bt->dropped = calloc(1u << BT_DROPPED_BITS, sizeof(*bt->dropped));
     bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
         if (!bt->jump[n].to)
             return -ENOMEM;
     }
-    if (!bt->meta || !bt->order || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
+    if (!bt->vpage_pool || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
         !bt->no_groups || !bt->dropped)
         return -ENOMEM;
     return 0;
@@ -311,8 +314,8 @@ void bt_free(struct bt *bt) {
     free(bt->tr);
     free(bt->pages);
     free(bt->hash);
-    free(bt->order);
-    free(bt->meta);
+    free(bt->vpage_pool);
+    bt_units_free(bt);
     if (bt->code.rw) {
         os_fault_range_remove(bt->code.rx);
         os_code_unmap(&bt->code);
@@ -354,7 +357,8 @@ void bt_page_checked(struct vcpu *v, struct vpage *p) {
         p->valid = mmu_code_is_global(v, gva(p->va)) ? v->bt.epoch_global : 0;
 }
 
-/* The fragment for the guest's rip; NULL with *FAULT, or after a flush (look again). */
+/* The fragment for the guest's rip; NULL with *FAULT, or after room was made (look
+ * again). */
 static struct ccf *find(struct bt *bt, bool *fault) {
     struct vcpu *v = bt->v;
     uint32_t key = bt_key(v);
@@ -385,8 +389,7 @@ static struct ccf *find(struct bt *bt, bool *fault) {
             bt_page_checked(v, c->vp2);
     }
     if (!c && !*fault) {
-        bt_flush(bt);
-        v->cnt->bt_flushes++;
+        bt_make_room(bt);
     }
     return c;
 }
@@ -425,7 +428,7 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         if (!c) {
             link = NULL;
             if (!fault)
-                continue; /* flushed: links are gone */
+                continue; /* the link may be gone */
             /* The interpreter raises what this is, in the right order. */
             *out = interp_step(bt->ip, 1);
             return *out != EXIT_kick;

@@ -13,7 +13,7 @@
 #define WHY_BITS 3
 
 static uint64_t *slot_of(const struct bt *bt, uint64_t va) {
-    return &bt->dropped[(va ^ va >> 14) & (BT_DROPPED - 1)];
+    return &bt->dropped[va * 0x9e3779b97f4a7c15ull >> (64 - BT_DROPPED_BITS)];
 }
 
 void bt_note_dropped(struct bt *bt, const struct ccf *c, enum bt_why why) {

@@ -269,5 +269,4 @@ void bt_emit_stubs(struct bt *bt) {
     emit_callout(bt, &e);
     emit_exits(bt, &e);
     bt->code_start = (uint8_t *)(((uintptr_t)e.p + 63) & ~63ul);
-    bt->code_at = bt->code_start;
 }

@@ -691,8 +691,10 @@ static void expand(struct tr *t) {
 static bool finish(struct tr *t, uint8_t *start) {
     struct bt *bt = t->bt;
 
-    if (t->e.full)
+    if (t->e.full) {
+        bt->full = true;
         return false;
+    }
     t->c->sites = bt_meta_alloc(bt, t->nsites * sizeof(struct site));
     if (!t->c->sites)
         return false;
@@ -749,8 +751,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->groups = bt->opt.groups && !bt_grouping_failed(bt, c->va);
     t->live_loop = pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));
-    t->e = (struct emit){
-        .p = bt->code_at, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
+    t->e = (struct emit){.p = bt->code_at, .end = bt->code_end, .delta = bt_delta(bt)};
 }
 
 /* The pages that the instructions lie on, and their records. */
@@ -814,11 +815,19 @@ static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, bool *fault)
     return c;
 }
 
-/* With the time that it takes. */
+/* With the time that it takes, and without a trace if it fails. */
 static struct ccf *timed(struct bt *bt, uint32_t key, bool hot, bool *fault) {
     uint64_t start = __builtin_ia32_rdtsc();
-    struct ccf *c = translate(bt, key, hot, fault);
+    uint8_t *meta = bt->meta_at;
+    struct ccf *c;
 
+    bt->full = false;
+    c = translate(bt, key, hot, fault);
+    if (!c) {
+        bt->meta_at = meta;
+        if (bt->full && bt_unit_empty(bt)) /* it never fits */
+            *fault = true;
+    }
     bt->v->cnt->bt_translator_ticks += __builtin_ia32_rdtsc() - start;
     return c;
 }
@@ -836,5 +845,8 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
     if (timed(bt, c->key, true, &fault)) {
         bt->v->cnt->bt_hot_paths++;
         bt_drop(bt, c, BT_WHY_NONE);
+    } else if (bt->full) { /* C may be evicted: try again when what comes is hot */
+        *bt_heat(bt, c->va) = bt->opt.hot;
+        bt_make_room(bt);
     }
 }

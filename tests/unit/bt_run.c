@@ -293,10 +293,10 @@ BLOB(call_all, "mov $3, %r12d; 1: mov $0x200000, %ebx; mov $20000, %ecx;"
 /* add $imm, %rax; test; jz over; nops; ret */
 BLOB(function, "add $0x11223344, %rax; test %rax, %rax; jz 1f; inc %rdx; 1: ret");
 
-static void test_eviction(void **state) {
+static void full_cache(const char *options) {
     uint64_t want = 0;
 
-    engine("cache=1");
+    engine(options);
     start();
     PLACE(call_all, CODE);
     v->gpr[REG_RAX] = v->gpr[REG_RDX] = 0;
@@ -308,11 +308,27 @@ static void test_eviction(void **state) {
         poke(at + 2, &imm, 4); /* 48 05 imm32 */
         want += 3 * (uint64_t)imm;
     }
-    counters.bt_flushes = 0;
+    memset(&counters, 0, sizeof(counters));
     assert_int_equal(bt_run(bt), EXIT_halt);
     assert_int_equal(v->gpr[REG_RAX], want);
     assert_int_equal(v->gpr[REG_RDX], 3 * FUNCTIONS);
+}
+
+static void test_flush(void **state) {
+    full_cache("cache=1,no-evict");
     assert_true(counters.bt_flushes >= 3);
+    assert_int_equal(counters.bt_evictions, 0);
+}
+
+/* The oldest go, the loop that calls them is translated again now and then. */
+static void test_eviction(void **state) {
+    full_cache("cache=1");
+    assert_true(counters.bt_evictions >= 24);
+    assert_true(counters.bt_evicted >= FUNCTIONS);
+    assert_true(counters.bt_again_evicted >= FUNCTIONS / 2);
+    assert_int_equal(counters.bt_flushes, 0);
+    full_cache("cache=1,hot=2");
+    assert_true(counters.bt_evictions >= 24);
 }
 
 /* --- code that changes --- */
@@ -537,12 +553,13 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kicks),         cmocka_unit_test(test_kicked_sum),
-        cmocka_unit_test(test_eviction),      cmocka_unit_test(test_alias),
-        cmocka_unit_test(test_crossing),      cmocka_unit_test(test_large_page),
-        cmocka_unit_test(test_own),           cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_stack_pointer), cmocka_unit_test(test_loop_flags),
-        cmocka_unit_test(test_offset_wraps),  cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_kicks),      cmocka_unit_test(test_kicked_sum),
+        cmocka_unit_test(test_flush),      cmocka_unit_test(test_eviction),
+        cmocka_unit_test(test_alias),      cmocka_unit_test(test_crossing),
+        cmocka_unit_test(test_large_page), cmocka_unit_test(test_own),
+        cmocka_unit_test(test_keys),       cmocka_unit_test(test_stack_pointer),
+        cmocka_unit_test(test_loop_flags), cmocka_unit_test(test_offset_wraps),
+        cmocka_unit_test(test_statistics),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
