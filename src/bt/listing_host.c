@@ -207,6 +207,9 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
                  (unsigned long long)page_of(c, p)->va);
     } else if (within(p, bt->meta, bt->nunits * bt->unit_meta)) {
         snprintf(buf, size, "<data>");
+    } else if (within(p, bt->vpage_pool, bt->vpages_max * sizeof(*bt->vpage_pool))) {
+        snprintf(buf, size, "<record of page 0x%llx>",
+                 (unsigned long long)((const struct vpage *)(const void *)p)->va);
     } else if (within(p, bt->code.rx, bt->code.size)) {
         place_name(l, c, p, buf, size);
     } else if (within(p, bt, sizeof(*bt))) {

@@ -388,9 +388,8 @@ static struct ccf *find(struct bt *bt, bool *fault) {
         if (c->vp2)
             bt_page_checked(v, c->vp2);
     }
-    if (!c && !*fault) {
+    if (!c && !*fault)
         bt_make_room(bt);
-    }
     return c;
 }
 

@@ -494,15 +494,15 @@ static void test_stack_pointer(void **state) {
 
 /* 100 rounds of: a copied instruction, one with another operand, a callout, a call. */
 BLOB(counted, "mov $0x20000, %ebx; mov $100, %ecx;"
-              "1: lea 1(%rax), %rax; mov %rdx, 8(%rsp); std; cld; call *%rbx;"
+              "1: lea 1(%rax), %rax; mov %rdx, 8(%rsp); sldt %esi; str %edx; call *%rbx;"
               "dec %ecx; jnz 1b; hlt");
 BLOB(just_ret, "ret");
 
-static uint64_t callouts[2]; /* cld, others */
+static uint64_t callouts[2]; /* sldt, str */
 
 static void on_figure(void *arg, const char *name, uint64_t value) {
-    if (!strcmp(name, "callouts_cld") || !strcmp(name, "callouts_std"))
-        callouts[!strcmp(name, "callouts_std")] = value;
+    if (!strcmp(name, "callouts_sldt") || !strcmp(name, "callouts_str"))
+        callouts[!strcmp(name, "callouts_str")] = value;
     else
         assert_true(!strncmp(name, "callouts_", 9) && value);
 }
