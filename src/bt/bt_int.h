@@ -97,7 +97,6 @@ struct ccf {
     bool listed, listed2; /* in the lists of its pages */
     uint8_t lent[2];      /* where guest r14 and r15 are (lend.c), + 1; 0: in memory */
     uint8_t npieces;      /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
-    uint16_t failed;      /* times that an inline check ended in the interpreter */
     uint8_t nlinks;
     uint8_t *code, *end; /* RX */
     uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
@@ -155,8 +154,18 @@ struct jump_table {
 #define BT_HEAT_BITS 14
 
 #define BT_VPAGE_BITS 12
-#define BT_NO_GROUPS 4096u
 #define BT_DROPPED_BITS 15
+/* Inline checks that ended in the interpreter, by the address of the instruction: a group
+ * that starts there is given up at BT_GROUP_FAILS, when these came within BT_GROUP_TICKS
+ * of the host's TSC. Rarer ones cost less than the group saves. Direct-mapped. */
+#define BT_GROUP_SLOTS 4096u
+#define BT_GROUP_FAILS 16
+struct group_fails {
+    uint64_t va;
+    uint32_t count;
+    uint64_t since;
+};
+#define BT_GROUP_TICKS 1000000u
 
 struct tr;
 
@@ -196,8 +205,8 @@ struct bt {
     uint32_t *heat;       /* at an address that fits in 31 bits */
     unsigned next_anchor; /* for the next reference of a hot path */
     bool has_bmi2;        /* the host */
-    uint64_t *no_groups;  /* guest addresses, a direct-mapped set */
-    uint64_t *dropped;    /* stats.c */
+    struct group_fails *group_fails;
+    uint64_t *dropped; /* stats.c */
     uint64_t callouts[OP_COUNT];
     struct tr *tr; /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
@@ -332,9 +341,10 @@ static inline uint8_t *bt_jump_target(const struct bt *bt, uint64_t va) {
         return NULL;
     return to[bt_jump_slot(va)];
 }
-/* Fragments at VA failed too often in the checks of groups (group.c). */
+/* The checks of groups (group.c) that start at the instruction at VA fail too often. */
 bool bt_grouping_failed(const struct bt *bt, uint64_t va);
-void bt_grouping_fail(struct bt *bt, struct ccf *c);
+/* One failed, in C: counts, and drops C when that was too often. */
+void bt_grouping_fail(struct bt *bt, struct ccf *c, uint64_t va);
 /* The record of a virtual page, made if need be; NULL: full. */
 struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
 

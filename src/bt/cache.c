@@ -307,19 +307,24 @@ void bt_drop(struct bt *bt, struct ccf *c, enum bt_why why) {
 
 /* --- groups that did not work out --- */
 
-static uint64_t *no_groups(const struct bt *bt, uint64_t va) {
-    return &bt->no_groups[(va ^ va >> 12) & (BT_NO_GROUPS - 1)];
+static struct group_fails *group_fails(const struct bt *bt, uint64_t va) {
+    return &bt->group_fails[(va ^ va >> 12) & (BT_GROUP_SLOTS - 1)];
 }
 
 bool bt_grouping_failed(const struct bt *bt, uint64_t va) {
-    return *no_groups(bt, va) == va;
+    const struct group_fails *f = group_fails(bt, va);
+
+    return f->va == va && f->count >= BT_GROUP_FAILS;
 }
 
-void bt_grouping_fail(struct bt *bt, struct ccf *c) {
-    if (bt_grouping_failed(bt, c->va))
-        return; /* it is not the groups */
-    *no_groups(bt, c->va) = c->va;
-    bt_drop(bt, c, BT_WHY_CHECKS);
+void bt_grouping_fail(struct bt *bt, struct ccf *c, uint64_t va) {
+    struct group_fails *f = group_fails(bt, va);
+    uint64_t now = __builtin_ia32_rdtsc();
+
+    if (f->va != va || (f->count < BT_GROUP_FAILS && now - f->since > BT_GROUP_TICKS))
+        *f = (struct group_fails){.va = va, .since = now};
+    if (++f->count == BT_GROUP_FAILS && !c->dead)
+        bt_drop(bt, c, BT_WHY_CHECKS);
 }
 
 void bt_code_written(void *arg, struct gpa at, unsigned len) {
@@ -383,8 +388,7 @@ void bt_cache_reset(struct bt *bt) {
         bt->heat[n] = bt->opt.hot;
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)
         bt->vpages[n] = NULL;
-    for (unsigned n = 0; n < BT_NO_GROUPS; n++)
-        bt->no_groups[n] = 1; /* odd or even, no fragment matters so little */
+    __builtin_memset(bt->group_fails, 0, BT_GROUP_SLOTS * sizeof(*bt->group_fails));
     for (unsigned n = 0; n < ARRAY_SIZE(bt->v->bt.code_filter); n++)
         bt->v->bt.code_filter[n] = bt->v->bt.large_filter[n] = 0;
     bt->vpages_used = 0;

@@ -20,7 +20,7 @@
  */
 #include "bt/tr_int.h"
 
-#define SPAN_LIMIT 512
+#define SPAN_LIMIT 1024
 
 static bool same(const struct tr_ref *a, const struct tr_ref *b) {
     return a->base == b->base && a->index == b->index && a->scale == b->scale &&
@@ -199,8 +199,10 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
     bool wr = write, lost = false;
     bool sure = true; /* it is executed if the group's first access is */
 
+    bool alone = !t->groups || may_scatter(t, ref) || bt_grouping_failed(t->bt, tr_va(t));
+
     *again = false;
-    for (unsigned j = t->k; t->groups && !may_scatter(t, ref) && j < t->n; j++) {
+    for (unsigned j = t->k; !alone && j < t->n; j++) {
         const struct insn *i = &t->insn[j].i;
         struct tr_ref r;
         unsigned len;

@@ -21,6 +21,10 @@
 
 #define PATH_CALLS 8
 
+/* A loop is repeated in its path up to so many times, while it is no longer than this. */
+#define UNROLL_TIMES 4
+#define UNROLL_INSNS 64
+
 /* A successor is followed if it was executed this often, relative to the path's start. */
 #define WORTH_SHARE 16
 
@@ -180,6 +184,29 @@ static bool note_piece(struct tr *t, uint64_t va, unsigned len) {
     return true;
 }
 
+/* A short loop is there several times: steps of its pointers share checks (group.c). Not
+ * one that has other ways out than its end: which is taken when is the predictor's to
+ * learn, and it learns each copy by itself. */
+static void unroll(struct tr *t) {
+    unsigned n = t->n, limit = UNROLL_INSNS;
+    struct tu_insn *last = &t->insn[n - 1];
+    uint8_t loop = last->follow;
+
+    if (!t->bt->opt.unroll || !tr_loops(t))
+        return;
+    for (unsigned k = 0; k + 1 < n; k++)
+        if (t->insn[k].i.op == OP_jcc || t->insn[k].follow == FOLLOW_RETURN)
+            return;
+    if (limit > t->bt->opt.path)
+        limit = t->bt->opt.path;
+    for (unsigned times = 1; times < UNROLL_TIMES && t->n + n <= limit; times++) {
+        t->insn[t->n - 1].follow = loop == FOLLOW_LOOP_NEXT ? FOLLOW_NEXT : FOLLOW_TARGET;
+        for (unsigned k = 0; k < n; k++)
+            t->insn[t->n++] = t->insn[k];
+        t->insn[t->n - 1].follow = loop;
+    }
+}
+
 bool tr_build_path(struct tr *t) {
     struct path p = {.t = t, .va = t->c->va};
 
@@ -198,8 +225,10 @@ bool tr_build_path(struct tr *t) {
         u->va = p.va;
         u->follow = FOLLOW_NONE;
         t->n++;
-        if (!step(&p, u))
+        if (!step(&p, u)) {
+            unroll(t);
             return true;
+        }
     }
     /* It was to go on, but cannot. */
     if (t->n)

@@ -36,6 +36,7 @@ static const struct bt_option table[] = {
            "stay in the cache when C has changed what comes next (system calls, faults)"),
     NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),
     NUMBER(cache, "cache", 1, BT_CACHE_MAX, "MiB of translated code"),
+    SWITCH(unroll, "unroll", "repeat short loops in their hot paths"),
 };
 
 const struct bt_option *bt_option_table(size_t *count) {

@@ -16,9 +16,6 @@
 #include "x86/exception.h"
 #include "x86/msr.h"
 
-/* A fragment whose inline checks fail this often is made again without groups. */
-#define FAIL_LIMIT 16
-
 /* Instructions of 16-bit code that the interpreter runs before it is asked again. */
 #define INTERP_SLICE 64
 
@@ -30,6 +27,7 @@ struct bt_options bt_defaults(void) {
         .groups = true,
         .held = true,
         .lend = true,
+        .unroll = true,
         .liveness = true,
         .stay = true,
         .hot = BT_HOT_DEFAULT,
@@ -107,8 +105,7 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint64_t *why
     set_rip(v, rx);
     v->bt.reason = BT_LEAVE_EMULATE;
     v->bt.lent_by = c; /* not all registers are in vcpu.gpr[] yet */
-    if (c && !c->dead && ++c->failed == FAIL_LIMIT)
-        bt_grouping_fail(bt, c);
+    bt_grouping_fail(bt, c, v->rip);
     return NULL;
 }
 
@@ -250,8 +247,9 @@ static int allocate(struct bt *bt) {
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
-    bt->no_groups = calloc(BT_NO_GROUPS, sizeof(*bt->no_groups));
-    bt->dropped = calloc(1u << BT_DROPPED_BITS, sizeof(*bt->dropped));
+#define BT_DROPPED_BITS 15
+    bt->group_fails = calloc(BT_GROUP_SLOTS, sizeof(*bt->group_fails));
+    bt->dropped = calloc(BT_DROPPED, sizeof(*bt->dropped));
     bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
@@ -259,7 +257,7 @@ static int allocate(struct bt *bt) {
             return -ENOMEM;
     }
     if (!bt->vpage_pool || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
-        !bt->no_groups || !bt->dropped)
+        !bt->group_fails || !bt->dropped)
         return -ENOMEM;
     return 0;
 }
@@ -309,7 +307,7 @@ void bt_free(struct bt *bt) {
         free(bt->jump[n].to);
     bt->v->bt.jump = NULL;
     free(bt->vpages);
-    free(bt->no_groups);
+    free(bt->group_fails);
     free(bt->dropped);
     free(bt->tr);
     free(bt->pages);

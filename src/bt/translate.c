@@ -748,7 +748,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->ended = false;
     t->hot = hot;
     tr_forget_held(t);
-    t->groups = bt->opt.groups && !bt_grouping_failed(bt, c->va);
+    t->groups = bt->opt.groups;
     t->live_loop = pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));
     t->e = (struct emit){.p = bt->code_at, .end = bt->code_end, .delta = bt_delta(bt)};
