@@ -249,7 +249,7 @@ static int allocate(struct bt *bt) {
     bt->tr = malloc(sizeof(*bt->tr));
 #define BT_DROPPED_BITS 15
     bt->group_fails = calloc(BT_GROUP_SLOTS, sizeof(*bt->group_fails));
-    bt->dropped = calloc(BT_DROPPED, sizeof(*bt->dropped));
+    bt->dropped = calloc(1u << BT_DROPPED_BITS, sizeof(*bt->dropped));
     bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
