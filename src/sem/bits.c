@@ -2,7 +2,9 @@
  * Shifts, rotates, bit tests, bit counts and the BMI instructions.
  *
  * Shifts run on the host with the guest's flags loaded first, so that a count of zero
- * keeps them and undefined ones are the host's (sem/operand.h).
+ * keeps them and undefined ones are the host's (sem/operand.h). They run as shifts by CL;
+ * a host that treats rotates by an immediate otherwise is asked about it when they are
+ * bound (immediate_keeps_of()).
  */
 #include "sem/operand.h"
 
@@ -15,10 +17,14 @@ SEM_INLINE uint8_t shift_count(const struct vcpu *v, const struct insn *i, unsig
     return i->opnd[n].kind == OPND_IMM ? (uint8_t)i->imm : (uint8_t)v->gpr[REG_RCX];
 }
 
+/* KEEP: a count other than 1 leaves OF alone. */
 SEM_INLINE int shift(struct vcpu *v, const struct insn *i, unsigned size, shift_fn *fn,
-                     bool mem) {
+                     bool mem, bool keep) {
     uint8_t count = shift_count(v, i, 1);
-    unsigned fl = sem_flags_pack(v);
+    unsigned fl = sem_flags_pack(v), mask = X86_FL_STATUS;
+
+    if (keep && (count & (size == 8 ? 63 : 31)) != 1)
+        mask &= ~X86_FL_OF;
 
     if (!mem) {
         unsigned off = i->opnd[0].off;
@@ -30,8 +36,22 @@ SEM_INLINE int shift(struct vcpu *v, const struct insn *i, unsigned size, shift_
         sem_bytes_put(r.p, size, fn(sem_bytes_get(r.p, size), count, &fl));
         sem_rmw_close(v, &r);
     }
-    sem_flags_set(v, fl, X86_FL_STATUS);
+    sem_flags_set(v, fl, mask);
     return SEM_NEXT;
+}
+
+/* Intel SDM volume 2, "RCL/RCR/ROL/ROR": OF is undefined where the count is not 1. Some
+ * processors then compute it when the count is in CL, and leave it alone when it is an
+ * immediate and the operand a register; translated code is what the host does. */
+static bool immediate_keeps_of(void) {
+    uint8_t a = 4, after; /* by two: bits 7 and 6 of the result are 0 */
+
+    asm("movb $0x7f, %b[o]\n\taddb $1, %b[o]\n\t" /* sets OF */
+        "rorb $2, %b[a]\n\tseto %b[o]"
+        : [a] "+r"(a), [o] "=&r"(after)
+        :
+        : "cc");
+    return after;
 }
 
 #define SHIFT(name, bits, suffix)                                                        \
@@ -44,10 +64,13 @@ SEM_INLINE int shift(struct vcpu *v, const struct insn *i, unsigned size, shift_
         return r;                                                                        \
     }                                                                                    \
     static int name##bits##_r(struct vcpu *v, const struct insn *i) {                    \
-        return shift(v, i, bits / 8, name##bits, false);                                 \
+        return shift(v, i, bits / 8, name##bits, false, false);                          \
     }                                                                                    \
     static int name##bits##_m(struct vcpu *v, const struct insn *i) {                    \
-        return shift(v, i, bits / 8, name##bits, true);                                  \
+        return shift(v, i, bits / 8, name##bits, true, false);                           \
+    }                                                                                    \
+    static int name##bits##_rk(struct vcpu *v, const struct insn *i) {                   \
+        return shift(v, i, bits / 8, name##bits, false, true);                           \
     }
 #include "sem/bits.def"
 #undef SHIFT
@@ -286,20 +309,27 @@ static int exec_crc32(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
-static insn_exec_fn *const shift_table[OP_COUNT][4][2] = {
+/* By size; then register, memory, register with KEEP. */
+static insn_exec_fn *const shift_table[OP_COUNT][4][3] = {
 #define SHIFT(name, bits, suffix)                                                        \
     [OP_##name][bits == 8    ? 0                                                         \
                 : bits == 16 ? 1                                                         \
                 : bits == 32 ? 2                                                         \
-                             : 3] = {name##bits##_r, name##bits##_m},
+                             : 3] = {name##bits##_r, name##bits##_m, name##bits##_rk},
 #include "sem/bits.def"
 #undef SHIFT
 };
 
 insn_exec_fn *sem_bind_bits(const struct insn *i) {
     bool mem = i->opnd[0].kind == OPND_MEM;
+    unsigned form = mem;
 
     switch (i->op) {
+    case OP_rol:
+    case OP_ror:
+        if (!mem && i->nops > 1 && i->opnd[1].kind == OPND_IMM && immediate_keeps_of())
+            form = 2;
+        break;
     case OP_shld:
     case OP_shrd:
         return exec_double_shift;
@@ -319,5 +349,5 @@ insn_exec_fn *sem_bind_bits(const struct insn *i) {
         return exec_scan;
     if (host3[i->op][2])
         return exec_vex3;
-    return shift_table[i->op][sem_log2(i->opnd[0].size)][mem];
+    return shift_table[i->op][sem_log2(i->opnd[0].size)][form];
 }
