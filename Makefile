@@ -40,7 +40,8 @@ $(LIB): $(OBJS) $(IMAGES)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
-core = $(if $(filter $(CORE_ROOMS),$(word 2,$(subst /, ,$1)))$(filter $(CORE_FILES),$1),$(CORE_CFLAGS))
+# EDGE_CFLAGS is for the others.
+core = $(if $(filter $(CORE_ROOMS),$(word 2,$(subst /, ,$1)))$(filter $(CORE_FILES),$1),$(CORE_CFLAGS),$(EDGE_CFLAGS))
 
 $(BUILD)/src/%.o: src/%.c
 	@mkdir -p $(@D)
@@ -70,7 +71,7 @@ run: deps
 	    --initrd $(ASSETS)/initrd-amd64 --append "console=ttyS0 quiet"
 
 check: deps-check
-	@$(MAKE) --no-print-directory all units guests frob boot-driver
+	@$(MAKE) --no-print-directory all units guests frob boot-driver replays
 	@BUILD=$(BUILD) tools/check
 
 guests:
@@ -79,6 +80,7 @@ include guest/frob/frob.mk
 include tests/guest/guests.mk
 include tests/cli/cli.mk
 include tests/boot/boot.mk
+include tests/fuzz/fuzz.mk
 
 # Times Debian guests, amd64 and i386, against native code and QEMU's TCG: six minutes or so.
 # BENCH="--help" tells what can be asked for.

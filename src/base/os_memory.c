@@ -1,10 +1,36 @@
-/* Host memory behind guest RAM: a memfd, mapped once, allocated by the host on touch. */
+/*
+ * Host memory behind guest RAM: a memfd, mapped once, allocated by the host on touch.
+ *
+ * It lies between two areas that cannot be accessed. Whoever computes a host address from
+ * a good one and a bad offset hits them and not what the host keeps there.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/os.h"
+
+#define GUARD (1ull << 20)
+
+/* SIZE bytes of F between guards, or MAP_FAILED. */
+static void *map_guarded(int f, uint64_t size) {
+    uint8_t *p = mmap(NULL, size + 2 * GUARD, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *map;
+
+    if (p == MAP_FAILED)
+        return p;
+    map = mmap(p + GUARD, size, PROT_READ | PROT_WRITE,
+               MAP_SHARED | MAP_NORESERVE | MAP_FIXED, f, 0);
+    if (map == MAP_FAILED) {
+        int saved = errno;
+
+        munmap(p, size + 2 * GUARD);
+        errno = saved;
+    }
+    return map;
+}
 
 int os_memfd_map(const char *name, uint64_t size, int *fd, void **map) {
     int f = memfd_create(name, MFD_CLOEXEC);
@@ -17,7 +43,7 @@ int os_memfd_map(const char *name, uint64_t size, int *fd, void **map) {
         rc = -errno;
         goto fail;
     }
-    p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, f, 0);
+    p = map_guarded(f, size);
     if (p == MAP_FAILED) {
         rc = -errno;
         goto fail;
@@ -31,7 +57,7 @@ fail:
 }
 
 void os_memfd_unmap(int fd, void *map, uint64_t size) {
-    munmap(map, size);
+    munmap((uint8_t *)map - GUARD, size + 2 * GUARD);
     close(fd);
 }
 

@@ -51,14 +51,24 @@ struct mem_hooks {
     void *on_write_arg[MEM_TRACE_COUNT];
 };
 
-/* memcpy() without vector registers. */
+/* memcpy() without vector registers. AddressSanitizer does not see into assembly. */
 static inline void mem_copy(void *to, const void *from, uint64_t len) {
+#ifdef __SANITIZE_ADDRESS__
+    for (uint64_t i = 0; i < len; i++)
+        ((volatile uint8_t *)to)[i] = ((const volatile uint8_t *)from)[i];
+#else
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(len) : : "memory");
+#endif
 }
 
 /* memset() without vector registers. */
 static inline void mem_fill(void *to, uint8_t byte, uint64_t len) {
+#ifdef __SANITIZE_ADDRESS__
+    for (uint64_t i = 0; i < len; i++)
+        ((volatile uint8_t *)to)[i] = byte;
+#else
     __asm__ volatile("rep stosb" : "+D"(to), "+c"(len) : "a"(byte) : "memory");
+#endif
 }
 
 struct mem;

@@ -179,7 +179,7 @@ static void test_memfd(void **state) {
     const uint64_t size = 1 << 20;
     uint8_t *p;
     void *map;
-    int fd;
+    int fd, ends[2];
 
     assert_int_equal(os_memfd_map("test", size, &fd, &map), 0);
     p = map;
@@ -188,6 +188,15 @@ static void test_memfd(void **state) {
     assert_int_equal(os_memfd_zero(fd, size), 0);
     for (uint64_t i = 0; i < size; i += 511)
         assert_int_equal(p[i], 0);
+    /* What lies around it is not ours to touch. */
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], p + size - 1, 1), 1);
+    assert_int_equal(write(ends[1], p - 1, 1), -1);
+    assert_int_equal(errno, EFAULT);
+    assert_int_equal(write(ends[1], p + size, 1), -1);
+    assert_int_equal(errno, EFAULT);
+    close(ends[0]);
+    close(ends[1]);
     os_memfd_unmap(fd, map, size);
     assert_true(os_memfd_map("test", UINT64_MAX / 2, &fd, &map) < 0);
 }

@@ -1,0 +1,205 @@
+/*
+ * The CPU on the translator. Its code runs on the host by itself, where no sanitizer
+ * looks; so an escape has to show in other ways:
+ *
+ *   - RAM lies between pages that cannot be touched (os_memfd_map()), and the guest is
+ *     made to use its last bytes;
+ *   - a fault at a place where translated code may not fault ends the process;
+ *   - the shadow is looked through afterwards for an entry that leads elsewhere
+ * (vm_check);
+ *   - a guest that comes to an end on the interpreter comes to the same end here, with
+ * the same registers and the same memory.
+ *
+ * A guest that does not come to an end is stopped by a kick after some milliseconds.
+ */
+/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
+#undef _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#include <signal.h>
+#include <time.h>
+
+#include "base/os.h"
+#include "bt/bt_int.h"
+#include "fuzz/cpu.h"
+
+enum { STEPS = 1500, KICK_NS = 400000, FLAVOURS = 4 };
+
+static struct vm ref, vms[FLAVOURS];
+static struct vm *volatile running;
+static timer_t timer;
+
+/* In the handler the stack pointer was the guest's a moment ago. */
+static void on_timer(int signo) {
+    struct vm *vm = running;
+
+    if (!vm)
+        return;
+    vcpu_raise(vm->v, VCPU_EVENT_KICK);
+    bt_kick(vm->bt);
+}
+
+static void set_up(void) {
+    static const char *const options[FLAVOURS] = {
+        "cache=1", "no-liveness,no-groups,cache=1", "no-chain,tu=2,cache=1",
+        "tu=64,count,no-liveness,cache=1"};
+    struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
+    struct sigaction act = {.sa_handler = on_timer, .sa_flags = SA_RESTART};
+
+    if (ref.v)
+        return;
+    act.sa_flags |= 0x08000000; /* SA_ONSTACK, which is not in POSIX.1-2008 without XSI */
+    FUZZ_CHECK(!os_signal_stack());
+    FUZZ_CHECK(!sigaction(SIGUSR2, &act, NULL));
+    FUZZ_CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer));
+    vm_new(&ref, MMU_FLUSH, NULL);
+    for (unsigned k = 0; k < FLAVOURS; k++) {
+        struct bt_options opt = bt_defaults();
+        char why[128];
+
+        FUZZ_CHECK(!bt_options_parse(&opt, options[k], why, sizeof(why)));
+        vm_new(&vms[k], k & 1 ? MMU_TRACE : MMU_PCID, &opt);
+    }
+}
+
+static void set_timer(long ns) {
+    struct itimerspec t = {.it_value = {.tv_nsec = ns}, .it_interval = {.tv_nsec = ns}};
+
+    FUZZ_CHECK(!timer_settime(timer, 0, &t, NULL));
+}
+
+static enum exit_reason run_bt(struct vm *vm) {
+    enum exit_reason why;
+
+    running = vm;
+    set_timer(KICK_NS);
+    why = bt_run(vm->bt);
+    set_timer(0);
+    running = NULL;
+    return why;
+}
+
+/* Kicked or not, both get the same number of chances to end. */
+static bool run_to_end(struct vm *vm, enum exit_reason *why) {
+    for (unsigned k = 0; k < 500; k++) {
+        *why = run_bt(vm);
+        if (*why != EXIT_kick)
+            return true;
+        vcpu_clear(vm->v, VCPU_EVENT_KICK);
+    }
+    return false;
+}
+
+static void run_free(struct vm *vm, const struct cpu_how *how) {
+    enum exit_reason why = EXIT_kick;
+
+    for (unsigned k = 0; k < 2 && why == EXIT_kick; k++) {
+        if (how->events)
+            vcpu_raise(vm->v, k ? VCPU_EVENT_NMI : VCPU_EVENT_IRQ);
+        why = run_bt(vm);
+        FUZZ_CHECK(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
+        vcpu_clear(vm->v, VCPU_EVENT_KICK);
+        vm_check(vm);
+    }
+}
+
+static void differ(const char *what, unsigned n, uint64_t a, uint64_t b) {
+    fprintf(stderr,
+            "translator and interpreter differ in %s %u: %llx, interpreter %llx\n", what,
+            n, (unsigned long long)a, (unsigned long long)b);
+    abort();
+}
+
+/* Eight bytes, but for A and D in page tables: the translator may set D for an
+ * instruction that faults for another reason then. */
+static bool same(const struct vm *vm, unsigned at) {
+    bool table = at >= CPU_TABLES && at < CPU_TABLES + CPU_TABLES_SIZE;
+    uint64_t a, b;
+
+    memcpy(&a, vm->ram + at, 8);
+    memcpy(&b, ref.ram + at, 8);
+    return !((a ^ b) & ~(table ? 0x0000006000000060ull : 0));
+}
+
+static void compare(const struct vm *vm) {
+    const struct vcpu *a = vm->v, *b = ref.v;
+
+    for (unsigned k = 0; k < 16; k++)
+        if (a->gpr[k] != b->gpr[k])
+            differ("register", k, a->gpr[k], b->gpr[k]);
+    if (a->rip != b->rip)
+        differ("rip", 0, a->rip, b->rip);
+    if (a->cr2 != b->cr2)
+        differ("cr", 2, a->cr2, b->cr2);
+    if (a->cr0 != b->cr0)
+        differ("cr", 0, a->cr0, b->cr0);
+    if (a->cpl != b->cpl || a->mode != b->mode)
+        differ("mode", a->mode, a->cpl, b->cpl);
+    for (unsigned k = 0; k < SEG_COUNT; k++)
+        if (a->seg[k].base != b->seg[k].base || a->seg[k].sel != b->seg[k].sel)
+            differ("segment", k, a->seg[k].base, b->seg[k].base);
+    for (unsigned k = 0; k < VM_RAM; k += 8)
+        if (!same(vm, k))
+            differ("memory at", k, *(const uint64_t *)(const void *)(vm->ram + k),
+                   *(const uint64_t *)(const void *)(ref.ram + k));
+}
+
+/* --- FUZZ_TRACE=1: what each of them does, on stderr --- */
+
+static void on_entry(void *arg, const struct ccf *c) {
+    struct vcpu *v = arg;
+
+    fprintf(stderr, "translator: %llx sp %llx\n", (unsigned long long)c->va,
+            (unsigned long long)v->gpr[4]);
+}
+
+static enum exit_reason trace(struct vm *vm) {
+    enum exit_reason why = EXIT_kick;
+
+    vm->bt->watch = on_entry;
+    vm->bt->watch_arg = vm->v;
+    for (unsigned k = 0; k < STEPS && why == EXIT_kick; k++) {
+        fprintf(stderr, "interpreter: %llx sp %llx flags %llx\n",
+                (unsigned long long)ref.v->rip, (unsigned long long)ref.v->gpr[4],
+                (unsigned long long)ref.v->rflags);
+        why = interp_step(ref.ip, 1);
+    }
+    return why;
+}
+
+/* A guest that writes its page tables and does not say so sees what is in the shadow, and
+ * each engine has its own. */
+static bool tables_as_before(const struct vm *before) {
+    for (unsigned k = CPU_TABLES; k < CPU_TABLES + CPU_TABLES_SIZE; k += 8)
+        if (!same(before, k))
+            return false;
+    return true;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    enum exit_reason why, end;
+    struct cpu_how how;
+    struct vm *vm;
+
+    if (size < 9)
+        return 0;
+    set_up();
+    vm_reset(&ref);
+    cpu_guest(&ref, data, size, &how);
+    vm = &vms[how.options % FLAVOURS];
+    vm_reset(vm);
+    cpu_guest(vm, data, size, &how);
+    if (getenv("FUZZ_TRACE"))
+        why = trace(vm);
+    else
+        why = how.events ? EXIT_kick : interp_step(ref.ip, STEPS);
+    if (why == EXIT_kick || !tables_as_before(vm)) {
+        run_free(vm, &how);
+        return 0;
+    }
+    FUZZ_CHECK(run_to_end(vm, &end));
+    FUZZ_CHECK(end == why);
+    vm_check(vm);
+    if (how.options % FLAVOURS == 1 && !(how.options & 0x80))
+        compare(vm);
+    return 0;
+}
