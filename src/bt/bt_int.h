@@ -191,7 +191,7 @@ struct bt {
     /* Common stubs, RX. */
     uint8_t *stub_enter, *stub_leave, *stub_leave_bare;
     uint8_t *stub_anchor[2]; /* by enum mmu_access: read, write */
-    uint8_t *stub_hot, *stub_emulate;
+    uint8_t *stub_hot, *stub_link_regs, *stub_emulate;
     uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
 
     struct jump_table jump[BT_JUMP_TABLES];
@@ -279,6 +279,7 @@ static inline void bt_sync_bank(struct vcpu *v) {
 void bt_emit_stubs(struct bt *bt);
 void bt_emit_poll(const struct bt *bt, struct emit *e);
 #define BT_POLL_LEN 8
+void bt_emit_save(struct emit *e);
 void bt_emit_slot(const struct bt *bt, struct emit *e);
 
 /* translate.c: makes a fragment for v->rip under KEY, or NULL when the code cannot be

@@ -129,6 +129,7 @@ static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
         {bt->stub_anchor[MMU_WRITE], "anchor for writes"},
         {bt->stub_callout, "callout"},
         {bt->stub_link, "link"},
+        {bt->stub_link_regs, "link with flags"},
         {bt->stub_indirect, "indirect"},
         {bt->stub_check, "check"},
     };

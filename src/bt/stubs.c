@@ -222,6 +222,17 @@ void bt_emit_poll(const struct bt *bt, struct emit *e) {
     e32(e, (uint32_t)(uintptr_t)bt->poll_page);
 }
 
+/* The host's flags to vcpu.bt.flags. Spoils T1. */
+void bt_emit_save(struct emit *e) {
+    static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
+
+    e_mov_rr(e, W64, T1, REG_RAX);
+    e_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
+    e8(e, 0x66); /* mov gs:[flags], ax: the prefix may stand before gs's */
+    e_gs(e, W32, OPC_MOV_RM_R, REG_RAX, GS(bt.flags));
+    e_mov_rr(e, W64, REG_RAX, T1);
+}
+
 /* T1 = the slot of the address in T0 (mmu_index()) in the current bank. */
 void bt_emit_slot(const struct bt *bt, struct emit *e) {
     if (bt->has_bmi2) {
@@ -238,6 +249,8 @@ void bt_emit_slot(const struct bt *bt, struct emit *e) {
 
 /* link: T0 is the struct link. indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
+    bt->stub_link_regs = e_here(e);
+    bt_emit_save(e);
     bt->stub_link = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
     e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_LINK);

@@ -43,16 +43,6 @@ void tr_site(struct tr *t, enum poll_kind poll, unsigned link) {
 
 /* --- status flags --- */
 
-static void emit_save(struct emit *e) {
-    static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
-
-    e_mov_rr(e, W64, T1, REG_RAX);
-    e_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
-    e8(e, 0x66); /* mov gs:[flags], ax: the prefix may stand before gs's */
-    e_gs(e, W32, OPC_MOV_RM_R, REG_RAX, GS(bt.flags));
-    e_mov_rr(e, W64, REG_RAX, T1);
-}
-
 static void emit_restore(struct emit *e) {
     static const uint8_t add_sahf[] = {0x04, 0x7f, 0x9e}; /* add al, 127; sahf */
 
@@ -67,7 +57,7 @@ void tr_flags_save(struct tr *t) {
     if (t->place != FLAGS_REGS)
         return;
     if (t->insn[t->k].live_in) {
-        emit_save(&t->e);
+        bt_emit_save(&t->e);
         t->place = FLAGS_MEM;
     } else {
         t->place = FLAGS_DEAD;
@@ -82,7 +72,7 @@ void tr_flags_restore(struct tr *t) {
 
 void tr_flags_to_mem(struct tr *t) {
     if (t->place == FLAGS_REGS)
-        emit_save(&t->e);
+        bt_emit_save(&t->e);
     t->place = FLAGS_MEM;
 }
 
@@ -430,10 +420,8 @@ static void emit_link_stub(struct tr *t, unsigned n) {
     struct link *l = &t->c->links[n];
 
     l->stub = e_here(&t->e);
-    if (l->place == FLAGS_REGS)
-        emit_save(&t->e);
     e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)l);
-    e_jmp(&t->e, t->bt->stub_link);
+    e_jmp(&t->e, l->place == FLAGS_REGS ? t->bt->stub_link_regs : t->bt->stub_link);
     if (!t->e.full)
         e_patch(&t->e, l->rel32, l->stub);
 }
@@ -548,7 +536,7 @@ static void emit_entries(struct tr *t) {
     if (start == FLAGS_MEM) {
         over = e_jmp_fwd(&t->e);
         c->entry_regs = e_here(&t->e);
-        emit_save(&t->e);
+        bt_emit_save(&t->e);
         e_land(&t->e, over);
     } else {
         if (start == FLAGS_REGS)
@@ -605,7 +593,7 @@ static void emit_cold(struct tr *t) {
     }
     if (t->c->page2) {
         t->c->entry_save = e_here(&t->e);
-        emit_save(&t->e);
+        bt_emit_save(&t->e);
         e_jmp(&t->e, t->c->entry_check);
     }
     for (unsigned n = 0; n < t->c->nlinks; n++)
@@ -711,12 +699,12 @@ static bool finish(struct tr *t, uint8_t *start) {
     return true;
 }
 
-/* Room for every exit that the instructions may have. */
+/* Room for every exit that the instructions may have: two at the end, and a path's. */
 static bool alloc_links(struct tr *t) {
     unsigned n = 2;
 
     for (unsigned k = 0; k < t->n; k++)
-        n += t->insn[k].i.op == OP_jcc;
+        n += t->insn[k].i.op == OP_jcc && t->insn[k].follow != FOLLOW_NONE;
     t->c->links = bt_meta_alloc(t->bt, n * sizeof(struct link));
     return t->c->links;
 }

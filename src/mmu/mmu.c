@@ -74,6 +74,9 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
             if (m->space[i].age < s->age)
                 s = &m->space[i];
         }
+        if (!s->ready) /* not sooner: many guests need few */
+            mmu_space_init(m, s);
+        s->ready = true;
         drop_space(m, s);
         s->used = true;
         s->key = key;
@@ -102,8 +105,6 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
         mmu_destroy(v);
         return -ENOMEM;
     }
-    for (unsigned i = 0; i < m->space_count; i++)
-        mmu_space_init(m, &m->space[i]);
     struct mem_hooks *h = mem_hooks(v->mem);
     h->drop_write = mmu_drop_write;
     h->drop_arg = v;

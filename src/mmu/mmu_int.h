@@ -54,6 +54,7 @@ struct space {
     struct slot_link link[BANK_COUNT][SHADOW_ENTRIES];
     struct range range[MMU_RANGES];
     unsigned ranges;
+    bool ready;      /* mmu_space_init() has been called */
     bool used;       /* holds a key */
     bool any;        /* something may be filled */
     bool any_global; /* a global entry may be filled */
