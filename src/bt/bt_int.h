@@ -165,7 +165,7 @@ struct group_fails {
     uint32_t count;
     uint64_t since;
 };
-#define BT_GROUP_TICKS 1000000u
+#define BT_GROUP_TICKS 20000000u
 
 struct tr;
 

@@ -240,7 +240,7 @@ static int named_anchor(struct tr *t, const struct tr_ref *ref) {
     const unsigned free = SHADOW_ANCHORS - ANCHOR_FREE;
     struct tr_named *n;
 
-    if (!t->hot)
+    if (!t->hot || !tr_loops(t))
         return -1;
     for (unsigned k = 0; k < t->nnamed; k++) {
         n = &t->named[k];

@@ -10,9 +10,11 @@
 static void write_name(void *arg, const struct ccf *c) {
     static const char *const modes[] = {"16", "32", "64"};
 
-    fprintf(arg, "%llx %llx guest%s %s 0x%llx\n", (unsigned long long)(uintptr_t)c->code,
+    fprintf(arg, "%llx %llx guest%s %s%s 0x%llx\n",
+            (unsigned long long)(uintptr_t)c->code,
             (unsigned long long)(c->end - c->code), modes[KEY_MODE(c->key)],
-            c->key & KEY_USER ? "user" : "kernel", (unsigned long long)c->va);
+            c->key & KEY_USER ? "user" : "kernel", c->hot ? " hot" : "",
+            (unsigned long long)c->va);
 }
 
 void bt_perf_map(const struct bt *bt, FILE *f) {

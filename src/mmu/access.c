@@ -94,7 +94,8 @@ static inline enum mmu_bank bank_of(const struct mmu_priv *m, bool sys,
     const struct shadow_bank *b = sys               ? m->pub.sys
                                   : acc == MMU_EXEC ? m->pub.code
                                                     : m->pub.data;
-    return (enum mmu_bank)(b - m->cur->bank);
+    bool super = b >= m->super->bank && b < m->super->bank + BANK_COUNT;
+    return (enum mmu_bank)(b - (super ? m->super : m->cur)->bank);
 }
 
 /* The walk, after a shadow miss. */
@@ -125,7 +126,8 @@ static int resolve_walk(struct mmu_priv *m, enum mmu_bank bank, enum mmu_access 
 
 static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct piece *p) {
     enum mmu_bank bank = bank_of(m, sys, acc);
-    const struct shadow_bank *b = &m->cur->bank[bank];
+    struct space *s = mmu_home(m, bank);
+    const struct shadow_bank *b = &s->bank[bank];
     p->rom = false;
     p->host = mmu_hit(b, gva(p->at), p->len, acc);
     if (p->host)
@@ -135,7 +137,7 @@ static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct pie
          * result is still at hand.
          */
         uint8_t *host = mmu_hit(b, gva(p->at), p->len, MMU_READ);
-        if (host && (m->cur->meta[bank][mmu_index(p->at)] & META_WRITABLE) &&
+        if (host && (s->meta[bank][mmu_index(p->at)] & META_WRITABLE) &&
             mem_kind_at(m->mem, mem_gpa(m->mem, host)) == MEM_RAM) {
             p->host = host;
             mmu_space_allow_write(m, bank, p->at);
@@ -150,7 +152,7 @@ static int foresee(struct mmu_priv *m, bool sys, enum mmu_access acc,
                    const struct piece *p) {
     enum mmu_bank bank = bank_of(m, sys, acc);
     struct walk w;
-    if (mmu_hit(&m->cur->bank[bank], gva(p->at), p->len, acc))
+    if (mmu_hit(&mmu_home(m, bank)->bank[bank], gva(p->at), p->len, acc))
         return 0;
     if (!mmu_walk(m, p->at, &w))
         return fault_page(m, p->at, bank, acc, w.error);

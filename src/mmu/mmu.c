@@ -52,12 +52,19 @@ static bool same_pdptes(const struct mmu_priv *m, const struct space *s) {
 static struct space *find_space(struct mmu_priv *m, uint64_t key) {
     if (m->cur && m->cur->used && m->cur->key == key && same_pdptes(m, m->cur))
         return m->cur;
-    for (unsigned i = 0; i < m->space_count; i++) {
+    for (unsigned i = 0; i < m->keyed; i++) {
         struct space *s = &m->space[i];
         if (s->used && s->key == key && same_pdptes(m, s))
             return s;
     }
     return NULL;
+}
+
+/* Not sooner than it is needed: many guests need few. */
+static void make_ready(struct mmu_priv *m, struct space *s, bool user) {
+    if (!s->ready[user])
+        mmu_space_init(m, s, user);
+    s->ready[user] = true;
 }
 
 /* Makes the space of KEY current. False when it had to start empty. */
@@ -66,7 +73,7 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
     bool found = s;
     if (!found) {
         s = &m->space[0];
-        for (unsigned i = 0; i < m->space_count; i++) {
+        for (unsigned i = 0; i < m->keyed; i++) {
             if (!m->space[i].used) {
                 s = &m->space[i];
                 break;
@@ -74,9 +81,6 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
             if (m->space[i].age < s->age)
                 s = &m->space[i];
         }
-        if (!s->ready) /* not sooner: many guests need few */
-            mmu_space_init(m, s);
-        s->ready = true;
         drop_space(m, s);
         s->used = true;
         s->key = key;
@@ -84,7 +88,11 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
             s->pdpte[i] = m->pdpte[i];
     }
     s->age = ++m->clock;
-    m->cur = s;
+    m->cur = m->super = s;
+    if (m->keyed < m->space_count && m->pge)
+        m->super = &m->space[m->keyed];
+    make_ready(m, m->cur, true);
+    make_ready(m, m->super, false);
     return found;
 }
 
@@ -97,7 +105,8 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
     m->ram = mem_ram_base(v->mem);
     m->policy = policy;
     m->a20_mask = ~0ull;
-    m->space_count = policy == MMU_FLUSH ? 1 : MMU_SPACES;
+    m->keyed = policy == MMU_FLUSH ? 1 : MMU_SPACES;
+    m->space_count = m->keyed + (policy == MMU_PCID);
     m->space = calloc(m->space_count, sizeof(*m->space));
     m->write_head = calloc(mem_ram_size(v->mem) >> 12, sizeof(*m->write_head));
     v->mmu = &m->pub;
@@ -152,31 +161,30 @@ static void new_epoch_for_page(struct vcpu *v, uint64_t at) {
 
 unsigned mmu_code_shift(const struct vcpu *v, struct gva at) {
     const struct mmu_priv *m = mmu_priv(v);
-    unsigned b = v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X;
+    enum mmu_bank b = v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X;
 
-    return 12 + (m->cur->meta[b][mmu_index(at.a)] >> META_SHIFT_POS & 31);
+    return 12 + (mmu_home(m, b)->meta[b][mmu_index(at.a)] >> META_SHIFT_POS & 31);
 }
 
 bool mmu_code_is_global(const struct vcpu *v, struct gva at) {
     const struct mmu_priv *m = mmu_priv(v);
+    enum mmu_bank b = v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X;
     unsigned idx = mmu_index(at.a);
 
-    return m->cur->global[v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X][idx / 64] >>
-               (idx & 63) &
-           1;
+    return mmu_home(m, b)->global[b][idx / 64] >> (idx & 63) & 1;
 }
 
 void mmu_context_changed(struct vcpu *v) {
     struct mmu_priv *m = mmu_priv(v);
-    struct shadow_bank *b = m->cur->bank;
+    struct shadow_bank *b = m->super->bank;
     m->pub.sys = &b[m->smap ? BANK_SUPER : BANK_SUPER_AC];
     if (v->cpl == 3)
-        m->pub.data = &b[BANK_USER];
+        m->pub.data = &m->cur->bank[BANK_USER];
     else if (!m->smap || (v->rflags & X86_FL_AC))
         m->pub.data = &b[BANK_SUPER_AC];
     else
         m->pub.data = &b[BANK_SUPER];
-    m->pub.code = &b[v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X];
+    m->pub.code = v->cpl == 3 ? &m->cur->bank[BANK_USER_X] : &b[BANK_SUPER_X];
     v->bt.bank = m->pub.data->e;
     v->bt.bank_super = b[m->smap ? BANK_SUPER : BANK_SUPER_AC].e;
     v->bt.bank_ac = b[BANK_SUPER_AC].e;
@@ -210,6 +218,8 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {
         found = false;
     if (m->policy != MMU_TRACE && !found)
         mmu_space_flush(m, m->cur, m->pge);
+    if (m->super != m->cur)
+        mmu_space_flush(m, m->super, true);
     new_epoch(v, !m->pge);
     if (found)
         c->shadow_space_switches++;
@@ -223,7 +233,8 @@ void mmu_invlpg(struct vcpu *v, struct gva at) {
     mmu_counters(m)->shadow_invlpg++;
     new_epoch_for_page(v, at.a);
     for (unsigned i = 0; i < m->space_count; i++)
-        mmu_space_invlpg(m, &m->space[i], at.a, &m->space[i] != m->cur);
+        mmu_space_invlpg(m, &m->space[i], at.a,
+                         &m->space[i] != m->cur && &m->space[i] != m->super);
 }
 
 void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at) {
@@ -241,7 +252,7 @@ void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at) {
     bool by_pcid = m->policy == MMU_PCID && m->pcide;
     for (unsigned i = 0; i < m->space_count; i++) {
         struct space *s = &m->space[i];
-        bool concerned = !by_pcid || s->key == pcid;
+        bool concerned = !by_pcid || s->key == pcid || s == m->super;
         if (type == 0 && concerned)
             mmu_space_invlpg(m, s, at.a, false);
         else if ((type == 1 && concerned) || type == 3)

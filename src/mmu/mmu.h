@@ -46,7 +46,7 @@ struct shadow_entry {
 };
 _Static_assert(sizeof(struct shadow_entry) == 32, "indexed by shifts in emitted code");
 
-#define SHADOW_BITS 12
+#define SHADOW_BITS 13
 #define SHADOW_ENTRIES (1u << SHADOW_BITS)
 #define SHADOW_HASH 4
 

@@ -27,6 +27,7 @@
 #define MMU_SPACES 16
 #define MMU_RANGES 8
 #define BITMAP_WORDS (SHADOW_ENTRIES / 64)
+#define WORDS_A_BIT (BITMAP_WORDS / 64)
 #define SLOTS (BANK_COUNT * SHADOW_ENTRIES)
 
 #define META_WRITABLE 1ull
@@ -47,17 +48,18 @@ struct range {
 struct space {
     struct shadow_bank bank[BANK_COUNT];
     uint64_t filled[BANK_COUNT][BITMAP_WORDS];
-    uint64_t words[BANK_COUNT]; /* a bit for each word of `filled` that may not be 0 */
+    uint64_t words[BANK_COUNT]; /* a bit for WORDS_A_BIT of `filled` that may not be 0 */
     uint64_t global[BANK_COUNT][BITMAP_WORDS];
     uint64_t large[BANK_COUNT][BITMAP_WORDS];
     uint64_t meta[BANK_COUNT][SHADOW_ENTRIES];
     struct slot_link link[BANK_COUNT][SHADOW_ENTRIES];
     struct range range[MMU_RANGES];
     unsigned ranges;
-    bool ready;      /* mmu_space_init() has been called */
+    bool ready[2];   /* mmu_space_init() has been called: supervisor banks, user's */
     bool used;       /* holds a key */
     bool any;        /* something may be filled */
     bool any_global; /* a global entry may be filled */
+    bool any_local;  /* one that is not may be */
     uint64_t key;    /* PCID, or CR3 root with MMU_TRACE */
     uint64_t pdpte[4];
     uint64_t age;
@@ -100,8 +102,12 @@ struct mmu_priv {
     unsigned breakpoints;
     struct breakpoint bp[4];
 
-    struct space *cur;
-    unsigned space_count;
+    /* The current space, and the one whose supervisor banks are in use: with PCID and
+     * global pages that is the last of all, for all. Kernels map themselves global, so
+     * that what one process has filled serves the next; the rest of it goes with each CR3
+     * load. */
+    struct space *cur, *super;
+    unsigned space_count, keyed; /* of which so many are found by key */
     uint64_t clock;
     struct space *space;
     uint32_t *write_head; /* by RAM page: slot id */
@@ -121,6 +127,11 @@ static inline struct mmu_priv *mmu_priv(const struct vcpu *v) {
 
 static inline struct counters *mmu_counters(struct mmu_priv *m) {
     return m->pub.v->cnt ? m->pub.v->cnt : &m->spare;
+}
+
+/* The space that BANK is in now. */
+static inline struct space *mmu_home(const struct mmu_priv *m, enum mmu_bank bank) {
+    return bank == BANK_USER || bank == BANK_USER_X ? m->cur : m->super;
 }
 
 /* --- walk.c --- */
@@ -150,7 +161,8 @@ bool mmu_walk_allows(const struct mmu_priv *m, const struct walk *w, enum mmu_ba
 void mmu_walk_mark(struct mmu_priv *m, struct walk *w, bool write);
 
 /* --- shadow.c --- */
-void mmu_space_init(struct mmu_priv *m, struct space *s);
+/* Makes the user's banks, or the others, empty: they are zero before. */
+void mmu_space_init(struct mmu_priv *m, struct space *s, bool user);
 void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global);
 void mmu_space_invlpg(struct mmu_priv *m, struct space *s, uint64_t at, bool global_only);
 /* Drops what was filled in [LO, HI], bounds inclusive. */

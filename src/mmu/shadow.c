@@ -38,8 +38,10 @@ static void weigh(struct shadow_bank *b, struct shadow_entry *e, unsigned idx) {
                 (struct shadow_anchor){SHADOW_NO_ANCHOR, (uint8_t *)SHADOW_NO_ANCHOR};
 }
 
-void mmu_space_init(struct mmu_priv *m, struct space *s) {
+void mmu_space_init(struct mmu_priv *m, struct space *s, bool user) {
     for (unsigned b = 0; b < BANK_COUNT; b++) {
+        if ((b == BANK_USER || b == BANK_USER_X) != user)
+            continue;
         for (unsigned i = 0; i < SHADOW_ENTRIES; i++)
             forget(&s->bank[b].e[i], i);
         no_anchors(&s->bank[b]);
@@ -58,22 +60,28 @@ static inline void drop_slot(struct space *s, unsigned bank, unsigned idx) {
 void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
     if (!s->any)
         return;
+    if (keep_global && !s->any_local)
+        return;
     keep_global &= s->any_global;
     for (unsigned b = 0; b < BANK_COUNT; b++) {
-        if (s->bank[b].anchored)
+        /* Else each entry that goes takes its own with it. */
+        if (s->bank[b].anchored && (!keep_global || b == BANK_USER))
             no_anchors(&s->bank[b]);
         uint64_t left = 0;
         for (uint64_t words = s->words[b]; words; words &= words - 1) {
-            unsigned w = (unsigned)__builtin_ctzll(words);
-            uint64_t drop = s->filled[b][w];
-            if (keep_global)
-                drop &= ~s->global[b][w];
-            for (; drop; drop &= drop - 1)
-                drop_slot(s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
-            left |= s->filled[b][w] ? 1ull << w : 0;
+            unsigned bit = (unsigned)__builtin_ctzll(words);
+            for (unsigned w = bit * WORDS_A_BIT; w < (bit + 1) * WORDS_A_BIT; w++) {
+                uint64_t drop = s->filled[b][w];
+                if (keep_global)
+                    drop &= ~s->global[b][w];
+                for (; drop; drop &= drop - 1)
+                    drop_slot(s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
+                left |= s->filled[b][w] ? 1ull << bit : 0;
+            }
         }
         s->words[b] = left;
     }
+    s->any_local = false;
     mmu_counters(m)->shadow_flushes++;
     if (!keep_global) {
         s->any = s->any_global = false;
@@ -214,7 +222,7 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
 
 void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
                     const struct walk *w, uint8_t *host, bool rom) {
-    struct space *s = m->cur;
+    struct space *s = mmu_home(m, bank);
     unsigned idx = mmu_index(at);
     uint64_t page = at & META_PAGE, none = mmu_no_tag(idx);
     uint64_t bit = 1ull << (idx & 63);
@@ -238,12 +246,13 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     s->meta[bank][idx] = page | (writable ? META_WRITABLE : 0) |
                          (uint64_t)(w->shift - 12) << META_SHIFT_POS;
     s->filled[bank][idx / 64] |= bit;
-    s->words[bank] |= 1ull << idx / 64;
+    s->words[bank] |= 1ull << idx / 64 / WORDS_A_BIT;
     s->any = true;
     if (w->global) {
         s->global[bank][idx / 64] |= bit;
         s->any_global = true;
     } else {
+        s->any_local = true;
         s->global[bank][idx / 64] &= ~bit;
     }
     if (w->shift > 12) {
@@ -257,7 +266,7 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
 }
 
 void mmu_space_allow_write(struct mmu_priv *m, enum mmu_bank bank, uint64_t at) {
-    struct space *s = m->cur;
+    struct space *s = mmu_home(m, bank);
     unsigned idx = mmu_index(at);
     struct shadow_entry *e = &s->bank[bank].e[idx];
     if (!(s->meta[bank][idx] & META_WRITABLE) || mem_trace_of(m->mem, e->host))

@@ -350,6 +350,7 @@ static void policy_pcid(void **state) {
     struct box *b = box_new(M_LONG, MMU_PCID);
     b->v.cr4 |= X86_CR4_PCIDE | X86_CR4_PGE;
     load_cr3(b, ROOT | 1);
+    b->v.cpl = 3; /* supervisor banks are shared, and lose what is not global */
     mmu_mode_changed(&b->v);
     remap(b, 0);
     load_cr3(b, ROOT | 2);
