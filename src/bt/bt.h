@@ -17,6 +17,7 @@ struct bt;
 struct interp;
 
 struct bt_options {
+    bool adapt;    /* divisions that fault become callouts */
     bool anchors;  /* shadow entries found by place instead of address */
     bool chain;    /* patch exits into direct jumps */
     bool evict;    /* when the cache is full, make room for some, not for all */

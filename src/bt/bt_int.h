@@ -167,6 +167,15 @@ struct group_fails {
 };
 #define BT_GROUP_TICKS 20000000u
 
+/* A division that has raised #DE, and how often it has not since (adapt.c). */
+struct bt_guilty {
+    uint64_t va;
+    uint32_t good;
+    bool faults;
+};
+#define BT_GUILTY 1024u
+#define BT_DIVISION_TRUST 4096u
+
 struct tr;
 
 struct bt {
@@ -207,6 +216,8 @@ struct bt {
     bool has_bmi2;        /* the host */
     struct group_fails *group_fails;
     uint64_t *dropped; /* stats.c */
+    struct bt_guilty *guilty;
+    struct ccf *faulted; /* whose division raised the host's #DE just now */
     uint64_t callouts[OP_COUNT];
     struct tr *tr; /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
@@ -299,7 +310,7 @@ static inline uint32_t *bt_heat(const struct bt *bt, uint64_t va) {
 }
 
 /* stats.c: a fragment was dropped; what is translated there next is counted under WHY. */
-enum bt_why { BT_WHY_NONE, BT_WHY_CHECKS, BT_WHY_WRITTEN, BT_WHY_EVICTED };
+enum bt_why { BT_WHY_NONE, BT_WHY_CHECKS, BT_WHY_WRITTEN, BT_WHY_EVICTED, BT_WHY_TRAPS };
 void bt_note_dropped(struct bt *bt, const struct ccf *c, enum bt_why why);
 void bt_note_made(struct bt *bt, const struct ccf *c);
 
@@ -348,6 +359,13 @@ bool bt_grouping_failed(const struct bt *bt, uint64_t va);
 void bt_grouping_fail(struct bt *bt, struct ccf *c, uint64_t va);
 /* The record of a virtual page, made if need be; NULL: full. */
 struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
+
+/* adapt.c: divisions that fault. */
+bool bt_division_guilty(const struct bt *bt, uint64_t va);
+/* The host has faulted in C at the guest's rip. */
+void bt_division_faulted(struct bt *bt, struct ccf *c);
+/* A callout for the division at VA has ended. */
+void bt_division_done(struct bt *bt, uint64_t va, bool fault);
 
 /* Called by the stubs. */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);

@@ -152,6 +152,8 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     while (rc == SEM_REPEAT && quiet(v));
     v->cnt->bt_callouts++;
     bt->callouts[i->op]++;
+    if (unlikely(i->op == OP_div || i->op == OP_idiv))
+        bt_division_done(bt, v->rip, rc == SEM_FAULT);
     if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
         (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
         bt_flags_in(v);

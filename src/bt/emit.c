@@ -232,3 +232,11 @@ void e_jmp_mem(struct emit *e, unsigned reg) {
     e8(e, 0xff);
     mem_base(e, 4, reg, 0);
 }
+
+void e_test_imm(struct emit *e, unsigned reg, uint32_t imm) {
+    if (reg >= 8)
+        e8(e, 0x41);
+    e8(e, 0xf7);
+    e8(e, 0xc0 | (reg & 7));
+    e32(e, imm);
+}

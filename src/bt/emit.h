@@ -46,6 +46,8 @@ void e_rm(struct emit *e, int w, unsigned opcode, unsigned reg, unsigned base,
 void e_gs(struct emit *e, int w, unsigned opcode, unsigned reg, size_t off);
 /* op r/m, imm (81 /ext or 83 /ext) */
 void e_ri(struct emit *e, int w, unsigned ext, unsigned rm, int32_t imm);
+/* test r32, imm32 */
+void e_test_imm(struct emit *e, unsigned reg, uint32_t imm);
 /* shl, shr... rm, imm8 (c1 /ext) */
 void e_shift(struct emit *e, int w, unsigned ext, unsigned rm, unsigned imm);
 
@@ -84,6 +86,7 @@ void e_jmp_mem(struct emit *e, unsigned reg);
 enum { /* opcodes by their manual names, destination first */
        OPC_ADD_RM_R = 0x01,
        OPC_ADD_R_RM = 0x03,
+       OPC_OR_RM_R = 0x09,
        OPC_OR_R_RM = 0x0b,
        OPC_AND_R_RM = 0x23,
        OPC_SUB_R_RM = 0x2b,

@@ -75,6 +75,18 @@ static void xl_ident(struct tr *t, const struct insn *i) {
         t->place = FLAGS_REGS;
 }
 
+/* See adapt.c. I is one of T's instructions. */
+static bool guilty(const struct tr *t, const struct insn *i) {
+    return bt_division_guilty(t->bt, container_of(i, const struct tu_insn, i)->va);
+}
+
+static void xl_div(struct tr *t, const struct insn *i) {
+    if (guilty(t, i))
+        tr_callout(t, i);
+    else
+        xl_ident(t, i);
+}
+
 /* Bit strings: with a register offset the operand may lie anywhere. */
 static void xl_bit(struct tr *t, const struct insn *i) {
     if (mem_form(i) && i->opnd[1].kind == OPND_REG)
@@ -139,19 +151,19 @@ static int stack_w(const struct tr *t) {
 }
 
 /* [T0 + result]: SIZE bytes below rSP, or at it. */
-static int32_t push_slot(struct tr *t, unsigned size) {
+int32_t tr_push_slot(struct tr *t, unsigned size) {
     struct tr_ref ref = tr_ref_stack(t, -(int32_t)size);
 
     return tr_access(t, &ref, size, true);
 }
 
-static int32_t pop_slot(struct tr *t, unsigned size) {
+int32_t tr_pop_slot(struct tr *t, unsigned size) {
     struct tr_ref ref = tr_ref_stack(t, 0);
 
     return tr_access(t, &ref, size, false);
 }
 
-static void move_sp(struct tr *t, int32_t by) {
+void tr_move_sp(struct tr *t, int32_t by) {
     e_lea(&t->e, stack_w(t), REG_RSP, REG_RSP, REG_ZERO, 0, by);
 }
 
@@ -184,7 +196,7 @@ static void xl_push(struct tr *t, const struct insn *i) {
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
         tr_lose_t0(t);
     }
-    off = push_slot(t, size);
+    off = tr_push_slot(t, size);
     if (mem_form(i))
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
     else if (i->opnd[0].kind == OPND_IMM)
@@ -194,7 +206,7 @@ static void xl_push(struct tr *t, const struct insn *i) {
     else
         src = tr_host(t, i->opnd[0].reg);
     tr_store(t, size, src, off);
-    move_sp(t, -(int32_t)size);
+    tr_move_sp(t, -(int32_t)size);
 }
 
 static void xl_pop(struct tr *t, const struct insn *i) {
@@ -204,7 +216,7 @@ static void xl_pop(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    int32_t off = pop_slot(t, size);
+    int32_t off = tr_pop_slot(t, size);
 
     if (tr_in_memory(t, dst)) {
         tr_load(t, size, T1, off);
@@ -213,7 +225,7 @@ static void xl_pop(struct tr *t, const struct insn *i) {
         tr_load(t, size, tr_host(t, dst), off);
     }
     if (dst != REG_RSP)
-        move_sp(t, (int32_t)size);
+        tr_move_sp(t, (int32_t)size);
 }
 
 static void xl_leave(struct tr *t, const struct insn *i) {
@@ -317,10 +329,10 @@ static void xl_call(struct tr *t, const struct insn *i) {
         load_target(t, i);
         e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
     }
-    off = push_slot(t, i->opsize);
+    off = tr_push_slot(t, i->opsize);
     e_mov_imm(&t->e, T1, tr_next_va(t));
     tr_store(t, i->opsize, T1, off);
-    move_sp(t, -(int32_t)i->opsize);
+    tr_move_sp(t, -(int32_t)i->opsize);
     if (tr_is_direct(i)) {
         go_to(t, i, tr_target(t, i));
         return;
@@ -371,10 +383,10 @@ static void xl_ret(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    int32_t off = pop_slot(t, i->opsize);
+    int32_t off = tr_pop_slot(t, i->opsize);
 
     tr_load(t, i->opsize, T0, off);
-    move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
+    tr_move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
     tr_lose_t0(t);
     if (tr_follow(i) == FOLLOW_RETURN)
         expect_return(t, container_of(i, const struct tu_insn, i)->ret_va);
@@ -433,271 +445,37 @@ static void xl_jcxz(struct tr *t, const struct insn *i) {
     tr_link(t, exit + 1, i->op == OP_loop ? tr_next_va(t) : tr_target(t, i));
 }
 
-/* AMD64 APM volume 3, RDTSC and RDTSCP: the counter to edx:eax, zero-extended. */
-static void xl_rdtsc(struct tr *t, const struct insn *i) {
-    struct emit *e = &t->e;
-
-    if (!(t->key & KEY_TSC)) {
-        tr_callout(t, i);
-        return;
-    }
-    tr_flags_save(t);
-    e8(e, 0x0f);
-    e8(e, 0x31);
-    e_shift(e, W64, EXT_SHL, REG_RDX, 32);
-    e_rr(e, W64, OPC_OR_R_RM, REG_RAX, REG_RDX);
-    e_gs(e, W64, OPC_ADD_R_RM, REG_RAX, GS(tsc_base));
-    e_mov_rr(e, W64, REG_RDX, REG_RAX);
-    e_shift(e, W64, EXT_SHR, REG_RDX, 32);
-    e_mov_rr(e, W32, REG_RAX, REG_RAX);
-    if (i->op == OP_rdtscp)
-        e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(tsc_aux));
-}
-
-/* --- privileged instructions that are simple: CPL 0 only, else a callout --- */
-
-/* and, or, test, cmp dword gs:[off], imm32: 81 /EXT */
-static void gs_imm32(struct emit *e, unsigned ext, size_t off, uint32_t imm) {
-    const uint8_t opcode[] = {0x65, 0x81, (uint8_t)(0x04 | ext << 3), 0x25};
-
-    e_bytes(e, opcode, sizeof(opcode));
-    e32(e, (uint32_t)off);
-    e32(e, imm);
-}
-
-static bool cpl0(struct tr *t, const struct insn *i) {
-    if (!(t->key & KEY_USER) && (t->key & KEY_CPL0))
-        return true;
-    tr_callout(t, i);
-    return false;
-}
-
-static void xl_cli(struct tr *t, const struct insn *i) {
-    if (!cpl0(t, i))
-        return;
-    tr_flags_save(t);
-    gs_imm32(&t->e, EXT_AND, GS(rflags), ~X86_FL_IF);
-}
-
-static void xl_cld(struct tr *t, const struct insn *i) {
-    tr_flags_save(t);
-    if (i->op == OP_cld)
-        gs_imm32(&t->e, EXT_AND, GS(rflags), ~X86_FL_DF);
-    else
-        gs_imm32(&t->e, EXT_OR, GS(rflags), X86_FL_DF);
-}
-
-/* With no event waiting there is nothing for the shadow to hold back: the instruction
- * after STI is in this TU, and polls come with branches. */
-static void xl_sti(struct tr *t, const struct insn *i) {
-    struct emit *e = &t->e;
-    uint8_t *quiet, *done;
-
-    if (t->k + 1 == t->n) {
-        tr_callout(t, i);
-        return;
-    }
-    if (!cpl0(t, i))
-        return;
-    tr_flags_to_mem(t);
-    gs_imm32(e, EXT_CMP, GS(events), 0);
-    quiet = e_jcc_fwd(e, CC_E);
-    tr_callout(t, i);
-    done = e_jmp_fwd(e);
-    e_land(e, quiet);
-    gs_imm32(e, EXT_OR, GS(rflags), X86_FL_IF);
-    e_land(e, done);
-}
-
-static void xl_clac(struct tr *t, const struct insn *i) {
-    struct emit *e = &t->e;
-    bool on = i->op == OP_stac;
-
-    if (!cpl0(t, i))
-        return;
-    tr_forget_held(t); /* what was checked may have been the user's */
-    tr_flags_save(t);
-    if (on)
-        gs_imm32(e, EXT_OR, GS(rflags), X86_FL_AC);
-    else
-        gs_imm32(e, EXT_AND, GS(rflags), ~X86_FL_AC);
-    e_gs(e, W64, OPC_MOV_R_RM, T0, on ? GS(bt.bank_ac) : GS(bt.bank_super));
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.bank));
-}
-
-static void xl_swapgs(struct tr *t, const struct insn *i) {
-    struct emit *e = &t->e;
-
-    if (KEY_MODE(t->key) != MODE_64) {
-        tr_callout(t, i);
-        return;
-    }
-    if (!cpl0(t, i))
-        return;
-    tr_forget_held(t);
-    e_gs(e, W64, OPC_MOV_R_RM, T0, GS(seg[SEG_GS].base));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(kernel_gs_base));
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(kernel_gs_base));
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(seg[SEG_GS].base));
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(segbase[SEG_GS]));
-}
-
-/* movzx T1d, byte gs:[off] */
-static void movzx_gs8(struct emit *e, size_t off) {
-    static const uint8_t opcode[] = {0x65, 0x44, 0x0f, 0xb6, 0x04 | (T1 & 7) << 3, 0x25};
-
-    e_bytes(e, opcode, sizeof(opcode));
-    e32(e, (uint32_t)off);
-}
-
-/* Outside virtual-8086 mode PUSHF pushes what is there but RF and VM. */
-static void xl_pushf(struct tr *t, const struct insn *i) {
-    const uint32_t status = X86_FL_STATUS;
-    struct emit *e = &t->e;
-
-    if (!tr_stack_ok(t, i) || i->opsize == 2) {
-        tr_callout(t, i);
-        return;
-    }
-    tr_lose_t0(t);
-    tr_flags_to_mem(t);
-    int32_t off = push_slot(t, i->opsize);
-    movzx_gs8(e, GS(bt.flags));
-    e_shift(e, W32, EXT_SHL, T1, 11);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
-    movzx_gs8(e, GS(bt.flags) + 1);
-    e_ri(e, W32, EXT_AND, T1, (int32_t)(status & 0xff));
-    e_gs(e, W32, OPC_OR_R_RM, T1, GS(bt.tmp));
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
-    e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
-    e_ri(e, W32, EXT_AND, T1, (int32_t) ~(status | X86_FL_RF | X86_FL_VM));
-    e_gs(e, W32, OPC_OR_R_RM, T1, GS(bt.tmp));
-    tr_store(t, i->opsize, T1, off);
-    move_sp(t, -(int32_t)i->opsize);
-}
-
-static void xl_mov_from_seg(struct tr *t, const struct insn *i) {
-    unsigned dst = tr_host(t, i->opnd[0].reg);
-    size_t off =
-        GS(seg) + i->opnd[1].reg * sizeof(struct segment) + offsetof(struct segment, sel);
-
-    if (mem_form(i) || i->opnd[0].kind != OPND_REG || i->opnd[0].size == 2 ||
-        tr_in_memory(t, i->opnd[0].reg)) {
-        tr_callout(t, i);
-        return;
-    }
-    e8(&t->e, 0x65); /* movzx r32, word gs:[off] */
-    if (dst >= 8)
-        e8(&t->e, 0x44);
-    e8(&t->e, 0x0f);
-    e8(&t->e, 0xb7);
-    e8(&t->e, 0x04 | (dst & 7) << 3);
-    e8(&t->e, 0x25);
-    e32(&t->e, (uint32_t)off);
-}
-
 static xl_fn *const table[OP_COUNT] = {
-    [OP_cli] = xl_cli,
-    [OP_sti] = xl_sti,
-    [OP_cld] = xl_cld,
-    [OP_std] = xl_cld,
-    [OP_movs] = tr_xl_string,
-    [OP_stos] = tr_xl_string,
-    [OP_clac] = xl_clac,
-    [OP_stac] = xl_clac,
-    [OP_swapgs] = xl_swapgs,
-    [OP_pushf] = xl_pushf,
-    [OP_mov_from_seg] = xl_mov_from_seg,
-    [OP_rdtsc] = xl_rdtsc,
-    [OP_rdtscp] = xl_rdtsc,
-    [OP_native] = xl_ident,
-    [OP_add] = xl_ident,
-    [OP_adc] = xl_ident,
-    [OP_sub] = xl_ident,
-    [OP_sbb] = xl_ident,
-    [OP_cmp] = xl_ident,
-    [OP_and] = xl_ident,
-    [OP_or] = xl_ident,
-    [OP_xor] = xl_ident,
-    [OP_test] = xl_ident,
-    [OP_inc] = xl_ident,
-    [OP_dec] = xl_ident,
-    [OP_neg] = xl_ident,
-    [OP_not] = xl_ident,
-    [OP_adcx] = xl_ident,
-    [OP_adox] = xl_ident,
-    [OP_andn] = xl_ident,
-    [OP_mul] = xl_ident,
-    [OP_imul] = xl_ident,
-    [OP_div] = xl_ident,
-    [OP_idiv] = xl_ident,
-    [OP_mulx] = xl_ident,
-    [OP_cmpxchg] = xl_ident,
-    [OP_cmpxchg8b] = xl_ident,
-    [OP_cmpxchg16b] = xl_ident,
-    [OP_xadd] = xl_ident,
-    [OP_rol] = xl_ident,
-    [OP_ror] = xl_ident,
-    [OP_rcl] = xl_ident,
-    [OP_rcr] = xl_ident,
-    [OP_shl] = xl_ident,
-    [OP_shr] = xl_ident,
-    [OP_sar] = xl_ident,
-    [OP_shld] = xl_ident,
-    [OP_shrd] = xl_ident,
-    [OP_rorx] = xl_ident,
-    [OP_sarx] = xl_ident,
-    [OP_shlx] = xl_ident,
-    [OP_shrx] = xl_ident,
-    [OP_bt] = xl_bit,
-    [OP_bts] = xl_bit,
-    [OP_btr] = xl_bit,
-    [OP_btc] = xl_bit,
-    [OP_bsf] = xl_ident,
-    [OP_bsr] = xl_ident,
-    [OP_popcnt] = xl_ident,
-    [OP_lzcnt] = xl_ident,
-    [OP_tzcnt] = xl_ident,
-    [OP_bextr] = xl_ident,
-    [OP_blsi] = xl_ident,
-    [OP_blsmsk] = xl_ident,
-    [OP_blsr] = xl_ident,
-    [OP_bzhi] = xl_ident,
-    [OP_pdep] = xl_ident,
-    [OP_pext] = xl_ident,
-    [OP_crc32] = xl_ident,
-    [OP_mov] = xl_ident,
-    [OP_movzx] = xl_ident,
-    [OP_movsx] = xl_ident,
-    [OP_movsxd] = xl_ident,
-    [OP_movbe] = xl_ident,
-    [OP_movnti] = xl_ident,
-    [OP_xchg] = xl_ident,
-    [OP_bswap] = xl_ident,
-    [OP_cmovcc] = xl_ident,
-    [OP_setcc] = xl_ident,
-    [OP_cbw] = xl_ident,
-    [OP_cwde] = xl_ident,
-    [OP_cdqe] = xl_ident,
-    [OP_cwd] = xl_ident,
-    [OP_cdq] = xl_ident,
-    [OP_cqo] = xl_ident,
-    [OP_lahf] = xl_ident,
-    [OP_sahf] = xl_ident,
-    [OP_clc] = xl_ident,
-    [OP_stc] = xl_ident,
-    [OP_cmc] = xl_ident,
-    [OP_nop] = xl_nop,
-    [OP_lea] = xl_lea,
-    [OP_push] = xl_push,
-    [OP_pop] = xl_pop,
-    [OP_leave] = xl_leave,
-    [OP_jmp] = xl_jmp,
-    [OP_call] = xl_call,
-    [OP_ret] = xl_ret,
-    [OP_jcc] = xl_jcc,
-    [OP_jcxz] = xl_jcxz,
-    [OP_loop] = xl_jcxz,
+    [OP_movs] = tr_xl_string, [OP_stos] = tr_xl_string,  [OP_native] = xl_ident,
+    [OP_add] = xl_ident,      [OP_adc] = xl_ident,       [OP_sub] = xl_ident,
+    [OP_sbb] = xl_ident,      [OP_cmp] = xl_ident,       [OP_and] = xl_ident,
+    [OP_or] = xl_ident,       [OP_xor] = xl_ident,       [OP_test] = xl_ident,
+    [OP_inc] = xl_ident,      [OP_dec] = xl_ident,       [OP_neg] = xl_ident,
+    [OP_not] = xl_ident,      [OP_adcx] = xl_ident,      [OP_adox] = xl_ident,
+    [OP_andn] = xl_ident,     [OP_mul] = xl_ident,       [OP_imul] = xl_ident,
+    [OP_div] = xl_div,        [OP_idiv] = xl_div,        [OP_mulx] = xl_ident,
+    [OP_cmpxchg] = xl_ident,  [OP_cmpxchg8b] = xl_ident, [OP_cmpxchg16b] = xl_ident,
+    [OP_xadd] = xl_ident,     [OP_rol] = xl_ident,       [OP_ror] = xl_ident,
+    [OP_rcl] = xl_ident,      [OP_rcr] = xl_ident,       [OP_shl] = xl_ident,
+    [OP_shr] = xl_ident,      [OP_sar] = xl_ident,       [OP_shld] = xl_ident,
+    [OP_shrd] = xl_ident,     [OP_rorx] = xl_ident,      [OP_sarx] = xl_ident,
+    [OP_shlx] = xl_ident,     [OP_shrx] = xl_ident,      [OP_bt] = xl_bit,
+    [OP_bts] = xl_bit,        [OP_btr] = xl_bit,         [OP_btc] = xl_bit,
+    [OP_bsf] = xl_ident,      [OP_bsr] = xl_ident,       [OP_popcnt] = xl_ident,
+    [OP_lzcnt] = xl_ident,    [OP_tzcnt] = xl_ident,     [OP_bextr] = xl_ident,
+    [OP_blsi] = xl_ident,     [OP_blsmsk] = xl_ident,    [OP_blsr] = xl_ident,
+    [OP_bzhi] = xl_ident,     [OP_pdep] = xl_ident,      [OP_pext] = xl_ident,
+    [OP_crc32] = xl_ident,    [OP_mov] = xl_ident,       [OP_movzx] = xl_ident,
+    [OP_movsx] = xl_ident,    [OP_movsxd] = xl_ident,    [OP_movbe] = xl_ident,
+    [OP_movnti] = xl_ident,   [OP_xchg] = xl_ident,      [OP_bswap] = xl_ident,
+    [OP_cmovcc] = xl_ident,   [OP_setcc] = xl_ident,     [OP_cbw] = xl_ident,
+    [OP_cwde] = xl_ident,     [OP_cdqe] = xl_ident,      [OP_cwd] = xl_ident,
+    [OP_cdq] = xl_ident,      [OP_cqo] = xl_ident,       [OP_lahf] = xl_ident,
+    [OP_sahf] = xl_ident,     [OP_clc] = xl_ident,       [OP_stc] = xl_ident,
+    [OP_cmc] = xl_ident,      [OP_nop] = xl_nop,         [OP_lea] = xl_lea,
+    [OP_push] = xl_push,      [OP_pop] = xl_pop,         [OP_leave] = xl_leave,
+    [OP_jmp] = xl_jmp,        [OP_call] = xl_call,       [OP_ret] = xl_ret,
+    [OP_jcc] = xl_jcc,        [OP_jcxz] = xl_jcxz,       [OP_loop] = xl_jcxz,
 };
 
 static bool names_both(const struct tr *t, const struct insn *i) {
@@ -713,12 +491,14 @@ static bool names_both(const struct tr *t, const struct insn *i) {
 bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
     xl_fn *fn = table[i->op];
 
+    if (fn == xl_div && !guilty(t, i))
+        fn = xl_ident;
     if (fn == xl_ident) {
         if (!tr_ident_ok(t, i) || (i->op == OP_native && !native_allowed(t, i)))
             return false;
         return mem_form(i) ? tr_mem_ok(t, i) : !names_both(t, i);
     }
-    if (fn == xl_cld)
+    if (i->op == OP_cld || i->op == OP_std)
         return true;
     if (fn == xl_push || fn == xl_pop)
         return tr_stack_ok(t, i) && !mem_form(i) && i->opsize != 2;
@@ -735,5 +515,7 @@ bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
 }
 
 xl_fn *tr_expansion(const struct insn *i) {
-    return table[i->op];
+    xl_fn *fn = table[i->op];
+
+    return fn ? fn : tr_system_expansion(i);
 }

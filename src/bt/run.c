@@ -22,6 +22,7 @@
 struct bt_options bt_defaults(void) {
     return (struct bt_options){
         .anchors = true,
+        .adapt = true,
         .chain = true,
         .evict = true,
         .groups = true,
@@ -63,14 +64,17 @@ static bool canonical(const struct vcpu *v, uint64_t a) {
     return v->mode != MODE_64 || (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
-static void set_rip(struct vcpu *v, const uint8_t *rx) {
-    const struct ccf *c = bt_find_pc(bt_of(v), rx);
+static void set_rip_in(struct vcpu *v, const struct ccf *c, const uint8_t *rx) {
     const struct site *s;
 
     BUG_ON(!c);
     s = site_of(c, rx);
     BUG_ON(!s);
     v->rip = bt_site_va(c, s);
+}
+
+static void set_rip(struct vcpu *v, const uint8_t *rx) {
+    set_rip_in(v, bt_find_pc(bt_of(v), rx), rx);
 }
 
 /* A branch to a non-canonical address faults itself, before it has done anything: takes
@@ -102,7 +106,7 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint64_t *why
     struct ccf *c = bt_find_pc(bt, rx);
 
     ++*why;
-    set_rip(v, rx);
+    set_rip_in(v, c, rx);
     v->bt.reason = BT_LEAVE_EMULATE;
     v->bt.lent_by = c; /* not all registers are in vcpu.gpr[] yet */
     bt_grouping_fail(bt, c, v->rip);
@@ -203,6 +207,7 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
         v->rip = bt_site_va(c, s);
         v->bt.reason = BT_LEAVE_STATUS;
         v->bt.status = SEM_FAULT;
+        bt->faulted = f->trapno == X86_DE ? bt_find_pc(bt, pc) : NULL;
     } else {
         return false;
     }
@@ -247,9 +252,9 @@ static int allocate(struct bt *bt) {
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
-#define BT_DROPPED_BITS 15
     bt->group_fails = calloc(BT_GROUP_SLOTS, sizeof(*bt->group_fails));
     bt->dropped = calloc(1u << BT_DROPPED_BITS, sizeof(*bt->dropped));
+    bt->guilty = calloc(BT_GUILTY, sizeof(*bt->guilty));
     bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
@@ -257,7 +262,7 @@ static int allocate(struct bt *bt) {
             return -ENOMEM;
     }
     if (!bt->vpage_pool || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
-        !bt->group_fails || !bt->dropped)
+        !bt->group_fails || !bt->dropped || !bt->guilty)
         return -ENOMEM;
     return 0;
 }
@@ -308,6 +313,7 @@ void bt_free(struct bt *bt) {
     bt->v->bt.jump = NULL;
     free(bt->vpages);
     free(bt->group_fails);
+    free(bt->guilty);
     free(bt->dropped);
     free(bt->tr);
     free(bt->pages);
@@ -467,6 +473,9 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             return *out != EXIT_kick;
         case BT_LEAVE_STATUS:
             v->cnt->bt_leave_fault++;
+            if (bt->faulted)
+                bt_division_faulted(bt, bt->faulted);
+            bt->faulted = NULL;
             if (settle(v, v->bt.status)) {
                 *out = EXIT_shutdown;
                 return true;

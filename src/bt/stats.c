@@ -40,6 +40,9 @@ void bt_note_made(struct bt *bt, const struct ccf *c) {
     case BT_WHY_EVICTED:
         cnt->bt_again_evicted++;
         break;
+    case BT_WHY_TRAPS:
+        cnt->bt_again_traps++;
+        break;
     case BT_WHY_NONE:
         break;
     }

@@ -218,5 +218,12 @@ void tr_bit_flags(struct tr *t, const struct insn *i);
 
 /* expand.c: the function that translates an operation, NULL for a callout. */
 xl_fn *tr_expansion(const struct insn *i);
+/* expand_system.c: the same for system instructions. */
+xl_fn *tr_system_expansion(const struct insn *i);
+
+/* expand.c: the stack. SIZE bytes below rSP, or at it, are at [T0 + result]. */
+int32_t tr_push_slot(struct tr *t, unsigned size);
+int32_t tr_pop_slot(struct tr *t, unsigned size);
+void tr_move_sp(struct tr *t, int32_t by);
 
 #endif

@@ -484,7 +484,8 @@ static bool heats(const struct tr *t) {
 /* Expansions of ours that use the host's flags for something else. */
 static bool spoils_flags(const struct insn *i) {
     return i->op == OP_rdtsc || i->op == OP_rdtscp || i->op == OP_cli ||
-           i->op == OP_sti || i->op == OP_clac || i->op == OP_stac || i->op == OP_pushf;
+           i->op == OP_sti || i->op == OP_clac || i->op == OP_stac || i->op == OP_pushf ||
+           i->op == OP_popf;
 }
 
 /* Where the flags should be when the body starts: where its first need of them is. */

@@ -261,8 +261,9 @@ double frob_counted(const cJSON *stats, const cJSON *base, const char *group,
 
 /* Not an event, or one that another says better. */
 static bool is_event(const char *name) {
-    static const char *const not [] = {"insns_retired", "bt_guest_bytes", "bt_host_bytes",
-                                       "uart_tx_bytes", "uart_tx_flushes"};
+    static const char *const not [] = {"insns_retired",   "bt_guest_bytes",
+                                       "bt_host_bytes",   "uart_tx_bytes",
+                                       "uart_tx_flushes", "bt_translator_ticks"};
 
     for (unsigned n = 0; n < ARRAY_SIZE(not ); n++)
         if (!strcmp(name, not [n]))

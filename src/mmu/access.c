@@ -282,7 +282,20 @@ static void watch(struct vcpu *v, const struct piece *p, unsigned count, bool wr
             match_breakpoints(m, p[i].at, p[i].len, write);
 }
 
+/* LEN bytes that the shadow serves: descriptor tables and stacks mostly are. NULL: look
+ * further. A tag means that nobody watches or traces the page. */
+static uint8_t *served(const struct vcpu *v, struct gva at, unsigned len, bool sys,
+                       enum mmu_access acc) {
+    const struct shadow_bank *b = sys ? v->mmu->sys : v->mmu->data;
+    return len - 1 < 4096 ? mmu_hit(b, at, len, acc) : NULL;
+}
+
 int mmu_read_slow(struct vcpu *v, struct gva at, void *buf, unsigned len, bool sys) {
+    const uint8_t *hit = served(v, at, len, sys, MMU_READ);
+    if (likely(hit)) {
+        copy(buf, hit, len);
+        return 0;
+    }
     uint8_t *to = buf;
     while (unlikely(len > 4096)) {
         int rc = mmu_read_slow(v, at, to, 4096, sys);
@@ -304,6 +317,11 @@ int mmu_read_slow(struct vcpu *v, struct gva at, void *buf, unsigned len, bool s
 
 int mmu_write_slow(struct vcpu *v, struct gva at, const void *buf, unsigned len,
                    bool sys) {
+    uint8_t *hit = served(v, at, len, sys, MMU_WRITE);
+    if (likely(hit)) {
+        copy(hit, buf, len);
+        return 0;
+    }
     const uint8_t *from = buf;
     if (unlikely(len > 4096)) {
         int rc = mmu_probe(v, at, len, MMU_WRITE, sys);
@@ -376,6 +394,8 @@ void mmu_window_commit(struct vcpu *v, struct mmu_window *w) {
 
 int mmu_probe(struct vcpu *v, struct gva at, unsigned len, enum mmu_access acc,
               bool sys) {
+    if (acc != MMU_EXEC && served(v, at, len, sys, acc))
+        return 0;
     struct piece p[2];
     for (unsigned n; len; at.a += n, len -= n) {
         n = len < 4096 ? len : 4096;

@@ -225,10 +225,7 @@ int sem_load_seg(struct vcpu *v, unsigned seg, uint16_t sel) {
 void sem_set_cs(struct vcpu *v, const struct segment *cs, unsigned cpl) {
     v->seg[SEG_CS] = *cs;
     v->cpl = (uint8_t)cpl;
-    /* From 64-bit code to 64-bit code nothing else depends on CS. */
-    if (v->mode != MODE_64 || !v->long_mode || !(cs->ar & X86_AR_L) ||
-        ((v->cr0 & X86_CR0_AM) && (v->rflags & X86_FL_AC)))
-        vcpu_update_mode(v);
+    vcpu_update_mode(v);
     mmu_context_changed(v);
 }
 

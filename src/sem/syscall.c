@@ -36,6 +36,32 @@ static struct segment flat_stack(unsigned sel, unsigned dpl) {
     };
 }
 
+/* Everything that these instructions change besides the CPL stays as it is when flat code
+ * takes turns with flat code of the same width: then vcpu_update_mode() has nothing to
+ * do. */
+static bool stays_flat(const struct vcpu *v, const struct segment *cs) {
+    const uint8_t both = 1u << SEG_CS | 1u << SEG_SS;
+
+    if ((v->cr0 & X86_CR0_AM) && (v->rflags & X86_FL_AC))
+        return false;
+    if (v->long_mode)
+        return v->mode == MODE_64 && (cs->ar & X86_AR_L);
+    return v->mode == MODE_32 && !(v->rflags & X86_FL_VM) && v->stack32 &&
+           (v->seg_flat_r & both) == both && (v->seg_flat_w & 1u << SEG_SS) &&
+           !v->segbase[SEG_CS] && !v->segbase[SEG_SS];
+}
+
+static void enter(struct vcpu *v, const struct segment *cs, unsigned cpl, uint64_t rip) {
+    bool flat = stays_flat(v, cs);
+
+    v->rip = rip;
+    v->seg[SEG_CS] = *cs;
+    v->cpl = (uint8_t)cpl;
+    if (unlikely(!flat))
+        vcpu_update_mode(v);
+    mmu_context_changed(v);
+}
+
 int sem_exec_syscall(struct vcpu *v, const struct insn *i) {
     if (!(v->efer & X86_EFER_SCE) || (v->mode != MODE_64 && !sem_is_amd(v)))
         return sem_fault(v, X86_UD);
@@ -50,7 +76,7 @@ int sem_exec_syscall(struct vcpu *v, const struct insn *i) {
     struct segment cs = flat_code(sel, 0, v->long_mode);
     v->seg[SEG_SS] = flat_stack(sel + 8, 0);
     v->rflags &= ~(uint64_t)X86_FL_VM;
-    sem_enter(v, &cs, 0, target);
+    enter(v, &cs, 0, target);
     sem_write_flags(v, 0, (clear | X86_FL_RF) & ~(uint64_t)(X86_FL_VM | X86_FL_ONE));
     return SEM_BRANCH;
 }
@@ -80,7 +106,7 @@ int sem_exec_sysret(struct vcpu *v, const struct insn *i) {
         v->seg[SEG_SS].sel = (uint16_t)((sel + 8) | 3);
     else
         v->seg[SEG_SS] = flat_stack(sel + 8, 3);
-    sem_enter(v, &cs, 3, rip);
+    enter(v, &cs, 3, rip);
     sem_write_flags(v, flags & ~(uint64_t)X86_FL_RF, mask);
     if (v->rflags & X86_FL_TF)
         v->pending_db |= X86_DR6_BS;
@@ -98,7 +124,7 @@ int sem_exec_sysenter(struct vcpu *v, const struct insn *i) {
     v->rflags &= ~(uint64_t)X86_FL_VM;
     v->seg[SEG_SS] = flat_stack(sel + 8, 0);
     v->gpr[REG_RSP] = v->sysenter_esp & mask;
-    sem_enter(v, &cs, 0, v->sysenter_eip & mask);
+    enter(v, &cs, 0, v->sysenter_eip & mask);
     sem_write_flags(v, 0, X86_FL_IF | X86_FL_RF);
     return SEM_BRANCH;
 }
@@ -116,6 +142,6 @@ int sem_exec_sysexit(struct vcpu *v, const struct insn *i) {
     struct segment cs = flat_code(sel + (to64 ? 32 : 16), 3, to64);
     v->seg[SEG_SS] = flat_stack(sel + (to64 ? 40 : 24), 3);
     v->gpr[REG_RSP] = to64 ? rsp : (uint32_t)rsp;
-    sem_enter(v, &cs, 3, to64 ? rip : (uint32_t)rip);
+    enter(v, &cs, 3, to64 ? rip : (uint32_t)rip);
     return SEM_BRANCH;
 }
