@@ -13,6 +13,7 @@
 #include "ctl/compare.h"
 #include "ctl/ctl.h"
 #include "ctl/spawn.h"
+#include "kvm/kvm.h"
 #include "machine/machine.h"
 
 struct options {
@@ -179,6 +180,13 @@ static bool has_qemu(void) {
     return ok;
 }
 
+static bool hardware_is_emulated(void) {
+    struct kvm_probe p;
+
+    kvm_probe(&p);
+    return p.verdict == KVM_SLOW;
+}
+
 bool compare_columns(struct compare_report *r, const char *engines) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
@@ -191,6 +199,7 @@ bool compare_columns(struct compare_report *r, const char *engines) {
         snprintf(c->name, sizeof(c->name), "%s", all[n]->name);
         c->ours = true;
         c->hardware = !strcmp(c->name, "kvm");
+        c->emulated = c->hardware && hardware_is_emulated();
         r->columns++;
     }
     if (compare_in_list(engines, "tcg")) {

@@ -31,7 +31,7 @@ static void run_cell(struct compare_report *r, const struct compare_setup *s,
     struct frob_output *o = malloc(2 * sizeof(*o));
     double ops;
 
-    none.only = "none";
+    none.only = "none pad=92";
     if (!o || frob_run(s, &none, &o[0])) {
         free(o);
         return;
