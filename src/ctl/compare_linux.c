@@ -36,14 +36,12 @@ static struct compare_macro *macro_named(struct compare_report *r, const char *n
     return m;
 }
 
-/* "macro name=N seconds=S result=R" or bench's "N NANOSECONDS". */
+/* "macro name=N seconds=S result=R" or bench's "@ GROUP N NANOSECONDS @". */
 static bool parse_line(const char *line, char name[24], double *value, char result[32]) {
-    char rest[2];
-
     result[0] = 0;
     if (sscanf(line, "macro name=%23s seconds=%lf result=%31s", name, value, result) == 3)
         return true;
-    return sscanf(line, "%23[a-z0-9_] %lf%1s", name, value, rest) == 2;
+    return sscanf(line, "@ %*s %23s %lf", name, value) == 2;
 }
 
 static void take_line(struct compare_report *r, struct compare_column *c,
