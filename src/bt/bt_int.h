@@ -405,6 +405,7 @@ static inline uint64_t bt_site_va(const struct ccf *c, const struct site *s) {
 /* vcpu.bt.site of an inline check that failed: size, kind, and the anchor to fill. */
 #define SITE_SIZE(s) ((s)&0xfff)
 #define SITE_ACCESS(s) ((s) >> 12 & 3)
+#define SITE_ALONE (1u << 14) /* a read whose host address nobody else will use */
 #define SITE_ANCHOR_SHIFT 16
 
 /* Anchors (mmu/mmu.h): each use has one for reads, and behind it one for writes. */

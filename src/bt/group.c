@@ -195,6 +195,7 @@ static bool invalidates(const struct insn *i) {
  * has been something else. */
 static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bool write,
                  struct tr_held *h, bool *again) {
+    unsigned uses = 0;
     int64_t lo = ref->disp, hi = ref->disp + size, delta = 0;
     bool wr = write, lost = false;
     bool sure = true; /* it is executed if the group's first access is */
@@ -219,6 +220,7 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
                 lo = nlo;
                 hi = nhi;
                 wr |= w;
+                uses++;
                 *again |= lost;
             } else {
                 lost = true;
@@ -231,8 +233,11 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
             break;
     }
     *again &= t->bt->opt.held;
-    *h = (struct tr_held){
-        .on = true, .ref = *ref, .min = lo, .span = (unsigned)(hi - lo), .write = wr};
+    *h = (struct tr_held){.on = wr || uses > 1,
+                          .ref = *ref,
+                          .min = lo,
+                          .span = (unsigned)(hi - lo),
+                          .write = wr};
 }
 
 /* A hot path gives each pointer an anchor of its own. */
@@ -351,15 +356,18 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
     if (fixed_page(t, ref, size, &page)) {
         h->min = ref->disp & ~4095ll;
         h->span = 4096;
+        h->on = true;
         tr_lookup_fixed(t, page, acc);
     } else {
         struct tr_ref at = *ref;
 
         at.disp = h->min;
         tr_ea(t, ref, h->min);
+        t->alone = !h->on;
         tr_lookup_ref(t, &at, h->span, acc);
+        t->alone = false;
     }
-    t->in_t0 = (int)(h - t->held);
+    t->in_t0 = h->on ? (int)(h - t->held) : TR_IN_T0_NONE;
     h->saved = again;
     if (again)
         e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.held) + 8 * (size_t)t->in_t0);

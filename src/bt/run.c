@@ -128,6 +128,24 @@ static uint64_t *unavailable(struct vcpu *v, uint64_t addr, uint32_t site) {
     return &v->cnt->bt_emulated_traced;
 }
 
+/* A read of LEN bytes at ADDR that crosses into another page, both plain memory: a copy,
+ * as far from 64-byte boundaries as the bytes themselves are. NULL: not so. */
+static uint8_t *copy_crossing(struct vcpu *v, uint64_t addr, unsigned len) {
+    unsigned first = 4096 - (unsigned)(addr & 4095);
+    uint8_t *to = v->bt.bounce + (addr & 63), *p, *q;
+    uint64_t run;
+
+    if (first >= len || mmu_run(v, gva(addr), first, MMU_READ, &p, &run) || !p)
+        return NULL;
+    if (mmu_run(v, gva((addr + first) & v->lin_mask), len - first, MMU_READ, &q, &run) ||
+        !q)
+        return NULL;
+    for (unsigned n = 0; n < len; n++)
+        to[n] = n < first ? p[n] : q[n - first];
+    v->cnt->bt_crossings++;
+    return to;
+}
+
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
     unsigned len = SITE_SIZE(site);
     uint64_t drops = v->bt.write_drops;
@@ -135,6 +153,8 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     uint64_t run;
 
     bt_sync_bank(v);
+    if (site & SITE_ALONE && (p = copy_crossing(v, addr, len)))
+        return p;
     if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run))
         return leave_to_interp(v, rx - 1, &v->cnt->bt_emulated_fault);
     if (likely(p && run >= len && v->bt.write_drops == drops))

@@ -103,7 +103,8 @@ struct tr {
     struct piece pieces[TR_PIECES_MAX];
     unsigned npieces;
     struct tr_held held[VCPU_BT_HELD];
-    int in_t0; /* the one that T0 points to the first byte of, or TR_IN_T0_NONE */
+    bool alone; /* the lookup is for one access, and a read: SITE_ALONE */
+    int in_t0;  /* the one that T0 points to the first byte of, or TR_IN_T0_NONE */
     unsigned next_held; /* to be replaced */
     struct tu_insn insn[BT_PATH_MAX];
     struct cold cold[4 * BT_PATH_MAX];

@@ -187,7 +187,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     e_rm(e, W64, OPC_ADD_R_RM, T0, T1, offsetof(struct shadow_entry, host));
     c = cold_add(t, COLD_SLOW, miss);
     c->cont = e_here(e);
-    c->site = len | (unsigned)acc << 12;
+    c->site = len | (unsigned)acc << 12 | (t->alone ? SITE_ALONE : 0);
     c->tag = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc);
 }
 
@@ -208,7 +208,8 @@ void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned 
          at + (int32_t)offsetof(struct shadow_anchor, host));
     c = cold_add(t, COLD_ANCHOR, miss);
     c->cont = e_here(e);
-    c->site = len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT;
+    c->site =
+        len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT | (t->alone ? SITE_ALONE : 0);
     c->tag = at + (int32_t)offsetof(struct shadow_anchor, tag);
 }
 
@@ -738,6 +739,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->hot = hot;
     tr_forget_held(t);
     t->groups = bt->opt.groups;
+    t->alone = false;
     t->live_loop = pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));
     t->e = (struct emit){.p = bt->code_at, .end = bt->code_end, .delta = bt_delta(bt)};

@@ -134,7 +134,8 @@ struct vcpu_bt {
     uint64_t code_filter[64];  /* by page number: an INVLPG of it may concern code */
     uint64_t large_filter[64]; /* by number of 2 MiB: code in large pages */
     uint32_t reason, site, status;
-    uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
+    _Alignas(64) uint8_t bounce[192]; /* a copy of what lies across two pages */
+    uint16_t flags;                   /* status flags: AH as LAHF gives them, AL = OF */
 };
 
 #define VCPU_XSAVE_SIZE 1024u /* legacy 512 + header 64 + AVX 256, rounded up */
