@@ -29,6 +29,7 @@ struct bt_options {
     bool stay;     /* go on in the cache after what changes the flow */
     unsigned hot;  /* executions after which a fragment becomes a hot path; 0: never */
     unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */
+    bool predict;  /* hot paths follow returns and other indirect branches */
     bool unroll;   /* repeat short loops in their hot paths */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
     unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */

@@ -211,7 +211,8 @@ struct bt {
     struct vpage **vpages;
     struct vpage *vpage_pool, *vpage_free;
     size_t vpages_used, vpages_max;
-    uint32_t *heat;       /* at an address that fits in 31 bits */
+    uint64_t *guess; /* where indirect branches went; by their address, likewise low */
+    uint32_t *heat;  /* at an address that fits in 31 bits */
     unsigned next_anchor; /* for the next reference of a hot path */
     bool has_bmi2;        /* the host */
     struct group_fails *group_fails;
@@ -302,6 +303,11 @@ void bt_unlend(struct vcpu *v, const struct ccf *c);
 
 /* Makes a hot path that starts where C does, and puts it in C's place. */
 void bt_heat_up(struct bt *bt, struct ccf *c);
+
+#define BT_GUESS_BITS 12
+static inline uint64_t *bt_guess(const struct bt *bt, uint64_t va) {
+    return &bt->guess[(va ^ va >> BT_GUESS_BITS) & ((1u << BT_GUESS_BITS) - 1)];
+}
 
 static inline uint32_t *bt_heat(const struct bt *bt, uint64_t va) {
     uint32_t h = (uint32_t)(va ^ va >> 32) * 0x9e3779b1u;

@@ -264,6 +264,13 @@ bool tr_is_direct(const struct insn *i) {
 void tr_indirect(struct tr *t) {
     struct emit *e = &t->e;
 
+    if (tr_heats(t)) { /* for the hot path to come */
+        static const uint8_t mov_abs[] = {0x4c, 0x89, 0x04 | (T0 & 7) << 3, 0x25};
+
+        e_bytes(e, mov_abs, sizeof(mov_abs)); /* mov [abs], T0 */
+        e32(e, (uint32_t)(uintptr_t)bt_guess(t->bt, tr_va(t)));
+    }
+
     tr_flags_to_mem(t);
     tr_site(t, POLL_INDIRECT, 0);
     bt_emit_poll(t->bt, e);
@@ -291,6 +298,52 @@ static void load_target(struct tr *t, const struct insn *i) {
     }
 }
 
+/* jrcxz over the next bytes, until jrcxz_land(). */
+static uint8_t *jrcxz(struct emit *e) {
+    e8(e, 0xe3);
+    e8(e, 0);
+    return e->p - 1;
+}
+
+static void jrcxz_land(struct emit *e, uint8_t *rel8) {
+    if (!e->full)
+        *rel8 = (uint8_t)(e->p - rel8 - 1);
+}
+
+/* T0 is where an indirect branch goes; the hot path goes on at VA. Leaves the flags where
+ * they are: when they are the host's, RCX tells what a comparison would. */
+static void expect_target(struct tr *t, uint64_t va) {
+    struct emit *e = &t->e;
+    uint8_t *same;
+
+    if (t->place != FLAGS_REGS) {
+        e_mov_imm(e, T1, va);
+        e_rr(e, W64, OPC_CMP_R_RM, T0, T1);
+        tr_cold_ret(t, e_jcc_fwd(e, CC_NE));
+        return;
+    }
+    e_mov_imm(e, T1, 0 - va);
+    e_lea(e, W64, T0, T0, T1, 0, 0);
+    e_mov_rr(e, W64, T1, REG_RCX);
+    e_mov_rr(e, W64, REG_RCX, T0);
+    same = jrcxz(e);
+    e_mov_rr(e, W64, REG_RCX, T1);
+    e_mov_imm(e, T1, va);
+    e_lea(e, W64, T0, T0, T1, 0, 0);
+    tr_cold_ret(t, e_jmp_fwd(e));
+    jrcxz_land(e, same);
+    e_mov_rr(e, W64, REG_RCX, T1);
+}
+
+/* T0 is where I goes: along the hot path, if that is expected, or out. */
+static void go_indirect(struct tr *t, const struct insn *i) {
+    tr_lose_t0(t);
+    if (tr_follow(i) == FOLLOW_EXPECTED)
+        expect_target(t, container_of(i, const struct tu_insn, i)->expect);
+    else
+        tr_indirect(t);
+}
+
 /* A direct branch: leaves the fragment, or goes on along the hot path. */
 static void go_to(struct tr *t, const struct insn *i, uint64_t target) {
     switch (tr_follow(i)) {
@@ -314,7 +367,7 @@ static void xl_jmp(struct tr *t, const struct insn *i) {
         return;
     }
     load_target(t, i);
-    tr_indirect(t);
+    go_indirect(t, i);
 }
 
 static void xl_call(struct tr *t, const struct insn *i) {
@@ -338,44 +391,7 @@ static void xl_call(struct tr *t, const struct insn *i) {
         return;
     }
     e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS(bt.tmp));
-    tr_indirect(t);
-}
-
-/* jrcxz over the next bytes, until jrcxz_land(). */
-static uint8_t *jrcxz(struct emit *e) {
-    e8(e, 0xe3);
-    e8(e, 0);
-    return e->p - 1;
-}
-
-static void jrcxz_land(struct emit *e, uint8_t *rel8) {
-    if (!e->full)
-        *rel8 = (uint8_t)(e->p - rel8 - 1);
-}
-
-/* T0 is where a ret goes; the hot path goes on at VA. Leaves the flags where they are:
- * when they are the host's, RCX tells what a comparison would. */
-static void expect_return(struct tr *t, uint64_t va) {
-    struct emit *e = &t->e;
-    uint8_t *same;
-
-    if (t->place != FLAGS_REGS) {
-        e_mov_imm(e, T1, va);
-        e_rr(e, W64, OPC_CMP_R_RM, T0, T1);
-        tr_cold_ret(t, e_jcc_fwd(e, CC_NE));
-        return;
-    }
-    e_mov_imm(e, T1, 0 - va);
-    e_lea(e, W64, T0, T0, T1, 0, 0);
-    e_mov_rr(e, W64, T1, REG_RCX);
-    e_mov_rr(e, W64, REG_RCX, T0);
-    same = jrcxz(e);
-    e_mov_rr(e, W64, REG_RCX, T1);
-    e_mov_imm(e, T1, va);
-    e_lea(e, W64, T0, T0, T1, 0, 0);
-    tr_cold_ret(t, e_jmp_fwd(e));
-    jrcxz_land(e, same);
-    e_mov_rr(e, W64, REG_RCX, T1);
+    go_indirect(t, i);
 }
 
 static void xl_ret(struct tr *t, const struct insn *i) {
@@ -387,11 +403,7 @@ static void xl_ret(struct tr *t, const struct insn *i) {
 
     tr_load(t, i->opsize, T0, off);
     tr_move_sp(t, (int32_t)i->opsize + (i->nops ? (int32_t)(uint16_t)i->imm : 0));
-    tr_lose_t0(t);
-    if (tr_follow(i) == FOLLOW_RETURN)
-        expect_return(t, container_of(i, const struct tu_insn, i)->ret_va);
-    else
-        tr_indirect(t);
+    go_indirect(t, i);
 }
 
 static void xl_jcc(struct tr *t, const struct insn *i) {

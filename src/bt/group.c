@@ -228,7 +228,7 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
         }
         if (j > t->k)
             lost |= !tr_keeps_t0(t, i) || i->op == OP_ret;
-        sure &= i->op != OP_jcc && t->insn[j].follow != FOLLOW_RETURN;
+        sure &= i->op != OP_jcc && t->insn[j].follow != FOLLOW_EXPECTED;
         if (!survives(t, i, ref, &delta))
             break;
     }

@@ -5,10 +5,10 @@
  * Cold fragments count down their executions (struct bt, heat). At zero a path is built
  * from that fragment on: at a conditional branch it goes where more executions were
  * counted, direct jumps and calls are followed, and so are returns from calls on the path
- * (what the stack holds is compared with where the call came from). Every other way out
- * is a side exit. The path ends when it comes back to its start (a loop inside the
- * fragment), where it meets itself or, going backwards, another hot path, and when it is
- * long enough.
+ * (what the stack holds is compared with where the call came from) and other indirect
+ * branches, to where they went when they were cold. Every other way out is a side exit.
+ * The path ends when it comes back to its start (a loop inside the fragment), where it
+ * meets itself or, going backwards, another hot path, and when it is long enough.
  *
  * A path lies on two pages at the most. Its entry sees that both still map the code that
  * was translated; inside it nothing can change that, since what does (CR3, INVLPG...)
@@ -128,10 +128,18 @@ static bool follow_call(struct path *p, struct tu_insn *u, uint64_t next) {
     return true;
 }
 
-static bool follow_ret(struct path *p, struct tu_insn *u) {
-    if (!p->calls || !go(p, u, p->back[p->calls - 1], FOLLOW_RETURN))
+/* An indirect branch: to where the path's call came from, or where it went lately. */
+static bool follow_indirect(struct path *p, struct tu_insn *u, uint64_t next) {
+    bool ret = u->i.op == OP_ret, back = ret && p->calls;
+    uint64_t to = back ? p->back[p->calls - 1] : *bt_guess(p->t->bt, u->va);
+
+    if (!p->t->bt->opt.predict || !go(p, u, to, FOLLOW_EXPECTED))
         return false;
-    u->ret_va = p->back[--p->calls];
+    u->expect = to;
+    if (back)
+        p->calls--;
+    if (u->i.op == OP_call && p->calls < PATH_CALLS)
+        p->back[p->calls++] = next;
     return true;
 }
 
@@ -148,8 +156,8 @@ static bool step(struct path *p, struct tu_insn *u) {
         return false;
     if ((i->op == OP_call || i->op == OP_ret) && !tr_stack_ok(t, i))
         return false;
-    if (branch && !tr_is_direct(i) && i->op != OP_jcc)
-        return false;
+    if (i->op == OP_ret || (branch && !tr_is_direct(i) && i->op != OP_jcc))
+        return follow_indirect(p, u, next);
     switch (i->op) {
     case OP_jcc:
         return follow_jcc(p, u, next);
@@ -157,8 +165,6 @@ static bool step(struct path *p, struct tu_insn *u) {
         return follow_jmp(p, u);
     case OP_call:
         return follow_call(p, u, next);
-    case OP_ret:
-        return follow_ret(p, u);
     default:
         if ((i->flags & INSN_ENDS_BLOCK) && i->op != OP_sti)
             return false;
@@ -195,7 +201,7 @@ static void unroll(struct tr *t) {
     if (!t->bt->opt.unroll || !tr_loops(t))
         return;
     for (unsigned k = 0; k + 1 < n; k++)
-        if (t->insn[k].i.op == OP_jcc || t->insn[k].follow == FOLLOW_RETURN)
+        if (t->insn[k].i.op == OP_jcc || t->insn[k].follow == FOLLOW_EXPECTED)
             return;
     if (limit > t->bt->opt.path)
         limit = t->bt->opt.path;

@@ -37,6 +37,7 @@ static const struct bt_option table[] = {
            "stay in the cache when C has changed what comes next (system calls, faults)"),
     NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),
     NUMBER(cache, "cache", 1, BT_CACHE_MAX, "MiB of translated code"),
+    SWITCH(predict, "predict", "follow returns and other indirect branches in hot paths"),
     SWITCH(unroll, "unroll", "repeat short loops in their hot paths"),
 };
 

@@ -29,6 +29,7 @@ struct bt_options bt_defaults(void) {
         .held = true,
         .lend = true,
         .unroll = true,
+        .predict = true,
         .liveness = true,
         .stay = true,
         .hot = BT_HOT_DEFAULT,
@@ -128,17 +129,34 @@ static uint64_t *unavailable(struct vcpu *v, uint64_t addr, uint32_t site) {
     return &v->cnt->bt_emulated_traced;
 }
 
-/* A read of LEN bytes at ADDR that crosses into another page, both plain memory: a copy,
- * as far from 64-byte boundaries as the bytes themselves are. NULL: not so. */
-static uint8_t *copy_crossing(struct vcpu *v, uint64_t addr, unsigned len) {
-    unsigned first = 4096 - (unsigned)(addr & 4095);
-    uint8_t *to = v->bt.bounce + (addr & 63), *p, *q;
+/* Host address of the byte at AT: of a group (not ALONE) only what is in the shadow, for
+ * the guest may not get to all of it, and a walk leaves A and D bits. */
+static uint8_t *part(struct vcpu *v, uint64_t at, enum mmu_access acc, bool alone) {
+    uint8_t *p;
     uint64_t run;
 
-    if (first >= len || mmu_run(v, gva(addr), first, MMU_READ, &p, &run) || !p)
+    if (!alone)
+        return mmu_hit(v->mmu->data, gva(at), 1, acc);
+    return mmu_run(v, gva(at), 1, acc, &p, &run) ? NULL : p;
+}
+
+/* A range of LEN bytes at ADDR that crosses into another page, both plain memory: where
+ * the pages are neighbours in host memory too, or a copy as far from 64-byte boundaries
+ * as the bytes themselves are, if it is a read and ALONE. NULL: not so. */
+static uint8_t *crossing(struct vcpu *v, uint64_t addr, unsigned len, enum mmu_access acc,
+                         bool alone) {
+    unsigned first = 4096 - (unsigned)(addr & 4095);
+    uint8_t *to = v->bt.bounce + (addr & 63), *p, *q;
+
+    if (first >= len)
         return NULL;
-    if (mmu_run(v, gva((addr + first) & v->lin_mask), len - first, MMU_READ, &q, &run) ||
-        !q)
+    p = part(v, addr, acc, alone);
+    q = p ? part(v, (addr + first) & v->lin_mask, acc, alone) : NULL;
+    if (!q)
+        return NULL;
+    if (q == p + first)
+        return p;
+    if (!alone)
         return NULL;
     for (unsigned n = 0; n < len; n++)
         to[n] = n < first ? p[n] : q[n - first];
@@ -147,15 +165,17 @@ static uint8_t *copy_crossing(struct vcpu *v, uint64_t addr, unsigned len) {
 }
 
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
+    enum mmu_access acc = (enum mmu_access)SITE_ACCESS(site);
     unsigned len = SITE_SIZE(site);
     uint64_t drops = v->bt.write_drops;
     uint8_t *p;
     uint64_t run;
 
     bt_sync_bank(v);
-    if (site & SITE_ALONE && (p = copy_crossing(v, addr, len)))
+    p = crossing(v, addr, len, acc, site & SITE_ALONE);
+    if (p && v->bt.write_drops == drops)
         return p;
-    if (mmu_run(v, gva(addr), len, (enum mmu_access)SITE_ACCESS(site), &p, &run))
+    if (mmu_run(v, gva(addr), len, acc, &p, &run))
         return leave_to_interp(v, rx - 1, &v->cnt->bt_emulated_fault);
     if (likely(p && run >= len && v->bt.write_drops == drops))
         return p;
@@ -260,6 +280,8 @@ static int allocate(struct bt *bt) {
     rc = os_poll_page(&bt->poll_page);
     if (!rc)
         rc = os_low_alloc(sizeof(*bt->heat) << BT_HEAT_BITS, (void **)&bt->heat);
+    if (!rc)
+        rc = os_low_alloc(sizeof(*bt->guess) << BT_GUESS_BITS, (void **)&bt->guess);
     if (rc)
         return rc;
     bt->npages = mem_ram_size(bt->v->mem) >> 12;
@@ -328,6 +350,7 @@ void bt_free(struct bt *bt) {
     if (bt->poll_page)
         os_poll_page_free(bt->poll_page);
     os_low_free(bt->heat, sizeof(*bt->heat) << BT_HEAT_BITS);
+    os_low_free(bt->guess, sizeof(*bt->guess) << BT_GUESS_BITS);
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
         free(bt->jump[n].to);
     bt->v->bt.jump = NULL;

@@ -38,7 +38,7 @@ enum follow {
     FOLLOW_NONE,       /* it ends here */
     FOLLOW_NEXT,       /* a jcc that is not taken */
     FOLLOW_TARGET,     /* a direct jmp or call, or a jcc that is taken */
-    FOLLOW_RETURN,     /* a ret to where the path's call came from: RET_VA */
+    FOLLOW_EXPECTED,   /* an indirect branch that goes to EXPECT */
     FOLLOW_LOOP_NEXT,  /* the next instruction is the path's first */
     FOLLOW_LOOP_TARGET /* the target is the path's first */
 };
@@ -46,7 +46,7 @@ enum follow {
 struct tu_insn {
     struct insn i;
     uint64_t va;
-    uint64_t ret_va;
+    uint64_t expect;
     uint8_t follow;  /* enum follow */
     uint8_t live_in; /* status flags (packed, see pack_flags) that are needed before it */
     uint8_t live_out;
@@ -192,6 +192,8 @@ static inline bool tr_in_memory(const struct tr *t, unsigned r) {
     return (r == REG_R14 || r == REG_R15) && t->lent[r - REG_R14] == r;
 }
 
+/* The fragment counts its executions. */
+bool tr_heats(const struct tr *t);
 /* The path ends by going back to its start. */
 bool tr_loops(const struct tr *t);
 

@@ -88,7 +88,7 @@ static bool clobbers_by_callout(const struct insn *i) {
 
 /* A way out in the middle: whatever is there needs all flags, for all we know. */
 static bool may_leave(const struct tu_insn *u) {
-    return u->i.op == OP_jcc || u->follow == FOLLOW_RETURN;
+    return u->i.op == OP_jcc || u->follow == FOLLOW_EXPECTED;
 }
 
 static bool loops(const struct tu_insn *u) {
@@ -478,7 +478,7 @@ static void check_page(struct tr *t, const struct vpage *p) {
 }
 
 /* Does the fragment count its executions? */
-static bool heats(const struct tr *t) {
+bool tr_heats(const struct tr *t) {
     return t->bt->opt.hot && !t->hot;
 }
 
@@ -493,7 +493,7 @@ static bool spoils_flags(const struct insn *i) {
 static enum flags_place start_place(const struct tr *t) {
     if (!t->insn[0].live_in)
         return FLAGS_DEAD;
-    if (heats(t))
+    if (tr_heats(t))
         return FLAGS_MEM;
     for (unsigned k = 0; k < t->n; k++) {
         const struct insn *i = &t->insn[k].i;
@@ -551,7 +551,7 @@ static void emit_entries(struct tr *t) {
     t->loop_head = e_here(&t->e);
     if (tr_loops(t))
         emit_poll(t, POLL_HERE, 0);
-    if (heats(t))
+    if (tr_heats(t))
         emit_heat(t);
     if (t->bt->opt.count)
         emit_count(t, GS(bt.count), t->n);
