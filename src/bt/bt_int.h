@@ -201,7 +201,8 @@ struct bt {
     uint8_t *stub_enter, *stub_leave, *stub_leave_bare;
     uint8_t *stub_anchor[2]; /* by enum mmu_access: read, write */
     uint8_t *stub_hot, *stub_link_regs, *stub_emulate;
-    uint8_t *stub_slow, *stub_callout, *stub_link, *stub_indirect, *stub_check;
+    uint8_t *stub_slow, *stub_callout, *stub_transfer, *stub_link, *stub_indirect,
+        *stub_check;
 
     struct jump_table jump[BT_JUMP_TABLES];
     uint64_t jump_clock;
@@ -377,6 +378,13 @@ void bt_division_done(struct bt *bt, uint64_t va, bool fault);
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
 /* callout.c, too. 0: go on at vcpu.bt.resume. */
 int bt_callout(struct vcpu *v, const struct insn *i);
+/* The same for what bt_transfers(): where to go on, or NULL: nothing has been done, and
+ * bt_callout() is to. General registers that C functions save are not in vcpu.gpr[]. */
+uint8_t *bt_transfer(struct vcpu *v, const struct insn *i);
+static inline bool bt_transfers(const struct insn *i) {
+    return i->op == OP_syscall || i->op == OP_sysret || i->op == OP_sysenter ||
+           i->op == OP_sysexit;
+}
 /* The interpreter is to execute the instruction at the guest's rip: where to go on then,
  * or NULL to leave. */
 uint8_t *bt_emulate(struct vcpu *v);

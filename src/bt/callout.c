@@ -169,6 +169,41 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     return 0;
 }
 
+/* What bt_key() is made of besides the CPL and what comes with it. */
+static inline uint32_t surroundings(const struct vcpu *v) {
+    return v->mode | (uint32_t)v->stack32 << 8 | (uint32_t)v->seg_flat_r << 16 |
+           (uint32_t)v->seg_flat_w << 24;
+}
+
+uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
+    struct bt *bt = bt_of(v);
+    uint32_t before = surroundings(v), key;
+    unsigned cpl = v->cpl;
+
+    bt_sync_bank(v);
+    bt_flags_out(v);
+    v->irq_shadow = false;
+    if (unlikely(i->exec(v, i) != SEM_BRANCH))
+        return NULL; /* a fault: nothing has changed */
+    v->cnt->bt_callouts++;
+    bt->callouts[i->op]++;
+    bt_flags_in(v);
+    v->bt.reason = BT_LEAVE_NEXT;
+    if (unlikely(vcpu_events(v) || v->pending_db || (v->dr[7] & 0xff) ||
+                 (v->rflags & (X86_FL_TF | X86_FL_RF)) || bt->watch ||
+                 !bt_translatable(v)))
+        return bt->stub_leave;
+    /* From CPL 3 to 0 or back, and nothing else: the key differs in just that. */
+    key = bt->key ^ (KEY_USER | KEY_CPL0);
+    if (unlikely(before != surroundings(v) || (cpl ^ v->cpl) != 3 ||
+                 (v->cr4 & X86_CR4_TSD)))
+        key = bt_key(v);
+    bt_select_key(bt, key);
+    vec_load(v);
+    uint8_t *rx = bt_jump_target(bt, v->rip);
+    return likely(rx) ? rx : bt->stub_leave;
+}
+
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
     uint64_t epoch = v->bt.epoch_clock;

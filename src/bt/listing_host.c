@@ -115,6 +115,10 @@ static void field_name(uint64_t off, char *buf, size_t size) {
     snprintf(buf, size, "vcpu+0x%llx", (unsigned long long)off);
 }
 
+static bool is_callout(const struct bt *bt, const uint8_t *rx) {
+    return rx == bt->stub_callout || rx == bt->stub_transfer;
+}
+
 static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
     const struct {
         const uint8_t *at;
@@ -128,6 +132,7 @@ static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
         {bt->stub_anchor[MMU_READ], "anchor for reads"},
         {bt->stub_anchor[MMU_WRITE], "anchor for writes"},
         {bt->stub_callout, "callout"},
+        {bt->stub_transfer, "transfer"},
         {bt->stub_link, "link"},
         {bt->stub_link_regs, "link with flags"},
         {bt->stub_indirect, "indirect"},
@@ -360,9 +365,9 @@ static void find_conts(struct view *w) {
             const struct bt *bt = w->l->bt;
             bool slow = to == bt->stub_slow || to == bt->stub_anchor[MMU_READ] ||
                         to == bt->stub_anchor[MMU_WRITE];
-            const char *what = slow                           ? "slow path comes back"
-                               : to == w->l->bt->stub_callout ? "callout comes back"
-                                                              : NULL;
+            const char *what = slow                       ? "slow path comes back"
+                               : is_callout(w->l->bt, to) ? "callout comes back"
+                                                          : NULL;
 
             if (what) {
                 w->cont[w->nconts].at = before_at + before.mem.disp;
@@ -440,7 +445,7 @@ static void annotate(const struct view *w, const struct insn *i, const uint8_t *
                  : list_inside(w->l, ln->target) ? ", not chained"
                                                  : ", outside");
     }
-    if (is_jump(i) && jump_target(i, rx) == w->l->bt->stub_callout) {
+    if (is_jump(i) && is_callout(w->l->bt, jump_target(i, rx))) {
         *mark = '!';
         snprintf(note, size, "; callout %s",
                  guest ? decode_op_name((enum op)guest->i.op) : "");

@@ -326,6 +326,7 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
                              .owner = bt,
                              .slow = bt_slow_access,
                              .callout = bt_callout,
+                             .transfer = bt_transfer,
                              .emulate = bt_emulate,
                              .check = bt_check};
     rc = allocate(bt);

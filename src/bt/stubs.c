@@ -214,6 +214,31 @@ static void emit_callout(struct bt *bt, struct emit *e) {
     e_jmp(e, bt->stub_leave_bare);
 }
 
+/*
+ * transfer: a callout for a system call or its return, which reads and writes few
+ * registers: what C saves stays where it is. When there is more to it, it is a callout
+ * like others.
+ */
+static void emit_transfer(struct bt *bt, struct emit *e) {
+    uint8_t *more;
+
+    bt->stub_transfer = e_here(e);
+    save(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_mov_rr(e, W64, REG_RSI, T0);
+    call_gs(e, GS(bt.transfer));
+    e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
+    more = e_jcc_fwd(e, CC_E);
+    e_mov_rr(e, W64, T1, REG_RAX);
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, T0, GS(rip));
+    e_jmp_reg(e, T1);
+    e_land(e, more);
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_jmp(e, bt->stub_callout);
+}
+
 /* mov T1d, [poll page]: faults while a kick is pending. */
 void bt_emit_poll(const struct bt *bt, struct emit *e) {
     static const uint8_t opcode[] = {0x44, 0x8b, 0x04 | (T1 & 7) << 3, 0x25};
@@ -280,6 +305,7 @@ void bt_emit_stubs(struct bt *bt) {
     emit_anchor(bt, &e, MMU_WRITE);
     emit_check(bt, &e);
     emit_callout(bt, &e);
+    emit_transfer(bt, &e);
     emit_exits(bt, &e);
     bt->code_start = (uint8_t *)(((uintptr_t)e.p + 63) & ~63ul);
 }

@@ -455,7 +455,8 @@ void tr_callout(struct tr *t, const struct insn *i) {
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
     tr_lea_next(t, 5);
-    e_jmp(e, t->bt->stub_callout);
+    e_jmp(e, t->bt->opt.stay && bt_transfers(i) ? t->bt->stub_transfer
+                                                : t->bt->stub_callout);
     tr_lend_swap(t);
 }
 

@@ -125,8 +125,9 @@ struct vcpu_bt {
     void *bank;                 /* entries of the shadow bank for explicit accesses now */
     void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
     void *jump;                 /* indirect branches */
-    void *slow, *callout, *emulate, *check; /* functions that the stubs call */
-    void *arg;                              /* qualifies reason */
+    /* Functions that the stubs call. */
+    void *slow, *callout, *transfer, *emulate, *check;
+    void *arg;           /* qualifies reason */
     const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
     /* A page of code checked in this epoch still maps what it did: user's is that of the
      * current address space, global's that of pages that all spaces share. 0 is none. */
