@@ -518,6 +518,15 @@ static void emit_count(struct tr *t, size_t off, unsigned n) {
     e_gs(&t->e, W64, OPC_MOV_RM_R, T1, off);
 }
 
+/* A path that has gone back on its way, by a branch that is none in the fragment, may end
+ * with a link forward to its own start: then it is the path that has to poll. */
+static bool goes_back(const struct tr *t) {
+    for (unsigned k = 1; k < t->n; k++)
+        if (t->insn[k].va <= t->insn[k - 1].va)
+            return true;
+    return false;
+}
+
 static void emit_entries(struct tr *t) {
     struct ccf *c = t->c;
     enum flags_place start = start_place(t);
@@ -550,7 +559,7 @@ static void emit_entries(struct tr *t) {
     t->head = start;
     tr_lend_swap(t);
     t->loop_head = e_here(&t->e);
-    if (tr_loops(t))
+    if (tr_loops(t) || goes_back(t))
         emit_poll(t, POLL_HERE, 0);
     if (tr_heats(t))
         emit_heat(t);

@@ -153,6 +153,9 @@ BLOB(l_loop, "1: mov $-1, %rcx; 2: inc %rax; loop 2b; jmp 1b");
 BLOB(l_loope, "1: mov $-1, %rcx; 2: cmp %eax, %eax; loope 2b; jmp 1b");
 BLOB(l_jrcxz, "xor %ecx, %ecx; 1: inc %rax; jrcxz 1b; hlt");
 BLOB(l_string, "1: mov $0x90000, %edi; mov $100, %ecx; rep stosb; jmp 1b");
+/* More than a TU, entered near its end: the path that becomes hot ends before its start.
+ */
+BLOB(l_forward, "jmp 1f; 2: .fill 32, 1, 0x90; 1: .fill 8, 1, 0x90; inc %rax; jmp 2b");
 BLOB(l_fault, "1: ud2");
 BLOB(l_cli, "1: cli; sti; jmp 1b");
 
@@ -166,7 +169,7 @@ static const struct {
     LOOP(l_mem),      LOOP(l_indirect),  LOOP(l_indirect_r15), LOOP(l_indirect_mem),
     LOOP(l_call_ret), LOOP(l_recursion), LOOP(l_push_ret),     LOOP(l_loop),
     LOOP(l_loope),    LOOP(l_jrcxz),     LOOP(l_string),       LOOP(l_fault),
-    LOOP(l_cli),
+    LOOP(l_cli),      LOOP(l_forward),
 };
 
 static uint64_t now_us(void) {
