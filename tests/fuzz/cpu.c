@@ -304,6 +304,13 @@ static void registers(struct vcpu *v, unsigned how, struct seed *r) {
     v->rip = CODE;
 }
 
+/* Random numbers of the host's would make two runs differ. */
+static void no_rdrand(uint8_t *p, unsigned len) {
+    for (unsigned k = 0; k + 2 < len; k++)
+        if (p[k] == 0x0f && p[k + 1] == 0xc7 && p[k + 2] >= 0xf0)
+            p[k + 1] = 0x0b;
+}
+
 void cpu_guest(struct vm *vm, const uint8_t *data, size_t size, struct cpu_how *out) {
     struct fuzz_in in = {data, size};
     unsigned how = (unsigned)fuzz_get(&in, 2);
@@ -331,6 +338,7 @@ void cpu_guest(struct vm *vm, const uint8_t *data, size_t size, struct cpu_how *
     }
     len = (unsigned)(in.left < CODE_MAX ? in.left : CODE_MAX);
     memcpy(vm->ram + CODE, in.p, len);
+    no_rdrand(vm->ram + CODE, len);
     memset(vm->ram + CODE + len, 0xf4, 16); /* hlt */
     vm_state_changed(vm);
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !(v->efer & X86_EFER_LMA))
