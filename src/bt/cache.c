@@ -374,9 +374,10 @@ void bt_cache_forget(struct bt *bt, struct ccf **c, size_t n) {
 
 void bt_cache_reset(struct bt *bt) {
     for (size_t n = 0; n < bt->npages; n++) {
-        if (bt->pages[n].first)
-            mem_trace_remove(bt->v->mem, mem_ram_base(bt->v->mem) + (n << 12),
-                             MEM_TRACE_TC);
+        /* A write would make the host give memory for each page of RAM there could be. */
+        if (!bt->pages[n].first)
+            continue;
+        mem_trace_remove(bt->v->mem, mem_ram_base(bt->v->mem) + (n << 12), MEM_TRACE_TC);
         bt->pages[n] = (struct code_page){0};
     }
     for (size_t n = 0; n < 1u << BT_HASH_BITS; n++)

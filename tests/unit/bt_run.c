@@ -13,6 +13,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -540,6 +541,46 @@ static void test_statistics(void **state) {
     assert_int_equal(counters.bt_again_written, 0);
 }
 
+/* --- much memory --- */
+
+static long resident_pages(void) {
+    long size, resident = -1;
+    FILE *f = fopen("/proc/self/statm", "r");
+
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%ld %ld", &size, &resident), 2);
+    fclose(f);
+    return resident;
+}
+
+/* What the guest does not touch costs the host nothing, however much it is. */
+static void test_much_memory(void **state) {
+    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    const struct bt_options opt = bt_defaults();
+    struct vcpu *big = aligned_alloc(64, (sizeof(*big) + 63) & ~63ull);
+    struct bt *translator = NULL;
+    struct interp *reference;
+    long before = resident_pages();
+
+    memset(big, 0, sizeof(*big));
+    big->cnt = &counters;
+    big->hooks = &hooks;
+    big->cpuid = cpuid_model_new(&cfg);
+    assert_int_equal(mem_create(64ull << 30, &big->mem), 0);
+    assert_int_equal(mmu_create(big, MMU_PCID), 0);
+    reference = interp_new(big);
+    assert_non_null(reference);
+    assert_int_equal(bt_new(big, reference, &opt, &translator), 0);
+    bt_flush(translator);
+    assert_true(resident_pages() - before < (64 << 20) / 4096);
+    bt_free(translator);
+    interp_free(reference);
+    mmu_destroy(big);
+    mem_destroy(big->mem);
+    cpuid_model_free((struct cpuid_model *)big->cpuid);
+    free(big);
+}
+
 static int setup(void **state) {
     static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
     struct mem_hooks *h;
@@ -698,6 +739,7 @@ int main(void) {
         cmocka_unit_test(test_loop_flags),
         cmocka_unit_test(test_offset_wraps),
         cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_much_memory),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
