@@ -348,8 +348,21 @@ void bt_link(struct bt *bt, struct link *l, struct ccf *to);
 void bt_jump_insert(struct bt *bt, struct ccf *c);
 void bt_select_key_slow(struct bt *bt, uint32_t key);
 static inline void bt_select_key(struct bt *bt, uint32_t key) {
-    if (bt->key != key || !bt->v->bt.jump)
+    struct jump_table *t = &bt->jump[bt->other];
+    unsigned other = bt->other;
+
+    if (likely(bt->key == key && bt->v->bt.jump))
+        return;
+    if (unlikely(t->key != key || !t->used)) {
         bt_select_key_slow(bt, key);
+        return;
+    }
+    /* Mostly two take turns: user's and kernel's. */
+    t->used = ++bt->jump_clock;
+    bt->other = bt->selected;
+    bt->selected = other;
+    bt->key = key;
+    bt->v->bt.jump = t->to;
 }
 /* Where an indirect branch to VA goes for the current key, RX; NULL: to a place where
  * code cannot be. */

@@ -161,25 +161,21 @@ static void jump_clear(struct bt *bt, struct jump_table *t) {
 }
 
 void bt_select_key_slow(struct bt *bt, uint32_t key) {
-    unsigned at = bt->other;
-    struct jump_table *t = &bt->jump[at];
+    struct jump_table *t;
+    unsigned at = 0;
 
-    /* Mostly two take turns: user's and kernel's. */
-    if (unlikely(!t->used || t->key != key)) {
-        at = 0;
-        for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
-            if (bt->jump[n].used && bt->jump[n].key == key) {
-                at = n;
-                break;
-            }
-            if (bt->jump[n].used < bt->jump[at].used)
-                at = n;
+    for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+        if (bt->jump[n].used && bt->jump[n].key == key) {
+            at = n;
+            break;
         }
-        t = &bt->jump[at];
-        if (!t->used || t->key != key)
-            jump_clear(bt, t);
-        t->key = key;
+        if (bt->jump[n].used < bt->jump[at].used)
+            at = n;
     }
+    t = &bt->jump[at];
+    if (!t->used || t->key != key)
+        jump_clear(bt, t);
+    t->key = key;
     t->used = ++bt->jump_clock;
     bt->other = bt->selected;
     bt->selected = at;
@@ -319,8 +315,11 @@ bool bt_grouping_failed(const struct bt *bt, uint64_t va) {
 
 void bt_grouping_fail(struct bt *bt, struct ccf *c, uint64_t va) {
     struct group_fails *f = group_fails(bt, va);
-    uint64_t now = __builtin_ia32_rdtsc();
+    uint64_t now;
 
+    if (f->va == va && f->count >= BT_GROUP_FAILS)
+        return; /* it is not a group's any more */
+    now = __builtin_ia32_rdtsc();
     if (f->va != va || (f->count < BT_GROUP_FAILS && now - f->since > BT_GROUP_TICKS))
         *f = (struct group_fails){.va = va, .since = now};
     if (++f->count == BT_GROUP_FAILS && !c->dead)

@@ -56,26 +56,28 @@ void vcpu_reset(struct vcpu *v) {
     vcpu_update_mode(v);
 }
 
-/* May every offset be read, written, without a look at limit and type? Protected mode. */
-static bool flat_for(const struct segment *s, bool write) {
-    if (!(s->ar & X86_AR_P) || !(s->ar & X86_AR_S) || s->limit != 0xffffffffu)
-        return false;
-    if (s->ar & X86_AR_CODE)
-        return !write && (s->ar & X86_AR_WRITE);
-    if (s->ar & X86_AR_EXPDOWN)
-        return false;
-    return !write || (s->ar & X86_AR_WRITE);
-}
-
+/* Which segments may be read, written, at every offset without a look at limit and type.
+ * In real and virtual-8086 mode (no CHECKED_TYPES) the limit is all that counts. */
 static void update_flat(struct vcpu *v, bool checked_types) {
-    v->seg_flat_r = v->seg_flat_w = 0;
+    const unsigned usable = X86_AR_P | X86_AR_S;
+    unsigned r = 0, w = 0;
     for (unsigned s = 0; s < SEG_COUNT; s++) {
-        bool big = v->seg[s].limit == 0xffffffffu;
-        if (checked_types ? flat_for(&v->seg[s], false) : big)
-            v->seg_flat_r |= (uint8_t)(1u << s);
-        if (checked_types ? flat_for(&v->seg[s], true) : big)
-            v->seg_flat_w |= (uint8_t)(1u << s);
+        unsigned ar = v->seg[s].ar, bit = 1u << s;
+        if (v->seg[s].limit != 0xffffffffu)
+            continue;
+        if (!checked_types) {
+            r |= bit, w |= bit;
+        } else if ((ar & usable) != usable) {
+            continue;
+        } else if (ar & X86_AR_CODE) {
+            r |= ar & X86_AR_WRITE ? bit : 0; /* code: readable */
+        } else if (!(ar & X86_AR_EXPDOWN)) {
+            r |= bit;
+            w |= ar & X86_AR_WRITE ? bit : 0;
+        }
     }
+    v->seg_flat_r = (uint8_t)r;
+    v->seg_flat_w = (uint8_t)w;
 }
 
 void vcpu_update_mode(struct vcpu *v) {
