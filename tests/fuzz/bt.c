@@ -80,7 +80,7 @@ static enum exit_reason run_bt(struct vm *vm) {
 
 /* Kicked or not, both get the same number of chances to end. */
 static bool run_to_end(struct vm *vm, enum exit_reason *why) {
-    for (unsigned k = 0; k < 500; k++) {
+    for (unsigned k = 0; k < 20000; k++) {
         *why = run_bt(vm);
         if (*why != EXIT_kick)
             return true;
