@@ -1,53 +1,231 @@
 /*
- * Innocent until proven guilty: divisions.
+ * Innocent until proven guilty: what keeps trapping is translated again with the trap
+ * designed in, and gets its chances to come back.
  *
- * A division is copied, and a #DE of the host's becomes the guest's. That costs a signal.
- * Where it has happened, the fragments are made again with the division as a callout,
- * whose function looks at the divisor first; a program that divides by zero in a loop
- * pays the signal once. After many divisions without a fault the place is trusted again.
+ * A memory access is translated as if it hit plain memory. When the inline check at an
+ * instruction has failed FAIL_LIMIT times in short order, it is judged:
+ *   - the instruction itself touches a device, stores to a traced page or crosses a page:
+ *     it becomes a callout, and the rest of the fragment stays as good as it was;
+ *   - it does not, but the range that was checked for it and others (group.c) does: no
+ *     group starts there any more;
+ *   - it raises a fault that the guest's page tables want: that is nobody's fault.
  *
- * Places are guest addresses in a direct-mapped table: one that is pushed out of it by
- * another is innocent again, and may be found guilty anew.
+ * Such a callout counts how often it traps. One that mostly does not (code that everybody
+ * uses, and somebody for traced pages) goes free, and is tolerated for a time.
+ *
+ * A verdict holds for some time; then (bt_review(), from the dispatcher) what was made
+ * under it is dropped, and what comes in its place is innocent again. Each time that it
+ * is found guilty soon after, the next verdict holds twice as long. So what has changed
+ * its ways is fast again after a while, and what has not costs less and less.
+ *
+ * Suspects are kept by address and RAM page, one for each slot of a hash; while a verdict
+ * holds, nobody else gets its slot.
  */
-#include "bt/bt_int.h"
+#include "bt/tr_int.h"
+#include "cpu/vec.h"
+#include "decode/decode.h"
+#include "sem/sem.h"
 
-static struct bt_guilty *entry(const struct bt *bt, uint64_t va) {
-    return &bt->guilty[(va ^ va >> 10) & (BT_GUILTY - 1)];
+#define FAIL_LIMIT 16
+
+/* TSC ticks in which that many are too many: rarer ones cost less than what a check for
+ * each access, or a callout, costs more. */
+#define FAIL_TICKS_GROUP 20000000u
+#define FAIL_TICKS_TRAP 1000000u
+
+/* Of so many executions of a callout a share has to trap. */
+#define TRIAL_RUNS 256u
+#define TRIAL_SHARE 16u
+
+/* In TSC ticks, tens of milliseconds: how long the first verdict holds, and how often is
+ * looked for those whose time is over. */
+#define TERM_SHIFT 27
+#define REVIEW_TICKS (1ull << 26)
+#define STRIKES_MAX 12u
+
+static struct suspect *slot_of(const struct bt *bt, uint64_t va, const uint8_t *page) {
+    uint64_t h = va ^ (uint64_t)(uintptr_t)page << 12;
+
+    return &bt->suspects[h * 0x9e3779b97f4a7c15ull >> (64 - BT_SUSPECT_BITS)];
 }
 
-bool bt_division_guilty(const struct bt *bt, uint64_t va) {
-    const struct bt_guilty *g = entry(bt, va);
-
-    return bt->opt.adapt && g->faults && g->va == va;
+/* The bytes that I accesses, when it is not a branch; 0: cannot tell, or none. */
+static unsigned own_access(const struct insn *i, bool *write) {
+    switch (i->op) {
+    case OP_push:
+    case OP_pushf:
+        *write = true;
+        return tr_has_mem(i) ? 0 : i->opsize;
+    case OP_pop:
+    case OP_popf:
+    case OP_leave:
+        *write = false;
+        return tr_has_mem(i) ? 0 : i->opsize;
+    case OP_jmp:
+    case OP_call:
+    case OP_ret:
+        return 0;
+    default:
+        *write = i->mem.access & OPND_WRITE;
+        return tr_has_mem(i) ? i->mem.size : 0;
+    }
 }
 
-void bt_division_faulted(struct bt *bt, struct ccf *c) {
-    uint64_t va = bt->v->rip;
+bool bt_guilty(const struct bt *bt, uint64_t va, const uint8_t *page,
+               enum bt_guilt guilt) {
+    const struct suspect *s = slot_of(bt, va, page);
+
+    return s->guilt == guilt && s->va == va && s->page == page;
+}
+
+/* Code may have changed since the verdict: only what can trap becomes a callout. */
+bool bt_traps(const struct bt *bt, const struct insn *i, uint64_t va,
+              const uint8_t *page) {
+    bool write;
+
+    return bt_guilty(bt, va, page, BT_GUILT_TRAP) && own_access(i, &write);
+}
+
+void bt_acquit_all(struct bt *bt) {
+    for (unsigned n = 0; n < 1u << BT_SUSPECT_BITS; n++)
+        bt->suspects[n] = (struct suspect){0};
+}
+
+static void convict(struct suspect *s, enum bt_guilt guilt) {
+    uint64_t now = __builtin_ia32_rdtsc();
+
+    if (s->due && now < s->due + (1ull << TERM_SHIFT << s->strikes)) {
+        if (s->strikes < STRIKES_MAX)
+            s->strikes++;
+    } else {
+        s->strikes = 0;
+    }
+    s->due = now + (1ull << TERM_SHIFT << s->strikes);
+    s->guilt = (uint8_t)guilt;
+}
+
+/* The suspect at VA, whose failures are counted; NULL: another's verdict is in its place.
+ */
+static struct suspect *suspect(struct bt *bt, uint64_t va, uint8_t *page) {
+    struct suspect *s = slot_of(bt, va, page);
+
+    if (s->va == va && s->page == page)
+        return s;
+    if (s->guilt != BT_INNOCENT)
+        return NULL;
+    *s = (struct suspect){.va = va, .page = page};
+    return s;
+}
+
+/* Is it the instruction at VA itself, and not what is checked together with it? */
+static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *bytes,
+                   const struct bt_trap *trap) {
+    unsigned room = 4096 - ((uintptr_t)bytes & 4095), own;
+    struct insn i;
+    bool write = false;
+
+    vec_park(bt->v);
+    if (decode_insn(KEY_MODE(c->key), bytes, room < 15 ? room : 15, &i) != DECODE_OK)
+        return false;
+    own = own_access(&i, &write);
+    if (!own)
+        return false;
+    if (trap->why == BT_TRAP_RANGE || trap->why == BT_TRAP_FAULT)
+        return SITE_SIZE(trap->site) <= own;
+    return write || SITE_ACCESS(trap->site) != MMU_WRITE;
+}
+
+void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
+                const struct bt_trap *trap) {
+    uint8_t *page = site->guest & SITE_PAGE2 ? c->page2 : c->page;
+    uint64_t va = bt_site_va(c, site), now = __builtin_ia32_rdtsc();
+    struct suspect *s;
 
     if (!bt->opt.adapt || c->dead)
         return;
-    *entry(bt, va) = (struct bt_guilty){.va = va, .faults = true};
-    bt_drop(bt, c, BT_WHY_TRAPS);
+    s = suspect(bt, va, page);
+    if (!s || s->guilt == BT_GUILT_TRAP || s->guilt == BT_TOLERATED)
+        return;
+    if (!s->failed++)
+        s->since = now;
+    if (s->failed < FAIL_LIMIT)
+        return;
+    s->failed = 0;
+    if (now - s->since > FAIL_TICKS_GROUP)
+        return;
+    if (!itself(bt, c, page + (va & 4095), trap)) {
+        if (s->guilt == BT_GUILT_GROUPS)
+            return;
+        convict(s, BT_GUILT_GROUPS);
+        bt_drop(bt, c, BT_WHY_CHECKS);
+    } else if (now - s->since <= FAIL_TICKS_TRAP && trap->why != BT_TRAP_FAULT &&
+               trap->why != BT_TRAP_DROPS) {
+        convict(s, BT_GUILT_TRAP);
+        bt_drop(bt, c, BT_WHY_TRAPS);
+    }
 }
 
-void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
-    struct bt_guilty *g = entry(bt, va);
-    struct ccf *c;
+/* --- callouts on trial --- */
 
-    if (g->va != va)
-        return; /* a callout for another reason */
-    if (fault) {
-        g->faults = true;
-        g->good = 0;
-        return;
+struct trapper {
+    struct insn i;
+    int (*exec)(struct vcpu *v, const struct insn *i);
+    uint8_t *page;
+    uint64_t va;
+    uint32_t runs, traps;
+};
+
+static uint64_t traps_so_far(const struct counters *cnt) {
+    return cnt->mmio_slow + cnt->page_crossings + cnt->trace_hits_code +
+           cnt->trace_hits_pt;
+}
+
+static int exec_trapper(struct vcpu *v, const struct insn *i) {
+    struct trapper *t = container_of(i, struct trapper, i);
+    uint64_t before = traps_so_far(v->cnt);
+    int rc = t->exec(v, i);
+
+    t->runs++;
+    t->traps += rc == SEM_FAULT || traps_so_far(v->cnt) != before;
+    if (unlikely(t->runs == TRIAL_RUNS)) {
+        struct bt *bt = v->bt.owner;
+
+        if (t->traps < TRIAL_RUNS / TRIAL_SHARE &&
+            bt_guilty(bt, t->va, t->page, BT_GUILT_TRAP)) {
+            convict(slot_of(bt, t->va, t->page), BT_TOLERATED);
+            bt_drop_at(bt, t->page, (unsigned)(t->va & 4095));
+            v->code_written = true; /* it may be a loop: out of it */
+            v->cnt->bt_acquitted++;
+        }
+        t->runs = t->traps = 0;
     }
-    if (g->faults && ++g->good < BT_DIVISION_TRUST)
+    return rc;
+}
+
+struct insn *bt_trapper(struct bt *bt, const struct insn *i, uint64_t va, uint8_t *page) {
+    struct trapper *t = bt_meta_alloc(bt, sizeof(*t));
+
+    if (!t)
+        return NULL;
+    *t = (struct trapper){.i = *i, .exec = i->exec, .page = page, .va = va};
+    t->i.exec = exec_trapper;
+    return &t->i;
+}
+
+/* --- the way back --- */
+
+void bt_review(struct bt *bt, uint64_t now) {
+    if (now < bt->next_review)
         return;
-    /* Trusted again: each fragment with this callout goes when it gets here. It may be a
-     * loop: out of it. */
-    g->faults = false;
-    c = bt_find_pc(bt, (const uint8_t *)(uintptr_t)bt->v->bt.resume - 1);
-    if (c && !c->dead)
-        bt_drop(bt, c, BT_WHY_TRAPS);
-    bt->v->code_written = true;
+    bt->next_review = now + REVIEW_TICKS;
+    for (unsigned n = 0; n < 1u << BT_SUSPECT_BITS; n++) {
+        struct suspect *s = &bt->suspects[n];
+
+        if (s->guilt == BT_INNOCENT || now < s->due)
+            continue;
+        if (s->guilt != BT_TOLERATED)
+            bt_drop_at(bt, s->page, (unsigned)(s->va & 4095));
+        s->guilt = BT_INNOCENT;
+        bt->v->cnt->bt_acquitted++;
+    }
 }

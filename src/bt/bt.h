@@ -17,7 +17,7 @@ struct bt;
 struct interp;
 
 struct bt_options {
-    bool adapt;    /* divisions that fault become callouts */
+    bool adapt;    /* make what keeps trapping again, with the trap designed in */
     bool anchors;  /* shadow entries found by place instead of address */
     bool chain;    /* patch exits into direct jumps */
     bool evict;    /* when the cache is full, make room for some, not for all */

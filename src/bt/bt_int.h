@@ -155,25 +155,14 @@ struct jump_table {
 
 #define BT_VPAGE_BITS 12
 #define BT_DROPPED_BITS 15
-/* Inline checks that ended in the interpreter, by the address of the instruction: a group
- * that starts there is given up at BT_GROUP_FAILS, when these came within BT_GROUP_TICKS
- * of the host's TSC. Rarer ones cost less than the group saves. Direct-mapped. */
-#define BT_GROUP_SLOTS 4096u
-#define BT_GROUP_FAILS 16
-struct group_fails {
-    uint64_t va;
-    uint32_t count;
-    uint64_t since;
-};
-#define BT_GROUP_TICKS 20000000u
 
-/* A division that has raised #DE, and how often it has not since (adapt.c). */
-struct bt_guilty {
+/* A division that has raised #DE, and how often it has not since (divide.c). */
+struct division {
     uint64_t va;
     uint32_t good;
     bool faults;
 };
-#define BT_GUILTY 1024u
+#define BT_DIVISIONS 1024u
 #define BT_DIVISION_TRUST 4096u
 
 struct tr;
@@ -216,10 +205,11 @@ struct bt {
     uint32_t *heat;  /* at an address that fits in 31 bits */
     unsigned next_anchor; /* for the next reference of a hot path */
     bool has_bmi2;        /* the host */
-    struct group_fails *group_fails;
-    uint64_t *dropped; /* stats.c */
-    struct bt_guilty *guilty;
+    struct suspect *suspects;
+    uint64_t next_review; /* TSC */
+    struct division *divisions;
     struct ccf *faulted; /* whose division raised the host's #DE just now */
+    uint64_t *dropped;   /* stats.c */
     uint64_t callouts[OP_COUNT];
     struct tr *tr; /* the translation in progress */
     /* For tests: called before each entry of the cache, may be NULL. */
@@ -317,9 +307,63 @@ static inline uint32_t *bt_heat(const struct bt *bt, uint64_t va) {
 }
 
 /* stats.c: a fragment was dropped; what is translated there next is counted under WHY. */
-enum bt_why { BT_WHY_NONE, BT_WHY_CHECKS, BT_WHY_WRITTEN, BT_WHY_EVICTED, BT_WHY_TRAPS };
+enum bt_why {
+    BT_WHY_NONE,
+    BT_WHY_CHECKS,
+    BT_WHY_TRAPS,
+    BT_WHY_REVIEW,
+    BT_WHY_WRITTEN,
+    BT_WHY_EVICTED,
+};
 void bt_note_dropped(struct bt *bt, const struct ccf *c, enum bt_why why);
 void bt_note_made(struct bt *bt, const struct ccf *c);
+
+/* adapt.c: what is wrong with the instruction at an address. */
+enum bt_guilt {
+    BT_INNOCENT,
+    BT_GUILT_TRAP,   /* it is to be a callout */
+    BT_GUILT_GROUPS, /* what would be checked together with it is no good */
+    BT_TOLERATED,    /* it traps, but too seldom */
+};
+struct suspect {
+    uint64_t va;
+    uint8_t *page;  /* host address of the RAM page; NULL: free */
+    uint64_t since; /* TSC: the first of the failures */
+    uint64_t due;   /* TSC: it is innocent again */
+    uint8_t failed; /* inline checks, since then */
+    uint8_t guilt;  /* enum bt_guilt */
+    uint8_t strikes;
+};
+#define BT_SUSPECT_BITS 12
+
+/* An access that an inline check refused. */
+enum bt_trap_why {
+    BT_TRAP_RANGE,  /* it crosses a page */
+    BT_TRAP_DEVICE, /* no memory, or none that may be written, or a breakpoint */
+    BT_TRAP_TRACED, /* a store to a traced page */
+    BT_TRAP_DROPS,  /* filling the shadow took write entries away */
+    BT_TRAP_FAULT,  /* the guest's page tables do not allow it */
+};
+struct bt_trap {
+    enum bt_trap_why why;
+    uint32_t site; /* vcpu.bt.site */
+};
+
+bool bt_guilty(const struct bt *bt, uint64_t va, const uint8_t *page,
+               enum bt_guilt guilt);
+/* Is I, at VA on PAGE, to be a callout? It is no branch then. */
+bool bt_traps(const struct bt *bt, const struct insn *i, uint64_t va,
+              const uint8_t *page);
+/* A copy of I that its callout is to execute, counting its traps; NULL: full. */
+struct insn *bt_trapper(struct bt *bt, const struct insn *i, uint64_t va, uint8_t *page);
+void bt_acquit_all(struct bt *bt);
+/* C, which is being executed, has trapped at S; it may be dead afterwards. */
+void bt_trapped(struct bt *bt, struct ccf *c, const struct site *s,
+                const struct bt_trap *trap);
+/* Nobody executes translated code. NOW is the TSC. */
+void bt_review(struct bt *bt, uint64_t now);
+
+void bt_note_trap(struct bt *bt, enum bt_trap_why why); /* stats.c */
 
 /* units.c */
 int bt_units_create(struct bt *bt); /* 0 or -errno */
@@ -373,10 +417,8 @@ static inline uint8_t *bt_jump_target(const struct bt *bt, uint64_t va) {
         return NULL;
     return to[bt_jump_slot(va)];
 }
-/* The checks of groups (group.c) that start at the instruction at VA fail too often. */
-bool bt_grouping_failed(const struct bt *bt, uint64_t va);
-/* One failed, in C: counts, and drops C when that was too often. */
-void bt_grouping_fail(struct bt *bt, struct ccf *c, uint64_t va);
+/* Drops the fragments that have the byte at OFF of the RAM page. */
+void bt_drop_at(struct bt *bt, uint8_t *page, unsigned off);
 /* The record of a virtual page, made if need be; NULL: full. */
 struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user);
 

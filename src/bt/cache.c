@@ -301,29 +301,16 @@ void bt_drop(struct bt *bt, struct ccf *c, enum bt_why why) {
         sweep(bt, c->page2);
 }
 
-/* --- groups that did not work out --- */
+void bt_drop_at(struct bt *bt, uint8_t *page, unsigned off) {
+    struct code_page *cp = &bt->pages[page_number(bt, page)];
+    struct ccf *next;
 
-static struct group_fails *group_fails(const struct bt *bt, uint64_t va) {
-    return &bt->group_fails[(va ^ va >> 12) & (BT_GROUP_SLOTS - 1)];
-}
-
-bool bt_grouping_failed(const struct bt *bt, uint64_t va) {
-    const struct group_fails *f = group_fails(bt, va);
-
-    return f->va == va && f->count >= BT_GROUP_FAILS;
-}
-
-void bt_grouping_fail(struct bt *bt, struct ccf *c, uint64_t va) {
-    struct group_fails *f = group_fails(bt, va);
-    uint64_t now;
-
-    if (f->va == va && f->count >= BT_GROUP_FAILS)
-        return; /* it is not a group's any more */
-    now = __builtin_ia32_rdtsc();
-    if (f->va != va || (f->count < BT_GROUP_FAILS && now - f->since > BT_GROUP_TICKS))
-        *f = (struct group_fails){.va = va, .since = now};
-    if (++f->count == BT_GROUP_FAILS && !c->dead)
-        bt_drop(bt, c, BT_WHY_CHECKS);
+    for (struct ccf *c = cp->first; c; c = next) {
+        next = c->page == page ? c->page_next : c->page2_next;
+        if (!c->dead && covers(c, page, off, off + 1))
+            kill(bt, c, BT_WHY_REVIEW);
+    }
+    sweep(bt, page);
 }
 
 void bt_code_written(void *arg, struct gpa at, unsigned len) {
@@ -388,7 +375,7 @@ void bt_cache_reset(struct bt *bt) {
         bt->heat[n] = bt->opt.hot;
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)
         bt->vpages[n] = NULL;
-    __builtin_memset(bt->group_fails, 0, BT_GROUP_SLOTS * sizeof(*bt->group_fails));
+    bt_acquit_all(bt);
     for (unsigned n = 0; n < ARRAY_SIZE(bt->v->bt.code_filter); n++)
         bt->v->bt.code_filter[n] = bt->v->bt.large_filter[n] = 0;
     bt->vpages_used = 0;

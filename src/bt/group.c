@@ -16,7 +16,7 @@
  * Exceptions stay precise: the check comes before the group's first access. When it fails
  * (no page, no right, or a range that crosses into another page), the interpreter
  * executes that first instruction alone, with its own checks, and a new TU starts after
- * it. A fragment that keeps failing so is retranslated without groups (bt_slow_access()).
+ * it. A group that keeps failing so is given up for a while (adapt.c).
  */
 #include "bt/tr_int.h"
 
@@ -200,7 +200,8 @@ static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bo
     bool wr = write, lost = false;
     bool sure = true; /* it is executed if the group's first access is */
 
-    bool alone = !t->groups || may_scatter(t, ref) || bt_grouping_failed(t->bt, tr_va(t));
+    bool alone = !t->groups || may_scatter(t, ref) ||
+                 bt_guilty(t->bt, tr_va(t), tr_page(t, &t->insn[t->k]), BT_GUILT_GROUPS);
 
     *again = false;
     for (unsigned j = t->k; !alone && j < t->n; j++) {

@@ -20,7 +20,7 @@
     }
 
 static const struct bt_option table[] = {
-    SWITCH(adapt, "adapt", "divisions that have raised #DE look at their divisor first"),
+    SWITCH(adapt, "adapt", "design the trap into what keeps trapping, for a while"),
     SWITCH(anchors, "anchors",
            "find pages by the place in the code, where that is better"),
     SWITCH(chain, "chain", "turn exits into direct jumps to their targets"),

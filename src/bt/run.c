@@ -21,8 +21,8 @@
 
 struct bt_options bt_defaults(void) {
     return (struct bt_options){
-        .anchors = true,
         .adapt = true,
+        .anchors = true,
         .chain = true,
         .evict = true,
         .groups = true,
@@ -102,31 +102,35 @@ static void undo_branch(struct vcpu *v) {
 
 /* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and
  * all else that an exception depends on. */
-static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint64_t *why) {
+static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site,
+                                enum bt_trap_why why) {
+    const struct bt_trap trap = {.why = why, .site = site};
     struct bt *bt = bt_of(v);
     struct ccf *c = bt_find_pc(bt, rx);
+    const struct site *s;
 
-    ++*why;
-    set_rip_in(v, c, rx);
+    BUG_ON(!c);
+    s = site_of(c, rx);
+    BUG_ON(!s);
+    v->rip = bt_site_va(c, s);
     v->bt.reason = BT_LEAVE_EMULATE;
     v->bt.lent_by = c; /* not all registers are in vcpu.gpr[] yet */
-    bt_grouping_fail(bt, c, v->rip);
+    bt_note_trap(bt, why);
+    bt_trapped(bt, c, s, &trap);
     return NULL;
 }
 
 /* What stands in the way of an access that the guest's page tables allow. */
-static uint64_t *unavailable(struct vcpu *v, uint64_t addr, uint32_t site) {
+static enum bt_trap_why unavailable(struct vcpu *v, uint64_t addr, uint32_t site) {
     uint8_t *p;
     uint64_t run;
 
-    if ((addr & 4095) + SITE_SIZE(site) > 4096)
-        return &v->cnt->bt_emulated_range;
     if (SITE_ACCESS(site) == MMU_WRITE &&
         !mmu_run(v, gva(addr), 1, MMU_WRITE, &p, &run) && p)
-        return &v->cnt->bt_emulated_drops;
+        return BT_TRAP_DROPS;
     if (mmu_run(v, gva(addr), 1, MMU_READ, &p, &run) || !p)
-        return &v->cnt->bt_emulated_device;
-    return &v->cnt->bt_emulated_traced;
+        return BT_TRAP_DEVICE;
+    return BT_TRAP_TRACED;
 }
 
 /* Host address of the byte at AT: of a group (not ALONE) only what is in the shadow, for
@@ -175,11 +179,14 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     p = crossing(v, addr, len, acc, site & SITE_ALONE);
     if (p && v->bt.write_drops == drops)
         return p;
+    /* No A or D bit for what only belongs to the group. */
+    if ((addr & 4095) + len > 4096)
+        return leave_to_interp(v, rx - 1, site, BT_TRAP_RANGE);
     if (mmu_run(v, gva(addr), len, acc, &p, &run))
-        return leave_to_interp(v, rx - 1, &v->cnt->bt_emulated_fault);
+        return leave_to_interp(v, rx - 1, site, BT_TRAP_FAULT);
     if (likely(p && run >= len && v->bt.write_drops == drops))
         return p;
-    return leave_to_interp(v, rx - 1, unavailable(v, addr, site));
+    return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));
 }
 
 int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
@@ -294,9 +301,9 @@ static int allocate(struct bt *bt) {
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
-    bt->group_fails = calloc(BT_GROUP_SLOTS, sizeof(*bt->group_fails));
+    bt->suspects = calloc(1u << BT_SUSPECT_BITS, sizeof(*bt->suspects));
     bt->dropped = calloc(1u << BT_DROPPED_BITS, sizeof(*bt->dropped));
-    bt->guilty = calloc(BT_GUILTY, sizeof(*bt->guilty));
+    bt->divisions = calloc(BT_DIVISIONS, sizeof(*bt->divisions));
     bt->vpages = calloc(1u << BT_VPAGE_BITS, sizeof(*bt->vpages));
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         bt->jump[n].to = calloc(1u << BT_JUMP_BITS, sizeof(*bt->jump[n].to));
@@ -304,7 +311,7 @@ static int allocate(struct bt *bt) {
             return -ENOMEM;
     }
     if (!bt->vpage_pool || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
-        !bt->group_fails || !bt->dropped || !bt->guilty)
+        !bt->suspects || !bt->dropped || !bt->divisions)
         return -ENOMEM;
     return 0;
 }
@@ -356,8 +363,8 @@ void bt_free(struct bt *bt) {
         free(bt->jump[n].to);
     bt->v->bt.jump = NULL;
     free(bt->vpages);
-    free(bt->group_fails);
-    free(bt->guilty);
+    free(bt->suspects);
+    free(bt->divisions);
     free(bt->dropped);
     free(bt->tr);
     free(bt->pages);
@@ -553,6 +560,7 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
         *out = EXIT_kick;
         return true;
     }
+    bt_review(bt, __builtin_ia32_rdtsc());
     bt_drop_rf(v);
     if (needs_care(v, events)) {
         *out = interp_step(bt->ip, 1);

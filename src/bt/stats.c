@@ -34,19 +34,44 @@ void bt_note_made(struct bt *bt, const struct ccf *c) {
     case BT_WHY_CHECKS:
         cnt->bt_again_checks++;
         break;
+    case BT_WHY_TRAPS:
+        cnt->bt_again_traps++;
+        break;
+    case BT_WHY_REVIEW:
+        cnt->bt_again_review++;
+        break;
     case BT_WHY_WRITTEN:
         cnt->bt_again_written++;
         break;
     case BT_WHY_EVICTED:
         cnt->bt_again_evicted++;
         break;
-    case BT_WHY_TRAPS:
-        cnt->bt_again_traps++;
-        break;
     case BT_WHY_NONE:
         break;
     }
     *slot = 0;
+}
+
+void bt_note_trap(struct bt *bt, enum bt_trap_why why) {
+    struct counters *cnt = bt->v->cnt;
+
+    switch (why) {
+    case BT_TRAP_RANGE:
+        cnt->bt_emulated_range++;
+        break;
+    case BT_TRAP_DEVICE:
+        cnt->bt_emulated_device++;
+        break;
+    case BT_TRAP_TRACED:
+        cnt->bt_emulated_traced++;
+        break;
+    case BT_TRAP_DROPS:
+        cnt->bt_emulated_drops++;
+        break;
+    case BT_TRAP_FAULT:
+        cnt->bt_emulated_fault++;
+        break;
+    }
 }
 
 void bt_stats(const struct bt *bt,

@@ -50,6 +50,7 @@ struct tu_insn {
     uint8_t follow;  /* enum follow */
     uint8_t live_in; /* status flags (packed, see pack_flags) that are needed before it */
     uint8_t live_out;
+    bool trap; /* adapt.c: it becomes a callout */
 };
 
 /* A memory operand, for comparing: what T0 is relative to. */
@@ -117,6 +118,8 @@ struct tr {
 typedef void xl_fn(struct tr *t, const struct insn *i);
 
 /* translate.c */
+/* Host address of the RAM page that the instruction begins on. */
+uint8_t *tr_page(const struct tr *t, const struct tu_insn *u);
 uint64_t tr_va(const struct tr *t);      /* of the instruction being translated */
 uint64_t tr_next_va(const struct tr *t); /* of the one after it */
 void tr_site(struct tr *t, enum poll_kind poll, unsigned link);

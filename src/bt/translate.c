@@ -110,7 +110,7 @@ static void find_liveness(struct tr *t) {
         uint8_t written = pack_flags(u->i.fl_written | u->i.fl_undefined);
 
         u->live_out = live;
-        if (!t->bt->opt.liveness || clobbers_by_callout(&u->i) || may_leave(u))
+        if (!t->bt->opt.liveness || clobbers_by_callout(&u->i) || u->trap || may_leave(u))
             live = all;
         else
             live = (uint8_t)(read | (live & ~written));
@@ -429,6 +429,12 @@ static void emit_link_stub(struct tr *t, unsigned n) {
 
 /* --- callouts --- */
 
+uint8_t *tr_page(const struct tr *t, const struct tu_insn *u) {
+    bool second = t->c->vp2 && (u->va ^ t->c->vp2->va) < 4096;
+
+    return second ? t->c->page2 : t->c->page;
+}
+
 /* lea T1, [rip + SKIP]: the address behind the next SKIP bytes. */
 void tr_lea_next(struct tr *t, unsigned skip) {
     e8(&t->e, 0x4c);
@@ -439,8 +445,10 @@ void tr_lea_next(struct tr *t, unsigned skip) {
 
 void tr_callout(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
-    struct insn *copy = bt_meta_alloc(t->bt, sizeof(*copy));
     uint64_t va = tr_va(t);
+    struct insn *copy = t->insn[t->k].trap
+                            ? bt_trapper(t->bt, i, va, tr_page(t, &t->insn[t->k]))
+                            : bt_meta_alloc(t->bt, sizeof(*copy));
 
     tr_flags_to_mem(t);
     tr_forget_held(t);
@@ -449,7 +457,8 @@ void tr_callout(struct tr *t, const struct insn *i) {
         e->full = true;
         return;
     }
-    *copy = *i;
+    if (!t->insn[t->k].trap)
+        *copy = *i;
     t->callouts++;
     e_mov_imm(e, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
@@ -675,7 +684,7 @@ static void expand(struct tr *t) {
         xl_fn *fn = tr_expansion(i);
 
         tr_site(t, POLL_NONE, 0);
-        if (fn)
+        if (fn && !t->insn[t->k].trap)
             fn(t, i);
         else
             tr_callout(t, i);
@@ -778,6 +787,15 @@ static bool build(struct tr *t, bool *fault) {
     return c->vp2;
 }
 
+/* Instructions that are known to trap, and become callouts. */
+static void mark_traps(struct tr *t) {
+    for (unsigned k = 0; k < t->n; k++) {
+        struct tu_insn *u = &t->insn[k];
+
+        u->trap = bt_traps(t->bt, &u->i, u->va, tr_page(t, u));
+    }
+}
+
 static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, bool *fault) {
     struct vcpu *v = bt->v;
     struct tr *t = bt->tr;
@@ -800,6 +818,7 @@ static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, bool *fault)
     begin(bt, c, hot);
     if (!build(t, fault) || !alloc_links(t) || !alloc_pieces(t))
         return NULL;
+    mark_traps(t);
     find_liveness(t);
     if (tr_loops(t)) { /* less is needed at its start than was assumed */
         t->live_loop = t->insn[0].live_in;

@@ -21,7 +21,7 @@
 
 #include <cmocka.h>
 
-#include "bt/bt.h"
+#include "bt/bt_int.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "interp/interp.h"
@@ -57,7 +57,17 @@ static int on_irq_ack(void *arg) {
     return -1;
 }
 
-static const struct vcpu_hooks hooks = {.irq_ack = on_irq_ack};
+static uint64_t device; /* all addresses without memory are one register */
+
+static void device_exit(void *arg, struct vcpu *vcpu, struct exit *e) {
+    assert_int_equal(e->reason, EXIT_mmio);
+    if (e->write)
+        device = e->data;
+    else
+        e->data = device;
+}
+
+static const struct vcpu_hooks hooks = {.irq_ack = on_irq_ack, .exit = device_exit};
 
 static void poke(uint64_t at, const void *p, unsigned len) {
     assert_true(mem_write(v->mem, gpa(at), p, len));
@@ -107,6 +117,7 @@ static void start(void) {
     poke64(PML4, PDPT | RWP);
     poke64(PDPT, PD | RWP);
     poke64(PD, PT | RWP);
+    poke64(PDPT + 8, 0x40000000 | RWP | X86_PTE_PS); /* nothing is there */
     for (unsigned k = 1; k < RAM >> 21; k++)
         poke64(PD + 8 * k, (uint64_t)k << 21 | RWP | X86_PTE_PS);
     for (unsigned k = 0; k < 512; k++)
@@ -581,6 +592,114 @@ static void test_much_memory(void **state) {
     free(big);
 }
 
+/* --- what keeps trapping --- */
+
+/* 2000 rounds of a store to [rsi] with a read back, among accesses that do not trap. */
+BLOB(storing,
+     "mov $2000, %ecx; xor %eax, %eax; xor %ebx, %ebx;"
+     "1: inc %rax; add %rax, (%rdi); cmp $7, %al; mov %rax, (%rsi); setc %dl;"
+     "add (%rsi), %rbx; movzx %dl, %edx; add %rdx, 8(%rdi); dec %ecx; jnz 1b; hlt");
+enum { ROUNDS = 2000, PLAIN = 0x90000, TRACED = CODE + 0x800, BESIDE = 0x70000 };
+
+/* Runs it with rSI there. */
+static void store_to(uint64_t rsi) {
+    static const uint64_t zero[2];
+
+    poke(PLAIN, zero, sizeof(zero));
+    memset(&counters, 0, sizeof(counters));
+    poke64(PT + 8 * 0x72, 0x7a000 | RWP); /* no neighbour of 0x71000 */
+    mmu_flush_all(v);
+    v->rip = CODE;
+    v->halted = false;
+    v->gpr[REG_RSI] = rsi;
+    v->gpr[REG_RDI] = PLAIN;
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(v->gpr[REG_RBX], ROUNDS * (ROUNDS + 1) / 2);
+    assert_int_equal(peek64(PLAIN), ROUNDS * (ROUNDS + 1) / 2);
+    assert_int_equal(peek64(PLAIN + 8), 7 * (ROUNDS / 256) + 6); /* of al below 7 */
+}
+
+/* Two engines: one that stays as it is, one that designs the trap in. */
+static void trapping(uint64_t rsi, const char *with, const char *without, unsigned each) {
+    engine(without);
+    start();
+    PLACE(storing, CODE);
+    store_to(rsi);
+    assert_true(counters.bt_emulated >= each * ROUNDS);
+    engine(with);
+    start();
+    PLACE(storing, CODE);
+    store_to(rsi);
+    assert_in_range(counters.bt_emulated, 16, 100);
+    assert_in_range(counters.bt_again_traps, 1, 8);
+    assert_true(counters.bt_callouts > each * (ROUNDS - 200));
+    /* The verdict is over, and what trapped does not trap any more. */
+    bt_review(bt, UINT64_MAX >> 1);
+    assert_true(counters.bt_acquitted >= each);
+    store_to(BESIDE);
+    assert_true(counters.bt_again_review >= 1);
+    assert_true(counters.bt_callouts < 50);
+    assert_true(counters.bt_emulated < 50);
+}
+
+static void test_traced(void **state) {
+    trapping(TRACED, "adapt", "no-adapt", 1);
+    assert_true(peek64(TRACED));
+    trapping(TRACED, "hot=3", "no-adapt,hot=3", 1);
+}
+
+static void test_device(void **state) {
+    trapping(0x40000000, "adapt", "no-adapt", 2);
+    assert_int_equal(device, ROUNDS);
+    trapping(0x40000000, "no-stay,no-liveness", "no-adapt,no-stay", 2);
+}
+
+/* Code that traps in one use and not in the others goes free after a trial. */
+BLOB(mostly, "mov $20, %edx; 2: mov %r8, %rsi; call 3f; mov %r9, %rsi; mov $1000, %ebx;"
+             "1: call 3f; dec %ebx; jnz 1b; dec %edx; jnz 2b; hlt;"
+             "3: mov $40, %ecx; cmp %r8, %rsi; je 4f; mov $1, %ecx;"
+             "4: mov %rax, (%rsi); dec %ecx; jnz 4b; ret");
+
+static void test_trial(void **state) {
+    engine("adapt");
+    start();
+    PLACE(mostly, CODE);
+    memset(&counters, 0, sizeof(counters));
+    v->gpr[8] = TRACED;
+    v->gpr[9] = PLAIN;
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_in_range(counters.bt_again_traps, 1, 6);
+    assert_true(counters.bt_acquitted >= 1);
+    assert_in_range(counters.bt_callouts, 200, 2000); /* of 20,800 stores */
+}
+
+/* Another instruction in the place of one that trapped: a branch, of which both ways are
+ * taken. */
+static void test_verdict_on_other_code(void **state) {
+    static const uint8_t mov[] = {0x48, 0x89, 0x06}, jc_over_stc[] = {0x72, 0x01, 0xf9};
+    static const uint64_t zero[3];
+    const uint8_t *at = storing_begin;
+
+    engine("hot=3");
+    start();
+    PLACE(storing, CODE);
+    while (memcmp(at, mov, sizeof(mov)))
+        at++;
+    store_to(TRACED);
+    assert_in_range(counters.bt_again_traps, 1, 8);
+    poke(CODE + (uint64_t)(at - storing_begin), jc_over_stc, sizeof(jc_over_stc));
+    poke(PLAIN, zero, sizeof(zero));
+    v->rip = CODE;
+    v->halted = false;
+    v->gpr[REG_RSI] = PLAIN + 16;
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(peek64(PLAIN + 8), ROUNDS); /* the carry was set each time */
+}
+
+static void test_page_crossing(void **state) {
+    trapping(0x71ffd, "adapt", "no-adapt", 1); /* the store: reads are copied */
+}
+
 static int setup(void **state) {
     static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
     struct mem_hooks *h;
@@ -732,13 +851,18 @@ int main(void) {
         cmocka_unit_test(test_own),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_stack_pointer),
+        cmocka_unit_test(test_loop_flags),
+        cmocka_unit_test(test_offset_wraps),
+        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_traced),
+        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_page_crossing),
+        cmocka_unit_test(test_trial),
+        cmocka_unit_test(test_verdict_on_other_code),
         cmocka_unit_test(test_division),
         cmocka_unit_test(test_popf),
         cmocka_unit_test(test_control_registers),
         cmocka_unit_test(test_stay),
-        cmocka_unit_test(test_loop_flags),
-        cmocka_unit_test(test_offset_wraps),
-        cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_much_memory),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
