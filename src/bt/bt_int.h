@@ -154,6 +154,7 @@ struct jump_table {
 #define BT_HEAT_BITS 14
 
 #define BT_VPAGE_BITS 12
+#define BT_VPAGES_MAX (1u << 22) /* they are at addresses that fit in 31 bits */
 #define BT_DROPPED_BITS 15
 
 /* A division that has raised #DE, and how often it has not since (divide.c). */

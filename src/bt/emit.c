@@ -67,6 +67,12 @@ void e_gs(struct emit *e, int w, unsigned opcode, unsigned reg, size_t off) {
     mem_abs(e, reg, off);
 }
 
+void e_abs(struct emit *e, int w, unsigned opcode, unsigned reg, const void *addr) {
+    rex(e, w, reg, 0, 0);
+    e8(e, opcode);
+    mem_abs(e, reg, (uintptr_t)addr);
+}
+
 void e_ri(struct emit *e, int w, unsigned ext, unsigned rm, int32_t imm) {
     bool small = imm == (int8_t)imm;
 

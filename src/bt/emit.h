@@ -44,6 +44,8 @@ void e_rm(struct emit *e, int w, unsigned opcode, unsigned reg, unsigned base,
           int32_t disp);
 /* op reg, gs:[off]: the vCPU's private data. */
 void e_gs(struct emit *e, int w, unsigned opcode, unsigned reg, size_t off);
+/* op reg, [addr], for an address below 2 GiB. */
+void e_abs(struct emit *e, int w, unsigned opcode, unsigned reg, const void *addr);
 /* op r/m, imm (81 /ext or 83 /ext) */
 void e_ri(struct emit *e, int w, unsigned ext, unsigned rm, int32_t imm);
 /* test r32, imm32 */

@@ -264,19 +264,14 @@ bool tr_is_direct(const struct insn *i) {
 void tr_indirect(struct tr *t) {
     struct emit *e = &t->e;
 
-    if (tr_heats(t)) { /* for the hot path to come */
-        static const uint8_t mov_abs[] = {0x4c, 0x89, 0x04 | (T0 & 7) << 3, 0x25};
-
-        e_bytes(e, mov_abs, sizeof(mov_abs)); /* mov [abs], T0 */
-        e32(e, (uint32_t)(uintptr_t)bt_guess(t->bt, tr_va(t)));
-    }
-
+    if (tr_heats(t)) /* for the hot path to come */
+        e_abs(e, W64, OPC_MOV_RM_R, T0, bt_guess(t->bt, tr_va(t)));
     tr_flags_to_mem(t);
     tr_site(t, POLL_INDIRECT, 0);
     bt_emit_poll(t->bt, e);
     tr_lend_swap(t);
-    /* Who it was, for a target that is not canonical. */
-    e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->bt->code.rx));
+    if (KEY_MODE(t->key) == MODE_64) /* who it was, if the target is not canonical */
+        e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->bt->code.rx));
     e_movzx16(e, T1, T0);
     e_shift(e, W32, EXT_SHL, T1, 3);
     e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));

@@ -75,6 +75,7 @@ static uint32_t written(const struct insn *i) {
     case OP_call:
     case OP_ret:
     case OP_pushf:
+    case OP_popf:
         return regs | 1u << REG_RSP;
     case OP_leave:
         return 1u << REG_RSP | 1u << REG_RBP;
@@ -188,7 +189,8 @@ static bool survives(const struct tr *t, const struct insn *i, const struct tr_r
 /* May what I does, or the C function that does it, change translations or rights? */
 static bool invalidates(const struct insn *i) {
     return !tr_expansion(i) || i->op == OP_clac || i->op == OP_stac ||
-           i->op == OP_swapgs || i->op == OP_sti || i->op == OP_movs || i->op == OP_stos;
+           i->op == OP_swapgs || i->op == OP_popf || i->op == OP_sti ||
+           i->op == OP_movs || i->op == OP_stos;
 }
 
 /* The range around REF that the TU is going to touch from here on. *AGAIN: also after T0

@@ -28,6 +28,9 @@
 /* A successor is followed if it was executed this often, relative to the path's start. */
 #define WORTH_SHARE 16
 
+/* Instructions behind the end of a path that are looked at for the flags they need. */
+#define LOOK_AHEAD 8
+
 struct path {
     struct tr *t;
     uint64_t va; /* next */
@@ -190,6 +193,43 @@ static bool note_piece(struct tr *t, uint64_t va, unsigned len) {
     return true;
 }
 
+/* The status flags that the code at VA needs, as far as a look at it tells. What was
+ * looked at is part of the path: when it is written to, the path goes. */
+static uint8_t live_at(struct tr *t, uint64_t va) {
+    uint8_t unknown = tr_pack_flags(FLAGS_ALL), live = 0;
+
+    for (unsigned n = 0; n < LOOK_AHEAD && unknown; n++) {
+        bool here = !((va ^ t->c->va) >> 12);
+        const uint8_t *code =
+            here || (t->c->vp2 && !((va ^ t->c->vp2->va) >> 12)) ? code_at(t, va) : NULL;
+        unsigned room = 4096 - (va & 4095);
+        struct insn i;
+
+        if (!code ||
+            decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &i) != DECODE_OK)
+            break;
+        if (!tr_expansion(&i) || (i.flags & INSN_ENDS_BLOCK) || !note_piece(t, va, i.len))
+            break;
+        live |= tr_pack_flags(i.fl_read) & unknown;
+        unknown &= (uint8_t)~tr_pack_flags(i.fl_written | i.fl_undefined);
+        va += i.len;
+    }
+    return live | unknown;
+}
+
+/* Where the path ends with a direct way on, what is there may need few flags. */
+static void look_ahead(struct tr *t) {
+    const struct tu_insn *last = &t->insn[t->n - 1];
+    const struct insn *i = &last->i;
+
+    if (!t->bt->opt.liveness || last->follow != FOLLOW_NONE)
+        return;
+    if ((i->op == OP_jmp || i->op == OP_call) && tr_is_direct(i) && tr_branch_ok(t, i))
+        t->live_exit = live_at(t, tr_target(t, i));
+    else if (!(i->flags & INSN_ENDS_BLOCK))
+        t->live_exit = live_at(t, last->va + i->len);
+}
+
 /* A short loop is there several times: steps of its pointers share checks (group.c). Not
  * one that has other ways out than its end: which is taken when is the predictor's to
  * learn, and it learns each copy by itself. */
@@ -233,11 +273,14 @@ bool tr_build_path(struct tr *t) {
         t->n++;
         if (!step(&p, u)) {
             unroll(t);
+            look_ahead(t);
             return true;
         }
     }
     /* It was to go on, but cannot. */
-    if (t->n)
-        t->insn[t->n - 1].follow = FOLLOW_NONE;
-    return t->n;
+    if (!t->n)
+        return false;
+    t->insn[t->n - 1].follow = FOLLOW_NONE;
+    look_ahead(t);
+    return true;
 }

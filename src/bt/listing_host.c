@@ -311,6 +311,9 @@ static void format_host(const struct list *l, const struct ccf *c, const struct 
     } else if (has(i, OPND_MEM) && mem_absolute(i) &&
                (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)l->bt->poll_page) {
         replace_address(text, size, "poll page");
+    } else if (has(i, OPND_MEM) && mem_absolute(i) &&
+               pointer_name(l, c, (uint64_t)i->mem.disp, name, sizeof(name))) {
+        replace_address(text, size, name);
     } else if (has(i, OPND_MEM) && reads_entry(i)) {
         entry_field(i, name, sizeof(name));
         replace_address(text, size, name);

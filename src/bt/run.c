@@ -297,7 +297,11 @@ static int allocate(struct bt *bt) {
         return rc;
     /* Two for each fragment that there may be, and those of a translation that failed. */
     bt->vpages_max = 2 * (bt->nunits * bt->unit_order + 64);
-    bt->vpage_pool = malloc(bt->vpages_max * sizeof(*bt->vpage_pool));
+    if (bt->vpages_max > BT_VPAGES_MAX)
+        bt->vpages_max = BT_VPAGES_MAX;
+    rc = os_low_alloc(bt->vpages_max * sizeof(*bt->vpage_pool), (void **)&bt->vpage_pool);
+    if (rc)
+        return rc;
     bt->hash = calloc(1u << BT_HASH_BITS, sizeof(*bt->hash));
     bt->pages = calloc(bt->npages, sizeof(*bt->pages));
     bt->tr = malloc(sizeof(*bt->tr));
@@ -310,8 +314,8 @@ static int allocate(struct bt *bt) {
         if (!bt->jump[n].to)
             return -ENOMEM;
     }
-    if (!bt->vpage_pool || !bt->hash || !bt->pages || !bt->tr || !bt->vpages ||
-        !bt->suspects || !bt->dropped || !bt->divisions)
+    if (!bt->hash || !bt->pages || !bt->tr || !bt->vpages || !bt->suspects ||
+        !bt->dropped || !bt->divisions)
         return -ENOMEM;
     return 0;
 }
@@ -369,7 +373,7 @@ void bt_free(struct bt *bt) {
     free(bt->tr);
     free(bt->pages);
     free(bt->hash);
-    free(bt->vpage_pool);
+    os_low_free(bt->vpage_pool, bt->vpages_max * sizeof(*bt->vpage_pool));
     bt_units_free(bt);
     if (bt->code.rw) {
         os_fault_range_remove(bt->code.rx);

@@ -47,8 +47,9 @@ struct tu_insn {
     struct insn i;
     uint64_t va;
     uint64_t expect;
-    uint8_t follow;  /* enum follow */
-    uint8_t live_in; /* status flags (packed, see pack_flags) that are needed before it */
+    uint8_t follow; /* enum follow */
+    uint8_t
+        live_in; /* status flags (packed, see tr_pack_flags) that are needed before it */
     uint8_t live_out;
     bool trap; /* adapt.c: it becomes a callout */
 };
@@ -94,6 +95,7 @@ struct tr {
     bool ended;               /* it left the fragment */
     bool groups;              /* one check may serve several accesses */
     bool hot;                 /* a hot path is made */
+    uint8_t live_exit;        /* flags that are live where it ends */
     uint8_t live_loop;        /* flags that are live at the path's start, for its loop */
     enum flags_place head;    /* where they are at loop_head */
     const uint8_t *loop_head; /* RX */
@@ -195,6 +197,8 @@ static inline bool tr_in_memory(const struct tr *t, unsigned r) {
     return (r == REG_R14 || r == REG_R15) && t->lent[r - REG_R14] == r;
 }
 
+/* The six status flags in one byte: those of the low byte, and OF in bit 1. */
+uint8_t tr_pack_flags(unsigned fl);
 /* The fragment counts its executions. */
 bool tr_heats(const struct tr *t);
 /* The path ends by going back to its start. */

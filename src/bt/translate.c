@@ -77,7 +77,7 @@ void tr_flags_to_mem(struct tr *t) {
 }
 
 /* The six flags in one byte: those of the low byte, and OF in bit 1. */
-static uint8_t pack_flags(unsigned fl) {
+uint8_t tr_pack_flags(unsigned fl) {
     return (uint8_t)((fl & (X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_ZF | X86_FL_SF)) |
                      (fl & X86_FL_OF ? 2 : 0));
 }
@@ -101,13 +101,13 @@ bool tr_loops(const struct tr *t) {
 
 /* Backwards over the TU: what is needed before each instruction. */
 static void find_liveness(struct tr *t) {
-    const uint8_t all = pack_flags(FLAGS_ALL);
-    uint8_t live = loops(&t->insn[t->n - 1]) ? t->live_loop : all;
+    const uint8_t all = tr_pack_flags(FLAGS_ALL);
+    uint8_t live = loops(&t->insn[t->n - 1]) ? t->live_loop : t->live_exit;
 
     for (unsigned k = t->n; k--;) {
         struct tu_insn *u = &t->insn[k];
-        uint8_t read = pack_flags(u->i.fl_read);
-        uint8_t written = pack_flags(u->i.fl_written | u->i.fl_undefined);
+        uint8_t read = tr_pack_flags(u->i.fl_read);
+        uint8_t written = tr_pack_flags(u->i.fl_written | u->i.fl_undefined);
 
         u->live_out = live;
         if (!t->bt->opt.liveness || clobbers_by_callout(&u->i) || u->trap || may_leave(u))
@@ -473,14 +473,12 @@ void tr_callout(struct tr *t, const struct insn *i) {
 
 /* Has the page been checked in this epoch? */
 static void check_page(struct tr *t, const struct vpage *p) {
+    const uint8_t *again = e_here(&t->e);
     struct cold *c;
 
-    const uint8_t *again = e_here(&t->e);
-
-    e_mov_imm(&t->e, T1, (uint64_t)(uintptr_t)&p->valid);
-    e_rm(&t->e, W64, OPC_MOV_R_RM, T1, T1, 0);
-    e_gs(&t->e, W64, OPC_CMP_R_RM, T1,
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1,
          p->global ? GS(bt.epoch_global) : GS(bt.epoch_user));
+    e_abs(&t->e, W64, OPC_CMP_R_RM, T1, &p->valid);
     c = cold_add(t, COLD_CHECK, NULL);
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);
     c->cont = again;
@@ -514,7 +512,7 @@ static enum flags_place start_place(const struct tr *t) {
             mem |= i->opnd[j].kind == OPND_MEM && i->mem.size;
         if (mem || clobbers_by_callout(i))
             return FLAGS_MEM;
-        if (pack_flags(i->fl_read | i->fl_written | i->fl_undefined))
+        if (tr_pack_flags(i->fl_read | i->fl_written | i->fl_undefined))
             return FLAGS_REGS;
     }
     return FLAGS_REGS;
@@ -544,8 +542,12 @@ static void emit_entries(struct tr *t) {
     t->place = FLAGS_MEM;
     t->k = 0;
     c->entry_jump = e_here(&t->e);
-    e_mov_imm(&t->e, T1, c->va);
-    e_rr(&t->e, W64, OPC_CMP_R_RM, T0, T1);
+    if (c->va == (uint64_t)(int32_t)c->va) {
+        e_ri(&t->e, W64, EXT_CMP, T0, (int32_t)c->va);
+    } else {
+        e_mov_imm(&t->e, T1, c->va);
+        e_rr(&t->e, W64, OPC_CMP_R_RM, T0, T1);
+    }
     e_jcc(&t->e, CC_NE, t->bt->stub_indirect);
     if (t->bt->opt.count)
         emit_count(t, GS(bt.indirect_hits), 1);
@@ -759,7 +761,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     tr_forget_held(t);
     t->groups = bt->opt.groups;
     t->alone = false;
-    t->live_loop = pack_flags(FLAGS_ALL);
+    t->live_loop = t->live_exit = tr_pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));
     t->e = (struct emit){.p = bt->code_at, .end = bt->code_end, .delta = bt_delta(bt)};
 }
