@@ -507,6 +507,58 @@ static void rom_ignores_stores(void **state) {
     box_free(b);
 }
 
+/* What the translator's anchor stub does: copies VA's entry to anchor N. */
+static struct shadow_anchor *anchor(struct box *b, unsigned n, enum mmu_access acc) {
+    struct shadow_bank *bank = b->v.mmu->data;
+    struct shadow_entry *e = &bank->e[mmu_index(VA)];
+
+    assert_int_equal(e->tag[acc], VA);
+    bank->anchor[n] = (struct shadow_anchor){e->tag[acc], e->host};
+    e->tag[MMU_EXEC] = SHADOW_ANCHORED;
+    bank->anchored = 1;
+    return &bank->anchor[n];
+}
+
+static bool anchored(const struct shadow_anchor *a) {
+    return a->tag != SHADOW_NO_ANCHOR || a->host != (uint8_t *)SHADOW_NO_ANCHOR;
+}
+
+/* Whatever takes an entry away takes the anchors with it that were copied from it. */
+static void anchors(void **state) {
+    struct box *b = box_new(M_LONG, MMU_PCID);
+    struct shadow_anchor *a;
+
+    b->v.cr4 |= X86_CR4_PGE;
+    mmu_mode_changed(&b->v);
+    for (unsigned how = 0; how < 5; how++) {
+        set_pte(b, M_LONG, VA, 0x50000 | PWU);
+        mmu_flush_all(&b->v);
+        assert_int_equal(mmu_store(&b->v, gva(VA), 8, 1), 0); /* sets D */
+        assert_int_equal(mmu_store(&b->v, gva(VA), 8, 1), 0);
+        a = anchor(b, 3 + how, how == 4 ? MMU_WRITE : MMU_READ);
+        switch (how) {
+        case 0:
+            mmu_invlpg(&b->v, gva(VA));
+            break;
+        case 1:
+            mmu_flush_all(&b->v);
+            break;
+        case 2:
+            load_cr3(b, ROOT); /* it is not global */
+            break;
+        case 3:
+            mmu_invpcid(&b->v, 2, 0, gva(0));
+            break;
+        default: /* a trace: no stores past the owner */
+            mem_trace_add(b->v.mem, mem_host(b->v.mem, gpa(0x50000), 1), MEM_TRACE_CODE);
+        }
+        if (anchored(a))
+            print_error("case %u\n", how);
+        assert_false(anchored(a));
+    }
+    box_free(b);
+}
+
 static unsigned code_hits;
 static void on_code(void *arg, struct gpa at, unsigned len) {
     code_hits++;
@@ -708,6 +760,7 @@ int main(void) {
                                        cmocka_unit_test(windows_and_mmio),
                                        cmocka_unit_test(rom_ignores_stores),
                                        cmocka_unit_test(code_trace),
+                                       cmocka_unit_test(anchors),
                                        cmocka_unit_test(breakpoints),
                                        cmocka_unit_test(hostile),
                                        cmocka_unit_test(reserved_bits),
