@@ -38,8 +38,11 @@ static struct compare_macro *macro_named(struct compare_report *r, const char *n
 
 /* "macro name=N seconds=S result=R" or bench's "@ GROUP N NANOSECONDS @". */
 static bool parse_line(const char *line, char name[24], double *value, char result[32]) {
+    const char *at = strstr(line, "macro name="); /* behind a firmware's escape codes */
+
     result[0] = 0;
-    if (sscanf(line, "macro name=%23s seconds=%lf result=%31s", name, value, result) == 3)
+    if (at &&
+        sscanf(at, "macro name=%23s seconds=%lf result=%31s", name, value, result) == 3)
         return true;
     return sscanf(line, "@ %*s %23s %lf", name, value) == 2;
 }
