@@ -116,6 +116,15 @@ check-nested: deps
 	@tools/make-initrd $(ASSETS)/busybox-amd64 $(ASSETS)/initrd-amd64
 	@BUILD=$(BUILD) tests/nested/run
 
+# Boots Debian's kernels on the interpreter and on the translator at once, and compares
+# them to the instruction; takes some minutes.
+lockstep: deps
+	@$(MAKE) --no-print-directory all
+	@tools/fetch-assets linux-amd64 linux-686-pae busybox-amd64 busybox-i386 $(ASSETS)
+	@tools/make-initrd $(ASSETS)/busybox-amd64 $(ASSETS)/initrd-amd64
+	@tools/make-initrd $(ASSETS)/busybox-i386 $(ASSETS)/initrd-i386
+	@BUILD=$(BUILD) tests/lockstep/run --boot
+
 lint: all
 	@BUILD=$(BUILD) tools/lint
 
@@ -124,5 +133,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d
 
-.PHONY: check-nested bench compare stress all units guests clean deps deps-check run check lint
+.PHONY: lockstep check-nested bench compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:

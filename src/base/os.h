@@ -74,6 +74,10 @@ int os_poll_page(uint8_t **page);
 void os_poll_page_free(uint8_t *page);
 void os_poll_set(uint8_t *page, bool open); /* from any thread; async-signal-safe */
 
+/* SIZE readable bytes with an unreadable page in front of them, and back. */
+int os_guarded_alloc(size_t size, const uint8_t **out);
+void os_guarded_free(const uint8_t *p, size_t size); /* P may be NULL */
+
 /* Zeroed memory at an address below 2 GiB, which emitted code can name in 32 bits. */
 int os_low_alloc(size_t size, void **out);
 void os_low_free(void *p, size_t size); /* P may be NULL */

@@ -49,6 +49,26 @@ void os_low_free(void *p, size_t size) {
         munmap(p, size);
 }
 
+int os_guarded_alloc(size_t size, const uint8_t **out) {
+    uint8_t *p = mmap(NULL, size + 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    if (mprotect(p, 4096, PROT_NONE) < 0) {
+        int rc = -errno;
+
+        munmap(p, size + 4096);
+        return rc;
+    }
+    *out = p + 4096;
+    return 0;
+}
+
+void os_guarded_free(const uint8_t *p, size_t size) {
+    if (p)
+        munmap((void *)(uintptr_t)(p - 4096), size + 4096);
+}
+
 int os_poll_page(uint8_t **page) {
     void *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 

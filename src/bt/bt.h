@@ -73,6 +73,9 @@ enum exit_reason bt_run(struct bt *bt);
 /* From any thread or a signal handler: translated code stops at its next poll. */
 void bt_kick(struct bt *bt);
 
+/* From here on with OPT, but for the size of the cache. Not while it runs. */
+void bt_set_options(struct bt *bt, const struct bt_options *opt);
+
 /* Drops every fragment. */
 void bt_flush(struct bt *bt);
 

@@ -47,6 +47,7 @@ enum bt_leave {
     BT_LEAVE_POLL,     /* rip is set; events wait */
     BT_LEAVE_NEXT,     /* rip is set; look at events and go on */
     BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
+    BT_LEAVE_FUEL,     /* rip is set; a counted run is to stop, or to be sent on */
     BT_LEAVE_HOT,      /* bt.arg is a fragment that has been executed often */
     BT_LEAVE_STATUS,   /* a callout returned vcpu.bt.status; rip is set */
 };
@@ -77,6 +78,7 @@ struct site {
     uint16_t guest; /* offset in its page, | SITE_PAGE2; or the link's number */
     uint8_t place;  /* enum flags_place */
     uint8_t poll;   /* enum poll_kind */
+    uint8_t left;   /* counted runs: instructions that were taken, but not executed */
 };
 #define SITE_PAGE2 0x1000u
 
@@ -93,6 +95,7 @@ struct ccf {
     uint32_t key;       /* bt_key() at translation */
     uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
     uint16_t nsites;
+    uint8_t ninsns; /* that its entry takes in a counted run */
     bool dead, hot;
     bool listed, listed2; /* in the lists of its pages */
     uint8_t lent[2];      /* where guest r14 and r15 are (lend.c), + 1; 0: in memory */
@@ -153,6 +156,9 @@ struct jump_table {
 /* Executions until a fragment is hot, by guest address: cold fragments count down. */
 #define BT_HEAT_BITS 14
 
+/* How far translated code may go in a counted run before the dispatcher is asked. */
+#define BT_FUEL 65536u
+
 #define BT_VPAGE_BITS 12
 #define BT_VPAGES_MAX (1u << 22) /* they are at addresses that fit in 31 bits */
 #define BT_DROPPED_BITS 15
@@ -186,7 +192,8 @@ struct bt {
     struct ccf **hash;
     struct code_page *pages; /* one for each RAM page */
     size_t npages;
-    uint8_t *poll_page; /* readable, or not while a kick is pending */
+    uint8_t *poll_page;  /* readable, or not while a kick is pending */
+    const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
     /* Common stubs, RX. */
     uint8_t *stub_enter, *stub_leave, *stub_leave_bare;
     uint8_t *stub_anchor[2]; /* by enum mmu_access: read, write */
@@ -465,6 +472,26 @@ static inline void bt_flags_out(struct vcpu *v) {
     uint64_t fl = (f >> 8 & (X86_FL_STATUS & 0xff)) | (f & 1 ? X86_FL_OF : 0);
 
     v->rflags = (v->rflags & ~(uint64_t)X86_FL_STATUS) | fl;
+}
+
+/* Brings insns_retired up to date in a counted run: translated code has been left, or
+ * calls, where v->bt.owed says. */
+static inline void bt_settle_count(struct vcpu *v) {
+    uint64_t at = v->bt.fuel + v->bt.owed;
+
+    if (!v->counted)
+        return;
+    v->cnt->insns_retired += v->bt.mark - at;
+    v->bt.mark = at;
+}
+
+/* Translated code does not go on where it was: gives back what the fragment took and has
+ * not used, but for the instruction at hand if that is RETIRED. */
+static inline void bt_return_owed(struct vcpu *v, bool retired) {
+    if (!v->counted)
+        return;
+    v->bt.fuel += v->bt.owed - retired;
+    v->bt.owed = 0;
 }
 
 /* The guest address that a site is for. */

@@ -70,7 +70,8 @@ static bool page_valid(const struct vcpu *v, const struct vpage *p) {
 }
 
 void bt_drop_rf(struct vcpu *v) {
-    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff))
+    /* In a counted run all engines show it alike. */
+    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff) && !v->counted)
         v->rflags &= ~(uint64_t)X86_FL_RF;
 }
 
@@ -100,8 +101,8 @@ static uint8_t *stay(struct bt *bt, uint64_t epoch) {
     uint32_t key;
 
     bt_drop_rf(v);
-    if (!bt->opt.stay || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) || bt->watch ||
-        !bt_translatable(v))
+    if (!bt->opt.stay || v->bt.step || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) ||
+        bt->watch || !bt_translatable(v))
         return NULL;
     key = bt_key(v);
     bt_select_key(bt, key);
@@ -122,6 +123,11 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
     struct vcpu *v = bt->v;
     uint8_t *rx;
 
+    if (rc == SEM_FAULT && v->bt.step) {
+        v->bt.reason = BT_LEAVE_EMULATE; /* it comes again, as a step of its own */
+        bt_flags_in(v);
+        return NULL;
+    }
     if (rc == SEM_FAULT)
         rc = sem_deliver(v);
     if (rc == SEM_SHUTDOWN) {
@@ -145,6 +151,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
 
     bt_sync_bank(v);
     bt_flags_out(v);
+    bt_settle_count(v);
     v->code_written = false;
     v->irq_shadow = false; /* of the instruction before */
     do                     /* a repeated string operation comes back after each piece */
@@ -158,8 +165,10 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
         (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
         bt_flags_in(v);
         vec_load(v);
+        v->bt.owed = 0;
         return 0;
     }
+    bt_return_owed(v, rc == SEM_NEXT || rc == SEM_STOP || rc == SEM_BRANCH);
     if (rc == SEM_NEXT || rc == SEM_STOP)
         advance(v, i->len);
     rx = settle(bt, rc, epoch);
@@ -206,9 +215,11 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
 
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
-    uint64_t epoch = v->bt.epoch_clock;
+    uint64_t epoch = v->bt.epoch_clock, stop = v->stop, retired;
+    uint8_t *rx;
+    int rc;
 
-    if (!bt->opt.stay || bt->watch)
+    if (!bt->opt.stay || v->bt.step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
     if (v->bt.lent_by)
         bt_unlend(v, v->bt.lent_by);
@@ -216,5 +227,16 @@ uint8_t *bt_emulate(struct vcpu *v) {
     bt_flags_out(v);
     v->code_written = false;
     v->cnt->bt_emulated++;
-    return settle(bt, interp_one(bt->ip), epoch);
+    bt_settle_count(v);
+    bt_return_owed(v, false);
+    retired = v->cnt->insns_retired;
+    rc = interp_one(bt->ip);
+    v->bt.fuel -= v->cnt->insns_retired - retired;
+    v->bt.mark = v->bt.fuel;
+    rx = settle(bt, rc, epoch);
+    if (rx && v->stop != stop) { /* a device has moved it */
+        v->bt.reason = BT_LEAVE_NEXT;
+        return NULL;
+    }
+    return rx;
 }

@@ -267,6 +267,7 @@ void tr_indirect(struct tr *t) {
     if (tr_heats(t)) /* for the hot path to come */
         e_abs(e, W64, OPC_MOV_RM_R, T0, bt_guess(t->bt, tr_va(t)));
     tr_flags_to_mem(t);
+    tr_return_fuel(t);
     tr_site(t, POLL_INDIRECT, 0);
     bt_emit_poll(t->bt, e);
     tr_lend_swap(t);

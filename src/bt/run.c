@@ -72,6 +72,7 @@ static void set_rip_in(struct vcpu *v, const struct ccf *c, const uint8_t *rx) {
     s = site_of(c, rx);
     BUG_ON(!s);
     v->rip = bt_site_va(c, s);
+    v->bt.owed = s->left;
 }
 
 static void set_rip(struct vcpu *v, const uint8_t *rx) {
@@ -86,6 +87,9 @@ static void undo_branch(struct vcpu *v) {
     uint8_t bytes[15];
 
     set_rip(v, bt->code.rx + v->bt.site);
+    v->bt.owed = 0;
+    if (v->counted)
+        v->cnt->insns_retired--;
     vec_park(v);
     if (mmu_read_slow(v, gva(v->rip), bytes, 1, false))
         return;
@@ -113,6 +117,7 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site
     s = site_of(c, rx);
     BUG_ON(!s);
     v->rip = bt_site_va(c, s);
+    v->bt.owed = s->left;
     v->bt.reason = BT_LEAVE_EMULATE;
     v->bt.lent_by = c; /* not all registers are in vcpu.gpr[] yet */
     bt_note_trap(bt, why);
@@ -246,6 +251,10 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
                  : s->poll == POLL_LINK   ? c->links[s->guest].target
                                           : bt_site_va(c, s);
         v->bt.reason = BT_LEAVE_POLL;
+    } else if (f->trapno == X86_PF && bt->fuel && fault_page == bt->fuel - 4096 &&
+               s->poll == POLL_HERE) {
+        v->rip = bt_site_va(c, s);
+        v->bt.reason = BT_LEAVE_FUEL;
     } else if (f->trapno == X86_GP) {
         /* Misaligned, or not canonical (SHADOW_NO_ANCHOR): the interpreter knows. */
         v->rip = bt_site_va(c, s);
@@ -258,6 +267,7 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     } else {
         return false;
     }
+    v->bt.owed = s->left;
     for (unsigned r = 0; r < 14; r++)
         v->gpr[r] = f->regs.gpr[r];
     bt_unlend(v, c);
@@ -285,6 +295,8 @@ static int allocate(struct bt *bt) {
     if (rc)
         return rc;
     rc = os_poll_page(&bt->poll_page);
+    if (!rc && bt->v->counted)
+        rc = os_guarded_alloc(BT_FUEL, &bt->fuel);
     if (!rc)
         rc = os_low_alloc(sizeof(*bt->heat) << BT_HEAT_BITS, (void **)&bt->heat);
     if (!rc)
@@ -331,6 +343,7 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     bt->v = v;
     bt->ip = ip;
     bt->opt = *opt;
+    bt->opt.count &= !v->counted; /* which counts exactly */
     __builtin_cpu_init();
     bt->has_bmi2 = __builtin_cpu_supports("bmi2");
     v->bt = (struct vcpu_bt){.self = v,
@@ -356,11 +369,21 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     return 0;
 }
 
+void bt_set_options(struct bt *bt, const struct bt_options *opt) {
+    unsigned cache = bt->opt.cache;
+
+    bt->opt = *opt;
+    bt->opt.cache = cache;
+    bt->opt.count &= !bt->v->counted;
+    bt_flush(bt);
+}
+
 void bt_free(struct bt *bt) {
     if (!bt)
         return;
     if (bt->poll_page)
         os_poll_page_free(bt->poll_page);
+    os_guarded_free(bt->fuel, BT_FUEL);
     os_low_free(bt->heat, sizeof(*bt->heat) << BT_HEAT_BITS);
     os_low_free(bt->guess, sizeof(*bt->guess) << BT_GUESS_BITS);
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
@@ -452,15 +475,19 @@ static struct ccf *find(struct bt *bt, bool *fault) {
     return c;
 }
 
-static void enter(struct bt *bt, const uint8_t *rx) {
+/* FUEL instructions may be begun, in a counted run. */
+static void enter(struct bt *bt, const uint8_t *rx, uint64_t fuel) {
     struct vcpu *v = bt->v;
     void (*go)(const uint8_t *rx) = (void (*)(const uint8_t *))(uintptr_t)bt->stub_enter;
 
     bt_flags_in(v);
     vec_load(v);
     v->cnt->bt_entries++;
+    v->bt.fuel = v->bt.mark = (uint64_t)(uintptr_t)bt->fuel + fuel;
+    v->bt.owed = 0;
     v->bt.lent_by = NULL;
     go(rx);
+    bt_settle_count(v);
     if (v->bt.lent_by)
         bt_unlend(v, v->bt.lent_by);
     bt_sync_bank(v);
@@ -473,11 +500,21 @@ static bool settle(struct vcpu *v, uint32_t status) {
            (status == SEM_FAULT && sem_deliver(v) == SEM_SHUTDOWN);
 }
 
+/* How far translated code may go from C on: C alone, or until the run has to stop. */
+static uint64_t fuel_for(const struct bt *bt, const struct ccf *c) {
+    uint64_t left = vcpu_left(bt->v);
+
+    if (bt->v->bt.step)
+        return c->ninsns;
+    return left < BT_FUEL - 8 ? left : BT_FUEL - 8;
+}
+
 /* Runs the guest from V->rip until translated code comes back and C cannot send it on. */
 static bool run_once(struct bt *bt, enum exit_reason *out) {
     struct vcpu *v = bt->v;
     struct link *link = NULL;
     bool indirect = false;
+    uint64_t retired;
 
     for (;;) {
         bool fault;
@@ -499,7 +536,16 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         indirect = false;
         if (unlikely(bt->watch))
             bt->watch(bt->watch_arg, c);
-        enter(bt, c->entry_mem);
+        if (unlikely(v->counted && vcpu_left(v) < c->ninsns)) {
+            *out = interp_step(bt->ip, vcpu_left(v));
+            return *out != EXIT_kick;
+        }
+        retired = v->cnt->insns_retired;
+        enter(bt, c->entry_mem, fuel_for(bt, c));
+        if (unlikely(
+                v->bt.step && v->cnt->insns_retired != retired &&
+                (v->bt.reason == BT_LEAVE_EMULATE || v->bt.reason == BT_LEAVE_STATUS)))
+            return false; /* what faults, or may, is a step of its own */
         switch (v->bt.reason) {
         case BT_LEAVE_LINK:
             v->cnt->bt_leave_link++;
@@ -517,6 +563,8 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             break;
         case BT_LEAVE_CHECK:
             v->cnt->bt_leave_check++;
+            break;
+        case BT_LEAVE_FUEL:
             break;
         case BT_LEAVE_HOT:
             v->rip = ((struct ccf *)v->bt.arg)->va;
@@ -546,7 +594,7 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             v->cnt->bt_leave_next++;
             return false;
         }
-        if (vcpu_events(v))
+        if (vcpu_events(v) || v->bt.step)
             return false;
     }
 }
@@ -561,6 +609,11 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
     }
     events = vcpu_events(v);
     if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
+        *out = EXIT_kick;
+        return true;
+    }
+    if (unlikely(!vcpu_left(v))) {
+        vcpu_raise(v, VCPU_EVENT_KICK);
         *out = EXIT_kick;
         return true;
     }
@@ -585,7 +638,8 @@ enum exit_reason bt_run(struct bt *bt) {
     bt->v->bt.bank = bt->v->mmu->data->e;
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
     while (!loop(bt, &out))
-        ;
+        if (unlikely(bt->v->bt.step))
+            vcpu_raise(bt->v, VCPU_EVENT_KICK);
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
     vec_park(bt->v);
     bt->v->cnt->insns_retired += bt->v->bt.count;

@@ -149,6 +149,9 @@ void tr_cold_ret(struct tr *t, uint8_t *rel32);
  * tr_cold_callout_end() is. */
 void tr_cold_callout(struct tr *t, uint8_t *rel32);
 void tr_cold_callout_end(struct tr *t);
+/* In a counted run, on a way out behind the instruction being translated: gives back the
+ * fuel of those that come after it. Spoils T1. */
+void tr_return_fuel(struct tr *t);
 /* T0 holds the target: the way out of an indirect branch. */
 void tr_indirect(struct tr *t);
 /* jcc to link N. */

@@ -38,6 +38,7 @@ void tr_site(struct tr *t, enum poll_kind poll, unsigned link) {
         .guest = poll == POLL_LINK ? (uint16_t)link : site_guest(t),
         .place = (uint8_t)t->place,
         .poll = (uint8_t)poll,
+        .left = (uint8_t)(poll == POLL_LINK || poll == POLL_INDIRECT ? 0 : t->n - t->k),
     };
 }
 
@@ -252,6 +253,39 @@ static void emit_cold_slow(struct tr *t, const struct cold *c) {
                                     : t->bt->stub_slow);
 }
 
+/* --- counted runs --- */
+
+static bool counted(const struct tr *t) {
+    return t->bt->v->counted;
+}
+
+/* vcpu.bt.fuel += BY, with the result in T1 too. Leaves the host's flags alone. */
+static void add_fuel(struct tr *t, int32_t by) {
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.fuel));
+    e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, by);
+    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.fuel));
+}
+
+/* At the fragment's start: takes the fuel of all its instructions. With too little the
+ * load hits the page in front of bt->fuel, and on_host_fault() leaves. */
+static void take_fuel(struct tr *t) {
+    if (!counted(t))
+        return;
+    add_fuel(t, -(int32_t)t->n);
+    tr_site(t, POLL_HERE, 0);
+    e_rm(&t->e, W32, OPC_MOV_R_RM, T1, T1, 0);
+}
+
+/* Does what leaves behind the instruction being translated have fuel to give back? */
+static bool early(const struct tr *t) {
+    return counted(t) && t->k + 1 < t->n;
+}
+
+void tr_return_fuel(struct tr *t) {
+    if (early(t))
+        add_fuel(t, (int32_t)(t->n - t->k - 1));
+}
+
 /* --- exits --- */
 
 static void emit_poll(struct tr *t, enum poll_kind kind, unsigned n) {
@@ -288,6 +322,7 @@ static void link_flags(struct tr *t, unsigned n) {
 void tr_link(struct tr *t, unsigned n, uint64_t target) {
     link_init(t, n, target);
     link_flags(t, n);
+    tr_return_fuel(t);
     if (t->c->links[n].target <= tr_va(t))
         emit_poll(t, POLL_LINK, n);
     tr_lend_swap(t);
@@ -302,10 +337,11 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
 
     link_init(t, n, target);
     back = t->c->links[n].target <= tr_va(t);
-    if (back || !t->c->links[n].same_page || tr_lends(t)) {
+    if (back || !t->c->links[n].same_page || tr_lends(t) || early(t)) {
         uint8_t *not_taken = e_jcc_fwd(&t->e, cond ^ 1);
 
         link_flags(t, n);
+        tr_return_fuel(t);
         if (back)
             emit_poll(t, POLL_LINK, n);
         tr_lend_swap(t);
@@ -323,7 +359,8 @@ void tr_side_exit(struct tr *t, unsigned cond, uint64_t target) {
     struct cold *c;
 
     link_init(t, n, target);
-    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page && !tr_lends(t)) {
+    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page && !tr_lends(t) &&
+        !early(t)) {
         t->c->links[n].rel32 = t->e.p + 2;
         e_jcc(&t->e, cond, e_here(&t->e));
         return;
@@ -337,6 +374,7 @@ static void emit_cold_exit(struct tr *t, const struct cold *c) {
     t->k = c->k;
     t->place = (enum flags_place)c->place;
     link_flags(t, c->site);
+    tr_return_fuel(t);
     if (t->c->links[c->site].target <= tr_va(t))
         emit_poll(t, POLL_LINK, c->site);
     tr_lend_swap(t);
@@ -460,12 +498,14 @@ void tr_callout(struct tr *t, const struct insn *i) {
     if (!t->insn[t->k].trap)
         *copy = *i;
     t->callouts++;
+    if (counted(t))
+        e_gs_imm(e, W32, GS(bt.owed), (int32_t)(t->n - t->k));
     e_mov_imm(e, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
     tr_lea_next(t, 5);
-    e_jmp(e, t->bt->opt.stay && bt_transfers(i) ? t->bt->stub_transfer
-                                                : t->bt->stub_callout);
+    e_jmp(e, t->bt->opt.stay && !counted(t) && bt_transfers(i) ? t->bt->stub_transfer
+                                                               : t->bt->stub_callout);
     tr_lend_swap(t);
 }
 
@@ -570,10 +610,11 @@ static void emit_entries(struct tr *t) {
     t->head = start;
     tr_lend_swap(t);
     t->loop_head = e_here(&t->e);
-    if (tr_loops(t) || goes_back(t))
-        emit_poll(t, POLL_HERE, 0);
     if (tr_heats(t))
         emit_heat(t);
+    take_fuel(t);
+    if (tr_loops(t) || goes_back(t))
+        emit_poll(t, POLL_HERE, 0);
     if (t->bt->opt.count)
         emit_count(t, GS(bt.count), t->n);
 }
@@ -711,6 +752,7 @@ static bool finish(struct tr *t, uint8_t *start) {
         return false;
     __builtin_memcpy(t->c->sites, t->sites, t->nsites * sizeof(struct site));
     t->c->nsites = (uint16_t)t->nsites;
+    t->c->ninsns = (uint8_t)t->n;
     t->c->end = e_here(&t->e);
     bt->code_at = (uint8_t *)(((uintptr_t)t->e.p + 15) & ~15ul);
     bt_insert(bt, t->c);

@@ -134,6 +134,13 @@ struct vcpu_bt {
     uint64_t epoch_user, epoch_global, epoch_clock;
     uint64_t code_filter[64];  /* by page number: an INVLPG of it may concern code */
     uint64_t large_filter[64]; /* by number of 2 MiB: code in large pages */
+    /* Counted runs (vcpu.counted). FUEL is an address: of the fuel page plus how many
+     * instructions may still begin. A fragment takes all of its own at its entry, so that
+     * OWED of them are to be given back when it is left early. MARK is FUEL + OWED at the
+     * last time that insns_retired was brought up to date. */
+    uint64_t fuel, mark;
+    uint32_t owed;
+    bool step; /* come back after each fragment */
     uint32_t reason, site, status;
     _Alignas(64) uint8_t bounce[192]; /* a copy of what lies across two pages */
     uint16_t flags;                   /* status flags: AH as LAHF gives them, AL = OF */
@@ -193,6 +200,14 @@ struct vcpu {
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;
 
+    /* A counted run: time is the number of instructions retired, and an engine raises
+     * VCPU_EVENT_KICK exactly when insns_retired has reached `stop`. The hooks find
+     * insns_retired exact, may move `stop`, and set code_written to be noticed. Random
+     * numbers come from `random`. */
+    bool counted;
+    uint64_t stop;
+    uint64_t random;
+
     /* Guest TSC = host TSC + tsc_base, when tsc_host; else ask the hook. */
     uint64_t tsc_base;
     bool tsc_host;
@@ -232,6 +247,13 @@ static inline void vcpu_clear(struct vcpu *v, uint32_t events) {
 
 static inline uint32_t vcpu_events(const struct vcpu *v) {
     return __atomic_load_n(&v->events, __ATOMIC_RELAXED);
+}
+
+/* Instructions until an engine has to stop. */
+static inline uint64_t vcpu_left(const struct vcpu *v) {
+    uint64_t retired = v->cnt->insns_retired;
+
+    return !v->counted ? UINT64_MAX : v->stop > retired ? v->stop - retired : 0;
 }
 
 static inline bool vcpu_is_real(const struct vcpu *v) {

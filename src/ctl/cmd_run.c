@@ -1,7 +1,6 @@
 /* `bivisor run`: boots a kernel and is its terminal until it ends. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,23 +12,10 @@
 #include "base/os.h"
 #include "ctl/console.h"
 #include "ctl/ctl.h"
-#include "ctl/options.h"
+#include "ctl/run_options.h"
 #include "ctl/stats.h"
+#include "ctl/tape.h"
 #include "machine/machine.h"
-
-#define DEFAULT_MEMORY (512ull << 20)
-#define DEFAULT_APPEND "console=ttyS0"
-
-struct run_options {
-    struct machine_config machine;
-    const char *kernel;
-    const char *initrd;
-    const char *append;
-    bool no_reboot;
-    bool stats;
-    bool perf_map;
-    const char *stats_path; /* NULL: stderr */
-};
 
 /* A signal handler has no argument: what it stops, and the signal. */
 static struct machine *volatile signal_machine;
@@ -42,200 +28,6 @@ static void on_signal(int signo) {
         console_abandon(signal_console);
         machine_quit(signal_machine);
     }
-}
-
-static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
-                                             "multiboot"};
-static const char *const irqchip_names[] = {"user", "kernel"};
-static const char *const policy_names[] = {"flush", "pcid", "trace"};
-
-static void print_help(void) {
-    size_t count;
-    const struct engine_ops *const *engines = machine_engines(&count);
-
-    printf("usage: bivisor run --kernel FILE [OPTION...]\n"
-           "\n"
-           "Boots a kernel; its serial console is this terminal.\n"
-           "\n"
-           "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
-           "  --initrd FILE        initial RAM disk, or the first multiboot module\n"
-           "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
-           "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
-           "  --engine NAME        how to execute the guest (default: auto)\n");
-    for (size_t i = 0; i < count; i++)
-        printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
-    printf(
-        "  --irqchip WHERE      with kvm, the local APIC is: user (ours), kernel\n"
-        "  --boot-protocol P    auto, linux32, linux64, pvh or multiboot\n"
-        "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
-        "  --bt OPTION,...      switches of the translator; see `bivisor translate "
-        "--help`\n"
-        "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
-        "  --no-reboot          end the run where the guest would reboot\n"
-        "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
-        "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
-        "perf\n"
-        "  --verbose            tell on stderr what is being done\n"
-        "  --help               this text\n"
-        "\n"
-        "On a terminal, Ctrl-A x quits and Ctrl-A h helps. Elsewhere all input is the\n"
-        "guest's, and its end does not end the run.\n"
-        "\n"
-        "exit status: 0 powered off, or quit by Ctrl-A x; 1 host failure; 2 bad usage "
-        "or\n"
-        "input file; 3 triple fault with --no-reboot; (N << 1) | 1 when the guest "
-        "writes\n"
-        "N to the debug-exit port 0xf4; death by the signal that ended the run.\n"
-        "\n"
-        "example: bivisor run --kernel vmlinuz --initrd initrd --memory 1G\n");
-}
-
-enum {
-    OPT_KERNEL = 256,
-    OPT_INITRD,
-    OPT_APPEND,
-    OPT_MEMORY,
-    OPT_ENGINE,
-    OPT_IRQCHIP,
-    OPT_PROTOCOL,
-    OPT_RETENTION,
-    OPT_BT,
-    OPT_NO_PARAVIRT,
-    OPT_NO_REBOOT,
-    OPT_STATS,
-    OPT_PERF_MAP,
-    OPT_VERBOSE,
-    OPT_HELP
-};
-
-static const struct option long_options[] = {
-    {"kernel", required_argument, NULL, OPT_KERNEL},
-    {"initrd", required_argument, NULL, OPT_INITRD},
-    {"append", required_argument, NULL, OPT_APPEND},
-    {"memory", required_argument, NULL, OPT_MEMORY},
-    {"engine", required_argument, NULL, OPT_ENGINE},
-    {"irqchip", required_argument, NULL, OPT_IRQCHIP},
-    {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
-    {"retention", required_argument, NULL, OPT_RETENTION},
-    {"bt", required_argument, NULL, OPT_BT},
-    {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
-    {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
-    {"stats", optional_argument, NULL, OPT_STATS},
-    {"perf-map", no_argument, NULL, OPT_PERF_MAP},
-    {"verbose", no_argument, NULL, OPT_VERBOSE},
-    {"help", no_argument, NULL, OPT_HELP},
-    {0},
-};
-
-static bool engine_known(const char *name) {
-    char list[128] = "auto";
-    size_t count;
-    const struct engine_ops *const *engines = machine_engines(&count);
-
-    if (!strcmp(name, "auto"))
-        return true;
-    for (size_t i = 0; i < count; i++) {
-        size_t len = strlen(list);
-
-        if (!strcmp(name, engines[i]->name))
-            return true;
-        snprintf(list + len, sizeof(list) - len, ", %s", engines[i]->name);
-    }
-    log_error("--engine wants one of %s, not '%s'", list, name);
-    return false;
-}
-
-/* Takes one option; false when its value is bad. */
-static bool take_option(struct run_options *o, int opt) {
-    size_t choice;
-
-    switch (opt) {
-    case OPT_KERNEL:
-        o->kernel = optarg;
-        return true;
-    case OPT_INITRD:
-        o->initrd = optarg;
-        return true;
-    case OPT_APPEND:
-        o->append = optarg;
-        return true;
-    case OPT_MEMORY:
-        return options_size("--memory", optarg, &o->machine.memory);
-    case OPT_ENGINE:
-        o->machine.engine = optarg;
-        return engine_known(optarg);
-    case OPT_IRQCHIP:
-        if (!options_choice("--irqchip", optarg, irqchip_names, ARRAY_SIZE(irqchip_names),
-                            &choice))
-            return false;
-        o->machine.kernel_lapic = choice == 1;
-        return true;
-    case OPT_PROTOCOL:
-        if (!options_choice("--boot-protocol", optarg, protocol_names,
-                            ARRAY_SIZE(protocol_names), &choice))
-            return false;
-        o->machine.boot.protocol = (enum boot_protocol)choice;
-        return true;
-    case OPT_RETENTION:
-        if (!options_choice("--retention", optarg, policy_names, ARRAY_SIZE(policy_names),
-                            &choice))
-            return false;
-        o->machine.policy = (enum mmu_policy)choice;
-        return true;
-    case OPT_BT:
-        return options_bt(optarg, &o->machine.bt);
-    case OPT_NO_PARAVIRT:
-        o->machine.paravirt = false;
-        return true;
-    case OPT_NO_REBOOT:
-        o->no_reboot = true;
-        return true;
-    case OPT_STATS:
-        o->stats = true;
-        o->stats_path = optarg;
-        return true;
-    case OPT_PERF_MAP:
-        o->perf_map = true;
-        return true;
-    case OPT_VERBOSE:
-        log_set_level(LOG_INFO);
-        return true;
-    default:
-        return false; /* getopt_long() has complained */
-    }
-}
-
-/* -1 to go on, or the exit status. */
-static int parse(struct run_options *o, int argc, char **argv) {
-    int opt;
-
-    *o = (struct run_options){
-        .append = DEFAULT_APPEND,
-        .machine = {.engine = "auto",
-                    .memory = DEFAULT_MEMORY,
-                    .paravirt = true,
-                    .policy = MMU_PCID,
-                    .bt = bt_defaults()},
-    };
-    argv[0] = (char *)"bivisor run";
-    while ((opt = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {
-        if (opt == OPT_HELP) {
-            print_help();
-            return CTL_OK;
-        }
-        if (!take_option(o, opt))
-            return CTL_USAGE;
-    }
-    if (optind < argc) {
-        log_error("'%s' is not an option; `bivisor run --help` lists them", argv[optind]);
-        return CTL_USAGE;
-    }
-    if (!o->kernel) {
-        log_error("--kernel FILE is missing; `bivisor run --help` shows an example");
-        return CTL_USAGE;
-    }
-    o->machine.boot.cmdline = o->append;
-    return -1;
 }
 
 static int status_of(int rc) {
@@ -254,16 +46,22 @@ static void dump(void *arg) {
 
 static const char *end_name(enum machine_end end) {
     static const char *const names[] = {
-        [MACHINE_POWEROFF] = "powered off",      [MACHINE_RESET] = "reset",
-        [MACHINE_DEBUG_EXIT] = "debug exit",     [MACHINE_SHUTDOWN] = "triple fault",
-        [MACHINE_QUIT] = "stopped from outside", [MACHINE_ERROR] = "host failure",
+        [MACHINE_POWEROFF] = "powered off",
+        [MACHINE_RESET] = "reset",
+        [MACHINE_DEBUG_EXIT] = "debug exit",
+        [MACHINE_SHUTDOWN] = "triple fault",
+        [MACHINE_QUIT] = "stopped from outside",
+        [MACHINE_ERROR] = "host failure",
+        [MACHINE_PAUSED] = "paused",
+        [MACHINE_ASLEEP] = "asleep for ever",
     };
 
     return names[end];
 }
 
 /* Lives of the machine until one of them is the last. */
-static int live(struct machine *m, const struct run_options *o, enum machine_end *end) {
+static int live(struct machine *m, const struct run_options *o, struct tape *tape,
+                enum machine_end *end) {
     char why[512];
 
     for (;;) {
@@ -274,6 +72,10 @@ static int live(struct machine *m, const struct run_options *o, enum machine_end
             *end = MACHINE_ERROR;
             return status_of(rc);
         }
+        if (!tape_start(tape, m)) {
+            *end = MACHINE_ERROR;
+            return CTL_USAGE;
+        }
         *end = machine_run(m);
         switch (*end) {
         case MACHINE_POWEROFF:
@@ -281,7 +83,11 @@ static int live(struct machine *m, const struct run_options *o, enum machine_end
             return CTL_OK;
         case MACHINE_DEBUG_EXIT:
             return machine_exit_code(m);
+        case MACHINE_PAUSED: /* not asked for here */
         case MACHINE_ERROR:
+            return CTL_HOST_FAILURE;
+        case MACHINE_ASLEEP:
+            log_error("the guest waits for what the recording does not have");
             return CTL_HOST_FAILURE;
         case MACHINE_RESET:
             if (o->no_reboot)
@@ -307,14 +113,15 @@ static void quit_machine(void *arg) {
     machine_quit(arg);
 }
 
-static bool take_terminal(struct machine *m, struct console *console) {
+/* A replay takes no input, and leaves the terminal as it is. */
+static bool take_terminal(struct machine *m, struct console *console, bool input) {
     int rc;
 
     signal_console = console;
     signal_machine = m;
     rc = os_on_stop_signals(on_signal);
     if (!rc)
-        rc = console_open(console, quit_machine, m);
+        rc = console_open(console, input, quit_machine, m);
     if (rc && !signal_seen)
         log_error("cannot take over the terminal: %s", strerror(-rc));
     return !rc;
@@ -350,17 +157,19 @@ static bool write_perf_map(const struct machine *m) {
 
 /* With the kernel open and the machine made: run, tell what happened. */
 static int run_machine(struct machine *m, struct console *console,
-                       const struct run_options *o, FILE *stats_file) {
+                       const struct run_options *o, struct tape *tape, FILE *stats_file) {
     struct stats_run stats = {0};
     enum machine_end end;
     uint64_t start;
     int status;
 
-    if (!take_terminal(m, console))
+    if (!take_terminal(m, console, !o->replay))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(m));
     start = os_monotonic_ns();
-    status = live(m, o, &end);
+    status = live(m, o, tape, &end);
+    if (!tape_stop(tape, end, signal_seen))
+        status = CTL_HOST_FAILURE;
     stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
     stats.cpu_seconds = cpu_seconds();
     stats.end = end_name(end);
@@ -388,7 +197,8 @@ static bool open_stats(const struct run_options *o, FILE **out) {
     return !o->stats || *out;
 }
 
-static int with_image(const struct run_options *o, struct console *console) {
+static int with_image(const struct run_options *o, struct tape *tape,
+                      struct console *console) {
     struct machine *m;
     FILE *stats_file;
     char why[512];
@@ -401,7 +211,7 @@ static int with_image(const struct run_options *o, struct console *console) {
     }
     if (open_stats(o, &stats_file)) {
         bug_set_dump(dump, m);
-        status = run_machine(m, console, o, stats_file);
+        status = run_machine(m, console, o, tape, stats_file);
         bug_set_dump(NULL, NULL);
         signal_machine = NULL;
     }
@@ -413,8 +223,9 @@ int ctl_cmd_run(int argc, char **argv) {
     struct run_options o;
     struct boot_image *image;
     struct console console = {0};
+    struct tape tape;
     char why[512];
-    int status = parse(&o, argc, argv);
+    int status = run_options_parse(&o, RUN_PLAIN, argc, argv);
     int rc;
 
     if (status >= 0)
@@ -426,8 +237,11 @@ int ctl_cmd_run(int argc, char **argv) {
     }
     o.machine.image = image;
     o.machine.console = console_ops(&console);
-    status = with_image(&o, &console);
+    status = tape_load(&tape, &o, &console) ? with_image(&o, &tape, &console) : CTL_USAGE;
     boot_image_close(image);
+    if (!signal_seen && status == CTL_OK)
+        signal_seen = tape_signal(&tape);
+    tape_unload(&tape);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */
     return status;

@@ -149,12 +149,12 @@ static int rx_fd(void *arg) {
     return c->eof || full ? -1 : STDIN_FILENO;
 }
 
-int console_open(struct console *c, void (*quit)(void *arg), void *arg) {
+int console_open(struct console *c, bool input, void (*quit)(void *arg), void *arg) {
     *c = (struct console){.at_line_start = true,
                           .out_is_tty = isatty(STDOUT_FILENO),
                           .quit = quit,
                           .quit_arg = arg};
-    return os_tty_raw(STDIN_FILENO, &c->is_tty);
+    return input ? os_tty_raw(STDIN_FILENO, &c->is_tty) : 0;
 }
 
 void console_close(struct console *c) {

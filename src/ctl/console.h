@@ -29,9 +29,9 @@ struct console {
     uint8_t held[65536];
 };
 
-/* Takes the terminal. 0 or -errno. QUIT(ARG) is called when the user asks to leave or the
- * output breaks. */
-int console_open(struct console *c, void (*quit)(void *arg), void *arg);
+/* Takes the terminal, unless no INPUT is wanted. 0 or -errno. QUIT(ARG) is called when
+ * the user asks to leave or the output breaks. */
+int console_open(struct console *c, bool input, void (*quit)(void *arg), void *arg);
 /* Gives the terminal back; the cursor is left at the start of a line. */
 void console_close(struct console *c);
 /* From now on output is dropped rather than waited for; async-signal-safe. */

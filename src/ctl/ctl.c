@@ -19,6 +19,7 @@ static const struct command commands[] = {
     {"run", ctl_cmd_run, "boot a kernel with its console on this terminal"},
     {"translate", ctl_cmd_translate, "show what the translator makes of guest code"},
     {"compare", ctl_cmd_compare, "measure every engine at the same work, side by side"},
+    {"lockstep", ctl_cmd_lockstep, "run a guest on two engines and compare every step"},
     {"check", ctl_cmd_check, "tell what this host offers to each engine"},
 };
 

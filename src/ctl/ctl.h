@@ -16,6 +16,7 @@ int ctl_main(int argc, char **argv);
 int ctl_cmd_run(int argc, char **argv);
 int ctl_cmd_translate(int argc, char **argv);
 int ctl_cmd_check(int argc, char **argv);
+int ctl_cmd_lockstep(int argc, char **argv);
 int ctl_cmd_compare(int argc, char **argv);
 
 #define CTL_VERSION "0.1.0"

@@ -14,6 +14,7 @@
 
 struct engine;
 struct bt_options;
+struct bt_listing;
 
 struct engine_config {
     const struct bt_options *bt; /* for the translator (bt/bt.h) */
@@ -24,6 +25,7 @@ struct engine_config {
 struct engine_ops {
     const char *name;
     const char *what; /* one line for --help and `bivisor check` */
+    bool counts;      /* it can do counted runs (vcpu.counted) */
     /* 0 or -errno; WHY then says in one sentence what is missing. */
     int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
                   char *why, size_t why_size);
@@ -32,6 +34,12 @@ struct engine_ops {
     void (*kick)(struct engine *e);
     /* Guest state was changed from outside (reset, loader): drop what was derived. */
     void (*reset)(struct engine *e);
+    /* Lists the code of the LEN bytes from guest address FROM on, as bt_list(); what was
+     * translated is gone afterwards. NULL: it makes no code. */
+    int (*list)(struct engine *e, uint64_t from, uint32_t len,
+                const struct bt_listing *out);
+    /* Changes the translator's options while nothing runs; NULL: it has none. */
+    void (*retune)(struct engine *e, const struct bt_options *opt);
     /* Writes lines for /tmp/perf-PID.map; NULL: it makes no code. */
     void (*perf_map)(struct engine *e, FILE *f);
     /* Calls EMIT for each figure of the engine's own, beside the common counters; NULL:

@@ -89,10 +89,35 @@ static int settle(struct interp *ip, int rc) {
     return rc;
 }
 
+/* The same in a counted run, where the hooks want to know how many there were. */
+static int run_block_counted(struct interp *ip, const struct block *b) {
+    struct vcpu *v = ip->v;
+    const struct insn *i = b->insn, *end = i + b->count;
+    int rc = SEM_NEXT;
+
+    ip->running = true;
+    while (i < end && !v->code_written) {
+        rc = i->exec(v, i);
+        if (unlikely(rc != SEM_NEXT))
+            break;
+        v->cnt->insns_retired++;
+        advance(v, i->len);
+        i++;
+    }
+    if (rc == SEM_BRANCH || rc == SEM_STOP)
+        v->cnt->insns_retired++;
+    if (rc == SEM_STOP)
+        advance(v, i->len);
+    return settle(ip, rc);
+}
+
 static int run_block(struct interp *ip, const struct block *b) {
     struct vcpu *v = ip->v;
     const struct insn *i = b->insn, *end = i + b->count;
     int rc;
+
+    if (unlikely(v->counted))
+        return run_block_counted(ip, b);
 
     ip->running = true;
     for (;;) {
@@ -263,12 +288,19 @@ enum exit_reason interp_step(struct interp *ip, uint64_t count) {
         ip->end = UINT64_MAX;
     ip->stalls = count;
     while (v->cnt->insns_retired < ip->end) {
+        uint64_t left = ip->end - v->cnt->insns_retired, stop = vcpu_left(v);
         struct block *b = NULL;
         int rc;
 
+        if (unlikely(!stop)) {
+            vcpu_raise(v, VCPU_EVENT_KICK);
+            break;
+        }
+
         if (unlikely(vcpu_events(v) || v->halted || v->pending_db) && boundary(ip, &out))
             break;
-        if (likely(!needs_care(v)) && ip->end - v->cnt->insns_retired >= INTERP_BLOCK_MAX)
+        if (likely(!needs_care(v)) && left >= INTERP_BLOCK_MAX &&
+            stop >= INTERP_BLOCK_MAX)
             b = interp_code_block(ip);
         rc = b ? run_block(ip, b) : step_one(ip);
         if (unlikely(rc == SEM_SHUTDOWN)) {

@@ -102,9 +102,17 @@ static void exit_msr(struct board *b, struct exit *e) {
         e->failed = true;
 }
 
+/* A counted run sees at the very next instruction what a device did: an interrupt raised,
+ * a timer moved. */
+static void look_up(struct vcpu *v) {
+    if (v->counted)
+        v->code_written = true;
+}
+
 static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
     struct board *b = arg;
 
+    look_up(v);
     b->exits->n[e->reason]++;
     switch (e->reason) {
     case EXIT_io:
@@ -141,6 +149,7 @@ static void hook_tsc_write(void *arg, uint64_t value) {
     struct board *b = arg;
 
     vec_park(b->vcpu);
+    look_up(b->vcpu);
     vclock_tsc_set(b->clock, value);
     b->vcpu->tsc_base = vclock_tsc(b->clock) - os_tsc();
     if (b->lapic)
@@ -157,6 +166,7 @@ static unsigned hook_cr8_read(void *arg) {
 static void hook_cr8_write(void *arg, unsigned value) {
     struct board *b = arg;
 
+    look_up(b->vcpu);
     if (b->lapic)
         lapic_cr8_set(b->lapic, value);
 }
@@ -189,8 +199,11 @@ int board_create(struct board *b, const struct dev_host *host,
                                     .extint_ack = lapic_extint,
                                     .eoi = lapic_eoi_out,
                                     .arg = b};
-    struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem)};
-    struct pvclock_config pv_cfg = {0};
+    struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem),
+                                 .realtime_ns = b->realtime_ns,
+                                 .arg = b->realtime_arg};
+    struct pvclock_config pv_cfg = {.realtime_ns = b->realtime_ns,
+                                    .arg = b->realtime_arg};
     bool ok;
 
     bus_on_leave(b->bus, leave_core, b);

@@ -34,6 +34,9 @@ struct board {
     struct counters *cnt;
     struct exit_counts *exits;
     bool paravirt;
+    /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
+    uint64_t (*realtime_ns)(void *arg);
+    void *realtime_arg;
     struct lapic *lapic; /* NULL: the engine has it */
     bool (*msi)(void *arg, uint64_t addr, uint32_t data);
     void *msi_arg;

@@ -58,6 +58,7 @@ static void interp_reset(struct engine *e) {
 static const struct engine_ops interp_ops = {
     .name = "interp",
     .what = "interpreter: the reference, runs anywhere",
+    .counts = true,
     .create = interp_create,
     .destroy = interp_destroy,
     .run = interp_enter,
@@ -98,6 +99,21 @@ static void translator_reset(struct engine *e) {
     interp_flush(e->interp);
 }
 
+static int translator_list(struct engine *e, uint64_t from, uint32_t len,
+                           const struct bt_listing *out) {
+    uint64_t rip = e->v->rip;
+    int rc;
+
+    e->v->rip = from;
+    rc = bt_list(e->bt, from, len, out);
+    e->v->rip = rip;
+    return rc;
+}
+
+static void translator_retune(struct engine *e, const struct bt_options *opt) {
+    bt_set_options(e->bt, opt);
+}
+
 static void translator_perf_map(struct engine *e, FILE *f) {
     bt_perf_map(e->bt, f);
 }
@@ -111,6 +127,7 @@ static void translator_stats(struct engine *e,
 static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
+    .counts = true,
     .create = translator_create,
     .destroy = translator_destroy,
     .run = translator_enter,
@@ -118,6 +135,8 @@ static const struct engine_ops bt_ops = {
     .reset = translator_reset,
     .perf_map = translator_perf_map,
     .stats = translator_stats,
+    .list = translator_list,
+    .retune = translator_retune,
 };
 
 /* --- KVM; the interpreter stands by for what it cannot run --- */

@@ -15,6 +15,7 @@
 #include "cpu/vec.h"
 #include "dev/acpi.h"
 #include "machine/board.h"
+#include "machine/counted.h"
 #include "sem/sem.h"
 
 struct machine {
@@ -28,6 +29,7 @@ struct machine {
     struct os_alarm *alarm;
     uint64_t start_ns; /* host clock at guest time 0 */
     uint64_t start_tsc;
+    struct counted counted; /* instead, with cfg.counted */
     const struct engine_ops *ops;
     struct engine *engine;
     struct counters counters;
@@ -61,6 +63,29 @@ static void deadline_changed(void *arg, uint64_t deadline) {
                       deadline == VCLOCK_NEVER ? UINT64_MAX : deadline + m->start_ns);
 }
 
+/* --- or the guest's instructions --- */
+
+static uint64_t counted_source(void *arg) {
+    struct machine *m = arg;
+
+    vec_park(m->vcpu);
+    return counted_now(&m->counted);
+}
+
+static void counted_deadline(void *arg, uint64_t deadline) {
+    struct machine *m = arg;
+
+    vec_park(m->vcpu);
+    counted_aim(&m->counted);
+}
+
+static uint64_t counted_realtime(void *arg) {
+    struct machine *m = arg;
+
+    vec_park(m->vcpu);
+    return m->cfg.start_ns + counted_now(&m->counted);
+}
+
 /* --- the run loop's needs --- */
 
 /* On the alarm's thread. */
@@ -88,6 +113,23 @@ static void take_input(struct machine *m) {
     os_alarm_watch(m->alarm, con->rx_fd(con->arg));
 }
 
+static void take_counted_input(struct machine *m) {
+    const struct machine_input *in = &m->cfg.input;
+    uint64_t now = counted_now(&m->counted);
+    uint8_t buf[256];
+    size_t n;
+
+    if (!in->next || now < m->counted.input_at)
+        return;
+    do {
+        size_t room = uart_room(m->board.uart);
+
+        n = in->take(in->arg, now, buf, room < sizeof(buf) ? room : sizeof(buf));
+        uart_receive(m->board.uart, buf, n);
+    } while (n);
+    m->counted.input_at = in->next(in->arg, now);
+}
+
 static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
     struct machine *m = arg;
 
@@ -110,11 +152,43 @@ static void service(void *arg) {
     take_input(m);
 }
 
+static void end_life(struct machine *m, enum machine_end end);
+
+static void counted_service(void *arg) {
+    struct machine *m = arg;
+
+    vclock_run(m->clock);
+    take_counted_input(m);
+    counted_aim(&m->counted);
+    if (m->counters.insns_retired >= m->counted.until || m->vcpu->bt.step)
+        end_life(m, MACHINE_PAUSED);
+}
+
+static void counted_idle(struct machine *m) {
+    const struct machine_input *in = &m->cfg.input;
+    uint64_t ns = counted_sleep_ns(&m->counted), passed = ns;
+
+    if (in->sleep && ns)
+        passed = in->sleep(in->arg, ns);
+    if (passed == VCLOCK_NEVER) {
+        end_life(m, MACHINE_ASLEEP);
+        return;
+    }
+    m->counted.slept += passed;
+    if (passed < ns) /* for input */
+        m->counted.input_at = counted_now(&m->counted);
+    vcpu_raise(m->vcpu, VCPU_EVENT_KICK);
+}
+
 static void idle(void *arg) {
     struct machine *m = arg;
 
     m->counters.halts++;
     uart_flush(m->board.uart);
+    if (m->cfg.counted) {
+        counted_idle(m);
+        return;
+    }
     while (!(vcpu_events(m->vcpu) & (VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI)))
         os_alarm_wait(m->alarm);
 }
@@ -176,6 +250,12 @@ static int choose_engine(struct machine *m, char *why, size_t why_size) {
     for (size_t i = 0; i < count; i++) {
         if (!any && strcmp(m->cfg.engine, all[i]->name))
             continue;
+        if (m->cfg.counted && !all[i]->counts) {
+            snprintf(reason, sizeof(reason),
+                     "it cannot count instructions, which "
+                     "--record and --replay need; take --engine bt");
+            continue;
+        }
         m->ops = all[i];
         rc = all[i]->create(m->vcpu, &cfg, &m->engine, reason, sizeof(reason));
         if (!rc)
@@ -211,7 +291,8 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
 }
 
 static int create_cpu(struct machine *m) {
-    struct cpuid_config cfg = {.paravirt = m->cfg.paravirt, .tsc_hz = os_tsc_hz()};
+    struct cpuid_config cfg = {.paravirt = m->cfg.paravirt,
+                               .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc;
 
     vec_init();
@@ -228,6 +309,8 @@ static int create_cpu(struct machine *m) {
     m->vcpu->mem = m->mem;
     m->vcpu->cpuid = m->cpuid;
     m->vcpu->cnt = &m->counters;
+    if (m->cfg.counted)
+        counted_init(&m->counted, m->vcpu);
     vcpu_reset(m->vcpu);
     return mmu_create(m->vcpu, m->cfg.policy);
 }
@@ -238,6 +321,11 @@ static int create_board(struct machine *m) {
                                 .tick_hz = os_tsc_hz(),
                                 .deadline_changed = deadline_changed,
                                 .arg = m};
+    const struct vclock_source counted = {.now_ns = counted_source,
+                                          .ticks = counted_source,
+                                          .tick_hz = COUNTED_TSC_HZ,
+                                          .deadline_changed = counted_deadline,
+                                          .arg = m};
     struct dev_host host = {.poweroff = on_poweroff,
                             .reset = on_reset,
                             .debug_exit = on_debug_exit,
@@ -250,7 +338,8 @@ static int create_board(struct machine *m) {
         return rc;
     m->start_ns = os_monotonic_ns();
     m->start_tsc = os_tsc();
-    m->clock = vclock_new(&src);
+    m->clock = vclock_new(m->cfg.counted ? &counted : &src);
+    m->counted.clock = m->clock;
     m->bus = bus_new();
     if (!m->clock || !m->bus)
         return -ENOMEM;
@@ -260,7 +349,9 @@ static int create_board(struct machine *m) {
                               .clock = m->clock,
                               .cnt = &m->counters,
                               .exits = &m->exits,
-                              .paravirt = m->cfg.paravirt};
+                              .paravirt = m->cfg.paravirt,
+                              .realtime_ns = m->cfg.counted ? counted_realtime : NULL,
+                              .realtime_arg = m};
     return board_create(&m->board, &host, &serial);
 }
 
@@ -331,7 +422,7 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     board_reset(&m->board);
     vclock_tsc_set(m->clock, 0);
     m->vcpu->tsc_base = vclock_tsc(m->clock) - os_tsc();
-    m->vcpu->tsc_host = true;
+    m->vcpu->tsc_host = !m->cfg.counted;
     rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot.rsdp, &boot.acpi_len);
     if (rc) {
         snprintf(why, why_size, "cannot place the ACPI tables: %s", strerror(-rc));
@@ -346,17 +437,19 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     return 0;
 }
 
-enum machine_end machine_run(struct machine *m) {
-    struct run_board board = {.service = service, .idle = idle, .arg = m};
+static enum machine_end run(struct machine *m) {
+    struct run_board board = {
+        .service = m->cfg.counted ? counted_service : service, .idle = idle, .arg = m};
     enum run_end end;
 
     if (m->quit)
         return MACHINE_QUIT;
     m->end = MACHINE_QUIT;
-    if (m->cfg.console.rx_fd)
+    if (m->cfg.console.rx_fd && !m->cfg.counted)
         os_alarm_watch(m->alarm, m->cfg.console.rx_fd(m->cfg.console.arg));
     end = engine_run_loop(m->ops, m->engine, m->vcpu, &board, &m->exits);
-    uart_flush(m->board.uart);
+    if (m->end != MACHINE_PAUSED)
+        uart_flush(m->board.uart);
     switch (end) {
     case RUN_STOPPED:
         return m->end;
@@ -365,6 +458,60 @@ enum machine_end machine_run(struct machine *m) {
     default:
         return MACHINE_ERROR;
     }
+}
+
+enum machine_end machine_run(struct machine *m) {
+    if (!m->cfg.counted)
+        return run(m);
+    return machine_run_to(m, UINT64_MAX);
+}
+
+enum machine_end machine_run_to(struct machine *m, uint64_t insns) {
+    enum machine_end end;
+
+    if (insns <= m->counters.insns_retired)
+        return MACHINE_PAUSED;
+    m->counted.until = insns;
+    if (m->cfg.input.next && m->counted.input_at == VCLOCK_NEVER)
+        m->counted.input_at = m->cfg.input.next(m->cfg.input.arg, machine_now_ns(m));
+    counted_aim(&m->counted);
+    end = run(m);
+    if (end == MACHINE_PAUSED)
+        vcpu_clear(m->vcpu, VCPU_EVENT_STOP);
+    return end;
+}
+
+enum machine_end machine_run_fragment(struct machine *m, uint64_t insns) {
+    enum machine_end end;
+
+    m->vcpu->bt.step = true;
+    end = machine_run_to(m, insns);
+    m->vcpu->bt.step = false;
+    return end;
+}
+
+uint64_t machine_now_ns(const struct machine *m) {
+    return counted_now(&m->counted);
+}
+
+uint64_t machine_insns(const struct machine *m) {
+    return m->counters.insns_retired;
+}
+
+void machine_list(struct machine *m, uint64_t from, uint32_t len,
+                  const struct bt_listing *out) {
+    if (m->ops->list)
+        m->ops->list(m->engine, from, len, out);
+}
+
+void machine_retune(struct machine *m, const struct bt_options *opt) {
+    if (m->ops->retune)
+        m->ops->retune(m->engine, opt);
+}
+
+uint8_t *machine_ram(const struct machine *m, uint64_t *size) {
+    *size = mem_ram_size(m->mem);
+    return mem_ram_base(m->mem);
 }
 
 int machine_exit_code(const struct machine *m) {

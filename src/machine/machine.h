@@ -28,6 +28,19 @@ struct machine_console {
     void *arg;
 };
 
+/* Where the console's input comes from in a counted run. All times are nanoseconds of
+ * virtual time. */
+struct machine_input {
+    /* When to ask for input after NOW; VCLOCK_NEVER: not any more. */
+    uint64_t (*next)(void *arg, uint64_t now);
+    /* It is time: gives at most ROOM bytes for the guest, until it returns 0. */
+    size_t (*take)(void *arg, uint64_t now, uint8_t *buf, size_t room);
+    /* An idle guest sleeps for NS, VCLOCK_NEVER without an end: how much of that has
+     * passed when there is input or the run is to end. NULL: it all passes at once. */
+    uint64_t (*sleep)(void *arg, uint64_t ns);
+    void *arg;
+};
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
@@ -38,6 +51,9 @@ struct machine_config {
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
     struct machine_console console;
+    bool counted;               /* virtual time by instructions: machine/counted.h */
+    uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
+    struct machine_input input; /* counted: instead of console.rx; NEXT may be NULL */
 };
 
 enum machine_end {
@@ -47,6 +63,8 @@ enum machine_end {
     MACHINE_SHUTDOWN,   /* triple fault */
     MACHINE_QUIT,       /* machine_quit() was called */
     MACHINE_ERROR,      /* host failure, logged */
+    MACHINE_PAUSED,     /* counted: it got as far as was asked */
+    MACHINE_ASLEEP,     /* counted: halted, and nothing will ever wake it */
 };
 
 struct machine;
@@ -64,6 +82,21 @@ int machine_boot(struct machine *m, char *why, size_t why_size);
 
 /* Runs until the guest's life ends. */
 enum machine_end machine_run(struct machine *m);
+
+/* Counted runs only. Goes on until INSNS instructions have been retired in all, and stops
+ * exactly there with MACHINE_PAUSED; or as machine_run(). */
+enum machine_end machine_run_to(struct machine *m, uint64_t insns);
+/* The same, but bt stops after one fragment, or whatever else its dispatcher does. */
+enum machine_end machine_run_fragment(struct machine *m, uint64_t insns);
+/* Virtual time now, and what has been retired. */
+uint64_t machine_now_ns(const struct machine *m);
+uint64_t machine_insns(const struct machine *m);
+/* As engine_ops.list and engine_ops.retune: nothing for an engine that has none. */
+void machine_list(struct machine *m, uint64_t from, uint32_t len,
+                  const struct bt_listing *out);
+void machine_retune(struct machine *m, const struct bt_options *opt);
+/* All of guest RAM. */
+uint8_t *machine_ram(const struct machine *m, uint64_t *size);
 
 /* Value that the guest wrote to the debug-exit port, as an exit status. */
 int machine_exit_code(const struct machine *m);

@@ -424,11 +424,22 @@ static int exec_clzero(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
+/* Numbers of a counted run, the same each time: splitmix64. */
+static uint64_t counted_random(struct vcpu *v) {
+    uint64_t z = v->random += 0x9e3779b97f4a7c15ull;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
 static int exec_random(struct vcpu *v, const struct insn *i) {
     uint64_t val;
-    bool ok;
+    bool ok = true;
 
-    if (i->op == OP_rdrand)
+    if (v->counted)
+        val = counted_random(v);
+    else if (i->op == OP_rdrand)
         asm volatile("rdrand %0; setc %1" : "=&r"(val), "=qm"(ok) : : "cc");
     else
         asm volatile("rdseed %0; setc %1" : "=&r"(val), "=qm"(ok) : : "cc");

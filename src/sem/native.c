@@ -312,7 +312,8 @@ static void track_pointers(struct vcpu *v, const struct insn *i, uint32_t kind,
         v->fip = v->fdp = 0;
         v->fcs = v->fds = v->fop = 0;
     }
-    if (kind & NATIVE_CONTROL)
+    /* In a counted run engines agree: none follows them (docs/fidelity.md). */
+    if ((kind & NATIVE_CONTROL) || v->counted)
         return;
     while (n + 2u < i->len && (b[n] & 0xf8) != 0xd8)
         n++;

@@ -1,0 +1,116 @@
+/* `bivisor lockstep`: the same guest on two engines, compared. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "ctl/ctl.h"
+#include "ctl/lockstep.h"
+
+/* Lockstep has no date: it begins here. */
+#define START_NS 1767225600000000000u /* 2026-01-01 */
+
+static bool engine_counts(const char *name) {
+    size_t count;
+    const struct engine_ops *const *engines = machine_engines(&count);
+
+    for (size_t n = 0; n < count; n++)
+        if (!strcmp(name, engines[n]->name) && engines[n]->counts)
+            return true;
+    log_error("--engines: '%s' is no engine that counts instructions", name);
+    return false;
+}
+
+/* "A,B" */
+static bool split_engines(struct lockstep *ls, const char *text) {
+    const char *comma = strchr(text, ',');
+    size_t len[2] = {comma ? (size_t)(comma - text) : 0, comma ? strlen(comma + 1) : 0};
+
+    for (unsigned n = 0; n < 2; n++) {
+        if (!len[n] || len[n] >= sizeof(ls->names[n])) {
+            log_error("--engines wants two names, as in interp,bt, not '%s'", text);
+            return false;
+        }
+        memcpy(ls->names[n], n ? comma + 1 : text, len[n]);
+        if (!engine_counts(ls->names[n]))
+            return false;
+    }
+    return true;
+}
+
+/* All of the file, to be freed; NULL after a message. */
+static uint8_t *read_typed(const char *path, size_t *len) {
+    struct stat st;
+    uint8_t *bytes = NULL;
+    ssize_t n = -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size < 1 << 30) {
+        bytes = malloc((size_t)st.st_size + 1);
+        if (bytes)
+            n = read(fd, bytes, (size_t)st.st_size);
+    }
+    if (n < 0) {
+        log_error("--input: cannot read '%s': %s", path,
+                  errno ? strerror(errno) : "it is no ordinary file");
+        free(bytes);
+        bytes = NULL;
+    }
+    if (fd >= 0)
+        close(fd);
+    *len = n < 0 ? 0 : (size_t)n;
+    return bytes;
+}
+
+static int with_input(struct lockstep *ls, struct run_options *o) {
+    uint8_t *typed = NULL;
+    int status;
+
+    if (o->input) {
+        errno = 0;
+        typed = read_typed(o->input, &ls->typed_len);
+        if (!typed)
+            return CTL_USAGE;
+        ls->typed = typed;
+    }
+    status = lockstep_run(ls);
+    free(typed);
+    return status;
+}
+
+int ctl_cmd_lockstep(int argc, char **argv) {
+    struct run_options o;
+    struct recording rec = {0};
+    struct lockstep ls = {.o = &o};
+    struct boot_image *image;
+    char why[512];
+    int status = run_options_parse(&o, RUN_LOCKSTEP, argc, argv);
+
+    if (status >= 0)
+        return status;
+    if (!split_engines(&ls, o.engines))
+        return CTL_USAGE;
+    run_options_count(&o);
+    o.machine.start_ns = START_NS;
+    if (o.replay) {
+        if (recording_open(o.replay, &rec, why, sizeof(why))) {
+            log_error("%s", why);
+            return CTL_USAGE;
+        }
+        ls.rec = &rec;
+        o.machine.start_ns = rec.key.start_ns;
+    }
+    if (boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why))) {
+        log_error("%s", why);
+        status = CTL_USAGE;
+    } else {
+        o.machine.image = image;
+        status = with_input(&ls, &o);
+        boot_image_close(image);
+    }
+    recording_free(&rec);
+    return status;
+}

@@ -1,0 +1,36 @@
+/*
+ * Where a counted run's console input comes from (struct machine_input): the terminal or
+ * pipe, with a recording made of it; a recording; a file.
+ */
+#ifndef CTL_INPUT_H
+#define CTL_INPUT_H
+
+#include "ctl/console.h"
+#include "ctl/recording.h"
+
+/* Input from the console, written to a recording as it is taken. */
+struct input_recorder {
+    struct machine_console console;
+    struct console *state; /* of that console */
+    struct recording_writer *out;
+};
+struct machine_input input_record(struct input_recorder *r);
+
+/* What RECORDING has, when it had it. */
+struct input_player {
+    const struct recording *rec;
+    size_t event;  /* the next one */
+    size_t offset; /* bytes of it that have been given */
+    void (*end)(void *arg, const struct recording_event *e); /* it ends here */
+    void *arg;
+};
+struct machine_input input_play(struct input_player *p);
+
+/* All of a file, as fast as the guest takes it. */
+struct input_text {
+    const uint8_t *bytes;
+    size_t len, at;
+};
+struct machine_input input_text(struct input_text *t);
+
+#endif

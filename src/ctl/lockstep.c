@@ -1,0 +1,416 @@
+/* Lockstep of two engines; see lockstep.h. */
+#include "ctl/lockstep.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "ctl/ctl.h"
+#include "ctl/input.h"
+#include "ctl/state.h"
+
+#define MEMORY_EVERY 500
+#define PAGES_SHOWN 8
+#define LISTED 64u /* bytes of guest code */
+
+/* What the guest wrote to its console. */
+struct output {
+    uint64_t len, digest;
+    bool show;
+};
+
+struct side {
+    struct machine *m;
+    enum machine_end end;
+    struct input_player player;
+    struct input_text text;
+    struct output out;
+};
+
+struct pass {
+    const struct lockstep *ls;
+    struct side side[2];
+    unsigned how;   /* state_same() */
+    unsigned point; /* that was compared last */
+    bool spoiled;   /* --inject has been done */
+};
+
+/* Where two sides were found different. */
+struct difference {
+    uint64_t good, bad; /* instructions: still the same, no longer the same */
+    uint64_t good_memory;
+    bool in_memory; /* only memory differs */
+    uint64_t pages[PAGES_SHOWN];
+    size_t npages;
+};
+
+/* --- two machines --- */
+
+static void take_output(void *arg, const uint8_t *bytes, size_t len) {
+    struct output *out = arg;
+
+    out->len += len;
+    out->digest = recording_digest(out->digest, bytes, len);
+    if (out->show && write(STDOUT_FILENO, bytes, len) < 0)
+        out->show = false; /* nobody reads it */
+}
+
+/* The recording has its end where a signal, or the user, ended the run. */
+static void input_ends(void *arg, const struct recording_event *e) {
+    struct side *s = arg;
+
+    machine_quit(s->m);
+}
+
+static bool side_open(struct pass *p, unsigned n, bool show) {
+    struct side *s = &p->side[n];
+    struct machine_config cfg = p->ls->o->machine;
+    char why[512];
+
+    cfg.engine = p->ls->names[n];
+    s->out.show = show;
+    cfg.console = (struct machine_console){.tx = take_output, .arg = &s->out};
+    if (p->ls->rec) {
+        s->player = (struct input_player){.rec = p->ls->rec, .end = input_ends, .arg = s};
+        cfg.input = input_play(&s->player);
+    } else if (p->ls->typed) {
+        s->text = (struct input_text){.bytes = p->ls->typed, .len = p->ls->typed_len};
+        cfg.input = input_text(&s->text);
+    }
+    s->end = MACHINE_PAUSED;
+    if (machine_create(&cfg, &s->m, why, sizeof(why)) ||
+        machine_boot(s->m, why, sizeof(why))) {
+        log_error("%s", why);
+        return false;
+    }
+    return true;
+}
+
+static void pass_close(struct pass *p) {
+    for (unsigned n = 0; n < 2; n++)
+        machine_free(p->side[n].m);
+    *p = (struct pass){0};
+}
+
+static bool pass_open(struct pass *p, const struct lockstep *ls, bool show) {
+    *p = (struct pass){.ls = ls, .how = ls->o->machine.bt.liveness ? STATE_LOOSE : 0};
+    if (side_open(p, 0, show) && side_open(p, 1, false))
+        return true;
+    pass_close(p);
+    return false;
+}
+
+/* For tests: as if the second engine had computed something wrong. */
+static void spoil(struct pass *p, uint64_t insns) {
+    struct vcpu *v = (struct vcpu *)(uintptr_t)machine_vcpu(p->side[1].m);
+
+    if (!p->ls->o->inject || p->spoiled || machine_insns(p->side[1].m) != insns)
+        return;
+    v->gpr[REG_RBX] ^= 1;
+    p->spoiled = true;
+}
+
+static void side_run(struct pass *p, unsigned n, uint64_t insns, bool fragment) {
+    struct side *s = &p->side[n];
+    uint64_t inject = p->ls->o->inject;
+
+    if (s->end != MACHINE_PAUSED)
+        return;
+    if (n == 1 && inject && !p->spoiled && inject > machine_insns(s->m) &&
+        inject <= insns) {
+        s->end =
+            fragment ? machine_run_fragment(s->m, inject) : machine_run_to(s->m, inject);
+        spoil(p, inject);
+        if (fragment || s->end != MACHINE_PAUSED)
+            return;
+    }
+    s->end = fragment ? machine_run_fragment(s->m, insns) : machine_run_to(s->m, insns);
+}
+
+/* --- comparing --- */
+
+static bool registers_same(const struct pass *p) {
+    const struct side *a = &p->side[0], *b = &p->side[1];
+
+    return a->end == b->end && a->out.len == b->out.len &&
+           a->out.digest == b->out.digest && state_same(a->m, b->m, p->how);
+}
+
+/* Both are where INSNS is, or have ended. False: *D says what differs. */
+static bool point_same(struct pass *p, bool memory, struct difference *d) {
+    uint64_t at = machine_insns(p->side[0].m);
+
+    d->bad = at;
+    d->npages =
+        memory ? state_pages(p->side[0].m, p->side[1].m, d->pages, PAGES_SHOWN) : 0;
+    d->in_memory = registers_same(p);
+    if (!d->in_memory || d->npages)
+        return false;
+    d->good = at;
+    if (memory)
+        d->good_memory = at;
+    return true;
+}
+
+static bool pages_same(const struct pass *p, const struct difference *d) {
+    for (size_t n = 0; n < d->npages; n++)
+        if (state_page_differs(p->side[0].m, p->side[1].m, d->pages[n]))
+            return false;
+    return true;
+}
+
+/* Both go to INSNS, or end. */
+static void both_to(struct pass *p, uint64_t insns) {
+    for (unsigned n = 0; n < 2; n++)
+        side_run(p, n, insns, false);
+}
+
+/* The guest reset itself. False: the next life cannot begin. */
+static bool reboot(struct pass *p) {
+    char why[512];
+
+    for (unsigned n = 0; n < 2; n++) {
+        if (machine_boot(p->side[n].m, why, sizeof(why))) {
+            log_error("%s", why);
+            return false;
+        }
+        p->side[n].end = MACHINE_PAUSED;
+    }
+    return true;
+}
+
+static bool goes_on(const struct pass *p) {
+    enum machine_end end = p->side[0].end;
+
+    return end == MACHINE_PAUSED ||
+           (!p->ls->o->no_reboot && (end == MACHINE_RESET || end == MACHINE_SHUTDOWN));
+}
+
+/* One point further: false when they differ there (*D) or the run is over. */
+static bool next_point(struct pass *p, struct difference *d, bool *same) {
+    uint64_t every = p->ls->o->every;
+    bool memory;
+
+    both_to(p, (machine_insns(p->side[0].m) / every + 1) * every);
+    memory = ++p->point % MEMORY_EVERY == 0 || p->side[0].end != MACHINE_PAUSED;
+    *same = point_same(p, memory, d);
+    if (!*same || !goes_on(p))
+        return false;
+    return p->side[0].end == MACHINE_PAUSED || reboot(p);
+}
+
+/* --- searching --- */
+
+/* From the start to the point at GOOD instructions, as the first time. */
+static bool go_to_good(struct pass *p, uint64_t good) {
+    struct difference d = {0};
+    bool same = true;
+
+    while (machine_insns(p->side[0].m) < good)
+        if (!next_point(p, &d, &same))
+            return false;
+    return true;
+}
+
+/* Side 1 goes a fragment further and side 0 follows. False: nothing happens any more. */
+static bool next_fragment(struct pass *p, uint64_t limit) {
+    uint64_t was = machine_insns(p->side[1].m);
+
+    while (p->side[1].end == MACHINE_PAUSED && machine_insns(p->side[1].m) == was)
+        side_run(p, 1, limit, true);
+    if (p->side[1].end == MACHINE_PAUSED)
+        side_run(p, 0, machine_insns(p->side[1].m), false);
+    else
+        side_run(p, 0, limit, false);
+    return p->side[1].end == MACHINE_PAUSED;
+}
+
+static bool still_same(const struct pass *p, const struct difference *d) {
+    return registers_same(p) && pages_same(p, d);
+}
+
+/* Narrows D to a fragment. On success the pass stands behind it, and RIP is its start. */
+static bool find_fragment(struct pass *p, struct difference *d, uint64_t *rip) {
+    uint64_t bad = d->bad;
+
+    if (!go_to_good(p, d->npages ? d->good_memory : d->good))
+        return false;
+    while (machine_insns(p->side[0].m) < bad) {
+        uint64_t good = machine_insns(p->side[0].m);
+        bool more;
+
+        *rip = machine_vcpu(p->side[0].m)->rip;
+        more = next_fragment(p, bad);
+        if (!still_same(p, d)) {
+            d->good = good;
+            d->bad = machine_insns(p->side[1].m);
+            return true;
+        }
+        if (!more)
+            return false;
+    }
+    return false;
+}
+
+/* Narrows D, a fragment, to an instruction. The pass then stands behind it. */
+static bool find_instruction(struct pass *p, struct difference *d, uint64_t start,
+                             uint64_t *rip) {
+    struct bt_options single = p->ls->o->machine.bt;
+    uint64_t bad = d->bad;
+
+    if (!go_to_good(p, start))
+        return false;
+    while (machine_insns(p->side[0].m) < d->good)
+        if (!next_fragment(p, d->bad))
+            return false;
+    single.tu_limit = 1;
+    single.hot = 0;
+    for (unsigned n = 0; n < 2; n++)
+        machine_retune(p->side[n].m, &single);
+    for (uint64_t at = d->good + 1; at <= bad; at++) {
+        *rip = machine_vcpu(p->side[0].m)->rip;
+        both_to(p, at);
+        if (!still_same(p, d)) {
+            d->good = at - 1;
+            d->bad = at;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- telling --- */
+
+static void put_line(void *arg, const char *text) {
+    fprintf(stderr, "  %s\n", text);
+}
+
+static void print_sides(const struct pass *p, const struct difference *d) {
+    const struct lockstep *ls = p->ls;
+    const struct side *a = &p->side[0], *b = &p->side[1];
+    char text[4096];
+
+    if (a->end != b->end)
+        fprintf(stderr, "  the run has ended on one engine, or otherwise\n");
+    if (a->out.len != b->out.len || a->out.digest != b->out.digest)
+        fprintf(stderr, "  console output   %-8s %llu bytes  %-8s %llu bytes\n",
+                ls->names[0], (unsigned long long)a->out.len, ls->names[1],
+                (unsigned long long)b->out.len);
+    state_print(a->m, b->m, ls->names[0], ls->names[1], p->how, stderr);
+    for (size_t n = 0; n < d->npages; n++)
+        if (state_page_differs(a->m, b->m, d->pages[n]))
+            state_print_page(a->m, b->m, ls->names[0], ls->names[1], d->pages[n], stderr);
+    for (unsigned n = 0; n < 2; n++) {
+        vcpu_dump(machine_vcpu(p->side[n].m), text, sizeof(text));
+        fprintf(stderr, "registers of %s:\n%s", ls->names[n], text);
+    }
+}
+
+static void print_listing(struct pass *p, uint64_t rip) {
+    const struct bt_listing out = {.line = put_line};
+    struct side *s = &p->side[1];
+
+    fprintf(stderr, "the code from 0x%llx on, as %s has it:\n", (unsigned long long)rip,
+            p->ls->names[1]);
+    machine_list(s->m, rip, LISTED, &out);
+}
+
+static void print_difference(struct pass *p, const struct difference *d, uint64_t rip,
+                             bool found) {
+    if (!found)
+        log_error("%s and %s differ after %llu instructions, at the latest; after %llu "
+                  "they were the same",
+                  p->ls->names[0], p->ls->names[1], (unsigned long long)d->bad,
+                  (unsigned long long)d->good);
+    else if (d->bad == d->good + 1)
+        log_error("%s and %s differ after %llu instructions: instruction number %llu, at "
+                  "0x%llx",
+                  p->ls->names[0], p->ls->names[1], (unsigned long long)d->bad,
+                  (unsigned long long)d->bad, (unsigned long long)rip);
+    else
+        log_error("%s and %s differ after %llu instructions: somewhere in the fragment "
+                  "of %llu instructions at 0x%llx, and not when each of them is a "
+                  "fragment of its own",
+                  p->ls->names[0], p->ls->names[1], (unsigned long long)d->bad,
+                  (unsigned long long)(d->bad - d->good), (unsigned long long)rip);
+    print_sides(p, d);
+    if (found)
+        print_listing(p, rip);
+}
+
+/* P has found D; runs again, to find out where it begins. */
+static void search(struct pass *p, struct difference *d) {
+    const struct lockstep *ls = p->ls;
+    uint64_t start = d->npages ? d->good_memory : d->good, rip = 0, narrow;
+    struct difference first = *d;
+
+    log_info("a difference between %llu and %llu instructions; searching",
+             (unsigned long long)start, (unsigned long long)d->bad);
+    pass_close(p);
+    if (!pass_open(p, ls, false))
+        return;
+    if (!find_fragment(p, d, &rip)) {
+        print_difference(p, &first, 0, false);
+        return;
+    }
+    if (d->bad > d->good + 1) {
+        struct difference fragment = *d;
+        struct pass again;
+
+        if (pass_open(&again, ls, false) &&
+            find_instruction(&again, &fragment, start, &narrow)) {
+            print_difference(&again, &fragment, narrow, true);
+            pass_close(&again);
+            return;
+        }
+        pass_close(&again);
+    }
+    print_difference(p, d, rip, true);
+}
+
+/* --- the whole --- */
+
+static int status_of_end(const struct pass *p) {
+    const struct side *s = &p->side[0];
+
+    switch (s->end) {
+    case MACHINE_DEBUG_EXIT:
+        return machine_exit_code(s->m);
+    case MACHINE_SHUTDOWN:
+        return CTL_TRIPLE_FAULT;
+    case MACHINE_POWEROFF:
+    case MACHINE_RESET:
+    case MACHINE_QUIT:
+        return CTL_OK;
+    case MACHINE_ASLEEP:
+        log_error("the guest is halted, and nothing will ever wake it");
+        return CTL_HOST_FAILURE;
+    default:
+        return CTL_HOST_FAILURE;
+    }
+}
+
+int lockstep_run(const struct lockstep *ls) {
+    struct difference d = {0};
+    struct pass p;
+    bool same = true;
+    int status;
+
+    if (!pass_open(&p, ls, true))
+        return CTL_HOST_FAILURE;
+    while (next_point(&p, &d, &same))
+        ;
+    if (same) {
+        status = status_of_end(&p);
+        log_warn("%s and %s did the same for %llu instructions, compared at %u points",
+                 ls->names[0], ls->names[1],
+                 (unsigned long long)machine_insns(p.side[0].m), p.point);
+    } else {
+        status = LOCKSTEP_DIFFERENT;
+        search(&p, &d);
+    }
+    pass_close(&p);
+    return status;
+}

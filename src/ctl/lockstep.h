@@ -1,0 +1,37 @@
+/*
+ * Lockstep: the same guest on two engines, compared.
+ *
+ * Both machines count time by instructions (machine/counted.h), so that after the same
+ * number of instructions they must be in the same state. They take turns in one thread:
+ * each runs to the next point, then registers are compared, and at every MEMORY_EVERYth
+ * point all of memory.
+ *
+ * A difference at a point is searched for by running both again from their start, which
+ * leads to the same state:
+ *   1. to the last good point as before; from there one side goes a fragment at a time (a
+ *      translator's fragments are executed whole, as they were the first time) and the
+ *      other follows. This finds the fragment.
+ *   2. to the beginning of that fragment in the same way; from there each instruction is
+ *      a fragment of its own. This finds the instruction, unless it takes the whole
+ *      fragment to go wrong.
+ */
+#ifndef CTL_LOCKSTEP_H
+#define CTL_LOCKSTEP_H
+
+#include "ctl/recording.h"
+#include "ctl/run_options.h"
+
+#define LOCKSTEP_DIFFERENT 4 /* exit status */
+
+struct lockstep {
+    const struct run_options *o;
+    char names[2][16];           /* engines */
+    const struct recording *rec; /* or NULL */
+    const uint8_t *typed;        /* or NULL */
+    size_t typed_len;
+};
+
+/* The exit status. */
+int lockstep_run(const struct lockstep *ls);
+
+#endif

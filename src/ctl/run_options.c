@@ -1,0 +1,311 @@
+/* The options of `bivisor run` and `bivisor lockstep`; see run_options.h. */
+#include "ctl/run_options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "ctl/ctl.h"
+#include "ctl/options.h"
+
+#define DEFAULT_MEMORY (512ull << 20)
+#define DEFAULT_EVERY 100000u
+#define DEFAULT_APPEND "console=ttyS0"
+
+static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
+                                             "multiboot"};
+static const char *const irqchip_names[] = {"user", "kernel"};
+static const char *const policy_names[] = {"flush", "pcid", "trace"};
+
+static void print_help(void) {
+    size_t count;
+    const struct engine_ops *const *engines = machine_engines(&count);
+
+    printf("usage: bivisor run --kernel FILE [OPTION...]\n"
+           "\n"
+           "Boots a kernel; its serial console is this terminal.\n"
+           "\n"
+           "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
+           "  --initrd FILE        initial RAM disk, or the first multiboot module\n"
+           "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
+           "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+           "  --engine NAME        how to execute the guest (default: auto)\n");
+    for (size_t i = 0; i < count; i++)
+        printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
+    printf(
+        "  --irqchip WHERE      with kvm, the local APIC is: user (ours), kernel\n"
+        "  --boot-protocol P    auto, linux32, linux64, pvh or multiboot\n"
+        "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
+        "  --bt OPTION,...      switches of the translator; see `bivisor translate "
+        "--help`\n"
+        "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
+        "  --no-reboot          end the run where the guest would reboot\n"
+        "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
+        "  --record FILE        count time by instructions and write all input to FILE\n"
+        "  --replay FILE        the run that FILE is of once more, on any software "
+        "engine\n"
+        "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
+        "perf\n"
+        "  --verbose            tell on stderr what is being done\n"
+        "  --help               this text\n"
+        "\n"
+        "On a terminal, Ctrl-A x quits and Ctrl-A h helps. Elsewhere all input is the\n"
+        "guest's, and its end does not end the run.\n"
+        "\n"
+        "exit status: 0 powered off, or quit by Ctrl-A x; 1 host failure; 2 bad usage "
+        "or\n"
+        "input file; 3 triple fault with --no-reboot; (N << 1) | 1 when the guest "
+        "writes\n"
+        "N to the debug-exit port 0xf4; death by the signal that ended the run.\n"
+        "\n"
+        "example: bivisor run --kernel vmlinuz --initrd initrd --memory 1G\n");
+}
+
+static void print_lockstep_help(void) {
+    printf(
+        "usage: bivisor lockstep --kernel FILE [OPTION...]\n"
+        "\n"
+        "Runs the same guest on two engines, with time counted by instructions, and\n"
+        "compares registers and memory. The first difference is searched for down to\n"
+        "the instruction and shown. The guest's console output goes to standard output.\n"
+        "\n"
+        "  --engines A,B        which two (default: interp,bt)\n"
+        "  --every N            instructions between two comparisons (default: 100000)\n"
+        "  --input FILE         what is typed at the guest\n"
+        "  --replay FILE        what was typed in a recording of `bivisor run --record`\n"
+        "  --inject N           spoil a register of the second after N instructions\n"
+        "\n"
+        "  --kernel, --initrd, --append, --memory, --boot-protocol, --retention, --bt,\n"
+        "  --no-paravirt, --no-reboot, --verbose as for `bivisor run`\n"
+        "\n"
+        "exit status: the guest's, as for `bivisor run`, when there was no difference;\n"
+        "4 when there was one\n");
+}
+
+enum {
+    OPT_KERNEL = 256,
+    OPT_INITRD,
+    OPT_APPEND,
+    OPT_MEMORY,
+    OPT_ENGINE,
+    OPT_IRQCHIP,
+    OPT_PROTOCOL,
+    OPT_RETENTION,
+    OPT_BT,
+    OPT_NO_PARAVIRT,
+    OPT_NO_REBOOT,
+    OPT_STATS,
+    OPT_PERF_MAP,
+    OPT_RECORD,
+    OPT_REPLAY,
+    OPT_ENGINES,
+    OPT_EVERY,
+    OPT_INPUT,
+    OPT_INJECT,
+    OPT_VERBOSE,
+    OPT_HELP
+};
+
+static const struct option long_options[] = {
+    {"kernel", required_argument, NULL, OPT_KERNEL},
+    {"initrd", required_argument, NULL, OPT_INITRD},
+    {"append", required_argument, NULL, OPT_APPEND},
+    {"memory", required_argument, NULL, OPT_MEMORY},
+    {"engine", required_argument, NULL, OPT_ENGINE},
+    {"irqchip", required_argument, NULL, OPT_IRQCHIP},
+    {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
+    {"retention", required_argument, NULL, OPT_RETENTION},
+    {"bt", required_argument, NULL, OPT_BT},
+    {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
+    {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"stats", optional_argument, NULL, OPT_STATS},
+    {"perf-map", no_argument, NULL, OPT_PERF_MAP},
+    {"record", required_argument, NULL, OPT_RECORD},
+    {"replay", required_argument, NULL, OPT_REPLAY},
+    {"engines", required_argument, NULL, OPT_ENGINES},
+    {"every", required_argument, NULL, OPT_EVERY},
+    {"input", required_argument, NULL, OPT_INPUT},
+    {"inject", required_argument, NULL, OPT_INJECT},
+    {"verbose", no_argument, NULL, OPT_VERBOSE},
+    {"help", no_argument, NULL, OPT_HELP},
+    {0},
+};
+
+static bool engine_known(const char *name) {
+    char list[128] = "auto";
+    size_t count;
+    const struct engine_ops *const *engines = machine_engines(&count);
+
+    if (!strcmp(name, "auto"))
+        return true;
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(list);
+
+        if (!strcmp(name, engines[i]->name))
+            return true;
+        snprintf(list + len, sizeof(list) - len, ", %s", engines[i]->name);
+    }
+    log_error("--engine wants one of %s, not '%s'", list, name);
+    return false;
+}
+
+/* A number of instructions. */
+static bool take_count(const char *option, const char *text, uint64_t *out) {
+    char *rest;
+
+    errno = 0;
+    *out = strtoull(text, &rest, 10);
+    if (!errno && rest != text && !*rest && *text != '-' && *out)
+        return true;
+    log_error("%s wants a number of instructions, not '%s'", option, text);
+    return false;
+}
+
+/* Does the option belong to this command? */
+static bool fits(enum run_kind kind, int opt) {
+    switch (opt) {
+    case OPT_ENGINES:
+    case OPT_EVERY:
+    case OPT_INPUT:
+    case OPT_INJECT:
+        return kind == RUN_LOCKSTEP;
+    case OPT_ENGINE:
+    case OPT_IRQCHIP:
+    case OPT_RECORD:
+    case OPT_STATS:
+    case OPT_PERF_MAP:
+        return kind == RUN_PLAIN;
+    default:
+        return true;
+    }
+}
+
+/* Takes one option; false when its value is bad. */
+static bool take_option(struct run_options *o, int opt) {
+    size_t choice;
+
+    switch (opt) {
+    case OPT_KERNEL:
+        o->kernel = optarg;
+        return true;
+    case OPT_INITRD:
+        o->initrd = optarg;
+        return true;
+    case OPT_APPEND:
+        o->append = optarg;
+        return true;
+    case OPT_MEMORY:
+        return options_size("--memory", optarg, &o->machine.memory);
+    case OPT_ENGINE:
+        o->machine.engine = optarg;
+        return engine_known(optarg);
+    case OPT_IRQCHIP:
+        if (!options_choice("--irqchip", optarg, irqchip_names, ARRAY_SIZE(irqchip_names),
+                            &choice))
+            return false;
+        o->machine.kernel_lapic = choice == 1;
+        return true;
+    case OPT_PROTOCOL:
+        if (!options_choice("--boot-protocol", optarg, protocol_names,
+                            ARRAY_SIZE(protocol_names), &choice))
+            return false;
+        o->machine.boot.protocol = (enum boot_protocol)choice;
+        return true;
+    case OPT_RETENTION:
+        if (!options_choice("--retention", optarg, policy_names, ARRAY_SIZE(policy_names),
+                            &choice))
+            return false;
+        o->machine.policy = (enum mmu_policy)choice;
+        return true;
+    case OPT_BT:
+        o->liveness |= strstr(optarg, "liveness") != NULL;
+        return options_bt(optarg, &o->machine.bt);
+    case OPT_NO_PARAVIRT:
+        o->machine.paravirt = false;
+        return true;
+    case OPT_NO_REBOOT:
+        o->no_reboot = true;
+        return true;
+    case OPT_STATS:
+        o->stats = true;
+        o->stats_path = optarg;
+        return true;
+    case OPT_PERF_MAP:
+        o->perf_map = true;
+        return true;
+    case OPT_RECORD:
+        o->record = optarg;
+        return true;
+    case OPT_REPLAY:
+        o->replay = optarg;
+        return true;
+    case OPT_ENGINES:
+        o->engines = optarg;
+        return true;
+    case OPT_EVERY:
+        return take_count("--every", optarg, &o->every);
+    case OPT_INPUT:
+        o->input = optarg;
+        return true;
+    case OPT_INJECT:
+        return take_count("--inject", optarg, &o->inject);
+    case OPT_VERBOSE:
+        log_set_level(LOG_INFO);
+        return true;
+    default:
+        return false; /* getopt_long() has complained */
+    }
+}
+
+int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv) {
+    int opt, which = 0;
+
+    *o = (struct run_options){
+        .engines = "interp,bt",
+        .every = DEFAULT_EVERY,
+        .append = DEFAULT_APPEND,
+        .machine = {.engine = "auto",
+                    .memory = DEFAULT_MEMORY,
+                    .paravirt = true,
+                    .policy = MMU_PCID,
+                    .bt = bt_defaults()},
+    };
+    argv[0] = (char *)(kind == RUN_PLAIN ? "bivisor run" : "bivisor lockstep");
+    while ((opt = getopt_long(argc, argv, "", long_options, &which)) >= 0) {
+        if (opt == OPT_HELP) {
+            kind == RUN_PLAIN ? print_help() : print_lockstep_help();
+            return CTL_OK;
+        }
+        if (!fits(kind, opt)) {
+            log_error("--%s is no option of `%s`; `%s --help` lists them",
+                      long_options[which].name, argv[0], argv[0]);
+            return CTL_USAGE;
+        }
+        if (!take_option(o, opt))
+            return CTL_USAGE;
+    }
+    if (optind < argc) {
+        log_error("'%s' is not an option; `%s --help` lists them", argv[optind], argv[0]);
+        return CTL_USAGE;
+    }
+    if (!o->kernel) {
+        log_error("--kernel FILE is missing; `%s --help` shows an example", argv[0]);
+        return CTL_USAGE;
+    }
+    if (o->replay && (o->record || o->input)) {
+        log_error("--replay has the input already: it does not go with --%s",
+                  o->record ? "record" : "input");
+        return CTL_USAGE;
+    }
+    o->machine.boot.cmdline = o->append;
+    return -1;
+}
+
+void run_options_count(struct run_options *o) {
+    o->machine.counted = true;
+    if (!o->liveness)
+        o->machine.bt.liveness = false;
+}

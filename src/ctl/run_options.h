@@ -1,0 +1,34 @@
+/* What `bivisor run` and `bivisor lockstep` are asked to do. */
+#ifndef CTL_RUN_OPTIONS_H
+#define CTL_RUN_OPTIONS_H
+
+#include "machine/machine.h"
+
+enum run_kind { RUN_PLAIN, RUN_LOCKSTEP };
+
+struct run_options {
+    struct machine_config machine;
+    const char *kernel;
+    const char *initrd;
+    const char *append;
+    bool no_reboot;
+    bool stats;
+    bool perf_map;
+    const char *stats_path;      /* NULL: stderr */
+    const char *record, *replay; /* files */
+    bool liveness;               /* --bt said something of it */
+    /* lockstep */
+    const char *engines; /* two, by name */
+    const char *input;   /* file to be typed */
+    uint64_t every;      /* instructions between two comparisons */
+    uint64_t inject;     /* for tests: spoil a register after so many; 0: do not */
+};
+
+/* What a counted run's translator does: undefined and dead flags are the interpreter's
+ * too, unless --bt asked for something else. */
+void run_options_count(struct run_options *o);
+
+/* -1 to go on, or the exit status after --help or a message. */
+int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv);
+
+#endif

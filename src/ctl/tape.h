@@ -1,0 +1,35 @@
+/*
+ * A run that is recorded, or is the replay of a recording: ties the console, the
+ * recording and the machine together. With neither --record nor --replay it does nothing.
+ */
+#ifndef CTL_TAPE_H
+#define CTL_TAPE_H
+
+#include "ctl/input.h"
+#include "ctl/run_options.h"
+
+struct tape {
+    const char *record, *replay; /* files; at most one */
+    const struct run_options *o;
+    struct machine *m;
+    struct machine_console console; /* the real one */
+    struct input_recorder recorder;
+    struct input_player player;
+    struct recording rec;
+    struct recording_writer *out;
+    uint64_t out_len, out_digest;      /* of the console's output */
+    const struct recording_event *cut; /* replay: where the user or a signal ended it */
+};
+
+/* Prepares O for a counted run; the console must be in it already. False after a message.
+ */
+bool tape_load(struct tape *t, struct run_options *o, struct console *console);
+/* M is about to run its first life. False after a message: the exit status is 2. */
+bool tape_start(struct tape *t, struct machine *m);
+/* The run has ended, by SIGNAL if that is not 0. True: as it should be. */
+bool tape_stop(struct tape *t, enum machine_end end, int signal);
+/* The signal that ended the run that was replayed, or 0. */
+int tape_signal(const struct tape *t);
+void tape_unload(struct tape *t);
+
+#endif

@@ -1,0 +1,34 @@
+/* Time of a counted run; see counted.h. */
+#include "machine/counted.h"
+
+void counted_init(struct counted *c, struct vcpu *v) {
+    *c = (struct counted){.vcpu = v, .input_at = VCLOCK_NEVER, .until = UINT64_MAX};
+    v->counted = true;
+    v->stop = UINT64_MAX;
+}
+
+uint64_t counted_now(const struct counted *c) {
+    return c->vcpu->cnt->insns_retired + c->slept;
+}
+
+static uint64_t due(const struct counted *c) {
+    uint64_t timer = c->clock ? vclock_next(c->clock) : VCLOCK_NEVER;
+
+    return timer < c->input_at ? timer : c->input_at;
+}
+
+void counted_aim(struct counted *c) {
+    uint64_t at = due(c), now = counted_now(c);
+    uint64_t retired = c->vcpu->cnt->insns_retired;
+    uint64_t stop = at == VCLOCK_NEVER ? UINT64_MAX
+                    : at > now         ? retired + (at - now)
+                                       : retired;
+
+    c->vcpu->stop = stop < c->until ? stop : c->until;
+}
+
+uint64_t counted_sleep_ns(const struct counted *c) {
+    uint64_t at = due(c), now = counted_now(c);
+
+    return at == VCLOCK_NEVER ? VCLOCK_NEVER : at > now ? at - now : 0;
+}
