@@ -112,8 +112,8 @@ stress: deps
 check-nested: deps
 	@tools/deps check && tools/deps nested
 	@$(MAKE) --no-print-directory all guests
-	@tools/fetch-assets linux-amd64 linux-amd64-kvm busybox-amd64 $(ASSETS)
-	@tools/make-initrd $(ASSETS)/busybox-amd64 $(ASSETS)/initrd-amd64
+	@tools/fetch-assets linux-amd64 linux-amd64-kvm linux-686 busybox-amd64 busybox-i386 \
+	    $(ASSETS)
 	@BUILD=$(BUILD) tests/nested/run
 
 # Boots Debian's kernels on the interpreter and on the translator at once, and compares

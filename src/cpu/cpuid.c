@@ -201,6 +201,14 @@ struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
 static const uint32_t kept[WORD_COUNT] = {
     [W_1C] = BIT(21) | BIT(31), [W_7B] = BIT(1), [W_7D] = BIT(29)};
 
+/* What a guest on the real CPU needs to defend itself there, and software engines do not
+ * have: IBPB, IBRS, STIBP, SSBD. AMD's and Intel's bits. */
+static uint32_t real_cpu_only(const struct cpuid_model *m, unsigned w) {
+    if (m->amd)
+        return w == W_X8B ? BIT(12) | BIT(14) | BIT(15) | BIT(24) : 0;
+    return w == W_7D ? BIT(26) | BIT(27) | BIT(31) : 0;
+}
+
 struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
                                       const struct cpuid_limit *limit) {
     struct cpuid_model *n = malloc(sizeof(*n));
@@ -212,12 +220,14 @@ struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
     *n = *m;
     for (unsigned w = 0; w < WORD_COUNT; w++) {
         const struct word_rule *r = &rules[w];
+        uint32_t confirmed =
+            word_of(limit->leaf(limit->arg, r->leaf, r->subleaf), r->reg);
         uint32_t keep = kept[w];
 
         if (w == W_1C && limit->tsc_deadline)
             keep |= BIT(24);
-        n->word[w] &=
-            keep | word_of(limit->leaf(limit->arg, r->leaf, r->subleaf), r->reg);
+        n->word[w] &= keep | confirmed;
+        n->word[w] |= confirmed & real_cpu_only(m, w);
     }
     n->xcr0 &= xcr0 | X86_XCR0_X87 | X86_XCR0_SSE;
     if (!(n->xcr0 & X86_XCR0_AVX))

@@ -33,8 +33,8 @@ struct cpuid_limit {
     bool tsc_deadline; /* the local APIC's timer has the deadline mode */
 };
 
-/* A copy of M without what LIMIT does not confirm, and with its physical address width;
- * to be freed like M. NULL when out of memory. */
+/* A copy of M without what LIMIT does not confirm, with its physical address width and
+ * its means against speculation flaws; to be freed like M. NULL when out of memory. */
 struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
                                       const struct cpuid_limit *limit);
 

@@ -96,6 +96,10 @@ void kvm_sregs_get(const struct vcpu *v, struct kvm_sregs *s) {
     s->ss.dpl = v->cpl;
     s->ldt = segment_get(&v->ldtr);
     s->tr = segment_get(&v->tr);
+    /* A loader that begins in long mode leaves the TSS of reset, which VMX refuses there.
+     * Intel SDM volume 3, "Checks on Guest Segment Registers". */
+    if (v->efer & X86_EFER_LMA)
+        s->tr.type = X86_DESC_TSS32_BUSY;
     s->gdt = (struct kvm_dtable){.base = v->gdtr.base, .limit = v->gdtr.limit};
     s->idt = (struct kvm_dtable){.base = v->idtr.base, .limit = v->idtr.limit};
     s->cr0 = v->cr0;
@@ -198,12 +202,13 @@ void kvm_debugregs_set(struct vcpu *v, const struct kvm_debugregs *d) {
 
 /*
  * We keep one shadow for STI and MOV SS. VMX refuses an entry with STI's while IF is
- * clear. Intel SDM volume 3, "Checks on Guest Non-Register State".
+ * clear, and with any while TF is set and no single-step trap pends. Intel SDM volume 3,
+ * "Checks on Guest Non-Register State".
  */
 void kvm_events_get(const struct vcpu *v, struct kvm_vcpu_events *e) {
     *e = (struct kvm_vcpu_events){.flags = KVM_VCPUEVENT_VALID_SHADOW |
                                            KVM_VCPUEVENT_VALID_NMI_PENDING};
-    if (v->irq_shadow)
+    if (v->irq_shadow && !(v->rflags & X86_FL_TF))
         e->interrupt.shadow =
             v->rflags & X86_FL_IF ? KVM_X86_SHADOW_INT_STI : KVM_X86_SHADOW_INT_MOV_SS;
     e->nmi.masked = v->nmi_blocked;

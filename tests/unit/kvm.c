@@ -126,7 +126,9 @@ static void test_modes_are_recomputed(void **state) {
     A.efer = X86_EFER_LME | X86_EFER_LMA;
     A.seg[SEG_CS] = segments[0];
     A.gdtr = (struct desc_table){.base = 0xffff800000001000, .limit = 0x7f};
+    A.tr = (struct segment){.ar = X86_AR_P | X86_DESC_TSS16_BUSY, .limit = 0xffff};
     kvm_sregs_get(&A, &s);
+    assert_int_equal(s.tr.type, X86_DESC_TSS32_BUSY); /* the 64-bit one */
     B.rflags = X86_FL_ONE;
     kvm_sregs_set(&B, &s);
     assert_int_equal(B.mode, MODE_64);
@@ -207,6 +209,9 @@ static void test_interrupt_shadow(void **state) {
     kvm_events_set(&B, &e);
     assert_true(B.irq_shadow);
     assert_true(B.nmi_blocked);
+    A.rflags = X86_FL_ONE | X86_FL_TF;
+    kvm_events_get(&A, &e);
+    assert_int_equal(e.interrupt.shadow, 0);
     A.irq_shadow = A.nmi_blocked = false;
     kvm_events_get(&A, &e);
     kvm_events_set(&B, &e);
@@ -284,10 +289,11 @@ static struct cpuid_regs fake_leaf(void *arg, uint32_t leaf, uint32_t subleaf) {
 static void test_model_keeps_what_is_confirmed(void **state) {
     struct fake f = {.one = {~0u, ~0u, ~0u, ~0u},
                      .seven = {~0u, ~0u, ~0u, ~0u},
-                     .eight = {.eax = 46},
+                     .eight = {.eax = 46, .ebx = ~0u},
                      .xsave = {.eax = 7}};
     struct cpuid_limit limit = {.leaf = fake_leaf, .arg = &f, .tsc_deadline = true};
     struct cpuid_model *m = cpuid_model_limit(model, &limit);
+    struct vcpu v = {.cpuid = m};
 
     assert_non_null(m);
     for (unsigned i = CPUID_F_NONE; i < CPUID_F_COUNT; i++) {
@@ -298,6 +304,11 @@ static void test_model_keeps_what_is_confirmed(void **state) {
                              cpuid_has(model, (enum cpuid_feature)i));
     }
     assert_int_equal(cpuid_phys_bits(m), 46);
+    /* The guest may defend itself on the real CPU: IBRS and IBPB, STIBP, SSBD. */
+    if (cpuid_is_amd(m))
+        assert_int_equal(cpuid_query(&v, 0x80000008, 0).ebx & 0x0100d000, 0x0100d000);
+    else
+        assert_int_equal(cpuid_query(&v, 7, 0).edx & 0x8c000000, 0x8c000000);
     assert_int_equal(cpuid_xcr0_valid(m), cpuid_xcr0_valid(model));
     cpuid_model_free(m);
 }
