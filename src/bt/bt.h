@@ -36,13 +36,13 @@ struct bt_options {
 };
 
 #define BT_TU_MAX 64
-#define BT_HOT_DEFAULT 400
+#define BT_HOT_DEFAULT 4000
 #define BT_HOT_MAX 1000000
 #define BT_PATH_MAX 128
 #define BT_PATH_DEFAULT 96
 #define BT_TU_DEFAULT 32
 #define BT_CACHE_MAX 1024
-#define BT_CACHE_DEFAULT 96
+#define BT_CACHE_DEFAULT 256
 
 /* The defaults. */
 struct bt_options bt_defaults(void);
