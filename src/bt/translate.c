@@ -209,6 +209,11 @@ void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned 
          at + (int32_t)offsetof(struct shadow_anchor, host));
     c = cold_add(t, COLD_ANCHOR, miss);
     c->cont = e_here(e);
+    /* The host's #GP (SHADOW_NO_ANCHOR) comes behind the check, which has moved the
+     * flags.
+     */
+    if (t->nsites && t->sites[t->nsites - 1].place != t->place)
+        tr_site(t, POLL_NONE, 0);
     c->site =
         len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT | (t->alone ? SITE_ALONE : 0);
     c->tag = at + (int32_t)offsetof(struct shadow_anchor, tag);
