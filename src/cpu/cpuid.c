@@ -39,6 +39,7 @@ struct cpuid_model {
     bool amd;
     bool paravirt;
     uint64_t tsc_hz;
+    uint32_t tsc_ratio[2]; /* TSC to crystal, numerator and denominator; leaf 15H */
     uint64_t xcr0;
     unsigned phys_bits;
     uint32_t signature;
@@ -174,6 +175,30 @@ static void model_words(struct cpuid_model *m) {
     }
 }
 
+/* The APIC timer's input (dev/lapic.h). */
+#define CRYSTAL_HZ 1000000000u
+
+/* Leaf 15H has small numbers on real CPUs, and Linux multiplies the crystal's kHz by the
+ * numerator in 32 bits: the nearest fraction for which that is enough. */
+static void find_ratio(struct cpuid_model *m) {
+    const uint32_t num_max = UINT32_MAX / (CRYSTAL_HZ / 1000);
+    uint64_t best = UINT64_MAX;
+
+    for (uint32_t den = 1; den <= 1000; den++) {
+        uint64_t num = (m->tsc_hz * den + CRYSTAL_HZ / 2) / CRYSTAL_HZ;
+        uint64_t hz = num * CRYSTAL_HZ / den;
+        uint64_t off = hz > m->tsc_hz ? hz - m->tsc_hz : m->tsc_hz - hz;
+
+        if (num > num_max)
+            break;
+        if (num && off < best) {
+            best = off;
+            m->tsc_ratio[0] = (uint32_t)num;
+            m->tsc_ratio[1] = den;
+        }
+    }
+}
+
 struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     static const char brand[48] = "bivisor virtual processor";
     struct cpuid_model *m = calloc(1, sizeof(*m));
@@ -190,6 +215,7 @@ struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     m->paravirt = cfg->paravirt;
     m->phys_bits = 40;
     m->tsc_hz = cfg->tsc_hz;
+    find_ratio(m);
     m->xcr0 = vec_supported() & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
     __builtin_memcpy(m->brand, brand, sizeof(brand));
     model_words(m);
@@ -366,8 +392,8 @@ static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_
         return topology_leaf(sub);
     case 0xd:
         return xsave_leaf(v, sub);
-    case 0x15: /* crystal: the APIC timer's input of 1 GHz (dev/lapic.h) */
-        return (struct cpuid_regs){1000000, (uint32_t)(m->tsc_hz / 1000), 1000000000u, 0};
+    case 0x15:
+        return (struct cpuid_regs){m->tsc_ratio[1], m->tsc_ratio[0], CRYSTAL_HZ, 0};
     case 0x16:
         r.eax = r.ebx = (uint32_t)(m->tsc_hz / 1000000);
         r.ecx = 100;

@@ -133,6 +133,32 @@ static void test_cpuid_paravirt(void **state) {
     cpuid_model_free(bare);
 }
 
+/* Linux computes the TSC's kHz as crystal kHz * numerator / denominator, in 32 bits. */
+static void test_cpuid_tsc_ratio(void **state) {
+    static const uint64_t hz[] = {2600000000, 2599998123, 1000000000, 3187654321,
+                                  999999937,  4200000000, 800000123};
+
+    for (size_t n = 0; n < sizeof(hz) / sizeof(hz[0]); n++) {
+        struct cpuid_config cfg = {.tsc_hz = hz[n]};
+        struct cpuid_model *m = cpuid_model_new(&cfg);
+        struct vcpu v = {.cpuid = m};
+        struct cpuid_regs r;
+        uint64_t khz, product;
+
+        assert_non_null(m);
+        r = cpuid_query(&v, 0x15, 0);
+        if (!cpuid_is_amd(m)) { /* AMD's CPUs have no such leaf */
+            assert_true(r.eax && r.ebx && r.ecx);
+            product = (uint64_t)(r.ecx / 1000) * r.ebx;
+            assert_true(product <= UINT32_MAX);
+            khz = product / r.eax;
+            assert_in_range(khz, hz[n] / 1000 - hz[n] / 100000000 - 1,
+                            hz[n] / 1000 + hz[n] / 100000000 + 1);
+        }
+        cpuid_model_free(m);
+    }
+}
+
 static void test_msr(void **state) {
     uint64_t x;
     assert_int_equal(msr_write(&V, X86_MSR_FS_BASE, 0x800000000000), MSR_FAULT);
