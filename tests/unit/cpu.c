@@ -209,6 +209,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_flat_protected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flat_long, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cpuid_consistent, setup, teardown),
+        cmocka_unit_test(test_cpuid_tsc_ratio),
         cmocka_unit_test_setup_teardown(test_cpuid_paravirt, setup, teardown),
         cmocka_unit_test_setup_teardown(test_msr, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tsc, setup, teardown),
