@@ -123,6 +123,8 @@ bool os_tty_is_raw(void);
  * those that were ignored when we started. One that comes more than a second after the
  * first ends the process. SIGPIPE is ignored: a lost reader is an error of write(2). */
 int os_on_stop_signals(void (*fn)(int signo));
+/* FN(SIGNO) is called, async-signal-safe, on SIGUSR1. */
+int os_on_report_signal(void (*fn)(int signo));
 /* Ends the process by that signal's default action. */
 void os_die_of(int signo);
 

@@ -167,6 +167,12 @@ int os_on_stop_signals(void (*fn)(int signo)) {
     return sigaction(SIGPIPE, &ign, NULL) < 0 ? -errno : 0;
 }
 
+int os_on_report_signal(void (*fn)(int signo)) {
+    const struct sigaction act = {.sa_handler = fn, .sa_flags = SA_RESTART | SA_ONSTACK};
+
+    return sigaction(SIGUSR1, &act, NULL) < 0 ? -errno : 0;
+}
+
 void os_die_of(int signo) {
     signal(signo, SIG_DFL);
     raise(signo);

@@ -30,6 +30,11 @@ static void on_signal(int signo) {
     }
 }
 
+static void on_report(int signo) {
+    if (signal_machine)
+        machine_report(signal_machine);
+}
+
 static int status_of(int rc) {
     return rc == -EINVAL || rc == -ENOENT || rc == -EACCES || rc == -EISDIR ||
                    rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP
@@ -155,6 +160,28 @@ static bool write_perf_map(const struct machine *m) {
     return !bad;
 }
 
+/* On SIGUSR1: what --stats and --perf-map write at the end, as it is now. */
+static void report(void *arg, const struct machine *m) {
+    const struct run_options *o = arg;
+    const struct stats_run now = {
+        .end = "still running",
+        .wall_seconds = (double)(os_monotonic_ns() - o->start_ns) * 1e-9,
+        .cpu_seconds = cpu_seconds(),
+    };
+    char path[4096];
+    FILE *f = stderr;
+
+    if (o->stats_path) {
+        snprintf(path, sizeof(path), "%s.now", o->stats_path);
+        f = fopen(path, "we");
+        if (!f)
+            log_error("cannot write statistics to '%s': %s", path, strerror(errno));
+    }
+    write_perf_map(m);
+    if (f)
+        stats_write(m, &now, f, o->stats_path ? path : NULL);
+}
+
 /* With the kernel open and the machine made: run, tell what happened. */
 static int run_machine(struct machine *m, struct console *console,
                        const struct run_options *o, struct tape *tape, FILE *stats_file) {
@@ -165,6 +192,7 @@ static int run_machine(struct machine *m, struct console *console,
 
     if (!take_terminal(m, console, !o->replay))
         return CTL_HOST_FAILURE;
+    os_on_report_signal(on_report);
     log_info("engine %s", machine_engine_name(m));
     start = os_monotonic_ns();
     status = live(m, o, tape, &end);
@@ -237,6 +265,9 @@ int ctl_cmd_run(int argc, char **argv) {
     }
     o.machine.image = image;
     o.machine.console = console_ops(&console);
+    o.machine.report = report;
+    o.machine.report_arg = &o;
+    o.start_ns = os_monotonic_ns();
     status = tape_load(&tape, &o, &console) ? with_image(&o, &tape, &console) : CTL_USAGE;
     boot_image_close(image);
     if (!signal_seen && status == CTL_OK)

@@ -14,6 +14,7 @@ struct run_options {
     bool no_reboot;
     bool stats;
     bool perf_map;
+    uint64_t start_ns;           /* of the run, on the host's clock */
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */
     bool liveness;               /* --bt said something of it */

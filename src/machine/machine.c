@@ -35,7 +35,8 @@ struct machine {
     struct counters counters;
     struct exit_counts exits;
     enum machine_end end;
-    bool quit; /* machine_quit() was called; survives a reset */
+    bool report; /* machine_report() was called; atomic */
+    bool quit;   /* machine_quit() was called; survives a reset */
     uint32_t exit_value;
 };
 
@@ -150,6 +151,8 @@ static void service(void *arg) {
 
     vclock_run(m->clock);
     take_input(m);
+    if (__atomic_exchange_n(&m->report, false, __ATOMIC_ACQ_REL) && m->cfg.report)
+        m->cfg.report(m->cfg.report_arg, m);
 }
 
 static void end_life(struct machine *m, enum machine_end end);
@@ -231,6 +234,14 @@ static void on_a20(void *arg, bool on) {
 void machine_quit(struct machine *m) {
     m->quit = true;
     vcpu_raise(m->vcpu, VCPU_EVENT_STOP | VCPU_EVENT_KICK);
+    if (m->engine)
+        m->ops->kick(m->engine);
+    os_alarm_wake(m->alarm);
+}
+
+void machine_report(struct machine *m) {
+    __atomic_store_n(&m->report, true, __ATOMIC_RELEASE);
+    vcpu_raise(m->vcpu, VCPU_EVENT_KICK);
     if (m->engine)
         m->ops->kick(m->engine);
     os_alarm_wake(m->alarm);

@@ -28,6 +28,8 @@ struct machine_console {
     void *arg;
 };
 
+struct machine;
+
 /* Where the console's input comes from in a counted run. All times are nanoseconds of
  * virtual time. */
 struct machine_input {
@@ -51,6 +53,9 @@ struct machine_config {
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
     struct machine_console console;
+    /* What machine_report() is for: called between two entries of the engine. */
+    void (*report)(void *arg, const struct machine *m);
+    void *report_arg;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
     struct machine_input input; /* counted: instead of console.rx; NEXT may be NULL */
@@ -66,8 +71,6 @@ enum machine_end {
     MACHINE_PAUSED,     /* counted: it got as far as was asked */
     MACHINE_ASLEEP,     /* counted: halted, and nothing will ever wake it */
 };
-
-struct machine;
 
 /* Table of engines, *COUNT of them, in the order in which "auto" tries them. */
 const struct engine_ops *const *machine_engines(size_t *count);
@@ -103,6 +106,9 @@ int machine_exit_code(const struct machine *m);
 
 /* Ends machine_run() with MACHINE_QUIT; async-signal-safe. */
 void machine_quit(struct machine *m);
+/* Has the configuration's report() called soon, while the guest runs; async-signal-safe.
+ */
+void machine_report(struct machine *m);
 
 /* For statistics and dumps. */
 const struct vcpu *machine_vcpu(const struct machine *m);

@@ -419,7 +419,7 @@ static void test_ends(void) {
 static void test_signals(void) {
     static const int signals[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGSEGV,
                                   SIGABRT, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP,
-                                  SIGALRM, SIGUSR1, SIGXCPU, SIGSYS};
+                                  SIGALRM, SIGUSR2, SIGXCPU, SIGSYS};
 
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         struct run *r = start_on_tty(true, i & 1 ? "do=h" : "do=l");
