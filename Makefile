@@ -80,6 +80,7 @@ include guest/frob/frob.mk
 include tests/guest/guests.mk
 include tests/cli/cli.mk
 include tests/boot/boot.mk
+include tests/fidelity/fidelity.mk
 include tests/fuzz/fuzz.mk
 
 # Times Debian guests, amd64 and i386, against native code and QEMU's TCG: six minutes or so.

@@ -71,6 +71,8 @@ static bool vex_w_is_size(const struct form *f) {
     case 0x17e:
     case 0x316:
     case 0x322:
+    case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
+    case 0x361:
         return true;
     default:
         return false;

@@ -434,7 +434,7 @@ static bool host_checks_alignment(struct vcpu *v, const struct insn *i) {
 
     if (v->vec_live)
         __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
-    return (mxcsr & MXCSR_MM) || i->feature == CPUID_F_SHA;
+    return (mxcsr & MXCSR_MM) || (i->feature == CPUID_F_SHA && cpuid_is_amd(v->cpuid));
 }
 
 static int exec_mem(struct vcpu *v, const struct insn *i) {

@@ -232,6 +232,8 @@ static bool w_is_integer_size(const struct native_form *f) {
     case 0x17e:
     case 0x316:
     case 0x322:
+    case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
+    case 0x361:
         return true;
     default:
         return false;

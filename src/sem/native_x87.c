@@ -17,7 +17,10 @@ struct env {
     uint64_t fip, fdp;
 };
 
+/* REX.W overrides the operand-size prefix. AMD64 APM volume 3, "REX Prefix". */
 static bool is_16bit(const struct insn *i) {
+    if (i->flags & INSN_REX_W)
+        return false;
     return (i->mode == MODE_16) != !!(i->flags & INSN_PREFIX66);
 }
 

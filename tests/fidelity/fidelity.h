@@ -1,0 +1,218 @@
+/*
+ * The engines against the host's own CPU: what the files of this harness share.
+ *
+ * A case is a program of a few instructions and a state to start from. It runs at CPL 3
+ * at the same linear addresses everywhere: in a jailed child process (host.c), and in the
+ * guest on the interpreter and on the translator (guest.c). It ends with an exception, if
+ * only that of the HLT behind its last instruction, and what it has left is an outcome.
+ * Outcomes are compared field by field (compare.c). A program that differs is made
+ * smaller as long as it differs (shrink.c) and printed as text that can be put into
+ * cases/ (text.c).
+ *
+ * The pages that a case sees, everywhere the same; all others are absent:
+ *   CODE, CODE + 4K            read and execute; the page behind them is absent
+ *   DATA + page numbers        0, 1, 3, 6: read and write; 4: read only; 2, 5: absent
+ *   the page below 4 GiB       read and write, and the one at 4 GiB
+ */
+#ifndef FIDELITY_H
+#define FIDELITY_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "cpu/vcpu.h"
+#include "decode/insn.h"
+#include "x86/cr.h"
+#include "x86/exception.h"
+
+#define FID_CODE 0x10000000ull
+#define FID_CODE_SIZE 0x2000u
+#define FID_DATA 0x20000000ull
+#define FID_TOP 0xfffff000ull /* two pages: below 4 GiB and at it */
+
+#define FID_PAGES 7u /* of memory that a case may read; see fid_pages[] */
+
+struct fid_page {
+    uint64_t at;
+    bool write;
+};
+extern const struct fid_page fid_pages[FID_PAGES];
+
+#define FID_CODE_MAX 480u
+#define FID_INSNS 24u
+#define FID_STATES 8u
+#define FID_IMAGE 832u /* the XSAVE image: legacy region, header, AVX */
+
+struct state {
+    uint64_t gpr[16];
+    uint64_t rflags;
+    uint64_t fs_base, gs_base;
+    _Alignas(64) uint8_t image[FID_IMAGE];
+};
+
+enum fid_class {
+    FID_COMPARE, /* runs everywhere */
+    FID_HIDDEN,  /* the model does not offer it: #UD, whatever the host has */
+    FID_UNLIKE,  /* what it does is the machine's own: not run */
+};
+
+struct program {
+    enum cpu_mode mode;
+    uint64_t base;
+    unsigned len;               /* the final HLT included */
+    unsigned n;                 /* instructions without it */
+    uint16_t at[FID_INSNS * 3]; /* where each begins */
+    uint8_t code[FID_CODE_MAX];
+    bool hidden; /* its only instruction is FID_HIDDEN */
+    bool x87;    /* has an x87 instruction */
+    unsigned
+        undefined;   /* status flags that the manual leaves undefined somewhere in it */
+    uint64_t memory; /* seed of the pages' contents */
+    unsigned nstates;
+    struct state state[FID_STATES];
+};
+
+enum fid_end {
+    FID_EXCEPTION,
+    FID_SYSCALL, /* left for the operating system */
+    FID_ENDLESS,
+    FID_SHUTDOWN,
+};
+
+struct outcome {
+    uint64_t gpr[16];
+    uint64_t rip, rflags;
+    uint64_t error, cr2;
+    uint64_t fs_base, gs_base;
+    uint64_t memory; /* a hash of the writable pages */
+    uint16_t sel[SEG_COUNT];
+    uint8_t end; /* enum fid_end */
+    uint8_t vector;
+    _Alignas(64) uint8_t image[FID_IMAGE];
+};
+
+/* --- forms.c: the encodings that there are --- */
+struct form {
+    uint8_t mode;
+    uint8_t p66, rep, w;
+    uint8_t map; /* 0: one byte, 1: 0f, 2: 0f38, 3: 0f3a */
+    uint8_t vex; /* 0: legacy, 1: VEX, 2: EVEX, 3: XOP */
+    uint8_t vl, vpp, v15;
+    uint8_t opcode, reg;
+    uint8_t mem, rm; /* rm: where the register form depends on it (x87) */
+    uint8_t cls;     /* enum fid_class */
+    uint16_t kind;   /* a number for the mnemonic */
+};
+int fid_forms_scan(void);
+unsigned fid_forms_count(void);
+const struct form *fid_form(unsigned n);
+/* A random form of a random mnemonic of MODE. */
+const struct form *fid_form_pick(enum cpu_mode mode);
+enum fid_class fid_class_of(enum cpu_mode mode, const uint8_t *bytes, unsigned len,
+                            unsigned *kind);
+/* Prefixes and opcode, without ModRM; RXB: extension bits of reg, index, rm. */
+unsigned fid_form_put(const struct form *f, uint8_t *b, unsigned rxb, unsigned vvvv);
+
+/* --- random.c --- */
+void fid_seed(uint64_t seed);
+uint64_t fid_rnd(void);
+static inline unsigned fid_pick(unsigned n) {
+    return (unsigned)(fid_rnd() % n);
+}
+static inline bool fid_one_in(unsigned n) {
+    return fid_pick(n) == 0;
+}
+
+/* --- generate.c, values.c --- */
+void fid_generate(struct program *p, uint64_t seed);
+/* The N-th of the systematic programs: each form by itself; N may be any number. */
+void fid_generate_form(struct program *p, uint64_t seed, uint64_t n);
+uint64_t fid_value(void);
+void fid_random_state(const struct program *p, struct state *s);
+void fid_image_clean(uint8_t *image);              /* a plain start */
+void fid_fill_memory(uint64_t seed, uint8_t *mem); /* FID_PAGES pages */
+uint64_t fid_hash(const uint8_t *mem, size_t len, uint64_t h);
+/* Looks at the program's bytes again: n, at, undefined, x87, hidden. False: it has an
+ * instruction that cannot be compared. */
+bool fid_program_scan(struct program *p);
+
+/* --- host.c --- */
+#define FID_BATCH 48u
+struct batch {
+    unsigned n;
+    struct program program[FID_BATCH];
+    struct outcome outcome[FID_BATCH][FID_STATES];
+    /* What the last case of the batch has left, when asked for. */
+    bool keep_memory;
+    uint8_t memory[FID_PAGES * 4096];
+};
+struct host;
+int fid_host_start(struct host **out);
+void fid_host_stop(struct host *h);
+struct batch *fid_host_batch(struct host *h, unsigned k); /* of two */
+void fid_host_submit(struct host *h, unsigned k);
+int fid_host_wait(struct host *h, unsigned k); /* -EIO: the child has died */
+
+/* --- guest.c --- */
+struct guest;
+/* OPTIONS for the translator; NULL: the interpreter. */
+int fid_guest_new(const char *options, struct guest **out);
+void fid_guest_free(struct guest *g);
+const char *fid_guest_name(const struct guest *g);
+bool fid_guest_live_flags(const struct guest *g); /* it drops flags that nothing reads */
+bool fid_guest_is_bt(const struct guest *g);
+bool fid_guest_offers(const struct guest *g, const struct insn *i);
+void fid_guest_program(struct guest *g, const struct program *p);
+void fid_guest_run(struct guest *g, const struct program *p, const struct state *s,
+                   const uint8_t *mem, struct outcome *o);
+uint8_t *fid_guest_page(struct guest *g, unsigned k);
+
+/* --- compare.c --- */
+/* NULL, or what differs: a static string. */
+const char *fid_compare(const struct guest *g, const struct program *p,
+                        const struct state *s, const struct outcome *host,
+                        const struct outcome *got);
+
+/* --- errata.c: differences that docs/errata.md explains --- */
+enum fid_erratum {
+    FID_ERRATUM_NONE,
+    FID_ERRATUM_X87_STORE, /* an x87 store that was not to be: no access */
+    FID_ERRATUM_MASK,      /* a masked store of nothing */
+    FID_ERRATUM_WRAP,      /* about offset 4 GiB of a segment */
+    FID_ERRATUM_BOUND,     /* looks at the lower bound first */
+    FID_ERRATUM_CMPS_KIND, /* either operand faults first */
+    FID_ERRATUM_CVTPS2PH,  /* computes before it faults */
+    FID_ERRATUM_AC,        /* whole state, far transfers: #AC or another one */
+    /* The same exception at the same place, but for */
+    FID_ERRATUM_CR2,   /* several accesses: which of them faults first */
+    FID_ERRATUM_CMPS,  /* the same, and the flags amid a repetition */
+    FID_ERRATUM_ENTER, /* memory: has pushed before it faults */
+    FID_ERRATUM_POPA,  /* registers: has loaded some before it faults */
+    FID_ERRATUM_MXCSR, /* flags: VCVTPS2PH that faulted */
+    FID_ERRATUM_TOP,   /* TOP is 0 after an MMX instruction that faulted */
+};
+/* Of the instruction that both outcomes end with. */
+enum fid_erratum fid_erratum(const struct program *p, const struct outcome *host,
+                             const struct outcome *got);
+
+/* The instruction at RIP repeats a string operation with 32-bit addresses. */
+bool fid_repeats32(const struct program *p, uint64_t rip);
+
+/* --- shrink.c, text.c --- */
+struct bench {
+    struct host *host;
+    struct guest *interp;
+    struct guest **guest; /* all engines, the interpreter first */
+    unsigned nguests;
+};
+/* Runs P (its first NSTATES states) everywhere. What differs, in which state and guest.
+ */
+const char *fid_bench_run(struct bench *b, struct program *p, unsigned *state,
+                          struct guest **guest);
+void fid_shrink(struct bench *b, struct program *p);
+void fid_text_write(FILE *f, const struct program *p);
+/* 1: a case; 0: the end; -EINVAL: not a case, at *LINE. */
+int fid_text_read(FILE *f, struct program *p, char *name, unsigned *line);
+void fid_report(FILE *f, struct bench *b, struct program *p);
+
+#endif

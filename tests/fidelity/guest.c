@@ -1,0 +1,346 @@
+/*
+ * The engines: a guest whose page tables map a case's pages where the host's child has
+ * them, and whose every interrupt gate leads to a HLT at CPL 0. The descriptor table is
+ * Linux's, as LAR and LSL show it, so that selectors mean the same.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "bt/bt.h"
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "fidelity.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
+#include "mmu/mmu.h"
+#include "x86/desc.h"
+#include "x86/pte.h"
+
+enum {
+    RAM = 4 << 20,
+    PML4 = 0x1000,
+    PDPT = 0x2000,   /* the lowest 512 GiB */
+    PDPT_K = 0x3000, /* the highest */
+    PD_0 = 0x4000,
+    PD_3 = 0x5000,
+    PD_4 = 0x6000,
+    PD_K = 0x7000,
+    PT_CODE = 0x8000,
+    PT_DATA = 0x9000,
+    PT_TOP = 0xa000,
+    PT_4G = 0xb000,
+    PT_K = 0xc000,
+    SYSTEM = 0x10000, /* pages at SYSTEM_VA: GDT and TSS, IDT, handlers, stack */
+    CODE = 0x20000,
+    DATA = 0x30000,
+    STEPS = 200000,
+};
+#define SYSTEM_VA 0xffffffff80000000ull
+#define GDT_VA SYSTEM_VA
+#define TSS_VA (SYSTEM_VA + 0x400)
+#define IDT_VA (SYSTEM_VA + 0x1000)
+#define HANDLERS (SYSTEM_VA + 0x2000)
+#define EXC_STACK (SYSTEM_VA + 0x4000) /* top */
+#define GDT_ENTRIES 16u
+
+const struct fid_page fid_pages[FID_PAGES] = {
+    {FID_DATA, true},           {FID_DATA + 0x1000, true}, {FID_DATA + 0x3000, true},
+    {FID_DATA + 0x4000, false}, {FID_DATA + 0x6000, true}, {FID_TOP, true},
+    {FID_TOP + 0x1000, true},
+};
+
+struct guest {
+    struct vcpu *v;
+    struct counters cnt;
+    struct interp *ip;
+    struct bt *bt;
+    struct bt_options opt;
+    char name[64];
+    uint8_t *ram;
+    uint32_t mxcsr_mask; /* the host's */
+    unsigned code_len;   /* of the program in place */
+    uint64_t code_at;
+};
+
+static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
+    vec_park(v);
+}
+
+static int on_irq_ack(void *arg) {
+    return -1;
+}
+
+static uint64_t on_tsc(void *arg) {
+    return 1;
+}
+
+static const struct vcpu_hooks hooks = {
+    .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
+
+static void poke64(struct guest *g, uint64_t at, uint64_t val) {
+    memcpy(g->ram + at, &val, 8);
+}
+
+static uint64_t descriptor(unsigned n) {
+    uint32_t sel = n * 8 + 3, ar = 0, limit = 0;
+    uint8_t ok;
+
+    __asm__("lar %2,%0\nsetz %1" : "+r"(ar), "=q"(ok) : "r"(sel) : "cc");
+    if (!ok)
+        return 0;
+    __asm__("lsl %1,%0" : "+r"(limit) : "r"(sel) : "cc");
+    if (ar & 0x800000)
+        limit >>= 12;
+    return (limit & 0xffff) | (uint64_t)(limit & 0xf0000) << 32 |
+           (uint64_t)(ar & 0xf0ff00) << 32;
+}
+
+static void make_tables(struct guest *g) {
+    static const uint64_t all = X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A;
+    static const uint64_t nx = 1ull << 63, d = X86_PTE_D;
+
+    poke64(g, PML4, PDPT | all);
+    poke64(g, PML4 + 8 * 511, PDPT_K | all);
+    poke64(g, PDPT, PD_0 | all);
+    poke64(g, PDPT + 8 * 3, PD_3 | all);
+    poke64(g, PDPT + 8 * 4, PD_4 | all);
+    poke64(g, PDPT_K + 8 * 510, PD_K | all);
+    poke64(g, PD_0 + 8 * (FID_CODE >> 21), PT_CODE | all);
+    poke64(g, PD_0 + 8 * (FID_DATA >> 21), PT_DATA | all);
+    poke64(g, PD_3 + 8 * 511, PT_TOP | all);
+    poke64(g, PD_4, PT_4G | all);
+    poke64(g, PD_K, PT_K | all);
+    for (unsigned k = 0; k < 2; k++)
+        poke64(g, PT_CODE + 8 * k, (CODE + 0x1000 * k) | (all & ~X86_PTE_W));
+    for (unsigned k = 0; k < 4; k++)
+        poke64(g, PT_K + 8 * k,
+               (SYSTEM + 0x1000 * k) | ((all | d) & ~(uint64_t)X86_PTE_U));
+    for (unsigned k = 0; k < FID_PAGES; k++) {
+        uint64_t at = fid_pages[k].at;
+        uint64_t pt = at >= FID_TOP + 0x1000 ? PT_4G : at >= FID_TOP ? PT_TOP : PT_DATA;
+        uint64_t flags = fid_pages[k].write ? all | d : all & ~X86_PTE_W;
+
+        poke64(g, pt + 8 * (at >> 12 & 511), (DATA + 0x1000 * k) | flags | nx);
+    }
+}
+
+static void make_system(struct guest *g) {
+    for (unsigned n = 0; n < GDT_ENTRIES; n++)
+        poke64(g, SYSTEM + 8 * n, descriptor(n));
+    /* For the gates: Linux's own code segment, which CPL 3 cannot see. */
+    poke64(g, SYSTEM + 0x10, 0x00af9b000000ffff);
+    poke64(g, SYSTEM + 0x18, 0x00cf93000000ffff);
+    for (unsigned n = 0; n < 256; n++) {
+        uint64_t to = HANDLERS + n, dpl = n == 3 || n == 4 ? 0x6000 : 0;
+
+        poke64(g, SYSTEM + 0x1000 + 16 * n,
+               (to & 0xffff) | 0x10ull << 16 | (0x8e01ull | dpl) << 32 |
+                   (to >> 16 & 0xffff) << 48);
+        poke64(g, SYSTEM + 0x1000 + 16 * n + 8, to >> 32);
+    }
+    memset(g->ram + SYSTEM + 0x2000, 0xf4, 256);
+    poke64(g, SYSTEM + 0x400 + 36, EXC_STACK); /* IST1 */
+    poke64(g, SYSTEM + 0x400 + 4, EXC_STACK);
+    memset(g->ram + SYSTEM + 0x400 + 102, 0xff, 2); /* no I/O permission map */
+}
+
+static int start_cpu(struct guest *g) {
+    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    struct vcpu *v = g->v;
+    int rc;
+
+    v->cnt = &g->cnt;
+    v->hooks = &hooks;
+    v->hooks_arg = g;
+    v->cpuid = cpuid_model_new(&cfg);
+    rc = v->cpuid ? mem_create(RAM, &v->mem) : -ENOMEM;
+    if (!rc)
+        rc = mmu_create(v, MMU_PCID);
+    if (rc)
+        return rc;
+    g->ram = mem_ram_base(v->mem);
+    make_tables(g);
+    make_system(g);
+    vcpu_reset(v);
+    v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP | X86_CR0_NE | X86_CR0_ET | X86_CR0_MP |
+             X86_CR0_AM;
+    v->cr4 = X86_CR4_PAE | X86_CR4_FSGSBASE | X86_CR4_DE | X86_CR4_OSFXSR |
+             X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
+    v->cr4 &= cpuid_cr4_valid(v->cpuid);
+    memcpy(&g->mxcsr_mask, v->vec + 28, 4);
+    v->xcr0 = cpuid_xcr0_valid(v->cpuid);
+    v->cr3 = PML4;
+    v->efer = X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE | X86_EFER_SCE;
+    v->gdtr = (struct desc_table){GDT_VA, GDT_ENTRIES * 8 - 1};
+    v->idtr = (struct desc_table){IDT_VA, 0xfff};
+    v->tr = (struct segment){.sel = 0x40, .ar = 0x8b, .limit = 0x67, .base = TSS_VA};
+    v->ldtr = (struct segment){0};
+    v->seg[SEG_CS].ar = 0xa0fb;
+    vcpu_update_mode(v);
+    mmu_mode_changed(v);
+    mmu_flush_all(v);
+    return 0;
+}
+
+int fid_guest_new(const char *options, struct guest **out) {
+    struct guest *g = calloc(1, sizeof(*g));
+    struct mem_hooks *h;
+    char why[128];
+    int rc;
+
+    if (!g)
+        return -ENOMEM;
+    g->v = aligned_alloc(64, (sizeof(*g->v) + 63) & ~63ull);
+    if (!g->v)
+        return -ENOMEM;
+    memset(g->v, 0, sizeof(*g->v));
+    rc = start_cpu(g);
+    if (rc)
+        return rc;
+    g->ip = interp_new(g->v);
+    if (!g->ip)
+        return -ENOMEM;
+    h = mem_hooks(g->v->mem);
+    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
+    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
+    snprintf(g->name, sizeof(g->name), "%s%s%s", options ? "bt" : "interp",
+             options && *options ? " " : "", options ? options : "");
+    *out = g;
+    if (!options)
+        return 0;
+    g->opt = bt_defaults();
+    if (*options && bt_options_parse(&g->opt, options, why, sizeof(why))) {
+        fprintf(stderr, "fidelity: %s\n", why);
+        return -EINVAL;
+    }
+    return bt_new(g->v, g->ip, &g->opt, &g->bt);
+}
+
+void fid_guest_free(struct guest *g) {
+    bt_free(g->bt);
+    interp_free(g->ip);
+    mmu_destroy(g->v);
+    mem_destroy(g->v->mem);
+    cpuid_model_free((struct cpuid_model *)g->v->cpuid);
+    free(g->v);
+    free(g);
+}
+
+const char *fid_guest_name(const struct guest *g) {
+    return g->name;
+}
+
+bool fid_guest_is_bt(const struct guest *g) {
+    return g->bt;
+}
+
+bool fid_guest_live_flags(const struct guest *g) {
+    return g->bt && g->opt.liveness;
+}
+
+bool fid_guest_offers(const struct guest *g, const struct insn *i) {
+    return i->op != OP_invalid && cpuid_has(g->v->cpuid, (enum cpuid_feature)i->feature);
+}
+
+uint8_t *fid_guest_page(struct guest *g, unsigned k) {
+    return g->ram + DATA + 0x1000 * k;
+}
+
+void fid_guest_program(struct guest *g, const struct program *p) {
+    uint8_t hlts[FID_CODE_MAX];
+
+    memset(hlts, 0xf4, sizeof(hlts));
+    if (!g->code_len) { /* the first one: everything */
+        mem_fill(g->ram + CODE, 0xf4, FID_CODE_SIZE);
+    } else {
+        mem_write(g->v->mem, gpa(CODE + g->code_at), hlts, g->code_len);
+    }
+    g->code_at = p->base - FID_CODE;
+    g->code_len = p->len;
+    mem_write(g->v->mem, gpa(CODE + g->code_at), p->code, p->len);
+}
+
+static void load(struct guest *g, const struct program *p, const struct state *s,
+                 const uint8_t *mem) {
+    static const struct segment data = {.sel = 0x2b, .ar = 0xc0f3, .limit = 0xffffffff};
+    struct vcpu *v = g->v;
+
+    for (unsigned k = 0; k < FID_PAGES; k++)
+        memcpy(g->ram + DATA + 4096 * k, mem + 4096 * k, 4096);
+    memset(g->ram + SYSTEM + 0x3fc0, 0, 64);
+    memcpy(v->gpr, s->gpr, 16 * 8);
+    memcpy(v->vec, s->image, FID_IMAGE);
+    memcpy(v->vec + 28, &g->mxcsr_mask, 4);
+    v->rip = p->base;
+    v->rflags = s->rflags | X86_FL_IF;
+    for (unsigned n = 0; n < SEG_COUNT; n++)
+        v->seg[n] = data;
+    v->seg[SEG_FS].base = s->fs_base;
+    v->seg[SEG_GS].base = s->gs_base;
+    v->seg[SEG_CS].sel = p->mode == MODE_64 ? 0x33 : 0x23;
+    v->seg[SEG_CS].ar = p->mode == MODE_64 ? 0xa0fb : 0xc0fb;
+    v->cpl = 3;
+    v->halted = v->irq_shadow = v->nmi_blocked = false;
+    v->pending_db = 0;
+    v->fault = (struct fault){0};
+    v->dr[6] = 0xffff0ff0;
+    v->cr2 = 0;
+    memcpy(&v->fip, s->image + 8, 8);
+    memcpy(&v->fdp, s->image + 16, 8);
+    memcpy(&v->fop, s->image + 6, 2);
+    v->fcs = v->fds = 0;
+    vcpu_update_mode(v);
+    mmu_context_changed(v);
+}
+
+static void take(struct guest *g, struct outcome *o) {
+    struct vcpu *v = g->v;
+    uint64_t sp = v->gpr[REG_RSP], h = 0, frame[6];
+    unsigned size = (unsigned)(EXC_STACK - sp);
+
+    memset(o, 0, sizeof(*o));
+    memcpy(o->gpr, v->gpr, 16 * 8);
+    o->vector = (uint8_t)(v->rip - 1 - HANDLERS);
+    o->end = size == 40 || size == 48 ? FID_EXCEPTION : FID_SHUTDOWN;
+    if (o->end == FID_EXCEPTION) {
+        memcpy(frame, g->ram + SYSTEM + 0x4000 - size, size);
+        o->error = size == 48 ? frame[0] : 0;
+        memmove(frame, frame + (size == 48), 40);
+        o->rip = frame[0];
+        o->sel[SEG_CS] = (uint16_t)frame[1];
+        o->rflags = frame[2];
+        o->gpr[REG_RSP] = frame[3];
+        o->sel[SEG_SS] = (uint16_t)frame[4];
+    }
+    o->cr2 = o->vector == X86_PF ? v->cr2 : 0;
+    for (unsigned n = 0; n < SEG_COUNT; n++)
+        if (n != SEG_CS && n != SEG_SS)
+            o->sel[n] = v->seg[n].sel;
+    o->fs_base = v->seg[SEG_FS].base;
+    o->gs_base = v->seg[SEG_GS].base;
+    memcpy(o->image, v->vec, FID_IMAGE);
+    memcpy(o->image + 6, &v->fop, 2);
+    memcpy(o->image + 8, &v->fip, 8);
+    memcpy(o->image + 16, &v->fdp, 8);
+    for (unsigned k = 0; k < FID_PAGES; k++)
+        if (fid_pages[k].write)
+            h = fid_hash(g->ram + DATA + 4096 * k, 4096, h);
+    o->memory = h;
+}
+
+void fid_guest_run(struct guest *g, const struct program *p, const struct state *s,
+                   const uint8_t *mem, struct outcome *o) {
+    enum exit_reason why;
+
+    load(g, p, s, mem);
+    why = g->bt ? bt_run(g->bt) : interp_step(g->ip, STEPS);
+    vec_park(g->v);
+    take(g, o);
+    if (why == EXIT_kick)
+        o->end = FID_ENDLESS;
+    else if (why != EXIT_halt)
+        o->end = FID_SHUTDOWN;
+    vcpu_clear(g->v, ~0u);
+}
