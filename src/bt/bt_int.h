@@ -503,6 +503,9 @@ static inline uint64_t bt_site_va(const struct ccf *c, const struct site *s) {
 #define SITE_SIZE(s) ((s)&0xfff)
 #define SITE_ACCESS(s) ((s) >> 12 & 3)
 #define SITE_ALONE (1u << 14) /* a read whose host address nobody else will use */
+/* It is all that the instruction accesses, and nothing that it checks comes before: a
+ * page fault is the instruction's. */
+#define SITE_SOLE (1u << 15)
 #define SITE_ANCHOR_SHIFT 16
 
 /* Anchors (mmu/mmu.h): each use has one for reads, and behind it one for writes. */

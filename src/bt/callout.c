@@ -216,9 +216,11 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
     uint64_t epoch = v->bt.epoch_clock, stop = v->stop, retired;
+    bool known = v->bt.fault_known;
     uint8_t *rx;
     int rc;
 
+    v->bt.fault_known = false;
     if (!bt->opt.stay || v->bt.step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
     if (v->bt.lent_by)
@@ -230,7 +232,7 @@ uint8_t *bt_emulate(struct vcpu *v) {
     bt_settle_count(v);
     bt_return_owed(v, false);
     retired = v->cnt->insns_retired;
-    rc = interp_one(bt->ip);
+    rc = known ? SEM_FAULT : interp_one(bt->ip);
     v->bt.fuel -= v->cnt->insns_retired - retired;
     v->bt.mark = v->bt.fuel;
     rx = settle(bt, rc, epoch);

@@ -67,7 +67,9 @@ static void xl_ident(struct tr *t, const struct insn *i) {
             tr_callout(t, i);
             return;
         }
+        t->plain = i->op != OP_native; /* which may raise #NM, #MF, #GP for alignment */
         off = mem_access(t, i, i->mem.size, i->mem.access & OPND_WRITE);
+        t->plain = false;
     }
     flags_for_copy(t, i);
     tr_ident_emit(t, i, off); /* it may fault: only then do the flags move */

@@ -367,8 +367,9 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
         at.disp = h->min;
         tr_ea(t, ref, h->min);
         t->alone = !h->on;
+        t->sole = t->plain && h->min == ref->disp && h->span == size && size <= 8;
         tr_lookup_ref(t, &at, h->span, acc);
-        t->alone = false;
+        t->alone = t->sole = false;
     }
     t->in_t0 = h->on ? (int)(h - t->held) : TR_IN_T0_NONE;
     h->saved = again;

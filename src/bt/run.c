@@ -104,6 +104,19 @@ static void undo_branch(struct vcpu *v) {
         v->gpr[REG_RSP] -= i.opsize + (i.nops ? (uint16_t)i.imm : 0u);
 }
 
+/* The instruction at RX makes no other access than the one that has just faulted. */
+static uint8_t *leave_with_fault(struct vcpu *v, const uint8_t *rx) {
+    struct bt *bt = bt_of(v);
+    struct ccf *c = bt_find_pc(bt, rx);
+
+    set_rip_in(v, c, rx);
+    v->bt.reason = BT_LEAVE_EMULATE;
+    v->bt.lent_by = c;
+    v->bt.fault_known = true;
+    bt_note_trap(bt, BT_TRAP_FAULT);
+    return NULL;
+}
+
 /* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and
  * all else that an exception depends on. */
 static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site,
@@ -187,8 +200,11 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     /* No A or D bit for what only belongs to the group. */
     if ((addr & 4095) + len > 4096)
         return leave_to_interp(v, rx - 1, site, BT_TRAP_RANGE);
-    if (mmu_run(v, gva(addr), len, acc, &p, &run))
+    if (mmu_run(v, gva(addr), len, acc, &p, &run)) {
+        if ((site & SITE_SOLE) && v->fault.vector == X86_PF)
+            return leave_with_fault(v, rx - 1);
         return leave_to_interp(v, rx - 1, site, BT_TRAP_FAULT);
+    }
     if (likely(p && run >= len && v->bt.write_drops == drops))
         return p;
     return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));

@@ -107,6 +107,8 @@ struct tr {
     unsigned npieces;
     struct tr_held held[VCPU_BT_HELD];
     bool alone; /* the lookup is for one access, and a read: SITE_ALONE */
+    bool plain; /* the access is all that the instruction does: see SITE_SOLE */
+    bool sole;  /* and the lookup is for just it */
     int in_t0;  /* the one that T0 points to the first byte of, or TR_IN_T0_NONE */
     unsigned next_held; /* to be replaced */
     struct tu_insn insn[BT_PATH_MAX];

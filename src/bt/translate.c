@@ -175,6 +175,10 @@ static struct cold *cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) 
     return c;
 }
 
+static uint32_t lookup_kind(const struct tr *t) {
+    return (t->alone ? SITE_ALONE : 0) | (t->sole ? SITE_SOLE : 0);
+}
+
 void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     struct emit *e = &t->e;
     struct cold *c;
@@ -188,7 +192,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     e_rm(e, W64, OPC_ADD_R_RM, T0, T1, offsetof(struct shadow_entry, host));
     c = cold_add(t, COLD_SLOW, miss);
     c->cont = e_here(e);
-    c->site = len | (unsigned)acc << 12 | (t->alone ? SITE_ALONE : 0);
+    c->site = len | (unsigned)acc << 12 | lookup_kind(t);
     c->tag = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc);
 }
 
@@ -214,8 +218,7 @@ void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned 
      */
     if (t->nsites && t->sites[t->nsites - 1].place != t->place)
         tr_site(t, POLL_NONE, 0);
-    c->site =
-        len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT | (t->alone ? SITE_ALONE : 0);
+    c->site = len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT | lookup_kind(t);
     c->tag = at + (int32_t)offsetof(struct shadow_anchor, tag);
 }
 

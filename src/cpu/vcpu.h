@@ -140,7 +140,8 @@ struct vcpu_bt {
      * last time that insns_retired was brought up to date. */
     uint64_t fuel, mark;
     uint32_t owed;
-    bool step; /* come back after each fragment */
+    bool step;        /* come back after each fragment */
+    bool fault_known; /* `fault` is what the instruction at rip raises */
     uint32_t reason, site, status;
     _Alignas(64) uint8_t bounce[192]; /* a copy of what lies across two pages */
     uint16_t flags;                   /* status flags: AH as LAHF gives them, AL = OF */

@@ -207,6 +207,16 @@ int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc, ui
             uint64_t *run);
 
 static inline int mmu_sys_read(struct vcpu *v, struct gva at, void *buf, unsigned len) {
+    const uint8_t *p =
+        len == 8 || len == 16 ? mmu_hit(v->mmu->sys, at, len, MMU_READ) : NULL;
+    uint64_t *to = buf;
+
+    if (likely(p)) { /* descriptors and gates */
+        to[0] = *(const unaligned_u64 *)p;
+        if (len == 16)
+            to[1] = *(const unaligned_u64 *)(p + 8);
+        return 0;
+    }
     return mmu_read_slow(v, at, buf, len, true);
 }
 

@@ -50,7 +50,8 @@ static bool is_software(const struct event *e) {
 
 static int push_real(struct vcpu *v, const struct event *e, uint64_t flags) {
     struct sem_stack st;
-    struct sem_frame f = {.size = 2};
+    struct sem_frame f;
+    sem_frame_begin(&f, 2);
     sem_stack_current(v, &st);
     sem_frame_push(&f, flags);
     sem_frame_push(&f, v->seg[SEG_CS].sel);
@@ -215,7 +216,8 @@ static int deliver_legacy(struct vcpu *v, const struct event *e) {
 
     bool v86 = sem_is_v86(v), inner = t.cpl < v->cpl;
     struct sem_stack st;
-    struct sem_frame f = {.size = gate32 ? 4 : 2};
+    struct sem_frame f;
+    sem_frame_begin(&f, gate32 ? 4 : 2);
     if (inner) {
         rc = sem_stack_inner(v, t.cpl, &st);
         if (rc)
@@ -253,7 +255,7 @@ static int long_stack(struct vcpu *v, unsigned ist, unsigned cpl, struct sem_sta
     else
         st->ss = v->seg[SEG_SS];
     st->mask = ~0ull;
-    st->wide = true;
+    st->wide = st->flat = true;
     /* From compatibility mode, too: explicit accesses would be cut to 32 bits there. */
     st->sys = cpl < v->cpl || (cpl < 3 && v->mode != MODE_64);
     st->err = 0;
@@ -281,7 +283,8 @@ static int deliver_long(struct vcpu *v, const struct event *e) {
         return rc;
 
     struct sem_stack st;
-    struct sem_frame f = {.size = 8};
+    struct sem_frame f;
+    sem_frame_begin(&f, 8);
     rc = long_stack(v, (unsigned)(gate[0] >> 32) & 7, t.cpl, &st);
     if (rc)
         return rc;

@@ -29,7 +29,8 @@ static void push_return(const struct vcpu *v, const struct transfer *x,
 static int go_same(struct vcpu *v, const struct transfer *x, const struct segment *cs,
                    uint64_t rip) {
     struct sem_stack st;
-    struct sem_frame f = {.size = x->size};
+    struct sem_frame f;
+    sem_frame_begin(&f, x->size);
     sem_stack_current(v, &st);
     if (x->call) {
         push_return(v, x, &f);
@@ -74,7 +75,8 @@ static int go_code(struct vcpu *v, const struct transfer *x, uint64_t desc) {
 static int call_inner(struct vcpu *v, const struct transfer *x, const struct segment *cs,
                       unsigned cpl, uint64_t rip, unsigned params) {
     struct sem_stack old, st;
-    struct sem_frame f = {.size = x->size};
+    struct sem_frame f;
+    sem_frame_begin(&f, x->size);
     sem_stack_current(v, &old);
     if (sem_stack_inner(v, cpl, &st))
         return SEM_FAULT;

@@ -18,6 +18,7 @@ struct sem_stack {
     uint64_t mask; /* bits of sp that move */
     bool wide;     /* 64-bit addressing: no base, no limit, canonical check */
     bool sys;      /* of a more privileged level than the CPL: supervisor accesses */
+    bool flat;     /* only the page tables can be against an access */
     uint32_t err;  /* selector part of a #SS error code */
 };
 
@@ -65,6 +66,12 @@ static inline uint64_t sem_next_rip(const struct vcpu *v, const struct insn *i) 
     return (v->rip + i->len) & mask;
 }
 
+/* Instead of an initializer, which would clear all the slots. */
+static inline void sem_frame_begin(struct sem_frame *f, unsigned size) {
+    f->n = 0;
+    f->size = size;
+}
+
 static inline void sem_frame_push(struct sem_frame *f, uint64_t val) {
     f->slot[f->n++] = val;
 }
@@ -87,9 +94,37 @@ int sem_frame_probe(struct vcpu *v, const struct sem_stack *st,
                     const struct sem_frame *f);
 /* Writes F below ST->sp and moves it. To be preceded by sem_frame_probe(). */
 int sem_frame_write(struct vcpu *v, struct sem_stack *st, const struct sem_frame *f);
+int sem_stack_read_slow(struct vcpu *v, const struct sem_stack *st, unsigned off,
+                        unsigned size, uint64_t *val);
+
+/* The linear address of the bytes at OFF within SS. */
+static inline struct gva sem_stack_gva(const struct sem_stack *st, uint64_t off) {
+    return st->wide ? gva(off) : gva((st->ss.base + off) & 0xffffffff);
+}
+
+/* LEN bytes at ST->sp + DELTA that the shadow serves and nothing else is against, or
+ * NULL. */
+static inline uint8_t *sem_stack_hit(const struct vcpu *v, const struct sem_stack *st,
+                                     uint64_t delta, unsigned len, enum mmu_access acc) {
+    const struct shadow_bank *bank = st->sys ? v->mmu->sys : v->mmu->data;
+
+    if (unlikely(!st->flat))
+        return NULL;
+    return mmu_hit(bank, sem_stack_gva(st, (st->sp + delta) & st->mask), len, acc);
+}
+
 /* Reads SIZE bytes at ST->sp + OFF: what a later pop would see. */
-int sem_stack_read(struct vcpu *v, const struct sem_stack *st, unsigned off,
-                   unsigned size, uint64_t *val);
+static inline int sem_stack_read(struct vcpu *v, const struct sem_stack *st, unsigned off,
+                                 unsigned size, uint64_t *val) {
+    const uint8_t *p = sem_stack_hit(v, st, off, size, MMU_READ);
+
+    if (unlikely(!p))
+        return sem_stack_read_slow(v, st, off, size, val);
+    *val = size == 8   ? *(const unaligned_u64 *)p
+           : size == 4 ? *(const unaligned_u32 *)p
+                       : *(const unaligned_u16 *)p;
+    return 0;
+}
 /* Is RIP a legal target in code segment CS? #GP(0) if not. */
 int sem_check_rip(struct vcpu *v, const struct segment *cs, uint64_t rip);
 /* Reads a code or stack descriptor, null and table limits checked; error code is the

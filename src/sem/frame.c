@@ -24,6 +24,7 @@ void sem_stack_current(const struct vcpu *v, struct sem_stack *st) {
         .sp = v->gpr[REG_RSP],
         .mask = sem_sp_mask(v),
         .wide = v->mode == MODE_64,
+        .flat = (v->seg_flat_r & v->seg_flat_w & 1u << SEG_SS) && v->stack32,
     };
 }
 
@@ -38,7 +39,7 @@ int sem_tss64_rsp(struct vcpu *v, unsigned offset, uint64_t *rsp) {
 }
 
 static int inner_long(struct vcpu *v, unsigned dpl, struct sem_stack *st) {
-    *st = (struct sem_stack){.mask = ~0ull, .wide = true, .sys = true};
+    *st = (struct sem_stack){.mask = ~0ull, .wide = true, .sys = true, .flat = true};
     sem_null_seg(&st->ss, (uint16_t)dpl);
     return sem_tss64_rsp(v, 4 + 8 * dpl, &st->sp);
 }
@@ -83,6 +84,8 @@ int sem_stack_inner(struct vcpu *v, unsigned dpl, struct sem_stack *st) {
         .err = sel & ~X86_SEL_RPL,
     };
     sem_unpack_desc(&st->ss, sel, desc[0] | 1ull << 40);
+    st->flat =
+        (ar & (X86_AR_DB | X86_AR_EXPDOWN)) == X86_AR_DB && st->ss.limit == 0xffffffff;
     return 0;
 }
 
@@ -113,19 +116,24 @@ static int stack_check(struct vcpu *v, const struct sem_stack *st, uint64_t off,
     return ok ? 0 : sem_fault_err(v, X86_SS, st->err);
 }
 
-static struct gva stack_gva(const struct vcpu *v, const struct sem_stack *st,
-                            uint64_t off) {
-    return st->wide ? gva(off) : gva((st->ss.base + off) & 0xffffffff);
+/* The whole of F in one piece, which may be written. */
+static uint8_t *frame_hit(const struct vcpu *v, const struct sem_stack *st,
+                          const struct sem_frame *f) {
+    unsigned len = f->n * f->size;
+
+    return sem_stack_hit(v, st, -(uint64_t)len, len, MMU_WRITE);
 }
 
 int sem_frame_probe(struct vcpu *v, const struct sem_stack *st,
                     const struct sem_frame *f) {
+    if (likely(frame_hit(v, st, f)))
+        return 0;
     for (unsigned k = 1; k <= f->n; k++) {
         uint64_t off = stack_off(st, -(uint64_t)(k * f->size));
         int rc = stack_check(v, st, off, f->size, true);
         if (rc)
             return rc;
-        struct gva at = stack_gva(v, st, off);
+        struct gva at = sem_stack_gva(st, off);
         const struct shadow_bank *bank = st->sys ? v->mmu->sys : v->mmu->data;
         if (mmu_hit(bank, at, f->size, MMU_WRITE))
             continue;
@@ -136,26 +144,35 @@ int sem_frame_probe(struct vcpu *v, const struct sem_stack *st,
     return 0;
 }
 
-static int stack_store(struct vcpu *v, const struct sem_stack *st, uint64_t off,
-                       uint64_t val, unsigned size) {
-    struct gva at = stack_gva(v, st, off);
-    if (!st->sys)
-        return mmu_store(v, at, size, val);
-    uint8_t *p = mmu_hit(v->mmu->sys, at, size, MMU_WRITE);
-    if (unlikely(!p))
-        return mmu_sys_write(v, at, &val, size);
+static void put(uint8_t *p, uint64_t val, unsigned size) {
     if (size == 8)
         *(unaligned_u64 *)p = val;
     else if (size == 4)
         *(unaligned_u32 *)p = (uint32_t)val;
     else
         *(unaligned_u16 *)p = (uint16_t)val;
+}
+
+static int stack_store(struct vcpu *v, const struct sem_stack *st, uint64_t off,
+                       uint64_t val, unsigned size) {
+    struct gva at = sem_stack_gva(st, off);
+    if (!st->sys)
+        return mmu_store(v, at, size, val);
+    uint8_t *p = mmu_hit(v->mmu->sys, at, size, MMU_WRITE);
+    if (unlikely(!p))
+        return mmu_sys_write(v, at, &val, size);
+    put(p, val, size);
     return 0;
 }
 
 int sem_frame_write(struct vcpu *v, struct sem_stack *st, const struct sem_frame *f) {
+    uint8_t *all = frame_hit(v, st, f);
     for (unsigned k = 1; k <= f->n; k++) {
         uint64_t off = stack_off(st, -(uint64_t)(k * f->size));
+        if (likely(all)) {
+            put(all + (f->n - k) * f->size, f->slot[k - 1], f->size);
+            continue;
+        }
         int rc = stack_store(v, st, off, f->slot[k - 1], f->size);
         if (rc)
             return rc;
@@ -164,14 +181,14 @@ int sem_frame_write(struct vcpu *v, struct sem_stack *st, const struct sem_frame
     return 0;
 }
 
-int sem_stack_read(struct vcpu *v, const struct sem_stack *st, unsigned off,
-                   unsigned size, uint64_t *val) {
+int sem_stack_read_slow(struct vcpu *v, const struct sem_stack *st, unsigned off,
+                        unsigned size, uint64_t *val) {
     uint64_t at = stack_off(st, off);
     int rc = stack_check(v, st, at, size, false);
     if (rc)
         return rc;
     *val = 0;
-    return mmu_read_slow(v, stack_gva(v, st, at), val, size, st->sys);
+    return mmu_read_slow(v, sem_stack_gva(st, at), val, size, st->sys);
 }
 
 int sem_check_rip(struct vcpu *v, const struct segment *cs, uint64_t rip) {

@@ -308,7 +308,8 @@ static int load_segments(struct vcpu *v) {
 
 static int push_error(struct vcpu *v, const struct task *t, uint32_t error) {
     struct sem_stack st;
-    struct sem_frame f = {.size = t->l->width};
+    struct sem_frame f;
+    sem_frame_begin(&f, t->l->width);
     sem_stack_current(v, &st);
     sem_frame_push(&f, error);
     int rc = sem_frame_probe(v, &st, &f);
