@@ -198,14 +198,19 @@ struct bt {
     uint8_t *stub_enter, *stub_leave, *stub_leave_bare;
     uint8_t *stub_anchor[2]; /* by enum mmu_access: read, write */
     uint8_t *stub_hot, *stub_link_regs, *stub_emulate;
+    uint8_t *stub_gate[VCPU_GATES];
     uint8_t *stub_slow, *stub_callout, *stub_transfer, *stub_link, *stub_indirect,
         *stub_check;
 
     struct jump_table jump[BT_JUMP_TABLES];
     uint64_t jump_clock;
-    uint32_t key;   /* whose jump table v->bt.jump is */
-    unsigned other; /* the table that was selected before this one */
-    unsigned selected;
+    union {
+        struct {
+            uint32_t key;             /* whose jump table v->bt.jump is */
+            uint16_t selected, other; /* and the one that was selected before it */
+        };
+        uint64_t select; /* all of this, for gates */
+    };
     struct vpage **vpages;
     struct vpage *vpage_pool, *vpage_free;
     size_t vpages_used, vpages_max;
@@ -412,7 +417,7 @@ static inline void bt_select_key(struct bt *bt, uint32_t key) {
     /* Mostly two take turns: user's and kernel's. */
     t->used = ++bt->jump_clock;
     bt->other = bt->selected;
-    bt->selected = other;
+    bt->selected = (uint16_t)other;
     bt->key = key;
     bt->v->bt.jump = t->to;
 }
@@ -448,6 +453,18 @@ static inline bool bt_transfers(const struct insn *i) {
     return i->op == OP_syscall || i->op == OP_sysret || i->op == OP_sysenter ||
            i->op == OP_sysexit;
 }
+/* gate.c: I, in a mode, is to go through a gate. */
+enum bt_gate {
+    BT_GATE_SYSCALL,
+    BT_GATE_SYSRET,
+    BT_GATE_SYSENTER,
+    BT_GATE_SYSEXIT,
+    BT_GATE_NONE,
+};
+enum bt_gate bt_gate_of(const struct insn *i, unsigned mode);
+/* I has been executed, and led from key FROM to the current one. */
+void bt_gate_keep(struct bt *bt, const struct insn *i, uint32_t from);
+void bt_emit_gates(struct bt *bt, struct emit *e); /* behind the transfer stub */
 /* The interpreter is to execute the instruction at the guest's rip: where to go on then,
  * or NULL to leave. */
 uint8_t *bt_emulate(struct vcpu *v);

@@ -164,6 +164,8 @@ void bt_select_key_slow(struct bt *bt, uint32_t key) {
     struct jump_table *t;
     unsigned at = 0;
 
+    /* Gates change tables without telling. */
+    bt->jump[bt->selected].used = ++bt->jump_clock;
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         if (bt->jump[n].used && bt->jump[n].key == key) {
             at = n;
@@ -173,12 +175,14 @@ void bt_select_key_slow(struct bt *bt, uint32_t key) {
             at = n;
     }
     t = &bt->jump[at];
-    if (!t->used || t->key != key)
+    if (!t->used || t->key != key) {
         jump_clear(bt, t);
+        vcpu_forget_gates(bt->v);
+    }
     t->key = key;
     t->used = ++bt->jump_clock;
     bt->other = bt->selected;
-    bt->selected = at;
+    bt->selected = (uint16_t)at;
     bt->key = key;
     bt->v->bt.jump = t->to;
 }

@@ -186,8 +186,9 @@ static inline uint32_t surroundings(const struct vcpu *v) {
 
 uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
-    uint32_t before = surroundings(v), key;
+    uint32_t before = surroundings(v), from = bt->key, key;
     unsigned cpl = v->cpl;
+    bool crosses;
 
     bt_sync_bank(v);
     bt_flags_out(v);
@@ -203,11 +204,13 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
                  !bt_translatable(v)))
         return bt->stub_leave;
     /* From CPL 3 to 0 or back, and nothing else: the key differs in just that. */
+    crosses = before == surroundings(v) && (cpl ^ v->cpl) == 3;
     key = bt->key ^ (KEY_USER | KEY_CPL0);
-    if (unlikely(before != surroundings(v) || (cpl ^ v->cpl) != 3 ||
-                 (v->cr4 & X86_CR4_TSD)))
+    if (unlikely(!crosses || (v->cr4 & X86_CR4_TSD)))
         key = bt_key(v);
     bt_select_key(bt, key);
+    if (crosses)
+        bt_gate_keep(bt, i, from);
     vec_load(v);
     uint8_t *rx = bt_jump_target(bt, v->rip);
     return likely(rx) ? rx : bt->stub_leave;
@@ -228,7 +231,9 @@ uint8_t *bt_emulate(struct vcpu *v) {
     v->bt.lent_by = NULL;
     bt_flags_out(v);
     v->code_written = false;
-    v->cnt->bt_emulated++;
+    if (!known)
+        v->cnt->bt_emulated++;
+    v->cnt->bt_faults += known;
     bt_settle_count(v);
     bt_return_owed(v, false);
     retired = v->cnt->insns_retired;

@@ -116,6 +116,9 @@ static void field_name(uint64_t off, char *buf, size_t size) {
 }
 
 static bool is_callout(const struct bt *bt, const uint8_t *rx) {
+    for (unsigned n = 0; n < VCPU_GATES; n++)
+        if (rx == bt->stub_gate[n])
+            return true;
     return rx == bt->stub_callout || rx == bt->stub_transfer;
 }
 
@@ -133,6 +136,10 @@ static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
         {bt->stub_anchor[MMU_WRITE], "anchor for writes"},
         {bt->stub_callout, "callout"},
         {bt->stub_transfer, "transfer"},
+        {bt->stub_gate[BT_GATE_SYSCALL], "gate of SYSCALL"},
+        {bt->stub_gate[BT_GATE_SYSRET], "gate of SYSRET"},
+        {bt->stub_gate[BT_GATE_SYSENTER], "gate of SYSENTER"},
+        {bt->stub_gate[BT_GATE_SYSEXIT], "gate of SYSEXIT"},
         {bt->stub_link, "link"},
         {bt->stub_link_regs, "link with flags"},
         {bt->stub_indirect, "indirect"},

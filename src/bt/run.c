@@ -113,7 +113,6 @@ static uint8_t *leave_with_fault(struct vcpu *v, const uint8_t *rx) {
     v->bt.reason = BT_LEAVE_EMULATE;
     v->bt.lent_by = c;
     v->bt.fault_known = true;
-    bt_note_trap(bt, BT_TRAP_FAULT);
     return NULL;
 }
 
@@ -652,6 +651,7 @@ enum exit_reason bt_run(struct bt *bt) {
     if (os_signal_stack() || os_gs_base(bt->v))
         return EXIT_error;
     bt->v->bt.bank = bt->v->mmu->data->e;
+    vcpu_forget_gates(bt->v);
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
     while (!loop(bt, &out))
         if (unlikely(bt->v->bt.step))
@@ -662,5 +662,7 @@ enum exit_reason bt_run(struct bt *bt) {
     bt->v->bt.count = 0;
     bt->v->cnt->bt_indirect_hits += bt->v->bt.indirect_hits;
     bt->v->bt.indirect_hits = 0;
+    bt->v->cnt->bt_gates += bt->v->bt.gates;
+    bt->v->bt.gates = 0;
     return out;
 }

@@ -306,6 +306,7 @@ void bt_emit_stubs(struct bt *bt) {
     emit_check(bt, &e);
     emit_callout(bt, &e);
     emit_transfer(bt, &e);
+    bt_emit_gates(bt, &e);
     emit_exits(bt, &e);
     bt->code_start = (uint8_t *)(((uintptr_t)e.p + 63) & ~63ul);
 }

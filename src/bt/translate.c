@@ -489,6 +489,14 @@ void tr_lea_next(struct tr *t, unsigned skip) {
     e32(&t->e, skip);
 }
 
+static const uint8_t *callout_stub(const struct tr *t, const struct insn *i) {
+    enum bt_gate gate = bt_gate_of(i, KEY_MODE(t->key));
+
+    if (!t->bt->opt.stay || counted(t) || !bt_transfers(i))
+        return t->bt->stub_callout;
+    return gate == BT_GATE_NONE ? t->bt->stub_transfer : t->bt->stub_gate[gate];
+}
+
 void tr_callout(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
     uint64_t va = tr_va(t);
@@ -512,8 +520,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
     tr_lea_next(t, 5);
-    e_jmp(e, t->bt->opt.stay && !counted(t) && bt_transfers(i) ? t->bt->stub_transfer
-                                                               : t->bt->stub_callout);
+    e_jmp(e, callout_stub(t, i));
     tr_lend_swap(t);
 }
 

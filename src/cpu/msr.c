@@ -392,6 +392,8 @@ enum msr_result msr_read(struct vcpu *v, uint32_t index, uint64_t *value) {
 
 enum msr_result msr_write(struct vcpu *v, uint32_t index, uint64_t value) {
     const struct msr_range *r = find(v, index);
+    if (index - 0xc0000080 <= 4 || index - 0x174 <= 2) /* EFER, and of system calls */
+        vcpu_forget_gates(v);
     return r ? r->write(v, r, index, value) : MSR_FAULT;
 }
 

@@ -110,6 +110,18 @@ struct cpuid_model;
 
 #define VCPU_BT_HELD 12
 
+/* A system call or its return, as it was done last: bt/gate.c. */
+struct vcpu_gate {
+    uint32_t from;   /* the key that it holds for; 0: it does not */
+    uint32_t keep;   /* flags that it does not clear */
+    uint64_t select; /* struct bt's key and tables afterwards */
+    void *jump;      /* vcpu.bt.jump afterwards */
+    uint64_t cs, ss; /* selector, rights, limit */
+    uint64_t target, sp;
+    uint8_t **slot; /* of target, in the jump table */
+};
+#define VCPU_GATES 4
+
 /* What translated code keeps beside the registers (bt/bt_int.h). */
 struct vcpu_bt {
     uint64_t host_sp;  /* the translator's stack while the guest's rSP is in the CPU */
@@ -124,7 +136,12 @@ struct vcpu_bt {
     void *owner;                 /* the translator */
     void *bank;                 /* entries of the shadow bank for explicit accesses now */
     void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
-    void *jump;                 /* indirect branches */
+    void *bank_user;
+    void *code_user,
+        *code_super; /* struct shadow_bank: what mmu.code is at CPL 3, at 0 */
+    struct vcpu_gate gate[VCPU_GATES];
+    uint64_t gates; /* gone through */
+    void *jump;     /* indirect branches */
     /* Functions that the stubs call. */
     void *slow, *callout, *transfer, *emulate, *check;
     void *arg;           /* qualifies reason */
@@ -248,6 +265,12 @@ static inline void vcpu_clear(struct vcpu *v, uint32_t events) {
 
 static inline uint32_t vcpu_events(const struct vcpu *v) {
     return __atomic_load_n(&v->events, __ATOMIC_RELAXED);
+}
+
+/* The MSRs of system calls, EFER, CR0, CR4 or DR7 are not what they were. */
+static inline void vcpu_forget_gates(struct vcpu *v) {
+    for (unsigned n = 0; n < VCPU_GATES; n++)
+        v->bt.gate[n].from = 0;
 }
 
 /* Instructions until an engine has to stop. */

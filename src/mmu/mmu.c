@@ -188,6 +188,9 @@ void mmu_context_changed(struct vcpu *v) {
     v->bt.bank = m->pub.data->e;
     v->bt.bank_super = b[m->smap ? BANK_SUPER : BANK_SUPER_AC].e;
     v->bt.bank_ac = b[BANK_SUPER_AC].e;
+    v->bt.bank_user = m->cur->bank[BANK_USER].e;
+    v->bt.code_user = &m->cur->bank[BANK_USER_X];
+    v->bt.code_super = &b[BANK_SUPER_X];
 }
 
 void mmu_mode_changed(struct vcpu *v) {
@@ -195,6 +198,7 @@ void mmu_mode_changed(struct vcpu *v) {
     mmu_walk_config(m);
     drop_all(m);
     new_epoch(v, true);
+    vcpu_forget_gates(v);
     m->cur = NULL;
     select_space(m, current_key(m));
     mmu_breakpoints_changed(v); /* their addresses are cut to 32 bits outside long mode */

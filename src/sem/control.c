@@ -90,6 +90,7 @@ static int write_cr4(struct vcpu *v, uint64_t value) {
         pae_paging(v, value) && mmu_load_pdptrs(v, v->cr3))
         return SEM_FAULT;
     v->cr4 = value;
+    vcpu_forget_gates(v);
     vcpu_update_mode(v);
     if ((old ^ value) & CR4_TRANSLATION)
         mmu_mode_changed(v);
@@ -230,6 +231,7 @@ int sem_exec_mov_to_dr(struct vcpu *v, const struct insn *i) {
     v->dr[n] = n == 6   ? (value & DR6_WRITABLE) | X86_DR6_FIXED
                : n == 7 ? (value & DR7_WRITABLE) | X86_DR7_FIXED
                         : value;
+    vcpu_forget_gates(v);
     if (n != 6)
         mmu_breakpoints_changed(v);
     return SEM_STOP;

@@ -6,6 +6,8 @@
  * translator gets them as a guest's code at the end of a page, and lists what it makes of
  * them.
  */
+#include <errno.h>
+
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "fuzz/fuzz.h"
@@ -143,6 +145,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct bt_listing out = {.line = count_line, .arg = &written};
     struct vm *vm;
     uint32_t len;
+    int rc;
 
     set_up();
     vm = &vms[how >> 6 & 1 ? 1 : how >> 7 & 1 ? 2 : 0];
@@ -160,7 +163,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (mode == MODE_16)
         vm->v->seg[SEG_CS] = (struct segment){.ar = 0x9b, .limit = 0xffff};
     vm_state_changed(vm);
-    FUZZ_CHECK(!bt_list(vm->bt, at, len, &out));
+    rc = bt_list(vm->bt, at, len, &out);
+    /* Every byte may begin a fragment, and a cache of 1 MiB be too small for them all. */
+    FUZZ_CHECK(!rc || rc == -ENOSPC);
     vm_check(vm);
     return 0;
 }
