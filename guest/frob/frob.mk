@@ -35,6 +35,12 @@ $(FROB_OUT)/images.o: $(FROB_BINS)
 
 frob: $(FROB_BINS)
 
+# A CD image that GRUB boots, for a real machine; and a try of it in QEMU.
+frob-iso check-grub:
+	@tools/deps grub
+	@$(MAKE) --no-print-directory frob
+	$(if $(filter check-grub,$@),@BUILD=$(BUILD) tests/frob/grub,BUILD=$(BUILD) guest/frob/iso $(FROB_OUT)/frob.iso screen)
+
 -include $(wildcard $(FROB_OUT)/32/*.d $(FROB_OUT)/64/*.d)
 
-.PHONY: frob
+.PHONY: frob frob-iso check-grub
