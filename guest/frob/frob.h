@@ -66,12 +66,14 @@ typedef unsigned long ulong;
 extern volatile ulong fault_count; /* by the short handlers */
 extern volatile ulong fault_error;
 extern volatile ulong irq_count;
-extern ulong apic_eoi; /* address of the local APIC's EOI register */
+extern volatile ulong next_root; /* for on_switch */
+extern ulong apic_eoi;           /* address of the local APIC's EOI register */
 extern uint8_t user_stack[USER_STACK_SIZE], trap_stack[TRAP_STACK_SIZE];
 extern uint8_t trap_stubs[256][16];
 void on_page_fault(void);
 void on_divide_error(void);
 void on_int80(void);
+void on_switch(void);
 void on_apic_interrupt(void);
 void on_syscall(void);
 void on_ring_exit(void);

@@ -90,6 +90,16 @@ on_int80:
     INC VAR(fault_count)
     IRET
 
+/* A process gives way to the one whose address space is next_root. */
+    .balign 64
+    .globl on_switch
+on_switch:
+    PUSH AX
+    MOV VAR(next_root), AX
+    mov AX, %cr3
+    POP AX
+    IRET
+
 /* An interrupt of the local APIC: count, end of interrupt. */
     .balign 64
     .globl on_apic_interrupt
@@ -196,7 +206,7 @@ bad_opcode:
 
     .data
     .balign 8
-    .globl fault_count, fault_error, irq_count, apic_eoi
+    .globl fault_count, fault_error, irq_count, apic_eoi, next_root
 ring_saved_sp:
     PTR 0
     .balign 64
@@ -207,6 +217,8 @@ fault_error:
 irq_count:
     PTR 0
 apic_eoi:
+    PTR 0
+next_root:
     PTR 0
 
     .bss
