@@ -43,7 +43,8 @@ enum flags_place { FLAGS_REGS, FLAGS_MEM, FLAGS_DEAD };
 enum bt_leave {
     BT_LEAVE_LINK,     /* bt.arg is the struct link; rip is its target */
     BT_LEAVE_INDIRECT, /* rip is set; the jump table had nothing */
-    BT_LEAVE_CHECK,    /* rip is set; entry_check found another mapping */
+    BT_LEAVE_CHECK,    /* rip is set; entry_check of the fragment bt.arg found another
+                          mapping */
     BT_LEAVE_POLL,     /* rip is set; events wait */
     BT_LEAVE_NEXT,     /* rip is set; look at events and go on */
     BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
@@ -135,7 +136,7 @@ struct code_page {
     struct ccf *first;
 };
 
-#define BT_HASH_BITS 16
+#define BT_HASH_BITS 18
 #define BT_JUMP_BITS 16
 _Static_assert(BT_JUMP_BITS == 16, "emitted code takes the low word");
 
@@ -402,6 +403,7 @@ void bt_cache_forget(struct bt *bt, struct ccf **c, size_t n);
 /* All fragments and virtual pages. */
 void bt_cache_reset(struct bt *bt);
 void bt_link(struct bt *bt, struct link *l, struct ccf *to);
+void bt_unlink_in(struct bt *bt, struct ccf *c); /* nothing jumps to C any more */
 void bt_jump_insert(struct bt *bt, struct ccf *c);
 void bt_select_key_slow(struct bt *bt, uint32_t key);
 static inline void bt_select_key(struct bt *bt, uint32_t key) {

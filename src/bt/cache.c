@@ -164,8 +164,8 @@ void bt_select_key_slow(struct bt *bt, uint32_t key) {
     struct jump_table *t;
     unsigned at = 0;
 
-    /* Gates change tables without telling. */
-    bt->jump[bt->selected].used = ++bt->jump_clock;
+    if (bt->v->bt.jump) /* gates select without telling */
+        bt->jump[bt->selected].used = ++bt->jump_clock;
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
         if (bt->jump[n].used && bt->jump[n].key == key) {
             at = n;
@@ -258,6 +258,11 @@ struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user) {
     return p;
 }
 
+void bt_unlink_in(struct bt *bt, struct ccf *c) {
+    while (c->in)
+        unlink_out(bt, c->in);
+}
+
 /* --- death --- */
 
 static void kill(struct bt *bt, struct ccf *c, enum bt_why why) {
@@ -269,8 +274,7 @@ static void kill(struct bt *bt, struct ccf *c, enum bt_why why) {
         slot = &(*slot)->hash_next;
     if (*slot)
         *slot = c->hash_next;
-    while (c->in)
-        unlink_out(bt, c->in);
+    bt_unlink_in(bt, c);
     for (unsigned n = 0; n < c->nlinks; n++)
         unlink_out(bt, &c->links[n]);
     jump_forget(bt, c);

@@ -211,7 +211,7 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
 
 int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
     const uint8_t *code = mmu_fetch(v, gva(p->va));
-    const struct ccf *c;
+    struct ccf *c;
 
     if (code && ((uintptr_t)code & ~4095ul) == (uintptr_t)p->host) {
         bt_page_checked(v, p);
@@ -223,6 +223,7 @@ int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
     c = bt_find_pc(bt_of(v), rx);
     BUG_ON(!c);
     v->rip = c->va;
+    v->bt.arg = c;
     v->bt.reason = BT_LEAVE_CHECK;
     return 0;
 }
@@ -577,7 +578,10 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             indirect = true;
             break;
         case BT_LEAVE_CHECK:
+            /* What led there is to lead to the one for this mapping from now on. */
             v->cnt->bt_leave_check++;
+            bt_unlink_in(bt, v->bt.arg);
+            indirect = true;
             break;
         case BT_LEAVE_FUEL:
             break;

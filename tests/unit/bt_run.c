@@ -390,6 +390,32 @@ static void test_crossing(void **state) {
     assert_int_equal(v->gpr[REG_RDX], 100 * 5 + 50 * 0x100);
 }
 
+/* A function is called directly and through a register, and its page is mapped elsewhere
+ * half way: what led to the old code is turned to the new, instead of being refused each
+ * time. */
+BLOB(remapped, "mov $0x20000, %ebx; xor %edx, %edx; mov $2, %esi; 1: mov $500, %ecx;"
+               "2: call remapped_begin + 0x10000; add %rax, %rdx; call *%rbx;"
+               "add %rax, %rdx; dec %ecx; jnz 2b; movq $0x29003, 0x5100; invlpg 0x20000;"
+               "dec %esi; jnz 1b; hlt");
+
+static void test_remapped(void **state) {
+    static const char *const options[] = {"chain", "hot=0", "hot=2"};
+
+    for (size_t k = 0; k < ARRAY_SIZE(options); k++) {
+        engine(options[k]);
+        memset(&counters, 0, sizeof(counters));
+        start();
+        PLACE(remapped, CODE);
+        poke64(PT + 8 * 0x20, 0x28000 | RWP);
+        poke(0x28000, "\xb8\x01\x00\x00\x00\xc3", 6);
+        poke(0x29000, "\xb8\x10\x00\x00\x00\xc3", 6);
+        mmu_flush_all(v);
+        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(v->gpr[REG_RDX], 1000 * 0x11);
+        assert_in_range(counters.bt_leave_check, 1, 10);
+    }
+}
+
 /* A 2 MiB page is mapped elsewhere; the INVLPG names its first byte, the code is in its
  * middle. AMD64 APM volume 3, INVLPG: the whole translation goes. */
 BLOB(large, "mov $0x480000, %ebx; call *%rbx; mov %rax, %rdx;"
@@ -847,6 +873,7 @@ int main(void) {
         cmocka_unit_test(test_eviction),
         cmocka_unit_test(test_alias),
         cmocka_unit_test(test_crossing),
+        cmocka_unit_test(test_remapped),
         cmocka_unit_test(test_large_page),
         cmocka_unit_test(test_own),
         cmocka_unit_test(test_keys),
