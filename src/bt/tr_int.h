@@ -162,6 +162,22 @@ bool tr_mem_ok(const struct tr *t, const struct insn *i);
 void tr_lea_next(struct tr *t, unsigned skip);
 void tr_callout(struct tr *t, const struct insn *i);
 
+/* lookup.c, exits.c: the parts that translate.c places out of line. */
+struct cold *tr_cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32);
+void tr_lea_to(struct tr *t, const uint8_t *to); /* lea T1, [rip + to] */
+void tr_place_slow(struct tr *t, const struct cold *c);
+void tr_place_exit(struct tr *t, const struct cold *c);
+void tr_place_ret(struct tr *t, const struct cold *c);
+void tr_place_callout(struct tr *t, const struct cold *c);
+void tr_place_hot(struct tr *t, const struct cold *c);
+void tr_place_link(struct tr *t, unsigned n); /* the stub of a link */
+/* At the start: an execution is counted; the fuel of all instructions is taken. */
+void tr_count_heat(struct tr *t);
+bool tr_counted(const struct tr *t);
+void tr_take_fuel(struct tr *t);
+void tr_poll(struct tr *t, enum poll_kind kind, unsigned n);
+void tr_emit_restore(struct emit *e); /* the host's flags from vcpu.bt.flags; spoils T1 */
+
 /* ident.c: the same instruction, with T0 for the memory operand and T1 for r14 or r15
  * where they are operands. False when it is not of a form that can be copied. */
 bool tr_ident_ok(const struct tr *t, const struct insn *i);

@@ -44,7 +44,7 @@ void tr_site(struct tr *t, enum poll_kind poll, unsigned link) {
 
 /* --- status flags --- */
 
-static void emit_restore(struct emit *e) {
+void tr_emit_restore(struct emit *e) {
     static const uint8_t add_sahf[] = {0x04, 0x7f, 0x9e}; /* add al, 127; sahf */
 
     e_mov_rr(e, W64, T1, REG_RAX);
@@ -67,7 +67,7 @@ void tr_flags_save(struct tr *t) {
 
 void tr_flags_restore(struct tr *t) {
     if (t->place == FLAGS_MEM)
-        emit_restore(&t->e);
+        tr_emit_restore(&t->e);
     t->place = FLAGS_REGS;
 }
 
@@ -119,360 +119,6 @@ static void find_liveness(struct tr *t) {
     }
 }
 
-/* --- memory operands --- */
-
-bool tr_mem_ok(const struct tr *t, const struct insn *i) {
-    unsigned seg = 1u << i->mem.seg;
-
-    if (i->addrsize == 2 || !i->mem.size || i->mem.size > 64 || i->mem.index >= REG_RIP ||
-        (i->mem.index > REG_R15 && i->mem.index != REG_ZERO))
-        return false;
-    if (!(t->key >> KEY_FLAT_R_SHIFT & seg))
-        return false;
-    return !(i->mem.access & OPND_WRITE) || (t->key >> KEY_FLAT_W_SHIFT & seg);
-}
-
-static unsigned in_scratch(struct tr *t, unsigned reg, unsigned scratch) {
-    if (!tr_in_memory(t, reg))
-        return tr_host(t, reg);
-    e_gs(&t->e, W64, OPC_MOV_R_RM, scratch, GS_GPR(reg));
-    return scratch;
-}
-
-void tr_ea(struct tr *t, const struct tr_ref *ref, int64_t disp) {
-    int w = ref->addrsize == 8 ? W64 : W32;
-
-    if (ref->base == REG_ZERO && ref->index == REG_ZERO) {
-        e_mov_imm(&t->e, T0, w ? (uint64_t)disp : (uint32_t)disp);
-    } else {
-        unsigned base = in_scratch(t, ref->base, T0);
-        unsigned index = in_scratch(t, ref->index, T1);
-
-        if (index == REG_ZERO && !disp)
-            e_mov_rr(&t->e, w, T0, base);
-        else
-            e_lea(&t->e, w, T0, base, index, ref->scale, (int32_t)disp);
-    }
-    if (ref->seg != TR_SEG_FLAT)
-        e_gs(&t->e, KEY_MODE(t->key) == MODE_64 ? W64 : W32, OPC_ADD_R_RM, T0,
-             GS(segbase) + 8 * ref->seg);
-}
-
-static struct cold *cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) {
-    struct cold *c;
-
-    if (t->ncold == ARRAY_SIZE(t->cold)) {
-        t->e.full = true;
-        return &t->cold[0];
-    }
-    c = &t->cold[t->ncold++];
-    *c = (struct cold){
-        .kind = kind,
-        .rel32 = rel32,
-        .k = (uint8_t)t->k,
-        .place = (uint8_t)t->place,
-    };
-    return c;
-}
-
-static uint32_t lookup_kind(const struct tr *t) {
-    return (t->alone ? SITE_ALONE : 0) | (t->sole ? SITE_SOLE : 0);
-}
-
-void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
-    struct emit *e = &t->e;
-    struct cold *c;
-    uint8_t *miss;
-
-    bt_emit_slot(t->bt, e);
-    e_rm(e, W64, OPC_SUB_R_RM, T0, T1,
-         (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
-    e_ri(e, W64, EXT_CMP, T0, 4096 - (int32_t)len);
-    miss = e_jcc_fwd(e, CC_A);
-    e_rm(e, W64, OPC_ADD_R_RM, T0, T1, offsetof(struct shadow_entry, host));
-    c = cold_add(t, COLD_SLOW, miss);
-    c->cont = e_here(e);
-    c->site = len | (unsigned)acc << 12 | lookup_kind(t);
-    c->tag = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc);
-}
-
-void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned n) {
-    struct emit *e = &t->e;
-    struct cold *c;
-    uint8_t *miss;
-    int32_t at;
-
-    n += acc;
-    at = (int32_t)(offsetof(struct shadow_bank, anchor) +
-                   n * sizeof(struct shadow_anchor));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
-    e_rm(e, W64, OPC_SUB_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_anchor, tag));
-    e_ri(e, W64, EXT_CMP, T0, 4096 - (int32_t)len);
-    miss = e_jcc_fwd(e, CC_A);
-    e_rm(e, W64, OPC_ADD_R_RM, T0, T1,
-         at + (int32_t)offsetof(struct shadow_anchor, host));
-    c = cold_add(t, COLD_ANCHOR, miss);
-    c->cont = e_here(e);
-    /* The host's #GP (SHADOW_NO_ANCHOR) comes behind the check, which has moved the
-     * flags.
-     */
-    if (t->nsites && t->sites[t->nsites - 1].place != t->place)
-        tr_site(t, POLL_NONE, 0);
-    c->site = len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT | lookup_kind(t);
-    c->tag = at + (int32_t)offsetof(struct shadow_anchor, tag);
-}
-
-void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc) {
-    struct emit *e = &t->e;
-    int32_t at = (int32_t)(mmu_index(page) * sizeof(struct shadow_entry));
-    struct cold *c;
-    uint8_t *miss;
-
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
-    e_mov_imm(e, T0, page);
-    e_rm(e, W64, OPC_CMP_R_RM, T0, T1,
-         at + (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
-    miss = e_jcc_fwd(e, CC_NE);
-    e_rm(e, W64, OPC_MOV_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_entry, host));
-    c = cold_add(t, COLD_FIXED, miss);
-    c->cont = e_here(e);
-    c->site = 1 | (unsigned)acc << 12;
-}
-
-/* lea T1, [rip + to] */
-static void lea_to(struct tr *t, const uint8_t *to) {
-    uint8_t *rel;
-
-    tr_lea_next(t, 0);
-    rel = t->e.p - 4;
-    if (!t->e.full)
-        e_patch(&t->e, rel, to);
-}
-
-static void emit_cold_slow(struct tr *t, const struct cold *c) {
-    struct emit *e = &t->e;
-
-    e_land(e, c->rel32);
-    if (c->kind != COLD_FIXED)
-        e_rm(e, W64, OPC_ADD_R_RM, T0, T1, c->tag);
-    e_gs_imm(e, W32, GS(bt.site), (int32_t)c->site);
-    lea_to(t, c->cont);
-    e_jmp(e, c->kind == COLD_ANCHOR ? t->bt->stub_anchor[SITE_ACCESS(c->site)]
-                                    : t->bt->stub_slow);
-}
-
-/* --- counted runs --- */
-
-static bool counted(const struct tr *t) {
-    return t->bt->v->counted;
-}
-
-/* vcpu.bt.fuel += BY, with the result in T1 too. Leaves the host's flags alone. */
-static void add_fuel(struct tr *t, int32_t by) {
-    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.fuel));
-    e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, by);
-    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.fuel));
-}
-
-/* At the fragment's start: takes the fuel of all its instructions. With too little the
- * load hits the page in front of bt->fuel, and on_host_fault() leaves. */
-static void take_fuel(struct tr *t) {
-    if (!counted(t))
-        return;
-    add_fuel(t, -(int32_t)t->n);
-    tr_site(t, POLL_HERE, 0);
-    e_rm(&t->e, W32, OPC_MOV_R_RM, T1, T1, 0);
-}
-
-/* Does what leaves behind the instruction being translated have fuel to give back? */
-static bool early(const struct tr *t) {
-    return counted(t) && t->k + 1 < t->n;
-}
-
-void tr_return_fuel(struct tr *t) {
-    if (early(t))
-        add_fuel(t, (int32_t)(t->n - t->k - 1));
-}
-
-/* --- exits --- */
-
-static void emit_poll(struct tr *t, enum poll_kind kind, unsigned n) {
-    tr_site(t, kind, n);
-    bt_emit_poll(t->bt, &t->e);
-}
-
-static void link_init(struct tr *t, unsigned n, uint64_t target) {
-    struct link *l = &t->c->links[n];
-
-    if (KEY_MODE(t->key) != MODE_64)
-        target = (uint32_t)target;
-    *l = (struct link){.from = t->c,
-                       .target = target,
-                       .place = t->place,
-                       .same_page = !((target ^ t->c->va) >> 12) && !t->c->page2};
-    if (t->c->nlinks <= n)
-        t->c->nlinks = (uint8_t)(n + 1);
-}
-
-/* The jump itself; bt_link() turns it. */
-static void link_jump(struct tr *t, unsigned n) {
-    t->c->links[n].rel32 = t->e.p + 1;
-    e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
-}
-
-/* Another page's fragment is entered through entry_check, with the flags in memory. */
-static void link_flags(struct tr *t, unsigned n) {
-    if (!t->c->links[n].same_page)
-        tr_flags_to_mem(t);
-    t->c->links[n].place = t->place;
-}
-
-void tr_link(struct tr *t, unsigned n, uint64_t target) {
-    link_init(t, n, target);
-    link_flags(t, n);
-    tr_return_fuel(t);
-    if (t->c->links[n].target <= tr_va(t))
-        emit_poll(t, POLL_LINK, n);
-    tr_lend_swap(t);
-    link_jump(t, n);
-    t->ended = true;
-}
-
-/* Around the jump when it needs a poll (it goes back) or the flags in memory. */
-void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
-    enum flags_place place = t->place;
-    bool back;
-
-    link_init(t, n, target);
-    back = t->c->links[n].target <= tr_va(t);
-    if (back || !t->c->links[n].same_page || tr_lends(t) || early(t)) {
-        uint8_t *not_taken = e_jcc_fwd(&t->e, cond ^ 1);
-
-        link_flags(t, n);
-        tr_return_fuel(t);
-        if (back)
-            emit_poll(t, POLL_LINK, n);
-        tr_lend_swap(t);
-        link_jump(t, n);
-        e_land(&t->e, not_taken);
-        t->place = place;
-    } else {
-        t->c->links[n].rel32 = t->e.p + 2;
-        e_jcc(&t->e, cond, e_here(&t->e));
-    }
-}
-
-void tr_side_exit(struct tr *t, unsigned cond, uint64_t target) {
-    unsigned n = t->c->nlinks;
-    struct cold *c;
-
-    link_init(t, n, target);
-    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page && !tr_lends(t) &&
-        !early(t)) {
-        t->c->links[n].rel32 = t->e.p + 2;
-        e_jcc(&t->e, cond, e_here(&t->e));
-        return;
-    }
-    c = cold_add(t, COLD_EXIT, e_jcc_fwd(&t->e, cond));
-    c->site = n;
-}
-
-static void emit_cold_exit(struct tr *t, const struct cold *c) {
-    e_land(&t->e, c->rel32);
-    t->k = c->k;
-    t->place = (enum flags_place)c->place;
-    link_flags(t, c->site);
-    tr_return_fuel(t);
-    if (t->c->links[c->site].target <= tr_va(t))
-        emit_poll(t, POLL_LINK, c->site);
-    tr_lend_swap(t);
-    link_jump(t, c->site);
-}
-
-/* Moves the flags to where the path's first instruction expects them. */
-static void flags_to_head(struct tr *t) {
-    if (t->head == FLAGS_MEM)
-        tr_flags_to_mem(t);
-    else if (t->head == FLAGS_REGS)
-        tr_flags_restore(t);
-}
-
-void tr_loop(struct tr *t) {
-    flags_to_head(t);
-    e_jmp(&t->e, t->loop_head);
-    t->ended = true;
-}
-
-void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest) {
-    if (t->head != FLAGS_MEM) {
-        e_jcc(&t->e, cond, t->loop_head);
-    } else {
-        uint8_t *done = e_jcc_fwd(&t->e, cond ^ 1u);
-
-        tr_loop(t);
-        e_land(&t->e, done);
-        t->place = FLAGS_REGS;
-    }
-    tr_link(t, t->c->nlinks, rest);
-}
-
-void tr_cold_ret(struct tr *t, uint8_t *rel32) {
-    cold_add(t, COLD_RET, rel32);
-}
-
-static void emit_cold_ret(struct tr *t, const struct cold *c) {
-    e_land(&t->e, c->rel32);
-    t->k = c->k;
-    t->place = (enum flags_place)c->place;
-    tr_indirect(t);
-}
-
-void tr_cold_callout(struct tr *t, uint8_t *rel32) {
-    cold_add(t, COLD_CALLOUT, rel32);
-}
-
-void tr_cold_callout_end(struct tr *t) {
-    for (unsigned n = t->ncold; n--;)
-        if (t->cold[n].kind == COLD_CALLOUT && t->cold[n].k == t->k)
-            t->cold[n].cont = e_here(&t->e);
-}
-
-static void emit_cold_callout(struct tr *t, const struct cold *c) {
-    e_land(&t->e, c->rel32);
-    t->k = c->k;
-    t->place = (enum flags_place)c->place;
-    tr_site(t, POLL_NONE, 0);
-    tr_callout(t, &t->insn[t->k].i);
-    e_jmp(&t->e, c->cont);
-}
-
-/* Counts down an execution of a cold fragment; the flags are not in the host's. */
-static void emit_heat(struct tr *t) {
-    static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
-
-    e_bytes(&t->e, sub_abs, sizeof(sub_abs));
-    e32(&t->e, (uint32_t)(uintptr_t)bt_heat(t->bt, t->c->va));
-    e8(&t->e, 1);
-    cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
-}
-
-static void emit_cold_hot(struct tr *t, const struct cold *c) {
-    e_land(&t->e, c->rel32);
-    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)t->c);
-    e_jmp(&t->e, t->bt->stub_hot);
-}
-
-/* Where an unchained link goes. */
-static void emit_link_stub(struct tr *t, unsigned n) {
-    struct link *l = &t->c->links[n];
-
-    l->stub = e_here(&t->e);
-    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)l);
-    e_jmp(&t->e, l->place == FLAGS_REGS ? t->bt->stub_link_regs : t->bt->stub_link);
-    if (!t->e.full)
-        e_patch(&t->e, l->rel32, l->stub);
-}
-
 /* --- callouts --- */
 
 uint8_t *tr_page(const struct tr *t, const struct tu_insn *u) {
@@ -492,7 +138,7 @@ void tr_lea_next(struct tr *t, unsigned skip) {
 static const uint8_t *callout_stub(const struct tr *t, const struct insn *i) {
     enum bt_gate gate = bt_gate_of(i, KEY_MODE(t->key));
 
-    if (!t->bt->opt.stay || counted(t) || !bt_transfers(i))
+    if (!t->bt->opt.stay || tr_counted(t) || !bt_transfers(i))
         return t->bt->stub_callout;
     return gate == BT_GATE_NONE ? t->bt->stub_transfer : t->bt->stub_gate[gate];
 }
@@ -514,7 +160,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
     if (!t->insn[t->k].trap)
         *copy = *i;
     t->callouts++;
-    if (counted(t))
+    if (tr_counted(t))
         e_gs_imm(e, W32, GS(bt.owed), (int32_t)(t->n - t->k));
     e_mov_imm(e, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
@@ -534,7 +180,7 @@ static void check_page(struct tr *t, const struct vpage *p) {
     e_gs(&t->e, W64, OPC_MOV_R_RM, T1,
          p->global ? GS(bt.epoch_global) : GS(bt.epoch_user));
     e_abs(&t->e, W64, OPC_CMP_R_RM, T1, &p->valid);
-    c = cold_add(t, COLD_CHECK, NULL);
+    c = tr_cold_add(t, COLD_CHECK, NULL);
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);
     c->cont = again;
     c->page = p;
@@ -618,7 +264,7 @@ static void emit_entries(struct tr *t) {
         e_land(&t->e, over);
     } else {
         if (start == FLAGS_REGS)
-            emit_restore(&t->e);
+            tr_emit_restore(&t->e);
         c->entry_regs = e_here(&t->e);
     }
     t->place = start;
@@ -626,10 +272,10 @@ static void emit_entries(struct tr *t) {
     tr_lend_swap(t);
     t->loop_head = e_here(&t->e);
     if (tr_heats(t))
-        emit_heat(t);
-    take_fuel(t);
+        tr_count_heat(t);
+    tr_take_fuel(t);
     if (tr_loops(t) || goes_back(t))
-        emit_poll(t, POLL_HERE, 0);
+        tr_poll(t, POLL_HERE, 0);
     if (t->bt->opt.count)
         emit_count(t, GS(bt.count), t->n);
 }
@@ -639,7 +285,7 @@ static void emit_cold_check(struct tr *t, const struct cold *c) {
 
     e_land(e, c->rel32);
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)c->page);
-    lea_to(t, c->cont);
+    tr_lea_to(t, c->cont);
     e_jmp(e, t->bt->stub_check);
 }
 
@@ -651,19 +297,19 @@ static void emit_cold(struct tr *t) {
         case COLD_SLOW:
         case COLD_ANCHOR:
         case COLD_FIXED:
-            emit_cold_slow(t, c);
+            tr_place_slow(t, c);
             break;
         case COLD_EXIT:
-            emit_cold_exit(t, c);
+            tr_place_exit(t, c);
             break;
         case COLD_RET:
-            emit_cold_ret(t, c);
+            tr_place_ret(t, c);
             break;
         case COLD_CALLOUT:
-            emit_cold_callout(t, c);
+            tr_place_callout(t, c);
             break;
         case COLD_HOT:
-            emit_cold_hot(t, c);
+            tr_place_hot(t, c);
             break;
         case COLD_CHECK:
             emit_cold_check(t, c);
@@ -676,7 +322,7 @@ static void emit_cold(struct tr *t) {
         e_jmp(&t->e, t->c->entry_check);
     }
     for (unsigned n = 0; n < t->c->nlinks; n++)
-        emit_link_stub(t, n);
+        tr_place_link(t, n);
 }
 
 /* --- the TU --- */
