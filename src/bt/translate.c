@@ -463,7 +463,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->hot = hot;
     tr_forget_held(t);
     t->groups = bt->opt.groups;
-    t->alone = false;
+    t->alone = t->plain = t->sole = false;
     t->live_loop = t->live_exit = tr_pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));
     t->e = (struct emit){.p = bt->code_at, .end = bt->code_end, .delta = bt_delta(bt)};
