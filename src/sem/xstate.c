@@ -18,6 +18,7 @@
 #define SSE 2ull
 #define AVX 4ull
 #define COMPACT (1ull << 63)
+#define FCW_INIT 0x37fu
 #define MXCSR_INIT 0x1f80u
 
 struct header {
@@ -80,7 +81,7 @@ static void load_x87(struct vcpu *v, const struct insn *i, const uint8_t *area) 
 static void init_x87(struct vcpu *v) {
     __builtin_memset(v->vec, 0, IMG_MXCSR);
     __builtin_memset(v->vec + IMG_ST, 0, 128);
-    img_set16(v, IMG_FCW, 0x37f);
+    img_set16(v, IMG_FCW, FCW_INIT);
     v->fip = v->fdp = 0;
     v->fcs = v->fds = v->fop = 0;
     img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~X87);
@@ -102,9 +103,27 @@ static void set_regs(struct vcpu *v, unsigned at, const uint8_t *area,
         img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~component);
 }
 
+static bool all_zero(const struct vcpu *v, unsigned at, unsigned len) {
+    uint64_t any = 0;
+
+    for (unsigned n = 0; n < len && !any; n += 8)
+        any = img64(v, at + n);
+    return !any;
+}
+
+/* What is not in its initial configuration. The host may call a component used whose
+ * values are initial again, depending on what else it has executed (Intel SDM volume 1,
+ * "Processor Tracking of XSAVE-Managed State"); here engines must agree. */
 static uint64_t in_use(const struct vcpu *v) {
     uint64_t bv = img64(v, IMG_HEADER) & (X87 | SSE | AVX);
 
+    if ((bv & X87) && img16(v, IMG_FCW) == FCW_INIT && !img16(v, IMG_FSW) &&
+        !img16(v, IMG_FTW) && all_zero(v, IMG_ST, 128))
+        bv &= ~X87;
+    if ((bv & SSE) && all_zero(v, IMG_XMM, 256))
+        bv &= ~SSE;
+    if ((bv & AVX) && all_zero(v, IMG_YMMH, 256))
+        bv &= ~AVX;
     return v->fip | v->fdp | v->fop ? bv | X87 : bv;
 }
 
