@@ -34,6 +34,7 @@ struct pass {
     struct side side[2];
     unsigned how;   /* state_same() */
     unsigned point; /* that was compared last */
+    bool thorough;  /* memory at each point */
     bool spoiled;   /* --inject has been done */
 };
 
@@ -102,13 +103,24 @@ static bool pass_open(struct pass *p, const struct lockstep *ls, bool show) {
     return false;
 }
 
+/* RBX, or the byte of RAM at AT if there is one. */
+static void spoil_one(struct machine *m, uint64_t at, struct vcpu *v) {
+    uint64_t size;
+    uint8_t *ram = machine_ram(m, &size);
+
+    if (at < size)
+        ram[at] ^= 1;
+    else
+        v->gpr[REG_RBX] ^= 1;
+}
+
 /* For tests: as if the second engine had computed something wrong. */
 static void spoil(struct pass *p, uint64_t insns) {
     struct vcpu *v = (struct vcpu *)(uintptr_t)machine_vcpu(p->side[1].m);
 
     if (!p->ls->o->inject || p->spoiled || machine_insns(p->side[1].m) != insns)
         return;
-    v->gpr[REG_RBX] ^= 1;
+    spoil_one(p->side[1].m, p->ls->o->inject_at, v);
     p->spoiled = true;
 }
 
@@ -194,7 +206,8 @@ static bool next_point(struct pass *p, struct difference *d, bool *same) {
     bool memory;
 
     both_to(p, (machine_insns(p->side[0].m) / every + 1) * every);
-    memory = ++p->point % MEMORY_EVERY == 0 || p->side[0].end != MACHINE_PAUSED;
+    memory =
+        ++p->point % MEMORY_EVERY == 0 || p->thorough || p->side[0].end != MACHINE_PAUSED;
     *same = point_same(p, memory, d);
     if (!*same || !goes_on(p))
         return false;
@@ -231,11 +244,25 @@ static bool still_same(const struct pass *p, const struct difference *d) {
     return registers_same(p) && pages_same(p, d);
 }
 
+/* Between the last point where memory was compared and D, memory may have been different
+ * before anything else was. Narrows D to two neighbouring points. */
+static bool find_point(struct pass *p, struct difference *d) {
+    bool same = true;
+
+    if (!go_to_good(p, d->good_memory))
+        return false;
+    d->good = d->good_memory;
+    p->thorough = true;
+    while (next_point(p, d, &same))
+        ;
+    return !same;
+}
+
 /* Narrows D to a fragment. On success the pass stands behind it, and RIP is its start. */
 static bool find_fragment(struct pass *p, struct difference *d, uint64_t *rip) {
     uint64_t bad = d->bad;
 
-    if (!go_to_good(p, d->npages ? d->good_memory : d->good))
+    if (!go_to_good(p, d->good))
         return false;
     while (machine_insns(p->side[0].m) < bad) {
         uint64_t good = machine_insns(p->side[0].m);
@@ -252,6 +279,44 @@ static bool find_fragment(struct pass *p, struct difference *d, uint64_t *rip) {
             return false;
     }
     return false;
+}
+
+/* From the point at START on as the first time, but with pauses that are ever shorter:
+ * for what is not there when fragments are executed one by one. Narrows D as far as the
+ * pauses leave it there; the pass then stands at its end. */
+static bool find_stretch(const struct lockstep *ls, struct pass *p,
+                         struct difference *d) {
+    static const uint64_t strides[] = {10000, 1000, 100, 10, 1};
+    uint64_t good[ARRAY_SIZE(strides) + 1] = {d->good}, bad = d->bad;
+    unsigned levels = 0;
+
+    for (unsigned n = 0; n < ARRAY_SIZE(strides); n++) {
+        uint64_t at = 0;
+        bool found = false;
+
+        pass_close(p);
+        if (!pass_open(p, ls, false) || !go_to_good(p, good[0]))
+            return false;
+        for (unsigned k = 0; k < levels; k++)
+            for (at = good[k]; at < good[k + 1]; both_to(p, at))
+                at += strides[k];
+        for (at = good[levels]; at < bad && !found; found = !still_same(p, d)) {
+            at += strides[n];
+            both_to(p, at);
+        }
+        if (!found)
+            break;
+        bad = d->bad = at;
+        good[++levels] = d->good = at - strides[n];
+    }
+    pass_close(p);
+    if (!pass_open(p, ls, false) || !go_to_good(p, good[0]))
+        return false;
+    for (unsigned k = 0; k < levels; k++)
+        for (uint64_t at = good[k]; at < good[k + 1]; both_to(p, at))
+            at += strides[k];
+    both_to(p, d->bad);
+    return true;
 }
 
 /* Narrows D, a fragment, to an instruction. The pass then stands behind it. */
@@ -343,16 +408,29 @@ static void print_difference(struct pass *p, const struct difference *d, uint64_
 /* P has found D; runs again, to find out where it begins. */
 static void search(struct pass *p, struct difference *d) {
     const struct lockstep *ls = p->ls;
-    uint64_t start = d->npages ? d->good_memory : d->good, rip = 0, narrow;
+    uint64_t start, rip = 0, narrow;
     struct difference first = *d;
 
     log_info("a difference between %llu and %llu instructions; searching",
-             (unsigned long long)start, (unsigned long long)d->bad);
+             (unsigned long long)d->good_memory, (unsigned long long)d->bad);
+    pass_close(p);
+    if (!pass_open(p, ls, false))
+        return;
+    if (!find_point(p, d)) {
+        print_difference(p, &first, 0, false);
+        return;
+    }
+    log_info("it is between %llu and %llu", (unsigned long long)d->good,
+             (unsigned long long)d->bad);
+    first = *d;
+    start = d->good;
     pass_close(p);
     if (!pass_open(p, ls, false))
         return;
     if (!find_fragment(p, d, &rip)) {
-        print_difference(p, &first, 0, false);
+        /* It is not there when fragments are executed one by one. */
+        if (find_stretch(ls, p, &first))
+            print_difference(p, &first, 0, false);
         return;
     }
     if (d->bad > d->good + 1) {

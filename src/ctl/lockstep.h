@@ -8,10 +8,12 @@
  *
  * A difference at a point is searched for by running both again from their start, which
  * leads to the same state:
- *   1. to the last good point as before; from there one side goes a fragment at a time (a
+ *   1. to the last point where memory was the same as before; from there memory is
+ *      compared at each point. This finds the first point where anything differs.
+ *   2. to the point before it; from there one side goes a fragment at a time (a
  *      translator's fragments are executed whole, as they were the first time) and the
  *      other follows. This finds the fragment.
- *   2. to the beginning of that fragment in the same way; from there each instruction is
+ *   3. to the beginning of that fragment in the same way; from there each instruction is
  *      a fragment of its own. This finds the instruction, unless it takes the whole
  *      fragment to go wrong.
  */

@@ -76,7 +76,8 @@ static void print_lockstep_help(void) {
         "  --every N            instructions between two comparisons (default: 100000)\n"
         "  --input FILE         what is typed at the guest\n"
         "  --replay FILE        what was typed in a recording of `bivisor run --record`\n"
-        "  --inject N           spoil a register of the second after N instructions\n"
+        "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
+        "                       or the byte of memory at ADDR\n"
         "\n"
         "  --kernel, --initrd, --append, --memory, --boot-protocol, --retention, --bt,\n"
         "  --no-paravirt, --no-reboot, --verbose as for `bivisor run`\n"
@@ -162,6 +163,24 @@ static bool take_count(const char *option, const char *text, uint64_t *out) {
         return true;
     log_error("%s wants a number of instructions, not '%s'", option, text);
     return false;
+}
+
+/* N, or N@ADDR. */
+static bool take_inject(struct run_options *o, char *text) {
+    char *at = strchr(text, '@'), *rest;
+
+    o->inject_at = UINT64_MAX;
+    if (at) {
+        *at++ = 0;
+        errno = 0;
+        o->inject_at = strtoull(at, &rest, 0);
+        if (errno || rest == at || *rest || *at == '-') {
+            log_error("--inject wants an address of guest memory after the @, not '%s'",
+                      at);
+            return false;
+        }
+    }
+    return take_count("--inject", text, &o->inject);
 }
 
 /* Does the option belong to this command? */
@@ -251,7 +270,7 @@ static bool take_option(struct run_options *o, int opt) {
         o->input = optarg;
         return true;
     case OPT_INJECT:
-        return take_count("--inject", optarg, &o->inject);
+        return take_inject(o, optarg);
     case OPT_VERBOSE:
         log_set_level(LOG_INFO);
         return true;

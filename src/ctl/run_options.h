@@ -22,7 +22,8 @@ struct run_options {
     const char *engines; /* two, by name */
     const char *input;   /* file to be typed */
     uint64_t every;      /* instructions between two comparisons */
-    uint64_t inject;     /* for tests: spoil a register after so many; 0: do not */
+    uint64_t inject;     /* for tests: spoil something after so many; 0: do not */
+    uint64_t inject_at;  /* the byte of RAM there, or a register if there is none */
 };
 
 /* What a counted run's translator does: undefined and dead flags are the interpreter's
