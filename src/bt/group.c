@@ -367,7 +367,8 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
         at.disp = h->min;
         tr_ea(t, ref, h->min);
         t->alone = !h->on;
-        t->sole = t->plain && h->min == ref->disp && h->span == size && size <= 8;
+        t->sole = t->plain && h->min == ref->disp && h->span == size && size <= 8 &&
+                  h->write == write;
         tr_lookup_ref(t, &at, h->span, acc);
         t->alone = t->sole = false;
     }

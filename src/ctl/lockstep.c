@@ -14,6 +14,7 @@
 #define MEMORY_EVERY 500
 #define PAGES_SHOWN 8
 #define LISTED 64u /* bytes of guest code */
+#define TRAIL 128u
 
 /* What the guest wrote to its console. */
 struct output {
@@ -32,10 +33,12 @@ struct side {
 struct pass {
     const struct lockstep *ls;
     struct side side[2];
-    unsigned how;   /* state_same() */
-    unsigned point; /* that was compared last */
-    bool thorough;  /* memory at each point */
-    bool spoiled;   /* --inject has been done */
+    unsigned how;          /* state_same() */
+    unsigned point;        /* that was compared last */
+    bool thorough;         /* memory at each point */
+    uint64_t trail[TRAIL]; /* where side 0 has been, of late */
+    unsigned ntrail;
+    bool spoiled; /* --inject has been done */
 };
 
 /* Where two sides were found different. */
@@ -281,7 +284,21 @@ static bool find_fragment(struct pass *p, struct difference *d, uint64_t *rip) {
     return false;
 }
 
-/* From the point at START on as the first time, but with pauses that are ever shorter:
+/* Both go to the bad end of a stretch, side 0 instruction by instruction if that is not
+ * far. */
+static void follow(struct pass *p, const struct difference *d) {
+    struct side *s = &p->side[0];
+
+    side_run(p, 1, d->bad, false);
+    while (d->bad - d->good <= TRAIL && s->end == MACHINE_PAUSED &&
+           machine_insns(s->m) < d->bad && p->ntrail < TRAIL) {
+        p->trail[p->ntrail++] = machine_vcpu(s->m)->rip;
+        side_run(p, 0, machine_insns(s->m) + 1, false);
+    }
+    side_run(p, 0, d->bad, false);
+}
+
+/* From the last good point on as the first time, but with pauses that are ever shorter:
  * for what is not there when fragments are executed one by one. Narrows D as far as the
  * pauses leave it there; the pass then stands at its end. */
 static bool find_stretch(const struct lockstep *ls, struct pass *p,
@@ -315,7 +332,7 @@ static bool find_stretch(const struct lockstep *ls, struct pass *p,
     for (unsigned k = 0; k < levels; k++)
         for (uint64_t at = good[k]; at < good[k + 1]; both_to(p, at))
             at += strides[k];
-    both_to(p, d->bad);
+    follow(p, d);
     return true;
 }
 
@@ -382,6 +399,15 @@ static void print_listing(struct pass *p, uint64_t rip) {
     machine_list(s->m, rip, LISTED, &out);
 }
 
+static void print_trail(struct pass *p) {
+    if (!p->ntrail)
+        return;
+    fprintf(stderr, "the way of %s there:\n", p->ls->names[0]);
+    for (unsigned n = 0; n < p->ntrail; n++)
+        fprintf(stderr, "  0x%llx\n", (unsigned long long)p->trail[n]);
+    print_listing(p, p->trail[0]);
+}
+
 static void print_difference(struct pass *p, const struct difference *d, uint64_t rip,
                              bool found) {
     if (!found)
@@ -403,6 +429,7 @@ static void print_difference(struct pass *p, const struct difference *d, uint64_
     print_sides(p, d);
     if (found)
         print_listing(p, rip);
+    print_trail(p);
 }
 
 /* P has found D; runs again, to find out where it begins. */
