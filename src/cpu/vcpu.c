@@ -36,7 +36,9 @@ void vcpu_reset(struct vcpu *v) {
                                       .limit = 0xffff,
                                       .base = 0xffff0000};
     v->ldtr = (struct segment){.ar = X86_AR_P | X86_DESC_LDT, .limit = 0xffff};
-    v->tr = (struct segment){.ar = X86_AR_P | X86_DESC_TSS16_BUSY, .limit = 0xffff};
+    /* Not the 16-bit kind: a CPU out of reset enters long mode without LTR (Linux,
+     * arch/x86/realmode/rm/trampoline_64.S). */
+    v->tr = (struct segment){.ar = X86_AR_P | X86_DESC_TSS32_BUSY, .limit = 0xffff};
     v->gdtr = v->idtr = (struct desc_table){.limit = 0xffff};
     v->cr0 = X86_CR0_CD | X86_CR0_NW | X86_CR0_ET;
     v->cr2 = v->cr3 = v->cr4 = 0;

@@ -26,6 +26,13 @@ static int gp0(struct vcpu *v) {
 
 /* --- CR0 --- */
 
+/* AMD64 APM volume 2, "Long-Mode Consistency Checks". */
+static bool may_activate(const struct vcpu *v) {
+    unsigned tss = v->tr.ar & X86_AR_TYPE;
+    return (v->cr4 & X86_CR4_PAE) && !(v->seg[SEG_CS].ar & X86_AR_L) &&
+           tss != X86_DESC_TSS16 && tss != X86_DESC_TSS16_BUSY;
+}
+
 static bool cr0_allowed(const struct vcpu *v, uint64_t cr0) {
     bool paging = cr0 & X86_CR0_PG;
     if (cr0 >> 32 || (paging && !(cr0 & X86_CR0_PE)) ||
@@ -35,8 +42,7 @@ static bool cr0_allowed(const struct vcpu *v, uint64_t cr0) {
         return true;
     if (!paging)
         return v->mode != MODE_64 && !(v->cr4 & X86_CR4_PCIDE);
-    return !(v->efer & X86_EFER_LME) ||
-           ((v->cr4 & X86_CR4_PAE) && !(v->seg[SEG_CS].ar & X86_AR_L));
+    return !(v->efer & X86_EFER_LME) || may_activate(v);
 }
 
 static int write_cr0(struct vcpu *v, uint64_t value) {
