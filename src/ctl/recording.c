@@ -111,6 +111,7 @@ void recording_write_end(struct recording_writer *w, const struct recording_even
     put_number(w, how[end->how], end->signal);
     put_number(w, "", end->out_len);
     put_number(w, "", end->out_digest);
+    put_number(w, "", end->state);
     end_line(w);
 }
 
@@ -191,7 +192,7 @@ static bool hex_bytes(const char *text, struct recording_event *e) {
 }
 
 static bool take_event(const char *line, struct recording_event *e) {
-    unsigned long long ns, sig, len, digest;
+    unsigned long long ns, sig, len, digest, state;
     char how[8];
     int used = 0;
 
@@ -200,8 +201,8 @@ static bool take_event(const char *line, struct recording_event *e) {
         e->ns = ns;
         return hex_bytes(line + used, e);
     }
-    if (sscanf(line, "end %llu %7s %llu %llu %llu%n", &ns, how, &sig, &len, &digest,
-               &used) != 5 ||
+    if (sscanf(line, "end %llu %7s %llu %llu %llu %llu%n", &ns, how, &sig, &len, &digest,
+               &state, &used) != 6 ||
         line[used])
         return false;
     e->kind = RECORDING_END;
@@ -212,6 +213,7 @@ static bool take_event(const char *line, struct recording_event *e) {
     e->signal = sig;
     e->out_len = len;
     e->out_digest = digest;
+    e->state = state;
     return sig < 65;
 }
 

@@ -6,12 +6,14 @@
  * and enough of the first to see that it is the same. It is text, a line for each thing,
  * written as it happens:
  *
- *     bivisor recording 1 #c0ffee00
+ *     bivisor recording 2 #c0ffee00
  *     start-ns 1764092000000000000 #...
  *     state 0123456789abcdef #...        digest of RAM and registers before the run
  *     ...
  *     input 5123000000 6c730a #...       virtual time, bytes
- *     end 9000000000 guest 4711 89ab...  virtual time, how, console output: bytes, digest
+ *     end 9000000000 guest 0 4711 89ab... cdef... #...
+ *                    virtual time, how, signal, console output: bytes, digest; digest of
+ *                    RAM and registers, or 0 if engines need not agree about it
  *
  * The last word of a line is a checksum of everything up to it. A recording without its
  * end is of a run that was killed: it can be replayed as far as it goes.
@@ -21,7 +23,7 @@
 
 #include "base/types.h"
 
-#define RECORDING_VERSION 1u
+#define RECORDING_VERSION 2u
 
 /* What has to be the same when it is replayed. */
 struct recording_key {
@@ -50,6 +52,7 @@ struct recording_event {
     enum recording_end how; /* RECORDING_END */
     uint64_t signal;
     uint64_t out_len, out_digest; /* of the console's output */
+    uint64_t state;               /* at the end; 0: not known */
 };
 
 struct recording {

@@ -108,6 +108,15 @@ bool tape_start(struct tape *t, struct machine *m) {
     return false;
 }
 
+/* RAM and registers where the guest has ended the run by itself; 0 otherwise, and where
+ * the translator does not keep dead status flags, which then differ in the frames of
+ * exceptions. */
+static uint64_t end_state(const struct tape *t, enum machine_end end) {
+    if (end == MACHINE_QUIT || t->o->machine.bt.liveness)
+        return 0;
+    return state_digest(t->m);
+}
+
 static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
     struct recording_event e = {
         .kind = RECORDING_END,
@@ -118,6 +127,7 @@ static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
         .signal = (uint64_t)signal,
         .out_len = t->out_len,
         .out_digest = t->out_digest,
+        .state = end_state(t, end),
     };
     int rc;
 
@@ -132,7 +142,7 @@ static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
 
 static bool stop_replay(const struct tape *t, enum machine_end end, int signal) {
     const struct recording_event *e = &t->rec.events[t->rec.count - 1];
-    uint64_t now = machine_now_ns(t->m);
+    uint64_t now = machine_now_ns(t->m), state;
 
     if (end == MACHINE_ERROR || !t->rec.ended || (end == MACHINE_QUIT && !t->cut))
         return true; /* there is nothing to compare with, or somebody stopped us */
@@ -142,9 +152,16 @@ static bool stop_replay(const struct tape *t, enum machine_end end, int signal) 
                   (unsigned long long)now, (unsigned long long)e->ns);
         return false;
     }
-    if (t->out_len == e->out_len && t->out_digest == e->out_digest)
+    if (t->out_len != e->out_len || t->out_digest != e->out_digest) {
+        log_error(
+            "the replay is not what was recorded: its console output is another one");
+        return false;
+    }
+    state = end_state(t, end);
+    if (!state || !e->state || state == e->state)
         return true;
-    log_error("the replay is not what was recorded: its console output is another one");
+    log_error("the replay is not what was recorded: memory or registers at its end are "
+              "other ones");
     return false;
 }
 
