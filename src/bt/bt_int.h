@@ -444,6 +444,10 @@ void bt_division_faulted(struct bt *bt, struct ccf *c);
 /* A callout for the division at VA has ended. */
 void bt_division_done(struct bt *bt, uint64_t va, bool fault);
 
+/* run.c: vcpu.bt.x87_ran; and the same for whatever the vCPU's image has, parked. */
+void bt_x87_ran(struct vcpu *v, uint64_t host_ip);
+void bt_x87_settle(struct vcpu *v);
+
 /* Called by the stubs. */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
 /* callout.c, too. 0: go on at vcpu.bt.resume. */

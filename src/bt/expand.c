@@ -47,8 +47,15 @@ static int32_t mem_access(struct tr *t, const struct insn *i, unsigned size, boo
     return tr_access(t, &ref, size, write);
 }
 
+/* The pointers that the vCPU has are to be 0 then, which sem/native.c sees to. */
+static bool is_fninit(const struct insn *i) {
+    return i->len >= 2 && i->bytes[i->len - 2] == 0xdb && i->bytes[i->len - 1] == 0xe3;
+}
+
 static bool native_allowed(const struct tr *t, const struct insn *i) {
-    if (i->flags & (INSN_X87 | INSN_MMX))
+    if (i->flags & INSN_X87)
+        return (t->key & KEY_X87) && !is_fninit(i);
+    if (i->flags & INSN_MMX)
         return t->key & KEY_X87;
     if (i->flags & INSN_VEX)
         return t->key & KEY_AVX;

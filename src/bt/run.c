@@ -228,6 +228,44 @@ int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
     return 0;
 }
 
+/* --- the x87's pointers --- */
+
+/* Translated x87 instructions are the guest's own, so that the host remembers where the
+ * last one was: which guest instruction that is, its site says. So nothing is written
+ * down as they are executed. FDP, FDS and, for another privilege level, FCS stay what
+ * they were: the host does not tell (or not what they are to the guest). */
+void bt_x87_ran(struct vcpu *v, uint64_t host_ip) {
+    const uint64_t none = 0;
+    const uint8_t *pc = (const uint8_t *)(uintptr_t)host_ip;
+    const struct ccf *c = bt_find_pc(bt_of(v), pc);
+    const struct site *s = c ? site_of(c, pc) : NULL;
+    uint16_t bytes = 0;
+
+    if (!s || s->poll == POLL_LINK)
+        return;
+    v->fip = bt_site_va(c, s);
+    for (unsigned at = s->guest & 0x1fff, n = 0, got = 0; n < 15 && got < 2; n++, at++) {
+        const uint8_t *page = at & SITE_PAGE2 ? c->page2 : c->page;
+        uint8_t b = page && at < 8192 ? page[at & 0xfff] : 0;
+
+        if (got || (b & 0xf8) == 0xd8)
+            bytes = (uint16_t)(bytes << 8 | b), got++;
+    }
+    v->fop = bytes & 0x7ff;
+    if (!v->counted)
+        v->fcs = !(c->key & KEY_USER) == (v->cpl != 3) ? v->seg[SEG_CS].sel : 0;
+    __builtin_memcpy(v->vec + VEC_FIP, &none, sizeof(none));
+}
+
+void bt_x87_settle(struct vcpu *v) {
+    uint64_t host_ip;
+
+    vec_park(v);
+    __builtin_memcpy(&host_ip, v->vec + VEC_FIP, sizeof(host_ip));
+    if (host_ip)
+        bt_x87_ran(v, host_ip);
+}
+
 /* --- host faults in the cache --- */
 
 static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
@@ -368,7 +406,8 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
                              .callout = bt_callout,
                              .transfer = bt_transfer,
                              .emulate = bt_emulate,
-                             .check = bt_check};
+                             .check = bt_check,
+                             .x87_ran = bt_x87_ran};
     rc = allocate(bt);
     if (!rc) {
         bt_emit_stubs(bt);
@@ -661,7 +700,7 @@ enum exit_reason bt_run(struct bt *bt) {
         if (unlikely(bt->v->bt.step))
             vcpu_raise(bt->v, VCPU_EVENT_KICK);
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
-    vec_park(bt->v);
+    bt_x87_settle(bt->v);
     bt->v->cnt->insns_retired += bt->v->bt.count;
     bt->v->bt.count = 0;
     bt->v->cnt->bt_indirect_hits += bt->v->bt.indirect_hits;

@@ -112,6 +112,7 @@ static void note_evicted(void *arg, const struct ccf *c) {
 }
 
 void bt_flush(struct bt *bt) {
+    bt_x87_settle(bt->v); /* while it is known what is where */
     bt_each_fragment(bt, note_evicted, bt);
     for (unsigned u = 0; u < bt->nunits; u++)
         bt->units[u].n = 0;
@@ -130,6 +131,7 @@ void bt_make_room(struct bt *bt) {
         return;
     }
     if (u->n) {
+        bt_x87_settle(bt->v);
         bt_cache_forget(bt, order_of(bt, next), u->n);
         cnt->bt_evictions++;
         cnt->bt_evicted += u->n;

@@ -144,6 +144,9 @@ struct vcpu_bt {
     void *jump;     /* indirect branches */
     /* Functions that the stubs call. */
     void *slow, *callout, *transfer, *emulate, *check;
+    /* The parked image has this host address as that of the last x87 instruction: if it
+     * lies in translated code, the pointers below become what they are to the guest. */
+    void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
     void *arg;           /* qualifies reason */
     const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
     /* A page of code checked in this epoch still maps what it did: user's is that of the
@@ -214,7 +217,8 @@ struct vcpu {
     uint32_t
         pending_db; /* DR6 bits of a data or I/O breakpoint that the instruction hit */
 
-    /* --- x87 pointers, tracked because the host's would be ours (sem/native.c) --- */
+    /* --- x87 pointers, tracked because the host's would be ours (sem/native.c). After
+     * translated code they follow from the host's; see bt.x87_ran. --- */
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;
 

@@ -26,6 +26,7 @@
 static struct {
     uint32_t mask; /* XSAVE components that we keep; 0: no XSAVE, use FXSAVE */
     uint32_t mxcsr_mask;
+    bool keeps_fip;
 } host;
 
 static void cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
@@ -37,6 +38,7 @@ static void cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
 void vec_init(void) {
     _Alignas(64) uint8_t image[512] = {0};
     uint32_t r[4], lo, hi;
+    uint64_t fip;
 
     host.mask = 0;
     cpuid(1, 0, r);
@@ -44,7 +46,9 @@ void vec_init(void) {
         __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
         host.mask = lo & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
     }
-    __asm__ volatile("fxsave64 %0" : "=m"(image));
+    __asm__ volatile("fninit\n\tfldz\n\tfxsave64 %0\n\tfninit" : "=m"(image));
+    __builtin_memcpy(&fip, image + 8, 8);
+    host.keeps_fip = fip;
     __builtin_memcpy(&host.mxcsr_mask, image + 28, 4);
     if (!host.mxcsr_mask) /* "0 means the default", AMD64 APM volume 2, FXSAVE */
         host.mxcsr_mask = 0xffbf;
@@ -52,6 +56,10 @@ void vec_init(void) {
 
 uint64_t vec_supported(void) {
     return host.mask ? host.mask : X86_XCR0_X87 | X86_XCR0_SSE;
+}
+
+bool vec_keeps_fip(void) {
+    return host.keeps_fip;
 }
 
 void vec_reset(struct vcpu *v) {

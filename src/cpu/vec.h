@@ -15,11 +15,17 @@
 
 #include "cpu/vcpu.h"
 
+#define VEC_FIP 8u /* in the image: the address of the last x87 instruction */
+
 /* Learns from the host's CPUID which XSAVE components exist. Call once, first. */
 void vec_init(void);
 
 /* XCR0 bits that the guest may be offered: X87, SSE and, where the host has it, AVX. */
 uint64_t vec_supported(void);
+
+/* Does the host keep the address of the last x87 instruction (FIP)? AMD's CPUs save it
+ * only with an exception pending. */
+bool vec_keeps_fip(void);
 
 /* Initial state (FNINIT, MXCSR 0x1f80, registers 0) into the parked image. */
 void vec_reset(struct vcpu *v);

@@ -50,7 +50,8 @@ static const struct field fields[] = {
     FIELD(cpl),           FIELD(events),
     FIELD(halted),        FIELD(irq_shadow),
     FIELD(nmi_blocked),   FIELD(pending_db),
-    FIELD(random),
+    FIELD(random),        FIELD(fip),
+    FIELD(fop),
 };
 
 /* --- vector and x87 state, without what is not in use --- */

@@ -2,8 +2,8 @@
  * The architectural state of two machines, side by side: what must be the same on every
  * engine after the same number of instructions.
  *
- * Left out is what the architecture leaves open or bivisor documents: x87's last
- * instruction and operand pointers (docs/bt.md), components of the vector state that are
+ * Left out is what the architecture leaves open or bivisor documents: x87's operand
+ * pointer and its selectors (docs/bt.md), components of the vector state that are
  * not in use, and, when asked (STATE_LOOSE), the six status flags.
  */
 #ifndef CTL_STATE_H

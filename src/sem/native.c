@@ -312,13 +312,15 @@ static void track_pointers(struct vcpu *v, const struct insn *i, uint32_t kind,
         v->fip = v->fdp = 0;
         v->fcs = v->fds = v->fop = 0;
     }
-    /* In a counted run engines agree: none follows them (docs/fidelity.md). */
-    if ((kind & NATIVE_CONTROL) || v->counted)
+    if ((kind & NATIVE_CONTROL) || (v->counted && !vec_keeps_fip()))
         return;
     while (n + 2u < i->len && (b[n] & 0xf8) != 0xd8)
         n++;
     v->fop = (uint16_t)((b[n] & 7) << 8 | b[n + 1]);
     v->fip = v->rip;
+    /* In a counted run engines agree, and the translator does not follow these. */
+    if (v->counted)
+        return;
     v->fcs = v->seg[SEG_CS].sel;
     if (i->mem.access) {
         v->fdp = off;

@@ -179,6 +179,7 @@ static void env_load(struct vcpu *v, const struct insn *i, const uint8_t *p) {
     v->fcs = e.fcs;
     v->fds = e.fds;
     v->fop = e.fop;
+    native_set_pointers(v);
     img_touch(v, X86_XCR0_X87);
 }
 
@@ -196,6 +197,7 @@ static int store(struct vcpu *v, const struct insn *i, bool regs, struct env *e)
     if (rc)
         return rc;
     vec_park(v);
+    native_sync_pointers(v);
     *e = env_now(v);
     if (is_16bit(i))
         pack16(v, e, buf);
@@ -265,6 +267,7 @@ int native_exec_fnsave(struct vcpu *v, const struct insn *i) {
     img_touch(v, X86_XCR0_X87);
     v->fip = v->fdp = 0;
     v->fcs = v->fds = v->fop = 0;
+    native_set_pointers(v);
     return SEM_NEXT;
 }
 

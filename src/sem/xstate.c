@@ -75,6 +75,7 @@ static void load_x87(struct vcpu *v, const struct insn *i, const uint8_t *area) 
     img_set16(v, IMG_FSW, fsw_summary(fsw, fcw));
     img_set16(v, IMG_FTW, area[IMG_FTW]);
     pointers_load(v, i, area);
+    native_set_pointers(v);
     img_touch(v, X87);
 }
 
@@ -167,6 +168,7 @@ int native_exec_fxsave(struct vcpu *v, const struct insn *i) {
     if (rc)
         return rc;
     vec_park(v);
+    native_sync_pointers(v);
     __builtin_memcpy(area, v->vec, sizeof(area));
     pointers_store(v, i, area);
     rc = mmu_write_slow(v, at, area, IMG_XMM + xmm_len(v), false);
@@ -258,6 +260,7 @@ int native_exec_xsave(struct vcpu *v, const struct insn *i) {
     if (rc)
         return rc;
     vec_park(v);
+    native_sync_pointers(v);
     used = in_use(v);
     if (compact) {
         if (img32(v, IMG_MXCSR) != MXCSR_INIT)

@@ -167,8 +167,8 @@ static enum exit_reason trace(struct vm *vm) {
 }
 
 /* A guest that writes its page tables and does not say so, or takes others, sees what is
- * in the shadow, and each engine has its own. The x87's pointers are the interpreter's
- * alone (docs/bt.md). */
+ * in the shadow, and each engine has its own. Not all of the x87's pointers are
+ * followed by the translator (docs/bt.md). */
 static bool comparable(const struct vm *before) {
     if (before->v->cr3 != ref.v->cr3 || ref.v->fip || ref.v->fdp || ref.v->fop)
         return false;

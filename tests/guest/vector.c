@@ -209,6 +209,32 @@ static void accesses(void) {
 static uint8_t image[2048] __attribute__((aligned(64))),
     image2[2048] __attribute__((aligned(64)));
 
+/* The address of the last x87 instruction, by which some code finds out where it is.
+ * Control instructions leave it; FNINIT clears it. CX counts what is wrong. */
+static void x87_pointer(void) {
+    for (int rounds = 3; rounds <= 9000; rounds += 8997) {
+        regs_user();
+        in.bx = (ulong)image;
+        in.si = (ulong)rounds;
+        RUN("xor ecx, ecx\nmov edi, offset 5f\n"
+            "1: fninit\nfnstenv [" B "]\ncmp dword ptr [" B " + 12], 0\nje 2f\ninc ecx\n"
+            "2: fldz\n5: fild dword ptr [" B " + 64]\nfstcw [" B " + 68]\nfxsave [" B
+            " + 512]\n"
+            "cmp dword ptr [" B " + 520], edi\nje 3f\ninc ecx\n"
+            "3: fnstenv [" B "]\ncmp dword ptr [" B " + 12], edi\nje 4f\ninc ecx\n"
+            "4: dec esi\njnz 1b\nmov eax, [" B " + 16]\nshr eax, 16\nmov edx, edi");
+        check_eq("FIP by FNSTENV and FXSAVE", trap.r.cx, 0);
+        check_eq("FOP", trap.r.ax & 0x7ff, 0x343);
+        /* What user code did last, seen by the kernel afterwards. */
+        regs_kernel();
+        in.bx = (ulong)image;
+        ulong at = trap.r.dx;
+        RUN("fnsave [" B "]\nfrstor [" B "]\nfnstenv [" B " + 128]");
+        check_eq("FIP in the kernel", *(uint32_t *)(image + 12), (uint32_t)at);
+        check_eq("and after FRSTOR", *(uint32_t *)(image + 128 + 12), (uint32_t)at);
+    }
+}
+
 static void state(void) {
     /* Registers live across a trap and its return. */
     regs_user();
@@ -245,6 +271,9 @@ static void state(void) {
               *(uint16_t *)(image + 8) == 0x3fff && *(uint32_t *)(image + 256) == 1,
           "fnstenv, fnsave, frstor: %u tags 0x%x", trap.vector, *(uint16_t *)(image + 8));
     check_eq("fnsave initializes", trap.r.ax & 0xffff, 0);
+    x87_pointer();
+    regs_user();
+    in.bx = (ulong)image;
     RUN("fninit\nfldz\nfld1\nfldpi\nfdivrp\nfnstsw ax\nfcomi st, st(1)\nsetb cl\nfninit");
     check(trap.vector == DONE && trap.r.cx == 0, "fcomi");
     RUN("fninit\nfadd st, st(1)\nfnstsw ax\nfnclex");
