@@ -37,9 +37,9 @@
 #define TRIAL_RUNS 256u
 #define TRIAL_SHARE 16u
 
-/* In TSC ticks, tens of milliseconds: how long the first verdict holds, and how often is
+/* In TSC ticks, tenths of a second: how long the first verdict holds, and how often is
  * looked for those whose time is over. */
-#define TERM_SHIFT 27
+#define TERM_SHIFT 29
 #define REVIEW_TICKS (1ull << 26)
 #define STRIKES_MAX 12u
 

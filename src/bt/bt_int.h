@@ -132,8 +132,9 @@ struct unit {
 
 /* What has been translated of one RAM page. */
 struct code_page {
-    uint64_t lines; /* 64-byte pieces with translated bytes */
+    uint64_t lines; /* 64-byte pieces with translated bytes, more rather than fewer */
     struct ccf *first;
+    uint32_t listed, dead; /* in the list; of these */
 };
 
 #define BT_HASH_BITS 18
@@ -245,7 +246,9 @@ static inline ptrdiff_t bt_delta(const struct bt *bt) {
 #define KEY_STACK32 64u
 #define KEY_USER 128u       /* CPL 3 */
 #define KEY_CPL0 (1u << 27) /* CPL 0: simple privileged instructions are translated */
-#define KEY_TSC (1u << 26)  /* RDTSC is allowed and the host's, but for an addend */
+#define KEY_SINGLE                                                                       \
+    (1u << 28) /* of a fragment: no groups, see bt_emulate(); never the current key */
+#define KEY_TSC (1u << 26) /* RDTSC is allowed and the host's, but for an addend */
 #define KEY_FLAT_R_SHIFT 8
 #define KEY_FLAT_W_SHIFT 14
 #define KEY_BASE_SHIFT 20 /* bits of segments whose base is not 0 */

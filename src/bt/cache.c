@@ -95,6 +95,7 @@ static void attach(struct bt *bt, struct ccf *c, uint8_t *page, struct ccf **nex
     *next = cp->first;
     cp->first = c;
     cp->lines |= lines_covered(c, page);
+    cp->listed++;
 }
 
 void bt_insert(struct bt *bt, struct ccf *c) {
@@ -269,6 +270,10 @@ static void kill(struct bt *bt, struct ccf *c, enum bt_why why) {
     struct ccf **slot = &bt->hash[hash_of(c->va, c->page)];
 
     c->dead = true;
+    if (c->listed)
+        bt->pages[page_number(bt, c->page)].dead++;
+    if (c->listed2)
+        bt->pages[page_number(bt, c->page2)].dead++;
     bt_note_dropped(bt, c, why);
     while (*slot && *slot != c)
         slot = &(*slot)->hash_next;
@@ -286,6 +291,7 @@ static void sweep(struct bt *bt, uint8_t *page) {
     struct ccf **p = &cp->first;
 
     cp->lines = 0;
+    cp->listed = cp->dead = 0;
     while (*p) {
         struct ccf *c = *p;
         struct ccf **next = c->page == page ? &c->page_next : &c->page2_next;
@@ -296,17 +302,26 @@ static void sweep(struct bt *bt, uint8_t *page) {
             continue;
         }
         cp->lines |= lines_covered(c, page);
+        cp->listed++;
         p = next;
     }
     if (!cp->first)
         mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
 }
 
+/* The dead stay in the list until they are half of it: a list may be long. */
+static void sweep_later(struct bt *bt, uint8_t *page) {
+    const struct code_page *cp = &bt->pages[page_number(bt, page)];
+
+    if (2 * cp->dead > cp->listed)
+        sweep(bt, page);
+}
+
 void bt_drop(struct bt *bt, struct ccf *c, enum bt_why why) {
     kill(bt, c, why);
-    sweep(bt, c->page);
+    sweep_later(bt, c->page);
     if (c->page2)
-        sweep(bt, c->page2);
+        sweep_later(bt, c->page2);
 }
 
 void bt_drop_at(struct bt *bt, uint8_t *page, unsigned off) {
@@ -318,7 +333,7 @@ void bt_drop_at(struct bt *bt, uint8_t *page, unsigned off) {
         if (!c->dead && covers(c, page, off, off + 1))
             kill(bt, c, BT_WHY_REVIEW);
     }
-    sweep(bt, page);
+    sweep_later(bt, page);
 }
 
 void bt_code_written(void *arg, struct gpa at, unsigned len) {
@@ -342,12 +357,12 @@ void bt_code_written(void *arg, struct gpa at, unsigned len) {
         kill(bt, c, BT_WHY_WRITTEN);
         any = true;
     }
-    if (!any)
+    if (!any && !cp->dead)
         return;
     /* Dead fragments that also lie on another page stay in that page's list until it is
      * swept; their links are gone. */
     sweep(bt, page);
-    bt->v->code_written = true;
+    bt->v->code_written |= any;
 }
 
 void bt_cache_forget(struct bt *bt, struct ccf **c, size_t n) {

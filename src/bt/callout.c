@@ -216,14 +216,38 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     return likely(rx) ? rx : bt->stub_leave;
 }
 
+/* A range that was checked for several accesses at once is not all there. Where a
+ * fragment with a check for each of them goes on at the guest's rip; NULL: there is none.
+ */
+static uint8_t *go_single(struct bt *bt) {
+    struct vcpu *v = bt->v;
+    uint32_t key = bt->key | KEY_SINGLE;
+    const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
+    bool fault;
+    struct ccf *c;
+
+    if (!code)
+        return NULL;
+    c = bt_lookup(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
+    if (!c)
+        c = bt_translate(bt, key, &fault);
+    if (!c || c->page2)
+        return NULL;
+    if (!page_valid(v, c->vp))
+        bt_page_checked(v, c->vp); /* it has just been fetched from */
+    v->cnt->bt_singles++;
+    vec_load(v);
+    return c->entry_mem;
+}
+
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
     uint64_t epoch = v->bt.epoch_clock, stop = v->stop, retired;
-    bool known = v->bt.fault_known;
+    bool known = v->bt.fault_known, single = v->bt.single;
     uint8_t *rx;
     int rc;
 
-    v->bt.fault_known = false;
+    v->bt.fault_known = v->bt.single = false;
     if (!bt->opt.stay || v->bt.step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
     if (v->bt.lent_by)
@@ -231,11 +255,15 @@ uint8_t *bt_emulate(struct vcpu *v) {
     v->bt.lent_by = NULL;
     bt_flags_out(v);
     v->code_written = false;
-    if (!known)
-        v->cnt->bt_emulated++;
-    v->cnt->bt_faults += known;
     bt_settle_count(v);
     bt_return_owed(v, false);
+    rx = single ? go_single(bt) : NULL;
+    if (rx)
+        return rx;
+    if (single)
+        bt_note_trap(bt, BT_TRAP_RANGE);
+    v->cnt->bt_emulated += !known;
+    v->cnt->bt_faults += known;
     retired = v->cnt->insns_retired;
     rc = known ? SEM_FAULT : interp_one(bt->ip);
     v->bt.fuel -= v->cnt->insns_retired - retired;

@@ -14,9 +14,10 @@
  * the fragment (bt_slow_access()).
  *
  * Exceptions stay precise: the check comes before the group's first access. When it fails
- * (no page, no right, or a range that crosses into another page), the interpreter
- * executes that first instruction alone, with its own checks, and a new TU starts after
- * it. A group that keeps failing so is given up for a while (adapt.c).
+ * because a page or a right is missing, the interpreter executes that first instruction
+ * alone, with its own checks, and a new TU starts after it. Where the range only crosses
+ * into another page, a fragment without groups goes on in its place (callout.c). A group
+ * that keeps failing so is given up for a while (adapt.c).
  */
 #include "bt/tr_int.h"
 

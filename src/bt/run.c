@@ -131,8 +131,10 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site
     v->rip = bt_site_va(c, s);
     v->bt.owed = s->left;
     v->bt.reason = BT_LEAVE_EMULATE;
+    v->bt.single = why == BT_TRAP_RANGE && !(c->key & KEY_SINGLE) && !(site & SITE_SOLE);
     v->bt.lent_by = c; /* not all registers are in vcpu.gpr[] yet */
-    bt_note_trap(bt, why);
+    if (!v->bt.single)
+        bt_note_trap(bt, why);
     bt_trapped(bt, c, s, &trap);
     return NULL;
 }

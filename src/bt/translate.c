@@ -188,7 +188,7 @@ static void check_page(struct tr *t, const struct vpage *p) {
 
 /* Does the fragment count its executions? */
 bool tr_heats(const struct tr *t) {
-    return t->bt->opt.hot && !t->hot;
+    return t->bt->opt.hot && !t->hot && !(t->key & KEY_SINGLE);
 }
 
 /* Expansions of ours that use the host's flags for something else. */
@@ -462,7 +462,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->ended = false;
     t->hot = hot;
     tr_forget_held(t);
-    t->groups = bt->opt.groups;
+    t->groups = bt->opt.groups && !(c->key & KEY_SINGLE);
     t->alone = t->plain = t->sole = false;
     t->live_loop = t->live_exit = tr_pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));
@@ -535,7 +535,7 @@ static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, bool *fault)
     emit_cold(t);
     if (!finish(t, bt->code_at))
         return NULL;
-    if (!hot)
+    if (!hot && !(key & KEY_SINGLE))
         *bt_heat(bt, c->va) = bt->opt.hot;
     return c;
 }

@@ -162,6 +162,7 @@ struct vcpu_bt {
     uint32_t owed;
     bool step;        /* come back after each fragment */
     bool fault_known; /* `fault` is what the instruction at rip raises */
+    bool single;      /* go on at rip with a check for each access */
     uint32_t reason, site, status;
     _Alignas(64) uint8_t bounce[192]; /* a copy of what lies across two pages */
     uint16_t flags;                   /* status flags: AH as LAHF gives them, AL = OF */

@@ -726,6 +726,34 @@ static void test_page_crossing(void **state) {
     trapping(0x71ffd, "adapt", "no-adapt", 1); /* the store: reads are copied */
 }
 
+/* A record lies across two pages: it is tried as a whole, and then gone through field by
+ * field, by the same code each time. */
+BLOB(records, "mov $1000, %ecx; 1: mov %ecx, %edx; and $3, %edx; shl $12, %edx;"
+              "lea 0x70ff0(%rdx), %rsi; mov (%rsi), %rax; add 8(%rsi), %rax;"
+              "incq 16(%rsi); mov %rax, 24(%rsi); dec %ecx; jnz 1b; hlt");
+
+static void test_singles(void **state) {
+    static const char *const options[] = {"no-adapt,hot=0", "no-adapt,hot=3"};
+
+    for (size_t k = 0; k < ARRAY_SIZE(options); k++) {
+        engine(options[k]);
+        start();
+        for (unsigned n = 0; n < 5; n++) { /* no neighbours */
+            poke64(PT + 8 * (0x70 + n), (0xa0000 + 0x2000 * n) | RWP);
+            poke64(0xa0000 + 0x2000 * n, 0);
+        }
+        mmu_flush_all(v);
+        PLACE(records, CODE);
+        memset(&counters, 0, sizeof(counters));
+        assert_int_equal(bt_run(bt), EXIT_halt);
+        for (unsigned n = 1; n < 5; n++)
+            assert_int_equal(peek64(0xa0000 + 0x2000 * n), 250);
+        assert_in_range(counters.bt_singles, 900, 1100);
+        assert_in_range(counters.bt_emulated, 0, 20);
+        assert_in_range(counters.bt_translations, 3, 20);
+    }
+}
+
 static int setup(void **state) {
     static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
     struct mem_hooks *h;
@@ -885,6 +913,7 @@ int main(void) {
         cmocka_unit_test(test_device),
         cmocka_unit_test(test_page_crossing),
         cmocka_unit_test(test_trial),
+        cmocka_unit_test(test_singles),
         cmocka_unit_test(test_verdict_on_other_code),
         cmocka_unit_test(test_division),
         cmocka_unit_test(test_popf),
