@@ -1,8 +1,6 @@
 /* Reporting, descriptor tables and traps; see guest.h. */
 #include "guest.h"
 
-#include <stdarg.h>
-
 #define PORT_SERIAL 0x3f8
 #define PORT_EXIT 0xf4
 
@@ -85,7 +83,7 @@ static void put_number(uint64_t v, unsigned base, int width, char pad) {
         put(text[--n]);
 }
 
-static void vprint(const char *f, va_list ap) {
+void vprintf(const char *f, va_list ap) {
     for (; *f; f++) {
         if (*f != '%') {
             put(*f);
@@ -125,7 +123,7 @@ static void vprint(const char *f, va_list ap) {
 void printf(const char *format, ...) {
     va_list ap;
     va_start(ap, format);
-    vprint(format, ap);
+    vprintf(format, ap);
     va_end(ap);
 }
 
@@ -137,7 +135,7 @@ bool check(bool ok, const char *format, ...) {
     printf("FAIL %u: ", checks);
     va_list ap;
     va_start(ap, format);
-    vprint(format, ap);
+    vprintf(format, ap);
     va_end(ap);
     printf("\n");
     return false;
@@ -152,7 +150,7 @@ void note(const char *format, ...) {
     va_list ap;
     printf("# ");
     va_start(ap, format);
-    vprint(format, ap);
+    vprintf(format, ap);
     va_end(ap);
     printf("\n");
 }
@@ -173,7 +171,7 @@ _Noreturn void fatal(const char *format, ...) {
     va_list ap;
     printf("FATAL after check %u: ", checks);
     va_start(ap, format);
-    vprint(format, ap);
+    vprintf(format, ap);
     va_end(ap);
     printf("\nFAILED\n");
     stop(2);

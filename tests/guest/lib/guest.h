@@ -16,6 +16,7 @@
 #ifndef GUEST_H
 #define GUEST_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -124,6 +125,7 @@ void guest_main(void);
 
 /* --- reporting --- */
 void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void vprintf(const char *format, va_list ap);
 bool check(bool ok, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* check() that got == want, printing both when not. */
 bool check_eq(const char *what, uint64_t got, uint64_t want);
