@@ -199,14 +199,19 @@ static void find_ratio(struct cpuid_model *m) {
     }
 }
 
+/* "AuthenticAMD", or "HygonGenuine", its licensed twin. */
+static bool host_is_amd(void) {
+    struct cpuid_regs id = host_cpuid(0, 0);
+
+    return id.ebx == 0x68747541 || id.ebx == 0x6f677948;
+}
+
 struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     static const char brand[48] = "bivisor virtual processor";
     struct cpuid_model *m = calloc(1, sizeof(*m));
     if (!m)
         return NULL;
-    struct cpuid_regs id = host_cpuid(0, 0);
-    /* "AuthenticAMD", and "HygonGenuine", its licensed twin. */
-    m->amd = id.ebx == 0x68747541 || id.ebx == 0x6f677948;
+    m->amd = cfg->vendor ? cfg->vendor == CPUID_VENDOR_AMD : host_is_amd();
     m->vendor[0] = m->amd ? 0x68747541 : 0x756e6547; /* Auth, Genu */
     m->vendor[1] = m->amd ? 0x69746e65 : 0x49656e69; /* enti, ineI */
     m->vendor[2] = m->amd ? 0x444d4163 : 0x6c65746e; /* cAMD, ntel */

@@ -2,7 +2,7 @@
  * The CPUID model: what the guest is told. What is offered is what is implemented and,
  * for instructions that run on the host, what the host has. The default satisfies
  * x86-64-v3 where the host does. The vendor is the host's, because undefined flags are
- * the host's.
+ * the host's; tests of what vendors do differently choose.
  */
 #ifndef CPU_CPUID_H
 #define CPU_CPUID_H
@@ -16,7 +16,10 @@ struct cpuid_regs {
     uint32_t eax, ebx, ecx, edx;
 };
 
+enum cpuid_vendor { CPUID_VENDOR_HOST, CPUID_VENDOR_AMD, CPUID_VENDOR_INTEL };
+
 struct cpuid_config {
+    enum cpuid_vendor vendor;
     bool paravirt;   /* offer the KVM leaves and the hypervisor bit */
     uint64_t tsc_hz; /* guest TSC frequency */
 };

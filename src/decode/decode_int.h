@@ -33,6 +33,7 @@ enum decode_norm {
     NORM_CC,    /* condition in the opcode */
     NORM_SHIFT, /* by a count that may be zero */
     NORM_CRC32, /* the operand size is the source's */
+    NORM_MOVSXD,
 };
 
 struct decode_entry {

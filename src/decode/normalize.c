@@ -62,6 +62,17 @@ static void ss_load(struct insn *i, unsigned seg) {
         i->flags |= INSN_ENDS_BLOCK;
 }
 
+/* With a 16-bit destination Intel's CPUs read 16 bits: a plain MOV. Intel SDM volume 2,
+ * "MOVSX/MOVSXD". */
+static void normalize_movsxd(struct insn *i) {
+    if (i->opsize != 2 || decode_host_is_amd())
+        return;
+    i->op = OP_mov;
+    i->opnd[1].size = 2;
+    if (i->opnd[1].kind == OPND_MEM)
+        i->mem.size = 2;
+}
+
 static void normalize_mov(struct insn *i) {
     const struct operand *dst = &i->opnd[0], *src = &i->opnd[1];
     uint8_t width = i->mode == MODE_64 ? 8 : 4;
@@ -221,6 +232,9 @@ void decode_normalize(enum decode_norm norm, const struct decode_prefixes *p,
         break;
     case NORM_CRC32:
         i->opsize = i->opnd[1].size;
+        break;
+    case NORM_MOVSXD:
+        normalize_movsxd(i);
         break;
     }
     if (i->op == OP_jcc)

@@ -99,6 +99,13 @@ static uint8_t access_of(ZydisOperandActions a) {
                      (a & ZYDIS_OPERAND_ACTION_MASK_WRITE ? OPND_WRITE : 0));
 }
 
+/* SIB's base 5 with mod 0 is no base but a displacement, whatever REX.B says: Zydis takes
+ * r13d for it under an address-size prefix. AMD64 APM volume 3, "SIB Byte Format". */
+static bool is_r13d_misread(const ZydisDecodedInstruction *zi,
+                            const ZydisDecodedOperand *zo) {
+    return zo->mem.base == ZYDIS_REGISTER_R13D && zi->raw.modrm.mod == 0;
+}
+
 static void convert_mem(const struct decode_prefixes *p,
                         const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *zo,
                         struct insn *i, struct operand *o) {
@@ -107,6 +114,10 @@ static void convert_mem(const struct decode_prefixes *p,
     m->index = address_reg(zo->mem.index);
     m->scale = (uint8_t)(zo->mem.scale ? __builtin_ctz(zo->mem.scale) : 0);
     m->disp = zo->mem.disp.value;
+    if (is_r13d_misread(zi, zo)) {
+        m->base = REG_ZERO;
+        m->disp = zi->raw.disp.value;
+    }
     if (m->base == REG_RIP)
         m->disp += zi->length;
     if (zo->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64) {

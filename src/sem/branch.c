@@ -74,11 +74,18 @@ static int exec_jmp_indirect(struct vcpu *v, const struct insn *i) {
     return go(v, to);
 }
 
+/* In 64-bit mode the return address is stored before the target is found to be not
+ * canonical: a fault of the stack comes first, and what was stored stays. */
 SEM_INLINE int call(struct vcpu *v, const struct insn *i, uint64_t to) {
-    if (unlikely(!target_ok(v, to)))
+    uint64_t sp = (v->gpr[REG_RSP] - i->opsize) & sem_sp_mask(v);
+
+    if (v->mode != MODE_64 && unlikely(!target_ok(v, to)))
         return sem_fault_err(v, X86_GP, 0);
-    if (sem_push_inline(v, i->opsize, next_rip(v, i)))
+    if (sem_store(v, SEG_SS, sp, i->opsize, next_rip(v, i)))
         return SEM_FAULT;
+    if (v->mode == MODE_64 && unlikely(!target_ok(v, to)))
+        return sem_fault_err(v, X86_GP, 0);
+    sem_set_sp(v, sp);
     v->rip = to;
     return SEM_BRANCH;
 }

@@ -211,15 +211,17 @@ int sem_exec_invpcid(struct vcpu *v, const struct insn *i) {
 #define DR6_WRITABLE 0xe00full
 #define DR7_WRITABLE 0xffff23ffull
 
-/* DR4 and DR5 are DR6 and DR7 unless CR4.DE. The #UD comes before the privilege check,
+/* DR4 and DR5 are DR6 and DR7 unless CR4.DE. The privilege check comes before their #UD,
  * that before general detect. Returns 0 with the register in *N. */
 static int check_dr(struct vcpu *v, unsigned *n) {
-    if (*n > 7 || ((*n == 4 || *n == 5) && (v->cr4 & X86_CR4_DE)))
+    if (*n > 7)
+        return sem_fault(v, X86_UD);
+    if (v->cpl)
+        return gp0(v);
+    if ((*n == 4 || *n == 5) && (v->cr4 & X86_CR4_DE))
         return sem_fault(v, X86_UD);
     if (*n == 4 || *n == 5)
         *n += 2;
-    if (v->cpl)
-        return gp0(v);
     if (v->dr[7] & X86_DR7_GD) {
         v->fault = (struct fault){.vector = X86_DB, .dr6 = X86_DR6_BD};
         return SEM_FAULT;

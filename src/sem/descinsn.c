@@ -3,6 +3,7 @@
  * AMD64 APM volume 3, "System Instruction Reference"; the checks of loads are in
  * segment.c.
  */
+#include "cpu/cpuid.h"
 #include "sem/operand.h"
 #include "sem/segment_int.h"
 
@@ -54,15 +55,27 @@ static unsigned stack_opsize(const struct insn *i) {
     return i->mode == MODE_64 && i->opsize == 4 ? 8 : i->opsize;
 }
 
+/* With 32 bits Intel's CPUs write the selector alone and leave the upper half of the
+ * slot. Intel SDM volume 2, "PUSH". */
 static int exec_push_seg(struct vcpu *v, const struct insn *i) {
-    return sem_push(v, stack_opsize(i), v->seg[i->opnd[0].reg].sel);
+    unsigned size = stack_opsize(i);
+    uint64_t sel = v->seg[i->opnd[0].reg].sel, sp;
+    if (size != 4 || cpuid_is_amd(v->cpuid))
+        return sem_push(v, size, sel);
+    sp = (v->gpr[REG_RSP] - size) & sem_sp_mask(v);
+    if (sem_store(v, SEG_SS, sp, 2, sel))
+        return SEM_FAULT;
+    sem_set_sp(v, sp);
+    return SEM_NEXT;
 }
 
-/* rSP moves as the stack's old width says, and only if the load succeeds. */
+/* rSP moves as the stack's old width says, and only if the load succeeds. Intel's CPUs
+ * read the selector alone, whatever the operand size. */
 static int exec_pop_seg(struct vcpu *v, const struct insn *i) {
     unsigned seg = i->opnd[0].reg, size = stack_opsize(i);
     uint64_t mask = sem_sp_mask(v), sp = v->gpr[REG_RSP], val;
-    if (sem_load(v, SEG_SS, sp & mask, size, &val) || sem_load_seg(v, seg, (uint16_t)val))
+    unsigned read = cpuid_is_amd(v->cpuid) ? size : 2;
+    if (sem_load(v, SEG_SS, sp & mask, read, &val) || sem_load_seg(v, seg, (uint16_t)val))
         return SEM_FAULT;
     uint64_t moved = (sp + size) & mask;
     v->gpr[REG_RSP] = mask == 0xffff ? (sp & ~mask) | moved : moved;

@@ -4,6 +4,7 @@
  * AMD64 APM volume 2, "Control-Transfer Privilege Checks" (direct transfers, call gates,
  * stack switching, returns) and volume 3, "JMP (Far)", "CALL (Far)", "RET (Far)".
  */
+#include "cpu/cpuid.h"
 #include "sem/far_int.h"
 
 /* A transfer on its way: who asked, and where it leads. */
@@ -248,10 +249,11 @@ static int check_return_ss(struct vcpu *v, uint16_t sel, struct sem_return *r) {
 }
 
 int sem_check_return(struct vcpu *v, const struct sem_stack *st, unsigned size,
-                     unsigned ss_off, bool force_ss, struct sem_return *r) {
+                     unsigned cs_size, unsigned ss_off, bool force_ss,
+                     struct sem_return *r) {
     uint64_t sel64, desc[2];
     if (sem_stack_read(v, st, 0, size, &r->rip) ||
-        sem_stack_read(v, st, size, size, &sel64))
+        sem_stack_read(v, st, size, cs_size, &sel64))
         return SEM_FAULT;
     uint16_t sel = (uint16_t)sel64;
     if (sem_read_target(v, sel, X86_GP, desc))
@@ -322,8 +324,10 @@ static int exec_ret_far(struct vcpu *v, const struct insn *i) {
         return ret_real(v, size, release);
     struct sem_stack st;
     struct sem_return r;
+    /* Intel's CPUs read two bytes of the selector's slot, AMD's all of it. */
+    unsigned cs_size = cpuid_is_amd(v->cpuid) ? size : 2;
     sem_stack_current(v, &st);
-    if (sem_check_return(v, &st, size, release, false, &r))
+    if (sem_check_return(v, &st, size, cs_size, release, false, &r))
         return SEM_FAULT;
     r.rsp += params; /* the outer stack holds the parameters, too */
     sem_commit_return(v, &st, release, &r);

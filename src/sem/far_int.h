@@ -153,7 +153,8 @@ struct sem_return {
     bool outer, load_ss;
 };
 int sem_check_return(struct vcpu *v, const struct sem_stack *st, unsigned size,
-                     unsigned ss_off, bool force_ss, struct sem_return *r);
+                     unsigned cs_size, unsigned ss_off, bool force_ss,
+                     struct sem_return *r);
 /* Loads *R; without SS, rSP becomes ST->sp moved up by RELEASE. */
 void sem_commit_return(struct vcpu *v, const struct sem_stack *st, unsigned release,
                        const struct sem_return *r);

@@ -110,7 +110,7 @@ static int iret_protected(struct vcpu *v, unsigned size) {
         mask |= X86_FL_IF;
     if (v->cpl == 0)
         mask |= X86_FL_IOPL | (size > 2 ? FLAGS_KERNEL32 : 0);
-    if (sem_check_return(v, &st, size, 3 * size, v->mode == MODE_64, &r))
+    if (sem_check_return(v, &st, size, size, 3 * size, v->mode == MODE_64, &r))
         return SEM_FAULT;
     sem_commit_return(v, &st, 3 * size, &r);
     sem_write_flags(v, flags, mask);

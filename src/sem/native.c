@@ -205,17 +205,36 @@ static stub_fn *intern(struct vcpu *v, uint32_t kind, const uint8_t *insn, unsig
     return (stub_fn *)(arena.code.rx + n * SLOT + CODE_AT);
 }
 
+/* VZEROUPPER and VZEROALL outside 64-bit mode leave registers 8 to 15 alone (Intel SDM
+ * volume 2, their pages), and stubs run in 64-bit mode: one instruction for each of the
+ * others. */
+#define ZERO_LOW_LEN 32u
+static unsigned zero_low(bool all, uint8_t *code) {
+    for (unsigned r = 0; r < 8; r++) {
+        uint8_t *b = code + 4 * r;
+
+        b[0] = 0xc5;
+        b[1] = (uint8_t)(all ? 0xf8 - 8 * r : 0xf8); /* vvvv, inverted */
+        b[2] = all ? 0x57 : 0x28;                    /* vxorps, vmovaps */
+        b[3] = (uint8_t)(0xc0 | r << 3 | r);
+    }
+    return ZERO_LOW_LEN;
+}
+
 /* NULL for bytes that we do not run. */
 static stub_fn *make_stub(struct vcpu *v, const struct insn *i) {
     struct native_form f;
-    uint8_t code[NATIVE_CODE_MAX];
+    uint8_t code[NATIVE_CODE_MAX > ZERO_LOW_LEN ? NATIVE_CODE_MAX : ZERO_LOW_LEN];
     stub_fn *stub;
     unsigned len;
     bool keep;
 
     if (!native_parse(i, &f))
         return NULL;
-    len = native_encode(&f, i->mode, code);
+    if (i->mode != MODE_64 && f.vex && f.map == 1 && f.opcode == 0x77)
+        len = zero_low(f.l, code);
+    else
+        len = native_encode(&f, i->mode, code);
     stub = intern(v, native_classify(&f), code, len, &keep);
     if (keep) /* the decoded instruction's own cache of the lookup */
         ((struct insn *)i)->native = (void *)stub;
@@ -411,6 +430,31 @@ static bool may_skip_store(const struct vcpu *v, const struct insn *i) {
     return (fcw & FX_EXCEPTIONS) != FX_EXCEPTIONS;
 }
 
+/* An x87 exception is pending and I waits: #MF then comes before any fault of its
+ * operand. Intel SDM volume 3, "Priority Among Simultaneous Exceptions and Interrupts".
+ */
+static bool mf_comes_first(const struct vcpu *v, const struct insn *i) {
+    uint16_t fcw = img16(v, IMG_FCW), fsw = img16(v, IMG_FSW);
+    uint8_t op = i->bytes[i->off_opcode], digit = i->bytes[i->off_modrm] >> 3 & 7;
+
+    if (!(i->flags & (INSN_X87 | INSN_MMX)))
+        return false;
+    /* CVTPI2PS from memory reads no MMX register. */
+    if (!(i->flags & INSN_X87) && i->bytes[i->off_modrm - 1] == 0x2a)
+        return false;
+    if ((i->flags & INSN_X87) && (op == 0xd9 || op == 0xdd) && digit == 7)
+        return false; /* FNSTCW, FNSTSW; FNSTENV and FNSAVE do not come here */
+    if (v->vec_live) {
+        __asm__ volatile("fnstcw %0" : "=m"(fcw));
+        __asm__ volatile("fnstsw %0" : "=m"(fsw));
+    }
+    return (fsw & ~fcw & FX_EXCEPTIONS) != 0;
+}
+
+static int operand_fault(struct vcpu *v, const struct insn *i) {
+    return mf_comes_first(v, i) ? sem_fault(v, X86_MF) : SEM_FAULT;
+}
+
 /* The slow half of exec_mem(): MMIO, page crossings, traced pages, first touch. */
 static __attribute__((noinline)) int exec_window(struct vcpu *v, const struct insn *i,
                                                  stub_fn *stub, struct gva at,
@@ -420,8 +464,10 @@ static __attribute__((noinline)) int exec_window(struct vcpu *v, const struct in
     bool rd = i->mem.access & OPND_READ || (wr && may_skip_store(v, i));
     int rc;
 
-    if (mmu_window_open(v, &w, at, i->mem.size, rd, wr))
-        return native_mem_fault(v, i);
+    if (mmu_window_open(v, &w, at, i->mem.size, rd, wr)) {
+        native_mem_fault(v, i);
+        return operand_fault(v, i);
+    }
     rc = run(v, i, stub, w.p, off);
     if (rc == SEM_NEXT && wr)
         mmu_window_commit(v, &w);
@@ -439,6 +485,25 @@ static bool host_checks_alignment(struct vcpu *v, const struct insn *i) {
     return (mxcsr & MXCSR_MM) || (i->feature == CPUID_F_SHA && cpuid_is_amd(v->cpuid));
 }
 
+/* VCVTPH2PS and VCVTPS2PH raise no #AC. Intel SDM volume 2, "Exceptions Type 11". */
+static bool never_ac(const struct insn *i) {
+    return i->feature == CPUID_F_F16C;
+}
+
+/* Where I's operand lies. #GP for a misaligned one comes before any other fault. */
+static int operand_linear(struct vcpu *v, const struct insn *i, uint64_t off,
+                          struct gva *at) {
+    unsigned size = i->mem.size;
+
+    *at = gva((off + v->segbase[i->mem.seg]) & v->lin_mask);
+    if (unlikely((i->flags & INSN_ALIGNED) && (at->a & (size - 1)) &&
+                 !host_checks_alignment(v, i)))
+        return sem_fault_err(v, X86_GP, 0);
+    if (likely(!sem_linear(v, i->mem.seg, off, size, i->mem.access & OPND_WRITE, at)))
+        return 0;
+    return v->fault.vector == X86_AC && never_ac(i) ? 0 : SEM_FAULT;
+}
+
 static int exec_mem(struct vcpu *v, const struct insn *i) {
     unsigned size = i->mem.size;
     bool wr = i->mem.access & OPND_WRITE;
@@ -454,11 +519,8 @@ static int exec_mem(struct vcpu *v, const struct insn *i) {
     if (unlikely(!stub))
         return sem_fault(v, X86_UD);
     off = sem_ea(v, i);
-    if (unlikely(sem_linear(v, i->mem.seg, off, size, wr, &at)))
-        return SEM_FAULT;
-    if (unlikely((i->flags & INSN_ALIGNED) && (at.a & (size - 1)) &&
-                 !host_checks_alignment(v, i)))
-        return sem_fault_err(v, X86_GP, 0);
+    if (unlikely(operand_linear(v, i, off, &at)))
+        return operand_fault(v, i);
     p = mmu_hit(v->mmu->data, at, size, wr ? MMU_WRITE : MMU_READ);
     if (unlikely(!p))
         return exec_window(v, i, stub, at, off);

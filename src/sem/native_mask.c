@@ -7,6 +7,7 @@
  * AMD64 APM volume 4; Intel SDM volume 2, the instructions' pages.
  */
 #include "sem/native_int.h"
+#include "sem/segment_int.h"
 
 /* --- vector registers in the parked image --- */
 
@@ -35,10 +36,22 @@ static unsigned narrow_reg(const struct insn *i, unsigned reg) {
 
 /* --- stores of selected elements: maskmovq, maskmovdqu, vmaskmov to memory --- */
 
+/* Offsets do not wrap within the operand. VMASKMOV and VPMASKMOV raise no #AC. Intel SDM
+ * volume 2, "Exceptions Type 6". */
+static int element_linear(struct vcpu *v, const struct insn *i, uint64_t off,
+                          unsigned size, bool write, struct gva *at) {
+    unsigned seg = i->mem.seg;
+
+    *at = gva((off + v->segbase[seg]) & v->lin_mask);
+    if (!sem_linear(v, seg, off, size, write, at))
+        return 0;
+    return v->fault.vector == X86_AC && i->op == OP_vmaskmov ? 0 : SEM_FAULT;
+}
+
 /* Checks every selected element, then stores: all or nothing for RAM. */
-static int store_selected(struct vcpu *v, const struct insn *i, unsigned seg,
-                          uint64_t off, const uint8_t *data, const uint8_t *mask,
-                          unsigned count, unsigned size) {
+static int store_selected(struct vcpu *v, const struct insn *i, uint64_t off,
+                          const uint8_t *data, const uint8_t *mask, unsigned count,
+                          unsigned size) {
     for (unsigned pass = 0; pass < 2; pass++) {
         for (unsigned k = 0; k < count; k++) {
             uint64_t val = 0;
@@ -47,7 +60,7 @@ static int store_selected(struct vcpu *v, const struct insn *i, unsigned seg,
 
             if (!selected(mask, k, size))
                 continue;
-            rc = sem_linear(v, seg, (off + k * size) & offset_mask(i), size, true, &at);
+            rc = element_linear(v, i, off + k * size, size, true, &at);
             if (rc)
                 return SEM_FAULT;
             native_copy(&val, data + k * size, size);
@@ -58,6 +71,31 @@ static int store_selected(struct vcpu *v, const struct insn *i, unsigned seg,
         }
     }
     return SEM_NEXT;
+}
+
+/* The LEN bytes at OFF; if not, #GP is in v->fault. */
+static bool is_canonical(struct vcpu *v, const struct insn *i, uint64_t off,
+                         unsigned len) {
+    uint64_t at = (off + v->segbase[i->mem.seg]) & v->lin_mask;
+
+    if (v->mode != MODE_64 || (sem_canonical(v, at) && sem_canonical(v, at + len - 1)))
+        return true;
+    sem_fault_err(v, X86_GP, 0);
+    return false;
+}
+
+/* A bad place faults whatever the mask says: Intel SDM volume 2, "MASKMOVDQU", leaves it
+ * to the processor. */
+static int store_bytes(struct vcpu *v, const struct insn *i, const uint8_t *data,
+                       const uint8_t *mask, unsigned count) {
+    uint64_t off = v->gpr[REG_RDI] & offset_mask(i);
+    struct gva at;
+
+    if (sem_linear(v, i->mem.seg, off, count, true, &at) && v->fault.vector != X86_AC)
+        return SEM_FAULT;
+    if (!is_canonical(v, i, off, count))
+        return native_mem_fault(v, i);
+    return store_selected(v, i, off, data, mask, count, 1);
 }
 
 int native_exec_maskmov(struct vcpu *v, const struct insn *i) {
@@ -81,7 +119,7 @@ int native_exec_maskmov(struct vcpu *v, const struct insn *i) {
         vec_park(v);
         __builtin_memcpy(data, v->vec + IMG_ST + 16 * (reg & 7), 8);
         __builtin_memcpy(mask, v->vec + IMG_ST + 16 * (rm & 7), 8);
-        return store_selected(v, i, i->mem.seg, v->gpr[REG_RDI], data, mask, 8, 1);
+        return store_bytes(v, i, data, mask, 8);
     }
     rc = f.vex ? native_check_avx(v) : native_check_sse(v);
     if (rc)
@@ -89,7 +127,7 @@ int native_exec_maskmov(struct vcpu *v, const struct insn *i) {
     vec_park(v);
     ymm_get(v, narrow_reg(i, reg), data);
     ymm_get(v, narrow_reg(i, rm), mask);
-    return store_selected(v, i, i->mem.seg, v->gpr[REG_RDI], data, mask, 16, 1);
+    return store_bytes(v, i, data, mask, 16);
 }
 
 /* --- vmaskmovps, vmaskmovpd, vpmaskmovd, vpmaskmovq --- */
@@ -99,13 +137,14 @@ static int load_selected(struct vcpu *v, const struct insn *i, uint64_t off,
                          unsigned size) {
     __builtin_memset(data, 0, 32);
     for (unsigned k = 0; k < count; k++) {
+        struct gva at;
         uint64_t val;
-        int rc;
 
         if (!selected(mask, k, size))
             continue;
-        rc = sem_load(v, i->mem.seg, (off + k * size) & offset_mask(i), size, &val);
-        if (rc)
+        if (element_linear(v, i, off + k * size, size, false, &at))
+            return SEM_FAULT;
+        if (mmu_load(v, at, size, &val))
             return native_mem_fault(v, i);
         native_copy(data + k * size, &val, size);
     }
@@ -141,7 +180,7 @@ int native_exec_vmaskmov(struct vcpu *v, const struct insn *i) {
     ymm_get(v, narrow_reg(i, f.vvvv), mask);
     if (wr) {
         ymm_get(v, reg, data);
-        return store_selected(v, i, i->mem.seg, off, data, mask, count, size);
+        return store_selected(v, i, off, data, mask, count, size);
     }
     rc = load_selected(v, i, off, data, mask, count, size);
     if (rc)

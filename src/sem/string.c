@@ -14,6 +14,7 @@
  * A copy whose destination lies ahead of its source by less than the piece must repeat
  * its own output, element by element, as the architecture does.
  */
+#include "cpu/cpuid.h"
 #include "cpu/exit.h"
 #include "cpu/vec.h"
 #include "sem/operand.h"
@@ -321,14 +322,30 @@ static int exec_once(struct vcpu *v, const struct insn *i) {
     return i->op == OP_ins || i->op == OP_outs ? SEM_STOP : SEM_NEXT;
 }
 
+/* A count of zero with 32-bit addresses: Intel's CPUs write the count's register, MOVS
+ * and STOS their pointers too, which clears the upper halves. AMD's write none. */
+static void nothing_to_do(struct vcpu *v, const struct insn *i) {
+    if (v->mode != MODE_64 || cpuid_is_amd(v->cpuid))
+        return;
+    v->gpr[REG_RCX] = 0;
+    if (i->op == OP_movs)
+        v->gpr[REG_RSI] = (uint32_t)v->gpr[REG_RSI];
+    if (i->op == OP_movs || i->op == OP_stos)
+        v->gpr[REG_RDI] = (uint32_t)v->gpr[REG_RDI];
+}
+
 static int exec_rep(struct vcpu *v, const struct insn *i) {
     struct str s = str_of(v, i);
     unsigned budget = stepping(v) ? 1 : REPEAT_MAX;
     bool bulk = !stepping(v) && pieces[i->op];
     bool io = i->op == OP_ins || i->op == OP_outs;
 
-    /* A count of zero accesses nothing: neither memory nor the port. A 32-bit count's
-     * register is not written then. */
+    /* A count of zero accesses nothing: neither memory nor the port; but Intel's CPUs
+     * look at the permission first. */
+    if (io && !cpuid_is_amd(v->cpuid) && io_allowed(v, i))
+        return SEM_FAULT;
+    if (!reg_at(&s, REG_RCX) && i->addrsize == 4)
+        nothing_to_do(v, i);
     while (reg_at(&s, REG_RCX)) {
         uint64_t n = reg_at(&s, REG_RCX), done = 0;
 

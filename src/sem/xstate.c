@@ -13,6 +13,7 @@
  */
 #include "cpu/cpuid.h"
 #include "sem/native_int.h"
+#include "sem/segment_int.h"
 
 #define X87 1ull
 #define SSE 2ull
@@ -141,7 +142,11 @@ static int operand_at(struct vcpu *v, const struct insn *i, unsigned len, bool w
                       unsigned align, struct gva *at) {
     if (sem_linear(v, i->mem.seg, sem_ea(v, i), len, write, at))
         return SEM_FAULT;
-    return at->a & (align - 1) ? sem_fault_err(v, X86_GP, 0) : 0;
+    if (!(at->a & (align - 1)))
+        return 0;
+    sem_fault_err(v, X86_GP, 0);
+    /* #SS of a non-canonical place comes before #GP. */
+    return sem_canonical(v, at->a) ? SEM_FAULT : native_mem_fault(v, i);
 }
 
 static struct gva plus(const struct vcpu *v, struct gva at, unsigned off) {

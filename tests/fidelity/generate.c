@@ -164,13 +164,30 @@ static bool scan_insns(struct program *p, struct insn *list) {
     return off == end;
 }
 
+/* The tracked pointers are compared with no host's: no x87 instruction may come before
+ * one that stores them, in a loop any. */
+static bool shows_pointers(const struct program *p, const struct insn *list) {
+    bool x87 = false, stores = false, loops = false;
+
+    for (unsigned k = 0; k < p->n; k++) {
+        const struct insn *i = &list[k];
+
+        if (stores_pointers(i) && x87)
+            return true;
+        x87 |= (i->flags & INSN_X87) && !stores_pointers(i);
+        stores |= stores_pointers(i);
+        loops |= is_direct(i) && i->imm < 0;
+    }
+    return x87 && stores && loops;
+}
+
 bool fid_program_scan(struct program *p) {
     static struct insn list[FID_INSNS * 3];
     unsigned ever = 0;
 
     p->n = p->undefined = 0;
     p->hidden = p->x87 = false;
-    if (!scan_insns(p, list))
+    if (!scan_insns(p, list) || shows_pointers(p, list))
         return false;
     for (unsigned k = 0; k < p->n; k++) {
         const struct insn *i = &list[k];
@@ -178,8 +195,6 @@ bool fid_program_scan(struct program *p) {
         if (is_direct(i) && inside_insn(p, i, p->at[k]))
             return false;
         if (reads_undefined(i, k ? &list[k - 1] : NULL, ever))
-            return false;
-        if (stores_pointers(i) && p->x87)
             return false;
         if (k && i->op >= OP_xsave && i->op <= OP_xrstors)
             return false;

@@ -125,6 +125,10 @@ static void test_integer(void **state) {
         {MODE_64, "88e0", "mov 1/8 r0.1w h0.1r"},
         {MODE_64, "4088e0", "mov 1/8 r0.1w r4.1r"},
         {MODE_64, "8a4424f8", "mov 1/8 r0.1w m.1r {s:4+16*1-8 1}"},
+        /* No base, whatever REX.B says. */
+        {MODE_64, "67438b048d44332211", "mov 4/4 r0.4w m.4r {d:16+9*4+287454020 4}"},
+        {MODE_64, "438b048d44332211", "mov 4/8 r0.4w m.4r {d:16+9*4+287454020 4}"},
+        {MODE_64, "67438b448d44", "mov 4/4 r0.4w m.4r {d:13+9*4+68 4}"},
         {MODE_64, "8b0540000000", "mov 4/8 r0.4w m.4r {d:17+16*1+70 4}"},
         {MODE_64, "67668b4c9103", "mov 2/4 r1.2w m.2r {d:1+2*4+3 2}"},
         {MODE_64, "8b4c6d00", "mov 4/8 r1.4w m.4r {s:5+5*2+0 4}"},
@@ -507,6 +511,7 @@ static void test_vendor(void **state) {
         assert_int_equal(decode_ok(MODE_64, "66e80000").len, 4);
     assert_int_equal(decode_ok(MODE_64, "48ff28").opsize, amd ? 4 : 8);
     assert_int_equal(decode_ok(MODE_64, "480fb200").mem.size, amd ? 6 : 10);
+    assert_int_equal(decode_ok(MODE_64, "666300").mem.size, amd ? 4 : 2); /* movsxd */
     struct insn cr = decode_ok(MODE_32, "f00f22c3");
     assert_int_equal(cr.op, amd ? OP_mov_to_cr : OP_invalid);
     if (amd) {

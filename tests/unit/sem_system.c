@@ -203,8 +203,9 @@ static void test_debug_registers(void **state) {
     assert_int_equal(RUN("\x0f\x21\xe3"), SEM_NEXT); /* mov ebx, dr4 */
     assert_int_equal(V.gpr[REG_RBX], 0xffff0ff0);
     V.cr4 |= X86_CR4_DE;
-    set_cpl(3);
     expect_fault(RUN("\x0f\x21\xe3"), X86_UD, 0);
+    set_cpl(3);
+    expect_fault(RUN("\x0f\x21\xe3"), X86_GP, 0); /* the privilege comes first */
     expect_fault(RUN("\x0f\x21\xc3"), X86_GP, 0);
 }
 

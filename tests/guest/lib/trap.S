@@ -154,10 +154,14 @@ trap_common:
     push %ebp
     push %esi
     push %edi
-    push %gs
-    push %fs
-    push %es
-    push %ds
+    mov %gs, %eax               /* PUSH of a segment register may write two bytes only */
+    push %eax
+    mov %fs, %eax
+    push %eax
+    mov %es, %eax
+    push %eax
+    mov %ds, %eax
+    push %eax
     mov $0x10, %eax
     mov %eax, %ds
     mov %eax, %es

@@ -1,0 +1,301 @@
+/* What Intel's and AMD's CPUs do differently, on either host: the model says whose it is.
+ */
+/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
+#undef _GNU_SOURCE
+#define _DEFAULT_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "decode/decode.h"
+#include "sem/sem_int.h"
+
+enum { GDT = 0x1000, DATA = 0x3000, CODE3 = 8 | 3, DATA3 = 16 | 3 };
+enum { LIMIT = 0x3fff }; /* of the stack segment */
+
+static struct vcpu V;
+static struct cpuid_model *model;
+static uint8_t *ram;
+static struct counters counters;
+
+static struct sigaction
+    fault_action; /* bivisor's handler; cmocka puts its own in place */
+
+static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
+}
+
+static const struct vcpu_hooks hooks = {.exit = on_exit_hook};
+
+static void put64(unsigned at, uint64_t x) {
+    memcpy(ram + at, &x, 8);
+}
+
+static uint32_t get32(unsigned at) {
+    uint32_t x;
+
+    memcpy(&x, ram + at, 4);
+    return x;
+}
+
+/* CPL 3, 32-bit segments without paging. */
+static int setup(enum cpuid_vendor vendor) {
+    struct cpuid_config cfg = {.vendor = vendor, .tsc_hz = 1000000000};
+
+    memset(&V, 0, sizeof(V));
+    vec_init();
+    V.cpuid = model = cpuid_model_new(&cfg);
+    V.hooks = &hooks;
+    V.cnt = &counters;
+    vcpu_reset(&V);
+    if (!model || mem_create(MEM_MIN_RAM, &V.mem) || mmu_create(&V, MMU_FLUSH))
+        return -1;
+    ram = mem_ram_base(V.mem);
+    put64(GDT + 8, 0x00cffb000000ffff);
+    put64(GDT + 16, 0x00cff3000000ffff);
+    V.gdtr = (struct desc_table){GDT, 0x17};
+    V.cr0 = X86_CR0_PE | X86_CR0_ET | X86_CR0_AM | X86_CR0_NE;
+    V.cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | X86_CR4_DE;
+    V.cr4 &= cpuid_cr4_valid(model);
+    V.xcr0 = cpuid_xcr0_valid(model);
+    for (unsigned s = 0; s < SEG_COUNT; s++)
+        sem_unpack_desc(&V.seg[s], s == SEG_CS ? CODE3 : DATA3,
+                        s == SEG_CS   ? 0x00cffb000000ffff
+                        : s == SEG_SS ? 0x0040f30000000000 | LIMIT
+                                      : 0x00cff3000000ffff);
+    V.cpl = 3;
+    vcpu_update_mode(&V);
+    mmu_mode_changed(&V);
+    mmu_context_changed(&V);
+    return 0;
+}
+
+static int setup_group(void **state) {
+    if (sem_init())
+        return -1;
+    return sigaction(SIGFPE, NULL, &fault_action);
+}
+
+static int setup_intel(void **state) {
+    return setup(CPUID_VENDOR_INTEL);
+}
+
+static int setup_amd(void **state) {
+    return setup(CPUID_VENDOR_AMD);
+}
+
+static int teardown(void **state) {
+    mmu_destroy(&V);
+    mem_destroy(V.mem);
+    cpuid_model_free(model);
+    return 0;
+}
+
+/* The vector of the exception, or -1. */
+static int run(const char *bytes, size_t len) {
+    struct insn i;
+    int rc;
+
+    assert_int_equal(decode_insn(V.mode, (const uint8_t *)bytes, len, &i), DECODE_OK);
+    assert_int_equal(i.len, len);
+    sigaction(SIGFPE, &fault_action, NULL);
+    sem_bind(&V, &i);
+    rc = i.exec(&V, &i);
+    vec_park(&V);
+    return rc == SEM_FAULT ? V.fault.vector : -1;
+}
+#define RUN(s) run(s, sizeof(s) - 1)
+
+static bool amd(void) {
+    return cpuid_is_amd(model);
+}
+
+static void enter_64(void) {
+    V.efer = X86_EFER_LME | X86_EFER_LMA;
+    V.cr4 |= X86_CR4_PAE;
+    V.cr0 |= X86_CR0_PG;
+    V.cr3 = 0x4000;
+    put64(0x4000, 0x5007);
+    put64(0x5000, 0x87); /* a page of 1 GiB */
+    V.seg[SEG_CS].ar = (uint16_t)((V.seg[SEG_CS].ar & ~X86_AR_DB) | X86_AR_L);
+    vcpu_update_mode(&V);
+    mmu_mode_changed(&V);
+    mmu_flush_all(&V);
+    mmu_context_changed(&V);
+}
+
+static void test_model(void **state) {
+    assert_int_equal(cpuid_query(&V, 0, 0).ecx, amd() ? 0x444d4163 : 0x6c65746e);
+}
+
+/* A selector on the stack: how much of its slot is written and read. */
+static void test_selector_slots(void **state) {
+    V.gpr[REG_RSP] = DATA + 4;
+    put64(DATA, 0xffffffffffffffff);
+    assert_int_equal(RUN("\x1e"), -1); /* push ds */
+    assert_int_equal(V.gpr[REG_RSP], DATA);
+    assert_int_equal(get32(DATA), amd() ? DATA3 : 0xffff0000u | DATA3);
+    V.gpr[REG_RSP] = LIMIT - 1;                         /* two bytes are left */
+    assert_int_equal(RUN("\x1f"), amd() ? X86_SS : -1); /* pop ds: null */
+    assert_int_equal(V.gpr[REG_RSP], amd() ? LIMIT - 1 : LIMIT + 3);
+    V.gpr[REG_RSP] = LIMIT - 5;
+    put64(LIMIT - 5, 0x123400000 | (uint64_t)CODE3 << 32);
+    assert_int_equal(RUN("\xcb"), amd() ? X86_SS : -1); /* retf */
+}
+
+/* A 16-bit stack: the upper half of ESP is nobody's. */
+static void test_selector_small_stack(void **state) {
+    V.seg[SEG_SS].ar &= (uint16_t)~X86_AR_DB;
+    vcpu_update_mode(&V);
+    V.gpr[REG_RSP] = 0x12340000 | (DATA + 4);
+    assert_int_equal(RUN("\x1e"), -1);
+    assert_int_equal(V.gpr[REG_RSP], 0x12340000 | DATA);
+    assert_int_equal(get32(DATA) & 0xffff, DATA3);
+    assert_int_equal(RUN("\x1f"), -1);
+    assert_int_equal(V.gpr[REG_RSP], 0x12340000 | (DATA + 4));
+}
+
+/* #AC: Intel's CPUs raise it for vector operands of 4 and 8 bytes only. */
+static void test_alignment(void **state) {
+    V.rflags |= X86_FL_AC;
+    mmu_context_changed(&V);
+    vcpu_update_mode(&V);
+    V.gpr[REG_RBX] = DATA + 1;
+    assert_int_equal(RUN("\x8b\x03"), X86_AC);                  /* mov eax, [ebx] */
+    assert_int_equal(RUN("\x8a\x03"), -1);                      /* mov al, [ebx] */
+    assert_int_equal(RUN("\x0f\x10\x03"), amd() ? X86_AC : -1); /* movups */
+    assert_int_equal(RUN("\xf3\x0f\x10\x03"), X86_AC);          /* movss */
+    if (cpuid_has(model, CPUID_F_F16C)) {
+        assert_int_equal(RUN("\xc4\xe2\x79\x13\x03"), -1);     /* vcvtph2ps */
+        assert_int_equal(RUN("\xc4\xe3\x79\x1d\x03\x00"), -1); /* vcvtps2ph */
+    }
+    if (cpuid_has(model, CPUID_F_AVX)) {
+        memset(V.vec + 160, 0xff, 32);
+        assert_int_equal(RUN("\xc4\xe2\x71\x2c\x03"), -1); /* vmaskmovps, load */
+        memset(V.vec + 160, 0xff, 32);
+        assert_int_equal(RUN("\xc4\xe2\x79\x2e\x03"), -1); /* vmaskmovps, store */
+    }
+}
+
+static void test_repeat_nothing(void **state) {
+    V.gpr[REG_RCX] = 0;
+    V.tr = (struct segment){.sel = 0x18, .ar = 0x8b, .limit = 0x67}; /* no map */
+    assert_int_equal(RUN("\xf3\x6c"), amd() ? -1 : X86_GP); /* rep insb: no TSS */
+    assert_int_equal(RUN("\xf3\x6e"), amd() ? -1 : X86_GP); /* rep outsb */
+    enter_64();
+    V.gpr[REG_RCX] = 7ull << 32;
+    V.gpr[REG_RSI] = 1ull << 32 | 5;
+    V.gpr[REG_RDI] = 2ull << 32 | 6;
+    assert_int_equal(RUN("\x67\xf3\xac"), -1); /* rep lodsb, 32-bit addresses */
+    assert_int_equal(V.gpr[REG_RCX], amd() ? 7ull << 32 : 0);
+    assert_int_equal(V.gpr[REG_RSI], 1ull << 32 | 5);
+    assert_int_equal(RUN("\x67\xf3\xaa"), -1); /* rep stosb */
+    assert_int_equal(V.gpr[REG_RDI], amd() ? 2ull << 32 | 6 : 6);
+    assert_int_equal(RUN("\x67\xf3\xa4"), -1); /* rep movsb */
+    assert_int_equal(V.gpr[REG_RSI], amd() ? 1ull << 32 | 5 : 5);
+}
+
+/* Which of two faults comes first; the vendors agree. */
+static void test_order(void **state) {
+    assert_int_equal(RUN("\x0f\x21\xe0"), X86_GP); /* mov eax, dr4 */
+    V.gpr[REG_RBX] = LIMIT - 3;
+    assert_int_equal(RUN("\x36\x0f\x28\x03"), X86_GP); /* movaps xmm0, ss:[ebx] */
+    V.gpr[REG_RBX] = LIMIT - 7;
+    assert_int_equal(RUN("\x36\x0f\x10\x03"), X86_SS); /* movups */
+    memcpy(V.vec, "\x7e\x03\x81\x00", 4);              /* invalid operation, pending */
+    V.vec[512] = 3;
+    assert_int_equal(RUN("\x36\xd8\x43\x04"), X86_MF);     /* fadd dword ss:[ebx+4] */
+    assert_int_equal(RUN("\x36\xd8\x43\x10"), X86_MF);     /* ... beyond the limit */
+    assert_int_equal(RUN("\x36\x0f\x6f\x43\x10"), X86_MF); /* movq mm0, */
+    assert_int_equal(RUN("\x36\xd9\x7b\x10"), X86_SS);     /* fnstcw does not wait */
+    assert_int_equal(RUN("\x36\xdd\x7b\x10"), X86_SS);     /* fnstsw */
+    assert_int_equal(RUN("\x36\xd9\x73\x10"), X86_SS);     /* fnstenv */
+    assert_int_equal(RUN("\x36\xdd\x73\x10"), X86_SS);     /* fnsave */
+    assert_int_equal(RUN("\x36\xd9\x63\x10"), X86_MF);     /* fldenv */
+    enter_64();
+    V.gpr[REG_RBX] = 1ull << 62;
+    assert_int_equal(RUN("\xd8\x03"), X86_MF);
+    V.rflags |= X86_FL_AC;
+    vcpu_update_mode(&V);
+    mmu_context_changed(&V);
+    V.gpr[REG_RBX] = 0x7ffffffffffe;
+    assert_int_equal(RUN("\x8b\x03"), X86_AC); /* runs out of the lower half */
+    V.gpr[REG_RBX] += 2;
+    assert_int_equal(RUN("\x8b\x03"), X86_GP);
+}
+
+/* VZEROUPPER and VZEROALL outside 64-bit mode know eight registers. */
+static void test_vzero(void **state) {
+    if (!cpuid_has(model, CPUID_F_AVX))
+        skip();
+    memset(V.vec + 160, 0x55, 256);
+    memset(V.vec + 576, 0x55, 256);
+    V.vec[512] = 7;
+    assert_int_equal(RUN("\xc5\xf8\x77"), -1);
+    for (unsigned r = 0; r < 16; r++) {
+        assert_int_equal(V.vec[160 + 16 * r], 0x55);
+        assert_int_equal(V.vec[576 + 16 * r + 15], r < 8 ? 0 : 0x55);
+    }
+    assert_int_equal(RUN("\xc5\xfc\x77"), -1);
+    for (unsigned r = 0; r < 16; r++) {
+        assert_int_equal(V.vec[160 + 16 * r], r < 8 ? 0 : 0x55);
+        assert_int_equal(V.vec[576 + 16 * r + 15], r < 8 ? 0 : 0x55);
+    }
+}
+
+/* A mask of nothing does not excuse a bad place, nor do elements wrap. */
+static void test_masked(void **state) {
+    V.gpr[REG_RDI] = LIMIT - 3;
+    memset(V.vec + 160, 0, 32);
+    assert_int_equal(RUN("\x36\x66\x0f\xf7\xc1"), X86_SS); /* maskmovdqu */
+    enter_64();
+    V.gpr[REG_RDI] = 1ull << 62;
+    assert_int_equal(RUN("\x66\x0f\xf7\xc1"), X86_GP);
+    V.gpr[REG_RDI] = (1ull << 47) - 15;
+    assert_int_equal(RUN("\x66\x0f\xf7\xc1"), X86_GP);
+    V.gpr[REG_RDI] = DATA;
+    assert_int_equal(RUN("\x66\x0f\xf7\xc1"), -1);
+    if (!cpuid_has(model, CPUID_F_AVX))
+        return;
+    memset(V.vec + 160, 0xff, 16);
+    V.gpr[REG_RBX] = 0xfffffffc;
+    assert_int_equal(RUN("\x67\xc4\xe2\x79\x2c\x0b"),
+                     X86_PF); /* vmaskmovps xmm1, [ebx] */
+    assert_int_equal(V.fault.addr, 0xfffffffc);
+    memset(V.vec + 160, 0, 4);
+    assert_int_equal(RUN("\x67\xc4\xe2\x79\x2c\x0b"), X86_PF);
+    assert_true(V.fault.addr == 1ull << 32);
+}
+
+/* CALL stores the return address before it finds that the target is not canonical. */
+static void test_call(void **state) {
+    enter_64();
+    V.gpr[REG_RSP] = DATA + 8;
+    V.gpr[REG_RBX] = 1ull << 62;
+    V.rip = 0x777;
+    put64(DATA, 0);
+    assert_int_equal(RUN("\xff\xd3"), X86_GP);
+    assert_int_equal(V.gpr[REG_RSP], DATA + 8);
+    assert_int_equal(get32(DATA), 0x779);
+    V.gpr[REG_RSP] = 1ull << 62;
+    assert_int_equal(RUN("\xff\xd3"), X86_SS);
+}
+
+#define BOTH(f)                                                                          \
+    {"intel_" #f, f, setup_intel, teardown, NULL}, {                                     \
+        "amd_" #f, f, setup_amd, teardown, NULL                                          \
+    }
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        BOTH(test_model),     BOTH(test_selector_slots), BOTH(test_selector_small_stack),
+        BOTH(test_alignment), BOTH(test_repeat_nothing), BOTH(test_order),
+        BOTH(test_vzero),     BOTH(test_masked),         BOTH(test_call),
+    };
+    return cmocka_run_group_tests(tests, setup_group, NULL);
+}
