@@ -1,113 +1,10 @@
 /*
- * Real mode and virtual-8086 mode. A real-mode snippet runs from `in` like any other,
- * with its code copied to low memory; every vector of the interrupt table leads back to
- * protected mode, where `trap` tells how it ended.
+ * Real mode and virtual-8086 mode.
  * AMD64 APM volume 2, "Real Mode" and "Virtual-8086 Mode".
  */
-#include "guest.h"
+#include "lib/realmode.h"
 
 const char guest_name[] = GUEST_NAME;
-
-/* Low memory. */
-#define CODE_AT 0x3000u
-#define TRAMPOLINE 0x7000u
-#define STUBS 0x8000u
-#define STACK_SEG 0x2000u
-#define RM_CS 0x90 /* 16-bit segments to leave protected mode by */
-#define RM_DS 0x98
-
-extern uint8_t real_start[], real_end[];
-extern void real_enter(void);
-extern void guest_run_asm(struct regs *);
-uint32_t real_back_esp;
-struct {
-    uint16_t limit;
-    uint32_t base;
-} __attribute__((packed)) real_idtr, real_pm_idtr;
-
-#define AT "-real_start+0x7000"
-__asm__(".pushsection .text\n"
-        "real_enter: pushal\n"
-        "mov %esp, real_back_esp\n"
-        "lidt real_idtr\n"
-        "mov $0x98, %eax\nmov %eax, %ds\nmov %eax, %es\nmov %eax, %gs\n"
-        "mov $0x10, %ecx\nmov %ecx, %fs\n" /* keeps its 4 GiB limit */
-        "mov %eax, %ss\n"
-        "ljmp $0x90, $(real16" AT ")\n"
-        "real_start:\n.code16\n"
-        "real16: mov %cr0, %eax\nand $~1, %al\nmov %eax, %cr0\n"
-        "ljmp $0, $(1f" AT ")\n"
-        "1: xor %ax, %ax\nmov %ax, %ds\nmov %ax, %ss\n"
-        "mov $0x5000, %ebx\n" /* struct regs: 4 bytes a slot */
-        "mov 60(%bx), %ss\nmov 44(%bx), %esp\n"
-        "pushw 56(%bx)\npushw 52(%bx)\npushw 48(%bx)\n"
-        "mov 4(%bx), %es\nmov 8(%bx), %fs\nmov 12(%bx), %gs\n"
-        "mov 16(%bx), %edi\nmov 20(%bx), %esi\nmov 24(%bx), %ebp\n"
-        "mov 32(%bx), %edx\nmov 36(%bx), %ecx\nmov 40(%bx), %eax\n"
-        "pushw 0(%bx)\nmov 28(%bx), %ebx\npop %ds\niretw\n"
-        /* Every stub calls here: the return address tells the vector. */
-        "real_common: pushal\npush %ds\npush %es\npush %fs\npush %gs\n"
-        "xor %ax, %ax\nmov %ax, %ds\n"
-        "mov %sp, 0x5100\nmov %ss, 0x5104\n"
-        "mov %cr0, %eax\nor $1, %al\nmov %eax, %cr0\n"
-        "ljmpl $8, $real_back\n"
-        "real_end:\n.code32\n"
-        "real_back: mov $0x10, %eax\nmov %eax, %ds\nmov %eax, %es\nmov %eax, %ss\n"
-        "mov %eax, %fs\nmov %eax, %gs\n"
-        "mov real_back_esp, %esp\nlidt real_pm_idtr\ncld\npopal\nret\n"
-        ".globl real_common\n"
-        ".popsection");
-extern uint8_t real_common[];
-
-static unsigned idt_limit = 0x3ff;
-
-static void real_init(void) {
-    uint32_t ar = X86_AR_P | X86_AR_S | X86_AR_WRITE | X86_AR_ACCESSED;
-    gdt_set(RM_CS, seg_desc(0, 0xffff, ar | X86_AR_CODE));
-    gdt_set(RM_DS, seg_desc(0, 0xffff, ar));
-    memcpy((void *)TRAMPOLINE, real_start, (size_t)(real_end - real_start));
-    uint32_t common = TRAMPOLINE + (uint32_t)(real_common - real_start);
-    for (unsigned v = 0; v < 256; v++) {
-        uint8_t *stub = (uint8_t *)(STUBS + 4 * v);
-        uint16_t rel = (uint16_t)(common - (STUBS + 4 * v + 3));
-        stub[0] = 0xe8;
-        memcpy(stub + 1, &rel, 2);
-        volatile uint32_t *ivt = (volatile uint32_t *)(ulong)(4 * v);
-        __asm__ volatile("mov %1, %0" : "=m"(*ivt) : "r"(STUBS + 4 * v));
-    }
-    __asm__ volatile("sidt %0" : "=m"(real_pm_idtr));
-}
-
-static void regs_real(void) {
-    memset(&in, 0, sizeof(in));
-    in.cs = CODE_AT >> 4;
-    in.ss = STACK_SEG;
-    in.sp = 0x8000;
-    in.flags = X86_FL_ONE;
-}
-
-static unsigned run_real(const void *code) {
-    memcpy((void *)CODE_AT, code, CODE_LEN(code));
-    in.ip = 0;
-    memcpy((void *)0x5000, &in, sizeof(in));
-    real_idtr.limit = (uint16_t)idt_limit;
-    real_idtr.base = 0;
-    real_enter();
-    uint32_t sp = *(volatile uint16_t *)0x5100, ss = *(volatile uint16_t *)0x5104;
-    const uint16_t *f = (const uint16_t *)(ss * 16 + sp);
-    const uint32_t *g = (const uint32_t *)(f + 4);
-    memset(&trap, 0, sizeof(trap));
-    trap.r.gs = f[0], trap.r.fs = f[1], trap.r.es = f[2], trap.r.ds = f[3];
-    trap.r.di = g[0], trap.r.si = g[1], trap.r.bp = g[2], trap.r.bx = g[4];
-    trap.r.dx = g[5], trap.r.cx = g[6], trap.r.ax = g[7];
-    trap.vector = (f[20] - STUBS - 3) / 4;
-    trap.r.ip = f[21], trap.r.cs = f[22], trap.r.flags = f[23];
-    trap.r.sp = (sp + 48) & 0xffff;
-    trap.r.ss = ss;
-    return trap.vector;
-}
-
-#define REAL(text) run_real(CODE16(text))
 
 static void ends(const char *what, unsigned vector, long ip) {
     check(trap.vector == vector && (ip == ANY || trap.r.ip == (ulong)ip) &&
@@ -173,10 +70,10 @@ static void real_exceptions(void) {
     ends("beyond 64 KiB by a segment with a larger limit", DONE, ANY);
     check_eq("unreal", trap.r.ax, 0x1a2b3c4d);
     in.bx = 0x2000;
-    idt_limit = 0xff;
+    real_idt_limit = 0xff;
     REAL("int 0x50");
     ends("beyond the interrupt table", X86_GP, 0);
-    idt_limit = 0x3ff;
+    real_idt_limit = 0x3ff;
     in.flags |= X86_FL_TF;
     REAL("nop");
     ends("single-step", X86_DB, 1);
@@ -276,16 +173,6 @@ static void real_work(void) {
 }
 
 /* --- virtual-8086 mode --- */
-
-static unsigned run_v86(const void *code) {
-    memcpy((void *)CODE_AT, code, CODE_LEN(code));
-    in.ip = 0;
-    memset(&trap, 0, sizeof(trap));
-    guest_run_asm(&in);
-    return trap.vector;
-}
-
-#define V86(text) run_v86(CODE16(text))
 
 static void v86_ends(const char *what, unsigned vector, long error, long ip) {
     check(trap.vector == vector && (error == ANY || trap.error == (ulong)error) &&
