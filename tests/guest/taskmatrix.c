@@ -43,7 +43,8 @@ enum { ES, CS, SS, DS, FS, GS };
 
 static uint8_t old_tss[128] __attribute__((aligned(128)));
 static uint8_t new_tss[128] __attribute__((aligned(128)));
-static uint8_t want_old[128], want_new[128];
+static uint8_t want_old[128] __attribute__((aligned(4)));
+static uint8_t want_new[128] __attribute__((aligned(4)));
 static struct task incoming;
 static struct {
     uint32_t off;
@@ -58,6 +59,12 @@ static struct {
     unsigned tr;
     struct regs r;
 } want;
+
+/* What the last one left behind; of TR the RPL is a processor's own. */
+static struct {
+    unsigned tr, ldt;
+    bool ts;
+} left;
 
 static unsigned cases, bad;
 static uint64_t digest = 0xcbf29ce484222325;
@@ -88,7 +95,10 @@ static bool named(unsigned sel) {
 /* --- TSSs --- */
 
 static void put(uint8_t *image, unsigned at, uint32_t v, unsigned width) {
-    memcpy(image + at, &v, width);
+    if (width == 4)
+        *(uint32_t *)(image + at) = v;
+    else
+        *(uint16_t *)(image + at) = (uint16_t)v;
 }
 
 /* Intel SDM volume 3, "Task-State Segment (TSS)" and "16-Bit Task-State Segment". */
@@ -342,12 +352,12 @@ static void arm(enum how how) {
 }
 
 /* Back to the guest's own task. Reads what the switch left before it does. */
-static void leave(unsigned *tr, unsigned *ldt, bool *ts) {
+static void leave(void) {
     uint16_t sel, local;
     __asm__ volatile("str %0" : "=r"(sel));
     __asm__ volatile("sldt %0" : "=r"(local));
-    *tr = sel, *ldt = local;
-    *ts = read_cr0() & X86_CR0_TS;
+    left.tr = sel & ~3u, left.ldt = local;
+    left.ts = read_cr0() & X86_CR0_TS;
     gdt[TSS_SEL >> 3] &= ~(2ull << 40);
     __asm__ volatile("ltr %w0; clts; lldt %w1" ::"r"(TSS_SEL), "r"(0));
     idt_reset(X86_UD);
@@ -372,11 +382,18 @@ static bool regs_agree(void) {
            same(a->di, b->di) && same(a->bp, b->bp);
 }
 
+static bool tss_same(const uint8_t *a, const uint8_t *b) {
+    uint32_t differ = 0;
+    for (unsigned k = 0; k < 32; k++)
+        differ |= ((const uint32_t *)a)[k] ^ ((const uint32_t *)b)[k];
+    return !differ;
+}
+
 /* RF in the flags saved of a fault: set, says Intel's "Resume flag"; others differ. */
 static bool tss_agree(enum how how) {
     if (how == FAULT || how == FAULT_ERR)
         old_tss[0x26] = want_old[0x26] = (uint8_t)(want_old[0x26] & ~1);
-    return !memcmp(old_tss, want_old, 128) && !memcmp(new_tss, want_new, 128);
+    return tss_same(old_tss, want_old) && tss_same(new_tss, want_new);
 }
 
 static bool descriptors_agree(enum how how, uint64_t old0, uint64_t new0) {
@@ -388,18 +405,20 @@ static bool descriptors_agree(enum how how, uint64_t old0, uint64_t new0) {
     return gdt[OLD_SEL >> 3] == old1 && gdt[NEW_SEL >> 3] == new1;
 }
 
+static void tell_end(const char *what, unsigned vector, ulong error,
+                     const struct regs *r) {
+    printf("# %s %u error %lx %lx:%lx %lx:%lx fl %lx seg %lx %lx %lx %lx ax %lx\n", what,
+           vector, error, r->cs, r->ip, r->ss, r->sp, r->flags, r->es, r->ds, r->fs,
+           r->gs, r->ax);
+}
+
 static void tell(enum how how) {
-    const struct regs *a = &trap.r, *b = &want.r;
-    printf("# %s from %lx to %lx:%x flags %x ss %x ldt %x; tss %x gate %x subject %x\n",
-           how_names[how], in.cs, (ulong)incoming.seg[CS], incoming.ip, incoming.flags,
+    printf("# %s from %lx to %x:%x flags %x ss %x ldt %x; tss %x gate %x subject %x\n",
+           how_names[how], in.cs, incoming.seg[CS], incoming.ip, incoming.flags,
            incoming.seg[SS], incoming.ldt, ar_of(NEW_SEL), ar_of(GATE_SEL),
            ar_of(SUBJECT));
-    printf("#  got %u error %lx %lx:%lx %lx:%lx fl %lx seg %lx %lx %lx %lx ax %lx\n",
-           trap.vector, trap.error, a->cs, a->ip, a->ss, a->sp, a->flags, a->es, a->ds,
-           a->fs, a->gs, a->ax);
-    printf("# want %u error %lx %lx:%lx %lx:%lx fl %lx seg %lx %lx %lx %lx ax %lx\n",
-           want.vector, want.error, b->cs, b->ip, b->ss, b->sp, b->flags, b->es, b->ds,
-           b->fs, b->gs, b->ax);
+    tell_end(" got", trap.vector, trap.error, &trap.r);
+    tell_end("want", want.vector, want.error, &want.r);
     for (unsigned k = 0; k < 128; k++) {
         if (old_tss[k] != want_old[k] || new_tss[k] != want_new[k])
             printf("#  TSS +%x: old %x want %x, new %x want %x\n", k, old_tss[k],
@@ -417,39 +436,38 @@ static bool no_stack(enum how how) {
 }
 
 static void attempt(enum how how) {
-    unsigned tr, ldt, pushed = 0;
-    bool ts;
+    unsigned pushed = 0;
     arm(how);
     model(how);
     if (no_stack(how)) {
-        leave(&tr, &ldt, &ts);
+        leave();
         return;
     }
     uint64_t old0 = gdt[OLD_SEL >> 3], new0 = gdt[NEW_SEL >> 3];
     run(code[how]);
     bool ok = descriptors_agree(how, old0, new0);
-    leave(&tr, &ldt, &ts);
+    leave();
     if (want.pushed && trap.vector == DONE)
         memcpy(&pushed, (void *)trap.r.sp, new_wide ? 4 : 2);
     ok = ok && trap.vector == want.vector && trap.error == want.error && regs_agree() &&
-         tss_agree(how) && (tr & ~3u) == want.tr && ts == want.switched &&
-         ldt == (want.switched ? incoming.ldt : 0) && (!want.pushed || pushed == 0x3458);
+         tss_agree(how) && left.tr == want.tr && left.ts == want.switched &&
+         left.ldt == (want.switched ? incoming.ldt : 0) &&
+         (!want.pushed || pushed == 0x3458);
     cases++;
     digest_add(trap.vector << 16 | trap.error);
-    digest_add(trap.r.cs << 16 | tr);
+    digest_add(trap.r.cs << 16 | left.tr);
     digest_add(trap.r.flags & ~(ulong)X86_FL_RF);
-    for (unsigned k = 0; k < 128; k++)
-        digest_add(old_tss[k]);
+    uint32_t sum = 0;
+    for (unsigned k = 0; k < 32; k++)
+        sum = sum * 31 + ((uint32_t *)old_tss)[k];
+    digest_add(sum);
     if (!ok && bad++ < 12) {
-        printf("# tr %x ldt %x ts %u pushed %x switched %u; tables 0x%llx 0x%llx\n", tr,
-               ldt, ts, pushed, want.switched,
-               (unsigned long long)(gdt[OLD_SEL >> 3] ^ old0),
-               (unsigned long long)(gdt[NEW_SEL >> 3] ^ new0));
+        printf("# tr %x ldt %x ts %u pushed %x\n", left.tr, left.ldt, left.ts, pushed);
         tell(how);
     }
 }
 
-/* Every way, from and to every level, between TSSs of either width. */
+/* Every way, between every two levels and TSSs of either width. */
 static void all_ways(void) {
     for (unsigned how = 0; how < HOW_COUNT; how++) {
         for (unsigned k = 0; k < 64; k++) {
@@ -574,10 +592,10 @@ static void limits(void) {
             from_level(3);
             to_level(3);
             prepare(true, k & 1, how);
-            unsigned ar = (ar_of(NEW_SEL) & 0xff) | (k & 2 ? X86_AR_G : 0);
             /* With G, a limit of 0 is 4095. */
-            gdt_set(NEW_SEL, seg_desc((ulong)new_tss,
-                                      k & 2 ? edges[k / 4] << 12 : edges[k / 4], ar));
+            unsigned g = k & 2 ? 12 : 0, ar = ar_of(NEW_SEL) & 0xff;
+            gdt_set_sys(NEW_SEL, (ulong)new_tss, edges[k / 4] << g,
+                        ar | (g ? X86_AR_G : 0));
             attempt(how);
         }
     }
@@ -645,8 +663,6 @@ static void new_selectors(void) {
 /* The T bit: #DB in the new task before its first instruction. Local breakpoints go. */
 static void trap_bit(void) {
     for (unsigned how = 0; how < HOW_COUNT; how++) {
-        unsigned tr, ldt;
-        bool ts;
         from_level(3);
         to_level(how & 3);
         incoming.trap = 0xffff;
@@ -656,13 +672,13 @@ static void trap_bit(void) {
         write_dr7(0x3ff); /* all on, on addresses that nobody executes */
         run(code[how]);
         ulong dr7 = read_dr7();
-        leave(&tr, &ldt, &ts);
+        leave();
         write_dr7(0);
         cases++;
         digest_add(trap.vector);
         bool ok = trap.vector == X86_DB && (trap.dr6 & 0xe00f) == X86_DR6_BT &&
                   trap.r.ip == LAND && trap.r.cs == incoming.seg[CS] &&
-                  (dr7 & 0x3ff) == 0x2aa && (tr & ~3u) == NEW_SEL;
+                  (dr7 & 0x3ff) == 0x2aa && left.tr == NEW_SEL;
         if (!ok && bad++ < 12)
             printf("# T by %s: vector %u ip %lx dr6 %lx dr7 %lx\n", how_names[how],
                    trap.vector, trap.r.ip, trap.dr6, dr7);
@@ -685,8 +701,6 @@ static void paged(enum space_kind kind) {
     pages[0][0] = 0xaaaa0001, pages[1][0] = 0xbbbb0002;
     space_load(&a);
     for (unsigned how = 0; how < HOW_COUNT; how++) {
-        unsigned tr, ldt;
-        bool ts;
         from_level(how & 3);
         to_level(3);
         incoming.ip = (uint32_t)(ulong)look;
@@ -697,7 +711,7 @@ static void paged(enum space_kind kind) {
         ulong cr3 = read_cr3();
         uint32_t saved;
         memcpy(&saved, old_tss + 0x1c, 4);
-        leave(&tr, &ldt, &ts);
+        leave();
         space_load(&a);
         cases++;
         digest_add(trap.r.ax);
@@ -718,8 +732,7 @@ static void missing(enum space_kind kind) {
     space_new(&s, kind, RWU);
     for (unsigned k = 0; k < COUNT(ways) * 3; k++) {
         enum how how = ways[k % COUNT(ways)];
-        unsigned tr, ldt, what = k / COUNT(ways);
-        bool ts;
+        unsigned what = k / COUNT(ways);
         space_map(&s, WINDOW, (ulong)area, what == 2 ? X86_PTE_P | X86_PTE_U : RWU, 1);
         space_load(&s);
         from_level(3);
@@ -745,17 +758,17 @@ static void missing(enum space_kind kind) {
         write_cr3(s.root);
         run(code[how]);
         bool kept = gdt[OLD_SEL >> 3] == old0 && gdt[NEW_SEL >> 3] == new0;
-        leave(&tr, &ldt, &ts);
+        leave();
         write_cr0(read_cr0() & ~(ulong)X86_CR0_WP);
         cases++;
         digest_add(trap.vector << 8 | trap.error);
         ulong page = trap.cr2 & ~0xffful;
-        bool ok = trap.vector == X86_PF && page == WINDOW && kept && tr == OLD_SEL &&
-                  !ts && trap.r.ip == (ulong)code[how] && trap.r.ax == in.ax &&
+        bool ok = trap.vector == X86_PF && page == WINDOW && kept && left.tr == OLD_SEL &&
+                  !left.ts && trap.r.ip == (ulong)code[how] && trap.r.ax == in.ax &&
                   !(trap.error & X86_PF_U);
         if (!ok && bad++ < 12)
             printf("# missing %u by %s: vector %u error %lx cr2 %lx ip %lx tr %x\n", what,
-                   how_names[how], trap.vector, trap.error, trap.cr2, trap.r.ip, tr);
+                   how_names[how], trap.vector, trap.error, trap.cr2, trap.r.ip, left.tr);
         paging_off();
     }
 }
