@@ -186,14 +186,15 @@ static int step_one(struct interp *ip) {
 
     /* RF covers this instruction alone; IRET may set it anew. The shadow of the
      * instruction before ends with this one, which may cast its own. */
-    bool shadow = v->irq_shadow;
+    bool shadow = v->irq_shadow, blocked = ip->db_blocked;
     v->irq_shadow = false;
     v->rflags &= ~(uint64_t)X86_FL_RF;
     ip->db_blocked = false;
     ip->running = true;
     int rc = i->exec(v, i);
     if (rc == SEM_FAULT || rc == SEM_REPEAT) {
-        v->rflags |= rf;
+        /* A breakpoint that MOV SS held back stays so while a string goes on. */
+        v->rflags |= rc == SEM_REPEAT && blocked ? X86_FL_RF : rf;
         v->irq_shadow = rc == SEM_REPEAT && shadow;
     } else if (rc != SEM_SHUTDOWN) {
         v->cnt->insns_retired++;
