@@ -493,6 +493,7 @@ static bool on_fetch(struct frame *f) {
 
 static void remapped(uint8_t *a, uint8_t *b) {
     emit_add(a, 1), emit_add(b, 1000);
+    write_cr4(read_cr4() | X86_CR4_PGE);
     for (unsigned n = 0; n < 12; n++) {
         uint32_t heat = n % 3 ? 3 : HOT;
         uint64_t bits = RWU | (n & 4 ? X86_PTE_G : 0);
@@ -501,12 +502,13 @@ static void remapped(uint8_t *a, uint8_t *b) {
         result("remapped", calls((void *)VA, heat), 1000 * heat);
         space_set(&s, VA, 1, (ulong)a | bits);
         (void)call((void *)VA, 0); /* either, before INVLPG */
-        if (n & 1 && !(n & 4) && !(read_cr4() & X86_CR4_PGE))
+        if (n & 1 && !(n & 4))     /* not global */
             write_cr3(read_cr3());
         else
             invlpg(VA);
         result("and back", calls((void *)VA, heat), heat);
     }
+    write_cr4(read_cr4() & ~(ulong)X86_CR4_PGE);
     /* No longer mapped, and no longer executable, from one call to the next. */
     hooks[X86_PF] = on_fetch;
     good_pte = (ulong)a | RWU;
