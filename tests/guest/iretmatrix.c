@@ -71,8 +71,16 @@ static uint64_t flat(unsigned ar, unsigned dpl) {
     return seg_desc(0, ~0u, X86_AR_P | X86_AR_S | X86_AR_G | ar | dpl << 5);
 }
 
+/* Code of DPL 0 to 3, then data. Selectors 4 to 7 name its first entry, not nothing. */
+static uint64_t ldt[8] __attribute__((aligned(16)));
+static unsigned ldt_size;
+
+static uint64_t descriptor(unsigned sel) {
+    return sel & X86_SEL_TI ? ldt[sel >> 3 & 7] : gdt[sel >> 3];
+}
+
 static unsigned ar_of(unsigned sel) {
-    return gdt[sel >> 3] >> 40 & 0xf0ff;
+    return descriptor(sel) >> 40 & 0xf0ff;
 }
 
 static void tables(void) {
@@ -98,9 +106,9 @@ static void tables(void) {
 
 /* --- the model --- */
 
-/* Does SEL name a descriptor at all? There is no LDT. */
+/* Does SEL name a descriptor at all? */
 static bool named(unsigned sel) {
-    return !(sel & X86_SEL_TI) && (sel | 7) < BEYOND;
+    return (sel | 7) < (sel & X86_SEL_TI ? ldt_size : BEYOND);
 }
 
 static void fails(struct outcome *o, unsigned vector, unsigned sel) {
@@ -157,7 +165,7 @@ static ulong model_mask(unsigned size, unsigned cpl, ulong flags, bool popf) {
 }
 
 static ulong limit_of(unsigned sel) {
-    uint64_t d = gdt[sel >> 3];
+    uint64_t d = descriptor(sel);
     ulong limit = (ulong)(d & 0xffff) | (ulong)(d >> 32 & 0xf0000);
     return d >> 55 & 1 ? limit << 12 | 0xfff : limit;
 }
@@ -393,6 +401,33 @@ static void each_selector(const struct form *f, unsigned cpl) {
                 attempt(f, &i);
         }
     }
+}
+
+static void each_local(const struct form *f, unsigned cpl) {
+    for (unsigned sel = 4; sel < 8 * (COUNT(ldt) + 1); sel += (sel & 7) == 7 ? 5 : 1) {
+        struct image i = good(sel & 3);
+        i.cs = sel;
+        attempt(f, &i);
+        i = good(sel & 3);
+        i.ss = sel;
+        attempt(f, &i);
+        i.cs = (sel & 3) << 3 | 4 | (sel & 3);
+        attempt(f, &i);
+    }
+}
+
+/* The same with code and stacks of an LDT, and with only half of it. */
+static void local(void) {
+    for (unsigned n = 0; n < 4; n++) {
+        ldt[n] = gdt[CODE_SEL(n) >> 3];
+        ldt[4 + n] = gdt[DATA_SEL(n) >> 3];
+    }
+    for (ldt_size = sizeof(ldt); ldt_size; ldt_size -= sizeof(ldt) / 4) {
+        gdt_set_sys(LDT_SEL, (ulong)ldt, ldt_size - 1, X86_AR_P | X86_DESC_LDT);
+        __asm__ volatile("lldt %w0" ::"r"(LDT_SEL));
+        everywhere(each_local);
+    }
+    __asm__ volatile("lldt %w0" ::"r"(0));
 }
 
 #ifdef __x86_64__
@@ -668,6 +703,7 @@ void guest_main(void) {
     everywhere(each_ss);
     everywhere(each_selector);
     everywhere(each_flags);
+    local();
     popf(CODE(".byte 0x66, 0x9d"), 2, LONG_MODE);
     popf(CODE(".byte 0x9d"), sizeof(ulong), LONG_MODE);
 #ifdef __x86_64__
