@@ -18,8 +18,8 @@
  * is found guilty soon after, the next verdict holds twice as long. So what has changed
  * its ways is fast again after a while, and what has not costs less and less.
  *
- * Suspects are kept by address and RAM page, one for each slot of a hash; while a verdict
- * holds, nobody else gets its slot.
+ * Suspects are kept by address and RAM page, in sets of WAYS; while a verdict holds,
+ * nobody else gets its place.
  */
 #include "bt/tr_int.h"
 #include "cpu/vec.h"
@@ -43,10 +43,22 @@
 #define REVIEW_TICKS (1ull << 26)
 #define STRIKES_MAX 12u
 
-static struct suspect *slot_of(const struct bt *bt, uint64_t va, const uint8_t *page) {
+#define WAYS 4u
+
+static struct suspect *set_of(const struct bt *bt, uint64_t va, const uint8_t *page) {
     uint64_t h = va ^ (uint64_t)(uintptr_t)page << 12;
 
-    return &bt->suspects[h * 0x9e3779b97f4a7c15ull >> (64 - BT_SUSPECT_BITS)];
+    return &bt->suspects[(h * 0x9e3779b97f4a7c15ull >> (64 - BT_SUSPECT_BITS)) &
+                         ~(uint64_t)(WAYS - 1)];
+}
+
+static struct suspect *find(const struct bt *bt, uint64_t va, const uint8_t *page) {
+    struct suspect *set = set_of(bt, va, page);
+
+    for (unsigned n = 0; n < WAYS; n++)
+        if (set[n].va == va && set[n].page == page)
+            return &set[n];
+    return NULL;
 }
 
 /* The bytes that I accesses, when it is not a branch; 0: cannot tell, or none. */
@@ -73,9 +85,9 @@ static unsigned own_access(const struct insn *i, bool *write) {
 
 bool bt_guilty(const struct bt *bt, uint64_t va, const uint8_t *page,
                enum bt_guilt guilt) {
-    const struct suspect *s = slot_of(bt, va, page);
+    const struct suspect *s = find(bt, va, page);
 
-    return s->guilt == guilt && s->va == va && s->page == page;
+    return s && s->guilt == guilt;
 }
 
 /* Code may have changed since the verdict: only what can trap becomes a callout. */
@@ -104,16 +116,17 @@ static void convict(struct suspect *s, enum bt_guilt guilt) {
     s->guilt = (uint8_t)guilt;
 }
 
-/* The suspect at VA, whose failures are counted; NULL: another's verdict is in its place.
- */
+/* The suspect at VA, whose failures are counted; NULL: verdicts are in all its places. */
 static struct suspect *suspect(struct bt *bt, uint64_t va, uint8_t *page) {
-    struct suspect *s = slot_of(bt, va, page);
+    struct suspect *set = set_of(bt, va, page), *s = find(bt, va, page);
 
-    if (s->va == va && s->page == page)
+    if (s)
         return s;
-    if (s->guilt != BT_INNOCENT)
-        return NULL;
-    *s = (struct suspect){.va = va, .page = page};
+    for (unsigned n = 0; n < WAYS; n++) /* the one that has not failed for longest */
+        if (set[n].guilt == BT_INNOCENT && (!s || set[n].since < s->since))
+            s = &set[n];
+    if (s)
+        *s = (struct suspect){.va = va, .page = page};
     return s;
 }
 
@@ -144,7 +157,7 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
     if (!bt->opt.adapt || c->dead)
         return;
     s = suspect(bt, va, page);
-    if (!s || s->guilt == BT_GUILT_TRAP || s->guilt == BT_TOLERATED)
+    if (!s || s->guilt == BT_TOLERATED)
         return;
     if (!s->failed++)
         s->since = now;
@@ -153,10 +166,11 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
     s->failed = 0;
     if (now - s->since > FAIL_TICKS_GROUP)
         return;
-    if (!itself(bt, c, page + (va & 4095), trap)) {
-        if (s->guilt == BT_GUILT_GROUPS)
-            return;
-        convict(s, BT_GUILT_GROUPS);
+    if (s->guilt == BT_GUILT_TRAP) { /* C was made before the verdict */
+        bt_drop(bt, c, BT_WHY_TRAPS);
+    } else if (!itself(bt, c, page + (va & 4095), trap)) {
+        if (s->guilt != BT_GUILT_GROUPS)
+            convict(s, BT_GUILT_GROUPS);
         bt_drop(bt, c, BT_WHY_CHECKS);
     } else if (now - s->since <= FAIL_TICKS_TRAP && trap->why != BT_TRAP_FAULT &&
                trap->why != BT_TRAP_DROPS) {
@@ -192,7 +206,7 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
 
         if (t->traps < TRIAL_RUNS / TRIAL_SHARE &&
             bt_guilty(bt, t->va, t->page, BT_GUILT_TRAP)) {
-            convict(slot_of(bt, t->va, t->page), BT_TOLERATED);
+            convict(find(bt, t->va, t->page), BT_TOLERATED);
             bt_drop_at(bt, t->page, (unsigned)(t->va & 4095));
             v->code_written = true; /* it may be a loop: out of it */
             v->cnt->bt_acquitted++;

@@ -699,6 +699,21 @@ static void test_trial(void **state) {
     assert_in_range(counters.bt_callouts, 200, 2000); /* of 20,800 stores */
 }
 
+/* The same instruction in two fragments: the verdict is for both. */
+BLOB(two_ways, "mov $2000, %ecx; 1: test $1, %cl; jz 2f; call 3f; jmp 4f; 2: call 5f;"
+               "4: dec %ecx; jnz 1b; hlt; 3: nop; 5: mov %rax, (%rsi); ret");
+
+static void test_two_fragments(void **state) {
+    engine("hot=0");
+    start();
+    PLACE(two_ways, CODE);
+    memset(&counters, 0, sizeof(counters));
+    v->gpr[REG_RSI] = TRACED;
+    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_in_range(counters.bt_again_traps, 2, 6);
+    assert_in_range(counters.bt_emulated, 32, 150);
+}
+
 /* Another instruction in the place of one that trapped: a branch, of which both ways are
  * taken. */
 static void test_verdict_on_other_code(void **state) {
@@ -914,6 +929,7 @@ int main(void) {
         cmocka_unit_test(test_page_crossing),
         cmocka_unit_test(test_trial),
         cmocka_unit_test(test_singles),
+        cmocka_unit_test(test_two_fragments),
         cmocka_unit_test(test_verdict_on_other_code),
         cmocka_unit_test(test_division),
         cmocka_unit_test(test_popf),
