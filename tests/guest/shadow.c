@@ -55,24 +55,16 @@ static void digest_add(uint64_t v) {
     digest = (digest ^ v) * 0x100000001b3;
 }
 
-/* A snippet with a place in it, label 777, and one before, 776. */
-#define PLACES(code, at, mark, text)                                                     \
-    __asm__ volatile(".pushsection .snip,\"ax\",@progbits\n.long 889f-888f\n888:\n"      \
-                     ".intel_syntax noprefix\n" text "\n.att_syntax prefix\n"            \
-                     "int $0x81\n889:\n.popsection\n"                                    \
-                     "mov $888b, %0\nmov $776b, %1\nmov $777b, %2"                       \
-                     : "=&r"(code), "=&r"(at), "=r"(mark))
-
 #define FOLLOWER(name, how, before, text)                                                \
     do {                                                                                 \
         struct follower *f_ = &followers[follower_count++];                              \
         void *at_;                                                                       \
         f_->what = name;                                                                 \
         f_->end = how;                                                                   \
-        PLACES(f_->sti, at_, f_->sti_mark,                                               \
-               before "\nsti\n776: " text "\n777: nop\nnop\nnop");                       \
-        PLACES(f_->ss, f_->ss_at, f_->ss_mark,                                           \
-               before "\nmov ss, [watched_ss]\n776: " text "\n777: nop\nnop\nnop");      \
+        CODE_PLACES(f_->sti, at_, f_->sti_mark,                                          \
+                    before "\nsti\n776: " text "\n777: nop\nnop\nnop");                  \
+        CODE_PLACES(f_->ss, f_->ss_at, f_->ss_mark,                                      \
+                    before "\nmov ss, [watched_ss]\n776: " text "\n777: nop\nnop\nnop"); \
         (void)at_;                                                                       \
     } while (0)
 
@@ -249,7 +241,7 @@ static void after_sti(const struct follower *f) {
 #define SEQUENCE(name, text)                                                             \
     do {                                                                                 \
         void *code_, *at_, *mark_;                                                       \
-        PLACES(code_, at_, mark_, text);                                                 \
+        CODE_PLACES(code_, at_, mark_, text);                                            \
         for (unsigned round = 0; round < ROUNDS; round++) {                              \
             request();                                                                   \
             regs_for();                                                                  \
@@ -330,7 +322,8 @@ static void other_loads(void) {
     void *code, *at, *mark;
 
     for (unsigned round = 0; round < ROUNDS; round++) {
-        PLACES(code, at, mark, "776: mov [" B "], esp\nlss esp, [" B "]\n777: nop\nnop");
+        CODE_PLACES(code, at, mark,
+                    "776: mov [" B "], esp\nlss esp, [" B "]\n777: nop\nnop");
         regs_for();
         in.bx = (ulong)&lss_operand;
         write_dr0((ulong)&lss_operand.sel);
@@ -341,8 +334,9 @@ static void other_loads(void) {
         check(trap.vector == X86_DB && trap.r.ip == (ulong)mark,
               "lss that hits a breakpoint: vector %u at +0x%lx", trap.vector,
               trap.r.ip - in.ip);
-        PLACES(code, at, mark,
-               "mov eax, ss\nmov ss, [watched_ss]\nmov ss, eax\n776: nop\n777: nop\nnop");
+        CODE_PLACES(
+            code, at, mark,
+            "mov eax, ss\nmov ss, [watched_ss]\nmov ss, eax\n776: nop\n777: nop\nnop");
         regs_for();
         write_dr0((ulong)&watched_ss);
         write_dr7(B0_ON_ACCESS2);

@@ -148,6 +148,13 @@ _Noreturn void fatal(const char *format, ...) __attribute__((format(printf, 1, 2
                          : "=r"(code_));                                                 \
         code_;                                                                           \
     })
+/* A snippet in which labels 776 and 777 mark places: sets all three addresses. */
+#define CODE_PLACES(code, at, mark, text)                                                \
+    __asm__ volatile(".pushsection .snip,\"ax\",@progbits\n.long 889f-888f\n888:\n"      \
+                     ".intel_syntax noprefix\n" text "\n.att_syntax prefix\n"            \
+                     "int $0x81\n889:\n.popsection\n"                                    \
+                     "mov $888b, %0\nmov $776b, %1\nmov $777b, %2"                       \
+                     : "=&r"(code), "=&r"(at), "=r"(mark))
 /* The same, to be run in 32-bit (16-bit) code segments. */
 #define CODE32(text) CODE(".code32\n" text "\nint 0x81\n" NATIVE_BITS)
 #define CODE16(text) CODE(".code16\n" text "\nint 0x81\n" NATIVE_BITS)
