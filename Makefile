@@ -71,7 +71,7 @@ run: deps
 	    --initrd $(ASSETS)/initrd-amd64 --append "console=ttyS0 quiet"
 
 check: deps-check
-	@$(MAKE) --no-print-directory all units guests frob boot-driver replays
+	@$(MAKE) --no-print-directory all units guests frob boot-driver replays fidelity-bin
 	@BUILD=$(BUILD) tools/check
 
 guests:

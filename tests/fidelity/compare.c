@@ -72,17 +72,14 @@ static void rotate_x87(uint8_t *x) {
     x[3] &= 0xc7;
 }
 
-static bool same_registers(const struct program *p, enum fid_erratum excused,
-                           const struct outcome *host, const struct outcome *got) {
+static bool same_registers(unsigned may, const struct outcome *host,
+                           const struct outcome *got) {
     for (unsigned r = 0; r < 16; r++) {
         uint64_t differ = host->gpr[r] ^ got->gpr[r];
 
-        if (excused == FID_ERRATUM_POPA && r < 8)
+        if ((may & FID_MAY_REGISTERS) && r < 8)
             continue;
-        /* The count and the pointers of an interrupted repetition with 32-bit addresses.
-         */
-        if (p->mode == MODE_64 && (r == REG_RCX || r == REG_RSI || r == REG_RDI) &&
-            fid_repeats32(p, host->rip))
+        if ((may & FID_MAY_UPPER) && (r == REG_RCX || r == REG_RSI || r == REG_RDI))
             differ = (uint32_t)differ;
         if (differ)
             return false;
@@ -90,23 +87,40 @@ static bool same_registers(const struct program *p, enum fid_erratum excused,
     return true;
 }
 
-const char *fid_compare(const struct guest *g, const struct program *p,
-                        const struct state *s, const struct outcome *host,
-                        const struct outcome *got) {
-    enum fid_erratum excused = fid_erratum(p, host, got);
+static const char *compare_vectors(unsigned may, const struct outcome *host,
+                                   const struct outcome *got) {
     uint8_t a[FID_IMAGE], b[FID_IMAGE];
+
+    expand_image(host->image, a);
+    expand_image(got->image, b);
+    if (may & FID_MAY_TOP) {
+        rotate_x87(a);
+        rotate_x87(b);
+    }
+    if (may & FID_MAY_MXCSR) {
+        a[24] &= 0xc0;
+        b[24] &= 0xc0;
+    }
+    return compare_image(a, b);
+}
+
+/* MAY: of enum fid_may. */
+static const char *compare(const struct guest *g, const struct program *p,
+                           const struct outcome *host, const struct outcome *got,
+                           unsigned may) {
     const char *why = compare_exception(host, got);
     bool near = host->cr2 - got->cr2 + 0x3000 < 0x6000;
     uint64_t flags = flags_mask(g, p, host);
 
-    if (host->end == got->end && excused && excused <= FID_ERRATUM_AC)
+    if (host->end == got->end && (may & FID_MAY_GO_ELSEWHERE))
         return NULL;
-    if (why && ((strcmp(why, "cr2") && strcmp(why, "error code")) ||
-                (excused != FID_ERRATUM_CMPS && (excused != FID_ERRATUM_CR2 || !near))))
+    if (why &&
+        !(host->end == got->end && host->rip == got->rip && (may & FID_MAY_EXCEPTION)) &&
+        !(!strcmp(why, "cr2") && near && (may & FID_MAY_CR2)))
         return why;
-    if (!same_registers(p, excused, host, got))
+    if (!same_registers(may, host, got))
         return "registers";
-    if (excused == FID_ERRATUM_CMPS)
+    if (may & FID_MAY_FLAGS)
         flags &= ~(uint64_t)X86_FL_STATUS;
     if ((host->rflags ^ got->rflags) & flags)
         return "flags";
@@ -116,17 +130,31 @@ const char *fid_compare(const struct guest *g, const struct program *p,
             return "selectors";
     if (host->fs_base != got->fs_base || host->gs_base != got->gs_base)
         return "segment base";
-    if (host->memory != got->memory && excused != FID_ERRATUM_ENTER)
+    if (host->memory != got->memory && !(may & FID_MAY_MEMORY))
         return "memory";
-    expand_image(host->image, a);
-    expand_image(got->image, b);
-    if (excused == FID_ERRATUM_TOP) {
-        rotate_x87(a);
-        rotate_x87(b);
-    }
-    if (excused == FID_ERRATUM_MXCSR) {
-        a[24] &= 0xc0;
-        b[24] &= 0xc0;
-    }
-    return compare_image(a, b);
+    return compare_vectors(may, host, got);
+}
+
+const char *fid_compare(const struct guest *g, const struct program *p,
+                        const struct outcome *host, const struct outcome *got,
+                        unsigned *used) {
+    const char *why = compare(g, p, host, got, 0);
+    unsigned set, may = 0;
+
+    *used = 0;
+    if (!why)
+        return NULL;
+    set = fid_errata(p, host, got);
+    for (unsigned n = 0; n < FID_ERRATA; n++)
+        if (set & 1u << n) {
+            if (!compare(g, p, host, got, fid_erratum_excuses(n))) {
+                *used = 1u << n;
+                return NULL;
+            }
+            may |= fid_erratum_excuses(n);
+        }
+    if (!may || compare(g, p, host, got, may))
+        return why;
+    *used = set;
+    return NULL;
 }

@@ -40,7 +40,7 @@ extern const struct fid_page fid_pages[FID_PAGES];
 
 #define FID_CODE_MAX 480u
 #define FID_INSNS 24u
-#define FID_STATES 8u
+#define FID_STATES 16u
 #define FID_IMAGE 832u /* the XSAVE image: legacy region, header, AVX */
 
 struct state {
@@ -67,6 +67,7 @@ struct program {
     bool x87;    /* has an x87 instruction */
     unsigned
         undefined;   /* status flags that the manual leaves undefined somewhere in it */
+    uint32_t form;   /* the systematic form that it is made for, from 1; 0: none */
     uint64_t memory; /* seed of the pages' contents */
     unsigned nstates;
     struct state state[FID_STATES];
@@ -84,7 +85,7 @@ struct outcome {
     uint64_t rip, rflags;
     uint64_t error, cr2;
     uint64_t fs_base, gs_base;
-    uint64_t memory; /* a hash of the writable pages */
+    uint64_t memory; /* a hash of the pages that have changed */
     uint16_t sel[SEG_COUNT];
     uint8_t end; /* enum fid_end */
     uint8_t vector;
@@ -105,6 +106,9 @@ struct form {
 };
 int fid_forms_scan(void);
 unsigned fid_forms_count(void);
+/* What is left out of MODE: forms that are the machine's own (FID_UNLIKE). */
+unsigned fid_forms_left_out(enum cpu_mode mode);
+const char *fid_form_name(const struct form *f);
 const struct form *fid_form(unsigned n);
 /* A random form of a random mnemonic of MODE. */
 const struct form *fid_form_pick(enum cpu_mode mode);
@@ -132,6 +136,8 @@ void fid_random_state(const struct program *p, struct state *s);
 void fid_image_clean(uint8_t *image);              /* a plain start */
 void fid_fill_memory(uint64_t seed, uint8_t *mem); /* FID_PAGES pages */
 uint64_t fid_hash(const uint8_t *mem, size_t len, uint64_t h);
+/* Page K, now PAGE, was WAS: false, or true with what it is now in *H. */
+bool fid_page_changed(unsigned k, const uint8_t *page, const uint8_t *was, uint64_t *h);
 /* Looks at the program's bytes again: n, at, undefined, x87, hidden. False: it has an
  * instruction that cannot be compared. */
 bool fid_program_scan(struct program *p);
@@ -142,6 +148,7 @@ struct batch {
     unsigned n;
     struct program program[FID_BATCH];
     struct outcome outcome[FID_BATCH][FID_STATES];
+    uint8_t initial[FID_BATCH][FID_PAGES * 4096]; /* by fid_host_submit() */
     /* What the last case of the batch has left, when asked for. */
     bool keep_memory;
     uint8_t memory[FID_PAGES * 4096];
@@ -168,35 +175,30 @@ void fid_guest_run(struct guest *g, const struct program *p, const struct state 
 uint8_t *fid_guest_page(struct guest *g, unsigned k);
 
 /* --- compare.c --- */
-/* NULL, or what differs: a static string. */
+/* NULL, or what differs: a static string. *USED: a bit for each erratum without which the
+ * outcomes would differ. */
 const char *fid_compare(const struct guest *g, const struct program *p,
-                        const struct state *s, const struct outcome *host,
-                        const struct outcome *got);
+                        const struct outcome *host, const struct outcome *got,
+                        unsigned *used);
 
 /* --- errata.c: differences that docs/errata.md explains --- */
-enum fid_erratum {
-    FID_ERRATUM_NONE,
-    FID_ERRATUM_X87_STORE, /* an x87 store that was not to be: no access */
-    FID_ERRATUM_MASK,      /* a masked store of nothing */
-    FID_ERRATUM_WRAP,      /* about offset 4 GiB of a segment */
-    FID_ERRATUM_BOUND,     /* looks at the lower bound first */
-    FID_ERRATUM_CMPS_KIND, /* either operand faults first */
-    FID_ERRATUM_CVTPS2PH,  /* computes before it faults */
-    FID_ERRATUM_AC,        /* whole state, far transfers: #AC or another one */
-    /* The same exception at the same place, but for */
-    FID_ERRATUM_CR2,   /* several accesses: which of them faults first */
-    FID_ERRATUM_CMPS,  /* the same, and the flags amid a repetition */
-    FID_ERRATUM_ENTER, /* memory: has pushed before it faults */
-    FID_ERRATUM_POPA,  /* registers: has loaded some before it faults */
-    FID_ERRATUM_MXCSR, /* flags: VCVTPS2PH that faulted */
-    FID_ERRATUM_TOP,   /* TOP is 0 after an MMX instruction that faulted */
+#define FID_ERRATA 15u
+enum fid_may {
+    FID_MAY_GO_ELSEWHERE = 1, /* one faults, the other goes on: nothing is comparable */
+    FID_MAY_EXCEPTION = 2,    /* the same instruction faults, with another exception */
+    FID_MAY_CR2 = 4,          /* the same exception, a little away */
+    FID_MAY_MEMORY = 8,
+    FID_MAY_REGISTERS = 16, /* the lower eight */
+    FID_MAY_UPPER = 32,     /* upper halves of rcx, rsi, rdi */
+    FID_MAY_FLAGS = 64,     /* status flags */
+    FID_MAY_MXCSR = 128,    /* its flags */
+    FID_MAY_TOP = 256,      /* TOP is 0 */
 };
-/* Of the instruction that both outcomes end with. */
-enum fid_erratum fid_erratum(const struct program *p, const struct outcome *host,
-                             const struct outcome *got);
-
-/* The instruction at RIP repeats a string operation with 32-bit addresses. */
-bool fid_repeats32(const struct program *p, uint64_t rip);
+/* A bit for each that is about the instructions that the outcomes end with. */
+unsigned fid_errata(const struct program *p, const struct outcome *host,
+                    const struct outcome *got);
+unsigned fid_erratum_excuses(unsigned n);
+const char *fid_erratum_name(unsigned n);
 
 /* --- shrink.c, text.c --- */
 struct bench {
@@ -213,6 +215,9 @@ void fid_shrink(struct bench *b, struct program *p);
 void fid_text_write(FILE *f, const struct program *p);
 /* 1: a case; 0: the end; -EINVAL: not a case, at *LINE. */
 int fid_text_read(FILE *f, struct program *p, char *name, unsigned *line);
-void fid_report(FILE *f, struct bench *b, struct program *p);
+/* HOST and GOT: what has differed when it was found, in state STATE. False: the host's
+ * own outcome is another one now. */
+bool fid_report(FILE *f, struct bench *b, struct program *p, const struct outcome *host,
+                const struct outcome *got, unsigned state);
 
 #endif

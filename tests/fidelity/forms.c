@@ -11,7 +11,7 @@
 #include <string.h>
 
 static struct form *forms;
-static unsigned nforms;
+static unsigned nforms, left_out[MODE_64 + 1];
 /* Forms of a mode and class ordered by mnemonic, and where each mnemonic begins. */
 static struct by_kind {
     unsigned *form, nforms;
@@ -135,6 +135,8 @@ static void try_form(struct form f) {
 
     b[n] = (uint8_t)(f.reg << 3 | (f.mem ? 3 : 0xc0 | (f.rm & 7)));
     c = fid_class_of((enum cpu_mode)f.mode, b, 15, &kind);
+    if (c == FID_UNLIKE)
+        left_out[f.mode]++;
     if (c == FID_UNLIKE || !kind)
         return;
     f.cls = c;
@@ -225,6 +227,14 @@ int fid_forms_scan(void) {
 
 unsigned fid_forms_count(void) {
     return nforms;
+}
+
+unsigned fid_forms_left_out(enum cpu_mode mode) {
+    return left_out[mode];
+}
+
+const char *fid_form_name(const struct form *f) {
+    return ZydisMnemonicGetString((ZydisMnemonic)f->kind);
 }
 
 const struct form *fid_form(unsigned n) {

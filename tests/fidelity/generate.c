@@ -56,7 +56,7 @@ static unsigned random_prefixes(const struct form *f, uint8_t *b) {
         b[n++] = segs[fid_pick(8)];
     if (fid_one_in(12))
         b[n++] = 0x67;
-    if (fid_one_in(10) && f->mem && !f->vex)
+    if (fid_one_in(f->mem ? 10 : 40) && !f->vex)
         b[n++] = 0xf0;
     while (fid_one_in(24) && n < 6)
         b[n++] = all[fid_pick(8)];
@@ -230,6 +230,7 @@ static void add_states(struct program *p) {
 void fid_generate_form(struct program *p, uint64_t seed, uint64_t n) {
     const struct form *f = fid_form((unsigned)(n % fid_forms_count()));
 
+    p->form = (uint32_t)(n % fid_forms_count()) + 1;
     fid_seed(seed);
     for (unsigned tries = 0;; tries++) {
         p->mode = (enum cpu_mode)f->mode;
@@ -239,8 +240,10 @@ void fid_generate_form(struct program *p, uint64_t seed, uint64_t n) {
             if (fid_program_scan(p))
                 break;
         }
-        if (tries > 20)
+        if (tries > 20) {
             f = fid_form_pick(p->mode);
+            p->form = 0;
+        }
     }
     add_states(p);
 }
@@ -385,6 +388,7 @@ void fid_generate(struct program *p, uint64_t seed) {
     unsigned kind;
 
     fid_seed(seed);
+    p->form = 0;
     kind = fid_pick(16);
     for (;;) {
         p->mode = fid_one_in(3) ? MODE_32 : MODE_64;

@@ -62,6 +62,7 @@ struct guest {
     uint32_t mxcsr_mask; /* the host's */
     unsigned code_len;   /* of the program in place */
     uint64_t code_at;
+    unsigned dirty; /* pages that are not what the program begins with */
 };
 
 static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
@@ -251,6 +252,7 @@ uint8_t *fid_guest_page(struct guest *g, unsigned k) {
 void fid_guest_program(struct guest *g, const struct program *p) {
     uint8_t hlts[FID_CODE_MAX];
 
+    g->dirty = ~0u;
     memset(hlts, 0xf4, sizeof(hlts));
     if (!g->code_len) { /* the first one: everything */
         mem_fill(g->ram + CODE, 0xf4, FID_CODE_SIZE);
@@ -268,7 +270,8 @@ static void load(struct guest *g, const struct program *p, const struct state *s
     struct vcpu *v = g->v;
 
     for (unsigned k = 0; k < FID_PAGES; k++)
-        memcpy(g->ram + DATA + 4096 * k, mem + 4096 * k, 4096);
+        if (g->dirty >> k & 1)
+            memcpy(g->ram + DATA + 4096 * k, mem + 4096 * k, 4096);
     memset(g->ram + SYSTEM + 0x3fc0, 0, 64);
     memcpy(v->gpr, s->gpr, 16 * 8);
     memcpy(v->vec, s->image, FID_IMAGE);
@@ -295,7 +298,7 @@ static void load(struct guest *g, const struct program *p, const struct state *s
     mmu_context_changed(v);
 }
 
-static void take(struct guest *g, struct outcome *o) {
+static void take(struct guest *g, const uint8_t *mem, struct outcome *o) {
     struct vcpu *v = g->v;
     uint64_t sp = v->gpr[REG_RSP], h = 0, frame[6];
     unsigned size = (unsigned)(EXC_STACK - sp);
@@ -324,9 +327,10 @@ static void take(struct guest *g, struct outcome *o) {
     memcpy(o->image + 6, &v->fop, 2);
     memcpy(o->image + 8, &v->fip, 8);
     memcpy(o->image + 16, &v->fdp, 8);
+    g->dirty = 0;
     for (unsigned k = 0; k < FID_PAGES; k++)
-        if (fid_pages[k].write)
-            h = fid_hash(g->ram + DATA + 4096 * k, 4096, h);
+        if (fid_page_changed(k, g->ram + DATA + 4096 * k, mem + 4096 * k, &h))
+            g->dirty |= 1u << k;
     o->memory = h;
 }
 
@@ -337,7 +341,7 @@ void fid_guest_run(struct guest *g, const struct program *p, const struct state 
     load(g, p, s, mem);
     why = g->bt ? bt_run(g->bt) : interp_step(g->ip, STEPS);
     vec_park(g->v);
-    take(g, o);
+    take(g, mem, o);
     if (why == EXIT_kick)
         o->end = FID_ENDLESS;
     else if (why != EXIT_halt)

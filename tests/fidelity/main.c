@@ -2,9 +2,10 @@
  * fidelity [--cases N] [--seed S] [--bt OPTIONS]... [--keep N] [FILE...]
  *
  * With files, runs the cases in them; else N generated ones. Ends with status 0 when
- * nothing differs. The host works on the next batch of programs while the engines run
- * this one.
+ * nothing differs, 77 when this host cannot run cases, and says why. The host works on
+ * the next batch of programs while the engines run this one.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -20,22 +21,31 @@
 #define MAX_GUESTS 12u
 #define MAX_KEPT 64u
 
+/* A difference, as it was when it was found. */
+struct found {
+    struct program program;
+    struct outcome host, got;
+    unsigned state;
+    uint64_t key;
+};
+
 struct campaign {
     struct bench b;
     uint64_t seed, cases, want;
     uint64_t programs, systematic;
     uint64_t by_vector[32], hidden, unlike;
+    uint64_t by_erratum[FID_ERRATA];
     uint64_t differences;
+    uint8_t *covered; /* by form */
     unsigned keep, nkept;
-    struct program *kept;
-    uint64_t keys[MAX_KEPT];
+    struct found *kept;
 };
 
-/* One difference of a kind is enough: the kind is what differs and the mnemonic. */
+/* Three differences of a kind are enough: the kind is what differs and the mnemonic. */
 static void keep(struct campaign *c, const struct program *p, const struct guest *g,
-                 const char *why) {
+                 const char *why, const struct found *f) {
     uint64_t key = fid_hash((const uint8_t *)"................", 16, (uintptr_t)why);
-    unsigned kind;
+    unsigned kind, same = 0;
 
     c->differences++;
     fid_class_of(p->mode, p->code, 15, &kind);
@@ -43,61 +53,69 @@ static void keep(struct campaign *c, const struct program *p, const struct guest
         kind = 0x1000 + p->n / 8;
     key ^= kind * 4u + fid_guest_is_bt(g) * 2u + (p->mode == MODE_64);
     for (unsigned k = 0; k < c->nkept; k++)
-        if (c->keys[k] == key)
-            return;
-    if (c->nkept == c->keep)
+        same += c->kept[k].key == key;
+    if (c->nkept == c->keep || same >= 3)
         return;
-    c->keys[c->nkept] = key;
-    c->kept[c->nkept++] = *p;
+    c->kept[c->nkept] = *f;
+    c->kept[c->nkept].program = *p;
+    c->kept[c->nkept++].key = key;
 }
 
-static void count_end(struct campaign *c, const struct outcome *o) {
+static void count_end(struct campaign *c, const struct program *p,
+                      const struct outcome *o) {
     c->cases++;
-    if (o->end == FID_EXCEPTION)
+    if (p->hidden)
+        c->hidden++;
+    else if (o->end == FID_EXCEPTION)
         c->by_vector[o->vector & 31]++;
     else
         c->unlike++;
+    if (p->form && (p->hidden || o->end == FID_EXCEPTION))
+        c->covered[p->form - 1] = 1;
+}
+
+/* One state of P on G. What differs, or NULL. */
+static const char *check_state(struct campaign *c, const struct program *p, unsigned k,
+                               const struct outcome *host, struct guest *g,
+                               const uint8_t *mem, struct outcome *o) {
+    unsigned used = 0;
+    const char *why;
+
+    fid_guest_run(g, p, &p->state[k], mem, o);
+    if (p->hidden)
+        return o->vector == X86_UD && o->rip == p->base ? NULL : "is offered";
+    if (!fid_guest_is_bt(g) && o->end == FID_ENDLESS)
+        return NULL; /* longer than is worth while */
+    why = fid_compare(g, p, host, o, &used);
+    for (unsigned n = 0; n < FID_ERRATA; n++)
+        c->by_erratum[n] += used >> n & 1;
+    return why;
 }
 
 static void check_program(struct campaign *c, struct batch *batch, unsigned n,
                           struct guest *bt) {
-    static uint8_t mem[FID_PAGES * 4096];
+    static struct found f;
+    const uint8_t *mem = batch->initial[n];
     struct program *p = &batch->program[n];
     struct guest *both[] = {c->b.interp, bt};
-    bool bad = false;
+    const char *why = NULL;
 
-    fid_fill_memory(p->memory, mem);
     for (unsigned g = 0; g < 2; g++)
         fid_guest_program(both[g], p);
     for (unsigned k = 0; k < p->nstates; k++) {
         const struct outcome *host = &batch->outcome[n][k];
 
-        if (p->hidden)
-            c->hidden++, c->cases++;
-        else
-            count_end(c, host);
+        count_end(c, p, host);
         if (!p->hidden && host->end != FID_EXCEPTION)
             continue;
-        for (unsigned g = 0; g < 2 && !bad; g++) {
-            struct outcome o;
-            const char *why;
-
-            fid_guest_run(both[g], p, &p->state[k], mem, &o);
-            if (g == 0 && o.end == FID_ENDLESS) { /* longer than is worth while */
-                c->unlike++;
+        for (unsigned g = 0; g < 2 && !why; g++) {
+            why = check_state(c, p, k, host, both[g], mem, &f.got);
+            f.host = *host;
+            f.state = k;
+            if (why)
+                keep(c, p, both[g], why, &f);
+            else if (f.got.end == FID_ENDLESS)
                 break;
-            }
-            if (p->hidden)
-                why = o.vector == X86_UD && o.rip == p->base ? NULL : "is offered";
-            else
-                why = fid_compare(both[g], p, &p->state[k], host, &o);
-            bad = why;
-            if (bad && getenv("FID_DEBUG"))
-                fprintf(stderr, "%s: %s state %u vec %u got %u rip %lx got %lx\n",
-                        fid_guest_name(both[g]), why, k, host->vector, o.vector,
-                        host->rip, o.rip);
-            if (bad)
-                keep(c, p, both[g], why);
         }
     }
     c->programs++;
@@ -142,20 +160,66 @@ static int run(struct campaign *c) {
     return fid_host_wait(c->b.host, number & 1);
 }
 
+static void report_forms(const struct campaign *c, enum cpu_mode mode) {
+    unsigned all = 0, covered = 0, hidden = 0, names = 0, kind = 0;
+
+    for (unsigned n = 0; n < fid_forms_count(); n++) {
+        const struct form *f = fid_form(n);
+
+        if (f->mode != mode)
+            continue;
+        all++;
+        if (c->covered[n])
+            *(f->cls == FID_HIDDEN ? &hidden : &covered) += 1;
+    }
+    printf(
+        "# %s: of %u forms %u compared, %u seen to be #UD because the model hides them, "
+        "%u left out as the machine's own\n",
+        mode == MODE_64 ? "64-bit" : "32-bit", all + fid_forms_left_out(mode), covered,
+        hidden, fid_forms_left_out(mode));
+    if (covered + hidden == all)
+        return;
+    printf("#   not reached %u:", all - covered - hidden);
+    for (unsigned n = 0; n < fid_forms_count() && names < 16; n++) {
+        const struct form *f = fid_form(n);
+
+        if (f->mode != mode || c->covered[n] || f->kind == kind)
+            continue;
+        kind = f->kind;
+        names++;
+        printf(" %s", fid_form_name(f));
+    }
+    printf("\n");
+}
+
 static void report(struct campaign *c) {
-    printf("# seed %" PRIu64 ": %" PRIu64 " cases of %" PRIu64 " programs, %u forms\n",
-           c->seed, c->cases, c->programs, fid_forms_count());
+    uint64_t unsteady = 0;
+
+    printf("# seed %" PRIu64 ": %" PRIu64 " cases of %" PRIu64 " programs\n", c->seed,
+           c->cases, c->programs);
     printf("# ends:");
     for (unsigned k = 0; k < 32; k++)
         if (c->by_vector[k])
             printf(" #%u %" PRIu64, k, c->by_vector[k]);
     printf("; hidden %" PRIu64 ", not comparable %" PRIu64 "\n", c->hidden, c->unlike);
+    printf("# explained by docs/errata.md, on either engine:");
+    for (unsigned n = 0; n < FID_ERRATA; n++)
+        if (c->by_erratum[n])
+            printf(" %s %" PRIu64, fid_erratum_name(n), c->by_erratum[n]);
+    printf("\n");
+    report_forms(c, MODE_64);
+    report_forms(c, MODE_32);
     for (unsigned k = 0; k < c->nkept; k++) {
-        fid_shrink(&c->b, &c->kept[k]);
-        fid_report(stdout, &c->b, &c->kept[k]);
+        struct found *f = &c->kept[k];
+
+        unsteady += !fid_report(stdout, &c->b, &f->program, &f->host, &f->got, f->state);
     }
-    printf("%s fidelity: %" PRIu64 " cases, seed %" PRIu64 ": %" PRIu64 " differ\n",
+    c->differences -= unsteady;
+    printf("%s %" PRIu64 " cases, seed %" PRIu64 ": %" PRIu64 " differ",
            c->differences ? "not ok" : "ok", c->cases, c->seed, c->differences);
+    if (unsteady)
+        printf(", and %" PRIu64 " did so once, by the host", unsteady);
+    printf("\n");
 }
 
 static int run_file(struct campaign *c, const char *path) {
@@ -176,7 +240,7 @@ static int run_file(struct campaign *c, const char *path) {
         printf("%s %s%s%s\n", why ? "not ok" : "ok", name, why ? ": " : "",
                why ? why : "");
         if (why)
-            fid_report(stdout, &c->b, &p);
+            fid_report(stdout, &c->b, &p, NULL, NULL, 0);
         bad |= why != NULL;
     }
     fclose(f);
@@ -195,17 +259,19 @@ static const char *const variants[] = {
     "hot=2,no-unroll,no-stay"};
 
 static int start(struct campaign *c, const char *const *options, unsigned count) {
-    int rc = fid_forms_scan();
+    int rc = fid_host_start(&c->b.host); /* before anything has threads or low memory */
 
-    if (!rc)
-        rc = fid_host_start(&c->b.host); /* before anything has threads or low memory */
+    if (rc)
+        return rc;
+    rc = fid_forms_scan();
     vec_init();
     if (!rc)
         rc = sem_init();
     c->b.guest = calloc(MAX_GUESTS, sizeof(*c->b.guest));
     c->kept = calloc(MAX_KEPT, sizeof(*c->kept));
-    if (!c->b.guest || !c->kept)
-        return -1;
+    c->covered = calloc(fid_forms_count() + 1, 1);
+    if (!c->b.guest || !c->kept || !c->covered)
+        return -ENOMEM;
     for (unsigned k = 0; k < count && !rc; k++)
         rc = fid_guest_new(options[k], &c->b.guest[c->b.nguests++]);
     c->b.interp = c->b.guest[0];
@@ -245,7 +311,7 @@ int main(int argc, char **argv) {
         count > 1 ? start(&c, options, count) : start(&c, variants, ARRAY_SIZE(variants));
     if (rc) {
         fprintf(stderr, "fidelity: cannot start: %s\n", strerror(-rc));
-        return 1;
+        return rc == -ENOTSUP ? 77 : 1;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (int k = optind; k < argc; k++)

@@ -37,6 +37,13 @@ uint64_t fid_hash(const uint8_t *mem, size_t len, uint64_t h) {
     return a ^ (b << 17 | b >> 47);
 }
 
+bool fid_page_changed(unsigned k, const uint8_t *page, const uint8_t *was, uint64_t *h) {
+    if (!fid_pages[k].write || !memcmp(page, was, 4096))
+        return false;
+    *h = fid_hash(page, 4096, *h ^ (k + 1));
+    return true;
+}
+
 /* An address that is worth an access. */
 static uint64_t address(void) {
     unsigned back = fid_pick(fid_one_in(4) ? 70 : 18);
