@@ -16,6 +16,9 @@
     (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE |       \
      X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 #define CR0_TRANSLATION (X86_CR0_PE | X86_CR0_PG | X86_CR0_WP)
+/* What makes PAE's page-directory pointers be loaded: Intel SDM volume 3, "PDPTE
+ * Registers". */
+#define CR0_PDPTRS (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)
 #define CR4_TRANSLATION                                                                  \
     (X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PCIDE | X86_CR4_SMEP |            \
      X86_CR4_SMAP)
@@ -50,14 +53,15 @@ static int write_cr0(struct vcpu *v, uint64_t value) {
         return gp0(v);
     uint64_t cr0 = (value & CR0_DEFINED) | X86_CR0_ET, old = v->cr0;
     bool switches = (cr0 ^ old) & X86_CR0_PG;
-    if (switches && (cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) &&
-        !(v->efer & X86_EFER_LME) && mmu_load_pdptrs(v, v->cr3))
+    bool loads = ((cr0 ^ old) & CR0_PDPTRS) && (cr0 & X86_CR0_PG) &&
+                 (v->cr4 & X86_CR4_PAE) && !(v->efer & X86_EFER_LME);
+    if (loads && mmu_load_pdptrs(v, v->cr3))
         return SEM_FAULT;
     v->cr0 = cr0;
     if (switches && (v->efer & X86_EFER_LME))
         v->efer ^= X86_EFER_LMA;
     vcpu_update_mode(v);
-    if ((cr0 ^ old) & CR0_TRANSLATION)
+    if (loads || ((cr0 ^ old) & CR0_TRANSLATION))
         mmu_mode_changed(v);
     return SEM_STOP;
 }

@@ -525,6 +525,61 @@ static void msr_missing(void) {
         }
 }
 
+#ifdef __x86_64__
+/* --- long mode is left, or not, from compatibility mode --- */
+
+/* EAX is what is written, EDX what is put back; EBX and ESI are CR0 and EFER between. */
+static void leaving(void) {
+    ulong cr0 = read_cr0(), cr4 = read_cr4();
+    uint64_t efer = rdmsr(X86_MSR_EFER);
+    void *cr0_code = CODE(".code32\nmov cr0, eax\nmov ebx, cr0\nmov edi, edx\n"
+                          "mov ecx, 0xc0000080\nrdmsr\nmov esi, eax\nmov cr0, edi\n"
+                          ".code64"),
+         *cr4_code = CODE(".code32\nmov cr4, eax\n.code64"),
+         *efer_code = CODE(".code32\nwrmsr\n.code64");
+    struct {
+        const char *what;
+        void *code;
+        ulong value, cr4;
+        bool good;
+    } rows[] = {
+        {"PG cleared", cr0_code, cr0 & ~(ulong)X86_CR0_PG, cr4, true},
+        {"PG cleared with PCIDE", cr0_code, cr0 & ~(ulong)X86_CR0_PG, cr4 | X86_CR4_PCIDE,
+         false},
+        {"PE cleared, PG left", cr0_code, cr0 & ~(ulong)X86_CR0_PE, cr4, false},
+        {"PAE cleared", cr4_code, cr4 & ~(ulong)X86_CR4_PAE, cr4, false},
+        {"LA57 set", cr4_code, cr4 | X86_CR4_LA57, cr4, false},
+        {"LME cleared", efer_code, (ulong)efer & ~(ulong)X86_EFER_LME, cr4, false},
+    };
+
+    for (unsigned k = 0; k < COUNT(rows); k++) {
+        bool ok;
+
+        if ((rows[k].cr4 & X86_CR4_PCIDE) && !cpu_has(1, REG_ECX, 17))
+            continue;
+        write_cr4(rows[k].cr4);
+        regs_kernel();
+        in.cs = KCS32;
+        in.ax = rows[k].value;
+        in.cx = X86_MSR_EFER;
+        in.dx = rows[k].code == cr0_code ? cr0 : 0;
+        run(rows[k].code);
+        ok =
+            read_cr0() == cr0 && read_cr4() == rows[k].cr4 && rdmsr(X86_MSR_EFER) == efer;
+        if (rows[k].good)
+            ok = ok && trap.vector == DONE && trap.r.bx == rows[k].value &&
+                 trap.r.si == ((ulong)efer & ~(ulong)X86_EFER_LMA);
+        else
+            ok = ok && trap.vector == X86_GP && trap.error == 0 && trap.r.ip == in.ip;
+        write_cr4(cr4);
+        cases++;
+        digest_add(trap.vector);
+        check(ok, "compatibility mode, %s: vector %u CR0 0x%lx EFER 0x%lx", rows[k].what,
+              trap.vector, trap.r.bx, trap.r.si);
+    }
+}
+#endif
+
 #ifndef __x86_64__
 /* --- 32-bit: PDPTEs, and the way into long mode --- */
 
@@ -549,7 +604,17 @@ static void spaces_make(void) {
  * Each reserved bit in each pointer that is present, and in one that is not, by each of
  * the writes that load them; and a write that does not load them.
  */
-enum pdpte_load { LOAD_CR3, LOAD_PG, LOAD_PGE, LOAD_PSE, LOAD_SMEP, LOAD_NONE, LOADS };
+enum pdpte_load {
+    LOAD_CR3,
+    LOAD_PG,
+    LOAD_CD,
+    LOAD_PGE,
+    LOAD_PSE,
+    LOAD_SMEP,
+    NO_LOAD_TSD,
+    NO_LOAD_WP,
+    LOADS
+};
 
 static void pdpte_case(unsigned k, unsigned bit, bool present, enum pdpte_load how) {
     volatile uint64_t *pdpt = (volatile uint64_t *)pae.root;
@@ -561,7 +626,7 @@ static void pdpte_case(unsigned k, unsigned bit, bool present, enum pdpte_load h
 
     cpuid(0x80000008, 0, r);
     reserved = bit == 1 || bit == 2 || (bit >= 5 && bit <= 8) || bit >= (r[0] & 0xff);
-    good = !reserved || !present || how == LOAD_NONE;
+    good = !reserved || !present || how == NO_LOAD_TSD || how == NO_LOAD_WP;
     write_cr4(cr4);
     write_cr3(pae.root);
     regs_kernel();
@@ -574,6 +639,9 @@ static void pdpte_case(unsigned k, unsigned bit, bool present, enum pdpte_load h
     } else if (how == LOAD_PG) {
         code = CODE("mov cr0, eax");
         in.ax = cr0 | X86_CR0_PG;
+    } else if (how == LOAD_CD || how == NO_LOAD_WP) {
+        code = CODE("mov cr0, eax");
+        in.ax = (cr0 | X86_CR0_PG) ^ (how == LOAD_CD ? X86_CR0_CD : X86_CR0_WP);
     } else {
         in.ax = cr4 ^ (how == LOAD_PGE    ? X86_CR4_PGE
                        : how == LOAD_PSE  ? X86_CR4_PSE
@@ -583,14 +651,15 @@ static void pdpte_case(unsigned k, unsigned bit, bool present, enum pdpte_load h
     run(code);
     ulong cr4_now = read_cr4(), cr0_now = read_cr0();
     pdpt[k] = old;
-    bool same = how == LOAD_PG ? !(cr0_now & X86_CR0_PG) : cr4_now == cr4;
+    bool same = how == LOAD_PG ? !(cr0_now & X86_CR0_PG)
+                               : cr4_now == cr4 && cr0_now == (cr0 | X86_CR0_PG);
     cases++;
     digest_add(trap.vector);
     check(good ? trap.vector == DONE
                : trap.vector == X86_GP && trap.error == 0 && trap.r.ip == in.ip && same,
           "PDPTE %u %s, bit %u, by %u: vector %u, want %s", k,
           present ? "present" : "absent", bit, how, trap.vector, good ? "none" : "#GP");
-    paging_off();
+    write_cr0(cr0);
     write_cr4(cr4 & ~(ulong)X86_CR4_PAE);
 }
 
@@ -686,6 +755,7 @@ void guest_main(void) {
 #ifdef __x86_64__
     cr3_writes();
     cr8_writes();
+    leaving();
 #endif
     missing_registers();
     dr_writes();
