@@ -92,6 +92,26 @@ static bool may_leave(const struct tu_insn *u) {
     return u->i.op == OP_jcc || u->follow == FOLLOW_EXPECTED;
 }
 
+/* The handler of a fault sees the flags, even those that nothing reads otherwise. A hot
+ * path does not pay for that: docs/bt.md, "Precise state". */
+static bool may_fault(const struct insn *i) {
+    switch (i->op) {
+    case OP_push:
+    case OP_pop:
+    case OP_call:
+    case OP_ret:
+    case OP_leave:
+    case OP_movs:
+    case OP_stos:
+    case OP_div:
+    case OP_idiv:
+    case OP_native:
+        return true;
+    default:
+        return i->mem.access;
+    }
+}
+
 static bool loops(const struct tu_insn *u) {
     return u->follow == FOLLOW_LOOP_NEXT || u->follow == FOLLOW_LOOP_TARGET;
 }
@@ -111,7 +131,8 @@ static void find_liveness(struct tr *t) {
         uint8_t written = tr_pack_flags(u->i.fl_written | u->i.fl_undefined);
 
         u->live_out = live;
-        if (!t->bt->opt.liveness || clobbers_by_callout(&u->i) || u->trap || may_leave(u))
+        if (!t->bt->opt.liveness || clobbers_by_callout(&u->i) || u->trap ||
+            may_leave(u) || (!t->hot && may_fault(&u->i)))
             live = all;
         else
             live = (uint8_t)(read | (live & ~written));

@@ -884,6 +884,37 @@ static void test_control_registers(void **state) {
     assert_int_equal(v->gpr[REG_R14], v->cr4);
 }
 
+/* Flags that are written again before anything reads them: the handler of a fault between
+ * sees them all the same. */
+BLOB(dead_flags, "mov $1, %eax; mov $0x80000000, %ebx; sub $2, %eax; mov %eax, (%rbx);"
+                 "add $1, %eax; hlt");
+BLOB(dead_flags_push, "mov $0x80000010, %esp; mov $0x7f, %al; add $1, %al; push %rax;"
+                      "xor %eax, %eax; hlt");
+BLOB(take_frame, "pop %r12; pop %r13; pop %r14; pop %r15; hlt");
+
+static void test_dead_flags(void **state) {
+    static const struct {
+        const uint8_t *begin, *end;
+        unsigned flags;
+    } cases[] = {
+        {dead_flags_begin, dead_flags_end, X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_SF},
+        {dead_flags_push_begin, dead_flags_push_end, X86_FL_AF | X86_FL_SF | X86_FL_OF},
+    };
+
+    engine("liveness");
+    for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
+        start();
+        poke(CODE, cases[k].begin, (unsigned)(cases[k].end - cases[k].begin));
+        PLACE(take_frame, HANDLER);
+        poke64(IDT + 16 * X86_PF, (HANDLER & 0xffff) | 8ull << 16 | 0x8e01ull << 32);
+        poke64(0x8000 + 0x24, STACK);
+        v->tr = (struct segment){.sel = 0x18, .ar = 0x8b, .limit = 103, .base = 0x8000};
+        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(v->cr2 & ~7ull, k ? 0x80000008 : 0x80000000);
+        assert_int_equal(v->gpr[REG_R15] & X86_FL_STATUS, cases[k].flags);
+    }
+}
+
 /* Traps and returns in a row: with the switch on, the dispatcher sees next to none. */
 BLOB(traps, "1: int3; dec %ecx; jnz 1b; hlt");
 BLOB(trap_return, "inc %r12; iretq");
@@ -935,6 +966,7 @@ int main(void) {
         cmocka_unit_test(test_popf),
         cmocka_unit_test(test_control_registers),
         cmocka_unit_test(test_stay),
+        cmocka_unit_test(test_dead_flags),
         cmocka_unit_test(test_much_memory),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
