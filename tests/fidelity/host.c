@@ -51,11 +51,12 @@ struct frame {
     uint64_t left_sel[4];  /* 224: ds, es, fs, gs */
     uint64_t left_base[2]; /* 256 */
     void *image;           /* 272 */
+    uint64_t running;      /* 280: a case runs, and there is a way back from it */
 };
+_Static_assert(offsetof(struct frame, running) == 280, "known to the assembler");
 __attribute__((visibility("hidden"))) struct frame fid_frame;
 
 static struct outcome *result;
-static volatile bool running;
 static uint8_t *alias[FID_PAGES], *code_rw;
 static uint64_t arg_byte; /* what the pipes carry */
 
@@ -68,6 +69,7 @@ __asm__(".text\n.globl fid_enter\nfid_enter:\n"
         "push %rbx\npush %rbp\npush %r12\npush %r13\npush %r14\npush %r15\n"
         "lea fid_frame(%rip),%rbx\n"
         "rdfsbase %rax\nmov %rax,200(%rbx)\nmov %rsp,208(%rbx)\n"
+        "movq $1,280(%rbx)\n"
         "mov $7,%eax\nxor %edx,%edx\nmov 272(%rbx),%rcx\nxrstor64 (%rcx)\n"
         "mov 216(%rbx),%eax\nmov %eax,%fs\nmov %eax,%gs\n"
         "mov 168(%rbx),%rax\nwrfsbase %rax\nmov 176(%rbx),%rax\nwrgsbase %rax\n"
@@ -129,15 +131,15 @@ static void take_state(const siginfo_t *si, const ucontext_t *uc) {
 __attribute__((optimize("no-stack-protector"), used)) void
 fid_on_signal(int signo, siginfo_t *si, void *context) {
     if (signo == SIGALRM) {
-        if (!running)
+        if (!fid_frame.running)
             return;
         result->end = FID_ENDLESS;
-    } else if (!running) {
+    } else if (!fid_frame.running) {
         __asm__ volatile("ud2"); /* a fault of our own: SIGILL again, then the end */
     } else {
         result->end = signo == SIGSYS ? FID_SYSCALL : FID_EXCEPTION;
     }
-    running = false;
+    fid_frame.running = 0;
     take_state(si, context);
     fid_left();
 }
@@ -165,7 +167,6 @@ static void run_case(const struct program *p, const struct state *s, const uint8
     fid_frame.ds = fid_frame.es = fid_frame.fs_sel = 0x2b;
     memset(o, 0, sizeof(*o));
     result = o;
-    running = true;
     fid_enter();
     *dirty = 0;
     for (unsigned k = 0; k < FID_PAGES; k++)
@@ -287,6 +288,8 @@ static bool host_can(void) {
 
 static void child(struct host *h) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGINT, SIG_IGN); /* the parent has them */
+    signal(SIGTERM, SIG_IGN);
     close(h->to[1]);
     close(h->from[0]);
     map_pages();

@@ -5,9 +5,13 @@
  * nothing differs, 77 when this host cannot run cases, and says why. The host works on
  * the next batch of programs while the engines run this one.
  */
+/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
+#undef _GNU_SOURCE
+#define _DEFAULT_SOURCE
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -133,12 +137,23 @@ static void fill_batch(struct campaign *c, struct batch *b, uint64_t number) {
     }
 }
 
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signo) {
+    interrupted = 1;
+}
+
+/* SIGINT and SIGTERM end it early, with a report. */
 static int run(struct campaign *c) {
+    struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
     uint64_t number = 0;
+
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
 
     fill_batch(c, fid_host_batch(c->b.host, 0), 0);
     fid_host_submit(c->b.host, 0);
-    while (c->cases < c->want) {
+    while (c->cases < c->want && !interrupted) {
         unsigned now = number & 1;
         struct batch *batch = fid_host_batch(c->b.host, now);
         struct guest *bt = c->b.guest[1 + number % (c->b.nguests - 1)];
