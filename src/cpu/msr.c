@@ -103,6 +103,12 @@ static enum msr_result write_device(struct vcpu *v, const struct msr_range *r,
     return MSR_NOT_OURS;
 }
 
+/* The device knows no address width. */
+static enum msr_result write_apic_base(struct vcpu *v, const struct msr_range *r,
+                                       uint32_t index, uint64_t value) {
+    return value >> cpuid_phys_bits(v->cpuid) ? MSR_FAULT : MSR_NOT_OURS;
+}
+
 static enum msr_result read_kvm(struct vcpu *v, const struct msr_range *r, uint32_t index,
                                 uint64_t *value) {
     return cpuid_paravirt(v->cpuid) ? MSR_NOT_OURS : MSR_FAULT;
@@ -305,7 +311,7 @@ static const struct msr_range ranges[] = {
     {0x0, 0x1, ANY, read_constant, write_ignored, 0, 0}, /* P5 machine check */
     {0x10, 0x10, ANY, read_tsc, write_tsc, 0, 0},
     {0x17, 0x17, INTEL, read_constant, write_fault, 0, 0},   /* PLATFORM_ID */
-    {0x1b, 0x1b, ANY, read_device, write_device, 0, 0},      /* APIC_BASE */
+    {0x1b, 0x1b, ANY, read_device, write_apic_base, 0, 0},   /* APIC_BASE */
     {0x2a, 0x2a, INTEL, read_constant, write_ignored, 0, 0}, /* EBL_CR_POWERON */
     {0x34, 0x34, INTEL, read_constant, write_fault, 0, 0},   /* SMI_COUNT */
     {0x3a, 0x3a, INTEL, read_constant, write_fault, 0, 1},   /* FEATURE_CONTROL: locked */
