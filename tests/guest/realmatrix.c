@@ -397,6 +397,34 @@ static void code_end(void) {
     }
 }
 
+/* A code segment that protected mode left with 4 GiB goes on beyond them. */
+static void code_beyond(void) {
+    volatile uint8_t *seg = (uint8_t *)0x40000;
+    static const uint8_t jump[] = {0x66, 0xe9, 0x1c, 0, 0, 0}; /* to 10012h */
+    void *go = CODE16("push 0x4000\npush bx\nretf");
+    void *far_ = CODE16("jmp fword ptr [bx]");
+    uint64_t plain = gdt[0x90 >> 3];
+    gdt_set(0x90, seg_desc(0, ~0u,
+                           X86_AR_P | X86_AR_S | X86_AR_CODE | X86_AR_WRITE | X86_AR_G));
+    memset((void *)0x40000, 0, 0x10020);
+    memcpy((void *)0x4fff0, jump, sizeof(jump));
+    seg[0x10012] = 0xcd, seg[0x10013] = DONE;
+    seg[0x12] = 0x0f, seg[0x13] = 0x0b; /* UD2, were it to wrap */
+    regs_real();
+    in.bx = 0xfff0;
+    run_real(go);
+    judge(trap.vector == DONE && trap.r.ip == 0x14 && trap.r.cs == 0x4000,
+          "near jump beyond 64 KiB");
+    const uint32_t off = 0x10012;
+    memcpy((void *)FAR_AT, &off, 4);
+    ((volatile uint16_t *)FAR_AT)[2] = 0x4000;
+    in.bx = FAR_AT;
+    run_real(far_);
+    judge(trap.vector == DONE && trap.r.ip == 0x14 && trap.r.cs == 0x4000,
+          "far jump beyond 64 KiB");
+    gdt_set(0x90, plain);
+}
+
 /* --- the interrupt table --- */
 
 static void table_case(unsigned vector, unsigned limit, uint32_t base, void *code) {
@@ -506,6 +534,7 @@ void guest_main(void) {
     }
     big_stack();
     code_end();
+    code_beyond();
     tables();
     lidt();
     flags();
