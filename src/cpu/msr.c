@@ -160,12 +160,16 @@ static enum msr_result write_tsc_adjust(struct vcpu *v, const struct msr_range *
 
 /* --- modes and bases --- */
 
-/* AMD64 APM volume 2, "Extended Feature Enable Register (EFER)". LMA is the CPU's. */
+/* AMD64 APM volume 2, "Extended Feature Enable Register (EFER)". LMA is the CPU's: AMD's
+ * refuse a write of another value (Linux, arch/x86/realmode/init.c, masks it out for
+ * that), Intel's ignore it. */
 static enum msr_result write_efer(struct vcpu *v, const struct msr_range *r,
                                   uint32_t index, uint64_t value) {
     if (value & ~cpuid_efer_valid(v->cpuid))
         return MSR_FAULT;
     if (((value ^ v->efer) & X86_EFER_LME) && (v->cr0 & X86_CR0_PG))
+        return MSR_FAULT;
+    if (((value ^ v->efer) & X86_EFER_LMA) && cpuid_is_amd(v->cpuid))
         return MSR_FAULT;
     v->efer = (value & ~(uint64_t)X86_EFER_LMA) | (v->efer & X86_EFER_LMA);
     vcpu_update_mode(v);

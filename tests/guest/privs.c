@@ -447,7 +447,8 @@ static void msr_writes(void) {
         }
 }
 
-/* EFER: the bits that CPUID offers; LME only while paging is off; LMA the CPU's own. */
+/* EFER: the bits that CPUID offers; LME only while paging is off; LMA the CPU's own.
+ * AMD's CPUs refuse another value of it, Intel's ignore it. */
 static void efer_writes(void) {
     uint64_t old = rdmsr(X86_MSR_EFER), offered = 0;
 
@@ -468,10 +469,8 @@ static void efer_writes(void) {
             v ^= 1ull << k;
         for (unsigned b = 0; k >= 64 && b < 8; b++)
             v = (v & ~(1ull << bit[b])) | (uint64_t)((k - 64) >> b & 1) << bit[b];
-        /* AMD's manual refuses a wrong LMA, Intel's ignores it. */
-        if (((v ^ old) & X86_EFER_LMA) && cpu_is_amd())
-            continue;
-        good = !(v & ~offered) && !(LONG_MODE && ((v ^ old) & X86_EFER_LME));
+        good = !(v & ~offered) && !(LONG_MODE && ((v ^ old) & X86_EFER_LME)) &&
+               !(cpu_is_amd() && ((v ^ old) & X86_EFER_LMA));
         regs_kernel();
         in.cx = X86_MSR_EFER;
         in.ax = (uint32_t)v;
