@@ -349,6 +349,99 @@ static void other_loads(void) {
     }
 }
 
+/* --- which comes first at one boundary --- */
+
+static struct {
+    unsigned vector;
+    ulong ip;
+} seen[8];
+static unsigned seen_count;
+
+static bool on_seen(struct frame *f) {
+    if (seen_count < COUNT(seen)) {
+        seen[seen_count].vector = (unsigned)f->vector;
+        seen[seen_count].ip = f->ip;
+    }
+    seen_count++;
+    if (f->vector != X86_DB && f->vector != X86_UD)
+        end_of_interrupt();
+    if (f->vector == X86_UD)
+        f->ip += 2;
+    if (read_dr6() & 1)
+        f->flags |= X86_FL_RF;
+    f->flags &= ~(ulong)X86_FL_TF;
+    write_dr6(X86_DR6_FIXED);
+    return true;
+}
+
+/* FIRST and then SECOND, both at the mark. */
+static void first_then(const char *what, void *code, void *mark, unsigned first,
+                       unsigned second) {
+    unsigned vector = source ? PIC_VECTOR : APIC_VECTOR;
+
+    hooks[X86_DB] = hooks[X86_UD] = hooks[vector] = on_seen;
+    seen_count = 0;
+    run(code);
+    hooks[X86_DB] = hooks[X86_UD] = hooks[vector] = NULL;
+    debug_off();
+    cases++;
+    digest_add(seen_count);
+    check(trap.vector == DONE && seen_count == 2 && seen[0].vector == first &&
+              seen[1].vector == second && seen[0].ip == (ulong)mark &&
+              seen[1].ip == (ulong)mark,
+          "%s: %u events, %u at +0x%lx, %u at +0x%lx, want %u, %u at +0x%lx", what,
+          seen_count, seen[0].vector, seen[0].ip - in.ip, seen[1].vector,
+          seen[1].ip - in.ip, first, second, (ulong)mark - in.ip);
+}
+
+/* Intel SDM volume 3, "Priority Among Concurrent Events": traps of the instruction
+ * before, interrupts, breakpoints on the next instruction, its faults. */
+static void priorities(void) {
+    unsigned vector = source ? PIC_VECTOR : APIC_VECTOR;
+    void *code, *at, *mark;
+
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        CODE_PLACES(code, at, mark,
+                    "776: " BITS("popfd", "popfq") "\n777: nop\nnop\ncli");
+        request();
+        regs_for();
+        in.sp -= sizeof(ulong);
+        *(ulong *)in.sp = 0x202;
+        in.flags |= X86_FL_TF;
+        first_then("single-step and an interrupt", code, mark, X86_DB, vector);
+
+        request();
+        regs_for();
+        in.sp -= sizeof(ulong);
+        *(ulong *)in.sp = 0x202;
+        write_dr0((ulong)mark);
+        write_dr7(X86_DR7_FIXED | 2);
+        first_then("an interrupt and a breakpoint on what is next", code, mark, vector,
+                   X86_DB);
+
+        CODE_PLACES(code, at, mark,
+                    "776: " BITS("popfd", "popfq") "\n777: ud2\nnop\ncli");
+        request();
+        regs_for();
+        in.sp -= sizeof(ulong);
+        *(ulong *)in.sp = 0x202;
+        first_then("an interrupt and a fault of what is next", code, mark, vector,
+                   X86_UD);
+        if (source)
+            continue;
+
+        /* The store that asks for the interrupt hits a breakpoint. */
+        CODE_PLACES(code, at, mark, "776: mov [" B "], eax\n777: nop\nnop\ncli");
+        regs_for();
+        in.flags |= X86_FL_IF;
+        in.bx = LAPIC + 0x300;
+        in.ax = 0x40000 | APIC_VECTOR;
+        write_dr0(in.bx);
+        write_dr7(X86_DR7_FIXED | 2 | 0xdu << 16);
+        first_then("a data breakpoint and an interrupt", code, mark, X86_DB, vector);
+    }
+}
+
 static void devices(void) {
     static const uint8_t icw[] = {0x11, PIC_VECTOR, 4, 1};
 
@@ -370,6 +463,8 @@ void guest_main(void) {
         for (unsigned k = 0; k < follower_count; k++)
             after_sti(&followers[k]);
         sequences();
+        if (!cpu_is_tcg())
+            priorities();
     }
     outb(0x21, 0xff);
     if (cpu_is_tcg())
