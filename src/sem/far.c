@@ -4,7 +4,6 @@
  * AMD64 APM volume 2, "Control-Transfer Privilege Checks" (direct transfers, call gates,
  * stack switching, returns) and volume 3, "JMP (Far)", "CALL (Far)", "RET (Far)".
  */
-#include "cpu/cpuid.h"
 #include "sem/far_int.h"
 
 /* A transfer on its way: who asked, and where it leads. */
@@ -69,7 +68,7 @@ static int go_code(struct vcpu *v, const struct transfer *x, uint64_t desc) {
         return SEM_FAULT;
     struct segment cs;
     sem_unpack_desc(&cs, (uint16_t)((x->sel & ~X86_SEL_RPL) | v->cpl), desc | 1ull << 40);
-    return go_same(v, x, &cs, x->off);
+    return go_same(v, x, &cs, sem_cut_rip(v, &cs, x->off));
 }
 
 /* The inner half of a call through a gate: new stack, parameters, return address. */
@@ -279,6 +278,7 @@ int sem_check_return(struct vcpu *v, const struct sem_stack *st, unsigned size,
             check_return_ss(v, (uint16_t)ss, r))
             return SEM_FAULT;
     }
+    r->rip = sem_cut_rip(v, &r->cs, r->rip);
     return sem_check_rip(v, &r->cs, r->rip) ? SEM_FAULT : 0;
 }
 
@@ -325,7 +325,7 @@ static int exec_ret_far(struct vcpu *v, const struct insn *i) {
     struct sem_stack st;
     struct sem_return r;
     /* Intel's CPUs read two bytes of the selector's slot, AMD's all of it. */
-    unsigned cs_size = cpuid_is_amd(v->cpuid) ? size : 2;
+    unsigned cs_size = sem_is_amd(v) ? size : 2;
     sem_stack_current(v, &st);
     if (sem_check_return(v, &st, size, cs_size, release, false, &r))
         return SEM_FAULT;

@@ -125,6 +125,9 @@ static inline int sem_stack_read(struct vcpu *v, const struct sem_stack *st, uns
                        : *(const unaligned_u16 *)p;
     return 0;
 }
+/* RIP as a transfer of 64 bits to CS takes it: outside 64-bit mode Intel's CPUs drop the
+ * upper half, AMD's hold it against the limit. */
+uint64_t sem_cut_rip(const struct vcpu *v, const struct segment *cs, uint64_t rip);
 /* Is RIP a legal target in code segment CS? #GP(0) if not. */
 int sem_check_rip(struct vcpu *v, const struct segment *cs, uint64_t rip);
 /* Reads a code or stack descriptor, null and table limits checked; error code is the

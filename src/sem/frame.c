@@ -191,6 +191,10 @@ int sem_stack_read_slow(struct vcpu *v, const struct sem_stack *st, unsigned off
     return mmu_read_slow(v, sem_stack_gva(st, at), val, size, st->sys);
 }
 
+uint64_t sem_cut_rip(const struct vcpu *v, const struct segment *cs, uint64_t rip) {
+    return (cs->ar & X86_AR_L) || sem_is_amd(v) ? rip : (uint32_t)rip;
+}
+
 int sem_check_rip(struct vcpu *v, const struct segment *cs, uint64_t rip) {
     bool bad =
         v->long_mode && (cs->ar & X86_AR_L) ? !sem_canonical(v, rip) : rip > cs->limit;

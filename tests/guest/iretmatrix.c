@@ -208,10 +208,12 @@ static void model(struct outcome *o, const struct form *f, const struct image *i
     bool pops = rpl > cpl || (f->iret && from64);
     if (pops && !model_ss(o, ss, rpl, to64))
         return;
-    if (to64 ? !canonical(i->ip) : i->ip > limit_of(cs))
+    /* Intel's CPUs drop the upper half, AMD's hold it against the limit. */
+    ulong ip = to64 || cpu_is_amd() ? i->ip : (uint32_t)i->ip;
+    if (to64 ? !canonical(ip) : ip > limit_of(cs))
         return fails(o, X86_GP, 0);
     o->vector = DONE;
-    o->r.ip = i->ip + 2;
+    o->r.ip = ip + 2;
     o->r.cs = cs;
     o->r.sp = in.sp + (f->iret ? 3u : 2u) * f->size + f->imm;
     if (pops) {
@@ -444,6 +446,7 @@ static void each_wide(const struct form *f, unsigned cpl) {
             if (popped == LAND || !canonical(popped))
                 attempt(f, &i);
             i.cs = COMPAT_SEL(to);
+            popped = cpu_is_amd() ? popped : (uint32_t)popped;
             if (popped == LAND || popped >> 32)
                 attempt(f, &i);
             i = good(to);
