@@ -119,10 +119,9 @@ static int exec_ret(struct vcpu *v, const struct insn *i) {
 static int exec_bound(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize;
     uint64_t off = sem_ea(v, i), lo, hi;
-    struct gva at;
 
-    if (sem_linear(v, i->mem.seg, off, size * 2, false, &at) ||
-        sem_load(v, i->mem.seg, off, size, &lo) ||
+    /* Each bound has an alignment of its own. */
+    if (sem_load(v, i->mem.seg, off, size, &lo) ||
         sem_load(v, i->mem.seg, off + size, size, &hi))
         return SEM_FAULT;
     int64_t x = sem_sign_extend(sem_get(v, i->opnd[0].off, size), size);

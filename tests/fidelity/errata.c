@@ -124,7 +124,9 @@ static bool on_edge(const struct facts *f, const struct insn *i) {
 
 /* A masked store of nothing, or elements left out beyond the end of a canonical half. */
 static bool masked_none(const struct facts *f) {
-    if (!f->h || f->host->rip == f->got->rip)
+    /* In a loop ours may have come to the same place once more. */
+    if (!f->h || (f->host->rip == f->got->rip &&
+                  !memcmp(f->host->gpr, f->got->gpr, sizeof(f->host->gpr))))
         return false;
     if (f->h->op == OP_vmaskmov)
         return of_memory(f->host->vector) && on_edge(f, f->h);
