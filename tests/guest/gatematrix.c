@@ -1,8 +1,9 @@
 /*
  * Gates: every call, interrupt and trap gate (DPL, P, type, the selector's RPL, IST) x
- * CPL x every target descriptor, by far CALL and JMP, INT n, INT3, INTO, INT1 and an
- * exception; parameters; and what may be wrong with the stack of the inner level. Each
- * outcome, with all registers and the frame in memory, is held against a model:
+ * CPL x every target descriptor, by far CALL and JMP, INT n, INT3, INTO, INT1 and
+ * exceptions with an error code and without; parameters; and what may be wrong with the
+ * stack of the inner level. Each outcome, with all registers and the frame in memory, is
+ * held against a model:
  *
  * AMD64 APM volume 2, "Control-Transfer Privilege Checks", "Stack Switching", "Legacy
  * Protected-Mode Interrupt Control Transfers", "Long-Mode Interrupt Control Transfers";
@@ -13,8 +14,9 @@
 
 const char guest_name[] = GUEST_NAME;
 
-#define LDT_SS 0x0cu /* no LDT is there */
-#define SS_SEL 0xf8u /* of a stack that a case defines, in low memory: */
+#define NP_SEL RINGS_FREE /* of a segment that is not present */
+#define LDT_SS 0x0cu      /* no LDT is there */
+#define SS_SEL 0xf8u      /* of a stack that a case defines, in low memory: */
 #define LOW_SP 0x9000u
 #define GATE_SEL 0x160u /* 16 bytes */
 #define TARGET_SEL 0x170u
@@ -25,10 +27,10 @@ const char guest_name[] = GUEST_NAME;
 #define IDT_BIT 2u
 #define FLAGS (X86_FL_ONE | X86_FL_CF | X86_FL_IF | X86_FL_NT)
 
-enum how { CALL, JMP, INT_N, INT3, INTO, INT1, EXCEPTION, HOW_COUNT };
+enum how { CALL, JMP, INT_N, INT3, INTO, INT1, EXCEPTION, WITH_CODE, HOW_COUNT };
 static const char *const names[] = {"call", "jmp",  "int n", "int3",
-                                    "into", "int1", "#ud"};
-static const uint8_t vectors[] = {0, 0, VECTOR, X86_BP, X86_OF, X86_DB, X86_UD};
+                                    "into", "int1", "#ud",   "#np"};
+static const uint8_t vectors[] = {0, 0, VECTOR, X86_BP, X86_OF, X86_DB, X86_UD, X86_NP};
 static void *code[HOW_COUNT];
 
 struct test {
@@ -66,6 +68,10 @@ static bool is_event(const struct test *t) {
     return t->how > JMP;
 }
 
+static bool is_fault(const struct test *t) {
+    return t->how >= EXCEPTION;
+}
+
 static unsigned byte_of(const struct test *t) {
     return (unsigned)(t->desc >> 40) & 0xff;
 }
@@ -80,9 +86,12 @@ static void push(ulong value) {
     frame.slot[frame.n++] = value;
 }
 
-/* A selector's fault: hardware events say so in the error code. */
+/* A refusal. Hardware events say so in the error code; after #NP it is a double fault. */
 static void refuse(const struct test *t, struct ending *w, unsigned vector, ulong error) {
-    ending_fault(w, vector, error | (t->how >= INT1 ? EXT : 0));
+    if (t->how == WITH_CODE)
+        ending_fault(w, X86_DF, 0);
+    else
+        ending_fault(w, vector, error | (t->how >= INT1 ? EXT : 0));
 }
 
 /* The gate itself; false: it is refused. */
@@ -161,7 +170,7 @@ static void model_frame(const struct test *t, unsigned cpl) {
         push(in.sp);
     }
     if (is_event(t)) {
-        push(in.flags | (t->how == EXCEPTION && !tcg ? X86_FL_RF : 0));
+        push(in.flags | (is_fault(t) && !tcg ? X86_FL_RF : 0));
     } else if (inner && !LONG_MODE) {
         for (unsigned k = t->extra; k-- > 0;) {
             ulong val = 0;
@@ -172,8 +181,10 @@ static void model_frame(const struct test *t, unsigned cpl) {
     }
     if (t->how != JMP) {
         push(in.cs);
-        push(t->how == EXCEPTION ? (ulong)code[t->how] : next);
+        push(is_fault(t) ? (ulong)code[t->how] : next);
     }
+    if (t->how == WITH_CODE)
+        push(NP_SEL);
 }
 
 static void model(const struct test *t, struct ending *w) {
@@ -233,13 +244,13 @@ static bool frame_ok(const struct ending *w) {
 #ifndef __x86_64__
 /* Where #TS and #SS go when the stack of level 0 is bad: to a handler of the same level,
  * which mends it. Its frame is then what the trap would have been. */
-static void *escape[2];
-static const uint8_t escape_vectors[] = {X86_TS, X86_SS};
+static void *escape[3];
+static const uint8_t escape_vectors[] = {X86_TS, X86_SS, X86_DF};
 
 static void unwrap(void) {
     const uint32_t *f = (const uint32_t *)trap.r.sp;
 
-    for (unsigned k = 0; k < 2; k++)
+    for (unsigned k = 0; k < COUNT(escape); k++)
         if (trap.vector == DONE && trap.r.ip == (ulong)escape[k] + CODE_LEN(escape[k])) {
             trap.vector = escape_vectors[k];
             trap.error = f[0];
@@ -251,7 +262,7 @@ static void unwrap(void) {
 }
 
 static void set_escape(unsigned cpl, bool on) {
-    for (unsigned k = 0; k < 2; k++)
+    for (unsigned k = 0; k < COUNT(escape); k++)
         if (on)
             idt_set(escape_vectors[k], RING_CODE(32, cpl), escape[k], X86_DESC_INTGATE32,
                     3);
@@ -282,12 +293,16 @@ static void try(const struct test *t) {
         ((uint32_t *)in.sp)[k] = 0x10001000 + k * 0x30003;
     far_pointer.off = 0x12345678;
     far_pointer.sel = (uint16_t)(GATE_SEL | t->rpl);
+    if (t->how == WITH_CODE)
+        in.ax = NP_SEL;
     ending_begin(&w, code[t->how]);
     model(t, &w);
     run(code[t->how]);
 #ifndef __x86_64__
     unwrap();
 #endif
+    if (trap.vector == X86_DF) /* an abort, of whose RF nothing is said */
+        trap.r.flags |= X86_FL_RF;
     if (is_event(t))
         idt_reset(vectors[t->how]);
     if (ending_judge(
@@ -488,7 +503,8 @@ static void narrow_segments(struct test *t, unsigned level) {
     uint16_t ss = (uint16_t)(SS_SEL | level);
     unsigned good = 0x93 | level << 5, down = good | X86_AR_EXPDOWN;
     unsigned size = t->gate & 8 ? 4 : 2;
-    uint32_t bottom = LOW_SP - (is_event(t) ? 5 : 4 + t->extra) * size;
+    uint32_t bottom =
+        LOW_SP - (is_event(t) ? 5 + (t->how == WITH_CODE) : 4 + t->extra) * size;
 
     stack_case(t, ", SS just right", level, ss, good, LOW_SP - 1, 4, 0);
     stack_case(t, ", SS too short", level, ss, good, LOW_SP - 2, 4, X86_SS);
@@ -551,7 +567,7 @@ static const ulong bad_sp[] = {(1ul << 47) + 4096, 0xffff7ffffffffff8, 1ul << 63
 
 /* #TS and #SS on a stack that is good. */
 static void use_ist(unsigned n) {
-    idt[X86_TS].ist = idt[X86_SS].ist = (uint8_t)n;
+    idt[X86_TS].ist = idt[X86_SS].ist = idt[X86_DF].ist = (uint8_t)n;
 }
 
 static void each_stack(struct test *t) {
@@ -616,6 +632,8 @@ static void make_code(void) {
     code[INTO] = CODE(".byte 0xce");
     code[INT1] = CODE(".byte 0xf1");
     code[EXCEPTION] = CODE("ud2");
+    code[WITH_CODE] = CODE("mov fs, eax");
+    gdt_set(NP_SEL, make_desc(0, 0, X86_AR_S | X86_AR_DPL, 0));
     target = CODE("");
 #ifndef __x86_64__
 #define MEND                                                                             \
@@ -623,6 +641,7 @@ static void make_code(void) {
     "16384\n"
     escape[0] = CODE(MEND);
     escape[1] = CODE(MEND);
+    escape[2] = CODE(MEND);
 #endif
 }
 
