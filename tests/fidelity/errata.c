@@ -167,6 +167,22 @@ static bool repeats32(const struct facts *f) {
            f->h->op >= OP_movs && f->h->op <= OP_outs && f->h->rep && f->h->addrsize == 4;
 }
 
+/* EVEX or VEX behind prefixes in 64-bit mode. */
+static bool prefixed_evex(const struct facts *f) {
+    uint64_t off = f->host->rip - f->p->base;
+    const uint8_t *b = f->p->code + off;
+    unsigned n = 0;
+
+    if (f->p->mode != MODE_64 || f->host->rip != f->got->rip ||
+        off + 15 >= FID_CODE_MAX || f->host->vector != X86_GP || f->got->vector != X86_UD)
+        return false;
+    while (n < 14 && ((b[n] & 0xf0) == 0x40 || (b[n] && strchr("\x66\x67\xf0\xf2\xf3"
+                                                               "\x2e\x36\x3e\x26\x64\x65",
+                                                               b[n]))))
+        n++;
+    return n && (b[n] == 0x62 || b[n] == 0xc4 || b[n] == 0xc5);
+}
+
 /* No campaign has run on AMD's CPUs. */
 static bool amd_order(const struct facts *f) {
     return __builtin_cpu_is("amd") && f->h && f->host->rip == f->got->rip;
@@ -191,6 +207,7 @@ static const struct erratum {
     {"pop-all", FID_MAY_REGISTERS, pop_all},
     {"mmx-top", FID_MAY_TOP, mmx_top},
     {"repeat-32", FID_MAY_UPPER, repeats32},
+    {"prefixed-evex", FID_MAY_EXCEPTION, prefixed_evex},
     {"amd-order", FID_MAY_EXCEPTION, amd_order},
 };
 
