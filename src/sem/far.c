@@ -25,6 +25,12 @@ static void push_return(const struct vcpu *v, const struct transfer *x,
     sem_frame_push(f, x->next);
 }
 
+/* From 64-bit to other code, on Intel's CPUs: the stack pointer is one of 32 bits by
+ * then. */
+static bool narrows_stack(const struct vcpu *v, const struct segment *cs) {
+    return v->mode == MODE_64 && !(cs->ar & X86_AR_L) && !sem_is_amd(v);
+}
+
 /* Transfer without change of stack: pushes the return address for a call. */
 static int go_same(struct vcpu *v, const struct transfer *x, const struct segment *cs,
                    uint64_t rip) {
@@ -33,6 +39,10 @@ static int go_same(struct vcpu *v, const struct transfer *x, const struct segmen
     sem_frame_begin(&f, x->size);
     sem_stack_current(v, &st);
     if (x->call) {
+        if (narrows_stack(v, cs)) {
+            st.sp = (uint32_t)st.sp;
+            st.mask = 0xffffffff;
+        }
         push_return(v, x, &f);
         if (sem_frame_probe(v, &st, &f))
             return SEM_FAULT;
@@ -297,6 +307,8 @@ void sem_commit_return(struct vcpu *v, const struct sem_stack *st, unsigned rele
             v->gpr[REG_RSP] = (v->gpr[REG_RSP] & 0xffff0000) | (r->rsp & 0xffff);
     } else {
         v->gpr[REG_RSP] = (st->sp & ~st->mask) | ((st->sp + release) & st->mask);
+        if (narrows_stack(v, &r->cs))
+            v->gpr[REG_RSP] = (uint32_t)v->gpr[REG_RSP];
     }
     if (r->outer)
         sem_drop_inner_segs(v, r->cpl);

@@ -155,6 +155,8 @@ struct batch {
 };
 struct host;
 int fid_host_start(struct host **out);
+/* Descriptors have been read: the parent may run on any CPU again. */
+void fid_host_unpin(struct host *h);
 void fid_host_stop(struct host *h);
 struct batch *fid_host_batch(struct host *h, unsigned k); /* of two */
 void fid_host_submit(struct host *h, unsigned k);

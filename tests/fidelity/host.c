@@ -33,6 +33,8 @@ struct host {
     struct batch *batch[2];
     int to[2], from[2];
     pid_t pid;
+    unsigned long cpus[128]; /* that the parent may run on */
+    long cpus_size;          /* 0 or less: not known */
 };
 
 #define SLOTS 8
@@ -311,6 +313,25 @@ static void child(struct host *h) {
     syscall(SYS_exit_group, 77);
 }
 
+/* Linux keeps the CPU's number in the limit of a descriptor, which LSL shows: the child
+ * stays where it is, and so does the parent until it has made its own tables of them. */
+static void pin(struct host *h) {
+    unsigned long one[ARRAY_SIZE(h->cpus)] = {0};
+    unsigned cpu = 0;
+
+    h->cpus_size = syscall(SYS_sched_getaffinity, 0, sizeof(h->cpus), h->cpus);
+    if (h->cpus_size <= 0 || syscall(SYS_getcpu, &cpu, NULL, NULL) < 0 ||
+        cpu >= 8 * sizeof(one))
+        return;
+    one[cpu / 64] = 1ul << cpu % 64;
+    syscall(SYS_sched_setaffinity, 0, sizeof(one), one);
+}
+
+void fid_host_unpin(struct host *h) {
+    if (h->cpus_size > 0)
+        syscall(SYS_sched_setaffinity, 0, (size_t)h->cpus_size, h->cpus);
+}
+
 int fid_host_start(struct host **out) {
     struct host *h;
 
@@ -328,6 +349,7 @@ int fid_host_start(struct host **out) {
     if (pipe(h->to) < 0 || pipe(h->from) < 0)
         return -errno;
     fflush(NULL);
+    pin(h);
     h->pid = fork();
     if (h->pid < 0)
         return -errno;

@@ -290,6 +290,7 @@ static int start(struct campaign *c, const char *const *options, unsigned count)
     for (unsigned k = 0; k < count && !rc; k++)
         rc = fid_guest_new(options[k], &c->b.guest[c->b.nguests++]);
     c->b.interp = c->b.guest[0];
+    fid_host_unpin(c->b.host);
     return rc;
 }
 
