@@ -132,11 +132,7 @@ static bool in_ram(const struct vm *vm, const uint8_t *host) {
  * be told of a store. */
 static void check_bank(const struct vm *vm, const struct shadow_bank *b) {
     const struct mem *m = vm->v->mem;
-    const struct shadow_entry *first = &b->e[0];
 
-    /* A space has supervisor banks or user banks; the others were never set up. */
-    if (!first->host && !first->tag[0] && !first->tag[1] && !first->tag[2])
-        return;
     for (unsigned n = 0; n < SHADOW_ENTRIES; n++) {
         const struct shadow_entry *e = &b->e[n];
 
@@ -170,5 +166,8 @@ void vm_check(const struct vm *vm) {
     check_derived(vm->v);
     for (unsigned s = 0; s < m->space_count; s++)
         for (unsigned k = 0; m->space[s].any && k < BANK_COUNT; k++)
-            check_bank(vm, &m->space[s].bank[k]);
+            /* A space has supervisor banks or user banks; the others may not be set up.
+             */
+            if (m->space[s].ready[k == BANK_USER || k == BANK_USER_X])
+                check_bank(vm, &m->space[s].bank[k]);
 }
