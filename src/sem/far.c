@@ -44,7 +44,8 @@ static int go_same(struct vcpu *v, const struct transfer *x, const struct segmen
             st.mask = 0xffffffff;
         }
         push_return(v, x, &f);
-        if (sem_frame_probe(v, &st, &f))
+        if (sem_frame_probe(v, &st, &f) ||
+            sem_stack_aligned(v, &st, sem_stack_gva(&st, st.sp & st.mask), x->size))
             return SEM_FAULT;
     }
     if (sem_check_rip(v, cs, rip))

@@ -94,6 +94,9 @@ int sem_frame_probe(struct vcpu *v, const struct sem_stack *st,
                     const struct sem_frame *f);
 /* Writes F below ST->sp and moves it. To be preceded by sem_frame_probe(). */
 int sem_frame_write(struct vcpu *v, struct sem_stack *st, const struct sem_frame *f);
+/* #AC where the code at level 3 wants it: of instructions, not of frames delivered. */
+int sem_stack_aligned(struct vcpu *v, const struct sem_stack *st, struct gva at,
+                      unsigned size);
 int sem_stack_read_slow(struct vcpu *v, const struct sem_stack *st, unsigned off,
                         unsigned size, uint64_t *val);
 

@@ -181,14 +181,26 @@ int sem_frame_write(struct vcpu *v, struct sem_stack *st, const struct sem_frame
     return 0;
 }
 
+int sem_stack_aligned(struct vcpu *v, const struct sem_stack *st, struct gva at,
+                      unsigned size) {
+    bool checked =
+        !st->sys && v->cpl == 3 && (v->cr0 & X86_CR0_AM) && (v->rflags & X86_FL_AC);
+    return checked && (at.a & (size - 1)) ? sem_fault_err(v, X86_AC, 0) : 0;
+}
+
 int sem_stack_read_slow(struct vcpu *v, const struct sem_stack *st, unsigned off,
                         unsigned size, uint64_t *val) {
     uint64_t at = stack_off(st, off);
     int rc = stack_check(v, st, at, size, false);
     if (rc)
         return rc;
+    struct gva lin = sem_stack_gva(st, at);
     *val = 0;
-    return mmu_read_slow(v, sem_stack_gva(st, at), val, size, st->sys);
+    rc = mmu_read_slow(v, lin, val, size, st->sys);
+    /* Alignment comes after the page. Intel SDM volume 3, "Priority Among Simultaneous
+     * Exceptions and Interrupts". The caller's stack alone: no frame is delivered here.
+     */
+    return rc ? rc : sem_stack_aligned(v, st, lin, size);
 }
 
 uint64_t sem_cut_rip(const struct vcpu *v, const struct segment *cs, uint64_t rip) {
