@@ -79,9 +79,11 @@ static void set_rip(struct vcpu *v, const uint8_t *rx) {
     set_rip_in(v, bt_find_pc(bt_of(v), rx), rx);
 }
 
-/* A branch to a non-canonical address faults itself, before it has done anything: takes
- * back what its expansion did and lets the interpreter raise the fault. */
-static void undo_branch(struct vcpu *v) {
+/* A branch to a non-canonical address faults itself: takes back what its expansion did to
+ * the registers, and says that v->fault is set. False: the interpreter is to find out.
+ * The branch cannot be executed again, for a call may have stored its return address
+ * where its operand was; processors store it too. */
+static bool undo_branch(struct vcpu *v) {
     const struct bt *bt = bt_of(v);
     struct insn i;
     uint8_t bytes[15];
@@ -92,16 +94,18 @@ static void undo_branch(struct vcpu *v) {
         v->cnt->insns_retired--;
     vec_park(v);
     if (mmu_read_slow(v, gva(v->rip), bytes, 1, false))
-        return;
+        return false;
     for (unsigned n = 1; n < sizeof(bytes); n++)
         if (mmu_read_slow(v, gva(v->rip + n), &bytes[n], 1, false))
             bytes[n] = 0;
     if (decode_insn(MODE_64, bytes, sizeof(bytes), &i) != DECODE_OK)
-        return;
+        return false;
     if (i.op == OP_call)
         v->gpr[REG_RSP] += i.opsize;
     else if (i.op == OP_ret)
         v->gpr[REG_RSP] -= i.opsize + (i.nops ? (uint16_t)i.imm : 0u);
+    v->fault = (struct fault){.vector = X86_GP, .has_error = true};
+    return true;
 }
 
 /* The instruction at RX makes no other access than the one that has just faulted. */
@@ -611,9 +615,13 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             break;
         case BT_LEAVE_INDIRECT:
             if (unlikely(!canonical(v, v->rip))) {
-                undo_branch(v);
-                *out = interp_step(bt->ip, 1);
-                return *out != EXIT_kick;
+                if (!undo_branch(v)) {
+                    *out = interp_step(bt->ip, 1);
+                    return *out != EXIT_kick;
+                }
+                v->cnt->bt_leave_fault++;
+                *out = EXIT_shutdown;
+                return settle(v, SEM_FAULT);
             }
             v->cnt->bt_leave_indirect++;
             indirect = true;
