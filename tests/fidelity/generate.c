@@ -198,7 +198,7 @@ bool fid_program_scan(struct program *p) {
             return false;
         if (k && i->op >= OP_xsave && i->op <= OP_xrstors)
             return false;
-        p->x87 |= (i->flags & INSN_X87) != 0;
+        p->x87 |= (i->flags & INSN_X87) || i->op == OP_fxrstor || i->op == OP_xrstor;
         ever |= i->fl_undefined & X86_FL_STATUS;
     }
     p->undefined = ever;
