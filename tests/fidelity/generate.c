@@ -175,6 +175,7 @@ static bool shows_pointers(const struct program *p, const struct insn *list) {
         if (stores_pointers(i) && x87)
             return true;
         x87 |= (i->flags & INSN_X87) && !stores_pointers(i);
+        x87 |= i->op == OP_fxrstor || i->op == OP_xrstor;
         stores |= stores_pointers(i);
         loops |= is_direct(i) && i->imm < 0;
     }
@@ -198,7 +199,7 @@ bool fid_program_scan(struct program *p) {
             return false;
         if (k && i->op >= OP_xsave && i->op <= OP_xrstors)
             return false;
-        p->x87 |= (i->flags & INSN_X87) || i->op == OP_fxrstor || i->op == OP_xrstor;
+        p->x87 |= (i->flags & INSN_X87) != 0;
         ever |= i->fl_undefined & X86_FL_STATUS;
     }
     p->undefined = ever;
