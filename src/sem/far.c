@@ -295,8 +295,8 @@ int sem_check_return(struct vcpu *v, const struct sem_stack *st, unsigned size,
 
 void sem_commit_return(struct vcpu *v, const struct sem_stack *st, unsigned release,
                        const struct sem_return *r) {
+    bool to64 = v->long_mode && (r->cs.ar & X86_AR_L);
     if (r->load_ss) {
-        bool to64 = v->long_mode && (r->cs.ar & X86_AR_L);
         v->seg[SEG_SS] = r->ss;
         /* A 16-bit stack segment leaves the upper bits of ESP as they were: what Linux
          * works around as "espfix". */
@@ -307,7 +307,9 @@ void sem_commit_return(struct vcpu *v, const struct sem_stack *st, unsigned rele
         else
             v->gpr[REG_RSP] = (v->gpr[REG_RSP] & 0xffff0000) | (r->rsp & 0xffff);
     } else {
-        v->gpr[REG_RSP] = (st->sp & ~st->mask) | ((st->sp + release) & st->mask);
+        /* Intel's CPUs pop with the stack's width, but move rSP with the target's. */
+        uint64_t mask = to64 && !sem_is_amd(v) ? ~0ull : st->mask;
+        v->gpr[REG_RSP] = (st->sp & ~mask) | ((st->sp + release) & mask);
         if (narrows_stack(v, &r->cs))
             v->gpr[REG_RSP] = (uint32_t)v->gpr[REG_RSP];
     }

@@ -158,6 +158,9 @@ int fid_host_start(struct host **out);
 /* Descriptors have been read: the parent may run on any CPU again. */
 void fid_host_unpin(struct host *h);
 void fid_host_stop(struct host *h);
+/* A guest's outcome is a page fault where the child has something of its own, which no
+ * case has: what it read or wrote there is not comparable. */
+bool fid_strayed(const struct host *h, const struct outcome *got);
 struct batch *fid_host_batch(struct host *h, unsigned k); /* of two */
 void fid_host_submit(struct host *h, unsigned k);
 int fid_host_wait(struct host *h, unsigned k); /* -EIO: the child has died */

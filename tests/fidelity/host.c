@@ -371,6 +371,27 @@ void fid_host_stop(struct host *h) {
     free(h);
 }
 
+bool fid_strayed(const struct host *h, const struct outcome *got) {
+    unsigned long at = got->cr2, from, to;
+    char path[32], line[512];
+    bool hit = false;
+
+    if (got->end != FID_EXCEPTION || got->vector != X86_PF ||
+        at - FID_CODE < FID_CODE_SIZE)
+        return false;
+    for (unsigned k = 0; k < FID_PAGES; k++)
+        if (at >> 12 == fid_pages[k].at >> 12)
+            return false;
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)h->pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return false;
+    while (!hit && fgets(line, sizeof(line), f))
+        hit = sscanf(line, "%lx-%lx", &from, &to) == 2 && at >= from && at < to;
+    fclose(f);
+    return hit;
+}
+
 struct batch *fid_host_batch(struct host *h, unsigned k) {
     return h->batch[k];
 }

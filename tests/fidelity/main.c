@@ -38,6 +38,7 @@ struct campaign {
     uint64_t seed, cases, want;
     uint64_t programs, systematic;
     uint64_t by_vector[32], hidden, unlike;
+    uint64_t strayed; /* the host has found memory of its own where the case has none */
     uint64_t by_erratum[FID_ERRATA];
     uint64_t differences;
     uint8_t *covered; /* by form */
@@ -116,7 +117,9 @@ static void check_program(struct campaign *c, struct batch *batch, unsigned n,
             why = check_state(c, p, k, host, both[g], mem, &f.got);
             f.host = *host;
             f.state = k;
-            if (why)
+            if (why && fid_strayed(c->b.host, &f.got))
+                c->strayed++;
+            else if (why)
                 keep(c, p, both[g], why, &f);
             else if (f.got.end == FID_ENDLESS)
                 break;
@@ -234,6 +237,8 @@ static void report(struct campaign *c) {
            c->differences ? "not ok" : "ok", c->cases, c->seed, c->differences);
     if (unsteady)
         printf(", and %" PRIu64 " did so once, by the host", unsteady);
+    if (c->strayed)
+        printf(", and %" PRIu64 " strayed into the harness", c->strayed);
     printf("\n");
 }
 
