@@ -22,7 +22,12 @@
 #include "bt/bt_int.h"
 #include "fuzz/cpu.h"
 
-enum { STEPS = 1500, KICK_NS = 400000, FLAVOURS = 4 };
+enum {
+    STEPS = 1500,
+    KICK_NS = 400000,
+    FLAVOURS = 4,
+    ONSTACK = 0x08000000 /* SA_ONSTACK, which is not in POSIX.1-2008 without XSI */
+};
 
 static struct vm ref, vms[FLAVOURS];
 static struct vm *volatile running;
@@ -38,17 +43,30 @@ static void on_timer(int signo) {
     bt_kick(vm->bt);
 }
 
+/* libFuzzer's own handlers, its clock's above all, do not ask for the signal stack. */
+static void onto_signal_stack(void) {
+    for (int signo = 1; signo < 32; signo++) {
+        struct sigaction act;
+
+        if (signo == SIGKILL || signo == SIGSTOP || sigaction(signo, NULL, &act) ||
+            act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN)
+            continue;
+        act.sa_flags |= ONSTACK;
+        FUZZ_CHECK(!sigaction(signo, &act, NULL));
+    }
+}
+
 static void set_up(void) {
     static const char *const options[FLAVOURS] = {
         "cache=1", "no-liveness,no-groups,cache=1", "no-chain,tu=2,cache=1",
         "tu=64,count,no-liveness,cache=1"};
     struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
-    struct sigaction act = {.sa_handler = on_timer, .sa_flags = SA_RESTART};
+    struct sigaction act = {.sa_handler = on_timer, .sa_flags = SA_RESTART | ONSTACK};
 
     if (ref.v)
         return;
-    act.sa_flags |= 0x08000000; /* SA_ONSTACK, which is not in POSIX.1-2008 without XSI */
     FUZZ_CHECK(!os_signal_stack());
+    onto_signal_stack();
     FUZZ_CHECK(!sigaction(SIGUSR2, &act, NULL));
     FUZZ_CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer));
     vm_new(&ref, MMU_FLUSH, NULL);
