@@ -6,7 +6,9 @@
 
 #include <string.h>
 
-/* Below 1 MiB, clear of the BIOS data area, the EBDA's place and the ACPI tables. */
+/* Below 1 MiB. But for the BIOS's own, clear of its data area, of the extended one and of
+ * the ACPI tables. */
+#define BOOT_BIOS_DATA 0x400u
 #define BOOT_GDT 0x1000u
 #define BOOT_TABLES 0x10000u  /* 6 pages: identity map of 4 GiB */
 #define BOOT_PARAMS 0x20000u  /* at most 64 KiB: zero page, start info, multiboot info */

@@ -246,6 +246,11 @@ static void assert_map(struct mem *m, uint64_t at, unsigned stride, unsigned n,
         assert_int_equal(peek(m, at + i * stride + 8, 8), want[i][1]);
         assert_int_equal(peek(m, at + i * stride + 16, 4), want[i][2]);
     }
+    /* The BIOS data areas say the same. */
+    assert_int_equal(peek(m, 0x413, 2), 639);
+    assert_int_equal(peek(m, 0x40e, 2) << 4, 0x9fc00);
+    assert_int_equal(peek(m, 0x9fc00, 1), 1);
+    assert_int_equal(peek(m, 0x400, 2), 0x3f8);
 }
 
 static void assert_text(uint64_t at, const char *text) {
