@@ -20,6 +20,7 @@
 
 #include "base/os.h"
 #include "bt/bt_int.h"
+#include "decode/decode.h"
 #include "fuzz/cpu.h"
 
 enum {
@@ -184,23 +185,72 @@ static enum exit_reason trace(struct vm *vm) {
     return why;
 }
 
-/* The reference, to its end. *POINTERS: x87 had an address at some time. */
-static enum exit_reason run_reference(bool *pointers) {
+/* What the reference did that the engines need not agree on. */
+struct seen {
+    bool pointers;      /* x87 had an address at some time */
+    bool flags;         /* status flags that the manual leaves undefined were read */
+    unsigned undefined; /* such flags, now */
+};
+
+static bool next_insn(struct vcpu *v, struct insn *i) {
+    uint64_t at = v->rip + (v->mode == MODE_64 ? 0 : v->seg[SEG_CS].base);
+    uint8_t b[16] = {0};
+    unsigned len;
+
+    for (unsigned k = 0; k < 15; k += len) {
+        uint64_t piece = v->mode == MODE_64 ? at + k : (uint32_t)(at + k);
+        struct gpa from;
+        bool writable;
+
+        len = 4096 - (unsigned)(piece & 4095);
+        if (len > 15 - k)
+            len = 15 - k;
+        if (!mmu_peek(v, gva(piece), &from, &writable) ||
+            !mem_read(v->mem, from, b + k, len))
+            break;
+    }
+    return decode_insn(v->mode, b, 15, i) == DECODE_OK;
+}
+
+/* One instruction of the reference. An exception's frame holds the flags. */
+static enum exit_reason step_reference(struct seen *seen) {
+    uint64_t exceptions = ref.cnt.exceptions_delivered;
+    unsigned reads, undefined = 0;
+    enum exit_reason why;
+    struct insn i;
+
+    if (next_insn(ref.v, &i)) {
+        reads = i.op == OP_pushf || i.op == OP_lahf || i.op == OP_int ? X86_FL_STATUS
+                                                                      : i.fl_read;
+        seen->flags |= (seen->undefined & reads) != 0;
+        undefined = (seen->undefined & ~(unsigned)i.fl_written) | i.fl_undefined;
+    }
+    why = interp_step(ref.ip, 1);
+    if (ref.cnt.exceptions_delivered != exceptions)
+        seen->flags |= seen->undefined != 0;
+    else
+        seen->undefined = undefined & X86_FL_STATUS;
+    seen->pointers |= ref.v->fip || ref.v->fdp || ref.v->fop;
+    return why;
+}
+
+/* The reference, to its end. */
+static enum exit_reason run_reference(struct seen *seen) {
     enum exit_reason why = EXIT_kick;
 
-    *pointers = false;
-    for (unsigned k = 0; k < STEPS && why == EXIT_kick; k++) {
-        why = interp_step(ref.ip, 1);
-        *pointers |= ref.v->fip || ref.v->fdp || ref.v->fop;
-    }
+    for (unsigned k = 0; k < STEPS && why == EXIT_kick; k++)
+        why = step_reference(seen);
     return why;
 }
 
 /* A guest that writes its page tables and does not say so, or takes others, sees what is
  * in the shadow, and each engine has its own. Not all of the x87's pointers are
- * followed by the translator (docs/bt.md). */
-static bool comparable(const struct vm *before) {
-    if (before->v->cr3 != ref.v->cr3)
+ * followed by the translator, and with liveness flags that are undefined are any
+ * (docs/bt.md).
+ */
+static bool comparable(const struct vm *before, const struct seen *seen) {
+    if (before->v->cr3 != ref.v->cr3 || seen->pointers ||
+        (seen->flags && before->bt->opt.liveness))
         return false;
     for (unsigned k = CPU_TABLES; k < CPU_TABLES + CPU_TABLES_SIZE; k += 8)
         if (!same(before, k))
@@ -211,7 +261,7 @@ static bool comparable(const struct vm *before) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     enum exit_reason why, end;
     struct cpu_how how;
-    bool pointers = false;
+    struct seen seen = {0};
     struct vm *vm;
 
     if (size < 9)
@@ -225,8 +275,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (getenv("FUZZ_TRACE"))
         why = trace(vm);
     else
-        why = how.events ? EXIT_kick : run_reference(&pointers);
-    if (why == EXIT_kick || pointers || !comparable(vm)) {
+        why = how.events ? EXIT_kick : run_reference(&seen);
+    if (why == EXIT_kick || !comparable(vm, &seen)) {
         run_free(vm, &how);
         return 0;
     }
