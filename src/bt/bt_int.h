@@ -240,6 +240,7 @@ static inline ptrdiff_t bt_delta(const struct bt *bt) {
 
 /* Everything besides address and bytes that a fragment depends on: bt_key(). */
 #define KEY_MODE(k) ((k)&3)
+#define KEY_REAL 4u /* of no fragment: see bt_translatable() */
 #define KEY_VEC 8u  /* SSE usable: CR0.EM, TS clear, CR4.OSFXSR set */
 #define KEY_AVX 16u /* and AVX: CR4.OSXSAVE, XCR0 */
 #define KEY_X87 32u /* EM and TS clear */
@@ -257,6 +258,8 @@ static inline uint32_t bt_key(const struct vcpu *v) {
     uint32_t key = v->mode;
     bool fpu = !(v->cr0 & (X86_CR0_EM | X86_CR0_TS));
 
+    if (vcpu_is_real(v))
+        key |= KEY_REAL;
     if (fpu)
         key |= KEY_X87;
     if (fpu && (v->cr4 & X86_CR4_OSFXSR))
@@ -282,11 +285,12 @@ static inline uint32_t bt_key(const struct vcpu *v) {
     return key;
 }
 
-/* 16-bit code, and 32-bit code whose segment is not flat, is the interpreter's. */
+/* 16-bit code, 32-bit code in real mode, and such whose segment is not flat, are the
+ * interpreter's. */
 static inline bool bt_translatable(const struct vcpu *v) {
     if (v->mode == MODE_64)
         return true;
-    return v->mode == MODE_32 && !(v->rflags & X86_FL_VM) &&
+    return v->mode == MODE_32 && !vcpu_is_real(v) && !(v->rflags & X86_FL_VM) &&
            v->seg[SEG_CS].limit == UINT32_MAX && !v->seg[SEG_CS].base;
 }
 

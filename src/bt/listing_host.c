@@ -195,6 +195,11 @@ static bool within(const void *p, const void *from, size_t size) {
     return (uintptr_t)p - (uintptr_t)from < size;
 }
 
+/* Is P one of COUNT things of SIZE bytes? A guest's number may look nearly like it. */
+static bool one_of(const void *p, const void *from, size_t count, size_t size) {
+    return within(p, from, count * size) && ((uintptr_t)p - (uintptr_t)from) % size == 0;
+}
+
 /* Whose `valid` P points to, of the pages that C lies on. */
 static const struct vpage *page_of(const struct ccf *c, const void *p) {
     return c->vp && p == &c->vp->valid     ? c->vp
@@ -212,7 +217,7 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
         snprintf(buf, size, "<RAM 0x%llx>", (unsigned long long)mem_gpa(bt->v->mem, p).a);
     } else if (within(p, c, sizeof(*c))) {
         snprintf(buf, size, "<CCF>");
-    } else if (within(p, c->links, c->nlinks * sizeof(c->links[0]))) {
+    } else if (one_of(p, c->links, c->nlinks, sizeof(c->links[0]))) {
         snprintf(buf, size, "<exit %zu>",
                  (size_t)((const struct link *)(const void *)p - c->links));
     } else if (page_of(c, p)) {
@@ -220,7 +225,7 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
                  (unsigned long long)page_of(c, p)->va);
     } else if (within(p, bt->meta, bt->nunits * bt->unit_meta)) {
         snprintf(buf, size, "<data>");
-    } else if (within(p, bt->vpage_pool, bt->vpages_max * sizeof(*bt->vpage_pool))) {
+    } else if (one_of(p, bt->vpage_pool, bt->vpages_max, sizeof(*bt->vpage_pool))) {
         snprintf(buf, size, "<record of page 0x%llx>",
                  (unsigned long long)((const struct vpage *)(const void *)p)->va);
     } else if (within(p, bt->code.rx, bt->code.size)) {

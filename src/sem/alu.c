@@ -292,7 +292,7 @@ static int exec_mulx(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize;
     uint64_t b;
 
-    if (sem_read(v, i, 2, size, &b))
+    if (sem_check_vex(v) || sem_read(v, i, 2, size, &b))
         return SEM_FAULT;
     unsigned __int128 p =
         (unsigned __int128)sem_get(v, REG_RDX * 8, size) * (b & sem_size_mask(size));
@@ -320,7 +320,7 @@ static int exec_andn(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize, fl = sem_flags_pack(v);
     uint64_t a = sem_get(v, i->opnd[1].off, size), b;
 
-    if (sem_read(v, i, 2, size, &b))
+    if (sem_check_vex(v) || sem_read(v, i, 2, size, &b))
         return SEM_FAULT;
     if (size == 4)
         asm(SEM_FLAGS_IN "andnl %k[b], %k[a], %k[a]" SEM_FLAGS_OUT

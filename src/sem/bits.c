@@ -177,7 +177,7 @@ static int exec_scan(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize, fl = sem_flags_pack(v);
     uint64_t s, *d = sem_reg(v, i->opnd[0].off);
 
-    if (sem_read(v, i, 1, size, &s))
+    if (((i->flags & INSN_VEX) && sem_check_vex(v)) || sem_read(v, i, 1, size, &s))
         return SEM_FAULT;
     host2[i->op][sem_log2(size)](d, s, &fl);
     sem_flags_set(v, fl, X86_FL_STATUS);
@@ -189,7 +189,7 @@ static int exec_vex3(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize, fl = sem_flags_pack(v);
     uint64_t a, b;
 
-    if (sem_read(v, i, 1, size, &a) || sem_read(v, i, 2, size, &b))
+    if (sem_check_vex(v) || sem_read(v, i, 1, size, &a) || sem_read(v, i, 2, size, &b))
         return SEM_FAULT;
 
     host3[i->op][sem_log2(size)](sem_reg(v, i->opnd[0].off), a, b, &fl);
@@ -201,7 +201,7 @@ static int exec_rorx(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize, n = (unsigned)i->imm & (size * 8 - 1);
     uint64_t s;
 
-    if (sem_read(v, i, 1, size, &s))
+    if (sem_check_vex(v) || sem_read(v, i, 1, size, &s))
         return SEM_FAULT;
     s &= sem_size_mask(size);
     sem_put(v, i->opnd[0].off, size, n ? s >> n | s << (size * 8 - n) : s);

@@ -18,6 +18,13 @@ static inline void *sem_reg(struct vcpu *v, unsigned off) {
     return (uint8_t *)v->gpr + off;
 }
 
+/* Real and virtual-8086 mode know no VEX prefix: 0, or SEM_FAULT with #UD. Intel SDM
+ * volume 2, "VEX Encoded Instructions". */
+static inline int sem_check_vex(struct vcpu *v) {
+    bool known = (v->cr0 & X86_CR0_PE) && !(v->rflags & X86_FL_VM);
+    return likely(known) ? 0 : sem_fault(v, X86_UD);
+}
+
 static inline uint64_t sem_addr_mask(unsigned addrsize) {
     return addrsize == 8 ? ~0ull : addrsize == 4 ? 0xffffffffull : 0xffffull;
 }

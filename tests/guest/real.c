@@ -47,6 +47,8 @@ static void real_exceptions(void) {
     ends("arpl", X86_UD, 0);
     REAL(".byte 0xf0, 0x90");
     ends("lock nop", X86_UD, 0);
+    REAL(".byte 0xc4, 0xe2, 0x70, 0xf2, 0xd8");
+    ends("andn", X86_UD, 0);
     REAL("smsw ax");
     ends("smsw", DONE, ANY);
     check_eq("PE is clear", trap.r.ax & 1, 0);
@@ -236,6 +238,8 @@ static void v86(void) {
         v86_ends("sldt", X86_UD, 0, 0);
         V86("arpl ax, ax");
         v86_ends("arpl", X86_UD, 0, 0);
+        V86(".byte 0xc4, 0xe3, 0x7b, 0xf0, 0xc1, 0x05");
+        v86_ends("rorx", X86_UD, 0, 0);
         V86("in al, 0x80");
         v86_ends("ports go by the bitmap, not by IOPL", X86_GP, 0, 0);
         in.bx = 0xffff;

@@ -286,6 +286,82 @@ static void test_call(void **state) {
     assert_int_equal(RUN("\xff\xd3"), X86_SS);
 }
 
+/* In long mode AMD's CPUs do not know SYSEXIT. Without REX.W it takes 32 bits of each. */
+static void test_sysexit(void **state) {
+    enter_64();
+    V.cpl = 0;
+    V.sysenter_cs = 0x20;
+    V.gpr[REG_RCX] = 0x500000000 | DATA;
+    V.gpr[REG_RDX] = 0x600001234;
+    if (amd()) {
+        assert_int_equal(RUN("\x0f\x35"), X86_UD);
+        return;
+    }
+    assert_int_equal(RUN("\x0f\x35"), -1);
+    assert_int_equal(V.mode, MODE_32);
+    assert_int_equal(V.cpl, 3);
+    assert_int_equal(V.seg[SEG_CS].sel, 0x33);
+    assert_int_equal(V.seg[SEG_SS].sel, 0x3b);
+    assert_int_equal(V.gpr[REG_RSP], DATA);
+    assert_int_equal(V.rip, 0x1234);
+    enter_64();
+    V.cpl = 0;
+    assert_int_equal(RUN("\x48\x0f\x35"), -1);
+    assert_int_equal(V.mode, MODE_64);
+    assert_int_equal(V.seg[SEG_CS].sel, 0x43);
+    assert_int_equal(V.gpr[REG_RSP], 0x500000000 | DATA);
+    assert_int_equal(V.rip, 0x600001234);
+}
+
+/* A far return without change of level from 32-bit code: what becomes of ESP that wraps.
+ */
+static void test_return_to_64(void **state) {
+    enter_64();
+    V.seg[SEG_CS].ar = (uint16_t)((V.seg[SEG_CS].ar & ~X86_AR_L) | X86_AR_DB);
+    V.seg[SEG_SS] = V.seg[SEG_DS];
+    vcpu_update_mode(&V);
+    put64(GDT + 8, 0x00affb000000ffff);
+    V.gpr[REG_RSP] = DATA;
+    put64(DATA, 0x1234 | (uint64_t)CODE3 << 32);
+    assert_int_equal(RUN("\xca\xf0\xff"), -1);
+    assert_int_equal(V.mode, MODE_64);
+    assert_int_equal(V.gpr[REG_RSP], DATA + 8 + 0xfff0);
+    /* 16-bit stack */
+    V.seg[SEG_CS].ar = (uint16_t)((V.seg[SEG_CS].ar & ~X86_AR_L) | X86_AR_DB);
+    V.seg[SEG_SS].ar &= (uint16_t)~X86_AR_DB;
+    vcpu_update_mode(&V);
+    V.gpr[REG_RSP] = 0x12340000 | DATA;
+    assert_int_equal(RUN("\xca\xf0\xff"), -1);
+    assert_int_equal(V.gpr[REG_RSP], amd() ? 0x12340000 | ((DATA + 8 + 0xfff0) & 0xffff)
+                                           : 0x12340000 + DATA + 8 + 0xfff0);
+}
+
+/* Real and virtual-8086 mode know no VEX prefix, not even for general registers. */
+static void test_vex_modes(void **state) {
+    static const char *const insns[] = {
+        "\xc5\xf8\x77",             /* vzeroupper */
+        "\xc4\xe2\x70\xf2\xd8",     /* andn ebx, ecx, eax */
+        "\xc4\xe2\x70\xf3\xc8",     /* blsr ecx, eax */
+        "\xc4\xe2\x78\xf7\xc1",     /* bextr eax, ecx, eax */
+        "\xc4\xe2\x73\xf6\xc2",     /* mulx eax, ecx, edx */
+        "\xc4\xe3\x7b\xf0\xc1\x05", /* rorx eax, ecx, 5 */
+    };
+    bool offered = cpuid_query(&V, 7, 0).ebx & 1u << 8; /* BMI2, and so the others */
+
+    if (!offered)
+        skip();
+    for (size_t k = 0; k < ARRAY_SIZE(insns); k++)
+        assert_int_equal(run(insns[k], strlen(insns[k])), -1);
+    V.rflags |= X86_FL_VM;
+    for (size_t k = 0; k < ARRAY_SIZE(insns); k++)
+        assert_int_equal(run(insns[k], strlen(insns[k])), X86_UD);
+    V.rflags &= ~(uint64_t)X86_FL_VM;
+    V.cr0 &= ~(uint64_t)X86_CR0_PE; /* the segments stay */
+    V.cpl = 0;
+    for (size_t k = 0; k < ARRAY_SIZE(insns); k++)
+        assert_int_equal(run(insns[k], strlen(insns[k])), X86_UD);
+}
+
 #define BOTH(f)                                                                          \
     {"intel_" #f, f, setup_intel, teardown, NULL}, {                                     \
         "amd_" #f, f, setup_amd, teardown, NULL                                          \
@@ -296,6 +372,7 @@ int main(void) {
         BOTH(test_model),     BOTH(test_selector_slots), BOTH(test_selector_small_stack),
         BOTH(test_alignment), BOTH(test_repeat_nothing), BOTH(test_order),
         BOTH(test_vzero),     BOTH(test_masked),         BOTH(test_call),
+        BOTH(test_sysexit),   BOTH(test_return_to_64),   BOTH(test_vex_modes),
     };
     return cmocka_run_group_tests(tests, setup_group, NULL);
 }
