@@ -296,7 +296,9 @@ int native_check_sse(struct vcpu *v) {
 int native_check_avx(struct vcpu *v) {
     const uint64_t need = X86_XCR0_SSE | X86_XCR0_AVX;
 
-    if (sem_check_vex(v) || !(v->cr4 & X86_CR4_OSXSAVE) || (v->xcr0 & need) != need)
+    if (sem_check_vex(v))
+        return SEM_FAULT;
+    if (!(v->cr4 & X86_CR4_OSXSAVE) || (v->xcr0 & need) != need)
         return sem_fault(v, X86_UD);
     return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
 }
