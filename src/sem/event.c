@@ -443,7 +443,13 @@ int sem_exec_into(struct vcpu *v, const struct insn *i) {
     return v->rflags & X86_FL_OF ? software(v, X86_OF, i->len, EVENT_INT3) : SEM_NEXT;
 }
 
+/* INT1 is a #DB of its own, and what an operand of MOV SS before it has hit is told by
+ * the same one. It has no bit in DR6; B0 to B3 of the past go on Intel's CPUs, as with
+ * every #DB, and stay on AMD's (Xen, x86_merge_dr6()). */
 int sem_exec_int1(struct vcpu *v, const struct insn *i) {
+    if (v->pending_db || !sem_is_amd(v))
+        v->dr[6] = (v->dr[6] & ~0xfull) | v->pending_db;
+    v->pending_db = 0;
     v->dr[7] &= ~(uint64_t)X86_DR7_GD;
     return software(v, X86_DB, i->len, EVENT_INT1);
 }
