@@ -250,6 +250,11 @@ static int take_interrupt(struct interp *ip, uint32_t events) {
     return sem_interrupt(v, (uint8_t)vector);
 }
 
+/* A debug trap is due. The task switch that delivers an event may leave one. */
+static bool traps(const struct interp *ip) {
+    return ip->v->pending_db && !ip->db_blocked;
+}
+
 /* True: leave with *OUT. */
 static bool boundary(struct interp *ip, enum exit_reason *out) {
     struct vcpu *v = ip->v;
@@ -260,14 +265,14 @@ static bool boundary(struct interp *ip, enum exit_reason *out) {
         *out = EXIT_kick;
         return true;
     }
-    if (v->pending_db && !ip->db_blocked) {
+    if (traps(ip)) {
         uint32_t dr6 = v->pending_db;
         v->pending_db = 0;
         v->halted = false;
         leave_rep(ip);
         rc = deliver_db(v, dr6, true);
     }
-    if (rc != SEM_SHUTDOWN && (events & (VCPU_EVENT_NMI | VCPU_EVENT_IRQ)))
+    if (rc != SEM_SHUTDOWN && !traps(ip) && (events & (VCPU_EVENT_NMI | VCPU_EVENT_IRQ)))
         rc = take_interrupt(ip, events);
     if (rc == SEM_SHUTDOWN) {
         *out = EXIT_shutdown;
@@ -298,8 +303,14 @@ enum exit_reason interp_step(struct interp *ip, uint64_t count) {
             break;
         }
 
-        if (unlikely(vcpu_events(v) || v->halted || v->pending_db) && boundary(ip, &out))
-            break;
+        if (unlikely(vcpu_events(v) || v->halted || v->pending_db)) {
+            if (boundary(ip, &out))
+                break;
+            if (traps(ip)) {
+                stall(ip, false);
+                continue;
+            }
+        }
         if (likely(!needs_care(v)) && left >= INTERP_BLOCK_MAX &&
             stop >= INTERP_BLOCK_MAX)
             b = interp_code_block(ip);

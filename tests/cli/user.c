@@ -401,6 +401,21 @@ static void test_quit_busy(void) {
     end(r);
 }
 
+/* The guest never gets to the end of an instruction. */
+static void test_task_loop(void) {
+    struct run *r = start_on_tty(true, "do=w");
+
+    verdict("tty-quit-task-loop",
+            expect(r, "READY") && becomes_raw(r) && type(r, CTRL_A "x") &&
+                exits_with(r, 0) && restored(r),
+            r);
+    end(r);
+    r = start_on_pipes("do=w", 0);
+    verdict("pipe-SIGTERM-task-loop",
+            expect(r, "READY") && !kill(r->pid, SIGTERM) && dies_of(r, SIGTERM), r);
+    end(r);
+}
+
 static void test_ends(void) {
     static const struct {
         const char *name, *append;
@@ -648,6 +663,7 @@ int main(int argc, char **argv) {
     test_keys();
     test_quit_deaf();
     test_quit_busy();
+    test_task_loop();
     test_ends();
     test_signals();
     test_suspend();
