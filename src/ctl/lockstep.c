@@ -25,6 +25,7 @@ struct output {
 struct side {
     struct machine *m;
     enum machine_end end;
+    bool astray; /* its input did not fit */
     struct input_player player;
     struct input_text text;
     struct output out;
@@ -65,6 +66,7 @@ static void take_output(void *arg, const uint8_t *bytes, size_t len) {
 static void input_ends(void *arg, const struct recording_event *e) {
     struct side *s = arg;
 
+    s->astray = !e;
     machine_quit(s->m);
 }
 
@@ -487,8 +489,12 @@ static int status_of_end(const struct pass *p) {
         return CTL_TRIPLE_FAULT;
     case MACHINE_POWEROFF:
     case MACHINE_RESET:
-    case MACHINE_QUIT:
         return CTL_OK;
+    case MACHINE_QUIT:
+        if (!s->astray)
+            return CTL_OK;
+        log_error("the guest's serial port has no room for the input of the recording");
+        return CTL_HOST_FAILURE;
     case MACHINE_ASLEEP:
         log_error("the guest is halted, and nothing will ever wake it");
         return CTL_HOST_FAILURE;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "machine/counted.h"
+
 #define MAGIC "bivisor recording"
 #define FILE_LIMIT (256u << 20)
 
@@ -175,6 +177,11 @@ static bool take_number(const char *line, const char *name, uint64_t *n) {
     return !errno && rest != line + len + 1 && !*rest;
 }
 
+/* Of "0123456789abcdef". */
+static uint8_t digit(char c) {
+    return (uint8_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
 static bool hex_bytes(const char *text, struct recording_event *e) {
     size_t digits = strlen(text);
 
@@ -182,12 +189,8 @@ static bool hex_bytes(const char *text, struct recording_event *e) {
         return false;
     e->len = digits / 2;
     e->bytes = malloc(e->len);
-    for (size_t n = 0; e->bytes && n < e->len; n++) {
-        unsigned byte;
-
-        sscanf(text + 2 * n, "%2x", &byte);
-        e->bytes[n] = (uint8_t)byte;
-    }
+    for (size_t n = 0; e->bytes && n < e->len; n++)
+        e->bytes[n] = (uint8_t)(digit(text[2 * n]) << 4 | digit(text[2 * n + 1]));
     return e->bytes;
 }
 
@@ -199,7 +202,7 @@ static bool take_event(const char *line, struct recording_event *e) {
     *e = (struct recording_event){0};
     if (sscanf(line, "input %llu %n", &ns, &used) == 1 && used) {
         e->ns = ns;
-        return hex_bytes(line + used, e);
+        return ns < COUNTED_END && hex_bytes(line + used, e);
     }
     if (sscanf(line, "end %llu %7s %llu %llu %llu %llu%n", &ns, how, &sig, &len, &digest,
                &state, &used) != 6 ||
@@ -214,14 +217,15 @@ static bool take_event(const char *line, struct recording_event *e) {
     e->out_len = len;
     e->out_digest = digest;
     e->state = state;
-    return sig < 65;
+    return ns < COUNTED_END && sig < 65;
 }
 
 static bool add_event(struct recording *rec, const struct recording_event *e) {
     struct recording_event *more;
 
-    if (rec->count % 64 == 0) {
-        more = realloc(rec->events, (rec->count + 64) * sizeof(*more));
+    /* The room doubles whenever it is full. */
+    if (!(rec->count & (rec->count - 1))) {
+        more = realloc(rec->events, (rec->count ? 2 * rec->count : 1) * sizeof(*more));
         if (!more)
             return false;
         rec->events = more;

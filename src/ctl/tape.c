@@ -58,6 +58,12 @@ static void input_ends(void *arg, const struct recording_event *e) {
     struct tape *t = arg;
 
     t->cut = e;
+    t->astray = !e;
+    if (!e)
+        log_error(
+            "the replay is not what was recorded: at %llu ns the guest's serial port "
+            "has no room for the input",
+            (unsigned long long)machine_now_ns(t->m));
     machine_quit(t->m);
 }
 
@@ -144,6 +150,8 @@ static bool stop_replay(const struct tape *t, enum machine_end end, int signal) 
     const struct recording_event *e = &t->rec.events[t->rec.count - 1];
     uint64_t now = machine_now_ns(t->m), state;
 
+    if (t->astray)
+        return false;
     if (end == MACHINE_ERROR || !t->rec.ended || (end == MACHINE_QUIT && !t->cut))
         return true; /* there is nothing to compare with, or somebody stopped us */
     if (now != e->ns || (e->how == RECORDING_GUEST) != (end != MACHINE_QUIT)) {

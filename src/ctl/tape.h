@@ -19,6 +19,7 @@ struct tape {
     struct recording_writer *out;
     uint64_t out_len, out_digest;      /* of the console's output */
     const struct recording_event *cut; /* replay: where the user or a signal ended it */
+    bool astray;                       /* replay: it has been told that it went wrong */
 };
 
 /* Prepares O for a counted run; the console must be in it already. False after a message.

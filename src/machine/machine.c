@@ -60,8 +60,9 @@ static void deadline_changed(void *arg, uint64_t deadline) {
     struct machine *m = arg;
 
     vec_park(m->vcpu);
-    os_alarm_deadline(m->alarm,
-                      deadline == VCLOCK_NEVER ? UINT64_MAX : deadline + m->start_ns);
+    os_alarm_deadline(m->alarm, deadline < VCLOCK_NEVER - m->start_ns
+                                    ? deadline + m->start_ns
+                                    : UINT64_MAX);
 }
 
 /* --- or the guest's instructions --- */
@@ -157,10 +158,18 @@ static void service(void *arg) {
 
 static void end_life(struct machine *m, enum machine_end end);
 
+static void watch_commands(struct machine *m) {
+    const struct machine_input *in = &m->cfg.input;
+
+    if (in->commands)
+        os_alarm_watch(m->alarm, in->commands(in->arg));
+}
+
 static void counted_service(void *arg) {
     struct machine *m = arg;
 
     vclock_run(m->clock);
+    watch_commands(m);
     take_counted_input(m);
     counted_aim(&m->counted);
     if (m->counters.insns_retired >= m->counted.until || m->vcpu->bt.step)
@@ -171,8 +180,8 @@ static void counted_idle(struct machine *m) {
     const struct machine_input *in = &m->cfg.input;
     uint64_t ns = counted_sleep_ns(&m->counted), passed = ns;
 
-    if (in->sleep && ns)
-        passed = in->sleep(in->arg, ns);
+    if (in->sleep_fd)
+        passed = os_alarm_sleep(m->alarm, in->sleep_fd(in->arg), ns);
     if (passed == VCLOCK_NEVER) {
         end_life(m, MACHINE_ASLEEP);
         return;
@@ -456,7 +465,9 @@ static enum machine_end run(struct machine *m) {
     if (m->quit)
         return MACHINE_QUIT;
     m->end = MACHINE_QUIT;
-    if (m->cfg.console.rx_fd && !m->cfg.counted)
+    if (m->cfg.counted)
+        watch_commands(m);
+    else if (m->cfg.console.rx_fd)
         os_alarm_watch(m->alarm, m->cfg.console.rx_fd(m->cfg.console.arg));
     end = engine_run_loop(m->ops, m->engine, m->vcpu, &board, &m->exits);
     if (m->end != MACHINE_PAUSED)

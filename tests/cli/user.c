@@ -31,6 +31,7 @@
 #define CTRL_D "\x04"
 
 static const char *bivisor, *guest, *engine;
+static const char *record; /* a file, or NULL */
 static int failures;
 
 struct run {
@@ -76,7 +77,8 @@ static void verdict(const char *name, bool good, const struct run *r) {
 
 static void exec_bivisor(const char *append) {
     execl(bivisor, "bivisor", "run", "--engine", engine, "--kernel", guest, "--memory",
-          "16M", "--append", append, (char *)NULL);
+          "16M", "--append", append, record ? "--record" : (char *)NULL, record,
+          (char *)NULL);
     _exit(99);
 }
 
@@ -416,6 +418,31 @@ static void test_task_loop(void) {
     end(r);
 }
 
+/* In a recorded run virtual time stands still with that guest: it would have to go on for
+ * READY to be shown, and for what is typed to be taken; commands are obeyed at once. */
+static void test_recorded_task_loop(void) {
+    char path[] = "/tmp/bivisor-record-XXXXXX";
+    int fd = mkstemp(path);
+    struct run *r;
+    bool good;
+
+    record = path;
+    r = start_on_tty(true, "do=w");
+    good = fd >= 0 && becomes_raw(r);
+    pause_ms(500);
+    verdict("tty-quit-recorded-task-loop",
+            good && type(r, "abc" CTRL_A "x") && exits_with(r, 0) && restored(r), r);
+    end(r);
+    r = start_on_pipes("do=w", 0);
+    pause_ms(500);
+    verdict("pipe-SIGTERM-recorded-task-loop",
+            !kill(r->pid, SIGTERM) && dies_of(r, SIGTERM), r);
+    end(r);
+    record = NULL;
+    unlink(path);
+    close(fd);
+}
+
 static void test_ends(void) {
     static const struct {
         const char *name, *append;
@@ -664,6 +691,8 @@ int main(int argc, char **argv) {
     test_quit_deaf();
     test_quit_busy();
     test_task_loop();
+    if (strcmp(engine, "kvm")) /* which cannot record */
+        test_recorded_task_loop();
     test_ends();
     test_signals();
     test_suspend();
