@@ -310,15 +310,20 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     return rc;
 }
 
-static int create_cpu(struct machine *m) {
+static int create_cpu(struct machine *m, char *why, size_t why_size) {
     struct cpuid_config cfg = {.paravirt = m->cfg.paravirt,
                                .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc;
 
     vec_init();
     rc = sem_init();
-    if (rc)
+    if (rc) {
+        snprintf(why, why_size,
+                 "cannot get executable memory, which every engine needs: %s",
+                 strerror(-rc));
         return rc;
+    }
+    snprintf(why, why_size, "out of memory");
     m->vcpu = aligned_alloc(64, (sizeof(*m->vcpu) + 63) & ~63ull);
     if (!m->vcpu)
         return -ENOMEM;
@@ -387,9 +392,10 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     rc = create_memory(m, why, why_size);
     if (rc)
         goto fail;
-    rc = create_cpu(m);
-    if (!rc)
-        rc = create_board(m);
+    rc = create_cpu(m, why, why_size);
+    if (rc)
+        goto fail;
+    rc = create_board(m);
     if (rc) {
         snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
         goto fail;
@@ -413,7 +419,7 @@ void machine_free(struct machine *m) {
     os_alarm_free(m->alarm);
     if (m->engine)
         m->ops->destroy(m->engine);
-    if (m->vcpu && m->board.vcpu)
+    if (m->board.vcpu)
         board_destroy(&m->board);
     if (m->bus)
         bus_free(m->bus);
