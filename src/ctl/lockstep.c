@@ -191,6 +191,7 @@ static bool reboot(struct pass *p) {
     for (unsigned n = 0; n < 2; n++) {
         if (machine_boot(p->side[n].m, why, sizeof(why))) {
             log_error("%s", why);
+            p->side[n].end = MACHINE_ERROR;
             return false;
         }
         p->side[n].end = MACHINE_PAUSED;
@@ -205,12 +206,20 @@ static bool goes_on(const struct pass *p) {
            (!p->ls->o->no_reboot && (end == MACHINE_RESET || end == MACHINE_SHUTDOWN));
 }
 
+/* An engine failed, and has said why: that is no difference. */
+static bool host_failed(const struct pass *p) {
+    return p->side[0].end == MACHINE_ERROR || p->side[1].end == MACHINE_ERROR;
+}
+
 /* One point further: false when they differ there (*D) or the run is over. */
 static bool next_point(struct pass *p, struct difference *d, bool *same) {
     uint64_t every = p->ls->o->every;
     bool memory;
 
     both_to(p, (machine_insns(p->side[0].m) / every + 1) * every);
+    *same = true;
+    if (host_failed(p))
+        return false;
     memory =
         ++p->point % MEMORY_EVERY == 0 || p->thorough || p->side[0].end != MACHINE_PAUSED;
     *same = point_same(p, memory, d);
@@ -513,7 +522,9 @@ int lockstep_run(const struct lockstep *ls) {
         return CTL_HOST_FAILURE;
     while (next_point(&p, &d, &same))
         ;
-    if (same) {
+    if (host_failed(&p)) {
+        status = CTL_HOST_FAILURE;
+    } else if (same) {
         status = status_of_end(&p);
         log_warn("%s and %s did the same for %llu instructions, compared at %u points",
                  ls->names[0], ls->names[1],
