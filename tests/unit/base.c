@@ -23,6 +23,8 @@
 #include "ctl/options.h"
 
 #define MS 1000000ull
+/* What should come comes within this, on a machine that has much else to do. */
+#define PATIENCE (120000 * MS)
 
 /* --- clocks --- */
 
@@ -36,22 +38,30 @@ static void test_monotonic(void **state) {
         last = now;
     }
     poll(NULL, 0, 20);
-    assert_in_range(os_monotonic_ns() - last, 20 * MS, 2000 * MS);
+    assert_in_range(os_monotonic_ns() - last, 20 * MS, PATIENCE);
 }
 
 static void test_realtime(void **state) {
     assert_in_range(os_realtime_ns() / 1000000000u, 1700000000u, 9000000000u);
 }
 
+/* Both clocks, read without anything in between. */
+static void both_clocks(uint64_t *ns, uint64_t *tsc) {
+    do {
+        *ns = os_monotonic_ns();
+        *tsc = os_tsc();
+    } while (os_monotonic_ns() - *ns > 10000);
+}
+
 /* The frequency against both clocks over 100 ms, within one part in a thousand. */
 static void test_tsc(void **state) {
-    uint64_t hz = os_tsc_hz(), n0 = os_monotonic_ns(), t0 = os_tsc(), n1, t1;
+    uint64_t hz = os_tsc_hz(), n0, t0, n1, t1;
     double measured;
 
     assert_int_equal(hz, os_tsc_hz());
+    both_clocks(&n0, &t0);
     poll(NULL, 0, 100);
-    n1 = os_monotonic_ns();
-    t1 = os_tsc();
+    both_clocks(&n1, &t1);
     measured = (double)(t1 - t0) * 1e9 / (double)(n1 - n0);
     assert_true(measured > (double)hz * 0.999 && measured < (double)hz * 1.001);
 }
@@ -69,9 +79,11 @@ static void ring(void *arg) {
     atomic_fetch_add(&b->rings, 1);
 }
 
-/* Waits until it has rung N times, or gives up after 5 s. */
+/* Waits until it has rung N times, or gives up. */
 static bool rang(struct bell *b, unsigned n) {
-    for (int i = 0; i < 5000 && atomic_load(&b->rings) < n; i++)
+    uint64_t until = os_monotonic_ns() + PATIENCE;
+
+    while (atomic_load(&b->rings) < n && os_monotonic_ns() < until)
         poll(NULL, 0, 1);
     return atomic_load(&b->rings) == n;
 }
@@ -89,7 +101,7 @@ static void test_alarm_deadline(void **state) {
     os_alarm_deadline(b.alarm, start + 30 * MS);
     while (!atomic_load(&b.rings))
         os_alarm_wait(b.alarm);
-    assert_in_range(os_monotonic_ns() - start, 30 * MS, 2000 * MS);
+    assert_in_range(os_monotonic_ns() - start, 30 * MS, PATIENCE);
     poll(NULL, 0, 50);
     assert_int_equal(atomic_load(&b.rings), 1); /* once */
     os_alarm_deadline(b.alarm, 0);              /* long past: now */
@@ -98,11 +110,16 @@ static void test_alarm_deadline(void **state) {
 }
 
 static void test_alarm_cancel(void **state) {
+    uint64_t deadline;
     struct bell b;
 
     bell_new(&b);
-    os_alarm_deadline(b.alarm, os_monotonic_ns() + 30 * MS);
-    os_alarm_deadline(b.alarm, UINT64_MAX);
+    do { /* until it is taken back in time */
+        deadline = os_monotonic_ns() + 30 * MS;
+        atomic_store(&b.rings, 0);
+        os_alarm_deadline(b.alarm, deadline);
+        os_alarm_deadline(b.alarm, UINT64_MAX);
+    } while (os_monotonic_ns() >= deadline);
     poll(NULL, 0, 80);
     assert_int_equal(atomic_load(&b.rings), 0);
     os_alarm_deadline(b.alarm, os_monotonic_ns() + 600000 * MS);
