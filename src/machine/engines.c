@@ -68,20 +68,24 @@ static const struct engine_ops interp_ops = {
     .reset = interp_reset,
 };
 
-/* One sentence for what bt_new() returned. */
-static void cannot_translate(int rc, const struct bt_options *opt, char *why,
-                             size_t why_size) {
-    if (rc == -EACCES || rc == -EPERM)
+/* One sentence for what bt_new() returned; and the -errno for what the host does not have
+ * rather than what the user may not do. */
+static int cannot_translate(int rc, const struct bt_options *opt, char *why,
+                            size_t why_size) {
+    if (rc == -EACCES || rc == -EPERM) {
         snprintf(why, why_size,
                  "this host does not give the translator executable memory (%s)",
                  strerror(-rc));
-    else if (rc == -ENOMEM)
+        return -ENODEV;
+    }
+    if (rc == -ENOMEM)
         snprintf(why, why_size,
                  "there is not enough memory for the translator; its cache takes %u MiB "
                  "(--bt cache=N)",
                  opt->cache);
     else
         snprintf(why, why_size, "the translator cannot start: %s", strerror(-rc));
+    return rc;
 }
 
 static int translator_create(struct vcpu *v, const struct engine_config *cfg,
@@ -94,7 +98,7 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
-        cannot_translate(rc, cfg->bt, why, why_size);
+        rc = cannot_translate(rc, cfg->bt, why, why_size);
     }
     return rc;
 }

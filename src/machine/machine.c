@@ -321,7 +321,7 @@ static int create_cpu(struct machine *m, char *why, size_t why_size) {
         snprintf(why, why_size,
                  "cannot get executable memory, which every engine needs: %s",
                  strerror(-rc));
-        return rc;
+        return -ENODEV;
     }
     snprintf(why, why_size, "out of memory");
     m->vcpu = aligned_alloc(64, (sizeof(*m->vcpu) + 63) & ~63ull);

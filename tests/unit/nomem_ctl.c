@@ -145,6 +145,17 @@ static void test_translate(void **state) {
         true, NULL);
 }
 
+/* What the host forbids is not the user's mistake. */
+static void test_no_code_memory(void **state) {
+    static struct result r;
+
+    deny_code = true;
+    command(RUN("bt", (char *)"--no-reboot"), 0, &r);
+    deny_code = false;
+    assert_int_equal(r.status, CTL_HOST_FAILURE);
+    assert_true(one_sentence(r.err) && strstr(r.err, "executable memory"));
+}
+
 /* Its report; the rest it leaves to processes of its own. */
 static void test_compare(void **state) {
     static struct result r;
@@ -177,7 +188,7 @@ int main(void) {
         cmocka_unit_test(test_run),       cmocka_unit_test(test_stats),
         cmocka_unit_test(test_recording), cmocka_unit_test(test_lockstep),
         cmocka_unit_test(test_translate), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_compare),   cmocka_unit_test(test_no_code_memory),
     };
     cJSON_Hooks hooks = {.malloc_fn = __wrap_malloc, .free_fn = __wrap_free};
 
