@@ -110,6 +110,26 @@ void os_kick(int thread);
 int os_kick_timer(uint64_t ns, void **timer);
 void os_kick_timer_stop(void *timer);
 
+/* --- the jail (os_jail.c) --- */
+
+/* Sanitizers make calls of their own, at any time: there is no jail with them. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define OS_JAIL_SANITIZED true
+#else
+#define OS_JAIL_SANITIZED false
+#endif
+
+/*
+ * From here on each thread of the process may compute, wait, and read and write what is
+ * open, and nothing else, for good. Descriptors above 2 that we were started with are
+ * closed. IOCTLS are further requests for ioctl(2) that are allowed, and a 0; or NULL.
+ * -errno: the host does not let us (-ENOTSUP: this build does not), and we are not locked
+ * up.
+ */
+int os_jail_enter(const unsigned long *ioctls);
+/* What os_jail_enter() would return here. */
+int os_jail_probe(void);
+
 /* --- terminal and signals (os_tty.c) --- */
 
 /* Puts FD in raw mode when it is a terminal; restored by os_tty_restore(), which also
