@@ -9,12 +9,12 @@
 
 /* --- memory (os_memory.c) --- */
 
-/* SIZE zeroed bytes, shared, backed by a memfd (*FD), allocated on touch. Whole pages;
- * what lies before and behind them cannot be accessed. */
+/* SIZE zeroed bytes, shared, backed by a memfd (*FD; -1: the host has a limit for those),
+ * allocated on touch. Whole pages; what lies before and behind them cannot be accessed. */
 int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
 void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */
-int os_memfd_zero(int fd, uint64_t size);
+int os_memfd_zero(int fd, void *map, uint64_t size);
 
 /* A code buffer mapped twice: RW for us, RX for the CPU (W^X). */
 struct os_code {
@@ -139,10 +139,13 @@ int os_tty_raw(int fd, bool *is_tty);
 void os_tty_restore(void);
 bool os_tty_is_raw(void);
 
-/* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT, but for
- * those that were ignored when we started. One that comes more than a second after the
- * first ends the process. SIGPIPE is ignored: a lost reader is an error of write(2). */
+/* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT, and
+ * SIGXCPU (the host's limit of CPU time, "setrlimit(2)"), but for those that were ignored
+ * when we started. One that comes more than a second after the first ends the process.
+ * SIGPIPE is ignored: a lost reader is an error of write(2). */
 int os_on_stop_signals(void (*fn)(int signo));
+/* A file that grows past the host's limit (SIGXFSZ) is an error of write(2). */
+int os_ignore_file_limit(void);
 /* FN(SIGNO) is called, async-signal-safe, on SIGUSR1. */
 int os_on_report_signal(void (*fn)(int signo));
 /* Ends the process by that signal's default action. */

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -71,6 +72,9 @@ static const struct rule rules[] = {
     ANY(fstat),
     /* Guest RAM is given back to the host at a reset. */
     IF(fallocate, 1, ARG32, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE),
+    IF(madvise, 2, ARG32, MADV_REMOVE), /* where it has no descriptor */
+    /* A recording's digest of guest RAM leaves out what was never touched. */
+    ANY(mincore),
 
     /* Waiting: the helper for the next timer and for input, the vCPU's thread when idle,
      * the console for its reader. */
@@ -269,6 +273,7 @@ int os_jail_enter(const unsigned long *ioctls) {
     if (rc)
         return rc;
     learn_names();
+    tzset(); /* gmtime_r(3), of the clock device, reads the time zone's file, once */
     close_inherited();
     rc = catch_forbidden();
     if (!rc)

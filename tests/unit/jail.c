@@ -404,8 +404,10 @@ static void on_usr2(int signo) {
 
 static void use_memory(void) {
     char *p = malloc(64u << 20), *more;
+    unsigned char in[1];
 
     check(p, "malloc");
+    check(!mincore((void *)((uintptr_t)p & -4096ul), 4096, in), "mincore(2)");
     memset(p, 1, 64u << 20);
     more = realloc(p, 128u << 20);
     check(more, "realloc");
@@ -419,10 +421,12 @@ static void use_memory(void) {
 
 static void use_clocks(void) {
     struct rusage usage;
-    struct timespec ts;
+    struct timespec ts = {0};
+    struct tm tm;
 
     check(!syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &ts), "clock_gettime(2)");
     check(!clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts), "the CPU time");
+    check(gmtime_r(&ts.tv_sec, &tm), "gmtime_r(3)");
     check(!getrusage(RUSAGE_SELF, &usage), "getrusage(2)");
 }
 
@@ -481,7 +485,7 @@ static void use_all(void *arg) {
     os_poll_set(poll_page, true);
     check(*poll_page == 0, "the poll page");
     memset(map, 1, 1 << 20);
-    check(!os_memfd_zero(ram, 1 << 20) && !*(char *)map, "giving memory back");
+    check(!os_memfd_zero(ram, map, 1 << 20) && !*(char *)map, "giving memory back");
     isatty(STDIN_FILENO);
     os_alarm_free(a);
     os_code_unmap(&code);
