@@ -63,25 +63,21 @@ static void add_figure(void *arg, const char *name, uint64_t value) {
     cJSON_AddNumberToObject(arg, name, (double)value);
 }
 
-static int write_text(const char *text, FILE *f, const char *path) {
-    int rc = 0;
+static int write_text(const char *text, struct output *o) {
+    int rc;
 
-    errno = EIO;
-    if (fprintf(f, "%s\n", text) < 0 || fflush(f))
-        rc = -errno;
-    if (f != stderr && fclose(f) && !rc)
-        rc = -errno;
+    fprintf(output_begin(o), "%s\n", text);
+    rc = output_end(o);
     if (!rc)
         return 0;
-    log_error("cannot write statistics to '%s': %s", path ? path : "standard error",
+    log_error("cannot write statistics to '%s': %s", o->path ? o->path : "standard error",
               strerror(-rc));
-    if (f != stderr)
+    if (o->f != stderr)
         fprintf(stderr, "%s\n", text);
     return rc;
 }
 
-int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
-                const char *path) {
+int stats_write(const struct machine *m, const struct stats_run *run, struct output *o) {
     const struct counters *cnt = machine_counters(m);
     cJSON *root = cJSON_CreateObject();
     struct rusage usage;
@@ -103,7 +99,7 @@ int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
     machine_engine_stats(m, add_figure, cJSON_AddObjectToObject(root, "engine_counters"));
     text = cJSON_Print(root);
     if (text)
-        rc = write_text(text, f, path);
+        rc = write_text(text, o);
     else
         log_error("out of memory while writing statistics");
     cJSON_free(text);

@@ -91,6 +91,15 @@ bool tape_load(struct tape *t, struct run_options *o, struct console *console) {
     return true;
 }
 
+static bool start_recording(struct tape *t, const struct recording_key *key) {
+    int rc = recording_begin(output_begin(t->file), key, &t->out);
+
+    t->recorder.out = t->out;
+    if (rc)
+        log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
+    return !rc;
+}
+
 bool tape_start(struct tape *t, struct machine *m) {
     struct recording_key key;
     char why[512];
@@ -99,11 +108,10 @@ bool tape_start(struct tape *t, struct machine *m) {
         return true;
     t->m = m;
     key = key_of(t);
-    if (t->record ? !recording_create(t->record, &key, &t->out, why, sizeof(why))
-                  : recording_fits(&t->rec, t->replay, &key, why, sizeof(why))) {
-        t->recorder.out = t->out;
+    if (t->record)
+        return start_recording(t, &key);
+    if (recording_fits(&t->rec, t->replay, &key, why, sizeof(why)))
         return true;
-    }
     log_error("%s", why);
     return false;
 }
@@ -129,12 +137,14 @@ static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
         .out_digest = t->out_digest,
         .state = end_state(t, end),
     };
-    int rc;
+    int rc, flushed;
 
     if (end != MACHINE_ERROR)
         recording_write_end(t->out, &e);
-    rc = recording_close(t->out);
+    rc = recording_end(t->out);
     t->out = NULL;
+    flushed = output_end(t->file);
+    rc = rc ? rc : flushed;
     if (rc)
         log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
     return !rc;
@@ -177,6 +187,6 @@ int tape_signal(const struct tape *t) {
 
 void tape_unload(struct tape *t) {
     if (t->out)
-        recording_close(t->out);
+        recording_end(t->out);
     recording_free(&t->rec);
 }

@@ -19,7 +19,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -183,7 +186,8 @@ static void end(struct run *r) {
     } else {
         kill(r->pid, SIGKILL);
         waitpid(r->pid, NULL, 0);
-        close(r->errors);
+        if (r->errors >= 0)
+            close(r->errors);
         if (r->from >= 0)
             close(r->from);
     }
@@ -419,16 +423,19 @@ static void test_ends(void) {
 static void test_signals(void) {
     static const int signals[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGSEGV,
                                   SIGABRT, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP,
-                                  SIGALRM, SIGUSR2, SIGXCPU, SIGSYS};
+                                  SIGALRM, SIGUSR2, SIGXCPU, SIGSYS,  0 /* SIGRTMAX */};
 
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         struct run *r = start_on_tty(true, i & 1 ? "do=h" : "do=l");
+        int signo = signals[i] ? signals[i] : SIGRTMAX;
+        const char *abbreviation = sigabbrev_np(signo);
         char name[40];
 
-        snprintf(name, sizeof(name), "tty-SIG%s-restores", sigabbrev_np(signals[i]));
+        snprintf(name, sizeof(name), "tty-SIG%s-restores",
+                 abbreviation ? abbreviation : "RTMAX");
         verdict(name,
-                expect(r, "READY") && becomes_raw(r) && !kill(r->pid, signals[i]) &&
-                    dies_of(r, signals[i]) && restored(r),
+                expect(r, "READY") && becomes_raw(r) && !kill(r->pid, signo) &&
+                    dies_of(r, signo) && restored(r),
                 r);
         end(r);
     }
@@ -614,6 +621,76 @@ static void test_idle(void) {
     end(r);
 }
 
+/* --- a signal before there is a machine --- */
+
+/* Is the traced process entering open(2) of the kernel file? */
+static bool opens_guest(pid_t pid) {
+    struct user_regs_struct r;
+    char name[sizeof(long)];
+    long word;
+
+    if (ptrace(PTRACE_GETREGS, pid, NULL, &r) || r.orig_rax != SYS_openat)
+        return false;
+    for (size_t at = 0;; at += sizeof(word)) {
+        errno = 0;
+        word = ptrace(PTRACE_PEEKDATA, pid, r.rsi + at, NULL);
+        if (errno)
+            return false;
+        memcpy(name, &word, sizeof(name));
+        for (size_t n = 0; n < sizeof(name); n++) {
+            if (at + n > strlen(guest) || name[n] != guest[at + n])
+                return false;
+            if (!name[n])
+                return true;
+        }
+    }
+}
+
+/* As start_on_pipes(); SIGNO comes when bivisor opens the kernel file. */
+static struct run *start_with_signal(const char *append, int signo) {
+    struct run *r = calloc(1, sizeof(*r));
+    int in[2], out[2], status;
+
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0) {
+        perror("pipe");
+        exit(1);
+    }
+    r->to = in[1];
+    r->from = out[0];
+    r->errors = -1;
+    r->pid = fork();
+    if (!r->pid) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        dup2(out[1], STDERR_FILENO);
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        execl(bivisor, "bivisor", "run", "--engine", engine, "--kernel", guest,
+              "--memory", "16M", "--append", append, (char *)NULL);
+        _exit(99);
+    }
+    close(in[0]);
+    close(out[1]);
+    while (waitpid(r->pid, &status, 0) == r->pid && WIFSTOPPED(status)) {
+        if (opens_guest(r->pid)) {
+            ptrace(PTRACE_DETACH, r->pid, NULL, signo);
+            break;
+        }
+        ptrace(PTRACE_SYSCALL, r->pid, NULL, NULL);
+    }
+    return r;
+}
+
+/* A report that is asked for too early comes when there is something to tell. */
+static void test_early_report(void) {
+    struct run *r = start_with_signal("do=e", SIGUSR1);
+
+    verdict("sigusr1-early",
+            expect(r, "READY") && expect(r, "\"still running\"") && type(r, "hello") &&
+                expect(r, "hello"),
+            r);
+    end(r);
+}
+
 /* --- JSON --- */
 
 static int json(int argc, char **argv) {
@@ -658,6 +735,7 @@ int main(int argc, char **argv) {
     test_stalled_reader();
     test_resets();
     test_idle();
+    test_early_report();
     check_paste("tty-paste-10KB", start_on_tty(true, "do=s"), 10000);
     check_paste("pipe-paste-100KB", start_on_pipes("do=s", 0), 100000);
     return failures != 0;
