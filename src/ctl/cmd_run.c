@@ -186,6 +186,10 @@ static int run_machine(struct machine *m, struct console *console,
     if (!take_terminal(m, console, !o->replay))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(m));
+    if (!jail_enter(o->jail, m)) {
+        console_close(console);
+        return CTL_HOST_FAILURE;
+    }
     start = os_monotonic_ns();
     status = live(m, o, tape, &end);
     if (!tape_stop(tape, end, signal_seen))

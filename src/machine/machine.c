@@ -561,3 +561,7 @@ void machine_engine_stats(const struct machine *m,
 const char *machine_engine_name(const struct machine *m) {
     return m->ops->name;
 }
+
+const unsigned long *machine_ioctls(const struct machine *m) {
+    return m->ops->ioctls;
+}
