@@ -9,9 +9,10 @@
 
 const char *jail_why(int rc) {
     switch (rc) {
-    case -ENOTSUP:
-        return OS_JAIL_SANITIZED ? "this is a build with sanitizers, which need more"
-                                 : "this kernel has no filters for system calls";
+    case -ENOTSUP: /* also libseccomp's, where it finds that seccomp(2) is forbidden */
+        return OS_JAIL_SANITIZED
+                   ? "this is a build with sanitizers, which need more"
+                   : "this host does not let a program filter its system calls";
     case -EACCES:
     case -EPERM:
     case -ENOSYS:

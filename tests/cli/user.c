@@ -3,22 +3,26 @@
  *
  *   user BIVISOR GUEST ENGINE   the tests (GUEST is tests/cli/guest.c)
  *   user json FILE KEY...       is FILE one JSON object that has the KEYs?
+ *   user unfiltered COMMAND...  runs COMMAND where system calls cannot be filtered
  *
  * A terminal is a pty with a leader: a child process that plays the shell. It owns the
  * session, starts bivisor as a job (a process group of its own), moves it to the
  * foreground when told ('f'), and reports every change of the job's state.
  */
 #include <cjson/cJSON.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pty.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -28,6 +32,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <utmp.h>
+
+#include "base/os.h"
 
 #define PATIENCE 20000 /* ms until something that should happen counts as missing */
 #define CTRL_A "\x01"
@@ -691,6 +697,72 @@ static void test_early_report(void) {
     end(r);
 }
 
+/* --- the jail --- */
+
+/* TID makes the system call NR next instead of what it was about to do. */
+static bool inject(pid_t tid, long nr) {
+    struct user_regs_struct r;
+    bool good;
+
+    /* Stopped where it is, then at the entry of its next call. */
+    good = !ptrace(PTRACE_ATTACH, tid, NULL, NULL) && waitpid(tid, NULL, __WALL) == tid &&
+           !ptrace(PTRACE_SYSCALL, tid, NULL, NULL) &&
+           waitpid(tid, NULL, __WALL) == tid && !ptrace(PTRACE_GETREGS, tid, NULL, &r);
+    r.orig_rax = (unsigned long)nr;
+    return good && !ptrace(PTRACE_SETREGS, tid, NULL, &r) &&
+           !ptrace(PTRACE_DETACH, tid, NULL, NULL);
+}
+
+/* A thread that is not the first. */
+static pid_t other_thread(pid_t pid) {
+    struct dirent *e;
+    pid_t tid = 0;
+    char path[40];
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    dir = opendir(path);
+    while (dir && (e = readdir(dir)))
+        if (atoi(e->d_name) && atoi(e->d_name) != pid)
+            tid = atoi(e->d_name);
+    if (dir)
+        closedir(dir);
+    return tid;
+}
+
+/* As if the guest had broken out: the call does not happen, the terminal is restored. */
+static void check_breakout(const char *name, long nr, const char *call, bool helper) {
+    struct run *r = start_on_tty(true, "do=h");
+    bool good = expect(r, "READY") && becomes_raw(r);
+    char words[80];
+
+    snprintf(words, sizeof(words), "the jail forbids the system call %s (%ld)", call, nr);
+    if (helper) /* it sleeps until there is something to read */
+        good = good && inject(other_thread(r->pid), nr) && type(r, "x");
+    else
+        good = good && inject(r->pid, nr) && type(r, "x");
+    verdict(name, good && exits_with(r, 1) && restored(r) && expect(r, words), r);
+    end(r);
+}
+
+static void test_breakouts(void) {
+    check_breakout("breakout-execve", SYS_execve, "execve", false);
+    check_breakout("breakout-openat", SYS_openat, "openat", false);
+    check_breakout("breakout-socket-helper", SYS_socket, "socket", true);
+}
+
+static int unfiltered(char **argv) {
+    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+
+    seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(seccomp), 0);
+    seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prctl), 1,
+                     SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP));
+    if (!seccomp_load(ctx))
+        execv(argv[0], argv);
+    perror(argv[0]);
+    return 99;
+}
+
 /* --- JSON --- */
 
 static int json(int argc, char **argv) {
@@ -714,8 +786,11 @@ static int json(int argc, char **argv) {
 int main(int argc, char **argv) {
     if (argc >= 3 && !strcmp(argv[1], "json"))
         return json(argc - 2, argv + 2);
+    if (argc >= 3 && !strcmp(argv[1], "unfiltered"))
+        return unfiltered(argv + 2);
     if (argc != 4) {
-        fprintf(stderr, "usage: user BIVISOR GUEST ENGINE | user json FILE KEY...\n");
+        fprintf(stderr, "usage: user BIVISOR GUEST ENGINE | user json FILE KEY... | "
+                        "user unfiltered COMMAND...\n");
         return 2;
     }
     bivisor = argv[1];
@@ -736,6 +811,8 @@ int main(int argc, char **argv) {
     test_resets();
     test_idle();
     test_early_report();
+    if (!OS_JAIL_SANITIZED)
+        test_breakouts();
     check_paste("tty-paste-10KB", start_on_tty(true, "do=s"), 10000);
     check_paste("pipe-paste-100KB", start_on_pipes("do=s", 0), 100000);
     return failures != 0;
