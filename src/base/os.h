@@ -10,7 +10,8 @@
 /* --- memory (os_memory.c) --- */
 
 /* SIZE zeroed bytes, shared, backed by a memfd (*FD; -1: the host has a limit for those),
- * allocated on touch. Whole pages; what lies before and behind them cannot be accessed. */
+ * allocated on touch. Whole pages; what lies before and behind them cannot be accessed.
+ */
 int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
 void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */

@@ -119,8 +119,6 @@ int stats_write(const struct machine *m, const struct stats_run *run, struct out
         rc = write_text(text, o);
     else
         log_error("out of memory while writing statistics");
-    if (!text && f != stderr)
-        fclose(f);
     cJSON_free(text);
     cJSON_Delete(j.root);
     return rc;
