@@ -112,7 +112,6 @@ static int start_recording(struct tape *t, const struct recording_key *key) {
 int tape_start(struct tape *t, struct machine *m) {
     struct recording_key key;
     char why[512];
-    int rc = 0;
 
     if (t->m || (!t->record && !t->replay))
         return 0;
