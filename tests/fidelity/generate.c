@@ -35,6 +35,12 @@ static void place_operand(const struct program *p, uint8_t *b, const struct insn
     unsigned at = i->off_modrm + 1u;
     uint64_t to = FID_DATA + fid_pick(0x2000);
 
+    /* MOV with an offset, the last bytes of it. */
+    if (i->mem.access && !i->off_modrm && i->op == OP_mov && i->addrsize > 2 &&
+        i->len > i->addrsize) {
+        to -= i->mem.seg >= SEG_FS && fid_one_in(2) ? FID_DATA : 0;
+        memcpy(b + i->len - i->addrsize, &to, i->addrsize);
+    }
     if (!i->mem.access || i->mem.index != REG_ZERO || !i->off_modrm || i->addrsize == 2)
         return;
     if (i->mem.base == REG_RIP)
@@ -212,6 +218,7 @@ static void begin(struct program *p) {
     static const unsigned offsets[] = {0, 0, 0, 0x40, 0xff0, 0xfc0, 0xff9, 0xffe};
 
     p->len = p->n = p->nstates = 0;
+    p->knot.on = false;
     p->base = FID_CODE + offsets[fid_pick(ARRAY_SIZE(offsets))];
     p->memory = fid_one_in(64) ? 0 : fid_rnd() >> 1;
 }
@@ -394,7 +401,7 @@ void fid_generate(struct program *p, uint64_t seed) {
     for (;;) {
         p->mode = fid_one_in(3) ? MODE_32 : MODE_64;
         begin(p);
-        if (kind == 0 ? make_bytes(p) : make_sequence(p))
+        if (kind == 0 ? make_bytes(p) : kind <= 7 ? fid_make_knot(p) : make_sequence(p))
             break;
     }
     add_states(p);

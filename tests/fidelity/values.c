@@ -319,6 +319,8 @@ void fid_random_state(const struct program *p, struct state *s) {
             aim(&i, s, p->base, address());
         special_registers(&i, s);
     }
+    if (p->knot.on)
+        fid_knot_state(p, s);
     if (p->mode != MODE_64)
         for (unsigned r = 0; r < 8; r++)
             s->gpr[r] = (uint32_t)s->gpr[r];
