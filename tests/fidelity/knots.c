@@ -20,7 +20,7 @@ static struct gen {
     int64_t bias[2]; /* what displacements are about, by now */
     unsigned window;
     uint64_t moffs;
-    bool loop;
+    unsigned counter; /* of the loop; 16: there is none */
 } G;
 
 static void put(const void *b, unsigned n) {
@@ -217,8 +217,8 @@ static bool put_string(void) {
     unsigned n = 0;
 
     if (fid_one_in(10))
-        put(fid_one_in(3) ? "\xfd" : "\xfc", 1); /* std, cld */
-    if (!G.loop && fid_one_in(3)) {              /* mov ecx, n */
+        put(fid_one_in(3) ? "\xfd" : "\xfc", 1);  /* std, cld */
+    if (G.counter != REG_RCX && !fid_one_in(3)) { /* mov ecx, n */
         uint32_t count = fid_pick(fid_one_in(4) ? 300 : 12);
 
         put("\xb9", 1), put(&count, 4);
@@ -233,25 +233,30 @@ static bool put_string(void) {
     return true;
 }
 
-/* MOV A0 to A3: numbers that are far apart, but not if they are cut or their difference
- * overflows. */
+/* MOV A0 to A3, one or some: numbers that are far apart, but not if they are cut or their
+ * difference overflows. */
 static bool put_moffs(void) {
     static const uint64_t away[] = {
-        0, 0, 0, 0, 1ull << 63, 1ull << 32, INT64_MAX - 3, 1ull << 31};
-    uint64_t at = G.moffs + away[fid_pick(8)] + (fid_rnd() & 0x1f8) - 0x100;
+        0, 0, 0, 1ull << 63, 1ull << 63, 1ull << 32, INT64_MAX - 3, 1ull << 31};
+    unsigned size = G.wide ? 8 : 4, n;
     uint8_t b[24];
-    unsigned n = put_prefixes(b, 4), size = G.wide ? 8 : 4;
 
+    n = put_prefixes(b, 4);
     if (fid_one_in(3))
         b[n++] = (uint8_t)(0x64 + fid_pick(2));
     for (unsigned k = 0; k < n; k++)
         if (b[k] == 0x67)
             size = G.wide ? 4 : 2;
-    if (G.wide && !fid_one_in(3))
-        b[n++] = (uint8_t)(0x40 | fid_pick(16));
-    b[n++] = (uint8_t)(0xa0 + fid_pick(4));
-    memcpy(b + n, &at, size);
-    put(b, n + size);
+    for (unsigned count = 1 + fid_pick(3); count; count--) {
+        uint64_t at = G.moffs + away[fid_pick(8)] + (fid_rnd() & 0x1f8) - 0x100;
+        unsigned len = n;
+
+        if (G.wide && !fid_one_in(3))
+            b[len++] = (uint8_t)(0x40 | fid_pick(16));
+        b[len++] = (uint8_t)(0xa0 + fid_pick(4));
+        memcpy(b + len, &at, size);
+        put(b, len + size);
+    }
     return true;
 }
 
@@ -264,7 +269,7 @@ static bool put_step(unsigned which) {
     uint8_t b[12];
     unsigned n = 0, kind = fid_pick(4);
 
-    if (fid_one_in(4))
+    if (fid_one_in(3))
         by = far[fid_pick(ARRAY_SIZE(far))] + (int32_t)(fid_rnd() & 0xff0) * (by < 0);
     if (kind == 3)
         by = 1;
@@ -323,11 +328,22 @@ static bool put_item(void) {
     }
 }
 
-/* dec ecx; jnz */
+/* mov COUNTER, n */
+static void open_loop(void) {
+    uint32_t n = 1 + fid_pick(5);
+    uint8_t b[2] = {0x41, (uint8_t)(0xb8 | (G.counter & 7))};
+
+    put(b + (G.counter < 8), 1 + (G.counter >= 8));
+    put(&n, 4);
+}
+
+/* dec COUNTER; jnz */
 static void close_loop(unsigned from) {
+    uint8_t b[3] = {0x41, 0xff, (uint8_t)(0xc8 | (G.counter & 7))};
     int32_t rel;
 
-    put("\xff\xc9\x0f\x85", 4);
+    put(b + (G.counter < 8), 2 + (G.counter >= 8));
+    put("\x0f\x85", 2);
     rel = (int32_t)from - (int32_t)G.p->len - 4;
     put(&rel, 4);
 }
@@ -337,7 +353,7 @@ static unsigned any_register(void) {
 
     do
         r = fid_pick(G.wide ? 16 : 8);
-    while (r == REG_RCX);
+    while (r == REG_RCX || r == G.counter);
     return r;
 }
 
@@ -365,17 +381,18 @@ static void choose_registers(struct knot *k) {
 bool fid_make_knot(struct program *p) {
     unsigned items = 2 + fid_pick(8), loop;
 
-    G = (struct gen){.p = p, .wide = p->mode == MODE_64, .loop = fid_one_in(2)};
+    G = (struct gen){.p = p, .wide = p->mode == MODE_64, .counter = 16};
+    if (fid_one_in(2))
+        G.counter = fid_one_in(2) ? (unsigned)REG_RCX : any_register();
+    if (G.counter == REG_RSP)
+        G.counter = 16;
     choose_registers(&p->knot);
-    if (G.loop) { /* mov ecx, n */
-        uint32_t n = 1 + fid_pick(5);
-
-        put("\xb9", 1), put(&n, 4);
-    }
+    if (G.counter < 16)
+        open_loop();
     loop = p->len;
     for (unsigned tries = 0; items && tries < 100 && p->len < FID_CODE_MAX - 80; tries++)
         items -= put_item();
-    if (G.loop)
+    if (G.counter < 16)
         close_loop(loop);
     put("\xf4", 1);
     return fid_program_scan(p) && !p->hidden;
@@ -388,6 +405,9 @@ static uint64_t page_end(void) {
         FID_DATA + 0x5000, FID_DATA + 0x6000, FID_TOP + 0x1000,  FID_DATA,
         FID_DATA + 0x7000, FID_TOP,           FID_TOP + 0x2000};
     uint64_t at = ends[fid_pick(fid_one_in(3) ? ARRAY_SIZE(ends) : 4)];
+
+    if (fid_one_in(24)) /* what no page has, and no place for one should match */
+        at = (fid_one_in(3) ? 0 : 1ull << 63) + (fid_one_in(2) ? 0x1000 : 0);
 
     switch (fid_pick(4)) {
     case 0:
