@@ -78,6 +78,15 @@ void os_poll_set(uint8_t *page, bool open); /* from any thread; async-signal-saf
 int os_guarded_alloc(size_t size, const uint8_t **out);
 void os_guarded_free(const uint8_t *p, size_t size); /* P may be NULL */
 
+/* SIZE zeroed bytes between two unreadable pages, and back. SIZE is rounded up to pages:
+ * the first byte lies right behind the page in front. */
+int os_fenced_alloc(size_t size, void **out);
+void os_fenced_free(void *p, size_t size); /* P may be NULL */
+
+/* SIZE bytes of addresses that nobody can read, write or execute; freed the same way as
+ * os_fenced_alloc()'s. */
+int os_nowhere_alloc(size_t size, void **out);
+
 /* Zeroed memory at an address below 2 GiB, which emitted code can name in 32 bits. */
 int os_low_alloc(size_t size, void **out);
 void os_low_free(void *p, size_t size); /* P may be NULL */

@@ -69,6 +69,39 @@ void os_guarded_free(const uint8_t *p, size_t size) {
         munmap((void *)(uintptr_t)(p - 4096), size + 4096);
 }
 
+static size_t pages(size_t size) {
+    return (size + 4095) & ~(size_t)4095;
+}
+
+static int fenced(size_t size, int prot, void **out) {
+    size_t whole = pages(size) + 2 * 4096;
+    uint8_t *p = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int rc;
+
+    if (p == MAP_FAILED)
+        return -errno;
+    if (mprotect(p + 4096, pages(size), prot) < 0) {
+        rc = -errno;
+        munmap(p, whole);
+        return rc;
+    }
+    *out = p + 4096;
+    return 0;
+}
+
+int os_fenced_alloc(size_t size, void **out) {
+    return fenced(size, PROT_READ | PROT_WRITE, out);
+}
+
+int os_nowhere_alloc(size_t size, void **out) {
+    return fenced(size, PROT_NONE, out);
+}
+
+void os_fenced_free(void *p, size_t size) {
+    if (p)
+        munmap((uint8_t *)p - 4096, pages(size) + 2 * 4096);
+}
+
 int os_poll_page(uint8_t **page) {
     void *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 

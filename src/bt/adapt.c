@@ -144,7 +144,7 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
     if (!own)
         return false;
     if (trap->why == BT_TRAP_RANGE || trap->why == BT_TRAP_FAULT)
-        return SITE_SIZE(trap->site) <= own;
+        return SITE_SIZE(trap->site) <= own || SITE_SIZE(trap->site) == 4096;
     return write || SITE_ACCESS(trap->site) != MMU_WRITE;
 }
 

@@ -80,6 +80,7 @@ struct site {
     uint8_t place;  /* enum flags_place */
     uint8_t poll;   /* enum poll_kind */
     uint8_t left;   /* counted runs: instructions that were taken, but not executed */
+    bool ours; /* general registers are not the guest's: a fault here is never its own */
 };
 #define SITE_PAGE2 0x1000u
 
@@ -174,6 +175,9 @@ struct division {
 #define BT_DIVISIONS 1024u
 #define BT_DIVISION_TRUST 4096u
 
+/* What an instruction reads at most, and may have to be copied for it. */
+#define BT_BOUNCE_LEN 64u
+
 struct tr;
 
 struct bt {
@@ -194,7 +198,8 @@ struct bt {
     struct ccf **hash;
     struct code_page *pages; /* one for each RAM page */
     size_t npages;
-    uint8_t *poll_page;  /* readable, or not while a kick is pending */
+    uint8_t *poll_page; /* readable, or not while a kick is pending */
+    uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
     const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
     /* Common stubs, RX. */
     uint8_t *stub_enter, *stub_leave, *stub_leave_bare;
@@ -455,7 +460,13 @@ void bt_division_done(struct bt *bt, uint64_t va, bool fault);
 void bt_x87_ran(struct vcpu *v, uint64_t host_ip);
 void bt_x87_settle(struct vcpu *v);
 
-/* Called by the stubs. */
+/* Is P, or I, one of those that translated code was given? */
+bool bt_is_vpage(const struct bt *bt, const struct vpage *p);
+bool bt_is_insn(const struct bt *bt, const struct insn *i);
+
+/* Called by the stubs, which trust them no further than this: where to go on and what is
+ * in the registers. They trust nobody: what the guest could have a hand in is checked
+ * where it is used. */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
 /* callout.c, too. 0: go on at vcpu.bt.resume. */
 int bt_callout(struct vcpu *v, const struct insn *i);
@@ -530,7 +541,9 @@ static inline uint64_t bt_site_va(const struct ccf *c, const struct site *s) {
 }
 
 /* vcpu.bt.site of an inline check that failed: size, kind, and the anchor to fill. */
-#define SITE_SIZE(s) ((s)&0xfff)
+#define SITE_SIZE_MAX 0xfffu
+#define SITE_WHOLE_PAGE 0u /* in the place of the size */
+#define SITE_SIZE(s) ((s)&SITE_SIZE_MAX ? (s)&SITE_SIZE_MAX : 4096u)
 #define SITE_ACCESS(s) ((s) >> 12 & 3)
 #define SITE_ALONE (1u << 14) /* a read whose host address nobody else will use */
 /* It is all that the instruction accesses, and nothing that it checks comes before: a

@@ -218,6 +218,12 @@ static struct vpage *vpage_alloc(struct bt *bt) {
     return p;
 }
 
+bool bt_is_vpage(const struct bt *bt, const struct vpage *p) {
+    size_t off = (size_t)((const char *)p - (const char *)bt->vpage_pool);
+
+    return off % sizeof(*p) == 0 && off / sizeof(*p) < bt->vpages_used;
+}
+
 /* Those that no fragment refers to. */
 static void vpages_collect(struct bt *bt) {
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++) {

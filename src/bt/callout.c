@@ -9,6 +9,7 @@
  * then the cache is not left at all. The same holds for an instruction whose memory
  * access an inline check refused, and which the interpreter executes (bt_emulate()).
  */
+#include "base/bug.h"
 #include "bt/tr_int.h"
 #include "cpu/vec.h"
 #include "interp/interp.h"
@@ -149,6 +150,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     uint8_t *rx;
     int rc;
 
+    BUG_ON(!bt_is_insn(bt, i));
     bt_sync_bank(v);
     bt_flags_out(v);
     bt_settle_count(v);
@@ -190,6 +192,7 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     unsigned cpl = v->cpl;
     bool crosses;
 
+    BUG_ON(!bt_is_insn(bt, i));
     bt_sync_bank(v);
     bt_flags_out(v);
     v->irq_shadow = false;

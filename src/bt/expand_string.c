@@ -2,8 +2,11 @@
  * Expansions of MOVS, STOS and of bit strings.
  *
  * A repeated MOVS or STOS that goes upwards and stays in one page of each operand is the
- * host's own, on host addresses. Whatever else it may be (DF set, a page crossing, a
- * count of more than a page) is found out before anything has changed, and is a callout.
+ * host's own, on host addresses. These are in the guest's registers then: nothing may
+ * fault there (no anchors, which the guest's address might match unused), and if
+ * something does, it is a bug (struct site, `ours`). Whatever else it may be (DF set, a
+ * page crossing, a count of more than a page) is found out before anything has changed,
+ * and is a callout.
  */
 #include "bt/tr_int.h"
 #include "x86/cr.h"
@@ -55,7 +58,16 @@ static void check_run(struct tr *t, const struct insn *i) {
 static void element(struct tr *t, const struct insn *i, const struct tr_ref *ref,
                     enum mmu_access acc) {
     tr_ea(t, ref, 0);
-    tr_lookup_ref(t, ref, i->opsize, acc);
+    if (i->rep == REP_NONE)
+        tr_lookup_ref(t, ref, i->opsize, acc);
+    else
+        tr_lookup(t, i->opsize, acc);
+}
+
+/* Host addresses come into general registers, or are gone from them. */
+static void host_addresses(struct tr *t, bool in) {
+    t->ours = in;
+    tr_site(t, POLL_NONE, 0);
 }
 
 static void host_string(struct tr *t, const struct insn *i, unsigned opcode) {
@@ -75,11 +87,13 @@ static void rep_stos(struct tr *t, const struct insn *i, const struct tr_ref *to
 
     element(t, i, to, MMU_WRITE);
     check_run(t, i);
+    host_addresses(t, true);
     e_mov_rr(e, W64, T1, REG_RDI);
     e_mov_rr(e, W64, REG_RDI, T0);
     host_string(t, i, 0xaa);
     e_rr(e, W64, OPC_SUB_R_RM, REG_RDI, T0);
     e_rr(e, w, OPC_ADD_R_RM, REG_RDI, T1);
+    host_addresses(t, false);
 }
 
 static void rep_movs(struct tr *t, const struct insn *i, const struct tr_ref *to,
@@ -92,6 +106,7 @@ static void rep_movs(struct tr *t, const struct insn *i, const struct tr_ref *to
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
     element(t, i, from, MMU_READ);
     check_run(t, i);
+    host_addresses(t, true);
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
     e_gs(e, W64, OPC_MOV_RM_R, REG_RDI, GS(bt.tmp));
     e_mov_rr(e, W64, REG_RDI, T1);
@@ -102,6 +117,7 @@ static void rep_movs(struct tr *t, const struct insn *i, const struct tr_ref *to
     e_mov_rr(e, W64, REG_RSI, REG_RDI);
     e_gs(e, w, OPC_ADD_R_RM, REG_RDI, GS(bt.tmp));
     e_gs(e, w, OPC_ADD_R_RM, REG_RSI, GS(bt.spill[0]));
+    host_addresses(t, false);
 }
 
 /* Not repeated: like MOV, and a step. */

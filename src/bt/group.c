@@ -13,12 +13,20 @@
  * callout, STAC, CLAC). A slow path that takes write entries away does not come back to
  * the fragment (bt_slow_access()).
  *
+ * Safety: an access is at the checked address plus an offset, and lies within the bytes
+ * that were checked. Offsets are differences of displacements, taken modulo 2^64 like
+ * addresses are, and compared unsigned; what would be far away is not taken in. A range
+ * whose lowest byte has a displacement that an address cannot carry is not taken either.
+ * Where addresses are cut to 32 bits in 64-bit code, or a base is added after they were
+ * cut, neighbours by displacement need not be neighbours in memory: no groups there.
+ *
  * Exceptions stay precise: the check comes before the group's first access. When it fails
  * because a page or a right is missing, the interpreter executes that first instruction
  * alone, with its own checks, and a new TU starts after it. Where the range only crosses
  * into another page, a fragment without groups goes on in its place (callout.c). A group
  * that keeps failing so is given up for a while (adapt.c).
  */
+#include "base/bug.h"
 #include "bt/tr_int.h"
 
 #define SPAN_LIMIT 1024
@@ -28,10 +36,10 @@ static bool same(const struct tr_ref *a, const struct tr_ref *b) {
            a->seg == b->seg && a->addrsize == b->addrsize;
 }
 
-/* A base is added after the offset was cut to 32 bits: neighbours by displacement need
- * not be neighbours in memory. */
+/* Neighbours by displacement need not be neighbours in memory: 64-bit code cuts the
+ * address to 32 bits. */
 static bool may_scatter(const struct tr *t, const struct tr_ref *r) {
-    return KEY_MODE(t->key) == MODE_64 && r->addrsize == 4 && r->seg != TR_SEG_FLAT;
+    return KEY_MODE(t->key) == MODE_64 && r->addrsize == 4;
 }
 
 static uint8_t segment(const struct tr *t, unsigned seg) {
@@ -143,29 +151,31 @@ static bool steps(const struct tr *t, const struct insn *i, unsigned reg, int64_
     }
 }
 
-/* The instruction's memory access, if it has one that may be in a group. */
-static bool access_of(const struct tr *t, const struct insn *i, uint64_t va,
-                      struct tr_ref *ref, unsigned *size, bool *write) {
-    *size = i->opsize;
-    switch (i->op) {
-    case OP_push:
-    case OP_call:
-        *ref = tr_ref_stack(t, -(int32_t)i->opsize);
-        *write = true;
-        return true;
-    case OP_pop:
-    case OP_ret:
-        *ref = tr_ref_stack(t, 0);
-        *write = false;
-        return true;
-    default:
-        if (!tr_has_mem(i) || !i->mem.size)
-            return false;
-        *ref = tr_ref_mem(t, i, va);
-        *size = i->mem.size;
-        *write = i->mem.access & OPND_WRITE;
-        return true;
-    }
+/* A memory access of an instruction that may be in a group. */
+struct access {
+    struct tr_ref ref;
+    unsigned size;
+    bool write;
+};
+#define ACCESSES_MAX 2
+
+/* Those of I at VA, in the order in which its expansion makes them: PUSH, CALL and JMP
+ * read their operand first. */
+static unsigned accesses_of(const struct tr *t, const struct insn *i, uint64_t va,
+                            struct access *a) {
+    unsigned n = 0;
+
+    if (tr_has_mem(i) && i->mem.size)
+        a[n++] = (struct access){.ref = tr_ref_mem(t, i, va),
+                                 .size = i->mem.size,
+                                 .write = i->mem.access & OPND_WRITE};
+    if (i->op == OP_push || i->op == OP_call)
+        a[n++] = (struct access){.ref = tr_ref_stack(t, -(int32_t)i->opsize),
+                                 .size = i->opsize,
+                                 .write = true};
+    else if (i->op == OP_pop || i->op == OP_ret)
+        a[n++] = (struct access){.ref = tr_ref_stack(t, 0), .size = i->opsize};
+    return n;
 }
 
 /* After I, is REF's range still where it was, but for the base, which *DELTA follows? */
@@ -194,54 +204,110 @@ static bool invalidates(const struct insn *i) {
            i->op == OP_movs || i->op == OP_stos;
 }
 
-/* The range around REF that the TU is going to touch from here on. *AGAIN: also after T0
- * has been something else. */
-static void plan(const struct tr *t, const struct tr_ref *ref, unsigned size, bool write,
-                 struct tr_held *h, bool *again) {
-    unsigned uses = 0;
-    int64_t lo = ref->disp, hi = ref->disp + size, delta = 0;
-    bool wr = write, lost = false;
-    bool sure = true; /* it is executed if the group's first access is */
+/* A range in the making: bytes [LO, HI) from the first access's address on. */
+struct plan {
+    const struct tr *t;
+    const struct access *first;
+    int64_t lo, hi;
+    int64_t delta; /* what has been added to the base since */
+    unsigned uses;
+    bool write;
+    bool sure;  /* the instruction is executed if the first access is */
+    bool lost;  /* T0 has been something else since the first access */
+    bool again; /* and there is a use after that */
+};
 
-    bool alone = !t->groups || may_scatter(t, ref) ||
+/* Can the address of the byte at DISP + LO be made (tr_ea()), without a wrap? */
+static bool reachable(const struct tr_ref *ref, int64_t lo) {
+    int64_t at;
+
+    if (__builtin_add_overflow(ref->disp, lo, &at))
+        return false;
+    if (ref->base == REG_ZERO && ref->index == REG_ZERO)
+        return (ref->disp < 0) == (at < 0);
+    return at == (int32_t)at;
+}
+
+/* Takes A in, or notes that it does not belong to the range. */
+static void take_in(struct plan *p, const struct access *a) {
+    int64_t at = (int64_t)((uint64_t)a->ref.disp + (uint64_t)p->delta -
+                           (uint64_t)p->first->ref.disp);
+    int64_t lo, hi;
+
+    if (!same(&p->first->ref, &a->ref) || at < -SPAN_LIMIT || at > SPAN_LIMIT ||
+        a->size > SPAN_LIMIT) {
+        p->lost = true;
+        return;
+    }
+    lo = at < p->lo ? at : p->lo;
+    hi = at + a->size > p->hi ? at + a->size : p->hi;
+    /* A store that may not happen does not set D. */
+    if (hi - lo > SPAN_LIMIT || !reachable(&p->first->ref, lo) ||
+        !reachable(&p->first->ref, hi) || (a->write && !p->write && !p->sure)) {
+        p->lost = true;
+        return;
+    }
+    p->lo = lo;
+    p->hi = hi;
+    p->write |= a->write;
+    p->uses++;
+    p->again |= p->lost;
+}
+
+static bool is_first(const struct plan *p, const struct access *a) {
+    return same(&p->first->ref, &a->ref) && p->first->ref.disp == a->ref.disp &&
+           p->first->size == a->size && p->first->write == a->write;
+}
+
+/* The other accesses of the instruction that makes the first one come after it. */
+static void take_in_rest(struct plan *p, const struct access *a, unsigned n) {
+    unsigned k = 0;
+
+    while (k < n && !is_first(p, &a[k]))
+        k++;
+    for (k++; k < n; k++) {
+        p->lost = true; /* what was read goes through T1 and T0 */
+        take_in(p, &a[k]);
+    }
+}
+
+/* The range around FIRST that the TU is going to touch from here on. *AGAIN: also after
+ * T0 has been something else. */
+static void plan(const struct tr *t, const struct access *first, struct tr_held *h,
+                 bool *again) {
+    struct plan p = {.t = t,
+                     .first = first,
+                     .hi = first->size,
+                     .uses = 1,
+                     .write = first->write,
+                     .sure = true};
+    bool alone = !t->groups || may_scatter(t, &first->ref) ||
                  bt_guilty(t->bt, tr_va(t), tr_page(t, &t->insn[t->k]), BT_GUILT_GROUPS);
 
-    *again = false;
     for (unsigned j = t->k; !alone && j < t->n; j++) {
         const struct insn *i = &t->insn[j].i;
-        struct tr_ref r;
-        unsigned len;
-        bool w;
+        struct access a[ACCESSES_MAX];
+        unsigned n;
 
         if (j > t->k && invalidates(i))
             break;
-        if (access_of(t, i, t->insn[j].va, &r, &len, &w)) {
-            int64_t at = r.disp + delta;
-            int64_t nlo = at < lo ? at : lo, nhi = at + len > hi ? at + len : hi;
-
-            /* A store that may not happen does not set D. */
-            if (same(ref, &r) && nhi - nlo <= SPAN_LIMIT && (!w || wr || sure)) {
-                lo = nlo;
-                hi = nhi;
-                wr |= w;
-                uses++;
-                *again |= lost;
-            } else {
-                lost = true;
-            }
-        }
+        n = accesses_of(t, i, t->insn[j].va, a);
+        if (j == t->k)
+            take_in_rest(&p, a, n);
+        for (unsigned k = 0; j > t->k && k < n; k++)
+            take_in(&p, &a[k]);
         if (j > t->k)
-            lost |= !tr_keeps_t0(t, i) || i->op == OP_ret;
-        sure &= i->op != OP_jcc && t->insn[j].follow != FOLLOW_EXPECTED;
-        if (!survives(t, i, ref, &delta))
+            p.lost |= !tr_keeps_t0(t, i) || i->op == OP_ret;
+        p.sure &= i->op != OP_jcc && t->insn[j].follow != FOLLOW_EXPECTED;
+        if (!survives(t, i, &first->ref, &p.delta))
             break;
     }
-    *again &= t->bt->opt.held;
-    *h = (struct tr_held){.on = wr || uses > 1,
-                          .ref = *ref,
-                          .min = lo,
-                          .span = (unsigned)(hi - lo),
-                          .write = wr};
+    *h = (struct tr_held){.on = p.write || p.uses > 1,
+                          .ref = first->ref,
+                          .min = first->ref.disp + p.lo,
+                          .span = (unsigned)(p.hi - p.lo),
+                          .write = p.write};
+    *again = h->on && p.again && t->bt->opt.held;
 }
 
 /* A hot path gives each pointer an anchor of its own. */
@@ -308,10 +374,10 @@ static bool reuse(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
                   int32_t *off) {
     for (int n = 0; n < VCPU_BT_HELD; n++) {
         struct tr_held *h = &t->held[n];
-        int64_t at = ref->disp + h->delta - h->min;
+        uint64_t at = (uint64_t)ref->disp + (uint64_t)h->delta - (uint64_t)h->min;
 
-        if (!h->on || !same(&h->ref, ref) || may_scatter(t, ref) || at < 0 ||
-            at + size > h->span || (write && !h->write))
+        if (!h->on || !same(&h->ref, ref) || may_scatter(t, ref) || size > h->span ||
+            at > h->span - size || (write && !h->write))
             continue;
         if (t->in_t0 != n) {
             if (!h->saved)
@@ -344,40 +410,46 @@ void tr_lookup_ref(struct tr *t, const struct tr_ref *ref, unsigned len,
         tr_lookup(t, len, acc);
 }
 
+/* Checks all of H and leaves the host address of its first byte in T0. */
+static void check_range(struct tr *t, const struct access *a, const struct tr_held *h) {
+    struct tr_ref at = a->ref;
+
+    at.disp = h->min;
+    tr_ea(t, &a->ref, h->min);
+    t->alone = !h->on;
+    t->sole = t->plain && h->min == a->ref.disp && h->span == a->size && a->size <= 8 &&
+              h->write == a->write;
+    tr_lookup_ref(t, &at, h->span, h->write ? MMU_WRITE : MMU_READ);
+    t->alone = t->sole = false;
+}
+
 int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write) {
+    const struct access a = {.ref = *ref, .size = size, .write = write};
     struct tr_held *h;
-    enum mmu_access acc;
-    uint64_t page;
+    uint64_t page, at;
     int32_t off;
     bool again;
 
     if (reuse(t, ref, size, write, &off))
         return off;
     h = held_slot(t);
-    plan(t, ref, size, write, h, &again);
-    acc = h->write ? MMU_WRITE : MMU_READ;
+    plan(t, &a, h, &again);
     tr_flags_save(t);
     if (fixed_page(t, ref, size, &page)) {
         h->min = ref->disp & ~4095ll;
         h->span = 4096;
         h->on = true;
-        tr_lookup_fixed(t, page, acc);
+        tr_lookup_fixed(t, page, h->write ? MMU_WRITE : MMU_READ);
     } else {
-        struct tr_ref at = *ref;
-
-        at.disp = h->min;
-        tr_ea(t, ref, h->min);
-        t->alone = !h->on;
-        t->sole = t->plain && h->min == ref->disp && h->span == size && size <= 8 &&
-                  h->write == write;
-        tr_lookup_ref(t, &at, h->span, acc);
-        t->alone = t->sole = false;
+        check_range(t, &a, h);
     }
+    at = (uint64_t)ref->disp - (uint64_t)h->min;
+    BUG_ON(size > h->span || at > h->span - size || (write && !h->write));
     t->in_t0 = h->on ? (int)(h - t->held) : TR_IN_T0_NONE;
-    h->saved = again;
-    if (again)
-        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.held) + 8 * (size_t)t->in_t0);
-    return (int32_t)(ref->disp - h->min);
+    h->saved = h->on && again;
+    if (h->saved)
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.held) + 8 * (size_t)(h - t->held));
+    return (int32_t)at;
 }
 
 void tr_forget_held(struct tr *t) {

@@ -177,7 +177,8 @@ static void lengthen(const struct insn *i, struct form *f) {
         static const uint8_t to[] = {0x8a, 0x8b, 0x88, 0x89};
 
         f->opcode = to[f->opcode - 0xa0];
-        f->modrm = 0; /* al or eax, memory */
+        f->modrm = 0; /* al or eax, memory: REX.R named nothing */
+        f->r = 0;
         f->has_modrm = true;
         f->nimm = 0;
     }

@@ -2,6 +2,7 @@
  * Memory operands: the address of one, and its way to the host through the shadow or an
  * anchor. What an inline check refuses goes out of line.
  */
+#include "base/bug.h"
 #include "bt/tr_int.h"
 
 bool tr_mem_ok(const struct tr *t, const struct insn *i) {
@@ -31,10 +32,17 @@ void tr_ea(struct tr *t, const struct tr_ref *ref, int64_t disp) {
         unsigned base = in_scratch(t, ref->base, T0);
         unsigned index = in_scratch(t, ref->index, T1);
 
-        if (index == REG_ZERO && !disp)
+        /* Addresses of 32 bits are cut anyway. */
+        bool fits = !w || disp == (int32_t)disp;
+
+        if (index == REG_ZERO && (!disp || !fits))
             e_mov_rr(&t->e, w, T0, base);
         else
-            e_lea(&t->e, w, T0, base, index, ref->scale, (int32_t)disp);
+            e_lea(&t->e, w, T0, base, index, ref->scale, fits ? (int32_t)disp : 0);
+        if (!fits) {
+            e_mov_imm(&t->e, T1, (uint64_t)disp);
+            e_rr(&t->e, w, OPC_ADD_R_RM, T0, T1);
+        }
     }
     if (ref->seg != TR_SEG_FLAT)
         e_gs(&t->e, KEY_MODE(t->key) == MODE_64 ? W64 : W32, OPC_ADD_R_RM, T0,
@@ -67,6 +75,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     struct cold *c;
     uint8_t *miss;
 
+    BUG_ON(!len || len > SITE_SIZE_MAX);
     bt_emit_slot(t->bt, e);
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1,
          (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
@@ -85,6 +94,7 @@ void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned 
     uint8_t *miss;
     int32_t at;
 
+    BUG_ON(!len || len > SITE_SIZE_MAX || n + 1 >= SHADOW_ANCHORS || acc > MMU_WRITE);
     n += acc;
     at = (int32_t)(offsetof(struct shadow_bank, anchor) +
                    n * sizeof(struct shadow_anchor));
@@ -96,9 +106,8 @@ void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned 
          at + (int32_t)offsetof(struct shadow_anchor, host));
     c = tr_cold_add(t, COLD_ANCHOR, miss);
     c->cont = e_here(e);
-    /* The host's #GP (SHADOW_NO_ANCHOR) comes behind the check, which has moved the
-     * flags.
-     */
+    /* The host's fault of an unused anchor comes behind the check, which has moved the
+     * flags. */
     if (t->nsites && t->sites[t->nsites - 1].place != t->place)
         tr_site(t, POLL_NONE, 0);
     c->site = len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT | lookup_kind(t);
@@ -119,7 +128,7 @@ void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc) {
     e_rm(e, W64, OPC_MOV_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_entry, host));
     c = tr_cold_add(t, COLD_FIXED, miss);
     c->cont = e_here(e);
-    c->site = 1 | (unsigned)acc << 12;
+    c->site = SITE_WHOLE_PAGE | (unsigned)acc << 12;
 }
 
 /* lea T1, [rip + to] */

@@ -169,11 +169,12 @@ static uint8_t *part(struct vcpu *v, uint64_t at, enum mmu_access acc, bool alon
 
 /* A range of LEN bytes at ADDR that crosses into another page, both plain memory: where
  * the pages are neighbours in host memory too, or a copy as far from 64-byte boundaries
- * as the bytes themselves are, if it is a read and ALONE. NULL: not so. */
+ * as the bytes themselves are, if it is a read, ALONE, and no more than one instruction
+ * reads. NULL: not so. */
 static uint8_t *crossing(struct vcpu *v, uint64_t addr, unsigned len, enum mmu_access acc,
                          bool alone) {
     unsigned first = 4096 - (unsigned)(addr & 4095);
-    uint8_t *to = v->bt.bounce + (addr & 63), *p, *q;
+    uint8_t *to, *p, *q;
 
     if (first >= len)
         return NULL;
@@ -183,8 +184,9 @@ static uint8_t *crossing(struct vcpu *v, uint64_t addr, unsigned len, enum mmu_a
         return NULL;
     if (q == p + first)
         return p;
-    if (!alone)
+    if (!alone || acc != MMU_READ || len > BT_BOUNCE_LEN)
         return NULL;
+    to = bt_of(v)->bounce + (addr & 63);
     for (unsigned n = 0; n < len; n++)
         to[n] = n < first ? p[n] : q[n - first];
     v->cnt->bt_crossings++;
@@ -198,6 +200,7 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     uint8_t *p;
     uint64_t run;
 
+    BUG_ON(acc > MMU_WRITE);
     bt_sync_bank(v);
     p = crossing(v, addr, len, acc, site & SITE_ALONE);
     if (p && v->bt.write_drops == drops)
@@ -216,9 +219,11 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
 }
 
 int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
-    const uint8_t *code = mmu_fetch(v, gva(p->va));
+    const uint8_t *code;
     struct ccf *c;
 
+    BUG_ON(!bt_is_vpage(bt_of(v), p));
+    code = mmu_fetch(v, gva(p->va));
     if (code && ((uintptr_t)code & ~4095ul) == (uintptr_t)p->host) {
         bt_page_checked(v, p);
         if (p->valid == (p->global ? v->bt.epoch_global : v->bt.epoch_user)) {
@@ -291,6 +296,15 @@ static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
     }
 }
 
+/* Is the host's fault at its address the guest's to be told of? A #GP: misaligned. Where
+ * unused anchors point, the guest's address was not canonical. The interpreter knows. */
+static bool to_interp(const struct vcpu *v, const struct os_fault *f) {
+    if (f->trapno == X86_GP)
+        return true;
+    return f->trapno == X86_PF &&
+           (uint8_t *)(uintptr_t)(f->addr & ~4095ull) == v->mmu->nowhere;
+}
+
 /* In the signal handler, between two instructions of translated code. */
 static bool on_host_fault(void *arg, struct os_fault *f) {
     struct bt *bt = arg;
@@ -300,8 +314,9 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
     const struct site *s = c ? site_of(c, pc) : NULL;
     uint8_t *fault_page = (uint8_t *)(uintptr_t)(f->addr & ~4095ull);
 
-    if (!s)
-        return false;
+    if (!s || s->ours)
+        return false; /* a bug; what is in the registers is none of the guest's business
+                       */
     if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
         if (s->poll == POLL_INDIRECT && !canonical(v, f->regs.gpr[T0])) {
             f->regs.rip += BT_POLL_LEN; /* the branch is to fault: undo_branch() */
@@ -315,8 +330,7 @@ static bool on_host_fault(void *arg, struct os_fault *f) {
                s->poll == POLL_HERE) {
         v->rip = bt_site_va(c, s);
         v->bt.reason = BT_LEAVE_FUEL;
-    } else if (f->trapno == X86_GP) {
-        /* Misaligned, or not canonical (SHADOW_NO_ANCHOR): the interpreter knows. */
+    } else if (to_interp(v, f)) {
         v->rip = bt_site_va(c, s);
         v->bt.reason = BT_LEAVE_EMULATE;
     } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
@@ -357,6 +371,8 @@ static int allocate(struct bt *bt) {
     rc = os_poll_page(&bt->poll_page);
     if (!rc && bt->v->counted)
         rc = os_guarded_alloc(BT_FUEL, &bt->fuel);
+    if (!rc)
+        rc = os_fenced_alloc(4096, (void **)&bt->bounce);
     if (!rc)
         rc = os_low_alloc(sizeof(*bt->heat) << BT_HEAT_BITS, (void **)&bt->heat);
     if (!rc)
@@ -406,14 +422,9 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     bt->opt.count &= !v->counted; /* which counts exactly */
     __builtin_cpu_init();
     bt->has_bmi2 = __builtin_cpu_supports("bmi2");
-    v->bt = (struct vcpu_bt){.self = v,
-                             .owner = bt,
-                             .slow = bt_slow_access,
-                             .callout = bt_callout,
-                             .transfer = bt_transfer,
-                             .emulate = bt_emulate,
-                             .check = bt_check,
-                             .x87_ran = bt_x87_ran};
+    v->bt = (struct vcpu_bt){.self = v, .owner = bt, .x87_ran = bt_x87_ran};
+    v->canary[0] = VCPU_CANARY;
+    v->canary[1] = ~VCPU_CANARY;
     rc = allocate(bt);
     if (!rc) {
         bt_emit_stubs(bt);
@@ -445,6 +456,7 @@ void bt_free(struct bt *bt) {
     if (bt->poll_page)
         os_poll_page_free(bt->poll_page);
     os_guarded_free(bt->fuel, BT_FUEL);
+    os_fenced_free(bt->bounce, 4096);
     os_low_free(bt->heat, sizeof(*bt->heat) << BT_HEAT_BITS);
     os_low_free(bt->guess, sizeof(*bt->guess) << BT_GUESS_BITS);
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
@@ -548,6 +560,7 @@ static void enter(struct bt *bt, const uint8_t *rx, uint64_t fuel) {
     v->bt.owed = 0;
     v->bt.lent_by = NULL;
     go(rx);
+    BUG_ON(!vcpu_intact(v));
     bt_settle_count(v);
     if (v->bt.lent_by)
         bt_unlend(v, v->bt.lent_by);

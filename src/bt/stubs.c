@@ -34,12 +34,33 @@ static void pop(struct emit *e, unsigned reg) {
     e8(e, 0x58 | (reg & 7));
 }
 
-/* call gs:[off] */
-static void call_gs(struct emit *e, size_t off) {
-    static const uint8_t opcode[] = {0x65, 0xff, 0x14, 0x25};
+/* The C functions that stubs call. Their addresses are at the start of the cache, which
+ * is writable nowhere near the vCPU. */
+enum callee { CALL_SLOW, CALL_EMULATE, CALL_CHECK, CALL_CALLOUT, CALL_TRANSFER, CALLEES };
 
-    e_bytes(e, opcode, sizeof(opcode));
-    e32(e, (uint32_t)off);
+static void emit_callees(struct emit *e) {
+    const uint64_t fn[CALLEES] = {
+        [CALL_SLOW] = (uint64_t)(uintptr_t)bt_slow_access,
+        [CALL_EMULATE] = (uint64_t)(uintptr_t)bt_emulate,
+        [CALL_CHECK] = (uint64_t)(uintptr_t)bt_check,
+        [CALL_CALLOUT] = (uint64_t)(uintptr_t)bt_callout,
+        [CALL_TRANSFER] = (uint64_t)(uintptr_t)bt_transfer,
+    };
+
+    for (unsigned n = 0; n < CALLEES; n++)
+        e64(e, fn[n]);
+}
+
+/* call [rip + its place] */
+static void call(const struct bt *bt, struct emit *e, enum callee n) {
+    uint8_t *rel32;
+
+    e8(e, 0xff);
+    e8(e, 0x15);
+    rel32 = e->p;
+    e32(e, 0);
+    if (!e->full)
+        e_patch(e, rel32, bt->code.rx + 8 * n);
 }
 
 /* int enter(void *rx): loads the guest and goes to RX. Comes back through leave. */
@@ -91,7 +112,7 @@ static void emit_emulate(struct bt *bt, struct emit *e) {
     bt->stub_emulate = e_here(e);
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
-    call_gs(e, GS(bt.emulate));
+    call(bt, e, CALL_EMULATE);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
     out = e_jcc_fwd(e, CC_E);
     e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS(bt.resume));
@@ -115,7 +136,7 @@ static void emit_slow(struct bt *bt, struct emit *e) {
     e_mov_rr(e, W64, REG_RSI, T0);
     e_gs(e, W32, OPC_MOV_R_RM, REG_RDX, GS(bt.site));
     e_mov_rr(e, W64, REG_RCX, T1);
-    call_gs(e, GS(bt.slow));
+    call(bt, e, CALL_SLOW);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX); /* test */
     out = e_jcc_fwd(e, CC_E);
     e_mov_rr(e, W64, T0, REG_RAX);
@@ -149,8 +170,8 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     e_rr(e, W64, OPC_CMP_R_RM, T0, REG_RCX);
     slow = e_jcc_fwd(e, CC_A);
     e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = the anchor's place */
-    e_shift(e, W32, EXT_SHR, REG_RCX, SITE_ANCHOR_SHIFT);
-    e_shift(e, W32, EXT_SHL, REG_RCX, 4);
+    e_shift(e, W32, EXT_SHR, REG_RCX, SITE_ANCHOR_SHIFT - 4);
+    e_ri(e, W32, EXT_AND, REG_RCX, (SHADOW_ANCHORS - 1) << 4);
     e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(bt.bank));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX, anchor);
     e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, offsetof(struct shadow_entry, host));
@@ -185,7 +206,7 @@ static void emit_check(struct bt *bt, struct emit *e) {
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
     e_mov_rr(e, W64, REG_RSI, T0);
     e_mov_rr(e, W64, REG_RDX, T1);
-    call_gs(e, GS(bt.check));
+    call(bt, e, CALL_CHECK);
     e_rr(e, W32, 0x85, REG_RAX, REG_RAX); /* test */
     out = e_jcc_fwd(e, CC_E);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
@@ -206,7 +227,7 @@ static void emit_callout(struct bt *bt, struct emit *e) {
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
     e_mov_rr(e, W64, REG_RSI, T0);
-    call_gs(e, GS(bt.callout));
+    call(bt, e, CALL_CALLOUT);
     e_rr(e, W32, 0x85, REG_RAX, REG_RAX);
     out = e_jcc_fwd(e, CC_NE);
     resume(e);
@@ -227,7 +248,7 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
     e_mov_rr(e, W64, REG_RSI, T0);
-    call_gs(e, GS(bt.transfer));
+    call(bt, e, CALL_TRANSFER);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
     more = e_jcc_fwd(e, CC_E);
     e_mov_rr(e, W64, T1, REG_RAX);
@@ -297,6 +318,7 @@ void bt_emit_stubs(struct bt *bt) {
     struct emit e = {
         .p = bt->code.rw, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
 
+    emit_callees(&e);
     emit_enter(bt, &e);
     emit_leave(bt, &e);
     emit_emulate(bt, &e);

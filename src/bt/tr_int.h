@@ -106,6 +106,7 @@ struct tr {
     struct piece pieces[TR_PIECES_MAX];
     unsigned npieces;
     struct tr_held held[VCPU_BT_HELD];
+    bool ours;  /* host addresses are in general registers: struct site */
     bool alone; /* the lookup is for one access, and a read: SITE_ALONE */
     bool plain; /* the access is all that the instruction does: see SITE_SOLE */
     bool sole;  /* and the lookup is for just it */

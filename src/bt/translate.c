@@ -38,6 +38,7 @@ void tr_site(struct tr *t, enum poll_kind poll, unsigned link) {
         .guest = poll == POLL_LINK ? (uint16_t)link : site_guest(t),
         .place = (uint8_t)t->place,
         .poll = (uint8_t)poll,
+        .ours = t->ours,
         .left = (uint8_t)(poll == POLL_LINK || poll == POLL_INDIRECT ? 0 : t->n - t->k),
     };
 }
@@ -484,7 +485,7 @@ static void begin(struct bt *bt, struct ccf *c, bool hot) {
     t->hot = hot;
     tr_forget_held(t);
     t->groups = bt->opt.groups && !(c->key & KEY_SINGLE);
-    t->alone = t->plain = t->sole = false;
+    t->alone = t->plain = t->sole = t->ours = false;
     t->live_loop = t->live_exit = tr_pack_flags(FLAGS_ALL);
     __builtin_memset(t->version, 0, sizeof(t->version));
     t->e = (struct emit){.p = bt->code_at, .end = bt->code_end, .delta = bt_delta(bt)};

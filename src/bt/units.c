@@ -72,6 +72,13 @@ void *bt_meta_alloc(struct bt *bt, size_t size) {
     return p;
 }
 
+bool bt_is_insn(const struct bt *bt, const struct insn *i) {
+    size_t size = bt->nunits * bt->unit_meta;
+    size_t off = (size_t)((const uint8_t *)i - bt->meta);
+
+    return off % 8 == 0 && off < size && size - off >= sizeof(*i);
+}
+
 void bt_unit_add(struct bt *bt, struct ccf *c) {
     order_of(bt, bt->unit)[bt->units[bt->unit].n++] = c;
 }

@@ -142,8 +142,6 @@ struct vcpu_bt {
     struct vcpu_gate gate[VCPU_GATES];
     uint64_t gates; /* gone through */
     void *jump;     /* indirect branches */
-    /* Functions that the stubs call. */
-    void *slow, *callout, *transfer, *emulate, *check;
     /* The parked image has this host address as that of the last x87 instruction: if it
      * lies in translated code, the pointers below become what they are to the guest. */
     void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
@@ -164,13 +162,24 @@ struct vcpu_bt {
     bool fault_known; /* `fault` is what the instruction at rip raises */
     bool single;      /* go on at rip with a check for each access */
     uint32_t reason, site, status;
-    _Alignas(64) uint8_t bounce[192]; /* a copy of what lies across two pages */
-    uint16_t flags;                   /* status flags: AH as LAHF gives them, AL = OF */
+    uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
 };
 
 #define VCPU_XSAVE_SIZE 1024u /* legacy 512 + header 64 + AVX 256, rounded up */
 
 struct vcpu {
+    /* --- pointers, and what translated code keeps beside the registers. It comes first:
+     * an overrun of what the guest sees goes away from it, and over `canary` at the other
+     * end (vcpu_intact()). --- */
+    struct mmu *mmu;
+    struct counters *cnt;
+    struct mem *mem;
+    const struct vcpu_hooks *hooks;
+    void *hooks_arg;
+    const struct cpuid_model *cpuid;
+    struct vcpu_bt bt;
+    uint64_t canary[2];
+
     /* --- hot: emitted code and the interpreter's inner loop --- */
     union {
         uint64_t gpr[REG_COUNT]; /* enum vcpu_reg: an operand's base may be any of them */
@@ -194,9 +203,6 @@ struct vcpu {
     bool code_written; /* a store hit translated code: leave the block */
     uint64_t segbase[SEG_COUNT]; /* effective, for operands */
     uint64_t lin_mask;           /* linear addresses are cut to this */
-    struct mmu *mmu;
-    struct counters *cnt;
-    struct vcpu_bt bt;
 
     /* --- architectural --- */
     struct segment seg[SEG_COUNT];
@@ -235,12 +241,6 @@ struct vcpu {
     uint64_t tsc_base;
     bool tsc_host;
 
-    /* --- the world --- */
-    struct mem *mem;
-    const struct vcpu_hooks *hooks;
-    void *hooks_arg;
-    const struct cpuid_model *cpuid;
-
     _Alignas(64) uint8_t vec[VCPU_XSAVE_SIZE]; /* XSAVE image, standard format */
 };
 
@@ -258,6 +258,12 @@ void vcpu_reset(struct vcpu *v);
 
 /* Recomputes mode, cpl-dependent and segment-derived fields; see the head of the file. */
 void vcpu_update_mode(struct vcpu *v);
+
+/* Nothing has run over what lies between the guest's state and ours. */
+#define VCPU_CANARY 0x7d3f9a1c5be80246ull
+static inline bool vcpu_intact(const struct vcpu *v) {
+    return v->canary[0] == VCPU_CANARY && v->canary[1] == ~VCPU_CANARY;
+}
 
 /* Sets event bits from any thread. */
 static inline void vcpu_raise(struct vcpu *v, uint32_t events) {

@@ -310,10 +310,9 @@ static int create_cpu(struct machine *m) {
     rc = sem_init();
     if (rc)
         return rc;
-    m->vcpu = aligned_alloc(64, (sizeof(*m->vcpu) + 63) & ~63ull);
-    if (!m->vcpu)
-        return -ENOMEM;
-    memset(m->vcpu, 0, sizeof(*m->vcpu));
+    rc = os_fenced_alloc(sizeof(*m->vcpu), (void **)&m->vcpu);
+    if (rc)
+        return rc;
     m->cpuid = cpuid_model_new(&cfg);
     if (!m->cpuid)
         return -ENOMEM;
@@ -414,7 +413,7 @@ void machine_free(struct machine *m) {
         mmu_destroy(m->vcpu);
     if (m->cpuid)
         cpuid_model_free(m->cpuid);
-    free(m->vcpu);
+    os_fenced_free(m->vcpu, sizeof(*m->vcpu));
     if (m->mem)
         mem_destroy(m->mem);
     free(m);

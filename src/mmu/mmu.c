@@ -7,6 +7,7 @@
  *              what is not global in it.
  *   MMU_TRACE  the one of the page-table root; nothing to drop (trace.c).
  */
+#include "base/os.h"
 #include "mmu/mmu_int.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
@@ -110,7 +111,10 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
     m->space = calloc(m->space_count, sizeof(*m->space));
     m->write_head = calloc(mem_ram_size(v->mem) >> 12, sizeof(*m->write_head));
     v->mmu = &m->pub;
-    if (!m->space || !m->write_head || (policy == MMU_TRACE && mmu_dep_create(m) < 0)) {
+    if (os_nowhere_alloc(4096, (void **)&m->pub.nowhere))
+        m->pub.nowhere = NULL;
+    if (!m->pub.nowhere || !m->space || !m->write_head ||
+        (policy == MMU_TRACE && mmu_dep_create(m) < 0)) {
         mmu_destroy(v);
         return -ENOMEM;
     }
@@ -138,6 +142,7 @@ void mmu_destroy(struct vcpu *v) {
     mmu_dep_destroy(m);
     free(m->space);
     free(m->write_head);
+    os_fenced_free(m->pub.nowhere, 4096);
     free(m);
     v->mmu = NULL;
 }

@@ -58,9 +58,10 @@ _Static_assert(sizeof(struct shadow_entry) == 32, "indexed by shifts in emitted 
  * and the mark SHADOW_ANCHORED in tag[MMU_EXEC] (data banks have no other use for it)
  * says that there may be some.
  *
- * SHADOW_NO_ANCHOR is the tag and the host address of an unused one. The addresses that
- * match it are not canonical, and neither is what the host is then told to access: the
- * host's #GP is the guest's.
+ * SHADOW_NO_ANCHOR is the tag of an unused one. Only addresses that are not canonical
+ * match it; its host address is mmu.nowhere, a page that nobody can access. So no number
+ * of the guest's becomes a host address, and the host's fault there means that the guest
+ * is to have its own (#GP or #SS).
  */
 struct shadow_anchor {
     uint64_t tag;
@@ -83,6 +84,7 @@ struct mmu {
     struct shadow_bank *code; /* fetches now */
     struct shadow_bank *sys;  /* implicit supervisor accesses now */
     struct vcpu *v;
+    uint8_t *nowhere; /* 4096 bytes that cannot be accessed: where unused anchors point */
     /* The rest belongs to mmu/ (mmu_int.h). */
 };
 

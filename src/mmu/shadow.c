@@ -20,22 +20,25 @@ static inline void forget(struct shadow_entry *e, unsigned idx) {
 
 /* --- anchors --- */
 
-static void no_anchors(struct shadow_bank *b) {
+static struct shadow_anchor unused(const struct mmu_priv *m) {
+    return (struct shadow_anchor){SHADOW_NO_ANCHOR, m->pub.nowhere};
+}
+
+static void no_anchors(const struct mmu_priv *m, struct shadow_bank *b) {
     for (unsigned i = 0; i < SHADOW_ANCHORS; i++)
-        b->anchor[i] =
-            (struct shadow_anchor){SHADOW_NO_ANCHOR, (uint8_t *)SHADOW_NO_ANCHOR};
+        b->anchor[i] = unused(m);
     b->anchored = 0;
 }
 
 /* Drops the anchors that were copied from E. */
-static void weigh(struct shadow_bank *b, struct shadow_entry *e, unsigned idx) {
+static void weigh(const struct mmu_priv *m, struct shadow_bank *b, struct shadow_entry *e,
+                  unsigned idx) {
     if (likely(!b->anchored || e->tag[MMU_EXEC] != SHADOW_ANCHORED))
         return;
     e->tag[MMU_EXEC] = mmu_no_tag(idx);
     for (unsigned i = 0; i < SHADOW_ANCHORS; i++)
         if (b->anchor[i].host == e->host)
-            b->anchor[i] =
-                (struct shadow_anchor){SHADOW_NO_ANCHOR, (uint8_t *)SHADOW_NO_ANCHOR};
+            b->anchor[i] = unused(m);
 }
 
 void mmu_space_init(struct mmu_priv *m, struct space *s, bool user) {
@@ -44,13 +47,14 @@ void mmu_space_init(struct mmu_priv *m, struct space *s, bool user) {
             continue;
         for (unsigned i = 0; i < SHADOW_ENTRIES; i++)
             forget(&s->bank[b].e[i], i);
-        no_anchors(&s->bank[b]);
+        no_anchors(m, &s->bank[b]);
     }
 }
 
-static inline void drop_slot(struct space *s, unsigned bank, unsigned idx) {
+static inline void drop_slot(const struct mmu_priv *m, struct space *s, unsigned bank,
+                             unsigned idx) {
     uint64_t bit = 1ull << (idx & 63);
-    weigh(&s->bank[bank], &s->bank[bank].e[idx], idx);
+    weigh(m, &s->bank[bank], &s->bank[bank].e[idx], idx);
     forget(&s->bank[bank].e[idx], idx);
     s->filled[bank][idx / 64] &= ~bit;
     s->global[bank][idx / 64] &= ~bit;
@@ -66,7 +70,7 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
     for (unsigned b = 0; b < BANK_COUNT; b++) {
         /* Else each entry that goes takes its own with it. */
         if (s->bank[b].anchored && (!keep_global || b == BANK_USER))
-            no_anchors(&s->bank[b]);
+            no_anchors(m, &s->bank[b]);
         uint64_t left = 0;
         for (uint64_t words = s->words[b]; words; words &= words - 1) {
             unsigned bit = (unsigned)__builtin_ctzll(words);
@@ -75,7 +79,7 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
                 if (keep_global)
                     drop &= ~s->global[b][w];
                 for (; drop; drop &= drop - 1)
-                    drop_slot(s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
+                    drop_slot(m, s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
                 left |= s->filled[b][w] ? 1ull << bit : 0;
             }
         }
@@ -114,7 +118,8 @@ static void note_large(struct space *s, uint64_t lo, uint64_t hi) {
 }
 
 /* Drops the 4 KiB pieces of the large page that AT lies in. */
-static void drop_large(struct space *s, uint64_t at, bool global_only) {
+static void drop_large(const struct mmu_priv *m, struct space *s, uint64_t at,
+                       bool global_only) {
     for (unsigned b = 0; b < BANK_COUNT; b++)
         for (unsigned w = 0; w < BITMAP_WORDS; w++) {
             uint64_t set = s->large[b][w];
@@ -124,7 +129,7 @@ static void drop_large(struct space *s, uint64_t at, bool global_only) {
                 unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
                 unsigned shift = 12 + (s->meta[b][idx] >> META_SHIFT_POS & 31);
                 if (!((s->meta[b][idx] ^ at) >> shift))
-                    drop_slot(s, b, idx);
+                    drop_slot(m, s, b, idx);
             }
         }
 }
@@ -138,11 +143,11 @@ void mmu_space_invlpg(struct mmu_priv *m, struct space *s, uint64_t at,
     for (unsigned b = 0; b < BANK_COUNT; b++) {
         uint64_t set = global_only ? s->global[b][idx / 64] : s->filled[b][idx / 64];
         if ((set & bit) && !((s->meta[b][idx] ^ at) & META_PAGE))
-            drop_slot(s, b, idx);
+            drop_slot(m, s, b, idx);
     }
     for (unsigned i = 0; i < s->ranges; i++)
         if (at >= s->range[i].lo && at <= s->range[i].hi) {
-            drop_large(s, at, global_only);
+            drop_large(m, s, at, global_only);
             break;
         }
 }
@@ -154,7 +159,7 @@ void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint
         unsigned idx = mmu_index(lo);
         for (unsigned b = 0; b < BANK_COUNT; b++)
             if (!((s->meta[b][idx] ^ lo) & META_PAGE))
-                drop_slot(s, b, idx);
+                drop_slot(m, s, b, idx);
         return;
     }
     for (unsigned b = 0; b < BANK_COUNT; b++)
@@ -163,7 +168,7 @@ void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint
                 unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
                 uint64_t page = s->meta[b][idx] & META_PAGE;
                 if (page >= (lo & META_PAGE) && page <= hi)
-                    drop_slot(s, b, idx);
+                    drop_slot(m, s, b, idx);
             }
 }
 
@@ -210,7 +215,7 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
         unsigned idx = (id - 1) % SHADOW_ENTRIES;
         struct space *s = &m->space[(id - 1) / SLOTS];
         struct shadow_bank *b = &s->bank[(id - 1) % SLOTS / SHADOW_ENTRIES];
-        weigh(b, &b->e[idx], idx);
+        weigh(m, b, &b->e[idx], idx);
         b->e[idx].tag[MMU_WRITE] = mmu_no_tag(idx);
         v->bt.write_drops++;
         id = l->next;
@@ -237,7 +242,7 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
         c->shadow_evictions++;
     c->shadow_fills++;
-    weigh(&s->bank[bank], e, idx);
+    weigh(m, &s->bank[bank], e, idx);
     bool read = !code && !watched && mmu_walk_allows(m, w, bank, MMU_READ);
     e->tag[MMU_READ] = read ? page : none;
     e->tag[MMU_EXEC] = code && mmu_walk_allows(m, w, bank, MMU_EXEC) ? page : none;

@@ -27,8 +27,20 @@ static insn_exec_fn *find(const struct vcpu *v, const struct insn *i) {
     return sem_bind_native(v, i);
 }
 
+/* What raises #UD whatever it is called is no operation to whoever reads the IR: a
+ * translator would copy it. */
+static void make_invalid(struct insn *i) {
+    i->op = OP_invalid;
+    i->flags = (uint16_t)((i->flags & INSN_VEX) | INSN_ENDS_BLOCK | INSN_NO_MODRM_MEM);
+    i->nops = 0;
+    i->mem = (struct mem_operand){.base = REG_ZERO, .index = REG_ZERO};
+    i->fl_read = i->fl_written = i->fl_undefined = 0;
+}
+
 void sem_bind(const struct vcpu *v, struct insn *i) {
     insn_exec_fn *fn = find(v, i);
 
     i->exec = fn ? fn : sem_exec_ud;
+    if (i->exec == sem_exec_ud)
+        make_invalid(i);
 }

@@ -150,7 +150,7 @@ static void check_bank(const struct vm *vm, const struct shadow_bank *b) {
         const struct shadow_entry *e = &b->e[mmu_index(a->tag)];
 
         if (a->tag == SHADOW_NO_ANCHOR) {
-            FUZZ_CHECK((uintptr_t)a->host == SHADOW_NO_ANCHOR);
+            FUZZ_CHECK(a->host == vm->v->mmu->nowhere);
             continue;
         }
         FUZZ_CHECK(b->anchored && e->tag[MMU_EXEC] == SHADOW_ANCHORED);
