@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "common/knots.h"
 #include "cpu/vcpu.h"
 #include "decode/insn.h"
 #include "x86/cr.h"
@@ -56,14 +57,6 @@ enum fid_class {
     FID_UNLIKE,  /* what it does is the machine's own: not run */
 };
 
-/* Registers that a program's accesses share (knots.c). */
-struct knot {
-    bool on;
-    uint8_t base[2], index; /* index: 16: none */
-    uint8_t scale;
-    int64_t bias[2]; /* what the displacements off each are about */
-};
-
 struct program {
     enum cpu_mode mode;
     uint64_t base;
@@ -76,8 +69,9 @@ struct program {
     unsigned
         undefined; /* status flags that the manual leaves undefined somewhere in it */
     uint32_t form; /* the systematic form that it is made for, from 1; 0: none */
-    struct knot knot;
-    uint64_t memory; /* seed of the pages' contents */
+    bool is_knot;
+    struct knots knot; /* then */
+    uint64_t memory;   /* seed of the pages' contents */
     unsigned nstates;
     struct state state[FID_STATES];
 };
@@ -151,11 +145,6 @@ bool fid_page_changed(unsigned k, const uint8_t *page, const uint8_t *was, uint6
 /* Looks at the program's bytes again: n, at, undefined, x87, hidden. False: it has an
  * instruction that cannot be compared. */
 bool fid_program_scan(struct program *p);
-
-/* --- knots.c --- */
-bool fid_make_knot(struct program *p);
-/* What is beside the point in S stays. */
-void fid_knot_state(const struct program *p, struct state *s);
 
 /* --- host.c --- */
 #define FID_BATCH 48u
