@@ -190,12 +190,19 @@ static bool shows_pointers(const struct program *p, const struct insn *list) {
 
 bool fid_program_scan(struct program *p) {
     static struct insn list[FID_INSNS * 3];
-    unsigned ever = 0;
+    unsigned ever = 0, all = 0;
+    bool loops = false;
 
     p->n = p->undefined = 0;
     p->hidden = p->x87 = false;
     if (!scan_insns(p, list) || shows_pointers(p, list))
         return false;
+    for (unsigned k = 0; k < p->n; k++) {
+        loops |= is_direct(&list[k]) && list[k].imm < 0;
+        all |= list[k].fl_undefined & X86_FL_STATUS;
+    }
+    if (loops) /* what is behind comes before, too */
+        ever = all;
     for (unsigned k = 0; k < p->n; k++) {
         const struct insn *i = &list[k];
 
