@@ -311,8 +311,12 @@ static uint8_t *jrcxz(struct emit *e) {
 }
 
 static void jrcxz_land(struct emit *e, uint8_t *rel8) {
-    if (!e->full)
-        *rel8 = (uint8_t)(e->p - rel8 - 1);
+    ptrdiff_t over = e->p - rel8 - 1;
+
+    if (over > INT8_MAX)
+        e->full = true; /* never seen; such a fragment is not made */
+    else if (!e->full)
+        *rel8 = (uint8_t)over;
 }
 
 /* T0 is where an indirect branch goes; the hot path goes on at VA. Leaves the flags where

@@ -131,7 +131,7 @@ static inline uint8_t *mmu_hit(const struct shadow_bank *b, struct gva at, unsig
                                enum mmu_access acc) {
     const struct shadow_entry *e = &b->e[mmu_index(at.a)];
     uint64_t off = at.a - e->tag[acc];
-    return likely(off <= 4096 - (uint64_t)len) ? e->host + off : NULL;
+    return likely(len <= 4096 && off <= 4096 - (uint64_t)len) ? e->host + off : NULL;
 }
 
 /* LEN is 1, 2, 4 or 8 in these two; the value is zero-extended. */
