@@ -10,7 +10,7 @@ const char guest_name[] = GUEST_NAME;
 
 #define AT 0x40000000ul
 #define PAGES 8
-#define LOW 0x200000000ul  /* where a cut displacement led */
+#define LED 0x400000000ul  /* where a cut displacement led */
 #define HIGH 0x300000000ul /* where it should */
 #define ROUNDS 700
 
@@ -27,7 +27,7 @@ static void map_all(void) {
         space_map(&s, AT + p * 4096, (ulong)page[p], RWU, 1);
     }
     page_alloc();
-    space_map(&s, LOW, (ulong)page[0], RWU, 1);
+    space_map(&s, LED, (ulong)page[0], RWU, 1);
     space_map(&s, HIGH, (ulong)page[1], RWU, 1);
     space_map(&s, 0xfffff000, (ulong)page[2], RWU, 1);
     space_map(&s, 0x100000000, (ulong)page[3], RWU, 1);
@@ -93,27 +93,23 @@ static void ends(const char *what, void *code, unsigned vector, long offset) {
 #define MOFFS(bytes) ".byte " bytes "\n"
 static void offsets(void) {
     registers();
-    wrmsr(X86_MSR_FS_BASE, AT);
-    /* mov rax, fs:[0x8000000000001040]; mov rcx, rax; mov rax, fs:[0x1000] */
-    ends(
-        "offsets 2^63 apart",
-        CODE(
-            MOFFS("0x64, 0x48, 0xa1, 0x40, 0x10, 0, 0, 0, 0, 0, 0x80") "mov rcx, "
-                                                                       "rax\n" MOFFS(
-                                                                           "0x64, 0x48, "
-                                                                           "0xa1, 0, "
-                                                                           "0x10, 0, 0, "
-                                                                           "0, 0, 0, 0")),
-        X86_GP, 0);
+    /* A base above the page, so that the one number is negative, the other is not. */
+    wrmsr(X86_MSR_FS_BASE, AT + 0x10000);
+    /* mov rax, fs:[0x7fffffffffff1040]; mov rcx, rax; mov rax, fs:[-0xf000] */
+    ends("offsets 2^63 apart",
+         CODE(MOFFS("0x64, 0x48, 0xa1, 0x40, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f") "mov rcx, rax\n" MOFFS(
+             "0x64, 0x48, 0xa1, 0, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff")),
+         X86_GP, 0);
     ends(
         "offsets 2^63 and 1 MiB apart",
-        CODE(
-            MOFFS("0x64, 0x48, 0xa1, 0, 0x10, 0x10, 0, 0, 0, 0, 0x80") "mov rcx, "
-                                                                       "rax\n" MOFFS(
-                                                                           "0x64, 0x48, "
-                                                                           "0xa1, 0, "
-                                                                           "0x10, 0, 0, "
-                                                                           "0, 0, 0, 0")),
+        CODE(MOFFS("0x64, 0x48, 0xa1, 0, 0x10, 0x0f, 0, 0, 0, 0, 0x80") "mov rcx, "
+                                                                        "rax\n" MOFFS(
+                                                                            "0x64, 0x48, "
+                                                                            "0xa1, 0, "
+                                                                            "0x10, 0xff, "
+                                                                            "0xff, 0xff, "
+                                                                            "0xff, 0xff, "
+                                                                            "0xff")),
         X86_GP, 0);
     /* mov rax, [AT + 0x1000]; mov rax, [AT + 0x1000 + 2^63 - 4] */
     ends("an offset 2^63 - 4 on",
