@@ -61,6 +61,12 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $(filter %.c %.o,$^) $(LIB) -lcmocka $(LDLIBS)
 
+# These let each allocation fail in turn.
+$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
+    aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
+    timerfd_create pthread_create sigaltstack)
+comma = ,
+
 units: $(UNITS)
 
 # --- what the README promises ---

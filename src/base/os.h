@@ -105,7 +105,11 @@ void os_alarm_deadline(struct os_alarm *a, uint64_t monotonic_ns); /* UINT64_MAX
 void os_alarm_watch(struct os_alarm *a, int fd); /* at most one; -1: none */
 /* Blocks the caller (the otherwise busy thread, idle now) until something has fired. */
 void os_alarm_wait(struct os_alarm *a);
-/* Wakes os_alarm_wait() from another thread or a signal handler. */
+/* Blocks the caller for NS (UINT64_MAX: for ever), or until FD (-1: none) is readable or
+ * something has fired. How much of NS has passed: less than NS if it was woken. */
+uint64_t os_alarm_sleep(struct os_alarm *a, int fd, uint64_t ns);
+/* Wakes os_alarm_wait() or os_alarm_sleep() from another thread or a signal handler, also
+ * if they are called only after it. */
 void os_alarm_wake(struct os_alarm *a);
 
 /* --- taking a thread out of a system call (os_kick.c) --- */

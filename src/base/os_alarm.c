@@ -206,6 +206,21 @@ void os_alarm_wait(struct os_alarm *a) {
     }
 }
 
+uint64_t os_alarm_sleep(struct os_alarm *a, int fd, uint64_t ns) {
+    struct pollfd p[2] = {{.fd = a->idle_fd, .events = POLLIN},
+                          {.fd = fd, .events = POLLIN}};
+    struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000u),
+                          .tv_nsec = (long)(ns % 1000000000u)};
+    uint64_t start = os_monotonic_ns(), passed;
+
+    if (!ns || ppoll(p, 2, ns == UINT64_MAX ? NULL : &ts, NULL) == 0)
+        return ns;
+    if (p[0].revents)
+        drain(a->idle_fd);
+    passed = os_monotonic_ns() - start;
+    return passed < ns ? passed : ns - 1;
+}
+
 void os_alarm_wake(struct os_alarm *a) {
     poke(a->idle_fd);
 }

@@ -67,8 +67,10 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
 void bt_free(struct bt *bt);
 
-/* As interp_run(). */
+/* As interp_run(); or EXIT_error, when this thread cannot run translated code: bt_error()
+ * has the -errno. */
 enum exit_reason bt_run(struct bt *bt);
+int bt_error(const struct bt *bt);
 
 /* From any thread or a signal handler: translated code stops at its next poll. */
 void bt_kick(struct bt *bt);

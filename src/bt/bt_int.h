@@ -236,6 +236,7 @@ struct bt {
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
     bool in_tc; /* bt_run() is running: bt_kick() must close the poll page */
+    int error;  /* -errno of what kept bt_run() from it, or 0 */
     bool poll_closed;
 };
 

@@ -37,6 +37,7 @@ bool list_inside(const struct list *l, uint64_t va);
 char *list_guest_text(const struct insn *i, uint64_t va, char *buf, size_t size);
 
 /* The host code of unit U beside its guest instructions. */
-void list_host(const struct list *l, const struct list_unit *u);
+/* 0 or -ENOMEM. */
+int list_host(const struct list *l, const struct list_unit *u);
 
 #endif

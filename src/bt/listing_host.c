@@ -11,6 +11,7 @@
  * Offsets count from the fragment's first byte. Nothing that differs from one run to
  * the next is printed.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -496,14 +497,14 @@ static void print_insn(struct view *w, const struct insn *i, const uint8_t *rx,
               text, note);
 }
 
-void list_host(const struct list *l, const struct list_unit *u) {
+int list_host(const struct list *l, const struct list_unit *u) {
     struct view *w = calloc(1, sizeof(*w));
     const struct tu_insn *last = NULL;
     struct insn i;
 
     vec_park(l->bt->v);
     if (!w)
-        return;
+        return -ENOMEM;
     w->l = l;
     w->u = u;
     w->c = u->c;
@@ -511,4 +512,5 @@ void list_host(const struct list *l, const struct list_unit *u) {
     for (const uint8_t *rx = u->c->code; host_insn(u->c, rx, &i); rx += i.len)
         print_insn(w, &i, rx, &last);
     free(w);
+    return 0;
 }

@@ -711,10 +711,17 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
     return run_once(bt, out);
 }
 
+int bt_error(const struct bt *bt) {
+    return bt->error;
+}
+
 enum exit_reason bt_run(struct bt *bt) {
     enum exit_reason out = EXIT_error;
 
-    if (os_signal_stack() || os_gs_base(bt->v))
+    bt->error = os_signal_stack();
+    if (!bt->error)
+        bt->error = os_gs_base(bt->v);
+    if (bt->error)
         return EXIT_error;
     bt->v->bt.bank = bt->v->mmu->data->e;
     vcpu_forget_gates(bt->v);

@@ -2,8 +2,10 @@
  * Model-specific registers.
  *
  * One table of ranges, in ascending order of their first number: each range has the
- * functions that read and write it, and, for those that are only storage, where. An MSR
- * that no range covers raises #GP, as on a CPU that does not have it.
+ * functions that read and write it, and, for those that are only storage, where. What the
+ * vendors make of the same numbers differently stands in two ranges. An MSR that no range
+ * covers raises #GP, as on a CPU that does not have it. Which bits are kept, ignored or
+ * reserved is the manuals' and, where they leave it open, what KVM does.
  *
  * Not here: what a write means to other rooms. The local APIC's and the paravirtual
  * clock's are devices' (MSR_NOT_OURS); after EFER the caller tells the MMU.
@@ -45,6 +47,12 @@ static uint64_t *storage(struct vcpu *v, const struct msr_range *r, uint32_t ind
 static enum msr_result read_constant(struct vcpu *v, const struct msr_range *r,
                                      uint32_t index, uint64_t *value) {
     *value = r->value;
+    return MSR_OK;
+}
+
+static enum msr_result read_zero(struct vcpu *v, const struct msr_range *r,
+                                 uint32_t index, uint64_t *value) {
+    *value = 0;
     return MSR_OK;
 }
 
@@ -257,27 +265,10 @@ static enum msr_result write_mtrr_fixed(struct vcpu *v, const struct msr_range *
 
 /* --- speculation and the rest --- */
 
-/* IBRS and STIBP; there is no SSBD, which SSB_NO makes superfluous. */
-static enum msr_result write_spec_ctrl(struct vcpu *v, const struct msr_range *r,
-                                       uint32_t index, uint64_t value) {
-    if (value & ~3ull)
-        return MSR_FAULT;
-    v->spec_ctrl = value;
-    return MSR_OK;
-}
-
-static enum msr_result write_bit0_command(struct vcpu *v, const struct msr_range *r,
-                                          uint32_t index, uint64_t value) {
-    return value & ~1ull ? MSR_FAULT : MSR_OK;
-}
-
-/* AMD64 APM volume 2, "Machine Check Status": RIPV, EIPV, MCIP. */
-static enum msr_result write_mcg_status(struct vcpu *v, const struct msr_range *r,
-                                        uint32_t index, uint64_t value) {
-    if (value & ~7ull)
-        return MSR_FAULT;
-    v->mcg_status = value;
-    return MSR_OK;
+/* Nothing is kept; bits outside of r->value are reserved. */
+static enum msr_result write_command(struct vcpu *v, const struct msr_range *r,
+                                     uint32_t index, uint64_t value) {
+    return value & ~r->value ? MSR_FAULT : MSR_OK;
 }
 
 /* Bit 24, the TSC counts at the P0 frequency, is fixed. */
@@ -304,9 +295,21 @@ static enum msr_result read_ucode(struct vcpu *v, const struct msr_range *r,
      1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 |       \
      1ull << 27 | 1ull << 62)
 
-/* MISC_ENABLE: fast strings (0), no BTS (11), no PEBS (12). Writable: fast strings,
- * thermal control (3), limit CPUID (22) without effect, as BIOSes leave it. */
+/* MISC_ENABLE: fast strings (0), no BTS (11), no PEBS (12). The last two cannot be
+ * changed, nor can it be said that there are performance counters (7). All else is kept,
+ * as KVM does, and has no effect: thermal control (3), SpeedStep (16), MONITOR (18),
+ * limit CPUID (22), execute-disable off (34) ... */
 #define MISC_ENABLE_RESET 0x1801ull
+#define MISC_ENABLE_FIXED 0x1800ull
+#define MISC_ENABLE_PERFMON 0x80ull
+
+static enum msr_result write_misc_enable(struct vcpu *v, const struct msr_range *r,
+                                         uint32_t index, uint64_t value) {
+    if ((value ^ v->misc_enable) & MISC_ENABLE_FIXED)
+        return MSR_FAULT;
+    v->misc_enable = value & ~MISC_ENABLE_PERFMON;
+    return MSR_OK;
+}
 
 #define AT(field) offsetof(struct vcpu, field)
 #define ALL (~0ull)
@@ -320,22 +323,30 @@ static const struct msr_range ranges[] = {
     {0x34, 0x34, INTEL, read_constant, write_fault, 0, 0},   /* SMI_COUNT */
     {0x3a, 0x3a, INTEL, read_constant, write_fault, 0, 1},   /* FEATURE_CONTROL: locked */
     {0x3b, 0x3b, ANY, read_stored, write_tsc_adjust, AT(tsc_adjust), 0},
-    {0x48, 0x48, INTEL, read_stored, write_spec_ctrl, AT(spec_ctrl), 0},
-    {0x49, 0x49, INTEL, read_fault, write_bit0_command, 0, 0}, /* PRED_CMD */
-    {0x79, 0x79, INTEL, read_fault, write_ignored, 0, 0},      /* microcode update */
+    /* IBRS and STIBP; there is no SSBD, which SSB_NO makes superfluous. */
+    {0x48, 0x48, INTEL, read_stored, write_stored, AT(spec_ctrl), 3},
+    {0x49, 0x49, INTEL, read_fault, write_command, 0, 1}, /* PRED_CMD: IBPB */
+    {0x79, 0x79, INTEL, read_fault, write_ignored, 0, 0}, /* microcode update */
     {0x8b, 0x8b, ANY, read_ucode, write_ignored, 0, 0},
     {0xce, 0xce, INTEL, read_constant, write_fault, 0, 0},   /* PLATFORM_INFO */
     {0xfe, 0xfe, ANY, read_constant, write_fault, 0, 0x508}, /* 8 variable, fixed, WC */
     {0x10a, 0x10a, INTEL, read_constant, write_fault, 0, ARCH_CAPS},
-    {0x140, 0x140, INTEL, read_constant, write_ignored, 0, 0}, /* MISC_FEATURES */
+    {0x140, 0x140, INTEL, read_constant, write_command, 0, 0}, /* MISC_FEATURES: none */
     {0x174, 0x174, ANY, read_stored, write_masked, AT(sysenter_cs), 0xffffffff},
-    {0x175, 0x175, ANY, read_stored, write_canonical, AT(sysenter_esp), 0},
-    {0x176, 0x176, ANY, read_stored, write_canonical, AT(sysenter_eip), 0},
+    /* AMD's SYSENTER knows 32 bits: nothing asks for canonical addresses. */
+    {0x175, 0x175, INTEL, read_stored, write_canonical, AT(sysenter_esp), 0},
+    {0x175, 0x175, AMD, read_stored, write_stored, AT(sysenter_esp), ALL},
+    {0x176, 0x176, INTEL, read_stored, write_canonical, AT(sysenter_eip), 0},
+    {0x176, 0x176, AMD, read_stored, write_stored, AT(sysenter_eip), ALL},
     {0x179, 0x179, ANY, read_constant, write_fault, 0, 0}, /* MCG_CAP: no banks */
-    {0x17a, 0x17a, ANY, read_stored, write_mcg_status, AT(mcg_status), 0},
-    {0x1a0, 0x1a0, INTEL, read_stored, write_masked, AT(misc_enable), 0x401809},
-    /* DEBUGCTL: no last-branch records, single-stepping on branches not offered */
-    {0x1d9, 0x1d9, ANY, read_constant, write_ignored, 0, 0},
+    /* RIPV, EIPV, MCIP: AMD64 APM volume 2, "Machine Check Status" */
+    {0x17a, 0x17a, ANY, read_stored, write_stored, AT(mcg_status), 7},
+    {0x1a0, 0x1a0, INTEL, read_stored, write_misc_enable, AT(misc_enable), 0},
+    /* DEBUGCTL: last-branch records (0) and single-stepping on branches (1) are not
+     * offered, but every CPU has them: ignored, as KVM does. So are AMD's pins (2 to 5).
+     */
+    {0x1d9, 0x1d9, INTEL, read_zero, write_command, 0, 3},
+    {0x1d9, 0x1d9, AMD, read_zero, write_command, 0, 0x3f},
     {0x1db, 0x1de, ANY, read_constant, write_ignored, 0, 0}, /* last branch, interrupt */
     {0x200, 0x20f, ANY, read_stored, write_mtrr_var, AT(mtrr_var), 0},
     {0x250, 0x250, ANY, read_mtrr_fixed, write_mtrr_fixed, 0, 0},
@@ -353,7 +364,9 @@ static const struct msr_range ranges[] = {
     {0xc0000084, 0xc0000084, ANY, read_stored, write_masked, AT(sfmask), 0xffffffff},
     {0xc0000100, 0xc0000101, ANY, read_seg_base, write_seg_base, 0, 0},
     {0xc0000102, 0xc0000102, ANY, read_stored, write_canonical, AT(kernel_gs_base), 0},
-    {0xc0000103, 0xc0000103, ANY, read_stored, write_stored, AT(tsc_aux), 0xffffffff},
+    /* TSC_AUX: the upper half is reserved on Intel's, AMD's ignore it. */
+    {0xc0000103, 0xc0000103, INTEL, read_stored, write_stored, AT(tsc_aux), 0xffffffff},
+    {0xc0000103, 0xc0000103, AMD, read_stored, write_masked, AT(tsc_aux), 0xffffffff},
     {0xc0000104, 0xc0000104, AMD, read_constant, write_ignored, 0,
      1ull << 32},                                                      /* ratio */
     {0xc0010000, 0xc0010007, AMD, read_constant, write_ignored, 0, 0}, /* PMCs */
@@ -378,6 +391,7 @@ static const struct msr_range ranges[] = {
     {0xc001102a, 0xc0011030, AMD, read_constant, write_ignored, 0, 0}, /* BU, BP_CFG */
 };
 
+/* Ranges that overlap have the same numbers. */
 static const struct msr_range *find(const struct vcpu *v, uint32_t index) {
     size_t lo = 0, hi = ARRAY_SIZE(ranges);
     while (lo < hi) {
@@ -387,12 +401,12 @@ static const struct msr_range *find(const struct vcpu *v, uint32_t index) {
         else
             hi = mid;
     }
-    if (lo == ARRAY_SIZE(ranges) || index < ranges[lo].first)
-        return NULL;
-    const struct msr_range *r = &ranges[lo];
-    if (r->vendor != ANY && (r->vendor == AMD) != cpuid_is_amd(v->cpuid))
-        return NULL;
-    return r;
+    for (; lo < ARRAY_SIZE(ranges) && ranges[lo].first <= index; lo++) {
+        const struct msr_range *r = &ranges[lo];
+        if (r->vendor == ANY || (r->vendor == AMD) == cpuid_is_amd(v->cpuid))
+            return r;
+    }
+    return NULL;
 }
 
 enum msr_result msr_read(struct vcpu *v, uint32_t index, uint64_t *value) {

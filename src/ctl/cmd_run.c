@@ -35,13 +35,6 @@ static void on_report(int signo) {
         machine_report(signal_machine);
 }
 
-static int status_of(int rc) {
-    return rc == -EINVAL || rc == -ENOENT || rc == -EACCES || rc == -EISDIR ||
-                   rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP
-               ? CTL_USAGE
-               : CTL_HOST_FAILURE;
-}
-
 static void dump(void *arg) {
     char text[4096];
 
@@ -75,11 +68,12 @@ static int live(struct machine *m, const struct run_options *o, struct tape *tap
         if (rc) {
             log_error("%s", why);
             *end = MACHINE_ERROR;
-            return status_of(rc);
+            return ctl_status_of(rc);
         }
-        if (!tape_start(tape, m)) {
+        rc = tape_start(tape, m);
+        if (rc) {
             *end = MACHINE_ERROR;
-            return CTL_USAGE;
+            return ctl_status_of(rc);
         }
         *end = machine_run(m);
         switch (*end) {
@@ -235,7 +229,7 @@ static int with_image(const struct run_options *o, struct tape *tape,
 
     if (rc) {
         log_error("%s", why);
-        return status_of(rc);
+        return ctl_status_of(rc);
     }
     if (open_stats(o, &stats_file)) {
         bug_set_dump(dump, m);
@@ -261,14 +255,15 @@ int ctl_cmd_run(int argc, char **argv) {
     rc = boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
-        return status_of(rc);
+        return ctl_status_of(rc);
     }
     o.machine.image = image;
     o.machine.console = console_ops(&console);
     o.machine.report = report;
     o.machine.report_arg = &o;
     o.start_ns = os_monotonic_ns();
-    status = tape_load(&tape, &o, &console) ? with_image(&o, &tape, &console) : CTL_USAGE;
+    rc = tape_load(&tape, &o, &console);
+    status = rc ? ctl_status_of(rc) : with_image(&o, &tape, &console);
     boot_image_close(image);
     if (!signal_seen && status == CTL_OK)
         signal_seen = tape_signal(&tape);

@@ -25,6 +25,7 @@ struct output {
 struct side {
     struct machine *m;
     enum machine_end end;
+    bool astray; /* its input did not fit */
     struct input_player player;
     struct input_text text;
     struct output out;
@@ -65,13 +66,16 @@ static void take_output(void *arg, const uint8_t *bytes, size_t len) {
 static void input_ends(void *arg, const struct recording_event *e) {
     struct side *s = arg;
 
+    s->astray = !e;
     machine_quit(s->m);
 }
 
-static bool side_open(struct pass *p, unsigned n, bool show) {
+/* 0, or -errno after a message. */
+static int side_open(struct pass *p, unsigned n, bool show) {
     struct side *s = &p->side[n];
     struct machine_config cfg = p->ls->o->machine;
     char why[512];
+    int rc;
 
     cfg.engine = p->ls->names[n];
     s->out.show = show;
@@ -84,12 +88,12 @@ static bool side_open(struct pass *p, unsigned n, bool show) {
         cfg.input = input_text(&s->text);
     }
     s->end = MACHINE_PAUSED;
-    if (machine_create(&cfg, &s->m, why, sizeof(why)) ||
-        machine_boot(s->m, why, sizeof(why))) {
+    rc = machine_create(&cfg, &s->m, why, sizeof(why));
+    if (!rc)
+        rc = machine_boot(s->m, why, sizeof(why));
+    if (rc)
         log_error("%s", why);
-        return false;
-    }
-    return true;
+    return rc;
 }
 
 static void pass_close(struct pass *p) {
@@ -98,12 +102,17 @@ static void pass_close(struct pass *p) {
     *p = (struct pass){0};
 }
 
-static bool pass_open(struct pass *p, const struct lockstep *ls, bool show) {
+/* The same. */
+static int pass_open(struct pass *p, const struct lockstep *ls, bool show) {
+    int rc;
+
     *p = (struct pass){.ls = ls, .how = ls->o->machine.bt.liveness ? STATE_LOOSE : 0};
-    if (side_open(p, 0, show) && side_open(p, 1, false))
-        return true;
-    pass_close(p);
-    return false;
+    rc = side_open(p, 0, show);
+    if (!rc)
+        rc = side_open(p, 1, false);
+    if (rc)
+        pass_close(p);
+    return rc;
 }
 
 /* RBX, or the byte of RAM at AT if there is one. */
@@ -189,6 +198,7 @@ static bool reboot(struct pass *p) {
     for (unsigned n = 0; n < 2; n++) {
         if (machine_boot(p->side[n].m, why, sizeof(why))) {
             log_error("%s", why);
+            p->side[n].end = MACHINE_ERROR;
             return false;
         }
         p->side[n].end = MACHINE_PAUSED;
@@ -203,12 +213,20 @@ static bool goes_on(const struct pass *p) {
            (!p->ls->o->no_reboot && (end == MACHINE_RESET || end == MACHINE_SHUTDOWN));
 }
 
+/* An engine failed, and has said why: that is no difference. */
+static bool host_failed(const struct pass *p) {
+    return p->side[0].end == MACHINE_ERROR || p->side[1].end == MACHINE_ERROR;
+}
+
 /* One point further: false when they differ there (*D) or the run is over. */
 static bool next_point(struct pass *p, struct difference *d, bool *same) {
     uint64_t every = p->ls->o->every;
     bool memory;
 
     both_to(p, (machine_insns(p->side[0].m) / every + 1) * every);
+    *same = true;
+    if (host_failed(p))
+        return false;
     memory =
         ++p->point % MEMORY_EVERY == 0 || p->thorough || p->side[0].end != MACHINE_PAUSED;
     *same = point_same(p, memory, d);
@@ -312,7 +330,7 @@ static bool find_stretch(const struct lockstep *ls, struct pass *p,
         bool found = false;
 
         pass_close(p);
-        if (!pass_open(p, ls, false) || !go_to_good(p, good[0]))
+        if (pass_open(p, ls, false) || !go_to_good(p, good[0]))
             return false;
         for (unsigned k = 0; k < levels; k++)
             for (at = good[k]; at < good[k + 1]; both_to(p, at))
@@ -327,7 +345,7 @@ static bool find_stretch(const struct lockstep *ls, struct pass *p,
         good[++levels] = d->good = at - strides[n];
     }
     pass_close(p);
-    if (!pass_open(p, ls, false) || !go_to_good(p, good[0]))
+    if (pass_open(p, ls, false) || !go_to_good(p, good[0]))
         return false;
     for (unsigned k = 0; k < levels; k++)
         for (uint64_t at = good[k]; at < good[k + 1]; both_to(p, at))
@@ -441,7 +459,7 @@ static void search(struct pass *p, struct difference *d) {
     log_info("a difference between %llu and %llu instructions; searching",
              (unsigned long long)d->good_memory, (unsigned long long)d->bad);
     pass_close(p);
-    if (!pass_open(p, ls, false))
+    if (pass_open(p, ls, false))
         return;
     if (!find_point(p, d)) {
         print_difference(p, &first, 0, false);
@@ -452,7 +470,7 @@ static void search(struct pass *p, struct difference *d) {
     first = *d;
     start = d->good;
     pass_close(p);
-    if (!pass_open(p, ls, false))
+    if (pass_open(p, ls, false))
         return;
     if (!find_fragment(p, d, &rip)) {
         /* It is not there when fragments are executed one by one. */
@@ -464,7 +482,7 @@ static void search(struct pass *p, struct difference *d) {
         struct difference fragment = *d;
         struct pass again;
 
-        if (pass_open(&again, ls, false) &&
+        if (!pass_open(&again, ls, false) &&
             find_instruction(&again, &fragment, start, &narrow)) {
             print_difference(&again, &fragment, narrow, true);
             pass_close(&again);
@@ -487,8 +505,12 @@ static int status_of_end(const struct pass *p) {
         return CTL_TRIPLE_FAULT;
     case MACHINE_POWEROFF:
     case MACHINE_RESET:
-    case MACHINE_QUIT:
         return CTL_OK;
+    case MACHINE_QUIT:
+        if (!s->astray)
+            return CTL_OK;
+        log_error("the guest's serial port has no room for the input of the recording");
+        return CTL_HOST_FAILURE;
     case MACHINE_ASLEEP:
         log_error("the guest is halted, and nothing will ever wake it");
         return CTL_HOST_FAILURE;
@@ -501,13 +523,16 @@ int lockstep_run(const struct lockstep *ls) {
     struct difference d = {0};
     struct pass p;
     bool same = true;
-    int status;
+    int status, rc;
 
-    if (!pass_open(&p, ls, true))
-        return CTL_HOST_FAILURE;
+    rc = pass_open(&p, ls, true);
+    if (rc)
+        return ctl_status_of(rc);
     while (next_point(&p, &d, &same))
         ;
-    if (same) {
+    if (host_failed(&p)) {
+        status = CTL_HOST_FAILURE;
+    } else if (same) {
         status = status_of_end(&p);
         log_warn("%s and %s did the same for %llu instructions, compared at %u points",
                  ls->names[0], ls->names[1],

@@ -19,13 +19,14 @@ struct tape {
     struct recording_writer *out;
     uint64_t out_len, out_digest;      /* of the console's output */
     const struct recording_event *cut; /* replay: where the user or a signal ended it */
+    bool astray;                       /* replay: it has been told that it went wrong */
 };
 
-/* Prepares O for a counted run; the console must be in it already. False after a message.
- */
-bool tape_load(struct tape *t, struct run_options *o, struct console *console);
-/* M is about to run its first life. False after a message: the exit status is 2. */
-bool tape_start(struct tape *t, struct machine *m);
+/* Prepares O for a counted run; the console must be in it already. 0, or -errno after a
+ * message. */
+int tape_load(struct tape *t, struct run_options *o, struct console *console);
+/* M is about to run its first life. 0, or -errno after a message. */
+int tape_start(struct tape *t, struct machine *m);
 /* The run has ended, by SIGNAL if that is not 0. True: as it should be. */
 bool tape_stop(struct tape *t, enum machine_end end, int signal);
 /* The signal that ended the run that was replayed, or 0. */

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/bug.h"
+#include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
@@ -156,6 +157,15 @@ static uint32_t code_breakpoints(const struct vcpu *v) {
     return hit;
 }
 
+/* Is an execution breakpoint at v->rip to be looked for? Behind MOV SS Intel's CPUs pass
+ * over it. AMD's take it there, too. */
+static bool breaks_here(const struct interp *ip) {
+    const struct vcpu *v = ip->v;
+
+    return (v->dr[7] & 0xff) && !(v->rflags & X86_FL_RF) &&
+           (!ip->db_blocked || cpuid_is_amd(v->cpuid));
+}
+
 static int deliver_db(struct vcpu *v, uint32_t dr6, bool trap) {
     v->fault = (struct fault){.vector = X86_DB, .trap = trap, .dr6 = dr6};
     return sem_deliver(v);
@@ -172,10 +182,11 @@ static int step_one(struct interp *ip) {
     struct vcpu *v = ip->v;
     uint64_t rf = v->rflags & X86_FL_RF;
     bool tf = v->rflags & X86_FL_TF;
-    bool armed = (v->dr[7] & 0xff) && !rf && !ip->db_blocked;
-    uint32_t bp = armed ? code_breakpoints(v) : 0;
+    uint32_t bp = breaks_here(ip) ? code_breakpoints(v) : 0;
 
     if (bp) {
+        v->pending_db = 0; /* as with every fault */
+        ip->db_blocked = false;
         stall(ip, false);
         return deliver_db(v, bp, false);
     }
@@ -250,6 +261,11 @@ static int take_interrupt(struct interp *ip, uint32_t events) {
     return sem_interrupt(v, (uint8_t)vector);
 }
 
+/* Is a debug trap to be delivered at this boundary? */
+static bool trap_waits(const struct interp *ip) {
+    return ip->v->pending_db && !ip->db_blocked;
+}
+
 /* True: leave with *OUT. */
 static bool boundary(struct interp *ip, enum exit_reason *out) {
     struct vcpu *v = ip->v;
@@ -260,14 +276,16 @@ static bool boundary(struct interp *ip, enum exit_reason *out) {
         *out = EXIT_kick;
         return true;
     }
-    if (v->pending_db && !ip->db_blocked) {
+    if (trap_waits(ip)) {
         uint32_t dr6 = v->pending_db;
         v->pending_db = 0;
         v->halted = false;
         leave_rep(ip);
         rc = deliver_db(v, dr6, true);
     }
-    if (rc != SEM_SHUTDOWN && (events & (VCPU_EVENT_NMI | VCPU_EVENT_IRQ)))
+    /* What the pushes of its frame have hit comes before an interrupt. */
+    if (rc != SEM_SHUTDOWN && !trap_waits(ip) &&
+        (events & (VCPU_EVENT_NMI | VCPU_EVENT_IRQ)))
         rc = take_interrupt(ip, events);
     if (rc == SEM_SHUTDOWN) {
         *out = EXIT_shutdown;
@@ -298,8 +316,14 @@ enum exit_reason interp_step(struct interp *ip, uint64_t count) {
             break;
         }
 
-        if (unlikely(vcpu_events(v) || v->halted || v->pending_db) && boundary(ip, &out))
-            break;
+        if (unlikely(vcpu_events(v) || v->halted || v->pending_db)) {
+            if (boundary(ip, &out))
+                break;
+            if (unlikely(trap_waits(ip))) { /* the delivery itself hit a breakpoint */
+                stall(ip, false);
+                continue;
+            }
+        }
         if (likely(!needs_care(v)) && left >= INTERP_BLOCK_MAX &&
             stop >= INTERP_BLOCK_MAX)
             b = interp_code_block(ip);

@@ -60,8 +60,9 @@ static void deadline_changed(void *arg, uint64_t deadline) {
     struct machine *m = arg;
 
     vec_park(m->vcpu);
-    os_alarm_deadline(m->alarm,
-                      deadline == VCLOCK_NEVER ? UINT64_MAX : deadline + m->start_ns);
+    os_alarm_deadline(m->alarm, deadline < VCLOCK_NEVER - m->start_ns
+                                    ? deadline + m->start_ns
+                                    : UINT64_MAX);
 }
 
 /* --- or the guest's instructions --- */
@@ -157,10 +158,18 @@ static void service(void *arg) {
 
 static void end_life(struct machine *m, enum machine_end end);
 
+static void watch_commands(struct machine *m) {
+    const struct machine_input *in = &m->cfg.input;
+
+    if (in->commands)
+        os_alarm_watch(m->alarm, in->commands(in->arg));
+}
+
 static void counted_service(void *arg) {
     struct machine *m = arg;
 
     vclock_run(m->clock);
+    watch_commands(m);
     take_counted_input(m);
     counted_aim(&m->counted);
     if (m->counters.insns_retired >= m->counted.until || m->vcpu->bt.step)
@@ -171,8 +180,8 @@ static void counted_idle(struct machine *m) {
     const struct machine_input *in = &m->cfg.input;
     uint64_t ns = counted_sleep_ns(&m->counted), passed = ns;
 
-    if (in->sleep && ns)
-        passed = in->sleep(in->arg, ns);
+    if (in->sleep_fd)
+        passed = os_alarm_sleep(m->alarm, in->sleep_fd(in->arg), ns);
     if (passed == VCLOCK_NEVER) {
         end_life(m, MACHINE_ASLEEP);
         return;
@@ -301,15 +310,20 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     return rc;
 }
 
-static int create_cpu(struct machine *m) {
+static int create_cpu(struct machine *m, char *why, size_t why_size) {
     struct cpuid_config cfg = {.paravirt = m->cfg.paravirt,
                                .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc;
 
     vec_init();
     rc = sem_init();
-    if (rc)
-        return rc;
+    if (rc) {
+        snprintf(why, why_size,
+                 "cannot get executable memory, which every engine needs: %s",
+                 strerror(-rc));
+        return -ENODEV;
+    }
+    snprintf(why, why_size, "out of memory");
     rc = os_fenced_alloc(sizeof(*m->vcpu), (void **)&m->vcpu);
     if (rc)
         return rc;
@@ -377,9 +391,10 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     rc = create_memory(m, why, why_size);
     if (rc)
         goto fail;
-    rc = create_cpu(m);
-    if (!rc)
-        rc = create_board(m);
+    rc = create_cpu(m, why, why_size);
+    if (rc)
+        goto fail;
+    rc = create_board(m);
     if (rc) {
         snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
         goto fail;
@@ -403,7 +418,7 @@ void machine_free(struct machine *m) {
     os_alarm_free(m->alarm);
     if (m->engine)
         m->ops->destroy(m->engine);
-    if (m->vcpu && m->board.vcpu)
+    if (m->board.vcpu)
         board_destroy(&m->board);
     if (m->bus)
         bus_free(m->bus);
@@ -455,7 +470,9 @@ static enum machine_end run(struct machine *m) {
     if (m->quit)
         return MACHINE_QUIT;
     m->end = MACHINE_QUIT;
-    if (m->cfg.console.rx_fd && !m->cfg.counted)
+    if (m->cfg.counted)
+        watch_commands(m);
+    else if (m->cfg.console.rx_fd)
         os_alarm_watch(m->alarm, m->cfg.console.rx_fd(m->cfg.console.arg));
     end = engine_run_loop(m->ops, m->engine, m->vcpu, &board, &m->exits);
     if (m->end != MACHINE_PAUSED)

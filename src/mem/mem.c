@@ -91,7 +91,8 @@ int mem_create(uint64_t size, struct mem **out) {
     m->page = calloc(size >> PAGE_SHIFT, 1);
     if (!m->page)
         goto free_mem;
-    if (os_memfd_map("guest-ram", size, &m->fd, &map) < 0)
+    rc = os_memfd_map("guest-ram", size, &m->fd, &map);
+    if (rc)
         goto free_page;
     m->ram = map;
     build_regions(m); /* without ROM there are at most two */

@@ -142,7 +142,7 @@ int sem_mark_accessed(struct vcpu *v, uint16_t sel, uint64_t desc);
 struct segment sem_real_cs(const struct vcpu *v, uint16_t sel);
 /* Loads CS:rIP, SS and rSP of a transfer that cannot fault any more. */
 void sem_enter(struct vcpu *v, const struct segment *cs, unsigned cpl, uint64_t rip);
-/* DS, ES, FS, GS that level CPL may not use become null. */
+/* DS, ES, FS, GS that level CPL may not use become null, selector 0; their base stays. */
 void sem_drop_inner_segs(struct vcpu *v, unsigned cpl);
 /* Makes a segment register null and unusable, keeping SEL. */
 void sem_null_seg(struct segment *s, uint16_t sel);

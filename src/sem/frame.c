@@ -243,13 +243,16 @@ void sem_null_seg(struct segment *s, uint16_t sel) {
     *s = (struct segment){.sel = sel};
 }
 
+/* Null selectors become 0, whichever of the four they were; a base stays, and FS and GS
+ * in 64-bit code go on with it. Intel SDM volume 2, "IRET", which forgets the selector
+ * alone; processors of both vendors. */
 void sem_drop_inner_segs(struct vcpu *v, unsigned cpl) {
     static const uint8_t segs[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
     for (unsigned k = 0; k < ARRAY_SIZE(segs); k++) {
         struct segment *s = &v->seg[segs[k]];
         bool conforming = sem_ar_is_code(s->ar) && sem_ar_is_conforming(s->ar);
         unsigned dpl = (s->ar & X86_AR_DPL) >> X86_AR_DPL_SHIFT;
-        if ((s->ar & X86_AR_P) && !conforming && dpl < cpl)
-            sem_null_seg(s, 0);
+        if (!(s->ar & X86_AR_P) || (!conforming && dpl < cpl))
+            *s = (struct segment){.base = s->base};
     }
 }

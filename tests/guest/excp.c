@@ -411,22 +411,20 @@ static void msrs(void) {
         const char *what;
         uint32_t n;
         uint64_t v;
-        bool amd_only;
     } bad[] = {
-        {"EFER reserved bit", X86_MSR_EFER, 1u << 1 | 1u << 16, false},
-        {"PAT type 2", X86_MSR_PAT, 2, false},
-        {"PAT type 8", X86_MSR_PAT, 8ull << 56, false},
-        {"APIC base reserved bits", X86_MSR_APIC_BASE, 0xfee00901ull | 1, false},
-        {"MTRR type 2", X86_MSR_MTRR_DEFTYPE, 0xc02, false},
+        {"EFER reserved bit", X86_MSR_EFER, 1u << 1 | 1u << 16},
+        {"PAT type 2", X86_MSR_PAT, 2},
+        {"PAT type 8", X86_MSR_PAT, 8ull << 56},
+        {"APIC base reserved bits", X86_MSR_APIC_BASE, 0xfee00901ull | 1},
+        {"MTRR type 2", X86_MSR_MTRR_DEFTYPE, 0xc02},
 #ifdef __x86_64__
-        {"LSTAR", X86_MSR_LSTAR, 0x800000000000ull, false},
-        {"CSTAR", X86_MSR_CSTAR, 0x800000000000ull, false},
-        {"FS.base", X86_MSR_FS_BASE, 0x800000000000ull, false},
-        {"GS.base", X86_MSR_GS_BASE, 0xffff7fffffffffffull, false},
-        {"KernelGSBase", X86_MSR_KERNEL_GS_BASE, 0x800000000000ull, false},
-        {"EFER.LME changed with paging on", X86_MSR_EFER, 0x801, false},
+        {"LSTAR", X86_MSR_LSTAR, 0x800000000000ull},
+        {"CSTAR", X86_MSR_CSTAR, 0x800000000000ull},
+        {"FS.base", X86_MSR_FS_BASE, 0x800000000000ull},
+        {"GS.base", X86_MSR_GS_BASE, 0xffff7fffffffffffull},
+        {"KernelGSBase", X86_MSR_KERNEL_GS_BASE, 0x800000000000ull},
+        {"EFER.LME changed with paging on", X86_MSR_EFER, 0x801},
 #endif
-        {"TSC_AUX upper half", X86_MSR_TSC_AUX, 1ull << 32, true},
     };
     for (unsigned i = 0; i < COUNT(bad); i++) {
         regs_kernel();

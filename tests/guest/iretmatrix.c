@@ -178,8 +178,12 @@ static bool canonical(ulong a) {
 #endif
 }
 
-/* A segment register that lost its right to be there. */
+/* A segment register that lost its right to be there. Of null selectors the RPL goes,
+ * too.
+ */
 static ulong kept(ulong sel, unsigned cpl) {
+    if (sel < 4)
+        return 0;
     unsigned ar = ar_of((unsigned)sel);
     bool conforming = is_code(ar) && (ar & X86_AR_EXPDOWN);
     return !conforming && dpl_of(ar) < cpl ? 0 : sel;
@@ -463,6 +467,89 @@ static void each_wide(const struct form *f, unsigned cpl) {
 }
 #endif
 
+/* --- null selectors, and bases without one --- */
+
+#define SUBJECT_DATA (FREE_SEL + 0x78u) /* with a base, DPL as the case wants it */
+#define SUBJECT_BASE 0x12345000u
+#define LOADER 0xa000ul
+#define WIDE_BASE 0x7654ul /* upper half of what goes into FS.base and GS.base */
+
+/* mov ds, ax; mov es, cx; mov fs, dx; mov gs, si; then both bases become BP:DI, if they
+ * are there and the level is 0; then the return. */
+static void loader(const struct form *f, bool bases) {
+    static const uint8_t loads[] = {0x8e, 0xd8, 0x8e, 0xc1, 0x8e, 0xe2, 0x8e, 0xee};
+    static const uint8_t wrmsrs[] = {0x89, 0xf8, 0x89, 0xea, 0xb9, 0x00,
+                                     0x01, 0x00, 0xc0, 0x0f, 0x30, 0xb9,
+                                     0x01, 0x01, 0x00, 0xc0, 0x0f, 0x30};
+    uint8_t *at = (uint8_t *)LOADER;
+
+    memcpy(at, loads, sizeof(loads));
+    at += sizeof(loads);
+    if (bases) {
+        memcpy(at, wrmsrs, sizeof(wrmsrs));
+        at += sizeof(wrmsrs);
+    }
+    memcpy(at, f->code, CODE_LEN(f->code));
+}
+
+static bool bases_kept(unsigned fs, unsigned gs, bool bases) {
+#ifdef __x86_64__
+    ulong wide = WIDE_BASE << 32 | SUBJECT_BASE;
+    ulong want_fs = bases ? wide : fs >> 3 == SUBJECT_DATA >> 3 ? SUBJECT_BASE : 0;
+    ulong want_gs = bases ? wide : gs >> 3 == SUBJECT_DATA >> 3 ? SUBJECT_BASE : 0;
+
+    digest_add(rdmsr(X86_MSR_FS_BASE));
+    digest_add(rdmsr(X86_MSR_GS_BASE));
+    return rdmsr(X86_MSR_FS_BASE) == want_fs && rdmsr(X86_MSR_GS_BASE) == want_gs;
+#else
+    return true;
+#endif
+}
+
+/* A return to level TO with SEL[0..3] in DS, ES, FS and GS. */
+static void null_case(const struct form *f, unsigned to, const unsigned sel[4],
+                      bool bases) {
+    unsigned cpl = in.cs & 3;
+    struct image i = good(to);
+    struct outcome o;
+
+    loader(f, bases);
+    in.ax = sel[0], in.cx = sel[1], in.dx = sel[2], in.si = sel[3];
+    in.di = SUBJECT_BASE, in.bp = WIDE_BASE;
+    frame_write(f, &i);
+    model(&o, f, &i);
+    o.r.ds = to > cpl ? kept(sel[0], to) : sel[0];
+    o.r.es = to > cpl ? kept(sel[1], to) : sel[1];
+    o.r.fs = to > cpl ? kept(sel[2], to) : sel[2];
+    o.r.gs = to > cpl ? kept(sel[3], to) : sel[3];
+    if (bases)
+        o.r.ax = in.di, o.r.dx = in.bp, o.r.cx = X86_MSR_GS_BASE;
+    run((void *)LOADER);
+    judge(f->name, &i, &o);
+    if (!bases_kept(sel[2], sel[3], bases) && bad++ < 20)
+        printf("# %s from %u to %u, fs %x gs %x: the base is lost\n", f->name, cpl, to,
+               sel[2], sel[3]);
+}
+
+static void each_null(const struct form *f, unsigned cpl) {
+    const unsigned sels[] = {
+        0, 1, 2, 3, SUBJECT_DATA | cpl, DATA_SEL(3), DATA_SEL(cpl), CONF_SEL,
+    };
+
+    gdt_set(SUBJECT_DATA, seg_desc(SUBJECT_BASE, 0xffff,
+                                   X86_AR_P | X86_AR_S | X86_AR_WRITE | cpl << 5));
+    in.ds = in.es = in.fs = in.gs = DATA_SEL(3);
+    for (unsigned to = cpl; to < 4; to++)
+        for (unsigned n = 0; n < COUNT(sels); n++) {
+            unsigned sel[4];
+            for (unsigned s = 0; s < 4; s++)
+                sel[s] = sels[(n + 3 * s) % COUNT(sels)];
+            null_case(f, to, sel, false);
+            if (LONG_MODE && cpl == 0)
+                null_case(f, to, sel, true);
+        }
+}
+
 /* --- flags --- */
 
 static const ulong patterns[] = {
@@ -707,6 +794,8 @@ void guest_main(void) {
     everywhere(each_selector);
     everywhere(each_flags);
     local();
+    if (!cpu_is_tcg()) /* which leaves null selectors alone */
+        everywhere(each_null);
     popf(CODE(".byte 0x66, 0x9d"), 2, LONG_MODE);
     popf(CODE(".byte 0x9d"), sizeof(ulong), LONG_MODE);
 #ifdef __x86_64__

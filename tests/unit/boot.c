@@ -736,6 +736,41 @@ static int teardown(void **state) {
     return 0;
 }
 
+/* The entry behind COUNT empty notes, which HEADERS headers name in front of its own. */
+static int load_after_notes(unsigned headers, unsigned count) {
+    const struct boot_config cfg = {.rsdp = gpa(RSDP), .acpi_len = ACPI_LEN};
+    unsigned at = 0x1000 + 12 * count;
+    uint8_t *p = calloc(1, at + 4096);
+    struct file f;
+    int rc;
+
+    assert_non_null(p);
+    build_elf64(p);
+    put(p, 56, 2, 2 + headers + 1);
+    memcpy(p + 64 + 56 * (2 + headers), p + 64 + 112, 56);
+    for (unsigned i = 0; i < headers; i++) {
+        uint8_t *h = p + 64 + 56 * (2 + i);
+
+        put(h, 0, 4, 4);
+        put(h, 8, 8, 0x1000);
+        put(h, 32, 8, 12 * count);
+    }
+    f = file_new(p, at + 4096);
+    free(p);
+    rc = load(&f, 0, M, &cfg);
+    close(f.fd);
+    return rc;
+}
+
+/* Headers may name the same notes again and again: no more than 65,536 are looked at. */
+static void test_many_notes(void **state) {
+    assert_int_equal(load_after_notes(3, 20000), 0);
+    assert_int_equal(load_after_notes(4, 20000), -EINVAL);
+    assert_non_null(strstr(why, "without PVH entry"));
+    assert_int_equal(load_after_notes(1, 65534), 0);
+    assert_int_equal(load_after_notes(1, 65536), -EINVAL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_multiboot),   cmocka_unit_test(test_aout_kludge),
@@ -744,6 +779,7 @@ int main(void) {
         cmocka_unit_test(test_acpi_in_ram), cmocka_unit_test(test_above_4g),
         cmocka_unit_test(test_refusals),    cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_open),        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_many_notes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

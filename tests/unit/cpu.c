@@ -167,7 +167,9 @@ static void test_msr(void **state) {
     assert_int_equal(msr_write(&V, X86_MSR_PAT, 0x0206060606060606), MSR_FAULT);
     assert_int_equal(msr_write(&V, X86_MSR_PAT, 0x0706060606060606), MSR_OK);
     assert_int_equal(msr_write(&V, X86_MSR_EFER, 1ull << 12), MSR_FAULT);
-    assert_int_equal(msr_write(&V, X86_MSR_EFER, X86_EFER_LME | X86_EFER_LMA), MSR_OK);
+    assert_int_equal(msr_write(&V, X86_MSR_EFER, X86_EFER_LME), MSR_OK);
+    assert_int_equal(msr_write(&V, X86_MSR_EFER, X86_EFER_LME | X86_EFER_LMA),
+                     cpuid_is_amd(model) ? MSR_FAULT : MSR_OK);
     assert_int_equal(V.efer, X86_EFER_LME); /* LMA is not software's */
     V.cr0 |= X86_CR0_PG;
     assert_int_equal(msr_write(&V, X86_MSR_EFER, 0), MSR_FAULT);

@@ -35,6 +35,7 @@ enum {
 static struct vcpu V;
 static struct counters counters;
 static struct interp *ip;
+static struct cpuid_model *models[2]; /* of Intel, of AMD */
 static unsigned outs, irq_at_out, flush_at_out;
 
 static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
@@ -77,6 +78,7 @@ static uint32_t pushed(unsigned n) {
 static int fresh(void **state) {
     static const uint64_t gdt[3] = {0, 0x00cf9b000000ffff, 0x00cf93000000ffff};
     interp_flush(ip);
+    V.cpuid = models[1];
     vcpu_reset(&V);
     mem_write(V.mem, gpa(GDT), gdt, sizeof gdt);
     for (unsigned n = 0; n < 64; n++) {
@@ -103,25 +105,29 @@ static int fresh(void **state) {
 }
 
 static int group_setup(void **state) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    struct cpuid_config intel = {.vendor = CPUID_VENDOR_INTEL, .tsc_hz = 1000000000};
+    struct cpuid_config amd = {.vendor = CPUID_VENDOR_AMD, .tsc_hz = 1000000000};
     vec_init();
     if (mem_create(8 << 20, &V.mem) || mmu_create(&V, MMU_FLUSH) || sem_init())
         return -1;
     V.cnt = &counters;
     V.hooks = &hooks;
-    V.cpuid = cpuid_model_new(&cfg);
+    models[0] = cpuid_model_new(&intel);
+    models[1] = cpuid_model_new(&amd);
+    V.cpuid = models[1];
     ip = interp_new(&V);
     struct mem_hooks *h = mem_hooks(V.mem);
     h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
     h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = ip;
-    return V.cpuid && ip ? 0 : -1;
+    return models[0] && models[1] && ip ? 0 : -1;
 }
 
 static int group_teardown(void **state) {
     interp_free(ip);
     mmu_destroy(&V);
     mem_destroy(V.mem);
-    cpuid_model_free((struct cpuid_model *)V.cpuid);
+    cpuid_model_free(models[0]);
+    cpuid_model_free(models[1]);
     return 0;
 }
 
@@ -353,15 +359,6 @@ static void test_mov_ss(void **state) {
     assert_int_equal(pushed(0), CODE + 3);
     assert_int_equal(V.dr[6] & 0xf00f, 4);
 
-    /* An execution breakpoint on the next instruction does not hit. */
-    fresh(state);
-    CODE_AT(CODE, "\x8e\xd0\x41\x41\xf4");
-    V.gpr[REG_RAX] = 16;
-    breakpoint(0, CODE + 2, BP_EXEC);
-    interp_step(ip, 100);
-    assert_int_equal(V.rip, CODE + 5);
-    assert_int_equal(V.gpr[REG_RCX], 2);
-
     /* With a software interrupt in between, the trap is the handler's. */
     fresh(state);
     CODE_AT(CODE, "\x8e\x13\xcd\x20");
@@ -369,6 +366,121 @@ static void test_mov_ss(void **state) {
     breakpoint(2, DATA, BP_ACCESS);
     ends_in(X86_DB);
     assert_int_equal(pushed(0), handler(0x20));
+
+    /* A fault in between: the trap is lost. */
+    fresh(state);
+    CODE_AT(CODE, "\x8e\x13\x0f\x0b"); /* ud2 */
+    breakpoint(2, DATA, BP_ACCESS);
+    ends_in(X86_UD);
+    assert_int_equal(V.dr[6] & 0xf00f, 0);
+    assert_int_equal(V.pending_db, 0);
+}
+
+/* An execution breakpoint on the instruction behind MOV SS: Intel's CPUs pass over it,
+ * and what MOV SS has hit comes behind; AMD's take it, and that is lost. */
+static void test_mov_ss_execution(void **state) {
+    for (unsigned amd = 0; amd < 2; amd++) {
+        for (unsigned hit = 0; hit < 2; hit++) {
+            fresh(state);
+            V.cpuid = models[amd];
+            CODE_AT(CODE, "\x8e\x13\x41\x41\xf4");
+            CODE_AT(DATA, "\x10\x00");
+            breakpoint(0, CODE + 2, BP_EXEC);
+            if (hit)
+                breakpoint(2, DATA, BP_ACCESS);
+            if (!amd && !hit) {
+                interp_step(ip, 100);
+                assert_int_equal(V.rip, CODE + 5);
+                continue;
+            }
+            ends_in(X86_DB);
+            assert_int_equal(pushed(0), amd ? CODE + 2 : CODE + 3);
+            assert_int_equal(V.dr[6] & 0xf00f, amd ? 1 : 4);
+            assert_int_equal(V.pending_db, 0);
+        }
+    }
+}
+
+/* INT1 is a #DB of its own, and the only one, whatever MOV SS has left. */
+static void test_mov_ss_int1(void **state) {
+    for (unsigned amd = 0; amd < 2; amd++) {
+        for (unsigned hit = 0; hit < 2; hit++) {
+            fresh(state);
+            V.cpuid = models[amd];
+            CODE_AT(CODE, "\x8e\x13\xf1\x41");
+            CODE_AT(DATA, "\x10\x00");
+            V.dr[6] |= X86_DR6_BD | 9;
+            V.rflags |= X86_FL_TF;
+            if (hit)
+                breakpoint(2, DATA, BP_ACCESS);
+            ends_in(X86_DB);
+            assert_int_equal(V.gpr[REG_RSP], STACK - 12);
+            assert_int_equal(pushed(0), CODE + 3);
+            assert_int_equal(V.dr[6] & 0xf00f, X86_DR6_BD | (hit ? 4 : amd ? 9 : 0));
+            assert_int_equal(V.pending_db, 0);
+        }
+    }
+}
+
+/* The frame of an exception, an interrupt or a #DB hits a breakpoint: #DB comes before
+ * the handler's first instruction, and before an interrupt. */
+static void test_frame_breakpoints(void **state) {
+    CODE_AT(CODE, "\x40\x0f\x0b");
+    breakpoint(0, STACK - 12, BP_WRITE | BP_LEN4); /* eip */
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), handler(X86_UD));
+    assert_int_equal(V.dr[6] & 0xf00f, 1);
+
+    fresh(state);
+    CODE_AT(CODE, "\xfb\x40\x40");
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    breakpoint(0, STACK - 12, BP_WRITE | BP_LEN4);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), handler(IRQ));
+
+    fresh(state);
+    CODE_AT(CODE, "\x89\x03\x40"); /* mov [ebx], eax */
+    CODE_AT(handler(X86_DB), "\x41\xf4");
+    breakpoint(0, STACK - 12, BP_WRITE | BP_LEN4);
+    breakpoint(1, DATA, BP_WRITE);
+    interp_step(ip, 1000);
+    assert_int_equal(V.rip, handler(X86_DB) + 2);
+    assert_int_equal(V.gpr[REG_RCX], 1);
+    assert_int_equal(pushed(0), handler(X86_DB));
+    assert_int_equal(pushed(3), CODE + 2);
+    assert_int_equal(V.dr[6] & 0xf00f, 1);
+}
+
+/* #DB whose frame, at the top of an IST stack, hits a breakpoint is followed by another
+ * for ever, as on a processor. No instruction is retired, but we can leave. */
+static void test_endless_traps(void **state) {
+    enum { TSS = 0x8000, TABLES = 0x9000, IST = STACK + 0x1000 };
+    uint64_t gate[2] = {handler(X86_DB) | 8ull << 16 | 0x8e01ull << 32, 0}, at = IST;
+    uint64_t root = TABLES + 0x1007, page = 0x83, cs = 0x00af9b000000ffff;
+
+    mem_write(V.mem, gpa(TABLES), &root, 8);
+    mem_write(V.mem, gpa(TABLES + 0x1000), &page, 8); /* 1 GiB */
+    mem_write(V.mem, gpa(GDT + 8), &cs, 8);
+    mem_write(V.mem, gpa(IDT + 16), gate, 16);
+    mem_write(V.mem, gpa(TSS + 0x24), &at, 8);
+    V.tr = (struct segment){.base = TSS, .limit = 0x67, .ar = X86_AR_P | 11};
+    V.cr4 |= X86_CR4_PAE;
+    V.cr3 = TABLES;
+    V.efer = X86_EFER_LME | X86_EFER_LMA;
+    V.cr0 |= X86_CR0_PG;
+    V.seg[SEG_CS].ar = 0xa09b;
+    vcpu_update_mode(&V);
+    mmu_mode_changed(&V);
+    mmu_context_changed(&V);
+    CODE_AT(CODE, "\x88\x03\x90"); /* mov [rbx], al */
+    breakpoint(0, IST - 8, BP_WRITE);
+    breakpoint(1, DATA, BP_WRITE);
+    assert_int_equal(interp_step(ip, 100), EXIT_kick);
+    assert_int_equal(counters.insns_retired, 1);
+    assert_true(counters.exceptions_delivered >= 90);
+    vcpu_raise(&V, VCPU_EVENT_STOP);
+    assert_int_equal(interp_run(ip), EXIT_kick);
+    assert_int_equal(counters.insns_retired, 1);
 }
 
 /* --- breakpoints --- */
@@ -624,16 +736,107 @@ static void test_retired(void **state) {
     assert_int_equal(counters.insns_retired, 4); /* inc, int, iret, hlt */
 }
 
+/* --- the T bit of a task --- */
+
+enum { TSS = 0x8000, OLD_TSS = 0x8400, SEL_OLD = 0x18, SEL_TASK = 0x100 };
+
+static void put_tss_descriptor(unsigned at, unsigned tss) {
+    uint64_t desc = 0x0000890000000067 | (uint64_t)tss << 16;
+    mem_write(V.mem, gpa(at), &desc, 8);
+}
+
+/* A 32-bit task at HANDLER that is traced, with interrupts allowed. */
+static void put_task(unsigned tss, unsigned handler_at) {
+    static const uint8_t off[] = {0x20, 0x24, 0x38, 0x48, 0x4c, 0x50, 0x54, 0x64};
+    uint32_t val[] = {handler_at, 0x202, STACK, 16, 8, 16, 16, 1};
+    for (unsigned k = 0; k < ARRAY_SIZE(off); k++)
+        mem_write(V.mem, gpa(tss + off[k]), &val[k], 4);
+}
+
+static void put_task_gate(unsigned vector, unsigned sel) {
+    uint64_t gate = (uint64_t)sel << 16 | 0x8500ull << 32;
+    mem_write(V.mem, gpa(IDT + vector * 8), &gate, 8);
+}
+
+static void start_tasks(void) {
+    V.gdtr.limit = 0x2ff;
+    put_tss_descriptor(GDT + SEL_OLD, OLD_TSS);
+    V.tr = (struct segment){.sel = SEL_OLD, .ar = 0x8b, .limit = 0x67, .base = OLD_TSS};
+}
+
+/* #DB comes after the switch, before the first instruction and before an interrupt. */
+static void test_task_trap(void **state) {
+    start_tasks();
+    put_task(TSS, CODE + 0x100);
+    put_tss_descriptor(GDT + SEL_TASK, TSS);
+    put_task_gate(0x21, SEL_TASK);
+    CODE_AT(CODE, "\xcd\x21"); /* int */
+    CODE_AT(CODE + 0x100, "\x41\xf4");
+    assert_int_equal(interp_step(ip, 1), EXIT_kick);
+    assert_int_equal(V.rip, CODE + 0x100);
+    assert_int_equal(V.pending_db, X86_DR6_BT);
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(X86_DB);
+    assert_int_equal(V.dr[6] & 0xe00f, X86_DR6_BT);
+    assert_int_equal(pushed(0), CODE + 0x100);
+    assert_int_equal(V.gpr[REG_RCX], 0);
+    assert_true(vcpu_events(&V) & VCPU_EVENT_IRQ);
+}
+
+/* An interrupt's task: the #DB comes first there, too. */
+static void test_task_trap_of_irq(void **state) {
+    start_tasks();
+    put_task(TSS, CODE + 0x100);
+    put_tss_descriptor(GDT + SEL_TASK, TSS);
+    put_task_gate(IRQ, SEL_TASK);
+    CODE_AT(CODE, "\x90\xf4");
+    CODE_AT(CODE + 0x100, "\x41\xf4");
+    V.rflags |= X86_FL_IF;
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 0x100);
+    assert_int_equal(V.gpr[REG_RCX], 0);
+}
+
+/* Two traced tasks for #DB and #GP that make each other available, by ESI and EDI, which
+ * are saved where the descriptors are: no instruction is ever reached. The interpreter
+ * comes back as it was told, and at once when the run is to end. */
+static void test_task_loop(void **state) {
+    start_tasks();
+    for (unsigned k = 0; k < 2; k++) {
+        unsigned sel = SEL_TASK + k * 0x100;
+        put_task(GDT + sel - 0x40, CODE + 0x100);
+        put_tss_descriptor(GDT + sel, GDT + sel - 0x40);
+        put_task_gate(k ? X86_GP : X86_DB, sel);
+    }
+    CODE_AT(CODE, "\xf1"); /* int1 */
+    CODE_AT(CODE + 0x100, "\xf4");
+    assert_int_equal(interp_step(ip, 1000), EXIT_kick);
+    assert_true(V.tr.sel == SEL_TASK || V.tr.sel == SEL_TASK + 0x100);
+    assert_int_equal(V.rip, CODE + 0x100);
+    assert_int_equal(counters.insns_retired, 1);
+    assert_in_range(counters.exceptions_delivered, 100, 2000);
+    vcpu_raise(&V, VCPU_EVENT_STOP);
+    assert_int_equal(interp_step(ip, UINT64_MAX), EXIT_kick);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup(f, fresh)
         T(test_irq),
+        T(test_task_trap),
+        T(test_task_trap_of_irq),
+        T(test_task_loop),
         T(test_irq_and_hlt),
         T(test_nmi_blocking),
         T(test_irq_in_rep),
         T(test_step),
         T(test_step_rep),
         T(test_mov_ss),
+        T(test_mov_ss_execution),
+        T(test_mov_ss_int1),
+        T(test_frame_breakpoints),
+        T(test_endless_traps),
         T(test_data_breakpoints),
         T(test_io_breakpoints),
         T(test_execution_breakpoints),

@@ -362,6 +362,47 @@ static void test_vex_modes(void **state) {
         assert_int_equal(run(insns[k], strlen(insns[k])), X86_UD);
 }
 
+/* What a return to an outer level takes from DS, ES, FS and GS: the selector, null ones
+ * included, and never the base. */
+static void outer_return(const char *code, size_t len, bool flags) {
+    enter_64();
+    V.cpl = 0;
+    V.seg[SEG_DS] = (struct segment){.sel = 3};
+    V.seg[SEG_ES] = V.seg[SEG_SS];
+    V.seg[SEG_ES].sel = 0x23;
+    V.seg[SEG_ES].ar =
+        X86_AR_P | X86_AR_S | X86_AR_CODE | X86_AR_EXPDOWN; /* conforming */
+    V.seg[SEG_FS] = (struct segment){
+        .sel = 0x18, .ar = X86_AR_P | X86_AR_S | X86_AR_WRITE, .base = 0x7fff12345000};
+    V.seg[SEG_GS] = (struct segment){.sel = 2, .base = 0xffff888000000000};
+    vcpu_update_mode(&V);
+    V.gpr[REG_RSP] = DATA;
+    unsigned at = DATA;
+    put64(at, 0x1234);
+    put64(at += 8, CODE3);
+    if (flags)
+        put64(at += 8, X86_FL_ONE);
+    put64(at += 8, DATA + 0x100);
+    put64(at + 8, DATA3);
+    assert_int_equal(run(code, len), -1);
+    assert_int_equal(V.cpl, 3);
+    for (unsigned s = 0; s < SEG_COUNT; s++) {
+        if (s == SEG_CS || s == SEG_SS || s == SEG_ES)
+            continue;
+        assert_int_equal(V.seg[s].sel, 0);
+        assert_int_equal(V.seg[s].ar & X86_AR_P, 0);
+    }
+    assert_int_equal(V.seg[SEG_ES].sel, 0x23);
+    assert_true(V.seg[SEG_FS].base == 0x7fff12345000);
+    assert_true(V.seg[SEG_GS].base == 0xffff888000000000);
+    assert_true(V.segbase[SEG_FS] == 0x7fff12345000);
+}
+
+static void test_outer_return(void **state) {
+    outer_return("\x48\xcf", 2, true);  /* iretq */
+    outer_return("\x48\xcb", 2, false); /* retfq */
+}
+
 #define BOTH(f)                                                                          \
     {"intel_" #f, f, setup_intel, teardown, NULL}, {                                     \
         "amd_" #f, f, setup_amd, teardown, NULL                                          \
@@ -369,10 +410,19 @@ static void test_vex_modes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        BOTH(test_model),     BOTH(test_selector_slots), BOTH(test_selector_small_stack),
-        BOTH(test_alignment), BOTH(test_repeat_nothing), BOTH(test_order),
-        BOTH(test_vzero),     BOTH(test_masked),         BOTH(test_call),
-        BOTH(test_sysexit),   BOTH(test_return_to_64),   BOTH(test_vex_modes),
+        BOTH(test_model),
+        BOTH(test_selector_slots),
+        BOTH(test_selector_small_stack),
+        BOTH(test_alignment),
+        BOTH(test_repeat_nothing),
+        BOTH(test_order),
+        BOTH(test_vzero),
+        BOTH(test_masked),
+        BOTH(test_call),
+        BOTH(test_sysexit),
+        BOTH(test_return_to_64),
+        BOTH(test_vex_modes),
+        BOTH(test_outer_return),
     };
     return cmocka_run_group_tests(tests, setup_group, NULL);
 }
