@@ -65,6 +65,7 @@ enum {
     DEVICE = 0xd0000000,
     MAX_INSNS = 24,
     STEPS = 3000,
+    KNOT_RUNS = 12, /* each with other registers */
 };
 #define HIGH 0xffffff8000000000ull /* the low addresses once more */
 
@@ -719,9 +720,31 @@ static void put_remap(void) {
     }
 }
 
+static bool knotted;       /* programs are knots and nothing else */
+static struct knots alone; /* such a one */
+
+static void make_knot(void) {
+    alone = (struct knots){.mode = P.mode,
+                           .at = P.base,
+                           .code = P.b,
+                           .max = 600,
+                           .data = DATA + 0x1000 + (pick(15) << 12),
+                           .segment = P.segbase[SEG_FS],
+                           .rnd = rnd,
+                           .takes = knot_takes,
+                           .end = knot_end};
+    knots_make(&alone);
+    P.len = alone.len;
+    put("\x0f\x0b", 2);
+}
+
 static void make_program(unsigned insns) {
     P.len = P.n = P.nfix = P.tainted = 0;
     P.x87 = false;
+    if (knotted) {
+        make_knot();
+        return;
+    }
     P.strict = insns > 1 && one_in(2);
     for (unsigned k = 0; k < insns && P.len < 900;) {
         if (insns > 1 && one_in(8))
@@ -1187,13 +1210,15 @@ static bool one_program(uint64_t seed, unsigned insns) {
     for (unsigned k = 0; k < sizeof(S.data); k++)
         S.data[k] = (uint8_t)rnd();
     make_program(insns);
-    for (unsigned run = 0; run < 4; run++) {
+    for (unsigned run = 0; run < (knotted ? KNOT_RUNS : 4); run++) {
         struct guest *const both[] = {&A, &B};
 
         if (run == 1)
             random_pages();
-        if (run == 2)
+        if (run == 2 || knotted)
             random_start();
+        if (knotted)
+            knots_registers(&alone, S.v.gpr);
         if (run == 3)
             random_segments(&S.v, S.v.cpl == 3);
         for (unsigned k = 0; k < 2; k++) {
@@ -1290,6 +1315,25 @@ static void test_sequences_live(void **state) {
     programs(&opt, MAX_INSNS);
 }
 
+static void knots(struct bt_options *opt) {
+    opt->liveness = false;
+    knotted = true;
+    programs(opt, 1);
+}
+
+static void test_knots(void **state) {
+    struct bt_options opt = bt_defaults();
+
+    knots(&opt);
+}
+
+static void test_knots_hot(void **state) {
+    struct bt_options opt = bt_defaults();
+
+    opt.hot = 1;
+    knots(&opt);
+}
+
 /* Everything that runs twice is retranslated as a hot path. */
 static void test_sequences_hot(void **state) {
     struct bt_options opt = bt_defaults();
@@ -1317,7 +1361,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one),           cmocka_unit_test(test_one_live),
         cmocka_unit_test(test_sequences),     cmocka_unit_test(test_sequences_live),
-        cmocka_unit_test(test_sequences_hot),
+        cmocka_unit_test(test_sequences_hot), cmocka_unit_test(test_knots),
+        cmocka_unit_test(test_knots_hot),
     };
     if (argc > 2) {
         first_seed = strtoull(argv[1], NULL, 0);
