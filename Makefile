@@ -48,10 +48,18 @@ $(BUILD)/src/%.o: src/%.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(call core,src/$*.c) -c -o $@ $<
 
+# What several tests make programs with.
+KNOTS = $(BUILD)/common/knots.o
+$(KNOTS): tests/common/knots.c
+	@mkdir -p $(@D)
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
+
+$(BUILD)/unit/bt_diff $(BUILD)/unit/bt_reach: $(KNOTS)
 $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $(filter %.c %.o,$^) $(LIB) -lcmocka $(LDLIBS)
 
 # These let each allocation fail in turn.
 $(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
@@ -138,7 +146,7 @@ lint: all
 clean:
 	rm -rf $(BUILD)
 
--include $(OBJS:.o=.d) $(BUILD)/src/main.d
+-include $(KNOTS:.o=.d) $(OBJS:.o=.d) $(BUILD)/src/main.d
 
 .PHONY: lockstep check-nested bench compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:
