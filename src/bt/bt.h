@@ -31,9 +31,19 @@ struct bt_options {
     unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */
     bool predict;  /* hot paths follow returns and other indirect branches */
     bool unroll;   /* repeat short loops in their hot paths */
+    bool verify;   /* prove each fragment before it is used (verify.h) */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
     unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */
 };
+
+/* Are fragments proved without being asked? In builds that look for bugs. */
+#ifndef BT_VERIFY_DEFAULT
+#ifdef __SANITIZE_ADDRESS__
+#define BT_VERIFY_DEFAULT true
+#else
+#define BT_VERIFY_DEFAULT false
+#endif
+#endif
 
 #define BT_TU_MAX 64
 #define BT_HOT_DEFAULT 4000

@@ -32,6 +32,7 @@ struct bt_options bt_defaults(void) {
         .predict = true,
         .liveness = true,
         .stay = true,
+        .verify = BT_VERIFY_DEFAULT,
         .hot = BT_HOT_DEFAULT,
         .path = BT_PATH_DEFAULT,
         .tu_limit = BT_TU_DEFAULT,
@@ -594,6 +595,8 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         bool fault;
         struct ccf *c = find(bt, &fault);
 
+        if (unlikely(bt->unsound))
+            return false;
         if (!c) {
             link = NULL;
             if (!fault)
@@ -687,6 +690,10 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
     if (unlikely(__atomic_load_n(&bt->poll_closed, __ATOMIC_SEQ_CST))) {
         __atomic_store_n(&bt->poll_closed, false, __ATOMIC_SEQ_CST);
         os_poll_set(bt->poll_page, true);
+    }
+    if (unlikely(bt->unsound)) { /* it has been told */
+        *out = EXIT_error;
+        return true;
     }
     events = vcpu_events(v);
     if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {

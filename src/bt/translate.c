@@ -3,6 +3,7 @@
  * where, expands each instruction, and places entries, exits and out-of-line code.
  */
 #include "bt/tr_int.h"
+#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "mem/mem.h"
@@ -437,6 +438,8 @@ static bool finish(struct tr *t, uint8_t *start) {
     t->c->nsites = (uint16_t)t->nsites;
     t->c->ninsns = (uint8_t)t->n;
     t->c->end = e_here(&t->e);
+    if (unlikely(bt->opt.verify) && !bt_verify_new(bt, t->c))
+        return false;
     bt->code_at = (uint8_t *)(((uintptr_t)t->e.p + 15) & ~15ul);
     bt_insert(bt, t->c);
     bt_note_made(bt, t->c);
@@ -572,7 +575,7 @@ static struct ccf *timed(struct bt *bt, uint32_t key, bool hot, bool *fault) {
     c = translate(bt, key, hot, fault);
     if (!c) {
         bt->meta_at = meta;
-        if (bt->full && bt_unit_empty(bt)) /* it never fits */
+        if (bt->unsound || (bt->full && bt_unit_empty(bt))) /* it never fits */
             *fault = true;
     }
     bt->v->cnt->bt_translator_ticks += __builtin_ia32_rdtsc() - start;
