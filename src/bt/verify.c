@@ -21,9 +21,6 @@
 #include "bt/verify_int.h"
 #include "cpu/vec.h"
 
-/* A copy that an access across two pages gets is no longer than that (lookup.c). */
-#define COPY_MAX 64u
-
 void v_bad(struct verifier *w, const char *fmt, ...) {
     va_list ap;
 
@@ -121,23 +118,21 @@ static void check_site(struct verifier *w, const struct vstate *s, int anchors) 
         v_bad(w, "not the anchor that was checked");
     else if (anchors < 0 && site >> SITE_ANCHOR_SHIFT)
         v_bad(w, "an anchor for an access that has none");
-    else if ((site & SITE_ALONE) &&
-             (a->acc != MMU_READ || (a->how & HOW_FIXED) || SITE_SIZE(site) > COPY_MAX))
+    else if ((site & SITE_ALONE) && (a->acc != MMU_READ || (a->how & HOW_FIXED) ||
+                                     SITE_SIZE(site) > BT_BOUNCE_LEN))
         v_bad(w, "%u bytes for a single access, to be copied", SITE_SIZE(site));
 }
 
 /* slow; ANCHORS: an anchor's, for that access. */
 static void to_slow(struct verifier *w, const struct vstate *s, int anchors) {
     const struct vval *a = &s->reg[T0];
-    bool fixed = a->how & HOW_FIXED, alone = s->site & SITE_ALONE;
+    bool alone = s->site & SITE_ALONE;
     struct vstate back = *s;
     int k = continuation(w, s);
 
     check_site(w, s, anchors);
-    back.reg[T0] = (struct vval){.kind = V_HOST,
-                                 .acc = a->acc,
-                                 .how = alone ? HOW_COPY : HOW_PAGE,
-                                 .n = fixed ? 4096 : a->n};
+    back.reg[T0] = (struct vval){
+        .kind = V_HOST, .acc = a->acc, .how = alone ? HOW_COPY : HOW_PAGE, .n = a->n};
     back.reg[T1] = (struct vval){.kind = V_SECRET};
     back.cell[CELL_SPILL] = (struct vval){.kind = V_SECRET};
     back.site_known = false;
@@ -290,7 +285,8 @@ static void refine(struct verifier *w, struct vstate *s, unsigned cond, bool tak
             s->flags = *f;
             s->flags.kind = VF_VALID;
         } else {
-            *a = (struct vval){.kind = V_RETRY, .acc = f->acc, .how = HOW_FIXED, .n = 1};
+            *a = (struct vval){
+                .kind = V_RETRY, .acc = f->acc, .how = HOW_FIXED, .n = 4096};
         }
         return;
     }
