@@ -330,7 +330,7 @@ static struct vval load_field(struct verifier *w, struct vstate *s,
         return s->cell[cell];
     if (cell >= 0 ? v_is_public(&s->cell[cell]) : f->kind == V_PUBLIC)
         return v_public();
-    if (i->mem.size != 8) {
+    if (i->mem.size != 8 || f->cell >= 0) {
         v_bad(w, "a part of the field at vcpu+0x%x", f->off);
         return a;
     }

@@ -14,11 +14,11 @@
 
 /* How a program is translated. */
 enum {
-    SET_32 = 1,       /* 32-bit code */
-    SET_USER = 2,     /* CPL 3 */
-    SET_BASES = 4,    /* 32-bit code: no segment's base is 0 but CS's */
-    SET_COUNTED = 8,  /* a counted run */
-    SET_NO_TSC = 16,  /* RDTSC is not the host's */
+    SET_32 = 1,      /* 32-bit code */
+    SET_USER = 2,    /* CPL 3 */
+    SET_BASES = 4,   /* 32-bit code: no segment's base is 0 but CS's */
+    SET_COUNTED = 8, /* a counted run */
+    SET_NO_TSC = 16, /* RDTSC is not the host's */
 };
 
 struct set_program {
