@@ -47,7 +47,11 @@ static const struct {
     {"group that reads", U64, "488b07 488b5f08 488b4f20 c3"},
     /* two groups by turns: held */
     {"held", U64, "488b07 488b1e 48894708 488b4e10 48895718 48895608 c3"},
-    {"held over calls of C", X64, "488b07 488b1e 48894708 0fa2 48895710 48895608 c3"},
+    {"held over calls of C", X64, "488b07 488b1e 48894708 0fa2 48895708 48895608 c3"},
+    {"beyond a group", U64, "488b07 48894708 488b9700060000 488b4f0c c3"},
+    {"beyond a page", U64, "488b042500003000 488b1c2500103000 c3"},
+    {"a write that may not be", U64, "488b07 488b5f08 4885c0 7404 48894708 c3 c3"},
+    {"r14 and r15 between", U64, "488b07 4d89fe 488b5f08 4d01f7 48894710 c3"},
     {"held over bit strings", U64, "488b07 480fa31e 48894708 480fab1e 488b5710 c3"},
     {"held over a leave", U64, "488b07 c9 48894708 c9 488b5710 c3"},
     {"bits of a group", U64, "488b07 48894708 0fba2f03 0fba6f1007 c3"},
