@@ -109,7 +109,7 @@ struct bt_listing {
  * guest-virtual addresses of the vCPU's present mode, chains it, and writes guest code,
  * IR and host code. Nothing is executed. Starts with an empty cache. The text depends on
  * code and options alone: host addresses appear by name. 0, -ENOMEM, or -ENOSPC when the
- * cache is too small.
+ * cache is too small, -EBADMSG when the verifier has found something (and said so).
  */
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out);
 

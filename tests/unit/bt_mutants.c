@@ -82,10 +82,35 @@ static void test_each_is_found(void **state) {
     assert_int_equal(missed, 0);
 }
 
+/* With --bt verify nothing that was found is executed: the run ends. Also where the code
+ * is made in the middle of it, as a hot path. */
+static void test_ends_the_run(void **state) {
+    /* mov ecx, 2000; mov edi, 0x30000; 1: mov [rdi], rcx; dec ecx; jnz 1b; hlt */
+    static const uint8_t code[] = {0xb9, 0xd0, 0x07, 0,    0,    0xbf, 0,    0,    3,
+                                   0,    0x48, 0x89, 0x0f, 0xff, 0xc9, 0x75, 0xf9, 0xf4};
+    static const struct set_program p = {.code = code, .len = sizeof(code)};
+    struct set *s = set_new("verify,cache=2,hot=100", false);
+
+    assert_int_equal(set_run(s, &p), EXIT_halt);
+    assert_false(set_bt(s)->unsound);
+    bt_mutant = MUTANT_HASH_WIDER; /* in its first fragment */
+    assert_int_equal(set_run(s, &p), EXIT_error);
+    assert_true(set_bt(s)->unsound);
+    set_free(s);
+
+    s = set_new("verify,cache=2,hot=100", false);
+    bt_mutant = MUTANT_ANCHOR_WIDER; /* its hot path alone */
+    assert_int_equal(set_run(s, &p), EXIT_error);
+    assert_true(set_bt(s)->unsound);
+    set_free(s);
+    bt_mutant = MUTANT_NONE;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_none),
         cmocka_unit_test(test_each_is_found),
+        cmocka_unit_test(test_ends_the_run),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

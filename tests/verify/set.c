@@ -387,3 +387,11 @@ void set_translate(struct set *s, const struct set_program *p,
         if (s->seen[n]->hot)
             fn(arg, s, s->seen[n]);
 }
+
+enum exit_reason set_run(struct set *s, const struct set_program *p) {
+    bt_flush(s->bt);
+    start(s, p->how);
+    need(mem_write(s->v->mem, gpa(CODE), p->code, p->len), "cannot write");
+    s->v->rip = CODE;
+    return bt_run(s->bt);
+}

@@ -42,4 +42,7 @@ struct bt *set_bt(struct set *s);
 void set_translate(struct set *s, const struct set_program *p,
                    void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg);
 
+/* Runs P from its start. */
+enum exit_reason set_run(struct set *s, const struct set_program *p);
+
 #endif
