@@ -232,7 +232,7 @@ static const uint8_t *target_of(const struct verifier *w, unsigned k) {
 static const struct link *link_of(const struct verifier *w, unsigned k) {
     const uint8_t *rel = w->c->code + w->off[k] + w->insn[k].len - 4;
 
-    for (unsigned n = 0; n < w->c->nlinks; n++)
+    for (unsigned n = 0; w->insn[k].len >= 5 && n < w->c->nlinks; n++)
         if (w->c->links[n].rel32 + bt_delta(w->bt) == rel)
             return &w->c->links[n];
     return NULL;
@@ -315,7 +315,7 @@ static void direct(struct verifier *w, const struct vstate *s,
         refine(w, &taken, i->cond, true);
         refine(w, &not, i->cond, false);
     }
-    if (l && i->len >= 5)
+    if (l)
         to_link(w, &taken, l);
     else
         flow_out(w, &taken, target_of(w, w->k));

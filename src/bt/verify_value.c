@@ -169,7 +169,7 @@ void v_set(struct vstate *s, unsigned r, struct vval a, unsigned size) {
     if (size < 4)
         a = v_public();
     else if (a.kind == V_CONST)
-        a.n = (uint32_t)a.n;
+        a = v_const((uint32_t)a.n);
     else if (a.n > UINT32_MAX)
         a = (struct vval){.kind = V_PUBLIC, .n = UINT32_MAX};
     else

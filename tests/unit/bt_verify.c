@@ -644,10 +644,98 @@ static void test_rejects_mutants(void **state) {
     }
 }
 
+/* --- code made by hand, in the place of plain moves --- */
+
+/* The steps of a check by hash, of the address in r14. */
+#define RORX "\xc4\x43\xfb\xf0\xfe\x04"   /* rorx r15, r14, 4 */
+#define XOR "\x4d\x33\xfe"                /* xor r15, r14 */
+#define SHIFT "\x49\xc1\xef\x07"          /* shr r15, 7 */
+#define MASK "\x41\x81\xe7\xe0\xff\x03\0" /* and r15d, 0x3ffe0 */
+#define BANK "\x65\x4c\x03\x3c\x25"       /* add r15, gs:[...] */
+#define TAG "\x4d\x2b\x37"                /* sub r14, [r15] */
+
+#define CODE(text) text, sizeof(text) - 1
+
+static const struct {
+    const char *what;
+    bool right;
+    const char *before;
+    size_t nbefore;
+    const char *after; /* between them comes the displacement of vcpu.bt.bank */
+    size_t nafter;
+} by_hand[] = {
+    {"as it should be", true, CODE("\x49\x89\xfe" RORX XOR SHIFT MASK BANK), CODE(TAG)},
+    {"a constant", true, CODE("\x49\xbe\0\x30\0\0\1\0\0\0" RORX XOR SHIFT MASK BANK),
+     CODE(TAG)},
+    {"a constant that is cut after the hash", false,
+     CODE("\x49\xbe\0\x30\0\0\1\0\0\0" RORX XOR SHIFT MASK BANK),
+     CODE("\x45\x89\xf6" TAG)},
+    {"a constant that is cut within the hash", false,
+     CODE("\x49\xbe\0\x30\0\0\1\0\0\0" RORX "\x45\x89\xf6" XOR SHIFT MASK BANK),
+     CODE(TAG)},
+    {"an address that moves after the hash", false,
+     CODE("\x49\x89\xfe" RORX XOR SHIFT MASK BANK), CODE("\x49\xff\xc6" TAG)},
+    {"an address that is cut after the hash", false,
+     CODE("\x49\x89\xfe" RORX XOR SHIFT MASK BANK), CODE("\x45\x89\xf6" TAG)},
+    {"a copy of the address", true, CODE("\x49\x89\xfe" RORX XOR SHIFT MASK BANK),
+     CODE("\x4c\x89\xf7\x49\x89\xfe" TAG)},
+    {"the hash of another address", false, CODE("\x49\x89\xfe" RORX XOR SHIFT MASK BANK),
+     CODE("\x49\x89\xf6" TAG)},
+    {"a step left out", false, CODE("\x49\x89\xfe" RORX XOR MASK BANK), CODE(TAG)},
+    {"a step twice", false, CODE("\x49\x89\xfe" RORX XOR SHIFT SHIFT MASK BANK),
+     CODE(TAG)},
+    {"an entry that moves", false, CODE("\x49\x89\xfe" RORX XOR SHIFT MASK BANK),
+     CODE("\x49\x83\xc7\x20" TAG)},
+};
+
+static void lay(uint8_t **at, const char *s, size_t len) {
+    memcpy(*at, s, len);
+    *at += len;
+}
+
+static void try_by_hand(void *arg, struct set *s, const struct ccf *c) {
+    uint8_t saved[200];
+    struct finding f;
+
+    if (!cut(s, c) || c->hot || (c->key & KEY_SINGLE) || now.n < 60)
+        return;
+    for (size_t n = 0; n < ARRAY_SIZE(by_hand); n++) {
+        uint8_t *from = byte(now.n / 3, 0), *at = from;
+        const uint32_t bank = GS(bt.bank);
+
+        memcpy(saved, from, sizeof(saved));
+        lay(&at, by_hand[n].before, by_hand[n].nbefore);
+        lay(&at, (const char *)&bank, 4);
+        lay(&at, by_hand[n].after, by_hand[n].nafter);
+        while (!begins(c->code + (at - now.rw)))
+            *at++ = 0x90;
+        assert_true(at - from < (ptrdiff_t)sizeof(saved));
+        if (bt_verify(now.bt, c, &f) != by_hand[n].right)
+            fail_msg("%s: %s", by_hand[n].what, by_hand[n].right ? f.why : "accepted");
+        memcpy(from, saved, sizeof(saved));
+        ++*(unsigned *)arg;
+    }
+}
+
+static void test_by_hand(void **state) {
+    struct set *s = set_new("verify,cache=2,tu=64", false);
+    uint8_t code[60 * 3 + 1];
+    struct set_program p = {.how = SET_USER, .code = code, .len = sizeof(code)};
+    unsigned tries = 0;
+
+    for (unsigned n = 0; n < 60; n++)
+        memcpy(code + 3 * n, "\x48\x89\xd8", 3); /* mov rax, rbx */
+    code[sizeof(code) - 1] = 0xc3;
+    set_translate(s, &p, try_by_hand, &tries);
+    assert_int_equal(tries, ARRAY_SIZE(by_hand));
+    set_free(s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accepts),
         cmocka_unit_test(test_rejects_mutants),
+        cmocka_unit_test(test_by_hand),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
