@@ -8,6 +8,7 @@
 
 #include "base/bug.h"
 #include "bt/tr_int.h"
+#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "interp/interp.h"
@@ -429,6 +430,10 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     rc = allocate(bt);
     if (!rc) {
         bt_emit_stubs(bt);
+        if (opt->verify && !bt_verify_common(bt))
+            rc = -EBADMSG;
+    }
+    if (!rc) {
         rc = os_fault_range(bt->code.rx, bt->code.rx + bt->code.size, on_host_fault, bt);
     }
     if (rc) {

@@ -27,7 +27,8 @@ void v_bad(struct verifier *w, const char *fmt, ...) {
     if (w->bad)
         return;
     w->bad = true;
-    w->f->at = w->n ? w->c->code + w->off[w->k] : NULL;
+    if (w->n)
+        w->f->at = w->c->code + w->off[w->k];
     va_start(ap, fmt);
     vsnprintf(w->f->why, sizeof(w->f->why), fmt, ap);
     va_end(ap);
@@ -116,6 +117,8 @@ static void check_site(struct verifier *w, const struct vstate *s, int anchors) 
               SITE_SIZE(site), SITE_ACCESS(site), (unsigned long long)a->n, a->acc);
     else if (anchor != a->anchor || (anchors >= 0 && anchors != a->acc))
         v_bad(w, "not the anchor that was checked");
+    else if (anchors >= 0 && !(site & SITE_SIZE_MAX))
+        v_bad(w, "all of a page through an anchor");
     else if (anchors < 0 && site >> SITE_ANCHOR_SHIFT)
         v_bad(w, "an anchor for an access that has none");
     else if ((site & SITE_ALONE) && (a->acc != MMU_READ || (a->how & HOW_FIXED) ||

@@ -22,9 +22,15 @@ struct finding {
  * state is live. */
 bool bt_verify(const struct bt *bt, const struct ccf *c, struct finding *f);
 
+/* The same of the stub of anchors, for reads and for writes. */
+bool bt_verify_stubs(const struct bt *bt, struct finding *f);
+
 /* The finding in words, and the fragment with the place marked, a line at a time. */
 void bt_verify_report(struct bt *bt, const struct ccf *c, const struct finding *f,
                       const struct bt_listing *out);
+
+/* With --bt verify: false, once reported, when the stubs are not proved. */
+bool bt_verify_common(struct bt *bt);
 
 /* With --bt verify: false, once reported, when C is not proved. bt->unsound is set. */
 bool bt_verify_new(struct bt *bt, const struct ccf *c);

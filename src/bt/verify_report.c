@@ -86,3 +86,13 @@ bool bt_verify_new(struct bt *bt, const struct ccf *c) {
     bt_verify_report(bt, c, &f, &out);
     return false;
 }
+
+bool bt_verify_common(struct bt *bt) {
+    struct finding f;
+
+    if (bt_verify_stubs(bt, &f))
+        return true;
+    log_error("the verifier does not accept the translator's common code, at +%03x: %s",
+              f.at ? (unsigned)(f.at - bt->code.rx) : 0, f.why);
+    return false;
+}

@@ -30,6 +30,7 @@ enum host_op {
     HOST_SHR,
     HOST_RORX,
     HOST_MOVZX,
+    HOST_NEG,
     HOST_RDTSC,
     HOST_JMP,   /* direct: target is set; else operand 0 */
     HOST_JCC,   /* condition number in cond */

@@ -644,6 +644,52 @@ static void test_rejects_mutants(void **state) {
     }
 }
 
+/* --- the stub of anchors --- */
+
+static void reject_stub(const struct bt *bt, uint8_t *rw, const uint8_t *bytes,
+                        unsigned len) {
+    uint8_t saved[15];
+    struct finding f;
+
+    memcpy(saved, rw, len);
+    memcpy(rw, bytes, len);
+    if (bt_verify_stubs(bt, &f))
+        fail_msg("a change at +%03x of the common code is accepted",
+                 (unsigned)(rw - bt->code.rw));
+    memcpy(rw, saved, len);
+}
+
+/* Each instruction is left out, and has its last byte changed: an operand's register, a
+ * displacement, an immediate. */
+static void test_stubs(void **state) {
+    struct set *s = set_new("verify,cache=2", false);
+    const struct bt *bt = set_bt(s);
+    const uint8_t *rx = bt->stub_anchor[MMU_READ];
+    unsigned mutants = 0;
+    struct finding f;
+
+    assert_true(bt_verify_stubs(bt, &f));
+    while (rx < bt->stub_check) {
+        uint8_t *rw = (uint8_t *)(uintptr_t)rx - bt_delta(bt);
+        static const uint8_t nops[15] = {0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+                                         0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90};
+        struct host_insn i;
+        uint8_t last;
+
+        assert_true(decode_host(rx, 15, &i));
+        reject_stub(bt, rw, nops, i.len);
+        for (unsigned bit = 0; bit < 8; bit++) {
+            last = (uint8_t)(rw[i.len - 1] ^ 1u << bit);
+            reject_stub(bt, rw + i.len - 1, &last, 1);
+        }
+        mutants += 9;
+        rx += i.len;
+    }
+    assert_true(bt_verify_stubs(bt, &f));
+    assert_true(mutants > 400);
+    set_free(s);
+}
+
 /* --- code made by hand, in the place of plain moves --- */
 
 /* The steps of a check by hash, of the address in r14. */
@@ -736,6 +782,7 @@ int main(void) {
         cmocka_unit_test(test_accepts),
         cmocka_unit_test(test_rejects_mutants),
         cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_stubs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
