@@ -11,70 +11,172 @@
 
 #define M(name) ZYDIS_MNEMONIC_##name
 
-/* What the checker looks at more closely. */
-static const struct {
-    uint16_t mnemonic;
-    uint8_t op;
-} special[] = {
-    {M(MOV), HOST_MOV},     {M(LEA), HOST_LEA},     {M(ADD), HOST_ADD},
-    {M(SUB), HOST_SUB},     {M(CMP), HOST_CMP},     {M(AND), HOST_AND},
-    {M(OR), HOST_OR},       {M(XOR), HOST_XOR},     {M(SHL), HOST_SHL},
-    {M(SHR), HOST_SHR},     {M(RORX), HOST_RORX},   {M(MOVZX), HOST_MOVZX},
-    {M(NEG), HOST_NEG},     {M(RDTSC), HOST_RDTSC}, {M(JMP), HOST_JMP},
-    {M(JRCXZ), HOST_JRCXZ}, {M(JECXZ), HOST_JRCXZ}, {M(MOVSB), HOST_MOVS},
-    {M(MOVSW), HOST_MOVS},  {M(MOVSD), HOST_MOVS},  {M(MOVSQ), HOST_MOVS},
-    {M(STOSB), HOST_STOS},  {M(STOSW), HOST_STOS},  {M(STOSD), HOST_STOS},
-    {M(STOSQ), HOST_STOS},  {M(JO), HOST_JCC},      {M(JNO), HOST_JCC},
-    {M(JB), HOST_JCC},      {M(JNB), HOST_JCC},     {M(JZ), HOST_JCC},
-    {M(JNZ), HOST_JCC},     {M(JBE), HOST_JCC},     {M(JNBE), HOST_JCC},
-    {M(JS), HOST_JCC},      {M(JNS), HOST_JCC},     {M(JP), HOST_JCC},
-    {M(JNP), HOST_JCC},     {M(JL), HOST_JCC},      {M(JNL), HOST_JCC},
-    {M(JLE), HOST_JCC},     {M(JNLE), HOST_JCC},
-};
+/* What may be there besides vectors; the first part the checker looks at more closely. */
+static const uint8_t allowed[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
+    [M(MOV)] = HOST_MOV,
+    [M(LEA)] = HOST_LEA,
+    [M(ADD)] = HOST_ADD,
+    [M(SUB)] = HOST_SUB,
+    [M(CMP)] = HOST_CMP,
+    [M(AND)] = HOST_AND,
+    [M(OR)] = HOST_OR,
+    [M(XOR)] = HOST_XOR,
+    [M(SHL)] = HOST_SHL,
+    [M(SHR)] = HOST_SHR,
+    [M(RORX)] = HOST_RORX,
+    [M(MOVZX)] = HOST_MOVZX,
+    [M(NEG)] = HOST_NEG,
+    [M(RDTSC)] = HOST_RDTSC,
+    [M(JMP)] = HOST_JMP,
+    [M(JRCXZ)] = HOST_JRCXZ,
+    [M(JECXZ)] = HOST_JRCXZ,
+    [M(MOVSB)] = HOST_MOVS,
+    [M(MOVSW)] = HOST_MOVS,
+    [M(MOVSD)] = HOST_MOVS,
+    [M(MOVSQ)] = HOST_MOVS,
+    [M(STOSB)] = HOST_STOS,
+    [M(STOSW)] = HOST_STOS,
+    [M(STOSD)] = HOST_STOS,
+    [M(STOSQ)] = HOST_STOS,
+    [M(JO)] = HOST_JCC,
+    [M(JNO)] = HOST_JCC,
+    [M(JB)] = HOST_JCC,
+    [M(JNB)] = HOST_JCC,
+    [M(JZ)] = HOST_JCC,
+    [M(JNZ)] = HOST_JCC,
+    [M(JBE)] = HOST_JCC,
+    [M(JNBE)] = HOST_JCC,
+    [M(JS)] = HOST_JCC,
+    [M(JNS)] = HOST_JCC,
+    [M(JP)] = HOST_JCC,
+    [M(JNP)] = HOST_JCC,
+    [M(JL)] = HOST_JCC,
+    [M(JNL)] = HOST_JCC,
+    [M(JLE)] = HOST_JCC,
+    [M(JNLE)] = HOST_JCC,
 
-/* Arithmetic and moves on general registers and one memory operand. */
-static const uint16_t plain[] = {
-    M(ADC),        M(SBB),       M(TEST),  M(INC),    M(DEC),    M(NOT),    M(ADCX),
-    M(ADOX),       M(ANDN),      M(MUL),   M(IMUL),   M(DIV),    M(IDIV),   M(MULX),
-    M(CMPXCHG),    M(CMPXCHG8B), M(XADD),  M(ROL),    M(ROR),    M(RCL),    M(RCR),
-    M(CMPXCHG16B), M(SAR),       M(SHLD),  M(SHRD),   M(SARX),   M(SHLX),   M(SHRX),
-    M(BT),         M(BTS),       M(BTR),   M(BTC),    M(BSF),    M(BSR),    M(POPCNT),
-    M(LZCNT),      M(TZCNT),     M(BEXTR), M(BLSI),   M(BLSMSK), M(BLSR),   M(BZHI),
-    M(PDEP),       M(PEXT),      M(CRC32), M(MOVSX),  M(MOVSXD), M(MOVBE),  M(MOVNTI),
-    M(XCHG),       M(BSWAP),     M(CBW),   M(CWDE),   M(CDQE),   M(CWD),    M(CDQ),
-    M(CQO),        M(LAHF),      M(SAHF),  M(CLC),    M(STC),    M(CMC),    M(NOP),
-    M(CMOVO),      M(CMOVNO),    M(CMOVB), M(CMOVNB), M(CMOVZ),  M(CMOVNZ), M(CMOVBE),
-    M(CMOVNBE),    M(CMOVS),     M(CMOVP), M(CMOVNS), M(CMOVNP), M(CMOVL),  M(CMOVNL),
-    M(CMOVLE),     M(CMOVNLE),   M(SETO),  M(SETNO),  M(SETB),   M(SETNB),  M(SETZ),
-    M(SETNZ),      M(SETBE),     M(SETS),  M(SETNBE), M(SETNS),  M(SETP),   M(SETNP),
-    M(SETL),       M(SETNL),     M(SETLE), M(SETNLE),
+    /* arithmetic and moves on general registers and one memory operand */
+    [M(ADC)] = HOST_PLAIN,
+    [M(SBB)] = HOST_PLAIN,
+    [M(TEST)] = HOST_PLAIN,
+    [M(INC)] = HOST_PLAIN,
+    [M(DEC)] = HOST_PLAIN,
+    [M(NOT)] = HOST_PLAIN,
+    [M(ADCX)] = HOST_PLAIN,
+    [M(ADOX)] = HOST_PLAIN,
+    [M(ANDN)] = HOST_PLAIN,
+    [M(MUL)] = HOST_PLAIN,
+    [M(IMUL)] = HOST_PLAIN,
+    [M(DIV)] = HOST_PLAIN,
+    [M(IDIV)] = HOST_PLAIN,
+    [M(MULX)] = HOST_PLAIN,
+    [M(CMPXCHG)] = HOST_PLAIN,
+    [M(CMPXCHG8B)] = HOST_PLAIN,
+    [M(XADD)] = HOST_PLAIN,
+    [M(ROL)] = HOST_PLAIN,
+    [M(ROR)] = HOST_PLAIN,
+    [M(RCL)] = HOST_PLAIN,
+    [M(RCR)] = HOST_PLAIN,
+    [M(CMPXCHG16B)] = HOST_PLAIN,
+    [M(SAR)] = HOST_PLAIN,
+    [M(SHLD)] = HOST_PLAIN,
+    [M(SHRD)] = HOST_PLAIN,
+    [M(SARX)] = HOST_PLAIN,
+    [M(SHLX)] = HOST_PLAIN,
+    [M(SHRX)] = HOST_PLAIN,
+    [M(BT)] = HOST_PLAIN,
+    [M(BTS)] = HOST_PLAIN,
+    [M(BTR)] = HOST_PLAIN,
+    [M(BTC)] = HOST_PLAIN,
+    [M(BSF)] = HOST_PLAIN,
+    [M(BSR)] = HOST_PLAIN,
+    [M(POPCNT)] = HOST_PLAIN,
+    [M(LZCNT)] = HOST_PLAIN,
+    [M(TZCNT)] = HOST_PLAIN,
+    [M(BEXTR)] = HOST_PLAIN,
+    [M(BLSI)] = HOST_PLAIN,
+    [M(BLSMSK)] = HOST_PLAIN,
+    [M(BLSR)] = HOST_PLAIN,
+    [M(BZHI)] = HOST_PLAIN,
+    [M(PDEP)] = HOST_PLAIN,
+    [M(PEXT)] = HOST_PLAIN,
+    [M(CRC32)] = HOST_PLAIN,
+    [M(MOVSX)] = HOST_PLAIN,
+    [M(MOVSXD)] = HOST_PLAIN,
+    [M(MOVBE)] = HOST_PLAIN,
+    [M(MOVNTI)] = HOST_PLAIN,
+    [M(XCHG)] = HOST_PLAIN,
+    [M(BSWAP)] = HOST_PLAIN,
+    [M(CBW)] = HOST_PLAIN,
+    [M(CWDE)] = HOST_PLAIN,
+    [M(CDQE)] = HOST_PLAIN,
+    [M(CWD)] = HOST_PLAIN,
+    [M(CDQ)] = HOST_PLAIN,
+    [M(CQO)] = HOST_PLAIN,
+    [M(LAHF)] = HOST_PLAIN,
+    [M(SAHF)] = HOST_PLAIN,
+    [M(CLC)] = HOST_PLAIN,
+    [M(STC)] = HOST_PLAIN,
+    [M(CMC)] = HOST_PLAIN,
+    [M(NOP)] = HOST_PLAIN,
+    [M(CMOVO)] = HOST_PLAIN,
+    [M(CMOVNO)] = HOST_PLAIN,
+    [M(CMOVB)] = HOST_PLAIN,
+    [M(CMOVNB)] = HOST_PLAIN,
+    [M(CMOVZ)] = HOST_PLAIN,
+    [M(CMOVNZ)] = HOST_PLAIN,
+    [M(CMOVBE)] = HOST_PLAIN,
+    [M(CMOVNBE)] = HOST_PLAIN,
+    [M(CMOVS)] = HOST_PLAIN,
+    [M(CMOVP)] = HOST_PLAIN,
+    [M(CMOVNS)] = HOST_PLAIN,
+    [M(CMOVNP)] = HOST_PLAIN,
+    [M(CMOVL)] = HOST_PLAIN,
+    [M(CMOVNL)] = HOST_PLAIN,
+    [M(CMOVLE)] = HOST_PLAIN,
+    [M(CMOVNLE)] = HOST_PLAIN,
+    [M(SETO)] = HOST_PLAIN,
+    [M(SETNO)] = HOST_PLAIN,
+    [M(SETB)] = HOST_PLAIN,
+    [M(SETNB)] = HOST_PLAIN,
+    [M(SETZ)] = HOST_PLAIN,
+    [M(SETNZ)] = HOST_PLAIN,
+    [M(SETBE)] = HOST_PLAIN,
+    [M(SETS)] = HOST_PLAIN,
+    [M(SETNBE)] = HOST_PLAIN,
+    [M(SETNS)] = HOST_PLAIN,
+    [M(SETP)] = HOST_PLAIN,
+    [M(SETNP)] = HOST_PLAIN,
+    [M(SETL)] = HOST_PLAIN,
+    [M(SETNL)] = HOST_PLAIN,
+    [M(SETLE)] = HOST_PLAIN,
+    [M(SETNLE)] = HOST_PLAIN,
 };
 
 /* Everything in these extensions, but for what is in `not_vector`. */
-static const uint16_t vector_sets[] = {
-    ZYDIS_ISA_SET_X87,       ZYDIS_ISA_SET_FCMOV,      ZYDIS_ISA_SET_PENTIUMMMX,
-    ZYDIS_ISA_SET_SSE,       ZYDIS_ISA_SET_SSE2,       ZYDIS_ISA_SET_SSE2MMX,
-    ZYDIS_ISA_SET_SSEMXCSR,  ZYDIS_ISA_SET_SSE3,       ZYDIS_ISA_SET_SSE3X87,
-    ZYDIS_ISA_SET_SSSE3,     ZYDIS_ISA_SET_SSSE3MMX,   ZYDIS_ISA_SET_SSE4,
-    ZYDIS_ISA_SET_SSE42,     ZYDIS_ISA_SET_SSE4A,      ZYDIS_ISA_SET_AES,
-    ZYDIS_ISA_SET_PCLMULQDQ, ZYDIS_ISA_SET_SHA,        ZYDIS_ISA_SET_GFNI,
-    ZYDIS_ISA_SET_AVX,       ZYDIS_ISA_SET_AVX2,       ZYDIS_ISA_SET_AVX2GATHER,
-    ZYDIS_ISA_SET_AVXAES,    ZYDIS_ISA_SET_AVX_GFNI,   ZYDIS_ISA_SET_F16C,
-    ZYDIS_ISA_SET_FMA,       ZYDIS_ISA_SET_VPCLMULQDQ, ZYDIS_ISA_SET_VAES,
+static const bool vector_sets[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
+    [ZYDIS_ISA_SET_X87] = true,        [ZYDIS_ISA_SET_FCMOV] = true,
+    [ZYDIS_ISA_SET_PENTIUMMMX] = true, [ZYDIS_ISA_SET_SSE] = true,
+    [ZYDIS_ISA_SET_SSE2] = true,       [ZYDIS_ISA_SET_SSE2MMX] = true,
+    [ZYDIS_ISA_SET_SSEMXCSR] = true,   [ZYDIS_ISA_SET_SSE3] = true,
+    [ZYDIS_ISA_SET_SSE3X87] = true,    [ZYDIS_ISA_SET_SSSE3] = true,
+    [ZYDIS_ISA_SET_SSSE3MMX] = true,   [ZYDIS_ISA_SET_SSE4] = true,
+    [ZYDIS_ISA_SET_SSE42] = true,      [ZYDIS_ISA_SET_SSE4A] = true,
+    [ZYDIS_ISA_SET_AES] = true,        [ZYDIS_ISA_SET_PCLMULQDQ] = true,
+    [ZYDIS_ISA_SET_SHA] = true,        [ZYDIS_ISA_SET_GFNI] = true,
+    [ZYDIS_ISA_SET_AVX] = true,        [ZYDIS_ISA_SET_AVX2] = true,
+    [ZYDIS_ISA_SET_AVX2GATHER] = true, [ZYDIS_ISA_SET_AVXAES] = true,
+    [ZYDIS_ISA_SET_AVX_GFNI] = true,   [ZYDIS_ISA_SET_F16C] = true,
+    [ZYDIS_ISA_SET_FMA] = true,        [ZYDIS_ISA_SET_VPCLMULQDQ] = true,
+    [ZYDIS_ISA_SET_VAES] = true,
 };
 
 /* x87 environments and states name the host's addresses, and byte masks go to [rDI]. */
-static const uint16_t not_vector[] = {
-    M(FNSAVE), M(FNSTENV),  M(FRSTOR),     M(FLDENV),
-    M(FWAIT),  M(MASKMOVQ), M(MASKMOVDQU), M(VMASKMOVDQU),
+static const bool not_vector[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
+    [M(FNSAVE)] = true,     [M(FNSTENV)] = true,     [M(FRSTOR)] = true,
+    [M(FLDENV)] = true,     [M(FWAIT)] = true,       [M(MASKMOVQ)] = true,
+    [M(MASKMOVDQU)] = true, [M(VMASKMOVDQU)] = true,
 };
-
-static bool among(const uint16_t *list, size_t n, unsigned what) {
-    for (size_t k = 0; k < n; k++)
-        if (list[k] == what)
-            return true;
-    return false;
-}
 
 static bool is_x87(const ZydisDecodedInstruction *zi) {
     return zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
@@ -87,13 +189,9 @@ static uint8_t classify(const ZydisDecodedInstruction *zi) {
         return HOST_FORBIDDEN;
     /* MOVSD names a string and an SSE2 instruction; Zydis files some of the x87's under
      * the CPU that brought them. */
-    if (is_x87(zi) || among(vector_sets, ARRAY_SIZE(vector_sets), zi->meta.isa_set))
-        return among(not_vector, ARRAY_SIZE(not_vector), zi->mnemonic) ? HOST_FORBIDDEN
-                                                                       : HOST_VECTOR;
-    for (size_t k = 0; k < ARRAY_SIZE(special); k++)
-        if (special[k].mnemonic == zi->mnemonic)
-            return special[k].op;
-    return among(plain, ARRAY_SIZE(plain), zi->mnemonic) ? HOST_PLAIN : HOST_FORBIDDEN;
+    if (is_x87(zi) || vector_sets[zi->meta.isa_set])
+        return not_vector[zi->mnemonic] ? HOST_FORBIDDEN : HOST_VECTOR;
+    return allowed[zi->mnemonic];
 }
 
 static uint8_t number(ZydisRegister r) {
