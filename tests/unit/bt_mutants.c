@@ -25,7 +25,8 @@ static const char *const names[MUTANTS] = {
 #undef MUTANT
 };
 
-static const char *const flavours[] = {"cache=2", "cache=2,no-anchors"};
+static const char *const flavours[] = {"cache=2,no-verify",
+                                       "cache=2,no-verify,no-anchors"};
 
 struct found {
     unsigned long fragments, findings;
