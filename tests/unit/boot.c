@@ -246,6 +246,10 @@ static void assert_map(struct mem *m, uint64_t at, unsigned stride, unsigned n,
         assert_int_equal(peek(m, at + i * stride + 8, 8), want[i][1]);
         assert_int_equal(peek(m, at + i * stride + 16, 4), want[i][2]);
     }
+    /* After all RAM below 4 GiB the ROM. */
+    assert_int_equal(peek(m, at + 5 * stride, 8), 0xffff0000);
+    assert_int_equal(peek(m, at + 5 * stride + 8, 8), 0x10000);
+    assert_int_equal(peek(m, at + 5 * stride + 16, 4), 2);
     /* The BIOS data areas say the same. */
     assert_int_equal(peek(m, 0x413, 2), 639);
     assert_int_equal(peek(m, 0x40e, 2) << 4, 0x9fc00);
@@ -286,9 +290,9 @@ static void test_multiboot(void **state) {
         assert_int_equal(peek(M, mod + 4, 4) - peek(M, mod, 4), 5000);
         assert_text(peek(M, mod, 4), "initrd");
         assert_true(peek(M, peek(M, mod + 8, 4), 1) >= '0'); /* a descriptor's number */
-        assert_int_equal(peek(M, info + 44, 4), 5 * 24);
+        assert_int_equal(peek(M, info + 44, 4), 6 * 24);
         assert_int_equal(peek(M, peek(M, info + 48, 4), 4), 20);
-        assert_map(M, peek(M, info + 48, 4) + 4, 24, 5, RAM);
+        assert_map(M, peek(M, info + 48, 4) + 4, 24, 6, RAM);
         assert_int_equal(peek(M, info + 88, 8), 0xb8000);
         assert_int_equal(peek(M, info + 109, 1), 2);
     }
@@ -328,8 +332,8 @@ static void test_pvh(void **state) {
         assert_text(peek(M, mod, 8), "initrd");
         assert_text(peek(M, info + 24, 8), "one two");
         assert_int_equal(peek(M, info + 32, 8), RSDP);
-        assert_int_equal(peek(M, info + 48, 4), 5);
-        assert_map(M, peek(M, info + 40, 8), 24, 5, RAM);
+        assert_int_equal(peek(M, info + 48, 4), 6);
+        assert_map(M, peek(M, info + 40, 8), 24, 6, RAM);
     }
 }
 
@@ -362,8 +366,8 @@ static void test_linux(void **state) {
     assert_text(peek(M, zp + 0x218, 4), "initrd");
     assert_int_equal(peek(M, zp + 0x21c, 4), 5000);
     assert_int_equal(peek(M, zp + 0x70, 8), RSDP);
-    assert_int_equal(peek(M, zp + 0x1e8, 1), 5);
-    assert_map(M, zp + 0x2d0, 20, 5, RAM);
+    assert_int_equal(peek(M, zp + 0x1e8, 1), 6);
+    assert_map(M, zp + 0x2d0, 20, 6, RAM);
 
     cfg.protocol = BOOT_LINUX32;
     assert_int_equal(load_kind(BZ, 0, M, &cfg), 0);
@@ -416,7 +420,7 @@ static void test_acpi_in_ram(void **state) {
     assert_int_equal(load_kind(BZ, 0, M, &cfg), 0);
     assert_int_equal(V.rip, 0x1200000);
     zp = V.gpr[REG_RSI];
-    assert_int_equal(peek(M, zp + 0x1e8, 1), 5);
+    assert_int_equal(peek(M, zp + 0x1e8, 1), 6);
     assert_int_equal(peek(M, zp + 0x2d0 + 3 * 20, 8), 0x1100000);
     assert_int_equal(peek(M, zp + 0x2d0 + 3 * 20 + 8, 8), 0x1000);
     assert_int_equal(peek(M, zp + 0x2d0 + 3 * 20 + 16, 4), 3);
@@ -443,10 +447,10 @@ static void test_above_4g(void **state) {
     assert_int_equal(load(&f, 5000, big, &cfg), 0);
     close(f.fd);
     zp = V.gpr[REG_RSI];
-    assert_int_equal(peek(big, zp + 0x1e8, 1), 6);
-    assert_map(big, zp + 0x2d0, 20, 6, 3ull << 30);
-    assert_int_equal(peek(big, zp + 0x2d0 + 5 * 20, 8), 1ull << 32);
-    assert_int_equal(peek(big, zp + 0x2d0 + 5 * 20 + 8, 8), 2ull << 30);
+    assert_int_equal(peek(big, zp + 0x1e8, 1), 7);
+    assert_map(big, zp + 0x2d0, 20, 7, 3ull << 30);
+    assert_int_equal(peek(big, zp + 0x2d0 + 6 * 20, 8), 1ull << 32);
+    assert_int_equal(peek(big, zp + 0x2d0 + 6 * 20 + 8, 8), 2ull << 30);
     at = peek(big, zp + 0x218, 4) | peek(big, zp + 0xc0, 4) << 32;
     assert_true(at >= 1ull << 32);
     assert_int_equal(peek(big, at, 6), 0x647274696e69); /* "initrd" */
