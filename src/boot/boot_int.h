@@ -89,6 +89,8 @@ int boot_put_cmdline(const struct boot_job *j, uint64_t limit);
 /* Places the initrd as high as it goes in [FLOOR, CEILING). */
 int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
                     uint64_t *at);
+/* The board's ROM: before anything else, and after the machine's own tables. */
+void boot_put_bios(const struct boot_job *j);
 void boot_enter_flat32(struct vcpu *v, uint16_t code, uint16_t data, uint64_t entry);
 int boot_enter_long(const struct boot_job *j, uint16_t code, uint16_t data,
                     uint64_t entry);

@@ -360,6 +360,7 @@ int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *
 
     vcpu_reset(v);
     v->mem = m;
+    boot_put_bios(&j);
     put_bios_data(&j);
     switch (cfg->protocol) {
     case BOOT_LINUX32:

@@ -264,6 +264,31 @@ static void assert_text(uint64_t at, const char *text) {
     assert_string_equal(got, text);
 }
 
+/* The ROM is there whatever is booted: a far jump at both reset vectors, and read-only.
+ */
+static void test_rom(void **state) {
+    struct boot_config cfg = config(BOOT_AUTO);
+    const uint8_t byte = 0;
+
+    mem_reset(M);
+    assert_true(mem_write(M, gpa(0xf0000), "table", 5));
+    assert_int_equal(load_kind(ELF32, 0, M, &cfg), 0);
+    assert_int_equal(peek(M, 0xffff0, 1), 0xea);
+    assert_int_equal(peek(M, 0xffff3, 2), 0xf000);
+    assert_int_equal(peek(M, 0xf0000 + peek(M, 0xffff1, 2), 1), 0xfa); /* cli */
+    assert_int_equal(peek(M, 0xfffffff0, 5), peek(M, 0xffff0, 5));
+    assert_text(0xf0000, "table");
+    assert_text(0xffff0000, "table");
+    assert_false(mem_write(M, gpa(0xffff0), &byte, 1));
+    assert_false(mem_write(M, gpa(0xfffffff0), &byte, 1));
+    /* What INT 15h will say. */
+    assert_int_equal(peek(M, 0xfe000, 2), 6);
+    assert_map(M, 0xfe008, 20, 6, RAM);
+    assert_int_equal(peek(M, 0xfe002, 2), (RAM >> 10) - 1024);
+    assert_int_equal(peek(M, 0xfe004, 2), 15 << 10);
+    assert_int_equal(peek(M, 0xfe006, 2), (RAM >> 16) - 256);
+}
+
 static void test_multiboot(void **state) {
     static const enum boot_protocol ways[] = {BOOT_AUTO, BOOT_MULTIBOOT};
     uint64_t info, mod;
@@ -742,12 +767,19 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_multiboot),   cmocka_unit_test(test_aout_kludge),
-        cmocka_unit_test(test_pvh),         cmocka_unit_test(test_multiboot_high_entry),
-        cmocka_unit_test(test_linux),       cmocka_unit_test(test_linux_places),
-        cmocka_unit_test(test_acpi_in_ram), cmocka_unit_test(test_above_4g),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_command_line),
-        cmocka_unit_test(test_open),        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_rom),
+        cmocka_unit_test(test_multiboot),
+        cmocka_unit_test(test_aout_kludge),
+        cmocka_unit_test(test_pvh),
+        cmocka_unit_test(test_multiboot_high_entry),
+        cmocka_unit_test(test_linux),
+        cmocka_unit_test(test_linux_places),
+        cmocka_unit_test(test_acpi_in_ram),
+        cmocka_unit_test(test_above_4g),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_command_line),
+        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_mutations),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
