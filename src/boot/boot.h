@@ -18,6 +18,7 @@ enum boot_protocol {
     BOOT_LINUX64,
     BOOT_PVH,
     BOOT_MULTIBOOT,
+    BOOT_LINUX16, /* through the 16-bit setup, with a few BIOS services */
 };
 
 struct boot_config {

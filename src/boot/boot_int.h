@@ -9,10 +9,10 @@
 /* Below 1 MiB. But for the BIOS's own, clear of its data area, of the extended one and of
  * the ACPI tables. */
 #define BOOT_BIOS_DATA 0x400u
-#define BOOT_GDT 0x1000u
 #define BOOT_TABLES 0x10000u  /* 6 pages: identity map of 4 GiB */
 #define BOOT_PARAMS 0x20000u  /* at most 64 KiB: zero page, start info, multiboot info */
 #define BOOT_CMDLINE 0x30000u /* at most 64 KiB */
+#define BOOT_GDT 0x40000u     /* above the zero page: see linux.c */
 #define BOOT_STACK 0x9f000u
 #define BOOT_LOW_END 0x9fc00u
 #define BOOT_HIGH 0x100000u
@@ -85,7 +85,8 @@ unsigned boot_map(const struct boot_job *j, struct boot_range out[BOOT_RANGES]);
  * clear of the ACPI tables. */
 bool boot_ram_holds(const struct boot_job *j, uint64_t at, uint64_t len);
 bool boot_put(const struct boot_job *j, uint64_t at, const void *data, uint64_t len);
-int boot_put_cmdline(const struct boot_job *j, uint64_t limit);
+/* The command line, of at most LIMIT characters, to AT. */
+int boot_put_cmdline(const struct boot_job *j, uint64_t at, uint64_t limit);
 /* Places the initrd as high as it goes in [FLOOR, CEILING). */
 int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
                     uint64_t *at);
@@ -97,6 +98,7 @@ int boot_enter_long(const struct boot_job *j, uint16_t code, uint16_t data,
 
 /* A probe looks at the magic numbers only. The loaders refuse with a sentence. */
 int boot_linux(const struct boot_job *j);
+int boot_linux16(const struct boot_job *j);
 bool boot_linux_probe(const struct boot_file *f);
 bool boot_elf_probe(const struct boot_file *f);
 int boot_elf_parse(const struct boot_job *j, struct boot_elf *e);

@@ -159,14 +159,14 @@ bool boot_put(const struct boot_job *j, uint64_t at, const void *data, uint64_t 
     return !len || mem_write(j->m, gpa(at), data, len);
 }
 
-int boot_put_cmdline(const struct boot_job *j, uint64_t limit) {
+int boot_put_cmdline(const struct boot_job *j, uint64_t at, uint64_t limit) {
     uint64_t len = strlen(j->cmdline);
 
     if (len > limit)
         return boot_refuse(j, "the command line has %llu characters; %s takes %llu",
                            (unsigned long long)len, j->image->kernel.path,
                            (unsigned long long)limit);
-    boot_put(j, BOOT_CMDLINE, j->cmdline, len + 1);
+    boot_put(j, at, j->cmdline, len + 1);
     return 0;
 }
 
@@ -366,6 +366,8 @@ int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *
     case BOOT_LINUX32:
     case BOOT_LINUX64:
         return boot_linux_probe(&image->kernel) ? boot_linux(&j) : refuse_unknown(&j);
+    case BOOT_LINUX16:
+        return boot_linux16(&j);
     case BOOT_PVH:
         return boot_pvh(&j);
     case BOOT_MULTIBOOT:

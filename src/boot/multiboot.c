@@ -178,7 +178,7 @@ int boot_multiboot(const struct boot_job *j) {
     if (!boot_elf_holds(&e, e.entry))
         return boot_refuse(j, "%s has its entry at 0x%llx, where nothing is loaded",
                            f->path, (unsigned long long)e.entry);
-    rc = boot_put_cmdline(j, 0xffff);
+    rc = boot_put_cmdline(j, BOOT_CMDLINE, 0xffff);
     if (!rc)
         rc = put_module(j, info, e.top);
     if (rc)

@@ -93,7 +93,7 @@ int boot_pvh(const struct boot_job *j) {
     if (!boot_elf_holds(&e, entry))
         return boot_refuse(j, "%s has its PVH entry at 0x%llx, where nothing is loaded",
                            f->path, (unsigned long long)entry);
-    rc = boot_put_cmdline(j, 0xffff);
+    rc = boot_put_cmdline(j, BOOT_CMDLINE, 0xffff);
     if (rc)
         return rc;
     if (j->image->initrd.path) {

@@ -15,8 +15,8 @@
 #define DEFAULT_EVERY 100000u
 #define DEFAULT_APPEND "console=ttyS0"
 
-static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
-                                             "multiboot"};
+static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
+                                             "pvh",  "multiboot", "linux16"};
 static const char *const irqchip_names[] = {"user", "kernel"};
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
@@ -37,7 +37,7 @@ static void print_help(void) {
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
         "  --irqchip WHERE      with kvm, the local APIC is: user (ours), kernel\n"
-        "  --boot-protocol P    auto, linux32, linux64, pvh or multiboot\n"
+        "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
         "  --bt OPTION,...      switches of the translator; see `bivisor translate "
         "--help`\n"

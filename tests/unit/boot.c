@@ -95,6 +95,7 @@ static void build_bz(uint8_t *p) {
     memcpy(p + 0x202, "HdrS", 4);
     put(p, 0x206, 2, 0x20f);
     p[0x211] = 1;
+    put(p, 0x214, 4, 0x100000);
     put(p, 0x22c, 4, 0x7fffffff);
     put(p, 0x230, 4, 0x200000);
     p[0x234] = 1;
@@ -532,8 +533,8 @@ static const struct refusal refusals[] = {
     {BZ, .say = "truncated", .patch = {{0x1f4, 4, 0xffffffff}}},
     {BZ, .say = "truncated", .patch = {{0x1f1, 1, 255}}},
     {BZ, .say = "truncated", .size = 0x600, .patch = {{0x1f4, 4, 1}, {0x248, 8, 0}}},
-    {BZ, .say = "zImage", .patch = {{0x211, 1, 0}}},
-    {BZ, .say = "protocol 2.01", .patch = {{0x206, 2, 0x201}}},
+    {BZ, .say = "zImage", .protocol = BOOT_LINUX32, .patch = {{0x211, 1, 0}}},
+    {BZ, .say = "protocol 2.01", .protocol = BOOT_LINUX32, .patch = {{0x206, 2, 0x201}}},
     {BZ, .say = "no 64-bit entry", .protocol = BOOT_LINUX64, .patch = {{0x236, 2, 0}}},
     {BZ, .say = "no 64-bit entry", .protocol = BOOT_LINUX64,
      .patch = {{0x206, 2, 0x20b}}},
