@@ -124,7 +124,7 @@ int boot_linux(const struct boot_job *j) {
     if (h.is64)
         boot_enter_long(j, 0x10, 0x18, p.load + 0x200);
     else
-        boot_enter_flat32(j->v, 0x10, 0x18, p.load);
+        boot_enter_flat32(j->v, BOOT_GDT, 0x10, 0x18, p.load);
     j->v->gpr[REG_RSI] = BOOT_PARAMS;
     return 0;
 }

@@ -112,7 +112,7 @@ int boot_pvh(const struct boot_job *j) {
     put_memory(j, info);
     boot_elf_load(j, &e);
     boot_put(j, BOOT_PARAMS, info, sizeof(info));
-    boot_enter_flat32(j->v, 0x08, 0x18, entry);
+    boot_enter_flat32(j->v, BOOT_GDT, 0x08, 0x10, entry);
     j->v->gpr[REG_RBX] = BOOT_PARAMS;
     return 0;
 }

@@ -103,7 +103,7 @@ int ctl_cmd_lockstep(int argc, char **argv) {
         ls.rec = &rec;
         o.machine.start_ns = rec.key.start_ns;
     }
-    if (boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why))) {
+    if (run_options_open(&o, &image, why, sizeof(why))) {
         log_error("%s", why);
         status = CTL_USAGE;
     } else {

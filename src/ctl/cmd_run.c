@@ -258,7 +258,7 @@ int ctl_cmd_run(int argc, char **argv) {
 
     if (status >= 0)
         return status;
-    rc = boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why));
+    rc = run_options_open(&o, &image, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
         return status_of(rc);
