@@ -4,8 +4,8 @@
  * The map is a sorted list of regions; what no region covers is MMIO. RAM above the hole
  * below 4 GiB continues at 4 GiB. The 640 KiB..1 MiB area: 0xa0000-0xbffff is RAM-backed
  * video memory (text consoles write there and read it back), 0xc0000-0xfffff is RAM that
- * mem_set_rom() can turn into ROM. The last 64 KiB below 4 GiB, where the CPU begins after
- * a reset, are always ROM.
+ * mem_set_rom() can turn into ROM. The last 64 KiB below 4 GiB, where the CPU begins
+ * after a reset, are always ROM.
  *
  * Traces: each RAM page has a byte of trace bits. A traced page must never have a write
  * entry in a shadow: mem_trace_add() calls hooks.drop_write for it, and every store to it
@@ -83,7 +83,8 @@ int mem_create(uint64_t size, struct mem **out);
 void mem_destroy(struct mem *m);
 
 /* Zeroes RAM, drops all traces and ROM marks (as after mem_create(), hooks kept); for a
- * machine reset. The ROM below 4 GiB keeps its contents. Whoever derived anything from RAM (shadow, decoded code) drops it too.
+ * machine reset. The ROM below 4 GiB keeps its contents. Whoever derived anything from
+ * RAM (shadow, decoded code) drops it too.
  */
 void mem_reset(struct mem *m);
 
