@@ -4,8 +4,9 @@
  * boot device: the machine's loader puts the kernel into memory and enters here at `enter`.
  *
  * 4 KiB at F000:F000, and the same at the end of the 4 GiB. Nothing in it is written: what
- * changes lies in the BIOS data area, at 0x400. The memory map, which only the loader knows,
- * lies before it in the ROM (src/boot/bios.h has the places).
+ * changes lies in the BIOS data area, at 0x400. The loader fills that in, and the interrupt
+ * table from `vectors`, whatever it boots: kernels that come another way may go back to real
+ * mode. The memory map lies before this in the ROM (src/boot/bios.h has the places).
  *
  * The screen's teletype also goes to the serial port, and the keyboard is the serial port's
  * input: this machine's terminal is there. Characters come without scan codes, but for a
@@ -51,8 +52,8 @@
 #define SHIFT_KEYS 0x417
 #define KEY_HEAD 0x41a
 #define KEY_TAIL 0x41c
-#define KEY_FIRST 0x1e /* within the area */
-#define KEY_LAST 0x3e
+#define KEY_FIRST BIOS_KEYS /* within the area */
+#define KEY_LAST BIOS_KEYS_END
 #define VIDEO_MODE 0x449
 #define CURSOR 0x450 /* column, row */
 #define CURSOR_SHAPE 0x460
@@ -72,32 +73,9 @@
 enter:
     cli
     cld
-    xorw %ax, %ax
-    movw %ax, %ds
-    movw %ax, %es
-    movw %ax, %ss
-    movw $0x7000, %sp
-
-    /* Vectors: what nobody serves does nothing. */
-    xorw %di, %di
-    movw $256, %dx
-1:  movw $nothing, %ax
-    stosw
-    movw $BIOS_SEGMENT, %ax
-    stosw
-    decw %dx
-    jnz 1b
-    movw $vectors, %si
-2:  lodsw %cs:(%si), %ax
-    movw %ax, %di
-    testw %di, %di
-    js 3f
-    lodsw %cs:(%si), %ax
-    movw %ax, (%di)
-    jmp 2b
 
     /* 8259s: IRQ 0 to 7 are interrupts 8 to 15, the others 70h on; the timer is open. */
-3:  movb $0x11, %al
+    movb $0x11, %al
     outb %al, $0x20
     outb %al, $0xa0
     movb $0x08, %al
@@ -123,10 +101,6 @@ enter:
     outb %al, $0x40
     outb %al, $0x40
 
-    movw $KEY_FIRST, KEY_HEAD
-    movw $KEY_FIRST, KEY_TAIL
-    movw $KEY_FIRST, 0x480 /* the ring's bounds, for who asks */
-    movw $KEY_LAST, 0x482
     movw $0xb800, %ax
     movw %ax, %es
     xorw %di, %di
@@ -148,17 +122,18 @@ enter:
     pushw $0
     lretw
 
-/* Address of a vector, its handler; ends with a negative number. */
+/* Number of a vector, its handler. The first is what all others have; ends with it. */
 vectors:
-    .word 0x08 * 4, irq0
-    .word 0x09 * 4, irq_low, 0x0a * 4, irq_low, 0x0b * 4, irq_low, 0x0c * 4, irq_low
-    .word 0x0d * 4, irq_low, 0x0e * 4, irq_low, 0x0f * 4, irq_low
-    .word 0x10 * 4, int10, 0x11 * 4, int11, 0x12 * 4, int12, 0x13 * 4, int13
-    .word 0x15 * 4, int15, 0x16 * 4, int16, 0x18 * 4, reset, 0x19 * 4, reset
-    .word 0x1a * 4, int1a
-    .word 0x70 * 4, irq_high, 0x71 * 4, irq_high, 0x72 * 4, irq_high, 0x73 * 4, irq_high
-    .word 0x74 * 4, irq_high, 0x75 * 4, irq_high, 0x76 * 4, irq_high, 0x77 * 4, irq_high
-    .word -1
+    .word 0, nothing
+    .word 0x08, irq0
+    .word 0x09, irq_low, 0x0a, irq_low, 0x0b, irq_low, 0x0c, irq_low
+    .word 0x0d, irq_low, 0x0e, irq_low, 0x0f, irq_low
+    .word 0x10, int10, 0x11, int11, 0x12, int12, 0x13, int13
+    .word 0x15, int15, 0x16, int16, 0x18, reset, 0x19, reset
+    .word 0x1a, int1a
+    .word 0x70, irq_high, 0x71, irq_high, 0x72, irq_high, 0x73, irq_high
+    .word 0x74, irq_high, 0x75, irq_high, 0x76, irq_high, 0x77, irq_high
+    .word 0
 
 nothing:
     iretw
@@ -829,6 +804,8 @@ reset:
     jmp 1b
 
     /* The first instruction after a reset. */
+    .org BIOS_VECTORS - BIOS_START
+    .word vectors
     .org BIOS_RESET - BIOS_START
     ljmp $BIOS_SEGMENT, $reset
     .ascii "01/01/24" /* where a PC's ROM has its date */

@@ -1,6 +1,6 @@
 /*
  * Puts the board's ROM into the guest (boot/bios.h): the code, and before it the memory
- * map that INT 15h tells. The F segment, with whatever tables the machine has put there,
+ * map that INT 15h tells; and the interrupt table. The F segment, with all tables in it,
  * is then ROM, and its copy is what the CPU finds at its reset vector.
  */
 #include "boot/bios.h"
@@ -35,6 +35,18 @@ static void fill_map(const struct boot_job *j, uint8_t *rom) {
 }
 _Static_assert(BIOS_MAP_ENTRIES + BOOT_RANGES * 20 <= BIOS_START, "the map fits");
 
+/* The interrupt table: the ROM's list names those that are not like number 0. */
+static void put_vectors(const struct boot_job *j, const uint8_t *rom) {
+    uint8_t table[256 * 4];
+    uint64_t at = boot_get(rom, BIOS_VECTORS, 2), handler = boot_get(rom, at + 2, 2), n;
+
+    for (n = 0; n < 256; n++)
+        boot_set(table, n * 4, 4, BIOS_SEGMENT << 16 | handler);
+    while ((at += 4), (n = boot_get(rom, at, 2) & 0xff))
+        boot_set(table, n * 4, 2, boot_get(rom, at + 2, 2));
+    boot_put(j, 0, table, sizeof(table));
+}
+
 void boot_put_bios(const struct boot_job *j) {
     uint8_t rom[BIOS_SIZE];
 
@@ -46,5 +58,6 @@ void boot_put_bios(const struct boot_job *j) {
     mem_program(j->m, gpa(BIOS_BASE), rom, sizeof(rom));
     mem_program(j->m, gpa(MEM_ROM_START), rom, sizeof(rom));
     mem_set_rom(j->m, gpa(BIOS_BASE), sizeof(rom));
+    put_vectors(j, rom);
 }
 _Static_assert(BIOS_SIZE == MEM_ROM_SIZE, "the copy has the segment's size");

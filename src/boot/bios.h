@@ -19,7 +19,11 @@
 #define BIOS_MAP_ABOVE_16M 0xe006 /* and units of 64 KiB from 16 MiB on */
 #define BIOS_MAP_ENTRIES 0xe008   /* INT 15h AX E820h: 20 bytes each */
 #define BIOS_START 0xf000
+#define BIOS_VECTORS 0xffe0 /* where the table of interrupt handlers is */
 #define BIOS_RESET 0xfff0
+/* The keyboard's ring, from 0x400 on. */
+#define BIOS_KEYS 0x1e
+#define BIOS_KEYS_END 0x3e
 
 #ifndef __ASSEMBLER__
 #include "base/types.h"

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "boot/bios.h"
 #include "boot/boot_int.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
@@ -312,7 +313,8 @@ static int refuse_unknown(const struct boot_job *j) {
         {0x38, 4, "RSC\5", "a Linux kernel for RISC-V"},
         {0x24, 4, "\x18\x28\x6f\x01", "a Linux kernel for ARM"},
         {0x1fe, 2, "\x55\xaa",
-         "a boot sector or disk image, or a Linux kernel older than boot protocol 2.00"},
+         "a boot sector or disk image, or a Linux kernel older than boot protocol 2.00 "
+         "(which --boot-protocol linux16 takes)"},
         {0, 2, "MZ", "a PE program (EFI?)"},
     };
     const struct boot_file *f = &j->image->kernel;
@@ -369,12 +371,16 @@ static void put_bios_data(const struct boot_job *j) {
         {0x0e, BOOT_LOW_END >> 4},  /* segment of the extended area */
         {0x10, 0x222},              /* equipment: FPU, 80x25 in color, one serial port */
         {0x13, BOOT_LOW_END >> 10}, /* KiB of low memory */
-        {0x49, 0x5003},             /* video mode 3, 80 columns */
-        {0x4c, 0x1000},             /* bytes of a text page */
-        {0x60, 0x0d0e},             /* cursor: lines */
-        {0x63, 0x3d4},              /* CRT controller */
-        {0x84, 24},                 /* last row */
-        {0x85, 16},                 /* lines of a character */
+        {0x1a, BIOS_KEYS},          /* the keyboard's ring: head, tail */
+        {0x1c, BIOS_KEYS},
+        {0x49, 0x5003},    /* video mode 3, 80 columns */
+        {0x4c, 0x1000},    /* bytes of a text page */
+        {0x60, 0x0d0e},    /* cursor: lines */
+        {0x63, 0x3d4},     /* CRT controller */
+        {0x80, BIOS_KEYS}, /* the ring's bounds */
+        {0x82, BIOS_KEYS_END},
+        {0x84, 24}, /* last row */
+        {0x85, 16}, /* lines of a character */
     };
     static const uint8_t extended_kib = 1;
     uint8_t area[0x100] = {0};

@@ -282,6 +282,14 @@ static void test_rom(void **state) {
     assert_text(0xffff0000, "table");
     assert_false(mem_write(M, gpa(0xffff0), &byte, 1));
     assert_false(mem_write(M, gpa(0xfffffff0), &byte, 1));
+    /* Real mode's interrupt table leads there. */
+    for (unsigned n = 0; n < 256; n++) {
+        assert_int_equal(peek(M, n * 4 + 2, 2), 0xf000);
+        assert_in_range(peek(M, n * 4, 2), 0xf000, 0xffdf);
+    }
+    assert_int_equal(peek(M, 0xf0000 + peek(M, 0x60 * 4, 2), 1), 0xcf); /* iret */
+    assert_int_not_equal(peek(M, 0x15 * 4, 2), peek(M, 0x60 * 4, 2));
+    assert_int_equal(peek(M, 0x41a, 4), 0x1e001e); /* no key in the ring */
     /* What INT 15h will say. */
     assert_int_equal(peek(M, 0xfe000, 2), 6);
     assert_map(M, 0xfe008, 20, 6, RAM);
