@@ -6,7 +6,7 @@ GUESTS64 = excp paging smc strings timer debug vector triple long precise ticks 
 GUEST_LIB = boot.S trap.S guest.c page.c forms.c rings.c realmode.c tasks.c
 GUEST_OUT = $(BUILD)/guest
 GUEST_BINS = $(GUESTS32:%=$(GUEST_OUT)/%32) $(GUESTS64:%=$(GUEST_OUT)/%64) \
-    $(GUEST_OUT)/bios16
+    $(GUEST_OUT)/bios16 $(GUEST_OUT)/oldlinux32
 GUEST_CFLAGS = $(CSTD) -Wall -Wextra -Wshadow -Werror -O1 -g0 -ffreestanding -nostdlib -Wno-unused-parameter \
     -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
     -fcf-protection=none -fno-strict-aliasing -fwrapv -mgeneral-regs-only -mno-red-zone \
@@ -30,12 +30,17 @@ $(GUEST_OUT)/%64: $(GUEST_OUT)/64/%.c.o $(GUEST_LIB:%=$(GUEST_OUT)/64/lib/%.o) t
 	objcopy -I elf64-x86-64 -O elf32-i386 $@.elf64 $@
 	@rm -f $@.elf64
 
-# Not multiboot: a flat file with a kernel's header.
+# Not multiboot: flat files with a Linux kernel's header.
 $(GUEST_OUT)/bios16: tests/guest/bios.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -c -o $@.o $<
 	ld -m elf_i386 --oformat binary -z noexecstack -Ttext=0 -o $@ $@.o
 	truncate -s 8704 $@
+
+$(GUEST_OUT)/oldlinux32: tests/guest/oldlinux.S
+	@mkdir -p $(@D)
+	$(CC) -m32 -nostdlib -c -o $@.o $<
+	ld -m elf_i386 --oformat binary -z noexecstack -Ttext=0xffc00 -o $@ $@.o
 
 guests: $(GUEST_BINS)
 
