@@ -19,9 +19,12 @@
 #define OLD_HEAP_END 0x9800u /* then the command line, up to 0xa000 */
 #define NEW_HEAP_END 0xe000u
 
+#define OLD_CMDLINE_MAX 0x7ffu
+#define NEW_CMDLINE_MAX 0xffffu
+
 /* Where the parts go; BASE is the setup's. */
 struct layout {
-    uint64_t base, kernel, cmdline, top;
+    uint64_t base, kernel, cmdline, cmdline_max, top;
     unsigned heap_end;
 };
 
@@ -31,10 +34,15 @@ static int find_layout(const struct boot_job *j, const struct linux_header *h,
     struct linux_place p;
     int rc;
 
-    *l = (struct layout){NEW_SEGMENT, BOOT_HIGH, BOOT_CMDLINE, 0, NEW_HEAP_END};
+    *l = (struct layout){NEW_SEGMENT,     BOOT_HIGH, BOOT_CMDLINE,
+                         NEW_CMDLINE_MAX, 0,         NEW_HEAP_END};
     if (!h->high || h->version < 0x202)
-        *l = (struct layout){OLD_SEGMENT, h->high ? BOOT_HIGH : LOW_KERNEL,
-                             OLD_SEGMENT + OLD_HEAP_END, BOOT_HIGH, OLD_HEAP_END};
+        *l = (struct layout){OLD_SEGMENT,
+                             h->high ? BOOT_HIGH : LOW_KERNEL,
+                             OLD_SEGMENT + OLD_HEAP_END,
+                             OLD_CMDLINE_MAX,
+                             BOOT_HIGH,
+                             OLD_HEAP_END};
     if (h->setup > SETUP_MAX)
         return boot_refuse(j, "%s has a 16-bit setup of %llu KiB; 32 KiB are possible",
                            path, (unsigned long long)h->setup >> 10);
@@ -85,6 +93,7 @@ int boot_linux16(const struct boot_job *j) {
     uint8_t setup[SETUP_MAX];
     struct linux_header h;
     struct layout l;
+    uint64_t limit;
     int rc;
 
     if (f->size < BOOT_FLAG + 2 || boot_get(f->data, BOOT_FLAG, 2) != 0xaa55)
@@ -92,8 +101,10 @@ int boot_linux16(const struct boot_job *j) {
     rc = linux_parse(j, true, &h);
     if (!rc)
         rc = find_layout(j, &h, &l);
-    if (!rc)
-        rc = boot_put_cmdline(j, l.cmdline, linux_cmdline_limit(j, &h));
+    if (rc)
+        return rc;
+    limit = linux_cmdline_limit(j, &h);
+    rc = boot_put_cmdline(j, l.cmdline, limit < l.cmdline_max ? limit : l.cmdline_max);
     if (rc)
         return rc;
     memcpy(setup, f->data, h.setup);

@@ -225,6 +225,24 @@ static void test_cmdline_limits(void **state) {
     }
 }
 
+/* In the segment at 0x90000 there is room up to 0x9a000, whatever the kernel would take.
+ */
+static void test_cmdline_of_a_zimage(void **state) {
+    uint8_t image[IMAGE];
+    char text[2049] = {0};
+
+    build(image, 0x20f);
+    put(image, 0x238, 4, 60000);
+    memset(text, 'x', 2048);
+    assert_int_equal(load(image, sizeof(image), BOOT_LINUX16, NULL, text), 0);
+    image[0x211] = 0;
+    assert_int_equal(load(image, sizeof(image), BOOT_LINUX16, NULL, text), -EINVAL);
+    text[2047] = 0;
+    assert_int_equal(load(image, sizeof(image), BOOT_LINUX16, NULL, text), 0);
+    assert_text(0x99800, text);
+    assert_int_equal(peek(0x9a000, 8), 0);
+}
+
 /* Before 2.00: a boot sector's flag, a setup, and 512 KiB at most. Only on demand. */
 static void test_no_header(void **state) {
     uint8_t image[IMAGE];
@@ -362,6 +380,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_versions),
         cmocka_unit_test(test_cmdline_limits),
+        cmocka_unit_test(test_cmdline_of_a_zimage),
         cmocka_unit_test(test_no_header),
         cmocka_unit_test(test_no_entry),
         cmocka_unit_test(test_options_for_loaders),
