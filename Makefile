@@ -34,8 +34,9 @@ $(BUILD)/bivisor: $(BUILD)/src/main.o $(LIB)
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
 
-# The commands carry the benchmark guest.
-IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o)
+# The commands carry the benchmark guest, the loaders the board's ROM.
+IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o) \
+    $(if $(wildcard $(ROOMS:%=src/%/bios.h)),$(BUILD)/bios/image.o)
 $(LIB): $(OBJS) $(IMAGES)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
@@ -90,6 +91,7 @@ check: deps-check
 
 guests:
 
+include guest/bios/bios.mk
 include guest/frob/frob.mk
 include tests/guest/guests.mk
 include tests/cli/cli.mk

@@ -100,7 +100,7 @@ int boot_pvh(const struct boot_job *j) {
     if (!boot_elf_holds(&e, entry))
         return boot_refuse(j, "%s has its PVH entry at 0x%llx, where nothing is loaded",
                            f->path, (unsigned long long)entry);
-    rc = boot_put_cmdline(j, 0xffff);
+    rc = boot_put_cmdline(j, BOOT_CMDLINE, 0xffff);
     if (rc)
         return rc;
     if (j->image->initrd.path) {
@@ -119,7 +119,7 @@ int boot_pvh(const struct boot_job *j) {
     put_memory(j, info);
     boot_elf_load(j, &e);
     boot_put(j, BOOT_PARAMS, info, sizeof(info));
-    boot_enter_flat32(j->v, 0x08, 0x18, entry);
+    boot_enter_flat32(j->v, BOOT_GDT, 0x08, 0x10, entry);
     j->v->gpr[REG_RBX] = BOOT_PARAMS;
     return 0;
 }

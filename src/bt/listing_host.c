@@ -214,7 +214,7 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
     const struct bt *bt = l->bt;
     const uint8_t *p = (const uint8_t *)(uintptr_t)value;
 
-    if (within(p, mem_ram_base(bt->v->mem), mem_ram_size(bt->v->mem))) {
+    if (within(p, mem_ram_base(bt->v->mem), mem_host_size(bt->v->mem))) {
         snprintf(buf, size, "<RAM 0x%llx>", (unsigned long long)mem_gpa(bt->v->mem, p).a);
     } else if (within(p, c, sizeof(*c))) {
         snprintf(buf, size, "<CCF>");

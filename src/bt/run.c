@@ -381,7 +381,7 @@ static int allocate(struct bt *bt) {
         rc = os_low_alloc(sizeof(*bt->guess) << BT_GUESS_BITS, (void **)&bt->guess);
     if (rc)
         return rc;
-    bt->npages = mem_ram_size(bt->v->mem) >> 12;
+    bt->npages = mem_host_size(bt->v->mem) >> 12;
     rc = bt_units_create(bt);
     if (rc)
         return rc;

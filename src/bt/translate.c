@@ -380,8 +380,8 @@ static bool build_tu(struct tr *t) {
                 break;
             if (r == DECODE_TOO_LONG)
                 return false;
-            /* Beyond CS's limit, which is 4 GiB: #GP. */
-            if (KEY_MODE(t->key) != MODE_64 && (c->va | 4095) == UINT32_MAX)
+            /* Beyond the end of the linear space is the limit, or page 0 by a wrap. */
+            if (KEY_MODE(t->key) != MODE_64 && (c->va | 4095) >= UINT32_MAX)
                 return false;
             /* Crosses: the fault, if any, is that of the next page's first byte. */
             rest = mmu_fetch(v, gva((c->va | 4095) + 1));

@@ -105,7 +105,7 @@ int ctl_cmd_lockstep(int argc, char **argv) {
         ls.rec = &rec;
         o.machine.start_ns = rec.key.start_ns;
     }
-    rc = boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why));
+    rc = run_options_open(&o, &image, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
         status = ctl_status_of(rc);

@@ -251,7 +251,7 @@ int ctl_cmd_run(int argc, char **argv) {
     if (status >= 0)
         return status;
     os_on_report_signal(on_report);
-    rc = boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why));
+    rc = run_options_open(&o, &image, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
         return ctl_status_of(rc);

@@ -14,6 +14,8 @@
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "dev/acpi.h"
+#include "dev/mptable.h"
+#include "dev/smbios.h"
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "sem/sem.h"
@@ -441,8 +443,27 @@ void machine_free(struct machine *m) {
 
 /* --- lives --- */
 
-int machine_boot(struct machine *m, char *why, size_t why_size) {
+/* What firmware would have left in memory to describe the board. */
+static int build_tables(struct machine *m, struct boot_config *boot) {
+    struct cpuid_regs id = cpuid_query(m->vcpu, 0, 0), one = cpuid_query(m->vcpu, 1, 0);
     struct acpi_config acpi = {.cpus = 1};
+    struct mptable_config mp = {.cpus = 1, .signature = one.eax, .features = one.edx};
+    struct smbios_config smbios = {
+        .cpus = 1, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
+    int rc;
+
+    memcpy(smbios.cpu_maker, &id.ebx, 4);
+    memcpy(smbios.cpu_maker + 4, &id.edx, 4);
+    memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
+    rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot->rsdp, &boot->acpi_len);
+    if (!rc)
+        rc = mptable_build(m->mem, gpa(MPTABLE_WHERE), &mp);
+    if (!rc)
+        rc = smbios_build(m->mem, gpa(SMBIOS_WHERE), &smbios);
+    return rc;
+}
+
+int machine_boot(struct machine *m, char *why, size_t why_size) {
     struct boot_config boot = m->cfg.boot;
     int rc;
 
@@ -453,9 +474,9 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     vclock_tsc_set(m->clock, 0);
     m->vcpu->tsc_base = vclock_tsc(m->clock) - os_tsc();
     m->vcpu->tsc_host = !m->cfg.counted;
-    rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot.rsdp, &boot.acpi_len);
+    rc = build_tables(m, &boot);
     if (rc) {
-        snprintf(why, why_size, "cannot place the ACPI tables: %s", strerror(-rc));
+        snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));
         return rc;
     }
     rc = boot_image_load(m->cfg.image, m->vcpu, m->mem, &boot, why, why_size);
