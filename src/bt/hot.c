@@ -208,6 +208,7 @@ static uint8_t live_at(struct tr *t, uint64_t va) {
         if (!code ||
             decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &i) != DECODE_OK)
             break;
+        sem_bind(t->bt->v, &i);
         if (!tr_expansion(&i) || (i.flags & INSN_ENDS_BLOCK) || !note_piece(t, va, i.len))
             break;
         live |= tr_pack_flags(i.fl_read) & unknown;

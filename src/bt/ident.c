@@ -163,6 +163,12 @@ static void parse(const struct insn *i, struct form *f) {
         f->imm[0] &= 0x7f; /* 32-bit mode has eight registers */
 }
 
+/* With F3 the host takes them for TZCNT and LZCNT, which the guest's CPU lacks. */
+static void strip_rep(const struct insn *i, struct form *f) {
+    if (i->op == OP_bsf || i->op == OP_bsr)
+        f->rep = 0;
+}
+
 /* One-byte forms that 64-bit mode lacks or that name an absolute address. */
 static void lengthen(const struct insn *i, struct form *f) {
     if (i->mode != MODE_64 && f->opcode == 0x82 && !f->nesc && !f->vex)
@@ -269,6 +275,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one;
 
     parse(i, &f);
+    strip_rep(i, &f);
     lengthen(i, &f);
     rename_lent(t, i, &f);
     for (unsigned k = 0; k < i->nops; k++) {

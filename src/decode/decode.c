@@ -44,7 +44,7 @@ static ZydisDecoder make_decoder(enum cpu_mode mode) {
     return d;
 }
 
-static void make_invalid(struct insn *i) {
+void decode_hide(struct insn *i) {
     i->op = OP_invalid;
     i->flags = (uint16_t)((i->flags & INSN_VEX) | INSN_ENDS_BLOCK | INSN_NO_MODRM_MEM);
     i->feature = CPUID_F_UNSUPPORTED;
@@ -189,7 +189,7 @@ static void translate(const ZydisDecoder *d, const ZydisDecoderContext *ctx,
     if (p->opsize)
         i->flags |= INSN_PREFIX66;
     if (!classify(zi, i, &norm)) {
-        make_invalid(i);
+        decode_hide(i);
         return;
     }
     if (p->lock)
@@ -198,13 +198,13 @@ static void translate(const ZydisDecoder *d, const ZydisDecoderContext *ctx,
     unsigned count = i->op == OP_native ? zi->operand_count : zi->operand_count_visible;
     if (zi->operand_count_visible > ARRAY_SIZE(i->opnd) ||
         !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(d, ctx, zi, zops, (ZyanU8)count))) {
-        make_invalid(i);
+        decode_hide(i);
         return;
     }
     for (unsigned n = 0; n < zi->operand_count_visible; n++) {
         struct operand o = {0};
         if (!decode_operand(p, zi, &zops[n], i, &o)) {
-            make_invalid(i);
+            decode_hide(i);
             return;
         }
         i->opnd[i->nops++] = o;
@@ -268,8 +268,8 @@ static uint8_t invalid_length(const ZydisDecoder *d, enum cpu_mode mode,
     return (uint8_t)n;
 }
 
-enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t len,
-                               struct insn *i) {
+static enum decode_result decode_with(ZydisDecoder d, enum cpu_mode mode,
+                                      const uint8_t *bytes, size_t len, struct insn *i) {
     ZydisDecoderContext ctx;
     ZydisDecodedInstruction zi;
     memset(i, 0, sizeof(*i));
@@ -280,7 +280,6 @@ enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t 
     if (!len)
         return DECODE_TRUNCATED;
 
-    ZydisDecoder d = make_decoder(mode);
     ZyanStatus st = ZydisDecoderDecodeInstruction(&d, &ctx, bytes, len, &zi);
     struct decode_prefixes p = decode_scan_prefixes(mode, bytes, len);
     if (st == ZYDIS_STATUS_NO_MORE_DATA && !undefined_opcode(mode, bytes, len, &p))
@@ -297,9 +296,24 @@ enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t 
         translate(&d, &ctx, &zi, &p, i);
     } else {
         i->opsize = i->addrsize = mode == MODE_16 ? 2 : mode == MODE_32 ? 4 : 8;
-        make_invalid(i);
+        decode_hide(i);
     }
     return DECODE_OK;
+}
+
+enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t len,
+                               struct insn *i) {
+    return decode_with(make_decoder(mode), mode, bytes, len, i);
+}
+
+void decode_as_scan(struct insn *i) {
+    ZydisDecoder d = make_decoder((enum cpu_mode)i->mode);
+    uint8_t bytes[sizeof(i->bytes)];
+
+    memcpy(bytes, i->bytes, sizeof(bytes));
+    d.decoder_mode[ZYDIS_DECODER_MODE_LZCNT] = false;
+    d.decoder_mode[ZYDIS_DECODER_MODE_TZCNT] = false;
+    decode_with(d, (enum cpu_mode)i->mode, bytes, i->len, i);
 }
 
 const char *decode_op_name(enum op op) {
