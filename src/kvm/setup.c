@@ -159,7 +159,7 @@ static unsigned subleafs(uint32_t leaf) {
     case 0x8000001d:
         return 5;
     case 7:
-        return 1;
+        return 2;
     case 0xb:
         return 3;
     case 0xd:

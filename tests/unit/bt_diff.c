@@ -115,7 +115,7 @@ static const struct vcpu_hooks hooks = {
     .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
 
 static void guest_new(struct guest *g, const struct bt_options *opt) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct mem_hooks *h;
 
     memset(g, 0, sizeof(*g));

@@ -144,7 +144,7 @@ static int create_ram(struct mem **out) {
 }
 
 static void guest_new(struct guest *g, const struct bt_options *opt) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct mem_hooks *h;
 
     memset(g, 0, sizeof(*g));

@@ -128,7 +128,7 @@ static void arm(void) {
 }
 
 static int setup(void **state) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
 
     vec_init();
     assert_int_equal(sem_init(), 0);
