@@ -57,6 +57,8 @@ static bool native_allowed(const struct tr *t, const struct insn *i) {
         return (t->key & KEY_X87) && !is_fninit(i);
     if (i->flags & INSN_MMX)
         return t->key & KEY_X87;
+    if (i->flags & INSN_AVX512)
+        return false;
     if (i->flags & INSN_VEX)
         return t->key & KEY_AVX;
     return t->key & KEY_VEC;

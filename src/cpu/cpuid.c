@@ -56,17 +56,20 @@ static const struct word_rule rules[WORD_COUNT] = {
     [W_1D] = {1, 0, REG_D, 0x0008fbfc | BIT(16) | BIT(17),
               BIT(0) | BIT(23) | BIT(24) | BIT(25) | BIT(26), ~0u},
     /* fsgsbase tsc_adjust bmi1 smep bmi2 invpcid adx smap clflushopt clwb; avx2 erms
-     * rdseed sha */
+     * rdseed sha; avx-512 f dq ifma cd bw vl */
     [W_7B] = {7, 0, REG_B,
               BIT(0) | BIT(1) | BIT(3) | BIT(7) | BIT(8) | BIT(10) | BIT(19) | BIT(20) |
                   BIT(23) | BIT(24),
-              BIT(5) | BIT(9) | BIT(18) | BIT(29), BIT(1)},
-    /* umip rdpid; gfni vaes vpclmulqdq */
-    [W_7C] = {7, 0, REG_C, BIT(2) | BIT(22), BIT(8) | BIT(9) | BIT(10)},
-    /* fsrm */
-    [W_7D] = {7, 0, REG_D, 0, BIT(4)},
-    /* avx-vnni */
-    [W_71A] = {7, 1, REG_A, 0, BIT(4)},
+              BIT(5) | BIT(9) | BIT(18) | BIT(29) | BIT(16) | BIT(17) | BIT(21) |
+                  BIT(28) | BIT(30) | BIT(31),
+              BIT(1)},
+    /* umip rdpid; gfni vaes vpclmulqdq; avx-512 vbmi vbmi2 vnni bitalg vpopcntdq */
+    [W_7C] = {7, 0, REG_C, BIT(2) | BIT(22),
+              BIT(8) | BIT(9) | BIT(10) | BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14)},
+    /* fsrm; avx-512 vp2intersect fp16 */
+    [W_7D] = {7, 0, REG_D, 0, BIT(4) | BIT(8) | BIT(23)},
+    /* avx-vnni; avx-512 bf16 */
+    [W_71A] = {7, 1, REG_A, 0, BIT(4) | BIT(5)},
     /* xsaveopt xsavec xgetbv(1) */
     [W_D1A] = {0xd, 1, REG_A, 0, BIT(0) | BIT(1) | BIT(2)},
     /* lahf lzcnt 3dnowprefetch; sse4a. TOPOEXT is AMD's, added below */
@@ -84,24 +87,56 @@ static const struct word_rule rules[WORD_COUNT] = {
 static const struct {
     uint8_t word, bit;
 } features[CPUID_F_COUNT] = {
-    [CPUID_F_AVX] = {W_1C, 28},        [CPUID_F_AVX2] = {W_7B, 5},
-    [CPUID_F_BMI1] = {W_7B, 3},        [CPUID_F_BMI2] = {W_7B, 8},
-    [CPUID_F_FMA] = {W_1C, 12},        [CPUID_F_F16C] = {W_1C, 29},
-    [CPUID_F_MOVBE] = {W_1C, 22},      [CPUID_F_POPCNT] = {W_1C, 23},
-    [CPUID_F_LZCNT] = {W_X1C, 5},      [CPUID_F_SSE3] = {W_1C, 0},
-    [CPUID_F_SSSE3] = {W_1C, 9},       [CPUID_F_SSE41] = {W_1C, 19},
-    [CPUID_F_SSE42] = {W_1C, 20},      [CPUID_F_SSE4A] = {W_X1C, 6},
-    [CPUID_F_AES] = {W_1C, 25},        [CPUID_F_PCLMUL] = {W_1C, 1},
-    [CPUID_F_SHA] = {W_7B, 29},        [CPUID_F_VAES] = {W_7C, 9},
-    [CPUID_F_VPCLMUL] = {W_7C, 10},    [CPUID_F_GFNI] = {W_7C, 8},
-    [CPUID_F_ADX] = {W_7B, 19},        [CPUID_F_RDRAND] = {W_1C, 30},
-    [CPUID_F_RDSEED] = {W_7B, 18},     [CPUID_F_CLZERO] = {W_X8B, 0},
-    [CPUID_F_RDPID] = {W_7C, 22},      [CPUID_F_XSAVE] = {W_1C, 26},
-    [CPUID_F_XSAVEOPT] = {W_D1A, 0},   [CPUID_F_XSAVEC] = {W_D1A, 1},
-    [CPUID_F_XSAVES] = {W_D1A, 3},     [CPUID_F_CX16] = {W_1C, 13},
-    [CPUID_F_CLFLUSHOPT] = {W_7B, 23}, [CPUID_F_CLWB] = {W_7B, 24},
-    [CPUID_F_RDTSCP] = {W_X1D, 27},    [CPUID_F_INVPCID] = {W_7B, 10},
-    [CPUID_F_SMAP] = {W_7B, 20},       [CPUID_F_AVXVNNI] = {W_71A, 4},
+    [CPUID_F_AVX] = {W_1C, 28},
+    [CPUID_F_AVX2] = {W_7B, 5},
+    [CPUID_F_BMI1] = {W_7B, 3},
+    [CPUID_F_BMI2] = {W_7B, 8},
+    [CPUID_F_FMA] = {W_1C, 12},
+    [CPUID_F_F16C] = {W_1C, 29},
+    [CPUID_F_MOVBE] = {W_1C, 22},
+    [CPUID_F_POPCNT] = {W_1C, 23},
+    [CPUID_F_LZCNT] = {W_X1C, 5},
+    [CPUID_F_SSE3] = {W_1C, 0},
+    [CPUID_F_SSSE3] = {W_1C, 9},
+    [CPUID_F_SSE41] = {W_1C, 19},
+    [CPUID_F_SSE42] = {W_1C, 20},
+    [CPUID_F_SSE4A] = {W_X1C, 6},
+    [CPUID_F_AES] = {W_1C, 25},
+    [CPUID_F_PCLMUL] = {W_1C, 1},
+    [CPUID_F_SHA] = {W_7B, 29},
+    [CPUID_F_VAES] = {W_7C, 9},
+    [CPUID_F_VPCLMUL] = {W_7C, 10},
+    [CPUID_F_GFNI] = {W_7C, 8},
+    [CPUID_F_ADX] = {W_7B, 19},
+    [CPUID_F_RDRAND] = {W_1C, 30},
+    [CPUID_F_RDSEED] = {W_7B, 18},
+    [CPUID_F_CLZERO] = {W_X8B, 0},
+    [CPUID_F_RDPID] = {W_7C, 22},
+    [CPUID_F_XSAVE] = {W_1C, 26},
+    [CPUID_F_XSAVEOPT] = {W_D1A, 0},
+    [CPUID_F_XSAVEC] = {W_D1A, 1},
+    [CPUID_F_XSAVES] = {W_D1A, 3},
+    [CPUID_F_CX16] = {W_1C, 13},
+    [CPUID_F_CLFLUSHOPT] = {W_7B, 23},
+    [CPUID_F_CLWB] = {W_7B, 24},
+    [CPUID_F_RDTSCP] = {W_X1D, 27},
+    [CPUID_F_INVPCID] = {W_7B, 10},
+    [CPUID_F_SMAP] = {W_7B, 20},
+    [CPUID_F_AVXVNNI] = {W_71A, 4},
+    [CPUID_F_AVX512F] = {W_7B, 16},
+    [CPUID_F_AVX512DQ] = {W_7B, 17},
+    [CPUID_F_AVX512IFMA] = {W_7B, 21},
+    [CPUID_F_AVX512CD] = {W_7B, 28},
+    [CPUID_F_AVX512BW] = {W_7B, 30},
+    [CPUID_F_AVX512VL] = {W_7B, 31},
+    [CPUID_F_AVX512VBMI] = {W_7C, 1},
+    [CPUID_F_AVX512VBMI2] = {W_7C, 6},
+    [CPUID_F_AVX512VNNI] = {W_7C, 11},
+    [CPUID_F_AVX512BITALG] = {W_7C, 12},
+    [CPUID_F_AVX512VPOPCNTDQ] = {W_7C, 14},
+    [CPUID_F_AVX512VP2INTERSECT] = {W_7D, 8},
+    [CPUID_F_AVX512FP16] = {W_7D, 23},
+    [CPUID_F_AVX512BF16] = {W_71A, 5},
 };
 
 /* NEEDED missing takes DEPENDENT away. In an order in which one pass is enough. */
@@ -143,18 +178,27 @@ static void drop_dependents(struct cpuid_model *m) {
     }
     if (!(m->word[W_1C] & BIT(28)))
         m->xcr0 &= ~(uint64_t)X86_XCR0_AVX;
+    if (!(m->word[W_7B] & BIT(16)))
+        m->xcr0 &= ~(uint64_t)X86_XCR0_AVX512;
+}
+
+/* Without a register state none of its instructions. */
+static void drop_stateless(struct cpuid_model *m) {
+    if (!(m->xcr0 & X86_XCR0_AVX))
+        m->word[W_1C] &= ~BIT(28);
+    if ((m->xcr0 & X86_XCR0_AVX512) != X86_XCR0_AVX512)
+        m->word[W_7B] &= ~BIT(16);
+    drop_dependents(m);
 }
 
 /* What can be offered of each word, whatever part it is. */
 static void possible_words(struct cpuid_model *m) {
-    m->xcr0 = vec_supported() & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
+    m->xcr0 = vec_supported();
     for (unsigned w = 0; w < WORD_COUNT; w++) {
         const struct word_rule *r = &rules[w];
         m->word[w] = r->soft | (r->host & host_word(r->leaf, r->subleaf, r->reg));
     }
-    if (!(m->xcr0 & X86_XCR0_AVX))
-        m->word[W_1C] &= ~BIT(28);
-    drop_dependents(m);
+    drop_stateless(m);
     if (!m->amd) {
         m->word[W_X1C] &= ~BIT(6);
         m->word[W_X8B] = 0;
@@ -242,7 +286,8 @@ static bool serves(const struct cpuid_model *can, const struct cpuid_part *p,
     return true;
 }
 
-/* The newest that is served, or the oldest, which then has not all that it should. */
+/* The newest that is served and has no AVX-512, or the oldest, which then has not all
+ * that it should. */
 static const struct cpuid_part *default_part(bool amd) {
     const struct cpuid_part *p = NULL, *next;
     struct cpuid_model can = {.amd = amd};
@@ -250,6 +295,11 @@ static const struct cpuid_part *default_part(bool amd) {
 
     possible_words(&can);
     for (size_t n = 0; (next = cpuid_part_at(amd, n)); n++) {
+        uint32_t has[WORD_COUNT];
+
+        cpuid_part_words(next, has);
+        if (has[W_7B] & BIT(16))
+            continue;
         p = next;
         if (serves(&can, p, &lacks))
             break;
@@ -384,9 +434,7 @@ struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
         n->word[w] |= confirmed & real_cpu_only(m, w);
     }
     n->xcr0 &= xcr0 | X86_XCR0_X87 | X86_XCR0_SSE;
-    if (!(n->xcr0 & X86_XCR0_AVX))
-        n->word[W_1C] &= ~BIT(28);
-    drop_dependents(n);
+    drop_stateless(n);
     if (bits >= 36 && bits <= 52)
         n->phys_bits = bits;
     return n;
@@ -471,10 +519,20 @@ static struct cpuid_regs topology_leaf(uint32_t index) {
     return r;
 }
 
-/* Intel SDM volume 1, "Standard Format" and "Compacted Format" of the XSAVE area: with
- * only AVX beyond the legacy region, both put it at 576. */
-static uint32_t xsave_size(uint64_t xcr0) {
-    return xcr0 & X86_XCR0_AVX ? 512 + 64 + 256 : 512 + 64;
+/* Of an XSAVE area with the components of XCR0; compacted, they follow each other. Intel
+ * SDM volume 1, "Standard Format" and "Compacted Format of the XSAVE Area". */
+static uint32_t xsave_size(uint64_t xcr0, bool compact) {
+    uint32_t end = 512 + 64;
+
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++) {
+        if (!(xcr0 & (1ull << n)))
+            continue;
+        if (compact)
+            end += vec_size(n);
+        else if (end < vec_offset(n) + vec_size(n))
+            end = vec_offset(n) + vec_size(n);
+    }
+    return end;
 }
 
 static struct cpuid_regs xsave_leaf(const struct vcpu *v, uint32_t index) {
@@ -483,12 +541,14 @@ static struct cpuid_regs xsave_leaf(const struct vcpu *v, uint32_t index) {
     if (!xcr0)
         return (struct cpuid_regs){0};
     if (index == 0)
-        return (struct cpuid_regs){
-            .eax = (uint32_t)xcr0, .ebx = xsave_size(v->xcr0), .ecx = xsave_size(xcr0)};
+        return (struct cpuid_regs){.eax = (uint32_t)xcr0,
+                                   .ebx = xsave_size(v->xcr0, false),
+                                   .ecx = xsave_size(xcr0, false)};
     if (index == 1)
-        return (struct cpuid_regs){.eax = m->word[W_D1A], .ebx = xsave_size(v->xcr0)};
-    if (index == 2 && (xcr0 & X86_XCR0_AVX))
-        return (struct cpuid_regs){.eax = 256, .ebx = 576};
+        return (struct cpuid_regs){.eax = m->word[W_D1A],
+                                   .ebx = xsave_size(v->xcr0, true)};
+    if (index < VEC_COMPONENTS && (xcr0 & (1ull << index)))
+        return (struct cpuid_regs){.eax = vec_size(index), .ebx = vec_offset(index)};
     return (struct cpuid_regs){0};
 }
 

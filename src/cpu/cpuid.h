@@ -37,7 +37,8 @@ enum cpuid_verdict cpuid_model_check(const char *name, const char **lacks);
 /* The N-th name of those of the host's vendor, newest first; then the levels and "host";
  * NULL at the end. *WHAT tells what it is. */
 const char *cpuid_model_at(size_t n, const char **what);
-/* Name of the default: the newest part whose every feature is offered here. */
+/* Name of the default: the newest part without AVX-512 whose every feature is offered
+ * here. */
 const char *cpuid_model_default(void);
 
 /* A model to be freed with cpuid_model_free(); NULL when out of memory. What the host
@@ -104,6 +105,20 @@ enum cpuid_feature {
     CPUID_F_INVPCID,
     CPUID_F_SMAP,
     CPUID_F_AVXVNNI,
+    CPUID_F_AVX512F,
+    CPUID_F_AVX512DQ,
+    CPUID_F_AVX512IFMA,
+    CPUID_F_AVX512CD,
+    CPUID_F_AVX512BW,
+    CPUID_F_AVX512VL,
+    CPUID_F_AVX512VBMI,
+    CPUID_F_AVX512VBMI2,
+    CPUID_F_AVX512VNNI,
+    CPUID_F_AVX512BITALG,
+    CPUID_F_AVX512VPOPCNTDQ,
+    CPUID_F_AVX512VP2INTERSECT,
+    CPUID_F_AVX512FP16,
+    CPUID_F_AVX512BF16,
     CPUID_F_XSAVE,
     CPUID_F_XSAVEOPT,
     CPUID_F_XSAVEC,
@@ -111,7 +126,7 @@ enum cpuid_feature {
     CPUID_F_CX16,
     CPUID_F_CLFLUSHOPT,
     CPUID_F_CLWB,
-    CPUID_F_UNSUPPORTED, /* never offered: AVX-512, 3DNow!, TBM, XOP, ... */
+    CPUID_F_UNSUPPORTED, /* never offered: 3DNow!, TBM, XOP, AMX, ... */
     CPUID_F_COUNT
 };
 

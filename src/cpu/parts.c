@@ -13,6 +13,8 @@
 
 #include "cpu/cpuid_int.h"
 
+#define AVX512_SKYLAKE (BIT(16) | BIT(17) | BIT(28) | BIT(30) | BIT(31))
+
 enum { SYSCALL_NX_LM = BIT(11) | BIT(20) | BIT(29), PDPE1GB = BIT(26), RDTSCP = BIT(27) };
 
 /* --- Intel's --- */
@@ -95,6 +97,46 @@ static const struct cpuid_part alderlake = {
              [W_71A] = BIT(4)},
 };
 
+static const struct cpuid_part skylake_server = {
+    "Skylake-Server",
+    "Intel Xeon (Skylake), virtual",
+    &skylake_client,
+    .signature = 0x00050654,
+    /* clwb, avx-512 f dq cd bw vl */
+    .word = {[W_7B] = BIT(24) | AVX512_SKYLAKE},
+};
+
+static const struct cpuid_part cascadelake = {
+    "Cascadelake-Server",
+    "Intel Xeon (Cascade Lake), virtual",
+    &skylake_server,
+    .signature = 0x00050657,
+    /* avx-512 vnni */
+    .word = {[W_7C] = BIT(11)},
+};
+
+static const struct cpuid_part icelake_server = {
+    "Icelake-Server",
+    "Intel Xeon (Ice Lake), virtual",
+    &cascadelake,
+    .signature = 0x000606a6,
+    /* avx-512 ifma, sha; avx-512 vbmi, umip, avx-512 vbmi2, gfni vaes vpclmulqdq, avx-512
+     * bitalg vpopcntdq, rdpid; fsrm */
+    .word = {[W_7B] = BIT(21) | BIT(29),
+             [W_7C] = BIT(1) | BIT(2) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(12) |
+                      BIT(14) | BIT(22),
+             [W_7D] = BIT(4)},
+};
+
+static const struct cpuid_part sapphirerapids = {
+    "SapphireRapids",
+    "Intel Xeon (Sapphire Rapids), virtual",
+    &icelake_server,
+    .signature = 0x000806f8,
+    /* avx-512 fp16; avx-vnni, avx-512 bf16 */
+    .word = {[W_7D] = BIT(23), [W_71A] = BIT(4) | BIT(5)},
+};
+
 /* --- AMD's --- */
 
 /* AMD made no part with x86-64-v2 and without AVX: a Bobcat, with SSE4.1 and SSE4.2. */
@@ -148,10 +190,24 @@ static const struct cpuid_part epyc_milan = {
              [W_7D] = BIT(4)},
 };
 
+static const struct cpuid_part epyc_genoa = {
+    "EPYC-Genoa",
+    "AMD EPYC (Genoa), virtual",
+    &epyc_milan,
+    .signature = 0x00a10f11,
+    .amd = true,
+    /* avx-512 f dq cd bw vl ifma; vbmi vbmi2 gfni vnni bitalg vpopcntdq; bf16 */
+    .word = {[W_7B] = AVX512_SKYLAKE | BIT(21),
+             [W_7C] = BIT(1) | BIT(6) | BIT(8) | BIT(11) | BIT(12) | BIT(14),
+             [W_71A] = BIT(5)},
+};
+
 /* Newest first, so that the first that a host can serve is the default. */
 static const struct cpuid_part *const parts[] = {
-    &alderlake, &skylake_client, &broadwell,  &haswell,   &ivybridge, &sandybridge,
-    &westmere,  &nehalem,        &epyc_milan, &epyc_rome, &epyc,      &bobcat,
+    &sapphirerapids, &alderlake, &icelake_server, &cascadelake, &skylake_server,
+    &skylake_client, &broadwell, &haswell,        &ivybridge,   &sandybridge,
+    &westmere,       &nehalem,   &epyc_genoa,     &epyc_milan,  &epyc_rome,
+    &epyc,           &bobcat,
 };
 
 /* The x86-64 psABI's levels: the oldest part that has them. */
@@ -161,6 +217,7 @@ static const struct {
 } levels[] = {
     {"v2", &nehalem, &bobcat},
     {"v3", &haswell, &epyc},
+    {"v4", &skylake_server, &epyc_genoa},
 };
 
 void cpuid_part_words(const struct cpuid_part *p, uint32_t *word) {
@@ -197,16 +254,48 @@ static const struct {
     uint8_t word, bit;
     const char *name;
 } names[] = {
-    {W_1C, 0, "pni"},       {W_1C, 1, "pclmulqdq"},   {W_1C, 9, "ssse3"},
-    {W_1C, 12, "fma"},      {W_1C, 13, "cx16"},       {W_1C, 19, "sse4_1"},
-    {W_1C, 20, "sse4_2"},   {W_1C, 22, "movbe"},      {W_1C, 23, "popcnt"},
-    {W_1C, 25, "aes"},      {W_1C, 26, "xsave"},      {W_1C, 28, "avx"},
-    {W_1C, 29, "f16c"},     {W_1C, 30, "rdrand"},     {W_7B, 3, "bmi1"},
-    {W_7B, 5, "avx2"},      {W_7B, 8, "bmi2"},        {W_7B, 18, "rdseed"},
-    {W_7B, 19, "adx"},      {W_7B, 29, "sha_ni"},     {W_7C, 8, "gfni"},
-    {W_7C, 9, "vaes"},      {W_7C, 10, "vpclmulqdq"}, {W_71A, 4, "avx_vnni"},
-    {W_D1A, 0, "xsaveopt"}, {W_D1A, 1, "xsavec"},     {W_D1A, 2, "xgetbv1"},
-    {W_X1C, 5, "lzcnt"},    {W_X1C, 6, "sse4a"},
+    {W_1C, 0, "pni"},
+    {W_1C, 1, "pclmulqdq"},
+    {W_1C, 9, "ssse3"},
+    {W_1C, 12, "fma"},
+    {W_1C, 13, "cx16"},
+    {W_1C, 19, "sse4_1"},
+    {W_1C, 20, "sse4_2"},
+    {W_1C, 22, "movbe"},
+    {W_1C, 23, "popcnt"},
+    {W_1C, 25, "aes"},
+    {W_1C, 26, "xsave"},
+    {W_1C, 28, "avx"},
+    {W_1C, 29, "f16c"},
+    {W_1C, 30, "rdrand"},
+    {W_7B, 3, "bmi1"},
+    {W_7B, 5, "avx2"},
+    {W_7B, 8, "bmi2"},
+    {W_7B, 18, "rdseed"},
+    {W_7B, 19, "adx"},
+    {W_7B, 29, "sha_ni"},
+    {W_7C, 8, "gfni"},
+    {W_7C, 9, "vaes"},
+    {W_7C, 10, "vpclmulqdq"},
+    {W_71A, 4, "avx_vnni"},
+    {W_7B, 16, "avx512f"},
+    {W_7B, 17, "avx512dq"},
+    {W_7B, 21, "avx512ifma"},
+    {W_7B, 28, "avx512cd"},
+    {W_7B, 30, "avx512bw"},
+    {W_7B, 31, "avx512vl"},
+    {W_7C, 1, "avx512_vbmi"},
+    {W_7C, 6, "avx512_vbmi2"},
+    {W_7C, 11, "avx512_vnni"},
+    {W_7C, 12, "avx512_bitalg"},
+    {W_7C, 14, "avx512_vpopcntdq"},
+    {W_7D, 23, "avx512_fp16"},
+    {W_71A, 5, "avx512_bf16"},
+    {W_D1A, 0, "xsaveopt"},
+    {W_D1A, 1, "xsavec"},
+    {W_D1A, 2, "xgetbv1"},
+    {W_X1C, 5, "lzcnt"},
+    {W_X1C, 6, "sse4a"},
 };
 
 const char *cpuid_feature_name(unsigned word, unsigned bit) {

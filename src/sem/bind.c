@@ -37,7 +37,7 @@ static void settle_features(const struct vcpu *v, struct insn *i) {
     if ((i->op == OP_lzcnt && !has(v, CPUID_F_LZCNT)) ||
         (i->op == OP_tzcnt && !has(v, CPUID_F_BMI1)))
         decode_as_scan(i);
-    else if (!has(v, i->feature))
+    else if (!has(v, i->feature) || !has(v, i->also))
         decode_hide(i);
 }
 

@@ -40,6 +40,15 @@ static struct cpuid_model *make(const char *name, enum cpuid_vendor vendor) {
     (LEVEL3 | F(AES) | F(PCLMUL) | F(RDRAND) | F(XSAVEOPT) | F(INVPCID) | F(RDSEED) |    \
      F(ADX) | F(RDTSCP) | F(SMAP))
 
+#define SKX                                                                              \
+    (BDWELL | F(CLFLUSHOPT) | F(XSAVEC) | F(CLWB) | F(AVX512F) | F(AVX512DQ) |           \
+     F(AVX512CD) | F(AVX512BW) | F(AVX512VL))
+#define ICELAKE                                                                          \
+    (SKX | F(AVX512VNNI) | F(AVX512IFMA) | F(AVX512VBMI) | F(AVX512VBMI2) |              \
+     F(AVX512BITALG) | F(AVX512VPOPCNTDQ) | F(GFNI) | F(VAES) | F(VPCLMUL) | F(SHA) |    \
+     F(RDPID))
+#define ZNVER3 (ZNVER1 | F(CLWB) | F(RDPID) | F(VAES) | F(VPCLMUL) | F(INVPCID))
+
 static const struct known {
     const char *name;
     bool amd;
@@ -64,8 +73,17 @@ static const struct known {
     {"EPYC", true, 0x17, 1, ZNVER1},
     {"v3", true, 0x17, 1, ZNVER1},
     {"EPYC-Rome", true, 0x17, 0x31, ZNVER1 | F(CLWB) | F(RDPID)},
-    {"EPYC-Milan", true, 0x19, 1,
-     ZNVER1 | F(CLWB) | F(RDPID) | F(VAES) | F(VPCLMUL) | F(INVPCID)},
+    {"EPYC-Milan", true, 0x19, 1, ZNVER3},
+    {"EPYC-Genoa", true, 0x19, 0x11,
+     ZNVER3 | F(AVX512F) | F(AVX512DQ) | F(AVX512CD) | F(AVX512BW) | F(AVX512VL) |
+         F(AVX512VNNI) | F(AVX512IFMA) | F(AVX512VBMI) | F(AVX512VBMI2) |
+         F(AVX512BITALG) | F(AVX512VPOPCNTDQ) | F(AVX512BF16) | F(GFNI)},
+    {"v4", false, 6, 0x55, SKX},
+    {"Skylake-Server", false, 6, 0x55, SKX},
+    {"Cascadelake-Server", false, 6, 0x55, SKX | F(AVX512VNNI)},
+    {"Icelake-Server", false, 6, 0x6a, ICELAKE},
+    {"SapphireRapids", false, 6, 0x8f,
+     ICELAKE | F(AVX512BF16) | F(AVX512FP16) | F(AVXVNNI)},
 };
 
 static unsigned family_of(uint32_t sig) {
@@ -100,7 +118,8 @@ static void test_parts(void **state) {
                 fail_msg("%s: feature %u, which is%s its", k->name, f,
                          want ? "" : " not");
         }
-        assert_int_equal(cpuid_xcr0_valid(m), cpuid_has(m, CPUID_F_AVX)     ? 7
+        assert_int_equal(cpuid_xcr0_valid(m), cpuid_has(m, CPUID_F_AVX512F) ? 0xe7
+                                              : cpuid_has(m, CPUID_F_AVX)   ? 7
                                               : cpuid_has(m, CPUID_F_XSAVE) ? 3
                                                                             : 0);
         /* The board's. */
@@ -184,11 +203,43 @@ static void test_cr4(void **state) {
     cpuid_model_free(new);
 }
 
+/* Offsets are the host's; the sizes are the architecture's. Intel SDM volume 1, "XSAVE-
+ * Managed Features". */
+static void test_xsave_layout(void **state) {
+    static const uint16_t sizes[] = {[2] = 256, [5] = 64, [6] = 512, [7] = 1024};
+    struct cpuid_model *m = make("host", CPUID_VENDOR_HOST);
+    uint64_t all = cpuid_xcr0_valid(m);
+    struct vcpu v = {.cpuid = m, .xcr0 = 3};
+    uint32_t end = 576, compact = 576;
+
+    if (!all)
+        skip();
+    assert_int_equal(cpuid_query(&v, 0xd, 0).eax, all);
+    assert_int_equal(cpuid_query(&v, 0xd, 0).ebx, 576);
+    for (unsigned n = 2; n < 12; n++) {
+        struct cpuid_regs r = cpuid_query(&v, 0xd, n);
+
+        if (!(all >> n & 1)) {
+            assert_int_equal(r.eax | r.ebx | r.ecx, 0);
+            continue;
+        }
+        assert_int_equal(r.eax, sizes[n]);
+        assert_true(r.ebx >= end); /* in order, none over another */
+        end = r.ebx + r.eax;
+        compact += r.eax;
+    }
+    assert_int_equal(cpuid_query(&v, 0xd, 0).ecx, end);
+    v.xcr0 = all;
+    assert_int_equal(cpuid_query(&v, 0xd, 0).ebx, end);
+    assert_int_equal(cpuid_query(&v, 0xd, 1).ebx, compact);
+    cpuid_model_free(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parts),        cmocka_unit_test(test_list),
         cmocka_unit_test(test_other_vendor), cmocka_unit_test(test_default),
-        cmocka_unit_test(test_cr4),
+        cmocka_unit_test(test_cr4),          cmocka_unit_test(test_xsave_layout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

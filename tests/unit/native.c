@@ -350,6 +350,8 @@ static void try(enum cpu_mode mode, const uint8_t *bytes, unsigned len, bool unm
 
     if (!bind(mode, bytes, len, &i) || i.op != OP_native)
         return;
+    if (i.flags & INSN_AVX512) /* unit/native_evex */
+        return;
     if (i.mem.access && i.mem.base != REG_RBX) /* 0f 38 as an opcode */
         return;
     compare_patterns(&i, unmasked);
