@@ -25,154 +25,184 @@
 
 /* --- where the operand lies --- */
 
-/* Byte at OFF of I's segment: *AT, or SEM_FAULT. Masked accesses raise no #AC. */
-static int byte_linear(struct vcpu *v, const struct insn *i, uint64_t off, bool write,
-                       struct gva *at) {
+/* An operand on its way: the bytes FROM to TO are known to be accessible, at its start or
+ * its end; BYTES are their contents, for a load. */
+struct masked {
+    uint64_t off; /* in I's segment */
+    struct gva linear;
+    enum mmu_access acc;
+    unsigned size, from, to;
+    uint8_t bytes[OPERAND_MAX];
+};
+
+/* The linear address of byte N, or SEM_FAULT. Masked accesses raise no #AC. */
+static int byte_linear(struct vcpu *v, const struct insn *i, const struct masked *m,
+                       unsigned n, struct gva *at) {
     unsigned seg = i->mem.seg;
+    uint64_t off = v->mode == MODE_64 ? m->off + n : (uint32_t)(m->off + n);
 
     *at = gva((off + v->segbase[seg]) & v->lin_mask);
-    return sem_linear(v, seg, off, 1, write, at) && v->fault.vector != X86_AC ? SEM_FAULT
-                                                                              : 0;
+    if (!sem_linear(v, seg, off, 1, m->acc == MMU_WRITE, at))
+        return 0;
+    return v->fault.vector == X86_AC ? 0 : SEM_FAULT;
 }
 
-/* May the byte be accessed? If not, the fault is in v->fault. */
-static bool byte_ok(struct vcpu *v, const struct insn *i, uint64_t off,
-                    enum mmu_access acc, struct gva *at) {
-    if (byte_linear(v, i, off, acc == MMU_WRITE, at))
+/* May byte N be accessed? If not, the fault is in v->fault. */
+static bool byte_ok(struct vcpu *v, const struct insn *i, const struct masked *m,
+                    unsigned n) {
+    struct gva at;
+
+    if (byte_linear(v, i, m, n, &at))
         return false;
-    if (!mmu_probe(v, *at, 1, acc, false))
+    if (!mmu_probe(v, at, 1, m->acc, false))
         return true;
     native_mem_fault(v, i);
     return false;
 }
 
-static uint64_t byte_off(const struct vcpu *v, uint64_t off, unsigned n) {
-    return v->mode == MODE_64 ? off + n : (uint32_t)(off + n);
+/* Are bytes N and N + 1 neighbours in one page, both inside the segment? */
+static bool joined(struct vcpu *v, const struct insn *i, const struct masked *m,
+                   unsigned n) {
+    struct gva a, b;
+
+    return !byte_linear(v, i, m, n, &a) && !byte_linear(v, i, m, n + 1, &b) &&
+           b.a == a.a + 1 && (b.a & 4095);
 }
 
-/* Which of the operand's bytes may be accessed: *FROM to *TO, at its start or its end.
- * What lies otherwise is left out, though it might be accessed: only an odd limit
- * together with an absent page makes such. */
-static void accessible(struct vcpu *v, const struct insn *i, uint64_t off,
-                       enum mmu_access acc, unsigned *from, unsigned *to) {
-    unsigned size = i->mem.size, n, start;
+/* The bytes A to B are accessible too. 0, or SEM_FAULT. */
+static int add_bytes(struct vcpu *v, const struct insn *i, struct masked *m, unsigned a,
+                     unsigned b) {
     struct gva at;
 
-    for (n = 0; n < size && !byte_ok(v, i, byte_off(v, off, n), acc, &at); n++)
-        ;
-    for (start = n; n < size && byte_ok(v, i, byte_off(v, off, n), acc, &at); n++)
-        ;
-    *from = start;
-    *to = n;
-    if (start && n < size)
-        *from = *to = size;
-    if ((i->flags & INSN_ALIGNED) && (*from || *to < size))
-        *from = *to = size;
-}
-
-/* A place for an operand of which the bytes FROM to TO may be accessed, and others not.
- */
-static uint8_t *place(const struct insn *i, struct gva linear, unsigned from,
-                      unsigned to) {
-    uint8_t *page = native_guarded_page();
-
-    if (from >= to)
-        return page + 4096 + (linear.a & 63);
-    if (from)
-        return page - from;
-    return to < i->mem.size ? page + 4096 - to : page + (linear.a & 63);
-}
-
-/* The host touched byte N, which must not be accessed: the fault is that of this byte. */
-static int touched(struct vcpu *v, const struct insn *i, uint64_t off, uint64_t n,
-                   enum mmu_access acc) {
-    struct gva at;
-
-    for (unsigned k = 0; k < i->mem.size; k++)
-        if (!byte_ok(v, i, byte_off(v, off, (unsigned)(n + k) % i->mem.size), acc, &at))
+    if (m->acc == MMU_READ) {
+        if (byte_linear(v, i, m, a, &at))
             return SEM_FAULT;
-    return sem_fault_err(v, X86_GP, 0); /* none: it has gone away meanwhile */
-}
-
-/* Runs I with its operand there. 0, or SEM_FAULT. */
-static int run_there(struct vcpu *v, const struct insn *i, uint64_t off, uint8_t *operand,
-                     enum mmu_access acc) {
-    uint64_t addr;
-    int rc = native_run_guarded(v, i, operand, &addr);
-
-    if (rc != NATIVE_TOUCHED)
-        return rc ? SEM_FAULT : 0;
-    return touched(v, i, off, addr - (uint64_t)(uintptr_t)operand, acc);
-}
-
-/* --- loads --- */
-
-static int masked_load(struct vcpu *v, const struct insn *i, uint64_t off,
-                       struct gva linear) {
-    unsigned from, to;
-    uint8_t *operand;
-    struct gva at;
-
-    accessible(v, i, off, MMU_READ, &from, &to);
-    operand = place(i, linear, from, to);
-    if (from < to) {
-        if (byte_linear(v, i, byte_off(v, off, from), false, &at))
-            return SEM_FAULT;
-        if (mmu_read_slow(v, at, operand + from, to - from, false))
+        if (mmu_read_slow(v, at, m->bytes + a, b - a, false))
             return native_mem_fault(v, i);
     }
-    return run_there(v, i, off, operand, MMU_READ) ? SEM_FAULT : SEM_NEXT;
+    m->from = m->from == m->to || a < m->from ? a : m->from;
+    m->to = b > m->to ? b : m->to;
+    return 0;
 }
 
-/* --- stores --- */
-
-/* Runs the store over bytes FILL; what is there afterwards into OUT. */
-static int store_over(struct vcpu *v, const struct insn *i, uint64_t off,
-                      uint8_t *operand, unsigned from, unsigned to, uint8_t fill,
-                      uint8_t *out) {
-    int rc;
-
-    for (unsigned n = from; n < to; n++)
-        operand[n] = fill;
-    rc = run_there(v, i, off, operand, MMU_WRITE);
-    for (unsigned n = from; n < to; n++)
-        out[n] = operand[n];
-    return rc;
+/* An odd limit together with pages of which one is not accessible: more than one page
+ * with guards can show. The first byte that cannot be accessed faults. */
+static int no_place(struct vcpu *v, const struct insn *i, const struct masked *m) {
+    for (unsigned n = 0; n < m->size; n++)
+        if (!byte_ok(v, i, m, n))
+            return SEM_FAULT;
+    return sem_fault_err(v, X86_GP, 0);
 }
 
-/* Stores those of the bytes FROM to TO that are the same in OUT and TWIN, run by run. */
-static int store_runs(struct vcpu *v, const struct insn *i, uint64_t off, unsigned from,
-                      unsigned to, const uint8_t *out, const uint8_t *twin) {
-    for (unsigned n = from, end; n < to; n = end) {
+/* The host touched byte N, which was not known to be accessible. If it is, so is what
+ * lies beside it in the page. 0, or SEM_FAULT. */
+static int touched(struct vcpu *v, const struct insn *i, struct masked *m, uint64_t n) {
+    unsigned a, b;
+
+    if (n >= m->size || (n >= m->from && n < m->to))
+        return no_place(v, i, m);
+    if (!byte_ok(v, i, m, (unsigned)n))
+        return SEM_FAULT;
+    for (a = (unsigned)n; a && joined(v, i, m, a - 1);)
+        a--;
+    for (b = (unsigned)n + 1; b < m->size && joined(v, i, m, b - 1);)
+        b++;
+    if (m->from < m->to && a != m->to && b != m->from)
+        return no_place(v, i, m);
+    if (add_bytes(v, i, m, a, b))
+        return SEM_FAULT;
+    if ((m->from && m->to < m->size) ||
+        ((i->flags & INSN_ALIGNED) && m->to - m->from < m->size))
+        return no_place(v, i, m);
+    return 0;
+}
+
+/* A place for it, with what is not known to be accessible on guard pages. */
+static uint8_t *place(const struct masked *m) {
+    uint8_t *page = native_guarded_page();
+
+    if (m->from == m->to)
+        return page + 4096 + (m->linear.a & 63);
+    if (m->from)
+        return page - m->from;
+    return m->to < m->size ? page + 4096 - m->to : page + (m->linear.a & 63);
+}
+
+/* Runs I there, over its contents, until it touches nothing that it must not. 0 and
+ * *OPERAND, or SEM_FAULT. */
+static int run_there(struct vcpu *v, const struct insn *i, struct masked *m,
+                     uint8_t **operand) {
+    for (;;) {
+        uint64_t addr;
+        int rc;
+
+        *operand = place(m);
+        for (unsigned n = m->from; n < m->to; n++)
+            (*operand)[n] = m->bytes[n];
+        rc = native_run_guarded(v, i, *operand, &addr);
+        if (rc != NATIVE_TOUCHED)
+            return rc ? SEM_FAULT : 0;
+        if (touched(v, i, m, addr - (uint64_t)(uintptr_t)*operand))
+            return SEM_FAULT;
+    }
+}
+
+/* What the shadow has was accessed before, and costs nothing to access again. */
+static int add_known(struct vcpu *v, const struct insn *i, struct masked *m) {
+    unsigned seg = i->mem.seg, cut = 4096 - (unsigned)(m->linear.a & 4095);
+    struct gva second = gva((m->linear.a + cut) & v->lin_mask);
+    bool flat = (m->acc == MMU_WRITE ? v->seg_flat_w : v->seg_flat_r) & (1u << seg);
+
+    if (!flat || cut >= m->size)
+        return 0;
+    if (mmu_hit(v->mmu->data, m->linear, cut, m->acc) && add_bytes(v, i, m, 0, cut))
+        return SEM_FAULT;
+    if (mmu_hit(v->mmu->data, second, m->size - cut, m->acc))
+        return add_bytes(v, i, m, cut, m->size);
+    return 0;
+}
+
+static int masked_load(struct vcpu *v, const struct insn *i, struct masked *m) {
+    uint8_t *operand;
+
+    if (add_known(v, i, m) || run_there(v, i, m, &operand))
+        return SEM_FAULT;
+    return SEM_NEXT;
+}
+
+/* Stores those bytes that are the same in ONE and OTHER, run by run. */
+static int store_runs(struct vcpu *v, const struct insn *i, const struct masked *m,
+                      const uint8_t *one, const uint8_t *other) {
+    for (unsigned n = m->from, end; n < m->to; n = end) {
         struct gva at;
 
         end = n + 1;
-        if (out[n] != twin[n])
+        if (one[n] != other[n])
             continue;
-        while (end < to && out[end] == twin[end])
+        while (end < m->to && one[end] == other[end])
             end++;
-        if (byte_linear(v, i, byte_off(v, off, n), true, &at))
+        if (byte_linear(v, i, m, n, &at))
             return SEM_FAULT;
-        if (mmu_write_slow(v, at, out + n, end - n, false))
+        if (mmu_write_slow(v, at, one + n, end - n, false))
             return native_mem_fault(v, i);
     }
     return 0;
 }
 
-static int masked_store(struct vcpu *v, const struct insn *i, uint64_t off,
-                        struct gva linear) {
-    uint8_t out[OPERAND_MAX], twin[OPERAND_MAX], *operand;
-    unsigned from, to;
-    int rc;
+static int masked_store(struct vcpu *v, const struct insn *i, struct masked *m) {
+    uint8_t one[OPERAND_MAX], *operand;
 
-    accessible(v, i, off, MMU_WRITE, &from, &to);
-    operand = place(i, linear, from, to);
-    rc = store_over(v, i, off, operand, from, to, 0, out);
-    if (!rc)
-        rc = store_over(v, i, off, operand, from, to, 0xff, twin);
-    if (!rc)
-        rc = store_runs(v, i, off, from, to, out, twin);
-    return rc ? SEM_FAULT : SEM_NEXT;
+    for (unsigned n = 0; n < m->size; n++)
+        m->bytes[n] = 0;
+    if (add_known(v, i, m) || run_there(v, i, m, &operand))
+        return SEM_FAULT;
+    for (unsigned n = m->from; n < m->to; n++) {
+        one[n] = operand[n];
+        m->bytes[n] = 0xff;
+    }
+    if (run_there(v, i, m, &operand) || store_runs(v, i, m, one, operand))
+        return SEM_FAULT;
+    return SEM_NEXT;
 }
 
 /* Those that ask for alignment raise #GP before any other fault of the operand. Whether
@@ -187,26 +217,25 @@ static int misaligned(struct vcpu *v, const struct insn *i, struct gva linear) {
 
 int native_exec_evex_masked(struct vcpu *v, const struct insn *i) {
     bool wr = i->mem.access & OPND_WRITE;
-    uint64_t off;
-    struct gva at;
+    struct masked m = {.acc = wr ? MMU_WRITE : MMU_READ, .size = i->mem.size};
     uint8_t *p;
     int rc = native_check_avx512(v);
 
     if (rc)
         return rc;
-    off = sem_ea(v, i);
-    at = gva((off + v->segbase[i->mem.seg]) & v->lin_mask);
-    if ((i->flags & INSN_ALIGNED) && (at.a & (i->mem.size - 1u)))
-        return misaligned(v, i, at);
+    m.off = sem_ea(v, i);
+    m.linear = gva((m.off + v->segbase[i->mem.seg]) & v->lin_mask);
+    if ((i->flags & INSN_ALIGNED) && (m.linear.a & (m.size - 1u)))
+        return misaligned(v, i, m.linear);
     if ((wr ? v->seg_flat_w : v->seg_flat_r) & (1u << i->mem.seg)) {
-        p = mmu_hit(v->mmu->data, at, i->mem.size, wr ? MMU_WRITE : MMU_READ);
+        p = mmu_hit(v->mmu->data, m.linear, m.size, m.acc);
         if (p) {
             v->cnt->native_runs++;
             rc = native_run_at(v, i, p);
             return rc ? rc : SEM_NEXT;
         }
     }
-    return wr ? masked_store(v, i, off, at) : masked_load(v, i, off, at);
+    return wr ? masked_store(v, i, &m) : masked_load(v, i, &m);
 }
 
 /* --- vector and opmask registers in the parked image --- */
