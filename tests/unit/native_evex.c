@@ -278,7 +278,7 @@ static void compare(const struct insn *i, int64_t off, unsigned pattern, bool un
 
     random_state(pattern, unmasked, opmask);
     if (i->op == OP_gather || i->op == OP_scatter)
-        small_indices(i->bytes[4] & 1 ? 8 : 4);
+        small_indices(i->bytes[i->off_opcode] & 1 ? 8 : 4);
     fill(guest + PAGE, 4096, pattern);
     memcpy(page, guest + PAGE, 4096);
     v->gpr[REG_RBX] = at;
@@ -504,6 +504,32 @@ static void vsib_forms(enum cpu_mode mode) {
         }
 }
 
+/* VMASKMOV and gathers with VEX prefixes: they clear the upper halves of ZMM registers.
+ */
+static void vex_masked_forms(void) {
+    static const char *const forms[] = {
+        "\xc4\xe2\x69\x2c\x4b\x01", "\xc4\xe2\x6d\x2d\x4b\x01", /* loads */
+        "\xc4\xe2\x6d\x8c\x4b\x01", "\xc4\xe2\xe9\x8c\x4b\x01",
+        "\xc4\xe2\x69\x2e\x4b\x01", "\xc4\xe2\x6d\x2f\x4b\x01", /* stores */
+        "\xc4\xe2\x6d\x8e\x4b\x01", "\xc4\xe2\xe9\x8e\x4b\x01",
+        "\xc4\xe2\x69\x90\x0c\x33", "\xc4\xe2\x6d\x90\x0c\x33", /* gathers */
+        "\xc4\xe2\xed\x90\x0c\x73", "\xc4\xe2\x6d\x91\x0c\x33",
+        "\xc4\xe2\xe9\x91\x0c\x33", "\xc4\xe2\x6d\x92\x0c\xb3",
+        "\xc4\xe2\xe9\x92\x0c\x33", "\xc4\xe2\x69\x93\x0c\x33",
+    };
+
+    for (unsigned n = 0; n < ARRAY_SIZE(forms) * 400; n++) {
+        struct insn i;
+
+        assert_int_equal(
+            decode_insn(MODE_64, (const uint8_t *)forms[n % ARRAY_SIZE(forms)], 6, &i),
+            DECODE_OK);
+        sem_bind(v, &i);
+        compare(&i, (int64_t)(n & 64 ? 0x800 : rnd() % 4096) - i.mem.disp, n >> 7 & 3,
+                false, 0);
+    }
+}
+
 static void all_forms(enum cpu_mode mode, bool unmasked) {
     compared = faulted = page_faults = bad = 0;
     set_mode(mode);
@@ -513,6 +539,7 @@ static void all_forms(enum cpu_mode mode, bool unmasked) {
         vsib_forms(mode);
     }
     set_mode(MODE_64);
+    vex_masked_forms();
     print_message("%u compared, %u faults, %u of them #PF; %u bad\n", compared, faulted,
                   page_faults, bad);
     assert_int_equal(bad, 0);
