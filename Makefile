@@ -18,7 +18,7 @@ CORE_FILES = src/machine/board.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
               -fno-tree-loop-distribute-patterns
-LDLIBS = -lZydis -lcjson -lpthread -lm
+LDLIBS = -lZydis -lcjson -lseccomp -lpthread -lm
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
@@ -96,6 +96,7 @@ include tests/cli/cli.mk
 include tests/boot/boot.mk
 include tests/fidelity/fidelity.mk
 include tests/fuzz/fuzz.mk
+include tests/verify/verify.mk
 
 # Times Debian guests, amd64 and i386, against native code and QEMU's TCG: six minutes or so.
 # BENCH="--help" tells what can be asked for.

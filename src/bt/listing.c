@@ -394,6 +394,8 @@ int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing 
     l.todo = malloc((size_t)(len ? len : 1) * sizeof(*l.todo));
     if (l.seen && l.todo)
         rc = build(&l);
+    if (!rc && bt->unsound)
+        rc = -EBADMSG;
     if (!rc)
         rc = print(&l);
     for (size_t n = 0; n < l.count; n++)

@@ -305,8 +305,8 @@ static bool has(const struct insn *i, unsigned kind) {
     return false;
 }
 
-static void format_host(const struct list *l, const struct ccf *c, const struct insn *i,
-                        const uint8_t *rx, char *text, size_t size) {
+void list_host_text(const struct list *l, const struct ccf *c, const struct insn *i,
+                    const uint8_t *rx, char *text, size_t size) {
     char name[64];
 
     decode_format(i, (uint64_t)(rx - c->code), text, size);
@@ -491,7 +491,7 @@ static void print_insn(struct view *w, const struct insn *i, const uint8_t *rx,
         *last = g;
     }
     print_labels(w, rx);
-    format_host(w->l, w->c, i, rx, text, sizeof(text));
+    list_host_text(w->l, w->c, i, rx, text, sizeof(text));
     annotate(w, i, rx, *last, &mark, note, sizeof(note));
     list_line(w->l, "  %-40s %c +%03x  %-36s %s", left, mark, (unsigned)(rx - w->c->code),
               text, note);

@@ -8,6 +8,7 @@
 
 #include "base/bug.h"
 #include "bt/tr_int.h"
+#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "interp/interp.h"
@@ -32,6 +33,7 @@ struct bt_options bt_defaults(void) {
         .predict = true,
         .liveness = true,
         .stay = true,
+        .verify = BT_VERIFY_DEFAULT,
         .hot = BT_HOT_DEFAULT,
         .path = BT_PATH_DEFAULT,
         .tu_limit = BT_TU_DEFAULT,
@@ -428,6 +430,10 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     rc = allocate(bt);
     if (!rc) {
         bt_emit_stubs(bt);
+        if (opt->verify && !bt_verify_common(bt))
+            rc = -EBADMSG;
+    }
+    if (!rc) {
         rc = os_fault_range(bt->code.rx, bt->code.rx + bt->code.size, on_host_fault, bt);
     }
     if (rc) {
@@ -594,6 +600,8 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         bool fault;
         struct ccf *c = find(bt, &fault);
 
+        if (unlikely(bt->unsound))
+            return false;
         if (!c) {
             link = NULL;
             if (!fault)
@@ -687,6 +695,10 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
     if (unlikely(__atomic_load_n(&bt->poll_closed, __ATOMIC_SEQ_CST))) {
         __atomic_store_n(&bt->poll_closed, false, __ATOMIC_SEQ_CST);
         os_poll_set(bt->poll_page, true);
+    }
+    if (unlikely(bt->unsound)) { /* it has been told */
+        *out = EXIT_error;
+        return true;
     }
     events = vcpu_events(v);
     if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {

@@ -393,7 +393,9 @@ static int show(const struct job *j) {
     }
     if (rc)
         log_error("cannot translate: %s",
-                  rc == -ENOSPC ? "the translation cache is full" : strerror(-rc));
+                  rc == -ENOSPC    ? "the translation cache is full"
+                  : rc == -EBADMSG ? "the verifier does not accept what comes out"
+                                   : strerror(-rc));
     vm_destroy(&vm);
     return rc ? CTL_HOST_FAILURE : CTL_OK;
 }

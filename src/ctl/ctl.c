@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "base/types.h"
 
 struct command {
@@ -69,6 +70,7 @@ int ctl_status_of(int rc) {
 int ctl_main(int argc, char **argv) {
     if (!hold_standard_fds())
         return CTL_HOST_FAILURE; /* and nowhere to say so */
+    os_ignore_file_limit();
     if (argc < 2) {
         log_error("a command is missing; `bivisor --help` lists them");
         return CTL_USAGE;

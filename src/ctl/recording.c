@@ -68,20 +68,13 @@ static void put_number(struct recording_writer *w, const char *name, uint64_t n)
     put(w, text);
 }
 
-int recording_create(const char *path, const struct recording_key *key,
-                     struct recording_writer **out, char *why, size_t why_size) {
+int recording_begin(FILE *f, const struct recording_key *key,
+                    struct recording_writer **out) {
     struct recording_writer *w = calloc(1, sizeof(*w));
-    int rc;
 
-    if (w)
-        w->f = fopen(path, "we");
-    if (!w || !w->f) {
-        rc = w ? -errno : -ENOMEM;
-        free(w);
-        snprintf(why, why_size, "cannot write the recording '%s': %s", path,
-                 strerror(-rc));
-        return rc;
-    }
+    if (!w)
+        return -ENOMEM;
+    w->f = f;
     put_number(w, MAGIC, RECORDING_VERSION);
     end_line(w);
     for (size_t n = 0; n < ARRAY_SIZE(lines); n++) {
@@ -117,11 +110,9 @@ void recording_write_end(struct recording_writer *w, const struct recording_even
     end_line(w);
 }
 
-int recording_close(struct recording_writer *w) {
+int recording_end(struct recording_writer *w) {
     int error = w->error;
 
-    if (fclose(w->f) && !error)
-        error = errno;
     free(w);
     return -error;
 }

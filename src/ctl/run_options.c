@@ -18,6 +18,7 @@
 static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
                                              "multiboot"};
 static const char *const irqchip_names[] = {"user", "kernel"};
+static const char *const jail_names[] = {"auto", "on", "off"}; /* enum jail_want */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -49,6 +50,7 @@ static void print_help(void) {
         "engine\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
         "perf\n"
+        "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
         "  --verbose            tell on stderr what is being done\n"
         "  --help               this text\n"
         "\n"
@@ -80,7 +82,7 @@ static void print_lockstep_help(void) {
         "                       or the byte of memory at ADDR\n"
         "\n"
         "  --kernel, --initrd, --append, --memory, --boot-protocol, --retention, --bt,\n"
-        "  --no-paravirt, --no-reboot, --verbose as for `bivisor run`\n"
+        "  --no-paravirt, --no-reboot, --jail, --verbose as for `bivisor run`\n"
         "\n"
         "exit status: the guest's, as for `bivisor run`, when there was no difference;\n"
         "4 when there was one\n");
@@ -95,6 +97,7 @@ enum {
     OPT_IRQCHIP,
     OPT_PROTOCOL,
     OPT_RETENTION,
+    OPT_JAIL,
     OPT_BT,
     OPT_NO_PARAVIRT,
     OPT_NO_REBOOT,
@@ -119,6 +122,7 @@ static const struct option long_options[] = {
     {"irqchip", required_argument, NULL, OPT_IRQCHIP},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
+    {"jail", required_argument, NULL, OPT_JAIL},
     {"bt", required_argument, NULL, OPT_BT},
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
@@ -238,6 +242,12 @@ static bool take_option(struct run_options *o, int opt) {
                             &choice))
             return false;
         o->machine.policy = (enum mmu_policy)choice;
+        return true;
+    case OPT_JAIL:
+        if (!options_choice("--jail", optarg, jail_names, ARRAY_SIZE(jail_names),
+                            &choice))
+            return false;
+        o->jail = (enum jail_want)choice;
         return true;
     case OPT_BT:
         o->liveness |= strstr(optarg, "liveness") != NULL;

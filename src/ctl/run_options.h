@@ -2,6 +2,7 @@
 #ifndef CTL_RUN_OPTIONS_H
 #define CTL_RUN_OPTIONS_H
 
+#include "ctl/jail.h"
 #include "machine/machine.h"
 
 enum run_kind { RUN_PLAIN, RUN_LOCKSTEP };
@@ -14,6 +15,7 @@ struct run_options {
     bool no_reboot;
     bool stats;
     bool perf_map;
+    enum jail_want jail;
     uint64_t start_ns;           /* of the run, on the host's clock */
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */

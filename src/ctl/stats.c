@@ -78,25 +78,21 @@ static void add_engine_figure(void *arg, const char *name, uint64_t value) {
     add_figure(arg, name, (double)value);
 }
 
-static int write_text(const char *text, FILE *f, const char *path) {
-    int rc = 0;
+static int write_text(const char *text, struct output *o) {
+    int rc;
 
-    errno = EIO;
-    if (fprintf(f, "%s\n", text) < 0 || fflush(f))
-        rc = -errno;
-    if (f != stderr && fclose(f) && !rc)
-        rc = -errno;
+    fprintf(output_begin(o), "%s\n", text);
+    rc = output_end(o);
     if (!rc)
         return 0;
-    log_error("cannot write statistics to '%s': %s", path ? path : "standard error",
+    log_error("cannot write statistics to '%s': %s", o->path ? o->path : "standard error",
               strerror(-rc));
-    if (f != stderr)
+    if (o->f != stderr)
         fprintf(stderr, "%s\n", text);
     return rc;
 }
 
-int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
-                const char *path) {
+int stats_write(const struct machine *m, const struct stats_run *run, struct output *o) {
     const struct counters *cnt = machine_counters(m);
     struct figures j = {.root = cJSON_CreateObject()};
     struct rusage usage;
@@ -120,11 +116,9 @@ int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
     machine_engine_stats(m, add_engine_figure, &j);
     text = j.incomplete ? NULL : cJSON_Print(j.root);
     if (text)
-        rc = write_text(text, f, path);
+        rc = write_text(text, o);
     else
         log_error("out of memory while writing statistics");
-    if (!text && f != stderr)
-        fclose(f);
     cJSON_free(text);
     cJSON_Delete(j.root);
     return rc;

@@ -100,23 +100,29 @@ int tape_load(struct tape *t, struct run_options *o, struct console *console) {
     return 0;
 }
 
+static int start_recording(struct tape *t, const struct recording_key *key) {
+    int rc = recording_begin(output_begin(t->file), key, &t->out);
+
+    t->recorder.out = t->out;
+    if (rc)
+        log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
+    return rc;
+}
+
 int tape_start(struct tape *t, struct machine *m) {
     struct recording_key key;
     char why[512];
-    int rc = 0;
 
     if (t->m || (!t->record && !t->replay))
         return 0;
     t->m = m;
     key = key_of(t);
     if (t->record)
-        rc = recording_create(t->record, &key, &t->out, why, sizeof(why));
-    else if (!recording_fits(&t->rec, t->replay, &key, why, sizeof(why)))
-        rc = -EINVAL;
-    t->recorder.out = t->out;
-    if (rc)
-        log_error("%s", why);
-    return rc;
+        return start_recording(t, &key);
+    if (recording_fits(&t->rec, t->replay, &key, why, sizeof(why)))
+        return 0;
+    log_error("%s", why);
+    return -EINVAL;
 }
 
 /* RAM and registers where the guest has ended the run by itself; 0 otherwise, and where
@@ -140,12 +146,14 @@ static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
         .out_digest = t->out_digest,
         .state = end_state(t, end),
     };
-    int rc;
+    int rc, flushed;
 
     if (end != MACHINE_ERROR)
         recording_write_end(t->out, &e);
-    rc = recording_close(t->out);
+    rc = recording_end(t->out);
     t->out = NULL;
+    flushed = output_end(t->file);
+    rc = rc ? rc : flushed;
     if (rc)
         log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
     return !rc;
@@ -190,6 +198,6 @@ int tape_signal(const struct tape *t) {
 
 void tape_unload(struct tape *t) {
     if (t->out)
-        recording_close(t->out);
+        recording_end(t->out);
     recording_free(&t->rec);
 }

@@ -6,6 +6,7 @@
 #define CTL_TAPE_H
 
 #include "ctl/input.h"
+#include "ctl/outputs.h"
 #include "ctl/run_options.h"
 
 struct tape {
@@ -16,6 +17,7 @@ struct tape {
     struct input_recorder recorder;
     struct input_player player;
     struct recording rec;
+    struct output *file; /* what is recorded goes there */
     struct recording_writer *out;
     uint64_t out_len, out_digest;      /* of the console's output */
     const struct recording_event *cut; /* replay: where the user or a signal ended it */
@@ -25,7 +27,8 @@ struct tape {
 /* Prepares O for a counted run; the console must be in it already. 0, or -errno after a
  * message. */
 int tape_load(struct tape *t, struct run_options *o, struct console *console);
-/* M is about to run its first life. 0, or -errno after a message. */
+/* M is about to run its first life; what is recorded has its FILE. 0, or -errno after a
+ * message. */
 int tape_start(struct tape *t, struct machine *m);
 /* The run has ended, by SIGNAL if that is not 0. True: as it should be. */
 bool tape_stop(struct tape *t, enum machine_end end, int signal);

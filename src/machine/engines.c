@@ -230,6 +230,7 @@ static const struct engine_ops kvm_ops = {
     .kick = hardware_kick,
     .reset = hardware_reset,
     .stats = hardware_stats,
+    .ioctls = kvm_ioctls,
     .msi = hardware_msi,
 };
 

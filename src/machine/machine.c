@@ -147,13 +147,17 @@ static void serial_room(void *arg) {
     vcpu_raise(m->vcpu, VCPU_EVENT_KICK); /* service() takes what waits */
 }
 
+static void report_if_asked(struct machine *m) {
+    if (__atomic_exchange_n(&m->report, false, __ATOMIC_ACQ_REL) && m->cfg.report)
+        m->cfg.report(m->cfg.report_arg, m);
+}
+
 static void service(void *arg) {
     struct machine *m = arg;
 
     vclock_run(m->clock);
     take_input(m);
-    if (__atomic_exchange_n(&m->report, false, __ATOMIC_ACQ_REL) && m->cfg.report)
-        m->cfg.report(m->cfg.report_arg, m);
+    report_if_asked(m);
 }
 
 static void end_life(struct machine *m, enum machine_end end);
@@ -171,6 +175,7 @@ static void counted_service(void *arg) {
     vclock_run(m->clock);
     watch_commands(m);
     take_counted_input(m);
+    report_if_asked(m);
     counted_aim(&m->counted);
     if (m->counters.insns_retired >= m->counted.until || m->vcpu->bt.step)
         end_life(m, MACHINE_PAUSED);
@@ -571,4 +576,8 @@ void machine_engine_stats(const struct machine *m,
 
 const char *machine_engine_name(const struct machine *m) {
     return m->ops->name;
+}
+
+const unsigned long *machine_ioctls(const struct machine *m) {
+    return m->ops->ioctls;
 }

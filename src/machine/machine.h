@@ -120,6 +120,8 @@ const struct exit_counts *machine_exits(const struct machine *m);
 /* Names for perf of the code that the engine made; nothing if it makes none. */
 void machine_perf_map(const struct machine *m, FILE *f);
 const char *machine_engine_name(const struct machine *m);
+/* Requests for ioctl(2) that its engine makes from now on, and a 0; NULL: none. */
+const unsigned long *machine_ioctls(const struct machine *m);
 /* Calls EMIT for each figure that only this engine has. */
 void machine_engine_stats(const struct machine *m,
                           void (*emit)(void *arg, const char *name, uint64_t value),

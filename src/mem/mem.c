@@ -116,7 +116,7 @@ void mem_destroy(struct mem *m) {
 
 void mem_reset(struct mem *m) {
     /* os_memfd_zero() may be refused by the host; then the bytes are cleared by hand. */
-    if (os_memfd_zero(m->fd, m->size) < 0)
+    if (os_memfd_zero(m->fd, m->ram, m->size) < 0)
         mem_fill(m->ram, 0, m->size);
     /* Most bytes are zero and, never having been written, not even allocated. */
     for (uint64_t p = 0; p < m->size >> PAGE_SHIFT; p++)

@@ -9,7 +9,7 @@ $(BUILD)/fidelity/%.o: tests/fidelity/%.c
 
 $(FID): $(FID_SRCS:tests/fidelity/%.c=$(BUILD)/fidelity/%.o) $(KNOTS) $(LIB)
 	$(Q)echo "  LD    $@"
-	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ -lseccomp $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
 
 fidelity-bin: $(FID)
 

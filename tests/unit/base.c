@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -227,7 +228,7 @@ static void test_memfd(void **state) {
     p = map;
     assert_int_equal(p[0] | p[size - 1], 0);
     memset(p, 0xa5, size);
-    assert_int_equal(os_memfd_zero(fd, size), 0);
+    assert_int_equal(os_memfd_zero(fd, map, size), 0);
     for (uint64_t i = 0; i < size; i += 511)
         assert_int_equal(p[i], 0);
     /* What lies around it is not ours to touch. */
@@ -241,6 +242,30 @@ static void test_memfd(void **state) {
     close(ends[1]);
     os_memfd_unmap(fd, map, size);
     assert_true(os_memfd_map("test", UINT64_MAX / 2, &fd, &map) < 0);
+}
+
+/* A limit for files is none for guest memory. */
+static void test_memfd_limit(void **state) {
+    const uint64_t size = 1 << 20;
+    struct rlimit was, small;
+    uint8_t *p;
+    void *map;
+    int fd, rc;
+
+    assert_int_equal(os_ignore_file_limit(), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    small = (struct rlimit){.rlim_cur = 4096, .rlim_max = was.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    rc = os_memfd_map("test", size, &fd, &map);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+    assert_int_equal(rc, 0);
+    assert_int_equal(fd, -1);
+    p = map;
+    memset(p, 0xa5, size);
+    assert_int_equal(os_memfd_zero(fd, map, size), 0);
+    for (uint64_t i = 0; i < size; i += 511)
+        assert_int_equal(p[i], 0);
+    os_memfd_unmap(fd, map, size);
 }
 
 static void test_code(void **state) {
@@ -522,6 +547,7 @@ int main(void) {
         cmocka_unit_test(test_log),          cmocka_unit_test(test_stop_signals),
         cmocka_unit_test(test_alarm_sleep),  cmocka_unit_test(test_handlers),
         cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_memfd_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

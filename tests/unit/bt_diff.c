@@ -142,8 +142,12 @@ static void guest_new(struct guest *g, const struct bt_options *opt) {
     h = mem_hooks(g->v->mem);
     h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
     h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
-    if (opt)
-        assert_int_equal(bt_new(g->v, g->ip, opt, &g->bt), 0);
+    if (opt) {
+        struct bt_options verified = *opt;
+
+        verified.verify = true; /* a finding ends the run */
+        assert_int_equal(bt_new(g->v, g->ip, &verified, &g->bt), 0);
+    }
 }
 
 static void guest_free(struct guest *g) {
