@@ -23,8 +23,15 @@ static void near_branch_size(const struct decode_prefixes *p, struct insn *i) {
     i->opsize = narrow ? 2 : 8;
 }
 
+/* On AMD's CPUs the last of F2 and F3 says which of LOOPNE and LOOPE it is. */
+static void loop_condition(const struct decode_prefixes *p, struct insn *i) {
+    if (p->rep && (i->op == OP_loope || i->op == OP_loopne) && decode_host_is_amd())
+        i->op = p->rep == 0xf2 ? OP_loopne : OP_loope;
+}
+
 static void branch_target(const struct decode_prefixes *p, struct insn *i) {
     near_branch_size(p, i);
+    loop_condition(p, i);
     if (i->nops && i->opnd[0].kind == OPND_IMM)
         drop_operands(i); /* imm stays */
     else if (i->nops && i->opnd[0].kind == OPND_REG)
