@@ -307,8 +307,8 @@ void sem_commit_return(struct vcpu *v, const struct sem_stack *st, unsigned rele
         else
             v->gpr[REG_RSP] = (v->gpr[REG_RSP] & 0xffff0000) | (r->rsp & 0xffff);
     } else {
-        /* Intel's CPUs pop with the stack's width, but move rSP with the target's. */
-        uint64_t mask = to64 && !sem_is_amd(v) ? ~0ull : st->mask;
+        /* They pop with the stack's width, but move rSP with the target's. */
+        uint64_t mask = to64 ? ~0ull : st->mask;
         v->gpr[REG_RSP] = (st->sp & ~mask) | ((st->sp + release) & mask);
         if (narrows_stack(v, &r->cs))
             v->gpr[REG_RSP] = (uint32_t)v->gpr[REG_RSP];
