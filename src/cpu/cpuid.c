@@ -109,6 +109,7 @@ static const struct {
     [CPUID_F_XSAVEOPT] = {W_D1A, 0},   [CPUID_F_XSAVEC] = {W_D1A, 1},
     [CPUID_F_XSAVES] = {W_D1A, 3},     [CPUID_F_CX16] = {W_1C, 13},
     [CPUID_F_CLFLUSHOPT] = {W_7B, 23}, [CPUID_F_CLWB] = {W_7B, 24},
+    [CPUID_F_XSAVEERPTR] = {W_X8B, 2},
 };
 
 /* NEEDED missing takes DEPENDENT away. In an order in which one pass is enough. */

@@ -24,7 +24,8 @@ void vec_init(void);
 uint64_t vec_supported(void);
 
 /* Does the host keep the address of the last x87 instruction (FIP)? AMD's CPUs save it
- * only with an exception pending. */
+ * only with an exception pending, so that it is lost when the host switches to another
+ * thread. */
 bool vec_keeps_fip(void);
 
 /* Initial state (FNINIT, MXCSR 0x1f80, registers 0) into the parked image. */

@@ -289,6 +289,65 @@ static void test_call(void **state) {
     assert_int_equal(RUN("\xff\xd3"), X86_SS);
 }
 
+static uint32_t saved_fip(const char *code, size_t len) {
+    memset(ram + DATA, 0xcc, 1024);
+    memset(ram + DATA + 512, 0, 64);
+    assert_int_equal(run(code, len), -1);
+    return get32(DATA + 8);
+}
+
+/* The x87's pointers: AMD's CPUs save them only with an exception pending. */
+static void test_x87_pointers(void **state) {
+    bool says = cpuid_has(model, CPUID_F_XSAVEERPTR);
+    uint32_t none = amd() ? (says ? 0 : 0xcccccccc) : 0x777;
+
+    V.gpr[REG_RBX] = DATA;
+    V.gpr[REG_RAX] = 1;
+    V.xcr0 |= X86_XCR0_X87;
+    V.rip = 0x777;
+    assert_int_equal(RUN("\xd9\xee"), -1); /* fldz */
+    assert_int_equal(saved_fip("\x0f\xae\x03", 3), none);
+    assert_int_equal(get32(DATA + 6) & 0xffff, amd() ? none & 0xffff : 0x1ee);
+    if (cpuid_has(model, CPUID_F_XSAVE))
+        assert_int_equal(saved_fip("\x0f\xae\x23", 3), none);
+    assert_int_equal(RUN("\xd9\x33"), -1); /* fnstenv */
+    assert_int_equal(get32(DATA + 12), 0x777);
+    /* From memory, with nothing pending. */
+    assert_int_equal(RUN("\x0f\xae\x03"), -1);
+    put64(DATA + 8, 0x4321);
+    assert_int_equal(RUN("\x0f\xae\x0b"), -1); /* fxrstor */
+    assert_int_equal(RUN("\xd9\x33"), -1);
+    assert_int_equal(get32(DATA + 12), amd() && !says ? 0x777 : 0x4321);
+    /* Invalid operation, pending. */
+    assert_int_equal(RUN("\x0f\xae\x03"), -1);
+    put64(DATA, 0x0001037e);
+    put64(DATA + 8, 0x8765);
+    assert_int_equal(RUN("\x0f\xae\x0b"), -1);
+    assert_int_equal(saved_fip("\x0f\xae\x03", 3), 0x8765);
+    if (cpuid_has(model, CPUID_F_XSAVE))
+        assert_int_equal(saved_fip("\x0f\xae\x23", 3), 0x8765);
+}
+
+/* CALL far with REX.W: how much of the pointer it reads, and what it pushes. */
+static void test_far_call(void **state) {
+    enter_64();
+    put64(GDT + 8, 0x00affb000000ffff);
+    V.gpr[REG_RSP] = DATA + 0x100;
+    V.gpr[REG_RBX] = DATA;
+    V.rip = 0x777;
+    if (amd()) {
+        put64(DATA, 0x1234 | (uint64_t)CODE3 << 32);
+    } else {
+        put64(DATA, 0x1234);
+        put64(DATA + 8, CODE3);
+    }
+    assert_int_equal(RUN("\x48\xff\x1b"), -1);
+    assert_int_equal(V.rip, 0x1234);
+    assert_int_equal(V.gpr[REG_RSP], DATA + 0xf0);
+    assert_int_equal(get32(DATA + 0xf0), 0x77a);
+    assert_int_equal(get32(DATA + 0xf8), CODE3);
+}
+
 /* CLZERO clears the line of the address, not of the offset. */
 static void test_clzero(void **state) {
     if (!cpuid_has(model, CPUID_F_CLZERO)) {
@@ -431,11 +490,22 @@ static void test_outer_return(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        BOTH(test_model),     BOTH(test_selector_slots), BOTH(test_selector_small_stack),
-        BOTH(test_alignment), BOTH(test_repeat_nothing), BOTH(test_order),
-        BOTH(test_vzero),     BOTH(test_masked),         BOTH(test_call),
-        BOTH(test_clzero),    BOTH(test_sysexit),        BOTH(test_return_to_64),
-        BOTH(test_vex_modes), BOTH(test_outer_return),
+        BOTH(test_model),
+        BOTH(test_selector_slots),
+        BOTH(test_selector_small_stack),
+        BOTH(test_alignment),
+        BOTH(test_repeat_nothing),
+        BOTH(test_order),
+        BOTH(test_vzero),
+        BOTH(test_masked),
+        BOTH(test_call),
+        BOTH(test_x87_pointers),
+        BOTH(test_far_call),
+        BOTH(test_clzero),
+        BOTH(test_sysexit),
+        BOTH(test_return_to_64),
+        BOTH(test_vex_modes),
+        BOTH(test_outer_return),
     };
     return cmocka_run_group_tests(tests, setup_group, NULL);
 }
