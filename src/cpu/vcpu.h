@@ -147,7 +147,7 @@ struct vcpu_bt {
      * what they are to the guest. */
     void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
     uint32_t x87_at; /* in the code cache, 0: none; where the host does not keep FIP */
-    void *arg;           /* qualifies reason */
+    void *arg;       /* qualifies reason */
     const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
     /* A page of code checked in this epoch still maps what it did: user's is that of the
      * current address space, global's that of pages that all spaces share. 0 is none. */

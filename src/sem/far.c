@@ -204,7 +204,8 @@ static int transfer(struct vcpu *v, struct transfer *x) {
     return sem_ar_is_code(ar) ? go_code(v, x, desc[0]) : gp(v, x->sel);
 }
 
-/* The far pointer of I. AMD has no 64-bit far pointers: REX.W does nothing there. */
+/* The far pointer of I. AMD has no 64-bit offsets in them: REX.W only widens what a call
+ * pushes. */
 static int fetch_pointer(struct vcpu *v, const struct insn *i, struct transfer *x) {
     x->size = i->opsize;
     x->next = sem_next_rip(v, i);
@@ -213,11 +214,10 @@ static int fetch_pointer(struct vcpu *v, const struct insn *i, struct transfer *
         x->off = (uint64_t)i->imm;
         return 0;
     }
-    if (x->size == 8 && sem_is_amd(v))
-        x->size = 4;
+    unsigned size = x->size == 8 && sem_is_amd(v) ? 4 : x->size;
     uint64_t ea = sem_ea(v, i), sel;
-    uint64_t second = (ea + x->size) & sem_addr_mask(i->addrsize);
-    if (sem_load(v, i->mem.seg, ea, x->size, &x->off) ||
+    uint64_t second = (ea + size) & sem_addr_mask(i->addrsize);
+    if (sem_load(v, i->mem.seg, ea, size, &x->off) ||
         sem_load(v, i->mem.seg, second, 2, &sel))
         return SEM_FAULT;
     x->sel = (uint16_t)sel;

@@ -122,14 +122,22 @@ static bool on_edge(const struct facts *f, const struct insn *i) {
     return f->p->mode == MODE_64 && (at ^ (at + 31)) >> 47;
 }
 
-/* A masked store of nothing, or elements left out beyond the end of a canonical half. */
+/* It runs over the end of what 32 bits address. */
+static bool on_edge_32(const struct insn *i, const uint64_t *gpr) {
+    return i->addrsize == 4 && (uint32_t)offset_of(i, gpr) > 0u - 32;
+}
+
+/* A masked store of nothing, or elements left out beyond the end of a canonical half, or
+ * on AMD's CPUs of 4 GiB. */
 static bool masked_none(const struct facts *f) {
     /* In a loop ours may have come to the same place once more. */
     if (!f->h || (f->host->rip == f->got->rip &&
                   !memcmp(f->host->gpr, f->got->gpr, sizeof(f->host->gpr))))
         return false;
     if (f->h->op == OP_vmaskmov)
-        return of_memory(f->host->vector) && on_edge(f, f->h);
+        return of_memory(f->host->vector) &&
+               (on_edge(f, f->h) ||
+                (__builtin_cpu_is("amd") && on_edge_32(f->h, f->host->gpr)));
     return f->h->op == OP_maskmov &&
            (f->host->vector == X86_PF || f->host->vector == X86_AC);
 }
@@ -223,6 +231,14 @@ static bool svm(const struct facts *f) {
            f->host->rip == f->got->rip && f->host->vector == X86_GP;
 }
 
+/* MOV CR0 with LOCK: another name of CR8. */
+static bool alt_cr8(const struct facts *f) {
+    const uint8_t *b = not_offered(f);
+
+    return b && f->p->mode == MODE_32 && b[0] == 0x0f && (b[1] & 0xfd) == 0x20 &&
+           f->host->rip == f->got->rip && f->host->vector == X86_GP;
+}
+
 /* VERW with LOCK, which it ignores. */
 static bool lock_verw(const struct facts *f) {
     const uint8_t *b = not_offered(f);
@@ -271,6 +287,10 @@ static bool wrap_32(const struct facts *f) {
     return i->mem.access && near_4g(off, 64);
 }
 
+static bool canonical(uint64_t a) {
+    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
+
 /* An offset that is not canonical faults, though with FS's or GS's base the address is.
  */
 static bool offset(const struct facts *f) {
@@ -281,7 +301,7 @@ static bool offset(const struct facts *f) {
         (i->mem.seg != SEG_FS && i->mem.seg != SEG_GS) || i->addrsize != 8)
         return false;
     off = offset_of(i, f->host->gpr);
-    return (uint64_t)((int64_t)(off << 16) >> 16) != off;
+    return !canonical(off) || !canonical(off + (i->mem.size ? i->mem.size - 1u : 0));
 }
 
 /* CALL to a target that is not canonical has stored the return address here. */
@@ -312,6 +332,7 @@ static const struct erratum {
     {"prefixed-evex", FID_MAY_EXCEPTION, prefixed_evex},
     {"int1", FID_MAY_NEXT, int1},
     {"svm", FID_MAY_EXCEPTION, svm},
+    {"alt-cr8", FID_MAY_EXCEPTION, alt_cr8},
     {"lock-verw", FID_MAY_GO_ELSEWHERE, lock_verw},
     {"mask-registers", FID_MAY_GO_ELSEWHERE, mask_registers},
     {"wrap-32", FID_MAY_EXCEPTION | FID_MAY_MEMORY, wrap_32},

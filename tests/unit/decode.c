@@ -509,7 +509,8 @@ static void test_vendor(void **state) {
     }
     if (amd)
         assert_int_equal(decode_ok(MODE_64, "66e80000").len, 4);
-    assert_int_equal(decode_ok(MODE_64, "48ff28").opsize, amd ? 4 : 8);
+    assert_int_equal(decode_ok(MODE_64, "48ff28").mem.size, amd ? 6 : 10);
+    assert_int_equal(decode_ok(MODE_64, "48ff18").opsize, 8);
     assert_int_equal(decode_ok(MODE_64, "480fb200").mem.size, amd ? 6 : 10);
     assert_int_equal(decode_ok(MODE_64, "666300").mem.size, amd ? 4 : 2); /* movsxd */
     struct insn cr = decode_ok(MODE_32, "f00f22c3");
