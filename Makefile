@@ -18,7 +18,7 @@ CORE_FILES = src/machine/board.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
               -fno-tree-loop-distribute-patterns
-LDLIBS = -lZydis -lcjson -lpthread -lm
+LDLIBS = -lZydis -lcjson -lseccomp -lpthread -lm
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
@@ -34,8 +34,9 @@ $(BUILD)/bivisor: $(BUILD)/src/main.o $(LIB)
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
 
-# The commands carry the benchmark guest.
-IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o)
+# The commands carry the benchmark guest, the loaders the board's ROM.
+IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o) \
+    $(if $(wildcard $(ROOMS:%=src/%/bios.h)),$(BUILD)/bios/image.o)
 $(LIB): $(OBJS) $(IMAGES)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
@@ -48,10 +49,24 @@ $(BUILD)/src/%.o: src/%.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(call core,src/$*.c) -c -o $@ $<
 
+# What several tests make programs with.
+KNOTS = $(BUILD)/common/knots.o
+$(KNOTS): tests/common/knots.c
+	@mkdir -p $(@D)
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
+
+$(BUILD)/unit/bt_diff $(BUILD)/unit/bt_reach: $(KNOTS)
 $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $(filter %.c %.o,$^) $(LIB) -lcmocka $(LDLIBS)
+
+# These let each allocation fail in turn.
+$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
+    aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
+    timerfd_create pthread_create sigaltstack)
+comma = ,
 
 units: $(UNITS)
 
@@ -76,12 +91,14 @@ check: deps-check
 
 guests:
 
+include guest/bios/bios.mk
 include guest/frob/frob.mk
 include tests/guest/guests.mk
 include tests/cli/cli.mk
 include tests/boot/boot.mk
 include tests/fidelity/fidelity.mk
 include tests/fuzz/fuzz.mk
+include tests/verify/verify.mk
 
 # Times Debian guests, amd64 and i386, against native code and QEMU's TCG: six minutes or so.
 # BENCH="--help" tells what can be asked for.
@@ -132,7 +149,7 @@ lint: all
 clean:
 	rm -rf $(BUILD)
 
--include $(OBJS:.o=.d) $(BUILD)/src/main.d
+-include $(KNOTS:.o=.d) $(OBJS:.o=.d) $(BUILD)/src/main.d
 
 .PHONY: lockstep check-nested bench compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:

@@ -9,12 +9,13 @@
 
 /* --- memory (os_memory.c) --- */
 
-/* SIZE zeroed bytes, shared, backed by a memfd (*FD), allocated on touch. Whole pages;
- * what lies before and behind them cannot be accessed. */
+/* SIZE zeroed bytes, shared, backed by a memfd (*FD; -1: the host has a limit for those),
+ * allocated on touch. Whole pages; what lies before and behind them cannot be accessed.
+ */
 int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
 void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */
-int os_memfd_zero(int fd, uint64_t size);
+int os_memfd_zero(int fd, void *map, uint64_t size);
 
 /* A code buffer mapped twice: RW for us, RX for the CPU (W^X). */
 struct os_code {
@@ -105,7 +106,11 @@ void os_alarm_deadline(struct os_alarm *a, uint64_t monotonic_ns); /* UINT64_MAX
 void os_alarm_watch(struct os_alarm *a, int fd); /* at most one; -1: none */
 /* Blocks the caller (the otherwise busy thread, idle now) until something has fired. */
 void os_alarm_wait(struct os_alarm *a);
-/* Wakes os_alarm_wait() from another thread or a signal handler. */
+/* Blocks the caller for NS (UINT64_MAX: for ever), or until FD (-1: none) is readable or
+ * something has fired. How much of NS has passed: less than NS if it was woken. */
+uint64_t os_alarm_sleep(struct os_alarm *a, int fd, uint64_t ns);
+/* Wakes os_alarm_wait() or os_alarm_sleep() from another thread or a signal handler, also
+ * if they are called only after it. */
 void os_alarm_wake(struct os_alarm *a);
 
 /* --- taking a thread out of a system call (os_kick.c) --- */
@@ -119,6 +124,26 @@ void os_kick(int thread);
 int os_kick_timer(uint64_t ns, void **timer);
 void os_kick_timer_stop(void *timer);
 
+/* --- the jail (os_jail.c) --- */
+
+/* Sanitizers make calls of their own, at any time: there is no jail with them. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define OS_JAIL_SANITIZED true
+#else
+#define OS_JAIL_SANITIZED false
+#endif
+
+/*
+ * From here on each thread of the process may compute, wait, and read and write what is
+ * open, and nothing else, for good. Descriptors above 2 that we were started with are
+ * closed. IOCTLS are further requests for ioctl(2) that are allowed, and a 0; or NULL.
+ * -errno: the host does not let us (-ENOTSUP: this build does not), and we are not locked
+ * up.
+ */
+int os_jail_enter(const unsigned long *ioctls);
+/* What os_jail_enter() would return here. */
+int os_jail_probe(void);
+
 /* --- terminal and signals (os_tty.c) --- */
 
 /* Puts FD in raw mode when it is a terminal; restored by os_tty_restore(), which also
@@ -128,10 +153,13 @@ int os_tty_raw(int fd, bool *is_tty);
 void os_tty_restore(void);
 bool os_tty_is_raw(void);
 
-/* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT, but for
- * those that were ignored when we started. One that comes more than a second after the
- * first ends the process. SIGPIPE is ignored: a lost reader is an error of write(2). */
+/* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT, and
+ * SIGXCPU (the host's limit of CPU time, "setrlimit(2)"), but for those that were ignored
+ * when we started. One that comes more than a second after the first ends the process.
+ * SIGPIPE is ignored: a lost reader is an error of write(2). */
 int os_on_stop_signals(void (*fn)(int signo));
+/* A file that grows past the host's limit (SIGXFSZ) is an error of write(2). */
+int os_ignore_file_limit(void);
 /* FN(SIGNO) is called, async-signal-safe, on SIGUSR1. */
 int os_on_report_signal(void (*fn)(int signo));
 /* Ends the process by that signal's default action. */

@@ -26,6 +26,7 @@ struct os_alarm {
     void (*fire)(void *arg);
     void *arg;
     pthread_t thread;
+    pthread_barrier_t started;
     int timer_fd;
     int control_fd;    /* wakes the helper: something below changed */
     int idle_fd;       /* wakes os_alarm_wait() */
@@ -54,6 +55,7 @@ static void drain(int fd) {
 static void *helper(void *arg) {
     struct os_alarm *a = arg;
 
+    pthread_barrier_wait(&a->started);
     for (;;) {
         struct pollfd p[3] = {{.fd = a->control_fd, .events = POLLIN},
                               {.fd = a->timer_fd, .events = POLLIN},
@@ -109,6 +111,7 @@ static void close_fds(struct os_alarm *a) {
 }
 
 int os_alarm_new(void (*fire)(void *arg), void *arg, struct os_alarm **out) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
     struct os_alarm *a = calloc(1, sizeof(*a));
     sigset_t all, old;
     int rc;
@@ -122,20 +125,27 @@ int os_alarm_new(void (*fire)(void *arg), void *arg, struct os_alarm **out) {
     /* ppoll() may be this late (default: 50 us). "prctl(2)", PR_SET_TIMERSLACK */
     prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
     pthread_mutex_init(&a->lock, NULL);
+    pthread_barrier_init(&a->started, NULL, 2);
     rc = open_fds(a);
     if (rc)
         goto fail;
-    /* Signals are the main thread's business. */
+    /* Signals are the main thread's business, but for those that a thread raises itself:
+     * blocked, they would kill before anybody restores the terminal. */
     sigfillset(&all);
+    for (size_t n = 0; n < ARRAY_SIZE(own); n++)
+        sigdelset(&all, own[n]);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     rc = -pthread_create(&a->thread, NULL, helper, a);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc)
         goto fail;
+    /* What libc's new threads call first is not for the jail (os_jail.c) to allow. */
+    pthread_barrier_wait(&a->started);
     *out = a;
     return 0;
 fail:
     close_fds(a);
+    pthread_barrier_destroy(&a->started);
     pthread_mutex_destroy(&a->lock);
     free(a);
     return rc;
@@ -150,6 +160,7 @@ void os_alarm_free(struct os_alarm *a) {
     poke(a->control_fd);
     pthread_join(a->thread, NULL);
     close_fds(a);
+    pthread_barrier_destroy(&a->started);
     pthread_mutex_destroy(&a->lock);
     free(a);
 }
@@ -204,6 +215,21 @@ void os_alarm_wait(struct os_alarm *a) {
         drain(a->idle_fd);
         arm_timer(a, a->deadline);
     }
+}
+
+uint64_t os_alarm_sleep(struct os_alarm *a, int fd, uint64_t ns) {
+    struct pollfd p[2] = {{.fd = a->idle_fd, .events = POLLIN},
+                          {.fd = fd, .events = POLLIN}};
+    struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000u),
+                          .tv_nsec = (long)(ns % 1000000000u)};
+    uint64_t start = os_monotonic_ns(), passed;
+
+    if (!ns || ppoll(p, 2, ns == UINT64_MAX ? NULL : &ts, NULL) == 0)
+        return ns;
+    if (p[0].revents)
+        drain(a->idle_fd);
+    passed = os_monotonic_ns() - start;
+    return passed < ns ? passed : ns - 1;
 }
 
 void os_alarm_wake(struct os_alarm *a) {

@@ -1,6 +1,7 @@
 /*
  * A kick is a signal whose handler does nothing: a system call that waits in the kernel
- * for the guest returns EINTR, others are restarted.
+ * for the guest returns EINTR, others are restarted. The handler stays when kvm was tried
+ * in vain: then it may come amid translated code, whose stack pointer is the guest's.
  */
 #include <errno.h>
 #include <signal.h>
@@ -16,7 +17,7 @@ static void nothing(int signo) {
 }
 
 int os_kick_init(void) {
-    struct sigaction sa = {.sa_handler = nothing, .sa_flags = SA_RESTART};
+    struct sigaction sa = {.sa_handler = nothing, .sa_flags = SA_RESTART | SA_ONSTACK};
 
     sigemptyset(&sa.sa_mask);
     return sigaction(SIGRTMIN, &sa, NULL) ? -errno : 0;

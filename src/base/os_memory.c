@@ -1,5 +1,7 @@
 /*
  * Host memory behind guest RAM: a memfd, mapped once, allocated by the host on touch.
+ * Where the host limits the size of files ("setrlimit(2)", RLIMIT_FSIZE), which a memfd
+ * is one of, it has no name and no descriptor (-1).
  *
  * It lies between two areas that cannot be accessed. Whoever computes a host address from
  * a good one and a bad offset hits them and not what the host keeps there.
@@ -21,8 +23,9 @@ static void *map_guarded(int f, uint64_t size) {
 
     if (p == MAP_FAILED)
         return p;
-    map = mmap(p + GUARD, size, PROT_READ | PROT_WRITE,
-               MAP_SHARED | MAP_NORESERVE | MAP_FIXED, f, 0);
+    map =
+        mmap(p + GUARD, size, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_NORESERVE | MAP_FIXED | (f < 0 ? MAP_ANONYMOUS : 0), f, 0);
     if (map == MAP_FAILED) {
         int saved = errno;
 
@@ -41,7 +44,10 @@ int os_memfd_map(const char *name, uint64_t size, int *fd, void **map) {
         return -errno;
     if (ftruncate(f, (off_t)size) < 0) {
         rc = -errno;
-        goto fail;
+        close(f);
+        if (rc != -EFBIG)
+            return rc;
+        f = -1;
     }
     p = map_guarded(f, size);
     if (p == MAP_FAILED) {
@@ -52,16 +58,20 @@ int os_memfd_map(const char *name, uint64_t size, int *fd, void **map) {
     *map = p;
     return 0;
 fail:
-    close(f);
+    if (f >= 0)
+        close(f);
     return rc;
 }
 
 void os_memfd_unmap(int fd, void *map, uint64_t size) {
     munmap((uint8_t *)map - GUARD, size + 2 * GUARD);
-    close(fd);
+    if (fd >= 0)
+        close(fd);
 }
 
-int os_memfd_zero(int fd, uint64_t size) {
+int os_memfd_zero(int fd, void *map, uint64_t size) {
+    if (fd < 0)
+        return madvise(map, size, MADV_REMOVE) < 0 ? -errno : 0;
     if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)size) < 0)
         return -errno;
     return 0;

@@ -31,7 +31,13 @@ int os_signal_stack(void) {
                    .ss_flags = (int)AUTODISARM};
     if (ss.ss_sp == MAP_FAILED)
         return -errno;
-    return sigaltstack(&ss, NULL) < 0 ? -errno : 0;
+    if (sigaltstack(&ss, NULL) < 0) {
+        int rc = -errno;
+
+        munmap(ss.ss_sp, SIGNAL_STACK);
+        return rc;
+    }
+    return 0;
 }
 
 int os_low_alloc(size_t size, void **out) {

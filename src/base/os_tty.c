@@ -127,6 +127,8 @@ static void catch_signals(void) {
                                      .sa_flags = SA_RESTART | SA_ONSTACK};
 
     catch_default(fatal, ARRAY_SIZE(fatal), &die);
+    for (int signo = SIGRTMIN; signo <= SIGRTMAX; signo++)
+        catch_default(&signo, 1, &die);
     catch_default(suspend, 1, &pause);
     catch_default(cont, 1, &resume);
 }
@@ -155,7 +157,7 @@ int os_tty_raw(int fd, bool *is_tty) {
 }
 
 int os_on_stop_signals(void (*fn)(int signo)) {
-    static const int stop[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    static const int stop[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU};
     /* No SA_RESTART: a write to a reader that has stalled must return. */
     const struct sigaction act = {.sa_handler = on_stop, .sa_flags = SA_ONSTACK};
     const struct sigaction ign = {.sa_handler = SIG_IGN};
@@ -165,6 +167,12 @@ int os_on_stop_signals(void (*fn)(int signo)) {
     catch_default(stop, ARRAY_SIZE(stop), &act);
     /* A reader of our output that goes away is an error of write(2), not a death. */
     return sigaction(SIGPIPE, &ign, NULL) < 0 ? -errno : 0;
+}
+
+int os_ignore_file_limit(void) {
+    const struct sigaction ign = {.sa_handler = SIG_IGN};
+
+    return sigaction(SIGXFSZ, &ign, NULL) < 0 ? -errno : 0;
 }
 
 int os_on_report_signal(void (*fn)(int signo)) {

@@ -18,6 +18,7 @@ enum boot_protocol {
     BOOT_LINUX64,
     BOOT_PVH,
     BOOT_MULTIBOOT,
+    BOOT_LINUX16, /* through the 16-bit setup, with a few BIOS services */
 };
 
 struct boot_config {
@@ -36,6 +37,11 @@ struct boot_image;
 int boot_image_open(const char *kernel, const char *initrd, struct boot_image **out,
                     char *why, size_t why_size);
 void boot_image_close(struct boot_image *image);
+/* Reads one more file for the kernel, with the text that belongs to it (NULL: none). Any
+ * number, in this order, after the initrd; for multiboot kernels only. PATH and ARGS stay
+ * the caller's. 0, or as boot_image_open(). */
+int boot_image_add_module(struct boot_image *image, const char *path, const char *args,
+                          char *why, size_t why_size);
 
 /*
  * Loads into MEM, which is otherwise zero, and sets all of the vCPU. 0, or -EINVAL with

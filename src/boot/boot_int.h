@@ -9,16 +9,17 @@
 /* Below 1 MiB. But for the BIOS's own, clear of its data area, of the extended one and of
  * the ACPI tables. */
 #define BOOT_BIOS_DATA 0x400u
-#define BOOT_GDT 0x1000u
 #define BOOT_TABLES 0x10000u  /* 6 pages: identity map of 4 GiB */
 #define BOOT_PARAMS 0x20000u  /* at most 64 KiB: zero page, start info, multiboot info */
 #define BOOT_CMDLINE 0x30000u /* at most 64 KiB */
+#define BOOT_GDT 0x40000u     /* above the zero page: see linux.c */
 #define BOOT_STACK 0x9f000u
 #define BOOT_LOW_END 0x9fc00u
 #define BOOT_HIGH 0x100000u
 #define BOOT_RANGES 80u /* a map has at most 64 regions; the low area adds a few */
 #define BOOT_FILE_MAX (4ull << 30)
 #define BOOT_SEGMENTS 64u
+#define BOOT_MULTIBOOT_MAGIC 0x2badb002u /* in EAX, as no other protocol has it */
 
 struct boot_file {
     const char *path;
@@ -26,8 +27,15 @@ struct boot_file {
     uint64_t size;
 };
 
+struct boot_module {
+    struct boot_file file;
+    const char *args; /* may be NULL */
+};
+
 struct boot_image {
     struct boot_file kernel, initrd; /* initrd.path NULL: none */
+    struct boot_module *modules;
+    size_t module_count;
 };
 
 struct boot_job {
@@ -84,20 +92,35 @@ unsigned boot_map(const struct boot_job *j, struct boot_range out[BOOT_RANGES]);
 /* Whether all of [AT, AT+LEN) is RAM that a kernel may be loaded to: from 1 MiB to 4 GiB,
  * clear of the ACPI tables. */
 bool boot_ram_holds(const struct boot_job *j, uint64_t at, uint64_t len);
+/* The same, and below 1 MiB what a PC has there. */
+bool boot_ram_holds_low(const struct boot_job *j, uint64_t at, uint64_t len);
 bool boot_put(const struct boot_job *j, uint64_t at, const void *data, uint64_t len);
-int boot_put_cmdline(const struct boot_job *j, uint64_t limit);
-/* Places the initrd as high as it goes in [FLOOR, CEILING). */
+/* The command line, of at most LIMIT characters, to AT. */
+int boot_put_cmdline(const struct boot_job *j, uint64_t at, uint64_t limit);
+/* The last part of a path: what a kernel is told of a file's name. */
+const char *boot_file_name(const struct boot_file *f);
+/* Places a file, page-aligned, as high as it goes in [FLOOR, CEILING); WHAT it is. */
+int boot_put_file(const struct boot_job *j, const struct boot_file *f, const char *what,
+                  uint64_t floor, uint64_t ceiling, uint64_t *at);
+/* The same for the initrd. */
 int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
                     uint64_t *at);
-void boot_enter_flat32(struct vcpu *v, uint16_t code, uint16_t data, uint64_t entry);
+/* The board's ROM: before anything else, and after the machine's own tables. */
+void boot_put_bios(const struct boot_job *j);
+/* GDT: where it goes; CODE and DATA, its selectors, are below 20h. */
+void boot_enter_flat32(struct vcpu *v, uint64_t gdt_at, uint16_t code, uint16_t data,
+                       uint64_t entry);
 int boot_enter_long(const struct boot_job *j, uint16_t code, uint16_t data,
                     uint64_t entry);
 
 /* A probe looks at the magic numbers only. The loaders refuse with a sentence. */
 int boot_linux(const struct boot_job *j);
+int boot_linux16(const struct boot_job *j);
 bool boot_linux_probe(const struct boot_file *f);
 bool boot_elf_probe(const struct boot_file *f);
 int boot_elf_parse(const struct boot_job *j, struct boot_elf *e);
+/* The same, with segments below 1 MiB too, where there is RAM. */
+int boot_elf_parse_low(const struct boot_job *j, struct boot_elf *e);
 /* Whether an address lies in what is loaded. */
 bool boot_elf_holds(const struct boot_elf *e, uint64_t at);
 /* Copies the segments; they were checked. */

@@ -3,7 +3,8 @@
  * Segments go to their physical addresses (p_paddr), as all loaders of kernels do it.
  *
  * Everything is checked before the first byte is copied: each segment lies in the file,
- * in RAM between 1 MiB and 4 GiB, and on no other. Not here: sections, relocation.
+ * in RAM between 1 MiB and 4 GiB (for multiboot below 1 MiB too), and on no other. Not
+ * here: sections, relocation.
  */
 #include "boot/boot_int.h"
 
@@ -62,7 +63,7 @@ static int check_machine(const struct boot_job *j) {
 }
 
 static int check_segment(const struct boot_job *j, const struct boot_elf *e,
-                         const struct boot_segment *s) {
+                         const struct boot_segment *s, bool low) {
     const struct boot_file *f = &j->image->kernel;
 
     if (s->filesz > s->memsz)
@@ -76,12 +77,12 @@ static int check_segment(const struct boot_job *j, const struct boot_elf *e,
                            "lies beyond its end",
                            f->path, (unsigned long long)s->filesz,
                            (unsigned long long)s->offset);
-    if (!boot_ram_holds(j, s->at, s->memsz))
+    if (!(low ? boot_ram_holds_low : boot_ram_holds)(j, s->at, s->memsz))
         return boot_refuse(j,
                            "%s has a segment of 0x%llx bytes at address 0x%llx, which is "
-                           "not RAM from 1 MiB on; give --memory more if it lies above",
+                           "not RAM%s; give --memory more if it lies above",
                            f->path, (unsigned long long)s->memsz,
-                           (unsigned long long)s->at);
+                           (unsigned long long)s->at, low ? "" : " from 1 MiB on");
     for (unsigned i = 0; i < e->count; i++) {
         if (s->at < e->seg[i].at + e->seg[i].memsz && e->seg[i].at < s->at + s->memsz)
             return boot_refuse(j, "%s has segments that overlap at address 0x%llx",
@@ -90,7 +91,7 @@ static int check_segment(const struct boot_job *j, const struct boot_elf *e,
     return 0;
 }
 
-static int parse_segments(const struct boot_job *j, struct boot_elf *e) {
+static int parse_segments(const struct boot_job *j, struct boot_elf *e, bool low) {
     const struct boot_file *f = &j->image->kernel;
 
     for (unsigned i = 0; i < e->phnum; i++) {
@@ -112,7 +113,7 @@ static int parse_segments(const struct boot_job *j, struct boot_elf *e) {
             continue;
         if (e->count == BOOT_SEGMENTS)
             return boot_refuse(j, "%s has more than %u segments", f->path, BOOT_SEGMENTS);
-        rc = check_segment(j, e, &s);
+        rc = check_segment(j, e, &s, low);
         if (rc)
             return rc;
         e->seg[e->count++] = s;
@@ -136,7 +137,7 @@ static void place_entry(struct boot_elf *e) {
     }
 }
 
-int boot_elf_parse(const struct boot_job *j, struct boot_elf *e) {
+static int parse(const struct boot_job *j, struct boot_elf *e, bool low) {
     const struct boot_file *f = &j->image->kernel;
     const uint8_t *d = f->data;
     int rc;
@@ -161,10 +162,18 @@ int boot_elf_parse(const struct boot_job *j, struct boot_elf *e) {
     if (!boot_within(e->phoff, (uint64_t)e->phnum * e->phentsize, f->size))
         return boot_refuse(j, "%s is truncated: its program headers lie beyond its end",
                            f->path);
-    rc = parse_segments(j, e);
+    rc = parse_segments(j, e, low);
     if (!rc)
         place_entry(e);
     return rc;
+}
+
+int boot_elf_parse(const struct boot_job *j, struct boot_elf *e) {
+    return parse(j, e, false);
+}
+
+int boot_elf_parse_low(const struct boot_job *j, struct boot_elf *e) {
+    return parse(j, e, true);
 }
 
 bool boot_elf_holds(const struct boot_elf *e, uint64_t at) {

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "boot/bios.h"
 #include "boot/boot_int.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
@@ -84,7 +85,25 @@ void boot_image_close(struct boot_image *image) {
         return;
     free(image->kernel.data);
     free(image->initrd.data);
+    for (size_t i = 0; i < image->module_count; i++)
+        free(image->modules[i].file.data);
+    free(image->modules);
     free(image);
+}
+
+int boot_image_add_module(struct boot_image *image, const char *path, const char *args,
+                          char *why, size_t why_size) {
+    size_t n = image->module_count;
+    struct boot_module *all = realloc(image->modules, (n + 1) * sizeof(*all));
+
+    if (!all) {
+        snprintf(why, why_size, "out of memory");
+        return -ENOMEM;
+    }
+    image->modules = all;
+    image->module_count = n + 1;
+    all[n] = (struct boot_module){.args = args};
+    return read_file(path, &all[n].file, why, why_size);
 }
 
 int boot_refuse(const struct boot_job *j, const char *fmt, ...) {
@@ -142,37 +161,45 @@ unsigned boot_map(const struct boot_job *j, struct boot_range out[BOOT_RANGES]) 
     return reserve_acpi(j, out, n);
 }
 
-bool boot_ram_holds(const struct boot_job *j, uint64_t at, uint64_t len) {
+bool boot_ram_holds_low(const struct boot_job *j, uint64_t at, uint64_t len) {
     struct boot_range map[BOOT_RANGES];
     unsigned n = boot_map(j, map);
 
     for (unsigned i = 0; i < n; i++) {
-        if (map[i].type == BOOT_RAM && map[i].start >= BOOT_HIGH &&
-            map[i].start < MEM_HOLE_END && at >= map[i].start &&
-            boot_within(at - map[i].start, len, map[i].size))
+        if (map[i].type == BOOT_RAM && map[i].start < MEM_HOLE_END &&
+            at >= map[i].start && boot_within(at - map[i].start, len, map[i].size))
             return true;
     }
     return false;
+}
+
+bool boot_ram_holds(const struct boot_job *j, uint64_t at, uint64_t len) {
+    return at >= BOOT_HIGH && boot_ram_holds_low(j, at, len);
 }
 
 bool boot_put(const struct boot_job *j, uint64_t at, const void *data, uint64_t len) {
     return !len || mem_write(j->m, gpa(at), data, len);
 }
 
-int boot_put_cmdline(const struct boot_job *j, uint64_t limit) {
+int boot_put_cmdline(const struct boot_job *j, uint64_t at, uint64_t limit) {
     uint64_t len = strlen(j->cmdline);
 
     if (len > limit)
         return boot_refuse(j, "the command line has %llu characters; %s takes %llu",
                            (unsigned long long)len, j->image->kernel.path,
                            (unsigned long long)limit);
-    boot_put(j, BOOT_CMDLINE, j->cmdline, len + 1);
+    boot_put(j, at, j->cmdline, len + 1);
     return 0;
 }
 
-int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
-                    uint64_t *at) {
-    const struct boot_file *f = &j->image->initrd;
+const char *boot_file_name(const struct boot_file *f) {
+    const char *slash = strrchr(f->path, '/');
+
+    return slash ? slash + 1 : f->path;
+}
+
+int boot_put_file(const struct boot_job *j, const struct boot_file *f, const char *what,
+                  uint64_t floor, uint64_t ceiling, uint64_t *at) {
     struct boot_range map[BOOT_RANGES];
     unsigned n = boot_map(j, map);
 
@@ -188,17 +215,22 @@ int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
             return 0;
     }
     return boot_refuse(j,
-                       "initrd %s (%llu KiB) does not fit in guest memory beside the "
+                       "%s %s (%llu KiB) does not fit in guest memory beside the "
                        "kernel; give --memory more",
-                       f->path, (unsigned long long)f->size >> 10);
+                       what, f->path, (unsigned long long)f->size >> 10);
+}
+
+int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
+                    uint64_t *at) {
+    return boot_put_file(j, &j->image->initrd, "initrd", floor, ceiling, at);
 }
 
 static void flat(struct segment *s, uint16_t sel, uint16_t ar) {
     *s = (struct segment){.sel = sel, .ar = ar, .limit = 0xffffffff};
 }
 
-static void enter_common(struct vcpu *v, uint16_t code, uint16_t data, uint16_t code_ar,
-                         uint64_t entry) {
+static void enter_common(struct vcpu *v, uint64_t gdt_at, uint16_t code, uint16_t data,
+                         uint16_t code_ar, uint64_t entry) {
     static const uint8_t data_segs[] = {SEG_DS, SEG_ES, SEG_SS, SEG_FS, SEG_GS};
     const uint16_t data_ar =
         X86_AR_P | X86_AR_S | X86_AR_WRITE | X86_AR_ACCESSED | X86_AR_DB | X86_AR_G;
@@ -208,7 +240,7 @@ static void enter_common(struct vcpu *v, uint16_t code, uint16_t data, uint16_t 
         flat(&v->seg[data_segs[i]], data, data_ar);
     v->tr = (struct segment){.ar = X86_AR_P | X86_DESC_TSS32_BUSY, .limit = 0x67};
     v->idtr = (struct desc_table){0};
-    v->gdtr = (struct desc_table){.base = BOOT_GDT, .limit = 0x1f};
+    v->gdtr = (struct desc_table){.base = gdt_at, .limit = 0x1f};
     v->cr0 = X86_CR0_PE | X86_CR0_ET;
     v->rflags = X86_FL_ONE;
     v->rip = entry;
@@ -217,21 +249,22 @@ static void enter_common(struct vcpu *v, uint16_t code, uint16_t data, uint16_t 
     v->gpr[REG_RSP] = BOOT_STACK;
 }
 
-/* The descriptors in memory match the hidden state: slot 2 and 3, and slot 1 for PVH. */
-static void put_gdt(struct mem *m, bool is64) {
-    const uint64_t gdt[4] = {0, 0x00cf9b000000ffffull,
-                             is64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull,
-                             0x00cf93000000ffffull};
+/* The descriptors in memory match the hidden state. */
+static void put_gdt(struct mem *m, uint64_t at, uint16_t code, uint16_t data, bool is64) {
+    uint64_t gdt[4] = {0};
 
-    mem_write(m, gpa(BOOT_GDT), gdt, sizeof(gdt));
+    gdt[code >> 3 & 3] = is64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull;
+    gdt[data >> 3 & 3] = 0x00cf93000000ffffull;
+    mem_write(m, gpa(at), gdt, sizeof(gdt));
 }
 
 #define CODE_AR                                                                          \
     (X86_AR_P | X86_AR_S | X86_AR_CODE | X86_AR_WRITE | X86_AR_ACCESSED | X86_AR_G)
 
-void boot_enter_flat32(struct vcpu *v, uint16_t code, uint16_t data, uint64_t entry) {
-    enter_common(v, code, data, CODE_AR | X86_AR_DB, entry);
-    put_gdt(v->mem, false);
+void boot_enter_flat32(struct vcpu *v, uint64_t gdt_at, uint16_t code, uint16_t data,
+                       uint64_t entry) {
+    enter_common(v, gdt_at, code, data, CODE_AR | X86_AR_DB, entry);
+    put_gdt(v->mem, gdt_at, code, data, false);
     vcpu_update_mode(v);
 }
 
@@ -250,8 +283,8 @@ int boot_enter_long(const struct boot_job *j, uint16_t code, uint16_t data,
         e = i << 21 | 0x83;
         boot_put(j, BOOT_TABLES + 0x2000 + i * 8, &e, 8);
     }
-    enter_common(v, code, data, CODE_AR | X86_AR_L, entry);
-    put_gdt(j->m, true);
+    enter_common(v, BOOT_GDT, code, data, CODE_AR | X86_AR_L, entry);
+    put_gdt(j->m, BOOT_GDT, code, data, true);
     v->cr0 |= X86_CR0_PG;
     v->cr3 = BOOT_TABLES;
     v->cr4 = X86_CR4_PAE;
@@ -280,7 +313,8 @@ static int refuse_unknown(const struct boot_job *j) {
         {0x38, 4, "RSC\5", "a Linux kernel for RISC-V"},
         {0x24, 4, "\x18\x28\x6f\x01", "a Linux kernel for ARM"},
         {0x1fe, 2, "\x55\xaa",
-         "a boot sector or disk image, or a Linux kernel older than boot protocol 2.00"},
+         "a boot sector or disk image, or a Linux kernel older than boot protocol 2.00 "
+         "(which --boot-protocol linux16 takes)"},
         {0, 2, "MZ", "a PE program (EFI?)"},
     };
     const struct boot_file *f = &j->image->kernel;
@@ -312,12 +346,12 @@ static int load_any(const struct boot_job *j) {
     if (boot_multiboot_probe(f, &where) && f->size > 4 && f->data[4] == 1)
         return boot_multiboot(j);
     rc = boot_elf_parse(j, &e);
-    if (rc)
-        return rc;
-    if (boot_pvh_probe(f, &e, &where))
+    if (!rc && boot_pvh_probe(f, &e, &where))
         return boot_pvh(j);
     if (boot_multiboot_probe(f, &where))
         return boot_multiboot(j);
+    if (rc)
+        return rc;
     return boot_refuse(j,
                        "%s is an ELF file without PVH entry (note Xen 18) and without "
                        "multiboot header: no kernel that can be started directly",
@@ -337,12 +371,16 @@ static void put_bios_data(const struct boot_job *j) {
         {0x0e, BOOT_LOW_END >> 4},  /* segment of the extended area */
         {0x10, 0x222},              /* equipment: FPU, 80x25 in color, one serial port */
         {0x13, BOOT_LOW_END >> 10}, /* KiB of low memory */
-        {0x49, 0x5003},             /* video mode 3, 80 columns */
-        {0x4c, 0x1000},             /* bytes of a text page */
-        {0x60, 0x0d0e},             /* cursor: lines */
-        {0x63, 0x3d4},              /* CRT controller */
-        {0x84, 24},                 /* last row */
-        {0x85, 16},                 /* lines of a character */
+        {0x1a, BIOS_KEYS},          /* the keyboard's ring: head, tail */
+        {0x1c, BIOS_KEYS},
+        {0x49, 0x5003},    /* video mode 3, 80 columns */
+        {0x4c, 0x1000},    /* bytes of a text page */
+        {0x60, 0x0d0e},    /* cursor: lines */
+        {0x63, 0x3d4},     /* CRT controller */
+        {0x80, BIOS_KEYS}, /* the ring's bounds */
+        {0x82, BIOS_KEYS_END},
+        {0x84, 24}, /* last row */
+        {0x85, 16}, /* lines of a character */
     };
     static const uint8_t extended_kib = 1;
     uint8_t area[0x100] = {0};
@@ -353,23 +391,44 @@ static void put_bios_data(const struct boot_job *j) {
     boot_put(j, BOOT_LOW_END, &extended_kib, 1);
 }
 
+/* Modules are multiboot's, whose loader places them. */
+static int check_modules(const struct boot_job *j) {
+    const struct boot_image *image = j->image;
+
+    if (!image->module_count || j->v->gpr[REG_RAX] == BOOT_MULTIBOOT_MAGIC)
+        return 0;
+    return boot_refuse(j,
+                       "module %s has no use: %s is started through another protocol "
+                       "than multiboot",
+                       image->modules[0].file.path, image->kernel.path);
+}
+
+static int load_as(const struct boot_job *j, enum boot_protocol p) {
+    switch (p) {
+    case BOOT_LINUX32:
+    case BOOT_LINUX64:
+        return boot_linux_probe(&j->image->kernel) ? boot_linux(j) : refuse_unknown(j);
+    case BOOT_LINUX16:
+        return boot_linux16(j);
+    case BOOT_PVH:
+        return boot_pvh(j);
+    case BOOT_MULTIBOOT:
+        return boot_multiboot(j);
+    default:
+        return load_any(j);
+    }
+}
+
 int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *m,
                     const struct boot_config *cfg, char *why, size_t why_size) {
     struct boot_job j = {image, v,       m, cfg, cfg->cmdline ? cfg->cmdline : "",
                          why,   why_size};
+    int rc;
 
     vcpu_reset(v);
     v->mem = m;
+    boot_put_bios(&j);
     put_bios_data(&j);
-    switch (cfg->protocol) {
-    case BOOT_LINUX32:
-    case BOOT_LINUX64:
-        return boot_linux_probe(&image->kernel) ? boot_linux(&j) : refuse_unknown(&j);
-    case BOOT_PVH:
-        return boot_pvh(&j);
-    case BOOT_MULTIBOOT:
-        return boot_multiboot(&j);
-    default:
-        return load_any(&j);
-    }
+    rc = load_as(&j, cfg->protocol);
+    return rc ? rc : check_modules(&j);
 }

@@ -27,12 +27,17 @@ static uint64_t round4(uint64_t n) {
     return (n + 3) & ~3ull;
 }
 
-/* Looks through the notes in [P, P+SIZE); name and contents are padded to 4 bytes. */
-static bool find_entry(const uint8_t *p, uint64_t size, uint64_t *entry) {
-    while (size >= 12) {
+/* Notes that are looked at in a file, whatever its headers say: they may overlap. */
+#define NOTES_MAX 65536u
+
+/* Looks through the notes in [P, P+SIZE), *LEFT of them at most; name and contents are
+ * padded to 4 bytes. */
+static bool find_entry(const uint8_t *p, uint64_t size, unsigned *left, uint64_t *entry) {
+    while (size >= 12 && *left) {
         uint64_t name = boot_get(p, 0, 4), len = boot_get(p, 4, 4);
         uint64_t desc = 12 + round4(name);
 
+        --*left;
         if (!boot_within(desc, len, size))
             return false;
         if (boot_get(p, 8, 4) == PHYS32_ENTRY && name == 4 && !memcmp(p + 12, "Xen", 4) &&
@@ -51,13 +56,15 @@ static bool find_entry(const uint8_t *p, uint64_t size, uint64_t *entry) {
 
 bool boot_pvh_probe(const struct boot_file *f, const struct boot_elf *e,
                     uint64_t *entry) {
-    for (unsigned i = 0; i < e->phnum; i++) {
+    unsigned left = NOTES_MAX;
+
+    for (unsigned i = 0; i < e->phnum && left; i++) {
         const uint8_t *p = f->data + e->phoff + (uint64_t)i * e->phentsize;
         uint64_t offset = e->is64 ? boot_get(p, 8, 8) : boot_get(p, 4, 4);
         uint64_t size = e->is64 ? boot_get(p, 32, 8) : boot_get(p, 16, 4);
 
         if (boot_get(p, 0, 4) == PT_NOTE && boot_within(offset, size, f->size) &&
-            find_entry(f->data + offset, size, entry))
+            find_entry(f->data + offset, size, &left, entry))
             return true;
     }
     return false;
@@ -93,7 +100,7 @@ int boot_pvh(const struct boot_job *j) {
     if (!boot_elf_holds(&e, entry))
         return boot_refuse(j, "%s has its PVH entry at 0x%llx, where nothing is loaded",
                            f->path, (unsigned long long)entry);
-    rc = boot_put_cmdline(j, 0xffff);
+    rc = boot_put_cmdline(j, BOOT_CMDLINE, 0xffff);
     if (rc)
         return rc;
     if (j->image->initrd.path) {
@@ -112,7 +119,7 @@ int boot_pvh(const struct boot_job *j) {
     put_memory(j, info);
     boot_elf_load(j, &e);
     boot_put(j, BOOT_PARAMS, info, sizeof(info));
-    boot_enter_flat32(j->v, 0x08, 0x18, entry);
+    boot_enter_flat32(j->v, BOOT_GDT, 0x08, 0x10, entry);
     j->v->gpr[REG_RBX] = BOOT_PARAMS;
     return 0;
 }

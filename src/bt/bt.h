@@ -31,9 +31,19 @@ struct bt_options {
     unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */
     bool predict;  /* hot paths follow returns and other indirect branches */
     bool unroll;   /* repeat short loops in their hot paths */
+    bool verify;   /* prove each fragment before it is used (verify.h) */
     unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
     unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */
 };
+
+/* Are fragments proved without being asked? In builds that look for bugs. */
+#ifndef BT_VERIFY_DEFAULT
+#ifdef __SANITIZE_ADDRESS__
+#define BT_VERIFY_DEFAULT true
+#else
+#define BT_VERIFY_DEFAULT false
+#endif
+#endif
 
 #define BT_TU_MAX 64
 #define BT_HOT_DEFAULT 4000
@@ -67,8 +77,10 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
 void bt_free(struct bt *bt);
 
-/* As interp_run(). */
+/* As interp_run(); or EXIT_error, when this thread cannot run translated code: bt_error()
+ * has the -errno. */
 enum exit_reason bt_run(struct bt *bt);
+int bt_error(const struct bt *bt);
 
 /* From any thread or a signal handler: translated code stops at its next poll. */
 void bt_kick(struct bt *bt);
@@ -97,7 +109,7 @@ struct bt_listing {
  * guest-virtual addresses of the vCPU's present mode, chains it, and writes guest code,
  * IR and host code. Nothing is executed. Starts with an empty cache. The text depends on
  * code and options alone: host addresses appear by name. 0, -ENOMEM, or -ENOSPC when the
- * cache is too small.
+ * cache is too small, -EBADMSG when the verifier has found something (and said so).
  */
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out);
 

@@ -236,7 +236,9 @@ struct bt {
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
     bool in_tc; /* bt_run() is running: bt_kick() must close the poll page */
+    int error;  /* -errno of what kept bt_run() from it, or 0 */
     bool poll_closed;
+    bool unsound; /* the verifier has found something: nothing runs any more */
 };
 
 static inline ptrdiff_t bt_delta(const struct bt *bt) {

@@ -24,7 +24,8 @@ void tr_take_fuel(struct tr *t) {
         return;
     add_fuel(t, -(int32_t)t->n);
     tr_site(t, POLL_HERE, 0);
-    e_rm(&t->e, W32, OPC_MOV_R_RM, T1, T1, 0);
+    if (!MUTANT(FUEL_UNSEEN))
+        e_rm(&t->e, W32, OPC_MOV_R_RM, T1, T1, 0);
 }
 
 /* Does what leaves behind the instruction being translated have fuel to give back? */
@@ -34,14 +35,15 @@ static bool early(const struct tr *t) {
 
 void tr_return_fuel(struct tr *t) {
     if (early(t))
-        add_fuel(t, (int32_t)(t->n - t->k - 1));
+        add_fuel(t, (int32_t)(t->n - t->k - 1) + 64 * MUTANT(FUEL_LONG));
 }
 
 /* --- exits --- */
 
 void tr_poll(struct tr *t, enum poll_kind kind, unsigned n) {
     tr_site(t, kind, n);
-    bt_emit_poll(t->bt, &t->e);
+    if (!MUTANT(NO_POLL))
+        bt_emit_poll(t->bt, &t->e);
 }
 
 static void link_init(struct tr *t, unsigned n, uint64_t target) {
@@ -210,7 +212,7 @@ void tr_place_link(struct tr *t, unsigned n) {
     struct link *l = &t->c->links[n];
 
     l->stub = e_here(&t->e);
-    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)l);
+    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)l + MUTANT(LINK_OTHER));
     e_jmp(&t->e, l->place == FLAGS_REGS ? t->bt->stub_link_regs : t->bt->stub_link);
     if (!t->e.full)
         e_patch(&t->e, l->rel32, l->stub);

@@ -103,7 +103,7 @@ static void xl_div(struct tr *t, const struct insn *i) {
 
 /* Bit strings: with a register offset the operand may lie anywhere. */
 static void xl_bit(struct tr *t, const struct insn *i) {
-    if (mem_form(i) && i->opnd[1].kind == OPND_REG)
+    if (mem_form(i) && i->opnd[1].kind == OPND_REG && !MUTANT(BIT_STRING))
         tr_xl_bit_string(t, i);
     else
         xl_ident(t, i);
@@ -183,9 +183,11 @@ void tr_move_sp(struct tr *t, int32_t by) {
 
 /* mov [T0 + off], reg of SIZE bytes, and back */
 void tr_store(struct tr *t, unsigned size, unsigned reg, int32_t off) {
+    off += MUTANT(STORE_ASTRAY) << 12;
     if (size == 2)
         e8(&t->e, 0x66);
-    e_rm(&t->e, size == 8 ? W64 : W32, size == 1 ? 0x88 : OPC_MOV_RM_R, reg, T0, off);
+    e_rm(&t->e, size == 8 || MUTANT(STORE_WIDE) ? W64 : W32,
+         size == 1 ? 0x88 : OPC_MOV_RM_R, reg, T0, off);
 }
 
 void tr_load(struct tr *t, unsigned size, unsigned reg, int32_t off) {
@@ -283,11 +285,15 @@ void tr_indirect(struct tr *t) {
     tr_flags_to_mem(t);
     tr_return_fuel(t);
     tr_site(t, POLL_INDIRECT, 0);
-    bt_emit_poll(t->bt, e);
+    if (!MUTANT(NO_POLL_INDIRECT))
+        bt_emit_poll(t->bt, e);
     tr_lend_swap(t);
     if (KEY_MODE(t->key) == MODE_64) /* who it was, if the target is not canonical */
         e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->bt->code.rx));
-    e_movzx16(e, T1, T0);
+    if (MUTANT(JUMP_WIDE))
+        e_mov_rr(e, W32, T1, T0);
+    else
+        e_movzx16(e, T1, T0);
     e_shift(e, W32, EXT_SHL, T1, 3);
     e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
     e_jmp_mem(e, T1);
@@ -543,5 +549,7 @@ bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
 xl_fn *tr_expansion(const struct insn *i) {
     xl_fn *fn = table[i->op];
 
-    return fn ? fn : tr_system_expansion(i);
+    if (!fn)
+        fn = tr_system_expansion(i);
+    return fn || !MUTANT(COPY_ALL) ? fn : xl_ident;
 }

@@ -49,16 +49,16 @@ static void check_run(struct tr *t, const struct insn *i) {
 
     e_mov_rr(e, W32, T1, T0);
     e_ri(e, W32, EXT_AND, T1, 4095);
-    e_lea(e, W64, T1, T1, REG_RCX, shift_of(i), 0);
-    e_ri(e, W64, EXT_CMP, T1, 4096);
-    tr_cold_callout(t, e_jcc_fwd(e, CC_A));
+    e_lea(e, W64, T1, T1, REG_RCX, MUTATE(RUN_SCALE, shift_of(i), 0), 0);
+    e_ri(e, W64, EXT_CMP, T1, 4096 + MUTANT(RUN_LONGER));
+    tr_cold_callout(t, e_jcc_fwd(e, MUTATE(RUN_UNCHECKED, CC_A, CC_O)));
 }
 
 /* T0 = host address of the element at REF. */
 static void element(struct tr *t, const struct insn *i, const struct tr_ref *ref,
                     enum mmu_access acc) {
     tr_ea(t, ref, 0);
-    if (i->rep == REP_NONE)
+    if (i->rep == REP_NONE || MUTANT(REP_ANCHOR))
         tr_lookup_ref(t, ref, i->opsize, acc);
     else
         tr_lookup(t, i->opsize, acc);
@@ -85,13 +85,14 @@ static void rep_stos(struct tr *t, const struct insn *i, const struct tr_ref *to
     struct emit *e = &t->e;
     int w = i->addrsize == 8 ? W64 : W32;
 
-    element(t, i, to, MMU_WRITE);
+    element(t, i, to, MUTATE(RUN_READ, MMU_WRITE, MMU_READ));
     check_run(t, i);
     host_addresses(t, true);
     e_mov_rr(e, W64, T1, REG_RDI);
     e_mov_rr(e, W64, REG_RDI, T0);
     host_string(t, i, 0xaa);
-    e_rr(e, W64, OPC_SUB_R_RM, REG_RDI, T0);
+    if (!MUTANT(RUN_LEFT_RDI))
+        e_rr(e, W64, OPC_SUB_R_RM, REG_RDI, T0);
     e_rr(e, w, OPC_ADD_R_RM, REG_RDI, T1);
     host_addresses(t, false);
 }
@@ -114,7 +115,8 @@ static void rep_movs(struct tr *t, const struct insn *i, const struct tr_ref *to
     e_mov_rr(e, W64, REG_RSI, T0);
     host_string(t, i, 0xa4);
     e_rr(e, W64, OPC_SUB_R_RM, REG_RDI, T1); /* bytes copied */
-    e_mov_rr(e, W64, REG_RSI, REG_RDI);
+    if (!MUTANT(RUN_LEFT_RSI))
+        e_mov_rr(e, W64, REG_RSI, REG_RDI);
     e_gs(e, w, OPC_ADD_R_RM, REG_RDI, GS(bt.tmp));
     e_gs(e, w, OPC_ADD_R_RM, REG_RSI, GS(bt.spill[0]));
     host_addresses(t, false);
@@ -160,7 +162,7 @@ void tr_xl_string(struct tr *t, const struct insn *i) {
         one(t, i, &to, &from);
     } else {
         e_ri(e, W64, EXT_CMP, REG_RCX, 4096 >> shift_of(i));
-        tr_cold_callout(t, e_jcc_fwd(e, CC_A));
+        tr_cold_callout(t, e_jcc_fwd(e, MUTATE(RUN_COUNT, CC_A, CC_O)));
         e_ri(e, W64, EXT_CMP, REG_RCX, 0);
         none = e_jcc_fwd(e, CC_E);
         if (i->op == OP_stos)

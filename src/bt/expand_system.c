@@ -8,7 +8,7 @@
 static void xl_rdtsc(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
 
-    if (!(t->key & KEY_TSC)) {
+    if (!(t->key & KEY_TSC) && !MUTANT(TSC)) {
         tr_callout(t, i);
         return;
     }
@@ -37,7 +37,7 @@ static void gs_imm32(struct emit *e, unsigned ext, size_t off, uint32_t imm) {
 }
 
 static bool cpl0(struct tr *t, const struct insn *i) {
-    if (!(t->key & KEY_USER) && (t->key & KEY_CPL0))
+    if ((!(t->key & KEY_USER) && (t->key & KEY_CPL0)) || MUTANT(CPL0))
         return true;
     tr_callout(t, i);
     return false;

@@ -302,7 +302,7 @@ static void plan(const struct tr *t, const struct access *first, struct tr_held 
         if (!survives(t, i, &first->ref, &p.delta))
             break;
     }
-    *h = (struct tr_held){.on = p.write || p.uses > 1,
+    *h = (struct tr_held){.on = p.write || (p.uses > 1 && !MUTANT(UNCOUNTED)),
                           .ref = first->ref,
                           .min = first->ref.disp + p.lo,
                           .span = (unsigned)(p.hi - p.lo),
@@ -377,12 +377,15 @@ static bool reuse(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
         uint64_t at = (uint64_t)ref->disp + (uint64_t)h->delta - (uint64_t)h->min;
 
         if (!h->on || !same(&h->ref, ref) || may_scatter(t, ref) || size > h->span ||
-            at > h->span - size || (write && !h->write))
+            MUTATE(SIGNED, at > h->span - size && !MUTANT(RANGE_END),
+                   (int64_t)(at + size) > (int64_t)h->span) ||
+            (write && !h->write && !MUTANT(RANGE_RIGHT)))
             continue;
         if (t->in_t0 != n) {
             if (!h->saved)
                 continue;
-            e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS(bt.held) + 8 * (size_t)n);
+            e_gs(&t->e, W64, OPC_MOV_R_RM, T0,
+                 GS(bt.held) + 8 * (size_t)(n ^ MUTANT(RANGE_OTHER)));
             t->in_t0 = n;
         }
         *off = (int32_t)at;
@@ -448,7 +451,8 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
     t->in_t0 = h->on ? (int)(h - t->held) : TR_IN_T0_NONE;
     h->saved = h->on && again;
     if (h->saved)
-        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.held) + 8 * (size_t)(h - t->held));
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T0,
+             GS(bt.held) + 8 * (size_t)(h - t->held - MUTANT(HELD_MINUS_ONE)));
     return (int32_t)at;
 }
 
@@ -464,7 +468,7 @@ void tr_group_step(struct tr *t, const struct insn *i) {
 
     for (unsigned r = 0; r < REG_R15 + 1; r++)
         t->version[r] += (regs >> r & 1) && !steps(t, i, r, &by);
-    if (!tr_keeps_t0(t, i) || i->op == OP_ret)
+    if ((!tr_keeps_t0(t, i) && !MUTANT(KEEPS_T0)) || i->op == OP_ret)
         tr_lose_t0(t);
     for (unsigned n = 0; n < VCPU_BT_HELD; n++)
         if (t->held[n].on && !survives(t, i, &t->held[n].ref, &t->held[n].delta)) {

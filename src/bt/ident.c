@@ -269,6 +269,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     const struct operand *ext = NULL;
     bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one;
 
+    off += MUTANT(IDENT_ASTRAY) << 12;
     parse(i, &f);
     lengthen(i, &f);
     rename_lent(t, i, &f);
@@ -288,7 +289,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         unsigned mod = !off ? 0 : off == (int8_t)off ? 1 : 2;
 
         f.modrm = (uint8_t)(mod << 6 | (f.modrm & 0x38) | (T0 & 7));
-        f.b = 8;
+        f.b = MUTATE(IDENT_BASE, 8, 0);
         f.x = 0;
     }
     one = ext && (mem || !(rd14 && (rd15 || i->op == OP_native)));
@@ -308,6 +309,8 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     else
         t->ident++;
     tr_site(t, POLL_NONE, 0);
+    if (mem && MUTANT(IDENT_SEGMENT))
+        e8(&t->e, 0x65);
     if (f.vex)
         emit_vex(&t->e, &f);
     else
@@ -323,7 +326,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
 
     if (one) {
         if (wr14 || wr15)
-            e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_GPR(ext->reg));
+            e_gs(&t->e, W64, OPC_MOV_RM_R, MUTATE(IDENT_LEAK, T1, T0), GS_GPR(ext->reg));
     } else {
         if (wr14)
             e_gs(&t->e, W64, OPC_MOV_RM_R, REG_R14, GS_GPR(REG_R14));

@@ -36,7 +36,12 @@ bool list_inside(const struct list *l, uint64_t va);
  * Returns BUF. */
 char *list_guest_text(const struct insn *i, uint64_t va, char *buf, size_t size);
 
+/* The host instruction I at RX of C, with names for addresses that have one. */
+void list_host_text(const struct list *l, const struct ccf *c, const struct insn *i,
+                    const uint8_t *rx, char *text, size_t size);
+
 /* The host code of unit U beside its guest instructions. */
-void list_host(const struct list *l, const struct list_unit *u);
+/* 0 or -ENOMEM. */
+int list_host(const struct list *l, const struct list_unit *u);
 
 #endif

@@ -324,7 +324,8 @@ static int build(struct list *l) {
 
 /* --- what is printed --- */
 
-static void print_unit(const struct list *l, size_t n) {
+/* 0 or -ENOMEM. */
+static int print_unit(const struct list *l, size_t n) {
     const struct list_unit *u = &l->units[n];
 
     if (!u->n) {
@@ -332,17 +333,17 @@ static void print_unit(const struct list *l, size_t n) {
                   "TU %zu: 0x%llx: not translated: there is no instruction that can be "
                   "fetched here",
                   n + 1, (unsigned long long)u->va);
-        return;
+        return 0;
     }
     list_line(l, "TU %zu: 0x%llx, %u instruction%s", n + 1, (unsigned long long)u->va,
               u->n, u->n == 1 ? "" : "s");
     list_ir(l, u);
     if (!u->c)
-        return;
+        return 0;
     list_line(l, "%s", "");
     list_line(l, "CCF %zu: %u bytes of guest code, %u of host code", n + 1,
               u->c->guest_len, (unsigned)(u->c->end - u->c->code));
-    list_host(l, u);
+    return list_host(l, u);
 }
 
 static void print_sum(const struct list *l) {
@@ -364,21 +365,23 @@ static void print_sum(const struct list *l) {
               l->count, l->count == 1 ? "" : "s", guest, host, chained, links);
 }
 
-static void print(const struct list *l) {
+static int print(const struct list *l) {
     bool real = l->bt->v->mode == MODE_16;
+    int rc = 0;
 
     if (real)
         list_line(l, "16-bit code is not translated: the interpreter executes it. Guest "
                      "code and IR:");
-    for (size_t n = 0; n < l->count; n++) {
+    for (size_t n = 0; n < l->count && !rc; n++) {
         if (n || real)
             list_line(l, "%s", "");
-        print_unit(l, n);
+        rc = print_unit(l, n);
     }
-    if (real)
-        return;
+    if (real || rc)
+        return rc;
     list_line(l, "%s", "");
     print_sum(l);
+    return 0;
 }
 
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out) {
@@ -391,8 +394,10 @@ int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing 
     l.todo = malloc((size_t)(len ? len : 1) * sizeof(*l.todo));
     if (l.seen && l.todo)
         rc = build(&l);
+    if (!rc && bt->unsound)
+        rc = -EBADMSG;
     if (!rc)
-        print(&l);
+        rc = print(&l);
     for (size_t n = 0; n < l.count; n++)
         free(l.units[n].insn);
     free(l.units);

@@ -11,6 +11,7 @@
  * Offsets count from the fragment's first byte. Nothing that differs from one run to
  * the next is printed.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,7 +215,7 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
     const struct bt *bt = l->bt;
     const uint8_t *p = (const uint8_t *)(uintptr_t)value;
 
-    if (within(p, mem_ram_base(bt->v->mem), mem_ram_size(bt->v->mem))) {
+    if (within(p, mem_ram_base(bt->v->mem), mem_host_size(bt->v->mem))) {
         snprintf(buf, size, "<RAM 0x%llx>", (unsigned long long)mem_gpa(bt->v->mem, p).a);
     } else if (within(p, c, sizeof(*c))) {
         snprintf(buf, size, "<CCF>");
@@ -305,8 +306,8 @@ static bool has(const struct insn *i, unsigned kind) {
     return false;
 }
 
-static void format_host(const struct list *l, const struct ccf *c, const struct insn *i,
-                        const uint8_t *rx, char *text, size_t size) {
+void list_host_text(const struct list *l, const struct ccf *c, const struct insn *i,
+                    const uint8_t *rx, char *text, size_t size) {
     char name[64];
 
     decode_format(i, (uint64_t)(rx - c->code), text, size);
@@ -491,20 +492,20 @@ static void print_insn(struct view *w, const struct insn *i, const uint8_t *rx,
         *last = g;
     }
     print_labels(w, rx);
-    format_host(w->l, w->c, i, rx, text, sizeof(text));
+    list_host_text(w->l, w->c, i, rx, text, sizeof(text));
     annotate(w, i, rx, *last, &mark, note, sizeof(note));
     list_line(w->l, "  %-40s %c +%03x  %-36s %s", left, mark, (unsigned)(rx - w->c->code),
               text, note);
 }
 
-void list_host(const struct list *l, const struct list_unit *u) {
+int list_host(const struct list *l, const struct list_unit *u) {
     struct view *w = calloc(1, sizeof(*w));
     const struct tu_insn *last = NULL;
     struct insn i;
 
     vec_park(l->bt->v);
     if (!w)
-        return;
+        return -ENOMEM;
     w->l = l;
     w->u = u;
     w->c = u->c;
@@ -512,4 +513,5 @@ void list_host(const struct list *l, const struct list_unit *u) {
     for (const uint8_t *rx = u->c->code; host_insn(u->c, rx, &i); rx += i.len)
         print_insn(w, &i, rx, &last);
     free(w);
+    return 0;
 }

@@ -67,7 +67,7 @@ struct cold *tr_cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) {
 }
 
 static uint32_t lookup_kind(const struct tr *t) {
-    return (t->alone ? SITE_ALONE : 0) | (t->sole ? SITE_SOLE : 0);
+    return (t->alone || MUTANT(SITE_SINGLE) ? SITE_ALONE : 0) | (t->sole ? SITE_SOLE : 0);
 }
 
 void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
@@ -78,13 +78,16 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     BUG_ON(!len || len > SITE_SIZE_MAX);
     bt_emit_slot(t->bt, e);
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1,
-         (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
-    e_ri(e, W64, EXT_CMP, T0, 4096 - (int32_t)len);
-    miss = e_jcc_fwd(e, CC_A);
+         (int32_t)(offsetof(struct shadow_entry, tag) +
+                   8 * MUTATE(HASH_READ_TAG, acc, MMU_READ)));
+    e_ri(e, W64, EXT_CMP, T0,
+         4096 - (int32_t)len - (MUTANT(SPAN_CUT) << 20) + MUTANT(HASH_WIDER));
+    miss = e_jcc_fwd(e, MUTATE(HASH_UNCHECKED, CC_A, CC_O));
     e_rm(e, W64, OPC_ADD_R_RM, T0, T1, offsetof(struct shadow_entry, host));
     c = tr_cold_add(t, COLD_SLOW, miss);
     c->cont = e_here(e);
-    c->site = len | (unsigned)acc << 12 | lookup_kind(t);
+    c->site = len | (unsigned)MUTATE(SITE_READ, acc, MMU_READ) << 12 | lookup_kind(t);
+    c->site += MUTANT(SITE_LONGER);
     c->tag = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc);
 }
 
@@ -95,36 +98,40 @@ void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned 
     int32_t at;
 
     BUG_ON(!len || len > SITE_SIZE_MAX || n + 1 >= SHADOW_ANCHORS || acc > MMU_WRITE);
-    n += acc;
+    n += MUTATE(ANCHOR_READ, acc, MMU_READ);
     at = (int32_t)(offsetof(struct shadow_bank, anchor) +
                    n * sizeof(struct shadow_anchor));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_anchor, tag));
-    e_ri(e, W64, EXT_CMP, T0, 4096 - (int32_t)len);
-    miss = e_jcc_fwd(e, CC_A);
+    e_ri(e, W64, EXT_CMP, T0,
+         4096 - (int32_t)len - (MUTANT(SPAN_CUT) << 20) + MUTANT(ANCHOR_WIDER));
+    miss = e_jcc_fwd(e, MUTATE(ANCHOR_UNCHECKED, CC_A, CC_O));
     e_rm(e, W64, OPC_ADD_R_RM, T0, T1,
-         at + (int32_t)offsetof(struct shadow_anchor, host));
+         at + (int32_t)offsetof(struct shadow_anchor, host) + 32 * MUTANT(ANCHOR_OTHER));
     c = tr_cold_add(t, COLD_ANCHOR, miss);
     c->cont = e_here(e);
     /* The host's fault of an unused anchor comes behind the check, which has moved the
      * flags. */
     if (t->nsites && t->sites[t->nsites - 1].place != t->place)
         tr_site(t, POLL_NONE, 0);
-    c->site = len | (unsigned)acc << 12 | n << SITE_ANCHOR_SHIFT | lookup_kind(t);
+    c->site = len | (unsigned)acc << 12 | lookup_kind(t) |
+              (n + 2 * MUTANT(SITE_ANCHOR)) << SITE_ANCHOR_SHIFT;
     c->tag = at + (int32_t)offsetof(struct shadow_anchor, tag);
 }
 
 void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc) {
     struct emit *e = &t->e;
-    int32_t at = (int32_t)(mmu_index(page) * sizeof(struct shadow_entry));
+    int32_t at = (int32_t)(mmu_index(page + (MUTANT(FIXED_OTHER) << 12)) *
+                           sizeof(struct shadow_entry));
     struct cold *c;
     uint8_t *miss;
 
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
     e_mov_imm(e, T0, page);
     e_rm(e, W64, OPC_CMP_R_RM, T0, T1,
-         at + (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc));
-    miss = e_jcc_fwd(e, CC_NE);
+         at + (int32_t)(offsetof(struct shadow_entry, tag) +
+                        8 * MUTATE(FIXED_READ_TAG, acc, MMU_READ)));
+    miss = e_jcc_fwd(e, MUTATE(FIXED_UNCHECKED, CC_NE, CC_O));
     e_rm(e, W64, OPC_MOV_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_entry, host));
     c = tr_cold_add(t, COLD_FIXED, miss);
     c->cont = e_here(e);
@@ -145,7 +152,7 @@ void tr_place_slow(struct tr *t, const struct cold *c) {
     struct emit *e = &t->e;
 
     e_land(e, c->rel32);
-    if (c->kind != COLD_FIXED)
+    if (c->kind != COLD_FIXED && !MUTANT(NO_RESTORE))
         e_rm(e, W64, OPC_ADD_R_RM, T0, T1, c->tag);
     e_gs_imm(e, W32, GS(bt.site), (int32_t)c->site);
     tr_lea_to(t, c->cont);

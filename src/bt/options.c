@@ -38,6 +38,7 @@ static const struct bt_option table[] = {
     NUMBER(cache, "cache", 1, BT_CACHE_MAX, "MiB of translated code"),
     SWITCH(predict, "predict", "follow returns and other indirect branches in hot paths"),
     SWITCH(unroll, "unroll", "repeat short loops in their hot paths"),
+    SWITCH(verify, "verify", "prove all code that is made; a finding ends the run"),
 };
 
 const struct bt_option *bt_option_table(size_t *count) {

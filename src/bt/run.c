@@ -8,6 +8,7 @@
 
 #include "base/bug.h"
 #include "bt/tr_int.h"
+#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "interp/interp.h"
@@ -32,6 +33,7 @@ struct bt_options bt_defaults(void) {
         .predict = true,
         .liveness = true,
         .stay = true,
+        .verify = BT_VERIFY_DEFAULT,
         .hot = BT_HOT_DEFAULT,
         .path = BT_PATH_DEFAULT,
         .tu_limit = BT_TU_DEFAULT,
@@ -383,7 +385,7 @@ static int allocate(struct bt *bt) {
         rc = os_low_alloc(sizeof(*bt->guess) << BT_GUESS_BITS, (void **)&bt->guess);
     if (rc)
         return rc;
-    bt->npages = mem_ram_size(bt->v->mem) >> 12;
+    bt->npages = mem_host_size(bt->v->mem) >> 12;
     rc = bt_units_create(bt);
     if (rc)
         return rc;
@@ -432,6 +434,10 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     rc = allocate(bt);
     if (!rc) {
         bt_emit_stubs(bt);
+        if (opt->verify && !bt_verify_common(bt))
+            rc = -EBADMSG;
+    }
+    if (!rc) {
         rc = os_fault_range(bt->code.rx, bt->code.rx + bt->code.size, on_host_fault, bt);
     }
     if (rc) {
@@ -598,6 +604,8 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         bool fault;
         struct ccf *c = find(bt, &fault);
 
+        if (unlikely(bt->unsound))
+            return false;
         if (!c) {
             link = NULL;
             if (!fault)
@@ -692,6 +700,10 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
         __atomic_store_n(&bt->poll_closed, false, __ATOMIC_SEQ_CST);
         os_poll_set(bt->poll_page, true);
     }
+    if (unlikely(bt->unsound)) { /* it has been told */
+        *out = EXIT_error;
+        return true;
+    }
     events = vcpu_events(v);
     if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
         *out = EXIT_kick;
@@ -715,10 +727,17 @@ static bool loop(struct bt *bt, enum exit_reason *out) {
     return run_once(bt, out);
 }
 
+int bt_error(const struct bt *bt) {
+    return bt->error;
+}
+
 enum exit_reason bt_run(struct bt *bt) {
     enum exit_reason out = EXIT_error;
 
-    if (os_signal_stack() || os_gs_base(bt->v))
+    bt->error = os_signal_stack();
+    if (!bt->error)
+        bt->error = os_gs_base(bt->v);
+    if (bt->error)
         return EXIT_error;
     bt->v->bt.bank = bt->v->mmu->data->e;
     vcpu_forget_gates(bt->v);

@@ -6,6 +6,7 @@
  * are in vcpu.gpr[] as far as each stub says.
  */
 #include "bt/bt_int.h"
+#include "bt/mutant.h"
 
 static const uint8_t callee_saved[] = {REG_RBX, REG_RBP, REG_R12, REG_R13};
 static const uint8_t caller_saved[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI, REG_RDI,
@@ -287,9 +288,10 @@ void bt_emit_slot(const struct bt *bt, struct emit *e) {
         e_mov_rr(e, W64, T1, T0);
         e_shift(e, W64, EXT_SHR, T1, SHADOW_HASH);
     }
-    e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
+    if (!MUTANT(HASH_SHORT))
+        e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
     e_shift(e, W64, EXT_SHR, T1, 7);
-    e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << 5);
+    e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << (5 + MUTANT(HASH_MASK)));
     e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.bank));
 }
 

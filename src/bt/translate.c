@@ -3,6 +3,7 @@
  * where, expands each instruction, and places entries, exits and out-of-line code.
  */
 #include "bt/tr_int.h"
+#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "mem/mem.h"
@@ -173,7 +174,8 @@ void tr_callout(struct tr *t, const struct insn *i) {
                             : bt_meta_alloc(t->bt, sizeof(*copy));
 
     tr_flags_to_mem(t);
-    tr_forget_held(t);
+    if (!MUTANT(KEEPS_HELD))
+        tr_forget_held(t);
     tr_lend_swap(t);
     if (!copy) {
         e->full = true;
@@ -187,7 +189,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
     e_mov_imm(e, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
-    tr_lea_next(t, 5);
+    tr_lea_next(t, 5 + MUTANT(CALLOUT_BACK));
     e_jmp(e, callout_stub(t, i));
     tr_lend_swap(t);
 }
@@ -200,7 +202,7 @@ static void check_page(struct tr *t, const struct vpage *p) {
     struct cold *c;
 
     e_gs(&t->e, W64, OPC_MOV_R_RM, T1,
-         p->global ? GS(bt.epoch_global) : GS(bt.epoch_user));
+         p->global ^ MUTANT(EPOCH) ? GS(bt.epoch_global) : GS(bt.epoch_user));
     e_abs(&t->e, W64, OPC_CMP_R_RM, T1, &p->valid);
     c = tr_cold_add(t, COLD_CHECK, NULL);
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);
@@ -306,7 +308,7 @@ static void emit_cold_check(struct tr *t, const struct cold *c) {
     struct emit *e = &t->e;
 
     e_land(e, c->rel32);
-    e_mov_imm(e, T0, (uint64_t)(uintptr_t)c->page);
+    e_mov_imm(e, T0, (uint64_t)(uintptr_t)(c->page + MUTANT(CHECK_OTHER)));
     tr_lea_to(t, c->cont);
     e_jmp(e, t->bt->stub_check);
 }
@@ -378,6 +380,9 @@ static bool build_tu(struct tr *t) {
                 break;
             if (r == DECODE_TOO_LONG)
                 return false;
+            /* Beyond the end of the linear space is the limit, or page 0 by a wrap. */
+            if (KEY_MODE(t->key) != MODE_64 && (c->va | 4095) >= UINT32_MAX)
+                return false;
             /* Crosses: the fault, if any, is that of the next page's first byte. */
             rest = mmu_fetch(v, gva((c->va | 4095) + 1));
             if (!rest)
@@ -437,6 +442,8 @@ static bool finish(struct tr *t, uint8_t *start) {
     t->c->nsites = (uint16_t)t->nsites;
     t->c->ninsns = (uint8_t)t->n;
     t->c->end = e_here(&t->e);
+    if (unlikely(bt->opt.verify) && !bt_verify_new(bt, t->c))
+        return false;
     bt->code_at = (uint8_t *)(((uintptr_t)t->e.p + 15) & ~15ul);
     bt_insert(bt, t->c);
     bt_note_made(bt, t->c);
@@ -572,7 +579,7 @@ static struct ccf *timed(struct bt *bt, uint32_t key, bool hot, bool *fault) {
     c = translate(bt, key, hot, fault);
     if (!c) {
         bt->meta_at = meta;
-        if (bt->full && bt_unit_empty(bt)) /* it never fits */
+        if (bt->unsound || (bt->full && bt_unit_empty(bt))) /* it never fits */
             *fault = true;
     }
     bt->v->cnt->bt_translator_ticks += __builtin_ia32_rdtsc() - start;

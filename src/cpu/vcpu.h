@@ -222,9 +222,9 @@ struct vcpu {
     bool nmi_blocked; /* until iret */
 
     /* --- pending work at the next instruction boundary --- */
-    struct fault fault; /* valid when a semantic function returns SEM_FAULT */
-    uint32_t
-        pending_db; /* DR6 bits of a data or I/O breakpoint that the instruction hit */
+    struct fault fault;  /* valid when a semantic function returns SEM_FAULT */
+    uint32_t pending_db; /* DR6 bits of a #DB that is due: a data or I/O breakpoint that
+                          * the instruction hit, a single step, the T bit of a task */
 
     /* --- x87 pointers, tracked because the host's would be ours (sem/native.c). After
      * translated code they follow from the host's; see bt.x87_ran. --- */

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "ctl/ctl.h"
+#include "ctl/jail.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
 
@@ -39,6 +40,16 @@ static bool check_code_memory(void) {
     }
     os_code_unmap(&code);
     return true;
+}
+
+/* What `bivisor run` locks itself up with. */
+static void check_jail(void) {
+    int rc = os_jail_probe();
+
+    if (rc)
+        printf("jail       none: %s\n", jail_why(rc));
+    else
+        printf("jail       system calls are filtered, privileges cannot be gained\n");
 }
 
 static void check_kvm(const char *what) {
@@ -81,6 +92,7 @@ int ctl_cmd_check(int argc, char **argv) {
     }
     check_cpu();
     code = check_code_memory();
+    check_jail();
     check_engines(code);
     return code ? CTL_OK : CTL_HOST_FAILURE;
 }

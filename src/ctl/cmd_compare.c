@@ -325,7 +325,9 @@ int ctl_cmd_compare(int argc, char **argv) {
         return status;
     r = calloc(1, sizeof(*r));
     status = CTL_HOST_FAILURE;
-    if (r && prepare(&o.setup))
+    if (!r)
+        log_error("out of memory");
+    else if (prepare(&o.setup))
         status = compare(r, &o);
     if (o.setup.dir[0])
         clean_up(&o.setup);

@@ -88,6 +88,7 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     struct boot_image *image;
     char why[512];
     int status = run_options_parse(&o, RUN_LOCKSTEP, argc, argv);
+    int rc;
 
     if (status >= 0)
         return status;
@@ -96,16 +97,18 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     run_options_count(&o);
     o.machine.start_ns = START_NS;
     if (o.replay) {
-        if (recording_open(o.replay, &rec, why, sizeof(why))) {
+        rc = recording_open(o.replay, &rec, why, sizeof(why));
+        if (rc) {
             log_error("%s", why);
-            return CTL_USAGE;
+            return ctl_status_of(rc);
         }
         ls.rec = &rec;
         o.machine.start_ns = rec.key.start_ns;
     }
-    if (boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why))) {
+    rc = run_options_open(&o, &image, why, sizeof(why));
+    if (rc) {
         log_error("%s", why);
-        status = CTL_USAGE;
+        status = ctl_status_of(rc);
     } else {
         o.machine.image = image;
         status = with_input(&ls, &o);

@@ -1,17 +1,15 @@
 /* `bivisor run`: boots a kernel and is its terminal until it ends. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/bug.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "ctl/console.h"
 #include "ctl/ctl.h"
+#include "ctl/outputs.h"
 #include "ctl/run_options.h"
 #include "ctl/stats.h"
 #include "ctl/tape.h"
@@ -21,6 +19,13 @@
 static struct machine *volatile signal_machine;
 static struct console *volatile signal_console;
 static volatile int signal_seen;
+static volatile bool report_wanted; /* before there was a machine to report of */
+
+/* What report() needs. */
+struct reporter {
+    const struct run_options *o;
+    struct outputs *outputs;
+};
 
 static void on_signal(int signo) {
     signal_seen = signo;
@@ -31,15 +36,9 @@ static void on_signal(int signo) {
 }
 
 static void on_report(int signo) {
+    report_wanted = true;
     if (signal_machine)
         machine_report(signal_machine);
-}
-
-static int status_of(int rc) {
-    return rc == -EINVAL || rc == -ENOENT || rc == -EACCES || rc == -EISDIR ||
-                   rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP
-               ? CTL_USAGE
-               : CTL_HOST_FAILURE;
 }
 
 static void dump(void *arg) {
@@ -75,11 +74,12 @@ static int live(struct machine *m, const struct run_options *o, struct tape *tap
         if (rc) {
             log_error("%s", why);
             *end = MACHINE_ERROR;
-            return status_of(rc);
+            return ctl_status_of(rc);
         }
-        if (!tape_start(tape, m)) {
+        rc = tape_start(tape, m);
+        if (rc) {
             *end = MACHINE_ERROR;
-            return CTL_USAGE;
+            return ctl_status_of(rc);
         }
         *end = machine_run(m);
         switch (*end) {
@@ -124,6 +124,8 @@ static bool take_terminal(struct machine *m, struct console *console, bool input
 
     signal_console = console;
     signal_machine = m;
+    if (report_wanted)
+        machine_report(m);
     rc = os_on_stop_signals(on_signal);
     if (!rc)
         rc = console_open(console, input, quit_machine, m);
@@ -138,53 +140,38 @@ static int worsen(int status, bool failed) {
     return failed && status == CTL_OK ? CTL_HOST_FAILURE : status;
 }
 
-/* perf reads it when it reports. In /tmp anyone may have put a link of that name. */
-static bool write_perf_map(const struct machine *m) {
-    char path[64];
-    bool bad;
-    int fd;
-    FILE *f;
+static bool write_perf_map(const struct machine *m, struct output *map) {
+    int rc;
 
-    snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
-    unlink(path);
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    f = fd < 0 ? NULL : fdopen(fd, "w");
-    bad = !f;
-    if (f) {
-        machine_perf_map(m, f);
-        bad = ferror(f);
-        bad |= fclose(f) != 0;
-    }
-    if (bad)
-        log_error("cannot write %s: %s", path, strerror(errno));
-    return !bad;
+    machine_perf_map(m, output_begin(map));
+    rc = output_end(map);
+    if (rc)
+        log_error("cannot write %s: %s", map->path, strerror(-rc));
+    return !rc;
 }
 
 /* On SIGUSR1: what --stats and --perf-map write at the end, as it is now. */
 static void report(void *arg, const struct machine *m) {
-    const struct run_options *o = arg;
-    const struct stats_run now = {
+    const struct reporter *r = arg;
+    struct output *now = &r->outputs->now;
+    const struct stats_run figures = {
         .end = "still running",
-        .wall_seconds = (double)(os_monotonic_ns() - o->start_ns) * 1e-9,
+        .wall_seconds = (double)(os_monotonic_ns() - r->o->start_ns) * 1e-9,
         .cpu_seconds = cpu_seconds(),
     };
-    char path[4096];
-    FILE *f = stderr;
 
-    if (o->stats_path) {
-        snprintf(path, sizeof(path), "%s.now", o->stats_path);
-        f = fopen(path, "we");
-        if (!f)
-            log_error("cannot write statistics to '%s': %s", path, strerror(errno));
-    }
-    write_perf_map(m);
-    if (f)
-        stats_write(m, &now, f, o->stats_path ? path : NULL);
+    if (r->outputs->map.f)
+        write_perf_map(m, &r->outputs->map);
+    if (now->f)
+        stats_write(m, &figures, now);
+    else
+        log_error("cannot write statistics to '%s': %s", now->name, strerror(now->error));
 }
 
 /* With the kernel open and the machine made: run, tell what happened. */
 static int run_machine(struct machine *m, struct console *console,
-                       const struct run_options *o, struct tape *tape, FILE *stats_file) {
+                       const struct run_options *o, struct tape *tape,
+                       struct outputs *outputs) {
     struct stats_run stats = {0};
     enum machine_end end;
     uint64_t start;
@@ -192,8 +179,11 @@ static int run_machine(struct machine *m, struct console *console,
 
     if (!take_terminal(m, console, !o->replay))
         return CTL_HOST_FAILURE;
-    os_on_report_signal(on_report);
     log_info("engine %s", machine_engine_name(m));
+    if (!jail_enter(o->jail, m)) {
+        console_close(console);
+        return CTL_HOST_FAILURE;
+    }
     start = os_monotonic_ns();
     status = live(m, o, tape, &end);
     if (!tape_stop(tape, end, signal_seen))
@@ -209,40 +199,42 @@ static int run_machine(struct machine *m, struct console *console,
     if (console->error)
         log_error("cannot write to standard output: %s", strerror(console->error));
     status = worsen(status, console->error);
-    if (o->perf_map)
-        status = worsen(status, !write_perf_map(m));
-    if (stats_file)
-        status = worsen(status, stats_write(m, &stats, stats_file, o->stats_path));
+    if (outputs->map.f)
+        status = worsen(status, !write_perf_map(m, &outputs->map));
+    if (outputs->stats.f)
+        status = worsen(status, stats_write(m, &stats, &outputs->stats));
     return status;
 }
 
-/* *OUT is NULL when none are wanted. The file is opened before the run, whose figures
- * would be lost if that failed after it. */
-static bool open_stats(const struct run_options *o, FILE **out) {
-    *out = !o->stats ? NULL : o->stats_path ? fopen(o->stats_path, "we") : stderr;
-    if (o->stats && !*out)
-        log_error("cannot write statistics to '%s': %s", o->stats_path, strerror(errno));
-    return !o->stats || *out;
+static int with_machine(struct machine *m, const struct run_options *o, struct tape *tape,
+                        struct console *console, struct outputs *outputs) {
+    int status = outputs_open(outputs, o);
+
+    if (status >= 0)
+        return status;
+    tape->file = &outputs->record;
+    bug_set_dump(dump, m);
+    status = run_machine(m, console, o, tape, outputs);
+    bug_set_dump(NULL, NULL);
+    signal_machine = NULL;
+    return worsen(status, !outputs_close(outputs));
 }
 
-static int with_image(const struct run_options *o, struct tape *tape,
-                      struct console *console) {
+static int with_image(struct run_options *o, struct tape *tape, struct console *console) {
+    struct outputs outputs;
+    struct reporter reporter = {.o = o, .outputs = &outputs};
     struct machine *m;
-    FILE *stats_file;
     char why[512];
-    int status = CTL_HOST_FAILURE;
-    int rc = machine_create(&o->machine, &m, why, sizeof(why));
+    int status, rc;
 
+    o->machine.report = report;
+    o->machine.report_arg = &reporter;
+    rc = machine_create(&o->machine, &m, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
-        return status_of(rc);
+        return ctl_status_of(rc);
     }
-    if (open_stats(o, &stats_file)) {
-        bug_set_dump(dump, m);
-        status = run_machine(m, console, o, tape, stats_file);
-        bug_set_dump(NULL, NULL);
-        signal_machine = NULL;
-    }
+    status = with_machine(m, o, tape, console, &outputs);
     machine_free(m);
     return status;
 }
@@ -258,17 +250,17 @@ int ctl_cmd_run(int argc, char **argv) {
 
     if (status >= 0)
         return status;
-    rc = boot_image_open(o.kernel, o.initrd, &image, why, sizeof(why));
+    os_on_report_signal(on_report);
+    rc = run_options_open(&o, &image, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
-        return status_of(rc);
+        return ctl_status_of(rc);
     }
     o.machine.image = image;
     o.machine.console = console_ops(&console);
-    o.machine.report = report;
-    o.machine.report_arg = &o;
     o.start_ns = os_monotonic_ns();
-    status = tape_load(&tape, &o, &console) ? with_image(&o, &tape, &console) : CTL_USAGE;
+    rc = tape_load(&tape, &o, &console);
+    status = rc ? ctl_status_of(rc) : with_image(&o, &tape, &console);
     boot_image_close(image);
     if (!signal_seen && status == CTL_OK)
         signal_seen = tape_signal(&tape);

@@ -173,16 +173,18 @@ static int read_all(struct job *j, int fd, uint64_t size) {
     return 0;
 }
 
-static bool read_file(struct job *j) {
+/* 0, or -errno after a message. */
+static int read_file(struct job *j) {
     int fd = open(j->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     int rc = 0;
 
     if (fd < 0 || fstat(fd, &st) < 0) {
-        log_error("cannot read %s: %s", j->path, strerror(errno));
+        rc = -errno;
+        log_error("cannot read %s: %s", j->path, strerror(-rc));
         if (fd >= 0)
             close(fd);
-        return false;
+        return rc;
     }
     if (!S_ISREG(st.st_mode) || !st.st_size || (uint64_t)st.st_size > FILE_MAX) {
         log_error("%s is %s; name a file with x86 code", j->path,
@@ -190,13 +192,13 @@ static bool read_file(struct job *j) {
                   : st.st_size         ? "larger than 2 GiB"
                                        : "empty");
         close(fd);
-        return false;
+        return -EINVAL;
     }
     rc = read_all(j, fd, (uint64_t)st.st_size);
     close(fd);
     if (rc)
         log_error("cannot read %s: %s", j->path, strerror(-rc));
-    return !rc;
+    return rc;
 }
 
 /* The last address that code of MODE can have. */
@@ -391,18 +393,24 @@ static int show(const struct job *j) {
     }
     if (rc)
         log_error("cannot translate: %s",
-                  rc == -ENOSPC ? "the translation cache is full" : strerror(-rc));
+                  rc == -ENOSPC    ? "the translation cache is full"
+                  : rc == -EBADMSG ? "the verifier does not accept what comes out"
+                                   : strerror(-rc));
     vm_destroy(&vm);
     return rc ? CTL_HOST_FAILURE : CTL_OK;
 }
 
 int ctl_cmd_translate(int argc, char **argv) {
     struct job j;
-    int status = parse(&j, argc, argv);
+    int status = parse(&j, argc, argv), rc;
 
     if (status >= 0)
         return status;
-    status = read_file(&j) && find_code(&j) ? show(&j) : CTL_USAGE;
+    rc = read_file(&j);
+    if (rc)
+        status = ctl_status_of(rc);
+    else
+        status = find_code(&j) ? show(&j) : CTL_USAGE;
     free(j.file);
     return status;
 }

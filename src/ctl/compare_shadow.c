@@ -19,6 +19,11 @@ const char *const compare_load_what[COMPARE_LOADS] = {
     "a page table rewritten in place; an operation is an entry, with its INVLPG",
 };
 
+static void not_started(struct compare_figure *f) {
+    f->state = FIGURE_FAILED;
+    snprintf(f->why, sizeof(f->why), "could not be started");
+}
+
 static void run_cell(struct compare_report *r, const struct compare_setup *s,
                      unsigned load, unsigned policy) {
     struct compare_shadow_cell *c = &r->shadow[load][policy];
@@ -33,10 +38,12 @@ static void run_cell(struct compare_report *r, const struct compare_setup *s,
 
     none.only = "none pad=92";
     if (!o || frob_run(s, &none, &o[0])) {
+        not_started(&c->figure);
         free(o);
         return;
     }
     if (frob_run(s, &run, &o[1])) {
+        not_started(&c->figure);
         cJSON_Delete(o[0].stats);
         free(o);
         return;

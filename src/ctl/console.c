@@ -15,40 +15,6 @@
 /* A pipe with room takes this much without blocking: PIPE_BUF, pipe(7). */
 #define PIECE 4096u
 
-/* Waits until the output takes something or has failed. False: give up. */
-static bool wait_for_reader(struct console *c) {
-    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
-
-    while (poll(&out, 1, STALL_MS) <= 0)
-        if (c->abandoned)
-            return false;
-    return true;
-}
-
-static void write_all(struct console *c, const void *bytes, size_t len) {
-    const uint8_t *p = bytes;
-
-    while (len && !c->error && wait_for_reader(c)) {
-        ssize_t n = write(STDOUT_FILENO, p, len < PIECE ? len : PIECE);
-
-        if (n > 0) {
-            p += n;
-            len -= (size_t)n;
-        } else if (n < 0 && errno != EINTR && errno != EAGAIN) {
-            c->error = errno;
-            c->quit(c->quit_arg);
-        }
-    }
-}
-
-static void tx(void *arg, const uint8_t *bytes, size_t len) {
-    struct console *c = arg;
-
-    if (len)
-        c->at_line_start = bytes[len - 1] == '\n';
-    write_all(c, bytes, len);
-}
-
 /* The output may be a file that wants the guest's bytes only; then the user is elsewhere.
  */
 static void help(const struct console *c) {
@@ -80,6 +46,7 @@ static size_t filter(struct console *c, const uint8_t *in, size_t len, uint8_t *
         switch (byte) {
         case 'x':
         case 'X':
+            c->abandoned = true;
             c->quit(c->quit_arg);
             return n;
         case 'h':
@@ -127,6 +94,54 @@ static void read_keys(struct console *c) {
     c->held_len += filter(c, typed, n, c->held + c->held_len);
 }
 
+static int rx_fd(void *arg) {
+    const struct console *c = arg;
+    bool full = c->is_tty ? sizeof(c->held) - c->held_len < 2 : c->no_room;
+
+    return c->eof || full ? -1 : STDIN_FILENO;
+}
+
+/* Waits until the output takes something or has failed, and obeys what is typed until
+ * then. False: give up. */
+static bool wait_for_reader(struct console *c) {
+    for (;;) {
+        struct pollfd p[2] = {{.fd = STDOUT_FILENO, .events = POLLOUT},
+                              {.fd = c->is_tty ? rx_fd(c) : -1, .events = POLLIN}};
+
+        if (poll(p, 2, STALL_MS) > 0) {
+            if (p[0].revents)
+                return true;
+            read_keys(c);
+        }
+        if (c->abandoned)
+            return false;
+    }
+}
+
+static void write_all(struct console *c, const void *bytes, size_t len) {
+    const uint8_t *p = bytes;
+
+    while (len && !c->error && wait_for_reader(c)) {
+        ssize_t n = write(STDOUT_FILENO, p, len < PIECE ? len : PIECE);
+
+        if (n > 0) {
+            p += n;
+            len -= (size_t)n;
+        } else if (n < 0 && errno != EINTR && errno != EAGAIN) {
+            c->error = errno;
+            c->quit(c->quit_arg);
+        }
+    }
+}
+
+static void tx(void *arg, const uint8_t *bytes, size_t len) {
+    struct console *c = arg;
+
+    if (len)
+        c->at_line_start = bytes[len - 1] == '\n';
+    write_all(c, bytes, len);
+}
+
 static size_t rx(void *arg, uint8_t *buf, size_t room) {
     struct console *c = arg;
     size_t n;
@@ -140,13 +155,6 @@ static size_t rx(void *arg, uint8_t *buf, size_t room) {
     c->held_len -= n;
     memmove(c->held, c->held + n, c->held_len);
     return n;
-}
-
-static int rx_fd(void *arg) {
-    const struct console *c = arg;
-    bool full = c->is_tty ? sizeof(c->held) - c->held_len < 2 : c->no_room;
-
-    return c->eof || full ? -1 : STDIN_FILENO;
 }
 
 int console_open(struct console *c, bool input, void (*quit)(void *arg), void *arg) {

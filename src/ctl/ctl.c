@@ -1,12 +1,14 @@
 /* The command table, --help and --version. */
 #include "ctl/ctl.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "base/types.h"
 
 struct command {
@@ -58,9 +60,17 @@ static bool hold_standard_fds(void) {
     return true;
 }
 
+int ctl_status_of(int rc) {
+    return rc == -EINVAL || rc == -ENOENT || rc == -EACCES || rc == -EISDIR ||
+                   rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP
+               ? CTL_USAGE
+               : CTL_HOST_FAILURE;
+}
+
 int ctl_main(int argc, char **argv) {
     if (!hold_standard_fds())
         return CTL_HOST_FAILURE; /* and nowhere to say so */
+    os_ignore_file_limit();
     if (argc < 2) {
         log_error("a command is missing; `bivisor --help` lists them");
         return CTL_USAGE;

@@ -10,6 +10,10 @@ enum ctl_status {
     CTL_TRIPLE_FAULT = 3,
 };
 
+/* The status for -errno: CTL_USAGE where another file or option would do, else
+ * CTL_HOST_FAILURE. */
+int ctl_status_of(int rc);
+
 /* The whole program: finds the command in ARGV[1] and runs it. */
 int ctl_main(int argc, char **argv);
 

@@ -2,9 +2,11 @@
  * Looks up a function in an ELF file's symbol table.
  *
  * The file is not trusted: every structure is reached through slice(), which checks that
- * it lies in the file, and no sum can wrap. A symbol without a size (assembly code) ends
- * at the next symbol of its section, or with the section. Relocations are not applied:
- * the code of a relocatable file has zeros in place of what the linker fills in.
+ * it lies in the file, and no sum can wrap; section headers may name the same symbols
+ * again and again, but no more are looked at than the file has room for. A symbol without
+ * a size (assembly code) ends at the next symbol of its section, or with the section.
+ * Relocations are not applied: the code of a relocatable file has zeros in place of what
+ * the linker fills in.
  */
 #include "ctl/elf_symbol.h"
 
@@ -168,15 +170,16 @@ static bool locate(const struct elf *e, const struct section *table,
     return out->bytes != NULL;
 }
 
-/* 1: found, 0: not there, -1: there, but its bytes are not in the file. */
+/* 1: found, 0: not there, -1: there, but its bytes are not in the file. *LEFT: symbols
+ * that may still be looked at. */
 static int search(const struct elf *e, const struct section *table, const char *name,
-                  struct elf_code *out) {
+                  uint64_t *left, struct elf_code *out) {
     struct section str;
     struct symbol s;
 
     if (!read_section(e, table->link, &str))
         return 0;
-    for (uint64_t n = 0; read_symbol(e, table, n, &s); n++)
+    for (uint64_t n = 0; *left && read_symbol(e, table, n, &s); n++, --*left)
         if (is_code(&s) && name_is(e, &str, s.name, name))
             return locate(e, table, &s, out) ? 1 : -1;
     return 0;
@@ -186,6 +189,7 @@ int elf_symbol_find(const uint8_t *file, uint64_t size, const char *name,
                     struct elf_code *out, char *why, size_t why_size) {
     struct elf e = {.file = file, .size = size};
     struct section s;
+    uint64_t left = size / sizeof(Elf32_Sym);
     unsigned tables = 0;
 
     if (!elf_probe(file, size) || !read_header(&e)) {
@@ -198,7 +202,7 @@ int elf_symbol_find(const uint8_t *file, uint64_t size, const char *name,
         if (s.type != SHT_SYMTAB && s.type != SHT_DYNSYM)
             continue;
         tables++;
-        found = search(&e, &s, name, out);
+        found = search(&e, &s, name, &left, out);
         if (found > 0)
             return 0;
         if (found < 0) {

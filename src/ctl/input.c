@@ -1,10 +1,8 @@
 /* Where a counted run's console input comes from; see input.h. */
 #include "ctl/input.h"
 
-#include <poll.h>
 #include <string.h>
 
-#include "base/os.h"
 #include "bus/clock.h"
 
 /* A busy guest's input is looked for at each multiple of this. */
@@ -19,7 +17,7 @@ static uint64_t next_look(uint64_t now) {
 static uint64_t record_next(void *arg, uint64_t now) {
     struct input_recorder *r = arg;
 
-    return r->state->eof ? VCLOCK_NEVER : next_look(now);
+    return r->state->eof && !r->state->held_len ? VCLOCK_NEVER : next_look(now);
 }
 
 static size_t record_take(void *arg, uint64_t now, uint8_t *buf, size_t room) {
@@ -32,25 +30,29 @@ static size_t record_take(void *arg, uint64_t now, uint8_t *buf, size_t room) {
 }
 
 /* Virtual time keeps up with the host's while the guest has nothing to do. */
-static uint64_t record_sleep(void *arg, uint64_t ns) {
+static int record_sleep_fd(void *arg) {
     struct input_recorder *r = arg;
-    uint64_t start = os_monotonic_ns(), passed;
-    struct pollfd in = {.fd = r->console.rx_fd(r->console.arg), .events = POLLIN};
-    struct timespec wait = {.tv_sec = (time_t)(ns / 1000000000u),
-                            .tv_nsec = (long)(ns % 1000000000u)};
 
-    if (r->state->held_len)
-        return 0;
-    /* A signal that ends the run ends this too. */
-    if (ppoll(&in, 1, ns == VCLOCK_NEVER ? NULL : &wait, NULL) == 0)
-        return ns;
-    passed = os_monotonic_ns() - start;
-    return passed < ns ? passed : ns - (ns != 0);
+    return r->console.rx_fd(r->console.arg);
+}
+
+/* Keys are held until it is time for them. In a pipe there are no commands. */
+static int record_commands(void *arg) {
+    struct input_recorder *r = arg;
+    uint8_t none;
+
+    if (!r->state->is_tty)
+        return -1;
+    r->console.rx(r->console.arg, &none, 0);
+    return r->console.rx_fd(r->console.arg);
 }
 
 struct machine_input input_record(struct input_recorder *r) {
-    return (struct machine_input){
-        .next = record_next, .take = record_take, .sleep = record_sleep, .arg = r};
+    return (struct machine_input){.next = record_next,
+                                  .take = record_take,
+                                  .sleep_fd = record_sleep_fd,
+                                  .commands = record_commands,
+                                  .arg = r};
 }
 
 /* --- a recording --- */
@@ -78,6 +80,11 @@ static size_t play_take(void *arg, uint64_t now, uint8_t *buf, size_t room) {
     if (e->kind == RECORDING_END) {
         p->event++;
         p->end(p->arg, e);
+        return 0;
+    }
+    if (!room) { /* there was room when it was recorded */
+        p->event = p->rec->count;
+        p->end(p->arg, NULL);
         return 0;
     }
     n = e->len - p->offset < room ? e->len - p->offset : room;

@@ -21,7 +21,8 @@ struct input_player {
     const struct recording *rec;
     size_t event;  /* the next one */
     size_t offset; /* bytes of it that have been given */
-    void (*end)(void *arg, const struct recording_event *e); /* it ends here */
+    /* It ends here: E says how, or is NULL when the guest takes less than it took. */
+    void (*end)(void *arg, const struct recording_event *e);
     void *arg;
 };
 struct machine_input input_play(struct input_player *p);

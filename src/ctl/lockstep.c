@@ -1,12 +1,15 @@
 /* Lockstep of two engines; see lockstep.h. */
 #include "ctl/lockstep.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
+#include "ctl/apart.h"
 #include "ctl/ctl.h"
 #include "ctl/input.h"
 #include "ctl/state.h"
@@ -15,6 +18,7 @@
 #define PAGES_SHOWN 8
 #define LISTED 64u /* bytes of guest code */
 #define TRAIL 128u
+#define STRIDES 5u
 
 /* What the guest wrote to its console. */
 struct output {
@@ -25,6 +29,7 @@ struct output {
 struct side {
     struct machine *m;
     enum machine_end end;
+    bool astray; /* its input did not fit */
     struct input_player player;
     struct input_text text;
     struct output out;
@@ -50,6 +55,24 @@ struct difference {
     size_t npages;
 };
 
+/* What a pass is told, and what it finds out. It goes from process to process: a pass may
+ * have been taken over by its guest, so that nothing in here is trusted to be sound. */
+struct job {
+    const struct lockstep *ls;
+    void (*fn)(struct pass *p, struct job *j);
+    bool show; /* the guest's output */
+    bool ok;   /* FN was called, and went where it should */
+    bool found;
+    int status;
+    struct difference d;
+    uint64_t start, rip;
+    bool tell; /* pass_fragment(): what was found is told */
+    /* Stretches, of which each is within the one before, begin here. */
+    uint64_t good[STRIDES + 1];
+    unsigned levels;
+    uint64_t at;
+};
+
 /* --- two machines --- */
 
 static void take_output(void *arg, const uint8_t *bytes, size_t len) {
@@ -65,13 +88,16 @@ static void take_output(void *arg, const uint8_t *bytes, size_t len) {
 static void input_ends(void *arg, const struct recording_event *e) {
     struct side *s = arg;
 
+    s->astray = !e;
     machine_quit(s->m);
 }
 
-static bool side_open(struct pass *p, unsigned n, bool show) {
+/* 0, or -errno after a message. */
+static int side_create(struct pass *p, unsigned n, bool show) {
     struct side *s = &p->side[n];
     struct machine_config cfg = p->ls->o->machine;
     char why[512];
+    int rc;
 
     cfg.engine = p->ls->names[n];
     s->out.show = show;
@@ -84,12 +110,10 @@ static bool side_open(struct pass *p, unsigned n, bool show) {
         cfg.input = input_text(&s->text);
     }
     s->end = MACHINE_PAUSED;
-    if (machine_create(&cfg, &s->m, why, sizeof(why)) ||
-        machine_boot(s->m, why, sizeof(why))) {
+    rc = machine_create(&cfg, &s->m, why, sizeof(why));
+    if (rc)
         log_error("%s", why);
-        return false;
-    }
-    return true;
+    return rc;
 }
 
 static void pass_close(struct pass *p) {
@@ -98,12 +122,80 @@ static void pass_close(struct pass *p) {
     *p = (struct pass){0};
 }
 
-static bool pass_open(struct pass *p, const struct lockstep *ls, bool show) {
+/* The next life begins. 0, or -errno after a message: it cannot. */
+static int both_boot(struct pass *p) {
+    char why[512];
+
+    for (unsigned n = 0; n < 2; n++) {
+        int rc = machine_boot(p->side[n].m, why, sizeof(why));
+
+        if (rc) {
+            log_error("%s", why);
+            p->side[n].end = MACHINE_ERROR;
+            return rc;
+        }
+        p->side[n].end = MACHINE_PAUSED;
+    }
+    return 0;
+}
+
+/* The first pass has said already that there is no jail. */
+static bool lock_up(const struct pass *p, bool first) {
+    enum jail_want want = p->ls->o->jail;
+
+    if (!first && want == JAIL_AUTO)
+        return os_jail_enter(machine_ioctls(p->side[0].m)) <= 0;
+    return jail_enter(want, p->side[0].m);
+}
+
+/* 0, or -errno after a message. */
+static int pass_open(struct pass *p, const struct lockstep *ls, bool show) {
+    int rc;
+
     *p = (struct pass){.ls = ls, .how = ls->o->machine.bt.liveness ? STATE_LOOSE : 0};
-    if (side_open(p, 0, show) && side_open(p, 1, false))
-        return true;
-    pass_close(p);
-    return false;
+    rc = side_create(p, 0, show);
+    if (!rc)
+        rc = side_create(p, 1, false);
+    if (!rc && !lock_up(p, show))
+        rc = -EPERM;
+    if (!rc)
+        rc = both_boot(p);
+    if (rc)
+        pass_close(p);
+    return rc;
+}
+
+static void in_process(void *copy) {
+    struct job *j = copy;
+    struct pass p;
+    int rc = pass_open(&p, j->ls, j->show);
+
+    if (rc)
+        _exit(rc == -EPERM ? CTL_HOST_FAILURE : ctl_status_of(rc));
+    j->fn(&p, j);
+    pass_close(&p);
+}
+
+/* FN on two new machines, in a process of its own. False, after a message: it did not
+ * come to its end, or J->ok is false; J->status is the command's. */
+static bool run_job(struct job *j, void (*fn)(struct pass *p, struct job *j)) {
+    struct job done = *j;
+    int rc;
+
+    done.fn = fn;
+    done.ok = done.found = false;
+    rc = apart_run(in_process, &done, sizeof(done));
+    if (rc < 0)
+        log_error("cannot start a process for two machines: %s", strerror(-rc));
+    j->status = rc > 0 ? rc : CTL_HOST_FAILURE;
+    if (rc || done.levels > STRIDES || done.d.npages > PAGES_SHOWN)
+        return false;
+    done.ls = j->ls;
+    done.show = j->show;
+    *j = done;
+    if (!j->ok)
+        j->status = CTL_HOST_FAILURE;
+    return j->ok;
 }
 
 /* RBX, or the byte of RAM at AT if there is one. */
@@ -182,25 +274,16 @@ static void both_to(struct pass *p, uint64_t insns) {
         side_run(p, n, insns, false);
 }
 
-/* The guest reset itself. False: the next life cannot begin. */
-static bool reboot(struct pass *p) {
-    char why[512];
-
-    for (unsigned n = 0; n < 2; n++) {
-        if (machine_boot(p->side[n].m, why, sizeof(why))) {
-            log_error("%s", why);
-            return false;
-        }
-        p->side[n].end = MACHINE_PAUSED;
-    }
-    return true;
-}
-
 static bool goes_on(const struct pass *p) {
     enum machine_end end = p->side[0].end;
 
     return end == MACHINE_PAUSED ||
            (!p->ls->o->no_reboot && (end == MACHINE_RESET || end == MACHINE_SHUTDOWN));
+}
+
+/* An engine failed, and has said why: that is no difference. */
+static bool host_failed(const struct pass *p) {
+    return p->side[0].end == MACHINE_ERROR || p->side[1].end == MACHINE_ERROR;
 }
 
 /* One point further: false when they differ there (*D) or the run is over. */
@@ -209,12 +292,15 @@ static bool next_point(struct pass *p, struct difference *d, bool *same) {
     bool memory;
 
     both_to(p, (machine_insns(p->side[0].m) / every + 1) * every);
+    *same = true;
+    if (host_failed(p))
+        return false;
     memory =
         ++p->point % MEMORY_EVERY == 0 || p->thorough || p->side[0].end != MACHINE_PAUSED;
     *same = point_same(p, memory, d);
     if (!*same || !goes_on(p))
         return false;
-    return p->side[0].end == MACHINE_PAUSED || reboot(p);
+    return p->side[0].end == MACHINE_PAUSED || !both_boot(p);
 }
 
 /* --- searching --- */
@@ -296,44 +382,6 @@ static void follow(struct pass *p, const struct difference *d) {
         side_run(p, 0, machine_insns(s->m) + 1, false);
     }
     side_run(p, 0, d->bad, false);
-}
-
-/* From the last good point on as the first time, but with pauses that are ever shorter:
- * for what is not there when fragments are executed one by one. Narrows D as far as the
- * pauses leave it there; the pass then stands at its end. */
-static bool find_stretch(const struct lockstep *ls, struct pass *p,
-                         struct difference *d) {
-    static const uint64_t strides[] = {10000, 1000, 100, 10, 1};
-    uint64_t good[ARRAY_SIZE(strides) + 1] = {d->good}, bad = d->bad;
-    unsigned levels = 0;
-
-    for (unsigned n = 0; n < ARRAY_SIZE(strides); n++) {
-        uint64_t at = 0;
-        bool found = false;
-
-        pass_close(p);
-        if (!pass_open(p, ls, false) || !go_to_good(p, good[0]))
-            return false;
-        for (unsigned k = 0; k < levels; k++)
-            for (at = good[k]; at < good[k + 1]; both_to(p, at))
-                at += strides[k];
-        for (at = good[levels]; at < bad && !found; found = !still_same(p, d)) {
-            at += strides[n];
-            both_to(p, at);
-        }
-        if (!found)
-            break;
-        bad = d->bad = at;
-        good[++levels] = d->good = at - strides[n];
-    }
-    pass_close(p);
-    if (!pass_open(p, ls, false) || !go_to_good(p, good[0]))
-        return false;
-    for (unsigned k = 0; k < levels; k++)
-        for (uint64_t at = good[k]; at < good[k + 1]; both_to(p, at))
-            at += strides[k];
-    follow(p, d);
-    return true;
 }
 
 /* Narrows D, a fragment, to an instruction. The pass then stands behind it. */
@@ -432,47 +480,107 @@ static void print_difference(struct pass *p, const struct difference *d, uint64_
     print_trail(p);
 }
 
-/* P has found D; runs again, to find out where it begins. */
-static void search(struct pass *p, struct difference *d) {
-    const struct lockstep *ls = p->ls;
-    uint64_t start, rip = 0, narrow;
-    struct difference first = *d;
+/* --- passes, each in a process of its own --- */
+
+static void pass_point(struct pass *p, struct job *j) {
+    struct difference first = j->d;
+
+    j->ok = true;
+    j->found = find_point(p, &j->d);
+    if (!j->found)
+        print_difference(p, &first, 0, false);
+}
+
+static void pass_fragment(struct pass *p, struct job *j) {
+    j->ok = true;
+    j->found = find_fragment(p, &j->d, &j->rip);
+    if (j->found && (j->tell || j->d.bad == j->d.good + 1))
+        print_difference(p, &j->d, j->rip, true);
+}
+
+static void pass_instruction(struct pass *p, struct job *j) {
+    j->ok = true;
+    j->found = find_instruction(p, &j->d, j->start, &j->rip);
+    if (j->found)
+        print_difference(p, &j->d, j->rip, true);
+}
+
+static const uint64_t strides[STRIDES] = {10000, 1000, 100, 10, 1};
+
+/* To the beginning of the last stretch, with the pauses that there were. */
+static bool go_to_stretch(struct pass *p, const struct job *j) {
+    if (!go_to_good(p, j->good[0]))
+        return false;
+    for (unsigned k = 0; k < j->levels; k++)
+        for (uint64_t at = j->good[k]; at < j->good[k + 1]; both_to(p, at))
+            at += strides[k];
+    return true;
+}
+
+static void pass_stretch(struct pass *p, struct job *j) {
+    uint64_t at = j->good[j->levels];
+
+    j->ok = go_to_stretch(p, j);
+    while (j->ok && at < j->d.bad && !j->found) {
+        at += strides[j->levels];
+        both_to(p, at);
+        j->found = !still_same(p, &j->d);
+    }
+    j->at = at;
+}
+
+static void pass_follow(struct pass *p, struct job *j) {
+    j->ok = go_to_stretch(p, j);
+    if (!j->ok)
+        return;
+    follow(p, &j->d);
+    print_difference(p, &j->d, 0, false);
+}
+
+/* From the last good point on as the first time, but with pauses that are ever shorter:
+ * for what is not there when fragments are executed one by one. Narrows the difference as
+ * far as the pauses leave it there, and tells. */
+static void find_stretch(struct job j) {
+    j.good[0] = j.d.good;
+    j.levels = 0;
+    while (j.levels < STRIDES) {
+        if (!run_job(&j, pass_stretch))
+            return;
+        if (!j.found)
+            break;
+        j.d.bad = j.at;
+        j.d.good = j.at - strides[j.levels];
+        j.good[++j.levels] = j.d.good;
+    }
+    run_job(&j, pass_follow);
+}
+
+/* J has found a difference; runs again, to find out where it begins. */
+static void search(struct job j) {
+    struct job point, fragment;
 
     log_info("a difference between %llu and %llu instructions; searching",
-             (unsigned long long)d->good_memory, (unsigned long long)d->bad);
-    pass_close(p);
-    if (!pass_open(p, ls, false))
+             (unsigned long long)j.d.good_memory, (unsigned long long)j.d.bad);
+    j.show = false;
+    if (!run_job(&j, pass_point) || !j.found)
         return;
-    if (!find_point(p, d)) {
-        print_difference(p, &first, 0, false);
+    log_info("it is between %llu and %llu", (unsigned long long)j.d.good,
+             (unsigned long long)j.d.bad);
+    point = j;
+    point.start = j.d.good;
+    fragment = point;
+    if (!run_job(&fragment, pass_fragment))
         return;
-    }
-    log_info("it is between %llu and %llu", (unsigned long long)d->good,
-             (unsigned long long)d->bad);
-    first = *d;
-    start = d->good;
-    pass_close(p);
-    if (!pass_open(p, ls, false))
-        return;
-    if (!find_fragment(p, d, &rip)) {
-        /* It is not there when fragments are executed one by one. */
-        if (find_stretch(ls, p, &first))
-            print_difference(p, &first, 0, false);
+    if (!fragment.found) { /* not when fragments are executed one by one */
+        find_stretch(point);
         return;
     }
-    if (d->bad > d->good + 1) {
-        struct difference fragment = *d;
-        struct pass again;
-
-        if (pass_open(&again, ls, false) &&
-            find_instruction(&again, &fragment, start, &narrow)) {
-            print_difference(&again, &fragment, narrow, true);
-            pass_close(&again);
-            return;
-        }
-        pass_close(&again);
-    }
-    print_difference(p, d, rip, true);
+    if (fragment.d.bad == fragment.d.good + 1)
+        return; /* told */
+    if (run_job(&fragment, pass_instruction) && fragment.found)
+        return;
+    point.tell = true;
+    run_job(&point, pass_fragment);
 }
 
 /* --- the whole --- */
@@ -487,8 +595,12 @@ static int status_of_end(const struct pass *p) {
         return CTL_TRIPLE_FAULT;
     case MACHINE_POWEROFF:
     case MACHINE_RESET:
-    case MACHINE_QUIT:
         return CTL_OK;
+    case MACHINE_QUIT:
+        if (!s->astray)
+            return CTL_OK;
+        log_error("the guest's serial port has no room for the input of the recording");
+        return CTL_HOST_FAILURE;
     case MACHINE_ASLEEP:
         log_error("the guest is halted, and nothing will ever wake it");
         return CTL_HOST_FAILURE;
@@ -497,25 +609,31 @@ static int status_of_end(const struct pass *p) {
     }
 }
 
-int lockstep_run(const struct lockstep *ls) {
-    struct difference d = {0};
-    struct pass p;
+static void pass_first(struct pass *p, struct job *j) {
     bool same = true;
-    int status;
 
-    if (!pass_open(&p, ls, true))
-        return CTL_HOST_FAILURE;
-    while (next_point(&p, &d, &same))
+    j->ok = true;
+    while (next_point(p, &j->d, &same))
         ;
-    if (same) {
-        status = status_of_end(&p);
-        log_warn("%s and %s did the same for %llu instructions, compared at %u points",
-                 ls->names[0], ls->names[1],
-                 (unsigned long long)machine_insns(p.side[0].m), p.point);
-    } else {
-        status = LOCKSTEP_DIFFERENT;
-        search(&p, &d);
-    }
-    pass_close(&p);
-    return status;
+    j->status = CTL_HOST_FAILURE;
+    if (host_failed(p))
+        return;
+    j->found = !same;
+    if (j->found)
+        return;
+    j->status = status_of_end(p);
+    log_warn("%s and %s did the same for %llu instructions, compared at %u points",
+             p->ls->names[0], p->ls->names[1],
+             (unsigned long long)machine_insns(p->side[0].m), p->point);
+}
+
+int lockstep_run(const struct lockstep *ls) {
+    struct job j = {.ls = ls, .show = true};
+
+    if (!run_job(&j, pass_first))
+        return j.status;
+    if (!j.found)
+        return j.status & 0xff;
+    search(j);
+    return LOCKSTEP_DIFFERENT;
 }

@@ -4,7 +4,8 @@
  * Both machines count time by instructions (machine/counted.h), so that after the same
  * number of instructions they must be in the same state. They take turns in one thread:
  * each runs to the next point, then registers are compared, and at every MEMORY_EVERYth
- * point all of memory.
+ * point all of memory. Each pass, of two machines from their start, is a process of its
+ * own, in a jail of its own.
  *
  * A difference at a point is searched for by running both again from their start, which
  * leads to the same state:

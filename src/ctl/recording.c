@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "machine/counted.h"
+
 #define MAGIC "bivisor recording"
 #define FILE_LIMIT (256u << 20)
 
@@ -66,20 +68,13 @@ static void put_number(struct recording_writer *w, const char *name, uint64_t n)
     put(w, text);
 }
 
-int recording_create(const char *path, const struct recording_key *key,
-                     struct recording_writer **out, char *why, size_t why_size) {
+int recording_begin(FILE *f, const struct recording_key *key,
+                    struct recording_writer **out) {
     struct recording_writer *w = calloc(1, sizeof(*w));
-    int rc;
 
-    if (w)
-        w->f = fopen(path, "we");
-    if (!w || !w->f) {
-        rc = w ? -errno : -ENOMEM;
-        free(w);
-        snprintf(why, why_size, "cannot write the recording '%s': %s", path,
-                 strerror(-rc));
-        return rc;
-    }
+    if (!w)
+        return -ENOMEM;
+    w->f = f;
     put_number(w, MAGIC, RECORDING_VERSION);
     end_line(w);
     for (size_t n = 0; n < ARRAY_SIZE(lines); n++) {
@@ -115,11 +110,9 @@ void recording_write_end(struct recording_writer *w, const struct recording_even
     end_line(w);
 }
 
-int recording_close(struct recording_writer *w) {
+int recording_end(struct recording_writer *w) {
     int error = w->error;
 
-    if (fclose(w->f) && !error)
-        error = errno;
     free(w);
     return -error;
 }
@@ -175,23 +168,26 @@ static bool take_number(const char *line, const char *name, uint64_t *n) {
     return !errno && rest != line + len + 1 && !*rest;
 }
 
-static bool hex_bytes(const char *text, struct recording_event *e) {
+/* Of "0123456789abcdef". */
+static uint8_t digit(char c) {
+    return (uint8_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+/* 0, -EINVAL or -ENOMEM. */
+static int hex_bytes(const char *text, struct recording_event *e) {
     size_t digits = strlen(text);
 
     if (!digits || digits % 2 || strspn(text, "0123456789abcdef") != digits)
-        return false;
+        return -EINVAL;
     e->len = digits / 2;
     e->bytes = malloc(e->len);
-    for (size_t n = 0; e->bytes && n < e->len; n++) {
-        unsigned byte;
-
-        sscanf(text + 2 * n, "%2x", &byte);
-        e->bytes[n] = (uint8_t)byte;
-    }
-    return e->bytes;
+    for (size_t n = 0; e->bytes && n < e->len; n++)
+        e->bytes[n] = (uint8_t)(digit(text[2 * n]) << 4 | digit(text[2 * n + 1]));
+    return e->bytes ? 0 : -ENOMEM;
 }
 
-static bool take_event(const char *line, struct recording_event *e) {
+/* 0, -EINVAL or -ENOMEM. */
+static int take_event(const char *line, struct recording_event *e) {
     unsigned long long ns, sig, len, digest, state;
     char how[8];
     int used = 0;
@@ -199,12 +195,12 @@ static bool take_event(const char *line, struct recording_event *e) {
     *e = (struct recording_event){0};
     if (sscanf(line, "input %llu %n", &ns, &used) == 1 && used) {
         e->ns = ns;
-        return hex_bytes(line + used, e);
+        return ns < COUNTED_END ? hex_bytes(line + used, e) : -EINVAL;
     }
     if (sscanf(line, "end %llu %7s %llu %llu %llu %llu%n", &ns, how, &sig, &len, &digest,
                &state, &used) != 6 ||
         line[used])
-        return false;
+        return -EINVAL;
     e->kind = RECORDING_END;
     e->how = !strcmp(how, "guest")  ? RECORDING_GUEST
              : !strcmp(how, "quit") ? RECORDING_QUIT
@@ -214,14 +210,15 @@ static bool take_event(const char *line, struct recording_event *e) {
     e->out_len = len;
     e->out_digest = digest;
     e->state = state;
-    return sig < 65;
+    return ns < COUNTED_END && sig < 65 ? 0 : -EINVAL;
 }
 
 static bool add_event(struct recording *rec, const struct recording_event *e) {
     struct recording_event *more;
 
-    if (rec->count % 64 == 0) {
-        more = realloc(rec->events, (rec->count + 64) * sizeof(*more));
+    /* The room doubles whenever it is full. */
+    if (!(rec->count & (rec->count - 1))) {
+        more = realloc(rec->events, (rec->count ? 2 * rec->count : 1) * sizeof(*more));
         if (!more)
             return false;
         rec->events = more;
@@ -242,8 +239,12 @@ static char *read_all(const char *path, size_t *len) {
     while (n && *len < FILE_LIMIT) {
         room += 65536;
         more = realloc(text, room);
-        if (!more)
-            break;
+        if (!more) {
+            free(text);
+            fclose(f);
+            errno = ENOMEM;
+            return NULL;
+        }
         text = more;
         n = fread(text + *len, 1, room - *len, f);
         *len += n;
@@ -298,19 +299,32 @@ static int read_header(struct reader *r, const char *path, struct recording *rec
     return 0;
 }
 
+static int cannot_read(const char *path, int rc, char *why, size_t why_size) {
+    snprintf(why, why_size, "cannot read the recording '%s': %s", path, strerror(-rc));
+    return rc;
+}
+
 static int read_events(struct reader *r, const char *path, struct recording *rec,
                        char *why, size_t why_size) {
     struct recording_event e;
     uint64_t last = 0;
     char *line;
     bool bad;
+    int rc;
 
     while ((line = next_line(r, &bad))) {
-        if (rec->ended || !take_event(line, &e))
+        rc = rec->ended ? -EINVAL : take_event(line, &e);
+        if (rc == -ENOMEM)
+            return cannot_read(path, rc, why, why_size);
+        if (rc)
             return complain(path, r, "is damaged", why, why_size);
-        if (e.ns < last || !add_event(rec, &e)) {
+        if (e.ns < last) {
             free(e.bytes);
             return complain(path, r, "is out of order", why, why_size);
+        }
+        if (!add_event(rec, &e)) {
+            free(e.bytes);
+            return cannot_read(path, -ENOMEM, why, why_size);
         }
         last = e.ns;
         rec->ended = e.kind == RECORDING_END;
@@ -327,12 +341,8 @@ int recording_open(const char *path, struct recording *rec, char *why, size_t wh
 
     *rec = (struct recording){0};
     r.text = r.at = read_all(path, &len);
-    if (!r.text) {
-        rc = -errno;
-        snprintf(why, why_size, "cannot read the recording '%s': %s", path,
-                 strerror(-rc));
-        return rc;
-    }
+    if (!r.text)
+        return cannot_read(path, -errno, why, why_size);
     r.end = r.text + len;
     rc = read_header(&r, path, rec, why, why_size);
     if (!rc)

@@ -21,6 +21,8 @@
 #ifndef CTL_RECORDING_H
 #define CTL_RECORDING_H
 
+#include <stdio.h>
+
 #include "base/types.h"
 
 #define RECORDING_VERSION 2u
@@ -62,17 +64,17 @@ struct recording {
     bool ended; /* the last event is the end */
 };
 
-/* --- writing. Failures are kept, and told by recording_close() --- */
+/* --- writing. Failures are kept, and told by recording_end() --- */
 struct recording_writer;
 
-/* 0, or -errno with one sentence in WHY. */
-int recording_create(const char *path, const struct recording_key *key,
-                     struct recording_writer **out, char *why, size_t why_size);
+/* F is open and empty, and stays the caller's. 0 or -errno. */
+int recording_begin(FILE *f, const struct recording_key *key,
+                    struct recording_writer **out);
 void recording_write_input(struct recording_writer *w, uint64_t ns, const uint8_t *bytes,
                            size_t len);
 void recording_write_end(struct recording_writer *w, const struct recording_event *end);
 /* 0 or -errno of the first write that failed. */
-int recording_close(struct recording_writer *w);
+int recording_end(struct recording_writer *w);
 
 /* --- reading --- */
 

@@ -15,29 +15,32 @@
 #define DEFAULT_EVERY 100000u
 #define DEFAULT_APPEND "console=ttyS0"
 
-static const char *const protocol_names[] = {"auto", "linux32", "linux64", "pvh",
-                                             "multiboot"};
+static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
+                                             "pvh",  "multiboot", "linux16"};
 static const char *const irqchip_names[] = {"user", "kernel"};
+static const char *const jail_names[] = {"auto", "on", "off"}; /* enum jail_want */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
     size_t count;
     const struct engine_ops *const *engines = machine_engines(&count);
 
-    printf("usage: bivisor run --kernel FILE [OPTION...]\n"
-           "\n"
-           "Boots a kernel; its serial console is this terminal.\n"
-           "\n"
-           "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
-           "  --initrd FILE        initial RAM disk, or the first multiboot module\n"
-           "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
-           "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
-           "  --engine NAME        how to execute the guest (default: auto)\n");
+    printf(
+        "usage: bivisor run --kernel FILE [OPTION...]\n"
+        "\n"
+        "Boots a kernel; its serial console is this terminal.\n"
+        "\n"
+        "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
+        "  --initrd FILE        initial RAM disk, or the first multiboot module\n"
+        "  --module FILE [ARGS] one more multiboot module and the text that it is given\n"
+        "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
+        "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+        "  --engine NAME        how to execute the guest (default: auto)\n");
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
         "  --irqchip WHERE      with kvm, the local APIC is: user (ours), kernel\n"
-        "  --boot-protocol P    auto, linux32, linux64, pvh or multiboot\n"
+        "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
         "  --bt OPTION,...      switches of the translator; see `bivisor translate "
         "--help`\n"
@@ -49,6 +52,7 @@ static void print_help(void) {
         "engine\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
         "perf\n"
+        "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
         "  --verbose            tell on stderr what is being done\n"
         "  --help               this text\n"
         "\n"
@@ -79,8 +83,8 @@ static void print_lockstep_help(void) {
         "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
         "                       or the byte of memory at ADDR\n"
         "\n"
-        "  --kernel, --initrd, --append, --memory, --boot-protocol, --retention, --bt,\n"
-        "  --no-paravirt, --no-reboot, --verbose as for `bivisor run`\n"
+        "  --kernel, --initrd, --module, --append, --memory, --boot-protocol, --retention,\n"
+        "  --bt, --no-paravirt, --no-reboot, --jail, --verbose as for `bivisor run`\n"
         "\n"
         "exit status: the guest's, as for `bivisor run`, when there was no difference;\n"
         "4 when there was one\n");
@@ -89,12 +93,14 @@ static void print_lockstep_help(void) {
 enum {
     OPT_KERNEL = 256,
     OPT_INITRD,
+    OPT_MODULE,
     OPT_APPEND,
     OPT_MEMORY,
     OPT_ENGINE,
     OPT_IRQCHIP,
     OPT_PROTOCOL,
     OPT_RETENTION,
+    OPT_JAIL,
     OPT_BT,
     OPT_NO_PARAVIRT,
     OPT_NO_REBOOT,
@@ -113,12 +119,14 @@ enum {
 static const struct option long_options[] = {
     {"kernel", required_argument, NULL, OPT_KERNEL},
     {"initrd", required_argument, NULL, OPT_INITRD},
+    {"module", required_argument, NULL, OPT_MODULE},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"irqchip", required_argument, NULL, OPT_IRQCHIP},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
+    {"jail", required_argument, NULL, OPT_JAIL},
     {"bt", required_argument, NULL, OPT_BT},
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
@@ -183,6 +191,35 @@ static bool take_inject(struct run_options *o, char *text) {
     return take_count("--inject", text, &o->inject);
 }
 
+/* The word after FILE is its text, if it is no option. */
+static bool take_module(struct run_options *o, int argc, char **argv) {
+    struct run_module *m = &o->modules[o->module_count];
+
+    if (o->module_count == RUN_MODULES) {
+        log_error("--module is possible %u times at most", RUN_MODULES);
+        return false;
+    }
+    *m = (struct run_module){.path = optarg};
+    if (optind < argc && argv[optind][0] != '-')
+        m->args = argv[optind++];
+    o->module_count++;
+    return true;
+}
+
+int run_options_open(const struct run_options *o, struct boot_image **out, char *why,
+                     size_t why_size) {
+    int rc = boot_image_open(o->kernel, o->initrd, out, why, why_size);
+
+    if (rc)
+        return rc;
+    for (size_t i = 0; !rc && i < o->module_count; i++)
+        rc = boot_image_add_module(*out, o->modules[i].path, o->modules[i].args, why,
+                                   why_size);
+    if (rc)
+        boot_image_close(*out);
+    return rc;
+}
+
 /* Does the option belong to this command? */
 static bool fits(enum run_kind kind, int opt) {
     switch (opt) {
@@ -203,7 +240,7 @@ static bool fits(enum run_kind kind, int opt) {
 }
 
 /* Takes one option; false when its value is bad. */
-static bool take_option(struct run_options *o, int opt) {
+static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     size_t choice;
 
     switch (opt) {
@@ -213,6 +250,8 @@ static bool take_option(struct run_options *o, int opt) {
     case OPT_INITRD:
         o->initrd = optarg;
         return true;
+    case OPT_MODULE:
+        return take_module(o, argc, argv);
     case OPT_APPEND:
         o->append = optarg;
         return true;
@@ -238,6 +277,12 @@ static bool take_option(struct run_options *o, int opt) {
                             &choice))
             return false;
         o->machine.policy = (enum mmu_policy)choice;
+        return true;
+    case OPT_JAIL:
+        if (!options_choice("--jail", optarg, jail_names, ARRAY_SIZE(jail_names),
+                            &choice))
+            return false;
+        o->jail = (enum jail_want)choice;
         return true;
     case OPT_BT:
         o->liveness |= strstr(optarg, "liveness") != NULL;
@@ -303,7 +348,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                       long_options[which].name, argv[0], argv[0]);
             return CTL_USAGE;
         }
-        if (!take_option(o, opt))
+        if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
     }
     if (optind < argc) {

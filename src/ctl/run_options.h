@@ -2,7 +2,10 @@
 #ifndef CTL_RUN_OPTIONS_H
 #define CTL_RUN_OPTIONS_H
 
+#include "ctl/jail.h"
 #include "machine/machine.h"
+
+#define RUN_MODULES 256
 
 enum run_kind { RUN_PLAIN, RUN_LOCKSTEP };
 
@@ -10,10 +13,15 @@ struct run_options {
     struct machine_config machine;
     const char *kernel;
     const char *initrd;
+    struct run_module {
+        const char *path, *args; /* ARGS may be NULL */
+    } modules[RUN_MODULES];
+    size_t module_count;
     const char *append;
     bool no_reboot;
     bool stats;
     bool perf_map;
+    enum jail_want jail;
     uint64_t start_ns;           /* of the run, on the host's clock */
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */
@@ -29,6 +37,10 @@ struct run_options {
 /* What a counted run's translator does: undefined and dead flags are the interpreter's
  * too, unless --bt asked for something else. */
 void run_options_count(struct run_options *o);
+
+/* Reads the kernel and all that goes with it. As boot_image_open(). */
+int run_options_open(const struct run_options *o, struct boot_image **out, char *why,
+                     size_t why_size);
 
 /* -1 to go on, or the exit status after --help or a message. */
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv);

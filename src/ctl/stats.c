@@ -21,92 +21,105 @@ static const struct counter_desc counter_list[] = {
 #undef COUNTER
 };
 
-static void add_counters(cJSON *root, const struct counters *cnt) {
-    cJSON *o = cJSON_AddObjectToObject(root, "counters");
+/* An object that grows; cJSON forgets what it has no memory for. */
+struct figures {
+    cJSON *root;
+    cJSON *part; /* of the root, where the next figure goes */
+    bool incomplete;
+};
 
+static void add_figure(struct figures *f, const char *name, double value) {
+    f->incomplete |= !cJSON_AddNumberToObject(f->part, name, value);
+}
+
+static void add_text(struct figures *f, const char *name, const char *text) {
+    f->incomplete |= !cJSON_AddStringToObject(f->part, name, text);
+}
+
+/* From now on figures go there; NULL: to the root. */
+static void part(struct figures *f, const char *name) {
+    f->part = name ? cJSON_AddObjectToObject(f->root, name) : f->root;
+    f->incomplete |= !f->part;
+}
+
+static void add_counters(struct figures *f, const struct counters *cnt) {
+    part(f, "counters");
     for (size_t i = 0; i < ARRAY_SIZE(counter_list); i++) {
         const void *at = (const char *)cnt + counter_list[i].offset;
 
-        cJSON_AddNumberToObject(o, counter_list[i].name, (double)*(const uint64_t *)at);
+        add_figure(f, counter_list[i].name, (double)*(const uint64_t *)at);
     }
 }
 
 /* What the counters of the translator come to. */
-static void add_translation(cJSON *root, const struct counters *cnt) {
-    cJSON *o;
-
+static void add_translation(struct figures *f, const struct counters *cnt) {
     if (!cnt->bt_translations)
         return;
-    o = cJSON_AddObjectToObject(root, "translation");
-    cJSON_AddNumberToObject(o, "expansion",
-                            (double)cnt->bt_host_bytes / (double)cnt->bt_guest_bytes);
-    cJSON_AddNumberToObject(o, "ident_share",
-                            (double)cnt->bt_insns_ident / (double)cnt->bt_insns);
-    cJSON_AddNumberToObject(o, "operand_share",
-                            (double)cnt->bt_insns_operand / (double)cnt->bt_insns);
-    cJSON_AddNumberToObject(o, "seconds",
-                            (double)cnt->bt_translator_ticks / (double)os_tsc_hz());
+    part(f, "translation");
+    add_figure(f, "expansion", (double)cnt->bt_host_bytes / (double)cnt->bt_guest_bytes);
+    add_figure(f, "ident_share", (double)cnt->bt_insns_ident / (double)cnt->bt_insns);
+    add_figure(f, "operand_share", (double)cnt->bt_insns_operand / (double)cnt->bt_insns);
+    add_figure(f, "seconds", (double)cnt->bt_translator_ticks / (double)os_tsc_hz());
 }
 
-static void add_exits(cJSON *root, const struct exit_counts *exits) {
-    cJSON *o = cJSON_AddObjectToObject(root, "exits");
+static void add_exits(struct figures *f, const struct exit_counts *exits) {
     uint64_t total = 0;
 
+    part(f, "exits");
     for (unsigned r = 0; r < EXIT_COUNT; r++) {
         total += exits->n[r];
-        cJSON_AddNumberToObject(o, exit_name((enum exit_reason)r), (double)exits->n[r]);
+        add_figure(f, exit_name((enum exit_reason)r), (double)exits->n[r]);
     }
-    cJSON_AddNumberToObject(root, "exits_total", (double)total);
+    part(f, NULL);
+    add_figure(f, "exits_total", (double)total);
 }
 
-static void add_figure(void *arg, const char *name, uint64_t value) {
-    cJSON_AddNumberToObject(arg, name, (double)value);
+static void add_engine_figure(void *arg, const char *name, uint64_t value) {
+    add_figure(arg, name, (double)value);
 }
 
-static int write_text(const char *text, FILE *f, const char *path) {
-    int rc = 0;
+static int write_text(const char *text, struct output *o) {
+    int rc;
 
-    errno = EIO;
-    if (fprintf(f, "%s\n", text) < 0 || fflush(f))
-        rc = -errno;
-    if (f != stderr && fclose(f) && !rc)
-        rc = -errno;
+    fprintf(output_begin(o), "%s\n", text);
+    rc = output_end(o);
     if (!rc)
         return 0;
-    log_error("cannot write statistics to '%s': %s", path ? path : "standard error",
+    log_error("cannot write statistics to '%s': %s", o->path ? o->path : "standard error",
               strerror(-rc));
-    if (f != stderr)
+    if (o->f != stderr)
         fprintf(stderr, "%s\n", text);
     return rc;
 }
 
-int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
-                const char *path) {
+int stats_write(const struct machine *m, const struct stats_run *run, struct output *o) {
     const struct counters *cnt = machine_counters(m);
-    cJSON *root = cJSON_CreateObject();
+    struct figures j = {.root = cJSON_CreateObject()};
     struct rusage usage;
     char *text;
     int rc = -ENOMEM;
 
     getrusage(RUSAGE_SELF, &usage);
-    cJSON_AddStringToObject(root, "engine", machine_engine_name(m));
-    cJSON_AddStringToObject(root, "end", run->end);
-    cJSON_AddNumberToObject(root, "wall_seconds", run->wall_seconds);
-    cJSON_AddNumberToObject(root, "cpu_seconds", run->cpu_seconds);
-    cJSON_AddNumberToObject(root, "resident_kib", (double)usage.ru_maxrss);
+    part(&j, NULL);
+    add_text(&j, "engine", machine_engine_name(m));
+    add_text(&j, "end", run->end);
+    add_figure(&j, "wall_seconds", run->wall_seconds);
+    add_figure(&j, "cpu_seconds", run->cpu_seconds);
+    add_figure(&j, "resident_kib", (double)usage.ru_maxrss);
     if (run->cpu_seconds > 0)
-        cJSON_AddNumberToObject(root, "insns_per_cpu_second",
-                                (double)cnt->insns_retired / run->cpu_seconds);
-    add_counters(root, cnt);
-    add_translation(root, cnt);
-    add_exits(root, machine_exits(m));
-    machine_engine_stats(m, add_figure, cJSON_AddObjectToObject(root, "engine_counters"));
-    text = cJSON_Print(root);
+        add_figure(&j, "insns_per_cpu_second",
+                   (double)cnt->insns_retired / run->cpu_seconds);
+    add_counters(&j, cnt);
+    add_translation(&j, cnt);
+    add_exits(&j, machine_exits(m));
+    part(&j, "engine_counters");
+    machine_engine_stats(m, add_engine_figure, &j);
+    text = j.incomplete ? NULL : cJSON_Print(j.root);
     if (text)
-        rc = write_text(text, f, path);
+        rc = write_text(text, o);
     else
         log_error("out of memory while writing statistics");
     cJSON_free(text);
-    cJSON_Delete(root);
+    cJSON_Delete(j.root);
     return rc;
 }

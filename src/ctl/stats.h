@@ -2,8 +2,7 @@
 #ifndef CTL_STATS_H
 #define CTL_STATS_H
 
-#include <stdio.h>
-
+#include "ctl/outputs.h"
 #include "machine/machine.h"
 
 struct stats_run {
@@ -12,9 +11,8 @@ struct stats_run {
     double cpu_seconds;  /* of this process */
 };
 
-/* Writes to F, which is closed unless it is stderr; PATH is its name for messages, or
- * NULL. What a file does not take goes to stderr. 0 or -errno (logged). */
-int stats_write(const struct machine *m, const struct stats_run *run, FILE *f,
-                const char *path);
+/* Instead of what was in O. What a file does not take goes to stderr. 0 or -errno
+ * (logged). */
+int stats_write(const struct machine *m, const struct stats_run *run, struct output *o);
 
 #endif

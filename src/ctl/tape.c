@@ -1,6 +1,7 @@
 /* A run that is recorded or replayed; see tape.h. */
 #include "ctl/tape.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -58,17 +59,24 @@ static void input_ends(void *arg, const struct recording_event *e) {
     struct tape *t = arg;
 
     t->cut = e;
+    t->astray = !e;
+    if (!e)
+        log_error(
+            "the replay is not what was recorded: at %llu ns the guest's serial port "
+            "has no room for the input",
+            (unsigned long long)machine_now_ns(t->m));
     machine_quit(t->m);
 }
 
 /* --- a run --- */
 
-bool tape_load(struct tape *t, struct run_options *o, struct console *console) {
+int tape_load(struct tape *t, struct run_options *o, struct console *console) {
     char why[512];
+    int rc;
 
     *t = (struct tape){.record = o->record, .replay = o->replay, .o = o};
     if (!t->record && !t->replay)
-        return true;
+        return 0;
     t->console = o->machine.console;
     o->machine.console = (struct machine_console){.tx = tx, .arg = t};
     run_options_count(o);
@@ -76,11 +84,12 @@ bool tape_load(struct tape *t, struct run_options *o, struct console *console) {
         o->machine.start_ns = os_realtime_ns();
         t->recorder = (struct input_recorder){.console = t->console, .state = console};
         o->machine.input = input_record(&t->recorder);
-        return true;
+        return 0;
     }
-    if (recording_open(t->replay, &t->rec, why, sizeof(why))) {
+    rc = recording_open(t->replay, &t->rec, why, sizeof(why));
+    if (rc) {
         log_error("%s", why);
-        return false;
+        return rc;
     }
     if (!t->rec.ended)
         log_warn("'%s' has no end: its run was killed, and is replayed as far as it goes",
@@ -88,24 +97,32 @@ bool tape_load(struct tape *t, struct run_options *o, struct console *console) {
     o->machine.start_ns = t->rec.key.start_ns;
     t->player = (struct input_player){.rec = &t->rec, .end = input_ends, .arg = t};
     o->machine.input = input_play(&t->player);
-    return true;
+    return 0;
 }
 
-bool tape_start(struct tape *t, struct machine *m) {
+static int start_recording(struct tape *t, const struct recording_key *key) {
+    int rc = recording_begin(output_begin(t->file), key, &t->out);
+
+    t->recorder.out = t->out;
+    if (rc)
+        log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
+    return rc;
+}
+
+int tape_start(struct tape *t, struct machine *m) {
     struct recording_key key;
     char why[512];
 
     if (t->m || (!t->record && !t->replay))
-        return true;
+        return 0;
     t->m = m;
     key = key_of(t);
-    if (t->record ? !recording_create(t->record, &key, &t->out, why, sizeof(why))
-                  : recording_fits(&t->rec, t->replay, &key, why, sizeof(why))) {
-        t->recorder.out = t->out;
-        return true;
-    }
+    if (t->record)
+        return start_recording(t, &key);
+    if (recording_fits(&t->rec, t->replay, &key, why, sizeof(why)))
+        return 0;
     log_error("%s", why);
-    return false;
+    return -EINVAL;
 }
 
 /* RAM and registers where the guest has ended the run by itself; 0 otherwise, and where
@@ -129,12 +146,14 @@ static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
         .out_digest = t->out_digest,
         .state = end_state(t, end),
     };
-    int rc;
+    int rc, flushed;
 
     if (end != MACHINE_ERROR)
         recording_write_end(t->out, &e);
-    rc = recording_close(t->out);
+    rc = recording_end(t->out);
     t->out = NULL;
+    flushed = output_end(t->file);
+    rc = rc ? rc : flushed;
     if (rc)
         log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
     return !rc;
@@ -144,6 +163,8 @@ static bool stop_replay(const struct tape *t, enum machine_end end, int signal) 
     const struct recording_event *e = &t->rec.events[t->rec.count - 1];
     uint64_t now = machine_now_ns(t->m), state;
 
+    if (t->astray)
+        return false;
     if (end == MACHINE_ERROR || !t->rec.ended || (end == MACHINE_QUIT && !t->cut))
         return true; /* there is nothing to compare with, or somebody stopped us */
     if (now != e->ns || (e->how == RECORDING_GUEST) != (end != MACHINE_QUIT)) {
@@ -177,6 +198,6 @@ int tape_signal(const struct tape *t) {
 
 void tape_unload(struct tape *t) {
     if (t->out)
-        recording_close(t->out);
+        recording_end(t->out);
     recording_free(&t->rec);
 }

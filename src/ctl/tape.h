@@ -6,6 +6,7 @@
 #define CTL_TAPE_H
 
 #include "ctl/input.h"
+#include "ctl/outputs.h"
 #include "ctl/run_options.h"
 
 struct tape {
@@ -16,16 +17,19 @@ struct tape {
     struct input_recorder recorder;
     struct input_player player;
     struct recording rec;
+    struct output *file; /* what is recorded goes there */
     struct recording_writer *out;
     uint64_t out_len, out_digest;      /* of the console's output */
     const struct recording_event *cut; /* replay: where the user or a signal ended it */
+    bool astray;                       /* replay: it has been told that it went wrong */
 };
 
-/* Prepares O for a counted run; the console must be in it already. False after a message.
- */
-bool tape_load(struct tape *t, struct run_options *o, struct console *console);
-/* M is about to run its first life. False after a message: the exit status is 2. */
-bool tape_start(struct tape *t, struct machine *m);
+/* Prepares O for a counted run; the console must be in it already. 0, or -errno after a
+ * message. */
+int tape_load(struct tape *t, struct run_options *o, struct console *console);
+/* M is about to run its first life; what is recorded has its FILE. 0, or -errno after a
+ * message. */
+int tape_start(struct tape *t, struct machine *m);
 /* The run has ended, by SIGNAL if that is not 0. True: as it should be. */
 bool tape_stop(struct tape *t, enum machine_end end, int signal);
 /* The signal that ended the run that was replayed, or 0. */

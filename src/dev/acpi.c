@@ -52,6 +52,7 @@
 #include "dev/lapic.h"
 #include "dev/pm.h"
 #include "dev/ports.h"
+#include "dev/table.h"
 
 #define HEADER_SIZE 36u
 #define FADT_SIZE 244u
@@ -96,21 +97,6 @@ struct builder {
     uint32_t len;
 };
 
-static void put(uint8_t *at, uint64_t value, unsigned size) {
-    unsigned i;
-
-    for (i = 0; i < size; i++)
-        at[i] = (uint8_t)(value >> (i * 8));
-}
-
-static uint8_t checksum(const uint8_t *p, uint32_t len) {
-    uint8_t sum = 0;
-
-    while (len--)
-        sum = (uint8_t)(sum + *p++);
-    return (uint8_t)-sum;
-}
-
 /* Begins a table: reserves SIZE zeroed bytes at an ALIGN boundary; its offset. */
 static uint32_t reserve(struct builder *b, uint32_t size, uint32_t align) {
     uint32_t at = (b->len + align - 1) & ~(align - 1);
@@ -126,14 +112,14 @@ static uint32_t finish(struct builder *b, uint32_t at, const char *sig,
     uint32_t len = b->len - at;
 
     memcpy(t, sig, 4);
-    put(t + 4, len, 4);
+    table_put(t + 4, len, 4);
     t[8] = (uint8_t)revision;
     memcpy(t + 10, "BIVISR", 6);
     memcpy(t + 16, "BOARD   ", 8);
-    put(t + 24, 1, 4);
+    table_put(t + 24, 1, 4);
     memcpy(t + 28, "BVSR", 4);
-    put(t + 32, 1, 4);
-    t[9] = checksum(t, len);
+    table_put(t + 32, 1, 4);
+    t[9] = table_checksum(t, len);
     return b->base + at;
 }
 
@@ -143,7 +129,7 @@ static void put_gas(uint8_t *at, uint32_t port, unsigned bits, unsigned access) 
     at[1] = (uint8_t)bits;
     at[2] = 0;
     at[3] = (uint8_t)access; /* 1 byte, 2 word, 3 doubleword */
-    put(at + 4, port, 8);
+    table_put(at + 4, port, 8);
 }
 
 static uint32_t build_dsdt(struct builder *b) {
@@ -158,46 +144,46 @@ static uint32_t build_facs(struct builder *b) {
     uint8_t *t = b->buf + at;
 
     memcpy(t, "FACS", 4);
-    put(t + 4, FACS_SIZE, 4);
+    table_put(t + 4, FACS_SIZE, 4);
     t[32] = 2; /* version */
     return b->base + at;
 }
 
 /* The fields beyond the blocks' addresses. */
 static void fadt_fixed(uint8_t *t) {
-    put(t + 46, PM_SCI_IRQ, 2);
-    put(t + 48, PM_SMI_PORT, 4);
+    table_put(t + 46, PM_SCI_IRQ, 2);
+    table_put(t + 48, PM_SMI_PORT, 4);
     t[52] = PM_ACPI_ENABLE;
     t[53] = PM_ACPI_DISABLE;
     t[88] = 4; /* PM1_EVT_LEN */
     t[89] = 2; /* PM1_CNT_LEN */
     t[91] = 4; /* PM_TMR_LEN */
     t[92] = PM_GPE0_LEN;
-    put(t + 96, 0xfff, 2); /* no C2 */
-    put(t + 98, 0xfff, 2); /* no C3 */
-    t[108] = 0x32;         /* century */
-    put(t + 109, BOOT_LEGACY_DEVICES, 2);
-    put(t + 112,
-        FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLP_BUTTON | FADT_NO_FIX_RTC | FADT_TMR_32 |
-            FADT_RESET_REG,
-        4);
+    table_put(t + 96, 0xfff, 2); /* no C2 */
+    table_put(t + 98, 0xfff, 2); /* no C3 */
+    t[108] = 0x32;               /* century */
+    table_put(t + 109, BOOT_LEGACY_DEVICES, 2);
+    table_put(t + 112,
+              FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLP_BUTTON | FADT_NO_FIX_RTC |
+                  FADT_TMR_32 | FADT_RESET_REG,
+              4);
 }
 
 static uint32_t build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt) {
     uint32_t at = reserve(b, FADT_SIZE, 16);
     uint8_t *t = b->buf + at;
 
-    put(t + 36, facs, 4);
-    put(t + 40, dsdt, 4);
+    table_put(t + 36, facs, 4);
+    table_put(t + 40, dsdt, 4);
     fadt_fixed(t);
-    put(t + 56, PM_EVT_PORT, 4);
-    put(t + 64, PM_CNT_PORT, 4);
-    put(t + 76, PM_TMR_PORT, 4);
-    put(t + 80, PM_GPE0_PORT, 4);
+    table_put(t + 56, PM_EVT_PORT, 4);
+    table_put(t + 64, PM_CNT_PORT, 4);
+    table_put(t + 76, PM_TMR_PORT, 4);
+    table_put(t + 80, PM_GPE0_PORT, 4);
     put_gas(t + 116, PORTS_RESET, 8, 1);
     t[128] = 0x06; /* full reset */
     /* X_FIRMWARE_CTRL stays 0: only one of the two pointers may be set. */
-    put(t + 140, dsdt, 8);
+    table_put(t + 140, dsdt, 8);
     put_gas(t + 148, PM_EVT_PORT, 32, 2);
     put_gas(t + 172, PM_CNT_PORT, 16, 2);
     put_gas(t + 208, PM_TMR_PORT, 32, 3);
@@ -211,8 +197,8 @@ static void madt_override(struct builder *b, unsigned irq, uint32_t gsi, unsigne
     e[0] = 2;
     e[1] = 10;
     e[3] = (uint8_t)irq;
-    put(e + 4, gsi, 4);
-    put(e + 8, flags, 2);
+    table_put(e + 4, gsi, 4);
+    table_put(e + 8, flags, 2);
 }
 
 static uint32_t build_madt(struct builder *b, unsigned cpus) {
@@ -220,18 +206,18 @@ static uint32_t build_madt(struct builder *b, unsigned cpus) {
     uint8_t *e = b->buf + at;
     unsigned i;
 
-    put(e + 36, LAPIC_BASE, 4);
-    put(e + 40, 1, 4); /* there are 8259s too */
+    table_put(e + 36, LAPIC_BASE, 4);
+    table_put(e + 40, 1, 4); /* there are 8259s too */
     for (i = 0; i < cpus; i++) {
         e = b->buf + reserve(b, 8, 1);
         e[1] = 8;
         e[2] = e[3] = (uint8_t)i;
-        put(e + 4, 1, 4); /* enabled */
+        table_put(e + 4, 1, 4); /* enabled */
     }
     e = b->buf + reserve(b, 12, 1);
     e[0] = 1;
     e[1] = 12;
-    put(e + 4, IOAPIC_BASE, 4);
+    table_put(e + 4, IOAPIC_BASE, 4);
     madt_override(b, 0, 2, 0);
     madt_override(b, PM_SCI_IRQ, PM_SCI_IRQ, ISO_HIGH_LEVEL);
     e = b->buf + reserve(b, 6, 1); /* NMI on LINT1 of every CPU */
@@ -247,8 +233,8 @@ static uint32_t build_root(struct builder *b, const char *sig, unsigned size,
                            uint32_t fadt, uint32_t madt) {
     uint32_t at = reserve(b, HEADER_SIZE + 2 * size, 16);
 
-    put(b->buf + at + HEADER_SIZE, fadt, size);
-    put(b->buf + at + HEADER_SIZE + size, madt, size);
+    table_put(b->buf + at + HEADER_SIZE, fadt, size);
+    table_put(b->buf + at + HEADER_SIZE + size, madt, size);
     return finish(b, at, sig, 1);
 }
 
@@ -258,11 +244,11 @@ static void build_rsdp(struct builder *b, uint32_t rsdt, uint32_t xsdt) {
     memcpy(t, "RSD PTR ", 8);
     memcpy(t + 9, "BIVISR", 6);
     t[15] = 2; /* revision */
-    put(t + 16, rsdt, 4);
-    put(t + 20, RSDP_SIZE, 4);
-    put(t + 24, xsdt, 8);
-    t[8] = checksum(t, 20);
-    t[32] = checksum(t, RSDP_SIZE);
+    table_put(t + 16, rsdt, 4);
+    table_put(t + 20, RSDP_SIZE, 4);
+    table_put(t + 24, xsdt, 8);
+    t[8] = table_checksum(t, 20);
+    t[32] = table_checksum(t, RSDP_SIZE);
 }
 
 int acpi_build(struct mem *m, struct gpa where, const struct acpi_config *cfg,

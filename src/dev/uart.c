@@ -10,11 +10,16 @@
  * what the guest sees: 16 bytes, or 1 while FIFOs are off. Bytes move from the queue to
  * the FIFO when the guest *listens*: its receive interrupt is on, or it polls LSR. Before
  * that (a kernel that still probes) they wait: drivers clear the FIFO when they start,
- * and input typed ahead or piped in would vanish. The line is a fast one, not an infinite
- * one: a FIFO is refilled at most once a REFILL_NS, so that a burst cannot keep a driver
- * in its interrupt handler or overflow its buffers.
+ * and input typed ahead or piped in would vanish. For the same reason what is dropped
+ * from the FIFO without having been read (it is cleared, switched on or off, the machine
+ * is reset) goes back to the head of the queue and comes again: only a read of RBR takes
+ * a byte of the host's. The line is a fast one, not an infinite one: a FIFO is refilled
+ * at most once a REFILL_NS, so that a burst cannot keep a driver in its interrupt handler
+ * or overflow its buffers.
  *
- * The interrupt pin is gated by MCR.OUT2, as PCs wire it.
+ * The interrupt asks nothing of MCR. A PC gates it by OUT2, which makes it the driver's
+ * duty to set that; small systems forget it, and other machine monitors don't insist. In
+ * loopback too the interrupts are operational, as the data sheet has it.
  *
  * Not here: framing and parity errors (the line has none), baud rates (kept, unused),
  * modem signals (CTS, DSR and DCD are always on).
@@ -54,7 +59,6 @@ enum { RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR };
 #define LCR_BREAK 0x40u
 #define LCR_DLAB 0x80u
 
-#define MCR_OUT2 0x08u
 #define MCR_LOOP 0x10u
 #define MCR_MASK 0x1fu
 
@@ -83,6 +87,8 @@ struct uart {
     unsigned lsr_reads; /* in a row */
 
     uint8_t fifo[FIFO_SIZE];
+    uint16_t
+        fifo_line; /* bit for a slot: its byte came from the queue, not by loopback */
     unsigned fifo_head, fifo_len;
 
     uint8_t in[IN_SIZE];
@@ -122,7 +128,7 @@ static uint8_t iir(const struct uart *u) {
 }
 
 static void update_irq(struct uart *u) {
-    bool level = iir(u) != IIR_NONE && (u->mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2;
+    bool level = iir(u) != IIR_NONE;
 
     if (level == u->irq_level)
         return;
@@ -133,12 +139,38 @@ static void update_irq(struct uart *u) {
 
 /* --- input --- */
 
-static void fifo_push(struct uart *u, uint8_t byte) {
-    if (u->fifo_len == fifo_cap(u)) {
-        u->lsr_errors |= LSR_OE; /* only in loopback: the queue waits for room */
-        return;
+static void fifo_push(struct uart *u, uint8_t byte, bool from_line) {
+    unsigned slot = (u->fifo_head + u->fifo_len++) % FIFO_SIZE;
+
+    u->fifo[slot] = byte;
+    u->fifo_line =
+        (uint16_t)((u->fifo_line & ~(1u << slot)) | (unsigned)from_line << slot);
+}
+
+/* Empties the FIFO. The queue always has room for what goes back: uart_room(). */
+static void fifo_drop(struct uart *u) {
+    while (u->fifo_len) {
+        unsigned slot = (u->fifo_head + --u->fifo_len) % FIFO_SIZE;
+
+        if (!(u->fifo_line >> slot & 1))
+            continue;
+        u->in_head = (u->in_head + IN_SIZE - 1) % IN_SIZE;
+        u->in[u->in_head] = u->fifo[slot];
+        u->in_len++;
     }
-    u->fifo[(u->fifo_head + u->fifo_len++) % FIFO_SIZE] = byte;
+}
+
+/* A byte that the guest sends to itself. The queue waits for room, this does not: an
+ * overrun. PC16550D, "Line Status Register": a FIFO keeps what it has, the single
+ * register of the 16450 mode is overwritten. */
+static void loop_push(struct uart *u, uint8_t byte) {
+    if (u->fifo_len == fifo_cap(u)) {
+        u->lsr_errors |= LSR_OE;
+        if (u->fcr & FCR_ENABLE)
+            return;
+        fifo_drop(u);
+    }
+    fifo_push(u, byte, false);
 }
 
 static bool listening(const struct uart *u) {
@@ -149,7 +181,7 @@ static bool listening(const struct uart *u) {
 
 /* Moves queued bytes to the FIFO, or arranges for it. */
 static void refill(struct uart *u) {
-    bool was_full = u->in_len == IN_SIZE;
+    bool was_full = !uart_room(u);
     uint64_t now;
 
     if (!u->in_len || u->fifo_len == fifo_cap(u) || !listening(u))
@@ -161,14 +193,14 @@ static void refill(struct uart *u) {
         return;
     }
     while (u->in_len && u->fifo_len < fifo_cap(u)) {
-        fifo_push(u, u->in[u->in_head]);
+        fifo_push(u, u->in[u->in_head], true);
         u->in_head = (u->in_head + 1) % IN_SIZE;
         u->in_len--;
     }
     u->next_refill = now + REFILL_NS;
     u->timeout = true;
     update_irq(u);
-    if (was_full && u->host.room)
+    if (was_full && uart_room(u) && u->host.room)
         u->host.room(u->host.arg);
 }
 
@@ -176,8 +208,9 @@ static void refill_due(void *arg) {
     refill(arg);
 }
 
+/* What the FIFO may give back is kept free. */
 size_t uart_room(const struct uart *u) {
-    return IN_SIZE - u->in_len;
+    return u->in_len < IN_SIZE - FIFO_SIZE ? IN_SIZE - FIFO_SIZE - u->in_len : 0;
 }
 
 size_t uart_receive(struct uart *u, const uint8_t *bytes, size_t n) {
@@ -208,7 +241,7 @@ static uint8_t read_rbr(struct uart *u) {
 }
 
 static void clear_rx(struct uart *u) {
-    u->fifo_len = 0;
+    fifo_drop(u);
     u->timeout = false;
     u->lsr_errors = 0;
 }
@@ -233,7 +266,7 @@ static void flush_due(void *arg) {
 
 static void write_thr(struct uart *u, uint8_t byte) {
     if (u->mcr & MCR_LOOP) {
-        fifo_push(u, byte);
+        loop_push(u, byte);
         u->timeout = true;
     } else {
         u->cnt->uart_tx_bytes++;
@@ -358,7 +391,7 @@ static uint64_t io_read(void *dev, uint64_t reg, unsigned size) {
 
 static void write_lcr(struct uart *u, uint8_t value) {
     if ((value & ~u->lcr & LCR_BREAK) && (u->mcr & MCR_LOOP)) {
-        fifo_push(u, 0);
+        loop_push(u, 0);
         u->lsr_errors |= LSR_BI;
     }
     u->lcr = value;

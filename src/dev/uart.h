@@ -29,7 +29,7 @@ struct uart *uart_new(struct bus *bus, struct vclock *clock, uint16_t port,
                       struct counters *cnt);
 void uart_free(struct uart *u); /* flushes first */
 
-/* Power-up state; output is flushed first, queued input is kept. */
+/* Power-up state; output is flushed first. Input that the guest has not read is kept. */
 void uart_reset(struct uart *u);
 
 /* How many bytes uart_receive() takes now. */

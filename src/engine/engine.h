@@ -46,6 +46,8 @@ struct engine_ops {
      * none. */
     void (*stats)(struct engine *e,
                   void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
+    /* Requests for ioctl(2) that it makes after create(), and a 0; NULL: none. */
+    const unsigned long *ioctls;
     /* A message to the local APIC, for an engine that was asked to have that itself
      * (engine_config.kernel_lapic); false: nobody took it. NULL: it never has one. */
     bool (*msi)(struct engine *e, uint64_t addr, uint32_t data);

@@ -28,7 +28,7 @@ struct interp *interp_new(struct vcpu *v) {
         return NULL;
     ip->v = v;
     ip->ram = mem_ram_base(v->mem);
-    ip->npages = mem_ram_size(v->mem) >> 12;
+    ip->npages = mem_host_size(v->mem) >> 12;
     ip->pages = calloc(ip->npages, sizeof *ip->pages);
     ip->arena = malloc(INTERP_ARENA);
     if (!ip->pages || !ip->arena) {

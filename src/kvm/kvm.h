@@ -49,6 +49,9 @@ void kvm_probe_text(const struct kvm_probe *p, char *buf, size_t size);
 
 /* --- the engine --- */
 
+/* Requests for ioctl(2) that a machine makes after kvm_new(), and a 0 (ioctls.c). */
+extern const unsigned long kvm_ioctls[];
+
 struct kvm_config {
     bool kernel_lapic; /* the local APIC is the kernel's */
 };

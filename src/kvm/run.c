@@ -134,6 +134,10 @@ static enum exit_reason turn(struct kvm *k, uint32_t events) {
         return kvm_emulate(k, A20_SLICE);
     if (!k->loaded && k->v->halted && !k->kernel_lapic)
         return kvm_emulate(k, 1);
+    /* The interpreter's last instruction left a debug trap, and was kicked before it
+     * could deliver it. */
+    if (!k->loaded && k->v->pending_db)
+        return kvm_emulate(k, 1);
     if (!k->loaded && !load(k))
         return EXIT_error;
     if (still_halted(k, events))

@@ -262,6 +262,7 @@ void board_destroy(struct board *b) {
         ioapic_free(b->ioapic);
     if (b->lapic)
         lapic_free(b->lapic);
+    *b = (struct board){0};
 }
 
 void board_reset(struct board *b) {

@@ -56,6 +56,7 @@ struct board {
  * the caller's. Installs the vCPU's hooks. 0 or -ENOMEM (then nothing is left). */
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial);
+/* Frees the devices; B is empty then. */
 void board_destroy(struct board *b);
 
 /* The engine has a local APIC of its own, which takes messages through MSI: ours goes,

@@ -30,5 +30,5 @@ void counted_aim(struct counted *c) {
 uint64_t counted_sleep_ns(const struct counted *c) {
     uint64_t at = due(c), now = counted_now(c);
 
-    return at == VCLOCK_NEVER ? VCLOCK_NEVER : at > now ? at - now : 0;
+    return at >= COUNTED_END ? VCLOCK_NEVER : at > now ? at - now : 0;
 }

@@ -14,6 +14,8 @@
 #include "cpu/vcpu.h"
 
 #define COUNTED_TSC_HZ 1000000000u
+/* 146 years: no guest sleeps until then, so that sums of times do not wrap. */
+#define COUNTED_END (1ull << 62)
 
 struct counted {
     struct vcpu *vcpu;
@@ -28,7 +30,8 @@ void counted_init(struct counted *c, struct vcpu *v);
 uint64_t counted_now(const struct counted *c);
 /* What is due may have changed: tells the engine where to stop. */
 void counted_aim(struct counted *c);
-/* How long a halted guest has to sleep; VCLOCK_NEVER: nothing is due. */
+/* How long a halted guest has to sleep; VCLOCK_NEVER: nothing is due before COUNTED_END.
+ */
 uint64_t counted_sleep_ns(const struct counted *c);
 
 #endif

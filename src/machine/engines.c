@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/log.h"
 #include "bt/bt.h"
 #include "interp/interp.h"
 #include "kvm/kvm.h"
@@ -66,6 +68,26 @@ static const struct engine_ops interp_ops = {
     .reset = interp_reset,
 };
 
+/* One sentence for what bt_new() returned; and the -errno for what the host does not have
+ * rather than what the user may not do. */
+static int cannot_translate(int rc, const struct bt_options *opt, char *why,
+                            size_t why_size) {
+    if (rc == -EACCES || rc == -EPERM) {
+        snprintf(why, why_size,
+                 "this host does not give the translator executable memory (%s)",
+                 strerror(-rc));
+        return -ENODEV;
+    }
+    if (rc == -ENOMEM)
+        snprintf(why, why_size,
+                 "there is not enough memory for the translator; its cache takes %u MiB "
+                 "(--bt cache=N)",
+                 opt->cache);
+    else
+        snprintf(why, why_size, "the translator cannot start: %s", strerror(-rc));
+    return rc;
+}
+
 static int translator_create(struct vcpu *v, const struct engine_config *cfg,
                              struct engine **out, char *why, size_t why_size) {
     int rc = interp_create(v, cfg, out, why, why_size);
@@ -76,7 +98,7 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
-        snprintf(why, why_size, "this host does not give us executable memory");
+        rc = cannot_translate(rc, cfg->bt, why, why_size);
     }
     return rc;
 }
@@ -87,7 +109,12 @@ static void translator_destroy(struct engine *e) {
 }
 
 static enum exit_reason translator_enter(struct engine *e) {
-    return bt_run(e->bt);
+    enum exit_reason reason = bt_run(e->bt);
+
+    if (reason == EXIT_error)
+        log_error("engine bt: this thread cannot run translated code: %s",
+                  strerror(-bt_error(e->bt)));
+    return reason;
 }
 
 static void translator_kick(struct engine *e) {
@@ -203,6 +230,7 @@ static const struct engine_ops kvm_ops = {
     .kick = hardware_kick,
     .reset = hardware_reset,
     .stats = hardware_stats,
+    .ioctls = kvm_ioctls,
     .msi = hardware_msi,
 };
 

@@ -14,6 +14,8 @@
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "dev/acpi.h"
+#include "dev/mptable.h"
+#include "dev/smbios.h"
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "sem/sem.h"
@@ -60,8 +62,9 @@ static void deadline_changed(void *arg, uint64_t deadline) {
     struct machine *m = arg;
 
     vec_park(m->vcpu);
-    os_alarm_deadline(m->alarm,
-                      deadline == VCLOCK_NEVER ? UINT64_MAX : deadline + m->start_ns);
+    os_alarm_deadline(m->alarm, deadline < VCLOCK_NEVER - m->start_ns
+                                    ? deadline + m->start_ns
+                                    : UINT64_MAX);
 }
 
 /* --- or the guest's instructions --- */
@@ -146,22 +149,35 @@ static void serial_room(void *arg) {
     vcpu_raise(m->vcpu, VCPU_EVENT_KICK); /* service() takes what waits */
 }
 
+static void report_if_asked(struct machine *m) {
+    if (__atomic_exchange_n(&m->report, false, __ATOMIC_ACQ_REL) && m->cfg.report)
+        m->cfg.report(m->cfg.report_arg, m);
+}
+
 static void service(void *arg) {
     struct machine *m = arg;
 
     vclock_run(m->clock);
     take_input(m);
-    if (__atomic_exchange_n(&m->report, false, __ATOMIC_ACQ_REL) && m->cfg.report)
-        m->cfg.report(m->cfg.report_arg, m);
+    report_if_asked(m);
 }
 
 static void end_life(struct machine *m, enum machine_end end);
+
+static void watch_commands(struct machine *m) {
+    const struct machine_input *in = &m->cfg.input;
+
+    if (in->commands)
+        os_alarm_watch(m->alarm, in->commands(in->arg));
+}
 
 static void counted_service(void *arg) {
     struct machine *m = arg;
 
     vclock_run(m->clock);
+    watch_commands(m);
     take_counted_input(m);
+    report_if_asked(m);
     counted_aim(&m->counted);
     if (m->counters.insns_retired >= m->counted.until || m->vcpu->bt.step)
         end_life(m, MACHINE_PAUSED);
@@ -171,8 +187,8 @@ static void counted_idle(struct machine *m) {
     const struct machine_input *in = &m->cfg.input;
     uint64_t ns = counted_sleep_ns(&m->counted), passed = ns;
 
-    if (in->sleep && ns)
-        passed = in->sleep(in->arg, ns);
+    if (in->sleep_fd)
+        passed = os_alarm_sleep(m->alarm, in->sleep_fd(in->arg), ns);
     if (passed == VCLOCK_NEVER) {
         end_life(m, MACHINE_ASLEEP);
         return;
@@ -301,15 +317,20 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     return rc;
 }
 
-static int create_cpu(struct machine *m) {
+static int create_cpu(struct machine *m, char *why, size_t why_size) {
     struct cpuid_config cfg = {.paravirt = m->cfg.paravirt,
                                .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc;
 
     vec_init();
     rc = sem_init();
-    if (rc)
-        return rc;
+    if (rc) {
+        snprintf(why, why_size,
+                 "cannot get executable memory, which every engine needs: %s",
+                 strerror(-rc));
+        return -ENODEV;
+    }
+    snprintf(why, why_size, "out of memory");
     rc = os_fenced_alloc(sizeof(*m->vcpu), (void **)&m->vcpu);
     if (rc)
         return rc;
@@ -377,9 +398,10 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     rc = create_memory(m, why, why_size);
     if (rc)
         goto fail;
-    rc = create_cpu(m);
-    if (!rc)
-        rc = create_board(m);
+    rc = create_cpu(m, why, why_size);
+    if (rc)
+        goto fail;
+    rc = create_board(m);
     if (rc) {
         snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
         goto fail;
@@ -403,7 +425,7 @@ void machine_free(struct machine *m) {
     os_alarm_free(m->alarm);
     if (m->engine)
         m->ops->destroy(m->engine);
-    if (m->vcpu && m->board.vcpu)
+    if (m->board.vcpu)
         board_destroy(&m->board);
     if (m->bus)
         bus_free(m->bus);
@@ -421,8 +443,27 @@ void machine_free(struct machine *m) {
 
 /* --- lives --- */
 
-int machine_boot(struct machine *m, char *why, size_t why_size) {
+/* What firmware would have left in memory to describe the board. */
+static int build_tables(struct machine *m, struct boot_config *boot) {
+    struct cpuid_regs id = cpuid_query(m->vcpu, 0, 0), one = cpuid_query(m->vcpu, 1, 0);
     struct acpi_config acpi = {.cpus = 1};
+    struct mptable_config mp = {.cpus = 1, .signature = one.eax, .features = one.edx};
+    struct smbios_config smbios = {
+        .cpus = 1, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
+    int rc;
+
+    memcpy(smbios.cpu_maker, &id.ebx, 4);
+    memcpy(smbios.cpu_maker + 4, &id.edx, 4);
+    memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
+    rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot->rsdp, &boot->acpi_len);
+    if (!rc)
+        rc = mptable_build(m->mem, gpa(MPTABLE_WHERE), &mp);
+    if (!rc)
+        rc = smbios_build(m->mem, gpa(SMBIOS_WHERE), &smbios);
+    return rc;
+}
+
+int machine_boot(struct machine *m, char *why, size_t why_size) {
     struct boot_config boot = m->cfg.boot;
     int rc;
 
@@ -433,9 +474,9 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     vclock_tsc_set(m->clock, 0);
     m->vcpu->tsc_base = vclock_tsc(m->clock) - os_tsc();
     m->vcpu->tsc_host = !m->cfg.counted;
-    rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot.rsdp, &boot.acpi_len);
+    rc = build_tables(m, &boot);
     if (rc) {
-        snprintf(why, why_size, "cannot place the ACPI tables: %s", strerror(-rc));
+        snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));
         return rc;
     }
     rc = boot_image_load(m->cfg.image, m->vcpu, m->mem, &boot, why, why_size);
@@ -455,7 +496,9 @@ static enum machine_end run(struct machine *m) {
     if (m->quit)
         return MACHINE_QUIT;
     m->end = MACHINE_QUIT;
-    if (m->cfg.console.rx_fd && !m->cfg.counted)
+    if (m->cfg.counted)
+        watch_commands(m);
+    else if (m->cfg.console.rx_fd)
         os_alarm_watch(m->alarm, m->cfg.console.rx_fd(m->cfg.console.arg));
     end = engine_run_loop(m->ops, m->engine, m->vcpu, &board, &m->exits);
     if (m->end != MACHINE_PAUSED)
@@ -554,4 +597,8 @@ void machine_engine_stats(const struct machine *m,
 
 const char *machine_engine_name(const struct machine *m) {
     return m->ops->name;
+}
+
+const unsigned long *machine_ioctls(const struct machine *m) {
+    return m->ops->ioctls;
 }

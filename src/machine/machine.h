@@ -37,9 +37,12 @@ struct machine_input {
     uint64_t (*next)(void *arg, uint64_t now);
     /* It is time: gives at most ROOM bytes for the guest, until it returns 0. */
     size_t (*take)(void *arg, uint64_t now, uint8_t *buf, size_t room);
-    /* An idle guest sleeps for NS, VCLOCK_NEVER without an end: how much of that has
-     * passed when there is input or the run is to end. NULL: it all passes at once. */
-    uint64_t (*sleep)(void *arg, uint64_t ns);
+    /* An idle guest sleeps in the host's time, until this descriptor (-1: none) is
+     * readable or the run is to end. NULL: virtual time jumps. */
+    int (*sleep_fd)(void *arg);
+    /* Obeys the commands in what was typed, whatever the virtual time is: a guest may be
+     * where it stands still. The descriptor to watch for more, or -1. May be NULL. */
+    int (*commands)(void *arg);
     void *arg;
 };
 
@@ -117,6 +120,8 @@ const struct exit_counts *machine_exits(const struct machine *m);
 /* Names for perf of the code that the engine made; nothing if it makes none. */
 void machine_perf_map(const struct machine *m, FILE *f);
 const char *machine_engine_name(const struct machine *m);
+/* Requests for ioctl(2) that its engine makes from now on, and a 0; NULL: none. */
+const unsigned long *machine_ioctls(const struct machine *m);
 /* Calls EMIT for each figure that only this engine has. */
 void machine_engine_stats(const struct machine *m,
                           void (*emit)(void *arg, const char *name, uint64_t value),

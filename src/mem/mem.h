@@ -1,9 +1,11 @@
 /*
- * Guest-physical memory: RAM (one memfd mapping), ROM, and traces.
+ * Guest-physical memory: RAM and ROM (one memfd mapping), and traces.
  *
  * The map is a sorted list of regions; what no region covers is MMIO. RAM above the hole
  * below 4 GiB continues at 4 GiB. The 640 KiB..1 MiB area: 0xa0000-0xbffff is RAM-backed
- * video memory (text consoles write there and read it back), 0xc0000-0xfffff is RAM.
+ * video memory (text consoles write there and read it back), 0xc0000-0xfffff is RAM that
+ * mem_set_rom() can turn into ROM. The last 64 KiB below 4 GiB, where the CPU begins
+ * after a reset, are always ROM.
  *
  * Traces: each RAM page has a byte of trace bits. A traced page must never have a write
  * entry in a shadow: mem_trace_add() calls hooks.drop_write for it, and every store to it
@@ -22,6 +24,8 @@
 
 #define MEM_HOLE_START 0xc0000000ull /* RAM below 4 GiB ends here at the latest */
 #define MEM_HOLE_END 0x100000000ull
+#define MEM_ROM_SIZE 0x10000ull /* the firmware's, at the end of the hole */
+#define MEM_ROM_START (MEM_HOLE_END - MEM_ROM_SIZE)
 #define MEM_MIN_RAM (4ull << 20)
 #define MEM_MAX_RAM (1ull << 40)
 
@@ -79,7 +83,8 @@ int mem_create(uint64_t size, struct mem **out);
 void mem_destroy(struct mem *m);
 
 /* Zeroes RAM, drops all traces and ROM marks (as after mem_create(), hooks kept); for a
- * machine reset. Whoever derived anything from RAM (shadow, decoded code) drops it too.
+ * machine reset. The ROM below 4 GiB keeps its contents. Whoever derived anything from
+ * RAM (shadow, decoded code) drops it too.
  */
 void mem_reset(struct mem *m);
 
@@ -89,8 +94,10 @@ struct mem_hooks *mem_hooks(struct mem *m);
 uint64_t mem_ram_size(const struct mem *m);
 /* Regions in ascending order; *COUNT of them; the array is the map's own. */
 const struct mem_region *mem_regions(const struct mem *m, size_t *count);
-/* The host mapping of all RAM, mem_ram_size() bytes, for bounds of emitted code. */
+/* The host mapping: mem_ram_size() bytes of RAM, then the ROM, mem_host_size() bytes in
+ * all. What is kept for each page of memory has a place for each page of these. */
 uint8_t *mem_ram_base(const struct mem *m);
+uint64_t mem_host_size(const struct mem *m);
 
 /* Marks [START, START+LEN) read-only for the guest. -EINVAL when it is not whole pages of
  * RAM, -ENOSPC when the map would get too fragmented. */
@@ -108,8 +115,10 @@ struct gpa mem_gpa(const struct mem *m, const uint8_t *host);
  * RAM (or, for a write, not writable). mem_write() honours traces. */
 bool mem_read(const struct mem *m, struct gpa at, void *buf, uint64_t len);
 bool mem_write(struct mem *m, struct gpa at, const void *buf, uint64_t len);
+/* As mem_write(), but into ROM too: for who makes the ROM. */
+bool mem_program(struct mem *m, struct gpa at, const void *buf, uint64_t len);
 
-/* Traces. HOST_PAGE is page-aligned and inside RAM. */
+/* Traces. HOST_PAGE is page-aligned and inside RAM or ROM. */
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page);

@@ -109,7 +109,7 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
     m->keyed = policy == MMU_FLUSH ? 1 : MMU_SPACES;
     m->space_count = m->keyed + (policy == MMU_PCID);
     m->space = calloc(m->space_count, sizeof(*m->space));
-    m->write_head = calloc(mem_ram_size(v->mem) >> 12, sizeof(*m->write_head));
+    m->write_head = calloc(mem_host_size(v->mem) >> 12, sizeof(*m->write_head));
     v->mmu = &m->pub;
     if (os_nowhere_alloc(4096, (void **)&m->pub.nowhere))
         m->pub.nowhere = NULL;

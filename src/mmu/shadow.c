@@ -206,7 +206,7 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
     struct vcpu *v = arg;
     struct mmu_priv *m = mmu_priv(v);
     uint64_t off = (uint64_t)((uintptr_t)host_page - (uintptr_t)m->ram);
-    if (off >= mem_ram_size(m->mem))
+    if (off >= mem_host_size(m->mem))
         return;
     uint32_t id = m->write_head[off >> 12];
     m->write_head[off >> 12] = 0;

@@ -24,7 +24,7 @@
 #define GIVE_UP 32
 
 int mmu_dep_create(struct mmu_priv *m) {
-    size_t pages = mem_ram_size(m->mem) >> 12;
+    size_t pages = mem_host_size(m->mem) >> 12;
     m->dep = calloc(MMU_DEPS, sizeof(*m->dep));
     m->dep_head = calloc(pages, sizeof(*m->dep_head));
     m->dep_hits = calloc(pages, 1);

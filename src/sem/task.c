@@ -4,7 +4,8 @@
  * Up to the commit point every fault is one of the old task: the new TSS has been read
  * and the places to be written have been probed. After it the new task's registers are
  * loaded, its selectors as null segments first; a bad selector then raises #TS, #NP or
- * #SS in the new task, at its first instruction (v->rip is already the new one).
+ * #SS in the new task, at its first instruction (v->rip is already the new one). The T
+ * bit is no fault of the switch: it leaves a #DB in v->pending_db.
  *
  * AMD64 APM volume 2, "Task-Management Resources" and "Hardware Task-Management in
  * Legacy Mode"; Intel SDM volume 3, "Task Switching". No task switches in long mode.
@@ -328,10 +329,9 @@ static int enter_task(struct vcpu *v, const struct task *t, bool has_error,
         rc = push_error(v, t, error);
     if (!rc)
         rc = sem_check_rip(v, &v->seg[SEG_CS], v->rip);
-    if (!rc && t->l == &layout32 && (field(t, TSS32_T, 2) & TSS_T)) {
-        v->fault = (struct fault){.vector = X86_DB, .trap = true, .dr6 = X86_DR6_BT};
-        rc = SEM_FAULT;
-    }
+    /* A trap, taken at the boundary before the new task's first instruction. */
+    if (!rc && t->l == &layout32 && (field(t, TSS32_T, 2) & TSS_T))
+        v->pending_db |= X86_DR6_BT;
     return rc;
 }
 

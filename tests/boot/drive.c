@@ -11,7 +11,7 @@
  *   expect:REGEX       extended regular expression; its first group is kept
  *   never:REGEX        fails, now or at any later step, when the whole console matches
  *   send:TEXT          types TEXT and Enter
- *   key:TEXT           types TEXT; \a stands for Ctrl-A
+ *   key:TEXT           types TEXT; \a and \b stand for Ctrl-A and Ctrl-B
  *   elapsed:MIN:MAX    seconds between the ends of the last two expects
  *   clock:SECONDS      the group kept is a time in seconds since 1970 that is right to so
  * much idle:SECONDS:MAX   the command uses at most MAX percent of a CPU over so long
@@ -269,8 +269,8 @@ static bool type(struct drive *d, const char *arg, const char *end) {
     size_t n = 0;
 
     for (const char *p = arg; *p && n < sizeof(buf) - 2; p++) {
-        if (p[0] == '\\' && p[1] == 'a') {
-            buf[n++] = 1;
+        if (p[0] == '\\' && (p[1] == 'a' || p[1] == 'b')) {
+            buf[n++] = (char)(p[1] - 'a' + 1);
             p++;
         } else {
             buf[n++] = *p;

@@ -12,7 +12,7 @@ $(CLI_OUT)/guest: tests/cli/guest.c tests/guest/lib/guest.ld
 $(CLI_OUT)/user: tests/cli/user.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lutil -lcjson
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lutil -lcjson -lseccomp
 
 guests: $(CLI_BINS)
 

@@ -8,6 +8,7 @@
  *   c  chatter without end                    k  reset through the keyboard controller
  *   h  halt for ever                          t  triple fault
  *   l  loop for ever                          x  write the next two hex digits to 0xf4
+ *   w  switch tasks for ever
  *
  * After e and s it powers off.
  */
@@ -140,6 +141,55 @@ static void triple_fault(void) {
     asm volatile("lidt %0; int3" : : "m"(nothing));
 }
 
+/* Task gates for #DB and #GP lead to two tasks whose T bits are set. The first
+ * instruction of neither is ever reached: its #DB goes to the one task, and since that is
+ * busy, its #GP goes to the other. Each TSS saves ESI and EDI where its own descriptor
+ * is, which makes it available again. */
+static uint32_t tables[256] __attribute__((aligned(8)));
+static uint32_t gates[28] __attribute__((aligned(8)));
+
+static void tss_descriptor(uint32_t *at, const void *tss) {
+    uint32_t base = (uint32_t)(uintptr_t)tss;
+
+    at[0] = base << 16 | 0x67;
+    at[1] = base >> 24 << 24 | 0x8900 | (base >> 16 & 0xff);
+}
+
+static void looping_task(uint32_t *tss) {
+    static uint8_t stack[64];
+
+    tss_descriptor(tss + 16, tss);
+    tss[8] = (uint32_t)(uintptr_t)puts;
+    tss[9] = 2;
+    tss[14] = (uint32_t)(uintptr_t)(stack + sizeof(stack));
+    tss[18] = tss[20] = tss[21] = 0x10;
+    tss[19] = 0x08;
+    tss[25] = 1;
+}
+
+static void task_loop(void) {
+    const struct {
+        uint16_t limit;
+        uint32_t base;
+    } __attribute__((packed)) gdt = {sizeof(tables) - 1, (uint32_t)(uintptr_t)tables},
+                              idt = {sizeof(gates) - 1, (uint32_t)(uintptr_t)gates};
+    static uint8_t old[104];
+
+    tables[2] = tables[4] = 0xffff;
+    tables[3] = 0xcf9b00;
+    tables[5] = 0xcf9300;
+    tss_descriptor(tables + 8, old);
+    looping_task(tables + 48); /* its selector is 0x100 */
+    looping_task(tables + 112);
+    gates[2] = 0x100u << 16;
+    gates[26] = 0x200u << 16;
+    gates[3] = gates[27] = 0x8500;
+    asm volatile("lgdt %0; lidt %1; ltr %w2; .byte 0xf1"
+                 :
+                 : "m"(gdt), "m"(idt), "r"(0x20)
+                 : "memory");
+}
+
 static uint32_t hex_digit(void) {
     uint8_t c = letter();
 
@@ -183,6 +233,9 @@ static void act(uint8_t c) {
         break;
     case 't':
         triple_fault();
+        break;
+    case 'w':
+        task_loop();
         break;
     case 'x':
         debug_exit();

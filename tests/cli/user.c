@@ -3,34 +3,46 @@
  *
  *   user BIVISOR GUEST ENGINE   the tests (GUEST is tests/cli/guest.c)
  *   user json FILE KEY...       is FILE one JSON object that has the KEYs?
+ *   user unfiltered COMMAND...  runs COMMAND where system calls cannot be filtered
  *
  * A terminal is a pty with a leader: a child process that plays the shell. It owns the
  * session, starts bivisor as a job (a process group of its own), moves it to the
  * foreground when told ('f'), and reports every change of the job's state.
  */
 #include <cjson/cJSON.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pty.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 #include <utmp.h>
 
-#define PATIENCE 20000 /* ms until something that should happen counts as missing */
+#include "base/os.h"
+
+#define PATIENCE 120000 /* ms until something that should happen counts as missing */
 #define CTRL_A "\x01"
 #define CTRL_D "\x04"
 
 static const char *bivisor, *guest, *engine;
+static const char *record; /* a file, or NULL */
+static int output = -1;    /* instead of the terminal's, or -1 */
 static int failures;
 
 struct run {
@@ -76,7 +88,8 @@ static void verdict(const char *name, bool good, const struct run *r) {
 
 static void exec_bivisor(const char *append) {
     execl(bivisor, "bivisor", "run", "--engine", engine, "--kernel", guest, "--memory",
-          "16M", "--append", append, (char *)NULL);
+          "16M", "--append", append, record ? "--record" : (char *)NULL, record,
+          (char *)NULL);
     _exit(99);
 }
 
@@ -94,6 +107,8 @@ static void lead(int slave, int control, bool foreground, const char *append) {
             tcsetpgrp(STDIN_FILENO, getpid());
         signal(SIGTTOU, SIG_DFL);
         signal(SIGHUP, SIG_DFL);
+        if (output >= 0)
+            dup2(output, STDOUT_FILENO);
         exec_bivisor(append);
     }
     setpgid(rep.pid, rep.pid);
@@ -183,7 +198,8 @@ static void end(struct run *r) {
     } else {
         kill(r->pid, SIGKILL);
         waitpid(r->pid, NULL, 0);
-        close(r->errors);
+        if (r->errors >= 0)
+            close(r->errors);
         if (r->from >= 0)
             close(r->from);
     }
@@ -401,6 +417,46 @@ static void test_quit_busy(void) {
     end(r);
 }
 
+/* The guest never gets to the end of an instruction. */
+static void test_task_loop(void) {
+    struct run *r = start_on_tty(true, "do=w");
+
+    verdict("tty-quit-task-loop",
+            expect(r, "READY") && becomes_raw(r) && type(r, CTRL_A "x") &&
+                exits_with(r, 0) && restored(r),
+            r);
+    end(r);
+    r = start_on_pipes("do=w", 0);
+    verdict("pipe-SIGTERM-task-loop",
+            expect(r, "READY") && !kill(r->pid, SIGTERM) && dies_of(r, SIGTERM), r);
+    end(r);
+}
+
+/* In a recorded run virtual time stands still with that guest: it would have to go on for
+ * READY to be shown, and for what is typed to be taken; commands are obeyed at once. */
+static void test_recorded_task_loop(void) {
+    char path[] = "/tmp/bivisor-record-XXXXXX";
+    int fd = mkstemp(path);
+    struct run *r;
+    bool good;
+
+    record = path;
+    r = start_on_tty(true, "do=w");
+    good = fd >= 0 && becomes_raw(r);
+    pause_ms(500);
+    verdict("tty-quit-recorded-task-loop",
+            good && type(r, "abc" CTRL_A "x") && exits_with(r, 0) && restored(r), r);
+    end(r);
+    r = start_on_pipes("do=w", 0);
+    pause_ms(500);
+    verdict("pipe-SIGTERM-recorded-task-loop",
+            !kill(r->pid, SIGTERM) && dies_of(r, SIGTERM), r);
+    end(r);
+    record = NULL;
+    unlink(path);
+    close(fd);
+}
+
 static void test_ends(void) {
     static const struct {
         const char *name, *append;
@@ -419,16 +475,19 @@ static void test_ends(void) {
 static void test_signals(void) {
     static const int signals[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGSEGV,
                                   SIGABRT, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP,
-                                  SIGALRM, SIGUSR2, SIGXCPU, SIGSYS};
+                                  SIGALRM, SIGUSR2, SIGXCPU, SIGSYS,  0 /* SIGRTMAX */};
 
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         struct run *r = start_on_tty(true, i & 1 ? "do=h" : "do=l");
+        int signo = signals[i] ? signals[i] : SIGRTMAX;
+        const char *abbreviation = sigabbrev_np(signo);
         char name[40];
 
-        snprintf(name, sizeof(name), "tty-SIG%s-restores", sigabbrev_np(signals[i]));
+        snprintf(name, sizeof(name), "tty-SIG%s-restores",
+                 abbreviation ? abbreviation : "RTMAX");
         verdict(name,
-                expect(r, "READY") && becomes_raw(r) && !kill(r->pid, signals[i]) &&
-                    dies_of(r, signals[i]) && restored(r),
+                expect(r, "READY") && becomes_raw(r) && !kill(r->pid, signo) &&
+                    dies_of(r, signo) && restored(r),
                 r);
         end(r);
     }
@@ -552,16 +611,39 @@ static void test_lost_reader(void) {
     end(r);
 }
 
+/* The pipe is full: no more comes. */
+static bool fills(int fd) {
+    uint64_t until = now_ms() + PATIENCE;
+    int waiting = 0, before;
+
+    do {
+        before = waiting;
+        pause_ms(700);
+    } while (!ioctl(fd, FIONREAD, &waiting) && (!waiting || waiting != before) &&
+             now_ms() < until);
+    return waiting;
+}
+
 static void test_stalled_reader(void) {
     struct run *r = start_on_pipes("do=c", 0);
-    uint64_t start;
+    bool full = fills(r->from);
+    int pair[2];
 
-    pause_ms(700); /* the pipe is full by now */
-    start = now_ms();
     kill(r->pid, SIGTERM);
-    verdict("pipe-stalled-reader-SIGTERM", dies_of(r, SIGTERM) && now_ms() - start < 2000,
-            NULL);
+    verdict("pipe-stalled-reader-SIGTERM", full && dies_of(r, SIGTERM), NULL);
     end(r);
+    if (pipe2(pair, O_CLOEXEC) < 0)
+        perror("pipe");
+    output = pair[1];
+    r = start_on_tty(true, "do=c");
+    output = -1;
+    verdict("tty-quit-stalled-reader",
+            becomes_raw(r) && fills(pair[0]) && type(r, CTRL_A "x") && exits_with(r, 0) &&
+                restored(r),
+            r);
+    end(r);
+    close(pair[0]);
+    close(pair[1]);
 }
 
 /* Each way to reset leads to another READY. */
@@ -614,6 +696,142 @@ static void test_idle(void) {
     end(r);
 }
 
+/* --- a signal before there is a machine --- */
+
+/* Is the traced process entering open(2) of the kernel file? */
+static bool opens_guest(pid_t pid) {
+    struct user_regs_struct r;
+    char name[sizeof(long)];
+    long word;
+
+    if (ptrace(PTRACE_GETREGS, pid, NULL, &r) || r.orig_rax != SYS_openat)
+        return false;
+    for (size_t at = 0;; at += sizeof(word)) {
+        errno = 0;
+        word = ptrace(PTRACE_PEEKDATA, pid, r.rsi + at, NULL);
+        if (errno)
+            return false;
+        memcpy(name, &word, sizeof(name));
+        for (size_t n = 0; n < sizeof(name); n++) {
+            if (at + n > strlen(guest) || name[n] != guest[at + n])
+                return false;
+            if (!name[n])
+                return true;
+        }
+    }
+}
+
+/* As start_on_pipes(); SIGNO comes when bivisor opens the kernel file. */
+static struct run *start_with_signal(const char *append, int signo) {
+    struct run *r = calloc(1, sizeof(*r));
+    int in[2], out[2], status;
+
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0) {
+        perror("pipe");
+        exit(1);
+    }
+    r->to = in[1];
+    r->from = out[0];
+    r->errors = -1;
+    r->pid = fork();
+    if (!r->pid) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        dup2(out[1], STDERR_FILENO);
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        execl(bivisor, "bivisor", "run", "--engine", engine, "--kernel", guest,
+              "--memory", "16M", "--append", append, (char *)NULL);
+        _exit(99);
+    }
+    close(in[0]);
+    close(out[1]);
+    while (waitpid(r->pid, &status, 0) == r->pid && WIFSTOPPED(status)) {
+        if (opens_guest(r->pid)) {
+            ptrace(PTRACE_DETACH, r->pid, NULL, signo);
+            break;
+        }
+        ptrace(PTRACE_SYSCALL, r->pid, NULL, NULL);
+    }
+    return r;
+}
+
+/* A report that is asked for too early comes when there is something to tell. */
+static void test_early_report(void) {
+    struct run *r = start_with_signal("do=e", SIGUSR1);
+
+    verdict("sigusr1-early",
+            expect(r, "READY") && expect(r, "\"still running\"") && type(r, "hello") &&
+                expect(r, "hello"),
+            r);
+    end(r);
+}
+
+/* --- the jail --- */
+
+/* TID makes the system call NR next instead of what it was about to do. */
+static bool inject(pid_t tid, long nr) {
+    struct user_regs_struct r;
+    bool good;
+
+    /* Stopped where it is, then at the entry of its next call. */
+    good = !ptrace(PTRACE_ATTACH, tid, NULL, NULL) && waitpid(tid, NULL, __WALL) == tid &&
+           !ptrace(PTRACE_SYSCALL, tid, NULL, NULL) &&
+           waitpid(tid, NULL, __WALL) == tid && !ptrace(PTRACE_GETREGS, tid, NULL, &r);
+    r.orig_rax = (unsigned long)nr;
+    return good && !ptrace(PTRACE_SETREGS, tid, NULL, &r) &&
+           !ptrace(PTRACE_DETACH, tid, NULL, NULL);
+}
+
+/* A thread that is not the first. */
+static pid_t other_thread(pid_t pid) {
+    struct dirent *e;
+    pid_t tid = 0;
+    char path[40];
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    dir = opendir(path);
+    while (dir && (e = readdir(dir)))
+        if (atoi(e->d_name) && atoi(e->d_name) != pid)
+            tid = atoi(e->d_name);
+    if (dir)
+        closedir(dir);
+    return tid;
+}
+
+/* As if the guest had broken out: the call does not happen, the terminal is restored. */
+static void check_breakout(const char *name, long nr, const char *call, bool helper) {
+    struct run *r = start_on_tty(true, "do=h");
+    bool good = expect(r, "READY") && becomes_raw(r);
+    char words[80];
+
+    snprintf(words, sizeof(words), "the jail forbids the system call %s (%ld)", call, nr);
+    if (helper) /* it sleeps until there is something to read */
+        good = good && inject(other_thread(r->pid), nr) && type(r, "x");
+    else
+        good = good && inject(r->pid, nr) && type(r, "x");
+    verdict(name, good && exits_with(r, 1) && restored(r) && expect(r, words), r);
+    end(r);
+}
+
+static void test_breakouts(void) {
+    check_breakout("breakout-execve", SYS_execve, "execve", false);
+    check_breakout("breakout-openat", SYS_openat, "openat", false);
+    check_breakout("breakout-socket-helper", SYS_socket, "socket", true);
+}
+
+static int unfiltered(char **argv) {
+    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+
+    seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(seccomp), 0);
+    seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prctl), 1,
+                     SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP));
+    if (!seccomp_load(ctx))
+        execv(argv[0], argv);
+    perror(argv[0]);
+    return 99;
+}
+
 /* --- JSON --- */
 
 static int json(int argc, char **argv) {
@@ -637,8 +855,11 @@ static int json(int argc, char **argv) {
 int main(int argc, char **argv) {
     if (argc >= 3 && !strcmp(argv[1], "json"))
         return json(argc - 2, argv + 2);
+    if (argc >= 3 && !strcmp(argv[1], "unfiltered"))
+        return unfiltered(argv + 2);
     if (argc != 4) {
-        fprintf(stderr, "usage: user BIVISOR GUEST ENGINE | user json FILE KEY...\n");
+        fprintf(stderr, "usage: user BIVISOR GUEST ENGINE | user json FILE KEY... | "
+                        "user unfiltered COMMAND...\n");
         return 2;
     }
     bivisor = argv[1];
@@ -648,6 +869,9 @@ int main(int argc, char **argv) {
     test_keys();
     test_quit_deaf();
     test_quit_busy();
+    test_task_loop();
+    if (strcmp(engine, "kvm")) /* which cannot record */
+        test_recorded_task_loop();
     test_ends();
     test_signals();
     test_suspend();
@@ -658,6 +882,9 @@ int main(int argc, char **argv) {
     test_stalled_reader();
     test_resets();
     test_idle();
+    test_early_report();
+    if (!OS_JAIL_SANITIZED)
+        test_breakouts();
     check_paste("tty-paste-10KB", start_on_tty(true, "do=s"), 10000);
     check_paste("pipe-paste-100KB", start_on_pipes("do=s", 0), 100000);
     return failures != 0;

@@ -139,10 +139,13 @@ static const char *compare(const struct guest *g, const struct program *p,
 const char *fid_compare(const struct guest *g, const struct program *p,
                         const struct outcome *host, const struct outcome *got,
                         unsigned *used) {
-    const char *why = compare(g, p, host, got, 0);
+    const char *why;
     unsigned set, may = 0;
 
     *used = 0;
+    if (got->beyond)
+        return "memory beside the case's pages";
+    why = compare(g, p, host, got, 0);
     if (!why)
         return NULL;
     set = fid_errata(p, host, got);

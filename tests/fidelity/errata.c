@@ -72,8 +72,9 @@ static bool wraps_at(const struct program *p, const struct insn *i,
 
     if (!i || !of_memory(o->vector))
         return false;
-    if (uses_stack(i) && p->mode != MODE_64)
-        return (uint32_t)o->gpr[REG_RSP] - 32u > 0u - 64u;
+    if (uses_stack(i) && p->mode != MODE_64 && (uint32_t)o->gpr[REG_RSP] - 32u > 0u - 64u)
+        return true;
+    /* PUSH and CALL may have an operand in memory besides. */
     if (!i->mem.access || i->addrsize == 8)
         return false;
     if (p->mode == MODE_64 && !is_whole_state(i) && i->op != OP_maskmov &&

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "common/knots.h"
 #include "cpu/vcpu.h"
 #include "decode/insn.h"
 #include "x86/cr.h"
@@ -66,9 +67,11 @@ struct program {
     bool hidden; /* its only instruction is FID_HIDDEN */
     bool x87;    /* has an x87 instruction */
     unsigned
-        undefined;   /* status flags that the manual leaves undefined somewhere in it */
-    uint32_t form;   /* the systematic form that it is made for, from 1; 0: none */
-    uint64_t memory; /* seed of the pages' contents */
+        undefined; /* status flags that the manual leaves undefined somewhere in it */
+    uint32_t form; /* the systematic form that it is made for, from 1; 0: none */
+    bool is_knot;
+    struct knots knot; /* then */
+    uint64_t memory;   /* seed of the pages' contents */
     unsigned nstates;
     struct state state[FID_STATES];
 };
@@ -89,6 +92,7 @@ struct outcome {
     uint16_t sel[SEG_COUNT];
     uint8_t end; /* enum fid_end */
     uint8_t vector;
+    bool beyond; /* a guest's: memory beside its pages has changed */
     _Alignas(64) uint8_t image[FID_IMAGE];
 };
 
@@ -155,13 +159,15 @@ struct batch {
 };
 struct host;
 int fid_host_start(struct host **out);
-/* Descriptors have been read: the parent may run on any CPU again. */
+/* Descriptors have been read: this process may run on any CPU again. */
 void fid_host_unpin(struct host *h);
 void fid_host_stop(struct host *h);
 /* A guest's outcome is a page fault where the child has something of its own, which no
  * case has: what it read or wrote there is not comparable. */
 bool fid_strayed(const struct host *h, const struct outcome *got);
 struct batch *fid_host_batch(struct host *h, unsigned k); /* of two */
+/* Waits for what a process that is no more has submitted. */
+int fid_host_drain(struct host *h);
 void fid_host_submit(struct host *h, unsigned k);
 int fid_host_wait(struct host *h, unsigned k); /* -EIO: the child has died */
 
@@ -177,6 +183,8 @@ bool fid_guest_offers(const struct guest *g, const struct insn *i);
 void fid_guest_program(struct guest *g, const struct program *p);
 void fid_guest_run(struct guest *g, const struct program *p, const struct state *s,
                    const uint8_t *mem, struct outcome *o);
+/* RAM is as it was wherever a case has nothing. */
+bool fid_guest_untouched(struct guest *g);
 uint8_t *fid_guest_page(struct guest *g, unsigned k);
 
 /* --- compare.c --- */
@@ -206,23 +214,41 @@ unsigned fid_errata(const struct program *p, const struct outcome *host,
 unsigned fid_erratum_excuses(unsigned n);
 const char *fid_erratum_name(unsigned n);
 
-/* --- shrink.c, text.c --- */
+/* --- bench.c: programs on guests that nothing has spoilt --- */
+#define FID_GUESTS 12u
+
+/* What a guest has done that the host has not. */
+struct difference {
+    const char *why; /* NULL: nothing */
+    unsigned guest, state;
+    bool got_outcome; /* false: it has killed its process */
+    struct outcome got;
+    uint8_t memory[FID_PAGES * 4096];
+};
+
 struct bench {
     struct host *host;
-    struct guest *interp;
-    struct guest **guest; /* all engines, the interpreter first */
+    const char *const *options; /* one for each guest, the interpreter (NULL) first */
     unsigned nguests;
+    struct difference *d; /* shared memory */
 };
-/* Runs P (its first NSTATES states) everywhere. What differs, in which state and guest.
- */
-const char *fid_bench_run(struct bench *b, struct program *p, unsigned *state,
-                          struct guest **guest);
+int fid_bench_start(struct bench *b);
+/* Runs P (its first NSTATES states) everywhere, or only on guest number ONLY if that is
+ * not negative, each time in a process of its own. NULL or the first that differs, until
+ * the next call. */
+const struct difference *fid_bench_run(struct bench *b, struct program *p, int only);
+/* Says what ends this process, and which program it was at (NULL: none), when a signal
+ * does: translated code has gone where it must not. Before the engines' own handlers. */
+void fid_take_fatal_signals(void);
+void fid_running(const struct program *p);
+
+/* --- shrink.c, text.c --- */
 void fid_shrink(struct bench *b, struct program *p);
 void fid_text_write(FILE *f, const struct program *p);
 /* 1: a case; 0: the end; -EINVAL: not a case, at *LINE. */
 int fid_text_read(FILE *f, struct program *p, char *name, unsigned *line);
-/* HOST and GOT: what has differed when it was found, in state STATE. False: the host's
- * own outcome is another one now. */
+/* HOST and GOT: what has differed when it was found, in state STATE; NULL: a case from a
+ * file, not made smaller. False: the host's own outcome is another one now. */
 bool fid_report(FILE *f, struct bench *b, struct program *p, const struct outcome *host,
                 const struct outcome *got, unsigned state);
 

@@ -5,11 +5,11 @@ FID = $(BUILD)/fidelity/fidelity
 $(BUILD)/fidelity/%.o: tests/fidelity/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
 
-$(FID): $(FID_SRCS:tests/fidelity/%.c=$(BUILD)/fidelity/%.o) $(LIB)
+$(FID): $(FID_SRCS:tests/fidelity/%.c=$(BUILD)/fidelity/%.o) $(KNOTS) $(LIB)
 	$(Q)echo "  LD    $@"
-	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ -lseccomp $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
 
 fidelity-bin: $(FID)
 

@@ -35,6 +35,12 @@ static void place_operand(const struct program *p, uint8_t *b, const struct insn
     unsigned at = i->off_modrm + 1u;
     uint64_t to = FID_DATA + fid_pick(0x2000);
 
+    /* MOV with an offset, the last bytes of it. */
+    if (i->mem.access && !i->off_modrm && i->op == OP_mov && i->addrsize > 2 &&
+        i->len > i->addrsize) {
+        to -= i->mem.seg >= SEG_FS && fid_one_in(2) ? FID_DATA : 0;
+        memcpy(b + i->len - i->addrsize, &to, i->addrsize);
+    }
     if (!i->mem.access || i->mem.index != REG_ZERO || !i->off_modrm || i->addrsize == 2)
         return;
     if (i->mem.base == REG_RIP)
@@ -184,12 +190,19 @@ static bool shows_pointers(const struct program *p, const struct insn *list) {
 
 bool fid_program_scan(struct program *p) {
     static struct insn list[FID_INSNS * 3];
-    unsigned ever = 0;
+    unsigned ever = 0, all = 0;
+    bool loops = false;
 
     p->n = p->undefined = 0;
     p->hidden = p->x87 = false;
     if (!scan_insns(p, list) || shows_pointers(p, list))
         return false;
+    for (unsigned k = 0; k < p->n; k++) {
+        loops |= is_direct(&list[k]) && list[k].imm < 0;
+        all |= list[k].fl_undefined & X86_FL_STATUS;
+    }
+    if (loops) /* what is behind comes before, too */
+        ever = all;
     for (unsigned k = 0; k < p->n; k++) {
         const struct insn *i = &list[k];
 
@@ -212,6 +225,7 @@ static void begin(struct program *p) {
     static const unsigned offsets[] = {0, 0, 0, 0x40, 0xff0, 0xfc0, 0xff9, 0xffe};
 
     p->len = p->n = p->nstates = 0;
+    p->is_knot = false;
     p->base = FID_CODE + offsets[fid_pick(ARRAY_SIZE(offsets))];
     p->memory = fid_one_in(64) ? 0 : fid_rnd() >> 1;
 }
@@ -385,6 +399,41 @@ static bool make_sequence(struct program *p) {
     return fid_program_scan(p) && !p->hidden;
 }
 
+/* --- knots --- */
+
+static bool takes(const struct insn *i) {
+    unsigned kind;
+
+    return fid_class_of(i->mode, i->bytes, i->len, &kind) == FID_COMPARE;
+}
+
+/* The end of a page; what is behind it, differs. */
+static uint64_t page_end(void) {
+    static const uint64_t ends[] = {
+        FID_DATA + 0x1000, FID_DATA + 0x1000, FID_DATA + 0x2000, FID_DATA + 0x4000,
+        FID_DATA + 0x5000, FID_DATA + 0x6000, FID_TOP + 0x1000,  FID_DATA,
+        FID_DATA + 0x7000, FID_TOP,           FID_TOP + 0x2000};
+
+    return ends[fid_pick(fid_one_in(3) ? ARRAY_SIZE(ends) : 4)];
+}
+
+static bool make_knot(struct program *p) {
+    p->is_knot = true;
+    p->knot = (struct knots){.mode = p->mode,
+                             .at = p->base,
+                             .code = p->code,
+                             .max = FID_CODE_MAX,
+                             .data = FID_DATA + 0x1000,
+                             .segment = FID_DATA + 0x800,
+                             .rnd = fid_rnd,
+                             .takes = takes,
+                             .end = page_end};
+    knots_make(&p->knot);
+    p->len = p->knot.len;
+    put(p, "\xf4", 1);
+    return fid_program_scan(p) && !p->hidden;
+}
+
 void fid_generate(struct program *p, uint64_t seed) {
     unsigned kind;
 
@@ -394,7 +443,7 @@ void fid_generate(struct program *p, uint64_t seed) {
     for (;;) {
         p->mode = fid_one_in(3) ? MODE_32 : MODE_64;
         begin(p);
-        if (kind == 0 ? make_bytes(p) : make_sequence(p))
+        if (kind == 0 ? make_bytes(p) : kind <= 7 ? make_knot(p) : make_sequence(p))
             break;
     }
     add_states(p);

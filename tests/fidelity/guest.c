@@ -2,6 +2,11 @@
  * The engines: a guest whose page tables map a case's pages where the host's child has
  * them, and whose every interrupt gate leads to a HLT at CPL 0. The descriptor table is
  * Linux's, as LAR and LSL show it, so that selectors mean the same.
+ *
+ * The case's pages lie scattered in RAM: none is a neighbour of another one, the first
+ * and the last page of RAM are among them, and what lies between is filled with a pattern
+ * that must not change and that no case may see. So an access that goes on behind its
+ * page finds other bytes than the next page's, or leaves RAM.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,22 +25,23 @@
 
 enum {
     RAM = 4 << 20,
-    PML4 = 0x1000,
-    PDPT = 0x2000,   /* the lowest 512 GiB */
-    PDPT_K = 0x3000, /* the highest */
-    PD_0 = 0x4000,
-    PD_3 = 0x5000,
-    PD_4 = 0x6000,
-    PD_K = 0x7000,
-    PT_CODE = 0x8000,
-    PT_DATA = 0x9000,
-    PT_TOP = 0xa000,
-    PT_4G = 0xb000,
-    PT_K = 0xc000,
-    SYSTEM = 0x10000, /* pages at SYSTEM_VA: GDT and TSS, IDT, handlers, stack */
-    CODE = 0x20000,
-    DATA = 0x30000,
+    TABLES = 0x100000,
+    PML4 = TABLES,
+    PDPT = TABLES + 0x1000,   /* the lowest 512 GiB */
+    PDPT_K = TABLES + 0x2000, /* the highest */
+    PD_0 = TABLES + 0x3000,
+    PD_3 = TABLES + 0x4000,
+    PD_4 = TABLES + 0x5000,
+    PD_K = TABLES + 0x6000,
+    PT_CODE = TABLES + 0x7000,
+    PT_DATA = TABLES + 0x8000,
+    PT_TOP = TABLES + 0x9000,
+    PT_4G = TABLES + 0xa000,
+    PT_K = TABLES + 0xb000,
+    SYSTEM = TABLES + 0x10000, /* pages at SYSTEM_VA: GDT and TSS, IDT, handlers, stack */
+    OWN_END = TABLES + 0x20000,
     STEPS = 200000,
+    EMPTY = 0x1000, /* bytes of pattern beside a page that each case is asked about */
 };
 #define SYSTEM_VA 0xffffffff80000000ull
 #define GDT_VA SYSTEM_VA
@@ -50,6 +56,15 @@ const struct fid_page fid_pages[FID_PAGES] = {
     {FID_DATA + 0x4000, false}, {FID_DATA + 0x6000, true}, {FID_TOP, true},
     {FID_TOP + 0x1000, true},
 };
+
+/* Where the case's pages lie: descending where the case's addresses ascend, so that going
+ * on in the one direction is never right by chance in the other. */
+static const uint32_t data_at[FID_PAGES] = {
+    RAM - 0x1000, 0, 0x58000, 0x50000, 0x48000, 0x68000, 0x60000,
+};
+static const uint32_t code_at[FID_CODE_SIZE / 4096] = {0x78000, 0x70000};
+
+static uint8_t pattern[RAM]; /* what RAM holds where no case has anything */
 
 struct guest {
     struct vcpu *v;
@@ -98,6 +113,67 @@ static uint64_t descriptor(unsigned n) {
            (uint64_t)(ar & 0xf0ff00) << 32;
 }
 
+/* --- what lies beside the case's pages --- */
+
+static void make_pattern(struct guest *g) {
+    for (unsigned at = 0; !pattern[RAM - 1] && at < RAM; at += 8) {
+        uint64_t x = (at + 8) * 0x9e3779b97f4a7c15ull;
+
+        x ^= x >> 29;
+        memcpy(pattern + at, &x, 8);
+    }
+    pattern[RAM - 1] = 0xa5;
+    memcpy(g->ram, pattern, RAM);
+    memset(g->ram + TABLES, 0, OWN_END - TABLES);
+}
+
+/* FROM up to TO is as it was; puts it back if not. */
+static bool untouched(struct guest *g, uint32_t from, uint32_t to) {
+    if (!memcmp(g->ram + from, pattern + from, to - from))
+        return true;
+    memcpy(g->ram + from, pattern + from, to - from);
+    return false;
+}
+
+static bool beside_untouched(struct guest *g, uint32_t page) {
+    bool ok = true;
+
+    if (page)
+        ok &= untouched(g, page - EMPTY, page);
+    if (page + 0x1000 < RAM)
+        ok &= untouched(g, page + 0x1000, page + 0x1000 + EMPTY);
+    return ok;
+}
+
+static bool all_beside_untouched(struct guest *g) {
+    bool ok = true;
+
+    for (unsigned k = 0; k < FID_PAGES; k++)
+        ok &= beside_untouched(g, data_at[k]);
+    for (unsigned k = 0; k < ARRAY_SIZE(code_at); k++)
+        ok &= beside_untouched(g, code_at[k]);
+    return ok;
+}
+
+static bool is_pattern(uint32_t page) {
+    for (unsigned k = 0; k < FID_PAGES; k++)
+        if (page == data_at[k])
+            return false;
+    for (unsigned k = 0; k < ARRAY_SIZE(code_at); k++)
+        if (page == code_at[k])
+            return false;
+    return page < TABLES || page >= OWN_END;
+}
+
+bool fid_guest_untouched(struct guest *g) {
+    bool ok = true;
+
+    for (uint32_t page = 0; page < RAM; page += 0x1000)
+        if (is_pattern(page))
+            ok &= untouched(g, page, page + 0x1000);
+    return ok;
+}
+
 static void make_tables(struct guest *g) {
     static const uint64_t all = X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A;
     static const uint64_t nx = 1ull << 63, d = X86_PTE_D;
@@ -114,7 +190,7 @@ static void make_tables(struct guest *g) {
     poke64(g, PD_4, PT_4G | all);
     poke64(g, PD_K, PT_K | all);
     for (unsigned k = 0; k < 2; k++)
-        poke64(g, PT_CODE + 8 * k, (CODE + 0x1000 * k) | (all & ~X86_PTE_W));
+        poke64(g, PT_CODE + 8 * k, code_at[k] | (all & ~X86_PTE_W));
     for (unsigned k = 0; k < 4; k++)
         poke64(g, PT_K + 8 * k,
                (SYSTEM + 0x1000 * k) | ((all | d) & ~(uint64_t)X86_PTE_U));
@@ -123,7 +199,7 @@ static void make_tables(struct guest *g) {
         uint64_t pt = at >= FID_TOP + 0x1000 ? PT_4G : at >= FID_TOP ? PT_TOP : PT_DATA;
         uint64_t flags = fid_pages[k].write ? all | d : all & ~X86_PTE_W;
 
-        poke64(g, pt + 8 * (at >> 12 & 511), (DATA + 0x1000 * k) | flags | nx);
+        poke64(g, pt + 8 * (at >> 12 & 511), data_at[k] | flags | nx);
     }
 }
 
@@ -162,6 +238,7 @@ static int start_cpu(struct guest *g) {
     if (rc)
         return rc;
     g->ram = mem_ram_base(v->mem);
+    make_pattern(g);
     make_tables(g);
     make_system(g);
     vcpu_reset(v);
@@ -246,7 +323,20 @@ bool fid_guest_offers(const struct guest *g, const struct insn *i) {
 }
 
 uint8_t *fid_guest_page(struct guest *g, unsigned k) {
-    return g->ram + DATA + 0x1000 * k;
+    return g->ram + data_at[k];
+}
+
+/* The program's bytes, which may lie across the two pages of code. */
+static void put_code(struct guest *g, uint64_t at, const uint8_t *b, unsigned len) {
+    while (len) {
+        unsigned n = 4096 - (unsigned)(at & 4095);
+
+        n = n < len ? n : len;
+        mem_write(g->v->mem, gpa(code_at[at >> 12] + (at & 4095)), b, n);
+        at += n;
+        b += n;
+        len -= n;
+    }
 }
 
 void fid_guest_program(struct guest *g, const struct program *p) {
@@ -255,13 +345,14 @@ void fid_guest_program(struct guest *g, const struct program *p) {
     g->dirty = ~0u;
     memset(hlts, 0xf4, sizeof(hlts));
     if (!g->code_len) { /* the first one: everything */
-        mem_fill(g->ram + CODE, 0xf4, FID_CODE_SIZE);
+        for (unsigned k = 0; k < ARRAY_SIZE(code_at); k++)
+            mem_fill(g->ram + code_at[k], 0xf4, 4096);
     } else {
-        mem_write(g->v->mem, gpa(CODE + g->code_at), hlts, g->code_len);
+        put_code(g, g->code_at, hlts, g->code_len);
     }
     g->code_at = p->base - FID_CODE;
     g->code_len = p->len;
-    mem_write(g->v->mem, gpa(CODE + g->code_at), p->code, p->len);
+    put_code(g, g->code_at, p->code, p->len);
 }
 
 static void load(struct guest *g, const struct program *p, const struct state *s,
@@ -271,7 +362,7 @@ static void load(struct guest *g, const struct program *p, const struct state *s
 
     for (unsigned k = 0; k < FID_PAGES; k++)
         if (g->dirty >> k & 1)
-            memcpy(g->ram + DATA + 4096 * k, mem + 4096 * k, 4096);
+            memcpy(g->ram + data_at[k], mem + 4096 * k, 4096);
     memset(g->ram + SYSTEM + 0x3fc0, 0, 64);
     memcpy(v->gpr, s->gpr, 16 * 8);
     memcpy(v->vec, s->image, FID_IMAGE);
@@ -329,9 +420,10 @@ static void take(struct guest *g, const uint8_t *mem, struct outcome *o) {
     memcpy(o->image + 16, &v->fdp, 8);
     g->dirty = 0;
     for (unsigned k = 0; k < FID_PAGES; k++)
-        if (fid_page_changed(k, g->ram + DATA + 4096 * k, mem + 4096 * k, &h))
+        if (fid_page_changed(k, g->ram + data_at[k], mem + 4096 * k, &h))
             g->dirty |= 1u << k;
     o->memory = h;
+    o->beyond = !all_beside_untouched(g);
 }
 
 void fid_guest_run(struct guest *g, const struct program *p, const struct state *s,

@@ -31,6 +31,7 @@
 
 struct host {
     struct batch *batch[2];
+    unsigned *submitted; /* batches that nobody has waited for; shared */
     int to[2], from[2];
     pid_t pid;
     unsigned long cpus[128]; /* that the parent may run on */
@@ -346,6 +347,11 @@ int fid_host_start(struct host **out) {
         if (h->batch[k] == MAP_FAILED)
             return -ENOMEM;
     }
+    h->submitted =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (h->submitted == MAP_FAILED)
+        return -ENOMEM;
+    *h->submitted = 1; /* that it is up */
     if (pipe(h->to) < 0 || pipe(h->from) < 0)
         return -errno;
     fflush(NULL);
@@ -402,6 +408,7 @@ void fid_host_submit(struct host *h, unsigned k) {
 
     for (unsigned n = 0; n < batch->n; n++)
         fid_fill_memory(batch->program[n].memory, batch->initial[n]);
+    ++*h->submitted;
     if (write(h->to[1], &b, 1) != 1)
         perror("fidelity: host");
 }
@@ -412,5 +419,14 @@ int fid_host_wait(struct host *h, unsigned k) {
 
     while ((n = read(h->from[0], &b, 1)) < 0 && errno == EINTR)
         ;
+    --*h->submitted;
     return n == 1 ? 0 : -EIO;
+}
+
+int fid_host_drain(struct host *h) {
+    int rc = 0;
+
+    while (*h->submitted && !rc)
+        rc = fid_host_wait(h, 0);
+    return rc;
 }

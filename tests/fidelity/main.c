@@ -4,6 +4,9 @@
  * With files, runs the cases in them; else N generated ones. Ends with status 0 when
  * nothing differs, 77 when this host cannot run cases, and says why. The host works on
  * the next batch of programs while the engines run this one.
+ *
+ * Engines run in a process of their own. What an engine does wrong may have spoilt it, or
+ * ended the process: then another one goes on with the next batch.
  */
 /* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
 #undef _GNU_SOURCE
@@ -14,6 +17,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +27,6 @@
 #include "fidelity.h"
 #include "sem/sem.h"
 
-#define MAX_GUESTS 12u
 #define MAX_KEPT 64u
 
 /* A difference, as it was when it was found. */
@@ -30,17 +34,22 @@ struct found {
     struct program program;
     struct outcome host, got;
     unsigned state;
+    bool killed; /* the process, and has left nothing to compare */
     uint64_t key;
 };
 
 struct campaign {
     struct bench b;
+    struct guest *guest[FID_GUESTS]; /* of the process that runs them */
     uint64_t seed, cases, want;
-    uint64_t programs, systematic;
+    uint64_t number; /* of the batch */
+    unsigned at;     /* the program of it that runs now */
+    uint64_t programs;
     uint64_t by_vector[32], hidden, unlike;
     uint64_t strayed; /* the host has found memory of its own where the case has none */
     uint64_t by_erratum[FID_ERRATA];
-    uint64_t differences;
+    uint64_t differences,
+        translator;   /* of these, where the interpreter does not differ */
     uint8_t *covered; /* by form */
     unsigned keep, nkept;
     struct found *kept;
@@ -53,6 +62,7 @@ static void keep(struct campaign *c, const struct program *p, const struct guest
     unsigned kind, same = 0;
 
     c->differences++;
+    c->translator += fid_guest_is_bt(g);
     fid_class_of(p->mode, p->code, 15, &kind);
     if (p->n > 1)
         kind = 0x1000 + p->n / 8;
@@ -61,6 +71,8 @@ static void keep(struct campaign *c, const struct program *p, const struct guest
         same += c->kept[k].key == key;
     if (c->nkept == c->keep || same >= 3)
         return;
+    if (!fid_guest_is_bt(g) && c->nkept >= c->keep / 2)
+        return; /* places for the translator's */
     c->kept[c->nkept] = *f;
     c->kept[c->nkept].program = *p;
     c->kept[c->nkept++].key = key;
@@ -87,7 +99,7 @@ static const char *check_state(struct campaign *c, const struct program *p, unsi
     const char *why;
 
     fid_guest_run(g, p, &p->state[k], mem, o);
-    if (p->hidden)
+    if (p->hidden && !o->beyond)
         return o->vector == X86_UD && o->rip == p->base ? NULL : "is offered";
     if (!fid_guest_is_bt(g) && o->end == FID_ENDLESS)
         return NULL; /* longer than is worth while */
@@ -97,13 +109,15 @@ static const char *check_state(struct campaign *c, const struct program *p, unsi
     return why;
 }
 
-static void check_program(struct campaign *c, struct batch *batch, unsigned n,
+/* False: the translator has done something wrong, and may be spoilt. */
+static bool check_program(struct campaign *c, struct batch *batch, unsigned n,
                           struct guest *bt) {
     static struct found f;
     const uint8_t *mem = batch->initial[n];
     struct program *p = &batch->program[n];
-    struct guest *both[] = {c->b.interp, bt};
+    struct guest *both[] = {c->guest[0], bt};
     const char *why = NULL;
+    bool spoilt = false;
 
     for (unsigned g = 0; g < 2; g++)
         fid_guest_program(both[g], p);
@@ -120,24 +134,29 @@ static void check_program(struct campaign *c, struct batch *batch, unsigned n,
             if (why && fid_strayed(c->b.host, &f.got))
                 c->strayed++;
             else if (why)
-                keep(c, p, both[g], why, &f);
+                keep(c, p, both[g], why, &f), spoilt |= g == 1;
             else if (f.got.end == FID_ENDLESS)
                 break;
         }
     }
     c->programs++;
+    return !spoilt;
 }
 
-static void fill_batch(struct campaign *c, struct batch *b, uint64_t number) {
+static void submit_batch(struct campaign *c, uint64_t number) {
+    struct batch *b = fid_host_batch(c->b.host, number & 1);
+
     b->n = FID_BATCH;
     for (unsigned n = 0; n < FID_BATCH; n++) {
-        uint64_t seed = c->seed * 0x9e3779b97f4a7c15ull + number * FID_BATCH + n;
+        uint64_t k = number * FID_BATCH + n;
+        uint64_t seed = c->seed * 0x9e3779b97f4a7c15ull + k;
 
         if (n % 2)
             fid_generate(&b->program[n], seed);
         else
-            fid_generate_form(&b->program[n], seed, c->systematic++ * 7919);
+            fid_generate_form(&b->program[n], seed, k / 2 * 7919);
     }
+    fid_host_submit(c->b.host, number & 1);
 }
 
 static volatile sig_atomic_t interrupted;
@@ -146,36 +165,87 @@ static void on_interrupt(int signo) {
     interrupted = 1;
 }
 
-/* SIGINT and SIGTERM end it early, with a report. */
-static int run(struct campaign *c) {
-    struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
-    uint64_t number = 0;
+/* False: a guest is spoilt. */
+static bool check_batch(struct campaign *c, struct batch *batch) {
+    struct guest *bt = c->guest[1 + c->number % (c->b.nguests - 1)];
+    static struct found f;
 
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGTERM, &act, NULL);
+    for (c->at = 0; c->at < batch->n; c->at++) {
+        fid_running(&batch->program[c->at]);
+        if (!check_program(c, batch, c->at, bt))
+            return false;
+    }
+    fid_running(NULL);
+    if (fid_guest_untouched(bt))
+        return true;
+    keep(c, &batch->program[batch->n - 1], bt, "memory far from the case's pages", &f);
+    return false;
+}
 
-    fill_batch(c, fid_host_batch(c->b.host, 0), 0);
-    fid_host_submit(c->b.host, 0);
-    while (c->cases < c->want && !interrupted) {
-        unsigned now = number & 1;
-        struct batch *batch = fid_host_batch(c->b.host, now);
-        struct guest *bt = c->b.guest[1 + number % (c->b.nguests - 1)];
+enum status { DONE, FAILED, GO_ON = 10 };
 
-        if (fid_host_wait(c->b.host, now)) {
+/* What the engines' process does. */
+static enum status run_engines(struct campaign *c) {
+    bool good = true;
+
+    for (unsigned n = 0; n < c->b.nguests; n++)
+        if (fid_guest_new(c->b.options[n], &c->guest[n]))
+            return FAILED;
+    fid_host_unpin(c->b.host);
+    submit_batch(c, c->number);
+    while (good && c->cases < c->want && !interrupted && c->nkept < c->keep) {
+        if (fid_host_wait(c->b.host, c->number & 1)) {
             fprintf(stderr,
                     "fidelity: the host's child has died, seed %" PRIu64
                     ", batch %" PRIu64 "\n",
-                    c->seed, number);
-            return -1;
+                    c->seed, c->number);
+            return FAILED;
         }
-        fill_batch(c, fid_host_batch(c->b.host, !now), ++number);
-        fid_host_submit(c->b.host, !now);
-        for (unsigned n = 0; n < batch->n; n++)
-            check_program(c, batch, n, bt);
-        if (c->nkept == c->keep)
-            break;
+        submit_batch(c, c->number + 1);
+        good = check_batch(c, fid_host_batch(c->b.host, c->number & 1));
+        c->number++;
     }
-    return fid_host_wait(c->b.host, number & 1);
+    return good ? DONE : GO_ON;
+}
+
+/* The engines' process has died amid a batch. */
+static void keep_killer(struct campaign *c) {
+    static struct found f;
+
+    c->differences++;
+    c->translator++;
+    if (c->nkept < c->keep) {
+        f.program = fid_host_batch(c->b.host, c->number & 1)->program[c->at];
+        f.killed = true;
+        c->kept[c->nkept++] = f;
+    }
+    c->number++;
+}
+
+/* SIGINT and SIGTERM end it early, with a report. */
+static int run(struct campaign *c) {
+    struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+    int status;
+
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    while (!interrupted && c->cases < c->want && c->nkept < c->keep) {
+        pid_t pid;
+
+        fflush(NULL);
+        pid = fork();
+        if (pid == 0)
+            _exit(run_engines(c));
+        if (pid < 0 || waitpid(pid, &status, 0) != pid)
+            return -1;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) == 3)
+            keep_killer(c);
+        else if (WEXITSTATUS(status) == FAILED)
+            return -1;
+        if (fid_host_drain(c->b.host))
+            return -1;
+    }
+    return 0;
 }
 
 static void report_forms(const struct campaign *c, enum cpu_mode mode) {
@@ -230,11 +300,17 @@ static void report(struct campaign *c) {
     for (unsigned k = 0; k < c->nkept; k++) {
         struct found *f = &c->kept[k];
 
+        if (f->killed) {
+            f->killed = !fid_report(stdout, &c->b, &f->program, &f->host, &f->got, 0);
+            continue;
+        }
         unsteady += !fid_report(stdout, &c->b, &f->program, &f->host, &f->got, f->state);
     }
     c->differences -= unsteady;
     printf("%s %" PRIu64 " cases, seed %" PRIu64 ": %" PRIu64 " differ",
            c->differences ? "not ok" : "ok", c->cases, c->seed, c->differences);
+    if (c->translator)
+        printf(", %" PRIu64 " on the translator alone", c->translator);
     if (unsteady)
         printf(", and %" PRIu64 " did so once, by the host", unsteady);
     if (c->strayed)
@@ -246,7 +322,7 @@ static int run_file(struct campaign *c, const char *path) {
     static struct program p;
     FILE *f = fopen(path, "r");
     char name[64];
-    unsigned line = 0, state;
+    unsigned line = 0;
     int rc, bad = 0;
 
     if (!f) {
@@ -254,14 +330,12 @@ static int run_file(struct campaign *c, const char *path) {
         return 1;
     }
     while ((rc = fid_text_read(f, &p, name, &line)) == 1) {
-        struct guest *g = NULL;
-        const char *why = fid_bench_run(&c->b, &p, &state, &g);
+        const struct difference *d = fid_bench_run(&c->b, &p, -1);
 
-        printf("%s %s%s%s\n", why ? "not ok" : "ok", name, why ? ": " : "",
-               why ? why : "");
-        if (why)
+        printf("%s %s%s%s\n", d ? "not ok" : "ok", name, d ? ": " : "", d ? d->why : "");
+        bad |= d != NULL;
+        if (d)
             fid_report(stdout, &c->b, &p, NULL, NULL, 0);
-        bad |= why != NULL;
     }
     fclose(f);
     if (rc)
@@ -278,25 +352,30 @@ static const char *const variants[] = {
     "no-liveness,tu=4,cache=1",
     "hot=2,no-unroll,no-stay"};
 
-static int start(struct campaign *c, const char *const *options, unsigned count) {
+/* What the engines' process and this one share. */
+static void *shared(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static int start(struct campaign *c) {
     int rc = fid_host_start(&c->b.host); /* before anything has threads or low memory */
 
     if (rc)
         return rc;
     rc = fid_forms_scan();
+    fid_take_fatal_signals(); /* sem_init()'s handlers pass on what is not theirs */
     vec_init();
     if (!rc)
         rc = sem_init();
-    c->b.guest = calloc(MAX_GUESTS, sizeof(*c->b.guest));
-    c->kept = calloc(MAX_KEPT, sizeof(*c->kept));
-    c->covered = calloc(fid_forms_count() + 1, 1);
-    if (!c->b.guest || !c->kept || !c->covered)
-        return -ENOMEM;
-    for (unsigned k = 0; k < count && !rc; k++)
-        rc = fid_guest_new(options[k], &c->b.guest[c->b.nguests++]);
-    c->b.interp = c->b.guest[0];
-    fid_host_unpin(c->b.host);
-    return rc;
+    if (!rc)
+        rc = fid_bench_start(&c->b);
+    if (rc)
+        return rc;
+    c->kept = shared(MAX_KEPT * sizeof(*c->kept));
+    c->covered = shared(fid_forms_count() + 1);
+    return c->kept && c->covered ? 0 : -ENOMEM;
 }
 
 static int usage(void) {
@@ -311,39 +390,43 @@ int main(int argc, char **argv) {
                                           {"bt", 1, NULL, 'b'},
                                           {"keep", 1, NULL, 'k'},
                                           {0}};
-    struct campaign c = {.seed = (uint64_t)time(NULL), .want = 100000, .keep = 20};
-    const char *options[MAX_GUESTS] = {NULL};
+    struct campaign *c = shared(sizeof(*c));
+    const char *options[FID_GUESTS] = {NULL};
     unsigned count = 1;
     int opt, rc = 0;
 
+    if (!c)
+        return 1;
+    c->seed = (uint64_t)time(NULL);
+    c->want = 100000;
+    c->keep = 20;
     while ((opt = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         if (opt == 'c')
-            c.want = strtoull(optarg, NULL, 0);
+            c->want = strtoull(optarg, NULL, 0);
         else if (opt == 's')
-            c.seed = strtoull(optarg, NULL, 0);
+            c->seed = strtoull(optarg, NULL, 0);
         else if (opt == 'k')
-            c.keep = (unsigned)strtoul(optarg, NULL, 0) % (MAX_KEPT + 1);
-        else if (opt == 'b' && count < MAX_GUESTS)
+            c->keep = (unsigned)strtoul(optarg, NULL, 0) % (MAX_KEPT + 1);
+        else if (opt == 'b' && count < FID_GUESTS)
             options[count++] = optarg;
         else
             return usage();
     }
-    rc =
-        count > 1 ? start(&c, options, count) : start(&c, variants, ARRAY_SIZE(variants));
+    c->b.options = count > 1 ? options : variants;
+    c->b.nguests = count > 1 ? count : ARRAY_SIZE(variants);
+    rc = start(c);
     if (rc) {
         fprintf(stderr, "fidelity: cannot start: %s\n", strerror(-rc));
         return rc == -ENOTSUP ? 77 : 1;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (int k = optind; k < argc; k++)
-        rc |= run_file(&c, argv[k]);
+        rc |= run_file(c, argv[k]);
     if (optind == argc) {
-        rc = run(&c);
-        report(&c);
-        rc |= c.differences != 0;
+        rc = run(c);
+        report(c);
+        rc |= c->differences != 0;
     }
-    for (unsigned k = 0; k < c.b.nguests; k++)
-        fid_guest_free(c.b.guest[k]);
-    fid_host_stop(c.b.host);
+    fid_host_stop(c->b.host);
     return rc ? 1 : 0;
 }

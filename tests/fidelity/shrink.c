@@ -3,57 +3,14 @@
 
 #include "fidelity.h"
 
-const char *fid_bench_run(struct bench *b, struct program *p, unsigned *state,
-                          struct guest **guest) {
-    struct batch *batch = fid_host_batch(b->host, 0);
-
-    batch->n = 1;
-    batch->program[0] = *p;
-    fid_host_submit(b->host, 0);
-    if (fid_host_wait(b->host, 0))
-        return "the host's child has died";
-    for (unsigned g = 0; g < b->nguests; g++) {
-        if (*guest && *guest != b->guest[g])
-            continue;
-        fid_guest_program(b->guest[g], p);
-        /* Often enough for a translator to think again. */
-        for (unsigned n = 0; n < (p->nstates > 4 ? p->nstates : 4); n++) {
-            unsigned k = n % p->nstates;
-            const struct outcome *host = &batch->outcome[0][k];
-            struct outcome o;
-            const char *why;
-            unsigned used;
-
-            if (host->end != FID_EXCEPTION && !p->hidden)
-                continue;
-            fid_guest_run(b->guest[g], p, &p->state[k], batch->initial[0], &o);
-            if (!fid_guest_is_bt(b->guest[g]) && o.end == FID_ENDLESS)
-                continue; /* longer than is worth while */
-            why = p->hidden
-                      ? (o.vector == X86_UD && o.rip == p->base ? NULL : "is offered")
-                      : fid_compare(b->guest[g], p, host, &o, &used);
-            if (why && !fid_strayed(b->host, &o)) {
-                *state = k;
-                *guest = b->guest[g];
-                return why;
-            }
-        }
-    }
-    return NULL;
-}
-
 struct goal {
     struct bench *b;
-    struct guest *guest;
+    int guest;
 };
 
 /* In one way or another: what is explained is none (compare.c). */
-
 static bool still(const struct goal *goal, struct program *p) {
-    unsigned state;
-    struct guest *g = goal->guest;
-
-    return fid_bench_run(goal->b, p, &state, &g) != NULL;
+    return fid_bench_run(goal->b, p, goal->guest) != NULL;
 }
 
 /* Ends P before instruction K. What branches go to behind it is HLT all the same. */
@@ -170,12 +127,15 @@ static void plain_state(const struct goal *goal, struct program *p) {
 }
 
 void fid_shrink(struct bench *b, struct program *p) {
+    const struct difference *d = fid_bench_run(b, p, -1);
     struct goal goal = {.b = b};
-    unsigned state;
     bool again = true;
+    unsigned state;
 
-    if (!fid_bench_run(b, p, &state, &goal.guest))
+    if (!d)
         return;
+    goal.guest = (int)d->guest;
+    state = d->state;
     if (state) {
         static struct program q;
 

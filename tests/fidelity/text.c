@@ -176,18 +176,13 @@ static void report_fields(FILE *f, const struct outcome *a, const struct outcome
         }
 }
 
-static void report_memory(FILE *f, struct bench *b, struct guest *g) {
-    const struct batch *batch = fid_host_batch(b->host, 0);
+static void report_memory(FILE *f, const struct batch *batch, const uint8_t *got) {
     unsigned shown = 0;
 
-    for (unsigned k = 0; k < FID_PAGES; k++)
-        for (unsigned at = 0; at < 4096 && shown < 8; at++) {
-            uint8_t x = batch->memory[4096 * k + at], y = fid_guest_page(g, k)[at];
-
-            if (x != y && ++shown)
-                fprintf(f, "#   memory at %" PRIx64 ": %02x, got %02x\n",
-                        fid_pages[k].at + at, x, y);
-        }
+    for (unsigned at = 0; at < FID_PAGES * 4096 && shown < 8; at++)
+        if (batch->memory[at] != got[at] && ++shown)
+            fprintf(f, "#   memory at %" PRIx64 ": %02x, got %02x\n",
+                    fid_pages[at / 4096].at + at % 4096, batch->memory[at], got[at]);
 }
 
 /* The host's outcome of a case, now and before, but for what it does not define. */
@@ -217,26 +212,24 @@ static bool report_passing(FILE *f, struct bench *b, const struct program *p,
 bool fid_report(FILE *f, struct bench *b, struct program *p, const struct outcome *host,
                 const struct outcome *got, unsigned state) {
     struct batch *batch = fid_host_batch(b->host, 0);
-    struct guest *g = NULL;
-    struct outcome o;
-    const char *why = fid_bench_run(b, p, &state, &g);
+    const struct difference *d = fid_bench_run(b, p, -1);
 
-    if (!why)
+    if (!d)
         return report_passing(f, b, p, host, got, state);
     if (host)
         fid_shrink(b, p);
     batch->keep_memory = true;
-    g = NULL;
-    why = fid_bench_run(b, p, &state, &g);
+    d = fid_bench_run(b, p, -1);
     batch->keep_memory = false;
-    if (!why)
+    if (!d)
         return report_passing(f, b, p, host, got, state);
-    fprintf(f, "case %s: %s\n", fid_guest_name(g), why);
-    fid_guest_run(g, p, &p->state[state], batch->initial[0], &o);
-    if (!p->hidden)
-        report_fields(f, &batch->outcome[0][state], &o);
-    if (p->nstates == 1 && !p->hidden)
-        report_memory(f, b, g);
+    fprintf(f, "case %s%s%s: %s\n", b->options[d->guest] ? "bt" : "interp",
+            b->options[d->guest] && *b->options[d->guest] ? " " : "",
+            b->options[d->guest] ? b->options[d->guest] : "", d->why);
+    if (!p->hidden && d->got_outcome)
+        report_fields(f, &batch->outcome[0][d->state], &d->got);
+    if (p->nstates == 1 && !p->hidden && d->got_outcome)
+        report_memory(f, batch, d->memory);
     fid_text_write(f, p);
     return true;
 }

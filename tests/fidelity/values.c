@@ -319,6 +319,13 @@ void fid_random_state(const struct program *p, struct state *s) {
             aim(&i, s, p->base, address());
         special_registers(&i, s);
     }
+    if (p->is_knot) {
+        struct knots k = p->knot;
+
+        knots_registers(&k, s->gpr);
+        if (fid_one_in(2))
+            s->rflags &= ~(uint64_t)(X86_FL_TF | 0x40000);
+    }
     if (p->mode != MODE_64)
         for (unsigned r = 0; r < 8; r++)
             s->gpr[r] = (uint32_t)s->gpr[r];

@@ -49,10 +49,11 @@ static void check_state(const struct mem *m, enum boot_protocol p) {
     uint8_t byte;
 
     FUZZ_CHECK(!v->vec_live);
-    FUZZ_CHECK(v->cr0 & 1);
-    FUZZ_CHECK(v->mode == MODE_32 || v->mode == MODE_64);
+    FUZZ_CHECK((v->cr0 & 1) == (v->mode != MODE_16));
     FUZZ_CHECK(v->mode == MODE_64 || !(v->rip >> 32));
-    FUZZ_CHECK(mem_read(m, gpa(v->rip), &byte, 1));
+    FUZZ_CHECK(mem_read(m, gpa(v->seg[SEG_CS].base + v->rip), &byte, 1));
+    if (p == BOOT_LINUX16 || v->mode == MODE_16)
+        FUZZ_CHECK(p == BOOT_LINUX16 || (p == BOOT_AUTO && v->seg[SEG_CS].sel == 0xf000));
     if (p == BOOT_LINUX64)
         FUZZ_CHECK(v->mode == MODE_64);
     if (p == BOOT_PVH || p == BOOT_MULTIBOOT || p == BOOT_LINUX32)
@@ -61,7 +62,7 @@ static void check_state(const struct mem *m, enum boot_protocol p) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_in in = {data, size};
-    unsigned protocol = (unsigned)fuzz_get(&in, 1) % (BOOT_MULTIBOOT + 1);
+    unsigned protocol = (unsigned)fuzz_get(&in, 1) % (BOOT_LINUX16 + 1);
     struct boot_config cfg = {.protocol = (enum boot_protocol)protocol};
     unsigned choice = (unsigned)fuzz_get(&in, 1);
     uint64_t initrd = fuzz_get(&in, 2), text = fuzz_get(&in, 2);

@@ -2,13 +2,19 @@
  * Guests made of bytes. A header of 8 bytes says how the CPU stands: mode, rings, control
  * registers, and a number from which the rest (registers, descriptors, tables) follows,
  * so that a few bytes make a guest in which much can happen. Then up to 15 patches of
- * memory, 12 bytes each, then code.
+ * memory, 12 bytes each, then code; before it, a knot (common/knots.h) from the same
+ * number, if the bit 4 of the count of patches says so.
  *
  *     0x1000 GDT, 0x2000 IDT, 0x3000 LDT, 0x4000 TSS, 0x6000 handlers, 0x8000 code,
  *     0x10000 page tables of each format, 0x20000 data and stacks
+ *
+ * With paging, the pages of data lie scattered in RAM: no two that the guest sees side by
+ * side are neighbours, the first and the last page of RAM are among them, and beside each
+ * is a pattern.
  */
 #include "fuzz/cpu.h"
 
+#include "common/knots.h"
 #include "cpu/cpuid.h"
 #include "mmu/mmu_int.h"
 #include "x86/cr.h"
@@ -24,7 +30,9 @@ enum {
     CODE = 0x8000,
     TABLES = CPU_TABLES,
     DATA = 0x20000,
-    CODE_MAX = 0x2000,
+    CODE_MAX = 0x1c00,
+    SCATTERED = 0x40000, /* pages from DATA to here */
+    BESIDE = 1024,       /* bytes of pattern on either side of each */
 };
 
 /* Bits of the header's first two bytes. */
@@ -67,6 +75,31 @@ static void put64(struct vm *vm, uint32_t at, uint64_t v) {
 }
 
 /* --- memory --- */
+
+/* Where the page of data at AT lies. */
+static uint32_t place(uint32_t at) {
+    uint32_t k = (at - DATA) >> 12;
+
+    if (at < DATA || at >= SCATTERED)
+        return at & ~0xfffu;
+    return k == 0 ? VM_RAM - 0x1000 : k == 1 ? 0 : 0x300000 - (k << 13);
+}
+
+static void pattern(struct vm *vm, uint32_t from, uint32_t to) {
+    for (uint32_t at = from; at < to; at += 8)
+        put64(vm, at, (at + 1) * 0x9e3779b97f4a7c15ull);
+}
+
+static void scatter(struct vm *vm) {
+    for (uint32_t at = DATA; at < SCATTERED; at += 0x1000) {
+        uint32_t page = place(at);
+
+        if (page >= CPU_USED)
+            pattern(vm, page - BESIDE, page);
+        if (page >= CPU_USED && page + 0x1000 < VM_RAM)
+            pattern(vm, page + 0x1000, page + 0x1000 + BESIDE);
+    }
+}
 
 static uint64_t random_desc(struct seed *r) {
     uint64_t d = rnd(r);
@@ -194,7 +227,7 @@ static void page_tables(struct vm *vm, bool any, struct seed *r) {
     for (unsigned k = 0; k < 4; k++)
         put64(vm, TABLES + 0x6000 + k * 8, k && !any ? 0 : (TABLES + 0x2000) | X86_PTE_P);
     for (uint32_t k = 0; k < 512; k++) {
-        uint64_t e = k << 12 | all | (one_in(r, 4) ? X86_PTE_G : 0);
+        uint64_t e = place(k << 12) | all | (one_in(r, 4) ? X86_PTE_G : 0);
 
         if (k >= DATA >> 12 && one_in(r, 4))
             e = any ? random_pte(r) : e ^ (1ull << (rnd(r) >> 8) % 3);
@@ -304,6 +337,46 @@ static void registers(struct vcpu *v, unsigned how, struct seed *r) {
     v->rip = CODE;
 }
 
+/* --- knots --- */
+
+static struct seed *knot_seed;
+
+static uint64_t knot_rnd(void) {
+    return rnd(knot_seed) >> 8;
+}
+
+static bool knot_takes(const struct insn *i) {
+    return i->op != OP_rdrand && i->op != OP_rdseed;
+}
+
+static uint64_t knot_end(void) {
+    return one_in(knot_seed, 8) ? random_address(knot_seed)
+                                : DATA + (knot_rnd() % 33 << 12);
+}
+
+/* At the start of the code; its length. */
+static unsigned put_knot(struct vm *vm, struct seed *r) {
+    struct vcpu *v = vm->v;
+    struct knots k = {.mode = v->mode,
+                      .at = CODE,
+                      .code = vm->ram + CODE,
+                      .max = 480,
+                      .data = DATA + 0x1000 + (rnd(r) >> 8) % 16 * 0x1000,
+                      .segment = v->segbase[SEG_FS],
+                      .rnd = knot_rnd,
+                      .takes = knot_takes,
+                      .end = knot_end};
+
+    if (v->mode == MODE_16)
+        return 0;
+    knot_seed = r;
+    knots_make(&k);
+    knots_registers(&k, v->gpr);
+    for (unsigned n = 0; n < 16 && v->mode != MODE_64; n++)
+        v->gpr[n] = (uint32_t)v->gpr[n];
+    return k.len;
+}
+
 /* Random numbers of the host's would make two runs differ. */
 static void no_rdrand(uint8_t *p, unsigned len) {
     for (unsigned k = 0; k + 2 < len; k++)
@@ -315,12 +388,15 @@ void cpu_guest(struct vm *vm, const uint8_t *data, size_t size, struct cpu_how *
     struct fuzz_in in = {data, size};
     unsigned how = (unsigned)fuzz_get(&in, 2);
     struct seed r = {.s = fuzz_get(&in, 4) * 0x9e3779b97f4a7c15ull + 0x1234567};
-    unsigned patches, len;
+    unsigned patches, len, knot = 0;
+    bool knotted;
     struct vcpu *v = vm->v;
 
     out->options = (uint8_t)fuzz_get(&in, 1);
     out->events = how & HOW_EVENTS;
-    patches = (unsigned)fuzz_get(&in, 1) & 15;
+    patches = (unsigned)fuzz_get(&in, 1);
+    knotted = patches & 16;
+    patches &= 15;
     /* What no CPU could have loaded is not loaded: the pointers of the guest before. */
     memset(mmu_priv(v)->pdpte, 0, sizeof(mmu_priv(v)->pdpte));
     control(v, how, &r);
@@ -330,17 +406,23 @@ void cpu_guest(struct vm *vm, const uint8_t *data, size_t size, struct cpu_how *
     handlers(vm, v->efer & X86_EFER_LMA, &r);
     task_state(vm, &r, how & HOW_RANDOM);
     page_tables(vm, how & HOW_TABLES, &r);
+    if (v->cr0 & X86_CR0_PG)
+        scatter(vm);
     for (unsigned k = 0; k < patches && in.left; k++) {
         uint32_t at = (uint32_t)fuzz_get(&in, 4) % (CPU_USED - 8);
         uint64_t bytes = fuzz_get(&in, 8);
 
+        if (v->cr0 & X86_CR0_PG) /* an address of the guest's */
+            at = place(at) | (at & 0xff8);
         memcpy(vm->ram + at, &bytes, 8);
     }
     len = (unsigned)(in.left < CODE_MAX ? in.left : CODE_MAX);
-    memcpy(vm->ram + CODE, in.p, len);
-    no_rdrand(vm->ram + CODE, len);
-    memset(vm->ram + CODE + len, 0xf4, 16); /* hlt */
     vm_state_changed(vm);
+    if (knotted)
+        knot = put_knot(vm, &r);
+    memcpy(vm->ram + CODE + knot, in.p, len);
+    no_rdrand(vm->ram + CODE, len + knot);
+    memset(vm->ram + CODE + len + knot, 0xf4, 16); /* hlt */
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !(v->efer & X86_EFER_LMA))
         FUZZ_CHECK(!mmu_load_pdptrs(v, v->cr3) || patches);
     vm_state_changed(vm);

@@ -1,5 +1,6 @@
 #include "fuzz/vm.h"
 
+#include "bt/bt_int.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "fuzz/fuzz.h"
@@ -59,8 +60,12 @@ void vm_new(struct vm *vm, enum mmu_policy policy, const struct bt_options *opt)
     h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
     h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = vm->ip;
     vcpu_reset(vm->v);
-    if (opt)
-        FUZZ_CHECK(!bt_new(vm->v, vm->ip, opt, &vm->bt));
+    if (opt) {
+        struct bt_options verified = *opt;
+
+        verified.verify = true;
+        FUZZ_CHECK(!bt_new(vm->v, vm->ip, &verified, &vm->bt));
+    }
 }
 
 void vm_reset(struct vm *vm) {
@@ -162,6 +167,7 @@ static void check_bank(const struct vm *vm, const struct shadow_bank *b) {
 void vm_check(const struct vm *vm) {
     const struct mmu_priv *m = mmu_priv(vm->v);
 
+    FUZZ_CHECK(!vm->bt || !vm->bt->unsound);
     check_modes(vm->v);
     check_derived(vm->v);
     for (unsigned s = 0; s < m->space_count; s++)

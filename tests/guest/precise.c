@@ -76,7 +76,7 @@ static bool on_fault(struct frame *f) {
         if (f->ip != rig.at || cr2 != RIG_CODE + 4096 ||
             f->error != (X86_PF_I | (rig.user ? X86_PF_U : 0)) || !rig_regs_loaded(f))
             complain("a fetch across the boundary", f, cr2);
-        space_set(&rig.s, cr2, 1, ((ulong)rig.code + 4096) | RWU);
+        space_set(&rig.s, cr2, 1, (ulong)rig.code_page[1] | RWU);
         return faults < 3;
     }
     if (p < 0 || (only_page >= 0 && p != only_page) || faults > 8) {

@@ -95,6 +95,7 @@ static void build_bz(uint8_t *p) {
     memcpy(p + 0x202, "HdrS", 4);
     put(p, 0x206, 2, 0x20f);
     p[0x211] = 1;
+    put(p, 0x214, 4, 0x100000);
     put(p, 0x22c, 4, 0x7fffffff);
     put(p, 0x230, 4, 0x200000);
     p[0x234] = 1;
@@ -246,6 +247,10 @@ static void assert_map(struct mem *m, uint64_t at, unsigned stride, unsigned n,
         assert_int_equal(peek(m, at + i * stride + 8, 8), want[i][1]);
         assert_int_equal(peek(m, at + i * stride + 16, 4), want[i][2]);
     }
+    /* After all RAM below 4 GiB the ROM. */
+    assert_int_equal(peek(m, at + 5 * stride, 8), 0xffff0000);
+    assert_int_equal(peek(m, at + 5 * stride + 8, 8), 0x10000);
+    assert_int_equal(peek(m, at + 5 * stride + 16, 4), 2);
     /* The BIOS data areas say the same. */
     assert_int_equal(peek(m, 0x413, 2), 639);
     assert_int_equal(peek(m, 0x40e, 2) << 4, 0x9fc00);
@@ -258,6 +263,39 @@ static void assert_text(uint64_t at, const char *text) {
 
     assert_true(mem_read(M, gpa(at), got, strlen(text) + 1));
     assert_string_equal(got, text);
+}
+
+/* The ROM is there whatever is booted: a far jump at both reset vectors, and read-only.
+ */
+static void test_rom(void **state) {
+    struct boot_config cfg = config(BOOT_AUTO);
+    const uint8_t byte = 0;
+
+    mem_reset(M);
+    assert_true(mem_write(M, gpa(0xf0000), "table", 5));
+    assert_int_equal(load_kind(ELF32, 0, M, &cfg), 0);
+    assert_int_equal(peek(M, 0xffff0, 1), 0xea);
+    assert_int_equal(peek(M, 0xffff3, 2), 0xf000);
+    assert_int_equal(peek(M, 0xf0000 + peek(M, 0xffff1, 2), 1), 0xfa); /* cli */
+    assert_int_equal(peek(M, 0xfffffff0, 5), peek(M, 0xffff0, 5));
+    assert_text(0xf0000, "table");
+    assert_text(0xffff0000, "table");
+    assert_false(mem_write(M, gpa(0xffff0), &byte, 1));
+    assert_false(mem_write(M, gpa(0xfffffff0), &byte, 1));
+    /* Real mode's interrupt table leads there. */
+    for (unsigned n = 0; n < 256; n++) {
+        assert_int_equal(peek(M, n * 4 + 2, 2), 0xf000);
+        assert_in_range(peek(M, n * 4, 2), 0xf000, 0xffdf);
+    }
+    assert_int_equal(peek(M, 0xf0000 + peek(M, 0x60 * 4, 2), 1), 0xcf); /* iret */
+    assert_int_not_equal(peek(M, 0x15 * 4, 2), peek(M, 0x60 * 4, 2));
+    assert_int_equal(peek(M, 0x41a, 4), 0x1e001e); /* no key in the ring */
+    /* What INT 15h will say. */
+    assert_int_equal(peek(M, 0xfe000, 2), 6);
+    assert_map(M, 0xfe008, 20, 6, RAM);
+    assert_int_equal(peek(M, 0xfe002, 2), (RAM >> 10) - 1024);
+    assert_int_equal(peek(M, 0xfe004, 2), 15 << 10);
+    assert_int_equal(peek(M, 0xfe006, 2), (RAM >> 16) - 256);
 }
 
 static void test_multiboot(void **state) {
@@ -278,7 +316,9 @@ static void test_multiboot(void **state) {
         assert_int_equal(peek(M, info, 4) & 0x32, 0);
         assert_int_equal(peek(M, info + 4, 4), 639);
         assert_int_equal(peek(M, info + 8, 4), (RAM >> 10) - 1024);
-        assert_text(peek(M, info + 16, 4), "one two");
+        assert_true(peek(M, peek(M, info + 16, 4), 1) >= '0'); /* a descriptor's number */
+        assert_int_equal(V.seg[SEG_CS].sel, 0x08);
+        assert_int_equal(V.seg[SEG_SS].sel, 0x10);
         assert_text(peek(M, info + 64, 4), "bivisor");
         assert_int_equal(peek(M, info + 20, 4), 1);
         mod = peek(M, info + 24, 4);
@@ -286,9 +326,9 @@ static void test_multiboot(void **state) {
         assert_int_equal(peek(M, mod + 4, 4) - peek(M, mod, 4), 5000);
         assert_text(peek(M, mod, 4), "initrd");
         assert_true(peek(M, peek(M, mod + 8, 4), 1) >= '0'); /* a descriptor's number */
-        assert_int_equal(peek(M, info + 44, 4), 5 * 24);
+        assert_int_equal(peek(M, info + 44, 4), 6 * 24);
         assert_int_equal(peek(M, peek(M, info + 48, 4), 4), 20);
-        assert_map(M, peek(M, info + 48, 4) + 4, 24, 5, RAM);
+        assert_map(M, peek(M, info + 48, 4) + 4, 24, 6, RAM);
         assert_int_equal(peek(M, info + 88, 8), 0xb8000);
         assert_int_equal(peek(M, info + 109, 1), 2);
     }
@@ -328,8 +368,8 @@ static void test_pvh(void **state) {
         assert_text(peek(M, mod, 8), "initrd");
         assert_text(peek(M, info + 24, 8), "one two");
         assert_int_equal(peek(M, info + 32, 8), RSDP);
-        assert_int_equal(peek(M, info + 48, 4), 5);
-        assert_map(M, peek(M, info + 40, 8), 24, 5, RAM);
+        assert_int_equal(peek(M, info + 48, 4), 6);
+        assert_map(M, peek(M, info + 40, 8), 24, 6, RAM);
     }
 }
 
@@ -362,8 +402,8 @@ static void test_linux(void **state) {
     assert_text(peek(M, zp + 0x218, 4), "initrd");
     assert_int_equal(peek(M, zp + 0x21c, 4), 5000);
     assert_int_equal(peek(M, zp + 0x70, 8), RSDP);
-    assert_int_equal(peek(M, zp + 0x1e8, 1), 5);
-    assert_map(M, zp + 0x2d0, 20, 5, RAM);
+    assert_int_equal(peek(M, zp + 0x1e8, 1), 6);
+    assert_map(M, zp + 0x2d0, 20, 6, RAM);
 
     cfg.protocol = BOOT_LINUX32;
     assert_int_equal(load_kind(BZ, 0, M, &cfg), 0);
@@ -416,7 +456,7 @@ static void test_acpi_in_ram(void **state) {
     assert_int_equal(load_kind(BZ, 0, M, &cfg), 0);
     assert_int_equal(V.rip, 0x1200000);
     zp = V.gpr[REG_RSI];
-    assert_int_equal(peek(M, zp + 0x1e8, 1), 5);
+    assert_int_equal(peek(M, zp + 0x1e8, 1), 6);
     assert_int_equal(peek(M, zp + 0x2d0 + 3 * 20, 8), 0x1100000);
     assert_int_equal(peek(M, zp + 0x2d0 + 3 * 20 + 8, 8), 0x1000);
     assert_int_equal(peek(M, zp + 0x2d0 + 3 * 20 + 16, 4), 3);
@@ -443,10 +483,10 @@ static void test_above_4g(void **state) {
     assert_int_equal(load(&f, 5000, big, &cfg), 0);
     close(f.fd);
     zp = V.gpr[REG_RSI];
-    assert_int_equal(peek(big, zp + 0x1e8, 1), 6);
-    assert_map(big, zp + 0x2d0, 20, 6, 3ull << 30);
-    assert_int_equal(peek(big, zp + 0x2d0 + 5 * 20, 8), 1ull << 32);
-    assert_int_equal(peek(big, zp + 0x2d0 + 5 * 20 + 8, 8), 2ull << 30);
+    assert_int_equal(peek(big, zp + 0x1e8, 1), 7);
+    assert_map(big, zp + 0x2d0, 20, 7, 3ull << 30);
+    assert_int_equal(peek(big, zp + 0x2d0 + 6 * 20, 8), 1ull << 32);
+    assert_int_equal(peek(big, zp + 0x2d0 + 6 * 20 + 8, 8), 2ull << 30);
     at = peek(big, zp + 0x218, 4) | peek(big, zp + 0xc0, 4) << 32;
     assert_true(at >= 1ull << 32);
     assert_int_equal(peek(big, at, 6), 0x647274696e69); /* "initrd" */
@@ -503,8 +543,8 @@ static const struct refusal refusals[] = {
     {BZ, .say = "truncated", .patch = {{0x1f4, 4, 0xffffffff}}},
     {BZ, .say = "truncated", .patch = {{0x1f1, 1, 255}}},
     {BZ, .say = "truncated", .size = 0x600, .patch = {{0x1f4, 4, 1}, {0x248, 8, 0}}},
-    {BZ, .say = "zImage", .patch = {{0x211, 1, 0}}},
-    {BZ, .say = "protocol 2.01", .patch = {{0x206, 2, 0x201}}},
+    {BZ, .say = "zImage", .protocol = BOOT_LINUX32, .patch = {{0x211, 1, 0}}},
+    {BZ, .say = "protocol 2.01", .protocol = BOOT_LINUX32, .patch = {{0x206, 2, 0x201}}},
     {BZ, .say = "no 64-bit entry", .protocol = BOOT_LINUX64, .patch = {{0x236, 2, 0}}},
     {BZ, .say = "no 64-bit entry", .protocol = BOOT_LINUX64,
      .patch = {{0x206, 2, 0x20b}}},
@@ -577,6 +617,8 @@ static const struct refusal refusals[] = {
     {ELF32, .say = "where nothing is loaded", .patch = {{24, 4, 0x200000}}},
     {ELF32, .say = "AArch64", .protocol = BOOT_MULTIBOOT, .patch = {{18, 2, 183}}},
     {ELF32, .say = "not RAM", .patch = {{64, 4, 0xfffff000}}},
+    {ELF32, .say = "not RAM", .patch = {{64, 4, 0x8fc00}}},
+    {ELF32, .say = "not RAM", .patch = {{64, 4, 0xa0000}}},
     {ELF32, .say = "not RAM", .patch = {{72, 4, 0xffffffff}}},
     {ELF32, .say = "does not fit", .initrd = RAM},
     {AOUT, .say = "multiboot header", .size = MB + 31},
@@ -621,6 +663,7 @@ static void test_command_line(void **state) {
     assert_int_equal(load_kind(BZ, 0, M, &cfg), -EINVAL);
     memset(line, 'a', 0xffff);
     assert_int_equal(load_kind(ELF64, 0, M, &cfg), 0);
+    line[0xff00] = 0; /* the kernel's name takes a little */
     assert_int_equal(load_kind(ELF32, 0, M, &cfg), 0);
     memset(line, 'a', 0x10000);
     assert_int_equal(load_kind(ELF64, 0, M, &cfg), -EINVAL);
@@ -736,14 +779,57 @@ static int teardown(void **state) {
     return 0;
 }
 
+/* The entry behind COUNT empty notes, which HEADERS headers name in front of its own. */
+static int load_after_notes(unsigned headers, unsigned count) {
+    const struct boot_config cfg = {.rsdp = gpa(RSDP), .acpi_len = ACPI_LEN};
+    unsigned at = 0x1000 + 12 * count;
+    uint8_t *p = calloc(1, at + 4096);
+    struct file f;
+    int rc;
+
+    assert_non_null(p);
+    build_elf64(p);
+    put(p, 56, 2, 2 + headers + 1);
+    memcpy(p + 64 + 56 * (2 + headers), p + 64 + 112, 56);
+    for (unsigned i = 0; i < headers; i++) {
+        uint8_t *h = p + 64 + 56 * (2 + i);
+
+        put(h, 0, 4, 4);
+        put(h, 8, 8, 0x1000);
+        put(h, 32, 8, 12 * count);
+    }
+    f = file_new(p, at + 4096);
+    free(p);
+    rc = load(&f, 0, M, &cfg);
+    close(f.fd);
+    return rc;
+}
+
+/* Headers may name the same notes again and again: no more than 65,536 are looked at. */
+static void test_many_notes(void **state) {
+    assert_int_equal(load_after_notes(3, 20000), 0);
+    assert_int_equal(load_after_notes(4, 20000), -EINVAL);
+    assert_non_null(strstr(why, "without PVH entry"));
+    assert_int_equal(load_after_notes(1, 65534), 0);
+    assert_int_equal(load_after_notes(1, 65536), -EINVAL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_multiboot),   cmocka_unit_test(test_aout_kludge),
-        cmocka_unit_test(test_pvh),         cmocka_unit_test(test_multiboot_high_entry),
-        cmocka_unit_test(test_linux),       cmocka_unit_test(test_linux_places),
-        cmocka_unit_test(test_acpi_in_ram), cmocka_unit_test(test_above_4g),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_command_line),
-        cmocka_unit_test(test_open),        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_rom),
+        cmocka_unit_test(test_multiboot),
+        cmocka_unit_test(test_aout_kludge),
+        cmocka_unit_test(test_pvh),
+        cmocka_unit_test(test_multiboot_high_entry),
+        cmocka_unit_test(test_linux),
+        cmocka_unit_test(test_linux_places),
+        cmocka_unit_test(test_acpi_in_ram),
+        cmocka_unit_test(test_above_4g),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_command_line),
+        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_many_notes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

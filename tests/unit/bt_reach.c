@@ -8,14 +8,15 @@
  * 2^32, 2^47, -2^47 and 2^64, about the ends of RAM, and the very addresses of the VMM's
  * own data. Modes: 32-bit with paging off and on, with and without segment bases and
  * limits, compatibility, 64-bit; A20 on and off; CPL 0 and 3. Each program runs first
- * with tame registers until its code is hot, then with wild ones.
+ * with tame registers until its code is hot, then with wild ones. Other programs are
+ * knots (common/knots.h). With paging, no two pages of data are neighbours in RAM.
  *
  * Guest RAM lies in the middle of 16 GiB that nobody may touch: what goes astray kills
  * the process, and the parent says which program it was. What strays further or into the
  * VMM's data shows as a difference: the interpreter runs the same programs, and
  * registers, all of RAM, the devices' accesses and the outcome have to be the same.
  *
- * With arguments: SEED COUNT runs other programs than the standing ones.
+ * With arguments: SEED COUNT [TEST] runs other programs than the standing ones.
  */
 /* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
 #undef _GNU_SOURCE
@@ -33,6 +34,7 @@
 #include <cmocka.h>
 
 #include "bt/bt.h"
+#include "common/knots.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
@@ -138,9 +140,15 @@ static void reserve(uintptr_t at, uint64_t size) {
 static int create_ram(struct mem **out) {
     int rc = mem_create(RAM, out);
 
-    if (!rc)
-        reserve(((uintptr_t)mem_ram_base(*out) & ~0x1fffffull) - RESERVE / 2, RESERVE);
-    return rc;
+    if (rc)
+        return rc;
+    for (unsigned at = 0; at < RAM; at += 8) { /* no two places are alike */
+        uint64_t x = (at + 8) * 0x9e3779b97f4a7c15ull;
+
+        memcpy(mem_ram_base(*out) + at, &x, 8);
+    }
+    reserve(((uintptr_t)mem_ram_base(*out) & ~0x1fffffull) - RESERVE / 2, RESERVE);
+    return 0;
 }
 
 static void guest_new(struct guest *g, const struct bt_options *opt) {
@@ -161,8 +169,12 @@ static void guest_new(struct guest *g, const struct bt_options *opt) {
     h = mem_hooks(g->v->mem);
     h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
     h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
-    if (opt)
-        assert_int_equal(bt_new(g->v, g->ip, opt, &g->bt), 0);
+    if (opt) {
+        struct bt_options verified = *opt;
+
+        verified.verify = true; /* a finding ends the run */
+        assert_int_equal(bt_new(g->v, g->ip, &verified, &g->bt), 0);
+    }
 }
 
 static void poke(struct guest *g, uint64_t at, const void *p, unsigned len) {
@@ -182,9 +194,10 @@ static void poke32(struct guest *g, uint64_t at, uint32_t val) {
 struct program {
     enum kind kind;
     bool wide;
-    uint8_t b[256];
+    uint8_t b[512];
     unsigned len;
-    bool environment; /* FNSAVE is in it */
+    struct knots knots; /* without code: it is none */
+    bool environment;   /* FNSAVE is in it */
 };
 
 static struct program P;
@@ -397,6 +410,32 @@ static void put_access(unsigned base) {
         put8(pick(256));
 }
 
+static bool knot_takes(const struct insn *i) {
+    P.environment |= i->op == OP_fnsave;
+    return i->op != OP_rdrand && i->op != OP_rdseed;
+}
+
+static uint64_t knot_end(void) {
+    return one_in(3) ? wild() : DATA + 0x8000 + (pick(6) << 12);
+}
+
+static bool knotted; /* programs are knots */
+
+static void make_knot(void) {
+    P.knots = (struct knots){.mode = P.wide ? MODE_64 : MODE_32,
+                             .at = CODE,
+                             .code = P.b,
+                             .max = sizeof(P.b) - 8,
+                             .data = DATA + 0x9000 + (pick(4) << 12),
+                             .rnd = rnd,
+                             .takes = knot_takes,
+                             .end = knot_end};
+    P.environment = false;
+    knots_make(&P.knots);
+    P.len = P.knots.len;
+    put("\x0f\x0b", 2);
+}
+
 static void make_program(void) {
     unsigned base = pick(8), n = 1 + pick(5);
 
@@ -476,6 +515,10 @@ static void random_start(bool tame) {
     /* Counts that end: what lies behind RAM answers everywhere without paging. */
     if (!one_in(8) || P.kind <= BASED32)
         S.gpr[REG_RCX] = pick(tame ? 40 : 0x2100);
+    if (P.knots.code) {
+        knots_registers(&P.knots, S.gpr);
+        S.gpr[REG_RCX] %= 0x2100;
+    }
     S.rflags = X86_FL_ONE;
     for (unsigned k = 0; k < 1024 / 8; k++) {
         uint64_t r = one_in(2) ? wild() : rnd();
@@ -525,6 +568,16 @@ static void edge_table(struct guest *g, uint64_t at, unsigned size) {
     }
 }
 
+/* Pages of data in another order, every other page; the first and the last page of RAM
+ * are among them. All others are where their addresses say. */
+static uint64_t phys(uint64_t page) {
+    uint64_t k = page - (DATA >> 12);
+
+    if (k >= 16)
+        return page << 12;
+    return k == 9 ? RAM - 0x1000 : k == 10 ? 0 : 0x180000 - (k << 13);
+}
+
 static void load_paging(struct guest *g) {
     uint64_t top = TABLES, t = TABLES + 0x1000;
 
@@ -534,7 +587,7 @@ static void load_paging(struct guest *g) {
         poke32(g, top + 4 * 512, (uint32_t)((t + 0x1000) | all));
         poke32(g, top + 4 * 511, (uint32_t)((t + 0x1000) | all));
         for (unsigned k = 0; k < 1024; k++)
-            poke32(g, t + 4 * k, (uint32_t)(k << 12 | all));
+            poke32(g, t + 4 * k, (uint32_t)(phys(k) | all));
         edge_table(g, t + 0x1000, 4);
         return;
     }
@@ -548,7 +601,7 @@ static void load_paging(struct guest *g) {
     poke64(g, t + 0x1000, (t + 0x2000) | all);
     poke64(g, t + 0x1008, 0x200000 | all | X86_PTE_PS);
     for (unsigned k = 0; k < 512; k++)
-        poke64(g, t + 0x2000 + 8 * k, k << 12 | all);
+        poke64(g, t + 0x2000 + 8 * k, phys(k) | all);
     static const unsigned slots[] = {255, 256, 511};
     for (unsigned k = 0; k < 3; k++)
         poke64(g, top + 8 * slots[k], (t + 0x3000) | all);
@@ -736,7 +789,11 @@ static bool one_program(uint64_t seed, bool run_it, unsigned upto) {
     P.wide = P.kind == LONG;
     S.cpl = one_in(2) ? 3 : 0;
     a20 = P.kind > PAGED32 || !one_in(4);
-    make_program();
+    P.knots.code = NULL;
+    if (knotted)
+        make_knot();
+    else
+        make_program();
     for (unsigned run = 0; run < 8 && run <= upto; run++) {
         struct guest *const both[] = {&A, &B};
         enum exit_reason a, b;
@@ -783,10 +840,12 @@ static void signals_back(void) {
 }
 
 /* In a child of its own, since what goes astray dies. */
-static void programs(const struct bt_options *opt) {
+static void programs_of(const struct bt_options *opt, bool knots) {
     int status = 0;
-    pid_t child = fork();
+    pid_t child;
 
+    knotted = knots;
+    child = fork();
     if (!child) {
         bool ok = true;
 
@@ -808,6 +867,10 @@ static void programs(const struct bt_options *opt) {
         show(*running, 7);
     }
     assert_int_equal(status, 0);
+}
+
+static void programs(const struct bt_options *opt) {
+    programs_of(opt, false);
 }
 
 static void test_reach(void **state) {
@@ -837,6 +900,21 @@ static void test_no_anchor(void **state) {
     first_seed = first, count = all_of;
 }
 
+static void test_knots(void **state) {
+    struct bt_options opt = bt_defaults();
+
+    opt.liveness = false;
+    programs_of(&opt, true);
+}
+
+static void test_knots_hot(void **state) {
+    struct bt_options opt = bt_defaults();
+
+    opt.liveness = false;
+    opt.hot = 1;
+    programs_of(&opt, true);
+}
+
 static void test_reach_plain(void **state) {
     struct bt_options opt = bt_defaults();
 
@@ -860,11 +938,12 @@ static int setup(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reach),
-        cmocka_unit_test(test_reach_hot),
-        cmocka_unit_test(test_reach_plain),
-        cmocka_unit_test(test_no_anchor),
+        cmocka_unit_test(test_reach),       cmocka_unit_test(test_reach_hot),
+        cmocka_unit_test(test_knots),       cmocka_unit_test(test_knots_hot),
+        cmocka_unit_test(test_reach_plain), cmocka_unit_test(test_no_anchor),
     };
+    if (argc > 3)
+        cmocka_set_test_filter(argv[3]);
     if (argc > 2) {
         first_seed = strtoull(argv[1], NULL, 0);
         count = strtoull(argv[2], NULL, 0);

@@ -99,6 +99,7 @@ static void engine(const char *options) {
     char why[128];
 
     assert_int_equal(bt_options_parse(&opt, options, why, sizeof(why)), 0);
+    opt.verify = true; /* a finding ends the run */
     signals_back();
     bt_free(bt);
     bt = NULL;

@@ -506,6 +506,46 @@ static void test_pvclock(void **state) {
     assert_true(pvclock_msr(b->pvclock, 0x4b564d00, true, &v));
 }
 
+/* The clock is at the last second that a counted run gets to, and may have come there in
+ * one step: no sum wraps, and what is due next is in the future. */
+static void test_far_future(void **state) {
+    struct board *b = *state;
+    uint64_t never = ~0ull, end = 1ull << 62;
+
+    for (unsigned jump = 0; jump < 2; jump++) {
+        outb(b, 0x43, 0x34);
+        outb(b, 0x40, 0x9c);
+        outb(b, 0x40, 0x2e); /* 100 Hz */
+        lw(b, 0x320, 0x20040);
+        lw(b, 0x3e0, 0xb);
+        lw(b, 0x380, 1000000);
+        cmos(b, 0xb);
+        outb(b, 0x71, 0x72); /* all three interrupts */
+        bus_pio_write(b->bus, PM_EVT_PORT + 2, 2, 1);
+        if (!jump) {
+            b->now = end - 1000000000;
+            vclock_run(b->clock);
+        }
+        while (b->now < end) {
+            assert_in_range(vclock_next(b->clock), b->now + 1, b->now + 1000000);
+            b->now = vclock_next(b->clock);
+            vclock_run(b->clock);
+            if (b->intr)
+                lapic_ack(b->lapic);
+            lw(b, 0xb0, 0);
+            cmos(b, 0xc);
+        }
+        end += 1000000000;
+    }
+    lw(b, 0x320, 0x40050); /* TSC deadline: one that never comes */
+    assert_true(lapic_msr(b->lapic, 0x6e0, true, &never));
+    outb(b, 0x43, 0x34);
+    cmos(b, 0xb);
+    outb(b, 0x71, 2);
+    assert_in_range(vclock_next(b->clock), end, VCLOCK_NEVER);
+    assert_true(b->cnt.irq_timer_lapic > 1900 && b->cnt.irq_rtc > 1900);
+}
+
 static void test_acpi(void **state) {
     static const char *const cmd =
         "cd /tmp && iasl -d bivisor-acpi-test.dat >/dev/null 2>&1";
@@ -618,6 +658,7 @@ int main(void) {
         T(test_rtc),
         T(test_power),
         T(test_pvclock),
+        T(test_far_future),
         T(test_acpi),
         T(test_fuzz),
     };

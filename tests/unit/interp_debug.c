@@ -762,10 +762,97 @@ static void test_retired(void **state) {
     assert_int_equal(counters.insns_retired, 4); /* inc, int, iret, hlt */
 }
 
+/* --- the T bit of a task --- */
+
+enum { TSS = 0x8000, OLD_TSS = 0x8400, SEL_OLD = 0x18, SEL_TASK = 0x100 };
+
+static void put_tss_descriptor(unsigned at, unsigned tss) {
+    uint64_t desc = 0x0000890000000067 | (uint64_t)tss << 16;
+    mem_write(V.mem, gpa(at), &desc, 8);
+}
+
+/* A 32-bit task at HANDLER that is traced, with interrupts allowed. */
+static void put_task(unsigned tss, unsigned handler_at) {
+    static const uint8_t off[] = {0x20, 0x24, 0x38, 0x48, 0x4c, 0x50, 0x54, 0x64};
+    uint32_t val[] = {handler_at, 0x202, STACK, 16, 8, 16, 16, 1};
+    for (unsigned k = 0; k < ARRAY_SIZE(off); k++)
+        mem_write(V.mem, gpa(tss + off[k]), &val[k], 4);
+}
+
+static void put_task_gate(unsigned vector, unsigned sel) {
+    uint64_t gate = (uint64_t)sel << 16 | 0x8500ull << 32;
+    mem_write(V.mem, gpa(IDT + vector * 8), &gate, 8);
+}
+
+static void start_tasks(void) {
+    V.gdtr.limit = 0x2ff;
+    put_tss_descriptor(GDT + SEL_OLD, OLD_TSS);
+    V.tr = (struct segment){.sel = SEL_OLD, .ar = 0x8b, .limit = 0x67, .base = OLD_TSS};
+}
+
+/* #DB comes after the switch, before the first instruction and before an interrupt. */
+static void test_task_trap(void **state) {
+    start_tasks();
+    put_task(TSS, CODE + 0x100);
+    put_tss_descriptor(GDT + SEL_TASK, TSS);
+    put_task_gate(0x21, SEL_TASK);
+    CODE_AT(CODE, "\xcd\x21"); /* int */
+    CODE_AT(CODE + 0x100, "\x41\xf4");
+    assert_int_equal(interp_step(ip, 1), EXIT_kick);
+    assert_int_equal(V.rip, CODE + 0x100);
+    assert_int_equal(V.pending_db, X86_DR6_BT);
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(X86_DB);
+    assert_int_equal(V.dr[6] & 0xe00f, X86_DR6_BT);
+    assert_int_equal(pushed(0), CODE + 0x100);
+    assert_int_equal(V.gpr[REG_RCX], 0);
+    assert_true(vcpu_events(&V) & VCPU_EVENT_IRQ);
+}
+
+/* An interrupt's task: the #DB comes first there, too. */
+static void test_task_trap_of_irq(void **state) {
+    start_tasks();
+    put_task(TSS, CODE + 0x100);
+    put_tss_descriptor(GDT + SEL_TASK, TSS);
+    put_task_gate(IRQ, SEL_TASK);
+    CODE_AT(CODE, "\x90\xf4");
+    CODE_AT(CODE + 0x100, "\x41\xf4");
+    V.rflags |= X86_FL_IF;
+    vcpu_raise(&V, VCPU_EVENT_IRQ);
+    ends_in(X86_DB);
+    assert_int_equal(pushed(0), CODE + 0x100);
+    assert_int_equal(V.gpr[REG_RCX], 0);
+}
+
+/* Two traced tasks for #DB and #GP that make each other available, by ESI and EDI, which
+ * are saved where the descriptors are: no instruction is ever reached. The interpreter
+ * comes back as it was told, and at once when the run is to end. */
+static void test_task_loop(void **state) {
+    start_tasks();
+    for (unsigned k = 0; k < 2; k++) {
+        unsigned sel = SEL_TASK + k * 0x100;
+        put_task(GDT + sel - 0x40, CODE + 0x100);
+        put_tss_descriptor(GDT + sel, GDT + sel - 0x40);
+        put_task_gate(k ? X86_GP : X86_DB, sel);
+    }
+    CODE_AT(CODE, "\xf1"); /* int1 */
+    CODE_AT(CODE + 0x100, "\xf4");
+    assert_int_equal(interp_step(ip, 1000), EXIT_kick);
+    assert_true(V.tr.sel == SEL_TASK || V.tr.sel == SEL_TASK + 0x100);
+    assert_int_equal(V.rip, CODE + 0x100);
+    assert_int_equal(counters.insns_retired, 1);
+    assert_in_range(counters.exceptions_delivered, 100, 2000);
+    vcpu_raise(&V, VCPU_EVENT_STOP);
+    assert_int_equal(interp_step(ip, UINT64_MAX), EXIT_kick);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup(f, fresh)
         T(test_irq),
+        T(test_task_trap),
+        T(test_task_trap_of_irq),
+        T(test_task_loop),
         T(test_irq_and_hlt),
         T(test_nmi_blocking),
         T(test_irq_in_rep),

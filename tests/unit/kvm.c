@@ -1,6 +1,7 @@
 /*
- * The hardware engine without hardware: the way of the state between struct vcpu and
- * KVM's structures, the limits put on the CPUID model, and what the probe's figures mean.
+ * The hardware engine, mostly without hardware: the way of the state between struct vcpu
+ * and KVM's structures, the limits put on the CPUID model, and what the probe's figures
+ * mean.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -13,6 +14,8 @@
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "kvm/kvm_int.h"
+#include "machine/machine.h"
+#include "unit/tiny.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/msr.h"
@@ -406,6 +409,32 @@ static void test_probe_here(void **state) {
     }
 }
 
+/* A debug trap that waits when the CPU is entered is delivered first. Here there is no
+ * IDT for it; without it, the guest writes to the debug-exit port. */
+static void test_waiting_trap(void **state) {
+    struct machine_config cfg = {.engine = "kvm", .memory = 16 << 20};
+    struct boot_image *image;
+    struct machine *m;
+    char path[32], why[512];
+    int fd = tiny_kernel("\xb0\x05\xe6\xf4\xf4", 5, path);
+
+    assert_int_equal(boot_image_open(path, NULL, &image, why, sizeof(why)), 0);
+    cfg.image = image;
+    if (machine_create(&cfg, &m, why, sizeof(why))) {
+        assert_non_null(strstr(why, "--engine bt")); /* no KVM here */
+    } else {
+        for (unsigned k = 0; k < 2; k++) {
+            assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
+            if (k)
+                ((struct vcpu *)(uintptr_t)machine_vcpu(m))->pending_db = X86_DR6_BS;
+            assert_int_equal(machine_run(m), k ? MACHINE_SHUTDOWN : MACHINE_DEBUG_EXIT);
+        }
+        machine_free(m);
+    }
+    boot_image_close(image);
+    close(fd);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_general_registers),
@@ -422,6 +451,7 @@ int main(void) {
         cmocka_unit_test(test_probe_judges),
         cmocka_unit_test(test_probe_words),
         cmocka_unit_test(test_probe_here),
+        cmocka_unit_test(test_waiting_trap),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -20,10 +20,13 @@ static void hole(void **state) {
     size_t n;
     assert_int_equal(mem_create(4ull << 30, &m), 0);
     const struct mem_region *r = mem_regions(m, &n);
-    assert_int_equal(n, 2);
+    assert_int_equal(n, 3);
     assert_int_equal(r[0].size, MEM_HOLE_START);
-    assert_int_equal(r[1].start.a, MEM_HOLE_END);
-    assert_int_equal(r[1].size, 1ull << 30);
+    assert_int_equal(r[1].start.a, MEM_ROM_START);
+    assert_int_equal(r[1].size, MEM_ROM_SIZE);
+    assert_int_equal(r[1].kind, MEM_ROM);
+    assert_int_equal(r[2].start.a, MEM_HOLE_END);
+    assert_int_equal(r[2].size, 1ull << 30);
     assert_null(mem_host(m, gpa(MEM_HOLE_START), 1));
     assert_null(mem_host(m, gpa(MEM_HOLE_START - 4), 8));
     assert_null(mem_host(m, gpa(MEM_HOLE_END + (1ull << 30)), 1));
@@ -48,7 +51,7 @@ static void rom(void **state) {
     assert_int_equal(mem_set_rom(m, gpa(0xf0001), 0x1000), -EINVAL);
     assert_int_equal(mem_set_rom(m, gpa(MEM_MIN_RAM), 0x1000), -EINVAL);
     mem_regions(m, &n);
-    assert_int_equal(n, 3);
+    assert_int_equal(n, 4);
     assert_int_equal(mem_kind_at(m, gpa(0xf0000)), MEM_ROM);
     assert_int_equal(mem_kind_at(m, gpa(0xeffff)), MEM_RAM);
     assert_int_equal(mem_kind_at(m, gpa(MEM_MIN_RAM)), MEM_NONE);
@@ -58,6 +61,44 @@ static void rom(void **state) {
     mem_reset(m);
     assert_int_equal(mem_kind_at(m, gpa(0xf0000)), MEM_RAM);
     mem_destroy(m);
+}
+
+/* The ROM at the end of the hole: programmed once, read by all, kept by a reset. */
+static void rom_window(void **state) {
+    static const uint64_t sizes_of_ram[] = {MEM_MIN_RAM, 1ull << 30, 5ull << 30};
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t bytes[MEM_ROM_SIZE], got[32];
+        struct mem *m;
+        bool above = sizes_of_ram[i] > MEM_HOLE_START;
+        assert_int_equal(mem_create(sizes_of_ram[i], &m), 0);
+        for (unsigned k = 0; k < sizeof(bytes); k++)
+            bytes[k] = (uint8_t)(k * 7);
+        assert_int_equal(mem_ram_size(m), sizes_of_ram[i]);
+        assert_int_equal(mem_host_size(m), sizes_of_ram[i] + MEM_ROM_SIZE);
+        assert_false(mem_write(m, gpa(MEM_ROM_START), bytes, 1));
+        assert_true(mem_program(m, gpa(MEM_ROM_START), bytes, sizeof(bytes)));
+        assert_false(mem_program(m, gpa(MEM_ROM_START - 1), bytes, 2));
+        assert_int_equal(mem_kind_at(m, gpa(MEM_ROM_START - 1)), MEM_NONE);
+        assert_int_equal(mem_kind_at(m, gpa(0xfffffff0)), MEM_ROM);
+        uint8_t *p = mem_host(m, gpa(0xfffffff0), 16);
+        assert_non_null(p);
+        assert_int_equal(mem_gpa(m, p).a, 0xfffffff0);
+        assert_null(mem_host(m, gpa(0xfffffff0), 17));
+        /* Up to 4 GiB and beyond, where RAM may go on. */
+        assert_int_equal(mem_read(m, gpa(0xfffffff0), got, 32), above);
+        assert_int_equal(mem_program(m, gpa(0xfffffff0), bytes, 32), above);
+        mem_reset(m);
+        assert_int_equal(mem_kind_at(m, gpa(0xfffffff0)), MEM_ROM);
+        assert_true(mem_read(m, gpa(0xfffffff0), got, 16));
+        assert_memory_equal(got, above ? bytes : bytes + MEM_ROM_SIZE - 16, 16);
+        if (above) {
+            assert_true(mem_read(m, gpa(MEM_HOLE_END), got, 1));
+            assert_int_equal(got[0], 0);
+        }
+        mem_trace_add(m, p - 0xff0, MEM_TRACE_CODE);
+        assert_int_equal(mem_trace_of(m, p), MEM_TRACE_CODE);
+        mem_destroy(m);
+    }
 }
 
 struct log {
@@ -109,7 +150,8 @@ static void traces(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(hole),
-                                       cmocka_unit_test(rom), cmocka_unit_test(traces)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes), cmocka_unit_test(hole), cmocka_unit_test(rom),
+        cmocka_unit_test(rom_window), cmocka_unit_test(traces)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -627,7 +627,7 @@ static void hostile(void **state) {
     assert_int_equal(mmu_store(v, gva(self + 256 * 8), 8, 0),
                      0); /* cuts its own branch */
     assert_int_equal(attempt(b, self, MMU_READ, false), 0);
-    put64(b, ROOT + 8, 0xfffff000ull | PWU); /* a table in no memory: all ones */
+    put64(b, ROOT + 8, 0xfed00000ull | PWU); /* a table in no memory: all ones */
     assert_int_equal(attempt(b, 1ull << 39, MMU_WRITE, false), 11);
     put64(b, ROOT + 8, 1ull << 45 | PWU); /* beyond the physical width */
     assert_int_equal(attempt(b, 1ull << 39, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
@@ -645,7 +645,7 @@ static void hostile(void **state) {
     put64(b, ROOT + 8, L2 | X86_PTE_P | X86_PTE_W); /* reserved in a PDPTE */
     assert_int_not_equal(mmu_load_pdptrs(&b->v, ROOT), 0);
     assert_int_equal(b->v.fault.vector, X86_GP);
-    assert_int_not_equal(mmu_load_pdptrs(&b->v, 0xffffffe0), 0);
+    assert_int_not_equal(mmu_load_pdptrs(&b->v, 0xfed00000), 0);
     assert_int_equal(attempt(b, VA, MMU_READ, false), -1); /* the old ones stay */
     set_pte(b, M_PAE, VA + 4096, PAGE | PWU | 1ull << 52);
     assert_int_equal(attempt(b, VA + 4096, MMU_READ, false), X86_PF_P | X86_PF_RSVD);

@@ -94,6 +94,39 @@ static void test_elf_symbols(void **state) {
     assert_int_equal(look("ff", &len), -1);
 }
 
+/* What becomes of "f" when COUNT headers more name the table of symbols: all but the last
+ * of them with other names. */
+static int look_behind(unsigned count) {
+    unsigned size = SIZE + count * 64;
+    uint8_t *file = calloc(1, size);
+    Elf64_Ehdr eh;
+    Elf64_Shdr sh;
+    struct elf_code c;
+    char why[128];
+    int rc;
+
+    assert_non_null(file);
+    memcpy(file, image, SIZE);
+    memcpy(&eh, file, sizeof(eh));
+    eh.e_shnum = (uint16_t)(4 + count);
+    memcpy(file, &eh, sizeof(eh));
+    memcpy(&sh, file + SIZE - 2 * 64, sizeof(sh));
+    for (unsigned n = 0; n <= count; n++) {
+        sh.sh_link = n < count ? 1 : 3;
+        memcpy(file + SIZE + ((int)n - 1) * 64 - (n ? 0 : 64), &sh, sizeof(sh));
+    }
+    rc = elf_symbol_find(file, size, "f", &c, why, sizeof(why));
+    free(file);
+    return rc;
+}
+
+/* Section headers may name one table again and again: no more symbols are looked at than
+ * the file has room for. */
+static void test_elf_same_table(void **state) {
+    assert_int_equal(look_behind(12), 0);
+    assert_int_equal(look_behind(64), -EINVAL);
+}
+
 /* Whatever is found in FILE lies in it; returns how many of the names were. */
 static unsigned find_all(const uint8_t *file, uint64_t size) {
     static const char *const names[] = {"f", "g", "h", "data", ""};
@@ -185,9 +218,9 @@ static void test_option_table(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_elf_symbols),  cmocka_unit_test(test_elf_truncated),
-        cmocka_unit_test(test_elf_damaged),  cmocka_unit_test(test_options),
-        cmocka_unit_test(test_option_table),
+        cmocka_unit_test(test_elf_symbols),   cmocka_unit_test(test_elf_same_table),
+        cmocka_unit_test(test_elf_truncated), cmocka_unit_test(test_elf_damaged),
+        cmocka_unit_test(test_options),       cmocka_unit_test(test_option_table),
     };
 
     return cmocka_run_group_tests(tests, group_setup, NULL);

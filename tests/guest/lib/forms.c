@@ -164,8 +164,7 @@ uint64_t rig_page_rights(void) {
 }
 
 void rig_page_set(unsigned page, uint64_t flags) {
-    space_set(&rig.s, rig_page_va(page), 1,
-              ((ulong)rig.window[page / 2] + page % 2 * 4096) | flags);
+    space_set(&rig.s, rig_page_va(page), 1, (ulong)rig.page[page] | flags);
     invlpg(rig_page_va(page));
 }
 
@@ -173,19 +172,44 @@ uint64_t rig_page_get(unsigned page) {
     return space_get(&rig.s, rig_page_va(page), 1);
 }
 
-void rig_init(enum space_kind kind) {
-    space_new(&rig.s, kind, RWU);
-    for (unsigned w = 0; w < 3; w++) {
-        rig.window[w] = page_alloc();
+/* What lies before page P, or behind it, which nothing may change or see. */
+static uint8_t *beside(uint8_t *p, unsigned side) {
+    return side ? p + 4096 : p - RIG_BESIDE;
+}
+
+/* Each page by itself, between two that hold a pattern; later ones lie lower. */
+static void alone(uint8_t **page, unsigned n) {
+    while (n--) {
         page_alloc();
-        for (unsigned p = 0; p < 2; p++)
-            space_map(&rig.s, rig_page_va(2 * w + p), (ulong)rig.window[w] + p * 4096,
-                      RWU, 1);
+        *page = page_alloc();
+        page_alloc();
+        for (unsigned side = 0; side < 2; side++)
+            memset(beside(*page, side), 0xc3, RIG_BESIDE);
+        page++;
     }
-    rig.code = page_alloc();
-    page_alloc();
-    for (unsigned p = 0; p < 2; p++)
-        space_map(&rig.s, RIG_CODE + p * 4096, (ulong)rig.code + p * 4096, RWU, 1);
+}
+
+/* Maps PAGES at VA, and behind each other for ourselves at SEEN. */
+static uint8_t *map_scattered(uint8_t *const *page, ulong va, ulong seen) {
+    for (unsigned p = 0; p < 2; p++) {
+        space_map(&rig.s, va + p * 4096, (ulong)page[p], RWU, 1);
+        space_map(&rig.s, seen + p * 4096, (ulong)page[p], RW, 1);
+    }
+    return (uint8_t *)seen;
+}
+
+void rig_init(enum space_kind kind) {
+    uint8_t *pages[RIG_PAGES + 2];
+    space_new(&rig.s, kind, RWU);
+    alone(pages, COUNT(pages));
+    for (unsigned p = 0; p < RIG_PAGES; p++)
+        rig.page[p] = pages[COUNT(pages) - 1 - p];
+    rig.code_page[0] = pages[1];
+    rig.code_page[1] = pages[0];
+    for (unsigned w = 0; w < 3; w++)
+        rig.window[w] =
+            map_scattered(&rig.page[2 * w], rig_page_va(2 * w), RIG_SEEN + w * 0x4000);
+    rig.code = map_scattered(rig.code_page, RIG_CODE, RIG_SEEN + 0xc000);
     space_load(&rig.s);
     state_init();
     rig.span = RIG_SPAN;
@@ -396,6 +420,23 @@ static bool equal(const void *a, const void *b, ulong n) {
     return same;
 }
 
+static bool holds(const uint8_t *p, uint8_t byte, ulong n) {
+    bool same;
+    __asm__("repe scasl"
+            : "=@cce"(same), "+D"(p), "+c"(n)
+            : "a"(byte * 0x01010101u), "m"(*(const uint8_t(*)[RIG_BESIDE])p));
+    return same;
+}
+
+bool rig_alone(void) {
+    bool ok = true;
+    for (unsigned p = 0; p < RIG_PAGES; p++) {
+        for (unsigned side = 0; side < 2; side++)
+            ok &= holds(beside(rig.page[p], side), 0xc3, RIG_BESIDE / 4);
+    }
+    return ok;
+}
+
 bool rig_untouched(void) {
     ulong n = span();
     for (unsigned w = 0; w < (LONG_MODE || rig.user ? 3u : 2u); w++) {
@@ -446,7 +487,7 @@ static bool same_regs(const struct regs *r, const struct regs *want) {
 bool rig_same(const char *what, const struct snapshot *want) {
     bool regs = same_regs(&trap.r, &want->r);
     state_save(now);
-    bool vec = equal(now, want->vec, sizeof(now)), mem = true;
+    bool vec = equal(now, want->vec, sizeof(now)), mem = true, apart = rig_alone();
     ulong n = span(), where = 0;
     /* Stores of x87's environment hold pointers that are not kept. */
     if (!(rig.f->flags & ENV)) {
@@ -461,11 +502,12 @@ bool rig_same(const char *what, const struct snapshot *want) {
         }
     }
     return check(
-        regs && vec && mem,
-        "%s, k %s%u, %s: %s%s%s differ (ax 0x%lx 0x%lx flags 0x%lx 0x%lx at 0x%lx)",
+        regs && vec && mem && apart,
+        "%s, k %s%u, %s: %s%s%s%s differ (ax 0x%lx 0x%lx flags 0x%lx 0x%lx at 0x%lx)",
         rig.f->what, rig.k < 0 ? "-" : "", (unsigned)(rig.k < 0 ? -rig.k : rig.k), what,
-        regs ? "" : "registers ", vec ? "" : "vectors ", mem ? "" : "memory ", trap.r.ax,
-        want->r.ax, trap.r.flags, want->r.flags, where);
+        regs ? "" : "registers ", vec ? "" : "vectors ", mem ? "" : "memory ",
+        apart ? "" : "bytes beside the windows ", trap.r.ax, want->r.ax, trap.r.flags,
+        want->r.flags, where);
 }
 
 /* --- the digest: FNV-1a, by words --- */

@@ -8,6 +8,10 @@
  * compared.
  *
  * A window's page can be taken away, made read-only or the supervisor's: struct rig_page.
+ *
+ * No two pages of windows and code are neighbours in RAM: between them lie bytes that no
+ * form may reach, and rig_same() sees that none has. For the guest itself each window is
+ * in one piece, at RIG_SEEN.
  */
 #ifndef FORMS_H
 #define FORMS_H
@@ -72,6 +76,8 @@ struct form {
 #define RIG_B 0x40010000ul
 #define RIG_S 0x40020000ul
 #define RIG_CODE 0x50000000ul /* two pages */
+#define RIG_SEEN 0x48000000ul
+#define RIG_BESIDE 128 /* the bytes beside each page that are looked at */
 
 struct snapshot {
     struct regs r;
@@ -81,7 +87,8 @@ struct snapshot {
 
 struct rig {
     struct space s;
-    uint8_t *window[3], *code; /* by their identity map */
+    uint8_t *window[3], *code;               /* at RIG_SEEN */
+    uint8_t *page[RIG_PAGES], *code_page[2]; /* by their identity map */
     bool avx;
     /* The mode of the runs. */
     bool user, code32;
@@ -117,6 +124,8 @@ unsigned rig_run(unsigned count);
 void rig_save(struct snapshot *);
 /* Compares what a run left with a snapshot; says what differs. */
 bool rig_same(const char *what, const struct snapshot *want);
+/* What lies beside the windows' pages is as it was. */
+bool rig_alone(void);
 /* The bytes of the windows are as rig_fill() leaves them. */
 bool rig_untouched(void);
 /* The general registers of a frame are what the loop loads before the form. */

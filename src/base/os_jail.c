@@ -1,0 +1,297 @@
+/*
+ * The jail: once a machine is set up, its threads compute, wait, and read and write what
+ * is open. A filter in the kernel (seccomp(2)) passes the calls listed here and no other,
+ * for every thread of the process and for good. Whoever gets to run code of their own in
+ * this process can open no file, reach no network, start no program and no process, look
+ * into none, and make no new executable page.
+ *
+ * A call that is not listed does not happen. It raises SIGSYS, whose handler gives the
+ * terminal back, says which call it was, and ends the process. The filter protects that
+ * handler: it cannot be replaced.
+ *
+ * Each rule says who needs it. A call that only a bug of ours would make is not listed.
+ */
+#include <asm/ioctls.h>
+#include <asm/prctl.h>
+#include <asm/termbits.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+
+#define ARG32 0xffffffffu /* of an argument that the kernel takes as 32 bits */
+#define NAMES 512         /* x86-64 has fewer calls */
+#define SYS_SECCOMP 1     /* si_code, <asm-generic/siginfo.h> */
+
+/* A condition on argument N: bits MASK of it are VALUE. */
+struct arg {
+    unsigned n;
+    uint64_t mask, value;
+};
+
+struct rule {
+    int call;
+    unsigned nargs;
+    struct arg arg[2];
+};
+
+#define ANY(name)                                                                        \
+    { .call = SCMP_SYS(name) }
+#define IF(name, n, mask, value)                                                         \
+    {                                                                                    \
+        .call = SCMP_SYS(name), .nargs = 1, .arg = { {n, mask, value} }                  \
+    }
+#define IF2(name, n, mask, value, n2, mask2, value2)                                     \
+    {                                                                                    \
+        .call = SCMP_SYS(name), .nargs = 2, .arg = {                                     \
+            {n, mask, value},                                                            \
+            {n2, mask2, value2}                                                          \
+        }                                                                                \
+    }
+
+static const struct rule rules[] = {
+    /* Console, statistics, recording, event and timer descriptors. What is open may be
+     * read and written: nothing more can be opened. */
+    ANY(read),
+    ANY(write),
+    ANY(pread64), /* KVM's statistics */
+    ANY(writev),  /* libc's last words before it aborts */
+    ANY(lseek),   /* stdio; statistics are written anew on SIGUSR1 */
+    ANY(ftruncate),
+    ANY(close),
+    /* stdio's fstat(2). By descriptor only: newfstatat(2), see below, takes paths. */
+    ANY(fstat),
+    /* Guest RAM is given back to the host at a reset. */
+    IF(fallocate, 1, ARG32, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE),
+    IF(madvise, 2, ARG32, MADV_REMOVE), /* where it has no descriptor */
+    /* A recording's digest of guest RAM leaves out what was never touched. */
+    ANY(mincore),
+
+    /* Waiting: the helper for the next timer and for input, the vCPU's thread when idle,
+     * the console for its reader. */
+    ANY(poll),
+    ANY(ppoll),
+    ANY(timerfd_settime),
+    ANY(futex),           /* the lock between the two threads, and joining the helper */
+    ANY(restart_syscall), /* poll(2) goes on after SIGSTOP and SIGCONT */
+    /* The vDSO answers without a call, except where the TSC is not the host's clock. */
+    ANY(clock_gettime),
+
+    /* malloc(3): memory that is neither a file's nor executable. */
+    ANY(brk),
+    IF2(mmap, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
+    ANY(munmap),
+    ANY(mremap), /* realloc(3); it changes no protection */
+    IF(madvise, 2, ARG32, MADV_DONTNEED),
+    IF(madvise, 2, ARG32, MADV_HUGEPAGE), /* GLIBC_TUNABLES=glibc.malloc.hugetlb=1 */
+    IF(sched_getaffinity, 0, ARG32, 0),   /* how many arenas are worth it */
+    /* The same, and a kick of the translator: os_poll_set(). Nothing becomes
+     * executable. */
+    IF(mprotect, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0),
+
+    /* Translated code finds its vCPU by %gs; its thread has a stack for signals. */
+    IF(arch_prctl, 0, ARG32, ARCH_SET_GS),
+    ANY(sigaltstack),
+
+    /* What is done at a signal, for os_tty.c; but for SIGSYS (31), which is this file's.
+     * The kernel takes the number as 32 bits: comparing all 64 leaves no second name. */
+    IF(rt_sigaction, 0, ~(uint64_t)31, 32),
+    IF(rt_sigaction, 0, ~(uint64_t)0, 64),
+    ANY(rt_sigprocmask),
+    ANY(rt_sigreturn),
+    ANY(getpid), /* raise(3) and os_kick() */
+    ANY(gettid),
+
+    /* The terminal is put back as it was. Not TIOCSTI, which types at it. */
+    IF(ioctl, 1, ARG32, TCGETS),
+    IF(ioctl, 1, ARG32, TCSETS),
+    IF(ioctl, 1, ARG32, TIOCGPGRP),
+    ANY(getpgrp),
+#ifdef TCGETS2 /* what glibc 2.42 and later ask by */
+    IF(ioctl, 1, ARG32, TCGETS2),
+    IF(ioctl, 1, ARG32, TCSETS2),
+#endif
+
+    ANY(getrusage), /* statistics */
+    ANY(exit),      /* the helper's end */
+    ANY(exit_group),
+};
+
+static int add(scmp_filter_ctx ctx, const struct rule *r) {
+    struct scmp_arg_cmp cmp[ARRAY_SIZE(r->arg)];
+
+    for (unsigned n = 0; n < r->nargs; n++)
+        cmp[n] = (struct scmp_arg_cmp){r->arg[n].n, SCMP_CMP_MASKED_EQ, r->arg[n].mask,
+                                       r->arg[n].value};
+    return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, r->call, r->nargs, cmp);
+}
+
+/* Those that depend on the process. */
+static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls) {
+    const struct rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
+    int rc = add(ctx, &to_us);
+
+    for (; ioctls && *ioctls && !rc; ioctls++) {
+        const struct rule request = IF(ioctl, 1, ARG32, *ioctls & ARG32);
+
+        rc = add(ctx, &request);
+    }
+    /* rt_sigaction(2) for those below SIGSYS; the rules have those above. */
+    if (!rc)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(rt_sigaction), 1,
+                              SCMP_A0_64(SCMP_CMP_LT, SIGSYS));
+    /* What fstat(3) of glibc 2.33 and later calls. stdio asks by it for the best size of
+     * a buffer and goes on without an answer. It could be asked what paths there are. */
+    if (!rc)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 0);
+    return rc;
+}
+
+static int set_attributes(scmp_filter_ctx ctx) {
+    static const struct {
+        enum scmp_filter_attr attr;
+        uint32_t value;
+    } needed[] = {
+        {SCMP_FLTATR_API_SYSRAWRC, 1}, /* the kernel's own errors */
+        {SCMP_FLTATR_CTL_NNP, 1},
+        {SCMP_FLTATR_CTL_TSYNC, 1}, /* every thread */
+        /* 32-bit calls are as little allowed, and are told like others. */
+        {SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP},
+        {SCMP_FLTATR_CTL_OPTIMIZE, 2}, /* a tree instead of a list */
+    };
+    int rc = 0;
+
+    for (size_t n = 0; n < ARRAY_SIZE(needed) && !rc; n++)
+        rc = seccomp_attr_set(ctx, needed[n].attr, needed[n].value);
+    /* A wish: kernels before 5.16 would else turn off speculation past stores for us,
+     * which costs speed and does not separate a guest from the process it runs in. */
+    if (!rc)
+        seccomp_attr_set(ctx, SCMP_FLTATR_CTL_SSB, 1);
+    return rc;
+}
+
+/* Makes a filter that is ready to be loaded. */
+static int make_filter(const unsigned long *ioctls, scmp_filter_ctx *out) {
+    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
+    int rc;
+
+    if (!ctx)
+        return -ENOMEM;
+    rc = set_attributes(ctx);
+    for (size_t n = 0; n < ARRAY_SIZE(rules) && !rc; n++)
+        rc = add(ctx, &rules[n]);
+    if (!rc)
+        rc = add_ours(ctx, ioctls);
+    if (rc)
+        seccomp_release(ctx);
+    *out = rc ? NULL : ctx;
+    return rc;
+}
+
+/* --- a call that is not allowed --- */
+
+/* The names are looked up beforehand: that allocates. */
+static const char *names[NAMES];
+
+static void learn_names(void) {
+    for (int n = 0; n < NAMES; n++)
+        if (!names[n])
+            names[n] = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, n);
+}
+
+/* SA_RESETHAND: whatever goes wrong in here, the next one kills. log_error() formats
+ * without a system call, so that it is not what we have interrupted. */
+static void on_forbidden(int signo, siginfo_t *si, void *context) {
+    int call = si->si_syscall;
+    bool known =
+        call >= 0 && call < NAMES && names[call] && si->si_arch == SCMP_ARCH_X86_64;
+
+    os_tty_restore();
+    if (si->si_code != SYS_SECCOMP) {
+        raise(signo); /* somebody sent it; it kills when we return */
+        return;
+    }
+    log_error("the jail forbids the system call %s (%d): a bug of bivisor, or the guest "
+              "has broken out of its machine; the run ends",
+              known ? names[call] : "of that number", call);
+    _exit(1);
+}
+
+static int catch_forbidden(void) {
+    struct sigaction act = {.sa_sigaction = on_forbidden,
+                            .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND};
+    sigset_t one;
+
+    sigfillset(&act.sa_mask);
+    sigemptyset(&one);
+    sigaddset(&one, SIGSYS);
+    if (sigaction(SIGSYS, &act, NULL) < 0)
+        return -errno;
+    return -pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
+/* --- entering --- */
+
+static void close_if_inherited(int fd) {
+    int flags = fd > STDERR_FILENO ? fcntl(fd, F_GETFD) : -1;
+
+    if (flags >= 0 && !(flags & FD_CLOEXEC))
+        close(fd);
+}
+
+/* What we were started with, but for the standard descriptors: it outlived an execve(2),
+ * so it is not close-on-exec, and whatever we open is. */
+static void close_inherited(void) {
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *e;
+
+    for (int fd = 0; !dir && fd < 1024; fd++)
+        close_if_inherited(fd);
+    if (!dir)
+        return;
+    while ((e = readdir(dir)))
+        close_if_inherited(atoi(e->d_name));
+    closedir(dir);
+}
+
+int os_jail_enter(const unsigned long *ioctls) {
+    scmp_filter_ctx ctx;
+    int rc;
+
+    if (OS_JAIL_SANITIZED)
+        return -ENOTSUP;
+    rc = make_filter(ioctls, &ctx);
+    if (rc)
+        return rc;
+    learn_names();
+    tzset(); /* gmtime_r(3), of the clock device, reads the time zone's file, once */
+    close_inherited();
+    rc = catch_forbidden();
+    if (!rc)
+        rc = seccomp_load(ctx);
+    seccomp_release(ctx);
+    return rc;
+}
+
+int os_jail_probe(void) {
+    int status;
+    pid_t pid = fork();
+
+    if (!pid)
+        _exit(-os_jail_enter(NULL));
+    if (pid < 0)
+        return -errno;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return WIFEXITED(status) ? -WEXITSTATUS(status) : -EPERM;
+}

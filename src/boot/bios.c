@@ -1,0 +1,63 @@
+/*
+ * Puts the board's ROM into the guest (boot/bios.h): the code, and before it the memory
+ * map that INT 15h tells; and the interrupt table. The F segment, with all tables in it,
+ * is then ROM, and its copy is what the CPU finds at its reset vector.
+ */
+#include "boot/bios.h"
+
+#include "boot/boot_int.h"
+
+/* What INT 15h says of the RAM from 1 MiB on, in the forms that came one after another.
+ */
+static void fill_sizes(uint8_t *rom, uint64_t ram) {
+    uint64_t kib = ram >> 10;
+
+    boot_set(rom, BIOS_MAP_EXT_KIB, 2, kib < 0xfc00 ? kib : 0xfc00);
+    boot_set(rom, BIOS_MAP_BELOW_16M, 2, kib < 0x3c00 ? kib : 0x3c00);
+    kib = kib < 0x3c00 ? 0 : (kib - 0x3c00) >> 6;
+    boot_set(rom, BIOS_MAP_ABOVE_16M, 2, kib < 0xffff ? kib : 0xffff);
+}
+
+static void fill_map(const struct boot_job *j, uint8_t *rom) {
+    struct boot_range map[BOOT_RANGES];
+    unsigned n = boot_map(j, map);
+
+    boot_set(rom, BIOS_MAP_COUNT, 2, n);
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t at = BIOS_MAP_ENTRIES + i * 20;
+
+        boot_set(rom, at, 8, map[i].start);
+        boot_set(rom, at + 8, 8, map[i].size);
+        boot_set(rom, at + 16, 4, map[i].type);
+        if (map[i].start == BOOT_HIGH && map[i].type == BOOT_RAM)
+            fill_sizes(rom, map[i].size);
+    }
+}
+_Static_assert(BIOS_MAP_ENTRIES + BOOT_RANGES * 20 <= BIOS_START, "the map fits");
+
+/* The interrupt table: the ROM's list names those that are not like number 0. */
+static void put_vectors(const struct boot_job *j, const uint8_t *rom) {
+    uint8_t table[256 * 4];
+    uint64_t at = boot_get(rom, BIOS_VECTORS, 2), handler = boot_get(rom, at + 2, 2), n;
+
+    for (n = 0; n < 256; n++)
+        boot_set(table, n * 4, 4, BIOS_SEGMENT << 16 | handler);
+    while ((at += 4), (n = boot_get(rom, at, 2) & 0xff))
+        boot_set(table, n * 4, 2, boot_get(rom, at + 2, 2));
+    boot_put(j, 0, table, sizeof(table));
+}
+
+void boot_put_bios(const struct boot_job *j) {
+    uint8_t rom[BIOS_SIZE];
+
+    if (!mem_read(j->m, gpa(BIOS_BASE), rom, sizeof(rom)))
+        return; /* no such machine: the least has 4 MiB */
+    fill_map(j, rom);
+    memcpy(rom + BIOS_START, _binary_bios_start,
+           (size_t)(_binary_bios_end - _binary_bios_start));
+    mem_program(j->m, gpa(BIOS_BASE), rom, sizeof(rom));
+    mem_program(j->m, gpa(MEM_ROM_START), rom, sizeof(rom));
+    mem_set_rom(j->m, gpa(BIOS_BASE), sizeof(rom));
+    put_vectors(j, rom);
+}
+_Static_assert(BIOS_SIZE == MEM_ROM_SIZE, "the copy has the segment's size");

@@ -1,0 +1,41 @@
+/*
+ * The files that a run writes: statistics, a recording, names for perf. All are opened
+ * before the run: the jail lets nothing be opened in it, and figures would be lost if
+ * that failed after it.
+ *
+ * None of them destroys what is not meant: not a file that the run reads, or that another
+ * of them is; not through a symbolic link to a file, which anyone may have put there.
+ */
+#ifndef CTL_OUTPUTS_H
+#define CTL_OUTPUTS_H
+
+#include <stdio.h>
+
+#include "ctl/run_options.h"
+
+struct output {
+    FILE *f;          /* NULL: it is not there */
+    const char *path; /* NULL: standard error */
+    int error;        /* errno, why it is not there */
+    char name[4096];  /* PATH, when we made it up */
+};
+
+struct outputs {
+    struct output stats;  /* --stats */
+    struct output now;    /* FILE.now, or standard error: statistics at SIGUSR1 */
+    struct output record; /* --record */
+    struct output map;    /* --perf-map */
+};
+
+/* Opens what O asks for; -1, or the exit status after a message. FILE.now may be missing
+ * (output.error). A recording that is there already stays as it is until it is begun. */
+int outputs_open(struct outputs *out, const struct run_options *o);
+/* False after a message: something did not reach its file. */
+bool outputs_close(struct outputs *out);
+
+/* Throws away what has been written, where the file allows that; returns o->f. */
+FILE *output_begin(struct output *o);
+/* What was written since then is in the file: 0, or -errno. */
+int output_end(struct output *o);
+
+#endif

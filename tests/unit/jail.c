@@ -1,0 +1,716 @@
+/*
+ * The jail, each time in a child process: what must not be called ends it with a sentence
+ * that names the call, in every thread; what a run needs still works. A build with
+ * sanitizers has no jail, and says so.
+ */
+#include <asm/prctl.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <poll.h>
+#include <pthread.h>
+#include <seccomp.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/bug.h"
+#include "base/log.h"
+#include "base/os.h"
+
+#define DONE 77 /* a child's exit status: it got to its end */
+
+struct end {
+    int status;      /* of wait(2) */
+    char text[4096]; /* on its stderr */
+};
+
+/* What FN(ARG) does in a process of its own. */
+static struct end child(void (*fn)(void *arg), void *arg) {
+    struct end e = {0};
+    size_t len = 0;
+    ssize_t n;
+    int fds[2];
+    pid_t pid;
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid) {
+        dup2(fds[1], STDERR_FILENO);
+        for (int s = 1; s < 32; s++)
+            signal(s, SIG_DFL); /* cmocka's */
+        fn(arg);
+        _exit(DONE);
+    }
+    close(fds[1]);
+    while ((n = read(fds[0], e.text + len, sizeof(e.text) - 1 - len)) > 0)
+        len += (size_t)n;
+    close(fds[0]);
+    assert_int_equal(waitpid(pid, &e.status, 0), pid);
+    return e;
+}
+
+static void lock_up(const unsigned long *ioctls) {
+    int rc = os_jail_enter(ioctls);
+
+    if (rc) {
+        fprintf(stderr, "no jail: %s\n", strerror(-rc));
+        _exit(1);
+    }
+}
+
+static void test_sanitized(void **state) {
+    assert_int_equal(os_jail_enter(NULL), -ENOTSUP);
+}
+
+/* --- what must not be --- */
+
+struct call {
+    const char *name;
+    long nr;
+    long arg[6];
+    const char *told; /* instead of the name */
+};
+
+#define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
+#define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
+#define CALL(name, ...)                                                                  \
+    { #name, SYS_##name, {__VA_ARGS__ }, NULL }
+
+/* The pointers are bad: a call that is let through does no harm and does not end us. */
+static const struct call forbidden[] = {
+    /* files */
+    CALL(open, 0),
+    CALL(openat, AT_FDCWD, 0),
+    CALL(openat2, AT_FDCWD, 0),
+    CALL(creat, 0),
+    CALL(open_by_handle_at, -1),
+    CALL(stat, 0),
+    CALL(statx, -1),
+    CALL(access, 0),
+    CALL(faccessat2, -1, 0),
+    CALL(readlink, 0),
+    CALL(getdents64, -1),
+    CALL(unlink, 0),
+    CALL(unlinkat, -1, 0),
+    CALL(rename, 0),
+    CALL(link, 0),
+    CALL(symlink, 0),
+    CALL(mkdir, 0),
+    CALL(chmod, 0),
+    CALL(fchmod, -1),
+    CALL(chown, 0),
+    CALL(truncate, 0),
+    CALL(chdir, 0),
+    CALL(chroot, 0),
+    CALL(mount, 0),
+    CALL(memfd_create, 0),
+    CALL(dup, -1),
+    CALL(dup2, -1, -1),
+    CALL(fcntl, -1, F_SETOWN, 1),
+    CALL(sendfile, -1, -1),
+    CALL(inotify_init, 0),
+    CALL(fallocate, -1, 0),
+    /* the network, and descriptors from others */
+    CALL(socket, 1, 1, 0),
+    CALL(socketpair, 1, 1, 0, 0),
+    CALL(connect, -1),
+    CALL(bind, -1),
+    CALL(accept, -1),
+    CALL(sendto, -1),
+    CALL(sendmsg, -1),
+    CALL(recvmsg, -1),
+    CALL(pidfd_getfd, -1),
+    CALL(io_uring_setup, 1, 0),
+    /* programs, processes, threads */
+    CALL(execve, 0),
+    CALL(execveat, -1, 0),
+    CALL(fork),
+    CALL(vfork),
+    CALL(clone, SIGCHLD),
+    CALL(clone3, 0),
+    CALL(wait4, -1, 0, WNOHANG),
+    CALL(setsid),
+    CALL(setpgid, 0, 0),
+    CALL(unshare, 0),
+    CALL(setns, -1),
+    /* others, and their memory */
+    CALL(ptrace, 0),
+    CALL(process_vm_readv, 1),
+    CALL(process_vm_writev, 1),
+    CALL(kill, 1, 0),
+    CALL(kill, 0, 0),
+    CALL(tkill, 1, 0),
+    CALL(tgkill, 1, 1, 0),
+    CALL(rt_sigqueueinfo, 1),
+    CALL(pidfd_open, 1, 0),
+    CALL(sched_getaffinity, 1, 8, 0),
+    CALL(sched_setaffinity, 1, 8, 0),
+    CALL(setpriority, 0, 1, 0),
+    CALL(prlimit64, 1, 0),
+    CALL(shmat, -1),
+    CALL(shmget, 0),
+    /* executable memory, and a file's */
+    CALL(mmap, 0, 4096, RWX, ANONYMOUS, -1, 0),
+    CALL(mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+    CALL(mmap, 0, 4096, PROT_EXEC | 1l << 40, ANONYMOUS, -1, 0),
+    CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0),
+    CALL(mprotect, 0, 4096, PROT_READ | PROT_EXEC),
+    CALL(mprotect, 0, 4096, PROT_EXEC),
+    CALL(pkey_mprotect, 0, 4096, PROT_EXEC, -1),
+    CALL(remap_file_pages, 0, 4096),
+    CALL(personality, 0x0400000),
+    CALL(madvise, 0, 4096, MADV_MERGEABLE),
+    CALL(userfaultfd, 0),
+    /* privileges and ways around */
+    CALL(prctl, 22, 2, 0), /* PR_SET_SECCOMP */
+    CALL(seccomp, 0),
+    CALL(setuid, 0),
+    CALL(setresuid, -1, -1, -1),
+    CALL(capset, 0),
+    CALL(keyctl, 0),
+    CALL(bpf, 0),
+    CALL(perf_event_open, 0),
+    CALL(arch_prctl, ARCH_SET_FS, 0),
+    CALL(modify_ldt, 0),
+    CALL(rt_sigaction, SIGSYS, 0, 0, 8),
+    CALL(rt_sigaction, 1l << 32 | SIGSYS, 0, 0, 8),
+    CALL(timer_create, 0, 0),
+    /* the terminal: no typing at it, no other settings */
+    CALL(ioctl, 0, TIOCSTI, 0),
+    CALL(ioctl, 0, 0x541c, 0), /* TIOCLINUX */
+    CALL(ioctl, 0, TIOCSCTTY, 0),
+    CALL(ioctl, -1, 1l << 32 | TIOCSTI, 0),
+    CALL(ioctl, -1, KVM_CREATE_VM, 0),
+    /* by other names: x32's getpid, a number that nobody has */
+    {"getpid", 0x40000000 | SYS_getpid, {0}, "of that number"},
+    {"nothing", 499, {0}, "of that number"},
+};
+
+static void make_call(const struct call *c) {
+    const long *a = c->arg;
+
+    syscall(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+static void call_it(void *arg) {
+    lock_up(NULL);
+    make_call(arg);
+}
+
+static bool forbids(const struct end *e, const struct call *c) {
+    char want[128];
+
+    snprintf(want, sizeof(want), "the jail forbids the system call %s (%d)",
+             c->told ? c->told : c->name, (int)c->nr);
+    if (WIFEXITED(e->status) && WEXITSTATUS(e->status) == 1 && strstr(e->text, want) &&
+        strchr(e->text, '\n') == e->text + strlen(e->text) - 1)
+        return true;
+    print_error("%s: status %#x, it said: %s\n", c->name, e->status, e->text);
+    return false;
+}
+
+static void test_forbidden(void **state) {
+    bool good = true;
+
+    for (size_t n = 0; n < ARRAY_SIZE(forbidden); n++) {
+        struct end e = child(call_it, (void *)(uintptr_t)&forbidden[n]);
+
+        good &= forbids(&e, &forbidden[n]);
+    }
+    assert_true(good);
+}
+
+/* --- in every thread --- */
+
+static pthread_barrier_t ready, go;
+
+static void *second(void *arg) {
+    pthread_barrier_wait(&ready);
+    pthread_barrier_wait(&go);
+    make_call(arg);
+    _exit(DONE);
+}
+
+static void call_it_elsewhere(void *arg) {
+    pthread_t t;
+
+    pthread_barrier_init(&ready, NULL, 2);
+    pthread_barrier_init(&go, NULL, 2);
+    pthread_create(&t, NULL, second, arg);
+    pthread_barrier_wait(&ready);
+    lock_up(NULL);
+    pthread_barrier_wait(&go);
+    pthread_join(t, NULL);
+}
+
+static void test_other_thread(void **state) {
+    const struct call c = CALL(socket, 1, 1, 0);
+    struct end e = child(call_it_elsewhere, (void *)(uintptr_t)&c);
+
+    assert_true(forbids(&e, &c));
+}
+
+/* The helper's own thread, which has most signals blocked. */
+static void fire_and_call(void *arg) {
+    make_call(arg);
+    _exit(DONE);
+}
+
+static void call_it_in_the_alarm(void *arg) {
+    struct os_alarm *a;
+
+    os_alarm_new(fire_and_call, arg, &a);
+    lock_up(NULL);
+    os_alarm_deadline(a, os_monotonic_ns() + 1);
+    poll(NULL, 0, -1);
+}
+
+static void test_helper(void **state) {
+    const struct call c = CALL(socket, 1, 1, 0);
+    struct end e = child(call_it_in_the_alarm, (void *)(uintptr_t)&c);
+
+    assert_true(forbids(&e, &c));
+}
+
+/* Right after the helper was made: what libc does in a new thread comes before. */
+static void make_helper(void *arg) {
+    struct os_alarm *a;
+
+    os_alarm_new(fire_and_call, arg, &a);
+    lock_up(NULL);
+    os_alarm_free(a);
+}
+
+static void test_helper_is_there(void **state) {
+    for (unsigned n = 0; n < 300; n++) {
+        struct end e = child(make_helper, NULL);
+
+        assert_string_equal(e.text, "");
+        assert_true(WIFEXITED(e.status));
+        assert_int_equal(WEXITSTATUS(e.status), DONE);
+    }
+}
+
+/* What the kernel says of each thread. */
+static int report_pipe[2];
+
+static void wait_locked_up(void *arg) {
+    struct os_alarm *a;
+    char byte = 0;
+
+    os_alarm_new(fire_and_call, NULL, &a);
+    lock_up(NULL);
+    if (write(report_pipe[1], &byte, 1) == 1)
+        poll(NULL, 0, 1000);
+}
+
+static unsigned locked_up_threads(pid_t pid) {
+    unsigned threads = 0, locked = 0;
+    char path[64], line[256];
+    struct dirent *e;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while ((e = readdir(dir))) {
+        bool privs = false, filter = false;
+        char name[384];
+        FILE *f;
+
+        if (*e->d_name == '.')
+            continue;
+        snprintf(name, sizeof(name), "%s/%s/status", path, e->d_name);
+        f = fopen(name, "re");
+        assert_non_null(f);
+        while (fgets(line, sizeof(line), f)) {
+            privs |= !strcmp(line, "NoNewPrivs:\t1\n");
+            filter |= !strcmp(line, "Seccomp:\t2\n");
+        }
+        fclose(f);
+        threads++;
+        locked += privs && filter;
+    }
+    closedir(dir);
+    assert_int_equal(locked, threads);
+    return threads;
+}
+
+static void test_every_thread(void **state) {
+    char byte;
+    pid_t pid;
+
+    assert_int_equal(pipe2(report_pipe, O_CLOEXEC), 0);
+    pid = fork();
+    if (!pid) {
+        wait_locked_up(NULL);
+        _exit(DONE);
+    }
+    assert_int_equal(read(report_pipe[0], &byte, 1), 1);
+    assert_int_equal(locked_up_threads(pid), 2);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(report_pipe[0]);
+    close(report_pipe[1]);
+}
+
+/* 32-bit calls have numbers of their own: 11 is execve(2). The kernel may have none. */
+static void call_int80(void *arg) {
+    long rc;
+
+    lock_up(NULL);
+    __asm__ volatile("int $0x80" : "=a"(rc) : "a"(11), "b"(0), "c"(0), "d"(0) : "memory");
+}
+
+static void test_int80(void **state) {
+    struct end e = child(call_int80, NULL);
+
+    if (WIFSIGNALED(e.status)) {
+        assert_int_equal(WTERMSIG(e.status), SIGSEGV);
+        return;
+    }
+    assert_int_equal(WEXITSTATUS(e.status), 1);
+    assert_non_null(strstr(e.text, "the system call of that number (11)"));
+}
+
+/* --- what a run needs --- */
+
+static void check(bool good, const char *what) {
+    if (good)
+        return;
+    log_error("in the jail: %s", what);
+    _exit(1);
+}
+
+static void on_usr2(int signo) {
+}
+
+static void use_memory(void) {
+    char *p = malloc(64u << 20), *more;
+    unsigned char in[1];
+
+    check(p, "malloc");
+    check(!mincore((void *)((uintptr_t)p & -4096ul), 4096, in), "mincore(2)");
+    memset(p, 1, 64u << 20);
+    more = realloc(p, 128u << 20);
+    check(more, "realloc");
+    free(more);
+    for (unsigned n = 0; n < 1000; n++) {
+        char *volatile small = malloc(n * 100);
+
+        free(small);
+    }
+}
+
+static void use_clocks(void) {
+    struct rusage usage;
+    struct timespec ts = {0};
+    struct tm tm;
+
+    check(!syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &ts), "clock_gettime(2)");
+    check(!clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts), "the CPU time");
+    check(gmtime_r(&ts.tv_sec, &tm), "gmtime_r(3)");
+    check(!getrusage(RUSAGE_SELF, &usage), "getrusage(2)");
+}
+
+static void use_signals(void) {
+    check(signal(SIGUSR2, on_usr2) != SIG_ERR, "signal(2)");
+    check(!raise(SIGUSR2), "raise(3)");
+    check(signal(SIGRTMIN, on_usr2) != SIG_ERR, "signal(2), real time");
+    check(signal(SIGRTMAX, on_usr2) != SIG_ERR, "signal(2), the last");
+    os_kick(os_thread_id());
+    check(!os_signal_stack(), "the signal stack");
+    check(!os_gs_base(NULL), "%gs");
+}
+
+static volatile bool fired;
+
+static void fire(void *arg) {
+    fired = true;
+}
+
+static void use_files(FILE *f, int fd) {
+    char text[16] = "";
+
+    check(fprintf(f, "some text\n") > 0 && !fflush(f), "writing a file");
+    check(!fseek(f, 0, SEEK_SET) && !ftruncate(fileno(f), 0), "rewriting it");
+    check(fprintf(f, "other\n") > 0 && !fclose(f), "closing it");
+    check(pread(fd, text, sizeof(text), 0) == 6 && !strcmp(text, "other\n"),
+          "reading it");
+}
+
+static void use_all(void *arg) {
+    char name[] = "/tmp/jail-XXXXXX";
+    int fd = mkostemp(name, O_CLOEXEC), ram, again = open(name, O_WRONLY | O_CLOEXEC);
+    FILE *f = fdopen(again, "w");
+    struct os_code code;
+    struct os_alarm *a;
+    uint8_t *poll_page;
+    void *map;
+
+    unlink(name);
+    check(fd >= 0 && f, "a file");
+    check(!os_code_map(65536, &code) && !os_memfd_map("ram", 1 << 20, &ram, &map) &&
+              !os_poll_page(&poll_page) && !os_alarm_new(fire, NULL, &a),
+          "setting up");
+    lock_up(NULL);
+    use_memory();
+    use_clocks();
+    use_files(f, fd);
+    os_alarm_deadline(a, os_monotonic_ns() + 1000000);
+    while (!fired)
+        os_alarm_wait(a);
+    os_alarm_wake(a);
+    os_alarm_wait(a);
+    code.rw[0] = 0xc3; /* ret */
+    ((void (*)(void))(uintptr_t)code.rx)();
+    os_poll_set(poll_page, false);
+    os_poll_set(poll_page, true);
+    check(*poll_page == 0, "the poll page");
+    memset(map, 1, 1 << 20);
+    check(!os_memfd_zero(ram, map, 1 << 20) && !*(char *)map, "giving memory back");
+    isatty(STDIN_FILENO);
+    os_alarm_free(a);
+    os_code_unmap(&code);
+    os_memfd_unmap(ram, map, 1 << 20);
+    os_poll_page_free(poll_page);
+    use_signals();
+}
+
+static void test_needs(void **state) {
+    struct end e = child(use_all, NULL);
+
+    assert_string_equal(e.text, "");
+    assert_true(WIFEXITED(e.status));
+    assert_int_equal(WEXITSTATUS(e.status), DONE);
+}
+
+/* A stopped process that goes on is not stopped for good by it. */
+static void wait_stopped(void *arg) {
+    lock_up(NULL);
+    raise(SIGSTOP);
+    poll(NULL, 0, 300);
+}
+
+static void test_stopped(void **state) {
+    pid_t pid = fork();
+    int status;
+
+    if (!pid) {
+        wait_stopped(NULL);
+        _exit(DONE);
+    }
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+    kill(pid, SIGCONT);
+    usleep(50000); /* so that poll(2) is what is stopped next */
+    kill(pid, SIGSTOP);
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    kill(pid, SIGCONT);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), DONE);
+}
+
+/* The requests that the caller names, and no others. */
+static void call_kvm(void *arg) {
+    static const unsigned long list[] = {KVM_RUN, KVM_GET_REGS, 0};
+
+    lock_up(list);
+    ioctl(-1, KVM_RUN, 0);
+    ioctl(-1, KVM_GET_REGS, 0);
+    ioctl(-1, KVM_SET_REGS, 0);
+}
+
+static void test_ioctls(void **state) {
+    const struct call c = CALL(ioctl);
+    struct end e = child(call_kvm, NULL);
+
+    assert_true(forbids(&e, &c));
+}
+
+static void only_get(void *arg) {
+    static const unsigned long list[] = {KVM_RUN, KVM_GET_REGS, 0};
+
+    lock_up(list);
+    ioctl(-1, KVM_GET_REGS, 0);
+    ioctl(-1, (int)KVM_GET_REGS, 0); /* as libc's that take an int */
+}
+
+static void test_ioctls_listed(void **state) {
+    struct end e = child(only_get, NULL);
+
+    assert_int_equal(WEXITSTATUS(e.status), DONE);
+}
+
+/* fstat(3) has no answer, and does not end the run. */
+static void ask_path(void *arg) {
+    struct stat st;
+
+    lock_up(NULL);
+    check(fstatat(AT_FDCWD, "/", &st, 0) < 0 && errno == EACCES, "a path is looked up");
+}
+
+static void test_fstatat(void **state) {
+    struct end e = child(ask_path, NULL);
+
+    assert_string_equal(e.text, "");
+    assert_int_equal(WEXITSTATUS(e.status), DONE);
+}
+
+/* What we were started with is closed, and what we opened is not. */
+static void look_at_fds(void *arg) {
+    int ours = open("/dev/null", O_RDWR | O_CLOEXEC), theirs = open("/dev/null", O_RDWR);
+
+    lock_up(NULL);
+    check(write(ours, "", 1) == 1, "our file is closed");
+    check(write(theirs, "", 1) < 0 && errno == EBADF, "an inherited file is open");
+    check(write(STDERR_FILENO, "", 0) == 0, "standard error is closed");
+}
+
+static void test_inherited(void **state) {
+    struct end e = child(look_at_fds, NULL);
+
+    assert_string_equal(e.text, "");
+    assert_int_equal(WEXITSTATUS(e.status), DONE);
+}
+
+/* --- the ends --- */
+
+static void dump(void *arg) {
+    fprintf(stderr, "the dump\n");
+}
+
+static void have_a_bug(void *arg) {
+    bug_set_dump(dump, NULL);
+    lock_up(NULL);
+    BUG_ON(true);
+}
+
+static void test_bug(void **state) {
+    struct end e = child(have_a_bug, NULL);
+
+    assert_true(WIFSIGNALED(e.status));
+    assert_int_equal(WTERMSIG(e.status), SIGABRT);
+    assert_non_null(strstr(e.text, "bug at"));
+    assert_non_null(strstr(e.text, "the dump"));
+}
+
+/* libc tells what it has found before it aborts. */
+static void free_twice(void *arg) {
+    char *volatile p = malloc(5000), *volatile guard = malloc(10);
+
+    lock_up(NULL);
+    free(p);
+    free(p);
+    free(guard);
+}
+
+static void test_libc_abort(void **state) {
+    struct end e = child(free_twice, NULL);
+
+    assert_true(WIFSIGNALED(e.status));
+    assert_int_equal(WTERMSIG(e.status), SIGABRT);
+    assert_non_null(strstr(e.text, "free"));
+}
+
+static void get_sigsys(void *arg) {
+    lock_up(NULL);
+    raise(SIGSYS);
+}
+
+/* Sent by somebody, it is a signal like others. */
+static void test_sigsys(void **state) {
+    struct end e = child(get_sigsys, NULL);
+
+    assert_true(WIFSIGNALED(e.status));
+    assert_int_equal(WTERMSIG(e.status), SIGSYS);
+    assert_string_equal(e.text, "");
+}
+
+static void die_of_segv(void *arg) {
+    volatile int *volatile p = (volatile int *)8;
+
+    lock_up(NULL);
+    *p = 0;
+}
+
+static void test_segv(void **state) {
+    struct end e = child(die_of_segv, NULL);
+
+    assert_true(WIFSIGNALED(e.status));
+    assert_int_equal(WTERMSIG(e.status), SIGSEGV);
+}
+
+/* --- hosts that do not let us --- */
+
+static void probe_twice(void *arg) {
+    check(os_jail_probe() == 0, "the probe");
+    check(os_jail_probe() == 0, "the probe has locked us up");
+    lock_up(NULL);
+}
+
+static void test_probe(void **state) {
+    struct end e = child(probe_twice, NULL);
+
+    assert_string_equal(e.text, "");
+    assert_int_equal(WEXITSTATUS(e.status), DONE);
+}
+
+/* A filter around us that has no filters in it. */
+static void inside_another(void *arg) {
+    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+    int fd;
+
+    seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(seccomp), 0);
+    seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prctl), 1,
+                     SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP));
+    check(!seccomp_load(ctx), "the outer filter");
+    check(os_jail_probe() < 0, "the probe sees no filter");
+    check(os_jail_enter(NULL) < 0, "no filter is noticed");
+    fd = open("/dev/null", O_RDONLY);
+    check(fd >= 0, "not locked up");
+}
+
+static void test_outer_filter(void **state) {
+    struct end e = child(inside_another, NULL);
+
+    assert_string_equal(e.text, "");
+    assert_int_equal(WEXITSTATUS(e.status), DONE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forbidden),    cmocka_unit_test(test_other_thread),
+        cmocka_unit_test(test_helper),       cmocka_unit_test(test_helper_is_there),
+        cmocka_unit_test(test_every_thread), cmocka_unit_test(test_int80),
+        cmocka_unit_test(test_needs),        cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_ioctls),       cmocka_unit_test(test_ioctls_listed),
+        cmocka_unit_test(test_fstatat),      cmocka_unit_test(test_inherited),
+        cmocka_unit_test(test_bug),          cmocka_unit_test(test_libc_abort),
+        cmocka_unit_test(test_sigsys),       cmocka_unit_test(test_segv),
+        cmocka_unit_test(test_probe),        cmocka_unit_test(test_outer_filter),
+    };
+    const struct CMUnitTest sanitized[] = {cmocka_unit_test(test_sanitized)};
+
+    if (OS_JAIL_SANITIZED)
+        return cmocka_run_group_tests(sanitized, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

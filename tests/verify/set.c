@@ -1,0 +1,397 @@
+#include "verify/set.h"
+
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bt/tr_int.h"
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
+#include "sem/sem.h"
+#include "x86/desc.h"
+#include "x86/pte.h"
+
+enum {
+    RAM = 4 << 20,
+    TABLES = 0x1000, /* four levels; with 32-bit code the third is the directory */
+    CODE = 0x10000,
+    PROGRAMS_MAX = 160,
+    FRAGMENTS_MAX = 400,
+};
+
+static void need(bool ok, const char *what) {
+    if (ok)
+        return;
+    fprintf(stderr, "verify/set: %s\n", what);
+    exit(1);
+}
+
+/* --- programs --- */
+
+#define X64 0
+#define U64 SET_USER
+#define X32 SET_32
+#define B32 (SET_32 | SET_BASES)
+
+/* Hexadecimal, as in tests/golden. */
+static const struct {
+    const char *name;
+    unsigned how;
+    const char *hex;
+} own[] = {
+    /* mov (%rdi),%rax; mov 8(%rdi),%rbx; mov %rax,16(%rdi); ret */
+    {"group", X64, "488b07 488b5f08 48894710 c3"},
+    {"group that reads", U64, "488b07 488b5f08 488b4f20 c3"},
+    /* two groups by turns: held */
+    {"held", U64, "488b07 488b1e 48894708 488b4e10 48895718 48895608 c3"},
+    {"held over calls of C", X64, "488b07 488b1e 48894708 0fa2 48895708 48895608 c3"},
+    {"beyond a group", U64, "488b07 48894708 488b9700060000 488b4f0c c3"},
+    {"beyond a page", U64, "488b042500003000 488b1c2500103000 c3"},
+    {"a write that may not be", U64, "488b07 488b5f08 4885c0 7404 48894708 c3 c3"},
+    {"r14 and r15 between", U64, "488b07 4d89fe 488b5f08 4d01f7 48894710 c3"},
+    {"held over bit strings", U64, "488b07 480fa31e 48894708 480fab1e 488b5710 c3"},
+    {"held over a leave", U64, "488b07 c9 48894708 c9 488b5710 c3"},
+    {"bits of a group", U64, "488b07 48894708 0fba2f03 0fba6f1007 c3"},
+    {"a loop that steps", U64, "8b06 4883c604 0307 4883c704 ffc9 75f2 c3"},
+    {"a copying loop", U64, "488b040e 4889040f 4883c108 4839d1 75ef c3"},
+    {"a loop with an index", U64, "8b048e 01048f 48ffc1 4839d1 75f2 c3"},
+    {"a loop of pointers", U64, "488b4008 4885c0 75f7 c3"},
+    {"push, pop, call", U64, "50 53 4151 e800000000 5b 58 415e c3"},
+    {"push from memory", U64, "ff33 488b4308 ff7310 5a c3"},
+    {"push from memory, far", U64, "ff33 488b8300030000 58 c3"},
+    {"push and read", X64, "ff33 488b03 90 c3"},
+    {"push, read, move, read", X64, "ff33 488b0b 4831c0 488b5310 c3"},
+    {"call through memory", U64, "ff13 488b8300020000 c3"},
+    {"jump through memory", U64, "488b4b08 ff23"},
+    {"jump table", U64, "ff24cd00000100"},
+    {"call through a register", U64, "41ffd6 41ffe7"},
+    {"ret n", U64, "c21000"},
+    {"leave", U64, "488b45f8 c9 c3"},
+    {"pushf, popf", X64, "9c 58 50 9d 9c 9d c3"},
+    {"pushf, popf of a user", U64, "9c 58 50 9d c3"},
+    {"cli, sti", X64, "fa 8b07 fb 8b5f04 c3"},
+    {"cli of a user", U64, "fa fb 0f01ca 0f01cb c3"},
+    {"cld, std", U64, "fc fd fc c3"},
+    {"stac, clac", X64, "8b07 0f01cb 8b5f04 0f01ca 894708 c3"},
+    {"swapgs", X64, "0f01f8 65488b042500000000 0f01f8 c3"},
+    {"swapgs of a user", U64, "0f01f8 c3"},
+    {"control registers", X64, "0f20c0 0f20d1 0f20da 0f20e3 440f20c0 c3"},
+    {"control registers of a user", U64, "0f20c0 c3"},
+    {"segment registers", U64, "8cd8 8ccb 418ce1 8c1f c3"},
+    {"rdtsc", U64, "0f31 0f01f9 c3"},
+    {"rdtsc that is not the host's", U64 | SET_NO_TSC, "0f31 0f01f9 c3"},
+    {"thread", U64, "64488b042528000000 6548ff042510000000 64890b c3"},
+    {"thread, far", U64, "64488b04250010 0000 6448030425f80f0000 c3"},
+    {"absolute", U64, "488b042500003000 4889042508003000 8b0425fc0f3000 c3"},
+    {"rip-relative", U64, "488b0510000000 48890511000000 8b0d00100000 c3"},
+    {"moffs", U64, "48a10000300000000000 48a30800300000000000 a11000300000000000 c3"},
+    {"moffs far apart", U64, "6448a10010200000000000 4889c1 6448a10010100000000080 c3"},
+    {"moffs far apart, twice", U64, "6448a10010300000000000 6448a10010200000000080 c3"},
+    {"moffs below", U64, "48a10010200000000000 48a1fc0f200000000080 c3"},
+    {"addresses of 32 bits", U64, "67488b07 67488b8700020000 6748894708 c3"},
+    {"displacements that move", U64, "488b8700000080 4881ef00010000 488b9700000080 c3"},
+    {"rep movs", U64, "f3a4 f3a5 f348a5 66f3a5 c3"},
+    {"rep stos", U64, "f3aa f3ab f348ab 66f3ab c3"},
+    {"rep movs off fs", U64, "64f3a4 6548a5 c3"},
+    {"movs, stos", U64, "a4 a5 48a5 66a5 aa ab 48ab 66ab c3"},
+    {"other strings", U64, "ac ae a6 f3a6 f2ae c3"},
+    {"a loop with rep", U64, "4889d7 4889de b910000000 f3a4 4883ea10 75ee c3"},
+    {"a loop with rep stos", U64, "4889d7 b910000000 f348ab 4883ea10 75ee c3"},
+    {"bit strings", U64, "480fa307 480fab07 480fb307 480fbb07 0fa30f 0fab0f c3"},
+    {"bit strings in r14, r15", U64, "4c0fa337 450fab3e 4d0fb33f c3"},
+    {"exchange, add", U64, "488707 480fc107 480fb10f 480fc70f 0fc70f c3"},
+    {"r14 and r15", U64, "4d89fe 4d01f7 4c8b37 4c893f 4f8d347e 49ffc6 c3"},
+    {"r14 and r15, memory", U64, "4d8b36 4d8b7e08 4d897e10 4c01b7 00010000 c3"},
+    {"lends r14", U64, "4c8b37 4983c601 4c893f 4983c701 4883c708 48ffc9 75e9 c3"},
+    {"vectors", U64, "0f2807 0f114710 c5fc1007 c5fc114720 f30f1007 660f6e07 c3"},
+    {"vectors, general registers", U64, "66480f7ec0 66490f6ec6 660f3a16c001 c3"},
+    {"x87", U64, "d907 dd07 db2f df27 d93f d92f ddd8 dbe2 d9f8 dff1 dbf1 c3"},
+    {"x87 environments", U64, "d937 dd37 9b c3"},
+    {"gathers, masks", U64, "c4e271920487 c4e2718e07 660ff7c1 0fae07 0fae2f c3"},
+    {"what is C's", U64, "0fa2 0fc7f0 0f01d0 0f01f9 0fae5f00 0f0107 d7 c3"},
+    {"flags", U64, "4829c8 9c 0f92c0 9f 9e 4811ca 48034708 0f94c1 c3"},
+    {"division", U64, "48f7f1 48f73f 48f7ff c3"},
+    {"loop", U64, "488b07 e2fb c3"},
+    {"jrcxz", U64, "e302 8b07 67e3fb c3"},
+    {"goes back into its middle", U64, "90 90 8b07 90 75fb c3"},
+    {"goes back to its start", U64, "8b07 90 eb fb"},
+    {"calls itself", U64, "8b07 e8f9ffffff c3"},
+    {"a path", U64, "4885c0 7404 488b07 c3 488b5f08 ebf7"},
+    {"a path with a call", U64, "e806000000 488b07 ebf6 90 488b5f08 c3"},
+    {"system calls", U64, "0f05 8b07 0f34 c3"},
+    {"returns of system calls", X64, "480f07 480f35 c3"},
+    {"iret, int", X64, "cd80 48cf"},
+    {"ports", X64, "e460 ee c3"},
+    {"high bytes", U64, "88e3 8a27 00fc 0fb6cd c3"},
+    {"small sizes", U64, "668b07 66894702 8a07 884701 660307 c3"},
+    {"32-bit group", X32, "8b07 8b5f04 894708 c3"},
+    {"32-bit frame", X32, "8b4508 8b5d0c 8945fc c9 c3"},
+    {"32-bit stack", X32, "50 53 ff33 58 e800000000 9c 9d c20400"},
+    {"32-bit strings", X32, "f3a4 f3ab a5 aa c3"},
+    {"32-bit bits", X32, "0fa307 0fab07 c3"},
+    {"32-bit moffs", X32, "a100003000 a304003000 a4 40 48 c3"},
+    {"32-bit thread", X32, "65a114000000 658b0d00000000 c3"},
+    {"32-bit loop", X32, "8b048e 01048f 41 39d1 75f6 c3"},
+    {"32-bit bases", B32, "8b07 8b5f04 894708 8b4508 648b07 a100003000 c3"},
+    {"32-bit bases, strings", B32, "f3a4 f3ab a5 aa 50 58 c3"},
+    {"counted", U64 | SET_COUNTED, "488b07 7502 eb03 e8f6ffffff 0fa2 488b4708 c3"},
+    {"counted loop", U64 | SET_COUNTED, "8b06 4883c604 ffc9 75f7 8b07 c3"},
+    {"counted 32-bit loop", X32 | SET_COUNTED, "8b06 83c604 49 75f8 e2f6 c3"},
+};
+
+static struct set_program programs[PROGRAMS_MAX];
+static size_t nprograms;
+
+static size_t from_hex(const char *text, uint8_t *out) {
+    size_t n = 0;
+    unsigned byte;
+
+    for (; *text; text++) {
+        if (*text == '#')
+            text += strcspn(text, "\n");
+        if (!*text || strchr(" \n", *text))
+            continue;
+        need(sscanf(text, "%2x", &byte) == 1, "not hexadecimal");
+        out[n++] = (uint8_t)byte;
+        text++;
+    }
+    return n;
+}
+
+static void add(const char *name, unsigned how, const char *hex) {
+    uint8_t *code = malloc(strlen(hex) + 1);
+
+    need(code && nprograms < PROGRAMS_MAX, "no room for another program");
+    programs[nprograms++] = (struct set_program){
+        .name = strdup(name), .how = how, .code = code, .len = from_hex(hex, code)};
+}
+
+static void add_golden(const char *path) {
+    static char text[65536];
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
+
+    need(n, path);
+    fclose(f);
+    text[n] = '\0';
+    if (strstr(text, "--mode 16"))
+        return;
+    add(path, strstr(text, "--mode 32") ? SET_32 : 0, text);
+    add(path, (strstr(text, "--mode 32") ? SET_32 : 0) | SET_USER, text);
+}
+
+const struct set_program *set_programs(size_t *count) {
+    glob_t g;
+
+    if (!nprograms) {
+        for (size_t n = 0; n < ARRAY_SIZE(own); n++)
+            add(own[n].name, own[n].how, own[n].hex);
+        need(!glob("tests/golden/*.hex", 0, NULL, &g), "tests/golden is not here");
+        for (size_t n = 0; n < g.gl_pathc; n++)
+            add_golden(g.gl_pathv[n]);
+        globfree(&g);
+    }
+    *count = nprograms;
+    return programs;
+}
+
+/* --- the machine --- */
+
+struct set {
+    struct vcpu *v;
+    struct counters cnt;
+    struct interp *ip;
+    struct bt *bt;
+    const struct ccf *seen[FRAGMENTS_MAX];
+    size_t nseen;
+};
+
+static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
+}
+
+static int on_irq_ack(void *arg) {
+    return -1;
+}
+
+static const struct vcpu_hooks hooks = {.exit = on_exit_hook, .irq_ack = on_irq_ack};
+
+struct set *set_new(const char *options, bool counted) {
+    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    struct set *s = calloc(1, sizeof(*s));
+    struct bt_options opt = bt_defaults();
+    struct mem_hooks *h;
+    char why[128];
+
+    vec_init();
+    need(s && !sem_init(), "cannot set up");
+    s->v = aligned_alloc(64, (sizeof(*s->v) + 63) & ~63ull);
+    need(s->v, "no memory");
+    memset(s->v, 0, sizeof(*s->v));
+    s->v->cnt = &s->cnt;
+    s->v->hooks = &hooks;
+    s->v->hooks_arg = s;
+    s->v->counted = counted;
+    s->v->cpuid = cpuid_model_new(&cfg);
+    need(!mem_create(RAM, &s->v->mem) && !mmu_create(s->v, MMU_FLUSH), "no memory");
+    s->ip = interp_new(s->v);
+    h = mem_hooks(s->v->mem);
+    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
+    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = s->ip;
+    need(!bt_options_parse(&opt, options, why, sizeof(why)), options);
+    need(!bt_new(s->v, s->ip, &opt, &s->bt), "no translator");
+    return s;
+}
+
+void set_free(struct set *s) {
+    bt_free(s->bt);
+    interp_free(s->ip);
+    mmu_destroy(s->v);
+    mem_destroy(s->v->mem);
+    cpuid_model_free((struct cpuid_model *)(uintptr_t)s->v->cpuid);
+    free(s->v);
+    free(s);
+}
+
+struct bt *set_bt(struct set *s) {
+    return s->bt;
+}
+
+static void put(struct set *s, uint32_t at, uint64_t val, unsigned size) {
+    need(mem_write(s->v->mem, gpa(at), &val, size), "cannot write");
+}
+
+/* The first 2 MiB, where they are. */
+static void map(struct set *s, bool wide) {
+    for (uint32_t k = 0; k < 512; k++) {
+        uint64_t e = k << 12 | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A | X86_PTE_D;
+
+        put(s, TABLES + 0x3000 + k * (wide ? 8 : 4), e, wide ? 8 : 4);
+    }
+    put(s, TABLES, (TABLES + (wide ? 0x1000 : 0x3000)) | 7, wide ? 8 : 4);
+    if (!wide)
+        return;
+    put(s, TABLES + 0x1000, (TABLES + 0x2000) | 7, 8);
+    put(s, TABLES + 0x2000, (TABLES + 0x3000) | 7, 8);
+}
+
+static void start(struct set *s, unsigned how) {
+    unsigned dpl = how & SET_USER ? 3 : 0;
+    bool wide = !(how & SET_32);
+    struct vcpu *v = s->v;
+
+    mem_reset(v->mem);
+    vcpu_reset(v);
+    map(s, wide);
+    v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP | X86_CR0_NE | X86_CR0_ET;
+    v->cr3 = TABLES;
+    v->cr4 = X86_CR4_OSFXSR | X86_CR4_OSXSAVE | (wide ? X86_CR4_PAE : 0);
+    v->xcr0 = vec_supported();
+    v->efer = wide ? X86_EFER_LME | X86_EFER_LMA | X86_EFER_SCE : 0;
+    v->tsc_host = !(how & (SET_NO_TSC | SET_COUNTED));
+    for (unsigned n = 0; n < SEG_COUNT; n++) {
+        uint16_t ar = n == SEG_CS ? (wide ? 0xa09b : 0xc09b) : 0xc093;
+
+        v->seg[n] = (struct segment){.sel = (uint16_t)(8 * n + 8 + dpl),
+                                     .ar = (uint16_t)(ar | dpl << X86_AR_DPL_SHIFT),
+                                     .limit = UINT32_MAX,
+                                     .base = n != SEG_CS && (how & SET_BASES) ? 0x40 : 0};
+    }
+    v->cpl = (uint8_t)dpl;
+    vcpu_clear(v, ~0u);
+    vcpu_update_mode(v);
+    mmu_flush_all(v);
+    mmu_context_changed(v);
+    v->bt.bank = v->mmu->data->e;
+}
+
+static void to_set(void *arg, const struct ccf *c) {
+    struct set *s = arg;
+
+    need(s->nseen < FRAGMENTS_MAX, "too many fragments");
+    s->seen[s->nseen++] = c;
+}
+
+/* For VA and what direct branches reach from there within the program. */
+static void translate_from(struct set *s, const struct set_program *p, uint32_t key,
+                           uint64_t va) {
+    const uint8_t *page = mem_host(s->v->mem, gpa(va & ~0xfffull), 1);
+    bool fault;
+    struct ccf *c;
+
+    if (va < CODE || va >= CODE + p->len || bt_lookup(s->bt, va, page, key))
+        return;
+    s->v->rip = va;
+    c = bt_translate(s->bt, key, &fault);
+    for (unsigned n = 0; c && n < c->nlinks; n++)
+        translate_from(s, p, key, c->links[n].target);
+}
+
+static void link_all(struct set *s) {
+    for (size_t n = 0; n < s->nseen; n++) {
+        struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
+
+        for (unsigned k = 0; k < c->nlinks; k++) {
+            struct ccf *to = bt_lookup(s->bt, c->links[k].target, c->page, c->key);
+
+            if (to)
+                bt_link(s->bt, &c->links[k], to);
+        }
+    }
+}
+
+/* As if all of it had been executed often, and each indirect branch had gone to its
+ * start. */
+static void heat(struct set *s) {
+    size_t cold = s->nseen;
+
+    for (unsigned n = 0; n < 1u << BT_HEAT_BITS; n++)
+        s->bt->heat[n] = 0;
+    for (unsigned n = 0; n < 1u << BT_GUESS_BITS; n++)
+        s->bt->guess[n] = CODE;
+    for (size_t n = 0; n < cold; n++) {
+        struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
+
+        if (c->key & KEY_SINGLE)
+            continue;
+        s->v->rip = c->va;
+        bt_heat_up(s->bt, c);
+    }
+}
+
+static void collect(struct set *s) {
+    s->nseen = 0;
+    bt_each_fragment(s->bt, to_set, s);
+}
+
+void set_translate(struct set *s, const struct set_program *p,
+                   void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg) {
+    uint32_t key;
+
+    bt_flush(s->bt);
+    start(s, p->how);
+    need(mem_write(s->v->mem, gpa(CODE), p->code, p->len), "cannot write");
+    key = bt_key(s->v);
+    bt_select_key(s->bt, key);
+    translate_from(s, p, key, CODE);
+    translate_from(s, p, key | KEY_SINGLE, CODE);
+    collect(s);
+    link_all(s);
+    for (size_t n = 0; n < s->nseen; n++)
+        fn(arg, s, s->seen[n]);
+    heat(s);
+    collect(s);
+    for (size_t n = 0; n < s->nseen; n++)
+        if (s->seen[n]->hot)
+            fn(arg, s, s->seen[n]);
+}
+
+enum exit_reason set_run(struct set *s, const struct set_program *p) {
+    bt_flush(s->bt);
+    start(s, p->how);
+    need(mem_write(s->v->mem, gpa(CODE), p->code, p->len), "cannot write");
+    s->v->rip = CODE;
+    return bt_run(s->bt);
+}

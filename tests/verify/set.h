@@ -1,0 +1,48 @@
+/*
+ * What the verifier's tests look at: guest code of every kind that the translator has an
+ * expansion for, made into fragments in all the ways that there are (cold, hot paths,
+ * without groups, linked) and never executed.
+ */
+#ifndef VERIFY_SET_H
+#define VERIFY_SET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bt/verify.h"
+
+/* How a program is translated. */
+enum {
+    SET_32 = 1,      /* 32-bit code */
+    SET_USER = 2,    /* CPL 3 */
+    SET_BASES = 4,   /* 32-bit code: no segment's base is 0 but CS's */
+    SET_COUNTED = 8, /* a counted run */
+    SET_NO_TSC = 16, /* RDTSC is not the host's */
+};
+
+struct set_program {
+    const char *name;
+    unsigned how;
+    const uint8_t *code;
+    size_t len;
+};
+
+/* The programs; those of tests/golden among them (read from the current directory).
+ * *COUNT of them. Exits with a message when they are not there. */
+const struct set_program *set_programs(size_t *count);
+
+struct set;
+/* A machine with the options of --bt. Aborts on failure. */
+struct set *set_new(const char *options, bool counted);
+void set_free(struct set *s);
+struct bt *set_bt(struct set *s);
+
+/* Makes fragments of P, and calls FN for each. */
+void set_translate(struct set *s, const struct set_program *p,
+                   void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg);
+
+/* Runs P from its start. */
+enum exit_reason set_run(struct set *s, const struct set_program *p);
+
+#endif
