@@ -25,10 +25,9 @@ static void push_return(const struct vcpu *v, const struct transfer *x,
     sem_frame_push(f, x->next);
 }
 
-/* From 64-bit to other code, on Intel's CPUs: the stack pointer is one of 32 bits by
- * then. */
+/* From 64-bit to other code: the stack pointer is one of 32 bits by then. */
 static bool narrows_stack(const struct vcpu *v, const struct segment *cs) {
-    return v->mode == MODE_64 && !(cs->ar & X86_AR_L) && !sem_is_amd(v);
+    return v->mode == MODE_64 && !(cs->ar & X86_AR_L);
 }
 
 /* Transfer without change of stack: pushes the return address for a call. */

@@ -348,6 +348,27 @@ static void test_far_call(void **state) {
     assert_int_equal(get32(DATA + 0xf8), CODE3);
 }
 
+/* From 64-bit to 32-bit code the stack pointer has 32 bits: a call pushes with it, a
+ * return pops before. */
+static void test_narrow_stack(void **state) {
+    const uint64_t high = 1ull << 32;
+
+    enter_64();
+    put64(0x5000 + 4 * 8, 0x87); /* the same 1 GiB at 4 GiB */
+    V.gpr[REG_RSP] = high + DATA;
+    put64(DATA, 0x1234 | (uint64_t)CODE3 << 32);
+    assert_int_equal(RUN("\xca\x10\x00"), -1);
+    assert_int_equal(V.mode, MODE_32);
+    assert_int_equal(V.gpr[REG_RSP], DATA + 0x18);
+    enter_64();
+    V.gpr[REG_RSP] = high + DATA + 0x100;
+    V.gpr[REG_RBX] = DATA;
+    V.rip = 0x777;
+    assert_int_equal(RUN("\xff\x1b"), -1);
+    assert_int_equal(V.gpr[REG_RSP], DATA + 0xf8);
+    assert_int_equal(get32(DATA + 0xf8), 0x779);
+}
+
 /* CLZERO clears the line of the address, not of the offset. */
 static void test_clzero(void **state) {
     if (!cpuid_has(model, CPUID_F_CLZERO)) {
@@ -500,6 +521,7 @@ int main(void) {
         BOTH(test_masked),
         BOTH(test_call),
         BOTH(test_x87_pointers),
+        BOTH(test_narrow_stack),
         BOTH(test_far_call),
         BOTH(test_clzero),
         BOTH(test_sysexit),
