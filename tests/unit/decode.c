@@ -509,7 +509,8 @@ static void test_vendor(void **state) {
     }
     if (amd)
         assert_int_equal(decode_ok(MODE_64, "66e80000").len, 4);
-    assert_int_equal(decode_ok(MODE_64, "48ff28").opsize, amd ? 4 : 8);
+    assert_int_equal(decode_ok(MODE_64, "48ff28").mem.size, amd ? 6 : 10);
+    assert_int_equal(decode_ok(MODE_64, "48ff18").opsize, 8);
     assert_int_equal(decode_ok(MODE_64, "480fb200").mem.size, amd ? 6 : 10);
     assert_int_equal(decode_ok(MODE_64, "666300").mem.size, amd ? 4 : 2); /* movsxd */
     struct insn cr = decode_ok(MODE_32, "f00f22c3");
@@ -522,6 +523,23 @@ static void test_vendor(void **state) {
     }
     assert_int_equal(decode_ok(MODE_32, "f00f22db").op, OP_invalid);
     assert_int_equal(decode_ok(MODE_64, "0f0dc8").op, amd ? OP_invalid : OP_nop);
+    assert_int_equal(decode_ok(MODE_64, "f2e1fe").op, amd ? OP_loopne : OP_loope);
+    assert_int_equal(decode_ok(MODE_64, "f3e0fe").op, amd ? OP_loope : OP_loopne);
+    assert_int_equal(decode_ok(MODE_32, "f2f3e0fe").op, amd ? OP_loope : OP_loopne);
+    assert_int_equal(decode_ok(MODE_32, "f3f2e0fe").op, OP_loopne);
+    assert_int_equal(decode_ok(MODE_32, "f2e2fe").op, OP_loop);
+    assert_int_equal(decode_ok(MODE_32, "c4e3f922d19f").op, amd ? OP_invalid : OP_native);
+    assert_int_equal(decode_ok(MODE_32, "c4e3f916d19f").op, amd ? OP_invalid : OP_native);
+    assert_int_equal(decode_ok(MODE_64, "c4e3f922d19f").op, OP_native);
+    assert_int_equal(decode_ok(MODE_64, "f390").op, OP_nop);
+    assert_int_equal(decode_ok(MODE_64, "f34190").op, amd ? OP_xchg : OP_nop);
+    assert_int_equal(decode_ok(MODE_64, "f34e90").op, OP_nop);
+    struct insn xchg = decode_ok(MODE_64, "66f34990");
+    assert_int_equal(xchg.len, 4);
+    if (amd) {
+        assert_int_equal(xchg.opsize, 8);
+        assert_int_equal(xchg.opnd[0].off / 8 + xchg.opnd[1].off / 8, REG_R8 + REG_RAX);
+    }
 }
 
 #define FL_STATUS 0x8d5
