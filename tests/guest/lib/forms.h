@@ -30,6 +30,7 @@ enum form_flags {
     INTEL = 1 << 12,
     NO_SP = 1 << 13, /* leaves a stack pointer that no trap can push at */
     POPS = 1 << 14,  /* reads what is on the stack */
+    AVX512 = 1 << 15,
 };
 
 /* What the window holds at the pointer, by the byte of the flags above bit 16. */
@@ -73,16 +74,18 @@ struct form {
 #define RIG_S 0x40020000ul
 #define RIG_CODE 0x50000000ul /* two pages */
 
+#define RIG_VEC 2688 /* an XSAVE area as far as AVX-512, on any CPU */
+
 struct snapshot {
     struct regs r;
-    uint8_t vec[1024] __attribute__((aligned(64)));
+    uint8_t vec[RIG_VEC] __attribute__((aligned(64)));
     uint8_t mem[3][2 * RIG_SPAN];
 };
 
 struct rig {
     struct space s;
     uint8_t *window[3], *code; /* by their identity map */
-    bool avx;
+    bool avx, avx512;
     /* The mode of the runs. */
     bool user, code32;
     unsigned data_sel; /* for DS, ES and SS */
