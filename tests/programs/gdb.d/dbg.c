@@ -26,7 +26,9 @@ struct node *list;
 double ratio = 1.5;
 static pthread_barrier_t barrier;
 
-static int factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
+static int factorial(int n) {
+    return n < 2 ? 1 : n * factorial(n - 1);
+}
 
 static int count(int n) {
     for (int i = 0; i < n; i++) {
@@ -70,7 +72,9 @@ static long double x87(int n) {
     return s;
 }
 
-static void on_signal(int sig) { counter += sig; }
+static void on_signal(int sig) {
+    counter += sig;
+}
 
 static void signals(void) {
     signal(SIGUSR1, on_signal);

@@ -3,7 +3,7 @@ handle SIGUSR1 SIGALRM nostop noprint
 break count
 run
 record full
-break 33 if i == 12
+break 35 if i == 12
 continue
 print counter
 print wide
@@ -11,7 +11,7 @@ reverse-continue
 print counter
 reverse-stepi
 stepi
-break 35
+break 37
 continue
 continue
 print half

@@ -9,7 +9,8 @@
 
 static volatile int sink;
 static int shared;
-static pthread_mutex_t first = PTHREAD_MUTEX_INITIALIZER, second = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t first = PTHREAD_MUTEX_INITIALIZER,
+                       second = PTHREAD_MUTEX_INITIALIZER;
 struct list {
     struct list *next;
     char text[40];
