@@ -41,8 +41,12 @@ static double series(void) {
     return s;
 }
 
-__attribute__((force_align_arg_pointer, noreturn)) void _start(void);
-void _start(void) {
+/* The stack is our own: where the kernel puts it depends on what it passes. */
+unsigned char stack[65536] __attribute__((aligned(4096)));
+__asm__(".globl _start\n_start: lea stack+65536(%rip), %rsp\n call start\n ud2");
+
+void start(void);
+void start(void) {
     unsigned h = sift(1) + (unsigned)deep(18) + strings() + (unsigned)(series() * 1e6);
     char out[11];
     for (int i = 9; i >= 0; i--, h /= 10)
@@ -50,5 +54,4 @@ void _start(void) {
     out[10] = '\n';
     call(1, 1, (long)out, 11);
     call(231, 0, 0, 0);
-    __builtin_unreachable();
 }
