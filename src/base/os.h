@@ -17,6 +17,10 @@ void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */
 int os_memfd_zero(int fd, void *map, uint64_t size);
 
+/* A page that can be read and written, with one before it and two behind it that cannot
+ * be accessed; for as long as the process lives. */
+int os_guarded_page(uint8_t **page);
+
 /* A code buffer mapped twice: RW for us, RX for the CPU (W^X). */
 struct os_code {
     uint8_t *rw;

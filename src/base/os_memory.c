@@ -76,3 +76,18 @@ int os_memfd_zero(int fd, void *map, uint64_t size) {
         return -errno;
     return 0;
 }
+
+int os_guarded_page(uint8_t **page) {
+    uint8_t *p = mmap(NULL, 4 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    if (mprotect(p + 4096, 4096, PROT_READ | PROT_WRITE) < 0) {
+        int rc = -errno;
+
+        munmap(p, 4 * 4096);
+        return rc;
+    }
+    *page = p + 4096;
+    return 0;
+}

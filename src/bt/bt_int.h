@@ -247,10 +247,11 @@ static inline ptrdiff_t bt_delta(const struct bt *bt) {
 
 /* Everything besides address and bytes that a fragment depends on: bt_key(). */
 #define KEY_MODE(k) ((k)&3)
-#define KEY_REAL 4u /* of no fragment: see bt_translatable() */
-#define KEY_VEC 8u  /* SSE usable: CR0.EM, TS clear, CR4.OSFXSR set */
-#define KEY_AVX 16u /* and AVX: CR4.OSXSAVE, XCR0 */
-#define KEY_X87 32u /* EM and TS clear */
+#define KEY_REAL 4u           /* of no fragment: see bt_translatable() */
+#define KEY_VEC 8u            /* SSE usable: CR0.EM, TS clear, CR4.OSFXSR set */
+#define KEY_AVX 16u           /* and AVX: CR4.OSXSAVE, XCR0 */
+#define KEY_X87 32u           /* EM and TS clear */
+#define KEY_AVX512 (1u << 29) /* AVX, and AVX-512's part of XCR0 */
 #define KEY_STACK32 64u
 #define KEY_USER 128u       /* CPL 3 */
 #define KEY_CPL0 (1u << 27) /* CPL 0: simple privileged instructions are translated */
@@ -274,6 +275,8 @@ static inline uint32_t bt_key(const struct vcpu *v) {
     if (fpu && (v->cr4 & X86_CR4_OSXSAVE) &&
         (v->xcr0 & (X86_XCR0_SSE | X86_XCR0_AVX)) == (X86_XCR0_SSE | X86_XCR0_AVX))
         key |= KEY_AVX;
+    if ((key & KEY_AVX) && (v->xcr0 & X86_XCR0_AVX512) == X86_XCR0_AVX512)
+        key |= KEY_AVX512;
     if (v->stack32)
         key |= KEY_STACK32;
     if (v->cpl == 3)

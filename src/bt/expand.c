@@ -60,6 +60,8 @@ static bool native_allowed(const struct tr *t, const struct insn *i) {
         return (t->key & KEY_X87) && !is_fninit(i);
     if (i->flags & INSN_MMX)
         return t->key & KEY_X87;
+    if (i->flags & INSN_AVX512)
+        return t->key & KEY_AVX512;
     if (i->flags & INSN_VEX)
         return t->key & KEY_AVX;
     return t->key & KEY_VEC;
@@ -521,7 +523,7 @@ static bool names_both(const struct tr *t, const struct insn *i) {
 }
 
 bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
-    xl_fn *fn = table[i->op];
+    xl_fn *fn = i->flags & INSN_MASKED ? NULL : table[i->op];
 
     if (fn == xl_div && !guilty(t, i))
         fn = xl_ident;
@@ -546,9 +548,12 @@ bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
     return fn == xl_nop;
 }
 
+/* Masked operands are not: the check would be of all their bytes. */
 xl_fn *tr_expansion(const struct insn *i) {
     xl_fn *fn = table[i->op];
 
+    if (i->flags & INSN_MASKED)
+        return NULL;
     if (!fn)
         fn = tr_system_expansion(i);
     return fn || !MUTANT(COPY_ALL) ? fn : xl_ident;

@@ -14,9 +14,10 @@ struct form {
     uint8_t rep;
     bool rex_present;
     uint8_t w, r, x, b; /* r, x, b: 0 or 8 */
-    bool vex;
-    uint8_t vex_map, vex_pp, vex_l, vvvv;
-    uint8_t esc[2], nesc; /* 0f, 0f 38, 0f 3a */
+    bool vex, evex;
+    uint8_t vex_map, vex_pp, vex_l, vvvv; /* EVEX's too; its vvvv to 31 */
+    uint8_t evex_r, evex_p2;              /* R': 0 or 16; z, L'L, b and aaa in place */
+    uint8_t esc[2], nesc;                 /* 0f, 0f 38, 0f 3a */
     uint8_t opcode;
     bool has_modrm;
     uint8_t modrm;
@@ -83,6 +84,47 @@ static bool vex_w_is_size(const struct form *f) {
     }
 }
 
+/* The same for EVEX (sem/native_encode.c). */
+static bool evex_w_is_size(const struct form *f) {
+    switch (f->vex_map << 8 | f->opcode) {
+    case 0x17e: /* not vmovq of vector registers */
+        return f->vex_pp != 2;
+    case 0x178: /* vcvttss2usi and kin */
+    case 0x179:
+    case 0x17b:
+        return f->vex_pp >= 2;
+    case 0x27c: /* vpbroadcastd, vpbroadcastq of a general register */
+    case 0x52a: /* half precision */
+    case 0x52c:
+    case 0x52d:
+    case 0x578:
+    case 0x579:
+    case 0x57b:
+        return true;
+    default:
+        return vex_w_is_size(f);
+    }
+}
+
+/* Four bytes at P, the first 62. Intel SDM volume 2, "Intel AVX-512 Encoding". */
+static void parse_evex(const struct insn *i, const uint8_t *p, struct form *f) {
+    f->evex = true;
+    f->vex_map = p[1] & 7;
+    f->vex_pp = p[2] & 3;
+    f->w = p[2] >> 7;
+    f->evex_p2 = p[3] & 0xf7;
+    f->vvvv = (uint8_t)(((~p[2] >> 3) & 15) | (p[3] & 8 ? 0 : 16));
+    if (i->mode != MODE_64) {
+        /* As for VEX. */
+        f->vvvv &= 7;
+        return;
+    }
+    f->r = p[1] & 0x80 ? 0 : 8;
+    f->x = p[1] & 0x40 ? 0 : 8;
+    f->b = p[1] & 0x20 ? 0 : 8;
+    f->evex_r = p[1] & 0x10 ? 0 : 16;
+}
+
 /* vblendvps and kin: a register in the immediate's upper half. */
 static bool imm_is_register(const struct form *f) {
     return f->vex && f->vex_map == 3 && f->opcode >= 0x4a && f->opcode <= 0x4c;
@@ -135,6 +177,9 @@ static void parse(const struct insn *i, struct form *f) {
             if (i->op != OP_native)
                 f->w = 0;
         }
+    } else if (i->flags & INSN_AVX512) {
+        parse_evex(i, i->bytes + at, f);
+        at += 4;
     } else {
         f->rex_present = rex != 0;
         f->w = rex >> 3 & 1;
@@ -148,7 +193,8 @@ static void parse(const struct insn *i, struct form *f) {
         }
     }
     f->opcode = i->bytes[at++];
-    if (f->vex && i->mode != MODE_64 && vex_w_is_size(f))
+    if (i->mode != MODE_64 &&
+        ((f->vex && vex_w_is_size(f)) || (f->evex && evex_w_is_size(f))))
         f->w = 0;
     f->has_modrm = i->off_modrm != 0;
     if (f->has_modrm) {
@@ -163,11 +209,17 @@ static void parse(const struct insn *i, struct form *f) {
         f->imm[0] &= 0x7f; /* 32-bit mode has eight registers */
 }
 
+/* With F3 the host takes them for TZCNT and LZCNT, which the guest's CPU lacks. */
+static void strip_rep(const struct insn *i, struct form *f) {
+    if (i->op == OP_bsf || i->op == OP_bsr)
+        f->rep = 0;
+}
+
 /* One-byte forms that 64-bit mode lacks or that name an absolute address. */
 static void lengthen(const struct insn *i, struct form *f) {
-    if (i->mode != MODE_64 && f->opcode == 0x82 && !f->nesc && !f->vex)
+    if (i->mode != MODE_64 && f->opcode == 0x82 && !f->nesc && !f->vex && !f->evex)
         f->opcode = 0x80; /* the same, encoded twice */
-    if (f->nesc || f->vex || f->has_modrm)
+    if (f->nesc || f->vex || f->evex || f->has_modrm)
         return;
     if (i->mode != MODE_64 && (f->opcode & 0xf0) == 0x40) { /* inc, dec */
         f->modrm = 0xc0 | (f->opcode & 8) | (f->opcode & 7);
@@ -189,6 +241,14 @@ static void emit_vex(struct emit *e, const struct form *f) {
     e8(e, (f->r ? 0 : 0x80u) | (f->x ? 0 : 0x40u) | (f->b ? 0 : 0x20u) | f->vex_map);
     e8(e,
        (unsigned)f->w << 7 | (~f->vvvv & 15u) << 3 | (unsigned)f->vex_l << 2 | f->vex_pp);
+}
+
+static void emit_evex(struct emit *e, const struct form *f) {
+    e8(e, 0x62);
+    e8(e, (f->r ? 0 : 0x80u) | (f->x ? 0 : 0x40u) | (f->b ? 0 : 0x20u) |
+              (f->evex_r ? 0 : 0x10u) | f->vex_map);
+    e8(e, (unsigned)f->w << 7 | (~f->vvvv & 15u) << 3 | 4u | f->vex_pp);
+    e8(e, f->evex_p2 | (f->vvvv & 16 ? 0 : 8u));
 }
 
 static void emit_legacy(struct emit *e, const struct form *f) {
@@ -235,7 +295,7 @@ static void rename_reg(struct form *f, unsigned from, unsigned to) {
         f->opcode = (uint8_t)((f->opcode & 0xf8) | (to & 7));
         f->b = (uint8_t)ext;
     }
-    if (f->vex && f->vvvv == from)
+    if ((f->vex || f->evex) && f->vvvv == from)
         f->vvvv = (uint8_t)to;
 }
 
@@ -267,10 +327,11 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     struct form f;
     bool mem = has_mem(i);
     const struct operand *ext = NULL;
-    bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one;
+    bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one, disp8;
 
     off += MUTANT(IDENT_ASTRAY) << 12;
     parse(i, &f);
+    strip_rep(i, &f);
     lengthen(i, &f);
     rename_lent(t, i, &f);
     for (unsigned k = 0; k < i->nops; k++) {
@@ -285,8 +346,10 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         }
         ext = &i->opnd[k];
     }
+    /* EVEX multiplies a displacement of one byte by the operand's size. */
+    disp8 = off == (int8_t)off && !f.evex;
     if (mem) {
-        unsigned mod = !off ? 0 : off == (int8_t)off ? 1 : 2;
+        unsigned mod = !off ? 0 : disp8 ? 1 : 2;
 
         f.modrm = (uint8_t)(mod << 6 | (f.modrm & 0x38) | (T0 & 7));
         f.b = MUTATE(IDENT_BASE, 8, 0);
@@ -313,12 +376,14 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         e8(&t->e, 0x65);
     if (f.vex)
         emit_vex(&t->e, &f);
+    else if (f.evex)
+        emit_evex(&t->e, &f);
     else
         emit_legacy(&t->e, &f);
     e8(&t->e, f.opcode);
     if (f.has_modrm)
         e8(&t->e, f.modrm);
-    if (mem && off && off == (int8_t)off)
+    if (mem && off && disp8)
         e8(&t->e, (uint8_t)off);
     else if (mem && off)
         e32(&t->e, (uint32_t)off);

@@ -25,14 +25,24 @@ static bool same(const struct vval *a, const struct vval *b) {
            a->how == b->how && a->id == b->id && a->anchor == b->anchor && a->n == b->n;
 }
 
+/* At most the larger of two bounds; in steps, so that it does not grow for ever. A
+ * constant bounds itself. */
+static uint64_t bound_of_both(const struct vval *a, const struct vval *b) {
+    uint64_t n = a->n > b->n ? a->n : b->n;
+
+    if (a->kind == V_HASH || b->kind == V_HASH)
+        return UINT64_MAX;
+    return a->n == b->n ? n : n <= 4096 ? 4096 : UINT64_MAX;
+}
+
 static struct vval both_public(const struct vval *a, const struct vval *b) {
-    bool bounded = a->kind == V_PUBLIC && b->kind == V_PUBLIC;
+    bool both = a->kind == V_PUBLIC && b->kind == V_PUBLIC;
     bool hash = a->kind == V_HASH || b->kind == V_HASH;
 
     return (struct vval){.kind = V_PUBLIC,
                          .id = a->id == b->id && !hash ? a->id : 0,
-                         .low = bounded && a->low == b->low ? a->low : 0,
-                         .n = bounded && a->n == b->n ? a->n : UINT64_MAX};
+                         .low = both && a->low == b->low ? a->low : 0,
+                         .n = bound_of_both(a, b)};
 }
 
 /* Both lead to fewer bytes, fewer rights. */

@@ -2,9 +2,11 @@
  * The CPUID model; docs/cpu.md tells what is offered and why.
  *
  * A feature word is one register of one leaf. For each word a rule says which bits we
- * implement whatever the host has (`soft`), and which run on the host's own units and so
- * need the host's bit (`host`). The model is soft | (host & the host's word), minus what
- * depends on something missing. Everything else is computed from constants at the query.
+ * implement whatever the host has (`soft`), which run on the host's own units and so
+ * need the host's bit (`host`), and which are the board's whatever CPU it is (`board`).
+ * The model is soft | (host & the host's word), of that what the named part has, minus
+ * what depends on something missing. Everything else is computed from constants at the
+ * query.
  *
  * Immutable after cpuid_model_new(). Not a copy of the host's CPUID: a bit that no rule
  * names is never offered.
@@ -13,26 +15,10 @@
 
 #include <stdlib.h>
 
+#include "cpu/cpuid_int.h"
 #include "cpu/vcpu.h"
 #include "cpu/vec.h"
 #include "x86/cr.h"
-
-#define BIT(n) (1u << (n))
-
-enum word {
-    W_1C,
-    W_1D,
-    W_7B,
-    W_7C,
-    W_7D,
-    W_D1A,
-    W_X1C, /* 0x80000001 */
-    W_X1D,
-    W_X8B,  /* 0x80000008 */
-    W_X21A, /* 0x80000021 */
-    W_X21C,
-    WORD_COUNT
-};
 
 struct cpuid_model {
     uint32_t word[WORD_COUNT];
@@ -47,13 +33,15 @@ struct cpuid_model {
     char brand[48];
 };
 
+#define HOST_MODEL "host"
+
 enum { REG_A, REG_B, REG_C, REG_D };
 
 struct word_rule {
     uint32_t leaf;
     uint32_t subleaf;
     uint8_t reg;
-    uint32_t soft, host;
+    uint32_t soft, host, board;
 };
 
 static const struct word_rule rules[WORD_COUNT] = {
@@ -61,29 +49,35 @@ static const struct word_rule rules[WORD_COUNT] = {
      * xsave avx f16c rdrand */
     [W_1C] = {1, 0, REG_C, BIT(17) | BIT(21) | BIT(22) | BIT(23) | BIT(24),
               BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(25) |
-                  BIT(26) | BIT(28) | BIT(29) | BIT(30)},
+                  BIT(26) | BIT(28) | BIT(29) | BIT(30),
+              BIT(21) | BIT(24)},
     /* de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush; fpu mmx
      * fxsr sse sse2 */
     [W_1D] = {1, 0, REG_D, 0x0008fbfc | BIT(16) | BIT(17),
-              BIT(0) | BIT(23) | BIT(24) | BIT(25) | BIT(26)},
+              BIT(0) | BIT(23) | BIT(24) | BIT(25) | BIT(26), ~0u},
     /* fsgsbase tsc_adjust bmi1 smep bmi2 invpcid adx smap clflushopt clwb; avx2 erms
-     * rdseed sha */
+     * rdseed sha; avx-512 f dq ifma cd bw vl */
     [W_7B] = {7, 0, REG_B,
               BIT(0) | BIT(1) | BIT(3) | BIT(7) | BIT(8) | BIT(10) | BIT(19) | BIT(20) |
                   BIT(23) | BIT(24),
-              BIT(5) | BIT(9) | BIT(18) | BIT(29)},
-    /* umip rdpid; gfni vaes vpclmulqdq */
-    [W_7C] = {7, 0, REG_C, BIT(2) | BIT(22), BIT(8) | BIT(9) | BIT(10)},
-    /* fsrm */
-    [W_7D] = {7, 0, REG_D, 0, BIT(4)},
+              BIT(5) | BIT(9) | BIT(18) | BIT(29) | BIT(16) | BIT(17) | BIT(21) |
+                  BIT(28) | BIT(30) | BIT(31),
+              BIT(1)},
+    /* umip rdpid; gfni vaes vpclmulqdq; avx-512 vbmi vbmi2 vnni bitalg vpopcntdq */
+    [W_7C] = {7, 0, REG_C, BIT(2) | BIT(22),
+              BIT(8) | BIT(9) | BIT(10) | BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14)},
+    /* fsrm; avx-512 vp2intersect fp16 */
+    [W_7D] = {7, 0, REG_D, 0, BIT(4) | BIT(8) | BIT(23)},
+    /* avx-vnni; avx-512 bf16 */
+    [W_71A] = {7, 1, REG_A, 0, BIT(4) | BIT(5)},
     /* xsaveopt xsavec xgetbv(1) */
     [W_D1A] = {0xd, 1, REG_A, 0, BIT(0) | BIT(1) | BIT(2)},
     /* lahf lzcnt 3dnowprefetch; sse4a. TOPOEXT is AMD's, added below */
     [W_X1C] = {0x80000001, 0, REG_C, BIT(0) | BIT(5) | BIT(8), BIT(6)},
     /* syscall nx pdpe1gb rdtscp lm */
     [W_X1D] = {0x80000001, 0, REG_D, BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29), 0},
-    /* xsaveerptr; CLZERO is AMD's, added below */
-    [W_X8B] = {0x80000008, 0, REG_B, 0, BIT(2)},
+    /* clzero, which only AMD's have; xsaveerptr */
+    [W_X8B] = {0x80000008, 0, REG_B, BIT(0), BIT(2)},
     /* AMD's, added below */
     [W_X21A] = {0x80000021, 0, REG_A, 0, 0},
     [W_X21C] = {0x80000021, 0, REG_C, 0, 0},
@@ -93,23 +87,57 @@ static const struct word_rule rules[WORD_COUNT] = {
 static const struct {
     uint8_t word, bit;
 } features[CPUID_F_COUNT] = {
-    [CPUID_F_AVX] = {W_1C, 28},        [CPUID_F_AVX2] = {W_7B, 5},
-    [CPUID_F_BMI1] = {W_7B, 3},        [CPUID_F_BMI2] = {W_7B, 8},
-    [CPUID_F_FMA] = {W_1C, 12},        [CPUID_F_F16C] = {W_1C, 29},
-    [CPUID_F_MOVBE] = {W_1C, 22},      [CPUID_F_POPCNT] = {W_1C, 23},
-    [CPUID_F_LZCNT] = {W_X1C, 5},      [CPUID_F_SSE3] = {W_1C, 0},
-    [CPUID_F_SSSE3] = {W_1C, 9},       [CPUID_F_SSE41] = {W_1C, 19},
-    [CPUID_F_SSE42] = {W_1C, 20},      [CPUID_F_SSE4A] = {W_X1C, 6},
-    [CPUID_F_AES] = {W_1C, 25},        [CPUID_F_PCLMUL] = {W_1C, 1},
-    [CPUID_F_SHA] = {W_7B, 29},        [CPUID_F_VAES] = {W_7C, 9},
-    [CPUID_F_VPCLMUL] = {W_7C, 10},    [CPUID_F_GFNI] = {W_7C, 8},
-    [CPUID_F_ADX] = {W_7B, 19},        [CPUID_F_RDRAND] = {W_1C, 30},
-    [CPUID_F_RDSEED] = {W_7B, 18},     [CPUID_F_CLZERO] = {W_X8B, 0},
-    [CPUID_F_RDPID] = {W_7C, 22},      [CPUID_F_XSAVE] = {W_1C, 26},
-    [CPUID_F_XSAVEOPT] = {W_D1A, 0},   [CPUID_F_XSAVEC] = {W_D1A, 1},
-    [CPUID_F_XSAVES] = {W_D1A, 3},     [CPUID_F_CX16] = {W_1C, 13},
-    [CPUID_F_CLFLUSHOPT] = {W_7B, 23}, [CPUID_F_CLWB] = {W_7B, 24},
+    [CPUID_F_AVX] = {W_1C, 28},
+    [CPUID_F_AVX2] = {W_7B, 5},
+    [CPUID_F_BMI1] = {W_7B, 3},
+    [CPUID_F_BMI2] = {W_7B, 8},
+    [CPUID_F_FMA] = {W_1C, 12},
+    [CPUID_F_F16C] = {W_1C, 29},
+    [CPUID_F_MOVBE] = {W_1C, 22},
+    [CPUID_F_POPCNT] = {W_1C, 23},
+    [CPUID_F_LZCNT] = {W_X1C, 5},
+    [CPUID_F_SSE3] = {W_1C, 0},
+    [CPUID_F_SSSE3] = {W_1C, 9},
+    [CPUID_F_SSE41] = {W_1C, 19},
+    [CPUID_F_SSE42] = {W_1C, 20},
+    [CPUID_F_SSE4A] = {W_X1C, 6},
+    [CPUID_F_AES] = {W_1C, 25},
+    [CPUID_F_PCLMUL] = {W_1C, 1},
+    [CPUID_F_SHA] = {W_7B, 29},
+    [CPUID_F_VAES] = {W_7C, 9},
+    [CPUID_F_VPCLMUL] = {W_7C, 10},
+    [CPUID_F_GFNI] = {W_7C, 8},
+    [CPUID_F_ADX] = {W_7B, 19},
+    [CPUID_F_RDRAND] = {W_1C, 30},
+    [CPUID_F_RDSEED] = {W_7B, 18},
+    [CPUID_F_CLZERO] = {W_X8B, 0},
+    [CPUID_F_RDPID] = {W_7C, 22},
+    [CPUID_F_XSAVE] = {W_1C, 26},
+    [CPUID_F_XSAVEOPT] = {W_D1A, 0},
+    [CPUID_F_XSAVEC] = {W_D1A, 1},
+    [CPUID_F_XSAVES] = {W_D1A, 3},
+    [CPUID_F_CX16] = {W_1C, 13},
+    [CPUID_F_CLFLUSHOPT] = {W_7B, 23},
+    [CPUID_F_CLWB] = {W_7B, 24},
     [CPUID_F_XSAVEERPTR] = {W_X8B, 2},
+    [CPUID_F_RDTSCP] = {W_X1D, 27},
+    [CPUID_F_INVPCID] = {W_7B, 10},
+    [CPUID_F_SMAP] = {W_7B, 20},
+    [CPUID_F_AVXVNNI] = {W_71A, 4},
+    [CPUID_F_AVX512F] = {W_7B, 16},
+    [CPUID_F_AVX512DQ] = {W_7B, 17},
+    [CPUID_F_AVX512IFMA] = {W_7B, 21},
+    [CPUID_F_AVX512CD] = {W_7B, 28},
+    [CPUID_F_AVX512BW] = {W_7B, 30},
+    [CPUID_F_AVX512VL] = {W_7B, 31},
+    [CPUID_F_AVX512VBMI] = {W_7C, 1},
+    [CPUID_F_AVX512VBMI2] = {W_7C, 6},
+    [CPUID_F_AVX512VNNI] = {W_7C, 11},
+    [CPUID_F_AVX512BITALG] = {W_7C, 12},
+    [CPUID_F_AVX512VPOPCNTDQ] = {W_7C, 14},
+    [CPUID_F_AVX512VP2INTERSECT] = {W_7D, 8},
+    [CPUID_F_AVX512FP16] = {W_7D, 23},
+    [CPUID_F_AVX512BF16] = {W_71A, 5},
 };
 
 /* NEEDED missing takes DEPENDENT away. In an order in which one pass is enough. */
@@ -119,7 +147,8 @@ static const struct {
     {W_1C, 26, W_1C, 28}, {W_1C, 26, W_D1A, 0}, {W_1C, 26, W_D1A, 1},
     {W_1C, 26, W_D1A, 2}, {W_1C, 28, W_7B, 5},  {W_1C, 28, W_1C, 12},
     {W_1C, 28, W_1C, 29}, {W_1C, 28, W_7C, 9},  {W_1C, 28, W_7C, 10},
-    {W_7B, 9, W_7D, 4}, /* a CPU without ERMS has no FSRM: guests patch on it */
+    {W_7B, 5, W_71A, 4},  {W_7B, 9, W_7D, 4}, /* a CPU without ERMS has no FSRM: guests
+                                                 patch on it */
 };
 
 static struct cpuid_regs host_cpuid(uint32_t leaf, uint32_t subleaf) {
@@ -138,6 +167,8 @@ static uint32_t word_of(struct cpuid_regs r, unsigned reg) {
 static uint32_t host_word(uint32_t leaf, uint32_t subleaf, unsigned reg) {
     if (host_cpuid(leaf & 0x80000000u, 0).eax < leaf)
         return 0;
+    if (leaf == 7 && host_cpuid(7, 0).eax < subleaf)
+        return 0;
     return word_of(host_cpuid(leaf, subleaf), reg);
 }
 
@@ -148,30 +179,56 @@ static void drop_dependents(struct cpuid_model *m) {
     }
     if (!(m->word[W_1C] & BIT(28)))
         m->xcr0 &= ~(uint64_t)X86_XCR0_AVX;
+    if (!(m->word[W_7B] & BIT(16)))
+        m->xcr0 &= ~(uint64_t)X86_XCR0_AVX512;
 }
 
-static void model_words(struct cpuid_model *m) {
+/* Without a register state none of its instructions. */
+static void drop_stateless(struct cpuid_model *m) {
+    if (!(m->xcr0 & X86_XCR0_AVX))
+        m->word[W_1C] &= ~BIT(28);
+    if ((m->xcr0 & X86_XCR0_AVX512) != X86_XCR0_AVX512)
+        m->word[W_7B] &= ~BIT(16);
+    drop_dependents(m);
+}
+
+/* What can be offered of each word, whatever part it is. */
+static void possible_words(struct cpuid_model *m) {
+    m->xcr0 = vec_supported();
     for (unsigned w = 0; w < WORD_COUNT; w++) {
         const struct word_rule *r = &rules[w];
         m->word[w] = r->soft | (r->host & host_word(r->leaf, r->subleaf, r->reg));
     }
-    if (!(m->xcr0 & X86_XCR0_AVX))
-        m->word[W_1C] &= ~BIT(28);
-    drop_dependents(m);
+    drop_stateless(m);
+    if (!m->amd) {
+        m->word[W_X1C] &= ~BIT(6);
+        m->word[W_X8B] = 0;
+    }
+}
+
+/* PART NULL: the host's. */
+static void model_words(struct cpuid_model *m, const struct cpuid_part *part) {
+    uint32_t has[WORD_COUNT];
+
+    possible_words(m);
+    if (part) {
+        cpuid_part_words(part, has);
+        for (unsigned w = 0; w < WORD_COUNT; w++)
+            m->word[w] &= has[w] | rules[w].board;
+        drop_dependents(m);
+    }
     if (m->paravirt)
         m->word[W_1C] |= BIT(31);
     if (m->amd) {
         /* 0x80000001 EDX repeats leaf 1's; MMXEXT is part of SSE. */
         m->word[W_X1D] |= (m->word[W_1D] & 0x0183f3ff) | BIT(22);
         m->word[W_X1C] |= BIT(22); /* topology extensions */
-        /* clzero; EFER.LMSLE unsupported; SSB_NO; BTC_NO */
-        m->word[W_X8B] |= BIT(0) | BIT(20) | BIT(26) | BIT(29);
+        /* EFER.LMSLE unsupported; SSB_NO; BTC_NO */
+        m->word[W_X8B] |= BIT(20) | BIT(26) | BIT(29);
         /* lfence serializes; a null selector clears the base; AutoIBRS; SRSO_NO */
         m->word[W_X21A] = BIT(2) | BIT(6) | BIT(8) | BIT(29);
         m->word[W_X21C] = BIT(1) | BIT(2); /* TSA_SQ_NO, TSA_L1_NO */
     } else {
-        m->word[W_X1C] &= ~BIT(6);
-        m->word[W_X8B] = 0;
         m->word[W_7D] |= BIT(26) | BIT(29); /* SPEC_CTRL, ARCH_CAPABILITIES */
     }
 }
@@ -207,24 +264,140 @@ static bool host_is_amd(void) {
     return id.ebx == 0x68747541 || id.ebx == 0x6f677948;
 }
 
-struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
-    static const char brand[48] = "bivisor virtual processor";
-    struct cpuid_model *m = calloc(1, sizeof(*m));
-    if (!m)
-        return NULL;
-    m->amd = cfg->vendor ? cfg->vendor == CPUID_VENDOR_AMD : host_is_amd();
+/* --- which part --- */
+
+/* Hints, that no code takes for granted: erms, fsrm; and XSaveErPtr. */
+static const uint32_t hints[WORD_COUNT] = {
+    [W_7B] = BIT(9), [W_7D] = BIT(4), [W_X8B] = BIT(2)};
+
+/* Is all of P among what CAN be offered? If not, *LACKS. */
+static bool serves(const struct cpuid_model *can, const struct cpuid_part *p,
+                   const char **lacks) {
+    uint32_t has[WORD_COUNT];
+
+    cpuid_part_words(p, has);
+    for (unsigned w = 0; w < WORD_COUNT; w++) {
+        uint32_t missing = has[w] & ~hints[w] & ~can->word[w];
+
+        if (!missing)
+            continue;
+        *lacks = cpuid_feature_name(w, (unsigned)__builtin_ctz(missing));
+        return false;
+    }
+    return true;
+}
+
+/* The newest that is served and has no AVX-512, or the oldest, which then has not all
+ * that it should. */
+static const struct cpuid_part *default_part(bool amd) {
+    const struct cpuid_part *p = NULL, *next;
+    struct cpuid_model can = {.amd = amd};
+    const char *lacks;
+
+    possible_words(&can);
+    for (size_t n = 0; (next = cpuid_part_at(amd, n)); n++) {
+        uint32_t has[WORD_COUNT];
+
+        cpuid_part_words(next, has);
+        if (has[W_7B] & BIT(16))
+            continue;
+        p = next;
+        if (serves(&can, p, &lacks))
+            break;
+    }
+    return p;
+}
+
+static bool same(const char *a, const char *b) {
+    while (*a && *a == *b)
+        a++, b++;
+    return *a == *b;
+}
+
+enum cpuid_verdict cpuid_model_check(const char *name, const char **lacks) {
+    bool amd = host_is_amd();
+    struct cpuid_model can = {.amd = amd};
+    const struct cpuid_part *p;
+
+    *lacks = NULL;
+    if (same(name, HOST_MODEL))
+        return CPUID_OFFERED;
+    p = cpuid_part_find(name, amd);
+    if (!p)
+        return CPUID_NO_SUCH_MODEL;
+    if (p->amd != amd)
+        return CPUID_OTHER_VENDOR;
+    possible_words(&can);
+    return serves(&can, p, lacks) ? CPUID_OFFERED : CPUID_HOST_LACKS;
+}
+
+const char *cpuid_model_at(size_t n, const char **what) {
+    bool amd = host_is_amd();
+    const struct cpuid_part *p;
+    size_t parts = 0, levels = 0;
+
+    while ((p = cpuid_part_at(amd, parts)) && parts < n)
+        parts++;
+    if (p) {
+        *what = p->brand;
+        return p->name;
+    }
+    n -= parts;
+    while (cpuid_level_at(levels))
+        levels++;
+    if (n < levels) {
+        *what = cpuid_part_find(cpuid_level_at(n), amd)->brand;
+        return cpuid_level_at(n);
+    }
+    *what = "this host's CPU, as far as guests can have it";
+    return n == levels ? HOST_MODEL : NULL;
+}
+
+const char *cpuid_model_default(void) {
+    return default_part(host_is_amd())->name;
+}
+
+static void set_brand(struct cpuid_model *m, const char *text) {
+    for (size_t n = 0; n + 1 < sizeof(m->brand) && text[n]; n++)
+        m->brand[n] = text[n];
+}
+
+/* Vendor, signature and brand; NULL: the host's. */
+static void set_identity(struct cpuid_model *m, const struct cpuid_part *part) {
     m->vendor[0] = m->amd ? 0x68747541 : 0x756e6547; /* Auth, Genu */
     m->vendor[1] = m->amd ? 0x69746e65 : 0x49656e69; /* enti, ineI */
     m->vendor[2] = m->amd ? 0x444d4163 : 0x6c65746e; /* cAMD, ntel */
-    /* Family 0x19 model 0x11 stepping 1; family 6 model 0x8f stepping 8. */
-    m->signature = m->amd ? 0x00a10f11 : 0x000806f8;
+    if (part) {
+        m->signature = part->signature;
+        set_brand(m, part->brand);
+    } else if (m->amd == host_is_amd()) {
+        m->signature = host_cpuid(1, 0).eax & 0x0fff3fff;
+        set_brand(m, "bivisor virtual processor (as the host)");
+    } else {
+        m->signature = cpuid_part_at(m->amd, 0)->signature;
+        set_brand(m, "bivisor virtual processor");
+    }
+}
+
+struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
+    bool amd = cfg->vendor ? cfg->vendor == CPUID_VENDOR_AMD : host_is_amd();
+    const struct cpuid_part *part = NULL;
+    struct cpuid_model *m;
+
+    if (!cfg->model)
+        part = default_part(amd);
+    else if (!same(cfg->model, HOST_MODEL) && !(part = cpuid_part_find(cfg->model, amd)))
+        return NULL;
+    m = calloc(1, sizeof(*m));
+    if (!m)
+        return NULL;
+    m->amd = part ? part->amd : amd;
     m->paravirt = cfg->paravirt;
     m->phys_bits = 40;
     m->tsc_hz = cfg->tsc_hz;
     find_ratio(m);
-    m->xcr0 = vec_supported() & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
-    __builtin_memcpy(m->brand, brand, sizeof(brand));
-    model_words(m);
+    set_identity(m, part);
+    model_words(m, part);
     return m;
 }
 
@@ -262,9 +435,7 @@ struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
         n->word[w] |= confirmed & real_cpu_only(m, w);
     }
     n->xcr0 &= xcr0 | X86_XCR0_X87 | X86_XCR0_SSE;
-    if (!(n->xcr0 & X86_XCR0_AVX))
-        n->word[W_1C] &= ~BIT(28);
-    drop_dependents(n);
+    drop_stateless(n);
     if (bits >= 36 && bits <= 52)
         n->phys_bits = bits;
     return n;
@@ -292,11 +463,17 @@ bool cpuid_paravirt(const struct cpuid_model *m) {
 
 uint64_t cpuid_cr4_valid(const struct cpuid_model *m) {
     uint64_t cr4 = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
-                   X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
-                   X86_CR4_UMIP | X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_SMEP |
-                   X86_CR4_SMAP;
-    if (cpuid_has(m, CPUID_F_XSAVE))
-        cr4 |= X86_CR4_OSXSAVE;
+                   X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
+    static const struct {
+        uint8_t word, bit;
+        uint64_t cr4;
+    } gates[] = {{W_1C, 17, X86_CR4_PCIDE},   {W_1C, 26, X86_CR4_OSXSAVE},
+                 {W_7B, 0, X86_CR4_FSGSBASE}, {W_7B, 7, X86_CR4_SMEP},
+                 {W_7B, 20, X86_CR4_SMAP},    {W_7C, 2, X86_CR4_UMIP}};
+
+    for (size_t n = 0; n < ARRAY_SIZE(gates); n++)
+        if (m->word[gates[n].word] & BIT(gates[n].bit))
+            cr4 |= gates[n].cr4;
     return cr4;
 }
 
@@ -343,10 +520,20 @@ static struct cpuid_regs topology_leaf(uint32_t index) {
     return r;
 }
 
-/* Intel SDM volume 1, "Standard Format" and "Compacted Format" of the XSAVE area: with
- * only AVX beyond the legacy region, both put it at 576. */
-static uint32_t xsave_size(uint64_t xcr0) {
-    return xcr0 & X86_XCR0_AVX ? 512 + 64 + 256 : 512 + 64;
+/* Of an XSAVE area with the components of XCR0; compacted, they follow each other. Intel
+ * SDM volume 1, "Standard Format" and "Compacted Format of the XSAVE Area". */
+static uint32_t xsave_size(uint64_t xcr0, bool compact) {
+    uint32_t end = 512 + 64;
+
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++) {
+        if (!(xcr0 & (1ull << n)))
+            continue;
+        if (compact)
+            end += vec_size(n);
+        else if (end < vec_offset(n) + vec_size(n))
+            end = vec_offset(n) + vec_size(n);
+    }
+    return end;
 }
 
 static struct cpuid_regs xsave_leaf(const struct vcpu *v, uint32_t index) {
@@ -355,12 +542,14 @@ static struct cpuid_regs xsave_leaf(const struct vcpu *v, uint32_t index) {
     if (!xcr0)
         return (struct cpuid_regs){0};
     if (index == 0)
-        return (struct cpuid_regs){
-            .eax = (uint32_t)xcr0, .ebx = xsave_size(v->xcr0), .ecx = xsave_size(xcr0)};
+        return (struct cpuid_regs){.eax = (uint32_t)xcr0,
+                                   .ebx = xsave_size(v->xcr0, false),
+                                   .ecx = xsave_size(xcr0, false)};
     if (index == 1)
-        return (struct cpuid_regs){.eax = m->word[W_D1A], .ebx = xsave_size(v->xcr0)};
-    if (index == 2 && (xcr0 & X86_XCR0_AVX))
-        return (struct cpuid_regs){.eax = 256, .ebx = 576};
+        return (struct cpuid_regs){.eax = m->word[W_D1A],
+                                   .ebx = xsave_size(v->xcr0, true)};
+    if (index < VEC_COMPONENTS && (xcr0 & (1ull << index)))
+        return (struct cpuid_regs){.eax = vec_size(index), .ebx = vec_offset(index)};
     return (struct cpuid_regs){0};
 }
 
@@ -392,7 +581,10 @@ static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_
         return r;
     case 7:
         if (sub == 0)
-            r = (struct cpuid_regs){0, m->word[W_7B], m->word[W_7C], m->word[W_7D]};
+            r = (struct cpuid_regs){!!m->word[W_71A], m->word[W_7B], m->word[W_7C],
+                                    m->word[W_7D]};
+        else if (sub == 1)
+            r.eax = m->word[W_71A];
         return r;
     case 0xb:
         return topology_leaf(sub);

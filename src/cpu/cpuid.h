@@ -1,8 +1,8 @@
 /*
- * The CPUID model: what the guest is told. What is offered is what is implemented and,
- * for instructions that run on the host, what the host has. The default satisfies
- * x86-64-v3 where the host does. The vendor is the host's, because undefined flags are
- * the host's; tests of what vendors do differently choose.
+ * The CPUID model: what the guest is told. It is that of a named CPU (parts.c), or of the
+ * host's. What is offered is what that CPU has, as far as it is implemented and, for
+ * instructions that run on the host, the host has it. The vendor is the host's, because
+ * undefined flags are the host's; tests of what vendors do differently choose.
  */
 #ifndef CPU_CPUID_H
 #define CPU_CPUID_H
@@ -20,11 +20,29 @@ enum cpuid_vendor { CPUID_VENDOR_HOST, CPUID_VENDOR_AMD, CPUID_VENDOR_INTEL };
 
 struct cpuid_config {
     enum cpuid_vendor vendor;
-    bool paravirt;   /* offer the KVM leaves and the hypervisor bit */
-    uint64_t tsc_hz; /* guest TSC frequency */
+    const char *model; /* a name that cpuid_model_check() likes; NULL: the default */
+    bool paravirt;     /* offer the KVM leaves and the hypervisor bit */
+    uint64_t tsc_hz;   /* guest TSC frequency */
 };
 
-/* A model to be freed with cpuid_model_free(); NULL when out of memory. */
+enum cpuid_verdict {
+    CPUID_OFFERED,
+    CPUID_NO_SUCH_MODEL,
+    CPUID_OTHER_VENDOR, /* than the host's CPU is of */
+    CPUID_HOST_LACKS,   /* a feature that the model's code takes for granted */
+};
+
+/* Can a guest have the CPU of that NAME here? *LACKS: what the host lacks, if so. */
+enum cpuid_verdict cpuid_model_check(const char *name, const char **lacks);
+/* The N-th name of those of the host's vendor, newest first; then the levels and "host";
+ * NULL at the end. *WHAT tells what it is. */
+const char *cpuid_model_at(size_t n, const char **what);
+/* Name of the default: the newest part without AVX-512 whose every feature is offered
+ * here. */
+const char *cpuid_model_default(void);
+
+/* A model to be freed with cpuid_model_free(); NULL when out of memory. What the host
+ * lacks is left out, whatever the name. */
 struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg);
 void cpuid_model_free(struct cpuid_model *m);
 
@@ -83,6 +101,24 @@ enum cpuid_feature {
     CPUID_F_RDSEED,
     CPUID_F_CLZERO,
     CPUID_F_RDPID,
+    CPUID_F_RDTSCP,
+    CPUID_F_INVPCID,
+    CPUID_F_SMAP,
+    CPUID_F_AVXVNNI,
+    CPUID_F_AVX512F,
+    CPUID_F_AVX512DQ,
+    CPUID_F_AVX512IFMA,
+    CPUID_F_AVX512CD,
+    CPUID_F_AVX512BW,
+    CPUID_F_AVX512VL,
+    CPUID_F_AVX512VBMI,
+    CPUID_F_AVX512VBMI2,
+    CPUID_F_AVX512VNNI,
+    CPUID_F_AVX512BITALG,
+    CPUID_F_AVX512VPOPCNTDQ,
+    CPUID_F_AVX512VP2INTERSECT,
+    CPUID_F_AVX512FP16,
+    CPUID_F_AVX512BF16,
     CPUID_F_XSAVE,
     CPUID_F_XSAVEOPT,
     CPUID_F_XSAVEC,
@@ -91,7 +127,7 @@ enum cpuid_feature {
     CPUID_F_CLFLUSHOPT,
     CPUID_F_CLWB,
     CPUID_F_XSAVEERPTR,  /* gates none, but says how others save the x87's pointers */
-    CPUID_F_UNSUPPORTED, /* never offered: AVX-512, 3DNow!, TBM, XOP, ... */
+    CPUID_F_UNSUPPORTED, /* never offered: 3DNow!, TBM, XOP, AMX, ... */
     CPUID_F_COUNT
 };
 

@@ -167,7 +167,8 @@ struct vcpu_bt {
     uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
 };
 
-#define VCPU_XSAVE_SIZE 1024u /* legacy 512 + header 64 + AVX 256, rounded up */
+/* The standard format as far as AVX-512: 2688 bytes on Intel's CPUs, 2432 on AMD's. */
+#define VCPU_XSAVE_SIZE 2688u
 
 struct vcpu {
     /* --- pointers, and what translated code keeps beside the registers. It comes first:
@@ -242,6 +243,8 @@ struct vcpu {
     /* Guest TSC = host TSC + tsc_base, when tsc_host; else ask the hook. */
     uint64_t tsc_base;
     bool tsc_host;
+
+    uint32_t vec_mask; /* XSAVE components that are parked and loaded: cpu/vec.c */
 
     _Alignas(64) uint8_t vec[VCPU_XSAVE_SIZE]; /* XSAVE image, standard format */
 };

@@ -9,7 +9,8 @@
  * Invariants: after parking, no x87 exception is pending on the host (FNINIT), MXCSR and
  * the x87 control word are the C library's, and the upper halves of the YMM registers
  * are clear. Only non-waiting forms run here, so a guest's pending exception cannot trap
- * in the VMM. Components beyond AVX (the host's own use of AVX-512) are never touched.
+ * in the VMM. Which components are moved is the vCPU's: AVX-512's only if its CPU has it;
+ * otherwise those are the host's own and are never touched.
  *
  * The static below is a fact about the host CPU, written once by vec_init().
  *
@@ -17,6 +18,7 @@
  */
 #include "cpu/vec.h"
 
+#include "cpu/cpuid.h"
 #include "x86/cr.h"
 
 #define XSAVE_HEADER 512u
@@ -24,7 +26,8 @@
 #define MXCSR_INIT 0x1f80u
 
 static struct {
-    uint32_t mask; /* XSAVE components that we keep; 0: no XSAVE, use FXSAVE */
+    uint32_t mask; /* XSAVE components that we can keep; 0: no XSAVE, use FXSAVE */
+    uint16_t offset[VEC_COMPONENTS], size[VEC_COMPONENTS];
     uint32_t mxcsr_mask;
     bool keeps_fip;
 } host;
@@ -33,6 +36,24 @@ static void cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4]) {
     __asm__ volatile("cpuid"
                      : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
                      : "a"(leaf), "c"(sub));
+}
+
+/* Intel SDM volume 1, "Standard Format of the XSAVE Area": CPUID says where. */
+static void find_components(void) {
+    uint32_t r[4];
+
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++) {
+        host.offset[n] = host.size[n] = 0;
+        if (!(host.mask & (1u << n)))
+            continue;
+        cpuid(0xd, n, r);
+        if (r[0] > VCPU_XSAVE_SIZE || r[1] > VCPU_XSAVE_SIZE - r[0])
+            host.mask &= ~(1u << n);
+        else
+            host.size[n] = (uint16_t)r[0], host.offset[n] = (uint16_t)r[1];
+    }
+    if ((host.mask & X86_XCR0_AVX512) != X86_XCR0_AVX512)
+        host.mask &= ~X86_XCR0_AVX512;
 }
 
 void vec_init(void) {
@@ -44,7 +65,8 @@ void vec_init(void) {
     cpuid(1, 0, r);
     if (r[2] & (1u << 27)) { /* OSXSAVE: the host's kernel uses XSAVE */
         __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-        host.mask = lo & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
+        host.mask = lo & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_AVX512);
+        find_components();
     }
     __asm__ volatile("fninit\n\tfldz\n\tfxsave64 %0\n\tfninit" : "=m"(image));
     __builtin_memcpy(&fip, image + 8, 8);
@@ -58,6 +80,14 @@ uint64_t vec_supported(void) {
     return host.mask ? host.mask : X86_XCR0_X87 | X86_XCR0_SSE;
 }
 
+unsigned vec_offset(unsigned component) {
+    return component < VEC_COMPONENTS ? host.offset[component] : 0;
+}
+
+unsigned vec_size(unsigned component) {
+    return component < VEC_COMPONENTS ? host.size[component] : 0;
+}
+
 bool vec_keeps_fip(void) {
     return host.keeps_fip;
 }
@@ -67,6 +97,9 @@ void vec_reset(struct vcpu *v) {
     uint32_t mxcsr = MXCSR_INIT;
 
     vec_park(v);
+    v->vec_mask = host.mask & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX);
+    if (v->cpuid && (cpuid_xcr0_valid(v->cpuid) & X86_XCR0_AVX512))
+        v->vec_mask = host.mask;
     __builtin_memset(v->vec, 0, sizeof(v->vec));
     __builtin_memcpy(v->vec, &fcw, sizeof(fcw));
     __builtin_memcpy(v->vec + 24, &mxcsr, sizeof(mxcsr));
@@ -78,7 +111,8 @@ void vec_reset(struct vcpu *v) {
 
 void vec_load_slow(struct vcpu *v) {
     if (host.mask)
-        __asm__ volatile("xrstor64 %0" ::"m"(v->vec), "a"(host.mask), "d"(0) : "memory");
+        __asm__ volatile("xrstor64 %0" ::"m"(v->vec), "a"(v->vec_mask), "d"(0)
+                         : "memory");
     else
         __asm__ volatile("fxrstor64 %0" ::"m"(v->vec) : "memory");
     v->vec_live = true;
@@ -88,7 +122,10 @@ void vec_park_slow(struct vcpu *v) {
     uint32_t mxcsr = MXCSR_INIT;
 
     if (host.mask) {
-        __asm__ volatile("xsave64 %0" : "+m"(v->vec) : "a"(host.mask), "d"(0) : "memory");
+        __asm__ volatile("xsave64 %0"
+                         : "+m"(v->vec)
+                         : "a"(v->vec_mask), "d"(0)
+                         : "memory");
         if (host.mask & X86_XCR0_AVX)
             __asm__ volatile("vzeroupper");
     } else {

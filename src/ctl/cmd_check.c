@@ -5,10 +5,26 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
 #include "ctl/ctl.h"
 #include "ctl/jail.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
+
+/* Of the x86-64 psABI, that the default CPU has. */
+static const char *level(void) {
+    struct cpuid_config cfg = {0};
+    struct cpuid_model *m = cpuid_model_new(&cfg);
+    bool v2 = m && cpuid_has(m, CPUID_F_SSE42) && cpuid_has(m, CPUID_F_POPCNT);
+    bool v3 = v2 && cpuid_has(m, CPUID_F_AVX2) && cpuid_has(m, CPUID_F_BMI2) &&
+              cpuid_has(m, CPUID_F_FMA);
+
+    cpuid_model_free(m);
+    return v3   ? "x86-64-v3 (AVX2, BMI2, FMA)"
+           : v2 ? "x86-64-v2, because this host's CPU lacks AVX2, BMI2 or FMA"
+                : "less than x86-64-v2";
+}
 
 static void check_cpu(void) {
     char brand[49] = "";
@@ -19,13 +35,11 @@ static void check_cpu(void) {
         __cpuid(0x80000002 + i, r[0], r[1], r[2], r[3]);
         memcpy(brand + i * 16, r, 16);
     }
-    __builtin_cpu_init();
     printf("host       %s, TSC %.0f MHz\n", brand, (double)os_tsc_hz() / 1e6);
-    printf("           a guest is offered %s\n",
-           __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
-                   __builtin_cpu_supports("fma")
-               ? "x86-64-v3 (AVX2, BMI2, FMA)"
-               : "less than x86-64-v3, because this CPU lacks AVX2, BMI2 or FMA");
+    vec_init();
+    printf("           a guest is offered %s\n", level());
+    printf("           its CPU is %s; `bivisor run --cpu help` lists others\n",
+           cpuid_model_default());
 }
 
 /* The engines of ours need memory that can be written in one place and executed in

@@ -336,7 +336,7 @@ static void set_mode(struct vcpu *v, const struct elf_code *c) {
 }
 
 static int vm_create(struct small_vm *vm, const struct job *j) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct mem_hooks *hooks;
     int rc;
 

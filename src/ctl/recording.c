@@ -32,7 +32,8 @@ static const struct {
     {"paravirt", offsetof(struct recording_key, paravirt), "another --no-paravirt"},
     {"no-reboot", offsetof(struct recording_key, no_reboot), "another --no-reboot"},
     {"append", offsetof(struct recording_key, append), "another --append"},
-    {"cpu", offsetof(struct recording_key, cpu), "another CPU, with other features"},
+    {"cpu", offsetof(struct recording_key, cpu),
+     "another --cpu, or another default for it"},
     {"state", offsetof(struct recording_key, state),
      "another kernel, initial RAM disk or version of bivisor"},
 };

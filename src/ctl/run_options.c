@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ctl/cpu_option.h"
 #include "ctl/ctl.h"
 #include "ctl/options.h"
 
@@ -39,6 +40,9 @@ static void print_help(void) {
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
+        "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
+        "help`\n"
+        "                       lists them\n"
         "  --irqchip WHERE      with kvm, the local APIC is: user (ours), kernel\n"
         "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
@@ -83,8 +87,10 @@ static void print_lockstep_help(void) {
         "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
         "                       or the byte of memory at ADDR\n"
         "\n"
-        "  --kernel, --initrd, --module, --append, --memory, --boot-protocol, --retention,\n"
-        "  --bt, --no-paravirt, --no-reboot, --jail, --verbose as for `bivisor run`\n"
+        "  --kernel, --initrd, --module, --append, --memory, --cpu, --boot-protocol,\n"
+        "  --retention, --bt, --no-paravirt, --no-reboot, --jail, --verbose as for "
+        "`bivisor\n"
+        "  run`\n"
         "\n"
         "exit status: the guest's, as for `bivisor run`, when there was no difference;\n"
         "4 when there was one\n");
@@ -97,6 +103,7 @@ enum {
     OPT_APPEND,
     OPT_MEMORY,
     OPT_ENGINE,
+    OPT_CPU,
     OPT_IRQCHIP,
     OPT_PROTOCOL,
     OPT_RETENTION,
@@ -123,6 +130,7 @@ static const struct option long_options[] = {
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"engine", required_argument, NULL, OPT_ENGINE},
+    {"cpu", required_argument, NULL, OPT_CPU},
     {"irqchip", required_argument, NULL, OPT_IRQCHIP},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
@@ -260,6 +268,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_ENGINE:
         o->machine.engine = optarg;
         return engine_known(optarg);
+    case OPT_CPU:
+        o->machine.cpu = optarg;
+        return true;
     case OPT_IRQCHIP:
         if (!options_choice("--irqchip", optarg, irqchip_names, ARRAY_SIZE(irqchip_names),
                             &choice))
@@ -325,7 +336,7 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
 }
 
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv) {
-    int opt, which = 0;
+    int opt, which = 0, status;
 
     *o = (struct run_options){
         .engines = "interp,bt",
@@ -350,6 +361,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         }
         if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
+        if (opt == OPT_CPU && (status = cpu_option_check(optarg)) >= 0)
+            return status;
     }
     if (optind < argc) {
         log_error("'%s' is not an option; `%s --help` lists them", argv[optind], argv[0]);

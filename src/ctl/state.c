@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "cpu/vec.h"
 #include "x86/cr.h"
 
 struct field {
@@ -56,72 +57,39 @@ static const struct field fields[] = {
 
 /* --- vector and x87 state, without what is not in use --- */
 
-#define XSTATE_BV 512u
-#define AVX_AT 576u
-
-struct vec_part {
+/* Registers of a kind: COUNT of SIZE bytes, STRIDE apart, from OFF of the image or, if
+ * that is 0, from where the host's CPU has the component. */
+static const struct vec_part {
     const char *name;
-    uint16_t off, size;
-    uint8_t component; /* bit of XSTATE_BV */
+    uint8_t count, size, stride, component;
+    uint16_t off;
+} vec_parts[] = {
+    {"x87 control, status and tags", 1, 5, 0, 0, 0},
+    {"mxcsr", 1, 4, 0, 1, 24},
+    {"st", 8, 10, 16, 0, 32},
+    {"xmm", 16, 16, 16, 1, 160},
+    {"upper half of ymm", 16, 16, 16, 2, 0},
+    {"k", 8, 8, 8, 5, 0},
+    {"upper half of zmm", 16, 32, 32, 6, 0},
+    {"zmm16 + ", 16, 64, 64, 7, 0},
 };
 
-#define ST(n)                                                                            \
-    { "st" #n, 32 + 16 * (n), 10, 0 }
-#define XMM(n)                                                                           \
-    { "xmm" #n, 160 + 16 * (n), 16, 1 }
-#define YMM(n)                                                                           \
-    { "upper half of ymm" #n, AVX_AT + 16 * (n), 16, 2 }
+static unsigned vec_at(const struct vec_part *p, unsigned reg) {
+    return (p->component < 2 ? p->off : vec_offset(p->component)) + p->stride * reg;
+}
 
-static const struct vec_part vec_parts[] = {
-    {"x87 control, status and tags", 0, 5, 0},
-    {"mxcsr", 24, 4, 3}, /* always there */
-    ST(0),
-    ST(1),
-    ST(2),
-    ST(3),
-    ST(4),
-    ST(5),
-    ST(6),
-    ST(7),
-    XMM(0),
-    XMM(1),
-    XMM(2),
-    XMM(3),
-    XMM(4),
-    XMM(5),
-    XMM(6),
-    XMM(7),
-    XMM(8),
-    XMM(9),
-    XMM(10),
-    XMM(11),
-    XMM(12),
-    XMM(13),
-    XMM(14),
-    XMM(15),
-    YMM(0),
-    YMM(1),
-    YMM(2),
-    YMM(3),
-    YMM(4),
-    YMM(5),
-    YMM(6),
-    YMM(7),
-    YMM(8),
-    YMM(9),
-    YMM(10),
-    YMM(11),
-    YMM(12),
-    YMM(13),
-    YMM(14),
-    YMM(15),
-};
+/* The host has it. */
+static bool vec_there(const struct vec_part *p) {
+    return p->component < 2 || vec_size(p->component);
+}
 
 /* A component that is not in use has its initial value, which is what the image holds
  * then (cpu/vec.c). */
-static bool vec_same(const struct vcpu *a, const struct vcpu *b,
-                     const struct vec_part *p) {
-    return !memcmp(a->vec + p->off, b->vec + p->off, p->size);
+static bool vec_same(const struct vcpu *a, const struct vcpu *b, const struct vec_part *p,
+                     unsigned reg) {
+    unsigned at = vec_at(p, reg);
+
+    return !vec_there(p) || !memcmp(a->vec + at, b->vec + at, p->size);
 }
 
 /* --- one field --- */
@@ -144,8 +112,9 @@ bool state_same(const struct machine *a, const struct machine *b, unsigned how) 
         if (value(va, &fields[n]) != value(vb, &fields[n]))
             return false;
     for (size_t n = 0; n < ARRAY_SIZE(vec_parts); n++)
-        if (!vec_same(va, vb, &vec_parts[n]))
-            return false;
+        for (unsigned reg = 0; reg < vec_parts[n].count; reg++)
+            if (!vec_same(va, vb, &vec_parts[n], reg))
+                return false;
     return flags(va, how) == flags(vb, how) && machine_now_ns(a) == machine_now_ns(b) &&
            machine_insns(a) == machine_insns(b);
 }
@@ -163,6 +132,20 @@ static void print_bytes(FILE *out, const char *name, const uint8_t *p, size_t le
         fprintf(out, "%02x", p[len]);
 }
 
+static void print_vec(FILE *out, const struct vec_part *p, unsigned reg,
+                      const struct vcpu *a, const char *name_a, const struct vcpu *b,
+                      const char *name_b) {
+    unsigned at = vec_at(p, reg);
+
+    if (p->count > 1)
+        fprintf(out, "  %s%u", p->name, reg);
+    else
+        fprintf(out, "  %-16s", p->name);
+    print_bytes(out, name_a, a->vec + at, p->size);
+    print_bytes(out, name_b, b->vec + at, p->size);
+    fputc('\n', out);
+}
+
 void state_print(const struct machine *a, const struct machine *b, const char *name_a,
                  const char *name_b, unsigned how, FILE *out) {
     const struct vcpu *va = machine_vcpu(a), *vb = machine_vcpu(b);
@@ -173,16 +156,10 @@ void state_print(const struct machine *a, const struct machine *b, const char *n
         print_number(out, fields[n].name, name_a, value(va, &fields[n]), name_b,
                      value(vb, &fields[n]));
     print_number(out, "rflags", name_a, flags(va, how), name_b, flags(vb, how));
-    for (size_t n = 0; n < ARRAY_SIZE(vec_parts); n++) {
-        const struct vec_part *p = &vec_parts[n];
-
-        if (vec_same(va, vb, p))
-            continue;
-        fprintf(out, "  %-16s", p->name);
-        print_bytes(out, name_a, va->vec + p->off, p->size);
-        print_bytes(out, name_b, vb->vec + p->off, p->size);
-        fputc('\n', out);
-    }
+    for (size_t n = 0; n < ARRAY_SIZE(vec_parts); n++)
+        for (unsigned reg = 0; reg < vec_parts[n].count; reg++)
+            if (!vec_same(va, vb, &vec_parts[n], reg))
+                print_vec(out, &vec_parts[n], reg, va, name_a, vb, name_b);
 }
 
 /* --- memory --- */

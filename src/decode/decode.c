@@ -44,10 +44,12 @@ static ZydisDecoder make_decoder(enum cpu_mode mode) {
     return d;
 }
 
-static void make_invalid(struct insn *i) {
+void decode_hide(struct insn *i) {
     i->op = OP_invalid;
-    i->flags = (uint16_t)((i->flags & INSN_VEX) | INSN_ENDS_BLOCK | INSN_NO_MODRM_MEM);
+    i->flags = (uint16_t)((i->flags & (INSN_VEX | INSN_AVX512)) | INSN_ENDS_BLOCK |
+                          INSN_NO_MODRM_MEM);
     i->feature = CPUID_F_UNSUPPORTED;
+    i->also = CPUID_F_NONE;
     i->nops = 0;
     memset(i->opnd, 0, sizeof(i->opnd));
     i->mem = (struct mem_operand){.base = REG_ZERO, .index = REG_ZERO};
@@ -61,6 +63,12 @@ static void fill_layout(const struct decode_prefixes *p,
         i->flags |= INSN_VEX;
         i->off_vex = p->count;
         i->vex_len = zi->raw.vex.size;
+        i->off_opcode = (uint8_t)(i->off_vex + i->vex_len);
+    }
+    if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
+        i->flags |= INSN_AVX512;
+        i->off_vex = p->count;
+        i->vex_len = 4;
         i->off_opcode = (uint8_t)(i->off_vex + i->vex_len);
     }
     if (p->rex) {
@@ -94,6 +102,8 @@ static bool needs_alignment(const ZydisDecodedInstruction *zi, const struct insn
     case ZYDIS_MNEMONIC_VMOVAPS:
     case ZYDIS_MNEMONIC_VMOVAPD:
     case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVDQA32:
+    case ZYDIS_MNEMONIC_VMOVDQA64:
     case ZYDIS_MNEMONIC_VMOVNTPS:
     case ZYDIS_MNEMONIC_VMOVNTPD:
     case ZYDIS_MNEMONIC_VMOVNTDQ:
@@ -109,7 +119,7 @@ static bool needs_alignment(const ZydisDecodedInstruction *zi, const struct insn
     case ZYDIS_MNEMONIC_PCMPESTRM:
         return false;
     default:
-        return i->mem.size == 16 && !(i->flags & (INSN_VEX | INSN_X87));
+        return i->mem.size == 16 && !(i->flags & (INSN_VEX | INSN_AVX512 | INSN_X87));
     }
 }
 
@@ -136,11 +146,25 @@ static void fill_native(const ZydisDecodedInstruction *zi,
         i->flags |= INSN_ALIGNED;
 }
 
+/* Under a mask, an element of memory that is not selected is not accessed. Nor is all of
+ * the operand of those that move as many elements as are selected, to or from one place.
+ */
+static void fill_mask(const ZydisDecodedInstruction *zi, struct insn *i) {
+    if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && i->mem.access &&
+        zi->avx.mask.reg != ZYDIS_REGISTER_NONE && zi->avx.mask.reg != ZYDIS_REGISTER_K0)
+        i->flags |= INSN_MASKED;
+}
+
 /* Escape opcodes and FWAIT. Zydis files some under the CPU that brought them. */
 static bool is_x87(const ZydisDecodedInstruction *zi) {
     return zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
            zi->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
            ((zi->opcode & 0xf8) == 0xd8 || zi->opcode == 0x9b);
+}
+
+/* Of opmask registers, with VEX prefixes. */
+static bool is_avx512(const struct decode_isa *isa) {
+    return isa->feature >= CPUID_F_AVX512F && isa->feature <= CPUID_F_AVX512BF16;
 }
 
 /* What it is, by the tables. False: not offered. */
@@ -149,11 +173,15 @@ static bool classify(const ZydisDecodedInstruction *zi, struct insn *i,
     const struct decode_entry *e = &decode_ops[zi->mnemonic];
     const struct decode_isa *isa = &decode_isas[zi->meta.isa_set];
     if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
-        zi->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+        zi->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX &&
+        zi->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX)
         return false;
     if (isa->exec == EXEC_NONE)
         return false;
     i->feature = isa->feature;
+    i->also = isa->also;
+    if (is_avx512(isa))
+        i->flags |= INSN_AVX512;
     bool x87 = is_x87(zi);
     if (x87)
         i->flags |= INSN_X87;
@@ -198,28 +226,31 @@ static void translate(const ZydisDecoder *d, const ZydisDecoderContext *ctx,
     if (p->opsize)
         i->flags |= INSN_PREFIX66;
     if (!classify(zi, i, &norm) || not_on_amd(zi, (enum cpu_mode)i->mode)) {
-        make_invalid(i);
+        decode_hide(i);
         return;
     }
     if (p->lock)
         i->flags |= INSN_LOCK;
     fill_flags(zi, i);
     unsigned count = i->op == OP_native ? zi->operand_count : zi->operand_count_visible;
-    if (zi->operand_count_visible > ARRAY_SIZE(i->opnd) ||
+    if (count > ARRAY_SIZE(zops) ||
         !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(d, ctx, zi, zops, (ZyanU8)count))) {
-        make_invalid(i);
+        decode_hide(i);
         return;
     }
     for (unsigned n = 0; n < zi->operand_count_visible; n++) {
         struct operand o = {0};
-        if (!decode_operand(p, zi, &zops[n], i, &o)) {
-            make_invalid(i);
+        if (zops[n].encoding == ZYDIS_OPERAND_ENCODING_MASK)
+            continue;
+        if (i->nops == ARRAY_SIZE(i->opnd) || !decode_operand(p, zi, &zops[n], i, &o)) {
+            decode_hide(i);
             return;
         }
         i->opnd[i->nops++] = o;
     }
     if (i->op == OP_native)
         fill_native(zi, zops, i);
+    fill_mask(zi, i);
     decode_normalize(norm, p, zi, i);
 }
 
@@ -295,8 +326,8 @@ static uint8_t invalid_length(const ZydisDecoder *d, enum cpu_mode mode,
     return (uint8_t)n;
 }
 
-enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t len,
-                               struct insn *i) {
+static enum decode_result decode_with(ZydisDecoder d, enum cpu_mode mode,
+                                      const uint8_t *bytes, size_t len, struct insn *i) {
     ZydisDecoderContext ctx;
     ZydisDecodedInstruction zi;
     memset(i, 0, sizeof(*i));
@@ -307,7 +338,6 @@ enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t 
     if (!len)
         return DECODE_TRUNCATED;
 
-    ZydisDecoder d = make_decoder(mode);
     ZyanStatus st = ZydisDecoderDecodeInstruction(&d, &ctx, bytes, len, &zi);
     struct decode_prefixes p = decode_scan_prefixes(mode, bytes, len);
     if (st == ZYDIS_STATUS_NO_MORE_DATA && !undefined_opcode(mode, bytes, len, &p))
@@ -327,9 +357,24 @@ enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t 
         translate(&d, &ctx, &zi, &p, i);
     } else {
         i->opsize = i->addrsize = mode == MODE_16 ? 2 : mode == MODE_32 ? 4 : 8;
-        make_invalid(i);
+        decode_hide(i);
     }
     return DECODE_OK;
+}
+
+enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t len,
+                               struct insn *i) {
+    return decode_with(make_decoder(mode), mode, bytes, len, i);
+}
+
+void decode_as_scan(struct insn *i) {
+    ZydisDecoder d = make_decoder((enum cpu_mode)i->mode);
+    uint8_t bytes[sizeof(i->bytes)];
+
+    memcpy(bytes, i->bytes, sizeof(bytes));
+    d.decoder_mode[ZYDIS_DECODER_MODE_LZCNT] = false;
+    d.decoder_mode[ZYDIS_DECODER_MODE_TZCNT] = false;
+    decode_with(d, (enum cpu_mode)i->mode, bytes, i->len, i);
 }
 
 const char *decode_op_name(enum op op) {

@@ -18,6 +18,13 @@ enum decode_result {
 enum decode_result decode_insn(enum cpu_mode mode, const uint8_t *bytes, size_t len,
                                struct insn *i);
 
+/* I, decoded, for a CPU that does not have it: bytes that raise #UD. */
+void decode_hide(struct insn *i);
+
+/* I, a TZCNT or LZCNT, for a CPU that lacks these: the same bytes are BSF and BSR then.
+ */
+void decode_as_scan(struct insn *i);
+
 /* "add", "native", ...; a static string. */
 const char *decode_op_name(enum op op);
 

@@ -45,6 +45,7 @@ struct decode_entry {
 struct decode_isa {
     uint8_t feature; /* enum cpuid_feature */
     uint8_t exec;    /* enum decode_exec */
+    uint8_t also;    /* another one */
 };
 
 enum decode_exec {

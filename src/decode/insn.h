@@ -16,8 +16,8 @@
  * - jmp, call, far ones too, indirect: the register or memory operand
  * - jmp_far, call_far, direct: none; imm is the offset, far_sel the selector
  * - int: imm; enter: imm is the size, far_sel the nesting level
- * - OP_native and the vector ops: op[] as Zydis lists the explicit ones; the memory
- *   operand, if any, in mem
+ * - OP_native and the vector ops: op[] as Zydis lists the explicit ones, without EVEX's
+ *   opmask; the memory operand, if any, in mem
  */
 #ifndef DECODE_INSN_H
 #define DECODE_INSN_H
@@ -39,7 +39,7 @@ enum opnd_kind {
     OPND_SEG, /* a segment register, number in reg */
     OPND_CR,
     OPND_DR,
-    OPND_VEC, /* x87, MMX, XMM or YMM register, number in reg: for OP_native */
+    OPND_VEC, /* x87, MMX, vector or opmask register, number in reg: for OP_native */
 };
 
 #define OPND_READ 1u
@@ -80,8 +80,10 @@ enum insn_flag {
     INSN_MMX = 1u << 8,     /* OP_native: an MMX instruction */
     INSN_NO_MODRM_MEM = 1u << 9,
     INSN_GPR = 1u << 10, /* OP_native: reads or writes a general register (not address) */
-    INSN_FLAGS = 1u << 11, /* OP_native: reads or writes RFLAGS */
-    INSN_REX = 1u << 12,   /* has an effective REX prefix, at off_rex (maybe 0) */
+    INSN_FLAGS = 1u << 11,  /* OP_native: reads or writes RFLAGS */
+    INSN_REX = 1u << 12,    /* has an effective REX prefix, at off_rex (maybe 0) */
+    INSN_AVX512 = 1u << 13, /* EVEX-encoded, or of opmask registers */
+    INSN_MASKED = 1u << 14, /* only selected elements of the memory operand count */
 };
 
 struct insn;
@@ -100,6 +102,7 @@ struct insn {
     uint8_t rep;        /* enum insn_rep */
     uint8_t nops;
     uint8_t feature; /* enum cpuid_feature that must be offered, else #UD */
+    uint8_t also;    /* and this one */
     struct operand opnd[4];
     struct mem_operand mem;
     int64_t imm;
@@ -112,7 +115,8 @@ struct insn {
     /*
      * Where things are in bytes[], for re-encoding OP_native. 0 if absent. off_opcode is
      * the first opcode byte: 0F of a legacy escape, the byte after a VEX prefix. vex_len
-     * is the prefix's length, 2 or 3. off_rex counts if INSN_REX, off_vex if INSN_VEX.
+     * is the prefix's length, 2 or 3 (EVEX's: 4). off_rex counts if INSN_REX, off_vex if
+     * INSN_VEX.
      */
     uint8_t off_opcode, off_modrm, off_rex, off_vex, vex_len, off_imm, imm_len;
 };

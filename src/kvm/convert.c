@@ -16,7 +16,6 @@
 #define IMG_FIP 8
 #define IMG_FDP 16
 #define IMG_HEADER 512
-#define IMG_AVX_END 832
 
 /* --- general registers --- */
 
@@ -138,10 +137,12 @@ void kvm_sregs_set(struct vcpu *v, const struct kvm_sregs *s) {
 
 /* --- vector and x87 state --- */
 
+_Static_assert(sizeof(((struct vcpu *)0)->vec) <= sizeof(struct kvm_xsave), "fits");
+
 /*
- * Both are XSAVE images in the standard format. Ours has the x87 pointers beside it
- * (cpu/vcpu.h), because software engines run x87 code from other addresses. A selector is
- * in the upper half of the 64-bit pointer, if there is one.
+ * Both are XSAVE images in the standard format, with the host's offsets. Ours has the x87
+ * pointers beside it (cpu/vcpu.h), because software engines run x87 code from other
+ * addresses. A selector is in the upper half of the 64-bit pointer, if there is one.
  */
 void kvm_xsave_get(const struct vcpu *v, struct kvm_xsave *x) {
     uint8_t *img = (uint8_t *)x->region;
@@ -149,12 +150,12 @@ void kvm_xsave_get(const struct vcpu *v, struct kvm_xsave *x) {
     uint64_t in_use;
 
     memset(x, 0, sizeof(*x));
-    memcpy(img, v->vec, IMG_AVX_END);
+    memcpy(img, v->vec, sizeof(v->vec));
     memcpy(img + IMG_FOP, &v->fop, 2);
     memcpy(img + IMG_FIP, &fip, 8);
     memcpy(img + IMG_FDP, &fdp, 8);
     memcpy(&in_use, img + IMG_HEADER, 8);
-    in_use &= X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX;
+    in_use &= v->vec_mask | X86_XCR0_X87 | X86_XCR0_SSE;
     if (v->fip || v->fdp || v->fop)
         in_use |= X86_XCR0_X87;
     /* The legacy half is always meant: its bytes hold initial values where unused. */
@@ -168,8 +169,8 @@ void kvm_xsave_set(struct vcpu *v, const struct kvm_xsave *x) {
     uint64_t in_use;
 
     memcpy(&in_use, img + IMG_HEADER, 8);
-    in_use &= X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX;
-    memcpy(v->vec, img, IMG_AVX_END);
+    in_use &= v->vec_mask | X86_XCR0_X87 | X86_XCR0_SSE;
+    memcpy(v->vec, img, sizeof(v->vec));
     memset(v->vec + IMG_HEADER, 0, 64);
     memcpy(v->vec + IMG_HEADER, &in_use, 8);
     memcpy(&v->fop, img + IMG_FOP, 2);

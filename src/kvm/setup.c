@@ -17,6 +17,7 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
+#include "cpu/vec.h"
 #include "kvm/kvm_int.h"
 #include "mem/mem.h"
 #include "mmu/mmu.h"
@@ -159,11 +160,11 @@ static unsigned subleafs(uint32_t leaf) {
     case 0x8000001d:
         return 5;
     case 7:
-        return 1;
+        return 2;
     case 0xb:
         return 3;
     case 0xd:
-        return 3;
+        return VEC_COMPONENTS;
     default:
         return 0;
     }

@@ -318,7 +318,8 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
 }
 
 static int create_cpu(struct machine *m, char *why, size_t why_size) {
-    struct cpuid_config cfg = {.paravirt = m->cfg.paravirt,
+    struct cpuid_config cfg = {.model = m->cfg.cpu,
+                               .paravirt = m->cfg.paravirt,
                                .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc;
 

@@ -49,6 +49,7 @@ struct machine_input {
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
+    const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
     bool paravirt;      /* KVM's CPUID leaves and clock */
     enum mmu_policy policy;
     struct bt_options bt;

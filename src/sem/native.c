@@ -1,5 +1,5 @@
 /*
- * x87, MMX, SSE and AVX by running the same instruction on the host.
+ * x87, MMX, SSE, AVX and AVX-512 by running the same instruction on the host.
  *
  * Each distinct re-encoded instruction (native_encode.c) has a stub in an arena that is
  * mapped twice, writable and executable. A stub is one slot of 64 bytes:
@@ -22,7 +22,8 @@
  * Invariants: popfq in a stub sees status flags only, never TF, AC or DF. No GPR of the
  * guest is live in the host here. Guest memory is touched only through a pointer that
  * came from mmu_hit() or a window. Windows keep the address modulo 64, so the host's
- * alignment checks are the guest's.
+ * alignment checks are the guest's. The one exception is a masked load, which may run on
+ * guard pages: whether it touches them is for the host's CPU to say (native_evex.c).
  *
  * The arena is a static: it is host code that belongs to no VM, and the signal handler
  * has no other way to it. docs/native.md has the rest.
@@ -50,14 +51,25 @@ typedef int stub_fn(void *mem, struct native_regs *regs);
 
 static struct {
     struct os_code code;
-    uint32_t used; /* slots; 0: not set up */
+    uint8_t *guarded;    /* a page between guard pages */
+    uint64_t fault_addr; /* where a stub touched one */
+    uint32_t used;       /* slots; 0: not set up */
     uint32_t hash[HASH_SIZE];
 } arena;
 
 /* --- host faults --- */
 
+static bool on_guard(uint64_t addr) {
+    return addr - (uint64_t)(uintptr_t)(arena.guarded - 4096) < 4 * 4096;
+}
+
 static bool on_fault(void *arg, struct os_fault *f) {
     switch (f->trapno) {
+    case X86_PF:
+        if (!on_guard(f->addr))
+            return false;
+        arena.fault_addr = f->addr;
+        /* fallthrough */
     case X86_UD:
     case X86_GP:
     case X86_MF:
@@ -75,6 +87,8 @@ int sem_init(void) {
 
     if (arena.used)
         return 0;
+    if (!arena.guarded && (rc = os_guarded_page(&arena.guarded)))
+        return rc;
     rc = os_code_map(ARENA_SIZE, &arena.code);
     if (rc)
         return rc;
@@ -86,6 +100,10 @@ int sem_init(void) {
     }
     arena.used = 1;
     return 0;
+}
+
+uint8_t *native_guarded_page(void) {
+    return arena.guarded;
 }
 
 /* The guest's view of a fault that the host CPU raised in a stub. */
@@ -273,6 +291,24 @@ int native_run_at(struct vcpu *v, const struct insn *i, void *p) {
     return rc ? stub_fault(v, rc) : 0;
 }
 
+int native_run_guarded(struct vcpu *v, const struct insn *i, void *p, uint64_t *addr) {
+    stub_fn *stub = stub_of(v, i);
+    int rc;
+
+    if (!stub)
+        return sem_fault(v, X86_UD);
+    vec_load(v);
+    rc = stub(p, NULL);
+    if (rc == STUB_FAULT + X86_PF) {
+        *addr = arena.fault_addr;
+        return NATIVE_TOUCHED;
+    }
+    if (rc)
+        return stub_fault(v, rc);
+    v->cnt->native_runs++;
+    return 0;
+}
+
 /* --- what comes before the instruction ---
  * AMD64 APM volume 2, "SSE, MMX, and x87 Programming", "Enabling ... Instructions" and
  * the exception tables of volumes 4 and 5. */
@@ -303,7 +339,19 @@ int native_check_avx(struct vcpu *v) {
     return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
 }
 
+int native_check_avx512(struct vcpu *v) {
+    const uint64_t need = X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_AVX512;
+
+    if (sem_check_vex(v))
+        return SEM_FAULT;
+    if (!(v->cr4 & X86_CR4_OSXSAVE) || (v->xcr0 & need) != need)
+        return sem_fault(v, X86_UD);
+    return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
+}
+
 static inline int check(struct vcpu *v, const struct insn *i) {
+    if (i->flags & INSN_AVX512)
+        return native_check_avx512(v);
     if (i->flags & INSN_VEX)
         return native_check_avx(v);
     if (i->flags & INSN_X87)
@@ -548,17 +596,22 @@ insn_exec_fn *sem_bind_native(const struct vcpu *v, const struct insn *i) {
         [OP_fnstenv] = native_exec_fnstenv,   [OP_fldenv] = native_exec_fldenv,
         [OP_fwait] = native_exec_fwait,       [OP_maskmov] = native_exec_maskmov,
         [OP_vmaskmov] = native_exec_vmaskmov, [OP_gather] = native_exec_gather,
+        [OP_scatter] = native_exec_scatter,
     };
     struct native_form f;
 
     if (i->op >= OP_COUNT)
         return NULL;
+    if (i->op == OP_gather && (i->flags & INSN_AVX512))
+        return native_exec_evex_gather;
     if (i->op != OP_native)
         return special[i->op];
     if (!native_parse(i, &f))
         return sem_exec_ud;
     if (!f.is_mem)
         return exec_reg;
+    if (i->mem.size && i->mem.size <= 64 && (i->flags & INSN_MASKED))
+        return native_exec_evex_masked;
     /* A memory operand of a size that no window takes is none of ours. */
     return i->mem.size && i->mem.size <= 64 && i->mem.access ? exec_mem : sem_exec_ud;
 }

@@ -85,6 +85,25 @@ static void parse_vex(struct cursor *c, struct native_form *f, bool three) {
     f->opcode = next(c);
 }
 
+/* Intel SDM volume 2, "Intel AVX-512 Encoding". */
+static void parse_evex(struct cursor *c, struct native_form *f) {
+    uint8_t p0 = next(c), p1 = next(c), p2 = next(c);
+
+    f->evex = true;
+    f->map = p0 & 7;
+    f->r = (uint8_t)((p0 & 0x80 ? 0 : 8) | (p0 & 0x10 ? 0 : 16));
+    f->x = p0 & 0x40 ? 0 : 8;
+    f->b = p0 & 0x20 ? 0 : 8;
+    f->w = p1 & 0x80;
+    f->vvvv = (uint8_t)(((~p1 >> 3) & 15) | (p2 & 8 ? 0 : 16));
+    f->pp = p1 & 3;
+    f->z = p2 & 0x80;
+    f->len = p2 >> 5 & 3;
+    f->bcast = p2 & 0x10;
+    f->opmask = p2 & 7;
+    f->opcode = next(c);
+}
+
 static void parse_legacy(struct cursor *c, struct native_form *f, uint8_t b,
                          uint8_t rex) {
     f->w = rex & 8;
@@ -130,10 +149,15 @@ bool native_parse(const struct insn *i, struct native_form *f) {
         if (b != 0xc4 && b != 0xc5)
             return false;
         parse_vex(&c, f, b == 0xc4);
+    } else if (i->flags & INSN_AVX512) {
+        if (b != 0x62)
+            return false;
+        parse_evex(&c, f);
     } else {
         parse_legacy(&c, f, b, rex);
     }
-    if (f->map > 3 || (f->map == 0 && (f->vex || (f->opcode & 0xf8) != 0xd8)))
+    if (f->map > (f->evex ? 6 : 3) || (f->evex && !f->map) ||
+        (f->map == 0 && (f->vex || (f->opcode & 0xf8) != 0xd8)))
         return false;
     f->has_modrm = !(f->map == 1 && f->opcode == 0x77);
     if (f->has_modrm) {
@@ -176,6 +200,44 @@ static unsigned classify_x87(const struct native_form *f) {
     }
 }
 
+/* What AVX-512 has more: opmask registers, unsigned conversions, broadcasts from general
+ * registers; and the half-precision forms of map 5. */
+static unsigned classify_avx512(const struct native_form *f) {
+    const unsigned rm_read = f->is_mem ? 0 : NATIVE_GPR_RM | NATIVE_GPR_READ;
+
+    switch (f->map << 8 | f->opcode) {
+    case 0x192: /* kmov k, r */
+    case 0x27a: /* vpbroadcastb, w, d, q */
+    case 0x27b:
+    case 0x27c:
+        return rm_read;
+    case 0x193: /* kmov r, k */
+        return NATIVE_GPR_REG | NATIVE_GPR_WRITE;
+    case 0x198: /* kortest */
+    case 0x199: /* ktest */
+    case 0x52e: /* vucomish, vcomish */
+    case 0x52f:
+        return NATIVE_FLAGS;
+    case 0x178: /* vcvttss2usi, vcvttsd2usi */
+    case 0x179: /* vcvtss2usi, vcvtsd2usi */
+    case 0x52c: /* vcvttsh2si, vcvtsh2si, vcvttsh2usi, vcvtsh2usi */
+    case 0x52d:
+    case 0x578:
+    case 0x579:
+        return f->pp >= 2 ? NATIVE_GPR_REG | NATIVE_GPR_WRITE : 0;
+    case 0x17b: /* vcvtusi2ss, vcvtusi2sd */
+    case 0x52a: /* vcvtsi2sh, vcvtusi2sh */
+    case 0x57b:
+        return f->pp >= 2 ? rm_read : 0;
+    case 0x56e: /* vmovw */
+        return rm_read;
+    case 0x57e:
+        return f->is_mem ? 0 : NATIVE_GPR_RM | NATIVE_GPR_WRITE;
+    default:
+        return 0;
+    }
+}
+
 unsigned native_classify(const struct native_form *f) {
     const unsigned rm_read = f->is_mem ? 0 : NATIVE_GPR_RM | NATIVE_GPR_READ;
     const unsigned rm_write = f->is_mem ? 0 : NATIVE_GPR_RM | NATIVE_GPR_WRITE;
@@ -183,6 +245,12 @@ unsigned native_classify(const struct native_form *f) {
 
     if (f->map == 0)
         return classify_x87(f);
+    if (f->evex || (f->vex && f->map == 1 && f->opcode >= 0x90 && f->opcode <= 0x99)) {
+        unsigned kind = classify_avx512(f);
+
+        if (kind)
+            return kind;
+    }
     switch (f->map << 8 | f->opcode) {
     case 0x12a: /* cvtsi2ss, cvtsi2sd; without f2 or f3 cvtpi2ps, cvtpi2pd */
         return f->pp >= 2 ? rm_read : 0;
@@ -229,15 +297,40 @@ static bool w_is_integer_size(const struct native_form *f) {
     case 0x12c:
     case 0x12d:
     case 0x16e:
-    case 0x17e:
     case 0x316:
     case 0x322:
     case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
     case 0x361:
         return true;
+    case 0x17e: /* not vmovq of vector registers */
+        return !f->evex || f->pp != 2;
+    case 0x178: /* vcvttss2usi and kin */
+    case 0x179:
+    case 0x17b:
+        return f->evex && f->pp >= 2;
+    case 0x27c: /* vpbroadcastd, vpbroadcastq of a general register */
+        return f->evex;
+    case 0x52a:
+    case 0x52c:
+    case 0x52d:
+    case 0x578:
+    case 0x579:
+    case 0x57b:
+        return true;
     default:
         return false;
     }
+}
+
+static unsigned encode_evex(const struct native_form *f, uint8_t r, uint8_t x, uint8_t b,
+                            uint8_t vvvv, bool w, uint8_t *out) {
+    out[0] = 0x62;
+    out[1] = (uint8_t)((r & 8 ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) |
+                       (r & 16 ? 0 : 0x10) | f->map);
+    out[2] = (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | 4 | f->pp);
+    out[3] = (uint8_t)((f->z ? 0x80 : 0) | f->len << 5 | (f->bcast ? 0x10 : 0) |
+                       (vvvv & 16 ? 0 : 8) | f->opmask);
+    return 4;
 }
 
 /* blendvps and friends name a fourth register in the immediate's upper half. */
@@ -248,26 +341,28 @@ static bool imm_is_register(const struct native_form *f) {
 unsigned native_encode(const struct native_form *f, enum cpu_mode mode, uint8_t *out) {
     unsigned kind = native_classify(f), n = 0;
     bool w = f->w, narrow = mode != MODE_64;
-    uint8_t r = f->r, b = f->b, vvvv = f->vvvv, modrm = f->modrm;
+    uint8_t r = f->r, x = f->evex ? f->x : 0, b = f->b, vvvv = f->vvvv, modrm = f->modrm;
 
     if (narrow) {
-        r = b = 0;
+        r = x = b = 0;
         vvvv &= 7;
-        w = w && f->vex && !w_is_integer_size(f);
+        w = w && (f->vex || f->evex) && !w_is_integer_size(f);
     }
     if (f->is_mem) {
         modrm = (modrm & 0x38) | 7;
-        b = 0;
+        x = b = 0;
     }
     if (kind & NATIVE_GPR_RM) {
         modrm &= 0xf8;
-        b = 0;
+        x = b = 0;
     }
     if (kind & NATIVE_GPR_REG) {
         modrm &= 0xc7;
         r = 0;
     }
-    if (f->vex) {
+    if (f->evex) {
+        n = encode_evex(f, r, x, b, vvvv, w, out);
+    } else if (f->vex) {
         out[n++] = 0xc4;
         out[n++] = (uint8_t)((r ? 0 : 0x80) | 0x40 | (b ? 0 : 0x20) | f->map);
         out[n++] = (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | (f->l ? 4 : 0) | f->pp);

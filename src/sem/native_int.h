@@ -1,6 +1,6 @@
 /*
- * Shared by the files that run x87, MMX, SSE and AVX on the host: the parsed form of an
- * instruction, and the entry points of each family. Never leaves sem/.
+ * Shared by the files that run x87, MMX, SSE, AVX and AVX-512 on the host: the parsed
+ * form of an instruction, and the entry points of each family. Never leaves sem/.
  */
 #ifndef SEM_NATIVE_INT_H
 #define SEM_NATIVE_INT_H
@@ -22,9 +22,12 @@ enum {
     IMG_XMM = 160,
     IMG_LEGACY_END = 416,
     IMG_HEADER = 512, /* XSTATE_BV, XCOMP_BV */
-    IMG_YMMH = 576,
-    IMG_END = 832,
+    IMG_HEADER_END = 576,
+    IMG_YMMH = 576, /* cpu/vec.h says where the others are */
 };
+
+/* Numbers of XSAVE components. */
+enum { XC_YMMH = 2, XC_OPMASK = 5, XC_ZMMH = 6, XC_HI16 = 7 };
 
 #define FSW_ES 0x0080u
 #define FSW_B 0x8000u
@@ -46,13 +49,16 @@ enum native_kind {
 
 /* An instruction taken apart. Register bits are not inverted. */
 struct native_form {
-    uint8_t map; /* 0: one-byte opcode (x87), 1: 0f, 2: 0f 38, 3: 0f 3a */
+    uint8_t map; /* 0: one-byte opcode (x87), 1: 0f, 2: 0f 38, 3: 0f 3a; 5, 6: EVEX's */
     uint8_t opcode;
     uint8_t pp; /* 0 none, 1: 66, 2: f3, 3: f2 */
     bool vex, w, l, p66;
     uint8_t rep;     /* f2, f3 or 0 */
-    uint8_t r, x, b; /* 0 or 8 */
-    uint8_t vvvv;
+    uint8_t r, x, b; /* 0 or 8; r with EVEX to 24 */
+    uint8_t vvvv;    /* with EVEX to 31 */
+    bool evex, z, bcast;
+    uint8_t len; /* EVEX: L'L, the vector's length or rounding */
+    uint8_t opmask;
     bool has_modrm, is_mem;
     uint8_t modrm, sib;
     uint8_t seg; /* enum vcpu_seg of an override, or SEG_DS */
@@ -75,10 +81,17 @@ int native_check_x87(struct vcpu *v);
 int native_check_mmx(struct vcpu *v);
 int native_check_sse(struct vcpu *v);
 int native_check_avx(struct vcpu *v);
+int native_check_avx512(struct vcpu *v);
 /* Runs parameterless host code (at most NATIVE_CODE_MAX bytes). 0, or SEM_FAULT. */
 int native_run_bytes(struct vcpu *v, const uint8_t *code, unsigned len);
 /* Runs I's instruction on host memory P, with no general register. 0, or SEM_FAULT. */
 int native_run_at(struct vcpu *v, const struct insn *i, void *p);
+/* The same of a load that may touch a guard page: 0, SEM_FAULT, or NATIVE_TOUCHED and
+ * where (*ADDR). */
+#define NATIVE_TOUCHED (-1)
+int native_run_guarded(struct vcpu *v, const struct insn *i, void *p, uint64_t *addr);
+/* A page that can be accessed, between one before and two behind that cannot. */
+uint8_t *native_guarded_page(void);
 /* After a failed access of the memory operand: #GP of a non-canonical address through SS
  * is #SS (AMD64 APM volume 2). Returns SEM_FAULT. */
 int native_mem_fault(struct vcpu *v, const struct insn *i);
@@ -128,6 +141,9 @@ static inline uint16_t fsw_summary(uint16_t fsw, uint16_t fcw) {
 
 /* --- native_mask.c --- */
 insn_exec_fn native_exec_maskmov, native_exec_vmaskmov, native_exec_gather;
+
+/* --- native_evex.c --- */
+insn_exec_fn native_exec_evex_masked, native_exec_evex_gather, native_exec_scatter;
 
 /* --- xstate.c --- */
 insn_exec_fn native_exec_fxsave, native_exec_fxrstor, native_exec_xsave,

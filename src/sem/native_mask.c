@@ -22,6 +22,12 @@ static void ymm_set(struct vcpu *v, unsigned reg, const uint8_t in[32]) {
     img_touch(v, X86_XCR0_SSE | X86_XCR0_AVX);
 }
 
+/* An instruction with a VEX prefix is done with REG: what lies above is cleared. */
+static void clear_above(struct vcpu *v, unsigned reg) {
+    if (vec_size(XC_ZMMH))
+        native_clear(v->vec + vec_offset(XC_ZMMH) + 32 * reg, 32);
+}
+
 static bool selected(const uint8_t *mask, unsigned elem, unsigned size) {
     return mask[elem * size + size - 1] & 0x80;
 }
@@ -187,6 +193,7 @@ int native_exec_vmaskmov(struct vcpu *v, const struct insn *i) {
         return rc;
     vec_park(v); /* a device may have been asked */
     ymm_set(v, reg, data);
+    clear_above(v, reg);
     return SEM_NEXT;
 }
 
@@ -261,6 +268,8 @@ int native_exec_gather(struct vcpu *v, const struct insn *i) {
     if (!rc) {
         native_clear(g.data + g.count * g.esize, 32 - g.count * g.esize);
         __builtin_memset(g.sel, 0, sizeof(g.sel));
+        clear_above(v, g.dest);
+        clear_above(v, g.mask);
     }
     ymm_set(v, g.dest, g.data);
     ymm_set(v, g.mask, g.sel);

@@ -245,12 +245,22 @@ static int exec_xgetbv(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
+/* AVX builds on SSE; AVX-512's three come together, on AVX. Intel SDM volume 1, "Enabling
+ * the XSAVE Feature Set". */
+static bool xcr0_valid(const struct vcpu *v, uint64_t value) {
+    uint64_t avx512 = value & X86_XCR0_AVX512;
+    if ((value & ~cpuid_xcr0_valid(v->cpuid)) || !(value & X86_XCR0_X87))
+        return false;
+    if ((value & X86_XCR0_AVX) && !(value & X86_XCR0_SSE))
+        return false;
+    return !avx512 || (avx512 == X86_XCR0_AVX512 && (value & X86_XCR0_AVX));
+}
+
 static int exec_xsetbv(struct vcpu *v, const struct insn *i) {
     uint64_t value = edx_eax(v);
     if (!(v->cr4 & X86_CR4_OSXSAVE))
         return sem_fault(v, X86_UD);
-    if (v->cpl || (uint32_t)v->gpr[REG_RCX] || (value & ~cpuid_xcr0_valid(v->cpuid)) ||
-        !(value & X86_XCR0_X87) || ((value & X86_XCR0_AVX) && !(value & X86_XCR0_SSE)))
+    if (v->cpl || (uint32_t)v->gpr[REG_RCX] || !xcr0_valid(v, value))
         return gp0(v);
     v->xcr0 = value;
     return SEM_STOP;

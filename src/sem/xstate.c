@@ -2,11 +2,11 @@
  * Vector state as a whole: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR and
  * XRSTORS, between guest memory and the parked image.
  *
- * Components: x87 (0), SSE (1), AVX (2). AVX lies at 576 in the standard and in the
- * compacted format alike, since nothing can precede it. Outside 64-bit mode only
- * registers 0..7 are saved and restored. The x87 pointers come from the vCPU, never from
- * the host; AMD's CPUs save them only with an exception pending. No supervisor component
- * exists (IA32_XSS is 0).
+ * Components: x87 (0), SSE (1), AVX (2), opmask registers (5), upper halves of zmm0 to
+ * zmm15 (6), zmm16 to zmm31 (7). The standard format has them where the host's CPU has
+ * them, the compacted one without gaps. Outside 64-bit mode only registers 0..7 are saved
+ * and restored. The x87 pointers come from the vCPU, never from the host; AMD's CPUs save
+ * them only with an exception pending. No supervisor component exists (IA32_XSS is 0).
  *
  * Stores: the whole range is probed for writing before the first byte changes.
  * AMD64 APM volume 2, "Saving Media and x87 Execution Unit State"; Intel SDM volume 1,
@@ -88,6 +88,8 @@ static void load_x87(struct vcpu *v, const struct insn *i, const uint8_t *area) 
     uint16_t fcw, fsw;
 
     __builtin_memcpy(v->vec + IMG_ST, area + IMG_ST, 128);
+    for (unsigned st = 0; st < 8; st++) /* reserved */
+        __builtin_memset(v->vec + IMG_ST + 16 * st + 10, 0, 6);
     __builtin_memcpy(&fcw, area + IMG_FCW, 2);
     __builtin_memcpy(&fsw, area + IMG_FSW, 2);
     fcw = (fcw & 0x1f3f) | 0x40;
@@ -110,20 +112,65 @@ static void init_x87(struct vcpu *v) {
     img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~X87);
 }
 
-/* The registers 0..7 or 0..15 of a component that lies AT in image and area alike; AREA
- * NULL: initial. */
-static void set_regs(struct vcpu *v, unsigned at, const uint8_t *area,
-                     uint64_t component) {
+/* The registers 0..7 or 0..15 of SSE; AREA NULL: initial. */
+static void set_sse(struct vcpu *v, const uint8_t *area) {
     unsigned len = xmm_len(v);
 
     if (area) {
-        __builtin_memcpy(v->vec + at, area + at, len);
-        img_touch(v, component);
+        __builtin_memcpy(v->vec + IMG_XMM, area + IMG_XMM, len);
+        img_touch(v, SSE);
         return;
     }
-    __builtin_memset(v->vec + at, 0, len);
+    __builtin_memset(v->vec + IMG_XMM, 0, len);
     if (len == 256)
-        img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~component);
+        img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~SSE);
+}
+
+/* --- components beyond SSE, by number --- */
+
+/* How much of it the current mode has. Intel SDM volume 1, "Processor Tracking" and the
+ * sections after it. */
+static unsigned part_len(const struct vcpu *v, unsigned n) {
+    if (v->mode == MODE_64 || n == XC_OPMASK)
+        return vec_size(n);
+    return n == XC_HI16 ? 0 : vec_size(n) / 2;
+}
+
+/* Where it is in an area with the components of XCOMP; 0: in the standard format. */
+static unsigned part_at(uint64_t xcomp, unsigned n) {
+    unsigned at = IMG_HEADER_END;
+
+    if (!xcomp)
+        return vec_offset(n);
+    for (unsigned k = 2; k < n; k++)
+        if (xcomp & (1ull << k))
+            at += vec_size(k);
+    return at;
+}
+
+/* How long an area is that holds the components of WHAT. */
+static unsigned area_len(uint64_t xcomp, uint64_t what) {
+    unsigned len = IMG_HEADER_END;
+
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++)
+        if ((what & (1ull << n)) && len < part_at(xcomp, n) + vec_size(n))
+            len = part_at(xcomp, n) + vec_size(n);
+    return len;
+}
+
+/* From NULL: initial. */
+static void set_part(struct vcpu *v, unsigned n, const uint8_t *from) {
+    uint8_t *to = v->vec + vec_offset(n);
+    unsigned len = part_len(v, n);
+
+    if (from) {
+        native_copy(to, from, len);
+        img_touch(v, 1ull << n);
+        return;
+    }
+    native_clear(to, len);
+    if (len == vec_size(n))
+        img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~(1ull << n));
 }
 
 static bool all_zero(const struct vcpu *v, unsigned at, unsigned len) {
@@ -138,15 +185,16 @@ static bool all_zero(const struct vcpu *v, unsigned at, unsigned len) {
  * values are initial again, depending on what else it has executed (Intel SDM volume 1,
  * "Processor Tracking of XSAVE-Managed State"); here engines must agree. */
 static uint64_t in_use(const struct vcpu *v) {
-    uint64_t bv = img64(v, IMG_HEADER) & (X87 | SSE | AVX);
+    uint64_t bv = img64(v, IMG_HEADER) & v->vec_mask;
 
     if ((bv & X87) && img16(v, IMG_FCW) == FCW_INIT && !img16(v, IMG_FSW) &&
         !img16(v, IMG_FTW) && all_zero(v, IMG_ST, 128))
         bv &= ~X87;
     if ((bv & SSE) && all_zero(v, IMG_XMM, 256))
         bv &= ~SSE;
-    if ((bv & AVX) && all_zero(v, IMG_YMMH, 256))
-        bv &= ~AVX;
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++)
+        if ((bv & (1ull << n)) && all_zero(v, vec_offset(n), vec_size(n)))
+            bv &= ~(1ull << n);
     return (v->fip | v->fdp | v->fop) && !pointers_kept_back(v) ? bv | X87 : bv;
 }
 
@@ -223,7 +271,7 @@ int native_exec_fxrstor(struct vcpu *v, const struct insn *i) {
         return sem_fault_err(v, X86_GP, 0);
     load_x87(v, i, area);
     __builtin_memcpy(v->vec + IMG_MXCSR, area + IMG_MXCSR, 4);
-    set_regs(v, IMG_XMM, area, SSE);
+    set_sse(v, area);
     return SEM_NEXT;
 }
 
@@ -242,14 +290,11 @@ static uint64_t requested(const struct vcpu *v) {
     return (v->gpr[REG_RDX] << 32 | (uint32_t)v->gpr[REG_RAX]) & v->xcr0;
 }
 
-static unsigned area_len(uint64_t rfbm) {
-    return rfbm & AVX ? IMG_END : IMG_YMMH;
-}
-
-/* Writes the components of WHAT; MXCSR as told. The range has been probed. */
-static int write_parts(struct vcpu *v, const struct insn *i, struct gva at, uint64_t what,
-                       bool mxcsr) {
-    uint8_t area[IMG_END];
+/* Writes the components of WHAT into an area of XCOMP's format; MXCSR as told. The range
+ * has been probed. */
+static int write_parts(struct vcpu *v, const struct insn *i, struct gva at,
+                       uint64_t xcomp, uint64_t what, bool mxcsr) {
+    uint8_t area[IMG_LEGACY_END];
     const struct {
         bool wanted;
         unsigned off, len;
@@ -258,37 +303,38 @@ static int write_parts(struct vcpu *v, const struct insn *i, struct gva at, uint
         {mxcsr, IMG_MXCSR, 8},
         {what & X87, IMG_ST, 128},
         {what & SSE, IMG_XMM, xmm_len(v)},
-        {what & AVX, IMG_YMMH, xmm_len(v)},
     };
+    int rc = 0;
 
     __builtin_memcpy(area, v->vec, sizeof(area));
     pointers_store(v, i, area);
-    for (unsigned k = 0; k < ARRAY_SIZE(parts); k++) {
-        int rc;
-
-        if (!parts[k].wanted)
-            continue;
-        rc = mmu_write_slow(v, plus(v, at, parts[k].off), area + parts[k].off,
-                            parts[k].len, false);
-        if (rc)
-            return native_mem_fault(v, i);
-    }
-    return 0;
+    for (unsigned k = 0; k < ARRAY_SIZE(parts) && !rc; k++)
+        if (parts[k].wanted)
+            rc = mmu_write_slow(v, plus(v, at, parts[k].off), area + parts[k].off,
+                                parts[k].len, false);
+    for (unsigned n = 2; n < VEC_COMPONENTS && !rc; n++)
+        if (what & (1ull << n))
+            rc = mmu_write_slow(v, plus(v, at, part_at(xcomp, n)), v->vec + vec_offset(n),
+                                part_len(v, n), false);
+    return rc ? native_mem_fault(v, i) : 0;
 }
 
 int native_exec_xsave(struct vcpu *v, const struct insn *i) {
     bool compact = i->op == OP_xsavec || i->op == OP_xsaves;
     struct header h = {0};
     uint64_t rfbm, used;
+    unsigned len;
     struct gva at;
     int rc = check_xsave(v, i->op == OP_xsaves);
 
     if (rc)
         return rc;
     rfbm = requested(v);
-    rc = operand_at(v, i, area_len(rfbm), true, 64, &at);
+    h.xcomp_bv = compact ? rfbm | COMPACT : 0;
+    len = area_len(h.xcomp_bv, rfbm);
+    rc = operand_at(v, i, len, true, 64, &at);
     if (!rc)
-        rc = probe(v, i, at, area_len(rfbm));
+        rc = probe(v, i, at, len);
     if (rc)
         return rc;
     vec_park(v);
@@ -298,8 +344,7 @@ int native_exec_xsave(struct vcpu *v, const struct insn *i) {
         if (img32(v, IMG_MXCSR) != MXCSR_INIT)
             used |= SSE;
         h.xstate_bv = rfbm & used;
-        h.xcomp_bv = rfbm | COMPACT;
-        rc = write_parts(v, i, at, rfbm & used, rfbm & used & SSE);
+        rc = write_parts(v, i, at, h.xcomp_bv, rfbm & used, rfbm & used & SSE);
         if (!rc)
             rc = mmu_write_slow(v, plus(v, at, IMG_HEADER), &h, 16, false);
     } else {
@@ -307,7 +352,7 @@ int native_exec_xsave(struct vcpu *v, const struct insn *i) {
 
         rc = mmu_read_slow(v, plus(v, at, IMG_HEADER), &h.xstate_bv, 8, false);
         if (!rc)
-            rc = write_parts(v, i, at, what, rfbm & (SSE | AVX));
+            rc = write_parts(v, i, at, 0, what, rfbm & (SSE | AVX));
         h.xstate_bv = (h.xstate_bv & ~rfbm) | (rfbm & used);
         if (!rc)
             rc = mmu_write_slow(v, plus(v, at, IMG_HEADER), &h.xstate_bv, 8, false);
@@ -326,7 +371,9 @@ static bool header_valid(const struct vcpu *v, const struct insn *i,
     for (unsigned k = 0; k < ARRAY_SIZE(h->reserved); k++)
         if (h->reserved[k])
             return false;
-    return !(h->xcomp_bv & ~COMPACT & ~v->xcr0) && !(h->xstate_bv & ~h->xcomp_bv);
+    /* XCOMP_BV's bit 63 is no component that XSTATE_BV could name. */
+    return !(h->xcomp_bv & ~COMPACT & ~v->xcr0) &&
+           !(h->xstate_bv & ~(h->xcomp_bv & ~COMPACT));
 }
 
 static void restore(struct vcpu *v, const struct insn *i, const uint8_t *area,
@@ -341,34 +388,54 @@ static void restore(struct vcpu *v, const struct insn *i, const uint8_t *area,
             init_x87(v);
     }
     if (rfbm & SSE)
-        set_regs(v, IMG_XMM, bv & SSE ? area : NULL, SSE);
-    if (rfbm & AVX)
-        set_regs(v, IMG_YMMH, bv & AVX ? area : NULL, AVX);
+        set_sse(v, bv & SSE ? area : NULL);
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++)
+        if (rfbm & (1ull << n))
+            set_part(v, n, bv & (1ull << n) ? area + part_at(h->xcomp_bv, n) : NULL);
     if (compact ? rfbm & bv & SSE : rfbm & (SSE | AVX))
         __builtin_memcpy(v->vec + IMG_MXCSR, area + IMG_MXCSR, 4);
     else if (compact && (rfbm & SSE))
         img_set32(v, IMG_MXCSR, MXCSR_INIT);
 }
 
+/* Reads the area as far as the components of RFBM lie in it. */
+static int read_area(struct vcpu *v, const struct insn *i, uint64_t rfbm, uint8_t *area,
+                     struct header *h) {
+    unsigned len;
+    struct gva at;
+    int rc = operand_at(v, i, IMG_HEADER_END, false, 64, &at);
+
+    if (rc)
+        return rc;
+    vec_park(v);
+    if (mmu_read_slow(v, at, area, IMG_HEADER_END, false))
+        return native_mem_fault(v, i);
+    __builtin_memcpy(h, area + IMG_HEADER, sizeof(*h));
+    if (h->xcomp_bv & COMPACT)
+        rfbm &= h->xcomp_bv;
+    len = area_len(h->xcomp_bv & COMPACT ? h->xcomp_bv & (COMPACT | v->xcr0) : 0, rfbm);
+    rc = operand_at(v, i, len, false, 64, &at);
+    if (rc)
+        return rc;
+    if (mmu_read_slow(v, plus(v, at, IMG_HEADER_END), area + IMG_HEADER_END,
+                      len - IMG_HEADER_END, false))
+        return native_mem_fault(v, i);
+    return 0;
+}
+
 int native_exec_xrstor(struct vcpu *v, const struct insn *i) {
-    uint8_t area[IMG_END];
+    uint8_t area[VCPU_XSAVE_SIZE];
     struct header h;
     uint64_t rfbm;
-    struct gva at;
     int rc = check_xsave(v, i->op == OP_xrstors);
 
     if (rc)
         return rc;
     rfbm = requested(v);
-    rc = operand_at(v, i, area_len(rfbm), false, 64, &at);
+    rc = read_area(v, i, rfbm, area, &h);
     if (rc)
         return rc;
     vec_park(v);
-    rc = mmu_read_slow(v, at, area, area_len(rfbm), false);
-    if (rc)
-        return native_mem_fault(v, i);
-    vec_park(v);
-    __builtin_memcpy(&h, area + IMG_HEADER, sizeof(h));
     if (!header_valid(v, i, &h))
         return sem_fault_err(v, X86_GP, 0);
     if ((h.xcomp_bv & COMPACT ? rfbm & h.xstate_bv & SSE : rfbm & (SSE | AVX)) &&

@@ -224,7 +224,7 @@ static void make_system(struct guest *g) {
 }
 
 static int start_cpu(struct guest *g) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct vcpu *v = g->v;
     int rc;
 

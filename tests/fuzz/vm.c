@@ -38,7 +38,8 @@ static const struct vcpu_hooks hooks = {
     .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
 
 void vm_new(struct vm *vm, enum mmu_policy policy, const struct bt_options *opt) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000, .paravirt = true};
+    static const struct cpuid_config cfg = {
+        .model = "host", .tsc_hz = 1000000000, .paravirt = true};
     struct mem_hooks *h;
 
     vec_init();

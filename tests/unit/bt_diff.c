@@ -125,7 +125,7 @@ static const struct vcpu_hooks hooks = {
     .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
 
 static void guest_new(struct guest *g, const struct bt_options *opt) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct mem_hooks *h;
 
     memset(g, 0, sizeof(*g));
@@ -221,7 +221,12 @@ struct template {
     bool v15; /* vvvv must be 15 */
     uint8_t opcode, reg;
     bool mem;
+    bool evex;  /* MAP is EVEX's */
+    uint8_t p2; /* z, L'L, b, aaa in place */
 };
+
+/* Templates of EVEX are kept apart, under an operation that has none of its own. */
+#define EVEX_OP OP_scatter
 
 static struct template *templates;
 static unsigned ntemplates, first_of[3][OP_COUNT + 1];
@@ -270,6 +275,17 @@ static unsigned put_template(const struct template *t, uint8_t *b, unsigned r, u
     static const uint8_t rep[] = {0, 0xf3, 0xf2};
     unsigned n = 0, rex;
 
+    if (t->evex) {
+        bool wide = t->mode == MODE_64;
+
+        b[n++] = 0x62;
+        b[n++] = (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (bb ? 0 : 0x20) |
+                           (wide && !t->v15 && vvvv & 1 ? 0 : 0x10) | t->map);
+        b[n++] = (uint8_t)(t->w << 7 | (~vvvv & 15) << 3 | 4 | t->vpp);
+        b[n++] = (uint8_t)(t->p2 | (wide && !t->v15 && vvvv & 2 ? 0 : 8));
+        b[n++] = t->opcode;
+        return n;
+    }
     if (t->map & 4) {
         b[n++] = 0xc4;
         b[n++] =
@@ -297,7 +313,7 @@ static unsigned put_template(const struct template *t, uint8_t *b, unsigned r, u
 
 static void try_template(struct template t) {
     uint8_t b[16] = {0};
-    unsigned n = put_template(&t, b, 0, 0, 0, t.v15 ? 15 : 5);
+    unsigned n = put_template(&t, b, 0, 0, 0, t.v15 ? t.evex ? 0 : 15 : 5);
     struct insn i;
 
     b[n] = (uint8_t)(t.reg << 3 | (t.mem ? 3 : 0xc1));
@@ -309,11 +325,34 @@ static void try_template(struct template t) {
         return;
     if (t.rep && i.op != OP_native && i.rep == REP_NONE && !(t.map))
         return; /* a prefix without a meaning: test_prefixes() */
-    t.op = (uint8_t)i.op;
+    t.op = (uint8_t)(t.evex ? EVEX_OP : i.op);
     templates = ntemplates & (ntemplates - 1)
                     ? templates
                     : realloc(templates, (ntemplates ? ntemplates * 2 : 1) * sizeof(t));
     templates[ntemplates++] = t;
+}
+
+/* Lengths, and with them masks, zeroing, broadcast or rounding. */
+static void scan_evex(void) {
+    static const uint8_t maps[] = {1, 2, 3, 5, 6}, how[] = {0, 0x03, 0x83, 0x10, 0x13};
+
+    for (unsigned k = 0; k < 2 * 2 * 4 * 2 * 3 * ARRAY_SIZE(how); k++) {
+        struct template t = {.evex = true,
+                             .mode = k & 1 ? MODE_32 : MODE_64,
+                             .w = k >> 1 & 1,
+                             .vpp = k >> 2 & 3,
+                             .v15 = k >> 4 & 1};
+
+        t.p2 = (uint8_t)(how[(k >> 5) / 3] | ((k >> 5) % 3) << 5);
+        for (unsigned m = 0; m < ARRAY_SIZE(maps) * 256 * 16; m++) {
+            t.map = maps[m >> 12];
+            t.opcode = (uint8_t)(m >> 4);
+            t.reg = m & 7;
+            t.mem = m >> 3 & 1;
+            if (t.reg == 1 || (t.map == 1 && t.opcode >= 0x71 && t.opcode <= 0x73))
+                try_template(t);
+        }
+    }
 }
 
 static void scan_templates(void) {
@@ -348,6 +387,8 @@ static void scan_templates(void) {
             try_template(t);
         }
     }
+    if (vec_supported() & X86_XCR0_OPMASK)
+        scan_evex();
     by_op = malloc(ntemplates * sizeof(*by_op));
     for (unsigned mode = 1, n = 0; mode < 3; mode++)
         for (unsigned op = 0; op <= OP_COUNT; op++) {
@@ -540,7 +581,7 @@ static void put_indirect(void) {
 
 static const struct template *choose(void) {
     for (;;) {
-        unsigned op = one_in(4) ? OP_native : pick(OP_COUNT);
+        unsigned op = one_in(4) ? OP_native : one_in(6) ? EVEX_OP : pick(OP_COUNT);
         unsigned first = first_of[P.mode][op], n = first_of[P.mode][op + 1] - first;
 
         if (n)
@@ -559,13 +600,13 @@ static bool put_random(const struct template *t, unsigned base) {
         b[n++] = segs[pick(8)];
     if (one_in(12))
         b[n++] = 0x67;
-    if (one_in(8) && t->mem && !(t->map & 4))
+    if (one_in(8) && t->mem && !(t->map & 4) && !t->evex)
         b[n++] = 0xf0;
     if (base < 16 && !t->mem && t->op != OP_push && t->op != OP_pop && !one_in(8))
         return false;
     n += put_template(t, b + n, wide && pick(2), wide && base == 16 && pick(2),
                       base < 16 ? base >> 3 : wide && pick(2),
-                      t->v15              ? 15
+                      t->v15              ? t->evex ? 0 : 15
                       : wide || one_in(8) ? pick(16)
                                           : 8 | pick(8));
     for (unsigned k = n; k < sizeof(b); k++)
@@ -823,7 +864,7 @@ static void random_pages(void) {
 static uint32_t mxcsr_mask; /* the host's */
 
 static void random_vectors(uint8_t *x) {
-    for (unsigned k = 0; k < 1024 / 8; k++) {
+    for (unsigned k = 0; k < VCPU_XSAVE_SIZE / 8; k++) {
         uint64_t r = rnd();
 
         memcpy(x + 8 * k, &r, 8);
@@ -854,7 +895,7 @@ static void random_vectors(uint8_t *x) {
         memcpy(x + 24, &mxcsr, 4);
         memcpy(x + 28, &mxcsr_mask, 4);
     }
-    x[512] = 7;
+    x[512] = (uint8_t)vec_supported();
     memset(x + 513, 0, 63);
 }
 
@@ -910,7 +951,8 @@ static void random_start(void) {
     v->cr4 |= one_in(12) ? 0 : X86_CR4_OSXMMEXCPT;
     v->cr4 |= one_in(24) ? 0 : X86_CR4_OSXSAVE;
     v->cr4 &= cpuid_cr4_valid(B.v->cpuid);
-    v->xcr0 = one_in(24) ? 3 : cpuid_xcr0_valid(B.v->cpuid);
+    v->xcr0 = one_in(24) ? 3 : one_in(24) ? 7 : ~0ull;
+    v->xcr0 &= cpuid_xcr0_valid(B.v->cpuid);
     v->cpl = user ? 3 : 0;
     random_segments(v, user);
     random_vectors(v->vec);
@@ -991,12 +1033,20 @@ static void normalize(uint8_t *x) {
     }
     if (!(bv & 2))
         memset(x + 160, 0, 256);
-    if (!(bv & 4))
-        memset(x + 576, 0, 256);
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++)
+        if (!(bv & 1 << n))
+            memset(x + vec_offset(n), 0, vec_size(n));
     for (unsigned k = 0; k < 8; k++) /* reserved */
         memset(x + 32 + 16 * k + 10, 0, 6);
     memset(x + 6, 0, 18); /* FOP, FIP, FDP */
     memset(x + 416, 0, 160);
+}
+
+static bool in_component(unsigned at) {
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++)
+        if (at - vec_offset(n) < vec_size(n))
+            return true;
+    return false;
 }
 
 static char why[256];
@@ -1099,8 +1149,8 @@ static bool same(uint64_t seed) {
         return sprintf(why, "segments or DR6"), false;
     normalize(a->vec);
     normalize(b->vec);
-    for (unsigned k = 0; k < 832; k++)
-        if (a->vec[k] != b->vec[k])
+    for (unsigned k = 0; k < VCPU_XSAVE_SIZE; k++)
+        if (a->vec[k] != b->vec[k] && (k < 512 || in_component(k)))
             return sprintf(why, "vector state, byte %u: %02x, bt's %02x", k, a->vec[k],
                            b->vec[k]),
                    false;

@@ -152,7 +152,7 @@ static int create_ram(struct mem **out) {
 }
 
 static void guest_new(struct guest *g, const struct bt_options *opt) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct mem_hooks *h;
 
     memset(g, 0, sizeof(*g));
@@ -520,7 +520,7 @@ static void random_start(bool tame) {
         S.gpr[REG_RCX] %= 0x2100;
     }
     S.rflags = X86_FL_ONE;
-    for (unsigned k = 0; k < 1024 / 8; k++) {
+    for (unsigned k = 0; k < VCPU_XSAVE_SIZE / 8; k++) {
         uint64_t r = one_in(2) ? wild() : rnd();
 
         memcpy(S.vec + 8 * k, &r, 8);
@@ -529,7 +529,7 @@ static void random_start(bool tame) {
     S.vec[0] = 0x7f, S.vec[1] = 3, S.vec[24] = 0x80, S.vec[25] = 0x1f;
     memcpy(S.vec + 28, &mxcsr_mask, 4);
     memset(S.vec + 416, 0, 160);
-    S.vec[512] = 7;
+    S.vec[512] = (uint8_t)vec_supported();
     for (unsigned k = 0; k < 8; k++)
         memset(S.vec + 32 + 16 * k + 10, 0, 6);
     segments(user, tame);

@@ -473,7 +473,6 @@ static void test_invalid(void **state) {
         {MODE_64, "0f78c1", "invalid 8/8 E"},
         {MODE_64, "0f0f00b4", "invalid 4/8 E"},
         {MODE_64, "0f0e", "invalid 4/8 E"},
-        {MODE_64, "62f17c4858c0", "invalid 4/8 E"},
         {MODE_64, "8fe97801c0", "invalid 8/8 E"},
         {MODE_64, "c5f841c1", "invalid 4/8 EV"},
         {MODE_64, "0f37", "invalid 4/8 E"},
@@ -621,7 +620,13 @@ static void test_features(void **state) {
         {"660fae38", CPUID_F_CLFLUSHOPT},
         {"660fae30", CPUID_F_CLWB},
         {"0f0e", CPUID_F_UNSUPPORTED},
-        {"62f17c4858c0", CPUID_F_UNSUPPORTED},
+        {"62f17c4858c0", CPUID_F_AVX512F},
+        {"62f17c2858c0", CPUID_F_AVX512F},
+        {"62f1f54855c0", CPUID_F_AVX512DQ},
+        {"c5ec41c3", CPUID_F_AVX512F},    /* kandw */
+        {"c4e1ed41c3", CPUID_F_AVX512BW}, /* kandd */
+        {"62f2754050c2", CPUID_F_AVX512VNNI},
+        {"c4e27150c2", CPUID_F_AVXVNNI},
     };
     for (size_t n = 0; n < ARRAY_SIZE(table); n++) {
         struct insn i = decode_ok(MODE_64, table[n].hex);

@@ -71,7 +71,8 @@ static const struct vcpu_hooks hooks = {
     .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
 
 static void guest_new(struct guest *g, enum mmu_policy policy) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000, .paravirt = true};
+    static const struct cpuid_config cfg = {
+        .model = "host", .tsc_hz = 1000000000, .paravirt = true};
     memset(g, 0, sizeof(*g));
     g->v = aligned_alloc(64, sizeof(*g->v));
     memset(g->v, 0, sizeof(*g->v));

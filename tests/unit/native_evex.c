@@ -1,0 +1,714 @@
+/*
+ * AVX-512 against the host CPU: sem/native.c and sem/native_evex.c.
+ *
+ * Every EVEX encoding that the decoder takes for a native one, and those of opmask
+ * registers, is run from the same random state in the guest and, its bytes unchanged, on
+ * the host, with rbx pointing at a page of ours between two that cannot be accessed. All
+ * vector and opmask registers, general registers, flags, memory and the exception must
+ * agree, with its address: with masks, broadcasts, rounding, compressed displacements,
+ * and with operands that run into the guard pages.
+ */
+/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
+#undef _GNU_SOURCE
+#define _DEFAULT_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+#include "base/os.h"
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "decode/decode.h"
+#include "mmu/mmu.h"
+#include "sem/sem_int.h"
+
+#define RAM (8u << 20)
+#define PT 0x4000u
+#define PAGE                                                                             \
+    0x110000ull    /* the guest's page of operands; its neighbours are not mapped        \
+                    */
+#define GUARDS 40u /* on either side; more than any index reaches */
+
+/* --- the host as the oracle --- */
+
+struct host_regs {
+    uint64_t gpr[16];
+    uint64_t rflags;
+};
+
+/* Loads the XSAVE image and all registers but rsp, calls CODE, stores them back. */
+void host_run512(struct host_regs *r, const void *code, void *image);
+__asm__(".text\n.globl host_run512\nhost_run512:\n"
+        "push %rbx\npush %rbp\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "push %rdx\npush %rdi\npush %rsi\n"
+        "mov %rdx,%r8\nmov $0xe7,%eax\nxor %edx,%edx\nxrstor64 (%r8)\n"
+        "push 128(%rdi)\npopfq\n"
+        "mov %rdi,%r15\n"
+        "mov 0(%r15),%rax\nmov 8(%r15),%rcx\nmov 16(%r15),%rdx\nmov 24(%r15),%rbx\n"
+        "mov 40(%r15),%rbp\nmov 48(%r15),%rsi\nmov 56(%r15),%rdi\n"
+        "mov 64(%r15),%r8\nmov 72(%r15),%r9\nmov 80(%r15),%r10\nmov 88(%r15),%r11\n"
+        "mov 96(%r15),%r12\nmov 104(%r15),%r13\nmov 112(%r15),%r14\n"
+        "mov 120(%r15),%r15\n"
+        "call *(%rsp)\n"
+        "pushfq\npush %r15\nmov 24(%rsp),%r15\npop 120(%r15)\npop 128(%r15)\n"
+        "mov %rax,0(%r15)\nmov %rcx,8(%r15)\nmov %rdx,16(%r15)\nmov %rbx,24(%r15)\n"
+        "mov %rbp,40(%r15)\nmov %rsi,48(%r15)\nmov %rdi,56(%r15)\n"
+        "mov %r8,64(%r15)\nmov %r9,72(%r15)\nmov %r10,80(%r15)\nmov %r11,88(%r15)\n"
+        "mov %r12,96(%r15)\nmov %r13,104(%r15)\nmov %r14,112(%r15)\n"
+        "mov 16(%rsp),%r8\nmov $0xe7,%eax\nxor %edx,%edx\nxsave64 (%r8)\n"
+        "fninit\nmovl $0x1f80,-8(%rsp)\nldmxcsr -8(%rsp)\nvzeroupper\n"
+        "pop %rsi\npop %rdi\npop %rdx\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbp\npop %rbx\nret\n");
+
+static struct os_code code;
+static int host_trap; /* vector of the last host fault, or -1 */
+static uint64_t host_addr;
+
+static bool on_host_fault(void *arg, struct os_fault *f) {
+    host_trap = (int)f->trapno;
+    host_addr = f->addr;
+    f->regs.rip = (uint64_t)(uintptr_t)code.rx + 64; /* a ret */
+    return true;
+}
+
+static int host_execute(struct host_regs *r, const uint8_t *bytes, unsigned len,
+                        void *image) {
+    uint32_t a = 0, b, c = 0, d;
+
+    memcpy(code.rw, bytes, len);
+    code.rw[len] = 0xc3;
+    code.rw[64] = 0xc3;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d) : : "memory");
+    host_trap = -1;
+    host_run512(r, code.rx, image);
+    return host_trap;
+}
+
+/* --- the guest --- */
+
+static struct vcpu *v;
+static struct counters counters;
+static struct mem *ram;
+static uint8_t *guest, *page; /* RAM; the host's page between guards */
+
+static void set_pte(uint64_t at, uint64_t pte) {
+    memcpy(guest + at, &pte, 8);
+}
+
+static void set_mode(enum cpu_mode mode) {
+    uint16_t type = X86_AR_P | X86_AR_S | X86_AR_WRITE | X86_AR_ACCESSED;
+
+    for (unsigned s = 0; s < SEG_COUNT; s++)
+        v->seg[s] = (struct segment){.sel = (uint16_t)(s * 8),
+                                     .ar = (uint16_t)(type | X86_AR_DB | X86_AR_G),
+                                     .limit = 0xffffffff};
+    v->seg[SEG_CS].ar = (uint16_t)(type | X86_AR_CODE | X86_AR_G |
+                                   (mode == MODE_64 ? X86_AR_L : X86_AR_DB));
+    vcpu_update_mode(v);
+    mmu_mode_changed(v);
+}
+
+/* cmocka puts its own signal handlers in place for each test: ours go over them. */
+static struct sigaction fault_action;
+
+static bool arm(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+
+    for (size_t k = 0; k < ARRAY_SIZE(signals); k++)
+        sigaction(signals[k], &fault_action, NULL);
+    return cpuid_has(v->cpuid, CPUID_F_AVX512F);
+}
+
+static int setup(void **state) {
+    struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
+
+    vec_init();
+    assert_int_equal(sem_init(), 0);
+    assert_int_equal(os_code_map(4096, &code), 0);
+    page = mmap(NULL, 2 * GUARDS * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(page, MAP_FAILED);
+    page += GUARDS * 4096;
+    assert_int_equal(mprotect(page, 4096, PROT_READ | PROT_WRITE), 0);
+    assert_int_equal(os_fault_range(code.rx, code.rx + 64, on_host_fault, NULL), 0);
+    sigaction(SIGSEGV, NULL, &fault_action);
+    v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    memset(v, 0, sizeof(*v));
+    v->cnt = &counters;
+    assert_int_equal(mem_create(RAM, &ram), 0);
+    v->mem = ram;
+    guest = mem_ram_base(ram);
+    v->cpuid = cpuid_model_new(&cfg);
+    assert_non_null(v->cpuid);
+    assert_int_equal(mmu_create(v, MMU_FLUSH), 0);
+    vcpu_reset(v);
+    set_pte(0x1000, 0x2007);
+    set_pte(0x2000, 0x3007);
+    set_pte(0x3000, PT | 7);
+    for (unsigned k = 0; k < 512; k++)
+        set_pte(PT + 8 * k, k << 12 | 7);
+    for (unsigned k = 1; k < GUARDS; k++) {
+        set_pte(PT + 8 * (PAGE / 4096 + k), 0);
+        set_pte(PT + 8 * (PAGE / 4096 - k), 0);
+    }
+    v->cr3 = 0x1000;
+    v->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
+    v->efer = X86_EFER_LME | X86_EFER_LMA;
+    v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_NE | X86_CR0_ET | X86_CR0_MP;
+    v->xcr0 = vec_supported();
+    set_mode(MODE_64);
+    return 0;
+}
+
+static int teardown(void **state) {
+    mmu_destroy(v);
+    cpuid_model_free((struct cpuid_model *)v->cpuid);
+    mem_destroy(ram);
+    free(v);
+    os_code_unmap(&code);
+    return 0;
+}
+
+static uint64_t seed = 0x243f6a8885a308d3ull;
+
+static uint64_t rnd(void) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
+}
+
+/* Random bytes, floats of moderate size, doubles, or few bits. */
+static void fill(uint8_t *p, unsigned len, unsigned pattern) {
+    for (unsigned k = 0; k + 8 <= len; k += 8) {
+        uint64_t x = rnd();
+        double d = (double)(int64_t)(x >> 40) / 16 - 300000;
+        float f[2] = {(float)(int)(x & 0xffff) / 8 - 3000, (float)(int)(x >> 48)};
+
+        if (pattern == 1)
+            memcpy(&x, &d, 8);
+        else if (pattern == 2)
+            memcpy(&x, f, 8);
+        else if (pattern == 3)
+            x &= rnd() & rnd() & 0x8001800180018001ull;
+        memcpy(p + k, &x, 8);
+    }
+}
+
+static uint8_t *opmask_at(unsigned k) {
+    return v->vec + vec_offset(5) + 8 * k;
+}
+
+/* Indices of gathers and scatters of SIZE bytes, in zmm6 (vsib_forms()): small, and now
+ * and then far. */
+static void small_indices(unsigned size) {
+    int64_t x[8];
+    uint8_t b[64];
+
+    for (unsigned e = 0; e < 64 / size; e++) {
+        x[0] =
+            rnd() & 15 ? (int64_t)(rnd() & 255) - 64 : (int64_t)(rnd() & 0x3fff) - 0x1000;
+        memcpy(b + size * e, x, size);
+    }
+    memcpy(v->vec + 160 + 16 * 6, b, 16);
+    memcpy(v->vec + 576 + 16 * 6, b + 16, 16);
+    memcpy(v->vec + vec_offset(6) + 32 * 6, b + 32, 32);
+}
+
+static void random_state(unsigned pattern, bool unmasked, uint64_t opmask) {
+    uint32_t mxcsr = unmasked ? 0 : 0x1f80;
+    uint64_t in_use = vec_supported() & ~1ull; /* x87 is as after a reset */
+
+    vec_reset(v);
+    fill(v->vec + 160, 256, pattern);
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++)
+        fill(v->vec + vec_offset(n), vec_size(n), pattern);
+    for (unsigned k = 0; k < 8; k++) {
+        uint64_t x = k == 3 ? opmask : rnd();
+        memcpy(opmask_at(k), &x, 8);
+    }
+    memcpy(v->vec + 24, &mxcsr, 4);
+    memcpy(v->vec + 512, &in_use, 8);
+    for (unsigned k = 0; k < 16; k++)
+        v->gpr[k] = v->mode == MODE_64 ? rnd() : (uint32_t)rnd();
+    v->rflags = 2 | (rnd() & X86_FL_STATUS);
+    v->rip = 0x12345;
+}
+
+/* False when these bytes are nothing that is executed through the host here. */
+static bool bind(enum cpu_mode mode, const uint8_t *bytes, unsigned len, struct insn *i) {
+    if (decode_insn(mode, bytes, len, i) != DECODE_OK || i->len > len)
+        return false;
+    sem_bind(v, i);
+    return i->op != OP_invalid && (i->flags & INSN_AVX512);
+}
+
+/* --- one comparison --- */
+
+static unsigned compared, faulted, page_faults, bad;
+
+static bool expect(bool ok, const struct insn *i, uint64_t at, const char *what) {
+    char text[128];
+
+    if (ok)
+        return true;
+    if (bad++ < 40) {
+        fprintf(stderr, "%s: %s: ", what, decode_format(i, 0, text, sizeof(text)));
+        for (unsigned k = 0; k < i->len; k++)
+            fprintf(stderr, "%02x ", i->bytes[k]);
+        fprintf(stderr, "rbx %llx host %d %llx guest %d %llx\n", (unsigned long long)at,
+                host_trap, (unsigned long long)(host_addr - (uintptr_t)page),
+                v->fault.vector, (unsigned long long)(v->fault.addr - PAGE));
+    }
+    return false;
+}
+
+/* Runs I with rbx at OFF from the page, in both worlds. */
+static void compare(const struct insn *i, int64_t off, unsigned pattern, bool unmasked,
+                    uint64_t opmask) {
+    _Alignas(64) uint8_t image[VCPU_XSAVE_SIZE];
+    struct host_regs r, before;
+    uint64_t at = PAGE + (uint64_t)off;
+    int trap, rc;
+
+    random_state(pattern, unmasked, opmask);
+    if (i->op == OP_gather || i->op == OP_scatter)
+        small_indices(i->bytes[i->off_opcode] & 1 ? 8 : 4);
+    fill(guest + PAGE, 4096, pattern);
+    memcpy(page, guest + PAGE, 4096);
+    v->gpr[REG_RBX] = at;
+    memcpy(image, v->vec, sizeof(image));
+    memcpy(before.gpr, v->gpr, sizeof(before.gpr));
+    r = before;
+    r.gpr[REG_RBX] = (uint64_t)(uintptr_t)page + (uint64_t)off;
+    r.rflags = v->rflags;
+    v->fault = (struct fault){0};
+    trap = host_execute(&r, i->bytes, i->len, image);
+    rc = i->exec(v, i);
+    vec_park(v);
+    compared++;
+    if (trap >= 0) {
+        bool wr = i->mem.access & OPND_WRITE;
+
+        faulted++;
+        if (!expect(rc == SEM_FAULT, i, at, "the host faults, the guest does not"))
+            return;
+        if (!expect(v->fault.vector == trap, i, at, "vector"))
+            return;
+        if (trap == X86_PF) {
+            page_faults++;
+            expect(v->fault.addr - PAGE == host_addr - (uintptr_t)page, i, at, "address");
+            expect(v->fault.error == (wr ? X86_PF_W : 0), i, at, "error code");
+        }
+        expect(!memcmp(before.gpr, v->gpr, sizeof(before.gpr)), i, at, "registers kept");
+    } else {
+        if (!expect(rc == SEM_NEXT, i, at, "the guest faults, the host does not"))
+            return;
+        r.gpr[REG_RSP] = v->gpr[REG_RSP];
+        if (r.gpr[REG_RBX] == (uint64_t)(uintptr_t)page + (uint64_t)off)
+            r.gpr[REG_RBX] = at;
+        expect(!memcmp(r.gpr, v->gpr, sizeof(r.gpr)), i, at, "general registers");
+        expect(!((r.rflags ^ v->rflags) & X86_FL_STATUS), i, at, "flags");
+    }
+    expect(!memcmp(image + 24, v->vec + 24, 4), i, at, "mxcsr");
+    expect(!memcmp(image + 160, v->vec + 160, 256), i, at, "xmm");
+    expect(!memcmp(image + 576, v->vec + 576, 256), i, at, "ymm");
+    expect(!memcmp(image + vec_offset(5), v->vec + vec_offset(5), 64), i, at, "opmask");
+    expect(!memcmp(image + vec_offset(6), v->vec + vec_offset(6), 512), i, at, "zmm");
+    expect(!memcmp(image + vec_offset(7), v->vec + vec_offset(7), 1024), i, at, "zmm16");
+    expect(!memcmp(page, guest + PAGE, 4096), i, at, "memory");
+}
+
+/* Where the operand may lie: inside, and about either end of the page. */
+static void compare_places(const struct insn *i, bool unmasked) {
+    int64_t disp = i->mem.disp, size = i->mem.size;
+    uint64_t sparse = rnd() & rnd() & rnd();
+
+    for (unsigned pattern = 0; pattern < 4; pattern++)
+        compare(i, 0x400 - disp, pattern, unmasked, rnd());
+    if (!i->mem.access)
+        return;
+    compare(i, 0x43f - disp, 2, unmasked, rnd());
+    /* Exactly what it says, no more and no less. */
+    compare(i, -disp, 2, unmasked, ~0ull);
+    compare(i, 4096 - size - disp, 2, unmasked, ~0ull);
+    compare(i, 4096 - size - disp + 1, 2, unmasked, ~0ull);
+    compare(i, -1 - disp, 2, unmasked, ~0ull);
+    for (unsigned n = 0; n < 3; n++) {
+        int64_t below = (int64_t)(rnd() % (uint64_t)(size + 1));
+
+        if (n == 2) /* aligned for those that ask for it */
+            below &= ~7ll;
+        compare(i, 4096 - below - disp, 2, unmasked, n ? sparse : rnd());
+        compare(i, -below - disp, 2, unmasked, n ? sparse : rnd());
+    }
+    compare(i, 4096 - 8 - disp, 2, unmasked, 0);
+    compare(i, 4096 + 8 - disp, 2, unmasked, 0);
+    compare(i, 4096 - 64 - disp, 2, unmasked, sparse);
+}
+
+/* W of an integer's size, which modes other than 64-bit ignore: the host runs in that. */
+static bool integer_w(const uint8_t *b) {
+    unsigned map = b[1] & 7, pp = b[2] & 3;
+
+    if (b[0] != 0x62 || !(b[2] & 0x80))
+        return false;
+    switch (map << 8 | b[4]) {
+    case 0x12a:
+    case 0x12c:
+    case 0x12d:
+    case 0x178:
+    case 0x179:
+    case 0x17b:
+        return pp >= 2;
+    case 0x16e:
+    case 0x27c:
+    case 0x316:
+    case 0x322:
+        return true;
+    case 0x17e:
+        return pp == 1;
+    default:
+        return map == 5;
+    }
+}
+
+static void try(enum cpu_mode mode, const uint8_t *bytes, unsigned len, bool unmasked) {
+    struct insn i;
+
+    if (!bind(mode, bytes, len, &i))
+        return;
+    if (i.mem.access && i.mem.base != REG_RBX)
+        return;
+    if (mode != MODE_64 && integer_w(bytes))
+        return;
+    compare_places(&i, unmasked);
+}
+
+/* --- enumeration --- */
+
+struct evex {
+    unsigned map, op, pp, w, ll, b, z, aaa, vvvv, reg;
+    bool mem, high;
+};
+
+static unsigned put_evex(const struct evex *e, uint8_t *b) {
+    unsigned n = 0, high = e->high ? 1 : 0;
+
+    b[n++] = 0x62;
+    b[n++] = (uint8_t)((high ? 0 : 0x80) | (high && !e->mem ? 0 : 0x40) | 0x20 |
+                       (high ? 0 : 0x10) | e->map);
+    b[n++] = (uint8_t)(e->w << 7 | (~e->vvvv & 15) << 3 | 4 | e->pp);
+    b[n++] =
+        (uint8_t)(e->z << 7 | e->ll << 5 | e->b << 4 | (e->vvvv & 16 ? 0 : 8) | e->aaa);
+    b[n++] = (uint8_t)e->op;
+    if (e->mem) {
+        b[n++] = (uint8_t)(0x43 | e->reg << 3);
+        b[n++] = 0xfe; /* disp8 * N */
+    } else {
+        b[n++] = (uint8_t)(0xc2 | e->reg << 3);
+    }
+    b[n++] = 0x63;
+    return n;
+}
+
+static const uint8_t maps[] = {1, 2, 3, 5, 6};
+
+/* The variants of one opcode: lengths or roundings, masks, broadcast, zeroing. */
+static void variants(enum cpu_mode mode, struct evex e, bool unmasked) {
+    static const struct {
+        uint8_t z, b, aaa;
+    } how[] = {{0, 0, 0}, {0, 0, 3}, {1, 0, 3}, {0, 1, 0}, {0, 1, 3}, {1, 1, 3}};
+
+    for (unsigned n = 0; n < ARRAY_SIZE(how) * 4; n++) {
+        uint8_t b[16] = {0};
+
+        e.ll = n & 3;
+        e.z = how[n >> 2].z;
+        e.b = how[n >> 2].b;
+        e.aaa = how[n >> 2].aaa;
+        for (unsigned form = 0; form < 2; form++) {
+            e.high = form && mode == MODE_64;
+            if (form && !e.high)
+                continue;
+            /* Operations without a third operand want vvvv to be 1111. */
+            e.vvvv = e.high ? 21 : 5;
+            try(mode, b, put_evex(&e, b), unmasked);
+            e.vvvv = 0;
+            try(mode, b, put_evex(&e, b), unmasked);
+        }
+    }
+}
+
+static void evex_forms(enum cpu_mode mode, bool unmasked) {
+    for (unsigned m = 0; m < ARRAY_SIZE(maps); m++)
+        for (unsigned n = 0; n < 256 * 16; n++) {
+            struct evex e = {.map = maps[m],
+                             .op = n & 255,
+                             .pp = n >> 8 & 3,
+                             .w = n >> 10 & 1,
+                             .mem = n >> 11 & 1};
+            bool group = e.map == 1 && e.op >= 0x71 && e.op <= 0x73;
+
+            for (e.reg = group ? 0 : 1; e.reg < (group ? 8u : 2u); e.reg++)
+                variants(mode, e, unmasked);
+        }
+}
+
+/* Opmask registers. */
+static void vex_forms(enum cpu_mode mode) {
+    for (unsigned m = 1; m <= 3; m++)
+        for (unsigned n = 0; n < 256 * 32; n++) {
+            uint8_t b[16] = {0xc4}, k = 1;
+            bool mem = n >> 12 & 1;
+
+            b[k++] = (uint8_t)(0xe0 | m);
+            b[k++] = (uint8_t)((n >> 10 & 1) << 7 | (n >> 11 & 1 ? 10 : 15) << 3 |
+                               (n & 1) << 2 | (n >> 8 & 3));
+            b[k++] = (uint8_t)n;
+            b[k++] = mem ? 0x5b : 0xda;
+            if (mem)
+                b[k++] = 1;
+            b[k++] = 0x63;
+            try(mode, b, k, false);
+            b[2] ^= 4; /* L */
+            try(mode, b, k, false);
+        }
+}
+
+/* [rbx + zmm6 * 1, 4], and zmm22. */
+static void vsib_forms(enum cpu_mode mode) {
+    for (unsigned op = 0x90; op <= 0xa3; op++)
+        for (unsigned n = 0; n < 3 * 2 * 2 * 2 * 8; n++) {
+            unsigned w = n & 1, high = n >> 1 & 1, scale = n >> 2 & 1 ? 0xb3 : 0x33;
+            unsigned ll = (n >> 3) % 3, disp = 0xff - (n >> 3) / 3 % 2 * 0x80;
+            uint8_t b[16] = {
+                0x62,        0xf2, (uint8_t)(w << 7 | 0x7d), (uint8_t)(ll << 5 | 11),
+                (uint8_t)op, 0x4c, (uint8_t)scale,           (uint8_t)disp};
+            struct insn i;
+
+            if (high && mode == MODE_64)
+                b[1] ^= 0x10; /* data in zmm17 */
+            if (!bind(mode, b, 8, &i))
+                continue;
+            if (i.op != OP_gather && i.op != OP_scatter)
+                continue;
+            for (unsigned k = 0; k < 12; k++)
+                compare(&i, (int64_t)(k < 4 ? 0x800 : rnd() % 4096) - i.mem.disp, k & 3,
+                        false, k & 4 ? rnd() & rnd() : rnd());
+        }
+}
+
+/* VMASKMOV and gathers with VEX prefixes: they clear the upper halves of ZMM registers.
+ */
+static void vex_masked_forms(void) {
+    static const char *const forms[] = {
+        "\xc4\xe2\x69\x2c\x4b\x01", "\xc4\xe2\x6d\x2d\x4b\x01", /* loads */
+        "\xc4\xe2\x6d\x8c\x4b\x01", "\xc4\xe2\xe9\x8c\x4b\x01",
+        "\xc4\xe2\x69\x2e\x4b\x01", "\xc4\xe2\x6d\x2f\x4b\x01", /* stores */
+        "\xc4\xe2\x6d\x8e\x4b\x01", "\xc4\xe2\xe9\x8e\x4b\x01",
+        "\xc4\xe2\x69\x90\x0c\x33", "\xc4\xe2\x6d\x90\x0c\x33", /* gathers */
+        "\xc4\xe2\xed\x90\x0c\x73", "\xc4\xe2\x6d\x91\x0c\x33",
+        "\xc4\xe2\xe9\x91\x0c\x33", "\xc4\xe2\x6d\x92\x0c\xb3",
+        "\xc4\xe2\xe9\x92\x0c\x33", "\xc4\xe2\x69\x93\x0c\x33",
+    };
+
+    for (unsigned n = 0; n < ARRAY_SIZE(forms) * 400; n++) {
+        struct insn i;
+
+        assert_int_equal(
+            decode_insn(MODE_64, (const uint8_t *)forms[n % ARRAY_SIZE(forms)], 6, &i),
+            DECODE_OK);
+        sem_bind(v, &i);
+        compare(&i, (int64_t)(n & 64 ? 0x800 : rnd() % 4096) - i.mem.disp, n >> 7 & 3,
+                false, 0);
+    }
+}
+
+static void all_forms(enum cpu_mode mode, bool unmasked) {
+    compared = faulted = page_faults = bad = 0;
+    set_mode(mode);
+    evex_forms(mode, unmasked);
+    if (!unmasked) {
+        vex_forms(mode);
+        vsib_forms(mode);
+    }
+    set_mode(MODE_64);
+    vex_masked_forms();
+    print_message("%u compared, %u faults, %u of them #PF; %u bad\n", compared, faulted,
+                  page_faults, bad);
+    assert_int_equal(bad, 0);
+    assert_true(compared > 50000);
+    assert_true(page_faults > 10000);
+}
+
+static void test_all_64(void **state) {
+    if (!arm())
+        skip();
+    all_forms(MODE_64, false);
+}
+
+static void test_all_64_unmasked(void **state) {
+    if (!arm())
+        skip();
+    all_forms(MODE_64, true);
+}
+
+static void test_all_32(void **state) {
+    if (!arm())
+        skip();
+    all_forms(MODE_32, false);
+}
+
+/* --- the XSAVE family with all components --- */
+
+/* Runs BYTES (memory operand [rbx], at the page's start) in both worlds. The x87 pointers
+ * are the vCPU's and not compared. */
+static void compare_state(const char *bytes, uint64_t components) {
+    _Alignas(64) uint8_t image[VCPU_XSAVE_SIZE];
+    struct host_regs r;
+    struct insn i;
+    int trap, rc;
+
+    memcpy(image, v->vec, sizeof(image));
+    memcpy(page, guest + PAGE, 4096);
+    v->gpr[REG_RBX] = PAGE;
+    v->gpr[REG_RAX] = components;
+    v->gpr[REG_RDX] = 0;
+    memcpy(r.gpr, v->gpr, sizeof(r.gpr));
+    r.gpr[REG_RBX] = (uint64_t)(uintptr_t)page;
+    r.rflags = 2;
+    assert_int_equal(decode_insn(MODE_64, (const uint8_t *)bytes, 4, &i), DECODE_OK);
+    sem_bind(v, &i);
+    trap = host_execute(&r, i.bytes, i.len, image);
+    rc = i.exec(v, &i);
+    vec_park(v);
+    expect((rc == SEM_FAULT ? v->fault.vector : -1) == trap, &i, components, "fault");
+    memcpy(page + 6, guest + PAGE + 6, 18);
+    expect(!memcmp(page, guest + PAGE, 4096), &i, components, "memory");
+    expect(!memcmp(image + 24, v->vec + 24, 392), &i, components, "legacy state");
+    for (unsigned n = 2; n < VEC_COMPONENTS; n++)
+        expect(!memcmp(image + vec_offset(n), v->vec + vec_offset(n), vec_size(n)), &i,
+               components, "a component");
+}
+
+/* Some components as after a reset. (A host may call AVX used when only the upper halves
+ * of ZMM registers are: seen on Zen 4, now and then.) */
+static void leave_some_unused(void) {
+    uint64_t in_use = vec_supported() & ~1ull;
+
+    for (unsigned n = VEC_COMPONENTS - 1; n >= 2; n--)
+        if (vec_size(n) && rnd() & 1 && (n != 2 || !(in_use & X86_XCR0_ZMM_HI256))) {
+            memset(v->vec + vec_offset(n), 0, vec_size(n));
+            in_use &= ~(1ull << n);
+        }
+    memcpy(v->vec + 512, &in_use, 8);
+}
+
+static void test_xsave(void **state) {
+    static const char *const saves[] = {"\x48\x0f\xae\x23", "\x48\x0f\xc7\x23"};
+    const char *xrstor = "\x48\x0f\xae\x2b";
+
+    if (!arm())
+        skip();
+    bad = 0;
+    for (unsigned n = 0; n < 6000; n++) {
+        uint64_t components = rnd() & 0xff;
+
+        random_state(n & 3, false, rnd());
+        leave_some_unused();
+        fill(guest + PAGE, 4096, 0);
+        memset(guest + PAGE + 512, 0, 64);
+        compare_state(saves[n % 2], n & 16 ? ~0u : components);
+        random_state(2, false, rnd());
+        compare_state(xrstor, rnd() & 8 ? ~0u : rnd() & 0xff);
+        if (rnd() & 1) { /* a header that is wrong, or right and odd */
+            random_state(2, false, rnd());
+            guest[PAGE + 512 + rnd() % 17] ^= (uint8_t)(1 << rnd() % 8);
+            compare_state(xrstor, rnd() & 0xff);
+        }
+    }
+    assert_int_equal(bad, 0);
+}
+
+/* What is not there in XCR0 is not there at all. */
+static void test_enabling(void **state) {
+    static const uint8_t vpaddd[] = {0x62, 0xf1, 0x75, 0x48, 0xfe, 0xc2};
+    static const uint8_t kmovw[] = {0xc5, 0xf8, 0x92, 0xc8};
+    static const uint8_t gather[] = {0x62, 0xf2, 0x7d, 0x49, 0x90, 0x0c, 0x33};
+    static const struct {
+        const uint8_t *bytes;
+        unsigned len;
+    } forms[] = {{vpaddd, 6}, {kmovw, 4}, {gather, 7}};
+    uint64_t xcr0 = v->xcr0, cr0 = v->cr0;
+
+    if (!arm())
+        skip();
+    for (unsigned n = 0; n < ARRAY_SIZE(forms); n++) {
+        static const uint64_t missing[] = {2, 4, 0x20, 0x40, 0x80, 0xe0};
+        struct insn i;
+
+        assert_true(bind(MODE_64, forms[n].bytes, forms[n].len, &i));
+        random_state(0, false, 0);
+        memset(opmask_at(1), 0, 8); /* nothing to gather */
+        assert_int_equal(i.exec(v, &i), SEM_NEXT);
+        for (unsigned k = 0; k < ARRAY_SIZE(missing); k++) {
+            v->xcr0 = xcr0 & ~missing[k];
+            assert_int_equal(i.exec(v, &i), SEM_FAULT);
+            assert_int_equal(v->fault.vector, X86_UD);
+            v->xcr0 = xcr0;
+        }
+        v->cr0 = cr0 | X86_CR0_TS;
+        assert_int_equal(i.exec(v, &i), SEM_FAULT);
+        assert_int_equal(v->fault.vector, X86_NM);
+        v->cr0 = cr0;
+        vec_park(v);
+    }
+}
+
+/* Segments that end in the middle of an operand: 32-bit mode. */
+static void test_limit(void **state) {
+    /* vmovdqu32 zmm1 {k3}, [ebx]; vmovdqu32 [ebx] {k3}, zmm1 */
+    static const uint8_t load[] = {0x62, 0xf1, 0x7e, 0x4b, 0x6f, 0x0b};
+    static const uint8_t store[] = {0x62, 0xf1, 0x7e, 0x4b, 0x7f, 0x0b};
+    struct insn l, s;
+
+    if (!arm())
+        skip();
+    set_mode(MODE_32);
+    assert_true(bind(MODE_32, load, 6, &l) && bind(MODE_32, store, 6, &s));
+    for (unsigned n = 0; n < 17; n++) {
+        uint64_t first = (1ull << n) - 1;
+
+        v->seg[SEG_DS].limit = (uint32_t)PAGE + 0x100 + n * 4 - 1;
+        vcpu_update_mode(v);
+        for (unsigned store_too = 0; store_too < 2; store_too++) {
+            const struct insn *i = store_too ? &s : &l;
+
+            random_state(0, false, first);
+            v->gpr[REG_RBX] = PAGE + 0x100;
+            assert_int_equal(i->exec(v, i), SEM_NEXT);
+            random_state(0, false, first | 1ull << n);
+            v->gpr[REG_RBX] = PAGE + 0x100;
+            assert_int_equal(i->exec(v, i), n < 16 ? SEM_FAULT : SEM_NEXT);
+            if (n < 16)
+                assert_int_equal(v->fault.vector, X86_GP);
+            vec_park(v);
+        }
+    }
+    set_mode(MODE_64);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_xsave),           cmocka_unit_test(test_enabling),
+        cmocka_unit_test(test_limit),           cmocka_unit_test(test_all_64),
+        cmocka_unit_test(test_all_64_unmasked), cmocka_unit_test(test_all_32),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
