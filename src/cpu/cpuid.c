@@ -119,7 +119,6 @@ static const struct {
     [CPUID_F_CX16] = {W_1C, 13},
     [CPUID_F_CLFLUSHOPT] = {W_7B, 23},
     [CPUID_F_CLWB] = {W_7B, 24},
-    [CPUID_F_XSAVEERPTR] = {W_X8B, 2},
     [CPUID_F_RDTSCP] = {W_X1D, 27},
     [CPUID_F_INVPCID] = {W_7B, 10},
     [CPUID_F_SMAP] = {W_7B, 20},
@@ -138,6 +137,7 @@ static const struct {
     [CPUID_F_AVX512VP2INTERSECT] = {W_7D, 8},
     [CPUID_F_AVX512FP16] = {W_7D, 23},
     [CPUID_F_AVX512BF16] = {W_71A, 5},
+    [CPUID_F_XSAVEERPTR] = {W_X8B, 2},
 };
 
 /* NEEDED missing takes DEPENDENT away. In an order in which one pass is enough. */

@@ -5,8 +5,9 @@
  * Components: x87 (0), SSE (1), AVX (2), opmask registers (5), upper halves of zmm0 to
  * zmm15 (6), zmm16 to zmm31 (7). The standard format has them where the host's CPU has
  * them, the compacted one without gaps. Outside 64-bit mode only registers 0..7 are saved
- * and restored. The x87 pointers come from the vCPU, never from the host; AMD's CPUs save
- * them only with an exception pending. No supervisor component exists (IA32_XSS is 0).
+ * and restored. The x87 pointers come from the vCPU, never from the host; AMD's CPUs
+ * save them only with an exception pending. No supervisor component exists (IA32_XSS is
+ * 0).
  *
  * Stores: the whole range is probed for writing before the first byte changes.
  * AMD64 APM volume 2, "Saving Media and x87 Execution Unit State"; Intel SDM volume 1,

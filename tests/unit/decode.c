@@ -719,7 +719,7 @@ static void check_invariants(const struct insn *i, const uint8_t *bytes) {
         else if (o->kind == OPND_SEG)
             assert_true(o->reg < SEG_COUNT);
         else
-            assert_true(o->reg < 16);
+            assert_true(o->reg < 32);
     }
     if (i->mode != MODE_64)
         for (unsigned n = 0; n < i->nops; n++)
@@ -757,6 +757,39 @@ static enum decode_result check_bytes(enum cpu_mode mode, const uint8_t *bytes,
         }
     }
     return rc;
+}
+
+/* Every opcode with an EVEX prefix, and what its fields may be. */
+static void test_evex(void **state) {
+    static const uint8_t maps[] = {1, 2, 3, 5, 6};
+    unsigned valid = 0;
+
+    for (unsigned n = 0; n < 3u * 5 * 256 * 64; n++) {
+        uint8_t b[16] = {0x62,
+                         (uint8_t)(maps[n / 3 % 5] | (n * 7 & 0xf0)),
+                         (uint8_t)(0x04 | (n * 11 & 0xfb)),
+                         (uint8_t)(n * 13),
+                         (uint8_t)(n / 15),
+                         (uint8_t)(n * 17),
+                         (uint8_t)(n * 19)};
+        struct insn i;
+
+        b[1] |= n & 1 ? 0xf0 : 0; /* 32-bit mode wants two of these */
+        if (decode_insn((enum cpu_mode)(n % 3), b, 15, &i) != DECODE_OK)
+            continue;
+        check_invariants(&i, b);
+        if (i.op == OP_invalid)
+            continue;
+        valid += (i.flags & INSN_AVX512) != 0;
+        if (i.flags & INSN_MASKED)
+            assert_true((b[3] & 7) && i.mem.access && i.mem.size && i.mem.size <= 64);
+        if (i.op == OP_native && i.mem.access)
+            assert_in_range(i.mem.size, 1, 64);
+    }
+    assert_true(valid > 3000);
+    struct insn g = decode_ok(MODE_64, "62f27d41900c33"); /* index zmm22 */
+    assert_int_equal(g.op, OP_gather);
+    assert_int_equal(g.mem.index, 6);
 }
 
 static void test_opcode_maps(void **state) {
@@ -886,14 +919,15 @@ static void test_host(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_host),     cmocka_unit_test(test_integer),
-        cmocka_unit_test(test_stack),    cmocka_unit_test(test_branch),
-        cmocka_unit_test(test_string),   cmocka_unit_test(test_system),
-        cmocka_unit_test(test_vector),   cmocka_unit_test(test_invalid),
-        cmocka_unit_test(test_vendor),   cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_features), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_format),   cmocka_unit_test(test_opcode_maps),
-        cmocka_unit_test(test_random),   cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_host),        cmocka_unit_test(test_integer),
+        cmocka_unit_test(test_stack),       cmocka_unit_test(test_branch),
+        cmocka_unit_test(test_string),      cmocka_unit_test(test_system),
+        cmocka_unit_test(test_vector),      cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_evex),        cmocka_unit_test(test_vendor),
+        cmocka_unit_test(test_flags),       cmocka_unit_test(test_features),
+        cmocka_unit_test(test_layout),      cmocka_unit_test(test_format),
+        cmocka_unit_test(test_opcode_maps), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
