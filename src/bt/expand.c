@@ -4,6 +4,9 @@
  */
 #include "bt/tr_int.h"
 
+#include "cpu/vec.h"
+#include "sem/sem.h"
+
 static bool reads_flags(const struct insn *i) {
     return (i->fl_read & FLAGS_ALL) != 0;
 }
@@ -82,6 +85,8 @@ static void xl_ident(struct tr *t, const struct insn *i) {
     }
     flags_for_copy(t, i);
     tr_ident_emit(t, i, off); /* it may fault: only then do the flags move */
+    if (i->op == OP_native && sem_sets_fip(i) && !vec_keeps_fip())
+        e_gs_imm(&t->e, W32, GS(bt.x87_at), (int32_t)(e_here(&t->e) - t->bt->code.rx));
     if (writes_flags(i))
         t->place = FLAGS_REGS;
 }

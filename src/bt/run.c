@@ -244,13 +244,16 @@ int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
 /* --- the x87's pointers --- */
 
 /* Translated x87 instructions are the guest's own, so that the host remembers where the
- * last one was: which guest instruction that is, its site says. So nothing is written
- * down as they are executed. FDP, FDS and, for another privilege level, FCS stay what
- * they were: the host does not tell (or not what they are to the guest). */
+ * last one was, or they say so where it does not: which guest instruction that is, its
+ * site says. So no more is written down as they are executed. FDP, FDS and, for another
+ * privilege level, FCS stay what they were: the host does not tell (or not what they are
+ * to the guest). */
 void bt_x87_ran(struct vcpu *v, uint64_t host_ip) {
     const uint64_t none = 0;
-    const uint8_t *pc = (const uint8_t *)(uintptr_t)host_ip;
-    const struct ccf *c = bt_find_pc(bt_of(v), pc);
+    const struct bt *bt = bt_of(v);
+    const uint8_t *pc =
+        v->bt.x87_at ? bt->code.rx + v->bt.x87_at : (const uint8_t *)(uintptr_t)host_ip;
+    const struct ccf *c = bt_find_pc(bt, pc);
     const struct site *s = c ? site_of(c, pc) : NULL;
     uint16_t bytes = 0;
 
@@ -268,6 +271,7 @@ void bt_x87_ran(struct vcpu *v, uint64_t host_ip) {
     if (!v->counted)
         v->fcs = !(c->key & KEY_USER) == (v->cpl != 3) ? v->seg[SEG_CS].sel : 0;
     __builtin_memcpy(v->vec + VEC_FIP, &none, sizeof(none));
+    v->bt.x87_at = 0;
 }
 
 void bt_x87_settle(struct vcpu *v) {
@@ -275,7 +279,7 @@ void bt_x87_settle(struct vcpu *v) {
 
     vec_park(v);
     __builtin_memcpy(&host_ip, v->vec + VEC_FIP, sizeof(host_ip));
-    if (host_ip)
+    if (host_ip || v->bt.x87_at)
         bt_x87_ran(v, host_ip);
 }
 

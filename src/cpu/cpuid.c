@@ -137,6 +137,7 @@ static const struct {
     [CPUID_F_AVX512VP2INTERSECT] = {W_7D, 8},
     [CPUID_F_AVX512FP16] = {W_7D, 23},
     [CPUID_F_AVX512BF16] = {W_71A, 5},
+    [CPUID_F_XSAVEERPTR] = {W_X8B, 2},
 };
 
 /* NEEDED missing takes DEPENDENT away. In an order in which one pass is enough. */

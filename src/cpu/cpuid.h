@@ -126,6 +126,7 @@ enum cpuid_feature {
     CPUID_F_CX16,
     CPUID_F_CLFLUSHOPT,
     CPUID_F_CLWB,
+    CPUID_F_XSAVEERPTR,  /* gates none, but says how others save the x87's pointers */
     CPUID_F_UNSUPPORTED, /* never offered: 3DNow!, TBM, XOP, AMX, ... */
     CPUID_F_COUNT
 };

@@ -142,10 +142,12 @@ struct vcpu_bt {
     struct vcpu_gate gate[VCPU_GATES];
     uint64_t gates; /* gone through */
     void *jump;     /* indirect branches */
-    /* The parked image has this host address as that of the last x87 instruction: if it
-     * lies in translated code, the pointers below become what they are to the guest. */
+    /* The parked image has this host address as that of the last x87 instruction, or
+     * x87_at says where it is: if it lies in translated code, the pointers below become
+     * what they are to the guest. */
     void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
-    void *arg;           /* qualifies reason */
+    uint32_t x87_at; /* in the code cache, 0: none; where the host does not keep FIP */
+    void *arg;       /* qualifies reason */
     const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
     /* A page of code checked in this epoch still maps what it did: user's is that of the
      * current address space, global's that of pages that all spaces share. 0 is none. */

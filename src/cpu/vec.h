@@ -32,7 +32,8 @@ unsigned vec_offset(unsigned component);
 unsigned vec_size(unsigned component);
 
 /* Does the host keep the address of the last x87 instruction (FIP)? AMD's CPUs save it
- * only with an exception pending. */
+ * only with an exception pending, so that it is lost when the host switches to another
+ * thread. */
 bool vec_keeps_fip(void);
 
 /* Initial state (FNINIT, MXCSR 0x1f80, registers 0) into the parked image. */

@@ -197,11 +197,20 @@ static bool classify(const ZydisDecodedInstruction *zi, struct insn *i,
     *norm = (enum decode_norm)e->norm;
     if (i->op == OP_tzcnt)
         i->feature = CPUID_F_NONE;
-    /* PREFETCHW and its kin have no register form on AMD. */
-    if (zi->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP && zi->raw.modrm.mod == 3 &&
-        decode_host_is_amd())
-        return false;
     return true;
+}
+
+/* PREFETCHW and its kin have no register form on AMD; VPINSRD and VPEXTRD no W outside
+ * 64-bit mode, where Intel's CPUs ignore it. */
+static bool not_on_amd(const ZydisDecodedInstruction *zi, enum cpu_mode mode) {
+    if (!decode_host_is_amd())
+        return false;
+    if (zi->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP)
+        return zi->raw.modrm.mod == 3;
+    return mode != MODE_64 && zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+           zi->raw.vex.W &&
+           (zi->mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
+            zi->mnemonic == ZYDIS_MNEMONIC_VPEXTRD);
 }
 
 /* I from what Zydis says; mode, len and bytes are set. */
@@ -216,7 +225,7 @@ static void translate(const ZydisDecoder *d, const ZydisDecoderContext *ctx,
     i->flags |= INSN_NO_MODRM_MEM;
     if (p->opsize)
         i->flags |= INSN_PREFIX66;
-    if (!classify(zi, i, &norm)) {
+    if (!classify(zi, i, &norm) || not_on_amd(zi, (enum cpu_mode)i->mode)) {
         decode_hide(i);
         return;
     }
@@ -243,6 +252,24 @@ static void translate(const ZydisDecoder *d, const ZydisDecoderContext *ctx,
         fill_native(zi, zops, i);
     fill_mask(zi, i);
     decode_normalize(norm, p, zi, i);
+}
+
+/*
+ * On AMD, PAUSE with REX.B is XCHG of r8 and rAX, as the NOP without F3 is. Decodes it as
+ * if F3 were a segment override, which does nothing there.
+ */
+static bool decode_pause_r8(const ZydisDecoder *d, size_t len,
+                            const struct decode_prefixes *p, struct insn *i) {
+    uint8_t plain[MAX_LEN];
+    ZydisDecoderContext ctx;
+    ZydisDecodedInstruction zi;
+
+    for (size_t n = 0; n < len; n++)
+        plain[n] = n < p->count && (i->bytes[n] | 1) == 0xf3 ? 0x3e : i->bytes[n];
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(d, &ctx, plain, len, &zi)))
+        return false;
+    translate(d, &ctx, &zi, p, i);
+    return true;
 }
 
 /*
@@ -323,6 +350,9 @@ static enum decode_result decode_with(ZydisDecoder d, enum cpu_mode mode,
     i->len = ZYAN_SUCCESS(st) ? zi.length
                               : invalid_length(&d, mode, bytes, len, zi.length, &p);
     memcpy(i->bytes, bytes, i->len);
+    if (ZYAN_SUCCESS(st) && zi.mnemonic == ZYDIS_MNEMONIC_PAUSE && (p.rex & 1) &&
+        decode_host_is_amd() && decode_pause_r8(&d, i->len, &p, i))
+        return DECODE_OK;
     if (ZYAN_SUCCESS(st)) {
         translate(&d, &ctx, &zi, &p, i);
     } else {

@@ -55,7 +55,8 @@ struct operand {
 
 struct mem_operand {
     uint8_t base;  /* enum vcpu_reg; REG_ZERO if none; REG_RIP */
-    uint8_t index; /* enum vcpu_reg; REG_ZERO if none; vector register for gathers */
+    uint8_t index; /* enum vcpu_reg; REG_ZERO if none; gathers, scatters: the low bits of
+                      a vector register's number */
     uint8_t scale; /* shift: 0..3 */
     uint8_t seg;   /* enum vcpu_seg, default or overridden */
     uint8_t size;  /* bytes accessed; 0 when it depends (xsave) or none (lea, nop) */

@@ -23,8 +23,15 @@ static void near_branch_size(const struct decode_prefixes *p, struct insn *i) {
     i->opsize = narrow ? 2 : 8;
 }
 
+/* On AMD's CPUs the last of F2 and F3 says which of LOOPNE and LOOPE it is. */
+static void loop_condition(const struct decode_prefixes *p, struct insn *i) {
+    if (p->rep && (i->op == OP_loope || i->op == OP_loopne) && decode_host_is_amd())
+        i->op = p->rep == 0xf2 ? OP_loopne : OP_loope;
+}
+
 static void branch_target(const struct decode_prefixes *p, struct insn *i) {
     near_branch_size(p, i);
+    loop_condition(p, i);
     if (i->nops && i->opnd[0].kind == OPND_IMM)
         drop_operands(i); /* imm stays */
     else if (i->nops && i->opnd[0].kind == OPND_REG)
@@ -34,12 +41,15 @@ static void branch_target(const struct decode_prefixes *p, struct insn *i) {
 }
 
 /* The CPUs of AMD know no 16:64 pointers: REX.W does not widen them. */
+static uint8_t far_offset_size(const struct insn *i) {
+    return i->opsize == 8 && decode_host_is_amd() ? 4 : i->opsize;
+}
+
+/* The operand size stays: of a call, it is what is pushed. */
 static void far_pointer_size(struct insn *i) {
-    if (i->opsize == 8 && decode_host_is_amd())
-        i->opsize = 4;
     for (unsigned n = 0; n < i->nops; n++) {
         if (i->opnd[n].kind == OPND_MEM)
-            i->opnd[n].size = i->mem.size = (uint8_t)(i->opsize + 2);
+            i->opnd[n].size = i->mem.size = (uint8_t)(far_offset_size(i) + 2);
     }
 }
 
@@ -109,6 +119,7 @@ static void normalize_segload(const ZydisDecodedInstruction *zi, struct insn *i)
                  {ZYDIS_MNEMONIC_LFS, SEG_FS},
                  {ZYDIS_MNEMONIC_LGS, SEG_GS},
                  {ZYDIS_MNEMONIC_LSS, SEG_SS}};
+    i->opsize = far_offset_size(i);
     far_pointer_size(i);
     i->opnd[0].size = i->opsize;
     for (size_t n = 0; n < ARRAY_SIZE(loads); n++) {

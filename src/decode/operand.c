@@ -93,7 +93,9 @@ static uint8_t address_reg(ZydisRegister zr) {
     struct operand o;
     if (zr == ZYDIS_REGISTER_RIP || zr == ZYDIS_REGISTER_EIP)
         return REG_RIP;
-    return zr != ZYDIS_REGISTER_NONE && convert_reg(zr, &o) ? o.reg : REG_ZERO;
+    if (zr == ZYDIS_REGISTER_NONE || !convert_reg(zr, &o))
+        return REG_ZERO;
+    return o.kind == OPND_VEC ? o.reg & 15 : o.reg;
 }
 
 static uint8_t access_of(ZydisOperandActions a) {

@@ -232,11 +232,11 @@ static bool needs_care(const struct vcpu *v) {
            v->pending_db;
 }
 
-/* What is delivered between two iterations of a string instruction pushes RF set: its
- * execution breakpoint must not hit again. Intel SDM volume 3, "Instruction-Breakpoint
- * Exception Condition". */
+/* What is delivered between two iterations of a string instruction pushes RF set on
+ * Intel's CPUs: its execution breakpoint must not hit again. Intel SDM volume 3,
+ * "Instruction-Breakpoint Exception Condition". On AMD's RF is clear. */
 static void leave_rep(struct interp *ip) {
-    if (ip->rep_mark == ip->v->cnt->insns_retired + 1)
+    if (ip->rep_mark == ip->v->cnt->insns_retired + 1 && !cpuid_is_amd(ip->v->cpuid))
         ip->v->rflags |= X86_FL_RF;
     ip->rep_mark = 0;
 }

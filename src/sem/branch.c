@@ -75,7 +75,8 @@ static int exec_jmp_indirect(struct vcpu *v, const struct insn *i) {
 }
 
 /* In 64-bit mode the return address is stored before the target is found to be not
- * canonical: a fault of the stack comes first, and what was stored stays. */
+ * canonical: a fault of the stack comes first, and what was stored stays. So it is on
+ * Intel's CPUs; AMD's look first, but translated code does not (docs/errata.md). */
 SEM_INLINE int call(struct vcpu *v, const struct insn *i, uint64_t to) {
     uint64_t sp = (v->gpr[REG_RSP] - i->opsize) & sem_sp_mask(v);
 

@@ -25,10 +25,9 @@ static void push_return(const struct vcpu *v, const struct transfer *x,
     sem_frame_push(f, x->next);
 }
 
-/* From 64-bit to other code, on Intel's CPUs: the stack pointer is one of 32 bits by
- * then. */
+/* From 64-bit to other code: the stack pointer is one of 32 bits by then. */
 static bool narrows_stack(const struct vcpu *v, const struct segment *cs) {
-    return v->mode == MODE_64 && !(cs->ar & X86_AR_L) && !sem_is_amd(v);
+    return v->mode == MODE_64 && !(cs->ar & X86_AR_L);
 }
 
 /* Transfer without change of stack: pushes the return address for a call. */
@@ -204,7 +203,8 @@ static int transfer(struct vcpu *v, struct transfer *x) {
     return sem_ar_is_code(ar) ? go_code(v, x, desc[0]) : gp(v, x->sel);
 }
 
-/* The far pointer of I. AMD has no 64-bit far pointers: REX.W does nothing there. */
+/* The far pointer of I. AMD has no 64-bit offsets in them: REX.W only widens what a call
+ * pushes. */
 static int fetch_pointer(struct vcpu *v, const struct insn *i, struct transfer *x) {
     x->size = i->opsize;
     x->next = sem_next_rip(v, i);
@@ -213,11 +213,10 @@ static int fetch_pointer(struct vcpu *v, const struct insn *i, struct transfer *
         x->off = (uint64_t)i->imm;
         return 0;
     }
-    if (x->size == 8 && sem_is_amd(v))
-        x->size = 4;
+    unsigned size = x->size == 8 && sem_is_amd(v) ? 4 : x->size;
     uint64_t ea = sem_ea(v, i), sel;
-    uint64_t second = (ea + x->size) & sem_addr_mask(i->addrsize);
-    if (sem_load(v, i->mem.seg, ea, x->size, &x->off) ||
+    uint64_t second = (ea + size) & sem_addr_mask(i->addrsize);
+    if (sem_load(v, i->mem.seg, ea, size, &x->off) ||
         sem_load(v, i->mem.seg, second, 2, &sel))
         return SEM_FAULT;
     x->sel = (uint16_t)sel;
@@ -307,8 +306,8 @@ void sem_commit_return(struct vcpu *v, const struct sem_stack *st, unsigned rele
         else
             v->gpr[REG_RSP] = (v->gpr[REG_RSP] & 0xffff0000) | (r->rsp & 0xffff);
     } else {
-        /* Intel's CPUs pop with the stack's width, but move rSP with the target's. */
-        uint64_t mask = to64 && !sem_is_amd(v) ? ~0ull : st->mask;
+        /* They pop with the stack's width, but move rSP with the target's. */
+        uint64_t mask = to64 ? ~0ull : st->mask;
         v->gpr[REG_RSP] = (st->sp & ~mask) | ((st->sp + release) & mask);
         if (narrows_stack(v, &r->cs))
             v->gpr[REG_RSP] = (uint32_t)v->gpr[REG_RSP];

@@ -406,14 +406,15 @@ static int exec_clflush(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
-/* Clears the 64-byte line of rAX. AMD64 APM volume 3, "CLZERO". */
+/* Clears the 64-byte line that rAX with the segment's base lies in. AMD64 APM volume 3,
+ * "CLZERO". */
 static int exec_clzero(struct vcpu *v, const struct insn *i) {
     unsigned seg = i->mem.access ? i->mem.seg : SEG_DS;
-    uint64_t off = v->gpr[REG_RAX] & sem_addr_mask(i->addrsize) & ~63ull;
+    uint64_t off = v->gpr[REG_RAX] & sem_addr_mask(i->addrsize);
     struct mmu_window w;
     struct gva at;
 
-    if (sem_linear(v, seg, off, 64, true, &at))
+    if (sem_linear(v, seg, off - ((off + v->segbase[seg]) & 63), 64, true, &at))
         return sem_fix_stack_fault(v, seg);
     at.a &= ~63ull;
     if (mmu_window_open(v, &w, at, 64, false, true))

@@ -379,9 +379,11 @@ static void track_pointers(struct vcpu *v, const struct insn *i, uint32_t kind,
     if (kind & NATIVE_FNINIT) {
         v->fip = v->fdp = 0;
         v->fcs = v->fds = v->fop = 0;
+        v->bt.x87_at = 0;
     }
-    if ((kind & NATIVE_CONTROL) || (v->counted && !vec_keeps_fip()))
+    if (kind & NATIVE_CONTROL)
         return;
+    v->bt.x87_at = 0;
     while (n + 2u < i->len && (b[n] & 0xf8) != 0xd8)
         n++;
     v->fop = (uint16_t)((b[n] & 7) << 8 | b[n + 1]);
@@ -394,6 +396,13 @@ static void track_pointers(struct vcpu *v, const struct insn *i, uint32_t kind,
         v->fdp = off;
         v->fds = v->seg[i->mem.seg].sel;
     }
+}
+
+bool sem_sets_fip(const struct insn *i) {
+    struct native_form f;
+
+    return (i->flags & INSN_X87) && native_parse(i, &f) &&
+           !(native_classify(&f) & NATIVE_CONTROL);
 }
 
 /* --- general registers and flags --- */
@@ -534,9 +543,10 @@ static bool host_checks_alignment(struct vcpu *v, const struct insn *i) {
     return (mxcsr & MXCSR_MM) || (i->feature == CPUID_F_SHA && cpuid_is_amd(v->cpuid));
 }
 
-/* VCVTPH2PS and VCVTPS2PH raise no #AC. Intel SDM volume 2, "Exceptions Type 11". */
-static bool never_ac(const struct insn *i) {
-    return i->feature == CPUID_F_F16C;
+/* VCVTPH2PS and VCVTPS2PH raise no #AC on Intel's CPUs. Intel SDM volume 2, "Exceptions
+ * Type 11"; AMD64 APM volume 4, "VCVTPH2PS". */
+static bool never_ac(const struct vcpu *v, const struct insn *i) {
+    return i->feature == CPUID_F_F16C && !cpuid_is_amd(v->cpuid);
 }
 
 /* Where I's operand lies. #GP for a misaligned one comes before any other fault. */
@@ -550,7 +560,7 @@ static int operand_linear(struct vcpu *v, const struct insn *i, uint64_t off,
         return sem_fault_err(v, X86_GP, 0);
     if (likely(!sem_linear(v, i->mem.seg, off, size, i->mem.access & OPND_WRITE, at)))
         return 0;
-    return v->fault.vector == X86_AC && never_ac(i) ? 0 : SEM_FAULT;
+    return v->fault.vector == X86_AC && never_ac(v, i) ? 0 : SEM_FAULT;
 }
 
 static int exec_mem(struct vcpu *v, const struct insn *i) {

@@ -68,7 +68,7 @@ int sem_seg_check_slow(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
     uint64_t lin = (off + v->segbase[seg]) & v->lin_mask;
     unsigned last = len ? len - 1 : 0;
     if (v->mode == MODE_64) {
-        if (!canonical(lin))
+        if (!canonical(lin) || (!canonical(lin + last) && cpuid_is_amd(v->cpuid)))
             return seg_fault(v, seg);
     } else {
         bool checked = (v->cr0 & X86_CR0_PE) && !(v->rflags & X86_FL_VM);
@@ -80,7 +80,8 @@ int sem_seg_check_slow(struct vcpu *v, unsigned seg, uint64_t off, unsigned len,
     if ((v->cr0 & X86_CR0_AM) && (v->rflags & X86_FL_AC) && v->cpl == 3 &&
         (lin & (required_alignment(v, len) - 1)))
         return sem_fault_err(v, X86_AC, 0);
-    /* An operand that runs out of the lower half: its alignment is looked at first. */
+    /* An operand that runs out of the lower half: Intel's CPUs look at its alignment
+     * first. */
     return v->mode == MODE_64 && !canonical(lin + last) ? seg_fault(v, seg) : 0;
 }
 

@@ -28,6 +28,8 @@ void sem_bind(const struct vcpu *v, struct insn *i);
 
 /* One-time setup of host code for vector instructions. 0 or -errno. */
 int sem_init(void);
+/* Does I, an instruction of the x87 that runs on the host, set FIP, FOP and FDP? */
+bool sem_sets_fip(const struct insn *i);
 
 /*
  * Delivers v->fault as the exception that the instruction at v->rip raised (for a trap,

@@ -340,9 +340,9 @@ static int exec_rep(struct vcpu *v, const struct insn *i) {
     bool bulk = !stepping(v) && pieces[i->op];
     bool io = i->op == OP_ins || i->op == OP_outs;
 
-    /* A count of zero accesses nothing: neither memory nor the port; but Intel's CPUs
-     * look at the permission first. */
-    if (io && !cpuid_is_amd(v->cpuid) && io_allowed(v, i))
+    /* A count of zero accesses nothing: neither memory nor the port; but the permission
+     * is looked at first, by both vendors' CPUs. */
+    if (io && io_allowed(v, i))
         return SEM_FAULT;
     if (!reg_at(&s, REG_RCX) && i->addrsize == 4)
         nothing_to_do(v, i);

@@ -129,8 +129,9 @@ int sem_exec_sysenter(struct vcpu *v, const struct insn *i) {
     return SEM_BRANCH;
 }
 
+/* In long mode AMD's CPUs do not know it, but look at the privilege first. */
 int sem_exec_sysexit(struct vcpu *v, const struct insn *i) {
-    if (v->long_mode && sem_is_amd(v))
+    if (v->long_mode && sem_is_amd(v) && !v->cpl)
         return sem_fault(v, X86_UD);
     unsigned sel = (unsigned)v->sysenter_cs & 0xfffc;
     if (vcpu_is_real(v) || !sel || v->cpl != 0)

@@ -5,8 +5,9 @@
  * Components: x87 (0), SSE (1), AVX (2), opmask registers (5), upper halves of zmm0 to
  * zmm15 (6), zmm16 to zmm31 (7). The standard format has them where the host's CPU has
  * them, the compacted one without gaps. Outside 64-bit mode only registers 0..7 are saved
- * and restored. The x87 pointers come from the vCPU, never from the host. No supervisor
- * component exists (IA32_XSS is 0).
+ * and restored. The x87 pointers come from the vCPU, never from the host; AMD's CPUs
+ * save them only with an exception pending. No supervisor component exists (IA32_XSS is
+ * 0).
  *
  * Stores: the whole range is probed for writing before the first byte changes.
  * AMD64 APM volume 2, "Saving Media and x87 Execution Unit State"; Intel SDM volume 1,
@@ -33,11 +34,26 @@ static unsigned xmm_len(const struct vcpu *v) {
 
 /* --- x87 pointers in and out of a legacy area --- */
 
+/* AMD's CPUs do not save them without a pending exception: they save zeros if they have
+ * XSAVEERPTR, and leave the area as it is otherwise. AMD64 APM volume 3, "FXSAVE"; CPUID
+ * Fn8000_0008_EBX. */
+static bool pointers_kept_back(const struct vcpu *v) {
+    return cpuid_is_amd(v->cpuid) && !(img16(v, IMG_FSW) & FSW_ES);
+}
+
+static bool pointers_left(const struct vcpu *v) {
+    return pointers_kept_back(v) && !cpuid_has(v->cpuid, CPUID_F_XSAVEERPTR);
+}
+
 /* REX.W (only in 64-bit mode) selects 64-bit pointers, otherwise 32 bits and a selector.
  */
 static void pointers_store(const struct vcpu *v, const struct insn *i, uint8_t *area) {
     uint16_t fop = v->fop & 0x7ff;
 
+    if (pointers_kept_back(v)) {
+        __builtin_memset(area + IMG_FOP, 0, IMG_MXCSR - IMG_FOP);
+        return;
+    }
     __builtin_memcpy(area + IMG_FOP, &fop, 2);
     __builtin_memcpy(area + IMG_FIP, &v->fip, 8);
     __builtin_memcpy(area + IMG_FDP, &v->fdp, 8);
@@ -49,7 +65,10 @@ static void pointers_store(const struct vcpu *v, const struct insn *i, uint8_t *
     }
 }
 
+/* The status word has been loaded. */
 static void pointers_load(struct vcpu *v, const struct insn *i, const uint8_t *area) {
+    if (pointers_left(v))
+        return;
     __builtin_memcpy(&v->fop, area + IMG_FOP, 2);
     v->fop &= 0x7ff;
     __builtin_memcpy(&v->fip, area + IMG_FIP, 8);
@@ -78,6 +97,7 @@ static void load_x87(struct vcpu *v, const struct insn *i, const uint8_t *area) 
     img_set16(v, IMG_FCW, fcw);
     img_set16(v, IMG_FSW, fsw_summary(fsw, fcw));
     img_set16(v, IMG_FTW, area[IMG_FTW]);
+    native_sync_pointers(v);
     pointers_load(v, i, area);
     native_set_pointers(v);
     img_touch(v, X87);
@@ -89,6 +109,7 @@ static void init_x87(struct vcpu *v) {
     img_set16(v, IMG_FCW, FCW_INIT);
     v->fip = v->fdp = 0;
     v->fcs = v->fds = v->fop = 0;
+    native_set_pointers(v);
     img_set64(v, IMG_HEADER, img64(v, IMG_HEADER) & ~X87);
 }
 
@@ -175,7 +196,7 @@ static uint64_t in_use(const struct vcpu *v) {
     for (unsigned n = 2; n < VEC_COMPONENTS; n++)
         if ((bv & (1ull << n)) && all_zero(v, vec_offset(n), vec_size(n)))
             bv &= ~(1ull << n);
-    return v->fip | v->fdp | v->fop ? bv | X87 : bv;
+    return (v->fip | v->fdp | v->fop) && !pointers_kept_back(v) ? bv | X87 : bv;
 }
 
 static bool mxcsr_valid(const struct vcpu *v, const uint8_t *area) {
@@ -225,7 +246,11 @@ int native_exec_fxsave(struct vcpu *v, const struct insn *i) {
     native_sync_pointers(v);
     __builtin_memcpy(area, v->vec, sizeof(area));
     pointers_store(v, i, area);
-    rc = mmu_write_slow(v, at, area, IMG_XMM + xmm_len(v), false);
+    if (pointers_left(v))
+        rc = mmu_read_slow(v, plus(v, at, IMG_FOP), area + IMG_FOP, IMG_MXCSR - IMG_FOP,
+                           false);
+    if (!rc)
+        rc = mmu_write_slow(v, at, area, IMG_XMM + xmm_len(v), false);
     return rc ? native_mem_fault(v, i) : SEM_NEXT;
 }
 
@@ -275,7 +300,7 @@ static int write_parts(struct vcpu *v, const struct insn *i, struct gva at,
         bool wanted;
         unsigned off, len;
     } parts[] = {
-        {what & X87, 0, IMG_MXCSR},
+        {what & X87, 0, pointers_left(v) ? IMG_FOP : IMG_MXCSR},
         {mxcsr, IMG_MXCSR, 8},
         {what & X87, IMG_ST, 128},
         {what & SSE, IMG_XMM, xmm_len(v)},

@@ -116,7 +116,8 @@ static const char *compare(const struct guest *g, const struct program *p,
         return NULL;
     if (why &&
         !(host->end == got->end && host->rip == got->rip && (may & FID_MAY_EXCEPTION)) &&
-        !(!strcmp(why, "cr2") && near && (may & FID_MAY_CR2)))
+        !(!strcmp(why, "cr2") && near && (may & FID_MAY_CR2)) &&
+        !(!strcmp(why, "rip") && (may & FID_MAY_NEXT)))
         return why;
     if (!same_registers(may, host, got))
         return "registers";

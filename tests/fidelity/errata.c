@@ -123,14 +123,22 @@ static bool on_edge(const struct facts *f, const struct insn *i) {
     return f->p->mode == MODE_64 && (at ^ (at + 31)) >> 47;
 }
 
-/* A masked store of nothing, or elements left out beyond the end of a canonical half. */
+/* It runs over the end of what 32 bits address. */
+static bool on_edge_32(const struct insn *i, const uint64_t *gpr) {
+    return i->addrsize == 4 && (uint32_t)offset_of(i, gpr) > 0u - 32;
+}
+
+/* A masked store of nothing, or elements left out beyond the end of a canonical half, or
+ * on AMD's CPUs of 4 GiB. */
 static bool masked_none(const struct facts *f) {
     /* In a loop ours may have come to the same place once more. */
     if (!f->h || (f->host->rip == f->got->rip &&
                   !memcmp(f->host->gpr, f->got->gpr, sizeof(f->host->gpr))))
         return false;
     if (f->h->op == OP_vmaskmov)
-        return of_memory(f->host->vector) && on_edge(f, f->h);
+        return of_memory(f->host->vector) &&
+               (on_edge(f, f->h) ||
+                (__builtin_cpu_is("amd") && on_edge_32(f->h, f->host->gpr)));
     return f->h->op == OP_maskmov &&
            (f->host->vector == X86_PF || f->host->vector == X86_AC);
 }
@@ -168,25 +176,139 @@ static bool repeats32(const struct facts *f) {
            f->h->op >= OP_movs && f->h->op <= OP_outs && f->h->rep && f->h->addrsize == 4;
 }
 
-/* EVEX or VEX behind prefixes in 64-bit mode. */
-static bool prefixed_evex(const struct facts *f) {
-    uint64_t off = f->host->rip - f->p->base;
-    const uint8_t *b = f->p->code + off;
-    unsigned n = 0;
+/* What is behind the prefixes at RIP, how many these are in *N. NULL: less than 15 bytes
+ * there. */
+static const uint8_t *behind_prefixes(const struct program *p, uint64_t rip,
+                                      unsigned *n) {
+    uint64_t off = rip - p->base;
+    const uint8_t *b = p->code + off;
 
-    if (f->p->mode != MODE_64 || f->host->rip != f->got->rip ||
-        off + 15 >= FID_CODE_MAX || f->host->vector != X86_GP || f->got->vector != X86_UD)
-        return false;
-    while (n < 14 && ((b[n] & 0xf0) == 0x40 || (b[n] && strchr("\x66\x67\xf0\xf2\xf3"
-                                                               "\x2e\x36\x3e\x26\x64\x65",
-                                                               b[n]))))
-        n++;
-    return n && (b[n] == 0x62 || b[n] == 0xc4 || b[n] == 0xc5);
+    if (off >= FID_CODE_MAX - 15)
+        return NULL;
+    for (*n = 0; *n < 13; ++*n)
+        if (!(p->mode == MODE_64 && (b[*n] & 0xf0) == 0x40) &&
+            !(b[*n] && strchr("\x66\x67\xf0\xf2\xf3\x2e\x36\x3e\x26\x64\x65", b[*n])))
+            break;
+    return b + *n;
 }
 
-/* No campaign has run on AMD's CPUs. */
-static bool amd_order(const struct facts *f) {
-    return __builtin_cpu_is("amd") && f->h && f->host->rip == f->got->rip;
+/* EVEX or VEX behind prefixes in 64-bit mode. */
+static bool prefixed_evex(const struct facts *f) {
+    unsigned n;
+    const uint8_t *b = behind_prefixes(f->p, f->host->rip, &n);
+
+    return b && f->p->mode == MODE_64 && f->host->rip == f->got->rip &&
+           f->host->vector == X86_GP && f->got->vector == X86_UD && n &&
+           (b[0] == 0x62 || b[0] == 0xc4 || b[0] == 0xc5);
+}
+
+/* --- CPUs of AMD's --- */
+
+static bool is_amd(void) {
+    return __builtin_cpu_is("amd");
+}
+
+/* Here #DB comes behind INT1, there at it: a hypervisor has passed it on. */
+static bool int1(const struct facts *f) {
+    return is_amd() && f->h && f->h->op == OP_int1 && f->host->vector == X86_DB &&
+           f->got->vector == X86_DB && f->got->rip == f->host->rip + f->h->len;
+}
+
+/* #UD here, of what the model does not offer. */
+static const uint8_t *not_offered(const struct facts *f) {
+    unsigned n;
+
+    if (!is_amd() || f->got->vector != X86_UD ||
+        (f->host->rip == f->got->rip && f->host->vector == X86_UD))
+        return NULL;
+    return behind_prefixes(f->p, f->got->rip, &n);
+}
+
+/* VMRUN and its kin: SVM is on for as long as a hypervisor runs the host. */
+static bool svm(const struct facts *f) {
+    const uint8_t *b = not_offered(f);
+
+    return b && b[0] == 0x0f && b[1] == 0x01 && (b[2] & 0xf8) == 0xd8 &&
+           f->host->rip == f->got->rip && f->host->vector == X86_GP;
+}
+
+/* MOV CR0 with LOCK: another name of CR8. */
+static bool alt_cr8(const struct facts *f) {
+    const uint8_t *b = not_offered(f);
+
+    return b && f->p->mode == MODE_32 && b[0] == 0x0f && (b[1] & 0xfd) == 0x20 &&
+           f->host->rip == f->got->rip && f->host->vector == X86_GP;
+}
+
+/* VERW with LOCK, which it ignores. */
+static bool lock_verw(const struct facts *f) {
+    const uint8_t *b = not_offered(f);
+
+    return b && b[0] == 0x0f && b[1] == 0x00 && (b[2] & 0x38) == 0x28;
+}
+
+/* AVX-512's mask registers, with bits set that would extend their numbers. */
+static bool mask_registers(const struct facts *f) {
+    const uint8_t *b = not_offered(f);
+    bool three = b && b[0] == 0xc4;
+    unsigned map = three ? b[1] & 31u : 1;
+
+    if (!b || (!three && b[0] != 0xc5))
+        return false;
+    b += three ? 3 : 2;
+    if (map == 3)
+        return (b[0] & 0xfc) == 0x30;
+    return map == 1 && b[0] &&
+           strchr("\x41\x42\x44\x45\x46\x47\x4a\x4b\x90\x91\x92\x93\x98\x99", b[0]);
+}
+
+/* Within LEN of 4 GiB, on either side. */
+static bool near_4g(uint64_t off, unsigned len) {
+    return (uint32_t)off + len < 2 * len;
+}
+
+/* Accesses that go on beyond 4 GiB fault in 32-bit code, whatever the limit. */
+static bool wrap_32(const struct facts *f) {
+    const struct insn *i = f->h;
+    const uint64_t *gpr = f->host->gpr;
+    uint64_t off;
+
+    if (!is_amd() || !i || f->p->mode == MODE_64 || f->host->rip != f->got->rip ||
+        (f->host->vector != X86_SS && f->host->vector != X86_GP))
+        return false;
+    if (f->host->vector == X86_SS && near_4g(gpr[REG_RSP], 32))
+        return true;
+    if (i->op == OP_leave || i->op == OP_enter)
+        return near_4g(gpr[REG_RBP], 8);
+    if (i->op >= OP_movs && i->op <= OP_outs)
+        return near_4g(gpr[REG_RSI], 8) || near_4g(gpr[REG_RDI], 8);
+    off = offset_of(i, gpr);
+    if (i->nops == 2 && i->opnd[1].kind == OPND_REG) /* bit strings */
+        off += (uint64_t)((int64_t)(int32_t)gpr[i->opnd[1].off / 8] >> 3);
+    return i->mem.access && near_4g(off, 64);
+}
+
+static bool canonical(uint64_t a) {
+    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
+
+/* An offset that is not canonical faults, though with FS's or GS's base the address is.
+ */
+static bool offset(const struct facts *f) {
+    const struct insn *i = f->h;
+    uint64_t off;
+
+    if (!is_amd() || !i || f->p->mode != MODE_64 || f->host->vector != X86_GP ||
+        (i->mem.seg != SEG_FS && i->mem.seg != SEG_GS) || i->addrsize != 8)
+        return false;
+    off = offset_of(i, f->host->gpr);
+    return !canonical(off) || !canonical(off + (i->mem.size ? i->mem.size - 1u : 0));
+}
+
+/* CALL to a target that is not canonical has stored the return address here. */
+static bool call_store(const struct facts *f) {
+    return is_amd() && f->h && f->p->mode == MODE_64 && f->h->op == OP_call &&
+           f->host->rip == f->got->rip && f->host->vector == X86_GP;
 }
 
 static const struct erratum {
@@ -209,7 +331,14 @@ static const struct erratum {
     {"mmx-top", FID_MAY_TOP, mmx_top},
     {"repeat-32", FID_MAY_UPPER, repeats32},
     {"prefixed-evex", FID_MAY_EXCEPTION, prefixed_evex},
-    {"amd-order", FID_MAY_EXCEPTION, amd_order},
+    {"int1", FID_MAY_NEXT, int1},
+    {"svm", FID_MAY_EXCEPTION, svm},
+    {"alt-cr8", FID_MAY_EXCEPTION, alt_cr8},
+    {"lock-verw", FID_MAY_GO_ELSEWHERE, lock_verw},
+    {"mask-registers", FID_MAY_GO_ELSEWHERE, mask_registers},
+    {"wrap-32", FID_MAY_EXCEPTION | FID_MAY_MEMORY, wrap_32},
+    {"offset", FID_MAY_GO_ELSEWHERE, offset},
+    {"call-store", FID_MAY_EXCEPTION | FID_MAY_MEMORY, call_store},
 };
 
 unsigned fid_errata(const struct program *p, const struct outcome *host,

@@ -195,7 +195,7 @@ const char *fid_compare(const struct guest *g, const struct program *p,
                         unsigned *used);
 
 /* --- errata.c: differences that docs/errata.md explains --- */
-#define FID_ERRATA 16u
+#define FID_ERRATA 23u
 enum fid_may {
     FID_MAY_GO_ELSEWHERE = 1, /* one faults, the other goes on: nothing is comparable */
     FID_MAY_EXCEPTION = 2,    /* the same instruction faults, with another exception */
@@ -206,6 +206,7 @@ enum fid_may {
     FID_MAY_FLAGS = 64,     /* status flags */
     FID_MAY_MXCSR = 128,    /* its flags */
     FID_MAY_TOP = 256,      /* TOP is 0 */
+    FID_MAY_NEXT = 512,     /* RIP is behind the instruction */
 };
 /* A bit for each that is about the instructions that the outcomes end with. */
 unsigned fid_errata(const struct program *p, const struct outcome *host,

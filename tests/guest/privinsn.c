@@ -104,7 +104,8 @@ enum rule {
     TSD,     /* #GP in both with CR4.TSD */
     LONG_GP, /* #GP in 64-bit mode, #UD elsewhere */
     SYSRET,
-    SYSCALLS, /* SYSENTER and SYSEXIT: AMD's are not in long mode */
+    SYSENTER, /* not in long mode on AMD's */
+    SYSEXIT,  /* the same, after the privilege */
     FREE_UD,  /* #UD in virtual-8086 mode alone */
     FREE,     /* no rule */
 };
@@ -157,8 +158,8 @@ static const struct insn insns[] = {
     {"xsetbv", GP, XSAVE, 3, {0x0f, 0x01, 0xd1}},
     {"swapgs", LONG_GP, 0, 3, {0x0f, 0x01, 0xf8}},
     {"sysret", SYSRET, 0, 2, {0x0f, 0x07}},
-    {"sysexit", SYSCALLS, 0, 2, {0x0f, 0x35}},
-    {"sysenter, no CS", SYSCALLS, 0, 2, {0x0f, 0x34}},
+    {"sysexit", SYSEXIT, 0, 2, {0x0f, 0x35}},
+    {"sysenter, no CS", SYSENTER, 0, 2, {0x0f, 0x34}},
     {"clac", UD, SMAP, 3, {0x0f, 0x01, 0xca}},
     {"stac", UD, SMAP, 3, {0x0f, 0x01, 0xcb}},
     {"rsm", UD, 0, 2, {0x0f, 0xaa}},
@@ -201,8 +202,10 @@ static unsigned insn_model(const struct insn *i, enum mode mode, unsigned cpl,
         return mode == NATIVE && LONG_MODE ? X86_GP : X86_UD;
     case SYSRET: /* SCE is set */
         return (mode == NATIVE && LONG_MODE) || cpu_is_amd() ? X86_GP : X86_UD;
-    case SYSCALLS:
+    case SYSENTER:
         return LONG_MODE && cpu_is_amd() ? X86_UD : X86_GP;
+    case SYSEXIT:
+        return LONG_MODE && cpu_is_amd() && !above ? X86_UD : X86_GP;
     case FREE_UD:
         return v86 ? X86_UD : DONE;
     default:
@@ -258,8 +261,9 @@ static void instructions(void) {
             if (!offered(i) || (cpl == 0 && !(i->flags & RUNS0)))
                 continue;
             /* TCG has SVM, and system calls of no one vendor. */
-            if (cpu_is_tcg() && ((i->b[1] == 0x01 && i->b[2] == 0xd8) ||
-                                 i->rule == SYSRET || i->rule == SYSCALLS))
+            if (cpu_is_tcg() &&
+                ((i->b[1] == 0x01 && i->b[2] == 0xd8) || i->rule == SYSRET ||
+                 i->rule == SYSENTER || i->rule == SYSEXIT))
                 continue;
             insn_case(i, mode, cpl, iopl);
         }

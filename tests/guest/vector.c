@@ -209,18 +209,51 @@ static void accesses(void) {
 static uint8_t image[2048] __attribute__((aligned(64))),
     image2[2048] __attribute__((aligned(64)));
 
+/* AMD's CPUs keep the x87's pointers back from FXSAVE and XSAVE, and say that the area
+ * then has zeros, and is what FXRSTOR and XRSTOR take, if they do. */
+static bool has_xsaveerptr(void) {
+    uint32_t r[4];
+
+    cpuid(0x80000008, 0, r);
+    return r[REG_EBX] & 4;
+}
+
+/* With an exception pending all CPUs save the pointers. */
+static void pending_pointer(void) {
+    regs_user();
+    in.bx = (ulong)image;
+    *(uint16_t *)(image + 1024) = 0x37e;
+    memset(image + 512, 0, 512);
+    RUN("mov edi, offset 5f\nfninit\nfldcw [" B " + 1024]\n5: fadd st, st(1)\nfxsave [" B
+        " + 512]\nfnclex\nmov edx, edi");
+    ulong at = trap.r.dx;
+    check_eq("FIP with an exception pending", *(uint32_t *)(image + 520), (uint32_t)at);
+    check_eq("FOP", *(uint16_t *)(image + 518), 0x0c1);
+    /* Loaded again, they are there. */
+    RUN("fldcw [" B " + 1024]\nfldz\nfninit\nfxrstor [" B " + 512]\nfnstenv [" B "]");
+    check_eq("and after FXRSTOR", *(uint32_t *)(image + 12), (uint32_t)at);
+    /* With nothing pending. */
+    *(uint16_t *)(image + 512) = 0x37f;
+    *(uint16_t *)(image + 514) = 0;
+    RUN("fninit\nfxrstor [" B " + 512]\nfnstenv [" B "]");
+    check_eq("with nothing pending", *(uint32_t *)(image + 12),
+             cpu_is_amd() && !has_xsaveerptr() ? 0 : *(uint32_t *)(image + 520));
+}
+
 /* The address of the last x87 instruction, by which some code finds out where it is.
  * Control instructions leave it; FNINIT clears it. CX counts what is wrong. */
 static void x87_pointer(void) {
+    memset(image, 0, sizeof(image));
     for (int rounds = 3; rounds <= 9000; rounds += 8997) {
         regs_user();
         in.bx = (ulong)image;
         in.si = (ulong)rounds;
-        RUN("xor ecx, ecx\nmov edi, offset 5f\n"
+        in.dx = cpu_is_amd() ? 0 : ~0ul;
+        RUN("xor ecx, ecx\nmov edi, offset 5f\nand edx, edi\n"
             "1: fninit\nfnstenv [" B "]\ncmp dword ptr [" B " + 12], 0\nje 2f\ninc ecx\n"
             "2: fldz\n5: fild dword ptr [" B " + 64]\nfstcw [" B " + 68]\nfxsave [" B
             " + 512]\n"
-            "cmp dword ptr [" B " + 520], edi\nje 3f\ninc ecx\n"
+            "cmp dword ptr [" B " + 520], edx\nje 3f\ninc ecx\n"
             "3: fnstenv [" B "]\ncmp dword ptr [" B " + 12], edi\nje 4f\ninc ecx\n"
             "4: dec esi\njnz 1b\nmov eax, [" B " + 16]\nshr eax, 16\nmov edx, edi");
         check_eq("FIP by FNSTENV and FXSAVE", trap.r.cx, 0);
@@ -272,6 +305,7 @@ static void state(void) {
           "fnstenv, fnsave, frstor: %u tags 0x%x", trap.vector, *(uint16_t *)(image + 8));
     check_eq("fnsave initializes", trap.r.ax & 0xffff, 0);
     x87_pointer();
+    pending_pointer();
     regs_user();
     in.bx = (ulong)image;
     RUN("fninit\nfldz\nfld1\nfldpi\nfdivrp\nfnstsw ax\nfcomi st, st(1)\nsetb cl\nfninit");

@@ -509,7 +509,8 @@ static void test_vendor(void **state) {
     }
     if (amd)
         assert_int_equal(decode_ok(MODE_64, "66e80000").len, 4);
-    assert_int_equal(decode_ok(MODE_64, "48ff28").opsize, amd ? 4 : 8);
+    assert_int_equal(decode_ok(MODE_64, "48ff28").mem.size, amd ? 6 : 10);
+    assert_int_equal(decode_ok(MODE_64, "48ff18").opsize, 8);
     assert_int_equal(decode_ok(MODE_64, "480fb200").mem.size, amd ? 6 : 10);
     assert_int_equal(decode_ok(MODE_64, "666300").mem.size, amd ? 4 : 2); /* movsxd */
     struct insn cr = decode_ok(MODE_32, "f00f22c3");
@@ -522,6 +523,23 @@ static void test_vendor(void **state) {
     }
     assert_int_equal(decode_ok(MODE_32, "f00f22db").op, OP_invalid);
     assert_int_equal(decode_ok(MODE_64, "0f0dc8").op, amd ? OP_invalid : OP_nop);
+    assert_int_equal(decode_ok(MODE_64, "f2e1fe").op, amd ? OP_loopne : OP_loope);
+    assert_int_equal(decode_ok(MODE_64, "f3e0fe").op, amd ? OP_loope : OP_loopne);
+    assert_int_equal(decode_ok(MODE_32, "f2f3e0fe").op, amd ? OP_loope : OP_loopne);
+    assert_int_equal(decode_ok(MODE_32, "f3f2e0fe").op, OP_loopne);
+    assert_int_equal(decode_ok(MODE_32, "f2e2fe").op, OP_loop);
+    assert_int_equal(decode_ok(MODE_32, "c4e3f922d19f").op, amd ? OP_invalid : OP_native);
+    assert_int_equal(decode_ok(MODE_32, "c4e3f916d19f").op, amd ? OP_invalid : OP_native);
+    assert_int_equal(decode_ok(MODE_64, "c4e3f922d19f").op, OP_native);
+    assert_int_equal(decode_ok(MODE_64, "f390").op, OP_nop);
+    assert_int_equal(decode_ok(MODE_64, "f34190").op, amd ? OP_xchg : OP_nop);
+    assert_int_equal(decode_ok(MODE_64, "f34e90").op, OP_nop);
+    struct insn xchg = decode_ok(MODE_64, "66f34990");
+    assert_int_equal(xchg.len, 4);
+    if (amd) {
+        assert_int_equal(xchg.opsize, 8);
+        assert_int_equal(xchg.opnd[0].off / 8 + xchg.opnd[1].off / 8, REG_R8 + REG_RAX);
+    }
 }
 
 #define FL_STATUS 0x8d5
@@ -701,7 +719,7 @@ static void check_invariants(const struct insn *i, const uint8_t *bytes) {
         else if (o->kind == OPND_SEG)
             assert_true(o->reg < SEG_COUNT);
         else
-            assert_true(o->reg < 16);
+            assert_true(o->reg < 32);
     }
     if (i->mode != MODE_64)
         for (unsigned n = 0; n < i->nops; n++)
@@ -739,6 +757,39 @@ static enum decode_result check_bytes(enum cpu_mode mode, const uint8_t *bytes,
         }
     }
     return rc;
+}
+
+/* Every opcode with an EVEX prefix, and what its fields may be. */
+static void test_evex(void **state) {
+    static const uint8_t maps[] = {1, 2, 3, 5, 6};
+    unsigned valid = 0;
+
+    for (unsigned n = 0; n < 3u * 5 * 256 * 64; n++) {
+        uint8_t b[16] = {0x62,
+                         (uint8_t)(maps[n / 3 % 5] | (n * 7 & 0xf0)),
+                         (uint8_t)(0x04 | (n * 11 & 0xfb)),
+                         (uint8_t)(n * 13),
+                         (uint8_t)(n / 15),
+                         (uint8_t)(n * 17),
+                         (uint8_t)(n * 19)};
+        struct insn i;
+
+        b[1] |= n & 1 ? 0xf0 : 0; /* 32-bit mode wants two of these */
+        if (decode_insn((enum cpu_mode)(n % 3), b, 15, &i) != DECODE_OK)
+            continue;
+        check_invariants(&i, b);
+        if (i.op == OP_invalid)
+            continue;
+        valid += (i.flags & INSN_AVX512) != 0;
+        if (i.flags & INSN_MASKED)
+            assert_true((b[3] & 7) && i.mem.access && i.mem.size && i.mem.size <= 64);
+        if (i.op == OP_native && i.mem.access)
+            assert_in_range(i.mem.size, 1, 64);
+    }
+    assert_true(valid > 3000);
+    struct insn g = decode_ok(MODE_64, "62f27d41900c33"); /* index zmm22 */
+    assert_int_equal(g.op, OP_gather);
+    assert_int_equal(g.mem.index, 6);
 }
 
 static void test_opcode_maps(void **state) {
@@ -868,14 +919,15 @@ static void test_host(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_host),     cmocka_unit_test(test_integer),
-        cmocka_unit_test(test_stack),    cmocka_unit_test(test_branch),
-        cmocka_unit_test(test_string),   cmocka_unit_test(test_system),
-        cmocka_unit_test(test_vector),   cmocka_unit_test(test_invalid),
-        cmocka_unit_test(test_vendor),   cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_features), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_format),   cmocka_unit_test(test_opcode_maps),
-        cmocka_unit_test(test_random),   cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_host),        cmocka_unit_test(test_integer),
+        cmocka_unit_test(test_stack),       cmocka_unit_test(test_branch),
+        cmocka_unit_test(test_string),      cmocka_unit_test(test_system),
+        cmocka_unit_test(test_vector),      cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_evex),        cmocka_unit_test(test_vendor),
+        cmocka_unit_test(test_flags),       cmocka_unit_test(test_features),
+        cmocka_unit_test(test_layout),      cmocka_unit_test(test_format),
+        cmocka_unit_test(test_opcode_maps), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

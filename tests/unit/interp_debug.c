@@ -230,7 +230,15 @@ static void test_nmi_blocking(void **state) {
 /* Between two iterations RF is set in what is pushed, so that a breakpoint on the
  * instruction does not hit again. Intel SDM volume 3, "Instruction-Breakpoint Exception
  * Condition". */
-static void test_irq_in_rep(void **state) {
+/* RF in what is pushed amid a repetition: of Intel's CPUs, not of AMD's. */
+static uint32_t rf_amid(bool amd) {
+    V.cpuid = models[amd];
+    return amd ? 0 : X86_FL_RF;
+}
+
+static void irq_in_rep(bool amd) {
+    uint32_t rf = rf_amid(amd);
+
     V.rflags |= X86_FL_IF;
     V.gpr[REG_RSI] = DATA;
     V.gpr[REG_RCX] = 5;
@@ -241,9 +249,15 @@ static void test_irq_in_rep(void **state) {
     interp_step(ip, 10000);
     assert_int_equal(V.rip, CODE + 4);
     assert_int_equal(outs, 5);
-    assert_int_equal(V.gpr[REG_RBP], X86_FL_ONE | X86_FL_IF | X86_FL_RF);
+    assert_int_equal(V.gpr[REG_RBP], X86_FL_ONE | X86_FL_IF | rf);
     assert_int_equal(V.gpr[REG_RAX], 1);
     assert_false(V.rflags & X86_FL_RF);
+}
+
+static void test_irq_in_rep(void **state) {
+    irq_in_rep(false);
+    fresh(state);
+    irq_in_rep(true);
 
     /* After the last iteration it is not. */
     fresh(state);
@@ -324,8 +338,10 @@ static void test_step(void **state) {
     assert_int_equal(pushed(0), CODE + 1);
 }
 
-/* A trap after every iteration, RF pushed after all but the last. */
-static void test_step_rep(void **state) {
+/* A trap after every iteration; Intel's CPUs push RF after all but the last. */
+static void step_rep(bool amd) {
+    uint32_t rf = rf_amid(amd);
+
     CODE_AT(CODE, "\xf3\xab\xeb\xfe"); /* rep stosd; jmp $ */
     /* mov eax, [esp+8]; inc ebp; iret: the string is the flags that were pushed */
     CODE_AT(handler(X86_DB), "\x8b\x44\x24\x08\x45\xcf");
@@ -335,9 +351,15 @@ static void test_step_rep(void **state) {
     interp_step(ip, 1 + 3 * 3);
     assert_int_equal(V.gpr[REG_RBP], 3);
     assert_int_equal(V.gpr[REG_RCX], 0);
-    assert_int_equal(word(DATA + 4), X86_FL_ONE | X86_FL_TF | X86_FL_RF);
-    assert_int_equal(word(DATA + 8), X86_FL_ONE | X86_FL_TF | X86_FL_RF);
+    assert_int_equal(word(DATA + 4), X86_FL_ONE | X86_FL_TF | rf);
+    assert_int_equal(word(DATA + 8), X86_FL_ONE | X86_FL_TF | rf);
     assert_int_equal(V.gpr[REG_RAX], X86_FL_ONE | X86_FL_TF);
+}
+
+static void test_step_rep(void **state) {
+    step_rep(false);
+    fresh(state);
+    step_rep(true);
 }
 
 /* MOV SS holds all debug exceptions back until the next instruction is done. Intel SDM
@@ -502,16 +524,20 @@ static void test_data_breakpoints(void **state) {
     assert_int_equal(V.dr[6] & 0xf00f, 8);
 
     /* In the middle of a repeated move: after the iteration. */
-    fresh(state);
-    CODE_AT(CODE, "\xf3\xa4\x40");
-    V.gpr[REG_RSI] = DATA + 0x100;
-    V.gpr[REG_RDI] = DATA;
-    V.gpr[REG_RCX] = 8;
-    breakpoint(0, DATA + 5, BP_WRITE);
-    ends_in(X86_DB);
-    assert_int_equal(V.gpr[REG_RCX], 2);
-    assert_int_equal(pushed(0), CODE);
-    assert_int_equal(pushed(2), X86_FL_ONE | X86_FL_RF);
+    for (int amd = 0; amd < 2; amd++) {
+        fresh(state);
+        uint32_t rf = rf_amid(amd);
+
+        CODE_AT(CODE, "\xf3\xa4\x40");
+        V.gpr[REG_RSI] = DATA + 0x100;
+        V.gpr[REG_RDI] = DATA;
+        V.gpr[REG_RCX] = 8;
+        breakpoint(0, DATA + 5, BP_WRITE);
+        ends_in(X86_DB);
+        assert_int_equal(V.gpr[REG_RCX], 2);
+        assert_int_equal(pushed(0), CODE);
+        assert_int_equal(pushed(2), X86_FL_ONE | rf);
+    }
 
     /* An instruction that faults after its first access has done nothing. */
     fresh(state);

@@ -4,13 +4,15 @@
 struct rig rig;
 uint32_t rig_count;
 
-static uint8_t image[1024] __attribute__((aligned(64))); /* vector state before a run */
-static uint8_t now[1024] __attribute__((aligned(64)));
+static uint8_t image[RIG_VEC]
+    __attribute__((aligned(64))); /* vector state before a run */
+static uint8_t now[RIG_VEC] __attribute__((aligned(64)));
+static uint32_t components; /* of XCR0 */
 static uint8_t env[108];
 static uint8_t filled[3][2 * RIG_SPAN];
 static uint64_t digested = 0xcbf29ce484222325ull;
 
-#define MAX_FORMS 260
+#define MAX_FORMS 300
 
 #define FORM(name, text, flags) {name, CODE_(text), flags},
 
@@ -100,7 +102,7 @@ const struct form *forms_get(bool code32, unsigned *n) {
 
 static void state_load(const uint8_t *from) {
     if (rig.avx)
-        __asm__ volatile("xrstor %0" ::"m"(*from), "a"(7), "d"(0) : "memory");
+        __asm__ volatile("xrstor %0" ::"m"(*from), "a"(components), "d"(0) : "memory");
     else
         __asm__ volatile("fxrstor %0" ::"m"(*from) : "memory");
 }
@@ -109,12 +111,37 @@ static void state_load(const uint8_t *from) {
 static void state_save(uint8_t *to) {
     memset(to, 0, sizeof(image));
     if (rig.avx)
-        __asm__ volatile("xsave %0" : "+m"(*(uint8_t(*)[1024])to) : "a"(7), "d"(0));
+        __asm__ volatile("xsave %0"
+                         : "+m"(*(uint8_t(*)[RIG_VEC])to)
+                         : "a"(components), "d"(0));
     else
-        __asm__ volatile("fxsave %0" : "=m"(*(uint8_t(*)[1024])to));
+        __asm__ volatile("fxsave %0" : "=m"(*(uint8_t(*)[RIG_VEC])to));
     memset(to + 6, 0, 18);
     memset(to + 28, 0, 4);   /* MXCSR_MASK */
     memset(to + 512, 0, 64); /* which parts are in their first state is no result */
+}
+
+/* Where an XSAVE area has the component. */
+static uint8_t *component(unsigned n) {
+    uint32_t r[4];
+    cpuid(0xd, n, r);
+    return image + r[REG_EBX];
+}
+
+/* k1 a mask, k2 all ones, k3 none, k4 the first three; upper halves as the lower ones. */
+static void init_avx512(void) {
+    static const uint64_t opmask[5] = {0x5aa5a55a5a5aa5a5, 0x96c3a5f15a3c69e5, ~0ull, 0,
+                                       7};
+    static const uint32_t offsets[8] = {16, 2, 44, 28, 9, 60, 24, 36};
+    uint8_t *upper = component(6);
+    memcpy(component(5), opmask, sizeof(opmask));
+    for (unsigned i = 0; i < BITS(8, 16) * 32; i++)
+        upper[i] = (uint8_t)(i * 13 + 5);
+    memcpy(upper + 32, offsets, 32);
+    memset(upper + 64, 0xff, 32);
+    if (LONG_MODE)
+        for (unsigned i = 0; i < 1024; i++)
+            component(7)[i] = (uint8_t)(i * 17 + i / 64);
 }
 
 static void state_init(void) {
@@ -123,8 +150,10 @@ static void state_init(void) {
     write_cr4(read_cr4() | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT);
     rig.avx = cpu_has(1, REG_ECX, 28) && cpu_has(7, REG_EBX, 5);
     if (rig.avx) {
+        rig.avx512 = cpu_has(7, REG_EBX, 16) && cpu_has(7, REG_EBX, 30);
+        components = rig.avx512 ? 0xe7 : 7;
         write_cr4(read_cr4() | X86_CR4_OSXSAVE);
-        __asm__ volatile("xsetbv" ::"a"(7), "d"(0), "c"(0));
+        __asm__ volatile("xsetbv" ::"a"(components), "d"(0), "c"(0));
     }
     __asm__ volatile("fninit; fld1; fldpi; fldl2e; fldln2");
     state_save(image);
@@ -144,8 +173,10 @@ static void state_init(void) {
         if (rig.avx)
             memcpy(image + 576 + 16 * (i + 1), special[i] + 4, 16);
     }
+    if (rig.avx512)
+        init_avx512();
     if (rig.avx)
-        image[512] = 7;
+        image[512] = (uint8_t)components;
     image[24] = 0x80, image[25] = 0x1f; /* MXCSR */
     state_load(image);
     __asm__ volatile("fnsave %0" : "=m"(env));
@@ -241,8 +272,8 @@ void rig_mode(bool user, bool code32, ulong base) {
 bool rig_takes(const struct form *f, int k) {
     unsigned align = f->flags & ALIGN64 ? 64 : f->flags & ALIGN16 ? 16 : 1;
     if (k % (int)align || (f->flags & KERNEL && rig.user) ||
-        (f->flags & AVX && !rig.avx) || (f->flags & INTEL && cpu_is_amd()) ||
-        (f->flags & FLAT && rig.base))
+        (f->flags & AVX && !rig.avx) || (f->flags & AVX512 && !rig.avx512) ||
+        (f->flags & INTEL && cpu_is_amd()) || (f->flags & FLAT && rig.base))
         return false;
     /* Traps of ring 0 in a 32-bit guest push on the stack under test. */
     return LONG_MODE || rig.user || !(f->flags & (READS | NO_SP));

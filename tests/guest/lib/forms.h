@@ -34,6 +34,7 @@ enum form_flags {
     INTEL = 1 << 12,
     NO_SP = 1 << 13, /* leaves a stack pointer that no trap can push at */
     POPS = 1 << 14,  /* reads what is on the stack */
+    AVX512 = 1 << 15,
 };
 
 /* What the window holds at the pointer, by the byte of the flags above bit 16. */
@@ -79,9 +80,11 @@ struct form {
 #define RIG_SEEN 0x48000000ul
 #define RIG_BESIDE 128 /* the bytes beside each page that are looked at */
 
+#define RIG_VEC 2688 /* an XSAVE area as far as AVX-512, on any CPU */
+
 struct snapshot {
     struct regs r;
-    uint8_t vec[1024] __attribute__((aligned(64)));
+    uint8_t vec[RIG_VEC] __attribute__((aligned(64)));
     uint8_t mem[3][2 * RIG_SPAN];
 };
 
@@ -89,7 +92,7 @@ struct rig {
     struct space s;
     uint8_t *window[3], *code;               /* at RIG_SEEN */
     uint8_t *page[RIG_PAGES], *code_page[2]; /* by their identity map */
-    bool avx;
+    bool avx, avx512;
     /* The mode of the runs. */
     bool user, code32;
     unsigned data_sel; /* for DS, ES and SS */
