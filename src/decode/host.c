@@ -153,22 +153,67 @@ static const uint8_t allowed[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     [M(SETNLE)] = HOST_PLAIN,
 };
 
+/* An extension of AVX-512, at every length of vectors. */
+#define AVX512(isa)                                                                      \
+    [ZYDIS_ISA_SET_##isa##_128] = true, [ZYDIS_ISA_SET_##isa##_256] = true,              \
+    [ZYDIS_ISA_SET_##isa##_512] = true
+
 /* Everything in these extensions, but for what is in `not_vector`. */
 static const bool vector_sets[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
-    [ZYDIS_ISA_SET_X87] = true,        [ZYDIS_ISA_SET_FCMOV] = true,
-    [ZYDIS_ISA_SET_PENTIUMMMX] = true, [ZYDIS_ISA_SET_SSE] = true,
-    [ZYDIS_ISA_SET_SSE2] = true,       [ZYDIS_ISA_SET_SSE2MMX] = true,
-    [ZYDIS_ISA_SET_SSEMXCSR] = true,   [ZYDIS_ISA_SET_SSE3] = true,
-    [ZYDIS_ISA_SET_SSE3X87] = true,    [ZYDIS_ISA_SET_SSSE3] = true,
-    [ZYDIS_ISA_SET_SSSE3MMX] = true,   [ZYDIS_ISA_SET_SSE4] = true,
-    [ZYDIS_ISA_SET_SSE42] = true,      [ZYDIS_ISA_SET_SSE4A] = true,
-    [ZYDIS_ISA_SET_AES] = true,        [ZYDIS_ISA_SET_PCLMULQDQ] = true,
-    [ZYDIS_ISA_SET_SHA] = true,        [ZYDIS_ISA_SET_GFNI] = true,
-    [ZYDIS_ISA_SET_AVX] = true,        [ZYDIS_ISA_SET_AVX2] = true,
-    [ZYDIS_ISA_SET_AVX2GATHER] = true, [ZYDIS_ISA_SET_AVXAES] = true,
-    [ZYDIS_ISA_SET_AVX_GFNI] = true,   [ZYDIS_ISA_SET_F16C] = true,
-    [ZYDIS_ISA_SET_FMA] = true,        [ZYDIS_ISA_SET_VPCLMULQDQ] = true,
+    [ZYDIS_ISA_SET_X87] = true,
+    [ZYDIS_ISA_SET_FCMOV] = true,
+    [ZYDIS_ISA_SET_PENTIUMMMX] = true,
+    [ZYDIS_ISA_SET_SSE] = true,
+    [ZYDIS_ISA_SET_SSE2] = true,
+    [ZYDIS_ISA_SET_SSE2MMX] = true,
+    [ZYDIS_ISA_SET_SSEMXCSR] = true,
+    [ZYDIS_ISA_SET_SSE3] = true,
+    [ZYDIS_ISA_SET_SSE3X87] = true,
+    [ZYDIS_ISA_SET_SSSE3] = true,
+    [ZYDIS_ISA_SET_SSSE3MMX] = true,
+    [ZYDIS_ISA_SET_SSE4] = true,
+    [ZYDIS_ISA_SET_SSE42] = true,
+    [ZYDIS_ISA_SET_SSE4A] = true,
+    [ZYDIS_ISA_SET_AES] = true,
+    [ZYDIS_ISA_SET_PCLMULQDQ] = true,
+    [ZYDIS_ISA_SET_SHA] = true,
+    [ZYDIS_ISA_SET_GFNI] = true,
+    [ZYDIS_ISA_SET_AVX] = true,
+    [ZYDIS_ISA_SET_AVX2] = true,
+    [ZYDIS_ISA_SET_AVX2GATHER] = true,
+    [ZYDIS_ISA_SET_AVXAES] = true,
+    [ZYDIS_ISA_SET_AVX_GFNI] = true,
+    [ZYDIS_ISA_SET_F16C] = true,
+    [ZYDIS_ISA_SET_FMA] = true,
+    [ZYDIS_ISA_SET_VPCLMULQDQ] = true,
     [ZYDIS_ISA_SET_VAES] = true,
+    [ZYDIS_ISA_SET_AVX_VNNI] = true,
+    AVX512(AVX512F),
+    AVX512(AVX512BW),
+    AVX512(AVX512CD),
+    AVX512(AVX512DQ),
+    AVX512(AVX512_BF16),
+    AVX512(AVX512_BITALG),
+    AVX512(AVX512_FP16),
+    AVX512(AVX512_GFNI),
+    AVX512(AVX512_IFMA),
+    AVX512(AVX512_VAES),
+    AVX512(AVX512_VBMI),
+    AVX512(AVX512_VBMI2),
+    AVX512(AVX512_VNNI),
+    AVX512(AVX512_VP2INTERSECT),
+    AVX512(AVX512_VPCLMULQDQ),
+    AVX512(AVX512_VPOPCNTDQ),
+    [ZYDIS_ISA_SET_AVX512F_128N] = true,
+    [ZYDIS_ISA_SET_AVX512F_SCALAR] = true,
+    [ZYDIS_ISA_SET_AVX512F_KOP] = true,
+    [ZYDIS_ISA_SET_AVX512BW_128N] = true,
+    [ZYDIS_ISA_SET_AVX512BW_KOP] = true,
+    [ZYDIS_ISA_SET_AVX512DQ_128N] = true,
+    [ZYDIS_ISA_SET_AVX512DQ_SCALAR] = true,
+    [ZYDIS_ISA_SET_AVX512DQ_KOP] = true,
+    [ZYDIS_ISA_SET_AVX512_FP16_128N] = true,
+    [ZYDIS_ISA_SET_AVX512_FP16_SCALAR] = true,
 };
 
 /* x87 environments and states name the host's addresses, and byte masks go to [rDI]. */
@@ -184,6 +229,8 @@ static bool is_x87(const ZydisDecodedInstruction *zi) {
 }
 
 static uint8_t classify(const ZydisDecodedInstruction *zi) {
+    if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+        return vector_sets[zi->meta.isa_set] ? HOST_VECTOR : HOST_FORBIDDEN;
     if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
         zi->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return HOST_FORBIDDEN;
@@ -230,6 +277,8 @@ static bool take_register(const ZydisDecodedOperand *zo, struct host_operand *o)
     case ZYDIS_REGCLASS_MMX:
     case ZYDIS_REGCLASS_XMM:
     case ZYDIS_REGCLASS_YMM:
+    case ZYDIS_REGCLASS_ZMM:
+    case ZYDIS_REGCLASS_MASK:
         return true;
     default:
         return r == ZYDIS_REGISTER_MXCSR || r == ZYDIS_REGISTER_X87CONTROL ||
@@ -298,6 +347,14 @@ static bool bit_string(const ZydisDecodedInstruction *zi, const struct host_insn
            i->opnd[0].kind == HOST_MEM && i->opnd[1].kind == HOST_REG;
 }
 
+/* Only selected elements of the memory operand count, and its size is not what is
+ * accessed. */
+static bool masked(const ZydisDecodedInstruction *zi, const struct host_insn *i) {
+    return zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && memory_operands(i) &&
+           zi->avx.mask.reg != ZYDIS_REGISTER_NONE &&
+           zi->avx.mask.reg != ZYDIS_REGISTER_K0;
+}
+
 /* Flags other than those of arithmetic are changed. */
 static bool other_flags(const ZydisDecodedInstruction *zi) {
     const unsigned status = ZYDIS_CPUFLAG_CF | ZYDIS_CPUFLAG_PF | ZYDIS_CPUFLAG_AF |
@@ -341,7 +398,7 @@ bool decode_host(const uint8_t *bytes, size_t len, struct host_insn *i) {
         if (!take_operand(&zi, &zops[k], i))
             i->op = HOST_FORBIDDEN;
     take_branch(&zi, i);
-    if (other_flags(&zi) || bit_string(&zi, i) ||
+    if (other_flags(&zi) || bit_string(&zi, i) || masked(&zi, i) ||
         (memory_operands(i) > 1 && i->op != HOST_MOVS))
         i->op = HOST_FORBIDDEN;
     return true;

@@ -7,7 +7,8 @@
  * none. Forbidden are those that are unknown; that touch the stack, segments, control or
  * debug registers, or flags beyond the six of arithmetic; that tell about the host or
  * change it; that name host addresses in what they store; and those whose memory operand
- * does not lie where its address says (a bit string with its offset in a register).
+ * does not lie where its address says (a bit string with its offset in a register), or of
+ * which a mask selects parts.
  */
 #ifndef DECODE_HOST_H
 #define DECODE_HOST_H
@@ -17,7 +18,7 @@
 enum host_op {
     HOST_FORBIDDEN,
     HOST_PLAIN,  /* general registers and memory, without more to it */
-    HOST_VECTOR, /* x87, MMX, SSE, AVX */
+    HOST_VECTOR, /* x87, MMX, SSE, AVX, AVX-512 */
     HOST_MOV,
     HOST_LEA,
     HOST_ADD,
