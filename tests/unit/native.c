@@ -850,9 +850,8 @@ static void test_x87_pointers(void **state) {
     memcpy(v->vec, "\x7e\x03\x81\x80", 4); /* invalid operation, pending */
     assert_int_equal(fault_of("\x48\x0f\xae\x03", 4), -1); /* fxsave64 */
     memcpy(x, guest + CROSS + 8, sizeof(x));
-    /* AMD's CPUs save them with an exception pending only. */
-    assert_int_equal(x[0], cpuid_is_amd(v->cpuid) ? 0 : 0x1000);
-    assert_int_equal(x[1], cpuid_is_amd(v->cpuid) ? 0 : CROSS + 256);
+    assert_int_equal(x[0], 0x1000);
+    assert_int_equal(x[1], CROSS + 256);
 }
 
 /* The same instruction is built once, whatever its address operand and register. */
