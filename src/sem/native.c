@@ -534,9 +534,10 @@ static bool host_checks_alignment(struct vcpu *v, const struct insn *i) {
     return (mxcsr & MXCSR_MM) || (i->feature == CPUID_F_SHA && cpuid_is_amd(v->cpuid));
 }
 
-/* VCVTPH2PS and VCVTPS2PH raise no #AC. Intel SDM volume 2, "Exceptions Type 11". */
-static bool never_ac(const struct insn *i) {
-    return i->feature == CPUID_F_F16C;
+/* VCVTPH2PS and VCVTPS2PH raise no #AC on Intel's CPUs (Intel SDM volume 2, "Exceptions
+ * Type 11"), on AMD's they do (seen on Zen 4). */
+static bool never_ac(const struct vcpu *v, const struct insn *i) {
+    return i->feature == CPUID_F_F16C && !cpuid_is_amd(v->cpuid);
 }
 
 /* Where I's operand lies. #GP for a misaligned one comes before any other fault. */
@@ -550,7 +551,7 @@ static int operand_linear(struct vcpu *v, const struct insn *i, uint64_t off,
         return sem_fault_err(v, X86_GP, 0);
     if (likely(!sem_linear(v, i->mem.seg, off, size, i->mem.access & OPND_WRITE, at)))
         return 0;
-    return v->fault.vector == X86_AC && never_ac(i) ? 0 : SEM_FAULT;
+    return v->fault.vector == X86_AC && never_ac(v, i) ? 0 : SEM_FAULT;
 }
 
 static int exec_mem(struct vcpu *v, const struct insn *i) {

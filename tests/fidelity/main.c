@@ -279,12 +279,15 @@ static const char *const variants[] = {
     "hot=2,no-unroll,no-stay"};
 
 static int start(struct campaign *c, const char *const *options, unsigned count) {
-    int rc = fid_host_start(&c->b.host); /* before anything has threads or low memory */
+    int rc;
 
+    vec_init();
+    rc = fid_avx512_init();
+    if (!rc)
+        rc = fid_host_start(&c->b.host); /* before anything has threads or low memory */
     if (rc)
         return rc;
     rc = fid_forms_scan();
-    vec_init();
     if (!rc)
         rc = sem_init();
     c->b.guest = calloc(MAX_GUESTS, sizeof(*c->b.guest));
