@@ -113,6 +113,7 @@ struct ccf {
     struct link *in;
     struct ccf *hash_next;
     struct ccf *page_next, *page2_next;
+    struct ccf **page_at, **page2_at; /* what leads to it in these lists */
 };
 
 /* A virtual page with translated code, and the RAM page that it has to map. */
@@ -136,6 +137,7 @@ struct code_page {
     uint64_t lines; /* 64-byte pieces with translated bytes, more rather than fewer */
     struct ccf *first;
     uint32_t listed, dead; /* in the list; of these */
+    bool stale;            /* `lines` has some that nothing in the list covers any more */
 };
 
 #define BT_HASH_BITS 18

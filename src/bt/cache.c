@@ -87,15 +87,46 @@ static uint64_t lines_covered(const struct ccf *c, const uint8_t *page) {
     return lines;
 }
 
-static void attach(struct bt *bt, struct ccf *c, uint8_t *page, struct ccf **next) {
+/* C's place in the list of one of its two pages. */
+static struct ccf **next_of(struct ccf *c, const uint8_t *page) {
+    return c->page == page ? &c->page_next : &c->page2_next;
+}
+
+static struct ccf ***at_of(struct ccf *c, const uint8_t *page) {
+    return c->page == page ? &c->page_at : &c->page2_at;
+}
+
+static void attach(struct bt *bt, struct ccf *c, uint8_t *page) {
     struct code_page *cp = &bt->pages[page_number(bt, page)];
 
     if (!cp->first)
         mem_trace_add(bt->v->mem, page, MEM_TRACE_TC);
-    *next = cp->first;
+    else
+        *at_of(cp->first, page) = next_of(c, page);
+    *next_of(c, page) = cp->first;
+    *at_of(c, page) = &cp->first;
     cp->first = c;
     cp->lines |= lines_covered(c, page);
     cp->listed++;
+}
+
+/* Takes C, which is dead, out of the page's list, and the trace off with the last. What
+ * it covered stays in cp->lines, until a store there finds nothing. */
+static void detach(struct bt *bt, struct ccf *c, uint8_t *page) {
+    struct code_page *cp = &bt->pages[page_number(bt, page)];
+    struct ccf *next = *next_of(c, page);
+
+    **at_of(c, page) = next;
+    if (next)
+        *at_of(next, page) = *at_of(c, page);
+    cp->listed--;
+    cp->dead--;
+    cp->stale = true;
+    *(c->page == page ? &c->listed : &c->listed2) = false;
+    if (cp->first)
+        return;
+    cp->lines = 0;
+    mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
 }
 
 void bt_insert(struct bt *bt, struct ccf *c) {
@@ -105,12 +136,12 @@ void bt_insert(struct bt *bt, struct ccf *c) {
     *slot = c;
     bt_unit_add(bt, c);
     c->vp->fragments++;
-    attach(bt, c, c->page, &c->page_next);
+    attach(bt, c, c->page);
     c->listed = true;
     if (c->vp2)
         c->vp2->fragments++;
     if (c->page2 && c->page2 != c->page) {
-        attach(bt, c, c->page2, &c->page2_next);
+        attach(bt, c, c->page2);
         c->listed2 = true;
     }
 }
@@ -294,25 +325,18 @@ static void kill(struct bt *bt, struct ccf *c, enum bt_why why) {
 /* Drops dead fragments from the page's list, and the trace with the last of them. */
 static void sweep(struct bt *bt, uint8_t *page) {
     struct code_page *cp = &bt->pages[page_number(bt, page)];
-    struct ccf **p = &cp->first;
+    struct ccf *next;
+    uint64_t lines = 0;
 
-    cp->lines = 0;
-    cp->listed = cp->dead = 0;
-    while (*p) {
-        struct ccf *c = *p;
-        struct ccf **next = c->page == page ? &c->page_next : &c->page2_next;
-
-        if (c->dead) {
-            *p = *next;
-            *(c->page == page ? &c->listed : &c->listed2) = false;
-            continue;
-        }
-        cp->lines |= lines_covered(c, page);
-        cp->listed++;
-        p = next;
+    for (struct ccf *c = cp->first; c; c = next) {
+        next = *next_of(c, page);
+        if (c->dead)
+            detach(bt, c, page);
+        else
+            lines |= lines_covered(c, page);
     }
-    if (!cp->first)
-        mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
+    cp->lines = lines;
+    cp->stale = false;
 }
 
 /* The dead stay in the list until they are half of it: a list may be long. */
@@ -335,7 +359,7 @@ void bt_drop_at(struct bt *bt, uint8_t *page, unsigned off) {
     struct ccf *next;
 
     for (struct ccf *c = cp->first; c; c = next) {
-        next = c->page == page ? c->page_next : c->page2_next;
+        next = *next_of(c, page);
         if (!c->dead && covers(c, page, off, off + 1))
             kill(bt, c, BT_WHY_REVIEW);
     }
@@ -356,14 +380,13 @@ void bt_code_written(void *arg, struct gpa at, unsigned len) {
     cp = &bt->pages[page_number(bt, page)];
     if (!(cp->lines & lines_of(lo, hi)))
         return;
-    for (struct ccf *c = cp->first; c;
-         c = c->page == page ? c->page_next : c->page2_next) {
+    for (struct ccf *c = cp->first; c; c = *next_of(c, page)) {
         if (c->dead || !covers(c, page, lo, hi))
             continue;
         kill(bt, c, BT_WHY_WRITTEN);
         any = true;
     }
-    if (!any && !cp->dead)
+    if (!any && !cp->dead && !cp->stale)
         return;
     /* Dead fragments that also lie on another page stay in that page's list until it is
      * swept; their links are gone. */
@@ -377,9 +400,9 @@ void bt_cache_forget(struct bt *bt, struct ccf **c, size_t n) {
             kill(bt, c[k], BT_WHY_EVICTED);
     for (size_t k = 0; k < n; k++) {
         if (c[k]->listed)
-            sweep(bt, c[k]->page);
+            detach(bt, c[k], c[k]->page);
         if (c[k]->listed2)
-            sweep(bt, c[k]->page2);
+            detach(bt, c[k], c[k]->page2);
         c[k]->vp->fragments--;
         if (c[k]->vp2)
             c[k]->vp2->fragments--;
