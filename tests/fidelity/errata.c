@@ -215,7 +215,7 @@ static bool int1(const struct facts *f) {
            f->got->vector == X86_DB && f->got->rip == f->host->rip + f->h->len;
 }
 
-/* #UD here, of what the model does not offer. */
+/* #UD here, of what the CPU takes. */
 static const uint8_t *not_offered(const struct facts *f) {
     unsigned n;
 
@@ -248,7 +248,7 @@ static bool lock_verw(const struct facts *f) {
     return b && b[0] == 0x0f && b[1] == 0x00 && (b[2] & 0x38) == 0x28;
 }
 
-/* AVX-512's mask registers, with bits set that would extend their numbers. */
+/* Mask registers with bits set that would extend their numbers, which the CPU ignores. */
 static bool mask_registers(const struct facts *f) {
     const uint8_t *b = not_offered(f);
     bool three = b && b[0] == 0xc4;
@@ -303,6 +303,8 @@ static bool offset(const struct facts *f) {
         (i->mem.seg != SEG_FS && i->mem.seg != SEG_GS) || i->addrsize != 8)
         return false;
     off = offset_of(i, f->host->gpr);
+    if (i->op == OP_xlat)
+        off += (uint8_t)f->host->gpr[REG_RAX];
     return !canonical(off) || !canonical(off + (i->mem.size ? i->mem.size - 1u : 0));
 }
 
