@@ -121,6 +121,18 @@ static const struct {
     {"r14 and r15, memory", U64, "4d8b36 4d8b7e08 4d897e10 4c01b7 00010000 c3"},
     {"lends r14", U64, "4c8b37 4983c601 4c893f 4983c701 4883c708 48ffc9 75e9 c3"},
     {"vectors", U64, "0f2807 0f114710 c5fc1007 c5fc114720 f30f1007 660f6e07 c3"},
+    /* vmovups zmm with displacements, to and fro; vaddps with a broadcast, a rounding, a
+     * mask of registers; kmovq; vpcompressd and vcvttpd2dq to memory, unmasked */
+    {"AVX-512", U64,
+     "62f17c481007 62f17c48114701 62f17c485817 62f17c585817 62f17c78d1c2 62f17c4b58c2 "
+     "c4e1f8900f c4e1f8914f08 62f27d488b07 62f17d481187 00020000 c3"},
+    {"AVX-512, high registers", U64, "62e17c481007 62e16c405807 62b16c4058c7 c3"},
+    {"AVX-512, general registers", U64,
+     "62f27d487cc0 62d27d487cc6 62d27d487cc7 c5fb93c1 c57b93f1 c5fb92cb c3"},
+    {"AVX-512, groups", U64,
+     "62f17c481007 62f17c48104f01 62f17c48114702 62f17c585817 62f17c58584f04 c3"},
+    {"AVX-512, masked", U64,
+     "62f17c4b1007 62f17e4b7f07 62f27d4b900cc7 62f27d4ba00cc7 62f27d4b8b07 c3"},
     {"vectors, general registers", U64, "66480f7ec0 66490f6ec6 660f3a16c001 c3"},
     {"x87", U64, "d907 dd07 db2f df27 d93f d92f ddd8 dbe2 d9f8 dff1 dbf1 c3"},
     {"x87 environments", U64, "d937 dd37 9b c3"},
@@ -233,7 +245,7 @@ static int on_irq_ack(void *arg) {
 static const struct vcpu_hooks hooks = {.exit = on_exit_hook, .irq_ack = on_irq_ack};
 
 struct set *set_new(const char *options, bool counted) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct set *s = calloc(1, sizeof(*s));
     struct bt_options opt = bt_defaults();
     struct mem_hooks *h;
