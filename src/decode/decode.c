@@ -146,12 +146,28 @@ static void fill_native(const ZydisDecodedInstruction *zi,
         i->flags |= INSN_ALIGNED;
 }
 
-/* Under a mask, an element of memory that is not selected is not accessed. Nor is all of
- * the operand of those that move as many elements as are selected, to or from one place.
- */
+static bool is_compression(ZydisMnemonic m) {
+    switch (m) {
+    case ZYDIS_MNEMONIC_VCOMPRESSPD:
+    case ZYDIS_MNEMONIC_VCOMPRESSPS:
+    case ZYDIS_MNEMONIC_VPCOMPRESSB:
+    case ZYDIS_MNEMONIC_VPCOMPRESSW:
+    case ZYDIS_MNEMONIC_VPCOMPRESSD:
+    case ZYDIS_MNEMONIC_VPCOMPRESSQ:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Under a mask, an element of memory that is not selected is not accessed. A compressing
+ * store is of this kind by itself: its accesses are the elements'. */
 static void fill_mask(const ZydisDecodedInstruction *zi, struct insn *i) {
-    if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && i->mem.access &&
-        zi->avx.mask.reg != ZYDIS_REGISTER_NONE && zi->avx.mask.reg != ZYDIS_REGISTER_K0)
+    if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || !i->mem.access)
+        return;
+    if ((zi->avx.mask.reg != ZYDIS_REGISTER_NONE &&
+         zi->avx.mask.reg != ZYDIS_REGISTER_K0) ||
+        is_compression(zi->mnemonic))
         i->flags |= INSN_MASKED;
 }
 

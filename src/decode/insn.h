@@ -61,6 +61,7 @@ struct mem_operand {
     uint8_t seg;   /* enum vcpu_seg, default or overridden */
     uint8_t size;  /* bytes accessed; 0 when it depends (xsave) or none (lea, nop) */
     uint8_t access;
+    uint8_t elem; /* bytes of an element of a vector */
     int64_t
         disp; /* sign-extended (zero-extended moffs); cut to the address size at use */
 };

@@ -135,6 +135,7 @@ static void convert_mem(const struct decode_prefixes *p,
              : m->base == REG_RSP || m->base == REG_RBP ? SEG_SS
                                                         : SEG_DS;
     m->size = zo->size / 8 <= UINT8_MAX ? (uint8_t)(zo->size / 8) : 0;
+    m->elem = (uint8_t)(zo->element_size / 8);
     m->access = access_of(zo->actions);
     if (zo->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
         m->size = m->access = 0;

@@ -325,6 +325,10 @@ static int create_cpu(struct machine *m, char *why, size_t why_size) {
 
     vec_init();
     rc = sem_init();
+    if (rc == -ENOMEM) {
+        snprintf(why, why_size, "out of memory");
+        return rc;
+    }
     if (rc) {
         snprintf(why, why_size,
                  "cannot get executable memory, which every engine needs: %s",

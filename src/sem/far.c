@@ -25,7 +25,8 @@ static void push_return(const struct vcpu *v, const struct transfer *x,
     sem_frame_push(f, x->next);
 }
 
-/* From 64-bit to other code: the stack pointer is one of 32 bits by then. */
+/* From 64-bit to other code: the stack pointer is one of 32 bits by then. A jump leaves
+ * the register as it is on Intel's CPUs. */
 static bool narrows_stack(const struct vcpu *v, const struct segment *cs) {
     return v->mode == MODE_64 && !(cs->ar & X86_AR_L);
 }
@@ -53,6 +54,8 @@ static int go_same(struct vcpu *v, const struct transfer *x, const struct segmen
         if (sem_frame_write(v, &st, &f))
             return SEM_FAULT;
         v->gpr[REG_RSP] = st.sp;
+    } else if (narrows_stack(v, cs) && sem_is_amd(v)) {
+        v->gpr[REG_RSP] = (uint32_t)v->gpr[REG_RSP];
     }
     sem_enter(v, cs, v->cpl, rip);
     return SEM_BRANCH;

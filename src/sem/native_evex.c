@@ -35,7 +35,7 @@ struct masked {
     uint8_t bytes[OPERAND_MAX];
 };
 
-/* The linear address of byte N, or SEM_FAULT. Masked accesses raise no #AC. */
+/* The linear address of byte N, or SEM_FAULT. #AC has been looked at. */
 static int byte_linear(struct vcpu *v, const struct insn *i, const struct masked *m,
                        unsigned n, struct gva *at) {
     unsigned seg = i->mem.seg;
@@ -215,29 +215,6 @@ static int misaligned(struct vcpu *v, const struct insn *i, struct gva linear) {
     return rc ? SEM_FAULT : SEM_NEXT;
 }
 
-int native_exec_evex_masked(struct vcpu *v, const struct insn *i) {
-    bool wr = i->mem.access & OPND_WRITE;
-    struct masked m = {.acc = wr ? MMU_WRITE : MMU_READ, .size = i->mem.size};
-    uint8_t *p;
-    int rc = native_check_avx512(v);
-
-    if (rc)
-        return rc;
-    m.off = sem_ea(v, i);
-    m.linear = gva((m.off + v->segbase[i->mem.seg]) & v->lin_mask);
-    if ((i->flags & INSN_ALIGNED) && (m.linear.a & (m.size - 1u)))
-        return misaligned(v, i, m.linear);
-    if ((wr ? v->seg_flat_w : v->seg_flat_r) & (1u << i->mem.seg)) {
-        p = mmu_hit(v->mmu->data, m.linear, m.size, m.acc);
-        if (p) {
-            v->cnt->native_runs++;
-            rc = native_run_at(v, i, p);
-            return rc ? rc : SEM_NEXT;
-        }
-    }
-    return wr ? masked_store(v, i, &m) : masked_load(v, i, &m);
-}
-
 /* --- vector and opmask registers in the parked image --- */
 
 static void zmm_get(const struct vcpu *v, unsigned reg, uint8_t out[64]) {
@@ -269,6 +246,75 @@ static uint64_t k_get(const struct vcpu *v, unsigned reg) {
 static void k_set(struct vcpu *v, unsigned reg, uint64_t x) {
     img_set64(v, vec_offset(XC_OPMASK) + 8 * reg, x);
     img_touch(v, X86_XCR0_OPMASK);
+}
+
+/* --- masked operands --- */
+
+/* Does I access its whole operand, whatever is selected? With nothing selected the others
+ * touch nothing. The state is put back. */
+static bool ignores_mask(struct vcpu *v, const struct insn *i, const struct masked *m) {
+    _Alignas(64) uint8_t kept[VCPU_XSAVE_SIZE];
+    struct native_form f;
+    uint64_t addr;
+    bool touches;
+
+    if (!native_parse(i, &f) || !f.opmask)
+        return false;
+    vec_park(v);
+    native_copy(kept, v->vec, sizeof(kept));
+    k_set(v, f.opmask, 0);
+    touches = native_run_guarded(v, i, place(m), &addr) == NATIVE_TOUCHED;
+    vec_park(v);
+    native_copy(v->vec, kept, sizeof(kept));
+    return touches;
+}
+
+/* Is #AC raised, if anything is accessed? Intel SDM volume 2, "Exceptions Type E4", has
+ * that of accesses of up to 8 bytes; AMD's CPUs look at each element that is accessed by
+ * itself, and at whole operands as ever (seen on Zen 4). */
+static bool wants_ac(struct vcpu *v, const struct insn *i, const struct masked *m) {
+    struct gva at = m->linear;
+
+    if (!sem_linear(v, i->mem.seg, m->off, m->size, m->acc == MMU_WRITE, &at) ||
+        v->fault.vector != X86_AC)
+        return false;
+    return !cpuid_is_amd(v->cpuid) || (m->linear.a & (i->mem.elem - 1u)) ||
+           ignores_mask(v, i, m);
+}
+
+/* With all of the operand on guard pages: it is touched, or nothing is selected. */
+static int alignment_check(struct vcpu *v, const struct insn *i, const struct masked *m) {
+    uint64_t addr;
+    int rc = native_run_guarded(v, i, place(m), &addr);
+
+    if (rc == NATIVE_TOUCHED)
+        return sem_fault_err(v, X86_AC, 0);
+    return rc ? SEM_FAULT : SEM_NEXT;
+}
+
+int native_exec_evex_masked(struct vcpu *v, const struct insn *i) {
+    bool wr = i->mem.access & OPND_WRITE;
+    struct masked m = {.acc = wr ? MMU_WRITE : MMU_READ, .size = i->mem.size};
+    uint8_t *p;
+    int rc = native_check_avx512(v);
+
+    if (rc)
+        return rc;
+    m.off = sem_ea(v, i);
+    m.linear = gva((m.off + v->segbase[i->mem.seg]) & v->lin_mask);
+    if ((i->flags & INSN_ALIGNED) && (m.linear.a & (m.size - 1u)))
+        return misaligned(v, i, m.linear);
+    if ((wr ? v->seg_flat_w : v->seg_flat_r) & (1u << i->mem.seg)) {
+        p = mmu_hit(v->mmu->data, m.linear, m.size, m.acc);
+        if (p) {
+            v->cnt->native_runs++;
+            rc = native_run_at(v, i, p);
+            return rc ? rc : SEM_NEXT;
+        }
+    }
+    if (wants_ac(v, i, &m))
+        return alignment_check(v, i, &m);
+    return wr ? masked_store(v, i, &m) : masked_load(v, i, &m);
 }
 
 /* --- gathers and scatters --- */

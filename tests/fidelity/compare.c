@@ -43,7 +43,7 @@ static const char *compare_image(const uint8_t *a, const uint8_t *b) {
         return "mxcsr";
     if (memcmp(a + 160, b + 160, 256))
         return "xmm";
-    return memcmp(a + 576, b + 576, 256) ? "ymm" : NULL;
+    return memcmp(a + 576, b + 576, 256) ? "ymm" : fid_avx512_compare(a, b);
 }
 
 /* Components that XSTATE_BV says are in their initial state. */
@@ -59,6 +59,7 @@ static void expand_image(const uint8_t *from, uint8_t *to) {
         memset(to + 160, 0, 256);
     if (!(from[512] & 4))
         memset(to + 576, 0, 256);
+    fid_avx512_expand(to);
 }
 
 /* Registers by their own numbers instead of from the top, and TOP 0. */

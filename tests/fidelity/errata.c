@@ -31,7 +31,8 @@ static bool is_whole_state(const struct insn *i) {
 }
 
 static bool is_masked(const struct insn *i) {
-    return i->op == OP_maskmov || i->op == OP_vmaskmov || i->op == OP_gather;
+    return i->op == OP_maskmov || i->op == OP_vmaskmov || i->op == OP_gather ||
+           i->op == OP_scatter || (i->flags & INSN_MASKED);
 }
 
 static bool is_far(const struct insn *i) {

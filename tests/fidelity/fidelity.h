@@ -42,7 +42,7 @@ extern const struct fid_page fid_pages[FID_PAGES];
 #define FID_CODE_MAX 480u
 #define FID_INSNS 24u
 #define FID_STATES 16u
-#define FID_IMAGE 832u /* the XSAVE image: legacy region, header, AVX */
+#define FID_IMAGE VCPU_XSAVE_SIZE /* the XSAVE image, as far as AVX-512 */
 
 struct state {
     uint64_t gpr[16];
@@ -95,6 +95,24 @@ struct outcome {
     bool beyond; /* a guest's: memory beside its pages has changed */
     _Alignas(64) uint8_t image[FID_IMAGE];
 };
+
+/* --- avx512.c: what AVX-512 adds --- */
+struct form;
+extern uint32_t fid_components, fid_image_len;
+int fid_avx512_init(void);
+/* The guest's CPU has the instruction. */
+bool fid_offered(enum cpu_mode mode, const uint8_t *bytes, unsigned len);
+/* Changes what an EVEX prefix says besides the form. NO_VVVV: of two operands. */
+void fid_evex_vary(enum cpu_mode mode, uint8_t *evex, bool no_vvvv);
+/* Is F, invalid with its prefix before OPCODE, executed all the same by AMD's CPUs? */
+bool fid_amd_ignores(const struct form *f, const uint8_t *opcode);
+/* The components of an image: random, zero, taken over, initial values written out;
+ * what differs, or NULL. */
+void fid_avx512_random(uint8_t *x, void (*fill)(uint8_t *p, unsigned len));
+void fid_avx512_zero(uint8_t *x);
+void fid_avx512_take(const uint8_t *from, uint8_t *to);
+void fid_avx512_expand(uint8_t *x);
+const char *fid_avx512_compare(const uint8_t *a, const uint8_t *b);
 
 /* --- forms.c: the encodings that there are --- */
 struct form {

@@ -22,8 +22,8 @@ static struct by_kind {
  * instruction sets are the host's and the guest's alike. */
 static bool is_hidden(ZydisISASet set) {
     static const char *const names[] = {
-        "AVX512",   "AMX",     "RTM", "PKU",        "WAITPKG", "SERIALIZE", "MOVDIR",
-        "ENQCMD",   "UINTR",   "SGX", "HRESET",     "PT",      "AVX_VNNI",  "RDPRU",
+        "AVX512PF", "AMX",     "RTM", "PKU",        "WAITPKG", "SERIALIZE", "MOVDIR",
+        "ENQCMD",   "UINTR",   "SGX", "HRESET",     "PT",      "AVX512ER",  "RDPRU",
         "MCOMMIT",  "XOP",     "TBM", "FMA4",       "LWP",     "KEYLOCKER", "TSX_LDTRK",
         "MONITORX", "TDX",     "SNP", "AMD3DNOW",   "PADLOCK", "KNC",       "VMFUNC",
         "XSAVES",   "PCONFIG", "SMX", "AMD_INVLPGB"};
@@ -64,6 +64,13 @@ static bool is_unlike(ZydisMnemonic m, const uint8_t *imm) {
     }
 }
 
+/* Offered by some CPUs, among those that run this. */
+static bool is_optional(ZydisISASet set) {
+    const char *s = ZydisISASetGetString(set);
+
+    return !strncmp(s, "AVX512", 6) || !strcmp(s, "AVX_VNNI");
+}
+
 static ZydisDecoder decoder(enum cpu_mode mode) {
     ZydisDecoder d;
 
@@ -88,7 +95,10 @@ enum fid_class fid_class_of(enum cpu_mode mode, const uint8_t *bytes, unsigned l
     imm = (uint8_t)zi.raw.imm[0].value.u;
     if (is_unlike(zi.mnemonic, &imm))
         return FID_UNLIKE;
-    return is_hidden(zi.meta.isa_set) ? FID_HIDDEN : FID_COMPARE;
+    if (is_hidden(zi.meta.isa_set) ||
+        (is_optional(zi.meta.isa_set) && !fid_offered(mode, bytes, len)))
+        return FID_HIDDEN;
+    return FID_COMPARE;
 }
 
 static unsigned put_vex(const struct form *f, uint8_t *b, unsigned rxb, unsigned vvvv) {

@@ -82,6 +82,8 @@ static bool put_form(struct program *p, const struct form *f, unsigned base, boo
                       f->v15                  ? 0
                       : wide || fid_one_in(8) ? fid_pick(16)
                                               : fid_pick(8));
+    if (f->vex == 2)
+        fid_evex_vary(p->mode, b + n - 5, f->v15);
     for (unsigned k = n; k < sizeof(b); k++)
         b[k] = (uint8_t)(fid_one_in(4) ? fid_value() : fid_rnd());
     b[n] = (uint8_t)(f->mem ? fid_pick(3) << 6 | fid_pick(8)
@@ -96,6 +98,8 @@ static bool put_form(struct program *p, const struct form *f, unsigned base, boo
     b[n] |= (uint8_t)(f->reg << 3);
     if (decode_insn(p->mode, b, 15, &i) != DECODE_OK ||
         p->len + i.len + 40 > FID_CODE_MAX)
+        return false;
+    if (i.op == OP_invalid && fid_amd_ignores(f, b + n - 1))
         return false;
     place_operand(p, b, &i);
     if (decode_insn(p->mode, b, 15, &i) != DECODE_OK)

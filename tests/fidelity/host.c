@@ -55,8 +55,9 @@ struct frame {
     uint64_t left_base[2]; /* 256 */
     void *image;           /* 272 */
     uint64_t running;      /* 280: a case runs, and there is a way back from it */
+    uint64_t components;   /* 288: of the image */
 };
-_Static_assert(offsetof(struct frame, running) == 280, "known to the assembler");
+_Static_assert(offsetof(struct frame, components) == 288, "known to the assembler");
 __attribute__((visibility("hidden"))) struct frame fid_frame;
 
 static struct outcome *result;
@@ -73,7 +74,7 @@ __asm__(".text\n.globl fid_enter\nfid_enter:\n"
         "lea fid_frame(%rip),%rbx\n"
         "rdfsbase %rax\nmov %rax,200(%rbx)\nmov %rsp,208(%rbx)\n"
         "movq $1,280(%rbx)\n"
-        "mov $7,%eax\nxor %edx,%edx\nmov 272(%rbx),%rcx\nxrstor64 (%rcx)\n"
+        "mov 288(%rbx),%eax\nxor %edx,%edx\nmov 272(%rbx),%rcx\nxrstor64 (%rcx)\n"
         "mov 216(%rbx),%eax\nmov %eax,%fs\nmov %eax,%gs\n"
         "mov 168(%rbx),%rax\nwrfsbase %rax\nmov 176(%rbx),%rax\nwrgsbase %rax\n"
         "mov 184(%rbx),%eax\nmov %eax,%ds\nmov 192(%rbx),%eax\nmov %eax,%es\n"
@@ -127,7 +128,7 @@ static void take_state(const siginfo_t *si, const ucontext_t *uc) {
     o->sel[SEG_GS] = (uint16_t)fid_frame.left_sel[3];
     o->fs_base = fid_frame.left_base[0];
     o->gs_base = fid_frame.left_base[1];
-    copy(o->image, uc->uc_mcontext.fpregs, FID_IMAGE);
+    copy(o->image, uc->uc_mcontext.fpregs, fid_image_len);
 }
 
 /* Without the C library: %fs is the case's. */
@@ -160,6 +161,7 @@ static void run_case(const struct program *p, const struct state *s, const uint8
     memcpy(fid_frame.gpr, s->gpr, sizeof(s->gpr));
     memcpy(image, s->image, FID_IMAGE);
     fid_frame.image = image;
+    fid_frame.components = fid_components;
     fid_frame.iret[0] = p->base;
     fid_frame.iret[1] = wide ? 0x33 : 0x23;
     fid_frame.iret[2] = s->rflags | X86_FL_IF;

@@ -360,13 +360,16 @@ static void *shared(size_t size) {
 }
 
 static int start(struct campaign *c) {
-    int rc = fid_host_start(&c->b.host); /* before anything has threads or low memory */
+    int rc;
 
+    vec_init();
+    rc = fid_avx512_init();
+    if (!rc)
+        rc = fid_host_start(&c->b.host); /* before anything has threads or low memory */
     if (rc)
         return rc;
     rc = fid_forms_scan();
     fid_take_fatal_signals(); /* sem_init()'s handlers pass on what is not theirs */
-    vec_init();
     if (!rc)
         rc = sem_init();
     if (!rc)

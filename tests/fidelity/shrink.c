@@ -37,6 +37,7 @@ static void take_image(const uint8_t *from, uint8_t *to) {
         memcpy(to + 160, from + 160, 256);
     if (from[512] & 4)
         memcpy(to + 576, from + 576, 256);
+    fid_avx512_take(from, to);
 }
 
 /* Begins P at instruction K, with the state that the host has by then. */

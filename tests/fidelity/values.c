@@ -167,7 +167,7 @@ void fid_image_clean(uint8_t *x) {
     x[0] = 0x7f;
     x[1] = 3;
     memcpy(x + 24, &mxcsr, 4);
-    x[512] = 7;
+    x[512] = (uint8_t)fid_components;
 }
 
 static void random_x87(uint8_t *x) {
@@ -202,6 +202,7 @@ static void random_image(uint8_t *x) {
         fill(x + 160 + 64 * k, 64);
         fill(x + 576 + 64 * k, 64);
     }
+    fid_avx512_random(x, fill);
     if (fid_one_in(3))
         mxcsr = (uint32_t)(fid_rnd() & 0xffc0) | (fid_one_in(2) ? 0x1f80 : 0);
     mxcsr |= (uint32_t)fid_rnd() & 0x3f & (fid_one_in(4) ? 0x3f : 0);
@@ -212,7 +213,10 @@ static void random_image(uint8_t *x) {
 static void fill_images(uint8_t *mem) {
     memset(mem, 0, FID_PAGES * 4096);
     for (unsigned at = 0; at < FID_PAGES * 4096; at += 1024) {
-        random_image(mem + at);
+        uint8_t image[FID_IMAGE];
+
+        random_image(image);
+        memcpy(mem + at, image, 1024);
         mem[at + 512] = (uint8_t)(fid_one_in(2) ? 7 : fid_pick(8));
         if (fid_one_in(8))
             mem[at + 513 + fid_pick(24)] = (uint8_t)fid_rnd();
@@ -246,9 +250,12 @@ static void aim(const struct insn *i, struct state *s, uint64_t rip, uint64_t to
     if (m->seg == SEG_GS)
         to -= s->gs_base;
     to -= (uint64_t)m->disp;
-    if (i->op == OP_gather) {
-        if (fid_one_in(2))
+    if (i->op == OP_gather || i->op == OP_scatter) {
+        if (fid_one_in(2)) {
             memset(s->image + 160, 0, 256), memset(s->image + 576, 0, 256);
+            if (fid_one_in(2))
+                fid_avx512_zero(s->image);
+        }
     } else if (m->index < REG_ZERO && m->index != m->base) {
         s->gpr[m->index] = fid_pick(8) - 2;
         if (m->base >= REG_ZERO)

@@ -128,10 +128,11 @@ static void check_derived(const struct vcpu *v) {
     FUZZ_CHECK(copy->stack32 == v->stack32);
 }
 
-static bool in_ram(const struct vm *vm, const uint8_t *host) {
+/* A page of RAM; or, unless it is for stores, of the ROM behind it. */
+static bool in_memory(const struct vm *vm, const uint8_t *host, bool write) {
     uint64_t off = (uint64_t)(host - vm->ram);
 
-    return off < VM_RAM && !(off & 4095);
+    return off < (write ? VM_RAM : mem_host_size(vm->v->mem)) && !(off & 4095);
 }
 
 /* Every address that a hit could give: inside RAM, and writable only where nobody has to
@@ -147,7 +148,7 @@ static void check_bank(const struct vm *vm, const struct shadow_bank *b) {
 
             if (tag == mmu_no_tag(n) || mmu_index(tag) != n)
                 continue;
-            FUZZ_CHECK(in_ram(vm, e->host));
+            FUZZ_CHECK(in_memory(vm, e->host, acc == MMU_WRITE));
             FUZZ_CHECK(acc != MMU_WRITE || !mem_trace_of(m, e->host));
         }
     }
@@ -160,7 +161,7 @@ static void check_bank(const struct vm *vm, const struct shadow_bank *b) {
             continue;
         }
         FUZZ_CHECK(b->anchored && e->tag[MMU_EXEC] == SHADOW_ANCHORED);
-        FUZZ_CHECK(in_ram(vm, a->host) && a->host == e->host);
+        FUZZ_CHECK(in_memory(vm, a->host, n & 1) && a->host == e->host);
         FUZZ_CHECK(a->tag == e->tag[MMU_READ] || a->tag == e->tag[MMU_WRITE]);
     }
 }

@@ -35,7 +35,8 @@ static struct cpuid_model *make(const char *name, enum cpuid_vendor vendor) {
      F(MOVBE) | F(XSAVE))
 #define ZNVER1                                                                           \
     (LEVEL3 | F(AES) | F(PCLMUL) | F(SSE4A) | F(SHA) | F(ADX) | F(RDRAND) | F(RDSEED) |  \
-     F(CLZERO) | F(CLFLUSHOPT) | F(XSAVEOPT) | F(XSAVEC) | F(RDTSCP) | F(SMAP))
+     F(CLZERO) | F(XSAVEERPTR) | F(CLFLUSHOPT) | F(XSAVEOPT) | F(XSAVEC) | F(RDTSCP) |   \
+     F(SMAP))
 #define BDWELL                                                                           \
     (LEVEL3 | F(AES) | F(PCLMUL) | F(RDRAND) | F(XSAVEOPT) | F(INVPCID) | F(RDSEED) |    \
      F(ADX) | F(RDTSCP) | F(SMAP))

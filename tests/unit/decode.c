@@ -782,7 +782,7 @@ static void test_evex(void **state) {
             continue;
         valid += (i.flags & INSN_AVX512) != 0;
         if (i.flags & INSN_MASKED)
-            assert_true((b[3] & 7) && i.mem.access && i.mem.size && i.mem.size <= 64);
+            assert_true(i.mem.access && i.mem.size && i.mem.size <= 64 && i.mem.elem);
         if (i.op == OP_native && i.mem.access)
             assert_in_range(i.mem.size, 1, 64);
     }

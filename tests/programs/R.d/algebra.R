@@ -1,0 +1,18 @@
+# Linear algebra, distributions, optimisation and random numbers, all digits printed.
+hex <- function(x) print(sprintf("%a", as.numeric(x)), quote = FALSE)
+set.seed(42, "Mersenne-Twister", "Inversion", "Rejection")
+a <- matrix(rnorm(3600), 60); b <- crossprod(a) + diag(60)
+hex(solve(b)[1:6, 1]); hex(svd(a)$d[1:8]); hex(eigen(b)$values[1:8]); hex(abs(eigen(a)$values)[1:8])
+hex(qr.R(qr(a))[1:4, 4]); hex(chol(b)[1, 1:6]); hex(determinant(a)$modulus); hex(fft(rnorm(64))[1:4])
+hex((a %*% a)[1:4, 1:4]); hex(a %*% rnorm(60)); hex(colSums(a)[1:6]); hex(kappa(b))
+for (k in c("Wichmann-Hill", "Marsaglia-Multicarry", "Super-Duper", "Knuth-TAOCP-2002", "L'Ecuyer-CMRG")) { set.seed(7, k); hex(runif(4)) }
+set.seed(7, "default", "Box-Muller"); hex(rnorm(4)); set.seed(7, "Mersenne-Twister", "Ahrens-Dieter"); hex(rnorm(4))
+set.seed(1, "default", "default")
+for (f in list(rgamma, function(n, p) rbeta(n, p, 2), rpois, rexp, rt, rchisq, function(n, p) rbinom(n, 50, p / 9), function(n, p) rweibull(n, p), rgeom)) hex(tryCatch(f(5, 0.7), error = function(e) 0))
+for (p in c(1e-10, 0.01, 0.3, 0.5, 0.9999)) hex(c(qnorm(p), qgamma(p, 3), qbeta(p, 2, 5), qt(p, 4), qbinom(p, 40, .3), qtukey(p, 3, 20), pbeta(p, 3, 4), besselJ(p * 30, 1), gamma(p * 20 + 0.1), digamma(p + 0.2), lbeta(p, 3)))
+o <- optim(c(-1.2, 1), function(x) 100 * (x[2] - x[1]^2)^2 + (1 - x[1])^2, method = "BFGS"); hex(c(o$par, o$value)); print(o$counts)
+hex(nlm(function(x) sum((x - 1:4)^4 + x^2), rep(0, 4))$estimate); hex(uniroot(function(x) cos(x) - x, c(0, 1), tol = 1e-13)$root); hex(integrate(function(x) exp(-x^2 / 2) * cos(3 * x), -Inf, Inf)$value)
+d <- data.frame(x = rnorm(300), g = gl(3, 100), z = runif(300)); d$y <- with(d, 2 * x + as.integer(g) + rnorm(300))
+hex(coef(lm(y ~ x * g + poly(z, 3), d))); hex(coef(glm(I(y > 2) ~ x + g, binomial, d))); print(anova(lm(y ~ x + g, d)), digits = 12)
+hex(loess(y ~ x, d)$one.delta); hex(predict(smooth.spline(d$x, d$y), c(-1, 0, 1))$y); hex(kmeans(d[, c("x", "y")], 3, nstart = 3)$withinss); hex(hclust(dist(d[1:40, c(1, 4)]), "average")$height[30:39]); hex(prcomp(d[, c(1, 3, 4)])$sdev)
+hex(arima(lh, order = c(1, 0, 1))$coef); hex(HoltWinters(co2)$SSE); hex(spec.ar(lh, plot = FALSE)$spec[1:5]); print(ks.test(d$x, pnorm)$p.value, digits = 15); print(fisher.test(table(d$g, d$x > 0))$p.value, digits = 15); print(wilcox.test(d$x, d$z)$statistic)
