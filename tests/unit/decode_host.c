@@ -18,7 +18,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -80,10 +79,7 @@ static uint8_t *guarded_page(int prot) {
 }
 
 static int setup(void **state) {
-    stack_t stack = {.ss_sp = malloc(1 << 16), .ss_size = 1 << 16};
-
-    assert_non_null(stack.ss_sp);
-    assert_int_equal(sigaltstack(&stack, NULL), 0);
+    assert_int_equal(os_signal_stack(), 0);
     assert_int_equal(os_code_map(4096, &code), 0);
     assert_int_equal(os_fault_range(code.rx, code.rx + 64, on_fault, NULL), 0);
     sigaction(SIGSEGV, NULL, &fault_action);
