@@ -552,7 +552,7 @@ bool tr_keeps_t0(const struct tr *t, const struct insn *i) {
 xl_fn *tr_expansion(const struct insn *i) {
     xl_fn *fn = table[i->op];
 
-    if (i->flags & INSN_MASKED)
+    if ((i->flags & INSN_MASKED) && !MUTANT(COPY_MASKED))
         return NULL;
     if (!fn)
         fn = tr_system_expansion(i);

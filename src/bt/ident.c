@@ -347,7 +347,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         ext = &i->opnd[k];
     }
     /* EVEX multiplies a displacement of one byte by the operand's size. */
-    disp8 = off == (int8_t)off && !f.evex;
+    disp8 = off == (int8_t)off && (!f.evex || MUTANT(EVEX_DISP8));
     if (mem) {
         unsigned mod = !off ? 0 : disp8 ? 1 : 2;
 

@@ -67,9 +67,10 @@ static void copy_reg(struct verifier *w, struct vstate *s, const struct host_ins
         plain(w, s, i);
         return;
     }
-    if (a->kind == V_PUBLIC && !a->id)
+    if ((a->kind == V_PUBLIC || a->kind == V_CONST) && !a->id)
         a->id = v_name(w, s);
-    v_set(s, to, *a, 8);
+    /* What a guest has shifted as a check does may be an address like any other. */
+    v_set(s, to, a->kind == V_HASH ? v_public() : *a, 8);
 }
 
 static void mov(struct verifier *w, struct vstate *s, const struct host_insn *i) {
@@ -210,7 +211,8 @@ static void hash(struct verifier *w, struct vstate *s, const struct host_insn *i
         h.id = b->id = v_name(w, s);
         h.low = 1;
     } else if (i->op == HOST_SHR && is_reg(i, 0, 8) && is_imm(i, 1) &&
-               i->imm == SHADOW_HASH && a->kind == V_PUBLIC && a->id) {
+               i->imm == SHADOW_HASH && (a->kind == V_PUBLIC || a->kind == V_CONST) &&
+               a->id) {
         h.id = a->id;
         h.low = 1;
     } else if (i->op == HOST_XOR && is_reg(i, 0, 8) && is_reg(i, 1, 8) &&

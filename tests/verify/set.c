@@ -100,6 +100,20 @@ static const struct {
     {"other strings", U64, "ac ae a6 f3a6 f2ae c3"},
     {"a loop with rep", U64, "4889d7 4889de b910000000 f3a4 4883ea10 75ee c3"},
     {"a loop with rep stos", U64, "4889d7 b910000000 f348ab 4883ea10 75ee c3"},
+    {"rep of a constant behind a callout", U64, "b903000000 a5 f3a5 c3"},
+    {"a loop back to rep behind a constant", U64, "b903000000 f3a5 89d1 ffcb 75f8 c3"},
+    {"the same with rep stos", U64, "b903000000 f348ab 89d1 ffcb 75f7 c3"},
+    {"the same, two constants", U64, "b903000000 f3a5 b907000000 ffcb 75f5 c3"},
+    {"the same, too large a one", U64, "b903000000 f3a5 b900200000 ffcb 75f5 c3"},
+    {"the same, 0 first", U64, "31c9 f3a5 b903000000 ffcb 75f5 c3"},
+    {"constants as addresses", U64,
+     "48bf0000200000000000 48be0000300000000000 b903000000 f3a5 488b07 488b5e08 c3"},
+    {"constants as addresses, far", U64,
+     "48c7c7ffffffff bef0ffffff 31c9 488b07 488b1c8e 488907 48ffcf 75f3 c3"},
+    {"constants that are entries' hashes", U64,
+     "48be0030000001000000 4889f0 48c1ee04 4831c6 48c1ee07 81e6e0ff0300 488b06 c3"},
+    {"an address shifted by 4", U64, "4889d8 48c1eb04 488b0b 48890b c3"},
+    {"an address rotated by 4", U64, "c4e3fbf0cb04 488b01 488901 f3a4 c3"},
     {"bit strings", U64, "480fa307 480fab07 480fb307 480fbb07 0fa30f 0fab0f c3"},
     {"bit strings in r14, r15", U64, "4c0fa337 450fab3e 4d0fb33f c3"},
     {"exchange, add", U64, "488707 480fc107 480fb10f 480fc70f 0fc70f c3"},
@@ -107,6 +121,18 @@ static const struct {
     {"r14 and r15, memory", U64, "4d8b36 4d8b7e08 4d897e10 4c01b7 00010000 c3"},
     {"lends r14", U64, "4c8b37 4983c601 4c893f 4983c701 4883c708 48ffc9 75e9 c3"},
     {"vectors", U64, "0f2807 0f114710 c5fc1007 c5fc114720 f30f1007 660f6e07 c3"},
+    /* vmovups zmm with displacements, to and fro; vaddps with a broadcast, a rounding, a
+     * mask of registers; kmovq; vpcompressd and vcvttpd2dq to memory, unmasked */
+    {"AVX-512", U64,
+     "62f17c481007 62f17c48114701 62f17c485817 62f17c585817 62f17c78d1c2 62f17c4b58c2 "
+     "c4e1f8900f c4e1f8914f08 62f27d488b07 62f17d481187 00020000 c3"},
+    {"AVX-512, high registers", U64, "62e17c481007 62e16c405807 62b16c4058c7 c3"},
+    {"AVX-512, general registers", U64,
+     "62f27d487cc0 62d27d487cc6 62d27d487cc7 c5fb93c1 c57b93f1 c5fb92cb c3"},
+    {"AVX-512, groups", U64,
+     "62f17c481007 62f17c48104f01 62f17c48114702 62f17c585817 62f17c58584f04 c3"},
+    {"AVX-512, masked", U64,
+     "62f17c4b1007 62f17e4b7f07 62f27d4b900cc7 62f27d4ba00cc7 62f27d4b8b07 c3"},
     {"vectors, general registers", U64, "66480f7ec0 66490f6ec6 660f3a16c001 c3"},
     {"x87", U64, "d907 dd07 db2f df27 d93f d92f ddd8 dbe2 d9f8 dff1 dbf1 c3"},
     {"x87 environments", U64, "d937 dd37 9b c3"},
@@ -219,7 +245,7 @@ static int on_irq_ack(void *arg) {
 static const struct vcpu_hooks hooks = {.exit = on_exit_hook, .irq_ack = on_irq_ack};
 
 struct set *set_new(const char *options, bool counted) {
-    static const struct cpuid_config cfg = {.tsc_hz = 1000000000};
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct set *s = calloc(1, sizeof(*s));
     struct bt_options opt = bt_defaults();
     struct mem_hooks *h;

@@ -1,0 +1,223 @@
+/*
+ * decode_host() against the host CPU: an instruction that emitted code may contain
+ * accesses the bytes that decode_host() says, or fewer of them, and no others, and writes
+ * only what it is said to write.
+ *
+ * Every encoding with the operand [r14 + disp8] that decode_host() allows (legacy, VEX,
+ * EVEX) is executed with its operand at the very start and the very end of a page between
+ * pages that cannot be accessed, where a page fault is a failure, and then on such a
+ * page, where the fault must be for a byte of the operand. The page is read-only for
+ * instructions that do not write. All other registers point to memory that cannot be
+ * accessed. What the CPU does not have, or refuses for another reason (alignment), is
+ * left out.
+ */
+/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
+#undef _GNU_SOURCE
+#define _DEFAULT_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+#include "base/os.h"
+#include "decode/host.h"
+#include "x86/exception.h"
+
+/* Calls CODE with OPERAND in r14 and OTHER in all other registers; the code goes to
+ * decode_host_back. */
+void decode_host_call(const void *code, uint64_t operand, uint64_t other);
+extern const char decode_host_back[];
+__asm__(".text\n.globl decode_host_call\ndecode_host_call:\n"
+        "push %rbx\npush %rbp\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp,decode_host_sp(%rip)\nmov %rdi,decode_host_code(%rip)\n"
+        "mov %rsi,%r14\n"
+        "mov %rdx,%rax\nmov %rdx,%rbx\nmov %rdx,%rcx\nmov %rdx,%rsi\nmov %rdx,%rdi\n"
+        "mov %rdx,%rbp\nmov %rdx,%rsp\nmov %rdx,%r8\nmov %rdx,%r9\nmov %rdx,%r10\n"
+        "mov %rdx,%r11\nmov %rdx,%r12\nmov %rdx,%r13\nmov %rdx,%r15\n"
+        "jmp *decode_host_code(%rip)\n"
+        ".globl decode_host_back\ndecode_host_back:\n"
+        "mov decode_host_sp(%rip),%rsp\n"
+        "fninit\nmovl $0x1f80,-8(%rsp)\nldmxcsr -8(%rsp)\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbp\npop %rbx\nret\n"
+        ".bss\n.balign 8\ndecode_host_sp: .skip 8\ndecode_host_code: .skip 8\n.text\n");
+
+#define DISP8 0x02
+
+static struct os_code code;
+static int trap; /* vector of the host's fault, or -1 */
+static uint64_t trap_addr;
+/* Pages between pages that cannot be accessed: to be written, to be read. */
+static uint8_t *writable, *readable;
+
+static bool on_fault(void *arg, struct os_fault *f) {
+    trap = (int)f->trapno;
+    trap_addr = f->addr;
+    f->regs.rip = (uint64_t)(uintptr_t)decode_host_back;
+    return true;
+}
+
+/* cmocka puts its own signal handlers in place for each test: ours go over them. */
+static struct sigaction fault_action;
+
+static void arm(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+
+    for (size_t k = 0; k < ARRAY_SIZE(signals); k++)
+        sigaction(signals[k], &fault_action, NULL);
+}
+
+static uint8_t *guarded_page(int prot) {
+    uint8_t *p = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    assert_ptr_not_equal(p, MAP_FAILED);
+    assert_int_equal(mprotect(p + 4096, 4096, prot), 0);
+    return p + 4096;
+}
+
+static int setup(void **state) {
+    assert_int_equal(os_signal_stack(), 0);
+    assert_int_equal(os_code_map(4096, &code), 0);
+    assert_int_equal(os_fault_range(code.rx, code.rx + 64, on_fault, NULL), 0);
+    sigaction(SIGSEGV, NULL, &fault_action);
+    writable = guarded_page(PROT_READ | PROT_WRITE);
+    readable = guarded_page(PROT_READ);
+    return 0;
+}
+
+/* Executes BYTES with the operand at AT. True: it went through, or was refused for a
+ * reason that is not of paging. */
+static bool run(const uint8_t *bytes, const struct host_insn *i, const uint8_t *at) {
+    static const uint8_t jump[6] = {0xff, 0x25}; /* jmp [rip + 0] */
+    const char *back = decode_host_back;
+    uint32_t a = 0, b, c = 0, d;
+
+    memcpy(code.rw, bytes, i->len);
+    memcpy(code.rw + i->len, jump, sizeof(jump));
+    memcpy(code.rw + i->len + sizeof(jump), &back, 8);
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d) : : "memory");
+    trap = -1;
+    decode_host_call(code.rx, (uint64_t)(uintptr_t)at - (uint64_t)i->mem.disp,
+                     (uint64_t)(uintptr_t)writable - 2048);
+    return trap != X86_PF;
+}
+
+static unsigned long tried, accessed, bad;
+
+static void expect(bool ok, const uint8_t *bytes, const struct host_insn *i,
+                   const char *what) {
+    if (ok || bad++ > 40)
+        return;
+    fprintf(stderr, "%s: %u bytes at disp %lld, fault at %lld:", what, i->mem.size,
+            (long long)i->mem.disp, (long long)(trap_addr - (uintptr_t)writable));
+    for (unsigned k = 0; k < i->len; k++)
+        fprintf(stderr, " %02x", bytes[k]);
+    fprintf(stderr, "\n");
+}
+
+/* Is allowed, and has one operand off r14. */
+static bool concerns(const uint8_t *bytes, unsigned len, struct host_insn *i) {
+    return decode_host(bytes, len, i) && i->op != HOST_FORBIDDEN && i->op != HOST_JMP &&
+           i->mem.access && i->mem.base == 14 && i->mem.index == HOST_NONE && !i->mem.seg;
+}
+
+static void try(const uint8_t *bytes, unsigned len) {
+    uint8_t *page;
+    struct host_insn i;
+
+    if (!concerns(bytes, len, &i))
+        return;
+    page = i.mem.access & HOST_WRITE ? writable : readable;
+    if (i.mem.access & HOST_WRITE)
+        memset(page, 0, 4096);
+    expect(run(bytes, &i, page + 4096 - i.mem.size), bytes, &i, "beyond its end");
+    if (trap == X86_UD) /* the CPU does not have it */
+        return;
+    tried++;
+    expect(run(bytes, &i, page), bytes, &i, "before its start");
+    /* Instructions that need not access anything do not fault. */
+    if (!run(bytes, &i, page + 4096)) {
+        accessed++;
+        expect(trap_addr - (uintptr_t)(page + 4096) < i.mem.size, bytes, &i, "elsewhere");
+    }
+}
+
+/* Opcode, ModRM with each REG, displacement, immediate behind the first N bytes of B. */
+static void try_opcodes(uint8_t *b, unsigned n) {
+    for (unsigned op = 0; op < 256; op++) {
+        for (unsigned reg = 0; reg < 8; reg++) {
+            b[n] = (uint8_t)op;
+            b[n + 1] = (uint8_t)(0x46 | reg << 3);
+            b[n + 2] = DISP8;
+            memset(b + n + 3, 1, 8);
+            try(b, n + 11);
+        }
+    }
+}
+
+static void test_legacy(void **state) {
+    static const uint8_t prefixes[] = {0, 0x66, 0xf2, 0xf3};
+    static const uint8_t maps[][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
+    uint8_t b[24];
+
+    arm();
+    for (unsigned k = 0; k < 32; k++) {
+        const uint8_t *map = maps[k & 3];
+        unsigned n = 0;
+
+        if (prefixes[k >> 2 & 3])
+            b[n++] = prefixes[k >> 2 & 3];
+        b[n++] = k & 16 ? 0x49 : 0x41;
+        for (unsigned m = 0; m < 2 && map[m]; m++)
+            b[n++] = map[m];
+        try_opcodes(b, n);
+    }
+}
+
+static void test_vex(void **state) {
+    uint8_t b[24] = {0xc4};
+
+    arm();
+    for (unsigned map = 1; map <= 3; map++) {
+        for (unsigned k = 0; k < 32; k++) { /* pp, L, W; no vvvv, or register 3 */
+            b[1] = (uint8_t)(0xc0 | map);
+            b[2] = (uint8_t)((k & 7) | (k & 8 ? 0x80 : 0) | (k & 16 ? 0x78 : 0x60));
+            try_opcodes(b, 3);
+        }
+    }
+}
+
+static void test_evex(void **state) {
+    static const uint8_t maps[] = {1, 2, 3, 5, 6};
+    uint8_t b[24] = {0x62};
+
+    arm();
+    for (unsigned m = 0; m < ARRAY_SIZE(maps); m++) {
+        for (unsigned k = 0; k < 128; k++) { /* pp, W, L'L, b; vvvv as above */
+            b[1] = (uint8_t)(0xd0 | maps[m]);
+            b[2] = (uint8_t)((k & 3) | 4 | (k & 4 ? 0x80 : 0) | (k & 64 ? 0x78 : 0x60));
+            b[3] = (uint8_t)((k >> 3 & 3) << 5 | (k & 32 ? 0x10 : 0) | 8);
+            try_opcodes(b, 4);
+        }
+    }
+}
+
+static void test_found(void **state) {
+    print_message("%lu instructions, %lu accessed their operand\n", tried, accessed);
+    assert_int_equal(bad, 0);
+    assert_true(tried > 2000 && accessed > tried / 2);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_legacy),
+        cmocka_unit_test(test_vex),
+        cmocka_unit_test(test_evex),
+        cmocka_unit_test(test_found),
+    };
+
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
