@@ -782,6 +782,20 @@ static bool inject(pid_t tid, long nr) {
            !ptrace(PTRACE_DETACH, tid, NULL, NULL);
 }
 
+/* Is the thread one of ours? KVM may add one of the kernel's to a process. */
+static bool is_ours(pid_t pid, const char *tid) {
+    char path[80], name[32] = "";
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%.16s/comm", (int)pid, tid);
+    f = fopen(path, "re");
+    if (f && !fgets(name, sizeof(name), f))
+        name[0] = 0;
+    if (f)
+        fclose(f);
+    return !strncmp(name, "bivisor", 7);
+}
+
 /* A thread that is not the first. */
 static pid_t other_thread(pid_t pid) {
     struct dirent *e;
@@ -792,7 +806,7 @@ static pid_t other_thread(pid_t pid) {
     snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
     dir = opendir(path);
     while (dir && (e = readdir(dir)))
-        if (atoi(e->d_name) && atoi(e->d_name) != pid)
+        if (atoi(e->d_name) && atoi(e->d_name) != pid && is_ours(pid, e->d_name))
             tid = atoi(e->d_name);
     if (dir)
         closedir(dir);

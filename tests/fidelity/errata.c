@@ -263,6 +263,17 @@ static bool mask_registers(const struct facts *f) {
            strchr("\x41\x42\x44\x45\x46\x47\x4a\x4b\x90\x91\x92\x93\x98\x99", b[0]);
 }
 
+/* C6 and C7 with a digit that means nothing, and so many prefixes that they and the
+ * operands of digit 0 are more than 15 bytes: #GP there, #UD here. */
+static bool undefined_long(const struct facts *f) {
+    unsigned n;
+    const uint8_t *b = behind_prefixes(f->p, f->host->rip, &n);
+
+    return is_amd() && b && n >= 5 && (b[0] & 0xfe) == 0xc6 && (b[1] & 0x38) &&
+           f->host->rip == f->got->rip && f->host->vector == X86_GP &&
+           f->got->vector == X86_UD;
+}
+
 /* Within LEN of 4 GiB, on either side. */
 static bool near_4g(uint64_t off, unsigned len) {
     return (uint32_t)off + len < 2 * len;
@@ -339,6 +350,7 @@ static const struct erratum {
     {"alt-cr8", FID_MAY_EXCEPTION, alt_cr8},
     {"lock-verw", FID_MAY_GO_ELSEWHERE, lock_verw},
     {"mask-registers", FID_MAY_GO_ELSEWHERE, mask_registers},
+    {"undefined-long", FID_MAY_EXCEPTION, undefined_long},
     {"wrap-32", FID_MAY_EXCEPTION | FID_MAY_MEMORY, wrap_32},
     {"offset", FID_MAY_GO_ELSEWHERE, offset},
     {"call-store", FID_MAY_EXCEPTION | FID_MAY_MEMORY, call_store},
