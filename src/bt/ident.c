@@ -79,9 +79,6 @@ static bool vex_w_is_size(const struct form *f) {
     case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
     case 0x361:
         return true;
-    case 0x192: /* kmovd, kmovq */
-    case 0x193:
-        return f->vex && f->vex_pp == 3;
     default:
         return false;
     }

@@ -302,9 +302,6 @@ static bool w_is_integer_size(const struct native_form *f) {
     case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
     case 0x361:
         return true;
-    case 0x192: /* kmovd, kmovq */
-    case 0x193:
-        return f->vex && f->pp == 3;
     case 0x17e: /* not vmovq of vector registers */
         return !f->evex || f->pp != 2;
     case 0x178: /* vcvttss2usi and kin */
