@@ -8,6 +8,7 @@
  * AMD64 APM volume 3, "Instruction Encoding".
  */
 #include "bt/tr_int.h"
+#include "decode/decode.h"
 
 struct form {
     bool p66;
@@ -63,47 +64,6 @@ bool tr_ident_ok(const struct tr *t, const struct insn *i) {
                 return false;
     }
     return true;
-}
-
-/* VEX.W gives an integer operand's size (vmovd, vpinsrd, vpextrd, vcvtsi2ss...): modes
- * other than 64-bit ignore it there. */
-static bool vex_w_is_size(const struct form *f) {
-    switch (f->vex_map << 8 | f->opcode) {
-    case 0x12a:
-    case 0x12c:
-    case 0x12d:
-    case 0x16e:
-    case 0x17e:
-    case 0x316:
-    case 0x322:
-    case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
-    case 0x361:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* The same for EVEX (sem/native_encode.c). */
-static bool evex_w_is_size(const struct form *f) {
-    switch (f->vex_map << 8 | f->opcode) {
-    case 0x17e: /* not vmovq of vector registers */
-        return f->vex_pp != 2;
-    case 0x178: /* vcvttss2usi and kin */
-    case 0x179:
-    case 0x17b:
-        return f->vex_pp >= 2;
-    case 0x27c: /* vpbroadcastd, vpbroadcastq of a general register */
-    case 0x52a: /* half precision */
-    case 0x52c:
-    case 0x52d:
-    case 0x578:
-    case 0x579:
-    case 0x57b:
-        return true;
-    default:
-        return vex_w_is_size(f);
-    }
 }
 
 /* Four bytes at P, the first 62. Intel SDM volume 2, "Intel AVX-512 Encoding". */
@@ -193,14 +153,14 @@ static void parse(const struct insn *i, struct form *f) {
         }
     }
     f->opcode = i->bytes[at++];
-    if (i->mode != MODE_64 &&
-        ((f->vex && vex_w_is_size(f)) || (f->evex && evex_w_is_size(f))))
-        f->w = 0;
     f->has_modrm = i->off_modrm != 0;
     if (f->has_modrm) {
         f->modrm = i->bytes[i->off_modrm];
         at = i->off_modrm + 1u;
     }
+    if (i->mode != MODE_64 && (f->vex || f->evex) &&
+        decode_w_is_size(f->evex, f->vex_map, f->opcode, f->vex_pp, f->modrm >> 3 & 7))
+        f->w = 0;
     /* Whatever follows ModRM, SIB and displacement is immediate: it ends the bytes. */
     f->nimm = i->imm_len;
     for (unsigned k = 0; k < f->nimm && k < 8; k++)

@@ -9,6 +9,7 @@
  *
  * The parser trusts nothing: it reads within insn.len and refuses what it does not know.
  */
+#include "decode/decode.h"
 #include "sem/native_int.h"
 
 struct cursor {
@@ -289,39 +290,6 @@ unsigned native_classify(const struct native_form *f) {
     }
 }
 
-/* Does W choose the size of an integer operand here? Outside 64-bit mode such a W is
- * ignored, whereas for the host it would widen the operand. */
-static bool w_is_integer_size(const struct native_form *f) {
-    switch (f->map << 8 | f->opcode) {
-    case 0x12a:
-    case 0x12c:
-    case 0x12d:
-    case 0x16e:
-    case 0x316:
-    case 0x322:
-    case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
-    case 0x361:
-        return true;
-    case 0x17e: /* not vmovq of vector registers */
-        return !f->evex || f->pp != 2;
-    case 0x178: /* vcvttss2usi and kin */
-    case 0x179:
-    case 0x17b:
-        return f->evex && f->pp >= 2;
-    case 0x27c: /* vpbroadcastd, vpbroadcastq of a general register */
-        return f->evex;
-    case 0x52a:
-    case 0x52c:
-    case 0x52d:
-    case 0x578:
-    case 0x579:
-    case 0x57b:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static unsigned encode_evex(const struct native_form *f, uint8_t r, uint8_t x, uint8_t b,
                             uint8_t vvvv, bool w, uint8_t *out) {
     out[0] = 0x62;
@@ -346,7 +314,8 @@ unsigned native_encode(const struct native_form *f, enum cpu_mode mode, uint8_t 
     if (narrow) {
         r = x = b = 0;
         vvvv &= 7;
-        w = w && (f->vex || f->evex) && !w_is_integer_size(f);
+        w = w && (f->vex || f->evex) &&
+            !decode_w_is_size(f->evex, f->map, f->opcode, f->pp, modrm >> 3 & 7);
     }
     if (f->is_mem) {
         modrm = (modrm & 0x38) | 7;
