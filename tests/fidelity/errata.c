@@ -300,6 +300,12 @@ static bool wrap_32(const struct facts *f) {
     return i->mem.access && near_4g(off, 64);
 }
 
+/* The same, where CALL far leads to 32-bit code. */
+static bool far_wrap_32(const struct facts *f) {
+    return is_amd() && f->h && f->p->mode == MODE_64 && f->h->op == OP_call_far &&
+           f->host->vector == X86_SS && near_4g(f->host->gpr[REG_RSP], 32);
+}
+
 static bool canonical(uint64_t a) {
     return (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
@@ -352,6 +358,7 @@ static const struct erratum {
     {"mask-registers", FID_MAY_GO_ELSEWHERE, mask_registers},
     {"undefined-long", FID_MAY_EXCEPTION, undefined_long},
     {"wrap-32", FID_MAY_EXCEPTION | FID_MAY_MEMORY, wrap_32},
+    {"far-wrap-32", FID_MAY_GO_ELSEWHERE, far_wrap_32},
     {"offset", FID_MAY_GO_ELSEWHERE, offset},
     {"call-store", FID_MAY_EXCEPTION | FID_MAY_MEMORY, call_store},
 };

@@ -213,7 +213,7 @@ const char *fid_compare(const struct guest *g, const struct program *p,
                         unsigned *used);
 
 /* --- errata.c: differences that docs/errata.md explains --- */
-#define FID_ERRATA 24u
+#define FID_ERRATA 25u
 enum fid_may {
     FID_MAY_GO_ELSEWHERE = 1, /* one faults, the other goes on: nothing is comparable */
     FID_MAY_EXCEPTION = 2,    /* the same instruction faults, with another exception */
