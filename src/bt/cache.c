@@ -126,6 +126,7 @@ static void detach(struct bt *bt, struct ccf *c, uint8_t *page) {
     if (cp->first)
         return;
     cp->lines = 0;
+    cp->stale = false;
     mem_trace_remove(bt->v->mem, page, MEM_TRACE_TC);
 }
 

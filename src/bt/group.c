@@ -206,7 +206,6 @@ static bool invalidates(const struct insn *i) {
 
 /* A range in the making: bytes [LO, HI) from the first access's address on. */
 struct plan {
-    const struct tr *t;
     const struct access *first;
     int64_t lo, hi;
     int64_t delta; /* what has been added to the base since */
@@ -275,8 +274,7 @@ static void take_in_rest(struct plan *p, const struct access *a, unsigned n) {
  * T0 has been something else. */
 static void plan(const struct tr *t, const struct access *first, struct tr_held *h,
                  bool *again) {
-    struct plan p = {.t = t,
-                     .first = first,
+    struct plan p = {.first = first,
                      .hi = first->size,
                      .uses = 1,
                      .write = first->write,
