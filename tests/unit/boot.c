@@ -2,32 +2,20 @@
  * Loaders: what each protocol puts into memory and the vCPU, every refusal, and mutated
  * headers. The files are memfds, so that the tests see what a user's file would meet.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "boot/boot.h"
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
+#include "unit/loaded.h"
+
 #include "x86/cr.h"
 #include "x86/desc.h"
 
 #define RAM (32ull << 20)
 #define RSDP 0xe0000u
 #define ACPI_LEN 0x334u
-
-static struct vcpu V;
-static struct mem *M;
-static struct cpuid_model *model;
-static char why[512];
 
 /* --- files --- */
 
@@ -66,17 +54,6 @@ static int load(const struct file *kernel, uint64_t initrd, struct mem *m,
     if (initrd)
         close(rd.fd);
     return rc;
-}
-
-static void put(uint8_t *p, unsigned off, unsigned len, uint64_t v) {
-    memcpy(p + off, &v, len);
-}
-
-static uint64_t peek(struct mem *m, uint64_t at, unsigned len) {
-    uint64_t v = 0;
-
-    assert_true(mem_read(m, gpa(at), &v, len));
-    return v;
 }
 
 /* --- images: small, and valid in all that the loaders look at --- */
@@ -256,13 +233,6 @@ static void assert_map(struct mem *m, uint64_t at, unsigned stride, unsigned n,
     assert_int_equal(peek(m, 0x40e, 2) << 4, 0x9fc00);
     assert_int_equal(peek(m, 0x9fc00, 1), 1);
     assert_int_equal(peek(m, 0x400, 2), 0x3f8);
-}
-
-static void assert_text(uint64_t at, const char *text) {
-    char got[64] = {0};
-
-    assert_true(mem_read(M, gpa(at), got, strlen(text) + 1));
-    assert_string_equal(got, text);
 }
 
 /* The ROM is there whatever is booted: a far jump at both reset vectors, and read-only.
@@ -765,17 +735,11 @@ static void test_mutations(void **state) {
 }
 
 static int setup(void **state) {
-    struct cpuid_config cfg = {.paravirt = true, .tsc_hz = 2600000000u};
-
-    vec_init();
-    model = cpuid_model_new(&cfg);
-    V.cpuid = model;
-    return model && !mem_create(RAM, &M) ? 0 : -1;
+    return guest_new(RAM);
 }
 
 static int teardown(void **state) {
-    mem_destroy(M);
-    cpuid_model_free(model);
+    guest_free();
     return 0;
 }
 

@@ -4,21 +4,13 @@
  * loader gives back is looked at in the guest: the zero page of the 32-bit entry, the
  * header of the 16-bit setup.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "boot/boot.h"
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
+#include "unit/loaded.h"
 
 #define RAM (64ull << 20)
 #define SECTORS 3u /* of setup */
@@ -26,31 +18,9 @@
 #define IMAGE (SETUP + 0x1000)
 #define RUBBISH 0xee
 
-static struct vcpu V;
-static struct mem *M;
-static char why[512];
-
 static const unsigned versions[] = {0x200, 0x201, 0x202, 0x203, 0x204,
                                     0x205, 0x206, 0x207, 0x208, 0x209,
                                     0x20a, 0x20b, 0x20c, 0x20d, 0x20f};
-
-static void put(uint8_t *p, unsigned off, unsigned len, uint64_t v) {
-    memcpy(p + off, &v, len);
-}
-
-static uint64_t peek(uint64_t at, unsigned len) {
-    uint64_t v = 0;
-
-    assert_true(mem_read(M, gpa(at), &v, len));
-    return v;
-}
-
-static void assert_text(uint64_t at, const char *text) {
-    char got[4096] = {0};
-
-    assert_true(mem_read(M, gpa(at), got, strlen(text) + 1));
-    assert_string_equal(got, text);
-}
 
 /* A field, and the version that brought it. */
 static void field(uint8_t *p, unsigned version, unsigned since, unsigned off,
@@ -123,7 +93,7 @@ static void assert_setup(unsigned seg, unsigned sp) {
     assert_int_equal(V.seg[SEG_CS].sel, 0xf000);
     assert_int_equal(V.seg[SEG_CS].base, 0xf0000);
     assert_int_equal(V.rip, 0xf000);
-    assert_int_equal(peek(0xff000, 1), 0xfa); /* cli */
+    assert_int_equal(peek(M, 0xff000, 1), 0xfa); /* cli */
     assert_int_equal(V.gpr[REG_RBX], seg);
     assert_int_equal(V.gpr[REG_RCX], sp);
 }
@@ -131,27 +101,27 @@ static void assert_setup(unsigned seg, unsigned sp) {
 /* The header of the setup at BASE after a load with "one two" and an initrd. */
 static void check_setup(unsigned version, uint64_t base, bool high) {
     bool old = version < 0x202 || !high;
-    uint64_t cmdline = version >= 0x202 ? peek(base + 0x228, 4) : base + 0x9800;
+    uint64_t cmdline = version >= 0x202 ? peek(M, base + 0x228, 4) : base + 0x9800;
 
     assert_setup((unsigned)(base >> 4), old ? 0x9800 : 0xe000);
     assert_int_equal(base, old ? 0x90000 : 0x10000);
-    assert_int_equal(peek(base + 0x1fa, 2), 0xffff);
-    assert_int_equal(peek(base + 0x210, 1), 0xff);
-    assert_int_equal(peek(base + 0x214, 4), 0x100000);
-    assert_int_equal(peek(base + 0x211, 1), version >= 0x201 ? 0x80 | high : high);
+    assert_int_equal(peek(M, base + 0x1fa, 2), 0xffff);
+    assert_int_equal(peek(M, base + 0x210, 1), 0xff);
+    assert_int_equal(peek(M, base + 0x214, 4), 0x100000);
+    assert_int_equal(peek(M, base + 0x211, 1), version >= 0x201 ? 0x80 | high : high);
     if (version >= 0x201)
-        assert_int_equal(peek(base + 0x224, 2), (old ? 0x9800 : 0xe000) - 0x200);
+        assert_int_equal(peek(M, base + 0x224, 2), (old ? 0x9800 : 0xe000) - 0x200);
     else
-        assert_int_equal(peek(base + 0x224, 2), 0xeeee);
+        assert_int_equal(peek(M, base + 0x224, 2), 0xeeee);
     if (version < 0x202) {
-        assert_int_equal(peek(base + 0x20, 2), 0xa33f);
-        assert_int_equal(peek(base + 0x22, 2), 0x9800);
-        assert_int_equal(peek(base + 0x212, 2), 0x9800 + 8);
-        assert_int_equal(peek(base + 0x228, 4), 0xeeeeeeee);
+        assert_int_equal(peek(M, base + 0x20, 2), 0xa33f);
+        assert_int_equal(peek(M, base + 0x22, 2), 0x9800);
+        assert_int_equal(peek(M, base + 0x212, 2), 0x9800 + 8);
+        assert_int_equal(peek(M, base + 0x228, 4), 0xeeeeeeee);
     }
     assert_text(cmdline, "one two");
-    assert_text(peek(base + 0x218, 4), "ramdisk");
-    assert_int_equal(peek(base + 0x21c, 4), 8);
+    assert_text(peek(M, base + 0x218, 4), "ramdisk");
+    assert_int_equal(peek(M, base + 0x21c, 4), 8);
     assert_text(high ? 0x100000 : 0x10000, "kernel");
 }
 
@@ -163,21 +133,21 @@ static void check_zero_page(unsigned version) {
     assert_int_equal(V.mode, version >= 0x20c ? MODE_64 : MODE_32);
     assert_int_equal(V.rip, at + (version >= 0x20c ? 0x200 : 0));
     assert_text(at, "kernel");
-    assert_int_equal(peek(zp + 0x206, 2), version);
-    assert_int_equal(peek(zp + 0x210, 1), 0xff);
-    assert_int_equal(peek(zp + 0x214, 4), at);
-    assert_text(peek(zp + 0x228, 4), "one two");
-    assert_text(peek(zp + 0x218, 4), "ramdisk");
-    assert_in_range(peek(zp + 0x218, 4), version >= 0x203 ? 0x2f00000 : 0x3f00000,
+    assert_int_equal(peek(M, zp + 0x206, 2), version);
+    assert_int_equal(peek(M, zp + 0x210, 1), 0xff);
+    assert_int_equal(peek(M, zp + 0x214, 4), at);
+    assert_text(peek(M, zp + 0x228, 4), "one two");
+    assert_text(peek(M, zp + 0x218, 4), "ramdisk");
+    assert_in_range(peek(M, zp + 0x218, 4), version >= 0x203 ? 0x2f00000 : 0x3f00000,
                     version >= 0x203 ? 0x2ffffff : 0x3ffffff);
-    assert_int_equal(peek(zp + 0x230, 4), reloc ? 0x400000 : 0);
+    assert_int_equal(peek(M, zp + 0x230, 4), reloc ? 0x400000 : 0);
     /* The sizes that came before the map. */
-    assert_int_equal(peek(zp + 0x002, 2), 63 << 10);
-    assert_int_equal(peek(zp + 0x1e0, 4), 63 << 10);
-    assert_int_equal(peek(zp + 0x1ef, 1), 0); /* the sentinel */
-    assert_int_equal(peek(zp + 0x06, 2), 0x5003);
+    assert_int_equal(peek(M, zp + 0x002, 2), 63 << 10);
+    assert_int_equal(peek(M, zp + 0x1e0, 4), 63 << 10);
+    assert_int_equal(peek(M, zp + 0x1ef, 1), 0); /* the sentinel */
+    assert_int_equal(peek(M, zp + 0x06, 2), 0x5003);
     /* The decompressor's: 0x1000 and what is below the zero page. */
-    assert_true(V.gdtr.base >= zp + 4096 && peek(zp + 0x228, 4) >= zp + 4096);
+    assert_true(V.gdtr.base >= zp + 4096 && peek(M, zp + 0x228, 4) >= zp + 4096);
     assert_true(V.cr3 == 0 || version >= 0x20c);
 }
 
@@ -240,7 +210,7 @@ static void test_cmdline_of_a_zimage(void **state) {
     text[2047] = 0;
     assert_int_equal(load(image, sizeof(image), BOOT_LINUX16, NULL, text), 0);
     assert_text(0x99800, text);
-    assert_int_equal(peek(0x9a000, 8), 0);
+    assert_int_equal(peek(M, 0x9a000, 8), 0);
 }
 
 /* Before 2.00: a boot sector's flag, a setup, and 512 KiB at most. Only on demand. */
@@ -251,18 +221,18 @@ static void test_no_header(void **state) {
     assert_int_equal(load(image, sizeof(image), BOOT_AUTO, NULL, "one two"), -EINVAL);
     assert_int_equal(load(image, sizeof(image), BOOT_LINUX16, NULL, "one two"), 0);
     assert_setup(0x9000, 0x9800);
-    assert_int_equal(peek(0x90020, 2), 0xa33f);
-    assert_int_equal(peek(0x90022, 2), 0x9800);
+    assert_int_equal(peek(M, 0x90020, 2), 0xa33f);
+    assert_int_equal(peek(M, 0x90022, 2), 0x9800);
     assert_text(0x99800, "one two");
     assert_text(0x10000, "kernel");
     /* Nothing of the header that there is not. */
     for (unsigned i = 0x200; i < 0x290; i++)
-        assert_int_equal(peek(0x90000 + i, 1), RUBBISH);
+        assert_int_equal(peek(M, 0x90000 + i, 1), RUBBISH);
     assert_int_equal(load(image, sizeof(image), BOOT_LINUX16, "ramdisk", ""), -EINVAL);
     assert_non_null(strstr(why, "no initrd"));
     image[0x1f1] = 0; /* says 4 */
     assert_int_equal(load(image, sizeof(image), BOOT_LINUX16, NULL, ""), 0);
-    assert_int_equal(peek(0x10000, 4), 0xeeeeeeee);
+    assert_int_equal(peek(M, 0x10000, 4), 0xeeeeeeee);
 }
 
 /* iPXE: nowhere to jump to in protected mode. */
@@ -273,7 +243,7 @@ static void test_no_entry(void **state) {
     put(image, 0x214, 4, 0);
     assert_int_equal(load(image, sizeof(image), BOOT_AUTO, NULL, "one two"), 0);
     assert_setup(0x1000, 0xe000);
-    assert_int_equal(peek(0x10214, 4), 0);
+    assert_int_equal(peek(M, 0x10214, 4), 0);
     assert_int_equal(load(image, sizeof(image), BOOT_LINUX32, NULL, "one two"), 0);
     assert_int_equal(V.mode, MODE_32);
 }
@@ -308,8 +278,8 @@ static void test_options_for_loaders(void **state) {
     for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
         if (load(image, sizeof(image), BOOT_AUTO, "ramdisk", lines[i].cmdline))
             fail_msg("%s: %s", lines[i].cmdline, why);
-        assert_int_equal(peek(V.gpr[REG_RSI] + 0x1fa, 2), lines[i].vga);
-        assert_int_equal(peek(V.gpr[REG_RSI] + 0x218, 4), lines[i].end - 4096);
+        assert_int_equal(peek(M, V.gpr[REG_RSI] + 0x1fa, 2), lines[i].vga);
+        assert_int_equal(peek(M, V.gpr[REG_RSI] + 0x218, 4), lines[i].end - 4096);
     }
 }
 
@@ -368,12 +338,13 @@ static void test_mutations(void **state) {
     }
 }
 
-static int group_setup(void **state) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
+static int setup(void **state) {
+    return guest_new(RAM);
+}
 
-    vec_init();
-    V.cpuid = cpuid_model_new(&cfg);
-    return V.cpuid ? mem_create(RAM, &M) : -1;
+static int teardown(void **state) {
+    guest_free();
+    return 0;
 }
 
 int main(void) {
@@ -388,5 +359,5 @@ int main(void) {
         cmocka_unit_test(test_mutations),
     };
 
-    return cmocka_run_group_tests(tests, group_setup, NULL);
+    return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -2,47 +2,18 @@
  * Multiboot: what the kernel is given, and where, whatever it leaves free; modules and
  * their strings; the selectors. (What the files may be is boot.c's.)
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "boot/boot.h"
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
+#include "unit/loaded.h"
 
 #define RAM (32ull << 20)
 #define CODE 0x200u
 
-static struct vcpu V;
-static struct mem *M;
-static char why[512];
 static char dir[] = "/tmp/bivisor-multiboot-XXXXXX";
-
-static void put(uint8_t *p, unsigned off, unsigned len, uint64_t v) {
-    memcpy(p + off, &v, len);
-}
-
-static uint64_t peek(uint64_t at, unsigned len) {
-    uint64_t v = 0;
-
-    assert_true(mem_read(M, gpa(at), &v, len));
-    return v;
-}
-
-static void assert_text(uint64_t at, const char *text) {
-    char got[256] = {0};
-
-    assert_true(mem_read(M, gpa(at), got, strlen(text) + 1));
-    assert_string_equal(got, text);
-}
 
 /* Name of a file of ours with these bytes. */
 static const char *file(const char *name, const void *bytes, size_t len) {
@@ -123,19 +94,19 @@ static void check_block(const struct place *seg, unsigned n) {
     assert_int_equal(V.rip, seg[0].at);
     for (unsigned i = 0; i < n; i++) {
         assert_true(end <= seg[i].at || seg[i].at + seg[i].size <= info);
-        assert_int_equal(peek(seg[i].at, 4), 0x1badb002);
+        assert_int_equal(peek(M, seg[i].at, 4), 0x1badb002);
     }
-    assert_in_range(peek(info + 16, 4), info, end - 1);
-    assert_text(peek(info + 16, 4), "kernel.elf one two");
-    assert_text(peek(info + 64, 4), "bivisor");
+    assert_in_range(peek(M, info + 16, 4), info, end - 1);
+    assert_text(peek(M, info + 16, 4), "kernel.elf one two");
+    assert_text(peek(M, info + 64, 4), "bivisor");
     assert_int_equal(V.seg[SEG_CS].sel, 0x08);
     assert_int_equal(V.seg[SEG_DS].sel, 0x10);
     assert_int_equal(V.seg[SEG_SS].sel, 0x10);
     assert_in_range(V.gdtr.base, info, end - 0x20);
-    assert_int_equal(peek(V.gdtr.base, 8), 0);
-    assert_int_equal(peek(V.gdtr.base + 0x08, 8), 0x00cf9b000000ffff);
-    assert_int_equal(peek(V.gdtr.base + 0x10, 8), 0x00cf93000000ffff);
-    assert_int_equal(peek(peek(info + 48, 4) + 4, 8), 0); /* the map begins at 0 */
+    assert_int_equal(peek(M, V.gdtr.base, 8), 0);
+    assert_int_equal(peek(M, V.gdtr.base + 0x08, 8), 0x00cf9b000000ffff);
+    assert_int_equal(peek(M, V.gdtr.base + 0x10, 8), 0x00cf93000000ffff);
+    assert_int_equal(peek(M, peek(M, info + 48, 4) + 4, 8), 0); /* the map begins at 0 */
 }
 
 static void test_places(void **state) {
@@ -194,26 +165,26 @@ static void test_modules(void **state) {
     assert_int_equal(
         load(kernel(&seg, 1), file("ramdisk", "ramdisk", 8), mods, 3, BOOT_AUTO), 0);
     info = V.gpr[REG_RBX];
-    assert_int_equal(peek(info, 4) & 8, 8);
-    assert_int_equal(peek(info + 20, 4), 4);
+    assert_int_equal(peek(M, info, 4) & 8, 8);
+    assert_int_equal(peek(M, info + 20, 4), 4);
     for (unsigned i = 0; i < 4; i++) {
-        uint64_t m = peek(info + 24, 4) + 16 * i, at = peek(m, 4);
+        uint64_t m = peek(M, info + 24, 4) + 16 * i, at = peek(M, m, 4);
         const char *contents = i ? mods[i - 1].name : "ramdisk";
 
         assert_int_equal(at % 4096, 0);
         assert_true(at >= last);
-        last = peek(m + 4, 4);
+        last = peek(M, m + 4, 4);
         assert_int_equal(last - at, strlen(contents) + 1);
         assert_text(at, contents);
-        assert_text(peek(m + 8, 4), strings[i]);
-        assert_int_equal(peek(m + 12, 4), 0);
+        assert_text(peek(M, m + 8, 4), strings[i]);
+        assert_int_equal(peek(M, m + 12, 4), 0);
     }
     assert_true(last <= RAM);
     check_block(&seg, 1);
     assert_int_equal(load(kernel(&seg, 1), NULL, mods, 1, BOOT_MULTIBOOT), 0);
-    assert_int_equal(peek(V.gpr[REG_RBX] + 20, 4), 1);
+    assert_int_equal(peek(M, V.gpr[REG_RBX] + 20, 4), 1);
     assert_int_equal(load(kernel(&seg, 1), NULL, NULL, 0, BOOT_MULTIBOOT), 0);
-    assert_int_equal(peek(V.gpr[REG_RBX] + 20, 4), 0);
+    assert_int_equal(peek(M, V.gpr[REG_RBX] + 20, 4), 0);
 }
 
 static void test_modules_refused(void **state) {
@@ -262,16 +233,13 @@ static void test_modules_elsewhere(void **state) {
 }
 
 static int group_setup(void **state) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
-
-    vec_init();
-    V.cpuid = cpuid_model_new(&cfg);
-    return V.cpuid && mkdtemp(dir) ? mem_create(RAM, &M) : -1;
+    return mkdtemp(dir) ? guest_new(RAM) : -1;
 }
 
 static int group_teardown(void **state) {
     char command[64];
 
+    guest_free();
     snprintf(command, sizeof(command), "rm -rf %s", dir);
     return system(command);
 }
