@@ -471,6 +471,14 @@ void bt_x87_settle(struct vcpu *v);
 bool bt_is_vpage(const struct bt *bt, const struct vpage *p);
 bool bt_is_insn(const struct bt *bt, const struct insn *i);
 
+/* Is RX where translated code leaves an instruction to C? */
+static inline bool bt_is_callout(const struct bt *bt, const uint8_t *rx) {
+    for (unsigned n = 0; n < VCPU_GATES; n++)
+        if (rx == bt->stub_gate[n])
+            return true;
+    return rx == bt->stub_callout || rx == bt->stub_transfer;
+}
+
 /* Called by the stubs, which trust them no further than this: where to go on and what is
  * in the registers. They trust nobody: what the guest could have a hand in is checked
  * where it is used. */

@@ -117,13 +117,6 @@ static void field_name(uint64_t off, char *buf, size_t size) {
     snprintf(buf, size, "vcpu+0x%llx", (unsigned long long)off);
 }
 
-static bool is_callout(const struct bt *bt, const uint8_t *rx) {
-    for (unsigned n = 0; n < VCPU_GATES; n++)
-        if (rx == bt->stub_gate[n])
-            return true;
-    return rx == bt->stub_callout || rx == bt->stub_transfer;
-}
-
 static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
     const struct {
         const uint8_t *at;
@@ -382,9 +375,9 @@ static void find_conts(struct view *w) {
             const struct bt *bt = w->l->bt;
             bool slow = to == bt->stub_slow || to == bt->stub_anchor[MMU_READ] ||
                         to == bt->stub_anchor[MMU_WRITE];
-            const char *what = slow                       ? "slow path comes back"
-                               : is_callout(w->l->bt, to) ? "callout comes back"
-                                                          : NULL;
+            const char *what = slow                          ? "slow path comes back"
+                               : bt_is_callout(w->l->bt, to) ? "callout comes back"
+                                                             : NULL;
 
             if (what) {
                 w->cont[w->nconts].at = before_at + before.mem.disp;
@@ -462,7 +455,7 @@ static void annotate(const struct view *w, const struct insn *i, const uint8_t *
                  : list_inside(w->l, ln->target) ? ", not chained"
                                                  : ", outside");
     }
-    if (is_jump(i) && is_callout(w->l->bt, jump_target(i, rx))) {
+    if (is_jump(i) && bt_is_callout(w->l->bt, jump_target(i, rx))) {
         *mark = '!';
         snprintf(note, size, "; callout %s",
                  guest ? decode_op_name((enum op)guest->i.op) : "");

@@ -179,13 +179,6 @@ static void leave(struct verifier *w, const struct vstate *s) {
         v_bad(w, "leaves with fuel that is not its own");
 }
 
-static bool is_callout(const struct bt *bt, const uint8_t *rx) {
-    for (unsigned n = 0; n < VCPU_GATES; n++)
-        if (rx == bt->stub_gate[n])
-            return true;
-    return rx == bt->stub_callout || rx == bt->stub_transfer;
-}
-
 /* Out of the fragment, to RX. */
 static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *rx) {
     const struct bt *bt = w->bt;
@@ -195,7 +188,7 @@ static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *r
         to_slow(w, s, -1);
     } else if (rx == bt->stub_anchor[MMU_READ] || rx == bt->stub_anchor[MMU_WRITE]) {
         to_slow(w, s, rx == bt->stub_anchor[MMU_READ] ? MMU_READ : MMU_WRITE);
-    } else if (is_callout(bt, rx)) {
+    } else if (bt_is_callout(bt, rx)) {
         expect(w, s, within(p, bt->meta, bt->nunits * bt->unit_meta), "an instruction");
         come_back(w, s);
     } else if (rx == bt->stub_check) {

@@ -280,25 +280,25 @@ int native_run_bytes(struct vcpu *v, const uint8_t *code, unsigned len) {
     return rc ? stub_fault(v, rc) : 0;
 }
 
-int native_run_at(struct vcpu *v, const struct insn *i, void *p) {
+/* What the instruction's stub returns for P; for bytes that we do not run, #UD. */
+static int run_stub(struct vcpu *v, const struct insn *i, void *p) {
     stub_fn *stub = stub_of(v, i);
-    int rc;
 
     if (!stub)
-        return sem_fault(v, X86_UD);
+        return STUB_FAULT + X86_UD;
     vec_load(v);
-    rc = stub(p, NULL);
+    return stub(p, NULL);
+}
+
+int native_run_at(struct vcpu *v, const struct insn *i, void *p) {
+    int rc = run_stub(v, i, p);
+
     return rc ? stub_fault(v, rc) : 0;
 }
 
 int native_run_guarded(struct vcpu *v, const struct insn *i, void *p, uint64_t *addr) {
-    stub_fn *stub = stub_of(v, i);
-    int rc;
+    int rc = run_stub(v, i, p);
 
-    if (!stub)
-        return sem_fault(v, X86_UD);
-    vec_load(v);
-    rc = stub(p, NULL);
     if (rc == STUB_FAULT + X86_PF) {
         *addr = arena.fault_addr;
         return NATIVE_TOUCHED;
