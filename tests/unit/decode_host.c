@@ -211,11 +211,74 @@ static void test_found(void **state) {
     assert_true(tried > 2000 && accessed > tried / 2);
 }
 
+/* Host code: what an instruction accesses, and whether emitted code may have it. */
+static void test_classes(void **state) {
+    static const struct {
+        const char *bytes;
+        uint8_t op, base, access;
+        uint16_t size;
+        int32_t disp;
+    } cases[] = {
+        {"\x49\x89\x46\x10", HOST_MOV, 14, HOST_WRITE, 8, 16},
+        {"\x41\x01\x46\x10", HOST_ADD, 14, HOST_READ | HOST_WRITE, 4, 16},
+        {"\x41\x0f\xb6\x06", HOST_MOVZX, 14, HOST_READ, 1, 0},
+        {"\x49\x8d\x46\x10", HOST_LEA, 14, 0, 0, 16},
+        {"\x49\x0f\xc7\x0e", HOST_PLAIN, 14, HOST_READ | HOST_WRITE, 16, 0},
+        {"\x49\x0f\xba\x2e\x07", HOST_PLAIN, 14, HOST_READ | HOST_WRITE, 8, 0},
+        {"\x49\x0f\xab\x06", HOST_FORBIDDEN, 14, HOST_READ | HOST_WRITE, 8, 0},
+        {"\xc4\xc1\x7c\x11\x06", HOST_VECTOR, 14, HOST_WRITE, 32, 0},
+        {"\x41\xdb\x2e", HOST_VECTOR, 14, HOST_READ, 10, 0},
+        {"\x41\xd9\x36", HOST_FORBIDDEN, 14, HOST_WRITE, 28, 0},
+        {"\x41\xff\x36", HOST_FORBIDDEN, 4, HOST_WRITE, 8, 0}, /* push: the stack, too */
+        {"\xf3\x48\xab", HOST_STOS, 7, HOST_WRITE, 8, 0},
+        {"\x66\x0f\xf7\xc1", HOST_FORBIDDEN, 7, HOST_WRITE, 16, 0}, /* maskmovdqu */
+        {"\xfd", HOST_FORBIDDEN, HOST_NONE, 0, 0, 0},
+        {"\xdb\xf1", HOST_VECTOR, HOST_NONE, 0, 0, 0}, /* fcomi */
+        /* EVEX: vmovups, with displacements of 2 * 64, 2 and -16; by 2 registers above 15
+         */
+        {"\x62\xd1\x7c\x48\x10\x06", HOST_VECTOR, 14, HOST_READ, 64, 0},
+        {"\x62\xd1\x7c\x48\x11\x46\x02", HOST_VECTOR, 14, HOST_WRITE, 64, 128},
+        {"\x62\xd1\x7c\x28\x11\x46\x02", HOST_VECTOR, 14, HOST_WRITE, 32, 64},
+        {"\x62\xd1\x7c\x08\x10\x46\xff", HOST_VECTOR, 14, HOST_READ, 16, -16},
+        {"\x62\xa1\x6c\x40\x58\xc7", HOST_VECTOR, HOST_NONE, 0, 0, 0},
+        /* vaddps, vaddpd: a broadcast; scalars; with a rounding; under a mask */
+        {"\x62\xd1\x7c\x58\x58\x46\x02", HOST_VECTOR, 14, HOST_READ, 4, 8},
+        {"\x62\xd1\xfd\x58\x58\x46\x02", HOST_VECTOR, 14, HOST_READ, 8, 16},
+        {"\x62\xd1\x7e\x08\x58\x46\x02", HOST_VECTOR, 14, HOST_READ, 4, 8},
+        {"\x62\xf1\x7c\x78\x58\xc2", HOST_VECTOR, HOST_NONE, 0, 0, 0},
+        {"\x62\xf1\x7c\x4b\x58\xc2", HOST_VECTOR, HOST_NONE, 0, 0, 0},
+        {"\x62\xd1\x7c\x4b\x58\x06", HOST_FORBIDDEN, 14, HOST_READ, 64, 0},
+        {"\x62\xd1\x7c\x4b\x11\x06", HOST_FORBIDDEN, 14, HOST_WRITE, 64, 0},
+        /* vpmovzxbd, vcvtpd2ps, vpmovdb, vpcompressd: N is not the register's length */
+        {"\x62\xd2\x7d\x48\x31\x46\x02", HOST_VECTOR, 14, HOST_READ, 16, 32},
+        {"\x62\xd1\xfd\x58\x5a\x46\x02", HOST_VECTOR, 14, HOST_READ, 8, 16},
+        {"\x62\xd2\x7e\x48\x31\x46\x02", HOST_VECTOR, 14, HOST_WRITE, 16, 32},
+        {"\x62\xd2\x7d\x48\x8b\x46\x02", HOST_VECTOR, 14, HOST_WRITE, 64, 8},
+        /* vpgatherdd, vpscatterdd; kmovq; vpbroadcastd of a general register */
+        {"\x62\xd2\x7d\x4b\x90\x0c\xc6", HOST_FORBIDDEN, 14, HOST_READ, 4, 0},
+        {"\x62\xd2\x7d\x4b\xa0\x0c\xc6", HOST_FORBIDDEN, 14, HOST_WRITE, 4, 0},
+        {"\xc4\xc1\xf8\x91\x4e\x08", HOST_VECTOR, 14, HOST_WRITE, 8, 8},
+        {"\x62\xf2\x7d\x48\x7c\xc0", HOST_VECTOR, HOST_NONE, 0, 0, 0},
+    };
+
+    for (size_t n = 0; n < ARRAY_SIZE(cases); n++) {
+        uint8_t bytes[15] = {0};
+        struct host_insn i;
+
+        memcpy(bytes, cases[n].bytes, strlen(cases[n].bytes));
+        assert_true(decode_host(bytes, sizeof(bytes), &i));
+        assert_int_equal(i.op, cases[n].op);
+        assert_int_equal(i.mem.base, cases[n].base);
+        assert_int_equal(i.mem.access, cases[n].access);
+        assert_int_equal(i.mem.size, cases[n].size);
+        assert_int_equal(i.mem.disp, cases[n].disp);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_legacy),
-        cmocka_unit_test(test_vex),
-        cmocka_unit_test(test_evex),
+        cmocka_unit_test(test_classes), cmocka_unit_test(test_legacy),
+        cmocka_unit_test(test_vex),     cmocka_unit_test(test_evex),
         cmocka_unit_test(test_found),
     };
 
