@@ -51,12 +51,14 @@ $(BUILD)/src/%.o: src/%.c
 
 # What several tests make programs with.
 KNOTS = $(BUILD)/common/knots.o
-$(KNOTS): tests/common/knots.c
+TEMPLATES = $(BUILD)/common/templates.o
+$(KNOTS) $(TEMPLATES): $(BUILD)/common/%.o: tests/common/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
 
 $(BUILD)/unit/bt_diff $(BUILD)/unit/bt_reach: $(KNOTS)
+$(BUILD)/unit/bt_diff: $(TEMPLATES)
 $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"

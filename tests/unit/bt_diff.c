@@ -33,6 +33,7 @@
 
 #include "bt/bt.h"
 #include "common/knots.h"
+#include "common/templates.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
@@ -208,195 +209,6 @@ static void poke_code(struct guest *g, uint64_t at, const uint8_t *p, unsigned l
 
 static void poke64(struct guest *g, uint64_t at, uint64_t val) {
     poke(g, at, &val, 8);
-}
-
-/* --- templates: encodings that lead to an operation we test --- */
-
-struct template {
-    uint8_t op;
-    uint8_t mode;
-    uint8_t p66, rep, w;
-    uint8_t map; /* 0 one byte, 1 0f, 2 0f38, 3 0f3a; +4: VEX */
-    uint8_t vl, vpp;
-    bool v15; /* vvvv must be 15 */
-    uint8_t opcode, reg;
-    bool mem;
-    bool evex;  /* MAP is EVEX's */
-    uint8_t p2; /* z, L'L, b, aaa in place */
-};
-
-/* Templates of EVEX are kept apart, under an operation that has none of its own. */
-#define EVEX_OP OP_scatter
-
-static struct template *templates;
-static unsigned ntemplates, first_of[3][OP_COUNT + 1];
-static const struct template **by_op;
-
-static bool allowed(const struct insn *i) {
-    switch (i->op) {
-    case OP_native:
-        return true;
-    case OP_xsave:
-    case OP_fxsave:
-    case OP_fxrstor:
-    case OP_fwait:
-    case OP_maskmov:
-    case OP_vmaskmov:
-    case OP_gather:
-    case OP_mov_from_seg:
-    case OP_push_seg:
-    case OP_smsw:
-    case OP_clac:
-    case OP_stac:
-    case OP_cli:
-    case OP_in:
-        return true;
-    case OP_jcc: /* made by hand */
-    case OP_jcxz:
-    case OP_loop:
-    case OP_loope:
-    case OP_loopne:
-    case OP_jmp:
-    case OP_call:
-    case OP_rdrand:
-    case OP_rdseed:
-    case OP_ins:
-    case OP_outs:
-    case OP_invalid:
-    case OP_ud:
-        return false;
-    default:
-        return i->op <= OP_cmps;
-    }
-}
-
-static unsigned put_template(const struct template *t, uint8_t *b, unsigned r, unsigned x,
-                             unsigned bb, unsigned vvvv) {
-    static const uint8_t rep[] = {0, 0xf3, 0xf2};
-    unsigned n = 0, rex;
-
-    if (t->evex) {
-        bool wide = t->mode == MODE_64;
-
-        b[n++] = 0x62;
-        b[n++] = (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (bb ? 0 : 0x20) |
-                           (wide && !t->v15 && vvvv & 1 ? 0 : 0x10) | t->map);
-        b[n++] = (uint8_t)(t->w << 7 | (~vvvv & 15) << 3 | 4 | t->vpp);
-        b[n++] = (uint8_t)(t->p2 | (wide && !t->v15 && vvvv & 2 ? 0 : 8));
-        b[n++] = t->opcode;
-        return n;
-    }
-    if (t->map & 4) {
-        b[n++] = 0xc4;
-        b[n++] =
-            (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (bb ? 0 : 0x20) | (t->map & 3));
-        b[n++] = (uint8_t)(t->w << 7 | (~vvvv & 15) << 3 | t->vl << 2 | t->vpp);
-        b[n++] = t->opcode;
-        return n;
-    }
-    if (t->p66)
-        b[n++] = 0x66;
-    if (t->rep)
-        b[n++] = rep[t->rep];
-    rex = 0x40u | (unsigned)t->w << 3 | r << 2 | x << 1 | bb;
-    if (t->mode == MODE_64 && rex != 0x40)
-        b[n++] = (uint8_t)rex;
-    if (t->map)
-        b[n++] = 0x0f;
-    if (t->map == 2)
-        b[n++] = 0x38;
-    if (t->map == 3)
-        b[n++] = 0x3a;
-    b[n++] = t->opcode;
-    return n;
-}
-
-static void try_template(struct template t) {
-    uint8_t b[16] = {0};
-    unsigned n = put_template(&t, b, 0, 0, 0, t.v15 ? t.evex ? 0 : 15 : 5);
-    struct insn i;
-
-    b[n] = (uint8_t)(t.reg << 3 | (t.mem ? 3 : 0xc1));
-    if (decode_insn(t.mode, b, 15, &i) != DECODE_OK || !allowed(&i))
-        return;
-    if (i.op == OP_pop && t.mode == MODE_64 && t.opcode == 0x07)
-        return;
-    if (!i.off_modrm && (t.mem || t.reg)) /* once is enough */
-        return;
-    if (t.rep && i.op != OP_native && i.rep == REP_NONE && !(t.map))
-        return; /* a prefix without a meaning: test_prefixes() */
-    t.op = (uint8_t)(t.evex ? EVEX_OP : i.op);
-    templates = ntemplates & (ntemplates - 1)
-                    ? templates
-                    : realloc(templates, (ntemplates ? ntemplates * 2 : 1) * sizeof(t));
-    templates[ntemplates++] = t;
-}
-
-/* Lengths, and with them masks, zeroing, broadcast or rounding. */
-static void scan_evex(void) {
-    static const uint8_t maps[] = {1, 2, 3, 5, 6}, how[] = {0, 0x03, 0x83, 0x10, 0x13};
-
-    for (unsigned k = 0; k < 2 * 2 * 4 * 2 * 3 * ARRAY_SIZE(how); k++) {
-        struct template t = {.evex = true,
-                             .mode = k & 1 ? MODE_32 : MODE_64,
-                             .w = k >> 1 & 1,
-                             .vpp = k >> 2 & 3,
-                             .v15 = k >> 4 & 1};
-
-        t.p2 = (uint8_t)(how[(k >> 5) / 3] | ((k >> 5) % 3) << 5);
-        for (unsigned m = 0; m < ARRAY_SIZE(maps) * 256 * 16; m++) {
-            t.map = maps[m >> 12];
-            t.opcode = (uint8_t)(m >> 4);
-            t.reg = m & 7;
-            t.mem = m >> 3 & 1;
-            if (t.reg == 1 || (t.map == 1 && t.opcode >= 0x71 && t.opcode <= 0x73))
-                try_template(t);
-        }
-    }
-}
-
-static void scan_templates(void) {
-    struct template t = {0};
-
-    for (unsigned k = 0; k < 2 * 2 * 3 * 2; k++) {
-        t.mode = k & 1 ? MODE_32 : MODE_64;
-        t.p66 = k >> 1 & 1;
-        t.w = k >> 2 & 1;
-        t.rep = (uint8_t)(k >> 3);
-        if (t.w && t.mode == MODE_32)
-            continue;
-        for (unsigned m = 0; m < 4 * 256 * 16; m++) {
-            t.map = (uint8_t)(m >> 12);
-            t.opcode = (uint8_t)(m >> 4);
-            t.reg = m & 7;
-            t.mem = m >> 3 & 1;
-            try_template(t);
-        }
-    }
-    for (unsigned k = 0; k < 2 * 2 * 4 * 2 * 2; k++) {
-        t = (struct template){.mode = k & 1 ? MODE_32 : MODE_64,
-                              .w = k >> 1 & 1,
-                              .vpp = k >> 2 & 3,
-                              .vl = k >> 4 & 1,
-                              .v15 = k >> 5};
-        for (unsigned m = 0; m < 3 * 256 * 16; m++) {
-            t.map = (uint8_t)(4 + 1 + (m >> 12));
-            t.opcode = (uint8_t)(m >> 4);
-            t.reg = m & 7;
-            t.mem = m >> 3 & 1;
-            try_template(t);
-        }
-    }
-    if (vec_supported() & X86_XCR0_OPMASK)
-        scan_evex();
-    by_op = malloc(ntemplates * sizeof(*by_op));
-    for (unsigned mode = 1, n = 0; mode < 3; mode++)
-        for (unsigned op = 0; op <= OP_COUNT; op++) {
-            first_of[mode][op] = n;
-            for (unsigned k = 0; k < ntemplates; k++)
-                if (templates[k].op == op && templates[k].mode == mode)
-                    by_op[n++] = &templates[k];
-        }
 }
 
 struct start {
@@ -581,11 +393,12 @@ static void put_indirect(void) {
 
 static const struct template *choose(void) {
     for (;;) {
-        unsigned op = one_in(4) ? OP_native : one_in(6) ? EVEX_OP : pick(OP_COUNT);
-        unsigned first = first_of[P.mode][op], n = first_of[P.mode][op + 1] - first;
+        unsigned op = one_in(4) ? OP_native : one_in(6) ? TEMPLATE_EVEX : pick(OP_COUNT);
+        unsigned n;
+        const struct template *const *of = templates_of(P.mode, op, &n);
 
         if (n)
-            return by_op[first + pick(n)];
+            return of[pick(n)];
     }
 }
 
@@ -604,7 +417,7 @@ static bool put_random(const struct template *t, unsigned base) {
         b[n++] = 0xf0;
     if (base < 16 && !t->mem && t->op != OP_push && t->op != OP_pop && !one_in(8))
         return false;
-    n += put_template(t, b + n, wide && pick(2), wide && base == 16 && pick(2),
+    n += template_put(t, b + n, wide && pick(2), wide && base == 16 && pick(2),
                       base < 16 ? base >> 3 : wide && pick(2),
                       t->v15              ? t->evex ? 0 : 15
                       : wide || one_in(8) ? pick(16)
@@ -623,7 +436,7 @@ static bool put_random(const struct template *t, unsigned base) {
         }
     }
     b[n] |= (uint8_t)(t->reg << 3);
-    if (decode_insn(P.mode, b, 15, &i) != DECODE_OK || !allowed(&i))
+    if (decode_insn(P.mode, b, 15, &i) != DECODE_OK || !template_allows(&i))
         return false;
     if (i.op == OP_enter)
         b[3] = pick(4);
@@ -692,7 +505,7 @@ static void put_burst(void) {
 static bool knot_takes(const struct insn *i) {
     bool stores = i->op == OP_fxsave || i->op == OP_xsave;
 
-    if (!allowed(i) || (liveness && (i->fl_undefined & X86_FL_STATUS)) ||
+    if (!template_allows(i) || (liveness && (i->fl_undefined & X86_FL_STATUS)) ||
         (stores && P.x87) || i->op == OP_popf || i->op == OP_enter)
         return false;
     P.x87 |= (i->flags & INSN_X87) != 0;
@@ -1407,7 +1220,7 @@ static int setup(void **state) {
     __asm__("fxsave %0" : "=m"(image));
     memcpy(&mxcsr_mask, image + 28, 4);
     pthread_create(&dog, NULL, watchdog, NULL);
-    scan_templates();
+    templates_scan();
     return 0;
 }
 
