@@ -96,6 +96,27 @@ int os_nowhere_alloc(size_t size, void **out);
 int os_low_alloc(size_t size, void **out);
 void os_low_free(void *p, size_t size); /* P may be NULL */
 
+/* --- threads and waiting (os_thread.c; the event loop is in os_loop.h) --- */
+
+struct os_thread;
+/* FN(ARG) on a thread of its own, which ends when FN returns. Before the jail: it lets no
+ * thread be made. */
+int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out);
+void os_thread_join(struct os_thread *t); /* waits for its end; T may be NULL */
+/* A system call that T waits in for a reader or a writer returns EINTR; from any thread.
+ * It may come just before the call begins, so that whoever waits for T calls again. */
+void os_thread_interrupt(const struct os_thread *t);
+
+/* What one thread sleeps by and others wake it with. */
+struct os_bell;
+int os_bell_new(struct os_bell **out);
+void os_bell_free(struct os_bell *b); /* B may be NULL */
+/* From any thread; async-signal-safe. Not lost if nobody waits yet. */
+void os_bell_ring(struct os_bell *b);
+/* Sleeps until it has been rung, FD (-1: none) is ready for EVENTS (os_loop.h) or a
+ * signal was taken: true; or for NS (UINT64_MAX: for ever): false. */
+bool os_bell_wait(struct os_bell *b, int fd, unsigned events, uint64_t ns);
+
 /* --- waiting and waking (os_alarm.c) --- */
 
 /*
