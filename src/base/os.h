@@ -149,6 +149,24 @@ void os_kick(int thread);
 int os_kick_timer(uint64_t ns, void **timer);
 void os_kick_timer_stop(void *timer);
 
+/* --- unix sockets (os_socket.c) --- */
+
+struct os_listener;
+/* A socket at PATH that only this user may connect to. One that nobody listens at any
+ * more is replaced; the path is removed when the listener is closed, or the process ends
+ * in whatever way. Before the jail, and before there are threads: it forks. 0 or -errno:
+ * -EEXIST: there is something that is no socket; -EADDRINUSE: somebody listens there. */
+int os_listener_open(const char *path, struct os_listener **out);
+void os_listener_close(struct os_listener *l); /* L may be NULL */
+/* The descriptor: readable when somebody wants to be accepted. */
+int os_listener_fd(const struct os_listener *l);
+/* A client's descriptor, whose calls do not wait, or -errno. */
+int os_listener_accept(const struct os_listener *l);
+/* How many bytes (0: the other side has ended), or -errno; SIGPIPE is ignored. */
+int os_socket_read(int fd, void *buf, size_t size);
+int os_socket_write(int fd, const void *buf, size_t len);
+void os_socket_close(int fd);
+
 /* --- the jail (os_jail.c) --- */
 
 /* Sanitizers make calls of their own, at any time: there is no jail with them. */
