@@ -89,8 +89,10 @@ char *control_answer(const struct control_table *t, const char *line, size_t len
 
 /* --- the socket --- */
 
-#define CONTROL_LINE_MAX 65536u        /* bytes of a line, its end not counted */
-#define CONTROL_OUT_MAX (4096u * 1024) /* bytes that wait for a client's reading */
+#define CONTROL_LINE_MAX 65536u             /* bytes of a line, its end not counted */
+#define CONTROL_OUT_MAX (4u << 20)          /* bytes of an answer */
+#define CONTROL_OUT_LISTEN CONTROL_LINE_MAX /* who has to read more is not listened to   \
+                                             */
 #define CONTROL_CLIENTS 16u
 
 struct control;

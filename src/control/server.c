@@ -2,8 +2,8 @@
  * The clients of the control socket.
  *
  * A client is a buffer for one line (and what came with it), and a buffer of answers that
- * it has not read yet. As long as there are such answers it is not listened to: what it
- * is owed is bounded by one answer, whatever it sends and however little it reads. A line
+ * it has not read yet. When there are many of these it is not listened to: what it is
+ * owed is bounded, whatever it sends and however little it reads. A line
  * that is longer than the buffer is answered when that is known, and its rest is thrown
  * away.
  *
@@ -29,7 +29,7 @@ struct client {
     bool ended;    /* it has said all */
     bool skipping; /* the rest of a line that was too long */
     size_t in_len;
-    char *out; /* NULL: nothing waits */
+    char *out; /* what it is owed, from OUT_AT to OUT_LEN */
     size_t out_len, out_at;
     char in[CONTROL_LINE_MAX + 1];
 };
@@ -58,10 +58,14 @@ static void leave(struct client *k) {
 
 /* --- answers --- */
 
+static size_t owed(const struct client *k) {
+    return k->out_len - k->out_at;
+}
+
 /* False: the client is gone. */
 static bool send_out(struct client *k) {
-    while (k->out && k->out_at < k->out_len) {
-        int n = os_socket_write(k->fd, k->out + k->out_at, k->out_len - k->out_at);
+    while (owed(k)) {
+        int n = os_socket_write(k->fd, k->out + k->out_at, owed(k));
 
         if (n == -EAGAIN)
             return true;
@@ -73,21 +77,41 @@ static bool send_out(struct client *k) {
     }
     free(k->out);
     k->out = NULL;
+    k->out_len = k->out_at = 0;
+    return true;
+}
+
+/* Puts TEXT behind what is owed already. */
+static bool append(struct client *k, const char *text) {
+    size_t len = text ? strlen(text) : 0;
+    char *longer;
+
+    if (!text || len > CONTROL_OUT_MAX)
+        return false;
+    if (k->out_at) {
+        k->out_len -= k->out_at;
+        memmove(k->out, k->out + k->out_at, k->out_len);
+        k->out_at = 0;
+    }
+    longer = realloc(k->out, k->out_len + len);
+    if (!longer)
+        return false;
+    k->out = longer;
+    memcpy(k->out + k->out_len, text, len);
+    k->out_len += len;
     return true;
 }
 
 /* Takes TEXT over. False: the client is gone. */
 static bool answer(struct client *k, char *text) {
-    if (!text || strlen(text) > CONTROL_OUT_MAX) {
-        log_warn("--control: a client is left: its answer does not fit in memory");
-        free(text);
-        leave(k);
-        return false;
-    }
-    k->out = text;
-    k->out_len = strlen(text);
-    k->out_at = 0;
-    return send_out(k);
+    bool good = append(k, text);
+
+    free(text);
+    if (good)
+        return send_out(k);
+    log_warn("--control: a client is left: there is no memory for its answer");
+    leave(k);
+    return false;
 }
 
 static bool refuse(struct client *k, const char *why) {
@@ -130,55 +154,75 @@ static bool answer_rest(struct client *k) {
     return !rest || refuse(k, "the line has no end");
 }
 
-/* Answers at most one line. */
-static void serve(struct client *k) {
-    char *end = memchr(k->in, '\n', k->in_len);
-    bool here = true;
+/* Is it to be listened to? */
+static bool reads(const struct client *k) {
+    return owed(k) <= CONTROL_OUT_LISTEN;
+}
 
-    if (k->out)
-        here = send_out(k);
-    else if (end)
-        here = answer_line(k, (size_t)(end - k->in));
-    else if (k->in_len == sizeof(k->in))
-        here = skip_long(k);
-    else if (k->ended)
-        here = answer_rest(k);
-    if (!here)
+/* Is there something to be done for it without its sending more? */
+static bool has_more(const struct client *k) {
+    return reads(k) && (k->ended ? k->in_len : memchr(k->in, '\n', k->in_len) != NULL);
+}
+
+/* Answers at most one line. False: the client is gone. */
+static bool answer_one(struct client *k) {
+    char *end = memchr(k->in, '\n', k->in_len);
+
+    if (!reads(k))
+        return true;
+    if (end)
+        return answer_line(k, (size_t)(end - k->in));
+    if (k->in_len == sizeof(k->in))
+        return skip_long(k);
+    return !k->ended || answer_rest(k);
+}
+
+static void serve(struct client *k) {
+    unsigned events;
+
+    if (!answer_one(k))
         return;
-    if (k->ended && !k->in_len && !k->out) {
+    if (k->ended && !k->in_len && !owed(k)) {
         leave(k);
         return;
     }
-    os_watch_events(&k->watch, k->out ? OS_WRITE : k->ended ? 0 : OS_READ);
-    if (!k->out && (k->ended || memchr(k->in, '\n', k->in_len)))
+    events = owed(k) ? OS_WRITE : 0;
+    if (!k->ended && reads(k) && k->in_len < sizeof(k->in))
+        events |= OS_READ;
+    os_watch_events(&k->watch, events);
+    if (has_more(k))
         os_task_post(&k->control->more, k->control->loop);
+}
+
+/* False: the client is gone. */
+static bool receive(struct client *k) {
+    int n = os_socket_read(k->fd, k->in + k->in_len, sizeof(k->in) - k->in_len);
+
+    if (n < 0 && n != -EAGAIN && n != -EINTR) {
+        leave(k);
+        return false;
+    }
+    k->ended = n == 0;
+    k->in_len += n > 0 ? (size_t)n : 0;
+    return true;
 }
 
 static void on_client(void *arg, unsigned ready) {
     struct client *k = arg;
 
-    if ((ready & OS_READ) && k->in_len < sizeof(k->in)) {
-        int n = os_socket_read(k->fd, k->in + k->in_len, sizeof(k->in) - k->in_len);
-
-        if (n < 0 && n != -EAGAIN && n != -EINTR) {
-            leave(k);
-            return;
-        }
-        k->ended = n == 0;
-        k->in_len += n > 0 ? (size_t)n : 0;
-    }
+    if ((ready & OS_WRITE) && !send_out(k))
+        return;
+    if ((ready & OS_READ) && !receive(k))
+        return;
     serve(k);
 }
 
 static void on_more(void *arg) {
     struct control *c = arg;
 
-    for (unsigned n = 0; n < CONTROL_CLIENTS; n++) {
-        struct client *k = c->clients[n];
-
-        if (k && !k->out && (k->ended || memchr(k->in, '\n', k->in_len)))
-            serve(k);
-    }
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
+        if (c->clients[n] && has_more(c->clients[n]))
+            serve(c->clients[n]);
 }
 
 /* --- coming --- */
@@ -189,7 +233,7 @@ static struct client **find_place(struct control *c) {
         if (!c->clients[n])
             return &c->clients[n];
     for (unsigned n = 0; n < CONTROL_CLIENTS; n++) {
-        if (!c->clients[n]->out)
+        if (reads(c->clients[n]))
             continue;
         leave(c->clients[n]);
         return &c->clients[n];
@@ -236,7 +280,7 @@ static void on_door(void *arg, unsigned ready) {
     k->control = c;
     k->fd = fd;
     k->ended = k->skipping = false;
-    k->in_len = 0;
+    k->in_len = k->out_len = k->out_at = 0;
     k->out = NULL;
     *place = k;
 }
