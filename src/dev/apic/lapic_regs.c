@@ -8,7 +8,7 @@
  * ICR high and SELF IPI), and in strictness: MSR accesses that set reserved bits, write
  * read-only or read write-only registers raise #GP.
  */
-#include "dev/lapic_int.h"
+#include "dev/apic/lapic_int.h"
 #include "x86/msr.h"
 
 enum {

@@ -10,7 +10,7 @@
  * The slave's INT drives pin 2 of the master. Reset leaves both as PC firmware does:
  * vectors 0x08 and 0x70, everything masked.
  */
-#include "dev/pic.h"
+#include "dev/pc/pic.h"
 
 #include <stdlib.h>
 #include <string.h>

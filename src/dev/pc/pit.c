@@ -14,7 +14,7 @@
  * then stay right over short stalls, and do not drown after long ones. What is merged or
  * given up is counted (irq_ticks_coalesced).
  */
-#include "dev/pit.h"
+#include "dev/pc/pit.h"
 
 #include <stdlib.h>
 

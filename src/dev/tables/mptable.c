@@ -6,15 +6,15 @@
  * cascade, nowhere; SCI level-triggered, active high; the 8259s at LINT0 of every CPU
  * (virtual wire), NMI at LINT1.
  */
-#include "dev/mptable.h"
+#include "dev/tables/mptable.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
-#include "dev/pm.h"
-#include "dev/table.h"
+#include "dev/apic/ioapic.h"
+#include "dev/apic/lapic.h"
+#include "dev/pc/pm.h"
+#include "dev/tables/table.h"
 
 #define POINTER_SIZE 16u
 #define HEADER_SIZE 44u

@@ -43,16 +43,16 @@
  *     }
  * }
  */
-#include "dev/acpi.h"
+#include "dev/tables/acpi.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
-#include "dev/pm.h"
-#include "dev/ports.h"
-#include "dev/table.h"
+#include "dev/apic/ioapic.h"
+#include "dev/apic/lapic.h"
+#include "dev/pc/pm.h"
+#include "dev/pc/ports.h"
+#include "dev/tables/table.h"
 
 #define HEADER_SIZE 36u
 #define FADT_SIZE 244u

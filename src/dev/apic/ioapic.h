@@ -4,7 +4,7 @@
 
 #include "base/counters.h"
 #include "bus/bus.h"
-#include "dev/apic.h"
+#include "dev/apic/apic.h"
 
 #define IOAPIC_BASE 0xfec00000u
 #define IOAPIC_PINS 24u

@@ -11,7 +11,7 @@
  * those that are enabled, so an idle clock costs nothing. Periodic ticks that were missed
  * are not made up for: PF is one bit.
  */
-#include "dev/rtc.h"
+#include "dev/pc/rtc.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #ifndef DEV_LAPIC_INT_H
 #define DEV_LAPIC_INT_H
 
-#include "dev/lapic.h"
+#include "dev/apic/lapic.h"
 
 #define BASE_BSP (1ull << 8)
 #define BASE_X2APIC (1ull << 10)

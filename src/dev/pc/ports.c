@@ -8,7 +8,7 @@
  * them and counts for byte accesses only: a 32-bit access to 0xcf8 belongs to PCI as a
  * whole and must not reset the machine.
  */
-#include "dev/ports.h"
+#include "dev/pc/ports.h"
 
 #include <stdlib.h>
 

@@ -9,7 +9,7 @@
  *
  * The SCI is on while SCI_EN is set and an enabled status bit is.
  */
-#include "dev/pm.h"
+#include "dev/pc/pm.h"
 
 #include <stdlib.h>
 

@@ -9,7 +9,7 @@
  * vCPU and its thread writes, so the guest never sees an odd one; the protocol is kept
  * for what it tells: every write changes the version.
  */
-#include "dev/pvclock.h"
+#include "dev/pv/pvclock.h"
 
 #include <stdlib.h>
 

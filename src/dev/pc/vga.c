@@ -6,7 +6,7 @@
  * keep what is written. Input status 1 shows retrace for a tenth of each sixtieth of a
  * second, from the clock, so that code that waits for either edge goes on.
  */
-#include "dev/vga.h"
+#include "dev/pc/vga.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -8,7 +8,7 @@
  * next period in its grid: IRR could not hold more than one anyway. A period shorter than
  * LAPIC_MIN_PERIOD_NS runs at that.
  */
-#include "dev/lapic_int.h"
+#include "dev/apic/lapic_int.h"
 
 static unsigned divider_shift(const struct lapic *l) {
     unsigned v = (l->divide & 3) | ((l->divide & 8) >> 1);

@@ -5,7 +5,7 @@
 #include "base/counters.h"
 #include "bus/bus.h"
 #include "bus/clock.h"
-#include "dev/apic.h"
+#include "dev/apic/apic.h"
 
 #define LAPIC_BASE 0xfee00000u
 #define LAPIC_BUS_HZ 1000000000u /* timer input before the divider */

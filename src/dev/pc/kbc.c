@@ -8,7 +8,7 @@
  *
  * The output buffer holds one byte: `out`, from port 1 or (aux) port 2.
  */
-#include "dev/kbc.h"
+#include "dev/pc/kbc.h"
 
 #include <stdlib.h>
 

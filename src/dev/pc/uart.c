@@ -24,7 +24,7 @@
  * Not here: framing and parity errors (the line has none), baud rates (kept, unused),
  * modem signals (CTS, DSR and DCD are always on).
  */
-#include "dev/uart.h"
+#include "dev/pc/uart.h"
 
 #include <stdlib.h>
 #include <string.h>

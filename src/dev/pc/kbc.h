@@ -5,7 +5,7 @@
 #include "bus/bus.h"
 #include "bus/irq.h"
 #include "dev/host.h"
-#include "dev/ports.h"
+#include "dev/pc/ports.h"
 
 struct kbc;
 

@@ -5,12 +5,12 @@
  * name the machine by type 1 and count its memory by types 16 to 19. What this board has
  * no word for is "unknown" or "other" in each structure's own way.
  */
-#include "dev/smbios.h"
+#include "dev/tables/smbios.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "dev/table.h"
+#include "dev/tables/table.h"
 
 #define ENTRY_SIZE 31u
 #define ENTRY_SPACE 32u

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dev/lapic_int.h"
+#include "dev/apic/lapic_int.h"
 #include "x86/msr.h"
 
 static void set_bit(struct vectors *v, unsigned n, bool on) {

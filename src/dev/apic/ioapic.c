@@ -6,7 +6,7 @@
  * level-triggered entry sends one message, sets Remote IRR, and sends again only after
  * the EOI has cleared that and if the pin is still high.
  */
-#include "dev/ioapic.h"
+#include "dev/apic/ioapic.h"
 
 #include <stdlib.h>
 #include <string.h>
