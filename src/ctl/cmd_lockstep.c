@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "ctl/ctl.h"
-#include "ctl/lockstep.h"
+#include "replay/lockstep.h"
 
 /* Lockstep has no date: it begins here. */
 #define START_NS 1767225600000000000u /* 2026-01-01 */

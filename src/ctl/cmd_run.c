@@ -12,8 +12,8 @@
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
 #include "ctl/stats.h"
-#include "ctl/tape.h"
 #include "machine/machine.h"
+#include "replay/tape.h"
 
 /* A signal handler has no argument: what it stops, and the signal. */
 static struct machine *volatile signal_machine;

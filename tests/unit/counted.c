@@ -10,9 +10,9 @@
 
 #include <cmocka.h>
 
-#include "ctl/input.h"
 #include "machine/counted.h"
 #include "machine/machine.h"
+#include "replay/input.h"
 #include "unit/tiny.h"
 
 /* --- recordings --- */

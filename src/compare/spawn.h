@@ -1,6 +1,6 @@
 /* Runs another program and takes what it prints. */
-#ifndef CTL_SPAWN_H
-#define CTL_SPAWN_H
+#ifndef COMPARE_SPAWN_H
+#define COMPARE_SPAWN_H
 
 #include "base/types.h"
 

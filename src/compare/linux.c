@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "ctl/compare.h"
-#include "ctl/spawn.h"
+#include "compare/compare.h"
+#include "compare/spawn.h"
 
 #define LIMIT 900.0
 

@@ -1,5 +1,5 @@
 /* A recording's file; see recording.h. */
-#include "ctl/recording.h"
+#include "replay/recording.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -12,9 +12,9 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "ctl/compare.h"
-#include "ctl/frob_image.h"
-#include "ctl/spawn.h"
+#include "compare/compare.h"
+#include "compare/frob_image.h"
+#include "compare/spawn.h"
 
 /* Adams and Agesen, section 6.3: cycles on a 3.8 GHz Pentium 4. */
 const struct compare_bench compare_benches[] = {

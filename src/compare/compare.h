@@ -9,8 +9,8 @@
  * only where the very same instructions can run there. A column whose hardware support is
  * itself emulated is marked (`emulated`): its figures are the emulator's.
  */
-#ifndef CTL_COMPARE_H
-#define CTL_COMPARE_H
+#ifndef COMPARE_COMPARE_H
+#define COMPARE_COMPARE_H
 
 #include <stdio.h>
 
@@ -123,7 +123,7 @@ int compare_index(const char *name); /* of a benchmark, or -1 */
 /* NAME is one of the comma-separated LIST; any is in NULL. */
 bool compare_in_list(const char *list, const char *name);
 
-/* compare_frob.c. */
+/* frob.c. */
 struct frob_run {
     const char *engine;    /* of ours; NULL: QEMU's TCG */
     const char *retention; /* or NULL */

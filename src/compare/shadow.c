@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "ctl/compare.h"
+#include "compare/compare.h"
 
 const char *const compare_policies[COMPARE_POLICIES] = {"flush", "pcid", "trace"};
 const char *const compare_loads[COMPARE_LOADS] = {"load_switch", "load_fault", "load_pt"};

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl/compare.h"
+#include "compare/compare.h"
 
 static const char style[] =
     ":root{--fg:#1d2330;--dim:#5d6678;--bg:#f6f7f9;--card:#fff;--line:#dfe3ea;"

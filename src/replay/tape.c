@@ -1,5 +1,5 @@
 /* A run that is recorded or replayed; see tape.h. */
-#include "ctl/tape.h"
+#include "replay/tape.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "cpu/cpuid.h"
-#include "ctl/state.h"
+#include "replay/state.h"
 
 /* --- what has to be the same --- */
 

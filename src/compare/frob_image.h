@@ -1,6 +1,6 @@
 /* frob, the benchmark guest, as this program carries it (guest/frob/frob.mk). */
-#ifndef CTL_FROB_IMAGE_H
-#define CTL_FROB_IMAGE_H
+#ifndef COMPARE_FROB_IMAGE_H
+#define COMPARE_FROB_IMAGE_H
 
 #include "base/types.h"
 

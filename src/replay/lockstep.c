@@ -1,5 +1,5 @@
 /* Lockstep of two engines; see lockstep.h. */
-#include "ctl/lockstep.h"
+#include "replay/lockstep.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -9,10 +9,10 @@
 
 #include "base/log.h"
 #include "base/os.h"
-#include "ctl/apart.h"
 #include "ctl/ctl.h"
-#include "ctl/input.h"
-#include "ctl/state.h"
+#include "replay/apart.h"
+#include "replay/input.h"
+#include "replay/state.h"
 
 #define MEMORY_EVERY 500
 #define PAGES_SHOWN 8

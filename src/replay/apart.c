@@ -1,5 +1,5 @@
 /* Work in a process of its own; see apart.h. */
-#include "ctl/apart.h"
+#include "replay/apart.h"
 
 #include <errno.h>
 #include <signal.h>

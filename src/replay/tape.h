@@ -2,12 +2,12 @@
  * A run that is recorded, or is the replay of a recording: ties the console, the
  * recording and the machine together. With neither --record nor --replay it does nothing.
  */
-#ifndef CTL_TAPE_H
-#define CTL_TAPE_H
+#ifndef REPLAY_TAPE_H
+#define REPLAY_TAPE_H
 
-#include "ctl/input.h"
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
+#include "replay/input.h"
 
 struct tape {
     const char *record, *replay; /* files; at most one */

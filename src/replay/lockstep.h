@@ -18,11 +18,11 @@
  *      a fragment of its own. This finds the instruction, unless it takes the whole
  *      fragment to go wrong.
  */
-#ifndef CTL_LOCKSTEP_H
-#define CTL_LOCKSTEP_H
+#ifndef REPLAY_LOCKSTEP_H
+#define REPLAY_LOCKSTEP_H
 
-#include "ctl/recording.h"
 #include "ctl/run_options.h"
+#include "replay/recording.h"
 
 #define LOCKSTEP_DIFFERENT 4 /* exit status */
 

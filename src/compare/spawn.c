@@ -1,5 +1,5 @@
 /* Runs another program; see spawn.h. */
-#include "ctl/spawn.h"
+#include "compare/spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* Where a counted run's console input comes from; see input.h. */
-#include "ctl/input.h"
+#include "replay/input.h"
 
 #include <string.h>
 

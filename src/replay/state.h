@@ -6,8 +6,8 @@
  * pointer and its selectors (docs/bt.md), components of the vector state that are
  * not in use, and, when asked (STATE_LOOSE), the six status flags.
  */
-#ifndef CTL_STATE_H
-#define CTL_STATE_H
+#ifndef REPLAY_STATE_H
+#define REPLAY_STATE_H
 
 #include <stdio.h>
 

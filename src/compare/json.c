@@ -2,7 +2,7 @@
 #include <cjson/cJSON.h>
 #include <string.h>
 
-#include "ctl/compare.h"
+#include "compare/compare.h"
 
 static cJSON *figure(const struct compare_figure *f) {
     static const char *const states[] = {"none", "ok", "absent", "failed"};

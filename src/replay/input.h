@@ -2,11 +2,11 @@
  * Where a counted run's console input comes from (struct machine_input): the terminal or
  * pipe, with a recording made of it; a recording; a file.
  */
-#ifndef CTL_INPUT_H
-#define CTL_INPUT_H
+#ifndef REPLAY_INPUT_H
+#define REPLAY_INPUT_H
 
 #include "ctl/console.h"
-#include "ctl/recording.h"
+#include "replay/recording.h"
 
 /* Input from the console, written to a recording as it is taken. */
 struct input_recorder {

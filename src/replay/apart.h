@@ -2,8 +2,8 @@
  * Work that is done in a process of its own, one after the other: each can go into the
  * jail, which nobody leaves, and the caller stays outside.
  */
-#ifndef CTL_APART_H
-#define CTL_APART_H
+#ifndef REPLAY_APART_H
+#define REPLAY_APART_H
 
 #include "base/types.h"
 

@@ -18,8 +18,8 @@
  * The last word of a line is a checksum of everything up to it. A recording without its
  * end is of a run that was killed: it can be replayed as far as it goes.
  */
-#ifndef CTL_RECORDING_H
-#define CTL_RECORDING_H
+#ifndef REPLAY_RECORDING_H
+#define REPLAY_RECORDING_H
 
 #include <stdio.h>
 

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #include "base/os.h"
-#include "ctl/compare.h"
+#include "compare/compare.h"
 
 #define SAMPLES 21
 #define ROW(text) ".rept 16\n" text "\n.endr"

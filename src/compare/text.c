@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl/compare.h"
+#include "compare/compare.h"
 
 #define CELL 11
 

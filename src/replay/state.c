@@ -1,5 +1,5 @@
 /* The architectural state of two machines, side by side; see state.h. */
-#include "ctl/state.h"
+#include "replay/state.h"
 
 #include <stdlib.h>
 #include <string.h>
