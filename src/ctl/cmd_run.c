@@ -180,7 +180,7 @@ static int run_machine(struct machine *m, struct console *console,
     if (!take_terminal(m, console, !o->replay))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(m));
-    if (!jail_enter(o->jail, m)) {
+    if (!jail_enter(o->jail, machine_ioctls(m))) {
         console_close(console);
         return CTL_HOST_FAILURE;
     }
@@ -239,6 +239,16 @@ static int with_image(struct run_options *o, struct tape *tape, struct console *
     return status;
 }
 
+static int load_tape(struct tape *tape, struct run_options *o, struct console *console) {
+    const struct tape_order order = {
+        .record = o->record, .replay = o->replay, .no_reboot = o->no_reboot};
+    const struct input_source source = console_source(console);
+
+    if (o->record || o->replay)
+        run_options_count(o);
+    return tape_load(tape, &order, &o->machine, &source);
+}
+
 int ctl_cmd_run(int argc, char **argv) {
     struct run_options o;
     struct boot_image *image;
@@ -259,7 +269,7 @@ int ctl_cmd_run(int argc, char **argv) {
     o.machine.image = image;
     o.machine.console = console_ops(&console);
     o.start_ns = os_monotonic_ns();
-    rc = tape_load(&tape, &o, &console);
+    rc = load_tape(&tape, &o, &console);
     status = rc ? ctl_status_of(rc) : with_image(&o, &tape, &console);
     boot_image_close(image);
     if (!signal_seen && status == CTL_OK)

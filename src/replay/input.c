@@ -15,14 +15,14 @@ static uint64_t next_look(uint64_t now) {
 /* --- the console --- */
 
 static uint64_t record_next(void *arg, uint64_t now) {
-    struct input_recorder *r = arg;
+    const struct input_recorder *r = arg;
 
-    return r->state->eof && !r->state->held_len ? VCLOCK_NEVER : next_look(now);
+    return r->source.dry(r->source.console.arg) ? VCLOCK_NEVER : next_look(now);
 }
 
 static size_t record_take(void *arg, uint64_t now, uint8_t *buf, size_t room) {
     struct input_recorder *r = arg;
-    size_t n = r->console.rx(r->console.arg, buf, room);
+    size_t n = r->source.console.rx(r->source.console.arg, buf, room);
 
     if (n)
         recording_write_input(r->out, now, buf, n);
@@ -31,20 +31,21 @@ static size_t record_take(void *arg, uint64_t now, uint8_t *buf, size_t room) {
 
 /* Virtual time keeps up with the host's while the guest has nothing to do. */
 static int record_sleep_fd(void *arg) {
-    struct input_recorder *r = arg;
+    const struct input_recorder *r = arg;
 
-    return r->console.rx_fd(r->console.arg);
+    return r->source.console.rx_fd(r->source.console.arg);
 }
 
 /* Keys are held until it is time for them. In a pipe there are no commands. */
 static int record_commands(void *arg) {
-    struct input_recorder *r = arg;
+    const struct input_recorder *r = arg;
+    const struct machine_console *console = &r->source.console;
     uint8_t none;
 
-    if (!r->state->is_tty)
+    if (!r->source.takes_commands(console->arg))
         return -1;
-    r->console.rx(r->console.arg, &none, 0);
-    return r->console.rx_fd(r->console.arg);
+    console->rx(console->arg, &none, 0);
+    return console->rx_fd(console->arg);
 }
 
 struct machine_input input_record(struct input_recorder *r) {

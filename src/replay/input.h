@@ -5,13 +5,19 @@
 #ifndef REPLAY_INPUT_H
 #define REPLAY_INPUT_H
 
-#include "ctl/console.h"
+#include "machine/machine.h"
 #include "replay/recording.h"
+
+/* A console, and what a recorder asks of it; all three are given console.arg. */
+struct input_source {
+    struct machine_console console;
+    bool (*dry)(const void *arg);            /* there will be no input any more */
+    bool (*takes_commands)(const void *arg); /* keys may be for us, not the guest */
+};
 
 /* Input from the console, written to a recording as it is taken. */
 struct input_recorder {
-    struct machine_console console;
-    struct console *state; /* of that console */
+    struct input_source source;
     struct recording_writer *out;
 };
 struct machine_input input_record(struct input_recorder *r);

@@ -9,7 +9,6 @@
 
 #include "base/log.h"
 #include "base/os.h"
-#include "ctl/ctl.h"
 #include "replay/apart.h"
 #include "replay/input.h"
 #include "replay/state.h"
@@ -63,7 +62,9 @@ struct job {
     bool show; /* the guest's output */
     bool ok;   /* FN was called, and went where it should */
     bool found;
-    int status;
+    int rc;               /* the machines could not be made: -errno */
+    enum machine_end end; /* pass_first(): the guest's, when nothing was different */
+    int exit_code;
     struct difference d;
     uint64_t start, rip;
     bool tell; /* pass_fragment(): what was found is told */
@@ -95,7 +96,7 @@ static void input_ends(void *arg, const struct recording_event *e) {
 /* 0, or -errno after a message. */
 static int side_create(struct pass *p, unsigned n, bool show) {
     struct side *s = &p->side[n];
-    struct machine_config cfg = p->ls->o->machine;
+    struct machine_config cfg = p->ls->machine;
     char why[512];
     int rc;
 
@@ -141,18 +142,18 @@ static int both_boot(struct pass *p) {
 
 /* The first pass has said already that there is no jail. */
 static bool lock_up(const struct pass *p, bool first) {
-    enum jail_want want = p->ls->o->jail;
+    enum jail_want want = p->ls->jail;
 
     if (!first && want == JAIL_AUTO)
         return os_jail_enter(machine_ioctls(p->side[0].m)) <= 0;
-    return jail_enter(want, p->side[0].m);
+    return jail_enter(want, machine_ioctls(p->side[0].m));
 }
 
 /* 0, or -errno after a message. */
 static int pass_open(struct pass *p, const struct lockstep *ls, bool show) {
     int rc;
 
-    *p = (struct pass){.ls = ls, .how = ls->o->machine.bt.liveness ? STATE_LOOSE : 0};
+    *p = (struct pass){.ls = ls, .how = ls->machine.bt.liveness ? STATE_LOOSE : 0};
     rc = side_create(p, 0, show);
     if (!rc)
         rc = side_create(p, 1, false);
@@ -170,32 +171,35 @@ static void in_process(void *copy) {
     struct pass p;
     int rc = pass_open(&p, j->ls, j->show);
 
+    j->rc = rc;
     if (rc)
-        _exit(rc == -EPERM ? CTL_HOST_FAILURE : ctl_status_of(rc));
+        return;
     j->fn(&p, j);
     pass_close(&p);
 }
 
 /* FN on two new machines, in a process of its own. False, after a message: it did not
- * come to its end, or J->ok is false; J->status is the command's. */
+ * come to its end, or J->ok is false; J->rc says why. */
 static bool run_job(struct job *j, void (*fn)(struct pass *p, struct job *j)) {
     struct job done = *j;
     int rc;
 
     done.fn = fn;
     done.ok = done.found = false;
+    done.rc = 0;
     rc = apart_run(in_process, &done, sizeof(done));
     if (rc < 0)
         log_error("cannot start a process for two machines: %s", strerror(-rc));
-    j->status = rc > 0 ? rc : CTL_HOST_FAILURE;
+    j->rc = -EIO;
     if (rc || done.levels > STRIDES || done.d.npages > PAGES_SHOWN)
+        return false;
+    j->rc = done.rc ? done.rc : -EIO;
+    if (done.rc || !done.ok)
         return false;
     done.ls = j->ls;
     done.show = j->show;
     *j = done;
-    if (!j->ok)
-        j->status = CTL_HOST_FAILURE;
-    return j->ok;
+    return true;
 }
 
 /* RBX, or the byte of RAM at AT if there is one. */
@@ -213,15 +217,15 @@ static void spoil_one(struct machine *m, uint64_t at, struct vcpu *v) {
 static void spoil(struct pass *p, uint64_t insns) {
     struct vcpu *v = (struct vcpu *)(uintptr_t)machine_vcpu(p->side[1].m);
 
-    if (!p->ls->o->inject || p->spoiled || machine_insns(p->side[1].m) != insns)
+    if (!p->ls->inject || p->spoiled || machine_insns(p->side[1].m) != insns)
         return;
-    spoil_one(p->side[1].m, p->ls->o->inject_at, v);
+    spoil_one(p->side[1].m, p->ls->inject_at, v);
     p->spoiled = true;
 }
 
 static void side_run(struct pass *p, unsigned n, uint64_t insns, bool fragment) {
     struct side *s = &p->side[n];
-    uint64_t inject = p->ls->o->inject;
+    uint64_t inject = p->ls->inject;
 
     if (s->end != MACHINE_PAUSED)
         return;
@@ -278,7 +282,7 @@ static bool goes_on(const struct pass *p) {
     enum machine_end end = p->side[0].end;
 
     return end == MACHINE_PAUSED ||
-           (!p->ls->o->no_reboot && (end == MACHINE_RESET || end == MACHINE_SHUTDOWN));
+           (!p->ls->no_reboot && (end == MACHINE_RESET || end == MACHINE_SHUTDOWN));
 }
 
 /* An engine failed, and has said why: that is no difference. */
@@ -288,7 +292,7 @@ static bool host_failed(const struct pass *p) {
 
 /* One point further: false when they differ there (*D) or the run is over. */
 static bool next_point(struct pass *p, struct difference *d, bool *same) {
-    uint64_t every = p->ls->o->every;
+    uint64_t every = p->ls->every;
     bool memory;
 
     both_to(p, (machine_insns(p->side[0].m) / every + 1) * every);
@@ -387,7 +391,7 @@ static void follow(struct pass *p, const struct difference *d) {
 /* Narrows D, a fragment, to an instruction. The pass then stands behind it. */
 static bool find_instruction(struct pass *p, struct difference *d, uint64_t start,
                              uint64_t *rip) {
-    struct bt_options single = p->ls->o->machine.bt;
+    struct bt_options single = p->ls->machine.bt;
     uint64_t bad = d->bad;
 
     if (!go_to_good(p, start))
@@ -585,55 +589,54 @@ static void search(struct job j) {
 
 /* --- the whole --- */
 
-static int status_of_end(const struct pass *p) {
-    const struct side *s = &p->side[0];
-
+/* False, after a message: that is no good end. */
+static bool is_good_end(const struct side *s) {
     switch (s->end) {
     case MACHINE_DEBUG_EXIT:
-        return machine_exit_code(s->m);
     case MACHINE_SHUTDOWN:
-        return CTL_TRIPLE_FAULT;
     case MACHINE_POWEROFF:
     case MACHINE_RESET:
-        return CTL_OK;
+        return true;
     case MACHINE_QUIT:
-        if (!s->astray)
-            return CTL_OK;
-        log_error("the guest's serial port has no room for the input of the recording");
-        return CTL_HOST_FAILURE;
+        if (s->astray)
+            log_error(
+                "the guest's serial port has no room for the input of the recording");
+        return !s->astray;
     case MACHINE_ASLEEP:
         log_error("the guest is halted, and nothing will ever wake it");
-        return CTL_HOST_FAILURE;
+        return false;
     default:
-        return CTL_HOST_FAILURE;
+        return false;
     }
 }
 
 static void pass_first(struct pass *p, struct job *j) {
+    const struct side *s = &p->side[0];
     bool same = true;
 
-    j->ok = true;
     while (next_point(p, &j->d, &same))
         ;
-    j->status = CTL_HOST_FAILURE;
     if (host_failed(p))
         return;
     j->found = !same;
+    j->ok = j->found || is_good_end(s);
     if (j->found)
         return;
-    j->status = status_of_end(p);
+    j->end = s->end;
+    j->exit_code = machine_exit_code(s->m);
     log_warn("%s and %s did the same for %llu instructions, compared at %u points",
-             p->ls->names[0], p->ls->names[1],
-             (unsigned long long)machine_insns(p->side[0].m), p->point);
+             p->ls->names[0], p->ls->names[1], (unsigned long long)machine_insns(s->m),
+             p->point);
 }
 
-int lockstep_run(const struct lockstep *ls) {
+struct lockstep_result lockstep_run(const struct lockstep *ls) {
     struct job j = {.ls = ls, .show = true};
 
     if (!run_job(&j, pass_first))
-        return j.status;
+        return (struct lockstep_result){.verdict = LOCKSTEP_FAILED, .rc = j.rc};
     if (!j.found)
-        return j.status & 0xff;
+        return (struct lockstep_result){
+            .verdict = LOCKSTEP_SAME, .end = j.end, .exit_code = j.exit_code};
     search(j);
-    return LOCKSTEP_DIFFERENT;
+    return (struct lockstep_result){.verdict = LOCKSTEP_DIFFERENT};
 }

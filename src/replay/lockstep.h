@@ -21,20 +21,37 @@
 #ifndef REPLAY_LOCKSTEP_H
 #define REPLAY_LOCKSTEP_H
 
-#include "ctl/run_options.h"
+#include "base/jail.h"
+#include "machine/machine.h"
 #include "replay/recording.h"
 
-#define LOCKSTEP_DIFFERENT 4 /* exit status */
-
 struct lockstep {
-    const struct run_options *o;
-    char names[2][16];           /* engines */
+    struct machine_config machine; /* but for the engine, the console and its input */
+    bool no_reboot;                /* ends where the guest would reboot */
+    enum jail_want jail;
+    uint64_t every;     /* instructions between two comparisons */
+    uint64_t inject;    /* for tests: spoil something after so many; 0: do not */
+    uint64_t inject_at; /* the byte of RAM there, or a register if there is none */
+    char names[2][16];  /* engines */
     const struct recording *rec; /* or NULL */
     const uint8_t *typed;        /* or NULL */
     size_t typed_len;
 };
 
-/* The exit status. */
-int lockstep_run(const struct lockstep *ls);
+enum lockstep_verdict {
+    LOCKSTEP_FAILED,    /* there was nothing to compare, or no good end */
+    LOCKSTEP_SAME,      /* from beginning to end */
+    LOCKSTEP_DIFFERENT, /* and it has been told where */
+};
+
+struct lockstep_result {
+    enum lockstep_verdict verdict;
+    int rc;               /* LOCKSTEP_FAILED: -errno */
+    enum machine_end end; /* LOCKSTEP_SAME: the guest's */
+    int exit_code;        /* and machine_exit_code(), at MACHINE_DEBUG_EXIT */
+};
+
+/* All messages have been given when it returns. */
+struct lockstep_result lockstep_run(const struct lockstep *ls);
 
 #endif

@@ -31,15 +31,16 @@ static uint64_t cpu_digest(const struct vcpu *v) {
 }
 
 static struct recording_key key_of(const struct tape *t) {
-    const struct machine_config *cfg = &t->o->machine;
+    const struct machine_config *cfg = t->cfg;
+    const char *append = cfg->boot.cmdline;
 
     return (struct recording_key){
         .start_ns = cfg->start_ns,
         .memory = cfg->memory,
         .protocol = cfg->boot.protocol,
         .paravirt = cfg->paravirt,
-        .no_reboot = t->o->no_reboot,
-        .append = recording_digest(0, t->o->append, strlen(t->o->append)),
+        .no_reboot = t->no_reboot,
+        .append = recording_digest(0, append, strlen(append)),
         .cpu = cpu_digest(machine_vcpu(t->m)),
         .state = state_digest(t->m),
     };
@@ -70,20 +71,23 @@ static void input_ends(void *arg, const struct recording_event *e) {
 
 /* --- a run --- */
 
-int tape_load(struct tape *t, struct run_options *o, struct console *console) {
+int tape_load(struct tape *t, const struct tape_order *order, struct machine_config *cfg,
+              const struct input_source *source) {
     char why[512];
     int rc;
 
-    *t = (struct tape){.record = o->record, .replay = o->replay, .o = o};
+    *t = (struct tape){.record = order->record,
+                       .replay = order->replay,
+                       .no_reboot = order->no_reboot,
+                       .cfg = cfg};
     if (!t->record && !t->replay)
         return 0;
-    t->console = o->machine.console;
-    o->machine.console = (struct machine_console){.tx = tx, .arg = t};
-    run_options_count(o);
+    t->console = source->console;
+    cfg->console = (struct machine_console){.tx = tx, .arg = t};
     if (t->record) {
-        o->machine.start_ns = os_realtime_ns();
-        t->recorder = (struct input_recorder){.console = t->console, .state = console};
-        o->machine.input = input_record(&t->recorder);
+        cfg->start_ns = os_realtime_ns();
+        t->recorder = (struct input_recorder){.source = *source};
+        cfg->input = input_record(&t->recorder);
         return 0;
     }
     rc = recording_open(t->replay, &t->rec, why, sizeof(why));
@@ -94,9 +98,9 @@ int tape_load(struct tape *t, struct run_options *o, struct console *console) {
     if (!t->rec.ended)
         log_warn("'%s' has no end: its run was killed, and is replayed as far as it goes",
                  t->replay);
-    o->machine.start_ns = t->rec.key.start_ns;
+    cfg->start_ns = t->rec.key.start_ns;
     t->player = (struct input_player){.rec = &t->rec, .end = input_ends, .arg = t};
-    o->machine.input = input_play(&t->player);
+    cfg->input = input_play(&t->player);
     return 0;
 }
 
@@ -129,7 +133,7 @@ int tape_start(struct tape *t, struct machine *m) {
  * the translator does not keep dead status flags, which then differ in the frames of
  * exceptions. */
 static uint64_t end_state(const struct tape *t, enum machine_end end) {
-    if (end == MACHINE_QUIT || t->o->machine.bt.liveness)
+    if (end == MACHINE_QUIT || t->cfg->bt.liveness)
         return 0;
     return state_digest(t->m);
 }

@@ -5,13 +5,13 @@
 #ifndef REPLAY_TAPE_H
 #define REPLAY_TAPE_H
 
-#include "ctl/outputs.h"
-#include "ctl/run_options.h"
+#include "base/output.h"
 #include "replay/input.h"
 
 struct tape {
     const char *record, *replay; /* files; at most one */
-    const struct run_options *o;
+    const struct machine_config *cfg;
+    bool no_reboot;
     struct machine *m;
     struct machine_console console; /* the real one */
     struct input_recorder recorder;
@@ -24,9 +24,16 @@ struct tape {
     bool astray;                       /* replay: it has been told that it went wrong */
 };
 
-/* Prepares O for a counted run; the console must be in it already. 0, or -errno after a
- * message. */
-int tape_load(struct tape *t, struct run_options *o, struct console *console);
+/* What is wanted of it. */
+struct tape_order {
+    const char *record, *replay; /* files, or NULL; at most one */
+    bool no_reboot;              /* the run ends where the guest would reboot */
+};
+
+/* Takes the place of SOURCE's console in CFG, a counted run's configuration, which must
+ * outlive the tape. 0, or -errno after a message. */
+int tape_load(struct tape *t, const struct tape_order *order, struct machine_config *cfg,
+              const struct input_source *source);
 /* M is about to run its first life; what is recorded has its FILE. 0, or -errno after a
  * message. */
 int tape_start(struct tape *t, struct machine *m);

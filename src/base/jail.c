@@ -1,5 +1,5 @@
 /* When a run is locked up, and what is said when it cannot be; see jail.h. */
-#include "ctl/jail.h"
+#include "base/jail.h"
 
 #include <errno.h>
 #include <string.h>
@@ -22,8 +22,8 @@ const char *jail_why(int rc) {
     }
 }
 
-bool jail_enter(enum jail_want want, const struct machine *m) {
-    int rc = want == JAIL_OFF ? 0 : os_jail_enter(machine_ioctls(m));
+bool jail_enter(enum jail_want want, const unsigned long *ioctls) {
+    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls);
 
     if (!rc)
         return true;
