@@ -6,7 +6,7 @@
  * page; everything else goes through the parked image and one access an element.
  * AMD64 APM volume 4; Intel SDM volume 2, the instructions' pages.
  */
-#include "sem/native_int.h"
+#include "sem/native/native_int.h"
 #include "sem/segment_int.h"
 
 /* --- vector registers in the parked image --- */

@@ -7,7 +7,7 @@
  * AMD64 APM volume 2, "x87 Environment" figures; Intel SDM volume 1, "Saving the x87
  * FPU's State with FSTENV/FNSTENV and FSAVE/FNSAVE".
  */
-#include "sem/native_int.h"
+#include "sem/native/native_int.h"
 
 #define REGS_LEN 80u
 

@@ -18,7 +18,7 @@
  * volume 2, "Intel AVX-512 Encoding" and the instructions' pages.
  */
 #include "cpu/cpuid.h"
-#include "sem/native_int.h"
+#include "sem/native/native_int.h"
 #include "sem/segment_int.h"
 
 #define OPERAND_MAX 64u

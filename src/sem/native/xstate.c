@@ -14,7 +14,7 @@
  * "Managing State Using the XSAVE Feature Set".
  */
 #include "cpu/cpuid.h"
-#include "sem/native_int.h"
+#include "sem/native/native_int.h"
 #include "sem/segment_int.h"
 
 #define X87 1ull

@@ -67,7 +67,7 @@ struct native_form {
 
 #define NATIVE_CODE_MAX 16
 
-/* --- native_encode.c --- */
+/* --- encode.c --- */
 /* False when the bytes are not of a form that we run on the host. */
 bool native_parse(const struct insn *i, struct native_form *f);
 unsigned native_classify(const struct native_form *f); /* enum native_kind bits */
@@ -75,7 +75,7 @@ unsigned native_classify(const struct native_form *f); /* enum native_kind bits 
  * general register in eax. Writes at most NATIVE_CODE_MAX bytes, returns how many. */
 unsigned native_encode(const struct native_form *f, enum cpu_mode mode, uint8_t *out);
 
-/* --- native.c --- */
+/* --- stub.c --- */
 /* Checks that precede every x87 or vector instruction. 0, or SEM_FAULT. */
 int native_check_x87(struct vcpu *v);
 int native_check_mmx(struct vcpu *v);
@@ -139,17 +139,17 @@ static inline uint16_t fsw_summary(uint16_t fsw, uint16_t fcw) {
     return fsw & ~fcw & FX_EXCEPTIONS ? fsw | FSW_ES | FSW_B : fsw;
 }
 
-/* --- native_mask.c --- */
+/* --- mask.c --- */
 insn_exec_fn native_exec_maskmov, native_exec_vmaskmov, native_exec_gather;
 
-/* --- native_evex.c --- */
+/* --- evex.c --- */
 insn_exec_fn native_exec_evex_masked, native_exec_evex_gather, native_exec_scatter;
 
 /* --- xstate.c --- */
 insn_exec_fn native_exec_fxsave, native_exec_fxrstor, native_exec_xsave,
     native_exec_xrstor;
 
-/* --- native_x87.c --- */
+/* --- x87.c --- */
 /* The state is parked: brings the vCPU's x87 pointers up to date. */
 static inline void native_sync_pointers(struct vcpu *v) {
     uint64_t host_ip = img64(v, IMG_FIP);

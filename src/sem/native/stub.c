@@ -1,7 +1,7 @@
 /*
  * x87, MMX, SSE, AVX and AVX-512 by running the same instruction on the host.
  *
- * Each distinct re-encoded instruction (native_encode.c) has a stub in an arena that is
+ * Each distinct re-encoded instruction (encode.c) has a stub in an arena that is
  * mapped twice, writable and executable. A stub is one slot of 64 bytes:
  *
  *   0..7   header: enum native_kind bits
@@ -23,7 +23,7 @@
  * guest is live in the host here. Guest memory is touched only through a pointer that
  * came from mmu_hit() or a window. Windows keep the address modulo 64, so the host's
  * alignment checks are the guest's. The one exception is a masked load, which may run on
- * guard pages: whether it touches them is for the host's CPU to say (native_evex.c).
+ * guard pages: whether it touches them is for the host's CPU to say (evex.c).
  *
  * The arena is a static: it is host code that belongs to no VM, and the signal handler
  * has no other way to it. docs/native.md has the rest.
@@ -32,7 +32,7 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
-#include "sem/native_int.h"
+#include "sem/native/native_int.h"
 
 #define SLOT 64u
 #define CODE_AT 8u

@@ -10,7 +10,7 @@
  * The parser trusts nothing: it reads within insn.len and refuses what it does not know.
  */
 #include "decode/decode.h"
-#include "sem/native_int.h"
+#include "sem/native/native_int.h"
 
 struct cursor {
     const struct insn *i;
