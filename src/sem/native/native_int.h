@@ -76,12 +76,32 @@ unsigned native_classify(const struct native_form *f); /* enum native_kind bits 
 unsigned native_encode(const struct native_form *f, enum cpu_mode mode, uint8_t *out);
 
 /* --- stub.c --- */
-/* Checks that precede every x87 or vector instruction. 0, or SEM_FAULT. */
-int native_check_x87(struct vcpu *v);
-int native_check_mmx(struct vcpu *v);
-int native_check_sse(struct vcpu *v);
-int native_check_avx(struct vcpu *v);
-int native_check_avx512(struct vcpu *v);
+struct native_regs {
+    uint64_t rax, rcx, rdx, flags;
+};
+
+/* Host code for an instruction: its memory operand is MEM; REGS may be NULL when it uses
+ * none of them. 0, or what native_stub_fault() takes. The header is before it. */
+typedef int native_stub(void *mem, struct native_regs *regs);
+#define NATIVE_STUB_CODE 8u /* where the code is in a slot */
+
+/* Finds or makes I's stub; NULL for bytes that we do not run. */
+native_stub *native_make_stub(struct vcpu *v, const struct insn *i);
+/* The guest's view of a fault that the host CPU raised in a stub, which returned RC.
+ * Returns SEM_FAULT. */
+int native_stub_fault(struct vcpu *v, int rc);
+
+static inline native_stub *native_stub_of(struct vcpu *v, const struct insn *i) {
+    return likely(i->native != NULL) ? (native_stub *)i->native : native_make_stub(v, i);
+}
+
+static inline uint32_t native_stub_kind(native_stub *stub) {
+    uint32_t kind;
+
+    __builtin_memcpy(&kind, (const uint8_t *)stub - NATIVE_STUB_CODE, sizeof(kind));
+    return kind;
+}
+
 /* Runs parameterless host code (at most NATIVE_CODE_MAX bytes). 0, or SEM_FAULT. */
 int native_run_bytes(struct vcpu *v, const uint8_t *code, unsigned len);
 /* Runs I's instruction on host memory P, with no general register. 0, or SEM_FAULT. */
@@ -92,9 +112,54 @@ int native_run_at(struct vcpu *v, const struct insn *i, void *p);
 int native_run_guarded(struct vcpu *v, const struct insn *i, void *p, uint64_t *addr);
 /* A page that can be accessed, between one before and two behind that cannot. */
 uint8_t *native_guarded_page(void);
+
+/* --- what comes before the instruction, and what follows a failed access ---
+ * AMD64 APM volume 2, "SSE, MMX, and x87 Programming", "Enabling ... Instructions" and
+ * the exception tables of volumes 4 and 5. */
+
+static inline int native_check_x87(struct vcpu *v) {
+    return v->cr0 & (X86_CR0_EM | X86_CR0_TS) ? sem_fault(v, X86_NM) : 0;
+}
+
+static inline int native_check_mmx(struct vcpu *v) {
+    if (v->cr0 & X86_CR0_EM)
+        return sem_fault(v, X86_UD);
+    return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
+}
+
+static inline int native_check_sse(struct vcpu *v) {
+    if ((v->cr0 & X86_CR0_EM) || !(v->cr4 & X86_CR4_OSFXSR))
+        return sem_fault(v, X86_UD);
+    return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
+}
+
+static inline int native_check_avx(struct vcpu *v) {
+    const uint64_t need = X86_XCR0_SSE | X86_XCR0_AVX;
+
+    if (sem_check_vex(v))
+        return SEM_FAULT;
+    if (!(v->cr4 & X86_CR4_OSXSAVE) || (v->xcr0 & need) != need)
+        return sem_fault(v, X86_UD);
+    return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
+}
+
+static inline int native_check_avx512(struct vcpu *v) {
+    const uint64_t need = X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_AVX512;
+
+    if (sem_check_vex(v))
+        return SEM_FAULT;
+    if (!(v->cr4 & X86_CR4_OSXSAVE) || (v->xcr0 & need) != need)
+        return sem_fault(v, X86_UD);
+    return v->cr0 & X86_CR0_TS ? sem_fault(v, X86_NM) : 0;
+}
+
 /* After a failed access of the memory operand: #GP of a non-canonical address through SS
  * is #SS (AMD64 APM volume 2). Returns SEM_FAULT. */
-int native_mem_fault(struct vcpu *v, const struct insn *i);
+static inline int native_mem_fault(struct vcpu *v, const struct insn *i) {
+    if (v->mode == MODE_64 && i->mem.seg == SEG_SS && v->fault.vector == X86_GP)
+        v->fault.vector = X86_SS;
+    return SEM_FAULT;
+}
 
 /* Copies of a size that the compiler does not know: libc's would use vector registers. */
 static inline void native_copy(void *to, const void *from, size_t len) {
