@@ -1,4 +1,5 @@
-/* State shared by the files of the local APIC: lapic.c, lapic_regs.c, lapic_timer.c. */
+/* State shared by the files of the local APIC: lapic_irq.c, lapic_timer.c, lapic_regs.c,
+ * lapic.c. */
 #ifndef DEV_LAPIC_INT_H
 #define DEV_LAPIC_INT_H
 
@@ -64,7 +65,7 @@ static inline bool lapic_is_x2(const struct lapic *l) {
     return l->base & BASE_X2APIC;
 }
 
-/* lapic.c */
+/* lapic_irq.c */
 void lapic_update(struct lapic *l);
 void lapic_error(struct lapic *l, uint32_t bit);
 void lapic_lvt_fire(struct lapic *l, enum lvt which);
@@ -72,7 +73,6 @@ void lapic_lint_check(struct lapic *l, unsigned pin);
 void lapic_eoi(struct lapic *l);
 void lapic_send(struct lapic *l); /* what the ICR says */
 uint8_t lapic_ppr(const struct lapic *l);
-void lapic_clear_regs(struct lapic *l); /* power-up state but for APIC_BASE and ID */
 
 /* lapic_timer.c */
 void lapic_timer_fire(void *lapic);
@@ -86,5 +86,6 @@ void lapic_timer_set_deadline(struct lapic *l, uint64_t value);
 
 /* lapic_regs.c */
 extern const struct bus_ops lapic_mmio_ops;
+void lapic_clear_regs(struct lapic *l); /* power-up state but for APIC_BASE and ID */
 
 #endif

@@ -8,6 +8,8 @@
  * ICR high and SELF IPI), and in strictness: MSR accesses that set reserved bits, write
  * read-only or read write-only registers raise #GP.
  */
+#include <string.h>
+
 #include "dev/apic/lapic_int.h"
 #include "x86/msr.h"
 
@@ -276,6 +278,26 @@ static bool x2_read(struct lapic *l, unsigned r, uint64_t *v) {
     return true;
 }
 
+/* Intel SDM volume 3, "Local APIC State After Power-Up or Reset". */
+void lapic_clear_regs(struct lapic *l) {
+    unsigned i;
+
+    lapic_timer_stop(l);
+    memset(&l->irr, 0, sizeof(l->irr));
+    memset(&l->isr, 0, sizeof(l->isr));
+    memset(&l->tmr, 0, sizeof(l->tmr));
+    l->tpr = 0;
+    l->ldr = 0;
+    l->dfr = ~0u;
+    l->svr = 0xff;
+    l->esr = l->esr_latch = 0;
+    l->icr = 0;
+    l->extint = false;
+    l->initial = l->divide = 0;
+    for (i = 0; i < LVT_COUNT; i++)
+        l->lvt[i] = LVT_MASKED;
+}
+
 /* Intel SDM volume 3, "x2APIC State Transitions". */
 static bool write_base(struct lapic *l, uint64_t v) {
     bool on = v & BASE_ENABLE, x2 = v & BASE_X2APIC;
@@ -297,6 +319,11 @@ static bool write_base(struct lapic *l, uint64_t v) {
                         l, "lapic");
     lapic_update(l);
     return true;
+}
+
+bool lapic_owns_msr(uint32_t msr) {
+    return msr == X86_MSR_APIC_BASE || msr == X86_MSR_TSC_DEADLINE ||
+           (msr >= X86_MSR_X2APIC_FIRST && msr <= X86_MSR_X2APIC_LAST);
 }
 
 bool lapic_msr(struct lapic *l, uint32_t msr, bool write, uint64_t *value) {
