@@ -17,7 +17,7 @@
 
 #include "cpu/cpuid_int.h"
 #include "cpu/vcpu.h"
-#include "cpu/vec.h"
+#include "cpu/vec_host.h"
 #include "x86/cr.h"
 
 struct cpuid_model {
