@@ -119,6 +119,7 @@ struct compare_setup {
     bool brief;
 };
 
+/* tables.c. */
 int compare_index(const char *name); /* of a benchmark, or -1 */
 /* NAME is one of the comma-separated LIST; any is in NULL. */
 bool compare_in_list(const char *list, const char *name);

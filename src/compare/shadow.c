@@ -11,14 +11,6 @@
 #include "base/log.h"
 #include "compare/compare.h"
 
-const char *const compare_policies[COMPARE_POLICIES] = {"flush", "pcid", "trace"};
-const char *const compare_loads[COMPARE_LOADS] = {"load_switch", "load_fault", "load_pt"};
-const char *const compare_load_what[COMPARE_LOADS] = {
-    "8 processes in turn, each touches 16 pages; an operation is a switch with them",
-    "first touches: fault, map, touch, later unmap; an operation is a page",
-    "a page table rewritten in place; an operation is an entry, with its INVLPG",
-};
-
 static void not_started(struct compare_figure *f) {
     f->state = FIGURE_FAILED;
     snprintf(f->why, sizeof(f->why), "could not be started");
