@@ -254,7 +254,7 @@ static void k_set(struct vcpu *v, unsigned reg, uint64_t x) {
  * touch nothing. The state is put back. */
 static bool ignores_mask(struct vcpu *v, const struct insn *i, const struct masked *m) {
     _Alignas(64) uint8_t kept[VCPU_XSAVE_SIZE];
-    struct native_form f;
+    struct encoding f;
     uint64_t addr;
     bool touches;
 
@@ -332,7 +332,7 @@ static unsigned narrow_reg(const struct insn *i, unsigned reg) {
 
 /* False: #UD. */
 static bool shape(const struct insn *i, struct elements *e) {
-    struct native_form f;
+    struct encoding f;
 
     if (!native_parse(i, &f) || !f.evex || !f.is_mem || (f.modrm & 7) != 4 ||
         i->addrsize == 2 || f.len > 2 || f.z || f.bcast || !f.opmask)

@@ -41,7 +41,7 @@ static void track_pointers(struct vcpu *v, const struct insn *i, uint32_t kind,
 }
 
 bool sem_sets_fip(const struct insn *i) {
-    struct native_form f;
+    struct encoding f;
 
     return (i->flags & INSN_X87) && native_parse(i, &f) &&
            !(native_classify(&f) & NATIVE_CONTROL);
@@ -253,7 +253,7 @@ insn_exec_fn *sem_bind_native(const struct vcpu *v, const struct insn *i) {
         [OP_vmaskmov] = native_exec_vmaskmov, [OP_gather] = native_exec_gather,
         [OP_scatter] = native_exec_scatter,
     };
-    struct native_form f;
+    struct encoding f;
 
     if (i->op >= OP_COUNT)
         return NULL;

@@ -107,7 +107,7 @@ static int store_bytes(struct vcpu *v, const struct insn *i, const uint8_t *data
 int native_exec_maskmov(struct vcpu *v, const struct insn *i) {
     static const uint8_t movd_eax_mm0[] = {0x0f, 0x7e, 0xc0};
     uint8_t data[32], mask[32];
-    struct native_form f;
+    struct encoding f;
     unsigned reg, rm;
     int rc;
 
@@ -159,7 +159,7 @@ static int load_selected(struct vcpu *v, const struct insn *i, uint64_t off,
 
 int native_exec_vmaskmov(struct vcpu *v, const struct insn *i) {
     uint8_t data[32], mask[32];
-    struct native_form f;
+    struct encoding f;
     unsigned size, reg, count, len;
     bool wr;
     uint64_t off;
@@ -205,7 +205,7 @@ struct gather {
     uint8_t data[32], idx[32], sel[32];
 };
 
-static void gather_shape(const struct native_form *f, const struct insn *i,
+static void gather_shape(const struct encoding *f, const struct insn *i,
                          struct gather *g) {
     unsigned len = f->l ? 32 : 16;
 
@@ -242,7 +242,7 @@ static int gather_element(struct vcpu *v, const struct insn *i, struct gather *g
  * their masks cleared, so that the restarted instruction goes on behind them.
  */
 int native_exec_gather(struct vcpu *v, const struct insn *i) {
-    struct native_form f;
+    struct encoding f;
     struct gather g;
     int rc = native_check_avx(v);
 

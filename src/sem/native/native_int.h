@@ -6,6 +6,7 @@
 #define SEM_NATIVE_INT_H
 
 #include "cpu/vec.h"
+#include "decode/encoding.h"
 #include "sem/sem_int.h"
 
 /* Where things are in vcpu.vec. AMD64 APM volume 2, "XSAVE/XRSTOR". */
@@ -47,33 +48,15 @@ enum native_kind {
     NATIVE_FNINIT = 1u << 7,
 };
 
-/* An instruction taken apart. Register bits are not inverted. */
-struct native_form {
-    uint8_t map; /* 0: one-byte opcode (x87), 1: 0f, 2: 0f 38, 3: 0f 3a; 5, 6: EVEX's */
-    uint8_t opcode;
-    uint8_t pp; /* 0 none, 1: 66, 2: f3, 3: f2 */
-    bool vex, w, l, p66;
-    uint8_t rep;     /* f2, f3 or 0 */
-    uint8_t r, x, b; /* 0 or 8; r with EVEX to 24 */
-    uint8_t vvvv;    /* with EVEX to 31 */
-    bool evex, z, bcast;
-    uint8_t len; /* EVEX: L'L, the vector's length or rounding */
-    uint8_t opmask;
-    bool has_modrm, is_mem;
-    uint8_t modrm, sib;
-    uint8_t seg; /* enum vcpu_seg of an override, or SEG_DS */
-    uint8_t nimm, imm[2];
-};
-
 #define NATIVE_CODE_MAX 16
 
 /* --- encode.c --- */
 /* False when the bytes are not of a form that we run on the host. */
-bool native_parse(const struct insn *i, struct native_form *f);
-unsigned native_classify(const struct native_form *f); /* enum native_kind bits */
+bool native_parse(const struct insn *i, struct encoding *f);
+unsigned native_classify(const struct encoding *f); /* enum native_kind bits */
 /* The same instruction for 64-bit host mode: memory operand at [rdi], an explicit
  * general register in eax. Writes at most NATIVE_CODE_MAX bytes, returns how many. */
-unsigned native_encode(const struct native_form *f, enum cpu_mode mode, uint8_t *out);
+unsigned native_encode(const struct encoding *f, enum cpu_mode mode, uint8_t *out);
 
 /* --- stub.c --- */
 struct native_regs {

@@ -232,7 +232,7 @@ static unsigned zero_low(bool all, uint8_t *code) {
 }
 
 native_stub *native_make_stub(struct vcpu *v, const struct insn *i) {
-    struct native_form f;
+    struct encoding f;
     uint8_t code[NATIVE_CODE_MAX > ZERO_LOW_LEN ? NATIVE_CODE_MAX : ZERO_LOW_LEN];
     native_stub *stub;
     unsigned len;
