@@ -22,7 +22,7 @@ LDLIBS = -lZydis -lcjson -lseccomp -lpthread -lm
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
-SRCS = $(sort $(wildcard $(ROOMS:%=src/%/*.c)))
+SRCS = $(sort $(wildcard $(ROOMS:%=src/%/*.c) $(ROOMS:%=src/%/*/*.c)))
 OBJS = $(SRCS:%.c=$(BUILD)/%.o)
 LIB = $(BUILD)/libbivisor.a
 UNIT_SRCS = $(sort $(wildcard tests/unit/*.c))

@@ -48,7 +48,7 @@ bool tr_ident_ok(const struct tr *t, const struct insn *i) {
 
     if (i->rep != REP_NONE)
         return false;
-    /* VZEROUPPER, VZEROALL: 64-bit mode clears more registers (sem/native.c). */
+    /* VZEROUPPER, VZEROALL: 64-bit mode clears more registers (sem/native/). */
     if (i->op == OP_native && i->mode != MODE_64 && (i->flags & INSN_VEX) &&
         !i->off_modrm && i->bytes[i->off_opcode] == 0x77)
         return false;

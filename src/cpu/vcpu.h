@@ -227,8 +227,8 @@ struct vcpu {
     uint32_t pending_db; /* DR6 bits of a #DB that is due: a data or I/O breakpoint that
                           * the instruction hit, a single step, the T bit of a task */
 
-    /* --- x87 pointers, tracked because the host's would be ours (sem/native.c). After
-     * translated code they follow from the host's; see bt.x87_ran. --- */
+    /* --- x87 pointers, tracked because the host's would be ours (sem/native/).
+     * After translated code they follow from the host's; see bt.x87_ran. --- */
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;
 

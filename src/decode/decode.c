@@ -20,10 +20,6 @@
 
 #define MAX_LEN 15u
 
-bool decode_host_is_amd(void) {
-    return __builtin_cpu_is("amd");
-}
-
 /*
  * MPX, CET and CLDEMOTE reuse hint NOPs, which is what they are to a CPU without them.
  * F3 BSF and F3 BSR are TZCNT and LZCNT where the host has these.

@@ -12,18 +12,18 @@
 
 #include <cmocka.h>
 
-#include "dev/acpi.h"
-#include "dev/ioapic.h"
-#include "dev/kbc.h"
-#include "dev/lapic.h"
-#include "dev/pic.h"
-#include "dev/pit.h"
-#include "dev/pm.h"
-#include "dev/ports.h"
-#include "dev/pvclock.h"
-#include "dev/rtc.h"
-#include "dev/uart.h"
-#include "dev/vga.h"
+#include "dev/apic/ioapic.h"
+#include "dev/apic/lapic.h"
+#include "dev/pc/kbc.h"
+#include "dev/pc/pic.h"
+#include "dev/pc/pit.h"
+#include "dev/pc/pm.h"
+#include "dev/pc/ports.h"
+#include "dev/pc/rtc.h"
+#include "dev/pc/uart.h"
+#include "dev/pc/vga.h"
+#include "dev/pv/pvclock.h"
+#include "dev/tables/acpi.h"
 
 struct board {
     uint64_t now;

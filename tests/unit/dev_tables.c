@@ -13,10 +13,10 @@
 
 #include <errno.h>
 
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
-#include "dev/mptable.h"
-#include "dev/smbios.h"
+#include "dev/apic/ioapic.h"
+#include "dev/apic/lapic.h"
+#include "dev/tables/mptable.h"
+#include "dev/tables/smbios.h"
 
 static struct mem *M;
 static uint8_t segment[0x10000];
