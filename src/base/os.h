@@ -74,6 +74,7 @@ int os_gs_base(void *p);
 /* Gives this thread an alternate signal stack (once; kept until the thread ends): its
  * stack pointer is the guest's while translated code runs. */
 int os_signal_stack(void);
+void os_signal_stack_free(void); /* what os_thread_start()'s threads do at their end */
 /* A page below 4 GiB that translated code reads to be stopped: readable (open) or not. */
 int os_poll_page(uint8_t **page);
 void os_poll_page_free(uint8_t *page);
@@ -117,27 +118,6 @@ void os_bell_ring(struct os_bell *b);
  * signal was taken: true; or for NS (UINT64_MAX: for ever): false. */
 bool os_bell_wait(struct os_bell *b, int fd, unsigned events, uint64_t ns);
 
-/* --- waiting and waking (os_alarm.c) --- */
-
-/*
- * Watches a deadline and file descriptors for a thread that is busy executing the guest:
- * a helper thread calls FIRE(ARG) when the deadline passes or a watched descriptor
- * becomes readable (once; armed again by os_alarm_deadline() or os_alarm_watch()).
- */
-struct os_alarm;
-int os_alarm_new(void (*fire)(void *arg), void *arg, struct os_alarm **out);
-void os_alarm_free(struct os_alarm *a);
-void os_alarm_deadline(struct os_alarm *a, uint64_t monotonic_ns); /* UINT64_MAX: none */
-void os_alarm_watch(struct os_alarm *a, int fd); /* at most one; -1: none */
-/* Blocks the caller (the otherwise busy thread, idle now) until something has fired. */
-void os_alarm_wait(struct os_alarm *a);
-/* Blocks the caller for NS (UINT64_MAX: for ever), or until FD (-1: none) is readable or
- * something has fired. How much of NS has passed: less than NS if it was woken. */
-uint64_t os_alarm_sleep(struct os_alarm *a, int fd, uint64_t ns);
-/* Wakes os_alarm_wait() or os_alarm_sleep() from another thread or a signal handler, also
- * if they are called only after it. */
-void os_alarm_wake(struct os_alarm *a);
-
 /* --- taking a thread out of a system call (os_kick.c) --- */
 
 int os_kick_init(void); /* once before the others */
@@ -180,10 +160,11 @@ void os_socket_close(int fd);
  * From here on each thread of the process may compute, wait, and read and write what is
  * open, and nothing else, for good. Descriptors above 2 that we were started with are
  * closed. IOCTLS are further requests for ioctl(2) that are allowed, and a 0; or NULL.
+ * At LISTENER (os_listener_fd(); -1: none) clients may be accepted.
  * -errno: the host does not let us (-ENOTSUP: this build does not), and we are not locked
  * up.
  */
-int os_jail_enter(const unsigned long *ioctls);
+int os_jail_enter(const unsigned long *ioctls, int listener);
 /* What os_jail_enter() would return here. */
 int os_jail_probe(void);
 

@@ -48,6 +48,7 @@ static void *body(void *arg) {
     t->id = os_thread_id();
     pthread_barrier_wait(&t->started);
     t->fn(t->arg);
+    os_signal_stack_free();
     return NULL;
 }
 

@@ -59,6 +59,7 @@ const char *control_text(const struct control_request *r, const char *name,
 
 /* The answer; what is added when memory has run out is refused as a whole. */
 void control_put_number(struct control_request *r, const char *name, double value);
+void control_put_bool(struct control_request *r, const char *name, bool value);
 void control_put_text(struct control_request *r, const char *name, const char *text);
 /* Takes VALUE over; NULL: there was no memory for it. */
 void control_put(struct control_request *r, const char *name, struct cJSON *value);
@@ -89,10 +90,11 @@ char *control_answer(const struct control_table *t, const char *line, size_t len
 
 /* --- the socket --- */
 
-#define CONTROL_LINE_MAX 65536u             /* bytes of a line, its end not counted */
-#define CONTROL_OUT_MAX (4u << 20)          /* bytes of an answer */
-#define CONTROL_OUT_LISTEN CONTROL_LINE_MAX /* who has to read more is not listened to   \
-                                             */
+#define CONTROL_LINE_MAX 65536u    /* bytes of a line, its end not counted */
+#define CONTROL_OUT_MAX (4u << 20) /* bytes of an answer */
+#define CONTROL_OUT_LISTEN                                                               \
+    CONTROL_LINE_MAX /* who has to read more is not listened to                          \
+                      */
 #define CONTROL_CLIENTS 16u
 
 struct control;

@@ -64,6 +64,10 @@ void control_put_number(struct control_request *r, const char *name, double valu
     control_put(r, name, cJSON_CreateNumber(value));
 }
 
+void control_put_bool(struct control_request *r, const char *name, bool value) {
+    control_put(r, name, cJSON_CreateBool(value));
+}
+
 void control_put_text(struct control_request *r, const char *name, const char *text) {
     control_put(r, name, cJSON_CreateString(text));
 }

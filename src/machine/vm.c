@@ -139,6 +139,11 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     rc = create_engines(m, why, why_size);
     if (rc)
         goto fail;
+    rc = machine_start_threads(m);
+    if (rc) {
+        snprintf(why, why_size, "cannot make a thread for the CPU: %s", strerror(-rc));
+        goto fail;
+    }
     *out = m;
     return 0;
 fail:
@@ -149,8 +154,7 @@ fail:
 void machine_free(struct machine *m) {
     if (!m)
         return;
-    /* The helper thread first: it kicks the engine. */
-    machine_wake_free(m);
+    machine_end_threads(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
     if (m->board.cpu)
@@ -159,6 +163,7 @@ void machine_free(struct machine *m) {
         bus_free(m->bus);
     if (m->clock)
         vclock_free(m->clock);
+    machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);
     free(m->cpu);
@@ -222,18 +227,6 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
 
 unsigned machine_cpus(const struct machine *m) {
     return m->cpus;
-}
-
-uint64_t machine_now_ns(const struct machine *m) {
-    return counted_now(&m->counted);
-}
-
-uint64_t machine_insns(const struct machine *m) {
-    uint64_t sum = 0;
-
-    for (unsigned n = 0; n < m->cpus; n++)
-        sum += m->cpu[n].counters.insns_retired;
-    return sum;
 }
 
 void machine_list(struct machine *m, uint64_t from, uint32_t len,
