@@ -1,6 +1,7 @@
-# The command-line tests: one guest, and the program that plays the user.
+# The command-line tests: one guest, and the programs that play the user and whoever steers
+# a run from outside.
 CLI_OUT = $(BUILD)/cli
-CLI_BINS = $(CLI_OUT)/guest $(CLI_OUT)/user
+CLI_BINS = $(CLI_OUT)/guest $(CLI_OUT)/user $(CLI_OUT)/steer
 
 $(CLI_OUT)/guest: tests/cli/guest.c tests/guest/lib/guest.ld
 	@mkdir -p $(@D)
@@ -9,11 +10,11 @@ $(CLI_OUT)/guest: tests/cli/guest.c tests/guest/lib/guest.ld
 	$(Q)ld -m elf_i386 --no-warn-rwx-segments -z noexecstack -z max-page-size=4096 -n \
 	    -T tests/guest/lib/guest.ld -o $@ $@.o
 
-$(CLI_OUT)/user: tests/cli/user.c
+$(CLI_OUT)/user $(CLI_OUT)/steer: $(CLI_OUT)/%: tests/cli/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lutil -lcjson -lseccomp
 
 guests: $(CLI_BINS)
 
--include $(CLI_OUT)/guest.d $(CLI_OUT)/user.d
+-include $(CLI_BINS:=.d)

@@ -115,11 +115,12 @@ static const struct vcpu *cpu(void) {
 /* the same with a port access in it, which leaves: 1: inc eax; out 0x80, al; inc ebx;
  * jmp 1b */
 #define PORTS "\x31\xc0\x89\xc3\x40\xe6\x80\x43\xeb\xfa"
-/* the same with vector state: 1: inc eax; paddd xmm0, xmm1; inc ebx; jmp 1b; CR4.OSFXSR
- * is set before: mov eax, cr4; or ah, 2; mov cr4, eax */
+/* the same with vector state: CR4.OSFXSR is set; XMM0 is 0, XMM1 all ones; 1: inc eax;
+ * psubd xmm0, xmm1; inc ebx; jmp 1b */
 #define VECTOR                                                                           \
-    "\x0f\x20\xe0\x80\xcc\x02\x0f\x22\xe0\x31\xc0\x89\xc3\x40\x66\x0f\xfe\xc1\x43\xeb"   \
-    "\xf8"
+    "\x0f\x20\xe0\x80\xcc\x02\x0f\x22\xe0\x31\xc0\x89\xc3\x66\x0f\xef\xc0\x66\x0f\x76"   \
+    "\xc9\x40\x66\x0f\xfa\xc1\x43\xeb\xf8"
+#define VECTOR_LOOP (TINY_ENTRY + 21)
 #define HALT "\xfa\xf4\xeb\xfc" /* 1: cli; hlt; jmp 1b */
 #define SPIN "\xfa\xeb\xfe"     /* cli; jmp to itself */
 
@@ -131,6 +132,7 @@ static pthread_t main_thread;
 /* What a call finds; it may not complain on the thread that it is made on. */
 static struct {
     uint64_t rip, a, b;
+    uint32_t xmm[4]; /* XMM0 */
     bool vec_live, elsewhere;
 } seen;
 
@@ -141,6 +143,7 @@ static void look(void *arg) {
     seen.rip = v->rip;
     seen.a = v->gpr[REG_RAX];
     seen.b = v->gpr[REG_RBX];
+    memcpy(seen.xmm, v->vec + 160, sizeof(seen.xmm));
     seen.vec_live = v->vec_live;
     seen.elsewhere = !pthread_equal(pthread_self(), main_thread);
 }
@@ -189,9 +192,26 @@ static void test_call_amid_exits(void **state) {
     ON_ENGINES(PORTS, call_amid_ports, MACHINE_QUIT);
 }
 
+/* XMM0 counts with EAX, and follows it by one instruction. */
+static void check_vectors(void) {
+    for (unsigned n = 0; n < 4; n++)
+        assert_int_equal(seen.xmm[n], (uint32_t)seen.a - (seen.rip == VECTOR_LOOP + 1));
+    assert_int_equal((uint32_t)(seen.a - seen.b),
+                     seen.rip == VECTOR_LOOP + 1 || seen.rip == VECTOR_LOOP + 5);
+}
+
 static void call_amid_vectors(void) {
-    for (unsigned n = 0; n < 300; n++)
+    struct machine_steps done;
+
+    wait_for_loop(VECTOR_LOOP);
+    for (unsigned n = 0; n < 600; n++) {
         call_and_look();
+        check_vectors();
+        if (n % 3 == 0)
+            machine_step(m, 1 + n % 7, &done);
+        else if (n % 3 == 1)
+            machine_resume(m);
+    }
 }
 
 static void test_call_vectors(void **state) {
