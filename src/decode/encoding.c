@@ -1,8 +1,9 @@
 /*
  * Takes instructions apart and puts the prefixes together again; see encoding.h.
  *
- * The parser trusts nothing but insn.mode, insn.addrsize and where ModRM is. It runs while
- * the guest's vector state is live (cpu/vec.h), as the other files of this room do not.
+ * The parser trusts nothing but insn.mode, insn.addrsize and where ModRM is. It runs
+ * while the guest's vector state is live (cpu/vec.h), as the other files of this room do
+ * not.
  */
 #include "decode/encoding.h"
 
@@ -217,8 +218,7 @@ static bool w_is_size(const struct encoding *e) {
 void encoding_widen(struct encoding *e) {
     e->r = e->x = e->b = 0;
     e->vvvv &= 7;
-    e->w = e->w && (e->vex || e->evex) &&
-!w_is_size(e);
+    e->w = e->w && (e->vex || e->evex) && !w_is_size(e);
     if (imm_is_register(e))
         e->imm[0] &= 0x7f; /* there are eight registers */
 }
