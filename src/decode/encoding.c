@@ -1,11 +1,11 @@
 /*
  * Takes instructions apart and puts the prefixes together again; see encoding.h.
  *
- * The parser trusts nothing but insn.mode, insn.addrsize and where ModRM is.
+ * The parser trusts nothing but insn.mode, insn.addrsize and where ModRM is. It runs
+ * while the guest's vector state is live (cpu/vec.h), as the other files of this room do
+ * not.
  */
 #include "decode/encoding.h"
-
-#include "decode/decode.h"
 
 struct cursor {
     const struct insn *i;
@@ -176,11 +176,49 @@ static bool imm_is_register(const struct encoding *e) {
     return e->vex && e->map == 3 && e->opcode >= 0x4a && e->opcode <= 0x4c;
 }
 
+/*
+ * Is VEX.W, or EVEX.W, without effect outside 64-bit mode, where it gives the size of an
+ * integer operand in 64-bit mode (vmovd, vpinsrd, vpextrd, vcvtsi2ss...)? KMOVD moves 64
+ * bits with it on Zen 4 in 32-bit code, too, but to ESP 32, as far as an exception shows.
+ */
+static bool w_is_size(const struct encoding *e) {
+    bool evex = e->evex;
+
+    switch (e->map << 8 | e->opcode) {
+    case 0x12a:
+    case 0x12c:
+    case 0x12d:
+    case 0x16e:
+    case 0x316:
+    case 0x322:
+    case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
+    case 0x361:
+    case 0x52a: /* half precision */
+    case 0x52c:
+    case 0x52d:
+    case 0x578:
+    case 0x579:
+    case 0x57b:
+        return true;
+    case 0x17e: /* not vmovq of vector registers */
+        return !evex || e->pp != 2;
+    case 0x178: /* vcvttss2usi and kin */
+    case 0x179:
+    case 0x17b:
+        return evex && e->pp >= 2;
+    case 0x193: /* kmovd to a general register */
+        return !evex && e->pp == 3 && (e->modrm >> 3 & 7) == REG_RSP;
+    case 0x27c: /* vpbroadcastd, vpbroadcastq of a general register */
+        return evex;
+    default:
+        return false;
+    }
+}
+
 void encoding_widen(struct encoding *e) {
     e->r = e->x = e->b = 0;
     e->vvvv &= 7;
-    e->w = e->w && (e->vex || e->evex) &&
-           !decode_w_is_size(e->evex, e->map, e->opcode, e->pp, e->modrm >> 3 & 7);
+    e->w = e->w && (e->vex || e->evex) && !w_is_size(e);
     if (imm_is_register(e))
         e->imm[0] &= 0x7f; /* there are eight registers */
 }
