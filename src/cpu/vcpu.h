@@ -1,6 +1,6 @@
 /*
- * The guest vCPU: everything that the architecture calls the processor's state, plus the
- * few things that an engine needs next to it.
+ * The guest vCPU: everything that the architecture calls the processor's state, and
+ * before it what engines keep beside that. cpu/state.def lists the former, part by part.
  *
  * What is exact when: `rip` is the address of the instruction being executed
  * (interpreter) or next to be executed (between instructions). `rflags` is always exact
@@ -171,19 +171,50 @@ struct vcpu_bt {
 #define VCPU_XSAVE_SIZE 2688u
 
 struct vcpu {
-    /* --- pointers, and what translated code keeps beside the registers. It comes first:
-     * an overrun of what the guest sees goes away from it, and over `canary` at the other
-     * end (vcpu_intact()). --- */
+    /* --- what engines keep beside the architecture. It comes first: an overrun of what
+     * the guest sees goes away from it, and over `canary` at the other end
+     * (vcpu_intact()). --- */
     struct mmu *mmu;
     struct counters *cnt;
     struct mem *mem;
     const struct vcpu_hooks *hooks;
     void *hooks_arg;
     const struct cpuid_model *cpuid;
-    struct vcpu_bt bt;
+    struct vcpu_bt bt;  /* what translated code keeps beside the registers */
+    struct fault fault; /* valid when a semantic function returns SEM_FAULT */
+    uint64_t tsc_base;  /* guest TSC = host TSC + tsc_base, when tsc_host */
+    /* A counted run: time is the number of instructions retired, and an engine raises
+     * VCPU_EVENT_KICK exactly when insns_retired has reached `stop`. The hooks find
+     * insns_retired exact, may move `stop`, and set code_written to be noticed. Random
+     * numbers come from `random`. */
+    uint64_t stop;
+    uint64_t random;
     uint64_t canary[2];
 
-    /* --- hot: emitted code and the interpreter's inner loop --- */
+    /* --- at hand for emitted code and the interpreter's inner loop: what follows from
+     * the architecture (vcpu_update_mode()), and what engines watch --- */
+    uint64_t segbase[SEG_COUNT]; /* effective, for operands */
+    uint64_t lin_mask;           /* linear addresses are cut to this */
+    uint32_t events;             /* VCPU_EVENT_*, atomic */
+    uint32_t vec_mask; /* XSAVE components that are parked and loaded: cpu/vec.c */
+    uint8_t seg_flat_r, seg_flat_w; /* bit per enum vcpu_seg */
+    bool long_mode;                 /* EFER.LMA */
+    bool stack32;      /* SS.B, or 64-bit mode: stack pointer is not 16 bits wide */
+    bool vec_live;     /* guest vector state is in the host's registers */
+    bool code_written; /* a store hit translated code: leave the block */
+    bool counted;      /* a counted run: see `stop` */
+    bool tsc_host;     /* see tsc_base; else ask the hook */
+    uint8_t mode;      /* enum cpu_mode; of one word with the next three (bt/gate.c) */
+
+    /* --- the architectural state. cpu/state.def lists each byte from here on; the fields
+     * are ordered so that nothing is between them. --- */
+    uint8_t cpl;
+    bool irq_shadow; /* sti, mov ss, pop ss: no interrupt before the next instruction ends
+                      */
+    bool halted;
+    uint32_t pending_db; /* DR6 bits of a #DB that is due at the next boundary: a data or
+                          * I/O breakpoint that the instruction hit, a single step, the T
+                          * bit of a task */
     union {
         uint64_t gpr[REG_COUNT]; /* enum vcpu_reg: an operand's base may be any of them */
         struct {
@@ -193,25 +224,11 @@ struct vcpu {
         };
     };
     uint64_t rflags;
-    uint32_t events; /* VCPU_EVENT_*, atomic */
-    uint8_t mode;    /* enum cpu_mode */
-    uint8_t cpl;
-    bool irq_shadow; /* sti, mov ss, pop ss: no interrupt before the next instruction ends
-                      */
-    bool halted;
-    uint8_t seg_flat_r, seg_flat_w; /* bit per enum vcpu_seg */
-    bool vec_live;                  /* guest vector state is in the host's registers */
-    bool long_mode;                 /* EFER.LMA */
-    bool stack32;      /* SS.B, or 64-bit mode: stack pointer is not 16 bits wide */
-    bool code_written; /* a store hit translated code: leave the block */
-    uint64_t segbase[SEG_COUNT]; /* effective, for operands */
-    uint64_t lin_mask;           /* linear addresses are cut to this */
-
-    /* --- architectural --- */
     struct segment seg[SEG_COUNT];
     struct segment ldtr, tr;
     struct desc_table gdtr, idtr;
     uint64_t cr0, cr2, cr3, cr4;
+    uint64_t pdpte[4]; /* PAE paging's, as they were when CR3 was loaded */
     uint64_t efer, xcr0;
     uint64_t dr[8]; /* dr[4], dr[5] unused */
     uint64_t star, lstar, cstar, sfmask;
@@ -220,31 +237,12 @@ struct vcpu {
     uint64_t pat, misc_enable, spec_ctrl;
     uint64_t mtrr_deftype, mtrr_fixed[11], mtrr_var[16];
     uint64_t hwcr, syscfg, mcg_status, tsc_adjust;
-    bool nmi_blocked; /* until iret */
-
-    /* --- pending work at the next instruction boundary --- */
-    struct fault fault;  /* valid when a semantic function returns SEM_FAULT */
-    uint32_t pending_db; /* DR6 bits of a #DB that is due: a data or I/O breakpoint that
-                          * the instruction hit, a single step, the T bit of a task */
-
-    /* --- x87 pointers, tracked because the host's would be ours (sem/native.c). After
-     * translated code they follow from the host's; see bt.x87_ran. --- */
+    /* x87 pointers, tracked because the host's would be ours (sem/native.c). After
+     * translated code they follow from the host's; see bt.x87_ran. */
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;
-
-    /* A counted run: time is the number of instructions retired, and an engine raises
-     * VCPU_EVENT_KICK exactly when insns_retired has reached `stop`. The hooks find
-     * insns_retired exact, may move `stop`, and set code_written to be noticed. Random
-     * numbers come from `random`. */
-    bool counted;
-    uint64_t stop;
-    uint64_t random;
-
-    /* Guest TSC = host TSC + tsc_base, when tsc_host; else ask the hook. */
-    uint64_t tsc_base;
-    bool tsc_host;
-
-    uint32_t vec_mask; /* XSAVE components that are parked and loaded: cpu/vec.c */
+    bool nmi_blocked;     /* until iret */
+    uint8_t state_end[0]; /* of what is not in the image */
 
     _Alignas(64) uint8_t vec[VCPU_XSAVE_SIZE]; /* XSAVE image, standard format */
 };
@@ -300,7 +298,7 @@ static inline bool vcpu_is_real(const struct vcpu *v) {
     return !(v->cr0 & 1);
 }
 
-/* One screen of text: registers, segments, control registers. SIZE bytes at BUF. */
+/* A screen of text: all of the state but vector registers. SIZE bytes at BUF. */
 void vcpu_dump(const struct vcpu *v, char *buf, size_t size);
 
 #endif

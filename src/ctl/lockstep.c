@@ -152,7 +152,7 @@ static bool lock_up(const struct pass *p, bool first) {
 static int pass_open(struct pass *p, const struct lockstep *ls, bool show) {
     int rc;
 
-    *p = (struct pass){.ls = ls, .how = ls->o->machine.bt.liveness ? STATE_LOOSE : 0};
+    *p = (struct pass){.ls = ls, .how = ls->o->machine.bt.liveness ? VCPU_LOOSE : 0};
     rc = side_create(p, 0, show);
     if (!rc)
         rc = side_create(p, 1, false);

@@ -53,8 +53,7 @@ enum exit_reason kvm_emulate(struct kvm *k, uint64_t count) {
     if (kvm_state_pull(k))
         return EXIT_error;
     interp_flush(k->interp);
-    /* The four page-directory pointers of PAE paging are cached outside of struct vcpu.
-     */
+    /* KVM does not tell the four page-directory pointers of PAE paging. */
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !v->long_mode)
         mmu_load_pdptrs(v, v->cr3);
     if (deliver(k) == SEM_SHUTDOWN)

@@ -46,7 +46,7 @@ static bool same_pdptes(const struct mmu_priv *m, const struct space *s) {
         return true;
     uint64_t diff = 0;
     for (unsigned i = 0; i < 4; i++)
-        diff |= s->pdpte[i] ^ m->pdpte[i];
+        diff |= s->pdpte[i] ^ m->pub.v->pdpte[i];
     return !diff;
 }
 
@@ -86,7 +86,7 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
         s->used = true;
         s->key = key;
         for (unsigned i = 0; i < 4; i++)
-            s->pdpte[i] = m->pdpte[i];
+            s->pdpte[i] = m->pub.v->pdpte[i];
     }
     s->age = ++m->clock;
     m->cur = m->super = s;
@@ -283,6 +283,6 @@ int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3) {
             return MMU_FAULT;
         }
     for (unsigned i = 0; i < 4; i++)
-        m->pdpte[i] = e[i];
+        v->pdpte[i] = e[i];
     return 0;
 }

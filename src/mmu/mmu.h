@@ -255,7 +255,7 @@ void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at);
  * a machine reset, and when hooks or the CPUID model were installed. */
 void mmu_flush_all(struct vcpu *v);
 void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
-/* Four PAE page-directory pointers are cached at CR3 loads; 0, or MMU_FAULT
+/* Loads v->pdpte, PAE's page-directory pointers, as a load of CR3 does; 0, or MMU_FAULT
  * with #GP in v->fault. */
 int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
 

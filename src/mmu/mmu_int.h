@@ -97,7 +97,6 @@ struct mmu_priv {
     uint64_t rsvd[5][2]; /* by level (4: PML4E .. 1: PTE) and "is a leaf" */
     uint64_t rsvd_pdpte; /* PAE */
     uint64_t rsvd_4m;
-    uint64_t pdpte[4];
 
     unsigned breakpoints;
     struct breakpoint bp[4];

@@ -160,7 +160,7 @@ bool mmu_walk(const struct mmu_priv *m, uint64_t at, struct walk *w) {
     case PAGING_32:
         return walk_32(m, at, w);
     case PAGING_PAE: {
-        uint64_t e = m->pdpte[at >> 30 & 3];
+        uint64_t e = m->pub.v->pdpte[at >> 30 & 3];
         if (!(e & X86_PTE_P))
             return absent(w);
         return walk_64(m, at, e & ADDR_MASK, 2, w);

@@ -37,7 +37,7 @@ static int write_recording(const char *const *lines, size_t count) {
 /* Opens a recording whose header is followed by EVENTS (the last one NULL). */
 static int open_events(struct recording *rec, const char *const *events) {
     const char *lines[64] = {
-        "bivisor recording 2", "start-ns 0", "memory 0", "protocol 0", "paravirt 0",
+        "bivisor recording 3", "start-ns 0", "memory 0", "protocol 0", "paravirt 0",
         "no-reboot 0",         "append 0",   "cpu 0",    "state 0"};
     size_t count = 9;
     int fd, rc;
@@ -91,6 +91,18 @@ static void test_times(void **state) {
                      0);
     assert_true(rec.ended);
     recording_free(&rec);
+}
+
+/* Digests of another list of what the state is are no use. */
+static void test_old_version(void **state) {
+    static const char *const lines[] = {"bivisor recording 2", "start-ns 0"};
+    struct recording rec;
+    int fd = write_recording(lines, 2);
+
+    assert_int_equal(recording_open(path, &rec, why, sizeof(why)), -EINVAL);
+    assert_non_null(
+        strstr(why, "is a recording of version 2; this bivisor reads version"));
+    close(fd);
 }
 
 /* --- machines --- */
@@ -278,10 +290,10 @@ static void test_end_of_time(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_long_line),         cmocka_unit_test(test_times),
-        cmocka_unit_test(test_stop_before_sleep), cmocka_unit_test(test_deaf_sleeper),
-        cmocka_unit_test(test_held_at_end),       cmocka_unit_test(test_too_much_input),
-        cmocka_unit_test(test_end_of_time),
+        cmocka_unit_test(test_long_line),      cmocka_unit_test(test_times),
+        cmocka_unit_test(test_old_version),    cmocka_unit_test(test_stop_before_sleep),
+        cmocka_unit_test(test_deaf_sleeper),   cmocka_unit_test(test_held_at_end),
+        cmocka_unit_test(test_too_much_input), cmocka_unit_test(test_end_of_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
