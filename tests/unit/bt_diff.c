@@ -35,6 +35,7 @@
 #include "common/knots.h"
 #include "common/templates.h"
 #include "cpu/cpuid.h"
+#include "cpu/state.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "interp/interp.h"
@@ -914,6 +915,23 @@ static bool same_page(unsigned at) {
     return true;
 }
 
+/* All of the state but status flags, and vector registers and x87's pointers, of which
+ * the translator keeps less outside of counted runs. */
+static bool same_numbers(const struct vcpu *a, const struct vcpu *b) {
+    for (size_t n = 0; n < vcpu_part_count; n++) {
+        const struct vcpu_part *p = &vcpu_parts[n];
+
+        if (p->group == VCPU_GROUP_VECTOR || p->group == VCPU_GROUP_X87 ||
+            !vcpu_part_differs(a, b, p, 0, VCPU_LOOSE))
+            continue;
+        sprintf(why, "%s %llx, bt's %llx", p->name,
+                (unsigned long long)vcpu_part_number(a, p),
+                (unsigned long long)vcpu_part_number(b, p));
+        return false;
+    }
+    return true;
+}
+
 static bool same(uint64_t seed) {
     struct vcpu *a = A.v, *b = B.v;
     uint64_t mask = 0x3f7fd7;
@@ -952,14 +970,8 @@ static bool same(uint64_t seed) {
         excused[DEAD] += fa != fb;
         memcpy(B.ram + at + 16, &fa, 8);
     }
-    if ((a->rflags ^ b->rflags) & ~(uint64_t)X86_FL_STATUS)
-        return sprintf(why, "rflags"), false;
-    if (a->cr2 != b->cr2)
-        return sprintf(why, "cr2 %llx, bt's %llx", (unsigned long long)a->cr2,
-                       (unsigned long long)b->cr2),
-               false;
-    if (memcmp(a->seg, b->seg, sizeof(a->seg)) || a->dr[6] != b->dr[6])
-        return sprintf(why, "segments or DR6"), false;
+    if (!same_numbers(a, b))
+        return false;
     normalize(a->vec);
     normalize(b->vec);
     for (unsigned k = 0; k < VCPU_XSAVE_SIZE; k++)

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "cpu/cpuid.h"
+#include "cpu/state.h"
 #include "cpu/vec.h"
 #include "interp/interp.h"
 #include "mem/mem.h"
@@ -319,9 +320,7 @@ static uint64_t digest(const struct guest *g) {
         h = (h ^ x) * 0x9e3779b97f4a7c15ull;
         h ^= h >> 29;
     }
-    for (unsigned k = 0; k < REG_COUNT; k++)
-        h = (h ^ g->v->gpr[k]) * 0x9e3779b97f4a7c15ull;
-    return h ^ g->v->rflags ^ g->v->cr2 ^ g->v->cr3 << 1 ^ g->cnt.insns_retired << 32;
+    return vcpu_digest(h, g->v) ^ g->cnt.insns_retired << 32;
 }
 
 /* One guest, from its seed. */
