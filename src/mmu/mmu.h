@@ -78,6 +78,7 @@ struct shadow_bank {
     struct shadow_anchor anchor[SHADOW_ANCHORS];
     uint64_t anchored; /* not 0: some anchor may be in use */
 };
+_Static_assert(!offsetof(struct shadow_bank, e), "emitted code takes one for the other");
 
 struct mmu {
     struct shadow_bank *data; /* explicit accesses now */
@@ -94,9 +95,9 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy);
 void mmu_destroy(struct vcpu *v);
 
 /*
- * The slot of an address: page-number bits 0..11 xor bits 4..15. Any aligned 16 MiB fill
- * the bank without conflict (x ^ x >> 4 is a permutation), and streams 16, 32... 128 MiB
- * apart are moved 256, 512... 2048 slots away from each other: they share none for a
+ * The slot of an address: page-number bits 0..12 xor bits 4..16. Any aligned 32 MiB fill
+ * the bank without conflict (x ^ x >> 4 is a permutation), and streams 32, 64... 256 MiB
+ * apart are moved 512, 1024... 4096 slots away from each other: they share none for a
  * while. In emitted code: rorx, xor, shr, and.
  */
 static inline unsigned mmu_index(uint64_t addr) {
@@ -245,8 +246,10 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value); /* VALUE as written, with b
 void mmu_mode_changed(struct vcpu *v); /* CR0, CR4, EFER bits that matter; drops all */
 /* The page of code that was fetched at AT last is marked global in the page tables. */
 bool mmu_code_is_global(const struct vcpu *v, struct gva at);
-/* log2 of the size of the page that it was fetched from; the same. */
-unsigned mmu_code_shift(const struct vcpu *v, struct gva at);
+/* The same page: from now on an INVLPG that concerns it begins new epochs
+ * (cpu/vcpu_shadow.h). It may begin them for others, too. */
+void mmu_code_watch(struct vcpu *v, struct gva at);
+void mmu_code_unwatch_all(struct vcpu *v);
 void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. Cheap. */
 void mmu_invlpg(struct vcpu *v, struct gva at);
 /* INVPCID types 0..3; the caller has checked the descriptor. */

@@ -217,7 +217,7 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
         struct shadow_bank *b = &s->bank[(id - 1) % SLOTS / SHADOW_ENTRIES];
         weigh(m, b, &b->e[idx], idx);
         b->e[idx].tag[MMU_WRITE] = mmu_no_tag(idx);
-        v->bt.write_drops++;
+        v->shadow.write_drops++;
         id = l->next;
         l->page = 0;
     }

@@ -330,7 +330,7 @@ static void start(struct set *s, unsigned how) {
     vcpu_update_mode(v);
     mmu_flush_all(v);
     mmu_context_changed(v);
-    v->bt.bank = v->mmu->data->e;
+    v->shadow.bank = v->mmu->data;
 }
 
 static void to_set(void *arg, const struct ccf *c) {
