@@ -334,9 +334,9 @@ struct pic *pic_new(struct bus *bus, void (*output)(void *arg, bool level), void
     p->chip[0].master = true;
     p->chip[0].elcr_mask = 0xf8; /* the timer, the keyboard and the cascade are edges */
     p->chip[1].elcr_mask = 0xde; /* so are the clock and the FPU */
-    if (bus_attach_pio(bus, 0x20, 2, &master_ops, p, "pic master") ||
-        bus_attach_pio(bus, 0xa0, 2, &slave_ops, p, "pic slave") ||
-        bus_attach_pio(bus, 0x4d0, 2, &elcr_ops, p, "pic elcr")) {
+    if (!bus_attach_pio(bus, 0x20, 2, &master_ops, p, "pic master") ||
+        !bus_attach_pio(bus, 0xa0, 2, &slave_ops, p, "pic slave") ||
+        !bus_attach_pio(bus, 0x4d0, 2, &elcr_ops, p, "pic elcr")) {
         free(p);
         return NULL;
     }
