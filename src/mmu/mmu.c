@@ -119,6 +119,8 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
         return -ENOMEM;
     }
     struct mem_hooks *h = mem_hooks(v->mem);
+    h->changed = mmu_map_changed;
+    h->changed_arg = v;
     h->drop_write = mmu_drop_write;
     h->drop_arg = v;
     h->on_write[1] = mmu_pt_written; /* log2 of MEM_TRACE_PT */
@@ -133,6 +135,8 @@ void mmu_destroy(struct vcpu *v) {
         return;
     struct mmu_priv *m = mmu_priv(v);
     struct mem_hooks *h = mem_hooks(m->mem);
+    if (h->changed == mmu_map_changed && h->changed_arg == v)
+        h->changed = NULL;
     if (h->drop_write == mmu_drop_write && h->drop_arg == v)
         h->drop_write = NULL;
     if (h->on_write[1] == mmu_pt_written && h->on_write_arg[1] == v)
@@ -235,6 +239,17 @@ void mmu_flush_all(struct vcpu *v) {
     bool open = !v->hooks || !v->hooks->a20 || v->hooks->a20(v->hooks_arg);
     m->a20_mask = open ? ~0ull : ~(1ull << 20);
     mmu_mode_changed(v);
+}
+
+void mmu_map_changed(void *arg) {
+    struct vcpu *v = arg;
+    struct mmu_priv *m = mmu_priv(v);
+
+    drop_all(m);
+    new_epoch(v, true);
+    m->cur = NULL;
+    select_space(m, current_key(m));
+    mmu_context_changed(v);
 }
 
 void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {

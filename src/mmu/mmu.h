@@ -268,7 +268,8 @@ int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
  */
 bool mmu_peek(struct vcpu *v, struct gva at, struct gpa *gpa, bool *writable);
 
-/* Shadow's side of mem_hooks.drop_write. ARG is the vCPU. */
+/* Shadow's side of mem_hooks.changed, and of drop_write. ARG is the vCPU. */
+void mmu_map_changed(void *arg);
 void mmu_drop_write(void *arg, uint8_t *host_page);
 /* Owner of MEM_TRACE_PT. ARG is the vCPU. */
 void mmu_pt_written(void *arg, struct gpa at, unsigned len);
