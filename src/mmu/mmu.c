@@ -68,6 +68,12 @@ static void make_ready(struct mmu_priv *m, struct space *s, bool user) {
     s->ready[user] = true;
 }
 
+static void tell_spaces(const struct mmu_priv *m) {
+    if (unlikely(m->observer))
+        m->observer->switched(m->observer_arg, (unsigned)(m->cur - m->space),
+                              (unsigned)(m->super - m->space));
+}
+
 /* Makes the space of KEY current. False when it had to start empty. */
 static bool select_space(struct mmu_priv *m, uint64_t key) {
     struct space *s = find_space(m, key);
@@ -94,6 +100,7 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
         m->super = &m->space[m->keyed];
     make_ready(m, m->cur, true);
     make_ready(m, m->super, false);
+    tell_spaces(m);
     return found;
 }
 
@@ -135,6 +142,7 @@ void mmu_destroy(struct vcpu *v) {
         return;
     struct mmu_priv *m = mmu_priv(v);
     struct mem_hooks *h = mem_hooks(m->mem);
+    m->observer = NULL;
     if (h->changed == mmu_map_changed && h->changed_arg == v)
         h->changed = NULL;
     if (h->drop_write == mmu_drop_write && h->drop_arg == v)
@@ -250,6 +258,16 @@ void mmu_map_changed(void *arg) {
     m->cur = NULL;
     select_space(m, current_key(m));
     mmu_context_changed(v);
+}
+
+void mmu_observe(struct vcpu *v, const struct mmu_observer *o, void *arg) {
+    struct mmu_priv *m = mmu_priv(v);
+
+    m->observer = NULL;
+    mmu_map_changed(v);
+    m->observer = o;
+    m->observer_arg = arg;
+    tell_spaces(m);
 }
 
 void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {

@@ -263,6 +263,43 @@ void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
 int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
 
 /*
+ * --- an observer ---
+ *
+ * Keeps what the shadow holds somewhere else, too: in another process's page tables, say.
+ * Everything that has been told as filled and has not been dropped since is in the
+ * shadow, with these rights, and nothing else is: for each space, bank and page there is
+ * one entry at most. Told on the vCPU's thread, while it happens; an observer must not
+ * call what changes the shadow. Nobody is told of hits: those cost what they did.
+ */
+struct mmu_entry {
+    unsigned space; /* a small number: that of an address space for as long as it lives */
+    enum mmu_bank bank;
+    uint64_t page;  /* linear */
+    uint8_t *host;  /* of the page */
+    uint8_t access; /* 1u << MMU_READ and so on; none: a watched page */
+    bool global;
+    uint8_t shift; /* log2 of the size of the guest's page that it is a part of */
+};
+
+struct mmu_observer {
+    /* An entry has come; or the one of this space, bank and page has changed. */
+    void (*filled)(void *arg, const struct mmu_entry *e);
+    void (*dropped)(void *arg, unsigned space, enum mmu_bank bank, uint64_t page);
+    /* It has no right to write any more; the rest of it stays. */
+    void (*write_dropped)(void *arg, unsigned space, enum mmu_bank bank, uint64_t page);
+    /* All entries of a space are gone, or all but those that are global. */
+    void (*flushed)(void *arg, unsigned space, bool but_global);
+    /* From now on the banks of CPL 3 are those of USER, the others those of SUPER. */
+    void (*switched)(void *arg, unsigned user, unsigned super);
+};
+
+#define MMU_SPACES_MAX 17 /* spaces have numbers below this */
+
+/* Empties the shadow, so that O knows all of it from then on, and tells which spaces
+ * serve. O and ARG are the caller's; NULL: nobody is told any more. */
+void mmu_observe(struct vcpu *v, const struct mmu_observer *o, void *arg);
+
+/*
  * The primary walk alone, with no side effect: for the debugger and for tests.
  * True when mapped; *GPA and *WRITABLE are set.
  */
