@@ -1,4 +1,5 @@
-/* The counters of one VM; see counters.def. Plain increments: one vCPU thread. */
+/* The counters of a CPU, or of what a VM's CPUs share; see counters.def. Plain
+ * increments: each set belongs to one thread, or to who holds the board. */
 #ifndef BASE_COUNTERS_H
 #define BASE_COUNTERS_H
 
@@ -9,5 +10,8 @@ struct counters {
 #include "base/counters.def"
 #undef COUNTER
 };
+
+/* Adds each of MORE to SUM. */
+void counters_add(struct counters *sum, const struct counters *more);
 
 #endif

@@ -44,8 +44,10 @@ static void on_report(int signo) {
 static void dump(void *arg) {
     char text[4096];
 
-    vcpu_dump(machine_vcpu(arg), text, sizeof(text));
-    fprintf(stderr, "%s", text);
+    for (unsigned cpu = 0; cpu < machine_cpus(arg); cpu++) {
+        vcpu_dump(machine_vcpu(arg, cpu), text, sizeof(text));
+        fprintf(stderr, "%s", text);
+    }
 }
 
 static const char *end_name(enum machine_end end) {

@@ -211,7 +211,7 @@ static void spoil_one(struct machine *m, uint64_t at, struct vcpu *v) {
 
 /* For tests: as if the second engine had computed something wrong. */
 static void spoil(struct pass *p, uint64_t insns) {
-    struct vcpu *v = (struct vcpu *)(uintptr_t)machine_vcpu(p->side[1].m);
+    struct vcpu *v = (struct vcpu *)(uintptr_t)machine_vcpu(p->side[1].m, 0);
 
     if (!p->ls->o->inject || p->spoiled || machine_insns(p->side[1].m) != insns)
         return;
@@ -357,7 +357,7 @@ static bool find_fragment(struct pass *p, struct difference *d, uint64_t *rip) {
         uint64_t good = machine_insns(p->side[0].m);
         bool more;
 
-        *rip = machine_vcpu(p->side[0].m)->rip;
+        *rip = machine_vcpu(p->side[0].m, 0)->rip;
         more = next_fragment(p, bad);
         if (!still_same(p, d)) {
             d->good = good;
@@ -378,7 +378,7 @@ static void follow(struct pass *p, const struct difference *d) {
     side_run(p, 1, d->bad, false);
     while (d->bad - d->good <= TRAIL && s->end == MACHINE_PAUSED &&
            machine_insns(s->m) < d->bad && p->ntrail < TRAIL) {
-        p->trail[p->ntrail++] = machine_vcpu(s->m)->rip;
+        p->trail[p->ntrail++] = machine_vcpu(s->m, 0)->rip;
         side_run(p, 0, machine_insns(s->m) + 1, false);
     }
     side_run(p, 0, d->bad, false);
@@ -400,7 +400,7 @@ static bool find_instruction(struct pass *p, struct difference *d, uint64_t star
     for (unsigned n = 0; n < 2; n++)
         machine_retune(p->side[n].m, &single);
     for (uint64_t at = d->good + 1; at <= bad; at++) {
-        *rip = machine_vcpu(p->side[0].m)->rip;
+        *rip = machine_vcpu(p->side[0].m, 0)->rip;
         both_to(p, at);
         if (!still_same(p, d)) {
             d->good = at - 1;
@@ -433,7 +433,7 @@ static void print_sides(const struct pass *p, const struct difference *d) {
         if (state_page_differs(a->m, b->m, d->pages[n]))
             state_print_page(a->m, b->m, ls->names[0], ls->names[1], d->pages[n], stderr);
     for (unsigned n = 0; n < 2; n++) {
-        vcpu_dump(machine_vcpu(p->side[n].m), text, sizeof(text));
+        vcpu_dump(machine_vcpu(p->side[n].m, 0), text, sizeof(text));
         fprintf(stderr, "registers of %s:\n%s", ls->names[n], text);
     }
 }

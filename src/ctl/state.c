@@ -106,7 +106,7 @@ static uint64_t flags(const struct vcpu *v, unsigned how) {
 }
 
 bool state_same(const struct machine *a, const struct machine *b, unsigned how) {
-    const struct vcpu *va = machine_vcpu(a), *vb = machine_vcpu(b);
+    const struct vcpu *va = machine_vcpu(a, 0), *vb = machine_vcpu(b, 0);
 
     for (size_t n = 0; n < ARRAY_SIZE(fields); n++)
         if (value(va, &fields[n]) != value(vb, &fields[n]))
@@ -148,7 +148,7 @@ static void print_vec(FILE *out, const struct vec_part *p, unsigned reg,
 
 void state_print(const struct machine *a, const struct machine *b, const char *name_a,
                  const char *name_b, unsigned how, FILE *out) {
-    const struct vcpu *va = machine_vcpu(a), *vb = machine_vcpu(b);
+    const struct vcpu *va = machine_vcpu(a, 0), *vb = machine_vcpu(b, 0);
 
     print_number(out, "instructions", name_a, machine_insns(a), name_b, machine_insns(b));
     print_number(out, "virtual ns", name_a, machine_now_ns(a), name_b, machine_now_ns(b));
@@ -240,7 +240,7 @@ uint64_t state_digest(const struct machine *m) {
     uint8_t *in = resident(m, &count);
 
     for (size_t n = 0; n < ARRAY_SIZE(fields); n++)
-        h = mix(h, value(machine_vcpu(m), &fields[n]));
+        h = mix(h, value(machine_vcpu(m, 0), &fields[n]));
     for (size_t n = 0; n < count; n++)
         if (!in || (in[n] & 1))
             h = mix_page(h, ram + (n << 12), n);

@@ -93,7 +93,8 @@ static int write_text(const char *text, struct output *o) {
 }
 
 int stats_write(const struct machine *m, const struct stats_run *run, struct output *o) {
-    const struct counters *cnt = machine_counters(m);
+    const struct counters cnt = machine_counters(m);
+    const struct exit_counts exits = machine_exits(m);
     struct figures j = {.root = cJSON_CreateObject()};
     struct rusage usage;
     char *text;
@@ -108,10 +109,10 @@ int stats_write(const struct machine *m, const struct stats_run *run, struct out
     add_figure(&j, "resident_kib", (double)usage.ru_maxrss);
     if (run->cpu_seconds > 0)
         add_figure(&j, "insns_per_cpu_second",
-                   (double)cnt->insns_retired / run->cpu_seconds);
-    add_counters(&j, cnt);
-    add_translation(&j, cnt);
-    add_exits(&j, machine_exits(m));
+                   (double)cnt.insns_retired / run->cpu_seconds);
+    add_counters(&j, &cnt);
+    add_translation(&j, &cnt);
+    add_exits(&j, &exits);
     part(&j, "engine_counters");
     machine_engine_stats(m, add_engine_figure, &j);
     text = j.incomplete ? NULL : cJSON_Print(j.root);

@@ -40,7 +40,7 @@ static struct recording_key key_of(const struct tape *t) {
         .paravirt = cfg->paravirt,
         .no_reboot = t->o->no_reboot,
         .append = recording_digest(0, t->o->append, strlen(t->o->append)),
-        .cpu = cpu_digest(machine_vcpu(t->m)),
+        .cpu = cpu_digest(machine_vcpu(t->m, 0)),
         .state = state_digest(t->m),
     };
 }

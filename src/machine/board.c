@@ -22,22 +22,53 @@ static struct irq_line isa_line(struct board *b, unsigned n) {
     return (struct irq_line){.set = isa_irq, .arg = b, .n = n};
 }
 
+/* --- the local APICs; each has its CPU for its argument --- */
+
 static void lapic_output(void *arg, bool pending) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
 
     if (pending)
-        vcpu_raise(b->vcpu, VCPU_EVENT_IRQ);
+        vcpu_raise(c->vcpu, VCPU_EVENT_IRQ);
     else
-        vcpu_clear(b->vcpu, VCPU_EVENT_IRQ);
+        vcpu_clear(c->vcpu, VCPU_EVENT_IRQ);
 }
+
+static void lapic_nmi(void *arg) {
+    struct machine_cpu *c = arg;
+
+    vcpu_raise(c->vcpu, VCPU_EVENT_NMI);
+}
+
+static int lapic_extint(void *arg) {
+    struct machine_cpu *c = arg;
+
+    return pic_ack(c->board->pic);
+}
+
+static void lapic_eoi_out(void *arg, uint8_t vector) {
+    struct machine_cpu *c = arg;
+
+    ioapic_eoi(c->board->ioapic, vector);
+}
+
+/* To those that it is for; with the lowest priority, to the first. */
+static bool lapics_deliver(struct board *b, const struct apic_msg *msg) {
+    bool taken = false;
+
+    for (unsigned n = 0; n < b->cpus && !(taken && msg->mode == APIC_LOWEST); n++)
+        taken |= lapic_deliver(b->cpu[n].lapic, msg);
+    return taken;
+}
+
+/* --- what leads to them --- */
 
 static void pic_output(void *arg, bool level) {
     struct board *b = arg;
 
-    if (b->lapic)
-        lapic_lint(b->lapic, 0, level);
+    if (b->msi)
+        lapic_output(&b->cpu[0], level);
     else
-        lapic_output(b, level);
+        lapic_lint(b->cpu[0].lapic, 0, level);
 }
 
 static bool ioapic_message(void *arg, const struct apic_msg *msg) {
@@ -45,37 +76,25 @@ static bool ioapic_message(void *arg, const struct apic_msg *msg) {
     uint64_t addr;
     uint32_t data;
 
-    if (b->lapic)
-        return lapic_deliver(b->lapic, msg);
+    if (!b->msi)
+        return lapics_deliver(b, msg);
     apic_msi_of_msg(msg, &addr, &data);
-    vec_park(b->vcpu);
-    return b->msi && b->msi(b->msi_arg, addr, data);
+    vec_park(b->caller->vcpu);
+    return b->msi(b->msi_arg, addr, data);
 }
 
-static void lapic_nmi(void *arg) {
-    struct board *b = arg;
+/* --- what a vCPU asks; the argument is its CPU --- */
 
-    vcpu_raise(b->vcpu, VCPU_EVENT_NMI);
+/* C comes in. */
+static struct board *enter(struct machine_cpu *c) {
+    c->board->caller = c;
+    return c->board;
 }
-
-static int lapic_extint(void *arg) {
-    struct board *b = arg;
-
-    return pic_ack(b->pic);
-}
-
-static void lapic_eoi_out(void *arg, uint8_t vector) {
-    struct board *b = arg;
-
-    ioapic_eoi(b->ioapic, vector);
-}
-
-/* --- what the vCPU asks --- */
 
 static void leave_core(void *arg) {
     struct board *b = arg;
 
-    vec_park(b->vcpu);
+    vec_park(b->caller->vcpu);
 }
 
 static void exit_io(struct board *b, struct exit *e) {
@@ -92,11 +111,13 @@ static void exit_mmio(struct board *b, struct exit *e) {
         e->data = bus_mmio_read(b->bus, e->gpa, e->size);
 }
 
-static void exit_msr(struct board *b, struct exit *e) {
-    if (b->lapic && lapic_owns_msr(e->msr))
-        e->failed = !lapic_msr(b->lapic, e->msr, e->write, &e->data);
+static void exit_msr(struct machine_cpu *c, struct exit *e) {
+    struct board *b = c->board;
+
+    if (c->lapic && lapic_owns_msr(e->msr))
+        e->failed = !lapic_msr(c->lapic, e->msr, e->write, &e->data);
     else if (b->paravirt && pvclock_owns_msr(e->msr)) {
-        vec_park(b->vcpu);
+        vec_park(c->vcpu);
         e->failed = !pvclock_msr(b->pvclock, e->msr, e->write, &e->data);
     } else
         e->failed = true;
@@ -104,16 +125,17 @@ static void exit_msr(struct board *b, struct exit *e) {
 
 /* A counted run sees at the very next instruction what a device did: an interrupt raised,
  * a timer moved. */
-static void look_up(struct vcpu *v) {
+static void show_at_once(struct vcpu *v) {
     if (v->counted)
         v->code_written = true;
 }
 
 static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
+    struct board *b = enter(c);
 
-    look_up(v);
-    b->exits->n[e->reason]++;
+    show_at_once(v);
+    c->exits.n[e->reason]++;
     switch (e->reason) {
     case EXIT_io:
         exit_io(b, e);
@@ -122,10 +144,10 @@ static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
         exit_mmio(b, e);
         break;
     case EXIT_msr:
-        exit_msr(b, e);
+        exit_msr(c, e);
         break;
     case EXIT_cpuid: /* leaf 1 shows whether the local APIC is enabled */
-        e->data = b->lapic ? lapic_base_msr(b->lapic) : LAPIC_BASE;
+        e->data = c->lapic ? lapic_base_msr(c->lapic) : LAPIC_BASE;
         break;
     default: /* counted; the engine does the rest */
         break;
@@ -133,52 +155,64 @@ static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
 }
 
 static int hook_irq_ack(void *arg) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
+    struct board *b = enter(c);
 
-    return b->lapic ? lapic_ack(b->lapic) : pic_ack(b->pic);
+    return c->lapic ? lapic_ack(c->lapic) : pic_ack(b->pic);
 }
 
 static uint64_t hook_tsc(void *arg) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
 
-    vec_park(b->vcpu);
-    return vclock_tsc(b->clock);
+    vec_park(c->vcpu);
+    return vclock_tsc(enter(c)->clock);
+}
+
+void board_set_tsc(struct board *b, uint64_t value) {
+    uint64_t base;
+
+    vclock_tsc_set(b->clock, value);
+    base = vclock_tsc(b->clock) - os_tsc();
+    for (unsigned n = 0; n < b->cpus; n++)
+        b->cpu[n].vcpu->tsc_base = base;
 }
 
 static void hook_tsc_write(void *arg, uint64_t value) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
+    struct board *b = enter(c);
 
-    vec_park(b->vcpu);
-    look_up(b->vcpu);
-    vclock_tsc_set(b->clock, value);
-    b->vcpu->tsc_base = vclock_tsc(b->clock) - os_tsc();
-    if (b->lapic)
-        lapic_tsc_changed(b->lapic);
+    vec_park(c->vcpu);
+    show_at_once(c->vcpu);
+    board_set_tsc(b, value);
+    for (unsigned n = 0; n < b->cpus; n++)
+        if (b->cpu[n].lapic)
+            lapic_tsc_changed(b->cpu[n].lapic);
     pvclock_tsc_changed(b->pvclock);
 }
 
 static unsigned hook_cr8_read(void *arg) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
 
-    return b->lapic ? lapic_cr8(b->lapic) : 0;
+    return c->lapic ? lapic_cr8(c->lapic) : 0;
 }
 
 static void hook_cr8_write(void *arg, unsigned value) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
 
-    look_up(b->vcpu);
-    if (b->lapic)
-        lapic_cr8_set(b->lapic, value);
+    enter(c);
+    show_at_once(c->vcpu);
+    if (c->lapic)
+        lapic_cr8_set(c->lapic, value);
 }
 
 static void hook_eoi(void *arg, uint8_t vector) {
-    lapic_eoi_out(arg, vector);
+    ioapic_eoi(enter(arg)->ioapic, vector);
 }
 
 static bool hook_a20(void *arg) {
-    struct board *b = arg;
+    struct machine_cpu *c = arg;
 
-    return ports_a20(b->ports);
+    return ports_a20(c->board->ports);
 }
 
 static const struct vcpu_hooks hooks = {
@@ -192,13 +226,30 @@ static const struct vcpu_hooks hooks = {
     .eoi = hook_eoi,
 };
 
+static bool create_lapics(struct board *b) {
+    struct lapic_host host = {.output = lapic_output,
+                              .nmi = lapic_nmi,
+                              .extint_ack = lapic_extint,
+                              .eoi = lapic_eoi_out};
+
+    for (unsigned n = 0; n < b->cpus; n++) {
+        host.arg = &b->cpu[n];
+        b->cpu[n].lapic = lapic_new(b->bus, b->clock, &host, &b->cpu[n].counters);
+        if (!b->cpu[n].lapic)
+            return false;
+    }
+    return true;
+}
+
+static void free_lapics(struct board *b) {
+    for (unsigned n = 0; n < b->cpus; n++) {
+        lapic_free(b->cpu[n].lapic);
+        b->cpu[n].lapic = NULL;
+    }
+}
+
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial) {
-    struct lapic_host lapic_host = {.output = lapic_output,
-                                    .nmi = lapic_nmi,
-                                    .extint_ack = lapic_extint,
-                                    .eoi = lapic_eoi_out,
-                                    .arg = b};
     struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem),
                                  .realtime_ns = b->realtime_ns,
                                  .arg = b->realtime_arg};
@@ -207,9 +258,12 @@ int board_create(struct board *b, const struct dev_host *host,
     bool ok;
 
     bus_on_leave(b->bus, leave_core, b);
+    for (unsigned n = 0; n < b->cpus; n++)
+        b->cpu[n].board = b;
+    b->caller = &b->cpu[0];
     /* Listeners before those who drive them: a device may move its line when it is made.
      */
-    ok = (b->lapic = lapic_new(b->bus, b->clock, &lapic_host, b->cnt)) &&
+    ok = create_lapics(b) &&
          (b->ioapic = ioapic_new(b->bus, ioapic_message, b, b->cnt)) &&
          (b->pic = pic_new(b->bus, pic_output, b, b->cnt)) &&
          (b->ports = ports_new(b->bus, host)) &&
@@ -225,16 +279,17 @@ int board_create(struct board *b, const struct dev_host *host,
         board_destroy(b);
         return -ENOMEM;
     }
-    b->vcpu->hooks = &hooks;
-    b->vcpu->hooks_arg = b;
+    for (unsigned n = 0; n < b->cpus; n++) {
+        b->cpu[n].vcpu->hooks = &hooks;
+        b->cpu[n].vcpu->hooks_arg = &b->cpu[n];
+    }
     return 0;
 }
 
 void board_use_lapic_of_engine(struct board *b,
                                bool (*msi)(void *arg, uint64_t addr, uint32_t data),
                                void *arg) {
-    lapic_free(b->lapic);
-    b->lapic = NULL;
+    free_lapics(b);
     b->msi = msi;
     b->msi_arg = arg;
 }
@@ -260,14 +315,14 @@ void board_destroy(struct board *b) {
         pic_free(b->pic);
     if (b->ioapic)
         ioapic_free(b->ioapic);
-    if (b->lapic)
-        lapic_free(b->lapic);
+    free_lapics(b);
     *b = (struct board){0};
 }
 
 void board_reset(struct board *b) {
-    if (b->lapic)
-        lapic_reset(b->lapic);
+    for (unsigned n = 0; n < b->cpus; n++)
+        if (b->cpu[n].lapic)
+            lapic_reset(b->cpu[n].lapic);
     ioapic_reset(b->ioapic);
     pic_reset(b->pic);
     ports_reset(b->ports);

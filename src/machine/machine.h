@@ -1,6 +1,6 @@
 /*
- * The machine: allocates the board, wires it in a visible order, and gives it lives: a
- * boot followed by a run, again after each reset.
+ * The machine: a VM and its CPUs. Allocates them and the board, wires all of it in a
+ * visible order, and gives it lives: a boot followed by a run, again after each reset.
  *
  * Everything runs on the thread that calls machine_run(); only machine_quit() may be
  * called from elsewhere (a signal handler included).
@@ -95,10 +95,12 @@ enum machine_end machine_run(struct machine *m);
 enum machine_end machine_run_to(struct machine *m, uint64_t insns);
 /* The same, but bt stops after one fragment, or whatever else its dispatcher does. */
 enum machine_end machine_run_fragment(struct machine *m, uint64_t insns);
-/* Virtual time now, and what has been retired. */
+/* Counted runs only: virtual time now. */
 uint64_t machine_now_ns(const struct machine *m);
+/* What all CPUs have retired. */
 uint64_t machine_insns(const struct machine *m);
-/* As engine_ops.list and engine_ops.retune: nothing for an engine that has none. */
+/* As engine_ops.list, of the boot CPU's engine, and engine_ops.retune, of all: nothing
+ * for an engine that has none. */
 void machine_list(struct machine *m, uint64_t from, uint32_t len,
                   const struct bt_listing *out);
 void machine_retune(struct machine *m, const struct bt_options *opt);
@@ -114,16 +116,19 @@ void machine_quit(struct machine *m);
  */
 void machine_report(struct machine *m);
 
-/* For statistics and dumps. */
-const struct vcpu *machine_vcpu(const struct machine *m);
-const struct counters *machine_counters(const struct machine *m);
-const struct exit_counts *machine_exits(const struct machine *m);
-/* Names for perf of the code that the engine made; nothing if it makes none. */
+/* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
+unsigned machine_cpus(const struct machine *m);
+const struct vcpu *machine_vcpu(const struct machine *m, unsigned cpu);
+/* Sums: of all CPUs and, with the counters, of the board's devices. */
+struct counters machine_counters(const struct machine *m);
+struct exit_counts machine_exits(const struct machine *m);
+/* Names for perf of the code that the boot CPU's engine made; nothing if it makes none.
+ */
 void machine_perf_map(const struct machine *m, FILE *f);
 const char *machine_engine_name(const struct machine *m);
-/* Requests for ioctl(2) that its engine makes from now on, and a 0; NULL: none. */
+/* Requests for ioctl(2) that its engines make from now on, and a 0; NULL: none. */
 const unsigned long *machine_ioctls(const struct machine *m);
-/* Calls EMIT for each figure that only this engine has. */
+/* Calls EMIT for each figure that only the boot CPU's engine has. */
 void machine_engine_stats(const struct machine *m,
                           void (*emit)(void *arg, const char *name, uint64_t value),
                           void *arg);

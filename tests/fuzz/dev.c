@@ -11,7 +11,8 @@ enum { RAM = 4 << 20, OPS = 400 };
 
 static struct board board;
 static struct counters counters;
-static struct exit_counts exits;
+static struct machine_cpu cpu;
+static struct mem *mem;
 static uint64_t now;
 static size_t sent;
 
@@ -66,27 +67,32 @@ static void make(void) {
     const struct vclock_source src = {
         .now_ns = clock_now, .ticks = clock_ticks, .tick_hz = 3000000000u};
 
-    if (!board.vcpu) {
-        board.vcpu = aligned_alloc(64, sizeof(*board.vcpu));
-        memset(board.vcpu, 0, sizeof(*board.vcpu));
-        FUZZ_CHECK(!mem_create(RAM, &board.mem));
+    if (!cpu.vcpu) {
+        cpu.vcpu = aligned_alloc(64, sizeof(*cpu.vcpu));
+        memset(cpu.vcpu, 0, sizeof(*cpu.vcpu));
+        FUZZ_CHECK(!mem_create(RAM, &mem));
     }
     now = 0;
+    board.cpu = &cpu;
+    board.cpus = 1;
+    board.mem = mem;
     board.cnt = &counters;
-    board.exits = &exits;
     board.paravirt = true;
     board.clock = vclock_new(&src);
     board.bus = bus_new();
     FUZZ_CHECK(board.clock && board.bus);
     FUZZ_CHECK(!board_create(&board, &host, &serial));
     board_reset(&board);
-    vcpu_clear(board.vcpu, ~0u);
+    vcpu_clear(cpu.vcpu, ~0u);
 }
 
 static void destroy(void) {
+    struct bus *bus = board.bus;
+    struct vclock *clock = board.clock;
+
     board_destroy(&board);
-    bus_free(board.bus);
-    vclock_free(board.clock);
+    bus_free(bus);
+    vclock_free(clock);
 }
 
 static void port_access(struct fuzz_in *in, bool write) {
@@ -97,7 +103,7 @@ static void port_access(struct fuzz_in *in, bool write) {
     e.port = how & 0x80 ? (uint16_t)(nth << 8 | (how >> 2 & 31))
                         : (uint16_t)(ports[nth % ARRAY_SIZE(ports)] + (how >> 4 & 3));
     e.data = write ? fuzz_get(in, e.size) : 0;
-    board.vcpu->hooks->exit(&board, board.vcpu, &e);
+    cpu.vcpu->hooks->exit(&cpu, cpu.vcpu, &e);
 }
 
 static void mmio_access(struct fuzz_in *in, bool write) {
@@ -110,7 +116,7 @@ static void mmio_access(struct fuzz_in *in, bool write) {
 
     e.gpa = gpa(bases[how >> 2 & 7] + off);
     e.data = write ? fuzz_get(in, e.size) : 0;
-    board.vcpu->hooks->exit(&board, board.vcpu, &e);
+    cpu.vcpu->hooks->exit(&cpu, cpu.vcpu, &e);
 }
 
 static void msr_access(struct fuzz_in *in, bool write) {
@@ -119,7 +125,7 @@ static void msr_access(struct fuzz_in *in, bool write) {
 
     e.msr = nth & 0x80 ? 0x800 + (nth & 0x7f) : msrs[nth % ARRAY_SIZE(msrs)];
     e.data = write ? fuzz_get(in, 8) : 0;
-    board.vcpu->hooks->exit(&board, board.vcpu, &e);
+    cpu.vcpu->hooks->exit(&cpu, cpu.vcpu, &e);
 }
 
 static void go_on(struct fuzz_in *in) {
@@ -133,8 +139,8 @@ static void go_on(struct fuzz_in *in) {
 }
 
 static void take_interrupt(void) {
-    bool raised = vcpu_events(board.vcpu) & VCPU_EVENT_IRQ;
-    int vector = board.vcpu->hooks->irq_ack(&board);
+    bool raised = vcpu_events(cpu.vcpu) & VCPU_EVENT_IRQ;
+    int vector = cpu.vcpu->hooks->irq_ack(&cpu);
 
     FUZZ_CHECK(vector >= -1 && vector <= 255);
     FUZZ_CHECK(raised || vector < 0);
@@ -182,16 +188,16 @@ static void one(struct fuzz_in *in) {
         input(in);
         break;
     case 14:
-        board.vcpu->hooks->cr8_write(&board, op >> 4);
-        FUZZ_CHECK(board.vcpu->hooks->cr8_read(&board) == op >> 4);
+        cpu.vcpu->hooks->cr8_write(&cpu, op >> 4);
+        FUZZ_CHECK(cpu.vcpu->hooks->cr8_read(&cpu) == op >> 4);
         break;
     default:
         if (op >> 4 == 0)
             board_reset(&board);
         else if (op >> 4 == 1)
-            board.vcpu->hooks->tsc_write(&board, fuzz_get(in, 8));
+            cpu.vcpu->hooks->tsc_write(&cpu, fuzz_get(in, 8));
         else
-            board.vcpu->hooks->a20(&board);
+            cpu.vcpu->hooks->a20(&cpu);
         break;
     }
 }
@@ -200,7 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_in in = {data, size};
 
     make();
-    mem_reset(board.mem);
+    mem_reset(mem);
     for (unsigned k = 0; k < OPS && in.left; k++)
         one(&in);
     destroy();

@@ -426,7 +426,7 @@ static void test_waiting_trap(void **state) {
         for (unsigned k = 0; k < 2; k++) {
             assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
             if (k)
-                ((struct vcpu *)(uintptr_t)machine_vcpu(m))->pending_db = X86_DR6_BS;
+                ((struct vcpu *)(uintptr_t)machine_vcpu(m, 0))->pending_db = X86_DR6_BS;
             assert_int_equal(machine_run(m), k ? MACHINE_SHUTDOWN : MACHINE_DEBUG_EXIT);
         }
         machine_free(m);

@@ -1,0 +1,99 @@
+/*
+ * A CPU: its vCPU and MMU, the choice of its engine, its power-up state; see cpu.h.
+ */
+#include "machine/cpu.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "machine/machine_int.h"
+
+int machine_cpu_create(struct machine *m, struct machine_cpu *c) {
+    int rc = os_fenced_alloc(sizeof(*c->vcpu), (void **)&c->vcpu);
+
+    if (rc)
+        return rc;
+    c->index = (unsigned)(c - m->cpu);
+    c->machine = m;
+    c->vcpu->mem = m->mem;
+    c->vcpu->cpuid = m->cpuid;
+    c->vcpu->cnt = &c->counters;
+    vcpu_reset(c->vcpu);
+    return mmu_create(c->vcpu, m->cfg.policy);
+}
+
+void machine_cpu_free(struct machine_cpu *c) {
+    if (c->vcpu && c->vcpu->mmu)
+        mmu_destroy(c->vcpu);
+    os_fenced_free(c->vcpu, sizeof(*c->vcpu));
+}
+
+void machine_cpu_free_engine(struct machine_cpu *c) {
+    if (c->engine)
+        c->ops->destroy(c->engine);
+    c->engine = NULL;
+}
+
+/* All CPUs get an engine of that kind, or none does. */
+static int create_engines(struct machine *m, const struct engine_ops *ops,
+                          const struct engine_config *cfg, char *why, size_t why_size) {
+    int rc = 0;
+
+    for (unsigned n = 0; !rc && n < m->cpus; n++) {
+        m->cpu[n].ops = ops;
+        rc = ops->create(m->cpu[n].vcpu, cfg, &m->cpu[n].engine, why, why_size);
+        if (rc)
+            m->cpu[n].engine = NULL;
+    }
+    for (unsigned n = 0; rc && n < m->cpus; n++)
+        machine_cpu_free_engine(&m->cpu[n]);
+    return rc;
+}
+
+int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
+    size_t count;
+    const struct engine_ops *const *all = machine_engines(&count);
+    bool any = !strcmp(m->cfg.engine, "auto");
+    const struct engine_config cfg = {
+        .bt = &m->cfg.bt, .kernel_lapic = m->cfg.kernel_lapic, .only_if_fast = any};
+    char reason[384] = "no engine of that name";
+    int rc = -EINVAL;
+
+    for (size_t i = 0; i < count; i++) {
+        if (!any && strcmp(m->cfg.engine, all[i]->name))
+            continue;
+        if (m->cfg.counted && !all[i]->counts) {
+            snprintf(reason, sizeof(reason),
+                     "it cannot count instructions, which "
+                     "--record and --replay need; take --engine bt");
+            continue;
+        }
+        rc = create_engines(m, all[i], &cfg, reason, sizeof(reason));
+        if (!rc)
+            return 0;
+        if (any)
+            log_info("engine %s is passed over: %s", all[i]->name, reason);
+    }
+    snprintf(why, why_size, "engine %s: %s", m->cfg.engine, reason);
+    return rc;
+}
+
+void machine_cpu_reset(struct machine_cpu *c) {
+    vcpu_clear(c->vcpu, VCPU_EVENT_STOP | VCPU_EVENT_IRQ | VCPU_EVENT_NMI);
+    vcpu_reset(c->vcpu);
+}
+
+void machine_cpu_state_changed(struct machine_cpu *c) {
+    mmu_flush_all(c->vcpu);
+    mmu_context_changed(c->vcpu);
+    c->ops->reset(c->engine);
+}
+
+void machine_cpu_kick(struct machine_cpu *c, uint32_t events) {
+    vcpu_raise(c->vcpu, events);
+    if (c->engine)
+        c->ops->kick(c->engine);
+}

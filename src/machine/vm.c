@@ -1,0 +1,305 @@
+/*
+ * The VM; see machine.h and machine_int.h. Order of creation: memory, CPUs, clock, board,
+ * engines; of a boot: RAM zeroed, CPUs and devices reset, tables and kernel loaded,
+ * shadows dropped.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "cpu/cpuid.h"
+#include "dev/acpi.h"
+#include "dev/mptable.h"
+#include "dev/smbios.h"
+#include "machine/machine_int.h"
+#include "sem/sem.h"
+
+/* --- creation --- */
+
+static int create_memory(struct machine *m, char *why, size_t why_size) {
+    uint64_t size = m->cfg.memory;
+    int rc;
+
+    if (size < MEM_MIN_RAM || size > MEM_MAX_RAM || size % 4096) {
+        snprintf(why, why_size,
+                 "guest memory must be between %llu MiB and %llu GiB, in whole pages",
+                 MEM_MIN_RAM >> 20, MEM_MAX_RAM >> 30);
+        return -EINVAL;
+    }
+    rc = mem_create(size, &m->mem);
+    if (rc)
+        snprintf(why, why_size, "cannot get %llu MiB of guest memory: %s",
+                 (unsigned long long)size >> 20, strerror(-rc));
+    return rc;
+}
+
+/* What the host must give to every engine. */
+static int prepare_host(char *why, size_t why_size) {
+    int rc;
+
+    vec_init();
+    rc = sem_init();
+    if (rc == -ENOMEM) {
+        snprintf(why, why_size, "out of memory");
+        return rc;
+    }
+    if (rc) {
+        snprintf(why, why_size,
+                 "cannot get executable memory, which every engine needs: %s",
+                 strerror(-rc));
+        return -ENODEV;
+    }
+    return 0;
+}
+
+static int create_cpus(struct machine *m, char *why, size_t why_size) {
+    struct cpuid_config cfg = {.model = m->cfg.cpu,
+                               .paravirt = m->cfg.paravirt,
+                               .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
+    int rc = prepare_host(why, why_size);
+
+    if (rc)
+        return rc;
+    snprintf(why, why_size, "out of memory");
+    m->cpuid = cpuid_model_new(&cfg);
+    m->cpu = calloc(1, sizeof(*m->cpu));
+    if (!m->cpuid || !m->cpu)
+        return -ENOMEM;
+    m->cpus = 1;
+    for (unsigned n = 0; n < m->cpus; n++) {
+        rc = machine_cpu_create(m, &m->cpu[n]);
+        if (rc)
+            return rc;
+    }
+    if (m->cfg.counted)
+        counted_init(&m->counted, machine_boot_cpu(m)->vcpu);
+    return 0;
+}
+
+static int create_board(struct machine *m) {
+    struct dev_host host = machine_dev_host(m);
+    struct uart_host serial = machine_uart_host(m);
+    int rc = machine_wake_create(m);
+
+    if (rc)
+        return rc;
+    m->board =
+        (struct board){.cpu = m->cpu,
+                       .cpus = m->cpus,
+                       .caller = machine_boot_cpu(m),
+                       .mem = m->mem,
+                       .cnt = &m->counters,
+                       .paravirt = m->cfg.paravirt,
+                       .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
+                       .realtime_arg = m};
+    rc = machine_time_create(m);
+    m->bus = bus_new();
+    if (rc || !m->bus)
+        return -ENOMEM;
+    m->board.clock = m->clock;
+    m->board.bus = m->bus;
+    return board_create(&m->board, &host, &serial);
+}
+
+static bool engine_msi(void *arg, uint64_t addr, uint32_t data) {
+    struct machine_cpu *c = machine_boot_cpu(arg);
+
+    return c->ops->msi(c->engine, addr, data);
+}
+
+static int create_engines(struct machine *m, char *why, size_t why_size) {
+    int rc = machine_choose_engine(m, why, why_size);
+
+    if (!rc && m->cfg.kernel_lapic && machine_boot_cpu(m)->ops->msi)
+        board_use_lapic_of_engine(&m->board, engine_msi, m);
+    return rc;
+}
+
+int machine_create(const struct machine_config *cfg, struct machine **out, char *why,
+                   size_t why_size) {
+    struct machine *m = calloc(1, sizeof(*m));
+    int rc;
+
+    snprintf(why, why_size, "out of memory");
+    if (!m)
+        return -ENOMEM;
+    m->cfg = *cfg;
+    rc = create_memory(m, why, why_size);
+    if (!rc)
+        rc = create_cpus(m, why, why_size);
+    if (rc)
+        goto fail;
+    rc = create_board(m);
+    if (rc) {
+        snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
+        goto fail;
+    }
+    rc = create_engines(m, why, why_size);
+    if (rc)
+        goto fail;
+    *out = m;
+    return 0;
+fail:
+    machine_free(m);
+    return rc;
+}
+
+void machine_free(struct machine *m) {
+    if (!m)
+        return;
+    /* The helper thread first: it kicks the engine. */
+    machine_wake_free(m);
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_free_engine(&m->cpu[n]);
+    if (m->board.cpu)
+        board_destroy(&m->board);
+    if (m->bus)
+        bus_free(m->bus);
+    if (m->clock)
+        vclock_free(m->clock);
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_free(&m->cpu[n]);
+    free(m->cpu);
+    if (m->cpuid)
+        cpuid_model_free(m->cpuid);
+    if (m->mem)
+        mem_destroy(m->mem);
+    free(m);
+}
+
+/* --- lives --- */
+
+/* What firmware would have left in memory to describe the board. */
+static int build_tables(struct machine *m, struct boot_config *boot) {
+    const struct vcpu *v = machine_boot_cpu(m)->vcpu;
+    struct cpuid_regs id = cpuid_query(v, 0, 0), one = cpuid_query(v, 1, 0);
+    struct acpi_config acpi = {.cpus = m->cpus};
+    struct mptable_config mp = {
+        .cpus = m->cpus, .signature = one.eax, .features = one.edx};
+    struct smbios_config smbios = {
+        .cpus = m->cpus, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
+    int rc;
+
+    memcpy(smbios.cpu_maker, &id.ebx, 4);
+    memcpy(smbios.cpu_maker + 4, &id.edx, 4);
+    memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
+    rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot->rsdp, &boot->acpi_len);
+    if (!rc)
+        rc = mptable_build(m->mem, gpa(MPTABLE_WHERE), &mp);
+    if (!rc)
+        rc = smbios_build(m->mem, gpa(SMBIOS_WHERE), &smbios);
+    return rc;
+}
+
+int machine_boot(struct machine *m, char *why, size_t why_size) {
+    struct boot_config boot = m->cfg.boot;
+    int rc;
+
+    mem_reset(m->mem);
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_reset(&m->cpu[n]);
+    board_reset(&m->board);
+    board_set_tsc(&m->board, 0);
+    for (unsigned n = 0; n < m->cpus; n++)
+        m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
+    rc = build_tables(m, &boot);
+    if (rc) {
+        snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));
+        return rc;
+    }
+    rc = boot_image_load(m->cfg.image, machine_boot_cpu(m)->vcpu, m->mem, &boot, why,
+                         why_size);
+    if (rc)
+        return rc;
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_state_changed(&m->cpu[n]);
+    return 0;
+}
+
+/* --- what it tells of itself --- */
+
+unsigned machine_cpus(const struct machine *m) {
+    return m->cpus;
+}
+
+uint64_t machine_now_ns(const struct machine *m) {
+    return counted_now(&m->counted);
+}
+
+uint64_t machine_insns(const struct machine *m) {
+    uint64_t sum = 0;
+
+    for (unsigned n = 0; n < m->cpus; n++)
+        sum += m->cpu[n].counters.insns_retired;
+    return sum;
+}
+
+void machine_list(struct machine *m, uint64_t from, uint32_t len,
+                  const struct bt_listing *out) {
+    struct machine_cpu *c = machine_boot_cpu(m);
+
+    if (c->ops->list)
+        c->ops->list(c->engine, from, len, out);
+}
+
+void machine_retune(struct machine *m, const struct bt_options *opt) {
+    for (unsigned n = 0; n < m->cpus; n++)
+        if (m->cpu[n].ops->retune)
+            m->cpu[n].ops->retune(m->cpu[n].engine, opt);
+}
+
+uint8_t *machine_ram(const struct machine *m, uint64_t *size) {
+    *size = mem_ram_size(m->mem);
+    return mem_ram_base(m->mem);
+}
+
+int machine_exit_code(const struct machine *m) {
+    return (int)((m->exit_value << 1 | 1) & 0xff);
+}
+
+const struct vcpu *machine_vcpu(const struct machine *m, unsigned cpu) {
+    return m->cpu[cpu].vcpu;
+}
+
+struct counters machine_counters(const struct machine *m) {
+    struct counters sum = m->counters;
+
+    for (unsigned n = 0; n < m->cpus; n++)
+        counters_add(&sum, &m->cpu[n].counters);
+    return sum;
+}
+
+struct exit_counts machine_exits(const struct machine *m) {
+    struct exit_counts sum = {0};
+
+    for (unsigned n = 0; n < m->cpus; n++)
+        for (unsigned r = 0; r < EXIT_COUNT; r++)
+            sum.n[r] += m->cpu[n].exits.n[r];
+    return sum;
+}
+
+void machine_perf_map(const struct machine *m, FILE *f) {
+    const struct machine_cpu *c = &m->cpu[0];
+
+    if (c->ops->perf_map)
+        c->ops->perf_map(c->engine, f);
+}
+
+void machine_engine_stats(const struct machine *m,
+                          void (*emit)(void *arg, const char *name, uint64_t value),
+                          void *arg) {
+    const struct machine_cpu *c = &m->cpu[0];
+
+    if (c->ops->stats)
+        c->ops->stats(c->engine, emit, arg);
+}
+
+const char *machine_engine_name(const struct machine *m) {
+    return m->cpu[0].ops->name;
+}
+
+const unsigned long *machine_ioctls(const struct machine *m) {
+    return m->cpu[0].ops->ioctls;
+}
