@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "common/knots.h"
+#include "lib/knots.h"
 #include "cpu/vcpu.h"
 #include "decode/insn.h"
 #include "x86/cr.h"

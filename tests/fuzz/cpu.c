@@ -2,7 +2,7 @@
  * Guests made of bytes. A header of 8 bytes says how the CPU stands: mode, rings, control
  * registers, and a number from which the rest (registers, descriptors, tables) follows,
  * so that a few bytes make a guest in which much can happen. Then up to 15 patches of
- * memory, 12 bytes each, then code; before it, a knot (common/knots.h) from the same
+ * memory, 12 bytes each, then code; before it, a knot (lib/knots.h) from the same
  * number, if the bit 4 of the count of patches says so.
  *
  *     0x1000 GDT, 0x2000 IDT, 0x3000 LDT, 0x4000 TSS, 0x6000 handlers, 0x8000 code,
@@ -14,7 +14,7 @@
  */
 #include "fuzz/cpu.h"
 
-#include "common/knots.h"
+#include "lib/knots.h"
 #include "cpu/cpuid.h"
 #include "mmu/mmu_int.h"
 #include "x86/cr.h"

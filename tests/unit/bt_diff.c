@@ -32,8 +32,8 @@
 #include <cmocka.h>
 
 #include "bt/bt.h"
-#include "common/knots.h"
-#include "common/templates.h"
+#include "lib/knots.h"
+#include "lib/templates.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"

@@ -9,7 +9,7 @@
  * own data. Modes: 32-bit with paging off and on, with and without segment bases and
  * limits, compatibility, 64-bit; A20 on and off; CPL 0 and 3. Each program runs first
  * with tame registers until its code is hot, then with wild ones. Other programs are
- * knots (common/knots.h). With paging, no two pages of data are neighbours in RAM.
+ * knots (lib/knots.h). With paging, no two pages of data are neighbours in RAM.
  *
  * Guest RAM lies in the middle of 16 GiB that nobody may touch: what goes astray kills
  * the process, and the parent says which program it was. What strays further or into the
@@ -34,7 +34,7 @@
 #include <cmocka.h>
 
 #include "bt/bt.h"
-#include "common/knots.h"
+#include "lib/knots.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"

@@ -1,7 +1,7 @@
 /* Knots: see knots.h. */
 #include <string.h>
 
-#include "common/knots.h"
+#include "lib/knots.h"
 #include "decode/decode.h"
 
 static struct knots *K;
