@@ -308,7 +308,7 @@ static inline bool bt_translatable(const struct vcpu *v) {
 
 /* STAC and CLAC are translated: they move the bank that translated code reads. */
 static inline void bt_sync_bank(struct vcpu *v) {
-    v->mmu->data = v->bt.bank;
+    v->mmu->data = v->shadow.bank;
 }
 
 /* stubs.c: the common code at the start of the cache. */

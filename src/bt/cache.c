@@ -293,7 +293,6 @@ struct vpage *bt_vpage(struct bt *bt, uint64_t va, uint8_t *host, bool user) {
                         .global = mmu_code_is_global(bt->v, gva(va)),
                         .next = *slot};
     *slot = p;
-    bt->v->bt.code_filter[page >> 6 & 63] |= 1ull << (page & 63);
     return p;
 }
 
@@ -429,8 +428,7 @@ void bt_cache_reset(struct bt *bt) {
     for (unsigned n = 0; n < 1u << BT_VPAGE_BITS; n++)
         bt->vpages[n] = NULL;
     bt_acquit_all(bt);
-    for (unsigned n = 0; n < ARRAY_SIZE(bt->v->bt.code_filter); n++)
-        bt->v->bt.code_filter[n] = bt->v->bt.large_filter[n] = 0;
+    mmu_code_unwatch_all(bt->v);
     bt->vpages_used = 0;
     bt->vpage_free = NULL;
 }

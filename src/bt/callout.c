@@ -67,7 +67,7 @@ static bool quiet(const struct vcpu *v) {
 }
 
 static bool page_valid(const struct vcpu *v, const struct vpage *p) {
-    return p->valid == (p->global ? v->bt.epoch_global : v->bt.epoch_user);
+    return p->valid == (p->global ? v->shadow.epoch_global : v->shadow.epoch_user);
 }
 
 void bt_drop_rf(struct vcpu *v) {
@@ -107,7 +107,7 @@ static uint8_t *stay(struct bt *bt, uint64_t epoch) {
         return NULL;
     key = bt_key(v);
     bt_select_key(bt, key);
-    if (epoch == v->bt.epoch_clock)
+    if (epoch == v->shadow.epoch_clock)
         rx = bt_jump_target(bt, v->rip);
     else
         rx = look_up(bt, key);
@@ -146,7 +146,7 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
 
 int bt_callout(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
-    uint64_t epoch = v->bt.epoch_clock;
+    uint64_t epoch = v->shadow.epoch_clock;
     uint8_t *rx;
     int rc;
 
@@ -245,7 +245,7 @@ static uint8_t *go_single(struct bt *bt) {
 
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
-    uint64_t epoch = v->bt.epoch_clock, stop = v->stop, retired;
+    uint64_t epoch = v->shadow.epoch_clock, stop = v->stop, retired;
     bool known = v->bt.fault_known, single = v->bt.single;
     uint8_t *rx;
     int rc;

@@ -92,8 +92,8 @@ static void xl_clac(struct tr *t, const struct insn *i) {
         gs_imm32(e, EXT_OR, GS(rflags), X86_FL_AC);
     else
         gs_imm32(e, EXT_AND, GS(rflags), ~X86_FL_AC);
-    e_gs(e, W64, OPC_MOV_R_RM, T0, on ? GS(bt.bank_ac) : GS(bt.bank_super));
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.bank));
+    e_gs(e, W64, OPC_MOV_R_RM, T0, on ? GS(shadow.bank_ac) : GS(shadow.bank_super));
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(shadow.bank));
 }
 
 static void xl_swapgs(struct tr *t, const struct insn *i) {

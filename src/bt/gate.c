@@ -150,9 +150,9 @@ static void emit_cross(const struct bt *bt, struct emit *e, enum bt_gate n) {
         e_gs_imm(e, W64, GS_SEG(SEG_SS, base), 0);
     }
     e_gs_imm(e, W32, GS(mode), (wide ? MODE_64 : MODE_32) | (user ? 3 << 8 : 0));
-    gs_copy(e, GS(bt.bank), user ? GS(bt.bank_user) : GS(bt.bank_super));
+    gs_copy(e, GS(shadow.bank), user ? GS(shadow.bank_user) : GS(shadow.bank_super));
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(mmu));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, user ? GS(bt.code_user) : GS(bt.code_super));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, user ? GS(shadow.code_user) : GS(shadow.code_super));
     e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct mmu, code));
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(bt.owner));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GATE(n, select));

@@ -101,7 +101,7 @@ void tr_lookup_anchor(struct tr *t, unsigned len, enum mmu_access acc, unsigned 
     n += MUTATE(ANCHOR_READ, acc, MMU_READ);
     at = (int32_t)(offsetof(struct shadow_bank, anchor) +
                    n * sizeof(struct shadow_anchor));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.bank));
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1, at + (int32_t)offsetof(struct shadow_anchor, tag));
     e_ri(e, W64, EXT_CMP, T0,
          4096 - (int32_t)len - (MUTANT(SPAN_CUT) << 20) + MUTANT(ANCHOR_WIDER));
@@ -126,7 +126,7 @@ void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc) {
     struct cold *c;
     uint8_t *miss;
 
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.bank));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.bank));
     e_mov_imm(e, T0, page);
     e_rm(e, W64, OPC_CMP_R_RM, T0, T1,
          at + (int32_t)(offsetof(struct shadow_entry, tag) +

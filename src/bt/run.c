@@ -198,14 +198,14 @@ static uint8_t *crossing(struct vcpu *v, uint64_t addr, unsigned len, enum mmu_a
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
     enum mmu_access acc = (enum mmu_access)SITE_ACCESS(site);
     unsigned len = SITE_SIZE(site);
-    uint64_t drops = v->bt.write_drops;
+    uint64_t drops = v->shadow.write_drops;
     uint8_t *p;
     uint64_t run;
 
     BUG_ON(acc > MMU_WRITE);
     bt_sync_bank(v);
     p = crossing(v, addr, len, acc, site & SITE_ALONE);
-    if (p && v->bt.write_drops == drops)
+    if (p && v->shadow.write_drops == drops)
         return p;
     /* No A or D bit for what only belongs to the group. */
     if ((addr & 4095) + len > 4096)
@@ -215,7 +215,7 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
             return leave_with_fault(v, rx - 1);
         return leave_to_interp(v, rx - 1, site, BT_TRAP_FAULT);
     }
-    if (likely(p && run >= len && v->bt.write_drops == drops))
+    if (likely(p && run >= len && v->shadow.write_drops == drops))
         return p;
     return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));
 }
@@ -228,7 +228,7 @@ int bt_check(struct vcpu *v, struct vpage *p, const uint8_t *rx) {
     code = mmu_fetch(v, gva(p->va));
     if (code && ((uintptr_t)code & ~4095ul) == (uintptr_t)p->host) {
         bt_page_checked(v, p);
-        if (p->valid == (p->global ? v->bt.epoch_global : v->bt.epoch_user)) {
+        if (p->valid == (p->global ? v->shadow.epoch_global : v->shadow.epoch_user)) {
             v->cnt->bt_checks++;
             return 1;
         }
@@ -499,27 +499,13 @@ static bool needs_care(const struct vcpu *v, uint32_t events) {
            ((events & VCPU_EVENT_NMI) && !v->nmi_blocked);
 }
 
-/* INVLPG of any part of a large page concerns all code in it. */
-static void note_large(struct vcpu *v, const struct vpage *p) {
-    unsigned shift = mmu_code_shift(v, gva(p->va));
-    uint64_t n = p->va >> 21;
-
-    if (shift == 12)
-        return;
-    for (uint64_t k = shift > 21 ? n & ~1ull : n; k <= (shift > 21 ? n | 1 : n); k++)
-        v->bt.large_filter[k >> 6 & 63] |= 1ull << (k & 63);
-    if (shift > 22) /* 1 GiB */
-        for (unsigned k = 0; k < ARRAY_SIZE(v->bt.large_filter); k++)
-            v->bt.large_filter[k] = ~0ull;
-}
-
 /* The page has just been fetched from: what it maps is good for this epoch. */
 void bt_page_checked(struct vcpu *v, struct vpage *p) {
-    note_large(v, p);
+    mmu_code_watch(v, gva(p->va));
     if (!p->global)
-        p->valid = v->bt.epoch_user;
+        p->valid = v->shadow.epoch_user;
     else
-        p->valid = mmu_code_is_global(v, gva(p->va)) ? v->bt.epoch_global : 0;
+        p->valid = mmu_code_is_global(v, gva(p->va)) ? v->shadow.epoch_global : 0;
 }
 
 /* The fragment for the guest's rip; NULL with *FAULT, or after room was made (look
@@ -739,7 +725,7 @@ enum exit_reason bt_run(struct bt *bt) {
         bt->error = os_gs_base(bt->v);
     if (bt->error)
         return EXIT_error;
-    bt->v->bt.bank = bt->v->mmu->data->e;
+    bt->v->shadow.bank = bt->v->mmu->data;
     vcpu_forget_gates(bt->v);
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
     while (!loop(bt, &out))

@@ -173,14 +173,14 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = the anchor's place */
     e_shift(e, W32, EXT_SHR, REG_RCX, SITE_ANCHOR_SHIFT - 4);
     e_ri(e, W32, EXT_AND, REG_RCX, (SHADOW_ANCHORS - 1) << 4);
-    e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(bt.bank));
+    e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(shadow.bank));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX, anchor);
     e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, offsetof(struct shadow_entry, host));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX, anchor + 8);
     e_rr(e, W64, OPC_ADD_R_RM, T0, REG_RAX);
     e_mov_imm(e, REG_RAX, SHADOW_ANCHORED);
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, T1, mark);
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.bank));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(shadow.bank));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX,
          (int32_t)offsetof(struct shadow_bank, anchored));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.spill[1]));
@@ -292,7 +292,7 @@ void bt_emit_slot(const struct bt *bt, struct emit *e) {
         e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
     e_shift(e, W64, EXT_SHR, T1, 7);
     e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << (5 + MUTANT(HASH_MASK)));
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.bank));
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(shadow.bank));
 }
 
 /* link: T0 is the struct link. indirect: T0 is the guest address. */

@@ -202,7 +202,7 @@ static void check_page(struct tr *t, const struct vpage *p) {
     struct cold *c;
 
     e_gs(&t->e, W64, OPC_MOV_R_RM, T1,
-         p->global ^ MUTANT(EPOCH) ? GS(bt.epoch_global) : GS(bt.epoch_user));
+         p->global ^ MUTANT(EPOCH) ? GS(shadow.epoch_global) : GS(shadow.epoch_user));
     e_abs(&t->e, W64, OPC_CMP_R_RM, T1, &p->valid);
     c = tr_cold_add(t, COLD_CHECK, NULL);
     c->rel32 = e_jcc_fwd(&t->e, CC_NE);

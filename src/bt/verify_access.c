@@ -313,7 +313,9 @@ enum vkind v_base(const struct host_insn *i) {
 
     if (!f || i->mem.size != 8 || i->mem.access != HOST_READ)
         return V_SECRET;
-    return f->off == GS(bt.bank) ? V_BANK : f->off == GS(bt.jump) ? V_JUMPS : V_SECRET;
+    return f->off == GS(shadow.bank) ? V_BANK
+           : f->off == GS(bt.jump)   ? V_JUMPS
+                                     : V_SECRET;
 }
 
 static struct vval load_field(struct verifier *w, struct vstate *s,
@@ -338,7 +340,7 @@ static struct vval load_field(struct verifier *w, struct vstate *s,
     if (a.kind == V_BANK)
         a.id = v_name(w, s);
     else if (a.kind == V_EPOCH)
-        a.n = f->off == GS(bt.epoch_global);
+        a.n = f->off == GS(shadow.epoch_global);
     else if (a.kind == V_FUEL)
         a.n = (uint64_t)s->fuel;
     return a;

@@ -26,7 +26,7 @@ enum vkind {
     V_CONST,  /* n; public */
     V_HASH,   /* of the address id, after `low` steps; public */
     V_PART,   /* its low n bytes are public */
-    V_BANK,   /* vcpu.bt.bank, loaded at id */
+    V_BANK,   /* vcpu.shadow.bank, loaded at id */
     V_SLOT,   /* the bank's entry for the address id */
     V_DIFF,
     V_RETRY,
@@ -162,7 +162,7 @@ void v_store(struct verifier *w, struct vstate *s, const struct host_insn *i,
 bool v_is_shadow(const struct vstate *s, const struct host_insn *i);
 void v_shadow(struct verifier *w, struct vstate *s, const struct host_insn *i,
               unsigned r);
-/* The operand is vcpu.bt.bank, or bt.jump: its kind; else V_SECRET. */
+/* The operand is vcpu.shadow.bank, or bt.jump: its kind; else V_SECRET. */
 enum vkind v_base(const struct host_insn *i);
 /* I compares register R with the epoch of one of the fragment's pages. */
 bool v_is_epoch(const struct verifier *w, const struct vstate *s,

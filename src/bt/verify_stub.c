@@ -91,7 +91,7 @@ static bool on_field(const struct host_insn *i) {
 static uint8_t load(struct run *r, const struct host_insn *i) {
     const uint8_t *p = private(r, i);
     bool known =
-        i->mem.disp == (int64_t)GS(bt.bank) || i->mem.disp == (int64_t)GS(bt.site);
+        i->mem.disp == (int64_t)GS(shadow.bank) || i->mem.disp == (int64_t)GS(bt.site);
 
     if (on_field(i) && p && *p)
         return *p - 1u;
@@ -212,7 +212,7 @@ static uint8_t entry_of(struct run *r) {
     t = term(r, T_XOR, t, input(r, T0), 0);
     t = term(r, T_SHR, t, number(r, 7), 0);
     t = term(r, T_AND32, t, number(r, (SHADOW_ENTRIES - 1) << 5), 0);
-    return term(r, T_ADD, t, field(r, GS(bt.bank), 8), 0);
+    return term(r, T_ADD, t, field(r, GS(shadow.bank), 8), 0);
 }
 
 /* 4096 less the site's size */
@@ -229,7 +229,7 @@ static uint8_t anchor(struct run *r) {
         term(r, T_SHR32, field(r, GS(bt.site), 4), number(r, SITE_ANCHOR_SHIFT - 4), 0);
 
     t = term(r, T_AND32, t, number(r, (SHADOW_ANCHORS - 1) << 4), 0);
-    return term(r, T_ADD, t, field(r, GS(bt.bank), 8), 0);
+    return term(r, T_ADD, t, field(r, GS(shadow.bank), 8), 0);
 }
 _Static_assert(sizeof(struct shadow_anchor) == 16 &&
                    !(SHADOW_ANCHORS & (SHADOW_ANCHORS - 1)),
@@ -261,7 +261,7 @@ static void check_hit(struct run *r, uint8_t entry, uint8_t tag, uint8_t diff,
     if (r->nstores != 4 || !stored(r, at, first, tag) ||
         !stored(r, at, first + 8, host) ||
         !stored(r, entry, offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC, mark) ||
-        !stored(r, field(r, GS(bt.bank), 8), offsetof(struct shadow_bank, anchored),
+        !stored(r, field(r, GS(shadow.bank), 8), offsetof(struct shadow_bank, anchored),
                 mark))
         v_bad(r->w, "an anchor that is not filled with the entry of its address");
     else if (!registers(r, term(r, T_ADD, diff, host, 0), false))

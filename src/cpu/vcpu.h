@@ -22,6 +22,7 @@
 #include "base/counters.h"
 #include "base/types.h"
 #include "cpu/exit.h"
+#include "cpu/vcpu_shadow.h"
 
 enum vcpu_reg {
     REG_RAX,
@@ -129,16 +130,10 @@ struct vcpu_bt {
     uint64_t tmp;      /* of an expansion, across its accesses */
     uint64_t spill[2]; /* of a stub */
     uint64_t held[VCPU_BT_HELD]; /* host addresses that a fragment is to need again */
-    uint64_t write_drops;        /* of the shadow's write entries, ever */
+    void *self;                  /* the vCPU; next to `held`: nothing of the code's own */
+    void *owner;                 /* the translator */
     uint64_t count;              /* instructions, with the switch `count` */
     uint64_t indirect_hits;      /* the same */
-    void *self;                  /* the vCPU */
-    void *owner;                 /* the translator */
-    void *bank;                 /* entries of the shadow bank for explicit accesses now */
-    void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
-    void *bank_user;
-    void *code_user,
-        *code_super; /* struct shadow_bank: what mmu.code is at CPL 3, at 0 */
     struct vcpu_gate gate[VCPU_GATES];
     uint64_t gates; /* gone through */
     void *jump;     /* indirect branches */
@@ -149,11 +144,6 @@ struct vcpu_bt {
     uint32_t x87_at; /* in the code cache, 0: none; where the host does not keep FIP */
     void *arg;       /* qualifies reason */
     const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
-    /* A page of code checked in this epoch still maps what it did: user's is that of the
-     * current address space, global's that of pages that all spaces share. 0 is none. */
-    uint64_t epoch_user, epoch_global, epoch_clock;
-    uint64_t code_filter[64];  /* by page number: an INVLPG of it may concern code */
-    uint64_t large_filter[64]; /* by number of 2 MiB: code in large pages */
     /* Counted runs (vcpu.counted). FUEL is an address: of the fuel page plus how many
      * instructions may still begin. A fragment takes all of its own at its entry, so that
      * OWED of them are to be given back when it is left early. MARK is FUEL + OWED at the
@@ -180,6 +170,7 @@ struct vcpu {
     const struct vcpu_hooks *hooks;
     void *hooks_arg;
     const struct cpuid_model *cpuid;
+    struct vcpu_shadow shadow; /* the MMU's */
     struct vcpu_bt bt;  /* what translated code keeps beside the registers */
     struct fault fault; /* valid when a semantic function returns SEM_FAULT */
     uint64_t tsc_base;  /* guest TSC = host TSC + tsc_base, when tsc_host */

@@ -88,7 +88,7 @@ int kvm_open(struct kvm_probe *p) {
 
 int kvm_map_memory(struct kvm *k) {
     size_t count;
-    const struct mem_region *r = mem_regions(k->v->mem, &count);
+    const struct mem_piece *r = mem_map(k->v->mem, &count);
     unsigned n;
 
     /* A slot cannot be changed into another: the old ones go first. */

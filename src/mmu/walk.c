@@ -192,7 +192,7 @@ static void set_bits(struct mmu_priv *m, struct walk_step *s, unsigned width,
     s->entry |= add;
     /* As for any store: ROM keeps its contents, and owners of traces are told; but what
      * this changes in an entry makes no shadow stale. */
-    if (mem_kind_at(m->mem, mem_gpa(m->mem, s->host)) != MEM_RAM)
+    if (mem_kind_of(m->mem, s->host) != MEM_RAM)
         return;
     if (unlikely(mem_trace_of(m->mem, s->host))) {
         m->own_update = true;

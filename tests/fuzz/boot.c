@@ -78,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     /* Much memory takes long to reset; it is there for what lies above 4 GiB. */
     m = memory[choice >> 4 == 15 ? SIZES - 1 : choice % (SIZES - 1)];
     mem_reset(m);
-    if (choice & 4 && mem_set_rom(m, gpa(0xf0000), 0x10000))
+    if (choice & 4 && mem_set_kind(m, gpa(0xf0000), 0x10000, MEM_ROM))
         abort();
     v->mem = m;
     vcpu_reset(v);

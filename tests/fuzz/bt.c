@@ -6,7 +6,7 @@
  *     made to use its last bytes;
  *   - a fault at a place where translated code may not fault ends the process;
  *   - the shadow is looked through afterwards for an entry that leads elsewhere
- * (vm_check);
+ * (guest_check);
  *   - a guest that comes to an end on the interpreter comes to the same end here, with
  * the same registers and the same memory.
  *
@@ -19,9 +19,9 @@
 #include <time.h>
 
 #include "base/os.h"
-#include "bt/bt_int.h"
 #include "decode/decode.h"
 #include "fuzz/cpu.h"
+#include "lib/bt.h"
 
 enum {
     STEPS = 1500,
@@ -30,13 +30,13 @@ enum {
     ONSTACK = 0x08000000 /* SA_ONSTACK, which is not in POSIX.1-2008 without XSI */
 };
 
-static struct vm ref, vms[FLAVOURS];
-static struct vm *volatile running;
+static struct guest ref, vms[FLAVOURS];
+static struct guest *volatile running;
 static timer_t timer;
 
 /* In the handler the stack pointer was the guest's a moment ago. */
 static void on_timer(int signo) {
-    struct vm *vm = running;
+    struct guest *vm = running;
 
     if (!vm)
         return;
@@ -70,13 +70,13 @@ static void set_up(void) {
     onto_signal_stack();
     FUZZ_CHECK(!sigaction(SIGUSR2, &act, NULL));
     FUZZ_CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer));
-    vm_new(&ref, MMU_FLUSH, NULL);
+    cpu_guest_new(&ref, MMU_FLUSH, NULL);
     for (unsigned k = 0; k < FLAVOURS; k++) {
         struct bt_options opt = bt_defaults();
         char why[128];
 
         FUZZ_CHECK(!bt_options_parse(&opt, options[k], why, sizeof(why)));
-        vm_new(&vms[k], k & 1 ? MMU_TRACE : MMU_PCID, &opt);
+        cpu_guest_new(&vms[k], k & 1 ? MMU_TRACE : MMU_PCID, &opt);
     }
 }
 
@@ -86,7 +86,7 @@ static void set_timer(long ns) {
     FUZZ_CHECK(!timer_settime(timer, 0, &t, NULL));
 }
 
-static enum exit_reason run_bt(struct vm *vm) {
+static enum exit_reason run_bt(struct guest *vm) {
     enum exit_reason why;
 
     running = vm;
@@ -98,7 +98,7 @@ static enum exit_reason run_bt(struct vm *vm) {
 }
 
 /* Kicked or not, both get the same number of chances to end. */
-static bool run_to_end(struct vm *vm, enum exit_reason *why) {
+static bool run_to_end(struct guest *vm, enum exit_reason *why) {
     for (unsigned k = 0; k < 20000; k++) {
         *why = run_bt(vm);
         if (*why != EXIT_kick)
@@ -108,7 +108,7 @@ static bool run_to_end(struct vm *vm, enum exit_reason *why) {
     return false;
 }
 
-static void run_free(struct vm *vm, const struct cpu_how *how) {
+static void run_free(struct guest *vm, const struct cpu_how *how) {
     enum exit_reason why = EXIT_kick;
 
     for (unsigned k = 0; k < 2 && why == EXIT_kick; k++) {
@@ -117,7 +117,7 @@ static void run_free(struct vm *vm, const struct cpu_how *how) {
         why = run_bt(vm);
         FUZZ_CHECK(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
         vcpu_clear(vm->v, VCPU_EVENT_KICK);
-        vm_check(vm);
+        guest_check(vm);
     }
 }
 
@@ -130,7 +130,7 @@ static void differ(const char *what, unsigned n, uint64_t a, uint64_t b) {
 
 /* Eight bytes, but for A and D in page tables: the translator may set D for an
  * instruction that faults for another reason then. */
-static bool same(const struct vm *vm, unsigned at) {
+static bool same(const struct guest *vm, unsigned at) {
     bool table = at >= CPU_TABLES && at < CPU_TABLES + CPU_TABLES_SIZE;
     uint64_t a, b;
 
@@ -139,7 +139,7 @@ static bool same(const struct vm *vm, unsigned at) {
     return !((a ^ b) & ~(table ? 0x0000006000000060ull : 0));
 }
 
-static void compare(const struct vm *vm) {
+static void compare(const struct guest *vm) {
     const struct vcpu *a = vm->v, *b = ref.v;
 
     for (unsigned k = 0; k < 16; k++)
@@ -156,7 +156,7 @@ static void compare(const struct vm *vm) {
     for (unsigned k = 0; k < SEG_COUNT; k++)
         if (a->seg[k].base != b->seg[k].base || a->seg[k].sel != b->seg[k].sel)
             differ("segment", k, a->seg[k].base, b->seg[k].base);
-    for (unsigned k = 0; k < VM_RAM; k += 8)
+    for (unsigned k = 0; k < CPU_RAM; k += 8)
         if (!same(vm, k))
             differ("memory at", k, *(const uint64_t *)(const void *)(vm->ram + k),
                    *(const uint64_t *)(const void *)(ref.ram + k));
@@ -171,7 +171,7 @@ static void on_entry(void *arg, const struct ccf *c) {
             (unsigned long long)v->gpr[4]);
 }
 
-static enum exit_reason trace(struct vm *vm) {
+static enum exit_reason trace(struct guest *vm) {
     enum exit_reason why = EXIT_kick;
 
     vm->bt->watch = on_entry;
@@ -248,7 +248,7 @@ static enum exit_reason run_reference(struct seen *seen) {
  * followed by the translator, and with liveness flags that are undefined are any
  * (docs/bt.md).
  */
-static bool comparable(const struct vm *before, const struct seen *seen) {
+static bool comparable(const struct guest *before, const struct seen *seen) {
     if (before->v->cr3 != ref.v->cr3 || seen->pointers ||
         (seen->flags && before->bt->opt.liveness))
         return false;
@@ -262,15 +262,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     enum exit_reason why, end;
     struct cpu_how how;
     struct seen seen = {0};
-    struct vm *vm;
+    struct guest *vm;
 
     if (size < 9)
         return 0;
     set_up();
-    vm_reset(&ref);
+    guest_reset(&ref);
     cpu_guest(&ref, data, size, &how);
     vm = &vms[how.options % FLAVOURS];
-    vm_reset(vm);
+    guest_reset(vm);
     cpu_guest(vm, data, size, &how);
     if (getenv("FUZZ_TRACE"))
         why = trace(vm);
@@ -282,7 +282,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     FUZZ_CHECK(run_to_end(vm, &end));
     FUZZ_CHECK(end == why);
-    vm_check(vm);
+    guest_check(vm);
     compare(vm);
     return 0;
 }

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "unit/loaded.h"
+#include "lib/loaded.h"
 
 #include "x86/cr.h"
 #include "x86/desc.h"

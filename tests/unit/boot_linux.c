@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "unit/loaded.h"
+#include "lib/loaded.h"
 
 #define RAM (64ull << 20)
 #define SECTORS 3u /* of setup */

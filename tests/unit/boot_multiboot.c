@@ -8,7 +8,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "unit/loaded.h"
+#include "lib/loaded.h"
 
 #define RAM (32ull << 20)
 #define CODE 0x200u

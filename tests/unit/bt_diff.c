@@ -16,31 +16,20 @@
  *
  * With arguments: SEED COUNT runs other programs than the standing ones.
  */
-/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
-#undef _GNU_SOURCE
-#define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "bt/bt.h"
-#include "common/knots.h"
-#include "common/templates.h"
-#include "cpu/cpuid.h"
 #include "cpu/state.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
-#include "interp/interp.h"
-#include "mem/mem.h"
-#include "mmu/mmu.h"
+#include "lib/guest.h"
+#include "lib/knots.h"
+#include "lib/rnd.h"
+#include "lib/signals.h"
+#include "lib/templates.h"
+#include "lib/unit.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
@@ -71,98 +60,22 @@ enum {
 };
 #define HIGH 0xffffff8000000000ull /* the low addresses once more */
 
-static uint64_t seed_now;
-
-static uint64_t rnd(void) {
-    seed_now ^= seed_now << 13;
-    seed_now ^= seed_now >> 7;
-    seed_now ^= seed_now << 17;
-    return seed_now * 0x2545f4914f6cdd1dull >> 8 | seed_now << 56;
-}
-
-static bool one_in(unsigned n) {
-    return rnd() % n == 0;
-}
-
-static unsigned pick(unsigned n) {
-    return (unsigned)(rnd() % n);
-}
-
 /* --- two machines --- */
-
-struct guest {
-    struct vcpu *v;
-    struct counters cnt;
-    struct interp *ip;
-    struct bt *bt;
-    uint8_t *ram;
-    uint64_t tsc;
-    uint64_t seen; /* of the devices' accesses */
-};
 
 static struct guest A, B;
 static bool liveness;
 
-static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
-    struct guest *g = arg;
+static void new_guest(struct guest *g, const struct bt_options *opt) {
+    struct bt_options verified = opt ? *opt : (struct bt_options){0};
+    const struct guest_config cfg = {.ram = RAM,
+                                     .policy = MMU_PCID,
+                                     .cpuid = {.model = "host"},
+                                     .hooks = &guest_steady_hooks,
+                                     .interp = true,
+                                     .bt = opt ? &verified : NULL};
 
-    vec_park(v);
-    g->seen =
-        (g->seen ^ e->reason ^ e->size << 8 ^ e->write << 16) * 0x100000001b3ull +
-        e->gpa.a +
-        (e->write ? e->data & (e->size < 8 ? (1ull << 8 * e->size) - 1 : ~0ull) : 0);
-    if (!e->write)
-        e->data = ++g->tsc * 0x9e3779b97f4a7c15ull;
-}
-
-static int on_irq_ack(void *arg) {
-    return -1;
-}
-
-static uint64_t on_tsc(void *arg) {
-    return ++((struct guest *)arg)->tsc;
-}
-
-static const struct vcpu_hooks hooks = {
-    .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
-
-static void guest_new(struct guest *g, const struct bt_options *opt) {
-    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
-    struct mem_hooks *h;
-
-    memset(g, 0, sizeof(*g));
-    g->v = aligned_alloc(64, sizeof(*g->v));
-    memset(g->v, 0, sizeof(*g->v));
-    g->v->cnt = &g->cnt;
-    g->v->hooks = &hooks;
-    g->v->hooks_arg = g;
-    g->v->cpuid = cpuid_model_new(&cfg);
-    assert_int_equal(mem_create(RAM, &g->v->mem), 0);
-    assert_int_equal(mmu_create(g->v, MMU_PCID), 0);
-    g->ram = mem_ram_base(g->v->mem);
-    g->ip = interp_new(g->v);
-    h = mem_hooks(g->v->mem);
-    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
-    if (opt) {
-        struct bt_options verified = *opt;
-
-        verified.verify = true; /* a finding ends the run */
-        assert_int_equal(bt_new(g->v, g->ip, &verified, &g->bt), 0);
-    }
-}
-
-static void guest_free(struct guest *g) {
-    bt_free(g->bt);
-    interp_free(g->ip);
-    mmu_destroy(g->v);
-    mem_destroy(g->v->mem);
-    cpuid_model_free((struct cpuid_model *)g->v->cpuid);
-    free(g->v);
-}
-
-static void poke(struct guest *g, uint64_t at, const void *p, unsigned len) {
-    assert_true(mem_write(g->v->mem, gpa(at), p, len));
+    verified.verify = true; /* a finding ends the run */
+    guest_new(g, &cfg);
 }
 
 /* RAM behind the code or data at AT. No page's neighbour is used: those between, and
@@ -201,15 +114,11 @@ static void poke_code(struct guest *g, uint64_t at, const uint8_t *p, unsigned l
         unsigned n = 0x1000 - (unsigned)(at & 0xfff);
 
         n = n < len ? n : len;
-        poke(g, phys(at), p, n);
+        guest_write(g, phys(at), p, n);
         at += n;
         p += n;
         len -= n;
     }
-}
-
-static void poke64(struct guest *g, uint64_t at, uint64_t val) {
-    poke(g, at, &val, 8);
 }
 
 struct start {
@@ -797,19 +706,19 @@ static void load_start(struct guest *g) {
     v->fault = (struct fault){0};
     v->cr2 = 0;
     v->fip = v->fdp = v->fop = v->fcs = v->fds = 0;
-    g->tsc = g->seen = 0;
+    g->asked = g->seen = 0;
     vcpu_clear(v, ~0u);
     for (unsigned k = 0; k < 512; k++)
-        poke64(g, PT + 8 * k, S.pte[k]);
-    poke64(g, PML4, PDPT | all);
-    poke64(g, PML4 + 8 * 511, PDPT | all);
-    poke64(g, PDPT, PD | all);
-    poke64(g, PDPT + 8 * 3, PD3 | all);
-    poke64(g, PD, PT | all);
-    poke64(g, PD3 + 8 * 511, PT3 | all);
-    poke64(g, PT3 + 8 * 511, phys(DATA + 0x3000) | all);
+        guest_put64(g, PT + 8 * k, S.pte[k]);
+    guest_put64(g, PML4, PDPT | all);
+    guest_put64(g, PML4 + 8 * 511, PDPT | all);
+    guest_put64(g, PDPT, PD | all);
+    guest_put64(g, PDPT + 8 * 3, PD3 | all);
+    guest_put64(g, PD, PT | all);
+    guest_put64(g, PD3 + 8 * 511, PT3 | all);
+    guest_put64(g, PT3 + 8 * 511, phys(DATA + 0x3000) | all);
     for (unsigned at = 0; at < sizeof(S.data); at += 0x1000)
-        poke(g, phys(DATA + at), S.data + at, 0x1000);
+        guest_write(g, phys(DATA + at), S.data + at, 0x1000);
     vcpu_update_mode(v);
     mmu_mode_changed(v);
     mmu_context_changed(v);
@@ -823,15 +732,16 @@ static void load_tables(struct guest *g) {
         0};
 
     for (unsigned at = 0; at < CODE; at += sizeof(zeros))
-        poke(g, at, zeros, sizeof(zeros));
-    poke(g, GDT, gdt, sizeof(gdt));
+        guest_write(g, at, zeros, sizeof(zeros));
+    guest_write(g, GDT, gdt, sizeof(gdt));
     for (unsigned n = 0; n < 256; n++) {
-        poke64(g, IDT + 16 * n, (HANDLERS + (n & 63)) | 8ull << 16 | 0x8e01ull << 32);
-        poke64(g, IDT + 16 * n + 8, 0);
-        poke(g, HANDLERS + (n & 63), "\xf4", 1);
+        guest_put64(g, IDT + 16 * n,
+                    (HANDLERS + (n & 63)) | 8ull << 16 | 0x8e01ull << 32);
+        guest_put64(g, IDT + 16 * n + 8, 0);
+        guest_write(g, HANDLERS + (n & 63), "\xf4", 1);
     }
-    poke64(g, TSS + 36, EXC_STACK); /* IST1 */
-    poke64(g, TSS + 4, EXC_STACK);
+    guest_put64(g, TSS + 36, EXC_STACK); /* IST1 */
+    guest_put64(g, TSS + 4, EXC_STACK);
 }
 
 /* --- comparison --- */
@@ -1072,7 +982,7 @@ static bool one_program(uint64_t seed, unsigned insns) {
     static const unsigned offsets[] = {0, 0, 0x40, 0xff0, 0xfc0, 0xff9, 0xffe};
 
     running = seed;
-    seed_now = seed * 0x9e3779b97f4a7c15ull + 1;
+    rnd_seed(seed * 0x9e3779b97f4a7c15ull + 1);
     for (unsigned k = 0; k < 4; k++)
         rnd();
     P.mode = one_in(3) ? MODE_32 : MODE_64;
@@ -1108,7 +1018,7 @@ static bool one_program(uint64_t seed, unsigned insns) {
         if (interp_step(A.ip, STEPS) != EXIT_halt) {
             excused[ENDLESS]++; /* it wrote itself a loop, or shut down */
             for (unsigned at = CODE; at < CODE_END; at += 0x1000)
-                poke(&B, phys(at), A.ram + phys(at), 0x1000);
+                guest_write(&B, phys(at), A.ram + phys(at), 0x1000);
             return true;
         }
         __atomic_add_fetch(&runs, 1, __ATOMIC_RELAXED);
@@ -1133,23 +1043,13 @@ static bool one_program(uint64_t seed, unsigned insns) {
 
 static uint64_t first_seed = 1, count = 3000, wanted_failures = 1;
 
-static struct sigaction fault_action;
-
-/* cmocka puts its own signal handlers in place for each test: ours go over them. */
-static void signals_back(void) {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-
-    for (size_t k = 0; k < ARRAY_SIZE(signals); k++)
-        sigaction(signals[k], &fault_action, NULL);
-}
-
 static void programs(const struct bt_options *opt, unsigned insns) {
     unsigned bad = 0, before = runs;
 
     liveness = opt->liveness;
     signals_back();
-    guest_new(&A, NULL);
-    guest_new(&B, opt);
+    new_guest(&A, NULL);
+    new_guest(&B, opt);
     guard(&A);
     guard(&B);
     memset(excused, 0, sizeof(excused));
@@ -1228,7 +1128,7 @@ static int setup(void **state) {
     vec_init();
     if (sem_init())
         return -1;
-    sigaction(SIGSEGV, NULL, &fault_action);
+    signals_remember();
     __asm__("fxsave %0" : "=m"(image));
     memcpy(&mxcsr_mask, image + 28, 4);
     pthread_create(&dog, NULL, watchdog, NULL);

@@ -9,7 +9,7 @@
  * own data. Modes: 32-bit with paging off and on, with and without segment bases and
  * limits, compatibility, 64-bit; A20 on and off; CPL 0 and 3. Each program runs first
  * with tame registers until its code is hot, then with wild ones. Other programs are
- * knots (common/knots.h). With paging, no two pages of data are neighbours in RAM.
+ * knots (lib/knots.h). With paging, no two pages of data are neighbours in RAM.
  *
  * Guest RAM lies in the middle of 16 GiB that nobody may touch: what goes astray kills
  * the process, and the parent says which program it was. What strays further or into the
@@ -18,29 +18,22 @@
  *
  * With arguments: SEED COUNT [TEST] runs other programs than the standing ones.
  */
-/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
+/* <signal.h> of _GNU_SOURCE, which <sys/wait.h> includes, has its own REG_RAX and so on.
+ */
 #undef _GNU_SOURCE
 #define _DEFAULT_SOURCE
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "bt/bt.h"
-#include "common/knots.h"
-#include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
-#include "interp/interp.h"
-#include "mem/mem.h"
-#include "mmu/mmu.h"
+#include "lib/guest.h"
+#include "lib/knots.h"
+#include "lib/rnd.h"
+#include "lib/signals.h"
+#include "lib/unit.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
@@ -66,63 +59,9 @@ enum kind { FLAT32, BASED32, PAGED32, COMPAT, LONG, KINDS };
 static const char *const kind_names[] = {"32-bit, no paging", "32-bit, segments",
                                          "32-bit, paging", "compatibility", "64-bit"};
 
-static uint64_t seed_now;
-
-static uint64_t rnd(void) {
-    seed_now ^= seed_now << 13;
-    seed_now ^= seed_now >> 7;
-    seed_now ^= seed_now << 17;
-    return seed_now * 0x2545f4914f6cdd1dull >> 8 | seed_now << 56;
-}
-
-static unsigned pick(unsigned n) {
-    return (unsigned)(rnd() % n);
-}
-
-static bool one_in(unsigned n) {
-    return pick(n) == 0;
-}
-
 /* --- two machines --- */
 
-struct guest {
-    struct vcpu *v;
-    struct counters cnt;
-    struct interp *ip;
-    struct bt *bt;
-    uint8_t *ram;
-    uint64_t seen; /* of the devices' accesses */
-    bool a20;
-};
-
 static struct guest A, B;
-
-static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
-    struct guest *g = arg;
-
-    vec_park(v);
-    g->seen =
-        (g->seen ^ e->reason ^ e->size << 8 ^ e->write << 16) * 0x100000001b3ull +
-        e->gpa.a +
-        (e->write ? e->data & (e->size < 8 ? (1ull << 8 * e->size) - 1 : ~0ull) : 0);
-    if (!e->write)
-        e->data = g->seen;
-}
-
-static int on_irq_ack(void *arg) {
-    return -1;
-}
-
-static uint64_t on_tsc(void *arg) {
-    return 1;
-}
-
-static bool on_a20(void *arg) {
-    return ((struct guest *)arg)->a20;
-}
-
-static const struct vcpu_hooks hooks = {
-    .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc, .a20 = on_a20};
 
 /* Takes what nobody has of the address space from AT on. */
 static void reserve(uintptr_t at, uint64_t size) {
@@ -151,42 +90,17 @@ static int create_ram(struct mem **out) {
     return 0;
 }
 
-static void guest_new(struct guest *g, const struct bt_options *opt) {
-    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
-    struct mem_hooks *h;
+static void new_guest(struct guest *g, const struct bt_options *opt) {
+    struct bt_options verified = opt ? *opt : (struct bt_options){0};
+    struct guest_config cfg = {.policy = MMU_PCID,
+                               .cpuid = {.model = "host"},
+                               .hooks = &guest_steady_hooks,
+                               .interp = true,
+                               .bt = opt ? &verified : NULL};
 
-    memset(g, 0, sizeof(*g));
-    g->v = aligned_alloc(64, sizeof(*g->v));
-    memset(g->v, 0, sizeof(*g->v));
-    g->v->cnt = &g->cnt;
-    g->v->hooks = &hooks;
-    g->v->hooks_arg = g;
-    g->v->cpuid = cpuid_model_new(&cfg);
-    assert_int_equal(create_ram(&g->v->mem), 0);
-    assert_int_equal(mmu_create(g->v, MMU_PCID), 0);
-    g->ram = mem_ram_base(g->v->mem);
-    g->ip = interp_new(g->v);
-    h = mem_hooks(g->v->mem);
-    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
-    if (opt) {
-        struct bt_options verified = *opt;
-
-        verified.verify = true; /* a finding ends the run */
-        assert_int_equal(bt_new(g->v, g->ip, &verified, &g->bt), 0);
-    }
-}
-
-static void poke(struct guest *g, uint64_t at, const void *p, unsigned len) {
-    assert_true(mem_write(g->v->mem, gpa(at), p, len));
-}
-
-static void poke64(struct guest *g, uint64_t at, uint64_t val) {
-    poke(g, at, &val, 8);
-}
-
-static void poke32(struct guest *g, uint64_t at, uint32_t val) {
-    poke(g, at, &val, 4);
+    verified.verify = true; /* a finding ends the run */
+    assert_int_equal(create_ram(&cfg.mem), 0);
+    guest_new(g, &cfg);
 }
 
 /* --- programs --- */
@@ -562,9 +476,9 @@ static void edge_table(struct guest *g, uint64_t at, unsigned size) {
                                           : 0;
 
         if (size == 8)
-            poke64(g, at + 8 * k, e);
+            guest_put64(g, at + 8 * k, e);
         else
-            poke32(g, at + 4 * k, (uint32_t)e);
+            guest_put32(g, at + 4 * k, (uint32_t)e);
     }
 }
 
@@ -582,33 +496,33 @@ static void load_paging(struct guest *g) {
     uint64_t top = TABLES, t = TABLES + 0x1000;
 
     if (P.kind == PAGED32) {
-        poke32(g, top, (uint32_t)(t | all));
-        poke32(g, top + 4 * 1023, (uint32_t)((t + 0x1000) | all));
-        poke32(g, top + 4 * 512, (uint32_t)((t + 0x1000) | all));
-        poke32(g, top + 4 * 511, (uint32_t)((t + 0x1000) | all));
+        guest_put32(g, top, (uint32_t)(t | all));
+        guest_put32(g, top + 4 * 1023, (uint32_t)((t + 0x1000) | all));
+        guest_put32(g, top + 4 * 512, (uint32_t)((t + 0x1000) | all));
+        guest_put32(g, top + 4 * 511, (uint32_t)((t + 0x1000) | all));
         for (unsigned k = 0; k < 1024; k++)
-            poke32(g, t + 4 * k, (uint32_t)(phys(k) | all));
+            guest_put32(g, t + 4 * k, (uint32_t)(phys(k) | all));
         edge_table(g, t + 0x1000, 4);
         return;
     }
     /* PDPT of 0, PD of 0, table of 0; then those of the edges. */
-    poke64(g, top, t | all);
-    poke64(g, t, (t + 0x1000) | all);
-    poke64(g, t + 8 * 3, (t + 0x4000) | all);
-    poke64(g, t + 8 * 4, (t + 0x4000) | all);
-    poke64(g, t + 8 * 2, (t + 0x4000) | all);
-    poke64(g, t + 8 * 1, (t + 0x4000) | all);
-    poke64(g, t + 0x1000, (t + 0x2000) | all);
-    poke64(g, t + 0x1008, 0x200000 | all | X86_PTE_PS);
+    guest_put64(g, top, t | all);
+    guest_put64(g, t, (t + 0x1000) | all);
+    guest_put64(g, t + 8 * 3, (t + 0x4000) | all);
+    guest_put64(g, t + 8 * 4, (t + 0x4000) | all);
+    guest_put64(g, t + 8 * 2, (t + 0x4000) | all);
+    guest_put64(g, t + 8 * 1, (t + 0x4000) | all);
+    guest_put64(g, t + 0x1000, (t + 0x2000) | all);
+    guest_put64(g, t + 0x1008, 0x200000 | all | X86_PTE_PS);
     for (unsigned k = 0; k < 512; k++)
-        poke64(g, t + 0x2000 + 8 * k, phys(k) | all);
+        guest_put64(g, t + 0x2000 + 8 * k, phys(k) | all);
     static const unsigned slots[] = {255, 256, 511};
     for (unsigned k = 0; k < 3; k++)
-        poke64(g, top + 8 * slots[k], (t + 0x3000) | all);
-    poke64(g, t + 0x3000, (t + 0x4000) | all);
-    poke64(g, t + 0x3000 + 8 * 511, (t + 0x4000) | all);
-    poke64(g, t + 0x4000, (t + 0x5000) | all);
-    poke64(g, t + 0x4000 + 8 * 511, (t + 0x5000) | all);
+        guest_put64(g, top + 8 * slots[k], (t + 0x3000) | all);
+    guest_put64(g, t + 0x3000, (t + 0x4000) | all);
+    guest_put64(g, t + 0x3000 + 8 * 511, (t + 0x4000) | all);
+    guest_put64(g, t + 0x4000, (t + 0x5000) | all);
+    guest_put64(g, t + 0x4000 + 8 * 511, (t + 0x5000) | all);
     edge_table(g, t + 0x5000, 8);
 }
 
@@ -618,25 +532,26 @@ static void load_tables(struct guest *g) {
     bool wide = P.kind >= COMPAT;
 
     for (unsigned at = 0; at < CODE; at += sizeof(zeros))
-        poke(g, at, zeros, sizeof(zeros));
-    poke(g, GDT, gdt, sizeof(gdt));
-    poke64(g, GDT + 8, wide ? 0x00af9b000000ffff : 0x00cf9b000000ffff);
-    poke64(g, GDT + 24, P.wide ? 0x00affb000000ffff : 0x00cffb000000ffff);
+        guest_write(g, at, zeros, sizeof(zeros));
+    guest_write(g, GDT, gdt, sizeof(gdt));
+    guest_put64(g, GDT + 8, wide ? 0x00af9b000000ffff : 0x00cf9b000000ffff);
+    guest_put64(g, GDT + 24, P.wide ? 0x00affb000000ffff : 0x00cffb000000ffff);
     for (unsigned n = 0; n < 32; n++) {
         unsigned at = IDT + n * (wide ? 16 : 8);
 
-        poke64(g, at, (HANDLERS + n) | 8ull << 16 | (wide ? 0x8e01ull : 0x8e00ull) << 32);
-        poke(g, HANDLERS + n, "\xf4", 1);
+        guest_put64(g, at,
+                    (HANDLERS + n) | 8ull << 16 | (wide ? 0x8e01ull : 0x8e00ull) << 32);
+        guest_write(g, HANDLERS + n, "\xf4", 1);
     }
     if (wide) {
-        poke64(g, TSS + 36, STACK);
-        poke64(g, TSS + 4, STACK);
+        guest_put64(g, TSS + 36, STACK);
+        guest_put64(g, TSS + 4, STACK);
     } else {
-        poke32(g, TSS + 4, STACK);
-        poke32(g, TSS + 8, 0x10);
+        guest_put32(g, TSS + 4, STACK);
+        guest_put32(g, TSS + 8, 0x10);
     }
     load_paging(g);
-    poke(g, CODE, P.b, P.len);
+    guest_write(g, CODE, P.b, P.len);
 }
 
 static void load_start(struct guest *g) {
@@ -669,7 +584,7 @@ static void load_start(struct guest *g) {
     v->fault = (struct fault){0};
     v->cr2 = 0;
     v->fip = v->fdp = v->fop = v->fcs = v->fds = 0;
-    g->seen = 0;
+    g->asked = g->seen = 0;
     g->a20 = a20;
     vcpu_clear(v, ~0u);
     vcpu_update_mode(v);
@@ -782,7 +697,7 @@ static void level(void) {
 }
 
 static bool one_program(uint64_t seed, bool run_it, unsigned upto) {
-    seed_now = seed * 0x9e3779b97f4a7c15ull + 1;
+    rnd_seed(seed * 0x9e3779b97f4a7c15ull + 1);
     for (unsigned k = 0; k < 4; k++)
         rnd();
     P.kind = (enum kind)pick(KINDS);
@@ -829,16 +744,6 @@ static bool one_program(uint64_t seed, bool run_it, unsigned upto) {
 static uint64_t first_seed = 1, count = 700;
 static volatile uint64_t *running; /* shared: the program that the child is at */
 
-static struct sigaction fault_action;
-
-/* cmocka puts its own signal handlers in place for each test: ours go over them. */
-static void signals_back(void) {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-
-    for (size_t k = 0; k < ARRAY_SIZE(signals); k++)
-        sigaction(signals[k], &fault_action, NULL);
-}
-
 /* In a child of its own, since what goes astray dies. */
 static void programs_of(const struct bt_options *opt, bool knots) {
     int status = 0;
@@ -850,8 +755,8 @@ static void programs_of(const struct bt_options *opt, bool knots) {
         bool ok = true;
 
         signals_back();
-        guest_new(&A, NULL);
-        guest_new(&B, opt);
+        new_guest(&A, NULL);
+        new_guest(&B, opt);
         alarm(240);
         for (uint64_t k = 0; k < count && ok; k++) {
             *running = first_seed + k;
@@ -932,7 +837,7 @@ static int setup(void **state) {
     vec_init();
     if (sem_init())
         return -1;
-    sigaction(SIGSEGV, NULL, &fault_action);
+    signals_remember();
     return 0;
 }
 

@@ -392,15 +392,42 @@ static void mutate_operand(unsigned k) {
 
 /* Fields that no translated code has any business with. */
 static const uint16_t forbidden[] = {
-    GS(mmu),         GS(cnt),         GS(mem),          GS(hooks),
-    GS(hooks_arg),   GS(cpuid),       GS(bt.host_sp),   GS(bt.resume),
-    GS(bt.spill[1]), GS(bt.self),     GS(bt.owner),     GS(bt.write_drops),
-    GS(bt.gate),     GS(bt.x87_ran),  GS(bt.arg),       GS(bt.lent_by),
-    GS(bt.reason),   GS(bt.status),   GS(bt.bank_user), GS(bt.code_user),
-    GS(canary),      GS(zero),        GS(mode),         GS(seg_flat_r),
-    GS(lin_mask),    GS(gdtr),        GS(efer),         GS(dr),
-    GS(fault),       GS(stop),        GS(vec),          GS(bt.held) + 8 * VCPU_BT_HELD,
-    GS(bt.held) - 8, GS(bt.held) + 4, GS(rip) + 4,      sizeof(struct vcpu),
+    GS(mmu),
+    GS(cnt),
+    GS(mem),
+    GS(hooks),
+    GS(hooks_arg),
+    GS(cpuid),
+    GS(bt.host_sp),
+    GS(bt.resume),
+    GS(bt.spill[1]),
+    GS(bt.self),
+    GS(bt.owner),
+    GS(shadow.write_drops),
+    GS(bt.gate),
+    GS(bt.x87_ran),
+    GS(bt.arg),
+    GS(bt.lent_by),
+    GS(bt.reason),
+    GS(bt.status),
+    GS(shadow.bank_user),
+    GS(shadow.code_user),
+    GS(canary),
+    GS(zero),
+    GS(mode),
+    GS(seg_flat_r),
+    GS(lin_mask),
+    GS(gdtr),
+    GS(efer),
+    GS(dr),
+    GS(fault),
+    GS(stop),
+    GS(vec),
+    GS(bt.held) + 8 * VCPU_BT_HELD,
+    GS(bt.held) - 8,
+    GS(bt.held) + 4,
+    GS(rip) + 4,
+    sizeof(struct vcpu),
 };
 
 static void mutate_field(unsigned k) {
@@ -423,9 +450,11 @@ static void mutate_field(unsigned k) {
         reject32(FIELD, k, at, forbidden[n]);
     }
     reject32(FIELD, k, at, 0xfffffff8);
-    if (i->op == HOST_ADD && (i->mem.disp == GS(bt.bank) || i->mem.disp == GS(bt.jump))) {
+    if (i->op == HOST_ADD &&
+        (i->mem.disp == GS(shadow.bank) || i->mem.disp == GS(bt.jump))) {
         reject32(FIELD, k, at, GS(gpr));
-        reject32(FIELD, k, at, i->mem.disp == GS(bt.bank) ? GS(bt.jump) : GS(bt.bank));
+        reject32(FIELD, k, at,
+                 i->mem.disp == GS(shadow.bank) ? GS(bt.jump) : GS(shadow.bank));
     }
     /* A host address from where none, or another, was left. */
     if (i->op == HOST_MOV && is_reg(i, 0, T0) && i->mem.disp >= (int64_t)GS(bt.held) &&
@@ -675,7 +704,7 @@ static void mutate_foreign(unsigned k) {
             continue;
         if (n + 1 == ARRAY_SIZE(foreign) &&
             !(before && before->op == HOST_MOV && before->mem.seg == 'g' &&
-              before->mem.disp == GS(bt.bank)))
+              before->mem.disp == GS(shadow.bank)))
             continue;
         memset(bytes, 0x90, sizeof(bytes));
         memcpy(bytes, foreign[n].bytes, foreign[n].len);
@@ -778,7 +807,7 @@ static const struct {
     bool right;
     const char *before;
     size_t nbefore;
-    const char *after; /* between them comes the displacement of vcpu.bt.bank */
+    const char *after; /* between them comes the displacement of vcpu.shadow.bank */
     size_t nafter;
 } by_hand[] = {
     {"as it should be", true, CODE("\x49\x89\xfe" RORX XOR SHIFT MASK BANK), CODE(TAG)},
@@ -818,7 +847,7 @@ static void try_by_hand(void *arg, struct set *s, const struct ccf *c) {
         return;
     for (size_t n = 0; n < ARRAY_SIZE(by_hand); n++) {
         uint8_t *from = byte(now.n / 3, 0), *at = from;
-        const uint32_t bank = GS(bt.bank);
+        const uint32_t bank = GS(shadow.bank);
 
         memcpy(saved, from, sizeof(saved));
         lay(&at, by_hand[n].before, by_hand[n].nbefore);

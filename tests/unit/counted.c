@@ -13,7 +13,7 @@
 #include "ctl/input.h"
 #include "machine/counted.h"
 #include "machine/machine.h"
-#include "unit/tiny.h"
+#include "lib/tiny.h"
 
 /* --- recordings --- */
 

@@ -16,7 +16,7 @@
 #include "cpu/vec.h"
 #include "kvm/kvm_int.h"
 #include "machine/machine.h"
-#include "unit/tiny.h"
+#include "lib/tiny.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/msr.h"

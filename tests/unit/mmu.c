@@ -501,7 +501,7 @@ static void rom_ignores_stores(void **state) {
     put64(b, VA, 5);
     assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1); /* a write entry exists */
     put64(b, VA, 5);
-    assert_int_equal(mem_set_rom(b->v.mem, gpa(VA), 4096), 0);
+    assert_int_equal(mem_set_kind(b->v.mem, gpa(VA), 4096, MEM_ROM), 0);
     assert_int_equal(mmu_store(&b->v, gva(VA), 8, 9), 0);
     assert_true(sees(b, 5));
     box_free(b);

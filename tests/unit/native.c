@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "unit/oracle.h"
+#include "lib/oracle.h"
 
 #define DATA 0x100000ull /* guest page of operands; its successor is not mapped */
 #define CROSS 0x110000ull

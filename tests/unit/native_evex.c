@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "unit/oracle.h"
+#include "lib/oracle.h"
 
 /* The guest's page of operands; its neighbours are not mapped. */
 #define PAGE 0x110000ull

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "machine/machine.h"
-#include "unit/failing.h"
-#include "unit/tiny.h"
+#include "lib/failing.h"
+#include "lib/tiny.h"
 
 /* --- what is left behind --- */
 

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "ctl/ctl.h"
-#include "unit/failing.h"
-#include "unit/tiny.h"
+#include "lib/failing.h"
+#include "lib/tiny.h"
 
 static char kernel[32];
 

@@ -5,10 +5,7 @@ $(BUILD)/verify/%.o: tests/verify/%.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/unit/bt_verify: tests/unit/bt_verify.c $(BUILD)/verify/set.o $(LIB)
-	@mkdir -p $(@D)
-	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $< $(BUILD)/verify/set.o $(LIB) -lcmocka $(LDLIBS)
+$(BUILD)/unit/bt_verify: $(BUILD)/verify/set.o
 
 -include $(wildcard $(BUILD)/verify/*.d)
 
@@ -20,10 +17,7 @@ $(BUILD)/mutant/%.o: src/bt/%.c
 	$(Q)echo "  CC    $< (mutants)"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(CORE_CFLAGS) -DBT_MUTANTS -c -o $@ $<
 
-$(BUILD)/unit/bt_mutants: tests/unit/bt_mutants.c $(BUILD)/verify/set.o $(MUTANT_OBJS) $(LIB)
-	@mkdir -p $(@D)
-	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -DBT_MUTANTS -o $@ $< $(BUILD)/verify/set.o \
-	    $(MUTANT_OBJS) $(LIB) -lcmocka $(LDLIBS)
+$(BUILD)/unit/bt_mutants.o: CPPFLAGS += -DBT_MUTANTS
+$(BUILD)/unit/bt_mutants: $(BUILD)/verify/set.o $(MUTANT_OBJS)
 
 -include $(wildcard $(BUILD)/mutant/*.d)

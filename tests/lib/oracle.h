@@ -6,8 +6,8 @@
  * To be included by a test that is one file, behind the system's headers: <signal.h> of
  * _GNU_SOURCE has its own REG_RAX and so on, so that the test must not define that.
  */
-#ifndef UNIT_ORACLE_H
-#define UNIT_ORACLE_H
+#ifndef LIB_ORACLE_H
+#define LIB_ORACLE_H
 
 #include <setjmp.h>
 #include <signal.h>

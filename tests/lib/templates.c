@@ -1,5 +1,5 @@
 /* Encodings by operation; see templates.h. */
-#include "common/templates.h"
+#include "lib/templates.h"
 
 #include <stdlib.h>
 

@@ -6,8 +6,8 @@
  *
  * To be included by a test that is one file.
  */
-#ifndef UNIT_FAILING_H
-#define UNIT_FAILING_H
+#ifndef LIB_FAILING_H
+#define LIB_FAILING_H
 
 #include <errno.h>
 #include <pthread.h>

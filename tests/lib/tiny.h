@@ -1,7 +1,7 @@
 /* A kernel of a few bytes for tests that need a whole machine: multiboot, loaded and
  * entered in 32-bit mode at 1 MiB. */
-#ifndef UNIT_TINY_H
-#define UNIT_TINY_H
+#ifndef LIB_TINY_H
+#define LIB_TINY_H
 
 #include <stdint.h>
 #include <stdio.h>

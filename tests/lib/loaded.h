@@ -4,8 +4,8 @@
  *
  * To be included by a test that is one file.
  */
-#ifndef UNIT_LOADED_H
-#define UNIT_LOADED_H
+#ifndef LIB_LOADED_H
+#define LIB_LOADED_H
 
 #include <setjmp.h>
 #include <stdarg.h>

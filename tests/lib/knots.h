@@ -10,8 +10,8 @@
  * for hot paths. The registers before a run lay the window over a page's end, another one
  * each time.
  */
-#ifndef COMMON_KNOTS_H
-#define COMMON_KNOTS_H
+#ifndef LIB_KNOTS_H
+#define LIB_KNOTS_H
 
 #include "decode/insn.h"
 

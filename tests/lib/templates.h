@@ -3,8 +3,8 @@
  * from. All prefixes, maps, opcodes and forms are tried with the decoder, once, at the
  * start.
  */
-#ifndef COMMON_TEMPLATES_H
-#define COMMON_TEMPLATES_H
+#ifndef LIB_TEMPLATES_H
+#define LIB_TEMPLATES_H
 
 #include "decode/insn.h"
 

@@ -1,8 +1,8 @@
 /* Knots: see knots.h. */
 #include <string.h>
 
-#include "common/knots.h"
 #include "decode/decode.h"
+#include "lib/knots.h"
 
 static struct knots *K;
 static int64_t bias[2]; /* what displacements are about, by now */
