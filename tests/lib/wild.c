@@ -1,9 +1,9 @@
 #include "lib/wild.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "decode/decode.h"
+#include "lib/hex.h"
 #include "lib/rnd.h"
 
 struct wild_program wild;
@@ -97,14 +97,6 @@ static const struct access ops[] = {
     {"", "8d", -1, 0, true},      {"", "0fae", 7, 0, false},
 };
 
-static unsigned hex(const char *s, uint8_t *to) {
-    unsigned n = 0, b;
-
-    for (; sscanf(s, "%2x", &b) == 1; s += 2)
-        to[n++] = (uint8_t)b;
-    return n;
-}
-
 /* ModRM, SIB and displacement. */
 static void put_modrm(unsigned reg, unsigned base, bool rip) {
     unsigned mod = pick(3);
@@ -173,7 +165,7 @@ static void put_stack(void) {
     uint8_t b[8];
     unsigned k = pick(wild.wide ? 18 : 21);
 
-    put(b, hex(forms[k], b));
+    put(b, (unsigned)hex_bytes(forms[k], b));
 }
 
 static void put_string(void) {
@@ -203,10 +195,10 @@ static void put_access(unsigned base) {
     bool other = one_in(10); /* the mode's other address size */
     if (other)
         put8(0x67);
-    put(b, hex(o->prefix, b));
+    put(b, (unsigned)hex_bytes(o->prefix, b));
     if (wild.wide && one_in(2))
         put8(0x40 | (o->w && one_in(2) ? 8 : 0) | pick(8));
-    put(b, hex(o->opcode, b));
+    put(b, (unsigned)hex_bytes(o->opcode, b));
     wild.environment |= o->reg == 6 && !strcmp(o->opcode, "dd");
     unsigned reg = o->reg < 0 ? pick(8) : (unsigned)o->reg;
     if (other && !wild.wide)
