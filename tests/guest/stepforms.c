@@ -75,7 +75,7 @@ static void form(const struct form *f, int k, const char *mode) {
     check(v == DONE && !wrong && (once ? in_form == ROUNDS : in_form >= ROUNDS),
           "%s %s: vector %u; %u traps, %u after the form, %u wrong (form+%ld, DR6 0x%lx)",
           mode, f->what, v, traps, in_form, wrong, (long)(wrong_ip - rig.at), wrong_dr6);
-    digest(traps << 8 | in_form);
+    digest_add(traps << 8 | in_form);
     if (!is(f->what, "pushf")) /* it stores TF */
         rig_same(mode, &want);
 }

@@ -15,17 +15,10 @@ const char guest_name[] = GUEST_NAME;
 
 static struct snapshot want;
 static volatile unsigned ticks, in_form;
-static uint32_t seed = 1, period;
+static uint32_t period;
 
 static void apic_write(unsigned r, uint32_t v) {
     *(volatile uint32_t *)(LAPIC + r) = v;
-}
-
-static uint32_t rnd(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
 }
 
 static bool on_tick(struct frame *f) {
@@ -37,7 +30,7 @@ static bool on_tick(struct frame *f) {
                          "%%xmm5; fxrstor %0"
                          : "+m"(mine));
     }
-    apic_write(0x380, period / 2 + rnd() % period); /* the next one */
+    apic_write(0x380, period / 2 + random32() % period); /* the next one */
     apic_write(0xb0, 0);
     return true;
 }

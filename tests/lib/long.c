@@ -4,7 +4,6 @@
 #include "lib/signals.h"
 #include "x86/cr.h"
 
-struct guest G;
 uint64_t long_device;
 
 static int no_irq(void *arg) {

@@ -6,7 +6,7 @@
 #ifndef LIB_LONG_H
 #define LIB_LONG_H
 
-#include "lib/guest.h"
+#include "lib/single.h"
 #include "x86/pte.h"
 
 enum {
@@ -25,7 +25,6 @@ enum {
 };
 #define RWP (X86_PTE_P | X86_PTE_W)
 
-extern struct guest G;
 /* All addresses without memory are one register. */
 extern uint64_t long_device;
 

@@ -1,7 +1,7 @@
 /*
  * Bugs in the translator (src/bt/mutant.def), one after the other: for each of them some
  * program of tests/verify/set.c is translated to code that the verifier does not accept.
- * Some were real once. Without one, all is accepted: tests/unit/bt_verify.
+ * Some were real once. Without one, all is accepted: tests/unit/bt_accepts.
  */
 #include <setjmp.h>
 #include <stdarg.h>

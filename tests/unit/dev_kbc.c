@@ -104,6 +104,12 @@ static void test_ports_off_and_on(void **state) {
     command_with(0x60, 0);
     command(0xad);
     assert_int_equal(answer(0x20), KBD_OFF);
+    command_with(0x60, XLATE); /* the other bits stay */
+    command(0xad);
+    assert_int_equal(answer(0x20), XLATE | KBD_OFF);
+    answer(0xaa);
+    assert_int_equal(answer(0x20), SYSTEM | XLATE | KBD_OFF);
+    command_with(0x60, KBD_OFF);
     command(0xa7);
     assert_int_equal(answer(0x20), KBD_OFF | AUX_OFF);
     command(0xae);

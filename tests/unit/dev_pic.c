@@ -123,6 +123,24 @@ static void test_priorities(void **state) {
     assert_int_equal(pic_ack(pic), 0x34);
     rig_out(&r, MASTER, EOI_SPECIFIC | 4);
     assert_int_equal(isr(MASTER), 0);
+    assert_int_equal(r.cnt.irq_pic, 3);
+}
+
+/* Of two neighbours too the lower number comes first, in each chip; 15 is the last. */
+static void test_each_input(void **state) {
+    for (unsigned n = 15; n > 0; n--) {
+        if (n == 2)
+            continue; /* the cascade */
+        if (n == 7)
+            rig_out(&r, MASTER, EOI); /* the slave's are before 3 to 7 */
+        pic_set(pic, n, true);
+        assert_true(intr);
+        assert_int_equal(pic_ack(pic), 0x30 + n);
+        if (n >= 8) /* or the cascade is in service */
+            rig_out(&r, MASTER, EOI);
+    }
+    assert_int_equal(isr(SLAVE), 0xff);
+    assert_int_equal(isr(MASTER), 0xfa);
 }
 
 /* An end that names its input leaves the others in service. */
@@ -173,6 +191,10 @@ static void test_auto_eoi(void **state) {
     assert_int_equal(pic_ack(pic), 0x34);
     assert_int_equal(pic_ack(pic), 0x36);
     assert_false(intr);
+    raise_each(1 << 12 | 1 << 13); /* of the slave's, one after the other */
+    assert_int_equal(pic_ack(pic), 0x3c);
+    assert_int_equal(pic_ack(pic), 0x3d);
+    assert_false(intr);
     lower_all();
     rig_out(&r, MASTER, ROTATE_AUTO);
     raise_each(1 << 1 | 1 << 4);
@@ -218,6 +240,15 @@ static void test_special_mask(void **state) {
 static void test_poll(void **state) {
     rig_out(&r, MASTER, POLL);
     assert_int_equal(rig_in(&r, MASTER), 0);
+    raise_each(1);
+    rig_out(&r, MASTER, POLL);
+    assert_int_equal(rig_in(&r, MASTER), 0x80);
+    assert_int_equal(rig_in(&r, MASTER), 0x00); /* IRR: one read is the poll */
+    rig_out(&r, MASTER, READ_ISR);
+    rig_out(&r, MASTER, POLL);
+    rig_in(&r, MASTER);
+    assert_int_equal(rig_in(&r, MASTER), 0x01); /* what was selected stays so */
+    rig_out(&r, MASTER, EOI);
     raise_each(1 << 3 | 1 << 5);
     rig_out(&r, MASTER, POLL);
     assert_int_equal(rig_in(&r, MASTER), 0x83);
@@ -279,7 +310,10 @@ static void test_edge_and_level(void **state) {
     pic_set(pic, 5, false);
     rig_out(&r, MASTER, EOI);
     assert_false(intr);
+    pic_set(pic, 4, true); /* no edge */
+    assert_false(intr);
     rig_out16(&r, ELCR, 1 << 4); /* its line is up: a request at once */
+    assert_true(intr);
     assert_int_equal(pic_ack(pic), 0x34);
 }
 
@@ -321,6 +355,14 @@ static void test_mask(void **state) {
 /* ICW1 begins anew: nothing masked, served or requested, priorities as they were first.
  */
 static void test_initialisation(void **state) {
+    init(ICW4_AUTO_EOI | ICW4_NESTED);
+    rig_out(&r, MASTER, ROTATE_AUTO);
+    rig_out(&r, MASTER, ICW1 | ICW1_SINGLE | ICW1_ICW4); /* no ICW3 */
+    rig_out(&r, MASTER + 1, 0x30);
+    rig_out(&r, MASTER + 1, ICW4_8086);
+    rig_out(&r, MASTER + 1, 0x40);
+    assert_int_equal(rig_in(&r, MASTER + 1), 0x40);
+    rig_out(&r, MASTER, READ_ISR);
     rig_out(&r, MASTER, SET_PRIORITY | 3);
     rig_out(&r, MASTER, MASK_MODE);
     pic_set(pic, 5, true);
@@ -339,6 +381,7 @@ static void test_initialisation(void **state) {
     assert_false(intr);
     rig_out(&r, MASTER, EOI);
     assert_int_equal(pic_ack(pic), 0x4d);
+    init(ICW4_AUTO_EOI);
     rig_out(&r, MASTER, ICW1); /* ICW3 follows, no ICW4: no automatic end */
     rig_out(&r, MASTER + 1, 0x50);
     rig_out(&r, MASTER + 1, 0x04);
@@ -353,10 +396,11 @@ static void test_initialisation(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_reset),    T(test_priorities),   T(test_specific_eoi),
-        T(test_rotation), T(test_auto_eoi),     T(test_special_mask),
-        T(test_poll),     T(test_fully_nested), T(test_edge_and_level),
-        T(test_spurious), T(test_mask),         T(test_initialisation),
+        T(test_reset),          T(test_priorities), T(test_each_input),
+        T(test_specific_eoi),   T(test_rotation),   T(test_auto_eoi),
+        T(test_special_mask),   T(test_poll),       T(test_fully_nested),
+        T(test_edge_and_level), T(test_spurious),   T(test_mask),
+        T(test_initialisation),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

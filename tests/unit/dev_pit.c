@@ -107,6 +107,41 @@ static void test_terminal_count_again(void **state) {
     assert_true(out2());
 }
 
+/* The same of channel 0: its line is low at once, and no interrupt comes. */
+static void test_interrupt_again(void **state) {
+    unsigned before;
+
+    set(CH0, MODE0, 1000);
+    clocks(1001);
+    assert_true(r.line[0]);
+    rig_out(&r, CH0, 200);
+    assert_false(r.line[0]);
+    assert_int_equal(vclock_next(r.clock), VCLOCK_NEVER);
+    rig_out(&r, CH0, 0);
+    before = r.rises[0];
+    clocks(200);
+    assert_int_equal(r.rises[0], before);
+    clocks(1);
+    assert_int_equal(r.rises[0], before + 1);
+}
+
+/* A count that is written while the gate is closed is counted from its beginning. */
+static void test_count_behind_gate(void **state) {
+    set_gate(true);
+    set(CH2, MODE0, 100);
+    clocks(41);
+    set_gate(false);
+    rig_out(&r, CH2, 50);
+    rig_out(&r, CH2, 0);
+    clocks(1000);
+    assert_int_equal(count_of(CH2), 50);
+    set_gate(true);
+    clocks(49);
+    assert_false(out2());
+    clocks(1);
+    assert_true(out2());
+}
+
 /* The gate stops modes 0 and 4, and they go on where they were. */
 static void test_gate_stops(void **state) {
     static const unsigned modes[] = {MODE0, MODE4};
@@ -189,6 +224,13 @@ static void test_square_wave(void **state) {
     assert_int_equal(count_of(CH2), 980);
     clocks(500);
     assert_int_equal(count_of(CH2), 980);
+    set(CH2, MODE3, 9);
+    for (unsigned k = 0; k < 18; k++) {
+        static const uint8_t counts[] = {8, 6, 4, 2, 0, 8, 6, 4, 2};
+
+        clocks(1);
+        assert_int_equal(count_of(CH2), counts[k % 9]);
+    }
 }
 
 /* Modes 2 and 3: without gate the output is high, and its rise begins a period. */
@@ -229,6 +271,14 @@ static void test_new_count_waits(void **state) {
     assert_int_equal(status_of(CH2), 0xb4);
     clocks(30);
     assert_int_equal(count_of(CH2), 30);
+    /* It waits no longer than the gate is open. */
+    rig_out(&r, CH2, 20);
+    rig_out(&r, CH2, 0);
+    set_gate(false);
+    set_gate(true);
+    clocks(1);
+    for (unsigned k = 0; k < 60; k++, clocks(1))
+        assert_int_equal(count_of(CH2), 20 - k % 20);
 }
 
 /* Mode 4: low for the one clock at which the count is through. */
@@ -308,6 +358,13 @@ static void test_bcd_and_zero(void **state) {
     clocks(99);
     assert_int_equal(count_of(CH0), 0x0100);
     assert_int_equal(status_of(CH0), 0xb5);
+    set(CH0, MODE2 | BCD, 0x4321);
+    clocks(1);
+    assert_int_equal(count_of(CH0), 0x4321);
+    clocks(4320);
+    assert_int_equal(count_of(CH0), 0x0001);
+    clocks(1);
+    assert_int_equal(count_of(CH0), 0x4321);
     set(CH0, MODE2 | BCD, 0);
     clocks(1);
     assert_int_equal(count_of(CH0), 0);
@@ -341,6 +398,7 @@ static void test_latch(void **state) {
 
 /* Read-back: of several channels at once, the status before the count. */
 static void test_read_back(void **state) {
+    set_gate(true);
     set(CH0, MODE2, 0x5000);
     set(CH2, MODE0, 0x6000);
     clocks(1);
@@ -353,6 +411,9 @@ static void test_read_back(void **state) {
     assert_int_equal(rig_in(&r, CH2), 0x00);
     assert_int_equal(rig_in(&r, CH2), 0x60);
     rig_out(&r, CONTROL, 0xd2); /* the count alone */
+    clocks(50);                 /* of channel 0 alone */
+    assert_int_equal(rig_in(&r, CH2), 0x6a);
+    assert_int_equal(rig_in(&r, CH2), 0x5f);
     assert_int_equal(rig_in(&r, CH0), 0x9c);
     assert_int_equal(rig_in(&r, CH0), 0x4f);
     rig_out(&r, CONTROL, BOTH | MODE3); /* no count yet: null count */
@@ -432,15 +493,27 @@ static void test_reset(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_terminal_count),  T(test_terminal_count_again),
-        T(test_gate_stops),      T(test_one_shot),
-        T(test_rate_generator),  T(test_square_wave),
-        T(test_gate_restarts),   T(test_new_count_waits),
-        T(test_software_strobe), T(test_hardware_strobe),
-        T(test_interrupts),      T(test_bytes),
-        T(test_bcd_and_zero),    T(test_latch),
-        T(test_read_back),       T(test_shortest_periods),
-        T(test_late_ticks),      T(test_port_61),
+        T(test_terminal_count),
+        T(test_interrupt_again),
+        T(test_count_behind_gate),
+
+        T(test_terminal_count_again),
+        T(test_gate_stops),
+        T(test_one_shot),
+        T(test_rate_generator),
+        T(test_square_wave),
+        T(test_gate_restarts),
+        T(test_new_count_waits),
+        T(test_software_strobe),
+        T(test_hardware_strobe),
+        T(test_interrupts),
+        T(test_bytes),
+        T(test_bcd_and_zero),
+        T(test_latch),
+        T(test_read_back),
+        T(test_shortest_periods),
+        T(test_late_ticks),
+        T(test_port_61),
         T(test_reset),
     };
 #undef T

@@ -115,6 +115,7 @@ static void test_control(void **state) {
     assert_int_equal(rig_in16(&r, PM_CNT_PORT), 0x0001);
     rig_out(&r, PM_SMI_PORT, 0x12);                /* nothing that firmware knows */
     rig_out(&r, PM_SMI_PORT + 1, PM_ACPI_DISABLE); /* data, no command */
+    assert_int_equal(rig_in16(&r, PM_SMI_PORT), PM_ACPI_DISABLE << 8 | 0x12);
     assert_int_equal(rig_in16(&r, PM_CNT_PORT), 0x0001);
     rig_out(&r, PM_SMI_PORT, PM_ACPI_DISABLE);
     assert_int_equal(rig_in16(&r, PM_CNT_PORT), 0x0000);
@@ -128,6 +129,7 @@ static void test_sleep(void **state) {
         if (type != PM_S5_TYPE)
             rig_out16(&r, PM_CNT_PORT, SLP_TYPE(type) | SLP_EN);
         assert_int_equal(rig_in16(&r, PM_CNT_PORT), SLP_TYPE(type));
+        assert_int_equal(rig_in(&r, PM_CNT_PORT + 1), SLP_TYPE(type) >> 8);
     }
     assert_int_equal(r.poweroffs, 0);
     rig_out16(&r, PM_CNT_PORT, SLP_TYPE(PM_S5_TYPE) | SLP_EN);
@@ -149,9 +151,11 @@ static void test_gpe(void **state) {
 static void test_reset(void **state) {
     rig_out(&r, PM_SMI_PORT, PM_ACPI_ENABLE);
     rig_out16(&r, EN, PWRBTN | TMR);
+    rig_out16(&r, PM_GPE0_PORT + 2, 0x1234);
+    rig_pass(&r, 700000000000ull); /* bit 31 has changed */
     pm_power_button(pm);
-    rig_pass(&r, 1000000);
     pm_reset(pm);
+    assert_int_equal(rig_in32(&r, PM_GPE0_PORT), 0);
     assert_false(sci());
     assert_int_equal(rig_in32(&r, STS), 0);
     assert_int_equal(rig_in16(&r, PM_CNT_PORT), 0);

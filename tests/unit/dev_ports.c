@@ -54,6 +54,8 @@ static void test_fast_reset(void **state) {
     rig_out(&r, 0x92, 2);
     rig_out(&r, 0x92, 3);
     assert_int_equal(r.resets, 2);
+    ports_reset(ports);
+    assert_int_equal(rig_in(&r, 0x92), 2);
 }
 
 /* PIIX's register: the rise of bit 2, whatever the kind of reset. */

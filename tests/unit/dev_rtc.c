@@ -98,8 +98,13 @@ static void test_formats(void **state) {
     assert_int_equal(get(HOUR), 0);
     put(B, 0);
     put(HOUR, 0x12 | 0x80); /* noon */
+    assert_int_equal(get(HOUR), 0x12 | 0x80);
     put(B, H24);
     assert_int_equal(get(HOUR), 0x12);
+    put(B, 0);
+    put(HOUR, 0x07 | 0x80);
+    put(B, H24);
+    assert_int_equal(get(HOUR), 0x19);
     put(HOUR, 0x11);
     put(B, 0);
     assert_int_equal(get(HOUR), 0x11);
@@ -130,10 +135,11 @@ static void test_update_in_progress(void **state) {
 
 /* While SET is on the digits stand still and are the guest's; then they go on. */
 static void test_set(void **state) {
+    rig_pass(&r, 5 * S);
     put(B, H24 | SET | UIE);
     assert_int_equal(get(B), H24 | SET); /* SET takes UIE away */
     rig_pass(&r, 10 * S);
-    expect_time(0x22, 0x13, 0x20);
+    expect_time(0x22, 0x13, 0x25);
     put(SEC, 0x58);
     put(MIN, 0x59);
     put(HOUR, 0x23);
@@ -156,6 +162,40 @@ static void test_set(void **state) {
     put(MDAY, 0x28);
     rig_pass(&r, 86400 * S);
     expect_date(0x19, 0x00, 0x03, 0x01);
+}
+
+/* Set while it runs: the other digits are those of the moment, and the second goes on. */
+static void test_set_running(void **state) {
+    rig_pass(&r, 7 * S + S / 2);
+    put(MIN, 0x40);
+    expect_time(0x22, 0x40, 0x27);
+    put(B, H24 | UIE);
+    put(HOUR, 0x03); /* back: updates are told all the same */
+    get(C);
+    for (unsigned k = 1; k < 4; k++) {
+        unsigned before = r.rises[8];
+
+        rig_pass(&r, S);
+        assert_int_equal(r.rises[8], before + 1);
+        assert_int_equal(get(C) & UF, UF);
+    }
+    expect_time(0x03, 0x40, 0x30);
+}
+
+/* Writing A and B as they are moves nothing. */
+static void test_rewrite(void **state) {
+    put(B, H24 | PIE | UIE);
+    get(C);
+    rig_pass(&r, S / 2);
+    put(A, 0x26);
+    rig_pass(&r, 244141 - 1000); /* a quarter of a period of 1,024 Hz */
+    put(B, H24 | PIE | UIE);
+    get(C);
+    rig_pass(&r, S / 1024 - 244141 + 1000);
+    assert_int_equal(get(C) & PF, PF);
+    rig_pass(&r, S / 2 - S / 1024);
+    assert_int_equal(get(C) & UF, UF);
+    assert_int_equal(get(SEC), 0x21);
 }
 
 /* A divider held in reset stops the clock as SET does. */
@@ -182,11 +222,11 @@ static void test_alarm(void **state) {
     assert_int_equal(get(C), IRQF | AF | UF | PF);
     assert_false(r.line[8]);
     assert_int_equal(get(C), 0);
-    set_alarm(0x07, 0x30, 0x00);
+    set_alarm(0x08, 0x00, 0x00);
     rig_pass(&r, 9 * 3600 * S); /* 07:15:25 */
     get(C);
     assert_int_equal(r.rises[8], 1);
-    rig_pass(&r, 875 * S);
+    rig_pass(&r, 2675 * S);
     assert_int_equal(r.rises[8], 2);
     assert_int_equal(get(C) & AF, AF);
     rig_pass(&r, 86399 * S);
@@ -221,6 +261,10 @@ static void test_alarm_unseen(void **state) {
     r.now += 7200 * S;
     assert_int_equal(get(C) & (IRQF | AF), IRQF | AF);
     assert_int_equal(r.rises[8], 1);
+    set_alarm(0x11, 0x00, 0x00);
+    get(C);
+    r.now += 3 * 86400 * S;
+    assert_int_equal(get(C) & (IRQF | AF), IRQF | AF);
 }
 
 /* One interrupt a second at the update, once C has been read. */
@@ -249,7 +293,9 @@ static void test_periodic(void **state) {
         r.rises[8] = 0;
         put(B, H24 | PIE);
         for (unsigned k = 0; k < hz; k++) {
-            rig_pass(&r, S / hz);
+            rig_pass(&r, S / hz - 1);
+            assert_int_equal(r.rises[8], k);
+            rig_pass(&r, 1);
             assert_int_equal(r.rises[8], k + 1);
             assert_int_equal(get(C) & (IRQF | PF), IRQF | PF);
         }
@@ -297,6 +343,11 @@ static void test_ram(void **state) {
         if (i < 128)
             assert_int_equal(get(i), i ^ 0x5a);
     }
+    rig_pass(&r, S);
+    rig_out(&r, 0x72, SEC); /* the registers, too */
+    assert_int_equal(rig_in(&r, 0x73), 0x21);
+    rig_out(&r, 0x73, 0x45);
+    assert_int_equal(get(SEC), 0x45);
     put(0x40, 1);
     put(0xc0, 2); /* bit 7 is the NMI mask */
     assert_int_equal(get(0x40), 2);
@@ -353,6 +404,8 @@ static void test_memory_cells(void **state) {
 static void test_reset(void **state) {
     put(B, H24 | UIE | PIE);
     put(0x40, 0x77);
+    rig_pass(&r, S);
+    assert_true(r.line[8]);
     rig_out(&r, 0x70, 0x8f);
     realtime = 951782399ull * S + 250000000; /* 2000-02-28 23:59:59.25 */
     rtc_reset(rtc);
@@ -371,11 +424,12 @@ static void test_reset(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_digits),        T(test_formats),      T(test_update_in_progress),
-        T(test_set),           T(test_divider),      T(test_alarm),
-        T(test_alarm_formats), T(test_alarm_unseen), T(test_update_ended),
-        T(test_periodic),      T(test_enabled_late), T(test_ram),
-        T(test_nmi_mask),      T(test_memory_cells), T(test_reset),
+        T(test_digits),       T(test_formats),      T(test_update_in_progress),
+        T(test_set),          T(test_set_running),  T(test_rewrite),
+        T(test_divider),      T(test_alarm),        T(test_alarm_formats),
+        T(test_alarm_unseen), T(test_update_ended), T(test_periodic),
+        T(test_enabled_late), T(test_ram),          T(test_nmi_mask),
+        T(test_memory_cells), T(test_reset),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

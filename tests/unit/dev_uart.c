@@ -95,6 +95,7 @@ static void test_fifo_enabled_late(void **state) {
     assert_int_equal(in(LSR)&1, 1);
     out(FCR, 1);
     expect("AB");
+    assert_int_equal(rooms, 0); /* it never was full */
 }
 
 static void test_fifo_cleared_and_switched(void **state) {
@@ -243,6 +244,10 @@ static void test_polling(void **state) {
         assert_int_equal(in(LSR), 0x60);
         out(RBR, '.');
     }
+    for (unsigned k = 0; k < 100; k++) { /* nor who looks at something else as well */
+        assert_int_equal(in(LSR), 0x60);
+        in(MSR);
+    }
     for (unsigned k = 0; k < 7; k++)
         assert_int_equal(in(LSR), 0x60);
     assert_int_equal(in(LSR), 0x61);
@@ -294,6 +299,8 @@ static void test_interrupt_enable(void **state) {
 static void test_transmitter(void **state) {
     out(IER, THRI);
     assert_int_equal(which(), INT_THRI);
+    assert_int_equal(which(), NO_INT);
+    out(IER, THRI); /* it was on */
     assert_int_equal(which(), NO_INT);
     out(RBR, 'O');
     assert_int_equal(in(LSR), 0x60);
@@ -361,6 +368,69 @@ static void test_modem(void **state) {
     out(MCR, 0xef); /* three bits there are not */
     assert_int_equal(in(MCR), 0x0f);
     assert_int_equal(in(MSR), 0xbb);
+}
+
+/* Changes add up until MSR is read. Each of them alone raises the interrupt. */
+static void test_modem_changes(void **state) {
+    out(MCR, LOOP);
+    in(MSR);
+    out(MCR, LOOP | 2);
+    out(MCR, LOOP | 3);
+    out(MCR, LOOP | 0xb);
+    assert_int_equal(in(MSR), 0xbb);
+    out(IER, MSI);
+    for (unsigned k = 0; k < 4; k++) {
+        assert_false(irq());
+        out(MCR, LOOP | (0xb ^ 1u << k));
+        if (k == 2) { /* of the ring indicator the end */
+            assert_false(irq());
+            out(MCR, LOOP | 0xb);
+        }
+        assert_true(irq());
+        out(MCR, LOOP | 0xb);
+        in(MSR);
+    }
+    assert_int_equal(r.cnt.irq_uart, r.rises[UART_COM1_IRQ]);
+}
+
+/* FCR that says the same again drops nothing; that clears what was looped. */
+static void test_fifo_rewritten(void **state) {
+    out(MCR, LOOP);
+    out(FCR, 1);
+    out(RBR, 'a');
+    out(RBR, 'b');
+    out(FCR, 0x81);
+    assert_int_equal(in(RBR), 'a');
+    assert_int_equal(in(LSR)&1, 1);
+    out(FCR, 0x83);
+    assert_int_equal(in(LSR)&1, 0);
+}
+
+/* As after power-up; what was written has left before. */
+static void test_reset(void **state) {
+    feed("typed");
+    out(FCR, 0x81);
+    out(IER, RDI | THRI);
+    out(RBR, 'x');
+    out(LCR, DLAB | 3);
+    out(RBR, 1);
+    out(LCR, 3);
+    out(MCR, LOOP | 0xb);
+    out(SCR, 0x55);
+    uart_reset(uart);
+    assert_int_equal(nsent, 1);
+    assert_int_equal(vclock_next(r.clock), VCLOCK_NEVER);
+    assert_int_equal(in(IER), 0);
+    assert_int_equal(in(IIR), NO_INT);
+    assert_int_equal(in(LCR), 0);
+    assert_int_equal(in(MCR), 0);
+    assert_int_equal(in(LSR), 0x60);
+    assert_int_equal(in(MSR), 0xb0);
+    assert_int_equal(in(SCR), 0);
+    out(LCR, DLAB);
+    assert_int_equal(in(RBR), 12);
+    out(LCR, 0);
+    expect("typed");
 }
 
 /* A break that the guest sends to itself is a zero with an error, once. */
@@ -466,6 +536,9 @@ int main(void) {
         T(test_transmitter),
         T(test_divisor),
         T(test_modem),
+        T(test_modem_changes),
+        T(test_fifo_rewritten),
+        T(test_reset),
         T(test_break),
         T(test_probe),
         T(test_any_driver),

@@ -15,6 +15,7 @@ enum {
     GDT = FLAT_GDT,
     HANDLER = FLAT_HANDLERS,
     STACK = FLAT_STACK,
+    DATA = 0x20000,
 };
 
 static struct vcpu V;
@@ -28,11 +29,13 @@ static void code(uint64_t at, const char *bytes, unsigned len) {
     assert_true(mem_write(V.mem, gpa(at), bytes, len));
 }
 
+#define CODE_AT(at, s) code(at, s, sizeof(s) - 1)
+
 /* Every vector goes to HANDLER. */
 static void setup(void) {
     interp_flush(G.ip);
     exec_start_flat(&G, 0);
-    G.cnt.insns_retired = 0;
+    memset(&G.cnt, 0, sizeof(G.cnt));
 }
 
 static int group_setup(void **state) {
@@ -171,6 +174,85 @@ static void test_events(void **state) {
     assert_int_equal(interp_run(G.ip), EXIT_shutdown);
 }
 
+/* An instruction across two pages is decoded once, whatever else runs. */
+static void test_crossing_cached(void **state) {
+    setup();
+    CODE_AT(CODE + 4094, "\xb8\x44\x33\x22\x11\xeb\xf9"); /* mov eax, imm; jmp back */
+    V.rip = CODE + 4094;
+    interp_step(G.ip, 4);
+    uint64_t odd = G.cnt.blocks_decoded;
+    interp_step(G.ip, 1000);
+    assert_true(odd > 0);
+    assert_int_equal(G.cnt.blocks_decoded, odd);
+    /* Its first page, then its second, changes. */
+    CODE_AT(CODE + 4095, "\x45");
+    interp_step(G.ip, 2);
+    assert_int_equal(V.gpr[REG_RAX], 0x11223345);
+    CODE_AT(CODE + 4096, "\x34");
+    interp_step(G.ip, 2);
+    assert_int_equal(V.gpr[REG_RAX], 0x11223445);
+    CODE_AT(CODE + 4094, "\x66\xb8\x01\x02\xeb\xfa"); /* shorter, still across */
+    V.rip = CODE + 4094;
+    interp_step(G.ip, 2);
+    assert_int_equal(V.gpr[REG_RAX], 0x11220201);
+}
+
+/* More blocks than the arena holds. */
+static void test_arena_full(void **state) {
+    setup();
+    memset(mem_host(V.mem, gpa(CODE), 1), 0x40, 4 << 20); /* inc eax */
+    CODE_AT(CODE + (4 << 20), "\xf4");
+    assert_int_equal(interp_run(G.ip), EXIT_halt);
+    assert_int_equal(V.gpr[REG_RAX], 4 << 20);
+    assert_int_equal(G.cnt.insns_retired, (4 << 20) + 1);
+    assert_true(G.cnt.block_cache_flushes > 0);
+}
+
+/* A string that runs over the code behind it. */
+static void test_rep_over_code(void **state) {
+    setup();
+    CODE_AT(CODE, "\x41\xf3\xaa\x40\x40\x40\x40\xf4"); /* inc ecx; rep stosb; inc eax */
+    V.gpr[REG_RCX] = 2;
+    V.gpr[REG_RAX] = 0x45; /* inc ebp */
+    V.gpr[REG_RDI] = CODE + 4;
+    interp_step(G.ip, 100);
+    assert_int_equal(V.rip, CODE + 8);
+    assert_int_equal(V.gpr[REG_RAX], 0x46);
+    assert_int_equal(V.gpr[REG_RBP], 3);
+    assert_int_equal(G.cnt.insns_retired, 7);
+    /* Onto itself: the iterations that are left are another instruction's. */
+    setup();
+    V.gpr[REG_RCX] = 4;
+    V.gpr[REG_RAX] = 0x90;
+    V.gpr[REG_RDI] = CODE;
+    CODE_AT(CODE, "\xf3\xaa\x45\x45\xf4");
+    interp_step(G.ip, 100);
+    assert_int_equal(V.gpr[REG_RDI], CODE + 2);
+    assert_int_equal(V.rip, CODE + 5);
+    /* From one traced page to another, by pieces of a page. */
+    setup();
+    memset(mem_host(V.mem, gpa(CODE + 0x1000), 1), 0xf4, 0x3000);
+    for (unsigned k = 1; k < 4; k++) {
+        V.rip = CODE + k * 0x1000;
+        V.halted = false;
+        interp_step(G.ip, 1);
+    }
+    CODE_AT(CODE, "\xf3\xa5\x40\xf4"); /* rep movsd; inc eax; hlt */
+    memset(mem_host(V.mem, gpa(DATA), 1), 0x41, 0x3000);
+    V.rip = CODE;
+    V.halted = false;
+    V.gpr[REG_RAX] = 0;
+    V.gpr[REG_RSI] = DATA;
+    V.gpr[REG_RDI] = CODE + 0x1000;
+    V.gpr[REG_RCX] = 0xc00;
+    interp_step(G.ip, 100);
+    assert_int_equal(V.rip, CODE + 4);
+    V.rip = CODE + 0x3ff0;
+    V.halted = false;
+    interp_step(G.ip, 4);
+    assert_int_equal(V.gpr[REG_RCX], 4); /* the new code: inc ecx */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_count),
@@ -179,6 +261,9 @@ int main(void) {
         cmocka_unit_test(test_page_crossing),
         cmocka_unit_test(test_single_step),
         cmocka_unit_test(test_events),
+        cmocka_unit_test(test_crossing_cached),
+        cmocka_unit_test(test_arena_full),
+        cmocka_unit_test(test_rep_over_code),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -605,82 +605,6 @@ static void test_flush_in_block(void **state) {
     assert_true(G.cnt.blocks_decoded >= 2);
 }
 
-/* An instruction across two pages is decoded once, whatever else runs. */
-static void test_crossing_cached(void **state) {
-    CODE_AT(CODE + 4094, "\xb8\x44\x33\x22\x11\xeb\xf9"); /* mov eax, imm; jmp back */
-    V.rip = CODE + 4094;
-    interp_step(G.ip, 4);
-    uint64_t odd = G.cnt.blocks_decoded;
-    interp_step(G.ip, 1000);
-    assert_true(odd > 0);
-    assert_int_equal(G.cnt.blocks_decoded, odd);
-    /* Its first page, then its second, changes. */
-    CODE_AT(CODE + 4095, "\x45");
-    interp_step(G.ip, 2);
-    assert_int_equal(V.gpr[REG_RAX], 0x11223345);
-    CODE_AT(CODE + 4096, "\x34");
-    interp_step(G.ip, 2);
-    assert_int_equal(V.gpr[REG_RAX], 0x11223445);
-    CODE_AT(CODE + 4094, "\x66\xb8\x01\x02\xeb\xfa"); /* shorter, still across */
-    V.rip = CODE + 4094;
-    interp_step(G.ip, 2);
-    assert_int_equal(V.gpr[REG_RAX], 0x11220201);
-}
-
-/* More blocks than the arena holds. */
-static void test_arena_full(void **state) {
-    memset(mem_host(V.mem, gpa(CODE), 1), 0x40, 4 << 20); /* inc eax */
-    CODE_AT(CODE + (4 << 20), "\xf4");
-    assert_int_equal(interp_run(G.ip), EXIT_halt);
-    assert_int_equal(V.gpr[REG_RAX], 4 << 20);
-    assert_int_equal(G.cnt.insns_retired, (4 << 20) + 1);
-    assert_true(G.cnt.block_cache_flushes > 0);
-}
-
-/* A string that runs over the code behind it. */
-static void test_rep_over_code(void **state) {
-    CODE_AT(CODE, "\x41\xf3\xaa\x40\x40\x40\x40\xf4"); /* inc ecx; rep stosb; inc eax */
-    V.gpr[REG_RCX] = 2;
-    V.gpr[REG_RAX] = 0x45; /* inc ebp */
-    V.gpr[REG_RDI] = CODE + 4;
-    interp_step(G.ip, 100);
-    assert_int_equal(V.rip, CODE + 8);
-    assert_int_equal(V.gpr[REG_RAX], 0x46);
-    assert_int_equal(V.gpr[REG_RBP], 3);
-    assert_int_equal(G.cnt.insns_retired, 7);
-    /* Onto itself: the iterations that are left are another instruction's. */
-    fresh(state);
-    V.gpr[REG_RCX] = 4;
-    V.gpr[REG_RAX] = 0x90;
-    V.gpr[REG_RDI] = CODE;
-    CODE_AT(CODE, "\xf3\xaa\x45\x45\xf4");
-    interp_step(G.ip, 100);
-    assert_int_equal(V.gpr[REG_RDI], CODE + 2);
-    assert_int_equal(V.rip, CODE + 5);
-    /* From one traced page to another, by pieces of a page. */
-    fresh(state);
-    memset(mem_host(V.mem, gpa(CODE + 0x1000), 1), 0xf4, 0x3000);
-    for (unsigned k = 1; k < 4; k++) {
-        V.rip = CODE + k * 0x1000;
-        V.halted = false;
-        interp_step(G.ip, 1);
-    }
-    CODE_AT(CODE, "\xf3\xa5\x40\xf4"); /* rep movsd; inc eax; hlt */
-    memset(mem_host(V.mem, gpa(DATA), 1), 0x41, 0x3000);
-    V.rip = CODE;
-    V.halted = false;
-    V.gpr[REG_RAX] = 0;
-    V.gpr[REG_RSI] = DATA;
-    V.gpr[REG_RDI] = CODE + 0x1000;
-    V.gpr[REG_RCX] = 0xc00;
-    interp_step(G.ip, 100);
-    assert_int_equal(V.rip, CODE + 4);
-    V.rip = CODE + 0x3ff0;
-    V.halted = false;
-    interp_step(G.ip, 4);
-    assert_int_equal(V.gpr[REG_RCX], 4); /* the new code: inc ecx */
-}
-
 /* A fetch that faults on its second page: CR2 is that page, rip the instruction. */
 static void test_fetch_fault(void **state) {
     enum { PD = 0x10000, PT = 0x11000 };
@@ -833,9 +757,6 @@ int main(void) {
         T(test_io_breakpoints),
         T(test_execution_breakpoints),
         T(test_flush_in_block),
-        T(test_crossing_cached),
-        T(test_arena_full),
-        T(test_rep_over_code),
         T(test_fetch_fault),
         T(test_retired),
 #undef T

@@ -8,6 +8,7 @@
 #include "cpu/vec.h"
 #include "lib/bt.h"
 #include "lib/guest.h"
+#include "lib/hex.h"
 #include "lib/need.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
@@ -162,28 +163,12 @@ static const struct {
 static struct set_program programs[PROGRAMS_MAX];
 static size_t nprograms;
 
-static size_t from_hex(const char *text, uint8_t *out) {
-    size_t n = 0;
-    unsigned byte;
-
-    for (; *text; text++) {
-        if (*text == '#')
-            text += strcspn(text, "\n");
-        if (!*text || strchr(" \n", *text))
-            continue;
-        need(sscanf(text, "%2x", &byte) == 1, "not hexadecimal");
-        out[n++] = (uint8_t)byte;
-        text++;
-    }
-    return n;
-}
-
 static void add(const char *name, unsigned how, const char *hex) {
     uint8_t *code = malloc(strlen(hex) + 1);
 
     need(code && nprograms < PROGRAMS_MAX, "no room for another program");
     programs[nprograms++] = (struct set_program){
-        .name = strdup(name), .how = how, .code = code, .len = from_hex(hex, code)};
+        .name = strdup(name), .how = how, .code = code, .len = hex_bytes(hex, code)};
 }
 
 static void add_golden(const char *path) {
@@ -381,6 +366,33 @@ void set_translate(struct set *s, const struct set_program *p,
     for (size_t n = 0; n < s->nseen; n++)
         if (s->seen[n]->hot)
             fn(arg, s, s->seen[n]);
+}
+
+void set_each(const char *options, bool bmi2,
+              void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg) {
+    struct set *plain = set_new(options, false), *counted = set_new(options, true);
+    size_t count;
+    const struct set_program *p = set_programs(&count);
+
+    if (!bmi2)
+        plain->g.bt->has_bmi2 = counted->g.bt->has_bmi2 = false;
+    for (size_t n = 0; n < count; n++)
+        set_translate(p[n].how & SET_COUNTED ? counted : plain, &p[n], fn, arg);
+    /* What is refused when it is made is not among the fragments. */
+    need(!plain->g.bt->unsound && !counted->g.bt->unsound,
+         "the verifier found something");
+    set_free(plain);
+    set_free(counted);
+}
+
+static void say(void *arg, const char *text) {
+    printf("%s\n", text);
+}
+
+void set_report(struct bt *bt, const struct ccf *c, const struct finding *f) {
+    const struct bt_listing out = {.line = say};
+
+    bt_verify_report(bt, c, f, &out);
 }
 
 enum exit_reason set_run(struct set *s, const struct set_program *p) {

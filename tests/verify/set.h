@@ -42,6 +42,14 @@ struct bt *set_bt(struct set *s);
 void set_translate(struct set *s, const struct set_program *p,
                    void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg);
 
+/* Makes fragments of all programs with OPTIONS, on a host that has BMI2 or that has not,
+ * and calls FN for each. Aborts when the translator's own look at them finds anything. */
+void set_each(const char *options, bool bmi2,
+              void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg);
+
+/* Prints C, and what the verifier says of it. */
+void set_report(struct bt *bt, const struct ccf *c, const struct finding *f);
+
 /* Runs P from its start. */
 enum exit_reason set_run(struct set *s, const struct set_program *p);
 

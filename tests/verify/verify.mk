@@ -5,7 +5,7 @@ $(BUILD)/verify/%.o: tests/verify/%.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/unit/bt_verify: $(BUILD)/verify/set.o
+$(BUILD)/unit/bt_verify $(BUILD)/unit/bt_accepts: $(BUILD)/verify/set.o
 
 -include $(wildcard $(BUILD)/verify/*.d)
 

@@ -10,7 +10,6 @@ static uint8_t now[RIG_VEC] __attribute__((aligned(64)));
 static uint32_t components; /* of XCR0 */
 static uint8_t env[108];
 static uint8_t filled[3][2 * RIG_SPAN];
-static uint64_t digested = 0xcbf29ce484222325ull;
 
 #define MAX_FORMS 300
 
@@ -541,31 +540,22 @@ bool rig_same(const char *what, const struct snapshot *want) {
         want->r.flags, where);
 }
 
-/* --- the digest: FNV-1a, by words --- */
-
-void digest(uint64_t v) {
-    digested = (digested ^ v) * 0x100000001b3ull;
-    digested ^= digested >> 29;
-}
+/* --- the digest --- */
 
 void digest_snapshot(const struct snapshot *s) {
     const ulong *r = (const ulong *)&s->r;
     for (unsigned i = 0; i < sizeof(s->r) / sizeof(ulong); i++) {
         if (r != &s->r.flags || !(rig.f->flags & UNDEF))
-            digest(*r);
+            digest_add(*r);
         r++;
     }
     const uint32_t *v = (const uint32_t *)s->vec;
     for (unsigned i = 0; i < 8 + 128; i++)
-        digest(v[i]);
+        digest_add(v[i]);
     ulong n = span();
     for (unsigned w = 0; w < 2 && !(rig.f->flags & ENV); w++) {
         const uint32_t *m = (const uint32_t *)s->mem[w];
         for (unsigned i = 0; i < n / 2; i++)
-            digest(m[i]);
+            digest_add(m[i]);
     }
-}
-
-void digest_print(void) {
-    printf("DIGEST %llx\n", (unsigned long long)digested);
 }

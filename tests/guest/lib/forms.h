@@ -140,8 +140,6 @@ uint64_t rig_page_get(unsigned page);
 uint64_t rig_page_rights(void);
 
 /* Everything that was seen, in one number: the engines must agree on it. */
-void digest(uint64_t v);
-void digest_print(void);
 void digest_snapshot(const struct snapshot *);
 
 #endif
