@@ -61,3 +61,36 @@ void boot_put_bios(const struct boot_job *j) {
     put_vectors(j, rom);
 }
 _Static_assert(BIOS_SIZE == MEM_ROM_SIZE, "the copy has the segment's size");
+
+/*
+ * What a BIOS leaves in its data area and at the start of the extended one, which loaders
+ * and kernels without another source ask for the end of low memory (Xen), for serial
+ * ports and the text screen.
+ */
+void boot_put_bios_data(const struct boot_job *j) {
+    static const struct {
+        uint16_t at, val;
+    } words[] = {
+        {0x00, 0x3f8},              /* the first serial port */
+        {0x0e, BOOT_LOW_END >> 4},  /* segment of the extended area */
+        {0x10, 0x222},              /* equipment: FPU, 80x25 in color, one serial port */
+        {0x13, BOOT_LOW_END >> 10}, /* KiB of low memory */
+        {0x1a, BIOS_KEYS},          /* the keyboard's ring: head, tail */
+        {0x1c, BIOS_KEYS},
+        {0x49, 0x5003},    /* video mode 3, 80 columns */
+        {0x4c, 0x1000},    /* bytes of a text page */
+        {0x60, 0x0d0e},    /* cursor: lines */
+        {0x63, 0x3d4},     /* CRT controller */
+        {0x80, BIOS_KEYS}, /* the ring's bounds */
+        {0x82, BIOS_KEYS_END},
+        {0x84, 24}, /* last row */
+        {0x85, 16}, /* lines of a character */
+    };
+    static const uint8_t extended_kib = 1;
+    uint8_t area[0x100] = {0};
+
+    for (size_t k = 0; k < ARRAY_SIZE(words); k++)
+        boot_set(area, words[k].at, 2, words[k].val);
+    boot_put(j, BOOT_BIOS_DATA, area, sizeof(area));
+    boot_put(j, BOOT_LOW_END, &extended_kib, 1);
+}

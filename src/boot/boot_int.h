@@ -85,6 +85,7 @@ static inline bool boot_within(uint64_t at, uint64_t len, uint64_t size) {
     return at <= size && len <= size - at;
 }
 
+/* --- place.c --- */
 /* Writes the sentence; always -EINVAL. */
 int boot_refuse(const struct boot_job *j, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
@@ -105,14 +106,21 @@ int boot_put_file(const struct boot_job *j, const struct boot_file *f, const cha
 /* The same for the initrd. */
 int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
                     uint64_t *at);
+
+/* --- bios.c --- */
 /* The board's ROM: before anything else, and after the machine's own tables. */
 void boot_put_bios(const struct boot_job *j);
+/* What a BIOS leaves in RAM. */
+void boot_put_bios_data(const struct boot_job *j);
+
+/* --- enter.c --- */
 /* GDT: where it goes; CODE and DATA, its selectors, are below 20h. */
 void boot_enter_flat32(struct vcpu *v, uint64_t gdt_at, uint16_t code, uint16_t data,
                        uint64_t entry);
 int boot_enter_long(const struct boot_job *j, uint16_t code, uint16_t data,
                     uint64_t entry);
 
+/* --- the loaders --- */
 /* A probe looks at the magic numbers only. The loaders refuse with a sentence. */
 int boot_linux(const struct boot_job *j);
 int boot_linux16(const struct boot_job *j);

@@ -50,7 +50,7 @@ static int32_t mem_access(struct tr *t, const struct insn *i, unsigned size, boo
     return tr_access(t, &ref, size, write);
 }
 
-/* The pointers that the vCPU has are to be 0 then, which sem/native.c sees to. */
+/* The pointers that the vCPU has are to be 0 then, which sem/native/ sees to. */
 static bool is_fninit(const struct insn *i) {
     return i->len >= 2 && i->bytes[i->len - 2] == 0xdb && i->bytes[i->len - 1] == 0xe3;
 }

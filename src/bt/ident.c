@@ -8,23 +8,7 @@
  * AMD64 APM volume 3, "Instruction Encoding".
  */
 #include "bt/tr_int.h"
-#include "decode/decode.h"
-
-struct form {
-    bool p66;
-    uint8_t rep;
-    bool rex_present;
-    uint8_t w, r, x, b; /* r, x, b: 0 or 8 */
-    bool vex, evex;
-    uint8_t vex_map, vex_pp, vex_l, vvvv; /* EVEX's too; its vvvv to 31 */
-    uint8_t evex_r, evex_p2;              /* R': 0 or 16; z, L'L, b and aaa in place */
-    uint8_t esc[2], nesc;                 /* 0f, 0f 38, 0f 3a */
-    uint8_t opcode;
-    bool has_modrm;
-    uint8_t modrm;
-    uint8_t imm[8];
-    unsigned nimm;
-};
+#include "decode/encoding.h"
 
 static bool has_mem(const struct insn *i) {
     for (unsigned k = 0; k < i->nops; k++)
@@ -48,7 +32,7 @@ bool tr_ident_ok(const struct tr *t, const struct insn *i) {
 
     if (i->rep != REP_NONE)
         return false;
-    /* VZEROUPPER, VZEROALL: 64-bit mode clears more registers (sem/native.c). */
+    /* VZEROUPPER, VZEROALL: 64-bit mode clears more registers (sem/native/). */
     if (i->op == OP_native && i->mode != MODE_64 && (i->flags & INSN_VEX) &&
         !i->off_modrm && i->bytes[i->off_opcode] == 0x77)
         return false;
@@ -66,120 +50,27 @@ bool tr_ident_ok(const struct tr *t, const struct insn *i) {
     return true;
 }
 
-/* Four bytes at P, the first 62. Intel SDM volume 2, "Intel AVX-512 Encoding". */
-static void parse_evex(const struct insn *i, const uint8_t *p, struct form *f) {
-    f->evex = true;
-    f->vex_map = p[1] & 7;
-    f->vex_pp = p[2] & 3;
-    f->w = p[2] >> 7;
-    f->evex_p2 = p[3] & 0xf7;
-    f->vvvv = (uint8_t)(((~p[2] >> 3) & 15) | (p[3] & 8 ? 0 : 16));
-    if (i->mode != MODE_64) {
-        /* As for VEX. */
-        f->vvvv &= 7;
+/* The decoder has seen these bytes: they suffice. */
+static void parse(const struct insn *i, struct encoding *f) {
+    encoding_parse(i, f);
+    if (i->mode == MODE_64)
         return;
-    }
-    f->r = p[1] & 0x80 ? 0 : 8;
-    f->x = p[1] & 0x40 ? 0 : 8;
-    f->b = p[1] & 0x20 ? 0 : 8;
-    f->evex_r = p[1] & 0x10 ? 0 : 16;
-}
-
-/* vblendvps and kin: a register in the immediate's upper half. */
-static bool imm_is_register(const struct form *f) {
-    return f->vex && f->vex_map == 3 && f->opcode >= 0x4a && f->opcode <= 0x4c;
-}
-
-static void parse(const struct insn *i, struct form *f) {
-    unsigned at = 0;
-    uint8_t rex = 0;
-
-    __builtin_memset(f, 0, sizeof(*f));
-    for (; at < i->len; at++) {
-        uint8_t b = i->bytes[at];
-
-        if (b == 0x66)
-            f->p66 = true;
-        else if (b == 0xf2 || b == 0xf3)
-            f->rep = b;
-        else if (b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 ||
-                 b == 0x65 || b == 0x67 || b == 0xf0)
-            ;
-        else if (i->mode == MODE_64 && (b & 0xf0) == 0x40) {
-            rex = b;
-            continue;
-        } else
-            break;
-        rex = 0;
-    }
-    if (i->flags & INSN_VEX) {
-        uint8_t p0 = i->bytes[at + 1], p1 = p0;
-
-        f->vex = true;
-        f->r = p0 & 0x80 ? 0 : 8;
-        f->vex_map = 1;
-        if (i->bytes[at] == 0xc4) {
-            f->x = p0 & 0x40 ? 0 : 8;
-            f->b = p0 & 0x20 ? 0 : 8;
-            f->vex_map = p0 & 0x1f;
-            p1 = i->bytes[at + 2];
-            f->w = p1 >> 7;
-            at++;
-        }
-        f->vvvv = (uint8_t)(~p1 >> 3) & 15;
-        f->vex_l = p1 >> 2 & 1;
-        f->vex_pp = p1 & 3;
-        at += 2;
-        if (i->mode != MODE_64) {
-            /* Bits that 32-bit mode ignores would name registers that it has not. */
-            f->r = f->x = f->b = 0;
-            f->vvvv &= 7;
-            if (i->op != OP_native)
-                f->w = 0;
-        }
-    } else if (i->flags & INSN_AVX512) {
-        parse_evex(i, i->bytes + at, f);
-        at += 4;
-    } else {
-        f->rex_present = rex != 0;
-        f->w = rex >> 3 & 1;
-        f->r = rex & 4 ? 8 : 0;
-        f->x = rex & 2 ? 8 : 0;
-        f->b = rex & 1 ? 8 : 0;
-        if (i->bytes[at] == 0x0f) {
-            f->esc[f->nesc++] = i->bytes[at++];
-            if (i->bytes[at] == 0x38 || i->bytes[at] == 0x3a)
-                f->esc[f->nesc++] = i->bytes[at++];
-        }
-    }
-    f->opcode = i->bytes[at++];
-    f->has_modrm = i->off_modrm != 0;
-    if (f->has_modrm) {
-        f->modrm = i->bytes[i->off_modrm];
-        at = i->off_modrm + 1u;
-    }
-    if (i->mode != MODE_64 && (f->vex || f->evex) &&
-        decode_w_is_size(f->evex, f->vex_map, f->opcode, f->vex_pp, f->modrm >> 3 & 7))
-        f->w = 0;
-    /* Whatever follows ModRM, SIB and displacement is immediate: it ends the bytes. */
-    f->nimm = i->imm_len;
-    for (unsigned k = 0; k < f->nimm && k < 8; k++)
-        f->imm[k] = i->bytes[i->len - f->nimm + k];
-    if (i->mode != MODE_64 && imm_is_register(f))
-        f->imm[0] &= 0x7f; /* 32-bit mode has eight registers */
+    encoding_widen(f);
+    if (f->vex && i->op != OP_native)
+        f->w = false; /* 32-bit mode ignores the size of a general register */
 }
 
 /* With F3 the host takes them for TZCNT and LZCNT, which the guest's CPU lacks. */
-static void strip_rep(const struct insn *i, struct form *f) {
+static void strip_rep(const struct insn *i, struct encoding *f) {
     if (i->op == OP_bsf || i->op == OP_bsr)
         f->rep = 0;
 }
 
 /* One-byte forms that 64-bit mode lacks or that name an absolute address. */
-static void lengthen(const struct insn *i, struct form *f) {
-    if (i->mode != MODE_64 && f->opcode == 0x82 && !f->nesc && !f->vex && !f->evex)
+static void lengthen(const struct insn *i, struct encoding *f) {
+    if (i->mode != MODE_64 && f->opcode == 0x82 && !f->map)
         f->opcode = 0x80; /* the same, encoded twice */
-    if (f->nesc || f->vex || f->evex || f->has_modrm)
+    if (f->map || f->has_modrm)
         return;
     if (i->mode != MODE_64 && (f->opcode & 0xf0) == 0x40) { /* inc, dec */
         f->modrm = 0xc0 | (f->opcode & 8) | (f->opcode & 7);
@@ -196,42 +87,14 @@ static void lengthen(const struct insn *i, struct form *f) {
     }
 }
 
-static void emit_vex(struct emit *e, const struct form *f) {
-    e8(e, 0xc4);
-    e8(e, (f->r ? 0 : 0x80u) | (f->x ? 0 : 0x40u) | (f->b ? 0 : 0x20u) | f->vex_map);
-    e8(e,
-       (unsigned)f->w << 7 | (~f->vvvv & 15u) << 3 | (unsigned)f->vex_l << 2 | f->vex_pp);
-}
-
-static void emit_evex(struct emit *e, const struct form *f) {
-    e8(e, 0x62);
-    e8(e, (f->r ? 0 : 0x80u) | (f->x ? 0 : 0x40u) | (f->b ? 0 : 0x20u) |
-              (f->evex_r ? 0 : 0x10u) | f->vex_map);
-    e8(e, (unsigned)f->w << 7 | (~f->vvvv & 15u) << 3 | 4u | f->vex_pp);
-    e8(e, f->evex_p2 | (f->vvvv & 16 ? 0 : 8u));
-}
-
-static void emit_legacy(struct emit *e, const struct form *f) {
-    unsigned rex =
-        0x40u | (unsigned)f->w << 3 | (f->r ? 4u : 0) | (f->x ? 2u : 0) | (f->b ? 1u : 0);
-
-    if (f->p66)
-        e8(e, 0x66);
-    if (f->rep)
-        e8(e, f->rep);
-    if (f->rex_present || rex != 0x40)
-        e8(e, rex);
-    e_bytes(e, f->esc, f->nesc);
-}
-
 /* ModRM.reg is part of the opcode: a stray REX.R or VEX.R makes no register of it. */
-static bool reg_is_digit(const struct form *f) {
+static bool reg_is_digit(const struct encoding *f) {
     unsigned op = f->opcode;
 
-    if (f->vex)
-        return f->vex_map == 2 && op == 0xf3;
-    if (f->nesc)
-        return f->nesc == 1 && (op == 0xba || op == 0xc7);
+    if (f->vex || f->evex)
+        return f->vex && f->map == 2 && op == 0xf3;
+    if (f->map)
+        return f->map == 1 && (op == 0xba || op == 0xc7);
     return (op >= 0x80 && op <= 0x83) || op == 0xc0 || op == 0xc1 || op == 0xc6 ||
            op == 0xc7 || (op >= 0xd0 && op <= 0xd3) || op == 0xf6 || op == 0xf7 ||
            op >= 0xfe;
@@ -239,13 +102,13 @@ static bool reg_is_digit(const struct form *f) {
 
 /* Register FROM, which is r14 or r15, becomes TO in every field that names a general
  * register. Only for operations whose register operands are all general. */
-static void rename_reg(struct form *f, unsigned from, unsigned to) {
+static void rename_reg(struct encoding *f, unsigned from, unsigned to) {
     bool reg_form = f->has_modrm && f->modrm >= 0xc0;
     unsigned low = from & 7, ext = to & 8;
 
-    if (f->has_modrm && f->r && (f->modrm >> 3 & 7) == low && !reg_is_digit(f)) {
+    if (f->has_modrm && (f->r & 8) && (f->modrm >> 3 & 7) == low && !reg_is_digit(f)) {
         f->modrm = (uint8_t)((f->modrm & 0xc7) | (to & 7) << 3);
-        f->r = (uint8_t)ext;
+        f->r = (uint8_t)((f->r & 16) | ext);
     }
     if (reg_form && f->b && (f->modrm & 7) == low) {
         f->modrm = (uint8_t)((f->modrm & 0xf8) | (to & 7));
@@ -260,7 +123,7 @@ static void rename_reg(struct form *f, unsigned from, unsigned to) {
 }
 
 /* Operands that are lent a register. */
-static void rename_lent(const struct tr *t, const struct insn *i, struct form *f) {
+static void rename_lent(const struct tr *t, const struct insn *i, struct encoding *f) {
     bool lent[2] = {false, false};
 
     for (unsigned k = 0; k < i->nops; k++) {
@@ -284,9 +147,10 @@ static bool names_r14_r15(const struct insn *i) {
 }
 
 void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
-    struct form f;
+    struct encoding f;
     bool mem = has_mem(i);
     const struct operand *ext = NULL;
+    uint8_t head[ENCODING_HEAD_MAX];
     bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one, disp8;
 
     off += MUTANT(IDENT_ASTRAY) << 12;
@@ -334,12 +198,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     tr_site(t, POLL_NONE, 0);
     if (mem && MUTANT(IDENT_SEGMENT))
         e8(&t->e, 0x65);
-    if (f.vex)
-        emit_vex(&t->e, &f);
-    else if (f.evex)
-        emit_evex(&t->e, &f);
-    else
-        emit_legacy(&t->e, &f);
+    e_bytes(&t->e, head, encoding_put_head(&f, head));
     e8(&t->e, f.opcode);
     if (f.has_modrm)
         e8(&t->e, f.modrm);

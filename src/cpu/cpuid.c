@@ -17,7 +17,7 @@
 
 #include "cpu/cpuid_int.h"
 #include "cpu/vcpu.h"
-#include "cpu/vec.h"
+#include "cpu/vec_host.h"
 #include "x86/cr.h"
 
 struct cpuid_model {
@@ -233,7 +233,7 @@ static void model_words(struct cpuid_model *m, const struct cpuid_part *part) {
     }
 }
 
-/* The APIC timer's input (dev/lapic.h). */
+/* The APIC timer's input (dev/apic/lapic.h). */
 #define CRYSTAL_HZ 1000000000u
 
 /* Leaf 15H has small numbers on real CPUs, and Linux multiplies the crystal's kHz by the

@@ -228,7 +228,7 @@ struct vcpu {
     uint64_t pat, misc_enable, spec_ctrl;
     uint64_t mtrr_deftype, mtrr_fixed[11], mtrr_var[16];
     uint64_t hwcr, syscfg, mcg_status, tsc_adjust;
-    /* x87 pointers, tracked because the host's would be ours (sem/native.c). After
+    /* x87 pointers, tracked because the host's would be ours (sem/native/). After
      * translated code they follow from the host's; see bt.x87_ran. */
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;

@@ -15,26 +15,9 @@
 #define CPU_VEC_H
 
 #include "cpu/vcpu.h"
+#include "cpu/vec_host.h"
 
 #define VEC_FIP 8u /* in the image: the address of the last x87 instruction */
-
-/* Learns from the host's CPUID which XSAVE components exist. Call once, first. */
-void vec_init(void);
-
-/* XCR0 bits that the guest may be offered: X87, SSE and, where the host has them, AVX and
- * the three of AVX-512. */
-uint64_t vec_supported(void);
-
-/* The components of XCR0 from AVX on, by number: where they are in the image, which is
- * for the host's CPU to say, and how large. 0 if the host has none. */
-#define VEC_COMPONENTS 8u
-unsigned vec_offset(unsigned component);
-unsigned vec_size(unsigned component);
-
-/* Does the host keep the address of the last x87 instruction (FIP)? AMD's CPUs save it
- * only with an exception pending, so that it is lost when the host switches to another
- * thread. */
-bool vec_keeps_fip(void);
 
 /* Initial state (FNINIT, MXCSR 0x1f80, registers 0) into the parked image. */
 void vec_reset(struct vcpu *v);

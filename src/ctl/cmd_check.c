@@ -3,12 +3,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/jail.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "ctl/ctl.h"
-#include "ctl/jail.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
 

@@ -10,9 +10,9 @@
 
 #include "base/log.h"
 #include "base/os.h"
-#include "ctl/compare.h"
+#include "compare/compare.h"
+#include "compare/spawn.h"
 #include "ctl/ctl.h"
-#include "ctl/spawn.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
 

@@ -8,8 +8,10 @@
 
 #include "base/log.h"
 #include "ctl/ctl.h"
-#include "ctl/lockstep.h"
+#include "ctl/run_options.h"
+#include "replay/lockstep.h"
 
+#define STATUS_DIFFERENT 4
 /* Lockstep has no date: it begins here. */
 #define START_NS 1767225600000000000u /* 2026-01-01 */
 
@@ -65,9 +67,24 @@ static uint8_t *read_typed(const char *path, size_t *len) {
     return bytes;
 }
 
-static int with_input(struct lockstep *ls, struct run_options *o) {
+static int status_of(const struct lockstep_result *r) {
+    if (r->verdict == LOCKSTEP_DIFFERENT)
+        return STATUS_DIFFERENT;
+    if (r->verdict == LOCKSTEP_FAILED)
+        return ctl_status_of(r->rc);
+    switch (r->end) {
+    case MACHINE_DEBUG_EXIT:
+        return r->exit_code & 0xff;
+    case MACHINE_SHUTDOWN:
+        return CTL_TRIPLE_FAULT;
+    default:
+        return CTL_OK;
+    }
+}
+
+static int with_input(struct lockstep *ls, const struct run_options *o) {
     uint8_t *typed = NULL;
-    int status;
+    struct lockstep_result result;
 
     if (o->input) {
         errno = 0;
@@ -76,15 +93,21 @@ static int with_input(struct lockstep *ls, struct run_options *o) {
             return CTL_USAGE;
         ls->typed = typed;
     }
-    status = lockstep_run(ls);
+    ls->machine = o->machine;
+    ls->no_reboot = o->no_reboot;
+    ls->jail = o->jail;
+    ls->every = o->every;
+    ls->inject = o->inject;
+    ls->inject_at = o->inject_at;
+    result = lockstep_run(ls);
     free(typed);
-    return status;
+    return status_of(&result);
 }
 
 int ctl_cmd_lockstep(int argc, char **argv) {
     struct run_options o;
     struct recording rec = {0};
-    struct lockstep ls = {.o = &o};
+    struct lockstep ls = {0};
     struct boot_image *image;
     char why[512];
     int status = run_options_parse(&o, RUN_LOCKSTEP, argc, argv);

@@ -12,8 +12,8 @@
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
 #include "ctl/stats.h"
-#include "ctl/tape.h"
 #include "machine/machine.h"
+#include "replay/tape.h"
 
 /* A signal handler has no argument: what it stops, and the signal. */
 static struct machine *volatile signal_machine;
@@ -182,7 +182,7 @@ static int run_machine(struct machine *m, struct console *console,
     if (!take_terminal(m, console, !o->replay))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(m));
-    if (!jail_enter(o->jail, m)) {
+    if (!jail_enter(o->jail, machine_ioctls(m))) {
         console_close(console);
         return CTL_HOST_FAILURE;
     }
@@ -241,6 +241,16 @@ static int with_image(struct run_options *o, struct tape *tape, struct console *
     return status;
 }
 
+static int load_tape(struct tape *tape, struct run_options *o, struct console *console) {
+    const struct tape_order order = {
+        .record = o->record, .replay = o->replay, .no_reboot = o->no_reboot};
+    const struct input_source source = console_source(console);
+
+    if (o->record || o->replay)
+        run_options_count(o);
+    return tape_load(tape, &order, &o->machine, &source);
+}
+
 int ctl_cmd_run(int argc, char **argv) {
     struct run_options o;
     struct boot_image *image;
@@ -261,7 +271,7 @@ int ctl_cmd_run(int argc, char **argv) {
     o.machine.image = image;
     o.machine.console = console_ops(&console);
     o.start_ns = os_monotonic_ns();
-    rc = tape_load(&tape, &o, &console);
+    rc = load_tape(&tape, &o, &console);
     status = rc ? ctl_status_of(rc) : with_image(&o, &tape, &console);
     boot_image_close(image);
     if (!signal_seen && status == CTL_OK)

@@ -178,3 +178,21 @@ void console_abandon(struct console *c) {
 struct machine_console console_ops(struct console *c) {
     return (struct machine_console){.tx = tx, .rx = rx, .rx_fd = rx_fd, .arg = c};
 }
+
+static bool dry(const void *arg) {
+    const struct console *c = arg;
+
+    return c->eof && !c->held_len;
+}
+
+/* In a pipe there are no commands. */
+static bool takes_commands(const void *arg) {
+    const struct console *c = arg;
+
+    return c->is_tty;
+}
+
+struct input_source console_source(struct console *c) {
+    return (struct input_source){
+        .console = console_ops(c), .dry = dry, .takes_commands = takes_commands};
+}

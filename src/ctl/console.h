@@ -12,7 +12,7 @@
 #ifndef CTL_CONSOLE_H
 #define CTL_CONSOLE_H
 
-#include "machine/machine.h"
+#include "replay/input.h"
 
 struct console {
     bool is_tty;             /* the input */
@@ -39,5 +39,7 @@ void console_abandon(struct console *c);
 
 /* The operations for struct machine_config. */
 struct machine_console console_ops(struct console *c);
+/* The same for a run that is recorded. */
+struct input_source console_source(struct console *c);
 
 #endif

@@ -1,7 +1,6 @@
 /* The command table, --help and --version. */
 #include "ctl/ctl.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,13 +57,6 @@ static bool hold_standard_fds(void) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             return false;
     return true;
-}
-
-int ctl_status_of(int rc) {
-    return rc == -EINVAL || rc == -ENOENT || rc == -EACCES || rc == -EISDIR ||
-                   rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP
-               ? CTL_USAGE
-               : CTL_HOST_FAILURE;
 }
 
 int ctl_main(int argc, char **argv) {

@@ -9,16 +9,8 @@
 #ifndef CTL_OUTPUTS_H
 #define CTL_OUTPUTS_H
 
-#include <stdio.h>
-
+#include "base/output.h"
 #include "ctl/run_options.h"
-
-struct output {
-    FILE *f;          /* NULL: it is not there */
-    const char *path; /* NULL: standard error */
-    int error;        /* errno, why it is not there */
-    char name[4096];  /* PATH, when we made it up */
-};
 
 struct outputs {
     struct output stats;  /* --stats */
@@ -32,10 +24,5 @@ struct outputs {
 int outputs_open(struct outputs *out, const struct run_options *o);
 /* False after a message: something did not reach its file. */
 bool outputs_close(struct outputs *out);
-
-/* Throws away what has been written, where the file allows that; returns o->f. */
-FILE *output_begin(struct output *o);
-/* What was written since then is in the file: 0, or -errno. */
-int output_end(struct output *o);
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef CTL_RUN_OPTIONS_H
 #define CTL_RUN_OPTIONS_H
 
-#include "ctl/jail.h"
+#include "base/jail.h"
 #include "machine/machine.h"
 
 #define RUN_MODULES 256

@@ -20,10 +20,6 @@
 
 #define MAX_LEN 15u
 
-bool decode_host_is_amd(void) {
-    return __builtin_cpu_is("amd");
-}
-
 /*
  * MPX, CET and CLDEMOTE reuse hint NOPs, which is what they are to a CPU without them.
  * F3 BSF and F3 BSR are TZCNT and LZCNT where the host has these.
@@ -391,39 +387,6 @@ void decode_as_scan(struct insn *i) {
     d.decoder_mode[ZYDIS_DECODER_MODE_LZCNT] = false;
     d.decoder_mode[ZYDIS_DECODER_MODE_TZCNT] = false;
     decode_with(d, (enum cpu_mode)i->mode, bytes, i->len, i);
-}
-
-bool decode_w_is_size(bool evex, unsigned map, unsigned opcode, unsigned pp,
-                      unsigned reg) {
-    switch (map << 8 | opcode) {
-    case 0x12a:
-    case 0x12c:
-    case 0x12d:
-    case 0x16e:
-    case 0x316:
-    case 0x322:
-    case 0x360: /* vpcmpestrm, vpcmpestri: of the lengths in eax, edx */
-    case 0x361:
-    case 0x52a: /* half precision */
-    case 0x52c:
-    case 0x52d:
-    case 0x578:
-    case 0x579:
-    case 0x57b:
-        return true;
-    case 0x17e: /* not vmovq of vector registers */
-        return !evex || pp != 2;
-    case 0x178: /* vcvttss2usi and kin */
-    case 0x179:
-    case 0x17b:
-        return evex && pp >= 2;
-    case 0x193: /* kmovd to a general register */
-        return !evex && pp == 3 && reg == REG_RSP;
-    case 0x27c: /* vpbroadcastd, vpbroadcastq of a general register */
-        return evex;
-    default:
-        return false;
-    }
 }
 
 const char *decode_op_name(enum op op) {

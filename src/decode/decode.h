@@ -25,15 +25,6 @@ void decode_hide(struct insn *i);
  */
 void decode_as_scan(struct insn *i);
 
-/*
- * Is VEX.W, or EVEX.W, of an instruction without effect outside 64-bit mode, whose bytes
- * run in 64-bit mode? It gives the size of an integer operand there (vmovd, vpinsrd,
- * vpextrd, vcvtsi2ss...). MAP, OPCODE and PP as encoded, REG is ModRM.reg. KMOVD moves 64
- * bits with it on Zen 4 in 32-bit code, too, but to ESP 32, as far as an exception shows.
- */
-bool decode_w_is_size(bool evex, unsigned map, unsigned opcode, unsigned pp,
-                      unsigned reg);
-
 /* "add", "native", ...; a static string. */
 const char *decode_op_name(enum op op);
 

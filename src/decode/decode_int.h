@@ -80,6 +80,8 @@ void decode_normalize(enum decode_norm norm, const struct decode_prefixes *p,
                       const ZydisDecodedInstruction *zi, struct insn *i);
 
 /* The guest's CPU is of the host's vendor (cpu/cpuid.h). */
-bool decode_host_is_amd(void);
+static inline bool decode_host_is_amd(void) {
+    return __builtin_cpu_is("amd");
+}
 
 #endif

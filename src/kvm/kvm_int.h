@@ -48,7 +48,7 @@ struct kvm {
     unsigned msr_count;
     uint64_t arch_caps; /* of ours, what KVM confirms */
 
-    int map_error;  /* of kvm_map_memory(), for the next entry */
+    int map_error;  /* of map_memory(), for the next entry */
     unsigned slots; /* memory slots in use */
     struct {
         uint64_t addr;
@@ -61,13 +61,11 @@ struct kvm {
 };
 
 /* probe.c */
-bool kvm_cpu_can(void);
+/* Opens and checks /dev/kvm: its descriptor, or -1 with P filled. */
+int kvm_open(struct kvm_probe *p);
 
 /* setup.c */
 bool kvm_msr_is_hw(const struct kvm *k, uint32_t index, bool write);
-int kvm_map_memory(struct kvm *k);
-/* Opens and checks /dev/kvm: its descriptor, or -1 with P filled. */
-int kvm_open(struct kvm_probe *p);
 
 /* convert.c: pure functions between struct vcpu and KVM's structures */
 void kvm_regs_get(const struct vcpu *v, struct kvm_regs *r);

@@ -7,6 +7,7 @@
  */
 #include <cpuid.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -17,6 +18,71 @@
 #include "kvm/kvm_int.h"
 #include "x86/cr.h"
 #include "x86/pte.h"
+
+/* --- /dev/kvm and what it must have --- */
+
+static const struct {
+    int cap;
+    const char *what;
+} needed[] = {
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
+    {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
+    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
+    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
+};
+
+static enum kvm_verdict open_verdict(int error) {
+    switch (error) {
+    case ENOENT:
+        return KVM_MISSING;
+    case EACCES:
+    case EPERM:
+        return KVM_FORBIDDEN;
+    default: /* ENODEV, ENXIO: a node without a driver */
+        return KVM_NO_HARDWARE;
+    }
+}
+
+static bool cpu_can(void) {
+    uint32_t a, b, c, d;
+
+    if (__get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 5)))
+        return true;                                                   /* VMX */
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & (1u << 2)); /* SVM */
+}
+
+int kvm_open(struct kvm_probe *p) {
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    *p = (struct kvm_probe){.cpu_can = cpu_can()};
+    if (fd < 0) {
+        p->error = errno;
+        p->verdict = open_verdict(errno);
+        return -1;
+    }
+    if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+        p->verdict = KVM_OTHER_API;
+        close(fd);
+        return -1;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+        if (ioctl(fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0) {
+            p->verdict = KVM_TOO_OLD;
+            p->missing = needed[i].what;
+            close(fd);
+            return -1;
+        }
+    return fd;
+}
+
+/* --- what is measured --- */
 
 /* More than this is not hardware, or is no better than translation. */
 #define SLOW_RATIO 3.0
@@ -52,14 +118,6 @@ struct guest {
     const char *failed; /* what did not work */
     int error;
 };
-
-bool kvm_cpu_can(void) {
-    uint32_t a, b, c, d;
-
-    if (__get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 5)))
-        return true;                                                   /* VMX */
-    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & (1u << 2)); /* SVM */
-}
 
 static bool fail(struct guest *g, const char *what) {
     g->failed = what;

@@ -24,16 +24,6 @@ void kvm_kick(struct kvm *k) {
         os_kick(__atomic_load_n(&k->tid, __ATOMIC_SEQ_CST));
 }
 
-void kvm_reset(struct kvm *k) {
-    /* What the last instruction has left to do belongs to the old life. */
-    kvm_settle(k);
-    k->map_error = kvm_map_memory(k);
-    k->loaded = k->events_in = false;
-    k->lapic_ready = false;
-    k->apic_base = 0xfee00900; /* enabled, boot processor */
-    k->cr8 = 0;
-}
-
 /* --- interrupts --- */
 
 /* A halted guest of which we keep the local APIC sleeps in the run loop. */

@@ -7,7 +7,6 @@
  * us and the model of cpu/msr.c holds for every engine.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,64 +28,9 @@
 
 #define CPUID_MAX 256
 
-/* --- /dev/kvm and what it must have --- */
-
-static const struct {
-    int cap;
-    const char *what;
-} needed[] = {
-    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
-    {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
-    {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
-    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
-    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
-    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
-    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
-    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
-    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
-    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
-    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
-};
-
-static enum kvm_verdict open_verdict(int error) {
-    switch (error) {
-    case ENOENT:
-        return KVM_MISSING;
-    case EACCES:
-    case EPERM:
-        return KVM_FORBIDDEN;
-    default: /* ENODEV, ENXIO: a node without a driver */
-        return KVM_NO_HARDWARE;
-    }
-}
-
-int kvm_open(struct kvm_probe *p) {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-    *p = (struct kvm_probe){.cpu_can = kvm_cpu_can()};
-    if (fd < 0) {
-        p->error = errno;
-        p->verdict = open_verdict(errno);
-        return -1;
-    }
-    if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
-        p->verdict = KVM_OTHER_API;
-        close(fd);
-        return -1;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
-        if (ioctl(fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0) {
-            p->verdict = KVM_TOO_OLD;
-            p->missing = needed[i].what;
-            close(fd);
-            return -1;
-        }
-    return fd;
-}
-
 /* --- memory --- */
 
-int kvm_map_memory(struct kvm *k) {
+static int map_memory(struct kvm *k) {
     size_t count;
     const struct mem_piece *r = mem_map(k->v->mem, &count);
     unsigned n;
@@ -332,7 +276,7 @@ static int make_vm(struct kvm *k, const char **what) {
     if (k->kernel_lapic && (rc = split_lapic(k)))
         return rc;
     *what = "give it memory";
-    return kvm_map_memory(k);
+    return map_memory(k);
 }
 
 static int make_vcpu(struct kvm *k, const char **what) {
@@ -363,6 +307,16 @@ static int make_vcpu(struct kvm *k, const char **what) {
     read_arch_caps(k);
     *what = "take a signal";
     return os_kick_init();
+}
+
+void kvm_reset(struct kvm *k) {
+    /* What the last instruction has left to do belongs to the old life. */
+    kvm_settle(k);
+    k->map_error = map_memory(k);
+    k->loaded = k->events_in = false;
+    k->lapic_ready = false;
+    k->apic_base = 0xfee00900; /* enabled, boot processor */
+    k->cr8 = 0;
 }
 
 int kvm_new(struct vcpu *v, struct interp *interp, const struct kvm_config *cfg,

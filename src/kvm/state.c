@@ -108,7 +108,7 @@ static void set_reg(struct kvm_lapic_state *l, unsigned at, uint32_t value) {
     memcpy(l->regs + at, &value, sizeof(value));
 }
 
-/* As firmware leaves it: enabled, virtual wire. The same as dev/lapic.c's. */
+/* As firmware leaves it: enabled, virtual wire. The same as dev/apic/lapic.c's. */
 static int reset_lapic(struct kvm *k) {
     struct kvm_lapic_state l = {0};
 

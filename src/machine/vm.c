@@ -10,9 +10,9 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
-#include "dev/acpi.h"
-#include "dev/mptable.h"
-#include "dev/smbios.h"
+#include "dev/tables/acpi.h"
+#include "dev/tables/mptable.h"
+#include "dev/tables/smbios.h"
 #include "machine/machine_int.h"
 #include "sem/sem.h"
 

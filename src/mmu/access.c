@@ -47,13 +47,6 @@ static inline bool canonical(uint64_t at) {
 
 /* --- breakpoints --- */
 
-bool mmu_page_watched(const struct mmu_priv *m, uint64_t page) {
-    for (unsigned i = 0; i < m->breakpoints; i++)
-        if (!((m->bp[i].at ^ page) & META_PAGE))
-            return true;
-    return false;
-}
-
 /* AMD64 APM volume 2, "Debug Breakpoint Address (DR0-DR3)". */
 static void match_breakpoints(struct mmu_priv *m, uint64_t at, unsigned len, bool write) {
     for (unsigned i = 0; i < m->breakpoints; i++) {

@@ -136,6 +136,14 @@ static inline struct space *mmu_home(const struct mmu_priv *m, enum mmu_bank ban
     return bank == BANK_USER || bank == BANK_USER_X ? m->cur : m->super;
 }
 
+/* Does a breakpoint lie in PAGE? */
+static inline bool mmu_page_watched(const struct mmu_priv *m, uint64_t page) {
+    for (unsigned i = 0; i < m->breakpoints; i++)
+        if (!((m->bp[i].at ^ page) & META_PAGE))
+            return true;
+    return false;
+}
+
 /* --- walk.c --- */
 
 struct walk_step {
@@ -179,8 +187,5 @@ int mmu_dep_create(struct mmu_priv *m);
 void mmu_dep_destroy(struct mmu_priv *m);
 void mmu_dep_add(struct mmu_priv *m, uint64_t at, const struct walk *w);
 void mmu_dep_drop_space(struct mmu_priv *m, struct space *s);
-
-/* --- access.c --- */
-bool mmu_page_watched(const struct mmu_priv *m, uint64_t page);
 
 #endif

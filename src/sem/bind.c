@@ -10,10 +10,38 @@
  */
 #include "cpu/cpuid.h"
 #include "decode/decode.h"
-#include "sem/sem_int.h"
+#include "sem/far_int.h"
 
-int sem_exec_ud(struct vcpu *v, const struct insn *i) {
-    return sem_fault(v, X86_UD);
+/* Transfers between segments and levels, which are of four files. */
+insn_exec_fn *sem_bind_far(const struct insn *i) {
+    switch (i->op) {
+    case OP_jmp_far:
+        return sem_exec_jmp_far;
+    case OP_call_far:
+        return sem_exec_call_far;
+    case OP_ret_far:
+        return sem_exec_ret_far;
+    case OP_iret:
+        return sem_exec_iret;
+    case OP_int:
+        return sem_exec_int;
+    case OP_int1:
+        return sem_exec_int1;
+    case OP_int3:
+        return sem_exec_int3;
+    case OP_into:
+        return i->mode == MODE_64 ? sem_exec_ud : sem_exec_into;
+    case OP_syscall:
+        return sem_exec_syscall;
+    case OP_sysret:
+        return sem_exec_sysret;
+    case OP_sysenter:
+        return sem_exec_sysenter;
+    case OP_sysexit:
+        return sem_exec_sysexit;
+    default:
+        return NULL;
+    }
 }
 
 static insn_exec_fn *find(const struct vcpu *v, const struct insn *i) {

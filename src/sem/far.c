@@ -226,12 +226,12 @@ static int fetch_pointer(struct vcpu *v, const struct insn *i, struct transfer *
     return 0;
 }
 
-static int exec_jmp_far(struct vcpu *v, const struct insn *i) {
+int sem_exec_jmp_far(struct vcpu *v, const struct insn *i) {
     struct transfer x = {.call = false};
     return fetch_pointer(v, i, &x) ? SEM_FAULT : transfer(v, &x);
 }
 
-static int exec_call_far(struct vcpu *v, const struct insn *i) {
+int sem_exec_call_far(struct vcpu *v, const struct insn *i) {
     struct transfer x = {.call = true};
     return fetch_pointer(v, i, &x) ? SEM_FAULT : transfer(v, &x);
 }
@@ -334,7 +334,7 @@ static int ret_real(struct vcpu *v, unsigned size, unsigned release) {
     return SEM_BRANCH;
 }
 
-static int exec_ret_far(struct vcpu *v, const struct insn *i) {
+int sem_exec_ret_far(struct vcpu *v, const struct insn *i) {
     unsigned size = i->opsize, params = i->nops ? (uint16_t)i->imm : 0;
     unsigned release = 2 * size + params;
     if (vcpu_is_real(v) || sem_is_v86(v))
@@ -349,35 +349,4 @@ static int exec_ret_far(struct vcpu *v, const struct insn *i) {
     r.rsp += params; /* the outer stack holds the parameters, too */
     sem_commit_return(v, &st, release, &r);
     return SEM_BRANCH;
-}
-
-insn_exec_fn *sem_bind_far(const struct insn *i) {
-    switch (i->op) {
-    case OP_jmp_far:
-        return exec_jmp_far;
-    case OP_call_far:
-        return exec_call_far;
-    case OP_ret_far:
-        return exec_ret_far;
-    case OP_iret:
-        return sem_exec_iret;
-    case OP_int:
-        return sem_exec_int;
-    case OP_int1:
-        return sem_exec_int1;
-    case OP_int3:
-        return sem_exec_int3;
-    case OP_into:
-        return i->mode == MODE_64 ? sem_exec_ud : sem_exec_into;
-    case OP_syscall:
-        return sem_exec_syscall;
-    case OP_sysret:
-        return sem_exec_sysret;
-    case OP_sysenter:
-        return sem_exec_sysenter;
-    case OP_sysexit:
-        return sem_exec_sysexit;
-    default:
-        return NULL;
-    }
 }

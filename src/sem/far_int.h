@@ -165,7 +165,8 @@ int sem_check_return(struct vcpu *v, const struct sem_stack *st, unsigned size,
 void sem_commit_return(struct vcpu *v, const struct sem_stack *st, unsigned release,
                        const struct sem_return *r);
 
-/* iret.c, syscall.c, event.c */
+/* far.c, iret.c, syscall.c, event.c */
+insn_exec_fn sem_exec_jmp_far, sem_exec_call_far, sem_exec_ret_far;
 insn_exec_fn sem_exec_iret;
 insn_exec_fn sem_exec_syscall, sem_exec_sysret, sem_exec_sysenter, sem_exec_sysexit;
 insn_exec_fn sem_exec_int, sem_exec_int1, sem_exec_int3, sem_exec_into;

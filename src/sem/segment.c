@@ -11,16 +11,6 @@
 #include "cpu/cpuid.h"
 #include "sem/segment_int.h"
 
-int sem_fault(struct vcpu *v, uint8_t vector) {
-    v->fault = (struct fault){.vector = vector};
-    return SEM_FAULT;
-}
-
-int sem_fault_err(struct vcpu *v, uint8_t vector, uint32_t error) {
-    v->fault = (struct fault){.vector = vector, .has_error = true, .error = error};
-    return SEM_FAULT;
-}
-
 /* --- access checks --- */
 
 static bool canonical(uint64_t a) {

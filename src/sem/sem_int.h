@@ -141,6 +141,6 @@ insn_exec_fn *sem_bind_far(const struct insn *i);
 insn_exec_fn *sem_bind_segment(const struct insn *i);
 insn_exec_fn *sem_bind_system(const struct insn *i);
 insn_exec_fn *sem_bind_native(const struct vcpu *v, const struct insn *i);
-insn_exec_fn sem_exec_ud; /* raises #UD; sem/bind.c */
+insn_exec_fn sem_exec_ud; /* raises #UD; sem/fault.c */
 
 #endif

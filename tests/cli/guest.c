@@ -14,9 +14,9 @@
  */
 #include <stdint.h>
 
-#include "dev/pm.h"
-#include "dev/ports.h"
-#include "dev/uart.h"
+#include "dev/pc/pm.h"
+#include "dev/pc/ports.h"
+#include "dev/pc/uart.h"
 
 #define COM1 UART_COM1_PORT
 #define LSR (COM1 + 5)

@@ -11,7 +11,7 @@
 #include "boot/boot.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
-#include "dev/acpi.h"
+#include "dev/tables/acpi.h"
 #include "fuzz/fuzz.h"
 
 enum { SIZES = 4 };

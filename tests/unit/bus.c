@@ -9,8 +9,8 @@
 
 #include "bus/bus.h"
 #include "bus/clock.h"
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
+#include "dev/apic/ioapic.h"
+#include "dev/apic/lapic.h"
 
 struct dev {
     uint64_t addr, value;

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "ctl/compare.h"
+#include "compare/compare.h"
 
 static struct compare_figure ok(double median) {
     return (struct compare_figure){.state = FIGURE_OK,

@@ -10,10 +10,11 @@
 
 #include <cmocka.h>
 
-#include "ctl/input.h"
+#include "ctl/console.h"
 #include "machine/counted.h"
 #include "machine/machine.h"
 #include "lib/tiny.h"
+#include "replay/input.h"
 
 /* --- recordings --- */
 
@@ -183,10 +184,10 @@ static void close_writer(struct recording_writer *w) {
  * to sleep, too. */
 static void test_stop_before_sleep(void **state) {
     static struct console con = {.eof = true};
-    struct input_recorder r = {.console = {.rx = rx_nothing, .rx_fd = fd_and_quit},
-                               .state = &con,
-                               .out = writer()};
+    struct input_recorder r = {.source = console_source(&con), .out = writer()};
 
+    r.source.console.rx = rx_nothing;
+    r.source.console.rx_fd = fd_and_quit;
     start(HALT, input_record(&r));
     assert_int_equal(machine_run(machine), MACHINE_QUIT);
     finish();
@@ -197,10 +198,10 @@ static void test_stop_before_sleep(void **state) {
  */
 static void test_deaf_sleeper(void **state) {
     static struct console con = {.is_tty = true, .held_len = 1};
-    struct input_recorder r = {.console = {.rx = rx_plenty, .rx_fd = fd_and_quit_later},
-                               .state = &con,
-                               .out = writer()};
+    struct input_recorder r = {.source = console_source(&con), .out = writer()};
 
+    r.source.console.rx = rx_plenty;
+    r.source.console.rx_fd = fd_and_quit_later;
     looks = 0;
     start(HALT, input_record(&r));
     assert_int_equal(machine_run(machine), MACHINE_QUIT);
@@ -212,7 +213,7 @@ static void test_deaf_sleeper(void **state) {
 /* What was typed before the end of the input is still given. */
 static void test_held_at_end(void **state) {
     static struct console con = {.is_tty = true, .eof = true, .held_len = 1};
-    struct input_recorder r = {.state = &con};
+    struct input_recorder r = {.source = console_source(&con)};
     struct machine_input in = input_record(&r);
 
     assert_int_equal(in.next(in.arg, 1), 1000000);

@@ -4,16 +4,16 @@
  * Software Programming Model". With ACPICA's compiler on the host, that disassembles
  * them.
  */
-#include "dev/acpi.h"
+#include "dev/tables/acpi.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
-#include "dev/pm.h"
-#include "dev/ports.h"
+#include "dev/apic/ioapic.h"
+#include "dev/apic/lapic.h"
+#include "dev/pc/pm.h"
+#include "dev/pc/ports.h"
 #include "lib/tables.h"
 #include "lib/unit.h"
 

@@ -2,7 +2,7 @@
  * The I/O APIC by itself: redirection entries, edges and levels, Remote IRR and how it
  * goes, its windows. Intel 82093AA data sheet, "I/O APIC Registers".
  */
-#include "dev/ioapic.h"
+#include "dev/apic/ioapic.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

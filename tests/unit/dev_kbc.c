@@ -3,7 +3,7 @@
  * status and interrupts, the output port. IBM PC AT Technical Reference, "Keyboard
  * Controller".
  */
-#include "dev/kbc.h"
+#include "dev/pc/kbc.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

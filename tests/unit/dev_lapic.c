@@ -3,7 +3,7 @@
  * destinations, errors, x2APIC. Intel SDM volume 3, "Advanced Programmable Interrupt
  * Controller (APIC)".
  */
-#include "dev/lapic.h"
+#include "dev/apic/lapic.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

@@ -2,12 +2,12 @@
  * The MP table, read as a system reads it: by its floating pointer and from entry to
  * entry. MultiProcessor Specification 1.4, "MP Configuration Table".
  */
-#include "dev/mptable.h"
+#include "dev/tables/mptable.h"
 
 #include <errno.h>
 
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
+#include "dev/apic/ioapic.h"
+#include "dev/apic/lapic.h"
 #include "lib/tables.h"
 #include "lib/unit.h"
 

@@ -3,7 +3,7 @@
  * interrupt, the special modes, poll, levels and edges. Intel 8259A data sheet,
  * "Operation Command Words" and "Interrupt Sequence".
  */
-#include "dev/pic.h"
+#include "dev/pc/pic.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

@@ -7,7 +7,7 @@
  * gate too, channel 0's as interrupts. A count that is written is loaded by the next
  * clock.
  */
-#include "dev/pit.h"
+#include "dev/pc/pit.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

@@ -2,7 +2,7 @@
  * ACPI's fixed hardware by itself: the timer and its overflow, status that is cleared by
  * ones, the SCI, sleeping. ACPI Specification 6, "Fixed Hardware Registers".
  */
-#include "dev/pm.h"
+#include "dev/pc/pm.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

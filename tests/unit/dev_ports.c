@@ -2,7 +2,7 @@
  * The small ports by themselves: the A20 gate and the fast reset of port 0x92, reset
  * control beside PCI's ports, the POST code, isa-debug-exit.
  */
-#include "dev/ports.h"
+#include "dev/pc/ports.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

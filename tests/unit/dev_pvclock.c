@@ -3,7 +3,7 @@
  * that the guest names, their versions, and names that are no memory. Linux,
  * Documentation/virt/kvm/x86/msr.rst.
  */
-#include "dev/pvclock.h"
+#include "dev/pv/pvclock.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

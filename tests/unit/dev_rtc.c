@@ -3,7 +3,7 @@
  * setting the clock, the three interrupts, and the PC's CMOS cells. Motorola MC146818A
  * data sheet, "Time, Calendar and Alarm Locations", "Interrupts", "Update Cycle".
  */
-#include "dev/rtc.h"
+#include "dev/pc/rtc.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

@@ -2,7 +2,7 @@
  * SMBIOS, read as a system reads it: by its entry point and from structure to structure.
  * System Management BIOS Reference Specification.
  */
-#include "dev/smbios.h"
+#include "dev/tables/smbios.h"
 
 #include <errno.h>
 

@@ -2,7 +2,7 @@
  * The serial port by itself: what is piped in reaches the guest whole and in order,
  * however the guest sets the port up; interrupts; loopback.
  */
-#include "dev/uart.h"
+#include "dev/pc/uart.h"
 #include "lib/rig.h"
 #include "lib/rnd.h"
 #include "lib/unit.h"

@@ -2,7 +2,7 @@
  * The VGA's registers by themselves: files behind an index, the attribute controller's
  * flip-flop, the DAC's positions, where the CRTC answers, and the retrace that moves.
  */
-#include "dev/vga.h"
+#include "dev/pc/vga.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 

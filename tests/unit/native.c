@@ -1,5 +1,5 @@
 /*
- * sem/native.c and its kin against the host CPU.
+ * sem/native/ and its kin against the host CPU.
  *
  * The systematic tests enumerate encodings (prefixes, maps, opcodes, register and memory
  * forms) and let the decoder say which are OP_native. Each runs twice from the same

@@ -1,5 +1,5 @@
 /*
- * AVX-512 against the host CPU: sem/native.c and sem/native_evex.c.
+ * AVX-512 against the host CPU: sem/native/, above all evex.c.
  *
  * Every EVEX encoding that the decoder takes for a native one, and those of opmask
  * registers, is run from the same random state in the guest and, its bytes unchanged, on

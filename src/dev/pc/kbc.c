@@ -1,0 +1,241 @@
+/*
+ * 8042 keyboard controller. IBM PC AT Technical Reference, "Keyboard Controller"; the
+ * PS/2 commands for the second port as later controllers have them.
+ *
+ * Both ports are empty. What is written to one gets the controller's answer for a device
+ * that does not respond: 0xfe (resend) with the status bits "timeout". So drivers that
+ * probe give up at once instead of waiting.
+ *
+ * The output buffer holds one byte: `out`, from port 1 or (aux) port 2.
+ */
+#include "dev/pc/kbc.h"
+
+#include <stdlib.h>
+
+#define STATUS_OUT 0x01u
+#define STATUS_SYSTEM 0x04u
+#define STATUS_CMD 0x08u
+#define STATUS_UNLOCKED 0x10u
+#define STATUS_AUX 0x20u
+#define STATUS_TIMEOUT 0x40u
+
+#define CTR_IRQ1 0x01u
+#define CTR_IRQ12 0x02u
+#define CTR_SYSTEM 0x04u
+#define CTR_KBD_OFF 0x10u
+#define CTR_AUX_OFF 0x20u
+#define CTR_XLATE 0x40u
+
+#define OUTPORT_RESET 0x01u /* low: the CPU is held in reset */
+#define OUTPORT_A20 0x02u
+
+#define NO_DEVICE 0xfeu
+
+struct kbc {
+    struct irq_line irq[2];
+    struct ports *ports;
+    struct dev_host host;
+    uint8_t ram[32]; /* [0] is the command byte (CTR) */
+    uint8_t out;
+    uint8_t out_status; /* STATUS_* that go with it */
+    bool full;
+    uint8_t command; /* waits for its data byte; 0: none */
+    bool last_was_cmd;
+};
+
+static void update_irq(struct kbc *k) {
+    bool aux = k->out_status & STATUS_AUX;
+
+    irq_set(&k->irq[0], k->full && !aux && (k->ram[0] & CTR_IRQ1));
+    irq_set(&k->irq[1], k->full && aux && (k->ram[0] & CTR_IRQ12));
+}
+
+static void answer(struct kbc *k, uint8_t byte, uint8_t status) {
+    k->full = false; /* a byte that nobody took is lost, and its interrupt ends */
+    update_irq(k);
+    k->out = byte;
+    k->out_status = status;
+    k->full = true;
+    update_irq(k);
+}
+
+static void pulse_reset(struct kbc *k) {
+    if (k->host.reset)
+        k->host.reset(k->host.arg);
+}
+
+static uint8_t output_port(const struct kbc *k) {
+    /* Bits 4 and 5 follow the two interrupt lines; 6 and 7 are the idle keyboard lines.
+     */
+    uint8_t v = 0xc0 | OUTPORT_RESET;
+
+    if (ports_a20(k->ports))
+        v |= OUTPORT_A20;
+    if (k->full)
+        v |= k->out_status & STATUS_AUX ? 0x20 : 0x10;
+    return v;
+}
+
+static void write_command(struct kbc *k, uint8_t cmd) {
+    k->command = 0;
+    switch (cmd) {
+    case 0x20 ... 0x3f: /* read controller RAM */
+        answer(k, k->ram[cmd & 0x1f], 0);
+        break;
+    case 0x60 ... 0x7f: /* write controller RAM */
+    case 0xd1:          /* write output port */
+    case 0xd2:          /* put into the output buffer, as from the keyboard */
+    case 0xd3:          /* the same, as from the second port */
+    case 0xd4:          /* to the device at the second port */
+        k->command = cmd;
+        break;
+    case 0xa7:
+        k->ram[0] |= CTR_AUX_OFF;
+        break;
+    case 0xa8:
+        k->ram[0] &= (uint8_t)~CTR_AUX_OFF;
+        break;
+    case 0xa9: /* test of the second port: good */
+    case 0xab: /* test of the first port: good */
+        answer(k, 0x00, 0);
+        break;
+    case 0xaa: /* self-test: good */
+        k->ram[0] |= CTR_SYSTEM;
+        answer(k, 0x55, 0);
+        break;
+    case 0xad:
+        k->ram[0] |= CTR_KBD_OFF;
+        break;
+    case 0xae:
+        k->ram[0] &= (uint8_t)~CTR_KBD_OFF;
+        break;
+    case 0xc0: /* input port: not locked */
+        answer(k, 0x80, 0);
+        break;
+    case 0xd0:
+        answer(k, output_port(k), 0);
+        break;
+    case 0xdd:
+        ports_a20_set(k->ports, false);
+        break;
+    case 0xdf:
+        ports_a20_set(k->ports, true);
+        break;
+    case 0xf0 ... 0xff: /* pulse output lines that are 0 in the low bits */
+        if (!(cmd & OUTPORT_RESET))
+            pulse_reset(k);
+        break;
+    default:
+        break;
+    }
+}
+
+static void write_data(struct kbc *k, uint8_t value) {
+    uint8_t cmd = k->command;
+
+    k->command = 0;
+    switch (cmd) {
+    case 0x60:
+        k->ram[0] = value & 0x7f;
+        update_irq(k);
+        break;
+    case 0x61 ... 0x7f:
+        k->ram[cmd & 0x1f] = value;
+        break;
+    case 0xd1:
+        ports_a20_set(k->ports, value & OUTPORT_A20);
+        if (!(value & OUTPORT_RESET))
+            pulse_reset(k);
+        break;
+    case 0xd2:
+        answer(k, value, 0);
+        break;
+    case 0xd3:
+        answer(k, value, STATUS_AUX);
+        break;
+    case 0xd4:
+        k->ram[0] &= (uint8_t)~CTR_AUX_OFF;
+        answer(k, NO_DEVICE, STATUS_AUX | STATUS_TIMEOUT);
+        break;
+    default: /* to the keyboard, which opens its port */
+        k->ram[0] &= (uint8_t)~CTR_KBD_OFF;
+        answer(k, NO_DEVICE, STATUS_TIMEOUT);
+        break;
+    }
+}
+
+static uint64_t data_read(void *dev, uint64_t reg, unsigned size) {
+    struct kbc *k = dev;
+
+    k->full = false;
+    update_irq(k);
+    return k->out; /* the last byte stays readable */
+}
+
+static void data_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
+    struct kbc *k = dev;
+
+    k->last_was_cmd = false;
+    write_data(k, (uint8_t)value);
+}
+
+static uint64_t status_read(void *dev, uint64_t reg, unsigned size) {
+    struct kbc *k = dev;
+    uint8_t v = STATUS_UNLOCKED;
+
+    if (k->full)
+        v |= STATUS_OUT | k->out_status;
+    if (k->ram[0] & CTR_SYSTEM)
+        v |= STATUS_SYSTEM;
+    if (k->last_was_cmd)
+        v |= STATUS_CMD;
+    return v;
+}
+
+static void command_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
+    struct kbc *k = dev;
+
+    k->last_was_cmd = true;
+    write_command(k, (uint8_t)value);
+}
+
+static const struct bus_ops data_ops = {
+    .read = data_read, .write = data_write, .width = 1};
+static const struct bus_ops command_ops = {
+    .read = status_read, .write = command_write, .width = 1};
+
+void kbc_reset(struct kbc *k) {
+    unsigned i;
+
+    for (i = 0; i < sizeof(k->ram); i++)
+        k->ram[i] = 0;
+    /* As firmware leaves it when it found no devices. */
+    k->ram[0] = CTR_SYSTEM | CTR_XLATE | CTR_KBD_OFF | CTR_AUX_OFF;
+    k->full = k->last_was_cmd = false;
+    k->command = 0;
+    k->out = k->out_status = 0;
+    update_irq(k);
+}
+
+struct kbc *kbc_new(struct bus *bus, struct irq_line irq1, struct irq_line irq12,
+                    struct ports *ports, const struct dev_host *host) {
+    struct kbc *k = calloc(1, sizeof(*k));
+
+    if (!k)
+        return NULL;
+    k->irq[0] = irq1;
+    k->irq[1] = irq12;
+    k->ports = ports;
+    k->host = *host;
+    if (!bus_attach_pio(bus, 0x60, 1, &data_ops, k, "8042 data") ||
+        !bus_attach_pio(bus, 0x64, 1, &command_ops, k, "8042 command")) {
+        free(k);
+        return NULL;
+    }
+    kbc_reset(k);
+    return k;
+}
+
+void kbc_free(struct kbc *k) {
+    free(k);
+}

@@ -1,0 +1,218 @@
+/*
+ * A VGA's registers. IBM VGA register set as chips document it: miscellaneous output,
+ * sequencer, graphics controller, attribute controller, CRTC, DAC.
+ *
+ * Nothing is drawn. Index registers wrap to the size of their file; all data registers
+ * keep what is written. Input status 1 shows retrace for a tenth of each sixtieth of a
+ * second, from the clock, so that code that waits for either edge goes on.
+ */
+#include "dev/pc/vga.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_PORT 0x3b0
+#define PORT_COUNT 0x30
+
+#define FRAME_NS 16666667u
+#define LINE_NS 31778u
+
+struct vga {
+    struct vclock *clock;
+    uint8_t misc, feature;
+    uint8_t crtc_index, seq_index, gfx_index, attr_index;
+    uint8_t crtc[0x20], seq[8], gfx[16], attr[0x20];
+    bool attr_data; /* the next write to 0x3c0 is data */
+    uint8_t dac[768];
+    uint8_t dac_mask;
+    uint16_t dac_read, dac_write; /* position in dac[] */
+    uint8_t dac_state;            /* 3 after setting the read address, 0 the write one */
+};
+
+static uint8_t input_status(struct vga *v) {
+    uint64_t now = vclock_now(v->clock);
+    uint8_t s = 0;
+
+    v->attr_data = false;
+    if (now % FRAME_NS < FRAME_NS / 10)
+        s |= 0x09; /* vertical retrace, and display off with it */
+    else if (now % LINE_NS < LINE_NS / 5)
+        s |= 0x01;
+    return s;
+}
+
+static uint8_t dac_next(uint16_t *pos, const uint8_t *dac) {
+    uint8_t v = dac[*pos];
+
+    *pos = (uint16_t)((*pos + 1) % 768);
+    return v;
+}
+
+/* The CRTC and status registers answer at 0x3bx or 0x3dx as MISC bit 0 says. */
+static bool hidden(const struct vga *v, unsigned port) {
+    if (port >= 0x3d0)
+        return !(v->misc & 1);
+    return port < 0x3c0 && (v->misc & 1);
+}
+
+static uint64_t io_read(void *dev, uint64_t addr, unsigned size) {
+    struct vga *v = dev;
+    unsigned port = FIRST_PORT + (unsigned)addr;
+
+    if (hidden(v, port))
+        return 0xff;
+    switch (port) {
+    case 0x3b4:
+    case 0x3d4:
+        return v->crtc_index;
+    case 0x3b5:
+    case 0x3d5:
+        return v->crtc[v->crtc_index];
+    case 0x3ba:
+    case 0x3da:
+        return input_status(v);
+    case 0x3c0:
+        return v->attr_index;
+    case 0x3c1:
+        return v->attr[v->attr_index & 0x1f];
+    case 0x3c2: /* input status 0: a colour monitor */
+        return 0x10;
+    case 0x3c4:
+        return v->seq_index;
+    case 0x3c5:
+        return v->seq[v->seq_index];
+    case 0x3c6:
+        return v->dac_mask;
+    case 0x3c7:
+        return v->dac_state;
+    case 0x3c8:
+        return v->dac_write / 3u;
+    case 0x3c9:
+        return dac_next(&v->dac_read, v->dac);
+    case 0x3ca:
+        return v->feature;
+    case 0x3cc:
+        return v->misc;
+    case 0x3ce:
+        return v->gfx_index;
+    case 0x3cf:
+        return v->gfx[v->gfx_index];
+    default:
+        return 0xff;
+    }
+}
+
+static void write_crtc(struct vga *v, uint8_t value) {
+    /* Bit 7 of register 0x11 protects registers 0 to 7, but for one bit. */
+    if ((v->crtc[0x11] & 0x80) && v->crtc_index <= 7) {
+        if (v->crtc_index == 7)
+            v->crtc[7] = (uint8_t)((v->crtc[7] & ~0x10) | (value & 0x10));
+        return;
+    }
+    v->crtc[v->crtc_index] = value;
+}
+
+static void write_attr(struct vga *v, uint8_t value) {
+    if (v->attr_data)
+        v->attr[v->attr_index & 0x1f] = value;
+    else
+        v->attr_index = value & 0x3f;
+    v->attr_data = !v->attr_data;
+}
+
+static void io_write(void *dev, uint64_t addr, unsigned size, uint64_t data) {
+    struct vga *v = dev;
+    unsigned port = FIRST_PORT + (unsigned)addr;
+    uint8_t value = (uint8_t)data;
+
+    if (hidden(v, port))
+        return;
+    switch (port) {
+    case 0x3b4:
+    case 0x3d4:
+        v->crtc_index = value & 0x1f;
+        break;
+    case 0x3b5:
+    case 0x3d5:
+        write_crtc(v, value);
+        break;
+    case 0x3ba:
+    case 0x3da:
+        v->feature = value;
+        break;
+    case 0x3c0:
+        write_attr(v, value);
+        break;
+    case 0x3c2:
+        v->misc = value;
+        break;
+    case 0x3c4:
+        v->seq_index = value & 7;
+        break;
+    case 0x3c5:
+        v->seq[v->seq_index] = value;
+        break;
+    case 0x3c6:
+        v->dac_mask = value;
+        break;
+    case 0x3c7:
+        v->dac_read = (uint16_t)(value * 3);
+        v->dac_state = 3;
+        break;
+    case 0x3c8:
+        v->dac_write = (uint16_t)(value * 3);
+        v->dac_state = 0;
+        break;
+    case 0x3c9:
+        v->dac[v->dac_write] = value & 0x3f;
+        v->dac_write = (uint16_t)((v->dac_write + 1) % 768);
+        break;
+    case 0x3ce:
+        v->gfx_index = value & 15;
+        break;
+    case 0x3cf:
+        v->gfx[v->gfx_index] = value;
+        break;
+    default:
+        break;
+    }
+}
+
+static const struct bus_ops ops = {.read = io_read, .write = io_write, .width = 1};
+
+/* BIOS mode 3. */
+void vga_reset(struct vga *v) {
+    static const uint8_t crtc[25] = {0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00,
+                                     0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c, 0x8e,
+                                     0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff};
+    static const uint8_t attr[21] = {0,    1,    2,    3,    4,    5,    0x14,
+                                     7,    0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d,
+                                     0x3e, 0x3f, 0x0c, 0,    0x0f, 8,    0};
+    static const uint8_t seq[5] = {3, 0, 3, 0, 2};
+    static const uint8_t gfx[9] = {0, 0, 0, 0, 0, 0x10, 0x0e, 0, 0xff};
+    struct vclock *clock = v->clock;
+
+    *v = (struct vga){.clock = clock, .misc = 0x67, .dac_mask = 0xff, .attr_index = 0x20};
+    memcpy(v->crtc, crtc, sizeof(crtc));
+    memcpy(v->attr, attr, sizeof(attr));
+    memcpy(v->seq, seq, sizeof(seq));
+    memcpy(v->gfx, gfx, sizeof(gfx));
+}
+
+struct vga *vga_new(struct bus *bus, struct vclock *clock) {
+    struct vga *v = calloc(1, sizeof(*v));
+
+    if (!v)
+        return NULL;
+    v->clock = clock;
+    if (!bus_attach_pio(bus, FIRST_PORT, PORT_COUNT, &ops, v, "vga")) {
+        free(v);
+        return NULL;
+    }
+    vga_reset(v);
+    return v;
+}
+
+void vga_free(struct vga *v) {
+    free(v);
+}

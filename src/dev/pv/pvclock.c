@@ -1,0 +1,168 @@
+/*
+ * KVM's paravirtual clock, as Linux's Documentation/virt/kvm/x86/msr.rst describes it.
+ *
+ * The guest names a page; we write there once how system time follows from the TSC:
+ * time = system_time + ((tsc - tsc_timestamp) << shift) * mult / 2^32. The TSC's
+ * frequency is constant, so the page stays true until the guest's TSC is set.
+ *
+ * Both structures are guarded by a version that is odd while they change. There is one
+ * vCPU and its thread writes, so the guest never sees an odd one; the protocol is kept
+ * for what it tells: every write changes the version.
+ */
+#include "dev/pv/pvclock.h"
+
+#include <stdlib.h>
+
+#include "base/os.h"
+#include "x86/msr.h"
+
+#define MSR_WALL_CLOCK_OLD 0x11u
+#define MSR_SYSTEM_TIME_OLD 0x12u
+
+#define SYSTEM_TIME_ENABLE 1u
+#define FLAG_TSC_STABLE 1u
+#define NS_PER_S 1000000000ull
+
+struct time_info {
+    uint32_t version;
+    uint32_t pad0;
+    uint64_t tsc_timestamp;
+    uint64_t system_time;
+    uint32_t mult;
+    int8_t shift;
+    uint8_t flags;
+    uint8_t pad[2];
+};
+_Static_assert(sizeof(struct time_info) == 32, "ABI");
+
+struct wall_clock {
+    uint32_t version;
+    uint32_t sec;
+    uint32_t nsec;
+};
+_Static_assert(sizeof(struct wall_clock) == 12, "ABI");
+
+struct pvclock {
+    struct mem *mem;
+    struct vclock *clock;
+    struct pvclock_config cfg;
+    struct counters *cnt;
+    uint64_t wall_msr, time_msr;
+    uint64_t epoch; /* clock time at which system time is 0 */
+    uint32_t mult;
+    int8_t shift;
+    uint32_t version;
+};
+
+bool pvclock_owns_msr(uint32_t msr) {
+    return msr == MSR_WALL_CLOCK_OLD || msr == MSR_SYSTEM_TIME_OLD ||
+           msr == X86_MSR_KVM_WALL_CLOCK_NEW || msr == X86_MSR_KVM_SYSTEM_TIME_NEW;
+}
+
+/* ns = (ticks << shift) * mult / 2^32 with mult in [2^31, 2^32). */
+static void find_scale(uint64_t hz, uint32_t *mult, int8_t *shift) {
+    unsigned __int128 m = ((unsigned __int128)NS_PER_S << 32) / hz;
+    int s = 0;
+
+    while (m > UINT32_MAX) {
+        m >>= 1;
+        s++;
+    }
+    while (m && m < 1u << 31 && s > -31) {
+        s--;
+        m = s < 0 ? ((unsigned __int128)NS_PER_S << (32 - s)) / hz : m << 1;
+    }
+    *mult = (uint32_t)m;
+    *shift = (int8_t)s;
+}
+
+static void write_time(struct pvclock *p) {
+    struct time_info t = {0};
+    struct gpa at = gpa(p->time_msr & ~(uint64_t)SYSTEM_TIME_ENABLE);
+
+    if (!(p->time_msr & SYSTEM_TIME_ENABLE))
+        return;
+    p->version += 2;
+    t.version = p->version - 1;
+    t.tsc_timestamp = vclock_tsc(p->clock);
+    t.system_time = vclock_now(p->clock) - p->epoch;
+    t.mult = p->mult;
+    t.shift = p->shift;
+    t.flags = FLAG_TSC_STABLE;
+    if (!mem_write(p->mem, at, &t, sizeof(t)))
+        return; /* the guest named what is not its memory */
+    t.version++;
+    mem_write(p->mem, at, &t.version, sizeof(t.version));
+    p->cnt->pvclock_updates++;
+}
+
+/* Wall-clock time at which system time was 0. */
+static void write_wall(struct pvclock *p) {
+    uint64_t up = vclock_now(p->clock) - p->epoch;
+    uint64_t real =
+        p->cfg.realtime_ns ? p->cfg.realtime_ns(p->cfg.arg) : os_realtime_ns();
+    uint64_t boot = real > up ? real - up : 0;
+    struct gpa at = gpa(p->wall_msr);
+    struct wall_clock w;
+    uint32_t version;
+
+    if (!mem_read(p->mem, at, &version, sizeof(version)))
+        return;
+    w.version = (version | 1) + 2;
+    w.sec = (uint32_t)(boot / NS_PER_S);
+    w.nsec = (uint32_t)(boot % NS_PER_S);
+    if (!mem_write(p->mem, at, &w, sizeof(w)))
+        return;
+    w.version++;
+    mem_write(p->mem, at, &w.version, sizeof(w.version));
+    p->cnt->pvclock_updates++;
+}
+
+bool pvclock_msr(struct pvclock *p, uint32_t msr, bool write, uint64_t *value) {
+    bool wall = msr == MSR_WALL_CLOCK_OLD || msr == X86_MSR_KVM_WALL_CLOCK_NEW;
+
+    if (!pvclock_owns_msr(msr))
+        return false;
+    if (!write) {
+        *value = wall ? p->wall_msr : p->time_msr;
+        return true;
+    }
+    if (wall) {
+        p->wall_msr = *value;
+        write_wall(p);
+    } else {
+        p->time_msr = *value;
+        write_time(p);
+    }
+    return true;
+}
+
+void pvclock_tsc_changed(struct pvclock *p) {
+    write_time(p);
+}
+
+void pvclock_reset(struct pvclock *p) {
+    p->wall_msr = p->time_msr = 0;
+    p->version = 0;
+    p->epoch = vclock_now(p->clock);
+}
+
+struct pvclock *pvclock_new(struct mem *mem, struct vclock *clock,
+                            const struct pvclock_config *cfg, struct counters *cnt) {
+    struct pvclock *p = calloc(1, sizeof(*p));
+
+    if (!p)
+        return NULL;
+    p->mem = mem;
+    p->clock = clock;
+    if (cfg)
+        p->cfg = *cfg;
+    p->cnt = cnt;
+    find_scale(vclock_tsc_hz(clock), &p->mult, &p->shift);
+    pvclock_reset(p);
+    return p;
+}
+
+void pvclock_free(struct pvclock *p) {
+    free(p);
+}

@@ -1,0 +1,207 @@
+/* A run that is recorded or replayed; see tape.h. */
+#include "replay/tape.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "cpu/cpuid.h"
+#include "replay/state.h"
+
+/* --- what has to be the same --- */
+
+/* What CPUID says, which follows the host's CPU. */
+static uint64_t cpu_digest(const struct vcpu *v) {
+    static const struct {
+        uint32_t first, count, subleaves;
+    } ranges[] = {{0, 0x20, 4}, {0x40000000, 2, 1}, {0x80000000, 0x20, 1}};
+    uint64_t digest = 0;
+
+    for (size_t n = 0; n < ARRAY_SIZE(ranges); n++) {
+        for (uint32_t k = 0; k < ranges[n].count * ranges[n].subleaves; k++) {
+            uint32_t leaf = ranges[n].first + k / ranges[n].subleaves;
+            struct cpuid_regs r = cpuid_query(v, leaf, k % ranges[n].subleaves);
+
+            digest = recording_digest(digest, &r, sizeof(r));
+        }
+    }
+    return digest;
+}
+
+static struct recording_key key_of(const struct tape *t) {
+    const struct machine_config *cfg = t->cfg;
+    const char *append = cfg->boot.cmdline;
+
+    return (struct recording_key){
+        .start_ns = cfg->start_ns,
+        .memory = cfg->memory,
+        .protocol = cfg->boot.protocol,
+        .paravirt = cfg->paravirt,
+        .no_reboot = t->no_reboot,
+        .append = recording_digest(0, append, strlen(append)),
+        .cpu = cpu_digest(machine_vcpu(t->m, 0)),
+        .state = state_digest(t->m),
+    };
+}
+
+/* --- the console --- */
+
+static void tx(void *arg, const uint8_t *bytes, size_t len) {
+    struct tape *t = arg;
+
+    t->out_len += len;
+    t->out_digest = recording_digest(t->out_digest, bytes, len);
+    t->console.tx(t->console.arg, bytes, len);
+}
+
+static void input_ends(void *arg, const struct recording_event *e) {
+    struct tape *t = arg;
+
+    t->cut = e;
+    t->astray = !e;
+    if (!e)
+        log_error(
+            "the replay is not what was recorded: at %llu ns the guest's serial port "
+            "has no room for the input",
+            (unsigned long long)machine_now_ns(t->m));
+    machine_quit(t->m);
+}
+
+/* --- a run --- */
+
+int tape_load(struct tape *t, const struct tape_order *order, struct machine_config *cfg,
+              const struct input_source *source) {
+    char why[512];
+    int rc;
+
+    *t = (struct tape){.record = order->record,
+                       .replay = order->replay,
+                       .no_reboot = order->no_reboot,
+                       .cfg = cfg};
+    if (!t->record && !t->replay)
+        return 0;
+    t->console = source->console;
+    cfg->console = (struct machine_console){.tx = tx, .arg = t};
+    if (t->record) {
+        cfg->start_ns = os_realtime_ns();
+        t->recorder = (struct input_recorder){.source = *source};
+        cfg->input = input_record(&t->recorder);
+        return 0;
+    }
+    rc = recording_open(t->replay, &t->rec, why, sizeof(why));
+    if (rc) {
+        log_error("%s", why);
+        return rc;
+    }
+    if (!t->rec.ended)
+        log_warn("'%s' has no end: its run was killed, and is replayed as far as it goes",
+                 t->replay);
+    cfg->start_ns = t->rec.key.start_ns;
+    t->player = (struct input_player){.rec = &t->rec, .end = input_ends, .arg = t};
+    cfg->input = input_play(&t->player);
+    return 0;
+}
+
+static int start_recording(struct tape *t, const struct recording_key *key) {
+    int rc = recording_begin(output_begin(t->file), key, &t->out);
+
+    t->recorder.out = t->out;
+    if (rc)
+        log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
+    return rc;
+}
+
+int tape_start(struct tape *t, struct machine *m) {
+    struct recording_key key;
+    char why[512];
+
+    if (t->m || (!t->record && !t->replay))
+        return 0;
+    t->m = m;
+    key = key_of(t);
+    if (t->record)
+        return start_recording(t, &key);
+    if (recording_fits(&t->rec, t->replay, &key, why, sizeof(why)))
+        return 0;
+    log_error("%s", why);
+    return -EINVAL;
+}
+
+/* RAM and registers where the guest has ended the run by itself; 0 otherwise, and where
+ * the translator does not keep dead status flags, which then differ in the frames of
+ * exceptions. */
+static uint64_t end_state(const struct tape *t, enum machine_end end) {
+    if (end == MACHINE_QUIT || t->cfg->bt.liveness)
+        return 0;
+    return state_digest(t->m);
+}
+
+static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
+    struct recording_event e = {
+        .kind = RECORDING_END,
+        .ns = machine_now_ns(t->m),
+        .how = end != MACHINE_QUIT ? RECORDING_GUEST
+               : signal            ? RECORDING_SIGNAL
+                                   : RECORDING_QUIT,
+        .signal = (uint64_t)signal,
+        .out_len = t->out_len,
+        .out_digest = t->out_digest,
+        .state = end_state(t, end),
+    };
+    int rc, flushed;
+
+    if (end != MACHINE_ERROR)
+        recording_write_end(t->out, &e);
+    rc = recording_end(t->out);
+    t->out = NULL;
+    flushed = output_end(t->file);
+    rc = rc ? rc : flushed;
+    if (rc)
+        log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
+    return !rc;
+}
+
+static bool stop_replay(const struct tape *t, enum machine_end end, int signal) {
+    const struct recording_event *e = &t->rec.events[t->rec.count - 1];
+    uint64_t now = machine_now_ns(t->m), state;
+
+    if (t->astray)
+        return false;
+    if (end == MACHINE_ERROR || !t->rec.ended || (end == MACHINE_QUIT && !t->cut))
+        return true; /* there is nothing to compare with, or somebody stopped us */
+    if (now != e->ns || (e->how == RECORDING_GUEST) != (end != MACHINE_QUIT)) {
+        log_error("the replay is not what was recorded: it ended at %llu ns, and the "
+                  "recording at %llu ns",
+                  (unsigned long long)now, (unsigned long long)e->ns);
+        return false;
+    }
+    if (t->out_len != e->out_len || t->out_digest != e->out_digest) {
+        log_error(
+            "the replay is not what was recorded: its console output is another one");
+        return false;
+    }
+    state = end_state(t, end);
+    if (!state || !e->state || state == e->state)
+        return true;
+    log_error("the replay is not what was recorded: memory or registers at its end are "
+              "other ones");
+    return false;
+}
+
+bool tape_stop(struct tape *t, enum machine_end end, int signal) {
+    if (t->out)
+        return stop_recording(t, end, signal);
+    return !t->replay || !t->m || stop_replay(t, end, signal);
+}
+
+int tape_signal(const struct tape *t) {
+    return t->cut ? (int)t->cut->signal : 0;
+}
+
+void tape_unload(struct tape *t) {
+    if (t->out)
+        recording_end(t->out);
+    recording_free(&t->rec);
+}
