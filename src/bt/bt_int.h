@@ -463,7 +463,7 @@ void bt_division_faulted(struct bt *bt, struct ccf *c);
 /* A callout for the division at VA has ended. */
 void bt_division_done(struct bt *bt, uint64_t va, bool fault);
 
-/* run.c: vcpu.bt.x87_ran; and the same for whatever the vCPU's image has, parked. */
+/* run.c: vcpu.x87_ran; and the same for whatever the vCPU's image has, parked. */
 void bt_x87_ran(struct vcpu *v, uint64_t host_ip);
 void bt_x87_settle(struct vcpu *v);
 

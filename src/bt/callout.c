@@ -102,7 +102,7 @@ static uint8_t *stay(struct bt *bt, uint64_t epoch) {
     uint32_t key;
 
     bt_drop_rf(v);
-    if (!bt->opt.stay || v->bt.step || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) ||
+    if (!bt->opt.stay || v->step || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) ||
         bt->watch || !bt_translatable(v))
         return NULL;
     key = bt_key(v);
@@ -124,7 +124,7 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
     struct vcpu *v = bt->v;
     uint8_t *rx;
 
-    if (rc == SEM_FAULT && v->bt.step) {
+    if (rc == SEM_FAULT && v->step) {
         v->bt.reason = BT_LEAVE_EMULATE; /* it comes again, as a step of its own */
         bt_flags_in(v);
         return NULL;
@@ -251,7 +251,7 @@ uint8_t *bt_emulate(struct vcpu *v) {
     int rc;
 
     v->bt.fault_known = v->bt.single = false;
-    if (!bt->opt.stay || v->bt.step || bt->watch)
+    if (!bt->opt.stay || v->step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
     if (v->bt.lent_by)
         bt_unlend(v, v->bt.lent_by);

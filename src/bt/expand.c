@@ -86,7 +86,7 @@ static void xl_ident(struct tr *t, const struct insn *i) {
     flags_for_copy(t, i);
     tr_ident_emit(t, i, off); /* it may fault: only then do the flags move */
     if (i->op == OP_native && sem_sets_fip(i) && !vec_keeps_fip())
-        e_gs_imm(&t->e, W32, GS(bt.x87_at), (int32_t)(e_here(&t->e) - t->bt->code.rx));
+        e_gs_imm(&t->e, W32, GS(x87_at), (int32_t)(e_here(&t->e) - t->bt->code.rx));
     if (writes_flags(i))
         t->place = FLAGS_REGS;
 }

@@ -4,7 +4,8 @@
  * SYSCALL, SYSRET, SYSENTER and SYSEXIT mostly do what they did the last time: between
  * the same two keys, with the same segments, from flat code to flat code of the same
  * width. bt_transfer() does the first one through its function in sem/ and keeps what
- * came out in vcpu.bt.gate[]; the gate, a stub, does the same again as long as it holds:
+ * came out in vcpu.bt.gate[], and what it holds for in vcpu.gate_key[]; the gate, a stub,
+ * does the same again as long as it holds:
  *   - translated code runs under the key that it was kept for;
  *   - nothing waits, and the flags before and after have no TF, RF and AC;
  *   - what it depends on besides has not been written: vcpu_forget_gates().
@@ -67,8 +68,8 @@ void bt_gate_keep(struct bt *bt, const struct insn *i, uint32_t from) {
         return;
     if (n == BT_GATE_SYSCALL)
         clear = (uint32_t)v->sfmask & ~X86_FL_ONE;
+    v->gate_key[n] = from;
     *g = (struct vcpu_gate){
-        .from = from,
         .keep = ~clear,
         .select = bt->select,
         .jump = v->bt.jump,
@@ -118,7 +119,7 @@ static void emit_checks(const struct bt *bt, struct emit *e, enum bt_gate n) {
     seldom(bt, e, CC_NE);
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.owner));
     e_rm(e, W32, OPC_MOV_R_RM, T1, T1, offsetof(struct bt, key));
-    e_gs(e, W32, OPC_CMP_R_RM, T1, GS_GATE(n, from));
+    e_gs(e, W32, OPC_CMP_R_RM, T1, GS(gate_key) + 4 * n);
     seldom(bt, e, CC_NE);
 }
 

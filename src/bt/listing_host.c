@@ -63,7 +63,7 @@ static const struct field fields[] = {
     FIELD(bt.arg),
     FIELD(bt.reason),
     FIELD(bt.site),
-    FIELD(bt.x87_at),
+    FIELD(x87_at),
     FIELD(bt.status),
     FIELD(bt.epoch_user),
     FIELD(bt.epoch_global),

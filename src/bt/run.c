@@ -252,7 +252,7 @@ void bt_x87_ran(struct vcpu *v, uint64_t host_ip) {
     const uint64_t none = 0;
     const struct bt *bt = bt_of(v);
     const uint8_t *pc =
-        v->bt.x87_at ? bt->code.rx + v->bt.x87_at : (const uint8_t *)(uintptr_t)host_ip;
+        v->x87_at ? bt->code.rx + v->x87_at : (const uint8_t *)(uintptr_t)host_ip;
     const struct ccf *c = bt_find_pc(bt, pc);
     const struct site *s = c ? site_of(c, pc) : NULL;
     uint16_t bytes = 0;
@@ -271,7 +271,7 @@ void bt_x87_ran(struct vcpu *v, uint64_t host_ip) {
     if (!v->counted)
         v->fcs = !(c->key & KEY_USER) == (v->cpl != 3) ? v->seg[SEG_CS].sel : 0;
     __builtin_memcpy(v->vec + VEC_FIP, &none, sizeof(none));
-    v->bt.x87_at = 0;
+    v->x87_at = 0;
 }
 
 void bt_x87_settle(struct vcpu *v) {
@@ -279,7 +279,7 @@ void bt_x87_settle(struct vcpu *v) {
 
     vec_park(v);
     __builtin_memcpy(&host_ip, v->vec + VEC_FIP, sizeof(host_ip));
-    if (host_ip || v->bt.x87_at)
+    if (host_ip || v->x87_at)
         bt_x87_ran(v, host_ip);
 }
 
@@ -428,7 +428,10 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     bt->opt.count &= !v->counted; /* which counts exactly */
     __builtin_cpu_init();
     bt->has_bmi2 = __builtin_cpu_supports("bmi2");
-    v->bt = (struct vcpu_bt){.self = v, .owner = bt, .x87_ran = bt_x87_ran};
+    v->bt = (struct vcpu_bt){.self = v, .owner = bt};
+    v->x87_ran = bt_x87_ran;
+    v->x87_at = 0;
+    vcpu_forget_gates(v);
     v->canary[0] = VCPU_CANARY;
     v->canary[1] = ~VCPU_CANARY;
     rc = allocate(bt);
@@ -472,6 +475,7 @@ void bt_free(struct bt *bt) {
     for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
         free(bt->jump[n].to);
     bt->v->bt.jump = NULL;
+    bt->v->x87_ran = NULL;
     free(bt->vpages);
     free(bt->suspects);
     free(bt->divisions);
@@ -588,7 +592,7 @@ static bool settle(struct vcpu *v, uint32_t status) {
 static uint64_t fuel_for(const struct bt *bt, const struct ccf *c) {
     uint64_t left = vcpu_left(bt->v);
 
-    if (bt->v->bt.step)
+    if (bt->v->step)
         return c->ninsns;
     return left < BT_FUEL - 8 ? left : BT_FUEL - 8;
 }
@@ -629,7 +633,7 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
         retired = v->cnt->insns_retired;
         enter(bt, c->entry_mem, fuel_for(bt, c));
         if (unlikely(
-                v->bt.step && v->cnt->insns_retired != retired &&
+                v->step && v->cnt->insns_retired != retired &&
                 (v->bt.reason == BT_LEAVE_EMULATE || v->bt.reason == BT_LEAVE_STATUS)))
             return false; /* what faults, or may, is a step of its own */
         switch (v->bt.reason) {
@@ -687,7 +691,7 @@ static bool run_once(struct bt *bt, enum exit_reason *out) {
             v->cnt->bt_leave_next++;
             return false;
         }
-        if (vcpu_events(v) || v->bt.step)
+        if (vcpu_events(v) || v->step)
             return false;
     }
 }
@@ -743,7 +747,7 @@ enum exit_reason bt_run(struct bt *bt) {
     vcpu_forget_gates(bt->v);
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
     while (!loop(bt, &out))
-        if (unlikely(bt->v->bt.step))
+        if (unlikely(bt->v->step))
             vcpu_raise(bt->v, VCPU_EVENT_KICK);
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
     bt_x87_settle(bt->v);

@@ -37,7 +37,7 @@ static const struct vfield fields[] = {
     FIELD(bt.fuel,                ANY,  ANY,  FUEL),
     FIELD(bt.owed,                NO,   ANY,  PUBLIC),
     FIELD(bt.site,                NO,   ANY,  PUBLIC),
-    FIELD(bt.x87_at,              NO,   ANY,  PUBLIC),
+    FIELD(x87_at,              NO,   ANY,  PUBLIC),
     FIELD(bt.flags,               ANY,  ANY,  PUBLIC),
     FIELD(seg[SEG_ES].sel,        ANY,  NO,   PUBLIC),
     FIELD(seg[SEG_CS].sel,        ANY,  NO,   PUBLIC),

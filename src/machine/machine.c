@@ -179,7 +179,7 @@ static void counted_service(void *arg) {
     take_counted_input(m);
     report_if_asked(m);
     counted_aim(&m->counted);
-    if (m->counters.insns_retired >= m->counted.until || m->vcpu->bt.step)
+    if (m->counters.insns_retired >= m->counted.until || m->vcpu->step)
         end_life(m, MACHINE_PAUSED);
 }
 
@@ -542,9 +542,9 @@ enum machine_end machine_run_to(struct machine *m, uint64_t insns) {
 enum machine_end machine_run_fragment(struct machine *m, uint64_t insns) {
     enum machine_end end;
 
-    m->vcpu->bt.step = true;
+    m->vcpu->step = true;
     end = machine_run_to(m, insns);
-    m->vcpu->bt.step = false;
+    m->vcpu->step = false;
     return end;
 }
 

@@ -395,7 +395,7 @@ static const uint16_t forbidden[] = {
     GS(mmu),         GS(cnt),         GS(mem),          GS(hooks),
     GS(hooks_arg),   GS(cpuid),       GS(bt.host_sp),   GS(bt.resume),
     GS(bt.spill[1]), GS(bt.self),     GS(bt.owner),     GS(bt.write_drops),
-    GS(bt.gate),     GS(bt.x87_ran),  GS(bt.arg),       GS(bt.lent_by),
+    GS(bt.gate),     GS(x87_ran),     GS(bt.arg),       GS(bt.lent_by),
     GS(bt.reason),   GS(bt.status),   GS(bt.bank_user), GS(bt.code_user),
     GS(canary),      GS(zero),        GS(mode),         GS(seg_flat_r),
     GS(lin_mask),    GS(gdtr),        GS(efer),         GS(dr),
