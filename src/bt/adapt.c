@@ -21,10 +21,10 @@
  * Suspects are kept by address and RAM page, in sets of WAYS; while a verdict holds,
  * nobody else gets its place.
  */
-#include "bt/tr_int.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "sem/sem.h"
+#include "tr/tr_int.h"
 
 #define FAIL_LIMIT 16
 

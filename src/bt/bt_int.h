@@ -26,9 +26,9 @@
 
 #include "base/os.h"
 #include "bt/bt.h"
-#include "bt/emit.h"
 #include "decode/insn.h"
 #include "mmu/mmu.h"
+#include "tr/emit.h"
 #include "x86/cr.h"
 
 #define T0 REG_R14

@@ -10,10 +10,10 @@
  * access an inline check refused, and which the interpreter executes (bt_emulate()).
  */
 #include "base/bug.h"
-#include "bt/tr_int.h"
 #include "cpu/vec.h"
 #include "interp/interp.h"
 #include "sem/sem.h"
+#include "tr/tr_int.h"
 #include "x86/msr.h"
 
 static struct bt *bt_of(const struct vcpu *v) {

@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bt/list_int.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
+#include "list/list_int.h"
 
 void list_line(const struct list *l, const char *fmt, ...) {
     char text[LIST_LINE];

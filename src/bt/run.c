@@ -7,13 +7,13 @@
 #include <stdlib.h>
 
 #include "base/bug.h"
-#include "bt/tr_int.h"
-#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "interp/interp.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
+#include "tr/tr_int.h"
+#include "verify/verify.h"
 #include "x86/exception.h"
 #include "x86/msr.h"
 

@@ -6,7 +6,7 @@
  * are in vcpu.gpr[] as far as each stub says.
  */
 #include "bt/bt_int.h"
-#include "bt/mutant.h"
+#include "tr/mutant.h"
 
 static const uint8_t callee_saved[] = {REG_RBX, REG_RBP, REG_R12, REG_R13};
 static const uint8_t caller_saved[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI, REG_RDI,

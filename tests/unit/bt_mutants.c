@@ -1,5 +1,5 @@
 /*
- * Bugs in the translator (src/bt/mutant.def), one after the other: for each of them some
+ * Bugs in the translator (src/tr/mutant.def), one after the other: for each of them some
  * program of tests/verify/set.c is translated to code that the verifier does not accept.
  * Some were real once. Without one, all is accepted: tests/unit/bt_verify.
  */
@@ -11,9 +11,9 @@
 
 #include <cmocka.h>
 
-#include "bt/mutant.h"
-#include "bt/verify.h"
+#include "tr/mutant.h"
 #include "verify/set.h"
+#include "verify/verify.h"
 
 unsigned bt_mutant;
 
@@ -21,7 +21,7 @@ static const char *const names[MUTANTS] = {
     [MUTANT_NONE] = "none",
 #undef MUTANT
 #define MUTANT(name, what) [MUTANT_##name] = what,
-#include "bt/mutant.def"
+#include "tr/mutant.def"
 #undef MUTANT
 };
 

@@ -15,9 +15,9 @@
 
 #include <cmocka.h>
 
-#include "bt/verify.h"
 #include "decode/host.h"
 #include "verify/set.h"
+#include "verify/verify.h"
 
 static const char *const flavours[] = {
     "verify,cache=2",

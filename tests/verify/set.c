@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bt/tr_int.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "interp/interp.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
+#include "tr/tr_int.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
 

@@ -6,7 +6,7 @@
 #define BT_TR_INT_H
 
 #include "bt/bt_int.h"
-#include "bt/mutant.h"
+#include "tr/mutant.h"
 #include "x86/cr.h"
 
 #define FLAGS_ALL X86_FL_STATUS

@@ -2,12 +2,12 @@
  * From guest bytes to a fragment: builds the TU, finds out which status flags are needed
  * where, expands each instruction, and places entries, exits and out-of-line code.
  */
-#include "bt/tr_int.h"
-#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
+#include "tr/tr_int.h"
+#include "verify/verify.h"
 
 uint64_t tr_va(const struct tr *t) {
     return t->insn[t->k].va;

@@ -2,7 +2,7 @@
 #ifndef BT_LIST_INT_H
 #define BT_LIST_INT_H
 
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 #define LIST_LINE 192
 

@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bt/verify_int.h"
 #include "cpu/vec.h"
+#include "verify/verify_int.h"
 
 void v_bad(struct verifier *w, const char *fmt, ...) {
     va_list ap;

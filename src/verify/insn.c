@@ -3,7 +3,7 @@
  * are a step of something (a check, a run of elements, the jump table, fuel) are known by
  * what their operands hold; all others may use what is public and make what is public.
  */
-#include "bt/verify_int.h"
+#include "verify/verify_int.h"
 
 uint16_t v_name(struct verifier *w, struct vstate *s) {
     uint16_t id = (uint16_t)(w->k + 1);

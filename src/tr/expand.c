@@ -2,7 +2,7 @@
  * Expansions: how each operation that is not a callout becomes host code. Nothing
  * architectural changes in an expansion before its last access that can fault.
  */
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 #include "cpu/vec.h"
 #include "sem/sem.h"

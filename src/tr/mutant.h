@@ -11,7 +11,7 @@
 enum {
     MUTANT_NONE,
 #define MUTANT(name, what) MUTANT_##name,
-#include "bt/mutant.def"
+#include "tr/mutant.def"
 #undef MUTANT
     MUTANTS
 };

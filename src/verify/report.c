@@ -6,10 +6,10 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "bt/list_int.h"
-#include "bt/verify.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
+#include "list/list_int.h"
+#include "verify/verify.h"
 
 static bool decode_at(const uint8_t *p, const uint8_t *end, enum cpu_mode mode,
                       struct insn *i) {

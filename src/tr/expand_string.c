@@ -8,7 +8,7 @@
  * page crossing, a count of more than a page) is found out before anything has changed,
  * and is a callout.
  */
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 #include "x86/cr.h"
 
 /* test dword gs:[off], imm32 */

@@ -2,7 +2,7 @@
  * The verifier's values: what is true of two of them, and what becomes of them when a
  * register is written. See verify_int.h.
  */
-#include "bt/verify_int.h"
+#include "verify/verify_int.h"
 
 struct vval v_public(void) {
     return (struct vval){.kind = V_PUBLIC, .n = UINT64_MAX};

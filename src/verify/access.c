@@ -3,7 +3,7 @@
  * name, a constant of the cache, a field of the shadow on the way of a check, or bytes
  * that a check has made a host pointer to.
  */
-#include "bt/verify_int.h"
+#include "verify/verify_int.h"
 
 static const char *const acc_names[] = {"reads", "writes"};
 

@@ -27,7 +27,7 @@
  * that keeps failing so is given up for a while (adapt.c).
  */
 #include "base/bug.h"
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 #define SPAN_LIMIT 1024
 

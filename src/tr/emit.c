@@ -1,5 +1,5 @@
 /* Encodings; see emit.h. AMD64 APM volume 3, "Instruction Encoding". */
-#include "bt/emit.h"
+#include "tr/emit.h"
 
 void e32(struct emit *e, uint32_t v) {
     for (int i = 0; i < 4; i++)

@@ -16,9 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bt/list_int.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
+#include "list/list_int.h"
 #include "mem/mem.h"
 
 /* --- names --- */

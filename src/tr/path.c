@@ -14,10 +14,10 @@
  * was translated; inside it nothing can change that, since what does (CR3, INVLPG...)
  * leaves the cache.
  */
-#include "bt/tr_int.h"
 #include "decode/decode.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
+#include "tr/tr_int.h"
 
 #define PATH_CALLS 8
 

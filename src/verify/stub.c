@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bt/verify_int.h"
 #include "cpu/vec.h"
+#include "verify/verify_int.h"
 
 enum top {
     T_INPUT, /* a register, n */

@@ -3,7 +3,7 @@
  * Whatever is not in this table is a finding: the hooks, the pointers to the world and to
  * C functions, the stack of ours, and what lies between the elements of an array.
  */
-#include "bt/verify_int.h"
+#include "verify/verify_int.h"
 
 /* clang-format off */
 #define FIELD(f, r, w, what) \

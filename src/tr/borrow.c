@@ -7,7 +7,7 @@
  * put between two swaps. What leaves in the middle (a slow path that ends in the
  * interpreter, a host fault) is put right by bt_unlend(), from ccf.lent.
  */
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 /* Uses of r14 or r15 that are worth two swaps, where the path does not loop. */
 #define WORTH_USES 6

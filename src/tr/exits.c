@@ -2,7 +2,7 @@
  * The ways out of a fragment: links, the ends of a hot path and its sides, polls, and the
  * fuel that a counted run takes and gives back.
  */
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 /* --- counted runs --- */
 

@@ -7,8 +7,8 @@
  * thread. Encodings that 64-bit mode does not have get their longer form.
  * AMD64 APM volume 3, "Instruction Encoding".
  */
-#include "bt/tr_int.h"
 #include "decode/decode.h"
+#include "tr/tr_int.h"
 
 struct form {
     bool p66;

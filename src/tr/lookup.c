@@ -3,7 +3,7 @@
  * anchor. What an inline check refuses goes out of line.
  */
 #include "base/bug.h"
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 bool tr_mem_ok(const struct tr *t, const struct insn *i) {
     unsigned seg = 1u << i->mem.seg;

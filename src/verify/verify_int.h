@@ -17,8 +17,8 @@
 #ifndef BT_VERIFY_INT_H
 #define BT_VERIFY_INT_H
 
-#include "bt/verify.h"
 #include "decode/host.h"
+#include "verify/verify.h"
 
 enum vkind {
     V_SECRET,

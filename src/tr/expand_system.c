@@ -2,7 +2,7 @@
  * Expansions of system instructions: what is simple enough to be done in the cache, on
  * struct vcpu itself. Privileged ones at CPL 0 only; everywhere else they are callouts.
  */
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 /* AMD64 APM volume 3, RDTSC and RDTSCP: the counter to edx:eax, zero-extended. */
 static void xl_rdtsc(struct tr *t, const struct insn *i) {
