@@ -12,28 +12,19 @@
 #include <stdio.h>
 
 #include "cpu/vcpu.h"
+#include "list/list.h"
+#include "tr/options.h"
 
 struct bt;
 struct interp;
 
 struct bt_options {
-    bool adapt;    /* make what keeps trapping again, with the trap designed in */
-    bool anchors;  /* shadow entries found by place instead of address */
-    bool chain;    /* patch exits into direct jumps */
-    bool evict;    /* when the cache is full, make room for some, not for all */
-    bool groups;   /* one check for several accesses off the same base */
-    bool count;    /* count the instructions that translated code executes */
-    bool held;     /* save the host address of a group that is interrupted */
-    bool lend;     /* r14 and r15 in registers that a hot path does not use */
-    bool liveness; /* do not keep status flags that nothing reads */
-    bool stay;     /* go on in the cache after what changes the flow */
-    unsigned hot;  /* executions after which a fragment becomes a hot path; 0: never */
-    unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */
-    bool predict;  /* hot paths follow returns and other indirect branches */
-    bool unroll;   /* repeat short loops in their hot paths */
-    bool verify;   /* prove each fragment before it is used (verify.h) */
-    unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
-    unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */
+    struct tr_options tr;
+    bool adapt;     /* make what keeps trapping again, with the trap designed in */
+    bool chain;     /* patch exits into direct jumps */
+    bool evict;     /* when the cache is full, make room for some, not for all */
+    bool verify;    /* prove each fragment before it is used (verify/verify.h) */
+    unsigned cache; /* MiB of translated code, 1..BT_CACHE_MAX */
 };
 
 /* Are fragments proved without being asked? In builds that look for bugs. */
@@ -45,10 +36,8 @@ struct bt_options {
 #endif
 #endif
 
-#define BT_TU_MAX 64
 #define BT_HOT_DEFAULT 4000
 #define BT_HOT_MAX 1000000
-#define BT_PATH_MAX 128
 #define BT_PATH_DEFAULT 96
 #define BT_TU_DEFAULT 32
 #define BT_CACHE_MAX 1024
@@ -98,12 +87,6 @@ void bt_perf_map(const struct bt *bt, FILE *f);
 void bt_stats(const struct bt *bt,
               void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
 
-/* Who gets a listing: a line at a time, without newline. */
-struct bt_listing {
-    void (*line)(void *arg, const char *text);
-    void *arg;
-};
-
 /*
  * Translates what direct branches reach from the vCPU's rip within [FROM, FROM + LEN),
  * guest-virtual addresses of the vCPU's present mode, chains it, and writes guest code,
@@ -113,7 +96,7 @@ struct bt_listing {
  */
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out);
 
-/* Owner of MEM_TRACE_CODE; ARG is the struct bt. */
+/* Owner of MEM_TRACE_TC; ARG is the struct bt. */
 void bt_code_written(void *arg, struct gpa at, unsigned len);
 
 #endif

@@ -9,14 +9,13 @@
  *   !  a callout
  *
  * Offsets count from the fragment's first byte. Nothing that differs from one run to
- * the next is printed.
+ * the next is printed. (lint: no guest runs here)
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/vec.h"
 #include "decode/decode.h"
 #include "list/list_int.h"
 #include "mem/mem.h"
@@ -117,41 +116,41 @@ static void field_name(uint64_t off, char *buf, size_t size) {
     snprintf(buf, size, "vcpu+0x%llx", (unsigned long long)off);
 }
 
-static const char *stub_name(const struct bt *bt, const uint8_t *rx) {
+static const char *stub_name(const struct tr_env *env, const uint8_t *rx) {
     const struct {
         const uint8_t *at;
         const char *name;
     } stubs[] = {
-        {bt->stub_enter, "enter"},
-        {bt->stub_leave, "leave"},
-        {bt->stub_emulate, "emulate"},
-        {bt->stub_leave_bare, "leave_bare"},
-        {bt->stub_slow, "slow"},
-        {bt->stub_anchor[MMU_READ], "anchor for reads"},
-        {bt->stub_anchor[MMU_WRITE], "anchor for writes"},
-        {bt->stub_callout, "callout"},
-        {bt->stub_transfer, "transfer"},
-        {bt->stub_gate[BT_GATE_SYSCALL], "gate of SYSCALL"},
-        {bt->stub_gate[BT_GATE_SYSRET], "gate of SYSRET"},
-        {bt->stub_gate[BT_GATE_SYSENTER], "gate of SYSENTER"},
-        {bt->stub_gate[BT_GATE_SYSEXIT], "gate of SYSEXIT"},
-        {bt->stub_link, "link"},
-        {bt->stub_link_regs, "link with flags"},
-        {bt->stub_indirect, "indirect"},
-        {bt->stub_check, "check"},
+        {env->stub.enter, "enter"},
+        {env->stub.leave, "leave"},
+        {env->stub.emulate, "emulate"},
+        {env->stub.leave_bare, "leave_bare"},
+        {env->stub.slow, "slow"},
+        {env->stub.anchor[MMU_READ], "anchor for reads"},
+        {env->stub.anchor[MMU_WRITE], "anchor for writes"},
+        {env->stub.callout, "callout"},
+        {env->stub.transfer, "transfer"},
+        {env->stub.gate[TR_GATE_SYSCALL], "gate of SYSCALL"},
+        {env->stub.gate[TR_GATE_SYSRET], "gate of SYSRET"},
+        {env->stub.gate[TR_GATE_SYSENTER], "gate of SYSENTER"},
+        {env->stub.gate[TR_GATE_SYSEXIT], "gate of SYSEXIT"},
+        {env->stub.link, "link"},
+        {env->stub.link_regs, "link with flags"},
+        {env->stub.indirect, "indirect"},
+        {env->stub.check, "check"},
     };
 
     for (size_t k = 0; k < ARRAY_SIZE(stubs); k++)
         if (stubs[k].at == rx)
             return stubs[k].name;
-    return rx >= bt->code.rx && rx < bt->code_start + bt_delta(bt) ? "common code" : NULL;
+    return rx >= env->code.rx && rx < env->common_end ? "common code" : NULL;
 }
 
-static bool in_fragment(const struct ccf *c, const uint8_t *rx) {
-    return rx >= c->code && rx < c->end;
+static bool in_fragment(const struct tr_code *c, const uint8_t *rx) {
+    return rx >= c->start && rx < c->end;
 }
 
-static const char *entry_name(const struct ccf *c, const uint8_t *rx) {
+static const char *entry_name(const struct tr_code *c, const uint8_t *rx) {
     return rx == c->entry_jump    ? "entry_jump"
            : rx == c->entry_check ? "entry_check"
            : rx == c->entry_mem   ? "entry_mem"
@@ -160,12 +159,12 @@ static const char *entry_name(const struct ccf *c, const uint8_t *rx) {
 }
 
 /* The place RX of the cache, seen from fragment C. */
-static void place_name(const struct list *l, const struct ccf *c, const uint8_t *rx,
+static void place_name(const struct list *l, const struct tr_code *c, const uint8_t *rx,
                        char *buf, size_t size) {
-    const char *stub = stub_name(l->bt, rx);
+    const char *stub = stub_name(l->env, rx);
 
     if (in_fragment(c, rx)) {
-        snprintf(buf, size, "+%03x", (unsigned)(rx - c->code));
+        snprintf(buf, size, "+%03x", (unsigned)(rx - c->start));
         return;
     }
     if (stub) {
@@ -173,14 +172,14 @@ static void place_name(const struct list *l, const struct ccf *c, const uint8_t 
         return;
     }
     for (size_t n = 0; n < l->count; n++) {
-        const struct ccf *to = l->units[n].c;
+        const struct tr_code *to = l->units[n].c;
 
         if (!to || !in_fragment(to, rx))
             continue;
         if (entry_name(to, rx))
             snprintf(buf, size, "<CCF %zu %s>", n + 1, entry_name(to, rx));
         else
-            snprintf(buf, size, "<CCF %zu +%03x>", n + 1, (unsigned)(rx - to->code));
+            snprintf(buf, size, "<CCF %zu +%03x>", n + 1, (unsigned)(rx - to->start));
         return;
     }
     snprintf(buf, size, "<outside>");
@@ -196,20 +195,21 @@ static bool one_of(const void *p, const void *from, size_t count, size_t size) {
 }
 
 /* Whose `valid` P points to, of the pages that C lies on. */
-static const struct vpage *page_of(const struct ccf *c, const void *p) {
+static const struct tr_page *page_of(const struct tr_code *c, const void *p) {
     return c->vp && p == &c->vp->valid     ? c->vp
            : c->vp2 && p == &c->vp2->valid ? c->vp2
                                            : NULL;
 }
 
 /* A number that is an address of ours: its name. False: it is just a number. */
-static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t value,
+static bool pointer_name(const struct list *l, const struct tr_code *c, uint64_t value,
                          char *buf, size_t size) {
-    const struct bt *bt = l->bt;
+    const struct tr_env *env = l->env;
     const uint8_t *p = (const uint8_t *)(uintptr_t)value;
 
-    if (within(p, mem_ram_base(bt->v->mem), mem_host_size(bt->v->mem))) {
-        snprintf(buf, size, "<RAM 0x%llx>", (unsigned long long)mem_gpa(bt->v->mem, p).a);
+    if (within(p, mem_ram_base(env->v->mem), mem_host_size(env->v->mem))) {
+        snprintf(buf, size, "<RAM 0x%llx>",
+                 (unsigned long long)mem_gpa(env->v->mem, p).a);
     } else if (within(p, c, sizeof(*c))) {
         snprintf(buf, size, "<CCF>");
     } else if (one_of(p, c->links, c->nlinks, sizeof(c->links[0]))) {
@@ -218,16 +218,14 @@ static bool pointer_name(const struct list *l, const struct ccf *c, uint64_t val
     } else if (page_of(c, p)) {
         snprintf(buf, size, "<epoch of page 0x%llx>",
                  (unsigned long long)page_of(c, p)->va);
-    } else if (within(p, bt->meta, bt->nunits * bt->unit_meta)) {
+    } else if (within(p, env->records, env->records_size)) {
         snprintf(buf, size, "<data>");
-    } else if (one_of(p, bt->vpage_pool, bt->vpages_max, sizeof(*bt->vpage_pool))) {
+    } else if (p == (const uint8_t *)c->vp || (c->vp2 && p == (const uint8_t *)c->vp2)) {
         snprintf(buf, size, "<record of page 0x%llx>",
-                 (unsigned long long)((const struct vpage *)(const void *)p)->va);
-    } else if (within(p, bt->code.rx, bt->code.size)) {
+                 (unsigned long long)((const struct tr_page *)(const void *)p)->va);
+    } else if (within(p, env->code.rx, env->code.size)) {
         place_name(l, c, p, buf, size);
-    } else if (within(p, bt, sizeof(*bt))) {
-        snprintf(buf, size, "<bt>");
-    } else if (within(p, bt->v, sizeof(*bt->v))) {
+    } else if (within(p, env->v, sizeof(*env->v))) {
         snprintf(buf, size, "<vcpu>");
     } else {
         return false;
@@ -299,11 +297,11 @@ static bool has(const struct insn *i, unsigned kind) {
     return false;
 }
 
-void list_host_text(const struct list *l, const struct ccf *c, const struct insn *i,
+void list_host_text(const struct list *l, const struct tr_code *c, const struct insn *i,
                     const uint8_t *rx, char *text, size_t size) {
     char name[64];
 
-    decode_format(i, (uint64_t)(rx - c->code), text, size);
+    decode_format(i, (uint64_t)(rx - c->start), text, size);
     if (is_jump(i)) {
         place_name(l, c, jump_target(i, rx), name, sizeof(name));
         snprintf(text + strcspn(text, " "), size - strcspn(text, " "), " %s", name);
@@ -316,7 +314,7 @@ void list_host_text(const struct list *l, const struct ccf *c, const struct insn
         place_name(l, c, rx + i->mem.disp, name, sizeof(name));
         replace_address(text, size, name);
     } else if (has(i, OPND_MEM) && mem_absolute(i) &&
-               (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)l->bt->poll_page) {
+               (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)l->env->poll_page) {
         replace_address(text, size, "poll page");
     } else if (has(i, OPND_MEM) && mem_absolute(i) &&
                pointer_name(l, c, (uint64_t)i->mem.disp, name, sizeof(name))) {
@@ -332,12 +330,12 @@ void list_host_text(const struct list *l, const struct ccf *c, const struct insn
 
 /* --- a fragment --- */
 
-enum { CONT_MAX = 8 * BT_TU_MAX };
+enum { CONT_MAX = 8 * TR_TU_MAX };
 
 struct view {
     const struct list *l;
     const struct list_unit *u;
-    const struct ccf *c;
+    const struct tr_code *c;
     struct {
         const uint8_t *at;
         const char *what;
@@ -347,7 +345,7 @@ struct view {
 };
 
 /* False at the end. An undecodable byte is shown as what it is. */
-static bool host_insn(const struct ccf *c, const uint8_t *rx, struct insn *i) {
+static bool host_insn(const struct tr_code *c, const uint8_t *rx, struct insn *i) {
     uint8_t bytes[15] = {0};
     size_t have = (size_t)(c->end - rx);
 
@@ -368,16 +366,16 @@ static void find_conts(struct view *w) {
     struct insn i, before = {0};
     const uint8_t *before_at = NULL;
 
-    for (const uint8_t *rx = w->c->code; host_insn(w->c, rx, &i); rx += i.len) {
+    for (const uint8_t *rx = w->c->start; host_insn(w->c, rx, &i); rx += i.len) {
         if (is_jump(&i) && before.op == OP_lea && before.mem.base == REG_RIP &&
             before.opnd[0].reg == T1 && w->nconts < CONT_MAX) {
             const uint8_t *to = jump_target(&i, rx);
-            const struct bt *bt = w->l->bt;
-            bool slow = to == bt->stub_slow || to == bt->stub_anchor[MMU_READ] ||
-                        to == bt->stub_anchor[MMU_WRITE];
-            const char *what = slow                          ? "slow path comes back"
-                               : bt_is_callout(w->l->bt, to) ? "callout comes back"
-                                                             : NULL;
+            const struct tr_env *env = w->l->env;
+            bool slow = to == env->stub.slow || to == env->stub.anchor[MMU_READ] ||
+                        to == env->stub.anchor[MMU_WRITE];
+            const char *what = slow                     ? "slow path comes back"
+                               : tr_is_callout(env, to) ? "callout comes back"
+                                                        : NULL;
 
             if (what) {
                 w->cont[w->nconts].at = before_at + before.mem.disp;
@@ -394,7 +392,7 @@ static void print_label(const struct view *w, char mark, const char *text) {
 }
 
 static void print_labels(const struct view *w, const uint8_t *rx) {
-    const struct ccf *c = w->c;
+    const struct tr_code *c = w->c;
 
     if (rx == c->entry_jump)
         print_label(w, '*', "entry_jump");
@@ -419,18 +417,18 @@ static void print_labels(const struct view *w, const uint8_t *rx) {
 
 /* The guest instruction whose expansion begins at RX, if any. */
 static const struct tu_insn *guest_at(struct view *w, const uint8_t *rx) {
-    const struct ccf *c = w->c;
+    const struct tr_code *c = w->c;
 
     for (; w->site < c->nsites; w->site++) {
         const struct site *s = &c->sites[w->site];
 
         if (s->poll)
             continue;
-        if (c->code + s->host != rx)
+        if (c->start + s->host != rx)
             return NULL;
         w->site++;
         for (unsigned k = 0; k < w->u->n; k++)
-            if (w->u->insn[k].va == bt_site_va(c, s))
+            if (w->u->insn[k].va == tr_site_va(c, s))
                 return &w->u->insn[k];
     }
     return NULL;
@@ -439,13 +437,13 @@ static const struct tu_insn *guest_at(struct view *w, const uint8_t *rx) {
 /* What a host instruction does, beyond its text: MARK and NOTE. */
 static void annotate(const struct view *w, const struct insn *i, const uint8_t *rx,
                      const struct tu_insn *guest, char *mark, char *note, size_t size) {
-    const struct ccf *c = w->c;
+    const struct tr_code *c = w->c;
 
     *mark = ' ';
     *note = '\0';
     for (unsigned k = 0; k < c->nlinks; k++) {
         const struct link *ln = &c->links[k];
-        const uint8_t *rel = ln->rel32 + bt_delta(w->l->bt);
+        const uint8_t *rel = ln->rel32 + tr_delta(w->l->env);
 
         if (rel < rx || rel >= rx + i->len)
             continue;
@@ -455,7 +453,7 @@ static void annotate(const struct view *w, const struct insn *i, const uint8_t *
                  : list_inside(w->l, ln->target) ? ", not chained"
                                                  : ", outside");
     }
-    if (is_jump(i) && bt_is_callout(w->l->bt, jump_target(i, rx))) {
+    if (is_jump(i) && tr_is_callout(w->l->env, jump_target(i, rx))) {
         *mark = '!';
         snprintf(note, size, "; callout %s",
                  guest ? decode_op_name((enum op)guest->i.op) : "");
@@ -487,8 +485,8 @@ static void print_insn(struct view *w, const struct insn *i, const uint8_t *rx,
     print_labels(w, rx);
     list_host_text(w->l, w->c, i, rx, text, sizeof(text));
     annotate(w, i, rx, *last, &mark, note, sizeof(note));
-    list_line(w->l, "  %-40s %c +%03x  %-36s %s", left, mark, (unsigned)(rx - w->c->code),
-              text, note);
+    list_line(w->l, "  %-40s %c +%03x  %-36s %s", left, mark,
+              (unsigned)(rx - w->c->start), text, note);
 }
 
 int list_host(const struct list *l, const struct list_unit *u) {
@@ -496,14 +494,13 @@ int list_host(const struct list *l, const struct list_unit *u) {
     const struct tu_insn *last = NULL;
     struct insn i;
 
-    vec_park(l->bt->v);
     if (!w)
         return -ENOMEM;
     w->l = l;
     w->u = u;
     w->c = u->c;
     find_conts(w);
-    for (const uint8_t *rx = u->c->code; host_insn(u->c, rx, &i); rx += i.len)
+    for (const uint8_t *rx = u->c->start; host_insn(u->c, rx, &i); rx += i.len)
         print_insn(w, &i, rx, &last);
     free(w);
     return 0;

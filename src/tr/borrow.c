@@ -5,7 +5,7 @@
  * While a register is lent, host X holds guest r14 (or r15) and vcpu.gpr[14] (or 15)
  * holds guest X. A path swaps them when it is entered and when it is left; callouts are
  * put between two swaps. What leaves in the middle (a slow path that ends in the
- * interpreter, a host fault) is put right by bt_unlend(), from ccf.lent.
+ * interpreter, a host fault) is put right by tr_unlend(), from tr_code.lent.
  */
 #include "tr/tr_int.h"
 
@@ -89,7 +89,7 @@ void tr_lend(struct tr *t) {
     t->lent[0] = REG_R14;
     t->lent[1] = REG_R15;
     t->c->lent[0] = t->c->lent[1] = 0;
-    if (!t->hot || !t->bt->opt.lend || KEY_MODE(t->key) != MODE_64)
+    if (!t->hot || !t->env->opt.lend || KEY_MODE(t->key) != MODE_64)
         return;
     for (unsigned k = 0; k < t->n; k++) {
         uint32_t regs = used(&t->insn[k].i);
@@ -130,7 +130,7 @@ void tr_lend_swap(struct tr *t) {
     }
 }
 
-void bt_unlend(struct vcpu *v, const struct ccf *c) {
+void tr_unlend(struct vcpu *v, const struct tr_code *c) {
     for (unsigned n = 0; n < 2; n++) {
         unsigned r = c->lent[n] - 1u;
         uint64_t held;

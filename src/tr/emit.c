@@ -246,3 +246,18 @@ void e_test_imm(struct emit *e, unsigned reg, uint32_t imm) {
     e8(e, 0xc0 | (reg & 7));
     e32(e, imm);
 }
+
+uint8_t *e_jrcxz(struct emit *e) {
+    e8(e, 0xe3);
+    e8(e, 0);
+    return e->p - 1;
+}
+
+void e_jrcxz_land(struct emit *e, uint8_t *rel8) {
+    ptrdiff_t over = e->p - rel8 - 1;
+
+    if (over > INT8_MAX)
+        e->full = true; /* never seen; such a fragment is not made */
+    else if (!e->full)
+        *rel8 = (uint8_t)over;
+}

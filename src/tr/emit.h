@@ -85,6 +85,10 @@ void e_jmp_reg(struct emit *e, unsigned reg);
 /* jmp [reg] */
 void e_jmp_mem(struct emit *e, unsigned reg);
 
+/* jrcxz over the next bytes, until e_jrcxz_land(): returns the RW address of its rel8. */
+uint8_t *e_jrcxz(struct emit *e);
+void e_jrcxz_land(struct emit *e, uint8_t *rel8);
+
 enum { /* opcodes by their manual names, destination first */
        OPC_ADD_RM_R = 0x01,
        OPC_ADD_R_RM = 0x03,

@@ -6,10 +6,6 @@
 
 /* --- counted runs --- */
 
-bool tr_counted(const struct tr *t) {
-    return t->bt->v->counted;
-}
-
 /* vcpu.bt.fuel += BY, with the result in T1 too. Leaves the host's flags alone. */
 static void add_fuel(struct tr *t, int32_t by) {
     e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.fuel));
@@ -33,7 +29,7 @@ static bool early(const struct tr *t) {
     return tr_counted(t) && t->k + 1 < t->n;
 }
 
-void tr_return_fuel(struct tr *t) {
+static void return_fuel(struct tr *t) {
     if (early(t))
         add_fuel(t, (int32_t)(t->n - t->k - 1) + 64 * MUTANT(FUEL_LONG));
 }
@@ -43,7 +39,7 @@ void tr_return_fuel(struct tr *t) {
 void tr_poll(struct tr *t, enum poll_kind kind, unsigned n) {
     tr_site(t, kind, n);
     if (!MUTANT(NO_POLL))
-        bt_emit_poll(t->bt, &t->e);
+        tr_emit_poll(t->env, &t->e);
 }
 
 static void link_init(struct tr *t, unsigned n, uint64_t target) {
@@ -59,7 +55,7 @@ static void link_init(struct tr *t, unsigned n, uint64_t target) {
         t->c->nlinks = (uint8_t)(n + 1);
 }
 
-/* The jump itself; bt_link() turns it. */
+/* The jump itself; whoever keeps the code turns it. */
 static void link_jump(struct tr *t, unsigned n) {
     t->c->links[n].rel32 = t->e.p + 1;
     e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
@@ -75,7 +71,7 @@ static void link_flags(struct tr *t, unsigned n) {
 void tr_link(struct tr *t, unsigned n, uint64_t target) {
     link_init(t, n, target);
     link_flags(t, n);
-    tr_return_fuel(t);
+    return_fuel(t);
     if (t->c->links[n].target <= tr_va(t))
         tr_poll(t, POLL_LINK, n);
     tr_lend_swap(t);
@@ -94,7 +90,7 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
         uint8_t *not_taken = e_jcc_fwd(&t->e, cond ^ 1);
 
         link_flags(t, n);
-        tr_return_fuel(t);
+        return_fuel(t);
         if (back)
             tr_poll(t, POLL_LINK, n);
         tr_lend_swap(t);
@@ -127,7 +123,7 @@ void tr_place_exit(struct tr *t, const struct cold *c) {
     t->k = c->k;
     t->place = (enum flags_place)c->place;
     link_flags(t, c->site);
-    tr_return_fuel(t);
+    return_fuel(t);
     if (t->c->links[c->site].target <= tr_va(t))
         tr_poll(t, POLL_LINK, c->site);
     tr_lend_swap(t);
@@ -161,6 +157,30 @@ void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest) {
     tr_link(t, t->c->nlinks, rest);
 }
 
+/* T0 holds the target; flags must be in memory. */
+void tr_indirect(struct tr *t) {
+    struct emit *e = &t->e;
+
+    if (tr_heats(t)) /* for the hot path to come */
+        e_abs(e, W64, OPC_MOV_RM_R, T0, tr_guess(t->env, tr_va(t)));
+    tr_flags_to_mem(t);
+    return_fuel(t);
+    tr_site(t, POLL_INDIRECT, 0);
+    if (!MUTANT(NO_POLL_INDIRECT))
+        tr_emit_poll(t->env, e);
+    tr_lend_swap(t);
+    if (KEY_MODE(t->key) == MODE_64) /* who it was, if the target is not canonical */
+        e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->env->code.rx));
+    if (MUTANT(JUMP_WIDE))
+        e_mov_rr(e, W32, T1, T0);
+    else
+        e_movzx16(e, T1, T0);
+    e_shift(e, W32, EXT_SHL, T1, 3);
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
+    e_jmp_mem(e, T1);
+    t->ended = true;
+}
+
 void tr_cold_ret(struct tr *t, uint8_t *rel32) {
     tr_cold_add(t, COLD_RET, rel32);
 }
@@ -172,31 +192,12 @@ void tr_place_ret(struct tr *t, const struct cold *c) {
     tr_indirect(t);
 }
 
-void tr_cold_callout(struct tr *t, uint8_t *rel32) {
-    tr_cold_add(t, COLD_CALLOUT, rel32);
-}
-
-void tr_cold_callout_end(struct tr *t) {
-    for (unsigned n = t->ncold; n--;)
-        if (t->cold[n].kind == COLD_CALLOUT && t->cold[n].k == t->k)
-            t->cold[n].cont = e_here(&t->e);
-}
-
-void tr_place_callout(struct tr *t, const struct cold *c) {
-    e_land(&t->e, c->rel32);
-    t->k = c->k;
-    t->place = (enum flags_place)c->place;
-    tr_site(t, POLL_NONE, 0);
-    tr_callout(t, &t->insn[t->k].i);
-    e_jmp(&t->e, c->cont);
-}
-
 /* Counts down an execution of a cold fragment; the flags are not in the host's. */
 void tr_count_heat(struct tr *t) {
     static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
 
     e_bytes(&t->e, sub_abs, sizeof(sub_abs));
-    e32(&t->e, (uint32_t)(uintptr_t)bt_heat(t->bt, t->c->va));
+    e32(&t->e, (uint32_t)(uintptr_t)tr_heat(t->env, t->c->va));
     e8(&t->e, 1);
     tr_cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
 }
@@ -204,7 +205,7 @@ void tr_count_heat(struct tr *t) {
 void tr_place_hot(struct tr *t, const struct cold *c) {
     e_land(&t->e, c->rel32);
     e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)t->c);
-    e_jmp(&t->e, t->bt->stub_hot);
+    e_jmp(&t->e, t->env->stub.hot);
 }
 
 /* Where an unchained link goes. */
@@ -213,7 +214,7 @@ void tr_place_link(struct tr *t, unsigned n) {
 
     l->stub = e_here(&t->e);
     e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)l + MUTANT(LINK_OTHER));
-    e_jmp(&t->e, l->place == FLAGS_REGS ? t->bt->stub_link_regs : t->bt->stub_link);
+    e_jmp(&t->e, l->place == FLAGS_REGS ? t->env->stub.link_regs : t->env->stub.link);
     if (!t->e.full)
         e_patch(&t->e, l->rel32, l->stub);
 }

@@ -209,7 +209,7 @@ void tr_xl_bit_string(struct tr *t, const struct insn *i) {
         e_lea(e, KEY_MODE(t->key) == MODE_64 ? W64 : W32, T0, T0, T1, 2, 0);
     }
     tr_lookup_ref(t, &ref, size, acc);
-    tr_bit_flags(t, i);
+    tr_copy_flags(t, i);
     e_rm(e, w, OPC_MOV_R_RM, T1, T0, 0);
     e_rr2(e, w, opcode[which], bit, T1);
     if (which)

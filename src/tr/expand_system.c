@@ -5,7 +5,7 @@
 #include "tr/tr_int.h"
 
 /* AMD64 APM volume 3, RDTSC and RDTSCP: the counter to edx:eax, zero-extended. */
-static void xl_rdtsc(struct tr *t, const struct insn *i) {
+void tr_xl_rdtsc(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
 
     if (!(t->key & KEY_TSC) && !MUTANT(TSC)) {
@@ -43,14 +43,14 @@ static bool cpl0(struct tr *t, const struct insn *i) {
     return false;
 }
 
-static void xl_cli(struct tr *t, const struct insn *i) {
+void tr_xl_cli(struct tr *t, const struct insn *i) {
     if (!cpl0(t, i))
         return;
     tr_flags_save(t);
     gs_imm32(&t->e, EXT_AND, GS(rflags), ~X86_FL_IF);
 }
 
-static void xl_cld(struct tr *t, const struct insn *i) {
+void tr_xl_cld(struct tr *t, const struct insn *i) {
     tr_flags_save(t);
     if (i->op == OP_cld)
         gs_imm32(&t->e, EXT_AND, GS(rflags), ~X86_FL_DF);
@@ -60,7 +60,7 @@ static void xl_cld(struct tr *t, const struct insn *i) {
 
 /* With no event waiting there is nothing for the shadow to hold back: the instruction
  * after STI is in this TU, and polls come with branches. */
-static void xl_sti(struct tr *t, const struct insn *i) {
+void tr_xl_sti(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
     uint8_t *quiet, *done;
 
@@ -80,7 +80,7 @@ static void xl_sti(struct tr *t, const struct insn *i) {
     e_land(e, done);
 }
 
-static void xl_clac(struct tr *t, const struct insn *i) {
+void tr_xl_clac(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
     bool on = i->op == OP_stac;
 
@@ -96,7 +96,7 @@ static void xl_clac(struct tr *t, const struct insn *i) {
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.bank));
 }
 
-static void xl_swapgs(struct tr *t, const struct insn *i) {
+void tr_xl_swapgs(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
 
     if (KEY_MODE(t->key) != MODE_64) {
@@ -122,7 +122,7 @@ static void movzx_gs8(struct emit *e, size_t off) {
 }
 
 /* Outside virtual-8086 mode PUSHF pushes what is there but RF and VM. */
-static void xl_pushf(struct tr *t, const struct insn *i) {
+void tr_xl_pushf(struct tr *t, const struct insn *i) {
     const uint32_t status = X86_FL_STATUS;
     struct emit *e = &t->e;
 
@@ -171,7 +171,7 @@ static void write_flags(struct tr *t) {
 }
 
 /* POPF sets IF at once, without a shadow: with an event waiting it is a callout. */
-static void xl_popf(struct tr *t, const struct insn *i) {
+void tr_xl_popf(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
     uint8_t *seldom, *event, *off_now, *done;
 
@@ -205,7 +205,7 @@ static void xl_popf(struct tr *t, const struct insn *i) {
 }
 
 /* CR8 is the local APIC's. */
-static void xl_mov_from_cr(struct tr *t, const struct insn *i) {
+void tr_xl_mov_from_cr(struct tr *t, const struct insn *i) {
     static const uint16_t offset[] = {
         [0] = GS(cr0), [2] = GS(cr2), [3] = GS(cr3), [4] = GS(cr4)};
     unsigned n = i->opnd[1].reg, dst = i->opnd[0].reg;
@@ -220,7 +220,7 @@ static void xl_mov_from_cr(struct tr *t, const struct insn *i) {
          offset[n]);
 }
 
-static void xl_mov_from_seg(struct tr *t, const struct insn *i) {
+void tr_xl_mov_from_seg(struct tr *t, const struct insn *i) {
     unsigned dst = tr_host(t, i->opnd[0].reg);
     size_t off =
         GS(seg) + i->opnd[1].reg * sizeof(struct segment) + offsetof(struct segment, sel);
@@ -238,24 +238,4 @@ static void xl_mov_from_seg(struct tr *t, const struct insn *i) {
     e8(&t->e, 0x04 | (dst & 7) << 3);
     e8(&t->e, 0x25);
     e32(&t->e, (uint32_t)off);
-}
-
-static xl_fn *const table[OP_COUNT] = {
-    [OP_cli] = xl_cli,
-    [OP_sti] = xl_sti,
-    [OP_cld] = xl_cld,
-    [OP_std] = xl_cld,
-    [OP_clac] = xl_clac,
-    [OP_stac] = xl_clac,
-    [OP_swapgs] = xl_swapgs,
-    [OP_pushf] = xl_pushf,
-    [OP_popf] = xl_popf,
-    [OP_mov_from_seg] = xl_mov_from_seg,
-    [OP_mov_from_cr] = xl_mov_from_cr,
-    [OP_rdtsc] = xl_rdtsc,
-    [OP_rdtscp] = xl_rdtsc,
-};
-
-xl_fn *tr_system_expansion(const struct insn *i) {
-    return table[i->op];
 }

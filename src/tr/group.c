@@ -11,7 +11,7 @@
  * back when it is wanted again: a "held" range. It is good until its registers change in
  * another way, or something that may change translations or rights is executed (a
  * callout, STAC, CLAC). A slow path that takes write entries away does not come back to
- * the fragment (bt_slow_access()).
+ * the fragment (docs/bt.md).
  *
  * Safety: an access is at the checked address plus an offset, and lies within the bytes
  * that were checked. Offsets are differences of displacements, taken modulo 2^64 like
@@ -199,7 +199,7 @@ static bool survives(const struct tr *t, const struct insn *i, const struct tr_r
 
 /* May what I does, or the C function that does it, change translations or rights? */
 static bool invalidates(const struct insn *i) {
-    return !tr_expansion(i) || i->op == OP_clac || i->op == OP_stac ||
+    return tr_class_of(i) == CLASS_CALLOUT || i->op == OP_clac || i->op == OP_stac ||
            i->op == OP_swapgs || i->op == OP_popf || i->op == OP_sti ||
            i->op == OP_movs || i->op == OP_stos;
 }
@@ -279,8 +279,9 @@ static void plan(const struct tr *t, const struct access *first, struct tr_held 
                      .uses = 1,
                      .write = first->write,
                      .sure = true};
-    bool alone = !t->groups || may_scatter(t, &first->ref) ||
-                 bt_guilty(t->bt, tr_va(t), tr_page(t, &t->insn[t->k]), BT_GUILT_GROUPS);
+    bool alone =
+        !t->groups || may_scatter(t, &first->ref) ||
+        t->env->advice->no_group(t->env->arg, tr_va(t), tr_ram_page(t, &t->insn[t->k]));
 
     for (unsigned j = t->k; !alone && j < t->n; j++) {
         const struct insn *i = &t->insn[j].i;
@@ -305,7 +306,7 @@ static void plan(const struct tr *t, const struct access *first, struct tr_held 
                           .min = first->ref.disp + p.lo,
                           .span = (unsigned)(p.hi - p.lo),
                           .write = p.write};
-    *again = h->on && p.again && t->bt->opt.held;
+    *again = h->on && p.again && t->env->opt.held;
 }
 
 /* A hot path gives each pointer an anchor of its own. */
@@ -328,15 +329,15 @@ static int named_anchor(struct tr *t, const struct tr_ref *ref) {
         .ref = *ref,
         .base_version = t->version[ref->base],
         .index_version = t->version[ref->index],
-        .anchor = (uint16_t)(ANCHOR_FREE + t->bt->next_anchor),
+        .anchor = (uint16_t)(ANCHOR_FREE + t->next_anchor),
     };
-    t->bt->next_anchor = (t->bt->next_anchor + 2) % free;
+    t->next_anchor = (t->next_anchor + 2) % free;
     return n->anchor;
 }
 
 /* The anchor for REF, or -1: a page that this kind of access mostly stays in. */
 static int anchor_of(struct tr *t, const struct tr_ref *ref, int64_t disp) {
-    if (!t->bt->opt.anchors)
+    if (!t->env->opt.anchors)
         return -1;
     if (ref->index != REG_ZERO)
         return named_anchor(t, ref);
@@ -358,7 +359,7 @@ static bool fixed_page(const struct tr *t, const struct tr_ref *ref, unsigned si
                        uint64_t *page) {
     uint64_t at = (uint64_t)ref->disp;
 
-    if (!t->bt->opt.anchors || ref->base != REG_ZERO || ref->index != REG_ZERO ||
+    if (!t->env->opt.anchors || ref->base != REG_ZERO || ref->index != REG_ZERO ||
         ref->seg != TR_SEG_FLAT)
         return false;
     if (ref->addrsize == 4)

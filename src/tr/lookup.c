@@ -49,23 +49,6 @@ void tr_ea(struct tr *t, const struct tr_ref *ref, int64_t disp) {
              GS(segbase) + 8 * ref->seg);
 }
 
-struct cold *tr_cold_add(struct tr *t, enum cold_kind kind, uint8_t *rel32) {
-    struct cold *c;
-
-    if (t->ncold == ARRAY_SIZE(t->cold)) {
-        t->e.full = true;
-        return &t->cold[0];
-    }
-    c = &t->cold[t->ncold++];
-    *c = (struct cold){
-        .kind = kind,
-        .rel32 = rel32,
-        .k = (uint8_t)t->k,
-        .place = (uint8_t)t->place,
-    };
-    return c;
-}
-
 static uint32_t lookup_kind(const struct tr *t) {
     return (t->alone || MUTANT(SITE_SINGLE) ? SITE_ALONE : 0) | (t->sole ? SITE_SOLE : 0);
 }
@@ -76,7 +59,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     uint8_t *miss;
 
     BUG_ON(!len || len > SITE_SIZE_MAX);
-    bt_emit_slot(t->bt, e);
+    tr_emit_slot(t->env, e);
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1,
          (int32_t)(offsetof(struct shadow_entry, tag) +
                    8 * MUTATE(HASH_READ_TAG, acc, MMU_READ)));
@@ -138,16 +121,6 @@ void tr_lookup_fixed(struct tr *t, uint64_t page, enum mmu_access acc) {
     c->site = SITE_WHOLE_PAGE | (unsigned)acc << 12;
 }
 
-/* lea T1, [rip + to] */
-void tr_lea_to(struct tr *t, const uint8_t *to) {
-    uint8_t *rel;
-
-    tr_lea_next(t, 0);
-    rel = t->e.p - 4;
-    if (!t->e.full)
-        e_patch(&t->e, rel, to);
-}
-
 void tr_place_slow(struct tr *t, const struct cold *c) {
     struct emit *e = &t->e;
 
@@ -155,7 +128,7 @@ void tr_place_slow(struct tr *t, const struct cold *c) {
     if (c->kind != COLD_FIXED && !MUTANT(NO_RESTORE))
         e_rm(e, W64, OPC_ADD_R_RM, T0, T1, c->tag);
     e_gs_imm(e, W32, GS(bt.site), (int32_t)c->site);
-    tr_lea_to(t, c->cont);
-    e_jmp(e, c->kind == COLD_ANCHOR ? t->bt->stub_anchor[SITE_ACCESS(c->site)]
-                                    : t->bt->stub_slow);
+    tr_emit_lea_to(e, c->cont);
+    e_jmp(e, c->kind == COLD_ANCHOR ? t->env->stub.anchor[SITE_ACCESS(c->site)]
+                                    : t->env->stub.slow);
 }

@@ -2,7 +2,7 @@
  * Hot paths: code that is executed often is translated again, as one long fragment that
  * follows the way the guest mostly goes.
  *
- * Cold fragments count down their executions (struct bt, heat). At zero a path is built
+ * Cold fragments count down their executions (tr_env.heat). At zero a path is built
  * from that fragment on: at a conditional branch it goes where more executions were
  * counted, direct jumps and calls are followed, and so are returns from calls on the path
  * (what the stack holds is compared with where the call came from) and other indirect
@@ -44,8 +44,8 @@ static uint8_t *page_of(const uint8_t *host) {
 
 /* Host address of the code at VA if the path may go there, else NULL. */
 static const uint8_t *code_at(struct tr *t, uint64_t va) {
-    struct bt *bt = t->bt;
-    struct ccf *c = t->c;
+    const struct tr_env *env = t->env;
+    struct tr_code *c = t->c;
     const uint8_t *host;
 
     if (!((va ^ c->va) >> 12))
@@ -53,10 +53,11 @@ static const uint8_t *code_at(struct tr *t, uint64_t va) {
     if (c->vp2)
         return (va ^ c->vp2->va) >> 12 ? NULL : c->page2 + (va & 4095);
     /* What has been fetched from lately; others would have to be walked to. */
-    host = mmu_hit(bt->v->mmu->code, gva(va), 1, MMU_EXEC);
-    if (!host || mem_gpa(bt->v->mem, host).a == ~0ull)
+    host = mmu_hit(env->v->mmu->code, gva(va), 1, MMU_EXEC);
+    if (!host || mem_gpa(env->v->mem, host).a == ~0ull)
         return NULL;
-    c->vp2 = bt_vpage(bt, va, page_of(host), c->key & KEY_USER);
+    c->vp2 = env->advice->page(env->arg, va, page_of(host), c->key & KEY_USER);
+    t->full |= !c->vp2;
     if (!c->vp2)
         return NULL;
     c->page2 = page_of(host);
@@ -64,7 +65,7 @@ static const uint8_t *code_at(struct tr *t, uint64_t va) {
 }
 
 static unsigned executed(const struct tr *t, uint64_t va) {
-    unsigned left = *bt_heat(t->bt, va), hot = t->bt->opt.hot;
+    unsigned left = *tr_heat(t->env, va), hot = t->env->opt.hot;
 
     return left > hot ? hot : hot - left; /* it goes on counting below zero */
 }
@@ -78,15 +79,14 @@ static bool on_path(const struct tr *t, uint64_t va) {
 
 static bool is_hot(struct tr *t, uint64_t va) {
     const uint8_t *code = code_at(t, va);
-    const struct ccf *c = code ? bt_lookup(t->bt, va, page_of(code), t->key) : NULL;
 
-    return c && c->hot;
+    return code && t->env->advice->is_hot(t->env->arg, va, page_of(code), t->key);
 }
 
 static bool worth(struct path *p, uint64_t to) {
     struct tr *t = p->t;
 
-    if (executed(t, to) < t->bt->opt.hot / WORTH_SHARE || on_path(t, to))
+    if (executed(t, to) < t->env->opt.hot / WORTH_SHARE || on_path(t, to))
         return false;
     return to > p->va || !is_hot(t, to);
 }
@@ -134,9 +134,9 @@ static bool follow_call(struct path *p, struct tu_insn *u, uint64_t next) {
 /* An indirect branch: to where the path's call came from, or where it went lately. */
 static bool follow_indirect(struct path *p, struct tu_insn *u, uint64_t next) {
     bool ret = u->i.op == OP_ret, back = ret && p->calls;
-    uint64_t to = back ? p->back[p->calls - 1] : *bt_guess(p->t->bt, u->va);
+    uint64_t to = back ? p->back[p->calls - 1] : *tr_guess(p->t->env, u->va);
 
-    if (!p->t->bt->opt.predict || !go(p, u, to, FOLLOW_EXPECTED))
+    if (!p->t->env->opt.predict || !go(p, u, to, FOLLOW_EXPECTED))
         return false;
     u->expect = to;
     if (back)
@@ -208,8 +208,9 @@ static uint8_t live_at(struct tr *t, uint64_t va) {
         if (!code ||
             decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &i) != DECODE_OK)
             break;
-        sem_bind(t->bt->v, &i);
-        if (!tr_expansion(&i) || (i.flags & INSN_ENDS_BLOCK) || !note_piece(t, va, i.len))
+        sem_bind(t->env->v, &i);
+        if (tr_class_of(&i) == CLASS_CALLOUT || (i.flags & INSN_ENDS_BLOCK) ||
+            !note_piece(t, va, i.len))
             break;
         live |= tr_pack_flags(i.fl_read) & unknown;
         unknown &= (uint8_t)~tr_pack_flags(i.fl_written | i.fl_undefined);
@@ -223,7 +224,7 @@ static void look_ahead(struct tr *t) {
     const struct tu_insn *last = &t->insn[t->n - 1];
     const struct insn *i = &last->i;
 
-    if (!t->bt->opt.liveness || last->follow != FOLLOW_NONE)
+    if (!t->env->opt.liveness || last->follow != FOLLOW_NONE)
         return;
     if ((i->op == OP_jmp || i->op == OP_call) && tr_is_direct(i) && tr_branch_ok(t, i))
         t->live_exit = live_at(t, tr_target(t, i));
@@ -239,13 +240,13 @@ static void unroll(struct tr *t) {
     struct tu_insn *last = &t->insn[n - 1];
     uint8_t loop = last->follow;
 
-    if (!t->bt->opt.unroll || !tr_loops(t))
+    if (!t->env->opt.unroll || !tr_loops(t))
         return;
     for (unsigned k = 0; k + 1 < n; k++)
         if (t->insn[k].i.op == OP_jcc || t->insn[k].follow == FOLLOW_EXPECTED)
             return;
-    if (limit > t->bt->opt.path)
-        limit = t->bt->opt.path;
+    if (limit > t->env->opt.path)
+        limit = t->env->opt.path;
     for (unsigned times = 1; times < UNROLL_TIMES && t->n + n <= limit; times++) {
         t->insn[t->n - 1].follow = loop == FOLLOW_LOOP_NEXT ? FOLLOW_NEXT : FOLLOW_TARGET;
         for (unsigned k = 0; k < n; k++)
@@ -257,7 +258,7 @@ static void unroll(struct tr *t) {
 bool tr_build_path(struct tr *t) {
     struct path p = {.t = t, .va = t->c->va};
 
-    while (t->n < t->bt->opt.path) {
+    while (t->n < t->env->opt.path) {
         struct tu_insn *u = &t->insn[t->n];
         const uint8_t *code = code_at(t, p.va);
         unsigned room = 4096 - (p.va & 4095);
@@ -268,7 +269,7 @@ bool tr_build_path(struct tr *t) {
             break;
         if (!note_piece(t, p.va, u->i.len))
             break;
-        sem_bind(t->bt->v, &u->i);
+        sem_bind(t->env->v, &u->i);
         u->va = p.va;
         u->follow = FOLLOW_NONE;
         t->n++;

@@ -4,6 +4,7 @@
  * that a check has made a host pointer to.
  */
 #include "verify/verify_int.h"
+#include "x86/cr.h"
 
 static const char *const acc_names[] = {"reads", "writes"};
 
@@ -68,17 +69,17 @@ static bool inside(uint64_t at, const void *from, uint64_t size, unsigned len) {
 
 static void access_absolute(struct verifier *w, struct vstate *s,
                             const struct host_insn *i) {
-    const struct bt *bt = w->bt;
+    const struct tr_env *env = w->env;
     uint64_t at = (uint64_t)i->mem.disp;
     unsigned len = i->mem.size;
     bool reads = i->mem.access & HOST_READ, writes = i->mem.access & HOST_WRITE;
 
-    if (at == (uint64_t)(uintptr_t)bt->poll_page && len == 4 && !writes)
+    if (at == (uint64_t)(uintptr_t)env->poll_page && len == 4 && !writes)
         s->polled = true;
-    else if (len == 4 && inside(at, bt->heat, sizeof(*bt->heat) << BT_HEAT_BITS, len))
+    else if (len == 4 && inside(at, env->heat, sizeof(*env->heat) << TR_HEAT_BITS, len))
         ;
     else if (len == 8 && !reads &&
-             inside(at, bt->guess, sizeof(*bt->guess) << BT_GUESS_BITS, len))
+             inside(at, env->guess, sizeof(*env->guess) << TR_GUESS_BITS, len))
         ;
     else
         v_bad(w, "%u bytes at 0x%llx: no constant of the cache", len,
@@ -88,7 +89,7 @@ static void access_absolute(struct verifier *w, struct vstate *s,
 /* CMP with the epoch in which one of the fragment's pages was checked. */
 bool v_is_epoch(const struct verifier *w, const struct vstate *s,
                 const struct host_insn *i, unsigned r) {
-    const struct vpage *const pages[] = {w->c->vp, w->c->vp2};
+    const struct tr_page *const pages[] = {w->c->vp, w->c->vp2};
     const struct vval *a = &s->reg[r];
 
     if (i->op != HOST_CMP || i->mem.seg || !absolute(i) || i->mem.size != 8)
@@ -140,7 +141,7 @@ static struct part part_of(const struct vval *base, int64_t disp) {
             return p;
         in = (disp - anchors) % (int64_t)sizeof(struct shadow_anchor);
         p.anchor = (uint16_t)(n + 1);
-        p.acc = n & 1; /* reads, writes: bt_int.h */
+        p.acc = n & 1; /* reads, writes: tr/code.h */
         p.what = in == offsetof(struct shadow_anchor, tag) ? PART_TAG : PART_HOST;
         return p;
     }

@@ -5,19 +5,6 @@
  */
 #include "verify/verify_int.h"
 
-uint16_t v_name(struct verifier *w, struct vstate *s) {
-    uint16_t id = (uint16_t)(w->k + 1);
-
-    v_retire(s, id);
-    return id;
-}
-
-void v_guest_public(struct verifier *w, const struct vstate *s) {
-    for (unsigned r = 0; r < 14; r++)
-        if (!v_is_public(&s->reg[r]))
-            v_bad(w, "a value of ours in register %u, which the guest may see here", r);
-}
-
 static bool is_reg(const struct host_insn *i, unsigned n, unsigned size) {
     return i->nops > n && i->opnd[n].kind == HOST_REG && i->opnd[n].size == size;
 }
@@ -137,7 +124,7 @@ static bool add_base(struct verifier *w, struct vstate *s, const struct host_ins
     if (what == V_BANK && a->kind == V_HASH && a->low == 4)
         v_set(s, r, (struct vval){.kind = V_SLOT, .id = a->id}, 8);
     else if (what == V_JUMPS && a->kind == V_PUBLIC && a->low >= 3 &&
-             a->n <= 8ull * ((1u << BT_JUMP_BITS) - 1))
+             a->n <= 8ull * ((1u << TR_JUMP_BITS) - 1))
         v_set(s, r, (struct vval){.kind = V_JUMP}, 8);
     else if (what != V_SECRET)
         v_bad(w, "an index that may lead out of its table");

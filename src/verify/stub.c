@@ -174,11 +174,11 @@ static void execute(struct run *r, const struct host_insn *i) {
 
 /* From RX on, up to a branch, which is at what this returns. */
 static const uint8_t *straight(struct run *r, const uint8_t *rx, struct host_insn *i) {
-    const uint8_t *end = r->w->bt->code_start + bt_delta(r->w->bt);
+    const uint8_t *end = r->w->env->common_end;
 
     while (!r->w->bad) {
         r->w->f->at = rx;
-        if (rx < r->w->bt->code.rx || rx >= end ||
+        if (rx < r->w->env->code.rx || rx >= end ||
             !decode_host(rx, (size_t)(end - rx), i))
             v_bad(r->w, "no instruction");
         else if (i->op == HOST_JMP || i->op == HOST_JCC || i->op == HOST_JRCXZ)
@@ -206,7 +206,7 @@ static uint8_t input(struct run *r, unsigned reg) {
 
 /* The bank's entry for the address in T0: mmu_index(). */
 static uint8_t entry_of(struct run *r) {
-    enum top first = r->w->bt->has_bmi2 ? T_ROR : T_SHR;
+    enum top first = r->w->env->has_bmi2 ? T_ROR : T_SHR;
     uint8_t t = term(r, first, input(r, T0), number(r, SHADOW_HASH), 0);
 
     t = term(r, T_XOR, t, input(r, T0), 0);
@@ -278,7 +278,7 @@ static void check_miss(struct run *r, uint8_t tag, uint8_t diff, const uint8_t *
     else if (!registers(r, term(r, T_ADD, diff, tag, 0), true))
         v_bad(r->w, "goes on with other registers than it got");
     else if (jump->op != HOST_JMP || !jump->direct ||
-             rx + jump->target != r->w->bt->stub_slow)
+             rx + jump->target != r->w->env->stub.slow)
         v_bad(r->w, "goes on to something else than the slow stub");
 }
 
@@ -294,7 +294,7 @@ static void check_anchor(struct run *r, enum mmu_access acc) {
     tag = term(r, T_LOAD, entry, 0, offsetof(struct shadow_entry, tag) + 8 * acc);
     diff = term(r, T_SUB, input(r, T0), tag, 0);
     r->cmp[0] = r->cmp[1] = entry; /* none */
-    rx = straight(r, r->w->bt->stub_anchor[acc], &i);
+    rx = straight(r, r->w->env->stub.anchor[acc], &i);
     if (i.op != HOST_JCC || i.cond != CC_A || r->cmp[0] != diff || r->cmp[1] != limit(r))
         v_bad(r->w, "does not compare the page's offset with 4096 less the size");
     if (r->w->bad)
@@ -308,10 +308,10 @@ static void check_anchor(struct run *r, enum mmu_access acc) {
     check_miss(r, tag, diff, rx, &i);
 }
 
-bool bt_verify_stubs(const struct bt *bt, struct finding *f) {
-    struct verifier w = {.bt = bt, .f = f};
+bool verify_stubs(const struct tr_env *env, struct finding *f) {
+    struct verifier w = {.env = env, .f = f};
 
-    vec_park(bt->v);
+    vec_park(env->v);
     *f = (struct finding){.at = NULL};
     for (unsigned acc = MMU_READ; acc <= MMU_WRITE && !w.bad; acc++) {
         struct run r = {.w = &w};

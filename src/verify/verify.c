@@ -13,26 +13,11 @@
  *   - callout, check: come back to T1 with none of our values good any more;
  *   - the fields of struct vcpu hold what their kinds say.
  */
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu/vec.h"
 #include "verify/verify_int.h"
-
-void v_bad(struct verifier *w, const char *fmt, ...) {
-    va_list ap;
-
-    if (w->bad)
-        return;
-    w->bad = true;
-    if (w->n)
-        w->f->at = w->c->code + w->off[w->k];
-    va_start(ap, fmt);
-    vsnprintf(w->f->why, sizeof(w->f->why), fmt, ap);
-    va_end(ap);
-}
 
 /* --- decoding --- */
 
@@ -43,7 +28,7 @@ static bool decode_all(struct verifier *w) {
         w->off[w->n] = off;
         w->k = w->n;
         w->n++;
-        if (!decode_host(w->c->code + off, w->size - off, &w->insn[w->k])) {
+        if (!decode_host(w->c->start + off, w->size - off, &w->insn[w->k])) {
             v_bad(w, "no instruction");
             return false;
         }
@@ -59,7 +44,7 @@ static int insn_at(const struct verifier *w, uint64_t off) {
 }
 
 static int insn_of(const struct verifier *w, const uint8_t *rx) {
-    return rx >= w->c->code ? insn_at(w, (uint64_t)(rx - w->c->code)) : -1;
+    return rx >= w->c->start ? insn_at(w, (uint64_t)(rx - w->c->start)) : -1;
 }
 
 /* --- edges within the fragment --- */
@@ -122,7 +107,7 @@ static void check_site(struct verifier *w, const struct vstate *s, int anchors) 
     else if (anchors < 0 && site >> SITE_ANCHOR_SHIFT)
         v_bad(w, "an anchor for an access that has none");
     else if ((site & SITE_ALONE) && (a->acc != MMU_READ || (a->how & HOW_FIXED) ||
-                                     SITE_SIZE(site) > BT_BOUNCE_LEN))
+                                     SITE_SIZE(site) > TR_BOUNCE_LEN))
         v_bad(w, "%u bytes for a single access, to be copied", SITE_SIZE(site));
 }
 
@@ -181,27 +166,27 @@ static void leave(struct verifier *w, const struct vstate *s) {
 
 /* Out of the fragment, to RX. */
 static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *rx) {
-    const struct bt *bt = w->bt;
+    const struct tr_env *env = w->env;
     uint64_t p = s->reg[T0].n;
 
-    if (rx == bt->stub_slow) {
+    if (rx == env->stub.slow) {
         to_slow(w, s, -1);
-    } else if (rx == bt->stub_anchor[MMU_READ] || rx == bt->stub_anchor[MMU_WRITE]) {
-        to_slow(w, s, rx == bt->stub_anchor[MMU_READ] ? MMU_READ : MMU_WRITE);
-    } else if (bt_is_callout(bt, rx)) {
-        expect(w, s, within(p, bt->meta, bt->nunits * bt->unit_meta), "an instruction");
+    } else if (rx == env->stub.anchor[MMU_READ] || rx == env->stub.anchor[MMU_WRITE]) {
+        to_slow(w, s, rx == env->stub.anchor[MMU_READ] ? MMU_READ : MMU_WRITE);
+    } else if (tr_is_callout(env, rx)) {
+        expect(w, s, within(p, env->records, env->records_size), "an instruction");
         come_back(w, s);
-    } else if (rx == bt->stub_check) {
+    } else if (rx == env->stub.check) {
         expect(w, s,
                p && (p == (uint64_t)(uintptr_t)w->c->vp ||
                      p == (uint64_t)(uintptr_t)w->c->vp2),
                "a page of the fragment's");
         come_back(w, s);
-    } else if (rx == bt->stub_link || rx == bt->stub_link_regs) {
+    } else if (rx == env->stub.link || rx == env->stub.link_regs) {
         expect(w, s, is_link(w, p), "a link of the fragment's");
-    } else if (rx == bt->stub_hot) {
+    } else if (rx == env->stub.hot) {
         expect(w, s, p == (uint64_t)(uintptr_t)w->c, "the fragment");
-    } else if (rx == bt->stub_indirect) {
+    } else if (rx == env->stub.indirect) {
         if (!v_is_public(&s->reg[T0]))
             v_bad(w, "branches to a value of ours");
     } else {
@@ -212,7 +197,7 @@ static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *r
 /* Code of one's own or a stub's, where a guest's branch does not go. */
 static void flow_out(struct verifier *w, const struct vstate *s, const uint8_t *rx) {
     v_guest_public(w, s);
-    if (rx >= w->c->code && rx < w->c->end)
+    if (rx >= w->c->start && rx < w->c->end)
         flow_to(w, insn_of(w, rx), s);
     else
         to_stub(w, s, rx);
@@ -221,20 +206,20 @@ static void flow_out(struct verifier *w, const struct vstate *s, const uint8_t *
 /* --- links --- */
 
 static const uint8_t *target_of(const struct verifier *w, unsigned k) {
-    return w->c->code + w->off[k] + w->insn[k].target;
+    return w->c->start + w->off[k] + w->insn[k].target;
 }
 
 /* The link whose displacement instruction K has, or NULL. */
 static const struct link *link_of(const struct verifier *w, unsigned k) {
-    const uint8_t *rel = w->c->code + w->off[k] + w->insn[k].len - 4;
+    const uint8_t *rel = w->c->start + w->off[k] + w->insn[k].len - 4;
 
     for (unsigned n = 0; w->insn[k].len >= 5 && n < w->c->nlinks; n++)
-        if (w->c->links[n].rel32 + bt_delta(w->bt) == rel)
+        if (w->c->links[n].rel32 + tr_delta(w->env) == rel)
             return &w->c->links[n];
     return NULL;
 }
 
-static bool is_entry(const struct ccf *c, const uint8_t *rx) {
+static bool is_entry(const struct tr_code *c, const uint8_t *rx) {
     return rx == c->entry_check || rx == c->entry_mem || rx == c->entry_regs ||
            (c->entry_save && rx == c->entry_save);
 }
@@ -369,7 +354,7 @@ static bool is_poll(const struct verifier *w, unsigned k) {
     const struct host_mem *m = &w->insn[k].mem;
 
     return m->access == HOST_READ && m->base == HOST_NONE && m->index == HOST_NONE &&
-           !m->seg && (uint64_t)m->disp == (uint64_t)(uintptr_t)w->bt->poll_page;
+           !m->seg && (uint64_t)m->disp == (uint64_t)(uintptr_t)w->env->poll_page;
 }
 
 /* Where instruction K goes within the fragment: up to 2 instructions. A slow path is left
@@ -484,16 +469,16 @@ static void release(struct verifier *w) {
     free(w->queued);
 }
 
-bool bt_verify(const struct bt *bt, const struct ccf *c, struct finding *f) {
-    struct verifier w = {.bt = bt, .c = c, .f = f};
+bool verify_code(const struct tr_env *env, const struct tr_code *c, struct finding *f) {
+    struct verifier w = {.env = env, .c = c, .f = f};
 
-    vec_park(bt->v);
+    vec_park(env->v);
     *f = (struct finding){.at = NULL};
-    if (c->end <= c->code || c->end - c->code > UINT16_MAX) {
+    if (c->end <= c->start || c->end - c->start > UINT16_MAX) {
         v_bad(&w, "a fragment without code, or with too much");
         return false;
     }
-    w.size = (uint32_t)(c->end - c->code);
+    w.size = (uint32_t)(c->end - c->start);
     if (!allocate(&w))
         v_bad(&w, "no memory to look at it");
     else if (decode_all(&w))

@@ -7,10 +7,11 @@
  * fragment, where it is entered, its links, the layout of what emitted code names
  * (struct vcpu, the shadow) and the addresses of the common stubs and tables.
  */
-#ifndef BT_VERIFY_H
-#define BT_VERIFY_H
+#ifndef VERIFY_VERIFY_H
+#define VERIFY_VERIFY_H
 
-#include "bt/bt_int.h"
+#include "list/list.h"
+#include "tr/env.h"
 
 /* Why a fragment was not proved, and where. */
 struct finding {
@@ -20,19 +21,13 @@ struct finding {
 
 /* True: C is proved. False: *F says what is wrong with it. Not while the guest's vector
  * state is live. */
-bool bt_verify(const struct bt *bt, const struct ccf *c, struct finding *f);
+bool verify_code(const struct tr_env *env, const struct tr_code *c, struct finding *f);
 
 /* The same of the stub of anchors, for reads and for writes. */
-bool bt_verify_stubs(const struct bt *bt, struct finding *f);
+bool verify_stubs(const struct tr_env *env, struct finding *f);
 
 /* The finding in words, and the fragment with the place marked, a line at a time. */
-void bt_verify_report(struct bt *bt, const struct ccf *c, const struct finding *f,
-                      const struct bt_listing *out);
-
-/* With --bt verify: false, once reported, when the stubs are not proved. */
-bool bt_verify_common(struct bt *bt);
-
-/* With --bt verify: false, once reported, when C is not proved. bt->unsound is set. */
-bool bt_verify_new(struct bt *bt, const struct ccf *c);
+void verify_report(const struct tr_env *env, const struct tr_code *c,
+                   const struct finding *f, const struct bt_listing *out);
 
 #endif

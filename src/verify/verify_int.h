@@ -14,10 +14,12 @@
  *
  * Values with the same ID, which is not 0, are or come from the same value.
  */
-#ifndef BT_VERIFY_INT_H
-#define BT_VERIFY_INT_H
+#ifndef VERIFY_VERIFY_INT_H
+#define VERIFY_VERIFY_INT_H
 
 #include "decode/host.h"
+#include "tr/emit.h"
+#include "tr/key.h"
 #include "verify/verify.h"
 
 enum vkind {
@@ -94,8 +96,8 @@ struct vstate {
 };
 
 struct verifier {
-    const struct bt *bt;
-    const struct ccf *c;
+    const struct tr_env *env;
+    const struct tr_code *c;
     struct finding *f;
     bool bad;
     uint32_t size; /* of the code */
@@ -110,7 +112,7 @@ struct verifier {
     struct vleft before; /* what the one before has left for it */
 };
 
-/* verify.c: a finding at instruction K, the first of which counts. */
+/* common.c: a finding at instruction K, the first of which counts. */
 void v_bad(struct verifier *w, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -119,7 +121,7 @@ void v_guest_public(struct verifier *w, const struct vstate *s);
 /* The ID of a value that is to be named at K. */
 uint16_t v_name(struct verifier *w, struct vstate *s);
 
-/* verify_value.c */
+/* value.c */
 struct vval v_public(void);
 struct vval v_const(uint64_t n);
 bool v_is_public(const struct vval *a);
@@ -134,7 +136,7 @@ void v_set(struct vstate *s, unsigned r, struct vval a, unsigned size);
 /* As at an entry of a fragment: the guest's registers, and nothing else. */
 void v_forget(struct vstate *s);
 
-/* verify_field.c: fields of struct vcpu. */
+/* field.c: fields of struct vcpu. */
 struct vfield {
     uint16_t off, size;
     uint8_t read, write; /* enum vright */
@@ -148,10 +150,10 @@ const struct vfield *v_field(int64_t off, unsigned size);
 /* Guest code of CPL 0. */
 bool v_cpl0(const struct verifier *w);
 
-/* verify_insn.c: what instruction K does to S, but for where it goes. */
+/* insn.c: what instruction K does to S, but for where it goes. */
 void v_insn(struct verifier *w, struct vstate *s, const struct host_insn *i);
 
-/* verify_access.c */
+/* access.c */
 /* The access of I's memory operand, for instructions that do nothing special with it. */
 void v_access(struct verifier *w, struct vstate *s, const struct host_insn *i);
 /* MOV from memory to register R, and back. */

@@ -315,7 +315,7 @@ bool fid_guest_is_bt(const struct guest *g) {
 }
 
 bool fid_guest_live_flags(const struct guest *g) {
-    return g->bt && g->opt.liveness;
+    return g->bt && g->opt.tr.liveness;
 }
 
 bool fid_guest_offers(const struct guest *g, const struct insn *i) {

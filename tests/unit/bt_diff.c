@@ -1134,7 +1134,7 @@ static void signals_back(void) {
 static void programs(const struct bt_options *opt, unsigned insns) {
     unsigned bad = 0, before = runs;
 
-    liveness = opt->liveness;
+    liveness = opt->tr.liveness;
     signals_back();
     guest_new(&A, NULL);
     guest_new(&B, opt);
@@ -1159,7 +1159,7 @@ static void programs(const struct bt_options *opt, unsigned insns) {
 static void test_one(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs(&opt, 1);
 }
 
@@ -1172,7 +1172,7 @@ static void test_one_live(void **state) {
 static void test_sequences(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs(&opt, MAX_INSNS);
 }
 
@@ -1183,7 +1183,7 @@ static void test_sequences_live(void **state) {
 }
 
 static void knots(struct bt_options *opt) {
-    opt->liveness = false;
+    opt->tr.liveness = false;
     knotted = true;
     programs(opt, 1);
 }
@@ -1197,7 +1197,7 @@ static void test_knots(void **state) {
 static void test_knots_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.hot = 1;
+    opt.tr.hot = 1;
     knots(&opt);
 }
 
@@ -1205,7 +1205,7 @@ static void test_knots_hot(void **state) {
 static void test_sequences_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.hot = 1;
+    opt.tr.hot = 1;
     programs(&opt, MAX_INSNS);
 }
 

@@ -876,15 +876,15 @@ static void programs(const struct bt_options *opt) {
 static void test_reach(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs(&opt);
 }
 
 static void test_reach_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
-    opt.hot = 1;
+    opt.tr.liveness = false;
+    opt.tr.hot = 1;
     programs(&opt);
 }
 
@@ -894,7 +894,7 @@ static void test_no_anchor(void **state) {
     struct bt_options opt = bt_defaults();
     uint64_t first = first_seed, all_of = count;
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     first_seed = 102935, count = 1;
     programs(&opt);
     first_seed = first, count = all_of;
@@ -903,23 +903,23 @@ static void test_no_anchor(void **state) {
 static void test_knots(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs_of(&opt, true);
 }
 
 static void test_knots_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
-    opt.hot = 1;
+    opt.tr.liveness = false;
+    opt.tr.hot = 1;
     programs_of(&opt, true);
 }
 
 static void test_reach_plain(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = opt.groups = opt.anchors = opt.chain = false;
-    opt.hot = 0;
+    opt.tr.liveness = opt.tr.groups = opt.tr.anchors = opt.chain = false;
+    opt.tr.hot = 0;
     programs(&opt);
 }
 

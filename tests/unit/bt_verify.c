@@ -16,6 +16,8 @@
 #include <cmocka.h>
 
 #include "decode/host.h"
+#include "tr/emit.h"
+#include "tr/key.h"
 #include "verify/set.h"
 #include "verify/verify.h"
 
@@ -34,34 +36,34 @@ static void say(void *arg, const char *text) {
     print_message("%s\n", text);
 }
 
-static void accepted(void *arg, struct set *s, const struct ccf *c) {
+static void accepted(void *arg, struct set *s, const struct tr_code *c) {
     const struct bt_listing out = {.line = say};
     struct finding f;
 
     ++*(unsigned *)arg;
-    if (bt_verify(set_bt(s), c, &f))
+    if (verify_code(set_env(s), c, &f))
         return;
-    bt_verify_report(set_bt(s), c, &f, &out);
+    verify_report(set_env(s), c, &f, &out);
     fail_msg("a fragment of the translator's is not accepted: %s", f.why);
 }
 
 static bool old_host; /* without BMI2 */
 
 static void with_each(const char *options,
-                      void (*fn)(void *arg, struct set *s, const struct ccf *c),
+                      void (*fn)(void *arg, struct set *s, const struct tr_code *c),
                       void *arg) {
     struct set *plain = set_new(options, false), *counted = set_new(options, true);
     size_t count;
     const struct set_program *p = set_programs(&count);
 
     if (old_host)
-        set_bt(plain)->has_bmi2 = set_bt(counted)->has_bmi2 = false;
+        set_env(plain)->has_bmi2 = set_env(counted)->has_bmi2 = false;
 
     for (size_t n = 0; n < count; n++)
         set_translate(p[n].how & SET_COUNTED ? counted : plain, &p[n], fn, arg);
     /* What is refused when it is made is not among the fragments. */
-    assert_false(set_bt(plain)->unsound);
-    assert_false(set_bt(counted)->unsound);
+    assert_false(set_unsound(plain));
+    assert_false(set_unsound(counted));
     set_free(plain);
     set_free(counted);
 }
@@ -91,8 +93,8 @@ enum { INSNS_MAX = 4096 };
 
 /* A fragment, cut into instructions. */
 static struct {
-    struct bt *bt;
-    const struct ccf *c;
+    const struct tr_env *env;
+    const struct tr_code *c;
     uint8_t *rw; /* its first byte, to be written */
     unsigned n;
     struct host_insn i[INSNS_MAX];
@@ -146,15 +148,15 @@ static const char *const rules[RULES] = {
 };
 static unsigned long tried[RULES];
 
-static bool cut(struct set *s, const struct ccf *c) {
-    uint32_t size = (uint32_t)(c->end - c->code), off = 0;
+static bool cut(struct set *s, const struct tr_code *c) {
+    uint32_t size = (uint32_t)(c->end - c->start), off = 0;
 
-    now.bt = set_bt(s);
+    now.env = set_env(s);
     now.c = c;
-    now.rw = c->code - bt_delta(now.bt);
+    now.rw = c->start - tr_delta(now.env);
     for (now.n = 0; off < size && now.n < INSNS_MAX; now.n++) {
         now.off[now.n] = off;
-        if (!decode_host(c->code + off, size - off, &now.i[now.n]))
+        if (!decode_host(c->start + off, size - off, &now.i[now.n]))
             return false;
         off += now.i[now.n].len;
     }
@@ -167,10 +169,10 @@ static uint8_t *byte(unsigned k, unsigned at) {
 }
 
 static void survived(enum rule rule, unsigned k) {
-    const struct finding f = {.at = now.c->code + now.off[k], .why = "not rejected"};
+    const struct finding f = {.at = now.c->start + now.off[k], .why = "not rejected"};
     const struct bt_listing out = {.line = say};
 
-    bt_verify_report(now.bt, now.c, &f, &out);
+    verify_report(now.env, now.c, &f, &out);
     fail_msg("a mutant is accepted: %s", rules[rule]);
 }
 
@@ -187,7 +189,7 @@ static void reject(enum rule rule, unsigned k, unsigned at, const void *bytes,
     if (!memcmp(saved, bytes, len))
         return;
     memcpy(byte(k, at), bytes, len);
-    ok = bt_verify(now.bt, now.c, &f);
+    ok = verify_code(now.env, now.c, &f);
     if (ok)
         survived(rule, k);
     memcpy(byte(k, at), saved, len);
@@ -481,16 +483,16 @@ static void mutate_shadow(unsigned k) {
 }
 
 static bool is_own(const uint8_t *rx) {
-    return rx >= now.c->code && rx < now.c->end;
+    return rx >= now.c->start && rx < now.c->end;
 }
 
 static const uint8_t *target(unsigned k) {
-    return now.c->code + now.off[k] + now.i[k].target;
+    return now.c->start + now.off[k] + now.i[k].target;
 }
 
 static bool begins(const uint8_t *rx) {
     for (unsigned k = 0; k < now.n; k++)
-        if (now.c->code + now.off[k] == rx)
+        if (now.c->start + now.off[k] == rx)
             return true;
     return false;
 }
@@ -512,12 +514,12 @@ static void mutate_branch(unsigned k) {
     if (l) {
         reject32(LINK, k, at, (uint32_t)le32(byte(k, at)) + 1);
         reject32(LINK, k, at,
-                 (uint32_t)(now.bt->stub_enter - target(k)) +
+                 (uint32_t)(now.env->stub.enter - target(k)) +
                      (uint32_t)le32(byte(k, at)));
         return;
     }
     reject32(MIDDLE, k, at,
-             (uint32_t)le32(byte(k, at)) + (uint32_t)(now.bt->stub_enter - target(k)));
+             (uint32_t)le32(byte(k, at)) + (uint32_t)(now.env->stub.enter - target(k)));
     reject32(MIDDLE, k, at,
              (uint32_t)le32(byte(k, at)) + (uint32_t)(now.c->end - target(k)));
     for (unsigned n = 1 + k % 3; n < 12; n += 3)
@@ -526,8 +528,8 @@ static void mutate_branch(unsigned k) {
 }
 
 static bool is_slow(const uint8_t *rx) {
-    return rx == now.bt->stub_slow || rx == now.bt->stub_anchor[MMU_READ] ||
-           rx == now.bt->stub_anchor[MMU_WRITE];
+    return rx == now.env->stub.slow || rx == now.env->stub.anchor[MMU_READ] ||
+           rx == now.env->stub.anchor[MMU_WRITE];
 }
 
 /* mov gs:[bt.site], site; lea T1, [back]; jmp slow */
@@ -547,7 +549,7 @@ static void mutate_site(unsigned k) {
     reject32(SITE, k, at, site ^ 1u << SITE_ANCHOR_SHIFT);
     reject32(SITE, k, at, site ^ 2u << SITE_ANCHOR_SHIFT);
     /* Alone or not makes no difference to a read of one access. */
-    if (SITE_ACCESS(site) == MMU_WRITE || SITE_SIZE(site) > BT_BOUNCE_LEN)
+    if (SITE_ACCESS(site) == MMU_WRITE || SITE_SIZE(site) > TR_BOUNCE_LEN)
         reject32(SITE, k, at, site | SITE_ALONE);
     reject_nop(SITE, k);
     reject_nop(NO_RETURN, k + 1);
@@ -569,7 +571,7 @@ static void mutate_polls(void) {
 
         back |= i->op == HOST_JMP && !i->direct;
         if (i->mem.access && !i->mem.seg && i->mem.base == HOST_NONE &&
-            (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)now.bt->poll_page &&
+            (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)now.env->poll_page &&
             polls < ARRAY_SIZE(at))
             at[polls++] = k;
     }
@@ -579,7 +581,7 @@ static void mutate_polls(void) {
         memcpy(saved[n], byte(at[n], 0), 8);
         memcpy(byte(at[n], 0), nops, 8);
     }
-    if (bt_verify(now.bt, now.c, &f))
+    if (verify_code(now.env, now.c, &f))
         survived(NO_POLL, at[0]);
     for (unsigned n = 0; n < polls; n++)
         memcpy(byte(at[n], 0), saved[n], 8);
@@ -683,7 +685,7 @@ static void mutate_foreign(unsigned k) {
     }
 }
 
-static void mutate(void *arg, struct set *s, const struct ccf *c) {
+static void mutate(void *arg, struct set *s, const struct tr_code *c) {
     struct finding f;
 
     if (!cut(s, c))
@@ -701,7 +703,7 @@ static void mutate(void *arg, struct set *s, const struct ccf *c) {
         mutate_foreign(k);
     }
     mutate_polls();
-    assert_true(bt_verify(now.bt, c, &f)); /* all of it is as it was */
+    assert_true(verify_code(now.env, c, &f)); /* all of it is as it was */
 }
 
 static void test_rejects_mutants(void **state) {
@@ -717,16 +719,16 @@ static void test_rejects_mutants(void **state) {
 
 /* --- the stub of anchors --- */
 
-static void reject_stub(const struct bt *bt, uint8_t *rw, const uint8_t *bytes,
+static void reject_stub(const struct tr_env *env, uint8_t *rw, const uint8_t *bytes,
                         unsigned len) {
     uint8_t saved[15];
     struct finding f;
 
     memcpy(saved, rw, len);
     memcpy(rw, bytes, len);
-    if (bt_verify_stubs(bt, &f))
+    if (verify_stubs(env, &f))
         fail_msg("a change at +%03x of the common code is accepted",
-                 (unsigned)(rw - bt->code.rw));
+                 (unsigned)(rw - env->code.rw));
     memcpy(rw, saved, len);
 }
 
@@ -734,29 +736,29 @@ static void reject_stub(const struct bt *bt, uint8_t *rw, const uint8_t *bytes,
  * displacement, an immediate. */
 static void test_stubs(void **state) {
     struct set *s = set_new("verify,cache=2", false);
-    const struct bt *bt = set_bt(s);
-    const uint8_t *rx = bt->stub_anchor[MMU_READ];
+    const struct tr_env *env = set_env(s);
+    const uint8_t *rx = env->stub.anchor[MMU_READ];
     unsigned mutants = 0;
     struct finding f;
 
-    assert_true(bt_verify_stubs(bt, &f));
-    while (rx < bt->stub_check) {
-        uint8_t *rw = (uint8_t *)(uintptr_t)rx - bt_delta(bt);
+    assert_true(verify_stubs(env, &f));
+    while (rx < env->stub.check) {
+        uint8_t *rw = (uint8_t *)(uintptr_t)rx - tr_delta(env);
         static const uint8_t nops[15] = {0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
                                          0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90};
         struct host_insn i;
         uint8_t last;
 
         assert_true(decode_host(rx, 15, &i));
-        reject_stub(bt, rw, nops, i.len);
+        reject_stub(env, rw, nops, i.len);
         for (unsigned bit = 0; bit < 8; bit++) {
             last = (uint8_t)(rw[i.len - 1] ^ 1u << bit);
-            reject_stub(bt, rw + i.len - 1, &last, 1);
+            reject_stub(env, rw + i.len - 1, &last, 1);
         }
         mutants += 9;
         rx += i.len;
     }
-    assert_true(bt_verify_stubs(bt, &f));
+    assert_true(verify_stubs(env, &f));
     assert_true(mutants > 400);
     set_free(s);
 }
@@ -810,7 +812,7 @@ static void lay(uint8_t **at, const char *s, size_t len) {
     *at += len;
 }
 
-static void try_by_hand(void *arg, struct set *s, const struct ccf *c) {
+static void try_by_hand(void *arg, struct set *s, const struct tr_code *c) {
     uint8_t saved[200];
     struct finding f;
 
@@ -824,10 +826,10 @@ static void try_by_hand(void *arg, struct set *s, const struct ccf *c) {
         lay(&at, by_hand[n].before, by_hand[n].nbefore);
         lay(&at, (const char *)&bank, 4);
         lay(&at, by_hand[n].after, by_hand[n].nafter);
-        while (!begins(c->code + (at - now.rw)))
+        while (!begins(c->start + (at - now.rw)))
             *at++ = 0x90;
         assert_true(at - from < (ptrdiff_t)sizeof(saved));
-        if (bt_verify(now.bt, c, &f) != by_hand[n].right)
+        if (verify_code(now.env, c, &f) != by_hand[n].right)
             fail_msg("%s: %s", by_hand[n].what, by_hand[n].right ? f.why : "accepted");
         memcpy(from, saved, sizeof(saved));
         ++*(unsigned *)arg;

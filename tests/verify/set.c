@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bt/bt_int.h"
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "interp/interp.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
-#include "tr/tr_int.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
 
@@ -281,8 +281,12 @@ void set_free(struct set *s) {
     free(s);
 }
 
-struct bt *set_bt(struct set *s) {
-    return s->bt;
+struct tr_env *set_env(struct set *s) {
+    return &s->bt->env;
+}
+
+bool set_unsound(const struct set *s) {
+    return s->bt->unsound;
 }
 
 static void put(struct set *s, uint32_t at, uint64_t val, unsigned size) {
@@ -333,7 +337,7 @@ static void start(struct set *s, unsigned how) {
     v->bt.bank = v->mmu->data->e;
 }
 
-static void to_set(void *arg, const struct ccf *c) {
+static void to_set(void *arg, struct ccf *c) {
     struct set *s = arg;
 
     need(s->nseen < FRAGMENTS_MAX, "too many fragments");
@@ -347,23 +351,24 @@ static void translate_from(struct set *s, const struct set_program *p, uint32_t 
     bool fault;
     struct ccf *c;
 
-    if (va < CODE || va >= CODE + p->len || bt_lookup(s->bt, va, page, key))
+    if (va < CODE || va >= CODE + p->len || tc_lookup(&s->bt->tc, va, page, key))
         return;
     s->v->rip = va;
     c = bt_translate(s->bt, key, &fault);
-    for (unsigned n = 0; c && n < c->nlinks; n++)
-        translate_from(s, p, key, c->links[n].target);
+    for (unsigned n = 0; c && n < c->code.nlinks; n++)
+        translate_from(s, p, key, c->code.links[n].target);
 }
 
 static void link_all(struct set *s) {
     for (size_t n = 0; n < s->nseen; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
-        for (unsigned k = 0; k < c->nlinks; k++) {
-            struct ccf *to = bt_lookup(s->bt, c->links[k].target, c->page, c->key);
+        for (unsigned k = 0; k < c->code.nlinks; k++) {
+            struct ccf *to =
+                tc_lookup(&s->bt->tc, c->code.links[k].target, c->code.page, c->code.key);
 
             if (to)
-                bt_link(s->bt, &c->links[k], to);
+                tc_link(&s->bt->tc, &c->code.links[k], to);
         }
     }
 }
@@ -373,45 +378,46 @@ static void link_all(struct set *s) {
 static void heat(struct set *s) {
     size_t cold = s->nseen;
 
-    for (unsigned n = 0; n < 1u << BT_HEAT_BITS; n++)
-        s->bt->heat[n] = 0;
-    for (unsigned n = 0; n < 1u << BT_GUESS_BITS; n++)
-        s->bt->guess[n] = CODE;
+    for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
+        s->bt->env.heat[n] = 0;
+    for (unsigned n = 0; n < 1u << TR_GUESS_BITS; n++)
+        s->bt->env.guess[n] = CODE;
     for (size_t n = 0; n < cold; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
-        if (c->key & KEY_SINGLE)
+        if (c->code.key & KEY_SINGLE)
             continue;
-        s->v->rip = c->va;
+        s->v->rip = c->code.va;
         bt_heat_up(s->bt, c);
     }
 }
 
 static void collect(struct set *s) {
     s->nseen = 0;
-    bt_each_fragment(s->bt, to_set, s);
+    tc_each(&s->bt->tc, to_set, s);
 }
 
 void set_translate(struct set *s, const struct set_program *p,
-                   void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg) {
+                   void (*fn)(void *arg, struct set *s, const struct tr_code *c),
+                   void *arg) {
     uint32_t key;
 
     bt_flush(s->bt);
     start(s, p->how);
     need(mem_write(s->v->mem, gpa(CODE), p->code, p->len), "cannot write");
-    key = bt_key(s->v);
-    bt_select_key(s->bt, key);
+    key = tr_key(s->v);
+    tc_select_key(&s->bt->tc, key);
     translate_from(s, p, key, CODE);
     translate_from(s, p, key | KEY_SINGLE, CODE);
     collect(s);
     link_all(s);
     for (size_t n = 0; n < s->nseen; n++)
-        fn(arg, s, s->seen[n]);
+        fn(arg, s, &s->seen[n]->code);
     heat(s);
     collect(s);
     for (size_t n = 0; n < s->nseen; n++)
-        if (s->seen[n]->hot)
-            fn(arg, s, s->seen[n]);
+        if (s->seen[n]->code.hot)
+            fn(arg, s, &s->seen[n]->code);
 }
 
 enum exit_reason set_run(struct set *s, const struct set_program *p) {

@@ -36,11 +36,14 @@ struct set;
 /* A machine with the options of --bt. Aborts on failure. */
 struct set *set_new(const char *options, bool counted);
 void set_free(struct set *s);
-struct bt *set_bt(struct set *s);
+struct tr_env *set_env(struct set *s);
+/* The verifier has found something. */
+bool set_unsound(const struct set *s);
 
 /* Makes fragments of P, and calls FN for each. */
 void set_translate(struct set *s, const struct set_program *p,
-                   void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg);
+                   void (*fn)(void *arg, struct set *s, const struct tr_code *c),
+                   void *arg);
 
 /* Runs P from its start. */
 enum exit_reason set_run(struct set *s, const struct set_program *p);

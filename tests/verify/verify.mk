@@ -13,7 +13,7 @@ $(BUILD)/unit/bt_verify: tests/unit/bt_verify.c $(BUILD)/verify/set.o $(LIB)
 -include $(wildcard $(BUILD)/verify/*.d)
 
 # Linked before the library, whose own translator is then not looked at.
-MUTANT_OBJS = $(patsubst src/%.c,$(BUILD)/mutant/%.o,$(wildcard src/tr/*.c) src/bt/stubs.c)
+MUTANT_OBJS = $(patsubst src/%.c,$(BUILD)/mutant/%.o,$(wildcard src/tr/*.c))
 
 $(BUILD)/mutant/%.o: src/%.c
 	@mkdir -p $(@D)
