@@ -14,6 +14,7 @@
 #include "cpu/vcpu.h"
 #include "list/list.h"
 #include "tr/options.h"
+#include "x86/cr.h"
 
 struct bt;
 struct interp;
@@ -66,10 +67,32 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
 void bt_free(struct bt *bt);
 
-/* As interp_run(); or EXIT_error, when this thread cannot run translated code: bt_error()
- * has the -errno. */
-enum exit_reason bt_run(struct bt *bt);
-int bt_error(const struct bt *bt);
+/* This thread is about to run translated code, or no longer does. 0, or -errno when it
+ * cannot. */
+int bt_begin(struct bt *bt);
+void bt_end(struct bt *bt);
+
+/* Before each look at events: kicks from here on are seen by the next bt_go(). False: the
+ * verifier has found something (and said so), and nothing is to run any more. */
+bool bt_ready(struct bt *bt);
+
+/* Why bt_go() comes back. */
+enum bt_out {
+    BT_OUT_EVENTS,    /* events are to be looked at */
+    BT_OUT_INTERPRET, /* the next COUNT instructions are not for translated code */
+    BT_OUT_SHUTDOWN,  /* a fault could not be delivered */
+};
+
+/* Runs translated code from V->rip, which is tr_translatable(), until it cannot go on.
+ * *COUNT: see above. */
+enum bt_out bt_go(struct bt *bt, uint64_t *count);
+
+/* RF holds breakpoints back for one instruction; where none is armed, nobody sees it go.
+ * In a counted run all engines show it alike. */
+static inline void bt_drop_rf(struct vcpu *v) {
+    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff) && !v->counted)
+        v->rflags &= ~(uint64_t)X86_FL_RF;
+}
 
 /* From any thread or a signal handler: translated code stops at its next poll. */
 void bt_kick(struct bt *bt);

@@ -89,8 +89,7 @@ struct bt {
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
-    bool in_tc; /* bt_run() is running: bt_kick() must close the poll page */
-    int error;  /* -errno of what kept bt_run() from it, or 0 */
+    bool in_tc; /* from bt_begin() to bt_end(): bt_kick() must close the poll page */
     bool poll_closed;
     bool unsound; /* the verifier has found something: nothing runs any more */
 };
@@ -142,13 +141,6 @@ static inline void bt_return_owed(struct vcpu *v, bool retired) {
 
 static inline bool bt_canonical(const struct vcpu *v, uint64_t a) {
     return v->mode != MODE_64 || (uint64_t)((int64_t)(a << 16) >> 16) == a;
-}
-
-/* RF holds breakpoints back for one instruction; where none is armed, nobody sees it go.
- * In a counted run all engines show it alike. */
-static inline void bt_drop_rf(struct vcpu *v) {
-    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff) && !v->counted)
-        v->rflags &= ~(uint64_t)X86_FL_RF;
 }
 
 /* --- stats.c --- */

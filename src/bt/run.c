@@ -6,13 +6,8 @@
 #include "bt/bt_int.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
-#include "interp/interp.h"
 #include "sem/sem.h"
 #include "x86/exception.h"
-#include "x86/msr.h"
-
-/* Instructions of 16-bit code that the interpreter runs before it is asked again. */
-#define INTERP_SLICE 64
 
 /* A branch to a non-canonical address faults itself: takes back what its expansion did to
  * the registers, and says that v->fault is set. False: the interpreter is to find out.
@@ -42,17 +37,6 @@ static bool undo_branch(struct vcpu *v) {
         v->gpr[REG_RSP] -= i.opsize + (i.nops ? (uint16_t)i.imm : 0u);
     v->fault = (struct fault){.vector = X86_GP, .has_error = true};
     return true;
-}
-
-/* --- the loop --- */
-
-/* What only the interpreter does: traps at every instruction, interrupts. */
-static bool needs_care(const struct vcpu *v, uint32_t events) {
-    if ((v->rflags & (X86_FL_TF | X86_FL_RF)) || (v->dr[7] & 0xff) || v->irq_shadow ||
-        v->pending_db || v->halted)
-        return true;
-    return ((events & VCPU_EVENT_IRQ) && sem_interruptible(v)) ||
-           ((events & VCPU_EVENT_NMI) && !v->nmi_blocked);
 }
 
 /* The fragment for the guest's rip; NULL with *FAULT, or after room was made (look
@@ -127,162 +111,159 @@ static uint64_t fuel_for(const struct bt *bt, const struct ccf *c) {
     return left < BT_FUEL - 8 ? left : BT_FUEL - 8;
 }
 
-/* Runs the guest from V->rip until translated code comes back and C cannot send it on. */
-static bool run_once(struct bt *bt, enum exit_reason *out) {
+/* What is to lead straight to the next fragment from now on. */
+struct lead {
+    struct link *link; /* NULL: none */
+    bool indirect;     /* an indirect branch to its address */
+};
+
+/* An indirect branch whose target, which is in rip, the jump table had not. */
+static bool no_target(struct bt *bt, struct lead *lead, enum bt_out *out) {
     struct vcpu *v = bt->v;
-    struct link *link = NULL;
-    bool indirect = false;
+
+    if (likely(bt_canonical(v, v->rip))) {
+        v->cnt->bt_leave_indirect++;
+        lead->indirect = true;
+        return true;
+    }
+    if (!undo_branch(v)) {
+        *out = BT_OUT_INTERPRET;
+        return false;
+    }
+    v->cnt->bt_leave_fault++;
+    if (settle(v, SEM_FAULT))
+        *out = BT_OUT_SHUTDOWN;
+    return false;
+}
+
+/* A callout, or a host fault, has left vcpu.bt.status. */
+static void take_status(struct bt *bt, enum bt_out *out) {
+    bt->v->cnt->bt_leave_fault++;
+    if (bt->faulted)
+        bt_division_faulted(bt, bt->faulted);
+    bt->faulted = NULL;
+    if (settle(bt->v, bt->v->bt.status))
+        *out = BT_OUT_SHUTDOWN;
+}
+
+/* Deals with what made translated code come back. False: C cannot send it on, and *OUT,
+ * which is BT_OUT_EVENTS, may be something else. */
+static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
+    struct vcpu *v = bt->v;
+
+    switch (v->bt.reason) {
+    case BT_LEAVE_LINK:
+        v->cnt->bt_leave_link++;
+        lead->link = v->bt.arg;
+        v->rip = lead->link->target;
+        return true;
+    case BT_LEAVE_INDIRECT:
+        return no_target(bt, lead, out);
+    case BT_LEAVE_CHECK:
+        /* What led there is to lead to the one for this mapping from now on. */
+        v->cnt->bt_leave_check++;
+        tc_unlink_in(&bt->tc, v->bt.arg);
+        lead->indirect = true;
+        return true;
+    case BT_LEAVE_FUEL:
+        return true;
+    case BT_LEAVE_HOT:
+        v->rip = tc_ccf(v->bt.arg)->code.va;
+        bt_heat_up(bt, tc_ccf(v->bt.arg));
+        return true;
+    case BT_LEAVE_EMULATE:
+        v->cnt->bt_emulated++;
+        *out = BT_OUT_INTERPRET;
+        return false;
+    case BT_LEAVE_STATUS:
+        take_status(bt, out);
+        return false;
+    case BT_LEAVE_POLL:
+        /* A kick that was half done when bt_ready() opened the page has closed it since
+         * without a word. */
+        __atomic_store_n(&bt->poll_closed, true, __ATOMIC_SEQ_CST);
+        v->cnt->bt_leave_poll++;
+        return false;
+    default: /* NEXT */
+        v->cnt->bt_leave_next++;
+        return false;
+    }
+}
+
+/* A step: what faults, or may, is one of its own. */
+static bool step_ends(const struct vcpu *v, uint64_t retired) {
+    return v->step && v->cnt->insns_retired != retired &&
+           (v->bt.reason == BT_LEAVE_EMULATE || v->bt.reason == BT_LEAVE_STATUS);
+}
+
+enum bt_out bt_go(struct bt *bt, uint64_t *count) {
+    struct vcpu *v = bt->v;
+    struct lead lead = {0};
+    enum bt_out out = BT_OUT_EVENTS;
     uint64_t retired;
 
-    for (;;) {
+    *count = 1;
+    do {
         bool fault;
         struct ccf *c = find(bt, &fault);
 
         if (unlikely(bt->unsound))
-            return false;
-        if (!c) {
-            link = NULL;
-            if (!fault)
-                continue; /* the link may be gone */
-            /* The interpreter raises what this is, in the right order. */
-            *out = interp_step(bt->ip, 1);
-            return *out != EXIT_kick;
-        }
-        if (link)
-            tc_link(&bt->tc, link, c);
-        if (indirect && bt->opt.chain)
+            return BT_OUT_EVENTS;
+        if (!c && fault) /* the interpreter raises what this is, in the right order */
+            return BT_OUT_INTERPRET;
+        if (c && lead.link)
+            tc_link(&bt->tc, lead.link, c);
+        if (c && lead.indirect && bt->opt.chain)
             tc_jump_insert(&bt->tc, c);
-        link = NULL;
-        indirect = false;
+        lead.link = NULL; /* without C it may be gone */
+        if (!c)
+            continue;
+        lead.indirect = false;
         if (unlikely(bt->watch))
             bt->watch(bt->watch_arg, c);
         if (unlikely(v->counted && vcpu_left(v) < c->code.ninsns)) {
-            *out = interp_step(bt->ip, vcpu_left(v));
-            return *out != EXIT_kick;
+            *count = vcpu_left(v);
+            return BT_OUT_INTERPRET;
         }
         retired = v->cnt->insns_retired;
         enter(bt, c->code.entry_mem, fuel_for(bt, c));
-        if (unlikely(
-                v->step && v->cnt->insns_retired != retired &&
-                (v->bt.reason == BT_LEAVE_EMULATE || v->bt.reason == BT_LEAVE_STATUS)))
-            return false; /* what faults, or may, is a step of its own */
-        switch (v->bt.reason) {
-        case BT_LEAVE_LINK:
-            v->cnt->bt_leave_link++;
-            link = v->bt.arg;
-            v->rip = link->target;
-            break;
-        case BT_LEAVE_INDIRECT:
-            if (unlikely(!bt_canonical(v, v->rip))) {
-                if (!undo_branch(v)) {
-                    *out = interp_step(bt->ip, 1);
-                    return *out != EXIT_kick;
-                }
-                v->cnt->bt_leave_fault++;
-                *out = EXIT_shutdown;
-                return settle(v, SEM_FAULT);
-            }
-            v->cnt->bt_leave_indirect++;
-            indirect = true;
-            break;
-        case BT_LEAVE_CHECK:
-            /* What led there is to lead to the one for this mapping from now on. */
-            v->cnt->bt_leave_check++;
-            tc_unlink_in(&bt->tc, v->bt.arg);
-            indirect = true;
-            break;
-        case BT_LEAVE_FUEL:
-            break;
-        case BT_LEAVE_HOT:
-            v->rip = tc_ccf(v->bt.arg)->code.va;
-            bt_heat_up(bt, tc_ccf(v->bt.arg));
-            break;
-        case BT_LEAVE_EMULATE:
-            v->cnt->bt_emulated++;
-            *out = interp_step(bt->ip, 1);
-            return *out != EXIT_kick;
-        case BT_LEAVE_STATUS:
-            v->cnt->bt_leave_fault++;
-            if (bt->faulted)
-                bt_division_faulted(bt, bt->faulted);
-            bt->faulted = NULL;
-            if (settle(v, v->bt.status)) {
-                *out = EXIT_shutdown;
-                return true;
-            }
-            return false;
-        case BT_LEAVE_POLL:
-            /* A kick that was half done when loop() opened the page has closed it since
-             * without a word. */
-            __atomic_store_n(&bt->poll_closed, true, __ATOMIC_SEQ_CST);
-            v->cnt->bt_leave_poll++;
-            return false;
-        default: /* NEXT */
-            v->cnt->bt_leave_next++;
-            return false;
-        }
+        if (unlikely(step_ends(v, retired)) || !send_on(bt, &lead, &out))
+            return out;
         if (vcpu_events(v) || v->step)
-            return false;
-    }
+            return BT_OUT_EVENTS;
+    } while (true);
 }
 
-static bool loop(struct bt *bt, enum exit_reason *out) {
-    struct vcpu *v = bt->v;
-    uint32_t events;
-
+bool bt_ready(struct bt *bt) {
     bt_poll_open(bt);
-    if (unlikely(bt->unsound)) { /* it has been told */
-        *out = EXIT_error;
-        return true;
-    }
-    events = vcpu_events(v);
-    if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
-        *out = EXIT_kick;
-        return true;
-    }
-    if (unlikely(!vcpu_left(v))) {
-        vcpu_raise(v, VCPU_EVENT_KICK);
-        *out = EXIT_kick;
-        return true;
-    }
+    if (unlikely(bt->unsound)) /* it has been told */
+        return false;
     bt_review(bt, __builtin_ia32_rdtsc());
-    bt_drop_rf(v);
-    if (needs_care(v, events)) {
-        *out = interp_step(bt->ip, 1);
-        return *out != EXIT_kick;
-    }
-    if (!tr_translatable(v)) {
-        *out = interp_step(bt->ip, INTERP_SLICE);
-        return *out != EXIT_kick;
-    }
-    return run_once(bt, out);
+    return true;
 }
 
-int bt_error(const struct bt *bt) {
-    return bt->error;
-}
+int bt_begin(struct bt *bt) {
+    int rc = os_signal_stack();
 
-enum exit_reason bt_run(struct bt *bt) {
-    enum exit_reason out = EXIT_error;
-
-    bt->error = os_signal_stack();
-    if (!bt->error)
-        bt->error = os_gs_base(bt->v);
-    if (bt->error)
-        return EXIT_error;
+    if (!rc)
+        rc = os_gs_base(bt->v);
+    if (rc)
+        return rc;
     bt->v->bt.bank = bt->v->mmu->data->e;
     vcpu_forget_gates(bt->v);
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
-    while (!loop(bt, &out))
-        if (unlikely(bt->v->step))
-            vcpu_raise(bt->v, VCPU_EVENT_KICK);
+    return 0;
+}
+
+void bt_end(struct bt *bt) {
+    struct vcpu *v = bt->v;
+
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
-    bt_x87_settle(bt->v);
-    bt->v->cnt->insns_retired += bt->v->bt.count;
-    bt->v->bt.count = 0;
-    bt->v->cnt->bt_indirect_hits += bt->v->bt.indirect_hits;
-    bt->v->bt.indirect_hits = 0;
-    bt->v->cnt->bt_gates += bt->v->bt.gates;
-    bt->v->bt.gates = 0;
-    return out;
+    bt_x87_settle(v);
+    v->cnt->insns_retired += v->bt.count;
+    v->bt.count = 0;
+    v->cnt->bt_indirect_hits += v->bt.indirect_hits;
+    v->bt.indirect_hits = 0;
+    v->cnt->bt_gates += v->bt.gates;
+    v->bt.gates = 0;
 }

@@ -20,6 +20,7 @@
 #include "interp/interp.h"
 #include "mem/mem.h"
 #include "mmu/mmu.h"
+#include "soft/soft.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
 
@@ -431,7 +432,8 @@ void fid_guest_run(struct guest *g, const struct program *p, const struct state 
     enum exit_reason why;
 
     load(g, p, s, mem);
-    why = g->bt ? bt_run(g->bt) : interp_step(g->ip, STEPS);
+    why = g->bt ? soft_run(&(struct soft){.v = g->v, .ip = g->ip, .bt = g->bt})
+                : interp_step(g->ip, STEPS);
     vec_park(g->v);
     take(g, mem, o);
     if (why == EXIT_kick)

@@ -22,6 +22,7 @@
 #include "bt/bt_int.h"
 #include "decode/decode.h"
 #include "fuzz/cpu.h"
+#include "soft/soft.h"
 
 enum {
     STEPS = 1500,
@@ -91,7 +92,7 @@ static enum exit_reason run_bt(struct vm *vm) {
 
     running = vm;
     set_timer(KICK_NS);
-    why = bt_run(vm->bt);
+    why = soft_run(&(struct soft){.v = vm->v, .ip = vm->ip, .bt = vm->bt});
     set_timer(0);
     running = NULL;
     return why;

@@ -41,6 +41,7 @@
 #include "mem/mem.h"
 #include "mmu/mmu.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/exception.h"
@@ -1100,7 +1101,7 @@ static bool one_program(uint64_t seed, unsigned insns) {
             return true;
         }
         __atomic_add_fetch(&runs, 1, __ATOMIC_RELAXED);
-        if (bt_run(B.bt) != EXIT_halt) {
+        if (soft_run(&(struct soft){.v = B.v, .ip = B.ip, .bt = B.bt}) != EXIT_halt) {
             strcpy(why, "bt did not halt");
             show(seed, run);
             return false;

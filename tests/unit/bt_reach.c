@@ -42,6 +42,7 @@
 #include "mem/mem.h"
 #include "mmu/mmu.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/exception.h"
@@ -811,7 +812,7 @@ static bool one_program(uint64_t seed, bool run_it, unsigned upto) {
             level();
             return true;
         }
-        b = bt_run(B.bt);
+        b = soft_run(&(struct soft){.v = B.v, .ip = B.ip, .bt = B.bt});
         if (!same(a, b)) {
             if (stores_x87()) {
                 level();

@@ -28,6 +28,7 @@
 #include "mem/mem.h"
 #include "mmu/mmu.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
 #include "x86/pte.h"
@@ -52,6 +53,7 @@ static struct vcpu *v;
 static struct counters counters;
 static struct interp *ip;
 static struct bt *bt;
+static struct soft soft;
 
 static int on_irq_ack(void *arg) {
     return -1;
@@ -104,6 +106,7 @@ static void engine(const char *options) {
     bt_free(bt);
     bt = NULL;
     assert_int_equal(bt_new(v, ip, &opt, &bt), 0);
+    soft = (struct soft){.v = v, .ip = ip, .bt = bt};
 }
 
 static void start(void) {
@@ -214,7 +217,7 @@ static void kick_loops(const char *options, uint64_t offset) {
             if (loops[k].begin == l_fault_begin) /* it comes back by itself */
                 poke(HANDLER, "\x48\x83\xc4\x00\x48\xcf", 6);
             pthread_create(&t, NULL, kick_once, NULL);
-            if (bt_run(bt) != EXIT_kick)
+            if (soft_run(&soft) != EXIT_kick)
                 fail_msg("%s ended", loops[k].name);
             pthread_join(t, NULL);
             if (now_us() - kicked_at > 1000000)
@@ -267,7 +270,7 @@ static unsigned run_sum(uint64_t *out, bool kicks) {
     if (kicks)
         pthread_create(&t, NULL, kick_often, NULL);
     for (;;) {
-        enum exit_reason why = bt_run(bt);
+        enum exit_reason why = soft_run(&soft);
 
         if (why == EXIT_halt)
             break;
@@ -331,7 +334,7 @@ static void full_cache(const char *options) {
         want += 3 * (uint64_t)imm;
     }
     memset(&counters, 0, sizeof(counters));
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_int_equal(v->gpr[REG_RAX], want);
     assert_int_equal(v->gpr[REG_RDX], 3 * FUNCTIONS);
 }
@@ -368,7 +371,7 @@ static void test_alias(void **state) {
     PLACE(mov_ret, 0x20000);
     poke64(PT + 8 * 0x30, 0x20000 | RWP);
     mmu_flush_all(v);
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_int_equal(v->gpr[REG_RDX], 200 * 201 / 2);
     assert_in_range(counters.bt_again_written, 190, 400);
 }
@@ -387,7 +390,7 @@ static void test_crossing(void **state) {
     poke(0x20ffe, "\xb8\x05", 2); /* mov eax, xxxxxx05 */
     poke(0x28000, "\x00\x00\x00\xc3", 4);
     poke(0x29000, "\x01\x00\x00\xc3", 4);
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_int_equal(v->gpr[REG_RDX], 100 * 5 + 50 * 0x100);
 }
 
@@ -411,7 +414,7 @@ static void test_remapped(void **state) {
         poke(0x28000, "\xb8\x01\x00\x00\x00\xc3", 6);
         poke(0x29000, "\xb8\x10\x00\x00\x00\xc3", 6);
         mmu_flush_all(v);
-        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(soft_run(&soft), EXIT_halt);
         assert_int_equal(v->gpr[REG_RDX], 1000 * 0x11);
         assert_in_range(counters.bt_leave_check, 1, 10);
     }
@@ -432,7 +435,7 @@ static void test_large_page(void **state) {
         PLACE(large, CODE);
         PLACE(large_jmp, LARGE + 0x80000);
         PLACE(large_jmp2, OTHER + 0x80000);
-        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(soft_run(&soft), EXIT_halt);
         assert_int_equal(v->gpr[REG_RDX], 102);
     }
 }
@@ -455,7 +458,7 @@ static void test_own(void **state) {
         engine(options[k]);
         start();
         PLACE(own, CODE);
-        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(soft_run(&soft), EXIT_halt);
         assert_int_equal(v->gpr[REG_RAX], want);
         assert_int_equal(v->gpr[REG_RDX], 300 * 301 / 2);
     }
@@ -479,7 +482,7 @@ static void test_keys(void **state) {
             v->seg[SEG_CS].ar = 0xc09b;
         vcpu_update_mode(v);
         mmu_mode_changed(v);
-        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(soft_run(&soft), EXIT_halt);
         assert_int_equal(v->gpr[REG_RAX], k & 1 ? 0x2222 : 0x1111);
     }
 }
@@ -501,7 +504,7 @@ static void test_loop_flags(void **state) {
             poke(CODE + 0x1010, "\x0f\x92\xc0\xf4", 4);
             v->gpr[REG_RAX] = 0;
             v->gpr[REG_RCX] = k == 2 ? cx + 1 : cx % 3;
-            assert_int_equal(bt_run(bt), EXIT_halt);
+            assert_int_equal(soft_run(&soft), EXIT_halt);
             assert_int_equal(v->gpr[REG_RAX], 1);
         }
 }
@@ -517,7 +520,7 @@ static void test_offset_wraps(void **state) {
     v->gpr[REG_RBX] = 0;
     v->seg[SEG_FS].base = 0xffffffff00008008;
     vcpu_update_mode(v);
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_int_equal(v->rip, HANDLER + 1);
     assert_int_equal(v->cr2, 0xffffffff00008008);
 }
@@ -532,7 +535,7 @@ static void test_stack_pointer(void **state) {
         start();
         PLACE(divide, CODE);
         v->gpr[REG_RSP] = k & 1 ? (uint64_t)(uintptr_t)&k + (k << 10) : 1ull << k;
-        enum exit_reason why = bt_run(bt);
+        enum exit_reason why = soft_run(&soft);
         assert_true(why == EXIT_shutdown || why == EXIT_halt);
     }
     assert_int_equal(peek64(0), 0);
@@ -561,7 +564,7 @@ static void test_statistics(void **state) {
     PLACE(counted, CODE);
     PLACE(just_ret, 0x20000);
     memset(&counters, 0, sizeof(counters));
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     bt_stats(bt, on_figure, NULL);
     assert_int_equal(callouts[0], 100);
     assert_int_equal(callouts[1], 100);
@@ -640,7 +643,7 @@ static void store_to(uint64_t rsi) {
     v->halted = false;
     v->gpr[REG_RSI] = rsi;
     v->gpr[REG_RDI] = PLAIN;
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_int_equal(v->gpr[REG_RBX], ROUNDS * (ROUNDS + 1) / 2);
     assert_int_equal(peek64(PLAIN), ROUNDS * (ROUNDS + 1) / 2);
     assert_int_equal(peek64(PLAIN + 8), 7 * (ROUNDS / 256) + 6); /* of al below 7 */
@@ -694,7 +697,7 @@ static void test_trial(void **state) {
     memset(&counters, 0, sizeof(counters));
     v->gpr[8] = TRACED;
     v->gpr[9] = PLAIN;
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_in_range(counters.bt_again_traps, 1, 6);
     assert_true(counters.bt_acquitted >= 1);
     assert_in_range(counters.bt_callouts, 200, 2000); /* of 20,800 stores */
@@ -710,7 +713,7 @@ static void test_two_fragments(void **state) {
     PLACE(two_ways, CODE);
     memset(&counters, 0, sizeof(counters));
     v->gpr[REG_RSI] = TRACED;
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_in_range(counters.bt_again_traps, 2, 6);
     assert_in_range(counters.bt_emulated, 32, 150);
 }
@@ -734,7 +737,7 @@ static void test_verdict_on_other_code(void **state) {
     v->rip = CODE;
     v->halted = false;
     v->gpr[REG_RSI] = PLAIN + 16;
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_int_equal(peek64(PLAIN + 8), ROUNDS); /* the carry was set each time */
 }
 
@@ -761,7 +764,7 @@ static void test_singles(void **state) {
         mmu_flush_all(v);
         PLACE(records, CODE);
         memset(&counters, 0, sizeof(counters));
-        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(soft_run(&soft), EXIT_halt);
         for (unsigned n = 1; n < 5; n++)
             assert_int_equal(peek64(0xa0000 + 0x2000 * n), 250);
         assert_in_range(counters.bt_singles, 900, 1100);
@@ -804,7 +807,7 @@ static void run_divisions(uint64_t divisor, uint64_t count) {
     v->gpr[REG_RBX] = divisor;
     v->gpr[REG_RCX] = count;
     v->gpr[REG_R12] = v->gpr[REG_R13] = 0;
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
 }
 
 /* A division that faults costs the host's signal a few times (once for each fragment that
@@ -863,7 +866,7 @@ static void test_popf(void **state) {
                 PLACE(popf_pushf, CODE);
                 v->rflags = all ? mask | X86_FL_ONE : X86_FL_ONE;
                 v->gpr[REG_RAX] = value & ~(uint64_t)X86_FL_TF;
-                assert_int_equal(bt_run(bt), EXIT_halt);
+                assert_int_equal(soft_run(&soft), EXIT_halt);
                 assert_int_equal(v->gpr[REG_RCX], (value & mask) | X86_FL_ONE);
                 assert_int_equal(v->rflags, (value & mask) | X86_FL_ONE);
             }
@@ -878,7 +881,7 @@ static void test_control_registers(void **state) {
     start();
     PLACE(read_crs, CODE);
     v->cr2 = 0x123456789abcdef0;
-    assert_int_equal(bt_run(bt), EXIT_halt);
+    assert_int_equal(soft_run(&soft), EXIT_halt);
     assert_int_equal(v->gpr[REG_RAX], v->cr0);
     assert_int_equal(v->gpr[REG_RBX], 0x123456789abcdef0);
     assert_int_equal(v->gpr[REG_RCX], PML4);
@@ -910,7 +913,7 @@ static void test_dead_flags(void **state) {
         poke64(IDT + 16 * X86_PF, (HANDLER & 0xffff) | 8ull << 16 | 0x8e01ull << 32);
         poke64(0x8000 + 0x24, STACK);
         v->tr = (struct segment){.sel = 0x18, .ar = 0x8b, .limit = 103, .base = 0x8000};
-        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(soft_run(&soft), EXIT_halt);
         assert_int_equal(v->cr2 & ~7ull, k ? 0x80000008 : 0x80000000);
         assert_int_equal(v->gpr[REG_R15] & X86_FL_STATUS, cases[k].flags);
     }
@@ -931,7 +934,7 @@ static void test_stay(void **state) {
         v->gpr[REG_RCX] = 1000;
         v->gpr[REG_R12] = 0;
         before = counters.bt_entries;
-        assert_int_equal(bt_run(bt), EXIT_halt);
+        assert_int_equal(soft_run(&soft), EXIT_halt);
         assert_int_equal(v->gpr[REG_R12], 1000);
         if (on)
             assert_in_range(counters.bt_entries - before, 1, 50);

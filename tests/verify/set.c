@@ -11,6 +11,7 @@
 #include "interp/interp.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
 
@@ -425,5 +426,5 @@ enum exit_reason set_run(struct set *s, const struct set_program *p) {
     start(s, p->how);
     need(mem_write(s->v->mem, gpa(CODE), p->code, p->len), "cannot write");
     s->v->rip = CODE;
-    return bt_run(s->bt);
+    return soft_run(&(struct soft){.v = s->v, .ip = s->ip, .bt = s->bt});
 }
