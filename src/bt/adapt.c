@@ -21,7 +21,7 @@
  * Suspects are kept by address and RAM page, in sets of WAYS; while a verdict holds,
  * nobody else gets its place.
  */
-#include "bt/tr_int.h"
+#include "bt/bt_int.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "sem/sem.h"
@@ -138,7 +138,7 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
     bool write = false;
 
     vec_park(bt->v);
-    if (decode_insn(KEY_MODE(c->key), bytes, room < 15 ? room : 15, &i) != DECODE_OK)
+    if (decode_insn(KEY_MODE(c->code.key), bytes, room < 15 ? room : 15, &i) != DECODE_OK)
         return false;
     own = own_access(&i, &write);
     if (!own)
@@ -150,8 +150,8 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
 
 void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
                 const struct bt_trap *trap) {
-    uint8_t *page = site->guest & SITE_PAGE2 ? c->page2 : c->page;
-    uint64_t va = bt_site_va(c, site), now = __builtin_ia32_rdtsc();
+    uint8_t *page = site->guest & SITE_PAGE2 ? c->code.page2 : c->code.page;
+    uint64_t va = tr_site_va(&c->code, site), now = __builtin_ia32_rdtsc();
     struct suspect *s;
 
     if (!bt->opt.adapt || c->dead)
@@ -167,15 +167,15 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
     if (now - s->since > FAIL_TICKS_GROUP)
         return;
     if (s->guilt == BT_GUILT_TRAP) { /* C was made before the verdict */
-        bt_drop(bt, c, BT_WHY_TRAPS);
+        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
     } else if (!itself(bt, c, page + (va & 4095), trap)) {
         if (s->guilt != BT_GUILT_GROUPS)
             convict(s, BT_GUILT_GROUPS);
-        bt_drop(bt, c, BT_WHY_CHECKS);
+        tc_drop(&bt->tc, c, TC_WHY_CHECKS);
     } else if (now - s->since <= FAIL_TICKS_TRAP && trap->why != BT_TRAP_FAULT &&
                trap->why != BT_TRAP_DROPS) {
         convict(s, BT_GUILT_TRAP);
-        bt_drop(bt, c, BT_WHY_TRAPS);
+        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
     }
 }
 
@@ -207,7 +207,7 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
         if (t->traps < TRIAL_RUNS / TRIAL_SHARE &&
             bt_guilty(bt, t->va, t->page, BT_GUILT_TRAP)) {
             convict(find(bt, t->va, t->page), BT_TOLERATED);
-            bt_drop_at(bt, t->page, (unsigned)(t->va & 4095));
+            tc_drop_at(&bt->tc, t->page, (unsigned)(t->va & 4095));
             v->code_written = true; /* it may be a loop: out of it */
             v->cnt->bt_acquitted++;
         }
@@ -216,8 +216,9 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
     return rc;
 }
 
-struct insn *bt_trapper(struct bt *bt, const struct insn *i, uint64_t va, uint8_t *page) {
-    struct trapper *t = bt_meta_alloc(bt, sizeof(*t));
+struct insn *bt_trapper(struct tr_span *span, const struct insn *i, uint64_t va,
+                        uint8_t *page) {
+    struct trapper *t = tr_span_record(span, sizeof(*t));
 
     if (!t)
         return NULL;
@@ -238,7 +239,7 @@ void bt_review(struct bt *bt, uint64_t now) {
         if (s->guilt == BT_INNOCENT || now < s->due)
             continue;
         if (s->guilt != BT_TOLERATED)
-            bt_drop_at(bt, s->page, (unsigned)(s->va & 4095));
+            tc_drop_at(&bt->tc, s->page, (unsigned)(s->va & 4095));
         s->guilt = BT_INNOCENT;
         bt->v->cnt->bt_acquitted++;
     }

@@ -27,7 +27,7 @@ void bt_division_faulted(struct bt *bt, struct ccf *c) {
     if (!bt->opt.adapt || c->dead)
         return;
     *entry(bt, va) = (struct division){.va = va, .faults = true};
-    bt_drop(bt, c, BT_WHY_TRAPS);
+    tc_drop(&bt->tc, c, TC_WHY_TRAPS);
 }
 
 void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
@@ -46,8 +46,8 @@ void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
     /* Trusted again: each fragment with this callout goes when it gets here. It may be a
      * loop: out of it. */
     g->faults = false;
-    c = bt_find_pc(bt, (const uint8_t *)(uintptr_t)bt->v->bt.resume - 1);
+    c = tc_find(&bt->tc, (const uint8_t *)(uintptr_t)bt->v->bt.resume - 1);
     if (c && !c->dead)
-        bt_drop(bt, c, BT_WHY_TRAPS);
+        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
     bt->v->code_written = true;
 }

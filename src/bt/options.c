@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "bt/bt_int.h"
+#include "bt/bt.h"
 
 #define SWITCH(field, option, text)                                                      \
     { .name = (option), .what = (text), .off = offsetof(struct bt_options, field) }
@@ -21,25 +21,48 @@
 
 static const struct bt_option table[] = {
     SWITCH(adapt, "adapt", "design the trap into what keeps trapping, for a while"),
-    SWITCH(anchors, "anchors",
+    SWITCH(tr.anchors, "anchors",
            "find pages by the place in the code, where that is better"),
     SWITCH(chain, "chain", "turn exits into direct jumps to their targets"),
-    SWITCH(count, "count", "count instructions (a TU left early counts whole)"),
+    SWITCH(tr.count, "count", "count instructions (a TU left early counts whole)"),
     SWITCH(evict, "evict", "when the cache is full, drop what is oldest, not everything"),
-    SWITCH(groups, "groups", "one check for several accesses off the same base register"),
-    SWITCH(held, "held", "keep the host address of a group that others interrupt"),
-    NUMBER(hot, "hot", 0, BT_HOT_MAX,
+    SWITCH(tr.groups, "groups",
+           "one check for several accesses off the same base register"),
+    SWITCH(tr.held, "held", "keep the host address of a group that others interrupt"),
+    NUMBER(tr.hot, "hot", 0, BT_HOT_MAX,
            "executions until a fragment is retranslated as a hot path; 0: never"),
-    SWITCH(lend, "lend", "keep r14 and r15 in registers that a hot path does not use"),
-    SWITCH(liveness, "liveness", "do not keep status flags that nothing reads"),
-    NUMBER(path, "path", 1, BT_PATH_MAX, "instructions in a hot path"),
-    SWITCH(stay, "stay", "stay in the cache after system calls, faults, CR3 loads"),
-    NUMBER(tu_limit, "tu", 1, BT_TU_MAX, "instructions in a translation unit"),
+    SWITCH(tr.lend, "lend", "keep r14 and r15 in registers that a hot path does not use"),
+    SWITCH(tr.liveness, "liveness", "do not keep status flags that nothing reads"),
+    NUMBER(tr.path, "path", 1, TR_PATH_MAX, "instructions in a hot path"),
+    SWITCH(tr.stay, "stay", "stay in the cache after system calls, faults, CR3 loads"),
+    NUMBER(tr.tu_limit, "tu", 1, TR_TU_MAX, "instructions in a translation unit"),
     NUMBER(cache, "cache", 1, BT_CACHE_MAX, "MiB of translated code"),
-    SWITCH(predict, "predict", "follow returns and other indirect branches in hot paths"),
-    SWITCH(unroll, "unroll", "repeat short loops in their hot paths"),
+    SWITCH(tr.predict, "predict",
+           "follow returns and other indirect branches in hot paths"),
+    SWITCH(tr.unroll, "unroll", "repeat short loops in their hot paths"),
     SWITCH(verify, "verify", "prove all code that is made; a finding ends the run"),
 };
+
+struct bt_options bt_defaults(void) {
+    return (struct bt_options){
+        .adapt = true,
+        .tr.anchors = true,
+        .chain = true,
+        .evict = true,
+        .tr.groups = true,
+        .tr.held = true,
+        .tr.lend = true,
+        .tr.unroll = true,
+        .tr.predict = true,
+        .tr.liveness = true,
+        .tr.stay = true,
+        .verify = BT_VERIFY_DEFAULT,
+        .tr.hot = BT_HOT_DEFAULT,
+        .tr.path = BT_PATH_DEFAULT,
+        .tr.tu_limit = BT_TU_DEFAULT,
+        .cache = BT_CACHE_DEFAULT,
+    };
+}
 
 const struct bt_option *bt_option_table(size_t *count) {
     *count = ARRAY_SIZE(table);

@@ -109,11 +109,13 @@ struct mem;
 struct interp;
 struct cpuid_model;
 
+/* Shortcuts that an engine takes through system calls and their returns. */
+#define VCPU_GATES 4
+
 #define VCPU_BT_HELD 12
 
 /* A system call or its return, as it was done last: bt/gate.c. */
 struct vcpu_gate {
-    uint32_t from;   /* the key that it holds for; 0: it does not */
     uint32_t keep;   /* flags that it does not clear */
     uint64_t select; /* struct bt's key and tables afterwards */
     void *jump;      /* vcpu.bt.jump afterwards */
@@ -121,7 +123,6 @@ struct vcpu_gate {
     uint64_t target, sp;
     uint8_t **slot; /* of target, in the jump table */
 };
-#define VCPU_GATES 4
 
 /* What translated code keeps beside the registers (bt/bt_int.h). */
 struct vcpu_bt {
@@ -135,14 +136,9 @@ struct vcpu_bt {
     uint64_t count;              /* instructions, with the switch `count` */
     uint64_t indirect_hits;      /* the same */
     struct vcpu_gate gate[VCPU_GATES];
-    uint64_t gates; /* gone through */
-    void *jump;     /* indirect branches */
-    /* The parked image has this host address as that of the last x87 instruction, or
-     * x87_at says where it is: if it lies in translated code, the pointers below become
-     * what they are to the guest. */
-    void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
-    uint32_t x87_at; /* in the code cache, 0: none; where the host does not keep FIP */
-    void *arg;       /* qualifies reason */
+    uint64_t gates;      /* gone through */
+    void *jump;          /* indirect branches */
+    void *arg;           /* qualifies reason */
     const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
     /* Counted runs (vcpu.counted). FUEL is an address: of the fuel page plus how many
      * instructions may still begin. A fragment takes all of its own at its entry, so that
@@ -150,7 +146,6 @@ struct vcpu_bt {
      * last time that insns_retired was brought up to date. */
     uint64_t fuel, mark;
     uint32_t owed;
-    bool step;        /* come back after each fragment */
     bool fault_known; /* `fault` is what the instruction at rip raises */
     bool single;      /* go on at rip with a check for each access */
     uint32_t reason, site, status;
@@ -170,6 +165,13 @@ struct vcpu {
     const struct vcpu_hooks *hooks;
     void *hooks_arg;
     const struct cpuid_model *cpuid;
+    /* The parked image has this host address as that of the last x87 instruction, or
+     * x87_at says where it is: if that is the engine's code, fip, fcs and fop become what
+     * they are to the guest. NULL: the engine has no code. */
+    void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
+    uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
+    bool step;       /* the engine comes back after each piece of code */
+    uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
     struct vcpu_shadow shadow; /* the MMU's */
     struct vcpu_bt bt;  /* what translated code keeps beside the registers */
     struct fault fault; /* valid when a semantic function returns SEM_FAULT */
@@ -229,7 +231,7 @@ struct vcpu {
     uint64_t mtrr_deftype, mtrr_fixed[11], mtrr_var[16];
     uint64_t hwcr, syscfg, mcg_status, tsc_adjust;
     /* x87 pointers, tracked because the host's would be ours (sem/native/). After
-     * translated code they follow from the host's; see bt.x87_ran. */
+     * translated code they follow from the host's; see x87_ran. */
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;
     bool nmi_blocked;     /* until iret */
@@ -272,10 +274,11 @@ static inline uint32_t vcpu_events(const struct vcpu *v) {
     return __atomic_load_n(&v->events, __ATOMIC_RELAXED);
 }
 
-/* The MSRs of system calls, EFER, CR0, CR4 or DR7 are not what they were. */
+/* The MSRs of system calls, EFER, CR0, CR4 or DR7 are not what they were: no shortcut
+ * holds any more. */
 static inline void vcpu_forget_gates(struct vcpu *v) {
     for (unsigned n = 0; n < VCPU_GATES; n++)
-        v->bt.gate[n].from = 0;
+        v->gate_key[n] = 0;
 }
 
 /* Instructions until an engine has to stop. */

@@ -135,7 +135,7 @@ static int parse(struct job *j, int argc, char **argv) {
     int opt;
 
     *j = (struct job){.mode = -1, .bt = bt_defaults()};
-    j->bt.hot = 0; /* counting would be in the way of reading */
+    j->bt.tr.hot = 0; /* counting would be in the way of reading */
     argv[0] = (char *)"bivisor translate";
     while ((opt = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {
         if (opt == OPT_HELP) {

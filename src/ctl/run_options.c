@@ -384,5 +384,5 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
 void run_options_count(struct run_options *o) {
     o->machine.counted = true;
     if (!o->liveness)
-        o->machine.bt.liveness = false;
+        o->machine.bt.tr.liveness = false;
 }

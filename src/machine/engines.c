@@ -11,11 +11,13 @@
 #include "machine/machine.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 
 struct engine {
     struct vcpu *v;
     struct interp *interp;
-    struct bt *bt;   /* bt only */
+    struct bt *bt; /* bt only */
+    struct soft soft;
     struct kvm *kvm; /* kvm only */
 };
 
@@ -95,6 +97,7 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
     if (rc)
         return rc;
     rc = bt_new(v, (*out)->interp, cfg->bt, &(*out)->bt);
+    (*out)->soft = (struct soft){.v = v, .ip = (*out)->interp, .bt = (*out)->bt};
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
@@ -109,11 +112,11 @@ static void translator_destroy(struct engine *e) {
 }
 
 static enum exit_reason translator_enter(struct engine *e) {
-    enum exit_reason reason = bt_run(e->bt);
+    enum exit_reason reason = soft_run(&e->soft);
 
-    if (reason == EXIT_error)
+    if (reason == EXIT_error && e->soft.error)
         log_error("engine bt: this thread cannot run translated code: %s",
-                  strerror(-bt_error(e->bt)));
+                  strerror(-e->soft.error));
     return reason;
 }
 

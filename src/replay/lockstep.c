@@ -153,7 +153,7 @@ static bool lock_up(const struct pass *p, bool first) {
 static int pass_open(struct pass *p, const struct lockstep *ls, bool show) {
     int rc;
 
-    *p = (struct pass){.ls = ls, .how = ls->machine.bt.liveness ? VCPU_LOOSE : 0};
+    *p = (struct pass){.ls = ls, .how = ls->machine.bt.tr.liveness ? VCPU_LOOSE : 0};
     rc = side_create(p, 0, show);
     if (!rc)
         rc = side_create(p, 1, false);
@@ -399,8 +399,8 @@ static bool find_instruction(struct pass *p, struct difference *d, uint64_t star
     while (machine_insns(p->side[0].m) < d->good)
         if (!next_fragment(p, d->bad))
             return false;
-    single.tu_limit = 1;
-    single.hot = 0;
+    single.tr.tu_limit = 1;
+    single.tr.hot = 0;
     for (unsigned n = 0; n < 2; n++)
         machine_retune(p->side[n].m, &single);
     for (uint64_t at = d->good + 1; at <= bad; at++) {

@@ -276,7 +276,7 @@ bool fid_guest_is_bt(const struct fid_guest *g) {
 }
 
 bool fid_guest_live_flags(const struct fid_guest *g) {
-    return g->vm.bt && g->opt.liveness;
+    return g->vm.bt && g->opt.tr.liveness;
 }
 
 bool fid_guest_offers(const struct fid_guest *g, const struct insn *i) {
@@ -393,7 +393,7 @@ void fid_guest_run(struct fid_guest *g, const struct program *p, const struct st
     enum exit_reason why;
 
     load(g, p, s, mem);
-    why = g->vm.bt ? bt_run(g->vm.bt) : interp_step(g->vm.ip, STEPS);
+    why = g->vm.bt ? guest_run(&g->vm) : interp_step(g->vm.ip, STEPS);
     vec_park(g->vm.v);
     take(g, mem, o);
     if (why == EXIT_kick)

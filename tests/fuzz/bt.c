@@ -91,7 +91,7 @@ static enum exit_reason run_bt(struct guest *vm) {
 
     running = vm;
     set_timer(KICK_NS);
-    why = bt_run(vm->bt);
+    why = guest_run(vm);
     set_timer(0);
     running = NULL;
     return why;
@@ -167,7 +167,7 @@ static void compare(const struct guest *vm) {
 static void on_entry(void *arg, const struct ccf *c) {
     struct vcpu *v = arg;
 
-    fprintf(stderr, "translator: %llx sp %llx\n", (unsigned long long)c->va,
+    fprintf(stderr, "translator: %llx sp %llx\n", (unsigned long long)c->code.va,
             (unsigned long long)v->gpr[4]);
 }
 
@@ -250,7 +250,7 @@ static enum exit_reason run_reference(struct seen *seen) {
  */
 static bool comparable(const struct guest *before, const struct seen *seen) {
     if (before->v->cr3 != ref.v->cr3 || seen->pointers ||
-        (seen->flags && before->bt->opt.liveness))
+        (seen->flags && before->bt->opt.tr.liveness))
         return false;
     for (unsigned k = CPU_TABLES; k < CPU_TABLES + CPU_TABLES_SIZE; k += 8)
         if (!same(before, k))

@@ -4,6 +4,6 @@
 #define LIB_BT_H
 
 #include "bt/bt_int.h"
-#include "bt/tr_int.h"
+#include "tr/tr_int.h"
 
 #endif

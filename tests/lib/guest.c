@@ -6,6 +6,7 @@
 #include "cpu/vec.h"
 #include "lib/need.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 
 /* --- hooks --- */
 
@@ -172,4 +173,10 @@ uint64_t guest_get(const struct guest *g, uint64_t at, unsigned len) {
 
     need(mem_read(g->v->mem, gpa(at), &value, len), "read where there is no memory");
     return value;
+}
+
+enum exit_reason guest_run(struct guest *g) {
+    struct soft soft = {.v = g->v, .ip = g->ip, .bt = g->bt};
+
+    return soft_run(&soft);
 }

@@ -47,6 +47,9 @@ void guest_free(struct guest *g);
 /* Another translator; a finding of its verifier ends the run when the options say so. */
 void guest_use_bt(struct guest *g, const struct bt_options *opt);
 
+/* Runs it on the translator, until it comes back. */
+enum exit_reason guest_run(struct guest *g);
+
 /* RAM zeroed, the vCPU as after power-up, nothing derived kept. */
 void guest_reset(struct guest *g);
 /* Registers were set by hand: all that follows from them is derived anew. */

@@ -11,7 +11,7 @@
 static struct rig r;
 static struct board board;
 static struct vcpu V;
-static struct exit_counts exits;
+static struct machine_cpu cpu;
 
 static uint64_t on_realtime(void *arg) {
     return RIG_REALTIME_NS;
@@ -22,11 +22,12 @@ static int setup(void **state) {
 
     rig_new(&r);
     memset(&V, 0, sizeof(V));
-    board = (struct board){.vcpu = &V,
+    cpu = (struct machine_cpu){.vcpu = &V};
+    board = (struct board){.cpu = &cpu,
+                           .cpus = 1,
                            .bus = r.bus,
                            .clock = r.clock,
                            .cnt = &r.cnt,
-                           .exits = &exits,
                            .realtime_ns = on_realtime};
     if (mem_create(64u << 20, &board.mem) || board_create(&board, &r.host, &serial))
         return -1;
@@ -215,7 +216,7 @@ static void test_far_future(void **state) {
         end += 1000000000;
     }
     lapic_put(0x320, 0x40050); /* TSC deadline: one that never comes */
-    assert_true(lapic_msr(board.lapic, 0x6e0, true, &never));
+    assert_true(lapic_msr(cpu.lapic, 0x6e0, true, &never));
     rig_out(&r, 0x43, 0x34);
     cmos_put(0xb, 2);
     assert_in_range(vclock_next(r.clock), end, VCLOCK_NEVER);
@@ -235,7 +236,7 @@ static void random_mmio(bool write) {
 static void random_msr(void) {
     uint64_t value = rnd() >> pick(64);
 
-    lapic_msr(board.lapic,
+    lapic_msr(cpu.lapic,
               !one_in(8)  ? 0x800 + pick(64)
               : one_in(2) ? 0x1b
                           : 0x6e0,

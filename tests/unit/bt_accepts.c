@@ -3,7 +3,7 @@
  * tests/verify/set.c, under options of every kind; and the common code of the cache, with
  * no change to it.
  */
-#include "bt/verify.h"
+#include "verify/verify.h"
 #include "decode/host.h"
 #include "lib/unit.h"
 #include "verify/set.h"
@@ -17,13 +17,13 @@ static const char *const flavours[] = {
     "verify,cache=2,no-predict,no-unroll,no-adapt,no-chain",
 };
 
-static void accepted(void *arg, struct set *s, const struct ccf *c) {
+static void accepted(void *arg, struct set *s, const struct tr_code *c) {
     struct finding f;
 
     ++*(unsigned *)arg;
-    if (bt_verify(set_bt(s), c, &f))
+    if (verify_code(set_env(s), c, &f))
         return;
-    set_report(set_bt(s), c, &f);
+    set_report(set_env(s), c, &f);
     fail_msg("a fragment of the translator's is not accepted: %s", f.why);
 }
 
@@ -46,16 +46,16 @@ static void test_accepts_old_host(void **state) {
 
 /* --- the stub of anchors --- */
 
-static void reject_stub(const struct bt *bt, uint8_t *rw, const uint8_t *bytes,
+static void reject_stub(const struct tr_env *env, uint8_t *rw, const uint8_t *bytes,
                         unsigned len) {
     uint8_t saved[15];
     struct finding f;
 
     memcpy(saved, rw, len);
     memcpy(rw, bytes, len);
-    if (bt_verify_stubs(bt, &f))
+    if (verify_stubs(env, &f))
         fail_msg("a change at +%03x of the common code is accepted",
-                 (unsigned)(rw - bt->code.rw));
+                 (unsigned)(rw - env->code.rw));
     memcpy(rw, saved, len);
 }
 
@@ -63,29 +63,29 @@ static void reject_stub(const struct bt *bt, uint8_t *rw, const uint8_t *bytes,
  * displacement, an immediate. */
 static void test_stubs(void **state) {
     struct set *s = set_new("verify,cache=2", false);
-    const struct bt *bt = set_bt(s);
-    const uint8_t *rx = bt->stub_anchor[MMU_READ];
+    const struct tr_env *env = set_env(s);
+    const uint8_t *rx = env->stub.anchor[MMU_READ];
     unsigned mutants = 0;
     struct finding f;
 
-    assert_true(bt_verify_stubs(bt, &f));
-    while (rx < bt->stub_check) {
-        uint8_t *rw = (uint8_t *)(uintptr_t)rx - bt_delta(bt);
+    assert_true(verify_stubs(env, &f));
+    while (rx < env->stub.check) {
+        uint8_t *rw = (uint8_t *)(uintptr_t)rx - tr_delta(env);
         static const uint8_t nops[15] = {0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
                                          0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90};
         struct host_insn i;
         uint8_t last;
 
         assert_true(decode_host(rx, 15, &i));
-        reject_stub(bt, rw, nops, i.len);
+        reject_stub(env, rw, nops, i.len);
         for (unsigned bit = 0; bit < 8; bit++) {
             last = (uint8_t)(rw[i.len - 1] ^ 1u << bit);
-            reject_stub(bt, rw + i.len - 1, &last, 1);
+            reject_stub(env, rw + i.len - 1, &last, 1);
         }
         mutants += 9;
         rx += i.len;
     }
-    assert_true(bt_verify_stubs(bt, &f));
+    assert_true(verify_stubs(env, &f));
     assert_true(mutants > 400);
     set_free(s);
 }

@@ -36,7 +36,7 @@ static void full_cache(const char *options) {
         want += 3 * (uint64_t)imm;
     }
     memset(&G.cnt, 0, sizeof(G.cnt));
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_int_equal(G.v->gpr[REG_RAX], want);
     assert_int_equal(G.v->gpr[REG_RDX], 3 * FUNCTIONS);
 }
@@ -73,7 +73,7 @@ static void test_alias(void **state) {
     PLACE(mov_ret, 0x20000);
     guest_put64(&G, PT + 8 * 0x30, 0x20000 | RWP);
     mmu_flush_all(G.v);
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_int_equal(G.v->gpr[REG_RDX], 200 * 201 / 2);
     assert_in_range(G.cnt.bt_again_written, 190, 400);
 }
@@ -92,7 +92,7 @@ static void test_crossing(void **state) {
     guest_write(&G, 0x20ffe, "\xb8\x05", 2); /* mov eax, xxxxxx05 */
     guest_write(&G, 0x28000, "\x00\x00\x00\xc3", 4);
     guest_write(&G, 0x29000, "\x01\x00\x00\xc3", 4);
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_int_equal(G.v->gpr[REG_RDX], 100 * 5 + 50 * 0x100);
 }
 
@@ -116,7 +116,7 @@ static void test_remapped(void **state) {
         guest_write(&G, 0x28000, "\xb8\x01\x00\x00\x00\xc3", 6);
         guest_write(&G, 0x29000, "\xb8\x10\x00\x00\x00\xc3", 6);
         mmu_flush_all(G.v);
-        assert_int_equal(bt_run(G.bt), EXIT_halt);
+        assert_int_equal(guest_run(&G), EXIT_halt);
         assert_int_equal(G.v->gpr[REG_RDX], 1000 * 0x11);
         assert_in_range(G.cnt.bt_leave_check, 1, 10);
     }
@@ -137,7 +137,7 @@ static void test_large_page(void **state) {
         PLACE(large, CODE);
         PLACE(large_jmp, LARGE + 0x80000);
         PLACE(large_jmp2, OTHER + 0x80000);
-        assert_int_equal(bt_run(G.bt), EXIT_halt);
+        assert_int_equal(guest_run(&G), EXIT_halt);
         assert_int_equal(G.v->gpr[REG_RDX], 102);
     }
 }
@@ -160,7 +160,7 @@ static void test_own(void **state) {
         long_use(options[k]);
         long_start();
         PLACE(own, CODE);
-        assert_int_equal(bt_run(G.bt), EXIT_halt);
+        assert_int_equal(guest_run(&G), EXIT_halt);
         assert_int_equal(G.v->gpr[REG_RAX], want);
         assert_int_equal(G.v->gpr[REG_RDX], 300 * 301 / 2);
     }

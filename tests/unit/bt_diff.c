@@ -426,7 +426,7 @@ static bool one_program(uint64_t seed, unsigned insns) {
             return true;
         }
         __atomic_add_fetch(&runs, 1, __ATOMIC_RELAXED);
-        if (bt_run(B.bt) != EXIT_halt) {
+        if (guest_run(&B) != EXIT_halt) {
             strcpy(why, "bt did not halt");
             show(seed, run);
             return false;
@@ -450,7 +450,7 @@ static uint64_t first_seed = 1, count = 3000, wanted_failures = 1;
 static void programs(const struct bt_options *opt, unsigned insns) {
     unsigned bad = 0, before = runs;
 
-    program_how.liveness = opt->liveness;
+    program_how.liveness = opt->tr.liveness;
     signals_back();
     new_guest(&A, NULL);
     new_guest(&B, opt);
@@ -476,7 +476,7 @@ static void programs(const struct bt_options *opt, unsigned insns) {
 static void test_one(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs(&opt, 1);
 }
 
@@ -489,7 +489,7 @@ static void test_one_live(void **state) {
 static void test_sequences(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs(&opt, MAX_INSNS);
 }
 
@@ -500,7 +500,7 @@ static void test_sequences_live(void **state) {
 }
 
 static void knots(struct bt_options *opt) {
-    opt->liveness = false;
+    opt->tr.liveness = false;
     program_how.knots = true;
     programs(opt, 1);
 }
@@ -514,7 +514,7 @@ static void test_knots(void **state) {
 static void test_knots_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.hot = 1;
+    opt.tr.hot = 1;
     knots(&opt);
 }
 
@@ -522,7 +522,7 @@ static void test_knots_hot(void **state) {
 static void test_sequences_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.hot = 1;
+    opt.tr.hot = 1;
     programs(&opt, MAX_INSNS);
 }
 

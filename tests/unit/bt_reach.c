@@ -35,6 +35,7 @@
 #include "lib/unit.h"
 #include "lib/wild.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/exception.h"
@@ -443,7 +444,7 @@ static bool one_program(uint64_t seed, bool run_it, unsigned upto) {
             level();
             return true;
         }
-        b = bt_run(B.bt);
+        b = guest_run(&B);
         if (!same(a, b)) {
             if (stores_x87()) {
                 level();
@@ -500,15 +501,15 @@ static void programs(const struct bt_options *opt) {
 static void test_reach(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs(&opt);
 }
 
 static void test_reach_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
-    opt.hot = 1;
+    opt.tr.liveness = false;
+    opt.tr.hot = 1;
     programs(&opt);
 }
 
@@ -518,7 +519,7 @@ static void test_no_anchor(void **state) {
     struct bt_options opt = bt_defaults();
     uint64_t first = first_seed, all_of = count;
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     first_seed = 102935, count = 1;
     programs(&opt);
     first_seed = first, count = all_of;
@@ -527,23 +528,23 @@ static void test_no_anchor(void **state) {
 static void test_knots(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
+    opt.tr.liveness = false;
     programs_of(&opt, true);
 }
 
 static void test_knots_hot(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = false;
-    opt.hot = 1;
+    opt.tr.liveness = false;
+    opt.tr.hot = 1;
     programs_of(&opt, true);
 }
 
 static void test_reach_plain(void **state) {
     struct bt_options opt = bt_defaults();
 
-    opt.liveness = opt.groups = opt.anchors = opt.chain = false;
-    opt.hot = 0;
+    opt.tr.liveness = opt.tr.groups = opt.tr.anchors = opt.chain = false;
+    opt.tr.hot = 0;
     programs(&opt);
 }
 

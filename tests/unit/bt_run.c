@@ -81,7 +81,7 @@ static void kick_loops(const char *options, uint64_t offset) {
             if (loops[k].begin == l_fault_begin) /* it comes back by itself */
                 guest_write(&G, HANDLER, "\x48\x83\xc4\x00\x48\xcf", 6);
             pthread_create(&t, NULL, kick_once, NULL);
-            if (bt_run(G.bt) != EXIT_kick)
+            if (guest_run(&G) != EXIT_kick)
                 fail_msg("%s ended", loops[k].name);
             pthread_join(t, NULL);
             if (now_us() - kicked_at > 1000000)
@@ -134,7 +134,7 @@ static unsigned run_sum(uint64_t *out, bool kicks) {
     if (kicks)
         pthread_create(&t, NULL, kick_often, NULL);
     for (;;) {
-        enum exit_reason why = bt_run(G.bt);
+        enum exit_reason why = guest_run(&G);
 
         if (why == EXIT_halt)
             break;
@@ -190,7 +190,7 @@ static void test_keys(void **state) {
             G.v->seg[SEG_CS].ar = 0xc09b;
         vcpu_update_mode(G.v);
         mmu_mode_changed(G.v);
-        assert_int_equal(bt_run(G.bt), EXIT_halt);
+        assert_int_equal(guest_run(&G), EXIT_halt);
         assert_int_equal(G.v->gpr[REG_RAX], k & 1 ? 0x2222 : 0x1111);
     }
 }
@@ -212,7 +212,7 @@ static void test_loop_flags(void **state) {
             guest_write(&G, CODE + 0x1010, "\x0f\x92\xc0\xf4", 4);
             G.v->gpr[REG_RAX] = 0;
             G.v->gpr[REG_RCX] = k == 2 ? cx + 1 : cx % 3;
-            assert_int_equal(bt_run(G.bt), EXIT_halt);
+            assert_int_equal(guest_run(&G), EXIT_halt);
             assert_int_equal(G.v->gpr[REG_RAX], 1);
         }
 }
@@ -228,7 +228,7 @@ static void test_offset_wraps(void **state) {
     G.v->gpr[REG_RBX] = 0;
     G.v->seg[SEG_FS].base = 0xffffffff00008008;
     vcpu_update_mode(G.v);
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_int_equal(G.v->rip, HANDLER + 1);
     assert_int_equal(G.v->cr2, 0xffffffff00008008);
 }
@@ -243,7 +243,7 @@ static void test_stack_pointer(void **state) {
         long_start();
         PLACE(divide, CODE);
         G.v->gpr[REG_RSP] = k & 1 ? (uint64_t)(uintptr_t)&k + (k << 10) : 1ull << k;
-        enum exit_reason why = bt_run(G.bt);
+        enum exit_reason why = guest_run(&G);
         assert_true(why == EXIT_shutdown || why == EXIT_halt);
     }
     assert_int_equal(guest_get(&G, 0, 8), 0);
@@ -272,7 +272,7 @@ static void test_statistics(void **state) {
     PLACE(counted, CODE);
     PLACE(just_ret, 0x20000);
     memset(&G.cnt, 0, sizeof(G.cnt));
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     bt_stats(G.bt, on_figure, NULL);
     assert_int_equal(callouts[0], 100);
     assert_int_equal(callouts[1], 100);

@@ -31,7 +31,7 @@ static void store_to(uint64_t rsi) {
     G.v->halted = false;
     G.v->gpr[REG_RSI] = rsi;
     G.v->gpr[REG_RDI] = PLAIN;
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_int_equal(G.v->gpr[REG_RBX], ROUNDS * (ROUNDS + 1) / 2);
     assert_int_equal(guest_get(&G, PLAIN, 8), ROUNDS * (ROUNDS + 1) / 2);
     assert_int_equal(guest_get(&G, PLAIN + 8, 8),
@@ -86,7 +86,7 @@ static void test_trial(void **state) {
     memset(&G.cnt, 0, sizeof(G.cnt));
     G.v->gpr[8] = TRACED;
     G.v->gpr[9] = PLAIN;
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_in_range(G.cnt.bt_again_traps, 1, 6);
     assert_true(G.cnt.bt_acquitted >= 1);
     assert_in_range(G.cnt.bt_callouts, 200, 2000); /* of 20,800 stores */
@@ -102,7 +102,7 @@ static void test_two_fragments(void **state) {
     PLACE(two_ways, CODE);
     memset(&G.cnt, 0, sizeof(G.cnt));
     G.v->gpr[REG_RSI] = TRACED;
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_in_range(G.cnt.bt_again_traps, 2, 6);
     assert_in_range(G.cnt.bt_emulated, 32, 150);
 }
@@ -127,7 +127,7 @@ static void test_verdict_on_other_code(void **state) {
     G.v->rip = CODE;
     G.v->halted = false;
     G.v->gpr[REG_RSI] = PLAIN + 16;
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_int_equal(guest_get(&G, PLAIN + 8, 8),
                      ROUNDS); /* the carry was set each time */
 }
@@ -155,7 +155,7 @@ static void test_singles(void **state) {
         mmu_flush_all(G.v);
         PLACE(records, CODE);
         memset(&G.cnt, 0, sizeof(G.cnt));
-        assert_int_equal(bt_run(G.bt), EXIT_halt);
+        assert_int_equal(guest_run(&G), EXIT_halt);
         for (unsigned n = 1; n < 5; n++)
             assert_int_equal(guest_get(&G, 0xa0000 + 0x2000 * n, 8), 250);
         assert_in_range(G.cnt.bt_singles, 900, 1100);
@@ -178,7 +178,7 @@ static void run_divisions(uint64_t divisor, uint64_t count) {
     G.v->gpr[REG_RBX] = divisor;
     G.v->gpr[REG_RCX] = count;
     G.v->gpr[REG_R12] = G.v->gpr[REG_R13] = 0;
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
 }
 
 /* A division that faults costs the host's signal a few times (once for each fragment that
@@ -237,7 +237,7 @@ static void test_popf(void **state) {
                 PLACE(popf_pushf, CODE);
                 G.v->rflags = all ? mask | X86_FL_ONE : X86_FL_ONE;
                 G.v->gpr[REG_RAX] = value & ~(uint64_t)X86_FL_TF;
-                assert_int_equal(bt_run(G.bt), EXIT_halt);
+                assert_int_equal(guest_run(&G), EXIT_halt);
                 assert_int_equal(G.v->gpr[REG_RCX], (value & mask) | X86_FL_ONE);
                 assert_int_equal(G.v->rflags, (value & mask) | X86_FL_ONE);
             }
@@ -252,7 +252,7 @@ static void test_control_registers(void **state) {
     long_start();
     PLACE(read_crs, CODE);
     G.v->cr2 = 0x123456789abcdef0;
-    assert_int_equal(bt_run(G.bt), EXIT_halt);
+    assert_int_equal(guest_run(&G), EXIT_halt);
     assert_int_equal(G.v->gpr[REG_RAX], G.v->cr0);
     assert_int_equal(G.v->gpr[REG_RBX], 0x123456789abcdef0);
     assert_int_equal(G.v->gpr[REG_RCX], PML4);
@@ -285,7 +285,7 @@ static void test_dead_flags(void **state) {
                     (HANDLER & 0xffff) | 8ull << 16 | 0x8e01ull << 32);
         guest_put64(&G, 0x8000 + 0x24, STACK);
         G.v->tr = (struct segment){.sel = 0x18, .ar = 0x8b, .limit = 103, .base = 0x8000};
-        assert_int_equal(bt_run(G.bt), EXIT_halt);
+        assert_int_equal(guest_run(&G), EXIT_halt);
         assert_int_equal(G.v->cr2 & ~7ull, k ? 0x80000008 : 0x80000000);
         assert_int_equal(G.v->gpr[REG_R15] & X86_FL_STATUS, cases[k].flags);
     }
@@ -306,7 +306,7 @@ static void test_stay(void **state) {
         G.v->gpr[REG_RCX] = 1000;
         G.v->gpr[REG_R12] = 0;
         before = G.cnt.bt_entries;
-        assert_int_equal(bt_run(G.bt), EXIT_halt);
+        assert_int_equal(guest_run(&G), EXIT_halt);
         assert_int_equal(G.v->gpr[REG_R12], 1000);
         if (on)
             assert_in_range(G.cnt.bt_entries - before, 1, 50);

@@ -9,7 +9,9 @@
  */
 #include <stdio.h>
 
-#include "bt/verify.h"
+#include "tr/emit.h"
+#include "tr/key.h"
+#include "verify/verify.h"
 #include "decode/host.h"
 #include "lib/unit.h"
 #include "verify/set.h"
@@ -20,8 +22,8 @@ enum { INSNS_MAX = 4096 };
 
 /* A fragment, cut into instructions. */
 static struct {
-    struct bt *bt;
-    const struct ccf *c;
+    const struct tr_env *env;
+    const struct tr_code *c;
     uint8_t *rw; /* its first byte, to be written */
     unsigned n;
     struct host_insn i[INSNS_MAX];
@@ -75,15 +77,15 @@ static const char *const rules[RULES] = {
 };
 static unsigned long tried[RULES];
 
-static bool cut(struct set *s, const struct ccf *c) {
-    uint32_t size = (uint32_t)(c->end - c->code), off = 0;
+static bool cut(struct set *s, const struct tr_code *c) {
+    uint32_t size = (uint32_t)(c->end - c->start), off = 0;
 
-    now.bt = set_bt(s);
+    now.env = set_env(s);
     now.c = c;
-    now.rw = c->code - bt_delta(now.bt);
+    now.rw = c->start - tr_delta(now.env);
     for (now.n = 0; off < size && now.n < INSNS_MAX; now.n++) {
         now.off[now.n] = off;
-        if (!decode_host(c->code + off, size - off, &now.i[now.n]))
+        if (!decode_host(c->start + off, size - off, &now.i[now.n]))
             return false;
         off += now.i[now.n].len;
     }
@@ -96,9 +98,9 @@ static uint8_t *byte(unsigned k, unsigned at) {
 }
 
 static void survived(enum rule rule, unsigned k) {
-    const struct finding f = {.at = now.c->code + now.off[k], .why = "not rejected"};
+    const struct finding f = {.at = now.c->start + now.off[k], .why = "not rejected"};
 
-    set_report(now.bt, now.c, &f);
+    set_report(now.env, now.c, &f);
     fail_msg("a mutant is accepted: %s", rules[rule]);
 }
 
@@ -115,7 +117,7 @@ static void reject(enum rule rule, unsigned k, unsigned at, const void *bytes,
     if (!memcmp(saved, bytes, len))
         return;
     memcpy(byte(k, at), bytes, len);
-    ok = bt_verify(now.bt, now.c, &f);
+    ok = verify_code(now.env, now.c, &f);
     if (ok)
         survived(rule, k);
     memcpy(byte(k, at), saved, len);
@@ -333,7 +335,7 @@ static const uint16_t forbidden[] = {
     GS(bt.owner),
     GS(shadow.write_drops),
     GS(bt.gate),
-    GS(bt.x87_ran),
+    GS(x87_ran),
     GS(bt.arg),
     GS(bt.lent_by),
     GS(bt.reason),
@@ -438,16 +440,16 @@ static void mutate_shadow(unsigned k) {
 }
 
 static bool is_own(const uint8_t *rx) {
-    return rx >= now.c->code && rx < now.c->end;
+    return rx >= now.c->start && rx < now.c->end;
 }
 
 static const uint8_t *target(unsigned k) {
-    return now.c->code + now.off[k] + now.i[k].target;
+    return now.c->start + now.off[k] + now.i[k].target;
 }
 
 static bool begins(const uint8_t *rx) {
     for (unsigned k = 0; k < now.n; k++)
-        if (now.c->code + now.off[k] == rx)
+        if (now.c->start + now.off[k] == rx)
             return true;
     return false;
 }
@@ -469,12 +471,12 @@ static void mutate_branch(unsigned k) {
     if (l) {
         reject32(LINK, k, at, (uint32_t)le32(byte(k, at)) + 1);
         reject32(LINK, k, at,
-                 (uint32_t)(now.bt->stub_enter - target(k)) +
+                 (uint32_t)(now.env->stub.enter - target(k)) +
                      (uint32_t)le32(byte(k, at)));
         return;
     }
     reject32(MIDDLE, k, at,
-             (uint32_t)le32(byte(k, at)) + (uint32_t)(now.bt->stub_enter - target(k)));
+             (uint32_t)le32(byte(k, at)) + (uint32_t)(now.env->stub.enter - target(k)));
     reject32(MIDDLE, k, at,
              (uint32_t)le32(byte(k, at)) + (uint32_t)(now.c->end - target(k)));
     for (unsigned n = 1 + k % 3; n < 12; n += 3)
@@ -483,8 +485,8 @@ static void mutate_branch(unsigned k) {
 }
 
 static bool is_slow(const uint8_t *rx) {
-    return rx == now.bt->stub_slow || rx == now.bt->stub_anchor[MMU_READ] ||
-           rx == now.bt->stub_anchor[MMU_WRITE];
+    return rx == now.env->stub.slow || rx == now.env->stub.anchor[MMU_READ] ||
+           rx == now.env->stub.anchor[MMU_WRITE];
 }
 
 /* mov gs:[bt.site], site; lea T1, [back]; jmp slow */
@@ -504,7 +506,7 @@ static void mutate_site(unsigned k) {
     reject32(SITE, k, at, site ^ 1u << SITE_ANCHOR_SHIFT);
     reject32(SITE, k, at, site ^ 2u << SITE_ANCHOR_SHIFT);
     /* Alone or not makes no difference to a read of one access. */
-    if (SITE_ACCESS(site) == MMU_WRITE || SITE_SIZE(site) > BT_BOUNCE_LEN)
+    if (SITE_ACCESS(site) == MMU_WRITE || SITE_SIZE(site) > TR_BOUNCE_LEN)
         reject32(SITE, k, at, site | SITE_ALONE);
     reject_nop(SITE, k);
     reject_nop(NO_RETURN, k + 1);
@@ -526,7 +528,7 @@ static void mutate_polls(void) {
 
         back |= i->op == HOST_JMP && !i->direct;
         if (i->mem.access && !i->mem.seg && i->mem.base == HOST_NONE &&
-            (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)now.bt->poll_page &&
+            (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)now.env->poll_page &&
             polls < ARRAY_SIZE(at))
             at[polls++] = k;
     }
@@ -536,7 +538,7 @@ static void mutate_polls(void) {
         memcpy(saved[n], byte(at[n], 0), 8);
         memcpy(byte(at[n], 0), nops, 8);
     }
-    if (bt_verify(now.bt, now.c, &f))
+    if (verify_code(now.env, now.c, &f))
         survived(NO_POLL, at[0]);
     for (unsigned n = 0; n < polls; n++)
         memcpy(byte(at[n], 0), saved[n], 8);
@@ -640,7 +642,7 @@ static void mutate_foreign(unsigned k) {
     }
 }
 
-static void mutate(void *arg, struct set *s, const struct ccf *c) {
+static void mutate(void *arg, struct set *s, const struct tr_code *c) {
     struct finding f;
 
     if (!cut(s, c))
@@ -658,7 +660,7 @@ static void mutate(void *arg, struct set *s, const struct ccf *c) {
         mutate_foreign(k);
     }
     mutate_polls();
-    assert_true(bt_verify(now.bt, c, &f)); /* all of it is as it was */
+    assert_true(verify_code(now.env, c, &f)); /* all of it is as it was */
 }
 
 static void test_rejects_mutants(void **state) {
@@ -721,7 +723,7 @@ static void lay(uint8_t **at, const char *s, size_t len) {
     *at += len;
 }
 
-static void try_by_hand(void *arg, struct set *s, const struct ccf *c) {
+static void try_by_hand(void *arg, struct set *s, const struct tr_code *c) {
     uint8_t saved[200];
     struct finding f;
 
@@ -735,10 +737,10 @@ static void try_by_hand(void *arg, struct set *s, const struct ccf *c) {
         lay(&at, by_hand[n].before, by_hand[n].nbefore);
         lay(&at, (const char *)&bank, 4);
         lay(&at, by_hand[n].after, by_hand[n].nafter);
-        while (!begins(c->code + (at - now.rw)))
+        while (!begins(c->start + (at - now.rw)))
             *at++ = 0x90;
         assert_true(at - from < (ptrdiff_t)sizeof(saved));
-        if (bt_verify(now.bt, c, &f) != by_hand[n].right)
+        if (verify_code(now.env, c, &f) != by_hand[n].right)
             fail_msg("%s: %s", by_hand[n].what, by_hand[n].right ? f.why : "accepted");
         memcpy(from, saved, sizeof(saved));
         ++*(unsigned *)arg;

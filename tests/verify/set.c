@@ -239,8 +239,12 @@ void set_free(struct set *s) {
     free(s);
 }
 
-struct bt *set_bt(struct set *s) {
-    return s->g.bt;
+struct tr_env *set_env(struct set *s) {
+    return &s->g.bt->env;
+}
+
+bool set_unsound(const struct set *s) {
+    return s->g.bt->unsound;
 }
 
 /* The first 2 MiB, where they are. */
@@ -287,7 +291,7 @@ static void start(struct set *s, unsigned how) {
     v->shadow.bank = v->mmu->data;
 }
 
-static void to_set(void *arg, const struct ccf *c) {
+static void to_set(void *arg, struct ccf *c) {
     struct set *s = arg;
 
     need(s->nseen < FRAGMENTS_MAX, "too many fragments");
@@ -301,23 +305,24 @@ static void translate_from(struct set *s, const struct set_program *p, uint32_t 
     bool fault;
     struct ccf *c;
 
-    if (va < CODE || va >= CODE + p->len || bt_lookup(s->g.bt, va, page, key))
+    if (va < CODE || va >= CODE + p->len || tc_lookup(&s->g.bt->tc, va, page, key))
         return;
     s->g.v->rip = va;
     c = bt_translate(s->g.bt, key, &fault);
-    for (unsigned n = 0; c && n < c->nlinks; n++)
-        translate_from(s, p, key, c->links[n].target);
+    for (unsigned n = 0; c && n < c->code.nlinks; n++)
+        translate_from(s, p, key, c->code.links[n].target);
 }
 
 static void link_all(struct set *s) {
     for (size_t n = 0; n < s->nseen; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
-        for (unsigned k = 0; k < c->nlinks; k++) {
-            struct ccf *to = bt_lookup(s->g.bt, c->links[k].target, c->page, c->key);
+        for (unsigned k = 0; k < c->code.nlinks; k++) {
+            struct ccf *to = tc_lookup(&s->g.bt->tc, c->code.links[k].target,
+                                       c->code.page, c->code.key);
 
             if (to)
-                bt_link(s->g.bt, &c->links[k], to);
+                tc_link(&s->g.bt->tc, &c->code.links[k], to);
         }
     }
 }
@@ -327,55 +332,57 @@ static void link_all(struct set *s) {
 static void heat(struct set *s) {
     size_t cold = s->nseen;
 
-    for (unsigned n = 0; n < 1u << BT_HEAT_BITS; n++)
-        s->g.bt->heat[n] = 0;
-    for (unsigned n = 0; n < 1u << BT_GUESS_BITS; n++)
-        s->g.bt->guess[n] = CODE;
+    for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
+        s->g.bt->env.heat[n] = 0;
+    for (unsigned n = 0; n < 1u << TR_GUESS_BITS; n++)
+        s->g.bt->env.guess[n] = CODE;
     for (size_t n = 0; n < cold; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
-        if (c->key & KEY_SINGLE)
+        if (c->code.key & KEY_SINGLE)
             continue;
-        s->g.v->rip = c->va;
+        s->g.v->rip = c->code.va;
         bt_heat_up(s->g.bt, c);
     }
 }
 
 static void collect(struct set *s) {
     s->nseen = 0;
-    bt_each_fragment(s->g.bt, to_set, s);
+    tc_each(&s->g.bt->tc, to_set, s);
 }
 
 void set_translate(struct set *s, const struct set_program *p,
-                   void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg) {
+                   void (*fn)(void *arg, struct set *s, const struct tr_code *c),
+                   void *arg) {
     uint32_t key;
 
     bt_flush(s->g.bt);
     start(s, p->how);
     guest_write(&s->g, CODE, p->code, p->len);
-    key = bt_key(s->g.v);
-    bt_select_key(s->g.bt, key);
+    key = tr_key(s->g.v);
+    tc_select_key(&s->g.bt->tc, key);
     translate_from(s, p, key, CODE);
     translate_from(s, p, key | KEY_SINGLE, CODE);
     collect(s);
     link_all(s);
     for (size_t n = 0; n < s->nseen; n++)
-        fn(arg, s, s->seen[n]);
+        fn(arg, s, &s->seen[n]->code);
     heat(s);
     collect(s);
     for (size_t n = 0; n < s->nseen; n++)
-        if (s->seen[n]->hot)
-            fn(arg, s, s->seen[n]);
+        if (s->seen[n]->code.hot)
+            fn(arg, s, &s->seen[n]->code);
 }
 
 void set_each(const char *options, bool bmi2,
-              void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg) {
+              void (*fn)(void *arg, struct set *s, const struct tr_code *c),
+                   void *arg) {
     struct set *plain = set_new(options, false), *counted = set_new(options, true);
     size_t count;
     const struct set_program *p = set_programs(&count);
 
     if (!bmi2)
-        plain->g.bt->has_bmi2 = counted->g.bt->has_bmi2 = false;
+        plain->g.bt->env.has_bmi2 = counted->g.bt->env.has_bmi2 = false;
     for (size_t n = 0; n < count; n++)
         set_translate(p[n].how & SET_COUNTED ? counted : plain, &p[n], fn, arg);
     /* What is refused when it is made is not among the fragments. */
@@ -389,10 +396,10 @@ static void say(void *arg, const char *text) {
     printf("%s\n", text);
 }
 
-void set_report(struct bt *bt, const struct ccf *c, const struct finding *f) {
+void set_report(const struct tr_env *env, const struct tr_code *c, const struct finding *f) {
     const struct bt_listing out = {.line = say};
 
-    bt_verify_report(bt, c, f, &out);
+    verify_report(env, c, f, &out);
 }
 
 enum exit_reason set_run(struct set *s, const struct set_program *p) {
@@ -400,5 +407,5 @@ enum exit_reason set_run(struct set *s, const struct set_program *p) {
     start(s, p->how);
     guest_write(&s->g, CODE, p->code, p->len);
     s->g.v->rip = CODE;
-    return bt_run(s->g.bt);
+    return guest_run(&s->g);
 }

@@ -1,5 +1,5 @@
 # The verifier's tests: what they share (set.c), and the translator with the mutants of
-# src/bt/mutant.h in it, for unit/bt_mutants.
+# src/tr/mutant.h in it, for unit/bt_mutants.
 $(BUILD)/verify/%.o: tests/verify/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
@@ -10,9 +10,9 @@ $(BUILD)/unit/bt_verify $(BUILD)/unit/bt_accepts: $(BUILD)/verify/set.o
 -include $(wildcard $(BUILD)/verify/*.d)
 
 # Linked before the library, whose own translator is then not looked at.
-MUTANT_OBJS = $(patsubst src/bt/%.c,$(BUILD)/mutant/%.o,$(wildcard src/bt/*.c))
+MUTANT_OBJS = $(patsubst src/%.c,$(BUILD)/mutant/%.o,$(wildcard src/tr/*.c))
 
-$(BUILD)/mutant/%.o: src/bt/%.c
+$(BUILD)/mutant/%.o: src/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $< (mutants)"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(CORE_CFLAGS) -DBT_MUTANTS -c -o $@ $<
@@ -20,4 +20,4 @@ $(BUILD)/mutant/%.o: src/bt/%.c
 $(BUILD)/unit/bt_mutants.o: CPPFLAGS += -DBT_MUTANTS
 $(BUILD)/unit/bt_mutants: $(BUILD)/verify/set.o $(MUTANT_OBJS)
 
--include $(wildcard $(BUILD)/mutant/*.d)
+-include $(wildcard $(BUILD)/mutant/*/*.d)
