@@ -69,7 +69,7 @@ static void make(void) {
     if (!board.vcpu) {
         board.vcpu = aligned_alloc(64, sizeof(*board.vcpu));
         memset(board.vcpu, 0, sizeof(*board.vcpu));
-        FUZZ_CHECK(!mem_create(RAM, &board.mem));
+        HOLDS(!mem_create(RAM, &board.mem));
     }
     now = 0;
     board.cnt = &counters;
@@ -77,8 +77,8 @@ static void make(void) {
     board.paravirt = true;
     board.clock = vclock_new(&src);
     board.bus = bus_new();
-    FUZZ_CHECK(board.clock && board.bus);
-    FUZZ_CHECK(!board_create(&board, &host, &serial));
+    HOLDS(board.clock && board.bus);
+    HOLDS(!board_create(&board, &host, &serial));
     board_reset(&board);
     vcpu_clear(board.vcpu, ~0u);
 }
@@ -129,15 +129,15 @@ static void go_on(struct fuzz_in *in) {
     if (now >> 62) /* a machine runs for less than 146 years */
         now = 1ull << 62;
     vclock_run(board.clock);
-    FUZZ_CHECK(vclock_next(board.clock) > now);
+    HOLDS(vclock_next(board.clock) > now);
 }
 
 static void take_interrupt(void) {
     bool raised = vcpu_events(board.vcpu) & VCPU_EVENT_IRQ;
     int vector = board.vcpu->hooks->irq_ack(&board);
 
-    FUZZ_CHECK(vector >= -1 && vector <= 255);
-    FUZZ_CHECK(raised || vector < 0);
+    HOLDS(vector >= -1 && vector <= 255);
+    HOLDS(raised || vector < 0);
 }
 
 static void input(struct fuzz_in *in) {
@@ -146,7 +146,7 @@ static void input(struct fuzz_in *in) {
 
     memset(bytes, 0x55, sizeof(bytes));
     n = n < room ? n : room;
-    FUZZ_CHECK(uart_receive(board.uart, bytes, n) == n);
+    HOLDS(uart_receive(board.uart, bytes, n) == n);
 }
 
 static void one(struct fuzz_in *in) {
@@ -183,7 +183,7 @@ static void one(struct fuzz_in *in) {
         break;
     case 14:
         board.vcpu->hooks->cr8_write(&board, op >> 4);
-        FUZZ_CHECK(board.vcpu->hooks->cr8_read(&board) == op >> 4);
+        HOLDS(board.vcpu->hooks->cr8_read(&board) == op >> 4);
         break;
     default:
         if (op >> 4 == 0)

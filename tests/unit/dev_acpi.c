@@ -17,7 +17,6 @@
 #include "lib/tables.h"
 #include "lib/unit.h"
 
-static struct mem *M;
 static const uint8_t *segment;
 static uint64_t length;
 
@@ -25,11 +24,11 @@ static void build(unsigned cpus) {
     const struct acpi_config cfg = {.cpus = cpus};
     struct gpa rsdp;
 
-    mem_reset(M);
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, &length), 0);
+    mem_reset(table_mem);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, &length), 0);
     assert_int_equal(rsdp.a, ACPI_WHERE);
     assert_true(length <= ACPI_MAX_SIZE);
-    segment = table_segment(M, ACPI_WHERE);
+    segment = table_segment(ACPI_WHERE);
     for (uint64_t at = length; at < 0x10000; at++)
         assert_int_equal(segment[at], 0);
 }
@@ -168,14 +167,15 @@ static void test_refusals(void **state) {
     struct acpi_config cfg = {.cpus = 0};
     struct gpa rsdp;
 
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
     cfg.cpus = 65;
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
     cfg.cpus = 1;
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE + 32), &cfg, &rsdp, NULL), -EINVAL);
-    assert_int_equal(acpi_build(M, gpa(0xffffffc0), &cfg, &rsdp, NULL), -EINVAL);
-    assert_int_equal(acpi_build(M, gpa(0xd0000000), &cfg, &rsdp, NULL), -EFAULT);
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), 0);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE + 32), &cfg, &rsdp, NULL),
+                     -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(0xffffffc0), &cfg, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(0xd0000000), &cfg, &rsdp, NULL), -EFAULT);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), 0);
 }
 
 /* What iasl says of the table T. */
@@ -211,15 +211,6 @@ static void test_iasl(void **state) {
     assert_int_equal(system(command), 0);
 }
 
-static int setup(void **state) {
-    return mem_create(64 << 20, &M);
-}
-
-static int teardown(void **state) {
-    mem_destroy(M);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_root), cmocka_unit_test(test_fadt),
@@ -227,5 +218,5 @@ int main(void) {
         cmocka_unit_test(test_iasl),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, table_setup, table_teardown);
 }

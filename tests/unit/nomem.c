@@ -13,9 +13,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "machine/machine.h"
 #include "lib/failing.h"
 #include "lib/tiny.h"
+#include "machine/machine.h"
 
 /* --- what is left behind --- */
 
