@@ -4,37 +4,22 @@
  * bounds, take long, or leave a device in a state that it has no name for.
  */
 #include "fuzz/fuzz.h"
+#include "lib/rig.h"
 #include "machine/board.h"
 #include "x86/msr.h"
 
 enum { RAM = 4 << 20, OPS = 400 };
 
 static struct board board;
-static struct counters counters;
+static struct vcpu vcpu;
+static struct mem *mem;
 static struct exit_counts exits;
-static uint64_t now;
+static struct rig r;
 static size_t sent;
-
-static uint64_t clock_now(void *arg) {
-    return now;
-}
-
-static uint64_t clock_ticks(void *arg) {
-    return now * 3;
-}
 
 static void on_tx(void *arg, const uint8_t *bytes, size_t n) {
     for (size_t k = 0; k < n; k++)
         sent += bytes[k];
-}
-
-static void on_life(void *arg) {
-}
-
-static void on_debug_exit(void *arg, uint32_t value) {
-}
-
-static void on_a20(void *arg, bool on) {
 }
 
 /* Ports and addresses that something answers. */
@@ -58,35 +43,25 @@ static const uint32_t msrs[] = {
 };
 
 static void make(void) {
-    const struct dev_host host = {.poweroff = on_life,
-                                  .reset = on_life,
-                                  .debug_exit = on_debug_exit,
-                                  .a20 = on_a20};
     const struct uart_host serial = {.tx = on_tx};
-    const struct vclock_source src = {
-        .now_ns = clock_now, .ticks = clock_ticks, .tick_hz = 3000000000u};
 
-    if (!board.vcpu) {
-        board.vcpu = aligned_alloc(64, sizeof(*board.vcpu));
-        memset(board.vcpu, 0, sizeof(*board.vcpu));
-        HOLDS(!mem_create(RAM, &board.mem));
-    }
-    now = 0;
-    board.cnt = &counters;
+    HOLDS(mem || !mem_create(RAM, &mem));
+    rig_new(&r);
+    board.vcpu = &vcpu;
+    board.mem = mem;
+    board.cnt = &r.cnt;
     board.exits = &exits;
     board.paravirt = true;
-    board.clock = vclock_new(&src);
-    board.bus = bus_new();
-    HOLDS(board.clock && board.bus);
-    HOLDS(!board_create(&board, &host, &serial));
+    board.clock = r.clock;
+    board.bus = r.bus;
+    HOLDS(!board_create(&board, &r.host, &serial));
     board_reset(&board);
     vcpu_clear(board.vcpu, ~0u);
 }
 
 static void destroy(void) {
     board_destroy(&board);
-    bus_free(board.bus);
-    vclock_free(board.clock);
+    rig_free(&r);
 }
 
 static void port_access(struct fuzz_in *in, bool write) {
@@ -125,11 +100,11 @@ static void msr_access(struct fuzz_in *in, bool write) {
 static void go_on(struct fuzz_in *in) {
     unsigned how = (unsigned)fuzz_get(in, 1);
 
-    now += (uint64_t)((how & 15) + 1) << (how >> 4) * 4;
-    if (now >> 62) /* a machine runs for less than 146 years */
-        now = 1ull << 62;
+    r.now += (uint64_t)((how & 15) + 1) << (how >> 4) * 4;
+    if (r.now >> 62) /* a machine runs for less than 146 years */
+        r.now = 1ull << 62;
     vclock_run(board.clock);
-    HOLDS(vclock_next(board.clock) > now);
+    HOLDS(vclock_next(board.clock) > r.now);
 }
 
 static void take_interrupt(void) {
@@ -152,7 +127,7 @@ static void input(struct fuzz_in *in) {
 static void one(struct fuzz_in *in) {
     unsigned op = (unsigned)fuzz_get(in, 1);
 
-    now += 100;
+    r.now += 100;
     switch (op & 15) {
     case 0 ... 2:
         port_access(in, true);
