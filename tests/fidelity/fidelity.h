@@ -20,9 +20,9 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "lib/knots.h"
 #include "cpu/vcpu.h"
 #include "decode/insn.h"
+#include "lib/knots.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
 
@@ -195,7 +195,8 @@ struct fid_guest;
 int fid_guest_new(const char *options, struct fid_guest **out);
 void fid_guest_free(struct fid_guest *g);
 const char *fid_guest_name(const struct fid_guest *g);
-bool fid_guest_live_flags(const struct fid_guest *g); /* it drops flags that nothing reads */
+bool fid_guest_live_flags(
+    const struct fid_guest *g); /* it drops flags that nothing reads */
 bool fid_guest_is_bt(const struct fid_guest *g);
 bool fid_guest_offers(const struct fid_guest *g, const struct insn *i);
 void fid_guest_program(struct fid_guest *g, const struct program *p);

@@ -53,7 +53,7 @@ static void onto_signal_stack(void) {
             act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN)
             continue;
         act.sa_flags |= ONSTACK;
-        FUZZ_CHECK(!sigaction(signo, &act, NULL));
+        HOLDS(!sigaction(signo, &act, NULL));
     }
 }
 
@@ -66,16 +66,16 @@ static void set_up(void) {
 
     if (ref.v)
         return;
-    FUZZ_CHECK(!os_signal_stack());
+    HOLDS(!os_signal_stack());
     onto_signal_stack();
-    FUZZ_CHECK(!sigaction(SIGUSR2, &act, NULL));
-    FUZZ_CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer));
+    HOLDS(!sigaction(SIGUSR2, &act, NULL));
+    HOLDS(!timer_create(CLOCK_MONOTONIC, &ev, &timer));
     cpu_guest_new(&ref, MMU_FLUSH, NULL);
     for (unsigned k = 0; k < FLAVOURS; k++) {
         struct bt_options opt = bt_defaults();
         char why[128];
 
-        FUZZ_CHECK(!bt_options_parse(&opt, options[k], why, sizeof(why)));
+        HOLDS(!bt_options_parse(&opt, options[k], why, sizeof(why)));
         cpu_guest_new(&vms[k], k & 1 ? MMU_TRACE : MMU_PCID, &opt);
     }
 }
@@ -83,7 +83,7 @@ static void set_up(void) {
 static void set_timer(long ns) {
     struct itimerspec t = {.it_value = {.tv_nsec = ns}, .it_interval = {.tv_nsec = ns}};
 
-    FUZZ_CHECK(!timer_settime(timer, 0, &t, NULL));
+    HOLDS(!timer_settime(timer, 0, &t, NULL));
 }
 
 static enum exit_reason run_bt(struct guest *vm) {
@@ -115,7 +115,7 @@ static void run_free(struct guest *vm, const struct cpu_how *how) {
         if (how->events)
             vcpu_raise(vm->v, k ? VCPU_EVENT_NMI : VCPU_EVENT_IRQ);
         why = run_bt(vm);
-        FUZZ_CHECK(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
+        HOLDS(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
         vcpu_clear(vm->v, VCPU_EVENT_KICK);
         guest_check(vm);
     }
@@ -280,8 +280,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         run_free(vm, &how);
         return 0;
     }
-    FUZZ_CHECK(run_to_end(vm, &end));
-    FUZZ_CHECK(end == why);
+    HOLDS(run_to_end(vm, &end));
+    HOLDS(end == why);
     guest_check(vm);
     compare(vm);
     return 0;

@@ -424,7 +424,7 @@ void cpu_guest(struct guest *vm, const uint8_t *data, size_t size, struct cpu_ho
     no_rdrand(vm->ram + CODE, len + knot);
     memset(vm->ram + CODE + len + knot, 0xf4, 16); /* hlt */
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !(v->efer & X86_EFER_LMA))
-        FUZZ_CHECK(!mmu_load_pdptrs(v, v->cr3) || patches);
+        HOLDS(!mmu_load_pdptrs(v, v->cr3) || patches);
     guest_state_changed(vm);
 }
 

@@ -16,7 +16,7 @@ static void run(struct guest *vm, const uint8_t *data, size_t size) {
     cpu_guest(vm, data, size, &how);
     for (unsigned k = 0; k < SLICES && why == EXIT_kick; k++) {
         why = interp_step(vm->ip, STEPS);
-        FUZZ_CHECK(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
+        HOLDS(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
         guest_check(vm);
         if (how.events)
             vcpu_raise(vm->v, k & 1 ? VCPU_EVENT_NMI : VCPU_EVENT_IRQ);

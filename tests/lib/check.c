@@ -1,19 +1,11 @@
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/bt.h"
 #include "lib/guest.h"
+#include "lib/need.h"
 #include "mmu/mmu_int.h"
 #include "x86/cr.h"
-
-#define HOLDS(cond)                                                                      \
-    do {                                                                                 \
-        if (!(cond)) {                                                                   \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #cond);    \
-            abort();                                                                     \
-        }                                                                                \
-    } while (0)
 
 static void check_modes(const struct vcpu *v) {
     HOLDS(v->zero == 0);

@@ -9,3 +9,10 @@ void need(bool ok, const char *what) {
     fprintf(stderr, "tests/lib: %s\n", what);
     abort();
 }
+
+void need_holds(bool ok, const char *file, int line, const char *what) {
+    if (ok)
+        return;
+    fprintf(stderr, "%s:%d: does not hold: %s\n", file, line, what);
+    abort();
+}

@@ -4,7 +4,17 @@
 
 #include "lib/need.h"
 
+struct mem *table_mem;
 static uint8_t copy[0x10000];
+
+int table_setup(void **state) {
+    return mem_create(64 << 20, &table_mem);
+}
+
+int table_teardown(void **state) {
+    mem_destroy(table_mem);
+    return 0;
+}
 
 uint64_t table_get(const uint8_t *p, unsigned off, unsigned len) {
     uint64_t v = 0;
@@ -21,8 +31,8 @@ uint8_t table_sum(const uint8_t *p, unsigned len) {
     return sum;
 }
 
-const uint8_t *table_segment(struct mem *m, uint64_t at) {
-    need(mem_read(m, gpa(at), copy, sizeof(copy)), "the segment is not RAM");
+const uint8_t *table_segment(uint64_t at) {
+    need(mem_read(table_mem, gpa(at), copy, sizeof(copy)), "the segment is not RAM");
     return copy;
 }
 

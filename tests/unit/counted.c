@@ -11,9 +11,9 @@
 #include <cmocka.h>
 
 #include "ctl/console.h"
+#include "lib/tiny.h"
 #include "machine/counted.h"
 #include "machine/machine.h"
-#include "lib/tiny.h"
 #include "replay/input.h"
 
 /* --- recordings --- */

@@ -17,7 +17,6 @@
 #include "lib/tables.h"
 #include "lib/unit.h"
 
-static struct mem *M;
 static const uint8_t *segment;
 static uint64_t length;
 
@@ -25,11 +24,11 @@ static void build(unsigned cpus) {
     const struct acpi_config cfg = {.cpus = cpus};
     struct gpa rsdp;
 
-    mem_reset(M);
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, &length), 0);
+    mem_reset(table_mem);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, &length), 0);
     assert_int_equal(rsdp.a, ACPI_WHERE);
     assert_true(length <= ACPI_MAX_SIZE);
-    segment = table_segment(M, ACPI_WHERE);
+    segment = table_segment(ACPI_WHERE);
     for (uint64_t at = length; at < 0x10000; at++)
         assert_int_equal(segment[at], 0);
 }
@@ -42,7 +41,8 @@ static const uint8_t *table(uint64_t at, const char *name) {
     assert_memory_equal(t, name, 4);
     assert_true(at + table_get(t, 4, 4) <= ACPI_WHERE + length);
     assert_int_equal(table_sum(t, (unsigned)table_get(t, 4, 4)), 0);
-    assert_memory_equal(t + 10, "BIVISR", 6);
+    assert_memory_equal(t + 10, "BIVISRBOARD   ", 14);
+    assert_memory_equal(t + 28, "BVSR", 4);
     return t;
 }
 
@@ -67,7 +67,9 @@ static void test_root(void **state) {
     assert_int_equal(table_sum(p, 20), 0);
     assert_int_equal(table_sum(p, 36), 0);
     assert_int_equal(p[15], 2);
+    assert_memory_equal(p + 9, "BIVISR", 6);
     assert_int_equal(table_get(p, 20, 4), 36);
+    assert_int_equal(table_get(p, 33, 3), 0);
     root(0, "FACP");
     root(1, "APIC");
 }
@@ -113,6 +115,43 @@ static void test_fadt(void **state) {
     /* Name (_S5, Package (4) { 5, 5, 0, 0 }), with the type that pm.c knows. */
     assert_memory_equal(dsdt + 36, "\x08_S5_\x12\x08\x04\x0a\x05\x0a\x05", 12);
     assert_int_equal(dsdt[36 + 9], PM_S5_TYPE);
+}
+
+/* Resources of the DSDT's devices, in the order of its AML: small descriptors of ports
+ * (0x47) and of interrupts (0x22). ACPI Specification 6, "Resource Data Types". */
+static void test_dsdt(void **state) {
+    static const struct {
+        uint16_t port, count;
+    } ports[] = {{0x20, 2}, {0xa0, 2}, {0x4d0, 2}, {0x40, 4}, {0x70, 4}, {0x3f8, 8}};
+    static const uint8_t irqs[] = {2, 0, 8, 4};
+    /* PNP0000, PNP0100, PNP0B00, PNP0501; the first is a word. */
+    static const char *const ids[] = {"\x0b\x41\xd0\x08", "\x0c\x41\xd0\x01\x00",
+                                      "\x0c\x41\xd0\x0b\x00", "\x0c\x41\xd0\x05\x01"};
+    unsigned nports = 0, nirqs = 0, nids = 0;
+    const uint8_t *t, *end;
+
+    build(1);
+    t = table(table_get(root(0, "FACP"), 40, 4), "DSDT");
+    end = t + table_get(t, 4, 4);
+    for (const uint8_t *p = t + 36; p < end - 4; p++) {
+        if (!memcmp(p, "_HID", 4)) {
+            assert_true(nids < 4);
+            assert_memory_equal(p + 4, ids[nids], nids ? 5 : 4);
+            nids++;
+        } else if (p[0] == 0x47 && p[1] == 1) { /* 16 bits are decoded */
+            assert_true(nports < 6);
+            assert_int_equal(table_get(p, 2, 2), ports[nports].port);
+            assert_int_equal(table_get(p, 4, 2), ports[nports].port);
+            assert_int_equal(p[7], ports[nports++].count);
+            p += 7;
+        } else if (p[0] == 0x22 && p[3] == 0x79) { /* the last one */
+            assert_true(nirqs < 4);
+            assert_int_equal(table_get(p, 1, 2), 1u << irqs[nirqs++]);
+        }
+    }
+    assert_int_equal(nports, 6);
+    assert_int_equal(nirqs, 4);
+    assert_int_equal(nids, 4);
 }
 
 /* The MADT: CPUs, the I/O APIC, the two lines that are not what ISA has, NMI at LINT1. */
@@ -168,14 +207,15 @@ static void test_refusals(void **state) {
     struct acpi_config cfg = {.cpus = 0};
     struct gpa rsdp;
 
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
     cfg.cpus = 65;
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), -EINVAL);
     cfg.cpus = 1;
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE + 32), &cfg, &rsdp, NULL), -EINVAL);
-    assert_int_equal(acpi_build(M, gpa(0xffffffc0), &cfg, &rsdp, NULL), -EINVAL);
-    assert_int_equal(acpi_build(M, gpa(0xd0000000), &cfg, &rsdp, NULL), -EFAULT);
-    assert_int_equal(acpi_build(M, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), 0);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE + 32), &cfg, &rsdp, NULL),
+                     -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(0xffffffc0), &cfg, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(table_mem, gpa(0xd0000000), &cfg, &rsdp, NULL), -EFAULT);
+    assert_int_equal(acpi_build(table_mem, gpa(ACPI_WHERE), &cfg, &rsdp, NULL), 0);
 }
 
 /* What iasl says of the table T. */
@@ -211,21 +251,12 @@ static void test_iasl(void **state) {
     assert_int_equal(system(command), 0);
 }
 
-static int setup(void **state) {
-    return mem_create(64 << 20, &M);
-}
-
-static int teardown(void **state) {
-    mem_destroy(M);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_root), cmocka_unit_test(test_fadt),
-        cmocka_unit_test(test_madt), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_iasl),
+        cmocka_unit_test(test_root),     cmocka_unit_test(test_fadt),
+        cmocka_unit_test(test_dsdt),     cmocka_unit_test(test_madt),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_iasl),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, table_setup, table_teardown);
 }

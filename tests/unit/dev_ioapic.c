@@ -94,6 +94,14 @@ static void test_message(void **state) {
     assert_int_equal(r.cnt.irq_ioapic, 1);
     ioapic_set(ioapic, 24, true); /* no such pin */
     assert_int_equal(sent, 1);
+    put(R_ENTRY + 2 * 5 + 1, 0xa5000000); /* the other half stays */
+    assert_int_equal(entry(5), LOGICAL | APIC_LOWEST << 8 | 0x77);
+    set_entry(5, 0x78);
+    assert_int_equal(get(R_ENTRY + 2 * 5 + 1), 0xa5000000);
+    ioapic_set(ioapic, 5, false);
+    ioapic_set(ioapic, 5, true);
+    assert_false(last.logical);
+    assert_int_equal(last.dest, 0xa5);
 }
 
 /* Edges: a rise is a message, but while the pin is masked, when it is lost. */
@@ -153,6 +161,20 @@ static void test_shared_vector(void **state) {
     assert_int_equal(entry(11), LEVEL | REMOTE_IRR | 0x61);
 }
 
+/* The first pin and the last one are like the others. */
+static void test_outer_pins(void **state) {
+    static const unsigned pins[] = {0, IOAPIC_PINS - 1};
+
+    for (unsigned k = 0; k < 2; k++) {
+        sent = 0;
+        set_entry(pins[k], LEVEL | (0x71 + k));
+        ioapic_set(ioapic, pins[k], true);
+        assert_int_equal(sent, 1);
+        ioapic_eoi(ioapic, (uint8_t)(0x71 + k));
+        assert_int_equal(sent, 2);
+    }
+}
+
 /* How old drivers clear a stuck Remote IRR: edge, then level again. */
 static void test_remote_irr(void **state) {
     set_entry(9, LEVEL | 0x51);
@@ -206,6 +228,8 @@ static void test_windows(void **state) {
     assert_int_equal(rig_read(&r, IOAPIC_BASE), R_VERSION);
     assert_int_equal(bus_mmio_read(r.bus, gpa(IOAPIC_BASE + DATA + 2), 1),
                      IOAPIC_PINS - 1);
+    put(R_ENTRY, MASKED | 0x1234);
+    assert_int_equal(bus_mmio_read(r.bus, gpa(IOAPIC_BASE + DATA + 1), 1), 0x02);
     assert_int_equal(rig_read(&r, IOAPIC_BASE + 0x20), 0);
     rig_write(&r, IOAPIC_BASE + 0x20, 5);
     rig_write(&r, IOAPIC_BASE, 0x100 | R_VERSION); /* eight bits */
@@ -227,9 +251,9 @@ static void test_reset(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_registers),     T(test_message),    T(test_edges),   T(test_levels),
-        T(test_shared_vector), T(test_remote_irr), T(test_refused), T(test_end_within),
-        T(test_modes),         T(test_windows),    T(test_reset),
+        T(test_registers),     T(test_message),    T(test_edges),      T(test_levels),
+        T(test_shared_vector), T(test_outer_pins), T(test_remote_irr), T(test_refused),
+        T(test_end_within),    T(test_modes),      T(test_windows),    T(test_reset),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,13 @@ static uint64_t rdmsr(uint32_t msr) {
     return value;
 }
 
+static bool deliver(uint8_t vector, unsigned mode, bool logical, uint32_t dest) {
+    const struct apic_msg m = {
+        .vector = vector, .mode = (uint8_t)mode, .logical = logical, .dest = dest};
+
+    return lapic_deliver(lapic, &m);
+}
+
 /* The state that Intel's manual gives after a reset, and what firmware adds. */
 static void test_reset(void **state) {
     assert_int_equal(get(ID), 0);
@@ -117,9 +124,22 @@ static void test_reset(void **state) {
     put(TPR, 0x55);
     put(ICR, SELF | 0x80);
     put(LVT_TIMER, 0x30);
+    put(DIVIDE, 3);
     put(INITIAL, 1000);
+    put(LDR, 0x12000000);
     lapic_ack(lapic);
+    put(ICR, SELF | 0x90);
+    deliver(0, APIC_EXTINT, false, 0);
+    put(ICR, SELF | 1); /* an error */
     lapic_reset(lapic);
+    assert_false(intr);
+    assert_int_equal(lapic_ack(lapic), -1);
+    assert_int_equal(get(LDR), 0);
+    assert_int_equal(get(ICR), 0);
+    assert_int_equal(get(INITIAL), 0);
+    assert_int_equal(get(DIVIDE), 0);
+    put(ESR, 0);
+    assert_int_equal(get(ESR), 0);
     assert_int_equal(get(TPR), 0);
     assert_int_equal(get(ISR + 0x40), 0);
     assert_int_equal(vclock_next(r.clock), VCLOCK_NEVER);
@@ -151,6 +171,30 @@ static void test_priorities(void **state) {
     assert_int_equal(get(PPR), 0);
     assert_int_equal(lapic_ack(lapic), -1);
     assert_int_equal(eois, 0); /* edges are nobody else's */
+    assert_int_equal(r.cnt.lapic_eoi, 5);
+    assert_int_equal(r.cnt.irq_lapic, 4);
+    assert_int_equal(r.cnt.irq_ipi, 4);
+}
+
+/* The least and the greatest vector, by each register. */
+static void test_vectors(void **state) {
+    const struct apic_msg level = {.vector = 0xff, .mode = APIC_FIXED, .level = true};
+
+    put(ICR, SELF | 0x10);
+    assert_true(deliver(0x11, APIC_FIXED, false, 0));
+    assert_true(lapic_deliver(lapic, &level));
+    assert_int_equal(get(IRR), 3u << 16);
+    assert_int_equal(get(IRR + 0x70), 1u << 31);
+    assert_int_equal(get(TMR + 0x70), 1u << 31);
+    assert_int_equal(lapic_ack(lapic), 0xff);
+    assert_int_equal(get(ISR + 0x70), 1u << 31);
+    put(EOI, 0);
+    assert_int_equal(last_eoi, 0xff);
+    assert_int_equal(lapic_ack(lapic), 0x11);
+    put(EOI, 0);
+    assert_int_equal(lapic_ack(lapic), 0x10);
+    put(ESR, 0);
+    assert_int_equal(get(ESR), 0);
 }
 
 /* The task's priority, by MMIO and as CR8; PPR is the greater of the two. */
@@ -166,6 +210,7 @@ static void test_task_priority(void **state) {
     assert_false(intr);
     assert_int_equal(get(TPR), 0x40);
     lapic_cr8_set(lapic, 3);
+    assert_int_equal(get(TPR), 0x30);
     assert_int_equal(lapic_ack(lapic), 0x45);
     assert_int_equal(get(PPR), 0x40);
     put(TPR, 0x41);
@@ -196,6 +241,7 @@ static void test_periodic(void **state) {
     assert_false(intr);
     rig_pass(&r, 1);
     assert_true(intr);
+    assert_int_equal(r.cnt.irq_timer_lapic, 4);
     put(INITIAL, 0); /* the end of it */
     assert_int_equal(vclock_next(r.clock), VCLOCK_NEVER);
     put(INITIAL, 1); /* shorter than it can run at */
@@ -243,6 +289,17 @@ static void test_divider(void **state) {
         assert_int_equal(lapic_ack(lapic), 0x40);
         put(EOI, 0);
     }
+    put(LVT_TIMER, PERIODIC | 0x40);
+    put(DIVIDE, 1); /* by 4 */
+    put(INITIAL, 10000);
+    for (unsigned k = 0; k < 3; k++) {
+        rig_pass(&r, 39999);
+        assert_false(intr);
+        rig_pass(&r, 1);
+        assert_int_equal(lapic_ack(lapic), 0x40);
+        put(EOI, 0);
+    }
+    put(LVT_TIMER, 0x40);
     put(DIVIDE, 0); /* by 2 */
     put(INITIAL, 1000);
     rig_pass(&r, 800);
@@ -267,6 +324,7 @@ static void test_deadline(void **state) {
     rig_pass(&r, 1);
     assert_int_equal(lapic_ack(lapic), 0x50);
     assert_int_equal(rdmsr(DEADLINE_MSR), 0);
+    assert_int_equal(r.cnt.irq_timer_lapic, 1);
     put(EOI, 0);
     assert_true(wrmsr(DEADLINE_MSR, 1)); /* long ago: at once */
     rig_pass(&r, 0);
@@ -294,7 +352,31 @@ static void test_deadline_moves(void **state) {
     rig_pass(&r, 4999);
     assert_false(intr);
     rig_pass(&r, 1);
-    assert_true(intr);
+    assert_int_equal(lapic_ack(lapic), 0x50);
+    put(EOI, 0);
+    assert_true(wrmsr(DEADLINE_MSR, vclock_tsc(r.clock) + 8000)); /* and forward */
+    vclock_tsc_set(r.clock, vclock_tsc(r.clock) + 6000);
+    lapic_tsc_changed(lapic);
+    rig_pass(&r, 999);
+    assert_false(intr);
+    rig_pass(&r, 1);
+    assert_int_equal(lapic_ack(lapic), 0x50);
+    put(EOI, 0);
+    assert_true(wrmsr(DEADLINE_MSR, vclock_tsc(r.clock) + 2000));
+    vclock_tsc_set(r.clock, vclock_tsc(r.clock) - 2000); /* nobody says so */
+    rig_pass(&r, 1999);
+    assert_false(intr);
+    rig_pass(&r, 1);
+    assert_int_equal(lapic_ack(lapic), 0x50);
+    put(EOI, 0);
+    assert_true(wrmsr(DEADLINE_MSR, vclock_tsc(r.clock) + 2000));
+    r.now += 5000; /* late: the next one does not take it away */
+    assert_true(wrmsr(DEADLINE_MSR, vclock_tsc(r.clock) + 2000));
+    assert_int_equal(lapic_ack(lapic), 0x50);
+    put(LVT_TIMER, 0x50);
+    assert_int_equal(get(INITIAL), 0);
+    put(LVT_TIMER, TSC_DEADLINE | 0x50);
+    assert_int_equal(rdmsr(DEADLINE_MSR), 0);
 }
 
 /* A timer that has ended, but was not run yet because the clock's alarm is late, has
@@ -325,6 +407,10 @@ static void test_timer_late(void **state) {
     put(EOI, 0);
     rig_pass(&r, 10000);
     assert_false(intr);
+    put(INITIAL, 1000);
+    r.now += 2000;
+    assert_int_equal(get(CURRENT), 0); /* seen to have ended: it has */
+    assert_true(intr);
 }
 
 /* LINT0 as the 8259s' pin, as a plain edge and as a level; and with the APIC off. */
@@ -346,8 +432,10 @@ static void test_lint0(void **state) {
     assert_false(intr);
     assert_int_equal(eois, 0);
     lapic_lint(lapic, 0, false);
-    put(LVT_LINT0, LEVEL | 0x62);
+    put(LVT_LINT0, MASKED | LEVEL | 0x62);
     lapic_lint(lapic, 0, true);
+    assert_false(intr);
+    put(LVT_LINT0, LEVEL | 0x62);                            /* it is high */
     assert_int_equal(get(LVT_LINT0), LEVEL | 0x4000 | 0x62); /* remote IRR */
     assert_int_equal(get(TMR + 0x30), 1u << 2);
     assert_int_equal(lapic_ack(lapic), 0x62);
@@ -359,6 +447,12 @@ static void test_lint0(void **state) {
     put(EOI, 0);
     assert_false(intr);
     assert_int_equal(get(LVT_LINT0), LEVEL | 0x62);
+    put(LVT_LINT0, LEVEL | 0x0f); /* no vector: an error, and it does not wait for EOI */
+    lapic_lint(lapic, 0, true);
+    assert_int_equal(get(LVT_LINT0), LEVEL | 0x0f);
+    put(ESR, 0);
+    assert_int_equal(get(ESR), 0x40);
+    lapic_lint(lapic, 0, false);
     assert_true(wrmsr(APIC_BASE_MSR, LAPIC_BASE)); /* off: INTR itself */
     lapic_lint(lapic, 0, true);
     assert_int_equal(lapic_ack(lapic), 0x99);
@@ -407,13 +501,6 @@ static void test_lvt(void **state) {
     }
 }
 
-static bool deliver(uint8_t vector, unsigned mode, bool logical, uint32_t dest) {
-    const struct apic_msg m = {
-        .vector = vector, .mode = (uint8_t)mode, .logical = logical, .dest = dest};
-
-    return lapic_deliver(lapic, &m);
-}
-
 /* Who is meant: by ID, by everybody's, by either model of logical destination. */
 static void test_destinations(void **state) {
     assert_true(deliver(0x41, APIC_FIXED, false, 0));
@@ -424,6 +511,8 @@ static void test_destinations(void **state) {
     assert_int_equal(get(LDR), 0x04000000);
     assert_true(deliver(0x44, APIC_FIXED, true, 0x0c));
     assert_false(deliver(0x45, APIC_FIXED, true, 0xfb));
+    put(LDR, 0x40000000);
+    assert_true(deliver(0x44, APIC_FIXED, true, 0xc0)); /* eight CPUs, no clusters */
     put(DFR, 0);
     assert_int_equal(get(DFR), 0x0fffffff);
     put(LDR, 0x24000000); /* cluster 2, member 2 */
@@ -507,6 +596,7 @@ static void test_errors(void **state) {
     assert_int_equal(get(ESR), 0xc0);
     assert_int_equal(lapic_ack(lapic), 0xfe);
     put(EOI, 0);
+    assert_int_equal(eois, 0); /* an edge */
     put(LVT_ERROR, MASKED | 0xfe);
     put(ICR, SELF | 0x0f);
     assert_false(intr);
@@ -579,6 +669,7 @@ static void test_x2apic(void **state) {
     assert_true(wrmsr(X2 + 0x0b, 0));
     assert_true(deliver(0x7a, APIC_FIXED, true, 0x00000001));
     assert_false(deliver(0x7b, APIC_FIXED, true, 0x00010001));
+    assert_false(deliver(0x7b, APIC_FIXED, true, 0x00000002));
     assert_true(deliver(0x7b, APIC_FIXED, false, 0xff)); /* the I/O APIC's broadcast */
     /* Status bits are ignored, as Linux expects at power off; reserved ones are not. */
     assert_true(wrmsr(X2 + 0x35, 0x5700));
@@ -591,6 +682,63 @@ static void test_x2apic(void **state) {
     assert_int_equal(get(SVR), 0xff);
 }
 
+/* Which registers of x2APIC can be read: no others. With MMIO these are no error. */
+static void test_readable(void **state) {
+    static const uint8_t list[] = {0x02, 0x03, 0x08, 0x0a, 0x0d, 0x0f, 0x10, 0x11, 0x12,
+                                   0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b,
+                                   0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x21, 0x22, 0x23, 0x24,
+                                   0x25, 0x26, 0x27, 0x28, 0x30, 0x32, 0x33, 0x34, 0x35,
+                                   0x36, 0x37, 0x38, 0x39, 0x3e};
+    size_t k = 0;
+
+    for (size_t n = 0; n < sizeof(list); n++)
+        get(list[n] * 16u);
+    get(0x90); /* APR, RRD, DFR and ICR's high half are xAPIC's alone */
+    get(0xc0);
+    get(DFR);
+    get(ICR_HIGH);
+    put(ESR, 0);
+    assert_int_equal(get(ESR), 0);
+    assert_true(wrmsr(APIC_BASE_MSR, LAPIC_BASE | 0xd00));
+    for (unsigned n = 0; n < 0x100; n++) {
+        uint64_t v = 0;
+        bool readable = k < sizeof(list) && list[k] == n;
+
+        assert_int_equal(lapic_msr(lapic, X2 + n, false, &v), readable);
+        k += readable;
+    }
+}
+
+/* What a WRMSR may set in each of them, and that no others can be written. */
+static void test_writable(void **state) {
+    static const struct {
+        uint8_t reg;
+        uint64_t bits;
+    } list[] = {
+        {0x08, 0xff},    {0x0b, 0},       {0x0f, 0x1ff},      {0x28, 0},
+        {0x32, 0x710ff}, {0x33, 0x117ff}, {0x34, 0x117ff},    {0x35, 0x1f7ff},
+        {0x36, 0x1f7ff}, {0x37, 0x110ff}, {0x38, 0xffffffff}, {0x3e, 0xb},
+    };
+    size_t k = 0;
+
+    assert_true(wrmsr(APIC_BASE_MSR, LAPIC_BASE | 0xd00));
+    for (unsigned n = 0; n < 0x100; n++) {
+        if (n == 0x30 || n == 0x3f) /* send */
+            continue;
+        if (k == sizeof(list) / sizeof(*list) || list[k].reg != n) {
+            assert_false(wrmsr(X2 + n, 0));
+            continue;
+        }
+        for (unsigned bit = 0; bit < 64; bit++)
+            assert_int_equal(wrmsr(X2 + n, 1ull << bit), list[k].bits >> bit & 1);
+        assert_true(wrmsr(X2 + n, 0));
+        k++;
+    }
+    assert_int_equal(k, sizeof(list) / sizeof(*list));
+    assert_false(wrmsr(X2 + 0x30, 0x1000));
+    assert_false(wrmsr(X2 + 0x3f, 0x100));
+}
+
 static void test_owned_msrs(void **state) {
     assert_true(lapic_owns_msr(APIC_BASE_MSR) && lapic_owns_msr(DEADLINE_MSR));
     assert_true(lapic_owns_msr(0x800) && lapic_owns_msr(0x8ff));
@@ -600,7 +748,8 @@ static void test_owned_msrs(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_reset),        T(test_priorities),     T(test_task_priority),
+        T(test_reset),        T(test_priorities),     T(test_vectors),
+        T(test_readable),     T(test_writable),       T(test_task_priority),
         T(test_periodic),     T(test_one_shot),       T(test_divider),
         T(test_deadline),     T(test_deadline_moves), T(test_timer_late),
         T(test_lint0),        T(test_lint1),          T(test_lvt),

@@ -11,17 +11,15 @@
 #include "lib/tables.h"
 #include "lib/unit.h"
 
-static struct mem *M;
-
 static void check_mp(unsigned cpus) {
     const struct mptable_config cfg = {
         .cpus = cpus, .signature = 0x806f8, .features = 0x0f8bfbff};
     const uint8_t *segment, *p, *t, *e;
     unsigned n, count[5] = {0}, pins = 0;
 
-    mem_reset(M);
-    assert_int_equal(mptable_build(M, gpa(MPTABLE_WHERE), &cfg), 0);
-    segment = table_segment(M, 0xf0000);
+    mem_reset(table_mem);
+    assert_int_equal(mptable_build(table_mem, gpa(MPTABLE_WHERE), &cfg), 0);
+    segment = table_segment(0xf0000);
     p = table_find(segment, "_MP_");
     assert_non_null(p);
     assert_int_equal(p[8], 1);
@@ -74,23 +72,14 @@ static void test_mp(void **state) {
     check_mp(1);
     check_mp(2);
     check_mp(64);
-    assert_int_equal(mptable_build(M, gpa(MPTABLE_WHERE), &none), -EINVAL);
-    assert_int_equal(mptable_build(M, gpa(MPTABLE_WHERE), &many), -EINVAL);
-    assert_int_equal(mptable_build(M, gpa(MPTABLE_WHERE + 8), &one), -EINVAL);
-    assert_int_equal(mptable_build(M, gpa(0xd0000000), &one), -EFAULT);
-}
-
-static int setup(void **state) {
-    return mem_create(64 << 20, &M);
-}
-
-static int teardown(void **state) {
-    mem_destroy(M);
-    return 0;
+    assert_int_equal(mptable_build(table_mem, gpa(MPTABLE_WHERE), &none), -EINVAL);
+    assert_int_equal(mptable_build(table_mem, gpa(MPTABLE_WHERE), &many), -EINVAL);
+    assert_int_equal(mptable_build(table_mem, gpa(MPTABLE_WHERE + 8), &one), -EINVAL);
+    assert_int_equal(mptable_build(table_mem, gpa(0xd0000000), &one), -EFAULT);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_mp)};
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, table_setup, table_teardown);
 }

@@ -80,6 +80,33 @@ static void test_system_time(void **state) {
     assert_in_range(system_time(), 3600000004900, 3600000005000);
 }
 
+static uint64_t no_time(void *arg) {
+    return 0;
+}
+
+/* The scale is right to a part in 2^31 for any frequency that a TSC may have. */
+static void test_scale(void **state) {
+    static const uint64_t hz[] = {1000000,    33000000,   999999999,   1000000000,
+                                  1000000001, 1999999999, 2600000000u, 4294967296ull,
+                                  5123456789, 10000000000};
+
+    for (size_t k = 0; k < sizeof(hz) / sizeof(*hz); k++) {
+        const struct vclock_source src = {
+            .now_ns = no_time, .ticks = no_time, .tick_hz = hz[k]};
+        struct vclock *clock = vclock_new(&src);
+        struct pvclock *p = pvclock_new(mem, clock, NULL, &r.cnt);
+        uint64_t where = PAGE | 1, second = hz[k];
+
+        assert_true(pvclock_msr(p, TIME, true, &where));
+        assert_true(info().mult >> 31); /* all bits are in use */
+        second = info().shift < 0 ? second >> -info().shift : second << info().shift;
+        second = (uint64_t)((unsigned __int128)second * info().mult >> 32);
+        assert_in_range(second, 999999990, 1000000000);
+        pvclock_free(p);
+        vclock_free(clock);
+    }
+}
+
 /* The page is written anew when the TSC is set, and time goes on as it was. */
 static void test_tsc_set(void **state) {
     uint32_t version;
@@ -118,13 +145,16 @@ static void test_wall_clock(void **state) {
         uint32_t last = version;
 
         wrmsr(k ? WALL_OLD : WALL, PAGE);
-        assert_int_equal(rdmsr(WALL), PAGE);
+        assert_int_equal(rdmsr(k ? WALL : WALL_OLD), PAGE);
         assert_true(mem_read(mem, gpa(PAGE), w, sizeof(w)));
         assert_int_equal(w[0] & 1, 0);
         assert_true(w[0] > last);
-        assert_int_equal(w[1], 1700000000);
-        assert_int_equal(w[2], 0);
+        assert_int_equal(w[1], k ? 1700000002 : 1700000000);
+        assert_int_equal(w[2], k ? 750000000 : 0);
+        assert_int_equal(r.cnt.pvclock_updates, k + 1);
         version = w[0];
+        rig_pass(&r, 250000000);
+        pvclock_reset(pvclock); /* system time begins after 2.75 seconds */
         rig_pass(&r, 1000000000);
     }
 }
@@ -171,8 +201,8 @@ static void test_reset(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_system_time), T(test_tsc_set), T(test_disabled), T(test_wall_clock),
-        T(test_no_memory),   T(test_numbers), T(test_reset),
+        T(test_system_time), T(test_scale),     T(test_tsc_set), T(test_disabled),
+        T(test_wall_clock),  T(test_no_memory), T(test_numbers), T(test_reset),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

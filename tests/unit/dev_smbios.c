@@ -9,8 +9,6 @@
 #include "lib/tables.h"
 #include "lib/unit.h"
 
-static struct mem *M;
-
 /* String N of the structure at S. */
 static const char *text(const uint8_t *s, unsigned n) {
     const char *t = (const char *)s + s[1];
@@ -83,9 +81,9 @@ static void check_smbios(uint64_t ram, unsigned cpus) {
     unsigned n = 0, largest = 0;
     uint8_t handles[65536 / 8] = {0};
 
-    mem_reset(M);
-    assert_int_equal(smbios_build(M, gpa(SMBIOS_WHERE), &cfg), 0);
-    segment = table_segment(M, 0xf0000);
+    mem_reset(table_mem);
+    assert_int_equal(smbios_build(table_mem, gpa(SMBIOS_WHERE), &cfg), 0);
+    segment = table_segment(0xf0000);
     e = table_find(segment, "_SM_");
     assert_non_null(e);
     assert_int_equal(e[5], 0x1f);
@@ -131,27 +129,18 @@ static void test_smbios(void **state) {
         check_smbios(rams[i], 1);
         check_smbios(rams[i], 64);
     }
-    assert_int_equal(smbios_build(M, gpa(SMBIOS_WHERE), &bad), -EINVAL);
+    assert_int_equal(smbios_build(table_mem, gpa(SMBIOS_WHERE), &bad), -EINVAL);
     bad.ram = 64 << 20;
-    assert_int_equal(smbios_build(M, gpa(SMBIOS_WHERE + 8), &bad), -EINVAL);
-    assert_int_equal(smbios_build(M, gpa(0xd0000000), &bad), -EFAULT);
+    assert_int_equal(smbios_build(table_mem, gpa(SMBIOS_WHERE + 8), &bad), -EINVAL);
+    assert_int_equal(smbios_build(table_mem, gpa(0xd0000000), &bad), -EFAULT);
     bad.cpus = 65;
-    assert_int_equal(smbios_build(M, gpa(SMBIOS_WHERE), &bad), -EINVAL);
+    assert_int_equal(smbios_build(table_mem, gpa(SMBIOS_WHERE), &bad), -EINVAL);
     bad.cpus = 0;
-    assert_int_equal(smbios_build(M, gpa(SMBIOS_WHERE), &bad), -EINVAL);
-}
-
-static int setup(void **state) {
-    return mem_create(64 << 20, &M);
-}
-
-static int teardown(void **state) {
-    mem_destroy(M);
-    return 0;
+    assert_int_equal(smbios_build(table_mem, gpa(SMBIOS_WHERE), &bad), -EINVAL);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_smbios)};
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, table_setup, table_teardown);
 }

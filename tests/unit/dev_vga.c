@@ -117,6 +117,8 @@ static void test_dac(void **state) {
     for (unsigned k = 1; k <= 4; k++)
         rig_out(&r, DAC_DATA, k);
     assert_int_equal(rig_in(&r, DAC_WRITE), 0);
+    rig_out(&r, DAC_WRITE, 0x55);
+    assert_int_equal(rig_in(&r, DAC_WRITE), 0x55);
     rig_out(&r, DAC_READ, 255);
     for (unsigned k = 1; k <= 4; k++)
         assert_int_equal(rig_in(&r, DAC_DATA), k);
@@ -163,6 +165,32 @@ static void test_retrace(void **state) {
     assert_in_range(blank, 54000, 58000);    /* and a fifth of the rest */
 }
 
+/* Mode 3: 80 by 25 characters of 9 by 16, 720 by 400 at 70 Hz; the colours of text. */
+static void test_mode_3(void **state) {
+    static const uint8_t crtc[25] = {0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00,
+                                     0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c, 0x8e,
+                                     0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff};
+    static const uint8_t attr[21] = {0,    1,    2,    3,    4,    5,    0x14,
+                                     7,    0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d,
+                                     0x3e, 0x3f, 0x0c, 0,    0x0f, 8,    0};
+    static const uint8_t gfx[9] = {0, 0, 0, 0, 0, 0x10, 0x0e, 0, 0xff};
+    static const uint8_t seq[5] = {3, 0, 3, 0, 2};
+
+    for (unsigned k = 0; k < 25; k++)
+        assert_int_equal(get(CRTC, k), crtc[k]);
+    for (unsigned k = 0; k < 9; k++)
+        assert_int_equal(get(GFX, k), gfx[k]);
+    for (unsigned k = 0; k < 5; k++)
+        assert_int_equal(get(SEQ, k), seq[k]);
+    assert_int_equal(rig_in(&r, ATTR), 0x20); /* the screen is on */
+    for (unsigned k = 0; k < 21; k++) {
+        rig_in(&r, STATUS);
+        rig_out(&r, ATTR, k);
+        assert_int_equal(rig_in(&r, ATTR_READ), attr[k]);
+    }
+    assert_int_equal(rig_in(&r, 0x3d6), 0xff); /* nothing is there */
+}
+
 static void test_reset(void **state) {
     rig_out(&r, MISC, 0);
     put(GFX, 6, 0);
@@ -179,8 +207,8 @@ static void test_reset(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_files), T(test_protection),     T(test_attributes), T(test_dac),
-        T(test_reset), T(test_colour_or_mono), T(test_retrace),
+        T(test_files), T(test_mode_3), T(test_protection),     T(test_attributes),
+        T(test_dac),   T(test_reset),  T(test_colour_or_mono), T(test_retrace),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,9 +13,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "machine/machine.h"
 #include "lib/failing.h"
 #include "lib/tiny.h"
+#include "machine/machine.h"
 
 /* --- what is left behind --- */
 
@@ -76,7 +76,7 @@ static void create_with_failures(const struct machine_config *cfg, bool first) {
         char why[512] = "";
         int rc;
 
-        arm(++n);
+        failing_arm(++n);
         rc = machine_create(cfg, &m, why, sizeof(why));
         fail_at = 0;
         if (!rc)
@@ -158,7 +158,7 @@ static void run_with_failures(const char *engine) {
         fail_at = 0;
         assert_int_equal(machine_create(&cfg, &m, why, sizeof(why)), 0);
         *why = 0;
-        arm(++n);
+        failing_arm(++n);
         dup2(log, STDERR_FILENO);
         rc = machine_boot(m, why, sizeof(why));
         if (!rc)

@@ -278,6 +278,37 @@ bool rig_takes(const struct form *f, int k) {
     return LONG_MODE || rig.user || !(f->flags & (READS | NO_SP));
 }
 
+bool rig_takes_events(const struct form *f, int k) {
+    /* Handlers of a 32-bit kernel push over what the form pops. */
+    bool over = !LONG_MODE && !rig.user &&
+                (f->flags & POPS || FORM_PREP(f->flags) >= FORM_PREP(S_END));
+    return !over && rig_takes(f, k);
+}
+
+static void each_in(unsigned vector, form_test *test, const char *mode, bool user,
+                    bool code32, ulong base) {
+    unsigned n;
+    const struct form *f = forms_get(code32 && LONG_MODE, &n);
+    rig_mode(user, code32, base);
+#ifdef __x86_64__
+    idt[vector].ist = user ? 0 : 1;
+#endif
+    for (unsigned i = 0; i < n; i++) {
+        test(&f[i], 320, mode);
+        test(&f[i], 2, mode);
+    }
+}
+
+void rig_each(unsigned vector, form_test *test) {
+    each_in(vector, test, "user", true, false, 0);
+    each_in(vector, test, "kernel", false, false, 0);
+#ifdef __x86_64__
+    each_in(vector, test, "compatibility", true, true, 0);
+#else
+    each_in(vector, test, "user, based", true, false, 0x51041);
+#endif
+}
+
 static ulong edge_of(unsigned w) {
     return rig_page_va(2 * w + 1) - (ulong)(long)rig.k;
 }
