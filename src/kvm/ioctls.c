@@ -1,6 +1,6 @@
 /*
  * The requests that a running machine makes of KVM; what is missing here kills the run
- * (base/os_jail.c). Setting a machine up (setup.c but for kvm_map_memory(), probe.c)
+ * (base/os_jail.c). Setting a machine up (setup.c but for map_memory(), probe.c)
  * comes before, and is not in the list.
  */
 #include <linux/kvm.h>
