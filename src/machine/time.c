@@ -69,3 +69,15 @@ int machine_time_create(struct machine *m) {
     m->counted.clock = m->clock;
     return m->clock ? 0 : -ENOMEM;
 }
+
+uint64_t machine_now_ns(const struct machine *m) {
+    return counted_now(&m->counted);
+}
+
+uint64_t machine_insns(const struct machine *m) {
+    uint64_t sum = 0;
+
+    for (unsigned n = 0; n < m->cpus; n++)
+        sum += m->cpu[n].counters.insns_retired;
+    return sum;
+}

@@ -224,18 +224,6 @@ unsigned machine_cpus(const struct machine *m) {
     return m->cpus;
 }
 
-uint64_t machine_now_ns(const struct machine *m) {
-    return counted_now(&m->counted);
-}
-
-uint64_t machine_insns(const struct machine *m) {
-    uint64_t sum = 0;
-
-    for (unsigned n = 0; n < m->cpus; n++)
-        sum += m->cpu[n].counters.insns_retired;
-    return sum;
-}
-
 void machine_list(struct machine *m, uint64_t from, uint32_t len,
                   const struct bt_listing *out) {
     struct machine_cpu *c = machine_boot_cpu(m);

@@ -16,7 +16,7 @@
 
 #include "cpu/cpuid.h"
 #include "lib/knots.h"
-#include "mmu/mmu_int.h"
+#include "mmu/mmu.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
@@ -398,7 +398,7 @@ void cpu_guest(struct guest *vm, const uint8_t *data, size_t size, struct cpu_ho
     knotted = patches & 16;
     patches &= 15;
     /* What no CPU could have loaded is not loaded: the pointers of the guest before. */
-    memset(mmu_priv(v)->pdpte, 0, sizeof(mmu_priv(v)->pdpte));
+    memset(v->pdpte, 0, sizeof(v->pdpte));
     control(v, how, &r);
     segments(v, how, &r);
     registers(v, how, &r);

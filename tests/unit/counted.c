@@ -257,6 +257,29 @@ static void test_too_much_input(void **state) {
     finish();
 }
 
+/* --- what a machine tells of itself --- */
+
+/* What the CPU did and what the board's devices did come together. */
+static void test_sums(void **state) {
+    struct counters cnt;
+    struct exit_counts exits;
+
+    /* mov $0x3f8, %dx; mov $'A', %al; out %al, %dx */
+    start("\x66\xba\xf8\x03\xb0\x41\xee" HALT, (struct machine_input){0});
+    assert_int_equal(machine_run(machine), MACHINE_ASLEEP);
+    cnt = machine_counters(machine);
+    exits = machine_exits(machine);
+    assert_int_equal(cnt.insns_retired, 5);
+    assert_int_equal(machine_insns(machine), 5);
+    assert_int_equal(cnt.halts, 1);
+    assert_int_equal(cnt.uart_tx_bytes, 1);
+    assert_int_equal(exits.n[EXIT_io], 1);
+    assert_int_equal(exits.n[EXIT_halt], 1);
+    assert_int_equal(machine_cpus(machine), 1);
+    assert_true(machine_vcpu(machine, 0)->halted);
+    finish();
+}
+
 /* --- time --- */
 
 static uint64_t now_ns(void *arg) {
@@ -295,6 +318,7 @@ int main(void) {
         cmocka_unit_test(test_old_version),    cmocka_unit_test(test_stop_before_sleep),
         cmocka_unit_test(test_deaf_sleeper),   cmocka_unit_test(test_held_at_end),
         cmocka_unit_test(test_too_much_input), cmocka_unit_test(test_end_of_time),
+        cmocka_unit_test(test_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
