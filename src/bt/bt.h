@@ -71,8 +71,8 @@ const struct bt_option *bt_option_table(size_t *count);
 int bt_options_parse(struct bt_options *opt, const char *text, char *why,
                      size_t why_size);
 
-/* 0 or -errno. V, and IP with it, must outlive it. Also becomes the owner of code traces
- * (the interpreter's are passed on to IP). */
+/* 0 or -errno. V, and IP with it, must outlive it. The caller makes bt_code_written() the
+ * owner of MEM_TRACE_TC, and IP that of MEM_TRACE_CODE. */
 int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
 void bt_free(struct bt *bt);
@@ -113,7 +113,7 @@ struct bt_listing {
  */
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out);
 
-/* Owner of MEM_TRACE_CODE; ARG is the struct bt. */
+/* Owner of MEM_TRACE_TC; ARG is the struct bt. */
 void bt_code_written(void *arg, struct gpa at, unsigned len);
 
 #endif

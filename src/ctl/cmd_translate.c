@@ -337,7 +337,6 @@ static void set_mode(struct vcpu *v, const struct elf_code *c) {
 
 static int vm_create(struct small_vm *vm, const struct job *j) {
     struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
-    struct mem_hooks *hooks;
     int rc;
 
     vec_init();
@@ -356,9 +355,7 @@ static int vm_create(struct small_vm *vm, const struct job *j) {
         rc = mmu_create(vm->v, MMU_FLUSH);
     if (rc)
         return rc;
-    hooks = mem_hooks(vm->v->mem);
-    hooks->drop_write = mmu_drop_write;
-    hooks->drop_arg = vm->v;
+    mmu_hook(vm->v);
     vcpu_reset(vm->v);
     vm->interp = interp_new(vm->v);
     return vm->interp ? bt_new(vm->v, vm->interp, &j->bt, &vm->bt) : -ENOMEM;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "cpu/vcpu.h"
+#include "mem/mem.h"
 
 struct engine;
 struct bt_options;
@@ -20,6 +21,14 @@ struct engine_config {
     const struct bt_options *bt; /* for the translator (bt/bt.h) */
     bool kernel_lapic;           /* kvm: the local APIC is the kernel's */
     bool only_if_fast;           /* decline rather than be worse than the next engine */
+};
+
+/* Who derives something from guest code: stores to pages with the trace are told to it
+ * (mem/mem.h). */
+struct engine_trace {
+    enum mem_trace trace;
+    void (*written)(void *arg, struct gpa at, unsigned len);
+    void *arg;
 };
 
 struct engine_ops {
@@ -32,6 +41,13 @@ struct engine_ops {
     void (*destroy)(struct engine *e);
     enum exit_reason (*run)(struct engine *e);
     void (*kick)(struct engine *e);
+    /* The traces that it is the owner of, *COUNT of them: OUT has place for as many as
+     * there are owners. */
+    void (*traces)(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
+                   unsigned *count);
+    /* Memory is elsewhere, or of another kind (mem_hooks.changed); the MMU knows already.
+     * NULL: no matter. */
+    void (*map_changed)(struct engine *e);
     /* Guest state was changed from outside (reset, loader): drop what was derived. */
     void (*reset)(struct engine *e);
     /* Lists the code of the LEN bytes from guest address FROM on, as bt_list(); what was

@@ -68,6 +68,9 @@ void kvm_kick(struct kvm *k); /* any thread; async-signal-safe */
 /* struct vcpu was changed from outside: it is what counts now. */
 void kvm_reset(struct kvm *k);
 
+/* What is where in memory has changed: for the next entry. */
+void kvm_map_changed(struct kvm *k);
+
 /* A message to the local APIC, when that is the kernel's; false: nobody took it. */
 bool kvm_msi(struct kvm *k, uint64_t addr, uint32_t data);
 

@@ -24,10 +24,14 @@ void kvm_kick(struct kvm *k) {
         os_kick(__atomic_load_n(&k->tid, __ATOMIC_SEQ_CST));
 }
 
+void kvm_map_changed(struct kvm *k) {
+    k->map_error = kvm_map_memory(k);
+}
+
 void kvm_reset(struct kvm *k) {
     /* What the last instruction has left to do belongs to the old life. */
     kvm_settle(k);
-    k->map_error = kvm_map_memory(k);
+    kvm_map_changed(k);
     k->loaded = k->events_in = false;
     k->lapic_ready = false;
     k->apic_base = 0xfee00900; /* enabled, boot processor */

@@ -22,7 +22,6 @@ struct engine {
 static int interp_create(struct vcpu *v, const struct engine_config *cfg,
                          struct engine **out, char *why, size_t why_size) {
     struct engine *e = calloc(1, sizeof(*e));
-    struct mem_hooks *hooks = mem_hooks(v->mem);
 
     snprintf(why, why_size, "out of memory");
     if (!e)
@@ -33,9 +32,6 @@ static int interp_create(struct vcpu *v, const struct engine_config *cfg,
         free(e);
         return -ENOMEM;
     }
-    /* Stores to pages with decoded code are told to the interpreter. */
-    hooks->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    hooks->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = e->interp;
     *out = e;
     return 0;
 }
@@ -57,6 +53,12 @@ static void interp_reset(struct engine *e) {
     interp_flush(e->interp);
 }
 
+static void interp_traces(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
+                          unsigned *count) {
+    out[0] = (struct engine_trace){MEM_TRACE_CODE, interp_code_written, e->interp};
+    *count = 1;
+}
+
 static const struct engine_ops interp_ops = {
     .name = "interp",
     .what = "interpreter: the reference, runs anywhere",
@@ -66,6 +68,7 @@ static const struct engine_ops interp_ops = {
     .run = interp_enter,
     .kick = interp_kick,
     .reset = interp_reset,
+    .traces = interp_traces,
 };
 
 /* One sentence for what bt_new() returned; and the -errno for what the host does not have
@@ -126,6 +129,13 @@ static void translator_reset(struct engine *e) {
     interp_flush(e->interp);
 }
 
+static void translator_traces(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
+                              unsigned *count) {
+    out[0] = (struct engine_trace){MEM_TRACE_CODE, interp_code_written, e->interp};
+    out[1] = (struct engine_trace){MEM_TRACE_TC, bt_code_written, e->bt};
+    *count = 2;
+}
+
 static int translator_list(struct engine *e, uint64_t from, uint32_t len,
                            const struct bt_listing *out) {
     uint64_t rip = e->v->rip;
@@ -160,6 +170,7 @@ static const struct engine_ops bt_ops = {
     .run = translator_enter,
     .kick = translator_kick,
     .reset = translator_reset,
+    .traces = translator_traces,
     .perf_map = translator_perf_map,
     .stats = translator_stats,
     .list = translator_list,
@@ -211,6 +222,10 @@ static void hardware_reset(struct engine *e) {
     kvm_reset(e->kvm);
 }
 
+static void hardware_map_changed(struct engine *e) {
+    kvm_map_changed(e->kvm);
+}
+
 static void hardware_stats(struct engine *e,
                            void (*emit)(void *arg, const char *name, uint64_t value),
                            void *arg) {
@@ -229,6 +244,8 @@ static const struct engine_ops kvm_ops = {
     .run = hardware_enter,
     .kick = hardware_kick,
     .reset = hardware_reset,
+    .traces = interp_traces,
+    .map_changed = hardware_map_changed,
     .stats = hardware_stats,
     .ioctls = kvm_ioctls,
     .msi = hardware_msi,

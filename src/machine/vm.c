@@ -100,7 +100,10 @@ static int create_board(struct machine *m) {
         return -ENOMEM;
     m->board.clock = m->clock;
     m->board.bus = m->bus;
-    return board_create(&m->board, &host, &serial);
+    rc = board_create(&m->board, &host, &serial);
+    if (!rc)
+        machine_hook_cpus(m);
+    return rc;
 }
 
 static bool engine_msi(void *arg, uint64_t addr, uint32_t data) {
@@ -139,6 +142,7 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     rc = create_engines(m, why, why_size);
     if (rc)
         goto fail;
+    machine_hook_memory(m);
     *out = m;
     return 0;
 fail:

@@ -82,6 +82,8 @@ static void make(void) {
     board.bus = bus_new();
     FUZZ_CHECK(board.clock && board.bus);
     FUZZ_CHECK(!board_create(&board, &host, &serial));
+    cpu.vcpu->hooks = &board_vcpu_hooks;
+    cpu.vcpu->hooks_arg = &cpu;
     board_reset(&board);
     vcpu_clear(cpu.vcpu, ~0u);
 }

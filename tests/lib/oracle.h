@@ -139,6 +139,7 @@ static void guest_start(void) {
     v->cpuid = cpuid_model_new(&cfg);
     assert_non_null(v->cpuid);
     assert_int_equal(mmu_create(v, MMU_FLUSH), 0);
+    mmu_hook(v);
     vcpu_reset(v);
     set_pte(0x1000, 0x2007);
     set_pte(0x2000, 0x3007);

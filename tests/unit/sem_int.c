@@ -109,9 +109,7 @@ static int group_setup(void **state) {
         return -1;
     V.cnt = &counters;
     V.cpuid = cpuid_model_new(&cfg);
-    struct mem_hooks *h = mem_hooks(V.mem);
-    h->drop_write = mmu_drop_write;
-    h->drop_arg = &V;
+    mmu_hook(&V);
     return V.cpuid ? 0 : -1;
 }
 
