@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "cpu/vcpu.h"
+#include "engine/options.h"
 
 struct bt;
 struct interp;
@@ -57,15 +58,8 @@ struct bt_options {
 /* The defaults. */
 struct bt_options bt_defaults(void);
 
-/* One line of the options that --bt takes; MAX is 0 for a switch. */
-struct bt_option {
-    const char *name;
-    const char *what;
-    size_t off; /* in struct bt_options: a bool or an unsigned */
-    unsigned min, max;
-};
-
-const struct bt_option *bt_option_table(size_t *count);
+/* Their names, for --bt; they are a struct bt_options. */
+extern const struct engine_options bt_option_set;
 
 /* "no-chain,tu=4" onto *OPT. 0, or -EINVAL with one sentence in WHY. */
 int bt_options_parse(struct bt_options *opt, const char *text, char *why,

@@ -47,8 +47,7 @@ struct job {
 };
 
 static void print_help(void) {
-    size_t count;
-    const struct bt_option *o = bt_option_table(&count);
+    const struct engine_option *o = bt_option_set.table;
 
     printf(
         "usage: bivisor translate [OPTION...] FILE\n"
@@ -66,7 +65,7 @@ static void print_help(void) {
         "or 0x1000)\n"
         "  --symbol NAME        a function of an ELF file\n"
         "  --bt OPTION,...      switches of the translator:\n");
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < bt_option_set.count; i++) {
         char name[40];
 
         if (o[i].max)
@@ -108,6 +107,15 @@ static bool take_base(struct job *j, const char *text) {
     return true;
 }
 
+static bool take_bt(struct job *j, const char *text) {
+    char why[256];
+    int rc = bt_options_parse(&j->bt, text, why, sizeof(why));
+
+    if (rc)
+        log_error("--bt: %s", why);
+    return !rc;
+}
+
 static bool take_option(struct job *j, int opt) {
     static const char *const modes[] = {"16", "32", "64"};
     size_t choice;
@@ -124,7 +132,7 @@ static bool take_option(struct job *j, int opt) {
         j->symbol = optarg;
         return true;
     case OPT_BT:
-        return options_bt(optarg, &j->bt);
+        return take_bt(j, optarg);
     default:
         return false; /* getopt_long() has complained */
     }

@@ -17,6 +17,7 @@ struct engine {
     struct interp *interp;
     struct bt *bt;   /* bt only */
     struct kvm *kvm; /* kvm only */
+    bool has_lapic;
 };
 
 static int interp_create(struct vcpu *v, const struct engine_config *cfg,
@@ -97,11 +98,11 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
 
     if (rc)
         return rc;
-    rc = bt_new(v, (*out)->interp, cfg->bt, &(*out)->bt);
+    rc = bt_new(v, (*out)->interp, cfg->options, &(*out)->bt);
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
-        rc = cannot_translate(rc, cfg->bt, why, why_size);
+        rc = cannot_translate(rc, cfg->options, why, why_size);
     }
     return rc;
 }
@@ -137,18 +138,19 @@ static void translator_traces(struct engine *e, struct engine_trace out[MEM_TRAC
 }
 
 static int translator_list(struct engine *e, uint64_t from, uint32_t len,
-                           const struct bt_listing *out) {
+                           void (*line)(void *arg, const char *text), void *arg) {
+    const struct bt_listing out = {.line = line, .arg = arg};
     uint64_t rip = e->v->rip;
     int rc;
 
     e->v->rip = from;
-    rc = bt_list(e->bt, from, len, out);
+    rc = bt_list(e->bt, from, len, &out);
     e->v->rip = rip;
     return rc;
 }
 
-static void translator_retune(struct engine *e, const struct bt_options *opt) {
-    bt_set_options(e->bt, opt);
+static void translator_retune(struct engine *e, const void *options) {
+    bt_set_options(e->bt, options);
 }
 
 static void translator_perf_map(struct engine *e, FILE *f) {
@@ -165,6 +167,7 @@ static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
     .counts = true,
+    .options = &bt_option_set,
     .create = translator_create,
     .destroy = translator_destroy,
     .run = translator_enter,
@@ -189,7 +192,7 @@ static bool kvm_is_slow(char *why, size_t why_size) {
 
 static int hardware_create(struct vcpu *v, const struct engine_config *cfg,
                            struct engine **out, char *why, size_t why_size) {
-    const struct kvm_config kvm_cfg = {.kernel_lapic = cfg->kernel_lapic};
+    const struct kvm_config *opt = cfg->options;
     int rc;
 
     if (cfg->only_if_fast && kvm_is_slow(why, why_size))
@@ -197,7 +200,8 @@ static int hardware_create(struct vcpu *v, const struct engine_config *cfg,
     rc = interp_create(v, cfg, out, why, why_size);
     if (rc)
         return rc;
-    rc = kvm_new(v, (*out)->interp, &kvm_cfg, &(*out)->kvm, why, why_size);
+    (*out)->has_lapic = opt->kernel_lapic;
+    rc = kvm_new(v, (*out)->interp, opt, &(*out)->kvm, why, why_size);
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
@@ -232,6 +236,10 @@ static void hardware_stats(struct engine *e,
     kvm_stats(e->kvm, emit, arg);
 }
 
+static bool hardware_has_lapic(const struct engine *e) {
+    return e->has_lapic;
+}
+
 static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
     return kvm_msi(e->kvm, addr, data);
 }
@@ -239,6 +247,7 @@ static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
 static const struct engine_ops kvm_ops = {
     .name = "kvm",
     .what = "hardware virtualization, through Linux's KVM",
+    .options = &kvm_option_set,
     .create = hardware_create,
     .destroy = hardware_destroy,
     .run = hardware_enter,
@@ -248,10 +257,12 @@ static const struct engine_ops kvm_ops = {
     .map_changed = hardware_map_changed,
     .stats = hardware_stats,
     .ioctls = kvm_ioctls,
+    .has_lapic = hardware_has_lapic,
     .msi = hardware_msi,
 };
 
 static const struct engine_ops *const engines[] = {&kvm_ops, &bt_ops, &interp_ops};
+_Static_assert(ARRAY_SIZE(engines) <= MACHINE_ENGINES, "each has its options");
 
 const struct engine_ops *const *machine_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);

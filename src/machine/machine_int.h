@@ -5,6 +5,7 @@
  *   cpu.c      a CPU: its vCPU, its engine, its power-up state
  *   run.c      the life of a CPU's thread; what ends a run
  *   console.c  the far end of the serial port
+ *   options.c  what engines can be told; engines.c: the table of them
  *   hooks.c    who is told of what
  *   time.c     where the virtual clock's time comes from
  *   wake.c     the helper thread, and those who call from other threads

@@ -132,11 +132,11 @@ static const struct bus_ops port_ops = {.read = port_read, .write = port_write};
 
 /* False: the host cannot run this engine. */
 static bool runs(const char *engine, struct boot_image *image) {
-    struct machine_config cfg = {
-        .engine = engine, .memory = 16 << 20, .bt = bt_defaults(), .image = image};
+    struct machine_config cfg = {.engine = engine, .memory = 16 << 20, .image = image};
     struct board_of_test t = {.value = 0x22222222};
     char why[512];
 
+    machine_options_default(&cfg.options);
     if (machine_create(&cfg, &t.m, why, sizeof(why)))
         return false;
     assert_int_equal(machine_boot(t.m, why, sizeof(why)), 0);
