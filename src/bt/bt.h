@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "cpu/vcpu.h"
+#include "engine/options.h"
 #include "list/list.h"
 #include "tr/options.h"
 #include "x86/cr.h"
@@ -47,22 +48,15 @@ struct bt_options {
 /* The defaults. */
 struct bt_options bt_defaults(void);
 
-/* One line of the options that --bt takes; MAX is 0 for a switch. */
-struct bt_option {
-    const char *name;
-    const char *what;
-    size_t off; /* in struct bt_options: a bool or an unsigned */
-    unsigned min, max;
-};
-
-const struct bt_option *bt_option_table(size_t *count);
+/* Their names, for --bt; they are a struct bt_options. */
+extern const struct engine_options bt_option_set;
 
 /* "no-chain,tu=4" onto *OPT. 0, or -EINVAL with one sentence in WHY. */
 int bt_options_parse(struct bt_options *opt, const char *text, char *why,
                      size_t why_size);
 
-/* 0 or -errno. V, and IP with it, must outlive it. Also becomes the owner of code traces
- * (the interpreter's are passed on to IP). */
+/* 0 or -errno. V, and IP with it, must outlive it. The caller makes bt_code_written() the
+ * owner of MEM_TRACE_TC, and IP that of MEM_TRACE_CODE. */
 int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
 void bt_free(struct bt *bt);

@@ -50,7 +50,6 @@ static int emit_common(struct bt *bt) {
 int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out) {
     struct bt *bt = calloc(1, sizeof(*bt));
-    struct mem_hooks *hooks = mem_hooks(v->mem);
     int rc;
 
     if (!bt)
@@ -79,8 +78,6 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
         bt_free(bt);
         return rc;
     }
-    hooks->on_write[__builtin_ctz(MEM_TRACE_TC)] = bt_code_written;
-    hooks->on_write_arg[__builtin_ctz(MEM_TRACE_TC)] = bt;
     bt_flush(bt);
     *out = bt;
     return 0;

@@ -1,14 +1,7 @@
 /*
- * The translator's switches by name, for --bt.
- *
- * A switch is a bool of struct bt_options and can be written `name` or `no-name`; a
- * number is an unsigned and is written `name=N`. A new option is a line of the table and
- * its default in bt_defaults(). (lint: no guest runs here)
+ * The translator's options by name, for --bt. A new one is a line of the table and its
+ * default in bt_defaults(). (lint: no guest runs here)
  */
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-
 #include "bt/bt.h"
 
 #define SWITCH(field, option, text)                                                      \
@@ -19,7 +12,7 @@
         .min = (low), .max = (high)                                                      \
     }
 
-static const struct bt_option table[] = {
+static const struct engine_option table[] = {
     SWITCH(adapt, "adapt", "design the trap into what keeps trapping, for a while"),
     SWITCH(tr.anchors, "anchors",
            "find pages by the place in the code, where that is better"),
@@ -64,83 +57,30 @@ struct bt_options bt_defaults(void) {
     };
 }
 
-const struct bt_option *bt_option_table(size_t *count) {
-    *count = ARRAY_SIZE(table);
-    return table;
+static void defaults(void *options) {
+    *(struct bt_options *)options = bt_defaults();
 }
 
-/* The option of that name; the name ends after LEN characters. */
-static const struct bt_option *find(const char *name, size_t len) {
-    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
-        if (strlen(table[i].name) == len && !memcmp(table[i].name, name, len))
-            return &table[i];
-    return NULL;
+static bool exact(const void *options) {
+    return !((const struct bt_options *)options)->tr.liveness;
 }
 
-static int complain_number(const struct bt_option *o, char *why, size_t why_size) {
-    snprintf(why, why_size, "'%s' wants a number, as in %s=%u, from %u to %u", o->name,
-             o->name, o->min, o->min, o->max);
-    return -EINVAL;
-}
-
-/* "name=N", with the value at TEXT + NAME_LEN + 1 and LEN characters in all. */
-static int take_number(struct bt_options *opt, const struct bt_option *o,
-                       const char *text, size_t name_len, size_t len, char *why,
-                       size_t why_size) {
-    unsigned long n = 0;
-
-    if (name_len + 1 >= len)
-        return complain_number(o, why, why_size);
-    for (size_t i = name_len + 1; i < len; i++) {
-        if (text[i] < '0' || text[i] > '9' || n > o->max)
-            return complain_number(o, why, why_size);
-        n = n * 10 + (unsigned)(text[i] - '0');
-    }
-    if (n < o->min || n > o->max)
-        return complain_number(o, why, why_size);
-    *(unsigned *)(void *)((char *)opt + o->off) = (unsigned)n;
-    return 0;
-}
-
-static int take(struct bt_options *opt, const char *text, size_t len, char *why,
-                size_t why_size) {
-    const char *equals = memchr(text, '=', len);
-    size_t name_len = equals ? (size_t)(equals - text) : len;
-    const struct bt_option *o = find(text, name_len);
-    bool on = true;
-
-    if (!o && len > 3 && !memcmp(text, "no-", 3)) {
-        o = find(text + 3, len - 3);
-        if (o && o->max)
-            o = NULL;
-        on = false;
-    }
-    if (!o) {
-        snprintf(why, why_size,
-                 "the translator has no option '%.*s'; `bivisor translate --help` lists "
-                 "them",
-                 (int)(len < 40 ? len : 40), text);
-        return -EINVAL;
-    }
-    if (o->max)
-        return take_number(opt, o, text, name_len, len, why, why_size);
-    if (equals) {
-        snprintf(why, why_size, "'%s' takes no value; write %s or no-%s", o->name,
-                 o->name, o->name);
-        return -EINVAL;
-    }
-    *(bool *)(void *)((char *)opt + o->off) = on;
-    return 0;
-}
+const struct engine_options bt_option_set = {
+    .flag = "bt",
+    .what = "switches of the translator; see `bivisor translate --help`",
+    .of = "the translator",
+    .help = "bivisor translate --help",
+    .table = table,
+    .count = ARRAY_SIZE(table),
+    .size = sizeof(struct bt_options),
+    .defaults = defaults,
+    .counted = "no-liveness",
+    .single = "tu=1,hot=0",
+    .exact = exact,
+};
+_Static_assert(sizeof(struct bt_options) <= ENGINE_OPTIONS_SIZE, "it is carried about");
 
 int bt_options_parse(struct bt_options *opt, const char *text, char *why,
                      size_t why_size) {
-    for (;;) {
-        size_t len = strcspn(text, ",");
-        int rc = take(opt, text, len, why, why_size);
-
-        if (rc || !text[len])
-            return rc;
-        text += len + 1;
-    }
+    return engine_options_parse(&bt_option_set, opt, NULL, text, why, why_size);
 }

@@ -172,10 +172,10 @@ struct vcpu {
     uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
     bool step;       /* the engine comes back after each piece of code */
     uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
-    struct vcpu_shadow shadow; /* the MMU's */
-    struct vcpu_bt bt;  /* what translated code keeps beside the registers */
-    struct fault fault; /* valid when a semantic function returns SEM_FAULT */
-    uint64_t tsc_base;  /* guest TSC = host TSC + tsc_base, when tsc_host */
+    struct vcpu_shadow shadow;     /* the MMU's */
+    struct vcpu_bt bt;             /* what translated code keeps beside the registers */
+    struct fault fault;            /* valid when a semantic function returns SEM_FAULT */
+    uint64_t tsc_base;             /* guest TSC = host TSC + tsc_base, when tsc_host */
     /* A counted run: time is the number of instructions retired, and an engine raises
      * VCPU_EVENT_KICK exactly when insns_retired has reached `stop`. The hooks find
      * insns_retired exact, may move `stop`, and set code_written to be noticed. Random

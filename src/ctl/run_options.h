@@ -25,7 +25,6 @@ struct run_options {
     uint64_t start_ns;           /* of the run, on the host's clock */
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */
-    bool liveness;               /* --bt said something of it */
     /* lockstep */
     const char *engines; /* two, by name */
     const char *input;   /* file to be typed */

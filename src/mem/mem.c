@@ -143,6 +143,12 @@ struct mem_hooks *mem_hooks(struct mem *m) {
     return &m->hooks;
 }
 
+void mem_own_trace(struct mem *m, enum mem_trace owner,
+                   void (*written)(void *arg, struct gpa at, unsigned len), void *arg) {
+    m->hooks.on_write[__builtin_ctz(owner)] = written;
+    m->hooks.on_write_arg[__builtin_ctz(owner)] = arg;
+}
+
 uint64_t mem_ram_size(const struct mem *m) {
     return m->size;
 }

@@ -110,6 +110,9 @@ void mem_reset(struct mem *m);
 
 /* Installs upward signals; the caller keeps ownership of what ARGs point to. */
 struct mem_hooks *mem_hooks(struct mem *m);
+/* OWNER is WRITTEN(ARG, ...) from now on: hooks.on_write. NULL: nobody. */
+void mem_own_trace(struct mem *m, enum mem_trace owner,
+                   void (*written)(void *arg, struct gpa at, unsigned len), void *arg);
 
 uint64_t mem_ram_size(const struct mem *m);
 /* What is where, in ascending order: *COUNT pieces; the array is the map's own. */

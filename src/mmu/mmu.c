@@ -125,30 +125,38 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
         mmu_destroy(v);
         return -ENOMEM;
     }
+    mmu_mode_changed(v);
+    return 0;
+}
+
+void mmu_hook(struct vcpu *v) {
     struct mem_hooks *h = mem_hooks(v->mem);
+
     h->changed = mmu_map_changed;
     h->changed_arg = v;
     h->drop_write = mmu_drop_write;
     h->drop_arg = v;
-    h->on_write[1] = mmu_pt_written; /* log2 of MEM_TRACE_PT */
-    h->on_write_arg[1] = v;
-    _Static_assert(MEM_TRACE_PT == 1u << 1, "hook of the page-table trace");
-    mmu_mode_changed(v);
-    return 0;
+    mem_own_trace(v->mem, MEM_TRACE_PT, mmu_pt_written, v);
+}
+
+static void unhook(struct vcpu *v) {
+    struct mem_hooks *h = mem_hooks(v->mem);
+    unsigned n = __builtin_ctz(MEM_TRACE_PT);
+
+    if (h->changed == mmu_map_changed && h->changed_arg == v)
+        h->changed = NULL;
+    if (h->drop_write == mmu_drop_write && h->drop_arg == v)
+        h->drop_write = NULL;
+    if (h->on_write[n] == mmu_pt_written && h->on_write_arg[n] == v)
+        h->on_write[n] = NULL;
 }
 
 void mmu_destroy(struct vcpu *v) {
     if (!v->mmu)
         return;
     struct mmu_priv *m = mmu_priv(v);
-    struct mem_hooks *h = mem_hooks(m->mem);
     m->observer = NULL;
-    if (h->changed == mmu_map_changed && h->changed_arg == v)
-        h->changed = NULL;
-    if (h->drop_write == mmu_drop_write && h->drop_arg == v)
-        h->drop_write = NULL;
-    if (h->on_write[1] == mmu_pt_written && h->on_write_arg[1] == v)
-        h->on_write[1] = NULL;
+    unhook(v);
     if (m->dep)
         drop_all(m); /* takes the traces off */
     mmu_dep_destroy(m);

@@ -89,10 +89,13 @@ struct mmu {
     /* The rest belongs to mmu/ (mmu_int.h). */
 };
 
-/* Creates the MMU of V (v->mem must be set), installs v->mmu, and its own side of
- * mem_hooks() (drop_write and MEM_TRACE_PT). 0 or -ENOMEM. */
+/* Creates the MMU of V (v->mem must be set), and installs v->mmu. 0 or -ENOMEM. Nobody
+ * may use memory that has traces, or change the map, before mmu_hook(). */
 int mmu_create(struct vcpu *v, enum mmu_policy policy);
+/* Takes its hooks off, too. */
 void mmu_destroy(struct vcpu *v);
+/* Memory tells this MMU: hooks.changed and drop_write, and MEM_TRACE_PT. */
+void mmu_hook(struct vcpu *v);
 
 /*
  * The slot of an address: page-number bits 0..12 xor bits 4..16. Any aligned 32 MiB fill
@@ -305,7 +308,7 @@ void mmu_observe(struct vcpu *v, const struct mmu_observer *o, void *arg);
  */
 bool mmu_peek(struct vcpu *v, struct gva at, struct gpa *gpa, bool *writable);
 
-/* Shadow's side of mem_hooks.changed, and of drop_write. ARG is the vCPU. */
+/* The shadow's side of mem_hooks.changed, and of drop_write. ARG is the vCPU. */
 void mmu_map_changed(void *arg);
 void mmu_drop_write(void *arg, uint8_t *host_page);
 /* Owner of MEM_TRACE_PT. ARG is the vCPU. */

@@ -59,6 +59,8 @@ static void make(void) {
     board.clock = r.clock;
     board.bus = r.bus;
     HOLDS(!board_create(&board, &r.host, &serial));
+    cpu.vcpu->hooks = &board_vcpu_hooks;
+    cpu.vcpu->hooks_arg = &cpu;
     board_reset(&board);
     vcpu_clear(cpu.vcpu, ~0u);
 }
@@ -161,11 +163,11 @@ static void one(struct fuzz_in *in) {
         input(in);
         break;
     case 14:
-    if (!cpu.vcpu) {
-        cpu.vcpu = aligned_alloc(64, sizeof(*cpu.vcpu));
-        HOLDS(cpu.vcpu);
-        memset(cpu.vcpu, 0, sizeof(*cpu.vcpu));
-    }
+        if (!cpu.vcpu) {
+            cpu.vcpu = aligned_alloc(64, sizeof(*cpu.vcpu));
+            HOLDS(cpu.vcpu);
+            memset(cpu.vcpu, 0, sizeof(*cpu.vcpu));
+        }
         board.vcpu->hooks->cr8_write(&board, op >> 4);
         HOLDS(board.vcpu->hooks->cr8_read(&board) == op >> 4);
         break;

@@ -65,12 +65,9 @@ const struct vcpu_hooks guest_fickle_hooks = {
 /* --- life --- */
 
 static void add_interp(struct guest *g) {
-    struct mem_hooks *h = mem_hooks(g->v->mem);
-
     g->ip = interp_new(g->v);
     need(g->ip, "no interpreter");
-    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
+    mem_own_trace(g->v->mem, MEM_TRACE_CODE, interp_code_written, g->ip);
 }
 
 static struct vcpu *new_vcpu(void) {
@@ -105,6 +102,7 @@ void guest_new(struct guest *g, const struct guest_config *cfg) {
     need(v->mem || !mem_create(cfg->ram ? cfg->ram : MEM_MIN_RAM, &v->mem), "no RAM");
     g->ram = mem_ram_base(v->mem);
     need(!mmu_create(v, cfg->policy), "no MMU");
+    mmu_hook(v);
     vcpu_reset(v);
     if (cfg->interp || cfg->bt)
         add_interp(g);
@@ -116,6 +114,7 @@ void guest_use_bt(struct guest *g, const struct bt_options *opt) {
     bt_free(g->bt);
     g->bt = NULL;
     need(!bt_new(g->v, g->ip, opt, &g->bt), "no translator");
+    mem_own_trace(g->v->mem, MEM_TRACE_TC, bt_code_written, g->bt);
 }
 
 void guest_free(struct guest *g) {

@@ -3,10 +3,10 @@
  * tests/verify/set.c, under options of every kind; and the common code of the cache, with
  * no change to it.
  */
-#include "verify/verify.h"
 #include "decode/host.h"
 #include "lib/unit.h"
 #include "verify/set.h"
+#include "verify/verify.h"
 
 static const char *const flavours[] = {
     "verify,cache=2",

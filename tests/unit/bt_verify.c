@@ -9,12 +9,12 @@
  */
 #include <stdio.h>
 
-#include "tr/emit.h"
-#include "tr/key.h"
-#include "verify/verify.h"
 #include "decode/host.h"
 #include "lib/unit.h"
+#include "tr/emit.h"
+#include "tr/key.h"
 #include "verify/set.h"
+#include "verify/verify.h"
 
 /* --- mutants --- */
 

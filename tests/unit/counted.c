@@ -116,17 +116,15 @@ static struct boot_image *image;
 
 /* The pages of the machine are few, so that it is there in no time. */
 static void start(const char *code, struct machine_input input) {
-    struct machine_config cfg = {.engine = "interp",
-                                 .memory = 16 << 20,
-                                 .counted = true,
-                                 .bt = bt_defaults(),
-                                 .input = input};
+    struct machine_config cfg = {
+        .engine = "interp", .memory = 16 << 20, .counted = true, .input = input};
     int fd = tiny_kernel(code, strlen(code), path);
 
     assert_true(fd >= 0);
     assert_int_equal(boot_image_open(path, NULL, &image, why, sizeof(why)), 0);
     close(fd);
     cfg.image = image;
+    machine_options_default(&cfg.options);
     if (machine_create(&cfg, &machine, why, sizeof(why)) ||
         machine_boot(machine, why, sizeof(why)))
         fail_msg("%s", why);

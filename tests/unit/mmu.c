@@ -64,6 +64,7 @@ static struct box *box_new(int mode, enum mmu_policy policy) {
     v->hooks_arg = b;
     assert_int_equal(mem_create(RAM, &v->mem), 0);
     assert_int_equal(mmu_create(v, policy), 0);
+    mmu_hook(v);
     v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP;
     v->cr3 = ROOT;
     v->lin_mask = mode == M_LONG ? ~0ull : 0xffffffff;

@@ -271,6 +271,7 @@ static void setup(enum mmu_policy policy) {
     assert_non_null(v->cpuid);
     assert_int_equal(mem_create(RAM, &v->mem), 0);
     assert_int_equal(mmu_create(v, policy), 0);
+    mmu_hook(v);
     v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP;
     v->cr3 = ROOT(0);
     v->cr4 = X86_CR4_PAE | X86_CR4_PGE | (policy == MMU_PCID ? X86_CR4_PCIDE : 0);

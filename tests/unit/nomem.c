@@ -56,11 +56,23 @@ static int teardown(void **state) {
     return 0;
 }
 
-static struct machine_config config_of(const char *engine) {
-    struct machine_config cfg = {
-        .engine = engine, .memory = 16 << 20, .image = image, .bt = bt_defaults()};
+static const struct engine_ops *engine_named(const char *name) {
+    size_t count, n = 0;
+    const struct engine_ops *const *all = machine_engines(&count);
 
-    cfg.bt.cache = 1;
+    while (strcmp(all[n]->name, name))
+        n++;
+    return all[n];
+}
+
+static struct machine_config config_of(const char *engine) {
+    struct machine_config cfg = {.engine = engine, .memory = 16 << 20, .image = image};
+    char why[128];
+
+    machine_options_default(&cfg.options);
+    assert_int_equal(machine_options_parse(&cfg.options, engine_named("bt"), "cache=1",
+                                           why, sizeof(why)),
+                     0);
     return cfg;
 }
 
@@ -124,6 +136,7 @@ static void test_no_code_memory(void **state) {
 
 static void test_options(void **state) {
     struct machine_config cfg = config_of("bt");
+    char why[128];
 
     cfg.counted = true;
     create_with_failures(&cfg, false);
@@ -134,7 +147,9 @@ static void test_options(void **state) {
     cfg.policy = MMU_TRACE;
     create_with_failures(&cfg, false);
     cfg = config_of("kvm");
-    cfg.kernel_lapic = true;
+    assert_int_equal(machine_options_parse(&cfg.options, engine_named("kvm"),
+                                           "irqchip=kernel", why, sizeof(why)),
+                     0);
     create_with_failures(&cfg, false);
     cfg = config_of("auto");
     create_with_failures(&cfg, false);

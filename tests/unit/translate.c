@@ -201,8 +201,8 @@ static void test_options(void **state) {
 
 /* Each switch of the table is its own byte, on by default unless it says otherwise. */
 static void test_option_table(void **state) {
-    size_t count;
-    const struct bt_option *t = bt_option_table(&count);
+    const struct engine_option *t = bt_option_set.table;
+    size_t count = bt_option_set.count;
 
     for (size_t n = 0; n < count; n++) {
         struct bt_options before = bt_defaults(), after = before;

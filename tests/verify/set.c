@@ -375,8 +375,7 @@ void set_translate(struct set *s, const struct set_program *p,
 }
 
 void set_each(const char *options, bool bmi2,
-              void (*fn)(void *arg, struct set *s, const struct tr_code *c),
-                   void *arg) {
+              void (*fn)(void *arg, struct set *s, const struct tr_code *c), void *arg) {
     struct set *plain = set_new(options, false), *counted = set_new(options, true);
     size_t count;
     const struct set_program *p = set_programs(&count);
@@ -396,7 +395,8 @@ static void say(void *arg, const char *text) {
     printf("%s\n", text);
 }
 
-void set_report(const struct tr_env *env, const struct tr_code *c, const struct finding *f) {
+void set_report(const struct tr_env *env, const struct tr_code *c,
+                const struct finding *f) {
     const struct bt_listing out = {.line = say};
 
     verify_report(env, c, f, &out);

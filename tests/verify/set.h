@@ -51,7 +51,8 @@ void set_each(const char *options, bool bmi2,
               void (*fn)(void *arg, struct set *s, const struct tr_code *c), void *arg);
 
 /* Prints C, and what the verifier says of it. */
-void set_report(const struct tr_env *env, const struct tr_code *c, const struct finding *f);
+void set_report(const struct tr_env *env, const struct tr_code *c,
+                const struct finding *f);
 
 /* Runs P from its start. */
 enum exit_reason set_run(struct set *s, const struct set_program *p);
