@@ -22,8 +22,8 @@ const char *jail_why(int rc) {
     }
 }
 
-bool jail_enter(enum jail_want want, const unsigned long *ioctls) {
-    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls);
+bool jail_enter(enum jail_want want, const unsigned long *ioctls, int listener) {
+    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls, listener);
 
     if (!rc)
         return true;

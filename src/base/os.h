@@ -74,6 +74,7 @@ int os_gs_base(void *p);
 /* Gives this thread an alternate signal stack (once; kept until the thread ends): its
  * stack pointer is the guest's while translated code runs. */
 int os_signal_stack(void);
+void os_signal_stack_free(void); /* what os_thread_start()'s threads do at their end */
 /* A page below 4 GiB that translated code reads to be stopped: readable (open) or not. */
 int os_poll_page(uint8_t **page);
 void os_poll_page_free(uint8_t *page);
@@ -96,26 +97,26 @@ int os_nowhere_alloc(size_t size, void **out);
 int os_low_alloc(size_t size, void **out);
 void os_low_free(void *p, size_t size); /* P may be NULL */
 
-/* --- waiting and waking (os_alarm.c) --- */
+/* --- threads and waiting (os_thread.c; the event loop is in os_loop.h) --- */
 
-/*
- * Watches a deadline and file descriptors for a thread that is busy executing the guest:
- * a helper thread calls FIRE(ARG) when the deadline passes or a watched descriptor
- * becomes readable (once; armed again by os_alarm_deadline() or os_alarm_watch()).
- */
-struct os_alarm;
-int os_alarm_new(void (*fire)(void *arg), void *arg, struct os_alarm **out);
-void os_alarm_free(struct os_alarm *a);
-void os_alarm_deadline(struct os_alarm *a, uint64_t monotonic_ns); /* UINT64_MAX: none */
-void os_alarm_watch(struct os_alarm *a, int fd); /* at most one; -1: none */
-/* Blocks the caller (the otherwise busy thread, idle now) until something has fired. */
-void os_alarm_wait(struct os_alarm *a);
-/* Blocks the caller for NS (UINT64_MAX: for ever), or until FD (-1: none) is readable or
- * something has fired. How much of NS has passed: less than NS if it was woken. */
-uint64_t os_alarm_sleep(struct os_alarm *a, int fd, uint64_t ns);
-/* Wakes os_alarm_wait() or os_alarm_sleep() from another thread or a signal handler, also
- * if they are called only after it. */
-void os_alarm_wake(struct os_alarm *a);
+struct os_thread;
+/* FN(ARG) on a thread of its own, which ends when FN returns. Before the jail: it lets no
+ * thread be made. */
+int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out);
+void os_thread_join(struct os_thread *t); /* waits for its end; T may be NULL */
+/* A system call that T waits in for a reader or a writer returns EINTR; from any thread.
+ * It may come just before the call begins, so that whoever waits for T calls again. */
+void os_thread_interrupt(const struct os_thread *t);
+
+/* What one thread sleeps by and others wake it with. */
+struct os_bell;
+int os_bell_new(struct os_bell **out);
+void os_bell_free(struct os_bell *b); /* B may be NULL */
+/* From any thread; async-signal-safe. Not lost if nobody waits yet. */
+void os_bell_ring(struct os_bell *b);
+/* Sleeps until it has been rung, FD (-1: none) is ready for EVENTS (os_loop.h) or a
+ * signal was taken: true; or for NS (UINT64_MAX: for ever): false. */
+bool os_bell_wait(struct os_bell *b, int fd, unsigned events, uint64_t ns);
 
 /* --- taking a thread out of a system call (os_kick.c) --- */
 
@@ -127,6 +128,24 @@ void os_kick(int thread);
 /* Kicks the caller after NS, and again and again until it is stopped. */
 int os_kick_timer(uint64_t ns, void **timer);
 void os_kick_timer_stop(void *timer);
+
+/* --- unix sockets (os_socket.c) --- */
+
+struct os_listener;
+/* A socket at PATH that only this user may connect to. One that nobody listens at any
+ * more is replaced; the path is removed when the listener is closed, or the process ends
+ * in whatever way. Before the jail, and before there are threads: it forks. 0 or -errno:
+ * -EEXIST: there is something that is no socket; -EADDRINUSE: somebody listens there. */
+int os_listener_open(const char *path, struct os_listener **out);
+void os_listener_close(struct os_listener *l); /* L may be NULL */
+/* The descriptor: readable when somebody wants to be accepted. */
+int os_listener_fd(const struct os_listener *l);
+/* A client's descriptor, whose calls do not wait, or -errno. */
+int os_listener_accept(const struct os_listener *l);
+/* How many bytes (0: the other side has ended), or -errno; SIGPIPE is ignored. */
+int os_socket_read(int fd, void *buf, size_t size);
+int os_socket_write(int fd, const void *buf, size_t len);
+void os_socket_close(int fd);
 
 /* --- the jail (os_jail.c) --- */
 
@@ -141,10 +160,11 @@ void os_kick_timer_stop(void *timer);
  * From here on each thread of the process may compute, wait, and read and write what is
  * open, and nothing else, for good. Descriptors above 2 that we were started with are
  * closed. IOCTLS are further requests for ioctl(2) that are allowed, and a 0; or NULL.
+ * At LISTENER (os_listener_fd(); -1: none) clients may be accepted.
  * -errno: the host does not let us (-ENOTSUP: this build does not), and we are not locked
  * up.
  */
-int os_jail_enter(const unsigned long *ioctls);
+int os_jail_enter(const unsigned long *ioctls, int listener);
 /* What os_jail_enter() would return here. */
 int os_jail_probe(void);
 

@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -76,12 +77,12 @@ static const struct rule rules[] = {
     /* A recording's digest of guest RAM leaves out what was never touched. */
     ANY(mincore),
 
-    /* Waiting: the helper for the next timer and for input, the vCPU's thread when idle,
-     * the console for its reader. */
+    /* Waiting: the loop for all that it watches, the vCPU's thread when idle or for the
+     * console's reader. */
     ANY(poll),
     ANY(ppoll),
     ANY(timerfd_settime),
-    ANY(futex),           /* the lock between the two threads, and joining the helper */
+    ANY(futex),           /* locks between the threads, and joining the vCPU's */
     ANY(restart_syscall), /* poll(2) goes on after SIGSTOP and SIGCONT */
     /* The vDSO answers without a call, except where the TSC is not the host's clock. */
     ANY(clock_gettime),
@@ -122,7 +123,7 @@ static const struct rule rules[] = {
 #endif
 
     ANY(getrusage), /* statistics */
-    ANY(exit),      /* the helper's end */
+    ANY(exit),      /* the vCPU's thread's end */
     ANY(exit_group),
 };
 
@@ -136,9 +137,15 @@ static int add(scmp_filter_ctx ctx, const struct rule *r) {
 }
 
 /* Those that depend on the process. */
-static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls) {
+static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls, int listener) {
     const struct rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
+    /* --control: clients at this one socket; they are read and written as files are. */
+    const struct rule clients = IF2(accept4, 0, ARG32, (unsigned)listener, 3, ARG32,
+                                    SOCK_NONBLOCK | SOCK_CLOEXEC);
     int rc = add(ctx, &to_us);
+
+    if (!rc && listener >= 0)
+        rc = add(ctx, &clients);
 
     for (; ioctls && *ioctls && !rc; ioctls++) {
         const struct rule request = IF(ioctl, 1, ARG32, *ioctls & ARG32);
@@ -180,7 +187,7 @@ static int set_attributes(scmp_filter_ctx ctx) {
 }
 
 /* Makes a filter that is ready to be loaded. */
-static int make_filter(const unsigned long *ioctls, scmp_filter_ctx *out) {
+static int make_filter(const unsigned long *ioctls, int listener, scmp_filter_ctx *out) {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
     int rc;
 
@@ -190,7 +197,7 @@ static int make_filter(const unsigned long *ioctls, scmp_filter_ctx *out) {
     for (size_t n = 0; n < ARRAY_SIZE(rules) && !rc; n++)
         rc = add(ctx, &rules[n]);
     if (!rc)
-        rc = add_ours(ctx, ioctls);
+        rc = add_ours(ctx, ioctls, listener);
     if (rc)
         seccomp_release(ctx);
     *out = rc ? NULL : ctx;
@@ -263,13 +270,13 @@ static void close_inherited(void) {
     closedir(dir);
 }
 
-int os_jail_enter(const unsigned long *ioctls) {
+int os_jail_enter(const unsigned long *ioctls, int listener) {
     scmp_filter_ctx ctx;
     int rc;
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = make_filter(ioctls, &ctx);
+    rc = make_filter(ioctls, listener, &ctx);
     if (rc)
         return rc;
     learn_names();
@@ -287,7 +294,7 @@ int os_jail_probe(void) {
     pid_t pid = fork();
 
     if (!pid)
-        _exit(-os_jail_enter(NULL));
+        _exit(-os_jail_enter(NULL, -1));
     if (pid < 0)
         return -errno;
     while (waitpid(pid, &status, 0) < 0)

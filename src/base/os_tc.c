@@ -40,6 +40,14 @@ int os_signal_stack(void) {
     return 0;
 }
 
+void os_signal_stack_free(void) {
+    const stack_t none = {.ss_flags = SS_DISABLE};
+    stack_t ss;
+
+    if (!sigaltstack(&none, &ss) && !(ss.ss_flags & SS_DISABLE))
+        munmap(ss.ss_sp, ss.ss_size);
+}
+
 int os_low_alloc(size_t size, void **out) {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);

@@ -1,44 +1,54 @@
 /* `bivisor run`: boots a kernel and is its terminal until it ends. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/bug.h"
 #include "base/log.h"
 #include "base/os.h"
+#include "control/control.h"
 #include "ctl/console.h"
 #include "ctl/ctl.h"
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
 #include "ctl/stats.h"
+#include "ctl/steer.h"
 #include "machine/machine.h"
 #include "replay/tape.h"
 
-/* A signal handler has no argument: what it stops, and the signal. */
-static struct machine *volatile signal_machine;
-static struct console *volatile signal_console;
+struct run {
+    struct run_options o;
+    struct machine *m;
+    struct console console;
+    struct tape tape;
+    struct outputs outputs;
+    struct control *control; /* NULL: nobody listens */
+    struct steer steer;
+    struct os_task report;
+};
+
+/* A signal handler has no argument: the run whose machine is there, and the signal. */
+static struct run *volatile signalled;
 static volatile int signal_seen;
 static volatile bool report_wanted; /* before there was a machine to report of */
 
-/* What report() needs. */
-struct reporter {
-    const struct run_options *o;
-    struct outputs *outputs;
-};
-
 static void on_signal(int signo) {
+    struct run *r = signalled;
+
     signal_seen = signo;
-    if (signal_machine) {
-        console_abandon(signal_console);
-        machine_quit(signal_machine);
+    if (r) {
+        console_abandon(&r->console);
+        machine_quit(r->m);
     }
 }
 
 static void on_report(int signo) {
+    struct run *r = signalled;
+
     report_wanted = true;
-    if (signal_machine)
-        machine_report(signal_machine);
+    if (r)
+        os_task_post(&r->report, machine_loop(r->m));
 }
 
 static void dump(void *arg) {
@@ -66,8 +76,8 @@ static const char *end_name(enum machine_end end) {
 }
 
 /* Lives of the machine until one of them is the last. */
-static int live(struct machine *m, const struct run_options *o, struct tape *tape,
-                enum machine_end *end) {
+static int live(struct run *r, enum machine_end *end) {
+    struct machine *m = r->m;
     char why[512];
 
     for (;;) {
@@ -78,7 +88,7 @@ static int live(struct machine *m, const struct run_options *o, struct tape *tap
             *end = MACHINE_ERROR;
             return ctl_status_of(rc);
         }
-        rc = tape_start(tape, m);
+        rc = tape_start(&r->tape, m);
         if (rc) {
             *end = MACHINE_ERROR;
             return ctl_status_of(rc);
@@ -97,11 +107,11 @@ static int live(struct machine *m, const struct run_options *o, struct tape *tap
             log_error("the guest waits for what the recording does not have");
             return CTL_HOST_FAILURE;
         case MACHINE_RESET:
-            if (o->no_reboot)
+            if (r->o.no_reboot)
                 return CTL_OK;
             break;
         case MACHINE_SHUTDOWN:
-            if (o->no_reboot)
+            if (r->o.no_reboot)
                 return CTL_TRIPLE_FAULT;
             log_info("triple fault: the machine is reset");
             break;
@@ -109,30 +119,31 @@ static int live(struct machine *m, const struct run_options *o, struct tape *tap
     }
 }
 
-static double cpu_seconds(void) {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
-
-static void quit_machine(void *arg) {
-    machine_quit(arg);
-}
-
 /* A replay takes no input, and leaves the terminal as it is. */
-static bool take_terminal(struct machine *m, struct console *console, bool input) {
+static bool take_terminal(struct run *r) {
     int rc;
 
-    signal_console = console;
-    signal_machine = m;
+    signalled = r;
     if (report_wanted)
-        machine_report(m);
+        os_task_post(&r->report, machine_loop(r->m));
     rc = os_on_stop_signals(on_signal);
     if (!rc)
-        rc = console_open(console, input, quit_machine, m);
+        rc = console_open(&r->console, !r->o.replay, r->m);
     if (rc && !signal_seen)
         log_error("cannot take over the terminal: %s", strerror(-rc));
+    return !rc;
+}
+
+static bool start_control(struct run *r) {
+    int rc = 0;
+
+    if (!r->control)
+        return true;
+    r->steer = (struct steer){r->m, &r->console, r->o.start_ns};
+    steer_add(&r->steer, control_table(r->control));
+    rc = control_start(r->control, machine_loop(r->m));
+    if (rc)
+        log_error("cannot listen at '%s': %s", r->o.control, strerror(-rc));
     return !rc;
 }
 
@@ -153,130 +164,157 @@ static bool write_perf_map(const struct machine *m, struct output *map) {
 }
 
 /* On SIGUSR1: what --stats and --perf-map write at the end, as it is now. */
-static void report(void *arg, const struct machine *m) {
-    const struct reporter *r = arg;
-    struct output *now = &r->outputs->now;
-    const struct stats_run figures = {
-        .end = "still running",
-        .wall_seconds = (double)(os_monotonic_ns() - r->o->start_ns) * 1e-9,
-        .cpu_seconds = cpu_seconds(),
-    };
+static void report_here(void *arg) {
+    struct run *r = arg;
+    struct output *now = &r->outputs.now;
+    const struct stats_run figures = stats_so_far(r->o.start_ns);
 
-    if (r->outputs->map.f)
-        write_perf_map(m, &r->outputs->map);
+    if (r->outputs.map.f)
+        write_perf_map(r->m, &r->outputs.map);
     if (now->f)
-        stats_write(m, &figures, now);
+        stats_write(r->m, &figures, now);
     else
         log_error("cannot write statistics to '%s': %s", now->name, strerror(now->error));
 }
 
-/* With the kernel open and the machine made: run, tell what happened. */
-static int run_machine(struct machine *m, struct console *console,
-                       const struct run_options *o, struct tape *tape,
-                       struct outputs *outputs) {
-    struct stats_run stats = {0};
-    enum machine_end end;
-    uint64_t start;
-    int status;
+static void report(void *arg) {
+    struct run *r = arg;
 
-    if (!take_terminal(m, console, !o->replay))
-        return CTL_HOST_FAILURE;
-    log_info("engine %s", machine_engine_name(m));
-    if (!jail_enter(o->jail, machine_ioctls(m))) {
-        console_close(console);
-        return CTL_HOST_FAILURE;
-    }
-    start = os_monotonic_ns();
-    status = live(m, o, tape, &end);
-    if (!tape_stop(tape, end, signal_seen))
+    machine_call(r->m, report_here, r);
+}
+
+/* Everything is open: run, and tell what happened. */
+static int run_locked_up(struct run *r) {
+    struct outputs *outputs = &r->outputs;
+    struct stats_run stats = {0};
+    uint64_t start = os_monotonic_ns();
+    enum machine_end end;
+    int status = live(r, &end);
+
+    if (!tape_stop(&r->tape, end, signal_seen))
         status = CTL_HOST_FAILURE;
     stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
-    stats.cpu_seconds = cpu_seconds();
+    stats.cpu_seconds = stats_cpu_seconds();
     stats.end = end_name(end);
-    console_close(console);
+    console_close(&r->console);
     if (status == CTL_TRIPLE_FAULT && end == MACHINE_SHUTDOWN) {
         log_error("triple fault; the guest's CPU:");
-        dump(m);
+        dump(r->m);
     }
-    if (console->error)
-        log_error("cannot write to standard output: %s", strerror(console->error));
-    status = worsen(status, console->error);
+    if (r->console.error)
+        log_error("cannot write to standard output: %s", strerror(r->console.error));
+    status = worsen(status, r->console.error);
     if (outputs->map.f)
-        status = worsen(status, !write_perf_map(m, &outputs->map));
+        status = worsen(status, !write_perf_map(r->m, &outputs->map));
     if (outputs->stats.f)
-        status = worsen(status, stats_write(m, &stats, &outputs->stats));
+        status = worsen(status, stats_write(r->m, &stats, &outputs->stats));
     return status;
 }
 
-static int with_machine(struct machine *m, const struct run_options *o, struct tape *tape,
-                        struct console *console, struct outputs *outputs) {
-    int status = outputs_open(outputs, o);
+static int run_machine(struct run *r) {
+    int listener = r->control ? control_socket(r->control) : -1;
+
+    if (!take_terminal(r))
+        return CTL_HOST_FAILURE;
+    log_info("engine %s", machine_engine_name(r->m));
+    if (start_control(r) && jail_enter(r->o.jail, machine_ioctls(r->m), listener))
+        return run_locked_up(r);
+    console_close(&r->console);
+    return CTL_HOST_FAILURE;
+}
+
+static int with_outputs(struct run *r) {
+    int status = outputs_open(&r->outputs, &r->o);
 
     if (status >= 0)
         return status;
-    tape->file = &outputs->record;
-    bug_set_dump(dump, m);
-    status = run_machine(m, console, o, tape, outputs);
+    r->tape.file = &r->outputs.record;
+    bug_set_dump(dump, r->m);
+    status = run_machine(r);
     bug_set_dump(NULL, NULL);
-    signal_machine = NULL;
-    return worsen(status, !outputs_close(outputs));
+    signalled = NULL;
+    return worsen(status, !outputs_close(&r->outputs));
 }
 
-static int with_image(struct run_options *o, struct tape *tape, struct console *console) {
-    struct outputs outputs;
-    struct reporter reporter = {.o = o, .outputs = &outputs};
-    struct machine *m;
+static int with_machine(struct run *r) {
     char why[512];
     int status, rc;
 
-    o->machine.report = report;
-    o->machine.report_arg = &reporter;
-    rc = machine_create(&o->machine, &m, why, sizeof(why));
+    r->report = (struct os_task){.fn = report, .arg = r};
+    rc = machine_create(&r->o.machine, &r->m, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
         return ctl_status_of(rc);
     }
-    status = with_machine(m, o, tape, console, &outputs);
-    machine_free(m);
+    status = with_outputs(r);
+    control_close(r->control);
+    r->control = NULL;
+    machine_free(r->m);
     return status;
 }
 
-static int load_tape(struct tape *tape, struct run_options *o, struct console *console) {
+static int load_tape(struct run *r) {
+    struct run_options *o = &r->o;
     const struct tape_order order = {
         .record = o->record, .replay = o->replay, .no_reboot = o->no_reboot};
-    const struct input_source source = console_source(console);
+    const struct input_source source = console_source(&r->console);
 
     if (o->record || o->replay)
         run_options_count(o);
-    return tape_load(tape, &order, &o->machine, &source);
+    return tape_load(&r->tape, &order, &o->machine, &source);
 }
 
-int ctl_cmd_run(int argc, char **argv) {
-    struct run_options o;
-    struct boot_image *image;
-    struct console console = {0};
-    struct tape tape;
+/* It makes a process, and is therefore before there are threads. */
+static int with_control(struct run *r) {
     char why[512];
-    int status = run_options_parse(&o, RUN_PLAIN, argc, argv);
-    int rc;
+    int rc = r->o.control ? control_open(r->o.control, &r->control, why, sizeof(why)) : 0;
+    int status;
 
-    if (status >= 0)
-        return status;
-    os_on_report_signal(on_report);
-    rc = run_options_open(&o, &image, why, sizeof(why));
+    if (rc) {
+        log_error("--control: %s", why);
+        return ctl_status_of(rc);
+    }
+    status = with_machine(r);
+    control_close(r->control);
+    return status;
+}
+
+static int with_image(struct run *r) {
+    struct run_options *o = &r->o;
+    struct boot_image *image;
+    char why[512];
+    int rc = run_options_open(o, &image, why, sizeof(why)), status;
+
     if (rc) {
         log_error("%s", why);
         return ctl_status_of(rc);
     }
-    o.machine.image = image;
-    o.machine.console = console_ops(&console);
-    o.start_ns = os_monotonic_ns();
-    rc = load_tape(&tape, &o, &console);
-    status = rc ? ctl_status_of(rc) : with_image(&o, &tape, &console);
+    o->machine.image = image;
+    o->machine.console = console_ops(&r->console);
+    o->start_ns = os_monotonic_ns();
+    rc = load_tape(r);
+    status = rc ? ctl_status_of(rc) : with_control(r);
     boot_image_close(image);
     if (!signal_seen && status == CTL_OK)
-        signal_seen = tape_signal(&tape);
-    tape_unload(&tape);
+        signal_seen = tape_signal(&r->tape);
+    tape_unload(&r->tape);
+    return status;
+}
+
+int ctl_cmd_run(int argc, char **argv) {
+    struct run *r = calloc(1, sizeof(*r));
+    int status;
+
+    if (!r) {
+        log_error("out of memory");
+        return CTL_HOST_FAILURE;
+    }
+    status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
+    if (status < 0) {
+        os_on_report_signal(on_report);
+        status = with_image(r);
+    }
+    free(r);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */
     return status;

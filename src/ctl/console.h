@@ -8,30 +8,47 @@
  * Nothing typed or piped is lost: what the guest has no room for stays in the pipe, or is
  * held here when it comes from a terminal. Output waits for its reader, and with it the
  * guest, until console_abandon().
+ *
+ * Threads: the loop's reads what is typed at a terminal as soon as it is there, so that
+ * Ctrl-A is seen whatever the guest does. What comes in a pipe it does not read: it wakes
+ * the machine, whose CPU's thread reads as much as the guest has room for. Output is that
+ * thread's. `lock` guards what is held.
  */
 #ifndef CTL_CONSOLE_H
 #define CTL_CONSOLE_H
 
+#include <pthread.h>
+
+#include "base/os_loop.h"
 #include "replay/input.h"
 
 struct console {
-    bool is_tty;             /* the input */
-    bool out_is_tty;         /* the output */
-    bool at_line_start;      /* of our own output */
-    bool escape;             /* Ctrl-A was typed */
-    bool eof;                /* end of input */
-    bool no_room;            /* the guest's queue was full when it was last looked at */
-    int error;               /* errno of the output, which is given up then; or 0 */
-    volatile bool abandoned; /* console_abandon() was called */
-    void (*quit)(void *arg);
-    void *quit_arg;
+    bool is_tty;     /* the input */
+    bool out_is_tty; /* the output */
+    struct machine *m;
+
+    /* the loop's thread */
+    bool escape; /* Ctrl-A was typed */
+    struct os_watch input;
+    struct os_task listen; /* the input is to be watched again */
+
+    bool watched;   /* a pipe: the loop tells of more; atomic */
+    bool eof;       /* end of input; atomic */
+    bool abandoned; /* console_abandon() was called; atomic */
+    pthread_mutex_t lock;
     size_t held_len; /* typed, and not taken by the guest yet */
     uint8_t held[65536];
+
+    /* the CPU's thread */
+    bool at_line_start; /* of our own output */
+    int error;          /* errno of the output, which is given up then; or 0 */
+    size_t out_len;     /* what the guest wrote, and the reader has not taken yet */
+    uint8_t out[65536];
 };
 
-/* Takes the terminal, unless no INPUT is wanted. 0 or -errno. QUIT(ARG) is called when
- * the user asks to leave or the output breaks. */
-int console_open(struct console *c, bool input, void (*quit)(void *arg), void *arg);
+/* Takes the terminal, unless no INPUT is wanted, and hangs itself into M's loop: M is to
+ * quit when the user asks for it or the output breaks. 0 or -errno. */
+int console_open(struct console *c, bool input, struct machine *m);
 /* Gives the terminal back; the cursor is left at the start of a line. */
 void console_close(struct console *c);
 /* From now on output is dropped rather than waited for; async-signal-safe. */

@@ -53,6 +53,7 @@ static void print_help(void) {
         "  --record FILE        count time by instructions and write all input to FILE\n"
         "  --replay FILE        the run that FILE is of once more, on any software "
         "engine\n"
+        "  --control PATH       listen at a unix socket for programs that steer the run\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
         "perf\n"
         "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
@@ -114,6 +115,7 @@ enum {
     OPT_PERF_MAP,
     OPT_RECORD,
     OPT_REPLAY,
+    OPT_CONTROL,
     OPT_ENGINES,
     OPT_EVERY,
     OPT_INPUT,
@@ -139,6 +141,7 @@ static const struct option long_options[] = {
     {"perf-map", no_argument, NULL, OPT_PERF_MAP},
     {"record", required_argument, NULL, OPT_RECORD},
     {"replay", required_argument, NULL, OPT_REPLAY},
+    {"control", required_argument, NULL, OPT_CONTROL},
     {"engines", required_argument, NULL, OPT_ENGINES},
     {"every", required_argument, NULL, OPT_EVERY},
     {"input", required_argument, NULL, OPT_INPUT},
@@ -237,6 +240,7 @@ static bool fits(enum run_kind kind, int opt) {
         return kind == RUN_LOCKSTEP;
     case OPT_ENGINE:
     case OPT_RECORD:
+    case OPT_CONTROL:
     case OPT_STATS:
     case OPT_PERF_MAP:
         return kind == RUN_PLAIN;
@@ -307,6 +311,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_REPLAY:
         o->replay = optarg;
+        return true;
+    case OPT_CONTROL:
+        o->control = optarg;
         return true;
     case OPT_ENGINES:
         o->engines = optarg;

@@ -25,6 +25,7 @@ struct run_options {
     uint64_t start_ns;           /* of the run, on the host's clock */
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */
+    const char *control;         /* path of a socket */
     /* lockstep */
     const char *engines; /* two, by name */
     const char *input;   /* file to be typed */

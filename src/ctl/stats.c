@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/os.h"
@@ -92,13 +93,26 @@ static int write_text(const char *text, struct output *o) {
     return rc;
 }
 
-int stats_write(const struct machine *m, const struct stats_run *run, struct output *o) {
+struct stats_run stats_so_far(uint64_t start_ns) {
+    return (struct stats_run){
+        .end = "still running",
+        .wall_seconds = (double)(os_monotonic_ns() - start_ns) * 1e-9,
+        .cpu_seconds = stats_cpu_seconds(),
+    };
+}
+
+double stats_cpu_seconds(void) {
+    struct timespec ts;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+struct cJSON *stats_json(const struct machine *m, const struct stats_run *run) {
     const struct counters cnt = machine_counters(m);
     const struct exit_counts exits = machine_exits(m);
     struct figures j = {.root = cJSON_CreateObject()};
     struct rusage usage;
-    char *text;
-    int rc = -ENOMEM;
 
     getrusage(RUSAGE_SELF, &usage);
     part(&j, NULL);
@@ -115,12 +129,22 @@ int stats_write(const struct machine *m, const struct stats_run *run, struct out
     add_exits(&j, &exits);
     part(&j, "engine_counters");
     machine_engine_stats(m, add_engine_figure, &j);
-    text = j.incomplete ? NULL : cJSON_Print(j.root);
+    if (!j.incomplete)
+        return j.root;
+    cJSON_Delete(j.root);
+    return NULL;
+}
+
+int stats_write(const struct machine *m, const struct stats_run *run, struct output *o) {
+    cJSON *root = stats_json(m, run);
+    char *text = root ? cJSON_Print(root) : NULL;
+    int rc = -ENOMEM;
+
     if (text)
         rc = write_text(text, o);
     else
         log_error("out of memory while writing statistics");
     cJSON_free(text);
-    cJSON_Delete(j.root);
+    cJSON_Delete(root);
     return rc;
 }

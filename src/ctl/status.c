@@ -5,7 +5,8 @@
 
 int ctl_status_of(int rc) {
     return rc == -EINVAL || rc == -ENOENT || rc == -EACCES || rc == -EISDIR ||
-                   rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP
+                   rc == -ENOTDIR || rc == -ENOEXEC || rc == -EFBIG || rc == -ELOOP ||
+                   rc == -EEXIST || rc == -EADDRINUSE || rc == -ENAMETOOLONG
                ? CTL_USAGE
                : CTL_HOST_FAILURE;
 }

@@ -39,7 +39,14 @@ struct engine_ops {
                   char *why, size_t why_size);
     void (*destroy)(struct engine *e);
     enum exit_reason (*run)(struct engine *e);
+    /* Between two calls of run(): takes what interrupts there, and executes one
+     * instruction, a piece of a string operation, or the delivery of a fault. EXIT_kick:
+     * done, or KICK or STOP was there. */
+    enum exit_reason (*step)(struct engine *e);
     void (*kick)(struct engine *e);
+    /* Between two calls of run(): all of the guest's state comes to struct vcpu, where it
+     * may be changed. 0, or -errno, logged. NULL: it is there always. */
+    int (*sync)(struct engine *e);
     /* The traces that it is the owner of, *COUNT of them: OUT has place for as many as
      * there are owners. */
     void (*traces)(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],

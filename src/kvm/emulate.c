@@ -1,7 +1,8 @@
 /*
  * The interpreter in KVM's place: for an instruction that KVM's emulator does not know,
- * for an event whose delivery KVM gave up, and while the A20 gate is closed. The state
- * moves to struct vcpu and stays there until the next entry.
+ * for an event whose delivery KVM gave up, while the A20 gate is closed, and for single
+ * steps from outside. The state moves to struct vcpu and stays there until the next
+ * entry.
  *
  * The guest has stored to its memory without our traces seeing it, so nothing that the
  * interpreter or the MMU derived before may be used.
@@ -46,9 +47,9 @@ static bool stopping(const struct vcpu *v) {
     return vcpu_events(v) & (VCPU_EVENT_KICK | VCPU_EVENT_STOP);
 }
 
-enum exit_reason kvm_emulate(struct kvm *k, uint64_t count) {
+/* EXIT_COUNT: the interpreter can go on. */
+static enum exit_reason take_over(struct kvm *k) {
     struct vcpu *v = k->v;
-    enum exit_reason out;
 
     if (kvm_state_pull(k))
         return EXIT_error;
@@ -56,8 +57,21 @@ enum exit_reason kvm_emulate(struct kvm *k, uint64_t count) {
     /* KVM does not tell the four page-directory pointers of PAE paging. */
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !v->long_mode)
         mmu_load_pdptrs(v, v->cr3);
-    if (deliver(k) == SEM_SHUTDOWN)
-        return EXIT_shutdown;
+    return deliver(k) == SEM_SHUTDOWN ? EXIT_shutdown : EXIT_COUNT;
+}
+
+enum exit_reason kvm_step(struct kvm *k) {
+    enum exit_reason out = take_over(k);
+
+    return out == EXIT_COUNT ? interp_step(k->interp, 1) : out;
+}
+
+enum exit_reason kvm_emulate(struct kvm *k, uint64_t count) {
+    struct vcpu *v = k->v;
+    enum exit_reason out = take_over(k);
+
+    if (out != EXIT_COUNT)
+        return out;
     out = interp_step(k->interp, count);
     /* A debug trap of the last instruction is delivered at the boundary after it. */
     while (out == EXIT_kick && v->pending_db && !stopping(v))

@@ -68,6 +68,12 @@ void kvm_free(struct kvm *k);
 /* Until an exit of the second group. Failures are logged (EXIT_error). */
 enum exit_reason kvm_enter(struct kvm *k);
 void kvm_kick(struct kvm *k); /* any thread; async-signal-safe */
+/* Between two entries: all of the guest's state comes to struct vcpu. 0, or -errno,
+ * logged. */
+int kvm_sync(struct kvm *k);
+/* The same, and the interpreter executes as interp_step(..., 1) does. It cannot see a
+ * local APIC of the kernel's: no interrupt of its is taken. */
+enum exit_reason kvm_step(struct kvm *k);
 /* struct vcpu was changed from outside: it is what counts now. */
 void kvm_reset(struct kvm *k);
 

@@ -24,6 +24,10 @@ void kvm_kick(struct kvm *k) {
         os_kick(__atomic_load_n(&k->tid, __ATOMIC_SEQ_CST));
 }
 
+int kvm_sync(struct kvm *k) {
+    return kvm_state_pull(k);
+}
+
 /* --- interrupts --- */
 
 /* A halted guest of which we keep the local APIC sleeps in the run loop. */

@@ -168,13 +168,16 @@ static uint64_t hook_tsc(void *arg) {
     return vclock_tsc(enter(c)->clock);
 }
 
-void board_set_tsc(struct board *b, uint64_t value) {
-    uint64_t base;
+void board_tsc_moved(struct board *b) {
+    uint64_t base = vclock_tsc(b->clock) - os_tsc();
 
-    vclock_tsc_set(b->clock, value);
-    base = vclock_tsc(b->clock) - os_tsc();
     for (unsigned n = 0; n < b->cpus; n++)
         b->cpu[n].vcpu->tsc_base = base;
+}
+
+void board_set_tsc(struct board *b, uint64_t value) {
+    vclock_tsc_set(b->clock, value);
+    board_tsc_moved(b);
 }
 
 static void hook_tsc_write(void *arg, uint64_t value) {

@@ -79,5 +79,7 @@ void board_reset(struct board *b);
 
 /* The guest's TSC, which all CPUs share, is VALUE now. */
 void board_set_tsc(struct board *b, uint64_t value);
+/* The distance between the clock's TSC and the host's has changed. */
+void board_tsc_moved(struct board *b);
 
 #endif

@@ -2,26 +2,42 @@
  * The far end of the serial port: what the guest writes goes to the configuration's
  * console, and what was typed there, or what a counted run's input says, goes to the
  * guest as soon as the port has room.
+ *
+ * The console keeps what it is given in the middle of an instruction. It is written at
+ * the next boundary, and there the guest waits for the reader, so that one that waits can
+ * be called and paused like any other.
  */
+#include "base/os.h"
 #include "machine/machine_int.h"
 
-void machine_take_input(struct machine *m) {
-    const struct machine_console *con = &m->cfg.console;
+/* What the console does may wait in the kernel, and whoever wants the thread back must
+ * know that it is there: machine_cpu_interrupt(). */
+static void go_outside(struct machine_cpu *c, bool outside) {
+    __atomic_store_n(&c->outside, outside, __ATOMIC_SEQ_CST);
+}
+
+/* --- input --- */
+
+void machine_take_input(struct machine_cpu *c) {
+    const struct machine_console *con = &c->machine->cfg.console;
+    struct uart *uart = c->machine->board.uart;
     uint8_t buf[256];
     size_t n;
 
     if (!con->rx)
         return;
+    go_outside(c, true);
     do {
-        size_t room = uart_room(m->board.uart);
+        size_t room = uart_room(uart);
 
         n = con->rx(con->arg, buf, room < sizeof(buf) ? room : sizeof(buf));
-        uart_receive(m->board.uart, buf, n);
+        uart_receive(uart, buf, n);
     } while (n);
-    machine_wake_on(m, con->rx_fd(con->arg));
+    go_outside(c, false);
 }
 
-void machine_take_counted_input(struct machine *m) {
+void machine_take_counted_input(struct machine_cpu *c) {
+    struct machine *m = c->machine;
     const struct machine_input *in = &m->cfg.input;
     uint64_t now = counted_now(&m->counted);
     uint8_t buf[256];
@@ -38,18 +54,34 @@ void machine_take_counted_input(struct machine *m) {
     m->counted.input_at = in->next(in->arg, now);
 }
 
-void machine_watch_commands(struct machine *m) {
-    const struct machine_input *in = &m->cfg.input;
+/* --- output --- */
 
-    if (in->commands)
-        machine_wake_on(m, in->commands(in->arg));
+/* The descriptor that is waited for, or -1. */
+static int write_some(struct machine_cpu *c) {
+    const struct machine_console *con = &c->machine->cfg.console;
+    int fd;
+
+    if (!con->flush)
+        return -1;
+    go_outside(c, true);
+    fd = con->flush(con->arg);
+    go_outside(c, false);
+    return fd;
 }
 
-void machine_watch_console(struct machine *m) {
-    if (m->cfg.counted)
-        machine_watch_commands(m);
-    else if (m->cfg.console.rx_fd)
-        machine_wake_on(m, m->cfg.console.rx_fd(m->cfg.console.arg));
+bool machine_write_some(struct machine_cpu *c) {
+    return write_some(c) < 0;
+}
+
+void machine_write_output(struct machine_cpu *c, bool last) {
+    int fd;
+
+    while ((fd = write_some(c)) >= 0) {
+        if (!last && (vcpu_events(c->vcpu) & VCPU_EVENT_STOP))
+            return;
+        os_bell_wait(c->bell, fd, OS_WRITE, UINT64_MAX);
+        machine_serve(c);
+    }
 }
 
 /* --- the port's side; the guest's vector state may be live --- */
@@ -60,6 +92,8 @@ static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
     machine_park(m);
     if (m->cfg.console.tx)
         m->cfg.console.tx(m->cfg.console.arg, bytes, len);
+    if (m->cfg.console.flush) /* service() writes it */
+        vcpu_raise(machine_boot_cpu(m)->vcpu, VCPU_EVENT_KICK);
 }
 
 /* The boot CPU's service() takes what waits. */

@@ -97,3 +97,11 @@ void machine_cpu_kick(struct machine_cpu *c, uint32_t events) {
     if (c->engine)
         c->ops->kick(c->engine);
 }
+
+uint64_t machine_insns(const struct machine *m) {
+    uint64_t sum = 0;
+
+    for (unsigned n = 0; n < m->cpus; n++)
+        sum += m->cpu[n].counters.insns_retired;
+    return sum;
+}

@@ -5,7 +5,8 @@
  *
  * Who owns what: the slot owns its vCPU (and with it the MMU) and its engine; its local
  * APIC is the board's to make and free (machine/board.h). A slot's parts are its own
- * thread's, but for vcpu.events and the engine's kick(), which are anybody's.
+ * thread's, but for vcpu.events, the engine's kick(), the bell and `outside`, which are
+ * anybody's.
  */
 #ifndef MACHINE_CPU_H
 #define MACHINE_CPU_H
@@ -18,6 +19,8 @@
 struct board;
 struct lapic;
 struct machine;
+struct os_bell;
+struct os_thread;
 
 struct machine_cpu {
     unsigned index;
@@ -29,9 +32,14 @@ struct machine_cpu {
     struct lapic *lapic;          /* NULL: the engine has it */
     struct counters counters;
     struct exit_counts exits;
+    struct os_thread *thread; /* runs its lives; in machine_run_to() the caller does */
+    struct os_bell *bell;     /* by which that thread sleeps */
+    bool outside;             /* it may wait for the console; atomic */
 };
 
 /* Events for the CPU, from whichever thread: it leaves its engine soon. */
 void machine_cpu_kick(struct machine_cpu *c, uint32_t events);
+/* The same, and its thread wakes if it sleeps; async-signal-safe. */
+void machine_cpu_wake(struct machine_cpu *c, uint32_t events);
 
 #endif

@@ -48,6 +48,10 @@ static enum exit_reason interp_enter(struct engine *e) {
     return interp_run(e->interp);
 }
 
+static enum exit_reason interp_step_once(struct engine *e) {
+    return interp_step(e->interp, 1);
+}
+
 static void interp_kick(struct engine *e) {
     /* The interpreter looks at the event bits before each block. */
 }
@@ -69,6 +73,7 @@ static const struct engine_ops interp_ops = {
     .create = interp_create,
     .destroy = interp_destroy,
     .run = interp_enter,
+    .step = interp_step_once,
     .kick = interp_kick,
     .reset = interp_reset,
     .traces = interp_traces,
@@ -174,6 +179,7 @@ static const struct engine_ops bt_ops = {
     .create = translator_create,
     .destroy = translator_destroy,
     .run = translator_enter,
+    .step = interp_step_once,
     .kick = translator_kick,
     .reset = translator_reset,
     .traces = translator_traces,
@@ -221,6 +227,14 @@ static enum exit_reason hardware_enter(struct engine *e) {
     return kvm_enter(e->kvm);
 }
 
+static enum exit_reason hardware_step(struct engine *e) {
+    return kvm_step(e->kvm);
+}
+
+static int hardware_sync(struct engine *e) {
+    return kvm_sync(e->kvm);
+}
+
 static void hardware_kick(struct engine *e) {
     kvm_kick(e->kvm);
 }
@@ -254,7 +268,9 @@ static const struct engine_ops kvm_ops = {
     .create = hardware_create,
     .destroy = hardware_destroy,
     .run = hardware_enter,
+    .step = hardware_step,
     .kick = hardware_kick,
+    .sync = hardware_sync,
     .reset = hardware_reset,
     .traces = interp_traces,
     .map_changed = hardware_map_changed,

@@ -2,8 +2,12 @@
  * The machine: a VM and its CPUs. Allocates them and the board, wires all of it in a
  * visible order, and gives it lives: a boot followed by a run, again after each reset.
  *
- * Everything runs on the thread that calls machine_run(); only machine_quit() may be
- * called from elsewhere (a signal handler included).
+ * A machine has a loop (base/os_loop.h) and a thread for its CPU. machine_run() turns the
+ * loop on the caller's thread while the CPU's runs the guest; whoever else has business
+ * with the run (a terminal, a control socket, signals) hangs it into machine_loop(), and
+ * comes to the guest by machine_call(). machine_quit() and machine_wake() are for any
+ * thread and for signal handlers; all else is for the thread that runs the loop, or for
+ * functions that are called on the CPU's where it says so.
  */
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
@@ -14,20 +18,22 @@
 #include "engine/run.h"
 #include "mmu/mmu.h"
 
-/* The far end of the serial port. */
+/* The far end of the serial port; called on the CPU's thread. */
 struct machine_console {
-    /* The guest wrote LEN bytes. */
+    /* The guest wrote LEN bytes; it is in the middle of an instruction. */
     void (*tx)(void *arg, const uint8_t *bytes, size_t len);
-    /* Called when input may wait: gives at most ROOM (which may be 0) bytes for the
-     * guest, until it returns 0. */
+    /* Soon after that, and again when it may go on: writes what the reader takes now. The
+     * descriptor that has to be waited for, or -1: all is done. NULL: tx() has done it.
+     */
+    int (*flush)(void *arg);
+    /* Gives at most ROOM (which may be 0) bytes for the guest, until it returns 0. Called
+     * when the guest has room, and after machine_wake(). */
     size_t (*rx)(void *arg, uint8_t *buf, size_t room);
-    /* Asked after that: the descriptor whose input to wait for, or -1 (end of input, or
-     * first the guest must take what it has). */
-    int (*rx_fd)(void *arg);
     void *arg;
 };
 
 struct machine;
+struct os_loop;
 
 /* Where the console's input comes from in a counted run. All times are nanoseconds of
  * virtual time. */
@@ -36,12 +42,9 @@ struct machine_input {
     uint64_t (*next)(void *arg, uint64_t now);
     /* It is time: gives at most ROOM bytes for the guest, until it returns 0. */
     size_t (*take)(void *arg, uint64_t now, uint8_t *buf, size_t room);
-    /* An idle guest sleeps in the host's time, until this descriptor (-1: none) is
-     * readable or the run is to end. NULL: virtual time jumps. */
-    int (*sleep_fd)(void *arg);
-    /* Obeys the commands in what was typed, whatever the virtual time is: a guest may be
-     * where it stands still. The descriptor to watch for more, or -1. May be NULL. */
-    int (*commands)(void *arg);
+    /* An idle guest sleeps in the host's time, until machine_wake(); or virtual time
+     * jumps. */
+    bool host_time;
     void *arg;
 };
 
@@ -65,9 +68,6 @@ struct machine_config {
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
     struct machine_console console;
-    /* What machine_report() is for: called between two entries of the engine. */
-    void (*report)(void *arg, const struct machine *m);
-    void *report_arg;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
     struct machine_input input; /* counted: instead of console.rx; NEXT may be NULL */
@@ -111,11 +111,14 @@ void machine_free(struct machine *m);
 /* Resets everything and loads the kernel. 0, or -errno with one sentence in WHY. */
 int machine_boot(struct machine *m, char *why, size_t why_size);
 
-/* Runs until the guest's life ends. */
+/* Runs until the guest's life ends, and turns the loop meanwhile. */
 enum machine_end machine_run(struct machine *m);
+/* The machine's, which it ends with: what hangs in it is taken out before. */
+struct os_loop *machine_loop(struct machine *m);
 
-/* Counted runs only. Goes on until INSNS instructions have been retired in all, and stops
- * exactly there with MACHINE_PAUSED; or as machine_run(). */
+/* Counted runs only, on the caller's thread; the loop does not turn, nobody calls. Goes
+ * on until INSNS instructions have been retired in all, and stops exactly there with
+ * MACHINE_PAUSED; or as machine_run(). */
 enum machine_end machine_run_to(struct machine *m, uint64_t insns);
 /* The same, but bt stops after one fragment, or whatever else its dispatcher does. */
 enum machine_end machine_run_fragment(struct machine *m, uint64_t insns);
@@ -134,11 +137,36 @@ uint8_t *machine_ram(const struct machine *m, uint64_t *size);
 /* Value that the guest wrote to the debug-exit port, as an exit status. */
 int machine_exit_code(const struct machine *m);
 
-/* Ends machine_run() with MACHINE_QUIT; async-signal-safe. */
+/* Ends machine_run() with MACHINE_QUIT; from any thread, async-signal-safe. */
 void machine_quit(struct machine *m);
-/* Has the configuration's report() called soon, while the guest runs; async-signal-safe.
- */
-void machine_report(struct machine *m);
+/* The console has input, or the guest's sleep is to end for it; the same. */
+void machine_wake(struct machine *m);
+
+/* --- from outside, on the loop's thread; between two lives, too --- */
+
+/* FN(ARG) is called on the CPU's thread, between two instructions of the guest: all of
+ * its state is in machine_vcpu(), and the vector state is parked. Waits for its end. */
+void machine_call(struct machine *m, void (*fn)(void *arg), void *arg);
+
+/* The guest stops between two instructions, and its time with it: the clocks that it has,
+ * its TSC among them, stand still, and no timer comes due; but the date of the real-time
+ * clock is the host's, and the kernel's local APIC (kvm, --irqchip kernel) goes on. It
+ * stays so, also through a reset, until machine_resume(). Neither nests: one more changes
+ * nothing. */
+void machine_pause(struct machine *m);
+void machine_resume(struct machine *m);
+bool machine_paused(const struct machine *m);
+
+struct machine_steps {
+    uint64_t steps; /* that were made */
+    uint64_t insns; /* retired; not by one that faulted, or left a REP in its middle */
+    uint64_t rip;   /* where the guest is */
+    bool halted;    /* it sleeps: only time can wake it, and that goes on at resume */
+    bool waits;     /* it waits for its console's reader */
+    bool ended;     /* the guest's life */
+};
+/* Pauses the guest, and makes at most COUNT steps (machine/step.c). */
+void machine_step(struct machine *m, uint64_t count, struct machine_steps *out);
 
 /* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
 unsigned machine_cpus(const struct machine *m);

@@ -3,12 +3,14 @@
  *
  *   vm.c       creation, boot, what the machine tells of itself
  *   cpu.c      a CPU: its vCPU, its engine, its power-up state
+ *   step.c     single steps
  *   run.c      the life of a CPU's thread; what ends a run
  *   console.c  the far end of the serial port
  *   options.c  what engines can be told; engines.c: the table of them
  *   hooks.c    who is told of what
+ *   call.c     calls from the loop's thread, and pauses
  *   time.c     where the virtual clock's time comes from
- *   wake.c     the helper thread, and those who call from other threads
+ *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   counted.c  the time of counted runs
  *
@@ -19,6 +21,7 @@
 #ifndef MACHINE_MACHINE_INT_H
 #define MACHINE_MACHINE_INT_H
 
+#include "base/os_loop.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
@@ -35,13 +38,27 @@ struct machine {
     struct counters counters; /* of the board's devices */
     struct machine_cpu *cpu;  /* of CPUS */
     unsigned cpus;
-    struct os_alarm *alarm;
-    uint64_t start_ns; /* host clock at guest time 0 */
+    struct os_loop *loop; /* on the thread that calls machine_run() */
+    struct os_timer due;  /* of the clock's earliest deadline */
+    uint64_t deadline;    /* what it is set to; the boot CPU's thread's */
+    uint64_t start_ns;    /* host clock at guest time 0 */
     uint64_t start_tsc;
+    bool stopped; /* the time, at these */
+    uint64_t stopped_ns, stopped_tsc;
+    struct machine_call { /* call.c */
+        void (*fn)(void *arg);
+        void *arg;
+        bool waits; /* atomic */
+    } call;
+    struct os_bell *answered; /* the loop's thread waits for it */
+    bool paused;              /* the boot CPU's thread's */
+    struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
+    struct os_timer hurry_again;
+    enum { MACHINE_REST, MACHINE_LIVE, MACHINE_LEAVE } order; /* for the thread; atomic */
+    enum machine_end result;                                  /* of the life */
     struct counted counted; /* instead, with cfg.counted */
     enum machine_end end;
-    bool report; /* machine_report() was called; atomic */
-    bool quit;   /* machine_quit() was called; survives a reset */
+    bool quit; /* machine_quit() was called; survives a reset; atomic */
     uint32_t exit_value;
 };
 
@@ -80,18 +97,31 @@ void machine_hook_memory(struct machine *m);
 
 /* What the board's devices ask of the machine. */
 struct dev_host machine_dev_host(struct machine *m);
+/* 0 or -errno: the threads that run lives are there. */
+int machine_start_threads(struct machine *m);
+void machine_end_threads(struct machine *m);
+/* Runs the timers that are due and takes input: what KICK asks for. */
+void machine_service_board(struct machine_cpu *c);
+
+/* --- call.c --- */
+
 /* The run ends for all CPUs. The first reason stands. On a CPU's thread. */
 void machine_end_life(struct machine *m, enum machine_end end);
+/* Between two instructions: makes the call that waits, if there is one. */
+void machine_answer(struct machine_cpu *c);
+/* The same, and stays while the guest is paused. */
+void machine_serve(struct machine_cpu *c);
 
 /* --- console.c --- */
 
 struct uart_host machine_uart_host(struct machine *m);
-void machine_take_input(struct machine *m);
-void machine_take_counted_input(struct machine *m);
-/* A run begins: the helper watches for what may be typed. */
-void machine_watch_console(struct machine *m);
-/* Obeys what was typed to the VMM in a counted run, and watches for more. */
-void machine_watch_commands(struct machine *m);
+void machine_take_input(struct machine_cpu *c);
+void machine_take_counted_input(struct machine_cpu *c);
+/* Writes what the guest has written, as far as its reader takes it. True: all of it. */
+bool machine_write_some(struct machine_cpu *c);
+/* The same and waits for the reader, serving calls, until the run is to end; LAST: also
+ * after that, until the console gives up. */
+void machine_write_output(struct machine_cpu *c, bool last);
 
 /* --- time.c --- */
 
@@ -99,18 +129,25 @@ void machine_watch_commands(struct machine *m);
 int machine_time_create(struct machine *m);
 /* Nanoseconds since 1970 of a counted run; ARG is the machine. */
 uint64_t machine_counted_realtime(void *arg);
+/* The guest's time stands still; and goes on from there. On the boot CPU's thread. */
+void machine_time_stop(struct machine *m);
+void machine_time_go(struct machine *m);
 
-/* --- wake.c: all that knows the alarm --- */
+/* --- wake.c --- */
 
 int machine_wake_create(struct machine *m); /* 0 or -errno */
 void machine_wake_free(struct machine *m);
 /* Raises KICK at the boot CPU at NS of the host's monotonic clock; UINT64_MAX: never. */
 void machine_wake_at(struct machine *m, uint64_t ns);
-/* Raises KICK there when FD becomes readable; -1: none. */
-void machine_wake_on(struct machine *m, int fd);
+/* The CPU's thread leaves a system call of the console's, if it is in one. It may be just
+ * before it: to be called again and again. */
+void machine_cpu_interrupt(struct machine_cpu *c);
+/* The run has ended, and with it the hurry of machine_quit(). */
+void machine_wake_ended(struct machine *m);
 /* The CPU's thread sleeps until KICK, STOP or NMI. */
 void machine_sleep(struct machine_cpu *c);
-/* As os_alarm_sleep(). */
-uint64_t machine_sleep_ns(struct machine *m, int fd, uint64_t ns);
+/* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
+ * passed: less than NS if it was rung. */
+uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns);
 
 #endif

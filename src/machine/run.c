@@ -1,19 +1,16 @@
 /*
  * The life of a CPU's thread: its engine runs the guest, and between two entries it
- * serves the board, or sleeps while the guest is halted; until something ends the run.
+ * serves the board, the console and those who call, or sleeps while the guest is halted;
+ * until something ends the run. Between two lives it waits for orders, and for calls.
+ *
+ * machine_run() gives the order and turns the loop meanwhile. The runs that count to an
+ * instruction (machine_run_to()) are their caller's: lockstep makes millions of them, and
+ * nobody else is there.
  */
+#include "base/os.h"
 #include "machine/machine_int.h"
 
 /* --- what ends a run --- */
-
-void machine_end_life(struct machine *m, enum machine_end end) {
-    machine_park(m);
-    if (vcpu_events(machine_boot_cpu(m)->vcpu) & VCPU_EVENT_STOP)
-        return;
-    m->end = end;
-    for (unsigned n = 0; n < m->cpus; n++)
-        vcpu_raise(m->cpu[n].vcpu, VCPU_EVENT_STOP);
-}
 
 static void on_poweroff(void *arg) {
     machine_end_life(arg, MACHINE_POWEROFF);
@@ -50,39 +47,34 @@ struct dev_host machine_dev_host(struct machine *m) {
 
 /* --- the run loop's needs --- */
 
-static void report_if_asked(struct machine *m) {
-    if (__atomic_exchange_n(&m->report, false, __ATOMIC_ACQ_REL) && m->cfg.report)
-        m->cfg.report(m->cfg.report_arg, m);
-}
-
-static void service(void *arg) {
-    struct machine *m = ((struct machine_cpu *)arg)->machine;
-
-    vclock_run(m->clock);
-    machine_take_input(m);
-    report_if_asked(m);
-}
-
-static void counted_service(void *arg) {
-    struct machine_cpu *c = arg;
+void machine_service_board(struct machine_cpu *c) {
     struct machine *m = c->machine;
 
     vclock_run(m->clock);
-    machine_watch_commands(m);
-    machine_take_counted_input(m);
-    report_if_asked(m);
+    if (!m->cfg.counted) {
+        machine_take_input(c);
+        return;
+    }
+    machine_take_counted_input(c);
     counted_aim(&m->counted);
     if (machine_insns(m) >= m->counted.until || c->vcpu->step)
         machine_end_life(m, MACHINE_PAUSED);
 }
 
+static void service(void *arg) {
+    struct machine_cpu *c = arg;
+
+    machine_service_board(c);
+    machine_write_output(c, false);
+    machine_serve(c);
+}
+
 static void counted_idle(struct machine_cpu *c) {
     struct machine *m = c->machine;
-    const struct machine_input *in = &m->cfg.input;
     uint64_t ns = counted_sleep_ns(&m->counted), passed = ns;
 
-    if (in->sleep_fd)
-        passed = machine_sleep_ns(m, in->sleep_fd(in->arg), ns);
+    if (m->cfg.input.host_time)
+        passed = machine_sleep_ns(c, ns);
     if (passed == VCLOCK_NEVER) {
         machine_end_life(m, MACHINE_ASLEEP);
         return;
@@ -104,28 +96,23 @@ static void idle(void *arg) {
         machine_sleep(c);
 }
 
-/* --- running --- */
-
-/* On the CPU's own thread. */
-static enum run_end run_cpu(struct machine_cpu *c) {
-    struct run_board board = {.service =
-                                  c->machine->cfg.counted ? counted_service : service,
-                              .idle = idle,
-                              .arg = c};
-
-    return engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits);
-}
+/* --- running, on the CPU's thread --- */
 
 static enum machine_end run(struct machine *m) {
+    struct machine_cpu *c = machine_boot_cpu(m);
+    const struct run_board board = {.service = service, .idle = idle, .arg = c};
     enum run_end end;
 
-    if (m->quit)
+    if (__atomic_load_n(&m->quit, __ATOMIC_SEQ_CST))
         return MACHINE_QUIT;
     m->end = MACHINE_QUIT;
-    machine_watch_console(m);
-    end = run_cpu(machine_boot_cpu(m));
-    if (m->end != MACHINE_PAUSED)
+    if (!m->cfg.counted || m->paused) /* input is looked for, a pause goes on */
+        vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
+    end = engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits);
+    if (m->end != MACHINE_PAUSED) {
         uart_flush(m->board.uart);
+        machine_write_output(c, true);
+    }
     switch (end) {
     case RUN_STOPPED:
         return m->end;
@@ -134,12 +121,6 @@ static enum machine_end run(struct machine *m) {
     default:
         return MACHINE_ERROR;
     }
-}
-
-enum machine_end machine_run(struct machine *m) {
-    if (!m->cfg.counted)
-        return run(m);
-    return machine_run_to(m, UINT64_MAX);
 }
 
 enum machine_end machine_run_to(struct machine *m, uint64_t insns) {
@@ -165,4 +146,54 @@ enum machine_end machine_run_fragment(struct machine *m, uint64_t insns) {
     end = machine_run_to(m, insns);
     v->step = false;
     return end;
+}
+
+/* --- the thread --- */
+
+static void live(struct machine *m) {
+    m->result = m->cfg.counted ? machine_run_to(m, UINT64_MAX) : run(m);
+    os_loop_stop(m->loop);
+}
+
+static void cpu_thread(void *arg) {
+    struct machine_cpu *c = arg;
+    struct machine *m = c->machine;
+
+    for (;;) {
+        int order = __atomic_exchange_n(&m->order, MACHINE_REST, __ATOMIC_SEQ_CST);
+
+        if (order == MACHINE_LEAVE)
+            return;
+        if (order == MACHINE_LIVE) {
+            live(m);
+            continue;
+        }
+        machine_answer(c);
+        os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+    }
+}
+
+static void give_order(struct machine *m, int order) {
+    __atomic_store_n(&m->order, order, __ATOMIC_SEQ_CST);
+    os_bell_ring(machine_boot_cpu(m)->bell);
+}
+
+int machine_start_threads(struct machine *m) {
+    struct machine_cpu *c = machine_boot_cpu(m);
+
+    return os_thread_start(cpu_thread, c, &c->thread);
+}
+
+void machine_end_threads(struct machine *m) {
+    if (!m->cpus || !m->cpu[0].thread)
+        return;
+    give_order(m, MACHINE_LEAVE);
+    os_thread_join(m->cpu[0].thread);
+}
+
+enum machine_end machine_run(struct machine *m) {
+    give_order(m, MACHINE_LIVE);
+    os_loop_run(m->loop);
+    machine_wake_ended(m);
+    return m->result;
 }

@@ -2,6 +2,11 @@
  * Where the virtual clock's time comes from: the host's monotonic clock and TSC or, in a
  * counted run, the guest's instructions (machine/counted.h). The clock asks in the middle
  * of a guest instruction too, so that the vector state is parked first.
+ *
+ * The host's time can be stopped, for as long as the guest is paused: `start_ns` and
+ * `start_tsc` then move on by what has passed, so that the guest finds its clock, its TSC
+ * and all that is computed from these (kvmclock, timers) where it left them. Counted time
+ * stops by itself.
  */
 #include <errno.h>
 
@@ -12,14 +17,14 @@ static uint64_t host_now(void *arg) {
     struct machine *m = arg;
 
     machine_park(m);
-    return os_monotonic_ns() - m->start_ns;
+    return (m->stopped ? m->stopped_ns : os_monotonic_ns()) - m->start_ns;
 }
 
 static uint64_t host_ticks(void *arg) {
     struct machine *m = arg;
 
     machine_park(m);
-    return os_tsc() - m->start_tsc;
+    return (m->stopped ? m->stopped_tsc : os_tsc()) - m->start_tsc;
 }
 
 static void host_deadline(void *arg, uint64_t deadline) {
@@ -28,6 +33,22 @@ static void host_deadline(void *arg, uint64_t deadline) {
     machine_park(m);
     machine_wake_at(m, deadline < VCLOCK_NEVER - m->start_ns ? deadline + m->start_ns
                                                              : UINT64_MAX);
+}
+
+void machine_time_stop(struct machine *m) {
+    m->stopped_ns = os_monotonic_ns();
+    m->stopped_tsc = os_tsc();
+    m->stopped = true;
+}
+
+void machine_time_go(struct machine *m) {
+    m->start_ns += os_monotonic_ns() - m->stopped_ns;
+    m->start_tsc += os_tsc() - m->stopped_tsc;
+    m->stopped = false;
+    if (m->cfg.counted)
+        return;
+    board_tsc_moved(&m->board);
+    host_deadline(m, vclock_next(m->clock));
 }
 
 static uint64_t counted_source(void *arg) {
@@ -72,12 +93,4 @@ int machine_time_create(struct machine *m) {
 
 uint64_t machine_now_ns(const struct machine *m) {
     return counted_now(&m->counted);
-}
-
-uint64_t machine_insns(const struct machine *m) {
-    uint64_t sum = 0;
-
-    for (unsigned n = 0; n < m->cpus; n++)
-        sum += m->cpu[n].counters.insns_retired;
-    return sum;
 }

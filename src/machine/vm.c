@@ -144,6 +144,11 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     if (rc)
         goto fail;
     machine_hook_memory(m);
+    rc = machine_start_threads(m);
+    if (rc) {
+        snprintf(why, why_size, "cannot make a thread for the CPU: %s", strerror(-rc));
+        goto fail;
+    }
     *out = m;
     return 0;
 fail:
@@ -154,8 +159,7 @@ fail:
 void machine_free(struct machine *m) {
     if (!m)
         return;
-    /* The helper thread first: it kicks the engine. */
-    machine_wake_free(m);
+    machine_end_threads(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
     if (m->board.cpu)
@@ -164,6 +168,7 @@ void machine_free(struct machine *m) {
         bus_free(m->bus);
     if (m->clock)
         vclock_free(m->clock);
+    machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);
     free(m->cpu);

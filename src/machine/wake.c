@@ -1,55 +1,128 @@
 /*
- * Who wakes whom. The alarm's helper thread (base/os_alarm.c) watches the clock's
- * earliest deadline and one descriptor, and takes the boot CPU out of its engine when
- * either is due; quits and reports come from other threads or from signal handlers.
+ * Who wakes whom. The loop (base/os_loop.h), which runs on the thread that called
+ * machine_run(), watches the clock's earliest deadline and takes the boot CPU out of its
+ * engine when that has come. A CPU's thread that has nothing to do sleeps by its bell.
  *
- * Locking: what these share with a CPU's thread is vcpu.events, the engine's kick() and
- * the two words of machine_quit() and machine_report().
+ * An idle boot CPU takes the deadline to itself: handed over by the loop, every tick of
+ * an idle guest would cost two thread switches instead of one.
+ *
+ * Locking: what other threads and signal handlers share with a CPU's thread is
+ * vcpu.events, the engine's kick(), the bell, `outside`, and the machine's `quit`.
  */
 #include "base/os.h"
 #include "machine/machine_int.h"
 
-/* On the alarm's thread. */
-static void alarm_fired(void *arg) {
-    machine_cpu_kick(machine_boot_cpu(arg), VCPU_EVENT_KICK);
+/* A thread that waits in a system call is interrupted again after this. */
+#define AGAIN_NS 100000000u
+
+void machine_cpu_wake(struct machine_cpu *c, uint32_t events) {
+    machine_cpu_kick(c, events);
+    os_bell_ring(c->bell);
 }
 
+/* On the loop's thread. */
+static void deadline_due(void *arg) {
+    machine_cpu_wake(machine_boot_cpu(arg), VCPU_EVENT_KICK);
+}
+
+/* --- taking a thread out of the console's system calls --- */
+
+void machine_cpu_interrupt(struct machine_cpu *c) {
+    if (__atomic_load_n(&c->outside, __ATOMIC_SEQ_CST))
+        os_thread_interrupt(c->thread);
+}
+
+/* On the loop's thread, until the run has ended. */
+static void hurry(void *arg) {
+    struct machine *m = arg;
+
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_interrupt(&m->cpu[n]);
+    os_timer_set(&m->hurry_again, os_monotonic_ns() + AGAIN_NS);
+}
+
+void machine_wake_ended(struct machine *m) {
+    os_timer_set(&m->hurry_again, UINT64_MAX);
+}
+
+void machine_quit(struct machine *m) {
+    __atomic_store_n(&m->quit, true, __ATOMIC_SEQ_CST);
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_wake(&m->cpu[n], VCPU_EVENT_STOP | VCPU_EVENT_KICK);
+    os_task_post(&m->hurry, m->loop);
+}
+
+void machine_wake(struct machine *m) {
+    machine_cpu_wake(machine_boot_cpu(m), VCPU_EVENT_KICK);
+}
+
+struct os_loop *machine_loop(struct machine *m) {
+    return m->loop;
+}
+
+/* --- creation --- */
+
 int machine_wake_create(struct machine *m) {
-    return os_alarm_new(alarm_fired, m, &m->alarm);
+    int rc = os_loop_new(&m->loop);
+
+    m->deadline = UINT64_MAX;
+    m->hurry = (struct os_task){.fn = hurry, .arg = m};
+    if (!rc)
+        rc = os_timer_open(&m->due, m->loop, deadline_due, m);
+    if (!rc)
+        rc = os_timer_open(&m->hurry_again, m->loop, hurry, m);
+    if (!rc)
+        rc = os_bell_new(&m->answered);
+    for (unsigned n = 0; n < m->cpus && !rc; n++)
+        rc = os_bell_new(&m->cpu[n].bell);
+    return rc;
 }
 
 void machine_wake_free(struct machine *m) {
-    os_alarm_free(m->alarm);
+    for (unsigned n = 0; n < m->cpus; n++)
+        os_bell_free(m->cpu[n].bell);
+    os_bell_free(m->answered);
+    os_timer_close(&m->hurry_again);
+    os_timer_close(&m->due);
+    os_loop_free(m->loop);
 }
+
+/* --- sleeping, on the CPU's own thread --- */
 
 void machine_wake_at(struct machine *m, uint64_t ns) {
-    os_alarm_deadline(m->alarm, ns);
+    m->deadline = ns;
+    os_timer_set(&m->due, ns);
 }
 
-void machine_wake_on(struct machine *m, int fd) {
-    os_alarm_watch(m->alarm, fd);
+static void sleep_once(struct machine_cpu *c) {
+    struct machine *m = c->machine;
+    uint64_t now = os_monotonic_ns();
+
+    if (m->deadline == UINT64_MAX) {
+        os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+        return;
+    }
+    os_timer_set(&m->due, UINT64_MAX);
+    if (os_bell_wait(c->bell, -1, 0, m->deadline > now ? m->deadline - now : 0)) {
+        os_timer_set(&m->due, m->deadline);
+    } else {
+        m->deadline = UINT64_MAX;
+        vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
+    }
 }
 
 void machine_sleep(struct machine_cpu *c) {
     const uint32_t wakes = VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI;
 
     while (!(vcpu_events(c->vcpu) & wakes))
-        os_alarm_wait(c->machine->alarm);
+        sleep_once(c);
 }
 
-uint64_t machine_sleep_ns(struct machine *m, int fd, uint64_t ns) {
-    return os_alarm_sleep(m->alarm, fd, ns);
-}
+uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns) {
+    uint64_t start = os_monotonic_ns(), passed;
 
-void machine_quit(struct machine *m) {
-    m->quit = true;
-    for (unsigned n = 0; n < m->cpus; n++)
-        machine_cpu_kick(&m->cpu[n], VCPU_EVENT_STOP | VCPU_EVENT_KICK);
-    os_alarm_wake(m->alarm);
-}
-
-void machine_report(struct machine *m) {
-    __atomic_store_n(&m->report, true, __ATOMIC_RELEASE);
-    machine_cpu_kick(machine_boot_cpu(m), VCPU_EVENT_KICK);
-    os_alarm_wake(m->alarm);
+    if (!ns || !os_bell_wait(c->bell, -1, 0, ns))
+        return ns;
+    passed = os_monotonic_ns() - start;
+    return passed < ns ? passed : ns - 1;
 }

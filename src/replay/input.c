@@ -29,31 +29,10 @@ static size_t record_take(void *arg, uint64_t now, uint8_t *buf, size_t room) {
     return n;
 }
 
-/* Virtual time keeps up with the host's while the guest has nothing to do. */
-static int record_sleep_fd(void *arg) {
-    const struct input_recorder *r = arg;
-
-    return r->source.console.rx_fd(r->source.console.arg);
-}
-
-/* Keys are held until it is time for them. In a pipe there are no commands. */
-static int record_commands(void *arg) {
-    const struct input_recorder *r = arg;
-    const struct machine_console *console = &r->source.console;
-    uint8_t none;
-
-    if (!r->source.takes_commands(console->arg))
-        return -1;
-    console->rx(console->arg, &none, 0);
-    return console->rx_fd(console->arg);
-}
-
 struct machine_input input_record(struct input_recorder *r) {
-    return (struct machine_input){.next = record_next,
-                                  .take = record_take,
-                                  .sleep_fd = record_sleep_fd,
-                                  .commands = record_commands,
-                                  .arg = r};
+    /* Virtual time keeps up with the host's while the guest has nothing to do. */
+    return (struct machine_input){
+        .next = record_next, .take = record_take, .host_time = true, .arg = r};
 }
 
 /* --- a recording --- */

@@ -8,11 +8,10 @@
 #include "machine/machine.h"
 #include "replay/recording.h"
 
-/* A console, and what a recorder asks of it; all three are given console.arg. */
+/* A console, and what a recorder asks of it; both are given console.arg. */
 struct input_source {
     struct machine_console console;
-    bool (*dry)(const void *arg);            /* there will be no input any more */
-    bool (*takes_commands)(const void *arg); /* keys may be for us, not the guest */
+    bool (*dry)(void *arg); /* there will be no input any more */
 };
 
 /* Input from the console, written to a recording as it is taken. */

@@ -56,6 +56,12 @@ static void tx(void *arg, const uint8_t *bytes, size_t len) {
     t->console.tx(t->console.arg, bytes, len);
 }
 
+static int flush(void *arg) {
+    struct tape *t = arg;
+
+    return t->console.flush(t->console.arg);
+}
+
 static void input_ends(void *arg, const struct recording_event *e) {
     struct tape *t = arg;
 
@@ -83,7 +89,7 @@ int tape_load(struct tape *t, const struct tape_order *order, struct machine_con
     if (!t->record && !t->replay)
         return 0;
     t->console = source->console;
-    cfg->console = (struct machine_console){.tx = tx, .arg = t};
+    cfg->console = (struct machine_console){.tx = tx, .flush = flush, .arg = t};
     if (t->record) {
         cfg->start_ns = os_realtime_ns();
         t->recorder = (struct input_recorder){.source = *source};

@@ -20,3 +20,14 @@ void __wrap___sanitizer_cov_trace_pc(void) {
 
     *c = (uint8_t)(*c + (*c != 255)); /* stays there: 256 times is not never */
 }
+
+/* gcc tells of comparisons of doubles and floats too, which libFuzzer has no function
+ * for. Their arguments are in vector registers, and nobody's. */
+void __sanitizer_cov_trace_cmpd(void);
+void __sanitizer_cov_trace_cmpf(void);
+
+void __sanitizer_cov_trace_cmpd(void) {
+}
+
+void __sanitizer_cov_trace_cmpf(void) {
+}

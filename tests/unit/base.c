@@ -1,4 +1,4 @@
-/* The seam to the host: clocks, alarm, memory, faults, log lines; and option values. */
+/* The seam to the host: clocks, memory, faults, log lines; and option values. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,155 +65,6 @@ static void test_tsc(void **state) {
     both_clocks(&n1, &t1);
     measured = (double)(t1 - t0) * 1e9 / (double)(n1 - n0);
     assert_true(measured > (double)hz * 0.999 && measured < (double)hz * 1.001);
-}
-
-/* --- alarm --- */
-
-struct bell {
-    atomic_uint rings;
-    struct os_alarm *alarm;
-};
-
-static void ring(void *arg) {
-    struct bell *b = arg;
-
-    atomic_fetch_add(&b->rings, 1);
-}
-
-/* Waits until it has rung N times, or gives up. */
-static bool rang(struct bell *b, unsigned n) {
-    uint64_t until = os_monotonic_ns() + PATIENCE;
-
-    while (atomic_load(&b->rings) < n && os_monotonic_ns() < until)
-        poll(NULL, 0, 1);
-    return atomic_load(&b->rings) == n;
-}
-
-static void bell_new(struct bell *b) {
-    atomic_init(&b->rings, 0);
-    assert_int_equal(os_alarm_new(ring, b, &b->alarm), 0);
-}
-
-static void test_alarm_deadline(void **state) {
-    uint64_t start = os_monotonic_ns();
-    struct bell b;
-
-    bell_new(&b);
-    os_alarm_deadline(b.alarm, start + 30 * MS);
-    while (!atomic_load(&b.rings))
-        os_alarm_wait(b.alarm);
-    assert_in_range(os_monotonic_ns() - start, 30 * MS, PATIENCE);
-    poll(NULL, 0, 50);
-    assert_int_equal(atomic_load(&b.rings), 1); /* once */
-    os_alarm_deadline(b.alarm, 0);              /* long past: now */
-    assert_true(rang(&b, 2));
-    os_alarm_free(b.alarm);
-}
-
-static void test_alarm_cancel(void **state) {
-    uint64_t deadline;
-    struct bell b;
-
-    bell_new(&b);
-    do { /* until it is taken back in time */
-        deadline = os_monotonic_ns() + 30 * MS;
-        atomic_store(&b.rings, 0);
-        os_alarm_deadline(b.alarm, deadline);
-        os_alarm_deadline(b.alarm, UINT64_MAX);
-    } while (os_monotonic_ns() >= deadline);
-    poll(NULL, 0, 80);
-    assert_int_equal(atomic_load(&b.rings), 0);
-    os_alarm_deadline(b.alarm, os_monotonic_ns() + 600000 * MS);
-    os_alarm_deadline(b.alarm, os_monotonic_ns() + 10 * MS); /* earlier */
-    assert_true(rang(&b, 1));
-    os_alarm_free(b.alarm);
-}
-
-static void test_alarm_watch(void **state) {
-    struct bell b;
-    int fds[2];
-    char byte;
-
-    assert_int_equal(pipe(fds), 0);
-    bell_new(&b);
-    os_alarm_watch(b.alarm, fds[0]);
-    poll(NULL, 0, 30);
-    assert_int_equal(atomic_load(&b.rings), 0);
-    assert_int_equal(write(fds[1], "xy", 2), 2);
-    assert_true(rang(&b, 1));
-    /* Still readable, but it rings once until it is watched again. */
-    poll(NULL, 0, 50);
-    assert_int_equal(atomic_load(&b.rings), 1);
-    assert_int_equal(read(fds[0], &byte, 1), 1);
-    os_alarm_watch(b.alarm, fds[0]);
-    assert_true(rang(&b, 2));
-    assert_int_equal(read(fds[0], &byte, 1), 1);
-    os_alarm_watch(b.alarm, fds[0]);
-    poll(NULL, 0, 30);
-    assert_int_equal(atomic_load(&b.rings), 2);
-    /* Not watched: nothing. */
-    os_alarm_watch(b.alarm, -1);
-    assert_int_equal(write(fds[1], "z", 1), 1);
-    poll(NULL, 0, 50);
-    assert_int_equal(atomic_load(&b.rings), 2);
-    /* The end of the input rings too. */
-    assert_int_equal(read(fds[0], &byte, 1), 1);
-    close(fds[1]);
-    os_alarm_watch(b.alarm, fds[0]);
-    assert_true(rang(&b, 3));
-    os_alarm_free(b.alarm);
-    close(fds[0]);
-}
-
-static void *wake_later(void *arg) {
-    struct bell *b = arg;
-
-    poll(NULL, 0, 30);
-    os_alarm_wake(b->alarm);
-    return NULL;
-}
-
-static void test_alarm_wake(void **state) {
-    struct bell b;
-    pthread_t thread;
-    uint64_t start;
-
-    bell_new(&b);
-    /* A wake before the wait is not lost. */
-    os_alarm_wake(b.alarm);
-    os_alarm_wait(b.alarm);
-    start = os_monotonic_ns();
-    assert_int_equal(pthread_create(&thread, NULL, wake_later, &b), 0);
-    os_alarm_wait(b.alarm);
-    assert_true(os_monotonic_ns() - start >= 25 * MS);
-    pthread_join(thread, NULL);
-    assert_int_equal(atomic_load(&b.rings), 0);
-    os_alarm_free(b.alarm);
-    os_alarm_free(NULL);
-}
-
-/* As long as it was asked for, less if there is something to read, and not at all after a
- * wake, which is not lost. */
-static void test_alarm_sleep(void **state) {
-    uint64_t start = os_monotonic_ns(), passed;
-    struct bell b;
-    int fds[2];
-
-    bell_new(&b);
-    assert_int_equal(pipe(fds), 0);
-    assert_int_equal(os_alarm_sleep(b.alarm, -1, 0), 0);
-    assert_int_equal(os_alarm_sleep(b.alarm, fds[0], 30 * MS), 30 * MS);
-    assert_true(os_monotonic_ns() - start >= 30 * MS);
-    os_alarm_wake(b.alarm);
-    assert_true(os_alarm_sleep(b.alarm, -1, UINT64_MAX) < UINT64_MAX);
-    assert_int_equal(os_alarm_sleep(b.alarm, -1, MS), MS);
-    assert_int_equal(write(fds[1], "x", 1), 1);
-    passed = os_alarm_sleep(b.alarm, fds[0], UINT64_MAX);
-    assert_true(passed < UINT64_MAX);
-    assert_true(os_alarm_sleep(b.alarm, fds[0], 3600000 * MS) < 3600000 * MS);
-    close(fds[0]);
-    close(fds[1]);
-    os_alarm_free(b.alarm);
 }
 
 /* --- memory and code --- */
@@ -539,15 +390,12 @@ static void test_choice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_monotonic),    cmocka_unit_test(test_realtime),
-        cmocka_unit_test(test_tsc),          cmocka_unit_test(test_alarm_deadline),
-        cmocka_unit_test(test_alarm_cancel), cmocka_unit_test(test_alarm_watch),
-        cmocka_unit_test(test_alarm_wake),   cmocka_unit_test(test_memfd),
-        cmocka_unit_test(test_code),         cmocka_unit_test(test_fault),
-        cmocka_unit_test(test_log),          cmocka_unit_test(test_stop_signals),
-        cmocka_unit_test(test_alarm_sleep),  cmocka_unit_test(test_handlers),
-        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_memfd_limit),
+        cmocka_unit_test(test_monotonic), cmocka_unit_test(test_realtime),
+        cmocka_unit_test(test_tsc),       cmocka_unit_test(test_memfd),
+        cmocka_unit_test(test_code),      cmocka_unit_test(test_fault),
+        cmocka_unit_test(test_log),       cmocka_unit_test(test_stop_signals),
+        cmocka_unit_test(test_handlers),  cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_choice),    cmocka_unit_test(test_memfd_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

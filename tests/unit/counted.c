@@ -139,26 +139,22 @@ static void finish(void) {
 static unsigned looks;
 static uint64_t seen_ns;
 
-static size_t rx_nothing(void *arg, uint8_t *buf, size_t room) {
-    return 0;
-}
-
 static size_t rx_plenty(void *arg, uint8_t *buf, size_t room) {
     memset(buf, 'n', room);
     return room;
 }
 
-static int fd_and_quit(void *arg) {
+static size_t rx_and_quit(void *arg, uint8_t *buf, size_t room) {
     machine_quit(machine);
-    return -1;
+    return 0;
 }
 
-static int fd_and_quit_later(void *arg) {
+static bool dry_and_quit_later(void *arg) {
     if (++looks == 20) {
         seen_ns = machine_now_ns(machine);
         machine_quit(machine);
     }
-    return -1;
+    return false;
 }
 
 static FILE *nowhere;
@@ -178,14 +174,12 @@ static void close_writer(struct recording_writer *w) {
     fclose(nowhere);
 }
 
-/* A guest that sleeps for ever, and the signal that ends the run comes just before we go
- * to sleep, too. */
+/* A guest that would sleep for ever, and the run is ended just before it does. */
 static void test_stop_before_sleep(void **state) {
-    static struct console con = {.eof = true};
+    static struct console con;
     struct input_recorder r = {.source = console_source(&con), .out = writer()};
 
-    r.source.console.rx = rx_nothing;
-    r.source.console.rx_fd = fd_and_quit;
+    r.source.console.rx = rx_and_quit;
     start(HALT, input_record(&r));
     assert_int_equal(machine_run(machine), MACHINE_QUIT);
     finish();
@@ -199,7 +193,7 @@ static void test_deaf_sleeper(void **state) {
     struct input_recorder r = {.source = console_source(&con), .out = writer()};
 
     r.source.console.rx = rx_plenty;
-    r.source.console.rx_fd = fd_and_quit_later;
+    r.source.dry = dry_and_quit_later;
     looks = 0;
     start(HALT, input_record(&r));
     assert_int_equal(machine_run(machine), MACHINE_QUIT);

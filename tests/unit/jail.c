@@ -21,8 +21,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +34,7 @@
 #include "base/bug.h"
 #include "base/log.h"
 #include "base/os.h"
+#include "base/os_loop.h"
 
 #define DONE 77 /* a child's exit status: it got to its end */
 
@@ -67,7 +70,7 @@ static struct end child(void (*fn)(void *arg), void *arg) {
 }
 
 static void lock_up(const unsigned long *ioctls) {
-    int rc = os_jail_enter(ioctls);
+    int rc = os_jail_enter(ioctls, -1);
 
     if (rc) {
         fprintf(stderr, "no jail: %s\n", strerror(-rc));
@@ -76,7 +79,7 @@ static void lock_up(const unsigned long *ioctls) {
 }
 
 static void test_sanitized(void **state) {
-    assert_int_equal(os_jail_enter(NULL), -ENOTSUP);
+    assert_int_equal(os_jail_enter(NULL, -1), -ENOTSUP);
 }
 
 /* --- what must not be --- */
@@ -267,40 +270,36 @@ static void test_other_thread(void **state) {
     assert_true(forbids(&e, &c));
 }
 
-/* The helper's own thread, which has most signals blocked. */
-static void fire_and_call(void *arg) {
-    make_call(arg);
-    _exit(DONE);
+/* A thread of ours, which has most signals blocked. */
+static struct os_bell *bell;
+
+static void wait_and_call(void *arg) {
+    os_bell_wait(bell, -1, 0, UINT64_MAX);
+    if (arg)
+        make_call(arg);
 }
 
-static void call_it_in_the_alarm(void *arg) {
-    struct os_alarm *a;
+static void call_it_in_a_thread(void *arg) {
+    struct os_thread *t;
 
-    os_alarm_new(fire_and_call, arg, &a);
+    if (os_bell_new(&bell) || os_thread_start(wait_and_call, arg, &t))
+        return;
     lock_up(NULL);
-    os_alarm_deadline(a, os_monotonic_ns() + 1);
-    poll(NULL, 0, -1);
+    os_bell_ring(bell);
+    os_thread_join(t);
 }
 
-static void test_helper(void **state) {
+static void test_thread(void **state) {
     const struct call c = CALL(socket, 1, 1, 0);
-    struct end e = child(call_it_in_the_alarm, (void *)(uintptr_t)&c);
+    struct end e = child(call_it_in_a_thread, (void *)(uintptr_t)&c);
 
     assert_true(forbids(&e, &c));
 }
 
-/* Right after the helper was made: what libc does in a new thread comes before. */
-static void make_helper(void *arg) {
-    struct os_alarm *a;
-
-    os_alarm_new(fire_and_call, arg, &a);
-    lock_up(NULL);
-    os_alarm_free(a);
-}
-
-static void test_helper_is_there(void **state) {
+/* Right after the thread was made: what libc does in a new thread comes before. */
+static void test_thread_is_there(void **state) {
     for (unsigned n = 0; n < 300; n++) {
-        struct end e = child(make_helper, NULL);
+        struct end e = child(call_it_in_a_thread, NULL);
 
         assert_string_equal(e.text, "");
         assert_true(WIFEXITED(e.status));
@@ -312,10 +311,11 @@ static void test_helper_is_there(void **state) {
 static int report_pipe[2];
 
 static void wait_locked_up(void *arg) {
-    struct os_alarm *a;
+    struct os_thread *t;
     char byte = 0;
 
-    os_alarm_new(fire_and_call, NULL, &a);
+    os_bell_new(&bell);
+    os_thread_start(wait_and_call, NULL, &t);
     lock_up(NULL);
     if (write(report_pipe[1], &byte, 1) == 1)
         poll(NULL, 0, 1000);
@@ -440,10 +440,39 @@ static void use_signals(void) {
     check(!os_gs_base(NULL), "%gs");
 }
 
-static volatile bool fired;
+struct events {
+    struct os_loop *loop;
+    struct os_timer timer;
+    struct os_task task;
+    struct os_thread *thread;
+};
 
-static void fire(void *arg) {
-    fired = true;
+static void set_timer(void *arg) {
+    struct events *e = arg;
+
+    os_timer_set(&e->timer, os_monotonic_ns() + 1000000);
+}
+
+static void end_loop(void *arg) {
+    struct events *e = arg;
+
+    os_loop_stop(e->loop);
+    os_bell_ring(bell);
+}
+
+static bool set_up_events(struct events *e) {
+    *e = (struct events){.task = {.fn = set_timer, .arg = e}};
+    return !os_loop_new(&e->loop) && !os_timer_open(&e->timer, e->loop, end_loop, e) &&
+           !os_bell_new(&bell) && !os_thread_start(wait_and_call, NULL, &e->thread);
+}
+
+static void use_events(struct events *e) {
+    os_task_post(&e->task, e->loop);
+    os_loop_run(e->loop);
+    os_thread_interrupt(e->thread);
+    os_thread_join(e->thread);
+    os_timer_close(&e->timer);
+    os_loop_free(e->loop);
 }
 
 static void use_files(FILE *f, int fd) {
@@ -461,24 +490,20 @@ static void use_all(void *arg) {
     int fd = mkostemp(name, O_CLOEXEC), ram, again = open(name, O_WRONLY | O_CLOEXEC);
     FILE *f = fdopen(again, "w");
     struct os_code code;
-    struct os_alarm *a;
+    struct events events;
     uint8_t *poll_page;
     void *map;
 
     unlink(name);
     check(fd >= 0 && f, "a file");
     check(!os_code_map(65536, &code) && !os_memfd_map("ram", 1 << 20, &ram, &map) &&
-              !os_poll_page(&poll_page) && !os_alarm_new(fire, NULL, &a),
+              !os_poll_page(&poll_page) && set_up_events(&events),
           "setting up");
     lock_up(NULL);
     use_memory();
     use_clocks();
     use_files(f, fd);
-    os_alarm_deadline(a, os_monotonic_ns() + 1000000);
-    while (!fired)
-        os_alarm_wait(a);
-    os_alarm_wake(a);
-    os_alarm_wait(a);
+    use_events(&events);
     code.rw[0] = 0xc3; /* ret */
     ((void (*)(void))(uintptr_t)code.rx)();
     os_poll_set(poll_page, false);
@@ -487,11 +512,65 @@ static void use_all(void *arg) {
     memset(map, 1, 1 << 20);
     check(!os_memfd_zero(ram, map, 1 << 20) && !*(char *)map, "giving memory back");
     isatty(STDIN_FILENO);
-    os_alarm_free(a);
     os_code_unmap(&code);
     os_memfd_unmap(ram, map, 1 << 20);
     os_poll_page_free(poll_page);
     use_signals();
+}
+
+/* --- clients of a control socket --- */
+
+static char socket_path[64];
+
+static struct os_listener *listen_at(const char *name) {
+    struct os_listener *l;
+
+    snprintf(socket_path, sizeof(socket_path), "/tmp/jail-%d-%s", (int)getpid(), name);
+    check(!os_listener_open(socket_path, &l), "listening");
+    return l;
+}
+
+static int connect_to_it(void) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    memcpy(a.sun_path, socket_path, sizeof(socket_path));
+    check(!connect(fd, (struct sockaddr *)&a, sizeof(a)), "connecting");
+    return fd;
+}
+
+/* The one that the jail was told of, and its path goes at the end. */
+static void accept_a_client(void *arg) {
+    struct os_listener *l = listen_at("a");
+    char byte = 0;
+    int fd = connect_to_it(), client;
+
+    check(!os_jail_enter(NULL, os_listener_fd(l)), "entering");
+    client = os_listener_accept(l);
+    check(client >= 0 && os_socket_write(client, "x", 1) == 1, "accepting");
+    check(os_socket_read(fd, &byte, 1) == 1 && byte == 'x', "reading");
+    os_socket_close(client);
+    os_listener_close(l);
+    check(access(socket_path, F_OK) == -1, "removing"); /* a call that is forbidden */
+}
+
+static void accept_at_another(void *arg) {
+    struct os_listener *l = listen_at("b");
+
+    check(!os_jail_enter(NULL, arg ? os_listener_fd(l) + 100 : -1), "entering");
+    os_listener_accept(l);
+}
+
+static void test_clients(void **state) {
+    const struct call c = CALL(accept4, 0, 0, 0);
+    const struct call looks = CALL(access, 0, 0, 0);
+    struct end e = child(accept_a_client, NULL);
+
+    assert_true(forbids(&e, &looks)); /* all went well until then */
+    e = child(accept_at_another, NULL);
+    assert_true(forbids(&e, &c));
+    e = child(accept_at_another, "another");
+    assert_true(forbids(&e, &c));
 }
 
 static void test_needs(void **state) {
@@ -684,7 +763,7 @@ static void inside_another(void *arg) {
                      SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP));
     check(!seccomp_load(ctx), "the outer filter");
     check(os_jail_probe() < 0, "the probe sees no filter");
-    check(os_jail_enter(NULL) < 0, "no filter is noticed");
+    check(os_jail_enter(NULL, -1) < 0, "no filter is noticed");
     fd = open("/dev/null", O_RDONLY);
     check(fd >= 0, "not locked up");
 }
@@ -698,15 +777,16 @@ static void test_outer_filter(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forbidden),    cmocka_unit_test(test_other_thread),
-        cmocka_unit_test(test_helper),       cmocka_unit_test(test_helper_is_there),
-        cmocka_unit_test(test_every_thread), cmocka_unit_test(test_int80),
-        cmocka_unit_test(test_needs),        cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_ioctls),       cmocka_unit_test(test_ioctls_listed),
-        cmocka_unit_test(test_fstatat),      cmocka_unit_test(test_inherited),
-        cmocka_unit_test(test_bug),          cmocka_unit_test(test_libc_abort),
-        cmocka_unit_test(test_sigsys),       cmocka_unit_test(test_segv),
-        cmocka_unit_test(test_probe),        cmocka_unit_test(test_outer_filter),
+        cmocka_unit_test(test_forbidden),     cmocka_unit_test(test_other_thread),
+        cmocka_unit_test(test_thread),        cmocka_unit_test(test_thread_is_there),
+        cmocka_unit_test(test_every_thread),  cmocka_unit_test(test_int80),
+        cmocka_unit_test(test_clients),       cmocka_unit_test(test_needs),
+        cmocka_unit_test(test_stopped),       cmocka_unit_test(test_ioctls),
+        cmocka_unit_test(test_ioctls_listed), cmocka_unit_test(test_fstatat),
+        cmocka_unit_test(test_inherited),     cmocka_unit_test(test_bug),
+        cmocka_unit_test(test_libc_abort),    cmocka_unit_test(test_sigsys),
+        cmocka_unit_test(test_segv),          cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_outer_filter),
     };
     const struct CMUnitTest sanitized[] = {cmocka_unit_test(test_sanitized)};
 

@@ -1,0 +1,203 @@
+/*
+ * Unix sockets that listen, and their clients; see os.h.
+ *
+ * The path outlives the jail, which lets nothing be removed. So a process that is forked
+ * before it, and does nothing else, keeps it: it sleeps until its pipe from us ends,
+ * which it also does when we are killed, removes the path if it is still ours, and ends.
+ * A second pipe tells us that it has.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/os.h"
+
+#define BACKLOG 16
+
+struct os_listener {
+    int fd;
+    int held, gone; /* the keeper's pipes: ends with us, ends with it */
+};
+
+/* --- the path --- */
+
+static int address_of(const char *path, struct sockaddr_un *a) {
+    size_t len = strlen(path);
+
+    *a = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (!len)
+        return -ENOENT;
+    if (len >= sizeof(a->sun_path))
+        return -ENAMETOOLONG;
+    memcpy(a->sun_path, path, len);
+    return 0;
+}
+
+/* Removes a socket that nobody listens at any more. -EEXIST: it is something else;
+ * -EADDRINUSE: somebody does. */
+static int clear_stale(const struct sockaddr_un *a) {
+    struct stat st;
+    int fd, rc;
+
+    if (lstat(a->sun_path, &st))
+        return errno == ENOENT ? 0 : -errno;
+    if (!S_ISSOCK(st.st_mode))
+        return -EEXIST;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    rc = connect(fd, (const struct sockaddr *)a, sizeof(*a)) ? -errno : -EADDRINUSE;
+    close(fd);
+    if (rc == -EAGAIN) /* it has many who wait */
+        rc = -EADDRINUSE;
+    if (rc != -ECONNREFUSED)
+        return rc;
+    return unlink(a->sun_path) ? -errno : 0;
+}
+
+/* The mode is the mask's from the first moment on. */
+static int bind_privately(int fd, const struct sockaddr_un *a) {
+    mode_t old = umask(0177);
+    int rc = bind(fd, (const struct sockaddr *)a, sizeof(*a)) ? -errno : 0;
+
+    umask(old);
+    return rc;
+}
+
+/* --- its keeper --- */
+
+static void close_all_but(int a, int b) {
+    long most = sysconf(_SC_OPEN_MAX);
+
+    if (a == b || most < 0)
+        return;
+    for (int fd = 0; fd < most && fd < 65536; fd++)
+        if (fd != a && fd != b)
+            close(fd);
+}
+
+static void keep(const char *path, const struct stat *ours, int held, int gone) {
+    struct stat st;
+    sigset_t all;
+    char byte;
+
+    /* What stops our parent is not for us, and the parent's end is the end of its job. */
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    setsid();
+    close_all_but(held, gone);
+    while (read(held, &byte, 1) < 0 && errno == EINTR)
+        ;
+    if (!lstat(path, &st) && st.st_dev == ours->st_dev && st.st_ino == ours->st_ino)
+        unlink(path);
+    _exit(0);
+}
+
+static int start_keeper(struct os_listener *l, const char *path) {
+    int held[2], gone[2];
+    struct stat ours;
+    pid_t pid;
+
+    if (lstat(path, &ours) || pipe2(held, O_CLOEXEC))
+        return -errno;
+    if (pipe2(gone, O_CLOEXEC)) {
+        int rc = -errno;
+
+        close(held[0]);
+        close(held[1]);
+        return rc;
+    }
+    pid = fork();
+    if (!pid)
+        keep(path, &ours, held[0], gone[1]);
+    l->held = held[1];
+    l->gone = gone[0];
+    close(held[0]);
+    close(gone[1]);
+    return pid < 0 ? -errno : 0;
+}
+
+/* --- listening --- */
+
+int os_listener_open(const char *path, struct os_listener **out) {
+    struct os_listener *l = malloc(sizeof(*l));
+    struct sockaddr_un a;
+    bool bound = false;
+    int rc;
+
+    if (!l)
+        return -ENOMEM;
+    *l = (struct os_listener){-1, -1, -1};
+    rc = address_of(path, &a);
+    if (!rc)
+        rc = clear_stale(&a);
+    if (!rc) {
+        l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        rc = l->fd < 0 ? -errno : bind_privately(l->fd, &a);
+        bound = !rc;
+    }
+    if (!rc && listen(l->fd, BACKLOG))
+        rc = -errno;
+    if (!rc)
+        rc = start_keeper(l, path);
+    if (rc) {
+        if (bound)
+            unlink(path);
+        os_listener_close(l);
+        return rc;
+    }
+    *out = l;
+    return 0;
+}
+
+static void close_one(int fd) {
+    if (fd >= 0)
+        close(fd);
+}
+
+void os_listener_close(struct os_listener *l) {
+    char byte;
+
+    if (!l)
+        return;
+    close_one(l->fd);
+    close_one(l->held);
+    while (l->gone >= 0 && read(l->gone, &byte, 1) < 0 && errno == EINTR)
+        ;
+    close_one(l->gone);
+    free(l);
+}
+
+int os_listener_fd(const struct os_listener *l) {
+    return l->fd;
+}
+
+int os_listener_accept(const struct os_listener *l) {
+    int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* --- clients. read(2) and write(2), which the jail allows anyway --- */
+
+int os_socket_read(int fd, void *buf, size_t size) {
+    ssize_t n = read(fd, buf, size < INT32_MAX ? size : INT32_MAX);
+
+    return n < 0 ? -errno : (int)n;
+}
+
+int os_socket_write(int fd, const void *buf, size_t len) {
+    ssize_t n = write(fd, buf, len < INT32_MAX ? len : INT32_MAX);
+
+    return n < 0 ? -errno : (int)n;
+}
+
+void os_socket_close(int fd) {
+    close(fd);
+}

@@ -1,0 +1,167 @@
+/*
+ * Threads of our own, and the bell that one sleeps by.
+ *
+ * Signals that come from outside are the main thread's business: the others block them.
+ * They do not block what a thread raises itself (blocked, it would kill before anybody
+ * restores the terminal) nor the signals by which os_kick() and os_thread_interrupt()
+ * take a thread out of a system call.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "base/os_loop.h"
+
+#define INTERRUPT (SIGRTMIN + 1) /* SIGRTMIN: os_kick.c */
+
+/* --- threads --- */
+
+struct os_thread {
+    pthread_t thread;
+    pthread_barrier_t started;
+    void (*fn)(void *arg);
+    void *arg;
+    int id;
+};
+
+static void nothing(int signo) {
+}
+
+static int catch_interrupt(void) {
+    /* No SA_RESTART: that is what it is for. */
+    struct sigaction sa = {.sa_handler = nothing, .sa_flags = SA_ONSTACK};
+
+    sigemptyset(&sa.sa_mask);
+    return sigaction(INTERRUPT, &sa, NULL) ? -errno : 0;
+}
+
+static void *body(void *arg) {
+    struct os_thread *t = arg;
+
+    t->id = os_thread_id();
+    pthread_barrier_wait(&t->started);
+    t->fn(t->arg);
+    os_signal_stack_free();
+    return NULL;
+}
+
+static int create(struct os_thread *t) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t mask, old;
+    int rc;
+
+    sigfillset(&mask);
+    for (size_t n = 0; n < ARRAY_SIZE(own); n++)
+        sigdelset(&mask, own[n]);
+    sigdelset(&mask, SIGRTMIN);
+    sigdelset(&mask, INTERRUPT);
+    pthread_sigmask(SIG_SETMASK, &mask, &old);
+    rc = -pthread_create(&t->thread, NULL, body, t);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
+int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out) {
+    struct os_thread *t = calloc(1, sizeof(*t));
+    int rc = t ? catch_interrupt() : -ENOMEM;
+
+    if (rc)
+        goto fail;
+    t->fn = fn;
+    t->arg = arg;
+    /* A wait may end this late (default: 50 us); a new thread has its maker's.
+     * "prctl(2)", PR_SET_TIMERSLACK */
+    prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
+    pthread_barrier_init(&t->started, NULL, 2);
+    rc = create(t);
+    if (rc) {
+        pthread_barrier_destroy(&t->started);
+        goto fail;
+    }
+    /* What libc's new threads call first is not for the jail (os_jail.c) to allow. */
+    pthread_barrier_wait(&t->started);
+    *out = t;
+    return 0;
+fail:
+    free(t);
+    return rc;
+}
+
+void os_thread_join(struct os_thread *t) {
+    if (!t)
+        return;
+    pthread_join(t->thread, NULL);
+    pthread_barrier_destroy(&t->started);
+    free(t);
+}
+
+void os_thread_interrupt(const struct os_thread *t) {
+    syscall(SYS_tgkill, getpid(), t->id, INTERRUPT);
+}
+
+/* --- bells --- */
+
+struct os_bell {
+    int fd;
+};
+
+int os_bell_new(struct os_bell **out) {
+    struct os_bell *b = malloc(sizeof(*b));
+    int rc = -ENOMEM;
+
+    if (!b)
+        return rc;
+    b->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (b->fd < 0) {
+        rc = -errno;
+        free(b);
+        return rc;
+    }
+    *out = b;
+    return 0;
+}
+
+void os_bell_free(struct os_bell *b) {
+    if (!b)
+        return;
+    close(b->fd);
+    free(b);
+}
+
+void os_bell_ring(struct os_bell *b) {
+    uint64_t one = 1;
+    int saved = errno;
+
+    if (write(b->fd, &one, sizeof(one)) < 0)
+        errno = 0; /* EAGAIN: rung as often as it can count */
+    errno = saved;
+}
+
+static void drain(int fd) {
+    uint64_t count;
+
+    if (read(fd, &count, sizeof(count)) < 0)
+        errno = 0; /* EAGAIN: it was not the bell that woke us */
+}
+
+bool os_bell_wait(struct os_bell *b, int fd, unsigned events, uint64_t ns) {
+    struct pollfd p[2] = {{.fd = b->fd, .events = POLLIN},
+                          {.fd = fd,
+                           .events = (short)((events & OS_READ ? POLLIN : 0) |
+                                             (events & OS_WRITE ? POLLOUT : 0))}};
+    struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000u),
+                          .tv_nsec = (long)(ns % 1000000000u)};
+
+    if (ppoll(p, 2, ns == UINT64_MAX ? NULL : &ts, NULL) == 0)
+        return false;
+    if (p[0].revents)
+        drain(b->fd);
+    return true;
+}

@@ -1,0 +1,115 @@
+/*
+ * The control socket: programs outside look into a run and steer it. A client sends one
+ * JSON object a line and gets one back for each, in order:
+ *
+ *     {"id": 7, "command": "step", "count": 2}
+ *     {"id": 7, "ok": true, "insns": 2}             or
+ *     {"id": 7, "error": "one sentence"}
+ *
+ * What there is to be asked for is a table. The rooms that have commands add theirs
+ * (control_add()); this room knows the protocol, the clients and `help`, and no machine.
+ *
+ * A client is hostile: what it sends is checked before it is parsed, what it is owed is
+ * bounded, and it holds up neither the guest nor another client (control/server.c).
+ *
+ * Everything runs on the loop's thread (base/os_loop.h), the commands too.
+ */
+#ifndef CONTROL_CONTROL_H
+#define CONTROL_CONTROL_H
+
+#include "base/os_loop.h"
+#include "base/types.h"
+
+struct cJSON;
+
+/* --- commands --- */
+
+enum control_type { CONTROL_NUMBER, CONTROL_TEXT, CONTROL_BOOL };
+
+/* An argument: one more member of the client's object. Its value is of that type, or the
+ * command is not called. */
+struct control_arg {
+    const char *name; /* NULL: the end of the list */
+    enum control_type type;
+    bool required;
+    int64_t min, max; /* of a number, which is whole; of a text's bytes */
+    const char *what; /* one line for `help` */
+};
+
+struct control_request;
+
+struct control_command {
+    const char *name;
+    const char *what; /* one line for `help` */
+    const struct control_arg *args;
+    /* Does it, and adds to the answer or refuses. ARG is control_add()'s. */
+    void (*run)(void *arg, struct control_request *r);
+};
+
+#define CONTROL_ARGS 8 /* at most, of a command */
+#define CONTROL_NUMBER_MAX (1ll << 53)
+
+/* What the client sent: the argument, or OTHERWISE where there is none. Texts live as
+ * long as the request. */
+int64_t control_number(const struct control_request *r, const char *name,
+                       int64_t otherwise);
+bool control_bool(const struct control_request *r, const char *name, bool otherwise);
+const char *control_text(const struct control_request *r, const char *name,
+                         const char *otherwise);
+
+/* The answer; what is added when memory has run out is refused as a whole. */
+void control_put_number(struct control_request *r, const char *name, double value);
+void control_put_bool(struct control_request *r, const char *name, bool value);
+void control_put_text(struct control_request *r, const char *name, const char *text);
+/* Takes VALUE over; NULL: there was no memory for it. */
+void control_put(struct control_request *r, const char *name, struct cJSON *value);
+/* One sentence instead of the answer. The first one stands. */
+void control_refuse(struct control_request *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* --- the table --- */
+
+#define CONTROL_PARTS 16
+
+struct control_table {
+    struct control_part {
+        const struct control_command *commands; /* ends with a name that is NULL */
+        void *arg;
+    } part[CONTROL_PARTS];
+    size_t count;
+};
+
+/* COMMANDS ends with one whose name is NULL and stays where it is. No name may be there
+ * twice. */
+void control_add(struct control_table *t, const struct control_command *commands,
+                 void *arg);
+
+/* The answer to LINE, LEN bytes of anything, as one line with its newline: the caller's
+ * to free(). NULL: out of memory. */
+char *control_answer(const struct control_table *t, const char *line, size_t len);
+
+/* --- the socket --- */
+
+#define CONTROL_LINE_MAX 65536u    /* bytes of a line, its end not counted */
+#define CONTROL_OUT_MAX (4u << 20) /* bytes of an answer */
+#define CONTROL_OUT_LISTEN                                                               \
+    CONTROL_LINE_MAX /* who has to read more is not listened to                          \
+                      */
+#define CONTROL_CLIENTS 16u
+
+struct control;
+
+/* Listens at PATH: who may not be the same user is not let in, and nobody is answered
+ * before control_start(). To be called before the jail, and before there are threads. 0,
+ * or -errno with one sentence in WHY. */
+int control_open(const char *path, struct control **out, char *why, size_t why_size);
+/* The table that clients are answered from, for rooms to add to. */
+struct control_table *control_table(struct control *c);
+/* What the jail must let it do (base/os.h). */
+int control_socket(const struct control *c);
+/* 0 or -errno. */
+int control_start(struct control *c, struct os_loop *loop);
+/* The clients are left, and the socket is gone from the file system. C may be NULL. */
+void control_close(struct control *c);
+
+#endif

@@ -1,0 +1,335 @@
+/*
+ * The clients of the control socket.
+ *
+ * A client is a buffer for one line (and what came with it), and a buffer of answers that
+ * it has not read yet. When there are many of these it is not listened to: what it is
+ * owed is bounded, whatever it sends and however little it reads. A line
+ * that is longer than the buffer is answered when that is known, and its rest is thrown
+ * away.
+ *
+ * A turn of the loop answers one line of each client, so that nobody waits for another's
+ * thousand. When all places are taken, a newcomer gets that of a client that does not
+ * read, or is told so and left.
+ *
+ * Everything here is the loop's thread's.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "control/control_int.h"
+
+struct client {
+    struct control *control;
+    struct os_watch watch;
+    int fd;
+    bool ended;    /* it has said all */
+    bool skipping; /* the rest of a line that was too long */
+    size_t in_len;
+    char *out; /* what it is owed, from OUT_AT to OUT_LEN */
+    size_t out_len, out_at;
+    char in[CONTROL_LINE_MAX + 1];
+};
+
+struct control {
+    struct control_table table;
+    struct os_listener *listener;
+    struct os_loop *loop;
+    struct os_watch door;
+    struct os_task more; /* lines have been read that are not answered yet */
+    struct client *clients[CONTROL_CLIENTS];
+};
+
+static void leave(struct client *k) {
+    if (!k)
+        return;
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
+        if (k->control->clients[n] == k)
+            k->control->clients[n] = NULL;
+    os_watch_events(&k->control->door, OS_READ);
+    os_watch_stop(&k->watch);
+    os_socket_close(k->fd);
+    free(k->out);
+    free(k);
+}
+
+/* --- answers --- */
+
+static size_t owed(const struct client *k) {
+    return k->out_len - k->out_at;
+}
+
+/* False: the client is gone. */
+static bool send_out(struct client *k) {
+    while (owed(k)) {
+        int n = os_socket_write(k->fd, k->out + k->out_at, owed(k));
+
+        if (n == -EAGAIN)
+            return true;
+        if (n < 0 && n != -EINTR) {
+            leave(k);
+            return false;
+        }
+        k->out_at += n > 0 ? (size_t)n : 0;
+    }
+    free(k->out);
+    k->out = NULL;
+    k->out_len = k->out_at = 0;
+    return true;
+}
+
+/* Puts TEXT behind what is owed already. */
+static bool append(struct client *k, const char *text) {
+    size_t len = text ? strlen(text) : 0;
+    char *longer;
+
+    if (!text || len > CONTROL_OUT_MAX)
+        return false;
+    if (k->out_at) {
+        k->out_len -= k->out_at;
+        memmove(k->out, k->out + k->out_at, k->out_len);
+        k->out_at = 0;
+    }
+    longer = realloc(k->out, k->out_len + len);
+    if (!longer)
+        return false;
+    k->out = longer;
+    memcpy(k->out + k->out_len, text, len);
+    k->out_len += len;
+    return true;
+}
+
+/* Takes TEXT over. False: the client is gone. */
+static bool answer(struct client *k, char *text) {
+    bool good = append(k, text);
+
+    free(text);
+    if (good)
+        return send_out(k);
+    log_warn("--control: a client is left: there is no memory for its answer");
+    leave(k);
+    return false;
+}
+
+static bool refuse(struct client *k, const char *why) {
+    char *text;
+
+    return answer(k, asprintf(&text, "{\"error\":\"%s\"}\n", why) < 0 ? NULL : text);
+}
+
+/* --- lines --- */
+
+static void drop_front(struct client *k, size_t len) {
+    k->in_len -= len;
+    memmove(k->in, k->in + len, k->in_len);
+}
+
+/* False: the client is gone. */
+static bool answer_line(struct client *k, size_t len) {
+    char *text = k->skipping ? NULL : control_answer(&k->control->table, k->in, len);
+    bool skipped = k->skipping;
+
+    drop_front(k, len + 1);
+    k->skipping = false;
+    return skipped || answer(k, text);
+}
+
+/* No line ends within the buffer, which is full. */
+static bool skip_long(struct client *k) {
+    bool told = k->skipping;
+
+    k->in_len = 0;
+    k->skipping = true;
+    return told || refuse(k, "the line is longer than 65536 bytes");
+}
+
+/* What the client said last has no end. */
+static bool answer_rest(struct client *k) {
+    bool rest = k->in_len && !k->skipping;
+
+    k->in_len = 0;
+    return !rest || refuse(k, "the line has no end");
+}
+
+/* Is it to be listened to? */
+static bool reads(const struct client *k) {
+    return owed(k) <= CONTROL_OUT_LISTEN;
+}
+
+/* Is there something to be done for it without its sending more? */
+static bool has_more(const struct client *k) {
+    return reads(k) && (k->ended ? k->in_len : memchr(k->in, '\n', k->in_len) != NULL);
+}
+
+/* Answers at most one line. False: the client is gone. */
+static bool answer_one(struct client *k) {
+    char *end = memchr(k->in, '\n', k->in_len);
+
+    if (!reads(k))
+        return true;
+    if (end)
+        return answer_line(k, (size_t)(end - k->in));
+    if (k->in_len == sizeof(k->in))
+        return skip_long(k);
+    return !k->ended || answer_rest(k);
+}
+
+static void serve(struct client *k) {
+    unsigned events;
+
+    if (!answer_one(k))
+        return;
+    if (k->ended && !k->in_len && !owed(k)) {
+        leave(k);
+        return;
+    }
+    events = owed(k) ? OS_WRITE : 0;
+    if (!k->ended && reads(k) && k->in_len < sizeof(k->in))
+        events |= OS_READ;
+    os_watch_events(&k->watch, events);
+    if (has_more(k))
+        os_task_post(&k->control->more, k->control->loop);
+}
+
+/* False: the client is gone. */
+static bool receive(struct client *k) {
+    int n = os_socket_read(k->fd, k->in + k->in_len, sizeof(k->in) - k->in_len);
+
+    if (n < 0 && n != -EAGAIN && n != -EINTR) {
+        leave(k);
+        return false;
+    }
+    k->ended = n == 0;
+    k->in_len += n > 0 ? (size_t)n : 0;
+    return true;
+}
+
+static void on_client(void *arg, unsigned ready) {
+    struct client *k = arg;
+
+    if ((ready & OS_WRITE) && !send_out(k))
+        return;
+    if ((ready & OS_READ) && !receive(k))
+        return;
+    serve(k);
+}
+
+static void on_more(void *arg) {
+    struct control *c = arg;
+
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
+        if (c->clients[n] && has_more(c->clients[n]))
+            serve(c->clients[n]);
+}
+
+/* --- coming --- */
+
+/* A free place, or NULL. */
+static struct client **find_place(struct control *c) {
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
+        if (!c->clients[n])
+            return &c->clients[n];
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++) {
+        if (reads(c->clients[n]))
+            continue;
+        leave(c->clients[n]);
+        return &c->clients[n];
+    }
+    return NULL;
+}
+
+static void turn_away(int fd, const char *why) {
+    char text[128];
+    int len = snprintf(text, sizeof(text), "{\"error\":\"%s\"}\n", why);
+
+    os_socket_write(fd, text, (size_t)len);
+    os_socket_close(fd);
+}
+
+/* It would be at the door again and again until there is a descriptor for it. */
+static void wait_for_room(struct control *c, int rc) {
+    if (rc == -EAGAIN || rc == -EINTR || rc == -ECONNABORTED)
+        return;
+    log_warn("--control: cannot take a client: %s", strerror(-rc));
+    os_watch_events(&c->door, 0);
+}
+
+static void on_door(void *arg, unsigned ready) {
+    struct control *c = arg;
+    int fd = os_listener_accept(c->listener);
+    struct client **place, *k;
+
+    if (fd < 0) {
+        wait_for_room(c, fd);
+        return;
+    }
+    place = find_place(c);
+    if (!place) {
+        turn_away(fd, "there are too many clients");
+        return;
+    }
+    k = malloc(sizeof(*k));
+    if (!k || os_watch_start(&k->watch, c->loop, fd, OS_READ, on_client, k)) {
+        free(k);
+        turn_away(fd, "out of memory");
+        return;
+    }
+    k->control = c;
+    k->fd = fd;
+    k->ended = k->skipping = false;
+    k->in_len = k->out_len = k->out_at = 0;
+    k->out = NULL;
+    *place = k;
+}
+
+/* --- the socket --- */
+
+static void tell(int rc, const char *path, char *why, size_t why_size) {
+    const char *reason = rc == -EEXIST         ? "there is something that is no socket"
+                         : rc == -EADDRINUSE   ? "another program listens there"
+                         : rc == -ENAMETOOLONG ? "a socket's path has at most 107 bytes"
+                                               : strerror(-rc);
+
+    snprintf(why, why_size, "cannot listen at '%s': %s", path, reason);
+}
+
+int control_open(const char *path, struct control **out, char *why, size_t why_size) {
+    struct control *c = calloc(1, sizeof(*c));
+    int rc = c ? os_listener_open(path, &c->listener) : -ENOMEM;
+
+    if (rc) {
+        tell(rc, path, why, why_size);
+        free(c);
+        return rc;
+    }
+    c->more = (struct os_task){.fn = on_more, .arg = c};
+    *out = c;
+    return 0;
+}
+
+struct control_table *control_table(struct control *c) {
+    return &c->table;
+}
+
+int control_socket(const struct control *c) {
+    return os_listener_fd(c->listener);
+}
+
+int control_start(struct control *c, struct os_loop *loop) {
+    c->loop = loop;
+    return os_watch_start(&c->door, loop, os_listener_fd(c->listener), OS_READ, on_door,
+                          c);
+}
+
+void control_close(struct control *c) {
+    if (!c)
+        return;
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
+        leave(c->clients[n]);
+    os_watch_stop(&c->door);
+    os_listener_close(c->listener);
+    free(c);
+}

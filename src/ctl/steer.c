@@ -1,0 +1,94 @@
+/* Steering a run from outside; see steer.h. On the loop's thread. */
+#include "ctl/steer.h"
+
+#include <stdio.h>
+
+#include "ctl/stats.h"
+
+/* A step takes a microsecond, or some of them on kvm; nobody else is served meanwhile. */
+#define STEPS_MAX 1000000
+
+static void put_paused(struct steer *s, struct control_request *r) {
+    control_put_bool(r, "paused", machine_paused(s->m));
+}
+
+static void run_pause(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+
+    machine_pause(s->m);
+    put_paused(s, r);
+}
+
+static void run_resume(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+
+    machine_resume(s->m);
+    put_paused(s, r);
+}
+
+static void run_step(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+    struct machine_steps done;
+    char rip[32];
+
+    machine_step(s->m, (uint64_t)control_number(r, "count", 1), &done);
+    snprintf(rip, sizeof(rip), "0x%llx", (unsigned long long)done.rip);
+    control_put_number(r, "steps", (double)done.steps);
+    control_put_number(r, "insns", (double)done.insns);
+    control_put_text(r, "rip", rip);
+    control_put_bool(r, "halted", done.halted);
+    control_put_bool(r, "waits", done.waits);
+    control_put_bool(r, "ended", done.ended);
+}
+
+static void run_quit(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+
+    console_abandon(s->console);
+    machine_quit(s->m);
+}
+
+struct look {
+    struct steer *s;
+    struct cJSON *figures;
+};
+
+static void look_here(void *arg) {
+    struct look *l = arg;
+    const struct stats_run figures = stats_so_far(l->s->start_ns);
+
+    l->figures = stats_json(l->s->m, &figures);
+}
+
+static void run_stats(void *arg, struct control_request *r) {
+    struct look l = {.s = arg};
+
+    machine_call(l.s->m, look_here, &l);
+    put_paused(l.s, r);
+    control_put(r, "stats", l.figures);
+}
+
+static const struct control_arg step_args[] = {
+    {"count", CONTROL_NUMBER, false, 1, STEPS_MAX, "how many steps (1)"},
+    {0},
+};
+
+static const struct control_command commands[] = {
+    {.name = "pause",
+     .what = "stops the guest between two instructions, and its time",
+     .run = run_pause},
+    {.name = "resume", .what = "lets a paused guest go on", .run = run_resume},
+    {.name = "step",
+     .what = "pauses the guest and makes single steps",
+     .args = step_args,
+     .run = run_step},
+    {.name = "quit", .what = "ends the run, as Ctrl-A x does", .run = run_quit},
+    {.name = "stats",
+     .what = "what --stats tells at the end, as it is now",
+     .run = run_stats},
+    {0},
+};
+
+void steer_add(struct steer *s, struct control_table *t) {
+    control_add(t, commands, s);
+}

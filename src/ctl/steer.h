@@ -1,0 +1,19 @@
+/* The commands that `--control PATH` has for the run (control/control.h; docs/control.md
+ * lists them). */
+#ifndef CTL_STEER_H
+#define CTL_STEER_H
+
+#include "control/control.h"
+#include "ctl/console.h"
+#include "machine/machine.h"
+
+struct steer {
+    struct machine *m;
+    struct console *console;
+    uint64_t start_ns; /* of the run, on the host's clock */
+};
+
+/* S must stay as long as the table is used. */
+void steer_add(struct steer *s, struct control_table *t);
+
+#endif
