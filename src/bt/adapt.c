@@ -202,7 +202,7 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
     t->runs++;
     t->traps += rc == SEM_FAULT || traps_so_far(v->cnt) != before;
     if (unlikely(t->runs == TRIAL_RUNS)) {
-        struct bt *bt = v->bt.owner;
+        struct bt *bt = tr_vcpu(v)->owner;
 
         if (t->traps < TRIAL_RUNS / TRIAL_SHARE &&
             bt_guilty(bt, t->va, t->page, BT_GUILT_TRAP)) {

@@ -15,7 +15,7 @@
 #include "tr/key.h"
 #include "x86/cr.h"
 
-/* Why translated code came back; in vcpu.bt.reason. */
+/* Why translated code came back; in tr_vcpu.reason. */
 enum bt_leave {
     BT_LEAVE_LINK,     /* bt.arg is the struct link; rip is its target */
     BT_LEAVE_INDIRECT, /* rip is set; the jump table had nothing */
@@ -26,7 +26,7 @@ enum bt_leave {
     BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
     BT_LEAVE_FUEL,     /* rip is set; a counted run is to stop, or to be sent on */
     BT_LEAVE_HOT,      /* bt.arg is a fragment that has been executed often */
-    BT_LEAVE_STATUS,   /* a callout returned vcpu.bt.status; rip is set */
+    BT_LEAVE_STATUS,   /* a callout returned tr_vcpu.status; rip is set */
 };
 
 /* What is wrong with the instruction at an address. */
@@ -57,7 +57,7 @@ enum bt_trap_why {
 };
 struct bt_trap {
     enum bt_trap_why why;
-    uint32_t site; /* vcpu.bt.site */
+    uint32_t site; /* tr_vcpu.site */
 };
 
 /* A division that has raised #DE, and how often it has not since (divide.c). */
@@ -95,7 +95,7 @@ struct bt {
 };
 
 static inline struct bt *bt_of(const struct vcpu *v) {
-    return v->bt.owner;
+    return tr_vcpu(v)->owner;
 }
 
 /* --- between the guest's state as C has it and as translated code has it --- */
@@ -109,25 +109,25 @@ static inline void bt_sync_bank(struct vcpu *v) {
 static inline void bt_flags_in(struct vcpu *v) {
     unsigned fl = (unsigned)v->rflags;
 
-    v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
+    tr_vcpu(v)->flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
 }
 
 static inline void bt_flags_out(struct vcpu *v) {
-    unsigned f = v->bt.flags;
+    unsigned f = tr_vcpu(v)->flags;
     uint64_t fl = (f >> 8 & (X86_FL_STATUS & 0xff)) | (f & 1 ? X86_FL_OF : 0);
 
     v->rflags = (v->rflags & ~(uint64_t)X86_FL_STATUS) | fl;
 }
 
 /* Brings insns_retired up to date in a counted run: translated code has been left, or
- * calls, where v->bt.owed says. */
+ * calls, where tr_vcpu(v)->owed says. */
 static inline void bt_settle_count(struct vcpu *v) {
-    uint64_t at = v->bt.fuel + v->bt.owed;
+    uint64_t at = tr_vcpu(v)->fuel + tr_vcpu(v)->owed;
 
     if (!v->counted)
         return;
-    v->cnt->insns_retired += v->bt.mark - at;
-    v->bt.mark = at;
+    v->cnt->insns_retired += tr_vcpu(v)->mark - at;
+    tr_vcpu(v)->mark = at;
 }
 
 /* Translated code does not go on where it was: gives back what the fragment took and has
@@ -135,8 +135,8 @@ static inline void bt_settle_count(struct vcpu *v) {
 static inline void bt_return_owed(struct vcpu *v, bool retired) {
     if (!v->counted)
         return;
-    v->bt.fuel += v->bt.owed - retired;
-    v->bt.owed = 0;
+    tr_vcpu(v)->fuel += tr_vcpu(v)->owed - retired;
+    tr_vcpu(v)->owed = 0;
 }
 
 static inline bool bt_canonical(const struct vcpu *v, uint64_t a) {
@@ -221,7 +221,7 @@ void bt_emit_gates(struct bt *bt, struct emit *e); /* behind the transfer stub *
  * is in the registers. They trust nobody: what the guest could have a hand in is checked
  * where it is used. --- */
 
-/* callout.c. 0: go on at vcpu.bt.resume. */
+/* callout.c. 0: go on at tr_vcpu.resume. */
 int bt_callout(struct vcpu *v, const struct insn *i);
 /* The same for what tr_transfers(): where to go on, or NULL: nothing has been done, and
  * bt_callout() is to. General registers that C functions save are not in vcpu.gpr[]. */

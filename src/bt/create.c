@@ -63,7 +63,7 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
                               .advice = &bt_advice,
                               .arg = bt};
     take_options(bt, opt);
-    v->bt = (struct vcpu_bt){.self = v, .owner = bt};
+    *tr_vcpu(v) = (struct tr_vcpu){.self = v, .owner = bt};
     v->x87_ran = bt_x87_ran;
     v->x87_at = 0;
     vcpu_forget_gates(v);

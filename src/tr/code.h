@@ -101,7 +101,7 @@ static inline uint64_t tr_site_va(const struct tr_code *c, const struct site *s)
 /* Registers as they are in C's code, in vcpu.gpr[], become what they are to the guest. */
 void tr_unlend(struct vcpu *v, const struct tr_code *c);
 
-/* vcpu.bt.site of an inline check that failed: size, kind, and the anchor to fill. */
+/* tr_vcpu.site of an inline check that failed: size, kind, and the anchor to fill. */
 #define SITE_SIZE_MAX 0xfffu
 #define SITE_WHOLE_PAGE 0u /* in the place of the size */
 #define SITE_SIZE(s) ((s)&SITE_SIZE_MAX ? (s)&SITE_SIZE_MAX : 4096u)

@@ -6,11 +6,11 @@
 
 /* --- counted runs --- */
 
-/* vcpu.bt.fuel += BY, with the result in T1 too. Leaves the host's flags alone. */
+/* tr_vcpu.fuel += BY, with the result in T1 too. Leaves the host's flags alone. */
 static void add_fuel(struct tr *t, int32_t by) {
-    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.fuel));
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(fuel));
     e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, by);
-    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.fuel));
+    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_TR(fuel));
 }
 
 /* At the fragment's start: takes the fuel of all its instructions. With too little the
@@ -170,13 +170,13 @@ void tr_indirect(struct tr *t) {
         tr_emit_poll(t->env, e);
     tr_lend_swap(t);
     if (KEY_MODE(t->key) == MODE_64) /* who it was, if the target is not canonical */
-        e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->env->code.rx));
+        e_gs_imm(e, W32, GS_TR(site), (int32_t)(e_here(e) - t->env->code.rx));
     if (MUTANT(JUMP_WIDE))
         e_mov_rr(e, W32, T1, T0);
     else
         e_movzx16(e, T1, T0);
     e_shift(e, W32, EXT_SHL, T1, 3);
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS_TR(jump));
     e_jmp_mem(e, T1);
     t->ended = true;
 }

@@ -52,7 +52,7 @@ struct tr_ref {
 /* A range of guest memory whose host address is known, from its check on (group.c). */
 struct tr_held {
     bool on, write;
-    bool saved; /* in vcpu.bt.held[] */
+    bool saved; /* in tr_vcpu.held[] */
     struct tr_ref ref;
     int64_t min;   /* displacement from the base, as it was, of the first byte */
     int64_t delta; /* what has been added to the base since */
@@ -92,7 +92,7 @@ struct tr {
     uint8_t version[REG_COUNT]; /* of what is in a register, for anchors */
     struct piece pieces[TR_PIECES_MAX];
     unsigned npieces;
-    struct tr_held held[VCPU_BT_HELD];
+    struct tr_held held[TR_HELD];
     bool ours;  /* host addresses are in general registers: struct site */
     bool alone; /* the lookup is for one access, and a read: SITE_ALONE */
     bool plain; /* the access is all that the instruction does: see SITE_SOLE */

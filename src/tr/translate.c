@@ -139,7 +139,7 @@ static void emit_entries(struct tr *t) {
     }
     e_jcc(&t->e, CC_NE, t->env->stub.indirect);
     if (t->env->opt.count)
-        emit_count(t, GS(bt.indirect_hits), 1);
+        emit_count(t, GS_TR(indirect_hits), 1);
     c->entry_check = e_here(&t->e);
     check_page(t, c->vp);
     if (c->vp2)
@@ -165,7 +165,7 @@ static void emit_entries(struct tr *t) {
     if (tr_loops(t) || goes_back(t))
         tr_poll(t, POLL_HERE, 0);
     if (t->env->opt.count)
-        emit_count(t, GS(bt.count), t->n);
+        emit_count(t, GS_TR(count), t->n);
 }
 
 static void emit_cold_check(struct tr *t, const struct cold *c) {

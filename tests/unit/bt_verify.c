@@ -395,14 +395,14 @@ static void mutate_operand(unsigned k) {
 /* Fields that no translated code has any business with. */
 static const uint16_t forbidden[] = {
     GS(mmu),         GS(cnt),         GS(mem),          GS(hooks),
-    GS(hooks_arg),   GS(cpuid),       GS(bt.host_sp),   GS(bt.resume),
-    GS(bt.spill[1]), GS(bt.self),     GS(bt.owner),     GS(bt.write_drops),
-    GS(bt.gate),     GS(x87_ran),     GS(bt.arg),       GS(bt.lent_by),
-    GS(bt.reason),   GS(bt.status),   GS(bt.bank_user), GS(bt.code_user),
+    GS(hooks_arg),   GS(cpuid),       GS_TR(host_sp),   GS_TR(resume),
+    GS_TR(spill[1]), GS_TR(self),     GS_TR(owner),     GS(bt.write_drops),
+    GS_TR(gate),     GS(x87_ran),     GS_TR(arg),       GS_TR(lent_by),
+    GS_TR(reason),   GS_TR(status),   GS(bt.bank_user), GS(bt.code_user),
     GS(canary),      GS(zero),        GS(mode),         GS(seg_flat_r),
     GS(lin_mask),    GS(gdtr),        GS(efer),         GS(dr),
-    GS(fault),       GS(stop),        GS(vec),          GS(bt.held) + 8 * VCPU_BT_HELD,
-    GS(bt.held) - 8, GS(bt.held) + 4, GS(rip) + 4,      sizeof(struct vcpu),
+    GS(fault),       GS(stop),        GS(vec),          GS_TR(held) + 8 * TR_HELD,
+    GS_TR(held) - 8, GS_TR(held) + 4, GS(rip) + 4,      sizeof(struct vcpu),
 };
 
 static void mutate_field(unsigned k) {
@@ -416,7 +416,7 @@ static void mutate_field(unsigned k) {
     assert_true(at + 4 <= i->len);
     for (unsigned n = 0; n < ARRAY_SIZE(forbidden); n++) {
         /* The middle of a place is only forbidden where all of it is followed. */
-        if (forbidden[n] == GS(bt.held) + 4 && i->mem.size != 8)
+        if (forbidden[n] == GS_TR(held) + 4 && i->mem.size != 8)
             continue;
         if (forbidden[n] == GS(rip) + 4 && i->mem.size != 8)
             continue;
@@ -425,15 +425,15 @@ static void mutate_field(unsigned k) {
         reject32(FIELD, k, at, forbidden[n]);
     }
     reject32(FIELD, k, at, 0xfffffff8);
-    if (i->op == HOST_ADD && (i->mem.disp == GS(bt.bank) || i->mem.disp == GS(bt.jump))) {
+    if (i->op == HOST_ADD && (i->mem.disp == GS(bt.bank) || i->mem.disp == GS_TR(jump))) {
         reject32(FIELD, k, at, GS(gpr));
-        reject32(FIELD, k, at, i->mem.disp == GS(bt.bank) ? GS(bt.jump) : GS(bt.bank));
+        reject32(FIELD, k, at, i->mem.disp == GS(bt.bank) ? GS_TR(jump) : GS(bt.bank));
     }
     /* A host address from where none, or another, was left. */
-    if (i->op == HOST_MOV && is_reg(i, 0, T0) && i->mem.disp >= (int64_t)GS(bt.held) &&
-        i->mem.disp < (int64_t)(GS(bt.held) + 8 * VCPU_BT_HELD)) {
+    if (i->op == HOST_MOV && is_reg(i, 0, T0) && i->mem.disp >= (int64_t)GS_TR(held) &&
+        i->mem.disp < (int64_t)(GS_TR(held) + 8 * TR_HELD)) {
         reject32(FIELD, k, at, GS(gpr));
-        reject32(FIELD, k, at, GS(bt.held) + 8 * (VCPU_BT_HELD - 1));
+        reject32(FIELD, k, at, GS_TR(held) + 8 * (TR_HELD - 1));
     }
 }
 
@@ -539,7 +539,7 @@ static void mutate_site(unsigned k) {
     unsigned at = i->len - 4u;
 
     if (k + 2 >= now.n || i->op != HOST_MOV || i->mem.seg != 'g' ||
-        i->mem.disp != GS(bt.site) || !now.i[k + 2].direct || !is_slow(target(k + 2)))
+        i->mem.disp != GS_TR(site) || !now.i[k + 2].direct || !is_slow(target(k + 2)))
         return;
     reject32(SITE, k, at, site + 1);
     reject32(SITE, k, at, site - 1);
@@ -603,9 +603,8 @@ static void mutate_save(unsigned k) {
     const struct host_insn *i = &now.i[k];
 
     if (i->op == HOST_MOV && i->mem.seg == 'g' && i->mem.access == HOST_WRITE &&
-        is_reg(i, 1, T0) && i->mem.disp >= (int64_t)GS(bt.held) &&
-        i->mem.disp < (int64_t)(GS(bt.held) + 8 * VCPU_BT_HELD) &&
-        read_back(k, i->mem.disp))
+        is_reg(i, 1, T0) && i->mem.disp >= (int64_t)GS_TR(held) &&
+        i->mem.disp < (int64_t)(GS_TR(held) + 8 * TR_HELD) && read_back(k, i->mem.disp))
         reject_nop(NO_SAVE, k);
 }
 
