@@ -13,7 +13,7 @@ static uint8_t *leave_with_fault(struct vcpu *v, const uint8_t *rx) {
 
     bt_set_rip(v, c, rx);
     tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
-    tr_vcpu(v)->lent_by = &c->code;
+    tr_vcpu(v)->borrowed_by = &c->code;
     tr_vcpu(v)->fault_known = true;
     return NULL;
 }
@@ -30,7 +30,7 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site
     tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
     tr_vcpu(v)->single =
         why == BT_TRAP_RANGE && !(c->code.key & KEY_SINGLE) && !(site & SITE_SOLE);
-    tr_vcpu(v)->lent_by = &c->code; /* not all registers are in vcpu.gpr[] yet */
+    tr_vcpu(v)->borrowed_by = &c->code; /* not all registers are in vcpu.gpr[] yet */
     if (!tr_vcpu(v)->single)
         bt_note_trap(bt, why);
     bt_trapped(bt, c, s, &trap);

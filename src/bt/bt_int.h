@@ -30,22 +30,23 @@ enum bt_leave {
 };
 
 /* What is wrong with the instruction at an address. */
-enum bt_guilt {
-    BT_INNOCENT,
-    BT_GUILT_TRAP,   /* it is to be a callout */
-    BT_GUILT_GROUPS, /* what would be checked together with it is no good */
-    BT_TOLERATED,    /* it traps, but too seldom */
+enum bt_verdict {
+    BT_VERDICT_NONE,
+    BT_VERDICT_CALLOUT,   /* it is to be a callout */
+    BT_VERDICT_NO_GROUP,  /* what would be checked together with it is no good */
+    BT_VERDICT_TOLERATED, /* it traps, but too seldom */
 };
-struct suspect {
+/* An address at which inline checks have failed. */
+struct bt_place {
     uint64_t va;
-    uint8_t *page;  /* host address of the RAM page; NULL: free */
-    uint64_t since; /* TSC: the first of the failures */
-    uint64_t due;   /* TSC: it is innocent again */
-    uint8_t failed; /* inline checks, since then */
-    uint8_t guilt;  /* enum bt_guilt */
-    uint8_t strikes;
+    uint8_t *page;    /* host address of the RAM page; NULL: free */
+    uint64_t since;   /* TSC: the first of the failures */
+    uint64_t due;     /* TSC: the verdict is over */
+    uint8_t failed;   /* inline checks, since then */
+    uint8_t verdict;  /* enum bt_verdict */
+    uint8_t in_a_row; /* times that the verdict was found again soon after */
 };
-#define BT_SUSPECT_BITS 12
+#define BT_PLACE_BITS 12
 
 /* An access that an inline check refused. */
 enum bt_trap_why {
@@ -81,7 +82,7 @@ struct bt {
     struct tr *tr;
     uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
     const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
-    struct suspect *suspects;
+    struct bt_place *places;
     uint64_t next_review; /* TSC */
     struct division *divisions;
     struct ccf *faulted; /* whose division raised the host's #DE just now */
@@ -173,16 +174,16 @@ void bt_page_checked(struct vcpu *v, struct tr_page *p);
 
 /* --- adapt.c: what keeps trapping --- */
 
-bool bt_guilty(const struct bt *bt, uint64_t va, const uint8_t *page,
-               enum bt_guilt guilt);
+bool bt_verdict_is(const struct bt *bt, uint64_t va, const uint8_t *page,
+                   enum bt_verdict verdict);
 /* Is I, at VA on PAGE, to be a callout? It is no branch then. */
-bool bt_traps(const struct bt *bt, const struct insn *i, uint64_t va,
-              const uint8_t *page);
+bool bt_is_trap(const struct bt *bt, const struct insn *i, uint64_t va,
+                const uint8_t *page);
 /* A copy of I, in SPAN, that its callout is to execute, counting its traps; NULL: full.
  */
-struct insn *bt_trapper(struct tr_span *span, const struct insn *i, uint64_t va,
-                        uint8_t *page);
-void bt_acquit_all(struct bt *bt);
+struct insn *bt_trap_callout(struct tr_span *span, const struct insn *i, uint64_t va,
+                             uint8_t *page);
+void bt_forget_verdicts(struct bt *bt);
 /* C, which is being executed, has trapped at S; it may be dead afterwards. */
 void bt_trapped(struct bt *bt, struct ccf *c, const struct site *s,
                 const struct bt_trap *trap);
@@ -191,7 +192,7 @@ void bt_review(struct bt *bt, uint64_t now);
 
 /* --- divide.c: divisions that fault --- */
 
-bool bt_division_guilty(const struct bt *bt, uint64_t va);
+bool bt_division_faults(const struct bt *bt, uint64_t va);
 /* The host has faulted in C at the guest's rip. */
 void bt_division_faulted(struct bt *bt, struct ccf *c);
 /* A callout for the division at VA has ended. */

@@ -64,7 +64,7 @@ static bool quiet(const struct vcpu *v) {
 
 /* The fragment for the guest's rip after its page may have changed: looked up, like the
  * dispatcher does. NULL: none. */
-static uint8_t *look_up(struct bt *bt, uint32_t key) {
+static uint8_t *entry_now(struct bt *bt, uint32_t key) {
     struct vcpu *v = bt->v;
     const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
     struct ccf *c;
@@ -96,7 +96,7 @@ static uint8_t *stay(struct bt *bt, uint64_t epoch) {
     if (epoch == v->bt.epoch_clock)
         rx = tc_jump_target(&bt->tc, v->rip);
     else
-        rx = look_up(bt, key);
+        rx = entry_now(bt, key);
     if (rx) {
         bt_flags_in(v);
         vec_load(v);
@@ -239,9 +239,9 @@ uint8_t *bt_emulate(struct vcpu *v) {
     tr_vcpu(v)->fault_known = tr_vcpu(v)->single = false;
     if (!bt->opt.tr.stay || v->step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
-    if (tr_vcpu(v)->lent_by)
-        tr_unlend(v, tr_vcpu(v)->lent_by);
-    tr_vcpu(v)->lent_by = NULL;
+    if (tr_vcpu(v)->borrowed_by)
+        tr_give_back(v, tr_vcpu(v)->borrowed_by);
+    tr_vcpu(v)->borrowed_by = NULL;
     bt_flags_out(v);
     v->code_written = false;
     bt_settle_count(v);

@@ -72,7 +72,7 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
     tr_vcpu(v)->owed = s->left;
     for (unsigned r = 0; r < 14; r++)
         v->gpr[r] = f->regs.gpr[r];
-    tr_unlend(v, &c->code);
+    tr_give_back(v, &c->code);
     if (s->place == FLAGS_REGS) {
         unsigned fl = (unsigned)f->regs.rflags;
 

@@ -86,12 +86,12 @@ static void enter(struct bt *bt, const uint8_t *rx, uint64_t fuel) {
     v->cnt->bt_entries++;
     tr_vcpu(v)->fuel = tr_vcpu(v)->mark = (uint64_t)(uintptr_t)bt->fuel + fuel;
     tr_vcpu(v)->owed = 0;
-    tr_vcpu(v)->lent_by = NULL;
+    tr_vcpu(v)->borrowed_by = NULL;
     go(rx);
     BUG_ON(!vcpu_intact(v));
     bt_settle_count(v);
-    if (tr_vcpu(v)->lent_by)
-        tr_unlend(v, tr_vcpu(v)->lent_by);
+    if (tr_vcpu(v)->borrowed_by)
+        tr_give_back(v, tr_vcpu(v)->borrowed_by);
     bt_sync_bank(v);
     bt_flags_out(v);
 }

@@ -259,20 +259,20 @@ static void rename_reg(struct form *f, unsigned from, unsigned to) {
         f->vvvv = (uint8_t)to;
 }
 
-/* Operands that are lent a register. */
-static void rename_lent(const struct tr *t, const struct insn *i, struct form *f) {
-    bool lent[2] = {false, false};
+/* Operands that live in a borrowed register. */
+static void rename_borrowed(const struct tr *t, const struct insn *i, struct form *f) {
+    bool borrowed[2] = {false, false};
 
     for (unsigned k = 0; k < i->nops; k++) {
         unsigned r = i->opnd[k].reg;
 
         if (i->opnd[k].kind == OPND_REG && (r == REG_R14 || r == REG_R15) &&
             !tr_in_memory(t, r))
-            lent[r - REG_R14] = true;
+            borrowed[r - REG_R14] = true;
     }
     for (unsigned n = 0; n < 2; n++)
-        if (lent[n])
-            rename_reg(f, REG_R14 + n, t->lent[n]);
+        if (borrowed[n])
+            rename_reg(f, REG_R14 + n, t->borrowed[n]);
 }
 
 static bool names_r14_r15(const struct insn *i) {
@@ -293,7 +293,7 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     parse(i, &f);
     strip_rep(i, &f);
     lengthen(i, &f);
-    rename_lent(t, i, &f);
+    rename_borrowed(t, i, &f);
     for (unsigned k = 0; k < i->nops; k++) {
         if (!extended(t, &i->opnd[k]))
             continue;

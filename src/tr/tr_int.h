@@ -88,7 +88,7 @@ struct tr {
     const uint8_t *loop_head; /* RX */
     struct tr_named named[TR_NAMED_MAX];
     unsigned nnamed;
-    uint8_t lent[2];            /* host registers of guest r14 and r15, or these */
+    uint8_t borrowed[2];        /* host registers of guest r14 and r15, or these */
     uint8_t version[REG_COUNT]; /* of what is in a register, for anchors */
     struct piece pieces[TR_PIECES_MAX];
     unsigned npieces;
@@ -144,16 +144,16 @@ static inline void tr_lose_t0(struct tr *t) {
 /* --- borrow.c: where guest r14 and r15 are in a path --- */
 
 /* Decides it. */
-void tr_lend(struct tr *t);
-bool tr_lends(const struct tr *t);
+void tr_borrow(struct tr *t);
+bool tr_borrows(const struct tr *t);
 /* The exchange, which is its own inverse. Spoils T1. */
-void tr_lend_swap(struct tr *t);
+void tr_borrow_swap(struct tr *t);
 /* The host register for guest register R, whose value is in it unless tr_in_memory(). */
 static inline unsigned tr_host(const struct tr *t, unsigned r) {
-    return r == REG_R14 || r == REG_R15 ? t->lent[r - REG_R14] : r;
+    return r == REG_R14 || r == REG_R15 ? t->borrowed[r - REG_R14] : r;
 }
 static inline bool tr_in_memory(const struct tr *t, unsigned r) {
-    return (r == REG_R14 || r == REG_R15) && t->lent[r - REG_R14] == r;
+    return (r == REG_R14 || r == REG_R15) && t->borrowed[r - REG_R14] == r;
 }
 
 /* --- lookup.c: from guest addresses to host pointers --- */

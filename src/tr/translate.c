@@ -157,7 +157,7 @@ static void emit_entries(struct tr *t) {
     }
     t->place = start;
     t->head = start;
-    tr_lend_swap(t);
+    tr_borrow_swap(t);
     t->loop_head = e_here(&t->e);
     if (tr_heats(t))
         tr_count_heat(t);
@@ -406,7 +406,7 @@ enum tr_result tr_translate(struct tr *t, struct tr_span *span, struct tr_code *
         t->live_loop = t->insn[0].live_in;
         find_liveness(t);
     }
-    tr_lend(t);
+    tr_borrow(t);
     emit_entries(t);
     expand(t);
     emit_cold(t);

@@ -46,9 +46,9 @@ struct tr_vcpu {
     uint64_t indirect_hits; /* the same */
     void *jump;             /* the table of indirect branches */
     struct tr_gate_state gate[VCPU_GATES];
-    uint64_t gates;      /* gone through */
-    void *arg;           /* qualifies reason */
-    const void *lent_by; /* code whose registers vcpu.gpr[] holds */
+    uint64_t gates;          /* gone through */
+    void *arg;               /* qualifies reason */
+    const void *borrowed_by; /* code whose registers vcpu.gpr[] holds */
     /* Counted runs (vcpu.counted). FUEL is an address: of the fuel page plus how many
      * instructions may still begin. A fragment takes all of its own at its entry, so that
      * OWED of them are to be given back when it is left early. MARK is FUEL + OWED at the

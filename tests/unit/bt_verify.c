@@ -397,7 +397,7 @@ static const uint16_t forbidden[] = {
     GS(mmu),         GS(cnt),         GS(mem),          GS(hooks),
     GS(hooks_arg),   GS(cpuid),       GS_TR(host_sp),   GS_TR(resume),
     GS_TR(spill[1]), GS_TR(self),     GS_TR(owner),     GS(bt.write_drops),
-    GS_TR(gate),     GS(x87_ran),     GS_TR(arg),       GS_TR(lent_by),
+    GS_TR(gate),     GS(x87_ran),     GS_TR(arg),       GS_TR(borrowed_by),
     GS_TR(reason),   GS_TR(status),   GS(bt.bank_user), GS(bt.code_user),
     GS(canary),      GS(zero),        GS(mode),         GS(seg_flat_r),
     GS(lin_mask),    GS(gdtr),        GS(efer),         GS(dr),
