@@ -2,9 +2,7 @@
  * Inside bt/: the dispatcher, what emitted code calls of C, and what is known of guest
  * code that traps.
  *
- * The files of the room, each of which calls those before it and none behind it:
- *   options stats perfmap poll recover pages adapt divide make gate callout access fault
- * stubs run create listing
+ * tools/layers has the order of the files: each calls those before it, none behind it.
  */
 #ifndef BT_INT_H
 #define BT_INT_H

@@ -18,8 +18,7 @@
  * All of it belongs to the vCPU's thread. Units are evicted when nobody executes
  * translated code. The cache makes no code and enters none.
  *
- * The files of the room, each of which calls those before it and none behind it:
- *   again units jumps links pages fragments cache
+ * tools/layers has the order of the files: each calls those before it, none behind it.
  */
 #ifndef TC_TC_H
 #define TC_TC_H

@@ -2,9 +2,7 @@
  * A translation in progress: the TU or path (the decoded instructions and what is known
  * of their flags), the emitter, and the code that is to be placed out of line.
  *
- * The files of the room, each of which calls those before it and none behind it:
- *   emit sequence state borrow lookup ident classes group callout exits operand
- *   expand_string expand_system expand path translate
+ * tools/layers has the order of the files: each calls those before it, none behind it.
  */
 #ifndef TR_TR_INT_H
 #define TR_TR_INT_H
