@@ -26,13 +26,6 @@ struct form {
     unsigned nimm;
 };
 
-static bool has_mem(const struct insn *i) {
-    for (unsigned k = 0; k < i->nops; k++)
-        if (i->opnd[k].kind == OPND_MEM)
-            return true;
-    return false;
-}
-
 static bool high_byte(const struct operand *o) {
     return o->kind == OPND_REG && o->size == 1 && (o->off & 7) == 1;
 }
@@ -44,7 +37,7 @@ static bool extended(const struct tr *t, const struct operand *o) {
 /* [T0] needs a REX prefix, and with one AH..BH cannot be named. Two operands in r14, r15
  * beside a memory operand are more than there are scratch registers. */
 bool tr_ident_ok(const struct tr *t, const struct insn *i) {
-    bool mem = has_mem(i);
+    bool mem = tr_has_mem(i);
 
     if (i->rep != REP_NONE)
         return false;
@@ -90,11 +83,12 @@ static bool imm_is_register(const struct form *f) {
     return f->vex && f->vex_map == 3 && f->opcode >= 0x4a && f->opcode <= 0x4c;
 }
 
-static void parse(const struct insn *i, struct form *f) {
+/* The prefixes: where they end, and the REX prefix in *REX, which counts only as the last
+ * one. */
+static unsigned parse_prefixes(const struct insn *i, struct form *f, uint8_t *rex) {
     unsigned at = 0;
-    uint8_t rex = 0;
 
-    __builtin_memset(f, 0, sizeof(*f));
+    *rex = 0;
     for (; at < i->len; at++) {
         uint8_t b = i->bytes[at];
 
@@ -106,58 +100,77 @@ static void parse(const struct insn *i, struct form *f) {
                  b == 0x65 || b == 0x67 || b == 0xf0)
             ;
         else if (i->mode == MODE_64 && (b & 0xf0) == 0x40) {
-            rex = b;
+            *rex = b;
             continue;
         } else
             break;
-        rex = 0;
+        *rex = 0;
     }
-    if (i->flags & INSN_VEX) {
-        uint8_t p0 = i->bytes[at + 1], p1 = p0;
+    return at;
+}
 
-        f->vex = true;
-        f->r = p0 & 0x80 ? 0 : 8;
-        f->vex_map = 1;
-        if (i->bytes[at] == 0xc4) {
-            f->x = p0 & 0x40 ? 0 : 8;
-            f->b = p0 & 0x20 ? 0 : 8;
-            f->vex_map = p0 & 0x1f;
-            p1 = i->bytes[at + 2];
-            f->w = p1 >> 7;
-            at++;
-        }
-        f->vvvv = (uint8_t)(~p1 >> 3) & 15;
-        f->vex_l = p1 >> 2 & 1;
-        f->vex_pp = p1 & 3;
-        at += 2;
-        if (i->mode != MODE_64) {
-            /* Bits that 32-bit mode ignores would name registers that it has not. */
-            f->r = f->x = f->b = 0;
-            f->vvvv &= 7;
-            if (i->op != OP_native)
-                f->w = 0;
-        }
+/* The VEX prefix at AT: where it ends. */
+static unsigned parse_vex(const struct insn *i, unsigned at, struct form *f) {
+    uint8_t p0 = i->bytes[at + 1], p1 = p0;
+
+    f->vex = true;
+    f->r = p0 & 0x80 ? 0 : 8;
+    f->vex_map = 1;
+    if (i->bytes[at] == 0xc4) {
+        f->x = p0 & 0x40 ? 0 : 8;
+        f->b = p0 & 0x20 ? 0 : 8;
+        f->vex_map = p0 & 0x1f;
+        p1 = i->bytes[at + 2];
+        f->w = p1 >> 7;
+        at++;
+    }
+    f->vvvv = (uint8_t)(~p1 >> 3) & 15;
+    f->vex_l = p1 >> 2 & 1;
+    f->vex_pp = p1 & 3;
+    if (i->mode != MODE_64) {
+        /* Bits that 32-bit mode ignores would name registers that it has not. */
+        f->r = f->x = f->b = 0;
+        f->vvvv &= 7;
+        if (i->op != OP_native)
+            f->w = 0;
+    }
+    return at + 2;
+}
+
+/* REX, and the escape bytes at AT: where they end. */
+static unsigned parse_legacy(const struct insn *i, unsigned at, uint8_t rex,
+                             struct form *f) {
+    f->rex_present = rex != 0;
+    f->w = rex >> 3 & 1;
+    f->r = rex & 4 ? 8 : 0;
+    f->x = rex & 2 ? 8 : 0;
+    f->b = rex & 1 ? 8 : 0;
+    if (i->bytes[at] != 0x0f)
+        return at;
+    f->esc[f->nesc++] = i->bytes[at++];
+    if (i->bytes[at] == 0x38 || i->bytes[at] == 0x3a)
+        f->esc[f->nesc++] = i->bytes[at++];
+    return at;
+}
+
+static void parse(const struct insn *i, struct form *f) {
+    unsigned at;
+    uint8_t rex;
+
+    __builtin_memset(f, 0, sizeof(*f));
+    at = parse_prefixes(i, f, &rex);
+    if (i->flags & INSN_VEX) {
+        at = parse_vex(i, at, f);
     } else if (i->flags & INSN_AVX512) {
         parse_evex(i, i->bytes + at, f);
         at += 4;
     } else {
-        f->rex_present = rex != 0;
-        f->w = rex >> 3 & 1;
-        f->r = rex & 4 ? 8 : 0;
-        f->x = rex & 2 ? 8 : 0;
-        f->b = rex & 1 ? 8 : 0;
-        if (i->bytes[at] == 0x0f) {
-            f->esc[f->nesc++] = i->bytes[at++];
-            if (i->bytes[at] == 0x38 || i->bytes[at] == 0x3a)
-                f->esc[f->nesc++] = i->bytes[at++];
-        }
+        at = parse_legacy(i, at, rex, f);
     }
     f->opcode = i->bytes[at++];
     f->has_modrm = i->off_modrm != 0;
-    if (f->has_modrm) {
+    if (f->has_modrm)
         f->modrm = i->bytes[i->off_modrm];
-        at = i->off_modrm + 1u;
-    }
     if (i->mode != MODE_64 && (f->vex || f->evex) &&
         decode_w_is_size(f->evex, f->vex_map, f->opcode, f->vex_pp, f->modrm >> 3 & 7))
         f->w = 0;
@@ -283,29 +296,91 @@ static bool names_r14_r15(const struct insn *i) {
     return false;
 }
 
+/* What the copy does with guest r14 and r15, which are in memory. */
+struct extended {
+    bool rd14, rd15, wr14, wr15;
+    const struct operand *last; /* one of them; NULL: it names none */
+};
+
+static struct extended extended_of(const struct tr *t, const struct insn *i) {
+    struct extended x = {0};
+
+    for (unsigned k = 0; k < i->nops; k++) {
+        bool writes = (i->opnd[k].access & OPND_WRITE) != 0;
+
+        if (!extended(t, &i->opnd[k]))
+            continue;
+        if (i->opnd[k].reg == REG_R14) {
+            x.rd14 = true;
+            x.wr14 |= writes;
+        } else {
+            x.rd15 = true;
+            x.wr15 |= writes;
+        }
+        x.last = &i->opnd[k];
+    }
+    return x;
+}
+
+/* Before the copy: the registers that it reads. *ONE, which is any of them or none, is in
+ * T1 then. */
+static void load_extended(struct emit *e, const struct extended *x,
+                          const struct operand *one) {
+    if (one) {
+        e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GPR(one->reg));
+        return;
+    }
+    if (x->rd14)
+        e_gs(e, W64, OPC_MOV_R_RM, REG_R14, GS_GPR(REG_R14));
+    if (x->rd15)
+        e_gs(e, W64, OPC_MOV_R_RM, REG_R15, GS_GPR(REG_R15));
+}
+
+static void store_extended(struct emit *e, const struct extended *x,
+                           const struct operand *one) {
+    if (one) {
+        if (x->wr14 || x->wr15)
+            e_gs(e, W64, OPC_MOV_RM_R, MUTATE(IDENT_LEAK, T1, T0), GS_GPR(one->reg));
+        return;
+    }
+    if (x->wr14)
+        e_gs(e, W64, OPC_MOV_RM_R, REG_R14, GS_GPR(REG_R14));
+    if (x->wr15)
+        e_gs(e, W64, OPC_MOV_RM_R, REG_R15, GS_GPR(REG_R15));
+}
+
+/* F, whose operand in memory, if it has one, is at [T0 + OFF]; DISP8: in one byte. */
+static void emit_form(struct emit *e, const struct form *f, bool mem, int32_t off,
+                      bool disp8) {
+    if (mem && MUTANT(IDENT_SEGMENT))
+        e8(e, 0x65);
+    if (f->vex)
+        emit_vex(e, f);
+    else if (f->evex)
+        emit_evex(e, f);
+    else
+        emit_legacy(e, f);
+    e8(e, f->opcode);
+    if (f->has_modrm)
+        e8(e, f->modrm);
+    if (mem && off && disp8)
+        e8(e, (uint8_t)off);
+    else if (mem && off)
+        e32(e, (uint32_t)off);
+    e_bytes(e, f->imm, f->nimm);
+}
+
 void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
+    struct extended x = extended_of(t, i);
+    const struct operand *one = NULL;
+    bool mem = tr_has_mem(i), disp8;
     struct form f;
-    bool mem = has_mem(i);
-    const struct operand *ext = NULL;
-    bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one, disp8;
 
     off += MUTANT(IDENT_ASTRAY) << 12;
     parse(i, &f);
     strip_rep(i, &f);
     lengthen(i, &f);
     rename_borrowed(t, i, &f);
-    for (unsigned k = 0; k < i->nops; k++) {
-        if (!extended(t, &i->opnd[k]))
-            continue;
-        if (i->opnd[k].reg == REG_R14) {
-            rd14 = true;
-            wr14 |= (i->opnd[k].access & OPND_WRITE) != 0;
-        } else {
-            rd15 = true;
-            wr15 |= (i->opnd[k].access & OPND_WRITE) != 0;
-        }
-        ext = &i->opnd[k];
-    }
     /* EVEX multiplies a displacement of one byte by the operand's size. */
     disp8 = off == (int8_t)off && (!f.evex || MUTANT(EVEX_DISP8));
     if (mem) {
@@ -315,47 +390,17 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         f.b = MUTATE(IDENT_BASE, 8, 0);
         f.x = 0;
     }
-    one = ext && (mem || !(rd14 && (rd15 || i->op == OP_native)));
-    if (one) { /* one register, everywhere it is named: T1 */
-        if (ext->reg == REG_R14)
-            rename_reg(&f, REG_R14, T1);
-        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(ext->reg));
-    } else {
-        if (rd14)
-            e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R14, GS_GPR(REG_R14));
-        if (rd15)
-            e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R15, GS_GPR(REG_R15));
-    }
-
+    /* One register, everywhere it is named: T1. */
+    if (mem || !(x.rd14 && (x.rd15 || i->op == OP_native)))
+        one = x.last;
+    if (one && one->reg == REG_R14)
+        rename_reg(&f, REG_R14, T1);
+    load_extended(&t->e, &x, one);
     if (mem || names_r14_r15(i))
         t->operand++;
     else
         t->ident++;
     tr_site(t, POLL_NONE, 0);
-    if (mem && MUTANT(IDENT_SEGMENT))
-        e8(&t->e, 0x65);
-    if (f.vex)
-        emit_vex(&t->e, &f);
-    else if (f.evex)
-        emit_evex(&t->e, &f);
-    else
-        emit_legacy(&t->e, &f);
-    e8(&t->e, f.opcode);
-    if (f.has_modrm)
-        e8(&t->e, f.modrm);
-    if (mem && off && disp8)
-        e8(&t->e, (uint8_t)off);
-    else if (mem && off)
-        e32(&t->e, (uint32_t)off);
-    e_bytes(&t->e, f.imm, f.nimm);
-
-    if (one) {
-        if (wr14 || wr15)
-            e_gs(&t->e, W64, OPC_MOV_RM_R, MUTATE(IDENT_LEAK, T1, T0), GS_GPR(ext->reg));
-    } else {
-        if (wr14)
-            e_gs(&t->e, W64, OPC_MOV_RM_R, REG_R14, GS_GPR(REG_R14));
-        if (wr15)
-            e_gs(&t->e, W64, OPC_MOV_RM_R, REG_R15, GS_GPR(REG_R15));
-    }
+    emit_form(&t->e, &f, mem, off, disp8);
+    store_extended(&t->e, &x, one);
 }
