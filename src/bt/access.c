@@ -12,9 +12,9 @@ static uint8_t *leave_with_fault(struct vcpu *v, const uint8_t *rx) {
     struct ccf *c = tc_find(&bt->tc, rx);
 
     bt_set_rip(v, c, rx);
-    v->bt.reason = BT_LEAVE_EMULATE;
-    v->bt.lent_by = &c->code;
-    v->bt.fault_known = true;
+    tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
+    tr_vcpu(v)->borrowed_by = &c->code;
+    tr_vcpu(v)->fault_known = true;
     return NULL;
 }
 
@@ -27,11 +27,11 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site
     struct ccf *c = tc_find(&bt->tc, rx);
     const struct site *s = bt_set_rip(v, c, rx);
 
-    v->bt.reason = BT_LEAVE_EMULATE;
-    v->bt.single =
+    tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
+    tr_vcpu(v)->single =
         why == BT_TRAP_RANGE && !(c->code.key & KEY_SINGLE) && !(site & SITE_SOLE);
-    v->bt.lent_by = &c->code; /* not all registers are in vcpu.gpr[] yet */
-    if (!v->bt.single)
+    tr_vcpu(v)->borrowed_by = &c->code; /* not all registers are in vcpu.gpr[] yet */
+    if (!tr_vcpu(v)->single)
         bt_note_trap(bt, why);
     bt_trapped(bt, c, s, &trap);
     return NULL;
@@ -128,7 +128,7 @@ int bt_check(struct vcpu *v, struct tr_page *p, const uint8_t *rx) {
     c = tc_find(&bt_of(v)->tc, rx);
     BUG_ON(!c);
     v->rip = c->code.va;
-    v->bt.arg = c;
-    v->bt.reason = BT_LEAVE_CHECK;
+    tr_vcpu(v)->arg = c;
+    tr_vcpu(v)->reason = BT_LEAVE_CHECK;
     return 0;
 }

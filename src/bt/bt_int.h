@@ -2,9 +2,7 @@
  * Inside bt/: the dispatcher, what emitted code calls of C, and what is known of guest
  * code that traps.
  *
- * The files of the room, each of which calls those before it and none behind it:
- *   options stats perfmap poll recover pages adapt divide make gate callout access fault
- * stubs run create listing
+ * tools/layers has the order of the files: each calls those before it, none behind it.
  */
 #ifndef BT_INT_H
 #define BT_INT_H
@@ -15,7 +13,7 @@
 #include "tr/key.h"
 #include "x86/cr.h"
 
-/* Why translated code came back; in vcpu.bt.reason. */
+/* Why translated code came back; in tr_vcpu.reason. */
 enum bt_leave {
     BT_LEAVE_LINK,     /* bt.arg is the struct link; rip is its target */
     BT_LEAVE_INDIRECT, /* rip is set; the jump table had nothing */
@@ -26,26 +24,27 @@ enum bt_leave {
     BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
     BT_LEAVE_FUEL,     /* rip is set; a counted run is to stop, or to be sent on */
     BT_LEAVE_HOT,      /* bt.arg is a fragment that has been executed often */
-    BT_LEAVE_STATUS,   /* a callout returned vcpu.bt.status; rip is set */
+    BT_LEAVE_STATUS,   /* a callout returned tr_vcpu.status; rip is set */
 };
 
 /* What is wrong with the instruction at an address. */
-enum bt_guilt {
-    BT_INNOCENT,
-    BT_GUILT_TRAP,   /* it is to be a callout */
-    BT_GUILT_GROUPS, /* what would be checked together with it is no good */
-    BT_TOLERATED,    /* it traps, but too seldom */
+enum bt_verdict {
+    BT_VERDICT_NONE,
+    BT_VERDICT_CALLOUT,   /* it is to be a callout */
+    BT_VERDICT_NO_GROUP,  /* what would be checked together with it is no good */
+    BT_VERDICT_TOLERATED, /* it traps, but too seldom */
 };
-struct suspect {
+/* An address at which inline checks have failed. */
+struct bt_place {
     uint64_t va;
-    uint8_t *page;  /* host address of the RAM page; NULL: free */
-    uint64_t since; /* TSC: the first of the failures */
-    uint64_t due;   /* TSC: it is innocent again */
-    uint8_t failed; /* inline checks, since then */
-    uint8_t guilt;  /* enum bt_guilt */
-    uint8_t strikes;
+    uint8_t *page;    /* host address of the RAM page; NULL: free */
+    uint64_t since;   /* TSC: the first of the failures */
+    uint64_t due;     /* TSC: the verdict is over */
+    uint8_t failed;   /* inline checks, since then */
+    uint8_t verdict;  /* enum bt_verdict */
+    uint8_t in_a_row; /* times that the verdict was found again soon after */
 };
-#define BT_SUSPECT_BITS 12
+#define BT_PLACE_BITS 12
 
 /* An access that an inline check refused. */
 enum bt_trap_why {
@@ -57,7 +56,7 @@ enum bt_trap_why {
 };
 struct bt_trap {
     enum bt_trap_why why;
-    uint32_t site; /* vcpu.bt.site */
+    uint32_t site; /* tr_vcpu.site */
 };
 
 /* A division that has raised #DE, and how often it has not since (divide.c). */
@@ -81,7 +80,7 @@ struct bt {
     struct tr *tr;
     uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
     const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
-    struct suspect *suspects;
+    struct bt_place *places;
     uint64_t next_review; /* TSC */
     struct division *divisions;
     struct ccf *faulted; /* whose division raised the host's #DE just now */
@@ -95,7 +94,7 @@ struct bt {
 };
 
 static inline struct bt *bt_of(const struct vcpu *v) {
-    return v->bt.owner;
+    return tr_vcpu(v)->owner;
 }
 
 /* --- between the guest's state as C has it and as translated code has it --- */
@@ -109,25 +108,25 @@ static inline void bt_sync_bank(struct vcpu *v) {
 static inline void bt_flags_in(struct vcpu *v) {
     unsigned fl = (unsigned)v->rflags;
 
-    v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
+    tr_vcpu(v)->flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
 }
 
 static inline void bt_flags_out(struct vcpu *v) {
-    unsigned f = v->bt.flags;
+    unsigned f = tr_vcpu(v)->flags;
     uint64_t fl = (f >> 8 & (X86_FL_STATUS & 0xff)) | (f & 1 ? X86_FL_OF : 0);
 
     v->rflags = (v->rflags & ~(uint64_t)X86_FL_STATUS) | fl;
 }
 
 /* Brings insns_retired up to date in a counted run: translated code has been left, or
- * calls, where v->bt.owed says. */
+ * calls, where tr_vcpu(v)->owed says. */
 static inline void bt_settle_count(struct vcpu *v) {
-    uint64_t at = v->bt.fuel + v->bt.owed;
+    uint64_t at = tr_vcpu(v)->fuel + tr_vcpu(v)->owed;
 
     if (!v->counted)
         return;
-    v->cnt->insns_retired += v->bt.mark - at;
-    v->bt.mark = at;
+    v->cnt->insns_retired += tr_vcpu(v)->mark - at;
+    tr_vcpu(v)->mark = at;
 }
 
 /* Translated code does not go on where it was: gives back what the fragment took and has
@@ -135,8 +134,8 @@ static inline void bt_settle_count(struct vcpu *v) {
 static inline void bt_return_owed(struct vcpu *v, bool retired) {
     if (!v->counted)
         return;
-    v->bt.fuel += v->bt.owed - retired;
-    v->bt.owed = 0;
+    tr_vcpu(v)->fuel += tr_vcpu(v)->owed - retired;
+    tr_vcpu(v)->owed = 0;
 }
 
 static inline bool bt_canonical(const struct vcpu *v, uint64_t a) {
@@ -173,16 +172,16 @@ void bt_page_checked(struct vcpu *v, struct tr_page *p);
 
 /* --- adapt.c: what keeps trapping --- */
 
-bool bt_guilty(const struct bt *bt, uint64_t va, const uint8_t *page,
-               enum bt_guilt guilt);
+bool bt_verdict_is(const struct bt *bt, uint64_t va, const uint8_t *page,
+                   enum bt_verdict verdict);
 /* Is I, at VA on PAGE, to be a callout? It is no branch then. */
-bool bt_traps(const struct bt *bt, const struct insn *i, uint64_t va,
-              const uint8_t *page);
+bool bt_is_trap(const struct bt *bt, const struct insn *i, uint64_t va,
+                const uint8_t *page);
 /* A copy of I, in SPAN, that its callout is to execute, counting its traps; NULL: full.
  */
-struct insn *bt_trapper(struct tr_span *span, const struct insn *i, uint64_t va,
-                        uint8_t *page);
-void bt_acquit_all(struct bt *bt);
+struct insn *bt_trap_callout(struct tr_span *span, const struct insn *i, uint64_t va,
+                             uint8_t *page);
+void bt_forget_verdicts(struct bt *bt);
 /* C, which is being executed, has trapped at S; it may be dead afterwards. */
 void bt_trapped(struct bt *bt, struct ccf *c, const struct site *s,
                 const struct bt_trap *trap);
@@ -191,7 +190,7 @@ void bt_review(struct bt *bt, uint64_t now);
 
 /* --- divide.c: divisions that fault --- */
 
-bool bt_division_guilty(const struct bt *bt, uint64_t va);
+bool bt_division_faults(const struct bt *bt, uint64_t va);
 /* The host has faulted in C at the guest's rip. */
 void bt_division_faulted(struct bt *bt, struct ccf *c);
 /* A callout for the division at VA has ended. */
@@ -221,7 +220,7 @@ void bt_emit_gates(struct bt *bt, struct emit *e); /* behind the transfer stub *
  * is in the registers. They trust nobody: what the guest could have a hand in is checked
  * where it is used. --- */
 
-/* callout.c. 0: go on at vcpu.bt.resume. */
+/* callout.c. 0: go on at tr_vcpu.resume. */
 int bt_callout(struct vcpu *v, const struct insn *i);
 /* The same for what tr_transfers(): where to go on, or NULL: nothing has been done, and
  * bt_callout() is to. General registers that C functions save are not in vcpu.gpr[]. */

@@ -64,7 +64,7 @@ static bool quiet(const struct vcpu *v) {
 
 /* The fragment for the guest's rip after its page may have changed: looked up, like the
  * dispatcher does. NULL: none. */
-static uint8_t *look_up(struct bt *bt, uint32_t key) {
+static uint8_t *entry_now(struct bt *bt, uint32_t key) {
     struct vcpu *v = bt->v;
     const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
     struct ccf *c;
@@ -96,7 +96,7 @@ static uint8_t *stay(struct bt *bt, uint64_t epoch) {
     if (epoch == v->shadow.epoch_clock)
         rx = tc_jump_target(&bt->tc, v->rip);
     else
-        rx = look_up(bt, key);
+        rx = entry_now(bt, key);
     if (rx) {
         bt_flags_in(v);
         vec_load(v);
@@ -111,20 +111,20 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
     uint8_t *rx;
 
     if (rc == SEM_FAULT && v->step) {
-        v->bt.reason = BT_LEAVE_EMULATE; /* it comes again, as a step of its own */
+        tr_vcpu(v)->reason = BT_LEAVE_EMULATE; /* it comes again, as a step of its own */
         bt_flags_in(v);
         return NULL;
     }
     if (rc == SEM_FAULT)
         rc = sem_deliver(v);
     if (rc == SEM_SHUTDOWN) {
-        v->bt.reason = BT_LEAVE_STATUS;
-        v->bt.status = SEM_SHUTDOWN;
+        tr_vcpu(v)->reason = BT_LEAVE_STATUS;
+        tr_vcpu(v)->status = SEM_SHUTDOWN;
     } else {
         rx = stay(bt, epoch);
         if (rx)
             return rx;
-        v->bt.reason = BT_LEAVE_NEXT;
+        tr_vcpu(v)->reason = BT_LEAVE_NEXT;
     }
     bt_flags_in(v); /* the dispatcher takes them from there */
     return NULL;
@@ -153,7 +153,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
         (!v->irq_shadow || i->op == OP_sti) && tr_key(v) == bt->tc.key) {
         bt_flags_in(v);
         vec_load(v);
-        v->bt.owed = 0;
+        tr_vcpu(v)->owed = 0;
         return 0;
     }
     bt_return_owed(v, rc == SEM_NEXT || rc == SEM_STOP || rc == SEM_BRANCH);
@@ -162,7 +162,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     rx = settle(bt, rc, epoch);
     if (!rx)
         return 1;
-    v->bt.resume = (uint64_t)(uintptr_t)rx;
+    tr_vcpu(v)->resume = (uint64_t)(uintptr_t)rx;
     return 0;
 }
 
@@ -187,7 +187,7 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     v->cnt->bt_callouts++;
     bt->callouts[i->op]++;
     bt_flags_in(v);
-    v->bt.reason = BT_LEAVE_NEXT;
+    tr_vcpu(v)->reason = BT_LEAVE_NEXT;
     if (unlikely(vcpu_events(v) || v->pending_db || (v->dr[7] & 0xff) ||
                  (v->rflags & (X86_FL_TF | X86_FL_RF)) || bt->watch ||
                  !tr_translatable(v)))
@@ -232,16 +232,16 @@ static uint8_t *go_single(struct bt *bt) {
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
     uint64_t epoch = v->shadow.epoch_clock, stop = v->stop, retired;
-    bool known = v->bt.fault_known, single = v->bt.single;
+    bool known = tr_vcpu(v)->fault_known, single = tr_vcpu(v)->single;
     uint8_t *rx;
     int rc;
 
-    v->bt.fault_known = v->bt.single = false;
+    tr_vcpu(v)->fault_known = tr_vcpu(v)->single = false;
     if (!bt->opt.tr.stay || v->step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
-    if (v->bt.lent_by)
-        tr_unlend(v, v->bt.lent_by);
-    v->bt.lent_by = NULL;
+    if (tr_vcpu(v)->borrowed_by)
+        tr_give_back(v, tr_vcpu(v)->borrowed_by);
+    tr_vcpu(v)->borrowed_by = NULL;
     bt_flags_out(v);
     v->code_written = false;
     bt_settle_count(v);
@@ -255,11 +255,11 @@ uint8_t *bt_emulate(struct vcpu *v) {
     v->cnt->bt_faults += known;
     retired = v->cnt->insns_retired;
     rc = known ? SEM_FAULT : interp_one(bt->ip);
-    v->bt.fuel -= v->cnt->insns_retired - retired;
-    v->bt.mark = v->bt.fuel;
+    tr_vcpu(v)->fuel -= v->cnt->insns_retired - retired;
+    tr_vcpu(v)->mark = tr_vcpu(v)->fuel;
     rx = settle(bt, rc, epoch);
     if (rx && v->stop != stop) { /* a device has moved it */
-        v->bt.reason = BT_LEAVE_NEXT;
+        tr_vcpu(v)->reason = BT_LEAVE_NEXT;
         return NULL;
     }
     return rx;

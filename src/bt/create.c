@@ -25,9 +25,9 @@ static int allocate(struct bt *bt) {
     if (rc)
         return rc;
     bt->tr = tr_new(env);
-    bt->suspects = calloc(1u << BT_SUSPECT_BITS, sizeof(*bt->suspects));
+    bt->places = calloc(1u << BT_PLACE_BITS, sizeof(*bt->places));
     bt->divisions = calloc(BT_DIVISIONS, sizeof(*bt->divisions));
-    return bt->tr && bt->suspects && bt->divisions ? 0 : -ENOMEM;
+    return bt->tr && bt->places && bt->divisions ? 0 : -ENOMEM;
 }
 
 static void take_options(struct bt *bt, const struct bt_options *opt) {
@@ -62,7 +62,7 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
                               .advice = &bt_advice,
                               .arg = bt};
     take_options(bt, opt);
-    v->bt = (struct vcpu_bt){.self = v, .owner = bt};
+    *tr_vcpu(v) = (struct tr_vcpu){.self = v, .owner = bt};
     v->x87_ran = bt_x87_ran;
     v->x87_at = 0;
     vcpu_forget_gates(v);
@@ -107,7 +107,7 @@ void bt_free(struct bt *bt) {
     os_low_free(bt->env.heat, sizeof(*bt->env.heat) << TR_HEAT_BITS);
     os_low_free(bt->env.guess, sizeof(*bt->env.guess) << TR_GUESS_BITS);
     bt->v->x87_ran = NULL;
-    free(bt->suspects);
+    free(bt->places);
     free(bt->divisions);
     tr_free(bt->tr);
     tc_destroy(&bt->tc);

@@ -53,30 +53,30 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
         v->rip = s->poll == POLL_INDIRECT ? f->regs.gpr[T0]
                  : s->poll == POLL_LINK   ? c->code.links[s->guest].target
                                           : tr_site_va(&c->code, s);
-        v->bt.reason = BT_LEAVE_POLL;
+        tr_vcpu(v)->reason = BT_LEAVE_POLL;
     } else if (f->trapno == X86_PF && bt->fuel && fault_page == bt->fuel - 4096 &&
                s->poll == POLL_HERE) {
         v->rip = tr_site_va(&c->code, s);
-        v->bt.reason = BT_LEAVE_FUEL;
+        tr_vcpu(v)->reason = BT_LEAVE_FUEL;
     } else if (to_interp(v, f)) {
         v->rip = tr_site_va(&c->code, s);
-        v->bt.reason = BT_LEAVE_EMULATE;
+        tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
     } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
         v->rip = tr_site_va(&c->code, s);
-        v->bt.reason = BT_LEAVE_STATUS;
-        v->bt.status = SEM_FAULT;
+        tr_vcpu(v)->reason = BT_LEAVE_STATUS;
+        tr_vcpu(v)->status = SEM_FAULT;
         bt->faulted = f->trapno == X86_DE ? tc_find(&bt->tc, pc) : NULL;
     } else {
         return false;
     }
-    v->bt.owed = s->left;
+    tr_vcpu(v)->owed = s->left;
     for (unsigned r = 0; r < 14; r++)
         v->gpr[r] = f->regs.gpr[r];
-    tr_unlend(v, &c->code);
+    tr_give_back(v, &c->code);
     if (s->place == FLAGS_REGS) {
         unsigned fl = (unsigned)f->regs.rflags;
 
-        v->bt.flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
+        tr_vcpu(v)->flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
     }
     f->regs.rip = (uint64_t)(uintptr_t)bt->env.stub.leave_bare;
     return true;

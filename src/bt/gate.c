@@ -4,7 +4,7 @@
  * SYSCALL, SYSRET, SYSENTER and SYSEXIT mostly do what they did the last time: between
  * the same two keys, with the same segments, from flat code to flat code of the same
  * width. bt_transfer() does the first one through its function in sem/ and keeps what
- * came out in vcpu.bt.gate[], and what it holds for in vcpu.gate_key[]; the gate, a stub,
+ * came out in tr_vcpu.gate[], and what it holds for in vcpu.gate_key[]; the gate, a stub,
  * does the same again as long as it holds:
  *   - translated code runs under the key that it was kept for;
  *   - nothing waits, and the flags before and after have no TF, RF and AC;
@@ -20,7 +20,8 @@
 #include "cpu/cpuid.h"
 
 #define GS_GATE(n, field)                                                                \
-    (GS(bt.gate) + (n) * sizeof(struct vcpu_gate) + offsetof(struct vcpu_gate, field))
+    (GS_TR(gate) + (n) * sizeof(struct tr_gate_state) +                                  \
+     offsetof(struct tr_gate_state, field))
 #define GS_SEG(s, field)                                                                 \
     (GS(seg) + (s) * sizeof(struct segment) + offsetof(struct segment, field))
 
@@ -45,7 +46,7 @@ static uint64_t first_word(const struct segment *s) {
 void bt_gate_keep(struct bt *bt, const struct insn *i, uint32_t from) {
     struct vcpu *v = bt->v;
     enum tr_gate n = tr_gate_of(i, v->mode);
-    struct vcpu_gate *g = &v->bt.gate[n];
+    struct tr_gate_state *g = &tr_vcpu(v)->gate[n];
     bool in = n == TR_GATE_SYSCALL || n == TR_GATE_SYSENTER;
     uint32_t clear = X86_FL_IF;
 
@@ -54,14 +55,14 @@ void bt_gate_keep(struct bt *bt, const struct insn *i, uint32_t from) {
     if (n == TR_GATE_SYSCALL)
         clear = (uint32_t)v->sfmask & ~X86_FL_ONE;
     v->gate_key[n] = from;
-    *g = (struct vcpu_gate){
+    *g = (struct tr_gate_state){
         .keep = ~clear,
         .select = bt->tc.select,
-        .jump = v->bt.jump,
+        .jump = tr_vcpu(v)->jump,
         .cs = first_word(&v->seg[SEG_CS]),
         .ss = first_word(&v->seg[SEG_SS]),
         .target = v->rip,
-        .slot = in ? (uint8_t **)v->bt.jump + tc_jump_slot(v->rip) : NULL,
+        .slot = in ? (uint8_t **)tr_vcpu(v)->jump + tc_jump_slot(v->rip) : NULL,
         .sp = v->gpr[REG_RSP],
     };
 }
@@ -102,7 +103,7 @@ static void emit_checks(const struct bt *bt, struct emit *e, enum tr_gate n) {
     e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
     e_test_imm(e, T1, FLAGS_SELDOM);
     seldom(bt, e, CC_NE);
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.owner));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(owner));
     e_rm(e, W32, OPC_MOV_R_RM, T1, T1, offsetof(struct bt, tc.key));
     e_gs(e, W32, OPC_CMP_R_RM, T1, GS(gate_key) + 4 * n);
     seldom(bt, e, CC_NE);
@@ -117,7 +118,7 @@ static void emit_write_flags(struct emit *e) {
     e_ri(e, W32, EXT_AND, T1, 1);
     e_rr(e, W32, OPC_OR_R_RM, T0, T1);
     e8(e, 0x66);
-    e_gs(e, W32, OPC_MOV_RM_R, T0, GS(bt.flags));
+    e_gs(e, W32, OPC_MOV_RM_R, T0, GS_TR(flags));
 }
 
 /* Segments, level, banks, the jump table and whose it is. */
@@ -140,12 +141,12 @@ static void emit_cross(const struct bt *bt, struct emit *e, enum tr_gate n) {
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(mmu));
     e_gs(e, W64, OPC_MOV_R_RM, T1, user ? GS(shadow.code_user) : GS(shadow.code_super));
     e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct mmu, code));
-    e_gs(e, W64, OPC_MOV_R_RM, T0, GS(bt.owner));
+    e_gs(e, W64, OPC_MOV_R_RM, T0, GS_TR(owner));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GATE(n, select));
     e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct bt, tc.select));
-    gs_copy(e, GS(bt.jump), GS_GATE(n, jump));
+    gs_copy(e, GS_TR(jump), GS_GATE(n, jump));
     e_mov_imm(e, T1, 1);
-    e_gs(e, W64, OPC_ADD_RM_R, T1, GS(bt.gates));
+    e_gs(e, W64, OPC_ADD_RM_R, T1, GS_TR(gates));
 }
 
 /* To where the gate leads. */
@@ -160,7 +161,7 @@ static void emit_out(struct emit *e, int w, unsigned reg) {
     e_mov_rr(e, w, T0, reg);
     e_movzx16(e, T1, T0);
     e_shift(e, W32, EXT_SHL, T1, 3);
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS_TR(jump));
     e_jmp_mem(e, T1);
 }
 
@@ -170,7 +171,7 @@ static void emit_syscall(const struct bt *bt, struct emit *e) {
     emit_checks(bt, e, TR_GATE_SYSCALL);
     e_bytes(e, movzx_ecx, sizeof(movzx_ecx)); /* byte [T0 + len] */
     e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(rip));
-    gs_movzx16(e, REG_R11, GS(bt.flags));
+    gs_movzx16(e, REG_R11, GS_TR(flags));
     e_mov_rr(e, W32, T1, REG_R11);
     e_shift(e, W32, EXT_SHR, T1, 8);
     e_ri(e, W32, EXT_AND, T1, X86_FL_STATUS & 0xff);

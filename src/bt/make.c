@@ -24,20 +24,20 @@ static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
 }
 
 static bool traps(void *arg, const struct insn *i, uint64_t va, const uint8_t *ram) {
-    return bt_traps(arg, i, va, ram);
+    return bt_is_trap(arg, i, va, ram);
 }
 
 static struct insn *trapping(void *arg, struct tr_span *span, const struct insn *i,
                              uint64_t va, uint8_t *ram) {
-    return bt_trapper(span, i, va, ram);
+    return bt_trap_callout(span, i, va, ram);
 }
 
 static bool no_group(void *arg, uint64_t va, const uint8_t *ram) {
-    return bt_guilty(arg, va, ram, BT_GUILT_GROUPS);
+    return bt_verdict_is(arg, va, ram, BT_VERDICT_NO_GROUP);
 }
 
 static bool division_faults(void *arg, uint64_t va) {
-    return bt_division_guilty(arg, va);
+    return bt_division_faults(arg, va);
 }
 
 const struct tr_advice bt_advice = {.page = page,
@@ -54,7 +54,7 @@ void bt_flush(struct bt *bt) {
     tc_flush(&bt->tc);
     for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
         bt->env.heat[n] = bt->opt.tr.hot;
-    bt_acquit_all(bt);
+    bt_forget_verdicts(bt);
 }
 
 void bt_make_room(struct bt *bt) {

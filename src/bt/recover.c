@@ -25,7 +25,7 @@ const struct site *bt_set_rip(struct vcpu *v, const struct ccf *c, const uint8_t
     s = bt_site_of(c, rx);
     BUG_ON(!s);
     v->rip = tr_site_va(&c->code, s);
-    v->bt.owed = s->left;
+    tr_vcpu(v)->owed = s->left;
     return s;
 }
 

@@ -15,12 +15,12 @@
  * where its operand was; processors store it too. */
 static bool undo_branch(struct vcpu *v) {
     const struct bt *bt = bt_of(v);
-    const uint8_t *at = bt->env.code.rx + v->bt.site;
+    const uint8_t *at = bt->env.code.rx + tr_vcpu(v)->site;
     struct insn i;
     uint8_t bytes[15];
 
     bt_set_rip(v, tc_find(&bt->tc, at), at);
-    v->bt.owed = 0;
+    tr_vcpu(v)->owed = 0;
     if (v->counted)
         v->cnt->insns_retired--;
     vec_park(v);
@@ -84,14 +84,14 @@ static void enter(struct bt *bt, const uint8_t *rx, uint64_t fuel) {
     bt_flags_in(v);
     vec_load(v);
     v->cnt->bt_entries++;
-    v->bt.fuel = v->bt.mark = (uint64_t)(uintptr_t)bt->fuel + fuel;
-    v->bt.owed = 0;
-    v->bt.lent_by = NULL;
+    tr_vcpu(v)->fuel = tr_vcpu(v)->mark = (uint64_t)(uintptr_t)bt->fuel + fuel;
+    tr_vcpu(v)->owed = 0;
+    tr_vcpu(v)->borrowed_by = NULL;
     go(rx);
     BUG_ON(!vcpu_intact(v));
     bt_settle_count(v);
-    if (v->bt.lent_by)
-        tr_unlend(v, v->bt.lent_by);
+    if (tr_vcpu(v)->borrowed_by)
+        tr_give_back(v, tr_vcpu(v)->borrowed_by);
     bt_sync_bank(v);
     bt_flags_out(v);
 }
@@ -136,13 +136,13 @@ static bool no_target(struct bt *bt, struct lead *lead, enum bt_out *out) {
     return false;
 }
 
-/* A callout, or a host fault, has left vcpu.bt.status. */
+/* A callout, or a host fault, has left tr_vcpu.status. */
 static void take_status(struct bt *bt, enum bt_out *out) {
     bt->v->cnt->bt_leave_fault++;
     if (bt->faulted)
         bt_division_faulted(bt, bt->faulted);
     bt->faulted = NULL;
-    if (settle(bt->v, bt->v->bt.status))
+    if (settle(bt->v, tr_vcpu(bt->v)->status))
         *out = BT_OUT_SHUTDOWN;
 }
 
@@ -151,10 +151,10 @@ static void take_status(struct bt *bt, enum bt_out *out) {
 static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
     struct vcpu *v = bt->v;
 
-    switch (v->bt.reason) {
+    switch (tr_vcpu(v)->reason) {
     case BT_LEAVE_LINK:
         v->cnt->bt_leave_link++;
-        lead->link = v->bt.arg;
+        lead->link = tr_vcpu(v)->arg;
         v->rip = lead->link->target;
         return true;
     case BT_LEAVE_INDIRECT:
@@ -162,14 +162,14 @@ static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
     case BT_LEAVE_CHECK:
         /* What led there is to lead to the one for this mapping from now on. */
         v->cnt->bt_leave_check++;
-        tc_unlink_in(&bt->tc, v->bt.arg);
+        tc_unlink_in(&bt->tc, tr_vcpu(v)->arg);
         lead->indirect = true;
         return true;
     case BT_LEAVE_FUEL:
         return true;
     case BT_LEAVE_HOT:
-        v->rip = tc_ccf(v->bt.arg)->code.va;
-        bt_heat_up(bt, tc_ccf(v->bt.arg));
+        v->rip = tc_ccf(tr_vcpu(v)->arg)->code.va;
+        bt_heat_up(bt, tc_ccf(tr_vcpu(v)->arg));
         return true;
     case BT_LEAVE_EMULATE:
         v->cnt->bt_emulated++;
@@ -193,7 +193,8 @@ static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
 /* A step: what faults, or may, is one of its own. */
 static bool step_ends(const struct vcpu *v, uint64_t retired) {
     return v->step && v->cnt->insns_retired != retired &&
-           (v->bt.reason == BT_LEAVE_EMULATE || v->bt.reason == BT_LEAVE_STATUS);
+           (tr_vcpu(v)->reason == BT_LEAVE_EMULATE ||
+            tr_vcpu(v)->reason == BT_LEAVE_STATUS);
 }
 
 enum bt_out bt_go(struct bt *bt, uint64_t *count) {
@@ -260,10 +261,10 @@ void bt_end(struct bt *bt) {
 
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
     bt_x87_settle(v);
-    v->cnt->insns_retired += v->bt.count;
-    v->bt.count = 0;
-    v->cnt->bt_indirect_hits += v->bt.indirect_hits;
-    v->bt.indirect_hits = 0;
-    v->cnt->bt_gates += v->bt.gates;
-    v->bt.gates = 0;
+    v->cnt->insns_retired += tr_vcpu(v)->count;
+    tr_vcpu(v)->count = 0;
+    v->cnt->bt_indirect_hits += tr_vcpu(v)->indirect_hits;
+    tr_vcpu(v)->indirect_hits = 0;
+    v->cnt->bt_gates += tr_vcpu(v)->gates;
+    tr_vcpu(v)->gates = 0;
 }

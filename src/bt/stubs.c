@@ -72,7 +72,7 @@ static void emit_enter(struct bt *bt, struct emit *e) {
     push(e, T0);
     push(e, T1);
     e_ri(e, W64, EXT_SUB, REG_RSP, 8); /* calls from stubs are 16-byte aligned */
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RSP, GS(bt.host_sp));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RSP, GS_TR(host_sp));
     e_mov_rr(e, W64, T0, REG_RDI);
     load(e, callee_saved, ARRAY_SIZE(callee_saved));
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
@@ -88,7 +88,7 @@ static void emit_leave(struct bt *bt, struct emit *e) {
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
     bt->env.stub.leave_bare = e_here(e);
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
     e_ri(e, W64, EXT_ADD, REG_RSP, 8);
     pop(e, T1);
     pop(e, T0);
@@ -102,7 +102,7 @@ static void resume(struct emit *e) {
     load(e, callee_saved, ARRAY_SIZE(callee_saved));
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(rip));
-    e_jmp_gs(e, GS(bt.resume));
+    e_jmp_gs(e, GS_TR(resume));
 }
 
 /* emulate: a memory access was refused; those that a C function saves for us are still in
@@ -112,11 +112,11 @@ static void emit_emulate(struct bt *bt, struct emit *e) {
 
     bt->env.stub.emulate = e_here(e);
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     call(bt, e, CALL_EMULATE);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
     out = e_jcc_fwd(e, CC_E);
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(resume));
     resume(e);
     e_land(e, out);
     e_jmp(e, bt->env.stub.leave_bare);
@@ -124,25 +124,25 @@ static void emit_emulate(struct bt *bt, struct emit *e) {
 
 /*
  * slow: T0 is a guest linear address whose inline check failed, T1 where to go on with T0
- * a host pointer, vcpu.bt.site what the access is.
+ * a host pointer, tr_vcpu.site what the access is.
  */
 static void emit_slow(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
     bt->env.stub.slow = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
-    e_gs(e, W32, OPC_MOV_R_RM, REG_RDX, GS(bt.site));
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RDX, GS_TR(site));
     e_mov_rr(e, W64, REG_RCX, T1);
     call(bt, e, CALL_SLOW);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX); /* test */
     out = e_jcc_fwd(e, CC_E);
     e_mov_rr(e, W64, T0, REG_RAX);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_jmp_gs(e, GS(bt.resume));
+    e_jmp_gs(e, GS_TR(resume));
     e_land(e, out);
     e_jmp(e, bt->env.stub.emulate);
 }
@@ -158,19 +158,19 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     uint8_t *slow;
 
     bt->env.stub.anchor[acc] = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS(bt.spill[0]));
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS(bt.spill[1]));
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(spill[0]));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS_TR(spill[1]));
     tr_emit_slot(&bt->env, e);
     e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, tag);
-    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = 4096 - size */
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS_TR(site)); /* rcx = 4096 - size */
     e_ri(e, W32, EXT_AND, REG_RCX, 0xfff);
     e_ri(e, W32, EXT_SUB, REG_RCX, 4096);
     e_neg(e, W32, REG_RCX);
     e_rr(e, W64, OPC_SUB_R_RM, T0, REG_RAX);
     e_rr(e, W64, OPC_CMP_R_RM, T0, REG_RCX);
     slow = e_jcc_fwd(e, CC_A);
-    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = the anchor's place */
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS_TR(site)); /* rcx = the anchor's place */
     e_shift(e, W32, EXT_SHR, REG_RCX, SITE_ANCHOR_SHIFT - 4);
     e_ri(e, W32, EXT_AND, REG_RCX, (SHADOW_ANCHORS - 1) << 4);
     e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(shadow.bank));
@@ -183,14 +183,14 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(shadow.bank));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX,
          (int32_t)offsetof(struct shadow_bank, anchored));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.spill[1]));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS(bt.spill[0]));
-    e_jmp_gs(e, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS_TR(spill[1]));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS_TR(spill[0]));
+    e_jmp_gs(e, GS_TR(resume));
     e_land(e, slow);
     e_rr(e, W64, OPC_ADD_R_RM, T0, REG_RAX);
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.spill[1]));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS(bt.spill[0]));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS_TR(spill[1]));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS_TR(spill[0]));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(resume));
     e_jmp(e, bt->env.stub.slow);
 }
 
@@ -203,8 +203,8 @@ static void emit_check(struct bt *bt, struct emit *e) {
 
     bt->env.stub.check = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
     e_mov_rr(e, W64, REG_RDX, T1);
     call(bt, e, CALL_CHECK);
@@ -222,11 +222,11 @@ static void emit_callout(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
     bt->env.stub.callout = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
     call(bt, e, CALL_CALLOUT);
     e_rr(e, W32, 0x85, REG_RAX, REG_RAX);
@@ -246,8 +246,8 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
 
     bt->env.stub.transfer = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
     call(bt, e, CALL_TRANSFER);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
@@ -266,19 +266,19 @@ static void emit_exits(struct bt *bt, struct emit *e) {
     bt->env.stub.link_regs = e_here(e);
     tr_emit_save(e);
     bt->env.stub.link = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
-    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_LINK);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(arg));
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_LINK);
     e_jmp(e, bt->env.stub.leave);
 
     bt->env.stub.hot = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
-    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_HOT);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(arg));
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_HOT);
     e_jmp(e, bt->env.stub.leave);
 
     /* The jump table had nothing, or another fragment. */
     bt->env.stub.indirect = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
-    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_INDIRECT);
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_INDIRECT);
     e_jmp(e, bt->env.stub.leave);
 }
 

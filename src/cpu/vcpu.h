@@ -112,45 +112,8 @@ struct cpuid_model;
 /* Shortcuts that an engine takes through system calls and their returns. */
 #define VCPU_GATES 4
 
-#define VCPU_BT_HELD 12
-
-/* A system call or its return, as it was done last: bt/gate.c. */
-struct vcpu_gate {
-    uint32_t keep;   /* flags that it does not clear */
-    uint64_t select; /* struct bt's key and tables afterwards */
-    void *jump;      /* vcpu.bt.jump afterwards */
-    uint64_t cs, ss; /* selector, rights, limit */
-    uint64_t target, sp;
-    uint8_t **slot; /* of target, in the jump table */
-};
-
-/* What translated code keeps beside the registers (bt/bt_int.h). */
-struct vcpu_bt {
-    uint64_t host_sp;  /* the translator's stack while the guest's rSP is in the CPU */
-    uint64_t resume;   /* where a stub goes back to */
-    uint64_t tmp;      /* of an expansion, across its accesses */
-    uint64_t spill[2]; /* of a stub */
-    uint64_t held[VCPU_BT_HELD]; /* host addresses that a fragment is to need again */
-    void *self;                  /* the vCPU; next to `held`: nothing of the code's own */
-    void *owner;                 /* the translator */
-    uint64_t count;              /* instructions, with the switch `count` */
-    uint64_t indirect_hits;      /* the same */
-    struct vcpu_gate gate[VCPU_GATES];
-    uint64_t gates;      /* gone through */
-    void *jump;          /* indirect branches */
-    void *arg;           /* qualifies reason */
-    const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
-    /* Counted runs (vcpu.counted). FUEL is an address: of the fuel page plus how many
-     * instructions may still begin. A fragment takes all of its own at its entry, so that
-     * OWED of them are to be given back when it is left early. MARK is FUEL + OWED at the
-     * last time that insns_retired was brought up to date. */
-    uint64_t fuel, mark;
-    uint32_t owed;
-    bool fault_known; /* `fault` is what the instruction at rip raises */
-    bool single;      /* go on at rip with a check for each access */
-    uint32_t reason, site, status;
-    uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
-};
+/* Bytes for an engine's own. */
+#define VCPU_ENGINE_SIZE 640u
 
 /* The standard format as far as AVX-512: 2688 bytes on Intel's CPUs, 2432 on AMD's. */
 #define VCPU_XSAVE_SIZE 2688u
@@ -173,7 +136,6 @@ struct vcpu {
     bool step;       /* the engine comes back after each piece of code */
     uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
     struct vcpu_shadow shadow;     /* the MMU's */
-    struct vcpu_bt bt;             /* what translated code keeps beside the registers */
     struct fault fault;            /* valid when a semantic function returns SEM_FAULT */
     uint64_t tsc_base;             /* guest TSC = host TSC + tsc_base, when tsc_host */
     /* A counted run: time is the number of instructions retired, and an engine raises
@@ -182,6 +144,8 @@ struct vcpu {
      * numbers come from `random`. */
     uint64_t stop;
     uint64_t random;
+    _Alignas(
+        64) uint8_t engine[VCPU_ENGINE_SIZE]; /* as the engine lays it out (tr/vcpu.h) */
     uint64_t canary[2];
 
     /* --- at hand for emitted code and the interpreter's inner loop: what follows from

@@ -1,6 +1,5 @@
 /*
- * Between the files of the room, each of which calls those before it and none behind it:
- *   text ir host print
+ * Between the files of the room, whose order tools/layers has.
  */
 #ifndef LIST_LIST_INT_H
 #define LIST_LIST_INT_H

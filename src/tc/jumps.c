@@ -16,13 +16,13 @@ int tc_jumps_create(struct tc *tc) {
 void tc_jumps_free(struct tc *tc) {
     for (unsigned n = 0; n < TC_JUMP_TABLES; n++)
         free(tc->jump[n].to);
-    tc->v->bt.jump = NULL;
+    tr_vcpu(tc->v)->jump = NULL;
 }
 
 void tc_jumps_reset(struct tc *tc) {
     for (unsigned n = 0; n < TC_JUMP_TABLES; n++)
         tc->jump[n].used = 0;
-    tc->v->bt.jump = NULL;
+    tr_vcpu(tc->v)->jump = NULL;
 }
 
 static void jump_clear(struct tc *tc, struct jump_table *t) {
@@ -34,7 +34,7 @@ void tc_select_key_slow(struct tc *tc, uint32_t key) {
     struct jump_table *t;
     unsigned at = 0;
 
-    if (tc->v->bt.jump) /* gates select without telling */
+    if (tr_vcpu(tc->v)->jump) /* gates select without telling */
         tc->jump[tc->selected].used = ++tc->jump_clock;
     for (unsigned n = 0; n < TC_JUMP_TABLES; n++) {
         if (tc->jump[n].used && tc->jump[n].key == key) {
@@ -54,11 +54,11 @@ void tc_select_key_slow(struct tc *tc, uint32_t key) {
     tc->other = tc->selected;
     tc->selected = (uint16_t)at;
     tc->key = key;
-    tc->v->bt.jump = t->to;
+    tr_vcpu(tc->v)->jump = t->to;
 }
 
 void tc_jump_insert(struct tc *tc, const struct ccf *c) {
-    uint8_t **to = tc->v->bt.jump;
+    uint8_t **to = tr_vcpu(tc->v)->jump;
 
     to[tc_jump_slot(c->code.va)] = c->code.entry_jump;
 }

@@ -18,8 +18,7 @@
  * All of it belongs to the vCPU's thread. Units are evicted when nobody executes
  * translated code. The cache makes no code and enters none.
  *
- * The files of the room, each of which calls those before it and none behind it:
- *   again units jumps links pages fragments cache
+ * tools/layers has the order of the files: each calls those before it, none behind it.
  */
 #ifndef TC_TC_H
 #define TC_TC_H
@@ -106,7 +105,7 @@ struct tc {
     uint64_t jump_clock;
     union {
         struct {
-            uint32_t key;             /* whose jump table v->bt.jump is */
+            uint32_t key;             /* whose jump table tr_vcpu(v)->jump is */
             uint16_t selected, other; /* and the one that was selected before it */
         };
         uint64_t select; /* all of this, for gates */
@@ -136,7 +135,7 @@ static inline void tc_select_key(struct tc *tc, uint32_t key) {
     struct jump_table *t = &tc->jump[tc->other];
     unsigned other = tc->other;
 
-    if (likely(tc->key == key && tc->v->bt.jump))
+    if (likely(tc->key == key && tr_vcpu(tc->v)->jump))
         return;
     if (unlikely(t->key != key || !t->used)) {
         tc_select_key_slow(tc, key);
@@ -147,12 +146,12 @@ static inline void tc_select_key(struct tc *tc, uint32_t key) {
     tc->other = tc->selected;
     tc->selected = (uint16_t)other;
     tc->key = key;
-    tc->v->bt.jump = t->to;
+    tr_vcpu(tc->v)->jump = t->to;
 }
 /* Where an indirect branch to VA goes for the current key, RX; NULL: to a place where
  * code cannot be. */
 static inline uint8_t *tc_jump_target(const struct tc *tc, uint64_t va) {
-    uint8_t *const *to = tc->v->bt.jump;
+    uint8_t *const *to = tr_vcpu(tc->v)->jump;
 
     if (unlikely((uint64_t)((int64_t)(va << 16) >> 16) != va))
         return NULL;

@@ -1,11 +1,11 @@
 /*
- * Lending: in a hot path, guest r14 and r15 live in host registers whose own guest
- * register the path does not use; that one waits in the memory of the other.
+ * Borrowed registers: in a hot path, guest r14 and r15 live in host registers whose own
+ * guest register the path does not use; that one waits in the memory of the other.
  *
- * While a register is lent, host X holds guest r14 (or r15) and vcpu.gpr[14] (or 15)
+ * While a register is borrowed, host X holds guest r14 (or r15) and vcpu.gpr[14] (or 15)
  * holds guest X. A path swaps them when it is entered and when it is left; callouts are
  * put between two swaps. What leaves in the middle (a slow path that ends in the
- * interpreter, a host fault) is put right by tr_unlend(), from tr_code.lent.
+ * interpreter, a host fault) is put right by tr_give_back(), from tr_code.borrowed.
  */
 #include "tr/tr_int.h"
 
@@ -82,13 +82,13 @@ static bool fixed_operand(const struct insn *i) {
     return false;
 }
 
-void tr_lend(struct tr *t) {
+void tr_borrow(struct tr *t) {
     uint32_t taken = 0;
     unsigned uses[2] = {0, 0};
 
-    t->lent[0] = REG_R14;
-    t->lent[1] = REG_R15;
-    t->c->lent[0] = t->c->lent[1] = 0;
+    t->borrowed[0] = REG_R14;
+    t->borrowed[1] = REG_R15;
+    t->c->borrowed[0] = t->c->borrowed[1] = 0;
     if (!t->hot || !t->env->opt.lend || KEY_MODE(t->key) != MODE_64)
         return;
     for (unsigned k = 0; k < t->n; k++) {
@@ -107,35 +107,35 @@ void tr_lend(struct tr *t) {
             if (taken >> r & 1)
                 continue;
             taken |= 1u << r;
-            t->lent[n] = (uint8_t)r;
-            t->c->lent[n] = (uint8_t)(r + 1);
+            t->borrowed[n] = (uint8_t)r;
+            t->c->borrowed[n] = (uint8_t)(r + 1);
             break;
         }
     }
 }
 
-bool tr_lends(const struct tr *t) {
-    return t->c->lent[0] || t->c->lent[1];
+bool tr_borrows(const struct tr *t) {
+    return t->c->borrowed[0] || t->c->borrowed[1];
 }
 
-void tr_lend_swap(struct tr *t) {
+void tr_borrow_swap(struct tr *t) {
     struct emit *e = &t->e;
 
     for (unsigned n = 0; n < 2; n++) {
-        if (!t->c->lent[n])
+        if (!t->c->borrowed[n])
             continue;
         e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GPR(REG_R14 + n));
-        e_gs(e, W64, OPC_MOV_RM_R, t->lent[n], GS_GPR(REG_R14 + n));
-        e_mov_rr(e, W64, t->lent[n], T1);
+        e_gs(e, W64, OPC_MOV_RM_R, t->borrowed[n], GS_GPR(REG_R14 + n));
+        e_mov_rr(e, W64, t->borrowed[n], T1);
     }
 }
 
-void tr_unlend(struct vcpu *v, const struct tr_code *c) {
+void tr_give_back(struct vcpu *v, const struct tr_code *c) {
     for (unsigned n = 0; n < 2; n++) {
-        unsigned r = c->lent[n] - 1u;
+        unsigned r = c->borrowed[n] - 1u;
         uint64_t held;
 
-        if (!c->lent[n])
+        if (!c->borrowed[n])
             continue;
         held = v->gpr[r];
         v->gpr[r] = v->gpr[REG_R14 + n];

@@ -53,20 +53,20 @@ void tr_callout(struct tr *t, const struct insn *i) {
     tr_flags_to_mem(t);
     if (!MUTANT(KEEPS_HELD))
         tr_forget_held(t);
-    tr_lend_swap(t);
+    tr_borrow_swap(t);
     if (!copy) {
         e->full = true;
         return;
     }
     t->callouts++;
     if (tr_counted(t))
-        e_gs_imm(e, W32, GS(bt.owed), (int32_t)(t->n - t->k));
+        e_gs_imm(e, W32, GS_TR(owed), (int32_t)(t->n - t->k));
     e_mov_imm(e, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
     tr_emit_lea_next(e, 5 + MUTANT(CALLOUT_BACK));
     e_jmp(e, callout_stub(t, i));
-    tr_lend_swap(t);
+    tr_borrow_swap(t);
 }
 
 /* --- in the middle of an expansion --- */

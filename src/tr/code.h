@@ -81,8 +81,8 @@ struct tr_code {
     uint8_t ninsns;     /* that its entry takes in a counted run */
     uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
     uint16_t nsites;
-    uint8_t lent[2]; /* where guest r14 and r15 are (lend.c), + 1; 0: in memory */
-    uint8_t npieces; /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
+    uint8_t borrowed[2]; /* where guest r14 and r15 are (borrow.c), + 1; 0: in memory */
+    uint8_t npieces;     /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
     uint8_t nlinks;
     uint8_t *start, *end; /* RX */
     uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
@@ -99,9 +99,9 @@ static inline uint64_t tr_site_va(const struct tr_code *c, const struct site *s)
 }
 
 /* Registers as they are in C's code, in vcpu.gpr[], become what they are to the guest. */
-void tr_unlend(struct vcpu *v, const struct tr_code *c);
+void tr_give_back(struct vcpu *v, const struct tr_code *c);
 
-/* vcpu.bt.site of an inline check that failed: size, kind, and the anchor to fill. */
+/* tr_vcpu.site of an inline check that failed: size, kind, and the anchor to fill. */
 #define SITE_SIZE_MAX 0xfffu
 #define SITE_WHOLE_PAGE 0u /* in the place of the size */
 #define SITE_SIZE(s) ((s)&SITE_SIZE_MAX ? (s)&SITE_SIZE_MAX : 4096u)

@@ -41,7 +41,7 @@ struct tr_advice {
     bool (*division_faults)(void *arg, uint64_t va);
 };
 
-/* The table of indirect branches (vcpu.bt.jump) has 2^TR_JUMP_BITS entries. */
+/* The table of indirect branches (tr_vcpu.jump) has 2^TR_JUMP_BITS entries. */
 #define TR_JUMP_BITS 16
 _Static_assert(TR_JUMP_BITS == 16, "emitted code takes the low word");
 

@@ -6,11 +6,11 @@
 
 /* --- counted runs --- */
 
-/* vcpu.bt.fuel += BY, with the result in T1 too. Leaves the host's flags alone. */
+/* tr_vcpu.fuel += BY, with the result in T1 too. Leaves the host's flags alone. */
 static void add_fuel(struct tr *t, int32_t by) {
-    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.fuel));
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(fuel));
     e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, by);
-    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.fuel));
+    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_TR(fuel));
 }
 
 /* At the fragment's start: takes the fuel of all its instructions. With too little the
@@ -55,7 +55,7 @@ static void link_init(struct tr *t, unsigned n, uint64_t target) {
         t->c->nlinks = (uint8_t)(n + 1);
 }
 
-/* The jump itself; whoever keeps the code turns it. */
+/* The jump itself: to its stub, until it is chained. */
 static void link_jump(struct tr *t, unsigned n) {
     t->c->links[n].rel32 = t->e.p + 1;
     e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
@@ -74,7 +74,7 @@ void tr_link(struct tr *t, unsigned n, uint64_t target) {
     return_fuel(t);
     if (t->c->links[n].target <= tr_va(t))
         tr_poll(t, POLL_LINK, n);
-    tr_lend_swap(t);
+    tr_borrow_swap(t);
     link_jump(t, n);
     t->ended = true;
 }
@@ -86,14 +86,14 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
 
     link_init(t, n, target);
     back = t->c->links[n].target <= tr_va(t);
-    if (back || !t->c->links[n].same_page || tr_lends(t) || early(t)) {
+    if (back || !t->c->links[n].same_page || tr_borrows(t) || early(t)) {
         uint8_t *not_taken = e_jcc_fwd(&t->e, cond ^ 1);
 
         link_flags(t, n);
         return_fuel(t);
         if (back)
             tr_poll(t, POLL_LINK, n);
-        tr_lend_swap(t);
+        tr_borrow_swap(t);
         link_jump(t, n);
         e_land(&t->e, not_taken);
         t->place = place;
@@ -108,7 +108,7 @@ void tr_side_exit(struct tr *t, unsigned cond, uint64_t target) {
     struct cold *c;
 
     link_init(t, n, target);
-    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page && !tr_lends(t) &&
+    if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page && !tr_borrows(t) &&
         !early(t)) {
         t->c->links[n].rel32 = t->e.p + 2;
         e_jcc(&t->e, cond, e_here(&t->e));
@@ -126,7 +126,7 @@ void tr_place_exit(struct tr *t, const struct cold *c) {
     return_fuel(t);
     if (t->c->links[c->site].target <= tr_va(t))
         tr_poll(t, POLL_LINK, c->site);
-    tr_lend_swap(t);
+    tr_borrow_swap(t);
     link_jump(t, c->site);
 }
 
@@ -168,15 +168,15 @@ void tr_indirect(struct tr *t) {
     tr_site(t, POLL_INDIRECT, 0);
     if (!MUTANT(NO_POLL_INDIRECT))
         tr_emit_poll(t->env, e);
-    tr_lend_swap(t);
+    tr_borrow_swap(t);
     if (KEY_MODE(t->key) == MODE_64) /* who it was, if the target is not canonical */
-        e_gs_imm(e, W32, GS(bt.site), (int32_t)(e_here(e) - t->env->code.rx));
+        e_gs_imm(e, W32, GS_TR(site), (int32_t)(e_here(e) - t->env->code.rx));
     if (MUTANT(JUMP_WIDE))
         e_mov_rr(e, W32, T1, T0);
     else
         e_movzx16(e, T1, T0);
     e_shift(e, W32, EXT_SHL, T1, 3);
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS_TR(jump));
     e_jmp_mem(e, T1);
     t->ended = true;
 }

@@ -97,12 +97,12 @@ static void xl_push(struct tr *t, const struct insn *i) {
         tr_lose_t0(t);
         off = tr_operand(t, i, size, false);
         tr_load(t, size, T1, off);
-        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_TR(tmp));
         tr_lose_t0(t);
     }
     off = tr_push_slot(t, size);
     if (tr_has_mem(i))
-        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(tmp));
     else if (i->opnd[0].kind == OPND_IMM)
         e_mov_imm(&t->e, T1, (uint64_t)i->imm);
     else if (tr_in_memory(t, i->opnd[0].reg))
@@ -232,7 +232,7 @@ static void xl_call(struct tr *t, const struct insn *i) {
     if (!tr_is_direct(i)) {
         tr_lose_t0(t);
         load_target(t, i);
-        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS_TR(tmp));
     }
     off = tr_push_slot(t, i->opsize);
     e_mov_imm(&t->e, T1, tr_next_va(t));
@@ -242,7 +242,7 @@ static void xl_call(struct tr *t, const struct insn *i) {
         go_to(t, i, tr_target(t, i));
         return;
     }
-    e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS(bt.tmp));
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T0, GS_TR(tmp));
     go_indirect(t, i);
 }
 

@@ -104,21 +104,21 @@ static void rep_movs(struct tr *t, const struct insn *i, const struct tr_ref *to
 
     element(t, i, to, MMU_WRITE);
     check_run(t, i);
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.tmp));
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(tmp));
     element(t, i, from, MMU_READ);
     check_run(t, i);
     host_addresses(t, true);
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RDI, GS(bt.tmp));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(tmp));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RDI, GS_TR(tmp));
     e_mov_rr(e, W64, REG_RDI, T1);
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RSI, GS(bt.spill[0]));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RSI, GS_TR(spill[0]));
     e_mov_rr(e, W64, REG_RSI, T0);
     host_string(t, i, 0xa4);
     e_rr(e, W64, OPC_SUB_R_RM, REG_RDI, T1); /* bytes copied */
     if (!MUTANT(RUN_LEFT_RSI))
         e_mov_rr(e, W64, REG_RSI, REG_RDI);
-    e_gs(e, w, OPC_ADD_R_RM, REG_RDI, GS(bt.tmp));
-    e_gs(e, w, OPC_ADD_R_RM, REG_RSI, GS(bt.spill[0]));
+    e_gs(e, w, OPC_ADD_R_RM, REG_RDI, GS_TR(tmp));
+    e_gs(e, w, OPC_ADD_R_RM, REG_RSI, GS_TR(spill[0]));
     host_addresses(t, false);
 }
 
@@ -132,12 +132,12 @@ static void one(struct tr *t, const struct insn *i, const struct tr_ref *to,
     if (i->op == OP_movs) {
         element(t, i, from, MMU_READ);
         tr_load(t, i->opsize, T1, 0);
-        e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
+        e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(tmp));
         src = T1;
     }
     element(t, i, to, MMU_WRITE);
     if (src == T1)
-        e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.tmp));
+        e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(tmp));
     tr_store(t, i->opsize, src, 0);
     e_lea(e, w, REG_RDI, REG_RDI, REG_ZERO, 0, i->opsize);
     if (i->op == OP_movs)

@@ -133,16 +133,16 @@ void tr_xl_pushf(struct tr *t, const struct insn *i) {
     tr_lose_t0(t);
     tr_flags_to_mem(t);
     int32_t off = tr_push_slot(t, i->opsize);
-    movzx_gs8(e, GS(bt.flags));
+    movzx_gs8(e, GS_TR(flags));
     e_shift(e, W32, EXT_SHL, T1, 11);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
-    movzx_gs8(e, GS(bt.flags) + 1);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(tmp));
+    movzx_gs8(e, GS_TR(flags) + 1);
     e_ri(e, W32, EXT_AND, T1, (int32_t)(status & 0xff));
-    e_gs(e, W32, OPC_OR_R_RM, T1, GS(bt.tmp));
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.tmp));
+    e_gs(e, W32, OPC_OR_R_RM, T1, GS_TR(tmp));
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(tmp));
     e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
     e_ri(e, W32, EXT_AND, T1, (int32_t) ~(status | X86_FL_RF | X86_FL_VM));
-    e_gs(e, W32, OPC_OR_R_RM, T1, GS(bt.tmp));
+    e_gs(e, W32, OPC_OR_R_RM, T1, GS_TR(tmp));
     tr_store(t, i->opsize, T1, off);
     tr_move_sp(t, -(int32_t)i->opsize);
 }
@@ -166,7 +166,7 @@ static void write_flags(struct tr *t) {
     e_shift(e, W32, EXT_SHL, T0, 8);
     e_rr(e, W32, OPC_OR_R_RM, T1, T0);
     e8(e, 0x66);
-    e_gs(e, W32, OPC_MOV_RM_R, T1, GS(bt.flags));
+    e_gs(e, W32, OPC_MOV_RM_R, T1, GS_TR(flags));
     t->place = FLAGS_MEM;
 }
 

@@ -371,7 +371,7 @@ static bool fixed_page(const struct tr *t, const struct tr_ref *ref, unsigned si
 /* Where SIZE bytes at REF are in a held range: T0 points to its first byte afterwards. */
 static bool reuse(struct tr *t, const struct tr_ref *ref, unsigned size, bool write,
                   int32_t *off) {
-    for (int n = 0; n < VCPU_BT_HELD; n++) {
+    for (int n = 0; n < TR_HELD; n++) {
         struct tr_held *h = &t->held[n];
         uint64_t at = (uint64_t)ref->disp + (uint64_t)h->delta - (uint64_t)h->min;
 
@@ -384,7 +384,7 @@ static bool reuse(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
             if (!h->saved)
                 continue;
             e_gs(&t->e, W64, OPC_MOV_R_RM, T0,
-                 GS(bt.held) + 8 * (size_t)(n ^ MUTANT(RANGE_OTHER)));
+                 GS_TR(held) + 8 * (size_t)(n ^ MUTANT(RANGE_OTHER)));
             t->in_t0 = n;
         }
         *off = (int32_t)at;
@@ -395,10 +395,10 @@ static bool reuse(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
 
 /* A place to hold one more range: a free one, or in turn. */
 static struct tr_held *held_slot(struct tr *t) {
-    for (unsigned n = 0; n < VCPU_BT_HELD; n++)
+    for (unsigned n = 0; n < TR_HELD; n++)
         if (!t->held[n].on || (!t->held[n].saved && t->in_t0 != (int)n))
             return &t->held[n];
-    t->next_held = (t->next_held + 1) % VCPU_BT_HELD;
+    t->next_held = (t->next_held + 1) % TR_HELD;
     return &t->held[t->next_held];
 }
 
@@ -451,12 +451,12 @@ int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool wr
     h->saved = h->on && again;
     if (h->saved)
         e_gs(&t->e, W64, OPC_MOV_RM_R, T0,
-             GS(bt.held) + 8 * (size_t)(h - t->held - MUTANT(HELD_MINUS_ONE)));
+             GS_TR(held) + 8 * (size_t)(h - t->held - MUTANT(HELD_MINUS_ONE)));
     return (int32_t)at;
 }
 
 void tr_forget_held(struct tr *t) {
-    for (unsigned n = 0; n < VCPU_BT_HELD; n++)
+    for (unsigned n = 0; n < TR_HELD; n++)
         t->held[n].on = false;
     t->in_t0 = TR_IN_T0_NONE;
 }
@@ -469,7 +469,7 @@ void tr_group_step(struct tr *t, const struct insn *i) {
         t->version[r] += (regs >> r & 1) && !steps(t, i, r, &by);
     if ((!tr_keeps_t0(t, i) && !MUTANT(KEEPS_T0)) || i->op == OP_ret)
         tr_lose_t0(t);
-    for (unsigned n = 0; n < VCPU_BT_HELD; n++)
+    for (unsigned n = 0; n < TR_HELD; n++)
         if (t->held[n].on && !survives(t, i, &t->held[n].ref, &t->held[n].delta)) {
             t->held[n].on = false;
             if (t->in_t0 == (int)n)

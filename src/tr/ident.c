@@ -10,13 +10,6 @@
 #include "decode/encoding.h"
 #include "tr/tr_int.h"
 
-static bool has_mem(const struct insn *i) {
-    for (unsigned k = 0; k < i->nops; k++)
-        if (i->opnd[k].kind == OPND_MEM)
-            return true;
-    return false;
-}
-
 static bool high_byte(const struct operand *o) {
     return o->kind == OPND_REG && o->size == 1 && (o->off & 7) == 1;
 }
@@ -28,7 +21,7 @@ static bool extended(const struct tr *t, const struct operand *o) {
 /* [T0] needs a REX prefix, and with one AH..BH cannot be named. Two operands in r14, r15
  * beside a memory operand are more than there are scratch registers. */
 bool tr_ident_ok(const struct tr *t, const struct insn *i) {
-    bool mem = has_mem(i);
+    bool mem = tr_has_mem(i);
 
     if (i->rep != REP_NONE)
         return false;
@@ -122,20 +115,21 @@ static void rename_reg(struct encoding *f, unsigned from, unsigned to) {
         f->vvvv = (uint8_t)to;
 }
 
-/* Operands that are lent a register. */
-static void rename_lent(const struct tr *t, const struct insn *i, struct encoding *f) {
-    bool lent[2] = {false, false};
+/* Operands that live in a borrowed register. */
+static void rename_borrowed(const struct tr *t, const struct insn *i,
+                            struct encoding *f) {
+    bool borrowed[2] = {false, false};
 
     for (unsigned k = 0; k < i->nops; k++) {
         unsigned r = i->opnd[k].reg;
 
         if (i->opnd[k].kind == OPND_REG && (r == REG_R14 || r == REG_R15) &&
             !tr_in_memory(t, r))
-            lent[r - REG_R14] = true;
+            borrowed[r - REG_R14] = true;
     }
     for (unsigned n = 0; n < 2; n++)
-        if (lent[n])
-            rename_reg(f, REG_R14 + n, t->lent[n]);
+        if (borrowed[n])
+            rename_reg(f, REG_R14 + n, t->borrowed[n]);
 }
 
 static bool names_r14_r15(const struct insn *i) {
@@ -146,30 +140,88 @@ static bool names_r14_r15(const struct insn *i) {
     return false;
 }
 
-void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
-    struct encoding f;
-    bool mem = has_mem(i);
-    const struct operand *ext = NULL;
+/* What the copy does with guest r14 and r15, which are in memory. */
+struct extended {
+    bool rd14, rd15, wr14, wr15;
+    const struct operand *last; /* one of them; NULL: it names none */
+};
+
+static struct extended extended_of(const struct tr *t, const struct insn *i) {
+    struct extended x = {0};
+
+    for (unsigned k = 0; k < i->nops; k++) {
+        bool writes = (i->opnd[k].access & OPND_WRITE) != 0;
+
+        if (!extended(t, &i->opnd[k]))
+            continue;
+        if (i->opnd[k].reg == REG_R14) {
+            x.rd14 = true;
+            x.wr14 |= writes;
+        } else {
+            x.rd15 = true;
+            x.wr15 |= writes;
+        }
+        x.last = &i->opnd[k];
+    }
+    return x;
+}
+
+/* Before the copy: the registers that it reads. *ONE, which is any of them or none, is in
+ * T1 then. */
+static void load_extended(struct emit *e, const struct extended *x,
+                          const struct operand *one) {
+    if (one) {
+        e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GPR(one->reg));
+        return;
+    }
+    if (x->rd14)
+        e_gs(e, W64, OPC_MOV_R_RM, REG_R14, GS_GPR(REG_R14));
+    if (x->rd15)
+        e_gs(e, W64, OPC_MOV_R_RM, REG_R15, GS_GPR(REG_R15));
+}
+
+static void store_extended(struct emit *e, const struct extended *x,
+                           const struct operand *one) {
+    if (one) {
+        if (x->wr14 || x->wr15)
+            e_gs(e, W64, OPC_MOV_RM_R, MUTATE(IDENT_LEAK, T1, T0), GS_GPR(one->reg));
+        return;
+    }
+    if (x->wr14)
+        e_gs(e, W64, OPC_MOV_RM_R, REG_R14, GS_GPR(REG_R14));
+    if (x->wr15)
+        e_gs(e, W64, OPC_MOV_RM_R, REG_R15, GS_GPR(REG_R15));
+}
+
+/* F, whose operand in memory, if it has one, is at [T0 + OFF]; DISP8: in one byte. */
+static void emit_form(struct emit *e, const struct encoding *f, bool mem, int32_t off,
+                      bool disp8) {
     uint8_t head[ENCODING_HEAD_MAX];
-    bool wr14 = false, wr15 = false, rd14 = false, rd15 = false, one, disp8;
+
+    if (mem && MUTANT(IDENT_SEGMENT))
+        e8(e, 0x65);
+    e_bytes(e, head, encoding_put_head(f, head));
+    e8(e, f->opcode);
+    if (f->has_modrm)
+        e8(e, f->modrm);
+    if (mem && off && disp8)
+        e8(e, (uint8_t)off);
+    else if (mem && off)
+        e32(e, (uint32_t)off);
+    e_bytes(e, f->imm, f->nimm);
+}
+
+void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
+    struct extended x = extended_of(t, i);
+    const struct operand *one = NULL;
+    bool mem = tr_has_mem(i), disp8;
+    struct encoding f;
 
     off += MUTANT(IDENT_ASTRAY) << 12;
     parse(i, &f);
     strip_rep(i, &f);
     lengthen(i, &f);
-    rename_lent(t, i, &f);
-    for (unsigned k = 0; k < i->nops; k++) {
-        if (!extended(t, &i->opnd[k]))
-            continue;
-        if (i->opnd[k].reg == REG_R14) {
-            rd14 = true;
-            wr14 |= (i->opnd[k].access & OPND_WRITE) != 0;
-        } else {
-            rd15 = true;
-            wr15 |= (i->opnd[k].access & OPND_WRITE) != 0;
-        }
-        ext = &i->opnd[k];
-    }
+    rename_borrowed(t, i, &f);
     /* EVEX multiplies a displacement of one byte by the operand's size. */
     disp8 = off == (int8_t)off && (!f.evex || MUTANT(EVEX_DISP8));
     if (mem) {
@@ -179,42 +231,17 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
         f.b = MUTATE(IDENT_BASE, 8, 0);
         f.x = 0;
     }
-    one = ext && (mem || !(rd14 && (rd15 || i->op == OP_native)));
-    if (one) { /* one register, everywhere it is named: T1 */
-        if (ext->reg == REG_R14)
-            rename_reg(&f, REG_R14, T1);
-        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_GPR(ext->reg));
-    } else {
-        if (rd14)
-            e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R14, GS_GPR(REG_R14));
-        if (rd15)
-            e_gs(&t->e, W64, OPC_MOV_R_RM, REG_R15, GS_GPR(REG_R15));
-    }
-
+    /* One register, everywhere it is named: T1. */
+    if (mem || !(x.rd14 && (x.rd15 || i->op == OP_native)))
+        one = x.last;
+    if (one && one->reg == REG_R14)
+        rename_reg(&f, REG_R14, T1);
+    load_extended(&t->e, &x, one);
     if (mem || names_r14_r15(i))
         t->operand++;
     else
         t->ident++;
     tr_site(t, POLL_NONE, 0);
-    if (mem && MUTANT(IDENT_SEGMENT))
-        e8(&t->e, 0x65);
-    e_bytes(&t->e, head, encoding_put_head(&f, head));
-    e8(&t->e, f.opcode);
-    if (f.has_modrm)
-        e8(&t->e, f.modrm);
-    if (mem && off && disp8)
-        e8(&t->e, (uint8_t)off);
-    else if (mem && off)
-        e32(&t->e, (uint32_t)off);
-    e_bytes(&t->e, f.imm, f.nimm);
-
-    if (one) {
-        if (wr14 || wr15)
-            e_gs(&t->e, W64, OPC_MOV_RM_R, MUTATE(IDENT_LEAK, T1, T0), GS_GPR(ext->reg));
-    } else {
-        if (wr14)
-            e_gs(&t->e, W64, OPC_MOV_RM_R, REG_R14, GS_GPR(REG_R14));
-        if (wr15)
-            e_gs(&t->e, W64, OPC_MOV_RM_R, REG_R15, GS_GPR(REG_R15));
-    }
+    emit_form(&t->e, &f, mem, off, disp8);
+    store_extended(&t->e, &x, one);
 }

@@ -127,7 +127,7 @@ void tr_place_slow(struct tr *t, const struct cold *c) {
     e_land(e, c->rel32);
     if (c->kind != COLD_FIXED && !MUTANT(NO_RESTORE))
         e_rm(e, W64, OPC_ADD_R_RM, T0, T1, c->tag);
-    e_gs_imm(e, W32, GS(bt.site), (int32_t)c->site);
+    e_gs_imm(e, W32, GS_TR(site), (int32_t)c->site);
     tr_emit_lea_to(e, c->cont);
     e_jmp(e, c->kind == COLD_ANCHOR ? t->env->stub.anchor[SITE_ACCESS(c->site)]
                                     : t->env->stub.slow);

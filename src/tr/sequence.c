@@ -17,7 +17,7 @@ void tr_emit_save(struct emit *e) {
     e_mov_rr(e, W64, T1, REG_RAX);
     e_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
     e8(e, 0x66); /* mov gs:[flags], ax: the prefix may stand before gs's */
-    e_gs(e, W32, OPC_MOV_RM_R, REG_RAX, GS(bt.flags));
+    e_gs(e, W32, OPC_MOV_RM_R, REG_RAX, GS_TR(flags));
     e_mov_rr(e, W64, REG_RAX, T1);
 }
 
@@ -26,7 +26,7 @@ void tr_emit_restore(struct emit *e) {
 
     e_mov_rr(e, W64, T1, REG_RAX);
     e8(e, 0x66);
-    e_gs(e, W32, OPC_MOV_R_RM, REG_RAX, GS(bt.flags));
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RAX, GS_TR(flags));
     e_bytes(e, add_sahf, sizeof(add_sahf));
     e_mov_rr(e, W64, REG_RAX, T1);
 }

@@ -8,7 +8,7 @@
 /* mov T1d, [poll page]: faults while a kick is pending. */
 void tr_emit_poll(const struct tr_env *env, struct emit *e);
 #define TR_POLL_LEN 8
-/* The host's flags to vcpu.bt.flags, and back. */
+/* The host's flags to tr_vcpu.flags, and back. */
 void tr_emit_save(struct emit *e);
 void tr_emit_restore(struct emit *e);
 /* T1 = the slot of the address in T0 (mmu_index()) in the current bank. Spoils the host's

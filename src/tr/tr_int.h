@@ -2,9 +2,7 @@
  * A translation in progress: the TU or path (the decoded instructions and what is known
  * of their flags), the emitter, and the code that is to be placed out of line.
  *
- * The files of the room, each of which calls those before it and none behind it:
- *   emit sequence state borrow lookup ident classes group callout exits operand
- *   expand_string expand_system expand path translate
+ * tools/layers has the order of the files: each calls those before it, none behind it.
  */
 #ifndef TR_TR_INT_H
 #define TR_TR_INT_H
@@ -52,7 +50,7 @@ struct tr_ref {
 /* A range of guest memory whose host address is known, from its check on (group.c). */
 struct tr_held {
     bool on, write;
-    bool saved; /* in vcpu.bt.held[] */
+    bool saved; /* in tr_vcpu.held[] */
     struct tr_ref ref;
     int64_t min;   /* displacement from the base, as it was, of the first byte */
     int64_t delta; /* what has been added to the base since */
@@ -88,11 +86,11 @@ struct tr {
     const uint8_t *loop_head; /* RX */
     struct tr_named named[TR_NAMED_MAX];
     unsigned nnamed;
-    uint8_t lent[2];            /* host registers of guest r14 and r15, or these */
+    uint8_t borrowed[2];        /* host registers of guest r14 and r15, or these */
     uint8_t version[REG_COUNT]; /* of what is in a register, for anchors */
     struct piece pieces[TR_PIECES_MAX];
     unsigned npieces;
-    struct tr_held held[VCPU_BT_HELD];
+    struct tr_held held[TR_HELD];
     bool ours;  /* host addresses are in general registers: struct site */
     bool alone; /* the lookup is for one access, and a read: SITE_ALONE */
     bool plain; /* the access is all that the instruction does: see SITE_SOLE */
@@ -144,16 +142,16 @@ static inline void tr_lose_t0(struct tr *t) {
 /* --- borrow.c: where guest r14 and r15 are in a path --- */
 
 /* Decides it. */
-void tr_lend(struct tr *t);
-bool tr_lends(const struct tr *t);
+void tr_borrow(struct tr *t);
+bool tr_borrows(const struct tr *t);
 /* The exchange, which is its own inverse. Spoils T1. */
-void tr_lend_swap(struct tr *t);
+void tr_borrow_swap(struct tr *t);
 /* The host register for guest register R, whose value is in it unless tr_in_memory(). */
 static inline unsigned tr_host(const struct tr *t, unsigned r) {
-    return r == REG_R14 || r == REG_R15 ? t->lent[r - REG_R14] : r;
+    return r == REG_R14 || r == REG_R15 ? t->borrowed[r - REG_R14] : r;
 }
 static inline bool tr_in_memory(const struct tr *t, unsigned r) {
-    return (r == REG_R14 || r == REG_R15) && t->lent[r - REG_R14] == r;
+    return (r == REG_R14 || r == REG_R15) && t->borrowed[r - REG_R14] == r;
 }
 
 /* --- lookup.c: from guest addresses to host pointers --- */

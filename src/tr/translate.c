@@ -139,7 +139,7 @@ static void emit_entries(struct tr *t) {
     }
     e_jcc(&t->e, CC_NE, t->env->stub.indirect);
     if (t->env->opt.count)
-        emit_count(t, GS(bt.indirect_hits), 1);
+        emit_count(t, GS_TR(indirect_hits), 1);
     c->entry_check = e_here(&t->e);
     check_page(t, c->vp);
     if (c->vp2)
@@ -157,7 +157,7 @@ static void emit_entries(struct tr *t) {
     }
     t->place = start;
     t->head = start;
-    tr_lend_swap(t);
+    tr_borrow_swap(t);
     t->loop_head = e_here(&t->e);
     if (tr_heats(t))
         tr_count_heat(t);
@@ -165,7 +165,7 @@ static void emit_entries(struct tr *t) {
     if (tr_loops(t) || goes_back(t))
         tr_poll(t, POLL_HERE, 0);
     if (t->env->opt.count)
-        emit_count(t, GS(bt.count), t->n);
+        emit_count(t, GS_TR(count), t->n);
 }
 
 static void emit_cold_check(struct tr *t, const struct cold *c) {
@@ -406,7 +406,7 @@ enum tr_result tr_translate(struct tr *t, struct tr_span *span, struct tr_code *
         t->live_loop = t->insn[0].live_in;
         find_liveness(t);
     }
-    tr_lend(t);
+    tr_borrow(t);
     emit_entries(t);
     expand(t);
     emit_cold(t);

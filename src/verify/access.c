@@ -288,7 +288,7 @@ static void access_field(struct verifier *w, struct vstate *s,
         return;
     if (cell >= 0)
         s->cell[cell] = v_public();
-    else if (f->off == GS(bt.site))
+    else if (f->off == GS_TR(site))
         s->site_known = false;
     else if (f->off == GS(rflags) && !flags_ok(w, i))
         v_bad(w, "changes flags that are not this level's");
@@ -315,7 +315,7 @@ enum vkind v_base(const struct host_insn *i) {
     if (!f || i->mem.size != 8 || i->mem.access != HOST_READ)
         return V_SECRET;
     return f->off == GS(shadow.bank) ? V_BANK
-           : f->off == GS(bt.jump)   ? V_JUMPS
+           : f->off == GS_TR(jump)   ? V_JUMPS
                                      : V_SECRET;
 }
 
@@ -347,7 +347,7 @@ static struct vval load_field(struct verifier *w, struct vstate *s,
     return a;
 }
 
-/* [vcpu.bt.fuel], which is in the page before it when there is too little. */
+/* [tr_vcpu.fuel], which is in the page before it when there is too little. */
 static void look_at_fuel(struct verifier *w, struct vstate *s,
                          const struct host_insn *i) {
     int64_t n = (int64_t)s->reg[i->mem.base].n;
@@ -399,7 +399,7 @@ static void store_field(struct verifier *w, struct vstate *s, const struct host_
             s->fuel = (int64_t)a->n;
     } else if (f->kind != V_PUBLIC || !v_is_public(a)) {
         v_bad(w, "a value of ours for the field at vcpu+0x%x", f->off);
-    } else if (f->off == GS(bt.site)) {
+    } else if (f->off == GS_TR(site)) {
         s->site_known = a->kind == V_CONST && i->mem.size == 4;
         s->site = (uint32_t)a->n;
     } else if (f->off == GS(rflags) && !v_cpl0(w)) {

@@ -8,8 +8,11 @@
 /* clang-format off */
 #define FIELD(f, r, w, what) \
     {offsetof(struct vcpu, f), sizeof(((struct vcpu *)0)->f), FIELD_##r, FIELD_##w, V_##what, -1}
+/* What translated code keeps in the vCPU. */
+#define OURS(f, r, w, what) \
+    {GS_TR(f), sizeof(((struct tr_vcpu *)0)->f), FIELD_##r, FIELD_##w, V_##what, -1}
 #define FOLLOWED(f, first) \
-    {offsetof(struct vcpu, f), sizeof(((struct vcpu *)0)->f), FIELD_ANY, FIELD_ANY, V_SECRET, first}
+    {GS_TR(f), sizeof(((struct tr_vcpu *)0)->f), FIELD_ANY, FIELD_ANY, V_SECRET, first}
 
 /* Reading one, writing it, and what one reads. CPL0: by code of that level alone. */
 static const struct vfield fields[] = {
@@ -23,22 +26,22 @@ static const struct vfield fields[] = {
     FIELD(segbase[SEG_DS],        ANY,  NO,   PUBLIC),
     FIELD(segbase[SEG_FS],        ANY,  NO,   PUBLIC),
     FIELD(segbase[SEG_GS],        ANY,  CPL0, PUBLIC),
-    FOLLOWED(bt.tmp, CELL_TMP),
-    FOLLOWED(bt.spill[0], CELL_SPILL), /* the other is the stubs' */
-    FOLLOWED(bt.held, CELL_HELD),
-    FIELD(bt.count,               ANY,  ANY,  PUBLIC),
-    FIELD(bt.indirect_hits,       ANY,  ANY,  PUBLIC),
-    FIELD(shadow.bank,            ANY,  CPL0, BANK),
-    FIELD(shadow.bank_super,      CPL0, NO,   BANK),
-    FIELD(shadow.bank_ac,         CPL0, NO,   BANK),
-    FIELD(bt.jump,                ANY,  NO,   JUMPS),
-    FIELD(shadow.epoch_user,      ANY,  NO,   EPOCH),
-    FIELD(shadow.epoch_global,    ANY,  NO,   EPOCH),
-    FIELD(bt.fuel,                ANY,  ANY,  FUEL),
-    FIELD(bt.owed,                NO,   ANY,  PUBLIC),
-    FIELD(bt.site,                NO,   ANY,  PUBLIC),
-    FIELD(x87_at,              NO,   ANY,  PUBLIC),
-    FIELD(bt.flags,               ANY,  ANY,  PUBLIC),
+    FOLLOWED(tmp, CELL_TMP),
+    FOLLOWED(spill[0], CELL_SPILL), /* the other is the stubs' */
+    FOLLOWED(held, CELL_HELD),
+    OURS(count,                   ANY,  ANY,  PUBLIC),
+    OURS(indirect_hits,           ANY,  ANY,  PUBLIC),
+    FIELD(shadow.bank,                ANY,  CPL0, BANK),
+    FIELD(shadow.bank_super,          CPL0, NO,   BANK),
+    FIELD(shadow.bank_ac,             CPL0, NO,   BANK),
+    OURS(jump,                    ANY,  NO,   JUMPS),
+    FIELD(shadow.epoch_user,          ANY,  NO,   EPOCH),
+    FIELD(shadow.epoch_global,        ANY,  NO,   EPOCH),
+    OURS(fuel,                    ANY,  ANY,  FUEL),
+    OURS(owed,                    NO,   ANY,  PUBLIC),
+    OURS(site,                    NO,   ANY,  PUBLIC),
+    FIELD(x87_at,                 NO,   ANY,  PUBLIC),
+    OURS(flags,                   ANY,  ANY,  PUBLIC),
     FIELD(seg[SEG_ES].sel,        ANY,  NO,   PUBLIC),
     FIELD(seg[SEG_CS].sel,        ANY,  NO,   PUBLIC),
     FIELD(seg[SEG_SS].sel,        ANY,  NO,   PUBLIC),

@@ -76,9 +76,9 @@ static uint8_t *private(struct run *r, const struct host_insn *i) {
     int64_t off = i->mem.disp;
 
     return i->mem.size != 8                  ? NULL
-           : off == (int64_t)GS(bt.resume)   ? &r->resume
-           : off == (int64_t)GS(bt.spill[0]) ? &r->spill[0]
-           : off == (int64_t)GS(bt.spill[1]) ? &r->spill[1]
+           : off == (int64_t)GS_TR(resume)   ? &r->resume
+           : off == (int64_t)GS_TR(spill[0]) ? &r->spill[0]
+           : off == (int64_t)GS_TR(spill[1]) ? &r->spill[1]
                                              : NULL;
 }
 
@@ -91,7 +91,7 @@ static bool on_field(const struct host_insn *i) {
 static uint8_t load(struct run *r, const struct host_insn *i) {
     const uint8_t *p = private(r, i);
     bool known =
-        i->mem.disp == (int64_t)GS(shadow.bank) || i->mem.disp == (int64_t)GS(bt.site);
+        i->mem.disp == (int64_t)GS(shadow.bank) || i->mem.disp == (int64_t)GS_TR(site);
 
     if (on_field(i) && p && *p)
         return *p - 1u;
@@ -217,7 +217,7 @@ static uint8_t entry_of(struct run *r) {
 
 /* 4096 less the site's size */
 static uint8_t limit(struct run *r) {
-    uint8_t t = term(r, T_AND32, field(r, GS(bt.site), 4), number(r, SITE_SIZE_MAX), 0);
+    uint8_t t = term(r, T_AND32, field(r, GS_TR(site), 4), number(r, SITE_SIZE_MAX), 0);
 
     t = term(r, T_SUB32, t, number(r, 4096), 0);
     return term(r, T_NEG32, t, 0, 0);
@@ -226,7 +226,7 @@ static uint8_t limit(struct run *r) {
 /* The bank plus 16 bytes for each anchor before the site's. */
 static uint8_t anchor(struct run *r) {
     uint8_t t =
-        term(r, T_SHR32, field(r, GS(bt.site), 4), number(r, SITE_ANCHOR_SHIFT - 4), 0);
+        term(r, T_SHR32, field(r, GS_TR(site), 4), number(r, SITE_ANCHOR_SHIFT - 4), 0);
 
     t = term(r, T_AND32, t, number(r, (SHADOW_ANCHORS - 1) << 4), 0);
     return term(r, T_ADD, t, field(r, GS(shadow.bank), 8), 0);
@@ -267,7 +267,7 @@ static void check_hit(struct run *r, uint8_t entry, uint8_t tag, uint8_t diff,
     else if (!registers(r, term(r, T_ADD, diff, host, 0), false))
         v_bad(r->w, "comes back with other registers than the host's address in T0");
     else if (jump->op != HOST_JMP || jump->direct || !on_field(jump) ||
-             jump->mem.disp != (int64_t)GS(bt.resume) || r->resume != input(r, T1) + 1)
+             jump->mem.disp != (int64_t)GS_TR(resume) || r->resume != input(r, T1) + 1)
         v_bad(r->w, "does not come back to where it was told to");
 }
 

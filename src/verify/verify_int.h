@@ -39,7 +39,7 @@ enum vkind {
     V_RUN,    /* that, and RCX << low */
     V_JUMPS,  /* the jump table */
     V_JUMP,   /* an entry of it */
-    V_FUEL,   /* vcpu.bt.fuel at the last look at it, plus n */
+    V_FUEL,   /* tr_vcpu.fuel at the last look at it, plus n */
     V_CODE,   /* offset n of the fragment */
     V_EPOCH,  /* n: of global pages */
 };
@@ -61,7 +61,7 @@ struct vval {
 _Static_assert(sizeof(struct vval) == 16, "compared as bytes");
 
 /* Places in struct vcpu whose contents are followed. */
-enum { CELL_TMP, CELL_SPILL, CELL_HELD, CELLS = CELL_HELD + VCPU_BT_HELD };
+enum { CELL_TMP, CELL_SPILL, CELL_HELD, CELLS = CELL_HELD + TR_HELD };
 
 enum vflags {
     VF_NONE,
@@ -88,7 +88,7 @@ struct vstate {
         uint16_t id;
         uint8_t shift;
     } run[2];
-    int64_t fuel;  /* what bt.fuel has become since the last look at it, or UNKNOWN */
+    int64_t fuel;  /* what its fuel has become since the last look at it, or UNKNOWN */
     int64_t taken; /* before that */
     bool polled;   /* on every way here */
     bool site_known;
@@ -164,7 +164,7 @@ void v_store(struct verifier *w, struct vstate *s, const struct host_insn *i,
 bool v_is_shadow(const struct vstate *s, const struct host_insn *i);
 void v_shadow(struct verifier *w, struct vstate *s, const struct host_insn *i,
               unsigned r);
-/* The operand is vcpu.shadow.bank, or bt.jump: its kind; else V_SECRET. */
+/* The operand is vcpu.shadow.bank, or tr_vcpu.jump: its kind; else V_SECRET. */
 enum vkind v_base(const struct host_insn *i);
 /* I compares register R with the epoch of one of the fragment's pages. */
 bool v_is_epoch(const struct verifier *w, const struct vstate *s,

@@ -328,18 +328,18 @@ static const uint16_t forbidden[] = {
     GS(hooks),
     GS(hooks_arg),
     GS(cpuid),
-    GS(bt.host_sp),
-    GS(bt.resume),
-    GS(bt.spill[1]),
-    GS(bt.self),
-    GS(bt.owner),
+    GS_TR(host_sp),
+    GS_TR(resume),
+    GS_TR(spill[1]),
+    GS_TR(self),
+    GS_TR(owner),
     GS(shadow.write_drops),
-    GS(bt.gate),
+    GS_TR(gate),
     GS(x87_ran),
-    GS(bt.arg),
-    GS(bt.lent_by),
-    GS(bt.reason),
-    GS(bt.status),
+    GS_TR(arg),
+    GS_TR(borrowed_by),
+    GS_TR(reason),
+    GS_TR(status),
     GS(shadow.bank_user),
     GS(shadow.code_user),
     GS(canary),
@@ -353,9 +353,9 @@ static const uint16_t forbidden[] = {
     GS(fault),
     GS(stop),
     GS(vec),
-    GS(bt.held) + 8 * VCPU_BT_HELD,
-    GS(bt.held) - 8,
-    GS(bt.held) + 4,
+    GS_TR(held) + 8 * TR_HELD,
+    GS_TR(held) - 8,
+    GS_TR(held) + 4,
     GS(rip) + 4,
     sizeof(struct vcpu),
 };
@@ -371,7 +371,7 @@ static void mutate_field(unsigned k) {
     assert_true(at + 4 <= i->len);
     for (unsigned n = 0; n < ARRAY_SIZE(forbidden); n++) {
         /* The middle of a place is only forbidden where all of it is followed. */
-        if (forbidden[n] == GS(bt.held) + 4 && i->mem.size != 8)
+        if (forbidden[n] == GS_TR(held) + 4 && i->mem.size != 8)
             continue;
         if (forbidden[n] == GS(rip) + 4 && i->mem.size != 8)
             continue;
@@ -381,16 +381,16 @@ static void mutate_field(unsigned k) {
     }
     reject32(FIELD, k, at, 0xfffffff8);
     if (i->op == HOST_ADD &&
-        (i->mem.disp == GS(shadow.bank) || i->mem.disp == GS(bt.jump))) {
+        (i->mem.disp == GS(shadow.bank) || i->mem.disp == GS_TR(jump))) {
         reject32(FIELD, k, at, GS(gpr));
         reject32(FIELD, k, at,
-                 i->mem.disp == GS(shadow.bank) ? GS(bt.jump) : GS(shadow.bank));
+                 i->mem.disp == GS(shadow.bank) ? GS_TR(jump) : GS(shadow.bank));
     }
     /* A host address from where none, or another, was left. */
-    if (i->op == HOST_MOV && is_reg(i, 0, T0) && i->mem.disp >= (int64_t)GS(bt.held) &&
-        i->mem.disp < (int64_t)(GS(bt.held) + 8 * VCPU_BT_HELD)) {
+    if (i->op == HOST_MOV && is_reg(i, 0, T0) && i->mem.disp >= (int64_t)GS_TR(held) &&
+        i->mem.disp < (int64_t)(GS_TR(held) + 8 * TR_HELD)) {
         reject32(FIELD, k, at, GS(gpr));
-        reject32(FIELD, k, at, GS(bt.held) + 8 * (VCPU_BT_HELD - 1));
+        reject32(FIELD, k, at, GS_TR(held) + 8 * (TR_HELD - 1));
     }
 }
 
@@ -496,7 +496,7 @@ static void mutate_site(unsigned k) {
     unsigned at = i->len - 4u;
 
     if (k + 2 >= now.n || i->op != HOST_MOV || i->mem.seg != 'g' ||
-        i->mem.disp != GS(bt.site) || !now.i[k + 2].direct || !is_slow(target(k + 2)))
+        i->mem.disp != GS_TR(site) || !now.i[k + 2].direct || !is_slow(target(k + 2)))
         return;
     reject32(SITE, k, at, site + 1);
     reject32(SITE, k, at, site - 1);
@@ -560,9 +560,8 @@ static void mutate_save(unsigned k) {
     const struct host_insn *i = &now.i[k];
 
     if (i->op == HOST_MOV && i->mem.seg == 'g' && i->mem.access == HOST_WRITE &&
-        is_reg(i, 1, T0) && i->mem.disp >= (int64_t)GS(bt.held) &&
-        i->mem.disp < (int64_t)(GS(bt.held) + 8 * VCPU_BT_HELD) &&
-        read_back(k, i->mem.disp))
+        is_reg(i, 1, T0) && i->mem.disp >= (int64_t)GS_TR(held) &&
+        i->mem.disp < (int64_t)(GS_TR(held) + 8 * TR_HELD) && read_back(k, i->mem.disp))
         reject_nop(NO_SAVE, k);
 }
 
