@@ -23,6 +23,8 @@ static int setup(void **state) {
     rig_new(&r);
     memset(&V, 0, sizeof(V));
     cpu = (struct machine_cpu){.vcpu = &V};
+    V.hooks = &board_vcpu_hooks;
+    V.hooks_arg = &cpu;
     board = (struct board){.cpu = &cpu,
                            .cpus = 1,
                            .bus = r.bus,
