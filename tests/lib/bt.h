@@ -5,5 +5,6 @@
 
 #include "bt/bt_int.h"
 #include "bt/tr_int.h"
+#include "bt/verify.h"
 
 #endif

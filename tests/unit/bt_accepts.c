@@ -3,7 +3,6 @@
  * tests/verify/set.c, under options of every kind; and the common code of the cache, with
  * no change to it.
  */
-#include "bt/verify.h"
 #include "decode/host.h"
 #include "lib/unit.h"
 #include "verify/set.h"

@@ -12,7 +12,6 @@
 #include <cmocka.h>
 
 #include "bt/mutant.h"
-#include "bt/verify.h"
 #include "verify/set.h"
 
 unsigned bt_mutant;

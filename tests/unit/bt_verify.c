@@ -9,7 +9,6 @@
  */
 #include <stdio.h>
 
-#include "bt/verify.h"
 #include "decode/host.h"
 #include "lib/unit.h"
 #include "verify/set.h"
