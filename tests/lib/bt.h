@@ -5,5 +5,6 @@
 
 #include "bt/bt_int.h"
 #include "tr/tr_int.h"
+#include "verify/verify.h"
 
 #endif

@@ -1,16 +1,20 @@
 #include "lib/exec.h"
 
+#include "cpu/vec.h"
 #include "decode/decode.h"
 #include "lib/need.h"
 #include "sem/sem_int.h"
 
 int exec_bytes(struct vcpu *v, const void *bytes, size_t len) {
     struct insn i;
+    int rc;
 
     need(decode_insn(v->mode, bytes, len, &i) == DECODE_OK, "bytes that do not decode");
     need(i.len == len, "more than an instruction");
     sem_bind(v, &i);
-    return i.exec(v, &i);
+    rc = i.exec(v, &i);
+    vec_park(v); /* before anything that may use the host's vector registers */
+    return rc;
 }
 
 void exec_flat_gdt(struct guest *g, uint64_t gdt, uint16_t limit) {

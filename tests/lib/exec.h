@@ -8,7 +8,7 @@
 #include "lib/guest.h"
 
 /* Executes the LEN bytes, which must be one instruction in the present mode: what its
- * semantic function returns (sem/sem.h). */
+ * semantic function returns (sem/sem.h). The vector state is parked. */
 int exec_bytes(struct vcpu *v, const void *bytes, size_t len);
 /* Of a string literal. */
 #define EXEC(v, s) exec_bytes(v, s, sizeof(s) - 1)

@@ -194,12 +194,12 @@ static const struct template *choose(void) {
     }
 }
 
-static bool put_random(const struct template *t, unsigned base) {
+/* Random bytes at B, of 32, that begin with T's prefixes and opcode; its operand in
+ * memory is off BASE when that is a register. False: T has none. */
+static bool random_bytes(const struct template *t, unsigned base, uint8_t *b) {
     static const uint8_t segs[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x64, 0x65};
     bool wide = program.mode == MODE_64;
-    uint8_t b[32];
     unsigned n = 0;
-    struct insn i;
 
     if (one_in(8))
         b[n++] = segs[pick(8)];
@@ -214,7 +214,7 @@ static bool put_random(const struct template *t, unsigned base) {
                       t->v15              ? t->evex ? 0 : 15
                       : wide || one_in(8) ? pick(16)
                                           : 8 | pick(8));
-    for (unsigned k = n; k < sizeof(b); k++)
+    for (unsigned k = n; k < 32; k++)
         b[k] = (uint8_t)rnd();
     b[n] = (uint8_t)(t->mem ? (pick(3) << 6 | pick(8)) : (0xc0 | pick(8)));
     if (base < 16 && t->mem) {
@@ -228,7 +228,58 @@ static bool put_random(const struct template *t, unsigned base) {
         }
     }
     b[n] |= (uint8_t)(t->reg << 3);
-    if (decode_insn(program.mode, b, 15, &i) != DECODE_OK || !template_allows(&i))
+    return true;
+}
+
+/* Registers and a stack that I can do with. */
+static void put_registers(const struct insn *i, unsigned base) {
+    if (i->op == OP_div || i->op == OP_idiv)
+        if (!one_in(3))
+            put_mov_imm(REG_RDX, pick(3));
+    if (i->op == OP_popf) {
+        uint64_t fl = rnd() & (one_in(4) ? 0x44dd5 : 0xcd5);
+
+        put_mov_imm(REG_RSP, DATA + 0x400);
+        put8(0x68);
+        put(&fl, 4);
+    }
+    if ((i->op == OP_push || i->op == OP_pop || i->op == OP_ret || i->op == OP_leave) &&
+        base == 16 && one_in(2))
+        put_mov_imm(i->op == OP_leave ? REG_RBP : REG_RSP, target(8));
+    if (i->op >= OP_movs && i->op <= OP_cmps && one_in(2)) {
+        put_mov_imm(REG_RDI, target(8));
+        put_mov_imm(REG_RSI, target(8));
+    }
+}
+
+/* Aims the operand of I, whose bytes are at B: by registers, or its displacement. */
+static void aim_operand(const struct insn *i, uint8_t *b) {
+    unsigned size = i->mem.size ? i->mem.size : 16;
+    bool wide = program.mode == MODE_64;
+
+    if (i->mem.base == REG_RIP ||
+        (i->mem.base == REG_ZERO && i->mem.index == REG_ZERO && i->off_modrm)) {
+        uint64_t to = target(size) - program.segbase[i->mem.seg];
+        unsigned at = i->off_modrm + (i->mem.base == REG_RIP || !wide ? 1u : 2u);
+
+        if (i->mem.base == REG_RIP)
+            to = (to | (program.base & ~0xffffffull)) -
+                 (program.base + program.len + i->len);
+        if (!wide && (b[i->off_modrm] & 7) == 4)
+            at = i->off_modrm + 2u;
+        if (i->addrsize != 2)
+            memcpy(b + at, &to, 4);
+    } else if (i->addrsize != 2) {
+        aim(i, target(size));
+    }
+}
+
+static bool put_random(const struct template *t, unsigned base) {
+    uint8_t b[32];
+    struct insn i;
+
+    if (!random_bytes(t, base, b) || decode_insn(program.mode, b, 15, &i) != DECODE_OK ||
+        !template_allows(&i))
         return false;
     if (i.op == OP_enter)
         b[3] = pick(4);
@@ -240,42 +291,9 @@ static bool put_random(const struct template *t, unsigned base) {
     program.x87 |= (i.flags & INSN_X87) != 0;
     if (program_how.liveness && program.strict && i.fl_undefined)
         return false;
-    if (i.op == OP_div || i.op == OP_idiv)
-        if (!one_in(3))
-            put_mov_imm(REG_RDX, pick(3));
-    if (i.op == OP_popf) {
-        uint64_t fl = rnd() & (one_in(4) ? 0x44dd5 : 0xcd5);
-
-        put_mov_imm(REG_RSP, DATA + 0x400);
-        put8(0x68);
-        put(&fl, 4);
-    }
-    if ((i.op == OP_push || i.op == OP_pop || i.op == OP_ret || i.op == OP_leave) &&
-        base == 16 && one_in(2))
-        put_mov_imm(i.op == OP_leave ? REG_RBP : REG_RSP, target(8));
-    if (i.op >= OP_movs && i.op <= OP_cmps && one_in(2)) {
-        put_mov_imm(REG_RDI, target(8));
-        put_mov_imm(REG_RSI, target(8));
-    }
-    if (t->mem && base == 16 && !one_in(10)) {
-        unsigned size = i.mem.size ? i.mem.size : 16;
-
-        if (i.mem.base == REG_RIP ||
-            (i.mem.base == REG_ZERO && i.mem.index == REG_ZERO && i.off_modrm)) {
-            uint64_t to = target(size) - program.segbase[i.mem.seg];
-            unsigned at = i.off_modrm + (i.mem.base == REG_RIP || !wide ? 1u : 2u);
-
-            if (i.mem.base == REG_RIP)
-                to = (to | (program.base & ~0xffffffull)) -
-                     (program.base + program.len + i.len);
-            if (!wide && (b[i.off_modrm] & 7) == 4)
-                at = i.off_modrm + 2u;
-            if (i.addrsize != 2)
-                memcpy(b + at, &to, 4);
-        } else if (i.addrsize != 2) {
-            aim(&i, target(size));
-        }
-    }
+    put_registers(&i, base);
+    if (t->mem && base == 16 && !one_in(10))
+        aim_operand(&i, b);
     begin_insn();
     define_flags(&i);
     put(b, i.len);

@@ -1,6 +1,5 @@
 /* What Intel's and AMD's CPUs do differently, on either host: the model says whose it is.
  */
-#include "cpu/vec.h"
 #include "decode/decode.h"
 #include "lib/exec.h"
 #include "lib/signals.h"
@@ -69,7 +68,6 @@ static int run(const char *bytes, size_t len) {
 
     signals_back();
     rc = exec_bytes(&V, bytes, len);
-    vec_park(&V);
     return rc == SEM_FAULT ? V.fault.vector : -1;
 }
 #define RUN(s) run(s, sizeof(s) - 1)

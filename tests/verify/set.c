@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "cpu/vec.h"
-#include "lib/bt.h"
 #include "lib/guest.h"
 #include "lib/hex.h"
 #include "lib/need.h"

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "verify/verify.h"
+#include "lib/bt.h"
 
 /* How a program is translated. */
 enum {
