@@ -1,7 +1,6 @@
 /*
- * The vCPU in words, by cpu/state.def. What is 0 of what most guests leave alone is left
- * out; vector registers always.
- * lint: no guest runs here.
+ * The vCPU in words, by cpu/state.def. Beside general registers and segments, what is 0
+ * is left out; vector registers always are. lint: no guest runs here.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +10,7 @@
 #include "x86/cr.h"
 #include "x86/desc.h"
 
-#define WIDTH 78
+#define WIDTH 90 /* of a line */
 
 struct text {
     char *at;
@@ -40,7 +39,7 @@ static void dump_flags(const struct vcpu *v, struct text *t) {
         {X86_FL_SF, "SF"}, {X86_FL_TF, "TF"},   {X86_FL_IF, "IF"},   {X86_FL_DF, "DF"},
         {X86_FL_OF, "OF"}, {X86_FL_NT, "NT"},   {X86_FL_RF, "RF"},   {X86_FL_VM, "VM"},
         {X86_FL_AC, "AC"}, {X86_FL_VIF, "VIF"}, {X86_FL_VIP, "VIP"}, {X86_FL_ID, "ID"}};
-    put(t, "rflags %08llx", (unsigned long long)v->rflags);
+    put(t, "flags");
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         if (v->rflags & names[i].bit)
             put(t, " %s", names[i].name);
@@ -77,34 +76,34 @@ static void dump_segments(const struct vcpu *v, struct text *t) {
 static void dump_mode(const struct vcpu *v, struct text *t) {
     static const char *const modes[] = {"16-bit", "32-bit", "64-bit"};
 
-    put(t, "%s code, %s, CPL %u\n", modes[v->mode <= MODE_64 ? v->mode : MODE_64],
+    put(t, "%s code, %s\n", modes[v->mode <= MODE_64 ? v->mode : MODE_64],
         vcpu_is_real(v)         ? "real mode"
         : v->long_mode          ? "long mode"
         : v->rflags & X86_FL_VM ? "virtual-8086 mode"
-                                : "protected mode",
-        v->cpl);
+                                : "protected mode");
 }
 
-/* The registers of a group, as many in a line as it takes. */
+/* The registers of a group, as many in a line as it takes; ALL: with those that are 0,
+ * and in columns. */
 static void dump_group(const struct vcpu *v, struct text *t, enum vcpu_group group,
-                       bool zeros) {
-    unsigned column = 0;
+                       bool all) {
+    int column = 0;
 
     for (size_t n = 0; n < vcpu_part_count; n++) {
         const struct vcpu_part *p = &vcpu_parts[n];
-        uint64_t x = p->group == group ? vcpu_part_number(v, p) : 0;
-        unsigned digits = p->size == 8 ? 16 : 2 * p->size;
-        unsigned width = (unsigned)strlen(p->name) + 1 + digits;
+        char word[64];
+        int len;
 
-        if (p->group != group || (!zeros && !x))
+        if (p->group != group || (!all && !vcpu_part_number(v, p)))
             continue;
-        if (column && column + 2 + width > WIDTH) {
+        len = snprintf(word, sizeof(word), all ? "%-3s %0*llx" : "%s %0*llx", p->name,
+                       all ? 2 * p->size : 1, (unsigned long long)vcpu_part_number(v, p));
+        if (column && column + 2 + len > WIDTH) {
             put(t, "\n");
             column = 0;
         }
-        put(t, "%s%s %0*llx", column ? "  " : "", p->name, (int)digits,
-            (unsigned long long)x);
-        column += (column ? 2 : 0) + width;
+        put(t, "%s%s", column ? "  " : "", word);
+        column += (column ? 2 : 0) + len;
     }
     if (column)
         put(t, "\n");
@@ -117,7 +116,7 @@ void vcpu_dump(const struct vcpu *v, char *buf, size_t size) {
     dump_flags(v, &t);
     dump_mode(v, &t);
     dump_segments(v, &t);
-    dump_group(v, &t, VCPU_GROUP_CONTROL, true);
+    dump_group(v, &t, VCPU_GROUP_CONTROL, false);
     dump_group(v, &t, VCPU_GROUP_DEBUG, false);
     dump_group(v, &t, VCPU_GROUP_PENDING, false);
     dump_group(v, &t, VCPU_GROUP_SYSTEM, false);
