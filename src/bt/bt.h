@@ -1,10 +1,12 @@
 /*
- * The software VMM's translator: guest code to host code, on demand.
+ * The dispatcher: runs guest code as host code, made on demand.
  *
  * Guest bytes are decoded into translation units (TU); each becomes a compiled code
- * fragment (CCF) in the translation cache (TC). What is not worth translating (16-bit
- * code, single-stepping, an instruction that hits a device) is executed by the
- * interpreter, one instruction at a time. docs/bt.md describes the whole.
+ * fragment (CCF) in the translation cache (TC). What is not for translated code (16-bit
+ * code, single-stepping, an instruction that hits a device) is left to whoever calls
+ * bt_go(), and is mostly the interpreter's (soft/). docs/bt.md describes the whole.
+ *
+ * All of it belongs to the vCPU's thread but bt_kick().
  */
 #ifndef BT_BT_H
 #define BT_BT_H
@@ -13,7 +15,7 @@
 
 #include "cpu/vcpu.h"
 #include "engine/options.h"
-#include "list/list.h"
+#include "list/out.h"
 #include "tr/options.h"
 #include "x86/cr.h"
 

@@ -14,6 +14,7 @@
 #include "bt/bt_int.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
+#include "list/list.h"
 
 struct work {
     struct bt *bt;

@@ -5,13 +5,8 @@
 #ifndef LIST_LIST_H
 #define LIST_LIST_H
 
+#include "list/out.h"
 #include "tr/tr.h"
-
-/* Who gets a listing: a line at a time, without newline. */
-struct bt_listing {
-    void (*line)(void *arg, const char *text);
-    void *arg;
-};
 
 #define LIST_LINE 192
 

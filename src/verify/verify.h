@@ -10,7 +10,7 @@
 #ifndef VERIFY_VERIFY_H
 #define VERIFY_VERIFY_H
 
-#include "list/list.h"
+#include "list/out.h"
 #include "tr/env.h"
 
 /* Why a fragment was not proved, and where. */
