@@ -163,13 +163,8 @@ static void one(struct fuzz_in *in) {
         input(in);
         break;
     case 14:
-        if (!cpu.vcpu) {
-            cpu.vcpu = aligned_alloc(64, sizeof(*cpu.vcpu));
-            HOLDS(cpu.vcpu);
-            memset(cpu.vcpu, 0, sizeof(*cpu.vcpu));
-        }
-        board.vcpu->hooks->cr8_write(&board, op >> 4);
-        HOLDS(board.vcpu->hooks->cr8_read(&board) == op >> 4);
+        cpu.vcpu->hooks->cr8_write(&cpu, op >> 4);
+        HOLDS(cpu.vcpu->hooks->cr8_read(&cpu) == op >> 4);
         break;
     default:
         if (op >> 4 == 0)
