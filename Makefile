@@ -13,7 +13,7 @@ CPPFLAGS += -Isrc -D_GNU_SOURCE
 ALL_CFLAGS = $(CSTD) $(WARN) $(CFLAGS) -fno-strict-aliasing -fwrapv -pthread -MMD -MP $(SAN)
 # These rooms run while the guest's vector state is in the host's registers
 # (src/cpu/vec.h): no vector code, no libc behind the compiler's back.
-CORE_ROOMS = cpu mem mmu sem interp bt bus dev
+CORE_ROOMS = cpu mem mmu sem interp tr tc list verify bt soft bus dev
 CORE_FILES = src/machine/board.c src/decode/encoding.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
@@ -49,20 +49,27 @@ $(BUILD)/src/%.o: src/%.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(call core,src/$*.c) -c -o $@ $<
 
-# What several tests make programs with.
-KNOTS = $(BUILD)/common/knots.o
-TEMPLATES = $(BUILD)/common/templates.o
-$(KNOTS) $(TEMPLATES): $(BUILD)/common/%.o: tests/common/%.c
+# What several tests share (tests/lib): each takes what it calls.
+TESTLIB_OBJS = $(patsubst tests/lib/%.c,$(BUILD)/testlib/%.o,$(wildcard tests/lib/*.c))
+TESTLIB = $(BUILD)/libtest.a
+$(TESTLIB): $(TESTLIB_OBJS)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(BUILD)/testlib/%.o: tests/lib/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/unit/bt_diff $(BUILD)/unit/bt_reach: $(KNOTS)
-$(BUILD)/unit/bt_diff: $(TEMPLATES)
-$(BUILD)/unit/%: tests/unit/%.c $(LIB)
+$(BUILD)/unit/%.o: tests/unit/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $(filter %.c %.o,$^) $(LIB) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
+
+# Compiled and linked apart: a change in src/ links the tests again and compiles none.
+$(UNITS): %: %.o $(TESTLIB) $(LIB)
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(TESTLIB) $(LIB) -lcmocka $(LDLIBS)
 
 # These let each allocation fail in turn.
 $(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
@@ -152,7 +159,7 @@ lint: all
 clean:
 	rm -rf $(BUILD)
 
--include $(KNOTS:.o=.d) $(OBJS:.o=.d) $(BUILD)/src/main.d
+-include $(OBJS:.o=.d) $(BUILD)/src/main.d $(TESTLIB_OBJS:.o=.d) $(UNITS:=.d)
 
 .PHONY: lockstep check-nested bench compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:

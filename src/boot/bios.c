@@ -57,7 +57,7 @@ void boot_put_bios(const struct boot_job *j) {
            (size_t)(_binary_bios_end - _binary_bios_start));
     mem_program(j->m, gpa(BIOS_BASE), rom, sizeof(rom));
     mem_program(j->m, gpa(MEM_ROM_START), rom, sizeof(rom));
-    mem_set_rom(j->m, gpa(BIOS_BASE), sizeof(rom));
+    mem_set_kind(j->m, gpa(BIOS_BASE), sizeof(rom), MEM_ROM);
     put_vectors(j, rom);
 }
 _Static_assert(BIOS_SIZE == MEM_ROM_SIZE, "the copy has the segment's size");

@@ -16,7 +16,7 @@
 #define BOOT_STACK 0x9f000u
 #define BOOT_LOW_END 0x9fc00u
 #define BOOT_HIGH 0x100000u
-#define BOOT_RANGES 80u /* a map has at most 64 regions; the low area adds a few */
+#define BOOT_RANGES 80u /* RAM and ROM: 67 pieces at most; the low area adds a few */
 #define BOOT_FILE_MAX (4ull << 30)
 #define BOOT_SEGMENTS 64u
 #define BOOT_MULTIBOOT_MAGIC 0x2badb002u /* in EAX, as no other protocol has it */

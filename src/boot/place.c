@@ -45,7 +45,7 @@ static unsigned reserve_acpi(const struct boot_job *j, struct boot_range *map,
 /* RAM as the guest may use it; 0x9fc00..1 MiB is reserved (EBDA, video, firmware). */
 unsigned boot_map(const struct boot_job *j, struct boot_range out[BOOT_RANGES]) {
     size_t count;
-    const struct mem_region *r = mem_regions(j->m, &count);
+    const struct mem_piece *r = mem_map(j->m, &count);
     unsigned n = 0;
 
     out[n++] = (struct boot_range){0, BOOT_LOW_END, BOOT_RAM};
@@ -53,7 +53,7 @@ unsigned boot_map(const struct boot_job *j, struct boot_range out[BOOT_RANGES]) 
     for (size_t i = 0; i < count && n + 2 < BOOT_RANGES; i++) {
         uint64_t start = r[i].start.a, end = start + r[i].size;
 
-        if (end <= BOOT_HIGH)
+        if (end <= BOOT_HIGH || r[i].added)
             continue;
         if (start < BOOT_HIGH)
             start = BOOT_HIGH;

@@ -1,27 +1,27 @@
 /*
- * Innocent until proven guilty: what keeps trapping is translated again with the trap
- * designed in, and gets its chances to come back.
+ * What keeps trapping is translated again with the trap designed in, and may come back.
  *
  * A memory access is translated as if it hit plain memory. When the inline check at an
- * instruction has failed FAIL_LIMIT times in short order, it is judged:
+ * instruction has failed FAIL_LIMIT times in short order, a verdict is found:
  *   - the instruction itself touches a device, stores to a traced page or crosses a page:
  *     it becomes a callout, and the rest of the fragment stays as good as it was;
- *   - it does not, but the range that was checked for it and others (group.c) does: no
+ *   - it does not, but the range that was checked for it and others (tr/group.c) does: no
  *     group starts there any more;
- *   - it raises a fault that the guest's page tables want: that is nobody's fault.
+ *   - it raises a fault that the guest's page tables want: there is none.
  *
  * Such a callout counts how often it traps. One that mostly does not (code that everybody
- * uses, and somebody for traced pages) goes free, and is tolerated for a time.
+ * uses, and somebody for traced pages) is translated plainly again, and its traps are
+ * tolerated for a time.
  *
  * A verdict holds for some time; then (bt_review(), from the dispatcher) what was made
- * under it is dropped, and what comes in its place is innocent again. Each time that it
- * is found guilty soon after, the next verdict holds twice as long. So what has changed
+ * under it is dropped, and what comes in its place is translated plainly. Each time that
+ * the same verdict is found again soon after, it holds twice as long. So what has changed
  * its ways is fast again after a while, and what has not costs less and less.
  *
- * Suspects are kept by address and RAM page, in sets of WAYS; while a verdict holds,
- * nobody else gets its place.
+ * Places are kept by address and RAM page, in sets of WAYS; while a verdict holds, nobody
+ * else gets its entry. (The paper's word for all this: innocent until proven guilty.)
  */
-#include "bt/tr_int.h"
+#include "bt/bt_int.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "sem/sem.h"
@@ -41,19 +41,19 @@
  * looked for those whose time is over. */
 #define TERM_SHIFT 29
 #define REVIEW_TICKS (1ull << 26)
-#define STRIKES_MAX 12u
+#define IN_A_ROW_MAX 12u
 
 #define WAYS 4u
 
-static struct suspect *set_of(const struct bt *bt, uint64_t va, const uint8_t *page) {
+static struct bt_place *set_of(const struct bt *bt, uint64_t va, const uint8_t *page) {
     uint64_t h = va ^ (uint64_t)(uintptr_t)page << 12;
 
-    return &bt->suspects[(h * 0x9e3779b97f4a7c15ull >> (64 - BT_SUSPECT_BITS)) &
-                         ~(uint64_t)(WAYS - 1)];
+    return &bt->places[(h * 0x9e3779b97f4a7c15ull >> (64 - BT_PLACE_BITS)) &
+                       ~(uint64_t)(WAYS - 1)];
 }
 
-static struct suspect *find(const struct bt *bt, uint64_t va, const uint8_t *page) {
-    struct suspect *set = set_of(bt, va, page);
+static struct bt_place *find(const struct bt *bt, uint64_t va, const uint8_t *page) {
+    struct bt_place *set = set_of(bt, va, page);
 
     for (unsigned n = 0; n < WAYS; n++)
         if (set[n].va == va && set[n].page == page)
@@ -83,50 +83,52 @@ static unsigned own_access(const struct insn *i, bool *write) {
     }
 }
 
-bool bt_guilty(const struct bt *bt, uint64_t va, const uint8_t *page,
-               enum bt_guilt guilt) {
-    const struct suspect *s = find(bt, va, page);
+bool bt_verdict_is(const struct bt *bt, uint64_t va, const uint8_t *page,
+                   enum bt_verdict verdict) {
+    const struct bt_place *s = find(bt, va, page);
 
-    return s && s->guilt == guilt;
+    return s && s->verdict == verdict;
 }
 
 /* Code may have changed since the verdict: only what can trap becomes a callout. */
-bool bt_traps(const struct bt *bt, const struct insn *i, uint64_t va,
-              const uint8_t *page) {
+bool bt_is_trap(const struct bt *bt, const struct insn *i, uint64_t va,
+                const uint8_t *page) {
     bool write;
 
-    return bt_guilty(bt, va, page, BT_GUILT_TRAP) && own_access(i, &write);
+    return bt_verdict_is(bt, va, page, BT_VERDICT_CALLOUT) && own_access(i, &write);
 }
 
-void bt_acquit_all(struct bt *bt) {
-    for (unsigned n = 0; n < 1u << BT_SUSPECT_BITS; n++)
-        bt->suspects[n] = (struct suspect){0};
+void bt_forget_verdicts(struct bt *bt) {
+    for (unsigned n = 0; n < 1u << BT_PLACE_BITS; n++)
+        bt->places[n] = (struct bt_place){0};
 }
 
-static void convict(struct suspect *s, enum bt_guilt guilt) {
+static void decide(struct bt_place *s, enum bt_verdict verdict) {
     uint64_t now = __builtin_ia32_rdtsc();
 
-    if (s->due && now < s->due + (1ull << TERM_SHIFT << s->strikes)) {
-        if (s->strikes < STRIKES_MAX)
-            s->strikes++;
+    if (s->due && now < s->due + (1ull << TERM_SHIFT << s->in_a_row)) {
+        if (s->in_a_row < IN_A_ROW_MAX)
+            s->in_a_row++;
     } else {
-        s->strikes = 0;
+        s->in_a_row = 0;
     }
-    s->due = now + (1ull << TERM_SHIFT << s->strikes);
-    s->guilt = (uint8_t)guilt;
+    s->due = now + (1ull << TERM_SHIFT << s->in_a_row);
+    s->verdict = (uint8_t)verdict;
 }
 
-/* The suspect at VA, whose failures are counted; NULL: verdicts are in all its places. */
-static struct suspect *suspect(struct bt *bt, uint64_t va, uint8_t *page) {
-    struct suspect *set = set_of(bt, va, page), *s = find(bt, va, page);
+/* The entry of VA, whose failures are counted; NULL: verdicts are in all that it may
+ * have.
+ */
+static struct bt_place *place_at(struct bt *bt, uint64_t va, uint8_t *page) {
+    struct bt_place *set = set_of(bt, va, page), *s = find(bt, va, page);
 
     if (s)
         return s;
     for (unsigned n = 0; n < WAYS; n++) /* the one that has not failed for longest */
-        if (set[n].guilt == BT_INNOCENT && (!s || set[n].since < s->since))
+        if (set[n].verdict == BT_VERDICT_NONE && (!s || set[n].since < s->since))
             s = &set[n];
     if (s)
-        *s = (struct suspect){.va = va, .page = page};
+        *s = (struct bt_place){.va = va, .page = page};
     return s;
 }
 
@@ -138,7 +140,7 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
     bool write = false;
 
     vec_park(bt->v);
-    if (decode_insn(KEY_MODE(c->key), bytes, room < 15 ? room : 15, &i) != DECODE_OK)
+    if (decode_insn(KEY_MODE(c->code.key), bytes, room < 15 ? room : 15, &i) != DECODE_OK)
         return false;
     own = own_access(&i, &write);
     if (!own)
@@ -150,14 +152,14 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
 
 void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
                 const struct bt_trap *trap) {
-    uint8_t *page = site->guest & SITE_PAGE2 ? c->page2 : c->page;
-    uint64_t va = bt_site_va(c, site), now = __builtin_ia32_rdtsc();
-    struct suspect *s;
+    uint8_t *page = site->guest & SITE_PAGE2 ? c->code.page2 : c->code.page;
+    uint64_t va = tr_site_va(&c->code, site), now = __builtin_ia32_rdtsc();
+    struct bt_place *s;
 
     if (!bt->opt.adapt || c->dead)
         return;
-    s = suspect(bt, va, page);
-    if (!s || s->guilt == BT_TOLERATED)
+    s = place_at(bt, va, page);
+    if (!s || s->verdict == BT_VERDICT_TOLERATED)
         return;
     if (!s->failed++)
         s->since = now;
@@ -166,16 +168,16 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
     s->failed = 0;
     if (now - s->since > FAIL_TICKS_GROUP)
         return;
-    if (s->guilt == BT_GUILT_TRAP) { /* C was made before the verdict */
-        bt_drop(bt, c, BT_WHY_TRAPS);
+    if (s->verdict == BT_VERDICT_CALLOUT) { /* C was made before the verdict */
+        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
     } else if (!itself(bt, c, page + (va & 4095), trap)) {
-        if (s->guilt != BT_GUILT_GROUPS)
-            convict(s, BT_GUILT_GROUPS);
-        bt_drop(bt, c, BT_WHY_CHECKS);
+        if (s->verdict != BT_VERDICT_NO_GROUP)
+            decide(s, BT_VERDICT_NO_GROUP);
+        tc_drop(&bt->tc, c, TC_WHY_CHECKS);
     } else if (now - s->since <= FAIL_TICKS_TRAP && trap->why != BT_TRAP_FAULT &&
                trap->why != BT_TRAP_DROPS) {
-        convict(s, BT_GUILT_TRAP);
-        bt_drop(bt, c, BT_WHY_TRAPS);
+        decide(s, BT_VERDICT_CALLOUT);
+        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
     }
 }
 
@@ -202,12 +204,12 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
     t->runs++;
     t->traps += rc == SEM_FAULT || traps_so_far(v->cnt) != before;
     if (unlikely(t->runs == TRIAL_RUNS)) {
-        struct bt *bt = v->bt.owner;
+        struct bt *bt = tr_vcpu(v)->owner;
 
         if (t->traps < TRIAL_RUNS / TRIAL_SHARE &&
-            bt_guilty(bt, t->va, t->page, BT_GUILT_TRAP)) {
-            convict(find(bt, t->va, t->page), BT_TOLERATED);
-            bt_drop_at(bt, t->page, (unsigned)(t->va & 4095));
+            bt_verdict_is(bt, t->va, t->page, BT_VERDICT_CALLOUT)) {
+            decide(find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
+            tc_drop_at(&bt->tc, t->page, (unsigned)(t->va & 4095));
             v->code_written = true; /* it may be a loop: out of it */
             v->cnt->bt_acquitted++;
         }
@@ -216,8 +218,9 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
     return rc;
 }
 
-struct insn *bt_trapper(struct bt *bt, const struct insn *i, uint64_t va, uint8_t *page) {
-    struct trapper *t = bt_meta_alloc(bt, sizeof(*t));
+struct insn *bt_trap_callout(struct tr_span *span, const struct insn *i, uint64_t va,
+                             uint8_t *page) {
+    struct trapper *t = tr_span_record(span, sizeof(*t));
 
     if (!t)
         return NULL;
@@ -232,14 +235,14 @@ void bt_review(struct bt *bt, uint64_t now) {
     if (now < bt->next_review)
         return;
     bt->next_review = now + REVIEW_TICKS;
-    for (unsigned n = 0; n < 1u << BT_SUSPECT_BITS; n++) {
-        struct suspect *s = &bt->suspects[n];
+    for (unsigned n = 0; n < 1u << BT_PLACE_BITS; n++) {
+        struct bt_place *s = &bt->places[n];
 
-        if (s->guilt == BT_INNOCENT || now < s->due)
+        if (s->verdict == BT_VERDICT_NONE || now < s->due)
             continue;
-        if (s->guilt != BT_TOLERATED)
-            bt_drop_at(bt, s->page, (unsigned)(s->va & 4095));
-        s->guilt = BT_INNOCENT;
+        if (s->verdict != BT_VERDICT_TOLERATED)
+            tc_drop_at(&bt->tc, s->page, (unsigned)(s->va & 4095));
+        s->verdict = BT_VERDICT_NONE;
         bt->v->cnt->bt_acquitted++;
     }
 }

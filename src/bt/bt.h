@@ -1,10 +1,12 @@
 /*
- * The software VMM's translator: guest code to host code, on demand.
+ * The dispatcher: runs guest code as host code, made on demand.
  *
  * Guest bytes are decoded into translation units (TU); each becomes a compiled code
- * fragment (CCF) in the translation cache (TC). What is not worth translating (16-bit
- * code, single-stepping, an instruction that hits a device) is executed by the
- * interpreter, one instruction at a time. docs/bt.md describes the whole.
+ * fragment (CCF) in the translation cache (TC). What is not for translated code (16-bit
+ * code, single-stepping, an instruction that hits a device) is left to whoever calls
+ * bt_go(), and is mostly the interpreter's (soft/). docs/bt.md describes the whole.
+ *
+ * All of it belongs to the vCPU's thread but bt_kick().
  */
 #ifndef BT_BT_H
 #define BT_BT_H
@@ -12,28 +14,21 @@
 #include <stdio.h>
 
 #include "cpu/vcpu.h"
+#include "engine/options.h"
+#include "list/out.h"
+#include "tr/options.h"
+#include "x86/cr.h"
 
 struct bt;
 struct interp;
 
 struct bt_options {
-    bool adapt;    /* make what keeps trapping again, with the trap designed in */
-    bool anchors;  /* shadow entries found by place instead of address */
-    bool chain;    /* patch exits into direct jumps */
-    bool evict;    /* when the cache is full, make room for some, not for all */
-    bool groups;   /* one check for several accesses off the same base */
-    bool count;    /* count the instructions that translated code executes */
-    bool held;     /* save the host address of a group that is interrupted */
-    bool lend;     /* r14 and r15 in registers that a hot path does not use */
-    bool liveness; /* do not keep status flags that nothing reads */
-    bool stay;     /* go on in the cache after what changes the flow */
-    unsigned hot;  /* executions after which a fragment becomes a hot path; 0: never */
-    unsigned path; /* instructions in a hot path, 1..BT_PATH_MAX */
-    bool predict;  /* hot paths follow returns and other indirect branches */
-    bool unroll;   /* repeat short loops in their hot paths */
-    bool verify;   /* prove each fragment before it is used (verify.h) */
-    unsigned tu_limit; /* instructions in a TU, 1..BT_TU_MAX */
-    unsigned cache;    /* MiB of translated code, 1..BT_CACHE_MAX */
+    struct tr_options tr;
+    bool adapt;     /* make what keeps trapping again, with the trap designed in */
+    bool chain;     /* patch exits into direct jumps */
+    bool evict;     /* when the cache is full, make room for some, not for all */
+    bool verify;    /* prove each fragment before it is used (verify/verify.h) */
+    unsigned cache; /* MiB of translated code, 1..BT_CACHE_MAX */
 };
 
 /* Are fragments proved without being asked? In builds that look for bugs. */
@@ -45,10 +40,8 @@ struct bt_options {
 #endif
 #endif
 
-#define BT_TU_MAX 64
 #define BT_HOT_DEFAULT 4000
 #define BT_HOT_MAX 1000000
-#define BT_PATH_MAX 128
 #define BT_PATH_DEFAULT 96
 #define BT_TU_DEFAULT 32
 #define BT_CACHE_MAX 1024
@@ -57,30 +50,45 @@ struct bt_options {
 /* The defaults. */
 struct bt_options bt_defaults(void);
 
-/* One line of the options that --bt takes; MAX is 0 for a switch. */
-struct bt_option {
-    const char *name;
-    const char *what;
-    size_t off; /* in struct bt_options: a bool or an unsigned */
-    unsigned min, max;
-};
-
-const struct bt_option *bt_option_table(size_t *count);
+/* Their names, for --bt; they are a struct bt_options. */
+extern const struct engine_options bt_option_set;
 
 /* "no-chain,tu=4" onto *OPT. 0, or -EINVAL with one sentence in WHY. */
 int bt_options_parse(struct bt_options *opt, const char *text, char *why,
                      size_t why_size);
 
-/* 0 or -errno. V, and IP with it, must outlive it. Also becomes the owner of code traces
- * (the interpreter's are passed on to IP). */
+/* 0 or -errno. V, and IP with it, must outlive it. The caller makes bt_code_written() the
+ * owner of MEM_TRACE_TC, and IP that of MEM_TRACE_CODE. */
 int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
 void bt_free(struct bt *bt);
 
-/* As interp_run(); or EXIT_error, when this thread cannot run translated code: bt_error()
- * has the -errno. */
-enum exit_reason bt_run(struct bt *bt);
-int bt_error(const struct bt *bt);
+/* This thread is about to run translated code, or no longer does. 0, or -errno when it
+ * cannot. */
+int bt_begin(struct bt *bt);
+void bt_end(struct bt *bt);
+
+/* Before each look at events: kicks from here on are seen by the next bt_go(). False: the
+ * verifier has found something (and said so), and nothing is to run any more. */
+bool bt_ready(struct bt *bt);
+
+/* Why bt_go() comes back. */
+enum bt_out {
+    BT_OUT_EVENTS,    /* events are to be looked at */
+    BT_OUT_INTERPRET, /* the next COUNT instructions are not for translated code */
+    BT_OUT_SHUTDOWN,  /* a fault could not be delivered */
+};
+
+/* Runs translated code from V->rip, which is tr_translatable(), until it cannot go on.
+ * *COUNT: see above. */
+enum bt_out bt_go(struct bt *bt, uint64_t *count);
+
+/* RF holds breakpoints back for one instruction; where none is armed, nobody sees it go.
+ * In a counted run all engines show it alike. */
+static inline void bt_drop_rf(struct vcpu *v) {
+    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff) && !v->counted)
+        v->rflags &= ~(uint64_t)X86_FL_RF;
+}
 
 /* From any thread or a signal handler: translated code stops at its next poll. */
 void bt_kick(struct bt *bt);
@@ -98,12 +106,6 @@ void bt_perf_map(const struct bt *bt, FILE *f);
 void bt_stats(const struct bt *bt,
               void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
 
-/* Who gets a listing: a line at a time, without newline. */
-struct bt_listing {
-    void (*line)(void *arg, const char *text);
-    void *arg;
-};
-
 /*
  * Translates what direct branches reach from the vCPU's rip within [FROM, FROM + LEN),
  * guest-virtual addresses of the vCPU's present mode, chains it, and writes guest code,
@@ -113,7 +115,7 @@ struct bt_listing {
  */
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out);
 
-/* Owner of MEM_TRACE_CODE; ARG is the struct bt. */
+/* Owner of MEM_TRACE_TC; ARG is the struct bt. */
 void bt_code_written(void *arg, struct gpa at, unsigned len);
 
 #endif

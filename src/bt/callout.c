@@ -10,15 +10,11 @@
  * access an inline check refused, and which the interpreter executes (bt_emulate()).
  */
 #include "base/bug.h"
-#include "bt/tr_int.h"
+#include "bt/bt_int.h"
 #include "cpu/vec.h"
 #include "interp/interp.h"
 #include "sem/sem.h"
 #include "x86/msr.h"
-
-static struct bt *bt_of(const struct vcpu *v) {
-    return v->bt.owner;
-}
 
 /* --- going on --- */
 
@@ -66,31 +62,21 @@ static bool quiet(const struct vcpu *v) {
            !v->halted;
 }
 
-static bool page_valid(const struct vcpu *v, const struct vpage *p) {
-    return p->valid == (p->global ? v->bt.epoch_global : v->bt.epoch_user);
-}
-
-void bt_drop_rf(struct vcpu *v) {
-    /* In a counted run all engines show it alike. */
-    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff) && !v->counted)
-        v->rflags &= ~(uint64_t)X86_FL_RF;
-}
-
 /* The fragment for the guest's rip after its page may have changed: looked up, like the
  * dispatcher does. NULL: none. */
-static uint8_t *look_up(struct bt *bt, uint32_t key) {
+static uint8_t *entry_now(struct bt *bt, uint32_t key) {
     struct vcpu *v = bt->v;
     const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
     struct ccf *c;
 
     if (!code)
         return NULL;
-    c = bt_lookup(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
-    if (!c || (c->page2 && !page_valid(v, c->vp2)))
+    c = tc_lookup(&bt->tc, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
+    if (!c || (c->code.page2 && !bt_page_valid(v, c->code.vp2)))
         return NULL;
-    if (!page_valid(v, c->vp))
-        bt_page_checked(v, c->vp); /* it has just been fetched from */
-    return c->entry_mem;
+    if (!bt_page_valid(v, c->code.vp))
+        bt_page_checked(v, c->code.vp); /* it has just been fetched from */
+    return c->code.entry_mem;
 }
 
 /* Where translated code goes on at the guest's rip, when nothing waits; else NULL, and
@@ -102,15 +88,15 @@ static uint8_t *stay(struct bt *bt, uint64_t epoch) {
     uint32_t key;
 
     bt_drop_rf(v);
-    if (!bt->opt.stay || v->bt.step || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) ||
-        bt->watch || !bt_translatable(v))
+    if (!bt->opt.tr.stay || v->step || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) ||
+        bt->watch || !tr_translatable(v))
         return NULL;
-    key = bt_key(v);
-    bt_select_key(bt, key);
-    if (epoch == v->bt.epoch_clock)
-        rx = bt_jump_target(bt, v->rip);
+    key = tr_key(v);
+    tc_select_key(&bt->tc, key);
+    if (epoch == v->shadow.epoch_clock)
+        rx = tc_jump_target(&bt->tc, v->rip);
     else
-        rx = look_up(bt, key);
+        rx = entry_now(bt, key);
     if (rx) {
         bt_flags_in(v);
         vec_load(v);
@@ -124,21 +110,21 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
     struct vcpu *v = bt->v;
     uint8_t *rx;
 
-    if (rc == SEM_FAULT && v->bt.step) {
-        v->bt.reason = BT_LEAVE_EMULATE; /* it comes again, as a step of its own */
+    if (rc == SEM_FAULT && v->step) {
+        tr_vcpu(v)->reason = BT_LEAVE_EMULATE; /* it comes again, as a step of its own */
         bt_flags_in(v);
         return NULL;
     }
     if (rc == SEM_FAULT)
         rc = sem_deliver(v);
     if (rc == SEM_SHUTDOWN) {
-        v->bt.reason = BT_LEAVE_STATUS;
-        v->bt.status = SEM_SHUTDOWN;
+        tr_vcpu(v)->reason = BT_LEAVE_STATUS;
+        tr_vcpu(v)->status = SEM_SHUTDOWN;
     } else {
         rx = stay(bt, epoch);
         if (rx)
             return rx;
-        v->bt.reason = BT_LEAVE_NEXT;
+        tr_vcpu(v)->reason = BT_LEAVE_NEXT;
     }
     bt_flags_in(v); /* the dispatcher takes them from there */
     return NULL;
@@ -146,11 +132,11 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
 
 int bt_callout(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
-    uint64_t epoch = v->bt.epoch_clock;
+    uint64_t epoch = v->shadow.epoch_clock;
     uint8_t *rx;
     int rc;
 
-    BUG_ON(!bt_is_insn(bt, i));
+    BUG_ON(!tc_is_insn(&bt->tc, i));
     bt_sync_bank(v);
     bt_flags_out(v);
     bt_settle_count(v);
@@ -164,10 +150,10 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     if (unlikely(i->op == OP_div || i->op == OP_idiv))
         bt_division_done(bt, v->rip, rc == SEM_FAULT);
     if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
-        (!v->irq_shadow || i->op == OP_sti) && bt_key(v) == bt->key) {
+        (!v->irq_shadow || i->op == OP_sti) && tr_key(v) == bt->tc.key) {
         bt_flags_in(v);
         vec_load(v);
-        v->bt.owed = 0;
+        tr_vcpu(v)->owed = 0;
         return 0;
     }
     bt_return_owed(v, rc == SEM_NEXT || rc == SEM_STOP || rc == SEM_BRANCH);
@@ -176,11 +162,11 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     rx = settle(bt, rc, epoch);
     if (!rx)
         return 1;
-    v->bt.resume = (uint64_t)(uintptr_t)rx;
+    tr_vcpu(v)->resume = (uint64_t)(uintptr_t)rx;
     return 0;
 }
 
-/* What bt_key() is made of besides the CPL and what comes with it. */
+/* What tr_key() is made of besides the CPL and what comes with it. */
 static inline uint32_t surroundings(const struct vcpu *v) {
     return v->mode | (uint32_t)v->stack32 << 8 | (uint32_t)v->seg_flat_r << 16 |
            (uint32_t)v->seg_flat_w << 24;
@@ -188,11 +174,11 @@ static inline uint32_t surroundings(const struct vcpu *v) {
 
 uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
-    uint32_t before = surroundings(v), from = bt->key, key;
+    uint32_t before = surroundings(v), from = bt->tc.key, key;
     unsigned cpl = v->cpl;
     bool crosses;
 
-    BUG_ON(!bt_is_insn(bt, i));
+    BUG_ON(!tc_is_insn(&bt->tc, i));
     bt_sync_bank(v);
     bt_flags_out(v);
     v->irq_shadow = false;
@@ -201,22 +187,22 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     v->cnt->bt_callouts++;
     bt->callouts[i->op]++;
     bt_flags_in(v);
-    v->bt.reason = BT_LEAVE_NEXT;
+    tr_vcpu(v)->reason = BT_LEAVE_NEXT;
     if (unlikely(vcpu_events(v) || v->pending_db || (v->dr[7] & 0xff) ||
                  (v->rflags & (X86_FL_TF | X86_FL_RF)) || bt->watch ||
-                 !bt_translatable(v)))
-        return bt->stub_leave;
+                 !tr_translatable(v)))
+        return bt->env.stub.leave;
     /* From CPL 3 to 0 or back, and nothing else: the key differs in just that. */
     crosses = before == surroundings(v) && (cpl ^ v->cpl) == 3;
-    key = bt->key ^ (KEY_USER | KEY_CPL0);
+    key = bt->tc.key ^ (KEY_USER | KEY_CPL0);
     if (unlikely(!crosses || (v->cr4 & X86_CR4_TSD)))
-        key = bt_key(v);
-    bt_select_key(bt, key);
+        key = tr_key(v);
+    tc_select_key(&bt->tc, key);
     if (crosses)
         bt_gate_keep(bt, i, from);
     vec_load(v);
-    uint8_t *rx = bt_jump_target(bt, v->rip);
-    return likely(rx) ? rx : bt->stub_leave;
+    uint8_t *rx = tc_jump_target(&bt->tc, v->rip);
+    return likely(rx) ? rx : bt->env.stub.leave;
 }
 
 /* A range that was checked for several accesses at once is not all there. Where a
@@ -224,38 +210,38 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
  */
 static uint8_t *go_single(struct bt *bt) {
     struct vcpu *v = bt->v;
-    uint32_t key = bt->key | KEY_SINGLE;
+    uint32_t key = bt->tc.key | KEY_SINGLE;
     const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
     bool fault;
     struct ccf *c;
 
     if (!code)
         return NULL;
-    c = bt_lookup(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
+    c = tc_lookup(&bt->tc, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
     if (!c)
         c = bt_translate(bt, key, &fault);
-    if (!c || c->page2)
+    if (!c || c->code.page2)
         return NULL;
-    if (!page_valid(v, c->vp))
-        bt_page_checked(v, c->vp); /* it has just been fetched from */
+    if (!bt_page_valid(v, c->code.vp))
+        bt_page_checked(v, c->code.vp); /* it has just been fetched from */
     v->cnt->bt_singles++;
     vec_load(v);
-    return c->entry_mem;
+    return c->code.entry_mem;
 }
 
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
-    uint64_t epoch = v->bt.epoch_clock, stop = v->stop, retired;
-    bool known = v->bt.fault_known, single = v->bt.single;
+    uint64_t epoch = v->shadow.epoch_clock, stop = v->stop, retired;
+    bool known = tr_vcpu(v)->fault_known, single = tr_vcpu(v)->single;
     uint8_t *rx;
     int rc;
 
-    v->bt.fault_known = v->bt.single = false;
-    if (!bt->opt.stay || v->bt.step || bt->watch)
+    tr_vcpu(v)->fault_known = tr_vcpu(v)->single = false;
+    if (!bt->opt.tr.stay || v->step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
-    if (v->bt.lent_by)
-        bt_unlend(v, v->bt.lent_by);
-    v->bt.lent_by = NULL;
+    if (tr_vcpu(v)->borrowed_by)
+        tr_give_back(v, tr_vcpu(v)->borrowed_by);
+    tr_vcpu(v)->borrowed_by = NULL;
     bt_flags_out(v);
     v->code_written = false;
     bt_settle_count(v);
@@ -269,11 +255,11 @@ uint8_t *bt_emulate(struct vcpu *v) {
     v->cnt->bt_faults += known;
     retired = v->cnt->insns_retired;
     rc = known ? SEM_FAULT : interp_one(bt->ip);
-    v->bt.fuel -= v->cnt->insns_retired - retired;
-    v->bt.mark = v->bt.fuel;
+    tr_vcpu(v)->fuel -= v->cnt->insns_retired - retired;
+    tr_vcpu(v)->mark = tr_vcpu(v)->fuel;
     rx = settle(bt, rc, epoch);
     if (rx && v->stop != stop) { /* a device has moved it */
-        v->bt.reason = BT_LEAVE_NEXT;
+        tr_vcpu(v)->reason = BT_LEAVE_NEXT;
         return NULL;
     }
     return rx;

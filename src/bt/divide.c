@@ -1,5 +1,5 @@
 /*
- * Innocent until proven guilty: divisions.
+ * Divisions that raise #DE.
  *
  * A division is copied, and a #DE of the host's becomes the guest's. That costs a signal.
  * Where it has happened, the fragments are made again with the division as a callout,
@@ -7,7 +7,7 @@
  * pays the signal once. After many divisions without a fault the place is trusted again.
  *
  * Places are guest addresses in a direct-mapped table: one that is pushed out of it by
- * another is innocent again, and may be found guilty anew.
+ * another is copied again, until it faults again.
  */
 #include "bt/bt_int.h"
 
@@ -15,7 +15,7 @@ static struct division *entry(const struct bt *bt, uint64_t va) {
     return &bt->divisions[(va ^ va >> 10) & (BT_DIVISIONS - 1)];
 }
 
-bool bt_division_guilty(const struct bt *bt, uint64_t va) {
+bool bt_division_faults(const struct bt *bt, uint64_t va) {
     const struct division *g = entry(bt, va);
 
     return bt->opt.adapt && g->faults && g->va == va;
@@ -27,7 +27,7 @@ void bt_division_faulted(struct bt *bt, struct ccf *c) {
     if (!bt->opt.adapt || c->dead)
         return;
     *entry(bt, va) = (struct division){.va = va, .faults = true};
-    bt_drop(bt, c, BT_WHY_TRAPS);
+    tc_drop(&bt->tc, c, TC_WHY_TRAPS);
 }
 
 void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
@@ -46,8 +46,8 @@ void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
     /* Trusted again: each fragment with this callout goes when it gets here. It may be a
      * loop: out of it. */
     g->faults = false;
-    c = bt_find_pc(bt, (const uint8_t *)(uintptr_t)bt->v->bt.resume - 1);
+    c = tc_find(&bt->tc, (const uint8_t *)(uintptr_t)tr_vcpu(bt->v)->resume - 1);
     if (c && !c->dead)
-        bt_drop(bt, c, BT_WHY_TRAPS);
+        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
     bt->v->code_written = true;
 }

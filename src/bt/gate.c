@@ -4,7 +4,8 @@
  * SYSCALL, SYSRET, SYSENTER and SYSEXIT mostly do what they did the last time: between
  * the same two keys, with the same segments, from flat code to flat code of the same
  * width. bt_transfer() does the first one through its function in sem/ and keeps what
- * came out in vcpu.bt.gate[]; the gate, a stub, does the same again as long as it holds:
+ * came out in tr_vcpu.gate[], and what it holds for in vcpu.gate_key[]; the gate, a stub,
+ * does the same again as long as it holds:
  *   - translated code runs under the key that it was kept for;
  *   - nothing waits, and the flags before and after have no TF, RF and AC;
  *   - what it depends on besides has not been written: vcpu_forget_gates().
@@ -19,7 +20,8 @@
 #include "cpu/cpuid.h"
 
 #define GS_GATE(n, field)                                                                \
-    (GS(bt.gate) + (n) * sizeof(struct vcpu_gate) + offsetof(struct vcpu_gate, field))
+    (GS_TR(gate) + (n) * sizeof(struct tr_gate_state) +                                  \
+     offsetof(struct tr_gate_state, field))
 #define GS_SEG(s, field)                                                                 \
     (GS(seg) + (s) * sizeof(struct segment) + offsetof(struct segment, field))
 
@@ -37,45 +39,30 @@ _Static_assert(GS(cpl) == GS(mode) + 1 && GS(irq_shadow) == GS(mode) + 2 &&
                    GS(halted) == GS(mode) + 3,
                "written together");
 
-enum bt_gate bt_gate_of(const struct insn *i, unsigned mode) {
-    switch (i->op) {
-    case OP_syscall:
-        return mode == MODE_64 ? BT_GATE_SYSCALL : BT_GATE_NONE;
-    case OP_sysret:
-        return mode == MODE_64 && (i->flags & INSN_REX_W) ? BT_GATE_SYSRET : BT_GATE_NONE;
-    case OP_sysenter:
-        return mode == MODE_32 ? BT_GATE_SYSENTER : BT_GATE_NONE;
-    case OP_sysexit:
-        return mode == MODE_32 ? BT_GATE_SYSEXIT : BT_GATE_NONE;
-    default:
-        return BT_GATE_NONE;
-    }
-}
-
 static uint64_t first_word(const struct segment *s) {
     return s->sel | (uint64_t)s->ar << 16 | (uint64_t)s->limit << 32;
 }
 
 void bt_gate_keep(struct bt *bt, const struct insn *i, uint32_t from) {
     struct vcpu *v = bt->v;
-    enum bt_gate n = bt_gate_of(i, v->mode);
-    struct vcpu_gate *g = &v->bt.gate[n];
-    bool in = n == BT_GATE_SYSCALL || n == BT_GATE_SYSENTER;
+    enum tr_gate n = tr_gate_of(i, v->mode);
+    struct tr_gate_state *g = &tr_vcpu(v)->gate[n];
+    bool in = n == TR_GATE_SYSCALL || n == TR_GATE_SYSENTER;
     uint32_t clear = X86_FL_IF;
 
-    if (n == BT_GATE_NONE || (v->mode == MODE_32 && v->long_mode))
+    if (n == TR_GATE_NONE || (v->mode == MODE_32 && v->long_mode))
         return;
-    if (n == BT_GATE_SYSCALL)
+    if (n == TR_GATE_SYSCALL)
         clear = (uint32_t)v->sfmask & ~X86_FL_ONE;
-    *g = (struct vcpu_gate){
-        .from = from,
+    v->gate_key[n] = from;
+    *g = (struct tr_gate_state){
         .keep = ~clear,
-        .select = bt->select,
-        .jump = v->bt.jump,
+        .select = bt->tc.select,
+        .jump = tr_vcpu(v)->jump,
         .cs = first_word(&v->seg[SEG_CS]),
         .ss = first_word(&v->seg[SEG_SS]),
         .target = v->rip,
-        .slot = in ? (uint8_t **)v->bt.jump + bt_jump_slot(v->rip) : NULL,
+        .slot = in ? (uint8_t **)tr_vcpu(v)->jump + tc_jump_slot(v->rip) : NULL,
         .sp = v->gpr[REG_RSP],
     };
 }
@@ -107,18 +94,18 @@ static void gs_copy(struct emit *e, size_t to, size_t from) {
 
 /* Goes to the transfer stub, with T0 as it came, when the condition holds. */
 static void seldom(const struct bt *bt, struct emit *e, unsigned cond) {
-    e_jcc(e, cond, bt->stub_transfer);
+    e_jcc(e, cond, bt->env.stub.transfer);
 }
 
-static void emit_checks(const struct bt *bt, struct emit *e, enum bt_gate n) {
+static void emit_checks(const struct bt *bt, struct emit *e, enum tr_gate n) {
     gs_is_zero(e, GS(events));
     seldom(bt, e, CC_NE);
     e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
     e_test_imm(e, T1, FLAGS_SELDOM);
     seldom(bt, e, CC_NE);
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.owner));
-    e_rm(e, W32, OPC_MOV_R_RM, T1, T1, offsetof(struct bt, key));
-    e_gs(e, W32, OPC_CMP_R_RM, T1, GS_GATE(n, from));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(owner));
+    e_rm(e, W32, OPC_MOV_R_RM, T1, T1, offsetof(struct bt, tc.key));
+    e_gs(e, W32, OPC_CMP_R_RM, T1, GS(gate_key) + 4 * n);
     seldom(bt, e, CC_NE);
 }
 
@@ -131,18 +118,18 @@ static void emit_write_flags(struct emit *e) {
     e_ri(e, W32, EXT_AND, T1, 1);
     e_rr(e, W32, OPC_OR_R_RM, T0, T1);
     e8(e, 0x66);
-    e_gs(e, W32, OPC_MOV_RM_R, T0, GS(bt.flags));
+    e_gs(e, W32, OPC_MOV_RM_R, T0, GS_TR(flags));
 }
 
 /* Segments, level, banks, the jump table and whose it is. */
-static void emit_cross(const struct bt *bt, struct emit *e, enum bt_gate n) {
-    bool user = n == BT_GATE_SYSRET || n == BT_GATE_SYSEXIT;
-    bool wide = n == BT_GATE_SYSCALL || n == BT_GATE_SYSRET;
+static void emit_cross(const struct bt *bt, struct emit *e, enum tr_gate n) {
+    bool user = n == TR_GATE_SYSRET || n == TR_GATE_SYSEXIT;
+    bool wide = n == TR_GATE_SYSCALL || n == TR_GATE_SYSRET;
 
     gs_copy(e, GS_SEG(SEG_CS, sel), GS_GATE(n, cs));
     e_gs_imm(e, W64, GS_SEG(SEG_CS, base), 0);
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GATE(n, ss));
-    if (n == BT_GATE_SYSRET && cpuid_is_amd(bt->v->cpuid)) {
+    if (n == TR_GATE_SYSRET && cpuid_is_amd(bt->v->cpuid)) {
         e8(e, 0x66); /* the selector alone */
         e_gs(e, W32, OPC_MOV_RM_R, T1, GS_SEG(SEG_SS, sel));
     } else {
@@ -150,20 +137,20 @@ static void emit_cross(const struct bt *bt, struct emit *e, enum bt_gate n) {
         e_gs_imm(e, W64, GS_SEG(SEG_SS, base), 0);
     }
     e_gs_imm(e, W32, GS(mode), (wide ? MODE_64 : MODE_32) | (user ? 3 << 8 : 0));
-    gs_copy(e, GS(bt.bank), user ? GS(bt.bank_user) : GS(bt.bank_super));
+    gs_copy(e, GS(shadow.bank), user ? GS(shadow.bank_user) : GS(shadow.bank_super));
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(mmu));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, user ? GS(bt.code_user) : GS(bt.code_super));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, user ? GS(shadow.code_user) : GS(shadow.code_super));
     e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct mmu, code));
-    e_gs(e, W64, OPC_MOV_R_RM, T0, GS(bt.owner));
+    e_gs(e, W64, OPC_MOV_R_RM, T0, GS_TR(owner));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GATE(n, select));
-    e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct bt, select));
-    gs_copy(e, GS(bt.jump), GS_GATE(n, jump));
+    e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct bt, tc.select));
+    gs_copy(e, GS_TR(jump), GS_GATE(n, jump));
     e_mov_imm(e, T1, 1);
-    e_gs(e, W64, OPC_ADD_RM_R, T1, GS(bt.gates));
+    e_gs(e, W64, OPC_ADD_RM_R, T1, GS_TR(gates));
 }
 
 /* To where the gate leads. */
-static void emit_in(struct emit *e, enum bt_gate n) {
+static void emit_in(struct emit *e, enum tr_gate n) {
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS_GATE(n, target));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GATE(n, slot));
     e_jmp_mem(e, T1);
@@ -174,17 +161,17 @@ static void emit_out(struct emit *e, int w, unsigned reg) {
     e_mov_rr(e, w, T0, reg);
     e_movzx16(e, T1, T0);
     e_shift(e, W32, EXT_SHL, T1, 3);
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.jump));
+    e_gs(e, W64, OPC_ADD_R_RM, T1, GS_TR(jump));
     e_jmp_mem(e, T1);
 }
 
 static void emit_syscall(const struct bt *bt, struct emit *e) {
     const uint8_t movzx_ecx[] = {0x41, 0x0f, 0xb6, 0x4e, offsetof(struct insn, len)};
 
-    emit_checks(bt, e, BT_GATE_SYSCALL);
+    emit_checks(bt, e, TR_GATE_SYSCALL);
     e_bytes(e, movzx_ecx, sizeof(movzx_ecx)); /* byte [T0 + len] */
     e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(rip));
-    gs_movzx16(e, REG_R11, GS(bt.flags));
+    gs_movzx16(e, REG_R11, GS_TR(flags));
     e_mov_rr(e, W32, T1, REG_R11);
     e_shift(e, W32, EXT_SHR, T1, 8);
     e_ri(e, W32, EXT_AND, T1, X86_FL_STATUS & 0xff);
@@ -195,14 +182,14 @@ static void emit_syscall(const struct bt *bt, struct emit *e) {
     e_ri(e, W32, EXT_AND, REG_R11, (int32_t)~X86_FL_STATUS);
     e_rr(e, W32, OPC_OR_R_RM, REG_R11, T1);
     e_mov_rr(e, W32, T1, REG_R11);
-    e_gs(e, W32, OPC_AND_R_RM, T1, GS_GATE(BT_GATE_SYSCALL, keep));
+    e_gs(e, W32, OPC_AND_R_RM, T1, GS_GATE(TR_GATE_SYSCALL, keep));
     emit_write_flags(e);
-    emit_cross(bt, e, BT_GATE_SYSCALL);
-    emit_in(e, BT_GATE_SYSCALL);
+    emit_cross(bt, e, TR_GATE_SYSCALL);
+    emit_in(e, TR_GATE_SYSCALL);
 }
 
 static void emit_sysret(const struct bt *bt, struct emit *e) {
-    emit_checks(bt, e, BT_GATE_SYSRET);
+    emit_checks(bt, e, TR_GATE_SYSRET);
     e_test_imm(e, REG_R11, FLAGS_SELDOM & ~X86_FL_RF);
     seldom(bt, e, CC_NE);
     e_mov_rr(e, W64, T1, REG_RCX); /* in the lower half: canonical */
@@ -212,37 +199,37 @@ static void emit_sysret(const struct bt *bt, struct emit *e) {
     e_ri(e, W32, EXT_AND, T1, SYSRET_FLAGS);
     e_ri(e, W32, EXT_OR, T1, X86_FL_ONE);
     emit_write_flags(e);
-    emit_cross(bt, e, BT_GATE_SYSRET);
+    emit_cross(bt, e, TR_GATE_SYSRET);
     emit_out(e, W64, REG_RCX);
 }
 
 static void emit_sysenter(const struct bt *bt, struct emit *e) {
-    emit_checks(bt, e, BT_GATE_SYSENTER);
+    emit_checks(bt, e, TR_GATE_SYSENTER);
     e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
-    e_gs(e, W32, OPC_AND_R_RM, T1, GS_GATE(BT_GATE_SYSENTER, keep));
+    e_gs(e, W32, OPC_AND_R_RM, T1, GS_GATE(TR_GATE_SYSENTER, keep));
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS(rflags));
-    emit_cross(bt, e, BT_GATE_SYSENTER);
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_GATE(BT_GATE_SYSENTER, sp));
-    emit_in(e, BT_GATE_SYSENTER);
+    emit_cross(bt, e, TR_GATE_SYSENTER);
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_GATE(TR_GATE_SYSENTER, sp));
+    emit_in(e, TR_GATE_SYSENTER);
 }
 
 static void emit_sysexit(const struct bt *bt, struct emit *e) {
-    emit_checks(bt, e, BT_GATE_SYSEXIT);
-    emit_cross(bt, e, BT_GATE_SYSEXIT);
+    emit_checks(bt, e, TR_GATE_SYSEXIT);
+    emit_cross(bt, e, TR_GATE_SYSEXIT);
     e_mov_rr(e, W32, REG_RSP, REG_RCX);
     emit_out(e, W32, REG_RDX);
 }
 
 void bt_emit_gates(struct bt *bt, struct emit *e) {
     static void (*const emit[])(const struct bt *bt, struct emit *e) = {
-        [BT_GATE_SYSCALL] = emit_syscall,
-        [BT_GATE_SYSRET] = emit_sysret,
-        [BT_GATE_SYSENTER] = emit_sysenter,
-        [BT_GATE_SYSEXIT] = emit_sysexit,
+        [TR_GATE_SYSCALL] = emit_syscall,
+        [TR_GATE_SYSRET] = emit_sysret,
+        [TR_GATE_SYSENTER] = emit_sysenter,
+        [TR_GATE_SYSEXIT] = emit_sysexit,
     };
 
     for (unsigned n = 0; n < ARRAY_SIZE(emit); n++) {
-        bt->stub_gate[n] = e_here(e);
+        bt->env.stub.gate[n] = e_here(e);
         emit[n](bt, e);
     }
 }

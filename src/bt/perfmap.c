@@ -7,18 +7,19 @@
 
 #include "bt/bt_int.h"
 
-static void write_name(void *arg, const struct ccf *c) {
+static void write_name(void *arg, struct ccf *c) {
     static const char *const modes[] = {"16", "32", "64"};
 
     fprintf(arg, "%llx %llx guest%s %s%s 0x%llx\n",
-            (unsigned long long)(uintptr_t)c->code,
-            (unsigned long long)(c->end - c->code), modes[KEY_MODE(c->key)],
-            c->key & KEY_USER ? "user" : "kernel", c->hot ? " hot" : "",
-            (unsigned long long)c->va);
+            (unsigned long long)(uintptr_t)c->code.start,
+            (unsigned long long)(c->code.end - c->code.start),
+            modes[KEY_MODE(c->code.key)], c->code.key & KEY_USER ? "user" : "kernel",
+            c->code.hot ? " hot" : "", (unsigned long long)c->code.va);
 }
 
 void bt_perf_map(const struct bt *bt, FILE *f) {
-    fprintf(f, "%llx %llx bt common code\n", (unsigned long long)(uintptr_t)bt->code.rx,
-            (unsigned long long)(bt->code_start - bt->code.rw));
-    bt_each_fragment(bt, write_name, f);
+    fprintf(f, "%llx %llx bt common code\n",
+            (unsigned long long)(uintptr_t)bt->env.code.rx,
+            (unsigned long long)(bt->env.common_end - bt->env.code.rx));
+    tc_each(&bt->tc, write_name, f);
 }

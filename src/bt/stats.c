@@ -1,56 +1,11 @@
 /*
  * What --stats tells of the translator beyond the plain counters: callouts by operation,
- * and why fragments are made again.
- *
- * A table remembers the addresses of fragments that were dropped, one for each slot of a
- * hash: seldom a retranslation is taken for a first translation, never the other way.
+ * and what made the interpreter execute an instruction.
  */
 #include <stdio.h>
 
 #include "bt/bt_int.h"
 #include "decode/decode.h"
-
-#define WHY_BITS 3
-
-static uint64_t *slot_of(const struct bt *bt, uint64_t va) {
-    return &bt->dropped[va * 0x9e3779b97f4a7c15ull >> (64 - BT_DROPPED_BITS)];
-}
-
-void bt_note_dropped(struct bt *bt, const struct ccf *c, enum bt_why why) {
-    if (why != BT_WHY_NONE)
-        *slot_of(bt, c->va) = c->va << WHY_BITS | why;
-}
-
-void bt_note_made(struct bt *bt, const struct ccf *c) {
-    struct counters *cnt = bt->v->cnt;
-    uint64_t *slot = slot_of(bt, c->va);
-
-    cnt->bt_translations++;
-    cnt->bt_guest_bytes += c->guest_len;
-    cnt->bt_host_bytes += (uint64_t)(c->end - c->code);
-    if (*slot >> WHY_BITS != c->va << WHY_BITS >> WHY_BITS)
-        return;
-    switch ((enum bt_why)(*slot & ((1u << WHY_BITS) - 1))) {
-    case BT_WHY_CHECKS:
-        cnt->bt_again_checks++;
-        break;
-    case BT_WHY_TRAPS:
-        cnt->bt_again_traps++;
-        break;
-    case BT_WHY_REVIEW:
-        cnt->bt_again_review++;
-        break;
-    case BT_WHY_WRITTEN:
-        cnt->bt_again_written++;
-        break;
-    case BT_WHY_EVICTED:
-        cnt->bt_again_evicted++;
-        break;
-    case BT_WHY_NONE:
-        break;
-    }
-    *slot = 0;
-}
 
 void bt_note_trap(struct bt *bt, enum bt_trap_why why) {
     struct counters *cnt = bt->v->cnt;

@@ -1,12 +1,12 @@
 /*
  * The common stubs at the start of the cache: the way in, the ways out, and the callers
- * of C functions. See bt_int.h for the conventions.
+ * of C functions. See tr/vcpu.h for the conventions.
  *
  * In C the host's flags and r14, r15 mean nothing to the guest, and the guest's registers
  * are in vcpu.gpr[] as far as each stub says.
  */
 #include "bt/bt_int.h"
-#include "bt/mutant.h"
+#include "tr/sequence.h"
 
 static const uint8_t callee_saved[] = {REG_RBX, REG_RBP, REG_R12, REG_R13};
 static const uint8_t caller_saved[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI, REG_RDI,
@@ -61,18 +61,18 @@ static void call(const struct bt *bt, struct emit *e, enum callee n) {
     rel32 = e->p;
     e32(e, 0);
     if (!e->full)
-        e_patch(e, rel32, bt->code.rx + 8 * n);
+        e_patch(e, rel32, bt->env.code.rx + 8 * n);
 }
 
 /* int enter(void *rx): loads the guest and goes to RX. Comes back through leave. */
 static void emit_enter(struct bt *bt, struct emit *e) {
-    bt->stub_enter = e_here(e);
+    bt->env.stub.enter = e_here(e);
     for (size_t i = 0; i < ARRAY_SIZE(callee_saved); i++)
         push(e, callee_saved[i]);
     push(e, T0);
     push(e, T1);
     e_ri(e, W64, EXT_SUB, REG_RSP, 8); /* calls from stubs are 16-byte aligned */
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RSP, GS(bt.host_sp));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RSP, GS_TR(host_sp));
     e_mov_rr(e, W64, T0, REG_RDI);
     load(e, callee_saved, ARRAY_SIZE(callee_saved));
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
@@ -84,11 +84,11 @@ static void emit_enter(struct bt *bt, struct emit *e) {
  * leave_bare: everything is in vcpu.gpr[] already.
  */
 static void emit_leave(struct bt *bt, struct emit *e) {
-    bt->stub_leave = e_here(e);
+    bt->env.stub.leave = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    bt->stub_leave_bare = e_here(e);
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
+    bt->env.stub.leave_bare = e_here(e);
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
     e_ri(e, W64, EXT_ADD, REG_RSP, 8);
     pop(e, T1);
     pop(e, T0);
@@ -102,7 +102,7 @@ static void resume(struct emit *e) {
     load(e, callee_saved, ARRAY_SIZE(callee_saved));
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(rip));
-    e_jmp_gs(e, GS(bt.resume));
+    e_jmp_gs(e, GS_TR(resume));
 }
 
 /* emulate: a memory access was refused; those that a C function saves for us are still in
@@ -110,41 +110,41 @@ static void resume(struct emit *e) {
 static void emit_emulate(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->stub_emulate = e_here(e);
+    bt->env.stub.emulate = e_here(e);
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     call(bt, e, CALL_EMULATE);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
     out = e_jcc_fwd(e, CC_E);
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(resume));
     resume(e);
     e_land(e, out);
-    e_jmp(e, bt->stub_leave_bare);
+    e_jmp(e, bt->env.stub.leave_bare);
 }
 
 /*
  * slow: T0 is a guest linear address whose inline check failed, T1 where to go on with T0
- * a host pointer, vcpu.bt.site what the access is.
+ * a host pointer, tr_vcpu.site what the access is.
  */
 static void emit_slow(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->stub_slow = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    bt->env.stub.slow = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
-    e_gs(e, W32, OPC_MOV_R_RM, REG_RDX, GS(bt.site));
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RDX, GS_TR(site));
     e_mov_rr(e, W64, REG_RCX, T1);
     call(bt, e, CALL_SLOW);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX); /* test */
     out = e_jcc_fwd(e, CC_E);
     e_mov_rr(e, W64, T0, REG_RAX);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_jmp_gs(e, GS(bt.resume));
+    e_jmp_gs(e, GS_TR(resume));
     e_land(e, out);
-    e_jmp(e, bt->stub_emulate);
+    e_jmp(e, bt->env.stub.emulate);
 }
 
 /*
@@ -157,41 +157,41 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     const int32_t anchor = (int32_t)offsetof(struct shadow_bank, anchor);
     uint8_t *slow;
 
-    bt->stub_anchor[acc] = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS(bt.spill[0]));
-    e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS(bt.spill[1]));
-    bt_emit_slot(bt, e);
+    bt->env.stub.anchor[acc] = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(spill[0]));
+    e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS_TR(spill[1]));
+    tr_emit_slot(&bt->env, e);
     e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, tag);
-    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = 4096 - size */
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS_TR(site)); /* rcx = 4096 - size */
     e_ri(e, W32, EXT_AND, REG_RCX, 0xfff);
     e_ri(e, W32, EXT_SUB, REG_RCX, 4096);
     e_neg(e, W32, REG_RCX);
     e_rr(e, W64, OPC_SUB_R_RM, T0, REG_RAX);
     e_rr(e, W64, OPC_CMP_R_RM, T0, REG_RCX);
     slow = e_jcc_fwd(e, CC_A);
-    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS(bt.site)); /* rcx = the anchor's place */
+    e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS_TR(site)); /* rcx = the anchor's place */
     e_shift(e, W32, EXT_SHR, REG_RCX, SITE_ANCHOR_SHIFT - 4);
     e_ri(e, W32, EXT_AND, REG_RCX, (SHADOW_ANCHORS - 1) << 4);
-    e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(bt.bank));
+    e_gs(e, W64, OPC_ADD_R_RM, REG_RCX, GS(shadow.bank));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX, anchor);
     e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, offsetof(struct shadow_entry, host));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX, anchor + 8);
     e_rr(e, W64, OPC_ADD_R_RM, T0, REG_RAX);
     e_mov_imm(e, REG_RAX, SHADOW_ANCHORED);
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, T1, mark);
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.bank));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(shadow.bank));
     e_rm(e, W64, OPC_MOV_RM_R, REG_RAX, REG_RCX,
          (int32_t)offsetof(struct shadow_bank, anchored));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.spill[1]));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS(bt.spill[0]));
-    e_jmp_gs(e, GS(bt.resume));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS_TR(spill[1]));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS_TR(spill[0]));
+    e_jmp_gs(e, GS_TR(resume));
     e_land(e, slow);
     e_rr(e, W64, OPC_ADD_R_RM, T0, REG_RAX);
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS(bt.spill[1]));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS(bt.spill[0]));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(bt.resume));
-    e_jmp(e, bt->stub_slow);
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS_TR(spill[1]));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS_TR(spill[0]));
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(resume));
+    e_jmp(e, bt->env.stub.slow);
 }
 
 /*
@@ -201,10 +201,10 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
 static void emit_check(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->stub_check = e_here(e);
+    bt->env.stub.check = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
     e_mov_rr(e, W64, REG_RDX, T1);
     call(bt, e, CALL_CHECK);
@@ -214,26 +214,26 @@ static void emit_check(struct bt *bt, struct emit *e) {
     e_jmp_reg(e, T1); /* C keeps it */
     e_land(e, out);
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    e_jmp(e, bt->stub_leave_bare);
+    e_jmp(e, bt->env.stub.leave_bare);
 }
 
 /* callout: T0 is a struct insn, T1 where to go on, vcpu.rip its address. FLAGS_MEM. */
 static void emit_callout(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->stub_callout = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(bt.resume));
+    bt->env.stub.callout = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
     call(bt, e, CALL_CALLOUT);
     e_rr(e, W32, 0x85, REG_RAX, REG_RAX);
     out = e_jcc_fwd(e, CC_NE);
     resume(e);
     e_land(e, out);
-    e_jmp(e, bt->stub_leave_bare);
+    e_jmp(e, bt->env.stub.leave_bare);
 }
 
 /*
@@ -244,10 +244,10 @@ static void emit_callout(struct bt *bt, struct emit *e) {
 static void emit_transfer(struct bt *bt, struct emit *e) {
     uint8_t *more;
 
-    bt->stub_transfer = e_here(e);
+    bt->env.stub.transfer = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS(bt.host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS(bt.self));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_mov_rr(e, W64, REG_RSI, T0);
     call(bt, e, CALL_TRANSFER);
     e_rr(e, W64, 0x85, REG_RAX, REG_RAX);
@@ -258,67 +258,34 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
     e_jmp_reg(e, T1);
     e_land(e, more);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_jmp(e, bt->stub_callout);
-}
-
-/* mov T1d, [poll page]: faults while a kick is pending. */
-void bt_emit_poll(const struct bt *bt, struct emit *e) {
-    static const uint8_t opcode[] = {0x44, 0x8b, 0x04 | (T1 & 7) << 3, 0x25};
-
-    e_bytes(e, opcode, sizeof(opcode));
-    e32(e, (uint32_t)(uintptr_t)bt->poll_page);
-}
-
-/* The host's flags to vcpu.bt.flags. Spoils T1. */
-void bt_emit_save(struct emit *e) {
-    static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
-
-    e_mov_rr(e, W64, T1, REG_RAX);
-    e_bytes(e, lahf_seto_al, sizeof(lahf_seto_al));
-    e8(e, 0x66); /* mov gs:[flags], ax: the prefix may stand before gs's */
-    e_gs(e, W32, OPC_MOV_RM_R, REG_RAX, GS(bt.flags));
-    e_mov_rr(e, W64, REG_RAX, T1);
-}
-
-/* T1 = the slot of the address in T0 (mmu_index()) in the current bank. */
-void bt_emit_slot(const struct bt *bt, struct emit *e) {
-    if (bt->has_bmi2) {
-        e_rorx(e, T1, T0, SHADOW_HASH); /* what it brings in on top is masked below */
-    } else {
-        e_mov_rr(e, W64, T1, T0);
-        e_shift(e, W64, EXT_SHR, T1, SHADOW_HASH);
-    }
-    if (!MUTANT(HASH_SHORT))
-        e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
-    e_shift(e, W64, EXT_SHR, T1, 7);
-    e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << (5 + MUTANT(HASH_MASK)));
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(bt.bank));
+    e_jmp(e, bt->env.stub.callout);
 }
 
 /* link: T0 is the struct link. indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
-    bt->stub_link_regs = e_here(e);
-    bt_emit_save(e);
-    bt->stub_link = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
-    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_LINK);
-    e_jmp(e, bt->stub_leave);
+    bt->env.stub.link_regs = e_here(e);
+    tr_emit_save(e);
+    bt->env.stub.link = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(arg));
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_LINK);
+    e_jmp(e, bt->env.stub.leave);
 
-    bt->stub_hot = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(bt.arg));
-    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_HOT);
-    e_jmp(e, bt->stub_leave);
+    bt->env.stub.hot = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(arg));
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_HOT);
+    e_jmp(e, bt->env.stub.leave);
 
     /* The jump table had nothing, or another fragment. */
-    bt->stub_indirect = e_here(e);
+    bt->env.stub.indirect = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
-    e_gs_imm(e, W32, GS(bt.reason), BT_LEAVE_INDIRECT);
-    e_jmp(e, bt->stub_leave);
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_INDIRECT);
+    e_jmp(e, bt->env.stub.leave);
 }
 
 void bt_emit_stubs(struct bt *bt) {
+    struct tr_env *env = &bt->env;
     struct emit e = {
-        .p = bt->code.rw, .end = bt->code.rw + bt->code.size, .delta = bt_delta(bt)};
+        .p = env->code.rw, .end = env->code.rw + env->code.size, .delta = tr_delta(env)};
 
     emit_callees(&e);
     emit_enter(bt, &e);
@@ -332,5 +299,5 @@ void bt_emit_stubs(struct bt *bt) {
     emit_transfer(bt, &e);
     bt_emit_gates(bt, &e);
     emit_exits(bt, &e);
-    bt->code_start = (uint8_t *)(((uintptr_t)e.p + 63) & ~63ul);
+    env->common_end = (uint8_t *)(((uintptr_t)e_here(&e) + 63) & ~63ul);
 }

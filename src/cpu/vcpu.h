@@ -1,6 +1,6 @@
 /*
- * The guest vCPU: everything that the architecture calls the processor's state, plus the
- * few things that an engine needs next to it.
+ * The guest vCPU: everything that the architecture calls the processor's state, and
+ * before it what engines keep beside that. cpu/state.def lists the former, part by part.
  *
  * What is exact when: `rip` is the address of the instruction being executed
  * (interpreter) or next to be executed (between instructions). `rflags` is always exact
@@ -22,6 +22,7 @@
 #include "base/counters.h"
 #include "base/types.h"
 #include "cpu/exit.h"
+#include "cpu/vcpu_shadow.h"
 
 enum vcpu_reg {
     REG_RAX,
@@ -108,82 +109,69 @@ struct mem;
 struct interp;
 struct cpuid_model;
 
-#define VCPU_BT_HELD 12
-
-/* A system call or its return, as it was done last: bt/gate.c. */
-struct vcpu_gate {
-    uint32_t from;   /* the key that it holds for; 0: it does not */
-    uint32_t keep;   /* flags that it does not clear */
-    uint64_t select; /* struct bt's key and tables afterwards */
-    void *jump;      /* vcpu.bt.jump afterwards */
-    uint64_t cs, ss; /* selector, rights, limit */
-    uint64_t target, sp;
-    uint8_t **slot; /* of target, in the jump table */
-};
+/* Shortcuts that an engine takes through system calls and their returns. */
 #define VCPU_GATES 4
 
-/* What translated code keeps beside the registers (bt/bt_int.h). */
-struct vcpu_bt {
-    uint64_t host_sp;  /* the translator's stack while the guest's rSP is in the CPU */
-    uint64_t resume;   /* where a stub goes back to */
-    uint64_t tmp;      /* of an expansion, across its accesses */
-    uint64_t spill[2]; /* of a stub */
-    uint64_t held[VCPU_BT_HELD]; /* host addresses that a fragment is to need again */
-    uint64_t write_drops;        /* of the shadow's write entries, ever */
-    uint64_t count;              /* instructions, with the switch `count` */
-    uint64_t indirect_hits;      /* the same */
-    void *self;                  /* the vCPU */
-    void *owner;                 /* the translator */
-    void *bank;                 /* entries of the shadow bank for explicit accesses now */
-    void *bank_super, *bank_ac; /* what `bank` is after CLAC and STAC */
-    void *bank_user;
-    void *code_user,
-        *code_super; /* struct shadow_bank: what mmu.code is at CPL 3, at 0 */
-    struct vcpu_gate gate[VCPU_GATES];
-    uint64_t gates; /* gone through */
-    void *jump;     /* indirect branches */
-    /* The parked image has this host address as that of the last x87 instruction, or
-     * x87_at says where it is: if it lies in translated code, the pointers below become
-     * what they are to the guest. */
-    void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
-    uint32_t x87_at; /* in the code cache, 0: none; where the host does not keep FIP */
-    void *arg;       /* qualifies reason */
-    const void *lent_by; /* a fragment whose registers vcpu.gpr[] holds */
-    /* A page of code checked in this epoch still maps what it did: user's is that of the
-     * current address space, global's that of pages that all spaces share. 0 is none. */
-    uint64_t epoch_user, epoch_global, epoch_clock;
-    uint64_t code_filter[64];  /* by page number: an INVLPG of it may concern code */
-    uint64_t large_filter[64]; /* by number of 2 MiB: code in large pages */
-    /* Counted runs (vcpu.counted). FUEL is an address: of the fuel page plus how many
-     * instructions may still begin. A fragment takes all of its own at its entry, so that
-     * OWED of them are to be given back when it is left early. MARK is FUEL + OWED at the
-     * last time that insns_retired was brought up to date. */
-    uint64_t fuel, mark;
-    uint32_t owed;
-    bool step;        /* come back after each fragment */
-    bool fault_known; /* `fault` is what the instruction at rip raises */
-    bool single;      /* go on at rip with a check for each access */
-    uint32_t reason, site, status;
-    uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
-};
+/* Bytes for an engine's own. */
+#define VCPU_ENGINE_SIZE 640u
 
 /* The standard format as far as AVX-512: 2688 bytes on Intel's CPUs, 2432 on AMD's. */
 #define VCPU_XSAVE_SIZE 2688u
 
 struct vcpu {
-    /* --- pointers, and what translated code keeps beside the registers. It comes first:
-     * an overrun of what the guest sees goes away from it, and over `canary` at the other
-     * end (vcpu_intact()). --- */
+    /* --- what engines keep beside the architecture. It comes first: an overrun of what
+     * the guest sees goes away from it, and over `canary` at the other end
+     * (vcpu_intact()). --- */
     struct mmu *mmu;
     struct counters *cnt;
     struct mem *mem;
     const struct vcpu_hooks *hooks;
     void *hooks_arg;
     const struct cpuid_model *cpuid;
-    struct vcpu_bt bt;
+    /* The parked image has this host address as that of the last x87 instruction, or
+     * x87_at says where it is: if that is the engine's code, fip, fcs and fop become what
+     * they are to the guest. NULL: the engine has no code. */
+    void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
+    uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
+    bool step;       /* the engine comes back after each piece of code */
+    uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
+    struct vcpu_shadow shadow;     /* the MMU's */
+    struct fault fault;            /* valid when a semantic function returns SEM_FAULT */
+    uint64_t tsc_base;             /* guest TSC = host TSC + tsc_base, when tsc_host */
+    /* A counted run: time is the number of instructions retired, and an engine raises
+     * VCPU_EVENT_KICK exactly when insns_retired has reached `stop`. The hooks find
+     * insns_retired exact, may move `stop`, and set code_written to be noticed. Random
+     * numbers come from `random`. */
+    uint64_t stop;
+    uint64_t random;
+    _Alignas(
+        64) uint8_t engine[VCPU_ENGINE_SIZE]; /* as the engine lays it out (tr/vcpu.h) */
     uint64_t canary[2];
 
-    /* --- hot: emitted code and the interpreter's inner loop --- */
+    /* --- at hand for emitted code and the interpreter's inner loop: what follows from
+     * the architecture (vcpu_update_mode()), and what engines watch --- */
+    uint64_t segbase[SEG_COUNT]; /* effective, for operands */
+    uint64_t lin_mask;           /* linear addresses are cut to this */
+    uint32_t events;             /* VCPU_EVENT_*, atomic */
+    uint32_t vec_mask; /* XSAVE components that are parked and loaded: cpu/vec.c */
+    uint8_t seg_flat_r, seg_flat_w; /* bit per enum vcpu_seg */
+    bool long_mode;                 /* EFER.LMA */
+    bool stack32;      /* SS.B, or 64-bit mode: stack pointer is not 16 bits wide */
+    bool vec_live;     /* guest vector state is in the host's registers */
+    bool code_written; /* a store hit translated code: leave the block */
+    bool counted;      /* a counted run: see `stop` */
+    bool tsc_host;     /* see tsc_base; else ask the hook */
+    uint8_t mode;      /* enum cpu_mode; of one word with the next three (bt/gate.c) */
+
+    /* --- the architectural state. cpu/state.def lists each byte from here on; the fields
+     * are ordered so that nothing is between them. --- */
+    uint8_t cpl;
+    bool irq_shadow; /* sti, mov ss, pop ss: no interrupt before the next instruction ends
+                      */
+    bool halted;
+    uint32_t pending_db; /* DR6 bits of a #DB that is due at the next boundary: a data or
+                          * I/O breakpoint that the instruction hit, a single step, the T
+                          * bit of a task */
     union {
         uint64_t gpr[REG_COUNT]; /* enum vcpu_reg: an operand's base may be any of them */
         struct {
@@ -193,25 +181,11 @@ struct vcpu {
         };
     };
     uint64_t rflags;
-    uint32_t events; /* VCPU_EVENT_*, atomic */
-    uint8_t mode;    /* enum cpu_mode */
-    uint8_t cpl;
-    bool irq_shadow; /* sti, mov ss, pop ss: no interrupt before the next instruction ends
-                      */
-    bool halted;
-    uint8_t seg_flat_r, seg_flat_w; /* bit per enum vcpu_seg */
-    bool vec_live;                  /* guest vector state is in the host's registers */
-    bool long_mode;                 /* EFER.LMA */
-    bool stack32;      /* SS.B, or 64-bit mode: stack pointer is not 16 bits wide */
-    bool code_written; /* a store hit translated code: leave the block */
-    uint64_t segbase[SEG_COUNT]; /* effective, for operands */
-    uint64_t lin_mask;           /* linear addresses are cut to this */
-
-    /* --- architectural --- */
     struct segment seg[SEG_COUNT];
     struct segment ldtr, tr;
     struct desc_table gdtr, idtr;
     uint64_t cr0, cr2, cr3, cr4;
+    uint64_t pdpte[4]; /* PAE paging's, as they were when CR3 was loaded */
     uint64_t efer, xcr0;
     uint64_t dr[8]; /* dr[4], dr[5] unused */
     uint64_t star, lstar, cstar, sfmask;
@@ -220,31 +194,12 @@ struct vcpu {
     uint64_t pat, misc_enable, spec_ctrl;
     uint64_t mtrr_deftype, mtrr_fixed[11], mtrr_var[16];
     uint64_t hwcr, syscfg, mcg_status, tsc_adjust;
-    bool nmi_blocked; /* until iret */
-
-    /* --- pending work at the next instruction boundary --- */
-    struct fault fault;  /* valid when a semantic function returns SEM_FAULT */
-    uint32_t pending_db; /* DR6 bits of a #DB that is due: a data or I/O breakpoint that
-                          * the instruction hit, a single step, the T bit of a task */
-
-    /* --- x87 pointers, tracked because the host's would be ours (sem/native/).
-     * After translated code they follow from the host's; see bt.x87_ran. --- */
+    /* x87 pointers, tracked because the host's would be ours (sem/native/). After
+     * translated code they follow from the host's; see x87_ran. */
     uint64_t fip, fdp;
     uint16_t fcs, fds, fop;
-
-    /* A counted run: time is the number of instructions retired, and an engine raises
-     * VCPU_EVENT_KICK exactly when insns_retired has reached `stop`. The hooks find
-     * insns_retired exact, may move `stop`, and set code_written to be noticed. Random
-     * numbers come from `random`. */
-    bool counted;
-    uint64_t stop;
-    uint64_t random;
-
-    /* Guest TSC = host TSC + tsc_base, when tsc_host; else ask the hook. */
-    uint64_t tsc_base;
-    bool tsc_host;
-
-    uint32_t vec_mask; /* XSAVE components that are parked and loaded: cpu/vec.c */
+    bool nmi_blocked;     /* until iret */
+    uint8_t state_end[0]; /* of what is not in the image */
 
     _Alignas(64) uint8_t vec[VCPU_XSAVE_SIZE]; /* XSAVE image, standard format */
 };
@@ -283,10 +238,11 @@ static inline uint32_t vcpu_events(const struct vcpu *v) {
     return __atomic_load_n(&v->events, __ATOMIC_RELAXED);
 }
 
-/* The MSRs of system calls, EFER, CR0, CR4 or DR7 are not what they were. */
+/* The MSRs of system calls, EFER, CR0, CR4 or DR7 are not what they were: no shortcut
+ * holds any more. */
 static inline void vcpu_forget_gates(struct vcpu *v) {
     for (unsigned n = 0; n < VCPU_GATES; n++)
-        v->bt.gate[n].from = 0;
+        v->gate_key[n] = 0;
 }
 
 /* Instructions until an engine has to stop. */
@@ -300,7 +256,7 @@ static inline bool vcpu_is_real(const struct vcpu *v) {
     return !(v->cr0 & 1);
 }
 
-/* One screen of text: registers, segments, control registers. SIZE bytes at BUF. */
+/* A screen of text: all of the state but vector registers. SIZE bytes at BUF. */
 void vcpu_dump(const struct vcpu *v, char *buf, size_t size);
 
 #endif

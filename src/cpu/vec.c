@@ -38,7 +38,7 @@ void vec_reset(struct vcpu *v) {
     __builtin_memcpy(v->vec + 28, &vec_host.mxcsr_mask, sizeof(vec_host.mxcsr_mask));
     v->fip = v->fdp = 0;
     v->fcs = v->fds = v->fop = 0;
-    v->bt.x87_at = 0;
+    v->x87_at = 0;
 }
 
 void vec_load_slow(struct vcpu *v) {

@@ -47,8 +47,7 @@ struct job {
 };
 
 static void print_help(void) {
-    size_t count;
-    const struct bt_option *o = bt_option_table(&count);
+    const struct engine_option *o = bt_option_set.table;
 
     printf(
         "usage: bivisor translate [OPTION...] FILE\n"
@@ -66,7 +65,7 @@ static void print_help(void) {
         "or 0x1000)\n"
         "  --symbol NAME        a function of an ELF file\n"
         "  --bt OPTION,...      switches of the translator:\n");
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < bt_option_set.count; i++) {
         char name[40];
 
         if (o[i].max)
@@ -108,6 +107,15 @@ static bool take_base(struct job *j, const char *text) {
     return true;
 }
 
+static bool take_bt(struct job *j, const char *text) {
+    char why[256];
+    int rc = bt_options_parse(&j->bt, text, why, sizeof(why));
+
+    if (rc)
+        log_error("--bt: %s", why);
+    return !rc;
+}
+
 static bool take_option(struct job *j, int opt) {
     static const char *const modes[] = {"16", "32", "64"};
     size_t choice;
@@ -124,7 +132,7 @@ static bool take_option(struct job *j, int opt) {
         j->symbol = optarg;
         return true;
     case OPT_BT:
-        return options_bt(optarg, &j->bt);
+        return take_bt(j, optarg);
     default:
         return false; /* getopt_long() has complained */
     }
@@ -135,7 +143,7 @@ static int parse(struct job *j, int argc, char **argv) {
     int opt;
 
     *j = (struct job){.mode = -1, .bt = bt_defaults()};
-    j->bt.hot = 0; /* counting would be in the way of reading */
+    j->bt.tr.hot = 0; /* counting would be in the way of reading */
     argv[0] = (char *)"bivisor translate";
     while ((opt = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {
         if (opt == OPT_HELP) {
@@ -337,7 +345,6 @@ static void set_mode(struct vcpu *v, const struct elf_code *c) {
 
 static int vm_create(struct small_vm *vm, const struct job *j) {
     struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
-    struct mem_hooks *hooks;
     int rc;
 
     vec_init();
@@ -356,9 +363,7 @@ static int vm_create(struct small_vm *vm, const struct job *j) {
         rc = mmu_create(vm->v, MMU_FLUSH);
     if (rc)
         return rc;
-    hooks = mem_hooks(vm->v->mem);
-    hooks->drop_write = mmu_drop_write;
-    hooks->drop_arg = vm->v;
+    mmu_hook(vm->v);
     vcpu_reset(vm->v);
     vm->interp = interp_new(vm->v);
     return vm->interp ? bt_new(vm->v, vm->interp, &j->bt, &vm->bt) : -ENOMEM;

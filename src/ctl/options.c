@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "bt/bt.h"
 
 static int suffix_shift(const char *s) {
     static const char letters[] = "KMGT";
@@ -64,13 +63,4 @@ bool options_choice(const char *option, const char *text, const char *const *nam
     }
     log_error("%s wants one of %s, not '%s'", option, list, text);
     return false;
-}
-
-bool options_bt(const char *text, struct bt_options *opt) {
-    char why[256];
-    int rc = bt_options_parse(opt, text, why, sizeof(why));
-
-    if (rc)
-        log_error("--bt: %s", why);
-    return !rc;
 }

@@ -11,9 +11,4 @@ bool options_size(const char *option, const char *text, uint64_t *out);
 bool options_choice(const char *option, const char *text, const char *const *names,
                     size_t count, size_t *out);
 
-struct bt_options;
-
-/* The list that --bt takes, onto *OPT. */
-bool options_bt(const char *text, struct bt_options *opt);
-
 #endif

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "ctl/cpu_option.h"
 #include "ctl/ctl.h"
+#include "ctl/engine_option.h"
 #include "ctl/options.h"
 
 #define DEFAULT_MEMORY (512ull << 20)
@@ -18,7 +19,6 @@
 
 static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
                                              "pvh",  "multiboot", "linux16"};
-static const char *const irqchip_names[] = {"user", "kernel"};
 static const char *const jail_names[] = {"auto", "on", "off"}; /* enum jail_want */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
@@ -42,12 +42,11 @@ static void print_help(void) {
     printf(
         "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
         "help`\n"
-        "                       lists them\n"
-        "  --irqchip WHERE      with kvm, the local APIC is: user (ours), kernel\n"
+        "                       lists them\n");
+    engine_option_help(false);
+    printf(
         "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
-        "  --bt OPTION,...      switches of the translator; see `bivisor translate "
-        "--help`\n"
         "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
         "  --no-reboot          end the run where the guest would reboot\n"
         "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
@@ -89,9 +88,11 @@ static void print_lockstep_help(void) {
         "                       or the byte of memory at ADDR\n"
         "\n"
         "  --kernel, --initrd, --module, --append, --memory, --cpu, --boot-protocol,\n"
-        "  --retention, --bt, --no-paravirt, --no-reboot, --jail, --verbose as for "
-        "`bivisor\n"
-        "  run`\n"
+        "  --retention, --no-paravirt, --no-reboot, --jail, --verbose as for `bivisor "
+        "run`;\n"
+        "  of the engines:\n");
+    engine_option_help(true);
+    printf(
         "\n"
         "exit status: the guest's, as for `bivisor run`, when there was no difference;\n"
         "4 when there was one\n");
@@ -105,11 +106,9 @@ enum {
     OPT_MEMORY,
     OPT_ENGINE,
     OPT_CPU,
-    OPT_IRQCHIP,
     OPT_PROTOCOL,
     OPT_RETENTION,
     OPT_JAIL,
-    OPT_BT,
     OPT_NO_PARAVIRT,
     OPT_NO_REBOOT,
     OPT_STATS,
@@ -133,11 +132,9 @@ static const struct option long_options[] = {
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"cpu", required_argument, NULL, OPT_CPU},
-    {"irqchip", required_argument, NULL, OPT_IRQCHIP},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
     {"jail", required_argument, NULL, OPT_JAIL},
-    {"bt", required_argument, NULL, OPT_BT},
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"stats", optional_argument, NULL, OPT_STATS},
@@ -233,6 +230,8 @@ int run_options_open(const struct run_options *o, struct boot_image **out, char 
 
 /* Does the option belong to this command? */
 static bool fits(enum run_kind kind, int opt) {
+    if (opt >= ENGINE_OPTION_FIRST)
+        return kind == RUN_PLAIN || engine_option_owner(opt)->counts;
     switch (opt) {
     case OPT_ENGINES:
     case OPT_EVERY:
@@ -240,7 +239,6 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_INJECT:
         return kind == RUN_LOCKSTEP;
     case OPT_ENGINE:
-    case OPT_IRQCHIP:
     case OPT_RECORD:
     case OPT_CONTROL:
     case OPT_STATS:
@@ -255,6 +253,8 @@ static bool fits(enum run_kind kind, int opt) {
 static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     size_t choice;
 
+    if (opt >= ENGINE_OPTION_FIRST)
+        return engine_option_take(&o->machine.options, opt, optarg);
     switch (opt) {
     case OPT_KERNEL:
         o->kernel = optarg;
@@ -275,12 +275,6 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_CPU:
         o->machine.cpu = optarg;
         return true;
-    case OPT_IRQCHIP:
-        if (!options_choice("--irqchip", optarg, irqchip_names, ARRAY_SIZE(irqchip_names),
-                            &choice))
-            return false;
-        o->machine.kernel_lapic = choice == 1;
-        return true;
     case OPT_PROTOCOL:
         if (!options_choice("--boot-protocol", optarg, protocol_names,
                             ARRAY_SIZE(protocol_names), &choice))
@@ -299,9 +293,6 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
             return false;
         o->jail = (enum jail_want)choice;
         return true;
-    case OPT_BT:
-        o->liveness |= strstr(optarg, "liveness") != NULL;
-        return options_bt(optarg, &o->machine.bt);
     case OPT_NO_PARAVIRT:
         o->machine.paravirt = false;
         return true;
@@ -343,6 +334,7 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
 }
 
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv) {
+    const struct option *options = engine_option_table(long_options);
     int opt, which = 0, status;
 
     *o = (struct run_options){
@@ -352,18 +344,18 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         .machine = {.engine = "auto",
                     .memory = DEFAULT_MEMORY,
                     .paravirt = true,
-                    .policy = MMU_PCID,
-                    .bt = bt_defaults()},
+                    .policy = MMU_PCID},
     };
+    machine_options_default(&o->machine.options);
     argv[0] = (char *)(kind == RUN_PLAIN ? "bivisor run" : "bivisor lockstep");
-    while ((opt = getopt_long(argc, argv, "", long_options, &which)) >= 0) {
+    while ((opt = getopt_long(argc, argv, "", options, &which)) >= 0) {
         if (opt == OPT_HELP) {
             kind == RUN_PLAIN ? print_help() : print_lockstep_help();
             return CTL_OK;
         }
         if (!fits(kind, opt)) {
             log_error("--%s is no option of `%s`; `%s --help` lists them",
-                      long_options[which].name, argv[0], argv[0]);
+                      options[which].name, argv[0], argv[0]);
             return CTL_USAGE;
         }
         if (!take_option(o, opt, argc, argv))
@@ -390,6 +382,5 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
 
 void run_options_count(struct run_options *o) {
     o->machine.counted = true;
-    if (!o->liveness)
-        o->machine.bt.liveness = false;
+    machine_options_counted(&o->machine.options);
 }

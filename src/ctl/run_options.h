@@ -26,7 +26,6 @@ struct run_options {
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */
     const char *control;         /* path of a socket */
-    bool liveness;               /* --bt said something of it */
     /* lockstep */
     const char *engines; /* two, by name */
     const char *input;   /* file to be typed */

@@ -11,21 +11,29 @@
 #include <stdio.h>
 
 #include "cpu/vcpu.h"
+#include "engine/options.h"
+#include "mem/mem.h"
 
 struct engine;
-struct bt_options;
-struct bt_listing;
 
 struct engine_config {
-    const struct bt_options *bt; /* for the translator (bt/bt.h) */
-    bool kernel_lapic;           /* kvm: the local APIC is the kernel's */
-    bool only_if_fast;           /* decline rather than be worse than the next engine */
+    const void *options; /* the engine's structure of them; NULL: it has none */
+    bool only_if_fast;   /* decline rather than be worse than the next engine */
+};
+
+/* Who derives something from guest code: stores to pages with the trace are told to it
+ * (mem/mem.h). */
+struct engine_trace {
+    enum mem_trace trace;
+    void (*written)(void *arg, struct gpa at, unsigned len);
+    void *arg;
 };
 
 struct engine_ops {
     const char *name;
-    const char *what; /* one line for --help and `bivisor check` */
-    bool counts;      /* it can do counted runs (vcpu.counted) */
+    const char *what;                     /* one line for --help and `bivisor check` */
+    bool counts;                          /* it can do counted runs (vcpu.counted) */
+    const struct engine_options *options; /* NULL: none */
     /* 0 or -errno; WHY then says in one sentence what is missing. */
     int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
                   char *why, size_t why_size);
@@ -39,14 +47,22 @@ struct engine_ops {
     /* Between two calls of run(): all of the guest's state comes to struct vcpu, where it
      * may be changed. 0, or -errno, logged. NULL: it is there always. */
     int (*sync)(struct engine *e);
+    /* The traces that it is the owner of, *COUNT of them: OUT has place for as many as
+     * there are owners. */
+    void (*traces)(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
+                   unsigned *count);
+    /* Memory is elsewhere, or of another kind (mem_hooks.changed); the MMU knows already.
+     * NULL: no matter. */
+    void (*map_changed)(struct engine *e);
     /* Guest state was changed from outside (reset, loader): drop what was derived. */
     void (*reset)(struct engine *e);
-    /* Lists the code of the LEN bytes from guest address FROM on, as bt_list(); what was
-     * translated is gone afterwards. NULL: it makes no code. */
+    /* Lists the code that it makes of the LEN bytes from guest address FROM on, a LINE at
+     * a time without newline; what was made before is gone afterwards. 0 or -errno. NULL:
+     * it makes no code. */
     int (*list)(struct engine *e, uint64_t from, uint32_t len,
-                const struct bt_listing *out);
-    /* Changes the translator's options while nothing runs; NULL: it has none. */
-    void (*retune)(struct engine *e, const struct bt_options *opt);
+                void (*line)(void *arg, const char *text), void *arg);
+    /* Goes on with other options, while nothing runs; NULL: it has none. */
+    void (*retune)(struct engine *e, const void *options);
     /* Writes lines for /tmp/perf-PID.map; NULL: it makes no code. */
     void (*perf_map)(struct engine *e, FILE *f);
     /* Calls EMIT for each figure of the engine's own, beside the common counters; NULL:
@@ -55,8 +71,9 @@ struct engine_ops {
                   void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
     /* Requests for ioctl(2) that it makes after create(), and a 0; NULL: none. */
     const unsigned long *ioctls;
-    /* A message to the local APIC, for an engine that was asked to have that itself
-     * (engine_config.kernel_lapic); false: nobody took it. NULL: it never has one. */
+    /* The local APIC is in the engine, as its options asked for. NULL: it never is. */
+    bool (*has_lapic)(const struct engine *e);
+    /* A message to it; false: nobody took it. */
     bool (*msi)(struct engine *e, uint64_t addr, uint32_t data);
 };
 

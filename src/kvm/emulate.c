@@ -54,8 +54,7 @@ static enum exit_reason take_over(struct kvm *k) {
     if (kvm_state_pull(k))
         return EXIT_error;
     interp_flush(k->interp);
-    /* The four page-directory pointers of PAE paging are cached outside of struct vcpu.
-     */
+    /* KVM does not tell the four page-directory pointers of PAE paging. */
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !v->long_mode)
         mmu_load_pdptrs(v, v->cr3);
     return deliver(k) == SEM_SHUTDOWN ? EXIT_shutdown : EXIT_COUNT;

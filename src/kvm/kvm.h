@@ -11,6 +11,7 @@
 #define KVM_KVM_H
 
 #include "cpu/vcpu.h"
+#include "engine/options.h"
 
 struct kvm;
 struct interp;
@@ -53,8 +54,10 @@ void kvm_probe_text(const struct kvm_probe *p, char *buf, size_t size);
 extern const unsigned long kvm_ioctls[];
 
 struct kvm_config {
-    bool kernel_lapic; /* the local APIC is the kernel's */
+    unsigned kernel_lapic; /* the local APIC is the kernel's: 1, or 0 */
 };
+/* Its options by name; they are a struct kvm_config (options.c). */
+extern const struct engine_options kvm_option_set;
 
 /* V's memory map must stand. INTERP executes what KVM cannot. 0, or -errno with one
  * sentence in WHY. Replaces v->cpuid by a model that the hardware can keep. */
@@ -73,6 +76,9 @@ int kvm_sync(struct kvm *k);
 enum exit_reason kvm_step(struct kvm *k);
 /* struct vcpu was changed from outside: it is what counts now. */
 void kvm_reset(struct kvm *k);
+
+/* What is where in memory has changed: for the next entry. */
+void kvm_map_changed(struct kvm *k);
 
 /* A message to the local APIC, when that is the kernel's; false: nobody took it. */
 bool kvm_msi(struct kvm *k, uint64_t addr, uint32_t data);

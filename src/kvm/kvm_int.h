@@ -79,7 +79,8 @@ void kvm_debugregs_get(const struct vcpu *v, struct kvm_debugregs *d);
 void kvm_debugregs_set(struct vcpu *v, const struct kvm_debugregs *d);
 void kvm_events_get(const struct vcpu *v, struct kvm_vcpu_events *e);
 void kvm_events_set(struct vcpu *v, const struct kvm_vcpu_events *e);
-/* The field of struct vcpu that holds an MSR of msr_index[], or NULL. */
+/* The field of struct vcpu that holds an MSR which is a number of cpu/state.def, or NULL.
+ */
 uint64_t *kvm_msr_field(struct vcpu *v, uint32_t index);
 
 /* state.c: 0 or -errno, logged */

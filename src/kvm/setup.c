@@ -32,7 +32,7 @@
 
 static int map_memory(struct kvm *k) {
     size_t count;
-    const struct mem_region *r = mem_regions(k->v->mem, &count);
+    const struct mem_piece *r = mem_map(k->v->mem, &count);
     unsigned n;
 
     /* A slot cannot be changed into another: the old ones go first. */
@@ -309,10 +309,14 @@ static int make_vcpu(struct kvm *k, const char **what) {
     return os_kick_init();
 }
 
+void kvm_map_changed(struct kvm *k) {
+    k->map_error = map_memory(k);
+}
+
 void kvm_reset(struct kvm *k) {
     /* What the last instruction has left to do belongs to the old life. */
     kvm_settle(k);
-    k->map_error = map_memory(k);
+    kvm_map_changed(k);
     k->loaded = k->events_in = false;
     k->lapic_ready = false;
     k->apic_base = 0xfee00900; /* enabled, boot processor */

@@ -218,7 +218,7 @@ static bool hook_a20(void *arg) {
     return ports_a20(c->board->ports);
 }
 
-static const struct vcpu_hooks hooks = {
+const struct vcpu_hooks board_vcpu_hooks = {
     .exit = hook_exit,
     .irq_ack = hook_irq_ack,
     .tsc = hook_tsc,
@@ -281,10 +281,6 @@ int board_create(struct board *b, const struct dev_host *host,
     if (!ok) {
         board_destroy(b);
         return -ENOMEM;
-    }
-    for (unsigned n = 0; n < b->cpus; n++) {
-        b->cpu[n].vcpu->hooks = &hooks;
-        b->cpu[n].vcpu->hooks_arg = &b->cpu[n];
     }
     return 0;
 }

@@ -58,10 +58,13 @@ struct board {
 };
 
 /* Makes all devices, and each CPU's local APIC; what is above `msi` is set by the caller
- * and stays the caller's. Installs the vCPUs' hooks. 0 or -ENOMEM (then nothing is left).
+ * and stays the caller's. 0 or -ENOMEM (then nothing is left).
  */
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial);
+/* What a CPU asks the board; the argument is the struct machine_cpu. */
+extern const struct vcpu_hooks board_vcpu_hooks;
+
 /* Frees the devices; B is empty then. */
 void board_destroy(struct board *b);
 

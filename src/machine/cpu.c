@@ -57,8 +57,7 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
     bool any = !strcmp(m->cfg.engine, "auto");
-    const struct engine_config cfg = {
-        .bt = &m->cfg.bt, .kernel_lapic = m->cfg.kernel_lapic, .only_if_fast = any};
+    struct engine_config cfg = {.only_if_fast = any};
     char reason[384] = "no engine of that name";
     int rc = -EINVAL;
 
@@ -71,6 +70,7 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
                      "--record and --replay need; take --engine bt");
             continue;
         }
+        cfg.options = machine_options_of(&m->cfg.options, all[i]);
         rc = create_engines(m, all[i], &cfg, reason, sizeof(reason));
         if (!rc)
             return 0;

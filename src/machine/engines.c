@@ -11,18 +11,20 @@
 #include "machine/machine.h"
 #include "mem/mem.h"
 #include "sem/sem.h"
+#include "soft/soft.h"
 
 struct engine {
     struct vcpu *v;
     struct interp *interp;
-    struct bt *bt;   /* bt only */
+    struct bt *bt; /* bt only */
+    struct soft soft;
     struct kvm *kvm; /* kvm only */
+    bool has_lapic;
 };
 
 static int interp_create(struct vcpu *v, const struct engine_config *cfg,
                          struct engine **out, char *why, size_t why_size) {
     struct engine *e = calloc(1, sizeof(*e));
-    struct mem_hooks *hooks = mem_hooks(v->mem);
 
     snprintf(why, why_size, "out of memory");
     if (!e)
@@ -33,9 +35,6 @@ static int interp_create(struct vcpu *v, const struct engine_config *cfg,
         free(e);
         return -ENOMEM;
     }
-    /* Stores to pages with decoded code are told to the interpreter. */
-    hooks->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    hooks->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = e->interp;
     *out = e;
     return 0;
 }
@@ -61,6 +60,12 @@ static void interp_reset(struct engine *e) {
     interp_flush(e->interp);
 }
 
+static void interp_traces(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
+                          unsigned *count) {
+    out[0] = (struct engine_trace){MEM_TRACE_CODE, interp_code_written, e->interp};
+    *count = 1;
+}
+
 static const struct engine_ops interp_ops = {
     .name = "interp",
     .what = "interpreter: the reference, runs anywhere",
@@ -71,6 +76,7 @@ static const struct engine_ops interp_ops = {
     .step = interp_step_once,
     .kick = interp_kick,
     .reset = interp_reset,
+    .traces = interp_traces,
 };
 
 /* One sentence for what bt_new() returned; and the -errno for what the host does not have
@@ -99,11 +105,12 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
 
     if (rc)
         return rc;
-    rc = bt_new(v, (*out)->interp, cfg->bt, &(*out)->bt);
+    rc = bt_new(v, (*out)->interp, cfg->options, &(*out)->bt);
+    (*out)->soft = (struct soft){.v = v, .ip = (*out)->interp, .bt = (*out)->bt};
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
-        rc = cannot_translate(rc, cfg->bt, why, why_size);
+        rc = cannot_translate(rc, cfg->options, why, why_size);
     }
     return rc;
 }
@@ -114,11 +121,11 @@ static void translator_destroy(struct engine *e) {
 }
 
 static enum exit_reason translator_enter(struct engine *e) {
-    enum exit_reason reason = bt_run(e->bt);
+    enum exit_reason reason = soft_run(&e->soft);
 
-    if (reason == EXIT_error)
+    if (reason == EXIT_error && e->soft.error)
         log_error("engine bt: this thread cannot run translated code: %s",
-                  strerror(-bt_error(e->bt)));
+                  strerror(-e->soft.error));
     return reason;
 }
 
@@ -131,19 +138,27 @@ static void translator_reset(struct engine *e) {
     interp_flush(e->interp);
 }
 
+static void translator_traces(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
+                              unsigned *count) {
+    out[0] = (struct engine_trace){MEM_TRACE_CODE, interp_code_written, e->interp};
+    out[1] = (struct engine_trace){MEM_TRACE_TC, bt_code_written, e->bt};
+    *count = 2;
+}
+
 static int translator_list(struct engine *e, uint64_t from, uint32_t len,
-                           const struct bt_listing *out) {
+                           void (*line)(void *arg, const char *text), void *arg) {
+    const struct bt_listing out = {.line = line, .arg = arg};
     uint64_t rip = e->v->rip;
     int rc;
 
     e->v->rip = from;
-    rc = bt_list(e->bt, from, len, out);
+    rc = bt_list(e->bt, from, len, &out);
     e->v->rip = rip;
     return rc;
 }
 
-static void translator_retune(struct engine *e, const struct bt_options *opt) {
-    bt_set_options(e->bt, opt);
+static void translator_retune(struct engine *e, const void *options) {
+    bt_set_options(e->bt, options);
 }
 
 static void translator_perf_map(struct engine *e, FILE *f) {
@@ -160,12 +175,14 @@ static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
     .counts = true,
+    .options = &bt_option_set,
     .create = translator_create,
     .destroy = translator_destroy,
     .run = translator_enter,
     .step = interp_step_once,
     .kick = translator_kick,
     .reset = translator_reset,
+    .traces = translator_traces,
     .perf_map = translator_perf_map,
     .stats = translator_stats,
     .list = translator_list,
@@ -184,7 +201,7 @@ static bool kvm_is_slow(char *why, size_t why_size) {
 
 static int hardware_create(struct vcpu *v, const struct engine_config *cfg,
                            struct engine **out, char *why, size_t why_size) {
-    const struct kvm_config kvm_cfg = {.kernel_lapic = cfg->kernel_lapic};
+    const struct kvm_config *opt = cfg->options;
     int rc;
 
     if (cfg->only_if_fast && kvm_is_slow(why, why_size))
@@ -192,7 +209,8 @@ static int hardware_create(struct vcpu *v, const struct engine_config *cfg,
     rc = interp_create(v, cfg, out, why, why_size);
     if (rc)
         return rc;
-    rc = kvm_new(v, (*out)->interp, &kvm_cfg, &(*out)->kvm, why, why_size);
+    (*out)->has_lapic = opt->kernel_lapic;
+    rc = kvm_new(v, (*out)->interp, opt, &(*out)->kvm, why, why_size);
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
@@ -225,10 +243,18 @@ static void hardware_reset(struct engine *e) {
     kvm_reset(e->kvm);
 }
 
+static void hardware_map_changed(struct engine *e) {
+    kvm_map_changed(e->kvm);
+}
+
 static void hardware_stats(struct engine *e,
                            void (*emit)(void *arg, const char *name, uint64_t value),
                            void *arg) {
     kvm_stats(e->kvm, emit, arg);
+}
+
+static bool hardware_has_lapic(const struct engine *e) {
+    return e->has_lapic;
 }
 
 static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
@@ -238,6 +264,7 @@ static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
 static const struct engine_ops kvm_ops = {
     .name = "kvm",
     .what = "hardware virtualization, through Linux's KVM",
+    .options = &kvm_option_set,
     .create = hardware_create,
     .destroy = hardware_destroy,
     .run = hardware_enter,
@@ -245,12 +272,16 @@ static const struct engine_ops kvm_ops = {
     .kick = hardware_kick,
     .sync = hardware_sync,
     .reset = hardware_reset,
+    .traces = interp_traces,
+    .map_changed = hardware_map_changed,
     .stats = hardware_stats,
     .ioctls = kvm_ioctls,
+    .has_lapic = hardware_has_lapic,
     .msi = hardware_msi,
 };
 
 static const struct engine_ops *const engines[] = {&kvm_ops, &bt_ops, &interp_ops};
+_Static_assert(ARRAY_SIZE(engines) <= MACHINE_ENGINES, "each has its options");
 
 const struct engine_ops *const *machine_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);

@@ -14,7 +14,6 @@
 
 #include "base/types.h"
 #include "boot/boot.h"
-#include "bt/bt.h"
 #include "engine/engine.h"
 #include "engine/run.h"
 #include "mmu/mmu.h"
@@ -49,14 +48,23 @@ struct machine_input {
     void *arg;
 };
 
+/* The options of all engines, each in the place that the engine has in
+ * machine_engines(). */
+#define MACHINE_ENGINES 3
+struct machine_options {
+    struct {
+        _Alignas(uint64_t) uint8_t bytes[ENGINE_OPTIONS_SIZE]; /* its structure */
+        uint64_t given; /* a bit for each that was named, as in its table */
+    } of[MACHINE_ENGINES];
+};
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
     const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
     bool paravirt;      /* KVM's CPUID leaves and clock */
     enum mmu_policy policy;
-    struct bt_options bt;
-    bool kernel_lapic;              /* kvm: the local APIC is the kernel's */
+    struct machine_options options; /* of the engines; begin with the defaults */
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
     struct machine_console console;
@@ -78,6 +86,22 @@ enum machine_end {
 
 /* Table of engines, *COUNT of them, in the order in which "auto" tries them. */
 const struct engine_ops *const *machine_engines(size_t *count);
+
+/* --- options.c --- */
+
+void machine_options_default(struct machine_options *o);
+/* Options by name onto those of an engine that has some: 0, or -EINVAL with one sentence
+ * in WHY. */
+int machine_options_parse(struct machine_options *o, const struct engine_ops *engine,
+                          const char *text, char *why, size_t why_size);
+/* What a counted run takes where nothing else was said. */
+void machine_options_counted(struct machine_options *o);
+/* What makes pieces of code of one instruction each. */
+void machine_options_single(struct machine_options *o);
+/* With these every engine is right in every bit after each instruction. */
+bool machine_options_exact(const struct machine_options *o);
+/* The engine's structure, for who knows it; NULL: it has none. */
+void *machine_options_of(struct machine_options *o, const struct engine_ops *engine);
 
 /* 0, or -errno with one sentence in WHY. */
 int machine_create(const struct machine_config *cfg, struct machine **out, char *why,
@@ -102,11 +126,11 @@ enum machine_end machine_run_fragment(struct machine *m, uint64_t insns);
 uint64_t machine_now_ns(const struct machine *m);
 /* What all CPUs have retired. */
 uint64_t machine_insns(const struct machine *m);
-/* As engine_ops.list, of the boot CPU's engine, and engine_ops.retune, of all: nothing
- * for an engine that has none. */
+/* As engine_ops.list, of the boot CPU's engine: nothing for one that has none. */
 void machine_list(struct machine *m, uint64_t from, uint32_t len,
-                  const struct bt_listing *out);
-void machine_retune(struct machine *m, const struct bt_options *opt);
+                  void (*line)(void *arg, const char *text), void *arg);
+/* From here on engines go by these options, where they can change them. */
+void machine_retune(struct machine *m, const struct machine_options *o);
 /* All of guest RAM. */
 uint8_t *machine_ram(const struct machine *m, uint64_t *size);
 

@@ -6,6 +6,8 @@
  *   step.c     single steps
  *   run.c      the life of a CPU's thread; what ends a run
  *   console.c  the far end of the serial port
+ *   options.c  what engines can be told; engines.c: the table of them
+ *   hooks.c    who is told of what
  *   call.c     calls from the loop's thread, and pauses
  *   time.c     where the virtual clock's time comes from
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
@@ -83,6 +85,13 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size);
 void machine_cpu_reset(struct machine_cpu *c);
 /* Guest state was changed from outside: what was derived from it goes. */
 void machine_cpu_state_changed(struct machine_cpu *c);
+
+/* --- hooks.c --- */
+
+/* The vCPUs' exits go to the board, which is there. */
+void machine_hook_cpus(struct machine *m);
+/* What memory tells goes to MMUs and engines, which are there. */
+void machine_hook_memory(struct machine *m);
 
 /* --- run.c --- */
 

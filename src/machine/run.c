@@ -57,7 +57,7 @@ void machine_service_board(struct machine_cpu *c) {
     }
     machine_take_counted_input(c);
     counted_aim(&m->counted);
-    if (machine_insns(m) >= m->counted.until || c->vcpu->bt.step)
+    if (machine_insns(m) >= m->counted.until || c->vcpu->step)
         machine_end_life(m, MACHINE_PAUSED);
 }
 
@@ -142,9 +142,9 @@ enum machine_end machine_run_fragment(struct machine *m, uint64_t insns) {
     struct vcpu *v = m->counted.vcpu;
     enum machine_end end;
 
-    v->bt.step = true;
+    v->step = true;
     end = machine_run_to(m, insns);
-    v->bt.step = false;
+    v->step = false;
     return end;
 }
 

@@ -72,10 +72,6 @@ uint64_t machine_counted_realtime(void *arg) {
     return m->cfg.start_ns + counted_now(&m->counted);
 }
 
-uint64_t machine_now_ns(const struct machine *m) {
-    return counted_now(&m->counted);
-}
-
 int machine_time_create(struct machine *m) {
     const struct vclock_source host = {.now_ns = host_now,
                                        .ticks = host_ticks,
@@ -93,4 +89,8 @@ int machine_time_create(struct machine *m) {
     m->clock = vclock_new(m->cfg.counted ? &counted : &host);
     m->counted.clock = m->clock;
     return m->clock ? 0 : -ENOMEM;
+}
+
+uint64_t machine_now_ns(const struct machine *m) {
+    return counted_now(&m->counted);
 }

@@ -100,7 +100,10 @@ static int create_board(struct machine *m) {
         return -ENOMEM;
     m->board.clock = m->clock;
     m->board.bus = m->bus;
-    return board_create(&m->board, &host, &serial);
+    rc = board_create(&m->board, &host, &serial);
+    if (!rc)
+        machine_hook_cpus(m);
+    return rc;
 }
 
 static bool engine_msi(void *arg, uint64_t addr, uint32_t data) {
@@ -110,9 +113,10 @@ static bool engine_msi(void *arg, uint64_t addr, uint32_t data) {
 }
 
 static int create_engines(struct machine *m, char *why, size_t why_size) {
+    const struct machine_cpu *c = machine_boot_cpu(m);
     int rc = machine_choose_engine(m, why, why_size);
 
-    if (!rc && m->cfg.kernel_lapic && machine_boot_cpu(m)->ops->msi)
+    if (!rc && c->ops->has_lapic && c->ops->has_lapic(c->engine))
         board_use_lapic_of_engine(&m->board, engine_msi, m);
     return rc;
 }
@@ -139,6 +143,7 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     rc = create_engines(m, why, why_size);
     if (rc)
         goto fail;
+    machine_hook_memory(m);
     rc = machine_start_threads(m);
     if (rc) {
         snprintf(why, why_size, "cannot make a thread for the CPU: %s", strerror(-rc));
@@ -230,17 +235,21 @@ unsigned machine_cpus(const struct machine *m) {
 }
 
 void machine_list(struct machine *m, uint64_t from, uint32_t len,
-                  const struct bt_listing *out) {
+                  void (*line)(void *arg, const char *text), void *arg) {
     struct machine_cpu *c = machine_boot_cpu(m);
 
     if (c->ops->list)
-        c->ops->list(c->engine, from, len, out);
+        c->ops->list(c->engine, from, len, line, arg);
 }
 
-void machine_retune(struct machine *m, const struct bt_options *opt) {
-    for (unsigned n = 0; n < m->cpus; n++)
-        if (m->cpu[n].ops->retune)
-            m->cpu[n].ops->retune(m->cpu[n].engine, opt);
+void machine_retune(struct machine *m, const struct machine_options *o) {
+    m->cfg.options = *o;
+    for (unsigned n = 0; n < m->cpus; n++) {
+        struct machine_cpu *c = &m->cpu[n];
+
+        if (c->ops->retune)
+            c->ops->retune(c->engine, machine_options_of(&m->cfg.options, c->ops));
+    }
 }
 
 uint8_t *machine_ram(const struct machine *m, uint64_t *size) {

@@ -1,110 +1,88 @@
 /*
- * Guest-physical memory.
+ * Guest-physical memory: the bytes, their traces, and the changes of what is where.
  *
- * RAM and the ROM below 4 GiB are one host mapping; an offset in it and a guest-physical
- * address are related by arithmetic alone:
+ * All of it is one host mapping: RAM (below the hole, then above it), then room for
+ * regions that are added, then for the ROM, which lies at the end and grows downwards.
+ * `page` has one byte for each page of it. What is where is in the layout (layout.c).
  *
- *     offset 0 .. low-1       <->  gpa 0 .. low-1          low = min(size, 3 GiB)
- *     offset low .. size-1    <->  gpa 4 GiB .. 4 GiB + size - low - 1
- *     offset size .. +64 KiB  <->  gpa 4 GiB - 64 KiB .. 4 GiB - 1
- *
- * `page` has one byte for each page of it: the trace bits, and PAGE_ROM. The list of
- * regions is derived from it when ROM marks change; single-page questions never look at
- * the list.
- *
- * Not here: MMIO (bus/ answers what is in no region) and linear addresses (mmu/).
+ * Not here: MMIO (bus/ answers what no region shows) and linear addresses (mmu/).
  */
-#include "mem/mem.h"
-
 #include "base/os.h"
+#include "mem/mem_int.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define PAGE_SIZE 4096ull
-#define PAGE_SHIFT 12
 #define PAGE_ROM 0x80u
+#define PAGE_HIDDEN 0x40u
 #define PAGE_TRACES ((1u << MEM_TRACE_COUNT) - 1)
-#define MAX_REGIONS 64
-
-struct mem {
-    uint8_t *ram;
-    uint64_t size; /* of RAM */
-    uint64_t host; /* of the mapping */
-    uint64_t low;  /* bytes of RAM below the hole */
-    int fd;
-    uint8_t *page; /* host / 4096 bytes: trace bits and PAGE_ROM */
-    size_t region_count;
-    struct mem_region region[MAX_REGIONS];
-    struct mem_hooks hooks;
-};
-
-/* Offset of AT in the mapping, or false. */
-static inline bool offset_of(const struct mem *m, uint64_t at, uint64_t *off) {
-    if (at < m->low) {
-        *off = at;
-        return true;
-    }
-    if (at < MEM_HOLE_END) {
-        *off = at - MEM_ROM_START + m->size;
-        return at >= MEM_ROM_START;
-    }
-    *off = at - MEM_HOLE_END + m->low;
-    return *off < m->size;
-}
-
-static inline uint64_t gpa_of(const struct mem *m, uint64_t off) {
-    return off < m->low    ? off
-           : off < m->size ? off - m->low + MEM_HOLE_END
-                           : off - m->size + MEM_ROM_START;
-}
+_Static_assert(!(PAGE_TRACES & (PAGE_ROM | PAGE_HIDDEN)), "bits of a page");
 
 /* Offset of a host pointer, or false when it is not in the mapping. */
 static inline bool host_offset(const struct mem *m, const uint8_t *host, uint64_t *off) {
-    *off = (uint64_t)((uintptr_t)host - (uintptr_t)m->ram);
+    *off = (uint64_t)((uintptr_t)host - (uintptr_t)m->layout.base);
     return *off < m->host;
 }
 
-struct region_list {
-    size_t count;
-    struct mem_region region[MAX_REGIONS];
-};
+/* --- pages and what is derived from them --- */
 
-/* Adds the pages of [OFF, END), which are one piece of guest-physical memory too. */
-static int add_regions(const struct mem *m, struct region_list *l, uint64_t off,
-                       uint64_t end) {
-    size_t first = l->count;
+static uint8_t page_kind(enum mem_kind kind) {
+    return kind == MEM_ROM ? PAGE_ROM : kind == MEM_NONE ? PAGE_HIDDEN : 0;
+}
 
-    for (; off < end; off += PAGE_SIZE) {
-        enum mem_kind kind = m->page[off >> PAGE_SHIFT] & PAGE_ROM ? MEM_ROM : MEM_RAM;
-        if (l->count > first && l->region[l->count - 1].kind == kind) {
-            l->region[l->count - 1].size += PAGE_SIZE;
-            continue;
-        }
-        if (l->count == MAX_REGIONS)
-            return -ENOSPC;
-        l->region[l->count++] =
-            (struct mem_region){gpa(gpa_of(m, off)), PAGE_SIZE, kind, m->ram + off};
+static void mark_pages(struct mem *m, uint64_t from, uint64_t to, enum mem_kind kind) {
+    for (uint64_t p = from >> PAGE_SHIFT; p < to >> PAGE_SHIFT; p++)
+        m->page[p] = (uint8_t)((m->page[p] & PAGE_TRACES) | page_kind(kind));
+}
+
+static void report_pages(struct mem *m, uint64_t from, uint64_t to) {
+    for (uint64_t off = from; off < to; off += PAGE_SIZE)
+        if (m->page[off >> PAGE_SHIFT] & PAGE_TRACES)
+            mem_trace_hit(m, m->layout.base + off, PAGE_SIZE);
+}
+
+/* Pages FROM..TO-1 are about to be elsewhere, or nowhere; what they hid, or what hid
+ * them, can only be of an added region. Nobody will be told of stores to those that are
+ * not seen: they count as written now. */
+static void report_traced(struct mem *m, uint64_t from, uint64_t to) {
+    if (from < m->size || from >= m->size + MEM_ADDED_MAX)
+        report_pages(m, from, to);
+    for (unsigned n = 0; n < m->layout.regions; n++) {
+        const struct mem_region *r = m->layout.order[n];
+
+        if (r->added)
+            report_pages(m, r->off, r->off + r->size);
     }
-    return 0;
 }
 
-/* Rebuilds the list from the ROM bits; -ENOSPC when it does not fit (list unchanged). */
-static int build_regions(struct mem *m) {
-    struct region_list l = {.count = 0};
-
-    if (add_regions(m, &l, 0, m->low) || add_regions(m, &l, m->size, m->host) ||
-        add_regions(m, &l, m->low, m->size))
-        return -ENOSPC;
-    mem_copy(m->region, l.region, l.count * sizeof(l.region[0]));
-    m->region_count = l.count;
-    return 0;
+static void build(struct mem *m) {
+    mem_layout_build(&m->layout);
+    if (m->hooks.changed)
+        m->hooks.changed(m->hooks.changed_arg);
 }
 
-/* The window below 4 GiB is ROM from the start. */
-static void mark_rom_window(struct mem *m) {
-    for (uint64_t p = m->size >> PAGE_SHIFT; p < m->host >> PAGE_SHIFT; p++)
-        m->page[p] = PAGE_ROM;
+/* --- life --- */
+
+static void add_ram(struct mem *m) {
+    uint64_t low = m->size < MEM_HOLE_START ? m->size : MEM_HOLE_START;
+    struct mem_region r = {.size = low, .kind = MEM_RAM, .on = true};
+
+    mem_layout_add(&m->layout, &r);
+    r = (struct mem_region){.start = MEM_HOLE_END,
+                            .size = m->size - low,
+                            .off = low,
+                            .kind = MEM_RAM,
+                            .on = true};
+    if (r.size)
+        mem_layout_add(&m->layout, &r);
+    r = (struct mem_region){.start = MEM_ROM_START,
+                            .size = MEM_ROM_SIZE,
+                            .off = m->host - MEM_ROM_SIZE,
+                            .kind = MEM_ROM,
+                            .on = true};
+    m->rom = mem_layout_add(&m->layout, &r);
+    mark_pages(m, r.off, m->host, MEM_ROM);
+    mem_layout_build(&m->layout);
 }
 
 int mem_create(uint64_t size, struct mem **out) {
@@ -116,17 +94,15 @@ int mem_create(uint64_t size, struct mem **out) {
     int rc = -ENOMEM;
     void *map;
     m->size = size;
-    m->host = size + MEM_ROM_SIZE;
-    m->low = size < MEM_HOLE_START ? size : MEM_HOLE_START;
+    m->host = size + MEM_ADDED_MAX + MEM_ROM_MAX;
     m->page = calloc(m->host >> PAGE_SHIFT, 1);
     if (!m->page)
         goto free_mem;
     rc = os_memfd_map("guest-ram", m->host, &m->fd, &map);
     if (rc)
         goto free_page;
-    m->ram = map;
-    mark_rom_window(m);
-    build_regions(m); /* without more ROM there are at most three */
+    m->layout.base = map;
+    add_ram(m);
     *out = m;
     return 0;
 
@@ -140,125 +116,235 @@ free_mem:
 void mem_destroy(struct mem *m) {
     if (!m)
         return;
-    os_memfd_unmap(m->fd, m->ram, m->host);
+    os_memfd_unmap(m->fd, m->layout.base, m->host);
     free(m->page);
     free(m);
 }
 
 void mem_reset(struct mem *m) {
     /* os_memfd_zero() may be refused by the host; then the bytes are cleared by hand. */
-    if (os_memfd_zero(m->fd, m->ram, m->size) < 0)
-        mem_fill(m->ram, 0, m->size);
+    if (os_memfd_zero(m->fd, m->layout.base, m->size) < 0)
+        mem_fill(m->layout.base, 0, m->size);
     /* Most bytes are zero and, never having been written, not even allocated. */
-    for (uint64_t p = 0; p < m->size >> PAGE_SHIFT; p++)
+    for (uint64_t p = 0; p < m->host >> PAGE_SHIFT; p++)
         if (m->page[p])
             m->page[p] = 0;
-    mark_rom_window(m);
-    build_regions(m);
+    for (unsigned n = 0; n < m->layout.regions; n++) {
+        const struct mem_region *r = m->layout.order[n];
+
+        if (r->kind != MEM_RAM)
+            mark_pages(m, r->off, r->off + r->size, r->kind);
+    }
+    m->layout.runs = 0;
+    mem_layout_build(&m->layout);
 }
 
 struct mem_hooks *mem_hooks(struct mem *m) {
     return &m->hooks;
 }
 
+void mem_own_trace(struct mem *m, enum mem_trace owner,
+                   void (*written)(void *arg, struct gpa at, unsigned len), void *arg) {
+    m->hooks.on_write[__builtin_ctz(owner)] = written;
+    m->hooks.on_write_arg[__builtin_ctz(owner)] = arg;
+}
+
 uint64_t mem_ram_size(const struct mem *m) {
     return m->size;
 }
 
-const struct mem_region *mem_regions(const struct mem *m, size_t *count) {
-    *count = m->region_count;
-    return m->region;
+const struct mem_piece *mem_map(const struct mem *m, size_t *count) {
+    *count = m->layout.pieces;
+    return m->layout.piece;
 }
 
 uint8_t *mem_ram_base(const struct mem *m) {
-    return m->ram;
+    return m->layout.base;
 }
 
 uint64_t mem_host_size(const struct mem *m) {
     return m->host;
 }
 
-int mem_set_rom(struct mem *m, struct gpa start, uint64_t len) {
-    uint64_t off, last;
-    if (!len)
-        return 0;
-    if (start.a % PAGE_SIZE || len % PAGE_SIZE || len > m->size ||
-        start.a > UINT64_MAX - len || !offset_of(m, start.a, &off) ||
-        !offset_of(m, start.a + len - 1, &last) || last - off != len - 1)
-        return -EINVAL;
-    uint64_t first = off >> PAGE_SHIFT, end = (last >> PAGE_SHIFT) + 1;
-    /* A mark adds at most two regions; refuse before anything has changed. */
-    if (m->region_count + 2 > MAX_REGIONS)
-        return -ENOSPC;
-    for (uint64_t p = first; p < end; p++) {
-        m->page[p] |= PAGE_ROM;
-        if (m->hooks.drop_write)
-            m->hooks.drop_write(m->hooks.drop_arg, m->ram + (p << PAGE_SHIFT));
+/* --- regions --- */
+
+/* LEN bytes of the mapping's room for regions that nobody has, or 0. */
+static uint64_t find_room(const struct mem *m, uint64_t len) {
+    uint64_t at = m->size, end = m->size + MEM_ADDED_MAX;
+    unsigned n = 0;
+
+    while (n < m->layout.regions && at + len <= end) {
+        const struct mem_region *r = m->layout.order[n++];
+
+        if (r->added && r->off < at + len && at < r->off + r->size) {
+            at = r->off + r->size;
+            n = 0;
+        }
     }
-    return build_regions(m);
+    return at + len <= end ? at : 0;
 }
 
+int mem_region_add(struct mem *m, struct gpa start, uint64_t len, enum mem_kind kind,
+                   struct mem_region **out) {
+    struct mem_region r = {
+        .start = start.a, .size = len, .kind = kind, .on = true, .added = true};
+
+    if (!len || len % PAGE_SIZE || start.a % PAGE_SIZE || kind == MEM_NONE)
+        return -EINVAL;
+    if (len > MEM_ADDED_MAX)
+        return -ENOSPC;
+    r.off = find_room(m, len);
+    *out = r.off ? mem_layout_add(&m->layout, &r) : NULL;
+    if (!*out)
+        return -ENOSPC;
+    mark_pages(m, r.off, r.off + len, kind);
+    report_traced(m, r.off, r.off);
+    build(m);
+    return 0;
+}
+
+void mem_region_remove(struct mem *m, struct mem_region *r) {
+    uint64_t from = r->off, to = r->off + r->size;
+
+    report_traced(m, from, to);
+    mem_layout_remove(&m->layout, r);
+    for (uint64_t p = from >> PAGE_SHIFT; p < to >> PAGE_SHIFT; p++)
+        m->page[p] = 0;
+    build(m);
+    mem_fill(m->layout.base + from, 0, to - from);
+}
+
+int mem_region_move(struct mem *m, struct mem_region *r, struct gpa start) {
+    if (start.a % PAGE_SIZE)
+        return -EINVAL;
+    if (start.a == r->start)
+        return 0;
+    if (r->on)
+        report_traced(m, r->off, r->off + r->size);
+    r->start = start.a;
+    if (r->on)
+        build(m);
+    return 0;
+}
+
+void mem_region_show(struct mem *m, struct mem_region *r, bool on) {
+    if (r->on == on)
+        return;
+    report_traced(m, r->off, r->off + r->size);
+    r->on = on;
+    build(m);
+}
+
+uint8_t *mem_region_host(const struct mem *m, const struct mem_region *r) {
+    return m->layout.base + r->off;
+}
+
+int mem_rom_resize(struct mem *m, uint64_t len) {
+    struct mem_region *r = m->rom;
+
+    if (!len || len % PAGE_SIZE || len > MEM_ROM_MAX)
+        return -EINVAL;
+    if (len == r->size)
+        return 0;
+    report_traced(m, r->off, m->host);
+    /* Kinds that were set below its new beginning go. */
+    mem_layout_set_kind(&m->layout, r, r->off, r->off + r->size, r->kind);
+    r->start = MEM_HOLE_END - len;
+    r->size = len;
+    r->off = m->host - len;
+    mark_pages(m, m->host - MEM_ROM_MAX, m->host, MEM_ROM);
+    build(m);
+    return 0;
+}
+
+int mem_set_kind(struct mem *m, struct gpa start, uint64_t len, enum mem_kind kind) {
+    struct mem_region *r = mem_layout_region_at(&m->layout, start.a, len);
+    uint64_t from;
+
+    if (!len)
+        return 0;
+    if (!r || start.a % PAGE_SIZE || len % PAGE_SIZE)
+        return -EINVAL;
+    from = r->off + (start.a - r->start);
+    if (!mem_layout_set_kind(&m->layout, r, from, from + len, kind))
+        return -ENOSPC;
+    report_traced(m, from, from + len);
+    mark_pages(m, from, from + len, kind);
+    build(m);
+    return 0;
+}
+
+/* --- addresses --- */
+
 enum mem_kind mem_kind_at(const struct mem *m, struct gpa at) {
+    const struct mem_piece *p = mem_layout_at(&m->layout, at.a);
+
+    return p ? p->kind : MEM_NONE;
+}
+
+enum mem_kind mem_kind_of(const struct mem *m, const uint8_t *host) {
     uint64_t off;
-    if (!offset_of(m, at.a, &off))
+
+    if (!host_offset(m, host, &off) || (m->page[off >> PAGE_SHIFT] & PAGE_HIDDEN))
         return MEM_NONE;
     return m->page[off >> PAGE_SHIFT] & PAGE_ROM ? MEM_ROM : MEM_RAM;
 }
 
 uint8_t *mem_host(const struct mem *m, struct gpa at, uint64_t len) {
-    uint64_t off;
-    if (!offset_of(m, at.a, &off))
+    const struct mem_piece *p = mem_layout_at(&m->layout, at.a);
+
+    if (unlikely(!p || len > p->size - (at.a - p->start.a)))
         return NULL;
-    if (len <= PAGE_SIZE - at.a % PAGE_SIZE)
-        return m->ram + off;
-    for (size_t i = 0; i < m->region_count; i++) {
-        const struct mem_region *r = &m->region[i];
-        if (at.a >= r->start.a && at.a - r->start.a < r->size)
-            return len <= r->size - (at.a - r->start.a) ? m->ram + off : NULL;
-    }
-    return NULL;
+    return p->host + (at.a - p->start.a);
 }
 
 struct gpa mem_gpa(const struct mem *m, const uint8_t *host) {
     uint64_t off;
-    return gpa(host_offset(m, host, &off) ? gpa_of(m, off) : UINT64_MAX);
+
+    return gpa(host_offset(m, host, &off) ? mem_layout_gpa(&m->layout, host)
+                                          : UINT64_MAX);
+}
+
+/* --- copies --- */
+
+/* Host address of AT, and in *N how many of the LEN bytes from there on follow it; NULL
+ * when it is not memory, or ROM unless ROM_TOO. */
+static uint8_t *next_bytes(const struct mem *m, uint64_t at, uint64_t len, bool rom_too,
+                           uint64_t *n) {
+    const struct mem_piece *p = mem_layout_at(&m->layout, at);
+
+    *n = 0;
+    if (!p || (p->kind == MEM_ROM && !rom_too))
+        return NULL;
+    *n = p->size - (at - p->start.a);
+    *n = *n < len ? *n : len;
+    return p->host + (at - p->start.a);
 }
 
 /* All of [AT, AT+LEN) is RAM, or also ROM when ROM_TOO. */
 static bool covered(const struct mem *m, uint64_t at, uint64_t len, bool rom_too) {
-    if (len > m->size || at > UINT64_MAX - len)
+    if (at > UINT64_MAX - len)
         return false;
-    for (size_t i = 0; len && i < m->region_count; i++) {
-        const struct mem_region *r = &m->region[i];
-        if (at < r->start.a || at - r->start.a >= r->size)
-            continue;
-        if (r->kind == MEM_ROM && !rom_too)
+    for (uint64_t n; len; at += n, len -= n)
+        if (!next_bytes(m, at, len, rom_too, &n))
             return false;
-        uint64_t n = r->size - (at - r->start.a);
-        n = n < len ? n : len;
-        at += n;
-        len -= n;
-    }
-    return !len;
-}
-
-/* Offset of AT, and in *N how many of the LEN bytes from there on follow it in the
- * mapping too. No hole lies inside what is covered, but at 4 GiB the ROM ends and RAM
- * goes on, and these are not neighbours here. */
-static uint64_t next_piece(const struct mem *m, uint64_t at, uint64_t len, uint64_t *n) {
-    uint64_t off = 0;
-    *n = at < MEM_HOLE_END && len > MEM_HOLE_END - at ? MEM_HOLE_END - at : len;
-    offset_of(m, at, &off);
-    return off;
+    return true;
 }
 
 bool mem_read(const struct mem *m, struct gpa at, void *buf, uint64_t len) {
+    const uint8_t *all = mem_host(m, at, len);
     uint8_t *to = buf;
+
+    if (likely(all)) {
+        mem_copy(to, all, len);
+        return true;
+    }
     if (!covered(m, at.a, len, true))
         return false;
     for (uint64_t n; len; at.a += n, to += n, len -= n) {
-        uint64_t off = next_piece(m, at.a, len, &n);
-        mem_copy(to, m->ram + off, n);
+        const uint8_t *host = next_bytes(m, at.a, len, true, &n);
+
+        mem_copy(to, host, n);
     }
     return true;
 }
@@ -266,15 +352,18 @@ bool mem_read(const struct mem *m, struct gpa at, void *buf, uint64_t len) {
 static bool store(struct mem *m, struct gpa at, const void *buf, uint64_t len,
                   bool rom_too) {
     const uint8_t *from = buf;
+
     if (!covered(m, at.a, len, rom_too))
         return false;
     for (uint64_t n; len; at.a += n, from += n, len -= n) {
-        uint64_t off = next_piece(m, at.a, len, &n);
+        uint8_t *host = next_bytes(m, at.a, len, rom_too, &n);
+        uint64_t off = (uint64_t)(host - m->layout.base);
+
         if (n > PAGE_SIZE - off % PAGE_SIZE)
             n = PAGE_SIZE - off % PAGE_SIZE;
         if (unlikely(m->page[off >> PAGE_SHIFT] & PAGE_TRACES))
-            mem_trace_hit(m, m->ram + off, (unsigned)n);
-        mem_copy(m->ram + off, from, n);
+            mem_trace_hit(m, host, (unsigned)n);
+        mem_copy(host, from, n);
     }
     return true;
 }
@@ -287,6 +376,8 @@ bool mem_program(struct mem *m, struct gpa at, const void *buf, uint64_t len) {
     return store(m, at, buf, len, true);
 }
 
+/* --- traces --- */
+
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
     uint64_t off;
     if (!host_offset(m, host_page, &off))
@@ -296,7 +387,7 @@ void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
     *bits |= (uint8_t)(owner & PAGE_TRACES);
     /* Already traced by someone: there is no write entry to drop. */
     if (!before && m->hooks.drop_write)
-        m->hooks.drop_write(m->hooks.drop_arg, m->ram + (off & ~(PAGE_SIZE - 1)));
+        m->hooks.drop_write(m->hooks.drop_arg, m->layout.base + (off & ~(PAGE_SIZE - 1)));
 }
 
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
@@ -314,7 +405,7 @@ void mem_trace_hit(struct mem *m, uint8_t *host, unsigned len) {
     uint64_t off;
     if (!host_offset(m, host, &off))
         return;
-    struct gpa at = gpa(gpa_of(m, off));
+    struct gpa at = gpa(mem_layout_gpa(&m->layout, host));
     for (unsigned i = 0; i < MEM_TRACE_COUNT; i++) {
         /* Read anew each time: an owner may remove traces, its own or all. */
         if ((m->page[off >> PAGE_SHIFT] & (1u << i)) && m->hooks.on_write[i])

@@ -1,18 +1,30 @@
 /*
- * Guest-physical memory: RAM and ROM (one memfd mapping), and traces.
+ * Guest-physical memory: what is where, and traces.
  *
- * The map is a sorted list of regions; what no region covers is MMIO. RAM above the hole
- * below 4 GiB continues at 4 GiB. The 640 KiB..1 MiB area: 0xa0000-0xbffff is RAM-backed
- * video memory (text consoles write there and read it back), 0xc0000-0xfffff is RAM that
- * mem_set_rom() can turn into ROM. The last 64 KiB below 4 GiB, where the CPU begins
- * after a reset, are always ROM.
+ * Memory consists of regions. RAM is there from the start (and goes on at 4 GiB above the
+ * hole), and so is a ROM that ends at 4 GiB, where the CPU begins after a reset; more
+ * come and go (mem_region_add()), and may be moved while the guest runs. Pages of a
+ * region can be made read-only, or be hidden (mem_set_kind()). What no region shows is
+ * MMIO: the bus answers.
  *
- * Traces: each RAM page has a byte of trace bits. A traced page must never have a write
+ * Regions may overlap: the earlier one hides the later, RAM comes first, and nothing
+ * hides RAM but mem_set_kind(). Each byte is at one address at most: no region is seen
+ * twice. 0xa0000-0xbffff is RAM-backed video memory (text consoles write there and read
+ * it back), 0xc0000-0xfffff is RAM as well, as after a chip set's reset.
+ *
+ * All of it is one host mapping, made in the beginning, in which a page keeps its place:
+ * a host pointer stays good for as long as there is a machine, whatever becomes of the
+ * region. What is derived from a page's contents hangs on its host address; what is
+ * derived from where it is (shadows, a kernel's memory slots) is void when hooks.changed
+ * is called.
+ *
+ * Traces: each page has a byte of trace bits. A traced page must never have a write
  * entry in a shadow: mem_trace_add() calls hooks.drop_write for it, and every store to it
- * then takes a slow path that ends in mem_trace_hit(), before the bytes change.
+ * then takes a slow path that ends in mem_trace_hit(), before the bytes change. A page
+ * that goes away is reported as written.
  *
  * Everything here checks its addresses; none of it asserts on guest input. Functions that
- * take a host pointer ignore one that is not inside RAM.
+ * take a host pointer ignore one that is not inside the mapping.
  *
  * Copies use `rep movsb`, so that they may run while guest vector state is live
  * (cpu/vec.h).
@@ -24,8 +36,10 @@
 
 #define MEM_HOLE_START 0xc0000000ull /* RAM below 4 GiB ends here at the latest */
 #define MEM_HOLE_END 0x100000000ull
-#define MEM_ROM_SIZE 0x10000ull /* the firmware's, at the end of the hole */
+#define MEM_ROM_SIZE 0x10000ull /* the ROM's at the end of the hole, at first */
 #define MEM_ROM_START (MEM_HOLE_END - MEM_ROM_SIZE)
+#define MEM_ROM_MAX (16ull << 20)
+#define MEM_ADDED_MAX (48ull << 20) /* all that mem_region_add() can give */
 #define MEM_MIN_RAM (4ull << 20)
 #define MEM_MAX_RAM (1ull << 40)
 
@@ -39,14 +53,19 @@ enum mem_trace {
 };
 #define MEM_TRACE_COUNT 4
 
-struct mem_region {
+/* What is seen at an address: a region, or as much of one as nothing hides. */
+struct mem_piece {
     struct gpa start;
     uint64_t size;
-    enum mem_kind kind;
+    enum mem_kind kind; /* MEM_RAM or MEM_ROM */
+    bool added;         /* of a region of mem_region_add(): no RAM of the board's */
     uint8_t *host;
 };
 
 struct mem_hooks {
+    /* Something is elsewhere now, or of another kind: shadows are void. May be NULL. */
+    void (*changed)(void *arg);
+    void *changed_arg;
     /* The shadow must forget write entries for the RAM page at HOST_PAGE. */
     void (*drop_write)(void *arg, uint8_t *host_page);
     /* A store of LEN bytes (within one page) is about to hit a page traced by owner N. */
@@ -82,33 +101,69 @@ struct mem;
 int mem_create(uint64_t size, struct mem **out);
 void mem_destroy(struct mem *m);
 
-/* Zeroes RAM, drops all traces and ROM marks (as after mem_create(), hooks kept); for a
- * machine reset. The ROM below 4 GiB keeps its contents. Whoever derived anything from
- * RAM (shadow, decoded code) drops it too.
+/* Zeroes RAM, drops all traces and what mem_set_kind() did (hooks are kept, and not
+ * called); for a machine reset. Regions stay where they are, the ROM among them, with
+ * what is in them. Whoever derived anything from memory (shadow, decoded code) drops it
+ * too.
  */
 void mem_reset(struct mem *m);
 
 /* Installs upward signals; the caller keeps ownership of what ARGs point to. */
 struct mem_hooks *mem_hooks(struct mem *m);
+/* OWNER is WRITTEN(ARG, ...) from now on: hooks.on_write. NULL: nobody. */
+void mem_own_trace(struct mem *m, enum mem_trace owner,
+                   void (*written)(void *arg, struct gpa at, unsigned len), void *arg);
 
 uint64_t mem_ram_size(const struct mem *m);
-/* Regions in ascending order; *COUNT of them; the array is the map's own. */
-const struct mem_region *mem_regions(const struct mem *m, size_t *count);
-/* The host mapping: mem_ram_size() bytes of RAM, then the ROM, mem_host_size() bytes in
- * all. What is kept for each page of memory has a place for each page of these. */
+/* What is where, in ascending order: *COUNT pieces; the array is the map's own. */
+const struct mem_piece *mem_map(const struct mem *m, size_t *count);
+/* The host mapping: mem_ram_size() bytes of RAM, then everything else, mem_host_size()
+ * bytes in all. What is kept for each page of memory has a place for each page of these.
+ */
 uint8_t *mem_ram_base(const struct mem *m);
 uint64_t mem_host_size(const struct mem *m);
 
-/* Marks [START, START+LEN) read-only for the guest. -EINVAL when it is not whole pages of
- * RAM, -ENOSPC when the map would get too fragmented. */
-int mem_set_rom(struct mem *m, struct gpa start, uint64_t len);
+/* --- regions --- */
 
-/* Region kind at an address. */
+struct mem_region;
+
+/*
+ * Adds LEN zeroed bytes at START, shown, as MEM_RAM or MEM_ROM. 0 and a handle; -EINVAL
+ * when they are not whole pages, -ENOSPC when MEM_ADDED_MAX does not suffice. The handle
+ * is good until mem_region_remove() or mem_destroy().
+ */
+int mem_region_add(struct mem *m, struct gpa start, uint64_t len, enum mem_kind kind,
+                   struct mem_region **out);
+void mem_region_remove(struct mem *m, struct mem_region *r);
+/* It begins at START from now on, a page boundary (else -EINVAL). Where it would reach
+ * beyond the last address it is not seen at all. */
+int mem_region_move(struct mem *m, struct mem_region *r, struct gpa start);
+/* Not shown, it keeps its place and its bytes. */
+void mem_region_show(struct mem *m, struct mem_region *r, bool on);
+/* Its bytes, whether they are seen or not. */
+uint8_t *mem_region_host(const struct mem *m, const struct mem_region *r);
+
+/* The ROM that ends at 4 GiB has LEN bytes from now on: whole pages, MEM_ROM_MAX at most
+ * (else -EINVAL). Its last bytes stay as they are. */
+int mem_rom_resize(struct mem *m, uint64_t len);
+
+/*
+ * Pages that one region has are of KIND now: MEM_RAM, MEM_ROM (read-only for the guest),
+ * or MEM_NONE, hidden: the bus answers, or a later region. -EINVAL when [START,
+ * START+LEN) is not whole pages of one region, -ENOSPC when the map would get too
+ * fragmented; then nothing has changed.
+ */
+int mem_set_kind(struct mem *m, struct gpa start, uint64_t len, enum mem_kind kind);
+
+/* What is at an address. */
 enum mem_kind mem_kind_at(const struct mem *m, struct gpa at);
+/* Of a pointer that mem_host() gave. */
+enum mem_kind mem_kind_of(const struct mem *m, const uint8_t *host);
 
-/* Host pointer to [AT, AT+LEN) when all of it is in one RAM or ROM region, else NULL. */
+/* Host pointer to [AT, AT+LEN) when all of it is in one piece of the map, else NULL. */
 uint8_t *mem_host(const struct mem *m, struct gpa at, uint64_t len);
-/* The guest-physical address of a pointer that mem_host() gave; ~0 for any other. */
+/* The guest-physical address of a pointer that mem_host() gave; ~0 for any other, and for
+ * one to what is not seen any more. */
 struct gpa mem_gpa(const struct mem *m, const uint8_t *host);
 
 /* Checked copies, for loaders, devices and descriptor code. False when any byte is not
@@ -118,7 +173,7 @@ bool mem_write(struct mem *m, struct gpa at, const void *buf, uint64_t len);
 /* As mem_write(), but into ROM too: for who makes the ROM. */
 bool mem_program(struct mem *m, struct gpa at, const void *buf, uint64_t len);
 
-/* Traces. HOST_PAGE is page-aligned and inside RAM or ROM. */
+/* Traces. HOST_PAGE is page-aligned and inside the mapping. */
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page);

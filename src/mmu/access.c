@@ -131,7 +131,7 @@ static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct pie
          */
         uint8_t *host = mmu_hit(b, gva(p->at), p->len, MMU_READ);
         if (host && (s->meta[bank][mmu_index(p->at)] & META_WRITABLE) &&
-            mem_kind_at(m->mem, mem_gpa(m->mem, host)) == MEM_RAM) {
+            mem_kind_of(m->mem, host) == MEM_RAM) {
             p->host = host;
             mmu_space_allow_write(m, bank, p->at);
             return 0;

@@ -46,7 +46,7 @@ static bool same_pdptes(const struct mmu_priv *m, const struct space *s) {
         return true;
     uint64_t diff = 0;
     for (unsigned i = 0; i < 4; i++)
-        diff |= s->pdpte[i] ^ m->pdpte[i];
+        diff |= s->pdpte[i] ^ m->pub.v->pdpte[i];
     return !diff;
 }
 
@@ -68,6 +68,12 @@ static void make_ready(struct mmu_priv *m, struct space *s, bool user) {
     s->ready[user] = true;
 }
 
+static void tell_spaces(const struct mmu_priv *m) {
+    if (unlikely(m->observer))
+        m->observer->switched(m->observer_arg, (unsigned)(m->cur - m->space),
+                              (unsigned)(m->super - m->space));
+}
+
 /* Makes the space of KEY current. False when it had to start empty. */
 static bool select_space(struct mmu_priv *m, uint64_t key) {
     struct space *s = find_space(m, key);
@@ -86,7 +92,7 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
         s->used = true;
         s->key = key;
         for (unsigned i = 0; i < 4; i++)
-            s->pdpte[i] = m->pdpte[i];
+            s->pdpte[i] = m->pub.v->pdpte[i];
     }
     s->age = ++m->clock;
     m->cur = m->super = s;
@@ -94,6 +100,7 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
         m->super = &m->space[m->keyed];
     make_ready(m, m->cur, true);
     make_ready(m, m->super, false);
+    tell_spaces(m);
     return found;
 }
 
@@ -118,25 +125,38 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
         mmu_destroy(v);
         return -ENOMEM;
     }
-    struct mem_hooks *h = mem_hooks(v->mem);
-    h->drop_write = mmu_drop_write;
-    h->drop_arg = v;
-    h->on_write[1] = mmu_pt_written; /* log2 of MEM_TRACE_PT */
-    h->on_write_arg[1] = v;
-    _Static_assert(MEM_TRACE_PT == 1u << 1, "hook of the page-table trace");
     mmu_mode_changed(v);
     return 0;
+}
+
+void mmu_hook(struct vcpu *v) {
+    struct mem_hooks *h = mem_hooks(v->mem);
+
+    h->changed = mmu_map_changed;
+    h->changed_arg = v;
+    h->drop_write = mmu_drop_write;
+    h->drop_arg = v;
+    mem_own_trace(v->mem, MEM_TRACE_PT, mmu_pt_written, v);
+}
+
+static void unhook(struct vcpu *v) {
+    struct mem_hooks *h = mem_hooks(v->mem);
+    unsigned n = __builtin_ctz(MEM_TRACE_PT);
+
+    if (h->changed == mmu_map_changed && h->changed_arg == v)
+        h->changed = NULL;
+    if (h->drop_write == mmu_drop_write && h->drop_arg == v)
+        h->drop_write = NULL;
+    if (h->on_write[n] == mmu_pt_written && h->on_write_arg[n] == v)
+        h->on_write[n] = NULL;
 }
 
 void mmu_destroy(struct vcpu *v) {
     if (!v->mmu)
         return;
     struct mmu_priv *m = mmu_priv(v);
-    struct mem_hooks *h = mem_hooks(m->mem);
-    if (h->drop_write == mmu_drop_write && h->drop_arg == v)
-        h->drop_write = NULL;
-    if (h->on_write[1] == mmu_pt_written && h->on_write_arg[1] == v)
-        h->on_write[1] = NULL;
+    m->observer = NULL;
+    unhook(v);
     if (m->dep)
         drop_all(m); /* takes the traces off */
     mmu_dep_destroy(m);
@@ -149,9 +169,9 @@ void mmu_destroy(struct vcpu *v) {
 
 /* Translations that code was checked against are gone: this space's, or everybody's. */
 static void new_epoch(struct vcpu *v, bool global) {
-    v->bt.epoch_user = ++v->bt.epoch_clock;
+    v->shadow.epoch_user = ++v->shadow.epoch_clock;
     if (global)
-        v->bt.epoch_global = v->bt.epoch_user;
+        v->shadow.epoch_global = v->shadow.epoch_user;
 }
 
 static void new_epoch_for_page(struct vcpu *v, uint64_t at) {
@@ -159,16 +179,36 @@ static void new_epoch_for_page(struct vcpu *v, uint64_t at) {
 
     uint64_t large = at >> 21;
 
-    if ((v->bt.code_filter[page >> 6 & 63] >> (page & 63) & 1) ||
-        (v->bt.large_filter[large >> 6 & 63] >> (large & 63) & 1))
+    if ((v->shadow.code_filter[page >> 6 & 63] >> (page & 63) & 1) ||
+        (v->shadow.large_filter[large >> 6 & 63] >> (large & 63) & 1))
         new_epoch(v, true);
 }
 
-unsigned mmu_code_shift(const struct vcpu *v, struct gva at) {
+/* INVLPG of any part of a large page concerns all code in it. */
+static void watch_large(struct vcpu *v, uint64_t at, unsigned shift) {
+    uint64_t n = at >> 21;
+
+    if (shift == 12)
+        return;
+    for (uint64_t k = shift > 21 ? n & ~1ull : n; k <= (shift > 21 ? n | 1 : n); k++)
+        v->shadow.large_filter[k >> 6 & 63] |= 1ull << (k & 63);
+    if (shift > 22) /* 1 GiB */
+        for (unsigned k = 0; k < VCPU_CODE_FILTER; k++)
+            v->shadow.large_filter[k] = ~0ull;
+}
+
+void mmu_code_watch(struct vcpu *v, struct gva at) {
     const struct mmu_priv *m = mmu_priv(v);
     enum mmu_bank b = v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X;
+    uint64_t meta = mmu_home(m, b)->meta[b][mmu_index(at.a)], page = at.a >> 12;
 
-    return 12 + (mmu_home(m, b)->meta[b][mmu_index(at.a)] >> META_SHIFT_POS & 31);
+    v->shadow.code_filter[page >> 6 & 63] |= 1ull << (page & 63);
+    watch_large(v, at.a, 12 + (meta >> META_SHIFT_POS & 31));
+}
+
+void mmu_code_unwatch_all(struct vcpu *v) {
+    for (unsigned k = 0; k < VCPU_CODE_FILTER; k++)
+        v->shadow.code_filter[k] = v->shadow.large_filter[k] = 0;
 }
 
 bool mmu_code_is_global(const struct vcpu *v, struct gva at) {
@@ -190,12 +230,12 @@ void mmu_context_changed(struct vcpu *v) {
     else
         m->pub.data = &b[BANK_SUPER];
     m->pub.code = v->cpl == 3 ? &m->cur->bank[BANK_USER_X] : &b[BANK_SUPER_X];
-    v->bt.bank = m->pub.data->e;
-    v->bt.bank_super = b[m->smap ? BANK_SUPER : BANK_SUPER_AC].e;
-    v->bt.bank_ac = b[BANK_SUPER_AC].e;
-    v->bt.bank_user = m->cur->bank[BANK_USER].e;
-    v->bt.code_user = &m->cur->bank[BANK_USER_X];
-    v->bt.code_super = &b[BANK_SUPER_X];
+    v->shadow.bank = m->pub.data;
+    v->shadow.bank_super = m->pub.sys;
+    v->shadow.bank_ac = &b[BANK_SUPER_AC];
+    v->shadow.bank_user = &m->cur->bank[BANK_USER];
+    v->shadow.code_user = &m->cur->bank[BANK_USER_X];
+    v->shadow.code_super = &b[BANK_SUPER_X];
 }
 
 void mmu_mode_changed(struct vcpu *v) {
@@ -215,6 +255,27 @@ void mmu_flush_all(struct vcpu *v) {
     bool open = !v->hooks || !v->hooks->a20 || v->hooks->a20(v->hooks_arg);
     m->a20_mask = open ? ~0ull : ~(1ull << 20);
     mmu_mode_changed(v);
+}
+
+void mmu_map_changed(void *arg) {
+    struct vcpu *v = arg;
+    struct mmu_priv *m = mmu_priv(v);
+
+    drop_all(m);
+    new_epoch(v, true);
+    m->cur = NULL;
+    select_space(m, current_key(m));
+    mmu_context_changed(v);
+}
+
+void mmu_observe(struct vcpu *v, const struct mmu_observer *o, void *arg) {
+    struct mmu_priv *m = mmu_priv(v);
+
+    m->observer = NULL;
+    mmu_map_changed(v);
+    m->observer = o;
+    m->observer_arg = arg;
+    tell_spaces(m);
 }
 
 void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {
@@ -283,6 +344,6 @@ int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3) {
             return MMU_FAULT;
         }
     for (unsigned i = 0; i < 4; i++)
-        m->pdpte[i] = e[i];
+        v->pdpte[i] = e[i];
     return 0;
 }

@@ -78,6 +78,7 @@ struct shadow_bank {
     struct shadow_anchor anchor[SHADOW_ANCHORS];
     uint64_t anchored; /* not 0: some anchor may be in use */
 };
+_Static_assert(!offsetof(struct shadow_bank, e), "emitted code takes one for the other");
 
 struct mmu {
     struct shadow_bank *data; /* explicit accesses now */
@@ -88,15 +89,18 @@ struct mmu {
     /* The rest belongs to mmu/ (mmu_int.h). */
 };
 
-/* Creates the MMU of V (v->mem must be set), installs v->mmu, and its own side of
- * mem_hooks() (drop_write and MEM_TRACE_PT). 0 or -ENOMEM. */
+/* Creates the MMU of V (v->mem must be set), and installs v->mmu. 0 or -ENOMEM. Nobody
+ * may use memory that has traces, or change the map, before mmu_hook(). */
 int mmu_create(struct vcpu *v, enum mmu_policy policy);
+/* Takes its hooks off, too. */
 void mmu_destroy(struct vcpu *v);
+/* Memory tells this MMU: hooks.changed and drop_write, and MEM_TRACE_PT. */
+void mmu_hook(struct vcpu *v);
 
 /*
- * The slot of an address: page-number bits 0..11 xor bits 4..15. Any aligned 16 MiB fill
- * the bank without conflict (x ^ x >> 4 is a permutation), and streams 16, 32... 128 MiB
- * apart are moved 256, 512... 2048 slots away from each other: they share none for a
+ * The slot of an address: page-number bits 0..12 xor bits 4..16. Any aligned 32 MiB fill
+ * the bank without conflict (x ^ x >> 4 is a permutation), and streams 32, 64... 256 MiB
+ * apart are moved 512, 1024... 4096 slots away from each other: they share none for a
  * while. In emitted code: rorx, xor, shr, and.
  */
 static inline unsigned mmu_index(uint64_t addr) {
@@ -245,8 +249,10 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value); /* VALUE as written, with b
 void mmu_mode_changed(struct vcpu *v); /* CR0, CR4, EFER bits that matter; drops all */
 /* The page of code that was fetched at AT last is marked global in the page tables. */
 bool mmu_code_is_global(const struct vcpu *v, struct gva at);
-/* log2 of the size of the page that it was fetched from; the same. */
-unsigned mmu_code_shift(const struct vcpu *v, struct gva at);
+/* The same page: from now on an INVLPG that concerns it begins new epochs
+ * (cpu/vcpu_shadow.h). It may begin them for others, too. */
+void mmu_code_watch(struct vcpu *v, struct gva at);
+void mmu_code_unwatch_all(struct vcpu *v);
 void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. Cheap. */
 void mmu_invlpg(struct vcpu *v, struct gva at);
 /* INVPCID types 0..3; the caller has checked the descriptor. */
@@ -255,9 +261,46 @@ void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at);
  * a machine reset, and when hooks or the CPUID model were installed. */
 void mmu_flush_all(struct vcpu *v);
 void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
-/* Four PAE page-directory pointers are cached at CR3 loads; 0, or MMU_FAULT
+/* Loads v->pdpte, PAE's page-directory pointers, as a load of CR3 does; 0, or MMU_FAULT
  * with #GP in v->fault. */
 int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
+
+/*
+ * --- an observer ---
+ *
+ * Keeps what the shadow holds somewhere else, too: in another process's page tables, say.
+ * Everything that has been told as filled and has not been dropped since is in the
+ * shadow, with these rights, and nothing else is: for each space, bank and page there is
+ * one entry at most. Told on the vCPU's thread, while it happens; an observer must not
+ * call what changes the shadow. Nobody is told of hits: those cost what they did.
+ */
+struct mmu_entry {
+    unsigned space; /* a small number: that of an address space for as long as it lives */
+    enum mmu_bank bank;
+    uint64_t page;  /* linear */
+    uint8_t *host;  /* of the page */
+    uint8_t access; /* 1u << MMU_READ and so on; none: a watched page */
+    bool global;
+    uint8_t shift; /* log2 of the size of the guest's page that it is a part of */
+};
+
+struct mmu_observer {
+    /* An entry has come; or the one of this space, bank and page has changed. */
+    void (*filled)(void *arg, const struct mmu_entry *e);
+    void (*dropped)(void *arg, unsigned space, enum mmu_bank bank, uint64_t page);
+    /* It has no right to write any more; the rest of it stays. */
+    void (*write_dropped)(void *arg, unsigned space, enum mmu_bank bank, uint64_t page);
+    /* All entries of a space are gone, or all but those that are global. */
+    void (*flushed)(void *arg, unsigned space, bool but_global);
+    /* From now on the banks of CPL 3 are those of USER, the others those of SUPER. */
+    void (*switched)(void *arg, unsigned user, unsigned super);
+};
+
+#define MMU_SPACES_MAX 17 /* spaces have numbers below this */
+
+/* Empties the shadow, so that O knows all of it from then on, and tells which spaces
+ * serve. O and ARG are the caller's; NULL: nobody is told any more. */
+void mmu_observe(struct vcpu *v, const struct mmu_observer *o, void *arg);
 
 /*
  * The primary walk alone, with no side effect: for the debugger and for tests.
@@ -265,7 +308,8 @@ int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
  */
 bool mmu_peek(struct vcpu *v, struct gva at, struct gpa *gpa, bool *writable);
 
-/* Shadow's side of mem_hooks.drop_write. ARG is the vCPU. */
+/* The shadow's side of mem_hooks.changed, and of drop_write. ARG is the vCPU. */
+void mmu_map_changed(void *arg);
 void mmu_drop_write(void *arg, uint8_t *host_page);
 /* Owner of MEM_TRACE_PT. ARG is the vCPU. */
 void mmu_pt_written(void *arg, struct gpa at, unsigned len);

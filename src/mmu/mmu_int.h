@@ -25,6 +25,7 @@
 #include "mmu/mmu.h"
 
 #define MMU_SPACES 16
+_Static_assert(MMU_SPACES + 1 == MMU_SPACES_MAX, "one for the supervisor's banks");
 #define MMU_RANGES 8
 #define BITMAP_WORDS (SHADOW_ENTRIES / 64)
 #define WORDS_A_BIT (BITMAP_WORDS / 64)
@@ -97,7 +98,6 @@ struct mmu_priv {
     uint64_t rsvd[5][2]; /* by level (4: PML4E .. 1: PTE) and "is a leaf" */
     uint64_t rsvd_pdpte; /* PAE */
     uint64_t rsvd_4m;
-    uint64_t pdpte[4];
 
     unsigned breakpoints;
     struct breakpoint bp[4];
@@ -112,6 +112,8 @@ struct mmu_priv {
     struct space *space;
     uint32_t *write_head; /* by RAM page: slot id */
     struct counters spare;
+    const struct mmu_observer *observer; /* NULL: nobody */
+    void *observer_arg;
 
     /* MMU_TRACE */
     struct dep *dep; /* [0] unused */

@@ -31,8 +31,8 @@ static void no_anchors(const struct mmu_priv *m, struct shadow_bank *b) {
 }
 
 /* Drops the anchors that were copied from E. */
-static void weigh(const struct mmu_priv *m, struct shadow_bank *b, struct shadow_entry *e,
-                  unsigned idx) {
+static void drop_copies(const struct mmu_priv *m, struct shadow_bank *b,
+                        struct shadow_entry *e, unsigned idx) {
     if (likely(!b->anchored || e->tag[MMU_EXEC] != SHADOW_ANCHORED))
         return;
     e->tag[MMU_EXEC] = mmu_no_tag(idx);
@@ -51,14 +51,55 @@ void mmu_space_init(struct mmu_priv *m, struct space *s, bool user) {
     }
 }
 
-static inline void drop_slot(const struct mmu_priv *m, struct space *s, unsigned bank,
-                             unsigned idx) {
+/* --- the observer --- */
+
+static unsigned number_of(const struct mmu_priv *m, const struct space *s) {
+    return (unsigned)(s - m->space);
+}
+
+static void tell_entry(const struct mmu_priv *m, const struct space *s, unsigned bank,
+                       unsigned idx) {
+    const struct shadow_entry *e = &s->bank[bank].e[idx];
+    uint64_t meta = s->meta[bank][idx];
+    struct mmu_entry told = {
+        .space = number_of(m, s),
+        .bank = (enum mmu_bank)bank,
+        .page = meta & META_PAGE,
+        .host = e->host,
+        .global = s->global[bank][idx / 64] >> (idx & 63) & 1,
+        .shift = (uint8_t)(12 + (meta >> META_SHIFT_POS & 31)),
+    };
+
+    for (unsigned acc = 0; acc < 3; acc++)
+        if (e->tag[acc] == told.page)
+            told.access |= (uint8_t)(1u << acc);
+    m->observer->filled(m->observer_arg, &told);
+}
+
+/* The slot is about to be dropped, or has been: if there was an entry. */
+static inline void tell_drop(const struct mmu_priv *m, const struct space *s,
+                             unsigned bank, unsigned idx) {
+    if (unlikely(m->observer) && (s->filled[bank][idx / 64] >> (idx & 63) & 1))
+        m->observer->dropped(m->observer_arg, number_of(m, s), (enum mmu_bank)bank,
+                             s->meta[bank][idx] & META_PAGE);
+}
+
+/* --- dropping --- */
+
+static inline void empty_slot(const struct mmu_priv *m, struct space *s, unsigned bank,
+                              unsigned idx) {
     uint64_t bit = 1ull << (idx & 63);
-    weigh(m, &s->bank[bank], &s->bank[bank].e[idx], idx);
+    drop_copies(m, &s->bank[bank], &s->bank[bank].e[idx], idx);
     forget(&s->bank[bank].e[idx], idx);
     s->filled[bank][idx / 64] &= ~bit;
     s->global[bank][idx / 64] &= ~bit;
     s->large[bank][idx / 64] &= ~bit;
+}
+
+static void drop_slot(const struct mmu_priv *m, struct space *s, unsigned bank,
+                      unsigned idx) {
+    tell_drop(m, s, bank, idx);
+    empty_slot(m, s, bank, idx);
 }
 
 void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
@@ -79,7 +120,7 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
                 if (keep_global)
                     drop &= ~s->global[b][w];
                 for (; drop; drop &= drop - 1)
-                    drop_slot(m, s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
+                    empty_slot(m, s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
                 left |= s->filled[b][w] ? 1ull << bit : 0;
             }
         }
@@ -87,6 +128,8 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
     }
     s->any_local = false;
     mmu_counters(m)->shadow_flushes++;
+    if (unlikely(m->observer))
+        m->observer->flushed(m->observer_arg, number_of(m, s), keep_global);
     if (!keep_global) {
         s->any = s->any_global = false;
         s->ranges = 0;
@@ -215,15 +258,29 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
         unsigned idx = (id - 1) % SHADOW_ENTRIES;
         struct space *s = &m->space[(id - 1) / SLOTS];
         struct shadow_bank *b = &s->bank[(id - 1) % SLOTS / SHADOW_ENTRIES];
-        weigh(m, b, &b->e[idx], idx);
+        drop_copies(m, b, &b->e[idx], idx);
+        if (unlikely(m->observer) && b->e[idx].tag[MMU_WRITE] != mmu_no_tag(idx))
+            m->observer->write_dropped(m->observer_arg, number_of(m, s),
+                                       (enum mmu_bank)((id - 1) % SLOTS / SHADOW_ENTRIES),
+                                       b->e[idx].tag[MMU_WRITE]);
         b->e[idx].tag[MMU_WRITE] = mmu_no_tag(idx);
-        v->bt.write_drops++;
+        v->shadow.write_drops++;
         id = l->next;
         l->page = 0;
     }
 }
 
 /* --- filling --- */
+
+/* The write tag, where the walk allowed it and no trace is in the way. */
+static bool give_write(struct mmu_priv *m, struct space *s, unsigned bank, unsigned idx) {
+    struct shadow_entry *e = &s->bank[bank].e[idx];
+    if (!(s->meta[bank][idx] & META_WRITABLE) || mem_trace_of(m->mem, e->host))
+        return false;
+    e->tag[MMU_WRITE] = s->meta[bank][idx] & META_PAGE;
+    link_slot(m, s, bank, idx, e->host);
+    return true;
+}
 
 void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
                     const struct walk *w, uint8_t *host, bool rom) {
@@ -241,8 +298,10 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
 
     if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
         c->shadow_evictions++;
+    if ((s->meta[bank][idx] ^ page) & META_PAGE)
+        tell_drop(m, s, bank, idx);
     c->shadow_fills++;
-    weigh(m, &s->bank[bank], e, idx);
+    drop_copies(m, &s->bank[bank], e, idx);
     bool read = !code && !watched && mmu_walk_allows(m, w, bank, MMU_READ);
     e->tag[MMU_READ] = read ? page : none;
     e->tag[MMU_EXEC] = code && mmu_walk_allows(m, w, bank, MMU_EXEC) ? page : none;
@@ -267,15 +326,14 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     } else {
         s->large[bank][idx / 64] &= ~bit;
     }
-    mmu_space_allow_write(m, bank, at);
+    give_write(m, s, bank, idx);
+    if (unlikely(m->observer))
+        tell_entry(m, s, bank, idx);
 }
 
 void mmu_space_allow_write(struct mmu_priv *m, enum mmu_bank bank, uint64_t at) {
     struct space *s = mmu_home(m, bank);
     unsigned idx = mmu_index(at);
-    struct shadow_entry *e = &s->bank[bank].e[idx];
-    if (!(s->meta[bank][idx] & META_WRITABLE) || mem_trace_of(m->mem, e->host))
-        return;
-    e->tag[MMU_WRITE] = at & META_PAGE;
-    link_slot(m, s, bank, idx, e->host);
+    if (give_write(m, s, bank, idx) && unlikely(m->observer))
+        tell_entry(m, s, bank, idx);
 }

@@ -160,7 +160,7 @@ bool mmu_walk(const struct mmu_priv *m, uint64_t at, struct walk *w) {
     case PAGING_32:
         return walk_32(m, at, w);
     case PAGING_PAE: {
-        uint64_t e = m->pdpte[at >> 30 & 3];
+        uint64_t e = m->pub.v->pdpte[at >> 30 & 3];
         if (!(e & X86_PTE_P))
             return absent(w);
         return walk_64(m, at, e & ADDR_MASK, 2, w);
@@ -192,7 +192,7 @@ static void set_bits(struct mmu_priv *m, struct walk_step *s, unsigned width,
     s->entry |= add;
     /* As for any store: ROM keeps its contents, and owners of traces are told; but what
      * this changes in an entry makes no shadow stale. */
-    if (mem_kind_at(m->mem, mem_gpa(m->mem, s->host)) != MEM_RAM)
+    if (mem_kind_of(m->mem, s->host) != MEM_RAM)
         return;
     if (unlikely(mem_trace_of(m->mem, s->host))) {
         m->own_update = true;

@@ -153,7 +153,9 @@ static bool lock_up(const struct pass *p, bool first) {
 static int pass_open(struct pass *p, const struct lockstep *ls, bool show) {
     int rc;
 
-    *p = (struct pass){.ls = ls, .how = ls->machine.bt.liveness ? STATE_LOOSE : 0};
+    bool exact = machine_options_exact(&ls->machine.options);
+
+    *p = (struct pass){.ls = ls, .how = exact ? 0 : VCPU_LOOSE};
     rc = side_create(p, 0, show);
     if (!rc)
         rc = side_create(p, 1, false);
@@ -391,7 +393,7 @@ static void follow(struct pass *p, const struct difference *d) {
 /* Narrows D, a fragment, to an instruction. The pass then stands behind it. */
 static bool find_instruction(struct pass *p, struct difference *d, uint64_t start,
                              uint64_t *rip) {
-    struct bt_options single = p->ls->machine.bt;
+    struct machine_options single = p->ls->machine.options;
     uint64_t bad = d->bad;
 
     if (!go_to_good(p, start))
@@ -399,8 +401,7 @@ static bool find_instruction(struct pass *p, struct difference *d, uint64_t star
     while (machine_insns(p->side[0].m) < d->good)
         if (!next_fragment(p, d->bad))
             return false;
-    single.tu_limit = 1;
-    single.hot = 0;
+    machine_options_single(&single);
     for (unsigned n = 0; n < 2; n++)
         machine_retune(p->side[n].m, &single);
     for (uint64_t at = d->good + 1; at <= bad; at++) {
@@ -443,12 +444,11 @@ static void print_sides(const struct pass *p, const struct difference *d) {
 }
 
 static void print_listing(struct pass *p, uint64_t rip) {
-    const struct bt_listing out = {.line = put_line};
     struct side *s = &p->side[1];
 
     fprintf(stderr, "the code from 0x%llx on, as %s has it:\n", (unsigned long long)rip,
             p->ls->names[1]);
-    machine_list(s->m, rip, LISTED, &out);
+    machine_list(s->m, rip, LISTED, put_line, NULL);
 }
 
 static void print_trail(struct pass *p) {

@@ -6,7 +6,7 @@
  * and enough of the first to see that it is the same. It is text, a line for each thing,
  * written as it happens:
  *
- *     bivisor recording 2 #c0ffee00
+ *     bivisor recording 3 #c0ffee00
  *     start-ns 1764092000000000000 #...
  *     state 0123456789abcdef #...        digest of RAM and registers before the run
  *     ...
@@ -25,7 +25,7 @@
 
 #include "base/types.h"
 
-#define RECORDING_VERSION 2u
+#define RECORDING_VERSION 3u
 
 /* What has to be the same when it is replayed. */
 struct recording_key {

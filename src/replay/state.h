@@ -1,19 +1,15 @@
 /*
  * The architectural state of two machines, side by side: what must be the same on every
- * engine after the same number of instructions.
- *
- * Left out is what the architecture leaves open or bivisor documents: x87's operand
- * pointer and its selectors (docs/bt.md), components of the vector state that are
- * not in use, and, when asked (STATE_LOOSE), the six status flags.
+ * engine after the same number of instructions. What that is of a CPU, cpu/state.def
+ * says; HOW may be VCPU_LOOSE (cpu/state.h).
  */
 #ifndef REPLAY_STATE_H
 #define REPLAY_STATE_H
 
 #include <stdio.h>
 
+#include "cpu/state.h"
 #include "machine/machine.h"
-
-#define STATE_LOOSE 1u /* the status flags need not be the same */
 
 /* True when registers, time and pending work are the same. */
 bool state_same(const struct machine *a, const struct machine *b, unsigned how);

@@ -139,7 +139,7 @@ int tape_start(struct tape *t, struct machine *m) {
  * the translator does not keep dead status flags, which then differ in the frames of
  * exceptions. */
 static uint64_t end_state(const struct tape *t, enum machine_end end) {
-    if (end == MACHINE_QUIT || t->cfg->bt.liveness)
+    if (end == MACHINE_QUIT || !machine_options_exact(&t->cfg->options))
         return 0;
     return state_digest(t->m);
 }

@@ -10,11 +10,19 @@ $(CLI_OUT)/guest: tests/cli/guest.c tests/guest/lib/guest.ld
 	$(Q)ld -m elf_i386 --no-warn-rwx-segments -z noexecstack -z max-page-size=4096 -n \
 	    -T tests/guest/lib/guest.ld -o $@ $@.o
 
-$(CLI_OUT)/user $(CLI_OUT)/steer: $(CLI_OUT)/%: tests/cli/%.c
+$(CLI_OUT)/%.o: tests/cli/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lutil -lcjson -lseccomp
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
+
+$(CLI_OUT)/user: $(CLI_OUT)/user.o $(CLI_OUT)/job.o
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) -lutil -lcjson -lseccomp
+
+$(CLI_OUT)/steer: $(CLI_OUT)/steer.o
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) -lcjson
 
 guests: $(CLI_BINS)
 
--include $(CLI_BINS:=.d)
+-include $(CLI_OUT)/guest.d $(CLI_OUT)/user.d $(CLI_OUT)/job.d $(CLI_OUT)/steer.d

@@ -61,7 +61,7 @@ int fid_bench_start(struct bench *b) {
 }
 
 /* Often enough for a translator to think again. */
-static void run_states(struct difference *d, struct guest *g, const struct program *p,
+static void run_states(struct difference *d, struct fid_guest *g, const struct program *p,
                        const struct batch *batch) {
     for (unsigned n = 0; n < (p->nstates > 4 ? p->nstates : 4) && !d->why; n++) {
         unsigned used, k = n % p->nstates;
@@ -91,7 +91,7 @@ static int run_guests(struct bench *b, const struct program *p, int only) {
     struct difference *d = b->d;
 
     for (unsigned n = 0; n < b->nguests && !d->why; n++) {
-        struct guest *g;
+        struct fid_guest *g;
 
         if (only >= 0 && (unsigned)only != n)
             continue;

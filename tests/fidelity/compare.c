@@ -5,7 +5,7 @@
 
 #define FLAGS 0x3f7fd7u
 
-static uint64_t flags_mask(const struct guest *g, const struct program *p,
+static uint64_t flags_mask(const struct fid_guest *g, const struct program *p,
                            const struct outcome *host) {
     bool at_end = host->rip == p->base + p->len - 1 && host->vector == X86_GP;
 
@@ -106,7 +106,7 @@ static const char *compare_vectors(unsigned may, const struct outcome *host,
 }
 
 /* MAY: of enum fid_may. */
-static const char *compare(const struct guest *g, const struct program *p,
+static const char *compare(const struct fid_guest *g, const struct program *p,
                            const struct outcome *host, const struct outcome *got,
                            unsigned may) {
     const char *why = compare_exception(host, got);
@@ -137,7 +137,7 @@ static const char *compare(const struct guest *g, const struct program *p,
     return compare_vectors(may, host, got);
 }
 
-const char *fid_compare(const struct guest *g, const struct program *p,
+const char *fid_compare(const struct fid_guest *g, const struct program *p,
                         const struct outcome *host, const struct outcome *got,
                         unsigned *used) {
     const char *why;

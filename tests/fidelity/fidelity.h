@@ -20,9 +20,9 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "common/knots.h"
 #include "cpu/vcpu.h"
 #include "decode/insn.h"
+#include "lib/knots.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
 
@@ -190,25 +190,26 @@ void fid_host_submit(struct host *h, unsigned k);
 int fid_host_wait(struct host *h, unsigned k); /* -EIO: the child has died */
 
 /* --- guest.c --- */
-struct guest;
+struct fid_guest;
 /* OPTIONS for the translator; NULL: the interpreter. */
-int fid_guest_new(const char *options, struct guest **out);
-void fid_guest_free(struct guest *g);
-const char *fid_guest_name(const struct guest *g);
-bool fid_guest_live_flags(const struct guest *g); /* it drops flags that nothing reads */
-bool fid_guest_is_bt(const struct guest *g);
-bool fid_guest_offers(const struct guest *g, const struct insn *i);
-void fid_guest_program(struct guest *g, const struct program *p);
-void fid_guest_run(struct guest *g, const struct program *p, const struct state *s,
+int fid_guest_new(const char *options, struct fid_guest **out);
+void fid_guest_free(struct fid_guest *g);
+const char *fid_guest_name(const struct fid_guest *g);
+bool fid_guest_live_flags(
+    const struct fid_guest *g); /* it drops flags that nothing reads */
+bool fid_guest_is_bt(const struct fid_guest *g);
+bool fid_guest_offers(const struct fid_guest *g, const struct insn *i);
+void fid_guest_program(struct fid_guest *g, const struct program *p);
+void fid_guest_run(struct fid_guest *g, const struct program *p, const struct state *s,
                    const uint8_t *mem, struct outcome *o);
 /* RAM is as it was wherever a case has nothing. */
-bool fid_guest_untouched(struct guest *g);
-uint8_t *fid_guest_page(struct guest *g, unsigned k);
+bool fid_guest_untouched(struct fid_guest *g);
+uint8_t *fid_guest_page(struct fid_guest *g, unsigned k);
 
 /* --- compare.c --- */
 /* NULL, or what differs: a static string. *USED: a bit for each erratum without which the
  * outcomes would differ. */
-const char *fid_compare(const struct guest *g, const struct program *p,
+const char *fid_compare(const struct fid_guest *g, const struct program *p,
                         const struct outcome *host, const struct outcome *got,
                         unsigned *used);
 

@@ -7,7 +7,7 @@ $(BUILD)/fidelity/%.o: tests/fidelity/%.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
 
-$(FID): $(FID_SRCS:tests/fidelity/%.c=$(BUILD)/fidelity/%.o) $(KNOTS) $(LIB)
+$(FID): $(FID_SRCS:tests/fidelity/%.c=$(BUILD)/fidelity/%.o) $(TESTLIB) $(LIB)
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
 

@@ -13,13 +13,9 @@
 #include <string.h>
 
 #include "base/os.h"
-#include "bt/bt.h"
-#include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "fidelity.h"
-#include "interp/interp.h"
-#include "mem/mem.h"
-#include "mmu/mmu.h"
+#include "lib/guest.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
 
@@ -66,14 +62,10 @@ static const uint32_t code_at[FID_CODE_SIZE / 4096] = {0x78000, 0x70000};
 
 static uint8_t pattern[RAM]; /* what RAM holds where no case has anything */
 
-struct guest {
-    struct vcpu *v;
-    struct counters cnt;
-    struct interp *ip;
-    struct bt *bt;
+struct fid_guest {
+    struct guest vm;
     struct bt_options opt;
     char name[64];
-    uint8_t *ram;
     uint32_t mxcsr_mask; /* the host's */
     unsigned code_len;   /* of the program in place */
     uint64_t code_at;
@@ -95,10 +87,6 @@ static uint64_t on_tsc(void *arg) {
 static const struct vcpu_hooks hooks = {
     .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
 
-static void poke64(struct guest *g, uint64_t at, uint64_t val) {
-    memcpy(g->ram + at, &val, 8);
-}
-
 static uint64_t descriptor(unsigned n) {
     uint32_t sel = n * 8 + 3, ar = 0, limit = 0;
     uint8_t ok;
@@ -115,7 +103,7 @@ static uint64_t descriptor(unsigned n) {
 
 /* --- what lies beside the case's pages --- */
 
-static void make_pattern(struct guest *g) {
+static void make_pattern(struct fid_guest *g) {
     for (unsigned at = 0; !pattern[RAM - 1] && at < RAM; at += 8) {
         uint64_t x = (at + 8) * 0x9e3779b97f4a7c15ull;
 
@@ -123,19 +111,19 @@ static void make_pattern(struct guest *g) {
         memcpy(pattern + at, &x, 8);
     }
     pattern[RAM - 1] = 0xa5;
-    memcpy(g->ram, pattern, RAM);
-    memset(g->ram + TABLES, 0, OWN_END - TABLES);
+    memcpy(g->vm.ram, pattern, RAM);
+    memset(g->vm.ram + TABLES, 0, OWN_END - TABLES);
 }
 
 /* FROM up to TO is as it was; puts it back if not. */
-static bool untouched(struct guest *g, uint32_t from, uint32_t to) {
-    if (!memcmp(g->ram + from, pattern + from, to - from))
+static bool untouched(struct fid_guest *g, uint32_t from, uint32_t to) {
+    if (!memcmp(g->vm.ram + from, pattern + from, to - from))
         return true;
-    memcpy(g->ram + from, pattern + from, to - from);
+    memcpy(g->vm.ram + from, pattern + from, to - from);
     return false;
 }
 
-static bool beside_untouched(struct guest *g, uint32_t page) {
+static bool beside_untouched(struct fid_guest *g, uint32_t page) {
     bool ok = true;
 
     if (page)
@@ -145,7 +133,7 @@ static bool beside_untouched(struct guest *g, uint32_t page) {
     return ok;
 }
 
-static bool all_beside_untouched(struct guest *g) {
+static bool all_beside_untouched(struct fid_guest *g) {
     bool ok = true;
 
     for (unsigned k = 0; k < FID_PAGES; k++)
@@ -165,7 +153,7 @@ static bool is_pattern(uint32_t page) {
     return page < TABLES || page >= OWN_END;
 }
 
-bool fid_guest_untouched(struct guest *g) {
+bool fid_guest_untouched(struct fid_guest *g) {
     bool ok = true;
 
     for (uint32_t page = 0; page < RAM; page += 0x1000)
@@ -174,74 +162,61 @@ bool fid_guest_untouched(struct guest *g) {
     return ok;
 }
 
-static void make_tables(struct guest *g) {
+static void make_tables(struct fid_guest *g) {
     static const uint64_t all = X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A;
     static const uint64_t nx = 1ull << 63, d = X86_PTE_D;
 
-    poke64(g, PML4, PDPT | all);
-    poke64(g, PML4 + 8 * 511, PDPT_K | all);
-    poke64(g, PDPT, PD_0 | all);
-    poke64(g, PDPT + 8 * 3, PD_3 | all);
-    poke64(g, PDPT + 8 * 4, PD_4 | all);
-    poke64(g, PDPT_K + 8 * 510, PD_K | all);
-    poke64(g, PD_0 + 8 * (FID_CODE >> 21), PT_CODE | all);
-    poke64(g, PD_0 + 8 * (FID_DATA >> 21), PT_DATA | all);
-    poke64(g, PD_3 + 8 * 511, PT_TOP | all);
-    poke64(g, PD_4, PT_4G | all);
-    poke64(g, PD_K, PT_K | all);
+    guest_put64(&g->vm, PML4, PDPT | all);
+    guest_put64(&g->vm, PML4 + 8 * 511, PDPT_K | all);
+    guest_put64(&g->vm, PDPT, PD_0 | all);
+    guest_put64(&g->vm, PDPT + 8 * 3, PD_3 | all);
+    guest_put64(&g->vm, PDPT + 8 * 4, PD_4 | all);
+    guest_put64(&g->vm, PDPT_K + 8 * 510, PD_K | all);
+    guest_put64(&g->vm, PD_0 + 8 * (FID_CODE >> 21), PT_CODE | all);
+    guest_put64(&g->vm, PD_0 + 8 * (FID_DATA >> 21), PT_DATA | all);
+    guest_put64(&g->vm, PD_3 + 8 * 511, PT_TOP | all);
+    guest_put64(&g->vm, PD_4, PT_4G | all);
+    guest_put64(&g->vm, PD_K, PT_K | all);
     for (unsigned k = 0; k < 2; k++)
-        poke64(g, PT_CODE + 8 * k, code_at[k] | (all & ~X86_PTE_W));
+        guest_put64(&g->vm, PT_CODE + 8 * k, code_at[k] | (all & ~X86_PTE_W));
     for (unsigned k = 0; k < 4; k++)
-        poke64(g, PT_K + 8 * k,
-               (SYSTEM + 0x1000 * k) | ((all | d) & ~(uint64_t)X86_PTE_U));
+        guest_put64(&g->vm, PT_K + 8 * k,
+                    (SYSTEM + 0x1000 * k) | ((all | d) & ~(uint64_t)X86_PTE_U));
     for (unsigned k = 0; k < FID_PAGES; k++) {
         uint64_t at = fid_pages[k].at;
         uint64_t pt = at >= FID_TOP + 0x1000 ? PT_4G : at >= FID_TOP ? PT_TOP : PT_DATA;
         uint64_t flags = fid_pages[k].write ? all | d : all & ~X86_PTE_W;
 
-        poke64(g, pt + 8 * (at >> 12 & 511), data_at[k] | flags | nx);
+        guest_put64(&g->vm, pt + 8 * (at >> 12 & 511), data_at[k] | flags | nx);
     }
 }
 
-static void make_system(struct guest *g) {
+static void make_system(struct fid_guest *g) {
     for (unsigned n = 0; n < GDT_ENTRIES; n++)
-        poke64(g, SYSTEM + 8 * n, descriptor(n));
+        guest_put64(&g->vm, SYSTEM + 8 * n, descriptor(n));
     /* For the gates: Linux's own code segment, which CPL 3 cannot see. */
-    poke64(g, SYSTEM + 0x10, 0x00af9b000000ffff);
-    poke64(g, SYSTEM + 0x18, 0x00cf93000000ffff);
+    guest_put64(&g->vm, SYSTEM + 0x10, 0x00af9b000000ffff);
+    guest_put64(&g->vm, SYSTEM + 0x18, 0x00cf93000000ffff);
     for (unsigned n = 0; n < 256; n++) {
         uint64_t to = HANDLERS + n, dpl = n == 3 || n == 4 ? 0x6000 : 0;
 
-        poke64(g, SYSTEM + 0x1000 + 16 * n,
-               (to & 0xffff) | 0x10ull << 16 | (0x8e01ull | dpl) << 32 |
-                   (to >> 16 & 0xffff) << 48);
-        poke64(g, SYSTEM + 0x1000 + 16 * n + 8, to >> 32);
+        guest_put64(&g->vm, SYSTEM + 0x1000 + 16 * n,
+                    (to & 0xffff) | 0x10ull << 16 | (0x8e01ull | dpl) << 32 |
+                        (to >> 16 & 0xffff) << 48);
+        guest_put64(&g->vm, SYSTEM + 0x1000 + 16 * n + 8, to >> 32);
     }
-    memset(g->ram + SYSTEM + 0x2000, 0xf4, 256);
-    poke64(g, SYSTEM + 0x400 + 36, EXC_STACK); /* IST1 */
-    poke64(g, SYSTEM + 0x400 + 4, EXC_STACK);
-    memset(g->ram + SYSTEM + 0x400 + 102, 0xff, 2); /* no I/O permission map */
+    memset(g->vm.ram + SYSTEM + 0x2000, 0xf4, 256);
+    guest_put64(&g->vm, SYSTEM + 0x400 + 36, EXC_STACK); /* IST1 */
+    guest_put64(&g->vm, SYSTEM + 0x400 + 4, EXC_STACK);
+    memset(g->vm.ram + SYSTEM + 0x400 + 102, 0xff, 2); /* no I/O permission map */
 }
 
-static int start_cpu(struct guest *g) {
-    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
-    struct vcpu *v = g->v;
-    int rc;
+static void start_cpu(struct fid_guest *g) {
+    struct vcpu *v = g->vm.v;
 
-    v->cnt = &g->cnt;
-    v->hooks = &hooks;
-    v->hooks_arg = g;
-    v->cpuid = cpuid_model_new(&cfg);
-    rc = v->cpuid ? mem_create(RAM, &v->mem) : -ENOMEM;
-    if (!rc)
-        rc = mmu_create(v, MMU_PCID);
-    if (rc)
-        return rc;
-    g->ram = mem_ram_base(v->mem);
     make_pattern(g);
     make_tables(g);
     make_system(g);
-    vcpu_reset(v);
     v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP | X86_CR0_NE | X86_CR0_ET | X86_CR0_MP |
              X86_CR0_AM;
     v->cr4 = X86_CR4_PAE | X86_CR4_FSGSBASE | X86_CR4_DE | X86_CR4_OSFXSR |
@@ -259,94 +234,81 @@ static int start_cpu(struct guest *g) {
     vcpu_update_mode(v);
     mmu_mode_changed(v);
     mmu_flush_all(v);
-    return 0;
 }
 
-int fid_guest_new(const char *options, struct guest **out) {
-    struct guest *g = calloc(1, sizeof(*g));
-    struct mem_hooks *h;
+int fid_guest_new(const char *options, struct fid_guest **out) {
+    struct guest_config cfg = {.ram = RAM,
+                               .policy = MMU_PCID,
+                               .cpuid = {.model = "host"},
+                               .hooks = &hooks,
+                               .interp = true};
+    struct fid_guest *g = calloc(1, sizeof(*g));
     char why[128];
-    int rc;
 
     if (!g)
         return -ENOMEM;
-    g->v = aligned_alloc(64, (sizeof(*g->v) + 63) & ~63ull);
-    if (!g->v)
-        return -ENOMEM;
-    memset(g->v, 0, sizeof(*g->v));
-    rc = start_cpu(g);
-    if (rc)
-        return rc;
-    g->ip = interp_new(g->v);
-    if (!g->ip)
-        return -ENOMEM;
-    h = mem_hooks(g->v->mem);
-    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
+    g->opt = bt_defaults();
+    if (options && *options && bt_options_parse(&g->opt, options, why, sizeof(why))) {
+        fprintf(stderr, "fidelity: %s\n", why);
+        free(g);
+        return -EINVAL;
+    }
+    cfg.bt = options ? &g->opt : NULL;
+    guest_new(&g->vm, &cfg);
+    start_cpu(g);
     snprintf(g->name, sizeof(g->name), "%s%s%s", options ? "bt" : "interp",
              options && *options ? " " : "", options ? options : "");
     *out = g;
-    if (!options)
-        return 0;
-    g->opt = bt_defaults();
-    if (*options && bt_options_parse(&g->opt, options, why, sizeof(why))) {
-        fprintf(stderr, "fidelity: %s\n", why);
-        return -EINVAL;
-    }
-    return bt_new(g->v, g->ip, &g->opt, &g->bt);
+    return 0;
 }
 
-void fid_guest_free(struct guest *g) {
-    bt_free(g->bt);
-    interp_free(g->ip);
-    mmu_destroy(g->v);
-    mem_destroy(g->v->mem);
-    cpuid_model_free((struct cpuid_model *)g->v->cpuid);
-    free(g->v);
+void fid_guest_free(struct fid_guest *g) {
+    guest_free(&g->vm);
     free(g);
 }
 
-const char *fid_guest_name(const struct guest *g) {
+const char *fid_guest_name(const struct fid_guest *g) {
     return g->name;
 }
 
-bool fid_guest_is_bt(const struct guest *g) {
-    return g->bt;
+bool fid_guest_is_bt(const struct fid_guest *g) {
+    return g->vm.bt;
 }
 
-bool fid_guest_live_flags(const struct guest *g) {
-    return g->bt && g->opt.liveness;
+bool fid_guest_live_flags(const struct fid_guest *g) {
+    return g->vm.bt && g->opt.tr.liveness;
 }
 
-bool fid_guest_offers(const struct guest *g, const struct insn *i) {
-    return i->op != OP_invalid && cpuid_has(g->v->cpuid, (enum cpuid_feature)i->feature);
+bool fid_guest_offers(const struct fid_guest *g, const struct insn *i) {
+    return i->op != OP_invalid &&
+           cpuid_has(g->vm.v->cpuid, (enum cpuid_feature)i->feature);
 }
 
-uint8_t *fid_guest_page(struct guest *g, unsigned k) {
-    return g->ram + data_at[k];
+uint8_t *fid_guest_page(struct fid_guest *g, unsigned k) {
+    return g->vm.ram + data_at[k];
 }
 
 /* The program's bytes, which may lie across the two pages of code. */
-static void put_code(struct guest *g, uint64_t at, const uint8_t *b, unsigned len) {
+static void put_code(struct fid_guest *g, uint64_t at, const uint8_t *b, unsigned len) {
     while (len) {
         unsigned n = 4096 - (unsigned)(at & 4095);
 
         n = n < len ? n : len;
-        mem_write(g->v->mem, gpa(code_at[at >> 12] + (at & 4095)), b, n);
+        mem_write(g->vm.v->mem, gpa(code_at[at >> 12] + (at & 4095)), b, n);
         at += n;
         b += n;
         len -= n;
     }
 }
 
-void fid_guest_program(struct guest *g, const struct program *p) {
+void fid_guest_program(struct fid_guest *g, const struct program *p) {
     uint8_t hlts[FID_CODE_MAX];
 
     g->dirty = ~0u;
     memset(hlts, 0xf4, sizeof(hlts));
     if (!g->code_len) { /* the first one: everything */
         for (unsigned k = 0; k < ARRAY_SIZE(code_at); k++)
-            mem_fill(g->ram + code_at[k], 0xf4, 4096);
+            mem_fill(g->vm.ram + code_at[k], 0xf4, 4096);
     } else {
         put_code(g, g->code_at, hlts, g->code_len);
     }
@@ -355,15 +317,15 @@ void fid_guest_program(struct guest *g, const struct program *p) {
     put_code(g, g->code_at, p->code, p->len);
 }
 
-static void load(struct guest *g, const struct program *p, const struct state *s,
+static void load(struct fid_guest *g, const struct program *p, const struct state *s,
                  const uint8_t *mem) {
     static const struct segment data = {.sel = 0x2b, .ar = 0xc0f3, .limit = 0xffffffff};
-    struct vcpu *v = g->v;
+    struct vcpu *v = g->vm.v;
 
     for (unsigned k = 0; k < FID_PAGES; k++)
         if (g->dirty >> k & 1)
-            memcpy(g->ram + data_at[k], mem + 4096 * k, 4096);
-    memset(g->ram + SYSTEM + 0x3fc0, 0, 64);
+            memcpy(g->vm.ram + data_at[k], mem + 4096 * k, 4096);
+    memset(g->vm.ram + SYSTEM + 0x3fc0, 0, 64);
     memcpy(v->gpr, s->gpr, 16 * 8);
     memcpy(v->vec, s->image, FID_IMAGE);
     memcpy(v->vec + 28, &g->mxcsr_mask, 4);
@@ -389,8 +351,8 @@ static void load(struct guest *g, const struct program *p, const struct state *s
     mmu_context_changed(v);
 }
 
-static void take(struct guest *g, const uint8_t *mem, struct outcome *o) {
-    struct vcpu *v = g->v;
+static void take(struct fid_guest *g, const uint8_t *mem, struct outcome *o) {
+    struct vcpu *v = g->vm.v;
     uint64_t sp = v->gpr[REG_RSP], h = 0, frame[6];
     unsigned size = (unsigned)(EXC_STACK - sp);
 
@@ -399,7 +361,7 @@ static void take(struct guest *g, const uint8_t *mem, struct outcome *o) {
     o->vector = (uint8_t)(v->rip - 1 - HANDLERS);
     o->end = size == 40 || size == 48 ? FID_EXCEPTION : FID_SHUTDOWN;
     if (o->end == FID_EXCEPTION) {
-        memcpy(frame, g->ram + SYSTEM + 0x4000 - size, size);
+        memcpy(frame, g->vm.ram + SYSTEM + 0x4000 - size, size);
         o->error = size == 48 ? frame[0] : 0;
         memmove(frame, frame + (size == 48), 40);
         o->rip = frame[0];
@@ -420,23 +382,23 @@ static void take(struct guest *g, const uint8_t *mem, struct outcome *o) {
     memcpy(o->image + 16, &v->fdp, 8);
     g->dirty = 0;
     for (unsigned k = 0; k < FID_PAGES; k++)
-        if (fid_page_changed(k, g->ram + data_at[k], mem + 4096 * k, &h))
+        if (fid_page_changed(k, g->vm.ram + data_at[k], mem + 4096 * k, &h))
             g->dirty |= 1u << k;
     o->memory = h;
     o->beyond = !all_beside_untouched(g);
 }
 
-void fid_guest_run(struct guest *g, const struct program *p, const struct state *s,
+void fid_guest_run(struct fid_guest *g, const struct program *p, const struct state *s,
                    const uint8_t *mem, struct outcome *o) {
     enum exit_reason why;
 
     load(g, p, s, mem);
-    why = g->bt ? bt_run(g->bt) : interp_step(g->ip, STEPS);
-    vec_park(g->v);
+    why = g->vm.bt ? guest_run(&g->vm) : interp_step(g->vm.ip, STEPS);
+    vec_park(g->vm.v);
     take(g, mem, o);
     if (why == EXIT_kick)
         o->end = FID_ENDLESS;
     else if (why != EXIT_halt)
         o->end = FID_SHUTDOWN;
-    vcpu_clear(g->v, ~0u);
+    vcpu_clear(g->vm.v, ~0u);
 }

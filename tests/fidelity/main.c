@@ -40,7 +40,7 @@ struct found {
 
 struct campaign {
     struct bench b;
-    struct guest *guest[FID_GUESTS]; /* of the process that runs them */
+    struct fid_guest *guest[FID_GUESTS]; /* of the process that runs them */
     uint64_t seed, cases, want;
     uint64_t number; /* of the batch */
     unsigned at;     /* the program of it that runs now */
@@ -56,7 +56,7 @@ struct campaign {
 };
 
 /* Three differences of a kind are enough: the kind is what differs and the mnemonic. */
-static void keep(struct campaign *c, const struct program *p, const struct guest *g,
+static void keep(struct campaign *c, const struct program *p, const struct fid_guest *g,
                  const char *why, const struct found *f) {
     uint64_t key = fid_hash((const uint8_t *)"................", 16, (uintptr_t)why);
     unsigned kind, same = 0;
@@ -93,7 +93,7 @@ static void count_end(struct campaign *c, const struct program *p,
 
 /* One state of P on G. What differs, or NULL. */
 static const char *check_state(struct campaign *c, const struct program *p, unsigned k,
-                               const struct outcome *host, struct guest *g,
+                               const struct outcome *host, struct fid_guest *g,
                                const uint8_t *mem, struct outcome *o) {
     unsigned used = 0;
     const char *why;
@@ -111,11 +111,11 @@ static const char *check_state(struct campaign *c, const struct program *p, unsi
 
 /* False: the translator has done something wrong, and may be spoilt. */
 static bool check_program(struct campaign *c, struct batch *batch, unsigned n,
-                          struct guest *bt) {
+                          struct fid_guest *bt) {
     static struct found f;
     const uint8_t *mem = batch->initial[n];
     struct program *p = &batch->program[n];
-    struct guest *both[] = {c->guest[0], bt};
+    struct fid_guest *both[] = {c->guest[0], bt};
     const char *why = NULL;
     bool spoilt = false;
 
@@ -167,7 +167,7 @@ static void on_interrupt(int signo) {
 
 /* False: a guest is spoilt. */
 static bool check_batch(struct campaign *c, struct batch *batch) {
-    struct guest *bt = c->guest[1 + c->number % (c->b.nguests - 1)];
+    struct fid_guest *bt = c->guest[1 + c->number % (c->b.nguests - 1)];
     static struct found f;
 
     for (c->at = 0; c->at < batch->n; c->at++) {

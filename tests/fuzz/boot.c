@@ -24,7 +24,7 @@ static char kernel_path[32], initrd_path[32];
 static int file_new(char *path) {
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
 
-    FUZZ_CHECK(fd >= 0);
+    HOLDS(fd >= 0);
     snprintf(path, sizeof(kernel_path), "/proc/self/fd/%d", fd);
     return fd;
 }
@@ -40,7 +40,7 @@ static void set_up(void) {
     memset(v, 0, sizeof(*v));
     v->cpuid = cpuid_model_new(&cfg);
     for (unsigned k = 0; k < SIZES; k++)
-        FUZZ_CHECK(!mem_create(ram[k], &memory[k]));
+        HOLDS(!mem_create(ram[k], &memory[k]));
     kernel_fd = file_new(kernel_path);
     initrd_fd = file_new(initrd_path);
 }
@@ -48,16 +48,16 @@ static void set_up(void) {
 static void check_state(const struct mem *m, enum boot_protocol p) {
     uint8_t byte;
 
-    FUZZ_CHECK(!v->vec_live);
-    FUZZ_CHECK((v->cr0 & 1) == (v->mode != MODE_16));
-    FUZZ_CHECK(v->mode == MODE_64 || !(v->rip >> 32));
-    FUZZ_CHECK(mem_read(m, gpa(v->seg[SEG_CS].base + v->rip), &byte, 1));
+    HOLDS(!v->vec_live);
+    HOLDS((v->cr0 & 1) == (v->mode != MODE_16));
+    HOLDS(v->mode == MODE_64 || !(v->rip >> 32));
+    HOLDS(mem_read(m, gpa(v->seg[SEG_CS].base + v->rip), &byte, 1));
     if (p == BOOT_LINUX16 || v->mode == MODE_16)
-        FUZZ_CHECK(p == BOOT_LINUX16 || (p == BOOT_AUTO && v->seg[SEG_CS].sel == 0xf000));
+        HOLDS(p == BOOT_LINUX16 || (p == BOOT_AUTO && v->seg[SEG_CS].sel == 0xf000));
     if (p == BOOT_LINUX64)
-        FUZZ_CHECK(v->mode == MODE_64);
+        HOLDS(v->mode == MODE_64);
     if (p == BOOT_PVH || p == BOOT_MULTIBOOT || p == BOOT_LINUX32)
-        FUZZ_CHECK(v->mode == MODE_32);
+        HOLDS(v->mode == MODE_32);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -78,18 +78,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     /* Much memory takes long to reset; it is there for what lies above 4 GiB. */
     m = memory[choice >> 4 == 15 ? SIZES - 1 : choice % (SIZES - 1)];
     mem_reset(m);
-    if (choice & 4 && mem_set_rom(m, gpa(0xf0000), 0x10000))
+    if (choice & 4 && mem_set_kind(m, gpa(0xf0000), 0x10000, MEM_ROM))
         abort();
     v->mem = m;
     vcpu_reset(v);
-    FUZZ_CHECK(!acpi_build(m, gpa(ACPI_WHERE), &acpi, &cfg.rsdp, &cfg.acpi_len));
+    HOLDS(!acpi_build(m, gpa(ACPI_WHERE), &acpi, &cfg.rsdp, &cfg.acpi_len));
     cmdline = malloc(text + 1);
     memset(cmdline, 'x', text);
     cmdline[text] = '\0';
     cfg.cmdline = choice & 8 ? NULL : cmdline;
-    FUZZ_CHECK(!ftruncate(kernel_fd, 0) && !ftruncate(initrd_fd, 0));
-    FUZZ_CHECK(pwrite(kernel_fd, in.p, in.left, 0) == (ssize_t)in.left);
-    FUZZ_CHECK(!ftruncate(initrd_fd, (off_t)(initrd << shift)));
+    HOLDS(!ftruncate(kernel_fd, 0) && !ftruncate(initrd_fd, 0));
+    HOLDS(pwrite(kernel_fd, in.p, in.left, 0) == (ssize_t)in.left);
+    HOLDS(!ftruncate(initrd_fd, (off_t)(initrd << shift)));
     rc = boot_image_open(kernel_path, initrd ? initrd_path : NULL, &image, why,
                          sizeof(why));
     if (!rc)
@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     boot_image_close(image);
     free(cmdline);
     if (rc)
-        FUZZ_CHECK(strstr(why, "/proc/self/fd/") && !strchr(why, '\n'));
+        HOLDS(strstr(why, "/proc/self/fd/") && !strchr(why, '\n'));
     else
         check_state(m, cfg.protocol);
     return 0;

@@ -12,8 +12,8 @@ static void run_all(void *arg, struct control_request *r) {
     int64_t n = control_number(r, "n", -7);
     const char *text = control_text(r, "text", "none");
 
-    FUZZ_CHECK(n >= -10 && n <= CONTROL_NUMBER_MAX);
-    FUZZ_CHECK(strlen(text) <= 100);
+    HOLDS(n >= -10 && n <= CONTROL_NUMBER_MAX);
+    HOLDS(strlen(text) <= 100);
     control_put_number(r, "n", (double)n);
     control_put_text(r, "text", text);
     if (control_bool(r, "bad", false))
@@ -54,12 +54,12 @@ static void answer(const uint8_t *data, size_t size) {
     control_add(&t, commands, NULL);
     memcpy(line, data, size);
     text = control_answer(&t, line, size);
-    FUZZ_CHECK(text && strchr(text, '\n') == text + strlen(text) - 1);
+    HOLDS(text && strchr(text, '\n') == text + strlen(text) - 1);
     text[strlen(text) - 1] = '\0';
-    FUZZ_CHECK(is_text((unsigned char *)text));
+    HOLDS(is_text((unsigned char *)text));
     json = cJSON_Parse(text);
-    FUZZ_CHECK(cJSON_IsObject(json));
-    FUZZ_CHECK(cJSON_HasObjectItem(json, "ok") != cJSON_HasObjectItem(json, "error"));
+    HOLDS(cJSON_IsObject(json));
+    HOLDS(cJSON_HasObjectItem(json, "ok") != cJSON_HasObjectItem(json, "error"));
     cJSON_Delete(json);
     free(text);
     free(line);

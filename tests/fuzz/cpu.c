@@ -2,7 +2,7 @@
  * Guests made of bytes. A header of 8 bytes says how the CPU stands: mode, rings, control
  * registers, and a number from which the rest (registers, descriptors, tables) follows,
  * so that a few bytes make a guest in which much can happen. Then up to 15 patches of
- * memory, 12 bytes each, then code; before it, a knot (common/knots.h) from the same
+ * memory, 12 bytes each, then code; before it, a knot (lib/knots.h) from the same
  * number, if the bit 4 of the count of patches says so.
  *
  *     0x1000 GDT, 0x2000 IDT, 0x3000 LDT, 0x4000 TSS, 0x6000 handlers, 0x8000 code,
@@ -14,9 +14,9 @@
  */
 #include "fuzz/cpu.h"
 
-#include "common/knots.h"
 #include "cpu/cpuid.h"
-#include "mmu/mmu_int.h"
+#include "lib/knots.h"
+#include "mmu/mmu.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
@@ -70,7 +70,7 @@ static bool one_in(struct seed *r, unsigned n) {
     return (rnd(r) >> 8) % n == 0;
 }
 
-static void put64(struct vm *vm, uint32_t at, uint64_t v) {
+static void put64(struct guest *vm, uint32_t at, uint64_t v) {
     memcpy(vm->ram + at, &v, 8);
 }
 
@@ -82,21 +82,21 @@ static uint32_t place(uint32_t at) {
 
     if (at < DATA || at >= SCATTERED)
         return at & ~0xfffu;
-    return k == 0 ? VM_RAM - 0x1000 : k == 1 ? 0 : 0x300000 - (k << 13);
+    return k == 0 ? CPU_RAM - 0x1000 : k == 1 ? 0 : 0x300000 - (k << 13);
 }
 
-static void pattern(struct vm *vm, uint32_t from, uint32_t to) {
+static void pattern(struct guest *vm, uint32_t from, uint32_t to) {
     for (uint32_t at = from; at < to; at += 8)
         put64(vm, at, (at + 1) * 0x9e3779b97f4a7c15ull);
 }
 
-static void scatter(struct vm *vm) {
+static void scatter(struct guest *vm) {
     for (uint32_t at = DATA; at < SCATTERED; at += 0x1000) {
         uint32_t page = place(at);
 
         if (page >= CPU_USED)
             pattern(vm, page - BESIDE, page);
-        if (page >= CPU_USED && page + 0x1000 < VM_RAM)
+        if (page >= CPU_USED && page + 0x1000 < CPU_RAM)
             pattern(vm, page + 0x1000, page + 0x1000 + BESIDE);
     }
 }
@@ -114,7 +114,7 @@ static uint64_t random_desc(struct seed *r) {
 
 /* Flat segments: 8 code, 16 data, 24 and 32 for ring 3, 40 (two slots) the TSS, 56 LDT,
  * 72 16-bit code, 80 16-bit data, 88 a call gate to ring 0. */
-static void descriptors(struct vm *vm, bool long_mode, bool code_ld, bool any,
+static void descriptors(struct guest *vm, bool long_mode, bool code_ld, bool any,
                         struct seed *r) {
     uint64_t code = long_mode && code_ld ? 0x00af9b000000ffff
                     : code_ld            ? 0x00cf9b000000ffff
@@ -163,7 +163,7 @@ static void descriptors(struct vm *vm, bool long_mode, bool code_ld, bool any,
 }
 
 /* iret, hlt, or a return to what faulted, in turn. */
-static void handlers(struct vm *vm, bool long_code, struct seed *r) {
+static void handlers(struct guest *vm, bool long_code, struct seed *r) {
     static const char *const text[] = {"\xf4",     "\xcf", "\x58\xcf", "\x83\xc4\x04\xcf",
                                        "\x0f\x0b", "\xf4"};
 
@@ -186,7 +186,7 @@ static uint64_t random_address(struct seed *r) {
     case 2:
         return 0x7fffffffffff - rnd(r) % 32;
     case 3:
-        return VM_RAM - (rnd(r) & 63);
+        return CPU_RAM - (rnd(r) & 63);
     case 4:
         return 0xfee00000 + (rnd(r) & 0x3f0);
     default:
@@ -194,7 +194,7 @@ static uint64_t random_address(struct seed *r) {
     }
 }
 
-static void task_state(struct vm *vm, struct seed *r, bool any) {
+static void task_state(struct guest *vm, struct seed *r, bool any) {
     for (unsigned k = 0; k < 0x1000 / 8; k++)
         put64(vm, TSS + k * 8, any ? random_address(r) : 0);
     if (any)
@@ -215,7 +215,7 @@ static uint64_t random_pte(struct seed *r) {
 
 /* TABLES: 4 levels of long mode, the third of which serves PAE; at +0x4000 plain 32-bit
  * ones. The first 2 (4) MiB: identity, with some pages odd. */
-static void page_tables(struct vm *vm, bool any, struct seed *r) {
+static void page_tables(struct guest *vm, bool any, struct seed *r) {
     uint64_t all = X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A;
 
     for (unsigned k = 0; any && k < CPU_TABLES_SIZE / 8; k++)
@@ -355,7 +355,7 @@ static uint64_t knot_end(void) {
 }
 
 /* At the start of the code; its length. */
-static unsigned put_knot(struct vm *vm, struct seed *r) {
+static unsigned put_knot(struct guest *vm, struct seed *r) {
     struct vcpu *v = vm->v;
     struct knots k = {.mode = v->mode,
                       .at = CODE,
@@ -384,7 +384,7 @@ static void no_rdrand(uint8_t *p, unsigned len) {
             p[k + 1] = 0x0b;
 }
 
-void cpu_guest(struct vm *vm, const uint8_t *data, size_t size, struct cpu_how *out) {
+void cpu_guest(struct guest *vm, const uint8_t *data, size_t size, struct cpu_how *out) {
     struct fuzz_in in = {data, size};
     unsigned how = (unsigned)fuzz_get(&in, 2);
     struct seed r = {.s = fuzz_get(&in, 4) * 0x9e3779b97f4a7c15ull + 0x1234567};
@@ -398,7 +398,7 @@ void cpu_guest(struct vm *vm, const uint8_t *data, size_t size, struct cpu_how *
     knotted = patches & 16;
     patches &= 15;
     /* What no CPU could have loaded is not loaded: the pointers of the guest before. */
-    memset(mmu_priv(v)->pdpte, 0, sizeof(mmu_priv(v)->pdpte));
+    memset(v->pdpte, 0, sizeof(v->pdpte));
     control(v, how, &r);
     segments(v, how, &r);
     registers(v, how, &r);
@@ -417,13 +417,27 @@ void cpu_guest(struct vm *vm, const uint8_t *data, size_t size, struct cpu_how *
         memcpy(vm->ram + at, &bytes, 8);
     }
     len = (unsigned)(in.left < CODE_MAX ? in.left : CODE_MAX);
-    vm_state_changed(vm);
+    guest_state_changed(vm);
     if (knotted)
         knot = put_knot(vm, &r);
     memcpy(vm->ram + CODE + knot, in.p, len);
     no_rdrand(vm->ram + CODE, len + knot);
     memset(vm->ram + CODE + len + knot, 0xf4, 16); /* hlt */
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !(v->efer & X86_EFER_LMA))
-        FUZZ_CHECK(!mmu_load_pdptrs(v, v->cr3) || patches);
-    vm_state_changed(vm);
+        HOLDS(!mmu_load_pdptrs(v, v->cr3) || patches);
+    guest_state_changed(vm);
+}
+
+void cpu_guest_new(struct guest *g, enum mmu_policy policy,
+                   const struct bt_options *opt) {
+    struct bt_options verified = opt ? *opt : (struct bt_options){0};
+    const struct guest_config cfg = {.ram = CPU_RAM,
+                                     .policy = policy,
+                                     .cpuid = {.model = "host", .paravirt = true},
+                                     .hooks = &guest_fickle_hooks,
+                                     .interp = true,
+                                     .bt = opt ? &verified : NULL};
+
+    verified.verify = true;
+    guest_new(g, &cfg);
 }

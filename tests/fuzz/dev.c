@@ -4,38 +4,21 @@
  * bounds, take long, or leave a device in a state that it has no name for.
  */
 #include "fuzz/fuzz.h"
+#include "lib/rig.h"
 #include "machine/board.h"
 #include "x86/msr.h"
 
 enum { RAM = 4 << 20, OPS = 400 };
 
 static struct board board;
-static struct counters counters;
 static struct machine_cpu cpu;
 static struct mem *mem;
-static uint64_t now;
+static struct rig r;
 static size_t sent;
-
-static uint64_t clock_now(void *arg) {
-    return now;
-}
-
-static uint64_t clock_ticks(void *arg) {
-    return now * 3;
-}
 
 static void on_tx(void *arg, const uint8_t *bytes, size_t n) {
     for (size_t k = 0; k < n; k++)
         sent += bytes[k];
-}
-
-static void on_life(void *arg) {
-}
-
-static void on_debug_exit(void *arg, uint32_t value) {
-}
-
-static void on_a20(void *arg, bool on) {
 }
 
 /* Ports and addresses that something answers. */
@@ -59,40 +42,32 @@ static const uint32_t msrs[] = {
 };
 
 static void make(void) {
-    const struct dev_host host = {.poweroff = on_life,
-                                  .reset = on_life,
-                                  .debug_exit = on_debug_exit,
-                                  .a20 = on_a20};
     const struct uart_host serial = {.tx = on_tx};
-    const struct vclock_source src = {
-        .now_ns = clock_now, .ticks = clock_ticks, .tick_hz = 3000000000u};
 
     if (!cpu.vcpu) {
         cpu.vcpu = aligned_alloc(64, sizeof(*cpu.vcpu));
+        HOLDS(cpu.vcpu);
         memset(cpu.vcpu, 0, sizeof(*cpu.vcpu));
-        FUZZ_CHECK(!mem_create(RAM, &mem));
     }
-    now = 0;
+    HOLDS(mem || !mem_create(RAM, &mem));
+    rig_new(&r);
     board.cpu = &cpu;
     board.cpus = 1;
     board.mem = mem;
-    board.cnt = &counters;
+    board.cnt = &r.cnt;
     board.paravirt = true;
-    board.clock = vclock_new(&src);
-    board.bus = bus_new();
-    FUZZ_CHECK(board.clock && board.bus);
-    FUZZ_CHECK(!board_create(&board, &host, &serial));
+    board.clock = r.clock;
+    board.bus = r.bus;
+    HOLDS(!board_create(&board, &r.host, &serial));
+    cpu.vcpu->hooks = &board_vcpu_hooks;
+    cpu.vcpu->hooks_arg = &cpu;
     board_reset(&board);
     vcpu_clear(cpu.vcpu, ~0u);
 }
 
 static void destroy(void) {
-    struct bus *bus = board.bus;
-    struct vclock *clock = board.clock;
-
     board_destroy(&board);
-    bus_free(bus);
-    vclock_free(clock);
+    rig_free(&r);
 }
 
 static void port_access(struct fuzz_in *in, bool write) {
@@ -131,19 +106,19 @@ static void msr_access(struct fuzz_in *in, bool write) {
 static void go_on(struct fuzz_in *in) {
     unsigned how = (unsigned)fuzz_get(in, 1);
 
-    now += (uint64_t)((how & 15) + 1) << (how >> 4) * 4;
-    if (now >> 62) /* a machine runs for less than 146 years */
-        now = 1ull << 62;
+    r.now += (uint64_t)((how & 15) + 1) << (how >> 4) * 4;
+    if (r.now >> 62) /* a machine runs for less than 146 years */
+        r.now = 1ull << 62;
     vclock_run(board.clock);
-    FUZZ_CHECK(vclock_next(board.clock) > now);
+    HOLDS(vclock_next(board.clock) > r.now);
 }
 
 static void take_interrupt(void) {
     bool raised = vcpu_events(cpu.vcpu) & VCPU_EVENT_IRQ;
     int vector = cpu.vcpu->hooks->irq_ack(&cpu);
 
-    FUZZ_CHECK(vector >= -1 && vector <= 255);
-    FUZZ_CHECK(raised || vector < 0);
+    HOLDS(vector >= -1 && vector <= 255);
+    HOLDS(raised || vector < 0);
 }
 
 static void input(struct fuzz_in *in) {
@@ -152,13 +127,13 @@ static void input(struct fuzz_in *in) {
 
     memset(bytes, 0x55, sizeof(bytes));
     n = n < room ? n : room;
-    FUZZ_CHECK(uart_receive(board.uart, bytes, n) == n);
+    HOLDS(uart_receive(board.uart, bytes, n) == n);
 }
 
 static void one(struct fuzz_in *in) {
     unsigned op = (unsigned)fuzz_get(in, 1);
 
-    now += 100;
+    r.now += 100;
     switch (op & 15) {
     case 0 ... 2:
         port_access(in, true);
@@ -189,7 +164,7 @@ static void one(struct fuzz_in *in) {
         break;
     case 14:
         cpu.vcpu->hooks->cr8_write(&cpu, op >> 4);
-        FUZZ_CHECK(cpu.vcpu->hooks->cr8_read(&cpu) == op >> 4);
+        HOLDS(cpu.vcpu->hooks->cr8_read(&cpu) == op >> 4);
         break;
     default:
         if (op >> 4 == 0)

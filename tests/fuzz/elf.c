@@ -21,11 +21,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(file, data + 1 + len, size);
     elf_probe(file, size);
     if (elf_symbol_find(file, size, name, &code, why, sizeof(why))) {
-        FUZZ_CHECK(why[0]);
+        HOLDS(why[0]);
     } else {
-        FUZZ_CHECK(code.bytes >= file && code.bytes <= file + size);
-        FUZZ_CHECK(code.size <= size - (size_t)(code.bytes - file));
-        FUZZ_CHECK(code.mode == MODE_64 || code.mode == MODE_32);
+        HOLDS(code.bytes >= file && code.bytes <= file + size);
+        HOLDS(code.size <= size - (size_t)(code.bytes - file));
+        HOLDS(code.mode == MODE_64 || code.mode == MODE_32);
     }
     free(file);
     return 0;

@@ -15,17 +15,9 @@
 #include <string.h>
 
 #include "base/types.h"
+#include "lib/need.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Also in a build without assertions. */
-#define FUZZ_CHECK(cond)                                                                 \
-    do {                                                                                 \
-        if (!(cond)) {                                                                   \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #cond);    \
-            abort();                                                                     \
-        }                                                                                \
-    } while (0)
 
 /* The input, read from the front; behind its end it is zeros. */
 struct fuzz_in {

@@ -6,18 +6,18 @@
 
 enum { STEPS = 250, SLICES = 4 };
 
-static struct vm vms[2];
+static struct guest vms[2];
 
-static void run(struct vm *vm, const uint8_t *data, size_t size) {
+static void run(struct guest *vm, const uint8_t *data, size_t size) {
     enum exit_reason why = EXIT_kick;
     struct cpu_how how;
 
-    vm_reset(vm);
+    guest_reset(vm);
     cpu_guest(vm, data, size, &how);
     for (unsigned k = 0; k < SLICES && why == EXIT_kick; k++) {
         why = interp_step(vm->ip, STEPS);
-        FUZZ_CHECK(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
-        vm_check(vm);
+        HOLDS(why == EXIT_kick || why == EXIT_halt || why == EXIT_shutdown);
+        guest_check(vm);
         if (how.events)
             vcpu_raise(vm->v, k & 1 ? VCPU_EVENT_NMI : VCPU_EVENT_IRQ);
     }
@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     for (unsigned k = 0; k < 2; k++) {
         if (!vms[k].v)
-            vm_new(&vms[k], policy[k], NULL);
+            cpu_guest_new(&vms[k], policy[k], NULL);
         run(&vms[k], data, size);
     }
     return 0;

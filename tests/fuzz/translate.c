@@ -10,8 +10,8 @@
 
 #include "cpu/vec.h"
 #include "decode/decode.h"
+#include "fuzz/cpu.h"
 #include "fuzz/fuzz.h"
-#include "fuzz/vm.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
@@ -19,7 +19,7 @@
 
 enum { TABLES = 0x1000, CODE = 0x10000, CODE_MAX = 1024 };
 
-static struct vm vms[3];
+static struct guest vms[3];
 
 static void set_up(void) {
     static const char *const options[3] = {"cache=1", "tu=64,no-groups,cache=1",
@@ -29,24 +29,24 @@ static void set_up(void) {
         struct bt_options opt = bt_defaults();
         char why[128];
 
-        FUZZ_CHECK(!bt_options_parse(&opt, options[k], why, sizeof(why)));
-        vm_new(&vms[k], MMU_FLUSH, &opt);
+        HOLDS(!bt_options_parse(&opt, options[k], why, sizeof(why)));
+        cpu_guest_new(&vms[k], MMU_FLUSH, &opt);
     }
 }
 
 static void check_operand(const struct insn *i, const struct operand *o) {
-    FUZZ_CHECK(o->kind <= OPND_VEC);
-    FUZZ_CHECK(o->kind != OPND_REG || (o->reg < REG_ZERO && o->off + o->size <= 16 * 8));
-    FUZZ_CHECK(o->kind != OPND_SEG || o->reg < SEG_COUNT);
-    FUZZ_CHECK(o->kind != OPND_MEM || i->mem.seg < SEG_COUNT);
-    FUZZ_CHECK(o->kind != OPND_MEM || i->mem.base < REG_COUNT);
-    FUZZ_CHECK((o->kind != OPND_CR && o->kind != OPND_DR) || o->reg < 16);
+    HOLDS(o->kind <= OPND_VEC);
+    HOLDS(o->kind != OPND_REG || (o->reg < REG_ZERO && o->off + o->size <= 16 * 8));
+    HOLDS(o->kind != OPND_SEG || o->reg < SEG_COUNT);
+    HOLDS(o->kind != OPND_MEM || i->mem.seg < SEG_COUNT);
+    HOLDS(o->kind != OPND_MEM || i->mem.base < REG_COUNT);
+    HOLDS((o->kind != OPND_CR && o->kind != OPND_DR) || o->reg < 16);
 }
 
 static void check_insn(const struct insn *i, enum cpu_mode mode, size_t room) {
-    FUZZ_CHECK(i->len >= 1 && i->len <= 15 && i->len <= room);
-    FUZZ_CHECK(i->op < OP_COUNT && i->mode == mode && i->nops <= ARRAY_SIZE(i->opnd));
-    FUZZ_CHECK(i->off_modrm < i->len && i->off_opcode < i->len && i->imm_len <= i->len);
+    HOLDS(i->len >= 1 && i->len <= 15 && i->len <= room);
+    HOLDS(i->op < OP_COUNT && i->mode == mode && i->nops <= ARRAY_SIZE(i->opnd));
+    HOLDS(i->off_modrm < i->len && i->off_opcode < i->len && i->imm_len <= i->len);
     for (unsigned k = 0; k < i->nops; k++)
         check_operand(i, &i->opnd[k]);
 }
@@ -65,24 +65,24 @@ static void decode_all(struct vcpu *v, const struct fuzz_in *in) {
             struct insn i;
             enum decode_result r = decode_insn(modes[m], bytes, room, &i);
 
-            FUZZ_CHECK(r == DECODE_OK || r == DECODE_TOO_LONG || room < 15);
+            HOLDS(r == DECODE_OK || r == DECODE_TOO_LONG || room < 15);
             if (r != DECODE_OK)
                 continue;
             check_insn(&i, modes[m], room);
             sem_bind(v, &i);
-            FUZZ_CHECK(i.exec);
+            HOLDS(i.exec);
             decode_format(&i, at, text, sizeof(text));
         }
         free(bytes);
     }
 }
 
-static void put64(struct vm *vm, uint32_t at, uint64_t v) {
+static void put64(struct guest *vm, uint32_t at, uint64_t v) {
     memcpy(vm->ram + at, &v, 8);
 }
 
 /* Identity for 2 MiB, whatever the mode; the page behind the code is there or not. */
-static void map(struct vm *vm, enum cpu_mode mode, bool next) {
+static void map(struct guest *vm, enum cpu_mode mode, bool next) {
     for (uint32_t k = 0; k < 512; k++) {
         uint64_t e =
             k << 12 | X86_PTE_P | X86_PTE_W | X86_PTE_U | (k & 1 ? X86_PTE_G : 0);
@@ -143,13 +143,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint32_t odd = (uint32_t)fuzz_get(&in, 2), at;
     size_t written = 0;
     struct bt_listing out = {.line = count_line, .arg = &written};
-    struct vm *vm;
+    struct guest *vm;
     uint32_t len;
     int rc;
 
     set_up();
     vm = &vms[how >> 6 & 1 ? 1 : how >> 7 & 1 ? 2 : 0];
-    vm_reset(vm);
+    guest_reset(vm);
     decode_all(vm->v, &in);
     len = (uint32_t)(in.left < CODE_MAX ? in.left : CODE_MAX);
     if (!len)
@@ -162,10 +162,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     vm->v->rip = at;
     if (mode == MODE_16)
         vm->v->seg[SEG_CS] = (struct segment){.ar = 0x9b, .limit = 0xffff};
-    vm_state_changed(vm);
+    guest_state_changed(vm);
     rc = bt_list(vm->bt, at, len, &out);
     /* Every byte may begin a fragment, and a cache of 1 MiB be too small for them all. */
-    FUZZ_CHECK(!rc || rc == -ENOSPC);
-    vm_check(vm);
+    HOLDS(!rc || rc == -ENOSPC);
+    guest_check(vm);
     return 0;
 }

@@ -202,15 +202,6 @@ __asm__(".intel_syntax noprefix\n"
         ".att_syntax prefix\n");
 #endif
 
-static uint32_t seed = 0x2545f491;
-
-static uint32_t random32(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
-}
-
 static bool one_in(unsigned n) {
     return random32() % n == 0;
 }
@@ -385,13 +376,6 @@ static bool take_fault(struct frame *f) {
     return true;
 }
 
-static uint64_t digest = 0xcbf29ce484222325;
-
-static void digest_add(const void *at, size_t n) {
-    for (const uint8_t *p = at; n--; p++)
-        digest = (digest ^ *p) * 0x100000001b3;
-}
-
 static void set_msrs(void) {
 #ifdef __x86_64__
     wrmsr(X86_MSR_STAR, 0x1bul << 48 | 8ul << 32);
@@ -453,7 +437,7 @@ static void scene(unsigned rate) {
     check_eq("calls that the handler counted", *counter, ROUNDS);
     check_eq("breakpoints", breaks, m.breaks);
     check_eq("RDTSC refused", refusals, m.refusals);
-    digest_add(record, sizeof(record));
+    digest_bytes(record, sizeof(record));
 }
 
 void guest_main(void) {
@@ -484,5 +468,5 @@ void guest_main(void) {
 
     for (unsigned n = 0; n < 8 * COUNT(rates); n++)
         scene(rates[n % COUNT(rates)]);
-    printf("DIGEST %x%08x\n", (uint32_t)(digest >> 32), (uint32_t)digest);
+    digest_print();
 }

@@ -22,12 +22,7 @@ const char guest_name[] = GUEST_NAME;
 /* What the hook saw, in order. */
 static struct { ulong ip, dr6, cx, flags; } event[EVENTS];
 static unsigned events, cases;
-static uint64_t digest = 0xcbf29ce484222325;
 static uint8_t *data; /* the end of a page, and the beginning of the next */
-
-static void digest_add(uint64_t v) {
-    digest = (digest ^ v) * 0x100000001b3;
-}
 
 static bool on_debug(struct frame *f) {
     if (events < EVENTS) {
@@ -646,5 +641,5 @@ void guest_main(void) {
     order();
     general_detect();
     printf("%u cases\n", cases);
-    printf("DIGEST %x%08x\n", (uint32_t)(digest >> 32), (uint32_t)digest);
+    digest_print();
 }

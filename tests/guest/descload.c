@@ -413,15 +413,6 @@ static void try(const struct test *t) {
 
 /* --- the enumeration --- */
 
-static uint32_t seed = 0x2545f491;
-
-static uint32_t random32(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
-}
-
 /* A descriptor with BYTE as its type byte and FLAGS (G, D, L, AVL); a code segment that
  * contains the target, a system segment of 0x20 bytes whose base ends in zeros. */
 static uint64_t descriptor(unsigned byte, unsigned flags) {

@@ -76,10 +76,6 @@ static unsigned byte_of(const struct test *t) {
     return (unsigned)(t->desc >> 40) & 0xff;
 }
 
-static bool canonical(uint64_t at) {
-    return (uint64_t)((int64_t)(at << 16) >> 16) == at;
-}
-
 /* --- the model --- */
 
 static void push(ulong value) {
@@ -314,15 +310,6 @@ static void try(const struct test *t) {
 }
 
 /* --- the enumeration --- */
-
-static uint32_t seed = 0x2545f491;
-
-static uint32_t random32(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
-}
 
 /* A target of type BYTE; LD: L and D. Where a code segment of long mode is right its base
  * does not count; elsewhere it does. */

@@ -61,11 +61,6 @@ struct outcome {
 
 static unsigned cases, bad;
 static bool rf_of_tcg; /* QEMU's TCG sets no RF in a fault's image */
-static uint64_t digest = 0xcbf29ce484222325;
-
-static void digest_add(uint64_t v) {
-    digest = (digest ^ v) * 0x100000001b3;
-}
 
 static uint64_t flat(unsigned ar, unsigned dpl) {
     return seg_desc(0, ~0u, X86_AR_P | X86_AR_S | X86_AR_G | ar | dpl << 5);
@@ -168,14 +163,6 @@ static ulong limit_of(unsigned sel) {
     uint64_t d = descriptor(sel);
     ulong limit = (ulong)(d & 0xffff) | (ulong)(d >> 32 & 0xf0000);
     return d >> 55 & 1 ? limit << 12 | 0xfff : limit;
-}
-
-static bool canonical(ulong a) {
-#ifdef __x86_64__
-    return (ulong)((long)(a << 16) >> 16) == a;
-#else
-    return true;
-#endif
 }
 
 /* A segment register that lost its right to be there. Of null selectors the RPL goes,
@@ -808,5 +795,5 @@ void guest_main(void) {
 #endif
     check(!bad, "%u of %u cases", bad, cases);
     note("%u cases", cases);
-    printf("DIGEST %llx\n", (unsigned long long)digest);
+    digest_print();
 }

@@ -70,7 +70,7 @@ static bool on_fault(struct frame *f) {
     int p = page_of(cr2);
     uint64_t now;
     faults++;
-    digest(f->ip - rig.at), digest(f->error), digest(cr2);
+    digest_add(f->ip - rig.at), digest_add(f->error), digest_add(cr2);
     if (fetching) {
         /* The second page of the code, whose first byte is what is missed. */
         if (f->ip != rig.at || cr2 != RIG_CODE + 4096 ||

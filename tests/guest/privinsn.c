@@ -23,11 +23,6 @@ enum mode { NATIVE, CODE_32, V86, MODES };
 
 static const char *const mode_name[] = {"", "compatibility ", "virtual-8086 "};
 static unsigned cases;
-static uint64_t digest = 0xcbf29ce484222325;
-
-static void digest_add(uint64_t v) {
-    digest = (digest ^ v) * 0x100000001b3;
-}
 
 extern void guest_run_asm(struct regs *);
 
@@ -436,5 +431,5 @@ void guest_main(void) {
         port_limits(mode);
     }
     printf("%u cases\n", cases);
-    printf("DIGEST %x%08x\n", (uint32_t)(digest >> 32), (uint32_t)digest);
+    digest_print();
 }

@@ -43,17 +43,12 @@ struct follower {
 
 static struct follower followers[64];
 static unsigned follower_count, cases, source;
-static uint64_t digest = 0xcbf29ce484222325;
 static uint32_t data[16] __attribute__((aligned(64)));
 static uint16_t watched_ss __attribute__((aligned(8))) = KDS;
 static struct {
     uint32_t off;
     uint16_t sel;
 } lss_operand;
-
-static void digest_add(uint64_t v) {
-    digest = (digest ^ v) * 0x100000001b3;
-}
 
 #define FOLLOWER(name, how, before, text)                                                \
     do {                                                                                 \
@@ -475,5 +470,5 @@ void guest_main(void) {
     if (!cpu_is_tcg())
         other_loads();
     printf("%u cases\n", cases);
-    printf("DIGEST %x%08x\n", (uint32_t)(digest >> 32), (uint32_t)digest);
+    digest_print();
 }

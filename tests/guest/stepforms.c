@@ -50,10 +50,7 @@ static bool on_step(struct frame *f) {
 }
 
 static void form(const struct form *f, int k, const char *mode) {
-    /* Handlers of a 32-bit kernel push over what the form pops. */
-    if (!rig_takes(f, k) ||
-        (!LONG_MODE && !rig.user &&
-         (f->flags & POPS || FORM_PREP(f->flags) >= FORM_PREP(S_END))))
+    if (!rig_takes_events(f, k))
         return;
     cases++;
     rig_build(f, k, 0);
@@ -75,34 +72,15 @@ static void form(const struct form *f, int k, const char *mode) {
     check(v == DONE && !wrong && (once ? in_form == ROUNDS : in_form >= ROUNDS),
           "%s %s: vector %u; %u traps, %u after the form, %u wrong (form+%ld, DR6 0x%lx)",
           mode, f->what, v, traps, in_form, wrong, (long)(wrong_ip - rig.at), wrong_dr6);
-    digest(traps << 8 | in_form);
+    digest_add(traps << 8 | in_form);
     if (!is(f->what, "pushf")) /* it stores TF */
         rig_same(mode, &want);
-}
-
-static void all(const char *mode, bool user, bool code32, ulong base) {
-    unsigned n;
-    const struct form *f = forms_get(code32 && LONG_MODE, &n);
-    rig_mode(user, code32, base);
-#ifdef __x86_64__
-    idt[X86_DB].ist = user ? 0 : 1;
-#endif
-    for (unsigned i = 0; i < n; i++) {
-        form(&f[i], 320, mode);
-        form(&f[i], 2, mode);
-    }
 }
 
 void guest_main(void) {
     hooks[X86_DB] = on_step;
     rig_init(BITS(SPACE_PAE, SPACE_LONG));
-    all("user", true, false, 0);
-    all("kernel", false, false, 0);
-#ifdef __x86_64__
-    all("compatibility", true, true, 0);
-#else
-    all("user, based", true, false, 0x51041);
-#endif
+    rig_each(X86_DB, form);
     note("%u cases", cases);
     digest_print();
 }

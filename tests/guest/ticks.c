@@ -15,17 +15,10 @@ const char guest_name[] = GUEST_NAME;
 
 static struct snapshot want;
 static volatile unsigned ticks, in_form;
-static uint32_t seed = 1, period;
+static uint32_t period;
 
 static void apic_write(unsigned r, uint32_t v) {
     *(volatile uint32_t *)(LAPIC + r) = v;
-}
-
-static uint32_t rnd(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
 }
 
 static bool on_tick(struct frame *f) {
@@ -37,16 +30,13 @@ static bool on_tick(struct frame *f) {
                          "%%xmm5; fxrstor %0"
                          : "+m"(mine));
     }
-    apic_write(0x380, period / 2 + rnd() % period); /* the next one */
+    apic_write(0x380, period / 2 + random32() % period); /* the next one */
     apic_write(0xb0, 0);
     return true;
 }
 
 static void form(const struct form *f, int k, const char *mode) {
-    /* Handlers of a 32-bit kernel push over what the form pops. */
-    if (!rig_takes(f, k) ||
-        (!LONG_MODE && !rig.user &&
-         (f->flags & POPS || FORM_PREP(f->flags) >= FORM_PREP(S_END))))
+    if (!rig_takes_events(f, k))
         return;
     rig_build(f, k, 0);
     in.flags = X86_FL_ONE | X86_FL_IOPL | X86_FL_IF;
@@ -64,19 +54,6 @@ static void form(const struct form *f, int k, const char *mode) {
     rig_same(mode, &want);
 }
 
-static void all(const char *mode, bool user, bool code32, ulong base) {
-    unsigned n;
-    const struct form *f = forms_get(code32 && LONG_MODE, &n);
-    rig_mode(user, code32, base);
-#ifdef __x86_64__
-    idt[VECTOR].ist = user ? 0 : 1;
-#endif
-    for (unsigned i = 0; i < n; i++) {
-        form(&f[i], 320, mode);
-        form(&f[i], 2, mode);
-    }
-}
-
 void guest_main(void) {
     hooks[VECTOR] = on_tick;
     rig_init(BITS(SPACE_PAE, SPACE_LONG));
@@ -84,13 +61,7 @@ void guest_main(void) {
     apic_write(0x3e0, 0xb); /* by 1 */
     apic_write(0x320, VECTOR);
     period = 16000;
-    all("user", true, false, 0);
-    all("kernel", false, false, 0);
-#ifdef __x86_64__
-    all("compatibility", true, true, 0);
-#else
-    all("user, based", true, false, 0x51041);
-#endif
+    rig_each(VECTOR, form);
     check(ticks > 1000, "%u interrupts", ticks);
     note("%u interrupts, %u of them within a form", ticks, in_form);
     digest_print();

@@ -8,7 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "unit/loaded.h"
+#include "lib/loaded.h"
+#include "lib/unit.h"
 
 #include "x86/cr.h"
 #include "x86/desc.h"
@@ -735,11 +736,11 @@ static void test_mutations(void **state) {
 }
 
 static int setup(void **state) {
-    return guest_new(RAM);
+    return loaded_new(RAM);
 }
 
 static int teardown(void **state) {
-    guest_free();
+    loaded_free();
     return 0;
 }
 

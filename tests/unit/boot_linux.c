@@ -10,7 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "unit/loaded.h"
+#include "lib/loaded.h"
+#include "lib/unit.h"
 
 #define RAM (64ull << 20)
 #define SECTORS 3u /* of setup */
@@ -339,11 +340,11 @@ static void test_mutations(void **state) {
 }
 
 static int setup(void **state) {
-    return guest_new(RAM);
+    return loaded_new(RAM);
 }
 
 static int teardown(void **state) {
-    guest_free();
+    loaded_free();
     return 0;
 }
 

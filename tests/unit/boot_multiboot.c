@@ -8,7 +8,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "unit/loaded.h"
+#include "lib/loaded.h"
+#include "lib/unit.h"
 
 #define RAM (32ull << 20)
 #define CODE 0x200u
@@ -233,13 +234,13 @@ static void test_modules_elsewhere(void **state) {
 }
 
 static int group_setup(void **state) {
-    return mkdtemp(dir) ? guest_new(RAM) : -1;
+    return mkdtemp(dir) ? loaded_new(RAM) : -1;
 }
 
 static int group_teardown(void **state) {
     char command[64];
 
-    guest_free();
+    loaded_free();
     snprintf(command, sizeof(command), "rm -rf %s", dir);
     return system(command);
 }

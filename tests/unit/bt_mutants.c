@@ -1,7 +1,7 @@
 /*
- * Bugs in the translator (src/bt/mutant.def), one after the other: for each of them some
+ * Bugs in the translator (src/tr/mutant.def), one after the other: for each of them some
  * program of tests/verify/set.c is translated to code that the verifier does not accept.
- * Some were real once. Without one, all is accepted: tests/unit/bt_verify.
+ * Some were real once. Without one, all is accepted: tests/unit/bt_accepts.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,9 +11,9 @@
 
 #include <cmocka.h>
 
-#include "bt/mutant.h"
-#include "bt/verify.h"
+#include "tr/mutant.h"
 #include "verify/set.h"
+#include "verify/verify.h"
 
 unsigned bt_mutant;
 
@@ -21,7 +21,7 @@ static const char *const names[MUTANTS] = {
     [MUTANT_NONE] = "none",
 #undef MUTANT
 #define MUTANT(name, what) [MUTANT_##name] = what,
-#include "bt/mutant.def"
+#include "tr/mutant.def"
 #undef MUTANT
 };
 
@@ -33,12 +33,12 @@ struct found {
     char why[160];
 };
 
-static void look(void *arg, struct set *s, const struct ccf *c) {
+static void look(void *arg, struct set *s, const struct tr_code *c) {
     struct found *found = arg;
     struct finding f;
 
     found->fragments++;
-    if (bt_verify(set_bt(s), c, &f))
+    if (verify_code(set_env(s), c, &f))
         return;
     if (!found->findings++)
         memcpy(found->why, f.why, sizeof(found->why));
@@ -99,16 +99,16 @@ static void test_ends_the_run(void **state) {
     struct set *s = set_new("verify,cache=2,hot=100", false);
 
     assert_int_equal(set_run(s, &p), EXIT_halt);
-    assert_false(set_bt(s)->unsound);
+    assert_false(set_unsound(s));
     bt_mutant = MUTANT_HASH_WIDER; /* in its first fragment */
     assert_int_equal(set_run(s, &p), EXIT_error);
-    assert_true(set_bt(s)->unsound);
+    assert_true(set_unsound(s));
     set_free(s);
 
     s = set_new("verify,cache=2,hot=100", false);
     bt_mutant = MUTANT_ANCHOR_WIDER; /* its hot path alone */
     assert_int_equal(set_run(s, &p), EXIT_error);
-    assert_true(set_bt(s)->unsound);
+    assert_true(set_unsound(s));
     set_free(s);
     bt_mutant = MUTANT_NONE;
 }

@@ -11,10 +11,10 @@
 #include <cmocka.h>
 
 #include "ctl/console.h"
+#include "lib/tiny.h"
 #include "machine/counted.h"
 #include "machine/machine.h"
 #include "replay/input.h"
-#include "unit/tiny.h"
 
 /* --- recordings --- */
 
@@ -38,7 +38,7 @@ static int write_recording(const char *const *lines, size_t count) {
 /* Opens a recording whose header is followed by EVENTS (the last one NULL). */
 static int open_events(struct recording *rec, const char *const *events) {
     const char *lines[64] = {
-        "bivisor recording 2", "start-ns 0", "memory 0", "protocol 0", "paravirt 0",
+        "bivisor recording 3", "start-ns 0", "memory 0", "protocol 0", "paravirt 0",
         "no-reboot 0",         "append 0",   "cpu 0",    "state 0"};
     size_t count = 9;
     int fd, rc;
@@ -94,6 +94,18 @@ static void test_times(void **state) {
     recording_free(&rec);
 }
 
+/* Digests of another list of what the state is are no use. */
+static void test_old_version(void **state) {
+    static const char *const lines[] = {"bivisor recording 2", "start-ns 0"};
+    struct recording rec;
+    int fd = write_recording(lines, 2);
+
+    assert_int_equal(recording_open(path, &rec, why, sizeof(why)), -EINVAL);
+    assert_non_null(
+        strstr(why, "is a recording of version 2; this bivisor reads version"));
+    close(fd);
+}
+
 /* --- machines --- */
 
 static struct machine *machine;
@@ -104,17 +116,15 @@ static struct boot_image *image;
 
 /* The pages of the machine are few, so that it is there in no time. */
 static void start(const char *code, struct machine_input input) {
-    struct machine_config cfg = {.engine = "interp",
-                                 .memory = 16 << 20,
-                                 .counted = true,
-                                 .bt = bt_defaults(),
-                                 .input = input};
+    struct machine_config cfg = {
+        .engine = "interp", .memory = 16 << 20, .counted = true, .input = input};
     int fd = tiny_kernel(code, strlen(code), path);
 
     assert_true(fd >= 0);
     assert_int_equal(boot_image_open(path, NULL, &image, why, sizeof(why)), 0);
     close(fd);
     cfg.image = image;
+    machine_options_default(&cfg.options);
     if (machine_create(&cfg, &machine, why, sizeof(why)) ||
         machine_boot(machine, why, sizeof(why)))
         fail_msg("%s", why);
@@ -239,6 +249,29 @@ static void test_too_much_input(void **state) {
     finish();
 }
 
+/* --- what a machine tells of itself --- */
+
+/* What the CPU did and what the board's devices did come together. */
+static void test_sums(void **state) {
+    struct counters cnt;
+    struct exit_counts exits;
+
+    /* mov $0x3f8, %dx; mov $'A', %al; out %al, %dx */
+    start("\x66\xba\xf8\x03\xb0\x41\xee" HALT, (struct machine_input){0});
+    assert_int_equal(machine_run(machine), MACHINE_ASLEEP);
+    cnt = machine_counters(machine);
+    exits = machine_exits(machine);
+    assert_int_equal(cnt.insns_retired, 5);
+    assert_int_equal(machine_insns(machine), 5);
+    assert_int_equal(cnt.halts, 1);
+    assert_int_equal(cnt.uart_tx_bytes, 1);
+    assert_int_equal(exits.n[EXIT_io], 1);
+    assert_int_equal(exits.n[EXIT_halt], 1);
+    assert_int_equal(machine_cpus(machine), 1);
+    assert_true(machine_vcpu(machine, 0)->halted);
+    finish();
+}
+
 /* --- time --- */
 
 static uint64_t now_ns(void *arg) {
@@ -273,10 +306,11 @@ static void test_end_of_time(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_long_line),         cmocka_unit_test(test_times),
-        cmocka_unit_test(test_stop_before_sleep), cmocka_unit_test(test_deaf_sleeper),
-        cmocka_unit_test(test_held_at_end),       cmocka_unit_test(test_too_much_input),
-        cmocka_unit_test(test_end_of_time),
+        cmocka_unit_test(test_long_line),      cmocka_unit_test(test_times),
+        cmocka_unit_test(test_old_version),    cmocka_unit_test(test_stop_before_sleep),
+        cmocka_unit_test(test_deaf_sleeper),   cmocka_unit_test(test_held_at_end),
+        cmocka_unit_test(test_too_much_input), cmocka_unit_test(test_end_of_time),
+        cmocka_unit_test(test_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

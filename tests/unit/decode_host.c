@@ -11,20 +11,13 @@
  * accessed. What the CPU does not have, or refuses for another reason (alignment), is
  * left out.
  */
-/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
-#undef _GNU_SOURCE
-#define _DEFAULT_SOURCE
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
-
-#include <cmocka.h>
 
 #include "base/os.h"
 #include "decode/host.h"
+#include "lib/signals.h"
+#include "lib/unit.h"
 #include "x86/exception.h"
 
 /* Calls CODE with OPERAND in r14 and OTHER in all other registers; the code goes to
@@ -60,16 +53,6 @@ static bool on_fault(void *arg, struct os_fault *f) {
     return true;
 }
 
-/* cmocka puts its own signal handlers in place for each test: ours go over them. */
-static struct sigaction fault_action;
-
-static void arm(void) {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-
-    for (size_t k = 0; k < ARRAY_SIZE(signals); k++)
-        sigaction(signals[k], &fault_action, NULL);
-}
-
 static uint8_t *guarded_page(int prot) {
     uint8_t *p = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -82,7 +65,7 @@ static int setup(void **state) {
     assert_int_equal(os_signal_stack(), 0);
     assert_int_equal(os_code_map(4096, &code), 0);
     assert_int_equal(os_fault_range(code.rx, code.rx + 64, on_fault, NULL), 0);
-    sigaction(SIGSEGV, NULL, &fault_action);
+    signals_remember();
     writable = guarded_page(PROT_READ | PROT_WRITE);
     readable = guarded_page(PROT_READ);
     return 0;
@@ -163,7 +146,7 @@ static void test_legacy(void **state) {
     static const uint8_t maps[][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
     uint8_t b[24];
 
-    arm();
+    signals_back();
     for (unsigned k = 0; k < 32; k++) {
         const uint8_t *map = maps[k & 3];
         unsigned n = 0;
@@ -180,7 +163,7 @@ static void test_legacy(void **state) {
 static void test_vex(void **state) {
     uint8_t b[24] = {0xc4};
 
-    arm();
+    signals_back();
     for (unsigned map = 1; map <= 3; map++) {
         for (unsigned k = 0; k < 32; k++) { /* pp, L, W; no vvvv, or register 3 */
             b[1] = (uint8_t)(0xc0 | map);
@@ -194,7 +177,7 @@ static void test_evex(void **state) {
     static const uint8_t maps[] = {1, 2, 3, 5, 6};
     uint8_t b[24] = {0x62};
 
-    arm();
+    signals_back();
     for (unsigned m = 0; m < ARRAY_SIZE(maps); m++) {
         for (unsigned k = 0; k < 128; k++) { /* pp, W, L'L, b; vvvv as above */
             b[1] = (uint8_t)(0xd0 | maps[m]);

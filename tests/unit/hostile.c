@@ -7,95 +7,19 @@
  *
  * With arguments: SEED COUNT runs other guests than the standing ones.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include <cmocka.h>
-
-#include "cpu/cpuid.h"
+#include "cpu/state.h"
 #include "cpu/vec.h"
-#include "interp/interp.h"
-#include "mem/mem.h"
-#include "mmu/mmu.h"
+#include "lib/guest.h"
+#include "lib/rnd.h"
+#include "lib/unit.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
 
 enum { RAM = 4 << 20, USED = 1 << 20, STEPS = 300 };
-
-static uint64_t seed_now;
-
-static uint64_t rnd(void) {
-    seed_now ^= seed_now << 13;
-    seed_now ^= seed_now >> 7;
-    seed_now ^= seed_now << 17;
-    return seed_now;
-}
-
-static bool one_in(unsigned n) {
-    return rnd() % n == 0;
-}
-
-struct guest {
-    struct vcpu *v;
-    struct counters cnt;
-    struct interp *ip;
-    uint8_t *ram;
-    uint64_t tsc;
-};
-
-static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
-    struct guest *g = arg;
-    vec_park(v);
-    if (!e->write)
-        e->data = g->tsc * 0x9e3779b97f4a7c15ull;
-    e->failed = g->tsc++ & 1;
-}
-
-static int on_irq_ack(void *arg) {
-    struct guest *g = arg;
-    vcpu_clear(g->v, VCPU_EVENT_IRQ);
-    return (int)(g->tsc++ % 257) - 1;
-}
-
-static uint64_t on_tsc(void *arg) {
-    struct guest *g = arg;
-    return g->tsc++;
-}
-
-static const struct vcpu_hooks hooks = {
-    .exit = on_exit_hook, .irq_ack = on_irq_ack, .tsc = on_tsc};
-
-static void guest_new(struct guest *g, enum mmu_policy policy) {
-    static const struct cpuid_config cfg = {
-        .model = "host", .tsc_hz = 1000000000, .paravirt = true};
-    memset(g, 0, sizeof(*g));
-    g->v = aligned_alloc(64, sizeof(*g->v));
-    memset(g->v, 0, sizeof(*g->v));
-    g->v->cnt = &g->cnt;
-    g->v->hooks = &hooks;
-    g->v->hooks_arg = g;
-    g->v->cpuid = cpuid_model_new(&cfg);
-    assert_int_equal(mem_create(RAM, &g->v->mem), 0);
-    assert_int_equal(mmu_create(g->v, policy), 0);
-    g->ram = mem_ram_base(g->v->mem);
-    g->ip = interp_new(g->v);
-    struct mem_hooks *h = mem_hooks(g->v->mem);
-    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = g->ip;
-}
-
-static void guest_free(struct guest *g) {
-    interp_free(g->ip);
-    mmu_destroy(g->v);
-    mem_destroy(g->v->mem);
-    cpuid_model_free((struct cpuid_model *)g->v->cpuid);
-    free(g->v);
-}
 
 /* --- making guests --- */
 
@@ -276,42 +200,6 @@ static void random_state(struct guest *g) {
     mmu_breakpoints_changed(v);
 }
 
-/* --- what must hold of any vCPU --- */
-
-static void check_invariants(const struct guest *g) {
-    const struct vcpu *v = g->v;
-    assert_int_equal(v->zero, 0);
-    assert_true(v->rflags & X86_FL_ONE);
-    assert_int_equal(v->rflags & ~(uint64_t)0x3f7fd7, 0);
-    assert_true(v->cpl <= 3);
-    assert_false(v->vec_live);
-    assert_true(!(v->cr0 & X86_CR0_PG) || (v->cr0 & X86_CR0_PE));
-    assert_int_equal(v->long_mode, !!(v->efer & X86_EFER_LMA));
-    assert_true(!(v->efer & X86_EFER_LMA) ||
-                ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE)));
-    assert_int_equal(v->cr4 & ~cpuid_cr4_valid(v->cpuid), 0);
-    assert_int_equal(v->xcr0 & ~cpuid_xcr0_valid(v->cpuid), 0);
-    if (v->mode == MODE_64)
-        assert_true(v->long_mode);
-    else
-        assert_int_equal(v->rip >> 32, 0);
-    if (v->rflags & X86_FL_VM)
-        assert_int_equal(v->cpl, 3);
-    if (vcpu_is_real(v))
-        assert_int_equal(v->cpl, 0);
-    /* The derived fields are what they would be if derived again. */
-    struct vcpu *copy = aligned_alloc(64, sizeof(*copy));
-    *copy = *v;
-    vcpu_update_mode(copy);
-    assert_int_equal(copy->mode, v->mode);
-    assert_int_equal(copy->seg_flat_r, v->seg_flat_r);
-    assert_int_equal(copy->seg_flat_w, v->seg_flat_w);
-    assert_memory_equal(copy->segbase, v->segbase, sizeof(v->segbase));
-    assert_int_equal(copy->lin_mask, v->lin_mask);
-    assert_int_equal(copy->stack32, v->stack32);
-    free(copy);
-}
-
 static uint64_t digest(const struct guest *g) {
     uint64_t h = 0, x;
     for (unsigned k = 0; k < USED; k += 8) {
@@ -319,27 +207,22 @@ static uint64_t digest(const struct guest *g) {
         h = (h ^ x) * 0x9e3779b97f4a7c15ull;
         h ^= h >> 29;
     }
-    for (unsigned k = 0; k < REG_COUNT; k++)
-        h = (h ^ g->v->gpr[k]) * 0x9e3779b97f4a7c15ull;
-    return h ^ g->v->rflags ^ g->v->cr2 ^ g->v->cr3 << 1 ^ g->cnt.insns_retired << 32;
+    return vcpu_digest(h, g->v) ^ g->cnt.insns_retired << 32;
 }
 
 /* One guest, from its seed. */
 static uint64_t one_guest(struct guest *g, uint64_t seed) {
     enum exit_reason why = EXIT_kick;
-    seed_now = seed * 2654435761u + 1;
+    rnd_seed(seed * 2654435761u + 1);
     for (unsigned k = 0; k < 8; k++)
         rnd();
-    g->tsc = 0;
     memset(&g->cnt, 0, sizeof(g->cnt));
-    mem_reset(g->v->mem);
-    interp_flush(g->ip);
-    vcpu_clear(g->v, ~0u);
+    guest_reset(g);
     random_memory(g);
     random_state(g);
     for (unsigned k = 0; k < 4 && why == EXIT_kick; k++) {
         why = interp_step(g->ip, STEPS / 4);
-        check_invariants(g);
+        guest_check(g);
         vcpu_raise(g->v, k & 1 ? VCPU_EVENT_NMI : VCPU_EVENT_IRQ);
     }
     return digest(g);
@@ -361,9 +244,15 @@ static void test_guests(void **state) {
 }
 
 static int setup(void **state) {
-    vec_init();
-    guest_new(&guests[0], MMU_PCID);
-    guest_new(&guests[1], MMU_TRACE);
+    struct guest_config cfg = {.ram = RAM,
+                               .cpuid = {.model = "host", .paravirt = true},
+                               .hooks = &guest_fickle_hooks,
+                               .interp = true};
+
+    for (unsigned k = 0; k < 2; k++) {
+        cfg.policy = k ? MMU_TRACE : MMU_PCID;
+        guest_new(&guests[k], &cfg);
+    }
     return 0;
 }
 

@@ -64,6 +64,7 @@ static struct box *box_new(int mode, enum mmu_policy policy) {
     v->hooks_arg = b;
     assert_int_equal(mem_create(RAM, &v->mem), 0);
     assert_int_equal(mmu_create(v, policy), 0);
+    mmu_hook(v);
     v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP;
     v->cr3 = ROOT;
     v->lin_mask = mode == M_LONG ? ~0ull : 0xffffffff;
@@ -501,7 +502,7 @@ static void rom_ignores_stores(void **state) {
     put64(b, VA, 5);
     assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1); /* a write entry exists */
     put64(b, VA, 5);
-    assert_int_equal(mem_set_rom(b->v.mem, gpa(VA), 4096), 0);
+    assert_int_equal(mem_set_kind(b->v.mem, gpa(VA), 4096, MEM_ROM), 0);
     assert_int_equal(mmu_store(&b->v, gva(VA), 8, 9), 0);
     assert_true(sees(b, 5));
     box_free(b);

@@ -8,13 +8,15 @@
  * agree, with its address: with masks, broadcasts, rounding, compressed displacements,
  * and with operands that run into the guard pages.
  */
-/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
-#undef _GNU_SOURCE
-#define _DEFAULT_SOURCE
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "unit/oracle.h"
+#include "cpu/vec.h"
+#include "lib/oracle.h"
+#include "lib/rnd.h"
+#include "lib/signals.h"
+#include "lib/unit.h"
+#include "sem/sem_int.h"
 
 /* The guest's page of operands; its neighbours are not mapped. */
 #define PAGE 0x110000ull
@@ -23,8 +25,8 @@
 static uint8_t *page; /* the host's, between guards */
 
 static bool ready(void) {
-    arm();
-    return cpuid_has(v->cpuid, CPUID_F_AVX512F);
+    signals_back();
+    return cpuid_has(G.v->cpuid, CPUID_F_AVX512F);
 }
 
 static int setup(void **state) {
@@ -33,16 +35,16 @@ static int setup(void **state) {
     page += GUARDS * 4096;
     assert_int_equal(mprotect(page, 4096, PROT_READ | PROT_WRITE), 0);
     host_components = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_AVX512;
-    guest_start();
+    oracle_start();
     for (unsigned k = 1; k < GUARDS; k++) {
-        set_pte(PT + 8 * (PAGE / 4096 + k), 0);
-        set_pte(PT + 8 * (PAGE / 4096 - k), 0);
+        oracle_set_pte(PT + 8 * (PAGE / 4096 + k), 0);
+        oracle_set_pte(PT + 8 * (PAGE / 4096 - k), 0);
     }
     return 0;
 }
 
 static uint8_t *opmask_at(unsigned k) {
-    return v->vec + vec_offset(5) + 8 * k;
+    return G.v->vec + vec_offset(5) + 8 * k;
 }
 
 /* Indices of gathers and scatters of SIZE bytes, in zmm6 (vsib_forms()): small, and now
@@ -56,36 +58,36 @@ static void small_indices(unsigned size) {
             rnd() & 15 ? (int64_t)(rnd() & 255) - 64 : (int64_t)(rnd() & 0x3fff) - 0x1000;
         memcpy(b + size * e, x, size);
     }
-    memcpy(v->vec + 160 + 16 * 6, b, 16);
-    memcpy(v->vec + 576 + 16 * 6, b + 16, 16);
-    memcpy(v->vec + vec_offset(6) + 32 * 6, b + 32, 32);
+    memcpy(G.v->vec + 160 + 16 * 6, b, 16);
+    memcpy(G.v->vec + 576 + 16 * 6, b + 16, 16);
+    memcpy(G.v->vec + vec_offset(6) + 32 * 6, b + 32, 32);
 }
 
 static void random_state(unsigned pattern, bool unmasked, uint64_t opmask) {
     uint32_t mxcsr = unmasked ? 0 : 0x1f80;
     uint64_t in_use = vec_supported() & ~1ull; /* x87 is as after a reset */
 
-    vec_reset(v);
-    fill(v->vec + 160, 256, pattern);
+    vec_reset(G.v);
+    oracle_fill(G.v->vec + 160, 256, pattern);
     for (unsigned n = 2; n < VEC_COMPONENTS; n++)
-        fill(v->vec + vec_offset(n), vec_size(n), pattern);
+        oracle_fill(G.v->vec + vec_offset(n), vec_size(n), pattern);
     for (unsigned k = 0; k < 8; k++) {
         uint64_t x = k == 3 ? opmask : rnd();
         memcpy(opmask_at(k), &x, 8);
     }
-    memcpy(v->vec + 24, &mxcsr, 4);
-    memcpy(v->vec + 512, &in_use, 8);
+    memcpy(G.v->vec + 24, &mxcsr, 4);
+    memcpy(G.v->vec + 512, &in_use, 8);
     for (unsigned k = 0; k < 16; k++)
-        v->gpr[k] = v->mode == MODE_64 ? rnd() : (uint32_t)rnd();
-    v->rflags = 2 | (rnd() & X86_FL_STATUS);
-    v->rip = 0x12345;
+        G.v->gpr[k] = G.v->mode == MODE_64 ? rnd() : (uint32_t)rnd();
+    G.v->rflags = 2 | (rnd() & X86_FL_STATUS);
+    G.v->rip = 0x12345;
 }
 
 /* False when these bytes are nothing that is executed through the host here. */
 static bool bind(enum cpu_mode mode, const uint8_t *bytes, unsigned len, struct insn *i) {
     if (decode_insn(mode, bytes, len, i) != DECODE_OK || i->len > len)
         return false;
-    sem_bind(v, i);
+    sem_bind(G.v, i);
     return i->op != OP_invalid && (i->flags & INSN_AVX512);
 }
 
@@ -102,9 +104,9 @@ static bool expect(bool ok, const struct insn *i, uint64_t at, const char *what)
         fprintf(stderr, "%s: %s: ", what, decode_format(i, 0, text, sizeof(text)));
         for (unsigned k = 0; k < i->len; k++)
             fprintf(stderr, "%02x ", i->bytes[k]);
-        fprintf(stderr, "rbx %llx host %d %llx guest %d %llx\n", (unsigned long long)at,
+        fprintf(stderr, "rbx %llx host %d %llx G.ram %d %llx\n", (unsigned long long)at,
                 host_trap, (unsigned long long)(host_addr - (uintptr_t)page),
-                v->fault.vector, (unsigned long long)(v->fault.addr - PAGE));
+                G.v->fault.vector, (unsigned long long)(G.v->fault.addr - PAGE));
     }
     return false;
 }
@@ -120,55 +122,58 @@ static void compare(const struct insn *i, int64_t off, unsigned pattern, bool un
     random_state(pattern, unmasked, opmask);
     if (i->op == OP_gather || i->op == OP_scatter)
         small_indices(i->bytes[i->off_opcode] & 1 ? 8 : 4);
-    fill(guest + PAGE, 4096, pattern);
-    memcpy(page, guest + PAGE, 4096);
-    v->gpr[REG_RBX] = at;
-    memcpy(image, v->vec, sizeof(image));
-    memcpy(before.gpr, v->gpr, sizeof(before.gpr));
+    oracle_fill(G.ram + PAGE, 4096, pattern);
+    memcpy(page, G.ram + PAGE, 4096);
+    G.v->gpr[REG_RBX] = at;
+    memcpy(image, G.v->vec, sizeof(image));
+    memcpy(before.gpr, G.v->gpr, sizeof(before.gpr));
     r = before;
     r.gpr[REG_RBX] = (uint64_t)(uintptr_t)page + (uint64_t)off;
-    r.rflags = v->rflags;
-    v->fault = (struct fault){0};
+    r.rflags = G.v->rflags;
+    G.v->fault = (struct fault){0};
     trap = host_execute(&r, i->bytes, i->len, image);
-    rc = i->exec(v, i);
-    vec_park(v);
+    rc = i->exec(G.v, i);
+    vec_park(G.v);
     compared++;
     if (trap >= 0) {
         bool wr = i->mem.access & OPND_WRITE;
 
         faulted++;
-        if (!expect(rc == SEM_FAULT, i, at, "the host faults, the guest does not"))
+        if (!expect(rc == SEM_FAULT, i, at, "the host faults, the G.ram does not"))
             return;
-        if (!expect(v->fault.vector == trap, i, at, "vector"))
+        if (!expect(G.v->fault.vector == trap, i, at, "vector"))
             return;
         if (trap == X86_PF) {
             page_faults++;
-            expect(v->fault.addr - PAGE == host_addr - (uintptr_t)page, i, at, "address");
-            expect(v->fault.error == (wr ? X86_PF_W : 0), i, at, "error code");
+            expect(G.v->fault.addr - PAGE == host_addr - (uintptr_t)page, i, at,
+                   "address");
+            expect(G.v->fault.error == (wr ? X86_PF_W : 0), i, at, "error code");
         }
-        expect(!memcmp(before.gpr, v->gpr, sizeof(before.gpr)), i, at, "registers kept");
+        expect(!memcmp(before.gpr, G.v->gpr, sizeof(before.gpr)), i, at,
+               "registers kept");
     } else {
-        if (!expect(rc == SEM_NEXT, i, at, "the guest faults, the host does not"))
+        if (!expect(rc == SEM_NEXT, i, at, "the G.ram faults, the host does not"))
             return;
-        r.gpr[REG_RSP] = v->gpr[REG_RSP];
+        r.gpr[REG_RSP] = G.v->gpr[REG_RSP];
         if (r.gpr[REG_RBX] == (uint64_t)(uintptr_t)page + (uint64_t)off)
             r.gpr[REG_RBX] = at;
         /* The host's W is not ignored as it is outside 64-bit mode: the halves that are.
          */
         for (unsigned n = 0; i->mode != MODE_64 && n < 16; n++) {
             r.gpr[n] = (uint32_t)r.gpr[n];
-            v->gpr[n] = (uint32_t)v->gpr[n];
+            G.v->gpr[n] = (uint32_t)G.v->gpr[n];
         }
-        expect(!memcmp(r.gpr, v->gpr, sizeof(r.gpr)), i, at, "general registers");
-        expect(!((r.rflags ^ v->rflags) & X86_FL_STATUS), i, at, "flags");
+        expect(!memcmp(r.gpr, G.v->gpr, sizeof(r.gpr)), i, at, "general registers");
+        expect(!((r.rflags ^ G.v->rflags) & X86_FL_STATUS), i, at, "flags");
     }
-    expect(!memcmp(image + 24, v->vec + 24, 4), i, at, "mxcsr");
-    expect(!memcmp(image + 160, v->vec + 160, 256), i, at, "xmm");
-    expect(!memcmp(image + 576, v->vec + 576, 256), i, at, "ymm");
-    expect(!memcmp(image + vec_offset(5), v->vec + vec_offset(5), 64), i, at, "opmask");
-    expect(!memcmp(image + vec_offset(6), v->vec + vec_offset(6), 512), i, at, "zmm");
-    expect(!memcmp(image + vec_offset(7), v->vec + vec_offset(7), 1024), i, at, "zmm16");
-    expect(!memcmp(page, guest + PAGE, 4096), i, at, "memory");
+    expect(!memcmp(image + 24, G.v->vec + 24, 4), i, at, "mxcsr");
+    expect(!memcmp(image + 160, G.v->vec + 160, 256), i, at, "xmm");
+    expect(!memcmp(image + 576, G.v->vec + 576, 256), i, at, "ymm");
+    expect(!memcmp(image + vec_offset(5), G.v->vec + vec_offset(5), 64), i, at, "opmask");
+    expect(!memcmp(image + vec_offset(6), G.v->vec + vec_offset(6), 512), i, at, "zmm");
+    expect(!memcmp(image + vec_offset(7), G.v->vec + vec_offset(7), 1024), i, at,
+           "zmm16");
+    expect(!memcmp(page, G.ram + PAGE, 4096), i, at, "memory");
 }
 
 /* Where the operand may lie: inside, and about either end of the page. */
@@ -371,7 +376,7 @@ static void vex_masked_forms(void) {
         assert_int_equal(
             decode_insn(MODE_64, (const uint8_t *)forms[n % ARRAY_SIZE(forms)], 6, &i),
             DECODE_OK);
-        sem_bind(v, &i);
+        sem_bind(G.v, &i);
         compare(&i, (int64_t)(n & 64 ? 0x800 : rnd() % 4096) - i.mem.disp, n >> 7 & 3,
                 false, 0);
     }
@@ -379,13 +384,13 @@ static void vex_masked_forms(void) {
 
 static void all_forms(enum cpu_mode mode, bool unmasked) {
     compared = faulted = page_faults = bad = 0;
-    set_mode(mode);
+    oracle_set_mode(mode);
     evex_forms(mode, unmasked);
     if (!unmasked) {
         vex_forms(mode);
         vsib_forms(mode);
     }
-    set_mode(MODE_64);
+    oracle_set_mode(MODE_64);
     vex_masked_forms();
     print_message("%u compared, %u faults, %u of them #PF; %u bad\n", compared, faulted,
                   page_faults, bad);
@@ -422,25 +427,25 @@ static void compare_state(const char *bytes, uint64_t components) {
     struct insn i;
     int trap, rc;
 
-    memcpy(image, v->vec, sizeof(image));
-    memcpy(page, guest + PAGE, 4096);
-    v->gpr[REG_RBX] = PAGE;
-    v->gpr[REG_RAX] = components;
-    v->gpr[REG_RDX] = 0;
-    memcpy(r.gpr, v->gpr, sizeof(r.gpr));
+    memcpy(image, G.v->vec, sizeof(image));
+    memcpy(page, G.ram + PAGE, 4096);
+    G.v->gpr[REG_RBX] = PAGE;
+    G.v->gpr[REG_RAX] = components;
+    G.v->gpr[REG_RDX] = 0;
+    memcpy(r.gpr, G.v->gpr, sizeof(r.gpr));
     r.gpr[REG_RBX] = (uint64_t)(uintptr_t)page;
     r.rflags = 2;
     assert_int_equal(decode_insn(MODE_64, (const uint8_t *)bytes, 4, &i), DECODE_OK);
-    sem_bind(v, &i);
+    sem_bind(G.v, &i);
     trap = host_execute(&r, i.bytes, i.len, image);
-    rc = i.exec(v, &i);
-    vec_park(v);
-    expect((rc == SEM_FAULT ? v->fault.vector : -1) == trap, &i, components, "fault");
-    memcpy(page + 6, guest + PAGE + 6, 18);
-    expect(!memcmp(page, guest + PAGE, 4096), &i, components, "memory");
-    expect(!memcmp(image + 24, v->vec + 24, 392), &i, components, "legacy state");
+    rc = i.exec(G.v, &i);
+    vec_park(G.v);
+    expect((rc == SEM_FAULT ? G.v->fault.vector : -1) == trap, &i, components, "fault");
+    memcpy(page + 6, G.ram + PAGE + 6, 18);
+    expect(!memcmp(page, G.ram + PAGE, 4096), &i, components, "memory");
+    expect(!memcmp(image + 24, G.v->vec + 24, 392), &i, components, "legacy state");
     for (unsigned n = 2; n < VEC_COMPONENTS; n++)
-        expect(!memcmp(image + vec_offset(n), v->vec + vec_offset(n), vec_size(n)), &i,
+        expect(!memcmp(image + vec_offset(n), G.v->vec + vec_offset(n), vec_size(n)), &i,
                components, "a component");
 }
 
@@ -451,10 +456,10 @@ static void leave_some_unused(void) {
 
     for (unsigned n = VEC_COMPONENTS - 1; n >= 2; n--)
         if (vec_size(n) && rnd() & 1 && (n != 2 || !(in_use & X86_XCR0_ZMM_HI256))) {
-            memset(v->vec + vec_offset(n), 0, vec_size(n));
+            memset(G.v->vec + vec_offset(n), 0, vec_size(n));
             in_use &= ~(1ull << n);
         }
-    memcpy(v->vec + 512, &in_use, 8);
+    memcpy(G.v->vec + 512, &in_use, 8);
 }
 
 static void test_xsave(void **state) {
@@ -469,14 +474,14 @@ static void test_xsave(void **state) {
 
         random_state(n & 3, false, rnd());
         leave_some_unused();
-        fill(guest + PAGE, 4096, 0);
-        memset(guest + PAGE + 512, 0, 64);
+        oracle_fill(G.ram + PAGE, 4096, 0);
+        memset(G.ram + PAGE + 512, 0, 64);
         compare_state(saves[n % 2], n & 16 ? ~0u : components);
         random_state(2, false, rnd());
         compare_state(xrstor, rnd() & 8 ? ~0u : rnd() & 0xff);
         if (rnd() & 1) { /* a header that is wrong, or right and odd */
             random_state(2, false, rnd());
-            guest[PAGE + 512 + rnd() % 17] ^= (uint8_t)(1 << rnd() % 8);
+            G.ram[PAGE + 512 + rnd() % 17] ^= (uint8_t)(1 << rnd() % 8);
             compare_state(xrstor, rnd() & 0xff);
         }
     }
@@ -492,7 +497,7 @@ static void test_enabling(void **state) {
         const uint8_t *bytes;
         unsigned len;
     } forms[] = {{vpaddd, 6}, {kmovw, 4}, {gather, 7}};
-    uint64_t xcr0 = v->xcr0, cr0 = v->cr0;
+    uint64_t xcr0 = G.v->xcr0, cr0 = G.v->cr0;
 
     if (!ready())
         skip();
@@ -503,18 +508,18 @@ static void test_enabling(void **state) {
         assert_true(bind(MODE_64, forms[n].bytes, forms[n].len, &i));
         random_state(0, false, 0);
         memset(opmask_at(1), 0, 8); /* nothing to gather */
-        assert_int_equal(i.exec(v, &i), SEM_NEXT);
+        assert_int_equal(i.exec(G.v, &i), SEM_NEXT);
         for (unsigned k = 0; k < ARRAY_SIZE(missing); k++) {
-            v->xcr0 = xcr0 & ~missing[k];
-            assert_int_equal(i.exec(v, &i), SEM_FAULT);
-            assert_int_equal(v->fault.vector, X86_UD);
-            v->xcr0 = xcr0;
+            G.v->xcr0 = xcr0 & ~missing[k];
+            assert_int_equal(i.exec(G.v, &i), SEM_FAULT);
+            assert_int_equal(G.v->fault.vector, X86_UD);
+            G.v->xcr0 = xcr0;
         }
-        v->cr0 = cr0 | X86_CR0_TS;
-        assert_int_equal(i.exec(v, &i), SEM_FAULT);
-        assert_int_equal(v->fault.vector, X86_NM);
-        v->cr0 = cr0;
-        vec_park(v);
+        G.v->cr0 = cr0 | X86_CR0_TS;
+        assert_int_equal(i.exec(G.v, &i), SEM_FAULT);
+        assert_int_equal(G.v->fault.vector, X86_NM);
+        G.v->cr0 = cr0;
+        vec_park(G.v);
     }
 }
 
@@ -527,28 +532,28 @@ static void test_limit(void **state) {
 
     if (!ready())
         skip();
-    set_mode(MODE_32);
+    oracle_set_mode(MODE_32);
     assert_true(bind(MODE_32, load, 6, &l) && bind(MODE_32, store, 6, &s));
     for (unsigned n = 0; n < 17; n++) {
         uint64_t first = (1ull << n) - 1;
 
-        v->seg[SEG_DS].limit = (uint32_t)PAGE + 0x100 + n * 4 - 1;
-        vcpu_update_mode(v);
+        G.v->seg[SEG_DS].limit = (uint32_t)PAGE + 0x100 + n * 4 - 1;
+        vcpu_update_mode(G.v);
         for (unsigned store_too = 0; store_too < 2; store_too++) {
             const struct insn *i = store_too ? &s : &l;
 
             random_state(0, false, first);
-            v->gpr[REG_RBX] = PAGE + 0x100;
-            assert_int_equal(i->exec(v, i), SEM_NEXT);
+            G.v->gpr[REG_RBX] = PAGE + 0x100;
+            assert_int_equal(i->exec(G.v, i), SEM_NEXT);
             random_state(0, false, first | 1ull << n);
-            v->gpr[REG_RBX] = PAGE + 0x100;
-            assert_int_equal(i->exec(v, i), n < 16 ? SEM_FAULT : SEM_NEXT);
+            G.v->gpr[REG_RBX] = PAGE + 0x100;
+            assert_int_equal(i->exec(G.v, i), n < 16 ? SEM_FAULT : SEM_NEXT);
             if (n < 16)
-                assert_int_equal(v->fault.vector, X86_GP);
-            vec_park(v);
+                assert_int_equal(G.v->fault.vector, X86_GP);
+            vec_park(G.v);
         }
     }
-    set_mode(MODE_64);
+    oracle_set_mode(MODE_64);
 }
 
 int main(void) {
@@ -557,5 +562,5 @@ int main(void) {
         cmocka_unit_test(test_limit),           cmocka_unit_test(test_all_64),
         cmocka_unit_test(test_all_64_unmasked), cmocka_unit_test(test_all_32),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, oracle_teardown);
 }

@@ -13,9 +13,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "lib/failing.h"
+#include "lib/tiny.h"
 #include "machine/machine.h"
-#include "unit/failing.h"
-#include "unit/tiny.h"
 
 /* --- what is left behind --- */
 
@@ -56,11 +56,23 @@ static int teardown(void **state) {
     return 0;
 }
 
-static struct machine_config config_of(const char *engine) {
-    struct machine_config cfg = {
-        .engine = engine, .memory = 16 << 20, .image = image, .bt = bt_defaults()};
+static const struct engine_ops *engine_named(const char *name) {
+    size_t count, n = 0;
+    const struct engine_ops *const *all = machine_engines(&count);
 
-    cfg.bt.cache = 1;
+    while (strcmp(all[n]->name, name))
+        n++;
+    return all[n];
+}
+
+static struct machine_config config_of(const char *engine) {
+    struct machine_config cfg = {.engine = engine, .memory = 16 << 20, .image = image};
+    char why[128];
+
+    machine_options_default(&cfg.options);
+    assert_int_equal(machine_options_parse(&cfg.options, engine_named("bt"), "cache=1",
+                                           why, sizeof(why)),
+                     0);
     return cfg;
 }
 
@@ -76,7 +88,7 @@ static void create_with_failures(const struct machine_config *cfg, bool first) {
         char why[512] = "";
         int rc;
 
-        arm(++n);
+        failing_arm(++n);
         rc = machine_create(cfg, &m, why, sizeof(why));
         fail_at = 0;
         if (!rc)
@@ -124,6 +136,7 @@ static void test_no_code_memory(void **state) {
 
 static void test_options(void **state) {
     struct machine_config cfg = config_of("bt");
+    char why[128];
 
     cfg.counted = true;
     create_with_failures(&cfg, false);
@@ -134,7 +147,9 @@ static void test_options(void **state) {
     cfg.policy = MMU_TRACE;
     create_with_failures(&cfg, false);
     cfg = config_of("kvm");
-    cfg.kernel_lapic = true;
+    assert_int_equal(machine_options_parse(&cfg.options, engine_named("kvm"),
+                                           "irqchip=kernel", why, sizeof(why)),
+                     0);
     create_with_failures(&cfg, false);
     cfg = config_of("auto");
     create_with_failures(&cfg, false);
@@ -158,7 +173,7 @@ static void run_with_failures(const char *engine) {
         fail_at = 0;
         assert_int_equal(machine_create(&cfg, &m, why, sizeof(why)), 0);
         *why = 0;
-        arm(++n);
+        failing_arm(++n);
         dup2(log, STDERR_FILENO);
         rc = machine_boot(m, why, sizeof(why));
         if (!rc)

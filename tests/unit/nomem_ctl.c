@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "ctl/ctl.h"
-#include "unit/failing.h"
-#include "unit/tiny.h"
+#include "lib/failing.h"
+#include "lib/tiny.h"
 
 static char kernel[32];
 
@@ -48,7 +48,7 @@ static void command(char **argv, unsigned n, struct result *r) {
 
         dup2(out, STDOUT_FILENO);
         dup2(err, STDERR_FILENO);
-        arm(n);
+        failing_arm(n);
         status = ctl_main(argc, argv);
         fail_at = 0;
         fflush(NULL);

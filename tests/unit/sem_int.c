@@ -7,36 +7,21 @@
 #define _DEFAULT_SOURCE
 #include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
-#include <cmocka.h>
-
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
-#include "decode/decode.h"
-#include "mem/mem.h"
-#include "mmu/mmu.h"
+#include "lib/exec.h"
+#include "lib/rnd.h"
+#include "lib/unit.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
 #include "x86/desc.h"
 #include "x86/exception.h"
-#include "x86/pte.h"
 
 enum { CODE = 0x100000, DATA = 0x200800, STACK = 0x300000 };
 
 static struct vcpu V;
-static struct counters counters;
-static uint64_t seed = 88172645463325252ull;
-
-static uint64_t rnd(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    return seed ^= seed << 17;
-}
+static struct guest G;
 
 static uint64_t edge(void) {
     static const uint64_t list[] = {0,
@@ -71,10 +56,6 @@ static uint8_t *ram(uint64_t a) {
     return mem_host(V.mem, gpa(a), 1);
 }
 
-static void put64(uint64_t a, uint64_t val) {
-    memcpy(ram(a), &val, 8);
-}
-
 /* Flat memory, identity-mapped by 2 MiB pages when LONG_MODE. */
 static void setup(bool long_mode) {
     vcpu_reset(&V);
@@ -85,10 +66,10 @@ static void setup(bool long_mode) {
     }
     V.cr0 |= X86_CR0_PE;
     if (long_mode) {
-        put64(0x1000, 0x2003);
-        put64(0x2000, 0x3003);
+        guest_put64(&G, 0x1000, 0x2003);
+        guest_put64(&G, 0x2000, 0x3003);
         for (uint64_t n = 0; n < 4; n++)
-            put64(0x3000 + n * 8, n << 21 | 0x83);
+            guest_put64(&G, 0x3000 + n * 8, n << 21 | 0x83);
         V.cr3 = 0x1000;
         V.cr4 |= X86_CR4_PAE;
         V.efer |= X86_EFER_LME | X86_EFER_LMA;
@@ -103,26 +84,22 @@ static void setup(bool long_mode) {
 }
 
 static int group_setup(void **state) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
-    vec_init();
-    if (mem_create(8 << 20, &V.mem) || mmu_create(&V, MMU_FLUSH) || sem_init())
-        return -1;
-    V.cnt = &counters;
-    V.cpuid = cpuid_model_new(&cfg);
-    struct mem_hooks *h = mem_hooks(V.mem);
-    h->drop_write = mmu_drop_write;
-    h->drop_arg = &V;
-    return V.cpuid ? 0 : -1;
+    const struct guest_config cfg = {.ram = 8 << 20, .vcpu = &V};
+
+    guest_new(&G, &cfg);
+    return 0;
+}
+
+static int group_teardown(void **state) {
+    guest_free(&G);
+    return 0;
 }
 
 static int run(const uint8_t *bytes, unsigned len) {
-    struct insn i;
+    int rc = exec_bytes(&V, bytes, len);
 
-    assert_int_equal(decode_insn((enum cpu_mode)V.mode, bytes, len, &i), DECODE_OK);
-    sem_bind(&V, &i);
-    int rc = i.exec(&V, &i);
     if (rc == SEM_NEXT || rc == SEM_STOP)
-        V.rip += i.len;
+        V.rip += len;
     return rc;
 }
 
@@ -174,7 +151,7 @@ static void compare(const uint8_t *insn, unsigned len) {
         n.gpr[r] = edge();
     n.flags = 2 | (rnd() & X86_FL_STATUS);
     for (unsigned k = 0; k < 64; k++)
-        put64(DATA - 256 + k * 8, edge());
+        guest_put64(&G, DATA - 256 + k * 8, edge());
     memcpy(native_mem, mem - 256, 512);
     memcpy(V.gpr, n.gpr, sizeof n.gpr);
     V.gpr[REG_RSP] = STACK;
@@ -442,7 +419,7 @@ static void test_stack(void **state) {
     assert_int_equal(run((const uint8_t *)"\x54", 1), SEM_NEXT); /* push rsp */
     memcpy(&x, ram(STACK - 8), 8);
     assert_int_equal(x, STACK);
-    put64(STACK - 8, 0x1234);
+    guest_put64(&G, STACK - 8, 0x1234);
     assert_int_equal(run((const uint8_t *)"\x5c", 1), SEM_NEXT); /* pop rsp */
     assert_int_equal(V.gpr[REG_RSP], 0x1234);
     V.gpr[REG_RSP] = STACK - 8; /* pop [rsp+8]: the address is taken after */
@@ -459,7 +436,7 @@ static void test_stack(void **state) {
     assert_int_equal(V.fault.vector, X86_SS);
     V.gpr[REG_RSP] = STACK;
     V.gpr[REG_RBP] = STACK + 0x100;
-    put64(STACK + 0xf8, 0xaa);
+    guest_put64(&G, STACK + 0xf8, 0xaa);
     assert_int_equal(run((const uint8_t *)"\xc8\x20\x00\x02", 4), SEM_NEXT); /* enter */
     assert_int_equal(V.gpr[REG_RBP], STACK - 8);
     assert_int_equal(V.gpr[REG_RSP], STACK - 24 - 0x20);
@@ -567,5 +544,5 @@ int main(void) {
         cmocka_unit_test(test_bit_string),   cmocka_unit_test(test_strings),
         cmocka_unit_test(test_branches),
     };
-    return cmocka_run_group_tests(tests, group_setup, NULL);
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -5,16 +5,9 @@
  * Expectations are written from the manuals: AMD64 APM volume 3 and Intel SDM volume 2,
  * the page of each instruction.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
 #include "decode/decode.h"
+#include "lib/exec.h"
+#include "lib/unit.h"
 #include "sem/sem_int.h"
 #include "x86/pte.h"
 
@@ -41,9 +34,7 @@ enum {
 };
 
 static struct vcpu V;
-static struct cpuid_model *model;
-static uint8_t *ram;
-static struct counters counters;
+static struct guest G;
 static unsigned io_count;
 
 static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
@@ -54,49 +45,26 @@ static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
 
 static const struct vcpu_hooks hooks = {.exit = on_exit_hook};
 
-static void put(unsigned at, uint64_t x, unsigned len) {
-    memcpy(ram + at, &x, len);
-}
-
-static uint64_t get(unsigned at, unsigned len) {
-    uint64_t x = 0;
-    memcpy(&x, ram + at, len);
-    return x;
-}
-
-static void enter(unsigned cs, unsigned data, unsigned cpl) {
-    sem_unpack_desc(&V.seg[SEG_CS], (uint16_t)(cs | cpl), get(GDT + cs, 8));
-    for (unsigned s = 0; s < SEG_COUNT; s++)
-        if (s != SEG_CS)
-            sem_unpack_desc(&V.seg[s], (uint16_t)(data | cpl), get(GDT + data, 8));
-    V.cpl = (uint8_t)cpl;
-    vcpu_update_mode(&V);
-    mmu_mode_changed(&V);
-}
-
 /* Everything afresh, in protected mode at level CPL, no paging. */
 static void protected(unsigned cpl) {
     vcpu_reset(&V);
-    memset(ram, 0, 0x20000);
-    put(GDT + CODE0, 0x00cf9b000000ffff, 8);
-    put(GDT + DATA0, 0x00cf93000000ffff, 8);
-    put(GDT + CODE3, 0x00cffb000000ffff, 8);
-    put(GDT + DATA3, 0x00cff3000000ffff, 8);
-    put(GDT + SMALL3, 0x0000f300400000ff, 8);
-    put(GDT + SEL_TSS, 0x0000890020000067, 8);
-    put(GDT + SEL_LDT, 0x000082001800001f, 8);
-    put(GDT + CODE64, 0x00af9b000000ffff, 8);
-    put(GDT + CODE64_3, 0x00affb000000ffff, 8);
-    put(LDT + 8, 0x0040f20050000fff, 8); /* data, DPL 3, base 0x5000, limit 0xfff */
-    V.gdtr = (struct desc_table){GDT, GDT_LIMIT};
+    memset(G.ram, 0, 0x20000);
+    exec_flat_gdt(&G, GDT, GDT_LIMIT);
+    guest_put(&G, GDT + SMALL3, 0x0000f300400000ff, 8);
+    guest_put(&G, GDT + SEL_TSS, 0x0000890020000067, 8);
+    guest_put(&G, GDT + SEL_LDT, 0x000082001800001f, 8);
+    guest_put(&G, GDT + CODE64, 0x00af9b000000ffff, 8);
+    guest_put(&G, GDT + CODE64_3, 0x00affb000000ffff, 8);
+    guest_put(&G, LDT + 8, 0x0040f20050000fff,
+              8); /* data, DPL 3, base 0x5000, limit 0xfff */
     V.cr0 = X86_CR0_PE | X86_CR0_ET;
     V.gpr[REG_RSP] = STACK;
     V.gpr[REG_RBX] = DATA;
     io_count = 0;
     if (cpl)
-        enter(CODE3, DATA3, 3);
+        exec_enter(&G, CODE3, DATA3, 3);
     else
-        enter(CODE0, DATA0, 0);
+        exec_enter(&G, CODE0, DATA0, 0);
 }
 
 static void real_mode(void) {
@@ -121,52 +89,38 @@ static void v86(unsigned iopl) {
 /* Identity map of 2 MiB, for all levels. */
 static void long_mode(unsigned cpl) {
     protected(0);
-    put(PML4, (PML4 + 0x1000) | 7, 8);
-    put(PML4 + 0x1000, (PML4 + 0x2000) | 7, 8);
-    put(PML4 + 0x2000, X86_PTE_PS | 7, 8);
+    guest_put(&G, PML4, (PML4 + 0x1000) | 7, 8);
+    guest_put(&G, PML4 + 0x1000, (PML4 + 0x2000) | 7, 8);
+    guest_put(&G, PML4 + 0x2000, X86_PTE_PS | 7, 8);
     V.cr0 |= X86_CR0_PG | X86_CR0_WP;
     V.cr4 = X86_CR4_PAE;
     V.cr3 = PML4;
     V.efer = X86_EFER_LME | X86_EFER_LMA;
     vcpu_update_mode(&V);
     mmu_cr3_loaded(&V, PML4);
-    enter(cpl ? CODE64_3 : CODE64, cpl ? DATA3 : DATA0, cpl);
+    exec_enter(&G, cpl ? CODE64_3 : CODE64, cpl ? DATA3 : DATA0, cpl);
 }
 
 static int setup(void **state) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
-    vec_init();
-    V.cpuid = model = cpuid_model_new(&cfg);
-    V.hooks = &hooks;
-    V.cnt = &counters;
-    if (!model || mem_create(MEM_MIN_RAM, &V.mem) || mmu_create(&V, MMU_FLUSH))
-        return -1;
-    ram = mem_ram_base(V.mem);
+    const struct guest_config cfg = {.vcpu = &V, .hooks = &hooks};
+
+    guest_new(&G, &cfg);
     return 0;
 }
 
 static int teardown(void **state) {
-    mmu_destroy(&V);
-    mem_destroy(V.mem);
-    cpuid_model_free(model);
+    guest_free(&G);
     return 0;
 }
 
-static int run(const char *bytes, size_t len) {
-    struct insn i;
-    assert_int_equal(decode_insn(V.mode, (const uint8_t *)bytes, len, &i), DECODE_OK);
-    assert_int_equal(i.len, len);
-    sem_bind(&V, &i);
-    return i.exec(&V, &i);
-}
-#define RUN(s) run(s, sizeof(s) - 1)
+#define RUN(s) EXEC(&V, s)
 #define OK(s) assert_in_range(RUN(s), SEM_NEXT, SEM_BRANCH)
 
 /* The instruction faults and leaves registers alone. */
 static void check_fault(const char *bytes, size_t len, unsigned vector, uint32_t error) {
     uint64_t gpr[16], flags = V.rflags;
     memcpy(gpr, V.gpr, sizeof(gpr));
-    assert_int_equal(run(bytes, len), SEM_FAULT);
+    assert_int_equal(exec_bytes(&V, bytes, len), SEM_FAULT);
     assert_int_equal(V.fault.vector, vector);
     assert_int_equal(V.fault.has_error ? V.fault.error : 0, error);
     assert_memory_equal(gpr, V.gpr, sizeof(gpr));
@@ -188,7 +142,7 @@ static void test_v86_loads(void **state) {
     V.gpr[REG_RAX] = 0; /* a null selector is a segment like any other */
     OK("\x8e\xc0");
     OK("\x8e\xd8");
-    put(DATA, 0x56781234, 4);
+    guest_put(&G, DATA, 0x56781234, 4);
     OK("\xc5\x07"); /* lds ax, [bx] */
     assert_int_equal(V.gpr[REG_RAX], 0x1234);
     assert_int_equal(V.segbase[SEG_DS], 0x56780);
@@ -217,17 +171,17 @@ static void test_v86_flags(void **state) {
     V.gpr[REG_RSP] = 0x8000;
     V.rflags |= X86_FL_IF | X86_FL_RF;
     OK("\x66\x9c");
-    assert_int_equal(get(0x7ffc, 4), X86_FL_ONE | X86_FL_IF | X86_FL_IOPL);
-    put(0x7ffc, 0, 4); /* IOPL, VM stay */
+    assert_int_equal(guest_get(&G, 0x7ffc, 4), X86_FL_ONE | X86_FL_IF | X86_FL_IOPL);
+    guest_put(&G, 0x7ffc, 0, 4); /* IOPL, VM stay */
     OK("\x66\x9d");
     assert_int_equal(V.rflags, X86_FL_ONE | X86_FL_VM | X86_FL_IOPL);
     assert_int_equal(V.gpr[REG_RSP], 0x8000);
     OK("\xfb");
     assert_true(V.rflags & X86_FL_IF);
     /* IRET pops three words and changes IF, not IOPL. */
-    put(0x8000, 0x45, 2);
-    put(0x8002, 0x123, 2);
-    put(0x8004, 0, 2);
+    guest_put(&G, 0x8000, 0x45, 2);
+    guest_put(&G, 0x8002, 0x123, 2);
+    guest_put(&G, 0x8004, 0, 2);
     OK("\xcf");
     assert_int_equal(V.rip, 0x45);
     assert_int_equal(V.seg[SEG_CS].base, 0x1230);
@@ -239,8 +193,8 @@ static void test_v86_flags(void **state) {
 static void test_v86_ports(void **state) {
     v86(3);
     sem_unpack_desc(&V.tr, SEL_TSS, 0x00008b0020000088);
-    put(TSS + 102, 104, 2);
-    put(TSS + 104, 0xfffffffffffffffd, 8); /* port 1 alone */
+    guest_put(&G, TSS + 102, 104, 2);
+    guest_put(&G, TSS + 104, 0xfffffffffffffffd, 8); /* port 1 alone */
     V.gpr[REG_RDX] = 1;
     OK("\xec");
     assert_int_equal(io_count, 1);
@@ -265,7 +219,7 @@ static void test_v86_ports(void **state) {
 
 static void test_real_limits(void **state) {
     real_mode();
-    put(0xfffe, 0xbeef, 2);
+    guest_put(&G, 0xfffe, 0xbeef, 2);
     OK("\xa1\xfe\xff"); /* mov ax, [0xfffe] */
     assert_int_equal(V.gpr[REG_RAX], 0xbeef);
     FAULTS("\xa1\xff\xff", X86_GP, 0);
@@ -274,7 +228,7 @@ static void test_real_limits(void **state) {
     /* The address wraps before the check: [bx+si] with bx = 0xfff0, si = 0x3010. */
     V.gpr[REG_RBX] = 0xfff0;
     V.gpr[REG_RSI] = 0x3010;
-    put(0x3000, 0x1234, 2);
+    guest_put(&G, 0x3000, 0x1234, 2);
     OK("\x8b\x00");
     assert_int_equal(V.gpr[REG_RAX], 0x1234);
     /* With an address-size prefix it does not. */
@@ -283,7 +237,7 @@ static void test_real_limits(void **state) {
     /* Beyond 1 MiB. */
     V.gpr[REG_RAX] = 0xffff;
     OK("\x8e\xd8");
-    put(0x10ffee, 0x77, 1);
+    guest_put(&G, 0x10ffee, 0x77, 1);
     OK("\xa0\xfe\xff");
     assert_int_equal(V.gpr[REG_RAX] & 0xff, 0x77);
 }
@@ -294,7 +248,7 @@ static void test_stack16(void **state) {
     V.gpr[REG_RSP] = 0xabcd0000; /* the upper half stays */
     OK("\x50");
     assert_int_equal(V.gpr[REG_RSP], 0xabcdfffe);
-    assert_int_equal(get(0xfffe, 2), 0x1111);
+    assert_int_equal(guest_get(&G, 0xfffe, 2), 0x1111);
     OK("\x59"); /* pop cx */
     assert_int_equal(V.gpr[REG_RSP], 0xabcd0000);
     assert_int_equal(V.gpr[REG_RCX], 0x1111);
@@ -313,9 +267,9 @@ static void test_stack16(void **state) {
     V.gpr[REG_RSP] = 4;
     OK("\x60");
     assert_int_equal(V.gpr[REG_RSP], 0xfff4);
-    assert_int_equal(get(2, 2), 0x1111);              /* ax */
-    assert_int_equal(get(0xfffc, 2), V.gpr[REG_RBX]); /* the fourth */
-    assert_int_equal(get(0xfffa, 2), 4);              /* sp as it was */
+    assert_int_equal(guest_get(&G, 2, 2), 0x1111);              /* ax */
+    assert_int_equal(guest_get(&G, 0xfffc, 2), V.gpr[REG_RBX]); /* the fourth */
+    assert_int_equal(guest_get(&G, 0xfffa, 2), 4);              /* sp as it was */
     V.gpr[REG_RAX] = 0;
     OK("\x61");
     assert_int_equal(V.gpr[REG_RSP], 4);
@@ -327,7 +281,7 @@ static void test_stack16(void **state) {
     V.gpr[REG_RSP] = 0x12340010;
     OK("\x50");
     assert_int_equal(V.gpr[REG_RSP], 0x1234000c);
-    assert_int_equal(get(0x400c, 4), SMALL3 | 3);
+    assert_int_equal(guest_get(&G, 0x400c, 4), SMALL3 | 3);
     V.gpr[REG_RSP] = 0x12340000;
     FAULTS("\x50", X86_SS, 0); /* 0xfffc is beyond the limit */
     V.gpr[REG_RBP] = 0x56780008;
@@ -340,25 +294,25 @@ static void test_stack16(void **state) {
 
 static void test_pop_seg(void **state) {
     protected(3);
-    put(STACK, 0xffff0000 | DATA3 | 3, 4);
+    guest_put(&G, STACK, 0xffff0000 | DATA3 | 3, 4);
     OK("\x1f"); /* pop ds */
     assert_int_equal(V.gpr[REG_RSP], STACK + 4);
     assert_int_equal(V.seg[SEG_DS].sel, DATA3 | 3);
     V.gpr[REG_RSP] = STACK;
     OK("\x66\x1f");
     assert_int_equal(V.gpr[REG_RSP], STACK + 2);
-    put(STACK + 2, DATA0, 4);
+    guest_put(&G, STACK + 2, DATA0, 4);
     FAULTS("\x1f", X86_GP, DATA0);
     assert_int_equal(V.seg[SEG_DS].sel, DATA3 | 3);
     /* pop ss: the new stack's width counts from the next instruction on */
-    put(STACK + 2, SMALL3 | 3, 4);
+    guest_put(&G, STACK + 2, SMALL3 | 3, 4);
     OK("\x17");
     assert_int_equal(V.gpr[REG_RSP], STACK + 6);
     assert_true(V.irq_shadow);
     assert_false(V.stack32);
     /* 64-bit mode pops eight bytes. */
     long_mode(0);
-    put(STACK, DATA0, 8);
+    guest_put(&G, STACK, DATA0, 8);
     OK("\x0f\xa1"); /* pop fs */
     assert_int_equal(V.gpr[REG_RSP], STACK + 8);
     V.gpr[REG_RSP] = 0x0000800000000000;
@@ -370,24 +324,24 @@ static void test_pop_seg(void **state) {
 
 static void test_load_far_pointers(void **state) {
     protected(3);
-    put(DATA, 0x11223344, 4);
-    put(DATA + 4, DATA3, 2);
+    guest_put(&G, DATA, 0x11223344, 4);
+    guest_put(&G, DATA + 4, DATA3, 2);
     OK("\xc5\x03"); /* lds eax, [ebx] */
     assert_int_equal(V.gpr[REG_RAX], 0x11223344);
     assert_int_equal(V.seg[SEG_DS].sel, DATA3);
-    put(DATA + 4, DATA0, 2);
+    guest_put(&G, DATA + 4, DATA0, 2);
     FAULTS("\xc4\x03", X86_GP, DATA0);
     assert_int_equal(V.seg[SEG_ES].sel, DATA3 | 3);
-    put(DATA + 4, 0, 2); /* null is for all but SS */
+    guest_put(&G, DATA + 4, 0, 2); /* null is for all but SS */
     OK("\xc4\x03");
     FAULTS("\x26\x8b\x03", X86_GP, 0);
     FAULTS("\x0f\xb2\x03", X86_GP, 0); /* lss */
-    put(DATA + 2, SMALL3 | 3, 2);
+    guest_put(&G, DATA + 2, SMALL3 | 3, 2);
     OK("\x66\x0f\xb4\x03"); /* lfs ax, [ebx] */
     assert_int_equal(V.seg[SEG_FS].base, 0x4000);
     assert_int_equal(V.gpr[REG_RAX], 0x11223344);
     /* LSS casts no shadow. */
-    put(DATA + 4, DATA3 | 3, 2);
+    guest_put(&G, DATA + 4, DATA3 | 3, 2);
     OK("\x0f\xb2\x23"); /* lss esp, [ebx] */
     assert_false(V.irq_shadow);
 }
@@ -398,14 +352,14 @@ static void test_ldt(void **state) {
     V.ldtr = (struct segment){0};
     FAULTS("\x8e\xd8", X86_GP, LOCAL & ~3);
     FAULTS("\x0f\x00\xd0", X86_GP, 0); /* lldt at level 3 */
-    enter(CODE0, DATA0, 0);
+    exec_enter(&G, CODE0, DATA0, 0);
     V.gpr[REG_RCX] = SEL_LDT;
     OK("\x0f\x00\xd1");
     assert_int_equal(V.ldtr.base, LDT);
     assert_int_equal(V.ldtr.limit, 0x1f);
     OK("\x8e\xd8");
     assert_int_equal(V.seg[SEG_DS].base, 0x5000);
-    assert_int_equal(get(LDT + 8 + 5, 1), 0xf3); /* accessed */
+    assert_int_equal(guest_get(&G, LDT + 8 + 5, 1), 0xf3); /* accessed */
     V.gpr[REG_RAX] = 0x27;
     FAULTS("\x8e\xd8", X86_GP, 0x24); /* beyond its limit */
     V.gpr[REG_RAX] = 0x04;            /* entry 0 of the LDT is not the null selector */
@@ -423,28 +377,29 @@ static void test_ldt(void **state) {
 
 static void test_ltr_lldt_64(void **state) {
     long_mode(0);
-    put(GDT + SEL_TSS, 0x12008934567800ab, 8);
-    put(GDT + SEL_TSS + 8, 0xffffff80, 8);
+    guest_put(&G, GDT + SEL_TSS, 0x12008934567800ab, 8);
+    guest_put(&G, GDT + SEL_TSS + 8, 0xffffff80, 8);
     V.gpr[REG_RAX] = SEL_TSS;
     OK("\x0f\x00\xd8"); /* ltr ax */
     assert_int_equal(V.tr.base, 0xffffff8012345678);
     assert_int_equal(V.tr.limit, 0xab);
     assert_int_equal(V.tr.ar & 15, X86_DESC_TSS32_BUSY);
-    assert_int_equal(get(GDT + SEL_TSS + 5, 1), 0x8b);
+    assert_int_equal(guest_get(&G, GDT + SEL_TSS + 5, 1), 0x8b);
     FAULTS("\x0f\x00\xd8", X86_GP, SEL_TSS); /* busy */
-    put(GDT + SEL_TSS, 0x12008934567800ab, 8);
-    put(GDT + SEL_TSS + 8, 0x00008000, 8); /* not canonical */
+    guest_put(&G, GDT + SEL_TSS, 0x12008934567800ab, 8);
+    guest_put(&G, GDT + SEL_TSS + 8, 0x00008000, 8); /* not canonical */
     FAULTS("\x0f\x00\xd8", X86_GP, SEL_TSS);
-    put(GDT + SEL_TSS + 8, 0x0000010000000000, 8); /* a type in the upper half */
+    guest_put(&G, GDT + SEL_TSS + 8, 0x0000010000000000,
+              8); /* a type in the upper half */
     FAULTS("\x0f\x00\xd8", X86_GP, SEL_TSS);
-    put(GDT + SEL_TSS, 0x12000934567800ab, 8);
-    put(GDT + SEL_TSS + 8, 0, 8);
+    guest_put(&G, GDT + SEL_TSS, 0x12000934567800ab, 8);
+    guest_put(&G, GDT + SEL_TSS + 8, 0, 8);
     FAULTS("\x0f\x00\xd8", X86_NP, SEL_TSS);
-    put(GDT + SEL_TSS, 0x12008134567800ab, 8); /* 16-bit */
+    guest_put(&G, GDT + SEL_TSS, 0x12008134567800ab, 8); /* 16-bit */
     FAULTS("\x0f\x00\xd8", X86_GP, SEL_TSS);
     V.gpr[REG_RAX] = 0;
     FAULTS("\x0f\x00\xd8", X86_GP, 0);
-    put(GDT + SEL_LDT + 8, 0x12, 8);
+    guest_put(&G, GDT + SEL_LDT + 8, 0x12, 8);
     V.gpr[REG_RAX] = SEL_LDT;
     OK("\x0f\x00\xd0");
     assert_int_equal(V.ldtr.base, 0x1200001800);
@@ -473,7 +428,7 @@ static void test_bases(void **state) {
     OK("\x0f\x01\xf8");
     assert_int_equal(V.segbase[SEG_GS], 0x4000);
     assert_int_equal(V.kernel_gs_base, 0xffffffff80001000);
-    put(0x4008, 0x99, 8);
+    guest_put(&G, 0x4008, 0x99, 8);
     OK("\x65\x48\x8b\x04\x25\x08\x00\x00\x00"); /* mov rax, gs:8 */
     assert_int_equal(V.gpr[REG_RAX], 0x99);
     long_mode(3);
@@ -487,21 +442,21 @@ static void test_bases(void **state) {
 static void test_invpcid(void **state) {
     const char *invpcid = "\x66\x0f\x38\x82\x03"; /* invpcid rax, [rbx] */
     long_mode(0);
-    put(DATA, 0, 8);
-    put(DATA + 8, 1ull << 47, 8);
+    guest_put(&G, DATA, 0, 8);
+    guest_put(&G, DATA + 8, 1ull << 47, 8);
     for (V.gpr[REG_RAX] = 1; V.gpr[REG_RAX] < 4; V.gpr[REG_RAX]++)
-        assert_int_equal(run(invpcid, 5), SEM_STOP);
+        assert_int_equal(exec_bytes(&V, invpcid, 5), SEM_STOP);
     check_fault(invpcid, 5, X86_GP, 0); /* type 4 */
     V.gpr[REG_RAX] = 0;
     check_fault(invpcid, 5, X86_GP, 0); /* not canonical */
-    put(DATA + 8, 0x1000, 8);
-    assert_int_equal(run(invpcid, 5), SEM_STOP);
-    put(DATA, 1, 8);
+    guest_put(&G, DATA + 8, 0x1000, 8);
+    assert_int_equal(exec_bytes(&V, invpcid, 5), SEM_STOP);
+    guest_put(&G, DATA, 1, 8);
     check_fault(invpcid, 5, X86_GP, 0); /* a PCID without CR4.PCIDE */
     V.cr4 |= X86_CR4_PCIDE;
     mmu_mode_changed(&V);
-    assert_int_equal(run(invpcid, 5), SEM_STOP);
-    put(DATA, 1 << 12, 8);
+    assert_int_equal(exec_bytes(&V, invpcid, 5), SEM_STOP);
+    guest_put(&G, DATA, 1 << 12, 8);
     check_fault(invpcid, 5, X86_GP, 0);
     V.gpr[REG_RBX] = HOLE - 8;
     check_fault(invpcid, 5, X86_PF, 0);
@@ -518,13 +473,13 @@ static void test_bound(void **state) {
     } t[] = {{-5, true}, {-6, false}, {0, true}, {7, true}, {8, false}};
     for (unsigned k = 0; k < ARRAY_SIZE(t); k++) {
         protected(3);
-        put(DATA, (uint32_t)-5 | 7ull << 32, 8);
+        guest_put(&G, DATA, (uint32_t)-5 | 7ull << 32, 8);
         V.gpr[REG_RAX] = (uint32_t)t[k].index;
         if (t[k].inside)
             OK("\x62\x03");
         else
             FAULTS("\x62\x03", X86_BR, 0);
-        put(DATA, 0x0007fffb, 4);
+        guest_put(&G, DATA, 0x0007fffb, 4);
         if (t[k].inside)
             OK("\x66\x62\x03");
         else
@@ -537,8 +492,8 @@ static void test_bound(void **state) {
 
 static void test_cmpxchg16b(void **state) {
     long_mode(3);
-    put(DATA, 0x1111, 8);
-    put(DATA + 8, 0x2222, 8);
+    guest_put(&G, DATA, 0x1111, 8);
+    guest_put(&G, DATA + 8, 0x2222, 8);
     V.gpr[REG_RBX] = 0x3333;
     V.gpr[REG_RCX] = 0x4444;
     V.gpr[REG_RSI] = DATA;
@@ -547,11 +502,11 @@ static void test_cmpxchg16b(void **state) {
     V.rflags |= X86_FL_ZF | X86_FL_CF;
     OK("\xf0\x48\x0f\xc7\x0e");
     assert_int_equal(V.gpr[REG_RDX], 0x2222);
-    assert_int_equal(get(DATA, 8), 0x1111);
+    assert_int_equal(guest_get(&G, DATA, 8), 0x1111);
     assert_int_equal(V.rflags, X86_FL_ONE | X86_FL_CF);
     OK("\xf0\x48\x0f\xc7\x0e");
-    assert_int_equal(get(DATA, 8), 0x3333);
-    assert_int_equal(get(DATA + 8, 8), 0x4444);
+    assert_int_equal(guest_get(&G, DATA, 8), 0x3333);
+    assert_int_equal(guest_get(&G, DATA + 8, 8), 0x4444);
     assert_int_equal(V.rflags, X86_FL_ONE | X86_FL_CF | X86_FL_ZF);
     V.gpr[REG_RSI] = DATA + 8;
     FAULTS("\xf0\x48\x0f\xc7\x0e", X86_GP, 0);
@@ -570,7 +525,7 @@ static void test_string_io_faults(void **state) {
     assert_int_equal(RUN("\xf3\x6c"), SEM_REPEAT);
     assert_int_equal(RUN("\xf3\x6c"), SEM_STOP); /* the second of two */
     assert_int_equal(io_count, 2);
-    assert_int_equal(get(HOLE - 2, 2), 0x1111);
+    assert_int_equal(guest_get(&G, HOLE - 2, 2), 0x1111);
     V.gpr[REG_RCX] = 1;
     FAULTS("\xf3\x6c", X86_PF, X86_PF_W);
     assert_int_equal(io_count, 2);
@@ -599,11 +554,11 @@ static void test_level3(void **state) {
     OK("\xfa");
     OK("\xec");
     /* POPF: IOPL stays; IF follows it. */
-    put(STACK, X86_FL_IF, 4);
+    guest_put(&G, STACK, X86_FL_IF, 4);
     OK("\x9d");
     assert_int_equal(V.rflags, X86_FL_ONE | X86_FL_IOPL | X86_FL_IF);
     V.rflags &= ~(uint64_t)X86_FL_IOPL;
-    put(STACK, X86_FL_IOPL | X86_FL_CF, 4);
+    guest_put(&G, STACK, X86_FL_IOPL | X86_FL_CF, 4);
     V.gpr[REG_RSP] = STACK;
     OK("\x9d"); /* silently */
     assert_int_equal(V.rflags, X86_FL_ONE | X86_FL_IF | X86_FL_CF);
@@ -616,12 +571,12 @@ static void test_not_canonical(void **state) {
     V.gpr[REG_RAX] = 1ull << 47;
     FAULTS("\xff\xe0", X86_GP, 0); /* jmp rax */
     FAULTS("\xff\xd0", X86_GP, 0); /* call rax */
-    put(STACK, 1ull << 47, 8);
+    guest_put(&G, STACK, 1ull << 47, 8);
     FAULTS("\xc3", X86_GP, 0);
-    put(STACK + 8, CODE64, 8);
-    put(STACK + 16, X86_FL_ONE, 8);
-    put(STACK + 24, STACK, 8);
-    put(STACK + 32, DATA0, 8);
+    guest_put(&G, STACK + 8, CODE64, 8);
+    guest_put(&G, STACK + 16, X86_FL_ONE, 8);
+    guest_put(&G, STACK + 24, STACK, 8);
+    guest_put(&G, STACK + 32, DATA0, 8);
     FAULTS("\x48\xcf", X86_GP, 0); /* iretq: the fault is its own */
     assert_int_equal(V.rip, 0x1000);
     V.gpr[REG_RBX] = 1ull << 47;

@@ -1,23 +1,14 @@
 /* Segments, ports and control registers: encodings through decode, sem and the MMU. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
 #include "decode/decode.h"
+#include "lib/exec.h"
+#include "lib/unit.h"
 #include "sem/sem_int.h"
 
 enum { GDT = 0x1000, TSS = 0x2000, DATA = 0x3000 };
 enum { CODE0 = 8, DATA0 = 16, DATA3 = 24, GONE = 32, SYS_TSS = 40, EXPDOWN = 48 };
 
 static struct vcpu V;
-static struct cpuid_model *model;
-static uint8_t *ram;
-static struct counters counters;
+static struct guest G;
 static struct exit last;
 
 static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
@@ -30,27 +21,17 @@ static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
 
 static const struct vcpu_hooks hooks = {.exit = on_exit_hook};
 
-static void put64(unsigned at, uint64_t x) {
-    memcpy(ram + at, &x, 8);
-}
-
 static int setup(void **state) {
-    struct cpuid_config cfg = {.paravirt = true, .tsc_hz = 1000000000};
-    memset(&V, 0, sizeof(V));
-    vec_init();
-    V.cpuid = model = cpuid_model_new(&cfg);
-    V.hooks = &hooks;
-    V.cnt = &counters;
-    vcpu_reset(&V);
-    if (!model || mem_create(MEM_MIN_RAM, &V.mem) || mmu_create(&V, MMU_FLUSH))
-        return -1;
-    ram = mem_ram_base(V.mem);
-    put64(GDT + CODE0, 0x00cf9a000000ffff);
-    put64(GDT + DATA0, 0x00cf92000000ffff);
-    put64(GDT + DATA3, 0x00cff2000000ffff);
-    put64(GDT + GONE, 0x00cf12000000ffff);
-    put64(GDT + SYS_TSS, 0x0000890020000068);
-    put64(GDT + EXPDOWN, 0x0040960000000fff);
+    const struct guest_config cfg = {
+        .vcpu = &V, .cpuid = {.paravirt = true}, .hooks = &hooks};
+
+    guest_new(&G, &cfg);
+    guest_put64(&G, GDT + CODE0, 0x00cf9a000000ffff);
+    guest_put64(&G, GDT + DATA0, 0x00cf92000000ffff);
+    guest_put64(&G, GDT + DATA3, 0x00cff2000000ffff);
+    guest_put64(&G, GDT + GONE, 0x00cf12000000ffff);
+    guest_put64(&G, GDT + SYS_TSS, 0x0000890020000068);
+    guest_put64(&G, GDT + EXPDOWN, 0x0040960000000fff);
     V.gdtr = (struct desc_table){GDT, 0x37};
     V.cr0 = X86_CR0_PE | X86_CR0_ET;
     sem_unpack_desc(&V.seg[SEG_CS], CODE0, 0x00cf9b000000ffff);
@@ -66,20 +47,11 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-    mmu_destroy(&V);
-    mem_destroy(V.mem);
-    cpuid_model_free(model);
+    guest_free(&G);
     return 0;
 }
 
-static int run(const char *bytes, size_t len) {
-    struct insn i;
-    assert_int_equal(decode_insn(V.mode, (const uint8_t *)bytes, len, &i), DECODE_OK);
-    assert_int_equal(i.len, len);
-    sem_bind(&V, &i);
-    return i.exec(&V, &i);
-}
-#define RUN(s) run(s, sizeof(s) - 1)
+#define RUN(s) EXEC(&V, s)
 
 static void expect_fault(int rc, unsigned vector, uint32_t error) {
     assert_int_equal(rc, SEM_FAULT);
@@ -96,7 +68,7 @@ static void set_cpl(unsigned cpl) {
 static void test_load_seg(void **state) {
     V.gpr[REG_RAX] = DATA0;
     assert_int_equal(RUN("\x8e\xd8"), SEM_NEXT); /* mov ds, ax */
-    assert_int_equal(ram[GDT + DATA0 + 5], 0x93);
+    assert_int_equal(G.ram[GDT + DATA0 + 5], 0x93);
     assert_int_equal(RUN("\x8e\xd0"), SEM_STOP); /* mov ss, ax */
     assert_true(V.irq_shadow);
     V.gpr[REG_RAX] = GONE;
@@ -142,10 +114,10 @@ static void test_ports(void **state) {
     assert_int_equal(V.gpr[REG_RAX] & 0xff, 0x44);
     assert_int_equal(V.gpr[REG_RAX] >> 8, 0xffffffffffffff);
     set_cpl(3);
-    ram[TSS + 102] = 0x68; /* map at the end of the TSS: nothing is allowed */
+    G.ram[TSS + 102] = 0x68; /* map at the end of the TSS: nothing is allowed */
     expect_fault(RUN("\xec"), X86_GP, 0);
     V.tr.limit = 0x68 + 0x80;
-    ram[TSS + 0x68 + 0x7f] = 0xfe;
+    G.ram[TSS + 0x68 + 0x7f] = 0xfe;
     assert_int_equal(RUN("\xec"), SEM_STOP);
     expect_fault(RUN("\xed"), X86_GP, 0); /* in eax, dx */
     V.cr4 |= X86_CR4_DE;
@@ -221,7 +193,7 @@ static void test_selectors_asked(void **state) {
     assert_false(V.rflags & X86_FL_ZF);
     V.gpr[REG_RCX] = SYS_TSS;
     assert_int_equal(RUN("\x0f\x00\xd9"), SEM_NEXT); /* ltr cx */
-    assert_int_equal(ram[GDT + SYS_TSS + 5], 0x8b);
+    assert_int_equal(G.ram[GDT + SYS_TSS + 5], 0x8b);
     expect_fault(RUN("\x0f\x00\xd9"), X86_GP, SYS_TSS); /* busy */
     V.cr4 |= X86_CR4_UMIP;
     set_cpl(3);

@@ -4,16 +4,9 @@
  * MMU. AMD64 APM volume 2, "Hardware Task-Management in Legacy Mode"; Intel SDM volume 3,
  * "Task Switching".
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
 #include "decode/decode.h"
+#include "lib/exec.h"
+#include "lib/unit.h"
 #include "sem/sem_int.h"
 #include "x86/pte.h"
 
@@ -41,29 +34,7 @@ enum {
 };
 
 static struct vcpu V;
-static struct cpuid_model *model;
-static uint8_t *ram;
-static struct counters counters;
-
-static void put(unsigned at, uint64_t x, unsigned len) {
-    memcpy(ram + at, &x, len);
-}
-
-static uint64_t get(unsigned at, unsigned len) {
-    uint64_t x = 0;
-    memcpy(&x, ram + at, len);
-    return x;
-}
-
-static void enter(unsigned cs, unsigned data, unsigned cpl) {
-    sem_unpack_desc(&V.seg[SEG_CS], (uint16_t)(cs | cpl), get(GDT + cs, 8));
-    for (unsigned s = 0; s < SEG_COUNT; s++)
-        if (s != SEG_CS)
-            sem_unpack_desc(&V.seg[s], (uint16_t)(data | cpl), get(GDT + data, 8));
-    V.cpl = (uint8_t)cpl;
-    vcpu_update_mode(&V);
-    mmu_mode_changed(&V);
-}
+static struct guest G;
 
 static uint64_t gate(unsigned type, unsigned sel, unsigned off, unsigned params) {
     return off | (uint64_t)sel << 16 | (uint64_t)params << 32 |
@@ -73,25 +44,21 @@ static uint64_t gate(unsigned type, unsigned sel, unsigned off, unsigned params)
 /* A fresh machine at level CPL in a 32-bit task. */
 static void start(unsigned cpl) {
     vcpu_reset(&V);
-    memset(ram, 0, 0x20000);
-    put(GDT + CODE0, 0x00cf9b000000ffff, 8);
-    put(GDT + DATA0, 0x00cf93000000ffff, 8);
-    put(GDT + CODE3, 0x00cffb000000ffff, 8);
-    put(GDT + DATA3, 0x00cff3000000ffff, 8);
-    put(GDT + SEL_OLD, 0x00008b0030000067, 8);
-    put(GDT + SEL_NEW, 0x0000890040000067, 8);
-    put(GDT + SEL_LDT, 0x000082001800001f, 8);
-    put(LDT + 8, 0x0040f20050000fff, 8);
-    put(OLD + 4, STACK, 4);
-    put(OLD + 8, DATA0, 4);
-    V.gdtr = (struct desc_table){GDT, GDT_LIMIT};
+    memset(G.ram, 0, 0x20000);
+    exec_flat_gdt(&G, GDT, GDT_LIMIT);
+    guest_put(&G, GDT + SEL_OLD, 0x00008b0030000067, 8);
+    guest_put(&G, GDT + SEL_NEW, 0x0000890040000067, 8);
+    guest_put(&G, GDT + SEL_LDT, 0x000082001800001f, 8);
+    guest_put(&G, LDT + 8, 0x0040f20050000fff, 8);
+    guest_put(&G, OLD + 4, STACK, 4);
+    guest_put(&G, OLD + 8, DATA0, 4);
     V.idtr = (struct desc_table){IDT, 0x7ff};
     V.tr = (struct segment){.sel = SEL_OLD, .ar = 0x8b, .limit = 0x67, .base = OLD};
     V.ldtr = (struct segment){0};
     V.cr0 = X86_CR0_PE | X86_CR0_ET;
     V.rip = 0x7000;
     V.gpr[REG_RSP] = STACK;
-    enter(cpl ? CODE3 : CODE0, cpl ? DATA3 : DATA0, cpl);
+    exec_enter(&G, cpl ? CODE3 : CODE0, cpl ? DATA3 : DATA0, cpl);
 }
 
 /* A 32-bit TSS for a task at level 0. */
@@ -100,7 +67,7 @@ static void new_task(void) {
     static const uint32_t val[] = {HANDLER, X86_FL_ONE, 0xaaaa, NEW_STACK,
                                    DATA0,   CODE0,      DATA0,  DATA0};
     for (unsigned k = 0; k < ARRAY_SIZE(val); k++)
-        put(NEW + off[k], val[k], 4);
+        guest_put(&G, NEW + off[k], val[k], 4);
 }
 
 /* A 16-bit one: descriptor and contents. */
@@ -108,45 +75,31 @@ static void new_task16(unsigned at, unsigned sel) {
     static const uint8_t off[] = {0x0e, 0x10, 0x12, 0x1a, 0x22, 0x24, 0x26, 0x28};
     static const uint16_t val[] = {
         HANDLER, X86_FL_ONE | X86_FL_CF, 0xbbbb, NEW_STACK, DATA0, CODE0, DATA0, DATA0};
-    put(GDT + sel, 0x000081000000002bull | (uint64_t)at << 16, 8);
+    guest_put(&G, GDT + sel, 0x000081000000002bull | (uint64_t)at << 16, 8);
     for (unsigned k = 0; k < ARRAY_SIZE(val); k++)
-        put(at + off[k], val[k], 2);
+        guest_put(&G, at + off[k], val[k], 2);
 }
 
 static int setup(void **state) {
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
-    vec_init();
-    V.cpuid = model = cpuid_model_new(&cfg);
-    V.cnt = &counters;
-    if (!model || mem_create(MEM_MIN_RAM, &V.mem) || mmu_create(&V, MMU_TRACE))
-        return -1;
-    ram = mem_ram_base(V.mem);
+    const struct guest_config cfg = {.vcpu = &V, .policy = MMU_TRACE};
+
+    guest_new(&G, &cfg);
     return 0;
 }
 
 static int teardown(void **state) {
-    mmu_destroy(&V);
-    mem_destroy(V.mem);
-    cpuid_model_free(model);
+    guest_free(&G);
     return 0;
-}
-
-static int run(const char *bytes, size_t len) {
-    struct insn i;
-    assert_int_equal(decode_insn(V.mode, (const uint8_t *)bytes, len, &i), DECODE_OK);
-    assert_int_equal(i.len, len);
-    sem_bind(&V, &i);
-    return i.exec(&V, &i);
 }
 
 static int jmp(unsigned sel) {
     char b[7] = {'\xea', 0, 0, 0, 0, (char)sel, 0};
-    return run(b, 7);
+    return exec_bytes(&V, b, 7);
 }
 
 static int call(unsigned sel) {
     char b[7] = {'\x9a', 0, 0, 0, 0, (char)sel, 0};
-    return run(b, 7);
+    return exec_bytes(&V, b, 7);
 }
 
 static void faulted(int rc, unsigned vector, uint32_t error) {
@@ -160,7 +113,7 @@ static void in_old_task(void) {
     assert_int_equal(V.tr.sel, SEL_OLD);
     assert_int_equal(V.rip, 0x7000);
     assert_int_equal(V.gpr[REG_RSP], STACK);
-    assert_int_equal(get(GDT + SEL_OLD + 5, 1), 0x8b);
+    assert_int_equal(guest_get(&G, GDT + SEL_OLD + 5, 1), 0x8b);
 }
 
 static void test_tss16(void **state) {
@@ -179,24 +132,24 @@ static void test_tss16(void **state) {
     assert_int_equal(V.seg[SEG_FS].ar & X86_AR_P, 0);
     assert_int_equal(V.seg[SEG_SS].sel, DATA0);
     assert_int_equal(V.tr.ar & 15, X86_DESC_TSS16_BUSY);
-    assert_int_equal(get(GDT + SEL_OLD + 5, 1), 0x89);
-    assert_int_equal(get(GDT + SEL_NEW + 5, 1), 0x83);
-    assert_int_equal(get(OLD + 0x20, 4), 0x7007);
-    assert_int_equal(get(OLD + 0x24, 4), X86_FL_ONE | X86_FL_ZF);
-    assert_int_equal(get(OLD + 0x28, 4), 0x12345678);
+    assert_int_equal(guest_get(&G, GDT + SEL_OLD + 5, 1), 0x89);
+    assert_int_equal(guest_get(&G, GDT + SEL_NEW + 5, 1), 0x83);
+    assert_int_equal(guest_get(&G, OLD + 0x20, 4), 0x7007);
+    assert_int_equal(guest_get(&G, OLD + 0x24, 4), X86_FL_ONE | X86_FL_ZF);
+    assert_int_equal(guest_get(&G, OLD + 0x28, 4), 0x12345678);
     /* And back, from a 16-bit TSS to a 32-bit one. */
     V.gpr[REG_RAX] = 0xffff1111;
-    put(NEW + 0x2a, 0x7777, 2); /* LDT: not written by a switch */
+    guest_put(&G, NEW + 0x2a, 0x7777, 2); /* LDT: not written by a switch */
     assert_int_equal(jmp(SEL_OLD), SEM_BRANCH);
     assert_int_equal(V.rip, 0x7007);
     assert_int_equal(V.gpr[REG_RAX], 0x12345678);
-    assert_int_equal(get(NEW + 0x0e, 2), HANDLER + 7);
-    assert_int_equal(get(NEW + 0x12, 2), 0x1111);
-    assert_int_equal(get(NEW + 0x2a, 2), 0x7777);
+    assert_int_equal(guest_get(&G, NEW + 0x0e, 2), HANDLER + 7);
+    assert_int_equal(guest_get(&G, NEW + 0x12, 2), 0x1111);
+    assert_int_equal(guest_get(&G, NEW + 0x2a, 2), 0x7777);
     /* Too small. */
     start(0);
     new_task16(NEW, SEL_NEW);
-    put(GDT + SEL_NEW, 0x2a, 1);
+    guest_put(&G, GDT + SEL_NEW, 0x2a, 1);
     faulted(jmp(SEL_NEW), X86_TS, SEL_NEW);
     in_old_task();
 }
@@ -207,38 +160,38 @@ static void test_tss16_nested(void **state) {
     new_task16(NEW, SEL_NEW);
     assert_int_equal(call(SEL_NEW), SEM_BRANCH);
     assert_true(V.rflags & X86_FL_NT);
-    assert_int_equal(get(NEW, 2), SEL_OLD);
-    assert_int_equal(get(GDT + SEL_OLD + 5, 1), 0x8b);
-    assert_int_equal(run("\xcf", 1), SEM_BRANCH);
+    assert_int_equal(guest_get(&G, NEW, 2), SEL_OLD);
+    assert_int_equal(guest_get(&G, GDT + SEL_OLD + 5, 1), 0x8b);
+    assert_int_equal(exec_bytes(&V, "\xcf", 1), SEM_BRANCH);
     assert_int_equal(V.tr.sel, SEL_OLD);
     assert_int_equal(V.rip, 0x7007);
     assert_false(V.rflags & X86_FL_NT);
-    assert_int_equal(get(GDT + SEL_NEW + 5, 1), 0x81);
-    assert_false(get(NEW + 0x10, 2) & X86_FL_NT);
+    assert_int_equal(guest_get(&G, GDT + SEL_NEW + 5, 1), 0x81);
+    assert_false(guest_get(&G, NEW + 0x10, 2) & X86_FL_NT);
 }
 
 /* A gate in the IDT: the flags that are saved are those that a frame would hold. */
 static void test_task_gate_flags(void **state) {
     start(0);
     new_task();
-    put(IDT + X86_UD * 8, gate(X86_DESC_TASKGATE, SEL_NEW, 0, 0), 8);
+    guest_put(&G, IDT + X86_UD * 8, gate(X86_DESC_TASKGATE, SEL_NEW, 0, 0), 8);
     V.rflags |= X86_FL_CF;
     V.fault = (struct fault){.vector = X86_UD};
     assert_int_equal(sem_deliver(&V), SEM_BRANCH);
     assert_int_equal(V.tr.sel, SEL_NEW);
-    assert_int_equal(get(OLD + 0x20, 4), 0x7000);
-    assert_int_equal(get(OLD + 0x24, 4), X86_FL_ONE | X86_FL_CF | X86_FL_RF);
+    assert_int_equal(guest_get(&G, OLD + 0x20, 4), 0x7000);
+    assert_int_equal(guest_get(&G, OLD + 0x24, 4), X86_FL_ONE | X86_FL_CF | X86_FL_RF);
     assert_true(V.rflags & X86_FL_NT);
     assert_false(V.rflags & X86_FL_RF);
     /* An interrupt saves them as they are. */
     start(0);
     new_task();
-    put(IDT + 0x30 * 8, gate(X86_DESC_TASKGATE, SEL_NEW, 0, 0), 8);
+    guest_put(&G, IDT + 0x30 * 8, gate(X86_DESC_TASKGATE, SEL_NEW, 0, 0), 8);
     V.rflags |= X86_FL_IF;
     assert_int_equal(sem_interrupt(&V, 0x30), SEM_BRANCH);
-    assert_int_equal(get(OLD + 0x24, 4), X86_FL_ONE | X86_FL_IF);
+    assert_int_equal(guest_get(&G, OLD + 0x24, 4), X86_FL_ONE | X86_FL_IF);
     assert_int_equal(V.gpr[REG_RSP], NEW_STACK);
-    assert_int_equal(run("\xcf", 1), SEM_BRANCH);
+    assert_int_equal(exec_bytes(&V, "\xcf", 1), SEM_BRANCH);
     assert_int_equal(V.rip, 0x7000);
     assert_int_equal(V.rflags, X86_FL_ONE | X86_FL_IF);
 }
@@ -247,31 +200,31 @@ static void test_task_gate_flags(void **state) {
 static void test_faults_in_new_task(void **state) {
     start(0);
     new_task();
-    put(NEW + 0x54, GDT_LIMIT + 1, 2); /* DS */
+    guest_put(&G, NEW + 0x54, GDT_LIMIT + 1, 2); /* DS */
     faulted(jmp(SEL_NEW), X86_TS, GDT_LIMIT + 1);
     assert_int_equal(V.tr.sel, SEL_NEW);
     assert_int_equal(V.rip, HANDLER);
     assert_int_equal(V.seg[SEG_SS].sel, DATA0);
     start(0);
     new_task();
-    put(NEW + 0x4c, DATA0, 2); /* CS */
+    guest_put(&G, NEW + 0x4c, DATA0, 2); /* CS */
     faulted(jmp(SEL_NEW), X86_TS, DATA0);
     start(0);
     new_task();
-    put(NEW + 0x60, DATA0, 2); /* LDT */
+    guest_put(&G, NEW + 0x60, DATA0, 2); /* LDT */
     faulted(jmp(SEL_NEW), X86_TS, DATA0);
     /* The LDT is there for the selectors that need it. */
     start(0);
     new_task();
-    put(NEW + 0x60, SEL_LDT, 2);
-    put(NEW + 0x54, 0x0f, 2);
+    guest_put(&G, NEW + 0x60, SEL_LDT, 2);
+    guest_put(&G, NEW + 0x54, 0x0f, 2);
     assert_int_equal(jmp(SEL_NEW), SEM_BRANCH);
     assert_int_equal(V.ldtr.base, LDT);
     assert_int_equal(V.seg[SEG_DS].base, 0x5000);
     /* Into virtual-8086 mode. */
     start(0);
     new_task();
-    put(NEW + 0x24, X86_FL_ONE | X86_FL_VM | X86_FL_IF, 4);
+    guest_put(&G, NEW + 0x24, X86_FL_ONE | X86_FL_VM | X86_FL_IF, 4);
     assert_int_equal(jmp(SEL_NEW), SEM_BRANCH);
     assert_int_equal(V.cpl, 3);
     assert_int_equal(V.mode, MODE_16);
@@ -288,10 +241,10 @@ static void test_faults_in_new_task(void **state) {
 static void test_cr3(void **state) {
     start(0);
     new_task();
-    put(PDPT, PD | X86_PTE_P, 8);
-    put(PDPT2, PD | X86_PTE_P, 8);
-    put(PD, X86_PTE_P | X86_PTE_W | X86_PTE_PS, 8);
-    put(NEW + 0x1c, PDPT2, 4);
+    guest_put(&G, PDPT, PD | X86_PTE_P, 8);
+    guest_put(&G, PDPT2, PD | X86_PTE_P, 8);
+    guest_put(&G, PD, X86_PTE_P | X86_PTE_W | X86_PTE_PS, 8);
+    guest_put(&G, NEW + 0x1c, PDPT2, 4);
     V.cr4 = X86_CR4_PAE;
     V.cr3 = PDPT;
     assert_int_equal(mmu_load_pdptrs(&V, PDPT), 0);
@@ -306,10 +259,10 @@ static void test_cr3(void **state) {
     /* Reserved bits in a pointer: #GP(0), in the new task. */
     start(0);
     new_task();
-    put(PDPT, PD | X86_PTE_P, 8);
-    put(PDPT2, PD | X86_PTE_P | X86_PTE_W, 8);
-    put(PD, X86_PTE_P | X86_PTE_W | X86_PTE_PS, 8);
-    put(NEW + 0x1c, PDPT2, 4);
+    guest_put(&G, PDPT, PD | X86_PTE_P, 8);
+    guest_put(&G, PDPT2, PD | X86_PTE_P | X86_PTE_W, 8);
+    guest_put(&G, PD, X86_PTE_P | X86_PTE_W | X86_PTE_PS, 8);
+    guest_put(&G, NEW + 0x1c, PDPT2, 4);
     V.cr4 = X86_CR4_PAE;
     V.cr3 = PDPT;
     assert_int_equal(mmu_load_pdptrs(&V, PDPT), 0);
@@ -323,9 +276,9 @@ static void test_cr3(void **state) {
 
 static void test_gate16(void **state) {
     start(3);
-    put(GDT + GATE, gate(X86_DESC_CALLGATE16, CODE0, HANDLER, 2), 8);
+    guest_put(&G, GDT + GATE, gate(X86_DESC_CALLGATE16, CODE0, HANDLER, 2), 8);
     V.gpr[REG_RSP] = NEW_STACK - 4;
-    put(NEW_STACK - 4, 0x22221111, 4);
+    guest_put(&G, NEW_STACK - 4, 0x22221111, 4);
     assert_int_equal(call(GATE), SEM_BRANCH);
     assert_int_equal(V.rip, HANDLER);
     assert_int_equal(V.cpl, 0);
@@ -334,25 +287,26 @@ static void test_gate16(void **state) {
     static const uint16_t frame[] = {0x7007, CODE3 | 3,     0x1111,
                                      0x2222, NEW_STACK - 4, DATA3 | 3};
     for (unsigned k = 0; k < ARRAY_SIZE(frame); k++)
-        assert_int_equal(get(STACK - 12 + 2 * k, 2), frame[k]);
-    assert_int_equal(run("\x66\xca\x04\x00", 4), SEM_BRANCH); /* retf 4, 16 bits */
+        assert_int_equal(guest_get(&G, STACK - 12 + 2 * k, 2), frame[k]);
+    assert_int_equal(exec_bytes(&V, "\x66\xca\x04\x00", 4),
+                     SEM_BRANCH); /* retf 4, 16 bits */
     assert_int_equal(V.cpl, 3);
     assert_int_equal(V.rip, 0x7007);
     assert_int_equal(V.gpr[REG_RSP], NEW_STACK);
     /* DS of level 0 does not survive the way out. */
     start(3);
-    put(GDT + GATE, gate(X86_DESC_CALLGATE16, CODE0, HANDLER, 0), 8);
+    guest_put(&G, GDT + GATE, gate(X86_DESC_CALLGATE16, CODE0, HANDLER, 0), 8);
     assert_int_equal(call(GATE), SEM_BRANCH);
     V.gpr[REG_RAX] = DATA0;
-    assert_int_equal(run("\x8e\xd8", 2), SEM_NEXT);
-    assert_int_equal(run("\x66\xcb", 2), SEM_BRANCH);
+    assert_int_equal(exec_bytes(&V, "\x8e\xd8", 2), SEM_NEXT);
+    assert_int_equal(exec_bytes(&V, "\x66\xcb", 2), SEM_BRANCH);
     assert_int_equal(V.seg[SEG_DS].sel, 0);
     assert_int_equal(V.seg[SEG_ES].sel, DATA3 | 3);
     /* A JMP does not change the level. */
     start(3);
-    put(GDT + GATE, gate(X86_DESC_CALLGATE16, CODE0, HANDLER, 0), 8);
+    guest_put(&G, GDT + GATE, gate(X86_DESC_CALLGATE16, CODE0, HANDLER, 0), 8);
     faulted(jmp(GATE), X86_GP, CODE0);
-    put(GDT + GATE, gate(X86_DESC_CALLGATE16, CODE3, HANDLER, 0), 8);
+    guest_put(&G, GDT + GATE, gate(X86_DESC_CALLGATE16, CODE3, HANDLER, 0), 8);
     assert_int_equal(jmp(GATE), SEM_BRANCH);
     assert_int_equal(V.rip, HANDLER);
     assert_int_equal(V.gpr[REG_RSP], STACK);

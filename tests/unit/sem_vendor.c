@@ -1,68 +1,35 @@
 /* What Intel's and AMD's CPUs do differently, on either host: the model says whose it is.
  */
-/* <signal.h> of _GNU_SOURCE has its own REG_RAX and so on. */
-#undef _GNU_SOURCE
-#define _DEFAULT_SOURCE
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "cpu/cpuid.h"
-#include "cpu/vec.h"
 #include "decode/decode.h"
+#include "lib/exec.h"
+#include "lib/signals.h"
+#include "lib/unit.h"
 #include "sem/sem_int.h"
 
 enum { GDT = 0x1000, DATA = 0x3000, CODE3 = 8 | 3, DATA3 = 16 | 3 };
 enum { LIMIT = 0x3fff }; /* of the stack segment */
 
 static struct vcpu V;
-static struct cpuid_model *model;
-static uint8_t *ram;
-static struct counters counters;
-
-static struct sigaction
-    fault_action; /* bivisor's handler; cmocka puts its own in place */
+static struct guest G;
 
 static void on_exit_hook(void *arg, struct vcpu *v, struct exit *e) {
 }
 
 static const struct vcpu_hooks hooks = {.exit = on_exit_hook};
 
-static void put64(unsigned at, uint64_t x) {
-    memcpy(ram + at, &x, 8);
-}
-
-static uint32_t get32(unsigned at) {
-    uint32_t x;
-
-    memcpy(&x, ram + at, 4);
-    return x;
-}
-
 /* CPL 3, 32-bit segments without paging. */
 static int setup(enum cpuid_vendor vendor) {
-    struct cpuid_config cfg = {.vendor = vendor, .tsc_hz = 1000000000};
+    const struct guest_config cfg = {
+        .vcpu = &V, .cpuid = {.vendor = vendor}, .hooks = &hooks};
 
-    memset(&V, 0, sizeof(V));
-    vec_init();
-    V.cpuid = model = cpuid_model_new(&cfg);
-    V.hooks = &hooks;
-    V.cnt = &counters;
-    vcpu_reset(&V);
-    if (!model || mem_create(MEM_MIN_RAM, &V.mem) || mmu_create(&V, MMU_FLUSH))
-        return -1;
-    ram = mem_ram_base(V.mem);
-    put64(GDT + 8, 0x00cffb000000ffff);
-    put64(GDT + 16, 0x00cff3000000ffff);
+    guest_new(&G, &cfg);
+    guest_put64(&G, GDT + 8, 0x00cffb000000ffff);
+    guest_put64(&G, GDT + 16, 0x00cff3000000ffff);
     V.gdtr = (struct desc_table){GDT, 0x17};
     V.cr0 = X86_CR0_PE | X86_CR0_ET | X86_CR0_AM | X86_CR0_NE;
     V.cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | X86_CR4_DE;
-    V.cr4 &= cpuid_cr4_valid(model);
-    V.xcr0 = cpuid_xcr0_valid(model);
+    V.cr4 &= cpuid_cr4_valid(V.cpuid);
+    V.xcr0 = cpuid_xcr0_valid(V.cpuid);
     for (unsigned s = 0; s < SEG_COUNT; s++)
         sem_unpack_desc(&V.seg[s], s == SEG_CS ? CODE3 : DATA3,
                         s == SEG_CS   ? 0x00cffb000000ffff
@@ -78,7 +45,8 @@ static int setup(enum cpuid_vendor vendor) {
 static int setup_group(void **state) {
     if (sem_init())
         return -1;
-    return sigaction(SIGFPE, NULL, &fault_action);
+    signals_remember();
+    return 0;
 }
 
 static int setup_intel(void **state) {
@@ -90,29 +58,22 @@ static int setup_amd(void **state) {
 }
 
 static int teardown(void **state) {
-    mmu_destroy(&V);
-    mem_destroy(V.mem);
-    cpuid_model_free(model);
+    guest_free(&G);
     return 0;
 }
 
 /* The vector of the exception, or -1. */
 static int run(const char *bytes, size_t len) {
-    struct insn i;
     int rc;
 
-    assert_int_equal(decode_insn(V.mode, (const uint8_t *)bytes, len, &i), DECODE_OK);
-    assert_int_equal(i.len, len);
-    sigaction(SIGFPE, &fault_action, NULL);
-    sem_bind(&V, &i);
-    rc = i.exec(&V, &i);
-    vec_park(&V);
+    signals_back();
+    rc = exec_bytes(&V, bytes, len);
     return rc == SEM_FAULT ? V.fault.vector : -1;
 }
 #define RUN(s) run(s, sizeof(s) - 1)
 
 static bool amd(void) {
-    return cpuid_is_amd(model);
+    return cpuid_is_amd(V.cpuid);
 }
 
 static void enter_64(void) {
@@ -120,8 +81,8 @@ static void enter_64(void) {
     V.cr4 |= X86_CR4_PAE;
     V.cr0 |= X86_CR0_PG;
     V.cr3 = 0x4000;
-    put64(0x4000, 0x5007);
-    put64(0x5000, 0x87); /* a page of 1 GiB */
+    guest_put64(&G, 0x4000, 0x5007);
+    guest_put64(&G, 0x5000, 0x87); /* a page of 1 GiB */
     V.seg[SEG_CS].ar = (uint16_t)((V.seg[SEG_CS].ar & ~X86_AR_DB) | X86_AR_L);
     vcpu_update_mode(&V);
     mmu_mode_changed(&V);
@@ -136,15 +97,15 @@ static void test_model(void **state) {
 /* A selector on the stack: how much of its slot is written and read. */
 static void test_selector_slots(void **state) {
     V.gpr[REG_RSP] = DATA + 4;
-    put64(DATA, 0xffffffffffffffff);
+    guest_put64(&G, DATA, 0xffffffffffffffff);
     assert_int_equal(RUN("\x1e"), -1); /* push ds */
     assert_int_equal(V.gpr[REG_RSP], DATA);
-    assert_int_equal(get32(DATA), amd() ? DATA3 : 0xffff0000u | DATA3);
+    assert_int_equal(guest_get(&G, DATA, 4), amd() ? DATA3 : 0xffff0000u | DATA3);
     V.gpr[REG_RSP] = LIMIT - 1;                         /* two bytes are left */
     assert_int_equal(RUN("\x1f"), amd() ? X86_SS : -1); /* pop ds: null */
     assert_int_equal(V.gpr[REG_RSP], amd() ? LIMIT - 1 : LIMIT + 3);
     V.gpr[REG_RSP] = LIMIT - 5;
-    put64(LIMIT - 5, 0x123400000 | (uint64_t)CODE3 << 32);
+    guest_put64(&G, LIMIT - 5, 0x123400000 | (uint64_t)CODE3 << 32);
     assert_int_equal(RUN("\xcb"), amd() ? X86_SS : -1); /* retf */
 }
 
@@ -155,7 +116,7 @@ static void test_selector_small_stack(void **state) {
     V.gpr[REG_RSP] = 0x12340000 | (DATA + 4);
     assert_int_equal(RUN("\x1e"), -1);
     assert_int_equal(V.gpr[REG_RSP], 0x12340000 | DATA);
-    assert_int_equal(get32(DATA) & 0xffff, DATA3);
+    assert_int_equal(guest_get(&G, DATA, 4) & 0xffff, DATA3);
     assert_int_equal(RUN("\x1f"), -1);
     assert_int_equal(V.gpr[REG_RSP], 0x12340000 | (DATA + 4));
 }
@@ -170,13 +131,13 @@ static void test_alignment(void **state) {
     assert_int_equal(RUN("\x8a\x03"), -1);                      /* mov al, [ebx] */
     assert_int_equal(RUN("\x0f\x10\x03"), amd() ? X86_AC : -1); /* movups */
     assert_int_equal(RUN("\xf3\x0f\x10\x03"), X86_AC);          /* movss */
-    if (cpuid_has(model, CPUID_F_F16C)) {
+    if (cpuid_has(V.cpuid, CPUID_F_F16C)) {
         int ac = amd() ? X86_AC : -1;
 
         assert_int_equal(RUN("\xc4\xe2\x79\x13\x03"), ac);     /* vcvtph2ps */
         assert_int_equal(RUN("\xc4\xe3\x79\x1d\x03\x00"), ac); /* vcvtps2ph */
     }
-    if (cpuid_has(model, CPUID_F_AVX)) {
+    if (cpuid_has(V.cpuid, CPUID_F_AVX)) {
         memset(V.vec + 160, 0xff, 32);
         assert_int_equal(RUN("\xc4\xe2\x71\x2c\x03"), -1); /* vmaskmovps, load */
         memset(V.vec + 160, 0xff, 32);
@@ -234,7 +195,7 @@ static void test_order(void **state) {
 
 /* VZEROUPPER and VZEROALL outside 64-bit mode know eight registers. */
 static void test_vzero(void **state) {
-    if (!cpuid_has(model, CPUID_F_AVX))
+    if (!cpuid_has(V.cpuid, CPUID_F_AVX))
         skip();
     memset(V.vec + 160, 0x55, 256);
     memset(V.vec + 576, 0x55, 256);
@@ -263,7 +224,7 @@ static void test_masked(void **state) {
     assert_int_equal(RUN("\x66\x0f\xf7\xc1"), X86_GP);
     V.gpr[REG_RDI] = DATA;
     assert_int_equal(RUN("\x66\x0f\xf7\xc1"), -1);
-    if (!cpuid_has(model, CPUID_F_AVX))
+    if (!cpuid_has(V.cpuid, CPUID_F_AVX))
         return;
     memset(V.vec + 160, 0xff, 16);
     V.gpr[REG_RBX] = 0xfffffffc;
@@ -281,24 +242,24 @@ static void test_call(void **state) {
     V.gpr[REG_RSP] = DATA + 8;
     V.gpr[REG_RBX] = 1ull << 62;
     V.rip = 0x777;
-    put64(DATA, 0);
+    guest_put64(&G, DATA, 0);
     assert_int_equal(RUN("\xff\xd3"), X86_GP);
     assert_int_equal(V.gpr[REG_RSP], DATA + 8);
-    assert_int_equal(get32(DATA), 0x779);
+    assert_int_equal(guest_get(&G, DATA, 4), 0x779);
     V.gpr[REG_RSP] = 1ull << 62;
     assert_int_equal(RUN("\xff\xd3"), X86_SS);
 }
 
 static uint32_t saved_fip(const char *code, size_t len) {
-    memset(ram + DATA, 0xcc, 1024);
-    memset(ram + DATA + 512, 0, 64);
+    memset(G.ram + DATA, 0xcc, 1024);
+    memset(G.ram + DATA + 512, 0, 64);
     assert_int_equal(run(code, len), -1);
-    return get32(DATA + 8);
+    return guest_get(&G, DATA + 8, 4);
 }
 
 /* The x87's pointers: AMD's CPUs save them only with an exception pending. */
 static void test_x87_pointers(void **state) {
-    bool says = cpuid_has(model, CPUID_F_XSAVEERPTR);
+    bool says = cpuid_has(V.cpuid, CPUID_F_XSAVEERPTR);
     uint32_t none = amd() ? (says ? 0 : 0xcccccccc) : 0x777;
 
     V.gpr[REG_RBX] = DATA;
@@ -307,45 +268,45 @@ static void test_x87_pointers(void **state) {
     V.rip = 0x777;
     assert_int_equal(RUN("\xd9\xee"), -1); /* fldz */
     assert_int_equal(saved_fip("\x0f\xae\x03", 3), none);
-    assert_int_equal(get32(DATA + 6) & 0xffff, amd() ? none & 0xffff : 0x1ee);
-    if (cpuid_has(model, CPUID_F_XSAVE))
+    assert_int_equal(guest_get(&G, DATA + 6, 4) & 0xffff, amd() ? none & 0xffff : 0x1ee);
+    if (cpuid_has(V.cpuid, CPUID_F_XSAVE))
         assert_int_equal(saved_fip("\x0f\xae\x23", 3), none);
     assert_int_equal(RUN("\xd9\x33"), -1); /* fnstenv */
-    assert_int_equal(get32(DATA + 12), 0x777);
+    assert_int_equal(guest_get(&G, DATA + 12, 4), 0x777);
     /* From memory, with nothing pending. */
     assert_int_equal(RUN("\x0f\xae\x03"), -1);
-    put64(DATA + 8, 0x4321);
+    guest_put64(&G, DATA + 8, 0x4321);
     assert_int_equal(RUN("\x0f\xae\x0b"), -1); /* fxrstor */
     assert_int_equal(RUN("\xd9\x33"), -1);
-    assert_int_equal(get32(DATA + 12), amd() && !says ? 0x777 : 0x4321);
+    assert_int_equal(guest_get(&G, DATA + 12, 4), amd() && !says ? 0x777 : 0x4321);
     /* Invalid operation, pending. */
     assert_int_equal(RUN("\x0f\xae\x03"), -1);
-    put64(DATA, 0x0001037e);
-    put64(DATA + 8, 0x8765);
+    guest_put64(&G, DATA, 0x0001037e);
+    guest_put64(&G, DATA + 8, 0x8765);
     assert_int_equal(RUN("\x0f\xae\x0b"), -1);
     assert_int_equal(saved_fip("\x0f\xae\x03", 3), 0x8765);
-    if (cpuid_has(model, CPUID_F_XSAVE))
+    if (cpuid_has(V.cpuid, CPUID_F_XSAVE))
         assert_int_equal(saved_fip("\x0f\xae\x23", 3), 0x8765);
 }
 
 /* CALL far with REX.W: how much of the pointer it reads, and what it pushes. */
 static void test_far_call(void **state) {
     enter_64();
-    put64(GDT + 8, 0x00affb000000ffff);
+    guest_put64(&G, GDT + 8, 0x00affb000000ffff);
     V.gpr[REG_RSP] = DATA + 0x100;
     V.gpr[REG_RBX] = DATA;
     V.rip = 0x777;
     if (amd()) {
-        put64(DATA, 0x1234 | (uint64_t)CODE3 << 32);
+        guest_put64(&G, DATA, 0x1234 | (uint64_t)CODE3 << 32);
     } else {
-        put64(DATA, 0x1234);
-        put64(DATA + 8, CODE3);
+        guest_put64(&G, DATA, 0x1234);
+        guest_put64(&G, DATA + 8, CODE3);
     }
     assert_int_equal(RUN("\x48\xff\x1b"), -1);
     assert_int_equal(V.rip, 0x1234);
     assert_int_equal(V.gpr[REG_RSP], DATA + 0xf0);
-    assert_int_equal(get32(DATA + 0xf0), 0x77a);
-    assert_int_equal(get32(DATA + 0xf8), CODE3);
+    assert_int_equal(guest_get(&G, DATA + 0xf0, 4), 0x77a);
+    assert_int_equal(guest_get(&G, DATA + 0xf8, 4), CODE3);
 }
 
 /* From 64-bit to 32-bit code the stack pointer has 32 bits: a call pushes with it, a
@@ -354,9 +315,9 @@ static void test_narrow_stack(void **state) {
     const uint64_t high = 1ull << 32;
 
     enter_64();
-    put64(0x5000 + 4 * 8, 0x87); /* the same 1 GiB at 4 GiB */
+    guest_put64(&G, 0x5000 + 4 * 8, 0x87); /* the same 1 GiB at 4 GiB */
     V.gpr[REG_RSP] = high + DATA;
-    put64(DATA, 0x1234 | (uint64_t)CODE3 << 32);
+    guest_put64(&G, DATA, 0x1234 | (uint64_t)CODE3 << 32);
     assert_int_equal(RUN("\xca\x10\x00"), -1);
     assert_int_equal(V.mode, MODE_32);
     assert_int_equal(V.gpr[REG_RSP], DATA + 0x18);
@@ -366,7 +327,7 @@ static void test_narrow_stack(void **state) {
     V.rip = 0x777;
     assert_int_equal(RUN("\xff\x1b"), -1);
     assert_int_equal(V.gpr[REG_RSP], DATA + 0xf8);
-    assert_int_equal(get32(DATA + 0xf8), 0x779);
+    assert_int_equal(guest_get(&G, DATA + 0xf8, 4), 0x779);
     enter_64();
     V.gpr[REG_RSP] = high + DATA;
     assert_int_equal(RUN("\xff\x2b"), -1);
@@ -375,18 +336,18 @@ static void test_narrow_stack(void **state) {
 
 /* CLZERO clears the line of the address, not of the offset. */
 static void test_clzero(void **state) {
-    if (!cpuid_has(model, CPUID_F_CLZERO)) {
+    if (!cpuid_has(V.cpuid, CPUID_F_CLZERO)) {
         assert_int_equal(RUN("\x26\x0f\x01\xfc"), X86_UD);
         return;
     }
     V.seg[SEG_ES].base = V.segbase[SEG_ES] = 0x20;
     V.gpr[REG_RAX] = DATA + 0x70;
-    memset(ram + DATA, 0xff, 0x100);
+    memset(G.ram + DATA, 0xff, 0x100);
     assert_int_equal(RUN("\x26\x0f\x01\xfc"), -1);
-    assert_int_equal(get32(DATA + 0x7c), 0xffffffff);
+    assert_int_equal(guest_get(&G, DATA + 0x7c, 4), 0xffffffff);
     for (unsigned at = 0x80; at < 0xc0; at += 4)
-        assert_int_equal(get32(DATA + at), 0);
-    assert_int_equal(get32(DATA + 0xc0), 0xffffffff);
+        assert_int_equal(guest_get(&G, DATA + at, 4), 0);
+    assert_int_equal(guest_get(&G, DATA + 0xc0, 4), 0xffffffff);
 }
 
 /* In long mode AMD's CPUs do not know SYSEXIT, but look at the privilege first. Without
@@ -426,9 +387,9 @@ static void test_return_to_64(void **state) {
     V.seg[SEG_CS].ar = (uint16_t)((V.seg[SEG_CS].ar & ~X86_AR_L) | X86_AR_DB);
     V.seg[SEG_SS] = V.seg[SEG_DS];
     vcpu_update_mode(&V);
-    put64(GDT + 8, 0x00affb000000ffff);
+    guest_put64(&G, GDT + 8, 0x00affb000000ffff);
     V.gpr[REG_RSP] = DATA;
-    put64(DATA, 0x1234 | (uint64_t)CODE3 << 32);
+    guest_put64(&G, DATA, 0x1234 | (uint64_t)CODE3 << 32);
     assert_int_equal(RUN("\xca\xf0\xff"), -1);
     assert_int_equal(V.mode, MODE_64);
     assert_int_equal(V.gpr[REG_RSP], DATA + 8 + 0xfff0);
@@ -483,12 +444,12 @@ static void outer_return(const char *code, size_t len, bool flags) {
     vcpu_update_mode(&V);
     V.gpr[REG_RSP] = DATA;
     unsigned at = DATA;
-    put64(at, 0x1234);
-    put64(at += 8, CODE3);
+    guest_put64(&G, at, 0x1234);
+    guest_put64(&G, at += 8, CODE3);
     if (flags)
-        put64(at += 8, X86_FL_ONE);
-    put64(at += 8, DATA + 0x100);
-    put64(at + 8, DATA3);
+        guest_put64(&G, at += 8, X86_FL_ONE);
+    guest_put64(&G, at += 8, DATA + 0x100);
+    guest_put64(&G, at + 8, DATA3);
     assert_int_equal(run(code, len), -1);
     assert_int_equal(V.cpl, 3);
     for (unsigned s = 0; s < SEG_COUNT; s++) {

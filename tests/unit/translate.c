@@ -186,12 +186,12 @@ static void test_options(void **state) {
 
     assert_int_equal(bt_options_parse(&o, "no-chain,tu=7", why, sizeof(why)), 0);
     assert_false(o.chain);
-    assert_true(o.liveness);
-    assert_int_equal(o.tu_limit, 7);
+    assert_true(o.tr.liveness);
+    assert_int_equal(o.tr.tu_limit, 7);
     assert_int_equal(bt_options_parse(&o, "chain,no-liveness", why, sizeof(why)), 0);
     assert_true(o.chain);
-    assert_false(o.liveness);
-    assert_int_equal(o.tu_limit, 7);
+    assert_false(o.tr.liveness);
+    assert_int_equal(o.tr.tu_limit, 7);
     for (size_t n = 0; n < ARRAY_SIZE(bad); n++) {
         *why = '\0';
         assert_int_equal(bt_options_parse(&o, bad[n], why, sizeof(why)), -EINVAL);
@@ -201,8 +201,8 @@ static void test_options(void **state) {
 
 /* Each switch of the table is its own byte, on by default unless it says otherwise. */
 static void test_option_table(void **state) {
-    size_t count;
-    const struct bt_option *t = bt_option_table(&count);
+    const struct engine_option *t = bt_option_set.table;
+    size_t count = bt_option_set.count;
 
     for (size_t n = 0; n < count; n++) {
         struct bt_options before = bt_defaults(), after = before;

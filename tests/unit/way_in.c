@@ -21,11 +21,11 @@
 
 #include <cmocka.h>
 
-int memfd_create(const char *name, unsigned flags); /* for unit/tiny.h */
+int memfd_create(const char *name, unsigned flags); /* for lib/tiny.h */
 
 #include "base/os.h"
+#include "lib/tiny.h"
 #include "machine/machine_int.h"
-#include "unit/tiny.h"
 
 static struct machine *m;
 static struct boot_image *image;
@@ -46,12 +46,10 @@ static void restore_handlers(void) {
 
 /* False: this host does not have the engine. */
 static bool create(const char *engine, const char *code, size_t len, bool counted) {
-    struct machine_config cfg = {.engine = engine,
-                                 .memory = 16 << 20,
-                                 .bt = bt_defaults(),
-                                 .counted = counted,
-                                 .console = console};
+    struct machine_config cfg = {
+        .engine = engine, .memory = 16 << 20, .counted = counted, .console = console};
 
+    machine_options_default(&cfg.options);
     restore_handlers();
     kernel = tiny_kernel(code, len, path);
     assert_true(kernel >= 0);

@@ -5,12 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bt/tr_int.h"
-#include "cpu/cpuid.h"
 #include "cpu/vec.h"
-#include "interp/interp.h"
-#include "mem/mem.h"
-#include "sem/sem.h"
+#include "lib/guest.h"
+#include "lib/hex.h"
+#include "lib/need.h"
 #include "x86/desc.h"
 #include "x86/pte.h"
 
@@ -21,13 +19,6 @@ enum {
     PROGRAMS_MAX = 160,
     FRAGMENTS_MAX = 400,
 };
-
-static void need(bool ok, const char *what) {
-    if (ok)
-        return;
-    fprintf(stderr, "verify/set: %s\n", what);
-    exit(1);
-}
 
 /* --- programs --- */
 
@@ -171,28 +162,12 @@ static const struct {
 static struct set_program programs[PROGRAMS_MAX];
 static size_t nprograms;
 
-static size_t from_hex(const char *text, uint8_t *out) {
-    size_t n = 0;
-    unsigned byte;
-
-    for (; *text; text++) {
-        if (*text == '#')
-            text += strcspn(text, "\n");
-        if (!*text || strchr(" \n", *text))
-            continue;
-        need(sscanf(text, "%2x", &byte) == 1, "not hexadecimal");
-        out[n++] = (uint8_t)byte;
-        text++;
-    }
-    return n;
-}
-
 static void add(const char *name, unsigned how, const char *hex) {
     uint8_t *code = malloc(strlen(hex) + 1);
 
     need(code && nprograms < PROGRAMS_MAX, "no room for another program");
     programs[nprograms++] = (struct set_program){
-        .name = strdup(name), .how = how, .code = code, .len = from_hex(hex, code)};
+        .name = strdup(name), .how = how, .code = code, .len = hex_bytes(hex, code)};
 }
 
 static void add_golden(const char *path) {
@@ -227,10 +202,7 @@ const struct set_program *set_programs(size_t *count) {
 /* --- the machine --- */
 
 struct set {
-    struct vcpu *v;
-    struct counters cnt;
-    struct interp *ip;
-    struct bt *bt;
+    struct guest g;
     const struct ccf *seen[FRAGMENTS_MAX];
     size_t nseen;
 };
@@ -245,48 +217,33 @@ static int on_irq_ack(void *arg) {
 static const struct vcpu_hooks hooks = {.exit = on_exit_hook, .irq_ack = on_irq_ack};
 
 struct set *set_new(const char *options, bool counted) {
-    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
     struct set *s = calloc(1, sizeof(*s));
     struct bt_options opt = bt_defaults();
-    struct mem_hooks *h;
+    const struct guest_config cfg = {.ram = RAM,
+                                     .policy = MMU_FLUSH,
+                                     .cpuid = {.model = "host"},
+                                     .hooks = &hooks,
+                                     .counted = counted,
+                                     .bt = &opt};
     char why[128];
 
-    vec_init();
-    need(s && !sem_init(), "cannot set up");
-    s->v = aligned_alloc(64, (sizeof(*s->v) + 63) & ~63ull);
-    need(s->v, "no memory");
-    memset(s->v, 0, sizeof(*s->v));
-    s->v->cnt = &s->cnt;
-    s->v->hooks = &hooks;
-    s->v->hooks_arg = s;
-    s->v->counted = counted;
-    s->v->cpuid = cpuid_model_new(&cfg);
-    need(!mem_create(RAM, &s->v->mem) && !mmu_create(s->v, MMU_FLUSH), "no memory");
-    s->ip = interp_new(s->v);
-    h = mem_hooks(s->v->mem);
-    h->on_write[__builtin_ctz(MEM_TRACE_CODE)] = interp_code_written;
-    h->on_write_arg[__builtin_ctz(MEM_TRACE_CODE)] = s->ip;
+    need(s, "no memory");
     need(!bt_options_parse(&opt, options, why, sizeof(why)), options);
-    need(!bt_new(s->v, s->ip, &opt, &s->bt), "no translator");
+    guest_new(&s->g, &cfg);
     return s;
 }
 
 void set_free(struct set *s) {
-    bt_free(s->bt);
-    interp_free(s->ip);
-    mmu_destroy(s->v);
-    mem_destroy(s->v->mem);
-    cpuid_model_free((struct cpuid_model *)(uintptr_t)s->v->cpuid);
-    free(s->v);
+    guest_free(&s->g);
     free(s);
 }
 
-struct bt *set_bt(struct set *s) {
-    return s->bt;
+struct tr_env *set_env(struct set *s) {
+    return &s->g.bt->env;
 }
 
-static void put(struct set *s, uint32_t at, uint64_t val, unsigned size) {
-    need(mem_write(s->v->mem, gpa(at), &val, size), "cannot write");
+bool set_unsound(const struct set *s) {
+    return s->g.bt->unsound;
 }
 
 /* The first 2 MiB, where they are. */
@@ -294,19 +251,19 @@ static void map(struct set *s, bool wide) {
     for (uint32_t k = 0; k < 512; k++) {
         uint64_t e = k << 12 | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A | X86_PTE_D;
 
-        put(s, TABLES + 0x3000 + k * (wide ? 8 : 4), e, wide ? 8 : 4);
+        guest_put(&s->g, TABLES + 0x3000 + k * (wide ? 8 : 4), e, wide ? 8 : 4);
     }
-    put(s, TABLES, (TABLES + (wide ? 0x1000 : 0x3000)) | 7, wide ? 8 : 4);
+    guest_put(&s->g, TABLES, (TABLES + (wide ? 0x1000 : 0x3000)) | 7, wide ? 8 : 4);
     if (!wide)
         return;
-    put(s, TABLES + 0x1000, (TABLES + 0x2000) | 7, 8);
-    put(s, TABLES + 0x2000, (TABLES + 0x3000) | 7, 8);
+    guest_put(&s->g, TABLES + 0x1000, (TABLES + 0x2000) | 7, 8);
+    guest_put(&s->g, TABLES + 0x2000, (TABLES + 0x3000) | 7, 8);
 }
 
 static void start(struct set *s, unsigned how) {
     unsigned dpl = how & SET_USER ? 3 : 0;
     bool wide = !(how & SET_32);
-    struct vcpu *v = s->v;
+    struct vcpu *v = s->g.v;
 
     mem_reset(v->mem);
     vcpu_reset(v);
@@ -330,10 +287,10 @@ static void start(struct set *s, unsigned how) {
     vcpu_update_mode(v);
     mmu_flush_all(v);
     mmu_context_changed(v);
-    v->bt.bank = v->mmu->data->e;
+    v->shadow.bank = v->mmu->data;
 }
 
-static void to_set(void *arg, const struct ccf *c) {
+static void to_set(void *arg, struct ccf *c) {
     struct set *s = arg;
 
     need(s->nseen < FRAGMENTS_MAX, "too many fragments");
@@ -343,27 +300,28 @@ static void to_set(void *arg, const struct ccf *c) {
 /* For VA and what direct branches reach from there within the program. */
 static void translate_from(struct set *s, const struct set_program *p, uint32_t key,
                            uint64_t va) {
-    const uint8_t *page = mem_host(s->v->mem, gpa(va & ~0xfffull), 1);
+    const uint8_t *page = mem_host(s->g.v->mem, gpa(va & ~0xfffull), 1);
     bool fault;
     struct ccf *c;
 
-    if (va < CODE || va >= CODE + p->len || bt_lookup(s->bt, va, page, key))
+    if (va < CODE || va >= CODE + p->len || tc_lookup(&s->g.bt->tc, va, page, key))
         return;
-    s->v->rip = va;
-    c = bt_translate(s->bt, key, &fault);
-    for (unsigned n = 0; c && n < c->nlinks; n++)
-        translate_from(s, p, key, c->links[n].target);
+    s->g.v->rip = va;
+    c = bt_translate(s->g.bt, key, &fault);
+    for (unsigned n = 0; c && n < c->code.nlinks; n++)
+        translate_from(s, p, key, c->code.links[n].target);
 }
 
 static void link_all(struct set *s) {
     for (size_t n = 0; n < s->nseen; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
-        for (unsigned k = 0; k < c->nlinks; k++) {
-            struct ccf *to = bt_lookup(s->bt, c->links[k].target, c->page, c->key);
+        for (unsigned k = 0; k < c->code.nlinks; k++) {
+            struct ccf *to = tc_lookup(&s->g.bt->tc, c->code.links[k].target,
+                                       c->code.page, c->code.key);
 
             if (to)
-                bt_link(s->bt, &c->links[k], to);
+                tc_link(&s->g.bt->tc, &c->code.links[k], to);
         }
     }
 }
@@ -373,51 +331,80 @@ static void link_all(struct set *s) {
 static void heat(struct set *s) {
     size_t cold = s->nseen;
 
-    for (unsigned n = 0; n < 1u << BT_HEAT_BITS; n++)
-        s->bt->heat[n] = 0;
-    for (unsigned n = 0; n < 1u << BT_GUESS_BITS; n++)
-        s->bt->guess[n] = CODE;
+    for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
+        s->g.bt->env.heat[n] = 0;
+    for (unsigned n = 0; n < 1u << TR_GUESS_BITS; n++)
+        s->g.bt->env.guess[n] = CODE;
     for (size_t n = 0; n < cold; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
-        if (c->key & KEY_SINGLE)
+        if (c->code.key & KEY_SINGLE)
             continue;
-        s->v->rip = c->va;
-        bt_heat_up(s->bt, c);
+        s->g.v->rip = c->code.va;
+        bt_heat_up(s->g.bt, c);
     }
 }
 
 static void collect(struct set *s) {
     s->nseen = 0;
-    bt_each_fragment(s->bt, to_set, s);
+    tc_each(&s->g.bt->tc, to_set, s);
 }
 
 void set_translate(struct set *s, const struct set_program *p,
-                   void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg) {
+                   void (*fn)(void *arg, struct set *s, const struct tr_code *c),
+                   void *arg) {
     uint32_t key;
 
-    bt_flush(s->bt);
+    bt_flush(s->g.bt);
     start(s, p->how);
-    need(mem_write(s->v->mem, gpa(CODE), p->code, p->len), "cannot write");
-    key = bt_key(s->v);
-    bt_select_key(s->bt, key);
+    guest_write(&s->g, CODE, p->code, p->len);
+    key = tr_key(s->g.v);
+    tc_select_key(&s->g.bt->tc, key);
     translate_from(s, p, key, CODE);
     translate_from(s, p, key | KEY_SINGLE, CODE);
     collect(s);
     link_all(s);
     for (size_t n = 0; n < s->nseen; n++)
-        fn(arg, s, s->seen[n]);
+        fn(arg, s, &s->seen[n]->code);
     heat(s);
     collect(s);
     for (size_t n = 0; n < s->nseen; n++)
-        if (s->seen[n]->hot)
-            fn(arg, s, s->seen[n]);
+        if (s->seen[n]->code.hot)
+            fn(arg, s, &s->seen[n]->code);
+}
+
+void set_each(const char *options, bool bmi2,
+              void (*fn)(void *arg, struct set *s, const struct tr_code *c), void *arg) {
+    struct set *plain = set_new(options, false), *counted = set_new(options, true);
+    size_t count;
+    const struct set_program *p = set_programs(&count);
+
+    if (!bmi2)
+        plain->g.bt->env.has_bmi2 = counted->g.bt->env.has_bmi2 = false;
+    for (size_t n = 0; n < count; n++)
+        set_translate(p[n].how & SET_COUNTED ? counted : plain, &p[n], fn, arg);
+    /* What is refused when it is made is not among the fragments. */
+    need(!plain->g.bt->unsound && !counted->g.bt->unsound,
+         "the verifier found something");
+    set_free(plain);
+    set_free(counted);
+}
+
+static void say(void *arg, const char *text) {
+    printf("%s\n", text);
+}
+
+void set_report(const struct tr_env *env, const struct tr_code *c,
+                const struct finding *f) {
+    const struct bt_listing out = {.line = say};
+
+    verify_report(env, c, f, &out);
 }
 
 enum exit_reason set_run(struct set *s, const struct set_program *p) {
-    bt_flush(s->bt);
+    bt_flush(s->g.bt);
     start(s, p->how);
-    need(mem_write(s->v->mem, gpa(CODE), p->code, p->len), "cannot write");
-    s->v->rip = CODE;
-    return bt_run(s->bt);
+    guest_write(&s->g, CODE, p->code, p->len);
+    s->g.v->rip = CODE;
+    return guest_run(&s->g);
 }

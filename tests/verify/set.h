@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bt/verify.h"
+#include "lib/bt.h"
 
 /* How a program is translated. */
 enum {
@@ -36,11 +36,23 @@ struct set;
 /* A machine with the options of --bt. Aborts on failure. */
 struct set *set_new(const char *options, bool counted);
 void set_free(struct set *s);
-struct bt *set_bt(struct set *s);
+struct tr_env *set_env(struct set *s);
+/* The verifier has found something. */
+bool set_unsound(const struct set *s);
 
 /* Makes fragments of P, and calls FN for each. */
 void set_translate(struct set *s, const struct set_program *p,
-                   void (*fn)(void *arg, struct set *s, const struct ccf *c), void *arg);
+                   void (*fn)(void *arg, struct set *s, const struct tr_code *c),
+                   void *arg);
+
+/* Makes fragments of all programs with OPTIONS, on a host that has BMI2 or that has not,
+ * and calls FN for each. Aborts when the translator's own look at them finds anything. */
+void set_each(const char *options, bool bmi2,
+              void (*fn)(void *arg, struct set *s, const struct tr_code *c), void *arg);
+
+/* Prints C, and what the verifier says of it. */
+void set_report(const struct tr_env *env, const struct tr_code *c,
+                const struct finding *f);
 
 /* Runs P from its start. */
 enum exit_reason set_run(struct set *s, const struct set_program *p);

@@ -1,29 +1,23 @@
 # The verifier's tests: what they share (set.c), and the translator with the mutants of
-# src/bt/mutant.h in it, for unit/bt_mutants.
+# src/tr/mutant.h in it, for unit/bt_mutants.
 $(BUILD)/verify/%.o: tests/verify/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/unit/bt_verify: tests/unit/bt_verify.c $(BUILD)/verify/set.o $(LIB)
-	@mkdir -p $(@D)
-	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -o $@ $< $(BUILD)/verify/set.o $(LIB) -lcmocka $(LDLIBS)
+$(BUILD)/unit/bt_verify $(BUILD)/unit/bt_accepts: $(BUILD)/verify/set.o
 
 -include $(wildcard $(BUILD)/verify/*.d)
 
 # Linked before the library, whose own translator is then not looked at.
-MUTANT_OBJS = $(patsubst src/bt/%.c,$(BUILD)/mutant/%.o,$(wildcard src/bt/*.c))
+MUTANT_OBJS = $(patsubst src/%.c,$(BUILD)/mutant/%.o,$(wildcard src/tr/*.c))
 
-$(BUILD)/mutant/%.o: src/bt/%.c
+$(BUILD)/mutant/%.o: src/%.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC    $< (mutants)"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(CORE_CFLAGS) -DBT_MUTANTS -c -o $@ $<
 
-$(BUILD)/unit/bt_mutants: tests/unit/bt_mutants.c $(BUILD)/verify/set.o $(MUTANT_OBJS) $(LIB)
-	@mkdir -p $(@D)
-	$(Q)echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(ALL_CFLAGS) -DBT_MUTANTS -o $@ $< $(BUILD)/verify/set.o \
-	    $(MUTANT_OBJS) $(LIB) -lcmocka $(LDLIBS)
+$(BUILD)/unit/bt_mutants.o: CPPFLAGS += -DBT_MUTANTS
+$(BUILD)/unit/bt_mutants: $(BUILD)/verify/set.o $(MUTANT_OBJS)
 
--include $(wildcard $(BUILD)/mutant/*.d)
+-include $(wildcard $(BUILD)/mutant/*/*.d)

@@ -190,7 +190,7 @@ struct ioapic *ioapic_new(struct bus *bus,
     io->deliver = deliver;
     io->arg = arg;
     io->cnt = cnt;
-    if (bus_attach_mmio(bus, gpa(IOAPIC_BASE), 0x1000, &ops, io, "ioapic")) {
+    if (!bus_attach_mmio(bus, gpa(IOAPIC_BASE), 0x1000, &ops, io, "ioapic")) {
         free(io);
         return NULL;
     }

@@ -12,7 +12,7 @@
 struct ioapic;
 
 /* DELIVER(ARG, message) sends to the local APICs; false when nobody took it. NULL when
- * out of memory or when the address is taken. */
+ * out of memory. */
 struct ioapic *ioapic_new(struct bus *bus,
                           bool (*deliver)(void *arg, const struct apic_msg *m), void *arg,
                           struct counters *cnt);

@@ -5,14 +5,14 @@
 #include "dev/apic/lapic_int.h"
 
 void lapic_reset(struct lapic *l) {
-    bus_detach_mmio(l->bus, l);
+    bus_range_move(l->range, LAPIC_BASE);
+    bus_range_enable(l->range, true);
     l->base = LAPIC_BASE | BASE_ENABLE | BASE_BSP;
     l->id = 0;
     lapic_clear_regs(l);
     l->svr |= SVR_ENABLE;
     l->lvt[LVT_LINT0] = APIC_EXTINT << 8;
     l->lvt[LVT_LINT1] = APIC_NMI << 8;
-    bus_attach_mmio(l->bus, gpa(LAPIC_BASE), 0x1000, &lapic_mmio_ops, l, "lapic");
     lapic_update(l);
 }
 
@@ -22,12 +22,12 @@ struct lapic *lapic_new(struct bus *bus, struct vclock *clock,
 
     if (!l)
         return NULL;
-    l->bus = bus;
     l->clock = clock;
     l->host = *host;
     l->cnt = cnt;
     l->timer = (struct vtimer){.fire = lapic_timer_fire, .arg = l};
-    if (bus_attach_mmio(bus, gpa(LAPIC_BASE), 0x1000, &lapic_mmio_ops, l, "lapic")) {
+    l->range = bus_attach_mmio(bus, gpa(LAPIC_BASE), 0x1000, &lapic_mmio_ops, l, "lapic");
+    if (!l->range) {
         free(l);
         return NULL;
     }
@@ -39,6 +39,6 @@ void lapic_free(struct lapic *l) {
     if (!l)
         return;
     lapic_timer_stop(l);
-    bus_detach_mmio(l->bus, l);
+    bus_range_detach(l->range);
     free(l);
 }

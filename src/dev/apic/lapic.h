@@ -27,7 +27,8 @@ struct lapic_host {
     void *arg;
 };
 
-/* NULL when out of memory or when 0xfee00000 is taken. The CPU is the BSP, APIC ID 0. */
+/* NULL when out of memory. The CPU is the BSP, APIC ID 0. Its page is the CPU's own, and
+ * wherever the guest moves it, it hides other devices: to be made before them. */
 struct lapic *lapic_new(struct bus *bus, struct vclock *clock,
                         const struct lapic_host *host, struct counters *cnt);
 void lapic_free(struct lapic *l);

@@ -34,7 +34,7 @@ struct vectors {
 };
 
 struct lapic {
-    struct bus *bus;
+    struct bus_range *range; /* the page of registers; off in x2APIC mode */
     struct vclock *clock;
     struct lapic_host host;
     struct counters *cnt;

@@ -308,15 +308,13 @@ static bool write_base(struct lapic *l, uint64_t v) {
         return false; /* invalid, or from disabled straight to x2APIC */
     if (lapic_is_x2(l) && on && !x2)
         return false; /* back to xAPIC only through disabled */
-    bus_detach_mmio(l->bus, l);
     if (lapic_on(l) && !on)
         lapic_clear_regs(l);
     if (x2 && !lapic_is_x2(l))
         l->ldr = (l->id & ~0xfu) << 12 | 1u << (l->id & 0xf);
     l->base = (v & ~BASE_BSP) | (l->base & BASE_BSP);
-    if (on && !x2) /* taken by another device: then that one answers */
-        bus_attach_mmio(l->bus, gpa(v & 0x000ffffffffff000ull), 0x1000, &lapic_mmio_ops,
-                        l, "lapic");
+    bus_range_move(l->range, v & 0x000ffffffffff000ull);
+    bus_range_enable(l->range, on && !x2);
     lapic_update(l);
     return true;
 }

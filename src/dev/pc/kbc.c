@@ -227,8 +227,8 @@ struct kbc *kbc_new(struct bus *bus, struct irq_line irq1, struct irq_line irq12
     k->irq[1] = irq12;
     k->ports = ports;
     k->host = *host;
-    if (bus_attach_pio(bus, 0x60, 1, &data_ops, k, "8042 data") ||
-        bus_attach_pio(bus, 0x64, 1, &command_ops, k, "8042 command")) {
+    if (!bus_attach_pio(bus, 0x60, 1, &data_ops, k, "8042 data") ||
+        !bus_attach_pio(bus, 0x64, 1, &command_ops, k, "8042 command")) {
         free(k);
         return NULL;
     }

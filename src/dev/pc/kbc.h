@@ -9,8 +9,8 @@
 
 struct kbc;
 
-/* IRQ1 and IRQ12 are the outputs for the two ports. NULL when out of memory or when the
- * ports are taken. */
+/* IRQ1 and IRQ12 are the outputs for the two ports. NULL when out of memory or
+ * of places on the bus. */
 struct kbc *kbc_new(struct bus *bus, struct irq_line irq1, struct irq_line irq12,
                     struct ports *ports, const struct dev_host *host);
 void kbc_free(struct kbc *k);

@@ -60,16 +60,18 @@ static unsigned rank(const struct chip *c, int input) {
 /* The input that would be served now, or -1. */
 static int request(const struct chip *c) {
     uint8_t busy = c->isr;
-    int irq = highest(c, c->irr & (uint8_t)~c->imr);
+    int irq = highest(c, c->irr & (uint8_t)~c->imr), served;
 
     if (irq < 0)
         return -1;
     if (c->special_mask)
         busy &= (uint8_t)~c->imr;
-    /* The slave may interrupt again while a request of its own is in service. */
-    if (c->nested && c->master)
-        busy &= (uint8_t) ~(1u << CASCADE);
-    return rank(c, irq) < rank(c, highest(c, busy)) ? irq : -1;
+    served = highest(c, busy);
+    /* The slave may interrupt again while a request of its own is in service; the inputs
+     * below it may not. */
+    if (c->nested && c->master && irq == (int)CASCADE && served == irq)
+        return irq;
+    return rank(c, irq) < rank(c, served) ? irq : -1;
 }
 
 static void chip_line(struct chip *c, unsigned n, bool level) {
@@ -334,9 +336,9 @@ struct pic *pic_new(struct bus *bus, void (*output)(void *arg, bool level), void
     p->chip[0].master = true;
     p->chip[0].elcr_mask = 0xf8; /* the timer, the keyboard and the cascade are edges */
     p->chip[1].elcr_mask = 0xde; /* so are the clock and the FPU */
-    if (bus_attach_pio(bus, 0x20, 2, &master_ops, p, "pic master") ||
-        bus_attach_pio(bus, 0xa0, 2, &slave_ops, p, "pic slave") ||
-        bus_attach_pio(bus, 0x4d0, 2, &elcr_ops, p, "pic elcr")) {
+    if (!bus_attach_pio(bus, 0x20, 2, &master_ops, p, "pic master") ||
+        !bus_attach_pio(bus, 0xa0, 2, &slave_ops, p, "pic slave") ||
+        !bus_attach_pio(bus, 0x4d0, 2, &elcr_ops, p, "pic elcr")) {
         free(p);
         return NULL;
     }

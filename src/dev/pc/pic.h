@@ -8,8 +8,8 @@
 
 struct pic;
 
-/* OUTPUT(ARG, level) follows the master's INT pin. NULL when out of memory or when the
- * ports are taken. */
+/* OUTPUT(ARG, level) follows the master's INT pin. NULL when out of memory or
+ * of places on the bus. */
 struct pic *pic_new(struct bus *bus, void (*output)(void *arg, bool level), void *arg,
                     struct counters *cnt);
 void pic_free(struct pic *p);

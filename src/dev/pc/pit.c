@@ -464,8 +464,8 @@ struct pit *pit_new(struct bus *bus, struct vclock *clock, struct irq_line irq,
     p->irq = irq;
     p->cnt = cnt;
     p->timer = (struct vtimer){.fire = timer_due, .arg = p};
-    if (bus_attach_pio(bus, 0x40, 4, &ops, p, "pit") ||
-        bus_attach_pio(bus, 0x61, 1, &p61_ops, p, "system control port B")) {
+    if (!bus_attach_pio(bus, 0x40, 4, &ops, p, "pit") ||
+        !bus_attach_pio(bus, 0x61, 1, &p61_ops, p, "system control port B")) {
         free(p);
         return NULL;
     }

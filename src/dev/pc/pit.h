@@ -11,7 +11,7 @@
 
 struct pit;
 
-/* IRQ is channel 0's output. NULL when out of memory or when the ports are taken. */
+/* IRQ is channel 0's output. NULL when out of memory or of places on the bus. */
 struct pit *pit_new(struct bus *bus, struct vclock *clock, struct irq_line irq,
                     struct counters *cnt);
 void pit_free(struct pit *p);

@@ -216,11 +216,11 @@ struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,
     p->sci = sci;
     p->host = *host;
     p->overflow = (struct vtimer){.fire = overflow_due, .arg = p};
-    if (bus_attach_pio(bus, PM_EVT_PORT, 4, &evt_ops, p, "PM1a event") ||
-        bus_attach_pio(bus, PM_CNT_PORT, 2, &cnt_ops, p, "PM1a control") ||
-        bus_attach_pio(bus, PM_TMR_PORT, 4, &tmr_ops, p, "PM timer") ||
-        bus_attach_pio(bus, PM_GPE0_PORT, PM_GPE0_LEN, &gpe_ops, p, "GPE0") ||
-        bus_attach_pio(bus, PM_SMI_PORT, 2, &smi_ops, p, "SMI command")) {
+    if (!bus_attach_pio(bus, PM_EVT_PORT, 4, &evt_ops, p, "PM1a event") ||
+        !bus_attach_pio(bus, PM_CNT_PORT, 2, &cnt_ops, p, "PM1a control") ||
+        !bus_attach_pio(bus, PM_TMR_PORT, 4, &tmr_ops, p, "PM timer") ||
+        !bus_attach_pio(bus, PM_GPE0_PORT, PM_GPE0_LEN, &gpe_ops, p, "GPE0") ||
+        !bus_attach_pio(bus, PM_SMI_PORT, 2, &smi_ops, p, "SMI command")) {
         free(p);
         return NULL;
     }

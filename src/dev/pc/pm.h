@@ -24,7 +24,7 @@
 
 struct pm;
 
-/* NULL when out of memory or when the ports are taken. */
+/* NULL when out of memory or of places on the bus. */
 struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,
                   const struct dev_host *host);
 void pm_free(struct pm *p);

@@ -128,10 +128,10 @@ struct ports *ports_new(struct bus *bus, const struct dev_host *host) {
         return NULL;
     p->host = *host;
     p->a20 = true;
-    if (bus_attach_pio(bus, 0x92, 1, &ctla_ops, p, "control port A") ||
-        bus_attach_pio(bus, PCI_PORT, 8, &rst_ops, p, "reset control") ||
-        bus_attach_pio(bus, 0x80, 1, &post_ops, p, "POST code") ||
-        bus_attach_pio(bus, PORTS_DEBUG_EXIT, 4, &exit_ops, p, "isa-debug-exit")) {
+    if (!bus_attach_pio(bus, 0x92, 1, &ctla_ops, p, "control port A") ||
+        !bus_attach_pio(bus, PCI_PORT, 8, &rst_ops, p, "reset control") ||
+        !bus_attach_pio(bus, 0x80, 1, &post_ops, p, "POST code") ||
+        !bus_attach_pio(bus, PORTS_DEBUG_EXIT, 4, &exit_ops, p, "isa-debug-exit")) {
         free(p);
         return NULL;
     }

@@ -14,7 +14,7 @@
 
 struct ports;
 
-/* NULL when out of memory or when a port is taken. */
+/* NULL when out of memory or of places on the bus. */
 struct ports *ports_new(struct bus *bus, const struct dev_host *host);
 void ports_free(struct ports *p);
 /* A20 on, as firmware leaves it. */

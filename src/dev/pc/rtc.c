@@ -408,7 +408,7 @@ struct rtc *rtc_new(struct bus *bus, struct vclock *clock, struct irq_line irq,
     r->cfg = *cfg;
     r->cnt = cnt;
     r->timer = (struct vtimer){.fire = timer_due, .arg = r};
-    if (bus_attach_pio(bus, 0x70, 4, &ops, r, "rtc")) {
+    if (!bus_attach_pio(bus, 0x70, 4, &ops, r, "rtc")) {
         free(r);
         return NULL;
     }

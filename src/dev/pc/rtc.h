@@ -17,7 +17,7 @@ struct rtc_config {
     uint64_t ram_size; /* bytes, for the memory-size cells */
 };
 
-/* NULL when out of memory or when the ports are taken. */
+/* NULL when out of memory or of places on the bus. */
 struct rtc *rtc_new(struct bus *bus, struct vclock *clock, struct irq_line irq,
                     const struct rtc_config *cfg, struct counters *cnt);
 void rtc_free(struct rtc *r);

@@ -465,7 +465,7 @@ struct uart *uart_new(struct bus *bus, struct vclock *clock, uint16_t port,
     u->cnt = cnt;
     u->refill = (struct vtimer){.fire = refill_due, .arg = u};
     u->flush = (struct vtimer){.fire = flush_due, .arg = u};
-    if (bus_attach_pio(bus, port, 8, &ops, u, "uart")) {
+    if (!bus_attach_pio(bus, port, 8, &ops, u, "uart")) {
         free(u);
         return NULL;
     }

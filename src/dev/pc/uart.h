@@ -23,7 +23,7 @@ struct uart_host {
     void *arg;
 };
 
-/* NULL when out of memory or when the ports are taken. */
+/* NULL when out of memory or of places on the bus. */
 struct uart *uart_new(struct bus *bus, struct vclock *clock, uint16_t port,
                       struct irq_line irq, const struct uart_host *host,
                       struct counters *cnt);

@@ -205,7 +205,7 @@ struct vga *vga_new(struct bus *bus, struct vclock *clock) {
     if (!v)
         return NULL;
     v->clock = clock;
-    if (bus_attach_pio(bus, FIRST_PORT, PORT_COUNT, &ops, v, "vga")) {
+    if (!bus_attach_pio(bus, FIRST_PORT, PORT_COUNT, &ops, v, "vga")) {
         free(v);
         return NULL;
     }

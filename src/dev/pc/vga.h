@@ -10,7 +10,7 @@
 
 struct vga;
 
-/* NULL when out of memory or when the ports are taken. */
+/* NULL when out of memory or of places on the bus. */
 struct vga *vga_new(struct bus *bus, struct vclock *clock);
 void vga_free(struct vga *v);
 /* Mode 3: 80x25 colour text. */

@@ -21,11 +21,11 @@ static void track_pointers(struct vcpu *v, const struct insn *i, uint32_t kind,
     if (kind & NATIVE_FNINIT) {
         v->fip = v->fdp = 0;
         v->fcs = v->fds = v->fop = 0;
-        v->bt.x87_at = 0;
+        v->x87_at = 0;
     }
     if (kind & NATIVE_CONTROL)
         return;
-    v->bt.x87_at = 0;
+    v->x87_at = 0;
     while (n + 2u < i->len && (b[n] & 0xf8) != 0xd8)
         n++;
     v->fop = (uint16_t)((b[n] & 7) << 8 | b[n + 1]);

@@ -202,13 +202,13 @@ insn_exec_fn native_exec_fxsave, native_exec_fxrstor, native_exec_xsave,
 static inline void native_sync_pointers(struct vcpu *v) {
     uint64_t host_ip = img64(v, IMG_FIP);
 
-    if ((host_ip || v->bt.x87_at) && v->bt.x87_ran)
-        v->bt.x87_ran(v, host_ip);
+    if ((host_ip || v->x87_at) && v->x87_ran)
+        v->x87_ran(v, host_ip);
 }
 /* They are what the vCPU says, whatever was executed before. */
 static inline void native_set_pointers(struct vcpu *v) {
     img_set64(v, IMG_FIP, 0);
-    v->bt.x87_at = 0;
+    v->x87_at = 0;
 }
 insn_exec_fn native_exec_fnsave, native_exec_frstor, native_exec_fnstenv,
     native_exec_fldenv, native_exec_fwait;

@@ -10,7 +10,6 @@ static uint8_t now[RIG_VEC] __attribute__((aligned(64)));
 static uint32_t components; /* of XCR0 */
 static uint8_t env[108];
 static uint8_t filled[3][2 * RIG_SPAN];
-static uint64_t digested = 0xcbf29ce484222325ull;
 
 #define MAX_FORMS 300
 
@@ -279,6 +278,37 @@ bool rig_takes(const struct form *f, int k) {
     return LONG_MODE || rig.user || !(f->flags & (READS | NO_SP));
 }
 
+bool rig_takes_events(const struct form *f, int k) {
+    /* Handlers of a 32-bit kernel push over what the form pops. */
+    bool over = !LONG_MODE && !rig.user &&
+                (f->flags & POPS || FORM_PREP(f->flags) >= FORM_PREP(S_END));
+    return !over && rig_takes(f, k);
+}
+
+static void each_in(unsigned vector, form_test *test, const char *mode, bool user,
+                    bool code32, ulong base) {
+    unsigned n;
+    const struct form *f = forms_get(code32 && LONG_MODE, &n);
+    rig_mode(user, code32, base);
+#ifdef __x86_64__
+    idt[vector].ist = user ? 0 : 1;
+#endif
+    for (unsigned i = 0; i < n; i++) {
+        test(&f[i], 320, mode);
+        test(&f[i], 2, mode);
+    }
+}
+
+void rig_each(unsigned vector, form_test *test) {
+    each_in(vector, test, "user", true, false, 0);
+    each_in(vector, test, "kernel", false, false, 0);
+#ifdef __x86_64__
+    each_in(vector, test, "compatibility", true, true, 0);
+#else
+    each_in(vector, test, "user, based", true, false, 0x51041);
+#endif
+}
+
 static ulong edge_of(unsigned w) {
     return rig_page_va(2 * w + 1) - (ulong)(long)rig.k;
 }
@@ -541,31 +571,22 @@ bool rig_same(const char *what, const struct snapshot *want) {
         want->r.flags, where);
 }
 
-/* --- the digest: FNV-1a, by words --- */
-
-void digest(uint64_t v) {
-    digested = (digested ^ v) * 0x100000001b3ull;
-    digested ^= digested >> 29;
-}
+/* --- the digest --- */
 
 void digest_snapshot(const struct snapshot *s) {
     const ulong *r = (const ulong *)&s->r;
     for (unsigned i = 0; i < sizeof(s->r) / sizeof(ulong); i++) {
         if (r != &s->r.flags || !(rig.f->flags & UNDEF))
-            digest(*r);
+            digest_add(*r);
         r++;
     }
     const uint32_t *v = (const uint32_t *)s->vec;
     for (unsigned i = 0; i < 8 + 128; i++)
-        digest(v[i]);
+        digest_add(v[i]);
     ulong n = span();
     for (unsigned w = 0; w < 2 && !(rig.f->flags & ENV); w++) {
         const uint32_t *m = (const uint32_t *)s->mem[w];
         for (unsigned i = 0; i < n / 2; i++)
-            digest(m[i]);
+            digest_add(m[i]);
     }
-}
-
-void digest_print(void) {
-    printf("DIGEST %llx\n", (unsigned long long)digested);
 }

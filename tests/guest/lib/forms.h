@@ -116,6 +116,12 @@ void rig_init(enum space_kind kind);
 void rig_mode(bool user, bool code32, ulong base);
 /* Whether this form can be tried with k in this mode. */
 bool rig_takes(const struct form *f, int k);
+/* The same with events of ring 0 in between, on the stack of the form. */
+bool rig_takes_events(const struct form *f, int k);
+/* Tries every form with two k in every mode; VECTOR's handler has a stack of its own
+ * where it would be in the way. */
+typedef void form_test(const struct form *f, int k, const char *mode);
+void rig_each(unsigned vector, form_test *test);
 /* Puts loop and form into the code page, the form's first byte at `form_at` or, when that
  * is 0, right behind the loop's loads. */
 void rig_build(const struct form *f, int k, ulong form_at);
@@ -140,8 +146,6 @@ uint64_t rig_page_get(unsigned page);
 uint64_t rig_page_rights(void);
 
 /* Everything that was seen, in one number: the engines must agree on it. */
-void digest(uint64_t v);
-void digest_print(void);
 void digest_snapshot(const struct snapshot *);
 
 #endif

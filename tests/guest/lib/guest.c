@@ -33,6 +33,15 @@ void trap_entry(struct frame *f);
 static unsigned checks, failures;
 static uint8_t *run_code;
 
+uint32_t random32(void) {
+    static uint32_t seed = 0x2545f491;
+
+    seed ^= seed << 13;
+    seed ^= seed >> 17;
+    seed ^= seed << 5;
+    return seed;
+}
+
 void *memset(void *to, int c, size_t n) {
     void *p = to;
     __asm__ volatile("rep stosb" : "+D"(p), "+c"(n) : "a"(c) : "memory");

@@ -269,9 +269,20 @@ bool cpu_is_amd(void);
  * to fail are left out on it. */
 bool cpu_is_tcg(void);
 
+/* --- what bivisor's software engines must agree on, whatever is right (digest.c) --- */
+void digest_add(uint64_t v);
+void digest_bytes(const void *at, size_t n);
+void digest_print(void); /* for tests/guest/run */
+
+/* The same numbers in each run. */
+uint32_t random32(void);
+
 void *memset(void *to, int c, size_t n);
 void *memcpy(void *to, const void *from, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
+static inline bool canonical(uint64_t a) {
+    return !LONG_MODE || (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* --- page tables (page.c) --- */

@@ -40,7 +40,6 @@ bool ending_judge(const struct ending *w, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Any other fact about the last run, counted with it. */
 bool ending_also(bool ok, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void digest_add(const void *at, size_t n);
 /* Prints the number of cases and the DIGEST; fails if a case has failed. */
 void rings_report(void);
 

@@ -16,12 +16,7 @@ struct task_pointer task_far;
 struct task_want task_want;
 struct task_left task_left;
 unsigned task_cases, task_bad;
-static uint64_t task_digest = 0xcbf29ce484222325;
 static bool old_wide, new_wide, tcg;
-
-static void digest_add(uint64_t v) {
-    task_digest = (task_digest ^ v) * 0x100000001b3;
-}
 
 uint64_t task_ldt[9] __attribute__((aligned(16)));
 unsigned task_ldt_size, task_old_ldt;
@@ -468,6 +463,6 @@ void task_setup(void) {
 void task_report(void) {
     check(!task_bad, "%u of %u cases", task_bad, task_cases);
     note("%u cases", task_cases);
-    printf("DIGEST %llx\n", (unsigned long long)task_digest);
+    digest_print();
 }
 #endif

@@ -1,0 +1,134 @@
+/*
+ * What emitted code calls when an inline check fails: an access that the shadow does not
+ * have yet, or a page of code that was not checked in this epoch.
+ */
+#include "base/bug.h"
+#include "bt/bt_int.h"
+#include "x86/exception.h"
+
+/* The instruction at RX makes no other access than the one that has just faulted. */
+static uint8_t *leave_with_fault(struct vcpu *v, const uint8_t *rx) {
+    struct bt *bt = bt_of(v);
+    struct ccf *c = tc_find(&bt->tc, rx);
+
+    bt_set_rip(v, c, rx);
+    tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
+    tr_vcpu(v)->borrowed_by = &c->code;
+    tr_vcpu(v)->fault_known = true;
+    return NULL;
+}
+
+/* The instruction at RX is the interpreter's: it knows about #SS, the order of checks and
+ * all else that an exception depends on. */
+static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site,
+                                enum bt_trap_why why) {
+    const struct bt_trap trap = {.why = why, .site = site};
+    struct bt *bt = bt_of(v);
+    struct ccf *c = tc_find(&bt->tc, rx);
+    const struct site *s = bt_set_rip(v, c, rx);
+
+    tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
+    tr_vcpu(v)->single =
+        why == BT_TRAP_RANGE && !(c->code.key & KEY_SINGLE) && !(site & SITE_SOLE);
+    tr_vcpu(v)->borrowed_by = &c->code; /* not all registers are in vcpu.gpr[] yet */
+    if (!tr_vcpu(v)->single)
+        bt_note_trap(bt, why);
+    bt_trapped(bt, c, s, &trap);
+    return NULL;
+}
+
+/* What stands in the way of an access that the guest's page tables allow. */
+static enum bt_trap_why unavailable(struct vcpu *v, uint64_t addr, uint32_t site) {
+    uint8_t *p;
+    uint64_t run;
+
+    if (SITE_ACCESS(site) == MMU_WRITE &&
+        !mmu_run(v, gva(addr), 1, MMU_WRITE, &p, &run) && p)
+        return BT_TRAP_DROPS;
+    if (mmu_run(v, gva(addr), 1, MMU_READ, &p, &run) || !p)
+        return BT_TRAP_DEVICE;
+    return BT_TRAP_TRACED;
+}
+
+/* Host address of the byte at AT: of a group (not ALONE) only what is in the shadow, for
+ * the guest may not get to all of it, and a walk leaves A and D bits. */
+static uint8_t *part(struct vcpu *v, uint64_t at, enum mmu_access acc, bool alone) {
+    uint8_t *p;
+    uint64_t run;
+
+    if (!alone)
+        return mmu_hit(v->mmu->data, gva(at), 1, acc);
+    return mmu_run(v, gva(at), 1, acc, &p, &run) ? NULL : p;
+}
+
+/* A range of LEN bytes at ADDR that crosses into another page, both plain memory: where
+ * the pages are neighbours in host memory too, or a copy as far from 64-byte boundaries
+ * as the bytes themselves are, if it is a read, ALONE, and no more than one instruction
+ * reads. NULL: not so. */
+static uint8_t *crossing(struct vcpu *v, uint64_t addr, unsigned len, enum mmu_access acc,
+                         bool alone) {
+    unsigned first = 4096 - (unsigned)(addr & 4095);
+    uint8_t *to, *p, *q;
+
+    if (first >= len)
+        return NULL;
+    p = part(v, addr, acc, alone);
+    q = p ? part(v, (addr + first) & v->lin_mask, acc, alone) : NULL;
+    if (!q)
+        return NULL;
+    if (q == p + first)
+        return p;
+    if (!alone || acc != MMU_READ || len > TR_BOUNCE_LEN)
+        return NULL;
+    to = bt_of(v)->bounce + (addr & 63);
+    for (unsigned n = 0; n < len; n++)
+        to[n] = n < first ? p[n] : q[n - first];
+    v->cnt->bt_crossings++;
+    return to;
+}
+
+uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
+    enum mmu_access acc = (enum mmu_access)SITE_ACCESS(site);
+    unsigned len = SITE_SIZE(site);
+    uint64_t drops = v->shadow.write_drops;
+    uint8_t *p;
+    uint64_t run;
+
+    BUG_ON(acc > MMU_WRITE);
+    bt_sync_bank(v);
+    p = crossing(v, addr, len, acc, site & SITE_ALONE);
+    if (p && v->shadow.write_drops == drops)
+        return p;
+    /* No A or D bit for what only belongs to the group. */
+    if ((addr & 4095) + len > 4096)
+        return leave_to_interp(v, rx - 1, site, BT_TRAP_RANGE);
+    if (mmu_run(v, gva(addr), len, acc, &p, &run)) {
+        if ((site & SITE_SOLE) && v->fault.vector == X86_PF)
+            return leave_with_fault(v, rx - 1);
+        return leave_to_interp(v, rx - 1, site, BT_TRAP_FAULT);
+    }
+    if (likely(p && run >= len && v->shadow.write_drops == drops))
+        return p;
+    return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));
+}
+
+int bt_check(struct vcpu *v, struct tr_page *p, const uint8_t *rx) {
+    const uint8_t *code;
+    struct ccf *c;
+
+    BUG_ON(!tc_is_page(&bt_of(v)->tc, p));
+    code = mmu_fetch(v, gva(p->va));
+    if (code && ((uintptr_t)code & ~4095ul) == (uintptr_t)p->host) {
+        bt_page_checked(v, p);
+        if (bt_page_valid(v, p)) {
+            v->cnt->bt_checks++;
+            return 1;
+        }
+    }
+    c = tc_find(&bt_of(v)->tc, rx);
+    BUG_ON(!c);
+    v->rip = c->code.va;
+    tr_vcpu(v)->arg = c;
+    tr_vcpu(v)->reason = BT_LEAVE_CHECK;
+    return 0;
+}

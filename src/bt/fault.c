@@ -1,0 +1,83 @@
+/*
+ * Host faults in the cache: a look at the poll page or the fuel page that was refused, an
+ * address that an unused anchor led to, and exceptions that are the guest's own.
+ */
+#include "bt/bt_int.h"
+#include "sem/sem.h"
+#include "tr/sequence.h"
+#include "x86/exception.h"
+
+static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
+    switch (f->trapno) {
+    case X86_XM: /* APM volume 2, "SIMD Floating-Point Exception": #UD without OSXMMEXCPT
+                  */
+        v->fault =
+            (struct fault){.vector = v->cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD};
+        return true;
+    case X86_DE:
+    case X86_UD:
+    case X86_MF:
+        v->fault = (struct fault){.vector = (uint8_t)f->trapno};
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Is the host's fault at its address the guest's to be told of? A #GP: misaligned. Where
+ * unused anchors point, the guest's address was not canonical. The interpreter knows. */
+static bool to_interp(const struct vcpu *v, const struct os_fault *f) {
+    if (f->trapno == X86_GP)
+        return true;
+    return f->trapno == X86_PF &&
+           (uint8_t *)(uintptr_t)(f->addr & ~4095ull) == v->mmu->nowhere;
+}
+
+/* In the signal handler, between two instructions of translated code. */
+bool bt_host_fault(void *arg, struct os_fault *f) {
+    struct bt *bt = arg;
+    struct vcpu *v = bt->v;
+    const uint8_t *pc = (const uint8_t *)(uintptr_t)f->regs.rip;
+    const struct ccf *c = tc_find(&bt->tc, pc);
+    const struct site *s = c ? bt_site_of(c, pc) : NULL;
+    uint8_t *fault_page = (uint8_t *)(uintptr_t)(f->addr & ~4095ull);
+
+    if (!s || s->ours)
+        return false; /* a bug; what is in the registers is none of the guest's business
+                       */
+    if (f->trapno == X86_PF && fault_page == bt->env.poll_page && s->poll) {
+        if (s->poll == POLL_INDIRECT && !bt_canonical(v, f->regs.gpr[T0])) {
+            f->regs.rip += TR_POLL_LEN; /* the branch is to fault: undo_branch() */
+            return true;
+        }
+        v->rip = s->poll == POLL_INDIRECT ? f->regs.gpr[T0]
+                 : s->poll == POLL_LINK   ? c->code.links[s->guest].target
+                                          : tr_site_va(&c->code, s);
+        tr_vcpu(v)->reason = BT_LEAVE_POLL;
+    } else if (f->trapno == X86_PF && bt->fuel && fault_page == bt->fuel - 4096 &&
+               s->poll == POLL_HERE) {
+        v->rip = tr_site_va(&c->code, s);
+        tr_vcpu(v)->reason = BT_LEAVE_FUEL;
+    } else if (to_interp(v, f)) {
+        v->rip = tr_site_va(&c->code, s);
+        tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
+    } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
+        v->rip = tr_site_va(&c->code, s);
+        tr_vcpu(v)->reason = BT_LEAVE_STATUS;
+        tr_vcpu(v)->status = SEM_FAULT;
+        bt->faulted = f->trapno == X86_DE ? tc_find(&bt->tc, pc) : NULL;
+    } else {
+        return false;
+    }
+    tr_vcpu(v)->owed = s->left;
+    for (unsigned r = 0; r < 14; r++)
+        v->gpr[r] = f->regs.gpr[r];
+    tr_give_back(v, &c->code);
+    if (s->place == FLAGS_REGS) {
+        unsigned fl = (unsigned)f->regs.rflags;
+
+        tr_vcpu(v)->flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
+    }
+    f->regs.rip = (uint64_t)(uintptr_t)bt->env.stub.leave_bare;
+    return true;
+}

@@ -1,0 +1,173 @@
+/*
+ * Fragments: the translator's work, proved if that is asked for, into the cache; what the
+ * translator is told of guest code; and room in the cache.
+ */
+#include "base/log.h"
+#include "bt/bt_int.h"
+#include "cpu/vec.h"
+#include "mem/mem.h"
+#include "verify/verify.h"
+
+/* --- what the translator asks --- */
+
+static struct tr_page *page(void *arg, uint64_t va, uint8_t *host, bool user) {
+    struct bt *bt = arg;
+
+    return tc_page(&bt->tc, va, host, user);
+}
+
+static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
+    const struct bt *bt = arg;
+    const struct ccf *c = tc_lookup(&bt->tc, va, ram, key);
+
+    return c && c->code.hot;
+}
+
+static bool traps(void *arg, const struct insn *i, uint64_t va, const uint8_t *ram) {
+    return bt_is_trap(arg, i, va, ram);
+}
+
+static struct insn *trapping(void *arg, struct tr_span *span, const struct insn *i,
+                             uint64_t va, uint8_t *ram) {
+    return bt_trap_callout(span, i, va, ram);
+}
+
+static bool no_group(void *arg, uint64_t va, const uint8_t *ram) {
+    return bt_verdict_is(arg, va, ram, BT_VERDICT_NO_GROUP);
+}
+
+static bool division_faults(void *arg, uint64_t va) {
+    return bt_division_faults(arg, va);
+}
+
+const struct tr_advice bt_advice = {.page = page,
+                                    .is_hot = is_hot,
+                                    .traps = traps,
+                                    .trapping = trapping,
+                                    .no_group = no_group,
+                                    .division_faults = division_faults};
+
+/* --- room --- */
+
+void bt_flush(struct bt *bt) {
+    bt_x87_settle(bt->v); /* while it is known what is where */
+    tc_flush(&bt->tc);
+    for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
+        bt->env.heat[n] = bt->opt.tr.hot;
+    bt_forget_verdicts(bt);
+}
+
+void bt_make_room(struct bt *bt) {
+    if (!bt->opt.evict && tc_wraps(&bt->tc)) {
+        bt_flush(bt);
+        bt->v->cnt->bt_flushes++;
+        return;
+    }
+    bt_x87_settle(bt->v);
+    tc_evict(&bt->tc);
+}
+
+/* --- the verifier --- */
+
+static void to_log(void *arg, const char *text) {
+    log_error("%s", text);
+}
+
+/* False, once reported: it is not proved, and nothing runs any more. */
+static bool proved(struct bt *bt, const struct tr_code *c) {
+    const struct bt_listing out = {.line = to_log};
+    struct finding f;
+
+    if (verify_code(&bt->env, c, &f))
+        return true;
+    bt->unsound = true;
+    bt_kick(bt); /* what is in the cache goes no further than its next poll */
+    log_error("the verifier does not accept what the translator has made; this run ends");
+    verify_report(&bt->env, c, &f, &out);
+    return false;
+}
+
+bool bt_verify_common(struct bt *bt) {
+    struct finding f;
+
+    if (verify_stubs(&bt->env, &f))
+        return true;
+    log_error("the verifier does not accept the translator's common code, at +%03x: %s",
+              f.at ? (unsigned)(f.at - bt->env.code.rx) : 0, f.why);
+    return false;
+}
+
+/* --- translation --- */
+
+static void count(struct bt *bt) {
+    const struct tr_made made = tr_made(bt->tr);
+    struct counters *cnt = bt->v->cnt;
+
+    cnt->bt_insns += made.n;
+    cnt->bt_insns_ident += made.ident;
+    cnt->bt_insns_operand += made.operand;
+    cnt->bt_insns_callout += made.callouts;
+}
+
+/* The fragment at the guest's rip, in the cache; NULL, and in *R why not. */
+static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, enum tr_result *r) {
+    struct vcpu *v = bt->v;
+    const uint8_t *code = mmu_fetch(v, gva(v->rip));
+    struct tr_span span;
+    struct ccf *c;
+
+    *r = TR_FAULT;
+    if (!code || mem_gpa(v->mem, code).a == ~0ull)
+        return NULL;
+    *r = TR_FULL;
+    c = tc_reserve(&bt->tc, &span);
+    if (!c)
+        return NULL;
+    c->code.va = v->rip;
+    c->code.page = (uint8_t *)((uintptr_t)code & ~4095ul);
+    c->code.key = key;
+    c->code.hot = hot;
+    *r = tr_translate(bt->tr, &span, &c->code);
+    if (*r == TR_MADE && unlikely(bt->opt.verify) && !proved(bt, &c->code))
+        *r = TR_FAULT;
+    if (*r != TR_MADE)
+        return NULL;
+    tc_insert(&bt->tc, &span, c);
+    count(bt);
+    if (!hot && !(key & KEY_SINGLE))
+        *tr_heat(&bt->env, c->code.va) = bt->opt.tr.hot;
+    return c;
+}
+
+/* With the time that it takes. */
+static struct ccf *timed(struct bt *bt, uint32_t key, bool hot, enum tr_result *r) {
+    uint64_t start = __builtin_ia32_rdtsc();
+    struct ccf *c = translate(bt, key, hot, r);
+
+    bt->v->cnt->bt_translator_ticks += __builtin_ia32_rdtsc() - start;
+    return c;
+}
+
+struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
+    enum tr_result r;
+    struct ccf *c = timed(bt, key, false, &r);
+
+    *fault = r == TR_FAULT || (r == TR_FULL && tc_unit_empty(&bt->tc)); /* never fits */
+    return c;
+}
+
+void bt_heat_up(struct bt *bt, struct ccf *c) {
+    const uint8_t *code = mmu_fetch(bt->v, gva(c->code.va));
+    enum tr_result r;
+
+    if (c->dead || !code || (uint8_t *)((uintptr_t)code & ~4095ul) != c->code.page ||
+        c->code.page2)
+        return;
+    if (timed(bt, c->code.key, true, &r)) {
+        bt->v->cnt->bt_hot_paths++;
+        tc_drop(&bt->tc, c, TC_WHY_NONE);
+    } else if (r == TR_FULL) { /* C may be evicted: try again when what comes is hot */
+        *tr_heat(&bt->env, c->code.va) = bt->opt.tr.hot;
+        bt_make_room(bt);
+    }
+}

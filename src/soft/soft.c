@@ -1,0 +1,77 @@
+#include "soft/soft.h"
+#include "bt/bt.h"
+#include "interp/interp.h"
+#include "sem/sem.h"
+#include "tr/key.h"
+
+/* Instructions of 16-bit code that the interpreter runs before it is asked again. */
+#define INTERP_SLICE 64
+
+/* What only the interpreter does: traps at every instruction, interrupts. */
+static bool needs_care(const struct vcpu *v, uint32_t events) {
+    if ((v->rflags & (X86_FL_TF | X86_FL_RF)) || (v->dr[7] & 0xff) || v->irq_shadow ||
+        v->pending_db || v->halted)
+        return true;
+    return ((events & VCPU_EVENT_IRQ) && sem_interruptible(v)) ||
+           ((events & VCPU_EVENT_NMI) && !v->nmi_blocked);
+}
+
+/* The interpreter executes COUNT instructions. True: the run ends with *OUT. */
+static bool interpret(struct soft *s, uint64_t count, enum exit_reason *out) {
+    *out = interp_step(s->ip, count);
+    return *out != EXIT_kick;
+}
+
+static bool translated(struct soft *s, enum exit_reason *out) {
+    uint64_t count;
+
+    switch (bt_go(s->bt, &count)) {
+    case BT_OUT_INTERPRET:
+        return interpret(s, count, out);
+    case BT_OUT_SHUTDOWN:
+        *out = EXIT_shutdown;
+        return true;
+    case BT_OUT_EVENTS:
+        break;
+    }
+    return false;
+}
+
+/* Up to the next look at events. True: the run ends with *OUT. */
+static bool advance(struct soft *s, enum exit_reason *out) {
+    struct vcpu *v = s->v;
+    uint32_t events;
+
+    if (unlikely(!bt_ready(s->bt))) {
+        *out = EXIT_error;
+        return true;
+    }
+    events = vcpu_events(v);
+    if (unlikely(!vcpu_left(v))) {
+        vcpu_raise(v, VCPU_EVENT_KICK);
+        events |= VCPU_EVENT_KICK;
+    }
+    if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
+        *out = EXIT_kick;
+        return true;
+    }
+    bt_drop_rf(v);
+    if (needs_care(v, events))
+        return interpret(s, 1, out);
+    if (!tr_translatable(v))
+        return interpret(s, INTERP_SLICE, out);
+    return translated(s, out);
+}
+
+enum exit_reason soft_run(struct soft *s) {
+    enum exit_reason out = EXIT_error;
+
+    s->error = bt_begin(s->bt);
+    if (s->error)
+        return EXIT_error;
+    while (!advance(s, &out))
+        if (unlikely(s->v->step))
+            vcpu_raise(s->v, VCPU_EVENT_KICK);
+    bt_end(s->bt);
+    return out;
+}

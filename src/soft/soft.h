@@ -1,0 +1,31 @@
+/*
+ * The software engine: runs the guest by translation where that is worth it, and
+ * instruction by instruction in the interpreter where it is not. It owns that choice and
+ * nothing else.
+ *
+ * Interpreted are 16-bit code and other code that the translator does not take,
+ * everything while a trap follows each instruction, the delivery of interrupts, and what
+ * translated code leaves to it: an access to a device, an instruction that faults, the
+ * last few instructions of a counted run.
+ */
+#ifndef SOFT_SOFT_H
+#define SOFT_SOFT_H
+
+#include "cpu/vcpu.h"
+
+struct bt;
+struct interp;
+
+/* Both are its owner's, and outlive it. */
+struct soft {
+    struct vcpu *v;
+    struct interp *ip;
+    struct bt *bt;
+    int error; /* -errno of what kept soft_run() from it, or 0 */
+};
+
+/* As interp_run(); or EXIT_error, when this thread cannot run translated code (`error`
+ * says why) or when the verifier has found something. bt_kick() ends it. */
+enum exit_reason soft_run(struct soft *s);
+
+#endif

@@ -1,0 +1,282 @@
+/*
+ * Fragments by address and by the RAM page that their guest code lies on, and their
+ * death.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "tc/tc_int.h"
+
+int tc_fragments_create(struct tc *tc) {
+    tc->npages = mem_host_size(tc->v->mem) >> 12;
+    tc->hash = calloc(1u << TC_HASH_BITS, sizeof(*tc->hash));
+    tc->pages = calloc(tc->npages, sizeof(*tc->pages));
+    return tc->hash && tc->pages ? 0 : -ENOMEM;
+}
+
+void tc_fragments_free(struct tc *tc) {
+    free(tc->pages);
+    free(tc->hash);
+}
+
+void tc_fragments_reset(struct tc *tc) {
+    for (size_t n = 0; n < tc->npages; n++) {
+        /* A write would make the host give memory for each page of RAM there could be. */
+        if (!tc->pages[n].first)
+            continue;
+        mem_trace_remove(tc->v->mem, mem_ram_base(tc->v->mem) + (n << 12), MEM_TRACE_TC);
+        tc->pages[n] = (struct code_page){0};
+    }
+    for (size_t n = 0; n < 1u << TC_HASH_BITS; n++)
+        tc->hash[n] = NULL;
+}
+
+static unsigned hash_of(uint64_t va, const uint8_t *page) {
+    uint64_t h = va ^ va >> 15 ^ (uint64_t)(uintptr_t)page >> 12;
+
+    return (unsigned)(h * 0x9e3779b97f4a7c15ull >> (64 - TC_HASH_BITS));
+}
+
+struct ccf *tc_lookup(const struct tc *tc, uint64_t va, const uint8_t *page,
+                      uint32_t key) {
+    struct ccf *c = tc->hash[hash_of(va, page)];
+
+    while (c && (c->code.va != va || c->code.page != page || c->code.key != key))
+        c = c->hash_next;
+    return c;
+}
+
+static size_t page_number(const struct tc *tc, const uint8_t *host) {
+    return (size_t)(host - mem_ram_base(tc->v->mem)) >> 12;
+}
+
+/* 64-byte pieces of a page that [FROM, TO) touches; FROM < TO <= 4096. */
+static uint64_t lines_of(unsigned from, unsigned to) {
+    unsigned first = from >> 6, last = (to - 1) >> 6;
+    uint64_t upto = last == 63 ? ~0ull : (1ull << (last + 1)) - 1;
+
+    return upto & ~((1ull << first) - 1);
+}
+
+/* The bytes of C, which is no hot path, on the page: *FROM..*TO. */
+static void extent(const struct ccf *c, const uint8_t *page, unsigned *from,
+                   unsigned *to) {
+    unsigned at = c->code.va & 4095, end = at + c->code.guest_len;
+
+    if (page == c->code.page &&
+        page == c->code.page2) { /* the same page, mapped twice in a row */
+        *from = 0;
+        *to = 4096;
+    } else if (page == c->code.page) {
+        *from = at;
+        *to = end > 4096 ? 4096 : end;
+    } else {
+        *from = 0;
+        *to = end - 4096;
+    }
+}
+
+/* Does C have bytes of [LO, HI) on the page? */
+static bool covers(const struct ccf *c, const uint8_t *page, unsigned lo, unsigned hi) {
+    unsigned from, to;
+
+    if (!c->code.npieces) {
+        extent(c, page, &from, &to);
+        return hi > from && lo < to;
+    }
+    for (unsigned n = 0; n < c->code.npieces; n++) {
+        const struct piece *p = &c->code.pieces[n];
+
+        if ((p->second ? c->code.page2 : c->code.page) == page && hi > p->from &&
+            lo < p->to)
+            return true;
+    }
+    return false;
+}
+
+/* The 64-byte pieces of the page that C has bytes in. */
+static uint64_t lines_covered(const struct ccf *c, const uint8_t *page) {
+    uint64_t lines = 0;
+    unsigned from, to;
+
+    if (!c->code.npieces) {
+        extent(c, page, &from, &to);
+        return lines_of(from, to);
+    }
+    for (unsigned n = 0; n < c->code.npieces; n++) {
+        const struct piece *p = &c->code.pieces[n];
+
+        if ((p->second ? c->code.page2 : c->code.page) == page)
+            lines |= lines_of(p->from, p->to);
+    }
+    return lines;
+}
+
+/* C's place in the list of one of its two pages. */
+static struct ccf **next_of(struct ccf *c, const uint8_t *page) {
+    return c->code.page == page ? &c->page_next : &c->page2_next;
+}
+
+static struct ccf ***at_of(struct ccf *c, const uint8_t *page) {
+    return c->code.page == page ? &c->page_at : &c->page2_at;
+}
+
+static void attach(struct tc *tc, struct ccf *c, uint8_t *page) {
+    struct code_page *cp = &tc->pages[page_number(tc, page)];
+
+    if (!cp->first)
+        mem_trace_add(tc->v->mem, page, MEM_TRACE_TC);
+    else
+        *at_of(cp->first, page) = next_of(c, page);
+    *next_of(c, page) = cp->first;
+    *at_of(c, page) = &cp->first;
+    cp->first = c;
+    cp->lines |= lines_covered(c, page);
+    cp->listed++;
+}
+
+/* Takes C, which is dead, out of the page's list, and the trace off with the last. What
+ * it covered stays in cp->lines, until a store there finds nothing. */
+static void detach(struct tc *tc, struct ccf *c, uint8_t *page) {
+    struct code_page *cp = &tc->pages[page_number(tc, page)];
+    struct ccf *next = *next_of(c, page);
+
+    **at_of(c, page) = next;
+    if (next)
+        *at_of(next, page) = *at_of(c, page);
+    cp->listed--;
+    cp->dead--;
+    cp->stale = true;
+    *(c->code.page == page ? &c->listed : &c->listed2) = false;
+    if (cp->first)
+        return;
+    cp->lines = 0;
+    cp->stale = false;
+    mem_trace_remove(tc->v->mem, page, MEM_TRACE_TC);
+}
+
+void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c) {
+    struct ccf **slot = &tc->hash[hash_of(c->code.va, c->code.page)];
+
+    c->hash_next = *slot;
+    *slot = c;
+    tc_unit_add(tc, span, c);
+    tc_vpage(c->code.vp)->fragments++;
+    attach(tc, c, c->code.page);
+    c->listed = true;
+    if (c->code.vp2)
+        tc_vpage(c->code.vp2)->fragments++;
+    if (c->code.page2 && c->code.page2 != c->code.page) {
+        attach(tc, c, c->code.page2);
+        c->listed2 = true;
+    }
+    tc_note_made(tc, c);
+}
+
+/* --- death --- */
+
+static void kill(struct tc *tc, struct ccf *c, enum tc_why why) {
+    struct ccf **slot = &tc->hash[hash_of(c->code.va, c->code.page)];
+
+    c->dead = true;
+    if (c->listed)
+        tc->pages[page_number(tc, c->code.page)].dead++;
+    if (c->listed2)
+        tc->pages[page_number(tc, c->code.page2)].dead++;
+    tc_note_dropped(tc, c, why);
+    while (*slot && *slot != c)
+        slot = &(*slot)->hash_next;
+    if (*slot)
+        *slot = c->hash_next;
+    tc_unlink_in(tc, c);
+    for (unsigned n = 0; n < c->code.nlinks; n++)
+        tc_unlink(tc, &c->code.links[n]);
+    tc_jump_forget(tc, c);
+}
+
+/* Drops dead fragments from the page's list, and the trace with the last of them. */
+static void sweep(struct tc *tc, uint8_t *page) {
+    struct code_page *cp = &tc->pages[page_number(tc, page)];
+    struct ccf *next;
+    uint64_t lines = 0;
+
+    for (struct ccf *c = cp->first; c; c = next) {
+        next = *next_of(c, page);
+        if (c->dead)
+            detach(tc, c, page);
+        else
+            lines |= lines_covered(c, page);
+    }
+    cp->lines = lines;
+    cp->stale = false;
+}
+
+/* The dead stay in the list until they are half of it: a list may be long. */
+static void sweep_later(struct tc *tc, uint8_t *page) {
+    const struct code_page *cp = &tc->pages[page_number(tc, page)];
+
+    if (2 * cp->dead > cp->listed)
+        sweep(tc, page);
+}
+
+void tc_drop(struct tc *tc, struct ccf *c, enum tc_why why) {
+    kill(tc, c, why);
+    sweep_later(tc, c->code.page);
+    if (c->code.page2)
+        sweep_later(tc, c->code.page2);
+}
+
+void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off) {
+    struct code_page *cp = &tc->pages[page_number(tc, page)];
+    struct ccf *next;
+
+    for (struct ccf *c = cp->first; c; c = next) {
+        next = *next_of(c, page);
+        if (!c->dead && covers(c, page, off, off + 1))
+            kill(tc, c, TC_WHY_REVIEW);
+    }
+    sweep_later(tc, page);
+}
+
+void tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
+    uint8_t *host = mem_host(tc->v->mem, at, len);
+    uint8_t *page = (uint8_t *)((uintptr_t)host & ~4095ul);
+    unsigned lo = at.a & 4095, hi = lo + len;
+    struct code_page *cp;
+    bool any = false;
+
+    if (!host || !len)
+        return;
+    tc->v->cnt->trace_hits_code++;
+    cp = &tc->pages[page_number(tc, page)];
+    if (!(cp->lines & lines_of(lo, hi)))
+        return;
+    for (struct ccf *c = cp->first; c; c = *next_of(c, page)) {
+        if (c->dead || !covers(c, page, lo, hi))
+            continue;
+        kill(tc, c, TC_WHY_WRITTEN);
+        any = true;
+    }
+    if (!any && !cp->dead && !cp->stale)
+        return;
+    /* Dead fragments that also lie on another page stay in that page's list until it is
+     * swept; their links are gone. */
+    sweep(tc, page);
+    tc->v->code_written |= any;
+}
+
+void tc_forget(struct tc *tc, struct ccf **c, size_t n) {
+    for (size_t k = 0; k < n; k++)
+        if (!c[k]->dead)
+            kill(tc, c[k], TC_WHY_EVICTED);
+    for (size_t k = 0; k < n; k++) {
+        if (c[k]->listed)
+            detach(tc, c[k], c[k]->code.page);
+        if (c[k]->listed2)
+            detach(tc, c[k], c[k]->code.page2);
+        tc_vpage(c[k]->code.vp)->fragments--;
+        if (c[k]->code.vp2)
+            tc_vpage(c[k]->code.vp2)->fragments--;
+    }
+    tc_pages_collect(tc);
+}

@@ -1,0 +1,202 @@
+/*
+ * The translation cache: fragments by address and by page, links between them, and what
+ * happens when their guest code is written or when the cache is full.
+ *
+ * A fragment (CCF, compiled code fragment) is translated code that is kept. It is found
+ * by address, RAM page and key. A fragment whose code was written is dead: found by no
+ * lookup and reached by no link, but still there for whoever is executing it, until its
+ * unit is evicted.
+ *
+ * The memory of the cache is a ring of units. A unit is a piece of code memory and a
+ * piece of memory for what belongs to its fragments (struct ccf, links, sites,
+ * instructions of callouts); both are given out by moving a pointer. When one of them is
+ * used up, the next unit of the ring is evicted, the oldest one: its fragments die,
+ * nothing refers to them any more, and it is filled anew. So a working set that is a
+ * little too large for the cache costs the translation of what is missing, not of
+ * everything.
+ *
+ * All of it belongs to the vCPU's thread. Units are evicted when nobody executes
+ * translated code. The cache makes no code and enters none.
+ *
+ * tools/layers has the order of the files: each calls those before it, none behind it.
+ */
+#ifndef TC_TC_H
+#define TC_TC_H
+
+#include "mem/mem.h"
+#include "tr/tr.h"
+
+struct ccf {
+    struct tr_code code; /* must be first: emitted code names it */
+    bool dead;
+    bool listed, listed2; /* in the lists of its pages */
+    struct link *in;      /* from other fragments */
+    struct ccf *hash_next;
+    struct ccf *page_next, *page2_next;
+    struct ccf **page_at, **page2_at; /* what leads to it in these lists */
+};
+
+static inline struct ccf *tc_ccf(const struct tr_code *c) {
+    return container_of((struct tr_code *)(uintptr_t)c, struct ccf, code);
+}
+
+/* The record of a virtual page with translated code. */
+struct vpage {
+    struct tr_page page;
+    uint32_t fragments; /* that refer to it */
+    struct vpage *next;
+};
+
+/* What has been translated of one RAM page. */
+struct code_page {
+    uint64_t lines; /* 64-byte pieces with translated bytes, more rather than fewer */
+    struct ccf *first;
+    uint32_t listed, dead; /* in the list; of these */
+    bool stale;            /* `lines` has some that nothing in the list covers any more */
+};
+
+#define TC_HASH_BITS 18
+/* Indirect branches: 2^TR_JUMP_BITS host addresses by the low bits of the guest address,
+ * each an entry_jump (which checks that it is the right one) or stub.indirect. One table
+ * for each key of late. */
+static inline unsigned tc_jump_slot(uint64_t va) {
+    return (unsigned)va & ((1u << TR_JUMP_BITS) - 1);
+}
+
+#define TC_JUMP_TABLES 8
+struct jump_table {
+    uint32_t key;
+    uint64_t used;
+    uint8_t **to; /* RX */
+};
+
+#define TC_VPAGE_BITS 12
+#define TC_VPAGES_MAX (1u << 22) /* they are at addresses that fit in 31 bits */
+#define TC_DROPPED_BITS 15
+
+/* Why a fragment was dropped: what is translated there next is counted under it. */
+enum tc_why {
+    TC_WHY_NONE,
+    TC_WHY_CHECKS,
+    TC_WHY_TRAPS,
+    TC_WHY_REVIEW,
+    TC_WHY_WRITTEN,
+    TC_WHY_EVICTED,
+};
+
+struct tc {
+    struct vcpu *v;
+    struct os_code code;
+    bool chain;          /* links may be chained */
+    uint8_t *code_start; /* RW: after the common code */
+    uint8_t *nowhere;    /* RX: of a jump table, where there is nothing */
+    /* The ring of units, and what is free in the one being filled. */
+    size_t *fragments; /* of each unit: how many */
+    unsigned nunits, unit;
+    size_t unit_size, unit_meta, unit_order;
+    uint8_t *meta;
+    struct ccf **order;          /* a piece for each unit, by address */
+    uint8_t *code_at, *code_end; /* RW */
+    uint8_t *meta_at;
+    struct ccf **hash;
+    struct code_page *pages; /* one for each RAM page */
+    size_t npages;
+    struct jump_table jump[TC_JUMP_TABLES];
+    uint64_t jump_clock;
+    union {
+        struct {
+            uint32_t key;             /* whose jump table tr_vcpu(v)->jump is */
+            uint16_t selected, other; /* and the one that was selected before it */
+        };
+        uint64_t select; /* all of this, for gates */
+    };
+    struct vpage **vpages;
+    struct vpage *vpage_pool, *vpage_free;
+    size_t vpages_used, vpages_max;
+    uint64_t *dropped; /* again.c */
+};
+
+/* --- units.c --- */
+
+/* Room for a fragment and its code: what is free in the unit, after a zeroed struct ccf,
+ * which is returned. NULL: the unit is full. Nothing is taken before tc_insert(). */
+struct ccf *tc_reserve(const struct tc *tc, struct tr_span *span);
+bool tc_unit_empty(const struct tc *tc);
+/* The fragment that RX lies in; NULL: in none. */
+struct ccf *tc_find(const struct tc *tc, const uint8_t *rx);
+void tc_each(const struct tc *tc, void (*fn)(void *arg, struct ccf *c), void *arg);
+/* Is I one of those that translated code was given? */
+bool tc_is_insn(const struct tc *tc, const struct insn *i);
+
+/* --- jumps.c: indirect branches --- */
+
+void tc_select_key_slow(struct tc *tc, uint32_t key);
+static inline void tc_select_key(struct tc *tc, uint32_t key) {
+    struct jump_table *t = &tc->jump[tc->other];
+    unsigned other = tc->other;
+
+    if (likely(tc->key == key && tr_vcpu(tc->v)->jump))
+        return;
+    if (unlikely(t->key != key || !t->used)) {
+        tc_select_key_slow(tc, key);
+        return;
+    }
+    /* Mostly two take turns: user's and kernel's. */
+    t->used = ++tc->jump_clock;
+    tc->other = tc->selected;
+    tc->selected = (uint16_t)other;
+    tc->key = key;
+    tr_vcpu(tc->v)->jump = t->to;
+}
+/* Where an indirect branch to VA goes for the current key, RX; NULL: to a place where
+ * code cannot be. */
+static inline uint8_t *tc_jump_target(const struct tc *tc, uint64_t va) {
+    uint8_t *const *to = tr_vcpu(tc->v)->jump;
+
+    if (unlikely((uint64_t)((int64_t)(va << 16) >> 16) != va))
+        return NULL;
+    return to[tc_jump_slot(va)];
+}
+/* From now on it goes to C, for the current key. */
+void tc_jump_insert(struct tc *tc, const struct ccf *c);
+
+/* --- links.c --- */
+
+void tc_link(struct tc *tc, struct link *l, struct ccf *to);
+void tc_unlink_in(struct tc *tc, struct ccf *c); /* nothing jumps to C any more */
+
+/* --- pages.c: virtual pages --- */
+
+/* The record of a virtual page, made if need be; NULL: full. */
+struct tr_page *tc_page(struct tc *tc, uint64_t va, uint8_t *host, bool user);
+/* Is P one of those that translated code was given? */
+bool tc_is_page(const struct tc *tc, const struct tr_page *p);
+
+/* --- fragments.c --- */
+
+struct ccf *tc_lookup(const struct tc *tc, uint64_t va, const uint8_t *page,
+                      uint32_t key);
+/* Keeps C, from tc_reserve(), whose translation has taken what SPAN lacks by now. */
+void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c);
+/* No lookup finds it any more, and nothing jumps to it. */
+void tc_drop(struct tc *tc, struct ccf *c, enum tc_why why);
+/* Drops the fragments that have the byte at OFF of the RAM page. */
+void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off);
+/* LEN bytes at AT are about to be written: drops the fragments that have some of them. */
+void tc_code_written(struct tc *tc, struct gpa at, unsigned len);
+
+/* --- cache.c --- */
+
+/* The cache in CODE, RX of whose stubs is to be in it already, as far as CODE_START (RW).
+ * 0 or -errno; tc_destroy() in both cases. */
+int tc_create(struct tc *tc, struct vcpu *v, const struct os_code *code);
+void tc_destroy(struct tc *tc);
+/* All fragments and virtual pages go. To be called before the first use. */
+void tc_flush(struct tc *tc);
+/* The next unit of the ring is that after the last one. */
+bool tc_wraps(const struct tc *tc);
+/* Goes on to the next unit; what was in it is gone. Fragments that are held in hand may
+ * be. */
+void tc_evict(struct tc *tc);
+
+#endif

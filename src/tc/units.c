@@ -1,0 +1,103 @@
+/* The memory of the cache: the ring of units. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "tc/tc_int.h"
+
+/* As small as that, with room for the longest fragments; and as many at the most. */
+#define UNIT_MIN (128u << 10)
+#define UNITS_MAX 64u
+
+int tc_units_create(struct tc *tc) {
+    size_t n = tc->code.size / UNIT_MIN;
+
+    tc->nunits = (unsigned)(n < 2 ? 2 : n > UNITS_MAX ? UNITS_MAX : n);
+    tc->unit_size = tc->code.size / tc->nunits & ~63ul;
+    tc->unit_meta = tc->unit_size / 3 * 2 & ~63ul;
+    tc->unit_order = tc->unit_meta / sizeof(struct ccf) + 1;
+    tc->fragments = calloc(tc->nunits, sizeof(*tc->fragments));
+    /* Large and mostly untouched: the host gives pages as they are used. */
+    tc->meta = malloc(tc->unit_meta * tc->nunits);
+    tc->order = malloc(tc->unit_order * tc->nunits * sizeof(*tc->order));
+    return tc->fragments && tc->meta && tc->order ? 0 : -ENOMEM;
+}
+
+void tc_units_free(struct tc *tc) {
+    free(tc->fragments);
+    free(tc->meta);
+    free(tc->order);
+}
+
+struct ccf **tc_unit_fragments(const struct tc *tc, unsigned unit) {
+    return tc->order + unit * tc->unit_order;
+}
+
+static uint8_t *code_of(const struct tc *tc, unsigned unit) {
+    return unit ? tc->code.rw + unit * tc->unit_size : tc->code_start;
+}
+
+static uint8_t *meta_of(const struct tc *tc, unsigned unit) {
+    return tc->meta + unit * tc->unit_meta;
+}
+
+void tc_unit_begin(struct tc *tc, unsigned unit) {
+    tc->unit = unit;
+    tc->code_at = code_of(tc, unit);
+    tc->code_end = tc->code.rw + (unit + 1) * tc->unit_size;
+    tc->meta_at = meta_of(tc, unit);
+}
+
+bool tc_is_insn(const struct tc *tc, const struct insn *i) {
+    size_t size = tc->nunits * tc->unit_meta;
+    size_t off = (size_t)((const uint8_t *)i - tc->meta);
+
+    return off % 8 == 0 && off < size && size - off >= sizeof(*i);
+}
+
+struct ccf *tc_reserve(const struct tc *tc, struct tr_span *span) {
+    struct ccf *c;
+
+    *span = (struct tr_span){.code = tc->code_at,
+                             .code_end = tc->code_end,
+                             .records = tc->meta_at,
+                             .records_end = meta_of(tc, tc->unit + 1)};
+    c = tr_span_record(span, sizeof(*c));
+    if (c)
+        __builtin_memset(c, 0, sizeof(*c));
+    return c;
+}
+
+void tc_unit_add(struct tc *tc, const struct tr_span *span, struct ccf *c) {
+    tc->code_at = (uint8_t *)(((uintptr_t)span->code + 15) & ~15ul);
+    tc->meta_at = span->records;
+    tc_unit_fragments(tc, tc->unit)[tc->fragments[tc->unit]++] = c;
+}
+
+bool tc_unit_empty(const struct tc *tc) {
+    return !tc->fragments[tc->unit];
+}
+
+struct ccf *tc_find(const struct tc *tc, const uint8_t *rx) {
+    size_t unit = (size_t)(rx - tc->code.rx) / tc->unit_size, lo = 0, hi;
+    struct ccf **order;
+
+    if (rx < tc->code.rx || unit >= tc->nunits)
+        return NULL;
+    order = tc_unit_fragments(tc, (unsigned)unit);
+    hi = tc->fragments[unit];
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+
+        if (order[mid]->code.end <= rx)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < tc->fragments[unit] && order[lo]->code.start <= rx ? order[lo] : NULL;
+}
+
+void tc_each(const struct tc *tc, void (*fn)(void *arg, struct ccf *c), void *arg) {
+    for (unsigned u = 0; u < tc->nunits; u++)
+        for (size_t n = 0; n < tc->fragments[u]; n++)
+            fn(arg, tc_unit_fragments(tc, u)[n]);
+}

@@ -1,0 +1,126 @@
+/*
+ * Translated code as the translator hands it over: a piece of host code and what has to
+ * be known of it. Whoever keeps it finds it by address, page and key, chains its links,
+ * and drops it when its guest code changes.
+ *
+ * It has four entries, all with the flags in memory but the last:
+ *   - entry_jump: T0 is the guest address wanted; goes on when it is this one's;
+ *   - entry_check: verifies that the virtual page still maps the code it was made from
+ *     (struct tr_page); other pages come in here or through entry_jump;
+ *   - entry_mem, entry_regs: the code itself.
+ *
+ * A link is a direct exit: a rel32 in the code that goes either to a stub (leave the
+ * cache and say which link it was) or, chained, to another fragment's entry.
+ *
+ * Records (links, sites, pieces, the instructions of callouts) live as long as the code,
+ * which has their addresses in it.
+ */
+#ifndef TR_CODE_H
+#define TR_CODE_H
+
+#include "cpu/vcpu.h"
+#include "tr/vcpu.h"
+
+struct tr_code;
+
+struct link {
+    struct tr_code *from;
+    uint64_t target; /* guest address */
+    uint8_t *rel32;  /* RW */
+    uint8_t *stub;   /* RX: where it goes when not chained */
+    uint8_t place;   /* enum flags_place at the exit */
+    bool same_page;
+    /* The rest is the keeper's, 0 at first: what it is chained to, and the other links
+     * into the same. */
+    struct tr_code *to;
+    struct link *next_in, **at_in;
+};
+
+/* A load of the poll page, and where the guest is when it faults. */
+enum poll_kind {
+    POLL_NONE,
+    POLL_HERE,     /* before the site's instruction */
+    POLL_LINK,     /* at the target of link number site.guest */
+    POLL_INDIRECT, /* at the address in T0 */
+};
+
+/* Host code position to guest instruction: for faults. */
+struct site {
+    uint16_t host;  /* offset from tr_code.start */
+    uint16_t guest; /* offset in its page, | SITE_PAGE2; or the link's number */
+    uint8_t place;  /* enum flags_place */
+    uint8_t poll;   /* enum poll_kind */
+    uint8_t left;   /* counted runs: instructions that were taken, but not executed */
+    bool ours; /* general registers are not the guest's: a fault here is never its own */
+};
+#define SITE_PAGE2 0x1000u
+
+/* A run of guest bytes of a hot path, within one page. */
+struct piece {
+    uint16_t from, to; /* offsets in the page */
+    bool second;       /* it is page2 */
+};
+
+/* A virtual page with translated code, and the RAM page that it has to map. */
+struct tr_page {
+    uint64_t va;
+    uint8_t *host;
+    uint64_t valid; /* the epoch in which it was checked; read by entry_check */
+    bool global;    /* checked against epoch_global */
+    bool user;
+};
+
+struct tr_code {
+    /* What was asked for. */
+    uint64_t va;
+    uint8_t *page;  /* host address of the guest page it starts on */
+    uint8_t *page2; /* another one: an instruction crosses, or the path goes there */
+    uint32_t key;   /* tr_key() at translation */
+    bool hot;       /* a hot path */
+    /* What came out. */
+    uint8_t ninsns;     /* that its entry takes in a counted run */
+    uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
+    uint16_t nsites;
+    uint8_t borrowed[2]; /* where guest r14 and r15 are (borrow.c), + 1; 0: in memory */
+    uint8_t npieces;     /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
+    uint8_t nlinks;
+    uint8_t *start, *end; /* RX */
+    uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
+    uint8_t *entry_save; /* with page2: flags to memory, then entry_check */
+    struct tr_page *vp, *vp2;
+    struct site *sites;
+    struct piece *pieces;
+    struct link *links;
+};
+
+/* The guest address that a site is for. */
+static inline uint64_t tr_site_va(const struct tr_code *c, const struct site *s) {
+    return (s->guest & SITE_PAGE2 ? c->vp2 : c->vp)->va + (s->guest & 0xfff);
+}
+
+/* Registers as they are in C's code, in vcpu.gpr[], become what they are to the guest. */
+void tr_give_back(struct vcpu *v, const struct tr_code *c);
+
+/* tr_vcpu.site of an inline check that failed: size, kind, and the anchor to fill. */
+#define SITE_SIZE_MAX 0xfffu
+#define SITE_WHOLE_PAGE 0u /* in the place of the size */
+#define SITE_SIZE(s) ((s)&SITE_SIZE_MAX ? (s)&SITE_SIZE_MAX : 4096u)
+#define SITE_ACCESS(s) ((s) >> 12 & 3)
+#define SITE_ALONE (1u << 14) /* a read whose host address nobody else will use */
+/* What an instruction reads at most, and may have to be copied for it. */
+#define TR_BOUNCE_LEN 64u
+/* It is all that the instruction accesses, and nothing that it checks comes before: a
+ * page fault is the instruction's. */
+#define SITE_SOLE (1u << 15)
+#define SITE_ANCHOR_SHIFT 16
+
+/* Anchors (mmu/mmu.h): each use has one for reads, and behind it one for writes. */
+enum {
+    ANCHOR_STACK = 0,
+    ANCHOR_FRAME = 2,  /* off rBP in 32-bit code */
+    ANCHOR_THREAD = 4, /* off FS, then GS, with nothing but a displacement: by page */
+    ANCHOR_THREAD_PAGES = 4,
+    ANCHOR_FREE = ANCHOR_THREAD + 2 * 2 * ANCHOR_THREAD_PAGES,
+};
+
+#endif

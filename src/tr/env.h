@@ -1,0 +1,108 @@
+/*
+ * What the translator is given once, by the dispatcher: the vCPU, its options, the places
+ * that emitted code names, and whom to ask what is known of an address. The verifier and
+ * listings look the same places up here.
+ */
+#ifndef TR_ENV_H
+#define TR_ENV_H
+
+#include "base/os.h"
+#include "decode/insn.h"
+#include "mmu/mmu.h"
+#include "tr/code.h"
+#include "tr/options.h"
+
+/* Common code at the start of the cache, RX. */
+struct tr_stubs {
+    uint8_t *enter, *leave, *leave_bare;
+    uint8_t *anchor[2]; /* by enum mmu_access: read, write */
+    uint8_t *hot, *link, *link_regs, *indirect, *check;
+    uint8_t *slow, *emulate, *callout, *transfer;
+    uint8_t *gate[VCPU_GATES]; /* by enum tr_gate */
+};
+
+struct tr_span;
+
+/* What is known of guest code; each with `arg` first. */
+struct tr_advice {
+    /* The record of the virtual page of VA, made if need be; NULL: no room. */
+    struct tr_page *(*page)(void *arg, uint64_t va, uint8_t *host, bool user);
+    /* Is there a hot path at VA, on PAGE, for KEY? */
+    bool (*is_hot)(void *arg, uint64_t va, const uint8_t *page, uint32_t key);
+    /* Is I, at VA on PAGE, to be a callout, since it keeps trapping? It is no branch. */
+    bool (*traps)(void *arg, const struct insn *i, uint64_t va, const uint8_t *page);
+    /* A copy of such an instruction, made in SPAN, whose callout counts its traps. NULL:
+     * no room. */
+    struct insn *(*trapping)(void *arg, struct tr_span *span, const struct insn *i,
+                             uint64_t va, uint8_t *page);
+    /* Is what would be checked together with the access at VA, on PAGE, no good? */
+    bool (*no_group)(void *arg, uint64_t va, const uint8_t *page);
+    /* Has the division at VA raised #DE? */
+    bool (*division_faults)(void *arg, uint64_t va);
+};
+
+/* The table of indirect branches (tr_vcpu.jump) has 2^TR_JUMP_BITS entries. */
+#define TR_JUMP_BITS 16
+_Static_assert(TR_JUMP_BITS == 16, "emitted code takes the low word");
+
+#define TR_HEAT_BITS 14
+#define TR_GUESS_BITS 12
+
+struct tr_env {
+    struct vcpu *v;
+    struct tr_options opt;
+    bool has_bmi2; /* the host */
+    struct os_code code;
+    uint8_t *common_end;    /* RX: common code ends here, and translated code begins */
+    const uint8_t *records; /* where records of code lie */
+    size_t records_size;
+    struct tr_stubs stub;
+    uint8_t *poll_page; /* readable, or not while a kick is pending */
+    uint32_t *heat;     /* executions until code is hot, by guest address: tr_heat() */
+    uint64_t *guess;    /* where indirect branches went; by their address: tr_guess() */
+    const struct tr_advice *advice;
+    void *arg;
+};
+
+/* RX - RW */
+static inline ptrdiff_t tr_delta(const struct tr_env *env) {
+    return env->code.rx - env->code.rw;
+}
+
+/* Both tables are at addresses that fit in 31 bits. */
+static inline uint64_t *tr_guess(const struct tr_env *env, uint64_t va) {
+    return &env->guess[(va ^ va >> TR_GUESS_BITS) & ((1u << TR_GUESS_BITS) - 1)];
+}
+
+static inline uint32_t *tr_heat(const struct tr_env *env, uint64_t va) {
+    uint32_t h = (uint32_t)(va ^ va >> 32) * 0x9e3779b1u;
+
+    return &env->heat[h >> (32 - TR_HEAT_BITS)];
+}
+
+/* System calls and their returns have stubs of their own. */
+static inline bool tr_transfers(const struct insn *i) {
+    return i->op == OP_syscall || i->op == OP_sysret || i->op == OP_sysenter ||
+           i->op == OP_sysexit;
+}
+
+enum tr_gate {
+    TR_GATE_SYSCALL,
+    TR_GATE_SYSRET,
+    TR_GATE_SYSENTER,
+    TR_GATE_SYSEXIT,
+    TR_GATE_NONE,
+};
+
+/* The gate that I, in a mode, is to go through. */
+enum tr_gate tr_gate_of(const struct insn *i, unsigned mode);
+
+/* Is RX where translated code leaves an instruction to C? */
+static inline bool tr_is_callout(const struct tr_env *env, const uint8_t *rx) {
+    for (unsigned n = 0; n < VCPU_GATES; n++)
+        if (rx == env->stub.gate[n])
+            return true;
+    return rx == env->stub.callout || rx == env->stub.transfer;
+}
+
+#endif

@@ -1,0 +1,85 @@
+/*
+ * The translator: guest bytes to host code.
+ *
+ * Guest bytes are decoded into a translation unit (TU), or along a hot path; what comes
+ * out is a struct tr_code in memory that the caller gives, and nothing else: it is found,
+ * entered and chained by others. docs/bt.md describes the whole.
+ */
+#ifndef TR_TR_H
+#define TR_TR_H
+
+#include "tr/env.h"
+
+/* Room for code and for its records; what is used is cut off at the front. */
+struct tr_span {
+    uint8_t *code, *code_end; /* RW */
+    uint8_t *records, *records_end;
+};
+
+/* SIZE bytes of it, or NULL. */
+static inline void *tr_span_record(struct tr_span *span, size_t size) {
+    uint8_t *p = span->records;
+
+    size = (size + 7) & ~7ul;
+    if (size > (size_t)(span->records_end - p))
+        return NULL;
+    span->records = p + size;
+    return p;
+}
+
+/* A decoded instruction, and what is known of it. */
+struct tu_insn {
+    struct insn i;
+    uint64_t va;
+    uint64_t expect; /* FOLLOW_EXPECTED */
+    uint8_t follow;  /* enum follow */
+    /* Status flags (one byte, see tr_pack_flags()) that are needed before and after. */
+    uint8_t live_in, live_out;
+    bool trap; /* it keeps trapping: a callout */
+};
+
+/* How a hot path goes on after a control transfer. */
+enum follow {
+    FOLLOW_NONE,       /* it ends here */
+    FOLLOW_NEXT,       /* a jcc that is not taken */
+    FOLLOW_TARGET,     /* a direct jmp or call, or a jcc that is taken */
+    FOLLOW_EXPECTED,   /* an indirect branch that goes to EXPECT */
+    FOLLOW_LOOP_NEXT,  /* the next instruction is the path's first */
+    FOLLOW_LOOP_TARGET /* the target is the path's first */
+};
+
+/* What the last translation was made of; good until the next one. */
+struct tr_made {
+    const struct tu_insn *insn;
+    unsigned n;
+    unsigned ident, operand, callouts; /* of these: copied; with another operand; left */
+};
+
+enum tr_result {
+    TR_MADE,
+    TR_FAULT, /* the instruction cannot be fetched, or is none */
+    TR_FULL,  /* there is no room for it */
+    TR_NONE,  /* there is no path to follow */
+};
+
+struct tr;
+
+/* ENV must outlive it. NULL: no memory. */
+struct tr *tr_new(const struct tr_env *env);
+void tr_free(struct tr *t);
+
+/* Translates for C's va, page, key and hot (all else of it is 0), into SPAN. The page has
+ * just been fetched from. If it is not TR_MADE, *C means nothing. */
+enum tr_result tr_translate(struct tr *t, struct tr_span *span, struct tr_code *c);
+
+struct tr_made tr_made(const struct tr *t);
+
+/* Does I name memory? */
+static inline bool tr_has_mem(const struct insn *i) {
+    for (unsigned k = 0; k < i->nops; k++)
+        if (i->opnd[k].kind == OPND_MEM)
+            return true;
+    return false;
+}
+
+#endif

@@ -1,0 +1,3 @@
+#include "lib/single.h"
+
+struct guest G;

@@ -1,0 +1,227 @@
+/*
+ * The 8042 by itself, with nothing plugged in: its commands, the output buffer with its
+ * status and interrupts, the output port. IBM PC AT Technical Reference, "Keyboard
+ * Controller".
+ */
+#include "dev/pc/kbc.h"
+#include "lib/rig.h"
+#include "lib/unit.h"
+
+enum { DATA = 0x60, STATUS = 0x64, COMMAND = 0x64 };
+enum {
+    FULL = 1,
+    SYSTEM = 4,
+    WAS_COMMAND = 8,
+    UNLOCKED = 0x10,
+    AUX = 0x20,
+    TIMEOUT = 0x40
+};
+/* Of the command byte, cell 0. */
+enum { IRQ1 = 1, IRQ12 = 2, KBD_OFF = 0x10, AUX_OFF = 0x20, XLATE = 0x40 };
+
+static struct rig r;
+static struct ports *ports;
+static struct kbc *kbc;
+
+static int setup(void **state) {
+    rig_new(&r);
+    ports = ports_new(r.bus, &r.host);
+    kbc = kbc_new(r.bus, rig_line(&r, 1), rig_line(&r, 12), ports, &r.host);
+    return kbc ? 0 : -1;
+}
+
+static int teardown(void **state) {
+    kbc_free(kbc);
+    ports_free(ports);
+    rig_free(&r);
+    return 0;
+}
+
+static void command(unsigned value) {
+    rig_out(&r, COMMAND, value);
+}
+
+static void command_with(unsigned value, unsigned data) {
+    command(value);
+    rig_out(&r, DATA, data);
+}
+
+/* The byte that waits, which has the STATUS bits with it; then none does. */
+static unsigned take(unsigned status) {
+    unsigned value;
+
+    assert_int_equal(rig_in(&r, STATUS) & (FULL | AUX | TIMEOUT), FULL | status);
+    value = rig_in(&r, DATA);
+    assert_int_equal(rig_in(&r, STATUS) & (FULL | AUX | TIMEOUT), 0);
+    return value;
+}
+
+static unsigned answer(unsigned value) {
+    command(value);
+    return take(0);
+}
+
+static void test_tests(void **state) {
+    assert_int_equal(answer(0xaa), 0x55);
+    assert_int_equal(answer(0xab), 0);
+    assert_int_equal(answer(0xa9), 0);
+    assert_int_equal(answer(0xc0), 0x80);
+    command(0x00); /* no command */
+    assert_int_equal(rig_in(&r, STATUS), UNLOCKED | SYSTEM | WAS_COMMAND);
+}
+
+/* Whether the last write was a command; the system flag, which the self-test sets. */
+static void test_status(void **state) {
+    assert_int_equal(rig_in(&r, STATUS), UNLOCKED | SYSTEM);
+    command_with(0x60, 0);
+    assert_int_equal(rig_in(&r, STATUS), UNLOCKED);
+    command(0xaa);
+    assert_int_equal(rig_in(&r, STATUS), UNLOCKED | SYSTEM | WAS_COMMAND | FULL);
+    assert_int_equal(rig_in(&r, DATA), 0x55);
+    rig_in(&r, DATA);
+    assert_int_equal(rig_in(&r, STATUS), UNLOCKED | SYSTEM | WAS_COMMAND);
+    assert_int_equal(rig_in(&r, DATA), 0x55); /* the last byte stays */
+}
+
+/* 32 cells; of the command byte the top bit is not there. */
+static void test_cells(void **state) {
+    for (unsigned k = 1; k < 32; k++)
+        command_with(0x60 + k, k * 7 + 1);
+    for (unsigned k = 1; k < 32; k++)
+        assert_int_equal(answer(0x20 + k), (k * 7 + 1) & 0xff);
+    assert_int_equal(answer(0x20), SYSTEM | XLATE | KBD_OFF | AUX_OFF);
+    command_with(0x60, 0xff);
+    assert_int_equal(answer(0x20), 0x7f);
+    command(0x60);
+    command(0x61); /* takes its place */
+    rig_out(&r, DATA, 0x99);
+    assert_int_equal(answer(0x20), 0x7f);
+    assert_int_equal(answer(0x21), 0x99);
+}
+
+/* Commands that switch the ports, and what is sent to a port switches it on. */
+static void test_ports_off_and_on(void **state) {
+    command_with(0x60, 0);
+    command(0xad);
+    assert_int_equal(answer(0x20), KBD_OFF);
+    command_with(0x60, XLATE); /* the other bits stay */
+    command(0xad);
+    assert_int_equal(answer(0x20), XLATE | KBD_OFF);
+    answer(0xaa);
+    assert_int_equal(answer(0x20), SYSTEM | XLATE | KBD_OFF);
+    command_with(0x60, KBD_OFF);
+    command(0xa7);
+    assert_int_equal(answer(0x20), KBD_OFF | AUX_OFF);
+    command(0xae);
+    assert_int_equal(answer(0x20), AUX_OFF);
+    command(0xa8);
+    assert_int_equal(answer(0x20), 0);
+    command(0xad);
+    command(0xa7);
+    rig_out(&r, DATA, 0xff);
+    take(TIMEOUT);
+    assert_int_equal(answer(0x20), AUX_OFF);
+    command_with(0xd4, 0xff);
+    take(AUX | TIMEOUT);
+    assert_int_equal(answer(0x20), 0);
+}
+
+/* Nobody answers at either port: at once, so that who probes does not wait. */
+static void test_nothing_there(void **state) {
+    rig_out(&r, DATA, 0xed);
+    assert_int_equal(take(TIMEOUT), 0xfe);
+    command_with(0xd4, 0xf2);
+    assert_int_equal(take(AUX | TIMEOUT), 0xfe);
+}
+
+/* Either port's interrupt, while its byte waits and the command byte allows it. */
+static void test_interrupts(void **state) {
+    command_with(0xd2, 'k');
+    assert_false(r.line[1]);
+    assert_int_equal(take(0), 'k');
+    command_with(0x60, IRQ1);
+    command_with(0xd2, 'k');
+    assert_true(r.line[1]);
+    assert_false(r.line[12]);
+    command_with(0xd3, 'm'); /* the other byte is lost, and its interrupt */
+    assert_false(r.line[1]);
+    assert_false(r.line[12]);
+    assert_int_equal(take(AUX), 'm');
+    command_with(0x60, IRQ12);
+    command_with(0xd3, 'm');
+    assert_true(r.line[12]);
+    assert_false(r.line[1]);
+    command_with(0x60, 0); /* not any more */
+    assert_false(r.line[12]);
+    command_with(0x60, IRQ1 | IRQ12);
+    assert_true(r.line[12]);
+    take(AUX);
+    assert_false(r.line[12]);
+    command_with(0xd2, 'a');
+    command_with(0xd2, 'b'); /* a new byte is a new edge */
+    assert_int_equal(r.rises[1], 3);
+    assert_int_equal(take(0), 'b');
+}
+
+/* The output port: A20, the CPU's reset, and the two interrupt lines. */
+static void test_output_port(void **state) {
+    assert_int_equal(answer(0xd0), 0xc3);
+    command_with(0xd1, 0xdd);
+    assert_false(ports_a20(ports));
+    assert_int_equal(answer(0xd0), 0xc1);
+    command_with(0xd1, 0xdf);
+    assert_true(ports_a20(ports));
+    command(0xdd);
+    assert_false(ports_a20(ports));
+    command(0xdf);
+    assert_true(ports_a20(ports));
+    assert_int_equal(r.a20_moves, 4);
+    command_with(0xd2, 0);
+    command(0xd0);
+    assert_int_equal(take(0), 0xd3);
+    command_with(0xd3, 0);
+    command(0xd0);
+    assert_int_equal(take(0), 0xe3);
+    assert_int_equal(r.resets, 0);
+    command_with(0xd1, 0xde);
+    assert_int_equal(r.resets, 1);
+    assert_true(ports_a20(ports));
+}
+
+/* Commands that pulse lines: a 0 in bit 0 resets. */
+static void test_reset_pulse(void **state) {
+    for (unsigned k = 0; k < 16; k++)
+        command(0xf0 | k);
+    assert_int_equal(r.resets, 8);
+    command(0xff);
+    assert_int_equal(r.resets, 8);
+    command(0xfe);
+    assert_int_equal(r.resets, 9);
+}
+
+static void test_reset(void **state) {
+    command_with(0x60, IRQ1);
+    command_with(0x6a, 0x12);
+    command_with(0xd2, 'k');
+    command(0xd1);
+    kbc_reset(kbc);
+    assert_false(r.line[1]);
+    assert_int_equal(rig_in(&r, STATUS), UNLOCKED | SYSTEM);
+    rig_out(&r, DATA, 0xdd); /* no command waits for it */
+    assert_true(ports_a20(ports));
+    assert_int_equal(take(TIMEOUT), 0xfe);
+    assert_int_equal(answer(0x2a), 0);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_tests),         T(test_status),
+        T(test_cells),         T(test_ports_off_and_on),
+        T(test_nothing_there), T(test_interrupts),
+        T(test_output_port),   T(test_reset_pulse),
+        T(test_reset),
+    };
+#undef T
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,272 @@
+/*
+ * The translation cache by itself: fragments whose code nobody made and nobody executes,
+ * found, chained, dropped when their guest code is written, and evicted.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/counters.h"
+#include "cpu/cpuid.h"
+#include "cpu/vec.h"
+#include "mmu/mmu.h"
+#include "tc/tc.h"
+
+enum {
+    CACHE = 1 << 20,
+    LEN = 64,       /* of a fragment's code */
+    GUEST = 0x1000, /* the RAM page that most lie on */
+    KEY = 5,
+};
+
+static struct vcpu *v;
+static struct counters counters;
+static const struct vcpu_hooks hooks;
+static struct tc tc;
+static uint8_t *cache;
+
+static uint8_t *ram(uint64_t at) {
+    return mem_host(v->mem, gpa(at), 1);
+}
+
+static int setup(void **state) {
+    static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
+    struct os_code code;
+
+    vec_init();
+    memset(&counters, 0, sizeof(counters));
+    v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    cache = calloc(1, CACHE);
+    assert_true(v && cache);
+    memset(v, 0, sizeof(*v));
+    v->cnt = &counters;
+    v->hooks = &hooks;
+    v->cpuid = cpuid_model_new(&cfg);
+    assert_int_equal(mem_create(MEM_MIN_RAM, &v->mem), 0);
+    assert_int_equal(mmu_create(v, MMU_FLUSH), 0);
+    code = (struct os_code){.rw = cache, .rx = cache, .size = CACHE};
+    memset(&tc, 0, sizeof(tc));
+    assert_int_equal(tc_create(&tc, v, &code), 0);
+    tc.chain = true;
+    tc.code_start = cache + LEN;
+    tc.nowhere = cache;
+    tc_flush(&tc);
+    return 0;
+}
+
+static int teardown(void **state) {
+    tc_destroy(&tc);
+    mmu_destroy(v);
+    mem_destroy(v->mem);
+    cpuid_model_free((struct cpuid_model *)(uintptr_t)v->cpuid);
+    free(cache);
+    free(v);
+    return 0;
+}
+
+/* A fragment of SIZE bytes of guest code at VA, which maps the RAM page AT, with a link
+ * to TARGET. NULL: the unit is full. */
+static struct ccf *keep(uint64_t va, uint64_t at, unsigned size, uint64_t target) {
+    struct tr_span span;
+    struct ccf *c = tc_reserve(&tc, &span);
+    const int32_t to_stub = 4; /* from behind the displacement */
+    struct link *l;
+
+    if (!c || span.code_end - span.code < LEN)
+        return NULL;
+    l = tr_span_record(&span, sizeof(*l));
+    c->code = (struct tr_code){.va = va,
+                               .page = ram(at),
+                               .key = KEY,
+                               .guest_len = (uint16_t)size,
+                               .start = span.code,
+                               .end = span.code + LEN,
+                               .entry_jump = span.code,
+                               .entry_check = span.code + 8,
+                               .entry_mem = span.code + 16,
+                               .entry_regs = span.code + 24,
+                               .vp = tc_page(&tc, va, ram(at), false),
+                               .nlinks = 1,
+                               .links = l};
+    if (!l || !c->code.vp)
+        return NULL;
+    *l = (struct link){.from = &c->code,
+                       .target = target,
+                       .rel32 = span.code + 40,
+                       .stub = span.code + 48,
+                       .place = FLAGS_MEM,
+                       .same_page = !((va ^ target) >> 12)};
+    memcpy(l->rel32, &to_stub, 4);
+    span.code += LEN;
+    tc_insert(&tc, &span, c);
+    return c;
+}
+
+/* Where the jump of C's link goes. */
+static const uint8_t *goes_to(const struct ccf *c) {
+    const uint8_t *at = c->code.links[0].rel32;
+    int32_t rel;
+
+    memcpy(&rel, at, 4);
+    return at + 4 + rel;
+}
+
+static void write_to(uint64_t at, unsigned len) {
+    v->code_written = false;
+    tc_code_written(&tc, gpa(at), len);
+}
+
+static void test_found(void **state) {
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *d = keep(0x7010, GUEST, 8, 0x7020);
+
+    assert_true(c && d);
+    assert_ptr_equal(tc_lookup(&tc, 0x5010, ram(GUEST), KEY), c);
+    assert_ptr_equal(tc_lookup(&tc, 0x7010, ram(GUEST), KEY), d);
+    assert_null(tc_lookup(&tc, 0x5010, ram(GUEST), KEY + 1));
+    assert_null(tc_lookup(&tc, 0x5010, ram(GUEST + 4096), KEY));
+    assert_null(tc_lookup(&tc, 0x5011, ram(GUEST), KEY));
+    assert_ptr_equal(tc_find(&tc, c->code.start), c);
+    assert_ptr_equal(tc_find(&tc, c->code.end - 1), c);
+    assert_ptr_equal(tc_find(&tc, c->code.end), d); /* right behind it */
+    assert_null(tc_find(&tc, d->code.end));
+    assert_null(tc_find(&tc, c->code.start - 1));
+    assert_null(tc_find(&tc, cache + CACHE));
+    assert_true(tc_is_page(&tc, c->code.vp));
+    assert_false(tc_is_page(&tc, (struct tr_page *)(void *)((char *)c->code.vp + 8)));
+    assert_true(c->code.vp != d->code.vp);
+    assert_ptr_equal(tc_page(&tc, 0x5fff, ram(GUEST), false), c->code.vp);
+    assert_true(mem_trace_of(v->mem, ram(GUEST)) & MEM_TRACE_TC);
+}
+
+static void test_links(void **state) {
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *d = keep(0x5020, GUEST, 8, 0x9000),
+               *far = keep(0x9000, 2 * GUEST, 8, 0x5010);
+
+    tc_link(&tc, &c->code.links[0], d);
+    assert_ptr_equal(goes_to(c), d->code.entry_mem);
+    tc_link(&tc, &d->code.links[0], far); /* another page's: its check first */
+    assert_ptr_equal(goes_to(d), far->code.entry_check);
+    tc_link(&tc, &far->code.links[0], c);
+    assert_ptr_equal(goes_to(far), c->code.entry_check);
+    assert_int_equal(counters.bt_chained, 3);
+    tc_drop(&tc, d, TC_WHY_NONE); /* both ways */
+    assert_ptr_equal(goes_to(c), c->code.links[0].stub);
+    assert_ptr_equal(goes_to(d), d->code.links[0].stub);
+    assert_ptr_equal(goes_to(far), c->code.entry_check);
+    assert_null(far->in);
+    assert_int_equal(counters.bt_unchained, 2);
+    tc_link(&tc, &c->code.links[0], d); /* not to the dead, and not from there */
+    tc_link(&tc, &d->code.links[0], far);
+    assert_ptr_equal(goes_to(c), c->code.links[0].stub);
+    assert_ptr_equal(goes_to(d), d->code.links[0].stub);
+    tc_unlink_in(&tc, c);
+    assert_ptr_equal(goes_to(far), far->code.links[0].stub);
+}
+
+/* A write kills what has some of its bytes, and nothing else; the trace goes with the
+ * last. */
+static void test_written(void **state) {
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *d = keep(0x5018, GUEST, 8, 0x5020),
+               *other = keep(0x7014, GUEST, 8, 0x5020), *far = keep(0x5800, GUEST, 8, 0);
+
+    write_to(GUEST + 0x10 - 1, 1);
+    write_to(GUEST + 0x20, 4);
+    assert_false(v->code_written || c->dead || d->dead || other->dead || far->dead);
+    write_to(GUEST + 0x13, 2); /* also through another mapping */
+    assert_true(v->code_written && c->dead && other->dead);
+    assert_false(d->dead || far->dead);
+    assert_null(tc_lookup(&tc, 0x5010, ram(GUEST), KEY));
+    assert_ptr_equal(tc_lookup(&tc, 0x5018, ram(GUEST), KEY), d);
+    assert_ptr_equal(tc_find(&tc, c->code.start), c); /* somebody may be executing it */
+    write_to(GUEST, 4096);
+    assert_true(d->dead && far->dead);
+    assert_int_equal(mem_trace_of(v->mem, ram(GUEST)) & MEM_TRACE_TC, 0);
+    write_to(GUEST, 4096);
+    assert_false(v->code_written);
+    write_to(MEM_MAX_RAM, 8); /* no RAM */
+    assert_int_equal(counters.bt_translations, 4);
+    assert_non_null(keep(0x5010, GUEST, 8, 0x5020)); /* and is counted as made again */
+    assert_int_equal(counters.bt_again_written, 1);
+}
+
+static void test_jumps(void **state) {
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020);
+
+    tc_select_key(&tc, KEY);
+    assert_ptr_equal(tc_jump_target(&tc, 0x5010), tc.nowhere);
+    tc_jump_insert(&tc, c);
+    assert_ptr_equal(tc_jump_target(&tc, 0x5010), c->code.entry_jump);
+    assert_null(tc_jump_target(&tc, 1ull << 60)); /* not canonical */
+    for (uint32_t key = 100; key < 100 + TC_JUMP_TABLES - 1; key++) {
+        tc_select_key(&tc, key);
+        assert_ptr_equal(tc_jump_target(&tc, 0x5010), tc.nowhere);
+    }
+    tc_select_key(&tc, KEY); /* its table is still there */
+    assert_ptr_equal(tc_jump_target(&tc, 0x5010), c->code.entry_jump);
+    v->gate_key[0] = KEY;
+    tc_select_key(&tc, 200); /* takes a table from another key, and so the gates */
+    assert_int_equal(v->gate_key[0], 0);
+    tc_select_key(&tc, KEY);
+    tc_drop(&tc, c, TC_WHY_NONE);
+    assert_ptr_equal(tc_jump_target(&tc, 0x5010), tc.nowhere);
+}
+
+/* More than the cache holds, twice around. Nothing that is left leads to what is gone. */
+static void test_evicted(void **state) {
+    struct ccf *last = NULL;
+    unsigned evictions = 0;
+    uint64_t va = 0x5000;
+
+    while (evictions < 2 * tc.nunits) {
+        struct ccf *c = keep(va, va & 0x3ff000, 4, va + 16);
+
+        if (!c) {
+            bool wraps = tc_wraps(&tc);
+            unsigned unit = tc.unit;
+
+            tc_evict(&tc);
+            assert_int_equal(tc.unit, wraps ? 0 : unit + 1);
+            assert_true(tc_unit_empty(&tc));
+            evictions++;
+            last = NULL;
+            continue;
+        }
+        if (last)
+            tc_link(&tc, &last->code.links[0], c);
+        tc_select_key(&tc, KEY);
+        tc_jump_insert(&tc, c);
+        last = c;
+        va += 16;
+    }
+    for (uint64_t at = 0x5000; at < va; at += 16) {
+        struct ccf *c = tc_lookup(&tc, at, ram(at & 0x3ff000), KEY);
+        uint8_t *to = tc_jump_target(&tc, at);
+
+        assert_true(to == tc.nowhere || tc_find(&tc, to));
+        if (!c)
+            continue;
+        assert_ptr_equal(tc_find(&tc, c->code.start), c);
+        if (goes_to(c) != c->code.links[0].stub)
+            assert_int_equal(tc_find(&tc, goes_to(c))->code.va, at + 16);
+    }
+    assert_true(counters.bt_evicted > 0 && counters.bt_evictions >= tc.nunits);
+    tc_flush(&tc);
+    assert_null(tc_lookup(&tc, va - 16, ram((va - 16) & 0x3ff000), KEY));
+    assert_int_equal(mem_trace_of(v->mem, ram((va - 16) & 0x3ff000)) & MEM_TRACE_TC, 0);
+    assert_int_equal(tc.vpages_used, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_links, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_written, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_jumps, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_evicted, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
