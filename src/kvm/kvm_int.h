@@ -3,8 +3,10 @@
  *
  * The guest's state is in one of two places: in KVM (`loaded`) or in struct vcpu. It
  * moves as a whole and only when it must: kvm_state_push() before the first entry after
- * a reset, kvm_state_pull() when the interpreter is to execute an instruction, or for a
- * dump. An exit for a port, for MMIO or for an MSR needs neither: what it is about is in
+ * a reset, kvm_state_pull() when the interpreter is to execute an instruction, when
+ * somebody looks in from outside (kvm_sync()), or for a dump. What KVM was about to
+ * deliver then is kept in `events`, for whoever comes first: the interpreter, or the next
+ * push. An exit for a port, for MMIO or for an MSR needs neither: what it is about is in
  * struct kvm_run.
  *
  * What KVM never has: the MTRRs and the other registers of cpu/msr.c that are only
