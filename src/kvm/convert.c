@@ -215,6 +215,16 @@ void kvm_events_get(const struct vcpu *v, struct kvm_vcpu_events *e) {
     e->nmi.masked = v->nmi_blocked;
 }
 
+void kvm_events_return(const struct kvm_vcpu_events *kept, struct kvm_vcpu_events *e) {
+    uint8_t masked = e->nmi.masked, shadow = e->interrupt.shadow;
+
+    e->exception = kept->exception;
+    e->interrupt = kept->interrupt;
+    e->nmi = kept->nmi;
+    e->nmi.masked = masked;
+    e->interrupt.shadow = shadow;
+}
+
 void kvm_events_set(struct vcpu *v, const struct kvm_vcpu_events *e) {
     v->irq_shadow = e->interrupt.shadow;
     v->nmi_blocked = e->nmi.masked;

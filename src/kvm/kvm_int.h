@@ -80,6 +80,8 @@ void kvm_xsave_set(struct vcpu *v, const struct kvm_xsave *x);
 void kvm_debugregs_get(const struct vcpu *v, struct kvm_debugregs *d);
 void kvm_debugregs_set(struct vcpu *v, const struct kvm_debugregs *d);
 void kvm_events_get(const struct vcpu *v, struct kvm_vcpu_events *e);
+/* Puts what KVM was about to deliver, KEPT, into E, which is of the vCPU. */
+void kvm_events_return(const struct kvm_vcpu_events *kept, struct kvm_vcpu_events *e);
 void kvm_events_set(struct vcpu *v, const struct kvm_vcpu_events *e);
 /* The field of struct vcpu that holds an MSR which is a number of cpu/state.def, or NULL.
  */

@@ -148,20 +148,6 @@ static int push_vector(struct kvm *k) {
     return 0;
 }
 
-/* What KVM was about to deliver when the state was taken from it, and what nobody has
- * delivered since, goes back with it. */
-static void return_events(const struct kvm *k, struct kvm_vcpu_events *e) {
-    uint8_t masked = e->nmi.masked, shadow = e->interrupt.shadow;
-
-    if (!k->events_in)
-        return;
-    e->exception = k->events.exception;
-    e->interrupt = k->events.interrupt;
-    e->nmi = k->events.nmi;
-    e->nmi.masked = masked;
-    e->interrupt.shadow = shadow;
-}
-
 static int push_events(struct kvm *k) {
     struct kvm_vcpu_events e;
     struct kvm_debugregs d;
@@ -170,7 +156,8 @@ static int push_events(struct kvm *k) {
     if (k->kernel_lapic && k->v->halted)
         mp.mp_state = KVM_MP_STATE_HALTED;
     kvm_events_get(k->v, &e);
-    return_events(k, &e);
+    if (k->events_in) /* and nobody has delivered them since */
+        kvm_events_return(&k->events, &e);
     kvm_debugregs_get(k->v, &d);
     if (ioctl(k->fd, KVM_SET_DEBUGREGS, &d) || ioctl(k->fd, KVM_SET_VCPU_EVENTS, &e) ||
         ioctl(k->fd, KVM_SET_MP_STATE, &mp))

@@ -524,6 +524,30 @@ static void test_too_many(void **state) {
         close(fds[n]);
 }
 
+/* Without a descriptor for a newcomer the door is closed until a client leaves. */
+static void test_no_descriptor(void **state) {
+    int a = client(), b = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un where = {.sun_family = AF_UNIX};
+    struct rlimit old, none;
+
+    say(a, ADD_ONE);
+    assert_string_equal(hear(a), "{\"ok\":true,\"sum\":101}");
+    strcpy(where.sun_path, path);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){(rlim_t)b + 1, old.rlim_max}; /* all below it are taken */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(connect(b, (struct sockaddr *)&where, sizeof(where)), 0);
+    say(a, ADD_ONE); /* the turn after the one in which it was at the door */
+    assert_string_equal(hear(a), "{\"ok\":true,\"sum\":101}");
+    say(a, ADD_ONE);
+    assert_string_equal(hear(a), "{\"ok\":true,\"sum\":101}");
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    close(a);
+    say(b, ADD_ONE);
+    assert_string_equal(hear(b), "{\"ok\":true,\"sum\":101}");
+    close(b);
+}
+
 /* --- the path --- */
 
 static void test_path(void **state) {
@@ -620,23 +644,15 @@ static void test_path_after_kill(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_help),
-        cmocka_unit_test(test_no_object),
-        cmocka_unit_test(test_bad_command),
-        cmocka_unit_test(test_bad_arguments),
-        cmocka_unit_test(test_bad_id),
-        cmocka_unit_test(test_bad_bytes),
-        cmocka_unit_test(test_nesting),
-        cmocka_unit_test(test_many_members),
-        CLIENT_TEST(test_client),
-        CLIENT_TEST(test_half_closed),
-        CLIENT_TEST(test_long_lines),
-        CLIENT_TEST(test_never_reads),
-        CLIENT_TEST(test_vanishes),
-        CLIENT_TEST(test_too_many),
-        cmocka_unit_test(test_path),
-        cmocka_unit_test(test_path_after_kill),
+        cmocka_unit_test(test_answers),       cmocka_unit_test(test_help),
+        cmocka_unit_test(test_no_object),     cmocka_unit_test(test_bad_command),
+        cmocka_unit_test(test_bad_arguments), cmocka_unit_test(test_bad_id),
+        cmocka_unit_test(test_bad_bytes),     cmocka_unit_test(test_nesting),
+        cmocka_unit_test(test_many_members),  CLIENT_TEST(test_client),
+        CLIENT_TEST(test_half_closed),        CLIENT_TEST(test_long_lines),
+        CLIENT_TEST(test_never_reads),        CLIENT_TEST(test_vanishes),
+        CLIENT_TEST(test_too_many),           CLIENT_TEST(test_no_descriptor),
+        cmocka_unit_test(test_path),          cmocka_unit_test(test_path_after_kill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -497,6 +497,31 @@ static void test_probe_words(void **state) {
     }
 }
 
+/* What waits for delivery when the state is taken goes back as it was; what the vCPU has
+ * of its own (the mask of NMIs, the shadow of STI) is the vCPU's. */
+static void test_events_return(void **state) {
+    static struct vcpu v;
+    struct kvm_vcpu_events kept = {
+        .exception = {.injected = 1, .nr = 14, .error_code = 5},
+        .interrupt = {.injected = 1, .nr = 0x30, .shadow = 1},
+        .nmi = {.injected = 1, .pending = 1, .masked = 0}};
+    struct kvm_vcpu_events e;
+
+    kept.exception.has_error_code = 1;
+    v.nmi_blocked = true;
+    kvm_events_get(&v, &e);
+    assert_int_equal(e.interrupt.injected + e.exception.injected + e.nmi.injected, 0);
+    kvm_events_return(&kept, &e);
+    assert_memory_equal(&e.exception, &kept.exception, sizeof(e.exception));
+    assert_int_equal(e.interrupt.injected, 1);
+    assert_int_equal(e.interrupt.nr, 0x30);
+    assert_int_equal(e.interrupt.shadow, 0);
+    assert_int_equal(e.nmi.injected, 1);
+    assert_int_equal(e.nmi.pending, 1);
+    assert_int_equal(e.nmi.masked, 1);
+    assert_true(e.flags & KVM_VCPUEVENT_VALID_NMI_PENDING);
+}
+
 /* Whatever this host has, the probe says so and comes back. */
 static void test_probe_here(void **state) {
     struct kvm_probe p;
@@ -546,6 +571,7 @@ int main(void) {
         cmocka_unit_test(test_vector_state),
         cmocka_unit_test(test_vector_header),
         cmocka_unit_test(test_interrupt_shadow),
+        cmocka_unit_test(test_events_return),
         cmocka_unit_test(test_debug_registers),
         cmocka_unit_test(test_msr_owners),
         cmocka_unit_test(test_each_part),
