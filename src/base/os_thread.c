@@ -7,6 +7,7 @@
  * take a thread out of a system call.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -57,6 +58,9 @@ static int create(struct os_thread *t) {
     sigset_t mask, old;
     int rc;
 
+    /* One heap for all: for a thread's own malloc() counts the host's CPUs, which opens
+     * files, and the jail may have closed by then. */
+    mallopt(M_ARENA_MAX, 1);
     sigfillset(&mask);
     for (size_t n = 0; n < ARRAY_SIZE(own); n++)
         sigdelset(&mask, own[n]);

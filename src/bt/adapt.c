@@ -210,7 +210,7 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
             bt_verdict_is(bt, t->va, t->page, BT_VERDICT_CALLOUT)) {
             decide(find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
             tc_drop_at(&bt->tc, t->page, (unsigned)(t->va & 4095));
-            v->code_written = true; /* it may be a loop: out of it */
+            bt_leave_fragment(v); /* it may be a loop */
             v->cnt->bt_acquitted++;
         }
         t->runs = t->traps = 0;

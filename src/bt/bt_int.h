@@ -138,6 +138,12 @@ static inline void bt_return_owed(struct vcpu *v, bool retired) {
     tr_vcpu(v)->owed = 0;
 }
 
+/* In a callout: translated code does not go on behind it, since the fragment that it is
+ * in is not to run any more. */
+static inline void bt_leave_fragment(struct vcpu *v) {
+    v->code_written = true;
+}
+
 static inline bool bt_canonical(const struct vcpu *v, uint64_t a) {
     return v->mode != MODE_64 || (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }

@@ -44,10 +44,10 @@ void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
     if (g->faults && ++g->good < BT_DIVISION_TRUST)
         return;
     /* Trusted again: each fragment with this callout goes when it gets here. It may be a
-     * loop: out of it. */
+     * loop. */
     g->faults = false;
     c = tc_find(&bt->tc, (const uint8_t *)(uintptr_t)tr_vcpu(bt->v)->resume - 1);
     if (c && !c->dead)
         tc_drop(&bt->tc, c, TC_WHY_TRAPS);
-    bt->v->code_written = true;
+    bt_leave_fragment(bt->v);
 }

@@ -23,8 +23,8 @@
  * Exceptions stay precise: the check comes before the group's first access. When it fails
  * because a page or a right is missing, the interpreter executes that first instruction
  * alone, with its own checks, and a new TU starts after it. Where the range only crosses
- * into another page, a fragment without groups goes on in its place (callout.c). A group
- * that keeps failing so is given up for a while (adapt.c).
+ * into another page, a fragment without groups goes on in its place (bt/callout.c). A
+ * group that keeps failing so is given up for a while (bt/adapt.c).
  */
 #include "base/bug.h"
 #include "tr/tr_int.h"

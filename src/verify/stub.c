@@ -5,7 +5,8 @@
  * It has no loop: both of its ways are executed on terms, such as "what is loaded from
  * the entry that the address in T0 hashes to, minus ...". What comes out, where it goes
  * and what it stores has to be what is put together here from what an anchor is
- * (mmu/mmu.h) and from what the stub promises (stubs.c): nothing less and nothing more.
+ * (mmu/mmu.h) and from what the stub promises (bt/stubs.c): nothing less and nothing
+ * more.
  */
 #include <stdlib.h>
 #include <string.h>
