@@ -2,7 +2,7 @@
 # printed and the next one begins.
 args <- commandArgs(TRUE)
 options(digits = 10, width = 100, warn = 1, device = function(...) pdf(NULL))
-skip <- c("Startup", "sessionInfo", "Sys.time", "date", "proc.time", "system.time", "gc", "gc.time",
+skip <- c("Startup", "sessionInfo", "Sys.time", "as.POSIXlt", "DateTimeClasses", "difftime", "strptime", "date", "proc.time", "system.time", "gc", "gc.time",
     "gctorture", "Sys.getpid", "Sys.info", "timezones", "tempfile", "Rprof", "Rprofmem", "memory.profile",
     "object.size", "mem.maxVSize", "Cstack_info", "extSoftVersion", "libcurlVersion", "file.info",
     "Sys.setFileTime", "list.files", "files2", "socketSelect", "connections", "Sys.sleep", "Random.user",
