@@ -1,6 +1,6 @@
 /*
  * What emitted code calls when an inline check fails: an access that the shadow does not
- * have yet, or a page of code that was not checked in this epoch.
+ * have yet.
  */
 #include "base/bug.h"
 #include "bt/bt_int.h"
@@ -110,25 +110,4 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     if (likely(p && run >= len && v->shadow.write_drops == drops))
         return p;
     return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));
-}
-
-int bt_check(struct vcpu *v, struct tr_page *p, const uint8_t *rx) {
-    const uint8_t *code;
-    struct ccf *c;
-
-    BUG_ON(!tc_is_page(&bt_of(v)->tc, p));
-    code = mmu_fetch(v, gva(p->va));
-    if (code && ((uintptr_t)code & ~4095ul) == (uintptr_t)p->host) {
-        bt_page_checked(v, p);
-        if (bt_page_valid(v, p)) {
-            v->cnt->bt_checks++;
-            return 1;
-        }
-    }
-    c = tc_find(&bt_of(v)->tc, rx);
-    BUG_ON(!c);
-    v->rip = c->code.va;
-    tr_vcpu(v)->arg = c;
-    tr_vcpu(v)->reason = BT_LEAVE_CHECK;
-    return 0;
 }

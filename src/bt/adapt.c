@@ -85,7 +85,7 @@ static unsigned own_access(const struct insn *i, bool *write) {
 
 bool bt_verdict_is(const struct bt *bt, uint64_t va, const uint8_t *page,
                    enum bt_verdict verdict) {
-    const struct bt_place *s = find(bt, va, page);
+    const struct bt_place *s = find(bt, va & 4095, page);
 
     return s && s->verdict == verdict;
 }
@@ -153,7 +153,7 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
 void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
                 const struct bt_trap *trap) {
     uint8_t *page = site->guest & SITE_PAGE2 ? c->code.page2 : c->code.page;
-    uint64_t va = tr_site_va(&c->code, site), now = __builtin_ia32_rdtsc();
+    uint64_t va = site->guest & 4095, now = __builtin_ia32_rdtsc();
     struct bt_place *s;
 
     if (!bt->opt.adapt || c->dead)
@@ -169,15 +169,15 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
     if (now - s->since > FAIL_TICKS_GROUP)
         return;
     if (s->verdict == BT_VERDICT_CALLOUT) { /* C was made before the verdict */
-        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
-    } else if (!itself(bt, c, page + (va & 4095), trap)) {
+        tc_drop_at(&bt->tc, page, (unsigned)va, TC_WHY_TRAPS);
+    } else if (!itself(bt, c, page + va, trap)) {
         if (s->verdict != BT_VERDICT_NO_GROUP)
             decide(s, BT_VERDICT_NO_GROUP);
-        tc_drop(&bt->tc, c, TC_WHY_CHECKS);
+        tc_drop_at(&bt->tc, page, (unsigned)va, TC_WHY_CHECKS);
     } else if (now - s->since <= FAIL_TICKS_TRAP && trap->why != BT_TRAP_FAULT &&
                trap->why != BT_TRAP_DROPS) {
         decide(s, BT_VERDICT_CALLOUT);
-        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
+        tc_drop_at(&bt->tc, page, (unsigned)va, TC_WHY_TRAPS);
     }
 }
 
@@ -209,7 +209,7 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
         if (t->traps < TRIAL_RUNS / TRIAL_SHARE &&
             bt_verdict_is(bt, t->va, t->page, BT_VERDICT_CALLOUT)) {
             decide(find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
-            tc_drop_at(&bt->tc, t->page, (unsigned)(t->va & 4095));
+            tc_drop_at(&bt->tc, t->page, (unsigned)t->va, TC_WHY_REVIEW);
             bt_leave_fragment(v); /* it may be a loop */
             v->cnt->bt_acquitted++;
         }
@@ -224,7 +224,7 @@ struct insn *bt_trap_callout(struct tr_span *span, const struct insn *i, uint64_
 
     if (!t)
         return NULL;
-    *t = (struct trapper){.i = *i, .exec = i->exec, .page = page, .va = va};
+    *t = (struct trapper){.i = *i, .exec = i->exec, .page = page, .va = va & 4095};
     t->i.exec = exec_trapper;
     return &t->i;
 }
@@ -241,7 +241,7 @@ void bt_review(struct bt *bt, uint64_t now) {
         if (s->verdict == BT_VERDICT_NONE || now < s->due)
             continue;
         if (s->verdict != BT_VERDICT_TOLERATED)
-            tc_drop_at(&bt->tc, s->page, (unsigned)(s->va & 4095));
+            tc_drop_at(&bt->tc, s->page, (unsigned)s->va, TC_WHY_REVIEW);
         s->verdict = BT_VERDICT_NONE;
         bt->v->cnt->bt_acquitted++;
     }

@@ -17,8 +17,8 @@
 enum bt_leave {
     BT_LEAVE_LINK,     /* bt.arg is the struct link; rip is its target */
     BT_LEAVE_INDIRECT, /* rip is set; the jump table had nothing */
-    BT_LEAVE_CHECK,    /* rip is set; entry_check of the fragment bt.arg found another
-                          mapping */
+    BT_LEAVE_CHECK,    /* rip is set; the checks of the fragment whose code bt.arg is in
+                          found another page */
     BT_LEAVE_POLL,     /* rip is set; events wait */
     BT_LEAVE_NEXT,     /* rip is set; look at events and go on */
     BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
@@ -167,15 +167,6 @@ const struct site *bt_set_rip(struct vcpu *v, const struct ccf *c, const uint8_t
 void bt_x87_ran(struct vcpu *v, uint64_t host_ip);
 void bt_x87_settle(struct vcpu *v);
 
-/* --- pages.c: pages of code --- */
-
-/* It has been seen in this epoch that P maps the code that was translated. */
-static inline bool bt_page_valid(const struct vcpu *v, const struct tr_page *p) {
-    return p->valid == (p->global ? v->shadow.epoch_global : v->shadow.epoch_user);
-}
-/* The page has just been fetched from: what it maps is good for this epoch. */
-void bt_page_checked(struct vcpu *v, struct tr_page *p);
-
 /* --- adapt.c: what keeps trapping --- */
 
 bool bt_verdict_is(const struct bt *bt, uint64_t va, const uint8_t *page,
@@ -209,7 +200,12 @@ extern const struct tr_advice bt_advice;
 /* Makes a fragment for v->rip under KEY, or NULL when the code cannot be fetched (fault
  * in v->fault, *FAULT set) or the cache is full. */
 struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault);
-/* Makes a hot path that starts where C does, and puts it in C's place. */
+/* The fragment for the guest's rip, whose byte is on PAGE, if it has one; a second page
+ * is fetched from where C has one: NULL, with *FAULT, when that fails. */
+struct ccf *bt_find_shared(struct bt *bt, const uint8_t *page, uint32_t key, bool *fault);
+/* The hot path for it, if there is one that goes where its second page is now. */
+struct ccf *bt_find_path(struct bt *bt, const uint8_t *page, uint32_t key);
+/* Makes a hot path at the guest's rip for C, which is there. */
 void bt_heat_up(struct bt *bt, struct ccf *c);
 /* Room in the cache. Fragments that are held in hand may be gone. */
 void bt_make_room(struct bt *bt);
@@ -237,8 +233,6 @@ uint8_t *bt_emulate(struct vcpu *v);
 /* access.c: where the bytes at ADDR are, for the access that SITE says; NULL: see
  * bt_emulate(). */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
-/* The page maps the same as before: 1, and it is valid in this epoch. Else 0. */
-int bt_check(struct vcpu *v, struct tr_page *p, const uint8_t *rx);
 
 /* --- fault.c: os_fault_range()'s, for the cache; ARG is the struct bt --- */
 bool bt_host_fault(void *arg, struct os_fault *f);

@@ -62,41 +62,19 @@ static bool quiet(const struct vcpu *v) {
            !v->halted;
 }
 
-/* The fragment for the guest's rip after its page may have changed: looked up, like the
- * dispatcher does. NULL: none. */
-static uint8_t *entry_now(struct bt *bt, uint32_t key) {
-    struct vcpu *v = bt->v;
-    const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
-    struct ccf *c;
-
-    if (!code)
-        return NULL;
-    c = tc_lookup(&bt->tc, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
-    if (!c || (c->code.page2 && !bt_page_valid(v, c->code.vp2)))
-        return NULL;
-    if (!bt_page_valid(v, c->code.vp))
-        bt_page_checked(v, c->code.vp); /* it has just been fetched from */
-    return c->code.entry_mem;
-}
-
 /* Where translated code goes on at the guest's rip, when nothing waits; else NULL, and
- * the dispatcher is to see to it. As long as EPOCH lasts, that is the jump table's entry:
- * it checks for itself whether it is the right one. T0 is to be the guest's rip. */
-static uint8_t *stay(struct bt *bt, uint64_t epoch) {
+ * the dispatcher is to see to it. It is the jump table's entry, which checks for itself
+ * whether it is the right one. T0 is to be the guest's rip. */
+static uint8_t *stay(struct bt *bt) {
     struct vcpu *v = bt->v;
     uint8_t *rx;
-    uint32_t key;
 
     bt_drop_rf(v);
     if (!bt->opt.tr.stay || v->step || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) ||
         bt->watch || !tr_translatable(v))
         return NULL;
-    key = tr_key(v);
-    tc_select_key(&bt->tc, key);
-    if (epoch == v->shadow.epoch_clock)
-        rx = tc_jump_target(&bt->tc, v->rip);
-    else
-        rx = entry_now(bt, key);
+    tc_select_key(&bt->tc, tr_key(v));
+    rx = tc_jump_target(&bt->tc, v->rip);
     if (rx) {
         bt_flags_in(v);
         vec_load(v);
@@ -106,7 +84,7 @@ static uint8_t *stay(struct bt *bt, uint64_t epoch) {
 
 /* After an instruction that ended with RC: where translated code goes on, or NULL with
  * the reason for the dispatcher. */
-static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
+static uint8_t *settle(struct bt *bt, int rc) {
     struct vcpu *v = bt->v;
     uint8_t *rx;
 
@@ -121,7 +99,7 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
         tr_vcpu(v)->reason = BT_LEAVE_STATUS;
         tr_vcpu(v)->status = SEM_SHUTDOWN;
     } else {
-        rx = stay(bt, epoch);
+        rx = stay(bt);
         if (rx)
             return rx;
         tr_vcpu(v)->reason = BT_LEAVE_NEXT;
@@ -132,7 +110,6 @@ static uint8_t *settle(struct bt *bt, int rc, uint64_t epoch) {
 
 int bt_callout(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
-    uint64_t epoch = v->shadow.epoch_clock;
     uint8_t *rx;
     int rc;
 
@@ -159,7 +136,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     bt_return_owed(v, rc == SEM_NEXT || rc == SEM_STOP || rc == SEM_BRANCH);
     if (rc == SEM_NEXT || rc == SEM_STOP)
         advance(v, i->len);
-    rx = settle(bt, rc, epoch);
+    rx = settle(bt, rc);
     if (!rx)
         return 1;
     tr_vcpu(v)->resume = (uint64_t)(uintptr_t)rx;
@@ -222,8 +199,7 @@ static uint8_t *go_single(struct bt *bt) {
         c = bt_translate(bt, key, &fault);
     if (!c || c->code.page2)
         return NULL;
-    if (!bt_page_valid(v, c->code.vp))
-        bt_page_checked(v, c->code.vp); /* it has just been fetched from */
+    tr_vcpu(v)->here = v->rip & ~4095ull;
     v->cnt->bt_singles++;
     vec_load(v);
     return c->code.entry_mem;
@@ -231,7 +207,7 @@ static uint8_t *go_single(struct bt *bt) {
 
 uint8_t *bt_emulate(struct vcpu *v) {
     struct bt *bt = bt_of(v);
-    uint64_t epoch = v->shadow.epoch_clock, stop = v->stop, retired;
+    uint64_t stop = v->stop, retired;
     bool known = tr_vcpu(v)->fault_known, single = tr_vcpu(v)->single;
     uint8_t *rx;
     int rc;
@@ -257,7 +233,7 @@ uint8_t *bt_emulate(struct vcpu *v) {
     rc = known ? SEM_FAULT : interp_one(bt->ip);
     tr_vcpu(v)->fuel -= v->cnt->insns_retired - retired;
     tr_vcpu(v)->mark = tr_vcpu(v)->fuel;
-    rx = settle(bt, rc, epoch);
+    rx = settle(bt, rc);
     if (rx && v->stop != stop) { /* a device has moved it */
         tr_vcpu(v)->reason = BT_LEAVE_NEXT;
         return NULL;

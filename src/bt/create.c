@@ -21,7 +21,7 @@ static int allocate(struct bt *bt) {
     if (!rc)
         rc = os_low_alloc(sizeof(*env->guess) << TR_GUESS_BITS, (void **)&env->guess);
     if (!rc)
-        rc = tc_create(&bt->tc, bt->v, &env->code);
+        rc = tc_create(&bt->tc, env);
     if (rc)
         return rc;
     bt->tr = tr_new(env);

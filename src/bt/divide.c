@@ -16,13 +16,13 @@ static struct division *entry(const struct bt *bt, uint64_t va) {
 }
 
 bool bt_division_faults(const struct bt *bt, uint64_t va) {
-    const struct division *g = entry(bt, va);
+    const struct division *g = entry(bt, va &= 4095);
 
     return bt->opt.adapt && g->faults && g->va == va;
 }
 
 void bt_division_faulted(struct bt *bt, struct ccf *c) {
-    uint64_t va = bt->v->rip;
+    uint64_t va = bt->v->rip & 4095;
 
     if (!bt->opt.adapt || c->dead)
         return;
@@ -31,7 +31,7 @@ void bt_division_faulted(struct bt *bt, struct ccf *c) {
 }
 
 void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
-    struct division *g = entry(bt, va);
+    struct division *g = entry(bt, va &= 4095);
     struct ccf *c;
 
     if (g->va != va)

@@ -41,6 +41,7 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
     const struct ccf *c = tc_find(&bt->tc, pc);
     const struct site *s = c ? bt_site_of(c, pc) : NULL;
     uint8_t *fault_page = (uint8_t *)(uintptr_t)(f->addr & ~4095ull);
+    uint64_t here = tr_vcpu(v)->here;
 
     if (!s || s->ours)
         return false; /* a bug; what is in the registers is none of the guest's business
@@ -51,18 +52,18 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
             return true;
         }
         v->rip = s->poll == POLL_INDIRECT ? f->regs.gpr[T0]
-                 : s->poll == POLL_LINK   ? c->code.links[s->guest].target
-                                          : tr_site_va(&c->code, s);
+                 : s->poll == POLL_LINK   ? tr_link_target(&c->code.links[s->guest], here)
+                                          : tr_site_va(&c->code, s, here);
         tr_vcpu(v)->reason = BT_LEAVE_POLL;
     } else if (f->trapno == X86_PF && bt->fuel && fault_page == bt->fuel - 4096 &&
                s->poll == POLL_HERE) {
-        v->rip = tr_site_va(&c->code, s);
+        v->rip = tr_site_va(&c->code, s, here);
         tr_vcpu(v)->reason = BT_LEAVE_FUEL;
     } else if (to_interp(v, f)) {
-        v->rip = tr_site_va(&c->code, s);
+        v->rip = tr_site_va(&c->code, s, here);
         tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
     } else if (f->trapno != X86_PF && to_guest_fault(v, f)) {
-        v->rip = tr_site_va(&c->code, s);
+        v->rip = tr_site_va(&c->code, s, here);
         tr_vcpu(v)->reason = BT_LEAVE_STATUS;
         tr_vcpu(v)->status = SEM_FAULT;
         bt->faulted = f->trapno == X86_DE ? tc_find(&bt->tc, pc) : NULL;

@@ -141,6 +141,7 @@ static void emit_cross(const struct bt *bt, struct emit *e, enum tr_gate n) {
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(mmu));
     e_gs(e, W64, OPC_MOV_R_RM, T1, user ? GS(shadow.code_user) : GS(shadow.code_super));
     e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct mmu, code));
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS(shadow.code));
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS_TR(owner));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GATE(n, select));
     e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct bt, tc.select));

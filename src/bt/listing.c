@@ -83,7 +83,7 @@ static void want_successors(struct work *w, const struct list_unit *u) {
     uint64_t next = last->va + last->i.len;
 
     for (unsigned k = 0; u->c && k < u->c->nlinks; k++)
-        want(w, u->c->links[k].target);
+        want(w, list_target(u->c, k));
     if (list_branches(&last->i))
         want(w, cut(&last->i, u->va, next + (uint64_t)last->i.imm));
     if (goes_on(&last->i))
@@ -186,7 +186,7 @@ static int build(struct work *w) {
         const struct tr_code *c = l->units[n].c;
 
         for (unsigned k = 0; c && k < c->nlinks; k++) {
-            const struct tr_code *to = fragment_at(l, c->links[k].target);
+            const struct tr_code *to = fragment_at(l, list_target(c, k));
 
             if (to)
                 tc_link(&w->bt->tc, &c->links[k], tc_ccf(to));

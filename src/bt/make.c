@@ -10,17 +10,10 @@
 
 /* --- what the translator asks --- */
 
-static struct tr_page *page(void *arg, uint64_t va, uint8_t *host, bool user) {
-    struct bt *bt = arg;
-
-    return tc_page(&bt->tc, va, host, user);
-}
-
 static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
     const struct bt *bt = arg;
-    const struct ccf *c = tc_lookup(&bt->tc, va, ram, key);
 
-    return c && c->code.hot;
+    return tc_lookup_path(&bt->tc, va, ram, key);
 }
 
 static bool traps(void *arg, const struct insn *i, uint64_t va, const uint8_t *ram) {
@@ -40,8 +33,7 @@ static bool division_faults(void *arg, uint64_t va) {
     return bt_division_faults(arg, va);
 }
 
-const struct tr_advice bt_advice = {.page = page,
-                                    .is_hot = is_hot,
+const struct tr_advice bt_advice = {.is_hot = is_hot,
                                     .traps = traps,
                                     .trapping = trapping,
                                     .no_group = no_group,
@@ -99,6 +91,10 @@ bool bt_verify_common(struct bt *bt) {
 
 /* --- translation --- */
 
+static uint32_t *heat_of(const struct bt *bt, const struct ccf *c) {
+    return tr_heat(&bt->env, tr_place(&bt->env, c->code.page, c->code.va));
+}
+
 static void count(struct bt *bt) {
     const struct tr_made made = tr_made(bt->tr);
     struct counters *cnt = bt->v->cnt;
@@ -109,8 +105,10 @@ static void count(struct bt *bt) {
     cnt->bt_insns_callout += made.callouts;
 }
 
-/* The fragment at the guest's rip, in the cache; NULL, and in *R why not. */
-static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, enum tr_result *r) {
+/* The fragment at the guest's rip, in the cache: a hot path for SHARED, or if that is
+ * NULL a shared one. NULL, and in *R why not. */
+static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shared,
+                             enum tr_result *r) {
     struct vcpu *v = bt->v;
     const uint8_t *code = mmu_fetch(v, gva(v->rip));
     struct tr_span span;
@@ -126,7 +124,8 @@ static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, enum tr_resu
     c->code.va = v->rip;
     c->code.page = (uint8_t *)((uintptr_t)code & ~4095ul);
     c->code.key = key;
-    c->code.hot = hot;
+    c->code.hot = shared;
+    c->code.shared = shared ? &shared->code : NULL;
     *r = tr_translate(bt->tr, &span, &c->code);
     if (*r == TR_MADE && unlikely(bt->opt.verify) && !proved(bt, &c->code))
         *r = TR_FAULT;
@@ -134,15 +133,16 @@ static struct ccf *translate(struct bt *bt, uint32_t key, bool hot, enum tr_resu
         return NULL;
     tc_insert(&bt->tc, &span, c);
     count(bt);
-    if (!hot && !(key & KEY_SINGLE))
-        *tr_heat(&bt->env, c->code.va) = bt->opt.tr.hot;
+    if (!shared && !(key & KEY_SINGLE))
+        *heat_of(bt, c) = bt->opt.tr.hot;
     return c;
 }
 
 /* With the time that it takes. */
-static struct ccf *timed(struct bt *bt, uint32_t key, bool hot, enum tr_result *r) {
+static struct ccf *timed(struct bt *bt, uint32_t key, const struct ccf *shared,
+                         enum tr_result *r) {
     uint64_t start = __builtin_ia32_rdtsc();
-    struct ccf *c = translate(bt, key, hot, r);
+    struct ccf *c = translate(bt, key, shared, r);
 
     bt->v->cnt->bt_translator_ticks += __builtin_ia32_rdtsc() - start;
     return c;
@@ -150,24 +150,72 @@ static struct ccf *timed(struct bt *bt, uint32_t key, bool hot, enum tr_result *
 
 struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
     enum tr_result r;
-    struct ccf *c = timed(bt, key, false, &r);
+    struct ccf *c = timed(bt, key, NULL, &r);
 
     *fault = r == TR_FAULT || (r == TR_FULL && tc_unit_empty(&bt->tc)); /* never fits */
     return c;
 }
 
+static bool has_path(const struct ccf *c, uint64_t va) {
+    for (const struct ccf *p = c->paths; p; p = p->path_next)
+        if (p->code.va == va)
+            return true;
+    return false;
+}
+
 void bt_heat_up(struct bt *bt, struct ccf *c) {
-    const uint8_t *code = mmu_fetch(bt->v, gva(c->code.va));
+    const uint8_t *code = mmu_fetch(bt->v, gva(bt->v->rip));
+    struct ccf *path;
     enum tr_result r;
 
+    /* Where there is no path to be had, it goes on counting below zero. */
     if (c->dead || !code || (uint8_t *)((uintptr_t)code & ~4095ul) != c->code.page ||
-        c->code.page2)
+        c->code.page2 || has_path(c, bt->v->rip))
         return;
-    if (timed(bt, c->code.key, true, &r)) {
+    path = timed(bt, c->code.key, c, &r);
+    /* Of another address there may be more to come: C itself is executed next, once. */
+    if (path || r == TR_FULL)
+        *heat_of(bt, c) = bt->opt.tr.hot + 1;
+    if (path) {
         bt->v->cnt->bt_hot_paths++;
-        tc_drop(&bt->tc, c, TC_WHY_NONE);
+        tc_path_add(&bt->tc, c, path);
+        path = tc_path_too_many(c);
+        if (path)
+            tc_drop(&bt->tc, path, TC_WHY_NONE);
     } else if (r == TR_FULL) { /* C may be evicted: try again when what comes is hot */
-        *tr_heat(&bt->env, c->code.va) = bt->opt.tr.hot;
         bt_make_room(bt);
     }
+}
+
+/* --- what there is --- */
+
+/* Where C has a second page: does it follow here? NULL: it cannot be fetched from. */
+static const uint8_t *second_page(struct bt *bt, const struct ccf *c) {
+    const struct tr_code *code = &c->code;
+    uint64_t va = code->hot ? code->va2 : tr_next_page(code->key, bt->v->rip);
+
+    return (const uint8_t *)((uintptr_t)mmu_fetch(bt->v, gva(va)) & ~4095ul);
+}
+
+struct ccf *bt_find_shared(struct bt *bt, const uint8_t *page, uint32_t key,
+                           bool *fault) {
+    struct ccf *c = tc_lookup(&bt->tc, bt->v->rip, page, key);
+    const uint8_t *second;
+
+    for (; c && c->code.page2; c = tc_lookup_next(c)) {
+        second = second_page(bt, c);
+        if (!second) {
+            *fault = true;
+            return NULL;
+        }
+        if (second == c->code.page2)
+            break;
+    }
+    return c;
+}
+
+struct ccf *bt_find_path(struct bt *bt, const uint8_t *page, uint32_t key) {
+    struct ccf *c = tc_lookup_path(&bt->tc, bt->v->rip, page, key);
+
+    return c && (!c->code.page2 || second_page(bt, c) == c->code.page2) ? c : NULL;
 }

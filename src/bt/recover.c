@@ -24,7 +24,7 @@ const struct site *bt_set_rip(struct vcpu *v, const struct ccf *c, const uint8_t
     BUG_ON(!c);
     s = bt_site_of(c, rx);
     BUG_ON(!s);
-    v->rip = tr_site_va(&c->code, s);
+    v->rip = tr_site_va(&c->code, s, tr_vcpu(v)->here);
     tr_vcpu(v)->owed = s->left;
     return s;
 }
@@ -45,7 +45,7 @@ void bt_x87_ran(struct vcpu *v, uint64_t host_ip) {
 
     if (!s || s->poll == POLL_LINK)
         return;
-    v->fip = tr_site_va(&c->code, s);
+    v->fip = tr_site_va(&c->code, s, tr_vcpu(v)->x87_here);
     for (unsigned at = s->guest & 0x1fff, n = 0, got = 0; n < 15 && got < 2; n++, at++) {
         const uint8_t *page = at & SITE_PAGE2 ? c->code.page2 : c->code.page;
         uint8_t b = page && at < 8192 ? page[at & 0xfff] : 0;

@@ -39,37 +39,26 @@ static bool undo_branch(struct vcpu *v) {
     return true;
 }
 
-/* The fragment for the guest's rip; NULL with *FAULT, or after room was made (look
- * again). */
-static struct ccf *find(struct bt *bt, bool *fault) {
+/* The fragment for the guest's rip, a SHARED one if so wanted; NULL with *FAULT, or after
+ * room was made (look again). */
+static struct ccf *find(struct bt *bt, bool shared, bool *fault) {
     struct vcpu *v = bt->v;
     uint32_t key = tr_key(v);
     const uint8_t *code = mmu_fetch(v, gva(v->rip));
+    const uint8_t *page = (const uint8_t *)((uintptr_t)code & ~4095ul);
     struct ccf *c;
 
     *fault = !code;
     if (!code)
         return NULL;
+    tr_vcpu(v)->here = v->rip & ~4095ull;
     tc_select_key(&bt->tc, key);
-    c = tc_lookup(&bt->tc, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
-    if (c && c->code.page2) { /* the second page may be another by now */
-        const uint8_t *rest = mmu_fetch(v, gva(c->code.vp2->va));
-
-        if (!rest && !c->code.hot) {
-            *fault = true;
-            return NULL;
-        }
-        /* A hot path may leave before it gets there. */
-        if (!rest || ((uintptr_t)rest & ~4095ul) != (uintptr_t)c->code.page2)
-            c = NULL;
-    }
-    if (!c)
+    c = shared ? NULL : bt_find_path(bt, page, key);
+    if (c)
+        return c;
+    c = bt_find_shared(bt, page, key, fault);
+    if (!c && !*fault)
         c = bt_translate(bt, key, fault);
-    if (c) {
-        bt_page_checked(v, c->code.vp);
-        if (c->code.vp2)
-            bt_page_checked(v, c->code.vp2);
-    }
     if (!c && !*fault)
         bt_make_room(bt);
     return c;
@@ -115,18 +104,27 @@ static uint64_t fuel_for(const struct bt *bt, const struct ccf *c) {
 struct lead {
     struct link *link; /* NULL: none */
     bool indirect;     /* an indirect branch to its address */
+    struct ccf * not ; /* what led there led to this one, of another page */
 };
 
-/* An indirect branch whose target, which is in rip, the jump table had not. */
+/* The checks of NOT failed, and C is what goes on: if it was no entry of the jump table
+ * that led there, links did, and those are to lead to what is mapped now. */
+static void mislead(struct bt *bt, struct ccf * not, const struct ccf *c) {
+    bool by_table = tc_jump_target(&bt->tc, bt->v->rip) == not ->code.entry_jump;
+
+    if (not != c && not != c->shared && !by_table)
+        tc_unlink_in(&bt->tc, not );
+}
+
+/* A branch whose target, which is in rip, was not where it was looked for. */
 static bool no_target(struct bt *bt, struct lead *lead, enum bt_out *out) {
     struct vcpu *v = bt->v;
 
     if (likely(bt_canonical(v, v->rip))) {
-        v->cnt->bt_leave_indirect++;
         lead->indirect = true;
         return true;
     }
-    if (!undo_branch(v)) {
+    if (!tr_vcpu(v)->site || !undo_branch(v)) { /* a link's faults at its target */
         *out = BT_OUT_INTERPRET;
         return false;
     }
@@ -155,20 +153,19 @@ static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
     case BT_LEAVE_LINK:
         v->cnt->bt_leave_link++;
         lead->link = tr_vcpu(v)->arg;
-        v->rip = lead->link->target;
+        v->rip = tr_link_target(lead->link, tr_vcpu(v)->here);
         return true;
     case BT_LEAVE_INDIRECT:
+        v->cnt->bt_leave_indirect++;
         return no_target(bt, lead, out);
     case BT_LEAVE_CHECK:
-        /* What led there is to lead to the one for this mapping from now on. */
         v->cnt->bt_leave_check++;
-        tc_unlink_in(&bt->tc, tr_vcpu(v)->arg);
-        lead->indirect = true;
-        return true;
+        lead->not = tc_find(&bt->tc, tr_vcpu(v)->arg);
+        return no_target(bt, lead, out);
     case BT_LEAVE_FUEL:
         return true;
     case BT_LEAVE_HOT:
-        v->rip = tc_ccf(tr_vcpu(v)->arg)->code.va;
+        v->rip = tr_start_va(tr_vcpu(v)->arg, tr_vcpu(v)->here);
         bt_heat_up(bt, tc_ccf(tr_vcpu(v)->arg));
         return true;
     case BT_LEAVE_EMULATE:
@@ -206,7 +203,8 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
     *count = 1;
     do {
         bool fault;
-        struct ccf *c = find(bt, &fault);
+        /* Shared code leads to shared code, and by its head to hot paths. */
+        struct ccf *c = find(bt, lead.link && !lead.link->from->hot, &fault);
 
         if (unlikely(bt->unsound))
             return BT_OUT_EVENTS;
@@ -214,9 +212,12 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
             return BT_OUT_INTERPRET;
         if (c && lead.link)
             tc_link(&bt->tc, lead.link, c);
+        if (c && lead.not )
+            mislead(bt, lead.not, c);
         if (c && lead.indirect && bt->opt.chain)
-            tc_jump_insert(&bt->tc, c);
-        lead.link = NULL; /* without C it may be gone */
+            tc_jump_insert(&bt->tc, v->rip, c);
+        lead.link = NULL; /* without C they may be gone */
+        lead.not = NULL;
         if (!c)
             continue;
         lead.indirect = false;
@@ -251,6 +252,7 @@ int bt_begin(struct bt *bt) {
     if (rc)
         return rc;
     bt->v->shadow.bank = bt->v->mmu->data;
+    bt->v->shadow.code = bt->v->mmu->code;
     vcpu_forget_gates(bt->v);
     __atomic_store_n(&bt->in_tc, true, __ATOMIC_SEQ_CST);
     return 0;

@@ -37,13 +37,12 @@ static void pop(struct emit *e, unsigned reg) {
 
 /* The C functions that stubs call. Their addresses are at the start of the cache, which
  * is writable nowhere near the vCPU. */
-enum callee { CALL_SLOW, CALL_EMULATE, CALL_CHECK, CALL_CALLOUT, CALL_TRANSFER, CALLEES };
+enum callee { CALL_SLOW, CALL_EMULATE, CALL_CALLOUT, CALL_TRANSFER, CALLEES };
 
 static void emit_callees(struct emit *e) {
     const uint64_t fn[CALLEES] = {
         [CALL_SLOW] = (uint64_t)(uintptr_t)bt_slow_access,
         [CALL_EMULATE] = (uint64_t)(uintptr_t)bt_emulate,
-        [CALL_CHECK] = (uint64_t)(uintptr_t)bt_check,
         [CALL_CALLOUT] = (uint64_t)(uintptr_t)bt_callout,
         [CALL_TRANSFER] = (uint64_t)(uintptr_t)bt_transfer,
     };
@@ -161,7 +160,7 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(spill[0]));
     e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS_TR(spill[1]));
-    tr_emit_slot(&bt->env, e);
+    tr_emit_slot(&bt->env, e, GS(shadow.bank));
     e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, tag);
     e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS_TR(site)); /* rcx = 4096 - size */
     e_ri(e, W32, EXT_AND, REG_RCX, 0xfff);
@@ -192,29 +191,6 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS_TR(spill[0]));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(resume));
     e_jmp(e, bt->env.stub.slow);
-}
-
-/*
- * check: T0 is a struct vpage that was not checked in this epoch, T1 where the comparison
- * is made again. The flags are in memory.
- */
-static void emit_check(struct bt *bt, struct emit *e) {
-    uint8_t *out;
-
-    bt->env.stub.check = e_here(e);
-    save(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
-    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
-    e_mov_rr(e, W64, REG_RSI, T0);
-    e_mov_rr(e, W64, REG_RDX, T1);
-    call(bt, e, CALL_CHECK);
-    e_rr(e, W32, 0x85, REG_RAX, REG_RAX); /* test */
-    out = e_jcc_fwd(e, CC_E);
-    load(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_jmp_reg(e, T1); /* C keeps it */
-    e_land(e, out);
-    save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    e_jmp(e, bt->env.stub.leave_bare);
 }
 
 /* callout: T0 is a struct insn, T1 where to go on, vcpu.rip its address. FLAGS_MEM. */
@@ -275,6 +251,13 @@ static void emit_exits(struct bt *bt, struct emit *e) {
     e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_HOT);
     e_jmp(e, bt->env.stub.leave);
 
+    /* The checks of a fragment failed, T1 is where. */
+    bt->env.stub.check = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(arg));
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_CHECK);
+    e_jmp(e, bt->env.stub.leave);
+
     /* The jump table had nothing, or another fragment. */
     bt->env.stub.indirect = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
@@ -294,7 +277,6 @@ void bt_emit_stubs(struct bt *bt) {
     emit_slow(bt, &e);
     emit_anchor(bt, &e, MMU_READ);
     emit_anchor(bt, &e, MMU_WRITE);
-    emit_check(bt, &e);
     emit_callout(bt, &e);
     emit_transfer(bt, &e);
     bt_emit_gates(bt, &e);

@@ -67,8 +67,9 @@ static const struct field fields[] = {
     OURS(site),
     FIELD(x87_at),
     OURS(status),
-    FIELD(shadow.epoch_user),
-    FIELD(shadow.epoch_global),
+    FIELD(shadow.code),
+    OURS(here),
+    OURS(x87_here),
     OURS(flags),
     FIELD(cr0),
     FIELD(cr2),
@@ -197,13 +198,6 @@ static bool one_of(const void *p, const void *from, size_t count, size_t size) {
     return within(p, from, count * size) && ((uintptr_t)p - (uintptr_t)from) % size == 0;
 }
 
-/* Whose `valid` P points to, of the pages that C lies on. */
-static const struct tr_page *page_of(const struct tr_code *c, const void *p) {
-    return c->vp && p == &c->vp->valid     ? c->vp
-           : c->vp2 && p == &c->vp2->valid ? c->vp2
-                                           : NULL;
-}
-
 /* A number that is an address of ours: its name. False: it is just a number. */
 static bool pointer_name(const struct list *l, const struct tr_code *c, uint64_t value,
                          char *buf, size_t size) {
@@ -218,14 +212,8 @@ static bool pointer_name(const struct list *l, const struct tr_code *c, uint64_t
     } else if (one_of(p, c->links, c->nlinks, sizeof(c->links[0]))) {
         snprintf(buf, size, "<exit %zu>",
                  (size_t)((const struct link *)(const void *)p - c->links));
-    } else if (page_of(c, p)) {
-        snprintf(buf, size, "<epoch of page 0x%llx>",
-                 (unsigned long long)page_of(c, p)->va);
     } else if (within(p, env->records, env->records_size)) {
         snprintf(buf, size, "<data>");
-    } else if (p == (const uint8_t *)c->vp || (c->vp2 && p == (const uint8_t *)c->vp2)) {
-        snprintf(buf, size, "<record of page 0x%llx>",
-                 (unsigned long long)((const struct tr_page *)(const void *)p)->va);
     } else if (within(p, env->code.rx, env->code.size)) {
         place_name(l, c, p, buf, size);
     } else if (within(p, env->v, sizeof(*env->v))) {
@@ -431,7 +419,7 @@ static const struct tu_insn *guest_at(struct view *w, const uint8_t *rx) {
             return NULL;
         w->site++;
         for (unsigned k = 0; k < w->u->n; k++)
-            if (w->u->insn[k].va == tr_site_va(c, s))
+            if (w->u->insn[k].va == tr_site_va(c, s, c->va & ~4095ull))
                 return &w->u->insn[k];
     }
     return NULL;
@@ -451,10 +439,11 @@ static void annotate(const struct view *w, const struct insn *i, const uint8_t *
         if (rel < rx || rel >= rx + i->len)
             continue;
         *mark = '=';
-        snprintf(note, size, "; exit %u to 0x%llx%s", k, (unsigned long long)ln->target,
-                 ln->to                          ? ", chained"
-                 : list_inside(w->l, ln->target) ? ", not chained"
-                                                 : ", outside");
+        snprintf(note, size, "; exit %u to 0x%llx%s", k,
+                 (unsigned long long)list_target(c, k),
+                 ln->to                                 ? ", chained"
+                 : list_inside(w->l, list_target(c, k)) ? ", not chained"
+                                                        : ", outside");
     }
     if (is_jump(i) && tr_is_callout(w->l->env, jump_target(i, rx))) {
         *mark = '!';

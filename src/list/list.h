@@ -28,6 +28,11 @@ struct list {
     size_t count;
 };
 
+/* Where link K of C leads, at C's address. */
+static inline uint64_t list_target(const struct tr_code *c, unsigned k) {
+    return tr_link_target(&c->links[k], c->va & ~4095ull);
+}
+
 /* All of it. 0 or -ENOMEM. The guest's vector state is parked. */
 int list_print(const struct list *l);
 

@@ -167,58 +167,6 @@ void mmu_destroy(struct vcpu *v) {
     v->mmu = NULL;
 }
 
-/* Translations that code was checked against are gone: this space's, or everybody's. */
-static void new_epoch(struct vcpu *v, bool global) {
-    v->shadow.epoch_user = ++v->shadow.epoch_clock;
-    if (global)
-        v->shadow.epoch_global = v->shadow.epoch_user;
-}
-
-static void new_epoch_for_page(struct vcpu *v, uint64_t at) {
-    uint64_t page = at >> 12;
-
-    uint64_t large = at >> 21;
-
-    if ((v->shadow.code_filter[page >> 6 & 63] >> (page & 63) & 1) ||
-        (v->shadow.large_filter[large >> 6 & 63] >> (large & 63) & 1))
-        new_epoch(v, true);
-}
-
-/* INVLPG of any part of a large page concerns all code in it. */
-static void watch_large(struct vcpu *v, uint64_t at, unsigned shift) {
-    uint64_t n = at >> 21;
-
-    if (shift == 12)
-        return;
-    for (uint64_t k = shift > 21 ? n & ~1ull : n; k <= (shift > 21 ? n | 1 : n); k++)
-        v->shadow.large_filter[k >> 6 & 63] |= 1ull << (k & 63);
-    if (shift > 22) /* 1 GiB */
-        for (unsigned k = 0; k < VCPU_CODE_FILTER; k++)
-            v->shadow.large_filter[k] = ~0ull;
-}
-
-void mmu_code_watch(struct vcpu *v, struct gva at) {
-    const struct mmu_priv *m = mmu_priv(v);
-    enum mmu_bank b = v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X;
-    uint64_t meta = mmu_home(m, b)->meta[b][mmu_index(at.a)], page = at.a >> 12;
-
-    v->shadow.code_filter[page >> 6 & 63] |= 1ull << (page & 63);
-    watch_large(v, at.a, 12 + (meta >> META_SHIFT_POS & 31));
-}
-
-void mmu_code_unwatch_all(struct vcpu *v) {
-    for (unsigned k = 0; k < VCPU_CODE_FILTER; k++)
-        v->shadow.code_filter[k] = v->shadow.large_filter[k] = 0;
-}
-
-bool mmu_code_is_global(const struct vcpu *v, struct gva at) {
-    const struct mmu_priv *m = mmu_priv(v);
-    enum mmu_bank b = v->cpl == 3 ? BANK_USER_X : BANK_SUPER_X;
-    unsigned idx = mmu_index(at.a);
-
-    return mmu_home(m, b)->global[b][idx / 64] >> (idx & 63) & 1;
-}
-
 void mmu_context_changed(struct vcpu *v) {
     struct mmu_priv *m = mmu_priv(v);
     struct shadow_bank *b = m->super->bank;
@@ -231,6 +179,7 @@ void mmu_context_changed(struct vcpu *v) {
         m->pub.data = &b[BANK_SUPER];
     m->pub.code = v->cpl == 3 ? &m->cur->bank[BANK_USER_X] : &b[BANK_SUPER_X];
     v->shadow.bank = m->pub.data;
+    v->shadow.code = m->pub.code;
     v->shadow.bank_super = m->pub.sys;
     v->shadow.bank_ac = &b[BANK_SUPER_AC];
     v->shadow.bank_user = &m->cur->bank[BANK_USER];
@@ -242,7 +191,6 @@ void mmu_mode_changed(struct vcpu *v) {
     struct mmu_priv *m = mmu_priv(v);
     mmu_walk_config(m);
     drop_all(m);
-    new_epoch(v, true);
     vcpu_forget_gates(v);
     m->cur = NULL;
     select_space(m, current_key(m));
@@ -262,7 +210,6 @@ void mmu_map_changed(void *arg) {
     struct mmu_priv *m = mmu_priv(v);
 
     drop_all(m);
-    new_epoch(v, true);
     m->cur = NULL;
     select_space(m, current_key(m));
     mmu_context_changed(v);
@@ -290,7 +237,6 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {
         mmu_space_flush(m, m->cur, m->pge);
     if (m->super != m->cur)
         mmu_space_flush(m, m->super, true);
-    new_epoch(v, !m->pge);
     if (found)
         c->shadow_space_switches++;
     else
@@ -301,7 +247,6 @@ void mmu_cr3_loaded(struct vcpu *v, uint64_t value) {
 void mmu_invlpg(struct vcpu *v, struct gva at) {
     struct mmu_priv *m = mmu_priv(v);
     mmu_counters(m)->shadow_invlpg++;
-    new_epoch_for_page(v, at.a);
     for (unsigned i = 0; i < m->space_count; i++)
         mmu_space_invlpg(m, &m->space[i], at.a,
                          &m->space[i] != m->cur && &m->space[i] != m->super);
@@ -309,14 +254,8 @@ void mmu_invlpg(struct vcpu *v, struct gva at) {
 
 void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at) {
     struct mmu_priv *m = mmu_priv(v);
-    if (m->policy == MMU_TRACE) {
-        new_epoch(v, true);
+    if (m->policy == MMU_TRACE)
         return; /* nothing in the shadow is stale */
-    }
-    if (type == 0)
-        new_epoch_for_page(v, at.a);
-    else
-        new_epoch(v, type == 2 || !m->pge);
     /* One space for all PCIDs holds entries of the current one only: to treat it as
      * concerned is always allowed. */
     bool by_pcid = m->policy == MMU_PCID && m->pcide;

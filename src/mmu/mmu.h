@@ -246,13 +246,7 @@ static inline const uint8_t *mmu_fetch(struct vcpu *v, struct gva at) {
 
 /* --- architectural events: the caller has already changed the vCPU's registers --- */
 void mmu_cr3_loaded(struct vcpu *v, uint64_t value); /* VALUE as written, with bit 63 */
-void mmu_mode_changed(struct vcpu *v); /* CR0, CR4, EFER bits that matter; drops all */
-/* The page of code that was fetched at AT last is marked global in the page tables. */
-bool mmu_code_is_global(const struct vcpu *v, struct gva at);
-/* The same page: from now on an INVLPG that concerns it begins new epochs
- * (cpu/vcpu_shadow.h). It may begin them for others, too. */
-void mmu_code_watch(struct vcpu *v, struct gva at);
-void mmu_code_unwatch_all(struct vcpu *v);
+void mmu_mode_changed(struct vcpu *v);    /* CR0, CR4, EFER bits that matter; drops all */
 void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. Cheap. */
 void mmu_invlpg(struct vcpu *v, struct gva at);
 /* INVPCID types 0..3; the caller has checked the descriptor. */

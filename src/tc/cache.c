@@ -1,18 +1,17 @@
 /* The cache as a whole: how it is made, and how room is made in it. */
 #include "tc/tc_int.h"
 
-int tc_create(struct tc *tc, struct vcpu *v, const struct os_code *code) {
+int tc_create(struct tc *tc, const struct tr_env *env) {
     int rc;
 
-    tc->v = v;
-    tc->code = *code;
+    tc->v = env->v;
+    tc->env = env;
+    tc->code = env->code;
     rc = tc_units_create(tc);
     if (!rc)
         rc = tc_again_create(tc);
     if (!rc)
         rc = tc_jumps_create(tc);
-    if (!rc)
-        rc = tc_pages_create(tc);
     return rc ? rc : tc_fragments_create(tc);
 }
 
@@ -20,7 +19,6 @@ void tc_destroy(struct tc *tc) {
     if (!tc->v) /* it never was made */
         return;
     tc_fragments_free(tc);
-    tc_pages_free(tc);
     tc_jumps_free(tc);
     tc_again_free(tc);
     tc_units_free(tc);
@@ -36,7 +34,6 @@ void tc_flush(struct tc *tc) {
     for (unsigned u = 0; u < tc->nunits; u++)
         tc->fragments[u] = 0;
     tc_fragments_reset(tc);
-    tc_pages_reset(tc);
     tc_jumps_reset(tc);
     tc_unit_begin(tc, 0);
 }

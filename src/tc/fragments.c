@@ -37,11 +37,34 @@ static unsigned hash_of(uint64_t va, const uint8_t *page) {
     return (unsigned)(h * 0x9e3779b97f4a7c15ull >> (64 - TC_HASH_BITS));
 }
 
+/* Shared fragments stand by their place in the page, hot paths by their address. */
+static struct ccf **slot_of(const struct tc *tc, const struct ccf *c) {
+    return &tc->hash[hash_of(c->code.hot ? c->code.va : c->code.va & 4095, c->code.page)];
+}
+
+static struct ccf *shared_from(struct ccf *c, uint64_t va, const uint8_t *page,
+                               uint32_t key) {
+    while (c && (c->code.hot || ((c->code.va ^ va) & 4095) || c->code.page != page ||
+                 c->code.key != key))
+        c = c->hash_next;
+    return c;
+}
+
 struct ccf *tc_lookup(const struct tc *tc, uint64_t va, const uint8_t *page,
                       uint32_t key) {
+    return shared_from(tc->hash[hash_of(va & 4095, page)], va, page, key);
+}
+
+struct ccf *tc_lookup_next(struct ccf *c) {
+    return shared_from(c->hash_next, c->code.va, c->code.page, c->code.key);
+}
+
+struct ccf *tc_lookup_path(const struct tc *tc, uint64_t va, const uint8_t *page,
+                           uint32_t key) {
     struct ccf *c = tc->hash[hash_of(va, page)];
 
-    while (c && (c->code.va != va || c->code.page != page || c->code.key != key))
+    while (c && (!c->code.hot || c->code.va != va || c->code.page != page ||
+                 c->code.key != key))
         c = c->hash_next;
     return c;
 }
@@ -156,16 +179,13 @@ static void detach(struct tc *tc, struct ccf *c, uint8_t *page) {
 }
 
 void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c) {
-    struct ccf **slot = &tc->hash[hash_of(c->code.va, c->code.page)];
+    struct ccf **slot = slot_of(tc, c);
 
     c->hash_next = *slot;
     *slot = c;
     tc_unit_add(tc, span, c);
-    tc_vpage(c->code.vp)->fragments++;
     attach(tc, c, c->code.page);
     c->listed = true;
-    if (c->code.vp2)
-        tc_vpage(c->code.vp2)->fragments++;
     if (c->code.page2 && c->code.page2 != c->code.page) {
         attach(tc, c, c->code.page2);
         c->listed2 = true;
@@ -176,7 +196,7 @@ void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c) {
 /* --- death --- */
 
 static void kill(struct tc *tc, struct ccf *c, enum tc_why why) {
-    struct ccf **slot = &tc->hash[hash_of(c->code.va, c->code.page)];
+    struct ccf **slot = slot_of(tc, c);
 
     c->dead = true;
     if (c->listed)
@@ -192,6 +212,7 @@ static void kill(struct tc *tc, struct ccf *c, enum tc_why why) {
     for (unsigned n = 0; n < c->code.nlinks; n++)
         tc_unlink(tc, &c->code.links[n]);
     tc_jump_forget(tc, c);
+    tc_path_forget(tc, c);
 }
 
 /* Drops dead fragments from the page's list, and the trace with the last of them. */
@@ -226,14 +247,14 @@ void tc_drop(struct tc *tc, struct ccf *c, enum tc_why why) {
         sweep_later(tc, c->code.page2);
 }
 
-void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off) {
+void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off, enum tc_why why) {
     struct code_page *cp = &tc->pages[page_number(tc, page)];
     struct ccf *next;
 
     for (struct ccf *c = cp->first; c; c = next) {
         next = *next_of(c, page);
         if (!c->dead && covers(c, page, off, off + 1))
-            kill(tc, c, TC_WHY_REVIEW);
+            kill(tc, c, why);
     }
     sweep_later(tc, page);
 }
@@ -274,9 +295,5 @@ void tc_forget(struct tc *tc, struct ccf **c, size_t n) {
             detach(tc, c[k], c[k]->code.page);
         if (c[k]->listed2)
             detach(tc, c[k], c[k]->code.page2);
-        tc_vpage(c[k]->code.vp)->fragments--;
-        if (c[k]->code.vp2)
-            tc_vpage(c[k]->code.vp2)->fragments--;
     }
-    tc_pages_collect(tc);
 }

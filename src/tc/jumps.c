@@ -57,17 +57,20 @@ void tc_select_key_slow(struct tc *tc, uint32_t key) {
     tr_vcpu(tc->v)->jump = t->to;
 }
 
-void tc_jump_insert(struct tc *tc, const struct ccf *c) {
+void tc_jump_insert(struct tc *tc, uint64_t va, struct ccf *c) {
     uint8_t **to = tr_vcpu(tc->v)->jump;
 
-    to[tc_jump_slot(c->code.va)] = c->code.entry_jump;
+    to[tc_jump_slot(va)] = c->code.entry_jump;
+    c->jumps |= (uint16_t)(1u << (va >> 12 & 15));
 }
 
-void tc_jump_forget(struct tc *tc, const struct ccf *c) {
-    for (unsigned n = 0; n < TC_JUMP_TABLES; n++) {
-        uint8_t **to = &tc->jump[n].to[tc_jump_slot(c->code.va)];
+void tc_jump_forget(struct tc *tc, struct ccf *c) {
+    for (unsigned n = 0; c->jumps && n < TC_JUMP_TABLES; n++)
+        for (unsigned k = 0; k < 16; k++) {
+            uint8_t **to = &tc->jump[n].to[k << 12 | (c->code.va & 4095)];
 
-        if (*to == c->code.entry_jump)
-            *to = tc->nowhere;
-    }
+            if ((c->jumps >> k & 1) && *to == c->code.entry_jump)
+                *to = tc->nowhere;
+        }
 }
+_Static_assert(TR_JUMP_BITS == 16, "four bits above the offset in a page");

@@ -7,17 +7,23 @@ static void aim(struct tc *tc, struct link *l, const uint8_t *rx) {
     __atomic_store_n((int32_t *)(void *)l->rel32, rel, __ATOMIC_RELAXED);
 }
 
+/* Where the link is to jump for that; NULL: it stays as it is. */
+static const uint8_t *entry_for(const struct link *l, const struct tr_code *to) {
+    if (!l->from->hot && to->hot)
+        return NULL; /* the way there is through the shared fragment */
+    if (!l->same_page)
+        return to->entry_check;
+    if (!to->page2 && to->page == l->from->page)
+        return l->place == FLAGS_REGS ? to->entry_regs : to->entry_mem;
+    return l->place == FLAGS_REGS ? to->entry_save : to->entry_here;
+}
+
 void tc_link(struct tc *tc, struct link *l, struct ccf *to) {
-    if (!tc->chain || l->to || tc_ccf(l->from)->dead || to->dead)
+    const uint8_t *rx = entry_for(l, &to->code);
+
+    if (!tc->chain || l->to || tc_ccf(l->from)->dead || to->dead || !rx)
         return;
-    if (l->same_page && !to->code.page2 && to->code.page == l->from->page)
-        aim(tc, l, l->place == FLAGS_REGS ? to->code.entry_regs : to->code.entry_mem);
-    else if (l->place == FLAGS_REGS && !to->code.entry_save)
-        return; /* entry_check wants the flags in memory */
-    else if (l->place == FLAGS_REGS)
-        aim(tc, l, to->code.entry_save);
-    else
-        aim(tc, l, to->code.entry_check);
+    aim(tc, l, rx);
     tc->v->cnt->bt_chained++;
     l->to = &to->code;
     l->next_in = to->in;

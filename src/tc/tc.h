@@ -2,10 +2,11 @@
  * The translation cache: fragments by address and by page, links between them, and what
  * happens when their guest code is written or when the cache is full.
  *
- * A fragment (CCF, compiled code fragment) is translated code that is kept. It is found
- * by address, RAM page and key. A fragment whose code was written is dead: found by no
- * lookup and reached by no link, but still there for whoever is executing it, until its
- * unit is evicted.
+ * A fragment (CCF, compiled code fragment) is translated code that is kept. Shared ones
+ * belong to a place in RAM, wherever it is mapped, and are found by that and key; hot
+ * paths by address, RAM page and key. A fragment whose code was written is dead: found by
+ * no lookup and reached by no link, but still there for whoever is executing it, until
+ * its unit is evicted.
  *
  * The memory of the cache is a ring of units. A unit is a piece of code memory and a
  * piece of memory for what belongs to its fragments (struct ccf, links, sites,
@@ -30,7 +31,12 @@ struct ccf {
     struct tr_code code; /* must be first: emitted code names it */
     bool dead;
     bool listed, listed2; /* in the lists of its pages */
-    struct link *in;      /* from other fragments */
+    /* Bits 12 to 15 of the addresses by which it is in jump tables. */
+    uint16_t jumps;
+    struct link *in;    /* from other fragments */
+    struct ccf *shared; /* of a hot path: whose it is, NULL: nobody's any more */
+    struct ccf *paths;  /* of a shared fragment, by path_next */
+    struct ccf *path_next;
     struct ccf *hash_next;
     struct ccf *page_next, *page2_next;
     struct ccf **page_at, **page2_at; /* what leads to it in these lists */
@@ -39,13 +45,6 @@ struct ccf {
 static inline struct ccf *tc_ccf(const struct tr_code *c) {
     return container_of((struct tr_code *)(uintptr_t)c, struct ccf, code);
 }
-
-/* The record of a virtual page with translated code. */
-struct vpage {
-    struct tr_page page;
-    uint32_t fragments; /* that refer to it */
-    struct vpage *next;
-};
 
 /* What has been translated of one RAM page. */
 struct code_page {
@@ -70,8 +69,7 @@ struct jump_table {
     uint8_t **to; /* RX */
 };
 
-#define TC_VPAGE_BITS 12
-#define TC_VPAGES_MAX (1u << 22) /* they are at addresses that fit in 31 bits */
+#define TC_PATHS_MAX 4u /* for one fragment */
 #define TC_DROPPED_BITS 15
 
 /* Why a fragment was dropped: what is translated there next is counted under it. */
@@ -86,6 +84,7 @@ enum tc_why {
 
 struct tc {
     struct vcpu *v;
+    const struct tr_env *env;
     struct os_code code;
     bool chain;          /* links may be chained */
     uint8_t *code_start; /* RW: after the common code */
@@ -110,9 +109,6 @@ struct tc {
         };
         uint64_t select; /* all of this, for gates */
     };
-    struct vpage **vpages;
-    struct vpage *vpage_pool, *vpage_free;
-    size_t vpages_used, vpages_max;
     uint64_t *dropped; /* again.c */
 };
 
@@ -157,41 +153,47 @@ static inline uint8_t *tc_jump_target(const struct tc *tc, uint64_t va) {
         return NULL;
     return to[tc_jump_slot(va)];
 }
-/* From now on it goes to C, for the current key. */
-void tc_jump_insert(struct tc *tc, const struct ccf *c);
+/* From now on that to VA, which is one of C's, goes to C, for the current key. */
+void tc_jump_insert(struct tc *tc, uint64_t va, struct ccf *c);
 
 /* --- links.c --- */
 
 void tc_link(struct tc *tc, struct link *l, struct ccf *to);
 void tc_unlink_in(struct tc *tc, struct ccf *c); /* nothing jumps to C any more */
 
-/* --- pages.c: virtual pages --- */
+/* --- paths.c: hot paths --- */
 
-/* The record of a virtual page, made if need be; NULL: full. */
-struct tr_page *tc_page(struct tc *tc, uint64_t va, uint8_t *host, bool user);
-/* Is P one of those that translated code was given? */
-bool tc_is_page(const struct tc *tc, const struct tr_page *p);
+/* PATH is a hot path for C, which has none for its address. */
+void tc_path_add(struct tc *tc, struct ccf *c, struct ccf *path);
+/* The oldest one when there are too many, else NULL: to be dropped. */
+struct ccf *tc_path_too_many(const struct ccf *c);
 
 /* --- fragments.c --- */
 
+/* The first shared fragment for that place in PAGE, and the next one after C: they differ
+ * in their second page. */
 struct ccf *tc_lookup(const struct tc *tc, uint64_t va, const uint8_t *page,
                       uint32_t key);
+struct ccf *tc_lookup_next(struct ccf *c);
+/* The hot path for VA on PAGE. */
+struct ccf *tc_lookup_path(const struct tc *tc, uint64_t va, const uint8_t *page,
+                           uint32_t key);
 /* Keeps C, from tc_reserve(), whose translation has taken what SPAN lacks by now. */
 void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c);
 /* No lookup finds it any more, and nothing jumps to it. */
 void tc_drop(struct tc *tc, struct ccf *c, enum tc_why why);
 /* Drops the fragments that have the byte at OFF of the RAM page. */
-void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off);
+void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off, enum tc_why why);
 /* LEN bytes at AT are about to be written: drops the fragments that have some of them. */
 void tc_code_written(struct tc *tc, struct gpa at, unsigned len);
 
 /* --- cache.c --- */
 
-/* The cache in CODE, RX of whose stubs is to be in it already, as far as CODE_START (RW).
- * 0 or -errno; tc_destroy() in both cases. */
-int tc_create(struct tc *tc, struct vcpu *v, const struct os_code *code);
+/* The cache in ENV's code, RX of whose stubs is to be in it already, as far as CODE_START
+ * (RW). 0 or -errno; tc_destroy() in both cases. */
+int tc_create(struct tc *tc, const struct tr_env *env);
 void tc_destroy(struct tc *tc);
-/* All fragments and virtual pages go. To be called before the first use. */
+/* All fragments go. To be called before the first use. */
 void tc_flush(struct tc *tc);
 /* The next unit of the ring is that after the last one. */
 bool tc_wraps(const struct tc *tc);

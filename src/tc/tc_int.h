@@ -21,20 +21,13 @@ struct ccf **tc_unit_fragments(const struct tc *tc, unsigned unit);
 int tc_jumps_create(struct tc *tc);
 void tc_jumps_free(struct tc *tc);
 void tc_jumps_reset(struct tc *tc);
-void tc_jump_forget(struct tc *tc, const struct ccf *c);
+void tc_jump_forget(struct tc *tc, struct ccf *c);
 
 /* links.c */
 void tc_unlink(struct tc *tc, struct link *l);
 
-/* pages.c */
-int tc_pages_create(struct tc *tc);
-void tc_pages_free(struct tc *tc);
-void tc_pages_reset(struct tc *tc);
-/* Gives back those that no fragment refers to. */
-void tc_pages_collect(struct tc *tc);
-static inline struct vpage *tc_vpage(struct tr_page *p) {
-    return container_of(p, struct vpage, page);
-}
+/* paths.c */
+void tc_path_forget(struct tc *tc, struct ccf *c); /* C is no more */
 
 /* fragments.c */
 int tc_fragments_create(struct tc *tc);

@@ -61,7 +61,7 @@ void tr_callout(struct tr *t, const struct insn *i) {
     t->callouts++;
     if (tr_counted(t))
         e_gs_imm(e, W32, GS_TR(owed), (int32_t)(t->n - t->k));
-    e_mov_imm(e, T0, va);
+    tr_address(t, T0, va);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_mov_imm(e, T0, (uint64_t)(uintptr_t)copy);
     tr_emit_lea_next(e, 5 + MUTANT(CALLOUT_BACK));

@@ -3,11 +3,21 @@
  * be known of it. Whoever keeps it finds it by address, page and key, chains its links,
  * and drops it when its guest code changes.
  *
- * It has four entries, all with the flags in memory but the last:
- *   - entry_jump: T0 is the guest address wanted; goes on when it is this one's;
- *   - entry_check: verifies that the virtual page still maps the code it was made from
- *     (struct tr_page); other pages come in here or through entry_jump;
- *   - entry_mem, entry_regs: the code itself.
+ * Code is shared or a hot path. Shared code belongs to its bytes in RAM: it is right
+ * wherever they are mapped, for it makes guest addresses from that of the page that is
+ * being executed (tr_vcpu.here). A hot path is for one address.
+ *
+ * Entries, all with the flags in memory but entry_regs:
+ *   - entry_jump: T0 is the guest address wanted; goes on when it is one of this code's,
+ *     which the shadow says: the page there is this code's page, and may be executed;
+ *   - entry_check: of shared code the same; of a hot path, for its own address;
+ *   - entry_here: entry_check for the address in the page that is being executed;
+ *   - entry_mem, entry_regs: the code itself. Whoever comes from the same page, or has
+ *     looked himself, enters here.
+ *
+ * Shared code counts its executions at its head. When there are hot paths for it, the
+ * head leads to the first one's `select`, which compares addresses and goes on to the
+ * path, to the next one's, or back behind the head (tr_head_turn()).
  *
  * A link is a direct exit: a rel32 in the code that goes either to a stub (leave the
  * cache and say which link it was) or, chained, to another fragment's entry.
@@ -25,10 +35,11 @@ struct tr_code;
 
 struct link {
     struct tr_code *from;
-    uint64_t target; /* guest address */
-    uint8_t *rel32;  /* RW */
-    uint8_t *stub;   /* RX: where it goes when not chained */
-    uint8_t place;   /* enum flags_place at the exit */
+    uint64_t
+        target; /* guest address; of shared code, from its page on: tr_link_target() */
+    uint8_t *rel32; /* RW */
+    uint8_t *stub;  /* RX: where it goes when not chained */
+    uint8_t place;  /* enum flags_place at the exit */
     bool same_page;
     /* The rest is the keeper's, 0 at first: what it is chained to, and the other links
      * into the same. */
@@ -61,22 +72,14 @@ struct piece {
     bool second;       /* it is page2 */
 };
 
-/* A virtual page with translated code, and the RAM page that it has to map. */
-struct tr_page {
-    uint64_t va;
-    uint8_t *host;
-    uint64_t valid; /* the epoch in which it was checked; read by entry_check */
-    bool global;    /* checked against epoch_global */
-    bool user;
-};
-
 struct tr_code {
     /* What was asked for. */
-    uint64_t va;
+    uint64_t va;    /* of shared code: one of its addresses */
     uint8_t *page;  /* host address of the guest page it starts on */
     uint8_t *page2; /* another one: an instruction crosses, or the path goes there */
     uint32_t key;   /* tr_key() at translation */
-    bool hot;       /* a hot path */
+    bool hot;       /* a hot path, for: */
+    const struct tr_code *shared;
     /* What came out. */
     uint8_t ninsns;     /* that its entry takes in a counted run */
     uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
@@ -86,16 +89,43 @@ struct tr_code {
     uint8_t nlinks;
     uint8_t *start, *end; /* RX */
     uint8_t *entry_jump, *entry_check, *entry_mem, *entry_regs;
-    uint8_t *entry_save; /* with page2: flags to memory, then entry_check */
-    struct tr_page *vp, *vp2;
+    uint8_t *entry_save,
+        *entry_here; /* with page2; the first: flags to memory, then that */
+    uint64_t va2;    /* of page2, as va */
+    uint8_t *head;   /* RW; NULL: executions are not counted */
+    uint8_t *select; /* RX, of a hot path */
+    uint8_t *past;   /* RW: the rel32 by which `select` goes on, behind itself at first */
     struct site *sites;
     struct piece *pieces;
     struct link *links;
 };
 
-/* The guest address that a site is for. */
-static inline uint64_t tr_site_va(const struct tr_code *c, const struct site *s) {
-    return (s->guest & SITE_PAGE2 ? c->vp2 : c->vp)->va + (s->guest & 0xfff);
+/* Guest addresses of C's code, where it is being executed: HERE is tr_vcpu.here. */
+static inline uint64_t tr_cut(const struct tr_code *c, uint64_t va) {
+    return (c->key & 3) == MODE_64 ? va : (uint32_t)va;
+}
+
+static inline uint64_t tr_start_va(const struct tr_code *c, uint64_t here) {
+    return c->hot ? c->va : here + (c->va & 4095);
+}
+
+static inline uint64_t tr_site_va(const struct tr_code *c, const struct site *s,
+                                  uint64_t here) {
+    uint64_t page = c->hot ? c->va & ~4095ull : here;
+
+    if (s->guest & SITE_PAGE2)
+        page = c->hot ? c->va2 : here + 4096;
+    return tr_cut(c, page + (s->guest & 0xfff));
+}
+
+static inline uint64_t tr_link_target(const struct link *l, uint64_t here) {
+    return l->from->hot ? l->target : tr_cut(l->from, here + l->target);
+}
+
+/* The page behind VA's, in code of that key. */
+static inline uint64_t tr_next_page(uint32_t key, uint64_t va) {
+    va = (va | 4095) + 1;
+    return (key & 3) == MODE_64 ? va : (uint32_t)va;
 }
 
 /* Registers as they are in C's code, in vcpu.gpr[], become what they are to the guest. */

@@ -8,6 +8,7 @@
 
 #include "base/os.h"
 #include "decode/insn.h"
+#include "mem/mem.h"
 #include "mmu/mmu.h"
 #include "tr/code.h"
 #include "tr/options.h"
@@ -25,8 +26,6 @@ struct tr_span;
 
 /* What is known of guest code; each with `arg` first. */
 struct tr_advice {
-    /* The record of the virtual page of VA, made if need be; NULL: no room. */
-    struct tr_page *(*page)(void *arg, uint64_t va, uint8_t *host, bool user);
     /* Is there a hot path at VA, on PAGE, for KEY? */
     bool (*is_hot)(void *arg, uint64_t va, const uint8_t *page, uint32_t key);
     /* Is I, at VA on PAGE, to be a callout, since it keeps trapping? It is no branch. */
@@ -58,8 +57,8 @@ struct tr_env {
     size_t records_size;
     struct tr_stubs stub;
     uint8_t *poll_page; /* readable, or not while a kick is pending */
-    uint32_t *heat;     /* executions until code is hot, by guest address: tr_heat() */
-    uint64_t *guess;    /* where indirect branches went; by their address: tr_guess() */
+    uint32_t *heat;     /* executions until code is hot, by its place: tr_heat() */
+    uint64_t *guess;    /* where indirect branches went; by their place: tr_guess() */
     const struct tr_advice *advice;
     void *arg;
 };
@@ -69,13 +68,19 @@ static inline ptrdiff_t tr_delta(const struct tr_env *env) {
     return env->code.rx - env->code.rw;
 }
 
-/* Both tables are at addresses that fit in 31 bits. */
-static inline uint64_t *tr_guess(const struct tr_env *env, uint64_t va) {
-    return &env->guess[(va ^ va >> TR_GUESS_BITS) & ((1u << TR_GUESS_BITS) - 1)];
+/* A place of code: where its first byte is in RAM, on the page at PAGE (host). */
+static inline uint64_t tr_place(const struct tr_env *env, const uint8_t *page,
+                                uint64_t va) {
+    return (uint64_t)(page - mem_ram_base(env->v->mem)) + (va & 4095);
 }
 
-static inline uint32_t *tr_heat(const struct tr_env *env, uint64_t va) {
-    uint32_t h = (uint32_t)(va ^ va >> 32) * 0x9e3779b1u;
+/* Both tables are at addresses that fit in 31 bits. */
+static inline uint64_t *tr_guess(const struct tr_env *env, uint64_t place) {
+    return &env->guess[(place ^ place >> TR_GUESS_BITS) & ((1u << TR_GUESS_BITS) - 1)];
+}
+
+static inline uint32_t *tr_heat(const struct tr_env *env, uint64_t place) {
+    uint32_t h = (uint32_t)(place ^ place >> 32) * 0x9e3779b1u;
 
     return &env->heat[h >> (32 - TR_HEAT_BITS)];
 }

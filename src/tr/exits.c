@@ -55,8 +55,10 @@ static void link_init(struct tr *t, unsigned n, uint64_t target) {
         t->c->nlinks = (uint8_t)(n + 1);
 }
 
-/* The jump itself: to its stub, until it is chained. */
+/* The jump itself: to its stub, until it is chained. Into another page, T0 says where. */
 static void link_jump(struct tr *t, unsigned n) {
+    if (!t->c->links[n].same_page)
+        tr_address(t, T0, t->c->links[n].target);
     t->c->links[n].rel32 = t->e.p + 1;
     e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
 }
@@ -162,7 +164,8 @@ void tr_indirect(struct tr *t) {
     struct emit *e = &t->e;
 
     if (tr_heats(t)) /* for the hot path to come */
-        e_abs(e, W64, OPC_MOV_RM_R, T0, tr_guess(t->env, tr_va(t)));
+        e_abs(e, W64, OPC_MOV_RM_R, T0,
+              tr_guess(t->env, tr_insn_place(t, &t->insn[t->k])));
     tr_flags_to_mem(t);
     return_fuel(t);
     tr_site(t, POLL_INDIRECT, 0);
@@ -190,22 +193,6 @@ void tr_place_ret(struct tr *t, const struct cold *c) {
     t->k = c->k;
     t->place = (enum flags_place)c->place;
     tr_indirect(t);
-}
-
-/* Counts down an execution of a cold fragment; the flags are not in the host's. */
-void tr_count_heat(struct tr *t) {
-    static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
-
-    e_bytes(&t->e, sub_abs, sizeof(sub_abs));
-    e32(&t->e, (uint32_t)(uintptr_t)tr_heat(t->env, t->c->va));
-    e8(&t->e, 1);
-    tr_cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
-}
-
-void tr_place_hot(struct tr *t, const struct cold *c) {
-    e_land(&t->e, c->rel32);
-    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)t->c);
-    e_jmp(&t->e, t->env->stub.hot);
 }
 
 /* Where an unchained link goes. */

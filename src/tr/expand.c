@@ -24,6 +24,10 @@ static void xl_ident(struct tr *t, const struct insn *i) {
         t->plain = false;
     }
     tr_copy_flags(t, i);
+    if (i->op == OP_native && sem_sets_fip(i) && !t->hot) { /* for x87_ran() */
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(here));
+        e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_TR(x87_here));
+    }
     tr_ident_emit(t, i, off); /* it may fault: only then do the flags move */
     if (i->op == OP_native && sem_sets_fip(i) && !vec_keeps_fip())
         e_gs_imm(&t->e, W32, GS(x87_at), (int32_t)(e_here(&t->e) - t->env->code.rx));
@@ -58,10 +62,12 @@ static void xl_lea(struct tr *t, const struct insn *i) {
         tr_callout(t, i);
         return;
     }
-    if (m->base == REG_RIP || (m->base == REG_ZERO && m->index == REG_ZERO)) {
-        uint64_t a = (uint64_t)m->disp + (m->base == REG_RIP ? tr_va(t) : 0);
-
-        e_mov_imm(&t->e, to, w ? a : (uint32_t)a);
+    if (m->base == REG_RIP) {
+        tr_address(t, to, tr_va(t) + (uint64_t)m->disp);
+        if (w == W32)
+            e_mov_rr(&t->e, W32, to, to);
+    } else if (m->base == REG_ZERO && m->index == REG_ZERO) {
+        e_mov_imm(&t->e, to, w ? (uint64_t)m->disp : (uint32_t)m->disp);
     } else {
         unsigned base = tr_host(t, m->base), index = tr_host(t, m->index);
 
@@ -235,7 +241,7 @@ static void xl_call(struct tr *t, const struct insn *i) {
         e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS_TR(tmp));
     }
     off = tr_push_slot(t, i->opsize);
-    e_mov_imm(&t->e, T1, tr_next_va(t));
+    tr_address(t, T1, tr_next_va(t));
     tr_store(t, i->opsize, T1, off);
     tr_move_sp(t, -(int32_t)i->opsize);
     if (tr_is_direct(i)) {

@@ -55,9 +55,11 @@ struct tr_ref tr_ref_mem(const struct tr *t, const struct insn *i, uint64_t va) 
                        .addrsize = i->addrsize,
                        .disp = m->disp};
 
-    if (m->base == REG_RIP) {
+    if (m->base == REG_RIP && t->hot) {
         r.base = REG_ZERO;
         r.disp = (int64_t)(va + (uint64_t)m->disp);
+    } else if (m->base == REG_RIP) { /* stands for the page that is being executed */
+        r.disp = (int64_t)(va - (t->c->va & ~4095ull) + (uint64_t)m->disp);
     }
     return r;
 }

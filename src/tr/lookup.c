@@ -17,6 +17,10 @@ bool tr_mem_ok(const struct tr *t, const struct insn *i) {
 }
 
 static unsigned in_scratch(struct tr *t, unsigned reg, unsigned scratch) {
+    if (reg == REG_RIP) {
+        e_gs(&t->e, W64, OPC_MOV_R_RM, scratch, GS_TR(here));
+        return scratch;
+    }
     if (!tr_in_memory(t, reg))
         return tr_host(t, reg);
     e_gs(&t->e, W64, OPC_MOV_R_RM, scratch, GS_GPR(reg));
@@ -59,7 +63,7 @@ void tr_lookup(struct tr *t, unsigned len, enum mmu_access acc) {
     uint8_t *miss;
 
     BUG_ON(!len || len > SITE_SIZE_MAX);
-    tr_emit_slot(t->env, e);
+    tr_emit_slot(t->env, e, GS(shadow.bank));
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1,
          (int32_t)(offsetof(struct shadow_entry, tag) +
                    8 * MUTATE(HASH_READ_TAG, acc, MMU_READ)));

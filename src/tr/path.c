@@ -50,23 +50,25 @@ static const uint8_t *code_at(struct tr *t, uint64_t va) {
 
     if (!((va ^ c->va) >> 12))
         return c->page + (va & 4095);
-    if (c->vp2)
-        return (va ^ c->vp2->va) >> 12 ? NULL : c->page2 + (va & 4095);
+    if (c->page2)
+        return (va ^ c->va2) >> 12 ? NULL : c->page2 + (va & 4095);
     /* What has been fetched from lately; others would have to be walked to. */
     host = mmu_hit(env->v->mmu->code, gva(va), 1, MMU_EXEC);
     if (!host || mem_gpa(env->v->mem, host).a == ~0ull)
         return NULL;
-    c->vp2 = env->advice->page(env->arg, va, page_of(host), c->key & KEY_USER);
-    t->full |= !c->vp2;
-    if (!c->vp2)
-        return NULL;
+    c->va2 = va & ~4095ull;
     c->page2 = page_of(host);
     return host;
 }
 
 static unsigned executed(const struct tr *t, uint64_t va) {
-    unsigned left = *tr_heat(t->env, va), hot = t->env->opt.hot;
+    const struct vcpu *v = t->env->v;
+    const uint8_t *host = mmu_hit(v->mmu->code, gva(va), 1, MMU_EXEC);
+    unsigned left, hot = t->env->opt.hot;
 
+    if (!host || mem_gpa(v->mem, host).a == ~0ull)
+        return 0;
+    left = *tr_heat(t->env, tr_place(t->env, page_of(host), va));
     return left > hot ? hot : hot - left; /* it goes on counting below zero */
 }
 
@@ -134,7 +136,8 @@ static bool follow_call(struct path *p, struct tu_insn *u, uint64_t next) {
 /* An indirect branch: to where the path's call came from, or where it went lately. */
 static bool follow_indirect(struct path *p, struct tu_insn *u, uint64_t next) {
     bool ret = u->i.op == OP_ret, back = ret && p->calls;
-    uint64_t to = back ? p->back[p->calls - 1] : *tr_guess(p->t->env, u->va);
+    uint64_t to =
+        back ? p->back[p->calls - 1] : *tr_guess(p->t->env, tr_insn_place(p->t, u));
 
     if (!p->t->env->opt.predict || !go(p, u, to, FOLLOW_EXPECTED))
         return false;
@@ -201,7 +204,7 @@ static uint8_t live_at(struct tr *t, uint64_t va) {
     for (unsigned n = 0; n < LOOK_AHEAD && unknown; n++) {
         bool here = !((va ^ t->c->va) >> 12);
         const uint8_t *code =
-            here || (t->c->vp2 && !((va ^ t->c->vp2->va) >> 12)) ? code_at(t, va) : NULL;
+            here || (t->c->page2 && !((va ^ t->c->va2) >> 12)) ? code_at(t, va) : NULL;
         unsigned room = 4096 - (va & 4095);
         struct insn i;
 

@@ -31,7 +31,7 @@ void tr_emit_restore(struct emit *e) {
     e_mov_rr(e, W64, REG_RAX, T1);
 }
 
-void tr_emit_slot(const struct tr_env *env, struct emit *e) {
+void tr_emit_slot(const struct tr_env *env, struct emit *e, size_t bank) {
     if (env->has_bmi2) {
         e_rorx(e, T1, T0, SHADOW_HASH); /* what it brings in on top is masked below */
     } else {
@@ -42,7 +42,7 @@ void tr_emit_slot(const struct tr_env *env, struct emit *e) {
         e_rr(e, W64, OPC_XOR_R_RM, T1, T0);
     e_shift(e, W64, EXT_SHR, T1, 7);
     e_ri(e, W32, EXT_AND, T1, (SHADOW_ENTRIES - 1) << (5 + MUTANT(HASH_MASK)));
-    e_gs(e, W64, OPC_ADD_R_RM, T1, GS(shadow.bank));
+    e_gs(e, W64, OPC_ADD_R_RM, T1, bank);
 }
 
 void tr_emit_lea_next(struct emit *e, unsigned skip) {

@@ -11,9 +11,9 @@ void tr_emit_poll(const struct tr_env *env, struct emit *e);
 /* The host's flags to tr_vcpu.flags, and back. */
 void tr_emit_save(struct emit *e);
 void tr_emit_restore(struct emit *e);
-/* T1 = the slot of the address in T0 (mmu_index()) in the current bank. Spoils the host's
- * flags. */
-void tr_emit_slot(const struct tr_env *env, struct emit *e);
+/* T1 = the slot of the address in T0 (mmu_index()) in the bank that gs:[BANK] points to.
+ * Spoils the host's flags. */
+void tr_emit_slot(const struct tr_env *env, struct emit *e, size_t bank);
 /* lea T1, [rip + SKIP]: the address behind the next SKIP bytes; the address TO. */
 void tr_emit_lea_next(struct emit *e, unsigned skip);
 void tr_emit_lea_to(struct emit *e, const uint8_t *to);

@@ -15,15 +15,43 @@ uint64_t tr_next_va(const struct tr *t) {
 }
 
 uint8_t *tr_ram_page(const struct tr *t, const struct tu_insn *u) {
-    bool second = t->c->vp2 && (u->va ^ t->c->vp2->va) < 4096;
+    bool second = t->c->page2 && (u->va ^ t->c->va2) < 4096;
 
     return second ? t->c->page2 : t->c->page;
+}
+
+uint64_t tr_insn_place(const struct tr *t, const struct tu_insn *u) {
+    return tr_place(t->env, tr_ram_page(t, u), u->va);
+}
+
+/* REG += BY, in one or two steps: an operand may lie 4 GiB from its page's start. */
+static void add_far(struct emit *e, int w, unsigned reg, int64_t by) {
+    while (by != (int32_t)by) {
+        int32_t step = by < 0 ? INT32_MIN : INT32_MAX;
+
+        e_lea(e, w, reg, reg, REG_ZERO, 0, step);
+        by -= step;
+    }
+    if (by)
+        e_lea(e, w, reg, reg, REG_ZERO, 0, (int32_t)by);
+}
+
+void tr_address(struct tr *t, unsigned reg, uint64_t va) {
+    int w = KEY_MODE(t->key) == MODE_64 ? W64 : W32;
+    int64_t off = (int64_t)(va - (t->c->va & ~4095ull));
+
+    if (t->hot) {
+        e_mov_imm(&t->e, reg, va);
+        return;
+    }
+    e_gs(&t->e, W64, OPC_MOV_R_RM, reg, GS_TR(here) + 8 * MUTANT(HERE_OTHER));
+    add_far(&t->e, w, reg, w == W64 ? off : (int32_t)off);
 }
 
 /* Which instruction, as struct site says it. */
 static uint16_t site_guest(const struct tr *t) {
     uint64_t va = tr_va(t);
-    bool second = t->c->vp2 && (va ^ t->c->vp2->va) < 4096;
+    bool second = t->c->page2 && (va ^ t->c->va2) < 4096;
 
     return (uint16_t)((va & 0xfff) | (second ? SITE_PAGE2 : 0));
 }

@@ -72,6 +72,14 @@ void tr_free(struct tr *t);
  * just been fetched from. If it is not TR_MADE, *C means nothing. */
 enum tr_result tr_translate(struct tr *t, struct tr_span *span, struct tr_code *c);
 
+/* Where C, which is shared code, goes on when its head does not lead away (RX). */
+const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c);
+/* C is shared code: its head leads to TO (RX, a hot path's `select`), or counts (NULL).
+ */
+void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to);
+/* A hot path's `select` goes on to TO (RX); NULL: back to the shared code. */
+void tr_past_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to);
+
 struct tr_made tr_made(const struct tr *t);
 
 /* Does I name memory? */

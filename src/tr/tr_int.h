@@ -19,7 +19,8 @@ enum cold_kind {
     COLD_SLOW,    /* an inline check failed: restore the address, call the slow stub */
     COLD_ANCHOR,  /* the same, but the anchor stub */
     COLD_FIXED,   /* T0 still has the address; the slow stub */
-    COLD_CHECK,   /* entry_check failed */
+    COLD_WRONG,   /* another page: T0 is what [T1 + TAG] was subtracted from */
+    COLD_OTHER,   /* the same; T0 is void */
     COLD_EXIT,    /* a hot path is left: link SITE */
     COLD_RET,     /* a return does not go where the path goes: T0 has the address */
     COLD_CALLOUT, /* an expansion gives up */
@@ -31,8 +32,7 @@ struct cold {
     uint8_t *rel32;      /* RW: the branch that comes here */
     const uint8_t *cont; /* RX: where to go on */
     uint32_t site;
-    int32_t tag;                /* [T1 + TAG] is what was subtracted from T0 */
-    const struct tr_page *page; /* COLD_CHECK */
+    int32_t tag; /* [T1 + TAG] is what was subtracted from T0 */
     /* COLD_EXIT, COLD_RET, COLD_CALLOUT: which instruction left, and where the flags
      * were. */
     uint8_t k, place;
@@ -113,6 +113,10 @@ uint64_t tr_va(const struct tr *t);      /* of the instruction being translated 
 uint64_t tr_next_va(const struct tr *t); /* of the one after it */
 /* Host address of the RAM page that the instruction begins on. */
 uint8_t *tr_ram_page(const struct tr *t, const struct tu_insn *u);
+/* Where it is in RAM. */
+uint64_t tr_insn_place(const struct tr *t, const struct tu_insn *u);
+/* REG = the guest address VA: a number, or off the page that is being executed. */
+void tr_address(struct tr *t, unsigned reg, uint64_t va);
 void tr_site(struct tr *t, enum poll_kind poll, unsigned link);
 void tr_flags_save(struct tr *t);    /* before the host's flags are clobbered */
 void tr_flags_restore(struct tr *t); /* before the host's flags are used. Spoils T1. */
@@ -258,13 +262,22 @@ void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest);
 /* The branch at REL32 (RW) leaves a hot path as an indirect branch to T0. */
 void tr_cold_ret(struct tr *t, uint8_t *rel32);
 void tr_poll(struct tr *t, enum poll_kind kind, unsigned n);
-/* At the start: an execution is counted; the fuel of all instructions is taken. */
-void tr_count_heat(struct tr *t);
+/* At the start: the fuel of all instructions is taken. */
 void tr_take_fuel(struct tr *t);
 void tr_place_exit(struct tr *t, const struct cold *c);
 void tr_place_ret(struct tr *t, const struct cold *c);
-void tr_place_hot(struct tr *t, const struct cold *c);
 void tr_place_link(struct tr *t, unsigned n); /* the stub of a link */
+
+/* --- entry.c: how code is entered --- */
+
+/* entry_jump and entry_check; and what leaves when they are not for this code. */
+void tr_emit_checks(struct tr *t);
+void tr_place_wrong(struct tr *t, const struct cold *c);
+/* Behind them: an execution of shared code is counted. */
+void tr_count_heat(struct tr *t);
+void tr_place_hot(struct tr *t, const struct cold *c);
+/* Out of line: entry_save and entry_here; `select`. */
+void tr_place_entries(struct tr *t);
 
 /* --- operand.c --- */
 

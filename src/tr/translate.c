@@ -61,23 +61,7 @@ static void find_liveness(struct tr *t) {
     }
 }
 
-/* --- callouts --- */
-
 /* --- entries --- */
-
-/* Has the page been checked in this epoch? */
-static void check_page(struct tr *t, const struct tr_page *p) {
-    const uint8_t *again = e_here(&t->e);
-    struct cold *c;
-
-    e_gs(&t->e, W64, OPC_MOV_R_RM, T1,
-         p->global ^ MUTANT(EPOCH) ? GS(shadow.epoch_global) : GS(shadow.epoch_user));
-    e_abs(&t->e, W64, OPC_CMP_R_RM, T1, &p->valid);
-    c = tr_cold_add(t, COLD_CHECK, NULL);
-    c->rel32 = e_jcc_fwd(&t->e, CC_NE);
-    c->cont = again;
-    c->page = p;
-}
 
 /* Expansions of ours that use the host's flags for something else. */
 static bool spoils_flags(const struct insn *i) {
@@ -130,20 +114,7 @@ static void emit_entries(struct tr *t) {
 
     t->place = FLAGS_MEM;
     t->k = 0;
-    c->entry_jump = e_here(&t->e);
-    if (c->va == (uint64_t)(int32_t)c->va) {
-        e_ri(&t->e, W64, EXT_CMP, T0, (int32_t)c->va);
-    } else {
-        e_mov_imm(&t->e, T1, c->va);
-        e_rr(&t->e, W64, OPC_CMP_R_RM, T0, T1);
-    }
-    e_jcc(&t->e, CC_NE, t->env->stub.indirect);
-    if (t->env->opt.count)
-        emit_count(t, GS_TR(indirect_hits), 1);
-    c->entry_check = e_here(&t->e);
-    check_page(t, c->vp);
-    if (c->vp2)
-        check_page(t, c->vp2);
+    tr_emit_checks(t);
     c->entry_mem = e_here(&t->e);
     if (start == FLAGS_MEM) {
         over = e_jmp_fwd(&t->e);
@@ -168,15 +139,6 @@ static void emit_entries(struct tr *t) {
         emit_count(t, GS_TR(count), t->n);
 }
 
-static void emit_cold_check(struct tr *t, const struct cold *c) {
-    struct emit *e = &t->e;
-
-    e_land(e, c->rel32);
-    e_mov_imm(e, T0, (uint64_t)(uintptr_t)(c->page + MUTANT(CHECK_OTHER)));
-    tr_emit_lea_to(e, c->cont);
-    e_jmp(e, t->env->stub.check);
-}
-
 static void emit_cold(struct tr *t) {
     for (unsigned n = 0; n < t->ncold; n++) {
         const struct cold *c = &t->cold[n];
@@ -199,16 +161,13 @@ static void emit_cold(struct tr *t) {
         case COLD_HOT:
             tr_place_hot(t, c);
             break;
-        case COLD_CHECK:
-            emit_cold_check(t, c);
+        case COLD_WRONG:
+        case COLD_OTHER:
+            tr_place_wrong(t, c);
             break;
         }
     }
-    if (t->c->page2) {
-        t->c->entry_save = e_here(&t->e);
-        tr_emit_save(&t->e);
-        e_jmp(&t->e, t->c->entry_check);
-    }
+    tr_place_entries(t);
     for (unsigned n = 0; n < t->c->nlinks; n++)
         tr_place_link(t, n);
 }
@@ -248,7 +207,7 @@ static bool build_tu(struct tr *t) {
             if (KEY_MODE(t->key) != MODE_64 && (c->va | 4095) >= UINT32_MAX)
                 return false;
             /* Crosses: the fault, if any, is that of the next page's first byte. */
-            rest = mmu_fetch(v, gva((c->va | 4095) + 1));
+            rest = mmu_fetch(v, gva(tr_next_page(c->key, c->va)));
             if (!rest)
                 return false;
             vec_park(v);
@@ -304,6 +263,8 @@ static bool finish(struct tr *t) {
     c->nsites = (uint16_t)t->nsites;
     c->ninsns = (uint8_t)t->n;
     c->end = e_here(&t->e);
+    for (unsigned n = 0; !c->hot && n < c->nlinks; n++)
+        c->links[n].target -= c->va & ~4095ull;
     t->span->code = t->e.p;
     return true;
 }
@@ -353,31 +314,20 @@ static void begin(struct tr *t, struct tr_span *span, struct tr_code *c) {
     c->start = e_here(&t->e);
 }
 
-/* The record of the page at VA. */
-static struct tr_page *page_record(struct tr *t, uint64_t va, uint8_t *host) {
-    struct tr_page *p = t->env->advice->page(t->env->arg, va, host, t->c->key & KEY_USER);
-
-    t->full |= !p;
-    return p;
-}
-
-/* The instructions, the pages that they lie on, and the pages' records. */
+/* The instructions, and the pages that they lie on. */
 static enum tr_result build(struct tr *t) {
     struct tr_code *c = t->c;
 
-    c->vp = page_record(t, c->va, c->page);
-    if (!c->vp)
-        return TR_FULL;
     vec_park(t->env->v);
     if (t->hot)
         return tr_build_path(t) ? TR_MADE : TR_NONE;
     if (!build_tu(t))
         return TR_FAULT;
-    if (!c->page2)
-        return TR_MADE;
-    c->page2 = (uint8_t *)((uintptr_t)c->page2 & ~4095ul);
-    c->vp2 = page_record(t, c->va + 4096, c->page2);
-    return c->vp2 ? TR_MADE : TR_FULL;
+    if (c->page2) {
+        c->page2 = (uint8_t *)((uintptr_t)c->page2 & ~4095ul);
+        c->va2 = tr_next_page(c->key, c->va);
+    }
+    return TR_MADE;
 }
 
 /* Instructions that are known to trap, and become callouts. */

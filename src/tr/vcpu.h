@@ -45,6 +45,8 @@ struct tr_vcpu {
     uint64_t count;         /* instructions, with the switch `count` */
     uint64_t indirect_hits; /* the same */
     void *jump;             /* the table of indirect branches */
+    uint64_t here;          /* guest address of the page that is being executed */
+    uint64_t x87_here;      /* the same at the last x87 instruction of shared code */
     struct tr_gate_state gate[VCPU_GATES];
     uint64_t gates;          /* gone through */
     void *arg;               /* qualifies reason */

@@ -86,20 +86,6 @@ static void access_absolute(struct verifier *w, struct vstate *s,
               (unsigned long long)at);
 }
 
-/* CMP with the epoch in which one of the fragment's pages was checked. */
-bool v_is_epoch(const struct verifier *w, const struct vstate *s,
-                const struct host_insn *i, unsigned r) {
-    const struct tr_page *const pages[] = {w->c->vp, w->c->vp2};
-    const struct vval *a = &s->reg[r];
-
-    if (i->op != HOST_CMP || i->mem.seg || !absolute(i) || i->mem.size != 8)
-        return false;
-    for (unsigned n = 0; n < 2; n++)
-        if (pages[n] && (uint64_t)i->mem.disp == (uint64_t)(uintptr_t)&pages[n]->valid)
-            return a->kind == V_EPOCH && a->n == pages[n]->global;
-    return false;
-}
-
 /* --- host pointers --- */
 
 static void access_host(struct verifier *w, const struct vval *a,
@@ -246,6 +232,44 @@ static struct vval fixed_host(struct verifier *w, const struct vstate *s,
     return (struct vval){.kind = V_SECRET};
 }
 
+/* --- the bank for fetches --- */
+
+bool v_is_fetch(const struct vstate *s, const struct host_insn *i) {
+    return plain_base(i) && i->mem.access == HOST_READ && i->mem.size == 8 &&
+           (s->reg[i->mem.base].kind == V_PAGE || s->reg[i->mem.base].kind == V_FETCH);
+}
+
+/* An address that an entry has: *HOST, or a guest's. */
+static bool fetch_field(const struct vval *base, int64_t disp, bool *host) {
+    const int64_t size = sizeof(struct shadow_entry);
+    int64_t in = base->kind == V_FETCH ? disp % size : disp;
+
+    *host = in == offsetof(struct shadow_entry, host);
+    return disp >= 0 && disp < SHADOW_ENTRIES * size &&
+           (*host || in == offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC);
+}
+
+static bool is_page(const struct verifier *w, const struct vval *a) {
+    return a->kind == V_CONST &&
+           (a->n == (uint64_t)(uintptr_t)w->c->page ||
+            (w->c->page2 && a->n == (uint64_t)(uintptr_t)w->c->page2));
+}
+
+void v_fetch(struct verifier *w, struct vstate *s, const struct host_insn *i,
+             unsigned r) {
+    const struct vval *a = &s->reg[r];
+    bool host;
+
+    if (!fetch_field(&s->reg[i->mem.base], i->mem.disp, &host))
+        v_bad(w, "no field of the bank for fetches");
+    else if (host && (i->op != HOST_CMP || !is_page(w, a)))
+        v_bad(w, "a host address that is not just compared with the code's pages");
+    else if (i->op != HOST_MOV && !v_is_public(a))
+        v_bad(w, "computes with a value of ours");
+    if (i->op != HOST_CMP)
+        v_set(s, r, v_public(), 8);
+}
+
 /* --- what all instructions do --- */
 
 static bool known_operand(struct verifier *w, const struct host_insn *i) {
@@ -314,9 +338,10 @@ enum vkind v_base(const struct host_insn *i) {
 
     if (!f || i->mem.size != 8 || i->mem.access != HOST_READ)
         return V_SECRET;
-    return f->off == GS(shadow.bank) ? V_BANK
-           : f->off == GS_TR(jump)   ? V_JUMPS
-                                     : V_SECRET;
+    return f->off == GS(shadow.bank)   ? V_BANK
+           : f->off == GS(shadow.code) ? V_FETCH
+           : f->off == GS_TR(jump)     ? V_JUMPS
+                                       : V_SECRET;
 }
 
 static struct vval load_field(struct verifier *w, struct vstate *s,
@@ -340,8 +365,6 @@ static struct vval load_field(struct verifier *w, struct vstate *s,
     a.kind = f->kind;
     if (a.kind == V_BANK)
         a.id = v_name(w, s);
-    else if (a.kind == V_EPOCH)
-        a.n = f->off == GS(shadow.epoch_global);
     else if (a.kind == V_FUEL)
         a.n = (uint64_t)s->fuel;
     return a;
@@ -371,6 +394,8 @@ void v_load(struct verifier *w, struct vstate *s, const struct host_insn *i, uns
         a = load_field(w, s, i);
     else if (v_is_shadow(s, i))
         a = fixed_host(w, s, i);
+    else if (v_is_fetch(s, i))
+        v_fetch(w, s, i, r);
     else if (plain_base(i) && s->reg[i->mem.base].kind == V_FUEL)
         look_at_fuel(w, s, i);
     else

@@ -123,6 +123,8 @@ static bool add_base(struct verifier *w, struct vstate *s, const struct host_ins
 
     if (what == V_BANK && a->kind == V_HASH && a->low == 4)
         v_set(s, r, (struct vval){.kind = V_SLOT, .id = a->id}, 8);
+    else if (what == V_FETCH && a->kind == V_HASH && a->low == 4)
+        v_set(s, r, (struct vval){.kind = V_PAGE, .id = a->id}, 8);
     else if (what == V_JUMPS && a->kind == V_PUBLIC && a->low >= 3 &&
              a->n <= 8ull * ((1u << TR_JUMP_BITS) - 1))
         v_set(s, r, (struct vval){.kind = V_JUMP}, 8);
@@ -138,6 +140,10 @@ static void arithmetic(struct verifier *w, struct vstate *s, const struct host_i
 
     if (is_reg(i, 0, 8) && is_mem(i, 1) && v_is_shadow(s, i)) {
         v_shadow(w, s, i, r);
+        return;
+    }
+    if (is_reg(i, 0, 8) && is_mem(i, 1) && v_is_fetch(s, i)) {
+        v_fetch(w, s, i, r);
         return;
     }
     if (i->op == HOST_ADD && is_reg(i, 0, 8) && add_base(w, s, i))
@@ -159,8 +165,8 @@ static void compare(struct verifier *w, struct vstate *s, const struct host_insn
 
     if (is_reg(i, 0, 8) && is_mem(i, 1) && v_is_shadow(s, i)) {
         v_shadow(w, s, i, r);
-    } else if (is_reg(i, 0, 8) && is_mem(i, 1) && v_is_epoch(w, s, i, r)) {
-        ;
+    } else if (is_reg(i, 0, 8) && is_mem(i, 1) && v_is_fetch(s, i)) {
+        v_fetch(w, s, i, r);
     } else if (is_reg(i, 0, 8) && is_imm(i, 1)) {
         const struct vval *a = &s->reg[r];
 

@@ -30,7 +30,7 @@ static bool decode_at(const uint8_t *p, const uint8_t *end, enum cpu_mode mode,
 static void guest_text(const struct tr_code *c, const struct site *s, char *buf,
                        size_t size) {
     const uint8_t *page = s->guest & SITE_PAGE2 ? c->page2 : c->page;
-    uint64_t va = tr_site_va(c, s);
+    uint64_t va = tr_site_va(c, s, c->va & ~4095ull);
     char text[96] = "?";
     struct insn i;
 

@@ -10,13 +10,14 @@
  * What the C functions behind the stubs do is not looked at. This rests on:
  *   - slow, anchor: come back to T1 with T0 a pointer to SITE_SIZE bytes for SITE_ACCESS,
  *     and what was held is still good; or they don't come back;
- *   - callout, check: come back to T1 with none of our values good any more;
+ *   - callout: come back to T1 with none of our values good any more;
  *   - the fields of struct vcpu hold what their kinds say.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu/vec.h"
+#include "tr/tr.h"
 #include "verify/verify_int.h"
 
 /* --- decoding --- */
@@ -176,19 +177,18 @@ static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *r
     } else if (tr_is_callout(env, rx)) {
         expect(w, s, within(p, env->records, env->records_size), "an instruction");
         come_back(w, s);
-    } else if (rx == env->stub.check) {
-        expect(w, s,
-               p && (p == (uint64_t)(uintptr_t)w->c->vp ||
-                     p == (uint64_t)(uintptr_t)w->c->vp2),
-               "a page of the fragment's");
-        come_back(w, s);
     } else if (rx == env->stub.link || rx == env->stub.link_regs) {
         expect(w, s, is_link(w, p), "a link of the fragment's");
     } else if (rx == env->stub.hot) {
-        expect(w, s, p == (uint64_t)(uintptr_t)w->c, "the fragment");
-    } else if (rx == env->stub.indirect) {
+        expect(w, s, p == (uint64_t)(uintptr_t)(w->c->hot ? w->c->shared : w->c),
+               "the fragment whose executions are counted");
+    } else if (w->c->hot && rx == tr_behind_head(env, w->c->shared)) {
+        ; /* at another address: on with the shared code */
+    } else if (rx == env->stub.indirect || rx == env->stub.check) {
         if (!v_is_public(&s->reg[T0]))
             v_bad(w, "branches to a value of ours");
+        if (rx == env->stub.check && s->reg[T1].kind != V_CODE)
+            v_bad(w, "does not say whose checks failed");
     } else {
         v_bad(w, "branches out of the fragment, to no stub");
     }
@@ -221,7 +221,7 @@ static const struct link *link_of(const struct verifier *w, unsigned k) {
 
 static bool is_entry(const struct tr_code *c, const uint8_t *rx) {
     return rx == c->entry_check || rx == c->entry_mem || rx == c->entry_regs ||
-           (c->entry_save && rx == c->entry_save);
+           (c->page2 && (rx == c->entry_save || rx == c->entry_here));
 }
 
 /* Goes to its stub as long as it is not chained: what holds for one holds for both. */
@@ -230,7 +230,7 @@ static void to_link(struct verifier *w, const struct vstate *s, const struct lin
 
     if (rx != l->stub && !(l->to && is_entry(l->to, rx)))
         v_bad(w, "a link that goes neither to its stub nor to an entry");
-    if (l->target <= w->c->va && !s->polled)
+    if (tr_link_target(l, w->c->va & ~4095ull) <= w->c->va && !s->polled)
         v_bad(w, "goes back, and does not look at the poll page before");
     leave(w, s);
     flow_out(w, s, l->stub);
@@ -431,11 +431,15 @@ static void follow(struct verifier *w) {
     unsigned long steps = 0, most = 1000 + 100ul * w->n;
 
     enter(w, w->c->entry_jump, true);
-    enter(w, w->c->entry_check, false);
+    enter(w, w->c->entry_check, !w->c->hot);
     enter(w, w->c->entry_mem, false);
     enter(w, w->c->entry_regs, false);
-    if (w->c->entry_save)
+    if (w->c->page2) {
         enter(w, w->c->entry_save, false);
+        enter(w, w->c->entry_here, false);
+    }
+    if (w->c->hot)
+        enter(w, w->c->select, false);
     while (w->nwork && !w->bad) {
         unsigned k = w->work[--w->nwork];
 

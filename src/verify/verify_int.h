@@ -12,6 +12,10 @@
  *   DIFF + host of the same              --> HOST, a pointer to len bytes
  *   DIFF that failed + tag of the same   --> RETRY, the address for the slow stub
  *
+ * What the bank for fetches says of an address (V_FETCH, V_PAGE) leads to no host
+ * pointer: a page's guest address is public, and its host address may be compared with
+ * those of the code's own pages.
+ *
  * Values with the same ID, which is not 0, are or come from the same value.
  */
 #ifndef VERIFY_VERIFY_INT_H
@@ -41,7 +45,8 @@ enum vkind {
     V_JUMP,   /* an entry of it */
     V_FUEL,   /* tr_vcpu.fuel at the last look at it, plus n */
     V_CODE,   /* offset n of the fragment */
-    V_EPOCH,  /* n: of global pages */
+    V_FETCH,  /* vcpu.shadow.code */
+    V_PAGE,   /* its entry for the address id */
 };
 
 /* vval.how */
@@ -164,11 +169,12 @@ void v_store(struct verifier *w, struct vstate *s, const struct host_insn *i,
 bool v_is_shadow(const struct vstate *s, const struct host_insn *i);
 void v_shadow(struct verifier *w, struct vstate *s, const struct host_insn *i,
               unsigned r);
-/* The operand is vcpu.shadow.bank, or tr_vcpu.jump: its kind; else V_SECRET. */
+/* The operand is vcpu.shadow.bank, shadow.code, or tr_vcpu.jump: its kind; else V_SECRET.
+ */
 enum vkind v_base(const struct host_insn *i);
-/* I compares register R with the epoch of one of the fragment's pages. */
-bool v_is_epoch(const struct verifier *w, const struct vstate *s,
-                const struct host_insn *i, unsigned r);
+/* I's memory operand is a field of the bank for fetches; what I does with it. */
+bool v_is_fetch(const struct vstate *s, const struct host_insn *i);
+void v_fetch(struct verifier *w, struct vstate *s, const struct host_insn *i, unsigned r);
 /* MOVS, STOS */
 void v_string(struct verifier *w, struct vstate *s, const struct host_insn *i);
 

@@ -69,7 +69,7 @@ static void test_stubs(void **state) {
     struct finding f;
 
     assert_true(verify_stubs(env, &f));
-    while (rx < env->stub.check) {
+    while (rx < env->stub.callout) {
         uint8_t *rw = (uint8_t *)(uintptr_t)rx - tr_delta(env);
         static const uint8_t nops[15] = {0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
                                          0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90};

@@ -104,7 +104,7 @@ static void test_two_fragments(void **state) {
     G.v->gpr[REG_RSI] = TRACED;
     assert_int_equal(guest_run(&G), EXIT_halt);
     assert_in_range(G.cnt.bt_again_traps, 2, 6);
-    assert_in_range(G.cnt.bt_emulated, 32, 150);
+    assert_in_range(G.cnt.bt_emulated, 16, 150);
 }
 
 /* Another instruction in the place of one that trapped: a branch, of which both ways are

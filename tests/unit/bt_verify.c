@@ -157,6 +157,16 @@ static bool on_shadow(const struct host_insn *i, uint8_t op) {
     return i->op == op && is_reg(i, 0, T0) && on_base(i, T1);
 }
 
+/* Is it of the checks of pages of code? They lead to no host pointer: what is run where
+ * is the guest's business, and tests/unit/bt_share's. Their fields are looked at. */
+static bool is_entry_check(unsigned k) {
+    const struct host_insn *i = &now.i[k];
+    const uint8_t *rx = now.c->start + now.off[k];
+
+    return rx < now.c->entry_mem || (now.c->hot && rx >= now.c->select) ||
+           (i->op == HOST_ADD && i->mem.disp == 8 * MMU_EXEC);
+}
+
 static bool jump_on(unsigned k, unsigned cond) {
     return k < now.n && now.i[k].op == HOST_JCC && now.i[k].len == 6 &&
            now.i[k].cond == cond;
@@ -209,7 +219,7 @@ static void mutate_check(unsigned k) {
             reject32(WIDER, k, 3, (uint32_t)i->imm + (uint32_t)more[n]);
         reject32(WIDER, k, 3, 0xffffffff);
     }
-    if (on_shadow(i, HOST_CMP) && jump_on(k + 1, CC_NE))
+    if (on_shadow(i, HOST_CMP) && jump_on(k + 1, CC_NE) && !is_entry_check(k))
         other_way(k + 1);
     if (is_run_check(k)) {
         other_way(k + 1);
@@ -394,6 +404,24 @@ static void mutate_field(unsigned k) {
     }
 }
 
+static void mutate_entry_check(unsigned k) {
+    const struct host_insn *i = &now.i[k];
+    bool fixed = i->len >= 7;
+    unsigned at = i->len - (fixed ? 4u : 1u);
+    const uint8_t other = 8 * MMU_WRITE;
+
+    if (!on_base(i, T1) || !is_reg(i, 0, T0))
+        return;
+    if (fixed) {
+        reject32(OTHER_ENTRY, k, at, (uint32_t)i->mem.disp ^ 16);
+        reject32(OTHER_ENTRY, k, at, (uint32_t)i->mem.disp + 4);
+        reject32(OTHER_ENTRY, k, at, (uint32_t)-8);
+        reject32(OTHER_ENTRY, k, at, offsetof(struct shadow_bank, anchor));
+    } else if (i->mem.disp) {
+        reject(OTHER_TAG, k, at, &other, 1);
+    }
+}
+
 /* Displacements of T1 that are no entry of what T1 points to, or another's. */
 static void mutate_shadow(unsigned k) {
     const struct host_insn *i = &now.i[k];
@@ -404,6 +432,10 @@ static void mutate_shadow(unsigned k) {
     unsigned at = i->len - (i->len >= 7 ? 4u : 1u);
     int32_t disp = (int32_t)i->mem.disp;
 
+    if (is_entry_check(k)) {
+        mutate_entry_check(k);
+        return;
+    }
     if (!tag && !host)
         return;
     if (i->len >= 7) {
@@ -522,7 +554,7 @@ static void mutate_polls(void) {
     struct finding f;
 
     for (unsigned n = 0; n < now.c->nlinks; n++)
-        back |= now.c->links[n].target <= now.c->va;
+        back |= tr_link_target(&now.c->links[n], now.c->va & ~4095ull) <= now.c->va;
     for (unsigned k = 0; k < now.n; k++) {
         const struct host_insn *i = &now.i[k];
 

@@ -26,6 +26,8 @@ static struct vcpu *v;
 static struct counters counters;
 static const struct vcpu_hooks hooks;
 static struct tc tc;
+static struct tr_env env;
+static uint32_t heat[1u << TR_HEAT_BITS];
 static uint8_t *cache;
 
 static uint8_t *ram(uint64_t at) {
@@ -34,7 +36,6 @@ static uint8_t *ram(uint64_t at) {
 
 static int setup(void **state) {
     static const struct cpuid_config cfg = {.model = "host", .tsc_hz = 1000000000};
-    struct os_code code;
 
     vec_init();
     memset(&counters, 0, sizeof(counters));
@@ -47,9 +48,12 @@ static int setup(void **state) {
     v->cpuid = cpuid_model_new(&cfg);
     assert_int_equal(mem_create(MEM_MIN_RAM, &v->mem), 0);
     assert_int_equal(mmu_create(v, MMU_FLUSH), 0);
-    code = (struct os_code){.rw = cache, .rx = cache, .size = CACHE};
+    memset(&env, 0, sizeof(env));
+    env.v = v;
+    env.code = (struct os_code){.rw = cache, .rx = cache, .size = CACHE};
+    env.heat = heat;
     memset(&tc, 0, sizeof(tc));
-    assert_int_equal(tc_create(&tc, v, &code), 0);
+    assert_int_equal(tc_create(&tc, &env), 0);
     tc.chain = true;
     tc.code_start = cache + LEN;
     tc.nowhere = cache;
@@ -68,8 +72,9 @@ static int teardown(void **state) {
 }
 
 /* A fragment of SIZE bytes of guest code at VA, which maps the RAM page AT, with a link
- * to TARGET. NULL: the unit is full. */
-static struct ccf *keep(uint64_t va, uint64_t at, unsigned size, uint64_t target) {
+ * to TARGET: a hot path for SHARED, if that is not NULL. NULL: the unit is full. */
+static struct ccf *keep_for(struct ccf *shared, uint64_t va, uint64_t at, unsigned size,
+                            uint64_t target) {
     struct tr_span span;
     struct ccf *c = tc_reserve(&tc, &span);
     const int32_t to_stub = 4; /* from behind the displacement */
@@ -81,6 +86,8 @@ static struct ccf *keep(uint64_t va, uint64_t at, unsigned size, uint64_t target
     c->code = (struct tr_code){.va = va,
                                .page = ram(at),
                                .key = KEY,
+                               .hot = shared,
+                               .shared = shared ? &shared->code : NULL,
                                .guest_len = (uint16_t)size,
                                .start = span.code,
                                .end = span.code + LEN,
@@ -88,13 +95,15 @@ static struct ccf *keep(uint64_t va, uint64_t at, unsigned size, uint64_t target
                                .entry_check = span.code + 8,
                                .entry_mem = span.code + 16,
                                .entry_regs = span.code + 24,
-                               .vp = tc_page(&tc, va, ram(at), false),
+                               .head = shared ? NULL : span.code + 26,
+                               .select = shared ? span.code + 26 : NULL,
+                               .past = shared ? span.code + 30 : NULL,
                                .nlinks = 1,
                                .links = l};
-    if (!l || !c->code.vp)
+    if (!l)
         return NULL;
     *l = (struct link){.from = &c->code,
-                       .target = target,
+                       .target = target - (shared ? 0 : va & ~4095ull),
                        .rel32 = span.code + 40,
                        .stub = span.code + 48,
                        .place = FLAGS_MEM,
@@ -105,13 +114,20 @@ static struct ccf *keep(uint64_t va, uint64_t at, unsigned size, uint64_t target
     return c;
 }
 
-/* Where the jump of C's link goes. */
-static const uint8_t *goes_to(const struct ccf *c) {
-    const uint8_t *at = c->code.links[0].rel32;
+static struct ccf *keep(uint64_t va, uint64_t at, unsigned size, uint64_t target) {
+    return keep_for(NULL, va, at, size, target);
+}
+
+static const uint8_t *leads_to(const uint8_t *rel32) {
     int32_t rel;
 
-    memcpy(&rel, at, 4);
-    return at + 4 + rel;
+    memcpy(&rel, rel32, 4);
+    return rel32 + 4 + rel;
+}
+
+/* Where the jump of C's link goes. */
+static const uint8_t *goes_to(const struct ccf *c) {
+    return leads_to(c->code.links[0].rel32);
 }
 
 static void write_to(uint64_t at, unsigned len) {
@@ -120,11 +136,14 @@ static void write_to(uint64_t at, unsigned len) {
 }
 
 static void test_found(void **state) {
-    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *d = keep(0x7010, GUEST, 8, 0x7020);
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *d = keep(0x7018, GUEST, 8, 0x7020);
 
     assert_true(c && d);
     assert_ptr_equal(tc_lookup(&tc, 0x5010, ram(GUEST), KEY), c);
-    assert_ptr_equal(tc_lookup(&tc, 0x7010, ram(GUEST), KEY), d);
+    assert_ptr_equal(tc_lookup(&tc, 0x9010, ram(GUEST), KEY),
+                     c); /* wherever it is mapped */
+    assert_ptr_equal(tc_lookup(&tc, 0x7018, ram(GUEST), KEY), d);
+    assert_null(tc_lookup_path(&tc, 0x5010, ram(GUEST), KEY));
     assert_null(tc_lookup(&tc, 0x5010, ram(GUEST), KEY + 1));
     assert_null(tc_lookup(&tc, 0x5010, ram(GUEST + 4096), KEY));
     assert_null(tc_lookup(&tc, 0x5011, ram(GUEST), KEY));
@@ -134,10 +153,6 @@ static void test_found(void **state) {
     assert_null(tc_find(&tc, d->code.end));
     assert_null(tc_find(&tc, c->code.start - 1));
     assert_null(tc_find(&tc, cache + CACHE));
-    assert_true(tc_is_page(&tc, c->code.vp));
-    assert_false(tc_is_page(&tc, (struct tr_page *)(void *)((char *)c->code.vp + 8)));
-    assert_true(c->code.vp != d->code.vp);
-    assert_ptr_equal(tc_page(&tc, 0x5fff, ram(GUEST), false), c->code.vp);
     assert_true(mem_trace_of(v->mem, ram(GUEST)) & MEM_TRACE_TC);
 }
 
@@ -164,6 +179,63 @@ static void test_links(void **state) {
     assert_ptr_equal(goes_to(d), d->code.links[0].stub);
     tc_unlink_in(&tc, c);
     assert_ptr_equal(goes_to(far), far->code.links[0].stub);
+}
+
+/* The head and the paths lead to one another in the order of the list. */
+static void strung_up(const struct ccf *c, unsigned paths) {
+    const struct ccf *p = c->paths;
+
+    if (p) {
+        assert_int_equal(c->code.head[0], 0xe9);
+        assert_ptr_equal(leads_to(c->code.head + 1), p->code.select);
+    } else {
+        assert_int_equal(c->code.head[0], 0x83);
+    }
+    for (; p; p = p->path_next, paths--) {
+        assert_ptr_equal(p->shared, c);
+        assert_ptr_equal(leads_to(p->code.past),
+                         p->path_next ? p->path_next->code.select : p->code.past + 4);
+    }
+    assert_int_equal(paths, 0);
+}
+
+static void test_paths(void **state) {
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *p[TC_PATHS_MAX + 1];
+    struct ccf *from = keep(0x5040, GUEST, 8, 0x5010), *hot_from;
+
+    tc_select_key(&tc, KEY);
+    tc_jump_insert(&tc, 0x5010, c);
+    tc_jump_insert(&tc, 0x9010, c);
+    hot_from = keep_for(from, 0x5040, GUEST, 8, 0x5010);
+    tc_link(&tc, &from->code.links[0], c);
+    tc_link(&tc, &hot_from->code.links[0], c);
+    for (unsigned n = 0; n < TC_PATHS_MAX + 1; n++) {
+        p[n] = keep_for(c, 0x5010 + 0x10000 * n, GUEST, 8, 0x5020 + 0x10000 * n);
+        tc_path_add(&tc, c, p[n]);
+        strung_up(c, n + 1);
+        assert_ptr_equal(tc_lookup_path(&tc, p[n]->code.va, ram(GUEST), KEY), p[n]);
+        assert_ptr_equal(tc_lookup(&tc, p[n]->code.va, ram(GUEST), KEY), c);
+    }
+    /* The address of the first: its indirect branches, and the link of a hot path. */
+    assert_ptr_equal(tc_jump_target(&tc, 0x5010), p[0]->code.entry_jump);
+    assert_ptr_equal(tc_jump_target(&tc, 0x9010), c->code.entry_jump);
+    assert_ptr_equal(goes_to(hot_from), hot_from->code.links[0].stub);
+    assert_ptr_equal(goes_to(from), c->code.entry_mem);
+    tc_link(&tc, &hot_from->code.links[0], p[0]);
+    assert_ptr_equal(goes_to(hot_from), p[0]->code.entry_mem);
+    tc_unlink_in(&tc, c);
+    tc_link(&tc, &from->code.links[0], p[0]); /* shared code never leads to a path */
+    assert_ptr_equal(goes_to(from), from->code.links[0].stub);
+    assert_ptr_equal(tc_path_too_many(c), p[0]);
+    tc_drop(&tc, p[0], TC_WHY_NONE);
+    assert_null(tc_path_too_many(c));
+    strung_up(c, TC_PATHS_MAX);
+    tc_drop(&tc, p[2], TC_WHY_NONE); /* in the middle */
+    strung_up(c, TC_PATHS_MAX - 1);
+    tc_drop(&tc, c, TC_WHY_NONE); /* they stay, and are found by their address */
+    assert_null(p[1]->shared);
+    assert_ptr_equal(tc_lookup_path(&tc, p[1]->code.va, ram(GUEST), KEY), p[1]);
+    tc_drop(&tc, p[1], TC_WHY_NONE);
 }
 
 /* A write kills what has some of its bytes, and nothing else; the trace goes with the
@@ -197,7 +269,7 @@ static void test_jumps(void **state) {
 
     tc_select_key(&tc, KEY);
     assert_ptr_equal(tc_jump_target(&tc, 0x5010), tc.nowhere);
-    tc_jump_insert(&tc, c);
+    tc_jump_insert(&tc, 0x5010, c);
     assert_ptr_equal(tc_jump_target(&tc, 0x5010), c->code.entry_jump);
     assert_null(tc_jump_target(&tc, 1ull << 60)); /* not canonical */
     for (uint32_t key = 100; key < 100 + TC_JUMP_TABLES - 1; key++) {
@@ -237,7 +309,7 @@ static void test_evicted(void **state) {
         if (last)
             tc_link(&tc, &last->code.links[0], c);
         tc_select_key(&tc, KEY);
-        tc_jump_insert(&tc, c);
+        tc_jump_insert(&tc, va, c);
         last = c;
         va += 16;
     }
@@ -250,19 +322,19 @@ static void test_evicted(void **state) {
             continue;
         assert_ptr_equal(tc_find(&tc, c->code.start), c);
         if (goes_to(c) != c->code.links[0].stub)
-            assert_int_equal(tc_find(&tc, goes_to(c))->code.va, at + 16);
+            assert_int_equal(tc_find(&tc, goes_to(c))->code.va & 4095, (at + 16) & 4095);
     }
     assert_true(counters.bt_evicted > 0 && counters.bt_evictions >= tc.nunits);
     tc_flush(&tc);
     assert_null(tc_lookup(&tc, va - 16, ram((va - 16) & 0x3ff000), KEY));
     assert_int_equal(mem_trace_of(v->mem, ram((va - 16) & 0x3ff000)) & MEM_TRACE_TC, 0);
-    assert_int_equal(tc.vpages_used, 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_links, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
         cmocka_unit_test_setup_teardown(test_written, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jumps, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evicted, setup, teardown),

@@ -29,26 +29,15 @@ static struct tr_env env;
 static struct tr *tr;
 static uint32_t heat[1u << TR_HEAT_BITS];
 static uint64_t guess[1u << TR_GUESS_BITS];
-static struct tr_page pages[4];
 static struct insn trap;
 /* What the advice is, and how often it was asked for. */
 static struct {
-    bool no_page, trap, no_trap_room, division;
-    unsigned pages, traps, divisions;
+    bool trap, no_trap_room, division;
+    unsigned traps, divisions;
 } told;
 /* Room for code and records, and what must stay as it is behind it. */
 static uint8_t code[2 * SIZE];
 static _Alignas(8) uint8_t records[2 * RECORDS];
-
-static struct tr_page *page(void *arg, uint64_t va, uint8_t *host, bool user) {
-    struct tr_page *p = &pages[told.pages++ % ARRAY_SIZE(pages)];
-
-    assert_ptr_equal(arg, &told);
-    if (told.no_page)
-        return NULL;
-    *p = (struct tr_page){.va = va & ~4095ull, .host = host, .user = user};
-    return p;
-}
 
 static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
     return false;
@@ -76,8 +65,7 @@ static bool division_faults(void *arg, uint64_t va) {
     return told.division;
 }
 
-static const struct tr_advice advice = {.page = page,
-                                        .is_hot = is_hot,
+static const struct tr_advice advice = {.is_hot = is_hot,
                                         .traps = traps,
                                         .trapping = trapping,
                                         .no_group = no_group,
@@ -197,15 +185,15 @@ static void test_made(void **state) {
     assert_int_equal(c.guest_len, sizeof(loop));
     assert_ptr_equal(c.start, code);
     assert_ptr_equal(c.end, span.code);
-    assert_true(c.start <= c.entry_jump && c.entry_jump < c.entry_check &&
-                c.entry_check < c.entry_mem && c.entry_mem <= c.entry_regs &&
+    assert_true(c.start <= c.entry_check && c.entry_check <= c.entry_jump &&
+                c.entry_jump < c.entry_mem && c.entry_mem <= c.entry_regs &&
                 c.entry_regs < c.end);
-    assert_ptr_equal(c.vp, &pages[0]);
     /* Both exits: behind the loop, and back to its start. */
     assert_int_equal(c.nlinks, 2);
     assert_true(within(c.links, records, span.records));
-    assert_int_equal(c.links[0].target, CODE + sizeof(loop));
-    assert_int_equal(c.links[1].target, CODE);
+    assert_int_equal(tr_link_target(&c.links[0], CODE & ~4095ull), CODE + sizeof(loop));
+    assert_int_equal(tr_link_target(&c.links[1], CODE & ~4095ull), CODE);
+    assert_int_equal(tr_link_target(&c.links[1], 0x7000), 0x7000 + (CODE & 4095));
     for (unsigned n = 0; n < c.nlinks; n++) {
         assert_ptr_equal(c.links[n].from, &c);
         assert_null(c.links[n].to);
@@ -218,7 +206,8 @@ static void test_made(void **state) {
         assert_true(!n || c.sites[n - 1].host <= c.sites[n].host);
         assert_true(c.sites[n].host <= c.end - c.start);
         if (c.sites[n].poll != POLL_LINK)
-            assert_true(tr_site_va(&c, &c.sites[n]) - CODE < sizeof(loop));
+            assert_true(tr_site_va(&c, &c.sites[n], CODE & ~4095ull) - CODE <
+                        sizeof(loop));
     }
     /* All of it is instructions. */
     size = (size_t)(c.end - c.start);
@@ -245,9 +234,6 @@ static void test_full(void **state) {
         assert_int_equal(make(loop, sizeof(loop), n, RECORDS, &c, &span), TR_FULL);
     for (size_t n = 0; n < need_records; n++)
         assert_int_equal(make(loop, sizeof(loop), SIZE, n, &c, &span), TR_FULL);
-    told.no_page = true;
-    assert_int_equal(make(loop, sizeof(loop), SIZE, RECORDS, &c, &span), TR_FULL);
-    told.no_page = false;
     told.trap = told.no_trap_room = true;
     assert_int_equal(make(loop, sizeof(loop), SIZE, RECORDS, &c, &span), TR_FULL);
     told.trap = told.no_trap_room = false;
@@ -290,17 +276,22 @@ static void test_advice(void **state) {
 /* A loop that has been executed often is one fragment, left by one exit. */
 static void test_path(void **state) {
     struct tr_span span;
-    struct tr_code c;
+    struct tr_code c, shared;
 
     memset(&told, 0, sizeof(told));
-    assert_int_equal(make(loop, sizeof(loop), SIZE, RECORDS, &c, &span), TR_MADE);
+    assert_int_equal(make(loop, sizeof(loop), SIZE, RECORDS, &shared, &span), TR_MADE);
     memset(heat, 0, sizeof(heat)); /* all of it has been executed often */
-    span = (struct tr_span){code, code + SIZE, records, records + RECORDS};
-    c = (struct tr_code){.va = CODE, .page = c.page, .key = c.key, .hot = true};
+    span.code_end = code + sizeof(code);
+    span.records_end = records + sizeof(records);
+    c = (struct tr_code){.va = CODE,
+                         .page = shared.page,
+                         .key = shared.key,
+                         .hot = true,
+                         .shared = &shared};
     assert_int_equal(tr_translate(tr, &span, &c), TR_MADE);
     assert_int_equal(tr_made(tr).insn[2].follow, FOLLOW_LOOP_TARGET);
     assert_int_equal(c.nlinks, 1);
-    assert_int_equal(c.links[0].target, CODE + sizeof(loop));
+    assert_int_equal(tr_link_target(&c.links[0], CODE & ~4095ull), CODE + sizeof(loop));
     assert_int_equal(c.npieces, 1);
     assert_int_equal(c.guest_len, sizeof(loop));
 }

@@ -309,7 +309,7 @@ static void translate_from(struct set *s, const struct set_program *p, uint32_t 
     s->g.v->rip = va;
     c = bt_translate(s->g.bt, key, &fault);
     for (unsigned n = 0; c && n < c->code.nlinks; n++)
-        translate_from(s, p, key, c->code.links[n].target);
+        translate_from(s, p, key, tr_link_target(&c->code.links[n], va & ~4095ull));
 }
 
 static void link_all(struct set *s) {
@@ -317,8 +317,9 @@ static void link_all(struct set *s) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
         for (unsigned k = 0; k < c->code.nlinks; k++) {
-            struct ccf *to = tc_lookup(&s->g.bt->tc, c->code.links[k].target,
-                                       c->code.page, c->code.key);
+            struct ccf *to = tc_lookup(
+                &s->g.bt->tc, tr_link_target(&c->code.links[k], c->code.va & ~4095ull),
+                c->code.page, c->code.key);
 
             if (to)
                 tc_link(&s->g.bt->tc, &c->code.links[k], to);

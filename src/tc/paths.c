@@ -1,0 +1,60 @@
+/*
+ * Hot paths and the shared fragments that they are for. A fragment has a list of them,
+ * the latest first, a few at the most: its head leads to the first, and each leads to the
+ * next when the guest is elsewhere (tr/code.h).
+ */
+#include "tc/tc_int.h"
+
+/* Lets the list be what the code does. */
+static void string_up(struct tc *tc, struct ccf *c) {
+    tr_head_turn(tc->env, &c->code, c->paths ? c->paths->code.select : NULL);
+    for (struct ccf *p = c->paths; p; p = p->path_next)
+        tr_past_turn(tc->env, &p->code, p->path_next ? p->path_next->code.select : NULL);
+}
+
+struct ccf *tc_path_too_many(const struct ccf *c) {
+    struct ccf *p = c->paths;
+
+    for (unsigned n = 1; p && n <= TC_PATHS_MAX; n++)
+        p = p->path_next;
+    return p;
+}
+
+/* Other paths that lead to the fragment for that address are to find the new one. */
+static void relink(struct tc *tc, struct ccf *c, uint64_t va) {
+    struct link *next;
+
+    for (struct link *l = c->in; l; l = next) {
+        next = l->next_in;
+        if (l->from->hot && l->target == va)
+            tc_unlink(tc, l);
+    }
+}
+
+void tc_path_add(struct tc *tc, struct ccf *c, struct ccf *path) {
+    uint64_t va = path->code.va;
+
+    path->shared = c;
+    path->path_next = c->paths;
+    c->paths = path;
+    string_up(tc, c);
+    relink(tc, c, va);
+    if (tr_vcpu(tc->v)->jump && tc_jump_target(tc, va) == c->code.entry_jump)
+        tc_jump_insert(tc, va, path);
+}
+
+void tc_path_forget(struct tc *tc, struct ccf *c) {
+    struct ccf **at;
+
+    if (c->shared) {
+        for (at = &c->shared->paths; *at != c;)
+            at = &(*at)->path_next;
+        *at = c->path_next;
+        string_up(tc, c->shared);
+        c->shared = NULL;
+    }
+    /* Nobody comes to their `select` any more. */
+    for (struct ccf *p = c->paths; p; p = p->path_next)
+        p->shared = NULL;
+    c->paths = NULL;
+}

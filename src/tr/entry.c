@@ -1,0 +1,244 @@
+/*
+ * How translated code is entered: the checks before it, its head, and the way from there
+ * to its hot paths.
+ *
+ * Nothing is remembered of pages that were checked: the shadow's bank for fetches tells
+ * at each entry what an address maps, and whether it may be executed. So what drops its
+ * entries (INVLPG, CR3, a page table that is traced) concerns code like data. An entry
+ * that is not there leaves to the dispatcher, whose fetch fills it.
+ */
+#include "tr/tr_int.h"
+
+#define EXEC_TAG ((int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC))
+#define EXEC_HOST ((int32_t)offsetof(struct shadow_entry, host))
+_Static_assert(offsetof(struct shadow_bank, e) == 0, "a bank begins with its entries");
+
+static uint64_t host_page(const uint8_t *page) {
+    return (uint64_t)(uintptr_t)page + (MUTANT(CHECK_OTHER) << 12);
+}
+
+/* --- shared code: T0 is where the guest goes --- */
+
+static void wrong(struct tr *t, enum cold_kind kind) {
+    tr_cold_add(t, kind, e_jcc_fwd(&t->e, CC_NE));
+}
+
+/* Is T0, at OFF in its page, in one that maps PAGE? T1 is its entry then. */
+static void check_at(struct tr *t, int32_t off, const uint8_t *page,
+                     enum cold_kind unlike) {
+    struct emit *e = &t->e;
+
+    tr_emit_slot(t->env, e, MUTANT(CHECK_BANK) ? GS(shadow.bank) : GS(shadow.code));
+    e_rm(e, W64, OPC_SUB_R_RM, T0, T1, EXEC_TAG);
+    e_ri(e, W64, EXT_CMP, T0, off);
+    wrong(t, unlike);
+    e_mov_imm(e, T0, host_page(page));
+    e_rm(e, W64, OPC_CMP_R_RM, T0, T1, EXEC_HOST);
+}
+
+static void check_shared(struct tr *t) {
+    int w = KEY_MODE(t->key) == MODE_64 ? W64 : W32;
+    struct emit *e = &t->e;
+    struct tr_code *c = t->c;
+
+    check_at(t, (int32_t)(c->va & 4095), c->page, COLD_WRONG);
+    e_rm(e, W64, OPC_MOV_R_RM, T0, T1, EXEC_TAG);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(here));
+    wrong(t, COLD_OTHER);
+    if (!c->page2)
+        return;
+    e_lea(e, w, T0, T0, REG_ZERO, 0, 4096);
+    check_at(t, 0, c->page2, COLD_OTHER);
+    wrong(t, COLD_OTHER);
+}
+
+/* --- hot paths, whose addresses are known --- */
+
+/* Does the page at VA map that one? T1 is the bank; OUT gets the branches if not. */
+static void compare_page(struct tr *t, uint64_t va, const uint8_t *page, uint8_t **out) {
+    int32_t at = (int32_t)(mmu_index(va) * sizeof(struct shadow_entry));
+    struct emit *e = &t->e;
+
+    e_mov_imm(e, T0, va & ~4095ull);
+    e_rm(e, W64, OPC_CMP_R_RM, T0, T1, at + EXEC_TAG);
+    out[0] = e_jcc_fwd(e, CC_NE);
+    e_mov_imm(e, T0, host_page(page));
+    e_rm(e, W64, OPC_CMP_R_RM, T0, T1, at + EXEC_HOST);
+    out[1] = e_jcc_fwd(e, CC_NE);
+}
+
+static void check_page(struct tr *t, uint64_t va, const uint8_t *page) {
+    uint8_t *out[2];
+
+    compare_page(t, va, page, out);
+    tr_cold_add(t, COLD_OTHER, out[0]);
+    tr_cold_add(t, COLD_OTHER, out[1]);
+}
+
+static void check_hot(struct tr *t) {
+    struct emit *e = &t->e;
+    struct tr_code *c = t->c;
+
+    e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.code));
+    if (c->page2)
+        check_page(t, c->va2, c->page2);
+    check_page(t, c->va, c->page);
+    e_mov_imm(e, T0, c->va & ~4095ull);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(here));
+}
+
+static void is_wanted(struct tr *t) {
+    uint64_t va = t->c->va;
+
+    if (va == (uint64_t)(int32_t)va) {
+        e_ri(&t->e, W64, EXT_CMP, T0, (int32_t)va);
+    } else {
+        e_mov_imm(&t->e, T1, va);
+        e_rr(&t->e, W64, OPC_CMP_R_RM, T0, T1);
+    }
+    e_jcc(&t->e, CC_NE, t->env->stub.indirect);
+}
+
+/* gs:[OFF] += 1, without touching the flags. Spoils T1. */
+static void count_hit(struct tr *t) {
+    e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(indirect_hits));
+    e_lea(&t->e, W64, T1, T1, REG_ZERO, 0, 1);
+    e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_TR(indirect_hits));
+}
+
+void tr_emit_checks(struct tr *t) {
+    struct tr_code *c = t->c;
+
+    if (!t->hot) {
+        /* A link leads here, no indirect branch: not its business if the address is not
+         * canonical. */
+        c->entry_check = e_here(&t->e);
+        if (KEY_MODE(t->key) == MODE_64)
+            e_gs_imm(&t->e, W32, GS_TR(site), 0);
+    }
+    c->entry_jump = e_here(&t->e);
+    if (t->hot)
+        is_wanted(t);
+    if (t->env->opt.count)
+        count_hit(t);
+    if (t->hot) {
+        c->entry_check = e_here(&t->e);
+        check_hot(t);
+    } else {
+        check_shared(t);
+    }
+}
+
+void tr_place_wrong(struct tr *t, const struct cold *c) {
+    struct emit *e = &t->e;
+
+    e_land(e, c->rel32);
+    t->k = 0;
+    if (c->kind == COLD_WRONG)
+        e_rm(e, W64, OPC_ADD_R_RM, T0, T1, EXEC_TAG);
+    else
+        tr_address(t, T0, t->c->va);
+    tr_emit_lea_next(e, 0);
+    e_jmp(e, t->env->stub.check);
+}
+
+static void place_here(struct tr *t) {
+    struct tr_code *c = t->c;
+
+    c->entry_save = e_here(&t->e);
+    tr_emit_save(&t->e);
+    c->entry_here = e_here(&t->e);
+    t->k = 0;
+    if (!t->hot)
+        tr_address(t, T0, c->va);
+    e_jmp(&t->e, c->entry_check);
+}
+
+/* --- the head --- */
+
+#define COUNT_LEN 8  /* the count itself */
+#define HEAD_LEN 14u /* and the jcc behind it */
+
+/* The flags are not in the host's. */
+static void count_down(struct emit *e, const uint32_t *heat) {
+    static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
+
+    e_bytes(e, sub_abs, sizeof(sub_abs));
+    e32(e, (uint32_t)(uintptr_t)heat);
+    e8(e, 1);
+}
+
+static uint32_t *heat_of(const struct tr_env *env, const struct tr_code *c) {
+    return tr_heat(env, tr_place(env, c->page, c->va));
+}
+
+void tr_count_heat(struct tr *t) {
+    t->c->head = t->e.p;
+    count_down(&t->e, heat_of(t->env, t->c));
+    tr_cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
+}
+
+void tr_place_hot(struct tr *t, const struct cold *c) {
+    e_land(&t->e, c->rel32);
+    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)t->c);
+    e_jmp(&t->e, t->env->stub.hot);
+}
+
+/* Is the guest where the path is for? If not, to the next path, and from the last one
+ * back to the shared code, counting what its head would. */
+static void place_select(struct tr *t) {
+    struct emit *e = &t->e;
+    struct tr_code *c = t->c;
+    uint8_t *cool, *other[3] = {NULL};
+
+    c->select = e_here(e);
+    e_mov_imm(e, T0, c->va & ~4095ull);
+    e_gs(e, W64, OPC_CMP_R_RM, T0, GS_TR(here));
+    other[0] = e_jcc_fwd(e, CC_NE);
+    if (c->page2) {
+        e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.code));
+        compare_page(t, c->va2, c->page2, &other[1]);
+    }
+    e_jmp(e, c->entry_mem);
+    for (unsigned n = 0; n < ARRAY_SIZE(other) && other[n]; n++)
+        e_land(e, other[n]);
+    c->past = e_jmp_fwd(e);
+    e_land(e, c->past);
+    count_down(e, heat_of(t->env, c->shared));
+    cool = e_jcc_fwd(e, CC_NE);
+    e_mov_imm(e, T0, (uint64_t)(uintptr_t)c->shared);
+    e_jmp(e, t->env->stub.hot);
+    e_land(e, cool);
+    e_jmp(e, tr_behind_head(t->env, c->shared));
+}
+
+void tr_place_entries(struct tr *t) {
+    if (t->c->page2)
+        place_here(t);
+    if (t->hot)
+        place_select(t);
+}
+
+/* --- for who keeps the code --- */
+
+const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c) {
+    return c->head + HEAD_LEN + tr_delta(env);
+}
+
+void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
+    static const uint8_t nop[] = {0x0f, 0x1f, 0x00};
+    struct emit e = {.p = c->head, .end = c->head + COUNT_LEN, .delta = tr_delta(env)};
+
+    if (!to) {
+        count_down(&e, heat_of(env, c));
+        return;
+    }
+    e_jmp(&e, to);
+    e_bytes(&e, nop, sizeof(nop));
+}
+
+void tr_past_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
+    struct emit e = {.p = c->past, .end = c->past + 4, .delta = tr_delta(env)};
+
+    e_patch(&e, c->past, to ? to : c->past + 4 + tr_delta(env));
+}
