@@ -211,7 +211,7 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
             decide(find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
             tc_drop_at(&bt->tc, t->page, (unsigned)t->va, TC_WHY_REVIEW);
             bt_leave_fragment(v); /* it may be a loop */
-            v->cnt->bt_acquitted++;
+            v->cnt->bt_verdicts_over++;
         }
         t->runs = t->traps = 0;
     }
@@ -243,6 +243,6 @@ void bt_review(struct bt *bt, uint64_t now) {
         if (s->verdict != BT_VERDICT_TOLERATED)
             tc_drop_at(&bt->tc, s->page, (unsigned)s->va, TC_WHY_REVIEW);
         s->verdict = BT_VERDICT_NONE;
-        bt->v->cnt->bt_acquitted++;
+        bt->v->cnt->bt_verdicts_over++;
     }
 }

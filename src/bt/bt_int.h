@@ -141,7 +141,7 @@ static inline void bt_return_owed(struct vcpu *v, bool retired) {
 /* In a callout: translated code does not go on behind it, since the fragment that it is
  * in is not to run any more. */
 static inline void bt_leave_fragment(struct vcpu *v) {
-    v->code_written = true;
+    v->leave_code = true;
 }
 
 static inline bool bt_canonical(const struct vcpu *v, uint64_t a) {

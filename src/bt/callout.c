@@ -58,7 +58,7 @@ static bool quiet(const struct vcpu *v) {
         return false;
     if (events && (v->rflags & X86_FL_IF))
         return false;
-    return !(v->rflags & (X86_FL_TF | X86_FL_RF)) && !v->pending_db && !v->code_written &&
+    return !(v->rflags & (X86_FL_TF | X86_FL_RF)) && !v->pending_db && !v->leave_code &&
            !v->halted;
 }
 
@@ -117,7 +117,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     bt_sync_bank(v);
     bt_flags_out(v);
     bt_settle_count(v);
-    v->code_written = false;
+    v->leave_code = false;
     v->irq_shadow = false; /* of the instruction before */
     do                     /* a repeated string operation comes back after each piece */
         rc = i->exec(v, i);
@@ -219,7 +219,7 @@ uint8_t *bt_emulate(struct vcpu *v) {
         tr_give_back(v, tr_vcpu(v)->borrowed_by);
     tr_vcpu(v)->borrowed_by = NULL;
     bt_flags_out(v);
-    v->code_written = false;
+    v->leave_code = false;
     bt_settle_count(v);
     bt_return_owed(v, false);
     rx = single ? go_single(bt) : NULL;

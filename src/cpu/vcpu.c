@@ -17,7 +17,7 @@ void vcpu_reset(struct vcpu *v) {
     v->rip = 0xfff0;
     v->rflags = X86_FL_ONE;
     v->cpl = 0;
-    v->irq_shadow = v->halted = v->nmi_blocked = v->code_written = false;
+    v->irq_shadow = v->halted = v->nmi_blocked = v->leave_code = false;
     for (unsigned s = 0; s < SEG_COUNT; s++)
         v->seg[s] = reset_data;
     v->seg[SEG_CS] = (struct segment){.sel = 0xf000,

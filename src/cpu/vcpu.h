@@ -140,7 +140,7 @@ struct vcpu {
     uint64_t tsc_base;             /* guest TSC = host TSC + tsc_base, when tsc_host */
     /* A counted run: time is the number of instructions retired, and an engine raises
      * VCPU_EVENT_KICK exactly when insns_retired has reached `stop`. The hooks find
-     * insns_retired exact, may move `stop`, and set code_written to be noticed. Random
+     * insns_retired exact, may move `stop`, and set leave_code to be noticed. Random
      * numbers come from `random`. */
     uint64_t stop;
     uint64_t random;
@@ -156,12 +156,13 @@ struct vcpu {
     uint32_t vec_mask; /* XSAVE components that are parked and loaded: cpu/vec.c */
     uint8_t seg_flat_r, seg_flat_w; /* bit per enum vcpu_seg */
     bool long_mode;                 /* EFER.LMA */
-    bool stack32;      /* SS.B, or 64-bit mode: stack pointer is not 16 bits wide */
-    bool vec_live;     /* guest vector state is in the host's registers */
-    bool code_written; /* a store hit translated code: leave the block */
-    bool counted;      /* a counted run: see `stop` */
-    bool tsc_host;     /* see tsc_base; else ask the hook */
-    uint8_t mode;      /* enum cpu_mode; of one word with the next three (bt/gate.c) */
+    bool stack32;    /* SS.B, or 64-bit mode: stack pointer is not 16 bits wide */
+    bool vec_live;   /* guest vector state is in the host's registers */
+    bool leave_code; /* the block or fragment is left behind this instruction: its code
+                      * was written, or somebody is to be noticed */
+    bool counted;    /* a counted run: see `stop` */
+    bool tsc_host;   /* see tsc_base; else ask the hook */
+    uint8_t mode;    /* enum cpu_mode; of one word with the next three (bt/gate.c) */
 
     /* --- the architectural state. cpu/state.def lists each byte from here on; the fields
      * are ordered so that nothing is between them. --- */

@@ -157,7 +157,7 @@ void interp_code_written(void *arg, struct gpa at, unsigned len) {
             *link = b->page_next;
             unhash_block(ip, b);
             ip->v->cnt->blocks_invalidated++;
-            ip->v->code_written = true;
+            ip->v->leave_code = true;
         } else {
             bitmap |= block_mask(b);
             link = &b->page_next;

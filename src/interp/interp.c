@@ -53,7 +53,7 @@ void interp_free(struct interp *ip) {
 void interp_flush(struct interp *ip) {
     if (ip->running) {
         ip->flush_pending = true;
-        ip->v->code_written = true;
+        ip->v->leave_code = true;
     } else {
         interp_code_flush(ip);
         ip->db_blocked = false;
@@ -78,7 +78,7 @@ static void stall(struct interp *ip, bool in_rep) {
 static int settle(struct interp *ip, int rc) {
     struct vcpu *v = ip->v;
 
-    v->code_written = false;
+    v->leave_code = false;
     ip->running = false;
     if (unlikely(rc >= SEM_REPEAT)) {
         stall(ip, rc == SEM_REPEAT);
@@ -97,7 +97,7 @@ static int run_block_counted(struct interp *ip, const struct block *b) {
     int rc = SEM_NEXT;
 
     ip->running = true;
-    while (i < end && !v->code_written) {
+    while (i < end && !v->leave_code) {
         rc = i->exec(v, i);
         if (unlikely(rc != SEM_NEXT))
             break;
@@ -127,7 +127,7 @@ static int run_block(struct interp *ip, const struct block *b) {
             break;
         v->rip += i->len;
         i++;
-        if (i == end || unlikely(v->code_written))
+        if (i == end || unlikely(v->leave_code))
             break;
     }
     v->cnt->insns_retired += (uint64_t)(i - b->insn);

@@ -45,7 +45,7 @@ static const struct field fields[] = {
     FIELD(seg_flat_w),
     FIELD(vec_live),
     FIELD(stack32),
-    FIELD(code_written),
+    FIELD(leave_code),
     FIELD(segbase),
     FIELD(lin_mask),
     FIELD(mmu),

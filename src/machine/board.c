@@ -127,7 +127,7 @@ static void exit_msr(struct machine_cpu *c, struct exit *e) {
  * a timer moved. */
 static void show_at_once(struct vcpu *v) {
     if (v->counted)
-        v->code_written = true;
+        v->leave_code = true;
 }
 
 static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {

@@ -364,7 +364,7 @@ static int exec_rep(struct vcpu *v, const struct insn *i) {
             break;
         if (!reg_at(&s, REG_RCX))
             break;
-        if (done > 1 || io || v->pending_db || v->code_written || vcpu_events(v))
+        if (done > 1 || io || v->pending_db || v->leave_code || vcpu_events(v))
             return SEM_REPEAT;
     }
     return io ? SEM_STOP : SEM_NEXT;

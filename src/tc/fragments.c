@@ -283,7 +283,7 @@ void tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
     /* Dead fragments that also lie on another page stay in that page's list until it is
      * swept; their links are gone. */
     sweep(tc, page);
-    tc->v->code_written |= any;
+    tc->v->leave_code |= any;
 }
 
 void tc_forget(struct tc *tc, struct ccf **c, size_t n) {

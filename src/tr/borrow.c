@@ -89,7 +89,7 @@ void tr_borrow(struct tr *t) {
     t->borrowed[0] = REG_R14;
     t->borrowed[1] = REG_R15;
     t->c->borrowed[0] = t->c->borrowed[1] = 0;
-    if (!t->hot || !t->env->opt.lend || KEY_MODE(t->key) != MODE_64)
+    if (!t->hot || !t->env->opt.borrow || KEY_MODE(t->key) != MODE_64)
         return;
     for (unsigned k = 0; k < t->n; k++) {
         uint32_t regs = used(&t->insn[k].i);

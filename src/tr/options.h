@@ -12,7 +12,7 @@ struct tr_options {
     bool groups;   /* one check for several accesses off the same base */
     bool count;    /* count the instructions that translated code executes */
     bool held;     /* save the host address of a group that is interrupted */
-    bool lend;     /* r14 and r15 in registers that a hot path does not use */
+    bool borrow;   /* r14 and r15 in registers that a hot path does not use */
     bool liveness; /* do not keep status flags that nothing reads */
     bool stay;     /* go on in the cache after what changes the flow */
     bool predict;  /* hot paths follow returns and other indirect branches */

@@ -348,7 +348,7 @@ static const char *const variants[] = {
     "",
     "hot=1",
     "no-liveness,hot=1",
-    "no-chain,no-groups,no-anchors,no-held,no-lend,tu=2",
+    "no-chain,no-groups,no-anchors,no-held,no-borrow,tu=2",
     "no-liveness,tu=4,cache=1",
     "hot=2,no-unroll,no-stay"};
 

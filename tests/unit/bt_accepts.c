@@ -12,7 +12,7 @@ static const char *const flavours[] = {
     "verify,cache=2",
     "verify,cache=2,no-groups,no-anchors",
     "verify,cache=2,no-anchors,no-liveness",
-    "verify,cache=2,tu=3,path=7,no-lend",
+    "verify,cache=2,tu=3,path=7,no-borrow",
     "verify,cache=2,count,no-held,no-stay,tu=64",
     "verify,cache=2,no-predict,no-unroll,no-adapt,no-chain",
 };

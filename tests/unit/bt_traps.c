@@ -54,7 +54,7 @@ static void trapping(uint64_t rsi, const char *with, const char *without, unsign
     assert_true(G.cnt.bt_callouts > each * (ROUNDS - 200));
     /* The verdict is over, and what trapped does not trap any more. */
     bt_review(G.bt, UINT64_MAX >> 1);
-    assert_true(G.cnt.bt_acquitted >= each);
+    assert_true(G.cnt.bt_verdicts_over >= each);
     store_to(BESIDE);
     assert_true(G.cnt.bt_again_review >= 1);
     assert_true(G.cnt.bt_callouts < 50);
@@ -88,7 +88,7 @@ static void test_trial(void **state) {
     G.v->gpr[9] = PLAIN;
     assert_int_equal(guest_run(&G), EXIT_halt);
     assert_in_range(G.cnt.bt_again_traps, 1, 6);
-    assert_true(G.cnt.bt_acquitted >= 1);
+    assert_true(G.cnt.bt_verdicts_over >= 1);
     assert_in_range(G.cnt.bt_callouts, 200, 2000); /* of 20,800 stores */
 }
 

@@ -131,7 +131,7 @@ static const uint8_t *goes_to(const struct ccf *c) {
 }
 
 static void write_to(uint64_t at, unsigned len) {
-    v->code_written = false;
+    v->leave_code = false;
     tc_code_written(&tc, gpa(at), len);
 }
 
@@ -246,9 +246,9 @@ static void test_written(void **state) {
 
     write_to(GUEST + 0x10 - 1, 1);
     write_to(GUEST + 0x20, 4);
-    assert_false(v->code_written || c->dead || d->dead || other->dead || far->dead);
+    assert_false(v->leave_code || c->dead || d->dead || other->dead || far->dead);
     write_to(GUEST + 0x13, 2); /* also through another mapping */
-    assert_true(v->code_written && c->dead && other->dead);
+    assert_true(v->leave_code && c->dead && other->dead);
     assert_false(d->dead || far->dead);
     assert_null(tc_lookup(&tc, 0x5010, ram(GUEST), KEY));
     assert_ptr_equal(tc_lookup(&tc, 0x5018, ram(GUEST), KEY), d);
@@ -257,7 +257,7 @@ static void test_written(void **state) {
     assert_true(d->dead && far->dead);
     assert_int_equal(mem_trace_of(v->mem, ram(GUEST)) & MEM_TRACE_TC, 0);
     write_to(GUEST, 4096);
-    assert_false(v->code_written);
+    assert_false(v->leave_code);
     write_to(MEM_MAX_RAM, 8); /* no RAM */
     assert_int_equal(counters.bt_translations, 4);
     assert_non_null(keep(0x5010, GUEST, 8, 0x5020)); /* and is counted as made again */
