@@ -31,8 +31,9 @@ void tc_fragments_reset(struct tc *tc) {
         tc->hash[n] = NULL;
 }
 
+/* By address and place; VA is the offset alone where the address is no matter. */
 static unsigned hash_of(uint64_t va, const uint8_t *page) {
-    uint64_t h = va ^ va >> 15 ^ (uint64_t)(uintptr_t)page >> 12;
+    uint64_t h = ((uint64_t)(uintptr_t)page | (va & 4095)) + (va >> 12) * 0x9e3779b1u;
 
     return (unsigned)(h * 0x9e3779b97f4a7c15ull >> (64 - TC_HASH_BITS));
 }
