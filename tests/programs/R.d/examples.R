@@ -20,7 +20,8 @@ skip <- c("Startup", "sessionInfo", "Sys.time", "as.POSIXlt", "DateTimeClasses",
     "checkS3methods", "checkMD5sums", "loadedNamespaces", "search", "dyn.load", "Sys.setlocale", "locales",
     "l10n_info", "iconv", "icuSetCollate", "capabilities", "Platform", "R.Version", "Version", "shutdown",
     "ns-load", "traceback", "bitmap", "dev.size", "embedFonts", "cairo", "png", "svg", "xfig", "quartzFonts",
-    "recordGraphics", "dev.capabilities", "rapp", "nclass", "getGraphicsEvent", "pdf", "postscript", "ls_str")
+    "recordGraphics", "dev.capabilities", "rapp", "nclass", "getGraphicsEvent", "pdf", "postscript", "ls_str",
+    "hashtab", "pretty.Date")
 db <- tools::Rd_db(args[1])
 names(db) <- sub("\\.Rd$", "", names(db))
 topics <- sort(setdiff(names(db), skip), method = "radix")
