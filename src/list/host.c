@@ -198,6 +198,11 @@ static bool one_of(const void *p, const void *from, size_t count, size_t size) {
     return within(p, from, count * size) && ((uintptr_t)p - (uintptr_t)from) % size == 0;
 }
 
+/* What the shadow says where that page of the code is mapped. */
+static bool is_mapping(uint64_t value, uint64_t va, const uint8_t *page) {
+    return page && value == mmu_mapping(va, page);
+}
+
 /* A number that is an address of ours: its name. False: it is just a number. */
 static bool pointer_name(const struct list *l, const struct tr_code *c, uint64_t value,
                          char *buf, size_t size) {
@@ -218,6 +223,8 @@ static bool pointer_name(const struct list *l, const struct tr_code *c, uint64_t
         place_name(l, c, p, buf, size);
     } else if (within(p, env->v, sizeof(*env->v))) {
         snprintf(buf, size, "<vcpu>");
+    } else if (is_mapping(value, c->va, c->page) || is_mapping(value, c->va2, c->page2)) {
+        snprintf(buf, size, "<mapping>");
     } else {
         return false;
     }

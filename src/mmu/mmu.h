@@ -12,9 +12,9 @@
  *
  * Banks separate privilege: BANK_USER (CPL 3), BANK_SUPER (supervisor; with CR4.SMAP,
  * user pages are absent), BANK_SUPER_AC (supervisor, explicit access with RFLAGS.AC set
- * or without SMAP); BANK_SUPER_X and BANK_USER_X serve fetches. vcpu.mmu->data points at
- * the bank of the current CPL and AC for explicit accesses, ->sys at the one for implicit
- * supervisor accesses (descriptor tables, TSS).
+ * or without SMAP); BANK_SUPER_X and BANK_USER_X serve fetches (mmu_mapping()).
+ * vcpu.mmu->data points at the bank of the current CPL and AC for explicit accesses,
+ * ->sys at the one for implicit supervisor accesses (descriptor tables, TSS).
  *
  * An entry is writable only when the PTE is dirty, the page is RAM, no page trace is on
  * it and no data breakpoint lies in it. MMIO, ROM writes, A20-wrapped pages, pages with
@@ -114,6 +114,19 @@ static inline unsigned mmu_index(uint64_t addr) {
  */
 static inline uint64_t mmu_no_tag(unsigned index) {
     return index ? 0 : 4096;
+}
+
+/*
+ * Page and host page of an entry for fetches in one word, so that one comparison sees
+ * both: tag[SHADOW_MAPPING], in banks for fetches, through which nobody reads. No other
+ * pair of that slot has it: the slot and the address from bit 25 on make the page
+ * (mmu_index() is a permutation of its low bits for given high ones), and there is room
+ * for host addresses up to bit 51. Never one of mmu_no_tag()'s: bit 40 is set.
+ */
+#define SHADOW_MAPPING MMU_READ
+
+static inline uint64_t mmu_mapping(uint64_t addr, const uint8_t *host) {
+    return (uint64_t)(uintptr_t)host >> 12 | 1ull << 40 | addr >> 25 << 41;
 }
 
 /* What an access that faulted returns: sem.h's SEM_FAULT, so that either may be passed on

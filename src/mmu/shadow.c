@@ -51,6 +51,10 @@ void mmu_space_init(struct mmu_priv *m, struct space *s, bool user) {
     }
 }
 
+static bool is_code(unsigned bank) {
+    return bank == BANK_SUPER_X || bank == BANK_USER_X;
+}
+
 /* --- the observer --- */
 
 static unsigned number_of(const struct mmu_priv *m, const struct space *s) {
@@ -70,7 +74,7 @@ static void tell_entry(const struct mmu_priv *m, const struct space *s, unsigned
         .shift = (uint8_t)(12 + (meta >> META_SHIFT_POS & 31)),
     };
 
-    for (unsigned acc = 0; acc < 3; acc++)
+    for (unsigned acc = is_code(bank) ? MMU_EXEC : MMU_READ; acc < 3; acc++)
         if (e->tag[acc] == told.page)
             told.access |= (uint8_t)(1u << acc);
     m->observer->filled(m->observer_arg, &told);
@@ -292,7 +296,7 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     struct counters *c = mmu_counters(m);
     bool watched = mmu_page_watched(m, page);
     bool dirty = !w->steps || (w->step[w->steps - 1].entry & (1u << 6));
-    bool code = bank == BANK_SUPER_X || bank == BANK_USER_X;
+    bool code = is_code(bank);
     bool writable =
         !code && dirty && !rom && !watched && mmu_walk_allows(m, w, bank, MMU_WRITE);
 
@@ -304,7 +308,11 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     drop_copies(m, &s->bank[bank], e, idx);
     bool read = !code && !watched && mmu_walk_allows(m, w, bank, MMU_READ);
     e->tag[MMU_READ] = read ? page : none;
-    e->tag[MMU_EXEC] = code && mmu_walk_allows(m, w, bank, MMU_EXEC) ? page : none;
+    e->tag[MMU_EXEC] = none;
+    if (code && mmu_walk_allows(m, w, bank, MMU_EXEC)) {
+        e->tag[MMU_EXEC] = page;
+        e->tag[SHADOW_MAPPING] = mmu_mapping(page, host);
+    }
     e->tag[MMU_WRITE] = none;
     e->host = host;
     s->meta[bank][idx] = page | (writable ? META_WRITABLE : 0) |

@@ -10,6 +10,7 @@
 #include "tr/tr_int.h"
 
 #define EXEC_TAG ((int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC))
+#define EXEC_MAPPING ((int32_t)(offsetof(struct shadow_entry, tag) + 8 * SHADOW_MAPPING))
 #define EXEC_HOST ((int32_t)offsetof(struct shadow_entry, host))
 _Static_assert(offsetof(struct shadow_bank, e) == 0, "a bank begins with its entries");
 
@@ -54,25 +55,14 @@ static void check_shared(struct tr *t) {
 
 /* --- hot paths, whose addresses are known --- */
 
-/* Does the page at VA map that one? T1 is the bank; OUT gets the branches if not. */
-static void compare_page(struct tr *t, uint64_t va, const uint8_t *page, uint8_t **out) {
-    int32_t at = (int32_t)(mmu_index(va) * sizeof(struct shadow_entry));
+/* Does the page at VA map that one? T1 is the bank; the branch if not. */
+static uint8_t *compare_page(struct tr *t, uint64_t va, const uint8_t *page) {
     struct emit *e = &t->e;
 
-    e_mov_imm(e, T0, va & ~4095ull);
-    e_rm(e, W64, OPC_CMP_R_RM, T0, T1, at + EXEC_TAG);
-    out[0] = e_jcc_fwd(e, CC_NE);
-    e_mov_imm(e, T0, host_page(page));
-    e_rm(e, W64, OPC_CMP_R_RM, T0, T1, at + EXEC_HOST);
-    out[1] = e_jcc_fwd(e, CC_NE);
-}
-
-static void check_page(struct tr *t, uint64_t va, const uint8_t *page) {
-    uint8_t *out[2];
-
-    compare_page(t, va, page, out);
-    tr_cold_add(t, COLD_OTHER, out[0]);
-    tr_cold_add(t, COLD_OTHER, out[1]);
+    e_mov_imm(e, T0, mmu_mapping(va, (const uint8_t *)(uintptr_t)host_page(page)));
+    e_rm(e, W64, OPC_CMP_R_RM, T0, T1,
+         (int32_t)(mmu_index(va) * sizeof(struct shadow_entry)) + EXEC_MAPPING);
+    return e_jcc_fwd(e, CC_NE);
 }
 
 static void check_hot(struct tr *t) {
@@ -81,8 +71,8 @@ static void check_hot(struct tr *t) {
 
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.code));
     if (c->page2)
-        check_page(t, c->va2, c->page2);
-    check_page(t, c->va, c->page);
+        tr_cold_add(t, COLD_OTHER, compare_page(t, c->va2, c->page2));
+    tr_cold_add(t, COLD_OTHER, compare_page(t, c->va, c->page));
     e_mov_imm(e, T0, c->va & ~4095ull);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(here));
 }
@@ -189,7 +179,7 @@ void tr_place_hot(struct tr *t, const struct cold *c) {
 static void place_select(struct tr *t) {
     struct emit *e = &t->e;
     struct tr_code *c = t->c;
-    uint8_t *cool, *other[3] = {NULL};
+    uint8_t *cool, *other[2] = {NULL};
 
     c->select = e_here(e);
     e_mov_imm(e, T0, c->va & ~4095ull);
@@ -197,7 +187,7 @@ static void place_select(struct tr *t) {
     other[0] = e_jcc_fwd(e, CC_NE);
     if (c->page2) {
         e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.code));
-        compare_page(t, c->va2, c->page2, &other[1]);
+        other[1] = compare_page(t, c->va2, c->page2);
     }
     e_jmp(e, c->entry_mem);
     for (unsigned n = 0; n < ARRAY_SIZE(other) && other[n]; n++)

@@ -239,30 +239,45 @@ bool v_is_fetch(const struct vstate *s, const struct host_insn *i) {
            (s->reg[i->mem.base].kind == V_PAGE || s->reg[i->mem.base].kind == V_FETCH);
 }
 
-/* An address that an entry has: *HOST, or a guest's. */
-static bool fetch_field(const struct vval *base, int64_t disp, bool *host) {
-    const int64_t size = sizeof(struct shadow_entry);
-    int64_t in = base->kind == V_FETCH ? disp % size : disp;
+enum fetch_field { FETCH_NONE, FETCH_TAG, FETCH_HOST, FETCH_MAPPING };
 
-    *host = in == offsetof(struct shadow_entry, host);
-    return disp >= 0 && disp < SHADOW_ENTRIES * size &&
-           (*host || in == offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC);
+/* What of an entry: of a *SLOT that the code knows, only both addresses in one. */
+static enum fetch_field fetch_field(const struct vval *base, int64_t disp,
+                                    unsigned *slot) {
+    const int64_t size = sizeof(struct shadow_entry),
+                  tag = offsetof(struct shadow_entry, tag);
+
+    *slot = (unsigned)(disp / size);
+    if (disp < 0 || *slot >= SHADOW_ENTRIES)
+        return FETCH_NONE;
+    if (base->kind == V_FETCH)
+        return disp % size == tag + 8 * SHADOW_MAPPING ? FETCH_MAPPING : FETCH_NONE;
+    return disp == tag + 8 * MMU_EXEC                    ? FETCH_TAG
+           : disp == offsetof(struct shadow_entry, host) ? FETCH_HOST
+                                                         : FETCH_NONE;
 }
 
-static bool is_page(const struct verifier *w, const struct vval *a) {
-    return a->kind == V_CONST &&
-           (a->n == (uint64_t)(uintptr_t)w->c->page ||
-            (w->c->page2 && a->n == (uint64_t)(uintptr_t)w->c->page2));
+/* Is that constant what the code's page, or its second one, has in that field? */
+static bool is_of(const struct vval *a, enum fetch_field f, unsigned slot, uint64_t va,
+                  const uint8_t *page) {
+    if (a->kind != V_CONST || !page)
+        return false;
+    return f == FETCH_HOST ? a->n == (uint64_t)(uintptr_t)page
+                           : a->n == mmu_mapping(va, page) && slot == mmu_index(va);
 }
 
 void v_fetch(struct verifier *w, struct vstate *s, const struct host_insn *i,
              unsigned r) {
     const struct vval *a = &s->reg[r];
-    bool host;
+    const struct tr_code *c = w->c;
+    unsigned slot;
+    enum fetch_field f = fetch_field(&s->reg[i->mem.base], i->mem.disp, &slot);
 
-    if (!fetch_field(&s->reg[i->mem.base], i->mem.disp, &host))
+    if (f == FETCH_NONE)
         v_bad(w, "no field of the bank for fetches");
-    else if (host && (i->op != HOST_CMP || !is_page(w, a)))
+    else if (f != FETCH_TAG &&
+             (i->op != HOST_CMP || (!is_of(a, f, slot, c->va, c->page) &&
+                                    !is_of(a, f, slot, c->va2, c->page2))))
         v_bad(w, "a host address that is not just compared with the code's pages");
     else if (i->op != HOST_MOV && !v_is_public(a))
         v_bad(w, "computes with a value of ours");

@@ -658,6 +658,35 @@ static void no_tag_is_sound(void **state) {
         assert_int_not_equal(mmu_index(mmu_no_tag(i)), i);
 }
 
+/* In one slot no other page has the word of this one, wherever it is mapped, nor has an
+ * unused slot. */
+static void mapping_is_sound(void **state) {
+    uint64_t x = 1;
+
+    for (unsigned n = 0; n < 500; n++) {
+        uint64_t addr, word;
+
+        x = x * 6364136223846793005ull + 1442695040888963407ull;
+        addr = (uint64_t)((int64_t)(x & ~0xfffull) << 16 >> 16); /* canonical */
+        word = mmu_mapping(addr, (const uint8_t *)(uintptr_t)(x >> 17 & ~0xfffull));
+        assert_int_not_equal(word, mmu_no_tag(mmu_index(addr)));
+        for (uint64_t low = 0; low < SHADOW_ENTRIES; low++) {
+            uint64_t other = (addr & ~0x1ffffffull) | low << 12;
+
+            assert_int_equal(mmu_index(other) == mmu_index(addr),
+                             other == (addr & ~0xfffull));
+        }
+        for (unsigned bit = 25; bit < 48; bit++)
+            assert_int_not_equal(
+                mmu_mapping(addr ^ 1ull << bit, (const uint8_t *)(uintptr_t)(x >> 17)),
+                word);
+        for (unsigned bit = 12; bit < 47; bit++)
+            assert_int_not_equal(
+                mmu_mapping(addr, (const uint8_t *)(uintptr_t)(x >> 17 ^ 1ull << bit)),
+                word);
+    }
+}
+
 /* Bits that only some processors reserve: 8 in a PML4E and a PDPE (AMD), 7 in a PML4E. */
 static void reserved_bits(void **state) {
     static const struct {
@@ -767,6 +796,7 @@ int main(void) {
                                        cmocka_unit_test(reserved_bits),
                                        cmocka_unit_test(trace_records_run_out),
                                        cmocka_unit_test(dirty_of_a_faulting_store),
-                                       cmocka_unit_test(a20_gate)};
+                                       cmocka_unit_test(a20_gate),
+                                       cmocka_unit_test(mapping_is_sound)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

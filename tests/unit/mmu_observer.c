@@ -122,11 +122,15 @@ static void same_bank(const struct shadow_bank *b, unsigned space, enum mmu_bank
 
             if (acc == MMU_EXEC && !code)
                 assert_false(told);
-            else
+            else if (acc != SHADOW_MAPPING || !code)
                 assert_int_equal(e->tag[acc], tag);
             if (told)
                 assert_ptr_equal(e->host, k->host);
         }
+        if (code && e->tag[MMU_EXEC] != mmu_no_tag(i))
+            assert_int_equal(e->tag[SHADOW_MAPPING], mmu_mapping(k->page, k->host));
+        else if (code)
+            assert_int_equal(e->tag[SHADOW_MAPPING], mmu_no_tag(i));
     }
 }
 
