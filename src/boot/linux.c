@@ -100,8 +100,11 @@ static int find_place(const struct boot_job *j, const struct linux_header *h,
 int boot_linux(const struct boot_job *j) {
     const uint8_t *k = j->image->kernel.data;
     uint8_t zp[4096] = {0};
+    struct linux_packed packed;
     struct linux_header h;
     struct linux_place p;
+    uint64_t entry;
+    bool direct;
     int rc;
 
     if (j->cfg->protocol == BOOT_AUTO && linux_needs_setup(&j->image->kernel))
@@ -109,7 +112,11 @@ int boot_linux(const struct boot_job *j) {
     rc = linux_parse(j, false, &h);
     if (rc)
         return rc;
-    rc = find_place(j, &h, &p);
+    direct = linux_unpack(j, &h, &packed);
+    if (direct)
+        p = packed.place;
+    else
+        rc = find_place(j, &h, &p);
     if (rc)
         return rc;
     rc = boot_put_cmdline(j, BOOT_CMDLINE, linux_cmdline_limit(j, &h));
@@ -119,12 +126,18 @@ int boot_linux(const struct boot_job *j) {
     rc = linux_put_ramdisk(j, &h, p.top, zp);
     if (rc)
         return rc;
-    boot_put(j, p.load, k + h.setup, h.len);
+    if (direct) {
+        boot_elf_load(&packed.job, &packed.elf);
+        entry = packed.elf.entry;
+    } else {
+        boot_put(j, p.load, k + h.setup, h.len);
+        entry = p.load + (h.is64 ? 0x200 : 0);
+    }
     boot_put(j, BOOT_PARAMS, zp, sizeof(zp));
     if (h.is64)
-        boot_enter_long(j, 0x10, 0x18, p.load + 0x200);
+        boot_enter_long(j, 0x10, 0x18, entry);
     else
-        boot_enter_flat32(j->v, BOOT_GDT, 0x10, 0x18, p.load);
+        boot_enter_flat32(j->v, BOOT_GDT, 0x10, 0x18, entry);
     j->v->gpr[REG_RSI] = BOOT_PARAMS;
     return 0;
 }

@@ -66,6 +66,20 @@ struct linux_place {
     uint64_t load, top, alignment;
 };
 
+/* A kernel without its decompressor. */
+struct linux_packed {
+    struct linux_place place;
+    struct boot_elf elf;
+    /* For boot_elf_load(): the same with the ELF file as the kernel. */
+    struct boot_image image;
+    struct boot_job job;
+};
+
+/* Unpacks the kernel in a bzImage and says where it goes; the pointers in *P lead into
+ * it. False: it needs its decompressor, or was asked for with it. */
+bool linux_unpack(const struct boot_job *j, const struct linux_header *h,
+                  struct linux_packed *p);
+
 /* Whether the 32-bit entry, if it has one at all, rests on what the 16-bit setup does. */
 bool linux_needs_setup(const struct boot_file *f);
 /* IS16: for the 16-bit entry, which older ones have too. */

@@ -94,7 +94,7 @@ static int load_as(const struct boot_job *j, enum boot_protocol p) {
     }
 }
 
-int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *m,
+int boot_image_load(struct boot_image *image, struct vcpu *v, struct mem *m,
                     const struct boot_config *cfg, char *why, size_t why_size) {
     struct boot_job j = {image, v,       m, cfg, cfg->cmdline ? cfg->cmdline : "",
                          why,   why_size};
