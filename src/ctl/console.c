@@ -31,17 +31,29 @@ static bool writable(int fd, int wait_ms) {
 
 /* --- keys, on the loop's thread --- */
 
-/* The output may be a file that wants the guest's bytes only; then the user is elsewhere.
- */
-static void help(const struct console *c) {
+/* There is room for it. */
+static void on_room(void *arg, unsigned ready) {
     static const char text[] = "\r\n"
                                "Ctrl-A x   quit bivisor\r\n"
                                "Ctrl-A h   this help\r\n"
                                "Ctrl-A a   send Ctrl-A to the guest\r\n";
+    struct console *c = arg;
+    int fd = c->help.fd;
+
+    if (!writable(fd, 0)) /* the guest's output was faster */
+        return;
+    os_watch_stop(&c->help);
+    if (write(fd, text, sizeof(text) - 1) < 0)
+        return; /* nobody to help */
+}
+
+/* The output may be a file that wants the guest's bytes only; then the user is elsewhere.
+ */
+static void help(struct console *c) {
     int fd = c->out_is_tty ? STDOUT_FILENO : STDERR_FILENO;
 
-    if (!writable(fd, 0) || write(fd, text, sizeof(text) - 1) < 0)
-        return; /* nobody to help */
+    if (!c->help.loop)
+        os_watch_start(&c->help, machine_loop(c->m), fd, OS_WRITE, on_room, c);
 }
 
 /* Takes the commands out of the LEN bytes IN that were typed; returns how many bytes are
@@ -269,6 +281,7 @@ void console_close(struct console *c) {
             writable(STDOUT_FILENO, STALL_MS);
     }
     os_watch_stop(&c->input);
+    os_watch_stop(&c->help);
     os_tty_restore();
 }
 

@@ -30,6 +30,7 @@ struct console {
     /* the loop's thread */
     bool escape; /* Ctrl-A was typed */
     struct os_watch input;
+    struct os_watch help;  /* Ctrl-A h was typed, and the output takes nothing now */
     struct os_task listen; /* the input is to be watched again */
 
     bool watched;   /* a pipe: the loop tells of more; atomic */
