@@ -111,3 +111,11 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
         return p;
     return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));
 }
+
+int bt_fetch(struct vcpu *v, uint64_t addr) {
+    if (mmu_hit(v->mmu->code, gva(addr), 1, MMU_EXEC) || !bt_canonical(v, addr))
+        return 0;
+    bt_sync_bank(v);
+    v->cnt->bt_fetches++;
+    return mmu_fetch_slow(v, gva(addr)) && mmu_hit(v->mmu->code, gva(addr), 1, MMU_EXEC);
+}

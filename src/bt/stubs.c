@@ -37,7 +37,7 @@ static void pop(struct emit *e, unsigned reg) {
 
 /* The C functions that stubs call. Their addresses are at the start of the cache, which
  * is writable nowhere near the vCPU. */
-enum callee { CALL_SLOW, CALL_EMULATE, CALL_CALLOUT, CALL_TRANSFER, CALLEES };
+enum callee { CALL_SLOW, CALL_EMULATE, CALL_CALLOUT, CALL_TRANSFER, CALL_FETCH, CALLEES };
 
 static void emit_callees(struct emit *e) {
     const uint64_t fn[CALLEES] = {
@@ -45,6 +45,7 @@ static void emit_callees(struct emit *e) {
         [CALL_EMULATE] = (uint64_t)(uintptr_t)bt_emulate,
         [CALL_CALLOUT] = (uint64_t)(uintptr_t)bt_callout,
         [CALL_TRANSFER] = (uint64_t)(uintptr_t)bt_transfer,
+        [CALL_FETCH] = (uint64_t)(uintptr_t)bt_fetch,
     };
 
     for (unsigned n = 0; n < CALLEES; n++)
@@ -237,6 +238,29 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
     e_jmp(e, bt->env.stub.callout);
 }
 
+/* check: the checks of a fragment failed. T0 is the guest address, T1 where to go for
+ * another try, once the bank for fetches has the page. */
+static void emit_check(struct bt *bt, struct emit *e) {
+    uint8_t *out;
+
+    bt->env.stub.check = e_here(e);
+    save(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
+    e_mov_rr(e, W64, REG_RSI, T0);
+    call(bt, e, CALL_FETCH);
+    e_rr(e, W32, 0x85, REG_RAX, REG_RAX); /* test */
+    out = e_jcc_fwd(e, CC_E);
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_jmp_reg(e, T1);
+    e_land(e, out);
+    load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
+    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(arg));
+    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_CHECK);
+    e_jmp(e, bt->env.stub.leave);
+}
+
 /* link: T0 is the struct link. indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
     bt->env.stub.link_regs = e_here(e);
@@ -249,13 +273,6 @@ static void emit_exits(struct bt *bt, struct emit *e) {
     bt->env.stub.hot = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(arg));
     e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_HOT);
-    e_jmp(e, bt->env.stub.leave);
-
-    /* The checks of a fragment failed, T1 is where. */
-    bt->env.stub.check = e_here(e);
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
-    e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(arg));
-    e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_CHECK);
     e_jmp(e, bt->env.stub.leave);
 
     /* The jump table had nothing, or another fragment. */
@@ -280,6 +297,7 @@ void bt_emit_stubs(struct bt *bt) {
     emit_callout(bt, &e);
     emit_transfer(bt, &e);
     bt_emit_gates(bt, &e);
+    emit_check(bt, &e);
     emit_exits(bt, &e);
     env->common_end = (uint8_t *)(((uintptr_t)e_here(&e) + 63) & ~63ul);
 }

@@ -128,7 +128,7 @@ void tr_place_wrong(struct tr *t, const struct cold *c) {
         e_rm(e, W64, OPC_ADD_R_RM, T0, T1, EXEC_TAG);
     else
         tr_address(t, T0, t->c->va);
-    tr_emit_lea_next(e, 0);
+    tr_emit_lea_to(e, t->c->entry_check);
     e_jmp(e, t->env->stub.check);
 }
 

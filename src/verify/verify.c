@@ -187,7 +187,9 @@ static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *r
     } else if (rx == env->stub.indirect || rx == env->stub.check) {
         if (!v_is_public(&s->reg[T0]))
             v_bad(w, "branches to a value of ours");
-        if (rx == env->stub.check && s->reg[T1].kind != V_CODE)
+        if (rx == env->stub.check &&
+            (s->reg[T1].kind != V_CODE ||
+             s->reg[T1].n != (uint64_t)(w->c->entry_check - w->c->start)))
             v_bad(w, "does not say whose checks failed");
     } else {
         v_bad(w, "branches out of the fragment, to no stub");
