@@ -9,9 +9,18 @@
 
 /* --- memory (os_memory.c) --- */
 
+#define OS_LARGE_PAGE (2ull << 20)
+#define OS_MADV_COLLAPSE 25 /* madvise(2); libc's headers may be too old to have it */
+/* SIZE bytes of address space that cannot be accessed, to be mapped over; BEFORE bytes
+ * behind its start there is a boundary of large pages. NULL: there is no room. */
+void *os_reserve(uint64_t size, uint64_t before);
+/* The shared memory at P, a boundary of large pages, becomes one such page, with what is
+ * in it; all of it is allocated from now on. -EINVAL: this host does not do that. */
+int os_large_page(void *p);
+
 /* SIZE zeroed bytes, shared, backed by a memfd (*FD; -1: the host has a limit for those),
- * allocated on touch. Whole pages; what lies before and behind them cannot be accessed.
- */
+ * allocated on touch, from a boundary of large pages on. Whole pages; what lies before
+ * and behind them cannot be accessed. */
 int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
 void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */
@@ -30,6 +39,8 @@ struct os_code {
 };
 int os_code_map(size_t size, struct os_code *out);
 void os_code_unmap(struct os_code *c);
+/* os_large_page() of both mappings, at an offset. */
+int os_code_large_page(const struct os_code *c, size_t at);
 
 /* --- time (os_time.c) --- */
 uint64_t os_monotonic_ns(void);

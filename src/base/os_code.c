@@ -12,18 +12,32 @@
 
 #include "base/os.h"
 
+/* F, or if that is -1 anonymous memory, at a boundary of large pages. */
+static void *map_at_large(size_t size, int prot, int f) {
+    void *room = os_reserve(size, 0), *map;
+
+    if (!room)
+        return MAP_FAILED;
+    map =
+        mmap(room, size, prot,
+             MAP_SHARED | MAP_NORESERVE | MAP_FIXED | (f < 0 ? MAP_ANONYMOUS : 0), f, 0);
+    if (map == MAP_FAILED)
+        munmap(room, size);
+    return map;
+}
+
 /* mremap(2): with an old size of 0 it makes a second mapping of shared pages. */
 static bool map_anonymous(size_t size, struct os_code *out) {
-    void *rw = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    void *rx;
+    void *rw = map_at_large(size, PROT_READ | PROT_WRITE, -1);
+    void *rx, *room;
 
     if (rw == MAP_FAILED)
         return false;
-    rx = mremap(rw, 0, size, MREMAP_MAYMOVE);
+    room = os_reserve(size, 0);
+    rx = room ? mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, room) : MAP_FAILED;
     if (rx == MAP_FAILED || mprotect(rx, size, PROT_READ | PROT_EXEC) < 0) {
-        if (rx != MAP_FAILED)
-            munmap(rx, size);
+        if (room)
+            munmap(room, size);
         munmap(rw, size);
         return false;
     }
@@ -42,12 +56,12 @@ static int map_memfd(size_t size, struct os_code *out) {
         rc = -errno;
         goto fail_fd;
     }
-    rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    rw = map_at_large(size, PROT_READ | PROT_WRITE, fd);
     if (rw == MAP_FAILED) {
         rc = -errno;
         goto fail_fd;
     }
-    rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    rx = map_at_large(size, PROT_READ | PROT_EXEC, fd);
     if (rx == MAP_FAILED) {
         rc = -errno;
         goto fail_rw;
@@ -63,6 +77,12 @@ fail_fd:
 
 int os_code_map(size_t size, struct os_code *out) {
     return map_anonymous(size, out) ? 0 : map_memfd(size, out);
+}
+
+int os_code_large_page(const struct os_code *c, size_t at) {
+    int rc = os_large_page(c->rw + at);
+
+    return rc ? rc : os_large_page(c->rx + at);
 }
 
 void os_code_unmap(struct os_code *c) {

@@ -76,6 +76,7 @@ static const struct rule rules[] = {
     IF(madvise, 2, ARG32, MADV_REMOVE), /* where it has no descriptor */
     /* A recording's digest of guest RAM leaves out what was never touched. */
     ANY(mincore),
+    IF(madvise, 2, ARG32, OS_MADV_COLLAPSE), /* os_large_page() */
 
     /* Waiting: the loop for all that it watches, the vCPU's thread when idle or for the
      * console's reader. */

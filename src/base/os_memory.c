@@ -15,14 +15,36 @@
 
 #define GUARD (1ull << 20)
 
-/* SIZE bytes of F between guards, or MAP_FAILED. */
-static void *map_guarded(int f, uint64_t size) {
-    uint8_t *p = mmap(NULL, size + 2 * GUARD, PROT_NONE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    void *map;
+void *os_reserve(uint64_t size, uint64_t before) {
+    uint64_t room = size + OS_LARGE_PAGE;
+    uint8_t *p =
+        mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *start;
 
     if (p == MAP_FAILED)
-        return p;
+        return NULL;
+    start = (uint8_t *)(((uintptr_t)p + before + OS_LARGE_PAGE - 1) &
+                        ~(uintptr_t)(OS_LARGE_PAGE - 1)) -
+            before;
+    if (start > p)
+        munmap(p, (size_t)(start - p));
+    if (start < p + OS_LARGE_PAGE)
+        munmap(start + size, (size_t)(p + OS_LARGE_PAGE - start));
+    return start;
+}
+
+/* SIZE bytes of F between guards, or MAP_FAILED. */
+static void *map_guarded(int f, uint64_t size) {
+    uint8_t *p;
+    void *map;
+
+    if (size > UINT64_MAX / 2) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    p = os_reserve(size + 2 * GUARD, GUARD);
+    if (!p)
+        return MAP_FAILED;
     map =
         mmap(p + GUARD, size, PROT_READ | PROT_WRITE,
              MAP_SHARED | MAP_NORESERVE | MAP_FIXED | (f < 0 ? MAP_ANONYMOUS : 0), f, 0);
@@ -33,6 +55,13 @@ static void *map_guarded(int f, uint64_t size) {
         errno = saved;
     }
     return map;
+}
+
+/* madvise(2), MADV_COLLAPSE: for shared memory, too, and whatever is set for
+ * transparent huge pages, unless that is "deny". What is all hole it refuses. */
+int os_large_page(void *p) {
+    (void)*(volatile uint8_t *)p;
+    return madvise(p, OS_LARGE_PAGE, OS_MADV_COLLAPSE) < 0 ? -errno : 0;
 }
 
 int os_memfd_map(const char *name, uint64_t size, int *fd, void **map) {

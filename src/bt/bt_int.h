@@ -233,8 +233,8 @@ uint8_t *bt_emulate(struct vcpu *v);
 /* access.c: where the bytes at ADDR are, for the access that SITE says; NULL: see
  * bt_emulate(). */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
-/* The bank for fetches has not got the page of ADDR, or has another than the code wants: 1
- * if it had none and has one now. */
+/* The bank for fetches has not got the page of ADDR, or has another than the code wants:
+ * 1 if it had none and has one now. */
 int bt_fetch(struct vcpu *v, uint64_t addr);
 
 /* --- fault.c: os_fault_range()'s, for the cache; ARG is the struct bt --- */

@@ -15,6 +15,7 @@
 
 #define PAGE_ROM 0x80u
 #define PAGE_HIDDEN 0x40u
+#define REFUSED_MAX 8u /* large pages, in a row: the host has none */
 #define PAGE_TRACES ((1u << MEM_TRACE_COUNT) - 1)
 _Static_assert(!(PAGE_TRACES & (PAGE_ROM | PAGE_HIDDEN)), "bits of a page");
 
@@ -96,8 +97,9 @@ int mem_create(uint64_t size, struct mem **out) {
     m->size = size;
     m->host = size + MEM_ADDED_MAX + MEM_ROM_MAX;
     m->page = calloc(m->host >> PAGE_SHIFT, 1);
-    if (!m->page)
-        goto free_mem;
+    m->used = calloc(m->host / OS_LARGE_PAGE + 1, 1);
+    if (!m->page || !m->used)
+        goto free_page;
     rc = os_memfd_map("guest-ram", m->host, &m->fd, &map);
     if (rc)
         goto free_page;
@@ -107,8 +109,8 @@ int mem_create(uint64_t size, struct mem **out) {
     return 0;
 
 free_page:
+    free(m->used);
     free(m->page);
-free_mem:
     free(m);
     return rc;
 }
@@ -117,6 +119,7 @@ void mem_destroy(struct mem *m) {
     if (!m)
         return;
     os_memfd_unmap(m->fd, m->layout.base, m->host);
+    free(m->used);
     free(m->page);
     free(m);
 }
@@ -125,6 +128,8 @@ void mem_reset(struct mem *m) {
     /* os_memfd_zero() may be refused by the host; then the bytes are cleared by hand. */
     if (os_memfd_zero(m->fd, m->layout.base, m->size) < 0)
         mem_fill(m->layout.base, 0, m->size);
+    else
+        mem_fill(m->used, 0, m->host / OS_LARGE_PAGE + 1);
     /* Most bytes are zero and, never having been written, not even allocated. */
     for (uint64_t p = 0; p < m->host >> PAGE_SHIFT; p++)
         if (m->page[p])
@@ -305,6 +310,29 @@ struct gpa mem_gpa(const struct mem *m, const uint8_t *host) {
                                           : UINT64_MAX);
 }
 
+void mem_use(struct mem *m, const uint8_t *host) {
+    uint64_t off, n;
+
+    if (!host_offset(m, host, &off))
+        return;
+    n = off / OS_LARGE_PAGE;
+    if (likely(m->used[n]))
+        return;
+    m->used[n] = 1;
+    if (m->refused == REFUSED_MAX || (n + 1) * OS_LARGE_PAGE > m->host)
+        return;
+    switch (os_large_page(m->layout.base + n * OS_LARGE_PAGE)) {
+    case 0:
+        m->refused = 0;
+        break;
+    case -EINVAL:
+        m->refused = REFUSED_MAX;
+        break;
+    default:
+        m->refused++;
+    }
+}
+
 /* --- copies --- */
 
 /* Host address of AT, and in *N how many of the LEN bytes from there on follow it; NULL
@@ -361,6 +389,7 @@ static bool store(struct mem *m, struct gpa at, const void *buf, uint64_t len,
 
         if (n > PAGE_SIZE - off % PAGE_SIZE)
             n = PAGE_SIZE - off % PAGE_SIZE;
+        mem_use(m, host);
         if (unlikely(m->page[off >> PAGE_SHIFT] & PAGE_TRACES))
             mem_trace_hit(m, host, (unsigned)n);
         mem_copy(host, from, n);

@@ -55,6 +55,8 @@ struct mem {
     uint64_t host; /* of the mapping */
     int fd;
     uint8_t *page; /* for each page of the mapping: trace bits, PAGE_ROM, PAGE_HIDDEN */
+    uint8_t *used; /* for each large page of it: mem_use() was called */
+    unsigned refused; /* how often the host had no large page */
     struct mem_region *rom;
     struct mem_hooks hooks;
 };

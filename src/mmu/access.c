@@ -108,6 +108,7 @@ static int resolve_walk(struct mmu_priv *m, enum mmu_bank bank, enum mmu_access 
     }
     p->host = mem_host(m->mem, gpa(w.gpa), 1);
     p->rom = kind == MEM_ROM;
+    mem_use(m->mem, p->host);
     mmu_counters(m)->hidden_page_faults++;
     if (unlikely(w.wrapped))
         return 0;

@@ -93,6 +93,7 @@ struct tc {
     size_t *fragments; /* of each unit: how many */
     unsigned nunits, unit;
     size_t unit_size, unit_meta, unit_order;
+    size_t large; /* up to here the host has been asked for large pages */
     uint8_t *meta;
     struct ccf **order;          /* a piece for each unit, by address */
     uint8_t *code_at, *code_end; /* RW */

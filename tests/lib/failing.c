@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -110,9 +111,20 @@ REAL(void *, mmap, (void *at, size_t len, int prot, int flags, int fd, off_t off
 }
 
 REAL(int, munmap, (void *at, size_t len)) {
-    for (unsigned n = 0; n < sizeof(maps) / sizeof(*maps); n++)
-        if (maps[n].at == at && maps[n].len <= len)
-            maps[n].at = NULL;
+    uintptr_t from = (uintptr_t)at, to = from + len;
+
+    for (unsigned n = 0; n < sizeof(maps) / sizeof(*maps); n++) {
+        uintptr_t start = (uintptr_t)maps[n].at, end = start + maps[n].len;
+
+        if (!start || to <= start || end <= from)
+            continue;
+        if (from <= start) /* from its beginning */
+            start = to < end ? to : 0;
+        else
+            end = from;
+        maps[n].at = (void *)start;
+        maps[n].len = end - start;
+    }
     return __real_munmap(at, len);
 }
 

@@ -119,6 +119,44 @@ static void test_memfd_limit(void **state) {
     os_memfd_unmap(fd, map, size);
 }
 
+/* What was there stays, whether the host has large pages or not. */
+static void test_large_page(void **state) {
+    const uint64_t size = 3 * OS_LARGE_PAGE;
+    uint8_t *p;
+    void *map;
+    int fd, rc;
+
+    assert_int_equal(os_memfd_map("test", size, &fd, &map), 0);
+    p = map;
+    assert_int_equal((uintptr_t)p % OS_LARGE_PAGE, 0);
+    memset(p + OS_LARGE_PAGE + 8192, 0xa5, 4096);
+    rc = os_large_page(p + OS_LARGE_PAGE);
+    assert_true(rc <= 0);
+    for (uint64_t i = 0; i < size; i++)
+        assert_int_equal(p[i], i - OS_LARGE_PAGE - 8192 < 4096 ? 0xa5 : 0);
+    /* One that is all hole is no exception. */
+    assert_int_equal(os_large_page(p + 2 * OS_LARGE_PAGE) == 0, rc == 0);
+    assert_int_equal(os_memfd_zero(fd, map, size), 0);
+    assert_int_equal(p[OS_LARGE_PAGE + 8192], 0);
+    os_memfd_unmap(fd, map, size);
+}
+
+static void test_large_code(void **state) {
+    static const uint8_t return_42[] = {0xb8, 42, 0, 0, 0, 0xc3}; /* mov eax, 42; ret */
+    const size_t at = OS_LARGE_PAGE + 64;
+    struct os_code code;
+    int (*fn)(void);
+
+    assert_int_equal(os_code_map(2 * OS_LARGE_PAGE, &code), 0);
+    memcpy(code.rw + at, return_42, sizeof(return_42));
+    os_code_large_page(&code, OS_LARGE_PAGE);
+    fn = (int (*)(void))(uintptr_t)(code.rx + at);
+    assert_int_equal(fn(), 42);
+    code.rw[at + 1] = 43;
+    assert_int_equal(fn(), 43);
+    os_code_unmap(&code);
+}
+
 static void test_code(void **state) {
     static const uint8_t return_42[] = {0xb8, 42, 0, 0, 0, 0xc3}; /* mov eax, 42; ret */
     struct os_code code;
@@ -390,12 +428,13 @@ static void test_choice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_monotonic), cmocka_unit_test(test_realtime),
-        cmocka_unit_test(test_tsc),       cmocka_unit_test(test_memfd),
-        cmocka_unit_test(test_code),      cmocka_unit_test(test_fault),
-        cmocka_unit_test(test_log),       cmocka_unit_test(test_stop_signals),
-        cmocka_unit_test(test_handlers),  cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_choice),    cmocka_unit_test(test_memfd_limit),
+        cmocka_unit_test(test_monotonic),  cmocka_unit_test(test_realtime),
+        cmocka_unit_test(test_tsc),        cmocka_unit_test(test_memfd),
+        cmocka_unit_test(test_large_page), cmocka_unit_test(test_code),
+        cmocka_unit_test(test_large_code), cmocka_unit_test(test_fault),
+        cmocka_unit_test(test_log),        cmocka_unit_test(test_stop_signals),
+        cmocka_unit_test(test_handlers),   cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_choice),     cmocka_unit_test(test_memfd_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
