@@ -79,6 +79,11 @@ comma = ,
 
 units: $(UNITS)
 
+# Small benchmarks of single rooms.
+$(BUILD)/bench/%: bench/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+
 # --- what the README promises ---
 ASSETS = $(BUILD)/assets
 deps:

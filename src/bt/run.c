@@ -148,11 +148,12 @@ static void take_status(struct bt *bt, enum bt_out *out) {
  * which is BT_OUT_EVENTS, may be something else. */
 static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
     struct vcpu *v = bt->v;
+    const struct tr_code *hot;
 
     switch (tr_vcpu(v)->reason) {
     case BT_LEAVE_LINK:
         v->cnt->bt_leave_link++;
-        lead->link = tr_vcpu(v)->arg;
+        lead->link = tr_record_at(&bt->env, tr_vcpu(v)->arg);
         v->rip = tr_link_target(lead->link, tr_vcpu(v)->here);
         return true;
     case BT_LEAVE_INDIRECT:
@@ -160,13 +161,14 @@ static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
         return no_target(bt, lead, out);
     case BT_LEAVE_CHECK:
         v->cnt->bt_leave_check++;
-        lead->not = tc_find(&bt->tc, tr_vcpu(v)->arg);
+        lead->not = tc_find(&bt->tc, (const uint8_t *)(uintptr_t)tr_vcpu(v)->arg);
         return no_target(bt, lead, out);
     case BT_LEAVE_FUEL:
         return true;
     case BT_LEAVE_HOT:
-        v->rip = tr_start_va(tr_vcpu(v)->arg, tr_vcpu(v)->here);
-        bt_heat_up(bt, tc_ccf(tr_vcpu(v)->arg));
+        hot = tr_record_at(&bt->env, tr_vcpu(v)->arg);
+        v->rip = tr_start_va(hot, tr_vcpu(v)->here);
+        bt_heat_up(bt, tc_ccf(hot));
         return true;
     case BT_LEAVE_EMULATE:
         v->cnt->bt_emulated++;

@@ -239,23 +239,26 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
 }
 
 /* check: the checks of a fragment failed. T0 is the guest address, T1 where to go for
- * another try, once the bank for fetches has the page. */
+ * another try, once the bank for fetches has the page.
+ * check_shared: the same, but the address is in vcpu.rip. */
 static void emit_check(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
     bt->env.stub.check = e_here(e);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
+    bt->env.stub.check_shared = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
-    e_mov_rr(e, W64, REG_RSI, T0);
+    e_gs(e, W64, OPC_MOV_R_RM, REG_RSI, GS(rip));
     call(bt, e, CALL_FETCH);
     e_rr(e, W32, 0x85, REG_RAX, REG_RAX); /* test */
     out = e_jcc_fwd(e, CC_E);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
+    e_gs(e, W64, OPC_MOV_R_RM, T0, GS(rip));
     e_jmp_reg(e, T1);
     e_land(e, out);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(arg));
     e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_CHECK);
     e_jmp(e, bt->env.stub.leave);

@@ -142,6 +142,8 @@ static const char *stub_name(const struct tr_env *env, const uint8_t *rx) {
         {env->stub.link_regs, "link with flags"},
         {env->stub.indirect, "indirect"},
         {env->stub.check, "check"},
+        {env->stub.check_shared, "check"},
+        {env->stub.hot, "hot"},
     };
 
     for (size_t k = 0; k < ARRAY_SIZE(stubs); k++)
@@ -295,10 +297,28 @@ static bool has(const struct insn *i, unsigned kind) {
     return false;
 }
 
+/* A stub that gets the number of a record comes next. */
+static bool names_record(const struct list *l, const struct tr_code *c,
+                         const struct insn *i, const uint8_t *rx) {
+    const struct tr_stubs *stub = &l->env->stub;
+    const uint8_t *jmp = rx + i->len, *to;
+    int32_t rel;
+
+    if (i->op != OP_mov || i->opnd[0].kind != OPND_REG || i->opnd[0].reg != T0 ||
+        c->end - jmp < 5 || *jmp != 0xe9)
+        return false;
+    memcpy(&rel, jmp + 1, sizeof(rel));
+    to = jmp + 5 + rel;
+    return to == stub->link || to == stub->link_regs || to == stub->hot;
+}
+
 void list_host_text(const struct list *l, const struct tr_code *c, const struct insn *i,
                     const uint8_t *rx, char *text, size_t size) {
+    uint64_t imm = (uint64_t)i->imm;
     char name[64];
 
+    if (names_record(l, c, i, rx))
+        imm += (uintptr_t)l->env->records;
     decode_format(i, (uint64_t)(rx - c->start), text, size);
     if (is_jump(i)) {
         place_name(l, c, jump_target(i, rx), name, sizeof(name));
@@ -322,7 +342,7 @@ void list_host_text(const struct list *l, const struct tr_code *c, const struct 
         replace_address(text, size, name);
     }
     if (i->op == OP_mov && has(i, OPND_IMM) && strstr(text, ", 0x") &&
-        pointer_name(l, c, (uint64_t)i->imm, name, sizeof(name)))
+        pointer_name(l, c, imm, name, sizeof(name)))
         replace(text, size, strstr(text, ", 0x") + 2, "", name);
 }
 

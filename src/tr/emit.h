@@ -85,9 +85,12 @@ void e_jmp_reg(struct emit *e, unsigned reg);
 /* jmp [reg] */
 void e_jmp_mem(struct emit *e, unsigned reg);
 
-/* jrcxz over the next bytes, until e_jrcxz_land(): returns the RW address of its rel8. */
+/* jrcxz or jmp over the next bytes, until e_land8(): returns the RW address of its rel8.
+ * jcc back to an RX address, in the shortest form. */
 uint8_t *e_jrcxz(struct emit *e);
-void e_jrcxz_land(struct emit *e, uint8_t *rel8);
+uint8_t *e_jmp8(struct emit *e);
+void e_jcc_back(struct emit *e, unsigned cond, const uint8_t *target);
+void e_land8(struct emit *e, uint8_t *rel8);
 
 enum { /* opcodes by their manual names, destination first */
        OPC_ADD_RM_R = 0x01,

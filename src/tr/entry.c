@@ -20,37 +20,35 @@ static uint64_t host_page(const uint8_t *page) {
 
 /* --- shared code: T0 is where the guest goes --- */
 
-static void wrong(struct tr *t, enum cold_kind kind) {
-    tr_cold_add(t, kind, e_jcc_fwd(&t->e, CC_NE));
-}
-
 /* Is T0, at OFF in its page, in one that maps PAGE? T1 is its entry then. */
 static void check_at(struct tr *t, int32_t off, const uint8_t *page,
-                     enum cold_kind unlike) {
+                     const uint8_t *wrong) {
     struct emit *e = &t->e;
 
     tr_emit_slot(t->env, e, MUTANT(CHECK_BANK) ? GS(shadow.bank) : GS(shadow.code));
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1, EXEC_TAG);
     e_ri(e, W64, EXT_CMP, T0, off);
-    wrong(t, unlike);
+    e_jcc_back(e, CC_NE, wrong);
     e_mov_imm(e, T0, host_page(page));
     e_rm(e, W64, OPC_CMP_R_RM, T0, T1, EXEC_HOST);
 }
 
-static void check_shared(struct tr *t) {
+/* WRONG is where it goes if they fail: before it, which takes the least room. */
+static void check_shared(struct tr *t, const uint8_t *wrong) {
     int w = KEY_MODE(t->key) == MODE_64 ? W64 : W32;
     struct emit *e = &t->e;
     struct tr_code *c = t->c;
 
-    check_at(t, (int32_t)(c->va & 4095), c->page, COLD_WRONG);
+    e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
+    check_at(t, (int32_t)(c->va & 4095), c->page, wrong);
     e_rm(e, W64, OPC_MOV_R_RM, T0, T1, EXEC_TAG);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(here));
-    wrong(t, COLD_OTHER);
+    e_jcc_back(e, CC_NE, wrong);
     if (!c->page2)
         return;
     e_lea(e, w, T0, T0, REG_ZERO, 0, 4096);
-    check_at(t, 0, c->page2, COLD_OTHER);
-    wrong(t, COLD_OTHER);
+    check_at(t, 0, c->page2, wrong);
+    e_jcc_back(e, CC_NE, wrong);
 }
 
 /* --- hot paths, whose addresses are known --- */
@@ -71,8 +69,8 @@ static void check_hot(struct tr *t) {
 
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.code));
     if (c->page2)
-        tr_cold_add(t, COLD_OTHER, compare_page(t, c->va2, c->page2));
-    tr_cold_add(t, COLD_OTHER, compare_page(t, c->va, c->page));
+        tr_cold_add(t, COLD_WRONG, compare_page(t, c->va2, c->page2));
+    tr_cold_add(t, COLD_WRONG, compare_page(t, c->va, c->page));
     e_mov_imm(e, T0, c->va & ~4095ull);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(here));
 }
@@ -96,27 +94,41 @@ static void count_hit(struct tr *t) {
     e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_TR(indirect_hits));
 }
 
+static void emit_checks_shared(struct tr *t) {
+    struct emit *e = &t->e;
+    struct tr_code *c = t->c;
+    const uint8_t *wrong;
+    uint8_t *over = NULL;
+
+    c->entry_jump = e_here(e);
+    if (t->env->opt.count) {
+        count_hit(t);
+        over = e_jmp8(e);
+    }
+    wrong = e_here(e);
+    tr_emit_lea_next(e, 5);
+    e_jmp(e, t->env->stub.check_shared);
+    if (over)
+        e_land8(e, over);
+    c->entry_check = e_here(e);
+    if (!over)
+        c->entry_jump = c->entry_check;
+    check_shared(t, wrong);
+}
+
 void tr_emit_checks(struct tr *t) {
     struct tr_code *c = t->c;
 
     if (!t->hot) {
-        /* A link leads here, no indirect branch: not its business if the address is not
-         * canonical. */
-        c->entry_check = e_here(&t->e);
-        if (KEY_MODE(t->key) == MODE_64)
-            e_gs_imm(&t->e, W32, GS_TR(site), 0);
+        emit_checks_shared(t);
+        return;
     }
     c->entry_jump = e_here(&t->e);
-    if (t->hot)
-        is_wanted(t);
+    is_wanted(t);
     if (t->env->opt.count)
         count_hit(t);
-    if (t->hot) {
-        c->entry_check = e_here(&t->e);
-        check_hot(t);
-    } else {
-        check_shared(t);
-    }
+    c->entry_check = e_here(&t->e);
+    check_hot(t);
 }
 
 void tr_place_wrong(struct tr *t, const struct cold *c) {
@@ -124,10 +136,7 @@ void tr_place_wrong(struct tr *t, const struct cold *c) {
 
     e_land(e, c->rel32);
     t->k = 0;
-    if (c->kind == COLD_WRONG)
-        e_rm(e, W64, OPC_ADD_R_RM, T0, T1, EXEC_TAG);
-    else
-        tr_address(t, T0, t->c->va);
+    tr_address(t, T0, t->c->va);
     tr_emit_lea_to(e, t->c->entry_check);
     e_jmp(e, t->env->stub.check);
 }
@@ -170,7 +179,7 @@ void tr_count_heat(struct tr *t) {
 
 void tr_place_hot(struct tr *t, const struct cold *c) {
     e_land(&t->e, c->rel32);
-    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)t->c);
+    e_mov_imm(&t->e, T0, tr_record_number(t->env, t->c));
     e_jmp(&t->e, t->env->stub.hot);
 }
 
@@ -196,7 +205,7 @@ static void place_select(struct tr *t) {
     e_land(e, c->past);
     count_down(e, heat_of(t->env, c->shared));
     cool = e_jcc_fwd(e, CC_NE);
-    e_mov_imm(e, T0, (uint64_t)(uintptr_t)c->shared);
+    e_mov_imm(e, T0, tr_record_number(t->env, c->shared));
     e_jmp(e, t->env->stub.hot);
     e_land(e, cool);
     e_jmp(e, tr_behind_head(t->env, c->shared));

@@ -17,7 +17,7 @@
 struct tr_stubs {
     uint8_t *enter, *leave, *leave_bare;
     uint8_t *anchor[2]; /* by enum mmu_access: read, write */
-    uint8_t *hot, *link, *link_regs, *indirect, *check;
+    uint8_t *hot, *link, *link_regs, *indirect, *check, *check_shared;
     uint8_t *slow, *emulate, *callout, *transfer;
     uint8_t *gate[VCPU_GATES]; /* by enum tr_gate */
 };
@@ -66,6 +66,15 @@ struct tr_env {
 /* RX - RW */
 static inline ptrdiff_t tr_delta(const struct tr_env *env) {
     return env->code.rx - env->code.rw;
+}
+
+/* Emitted code names a record to stubs by its offset. */
+static inline uint64_t tr_record_number(const struct tr_env *env, const void *record) {
+    return (uint64_t)((uintptr_t)record - (uintptr_t)env->records);
+}
+
+static inline void *tr_record_at(const struct tr_env *env, uint64_t number) {
+    return (void *)((uintptr_t)env->records + number);
 }
 
 /* A place of code: where its first byte is in RAM, on the page at PAGE (host). */

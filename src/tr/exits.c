@@ -57,8 +57,12 @@ static void link_init(struct tr *t, unsigned n, uint64_t target) {
 
 /* The jump itself: to its stub, until it is chained. Into another page, T0 says where. */
 static void link_jump(struct tr *t, unsigned n) {
-    if (!t->c->links[n].same_page)
+    if (!t->c->links[n].same_page) {
         tr_address(t, T0, t->c->links[n].target);
+        /* No indirect branch: not its business if the address is not canonical. */
+        if (KEY_MODE(t->key) == MODE_64)
+            e_gs_imm(&t->e, W32, GS_TR(site), 0);
+    }
     t->c->links[n].rel32 = t->e.p + 1;
     e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
 }
@@ -200,7 +204,7 @@ void tr_place_link(struct tr *t, unsigned n) {
     struct link *l = &t->c->links[n];
 
     l->stub = e_here(&t->e);
-    e_mov_imm(&t->e, T0, (uint64_t)(uintptr_t)l + MUTANT(LINK_OTHER));
+    e_mov_imm(&t->e, T0, tr_record_number(t->env, l) + MUTANT(LINK_OTHER));
     e_jmp(&t->e, l->place == FLAGS_REGS ? t->env->stub.link_regs : t->env->stub.link);
     if (!t->e.full)
         e_patch(&t->e, l->rel32, l->stub);

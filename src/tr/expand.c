@@ -188,7 +188,7 @@ static void expect_target(struct tr *t, uint64_t va) {
     e_mov_imm(e, T1, va);
     e_lea(e, W64, T0, T0, T1, 0, 0);
     tr_cold_ret(t, e_jmp_fwd(e));
-    e_jrcxz_land(e, same);
+    e_land8(e, same);
     e_mov_rr(e, W64, REG_RCX, T1);
 }
 
@@ -310,7 +310,7 @@ static void xl_jcxz(struct tr *t, const struct insn *i) {
     skip = e_jrcxz(e);
     /* rCX is not zero: loop goes back, jcxz goes on. */
     tr_link(t, exit, i->op == OP_loop ? tr_target(t, i) : tr_next_va(t));
-    e_jrcxz_land(e, skip);
+    e_land8(e, skip);
     t->place = place; /* the first link may have moved the flags: not on this way */
     tr_link(t, exit + 1, i->op == OP_loop ? tr_next_va(t) : tr_target(t, i));
 }

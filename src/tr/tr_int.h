@@ -7,6 +7,7 @@
 #ifndef TR_TR_INT_H
 #define TR_TR_INT_H
 
+#include "decode/memo.h"
 #include "tr/key.h"
 #include "tr/mutant.h"
 #include "tr/sequence.h"
@@ -19,8 +20,7 @@ enum cold_kind {
     COLD_SLOW,    /* an inline check failed: restore the address, call the slow stub */
     COLD_ANCHOR,  /* the same, but the anchor stub */
     COLD_FIXED,   /* T0 still has the address; the slow stub */
-    COLD_WRONG,   /* another page: T0 is what [T1 + TAG] was subtracted from */
-    COLD_OTHER,   /* the same; T0 is void */
+    COLD_WRONG,   /* the checks of a hot path failed */
     COLD_EXIT,    /* a hot path is left: link SITE */
     COLD_RET,     /* a return does not go where the path goes: T0 has the address */
     COLD_CALLOUT, /* an expansion gives up */
@@ -70,6 +70,7 @@ struct tr_named {
 
 struct tr {
     const struct tr_env *env;
+    struct decode_memo *memo;
     struct tr_code *c;
     struct tr_span *span;
     struct emit e;

@@ -117,10 +117,10 @@ static void emit_entries(struct tr *t) {
     tr_emit_checks(t);
     c->entry_mem = e_here(&t->e);
     if (start == FLAGS_MEM) {
-        over = e_jmp_fwd(&t->e);
+        over = e_jmp8(&t->e);
         c->entry_regs = e_here(&t->e);
         tr_emit_save(&t->e);
-        e_land(&t->e, over);
+        e_land8(&t->e, over);
     } else {
         if (start == FLAGS_REGS)
             tr_emit_restore(&t->e);
@@ -162,7 +162,6 @@ static void emit_cold(struct tr *t) {
             tr_place_hot(t, c);
             break;
         case COLD_WRONG:
-        case COLD_OTHER:
             tr_place_wrong(t, c);
             break;
         }
@@ -194,8 +193,8 @@ static bool build_tu(struct tr *t) {
 
         if (!room)
             break;
-        r = decode_insn(KEY_MODE(t->key), c->page + at + off, room < 15 ? room : 15,
-                        &u->i);
+        r = decode_memo_insn(t->memo, KEY_MODE(t->key), c->page + at + off,
+                             room < 15 ? room : 15, &u->i);
         if (r != DECODE_OK) {
             const uint8_t *rest;
 
@@ -374,13 +373,20 @@ struct tr_made tr_made(const struct tr *t) {
 struct tr *tr_new(const struct tr_env *env) {
     struct tr *t = malloc(sizeof(*t));
 
-    if (t) {
-        t->env = env;
-        t->next_anchor = 0;
+    if (!t)
+        return NULL;
+    t->env = env;
+    t->next_anchor = 0;
+    t->memo = decode_memo_new();
+    if (!t->memo) {
+        free(t);
+        return NULL;
     }
     return t;
 }
 
 void tr_free(struct tr *t) {
+    if (t)
+        decode_memo_free(t->memo);
     free(t);
 }

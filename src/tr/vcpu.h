@@ -49,7 +49,7 @@ struct tr_vcpu {
     uint64_t x87_here;      /* the same at the last x87 instruction of shared code */
     struct tr_gate_state gate[VCPU_GATES];
     uint64_t gates;          /* gone through */
-    void *arg;               /* qualifies reason */
+    uint64_t arg;            /* qualifies reason */
     const void *borrowed_by; /* code whose registers vcpu.gpr[] holds */
     /* Counted runs (vcpu.counted). FUEL is an address: of the fuel page plus how many
      * instructions may still begin. A fragment takes all of its own at its entry, so that

@@ -153,8 +153,10 @@ static void expect(struct verifier *w, const struct vstate *s, bool right,
 }
 
 static bool is_link(const struct verifier *w, uint64_t p) {
-    uint64_t in = p - (uint64_t)(uintptr_t)w->c->links;
+    uint64_t in;
 
+    p += (uint64_t)(uintptr_t)w->env->records;
+    in = p - (uint64_t)(uintptr_t)w->c->links;
     return within(p, w->c->links, w->c->nlinks * sizeof(struct link)) &&
            !(in % sizeof(struct link));
 }
@@ -163,6 +165,13 @@ static bool is_link(const struct verifier *w, uint64_t p) {
 static void leave(struct verifier *w, const struct vstate *s) {
     if (s->fuel < 0 || s->fuel > s->taken)
         v_bad(w, "leaves with fuel that is not its own");
+}
+
+static void whose_check(struct verifier *w, const struct vstate *s) {
+    uint64_t at = (uint64_t)(w->c->entry_check - w->c->start);
+
+    if (s->reg[T1].kind != V_CODE || s->reg[T1].n != at)
+        v_bad(w, "does not say whose checks failed");
 }
 
 /* Out of the fragment, to RX. */
@@ -180,17 +189,17 @@ static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *r
     } else if (rx == env->stub.link || rx == env->stub.link_regs) {
         expect(w, s, is_link(w, p), "a link of the fragment's");
     } else if (rx == env->stub.hot) {
-        expect(w, s, p == (uint64_t)(uintptr_t)(w->c->hot ? w->c->shared : w->c),
+        expect(w, s, p == tr_record_number(env, w->c->hot ? w->c->shared : w->c),
                "the fragment whose executions are counted");
     } else if (w->c->hot && rx == tr_behind_head(env, w->c->shared)) {
         ; /* at another address: on with the shared code */
     } else if (rx == env->stub.indirect || rx == env->stub.check) {
         if (!v_is_public(&s->reg[T0]))
             v_bad(w, "branches to a value of ours");
-        if (rx == env->stub.check &&
-            (s->reg[T1].kind != V_CODE ||
-             s->reg[T1].n != (uint64_t)(w->c->entry_check - w->c->start)))
-            v_bad(w, "does not say whose checks failed");
+        if (rx == env->stub.check)
+            whose_check(w, s);
+    } else if (rx == env->stub.check_shared && !w->c->hot) {
+        whose_check(w, s); /* and where the guest is, is in vcpu.rip */
     } else {
         v_bad(w, "branches out of the fragment, to no stub");
     }

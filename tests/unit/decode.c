@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "cpu/cpuid.h"
+#include "decode/memo.h"
 #include "lib/hex.h"
 #include "lib/unit.h"
 
@@ -515,12 +516,52 @@ static void test_vendor(void **state) {
     }
 }
 
+/* A memory of what was decoded changes nothing: real code, this program's own, from each
+ * of its bytes on, and random bytes that begin alike; in turns for each mode. */
+static void test_memo(void **state) {
+    static const uint8_t starts[][3] = {
+        {0x48, 0x8b, 0x44}, {0x48, 0x8b, 0x04}, {0x0f, 0x84, 0x00}, {0xf3, 0x0f, 0x1e},
+        {0x66, 0x0f, 0x6f}, {0xc4, 0xe2, 0x7d}, {0x40, 0x40, 0x40}, {0x8b, 0x05, 0x00}};
+    static const enum cpu_mode modes[] = {MODE_64, MODE_32, MODE_64, MODE_16};
+    struct decode_memo *memo = decode_memo_new();
+    const uint8_t *own = (const uint8_t *)(uintptr_t)test_memo;
+    uint64_t random = 88172645463325252ull;
+    struct insn is, want;
+    uint8_t bytes[16];
+
+    assert_non_null(memo);
+    for (unsigned n = 0; n < 60000; n++) {
+        enum cpu_mode mode = modes[n / 100 % 4];
+        size_t len = n % 7 ? 15 : 1 + n % 15;
+        enum decode_result r;
+
+        if (n & 1) {
+            memcpy(bytes, own - (n / 2 % 5000), 15);
+        } else {
+            for (unsigned k = 0; k < 15; k++) {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                bytes[k] = k < 3 ? starts[n / 2 % 8][k] : random & 3;
+            }
+        }
+        memset(&is, 0xa5, sizeof(is));
+        memset(&want, 0xa5, sizeof(want));
+        r = decode_insn(mode, bytes, len, &want);
+        assert_int_equal(decode_memo_insn(memo, mode, bytes, len, &is), r);
+        if (r == DECODE_OK)
+            assert_memory_equal(&is, &want, sizeof(is));
+    }
+    decode_memo_free(memo);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_integer), cmocka_unit_test(test_stack),
         cmocka_unit_test(test_branch),  cmocka_unit_test(test_string),
         cmocka_unit_test(test_system),  cmocka_unit_test(test_vector),
         cmocka_unit_test(test_invalid), cmocka_unit_test(test_vendor),
+        cmocka_unit_test(test_memo),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

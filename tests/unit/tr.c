@@ -116,7 +116,7 @@ static int setup(void **state) {
     };
     env.stub.slow = stub;
     env.stub.anchor[0] = env.stub.anchor[1] = stub + 16;
-    env.stub.check = stub + 32;
+    env.stub.check = env.stub.check_shared = stub + 32;
     env.stub.callout = env.stub.transfer = stub + 48;
     env.stub.indirect = stub + 64;
     env.stub.link = env.stub.link_regs = stub + 80;
@@ -185,8 +185,8 @@ static void test_made(void **state) {
     assert_int_equal(c.guest_len, sizeof(loop));
     assert_ptr_equal(c.start, code);
     assert_ptr_equal(c.end, span.code);
-    assert_true(c.start <= c.entry_check && c.entry_check <= c.entry_jump &&
-                c.entry_jump < c.entry_mem && c.entry_mem <= c.entry_regs &&
+    assert_true(c.start <= c.entry_jump && c.entry_jump <= c.entry_check &&
+                c.entry_check < c.entry_mem && c.entry_mem <= c.entry_regs &&
                 c.entry_regs < c.end);
     /* Both exits: behind the loop, and back to its start. */
     assert_int_equal(c.nlinks, 2);
