@@ -96,6 +96,7 @@ struct tc {
     size_t large; /* up to here the host has been asked for large pages */
     uint8_t *meta;
     struct ccf **order;          /* a piece for each unit, by address */
+    uint32_t *first;             /* of a granule of code: the first there, in its unit */
     uint8_t *code_at, *code_end; /* RW */
     uint8_t *meta_at;
     struct ccf **hash;

@@ -7,25 +7,28 @@
 /* As small as that, with room for the longest fragments; and as many at the most. */
 #define UNIT_MIN (128u << 10)
 #define UNITS_MAX 64u
+#define GRANULE 1024u /* of code memory */
 
 int tc_units_create(struct tc *tc) {
     size_t n = tc->code.size / UNIT_MIN;
 
     tc->nunits = (unsigned)(n < 2 ? 2 : n > UNITS_MAX ? UNITS_MAX : n);
-    tc->unit_size = tc->code.size / tc->nunits & ~63ul;
+    tc->unit_size = tc->code.size / tc->nunits & ~(GRANULE - 1ul);
     tc->unit_meta = tc->unit_size / 3 * 2 & ~63ul;
     tc->unit_order = tc->unit_meta / sizeof(struct ccf) + 1;
     tc->fragments = calloc(tc->nunits, sizeof(*tc->fragments));
     /* Large and mostly untouched: the host gives pages as they are used. */
     tc->meta = malloc(tc->unit_meta * tc->nunits);
     tc->order = malloc(tc->unit_order * tc->nunits * sizeof(*tc->order));
-    return tc->fragments && tc->meta && tc->order ? 0 : -ENOMEM;
+    tc->first = malloc((tc->code.size / GRANULE + 1) * sizeof(*tc->first));
+    return tc->fragments && tc->meta && tc->order && tc->first ? 0 : -ENOMEM;
 }
 
 void tc_units_free(struct tc *tc) {
     free(tc->fragments);
     free(tc->meta);
     free(tc->order);
+    free(tc->first);
 }
 
 struct ccf **tc_unit_fragments(const struct tc *tc, unsigned unit) {
@@ -80,10 +83,26 @@ struct ccf *tc_reserve(const struct tc *tc, struct tr_span *span) {
     return c;
 }
 
+/* For granules that begin in C, or that nothing begins in before it. */
+static void note_first(struct tc *tc, const struct ccf *c) {
+    size_t from = (size_t)(c->code.start - tc->code.rx) / GRANULE;
+    size_t to = (size_t)(c->code.end - 1 - tc->code.rx) / GRANULE;
+    size_t n = tc->fragments[tc->unit];
+
+    if (n) {
+        const struct ccf *before = tc_unit_fragments(tc, tc->unit)[n - 1];
+
+        from = (size_t)(before->code.end - 1 - tc->code.rx) / GRANULE + 1;
+    }
+    for (; from <= to; from++)
+        tc->first[from] = (uint32_t)n;
+}
+
 void tc_unit_add(struct tc *tc, const struct tr_span *span, struct ccf *c) {
     tc->code_at = (uint8_t *)(((uintptr_t)span->code + 15) & ~15ul);
     tc->meta_at = span->records;
     use(tc);
+    note_first(tc, c);
     tc_unit_fragments(tc, tc->unit)[tc->fragments[tc->unit]++] = c;
 }
 
@@ -92,22 +111,16 @@ bool tc_unit_empty(const struct tc *tc) {
 }
 
 struct ccf *tc_find(const struct tc *tc, const uint8_t *rx) {
-    size_t unit = (size_t)(rx - tc->code.rx) / tc->unit_size, lo = 0, hi;
+    size_t at = (size_t)(rx - tc->code.rx), unit = at / tc->unit_size;
     struct ccf **order;
 
     if (rx < tc->code.rx || unit >= tc->nunits)
         return NULL;
     order = tc_unit_fragments(tc, (unsigned)unit);
-    hi = tc->fragments[unit];
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-
-        if (order[mid]->code.end <= rx)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo < tc->fragments[unit] && order[lo]->code.start <= rx ? order[lo] : NULL;
+    for (size_t n = tc->first[at / GRANULE]; n < tc->fragments[unit]; n++)
+        if (rx < order[n]->code.end)
+            return order[n]->code.start <= rx ? order[n] : NULL;
+    return NULL;
 }
 
 void tc_each(const struct tc *tc, void (*fn)(void *arg, struct ccf *c), void *arg) {
