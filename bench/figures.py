@@ -1,0 +1,68 @@
+"""What the programs of bench/ share: means, ratios, and what the machine was like."""
+import math
+import os
+import platform
+import re
+import subprocess
+import time
+
+TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(TREE, "build")))
+
+
+def geomean(values):
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def ratio(value):
+    return "-" if value is None else f"{value:.2f}"
+
+
+def best(row, engine):
+    return min(row[engine]) if row.get(engine) else None
+
+
+def quotient(row, engine, base):
+    a, b = best(row, engine), best(row, base)
+    return a / b if a and b else None
+
+
+def columns(engines):
+    """Engine pairs whose ratios are shown."""
+    guests = [e for e in engines if e != "native"]
+    pairs = [(e, "native") for e in guests] if "native" in engines else []
+    return pairs + [(e, "tcg") for e in guests if e != "tcg" and "tcg" in guests]
+
+
+def summary(rows, pair):
+    """Geomean, worst and its name over the rows that have both."""
+    got = {name: quotient(row, *pair) for name, row in rows.items()}
+    got = {name: q for name, q in got.items() if q is not None}
+    if not got:
+        return None
+    worst = max(got, key=got.get)
+    return dict(geomean=geomean(list(got.values())), worst=got[worst], worst_name=worst,
+                count=len(got))
+
+
+def output_of(*cmd):
+    try:
+        return subprocess.run(cmd, capture_output=True, text=True, cwd=TREE).stdout.strip()
+    except OSError:
+        return ""
+
+
+def conditions(bt, nice):
+    """As it is before anything is measured; load_after is still to come."""
+    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
+    qemu = output_of("qemu-system-x86_64", "--version").split("\n")[0]
+    return dict(date=time.strftime("%Y-%m-%d %H:%M"), cpu=cpu.group(1) if cpu else "?",
+                cpus=os.cpu_count(), host=platform.release(), qemu=qemu,
+                bivisor=output_of("git", "describe", "--always", "--dirty"), bt=bt,
+                load_before=os.getloadavg()[0], nice=nice)
+
+
+def conditions_text(how):
+    return ("bivisor {bivisor}{switches}, {qemu}; {cpu}, {cpus} CPUs, Linux {host}; {date}; load "
+            "{load_before:.1f} before and {load_after:.1f} after, nice {nice}".format(
+                switches=f" --bt {how['bt']}" if how["bt"] else "", **how))
