@@ -123,6 +123,14 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) bench/run $(BENCH)
 
+# Times programs of Debian's in roots made of packages: twenty minutes or so, and some minutes and
+# 5 GiB for the roots. REAL="forks gcc --engines native,bt" narrows it; REAL="--help".
+REAL ?=
+bench-real: deps
+	@tools/deps real
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(abspath $(BUILD)) bench/real/run $(REAL)
+
 # Every engine and QEMU's TCG at the same work, frob and programs under Linux: tables here,
 # charts in build/compare.html. Some minutes.
 compare: deps
@@ -166,5 +174,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d $(TESTLIB_OBJS:.o=.d) $(UNITS:=.d)
 
-.PHONY: lockstep check-nested bench compare stress all units guests clean deps deps-check run check lint
+.PHONY: lockstep check-nested bench bench-real compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:
