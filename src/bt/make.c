@@ -13,7 +13,10 @@
 static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
     const struct bt *bt = arg;
 
-    return tc_lookup_path(&bt->tc, va, ram, key);
+    const struct ccf *c = tc_lookup(&bt->tc, va, ram, key);
+
+    return (c && c->paths && !c->paths->code.fixed) ||
+           tc_lookup_path(&bt->tc, va, ram, key);
 }
 
 static bool traps(void *arg, const struct insn *i, uint64_t va, const uint8_t *ram) {
@@ -125,6 +128,7 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     c->code.page = (uint8_t *)((uintptr_t)code & ~4095ul);
     c->code.key = key;
     c->code.hot = shared;
+    c->code.fixed = shared && !shared->paths;
     c->code.shared = shared ? &shared->code : NULL;
     *r = tr_translate(bt->tr, &span, &c->code);
     if (*r == TR_MADE && unlikely(bt->opt.verify) && !proved(bt, &c->code))
@@ -158,11 +162,14 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
 
 static bool has_path(const struct ccf *c, uint64_t va) {
     for (const struct ccf *p = c->paths; p; p = p->path_next)
-        if (p->code.va == va)
+        if (!p->code.fixed || p->code.va == va)
             return true;
     return false;
 }
 
+/* The first path is for its address: the kernel has no other, nor has a program that runs
+ * long. Code that is hot at another one, too, gets a path for all, and no other:
+ * processes come and go. */
 void bt_heat_up(struct bt *bt, struct ccf *c) {
     const uint8_t *code = mmu_fetch(bt->v, gva(bt->v->rip));
     struct ccf *path;
@@ -178,10 +185,9 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
         *heat_of(bt, c) = bt->opt.tr.hot + 1;
     if (path) {
         bt->v->cnt->bt_hot_paths++;
+        if (!path->code.fixed)
+            tc_drop(&bt->tc, c->paths, TC_WHY_NONE);
         tc_path_add(&bt->tc, c, path);
-        path = tc_path_too_many(c);
-        if (path)
-            tc_drop(&bt->tc, path, TC_WHY_NONE);
     } else if (r == TR_FULL) { /* C may be evicted: try again when what comes is hot */
         bt_make_room(bt);
     }
@@ -192,7 +198,7 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
 /* Where C has a second page: does it follow here? NULL: it cannot be fetched from. */
 static const uint8_t *second_page(struct bt *bt, const struct ccf *c) {
     const struct tr_code *code = &c->code;
-    uint64_t va = code->hot ? code->va2 : tr_next_page(code->key, bt->v->rip);
+    uint64_t va = code->fixed ? code->va2 : tr_next_page(code->key, bt->v->rip);
 
     return (const uint8_t *)((uintptr_t)mmu_fetch(bt->v, gva(va)) & ~4095ul);
 }

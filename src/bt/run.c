@@ -206,7 +206,7 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
     do {
         bool fault;
         /* Shared code leads to shared code, and by its head to hot paths. */
-        struct ccf *c = find(bt, lead.link && !lead.link->from->hot, &fault);
+        struct ccf *c = find(bt, lead.link && !lead.link->from->fixed, &fault);
 
         if (unlikely(bt->unsound))
             return BT_OUT_EVENTS;

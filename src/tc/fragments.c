@@ -38,9 +38,10 @@ static unsigned hash_of(uint64_t va, const uint8_t *page) {
     return (unsigned)(h * 0x9e3779b97f4a7c15ull >> (64 - TC_HASH_BITS));
 }
 
-/* Shared fragments stand by their place in the page, hot paths by their address. */
+/* Paths for one address stand by that, all else by its place. */
 static struct ccf **slot_of(const struct tc *tc, const struct ccf *c) {
-    return &tc->hash[hash_of(c->code.hot ? c->code.va : c->code.va & 4095, c->code.page)];
+    return &tc->hash[hash_of(c->code.fixed ? c->code.va : c->code.va & 4095,
+                             c->code.page)];
 }
 
 static struct ccf *shared_from(struct ccf *c, uint64_t va, const uint8_t *page,
@@ -64,7 +65,7 @@ struct ccf *tc_lookup_path(const struct tc *tc, uint64_t va, const uint8_t *page
                            uint32_t key) {
     struct ccf *c = tc->hash[hash_of(va, page)];
 
-    while (c && (!c->code.hot || c->code.va != va || c->code.page != page ||
+    while (c && (!c->code.fixed || c->code.va != va || c->code.page != page ||
                  c->code.key != key))
         c = c->hash_next;
     return c;

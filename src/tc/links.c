@@ -7,19 +7,24 @@ static void aim(struct tc *tc, struct link *l, const uint8_t *rx) {
     __atomic_store_n((int32_t *)(void *)l->rel32, rel, __ATOMIC_RELAXED);
 }
 
-/* Has who comes from FROM, a path for one address, looked at all pages of TO, another? */
-static bool looked(const struct tr_code *from, const struct tr_code *to) {
-    return from->hot && to->hot && !((from->va ^ to->va) >> 12) &&
-           from->page == to->page &&
-           (!to->page2 || (from->page2 == to->page2 && from->va2 == to->va2));
+/* Has who comes by L, from a hot path, looked at all pages of TO, another of its kind? */
+static bool looked(const struct link *l, const struct tr_code *to) {
+    const struct tr_code *from = l->from;
+    uint64_t page = from->fixed ? from->va & ~4095ull : 0;
+
+    return from->hot && to->hot && from->fixed == to->fixed &&
+           (l->target & ~4095ull) == page && from->page == to->page &&
+           (!to->page2 || (from->page2 == to->page2 &&
+                           from->va2 - (from->va & ~4095ull) ==
+                               to->va2 - (to->va & ~4095ull)));
 }
 
 /* Where the link is to jump for that; NULL: it stays as it is. */
 static const uint8_t *entry_for(const struct link *l, const struct tr_code *to) {
-    if (!l->from->hot && to->hot)
+    if (!l->from->fixed && to->fixed)
         return NULL; /* the way there is through the shared fragment */
     if (!l->same_page)
-        return looked(l->from, to) ? to->entry_mem : to->entry_check;
+        return looked(l, to) ? to->entry_mem : to->entry_check;
     if (!to->page2 && to->page == l->from->page)
         return l->place == FLAGS_REGS ? to->entry_regs : to->entry_mem;
     return l->place == FLAGS_REGS ? to->entry_save : to->entry_here;

@@ -1,7 +1,7 @@
 /*
  * Hot paths and the shared fragments that they are for. A fragment has a list of them,
- * the latest first, a few at the most: its head leads to the first, and each leads to the
- * next when the guest is elsewhere (tr/code.h).
+ * the latest first: its head leads to the first, and each leads to the next when it is
+ * not for where the guest is (tr/code.h).
  */
 #include "tc/tc_int.h"
 
@@ -12,21 +12,13 @@ static void string_up(struct tc *tc, struct ccf *c) {
         tr_past_turn(tc->env, &p->code, p->path_next ? p->path_next->code.select : NULL);
 }
 
-struct ccf *tc_path_too_many(const struct ccf *c) {
-    struct ccf *p = c->paths;
-
-    for (unsigned n = 1; p && n <= TC_PATHS_MAX; n++)
-        p = p->path_next;
-    return p;
-}
-
 /* Other paths that lead to the fragment for that address are to find the new one. */
 static void relink(struct tc *tc, struct ccf *c, uint64_t va) {
     struct link *next;
 
     for (struct link *l = c->in; l; l = next) {
         next = l->next_in;
-        if (l->from->hot && l->target == va)
+        if (l->from->fixed && l->target == va)
             tc_unlink(tc, l);
     }
 }
@@ -38,6 +30,8 @@ void tc_path_add(struct tc *tc, struct ccf *c, struct ccf *path) {
     path->path_next = c->paths;
     c->paths = path;
     string_up(tc, c);
+    if (!path->code.fixed)
+        return;
     relink(tc, c, va);
     if (tr_vcpu(tc->v)->jump && tc_jump_target(tc, va) == c->code.entry_jump)
         tc_jump_insert(tc, va, path);

@@ -69,7 +69,6 @@ struct jump_table {
     uint8_t **to; /* RX */
 };
 
-#define TC_PATHS_MAX 4u /* for one fragment */
 #define TC_DROPPED_BITS 15
 
 /* Why a fragment was dropped: what is translated there next is counted under it. */
@@ -165,11 +164,8 @@ void tc_unlink_in(struct tc *tc, struct ccf *c); /* nothing jumps to C any more 
 
 /* --- paths.c: hot paths --- */
 
-/* PATH is a hot path for C, which has none for its address. */
+/* PATH is a hot path for C, which has none for its address: the first that is tried. */
 void tc_path_add(struct tc *tc, struct ccf *c, struct ccf *path);
-/* The oldest one when there are too many, else NULL: to be dropped. */
-struct ccf *tc_path_too_many(const struct ccf *c);
-
 /* --- fragments.c --- */
 
 /* The first shared fragment for that place in PAGE, and the next one after C: they differ
@@ -177,7 +173,7 @@ struct ccf *tc_path_too_many(const struct ccf *c);
 struct ccf *tc_lookup(const struct tc *tc, uint64_t va, const uint8_t *page,
                       uint32_t key);
 struct ccf *tc_lookup_next(struct ccf *c);
-/* The hot path for VA on PAGE. */
+/* The hot path for VA alone, on PAGE. */
 struct ccf *tc_lookup_path(const struct tc *tc, uint64_t va, const uint8_t *page,
                            uint32_t key);
 /* Keeps C, from tc_reserve(), whose translation has taken what SPAN lacks by now. */

@@ -5,12 +5,14 @@
  *
  * Code is shared or a hot path. Shared code belongs to its bytes in RAM: it is right
  * wherever they are mapped, for it makes guest addresses from that of the page that is
- * being executed (tr_vcpu.here). A hot path is for one address.
+ * being executed (tr_vcpu.here). A hot path is for one address, and what it makes of
+ * addresses is numbers; or, where code is hot at several of them, for all, like shared
+ * code.
  *
  * Entries, all with the flags in memory but entry_regs:
  *   - entry_jump: T0 is the guest address wanted; goes on when it is one of this code's,
  *     which the shadow says: the page there is this code's page, and may be executed;
- *   - entry_check: of shared code the same; of a hot path, for its own address;
+ *   - entry_check: the same; of a path for one address, for that;
  *   - entry_here: entry_check for the address in the page that is being executed;
  *   - entry_mem, entry_regs: the code itself. Whoever comes from the same page, or has
  *     looked himself, enters here.
@@ -78,7 +80,8 @@ struct tr_code {
     uint8_t *page;  /* host address of the guest page it starts on */
     uint8_t *page2; /* another one: an instruction crosses, or the path goes there */
     uint32_t key;   /* tr_key() at translation */
-    bool hot;       /* a hot path, for: */
+    bool fixed;     /* it is for VA alone: a hot path of that kind */
+    bool hot;       /* a hot path, of: */
     const struct tr_code *shared;
     /* What came out. */
     uint8_t ninsns;     /* that its entry takes in a counted run */
@@ -94,7 +97,8 @@ struct tr_code {
     uint64_t va2;    /* of page2, as va */
     uint8_t *head;   /* RW; NULL: executions are not counted */
     uint8_t *select; /* RX, of a hot path */
-    uint8_t *past;   /* RW: the rel32 by which `select` goes on, behind itself at first */
+    uint8_t *past;   /* RW: the rel32 by which `select` goes on, behind itself at first;
+                      * NULL: it always goes to the path */
     struct site *sites;
     struct piece *pieces;
     struct link *links;
@@ -106,20 +110,20 @@ static inline uint64_t tr_cut(const struct tr_code *c, uint64_t va) {
 }
 
 static inline uint64_t tr_start_va(const struct tr_code *c, uint64_t here) {
-    return c->hot ? c->va : here + (c->va & 4095);
+    return c->fixed ? c->va : here + (c->va & 4095);
 }
 
 static inline uint64_t tr_site_va(const struct tr_code *c, const struct site *s,
                                   uint64_t here) {
-    uint64_t page = c->hot ? c->va & ~4095ull : here;
+    uint64_t page = c->va & ~4095ull, at = s->guest & SITE_PAGE2 ? c->va2 : page;
 
-    if (s->guest & SITE_PAGE2)
-        page = c->hot ? c->va2 : here + 4096;
-    return tr_cut(c, page + (s->guest & 0xfff));
+    if (!c->fixed)
+        at += here - page;
+    return tr_cut(c, at + (s->guest & 0xfff));
 }
 
 static inline uint64_t tr_link_target(const struct link *l, uint64_t here) {
-    return l->from->hot ? l->target : tr_cut(l->from, here + l->target);
+    return l->from->fixed ? l->target : tr_cut(l->from, here + l->target);
 }
 
 /* The page behind VA's, in code of that key. */

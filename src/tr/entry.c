@@ -20,38 +20,56 @@ static uint64_t host_page(const uint8_t *page) {
 
 /* --- shared code: T0 is where the guest goes --- */
 
-/* Is T0, at OFF in its page, in one that maps PAGE? T1 is its entry then. */
-static void check_at(struct tr *t, int32_t off, const uint8_t *page,
-                     const uint8_t *wrong) {
+/* To WRONG, which lies before; NULL: to where what is returned leads. */
+static uint8_t *unless_equal(struct emit *e, const uint8_t *wrong) {
+    if (!wrong)
+        return e_jcc_fwd(e, CC_NE);
+    e_jcc_back(e, CC_NE, wrong);
+    return NULL;
+}
+
+/* Is T0, at OFF in its page, in one that maps PAGE? T1 is its entry then, and NE if it
+ * maps another; the branch if it is in none. */
+static uint8_t *check_at(struct tr *t, int32_t off, const uint8_t *page,
+                         const uint8_t *wrong) {
     struct emit *e = &t->e;
+    uint8_t *other;
 
     tr_emit_slot(t->env, e, MUTANT(CHECK_BANK) ? GS(shadow.bank) : GS(shadow.code));
     e_rm(e, W64, OPC_SUB_R_RM, T0, T1, EXEC_TAG);
     e_ri(e, W64, EXT_CMP, T0, off);
-    e_jcc_back(e, CC_NE, wrong);
+    other = unless_equal(e, wrong);
     e_mov_imm(e, T0, host_page(page));
     e_rm(e, W64, OPC_CMP_R_RM, T0, T1, EXEC_HOST);
+    return other;
+}
+
+/* T0 = the second page, from where the first one is (in T0): does it follow? */
+static void check_second(struct tr *t, const uint8_t *wrong, uint8_t **out) {
+    int w = KEY_MODE(t->key) == MODE_64 ? W64 : W32;
+    const struct tr_code *c = t->c;
+
+    e_lea(&t->e, w, T0, T0, REG_ZERO, 0, (int32_t)(c->va2 - (c->va & ~4095ull)));
+    out[0] = check_at(t, 0, c->page2, wrong);
+    out[1] = unless_equal(&t->e, wrong);
 }
 
 /* WRONG is where it goes if they fail: before it, which takes the least room. */
 static void check_shared(struct tr *t, const uint8_t *wrong) {
-    int w = KEY_MODE(t->key) == MODE_64 ? W64 : W32;
     struct emit *e = &t->e;
     struct tr_code *c = t->c;
+    uint8_t *none[2];
 
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     check_at(t, (int32_t)(c->va & 4095), c->page, wrong);
     e_rm(e, W64, OPC_MOV_R_RM, T0, T1, EXEC_TAG);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(here));
     e_jcc_back(e, CC_NE, wrong);
-    if (!c->page2)
-        return;
-    e_lea(e, w, T0, T0, REG_ZERO, 0, 4096);
-    check_at(t, 0, c->page2, wrong);
-    e_jcc_back(e, CC_NE, wrong);
+    if (c->page2)
+        check_second(t, wrong, none);
 }
 
-/* --- hot paths, whose addresses are known --- */
+/* --- paths for one address --- */
 
 /* Does the page at VA map that one? T1 is the bank; the branch if not. */
 static uint8_t *compare_page(struct tr *t, uint64_t va, const uint8_t *page) {
@@ -63,7 +81,7 @@ static uint8_t *compare_page(struct tr *t, uint64_t va, const uint8_t *page) {
     return e_jcc_fwd(e, CC_NE);
 }
 
-static void check_hot(struct tr *t) {
+static void check_fixed(struct tr *t) {
     struct emit *e = &t->e;
     struct tr_code *c = t->c;
 
@@ -119,7 +137,7 @@ static void emit_checks_shared(struct tr *t) {
 void tr_emit_checks(struct tr *t) {
     struct tr_code *c = t->c;
 
-    if (!t->hot) {
+    if (!c->fixed) {
         emit_checks_shared(t);
         return;
     }
@@ -128,7 +146,7 @@ void tr_emit_checks(struct tr *t) {
     if (t->env->opt.count)
         count_hit(t);
     c->entry_check = e_here(&t->e);
-    check_hot(t);
+    check_fixed(t);
 }
 
 void tr_place_wrong(struct tr *t, const struct cold *c) {
@@ -148,7 +166,7 @@ static void place_here(struct tr *t) {
     tr_emit_save(&t->e);
     c->entry_here = e_here(&t->e);
     t->k = 0;
-    if (!t->hot)
+    if (!c->fixed)
         tr_address(t, T0, c->va);
     e_jmp(&t->e, c->entry_check);
 }
@@ -183,20 +201,29 @@ void tr_place_hot(struct tr *t, const struct cold *c) {
     e_jmp(&t->e, t->env->stub.hot);
 }
 
-/* Is the guest where the path is for? If not, to the next path, and from the last one
- * back to the shared code, counting what its head would. */
+/* Is the guest where the path is for, and the second page there? If not, to the next
+ * path, and from the last one back to the shared code, counting what its head would. */
 static void place_select(struct tr *t) {
     struct emit *e = &t->e;
     struct tr_code *c = t->c;
     uint8_t *cool, *other[2] = {NULL};
 
     c->select = e_here(e);
-    e_mov_imm(e, T0, c->va & ~4095ull);
-    e_gs(e, W64, OPC_CMP_R_RM, T0, GS_TR(here));
-    other[0] = e_jcc_fwd(e, CC_NE);
-    if (c->page2) {
+    if (!c->fixed && !c->page2) { /* wherever that is */
+        c->select = c->entry_mem;
+        return;
+    }
+    if (c->fixed) {
+        e_mov_imm(e, T0, c->va & ~4095ull);
+        e_gs(e, W64, OPC_CMP_R_RM, T0, GS_TR(here));
+        other[0] = e_jcc_fwd(e, CC_NE);
+    }
+    if (c->page2 && c->fixed) {
         e_gs(e, W64, OPC_MOV_R_RM, T1, GS(shadow.code));
         other[1] = compare_page(t, c->va2, c->page2);
+    } else if (c->page2) {
+        e_gs(e, W64, OPC_MOV_R_RM, T0, GS_TR(here));
+        check_second(t, NULL, other);
     }
     e_jmp(e, c->entry_mem);
     for (unsigned n = 0; n < ARRAY_SIZE(other) && other[n]; n++)
@@ -239,5 +266,7 @@ void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8
 void tr_past_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
     struct emit e = {.p = c->past, .end = c->past + 4, .delta = tr_delta(env)};
 
+    if (!c->past)
+        return;
     e_patch(&e, c->past, to ? to : c->past + 4 + tr_delta(env));
 }

@@ -24,7 +24,7 @@ static void xl_ident(struct tr *t, const struct insn *i) {
         t->plain = false;
     }
     tr_copy_flags(t, i);
-    if (i->op == OP_native && sem_sets_fip(i) && !t->hot) { /* for x87_ran() */
+    if (i->op == OP_native && sem_sets_fip(i) && !t->c->fixed) { /* for x87_ran() */
         e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(here));
         e_gs(&t->e, W64, OPC_MOV_RM_R, T1, GS_TR(x87_here));
     }
@@ -173,8 +173,10 @@ static void expect_target(struct tr *t, uint64_t va) {
     struct emit *e = &t->e;
     uint8_t *same;
 
+    if (!t->c->fixed) /* a number would do without them */
+        tr_flags_save(t);
     if (t->place != FLAGS_REGS) {
-        e_mov_imm(e, T1, va);
+        tr_address(t, T1, va);
         e_rr(e, W64, OPC_CMP_R_RM, T0, T1);
         tr_cold_ret(t, e_jcc_fwd(e, CC_NE));
         return;

@@ -55,7 +55,7 @@ struct tr_ref tr_ref_mem(const struct tr *t, const struct insn *i, uint64_t va) 
                        .addrsize = i->addrsize,
                        .disp = m->disp};
 
-    if (m->base == REG_RIP && t->hot) {
+    if (m->base == REG_RIP && t->c->fixed) {
         r.base = REG_ZERO;
         r.disp = (int64_t)(va + (uint64_t)m->disp);
     } else if (m->base == REG_RIP) { /* stands for the page that is being executed */

@@ -42,6 +42,11 @@ static uint8_t *page_of(const uint8_t *host) {
     return (uint8_t *)((uintptr_t)host & ~4095ul);
 }
 
+/* As far apart everywhere, as likely as not: within one mapping. */
+static bool near(uint64_t a, uint64_t b) {
+    return b - a + (1u << 24) < 1u << 25;
+}
+
 /* Host address of the code at VA if the path may go there, else NULL. */
 static const uint8_t *code_at(struct tr *t, uint64_t va) {
     const struct tr_env *env = t->env;
@@ -55,6 +60,8 @@ static const uint8_t *code_at(struct tr *t, uint64_t va) {
     /* What has been fetched from lately; others would have to be walked to. */
     host = mmu_hit(env->v->mmu->code, gva(va), 1, MMU_EXEC);
     if (!host || mem_gpa(env->v->mem, host).a == ~0ull)
+        return NULL;
+    if (!c->fixed && !near(c->va, va))
         return NULL;
     c->va2 = va & ~4095ull;
     c->page2 = page_of(host);

@@ -40,7 +40,7 @@ void tr_address(struct tr *t, unsigned reg, uint64_t va) {
     int w = KEY_MODE(t->key) == MODE_64 ? W64 : W32;
     int64_t off = (int64_t)(va - (t->c->va & ~4095ull));
 
-    if (t->hot) {
+    if (t->c->fixed) {
         e_mov_imm(&t->e, reg, va);
         return;
     }

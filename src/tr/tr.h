@@ -68,8 +68,8 @@ struct tr;
 struct tr *tr_new(const struct tr_env *env);
 void tr_free(struct tr *t);
 
-/* Translates for C's va, page, key and hot (all else of it is 0), into SPAN. The page has
- * just been fetched from. If it is not TR_MADE, *C means nothing. */
+/* Translates for C's va, page, key, fixed, hot and shared (all else of it is 0), into
+ * SPAN. The page has just been fetched from. If it is not TR_MADE, *C means nothing. */
 enum tr_result tr_translate(struct tr *t, struct tr_span *span, struct tr_code *c);
 
 /* Where C, which is shared code, goes on when its head does not lead away (RX). */

@@ -262,7 +262,7 @@ static bool finish(struct tr *t) {
     c->nsites = (uint16_t)t->nsites;
     c->ninsns = (uint8_t)t->n;
     c->end = e_here(&t->e);
-    for (unsigned n = 0; !c->hot && n < c->nlinks; n++)
+    for (unsigned n = 0; !c->fixed && n < c->nlinks; n++)
         c->links[n].target -= c->va & ~4095ull;
     t->span->code = t->e.p;
     return true;

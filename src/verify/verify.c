@@ -198,7 +198,7 @@ static void to_stub(struct verifier *w, const struct vstate *s, const uint8_t *r
             v_bad(w, "branches to a value of ours");
         if (rx == env->stub.check)
             whose_check(w, s);
-    } else if (rx == env->stub.check_shared && !w->c->hot) {
+    } else if (rx == env->stub.check_shared && !w->c->fixed) {
         whose_check(w, s); /* and where the guest is, is in vcpu.rip */
     } else {
         v_bad(w, "branches out of the fragment, to no stub");
@@ -442,7 +442,7 @@ static void follow(struct verifier *w) {
     unsigned long steps = 0, most = 1000 + 100ul * w->n;
 
     enter(w, w->c->entry_jump, true);
-    enter(w, w->c->entry_check, !w->c->hot);
+    enter(w, w->c->entry_check, !w->c->fixed);
     enter(w, w->c->entry_mem, false);
     enter(w, w->c->entry_regs, false);
     if (w->c->page2) {

@@ -261,9 +261,12 @@ static void test_stalled(void) {
 static void test_two_clients(void) {
     struct run r = start("c", NULL, NULL);
     int other = new_client();
-    bool good = ok(r.client, "pause") && steps(other, 3) && steps(r.client, 3) &&
-                ok(other, "resume") && wait_for_output(&r);
+    bool good = ok(r.client, "pause");
 
+    read_for(&r, 50); /* it may have said more than there is room for, and waits */
+    good = good && steps(other, 3) && steps(r.client, 3) && ok(other, "resume");
+    r.len = 0;
+    good = good && wait_for_output(&r);
     close(other);
     good = good && ok(r.client, "stats");
     verdict("two-clients", quits(&r) && good);

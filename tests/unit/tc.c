@@ -20,6 +20,7 @@ enum {
     LEN = 64,       /* of a fragment's code */
     GUEST = 0x1000, /* the RAM page that most lie on */
     KEY = 5,
+    PATHS = 4,
 };
 
 static struct vcpu *v;
@@ -86,6 +87,7 @@ static struct ccf *keep_for(struct ccf *shared, uint64_t va, uint64_t at, unsign
     c->code = (struct tr_code){.va = va,
                                .page = ram(at),
                                .key = KEY,
+                               .fixed = shared,
                                .hot = shared,
                                .shared = shared ? &shared->code : NULL,
                                .guest_len = (uint16_t)size,
@@ -200,7 +202,7 @@ static void strung_up(const struct ccf *c, unsigned paths) {
 }
 
 static void test_paths(void **state) {
-    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *p[TC_PATHS_MAX + 1];
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *p[PATHS + 1];
     struct ccf *from = keep(0x5040, GUEST, 8, 0x5010), *hot_from;
 
     tc_select_key(&tc, KEY);
@@ -209,7 +211,7 @@ static void test_paths(void **state) {
     hot_from = keep_for(from, 0x5040, GUEST, 8, 0x5010);
     tc_link(&tc, &from->code.links[0], c);
     tc_link(&tc, &hot_from->code.links[0], c);
-    for (unsigned n = 0; n < TC_PATHS_MAX + 1; n++) {
+    for (unsigned n = 0; n < PATHS + 1; n++) {
         p[n] = keep_for(c, 0x5010 + 0x10000 * n, GUEST, 8, 0x5020 + 0x10000 * n);
         tc_path_add(&tc, c, p[n]);
         strung_up(c, n + 1);
@@ -226,12 +228,10 @@ static void test_paths(void **state) {
     tc_unlink_in(&tc, c);
     tc_link(&tc, &from->code.links[0], p[0]); /* shared code never leads to a path */
     assert_ptr_equal(goes_to(from), from->code.links[0].stub);
-    assert_ptr_equal(tc_path_too_many(c), p[0]);
     tc_drop(&tc, p[0], TC_WHY_NONE);
-    assert_null(tc_path_too_many(c));
-    strung_up(c, TC_PATHS_MAX);
+    strung_up(c, PATHS);
     tc_drop(&tc, p[2], TC_WHY_NONE); /* in the middle */
-    strung_up(c, TC_PATHS_MAX - 1);
+    strung_up(c, PATHS - 1);
     tc_drop(&tc, c, TC_WHY_NONE); /* they stay, and are found by their address */
     assert_null(p[1]->shared);
     assert_ptr_equal(tc_lookup_path(&tc, p[1]->code.va, ram(GUEST), KEY), p[1]);

@@ -286,6 +286,7 @@ static void test_path(void **state) {
     c = (struct tr_code){.va = CODE,
                          .page = shared.page,
                          .key = shared.key,
+                         .fixed = true,
                          .hot = true,
                          .shared = &shared};
     assert_int_equal(tr_translate(tr, &span, &c), TR_MADE);
