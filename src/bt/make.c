@@ -129,6 +129,7 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     c->code.key = key;
     c->code.hot = shared;
     c->code.fixed = shared && !shared->paths;
+    c->code.one_page = shared && shared->paths && !shared->paths->code.fixed;
     c->code.shared = shared ? &shared->code : NULL;
     *r = tr_translate(bt->tr, &span, &c->code);
     if (*r == TR_MADE && unlikely(bt->opt.verify) && !proved(bt, &c->code))
@@ -160,16 +161,34 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
     return c;
 }
 
-static bool has_path(const struct ccf *c, uint64_t va) {
+/* Where C has a second page: does it follow here? NULL: it cannot be fetched from. */
+static const uint8_t *second_page(struct bt *bt, const struct ccf *c) {
+    const struct tr_code *code = &c->code;
+    uint64_t va = code->va2;
+
+    if (!code->fixed)
+        va = tr_cut(code, va + (bt->v->rip & ~4095ull) - (code->va & ~4095ull));
+    return (const uint8_t *)((uintptr_t)mmu_fetch(bt->v, gva(va)) & ~4095ul);
+}
+
+/* Does P, a path of C's, lead on from where the guest is? */
+static bool applies(struct bt *bt, const struct ccf *p) {
+    if (p->code.fixed)
+        return p->code.va == bt->v->rip;
+    return !p->code.page2 || second_page(bt, p) == p->code.page2;
+}
+
+static bool has_path(struct bt *bt, const struct ccf *c) {
     for (const struct ccf *p = c->paths; p; p = p->path_next)
-        if (!p->code.fixed || p->code.va == va)
+        if (applies(bt, p))
             return true;
     return false;
 }
 
 /* The first path is for its address: the kernel has no other, nor has a program that runs
- * long. Code that is hot at another one, too, gets a path for all, and no other:
- * processes come and go. */
+ * long. Code that is hot at another one, too, gets a path for all instead, since
+ * processes come and go. If that goes on to a second page, which is not there everywhere,
+ * the last one does without. */
 void bt_heat_up(struct bt *bt, struct ccf *c) {
     const uint8_t *code = mmu_fetch(bt->v, gva(bt->v->rip));
     struct ccf *path;
@@ -177,7 +196,7 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
 
     /* Where there is no path to be had, it goes on counting below zero. */
     if (c->dead || !code || (uint8_t *)((uintptr_t)code & ~4095ul) != c->code.page ||
-        c->code.page2 || has_path(c, bt->v->rip))
+        c->code.page2 || has_path(bt, c))
         return;
     path = timed(bt, c->code.key, c, &r);
     /* Of another address there may be more to come: C itself is executed next, once. */
@@ -185,7 +204,7 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
         *heat_of(bt, c) = bt->opt.tr.hot + 1;
     if (path) {
         bt->v->cnt->bt_hot_paths++;
-        if (!path->code.fixed)
+        while (!path->code.fixed && c->paths)
             tc_drop(&bt->tc, c->paths, TC_WHY_NONE);
         tc_path_add(&bt->tc, c, path);
     } else if (r == TR_FULL) { /* C may be evicted: try again when what comes is hot */
@@ -194,14 +213,6 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
 }
 
 /* --- what there is --- */
-
-/* Where C has a second page: does it follow here? NULL: it cannot be fetched from. */
-static const uint8_t *second_page(struct bt *bt, const struct ccf *c) {
-    const struct tr_code *code = &c->code;
-    uint64_t va = code->fixed ? code->va2 : tr_next_page(code->key, bt->v->rip);
-
-    return (const uint8_t *)((uintptr_t)mmu_fetch(bt->v, gva(va)) & ~4095ul);
-}
 
 struct ccf *bt_find_shared(struct bt *bt, const uint8_t *page, uint32_t key,
                            bool *fault) {

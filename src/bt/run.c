@@ -91,12 +91,21 @@ static bool settle(struct vcpu *v, uint32_t status) {
            (status == SEM_FAULT && sem_deliver(v) == SEM_SHUTDOWN);
 }
 
+/* What C takes at once, itself or by the path for all addresses that its head leads to.
+ */
+static unsigned takes(const struct ccf *c) {
+    const struct ccf *p = c->paths;
+
+    return p && !p->code.fixed && p->code.ninsns > c->code.ninsns ? p->code.ninsns
+                                                                  : c->code.ninsns;
+}
+
 /* How far translated code may go from C on: C alone, or until the run has to stop. */
 static uint64_t fuel_for(const struct bt *bt, const struct ccf *c) {
     uint64_t left = vcpu_left(bt->v);
 
     if (bt->v->step)
-        return c->code.ninsns;
+        return takes(c);
     return left < BT_FUEL - 8 ? left : BT_FUEL - 8;
 }
 
@@ -225,7 +234,7 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
         lead.indirect = false;
         if (unlikely(bt->watch))
             bt->watch(bt->watch_arg, c);
-        if (unlikely(v->counted && vcpu_left(v) < c->code.ninsns)) {
+        if (unlikely(v->counted && vcpu_left(v) < takes(c))) {
             *count = vcpu_left(v);
             return BT_OUT_INTERPRET;
         }

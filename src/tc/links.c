@@ -14,9 +14,9 @@ static bool looked(const struct link *l, const struct tr_code *to) {
 
     return from->hot && to->hot && from->fixed == to->fixed &&
            (l->target & ~4095ull) == page && from->page == to->page &&
-           (!to->page2 || (from->page2 == to->page2 &&
-                           from->va2 - (from->va & ~4095ull) ==
-                               to->va2 - (to->va & ~4095ull)));
+           (!to->page2 ||
+            (from->page2 == to->page2 &&
+             from->va2 - (from->va & ~4095ull) == to->va2 - (to->va & ~4095ull)));
 }
 
 /* Where the link is to jump for that; NULL: it stays as it is. */

@@ -81,6 +81,7 @@ struct tr_code {
     uint8_t *page2; /* another one: an instruction crosses, or the path goes there */
     uint32_t key;   /* tr_key() at translation */
     bool fixed;     /* it is for VA alone: a hot path of that kind */
+    bool one_page;  /* a hot path that may not leave its page */
     bool hot;       /* a hot path, of: */
     const struct tr_code *shared;
     /* What came out. */

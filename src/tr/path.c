@@ -61,7 +61,7 @@ static const uint8_t *code_at(struct tr *t, uint64_t va) {
     host = mmu_hit(env->v->mmu->code, gva(va), 1, MMU_EXEC);
     if (!host || mem_gpa(env->v->mem, host).a == ~0ull)
         return NULL;
-    if (!c->fixed && !near(c->va, va))
+    if (c->one_page || (!c->fixed && !near(c->va, va)))
         return NULL;
     c->va2 = va & ~4095ull;
     c->page2 = page_of(host);
