@@ -12,7 +12,7 @@
 /* More than any kernel: Linux links itself into 1 GiB of addresses. */
 #define UNPACKED_MAX (1ull << 30)
 
-/* Unpacks once for all resets. False: there is nothing that we can unpack. */
+/* Unpacks, once for all who look at it. False: there is nothing that we can unpack. */
 static bool unpack(const struct boot_job *j, const struct linux_header *h) {
     struct boot_image *image = j->image;
     const uint8_t *k = image->kernel.data;

@@ -1,4 +1,6 @@
 /* Chooses the loader for a kernel, as asked or by its first bytes; see boot.h. */
+#include <stdlib.h>
+
 #include "boot/boot_int.h"
 
 /* A file of no format that we load: say what it is. */
@@ -105,5 +107,8 @@ int boot_image_load(struct boot_image *image, struct vcpu *v, struct mem *m,
     boot_put_bios(&j);
     boot_put_bios_data(&j);
     rc = load_as(&j, cfg->protocol);
+    /* It is large, and resets are rare. */
+    free(image->unpacked.data);
+    image->unpacked = (struct boot_file){0};
     return rc ? rc : check_modules(&j);
 }
