@@ -14,7 +14,8 @@ int tc_units_create(struct tc *tc) {
 
     tc->nunits = (unsigned)(n < 2 ? 2 : n > UNITS_MAX ? UNITS_MAX : n);
     tc->unit_size = tc->code.size / tc->nunits & ~(GRANULE - 1ul);
-    tc->unit_meta = tc->unit_size / 3 * 2 & ~63ul;
+    /* Short fragments have more to be known of them than code. */
+    tc->unit_meta = tc->unit_size / 4 * 5 & ~63ul;
     tc->unit_order = tc->unit_meta / sizeof(struct ccf) + 1;
     tc->fragments = calloc(tc->nunits, sizeof(*tc->fragments));
     /* Large and mostly untouched: the host gives pages as they are used. */
