@@ -15,7 +15,8 @@
 
 #define PAGE_ROM 0x80u
 #define PAGE_HIDDEN 0x40u
-#define REFUSED_MAX 8u /* large pages, in a row: the host has none */
+#define USED_ENOUGH 32u /* calls of mem_use(): most of a large page will be used */
+#define REFUSED_MAX 8u  /* large pages, in a row: the host has none */
 #define PAGE_TRACES ((1u << MEM_TRACE_COUNT) - 1)
 _Static_assert(!(PAGE_TRACES & (PAGE_ROM | PAGE_HIDDEN)), "bits of a page");
 
@@ -316,9 +317,8 @@ void mem_use(struct mem *m, const uint8_t *host) {
     if (!host_offset(m, host, &off))
         return;
     n = off / OS_LARGE_PAGE;
-    if (likely(m->used[n]))
+    if (likely(m->used[n] == USED_ENOUGH) || ++m->used[n] != USED_ENOUGH)
         return;
-    m->used[n] = 1;
     if (m->refused == REFUSED_MAX || (n + 1) * OS_LARGE_PAGE > m->host)
         return;
     switch (os_large_page(m->layout.base + n * OS_LARGE_PAGE)) {

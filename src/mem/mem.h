@@ -162,9 +162,9 @@ enum mem_kind mem_kind_of(const struct mem *m, const uint8_t *host);
 
 /* Host pointer to [AT, AT+LEN) when all of it is in one piece of the map, else NULL. */
 uint8_t *mem_host(const struct mem *m, struct gpa at, uint64_t len);
-/* HOST, which mem_host() gave, is about to be used a lot: asks the host once to back what
- * is around it by a large page (os_large_page()), which takes less time than to touch its
- * pages one by one. */
+/* The page at HOST, which mem_host() gave, is about to be used. When some around it have
+ * been, the host is asked to back all of them by a large page (os_large_page()), which
+ * takes less time than to touch the rest one by one. */
 void mem_use(struct mem *m, const uint8_t *host);
 /* The guest-physical address of a pointer that mem_host() gave; ~0 for any other, and for
  * one to what is not seen any more. */

@@ -55,7 +55,7 @@ struct mem {
     uint64_t host; /* of the mapping */
     int fd;
     uint8_t *page; /* for each page of the mapping: trace bits, PAGE_ROM, PAGE_HIDDEN */
-    uint8_t *used; /* for each large page of it: mem_use() was called */
+    uint8_t *used; /* for each large page of it: calls of mem_use(), up to some */
     unsigned refused; /* how often the host had no large page */
     struct mem_region *rom;
     struct mem_hooks hooks;
