@@ -46,7 +46,7 @@ struct shadow_entry {
 };
 _Static_assert(sizeof(struct shadow_entry) == 32, "indexed by shifts in emitted code");
 
-#define SHADOW_BITS 13
+#define SHADOW_BITS 18
 #define SHADOW_ENTRIES (1u << SHADOW_BITS)
 #define SHADOW_HASH 4
 
@@ -98,9 +98,9 @@ void mmu_destroy(struct vcpu *v);
 void mmu_hook(struct vcpu *v);
 
 /*
- * The slot of an address: page-number bits 0..12 xor bits 4..16. Any aligned 32 MiB fill
- * the bank without conflict (x ^ x >> 4 is a permutation), and streams 32, 64... 256 MiB
- * apart are moved 512, 1024... 4096 slots away from each other: they share none for a
+ * The slot of an address: page-number bits 0..17 xor bits 4..21. Any aligned GiB fills
+ * the bank without conflict (x ^ x >> 4 is a permutation), and streams 1, 2... 8 GiB
+ * apart are moved 16384, 32768... slots away from each other: they share none for a
  * while. In emitted code: rorx, xor, shr, and.
  */
 static inline unsigned mmu_index(uint64_t addr) {

@@ -45,8 +45,7 @@ void mmu_space_init(struct mmu_priv *m, struct space *s, bool user) {
     for (unsigned b = 0; b < BANK_COUNT; b++) {
         if ((b == BANK_USER || b == BANK_USER_X) != user)
             continue;
-        for (unsigned i = 0; i < SHADOW_ENTRIES; i++)
-            forget(&s->bank[b].e[i], i);
+        forget(&s->bank[b].e[0], 0); /* elsewhere, 0 is no tag */
         no_anchors(m, &s->bank[b]);
     }
 }
@@ -164,20 +163,31 @@ static void note_large(struct space *s, uint64_t lo, uint64_t hi) {
     best->hi = hi > best->hi ? hi : best->hi;
 }
 
+/* Of 64 slots. */
+static void drop_large_of(const struct mmu_priv *m, struct space *s, unsigned b,
+                          unsigned w, uint64_t at, bool global_only) {
+    uint64_t set = s->large[b][w];
+
+    if (global_only)
+        set &= s->global[b][w];
+    for (; set; set &= set - 1) {
+        unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
+        unsigned shift = 12 + (s->meta[b][idx] >> META_SHIFT_POS & 31);
+
+        if (!((s->meta[b][idx] ^ at) >> shift))
+            drop_slot(m, s, b, idx);
+    }
+}
+
 /* Drops the 4 KiB pieces of the large page that AT lies in. */
 static void drop_large(const struct mmu_priv *m, struct space *s, uint64_t at,
                        bool global_only) {
     for (unsigned b = 0; b < BANK_COUNT; b++)
-        for (unsigned w = 0; w < BITMAP_WORDS; w++) {
-            uint64_t set = s->large[b][w];
-            if (global_only)
-                set &= s->global[b][w];
-            for (; set; set &= set - 1) {
-                unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
-                unsigned shift = 12 + (s->meta[b][idx] >> META_SHIFT_POS & 31);
-                if (!((s->meta[b][idx] ^ at) >> shift))
-                    drop_slot(m, s, b, idx);
-            }
+        for (uint64_t words = s->words[b]; words; words &= words - 1) {
+            unsigned bit = (unsigned)__builtin_ctzll(words);
+
+            for (unsigned w = bit * WORDS_A_BIT; w < (bit + 1) * WORDS_A_BIT; w++)
+                drop_large_of(m, s, b, w, at, global_only);
         }
 }
 

@@ -109,7 +109,7 @@ struct part {
     enum { PART_TAG, PART_HOST, PART_NONE } what;
     uint8_t acc;
     uint16_t anchor; /* + 1 */
-    uint16_t slot;
+    uint32_t slot;
 };
 
 /* The field of an entry of the hash, or of an anchor or a fixed entry. */
@@ -132,7 +132,7 @@ static struct part part_of(const struct vval *base, int64_t disp) {
         return p;
     }
     if (base->kind == V_BANK) {
-        p.slot = (uint16_t)(disp / (int64_t)sizeof(struct shadow_entry));
+        p.slot = (uint32_t)(disp / (int64_t)sizeof(struct shadow_entry));
         in = disp % (int64_t)sizeof(struct shadow_entry);
     }
     if (in == offsetof(struct shadow_entry, host)) {

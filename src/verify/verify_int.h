@@ -80,7 +80,8 @@ enum vflags {
 /* What an instruction has left in the flags for the next one. */
 struct vleft {
     uint8_t kind, reg, acc; /* enum vflags */
-    uint16_t bank, slot;
+    uint16_t bank;
+    uint32_t slot;
     uint64_t n;
 };
 

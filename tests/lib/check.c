@@ -48,12 +48,13 @@ static bool in_memory(const struct guest *g, const uint8_t *host, bool write) {
            !(off & 4095);
 }
 
-/* Every address that a hit could give: inside RAM, and writable only where nobody has to
+/* What a hit could give: inside RAM, and writable only where nobody has to
  * be told of a store. */
-static void check_bank(const struct guest *g, const struct shadow_bank *b) {
+static void check_entries(const struct guest *g, const struct shadow_bank *b,
+                          unsigned from, unsigned count) {
     const struct mem *m = g->v->mem;
 
-    for (unsigned n = 0; n < SHADOW_ENTRIES; n++) {
+    for (unsigned n = from; n < from + count; n++) {
         const struct shadow_entry *e = &b->e[n];
 
         for (unsigned acc = 0; acc < 3; acc++) {
@@ -65,6 +66,15 @@ static void check_bank(const struct guest *g, const struct shadow_bank *b) {
             HOLDS(acc != MMU_WRITE || !mem_trace_of(m, e->host));
         }
     }
+}
+
+/* Of the slots those of the first pages, and each time a few of the others. */
+static void check_bank(const struct guest *g, const struct shadow_bank *b) {
+    static unsigned turn;
+    const unsigned part = 4096;
+
+    check_entries(g, b, 0, part);
+    check_entries(g, b, part * (++turn % (SHADOW_ENTRIES / part)), part);
     for (unsigned n = 0; n < SHADOW_ANCHORS; n++) {
         const struct shadow_anchor *a = &b->anchor[n];
         const struct shadow_entry *e = &b->e[mmu_index(a->tag)];

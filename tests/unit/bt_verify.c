@@ -711,9 +711,10 @@ static void test_rejects_mutants(void **state) {
 #define RORX "\xc4\x43\xfb\xf0\xfe\x04"   /* rorx r15, r14, 4 */
 #define XOR "\x4d\x33\xfe"                /* xor r15, r14 */
 #define SHIFT "\x49\xc1\xef\x07"          /* shr r15, 7 */
-#define MASK "\x41\x81\xe7\xe0\xff\x03\0" /* and r15d, 0x3ffe0 */
-#define BANK "\x65\x4c\x03\x3c\x25"       /* add r15, gs:[...] */
-#define TAG "\x4d\x2b\x37"                /* sub r14, [r15] */
+#define MASK "\x41\x81\xe7\xe0\xff\x7f\0" /* and r15d, 0x7fffe0 */
+_Static_assert(SHADOW_ENTRIES - 1 == 0x7fffe0 >> 5, "MASK");
+#define BANK "\x65\x4c\x03\x3c\x25" /* add r15, gs:[...] */
+#define TAG "\x4d\x2b\x37"          /* sub r14, [r15] */
 
 #define CODE(text) text, sizeof(text) - 1
 
