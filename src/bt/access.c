@@ -4,6 +4,8 @@
  */
 #include "base/bug.h"
 #include "bt/bt_int.h"
+#include "interp/interp.h"
+#include "mem/mem.h"
 #include "x86/exception.h"
 
 /* The instruction at RX makes no other access than the one that has just faulted. */
@@ -87,6 +89,25 @@ static uint8_t *crossing(struct vcpu *v, uint64_t addr, unsigned len, enum mmu_a
     return to;
 }
 
+/* LEN bytes at ADDR, which lie in a page and may be written, are about to be, by nobody
+ * else than the access at hand: their host address, where all that stands in the way is
+ * that there is code on the page, but not in them. A JIT's data lie between its code.
+ * NULL: not so. */
+static uint8_t *beside_code(struct vcpu *v, uint64_t addr, unsigned len) {
+    const unsigned code = MEM_TRACE_CODE | MEM_TRACE_TC;
+    const struct bt *bt = bt_of(v);
+    uint8_t *p;
+    uint64_t run;
+
+    if (mmu_run(v, gva(addr), len, MMU_READ, &p, &run) || !p ||
+        mem_kind_of(v->mem, p) != MEM_RAM || !(mem_trace_of(v->mem, p) & code) ||
+        (mem_trace_of(v->mem, p) & ~code) || tc_has_code(&bt->tc, p, len) ||
+        interp_has_code(bt->ip, p, len))
+        return NULL;
+    v->cnt->trace_hits_beside++;
+    return p;
+}
+
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
     enum mmu_access acc = (enum mmu_access)SITE_ACCESS(site);
     unsigned len = SITE_SIZE(site);
@@ -96,7 +117,7 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
 
     BUG_ON(acc > MMU_WRITE);
     bt_sync_bank(v);
-    p = crossing(v, addr, len, acc, site & SITE_ALONE);
+    p = crossing(v, addr, len, acc, (site & SITE_ALONE) && acc == MMU_READ);
     if (p && v->shadow.write_drops == drops)
         return p;
     /* No A or D bit for what only belongs to the group. */
@@ -109,6 +130,11 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     }
     if (likely(p && run >= len && v->shadow.write_drops == drops))
         return p;
+    if ((site & SITE_ALONE) && acc == MMU_WRITE && v->shadow.write_drops == drops) {
+        p = beside_code(v, addr, len);
+        if (p)
+            return p;
+    }
     return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));
 }
 

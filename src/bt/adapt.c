@@ -5,8 +5,9 @@
  * instruction has failed FAIL_LIMIT times in short order, a verdict is found:
  *   - the instruction itself touches a device, stores to a traced page or crosses a page:
  *     it becomes a callout, and the rest of the fragment stays as good as it was;
- *   - it does not, but the range that was checked for it and others (tr/group.c) does: no
- *     group starts there any more;
+ *   - it does not, but the range that was checked for it and others (tr/group.c) does, or
+ *     a store is to a traced page, which one by itself may go to (access.c): no group
+ *     starts there any more;
  *   - it raises a fault that the guest's page tables want: there is none.
  *
  * Such a callout counts how often it traps. One that mostly does not (code that everybody
@@ -144,6 +145,10 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
         return false;
     own = own_access(&i, &write);
     if (!own)
+        return false;
+    /* By itself it may be let through: beside_code(). */
+    if (trap->why == BT_TRAP_TRACED && !(trap->site & SITE_ALONE) &&
+        SITE_SIZE(trap->site) != 4096)
         return false;
     if (trap->why == BT_TRAP_RANGE || trap->why == BT_TRAP_FAULT)
         return SITE_SIZE(trap->site) <= own || SITE_SIZE(trap->site) == 4096;

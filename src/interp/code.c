@@ -140,6 +140,10 @@ void interp_code_flush(struct interp *ip) {
     ip->flush_pending = false;
 }
 
+bool interp_has_code(const struct interp *ip, const uint8_t *host, unsigned len) {
+    return ip->pages[page_of(ip, host)].bitmap & piece_mask((uintptr_t)host & 4095, len);
+}
+
 void interp_code_written(void *arg, struct gpa at, unsigned len) {
     struct interp *ip = arg;
     const uint8_t *host = mem_host(ip->v->mem, at, 1);

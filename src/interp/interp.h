@@ -35,6 +35,10 @@ int interp_one(struct interp *ip);
  * instruction has left for the next boundary. */
 void interp_flush(struct interp *ip);
 
+/* Are there blocks of the LEN bytes at HOST, which lie within a page of RAM? It may say
+ * so of bytes next to theirs. */
+bool interp_has_code(const struct interp *ip, const uint8_t *host, unsigned len);
+
 /* Owner of MEM_TRACE_CODE; ARG is the struct interp. */
 void interp_code_written(void *arg, struct gpa at, unsigned len);
 

@@ -141,7 +141,7 @@ void tr_give_back(struct vcpu *v, const struct tr_code *c);
 #define SITE_WHOLE_PAGE 0u /* in the place of the size */
 #define SITE_SIZE(s) ((s)&SITE_SIZE_MAX ? (s)&SITE_SIZE_MAX : 4096u)
 #define SITE_ACCESS(s) ((s) >> 12 & 3)
-#define SITE_ALONE (1u << 14) /* a read whose host address nobody else will use */
+#define SITE_ALONE (1u << 14) /* an access whose host address nobody else will use */
 /* What an instruction reads at most, and may have to be copied for it. */
 #define TR_BOUNCE_LEN 64u
 /* It is all that the instruction accesses, and nothing that it checks comes before: a

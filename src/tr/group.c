@@ -303,7 +303,7 @@ static void plan(const struct tr *t, const struct access *first, struct tr_held 
         if (!survives(t, i, &first->ref, &p.delta))
             break;
     }
-    *h = (struct tr_held){.on = p.write || (p.uses > 1 && !MUTANT(UNCOUNTED)),
+    *h = (struct tr_held){.on = p.uses > 1 && !MUTANT(UNCOUNTED),
                           .ref = first->ref,
                           .min = first->ref.disp + p.lo,
                           .span = (unsigned)(p.hi - p.lo),

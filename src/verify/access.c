@@ -98,7 +98,7 @@ static void access_host(struct verifier *w, const struct vval *a,
               acc_names[writes], (long long)at, (long long)end, (unsigned long long)a->n);
     else if (writes && a->acc != MMU_WRITE)
         v_bad(w, "writes where reading was checked");
-    else if ((a->how & HOW_COPY) && (writes || at || end != (int64_t)a->n))
+    else if ((a->how & HOW_COPY) && (at || end != (int64_t)a->n))
         v_bad(w, "not just the one access of %llu bytes that the site says it is",
               (unsigned long long)a->n);
 }

@@ -107,8 +107,8 @@ static void check_site(struct verifier *w, const struct vstate *s, int anchors) 
         v_bad(w, "all of a page through an anchor");
     else if (anchors < 0 && site >> SITE_ANCHOR_SHIFT)
         v_bad(w, "an anchor for an access that has none");
-    else if ((site & SITE_ALONE) && (a->acc != MMU_READ || (a->how & HOW_FIXED) ||
-                                     SITE_SIZE(site) > TR_BOUNCE_LEN))
+    else if ((site & SITE_ALONE) &&
+             ((a->how & HOW_FIXED) || SITE_SIZE(site) > TR_BOUNCE_LEN))
         v_bad(w, "%u bytes for a single access, to be copied", SITE_SIZE(site));
 }
 

@@ -537,8 +537,8 @@ static void mutate_site(unsigned k) {
     reject32(SITE, k, at, site ^ 1u << 13);
     reject32(SITE, k, at, site ^ 1u << SITE_ANCHOR_SHIFT);
     reject32(SITE, k, at, site ^ 2u << SITE_ANCHOR_SHIFT);
-    /* Alone or not makes no difference to a read of one access. */
-    if (SITE_ACCESS(site) == MMU_WRITE || SITE_SIZE(site) > TR_BOUNCE_LEN)
+    /* Alone or not makes no difference to one access. */
+    if (SITE_SIZE(site) > TR_BOUNCE_LEN)
         reject32(SITE, k, at, site | SITE_ALONE);
     reject_nop(SITE, k);
     reject_nop(NO_RETURN, k + 1);
