@@ -261,6 +261,12 @@ void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off, enum tc_why why) {
     sweep_later(tc, page);
 }
 
+bool tc_has_code(const struct tc *tc, const uint8_t *host, unsigned len) {
+    unsigned lo = (uintptr_t)host & 4095;
+
+    return tc->pages[page_number(tc, host)].lines & lines_of(lo, lo + len);
+}
+
 void tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
     uint8_t *host = mem_host(tc->v->mem, at, len);
     uint8_t *page = (uint8_t *)((uintptr_t)host & ~4095ul);

@@ -95,6 +95,7 @@ struct tc {
     size_t large; /* up to here the host has been asked for large pages */
     uint8_t *meta;
     struct ccf **order;          /* a piece for each unit, by address */
+    uint32_t *ends;              /* beside it: where their code ends, in the cache */
     uint32_t *first;             /* of a granule of code: the first there, in its unit */
     uint8_t *code_at, *code_end; /* RW */
     uint8_t *meta_at;
@@ -182,6 +183,9 @@ void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c);
 void tc_drop(struct tc *tc, struct ccf *c, enum tc_why why);
 /* Drops the fragments that have the byte at OFF of the RAM page. */
 void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off, enum tc_why why);
+/* Are there fragments of the LEN bytes at HOST, which lie within a page of RAM? It may
+ * say so of bytes next to theirs. */
+bool tc_has_code(const struct tc *tc, const uint8_t *host, unsigned len);
 /* LEN bytes at AT are about to be written: drops the fragments that have some of them. */
 void tc_code_written(struct tc *tc, struct gpa at, unsigned len);
 

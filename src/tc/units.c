@@ -21,14 +21,16 @@ int tc_units_create(struct tc *tc) {
     /* Large and mostly untouched: the host gives pages as they are used. */
     tc->meta = malloc(tc->unit_meta * tc->nunits);
     tc->order = malloc(tc->unit_order * tc->nunits * sizeof(*tc->order));
+    tc->ends = malloc(tc->unit_order * tc->nunits * sizeof(*tc->ends));
     tc->first = malloc((tc->code.size / GRANULE + 1) * sizeof(*tc->first));
-    return tc->fragments && tc->meta && tc->order && tc->first ? 0 : -ENOMEM;
+    return tc->fragments && tc->meta && tc->order && tc->ends && tc->first ? 0 : -ENOMEM;
 }
 
 void tc_units_free(struct tc *tc) {
     free(tc->fragments);
     free(tc->meta);
     free(tc->order);
+    free(tc->ends);
     free(tc->first);
 }
 
@@ -89,12 +91,11 @@ static void note_first(struct tc *tc, const struct ccf *c) {
     size_t from = (size_t)(c->code.start - tc->code.rx) / GRANULE;
     size_t to = (size_t)(c->code.end - 1 - tc->code.rx) / GRANULE;
     size_t n = tc->fragments[tc->unit];
+    uint32_t *ends = tc->ends + tc->unit * tc->unit_order;
 
-    if (n) {
-        const struct ccf *before = tc_unit_fragments(tc, tc->unit)[n - 1];
-
-        from = (size_t)(before->code.end - 1 - tc->code.rx) / GRANULE + 1;
-    }
+    ends[n] = (uint32_t)(c->code.end - tc->code.rx);
+    if (n)
+        from = (ends[n - 1] - 1) / GRANULE + 1;
     for (; from <= to; from++)
         tc->first[from] = (uint32_t)n;
 }
@@ -113,14 +114,17 @@ bool tc_unit_empty(const struct tc *tc) {
 
 struct ccf *tc_find(const struct tc *tc, const uint8_t *rx) {
     size_t at = (size_t)(rx - tc->code.rx), unit = at / tc->unit_size;
-    struct ccf **order;
+    const uint32_t *ends;
+    struct ccf *c;
 
     if (rx < tc->code.rx || unit >= tc->nunits)
         return NULL;
-    order = tc_unit_fragments(tc, (unsigned)unit);
+    ends = tc->ends + unit * tc->unit_order;
     for (size_t n = tc->first[at / GRANULE]; n < tc->fragments[unit]; n++)
-        if (rx < order[n]->code.end)
-            return order[n]->code.start <= rx ? order[n] : NULL;
+        if (at < ends[n]) {
+            c = tc_unit_fragments(tc, (unsigned)unit)[n];
+            return c->code.start <= rx ? c : NULL;
+        }
     return NULL;
 }
 
