@@ -40,7 +40,7 @@ struct bt_options {
 #endif
 #endif
 
-#define BT_HOT_DEFAULT 4000
+#define BT_HOT_DEFAULT 25000
 #define BT_HOT_MAX 1000000
 #define BT_PATH_DEFAULT 96
 #define BT_TU_DEFAULT 32
