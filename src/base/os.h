@@ -26,6 +26,10 @@ void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */
 int os_memfd_zero(int fd, void *map, uint64_t size);
 
+/* SIZE zeroed bytes, of which few will be touched: the host promises none of them. */
+int os_sparse_alloc(uint64_t size, void **out);
+void os_sparse_free(void *p, uint64_t size); /* P may be NULL */
+
 /* A page that can be read and written, with one before it and two behind it that cannot
  * be accessed; for as long as the process lives. */
 int os_guarded_page(uint8_t **page);

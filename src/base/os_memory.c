@@ -33,6 +33,23 @@ void *os_reserve(uint64_t size, uint64_t before) {
     return start;
 }
 
+int os_sparse_alloc(uint64_t size, void **out) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return -errno;
+    /* Else a host may give a large page for each byte. It may know none. */
+    (void)!madvise(p, size, MADV_NOHUGEPAGE);
+    *out = p;
+    return 0;
+}
+
+void os_sparse_free(void *p, uint64_t size) {
+    if (p)
+        munmap(p, size);
+}
+
 /* SIZE bytes of F between guards, or MAP_FAILED. */
 static void *map_guarded(int f, uint64_t size) {
     uint8_t *p;

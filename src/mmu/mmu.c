@@ -115,7 +115,8 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
     m->a20_mask = ~0ull;
     m->keyed = policy == MMU_FLUSH ? 1 : MMU_SPACES;
     m->space_count = m->keyed + (policy == MMU_PCID);
-    m->space = calloc(m->space_count, sizeof(*m->space));
+    if (os_sparse_alloc(m->space_count * sizeof(*m->space), (void **)&m->space))
+        m->space = NULL;
     m->write_head = calloc(mem_host_size(v->mem) >> 12, sizeof(*m->write_head));
     v->mmu = &m->pub;
     if (os_nowhere_alloc(4096, (void **)&m->pub.nowhere))
@@ -160,7 +161,7 @@ void mmu_destroy(struct vcpu *v) {
     if (m->dep)
         drop_all(m); /* takes the traces off */
     mmu_dep_destroy(m);
-    free(m->space);
+    os_sparse_free(m->space, m->space_count * sizeof(*m->space));
     free(m->write_head);
     os_fenced_free(m->pub.nowhere, 4096);
     free(m);

@@ -141,6 +141,23 @@ static void test_large_page(void **state) {
     os_memfd_unmap(fd, map, size);
 }
 
+/* None of it is there before it is touched. */
+static void test_sparse(void **state) {
+    const uint64_t size = 1ull << 32;
+    uint8_t *p;
+    void *map;
+
+    assert_int_equal(os_sparse_alloc(size, &map), 0);
+    p = map;
+    for (uint64_t at = 0; at < size; at += size / 16) {
+        assert_int_equal(p[at], 0);
+        p[at] = 1;
+    }
+    os_sparse_free(map, size);
+    os_sparse_free(NULL, size);
+    assert_true(os_sparse_alloc(UINT64_MAX / 2, &map) < 0);
+}
+
 static void test_large_code(void **state) {
     static const uint8_t return_42[] = {0xb8, 42, 0, 0, 0, 0xc3}; /* mov eax, 42; ret */
     const size_t at = OS_LARGE_PAGE + 64;
@@ -428,13 +445,14 @@ static void test_choice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_monotonic),  cmocka_unit_test(test_realtime),
-        cmocka_unit_test(test_tsc),        cmocka_unit_test(test_memfd),
-        cmocka_unit_test(test_large_page), cmocka_unit_test(test_code),
-        cmocka_unit_test(test_large_code), cmocka_unit_test(test_fault),
-        cmocka_unit_test(test_log),        cmocka_unit_test(test_stop_signals),
-        cmocka_unit_test(test_handlers),   cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_choice),     cmocka_unit_test(test_memfd_limit),
+        cmocka_unit_test(test_monotonic),    cmocka_unit_test(test_realtime),
+        cmocka_unit_test(test_tsc),          cmocka_unit_test(test_memfd),
+        cmocka_unit_test(test_large_page),   cmocka_unit_test(test_code),
+        cmocka_unit_test(test_large_code),   cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_fault),        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_stop_signals), cmocka_unit_test(test_handlers),
+        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_memfd_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
