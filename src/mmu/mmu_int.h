@@ -28,7 +28,7 @@
 _Static_assert(MMU_SPACES + 1 == MMU_SPACES_MAX, "one for the supervisor's banks");
 #define MMU_RANGES 8
 #define BITMAP_WORDS (SHADOW_ENTRIES / 64)
-#define WORDS_A_BIT (BITMAP_WORDS / 64)
+_Static_assert(BITMAP_WORDS == 64 * 64, "three levels of bits");
 #define SLOTS (BANK_COUNT * SHADOW_ENTRIES)
 
 #define META_WRITABLE 1ull
@@ -49,7 +49,9 @@ struct range {
 struct space {
     struct shadow_bank bank[BANK_COUNT];
     uint64_t filled[BANK_COUNT][BITMAP_WORDS];
-    uint64_t words[BANK_COUNT]; /* a bit for WORDS_A_BIT of `filled` that may not be 0 */
+    /* A bit for each word of `filled` that may not be 0, and for each of these words. */
+    uint64_t some[BANK_COUNT][64];
+    uint64_t any_of[BANK_COUNT];
     uint64_t global[BANK_COUNT][BITMAP_WORDS];
     uint64_t large[BANK_COUNT][BITMAP_WORDS];
     uint64_t meta[BANK_COUNT][SHADOW_ENTRIES];

@@ -105,6 +105,26 @@ static void drop_slot(const struct mmu_priv *m, struct space *s, unsigned bank,
     empty_slot(m, s, bank, idx);
 }
 
+/* Of 64 words of `filled`. */
+static void flush_words(const struct mmu_priv *m, struct space *s, unsigned b, unsigned n,
+                        bool keep_global) {
+    uint64_t left = 0;
+
+    for (uint64_t some = s->some[b][n]; some; some &= some - 1) {
+        unsigned bit = (unsigned)__builtin_ctzll(some), w = n * 64 + bit;
+        uint64_t drop = s->filled[b][w];
+
+        if (keep_global)
+            drop &= ~s->global[b][w];
+        for (; drop; drop &= drop - 1)
+            empty_slot(m, s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
+        left |= s->filled[b][w] ? 1ull << bit : 0;
+    }
+    s->some[b][n] = left;
+    if (!left)
+        s->any_of[b] &= ~(1ull << n);
+}
+
 void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
     if (!s->any)
         return;
@@ -115,19 +135,8 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
         /* Else each entry that goes takes its own with it. */
         if (s->bank[b].anchored && (!keep_global || b == BANK_USER))
             no_anchors(m, &s->bank[b]);
-        uint64_t left = 0;
-        for (uint64_t words = s->words[b]; words; words &= words - 1) {
-            unsigned bit = (unsigned)__builtin_ctzll(words);
-            for (unsigned w = bit * WORDS_A_BIT; w < (bit + 1) * WORDS_A_BIT; w++) {
-                uint64_t drop = s->filled[b][w];
-                if (keep_global)
-                    drop &= ~s->global[b][w];
-                for (; drop; drop &= drop - 1)
-                    empty_slot(m, s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
-                left |= s->filled[b][w] ? 1ull << bit : 0;
-            }
-        }
-        s->words[b] = left;
+        for (uint64_t any = s->any_of[b]; any; any &= any - 1)
+            flush_words(m, s, b, (unsigned)__builtin_ctzll(any), keep_global);
     }
     s->any_local = false;
     mmu_counters(m)->shadow_flushes++;
@@ -183,11 +192,12 @@ static void drop_large_of(const struct mmu_priv *m, struct space *s, unsigned b,
 static void drop_large(const struct mmu_priv *m, struct space *s, uint64_t at,
                        bool global_only) {
     for (unsigned b = 0; b < BANK_COUNT; b++)
-        for (uint64_t words = s->words[b]; words; words &= words - 1) {
-            unsigned bit = (unsigned)__builtin_ctzll(words);
+        for (uint64_t any = s->any_of[b]; any; any &= any - 1) {
+            unsigned n = (unsigned)__builtin_ctzll(any);
 
-            for (unsigned w = bit * WORDS_A_BIT; w < (bit + 1) * WORDS_A_BIT; w++)
-                drop_large_of(m, s, b, w, at, global_only);
+            for (uint64_t some = s->some[b][n]; some; some &= some - 1)
+                drop_large_of(m, s, b, n * 64 + (unsigned)__builtin_ctzll(some), at,
+                              global_only);
         }
 }
 
@@ -328,7 +338,8 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     s->meta[bank][idx] = page | (writable ? META_WRITABLE : 0) |
                          (uint64_t)(w->shift - 12) << META_SHIFT_POS;
     s->filled[bank][idx / 64] |= bit;
-    s->words[bank] |= 1ull << idx / 64 / WORDS_A_BIT;
+    s->some[bank][idx >> 12] |= 1ull << (idx >> 6 & 63);
+    s->any_of[bank] |= 1ull << (idx >> 12);
     s->any = true;
     if (w->global) {
         s->global[bank][idx / 64] |= bit;
