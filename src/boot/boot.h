@@ -48,7 +48,7 @@ int boot_image_add_module(struct boot_image *image, const char *path, const char
  * one sentence in WHY. The caller then flushes what it derived from memory and control
  * registers.
  */
-int boot_image_load(struct boot_image *image, struct vcpu *v, struct mem *m,
+int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *m,
                     const struct boot_config *cfg, char *why, size_t why_size);
 
 #endif

@@ -34,13 +34,12 @@ struct boot_module {
 
 struct boot_image {
     struct boot_file kernel, initrd; /* initrd.path NULL: none */
-    struct boot_file unpacked;       /* what a bzImage has in it; path NULL: not tried */
     struct boot_module *modules;
     size_t module_count;
 };
 
 struct boot_job {
-    struct boot_image *image;
+    const struct boot_image *image;
     struct vcpu *v;
     struct mem *m;
     const struct boot_config *cfg;

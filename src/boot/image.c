@@ -81,7 +81,6 @@ void boot_image_close(struct boot_image *image) {
         return;
     free(image->kernel.data);
     free(image->initrd.data);
-    free(image->unpacked.data);
     for (size_t i = 0; i < image->module_count; i++)
         free(image->modules[i].file.data);
     free(image->modules);

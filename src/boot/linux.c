@@ -7,6 +7,8 @@
  * and the code that then moves the kernel goes to 0x1000: all that is given lies above
  * it.
  */
+#include <stdlib.h>
+
 #include "boot/linux_int.h"
 
 /* What INT 15h AH 88h and AX E801h tell of the memory from 1 MiB on, in KiB:
@@ -97,14 +99,47 @@ static int find_place(const struct boot_job *j, const struct linux_header *h,
         path, (unsigned long long)(h->init_size > h->len ? h->init_size : h->len) >> 10);
 }
 
-int boot_linux(const struct boot_job *j) {
+/* PACKED: without its decompressor, or NULL. */
+static int put_linux(const struct boot_job *j, const struct linux_header *h,
+                     const struct linux_packed *packed) {
     const uint8_t *k = j->image->kernel.data;
     uint8_t zp[4096] = {0};
-    struct linux_packed packed;
-    struct linux_header h;
     struct linux_place p;
     uint64_t entry;
-    bool direct;
+    int rc = 0;
+
+    if (packed)
+        p = packed->place;
+    else
+        rc = find_place(j, h, &p);
+    if (rc)
+        return rc;
+    rc = boot_put_cmdline(j, BOOT_CMDLINE, linux_cmdline_limit(j, h));
+    if (rc)
+        return rc;
+    fill_params(j, h, &p, zp);
+    rc = linux_put_ramdisk(j, h, p.top, zp);
+    if (rc)
+        return rc;
+    if (packed) {
+        boot_elf_load(&packed->job, &packed->elf);
+        entry = packed->elf.entry;
+    } else {
+        boot_put(j, p.load, k + h->setup, h->len);
+        entry = p.load + (h->is64 ? 0x200 : 0);
+    }
+    boot_put(j, BOOT_PARAMS, zp, sizeof(zp));
+    if (h->is64)
+        boot_enter_long(j, 0x10, 0x18, entry);
+    else
+        boot_enter_flat32(j->v, BOOT_GDT, 0x10, 0x18, entry);
+    j->v->gpr[REG_RSI] = BOOT_PARAMS;
+    return 0;
+}
+
+int boot_linux(const struct boot_job *j) {
+    struct linux_packed packed;
+    struct linux_header h;
     int rc;
 
     if (j->cfg->protocol == BOOT_AUTO && linux_needs_setup(&j->image->kernel))
@@ -112,32 +147,7 @@ int boot_linux(const struct boot_job *j) {
     rc = linux_parse(j, false, &h);
     if (rc)
         return rc;
-    direct = linux_unpack(j, &h, &packed);
-    if (direct)
-        p = packed.place;
-    else
-        rc = find_place(j, &h, &p);
-    if (rc)
-        return rc;
-    rc = boot_put_cmdline(j, BOOT_CMDLINE, linux_cmdline_limit(j, &h));
-    if (rc)
-        return rc;
-    fill_params(j, &h, &p, zp);
-    rc = linux_put_ramdisk(j, &h, p.top, zp);
-    if (rc)
-        return rc;
-    if (direct) {
-        boot_elf_load(&packed.job, &packed.elf);
-        entry = packed.elf.entry;
-    } else {
-        boot_put(j, p.load, k + h.setup, h.len);
-        entry = p.load + (h.is64 ? 0x200 : 0);
-    }
-    boot_put(j, BOOT_PARAMS, zp, sizeof(zp));
-    if (h.is64)
-        boot_enter_long(j, 0x10, 0x18, entry);
-    else
-        boot_enter_flat32(j->v, BOOT_GDT, 0x10, 0x18, entry);
-    j->v->gpr[REG_RSI] = BOOT_PARAMS;
-    return 0;
+    rc = put_linux(j, &h, linux_unpack(j, &h, &packed) ? &packed : NULL);
+    free(packed.unpacked.data);
+    return rc;
 }

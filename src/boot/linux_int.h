@@ -68,6 +68,8 @@ struct linux_place {
 
 /* A kernel without its decompressor. */
 struct linux_packed {
+    struct boot_file unpacked; /* its data are to be freed; not kept for resets, being
+                                * large */
     struct linux_place place;
     struct boot_elf elf;
     /* For boot_elf_load(): the same with the ELF file as the kernel. */
@@ -76,7 +78,8 @@ struct linux_packed {
 };
 
 /* Unpacks the kernel in a bzImage and says where it goes; the pointers in *P lead into
- * it. False: it needs its decompressor, or was asked for with it. */
+ * it. False: it needs its decompressor, or was asked for with it. In both cases there
+ * may be unpacked data. */
 bool linux_unpack(const struct boot_job *j, const struct linux_header *h,
                   struct linux_packed *p);
 

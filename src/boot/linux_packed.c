@@ -4,40 +4,35 @@
  * Unpacked here, natively, that takes a tenth of the time. What else a decompressor does
  * is done by nobody: it moves the kernel to a random address (KASLR).
  */
-#include <stdlib.h>
-
 #include "boot/linux_int.h"
 #include "boot/unpack.h"
 
 /* More than any kernel: Linux links itself into 1 GiB of addresses. */
 #define UNPACKED_MAX (1ull << 30)
 
-/* Unpacks, once for all who look at it. False: there is nothing that we can unpack. */
-static bool unpack(const struct boot_job *j, const struct linux_header *h) {
-    struct boot_image *image = j->image;
-    const uint8_t *k = image->kernel.data;
-    uint64_t off, len;
+/* False: there is nothing that we can unpack. */
+static bool unpack(const struct boot_job *j, const struct linux_header *h,
+                   struct boot_file *out) {
+    const uint8_t *k = j->image->kernel.data;
+    uint64_t off = boot_get(k, PAYLOAD_OFFSET, 4), len = boot_get(k, PAYLOAD_LENGTH, 4);
 
-    if (image->unpacked.path)
-        return image->unpacked.data;
-    image->unpacked.path = image->kernel.path;
-    off = boot_get(k, PAYLOAD_OFFSET, 4);
-    len = boot_get(k, PAYLOAD_LENGTH, 4);
+    out->path = j->image->kernel.path;
     if (!len || !boot_within(off, len, h->len))
         return false;
-    image->unpacked.data =
-        boot_unpack(k + h->setup + off, len, UNPACKED_MAX, &image->unpacked.size);
-    return image->unpacked.data;
+    out->data = boot_unpack(k + h->setup + off, len, UNPACKED_MAX, &out->size);
+    return out->data;
 }
 
 bool linux_unpack(const struct boot_job *j, const struct linux_header *h,
                   struct linux_packed *p) {
     struct boot_elf *e = &p->elf;
 
-    if (j->cfg->protocol != BOOT_AUTO || h->version < 0x20a || !unpack(j, h))
+    p->unpacked = (struct boot_file){0};
+    if (j->cfg->protocol != BOOT_AUTO || h->version < 0x20a ||
+        !unpack(j, h, &p->unpacked))
         return false;
     p->image = *j->image;
-    p->image.kernel = j->image->unpacked;
+    p->image.kernel = p->unpacked;
     p->job = *j;
     p->job.image = &p->image;
     if (boot_elf_parse(&p->job, e) || e->is64 != h->is64 ||

@@ -1,6 +1,4 @@
 /* Chooses the loader for a kernel, as asked or by its first bytes; see boot.h. */
-#include <stdlib.h>
-
 #include "boot/boot_int.h"
 
 /* A file of no format that we load: say what it is. */
@@ -96,7 +94,7 @@ static int load_as(const struct boot_job *j, enum boot_protocol p) {
     }
 }
 
-int boot_image_load(struct boot_image *image, struct vcpu *v, struct mem *m,
+int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *m,
                     const struct boot_config *cfg, char *why, size_t why_size) {
     struct boot_job j = {image, v,       m, cfg, cfg->cmdline ? cfg->cmdline : "",
                          why,   why_size};
@@ -107,8 +105,5 @@ int boot_image_load(struct boot_image *image, struct vcpu *v, struct mem *m,
     boot_put_bios(&j);
     boot_put_bios_data(&j);
     rc = load_as(&j, cfg->protocol);
-    /* It is large, and resets are rare. */
-    free(image->unpacked.data);
-    image->unpacked = (struct boot_file){0};
     return rc ? rc : check_modules(&j);
 }

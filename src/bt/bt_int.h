@@ -15,15 +15,15 @@
 
 /* Why translated code came back; in tr_vcpu.reason. */
 enum bt_leave {
-    BT_LEAVE_LINK,     /* bt.arg is the struct link; rip is its target */
+    BT_LEAVE_LINK,     /* arg is the struct link's number (tr_record_at()) */
     BT_LEAVE_INDIRECT, /* rip is set; the jump table had nothing */
-    BT_LEAVE_CHECK,    /* rip is set; the checks of the fragment whose code bt.arg is in
+    BT_LEAVE_CHECK,    /* rip is set; the checks of the fragment whose code arg is in
                           found another page */
     BT_LEAVE_POLL,     /* rip is set; events wait */
     BT_LEAVE_NEXT,     /* rip is set; look at events and go on */
     BT_LEAVE_EMULATE,  /* rip is set; the interpreter is to execute that instruction */
     BT_LEAVE_FUEL,     /* rip is set; a counted run is to stop, or to be sent on */
-    BT_LEAVE_HOT,      /* bt.arg is a fragment that has been executed often */
+    BT_LEAVE_HOT,      /* arg is the number of a fragment that has been executed often */
     BT_LEAVE_STATUS,   /* a callout returned tr_vcpu.status; rip is set */
 };
 

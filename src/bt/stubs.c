@@ -264,7 +264,7 @@ static void emit_check(struct bt *bt, struct emit *e) {
     e_jmp(e, bt->env.stub.leave);
 }
 
-/* link: T0 is the struct link. indirect: T0 is the guest address. */
+/* link, hot: T0 is a record's number. indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
     bt->env.stub.link_regs = e_here(e);
     tr_emit_save(e);

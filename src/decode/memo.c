@@ -1,7 +1,6 @@
 /*
- * Instructions that were decoded before, by their bytes. Code repeats itself: about two
- * of three instructions of a compiler are the same bytes as one of the last few thousand,
- * and decoding takes several times as long as looking.
+ * Instructions that were decoded before, by their bytes. Code repeats itself, and
+ * decoding takes several times as long as looking.
  *
  * How long an instruction is, is guessed from its first three bytes: as long as the last
  * one that began with them. The guess cannot be wrong in what is found: bytes that were

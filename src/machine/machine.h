@@ -65,7 +65,7 @@ struct machine_config {
     bool paravirt;      /* KVM's CPUID leaves and clock */
     enum mmu_policy policy;
     struct machine_options options; /* of the engines; begin with the defaults */
-    struct boot_image *image;       /* the caller's, must outlive the machine */
+    const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */

@@ -25,7 +25,7 @@
  * cache and say which link it was) or, chained, to another fragment's entry.
  *
  * Records (links, sites, pieces, the instructions of callouts) live as long as the code,
- * which has their addresses in it.
+ * which has their addresses or numbers (tr_record_number()) in it.
  */
 #ifndef TR_CODE_H
 #define TR_CODE_H

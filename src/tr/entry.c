@@ -4,8 +4,9 @@
  *
  * Nothing is remembered of pages that were checked: the shadow's bank for fetches tells
  * at each entry what an address maps, and whether it may be executed. So what drops its
- * entries (INVLPG, CR3, a page table that is traced) concerns code like data. An entry
- * that is not there leaves to the dispatcher, whose fetch fills it.
+ * entries (INVLPG, CR3, a page table that is traced) concerns code like data. Where
+ * there is none, a stub has the MMU fetch and comes back for another look; where another
+ * page is mapped, it leaves to the dispatcher.
  */
 #include "tr/tr_int.h"
 
