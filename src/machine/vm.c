@@ -10,6 +10,7 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
+#include "dev/pci/setup.h"
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
@@ -92,6 +93,7 @@ static int create_board(struct machine *m) {
                        .mem = m->mem,
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
+                       .no_pci = m->cfg.no_pci,
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
     rc = machine_time_create(m);
@@ -216,6 +218,8 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
+    if (m->board.pci.bus)
+        pci_setup(m->board.pci.bus);
     rc = build_tables(m, &boot);
     if (rc) {
         snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));
