@@ -95,9 +95,11 @@ static int create_board(struct machine *m) {
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
     rc = machine_time_create(m);
+    if (!rc)
+        rc = machine_disks_create(m);
     m->bus = bus_new();
     if (rc || !m->bus)
-        return -ENOMEM;
+        return rc ? rc : -ENOMEM;
     m->board.clock = m->clock;
     m->board.bus = m->bus;
     rc = board_create(&m->board, &host, &serial);
@@ -160,6 +162,7 @@ void machine_free(struct machine *m) {
     if (!m)
         return;
     machine_end_threads(m);
+    machine_disks_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
     if (m->board.cpu)
