@@ -67,6 +67,7 @@ struct machine_config {
     struct machine_options options; /* of the engines; begin with the defaults */
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
+    bool boot_menu; /* firmware asks the user */
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
