@@ -81,6 +81,7 @@ struct machine_config {
     struct boot_config boot;
     struct machine_disk disks[MACHINE_DISKS]; /* in the order of the command line */
     unsigned disk_count;
+    bool boot_menu; /* firmware asks the user */
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
