@@ -349,6 +349,7 @@ static bool create_pci(struct board *b) {
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial) {
     struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem),
+                                 .cpus = b->cpus,
                                  .realtime_ns = b->realtime_ns,
                                  .arg = b->realtime_arg};
     struct pvclock_config pv_cfg = {.realtime_ns = b->realtime_ns,
@@ -372,6 +373,7 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->pm = pm_new(b->bus, b->clock, isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt)) &&
+         (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
          (b->no_pci || create_pci(b));
     if (!ok) {
         board_destroy(b);
@@ -390,6 +392,7 @@ void board_use_lapic_of_engine(struct board *b,
 
 void board_destroy(struct board *b) {
     board_pci_destroy(&b->pci);
+    fw_cfg_free(b->fw_cfg);
     if (b->pvclock)
         pvclock_free(b->pvclock);
     if (b->vga)
@@ -430,4 +433,6 @@ void board_reset(struct board *b) {
     pvclock_reset(b->pvclock);
     if (b->pci.bus)
         pci_reset(b->pci.bus);
+    if (b->fw_cfg)
+        fw_cfg_reset(b->fw_cfg);
 }

@@ -25,6 +25,7 @@
 #include "cpu/vec.h"
 #include "dev/apic/ioapic.h"
 #include "dev/apic/lapic.h"
+#include "dev/fw/fw_cfg.h"
 #include "dev/host.h"
 #include "dev/pc/kbc.h"
 #include "dev/pc/pic.h"
@@ -49,7 +50,7 @@ struct board {
     struct counters *cnt; /* the devices'; a local APIC counts for its CPU */
     bool paravirt;
     bool no_pci;
-    bool firmware; /* sets up PCI and memory itself; else both are left as it would */
+    bool firmware; /* runs on it: it is told what there is */
     /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
     uint64_t (*realtime_ns)(void *arg);
     void *realtime_arg;
@@ -65,6 +66,7 @@ struct board {
     struct pm *pm;
     struct vga *vga;
     struct pvclock *pvclock;
+    struct fw_cfg *fw_cfg; /* NULL: no firmware */
     uint16_t isa_lines,
         pirq_lines;       /* high, as ISA devices and the PCI lines drive them */
     struct board_pci pci; /* empty without PCI */

@@ -14,10 +14,18 @@
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
+#include "machine/firmware.h"
 #include "machine/machine_int.h"
 #include "sem/sem.h"
 
+#define WINDOW64_ALIGN (1ull << 30)
+#define WINDOW64_SIZE (32ull << 30)
+
 /* --- creation --- */
+
+static bool with_firmware(const struct machine *m) {
+    return m->cfg.image && boot_image_is_firmware(m->cfg.image);
+}
 
 static int create_memory(struct machine *m, char *why, size_t why_size) {
     uint64_t size = m->cfg.memory;
@@ -33,6 +41,8 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     if (rc)
         snprintf(why, why_size, "cannot get %llu MiB of guest memory: %s",
                  (unsigned long long)size >> 20, strerror(-rc));
+    else if (with_firmware(m))
+        rc = boot_firmware_install(m->cfg.image, m->mem, why, why_size);
     return rc;
 }
 
@@ -94,12 +104,15 @@ static int create_board(struct machine *m) {
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
                        .no_pci = m->cfg.no_pci,
+                       .firmware = with_firmware(m),
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
     rc = machine_time_create(m);
+    if (!rc)
+        rc = machine_disks_create(m);
     m->bus = bus_new();
     if (rc || !m->bus)
-        return -ENOMEM;
+        return rc ? rc : -ENOMEM;
     m->board.clock = m->clock;
     m->board.bus = m->bus;
     rc = board_create(&m->board, &host, &serial);
@@ -162,6 +175,7 @@ void machine_free(struct machine *m) {
     if (!m)
         return;
     machine_end_threads(m);
+    machine_disks_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
     if (m->board.cpu)
@@ -183,26 +197,55 @@ void machine_free(struct machine *m) {
 
 /* --- lives --- */
 
-/* What firmware would have left in memory to describe the board. */
+static int tell_firmware(struct machine *m, const struct boot_config *boot) {
+    const struct firmware_config cfg = {.cpus = m->cpus,
+                                        .ram = m->cfg.memory,
+                                        .acpi = boot->rsdp,
+                                        .acpi_len = boot->acpi_len,
+                                        .smbios = gpa(SMBIOS_WHERE),
+                                        .smbios_len = SMBIOS_MAX_SIZE,
+                                        .menu = m->cfg.boot_menu};
+
+    return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
+}
+
+/* Above RAM, as far as the CPU's physical addresses go, PCI has room for large bars. */
+static void window64(const struct machine *m, struct dsdt_config *dsdt) {
+    uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
+
+    if (ram > MEM_HOLE_START)
+        ram += MEM_HOLE_END - MEM_HOLE_START;
+    if (ram < MEM_HOLE_END)
+        ram = MEM_HOLE_END;
+    dsdt->window64 = (ram + WINDOW64_ALIGN - 1) & ~(WINDOW64_ALIGN - 1);
+    dsdt->window64_end = dsdt->window64 + WINDOW64_SIZE;
+    if (dsdt->window64_end > end)
+        dsdt->window64 = dsdt->window64_end = 0;
+}
+
+/* What firmware would have left in memory to describe the board, or is told of it. */
 static int build_tables(struct machine *m, struct boot_config *boot) {
     const struct vcpu *v = machine_boot_cpu(m)->vcpu;
     struct cpuid_regs id = cpuid_query(v, 0, 0), one = cpuid_query(v, 1, 0);
-    struct acpi_config acpi = {.cpus = m->cpus};
-    struct mptable_config mp = {
-        .cpus = m->cpus, .signature = one.eax, .features = one.edx};
+    struct acpi_config acpi = {.cpus = m->cpus, .dsdt = {.pci = !m->cfg.no_pci}};
+    struct mptable_config mp = {.cpus = m->cpus,
+                                .signature = one.eax,
+                                .features = one.edx,
+                                .pci = !m->cfg.no_pci};
     struct smbios_config smbios = {
         .cpus = m->cpus, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
     int rc;
 
+    window64(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
     rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot->rsdp, &boot->acpi_len);
-    if (!rc)
+    if (!rc && !with_firmware(m)) /* which makes its own */
         rc = mptable_build(m->mem, gpa(MPTABLE_WHERE), &mp);
     if (!rc)
         rc = smbios_build(m->mem, gpa(SMBIOS_WHERE), &smbios);
-    return rc;
+    return rc || !with_firmware(m) ? rc : tell_firmware(m, boot);
 }
 
 int machine_boot(struct machine *m, char *why, size_t why_size) {
@@ -218,7 +261,7 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
-    if (m->board.pci.bus)
+    if (m->board.pci.bus && !with_firmware(m))
         pci_setup(m->board.pci.bus);
     rc = build_tables(m, &boot);
     if (rc) {

@@ -41,7 +41,7 @@ struct pm {
     uint64_t epoch; /* clock time at which PM_TMR was 0 */
     uint64_t seen;  /* count of changes of bit 31 that TMR_STS knows of */
     struct vtimer overflow;
-    struct bus_range *ports[BLOCKS];
+    struct bus_range *second[BLOCKS]; /* where pm_place() said */
 };
 
 static uint64_t ticks(const struct pm *p) {
@@ -212,20 +212,26 @@ static const struct block {
 
 void pm_place(struct pm *p, uint16_t base, bool on) {
     for (unsigned n = 0; n < BLOCKS; n++) {
-        bus_range_move(p->ports[n], (uint64_t)base + blocks[n].at);
-        bus_range_enable(p->ports[n], on);
+        bus_range_move(p->second[n], (uint64_t)base + blocks[n].at);
+        bus_range_enable(p->second[n], on);
     }
+}
+
+static struct bus_range *attach_block(struct pm *p, struct bus *bus, unsigned n) {
+    const struct block *b = &blocks[n];
+
+    return bus_attach_pio(bus, (uint16_t)(PM_BASE + b->at), b->len, b->ops, p, b->name);
 }
 
 static bool attach(struct pm *p, struct bus *bus) {
     for (unsigned n = 0; n < BLOCKS; n++) {
-        const struct block *b = &blocks[n];
+        bool first = attach_block(p, bus, n);
 
-        p->ports[n] =
-            bus_attach_pio(bus, (uint16_t)(PM_BASE + b->at), b->len, b->ops, p, b->name);
-        if (!p->ports[n])
+        p->second[n] = attach_block(p, bus, n);
+        if (!first || !p->second[n])
             return false;
     }
+    pm_place(p, PM_BASE, false);
     return bus_attach_pio(bus, PM_SMI_PORT, 2, &smi_ops, p, "SMI command");
 }
 

@@ -10,7 +10,7 @@
 #include "bus/irq.h"
 #include "dev/host.h"
 
-#define PM_BASE 0x600 /* where the ports are at first: */
+#define PM_BASE 0x600 /* where the ports are, always */
 #define PM_EVT 0x00   /* status, enable */
 #define PM_CNT 0x04
 #define PM_TMR 0x08
@@ -35,7 +35,8 @@ struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,
                   const struct dev_host *host);
 void pm_free(struct pm *p);
 void pm_reset(struct pm *p);
-/* Its ports, but the SMI command port, begin at BASE from now on, or are nowhere. */
+/* Its ports, but the SMI command port, begin at BASE as well from now on, or nowhere
+ * else: what tables say of PM_BASE holds always, wherever firmware wants them. */
 void pm_place(struct pm *p, uint16_t base, bool on);
 
 /* Somebody pressed the power button: the guest may shut down in an orderly way. */

@@ -33,9 +33,9 @@ struct piix_host {
     void *arg;
 };
 
-/* Functions 0 and 3 of slot 1. CONFIGURED: after a reset the ports of PM, which is the
- * caller's, are at PM_BASE, as firmware leaves them, which is not there; else nowhere.
- * NULL when out of memory. */
+/* Functions 0 and 3 of slot 1. CONFIGURED: after a reset the registers are as firmware
+ * leaves them, which is not there: PM's ports at PM_BASE. PM is the caller's. NULL when
+ * out of memory. */
 struct piix *piix_new(struct pci *pci, struct pm *pm, const struct piix_host *host,
                       bool configured);
 void piix_free(struct piix *p);

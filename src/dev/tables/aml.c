@@ -1,5 +1,5 @@
-/* AML; see aml.h. A package's length is known when it is closed: what is inside moves up by
- * as many bytes as the length takes. */
+/* AML; see aml.h. A package's length is known when it is closed: what is inside moves up
+ * by as many bytes as the length takes. */
 #include "dev/tables/aml.h"
 
 #include "dev/tables/table.h"

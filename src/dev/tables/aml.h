@@ -17,7 +17,8 @@ struct aml {
     bool full;
 };
 
-/* Opcodes that callers append themselves; those above 0xff are two bytes, the high one first. */
+/* Opcodes that callers append themselves; those above 0xff are two bytes, the high one
+ * first. */
 enum {
     AML_ZERO = 0x00,
     AML_ONE = 0x01,

@@ -17,8 +17,8 @@
  *       Device (LNKA) ... (LNKD)
  *   }
  *
- * A link is PCI's interrupt line as the PIIX routes it; all of it in both interrupt modes,
- * so there is no _PIC: an ISA line is on the I/O APIC's pin of its number.
+ * A link is PCI's interrupt line as the PIIX routes it; all of it in both interrupt
+ * modes, so there is no _PIC: an ISA line is on the I/O APIC's pin of its number.
  */
 #include "dev/tables/dsdt.h"
 
