@@ -12,6 +12,7 @@
  *   time.c     where the virtual clock's time comes from
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
+ *   devices.c  devices that the configuration asks for, in a table
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -26,6 +27,7 @@
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "machine/cpu.h"
+#include "machine/devices.h"
 #include "machine/machine.h"
 
 struct machine {
@@ -35,8 +37,9 @@ struct machine {
     struct vclock *clock;
     struct bus *bus;
     struct board board;
-    struct counters counters; /* of the board's devices */
-    struct machine_cpu *cpu;  /* of CPUS */
+    struct machine_device *first_device, *last_device; /* devices.c */
+    struct counters counters;                          /* of the board's devices */
+    struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;
     struct os_loop *loop; /* on the thread that calls machine_run() */
     struct os_timer due;  /* of the clock's earliest deadline */
