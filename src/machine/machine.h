@@ -142,6 +142,12 @@ void machine_quit(struct machine *m);
 /* The console has input, or the guest's sleep is to end for it; the same. */
 void machine_wake(struct machine *m);
 
+/* Around a call of device code on the loop's thread: what a back end has completed or
+ * received. Only one thread is in the board at a time, and what it does there is short:
+ * it waits for nothing. It must not be in already, and must not machine_call() there. */
+void machine_board_enter(struct machine *m);
+void machine_board_leave(struct machine *m);
+
 /* --- from outside, on the loop's thread; between two lives, too --- */
 
 /* FN(ARG) is called on the CPU's thread, between two instructions of the guest: all of

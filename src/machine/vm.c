@@ -215,9 +215,11 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_reset(&m->cpu[n]);
+    machine_board_enter(m);
     board_reset(&m->board);
     machine_devices_reset(m);
     board_set_tsc(&m->board, 0);
+    machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
     rc = build_tables(m, &boot);
