@@ -14,6 +14,7 @@
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a table
+ *   disks.c    the workers of the disks
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -24,6 +25,7 @@
 #define MACHINE_MACHINE_INT_H
 
 #include "base/os_loop.h"
+#include "block/block.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
@@ -60,7 +62,9 @@ struct machine {
     struct os_timer hurry_again;
     enum { MACHINE_REST, MACHINE_LIVE, MACHINE_LEAVE } order; /* for the thread; atomic */
     enum machine_end result;                                  /* of the life */
-    struct counted counted; /* instead, with cfg.counted */
+    struct block_pool *disks;                                 /* NULL: there are none */
+    struct vtimer disks_due; /* counted: the next completion */
+    struct counted counted;  /* instead, with cfg.counted */
     enum machine_end end;
     bool quit; /* machine_quit() was called; survives a reset; atomic */
     uint32_t exit_value;
@@ -125,6 +129,13 @@ bool machine_write_some(struct machine_cpu *c);
 /* The same and waits for the reader, serving calls, until the run is to end; LAST: also
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
+
+/* --- disks.c --- */
+
+/* Makes the workers of the configuration's disks. 0 or -errno. */
+int machine_disks_create(struct machine *m);
+/* Ends them: no request is in flight, and none is called back, from here on. */
+void machine_disks_free(struct machine *m);
 
 /* --- time.c --- */
 
