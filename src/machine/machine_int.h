@@ -10,8 +10,11 @@
  *   hooks.c    who is told of what
  *   call.c     calls from the loop's thread, and pauses
  *   time.c     where the virtual clock's time comes from
+ *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
+ *   devices.c  devices that the configuration asks for, in a table
+ *   disks.c    the workers of the disks
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -22,10 +25,12 @@
 #define MACHINE_MACHINE_INT_H
 
 #include "base/os_loop.h"
+#include "block/block.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "machine/cpu.h"
+#include "machine/devices.h"
 #include "machine/machine.h"
 
 struct machine {
@@ -35,12 +40,13 @@ struct machine {
     struct vclock *clock;
     struct bus *bus;
     struct board board;
-    struct counters counters; /* of the board's devices */
-    struct machine_cpu *cpu;  /* of CPUS */
+    struct machine_device *first_device, *last_device; /* devices.c */
+    struct counters counters;                          /* of the board's devices */
+    struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;
     struct os_loop *loop; /* on the thread that calls machine_run() */
     struct os_timer due;  /* of the clock's earliest deadline */
-    uint64_t deadline;    /* what it is set to; the boot CPU's thread's */
+    uint64_t deadline;    /* what it is set to; the board's lock */
     uint64_t start_ns;    /* host clock at guest time 0 */
     uint64_t start_tsc;
     bool stopped; /* the time, at these */
@@ -56,7 +62,9 @@ struct machine {
     struct os_timer hurry_again;
     enum { MACHINE_REST, MACHINE_LIVE, MACHINE_LEAVE } order; /* for the thread; atomic */
     enum machine_end result;                                  /* of the life */
-    struct counted counted; /* instead, with cfg.counted */
+    struct block_pool *disks;                                 /* NULL: there are none */
+    struct vtimer disks_due; /* counted: the next completion */
+    struct counted counted;  /* instead, with cfg.counted */
     enum machine_end end;
     bool quit; /* machine_quit() was called; survives a reset; atomic */
     uint32_t exit_value;
@@ -66,10 +74,9 @@ static inline struct machine_cpu *machine_boot_cpu(struct machine *m) {
     return &m->cpu[0];
 }
 
-/* The guest's vector state leaves the host's registers, if a CPU's is there: before
- * anything that is not of the core rooms (cpu/vec.h). On the thread of that CPU. */
+/* board_park(), for what devices call: with the board's lock held. */
 static inline void machine_park(struct machine *m) {
-    vec_park(m->board.caller->vcpu);
+    board_park(&m->board);
 }
 
 /* --- cpu.c --- */
@@ -123,6 +130,13 @@ bool machine_write_some(struct machine_cpu *c);
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
 
+/* --- disks.c --- */
+
+/* Makes the workers of the configuration's disks. 0 or -errno. */
+int machine_disks_create(struct machine *m);
+/* Ends them: no request is in flight, and none is called back, from here on. */
+void machine_disks_free(struct machine *m);
+
 /* --- time.c --- */
 
 /* 0 or -ENOMEM. */
@@ -144,7 +158,7 @@ void machine_wake_at(struct machine *m, uint64_t ns);
 void machine_cpu_interrupt(struct machine_cpu *c);
 /* The run has ended, and with it the hurry of machine_quit(). */
 void machine_wake_ended(struct machine *m);
-/* The CPU's thread sleeps until KICK, STOP or NMI. */
+/* The CPU's thread sleeps until KICK, STOP or NMI, or an interrupt is raised. */
 void machine_sleep(struct machine_cpu *c);
 /* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
  * passed: less than NS if it was rung. */
