@@ -13,6 +13,7 @@
  *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
+ *   devices.c  devices that the configuration asks for, in a table
  *   disks.c    the workers of the disks
  *   counted.c  the time of counted runs
  *
@@ -29,6 +30,7 @@
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "machine/cpu.h"
+#include "machine/devices.h"
 #include "machine/machine.h"
 
 struct machine {
@@ -38,8 +40,9 @@ struct machine {
     struct vclock *clock;
     struct bus *bus;
     struct board board;
-    struct counters counters; /* of the board's devices */
-    struct machine_cpu *cpu;  /* of CPUS */
+    struct machine_device *first_device, *last_device; /* devices.c */
+    struct counters counters;                          /* of the board's devices */
+    struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;
     struct os_loop *loop; /* on the thread that calls machine_run() */
     struct os_timer due;  /* of the clock's earliest deadline */

@@ -155,6 +155,9 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
         snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
         goto fail;
     }
+    rc = machine_devices_create(m, why, why_size);
+    if (rc)
+        goto fail;
     rc = create_engines(m, why, why_size);
     if (rc)
         goto fail;
@@ -178,6 +181,7 @@ void machine_free(struct machine *m) {
     machine_disks_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
+    machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);
     if (m->bus)
@@ -252,11 +256,13 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     struct boot_config boot = m->cfg.boot;
     int rc;
 
+    machine_devices_quiet(m);
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_reset(&m->cpu[n]);
     machine_board_enter(m);
     board_reset(&m->board);
+    machine_devices_reset(m);
     board_set_tsc(&m->board, 0);
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
