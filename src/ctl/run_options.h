@@ -12,6 +12,7 @@ enum run_kind { RUN_PLAIN, RUN_LOCKSTEP };
 struct run_options {
     struct machine_config machine;
     const char *kernel;
+    const char *firmware; /* instead of a kernel: bios, uefi or a file */
     const char *initrd;
     struct run_module {
         const char *path, *args; /* ARGS may be NULL */

@@ -67,6 +67,7 @@ struct machine_config {
     struct machine_options options; /* of the engines; begin with the defaults */
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
+    bool boot_menu; /* firmware asks the user */
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
@@ -141,6 +142,12 @@ int machine_exit_code(const struct machine *m);
 void machine_quit(struct machine *m);
 /* The console has input, or the guest's sleep is to end for it; the same. */
 void machine_wake(struct machine *m);
+
+/* Around a call of device code on the loop's thread: what a back end has completed or
+ * received. Only one thread is in the board at a time, and what it does there is short:
+ * it waits for nothing. It must not be in already, and must not machine_call() there. */
+void machine_board_enter(struct machine *m);
+void machine_board_leave(struct machine *m);
 
 /* --- from outside, on the loop's thread; between two lives, too --- */
 

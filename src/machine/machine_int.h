@@ -10,6 +10,7 @@
  *   hooks.c    who is told of what
  *   call.c     calls from the loop's thread, and pauses
  *   time.c     where the virtual clock's time comes from
+ *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   counted.c  the time of counted runs
@@ -40,7 +41,7 @@ struct machine {
     unsigned cpus;
     struct os_loop *loop; /* on the thread that calls machine_run() */
     struct os_timer due;  /* of the clock's earliest deadline */
-    uint64_t deadline;    /* what it is set to; the boot CPU's thread's */
+    uint64_t deadline;    /* what it is set to; the board's lock */
     uint64_t start_ns;    /* host clock at guest time 0 */
     uint64_t start_tsc;
     bool stopped; /* the time, at these */
@@ -66,10 +67,9 @@ static inline struct machine_cpu *machine_boot_cpu(struct machine *m) {
     return &m->cpu[0];
 }
 
-/* The guest's vector state leaves the host's registers, if a CPU's is there: before
- * anything that is not of the core rooms (cpu/vec.h). On the thread of that CPU. */
+/* board_park(), for what devices call: with the board's lock held. */
 static inline void machine_park(struct machine *m) {
-    vec_park(m->board.caller->vcpu);
+    board_park(&m->board);
 }
 
 /* --- cpu.c --- */
@@ -144,7 +144,7 @@ void machine_wake_at(struct machine *m, uint64_t ns);
 void machine_cpu_interrupt(struct machine_cpu *c);
 /* The run has ended, and with it the hurry of machine_quit(). */
 void machine_wake_ended(struct machine *m);
-/* The CPU's thread sleeps until KICK, STOP or NMI. */
+/* The CPU's thread sleeps until KICK, STOP or NMI, or an interrupt is raised. */
 void machine_sleep(struct machine_cpu *c);
 /* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
  * passed: less than NS if it was rung. */
