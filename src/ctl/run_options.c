@@ -45,6 +45,8 @@ static void print_help(void) {
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
+        "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
+        "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
         "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
         "help`\n"
         "                       lists them\n");
@@ -92,9 +94,11 @@ static void print_lockstep_help(void) {
         "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
         "                       or the byte of memory at ADDR\n"
         "\n"
-        "  --kernel, --initrd, --module, --append, --memory, --cpu, --boot-protocol,\n"
-        "  --retention, --no-paravirt, --no-reboot, --jail, --verbose as for `bivisor "
-        "run`;\n"
+        "  --kernel, --initrd, --module, --append, --memory, --disk, --cdrom, --cpu,\n"
+        "  --boot-protocol, --retention, --no-paravirt, --no-reboot, --jail, --verbose "
+        "as for\n"
+        "  `bivisor run`; each machine has the disks for itself (overlay=temp or "
+        "readonly);\n"
         "  of the engines:\n");
     engine_option_help(true);
     printf(
@@ -111,6 +115,8 @@ enum {
     OPT_BOOT_MENU,
     OPT_APPEND,
     OPT_MEMORY,
+    OPT_DISK,
+    OPT_CDROM,
     OPT_ENGINE,
     OPT_CPU,
     OPT_PROTOCOL,
@@ -139,6 +145,8 @@ static const struct option long_options[] = {
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"disk", required_argument, NULL, OPT_DISK},
+    {"cdrom", required_argument, NULL, OPT_CDROM},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"cpu", required_argument, NULL, OPT_CPU},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
@@ -290,6 +298,10 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_MEMORY:
         return options_size("--memory", optarg, &o->machine.memory);
+    case OPT_DISK:
+        return disk_option_take(&o->disks, optarg);
+    case OPT_CDROM:
+        return disk_option_take_cdrom(&o->disks, optarg);
     case OPT_ENGINE:
         o->machine.engine = optarg;
         return engine_known(optarg);
@@ -397,6 +409,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                       options[which].name, argv[0], argv[0]);
             return CTL_USAGE;
         }
+        if (opt == OPT_DISK && disk_option_help(optarg))
+            return CTL_OK;
         if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
         if (opt == OPT_CPU && (status = cpu_option_check(optarg)) >= 0)
@@ -413,6 +427,10 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                   o->record ? "record" : "input");
         return CTL_USAGE;
     }
+    if (o->record && !disk_options_repeat(&o->disks, "--record"))
+        return CTL_USAGE;
+    if (o->replay && !disk_options_repeat(&o->disks, "--replay"))
+        return CTL_USAGE;
     o->machine.boot.cmdline = o->append;
     return -1;
 }

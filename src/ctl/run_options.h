@@ -3,6 +3,7 @@
 #define CTL_RUN_OPTIONS_H
 
 #include "base/jail.h"
+#include "ctl/disk_option.h"
 #include "machine/machine.h"
 
 #define RUN_MODULES 256
@@ -18,6 +19,7 @@ struct run_options {
         const char *path, *args; /* ARGS may be NULL */
     } modules[RUN_MODULES];
     size_t module_count;
+    struct disk_options disks;
     const char *append;
     bool no_reboot;
     bool stats;

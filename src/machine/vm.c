@@ -103,9 +103,11 @@ static int create_board(struct machine *m) {
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
     rc = machine_time_create(m);
+    if (!rc)
+        rc = machine_disks_create(m);
     m->bus = bus_new();
     if (rc || !m->bus)
-        return -ENOMEM;
+        return rc ? rc : -ENOMEM;
     m->board.clock = m->clock;
     m->board.bus = m->bus;
     rc = board_create(&m->board, &host, &serial);
@@ -148,6 +150,9 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
         snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
         goto fail;
     }
+    rc = machine_devices_create(m, why, why_size);
+    if (rc)
+        goto fail;
     rc = create_engines(m, why, why_size);
     if (rc)
         goto fail;
@@ -168,8 +173,10 @@ void machine_free(struct machine *m) {
     if (!m)
         return;
     machine_end_threads(m);
+    machine_disks_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
+    machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);
     if (m->bus)
@@ -227,11 +234,13 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     struct boot_config boot = m->cfg.boot;
     int rc;
 
+    machine_devices_quiet(m);
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_reset(&m->cpu[n]);
     machine_board_enter(m);
     board_reset(&m->board);
+    machine_devices_reset(m);
     board_set_tsc(&m->board, 0);
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
