@@ -302,6 +302,7 @@ static void free_lapics(struct board *b) {
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial) {
     struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem),
+                                 .cpus = b->cpus,
                                  .realtime_ns = b->realtime_ns,
                                  .arg = b->realtime_arg};
     struct pvclock_config pv_cfg = {.realtime_ns = b->realtime_ns,
@@ -324,7 +325,8 @@ int board_create(struct board *b, const struct dev_host *host,
                              serial, b->cnt)) &&
          (b->pm = pm_new(b->bus, b->clock, isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
-         (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt));
+         (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt)) &&
+         (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem)));
     if (!ok) {
         board_destroy(b);
         return -ENOMEM;
@@ -341,6 +343,7 @@ void board_use_lapic_of_engine(struct board *b,
 }
 
 void board_destroy(struct board *b) {
+    fw_cfg_free(b->fw_cfg);
     if (b->pvclock)
         pvclock_free(b->pvclock);
     if (b->vga)
@@ -379,4 +382,6 @@ void board_reset(struct board *b) {
     pm_reset(b->pm);
     vga_reset(b->vga);
     pvclock_reset(b->pvclock);
+    if (b->fw_cfg)
+        fw_cfg_reset(b->fw_cfg);
 }

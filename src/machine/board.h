@@ -24,6 +24,7 @@
 #include "cpu/vec.h"
 #include "dev/apic/ioapic.h"
 #include "dev/apic/lapic.h"
+#include "dev/fw/fw_cfg.h"
 #include "dev/host.h"
 #include "dev/pc/kbc.h"
 #include "dev/pc/pic.h"
@@ -46,6 +47,7 @@ struct board {
     struct vclock *clock;
     struct counters *cnt; /* the devices'; a local APIC counts for its CPU */
     bool paravirt;
+    bool firmware; /* runs on it: it is told what there is */
     /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
     uint64_t (*realtime_ns)(void *arg);
     void *realtime_arg;
@@ -61,6 +63,7 @@ struct board {
     struct pm *pm;
     struct vga *vga;
     struct pvclock *pvclock;
+    struct fw_cfg *fw_cfg; /* NULL: no firmware */
 };
 
 /* Takes the board's lock on C's thread; NULL: on one that is no CPU's. */

@@ -13,6 +13,8 @@
  *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
+ *   devices.c  devices that the configuration asks for, in a table
+ *   disks.c    the workers of the disks
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -23,10 +25,12 @@
 #define MACHINE_MACHINE_INT_H
 
 #include "base/os_loop.h"
+#include "block/block.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "machine/cpu.h"
+#include "machine/devices.h"
 #include "machine/machine.h"
 
 struct machine {
@@ -36,8 +40,9 @@ struct machine {
     struct vclock *clock;
     struct bus *bus;
     struct board board;
-    struct counters counters; /* of the board's devices */
-    struct machine_cpu *cpu;  /* of CPUS */
+    struct machine_device *first_device, *last_device; /* devices.c */
+    struct counters counters;                          /* of the board's devices */
+    struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;
     struct os_loop *loop; /* on the thread that calls machine_run() */
     struct os_timer due;  /* of the clock's earliest deadline */
@@ -57,7 +62,9 @@ struct machine {
     struct os_timer hurry_again;
     enum { MACHINE_REST, MACHINE_LIVE, MACHINE_LEAVE } order; /* for the thread; atomic */
     enum machine_end result;                                  /* of the life */
-    struct counted counted; /* instead, with cfg.counted */
+    struct block_pool *disks;                                 /* NULL: there are none */
+    struct vtimer disks_due; /* counted: the next completion */
+    struct counted counted;  /* instead, with cfg.counted */
     enum machine_end end;
     bool quit; /* machine_quit() was called; survives a reset; atomic */
     uint32_t exit_value;
@@ -122,6 +129,13 @@ bool machine_write_some(struct machine_cpu *c);
 /* The same and waits for the reader, serving calls, until the run is to end; LAST: also
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
+
+/* --- disks.c --- */
+
+/* Makes the workers of the configuration's disks. 0 or -errno. */
+int machine_disks_create(struct machine *m);
+/* Ends them: no request is in flight, and none is called back, from here on. */
+void machine_disks_free(struct machine *m);
 
 /* --- time.c --- */
 
