@@ -134,6 +134,7 @@ struct net_config {
     enum jail_want jail; /* user: of the process that is made */
     bool listen;         /* socket: we are the one who is connected to */
     bool restricted;     /* user: the guest reaches nobody */
+    unsigned mtu;        /* user: of what goes to the guest; 0: NET_MTU */
     struct net_forward forward[NET_FORWARDS]; /* user */
     unsigned forwards;
 };
