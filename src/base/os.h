@@ -133,6 +133,13 @@ void os_bell_ring(struct os_bell *b);
  * signal was taken: true; or for NS (UINT64_MAX: for ever): false. */
 bool os_bell_wait(struct os_bell *b, int fd, unsigned events, uint64_t ns);
 
+/* --- sleeping by a word (os_word.c), also while vector state is live --- */
+
+/* Sleeps while *WORD is OLD, until it is woken; or for no reason: look again. */
+void os_word_wait(uint32_t *word, uint32_t old);
+/* COUNT of those who sleep by WORD wake; nothing of the memory is touched. */
+void os_word_wake(uint32_t *word, unsigned count);
+
 /* --- taking a thread out of a system call (os_kick.c) --- */
 
 int os_kick_init(void); /* once before the others */

@@ -22,6 +22,7 @@
 #define MACHINE_MACHINE_INT_H
 
 #include "base/os_loop.h"
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
@@ -38,10 +39,11 @@ struct machine {
     struct counters counters; /* of the board's devices */
     struct machine_cpu *cpu;  /* of CPUS */
     unsigned cpus;
-    struct os_loop *loop; /* on the thread that calls machine_run() */
-    struct os_timer due;  /* of the clock's earliest deadline */
-    uint64_t deadline;    /* what it is set to; the boot CPU's thread's */
-    uint64_t start_ns;    /* host clock at guest time 0 */
+    struct vcpu_group *group; /* of their vCPUs */
+    struct os_loop *loop;     /* on the thread that calls machine_run() */
+    struct os_timer due;      /* of the clock's earliest deadline */
+    uint64_t deadline;        /* what it is set to; the boot CPU's thread's */
+    uint64_t start_ns;        /* host clock at guest time 0 */
     uint64_t start_tsc;
     bool stopped; /* the time, at these */
     uint64_t stopped_ns, stopped_tsc;
@@ -139,6 +141,8 @@ int machine_wake_create(struct machine *m); /* 0 or -errno */
 void machine_wake_free(struct machine *m);
 /* Raises KICK at the boot CPU at NS of the host's monotonic clock; UINT64_MAX: never. */
 void machine_wake_at(struct machine *m, uint64_t ns);
+/* vcpu_group.kick: V has EVENT to look at. ARG is the machine. */
+void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event);
 /* The CPU's thread leaves a system call of the console's, if it is in one. It may be just
  * before it: to be called again and again. */
 void machine_cpu_interrupt(struct machine_cpu *c);

@@ -20,6 +20,16 @@ void machine_cpu_wake(struct machine_cpu *c, uint32_t events) {
     os_bell_ring(c->bell);
 }
 
+void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event) {
+    struct machine *m = arg;
+    struct machine_cpu *c = &m->cpu[v->smp->index];
+
+    if (c->engine)
+        c->ops->kick(c->engine);
+    if (event & VCPU_EVENT_ACTION)
+        os_bell_ring(c->bell);
+}
+
 /* On the loop's thread. */
 static void deadline_due(void *arg) {
     machine_cpu_wake(machine_boot_cpu(arg), VCPU_EVENT_KICK);
@@ -112,7 +122,8 @@ static void sleep_once(struct machine_cpu *c) {
 }
 
 void machine_sleep(struct machine_cpu *c) {
-    const uint32_t wakes = VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI;
+    const uint32_t wakes =
+        VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI | VCPU_EVENT_ACTION;
 
     while (!(vcpu_events(c->vcpu) & wakes))
         sleep_once(c);
