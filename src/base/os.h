@@ -140,6 +140,26 @@ void os_word_wait(uint32_t *word, uint32_t old);
 /* COUNT of those who sleep by WORD wake; nothing of the memory is touched. */
 void os_word_wake(uint32_t *word, unsigned count);
 
+/* A lock between threads, not to be taken twice by one. Zeroed it is free. What is taken
+ * free and given back with nobody waiting costs no call and touches general registers
+ * only, so that who holds the guest's vector state in the host's may do that. */
+struct os_mutex {
+    uint32_t state; /* 0: free, 1: held, 2: held, and somebody may sleep; atomic */
+};
+static inline bool os_mutex_try(struct os_mutex *x) {
+    uint32_t is = 0;
+
+    return __atomic_compare_exchange_n(&x->state, &is, 1, false, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
+}
+/* Waits until it has X: after os_mutex_try() has failed. */
+void os_mutex_wait(struct os_mutex *x);
+/* Gives X back. True: somebody sleeps, and os_mutex_wake() is to be called. */
+static inline bool os_mutex_give(struct os_mutex *x) {
+    return __atomic_exchange_n(&x->state, 0, __ATOMIC_RELEASE) == 2;
+}
+void os_mutex_wake(struct os_mutex *x);
+
 /* --- taking a thread out of a system call (os_kick.c) --- */
 
 int os_kick_init(void); /* once before the others */

@@ -74,6 +74,11 @@ static const struct rule rules[] = {
     /* Guest RAM is given back to the host at a reset. */
     IF(fallocate, 1, ARG32, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE),
     IF(madvise, 2, ARG32, MADV_REMOVE), /* where it has no descriptor */
+    /* Disks (block/file.c): what is open; space is given back as above. */
+    ANY(preadv),
+    ANY(pwritev),
+    ANY(fdatasync),
+    IF(fallocate, 1, ARG32, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
     /* A recording's digest of guest RAM leaves out what was never touched. */
     ANY(mincore),
     IF(madvise, 2, ARG32, OS_MADV_COLLAPSE), /* os_large_page() */

@@ -43,6 +43,15 @@ void boot_image_close(struct boot_image *image);
 int boot_image_add_module(struct boot_image *image, const char *path, const char *args,
                           char *why, size_t why_size);
 
+/* Reads firmware, which is started at the reset vector, in place of a kernel. As
+ * boot_image_open(). */
+int boot_image_open_firmware(const char *path, struct boot_image **out, char *why,
+                             size_t why_size);
+bool boot_image_is_firmware(const struct boot_image *image);
+/* Puts it into M, once, before the first load. 0, or -errno with one sentence in WHY. */
+int boot_firmware_install(const struct boot_image *image, struct mem *m, char *why,
+                          size_t why_size);
+
 /*
  * Loads into MEM, which is otherwise zero, and sets all of the vCPU. 0, or -EINVAL with
  * one sentence in WHY. The caller then flushes what it derived from memory and control

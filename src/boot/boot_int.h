@@ -33,7 +33,8 @@ struct boot_module {
 };
 
 struct boot_image {
-    struct boot_file kernel, initrd; /* initrd.path NULL: none */
+    struct boot_file kernel, initrd; /* path NULL: none */
+    struct boot_file firmware;       /* instead; path NULL: none */
     struct boot_module *modules;
     size_t module_count;
 };
@@ -112,6 +113,10 @@ int boot_put_initrd(const struct boot_job *j, uint64_t floor, uint64_t ceiling,
 void boot_put_bios(const struct boot_job *j);
 /* What a BIOS leaves in RAM. */
 void boot_put_bios_data(const struct boot_job *j);
+
+/* --- firmware.c --- */
+/* Memory as it is after a reset. */
+int boot_firmware(const struct boot_job *j);
 
 /* --- enter.c --- */
 /* GDT: where it goes; CODE and DATA, its selectors, are below 20h. */

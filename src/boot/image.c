@@ -11,7 +11,9 @@
 
 #include "boot/boot_int.h"
 
-static int read_file(const char *path, struct boot_file *f, char *why, size_t why_size) {
+/* WHAT the user is to name. */
+static int read_file(const char *path, const char *what, struct boot_file *f, char *why,
+                     size_t why_size) {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     int rc = 0;
@@ -22,16 +24,16 @@ static int read_file(const char *path, struct boot_file *f, char *why, size_t wh
         goto out;
     }
     if (!S_ISREG(st.st_mode) || !st.st_size) {
-        snprintf(why, why_size, "%s is %s; name a kernel or initrd file", path,
+        snprintf(why, why_size, "%s is %s; name a %s file", path,
                  S_ISREG(st.st_mode)   ? "empty"
                  : S_ISDIR(st.st_mode) ? "a directory"
-                                       : "not a regular file");
+                                       : "not a regular file",
+                 what);
         close(fd);
         return -EINVAL;
     }
     if ((uint64_t)st.st_size > BOOT_FILE_MAX) {
-        snprintf(why, why_size, "%s is larger than 4 GiB; name a kernel or initrd file",
-                 path);
+        snprintf(why, why_size, "%s is larger than 4 GiB; name a %s file", path, what);
         close(fd);
         return -EINVAL;
     }
@@ -65,9 +67,27 @@ int boot_image_open(const char *kernel, const char *initrd, struct boot_image **
         snprintf(why, why_size, "out of memory");
         return -ENOMEM;
     }
-    rc = read_file(kernel, &image->kernel, why, why_size);
+    rc = read_file(kernel, "kernel or initrd", &image->kernel, why, why_size);
     if (!rc && initrd)
-        rc = read_file(initrd, &image->initrd, why, why_size);
+        rc = read_file(initrd, "kernel or initrd", &image->initrd, why, why_size);
+    if (rc) {
+        boot_image_close(image);
+        return rc;
+    }
+    *out = image;
+    return 0;
+}
+
+int boot_image_open_firmware(const char *path, struct boot_image **out, char *why,
+                             size_t why_size) {
+    struct boot_image *image = calloc(1, sizeof(*image));
+    int rc;
+
+    if (!image) {
+        snprintf(why, why_size, "out of memory");
+        return -ENOMEM;
+    }
+    rc = read_file(path, "firmware", &image->firmware, why, why_size);
     if (rc) {
         boot_image_close(image);
         return rc;
@@ -81,6 +101,7 @@ void boot_image_close(struct boot_image *image) {
         return;
     free(image->kernel.data);
     free(image->initrd.data);
+    free(image->firmware.data);
     for (size_t i = 0; i < image->module_count; i++)
         free(image->modules[i].file.data);
     free(image->modules);
@@ -99,5 +120,5 @@ int boot_image_add_module(struct boot_image *image, const char *path, const char
     image->modules = all;
     image->module_count = n + 1;
     all[n] = (struct boot_module){.args = args};
-    return read_file(path, &all[n].file, why, why_size);
+    return read_file(path, "kernel or initrd", &all[n].file, why, why_size);
 }

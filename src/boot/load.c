@@ -102,6 +102,8 @@ int boot_image_load(const struct boot_image *image, struct vcpu *v, struct mem *
 
     vcpu_reset(v);
     v->mem = m;
+    if (boot_image_is_firmware(image))
+        return boot_firmware(&j);
     boot_put_bios(&j);
     boot_put_bios_data(&j);
     rc = load_as(&j, cfg->protocol);

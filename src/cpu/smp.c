@@ -52,7 +52,7 @@ void vcpu_group_add(struct vcpu_group *g, struct vcpu *v) {
     s->index = g->count++;
     s->group = g;
     s->v = v;
-    v->smp = s;
+    v->member = s;
 }
 
 static void kick(struct vcpu_smp *s, uint32_t event) {
@@ -129,30 +129,30 @@ static void go_in(struct vcpu_smp *s) {
 
 void vcpu_enter(struct vcpu *v) {
     self = v;
-    if (v->smp)
-        go_in(v->smp);
+    if (v->member)
+        go_in(v->member);
 }
 
 void vcpu_leave(struct vcpu *v) {
     self = NULL;
-    if (v->smp)
-        give_up(v->smp);
+    if (v->member)
+        give_up(v->member);
 }
 
 bool vcpu_pause(void) {
-    if (!self || !self->smp || get(&self->smp->state) != IN)
+    if (!self || !self->member || get(&self->member->state) != IN)
         return false;
-    give_up(self->smp);
+    give_up(self->member);
     return true;
 }
 
 void vcpu_resume(bool paused) {
     if (paused)
-        go_in(self->smp);
+        go_in(self->member);
 }
 
 void vcpu_serve(struct vcpu *v) {
-    struct vcpu_smp *s = v->smp;
+    struct vcpu_smp *s = v->member;
 
     vcpu_clear(v, VCPU_EVENT_CALL);
     if (!s)
@@ -190,18 +190,18 @@ static void await(struct vcpu_smp *s, struct vcpu_request *r) {
 void vcpu_call(struct vcpu *v, void (*fn)(struct vcpu *v, void *arg), void *arg) {
     struct vcpu_request r = {.fn = fn, .arg = arg};
 
-    if (!v->smp || (v == self && get(&v->smp->state) == IN)) {
+    if (!v->member || (v == self && get(&v->member->state) == IN)) {
         fn(v, arg);
         return;
     }
-    add_call(v->smp, &r);
-    await(v->smp, &r);
+    add_call(v->member, &r);
+    await(v->member, &r);
 }
 
 /* --- actions --- */
 
 void vcpu_post(struct vcpu *v, struct vcpu_action *a) {
-    struct vcpu_smp *s = v->smp;
+    struct vcpu_smp *s = v->member;
 
     if (__atomic_exchange_n(&a->queued, 1, __ATOMIC_SEQ_CST))
         return;
@@ -216,9 +216,9 @@ void vcpu_act(struct vcpu *v) {
     struct vcpu_action *last, *first = NULL;
 
     vcpu_clear(v, VCPU_EVENT_ACTION);
-    if (!v->smp)
+    if (!v->member)
         return;
-    last = __atomic_exchange_n(&v->smp->actions, NULL, __ATOMIC_SEQ_CST);
+    last = __atomic_exchange_n(&v->member->actions, NULL, __ATOMIC_SEQ_CST);
     for (struct vcpu_action *next; last; last = next) {
         next = last->next;
         last->next = first;

@@ -46,9 +46,10 @@
 
 #define VCPU_GROUP_MAX 64
 
-/* The locks, lowest rank first. */
+/* The locks, lowest rank first. The board's (machine/board.h) is a mutex of its own, of a
+ * rank between SPLIT and CODE: nobody who stops the others takes it. */
 enum vcpu_rank {
-    VCPU_LOCK_BOARD, /* devices and the bus, all but the local APICs */
+    VCPU_LOCK_SPLIT, /* locked accesses that no single instruction of the host's does */
     VCPU_LOCK_CODE,  /* page traces, and what is derived from guest code: translation,
                         decoding, links, and stores to pages that have traces */
     VCPU_LOCK_STOP,  /* whoever stops the others has it */
@@ -139,12 +140,12 @@ bool vcpu_holds(const struct vcpu_group *g, enum vcpu_rank rank);
 
 /* Of V; NULL: it is alone. */
 static inline struct vcpu_group *vcpu_group_of(const struct vcpu *v) {
-    return v->smp ? v->smp->group : NULL;
+    return v->member ? v->member->group : NULL;
 }
 
 /* Are there others who execute the guest at the same time? */
 static inline bool vcpu_has_others(const struct vcpu *v) {
-    return v->smp && v->smp->group->count > 1;
+    return v->member && v->member->group->count > 1;
 }
 
 #endif

@@ -140,6 +140,7 @@ struct vcpu {
      * they are to the guest. NULL: the engine has no code. */
     void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
     uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
+    bool smp;        /* one of several vCPUs of its machine */
     bool step;       /* the engine comes back after each piece of code */
     uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
     struct vcpu_shadow shadow;     /* the MMU's */
@@ -151,7 +152,7 @@ struct vcpu {
      * numbers come from `random`. */
     uint64_t stop;
     uint64_t random;
-    struct vcpu_smp *smp; /* its part in the machine's group, NULL: it is alone */
+    struct vcpu_smp *member; /* its part in the machine's group; NULL: it is alone */
     _Alignas(
         64) uint8_t engine[VCPU_ENGINE_SIZE]; /* as the engine lays it out (tr/vcpu.h) */
     uint64_t canary[2];

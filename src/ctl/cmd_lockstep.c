@@ -82,7 +82,15 @@ static int status_of(const struct lockstep_result *r) {
     }
 }
 
-static int with_input(struct lockstep *ls, const struct run_options *o) {
+static int open_disks(void *arg, struct machine_config *cfg) {
+    return disk_options_open(arg, cfg);
+}
+
+static void close_disks(void *arg, struct machine_config *cfg) {
+    disk_options_close(cfg);
+}
+
+static int with_input(struct lockstep *ls, struct run_options *o) {
     uint8_t *typed = NULL;
     struct lockstep_result result;
 
@@ -94,6 +102,9 @@ static int with_input(struct lockstep *ls, const struct run_options *o) {
         ls->typed = typed;
     }
     ls->machine = o->machine;
+    ls->open_disks = open_disks;
+    ls->close_disks = close_disks;
+    ls->disks = &o->disks;
     ls->no_reboot = o->no_reboot;
     ls->jail = o->jail;
     ls->every = o->every;
@@ -113,10 +124,13 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     int status = run_options_parse(&o, RUN_LOCKSTEP, argc, argv);
     int rc;
 
-    if (status >= 0)
+    if (status < 0 &&
+        (!split_engines(&ls, o.engines) || !disk_options_repeat(&o.disks, "lockstep")))
+        status = CTL_USAGE;
+    if (status >= 0) {
+        disk_options_free(&o.disks);
         return status;
-    if (!split_engines(&ls, o.engines))
-        return CTL_USAGE;
+    }
     run_options_count(&o);
     o.machine.start_ns = START_NS;
     if (o.replay) {
@@ -138,5 +152,6 @@ int ctl_cmd_lockstep(int argc, char **argv) {
         boot_image_close(image);
     }
     recording_free(&rec);
+    disk_options_free(&o.disks);
     return status;
 }

@@ -279,6 +279,17 @@ static int with_control(struct run *r) {
     return status;
 }
 
+static int with_disks(struct run *r) {
+    struct machine_config *cfg = &r->o.machine;
+    int rc = disk_options_open(&r->o.disks, cfg), status;
+
+    if (rc)
+        return ctl_status_of(rc);
+    rc = load_tape(r);
+    status = rc ? ctl_status_of(rc) : with_control(r);
+    return worsen(status, !disk_options_close(cfg));
+}
+
 static int with_image(struct run *r) {
     struct run_options *o = &r->o;
     struct boot_image *image;
@@ -292,8 +303,7 @@ static int with_image(struct run *r) {
     o->machine.image = image;
     o->machine.console = console_ops(&r->console);
     o->start_ns = os_monotonic_ns();
-    rc = load_tape(r);
-    status = rc ? ctl_status_of(rc) : with_control(r);
+    status = with_disks(r);
     boot_image_close(image);
     if (!signal_seen && status == CTL_OK)
         signal_seen = tape_signal(&r->tape);
@@ -314,6 +324,7 @@ int ctl_cmd_run(int argc, char **argv) {
         os_on_report_signal(on_report);
         status = with_image(r);
     }
+    disk_options_free(&r->o.disks);
     free(r);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */

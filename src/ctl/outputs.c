@@ -19,7 +19,7 @@ struct taken {
 };
 
 struct files {
-    struct taken taken[8];
+    struct taken taken[8 + 2 * MACHINE_DISKS];
     unsigned count;
 };
 
@@ -170,6 +170,10 @@ int outputs_open(struct outputs *out, const struct run_options *o) {
     take_path(&files, "the kernel", o->kernel);
     take_path(&files, "the initial RAM disk", o->initrd);
     take_path(&files, "the recording that is replayed", o->replay);
+    for (unsigned n = 0; n < o->disks.count; n++) {
+        take_path(&files, "a disk", o->disks.disk[n].spec.path);
+        take_path(&files, "an overlay", o->disks.disk[n].spec.overlay);
+    }
     take_fd(&files, "standard input", STDIN_FILENO);
     take_fd(&files, "standard output", STDOUT_FILENO);
     take_fd(&files, "standard error", STDERR_FILENO);

@@ -11,6 +11,7 @@
 #include "ctl/cpu_option.h"
 #include "ctl/ctl.h"
 #include "ctl/engine_option.h"
+#include "ctl/firmware.h"
 #include "ctl/options.h"
 
 #define DEFAULT_MEMORY (512ull << 20)
@@ -28,18 +29,24 @@ static void print_help(void) {
 
     printf(
         "usage: bivisor run --kernel FILE [OPTION...]\n"
+        "       bivisor run --firmware NAME [OPTION...]\n"
         "\n"
-        "Boots a kernel; its serial console is this terminal.\n"
+        "Boots a kernel, or what firmware finds; the serial console is this terminal.\n"
         "\n"
         "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
         "  --initrd FILE        initial RAM disk, or the first multiboot module\n"
         "  --module FILE [ARGS] one more multiboot module and the text that it is given\n"
+        "  --firmware NAME      start firmware instead of a kernel: bios, uefi, or a "
+        "file\n"
+        "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
         "  --engine NAME        how to execute the guest (default: auto)\n");
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
+        "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
+        "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
         "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
         "help`\n"
         "                       lists them\n");
@@ -87,9 +94,11 @@ static void print_lockstep_help(void) {
         "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
         "                       or the byte of memory at ADDR\n"
         "\n"
-        "  --kernel, --initrd, --module, --append, --memory, --cpu, --boot-protocol,\n"
-        "  --retention, --no-paravirt, --no-reboot, --jail, --verbose as for `bivisor "
-        "run`;\n"
+        "  --kernel, --initrd, --module, --append, --memory, --disk, --cdrom, --cpu,\n"
+        "  --boot-protocol, --retention, --no-paravirt, --no-reboot, --jail, --verbose "
+        "as for\n"
+        "  `bivisor run`; each machine has the disks for itself (overlay=temp or "
+        "readonly);\n"
         "  of the engines:\n");
     engine_option_help(true);
     printf(
@@ -102,8 +111,12 @@ enum {
     OPT_KERNEL = 256,
     OPT_INITRD,
     OPT_MODULE,
+    OPT_FIRMWARE,
+    OPT_BOOT_MENU,
     OPT_APPEND,
     OPT_MEMORY,
+    OPT_DISK,
+    OPT_CDROM,
     OPT_ENGINE,
     OPT_CPU,
     OPT_PROTOCOL,
@@ -128,8 +141,12 @@ static const struct option long_options[] = {
     {"kernel", required_argument, NULL, OPT_KERNEL},
     {"initrd", required_argument, NULL, OPT_INITRD},
     {"module", required_argument, NULL, OPT_MODULE},
+    {"firmware", required_argument, NULL, OPT_FIRMWARE},
+    {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"disk", required_argument, NULL, OPT_DISK},
+    {"cdrom", required_argument, NULL, OPT_CDROM},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"cpu", required_argument, NULL, OPT_CPU},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
@@ -216,8 +233,14 @@ static bool take_module(struct run_options *o, int argc, char **argv) {
 
 int run_options_open(const struct run_options *o, struct boot_image **out, char *why,
                      size_t why_size) {
-    int rc = boot_image_open(o->kernel, o->initrd, out, why, why_size);
+    const char *path;
+    int rc;
 
+    if (o->firmware) {
+        path = firmware_find(o->firmware, why, why_size);
+        return path ? boot_image_open_firmware(path, out, why, why_size) : -EINVAL;
+    }
+    rc = boot_image_open(o->kernel, o->initrd, out, why, why_size);
     if (rc)
         return rc;
     for (size_t i = 0; !rc && i < o->module_count; i++)
@@ -264,11 +287,21 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_MODULE:
         return take_module(o, argc, argv);
+    case OPT_FIRMWARE:
+        o->firmware = optarg;
+        return true;
+    case OPT_BOOT_MENU:
+        o->machine.boot_menu = true;
+        return true;
     case OPT_APPEND:
         o->append = optarg;
         return true;
     case OPT_MEMORY:
         return options_size("--memory", optarg, &o->machine.memory);
+    case OPT_DISK:
+        return disk_option_take(&o->disks, optarg);
+    case OPT_CDROM:
+        return disk_option_take_cdrom(&o->disks, optarg);
     case OPT_ENGINE:
         o->machine.engine = optarg;
         return engine_known(optarg);
@@ -333,6 +366,24 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     }
 }
 
+/* What is to be started is named, once. */
+static bool check_source(const struct run_options *o, const char *command) {
+    const char *other = o->kernel         ? "kernel"
+                        : o->initrd       ? "initrd"
+                        : o->module_count ? "module"
+                                          : NULL;
+
+    if (o->firmware && other)
+        log_error("--%s does not go with --firmware, which loads its own", other);
+    else if (!o->firmware && !o->kernel)
+        log_error("--kernel FILE is missing; `%s --help` shows an example", command);
+    else if (!o->firmware && o->machine.boot_menu)
+        log_error("--boot-menu is the firmware's: it goes with --firmware");
+    else
+        return true;
+    return false;
+}
+
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv) {
     const struct option *options = engine_option_table(long_options);
     int opt, which = 0, status;
@@ -358,6 +409,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                       options[which].name, argv[0], argv[0]);
             return CTL_USAGE;
         }
+        if (opt == OPT_DISK && disk_option_help(optarg))
+            return CTL_OK;
         if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
         if (opt == OPT_CPU && (status = cpu_option_check(optarg)) >= 0)
@@ -367,15 +420,17 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         log_error("'%s' is not an option; `%s --help` lists them", argv[optind], argv[0]);
         return CTL_USAGE;
     }
-    if (!o->kernel) {
-        log_error("--kernel FILE is missing; `%s --help` shows an example", argv[0]);
+    if (!check_source(o, argv[0]))
         return CTL_USAGE;
-    }
     if (o->replay && (o->record || o->input)) {
         log_error("--replay has the input already: it does not go with --%s",
                   o->record ? "record" : "input");
         return CTL_USAGE;
     }
+    if (o->record && !disk_options_repeat(&o->disks, "--record"))
+        return CTL_USAGE;
+    if (o->replay && !disk_options_repeat(&o->disks, "--replay"))
+        return CTL_USAGE;
     o->machine.boot.cmdline = o->append;
     return -1;
 }

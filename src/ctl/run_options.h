@@ -3,6 +3,7 @@
 #define CTL_RUN_OPTIONS_H
 
 #include "base/jail.h"
+#include "ctl/disk_option.h"
 #include "machine/machine.h"
 
 #define RUN_MODULES 256
@@ -12,11 +13,13 @@ enum run_kind { RUN_PLAIN, RUN_LOCKSTEP };
 struct run_options {
     struct machine_config machine;
     const char *kernel;
+    const char *firmware; /* instead of a kernel: bios, uefi or a file */
     const char *initrd;
     struct run_module {
         const char *path, *args; /* ARGS may be NULL */
     } modules[RUN_MODULES];
     size_t module_count;
+    struct disk_options disks;
     const char *append;
     bool no_reboot;
     bool stats;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 
 /* An ISA line reaches both interrupt controllers; the 8254's is pin 2 of the I/O APIC. */
@@ -22,21 +23,69 @@ static struct irq_line isa_line(struct board *b, unsigned n) {
     return (struct irq_line){.set = isa_irq, .arg = b, .n = n};
 }
 
+/* --- the lock --- */
+
+/* C comes in; it may have the guest's vector state in the host's registers. */
+static struct board *enter(struct machine_cpu *c) {
+    struct board *b = c->board;
+
+    if (unlikely(!os_mutex_try(&b->lock))) {
+        bool paused;
+
+        vec_park(c->vcpu);
+        paused = vcpu_pause();
+        os_mutex_wait(&b->lock);
+        vcpu_resume(paused);
+    }
+    b->caller = c;
+    return b;
+}
+
+void board_enter(struct board *b, struct machine_cpu *c) {
+    if (c) {
+        enter(c);
+        return;
+    }
+    if (!os_mutex_try(&b->lock))
+        os_mutex_wait(&b->lock);
+    b->caller = NULL;
+}
+
+void board_leave(struct board *b) {
+    struct machine_cpu *c = b->caller;
+
+    b->caller = NULL;
+    if (likely(!os_mutex_give(&b->lock)))
+        return;
+    if (c)
+        vec_park(c->vcpu);
+    os_mutex_wake(&b->lock);
+}
+
+void board_tell(struct machine_cpu *c, uint32_t events) {
+    struct board *b = c->board;
+
+    if (b->caller == c) {
+        vcpu_raise(c->vcpu, events);
+        return;
+    }
+    board_park(b);
+    machine_cpu_wake(c, events);
+}
+
 /* --- the local APICs; each has its CPU for its argument --- */
 
 static void lapic_output(void *arg, bool pending) {
     struct machine_cpu *c = arg;
 
     if (pending)
-        vcpu_raise(c->vcpu, VCPU_EVENT_IRQ);
+        board_tell(c, VCPU_EVENT_IRQ);
     else
         vcpu_clear(c->vcpu, VCPU_EVENT_IRQ);
 }
 
 static void lapic_nmi(void *arg) {
-    struct machine_cpu *c = arg;
-
-    vcpu_raise(c->vcpu, VCPU_EVENT_NMI);
+    board_tell(arg, VCPU_EVENT_NMI);
 }
 
 static int lapic_extint(void *arg) {
@@ -79,22 +128,14 @@ static bool ioapic_message(void *arg, const struct apic_msg *msg) {
     if (!b->msi)
         return lapics_deliver(b, msg);
     apic_msi_of_msg(msg, &addr, &data);
-    vec_park(b->caller->vcpu);
+    board_park(b);
     return b->msi(b->msi_arg, addr, data);
 }
 
 /* --- what a vCPU asks; the argument is its CPU --- */
 
-/* C comes in. */
-static struct board *enter(struct machine_cpu *c) {
-    c->board->caller = c;
-    return c->board;
-}
-
 static void leave_core(void *arg) {
-    struct board *b = arg;
-
-    vec_park(b->caller->vcpu);
+    board_park(arg);
 }
 
 static void exit_io(struct board *b, struct exit *e) {
@@ -152,20 +193,26 @@ static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
     default: /* counted; the engine does the rest */
         break;
     }
+    board_leave(b);
 }
 
 static int hook_irq_ack(void *arg) {
     struct machine_cpu *c = arg;
     struct board *b = enter(c);
+    int vector = c->lapic ? lapic_ack(c->lapic) : pic_ack(b->pic);
 
-    return c->lapic ? lapic_ack(c->lapic) : pic_ack(b->pic);
+    board_leave(b);
+    return vector;
 }
 
 static uint64_t hook_tsc(void *arg) {
-    struct machine_cpu *c = arg;
+    struct board *b = enter(arg);
+    uint64_t tsc;
 
-    vec_park(c->vcpu);
-    return vclock_tsc(enter(c)->clock);
+    board_park(b);
+    tsc = vclock_tsc(b->clock);
+    board_leave(b);
+    return tsc;
 }
 
 void board_tsc_moved(struct board *b) {
@@ -184,15 +231,17 @@ static void hook_tsc_write(void *arg, uint64_t value) {
     struct machine_cpu *c = arg;
     struct board *b = enter(c);
 
-    vec_park(c->vcpu);
+    board_park(b);
     show_at_once(c->vcpu);
     board_set_tsc(b, value);
     for (unsigned n = 0; n < b->cpus; n++)
         if (b->cpu[n].lapic)
             lapic_tsc_changed(b->cpu[n].lapic);
     pvclock_tsc_changed(b->pvclock);
+    board_leave(b);
 }
 
+/* Its own thread alone writes it. */
 static unsigned hook_cr8_read(void *arg) {
     struct machine_cpu *c = arg;
 
@@ -201,15 +250,19 @@ static unsigned hook_cr8_read(void *arg) {
 
 static void hook_cr8_write(void *arg, unsigned value) {
     struct machine_cpu *c = arg;
+    struct board *b = enter(c);
 
-    enter(c);
     show_at_once(c->vcpu);
     if (c->lapic)
         lapic_cr8_set(c->lapic, value);
+    board_leave(b);
 }
 
 static void hook_eoi(void *arg, uint8_t vector) {
-    ioapic_eoi(enter(arg)->ioapic, vector);
+    struct board *b = enter(arg);
+
+    ioapic_eoi(b->ioapic, vector);
+    board_leave(b);
 }
 
 static bool hook_a20(void *arg) {
@@ -254,6 +307,7 @@ static void free_lapics(struct board *b) {
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial) {
     struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem),
+                                 .cpus = b->cpus,
                                  .realtime_ns = b->realtime_ns,
                                  .arg = b->realtime_arg};
     struct pvclock_config pv_cfg = {.realtime_ns = b->realtime_ns,
@@ -263,7 +317,6 @@ int board_create(struct board *b, const struct dev_host *host,
     bus_on_leave(b->bus, leave_core, b);
     for (unsigned n = 0; n < b->cpus; n++)
         b->cpu[n].board = b;
-    b->caller = &b->cpu[0];
     /* Listeners before those who drive them: a device may move its line when it is made.
      */
     ok = create_lapics(b) &&
@@ -277,7 +330,8 @@ int board_create(struct board *b, const struct dev_host *host,
                              serial, b->cnt)) &&
          (b->pm = pm_new(b->bus, b->clock, isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
-         (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt));
+         (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt)) &&
+         (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem)));
     if (!ok) {
         board_destroy(b);
         return -ENOMEM;
@@ -294,6 +348,7 @@ void board_use_lapic_of_engine(struct board *b,
 }
 
 void board_destroy(struct board *b) {
+    fw_cfg_free(b->fw_cfg);
     if (b->pvclock)
         pvclock_free(b->pvclock);
     if (b->vga)
@@ -332,4 +387,6 @@ void board_reset(struct board *b) {
     pm_reset(b->pm);
     vga_reset(b->vga);
     pvclock_reset(b->pvclock);
+    if (b->fw_cfg)
+        fw_cfg_reset(b->fw_cfg);
 }

@@ -7,18 +7,24 @@
  *   8259s INT ───── boot CPU's local APIC, LINT0 (virtual wire)
  *   I/O APIC ────── local APICs ───── each its vCPU (VCPU_EVENT_IRQ)
  *
- * A CPU enters the board through its vCPU's hooks, whose argument is the CPU; `caller` is
- * the one that entered last. While it is in here, the guest's vector state that may be
- * live is that CPU's, and so devices that go outside park it there.
+ * Locking: one lock for all of it. A CPU takes it in its vCPU's hooks, whose argument is
+ * the CPU; other threads (the loop's: back ends, timers) by board_enter(). So device code
+ * runs on any thread, one at a time. `caller` is the CPU whose thread holds the lock, or
+ * NULL: the guest's vector state that may be in the host's registers is that CPU's, and
+ * who goes outside parks it by board_park(). A line that moves on one thread is the
+ * interrupt of a CPU of another: that one is kicked and woken.
  */
 #ifndef MACHINE_BOARD_H
 #define MACHINE_BOARD_H
 
+#include "base/os.h"
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "cpu/vcpu.h"
+#include "cpu/vec.h"
 #include "dev/apic/ioapic.h"
 #include "dev/apic/lapic.h"
+#include "dev/fw/fw_cfg.h"
 #include "dev/host.h"
 #include "dev/pc/kbc.h"
 #include "dev/pc/pic.h"
@@ -34,12 +40,14 @@
 struct board {
     struct machine_cpu *cpu; /* of CPUS */
     unsigned cpus;
-    struct machine_cpu *caller;
+    struct os_mutex lock;
+    struct machine_cpu *caller; /* who holds the lock; NULL: no CPU's thread, or nobody */
     struct mem *mem;
     struct bus *bus;
     struct vclock *clock;
     struct counters *cnt; /* the devices'; a local APIC counts for its CPU */
     bool paravirt;
+    bool firmware; /* runs on it: it is told what there is */
     /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
     uint64_t (*realtime_ns)(void *arg);
     void *realtime_arg;
@@ -55,7 +63,20 @@ struct board {
     struct pm *pm;
     struct vga *vga;
     struct pvclock *pvclock;
+    struct fw_cfg *fw_cfg; /* NULL: no firmware */
 };
+
+/* Takes the board's lock on C's thread; NULL: on one that is no CPU's. */
+void board_enter(struct board *b, struct machine_cpu *c);
+void board_leave(struct board *b);
+/* The guest's vector state leaves the host's registers, if the holder of the lock has it
+ * there: before anything that is not of the core rooms (cpu/vec.h). */
+static inline void board_park(struct board *b) {
+    if (b->caller)
+        vec_park(b->caller->vcpu);
+}
+/* Events for C, from whoever holds the lock: C may be executing elsewhere, or asleep. */
+void board_tell(struct machine_cpu *c, uint32_t events);
 
 /* Makes all devices, and each CPU's local APIC; what is above `msi` is set by the caller
  * and stays the caller's. 0 or -ENOMEM (then nothing is left).

@@ -19,7 +19,6 @@
 /* --- on the CPU's thread --- */
 
 void machine_end_life(struct machine *m, enum machine_end end) {
-    machine_park(m);
     if (vcpu_events(machine_boot_cpu(m)->vcpu) & VCPU_EVENT_STOP)
         return;
     m->end = end;

@@ -18,22 +18,36 @@ static void go_outside(struct machine_cpu *c, bool outside) {
 
 /* --- input --- */
 
+/* How much the guest has room for. Only this thread takes of it. */
+static size_t room(struct machine_cpu *c) {
+    size_t n;
+
+    board_enter(c->board, c);
+    n = uart_room(c->board->uart);
+    board_leave(c->board);
+    return n;
+}
+
+static void receive(struct machine_cpu *c, const uint8_t *buf, size_t n) {
+    board_enter(c->board, c);
+    uart_receive(c->board->uart, buf, n);
+    board_leave(c->board);
+}
+
 void machine_take_input(struct machine_cpu *c) {
     const struct machine_console *con = &c->machine->cfg.console;
-    struct uart *uart = c->machine->board.uart;
     uint8_t buf[256];
-    size_t n;
+    size_t n, most;
 
     if (!con->rx)
         return;
-    go_outside(c, true);
     do {
-        size_t room = uart_room(uart);
-
-        n = con->rx(con->arg, buf, room < sizeof(buf) ? room : sizeof(buf));
-        uart_receive(uart, buf, n);
+        most = room(c);
+        go_outside(c, true);
+        n = con->rx(con->arg, buf, most < sizeof(buf) ? most : sizeof(buf));
+        go_outside(c, false);
+        receive(c, buf, n);
     } while (n);
-    go_outside(c, false);
 }
 
 void machine_take_counted_input(struct machine_cpu *c) {
@@ -41,15 +55,14 @@ void machine_take_counted_input(struct machine_cpu *c) {
     const struct machine_input *in = &m->cfg.input;
     uint64_t now = counted_now(&m->counted);
     uint8_t buf[256];
-    size_t n;
+    size_t n, most;
 
     if (!in->next || now < m->counted.input_at)
         return;
     do {
-        size_t room = uart_room(m->board.uart);
-
-        n = in->take(in->arg, now, buf, room < sizeof(buf) ? room : sizeof(buf));
-        uart_receive(m->board.uart, buf, n);
+        most = room(c);
+        n = in->take(in->arg, now, buf, most < sizeof(buf) ? most : sizeof(buf));
+        receive(c, buf, n);
     } while (n);
     m->counted.input_at = in->next(in->arg, now);
 }
@@ -93,7 +106,7 @@ static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
     if (m->cfg.console.tx)
         m->cfg.console.tx(m->cfg.console.arg, bytes, len);
     if (m->cfg.console.flush) /* service() writes it */
-        vcpu_raise(machine_boot_cpu(m)->vcpu, VCPU_EVENT_KICK);
+        board_tell(machine_boot_cpu(m), VCPU_EVENT_KICK);
 }
 
 /* The boot CPU's service() takes what waits. */
@@ -101,7 +114,7 @@ static void serial_room(void *arg) {
     struct machine *m = arg;
 
     machine_park(m);
-    vcpu_raise(machine_boot_cpu(m)->vcpu, VCPU_EVENT_KICK);
+    board_tell(machine_boot_cpu(m), VCPU_EVENT_KICK);
 }
 
 struct uart_host machine_uart_host(struct machine *m) {

@@ -93,12 +93,6 @@ void machine_cpu_state_changed(struct machine_cpu *c) {
     c->ops->reset(c->engine);
 }
 
-void machine_cpu_kick(struct machine_cpu *c, uint32_t events) {
-    vcpu_raise(c->vcpu, events);
-    if (c->engine)
-        c->ops->kick(c->engine);
-}
-
 uint64_t machine_insns(const struct machine *m) {
     uint64_t sum = 0;
 

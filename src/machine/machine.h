@@ -32,6 +32,7 @@ struct machine_console {
     void *arg;
 };
 
+struct block;
 struct machine;
 struct os_loop;
 
@@ -58,6 +59,17 @@ struct machine_options {
     } of[MACHINE_ENGINES];
 };
 
+/* A disk, opened; the caller's, and must outlive the machine. */
+struct machine_disk {
+    struct block *block; /* block/block.h */
+    enum machine_disk_kind {
+        MACHINE_DISK_VIRTIO,
+        MACHINE_DISK_IDE,
+        MACHINE_DISK_CDROM, /* ATAPI, at IDE */
+    } kind;
+};
+#define MACHINE_DISKS 32
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
@@ -67,6 +79,9 @@ struct machine_config {
     struct machine_options options; /* of the engines; begin with the defaults */
     const struct boot_image *image; /* the caller's, must outlive the machine */
     struct boot_config boot;
+    struct machine_disk disks[MACHINE_DISKS]; /* in the order of the command line */
+    unsigned disk_count;
+    bool boot_menu; /* firmware asks the user */
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
@@ -141,6 +156,12 @@ int machine_exit_code(const struct machine *m);
 void machine_quit(struct machine *m);
 /* The console has input, or the guest's sleep is to end for it; the same. */
 void machine_wake(struct machine *m);
+
+/* Around a call of device code on the loop's thread: what a back end has completed or
+ * received. Only one thread is in the board at a time, and what it does there is short:
+ * it waits for nothing. It must not be in already, and must not machine_call() there. */
+void machine_board_enter(struct machine *m);
+void machine_board_leave(struct machine *m);
 
 /* --- from outside, on the loop's thread; between two lives, too --- */
 

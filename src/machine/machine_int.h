@@ -10,8 +10,11 @@
  *   hooks.c    who is told of what
  *   call.c     calls from the loop's thread, and pauses
  *   time.c     where the virtual clock's time comes from
+ *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
+ *   devices.c  devices that the configuration asks for, in a table
+ *   disks.c    the workers of the disks
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -22,11 +25,13 @@
 #define MACHINE_MACHINE_INT_H
 
 #include "base/os_loop.h"
+#include "block/block.h"
 #include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "machine/cpu.h"
+#include "machine/devices.h"
 #include "machine/machine.h"
 
 struct machine {
@@ -36,13 +41,14 @@ struct machine {
     struct vclock *clock;
     struct bus *bus;
     struct board board;
-    struct counters counters; /* of the board's devices */
-    struct machine_cpu *cpu;  /* of CPUS */
+    struct machine_device *first_device, *last_device; /* devices.c */
+    struct counters counters;                          /* of the board's devices */
+    struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;
     struct vcpu_group *group; /* of their vCPUs */
     struct os_loop *loop;     /* on the thread that calls machine_run() */
     struct os_timer due;      /* of the clock's earliest deadline */
-    uint64_t deadline;        /* what it is set to; the boot CPU's thread's */
+    uint64_t deadline;        /* what it is set to; the board's lock */
     uint64_t start_ns;        /* host clock at guest time 0 */
     uint64_t start_tsc;
     bool stopped; /* the time, at these */
@@ -58,7 +64,9 @@ struct machine {
     struct os_timer hurry_again;
     enum { MACHINE_REST, MACHINE_LIVE, MACHINE_LEAVE } order; /* for the thread; atomic */
     enum machine_end result;                                  /* of the life */
-    struct counted counted; /* instead, with cfg.counted */
+    struct block_pool *disks;                                 /* NULL: there are none */
+    struct vtimer disks_due; /* counted: the next completion */
+    struct counted counted;  /* instead, with cfg.counted */
     enum machine_end end;
     bool quit; /* machine_quit() was called; survives a reset; atomic */
     uint32_t exit_value;
@@ -68,10 +76,9 @@ static inline struct machine_cpu *machine_boot_cpu(struct machine *m) {
     return &m->cpu[0];
 }
 
-/* The guest's vector state leaves the host's registers, if a CPU's is there: before
- * anything that is not of the core rooms (cpu/vec.h). On the thread of that CPU. */
+/* board_park(), for what devices call: with the board's lock held. */
 static inline void machine_park(struct machine *m) {
-    vec_park(m->board.caller->vcpu);
+    board_park(&m->board);
 }
 
 /* --- cpu.c --- */
@@ -87,6 +94,11 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size);
 void machine_cpu_reset(struct machine_cpu *c);
 /* Guest state was changed from outside: what was derived from it goes. */
 void machine_cpu_state_changed(struct machine_cpu *c);
+
+/* --- kick.c --- */
+
+/* vcpu_group.kick: V has EVENT to look at. ARG is the machine. */
+void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event);
 
 /* --- hooks.c --- */
 
@@ -125,6 +137,13 @@ bool machine_write_some(struct machine_cpu *c);
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
 
+/* --- disks.c --- */
+
+/* Makes the workers of the configuration's disks. 0 or -errno. */
+int machine_disks_create(struct machine *m);
+/* Ends them: no request is in flight, and none is called back, from here on. */
+void machine_disks_free(struct machine *m);
+
 /* --- time.c --- */
 
 /* 0 or -ENOMEM. */
@@ -141,14 +160,12 @@ int machine_wake_create(struct machine *m); /* 0 or -errno */
 void machine_wake_free(struct machine *m);
 /* Raises KICK at the boot CPU at NS of the host's monotonic clock; UINT64_MAX: never. */
 void machine_wake_at(struct machine *m, uint64_t ns);
-/* vcpu_group.kick: V has EVENT to look at. ARG is the machine. */
-void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event);
 /* The CPU's thread leaves a system call of the console's, if it is in one. It may be just
  * before it: to be called again and again. */
 void machine_cpu_interrupt(struct machine_cpu *c);
 /* The run has ended, and with it the hurry of machine_quit(). */
 void machine_wake_ended(struct machine *m);
-/* The CPU's thread sleeps until KICK, STOP or NMI. */
+/* The CPU's thread sleeps until KICK, STOP or NMI, or an interrupt is raised. */
 void machine_sleep(struct machine_cpu *c);
 /* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
  * passed: less than NS if it was rung. */

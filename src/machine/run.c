@@ -13,16 +13,19 @@
 /* --- what ends a run --- */
 
 static void on_poweroff(void *arg) {
+    machine_park(arg);
     machine_end_life(arg, MACHINE_POWEROFF);
 }
 
 static void on_reset(void *arg) {
+    machine_park(arg);
     machine_end_life(arg, MACHINE_RESET);
 }
 
 static void on_debug_exit(void *arg, uint32_t value) {
     struct machine *m = arg;
 
+    machine_park(m);
     m->exit_value = value;
     machine_end_life(m, MACHINE_DEBUG_EXIT);
 }
@@ -50,7 +53,9 @@ struct dev_host machine_dev_host(struct machine *m) {
 void machine_service_board(struct machine_cpu *c) {
     struct machine *m = c->machine;
 
+    board_enter(&m->board, c);
     vclock_run(m->clock);
+    board_leave(&m->board);
     if (!m->cfg.counted) {
         machine_take_input(c);
         return;
@@ -85,11 +90,18 @@ static void counted_idle(struct machine_cpu *c) {
     vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
 }
 
+/* What the serial port has collected goes to the console. */
+static void flush_serial(struct machine_cpu *c) {
+    board_enter(c->board, c);
+    uart_flush(c->board->uart);
+    board_leave(c->board);
+}
+
 static void idle(void *arg) {
     struct machine_cpu *c = arg;
 
     c->counters.halts++;
-    uart_flush(c->machine->board.uart);
+    flush_serial(c);
     if (c->machine->cfg.counted)
         counted_idle(c);
     else
@@ -110,7 +122,7 @@ static enum machine_end run(struct machine *m) {
         vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
     end = engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits);
     if (m->end != MACHINE_PAUSED) {
-        uart_flush(m->board.uart);
+        flush_serial(c);
         machine_write_output(c, true);
     }
     switch (end) {
@@ -146,6 +158,16 @@ enum machine_end machine_run_fragment(struct machine *m, uint64_t insns) {
     end = machine_run_to(m, insns);
     v->step = false;
     return end;
+}
+
+/* --- device code on the loop's thread --- */
+
+void machine_board_enter(struct machine *m) {
+    board_enter(&m->board, NULL);
+}
+
+void machine_board_leave(struct machine *m) {
+    board_leave(&m->board);
 }
 
 /* --- the thread --- */

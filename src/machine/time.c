@@ -1,7 +1,8 @@
 /*
  * Where the virtual clock's time comes from: the host's monotonic clock and TSC or, in a
  * counted run, the guest's instructions (machine/counted.h). The clock asks in the middle
- * of a guest instruction too, so that the vector state is parked first.
+ * of a guest instruction too, so that the vector state is parked first. Who asks holds
+ * the board's lock.
  *
  * The host's time can be stopped, for as long as the guest is paused: `start_ns` and
  * `start_tsc` then move on by what has passed, so that the guest finds its clock, its TSC
@@ -36,19 +37,23 @@ static void host_deadline(void *arg, uint64_t deadline) {
 }
 
 void machine_time_stop(struct machine *m) {
+    board_enter(&m->board, NULL);
     m->stopped_ns = os_monotonic_ns();
     m->stopped_tsc = os_tsc();
     m->stopped = true;
+    board_leave(&m->board);
 }
 
 void machine_time_go(struct machine *m) {
+    board_enter(&m->board, NULL);
     m->start_ns += os_monotonic_ns() - m->stopped_ns;
     m->start_tsc += os_tsc() - m->stopped_tsc;
     m->stopped = false;
-    if (m->cfg.counted)
-        return;
-    board_tsc_moved(&m->board);
-    host_deadline(m, vclock_next(m->clock));
+    if (!m->cfg.counted) {
+        board_tsc_moved(&m->board);
+        host_deadline(m, vclock_next(m->clock));
+    }
+    board_leave(&m->board);
 }
 
 static uint64_t counted_source(void *arg) {

@@ -13,10 +13,15 @@
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
+#include "machine/firmware.h"
 #include "machine/machine_int.h"
 #include "sem/sem.h"
 
 /* --- creation --- */
+
+static bool with_firmware(const struct machine *m) {
+    return m->cfg.image && boot_image_is_firmware(m->cfg.image);
+}
 
 static int create_memory(struct machine *m, char *why, size_t why_size) {
     uint64_t size = m->cfg.memory;
@@ -32,6 +37,8 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     if (rc)
         snprintf(why, why_size, "cannot get %llu MiB of guest memory: %s",
                  (unsigned long long)size >> 20, strerror(-rc));
+    else if (with_firmware(m))
+        rc = boot_firmware_install(m->cfg.image, m->mem, why, why_size);
     return rc;
 }
 
@@ -94,12 +101,15 @@ static int create_board(struct machine *m) {
                        .mem = m->mem,
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
+                       .firmware = with_firmware(m),
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
     rc = machine_time_create(m);
+    if (!rc)
+        rc = machine_disks_create(m);
     m->bus = bus_new();
     if (rc || !m->bus)
-        return -ENOMEM;
+        return rc ? rc : -ENOMEM;
     m->board.clock = m->clock;
     m->board.bus = m->bus;
     rc = board_create(&m->board, &host, &serial);
@@ -142,6 +152,9 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
         snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
         goto fail;
     }
+    rc = machine_devices_create(m, why, why_size);
+    if (rc)
+        goto fail;
     rc = create_engines(m, why, why_size);
     if (rc)
         goto fail;
@@ -162,8 +175,10 @@ void machine_free(struct machine *m) {
     if (!m)
         return;
     machine_end_threads(m);
+    machine_disks_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
+    machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);
     if (m->bus)
@@ -184,7 +199,19 @@ void machine_free(struct machine *m) {
 
 /* --- lives --- */
 
-/* What firmware would have left in memory to describe the board. */
+static int tell_firmware(struct machine *m, const struct boot_config *boot) {
+    const struct firmware_config cfg = {.cpus = m->cpus,
+                                        .ram = m->cfg.memory,
+                                        .acpi = boot->rsdp,
+                                        .acpi_len = boot->acpi_len,
+                                        .smbios = gpa(SMBIOS_WHERE),
+                                        .smbios_len = SMBIOS_MAX_SIZE,
+                                        .menu = m->cfg.boot_menu};
+
+    return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
+}
+
+/* What firmware would have left in memory to describe the board, or is told of it. */
 static int build_tables(struct machine *m, struct boot_config *boot) {
     const struct vcpu *v = machine_boot_cpu(m)->vcpu;
     struct cpuid_regs id = cpuid_query(v, 0, 0), one = cpuid_query(v, 1, 0);
@@ -199,22 +226,26 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
     rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot->rsdp, &boot->acpi_len);
-    if (!rc)
+    if (!rc && !with_firmware(m)) /* which makes its own */
         rc = mptable_build(m->mem, gpa(MPTABLE_WHERE), &mp);
     if (!rc)
         rc = smbios_build(m->mem, gpa(SMBIOS_WHERE), &smbios);
-    return rc;
+    return rc || !with_firmware(m) ? rc : tell_firmware(m, boot);
 }
 
 int machine_boot(struct machine *m, char *why, size_t why_size) {
     struct boot_config boot = m->cfg.boot;
     int rc;
 
+    machine_devices_quiet(m);
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_reset(&m->cpu[n]);
+    machine_board_enter(m);
     board_reset(&m->board);
+    machine_devices_reset(m);
     board_set_tsc(&m->board, 0);
+    machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
     rc = build_tables(m, &boot);

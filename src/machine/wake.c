@@ -7,28 +7,14 @@
  * an idle guest would cost two thread switches instead of one.
  *
  * Locking: what other threads and signal handlers share with a CPU's thread is
- * vcpu.events, the engine's kick(), the bell, `outside`, and the machine's `quit`.
+ * vcpu.events, the engine's kick(), the bell, `outside`, and the machine's `quit`. The
+ * board's deadline changes with the board's lock held.
  */
 #include "base/os.h"
 #include "machine/machine_int.h"
 
 /* A thread that waits in a system call is interrupted again after this. */
 #define AGAIN_NS 100000000u
-
-void machine_cpu_wake(struct machine_cpu *c, uint32_t events) {
-    machine_cpu_kick(c, events);
-    os_bell_ring(c->bell);
-}
-
-void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event) {
-    struct machine *m = arg;
-    struct machine_cpu *c = &m->cpu[v->smp->index];
-
-    if (c->engine)
-        c->ops->kick(c->engine);
-    if (event & VCPU_EVENT_ACTION)
-        os_bell_ring(c->bell);
-}
 
 /* On the loop's thread. */
 static void deadline_due(void *arg) {
@@ -104,29 +90,56 @@ void machine_wake_at(struct machine *m, uint64_t ns) {
     os_timer_set(&m->due, ns);
 }
 
-static void sleep_once(struct machine_cpu *c) {
+/* The deadline becomes the sleeper's, and the loop has none. */
+static uint64_t take_deadline(struct machine_cpu *c) {
     struct machine *m = c->machine;
-    uint64_t now = os_monotonic_ns();
+    uint64_t at;
 
-    if (m->deadline == UINT64_MAX) {
-        os_bell_wait(c->bell, -1, 0, UINT64_MAX);
-        return;
-    }
-    os_timer_set(&m->due, UINT64_MAX);
-    if (os_bell_wait(c->bell, -1, 0, m->deadline > now ? m->deadline - now : 0)) {
-        os_timer_set(&m->due, m->deadline);
-    } else {
-        m->deadline = UINT64_MAX;
-        vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
-    }
+    board_enter(c->board, c);
+    at = m->deadline;
+    if (at != UINT64_MAX)
+        os_timer_set(&m->due, UINT64_MAX);
+    board_leave(c->board);
+    return at;
+}
+
+/* It may be another one by now: then the timer is set to that. */
+static void give_deadline(struct machine_cpu *c, uint64_t at) {
+    struct machine *m = c->machine;
+
+    board_enter(c->board, c);
+    if (at == m->deadline)
+        os_timer_set(&m->due, at);
+    board_leave(c->board);
+}
+
+/* False: the deadline has come. */
+static bool sleep_once(struct machine_cpu *c) {
+    uint64_t at = take_deadline(c), now;
+
+    if (at == UINT64_MAX)
+        return os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+    now = os_monotonic_ns();
+    if (!os_bell_wait(c->bell, -1, 0, at > now ? at - now : 0))
+        return false;
+    give_deadline(c, at);
+    return true;
 }
 
 void machine_sleep(struct machine_cpu *c) {
     const uint32_t wakes =
         VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI | VCPU_EVENT_ACTION;
 
-    while (!(vcpu_events(c->vcpu) & wakes))
-        sleep_once(c);
+    while (!(vcpu_events(c->vcpu) & wakes)) {
+        if (!sleep_once(c)) {
+            vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
+            return;
+        }
+        /* A device on another thread has raised its line. Whether the guest takes that
+         * is the engine's to say. */
+        if (vcpu_events(c->vcpu) & VCPU_EVENT_IRQ)
+            return;
+    }
 }
 
 uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns) {

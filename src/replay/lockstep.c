@@ -27,6 +27,7 @@ struct output {
 
 struct side {
     struct machine *m;
+    struct machine_config cfg;
     enum machine_end end;
     bool astray; /* its input did not fit */
     struct input_player player;
@@ -98,8 +99,10 @@ static int side_create(struct pass *p, unsigned n, bool show) {
     struct side *s = &p->side[n];
     struct machine_config cfg = p->ls->machine;
     char why[512];
-    int rc;
+    int rc = p->ls->open_disks(p->ls->disks, &cfg);
 
+    if (rc)
+        return rc;
     cfg.engine = p->ls->names[n];
     s->out.show = show;
     cfg.console = (struct machine_console){.tx = take_output, .arg = &s->out};
@@ -111,6 +114,7 @@ static int side_create(struct pass *p, unsigned n, bool show) {
         cfg.input = input_text(&s->text);
     }
     s->end = MACHINE_PAUSED;
+    s->cfg = cfg;
     rc = machine_create(&cfg, &s->m, why, sizeof(why));
     if (rc)
         log_error("%s", why);
@@ -118,8 +122,10 @@ static int side_create(struct pass *p, unsigned n, bool show) {
 }
 
 static void pass_close(struct pass *p) {
-    for (unsigned n = 0; n < 2; n++)
+    for (unsigned n = 0; n < 2; n++) {
         machine_free(p->side[n].m);
+        p->ls->close_disks(p->ls->disks, &p->side[n].cfg);
+    }
     *p = (struct pass){0};
 }
 

@@ -36,6 +36,11 @@ struct lockstep {
     const struct recording *rec; /* or NULL */
     const uint8_t *typed;        /* or NULL */
     size_t typed_len;
+    /* Each machine has disks of its own, opened into its configuration: 0, or -errno
+     * after a message. */
+    int (*open_disks)(void *arg, struct machine_config *cfg);
+    void (*close_disks)(void *arg, struct machine_config *cfg);
+    void *disks;
 };
 
 enum lockstep_verdict {

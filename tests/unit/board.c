@@ -23,6 +23,8 @@ static int setup(void **state) {
     rig_new(&r);
     memset(&V, 0, sizeof(V));
     cpu = (struct machine_cpu){.vcpu = &V};
+    if (os_bell_new(&cpu.bell))
+        return -1;
     V.hooks = &board_vcpu_hooks;
     V.hooks_arg = &cpu;
     board = (struct board){.cpu = &cpu,
@@ -38,6 +40,7 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
+    os_bell_free(cpu.bell);
     mem_destroy(board.mem);
     board_destroy(&board);
     rig_free(&r);
@@ -101,6 +104,24 @@ static void test_virtual_wire(void **state) {
         ticks++;
     }
     assert_in_range(r.now, 1990000000u, 2005000000u);
+}
+
+static void raise_pin(void *arg) {
+    board_enter(&board, NULL);
+    ioapic_set(board.ioapic, 5, true);
+    board_leave(&board);
+}
+
+/* A line that another thread drives wakes the CPU that sleeps. */
+static void test_other_thread(void **state) {
+    struct os_thread *t;
+
+    ioapic_put(0x10 + 2 * 5, 0x65);
+    assert_int_equal(os_thread_start(raise_pin, NULL, &t), 0);
+    assert_true(os_bell_wait(cpu.bell, -1, 0, UINT64_MAX));
+    assert_true(intr());
+    assert_int_equal(ack(), 0x65);
+    os_thread_join(t);
 }
 
 /* Each ISA line by both ways: its 8259's input, and its pin, the 8254's at pin 2. */
@@ -284,8 +305,9 @@ static void test_fuzz(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_virtual_wire), T(test_lines),      T(test_power), T(test_a20),
-        T(test_nmi),          T(test_far_future), T(test_fuzz),
+        T(test_virtual_wire), T(test_other_thread), T(test_power), T(test_a20),
+        T(test_virtual_wire), T(test_lines),        T(test_power), T(test_a20),
+        T(test_nmi),          T(test_far_future),   T(test_fuzz),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

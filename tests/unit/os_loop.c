@@ -521,6 +521,41 @@ static void test_mask(void **state) {
     assert_memory_equal(&before, &after, _NSIG / 8);
 }
 
+/* --- locks --- */
+
+#define TURNS 20000
+
+static struct os_mutex lock;
+static unsigned inside, turns;
+
+static void take_turns(void *arg) {
+    for (unsigned n = 0; n < TURNS; n++) {
+        if (!os_mutex_try(&lock))
+            os_mutex_wait(&lock);
+        assert_int_equal(inside++, 0);
+        turns++;
+        if (n % 1000 == 0) /* so that others come to sleep */
+            poll(NULL, 0, 1);
+        inside--;
+        if (os_mutex_give(&lock))
+            os_mutex_wake(&lock);
+    }
+}
+
+static void test_mutex(void **state) {
+    struct os_thread *t[3];
+
+    assert_true(os_mutex_try(&lock));
+    assert_false(os_mutex_try(&lock));
+    assert_false(os_mutex_give(&lock));
+    for (unsigned n = 0; n < ARRAY_SIZE(t); n++)
+        assert_int_equal(os_thread_start(take_turns, NULL, &t[n]), 0);
+    for (unsigned n = 0; n < ARRAY_SIZE(t); n++)
+        os_thread_join(t[n]);
+    assert_int_equal(turns, ARRAY_SIZE(t) * TURNS);
+    assert_int_equal(lock.state, 0);
+}
+
 #define LOOP_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
@@ -542,6 +577,7 @@ int main(void) {
         cmocka_unit_test(test_bell),
         cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_mask),
+        cmocka_unit_test(test_mutex),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,7 +75,7 @@ static void called(struct vcpu *v, void *arg) {
 static void acted(struct vcpu *v, void *arg) {
     struct body *b = arg;
 
-    b->w->acted[v->smp->index]++;
+    b->w->acted[v->member->index]++;
 }
 
 static void call(struct body *b, unsigned to) {
@@ -100,7 +100,7 @@ static void stop(struct body *b) {
 static void lock(struct body *b) {
     struct vcpu_group *g = &b->w->group;
 
-    vcpu_lock(g, VCPU_LOCK_BOARD);
+    vcpu_lock(g, VCPU_LOCK_SPLIT);
     add(&b->w->locked[0]);
     vcpu_lock(g, VCPU_LOCK_CODE);
     add(&b->w->locked[1]);
@@ -111,7 +111,7 @@ static void lock(struct body *b) {
     vcpu_unlock(g, VCPU_LOCK_CODE);
     if (b->seed % 7 == 0)
         stop(b);
-    vcpu_unlock(g, VCPU_LOCK_BOARD);
+    vcpu_unlock(g, VCPU_LOCK_SPLIT);
 }
 
 /* The guest's code: nothing that is derived may change while it runs. */

@@ -363,6 +363,9 @@ static void fill_cmos(struct rtc *r) {
     unsigned i, sum = 0;
 
     r->regs[0x14] = 0x06; /* equipment: FPU, VGA */
+    r->regs[0x38] = 0x01; /* boot: no signature check of floppies, no third device */
+    r->regs[0x3d] = 0x32; /* first the hard disk, then the CD-ROM */
+    r->regs[0x5f] = (uint8_t)(r->cfg.cpus ? r->cfg.cpus - 1 : 0);
     put16(r, 0x15, 640, 640);
     put16(r, 0x17, above_1m, 0xffff);
     put16(r, 0x30, above_1m, 0xffff);

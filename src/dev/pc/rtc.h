@@ -15,6 +15,7 @@ struct rtc_config {
     uint64_t (*realtime_ns)(void *arg);
     void *arg;
     uint64_t ram_size; /* bytes, for the memory-size cells */
+    unsigned cpus;     /* for the cell that firmware counts processors by; 0: one */
 };
 
 /* NULL when out of memory or of places on the bus. */

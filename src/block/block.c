@@ -1,0 +1,100 @@
+/* Disks as the devices know them: see block.h. What a disk is made of: open.c. */
+#include "block/block.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "block/block_int.h"
+
+/* A name for the guest's /dev/disk/by-id: a digest of the path (FNV-1a), so that two
+ * images differ and one stays the same. */
+static void name_it(struct block *b) {
+    uint64_t hash = 0xcbf29ce484222325;
+
+    for (const char *c = b->image->path; *c; c++)
+        hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
+    snprintf(b->id, sizeof(b->id), "BV%016llx", (unsigned long long)hash);
+}
+
+int block_open(const struct block_spec *spec, struct block **out, char *why,
+               size_t why_size) {
+    struct block *b = calloc(1, sizeof(*b));
+    int rc = b ? 0 : -ENOMEM;
+
+    if (rc)
+        snprintf(why, why_size, "out of memory");
+    else
+        rc = disk_open(spec, &b->image, why, why_size);
+    if (rc) {
+        free(b);
+        return rc;
+    }
+    name_it(b);
+    *out = b;
+    return 0;
+}
+
+int block_close(struct block *b) {
+    int rc;
+
+    if (!b)
+        return 0;
+    char *path = strdup(b->image->path);
+
+    rc = image_close(b->image);
+    if (rc)
+        log_error("cannot write back all of '%s': %s", path ? path : "a disk",
+                  strerror(-rc));
+    free(path);
+    free(b);
+    return rc;
+}
+
+uint64_t block_size(const struct block *b) {
+    return b->image->size;
+}
+
+unsigned block_physical(const struct block *b) {
+    return b->image->physical;
+}
+
+unsigned block_granule(const struct block *b) {
+    return b->image->granule;
+}
+
+bool block_readonly(const struct block *b) {
+    return b->image->readonly;
+}
+
+const char *block_id(const struct block *b) {
+    return b->id;
+}
+
+const char *block_path(const struct block *b) {
+    return b->image->path;
+}
+
+void block_attach(struct block *b, struct block_pool *p) {
+    b->pool = p;
+}
+
+void block_submit(struct block *b, struct block_request *r) {
+    r->block = b;
+    pool_submit(b->pool, r);
+}
+
+void block_cancel(struct block *b) {
+    pool_cancel(b->pool, b);
+}
+
+unsigned block_in_flight(const struct block *b) {
+    return pool_in_flight(b->pool, b);
+}
+
+void block_drain(struct block *b) {
+    if (b->pool)
+        pool_drain(b->pool, b);
+}

@@ -1,0 +1,266 @@
+/*
+ * A file or a block device as an image: what lies at an offset of the disk lies there in
+ * the file. The kernel's page cache is the cache; the guest's flush is fdatasync(2).
+ *
+ * A file need not be whole sectors long: what its last sector lacks reads as zero. It is
+ * never made longer than the disk by who uses it as one; a qcow2 image grows it.
+ *
+ * fallocate(2) gives space back and makes zeros, of block devices too; where the file
+ * system cannot, zeros are written and space is kept, from then on without asking again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/block_int.h"
+
+#include <linux/fs.h> /* behind, for its BLOCK_SIZE */
+
+#define PIECES 1024u /* IOV_MAX */
+
+_Static_assert(sizeof(struct block_iov) == sizeof(struct iovec) &&
+                   offsetof(struct block_iov, base) == offsetof(struct iovec, iov_base) &&
+                   offsetof(struct block_iov, len) == offsetof(struct iovec, iov_len),
+               "a request's pieces are given to readv(2) as they are");
+_Static_assert(BLOCK_IOV_MAX <= PIECES, "as many as one call takes");
+
+struct file {
+    struct image image;
+    int fd;
+    bool device;
+    atomic_bool no_punch, no_zero; /* the file system has said so */
+};
+
+static struct file *file_from(struct image *i) {
+    return container_of(i, struct file, image);
+}
+
+/* What preadv(2) or pwritev(2) has left over of PIECES: skips DONE bytes. */
+static unsigned advance(struct iovec *iov, unsigned count, size_t done) {
+    unsigned n = 0;
+
+    while (n < count && done >= iov[n].iov_len)
+        done -= iov[n++].iov_len;
+    memmove(iov, iov + n, (count - n) * sizeof(*iov));
+    if (n < count) {
+        iov[0].iov_base = (uint8_t *)iov[0].iov_base + done;
+        iov[0].iov_len -= done;
+    }
+    return count - n;
+}
+
+/* The rest, after a call that did a part of it. */
+static int go_on(struct file *f, bool write, uint64_t offset, const struct iovec *iov,
+                 unsigned count, size_t done) {
+    struct iovec rest[PIECES];
+
+    memcpy(rest, iov, count * sizeof(*iov));
+    for (;;) {
+        ssize_t n;
+
+        count = advance(rest, count, done);
+        offset += done;
+        if (!count)
+            return 0;
+        n = write ? pwritev(f->fd, rest, (int)count, (off_t)offset)
+                  : preadv(f->fd, rest, (int)count, (off_t)offset);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n == 0 && write)
+            return -EIO;
+        if (n == 0) { /* the end of the file */
+            iov_zero(rest, count, 0, iov_length(rest, count));
+            return 0;
+        }
+        done = n < 0 ? 0 : (size_t)n;
+    }
+}
+
+static int file_read(struct image *i, uint64_t offset, const struct iovec *iov,
+                     unsigned count) {
+    struct file *f = file_from(i);
+    ssize_t n = preadv(f->fd, iov, (int)count, (off_t)offset);
+
+    if (n < 0 && errno != EINTR)
+        return -errno;
+    if (n >= 0 && (size_t)n == iov_length(iov, count))
+        return 0;
+    return go_on(f, false, offset, iov, count, n < 0 ? 0 : (size_t)n);
+}
+
+static int file_write(struct image *i, uint64_t offset, const struct iovec *iov,
+                      unsigned count) {
+    struct file *f = file_from(i);
+    ssize_t n = pwritev(f->fd, iov, (int)count, (off_t)offset);
+
+    if (n < 0 && errno != EINTR)
+        return -errno;
+    if (n >= 0 && (size_t)n == iov_length(iov, count))
+        return 0;
+    return go_on(f, true, offset, iov, count, n < 0 ? 0 : (size_t)n);
+}
+
+static int file_flush(struct image *i) {
+    return fdatasync(file_from(i)->fd) < 0 ? -errno : 0;
+}
+
+static bool unsupported(int error) {
+    return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == ENODEV ||
+           error == ENOTTY;
+}
+
+/* 0, -EOPNOTSUPP, which is remembered in NO, or -errno. */
+static int allocate(struct file *f, int mode, uint64_t offset, uint64_t length,
+                    atomic_bool *no) {
+    int rc;
+
+    if (atomic_load(no))
+        return -EOPNOTSUPP;
+    do
+        rc = fallocate(f->fd, mode, (off_t)offset, (off_t)length);
+    while (rc < 0 && errno == EINTR);
+    if (!rc)
+        return 0;
+    if (!unsupported(errno))
+        return -errno;
+    atomic_store(no, true);
+    return -EOPNOTSUPP;
+}
+
+static int punch(struct file *f, uint64_t offset, uint64_t length) {
+    return allocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
+                    &f->no_punch);
+}
+
+static int file_discard(struct image *i, uint64_t offset, uint64_t length) {
+    int rc = length ? punch(file_from(i), offset, length) : 0;
+
+    return rc == -EOPNOTSUPP ? 0 : rc; /* it was a wish */
+}
+
+static int file_zeroes(struct image *i, uint64_t offset, uint64_t length, bool unmap) {
+    struct file *f = file_from(i);
+    int rc = -EOPNOTSUPP;
+
+    if (!length)
+        return 0;
+    if (unmap)
+        rc = punch(f, offset, length);
+    if (rc == -EOPNOTSUPP)
+        rc = allocate(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length,
+                      &f->no_zero);
+    return rc == -EOPNOTSUPP ? image_write_zeroes(i, offset, length) : rc;
+}
+
+static int file_close(struct image *i) {
+    struct file *f = file_from(i);
+    int rc = i->readonly ? 0 : file_flush(i);
+
+    close(f->fd);
+    image_done(i);
+    free(f);
+    return rc;
+}
+
+static const struct image_ops ops = {.read = file_read,
+                                     .write = file_write,
+                                     .flush = file_flush,
+                                     .discard = file_discard,
+                                     .zeroes = file_zeroes,
+                                     .close = file_close};
+
+/* --- opening --- */
+
+static int measure(struct file *f) {
+    struct stat st;
+    unsigned physical = 0;
+    uint64_t size;
+
+    if (fstat(f->fd, &st) < 0)
+        return -errno;
+    f->device = S_ISBLK(st.st_mode);
+    if (!f->device && !S_ISREG(st.st_mode))
+        return -ENOTBLK;
+    size = (uint64_t)st.st_size;
+    if (f->device && (ioctl(f->fd, BLKGETSIZE64, &size) < 0 ||
+                      ioctl(f->fd, BLKPBSZGET, &physical) < 0))
+        return -errno;
+    if (!f->device)
+        physical = 4096; /* the page cache's */
+    f->image.size = (size + BLOCK_SECTOR - 1) / BLOCK_SECTOR * BLOCK_SECTOR;
+    if (physical >= BLOCK_SECTOR && physical <= 65536 && !(physical & (physical - 1)))
+        f->image.physical = physical;
+    f->image.granule = f->image.physical > 4096 ? f->image.physical : 4096;
+    return 0;
+}
+
+int file_of(int fd, const char *path, bool readonly, struct image **out) {
+    struct file *f = calloc(1, sizeof(*f));
+    int rc = f ? image_init(&f->image, &ops, path) : -ENOMEM;
+
+    if (rc)
+        goto fail;
+    f->fd = fd;
+    f->image.readonly = readonly;
+    rc = measure(f);
+    if (rc)
+        goto fail;
+    *out = &f->image;
+    return 0;
+fail:
+    if (f)
+        image_done(&f->image);
+    free(f);
+    close(fd);
+    return rc;
+}
+
+static int explain(int rc, const char *path, bool readonly, char *why, size_t why_size) {
+    if (rc == -EBUSY)
+        snprintf(why, why_size,
+                 "the image '%s' is in use by another program; end that first, or use %s",
+                 path, readonly ? "a copy" : "a copy or overlay=temp");
+    else if (rc == -ENOTBLK)
+        snprintf(why, why_size, "'%s' is neither a file nor a block device", path);
+    else if ((rc == -EACCES || rc == -EROFS || rc == -EPERM) && !readonly)
+        snprintf(why, why_size,
+                 "cannot open the image '%s' for writing: %s; ',readonly' or "
+                 "',overlay=temp' leaves it alone",
+                 path, strerror(-rc));
+    else
+        snprintf(why, why_size, "cannot open the image '%s': %s", path, strerror(-rc));
+    return rc;
+}
+
+int file_open(const struct file_spec *spec, struct image **out, char *why,
+              size_t why_size) {
+    /* O_NONBLOCK: a FIFO is refused, not waited for. It says nothing to files. */
+    int fd =
+        open(spec->path, (spec->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
+    int rc = fd < 0 ? -errno : 0;
+
+    if (!rc && spec->lock)
+        rc = lock_take(fd, !spec->readonly);
+    if (rc && fd >= 0)
+        close(fd);
+    if (!rc)
+        rc = file_of(fd, spec->path, spec->readonly, out);
+    return rc ? explain(rc, spec->path, spec->readonly, why, why_size) : 0;
+}
+
+bool file_identity(const struct image *i, uint64_t id[2]) {
+    struct stat st;
+
+    if (i->ops != &ops || fstat(container_of(i, const struct file, image)->fd, &st) < 0)
+        return false;
+    id[0] = st.st_dev;
+    id[1] = st.st_ino;
+    return true;
+}

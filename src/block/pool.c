@@ -1,0 +1,244 @@
+/*
+ * The workers of a machine's disks, and the way of a request: queued, executed by a
+ * worker, kept until the loop's thread delivers it.
+ *
+ * One lock has both lists and the counters of each block; it is held for a few
+ * instructions, never while anything is executed or delivered. Delivery takes requests
+ * from the list one at a time, inside the host's enter() and leave(): who holds the
+ * board's lock and drains a block finds each of its requests in one of the lists or in a
+ * worker, never on its way to a callback.
+ *
+ * In a counted run there are no workers and no loop: see block.h.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/os.h"
+#include "base/os_loop.h"
+#include "block/block_int.h"
+
+struct list {
+    struct block_request *first, **end;
+};
+
+struct block_pool {
+    struct block_host host;
+    pthread_mutex_t lock;
+    pthread_cond_t work; /* QUEUED has something, or it ends */
+    pthread_cond_t idle; /* something has been executed */
+    struct list queued, done;
+    unsigned executing;
+    bool ending;
+    struct os_task deliver;
+    struct os_thread *workers[BLOCK_WORKERS];
+};
+
+static void list_init(struct list *l) {
+    l->first = NULL;
+    l->end = &l->first;
+}
+
+static void list_add(struct list *l, struct block_request *r) {
+    r->next = NULL;
+    *l->end = r;
+    l->end = &r->next;
+}
+
+static struct block_request *list_take(struct list *l) {
+    struct block_request *r = l->first;
+
+    if (!r)
+        return NULL;
+    l->first = r->next;
+    if (!l->first)
+        l->end = &l->first;
+    return r;
+}
+
+/* Takes those of B, or all if B is NULL, into OUT. */
+static void list_sort_out(struct list *l, const struct block *b, struct list *out) {
+    struct list rest;
+    struct block_request *r;
+
+    list_init(&rest);
+    while ((r = list_take(l)))
+        list_add(!b || r->block == b ? out : &rest, r);
+    list_init(l);
+    while ((r = list_take(&rest)))
+        list_add(l, r);
+}
+
+/* --- workers --- */
+
+static void execute_one(struct block_pool *p, struct block_request *r) {
+    struct block *b = r->block;
+
+    b->running++;
+    p->executing++;
+    pthread_mutex_unlock(&p->lock);
+    r->rc = request_execute(r);
+    pthread_mutex_lock(&p->lock);
+    b->running--;
+    p->executing--;
+    list_add(&p->done, r);
+    pthread_cond_broadcast(&p->idle);
+    os_task_post(&p->deliver, p->host.loop);
+}
+
+static void work(void *arg) {
+    struct block_pool *p = arg;
+    struct block_request *r;
+
+    pthread_mutex_lock(&p->lock);
+    for (;;) {
+        while (!p->ending && !p->queued.first)
+            pthread_cond_wait(&p->work, &p->lock);
+        r = p->ending ? NULL : list_take(&p->queued);
+        if (!r)
+            break;
+        execute_one(p, r);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* --- delivery, on the loop's thread --- */
+
+/* The oldest that is done, and due by NOW; it is the caller's device's again. */
+static bool deliver_one(struct block_pool *p, uint64_t now) {
+    struct block_request *r = NULL;
+
+    pthread_mutex_lock(&p->lock);
+    if (p->done.first && p->done.first->due <= now)
+        r = list_take(&p->done);
+    if (r)
+        r->block->in_flight--;
+    pthread_mutex_unlock(&p->lock);
+    if (r)
+        r->done(r, r->rc);
+    return r;
+}
+
+/* A callback may submit what is done before the next turn: not more at once than the
+ * loop's other business can wait for. */
+#define TURN 256
+
+static void deliver(void *arg) {
+    struct block_pool *p = arg;
+    unsigned n = 0;
+
+    if (p->host.enter)
+        p->host.enter(p->host.arg);
+    while (n < TURN && deliver_one(p, UINT64_MAX))
+        n++;
+    if (p->host.leave)
+        p->host.leave(p->host.arg);
+    if (n == TURN)
+        os_task_post(&p->deliver, p->host.loop);
+}
+
+void block_pool_deliver(struct block_pool *p, uint64_t now) {
+    while (deliver_one(p, now))
+        ;
+}
+
+uint64_t block_pool_next(const struct block_pool *p) {
+    return p->done.first ? p->done.first->due : UINT64_MAX;
+}
+
+/* --- making and ending --- */
+
+int block_pool_new(const struct block_host *host, struct block_pool **out) {
+    struct block_pool *p = calloc(1, sizeof(*p));
+    int rc = 0;
+
+    if (!p)
+        return -ENOMEM;
+    p->host = *host;
+    p->deliver = (struct os_task){.fn = deliver, .arg = p};
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->idle, NULL);
+    list_init(&p->queued);
+    list_init(&p->done);
+    for (unsigned n = 0; n < BLOCK_WORKERS && !host->due && !rc; n++)
+        rc = os_thread_start(work, p, &p->workers[n]);
+    if (rc) {
+        block_pool_free(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+void block_pool_free(struct block_pool *p) {
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->ending = true;
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned n = 0; n < BLOCK_WORKERS; n++)
+        os_thread_join(p->workers[n]);
+    pthread_cond_destroy(&p->idle);
+    pthread_cond_destroy(&p->work);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+/* --- requests --- */
+
+void pool_submit(struct block_pool *p, struct block_request *r) {
+    r->due = 0;
+    if (p->host.due) {
+        r->block->in_flight++;
+        r->rc = request_execute(r);
+        r->due = p->host.due(p->host.arg);
+        list_add(&p->done, r);
+        return;
+    }
+    pthread_mutex_lock(&p->lock);
+    r->block->in_flight++;
+    list_add(&p->queued, r);
+    pthread_cond_signal(&p->work);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void pool_cancel(struct block_pool *p, struct block *b) {
+    struct list mine;
+    struct block_request *r;
+
+    if (p->host.due)
+        return; /* all have been executed */
+    list_init(&mine);
+    pthread_mutex_lock(&p->lock);
+    list_sort_out(&p->queued, b, &mine);
+    while ((r = list_take(&mine))) {
+        r->rc = -ECANCELED;
+        list_add(&p->done, r);
+    }
+    pthread_mutex_unlock(&p->lock);
+    os_task_post(&p->deliver, p->host.loop);
+}
+
+void pool_drain(struct block_pool *p, struct block *b) {
+    struct list mine;
+
+    list_init(&mine);
+    pthread_mutex_lock(&p->lock);
+    list_sort_out(&p->queued, b, &mine);
+    while (b->running)
+        pthread_cond_wait(&p->idle, &p->lock);
+    list_sort_out(&p->done, b, &mine);
+    b->in_flight = 0;
+    pthread_mutex_unlock(&p->lock);
+}
+
+unsigned pool_in_flight(struct block_pool *p, const struct block *b) {
+    unsigned n;
+
+    pthread_mutex_lock(&p->lock);
+    n = b->in_flight;
+    pthread_mutex_unlock(&p->lock);
+    return n;
+}

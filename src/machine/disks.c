@@ -1,0 +1,61 @@
+/*
+ * The disks' workers: how their completions reach the board.
+ *
+ * Without virtual time a completion comes on the loop's thread, with the board's lock
+ * held. In a counted run a request is executed at once, and delivered by a timer of the
+ * virtual clock after DELAY_NS, so that runs repeat; what the host's disk took is not
+ * seen.
+ */
+#include "machine/machine_int.h"
+
+#define DELAY_NS 20000u /* of virtual time, as a fast disk needs */
+
+static void enter(void *arg) {
+    machine_board_enter(arg);
+}
+
+static void leave(void *arg) {
+    machine_board_leave(arg);
+}
+
+static void deliver(void *arg) {
+    struct machine *m = arg;
+
+    machine_park(m);
+    block_pool_deliver(m->disks, vclock_now(m->clock));
+    if (block_pool_next(m->disks) != UINT64_MAX)
+        vtimer_arm(m->clock, &m->disks_due, block_pool_next(m->disks));
+}
+
+static uint64_t due(void *arg) {
+    struct machine *m = arg;
+    uint64_t at = vclock_now(m->clock) + DELAY_NS;
+
+    if (!m->disks_due.armed)
+        vtimer_arm(m->clock, &m->disks_due, at);
+    return at;
+}
+
+int machine_disks_create(struct machine *m) {
+    const struct block_host host = {.loop = m->loop,
+                                    .enter = enter,
+                                    .leave = leave,
+                                    .due = m->cfg.counted ? due : NULL,
+                                    .arg = m};
+    int rc;
+
+    if (!m->cfg.disk_count)
+        return 0;
+    m->disks_due = (struct vtimer){.fire = deliver, .arg = m};
+    rc = block_pool_new(&host, &m->disks);
+    for (unsigned n = 0; n < m->cfg.disk_count && !rc; n++)
+        block_attach(m->cfg.disks[n].block, m->disks);
+    return rc;
+}
+
+void machine_disks_free(struct machine *m) {
+    for (unsigned n = 0; n < m->cfg.disk_count && m->disks; n++)
+        block_attach(m->cfg.disks[n].block, NULL);
+    block_pool_free(m->disks);
+    m->disks = NULL;
+}
