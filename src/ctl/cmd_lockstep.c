@@ -130,7 +130,7 @@ int ctl_cmd_lockstep(int argc, char **argv) {
         status = CTL_USAGE;
     if (status >= 0) {
         disk_options_free(&o.disks);
-    net_options_free(&o.nets);
+        net_options_free(&o.nets);
         return status;
     }
     run_options_count(&o);

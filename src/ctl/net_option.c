@@ -195,8 +195,8 @@ static bool take_part(struct net_option *n, char *name) {
 /* QEMU's and others' range for such cards. The two ends of a socket differ. */
 static void choose_mac(struct net_option *n, unsigned place) {
     bool other = n->net.kind == NET_SOCKET && n->net.listen;
-    const uint8_t mac[] = {0x52, 0x54, 0, 0x12, other ? 0x35 : 0x34,
-                           (uint8_t)(0x56 + place)};
+    const uint8_t mac[] = {
+        0x52, 0x54, 0, 0x12, other ? 0x35 : 0x34, (uint8_t)(0x56 + place)};
 
     if (!n->mac_given)
         memcpy(n->card.mac, mac, sizeof(mac));

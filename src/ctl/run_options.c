@@ -41,7 +41,8 @@ static void print_help(void) {
         "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
-        "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net help` "
+        "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net "
+        "help` "
         "tells\n"
         "                       more\n"
         "  --engine NAME        how to execute the guest (default: auto)\n");
