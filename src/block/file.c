@@ -36,6 +36,7 @@ struct file {
     int fd;
     bool device;
     atomic_bool no_punch, no_zero; /* the file system has said so */
+    atomic_int lost;               /* -errno of the first fdatasync(2) that failed */
 };
 
 static struct file *file_from(struct image *i) {
@@ -107,8 +108,15 @@ static int file_write(struct image *i, uint64_t offset, const struct iovec *iov,
     return go_on(f, true, offset, iov, count, n < 0 ? 0 : (size_t)n);
 }
 
+/* After one that failed the kernel holds for clean what it could not write: the next
+ * one's success would say nothing. */
 static int file_flush(struct image *i) {
-    return fdatasync(file_from(i)->fd) < 0 ? -errno : 0;
+    struct file *f = file_from(i);
+    int none = 0;
+
+    if (!atomic_load(&f->lost) && fdatasync(f->fd) < 0 && errno != EINTR)
+        atomic_compare_exchange_strong(&f->lost, &none, -errno);
+    return atomic_load(&f->lost);
 }
 
 static bool unsupported(int error) {
@@ -223,7 +231,10 @@ fail:
 }
 
 static int explain(int rc, const char *path, bool readonly, char *why, size_t why_size) {
-    if (rc == -EBUSY)
+    if (rc == -EEXIST)
+        snprintf(why, why_size, "cannot make '%s': it has just been made by another",
+                 path);
+    else if (rc == -EBUSY)
         snprintf(why, why_size,
                  "the image '%s' is in use by another program; end that first, or use %s",
                  path, readonly ? "a copy" : "a copy or overlay=temp");
@@ -242,8 +253,9 @@ static int explain(int rc, const char *path, bool readonly, char *why, size_t wh
 int file_open(const struct file_spec *spec, struct image **out, char *why,
               size_t why_size) {
     /* O_NONBLOCK: a FIFO is refused, not waited for. It says nothing to files. */
-    int fd =
-        open(spec->path, (spec->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
+    int how =
+        (spec->readonly ? O_RDONLY : O_RDWR) | (spec->create ? O_CREAT | O_EXCL : 0);
+    int fd = open(spec->path, how | O_CLOEXEC | O_NONBLOCK, 0666);
     int rc = fd < 0 ? -errno : 0;
 
     if (!rc && spec->lock)
@@ -253,6 +265,23 @@ int file_open(const struct file_spec *spec, struct image **out, char *why,
     if (!rc)
         rc = file_of(fd, spec->path, spec->readonly, out);
     return rc ? explain(rc, spec->path, spec->readonly, why, why_size) : 0;
+}
+
+int file_temporary(const char *path, struct image **out) {
+    const char *dir = getenv("TMPDIR");
+    char name[4096];
+    int fd;
+
+    dir = dir && *dir ? dir : "/var/tmp";
+    fd = open(dir, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+        if (snprintf(name, sizeof(name), "%s/bivisor-XXXXXX", dir) >= (int)sizeof(name))
+            return -ENAMETOOLONG;
+        fd = mkostemp(name, O_CLOEXEC);
+        if (fd >= 0)
+            unlink(name);
+    }
+    return fd < 0 ? -errno : file_of(fd, path, false, out);
 }
 
 bool file_identity(const struct image *i, uint64_t id[2]) {
