@@ -3,7 +3,8 @@
  * the file. The kernel's page cache is the cache; the guest's flush is fdatasync(2).
  *
  * A file need not be whole sectors long: what its last sector lacks reads as zero. It is
- * never made longer than the disk by who uses it as one; a qcow2 image grows it.
+ * never made longer than the disk by who uses it as one; a qcow2 image grows it. Where a
+ * file has been cut while it was used, reading is an error.
  *
  * fallocate(2) gives space back and makes zeros, of block devices too; where the file
  * system cannot, zeros are written and space is kept, from then on without asking again.
@@ -35,6 +36,7 @@ struct file {
     struct image image;
     int fd;
     bool device;
+    _Atomic uint64_t end;          /* in bytes: of the file, as far as we know */
     atomic_bool no_punch, no_zero; /* the file system has said so */
     atomic_int lost;               /* -errno of the first fdatasync(2) that failed */
 };
@@ -76,7 +78,9 @@ static int go_on(struct file *f, bool write, uint64_t offset, const struct iovec
             return -errno;
         if (n == 0 && write)
             return -EIO;
-        if (n == 0) { /* the end of the file */
+        if (n == 0 && offset < atomic_load(&f->end))
+            return -EIO; /* somebody has cut it */
+        if (n == 0) {
             iov_zero(rest, count, 0, iov_length(rest, count));
             return 0;
         }
@@ -96,16 +100,28 @@ static int file_read(struct image *i, uint64_t offset, const struct iovec *iov,
     return go_on(f, false, offset, iov, count, n < 0 ? 0 : (size_t)n);
 }
 
+/* The file reaches to END at least. */
+static void grown(struct file *f, uint64_t end) {
+    uint64_t was = atomic_load(&f->end);
+
+    while (was < end && !atomic_compare_exchange_weak(&f->end, &was, end))
+        ;
+}
+
 static int file_write(struct image *i, uint64_t offset, const struct iovec *iov,
                       unsigned count) {
     struct file *f = file_from(i);
+    size_t len = iov_length(iov, count);
     ssize_t n = pwritev(f->fd, iov, (int)count, (off_t)offset);
+    int rc = 0;
 
     if (n < 0 && errno != EINTR)
         return -errno;
-    if (n >= 0 && (size_t)n == iov_length(iov, count))
-        return 0;
-    return go_on(f, true, offset, iov, count, n < 0 ? 0 : (size_t)n);
+    if (n < 0 || (size_t)n < len)
+        rc = go_on(f, true, offset, iov, count, n < 0 ? 0 : (size_t)n);
+    if (!rc)
+        grown(f, offset + len);
+    return rc;
 }
 
 /* After one that failed the kernel holds for clean what it could not write: the next
@@ -202,6 +218,7 @@ static int measure(struct file *f) {
         return -errno;
     if (!f->device)
         physical = 4096; /* the page cache's */
+    atomic_store(&f->end, size);
     f->image.size = (size + BLOCK_SECTOR - 1) / BLOCK_SECTOR * BLOCK_SECTOR;
     if (physical >= BLOCK_SECTOR && physical <= 65536 && !(physical & (physical - 1)))
         f->image.physical = physical;

@@ -13,7 +13,9 @@
  *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
+ *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
  *   disks.c    the workers of the disks
+ *   nets.c     network cards
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -25,10 +27,12 @@
 
 #include "base/os_loop.h"
 #include "block/block.h"
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
 #include "machine/cpu.h"
+#include "machine/devices.h"
 #include "machine/machine.h"
 
 struct machine {
@@ -38,13 +42,15 @@ struct machine {
     struct vclock *clock;
     struct bus *bus;
     struct board board;
-    struct counters counters; /* of the board's devices */
-    struct machine_cpu *cpu;  /* of CPUS */
+    struct machine_device *first_device, *last_device; /* devices.c */
+    struct counters counters;                          /* of the board's devices */
+    struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;
-    struct os_loop *loop; /* on the thread that calls machine_run() */
-    struct os_timer due;  /* of the clock's earliest deadline */
-    uint64_t deadline;    /* what it is set to; the board's lock */
-    uint64_t start_ns;    /* host clock at guest time 0 */
+    struct vcpu_group *group; /* of their vCPUs */
+    struct os_loop *loop;     /* on the thread that calls machine_run() */
+    struct os_timer due;      /* of the clock's earliest deadline */
+    uint64_t deadline;        /* what it is set to; the board's lock */
+    uint64_t start_ns;        /* host clock at guest time 0 */
     uint64_t start_tsc;
     bool stopped; /* the time, at these */
     uint64_t stopped_ns, stopped_tsc;
@@ -90,6 +96,11 @@ void machine_cpu_reset(struct machine_cpu *c);
 /* Guest state was changed from outside: what was derived from it goes. */
 void machine_cpu_state_changed(struct machine_cpu *c);
 
+/* --- kick.c --- */
+
+/* vcpu_group.kick: V has EVENT to look at. ARG is the machine. */
+void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event);
+
 /* --- hooks.c --- */
 
 /* The vCPUs' exits go to the board, which is there. */
@@ -126,6 +137,11 @@ bool machine_write_some(struct machine_cpu *c);
 /* The same and waits for the reader, serving calls, until the run is to end; LAST: also
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
+
+/* --- nets.c --- */
+
+/* Makes the configuration's network cards. 0, or -errno with one sentence in WHY. */
+int machine_nets_make(struct machine *m, char *why, size_t why_size);
 
 /* --- disks.c --- */
 

@@ -10,12 +10,16 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
+#include "dev/pci/setup.h"
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
 #include "machine/firmware.h"
 #include "machine/machine_int.h"
 #include "sem/sem.h"
+
+#define WINDOW64_ALIGN (1ull << 30)
+#define WINDOW64_SIZE (32ull << 30)
 
 /* --- creation --- */
 
@@ -72,8 +76,10 @@ static int create_cpus(struct machine *m, char *why, size_t why_size) {
     snprintf(why, why_size, "out of memory");
     m->cpuid = cpuid_model_new(&cfg);
     m->cpu = calloc(1, sizeof(*m->cpu));
-    if (!m->cpuid || !m->cpu)
+    m->group = calloc(1, sizeof(*m->group));
+    if (!m->cpuid || !m->cpu || !m->group)
         return -ENOMEM;
+    vcpu_group_init(m->group, machine_kick_vcpu, m);
     m->cpus = 1;
     for (unsigned n = 0; n < m->cpus; n++) {
         rc = machine_cpu_create(m, &m->cpu[n]);
@@ -99,6 +105,7 @@ static int create_board(struct machine *m) {
                        .mem = m->mem,
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
+                       .no_pci = m->cfg.no_pci,
                        .firmware = with_firmware(m),
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
@@ -150,6 +157,9 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
         snprintf(why, why_size, "cannot set up the machine: %s", strerror(-rc));
         goto fail;
     }
+    rc = machine_devices_create(m, why, why_size);
+    if (rc)
+        goto fail;
     rc = create_engines(m, why, why_size);
     if (rc)
         goto fail;
@@ -173,6 +183,7 @@ void machine_free(struct machine *m) {
     machine_disks_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free_engine(&m->cpu[n]);
+    machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);
     if (m->bus)
@@ -182,6 +193,7 @@ void machine_free(struct machine *m) {
     machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);
+    free(m->group);
     free(m->cpu);
     if (m->cpuid)
         cpuid_model_free(m->cpuid);
@@ -204,17 +216,34 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
 
+/* Above RAM, as far as the CPU's physical addresses go, PCI has room for large bars. */
+static void window64(const struct machine *m, struct dsdt_config *dsdt) {
+    uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
+
+    if (ram > MEM_HOLE_START)
+        ram += MEM_HOLE_END - MEM_HOLE_START;
+    if (ram < MEM_HOLE_END)
+        ram = MEM_HOLE_END;
+    dsdt->window64 = (ram + WINDOW64_ALIGN - 1) & ~(WINDOW64_ALIGN - 1);
+    dsdt->window64_end = dsdt->window64 + WINDOW64_SIZE;
+    if (dsdt->window64_end > end)
+        dsdt->window64 = dsdt->window64_end = 0;
+}
+
 /* What firmware would have left in memory to describe the board, or is told of it. */
 static int build_tables(struct machine *m, struct boot_config *boot) {
     const struct vcpu *v = machine_boot_cpu(m)->vcpu;
     struct cpuid_regs id = cpuid_query(v, 0, 0), one = cpuid_query(v, 1, 0);
-    struct acpi_config acpi = {.cpus = m->cpus};
-    struct mptable_config mp = {
-        .cpus = m->cpus, .signature = one.eax, .features = one.edx};
+    struct acpi_config acpi = {.cpus = m->cpus, .dsdt = {.pci = !m->cfg.no_pci}};
+    struct mptable_config mp = {.cpus = m->cpus,
+                                .signature = one.eax,
+                                .features = one.edx,
+                                .pci = !m->cfg.no_pci};
     struct smbios_config smbios = {
         .cpus = m->cpus, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
     int rc;
 
+    window64(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
@@ -230,15 +259,19 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     struct boot_config boot = m->cfg.boot;
     int rc;
 
+    machine_devices_quiet(m);
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_reset(&m->cpu[n]);
     machine_board_enter(m);
     board_reset(&m->board);
+    machine_devices_reset(m);
     board_set_tsc(&m->board, 0);
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
+    if (m->board.pci.bus && !with_firmware(m))
+        pci_setup(m->board.pci.bus);
     rc = build_tables(m, &boot);
     if (rc) {
         snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));

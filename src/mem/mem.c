@@ -377,6 +377,35 @@ bool mem_read(const struct mem *m, struct gpa at, void *buf, uint64_t len) {
     return true;
 }
 
+/* LEN bytes of one page, at once if they are a scalar. */
+static void store_bytes(uint8_t *host, const void *buf, uint64_t len) {
+    if ((uintptr_t)host % len == 0 && len == 2)
+        __atomic_store_n((uint16_t *)(void *)host, *(const unaligned_u16 *)buf,
+                         __ATOMIC_RELEASE);
+    else if ((uintptr_t)host % len == 0 && len == 4)
+        __atomic_store_n((uint32_t *)(void *)host, *(const unaligned_u32 *)buf,
+                         __ATOMIC_RELEASE);
+    else if ((uintptr_t)host % len == 0 && len == 8)
+        __atomic_store_n((uint64_t *)(void *)host, *(const unaligned_u64 *)buf,
+                         __ATOMIC_RELEASE);
+    else
+        mem_copy(host, buf, len);
+}
+
+/* The same page by page, to what is memory without a gap. */
+static void store_run(struct mem *m, uint8_t *host, const uint8_t *from, uint64_t len) {
+    for (uint64_t n; len; host += n, from += n, len -= n) {
+        uint64_t off = (uint64_t)(host - m->layout.base);
+
+        n = PAGE_SIZE - off % PAGE_SIZE;
+        n = n < len ? n : len;
+        mem_use(m, host);
+        if (unlikely(m->page[off >> PAGE_SHIFT] & PAGE_TRACES))
+            mem_trace_hit(m, host, (unsigned)n);
+        store_bytes(host, from, n);
+    }
+}
+
 static bool store(struct mem *m, struct gpa at, const void *buf, uint64_t len,
                   bool rom_too) {
     const uint8_t *from = buf;
@@ -385,14 +414,8 @@ static bool store(struct mem *m, struct gpa at, const void *buf, uint64_t len,
         return false;
     for (uint64_t n; len; at.a += n, from += n, len -= n) {
         uint8_t *host = next_bytes(m, at.a, len, rom_too, &n);
-        uint64_t off = (uint64_t)(host - m->layout.base);
 
-        if (n > PAGE_SIZE - off % PAGE_SIZE)
-            n = PAGE_SIZE - off % PAGE_SIZE;
-        mem_use(m, host);
-        if (unlikely(m->page[off >> PAGE_SHIFT] & PAGE_TRACES))
-            mem_trace_hit(m, host, (unsigned)n);
-        mem_copy(host, from, n);
+        store_run(m, host, from, n);
     }
     return true;
 }
@@ -403,6 +426,32 @@ bool mem_write(struct mem *m, struct gpa at, const void *buf, uint64_t len) {
 
 bool mem_program(struct mem *m, struct gpa at, const void *buf, uint64_t len) {
     return store(m, at, buf, len, true);
+}
+
+uint8_t *mem_run(const struct mem *m, struct gpa at, uint64_t len, bool write,
+                 uint64_t *n) {
+    return next_bytes(m, at.a, len, !write, n);
+}
+
+void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len) {
+    uint64_t off;
+
+    if (host_offset(m, host, &off) && len <= m->host - off)
+        store_run(m, host, buf, len);
+}
+
+void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len) {
+    uint64_t off, n;
+
+    if (!host_offset(m, host, &off) || len > m->host - off)
+        return;
+    for (; len; off += n, len -= n) {
+        n = PAGE_SIZE - off % PAGE_SIZE;
+        n = n < len ? n : len;
+        mem_use(m, m->layout.base + off);
+        if (unlikely(m->page[off >> PAGE_SHIFT] & PAGE_TRACES))
+            mem_trace_hit(m, m->layout.base + off, (unsigned)n);
+    }
 }
 
 /* --- traces --- */

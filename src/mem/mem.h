@@ -177,6 +177,18 @@ bool mem_write(struct mem *m, struct gpa at, const void *buf, uint64_t len);
 /* As mem_write(), but into ROM too: for who makes the ROM. */
 bool mem_program(struct mem *m, struct gpa at, const void *buf, uint64_t len);
 
+/* For who reads and writes in place. Host address of AT, and in *N how many of the LEN
+ * bytes from there on follow it; NULL when it is no memory, or WRITE and ROM. */
+uint8_t *mem_run(const struct mem *m, struct gpa at, uint64_t len, bool write,
+                 uint64_t *n);
+/* As mem_write(), where mem_run() or mem_host() has said that it is RAM. An aligned value
+ * of 2, 4 or 8 bytes is one store, which others see after all that came before it. */
+void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len);
+/* [HOST, HOST+LEN), of which mem_run() or mem_host() gave the beginning, is about to
+ * change: the owners of traces are told. Where other threads are to write, the same call
+ * after it tells them that what they have seen in between is void. */
+void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len);
+
 /* Traces. HOST_PAGE is page-aligned and inside the mapping. */
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner);
