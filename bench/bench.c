@@ -9,7 +9,6 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <math.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,6 +20,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "timing.h"
 
 static volatile uint64_t sink;
 
@@ -395,42 +396,6 @@ WORK(targz) WORK(untar) WORK(sort) WORK(awk) WORK(sha256sum) WORK(fork500)
     {"busybox", "sha256sum", do_sha256sum},
     {"busybox", "fork500", do_fork500},
 };
-
-static const double time_limit = 1e8; /* ns a round */
-
-static double now(void) {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
-}
-
-static double time_one(void (*run)(void)) {
-    double best = 1e30;
-
-    run();
-    for (int round = 0; round < 3; round++) {
-        double start = now(), t;
-        unsigned n = 0;
-
-        do {
-            run();
-            n++;
-        } while ((t = now() - start) < time_limit);
-        if (t / n < best)
-            best = t / n;
-    }
-    return best;
-}
-
-/* On one CPU as in the guest: two processes that talk take turns there too. */
-static void pin(void) {
-    cpu_set_t set;
-
-    CPU_ZERO(&set);
-    CPU_SET(sched_getcpu(), &set);
-    sched_setaffinity(0, sizeof(set), &set);
-}
 
 int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "-"))

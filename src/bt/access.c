@@ -11,7 +11,7 @@
 /* The instruction at RX makes no other access than the one that has just faulted. */
 static uint8_t *leave_with_fault(struct vcpu *v, const uint8_t *rx) {
     struct bt *bt = bt_of(v);
-    struct ccf *c = tc_find(&bt->tc, rx);
+    struct ccf *c = tc_find(&bt->sh->tc, rx);
 
     bt_set_rip(v, c, rx);
     tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
@@ -26,7 +26,7 @@ static uint8_t *leave_to_interp(struct vcpu *v, const uint8_t *rx, uint32_t site
                                 enum bt_trap_why why) {
     const struct bt_trap trap = {.why = why, .site = site};
     struct bt *bt = bt_of(v);
-    struct ccf *c = tc_find(&bt->tc, rx);
+    struct ccf *c = tc_find(&bt->sh->tc, rx);
     const struct site *s = bt_set_rip(v, c, rx);
 
     tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
@@ -101,7 +101,7 @@ static uint8_t *beside_code(struct vcpu *v, uint64_t addr, unsigned len) {
 
     if (mmu_run(v, gva(addr), len, MMU_READ, &p, &run) || !p ||
         mem_kind_of(v->mem, p) != MEM_RAM || !(mem_trace_of(v->mem, p) & code) ||
-        (mem_trace_of(v->mem, p) & ~code) || tc_has_code(&bt->tc, p, len) ||
+        (mem_trace_of(v->mem, p) & ~code) || tc_has_code(&bt->sh->tc, p, len) ||
         interp_has_code(bt->ip, p, len))
         return NULL;
     v->cnt->trace_hits_beside++;

@@ -49,8 +49,8 @@
 static struct bt_place *set_of(const struct bt *bt, uint64_t va, const uint8_t *page) {
     uint64_t h = va ^ (uint64_t)(uintptr_t)page << 12;
 
-    return &bt->places[(h * 0x9e3779b97f4a7c15ull >> (64 - BT_PLACE_BITS)) &
-                       ~(uint64_t)(WAYS - 1)];
+    return &bt->sh->places[(h * 0x9e3779b97f4a7c15ull >> (64 - BT_PLACE_BITS)) &
+                           ~(uint64_t)(WAYS - 1)];
 }
 
 static struct bt_place *find(const struct bt *bt, uint64_t va, const uint8_t *page) {
@@ -101,7 +101,7 @@ bool bt_is_trap(const struct bt *bt, const struct insn *i, uint64_t va,
 
 void bt_forget_verdicts(struct bt *bt) {
     for (unsigned n = 0; n < 1u << BT_PLACE_BITS; n++)
-        bt->places[n] = (struct bt_place){0};
+        bt->sh->places[n] = (struct bt_place){0};
 }
 
 static void decide(struct bt_place *s, enum bt_verdict verdict) {
@@ -155,13 +155,13 @@ static bool itself(const struct bt *bt, const struct ccf *c, const uint8_t *byte
     return write || SITE_ACCESS(trap->site) != MMU_WRITE;
 }
 
-void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
-                const struct bt_trap *trap) {
+static void count_trap(struct bt *bt, struct ccf *c, const struct site *site,
+                       const struct bt_trap *trap) {
     uint8_t *page = site->guest & SITE_PAGE2 ? c->code.page2 : c->code.page;
     uint64_t va = site->guest & 4095, now = __builtin_ia32_rdtsc();
     struct bt_place *s;
 
-    if (!bt->opt.adapt || c->dead)
+    if (c->dead)
         return;
     s = place_at(bt, va, page);
     if (!s || s->verdict == BT_VERDICT_TOLERATED)
@@ -174,16 +174,25 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
     if (now - s->since > FAIL_TICKS_GROUP)
         return;
     if (s->verdict == BT_VERDICT_CALLOUT) { /* C was made before the verdict */
-        tc_drop_at(&bt->tc, page, (unsigned)va, TC_WHY_TRAPS);
+        tc_drop_at(&bt->sh->tc, page, (unsigned)va, TC_WHY_TRAPS);
     } else if (!itself(bt, c, page + va, trap)) {
         if (s->verdict != BT_VERDICT_NO_GROUP)
             decide(s, BT_VERDICT_NO_GROUP);
-        tc_drop_at(&bt->tc, page, (unsigned)va, TC_WHY_CHECKS);
+        tc_drop_at(&bt->sh->tc, page, (unsigned)va, TC_WHY_CHECKS);
     } else if (now - s->since <= FAIL_TICKS_TRAP && trap->why != BT_TRAP_FAULT &&
                trap->why != BT_TRAP_DROPS) {
         decide(s, BT_VERDICT_CALLOUT);
-        tc_drop_at(&bt->tc, page, (unsigned)va, TC_WHY_TRAPS);
+        tc_drop_at(&bt->sh->tc, page, (unsigned)va, TC_WHY_TRAPS);
     }
+}
+
+void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
+                const struct bt_trap *trap) {
+    if (!bt->sh->opt.adapt)
+        return;
+    bt_lock(bt);
+    count_trap(bt, c, site, trap);
+    bt_unlock(bt);
 }
 
 /* --- callouts on trial --- */
@@ -201,6 +210,23 @@ static uint64_t traps_so_far(const struct counters *cnt) {
            cnt->trace_hits_pt;
 }
 
+/* The trial is over. True: it is innocent, and what it is in is not to run any more. */
+static bool acquit(struct bt *bt, const struct trapper *t) {
+    bool yes;
+
+    bt_lock(bt);
+    yes = t->traps < TRIAL_RUNS / TRIAL_SHARE &&
+          bt_verdict_is(bt, t->va, t->page, BT_VERDICT_CALLOUT);
+    if (yes) {
+        decide(find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
+        tc_drop_at(&bt->sh->tc, t->page, (unsigned)t->va, TC_WHY_REVIEW);
+        bt->v->cnt->bt_verdicts_over++;
+    }
+    bt_unlock(bt);
+    return yes;
+}
+
+/* Several vCPUs may count at once, and miss some: it decides about speed alone. */
 static int exec_trapper(struct vcpu *v, const struct insn *i) {
     struct trapper *t = container_of(i, struct trapper, i);
     uint64_t before = traps_so_far(v->cnt);
@@ -208,16 +234,9 @@ static int exec_trapper(struct vcpu *v, const struct insn *i) {
 
     t->runs++;
     t->traps += rc == SEM_FAULT || traps_so_far(v->cnt) != before;
-    if (unlikely(t->runs == TRIAL_RUNS)) {
-        struct bt *bt = tr_vcpu(v)->owner;
-
-        if (t->traps < TRIAL_RUNS / TRIAL_SHARE &&
-            bt_verdict_is(bt, t->va, t->page, BT_VERDICT_CALLOUT)) {
-            decide(find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
-            tc_drop_at(&bt->tc, t->page, (unsigned)t->va, TC_WHY_REVIEW);
+    if (unlikely(t->runs >= TRIAL_RUNS)) {
+        if (acquit(bt_of(v), t))
             bt_leave_fragment(v); /* it may be a loop */
-            v->cnt->bt_verdicts_over++;
-        }
         t->runs = t->traps = 0;
     }
     return rc;
@@ -236,18 +255,28 @@ struct insn *bt_trap_callout(struct tr_span *span, const struct insn *i, uint64_
 
 /* --- the way back --- */
 
-void bt_review(struct bt *bt, uint64_t now) {
-    if (now < bt->next_review)
+static void review(struct bt *bt, uint64_t now) {
+    struct bt_shared *sh = bt->sh;
+
+    if (now < sh->next_review)
         return;
-    bt->next_review = now + REVIEW_TICKS;
+    __atomic_store_n(&sh->next_review, now + REVIEW_TICKS, __ATOMIC_RELAXED);
     for (unsigned n = 0; n < 1u << BT_PLACE_BITS; n++) {
-        struct bt_place *s = &bt->places[n];
+        struct bt_place *s = &sh->places[n];
 
         if (s->verdict == BT_VERDICT_NONE || now < s->due)
             continue;
         if (s->verdict != BT_VERDICT_TOLERATED)
-            tc_drop_at(&bt->tc, s->page, (unsigned)s->va, TC_WHY_REVIEW);
+            tc_drop_at(&sh->tc, s->page, (unsigned)s->va, TC_WHY_REVIEW);
         s->verdict = BT_VERDICT_NONE;
         bt->v->cnt->bt_verdicts_over++;
     }
+}
+
+void bt_review(struct bt *bt, uint64_t now) {
+    if (likely(now < __atomic_load_n(&bt->sh->next_review, __ATOMIC_RELAXED)))
+        return;
+    bt_lock(bt);
+    review(bt, now);
+    bt_unlock(bt);
 }

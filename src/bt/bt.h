@@ -6,7 +6,8 @@
  * code, single-stepping, an instruction that hits a device) is left to whoever calls
  * bt_go(), and is mostly the interpreter's (soft/). docs/bt.md describes the whole.
  *
- * All of it belongs to the vCPU's thread but bt_kick().
+ * The vCPUs of a machine share the cache and what is known of guest code (bt_join()). All
+ * else of a struct bt belongs to the vCPU's thread, but for bt_kick().
  */
 #ifndef BT_BT_H
 #define BT_BT_H
@@ -61,6 +62,10 @@ int bt_options_parse(struct bt_options *opt, const char *text, char *why,
  * owner of MEM_TRACE_TC, and IP that of MEM_TRACE_CODE. */
 int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
+/* The same for another vCPU of the same machine and memory, with the cache of WITH, whose
+ * vCPU must know that it is one of several (vcpu.smp). While none of them runs. */
+int bt_join(struct bt *with, struct vcpu *v, struct interp *ip, struct bt **out);
+/* While none of those that it shares the cache with runs. */
 void bt_free(struct bt *bt);
 
 /* This thread is about to run translated code, or no longer does. 0, or -errno when it
@@ -115,7 +120,7 @@ void bt_stats(const struct bt *bt,
  */
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out);
 
-/* Owner of MEM_TRACE_TC; ARG is the struct bt. */
+/* Owner of MEM_TRACE_TC; ARG is any struct bt of those that share a cache. */
 void bt_code_written(void *arg, struct gpa at, unsigned len);
 
 #endif

@@ -71,26 +71,37 @@ struct division {
 /* How far translated code may go in a counted run before the dispatcher is asked. */
 #define BT_FUEL 65536u
 
-struct bt {
-    struct vcpu *v;
-    struct interp *ip;
+/* What the vCPUs of a machine have in common: docs/bt.md, "Many vCPUs", says who may
+ * touch which of it when. */
+struct bt_shared {
     struct bt_options opt;
     struct tr_env env;
     struct tc tc;
     struct tr *tr;
-    uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
-    const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
     struct bt_place *places;
     uint64_t next_review; /* TSC */
     struct division *divisions;
+    struct bt *first; /* of those that have a part in it, by bt.next */
+    bool unsound; /* the verifier has found something: nothing runs any more; atomic */
+};
+
+/* A vCPU's own. */
+struct bt {
+    struct vcpu *v;
+    struct interp *ip;
+    struct bt_shared *sh;
+    struct bt *next;
+    uint8_t *poll_page;
+    uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
+    const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
     struct ccf *faulted; /* whose division raised the host's #DE just now */
+    uint32_t deaths;     /* tc.deaths when code was last looked up */
     uint64_t callouts[OP_COUNT];
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
     bool in_tc; /* from bt_begin() to bt_end(): bt_kick() must close the poll page */
     bool poll_closed;
-    bool unsound; /* the verifier has found something: nothing runs any more */
 };
 
 static inline struct bt *bt_of(const struct vcpu *v) {
@@ -148,6 +159,16 @@ static inline bool bt_canonical(const struct vcpu *v, uint64_t a) {
     return v->mode != MODE_64 || (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
+/* Has code been written, by whomever, since BT looked up what it executes? It may be what
+ * it would go on with. */
+static inline bool bt_code_died(const struct bt *bt) {
+    return __atomic_load_n(&bt->sh->tc.deaths, __ATOMIC_ACQUIRE) != bt->deaths;
+}
+
+static inline void bt_note_deaths(struct bt *bt) {
+    bt->deaths = __atomic_load_n(&bt->sh->tc.deaths, __ATOMIC_ACQUIRE);
+}
+
 /* --- stats.c --- */
 
 void bt_note_trap(struct bt *bt, enum bt_trap_why why);
@@ -156,6 +177,22 @@ void bt_note_trap(struct bt *bt, enum bt_trap_why why);
 
 /* Translated code may go on after a kick: events are to be looked at after that. */
 void bt_poll_open(struct bt *bt);
+
+/* --- share.c: several vCPUs, one cache --- */
+
+/* Only one at a time changes the cache and what is known of code; whoever waits serves
+ * calls. Not while BT has the lock. */
+void bt_lock(struct bt *bt);
+void bt_unlock(struct bt *bt);
+/* All other vCPUs are between two instructions, with their vector state parked, from here
+ * to bt_go_on(). Not while BT has the lock; what it has in hand of the cache may be gone.
+ */
+void bt_stop(struct bt *bt);
+void bt_go_on(struct bt *bt);
+/* BT is what this thread executes code for; NULL: nobody any more. */
+void bt_run_by_thread(struct bt *bt);
+/* In whose name this thread stores. */
+struct bt *bt_storing(struct bt_shared *sh);
 
 /* --- recover.c: where the guest is, from where the host is --- */
 
@@ -209,6 +246,8 @@ struct ccf *bt_find_path(struct bt *bt, const uint8_t *page, uint32_t key);
 void bt_heat_up(struct bt *bt, struct ccf *c);
 /* Room in the cache. Fragments that are held in hand may be gone. */
 void bt_make_room(struct bt *bt);
+/* Keys get their tables of indirect branches anew: there are more keys than tables. */
+void bt_renew_tables(struct bt *bt);
 /* With --bt verify: false, once reported, when the stubs are not proved. */
 bool bt_verify_common(struct bt *bt);
 

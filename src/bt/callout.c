@@ -51,7 +51,8 @@ static void advance(struct vcpu *v, unsigned len) {
 }
 
 /* Nothing waits that the dispatcher would have to see now. */
-static bool quiet(const struct vcpu *v) {
+static bool quiet(const struct bt *bt) {
+    const struct vcpu *v = bt->v;
     uint32_t events = vcpu_events(v);
 
     if (events & ~(uint32_t)VCPU_EVENT_IRQ)
@@ -59,7 +60,7 @@ static bool quiet(const struct vcpu *v) {
     if (events && (v->rflags & X86_FL_IF))
         return false;
     return !(v->rflags & (X86_FL_TF | X86_FL_RF)) && !v->pending_db && !v->leave_code &&
-           !v->halted;
+           !v->halted && !bt_code_died(bt);
 }
 
 /* Where translated code goes on at the guest's rip, when nothing waits; else NULL, and
@@ -70,11 +71,13 @@ static uint8_t *stay(struct bt *bt) {
     uint8_t *rx;
 
     bt_drop_rf(v);
-    if (!bt->opt.tr.stay || v->step || !quiet(v) || v->irq_shadow || (v->dr[7] & 0xff) ||
-        bt->watch || !tr_translatable(v))
+    if (!bt->sh->opt.tr.stay || v->step || !quiet(bt) || v->irq_shadow ||
+        (v->dr[7] & 0xff) || bt->watch || !tr_translatable(v))
         return NULL;
-    tc_select_key(&bt->tc, tr_key(v));
-    rx = tc_jump_target(&bt->tc, v->rip);
+    bt_note_deaths(bt);
+    if (unlikely(!tc_select_key(&bt->sh->tc, v, tr_key(v))))
+        return NULL;
+    rx = tc_jump_target(v, v->rip);
     if (rx) {
         bt_flags_in(v);
         vec_load(v);
@@ -113,7 +116,7 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     uint8_t *rx;
     int rc;
 
-    BUG_ON(!tc_is_insn(&bt->tc, i));
+    BUG_ON(!tc_is_insn(&bt->sh->tc, i));
     bt_sync_bank(v);
     bt_flags_out(v);
     bt_settle_count(v);
@@ -121,13 +124,13 @@ int bt_callout(struct vcpu *v, const struct insn *i) {
     v->irq_shadow = false; /* of the instruction before */
     do                     /* a repeated string operation comes back after each piece */
         rc = i->exec(v, i);
-    while (rc == SEM_REPEAT && quiet(v));
+    while (rc == SEM_REPEAT && quiet(bt));
     v->cnt->bt_callouts++;
     bt->callouts[i->op]++;
     if (unlikely(i->op == OP_div || i->op == OP_idiv))
         bt_division_done(bt, v->rip, rc == SEM_FAULT);
-    if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(v) &&
-        (!v->irq_shadow || i->op == OP_sti) && tr_key(v) == bt->tc.key) {
+    if ((rc == SEM_NEXT || (rc == SEM_STOP && goes_on(v, i))) && quiet(bt) &&
+        (!v->irq_shadow || i->op == OP_sti) && tr_key(v) == tr_vcpu(v)->key) {
         bt_flags_in(v);
         vec_load(v);
         tr_vcpu(v)->owed = 0;
@@ -151,11 +154,11 @@ static inline uint32_t surroundings(const struct vcpu *v) {
 
 uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
-    uint32_t before = surroundings(v), from = bt->tc.key, key;
+    uint32_t before = surroundings(v), from = tr_vcpu(v)->key, key;
     unsigned cpl = v->cpl;
     bool crosses;
 
-    BUG_ON(!tc_is_insn(&bt->tc, i));
+    BUG_ON(!tc_is_insn(&bt->sh->tc, i));
     bt_sync_bank(v);
     bt_flags_out(v);
     v->irq_shadow = false;
@@ -168,18 +171,19 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     if (unlikely(vcpu_events(v) || v->pending_db || (v->dr[7] & 0xff) ||
                  (v->rflags & (X86_FL_TF | X86_FL_RF)) || bt->watch ||
                  !tr_translatable(v)))
-        return bt->env.stub.leave;
+        return bt->sh->env.stub.leave;
     /* From CPL 3 to 0 or back, and nothing else: the key differs in just that. */
     crosses = before == surroundings(v) && (cpl ^ v->cpl) == 3;
-    key = bt->tc.key ^ (KEY_USER | KEY_CPL0);
+    key = tr_vcpu(v)->key ^ (KEY_USER | KEY_CPL0);
     if (unlikely(!crosses || (v->cr4 & X86_CR4_TSD)))
         key = tr_key(v);
-    tc_select_key(&bt->tc, key);
+    if (unlikely(!tc_select_key(&bt->sh->tc, v, key)))
+        return bt->sh->env.stub.leave;
     if (crosses)
         bt_gate_keep(bt, i, from);
     vec_load(v);
-    uint8_t *rx = tc_jump_target(&bt->tc, v->rip);
-    return likely(rx) ? rx : bt->env.stub.leave;
+    uint8_t *rx = tc_jump_target(v, v->rip);
+    return likely(rx) ? rx : bt->sh->env.stub.leave;
 }
 
 /* A range that was checked for several accesses at once is not all there. Where a
@@ -187,16 +191,18 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
  */
 static uint8_t *go_single(struct bt *bt) {
     struct vcpu *v = bt->v;
-    uint32_t key = bt->tc.key | KEY_SINGLE;
+    uint32_t key = tr_vcpu(v)->key | KEY_SINGLE;
     const uint8_t *code = mmu_hit(v->mmu->code, gva(v->rip), 1, MMU_EXEC);
     bool fault;
     struct ccf *c;
 
     if (!code)
         return NULL;
-    c = tc_lookup(&bt->tc, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
+    bt_lock(bt);
+    c = tc_lookup(&bt->sh->tc, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key);
     if (!c)
         c = bt_translate(bt, key, &fault);
+    bt_unlock(bt);
     if (!c || c->code.page2)
         return NULL;
     tr_vcpu(v)->here = v->rip & ~4095ull;
@@ -213,7 +219,7 @@ uint8_t *bt_emulate(struct vcpu *v) {
     int rc;
 
     tr_vcpu(v)->fault_known = tr_vcpu(v)->single = false;
-    if (!bt->opt.tr.stay || v->step || bt->watch)
+    if (!bt->sh->opt.tr.stay || v->step || bt->watch)
         return NULL; /* BT_LEAVE_EMULATE */
     if (tr_vcpu(v)->borrowed_by)
         tr_give_back(v, tr_vcpu(v)->borrowed_by);

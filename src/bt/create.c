@@ -2,78 +2,118 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/bug.h"
 #include "bt/bt_int.h"
 
-/* Tables and pages that emitted code names, and the cache. */
-static int allocate(struct bt *bt) {
-    struct tr_env *env = &bt->env;
-    int rc = os_code_map((size_t)bt->opt.cache << 20, &env->code);
+/* Tables that emitted code names, and the cache. */
+static int allocate_shared(struct bt *bt) {
+    struct bt_shared *sh = bt->sh;
+    struct tr_env *env = &sh->env;
+    int rc = os_code_map((size_t)sh->opt.cache << 20, &env->code);
 
-    if (rc)
-        return rc;
-    rc = os_poll_page(&env->poll_page);
-    if (!rc && bt->v->counted)
-        rc = os_guarded_alloc(BT_FUEL, &bt->fuel);
-    if (!rc)
-        rc = os_fenced_alloc(4096, (void **)&bt->bounce);
     if (!rc)
         rc = os_low_alloc(sizeof(*env->heat) << TR_HEAT_BITS, (void **)&env->heat);
     if (!rc)
         rc = os_low_alloc(sizeof(*env->guess) << TR_GUESS_BITS, (void **)&env->guess);
     if (!rc)
-        rc = tc_create(&bt->tc, env);
+        rc = tc_create(&sh->tc, env);
     if (rc)
         return rc;
-    bt->tr = tr_new(env);
-    bt->places = calloc(1u << BT_PLACE_BITS, sizeof(*bt->places));
-    bt->divisions = calloc(BT_DIVISIONS, sizeof(*bt->divisions));
-    return bt->tr && bt->places && bt->divisions ? 0 : -ENOMEM;
+    sh->tr = tr_new(env);
+    sh->places = calloc(1u << BT_PLACE_BITS, sizeof(*sh->places));
+    sh->divisions = calloc(BT_DIVISIONS, sizeof(*sh->divisions));
+    return sh->tr && sh->places && sh->divisions ? 0 : -ENOMEM;
 }
 
 static void take_options(struct bt *bt, const struct bt_options *opt) {
-    bt->opt = *opt;
-    bt->opt.tr.count &= !bt->v->counted; /* which counts exactly */
-    bt->env.opt = bt->opt.tr;
-    bt->tc.chain = bt->opt.chain;
+    struct bt_shared *sh = bt->sh;
+
+    sh->opt = *opt;
+    sh->opt.tr.count &= !bt->v->counted; /* which counts exactly */
+    sh->env.opt = sh->opt.tr;
+    sh->tc.chain = sh->opt.chain;
 }
 
 /* The common code, and where the translator and the cache find it. */
 static int emit_common(struct bt *bt) {
+    struct bt_shared *sh = bt->sh;
+
     bt_emit_stubs(bt);
-    bt->env.records = bt->tc.meta;
-    bt->env.records_size = bt->tc.nunits * bt->tc.unit_meta;
-    bt->tc.code_start = bt->env.common_end - tr_delta(&bt->env);
-    bt->tc.nowhere = bt->env.stub.indirect;
-    return bt->opt.verify && !bt_verify_common(bt) ? -EBADMSG : 0;
+    sh->env.records = sh->tc.meta;
+    sh->env.records_size = sh->tc.nunits * sh->tc.unit_meta;
+    sh->tc.code_start = sh->env.common_end - tr_delta(&sh->env);
+    sh->tc.nowhere = sh->env.stub.indirect;
+    return sh->opt.verify && !bt_verify_common(bt) ? -EBADMSG : 0;
 }
 
-int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
-           struct bt **out) {
-    struct bt *bt = calloc(1, sizeof(*bt));
+static void free_shared(struct bt_shared *sh) {
+    os_low_free(sh->env.heat, sizeof(*sh->env.heat) << TR_HEAT_BITS);
+    os_low_free(sh->env.guess, sizeof(*sh->env.guess) << TR_GUESS_BITS);
+    free(sh->places);
+    free(sh->divisions);
+    tr_free(sh->tr);
+    tc_destroy(&sh->tc);
+    if (sh->env.code.rw) {
+        os_fault_range_remove(sh->env.code.rx);
+        os_code_unmap(&sh->env.code);
+    }
+    free(sh);
+}
+
+static int create_shared(struct bt *bt, const struct bt_options *opt) {
+    struct bt_shared *sh = bt->sh;
+    const struct os_code *code = &sh->env.code;
     int rc;
 
-    if (!bt)
-        return -ENOMEM;
-    bt->v = v;
-    bt->ip = ip;
     __builtin_cpu_init();
-    bt->env = (struct tr_env){.v = v,
+    sh->env = (struct tr_env){.v = bt->v,
+                              .smp = bt->v->smp,
                               .has_bmi2 = __builtin_cpu_supports("bmi2"),
+                              .poll_page = bt->poll_page,
                               .advice = &bt_advice,
                               .arg = bt};
     take_options(bt, opt);
-    *tr_vcpu(v) = (struct tr_vcpu){.self = v, .owner = bt};
+    rc = allocate_shared(bt);
+    sh->tc.jumps_stay = sh->env.smp;
+    if (!rc)
+        rc = emit_common(bt);
+    return rc ? rc : os_fault_range(code->rx, code->rx + code->size, bt_host_fault, NULL);
+}
+
+/* What the vCPU has of its own: BT is freed by bt_free() in both cases. */
+static int create_own(struct bt *bt) {
+    struct vcpu *v = bt->v;
+    int rc = os_poll_page(&bt->poll_page);
+
+    *tr_vcpu(v) = (struct tr_vcpu){.self = v, .owner = bt, .poll = bt->poll_page};
     v->x87_ran = bt_x87_ran;
     v->x87_at = 0;
     vcpu_forget_gates(v);
     v->canary[0] = VCPU_CANARY;
     v->canary[1] = ~VCPU_CANARY;
-    rc = allocate(bt);
+    if (!rc && v->counted)
+        rc = os_guarded_alloc(BT_FUEL, &bt->fuel);
     if (!rc)
-        rc = emit_common(bt);
+        rc = os_fenced_alloc(4096, (void **)&bt->bounce);
+    return rc;
+}
+
+int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
+           struct bt **out) {
+    struct bt_shared *sh = calloc(1, sizeof(*sh));
+    struct bt *bt = calloc(1, sizeof(*bt));
+    int rc;
+
+    if (!sh || !bt) {
+        free(sh);
+        free(bt);
+        return -ENOMEM;
+    }
+    *bt = (struct bt){.v = v, .ip = ip, .sh = sh};
+    sh->first = bt;
+    rc = create_own(bt);
     if (!rc)
-        rc = os_fault_range(bt->env.code.rx, bt->env.code.rx + bt->env.code.size,
-                            bt_host_fault, bt);
+        rc = create_shared(bt, opt);
     if (rc) {
         bt_free(bt);
         return rc;
@@ -83,37 +123,56 @@ int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
     return 0;
 }
 
-void bt_code_written(void *arg, struct gpa at, unsigned len) {
-    struct bt *bt = arg;
+int bt_join(struct bt *with, struct vcpu *v, struct interp *ip, struct bt **out) {
+    struct bt *bt = calloc(1, sizeof(*bt));
+    int rc;
 
-    tc_code_written(&bt->tc, at, len);
+    if (!bt)
+        return -ENOMEM;
+    BUG_ON(!with->sh->env.smp || !v->smp || v->mem != with->v->mem || v->counted);
+    *bt = (struct bt){.v = v, .ip = ip, .sh = with->sh, .next = with->next};
+    with->next = bt;
+    rc = create_own(bt);
+    if (rc) {
+        bt_free(bt);
+        return rc;
+    }
+    *out = bt;
+    return 0;
+}
+
+void bt_code_written(void *arg, struct gpa at, unsigned len) {
+    struct bt *bt = bt_storing(((struct bt *)arg)->sh);
+
+    bt_lock(bt);
+    bt->v->leave_code |= tc_code_written(&bt->sh->tc, at, len);
+    bt_unlock(bt);
 }
 
 void bt_set_options(struct bt *bt, const struct bt_options *opt) {
-    unsigned cache = bt->opt.cache;
+    unsigned cache = bt->sh->opt.cache;
 
     take_options(bt, opt);
-    bt->opt.cache = cache;
+    bt->sh->opt.cache = cache;
     bt_flush(bt);
 }
 
 void bt_free(struct bt *bt) {
+    struct bt **at;
+
     if (!bt)
         return;
-    if (bt->env.poll_page)
-        os_poll_page_free(bt->env.poll_page);
+    for (at = &bt->sh->first; *at != bt;)
+        at = &(*at)->next;
+    *at = bt->next;
+    if (bt->sh->first)
+        bt->sh->env.v = bt->sh->tc.v = bt->sh->first->v;
+    else
+        free_shared(bt->sh);
+    if (bt->poll_page)
+        os_poll_page_free(bt->poll_page);
     os_guarded_free(bt->fuel, BT_FUEL);
     os_fenced_free(bt->bounce, 4096);
-    os_low_free(bt->env.heat, sizeof(*bt->env.heat) << TR_HEAT_BITS);
-    os_low_free(bt->env.guess, sizeof(*bt->env.guess) << TR_GUESS_BITS);
     bt->v->x87_ran = NULL;
-    free(bt->places);
-    free(bt->divisions);
-    tr_free(bt->tr);
-    tc_destroy(&bt->tc);
-    if (bt->env.code.rw) {
-        os_fault_range_remove(bt->env.code.rx);
-        os_code_unmap(&bt->env.code);
-    }
     free(bt);
 }

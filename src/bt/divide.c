@@ -12,26 +12,38 @@
 #include "bt/bt_int.h"
 
 static struct division *entry(const struct bt *bt, uint64_t va) {
-    return &bt->divisions[(va ^ va >> 10) & (BT_DIVISIONS - 1)];
+    return &bt->sh->divisions[(va ^ va >> 10) & (BT_DIVISIONS - 1)];
 }
 
 bool bt_division_faults(const struct bt *bt, uint64_t va) {
     const struct division *g = entry(bt, va &= 4095);
 
-    return bt->opt.adapt && g->faults && g->va == va;
+    return bt->sh->opt.adapt && g->faults && g->va == va;
 }
 
 void bt_division_faulted(struct bt *bt, struct ccf *c) {
     uint64_t va = bt->v->rip & 4095;
 
-    if (!bt->opt.adapt || c->dead)
+    if (!bt->sh->opt.adapt)
         return;
-    *entry(bt, va) = (struct division){.va = va, .faults = true};
-    tc_drop(&bt->tc, c, TC_WHY_TRAPS);
+    bt_lock(bt);
+    if (!c->dead) {
+        *entry(bt, va) = (struct division){.va = va, .faults = true};
+        tc_drop(&bt->sh->tc, c, TC_WHY_TRAPS);
+    }
+    bt_unlock(bt);
 }
 
-void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
-    struct division *g = entry(bt, va &= 4095);
+/* True: it is trusted again. */
+static bool count_good(struct division *g) {
+    if (g->faults && ++g->good < BT_DIVISION_TRUST)
+        return false;
+    g->faults = false;
+    return true;
+}
+
+static void division_done(struct bt *bt, uint64_t va, bool fault) {
+    struct division *g = entry(bt, va);
     struct ccf *c;
 
     if (g->va != va)
@@ -41,13 +53,17 @@ void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
         g->good = 0;
         return;
     }
-    if (g->faults && ++g->good < BT_DIVISION_TRUST)
+    if (!count_good(g))
         return;
-    /* Trusted again: each fragment with this callout goes when it gets here. It may be a
-     * loop. */
-    g->faults = false;
-    c = tc_find(&bt->tc, (const uint8_t *)(uintptr_t)tr_vcpu(bt->v)->resume - 1);
+    /* Each fragment with this callout goes when it gets here. It may be a loop. */
+    c = tc_find(&bt->sh->tc, (const uint8_t *)(uintptr_t)tr_vcpu(bt->v)->resume - 1);
     if (c && !c->dead)
-        tc_drop(&bt->tc, c, TC_WHY_TRAPS);
+        tc_drop(&bt->sh->tc, c, TC_WHY_TRAPS);
     bt_leave_fragment(bt->v);
+}
+
+void bt_division_done(struct bt *bt, uint64_t va, bool fault) {
+    bt_lock(bt);
+    division_done(bt, va & 4095, fault);
+    bt_unlock(bt);
 }

@@ -33,12 +33,20 @@ static bool to_interp(const struct vcpu *v, const struct os_fault *f) {
            (uint8_t *)(uintptr_t)(f->addr & ~4095ull) == v->mmu->nowhere;
 }
 
+/* The vCPU whose code this thread executes, from translated code. */
+static struct vcpu *vcpu_of_gs(void) {
+    struct vcpu *v;
+
+    __asm__ volatile("movq %%gs:%c1, %0" : "=r"(v) : "i"(GS_TR(self)));
+    return v;
+}
+
 /* In the signal handler, between two instructions of translated code. */
 bool bt_host_fault(void *arg, struct os_fault *f) {
-    struct bt *bt = arg;
-    struct vcpu *v = bt->v;
+    struct vcpu *v = vcpu_of_gs();
+    struct bt *bt = bt_of(v);
     const uint8_t *pc = (const uint8_t *)(uintptr_t)f->regs.rip;
-    const struct ccf *c = tc_find(&bt->tc, pc);
+    const struct ccf *c = tc_find(&bt->sh->tc, pc);
     const struct site *s = c ? bt_site_of(c, pc) : NULL;
     uint8_t *fault_page = (uint8_t *)(uintptr_t)(f->addr & ~4095ull);
     uint64_t here = tr_vcpu(v)->here;
@@ -46,7 +54,7 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
     if (!s || s->ours)
         return false; /* a bug; what is in the registers is none of the guest's business
                        */
-    if (f->trapno == X86_PF && fault_page == bt->env.poll_page && s->poll) {
+    if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
         if (s->poll == POLL_INDIRECT && !bt_canonical(v, f->regs.gpr[T0])) {
             f->regs.rip += TR_POLL_LEN; /* the branch is to fault: undo_branch() */
             return true;
@@ -66,7 +74,7 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
         v->rip = tr_site_va(&c->code, s, here);
         tr_vcpu(v)->reason = BT_LEAVE_STATUS;
         tr_vcpu(v)->status = SEM_FAULT;
-        bt->faulted = f->trapno == X86_DE ? tc_find(&bt->tc, pc) : NULL;
+        bt->faulted = f->trapno == X86_DE ? tc_find(&bt->sh->tc, pc) : NULL;
     } else {
         return false;
     }
@@ -79,6 +87,6 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
 
         tr_vcpu(v)->flags = (uint16_t)((fl & 0xff) << 8 | (fl & X86_FL_OF ? 1 : 0));
     }
-    f->regs.rip = (uint64_t)(uintptr_t)bt->env.stub.leave_bare;
+    f->regs.rip = (uint64_t)(uintptr_t)bt->sh->env.stub.leave_bare;
     return true;
 }

@@ -57,7 +57,7 @@ void bt_gate_keep(struct bt *bt, const struct insn *i, uint32_t from) {
     v->gate_key[n] = from;
     *g = (struct tr_gate_state){
         .keep = ~clear,
-        .select = bt->tc.select,
+        .select = tr_vcpu(v)->select,
         .jump = tr_vcpu(v)->jump,
         .cs = first_word(&v->seg[SEG_CS]),
         .ss = first_word(&v->seg[SEG_SS]),
@@ -94,7 +94,7 @@ static void gs_copy(struct emit *e, size_t to, size_t from) {
 
 /* Goes to the transfer stub, with T0 as it came, when the condition holds. */
 static void seldom(const struct bt *bt, struct emit *e, unsigned cond) {
-    e_jcc(e, cond, bt->env.stub.transfer);
+    e_jcc(e, cond, bt->sh->env.stub.transfer);
 }
 
 static void emit_checks(const struct bt *bt, struct emit *e, enum tr_gate n) {
@@ -103,8 +103,7 @@ static void emit_checks(const struct bt *bt, struct emit *e, enum tr_gate n) {
     e_gs(e, W32, OPC_MOV_R_RM, T1, GS(rflags));
     e_test_imm(e, T1, FLAGS_SELDOM);
     seldom(bt, e, CC_NE);
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(owner));
-    e_rm(e, W32, OPC_MOV_R_RM, T1, T1, offsetof(struct bt, tc.key));
+    e_gs(e, W32, OPC_MOV_R_RM, T1, GS_TR(key));
     e_gs(e, W32, OPC_CMP_R_RM, T1, GS(gate_key) + 4 * n);
     seldom(bt, e, CC_NE);
 }
@@ -142,9 +141,7 @@ static void emit_cross(const struct bt *bt, struct emit *e, enum tr_gate n) {
     e_gs(e, W64, OPC_MOV_R_RM, T1, user ? GS(shadow.code_user) : GS(shadow.code_super));
     e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct mmu, code));
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS(shadow.code));
-    e_gs(e, W64, OPC_MOV_R_RM, T0, GS_TR(owner));
-    e_gs(e, W64, OPC_MOV_R_RM, T1, GS_GATE(n, select));
-    e_rm(e, W64, OPC_MOV_RM_R, T1, T0, offsetof(struct bt, tc.select));
+    gs_copy(e, GS_TR(select), GS_GATE(n, select));
     gs_copy(e, GS_TR(jump), GS_GATE(n, jump));
     e_mov_imm(e, T1, 1);
     e_gs(e, W64, OPC_ADD_RM_R, T1, GS_TR(gates));
@@ -230,7 +227,7 @@ void bt_emit_gates(struct bt *bt, struct emit *e) {
     };
 
     for (unsigned n = 0; n < ARRAY_SIZE(emit); n++) {
-        bt->env.stub.gate[n] = e_here(e);
+        bt->sh->env.stub.gate[n] = e_here(e);
         emit[n](bt, e);
     }
 }

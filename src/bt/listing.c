@@ -111,7 +111,7 @@ static int translate_unit(struct work *w, uint64_t va) {
     bt->v->rip = va;
     for (;;) {
         c = bt_translate(bt, tr_key(bt->v), &fault);
-        if (c || fault || tc_wraps(&bt->tc))
+        if (c || fault || tc_wraps(&bt->sh->tc))
             break;
         bt_make_room(bt); /* in a unit that has not been used */
     }
@@ -119,7 +119,7 @@ static int translate_unit(struct work *w, uint64_t va) {
     if (!c)
         return fault ? 0 : -ENOSPC;
     u->c = &c->code;
-    made = tr_made(bt->tr);
+    made = tr_made(bt->sh->tr);
     return copy_tu(u, made.insn, made.n);
 }
 
@@ -189,7 +189,7 @@ static int build(struct work *w) {
             const struct tr_code *to = fragment_at(l, list_target(c, k));
 
             if (to)
-                tc_link(&w->bt->tc, &c->links[k], tc_ccf(to));
+                tc_link(&w->bt->sh->tc, &c->links[k], tc_ccf(to));
         }
     }
     return 0;
@@ -197,7 +197,7 @@ static int build(struct work *w) {
 
 int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing *out) {
     struct work w = {.bt = bt,
-                     .l = {.env = &bt->env, .out = out, .from = from, .len = len}};
+                     .l = {.env = &bt->sh->env, .out = out, .from = from, .len = len}};
     int rc = -ENOMEM;
 
     vec_park(bt->v);
@@ -206,7 +206,7 @@ int bt_list(struct bt *bt, uint64_t from, uint32_t len, const struct bt_listing 
     w.todo = malloc((size_t)(len ? len : 1) * sizeof(*w.todo));
     if (w.seen && w.todo)
         rc = build(&w);
-    if (!rc && bt->unsound)
+    if (!rc && bt->sh->unsound)
         rc = -EBADMSG;
     if (!rc) {
         vec_park(bt->v);

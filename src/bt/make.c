@@ -13,10 +13,10 @@
 static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
     const struct bt *bt = arg;
 
-    const struct ccf *c = tc_lookup(&bt->tc, va, ram, key);
+    const struct ccf *c = tc_lookup(&bt->sh->tc, va, ram, key);
 
     return (c && c->paths && !c->paths->code.fixed) ||
-           tc_lookup_path(&bt->tc, va, ram, key);
+           tc_lookup_path(&bt->sh->tc, va, ram, key);
 }
 
 static bool traps(void *arg, const struct insn *i, uint64_t va, const uint8_t *ram) {
@@ -44,22 +44,65 @@ const struct tr_advice bt_advice = {.is_hot = is_hot,
 
 /* --- room --- */
 
-void bt_flush(struct bt *bt) {
-    bt_x87_settle(bt->v); /* while it is known what is where */
-    tc_flush(&bt->tc);
+static void forget_tables(struct bt_shared *sh) {
+    for (struct bt *b = sh->first; b; b = b->next) {
+        tr_vcpu(b->v)->jump = NULL;
+        vcpu_forget_gates(b->v);
+    }
+    tc_jumps_reset(&sh->tc);
+}
+
+/* All others are stopped, or do not run. */
+static void flush(struct bt *bt) {
+    struct bt_shared *sh = bt->sh;
+
+    for (struct bt *b = sh->first; b; b = b->next)
+        bt_x87_settle(b->v); /* while it is known what is where */
+    forget_tables(sh);
+    tc_flush(&sh->tc);
     for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
-        bt->env.heat[n] = bt->opt.tr.hot;
+        sh->env.heat[n] = sh->opt.tr.hot;
     bt_forget_verdicts(bt);
 }
 
-void bt_make_room(struct bt *bt) {
-    if (!bt->opt.evict && tc_wraps(&bt->tc)) {
-        bt_flush(bt);
+void bt_flush(struct bt *bt) {
+    bt_lock(bt);
+    flush(bt);
+    bt_unlock(bt);
+}
+
+/* Nobody has anything of the cache in hand. */
+static void evict(struct bt *bt) {
+    struct bt_shared *sh = bt->sh;
+
+    if (!sh->opt.evict && tc_wraps(&sh->tc)) {
+        flush(bt);
         bt->v->cnt->bt_flushes++;
         return;
     }
-    bt_x87_settle(bt->v);
-    tc_evict(&bt->tc);
+    for (struct bt *b = sh->first; b; b = b->next)
+        bt_x87_settle(b->v);
+    tc_evict(&sh->tc);
+}
+
+void bt_renew_tables(struct bt *bt) {
+    bt_stop(bt);
+    bt_lock(bt);
+    if (!tc_select_key(&bt->sh->tc, bt->v, tr_key(bt->v)))
+        forget_tables(bt->sh);
+    bt_unlock(bt);
+    bt_go_on(bt);
+}
+
+void bt_make_room(struct bt *bt) {
+    unsigned unit = bt->sh->tc.unit;
+
+    bt_stop(bt);
+    bt_lock(bt);
+    if (bt->sh->tc.unit == unit) /* else somebody else has by now */
+        evict(bt);
+    bt_unlock(bt);
+    bt_go_on(bt);
 }
 
 /* --- the verifier --- */
@@ -73,33 +116,34 @@ static bool proved(struct bt *bt, const struct tr_code *c) {
     const struct bt_listing out = {.line = to_log};
     struct finding f;
 
-    if (verify_code(&bt->env, c, &f))
+    if (verify_code(&bt->sh->env, c, &f))
         return true;
-    bt->unsound = true;
-    bt_kick(bt); /* what is in the cache goes no further than its next poll */
+    __atomic_store_n(&bt->sh->unsound, true, __ATOMIC_RELAXED);
+    for (struct bt *b = bt->sh->first; b; b = b->next)
+        bt_kick(b); /* what is in the cache goes no further than its next poll */
     log_error("the verifier does not accept what the translator has made; this run ends");
-    verify_report(&bt->env, c, &f, &out);
+    verify_report(&bt->sh->env, c, &f, &out);
     return false;
 }
 
 bool bt_verify_common(struct bt *bt) {
     struct finding f;
 
-    if (verify_stubs(&bt->env, &f))
+    if (verify_stubs(&bt->sh->env, &f))
         return true;
     log_error("the verifier does not accept the translator's common code, at +%03x: %s",
-              f.at ? (unsigned)(f.at - bt->env.code.rx) : 0, f.why);
+              f.at ? (unsigned)(f.at - bt->sh->env.code.rx) : 0, f.why);
     return false;
 }
 
 /* --- translation --- */
 
 static uint32_t *heat_of(const struct bt *bt, const struct ccf *c) {
-    return tr_heat(&bt->env, tr_place(&bt->env, c->code.page, c->code.va));
+    return tr_heat(&bt->sh->env, tr_place(&bt->sh->env, c->code.page, c->code.va));
 }
 
 static void count(struct bt *bt) {
-    const struct tr_made made = tr_made(bt->tr);
+    const struct tr_made made = tr_made(bt->sh->tr);
     struct counters *cnt = bt->v->cnt;
 
     cnt->bt_insns += made.n;
@@ -121,7 +165,7 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     if (!code || mem_gpa(v->mem, code).a == ~0ull)
         return NULL;
     *r = TR_FULL;
-    c = tc_reserve(&bt->tc, &span);
+    c = tc_reserve(&bt->sh->tc, &span);
     if (!c)
         return NULL;
     c->code.va = v->rip;
@@ -131,15 +175,15 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     c->code.fixed = shared && !shared->paths;
     c->code.one_page = shared && shared->paths && !shared->paths->code.fixed;
     c->code.shared = shared ? &shared->code : NULL;
-    *r = tr_translate(bt->tr, &span, &c->code);
-    if (*r == TR_MADE && unlikely(bt->opt.verify) && !proved(bt, &c->code))
+    *r = tr_translate(bt->sh->tr, &span, &c->code);
+    if (*r == TR_MADE && unlikely(bt->sh->opt.verify) && !proved(bt, &c->code))
         *r = TR_FAULT;
     if (*r != TR_MADE)
         return NULL;
-    tc_insert(&bt->tc, &span, c);
+    tc_insert(&bt->sh->tc, &span, c);
     count(bt);
     if (!shared && !(key & KEY_SINGLE))
-        *heat_of(bt, c) = bt->opt.tr.hot;
+        *heat_of(bt, c) = bt->sh->opt.tr.hot;
     return c;
 }
 
@@ -157,7 +201,8 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
     enum tr_result r;
     struct ccf *c = timed(bt, key, NULL, &r);
 
-    *fault = r == TR_FAULT || (r == TR_FULL && tc_unit_empty(&bt->tc)); /* never fits */
+    *fault =
+        r == TR_FAULT || (r == TR_FULL && tc_unit_empty(&bt->sh->tc)); /* never fits */
     return c;
 }
 
@@ -189,7 +234,7 @@ static bool has_path(struct bt *bt, const struct ccf *c) {
  * long. Code that is hot at another one, too, gets a path for all instead, since
  * processes come and go. If that goes on to a second page, which is not there everywhere,
  * the last one does without. */
-void bt_heat_up(struct bt *bt, struct ccf *c) {
+static bool heat_up(struct bt *bt, struct ccf *c) {
     const uint8_t *code = mmu_fetch(bt->v, gva(bt->v->rip));
     struct ccf *path;
     enum tr_result r;
@@ -197,26 +242,35 @@ void bt_heat_up(struct bt *bt, struct ccf *c) {
     /* Where there is no path to be had, it goes on counting below zero. */
     if (c->dead || !code || (uint8_t *)((uintptr_t)code & ~4095ul) != c->code.page ||
         c->code.page2 || has_path(bt, c))
-        return;
+        return true;
     path = timed(bt, c->code.key, c, &r);
     /* Of another address there may be more to come: C itself is executed next, once. */
     if (path || r == TR_FULL)
-        *heat_of(bt, c) = bt->opt.tr.hot + 1;
+        *heat_of(bt, c) = bt->sh->opt.tr.hot + 1;
     if (path) {
         bt->v->cnt->bt_hot_paths++;
         while (!path->code.fixed && c->paths)
-            tc_drop(&bt->tc, c->paths, TC_WHY_NONE);
-        tc_path_add(&bt->tc, c, path);
-    } else if (r == TR_FULL) { /* C may be evicted: try again when what comes is hot */
-        bt_make_room(bt);
+            tc_drop(&bt->sh->tc, c->paths, TC_WHY_NONE);
+        tc_path_add(&bt->sh->tc, c, path);
     }
+    return r != TR_FULL;
+}
+
+void bt_heat_up(struct bt *bt, struct ccf *c) {
+    bool full;
+
+    bt_lock(bt);
+    full = !heat_up(bt, c);
+    bt_unlock(bt);
+    if (full) /* C may be evicted: try again when what comes is hot */
+        bt_make_room(bt);
 }
 
 /* --- what there is --- */
 
 struct ccf *bt_find_shared(struct bt *bt, const uint8_t *page, uint32_t key,
                            bool *fault) {
-    struct ccf *c = tc_lookup(&bt->tc, bt->v->rip, page, key);
+    struct ccf *c = tc_lookup(&bt->sh->tc, bt->v->rip, page, key);
     const uint8_t *second;
 
     for (; c && c->code.page2; c = tc_lookup_next(c)) {
@@ -232,7 +286,7 @@ struct ccf *bt_find_shared(struct bt *bt, const uint8_t *page, uint32_t key,
 }
 
 struct ccf *bt_find_path(struct bt *bt, const uint8_t *page, uint32_t key) {
-    struct ccf *c = tc_lookup_path(&bt->tc, bt->v->rip, page, key);
+    struct ccf *c = tc_lookup_path(&bt->sh->tc, bt->v->rip, page, key);
 
     return c && (!c->code.page2 || second_page(bt, c) == c->code.page2) ? c : NULL;
 }

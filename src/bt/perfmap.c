@@ -19,7 +19,7 @@ static void write_name(void *arg, struct ccf *c) {
 
 void bt_perf_map(const struct bt *bt, FILE *f) {
     fprintf(f, "%llx %llx bt common code\n",
-            (unsigned long long)(uintptr_t)bt->env.code.rx,
-            (unsigned long long)(bt->env.common_end - bt->env.code.rx));
-    tc_each(&bt->tc, write_name, f);
+            (unsigned long long)(uintptr_t)bt->sh->env.code.rx,
+            (unsigned long long)(bt->sh->env.common_end - bt->sh->env.code.rx));
+    tc_each(&bt->sh->tc, write_name, f);
 }

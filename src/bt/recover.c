@@ -38,8 +38,8 @@ void bt_x87_ran(struct vcpu *v, uint64_t host_ip) {
     const uint64_t none = 0;
     const struct bt *bt = bt_of(v);
     const uint8_t *pc =
-        v->x87_at ? bt->env.code.rx + v->x87_at : (const uint8_t *)(uintptr_t)host_ip;
-    const struct ccf *c = tc_find(&bt->tc, pc);
+        v->x87_at ? bt->sh->env.code.rx + v->x87_at : (const uint8_t *)(uintptr_t)host_ip;
+    const struct ccf *c = tc_find(&bt->sh->tc, pc);
     const struct site *s = c ? bt_site_of(c, pc) : NULL;
     uint16_t bytes = 0;
 

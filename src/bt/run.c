@@ -15,11 +15,11 @@
  * where its operand was; processors store it too. */
 static bool undo_branch(struct vcpu *v) {
     const struct bt *bt = bt_of(v);
-    const uint8_t *at = bt->env.code.rx + tr_vcpu(v)->site;
+    const uint8_t *at = bt->sh->env.code.rx + tr_vcpu(v)->site;
     struct insn i;
     uint8_t bytes[15];
 
-    bt_set_rip(v, tc_find(&bt->tc, at), at);
+    bt_set_rip(v, tc_find(&bt->sh->tc, at), at);
     tr_vcpu(v)->owed = 0;
     if (v->counted)
         v->cnt->insns_retired--;
@@ -39,28 +39,37 @@ static bool undo_branch(struct vcpu *v) {
     return true;
 }
 
-/* The fragment for the guest's rip, a SHARED one if so wanted; NULL with *FAULT, or after
- * room was made (look again). */
-static struct ccf *find(struct bt *bt, bool shared, bool *fault) {
+/* Why there is no fragment. */
+enum lack {
+    LACK_NOTHING,
+    LACK_CODE,  /* it cannot be fetched, or is not for translated code */
+    LACK_ROOM,  /* in the cache */
+    LACK_TABLE, /* of indirect branches, for the vCPU's key */
+};
+
+/* The fragment for the guest's rip, a SHARED one if so wanted; or NULL, and why. */
+static struct ccf *find(struct bt *bt, bool shared, enum lack *lack) {
     struct vcpu *v = bt->v;
     uint32_t key = tr_key(v);
     const uint8_t *code = mmu_fetch(v, gva(v->rip));
     const uint8_t *page = (const uint8_t *)((uintptr_t)code & ~4095ul);
+    bool fault = false;
     struct ccf *c;
 
-    *fault = !code;
+    *lack = LACK_CODE;
     if (!code)
         return NULL;
     tr_vcpu(v)->here = v->rip & ~4095ull;
-    tc_select_key(&bt->tc, key);
+    bt_note_deaths(bt);
+    *lack = LACK_TABLE;
+    if (unlikely(!tc_select_key(&bt->sh->tc, v, key)))
+        return NULL;
     c = shared ? NULL : bt_find_path(bt, page, key);
-    if (c)
-        return c;
-    c = bt_find_shared(bt, page, key, fault);
-    if (!c && !*fault)
-        c = bt_translate(bt, key, fault);
-    if (!c && !*fault)
-        bt_make_room(bt);
+    if (!c)
+        c = bt_find_shared(bt, page, key, &fault);
+    if (!c && !fault)
+        c = bt_translate(bt, key, &fault);
+    *lack = c ? LACK_NOTHING : fault ? LACK_CODE : LACK_ROOM;
     return c;
 }
 
@@ -68,7 +77,7 @@ static struct ccf *find(struct bt *bt, bool shared, bool *fault) {
 static void enter(struct bt *bt, const uint8_t *rx, uint64_t fuel) {
     struct vcpu *v = bt->v;
     void (*go)(const uint8_t *rx) =
-        (void (*)(const uint8_t *))(uintptr_t)bt->env.stub.enter;
+        (void (*)(const uint8_t *))(uintptr_t)bt->sh->env.stub.enter;
 
     bt_flags_in(v);
     vec_load(v);
@@ -119,10 +128,38 @@ struct lead {
 /* The checks of NOT failed, and C is what goes on: if it was no entry of the jump table
  * that led there, links did, and those are to lead to what is mapped now. */
 static void mislead(struct bt *bt, struct ccf * not, const struct ccf *c) {
-    bool by_table = tc_jump_target(&bt->tc, bt->v->rip) == not ->code.entry_jump;
+    bool by_table = tc_jump_target(bt->v, bt->v->rip) == not ->code.entry_jump;
 
     if (not != c && not != c->shared && !by_table)
-        tc_unlink_in(&bt->tc, not );
+        tc_unlink_in(&bt->sh->tc, not );
+}
+
+/* The fragment to go on with, and what is to lead straight to it does so. NULL, with
+ * *FAULT, or after room was made (look again). */
+static struct ccf *next(struct bt *bt, struct lead *lead, bool *fault) {
+    enum lack lack;
+    struct ccf *c;
+
+    bt_lock(bt);
+    /* Shared code leads to shared code, and by its head to hot paths. */
+    c = find(bt, lead->link && !lead->link->from->fixed, &lack);
+    if (c && lead->link)
+        tc_link(&bt->sh->tc, lead->link, c);
+    if (c && lead->not )
+        mislead(bt, lead->not, c);
+    if (c && lead->indirect && bt->sh->opt.chain)
+        tc_jump_insert(&bt->sh->tc, bt->v, bt->v->rip, c);
+    bt_unlock(bt);
+    lead->link = NULL; /* without C they may be gone */
+    lead->not = NULL;
+    if (c)
+        lead->indirect = false;
+    if (lack == LACK_ROOM)
+        bt_make_room(bt);
+    else if (lack == LACK_TABLE)
+        bt_renew_tables(bt);
+    *fault = lack == LACK_CODE;
+    return c;
 }
 
 /* A branch whose target, which is in rip, was not where it was looked for. */
@@ -162,7 +199,7 @@ static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
     switch (tr_vcpu(v)->reason) {
     case BT_LEAVE_LINK:
         v->cnt->bt_leave_link++;
-        lead->link = tr_record_at(&bt->env, tr_vcpu(v)->arg);
+        lead->link = tr_record_at(&bt->sh->env, tr_vcpu(v)->arg);
         v->rip = tr_link_target(lead->link, tr_vcpu(v)->here);
         return true;
     case BT_LEAVE_INDIRECT:
@@ -170,12 +207,12 @@ static bool send_on(struct bt *bt, struct lead *lead, enum bt_out *out) {
         return no_target(bt, lead, out);
     case BT_LEAVE_CHECK:
         v->cnt->bt_leave_check++;
-        lead->not = tc_find(&bt->tc, (const uint8_t *)(uintptr_t)tr_vcpu(v)->arg);
+        lead->not = tc_find(&bt->sh->tc, (const uint8_t *)(uintptr_t)tr_vcpu(v)->arg);
         return no_target(bt, lead, out);
     case BT_LEAVE_FUEL:
         return true;
     case BT_LEAVE_HOT:
-        hot = tr_record_at(&bt->env, tr_vcpu(v)->arg);
+        hot = tr_record_at(&bt->sh->env, tr_vcpu(v)->arg);
         v->rip = tr_start_va(hot, tr_vcpu(v)->here);
         bt_heat_up(bt, tc_ccf(hot));
         return true;
@@ -214,24 +251,14 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
     *count = 1;
     do {
         bool fault;
-        /* Shared code leads to shared code, and by its head to hot paths. */
-        struct ccf *c = find(bt, lead.link && !lead.link->from->fixed, &fault);
+        struct ccf *c = next(bt, &lead, &fault);
 
-        if (unlikely(bt->unsound))
+        if (unlikely(bt->sh->unsound))
             return BT_OUT_EVENTS;
         if (!c && fault) /* the interpreter raises what this is, in the right order */
             return BT_OUT_INTERPRET;
-        if (c && lead.link)
-            tc_link(&bt->tc, lead.link, c);
-        if (c && lead.not )
-            mislead(bt, lead.not, c);
-        if (c && lead.indirect && bt->opt.chain)
-            tc_jump_insert(&bt->tc, v->rip, c);
-        lead.link = NULL; /* without C they may be gone */
-        lead.not = NULL;
         if (!c)
             continue;
-        lead.indirect = false;
         if (unlikely(bt->watch))
             bt->watch(bt->watch_arg, c);
         if (unlikely(v->counted && vcpu_left(v) < takes(c))) {
@@ -249,7 +276,7 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
 
 bool bt_ready(struct bt *bt) {
     bt_poll_open(bt);
-    if (unlikely(bt->unsound)) /* it has been told */
+    if (unlikely(bt->sh->unsound)) /* it has been told */
         return false;
     bt_review(bt, __builtin_ia32_rdtsc());
     return true;
@@ -262,6 +289,7 @@ int bt_begin(struct bt *bt) {
         rc = os_gs_base(bt->v);
     if (rc)
         return rc;
+    bt_run_by_thread(bt);
     bt->v->shadow.bank = bt->v->mmu->data;
     bt->v->shadow.code = bt->v->mmu->code;
     vcpu_forget_gates(bt->v);
@@ -273,6 +301,7 @@ void bt_end(struct bt *bt) {
     struct vcpu *v = bt->v;
 
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
+    bt_run_by_thread(NULL);
     bt_x87_settle(v);
     v->cnt->insns_retired += tr_vcpu(v)->count;
     tr_vcpu(v)->count = 0;

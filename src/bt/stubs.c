@@ -61,12 +61,12 @@ static void call(const struct bt *bt, struct emit *e, enum callee n) {
     rel32 = e->p;
     e32(e, 0);
     if (!e->full)
-        e_patch(e, rel32, bt->env.code.rx + 8 * n);
+        e_patch(e, rel32, bt->sh->env.code.rx + 8 * n);
 }
 
 /* int enter(void *rx): loads the guest and goes to RX. Comes back through leave. */
 static void emit_enter(struct bt *bt, struct emit *e) {
-    bt->env.stub.enter = e_here(e);
+    bt->sh->env.stub.enter = e_here(e);
     for (size_t i = 0; i < ARRAY_SIZE(callee_saved); i++)
         push(e, callee_saved[i]);
     push(e, T0);
@@ -84,10 +84,10 @@ static void emit_enter(struct bt *bt, struct emit *e) {
  * leave_bare: everything is in vcpu.gpr[] already.
  */
 static void emit_leave(struct bt *bt, struct emit *e) {
-    bt->env.stub.leave = e_here(e);
+    bt->sh->env.stub.leave = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
-    bt->env.stub.leave_bare = e_here(e);
+    bt->sh->env.stub.leave_bare = e_here(e);
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
     e_ri(e, W64, EXT_ADD, REG_RSP, 8);
     pop(e, T1);
@@ -110,7 +110,7 @@ static void resume(struct emit *e) {
 static void emit_emulate(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->env.stub.emulate = e_here(e);
+    bt->sh->env.stub.emulate = e_here(e);
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     call(bt, e, CALL_EMULATE);
@@ -119,7 +119,7 @@ static void emit_emulate(struct bt *bt, struct emit *e) {
     e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(resume));
     resume(e);
     e_land(e, out);
-    e_jmp(e, bt->env.stub.leave_bare);
+    e_jmp(e, bt->sh->env.stub.leave_bare);
 }
 
 /*
@@ -129,7 +129,7 @@ static void emit_emulate(struct bt *bt, struct emit *e) {
 static void emit_slow(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->env.stub.slow = e_here(e);
+    bt->sh->env.stub.slow = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
@@ -144,7 +144,7 @@ static void emit_slow(struct bt *bt, struct emit *e) {
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_jmp_gs(e, GS_TR(resume));
     e_land(e, out);
-    e_jmp(e, bt->env.stub.emulate);
+    e_jmp(e, bt->sh->env.stub.emulate);
 }
 
 /*
@@ -157,11 +157,11 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     const int32_t anchor = (int32_t)offsetof(struct shadow_bank, anchor);
     uint8_t *slow;
 
-    bt->env.stub.anchor[acc] = e_here(e);
+    bt->sh->env.stub.anchor[acc] = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(spill[0]));
     e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS_TR(spill[1]));
-    tr_emit_slot(&bt->env, e, GS(shadow.bank));
+    tr_emit_slot(&bt->sh->env, e, GS(shadow.bank));
     e_rm(e, W64, OPC_MOV_R_RM, REG_RAX, T1, tag);
     e_gs(e, W32, OPC_MOV_R_RM, REG_RCX, GS_TR(site)); /* rcx = 4096 - size */
     e_ri(e, W32, EXT_AND, REG_RCX, 0xfff);
@@ -191,14 +191,14 @@ static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
     e_gs(e, W64, OPC_MOV_R_RM, REG_RCX, GS_TR(spill[1]));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RAX, GS_TR(spill[0]));
     e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(resume));
-    e_jmp(e, bt->env.stub.slow);
+    e_jmp(e, bt->sh->env.stub.slow);
 }
 
 /* callout: T0 is a struct insn, T1 where to go on, vcpu.rip its address. FLAGS_MEM. */
 static void emit_callout(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->env.stub.callout = e_here(e);
+    bt->sh->env.stub.callout = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     save(e, callee_saved, ARRAY_SIZE(callee_saved));
@@ -210,7 +210,7 @@ static void emit_callout(struct bt *bt, struct emit *e) {
     out = e_jcc_fwd(e, CC_NE);
     resume(e);
     e_land(e, out);
-    e_jmp(e, bt->env.stub.leave_bare);
+    e_jmp(e, bt->sh->env.stub.leave_bare);
 }
 
 /*
@@ -221,7 +221,7 @@ static void emit_callout(struct bt *bt, struct emit *e) {
 static void emit_transfer(struct bt *bt, struct emit *e) {
     uint8_t *more;
 
-    bt->env.stub.transfer = e_here(e);
+    bt->sh->env.stub.transfer = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
@@ -235,7 +235,7 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
     e_jmp_reg(e, T1);
     e_land(e, more);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
-    e_jmp(e, bt->env.stub.callout);
+    e_jmp(e, bt->sh->env.stub.callout);
 }
 
 /* check: the checks of a fragment failed. T0 is the guest address, T1 where to go for
@@ -244,9 +244,9 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
 static void emit_check(struct bt *bt, struct emit *e) {
     uint8_t *out;
 
-    bt->env.stub.check = e_here(e);
+    bt->sh->env.stub.check = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
-    bt->env.stub.check_shared = e_here(e);
+    bt->sh->env.stub.check_shared = e_here(e);
     save(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
@@ -261,32 +261,32 @@ static void emit_check(struct bt *bt, struct emit *e) {
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(arg));
     e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_CHECK);
-    e_jmp(e, bt->env.stub.leave);
+    e_jmp(e, bt->sh->env.stub.leave);
 }
 
 /* link, hot: T0 is a record's number. indirect: T0 is the guest address. */
 static void emit_exits(struct bt *bt, struct emit *e) {
-    bt->env.stub.link_regs = e_here(e);
+    bt->sh->env.stub.link_regs = e_here(e);
     tr_emit_save(e);
-    bt->env.stub.link = e_here(e);
+    bt->sh->env.stub.link = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(arg));
     e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_LINK);
-    e_jmp(e, bt->env.stub.leave);
+    e_jmp(e, bt->sh->env.stub.leave);
 
-    bt->env.stub.hot = e_here(e);
+    bt->sh->env.stub.hot = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS_TR(arg));
     e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_HOT);
-    e_jmp(e, bt->env.stub.leave);
+    e_jmp(e, bt->sh->env.stub.leave);
 
     /* The jump table had nothing, or another fragment. */
-    bt->env.stub.indirect = e_here(e);
+    bt->sh->env.stub.indirect = e_here(e);
     e_gs(e, W64, OPC_MOV_RM_R, T0, GS(rip));
     e_gs_imm(e, W32, GS_TR(reason), BT_LEAVE_INDIRECT);
-    e_jmp(e, bt->env.stub.leave);
+    e_jmp(e, bt->sh->env.stub.leave);
 }
 
 void bt_emit_stubs(struct bt *bt) {
-    struct tr_env *env = &bt->env;
+    struct tr_env *env = &bt->sh->env;
     struct emit e = {
         .p = env->code.rw, .end = env->code.rw + env->code.size, .delta = tr_delta(env)};
 

@@ -5,6 +5,7 @@ int tc_create(struct tc *tc, const struct tr_env *env) {
     int rc;
 
     tc->v = env->v;
+    tc->mem = env->v->mem;
     tc->env = env;
     tc->code = env->code;
     rc = tc_units_create(tc);
@@ -34,7 +35,6 @@ void tc_flush(struct tc *tc) {
     for (unsigned u = 0; u < tc->nunits; u++)
         tc->fragments[u] = 0;
     tc_fragments_reset(tc);
-    tc_jumps_reset(tc);
     tc_unit_begin(tc, 0);
 }
 

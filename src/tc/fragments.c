@@ -8,7 +8,7 @@
 #include "tc/tc_int.h"
 
 int tc_fragments_create(struct tc *tc) {
-    tc->npages = mem_host_size(tc->v->mem) >> 12;
+    tc->npages = mem_host_size(tc->mem) >> 12;
     tc->hash = calloc(1u << TC_HASH_BITS, sizeof(*tc->hash));
     tc->pages = calloc(tc->npages, sizeof(*tc->pages));
     return tc->hash && tc->pages ? 0 : -ENOMEM;
@@ -24,7 +24,7 @@ void tc_fragments_reset(struct tc *tc) {
         /* A write would make the host give memory for each page of RAM there could be. */
         if (!tc->pages[n].first)
             continue;
-        mem_trace_remove(tc->v->mem, mem_ram_base(tc->v->mem) + (n << 12), MEM_TRACE_TC);
+        mem_trace_remove(tc->mem, mem_ram_base(tc->mem) + (n << 12), MEM_TRACE_TC);
         tc->pages[n] = (struct code_page){0};
     }
     for (size_t n = 0; n < 1u << TC_HASH_BITS; n++)
@@ -72,7 +72,7 @@ struct ccf *tc_lookup_path(const struct tc *tc, uint64_t va, const uint8_t *page
 }
 
 static size_t page_number(const struct tc *tc, const uint8_t *host) {
-    return (size_t)(host - mem_ram_base(tc->v->mem)) >> 12;
+    return (size_t)(host - mem_ram_base(tc->mem)) >> 12;
 }
 
 /* 64-byte pieces of a page that [FROM, TO) touches; FROM < TO <= 4096. */
@@ -150,7 +150,7 @@ static void attach(struct tc *tc, struct ccf *c, uint8_t *page) {
     struct code_page *cp = &tc->pages[page_number(tc, page)];
 
     if (!cp->first)
-        mem_trace_add(tc->v->mem, page, MEM_TRACE_TC);
+        mem_trace_add(tc->mem, page, MEM_TRACE_TC);
     else
         *at_of(cp->first, page) = next_of(c, page);
     *next_of(c, page) = cp->first;
@@ -177,7 +177,7 @@ static void detach(struct tc *tc, struct ccf *c, uint8_t *page) {
         return;
     cp->lines = 0;
     cp->stale = false;
-    mem_trace_remove(tc->v->mem, page, MEM_TRACE_TC);
+    mem_trace_remove(tc->mem, page, MEM_TRACE_TC);
 }
 
 void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c) {
@@ -267,19 +267,19 @@ bool tc_has_code(const struct tc *tc, const uint8_t *host, unsigned len) {
     return tc->pages[page_number(tc, host)].lines & lines_of(lo, lo + len);
 }
 
-void tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
-    uint8_t *host = mem_host(tc->v->mem, at, len);
+bool tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
+    uint8_t *host = mem_host(tc->mem, at, len);
     uint8_t *page = (uint8_t *)((uintptr_t)host & ~4095ul);
     unsigned lo = at.a & 4095, hi = lo + len;
     struct code_page *cp;
     bool any = false;
 
     if (!host || !len)
-        return;
+        return false;
     tc->v->cnt->trace_hits_code++;
     cp = &tc->pages[page_number(tc, page)];
     if (!(cp->lines & lines_of(lo, hi)))
-        return;
+        return false;
     for (struct ccf *c = cp->first; c; c = *next_of(c, page)) {
         if (c->dead || !covers(c, page, lo, hi))
             continue;
@@ -287,11 +287,13 @@ void tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
         any = true;
     }
     if (!any && !cp->dead && !cp->stale)
-        return;
+        return false;
     /* Dead fragments that also lie on another page stay in that page's list until it is
      * swept; their links are gone. */
     sweep(tc, page);
-    tc->v->leave_code |= any;
+    if (any)
+        __atomic_store_n(&tc->deaths, tc->deaths + 1, __ATOMIC_RELEASE);
+    return any;
 }
 
 void tc_forget(struct tc *tc, struct ccf **c, size_t n) {

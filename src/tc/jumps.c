@@ -16,13 +16,11 @@ int tc_jumps_create(struct tc *tc) {
 void tc_jumps_free(struct tc *tc) {
     for (unsigned n = 0; n < TC_JUMP_TABLES; n++)
         free(tc->jump[n].to);
-    tr_vcpu(tc->v)->jump = NULL;
 }
 
 void tc_jumps_reset(struct tc *tc) {
     for (unsigned n = 0; n < TC_JUMP_TABLES; n++)
         tc->jump[n].used = 0;
-    tr_vcpu(tc->v)->jump = NULL;
 }
 
 static void jump_clear(struct tc *tc, struct jump_table *t) {
@@ -30,37 +28,50 @@ static void jump_clear(struct tc *tc, struct jump_table *t) {
         t->to[n] = tc->nowhere;
 }
 
-void tc_select_key_slow(struct tc *tc, uint32_t key) {
-    struct jump_table *t;
+/* The number of KEY's table, of a free one, or of the one that has not been used for
+ * longest. */
+static unsigned table_for(const struct tc *tc, uint32_t key) {
     unsigned at = 0;
 
-    if (tr_vcpu(tc->v)->jump) /* gates select without telling */
-        tc->jump[tc->selected].used = ++tc->jump_clock;
     for (unsigned n = 0; n < TC_JUMP_TABLES; n++) {
-        if (tc->jump[n].used && tc->jump[n].key == key) {
-            at = n;
-            break;
-        }
+        if (tc->jump[n].used && tc->jump[n].key == key)
+            return n;
         if (tc->jump[n].used < tc->jump[at].used)
             at = n;
     }
+    return at;
+}
+
+bool tc_select_key_slow(struct tc *tc, struct vcpu *v, uint32_t key) {
+    struct tr_vcpu *x = tr_vcpu(v);
+    struct jump_table *t;
+    unsigned at;
+
+    if (x->jump) { /* neither gates nor turns are noted */
+        tc->jump[x->other].used = ++tc->jump_clock;
+        tc->jump[x->selected].used = ++tc->jump_clock;
+    }
+    at = table_for(tc, key);
     t = &tc->jump[at];
     if (!t->used || t->key != key) {
+        if (t->used && tc->jumps_stay)
+            return false;
         jump_clear(tc, t);
-        vcpu_forget_gates(tc->v);
+        vcpu_forget_gates(v);
     }
     t->key = key;
     t->used = ++tc->jump_clock;
-    tc->other = tc->selected;
-    tc->selected = (uint16_t)at;
-    tc->key = key;
-    tr_vcpu(tc->v)->jump = t->to;
+    x->other = x->jump ? x->selected : (uint16_t)at;
+    x->selected = (uint16_t)at;
+    x->key = key;
+    x->jump = t->to;
+    return true;
 }
 
-void tc_jump_insert(struct tc *tc, uint64_t va, struct ccf *c) {
-    uint8_t **to = tr_vcpu(tc->v)->jump;
+void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c) {
+    uint8_t **to = tr_vcpu(v)->jump;
 
-    to[tc_jump_slot(va)] = c->code.entry_jump;
+    __atomic_store_n(&to[tc_jump_slot(va)], c->code.entry_jump, __ATOMIC_RELEASE);
     c->jumps |= (uint16_t)(1u << (va >> 12 & 15));
 }
 
@@ -70,7 +81,7 @@ void tc_jump_forget(struct tc *tc, struct ccf *c) {
             uint8_t **to = &tc->jump[n].to[k << 12 | (c->code.va & 4095)];
 
             if ((c->jumps >> k & 1) && *to == c->code.entry_jump)
-                *to = tc->nowhere;
+                __atomic_store_n(to, tc->nowhere, __ATOMIC_RELEASE);
         }
 }
 _Static_assert(TR_JUMP_BITS == 16, "four bits above the offset in a page");

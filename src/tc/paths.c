@@ -33,8 +33,8 @@ void tc_path_add(struct tc *tc, struct ccf *c, struct ccf *path) {
     if (!path->code.fixed)
         return;
     relink(tc, c, va);
-    if (tr_vcpu(tc->v)->jump && tc_jump_target(tc, va) == c->code.entry_jump)
-        tc_jump_insert(tc, va, path);
+    if (tr_vcpu(tc->v)->jump && tc_jump_target(tc->v, va) == c->code.entry_jump)
+        tc_jump_insert(tc, tc->v, va, path);
 }
 
 void tc_path_forget(struct tc *tc, struct ccf *c) {

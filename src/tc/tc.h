@@ -82,8 +82,9 @@ enum tc_why {
 };
 
 struct tc {
-    struct vcpu *v;
+    struct vcpu *v; /* the one in whose name it is changed */
     const struct tr_env *env;
+    struct mem *mem;
     struct os_code code;
     bool chain;          /* links may be chained */
     uint8_t *code_start; /* RW: after the common code */
@@ -104,13 +105,9 @@ struct tc {
     size_t npages;
     struct jump_table jump[TC_JUMP_TABLES];
     uint64_t jump_clock;
-    union {
-        struct {
-            uint32_t key;             /* whose jump table tr_vcpu(v)->jump is */
-            uint16_t selected, other; /* and the one that was selected before it */
-        };
-        uint64_t select; /* all of this, for gates */
-    };
+    bool jumps_stay; /* no table becomes another key's before tc_jumps_reset() */
+    uint32_t
+        deaths; /* fragments were dropped because their code was written: how often */
     uint64_t *dropped; /* again.c */
 };
 
@@ -128,35 +125,37 @@ bool tc_is_insn(const struct tc *tc, const struct insn *i);
 
 /* --- jumps.c: indirect branches --- */
 
-void tc_select_key_slow(struct tc *tc, uint32_t key);
-static inline void tc_select_key(struct tc *tc, uint32_t key) {
-    struct jump_table *t = &tc->jump[tc->other];
-    unsigned other = tc->other;
+bool tc_select_key_slow(struct tc *tc, struct vcpu *v, uint32_t key);
+/* Makes the table of KEY V's. False: all are in use by then (`jumps_stay`). */
+static inline bool tc_select_key(struct tc *tc, struct vcpu *v, uint32_t key) {
+    struct tr_vcpu *x = tr_vcpu(v);
+    const struct jump_table *t = &tc->jump[x->other];
+    uint16_t other = x->other;
 
-    if (likely(tc->key == key && tr_vcpu(tc->v)->jump))
-        return;
-    if (unlikely(t->key != key || !t->used)) {
-        tc_select_key_slow(tc, key);
-        return;
-    }
+    if (likely(x->key == key && x->jump))
+        return true;
+    if (unlikely(!x->jump || t->key != key || !t->used))
+        return tc_select_key_slow(tc, v, key);
     /* Mostly two take turns: user's and kernel's. */
-    t->used = ++tc->jump_clock;
-    tc->other = tc->selected;
-    tc->selected = (uint16_t)other;
-    tc->key = key;
-    tr_vcpu(tc->v)->jump = t->to;
+    x->other = x->selected;
+    x->selected = other;
+    x->key = key;
+    x->jump = t->to;
+    return true;
 }
-/* Where an indirect branch to VA goes for the current key, RX; NULL: to a place where
- * code cannot be. */
-static inline uint8_t *tc_jump_target(const struct tc *tc, uint64_t va) {
-    uint8_t *const *to = tr_vcpu(tc->v)->jump;
+/* Where an indirect branch of V's to VA goes for the current key, RX; NULL: to a place
+ * where code cannot be. */
+static inline uint8_t *tc_jump_target(const struct vcpu *v, uint64_t va) {
+    uint8_t *const *to = tr_vcpu(v)->jump;
 
     if (unlikely((uint64_t)((int64_t)(va << 16) >> 16) != va))
         return NULL;
     return to[tc_jump_slot(va)];
 }
-/* From now on that to VA, which is one of C's, goes to C, for the current key. */
-void tc_jump_insert(struct tc *tc, uint64_t va, struct ccf *c);
+/* From now on that to VA, which is one of C's, goes to C, for V's key. */
+void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c);
+/* All tables are empty, and nobody's: each vCPU's tr_vcpu.jump is to be NULL. */
+void tc_jumps_reset(struct tc *tc);
 
 /* --- links.c --- */
 
@@ -186,8 +185,9 @@ void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off, enum tc_why why);
 /* Are there fragments of the LEN bytes at HOST, which lie within a page of RAM? It may
  * say so of bytes next to theirs. */
 bool tc_has_code(const struct tc *tc, const uint8_t *host, unsigned len);
-/* LEN bytes at AT are about to be written: drops the fragments that have some of them. */
-void tc_code_written(struct tc *tc, struct gpa at, unsigned len);
+/* LEN bytes at AT are about to be written: drops the fragments that have some of them.
+ * True: there were some. */
+bool tc_code_written(struct tc *tc, struct gpa at, unsigned len);
 
 /* --- cache.c --- */
 
@@ -195,7 +195,8 @@ void tc_code_written(struct tc *tc, struct gpa at, unsigned len);
  * (RW). 0 or -errno; tc_destroy() in both cases. */
 int tc_create(struct tc *tc, const struct tr_env *env);
 void tc_destroy(struct tc *tc);
-/* All fragments go. To be called before the first use. */
+/* All fragments go. To be called before the first use. What indirect branches have goes
+ * before: tc_jumps_reset(). */
 void tc_flush(struct tc *tc);
 /* The next unit of the ring is that after the last one. */
 bool tc_wraps(const struct tc *tc);

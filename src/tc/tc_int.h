@@ -20,7 +20,6 @@ struct ccf **tc_unit_fragments(const struct tc *tc, unsigned unit);
 /* jumps.c */
 int tc_jumps_create(struct tc *tc);
 void tc_jumps_free(struct tc *tc);
-void tc_jumps_reset(struct tc *tc);
 void tc_jump_forget(struct tc *tc, struct ccf *c);
 
 /* links.c */

@@ -48,15 +48,17 @@ _Static_assert(TR_JUMP_BITS == 16, "emitted code takes the low word");
 #define TR_GUESS_BITS 12
 
 struct tr_env {
-    struct vcpu *v;
+    struct vcpu *v; /* the one for which it translates now */
     struct tr_options opt;
+    bool smp;      /* code is executed while it is changed, and memory is shared */
     bool has_bmi2; /* the host */
     struct os_code code;
     uint8_t *common_end;    /* RX: common code ends here, and translated code begins */
     const uint8_t *records; /* where records of code lie */
     size_t records_size;
     struct tr_stubs stub;
-    uint8_t *poll_page; /* readable, or not while a kick is pending */
+    uint8_t *poll_page; /* readable, or not while a kick is pending; with SMP each vCPU
+                         * has one of its own (tr_vcpu.poll) */
     uint32_t *heat;     /* executions until code is hot, by its place: tr_heat() */
     uint64_t *guess;    /* where indirect branches went; by their place: tr_guess() */
     const struct tr_advice *advice;

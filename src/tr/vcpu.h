@@ -26,7 +26,7 @@ enum flags_place { FLAGS_REGS, FLAGS_MEM, FLAGS_DEAD };
  * it holds for. */
 struct tr_gate_state {
     uint32_t keep;   /* flags that it does not clear */
-    uint64_t select; /* the cache's key and tables afterwards */
+    uint64_t select; /* tr_vcpu.select afterwards */
     void *jump;      /* tr_vcpu.jump afterwards */
     uint64_t cs, ss; /* selector, rights, limit */
     uint64_t target, sp;
@@ -44,9 +44,17 @@ struct tr_vcpu {
     void *owner;            /* the dispatcher */
     uint64_t count;         /* instructions, with the switch `count` */
     uint64_t indirect_hits; /* the same */
-    void *jump;             /* the table of indirect branches */
-    uint64_t here;          /* guest address of the page that is being executed */
-    uint64_t x87_here;      /* the same at the last x87 instruction of shared code */
+    void *jump;             /* the table of indirect branches, or NULL */
+    union {
+        struct {
+            uint32_t key;             /* whose table that is */
+            uint16_t selected, other; /* its number, and the one before it: tc/jumps.c */
+        };
+        uint64_t select; /* all of this, for gates */
+    };
+    const uint8_t *poll; /* this vCPU's poll page */
+    uint64_t here;       /* guest address of the page that is being executed */
+    uint64_t x87_here;   /* the same at the last x87 instruction of shared code */
     struct tr_gate_state gate[VCPU_GATES];
     uint64_t gates;          /* gone through */
     uint64_t arg;            /* qualifies reason */

@@ -253,7 +253,7 @@ static enum exit_reason run_reference(struct seen *seen) {
  */
 static bool comparable(const struct guest *before, const struct seen *seen) {
     if (before->v->cr3 != ref.v->cr3 || seen->pointers ||
-        (seen->flags && before->bt->opt.tr.liveness))
+        (seen->flags && before->bt->sh->opt.tr.liveness))
         return false;
     for (unsigned k = CPU_TABLES; k < CPU_TABLES + CPU_TABLES_SIZE; k += 8)
         if (!same(before, k))

@@ -92,7 +92,7 @@ static void check_bank(const struct guest *g, const struct shadow_bank *b) {
 void guest_check(const struct guest *g) {
     const struct mmu_priv *m = mmu_priv(g->v);
 
-    HOLDS(!g->bt || !g->bt->unsound);
+    HOLDS(!g->bt || !g->bt->sh->unsound);
     check_modes(g->v);
     check_derived(g->v);
     for (unsigned s = 0; s < m->space_count; s++)

@@ -133,8 +133,7 @@ static const uint8_t *goes_to(const struct ccf *c) {
 }
 
 static void write_to(uint64_t at, unsigned len) {
-    v->leave_code = false;
-    tc_code_written(&tc, gpa(at), len);
+    v->leave_code = tc_code_written(&tc, gpa(at), len);
 }
 
 static void test_found(void **state) {
@@ -205,9 +204,9 @@ static void test_paths(void **state) {
     struct ccf *c = keep(0x5010, GUEST, 8, 0x5020), *p[PATHS + 1];
     struct ccf *from = keep(0x5040, GUEST, 8, 0x5010), *hot_from;
 
-    tc_select_key(&tc, KEY);
-    tc_jump_insert(&tc, 0x5010, c);
-    tc_jump_insert(&tc, 0x9010, c);
+    tc_select_key(&tc, v, KEY);
+    tc_jump_insert(&tc, v, 0x5010, c);
+    tc_jump_insert(&tc, v, 0x9010, c);
     hot_from = keep_for(from, 0x5040, GUEST, 8, 0x5010);
     tc_link(&tc, &from->code.links[0], c);
     tc_link(&tc, &hot_from->code.links[0], c);
@@ -219,8 +218,8 @@ static void test_paths(void **state) {
         assert_ptr_equal(tc_lookup(&tc, p[n]->code.va, ram(GUEST), KEY), c);
     }
     /* The address of the first: its indirect branches, and the link of a hot path. */
-    assert_ptr_equal(tc_jump_target(&tc, 0x5010), p[0]->code.entry_jump);
-    assert_ptr_equal(tc_jump_target(&tc, 0x9010), c->code.entry_jump);
+    assert_ptr_equal(tc_jump_target(v, 0x5010), p[0]->code.entry_jump);
+    assert_ptr_equal(tc_jump_target(v, 0x9010), c->code.entry_jump);
     assert_ptr_equal(goes_to(hot_from), hot_from->code.links[0].stub);
     assert_ptr_equal(goes_to(from), c->code.entry_mem);
     tc_link(&tc, &hot_from->code.links[0], p[0]);
@@ -267,23 +266,23 @@ static void test_written(void **state) {
 static void test_jumps(void **state) {
     struct ccf *c = keep(0x5010, GUEST, 8, 0x5020);
 
-    tc_select_key(&tc, KEY);
-    assert_ptr_equal(tc_jump_target(&tc, 0x5010), tc.nowhere);
-    tc_jump_insert(&tc, 0x5010, c);
-    assert_ptr_equal(tc_jump_target(&tc, 0x5010), c->code.entry_jump);
-    assert_null(tc_jump_target(&tc, 1ull << 60)); /* not canonical */
+    tc_select_key(&tc, v, KEY);
+    assert_ptr_equal(tc_jump_target(v, 0x5010), tc.nowhere);
+    tc_jump_insert(&tc, v, 0x5010, c);
+    assert_ptr_equal(tc_jump_target(v, 0x5010), c->code.entry_jump);
+    assert_null(tc_jump_target(v, 1ull << 60)); /* not canonical */
     for (uint32_t key = 100; key < 100 + TC_JUMP_TABLES - 1; key++) {
-        tc_select_key(&tc, key);
-        assert_ptr_equal(tc_jump_target(&tc, 0x5010), tc.nowhere);
+        tc_select_key(&tc, v, key);
+        assert_ptr_equal(tc_jump_target(v, 0x5010), tc.nowhere);
     }
-    tc_select_key(&tc, KEY); /* its table is still there */
-    assert_ptr_equal(tc_jump_target(&tc, 0x5010), c->code.entry_jump);
+    tc_select_key(&tc, v, KEY); /* its table is still there */
+    assert_ptr_equal(tc_jump_target(v, 0x5010), c->code.entry_jump);
     v->gate_key[0] = KEY;
-    tc_select_key(&tc, 200); /* takes a table from another key, and so the gates */
+    tc_select_key(&tc, v, 200); /* takes a table from another key, and so the gates */
     assert_int_equal(v->gate_key[0], 0);
-    tc_select_key(&tc, KEY);
+    tc_select_key(&tc, v, KEY);
     tc_drop(&tc, c, TC_WHY_NONE);
-    assert_ptr_equal(tc_jump_target(&tc, 0x5010), tc.nowhere);
+    assert_ptr_equal(tc_jump_target(v, 0x5010), tc.nowhere);
 }
 
 /* More than the cache holds, twice around. Nothing that is left leads to what is gone. */
@@ -308,14 +307,14 @@ static void test_evicted(void **state) {
         }
         if (last)
             tc_link(&tc, &last->code.links[0], c);
-        tc_select_key(&tc, KEY);
-        tc_jump_insert(&tc, va, c);
+        tc_select_key(&tc, v, KEY);
+        tc_jump_insert(&tc, v, va, c);
         last = c;
         va += 16;
     }
     for (uint64_t at = 0x5000; at < va; at += 16) {
         struct ccf *c = tc_lookup(&tc, at, ram(at & 0x3ff000), KEY);
-        uint8_t *to = tc_jump_target(&tc, at);
+        uint8_t *to = tc_jump_target(v, at);
 
         assert_true(to == tc.nowhere || tc_find(&tc, to));
         if (!c)

@@ -239,11 +239,11 @@ void set_free(struct set *s) {
 }
 
 struct tr_env *set_env(struct set *s) {
-    return &s->g.bt->env;
+    return &s->g.bt->sh->env;
 }
 
 bool set_unsound(const struct set *s) {
-    return s->g.bt->unsound;
+    return s->g.bt->sh->unsound;
 }
 
 /* The first 2 MiB, where they are. */
@@ -304,7 +304,7 @@ static void translate_from(struct set *s, const struct set_program *p, uint32_t 
     bool fault;
     struct ccf *c;
 
-    if (va < CODE || va >= CODE + p->len || tc_lookup(&s->g.bt->tc, va, page, key))
+    if (va < CODE || va >= CODE + p->len || tc_lookup(&s->g.bt->sh->tc, va, page, key))
         return;
     s->g.v->rip = va;
     c = bt_translate(s->g.bt, key, &fault);
@@ -317,12 +317,13 @@ static void link_all(struct set *s) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
         for (unsigned k = 0; k < c->code.nlinks; k++) {
-            struct ccf *to = tc_lookup(
-                &s->g.bt->tc, tr_link_target(&c->code.links[k], c->code.va & ~4095ull),
-                c->code.page, c->code.key);
+            struct ccf *to =
+                tc_lookup(&s->g.bt->sh->tc,
+                          tr_link_target(&c->code.links[k], c->code.va & ~4095ull),
+                          c->code.page, c->code.key);
 
             if (to)
-                tc_link(&s->g.bt->tc, &c->code.links[k], to);
+                tc_link(&s->g.bt->sh->tc, &c->code.links[k], to);
         }
     }
 }
@@ -333,9 +334,9 @@ static void heat(struct set *s) {
     size_t cold = s->nseen;
 
     for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
-        s->g.bt->env.heat[n] = 0;
+        s->g.bt->sh->env.heat[n] = 0;
     for (unsigned n = 0; n < 1u << TR_GUESS_BITS; n++)
-        s->g.bt->env.guess[n] = CODE;
+        s->g.bt->sh->env.guess[n] = CODE;
     for (size_t n = 0; n < cold; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
@@ -348,7 +349,7 @@ static void heat(struct set *s) {
 
 static void collect(struct set *s) {
     s->nseen = 0;
-    tc_each(&s->g.bt->tc, to_set, s);
+    tc_each(&s->g.bt->sh->tc, to_set, s);
 }
 
 void set_translate(struct set *s, const struct set_program *p,
@@ -360,7 +361,7 @@ void set_translate(struct set *s, const struct set_program *p,
     start(s, p->how);
     guest_write(&s->g, CODE, p->code, p->len);
     key = tr_key(s->g.v);
-    tc_select_key(&s->g.bt->tc, key);
+    tc_select_key(&s->g.bt->sh->tc, s->g.v, key);
     translate_from(s, p, key, CODE);
     translate_from(s, p, key | KEY_SINGLE, CODE);
     collect(s);
@@ -381,11 +382,11 @@ void set_each(const char *options, bool bmi2,
     const struct set_program *p = set_programs(&count);
 
     if (!bmi2)
-        plain->g.bt->env.has_bmi2 = counted->g.bt->env.has_bmi2 = false;
+        plain->g.bt->sh->env.has_bmi2 = counted->g.bt->sh->env.has_bmi2 = false;
     for (size_t n = 0; n < count; n++)
         set_translate(p[n].how & SET_COUNTED ? counted : plain, &p[n], fn, arg);
     /* What is refused when it is made is not among the fragments. */
-    need(!plain->g.bt->unsound && !counted->g.bt->unsound,
+    need(!plain->g.bt->sh->unsound && !counted->g.bt->sh->unsound,
          "the verifier found something");
     set_free(plain);
     set_free(counted);
