@@ -18,7 +18,7 @@ CORE_FILES = src/machine/board.c src/decode/encoding.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
               -fno-tree-loop-distribute-patterns
-LDLIBS = -lZydis -lcjson -lseccomp -lz -llzma -lzstd -llz4 -lpthread -lm
+LDLIBS = -lZydis -lcjson -lseccomp -lslirp -lz -llzma -lzstd -llz4 -lpthread -lm
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *

@@ -22,8 +22,8 @@ const char *jail_why(int rc) {
     }
 }
 
-bool jail_enter(enum jail_want want, const unsigned long *ioctls, int listener) {
-    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls, listener);
+bool jail_enter(enum jail_want want, const unsigned long *ioctls, const int *listeners) {
+    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls, listeners);
 
     if (!rc)
         return true;

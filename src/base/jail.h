@@ -10,9 +10,9 @@ enum jail_want {
     JAIL_OFF,
 };
 
-/* All that the run needs is open; IOCTLS and LISTENER as os_jail_enter() takes them.
+/* All that the run needs is open; IOCTLS and LISTENERS as os_jail_enter() takes them.
  * False after a message: there is to be no run. */
-bool jail_enter(enum jail_want want, const unsigned long *ioctls, int listener);
+bool jail_enter(enum jail_want want, const unsigned long *ioctls, const int *listeners);
 
 /* Why it cannot be, RC being what os_jail_enter() returned; for messages. */
 const char *jail_why(int rc);

@@ -17,8 +17,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <seccomp.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -26,40 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "base/os.h"
+#include "base/os_filter.h"
 
-#define ARG32 0xffffffffu /* of an argument that the kernel takes as 32 bits */
-#define NAMES 512         /* x86-64 has fewer calls */
-#define SYS_SECCOMP 1     /* si_code, <asm-generic/siginfo.h> */
-
-/* A condition on argument N: bits MASK of it are VALUE. */
-struct arg {
-    unsigned n;
-    uint64_t mask, value;
-};
-
-struct rule {
-    int call;
-    unsigned nargs;
-    struct arg arg[2];
-};
-
-#define ANY(name)                                                                        \
-    { .call = SCMP_SYS(name) }
-#define IF(name, n, mask, value)                                                         \
-    {                                                                                    \
-        .call = SCMP_SYS(name), .nargs = 1, .arg = { {n, mask, value} }                  \
-    }
-#define IF2(name, n, mask, value, n2, mask2, value2)                                     \
-    {                                                                                    \
-        .call = SCMP_SYS(name), .nargs = 2, .arg = {                                     \
-            {n, mask, value},                                                            \
-            {n2, mask2, value2}                                                          \
-        }                                                                                \
-    }
-
-static const struct rule rules[] = {
+static const struct filter_rule rules[] = {
     /* Console, statistics, recording, event and timer descriptors. What is open may be
      * read and written: nothing more can be opened. */
     ANY(read),
@@ -133,30 +101,24 @@ static const struct rule rules[] = {
     ANY(exit_group),
 };
 
-static int add(scmp_filter_ctx ctx, const struct rule *r) {
-    struct scmp_arg_cmp cmp[ARRAY_SIZE(r->arg)];
-
-    for (unsigned n = 0; n < r->nargs; n++)
-        cmp[n] = (struct scmp_arg_cmp){r->arg[n].n, SCMP_CMP_MASKED_EQ, r->arg[n].mask,
-                                       r->arg[n].value};
-    return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, r->call, r->nargs, cmp);
-}
-
 /* Those that depend on the process. */
-static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls, int listener) {
-    const struct rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
-    /* --control: clients at this one socket; they are read and written as files are. */
-    const struct rule clients = IF2(accept4, 0, ARG32, (unsigned)listener, 3, ARG32,
-                                    SOCK_NONBLOCK | SOCK_CLOEXEC);
-    int rc = add(ctx, &to_us);
+static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls,
+                    const int *listeners) {
+    const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
+    int rc = filter_add(ctx, &to_us);
 
-    if (!rc && listener >= 0)
-        rc = add(ctx, &clients);
+    /* --control, --net: clients at these sockets; they are read and written as files are.
+     */
+    for (; listeners && *listeners >= 0 && !rc; listeners++) {
+        const struct filter_rule clients = IF2(accept4, 0, ARG32, (unsigned)*listeners, 3,
+                                               ARG32, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
+        rc = filter_add(ctx, &clients);
+    }
     for (; ioctls && *ioctls && !rc; ioctls++) {
-        const struct rule request = IF(ioctl, 1, ARG32, *ioctls & ARG32);
+        const struct filter_rule request = IF(ioctl, 1, ARG32, *ioctls & ARG32);
 
-        rc = add(ctx, &request);
+        rc = filter_add(ctx, &request);
     }
     /* rt_sigaction(2) for those below SIGSYS; the rules have those above. */
     if (!rc)
@@ -169,87 +131,21 @@ static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls, int listen
     return rc;
 }
 
-static int set_attributes(scmp_filter_ctx ctx) {
-    static const struct {
-        enum scmp_filter_attr attr;
-        uint32_t value;
-    } needed[] = {
-        {SCMP_FLTATR_API_SYSRAWRC, 1}, /* the kernel's own errors */
-        {SCMP_FLTATR_CTL_NNP, 1},
-        {SCMP_FLTATR_CTL_TSYNC, 1}, /* every thread */
-        /* 32-bit calls are as little allowed, and are told like others. */
-        {SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP},
-        {SCMP_FLTATR_CTL_OPTIMIZE, 2}, /* a tree instead of a list */
-    };
-    int rc = 0;
-
-    for (size_t n = 0; n < ARRAY_SIZE(needed) && !rc; n++)
-        rc = seccomp_attr_set(ctx, needed[n].attr, needed[n].value);
-    /* A wish: kernels before 5.16 would else turn off speculation past stores for us,
-     * which costs speed and does not separate a guest from the process it runs in. */
-    if (!rc)
-        seccomp_attr_set(ctx, SCMP_FLTATR_CTL_SSB, 1);
-    return rc;
-}
-
 /* Makes a filter that is ready to be loaded. */
-static int make_filter(const unsigned long *ioctls, int listener, scmp_filter_ctx *out) {
-    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
-    int rc;
+static int make_filter(const unsigned long *ioctls, const int *listeners,
+                       scmp_filter_ctx *out) {
+    scmp_filter_ctx ctx;
+    int rc = filter_new(&ctx);
 
-    if (!ctx)
-        return -ENOMEM;
-    rc = set_attributes(ctx);
-    for (size_t n = 0; n < ARRAY_SIZE(rules) && !rc; n++)
-        rc = add(ctx, &rules[n]);
+    if (rc)
+        return rc;
+    rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
     if (!rc)
-        rc = add_ours(ctx, ioctls, listener);
+        rc = add_ours(ctx, ioctls, listeners);
     if (rc)
         seccomp_release(ctx);
     *out = rc ? NULL : ctx;
     return rc;
-}
-
-/* --- a call that is not allowed --- */
-
-/* The names are looked up beforehand: that allocates. */
-static const char *names[NAMES];
-
-static void learn_names(void) {
-    for (int n = 0; n < NAMES; n++)
-        if (!names[n])
-            names[n] = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, n);
-}
-
-/* SA_RESETHAND: whatever goes wrong in here, the next one kills. log_error() formats
- * without a system call, so that it is not what we have interrupted. */
-static void on_forbidden(int signo, siginfo_t *si, void *context) {
-    int call = si->si_syscall;
-    bool known =
-        call >= 0 && call < NAMES && names[call] && si->si_arch == SCMP_ARCH_X86_64;
-
-    os_tty_restore();
-    if (si->si_code != SYS_SECCOMP) {
-        raise(signo); /* somebody sent it; it kills when we return */
-        return;
-    }
-    log_error("the jail forbids the system call %s (%d): a bug of bivisor, or the guest "
-              "has broken out of its machine; the run ends",
-              known ? names[call] : "of that number", call);
-    _exit(1);
-}
-
-static int catch_forbidden(void) {
-    struct sigaction act = {.sa_sigaction = on_forbidden,
-                            .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND};
-    sigset_t one;
-
-    sigfillset(&act.sa_mask);
-    sigemptyset(&one);
-    sigaddset(&one, SIGSYS);
-    if (sigaction(SIGSYS, &act, NULL) < 0)
-        return -errno;
-    return -pthread_sigmask(SIG_UNBLOCK, &one, NULL);
 }
 
 /* --- entering --- */
@@ -276,23 +172,18 @@ static void close_inherited(void) {
     closedir(dir);
 }
 
-int os_jail_enter(const unsigned long *ioctls, int listener) {
+int os_jail_enter(const unsigned long *ioctls, const int *listeners) {
     scmp_filter_ctx ctx;
     int rc;
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = make_filter(ioctls, listener, &ctx);
+    rc = make_filter(ioctls, listeners, &ctx);
     if (rc)
         return rc;
-    learn_names();
     tzset(); /* gmtime_r(3), of the clock device, reads the time zone's file, once */
     close_inherited();
-    rc = catch_forbidden();
-    if (!rc)
-        rc = seccomp_load(ctx);
-    seccomp_release(ctx);
-    return rc;
+    return filter_load(ctx, NULL);
 }
 
 int os_jail_probe(void) {
@@ -300,7 +191,7 @@ int os_jail_probe(void) {
     pid_t pid = fork();
 
     if (!pid)
-        _exit(-os_jail_enter(NULL, -1));
+        _exit(-os_jail_enter(NULL, NULL));
     if (pid < 0)
         return -errno;
     while (waitpid(pid, &status, 0) < 0)

@@ -212,12 +212,12 @@ static int run_locked_up(struct run *r) {
 }
 
 static int run_machine(struct run *r) {
-    int listener = r->control ? control_socket(r->control) : -1;
+    const int listeners[] = {r->control ? control_socket(r->control) : -1, -1};
 
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
-    if (start_control(r) && jail_enter(r->o.jail, machine_ioctls(r->m), listener))
+    if (start_control(r) && jail_enter(r->o.jail, machine_ioctls(r->m), listeners))
         return run_locked_up(r);
     console_close(&r->console);
     return CTL_HOST_FAILURE;

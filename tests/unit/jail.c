@@ -70,7 +70,7 @@ static struct end child(void (*fn)(void *arg), void *arg) {
 }
 
 static void lock_up(const unsigned long *ioctls) {
-    int rc = os_jail_enter(ioctls, -1);
+    int rc = os_jail_enter(ioctls, NULL);
 
     if (rc) {
         fprintf(stderr, "no jail: %s\n", strerror(-rc));
@@ -79,7 +79,7 @@ static void lock_up(const unsigned long *ioctls) {
 }
 
 static void test_sanitized(void **state) {
-    assert_int_equal(os_jail_enter(NULL, -1), -ENOTSUP);
+    assert_int_equal(os_jail_enter(NULL, NULL), -ENOTSUP);
 }
 
 /* --- what must not be --- */
@@ -545,7 +545,7 @@ static void accept_a_client(void *arg) {
     char byte = 0;
     int fd = connect_to_it(), client;
 
-    check(!os_jail_enter(NULL, os_listener_fd(l)), "entering");
+    check(!os_jail_enter(NULL, (int[]){1000, os_listener_fd(l), -1}), "entering");
     client = os_listener_accept(l);
     check(client >= 0 && os_socket_write(client, "x", 1) == 1, "accepting");
     check(os_socket_read(fd, &byte, 1) == 1 && byte == 'x', "reading");
@@ -557,7 +557,8 @@ static void accept_a_client(void *arg) {
 static void accept_at_another(void *arg) {
     struct os_listener *l = listen_at("b");
 
-    check(!os_jail_enter(NULL, arg ? os_listener_fd(l) + 100 : -1), "entering");
+    check(!os_jail_enter(NULL, (int[]){arg ? os_listener_fd(l) + 100 : -1, -1}),
+          "entering");
     os_listener_accept(l);
 }
 
@@ -763,7 +764,7 @@ static void inside_another(void *arg) {
                      SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP));
     check(!seccomp_load(ctx), "the outer filter");
     check(os_jail_probe() < 0, "the probe sees no filter");
-    check(os_jail_enter(NULL, -1) < 0, "no filter is noticed");
+    check(os_jail_enter(NULL, NULL) < 0, "no filter is noticed");
     fd = open("/dev/null", O_RDONLY);
     check(fd >= 0, "not locked up");
 }

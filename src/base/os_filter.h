@@ -1,0 +1,53 @@
+/*
+ * Filters of system calls (seccomp(2), through libseccomp): lists of rules, and what
+ * happens to a call that is in none: it does not happen, but raises SIGSYS, whose handler
+ * says which call it was and ends the process. For the jails (os_jail.c,
+ * os_jail_network.c).
+ */
+#ifndef BASE_OS_FILTER_H
+#define BASE_OS_FILTER_H
+
+#include <seccomp.h>
+#include <signal.h>
+
+#include "base/types.h"
+
+#define ARG32 0xffffffffu /* of an argument that the kernel takes as 32 bits */
+
+/* A condition on argument N: bits MASK of it are VALUE. */
+struct filter_arg {
+    unsigned n;
+    uint64_t mask, value;
+};
+
+/* The call is allowed if all conditions hold. */
+struct filter_rule {
+    int call;
+    unsigned nargs;
+    struct filter_arg arg[2];
+};
+
+#define ANY(name)                                                                        \
+    { .call = SCMP_SYS(name) }
+#define IF(name, n, mask, value)                                                         \
+    {                                                                                    \
+        .call = SCMP_SYS(name), .nargs = 1, .arg = { {n, mask, value} }                  \
+    }
+#define IF2(name, n, mask, value, n2, mask2, value2)                                     \
+    {                                                                                    \
+        .call = SCMP_SYS(name), .nargs = 2, .arg = {                                     \
+            {n, mask, value},                                                            \
+            {n2, mask2, value2}                                                          \
+        }                                                                                \
+    }
+
+/* A filter that lets nothing through yet, for every thread. 0 or -errno. */
+int filter_new(scmp_filter_ctx *out);
+int filter_add(scmp_filter_ctx ctx, const struct filter_rule *r);
+int filter_add_all(scmp_filter_ctx ctx, const struct filter_rule *r, size_t count);
+/* CTX is used up. HANDLER is asked first, if it is not NULL, about a call that no rule
+ * allows, in the handler of its signal: true when it has answered it, in CONTEXT. 0: the
+ * filter holds from now on; or -errno. */
+int filter_load(scmp_filter_ctx ctx, bool (*handler)(const siginfo_t *si, void *context));
+
+#endif

@@ -1,0 +1,156 @@
+/*
+ * The jail of a process that is a guest's network (net/slirp.c): it makes sockets for
+ * what the guest asks for, and reads what strangers send. It may make and use sockets of
+ * IPv4 and IPv6 and nothing else: no files, no local sockets, no programs, no processes,
+ * no executable memory.
+ *
+ * libslirp reads the file that names the name servers again and again. It is opened
+ * beforehand; opening it later, by its name, gives a descriptor of what was opened, and
+ * asking about it tells of that. So an editor's new file of that name is not seen.
+ *
+ * Each rule says who needs it.
+ */
+#include <asm/ioctls.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "base/os_filter.h"
+
+#define NAMES_FILE "/etc/resolv.conf"
+
+static const struct filter_rule rules[] = {
+    /* The machine's socket, and the world's. */
+    ANY(read),
+    ANY(write),
+    ANY(close),
+    ANY(poll),
+    ANY(restart_syscall), /* poll(2) goes on after SIGSTOP and SIGCONT */
+    IF(socket, 0, ARG32, AF_INET),
+    IF(socket, 0, ARG32, AF_INET6),
+    ANY(connect), /* of sockets that are there: local ones cannot be made */
+    ANY(bind),
+    ANY(listen),
+    ANY(accept),
+    ANY(accept4),
+    ANY(shutdown),
+    ANY(sendto),
+    ANY(recvfrom),
+    ANY(recvmsg), /* why a datagram came back */
+    ANY(setsockopt),
+    ANY(getsockopt),
+    ANY(getsockname),
+    ANY(getpeername),
+    IF(ioctl, 1, ARG32, FIONREAD),
+    IF(ioctl, 1, ARG32, FIONBIO),
+    IF(fcntl, 1, ARG32, F_GETFL),
+    IF(fcntl, 1, ARG32, F_SETFL),
+    IF(fcntl, 1, ARG32, F_GETFD),
+    IF(fcntl, 1, ARG32, F_SETFD),
+
+    /* The names' file, below; stdio reads it. */
+    IF(fcntl, 1, ARG32, F_DUPFD_CLOEXEC),
+    ANY(lseek),
+    ANY(fstat),
+
+    /* The vDSO answers without a call, except where the TSC is not the host's clock. */
+    ANY(clock_gettime),
+    ANY(gettimeofday),
+
+    /* malloc(3), and GLib's. */
+    ANY(brk),
+    IF2(mmap, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
+    ANY(munmap),
+    ANY(mremap),
+    IF(madvise, 2, ARG32, MADV_DONTNEED),
+    ANY(futex),
+    ANY(getrandom), /* GLib's and malloc's */
+
+    /* The handler of SIGSYS, and the end. */
+    ANY(rt_sigreturn),
+    ANY(rt_sigprocmask),
+    ANY(getpid),
+    ANY(gettid),
+    ANY(exit_group),
+};
+
+/* --- the names' file --- */
+
+static int names_fd = -1;
+
+/* A new descriptor of it, at its beginning. */
+static long open_names(void) {
+    int fd = names_fd < 0 ? -1 : fcntl(names_fd, F_DUPFD_CLOEXEC, 0);
+
+    if (fd < 0)
+        return -ENOENT;
+    lseek(fd, 0, SEEK_SET);
+    return fd;
+}
+
+static long stat_names(int fd, greg_t buf) {
+    return syscall(SYS_fstat, fd, buf) ? -errno : 0;
+}
+
+static bool is_names(greg_t path) {
+    return !strcmp((const char *)path, NAMES_FILE);
+}
+
+/* What libc asks for in fopen(3), stat(3) and fstat(3). */
+static bool answer_names(const siginfo_t *si, void *context) {
+    greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
+    int saved = errno;
+
+    switch (si->si_syscall) {
+    case SYS_openat:
+        if (!is_names(r[REG_RSI]))
+            return false;
+        r[REG_RAX] = open_names();
+        break;
+    case SYS_newfstatat:
+        if (is_names(r[REG_RSI]))
+            r[REG_RAX] = stat_names(names_fd, r[REG_RDX]);
+        else if (r[REG_R10] == AT_EMPTY_PATH && !*(const char *)r[REG_RSI])
+            r[REG_RAX] = stat_names((int)r[REG_RDI], r[REG_RDX]);
+        else
+            return false;
+        break;
+    case SYS_stat:
+        if (!is_names(r[REG_RDI]))
+            return false;
+        r[REG_RAX] = stat_names(names_fd, r[REG_RSI]);
+        break;
+    default:
+        return false;
+    }
+    errno = saved;
+    return true;
+}
+
+int os_jail_network(void) {
+    /* abort(3), after a bug. */
+    const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
+    scmp_filter_ctx ctx;
+    int rc;
+
+    if (OS_JAIL_SANITIZED)
+        return -ENOTSUP;
+    rc = filter_new(&ctx);
+    if (rc)
+        return rc;
+    rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
+    if (!rc)
+        rc = filter_add(ctx, &to_us);
+    if (rc) {
+        seccomp_release(ctx);
+        return rc;
+    }
+    names_fd = open(NAMES_FILE, O_RDONLY | O_CLOEXEC);
+    return filter_load(ctx, answer_names);
+}

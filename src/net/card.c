@@ -1,0 +1,227 @@
+/*
+ * The card's side of a network: frames of its go to the kind of network that N is, and
+ * frames from there to it; see net.h and net_int.h.
+ *
+ * Frames for the card are given to it on the loop's thread only. One that it refuses
+ * stays in its buffer, or as the rest of a frame that is being cut, and `blocked` says
+ * that nothing is to be read until net_ready(), which has the loop's thread try again.
+ * Frames of the card's are taken on any thread; what does not go at once is waited for on
+ * the loop's.
+ */
+#include <string.h>
+#include <sys/uio.h>
+
+#include "net/net_int.h"
+
+#define ETH_HEADER 14
+
+/* The loop's thread is to look after N. */
+static void call_loop(struct net *n) {
+    if (n->loop)
+        os_task_post(&n->task, n->loop);
+}
+
+static bool can_cut(unsigned can, const struct net_offload *off) {
+    return can & (off->gso == NET_GSO_TCP4 ? NET_CAN_TSO4 : NET_CAN_TSO6);
+}
+
+/* --- from the card --- */
+
+static size_t gather(uint8_t *to, const struct iovec *iov, unsigned count) {
+    size_t len = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        memcpy(to + len, iov[i].iov_base, iov[i].iov_len);
+        len += iov[i].iov_len;
+    }
+    return len;
+}
+
+/* Up to more than a frame has. */
+static size_t length_of(const struct iovec *iov, unsigned count) {
+    size_t len = 0;
+
+    for (unsigned i = 0; i < count && len <= NET_FRAME_MAX; i++) {
+        if (iov[i].iov_len > NET_FRAME_MAX)
+            return NET_FRAME_MAX + 1;
+        len += iov[i].iov_len;
+    }
+    return len;
+}
+
+static bool drop(struct net *n) {
+    n->figures.dropped++;
+    return true;
+}
+
+static bool refuse(struct net *n) {
+    n->refused = true;
+    return false;
+}
+
+static void count_out(struct net *n, size_t len) {
+    n->figures.out_frames++;
+    n->figures.out_bytes += len;
+}
+
+static bool send_whole(struct net *n, const struct net_offload *off,
+                       const struct iovec *iov, unsigned count, size_t len) {
+    struct net_offload left = *off;
+    uint8_t *p;
+
+    if (!n->ops->room(n, len, 1))
+        return refuse(n);
+    p = n->ops->place(n, len);
+    gather(p, iov, count);
+    if (off->csum && !(n->ops->can & NET_CAN_CSUM)) {
+        if (!net_checksum_fill(off, p, len))
+            return drop(n);
+        left.csum = false;
+    }
+    n->ops->put(n, &left, len);
+    count_out(n, len);
+    return true;
+}
+
+static bool send_cut(struct net *n, const struct net_offload *off,
+                     const struct iovec *iov, unsigned count) {
+    static const struct net_offload nothing_left;
+    struct net_segments cut;
+    size_t len = gather(n->whole, iov, count);
+
+    if (!net_segments_begin(&cut, off, n->whole, len) ||
+        net_segments_total(&cut) > NET_CUT_MAX)
+        return drop(n);
+    if (!n->ops->room(n, net_segments_total(&cut), cut.count))
+        return refuse(n);
+    while ((len = net_segments_length(&cut))) {
+        net_segments_next(&cut, n->ops->place(n, len));
+        n->ops->put(n, &nothing_left, len);
+        count_out(n, len);
+    }
+    return true;
+}
+
+bool net_send(struct net *n, const struct net_offload *off, const struct iovec *iov,
+              unsigned count) {
+    size_t len = length_of(iov, count);
+
+    if (len < ETH_HEADER || len > NET_FRAME_MAX || n->fd < 0)
+        return drop(n);
+    if (off->gso && !can_cut(n->ops->can, off))
+        return send_cut(n, off, iov, count);
+    return send_whole(n, off, iov, count, len);
+}
+
+void net_flush(struct net *n) {
+    if (n->fd < 0)
+        return;
+    n->ops->flush(n);
+    if (n->ops->waits(n))
+        call_loop(n);
+}
+
+/* --- to the card --- */
+
+static bool hand_over(struct net *n) {
+    if (!n->plugged)
+        return drop(n);
+    if (n->card.receive(n->card.arg, &n->held.off, n->held.frame, n->held.len))
+        return true;
+    n->blocked = true;
+    return false;
+}
+
+static void hold(struct net *n, const struct net_offload *off, const uint8_t *frame,
+                 size_t len) {
+    n->held.off = *off;
+    n->held.frame = frame;
+    n->held.len = len;
+    n->holding = true;
+    n->figures.in_frames++;
+    n->figures.in_bytes += len;
+}
+
+/* Of a frame that is being cut. False: there are no more. */
+static bool hold_next_segment(struct net *n) {
+    const struct net_offload good = {.csum_good = (n->can & NET_CAN_CSUM) != 0};
+    size_t len = n->cutting ? net_segments_length(&n->cut) : 0;
+
+    n->cutting = len;
+    if (!len)
+        return false;
+    net_segments_next(&n->cut, n->segment);
+    hold(n, &good, n->segment, len);
+    return true;
+}
+
+/* What the card has refused, or not been offered yet. */
+static bool give_held(struct net *n) {
+    do {
+        if (n->holding && !hand_over(n))
+            return false;
+        n->holding = false;
+    } while (hold_next_segment(n));
+    return true;
+}
+
+bool net_deliver(struct net *n, const struct net_offload *off, uint8_t *frame,
+                 size_t len) {
+    struct net_offload left = *off;
+
+    if (len < ETH_HEADER)
+        return drop(n);
+    if (off->gso && !can_cut(n->can, off)) {
+        n->cutting = net_segments_begin(&n->cut, off, frame, len);
+        return n->cutting ? give_held(n) : drop(n);
+    }
+    if (off->csum && !(n->can & NET_CAN_CSUM)) {
+        if (!net_checksum_fill(off, frame, len))
+            return drop(n);
+        left.csum = false;
+    }
+    left.csum_good &= (n->can & NET_CAN_CSUM) != 0;
+    hold(n, &left, frame, len);
+    return give_held(n);
+}
+
+int net_go_on(struct net *n) {
+    if (n->blocked || !give_held(n))
+        return 0;
+    return n->ops->deliver(n);
+}
+
+void net_forget_held(struct net *n) {
+    n->holding = n->cutting = n->blocked = false;
+}
+
+/* --- what it says and asks --- */
+
+void net_plug(struct net *n, const struct net_card *card) {
+    n->plugged = card;
+    n->can = 0;
+    if (card)
+        n->card = *card;
+    n->refused = false;
+    net_forget_held(n);
+    call_loop(n);
+}
+
+void net_card_can(struct net *n, unsigned can) {
+    n->can = can;
+}
+
+void net_ready(struct net *n) {
+    if (!n->blocked)
+        return;
+    n->blocked = false;
+    call_loop(n);
+}
+
+bool net_link(const struct net *n) {
+    return n->fd >= 0;
+}
+
+struct net_figures net_figures(const struct net *n) {
+    return n->figures;
+}

@@ -1,0 +1,114 @@
+/*
+ * The insides of a network.
+ *
+ *   net.c       opening, the loop, closing
+ *   card.c      the card's side
+ *   stream.c    frames over a stream socket: a peer, or the user network's process
+ *   tap.c       an interface of the host's
+ *   user.c      makes the process that has the user network
+ *   slirp.c     what that process does
+ *   frames.c, offload.c   functions of bytes
+ */
+#ifndef NET_NET_INT_H
+#define NET_NET_INT_H
+
+#include "base/os_loop.h"
+#include "net/frames.h"
+#include "net/net.h"
+#include "net/offload.h"
+
+/* What one frame may become by being cut: bytes, and segments. */
+#define NET_CUT_MAX (192u << 10)
+#define NET_CUT_COUNT (NET_FRAME_MAX / NET_SEGMENT_MIN + 1)
+
+/* What a kind of network does. All with the lock held, but for pull(). */
+struct net_ops {
+    unsigned can; /* what it takes undone: NET_CAN_* */
+    bool trusted; /* frames come with their checksums right */
+    /* COUNT frames of BYTES in all can be taken. */
+    bool (*room)(const struct net *n, size_t bytes, unsigned count);
+    /* Where to put a frame of LEN bytes, for which there is room; then it is sent. */
+    uint8_t *(*place)(struct net *n, size_t len);
+    void (*put)(struct net *n, const struct net_offload *off, size_t len);
+    /* Sends what waits, as far as it goes. */
+    void (*flush)(struct net *n);
+    /* Something waits to be written. */
+    bool (*waits)(const struct net *n);
+    /* Gives the card what has been read, by net_deliver(), until that says false. -errno:
+     * it is over. */
+    int (*deliver)(struct net *n);
+    /* On the loop's thread, without the lock: reads. Then deliver() is called. -errno:
+     * it is over. */
+    int (*pull)(struct net *n);
+};
+
+struct net {
+    const struct net_ops *ops;
+    struct net_config cfg; /* its names are the caller's */
+    char what[128];        /* for messages: the option that made it */
+
+    /* the card */
+    struct net_card card;
+    bool plugged;
+    unsigned can;
+    bool refused; /* a frame of the card's: room() is owed */
+    bool blocked; /* the card refused one of ours, which is HELD or the next of CUT */
+    bool cutting, holding;
+    struct net_segments cut;
+    struct {
+        struct net_offload off;
+        const uint8_t *frame;
+        size_t len;
+    } held;
+
+    /* the loop */
+    struct os_loop *loop;
+    struct net_guard guard;
+    struct os_watch watch;
+    struct os_watch door; /* of LISTENER */
+    struct os_task task;
+
+    int fd;   /* -1: the link is down */
+    int gone; /* user: the pipe that ends with the process; -1 */
+    struct os_listener *listener;
+    struct net_bytes in, out;
+    struct net_offload in_off; /* tap: of the one frame in `in` */
+    struct net_figures figures;
+    uint8_t whole[NET_FRAME_MAX];   /* a frame that is to be cut */
+    uint8_t segment[NET_FRAME_MAX]; /* for the card */
+};
+
+/* --- card.c --- */
+
+/* The card gets a frame, in which checksums may be filled in, and which stays where it is
+ * until the card has it. False: it has to wait; net_go_on() gives it to the card later.
+ */
+bool net_deliver(struct net *n, const struct net_offload *off, uint8_t *frame,
+                 size_t len);
+/* Gives the card what it has not got yet, and then what has been read. As deliver(). */
+int net_go_on(struct net *n);
+/* Frames that wait for the card are dropped. */
+void net_forget_held(struct net *n);
+
+/* --- kinds: 0, or -errno with a sentence in WHY --- */
+
+int net_stream_open(struct net *n, char *why, size_t why_size);
+int net_tap_open(struct net *n, char *why, size_t why_size);
+int net_user_open(struct net *n, char *why, size_t why_size);
+
+extern const struct net_ops net_stream_ops;
+extern const struct net_ops net_user_ops; /* a stream, too */
+extern const struct net_ops net_tap_ops;
+
+/* The two buffers of a stream. 0 or -ENOMEM. */
+int net_stream_buffers(struct net *n);
+
+/* A user network, in a process of its own: frames come and go at FD, whose calls do not
+ * wait. -errno: it cannot be; *FORWARD is which forward's fault that was, or -1. */
+struct net_slirp;
+int net_slirp_new(const struct net_config *cfg, int fd, struct net_slirp **out,
+                  int *forward);
+/* Until FD ends. */
+void net_slirp_run(struct net_slirp *s);
+
+#endif

@@ -1,0 +1,168 @@
+/*
+ * Frames over a stream socket: to a peer (passt, QEMU, another bivisor), to which we have
+ * connected or which connects to us, one at a time; or to the process of the user
+ * network (user.c).
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "net/net_int.h"
+
+#define IN_SIZE (256u << 10)
+/* What waits for a reader that is slow; more than one frame can become. */
+#define OUT_SIZE (512u << 10)
+/* So much does not wait for net_flush(): the other end may begin. */
+#define OUT_EAGER (64u << 10)
+
+static bool room(const struct net *n, size_t bytes, unsigned count) {
+    return net_frames_room(&n->out, bytes, count);
+}
+
+static uint8_t *place(struct net *n, size_t len) {
+    return net_frames_place(&n->out, len);
+}
+
+static void flush(struct net *n) {
+    while (net_bytes_there(&n->out)) {
+        int rc = os_socket_write(n->fd, n->out.buf + n->out.at, net_bytes_there(&n->out));
+
+        if (rc == -EAGAIN)
+            return;
+        if (rc < 0 && rc != -EINTR) {
+            net_bytes_clear(&n->out); /* pull() will see that it is over */
+            return;
+        }
+        net_frames_gone(&n->out, rc > 0 ? (size_t)rc : 0);
+    }
+}
+
+static void put(struct net *n, const struct net_offload *off, size_t len) {
+    net_frames_put(&n->out, len);
+    if (net_bytes_there(&n->out) >= OUT_EAGER)
+        flush(n);
+}
+
+static bool waits(const struct net *n) {
+    return net_bytes_there(&n->out);
+}
+
+static int pull(struct net *n) {
+    size_t space;
+    uint8_t *to = net_frames_space(&n->in, &space);
+    int rc = os_socket_read(n->fd, to, space);
+
+    if (rc == -EAGAIN || rc == -EINTR)
+        return 0;
+    if (rc <= 0)
+        return rc ? rc : -ECONNRESET;
+    net_frames_filled(&n->in, (size_t)rc);
+    return 0;
+}
+
+/* A card that does not look at checksums itself is told that they are right, if so. */
+static int deliver(struct net *n) {
+    uint8_t *frame;
+    size_t len;
+    int rc;
+
+    while ((rc = net_frames_take(&n->in, &frame, &len)) > 0) {
+        struct net_offload off = {0};
+
+        if (n->can & NET_CAN_CSUM)
+            off.csum_good = n->ops->trusted || net_checksum_right(frame, len);
+        if (!net_deliver(n, &off, frame, len))
+            return 0;
+    }
+    return rc;
+}
+
+const struct net_ops net_stream_ops = {
+    .room = room,
+    .place = place,
+    .put = put,
+    .flush = flush,
+    .waits = waits,
+    .deliver = deliver,
+    .pull = pull,
+};
+
+/* Its TCP takes long segments as they are; over IPv6 it wants them to fit. */
+const struct net_ops net_user_ops = {
+    .can = NET_CAN_TSO4,
+    .trusted = true,
+    .room = room,
+    .place = place,
+    .put = put,
+    .flush = flush,
+    .waits = waits,
+    .deliver = deliver,
+    .pull = pull,
+};
+
+int net_stream_buffers(struct net *n) {
+    int rc = net_bytes_new(&n->in, IN_SIZE);
+
+    return rc ? rc : net_bytes_new(&n->out, OUT_SIZE);
+}
+
+/* --- a peer --- */
+
+static int connect_to(const char *path, int *out) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    int fd, rc;
+
+    if (len >= sizeof(a.sun_path))
+        return -ENAMETOOLONG;
+    memcpy(a.sun_path, path, len);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&a, sizeof(a))) {
+        rc = -errno;
+        close(fd);
+        return rc;
+    }
+    *out = fd;
+    return 0;
+}
+
+static const char *reason(int rc) {
+    switch (rc) {
+    case -EEXIST:
+        return "there is something that is no socket";
+    case -EADDRINUSE:
+        return "another program listens there";
+    case -ENAMETOOLONG:
+        return "a socket's path has at most 107 bytes";
+    case -EAGAIN:
+        return "its program takes nobody now";
+    case -ECONNREFUSED:
+        return "no program listens there";
+    default:
+        return strerror(-rc);
+    }
+}
+
+int net_stream_open(struct net *n, char *why, size_t why_size) {
+    const char *path = n->cfg.name;
+    int rc = net_stream_buffers(n);
+
+    if (rc)
+        return rc;
+    n->ops = &net_stream_ops;
+    snprintf(n->what, sizeof(n->what), "socket=%s", path);
+    if (n->cfg.listen)
+        rc = os_listener_open(path, &n->listener);
+    else
+        rc = connect_to(path, &n->fd);
+    if (rc)
+        snprintf(why, why_size, "cannot %s '%s': %s",
+                 n->cfg.listen ? "listen at" : "connect to", path, reason(rc));
+    return rc;
+}

@@ -1,0 +1,146 @@
+/*
+ * The user network's process. libslirp makes sockets when the guest asks for a
+ * connection, and reads what strangers send: neither is for the machine's process, whose
+ * jail knows no sockets. So a process is forked before there is anything to be seen in
+ * ours, sets the network up, locks itself up in a jail of its own (os_jail_network()),
+ * which has sockets of the Internet and nothing else, and says that it is ready. What it
+ * has in common with us is a socket, over which frames go as between any two peers
+ * (stream.c), and a pipe that ends with it.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "net/net_int.h"
+
+/* What the process says before the first frame. */
+struct word {
+    int rc;      /* 0 or -errno */
+    int forward; /* that cannot be; -1: none */
+    bool jail;   /* it was the jail's fault */
+};
+
+/* --- in the process --- */
+
+static void keep_only(int a, int b) {
+    long most = sysconf(_SC_OPEN_MAX);
+
+    for (int fd = 0; fd < most && fd < 65536; fd++)
+        if (fd != a && fd != b && fd != STDERR_FILENO)
+            close(fd);
+}
+
+/* Signals that stop the machine are not for us: we end when it has ended. */
+static void leave_group(void) {
+    sigset_t mask;
+
+    sigfillset(&mask);
+    sigdelset(&mask, SIGSYS);
+    sigprocmask(SIG_BLOCK, &mask, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    setsid();
+}
+
+static int lock_up(const struct net_config *cfg) {
+    int rc = cfg->jail == JAIL_OFF ? 0 : os_jail_network();
+
+    return cfg->jail == JAIL_ON ? rc : 0; /* our own jail will warn */
+}
+
+static void be_network(const struct net_config *cfg, int fd, int gone) {
+    struct net_slirp *s;
+    struct word w = {.forward = -1};
+
+    leave_group();
+    keep_only(fd, gone);
+    w.rc = net_slirp_new(cfg, fd, &s, &w.forward);
+    if (!w.rc) {
+        w.rc = lock_up(cfg);
+        w.jail = w.rc;
+    }
+    if (write(fd, &w, sizeof(w)) == sizeof(w) && !w.rc &&
+        !fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK))
+        net_slirp_run(s);
+    _exit(0);
+}
+
+/* --- in ours --- */
+
+static void tell(const struct net_config *cfg, const struct word *w, char *why,
+                 size_t why_size) {
+    const struct net_forward *f = &cfg->forward[w->forward < 0 ? 0 : w->forward];
+
+    if (w->jail)
+        snprintf(why, why_size, "the user network cannot be locked up: %s",
+                 jail_why(w->rc));
+    else if (w->forward >= 0)
+        snprintf(why, why_size, "cannot forward %s port %u of %u.%u.%u.%u: %s",
+                 f->udp ? "UDP" : "TCP", f->port, f->address[0], f->address[1],
+                 f->address[2], f->address[3], strerror(-w->rc));
+    else
+        snprintf(why, why_size, "cannot make the user network: %s", strerror(-w->rc));
+}
+
+/* Its word. */
+static int hear(struct net *n, char *why, size_t why_size) {
+    struct word w = {.rc = -EPIPE, .forward = -1};
+    ssize_t got;
+
+    do
+        got = recv(n->fd, &w, sizeof(w), MSG_WAITALL);
+    while (got < 0 && errno == EINTR);
+    if (got != sizeof(w))
+        w = (struct word){.rc = got < 0 ? -errno : -EPIPE, .forward = -1};
+    if (w.rc)
+        tell(&n->cfg, &w, why, why_size);
+    return w.rc;
+}
+
+static int make_process(struct net *n) {
+    int ends[2], gone[2], rc = 0;
+    pid_t pid;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+        return -errno;
+    if (pipe2(gone, O_CLOEXEC)) {
+        rc = -errno;
+        close(ends[0]);
+        close(ends[1]);
+        return rc;
+    }
+    n->fd = ends[0];
+    n->gone = gone[0];
+    pid = fork();
+    if (!pid)
+        be_network(&n->cfg, ends[1], gone[1]);
+    if (pid < 0)
+        rc = -errno;
+    close(ends[1]);
+    close(gone[1]);
+    return rc;
+}
+
+int net_user_open(struct net *n, char *why, size_t why_size) {
+    int rc = net_stream_buffers(n);
+
+    if (rc)
+        return rc;
+    n->ops = &net_user_ops;
+    snprintf(n->what, sizeof(n->what), "user");
+    rc = make_process(n);
+    if (rc) {
+        snprintf(why, why_size, "cannot make a process for the user network: %s",
+                 strerror(-rc));
+        return rc;
+    }
+    rc = hear(n, why, why_size);
+    if (!rc && fcntl(n->fd, F_SETFL, fcntl(n->fd, F_GETFL) | O_NONBLOCK))
+        rc = -errno;
+    return rc;
+}
