@@ -133,6 +133,13 @@ void os_bell_ring(struct os_bell *b);
  * signal was taken: true; or for NS (UINT64_MAX: for ever): false. */
 bool os_bell_wait(struct os_bell *b, int fd, unsigned events, uint64_t ns);
 
+/* --- sleeping by a word (os_word.c), also while vector state is live --- */
+
+/* Sleeps while *WORD is OLD, until it is woken; or for no reason: look again. */
+void os_word_wait(uint32_t *word, uint32_t old);
+/* COUNT of those who sleep by WORD wake; nothing of the memory is touched. */
+void os_word_wake(uint32_t *word, unsigned count);
+
 /* A lock between threads, not to be taken twice by one. Zeroed it is free. What is taken
  * free and given back with nobody waiting costs no call and touches general registers
  * only, so that who holds the guest's vector state in the host's may do that. */

@@ -81,8 +81,14 @@ enum vcpu_event {
     VCPU_EVENT_KICK = 1u << 0, /* leave the engine: the run loop has work */
     VCPU_EVENT_IRQ = 1u << 1,  /* the interrupt controllers hold a vector for us */
     VCPU_EVENT_NMI = 1u << 2,
-    VCPU_EVENT_STOP = 1u << 3, /* the run is over (power off, reset, debug exit) */
+    VCPU_EVENT_STOP = 1u << 3,   /* the run is over (power off, reset, debug exit) */
+    VCPU_EVENT_CALL = 1u << 4,   /* others wait for vcpu_serve(): cpu/smp.h */
+    VCPU_EVENT_ACTION = 1u << 5, /* leave the engine: the run loop calls vcpu_act() */
 };
+
+/* What an engine leaves its run for. */
+#define VCPU_EVENTS_LEAVE                                                                \
+    (VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_CALL | VCPU_EVENT_ACTION)
 
 struct vcpu;
 
@@ -108,6 +114,7 @@ struct mmu;
 struct mem;
 struct interp;
 struct cpuid_model;
+struct vcpu_smp;
 
 /* Shortcuts that an engine takes through system calls and their returns. */
 #define VCPU_GATES 4
@@ -145,6 +152,7 @@ struct vcpu {
      * numbers come from `random`. */
     uint64_t stop;
     uint64_t random;
+    struct vcpu_smp *member; /* its part in the machine's group; NULL: it is alone */
     _Alignas(
         64) uint8_t engine[VCPU_ENGINE_SIZE]; /* as the engine lays it out (tr/vcpu.h) */
     uint64_t canary[2];

@@ -2,6 +2,7 @@
 #include "engine/run.h"
 
 #include "base/bug.h"
+#include "cpu/smp.h"
 
 enum run_end engine_run_loop(const struct engine_ops *ops, struct engine *e,
                              struct vcpu *v, const struct run_board *board,
@@ -10,6 +11,12 @@ enum run_end engine_run_loop(const struct engine_ops *ops, struct engine *e,
         uint32_t events = vcpu_events(v);
         enum exit_reason reason;
 
+        if (events & VCPU_EVENT_ACTION) {
+            vcpu_act(v);
+            continue;
+        }
+        if (events & VCPU_EVENT_CALL)
+            vcpu_clear(v, VCPU_EVENT_CALL); /* who is out has been served */
         if (events & VCPU_EVENT_STOP)
             return RUN_STOPPED;
         if (events & VCPU_EVENT_KICK) {
@@ -19,7 +26,9 @@ enum run_end engine_run_loop(const struct engine_ops *ops, struct engine *e,
             continue;
         }
 
+        vcpu_enter(v);
         reason = ops->run(e);
+        vcpu_leave(v);
         BUG_ON(v->vec_live);
         counts->n[reason]++;
         switch (reason) {

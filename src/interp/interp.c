@@ -17,6 +17,7 @@
 
 #include "base/bug.h"
 #include "cpu/cpuid.h"
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
@@ -272,7 +273,11 @@ static bool boundary(struct interp *ip, enum exit_reason *out) {
     uint32_t events = vcpu_events(v);
     int rc = SEM_NEXT;
 
-    if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
+    if (unlikely(events & VCPU_EVENT_CALL)) {
+        vcpu_serve(v);
+        events = vcpu_events(v);
+    }
+    if (events & VCPU_EVENTS_LEAVE) {
         *out = EXIT_kick;
         return true;
     }

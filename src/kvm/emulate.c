@@ -44,7 +44,7 @@ static int deliver(struct kvm *k) {
 }
 
 static bool stopping(const struct vcpu *v) {
-    return vcpu_events(v) & (VCPU_EVENT_KICK | VCPU_EVENT_STOP);
+    return vcpu_events(v) & VCPU_EVENTS_LEAVE;
 }
 
 /* EXIT_COUNT: the interpreter can go on. */

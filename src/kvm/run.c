@@ -153,7 +153,7 @@ enum exit_reason kvm_enter(struct kvm *k) {
         __atomic_store_n(&k->inside, true, __ATOMIC_SEQ_CST);
         __atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
         events = vcpu_events(k->v);
-        out = events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP) ? EXIT_kick : turn(k, events);
+        out = events & VCPU_EVENTS_LEAVE ? EXIT_kick : turn(k, events);
     } while (out == EXIT_COUNT);
     __atomic_store_n(&k->inside, false, __ATOMIC_SEQ_CST);
     return out;

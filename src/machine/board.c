@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 
 /* An ISA line reaches both interrupt controllers; the 8254's is pin 2 of the I/O APIC. */
@@ -29,8 +30,12 @@ static struct board *enter(struct machine_cpu *c) {
     struct board *b = c->board;
 
     if (unlikely(!os_mutex_try(&b->lock))) {
+        bool paused;
+
         vec_park(c->vcpu);
+        paused = vcpu_pause();
         os_mutex_wait(&b->lock);
+        vcpu_resume(paused);
     }
     b->caller = c;
     return b;

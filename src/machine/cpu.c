@@ -22,6 +22,7 @@ int machine_cpu_create(struct machine *m, struct machine_cpu *c) {
     c->vcpu->cpuid = m->cpuid;
     c->vcpu->cnt = &c->counters;
     vcpu_reset(c->vcpu);
+    vcpu_group_add(m->group, c->vcpu);
     return mmu_create(c->vcpu, m->cfg.policy);
 }
 

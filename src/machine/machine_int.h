@@ -26,6 +26,7 @@
 
 #include "base/os_loop.h"
 #include "block/block.h"
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
@@ -44,10 +45,11 @@ struct machine {
     struct counters counters;                          /* of the board's devices */
     struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;
-    struct os_loop *loop; /* on the thread that calls machine_run() */
-    struct os_timer due;  /* of the clock's earliest deadline */
-    uint64_t deadline;    /* what it is set to; the board's lock */
-    uint64_t start_ns;    /* host clock at guest time 0 */
+    struct vcpu_group *group; /* of their vCPUs */
+    struct os_loop *loop;     /* on the thread that calls machine_run() */
+    struct os_timer due;      /* of the clock's earliest deadline */
+    uint64_t deadline;        /* what it is set to; the board's lock */
+    uint64_t start_ns;        /* host clock at guest time 0 */
     uint64_t start_tsc;
     bool stopped; /* the time, at these */
     uint64_t stopped_ns, stopped_tsc;
@@ -92,6 +94,11 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size);
 void machine_cpu_reset(struct machine_cpu *c);
 /* Guest state was changed from outside: what was derived from it goes. */
 void machine_cpu_state_changed(struct machine_cpu *c);
+
+/* --- kick.c --- */
+
+/* vcpu_group.kick: V has EVENT to look at. ARG is the machine. */
+void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event);
 
 /* --- hooks.c --- */
 

@@ -9,6 +9,7 @@
  *
  * All engines step by the interpreter, whose state is theirs between two entries.
  */
+#include "cpu/smp.h"
 #include "machine/machine_int.h"
 
 /* How often a step may be kept from beginning by what is due. */
@@ -48,7 +49,9 @@ static bool step_once(struct machine_cpu *c) {
         service_if_asked(c);
         if (!machine_write_some(c))
             return false;
+        vcpu_enter(c->vcpu);
         reason = c->ops->step(c->engine);
+        vcpu_leave(c->vcpu);
         end_of(c->machine, reason);
         if (reason != EXIT_kick)
             return false;

@@ -72,8 +72,10 @@ static int create_cpus(struct machine *m, char *why, size_t why_size) {
     snprintf(why, why_size, "out of memory");
     m->cpuid = cpuid_model_new(&cfg);
     m->cpu = calloc(1, sizeof(*m->cpu));
-    if (!m->cpuid || !m->cpu)
+    m->group = calloc(1, sizeof(*m->group));
+    if (!m->cpuid || !m->cpu || !m->group)
         return -ENOMEM;
+    vcpu_group_init(m->group, machine_kick_vcpu, m);
     m->cpus = 1;
     for (unsigned n = 0; n < m->cpus; n++) {
         rc = machine_cpu_create(m, &m->cpu[n]);
@@ -186,6 +188,7 @@ void machine_free(struct machine *m) {
     machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);
+    free(m->group);
     free(m->cpu);
     if (m->cpuid)
         cpuid_model_free(m->cpuid);

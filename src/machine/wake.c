@@ -127,7 +127,8 @@ static bool sleep_once(struct machine_cpu *c) {
 }
 
 void machine_sleep(struct machine_cpu *c) {
-    const uint32_t wakes = VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI;
+    const uint32_t wakes =
+        VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI | VCPU_EVENT_ACTION;
 
     while (!(vcpu_events(c->vcpu) & wakes)) {
         if (!sleep_once(c)) {

@@ -9,7 +9,6 @@
  * the loop's.
  */
 #include <string.h>
-#include <sys/uio.h>
 
 #include "net/net_int.h"
 
@@ -27,24 +26,24 @@ static bool can_cut(unsigned can, const struct net_offload *off) {
 
 /* --- from the card --- */
 
-static size_t gather(uint8_t *to, const struct iovec *iov, unsigned count) {
+static size_t gather(uint8_t *to, const struct net_piece *piece, unsigned count) {
     size_t len = 0;
 
     for (unsigned i = 0; i < count; i++) {
-        memcpy(to + len, iov[i].iov_base, iov[i].iov_len);
-        len += iov[i].iov_len;
+        memcpy(to + len, piece[i].at, piece[i].len);
+        len += piece[i].len;
     }
     return len;
 }
 
 /* Up to more than a frame has. */
-static size_t length_of(const struct iovec *iov, unsigned count) {
+static size_t length_of(const struct net_piece *piece, unsigned count) {
     size_t len = 0;
 
     for (unsigned i = 0; i < count && len <= NET_FRAME_MAX; i++) {
-        if (iov[i].iov_len > NET_FRAME_MAX)
+        if (piece[i].len > NET_FRAME_MAX)
             return NET_FRAME_MAX + 1;
-        len += iov[i].iov_len;
+        len += piece[i].len;
     }
     return len;
 }
@@ -65,14 +64,14 @@ static void count_out(struct net *n, size_t len) {
 }
 
 static bool send_whole(struct net *n, const struct net_offload *off,
-                       const struct iovec *iov, unsigned count, size_t len) {
+                       const struct net_piece *piece, unsigned count, size_t len) {
     struct net_offload left = *off;
     uint8_t *p;
 
     if (!n->ops->room(n, len, 1))
         return refuse(n);
     p = n->ops->place(n, len);
-    gather(p, iov, count);
+    gather(p, piece, count);
     if (off->csum && !(n->ops->can & NET_CAN_CSUM)) {
         if (!net_checksum_fill(off, p, len))
             return drop(n);
@@ -84,10 +83,10 @@ static bool send_whole(struct net *n, const struct net_offload *off,
 }
 
 static bool send_cut(struct net *n, const struct net_offload *off,
-                     const struct iovec *iov, unsigned count) {
+                     const struct net_piece *piece, unsigned count) {
     static const struct net_offload nothing_left;
     struct net_segments cut;
-    size_t len = gather(n->whole, iov, count);
+    size_t len = gather(n->whole, piece, count);
 
     if (!net_segments_begin(&cut, off, n->whole, len) ||
         net_segments_total(&cut) > NET_CUT_MAX)
@@ -102,15 +101,15 @@ static bool send_cut(struct net *n, const struct net_offload *off,
     return true;
 }
 
-bool net_send(struct net *n, const struct net_offload *off, const struct iovec *iov,
+bool net_send(struct net *n, const struct net_offload *off, const struct net_piece *piece,
               unsigned count) {
-    size_t len = length_of(iov, count);
+    size_t len = length_of(piece, count);
 
     if (len < ETH_HEADER || len > NET_FRAME_MAX || n->fd < 0)
         return drop(n);
     if (off->gso && !can_cut(n->ops->can, off))
-        return send_cut(n, off, iov, count);
-    return send_whole(n, off, iov, count, len);
+        return send_cut(n, off, piece, count);
+    return send_whole(n, off, piece, count, len);
 }
 
 void net_flush(struct net *n) {
@@ -209,6 +208,11 @@ void net_plug(struct net *n, const struct net_card *card) {
 
 void net_card_can(struct net *n, unsigned can) {
     n->can = can;
+}
+
+void net_later(struct net *n) {
+    n->refused = true;
+    call_loop(n);
 }
 
 void net_ready(struct net *n) {

@@ -26,7 +26,6 @@
 #include "base/jail.h"
 #include "base/types.h"
 
-struct iovec;
 struct net;
 struct os_loop;
 
@@ -35,6 +34,8 @@ struct os_loop;
  */
 #define NET_FRAME_MAX (65535 + 18)
 #define NET_MTU 1500 /* without anything being said about it */
+#define NET_MTU_MIN 576
+#define NET_MTU_MAX 65520
 
 /* --- offloads --- */
 
@@ -85,15 +86,24 @@ struct net_guard {
 
 /* --- for the card, with the lock held --- */
 
+/* A part of a frame that is in one place. */
+struct net_piece {
+    const uint8_t *at;
+    size_t len;
+};
+
 /* From now on frames are CARD's, which is copied; NULL: nobody's, they are dropped. It
  * can do nothing, see below. */
 void net_plug(struct net *n, const struct net_card *card);
 /* What the card takes undone: a set of NET_CAN_*. */
 void net_card_can(struct net *n, unsigned can);
-/* Takes the frame that is in IOV, or drops it if it is none: true. False: there is no
- * room for it, room() will be called. It leaves by net_flush() at the latest. */
-bool net_send(struct net *n, const struct net_offload *off, const struct iovec *iov,
+/* Takes the frame that is in COUNT pieces, or drops it if it is none: true. False: there
+ * is no room for it, room() will be called. It leaves by net_flush() at the latest. */
+bool net_send(struct net *n, const struct net_offload *off, const struct net_piece *piece,
               unsigned count);
+/* The card has more to send than it wants to now: room() will be called soon, on the
+ * loop's thread. */
+void net_later(struct net *n);
 /* After one or more frames: they leave now. */
 void net_flush(struct net *n);
 /* There is place for a frame again. */
@@ -124,6 +134,7 @@ struct net_config {
     enum jail_want jail; /* user: of the process that is made */
     bool listen;         /* socket: we are the one who is connected to */
     bool restricted;     /* user: the guest reaches nobody */
+    unsigned mtu;        /* user: of what goes to the guest; 0: NET_MTU */
     struct net_forward forward[NET_FORWARDS]; /* user */
     unsigned forwards;
 };

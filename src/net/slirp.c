@@ -21,7 +21,6 @@
 #define OUT_SIZE (1u << 20)
 /* With more than this unread, the world has to wait. */
 #define OUT_PATIENT (256u << 10)
-#define MTU NET_MTU
 
 struct timer {
     SlirpTimerCb fn;
@@ -244,8 +243,8 @@ static SlirpConfig config_of(const struct net_config *cfg) {
         .in_enabled = true,
         .in6_enabled = true,
         .vprefix_len = 64,
-        .if_mtu = MTU,
-        .if_mru = MTU,
+        .if_mtu = cfg->mtu ? cfg->mtu : NET_MTU,
+        .if_mru = cfg->mtu ? cfg->mtu : NET_MTU,
     };
 
     inet_pton(AF_INET, "10.0.2.0", &c.vnetwork);

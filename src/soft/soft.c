@@ -1,5 +1,6 @@
 #include "soft/soft.h"
 #include "bt/bt.h"
+#include "cpu/smp.h"
 #include "interp/interp.h"
 #include "sem/sem.h"
 #include "tr/key.h"
@@ -51,7 +52,11 @@ static bool advance(struct soft *s, enum exit_reason *out) {
         vcpu_raise(v, VCPU_EVENT_KICK);
         events |= VCPU_EVENT_KICK;
     }
-    if (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) {
+    if (unlikely(events & VCPU_EVENT_CALL)) {
+        vcpu_serve(v);
+        events = vcpu_events(v);
+    }
+    if (events & VCPU_EVENTS_LEAVE) {
         *out = EXIT_kick;
         return true;
     }

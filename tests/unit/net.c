@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -98,8 +97,8 @@ static void plug(struct net *n) {
 
 static bool send_bytes(const void *frame, size_t len) {
     const struct net_offload off = {0};
-    const struct iovec iov[2] = {{(void *)frame, 5}, {(uint8_t *)frame + 5, len - 5}};
-    bool taken = net_send(card.net, &off, iov, 2);
+    const struct net_piece piece[2] = {{frame, 5}, {(const uint8_t *)frame + 5, len - 5}};
+    bool taken = net_send(card.net, &off, piece, 2);
 
     net_flush(card.net);
     return taken;
@@ -342,15 +341,15 @@ static void test_dropped(void **state) {
     const struct net_offload wrong = {.csum = true, .csum_start = 60000};
     const struct net_offload cut = {.gso = NET_GSO_TCP4, .gso_size = 1};
     static uint8_t frame[NET_FRAME_MAX + 1];
-    struct iovec iov[3] = {{frame, 13}, {frame, 60000}, {frame, SIZE_MAX}};
+    struct net_piece piece[3] = {{frame, 13}, {frame, 60000}, {frame, SIZE_MAX}};
 
-    assert_true(net_send(n, &wrong, iov, 1));
-    assert_true(net_send(n, &wrong, iov + 1, 1));
-    assert_true(net_send(n, &cut, iov + 1, 1));
-    assert_true(net_send(n, &cut, iov + 2, 1));
-    assert_true(net_send(n, &cut, iov, 0));
-    iov[0].iov_len = NET_FRAME_MAX + 1;
-    assert_true(net_send(n, &(struct net_offload){0}, iov, 1));
+    assert_true(net_send(n, &wrong, piece, 1));
+    assert_true(net_send(n, &wrong, piece + 1, 1));
+    assert_true(net_send(n, &cut, piece + 1, 1));
+    assert_true(net_send(n, &cut, piece + 2, 1));
+    assert_true(net_send(n, &cut, piece, 0));
+    piece[0].len = NET_FRAME_MAX + 1;
+    assert_true(net_send(n, &(struct net_offload){0}, piece, 1));
     assert_int_equal(net_figures(n).dropped, 6);
     peer_sends(peer, 0, 1, 13);
     peer_sends(peer, 0, 1, 14);
@@ -372,13 +371,13 @@ static void test_send_cut(void **state) {
                               .gso_size = 1000,
                               .csum_start = 34,
                               .csum_offset = 16};
-    struct iovec iov = {frame, sizeof(frame)};
+    struct net_piece piece = {frame, sizeof(frame)};
 
     frame[12] = 8;
     frame[14] = 0x45;
     frame[23] = 6;
     frame[46] = 0x50;
-    assert_true(net_send(n, &off, &iov, 1));
+    assert_true(net_send(n, &off, &piece, 1));
     net_flush(n);
     for (unsigned k = 0; k < 3; k++) {
         peer_reads(peer, got, 4 + 1054);
