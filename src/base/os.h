@@ -54,6 +54,10 @@ uint64_t os_tsc(void);
  */
 uint64_t os_tsc_hz(void);
 
+/* Fills BUF with up to LEN random bytes of the host's kernel, and does not wait for them:
+ * how many. */
+size_t os_random(void *buf, size_t len);
+
 /* --- host faults in code that runs for the guest (os_fault.c) --- */
 
 struct os_regs { /* general registers at the fault, may be changed; order of enum vcpu_reg

@@ -1,4 +1,4 @@
-/* The table of optional devices, and the list of those that there are; see devices.h. */
+/* The list of the optional devices that there are; see devices.h. */
 #include "machine/devices.h"
 
 #include <errno.h>
@@ -10,15 +10,6 @@ struct machine_device {
     const struct machine_device_ops *ops;
     void *dev;
     struct machine_device *before, *after;
-};
-
-/* Makes all devices of a kind that the configuration asks for: none, one or several. 0,
- * or -errno with one sentence in WHY. */
-typedef int make_fn(struct machine *m, char *why, size_t why_size);
-
-/* In this order: what others hang on comes first. */
-static make_fn *const makers[] = {
-    NULL,
 };
 
 int machine_device_add(struct machine *m, const struct machine_device_ops *ops,
@@ -38,14 +29,6 @@ int machine_device_add(struct machine *m, const struct machine_device_ops *ops,
     return 0;
 }
 
-int machine_devices_create(struct machine *m, char *why, size_t why_size) {
-    int rc = 0;
-
-    for (make_fn *const *make = makers; *make && !rc; make++)
-        rc = (*make)(m, why, why_size);
-    return rc;
-}
-
 void machine_devices_quiet(struct machine *m) {
     for (struct machine_device *d = m->first_device; d; d = d->after)
         if (d->ops->quiet)
@@ -54,7 +37,8 @@ void machine_devices_quiet(struct machine *m) {
 
 void machine_devices_reset(struct machine *m) {
     for (struct machine_device *d = m->first_device; d; d = d->after)
-        d->ops->reset(d->dev);
+        if (d->ops->reset)
+            d->ops->reset(d->dev);
 }
 
 void machine_devices_free(struct machine *m) {

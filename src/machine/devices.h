@@ -1,6 +1,6 @@
 /*
  * The devices that a machine has because its configuration asks for them. Each is one
- * entry of a table (devices.c): how it is made; and what was made says what becomes of it
+ * entry of a table (optional.c): how it is made; and what was made says what becomes of it
  * in each life of the machine.
  */
 #ifndef MACHINE_DEVICES_H
@@ -15,7 +15,7 @@ struct machine_device_ops {
     /* The guest's life has ended: nothing may write to its memory any more when this
      * returns. Waits for the back end. May be NULL. */
     void (*quiet)(void *dev);
-    void (*reset)(void *dev); /* power-up state */
+    void (*reset)(void *dev); /* power-up state; may be NULL */
     void (*free)(void *dev);
 };
 

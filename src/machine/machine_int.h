@@ -13,7 +13,8 @@
  *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
- *   devices.c  devices that the configuration asks for, in a table
+ *   devices.c  devices that the configuration asks for; optional.c: the table of them
+ *   virtio.c   those that are virtio's
  *   disks.c    the workers of the disks
  *   counted.c  the time of counted runs
  *
@@ -42,6 +43,9 @@ struct machine {
     struct bus *bus;
     struct board board;
     struct machine_device *first_device, *last_device; /* devices.c */
+    unsigned virtio_mmio;     /* devices by MMIO */
+    uint16_t virtio_lines[8]; /* who holds each of their lines */
+    uint64_t counted_random;  /* the state of the source of entropy */
     struct counters counters;                          /* of the board's devices */
     struct machine_cpu *cpu;                           /* of CPUS */
     unsigned cpus;

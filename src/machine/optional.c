@@ -1,0 +1,21 @@
+/* The table of optional devices; see devices.h. */
+#include "machine/machine_int.h"
+#include "machine/virtio.h"
+
+/* Makes all devices of a kind that the configuration asks for: none, one or several. 0,
+ * or -errno with one sentence in WHY. */
+typedef int make_fn(struct machine *m, char *why, size_t why_size);
+
+/* In this order, in which they are on the bus. */
+static make_fn *const makers[] = {
+    machine_make_virtio_disks,
+    machine_make_virtio_rng,
+};
+
+int machine_devices_create(struct machine *m, char *why, size_t why_size) {
+    int rc = 0;
+
+    for (size_t n = 0; n < ARRAY_SIZE(makers) && !rc; n++)
+        rc = makers[n](m, why, why_size);
+    return rc;
+}
