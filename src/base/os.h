@@ -25,6 +25,8 @@ int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
 void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */
 int os_memfd_zero(int fd, void *map, uint64_t size);
+/* The same with SIZE bytes from OFF on, whole pages. */
+int os_memfd_zero_part(int fd, void *map, uint64_t off, uint64_t size);
 
 /* SIZE zeroed bytes, of which few will be touched: the host promises none of them. */
 int os_sparse_alloc(uint64_t size, void **out);

@@ -20,7 +20,7 @@
 
 static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
                                              "pvh",  "multiboot", "linux16"};
-static const char *const jail_names[] = {"auto", "on", "off"}; /* enum jail_want */
+static const char *const jail_names[] = {"auto", "on", "off"};     /* enum jail_want */
 static const char *const virtio_names[] = {"none", "pci", "mmio"}; /* machine_virtio */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
@@ -46,7 +46,8 @@ static void print_help(void) {
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
-        "  --virtio HOW         where virtio devices are found: pci, mmio, none (default: pci)\n"
+        "  --virtio HOW         where virtio devices are found: pci, mmio, none "
+        "(default: pci)\n"
         "  --no-rng             no source of entropy\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"

@@ -82,9 +82,9 @@ struct machine_config {
     struct machine_disk disks[MACHINE_DISKS]; /* in the order of the command line */
     unsigned disk_count;
     enum machine_virtio { /* how the guest finds virtio devices */
-        MACHINE_VIRTIO_NONE,
-        MACHINE_VIRTIO_PCI,
-        MACHINE_VIRTIO_MMIO,
+                          MACHINE_VIRTIO_NONE,
+                          MACHINE_VIRTIO_PCI,
+                          MACHINE_VIRTIO_MMIO,
     } virtio;
     bool rng;       /* virtio's source of entropy */
     bool boot_menu; /* firmware asks the user */

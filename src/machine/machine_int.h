@@ -43,11 +43,11 @@ struct machine {
     struct bus *bus;
     struct board board;
     struct machine_device *first_device, *last_device; /* devices.c */
-    unsigned virtio_mmio;     /* devices by MMIO */
-    uint16_t virtio_lines[8]; /* who holds each of their lines */
+    unsigned virtio_mmio;                              /* devices by MMIO */
+    uint16_t virtio_lines[8];                          /* who holds each of their lines */
     uint64_t counted_random;  /* the state of the source of entropy */
-    struct counters counters;                          /* of the board's devices */
-    struct machine_cpu *cpu;                           /* of CPUS */
+    struct counters counters; /* of the board's devices */
+    struct machine_cpu *cpu;  /* of CPUS */
     unsigned cpus;
     struct vcpu_group *group; /* of their vCPUs */
     struct os_loop *loop;     /* on the thread that calls machine_run() */

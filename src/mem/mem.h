@@ -189,6 +189,11 @@ void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len);
  * after it tells them that what they have seen in between is void. */
 void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len);
 
+/* Whole pages of RAM go back to the host; they are zeros from now on, and come again when
+ * they are touched. What is not RAM, or not whole, is left as it is. The owners of traces
+ * are told; translations of addresses stay good. */
+void mem_discard(struct mem *m, struct gpa at, uint64_t len);
+
 /* Traces. HOST_PAGE is page-aligned and inside the mapping. */
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner);
