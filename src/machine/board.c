@@ -11,12 +11,35 @@
 #include "cpu/smp.h"
 #include "cpu/vec.h"
 
-/* An ISA line reaches both interrupt controllers; the 8254's is pin 2 of the I/O APIC. */
-static void isa_irq(void *arg, unsigned n, bool level) {
-    struct board *b = arg;
+/* An ISA line reaches both interrupt controllers; the 8254's is pin 2 of the I/O APIC. It
+ * is high while an ISA device or a PCI line drives it. */
+static void drive_line(struct board *b, unsigned n) {
+    bool level = (b->isa_lines | b->pirq_lines) >> n & 1;
 
     pic_set(b->pic, n, level);
     ioapic_set(b->ioapic, n == 0 ? 2 : n, level);
+}
+
+static uint16_t with_bit(uint16_t bits, unsigned n, bool on) {
+    return (uint16_t)((bits & ~(1u << n)) | (unsigned)on << n);
+}
+
+static void isa_irq(void *arg, unsigned n, bool level) {
+    struct board *b = arg;
+
+    b->isa_lines = with_bit(b->isa_lines, n, level);
+    drive_line(b, n);
+}
+
+static void pirq(void *arg, unsigned n, bool level) {
+    struct board *b = arg;
+
+    b->pirq_lines = with_bit(b->pirq_lines, n, level);
+    drive_line(b, n);
+}
+
+void board_isa_irq(struct board *b, unsigned irq, bool level) {
+    isa_irq(b, irq, level);
 }
 
 static struct irq_line isa_line(struct board *b, unsigned n) {
@@ -130,6 +153,21 @@ static bool ioapic_message(void *arg, const struct apic_msg *msg) {
     apic_msi_of_msg(msg, &addr, &data);
     board_park(b);
     return b->msi(b->msi_arg, addr, data);
+}
+
+/* Outside the local APICs' range it is a write to memory as any other. */
+static void pci_msi(void *arg, uint64_t addr, uint32_t data) {
+    struct board *b = arg;
+    struct apic_msg msg = apic_msg_of_msi(addr, data);
+
+    if (addr >> 20 != LAPIC_BASE >> 20) {
+        mem_write(b->mem, gpa(addr), &data, sizeof(data));
+    } else if (!b->msi) {
+        lapics_deliver(b, &msg);
+    } else {
+        board_park(b);
+        b->msi(b->msi_arg, addr, data);
+    }
 }
 
 /* --- what a vCPU asks; the argument is its CPU --- */
@@ -304,6 +342,19 @@ static void free_lapics(struct board *b) {
     }
 }
 
+static bool create_pci(struct board *b) {
+    struct board_pci_config cfg = {.bus = b->bus,
+                                   .mem = b->mem,
+                                   .ports = b->ports,
+                                   .pm = b->pm,
+                                   .firmware = b->firmware,
+                                   .isa_irq = pirq,
+                                   .msi = pci_msi,
+                                   .arg = b};
+
+    return !board_pci_create(&b->pci, &cfg);
+}
+
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial) {
     struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem),
@@ -331,7 +382,8 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->pm = pm_new(b->bus, b->clock, isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt)) &&
-         (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem)));
+         (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
+         (b->no_pci || create_pci(b));
     if (!ok) {
         board_destroy(b);
         return -ENOMEM;
@@ -348,6 +400,7 @@ void board_use_lapic_of_engine(struct board *b,
 }
 
 void board_destroy(struct board *b) {
+    board_pci_destroy(&b->pci);
     fw_cfg_free(b->fw_cfg);
     if (b->pvclock)
         pvclock_free(b->pvclock);
@@ -387,6 +440,8 @@ void board_reset(struct board *b) {
     pm_reset(b->pm);
     vga_reset(b->vga);
     pvclock_reset(b->pvclock);
+    if (b->pci.bus)
+        pci_reset(b->pci.bus);
     if (b->fw_cfg)
         fw_cfg_reset(b->fw_cfg);
 }

@@ -4,6 +4,7 @@
  *
  *   8254 ──irq0──┬─ 8259 input 0      └─ I/O APIC pin 2
  *   ISA n ───────┼─ 8259 input n      └─ I/O APIC pin n
+ *   PCI INTx ─── PIRQA..D ─── ISA line of the guest's choice
  *   8259s INT ───── boot CPU's local APIC, LINT0 (virtual wire)
  *   I/O APIC ────── local APICs ───── each its vCPU (VCPU_EVENT_IRQ)
  *
@@ -36,6 +37,7 @@
 #include "dev/pc/vga.h"
 #include "dev/pv/pvclock.h"
 #include "machine/cpu.h"
+#include "machine/pci.h"
 
 struct board {
     struct machine_cpu *cpu; /* of CPUS */
@@ -47,6 +49,7 @@ struct board {
     struct vclock *clock;
     struct counters *cnt; /* the devices'; a local APIC counts for its CPU */
     bool paravirt;
+    bool no_pci;
     bool firmware; /* runs on it: it is told what there is */
     /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
     uint64_t (*realtime_ns)(void *arg);
@@ -64,6 +67,9 @@ struct board {
     struct vga *vga;
     struct pvclock *pvclock;
     struct fw_cfg *fw_cfg; /* NULL: no firmware */
+    uint16_t isa_lines,
+        pirq_lines;       /* high, as ISA devices and the PCI lines drive them */
+    struct board_pci pci; /* empty without PCI */
 };
 
 /* Takes the board's lock on C's thread; NULL: on one that is no CPU's. */
@@ -94,6 +100,9 @@ void board_destroy(struct board *b);
 void board_use_lapic_of_engine(struct board *b,
                                bool (*msi)(void *arg, uint64_t addr, uint32_t data),
                                void *arg);
+
+/* Drives an ISA interrupt that no device of the board's has. */
+void board_isa_irq(struct board *b, unsigned irq, bool level);
 
 /* Power-up state of every device. */
 void board_reset(struct board *b);

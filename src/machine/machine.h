@@ -74,6 +74,7 @@ struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
     const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
+    bool no_pci;        /* a board without PCI */
     bool paravirt;      /* KVM's CPUID leaves and clock */
     enum mmu_policy policy;
     struct machine_options options; /* of the engines; begin with the defaults */

@@ -10,12 +10,16 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
+#include "dev/pci/setup.h"
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
 #include "machine/firmware.h"
 #include "machine/machine_int.h"
 #include "sem/sem.h"
+
+#define WINDOW64_ALIGN (1ull << 30)
+#define WINDOW64_SIZE (32ull << 30)
 
 /* --- creation --- */
 
@@ -101,6 +105,7 @@ static int create_board(struct machine *m) {
                        .mem = m->mem,
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
+                       .no_pci = m->cfg.no_pci,
                        .firmware = with_firmware(m),
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
@@ -211,17 +216,34 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
 
+/* Above RAM, as far as the CPU's physical addresses go, PCI has room for large bars. */
+static void window64(const struct machine *m, struct dsdt_config *dsdt) {
+    uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
+
+    if (ram > MEM_HOLE_START)
+        ram += MEM_HOLE_END - MEM_HOLE_START;
+    if (ram < MEM_HOLE_END)
+        ram = MEM_HOLE_END;
+    dsdt->window64 = (ram + WINDOW64_ALIGN - 1) & ~(WINDOW64_ALIGN - 1);
+    dsdt->window64_end = dsdt->window64 + WINDOW64_SIZE;
+    if (dsdt->window64_end > end)
+        dsdt->window64 = dsdt->window64_end = 0;
+}
+
 /* What firmware would have left in memory to describe the board, or is told of it. */
 static int build_tables(struct machine *m, struct boot_config *boot) {
     const struct vcpu *v = machine_boot_cpu(m)->vcpu;
     struct cpuid_regs id = cpuid_query(v, 0, 0), one = cpuid_query(v, 1, 0);
-    struct acpi_config acpi = {.cpus = m->cpus};
-    struct mptable_config mp = {
-        .cpus = m->cpus, .signature = one.eax, .features = one.edx};
+    struct acpi_config acpi = {.cpus = m->cpus, .dsdt = {.pci = !m->cfg.no_pci}};
+    struct mptable_config mp = {.cpus = m->cpus,
+                                .signature = one.eax,
+                                .features = one.edx,
+                                .pci = !m->cfg.no_pci};
     struct smbios_config smbios = {
         .cpus = m->cpus, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
     int rc;
 
+    window64(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
@@ -248,6 +270,8 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
+    if (m->board.pci.bus && !with_firmware(m))
+        pci_setup(m->board.pci.bus);
     rc = build_tables(m, &boot);
     if (rc) {
         snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));

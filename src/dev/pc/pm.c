@@ -29,6 +29,8 @@
 #define CNT_SLP_TYP 0x1c00u
 #define CNT_SLP_EN 0x2000u
 
+#define BLOCKS 4u
+
 struct pm {
     struct vclock *clock;
     struct irq_line sci;
@@ -39,6 +41,7 @@ struct pm {
     uint64_t epoch; /* clock time at which PM_TMR was 0 */
     uint64_t seen;  /* count of changes of bit 31 that TMR_STS knows of */
     struct vtimer overflow;
+    struct bus_range *second[BLOCKS]; /* where pm_place() said */
 };
 
 static uint64_t ticks(const struct pm *p) {
@@ -196,6 +199,42 @@ static const struct bus_ops tmr_ops = {.read = tmr_read, .write = tmr_write, .wi
 static const struct bus_ops gpe_ops = {.read = gpe_read, .write = gpe_write, .width = 1};
 static const struct bus_ops smi_ops = {.read = smi_read, .write = smi_write, .width = 1};
 
+static const struct block {
+    uint8_t at, len;
+    const struct bus_ops *ops;
+    const char *name;
+} blocks[BLOCKS] = {
+    {PM_EVT, 4, &evt_ops, "PM1a event"},
+    {PM_CNT, 2, &cnt_ops, "PM1a control"},
+    {PM_TMR, 4, &tmr_ops, "PM timer"},
+    {PM_GPE0, PM_GPE0_LEN, &gpe_ops, "GPE0"},
+};
+
+void pm_place(struct pm *p, uint16_t base, bool on) {
+    for (unsigned n = 0; n < BLOCKS; n++) {
+        bus_range_move(p->second[n], (uint64_t)base + blocks[n].at);
+        bus_range_enable(p->second[n], on);
+    }
+}
+
+static struct bus_range *attach_block(struct pm *p, struct bus *bus, unsigned n) {
+    const struct block *b = &blocks[n];
+
+    return bus_attach_pio(bus, (uint16_t)(PM_BASE + b->at), b->len, b->ops, p, b->name);
+}
+
+static bool attach(struct pm *p, struct bus *bus) {
+    for (unsigned n = 0; n < BLOCKS; n++) {
+        bool first = attach_block(p, bus, n);
+
+        p->second[n] = attach_block(p, bus, n);
+        if (!first || !p->second[n])
+            return false;
+    }
+    pm_place(p, PM_BASE, false);
+    return bus_attach_pio(bus, PM_SMI_PORT, 2, &smi_ops, p, "SMI command");
+}
+
 void pm_reset(struct pm *p) {
     p->sts = p->en = p->cnt = 0;
     p->gpe_sts = p->gpe_en = 0;
@@ -216,11 +255,7 @@ struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,
     p->sci = sci;
     p->host = *host;
     p->overflow = (struct vtimer){.fire = overflow_due, .arg = p};
-    if (!bus_attach_pio(bus, PM_EVT_PORT, 4, &evt_ops, p, "PM1a event") ||
-        !bus_attach_pio(bus, PM_CNT_PORT, 2, &cnt_ops, p, "PM1a control") ||
-        !bus_attach_pio(bus, PM_TMR_PORT, 4, &tmr_ops, p, "PM timer") ||
-        !bus_attach_pio(bus, PM_GPE0_PORT, PM_GPE0_LEN, &gpe_ops, p, "GPE0") ||
-        !bus_attach_pio(bus, PM_SMI_PORT, 2, &smi_ops, p, "SMI command")) {
+    if (!attach(p, bus)) {
         free(p);
         return NULL;
     }

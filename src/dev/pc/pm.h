@@ -10,11 +10,17 @@
 #include "bus/irq.h"
 #include "dev/host.h"
 
-#define PM_EVT_PORT 0x600 /* status, enable */
-#define PM_CNT_PORT 0x604
-#define PM_TMR_PORT 0x608
-#define PM_GPE0_PORT 0x620 /* 2 bytes status, 2 bytes enable */
+#define PM_BASE 0x600 /* where the ports are, always */
+#define PM_EVT 0x00   /* status, enable */
+#define PM_CNT 0x04
+#define PM_TMR 0x08
+#define PM_GPE0 0x20 /* 2 bytes status, 2 bytes enable */
 #define PM_GPE0_LEN 4
+#define PM_SMB_BASE 0x700 /* of the SMBus controller, where there is one */
+#define PM_EVT_PORT (PM_BASE + PM_EVT)
+#define PM_CNT_PORT (PM_BASE + PM_CNT)
+#define PM_TMR_PORT (PM_BASE + PM_TMR)
+#define PM_GPE0_PORT (PM_BASE + PM_GPE0)
 #define PM_SMI_PORT 0xb2
 #define PM_ACPI_ENABLE 0xf1  /* value for the SMI port */
 #define PM_ACPI_DISABLE 0xf0 /* the same */
@@ -29,6 +35,9 @@ struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,
                   const struct dev_host *host);
 void pm_free(struct pm *p);
 void pm_reset(struct pm *p);
+/* Its ports, but the SMI command port, begin at BASE as well from now on, or nowhere
+ * else: what tables say of PM_BASE holds always, wherever firmware wants them. */
+void pm_place(struct pm *p, uint16_t base, bool on);
 
 /* Somebody pressed the power button: the guest may shut down in an orderly way. */
 void pm_power_button(struct pm *p);

@@ -4,9 +4,9 @@
  * The A20 gate follows whoever moved it last, port 0x92 or the keyboard controller, and
  * both read back its true state. Firmware leaves it open.
  *
- * PCI configuration ports 0xcf8 to 0xcff answer all ones: no PCI. Port 0xcf9 lies between
- * them and counts for byte accesses only: a 32-bit access to 0xcf8 belongs to PCI as a
- * whole and must not reset the machine.
+ * Without PCI its configuration ports 0xcf8 to 0xcff answer all ones. Port 0xcf9 lies
+ * between them and counts for byte accesses only: a 32-bit access to 0xcf8 belongs to PCI
+ * as a whole and must not reset the machine.
  */
 #include "dev/pc/ports.h"
 
@@ -26,6 +26,7 @@ struct ports {
     uint8_t ctla; /* port 0x92, without the gate */
     uint8_t rst;  /* port 0xcf9 */
     uint8_t post; /* port 0x80 */
+    struct bus_range *rst_range;
 };
 
 bool ports_a20(const struct ports *p) {
@@ -108,11 +109,16 @@ static void exit_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
 
 static const struct bus_ops ctla_ops = {
     .read = ctla_read, .write = ctla_write, .width = 1};
-static const struct bus_ops rst_ops = {.read = rst_read, .write = rst_write, .width = 0};
+const struct bus_ops ports_reset_control = {.read = rst_read, .write = rst_write};
 static const struct bus_ops post_ops = {
     .read = post_read, .write = post_write, .width = 1, .general = true};
 static const struct bus_ops exit_ops = {
     .read = exit_read, .write = exit_write, .width = 0};
+
+void ports_leave_pci(struct ports *p) {
+    bus_range_detach(p->rst_range);
+    p->rst_range = NULL;
+}
 
 void ports_reset(struct ports *p) {
     p->ctla = 0;
@@ -129,7 +135,8 @@ struct ports *ports_new(struct bus *bus, const struct dev_host *host) {
     p->host = *host;
     p->a20 = true;
     if (!bus_attach_pio(bus, 0x92, 1, &ctla_ops, p, "control port A") ||
-        !bus_attach_pio(bus, PCI_PORT, 8, &rst_ops, p, "reset control") ||
+        !(p->rst_range = bus_attach_pio(bus, PCI_PORT, 8, &ports_reset_control, p,
+                                        "reset control")) ||
         !bus_attach_pio(bus, 0x80, 1, &post_ops, p, "POST code") ||
         !bus_attach_pio(bus, PORTS_DEBUG_EXIT, 4, &exit_ops, p, "isa-debug-exit")) {
         free(p);

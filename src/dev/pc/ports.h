@@ -17,6 +17,10 @@ struct ports;
 /* NULL when out of memory or of places on the bus. */
 struct ports *ports_new(struct bus *bus, const struct dev_host *host);
 void ports_free(struct ports *p);
+/* There is a PCI bus, which has 0xcf8 to 0xcff and passes on what is not its own, as
+ * accesses to ports_reset_control with P, relative to 0xcf8. */
+void ports_leave_pci(struct ports *p);
+extern const struct bus_ops ports_reset_control;
 /* A20 on, as firmware leaves it. */
 void ports_reset(struct ports *p);
 

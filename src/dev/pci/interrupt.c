@@ -45,7 +45,7 @@ static void send(const struct pci_function *f, uint64_t addr, uint32_t data) {
     const struct pci_host *h = &f->pci->host;
 
     if (h->msi)
-        h->msi(h->arg, addr, data);
+        h->msi(h->msi_arg, addr, data);
 }
 
 /* --- INTx --- */
@@ -70,7 +70,7 @@ static void drive(struct pci_function *f) {
         return;
     f->driven = level;
     if (h->intx)
-        h->intx(h->arg, f->slot, pin - 1, level);
+        h->intx(h->intx_arg, f->slot, pin - 1, level);
 }
 
 void pci_irq(struct pci_function *f, bool level) {

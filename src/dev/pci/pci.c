@@ -182,6 +182,10 @@ struct pci *pci_new(struct bus *bus, const struct pci_host *host) {
     return p;
 }
 
+struct bus *pci_bus(const struct pci *p) {
+    return p->bus;
+}
+
 void pci_free(struct pci *p) {
     free(p);
 }

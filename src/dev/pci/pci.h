@@ -74,7 +74,7 @@ struct pci_host {
     void (*intx)(void *arg, unsigned slot, unsigned pin, bool level);
     /* A message-signalled interrupt. */
     void (*msi)(void *arg, uint64_t addr, uint32_t data);
-    void *arg;
+    void *intx_arg, *msi_arg;
     /* Accesses at 0xcf8 to 0xcfb that are not a doubleword at 0xcf8 are not PCI's: they
      * come here, relative to 0xcf8. May be NULL. */
     const struct bus_ops *not_pci;
@@ -88,6 +88,8 @@ struct pci_host {
 struct pci *pci_new(struct bus *bus, const struct pci_host *host);
 /* After its functions: who made them removes them (pci_remove()). NULL: nothing to do. */
 void pci_free(struct pci *p);
+/* The board's bus. */
+struct bus *pci_bus(const struct pci *p);
 /* RST#: the power-up state of every function's configuration space, and each one's
  * reset(). */
 void pci_reset(struct pci *p);

@@ -4,44 +4,7 @@
  * Layout from `where` on: RSDP, FACS (64-byte aligned), DSDT, FADT, MADT, RSDT, XSDT.
  * They are put together in a buffer and copied to the guest in one piece.
  *
- * The DSDT's AML is this ASL (PM_S5_TYPE is the 5 in it), compiled once:
- *
- * Name (\_S5, Package (4) { 5, 5, 0, 0 })
- * Scope (\_SB)
- * {
- *     Device (PIC) {
- *         Name (_HID, EisaId ("PNP0000"))
- *         Name (_CRS, ResourceTemplate () {
- *             IO (Decode16, 0x20, 0x20, 1, 2)
- *             IO (Decode16, 0xA0, 0xA0, 1, 2)
- *             IO (Decode16, 0x4D0, 0x4D0, 1, 2)
- *             IRQNoFlags () {2}
- *         })
- *     }
- *     Device (TMR) {
- *         Name (_HID, EisaId ("PNP0100"))
- *         Name (_CRS, ResourceTemplate () {
- *             IO (Decode16, 0x40, 0x40, 1, 4)
- *             IRQNoFlags () {0}
- *         })
- *     }
- *     Device (RTC) {
- *         Name (_HID, EisaId ("PNP0B00"))
- *         Name (_CRS, ResourceTemplate () {
- *             IO (Decode16, 0x70, 0x70, 1, 4)
- *             IRQNoFlags () {8}
- *         })
- *     }
- *     Device (COM1) {
- *         Name (_HID, EisaId ("PNP0501"))
- *         Name (_UID, 1)
- *         Name (_STA, 0x0F)
- *         Name (_CRS, ResourceTemplate () {
- *             IO (Decode16, 0x3F8, 0x3F8, 1, 8)
- *             IRQNoFlags () {4}
- *         })
- *     }
- * }
+ * dsdt.c has what the DSDT contains.
  */
 #include "dev/tables/acpi.h"
 
@@ -58,6 +21,7 @@
 #define FADT_SIZE 244u
 #define FACS_SIZE 64u
 #define RSDP_SIZE 36u
+#define DSDT_MAX 0x2000u
 #define MAX_CPUS 64u
 
 #define FADT_WBINVD (1u << 0)
@@ -73,26 +37,8 @@
 
 #define ISO_HIGH_LEVEL 0x0du
 
-static const uint8_t dsdt_aml[] = {
-    0x08, 0x5f, 0x53, 0x35, 0x5f, 0x12, 0x08, 0x04, 0x0a, 0x05, 0x0a, 0x05, 0x00, 0x00,
-    0x10, 0x4d, 0x0b, 0x5f, 0x53, 0x42, 0x5f, 0x5b, 0x82, 0x33, 0x50, 0x49, 0x43, 0x5f,
-    0x08, 0x5f, 0x48, 0x49, 0x44, 0x0b, 0x41, 0xd0, 0x08, 0x5f, 0x43, 0x52, 0x53, 0x11,
-    0x20, 0x0a, 0x1d, 0x47, 0x01, 0x20, 0x00, 0x20, 0x00, 0x01, 0x02, 0x47, 0x01, 0xa0,
-    0x00, 0xa0, 0x00, 0x01, 0x02, 0x47, 0x01, 0xd0, 0x04, 0xd0, 0x04, 0x01, 0x02, 0x22,
-    0x04, 0x00, 0x79, 0x00, 0x5b, 0x82, 0x25, 0x54, 0x4d, 0x52, 0x5f, 0x08, 0x5f, 0x48,
-    0x49, 0x44, 0x0c, 0x41, 0xd0, 0x01, 0x00, 0x08, 0x5f, 0x43, 0x52, 0x53, 0x11, 0x10,
-    0x0a, 0x0d, 0x47, 0x01, 0x40, 0x00, 0x40, 0x00, 0x01, 0x04, 0x22, 0x01, 0x00, 0x79,
-    0x00, 0x5b, 0x82, 0x25, 0x52, 0x54, 0x43, 0x5f, 0x08, 0x5f, 0x48, 0x49, 0x44, 0x0c,
-    0x41, 0xd0, 0x0b, 0x00, 0x08, 0x5f, 0x43, 0x52, 0x53, 0x11, 0x10, 0x0a, 0x0d, 0x47,
-    0x01, 0x70, 0x00, 0x70, 0x00, 0x01, 0x04, 0x22, 0x00, 0x01, 0x79, 0x00, 0x5b, 0x82,
-    0x32, 0x43, 0x4f, 0x4d, 0x31, 0x08, 0x5f, 0x48, 0x49, 0x44, 0x0c, 0x41, 0xd0, 0x05,
-    0x01, 0x08, 0x5f, 0x55, 0x49, 0x44, 0x01, 0x08, 0x5f, 0x53, 0x54, 0x41, 0x0a, 0x0f,
-    0x08, 0x5f, 0x43, 0x52, 0x53, 0x11, 0x10, 0x0a, 0x0d, 0x47, 0x01, 0xf8, 0x03, 0xf8,
-    0x03, 0x01, 0x08, 0x22, 0x10, 0x00, 0x79, 0x00,
-};
-
 struct builder {
-    uint8_t buf[4096];
+    uint8_t buf[ACPI_MAX_SIZE];
     uint32_t base; /* guest address of buf[0] */
     uint32_t len;
 };
@@ -132,11 +78,14 @@ static void put_gas(uint8_t *at, uint32_t port, unsigned bits, unsigned access) 
     table_put(at + 4, port, 8);
 }
 
-static uint32_t build_dsdt(struct builder *b) {
-    uint32_t at = reserve(b, HEADER_SIZE + sizeof(dsdt_aml), 16);
+/* 0: there is no room for it. */
+static uint32_t build_dsdt(struct builder *b, const struct dsdt_config *cfg) {
+    uint32_t at = reserve(b, HEADER_SIZE, 16);
+    struct aml a = {.at = b->buf + b->len, .max = DSDT_MAX};
 
-    memcpy(b->buf + at + HEADER_SIZE, dsdt_aml, sizeof(dsdt_aml));
-    return finish(b, at, "DSDT", 2);
+    dsdt_build(&a, cfg);
+    b->len += a.len;
+    return a.full ? 0 : finish(b, at, "DSDT", 2);
 }
 
 static uint32_t build_facs(struct builder *b) {
@@ -201,7 +150,15 @@ static void madt_override(struct builder *b, unsigned irq, uint32_t gsi, unsigne
     table_put(e + 8, flags, 2);
 }
 
-static uint32_t build_madt(struct builder *b, unsigned cpus) {
+/* Lines that PCI is led to are levels; the guest may choose one for it. */
+static void madt_pci_lines(struct builder *b) {
+    static const uint8_t irqs[] = {5, 10, 11};
+
+    for (unsigned i = 0; i < sizeof(irqs); i++)
+        madt_override(b, irqs[i], irqs[i], ISO_HIGH_LEVEL);
+}
+
+static uint32_t build_madt(struct builder *b, unsigned cpus, bool pci) {
     uint32_t at = reserve(b, HEADER_SIZE + 8, 16);
     uint8_t *e = b->buf + at;
     unsigned i;
@@ -220,6 +177,8 @@ static uint32_t build_madt(struct builder *b, unsigned cpus) {
     table_put(e + 4, IOAPIC_BASE, 4);
     madt_override(b, 0, 2, 0);
     madt_override(b, PM_SCI_IRQ, PM_SCI_IRQ, ISO_HIGH_LEVEL);
+    if (pci)
+        madt_pci_lines(b);
     e = b->buf + reserve(b, 6, 1); /* NMI on LINT1 of every CPU */
     e[0] = 4;
     e[1] = 6;
@@ -260,9 +219,11 @@ int acpi_build(struct mem *m, struct gpa where, const struct acpi_config *cfg,
         where.a > 0xffffffffu - sizeof(b.buf))
         return -EINVAL;
     facs = build_facs(&b);
-    dsdt = build_dsdt(&b);
+    dsdt = build_dsdt(&b, &cfg->dsdt);
+    if (!dsdt)
+        return -ENOSPC;
     fadt = build_fadt(&b, facs, dsdt);
-    madt = build_madt(&b, cfg->cpus);
+    madt = build_madt(&b, cfg->cpus, cfg->dsdt.pci);
     rsdt = build_root(&b, "RSDT", 4, fadt, madt);
     xsdt = build_root(&b, "XSDT", 8, fadt, madt);
     build_rsdp(&b, rsdt, xsdt);

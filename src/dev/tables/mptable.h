@@ -13,6 +13,7 @@ struct mptable_config {
     unsigned cpus;      /* local APIC IDs 0.. (at least 1, at most 64) */
     uint32_t signature; /* CPUID leaf 1, EAX */
     uint32_t features;  /* and EDX */
+    bool pci;           /* bus 0 is PCI, bus 1 ISA; else there is ISA alone */
 };
 
 /* Writes the floating pointer structure to WHERE, a multiple of 16, and the table behind

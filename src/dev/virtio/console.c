@@ -105,8 +105,8 @@ static void write_message(struct virtio_console *c, struct virtio_chain *chain,
     struct port *p = &c->port[n];
     const struct control m = {
         .id = n, .event = events[what], .value = what == SAY_OPEN ? p->connected : 1};
-    /* Columns before rows, as drivers have always read it. */
-    const uint16_t size[2] = {c->config.rows, c->config.columns};
+    /* As the standard has it; Linux before 6.15 takes the one for the other. */
+    const uint16_t size[2] = {c->config.columns, c->config.rows};
     uint32_t len = (uint32_t)virtio_span_write(&c->d, &chain->in, &m, sizeof(m));
 
     if (what == SAY_NAME)

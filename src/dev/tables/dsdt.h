@@ -1,0 +1,16 @@
+/* What the DSDT contains: the board's devices as ACPI's namespace. */
+#ifndef DEV_DSDT_H
+#define DEV_DSDT_H
+
+#include "dev/tables/aml.h"
+
+struct dsdt_config {
+    bool pci;
+    /* Where 64-bit bars may be, above RAM: from here to there. Equal: nowhere. */
+    uint64_t window64, window64_end;
+};
+
+/* Appends its terms. No address of another table is in them. */
+void dsdt_build(struct aml *a, const struct dsdt_config *cfg);
+
+#endif
