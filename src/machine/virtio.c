@@ -23,7 +23,7 @@
 /* --- MMIO --- */
 
 uint64_t machine_virtio_mmio_at(unsigned n) {
-    return MACHINE_VIRTIO_MMIO + n * VIRTIO_MMIO_SIZE;
+    return MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE;
 }
 
 static bool without_acpi(const struct machine *m) {

@@ -8,7 +8,7 @@ struct machine;
 struct virtio_device;
 
 /* With `--virtio mmio`: registers of device N from here on, one after the other. */
-#define MACHINE_VIRTIO_MMIO 0xfeb00000ull
+#define MACHINE_VIRTIO_MMIO_BASE 0xfec10000ull
 #define MACHINE_VIRTIO_MMIO_MAX 16u
 uint64_t machine_virtio_mmio_at(unsigned n);
 /* The pin of the I/O APIC, or, of a machine whose guest was told to use no ACPI, the ISA
