@@ -42,6 +42,10 @@ static void print_help(void) {
         "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+        "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net "
+        "help` "
+        "tells\n"
+        "                       more\n"
         "  --engine NAME        how to execute the guest (default: auto)\n");
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
@@ -58,6 +62,7 @@ static void print_help(void) {
     printf(
         "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
+        "  --no-pci             a board without PCI: ISA devices alone\n"
         "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
         "  --no-reboot          end the run where the guest would reboot\n"
         "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
@@ -99,7 +104,8 @@ static void print_lockstep_help(void) {
         "                       or the byte of memory at ADDR\n"
         "\n"
         "  --kernel, --initrd, --module, --append, --memory, --disk, --cdrom, --cpu,\n"
-        "  --boot-protocol, --retention, --no-paravirt, --no-reboot, --jail, --verbose "
+        "  --boot-protocol, --retention, --no-pci, --no-paravirt, --no-reboot, --jail, "
+        "--verbose "
         "as for\n"
         "  `bivisor run`; each machine has the disks for itself (overlay=temp or "
         "readonly);\n"
@@ -123,12 +129,14 @@ enum {
     OPT_VIRTIO,
     OPT_NO_RNG,
     OPT_CDROM,
+    OPT_NET,
     OPT_ENGINE,
     OPT_CPU,
     OPT_PROTOCOL,
     OPT_RETENTION,
     OPT_JAIL,
     OPT_NO_PARAVIRT,
+    OPT_NO_PCI,
     OPT_NO_REBOOT,
     OPT_STATS,
     OPT_PERF_MAP,
@@ -155,12 +163,14 @@ static const struct option long_options[] = {
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
     {"cdrom", required_argument, NULL, OPT_CDROM},
+    {"net", required_argument, NULL, OPT_NET},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"cpu", required_argument, NULL, OPT_CPU},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
     {"jail", required_argument, NULL, OPT_JAIL},
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
+    {"no-pci", no_argument, NULL, OPT_NO_PCI},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"stats", optional_argument, NULL, OPT_STATS},
     {"perf-map", no_argument, NULL, OPT_PERF_MAP},
@@ -310,6 +320,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return disk_option_take(&o->disks, optarg);
     case OPT_CDROM:
         return disk_option_take_cdrom(&o->disks, optarg);
+    case OPT_NET:
+        return net_option_take(&o->nets, optarg);
     case OPT_ENGINE:
         o->machine.engine = optarg;
         return engine_known(optarg);
@@ -345,6 +357,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_NO_PARAVIRT:
         o->machine.paravirt = false;
+        return true;
+    case OPT_NO_PCI:
+        o->machine.no_pci = true;
         return true;
     case OPT_NO_REBOOT:
         o->no_reboot = true;
@@ -401,6 +416,11 @@ static bool check_source(const struct run_options *o, const char *command) {
     return false;
 }
 
+/* For OPTION. */
+static bool can_repeat(const struct run_options *o, const char *option) {
+    return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);
+}
+
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv) {
     const struct option *options = engine_option_table(long_options);
     int opt, which = 0, status;
@@ -430,6 +450,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         }
         if (opt == OPT_DISK && disk_option_help(optarg))
             return CTL_OK;
+        if (opt == OPT_NET && net_option_help(optarg))
+            return CTL_OK;
         if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
         if (opt == OPT_CPU && (status = cpu_option_check(optarg)) >= 0)
@@ -446,9 +468,9 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                   o->record ? "record" : "input");
         return CTL_USAGE;
     }
-    if (o->record && !disk_options_repeat(&o->disks, "--record"))
+    if (o->record && !can_repeat(o, "--record"))
         return CTL_USAGE;
-    if (o->replay && !disk_options_repeat(&o->disks, "--replay"))
+    if (o->replay && !can_repeat(o, "--replay"))
         return CTL_USAGE;
     o->machine.boot.cmdline = o->append;
     return -1;

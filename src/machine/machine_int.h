@@ -13,9 +13,10 @@
  *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
- *   devices.c  devices that the configuration asks for; optional.c: the table of them
+ *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
  *   virtio.c   those that are virtio's
  *   disks.c    the workers of the disks
+ *   nets.c     network cards
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -140,6 +141,11 @@ bool machine_write_some(struct machine_cpu *c);
 /* The same and waits for the reader, serving calls, until the run is to end; LAST: also
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
+
+/* --- nets.c --- */
+
+/* Makes the configuration's network cards. 0, or -errno with one sentence in WHY. */
+int machine_nets_make(struct machine *m, char *why, size_t why_size);
 
 /* --- disks.c --- */
 

@@ -96,10 +96,20 @@ static int attach_pci(struct machine *m, struct virtio_device *d) {
 
 int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
                           size_t why_size) {
-    int rc = m->cfg.virtio == MACHINE_VIRTIO_PCI ? attach_pci(m, d) : attach_mmio(m, d);
+    int rc = -ENODEV;
 
+    if (m->cfg.virtio == MACHINE_VIRTIO_MMIO)
+        rc = attach_mmio(m, d);
+    else if (m->cfg.virtio == MACHINE_VIRTIO_PCI && m->board.pci.bus)
+        rc = attach_pci(m, d);
     if (rc == -ENOSPC)
         snprintf(why, why_size, "there are more devices than the machine has places for");
+    else if (rc == -ENODEV)
+        snprintf(
+            why, why_size,
+            "there is nothing that %s could be at: --virtio mmio, or pci and a board "
+            "with PCI",
+            d->name);
     else if (rc)
         snprintf(why, why_size, "cannot make %s: %s", d->name, strerror(-rc));
     return rc;
@@ -133,16 +143,9 @@ static int make_disk(struct machine *m, struct block *block, char *why, size_t w
 int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size) {
     int rc = 0;
 
-    for (unsigned n = 0; n < m->cfg.disk_count && !rc; n++) {
-        if (m->cfg.disks[n].kind != MACHINE_DISK_VIRTIO)
-            continue;
-        if (m->cfg.virtio == MACHINE_VIRTIO_NONE) {
-            snprintf(why, why_size, "there is no virtio that the disk '%s' could be at",
-                     block_path(m->cfg.disks[n].block));
-            return -EINVAL;
-        }
-        rc = make_disk(m, m->cfg.disks[n].block, why, why_size);
-    }
+    for (unsigned n = 0; n < m->cfg.disk_count && !rc; n++)
+        if (m->cfg.disks[n].kind == MACHINE_DISK_VIRTIO)
+            rc = make_disk(m, m->cfg.disks[n].block, why, why_size);
     return rc;
 }
 
@@ -177,7 +180,9 @@ int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size) {
         .random = m->cfg.counted ? counted_random : host_random, .arg = m};
     struct virtio_rng *r;
 
-    if (!m->cfg.rng || m->cfg.virtio == MACHINE_VIRTIO_NONE)
+    /* Nobody has asked for it: where there is no place it is not there. */
+    if (!m->cfg.rng || m->cfg.virtio == MACHINE_VIRTIO_NONE ||
+        (m->cfg.virtio == MACHINE_VIRTIO_PCI && !m->board.pci.bus))
         return 0;
     r = virtio_rng_new(m->mem, m->clock, &host, &m->counters);
     if (!r || machine_device_add(m, &ops, r))

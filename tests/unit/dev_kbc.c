@@ -1,9 +1,10 @@
 /*
- * The 8042 by itself, with nothing plugged in: its commands, the output buffer with its
- * status and interrupts, the output port. IBM PC AT Technical Reference, "Keyboard
- * Controller".
+ * The 8042 by itself, with nothing plugged in and with a keyboard: its commands, the
+ * output buffer with its status and interrupts, the output port; scan codes. IBM PC AT
+ * Technical Reference, "Keyboard Controller".
  */
 #include "dev/pc/kbc.h"
+#include "dev/pc/keyboard.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 
@@ -213,15 +214,139 @@ static void test_reset(void **state) {
     assert_int_equal(answer(0x2a), 0);
 }
 
+/* --- with a keyboard --- */
+
+static int setup_keyboard(void **state) {
+    if (setup(state))
+        return -1;
+    kbc_plug_keyboard(kbc);
+    kbc_reset(kbc);
+    return 0;
+}
+
+/* The next byte, behind which others may wait. */
+static unsigned next(void) {
+    assert_int_equal(rig_in(&r, STATUS) & (FULL | AUX | TIMEOUT), FULL);
+    return rig_in(&r, DATA);
+}
+
+static void expect(const char *bytes, unsigned count) {
+    while (count--)
+        assert_int_equal(next(), (uint8_t)*bytes++);
+    assert_int_equal(rig_in(&r, STATUS) & FULL, 0);
+}
+
+static void tell(unsigned byte) {
+    rig_out(&r, DATA, byte);
+}
+
+/* As PCs have it: translated to set 1. */
+static void test_keys(void **state) {
+    command_with(0x60, IRQ1 | XLATE);
+    assert_true(kbc_key(kbc, 0x1e, true)); /* a */
+    assert_true(r.line[1]);
+    expect("\x1e", 1);
+    assert_false(r.line[1]);
+    kbc_key(kbc, 0x1e, false);
+    kbc_key(kbc, KEYBOARD_EXTENDED | 0x48, true); /* up arrow */
+    kbc_key(kbc, KEYBOARD_EXTENDED | 0x48, false);
+    expect("\x9e\xe0\x48\xe0\xc8", 5);
+    kbc_key(kbc, KEYBOARD_PAUSE, true);
+    kbc_key(kbc, KEYBOARD_PAUSE, false);
+    expect("\xe1\x1d\x45\xe1\x9d\xc5", 6);
+    kbc_key(kbc, KEYBOARD_PRINT, true);
+    kbc_key(kbc, KEYBOARD_PRINT, false);
+    expect("\xe0\x2a\xe0\x37\xe0\xb7\xe0\xaa", 8);
+    for (unsigned key = 1; key <= 0x58; key++) {
+        kbc_key(kbc, key, true);
+        kbc_key(kbc, key, false);
+        assert_int_equal(next(), key);
+        assert_int_equal(next(), key | 0x80);
+    }
+    assert_false(kbc_key(kbc, 0, true));
+    assert_false(kbc_key(kbc, KEYBOARD_EXTENDED, true));
+    assert_false(kbc_key(kbc, 0x101, true));
+}
+
+static void test_sets(void **state) {
+    command_with(0x60, 0);
+    kbc_key(kbc, 0x41, true); /* F7 */
+    kbc_key(kbc, 0x41, false);
+    expect("\x83\xf0\x83", 3);
+    kbc_key(kbc, KEYBOARD_PAUSE, true);
+    expect("\xe1\x14\x77\xe1\xf0\x14\xf0\x77", 8);
+    tell(0xf0);
+    expect("\xfa", 1);
+    tell(0);
+    expect("\xfa\x02", 2);
+    tell(0xf0);
+    expect("\xfa", 1);
+    tell(1);
+    expect("\xfa", 1);
+    kbc_key(kbc, 0x41, true);
+    kbc_key(kbc, 0x41, false);
+    expect("\x41\xc1", 2);
+}
+
+static void test_keyboard_commands(void **state) {
+    command_with(0x60, 0);
+    tell(0xff);
+    expect("\xfa\xaa", 2);
+    tell(0xf2);
+    expect("\xfa\xab\x83", 3);
+    tell(0xee);
+    expect("\xee", 1);
+    tell(0xfe);
+    expect("\xee", 1);
+    tell(0xed);
+    expect("\xfa", 1);
+    kbc_key(kbc, 0x1e, true); /* waits until the command is complete */
+    assert_int_equal(rig_in(&r, STATUS) & FULL, 0);
+    tell(7);
+    expect("\xfa\x1c", 2);
+    tell(0xed);
+    expect("\xfa", 1);
+    tell(0xf4); /* another command in place of its data */
+    expect("\xfa", 1);
+    tell(0x12);
+    expect("\xfe", 1);
+    tell(0xf5);
+    expect("\xfa", 1);
+    kbc_key(kbc, 0x1e, true);
+    tell(0xf4);
+    expect("\xfa", 1); /* what was typed meanwhile is not there */
+    command_with(0xd4, 0xf2);
+    take(AUX | TIMEOUT); /* the second port has nothing */
+}
+
+/* A closed port keeps what is typed, as much as there is room for. */
+static void test_queue(void **state) {
+    unsigned n = 0;
+
+    command_with(0x60, KBD_OFF | XLATE);
+    while (kbc_key(kbc, 0x1e, n % 2 == 0))
+        n++;
+    assert_in_range(n, KEYBOARD_QUEUE / 2, KEYBOARD_QUEUE);
+    assert_int_equal(rig_in(&r, STATUS) & FULL, 0);
+    command(0xae);
+    for (unsigned k = 0; k < n; k++)
+        assert_int_equal(next(), k % 2 ? 0x9e : 0x1e);
+    assert_int_equal(rig_in(&r, STATUS) & FULL, 0);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define K(f) cmocka_unit_test_setup_teardown(f, setup_keyboard, teardown)
     const struct CMUnitTest tests[] = {
         T(test_tests),         T(test_status),
         T(test_cells),         T(test_ports_off_and_on),
         T(test_nothing_there), T(test_interrupts),
         T(test_output_port),   T(test_reset_pulse),
-        T(test_reset),
+        T(test_reset),         K(test_keys),
+        K(test_sets),          K(test_keyboard_commands),
+        K(test_queue),
     };
 #undef T
+#undef K
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

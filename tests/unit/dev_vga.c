@@ -204,11 +204,52 @@ static void test_reset(void **state) {
     assert_int_equal(rig_in(&r, ATTR_READ), 0x0c);
 }
 
+/* What stands on the screen, from where the CRTC begins, and where the cursor is. */
+static void test_text(void **state) {
+    static struct vga_text t;
+    struct mem *mem;
+
+    assert_int_equal(mem_create(MEM_MIN_RAM, &mem), 0);
+    assert_true(mem_write(mem, gpa(0xb8000 + 2 * (80 + 3)), "H\x1fi\x2f", 4));
+    put(CRTC, 0x0e, 0);
+    put(CRTC, 0x0f, 85);
+    assert_true(vga_read_text(vga, mem, &t));
+    assert_int_equal(t.columns, 80);
+    assert_int_equal(t.rows, 25);
+    assert_memory_equal(&t.cell[1][3], "Hi", 2);
+    assert_memory_equal(&t.attribute[1][3], "\x1f\x2f", 2);
+    assert_true(t.cursor && t.row == 1 && t.column == 5);
+    put(CRTC, 0x0d, 80); /* a line further */
+    assert_true(vga_read_text(vga, mem, &t));
+    assert_memory_equal(&t.cell[0][3], "Hi", 2);
+    assert_int_equal(t.row, 0);
+    put(CRTC, 0x0c, 0x3f); /* the window's end, and round it */
+    put(CRTC, 0x0d, 0xb0);
+    assert_true(vga_read_text(vga, mem, &t));
+    assert_memory_equal(&t.cell[2][3], "Hi", 2);
+    put(CRTC, 0x0a, 0x20);
+    assert_true(vga_read_text(vga, mem, &t) && !t.cursor);
+    put(GFX, 6, 0x05); /* a picture */
+    assert_false(vga_read_text(vga, mem, &t));
+    put(GFX, 6, 0x0a); /* text, where a monochrome adapter has it */
+    assert_true(vga_read_text(vga, mem, &t));
+    assert_int_equal(t.cell[2][3], 0);
+    for (unsigned n = 0; n < 0x20; n++) /* whatever the registers hold */
+        for (unsigned k = 0; k < 256; k += 51) {
+            put(CRTC, 0x11, 0);
+            put(CRTC, n, k);
+            assert_true(vga_read_text(vga, mem, &t));
+            assert_true(t.rows <= VGA_ROWS && t.columns <= VGA_COLUMNS);
+        }
+    mem_destroy(mem);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_files), T(test_mode_3), T(test_protection),     T(test_attributes),
-        T(test_dac),   T(test_reset),  T(test_colour_or_mono), T(test_retrace),
+        T(test_text),       T(test_files),          T(test_mode_3),
+        T(test_protection), T(test_attributes),     T(test_dac),
+        T(test_reset),      T(test_colour_or_mono), T(test_retrace),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,13 +2,18 @@
  * 8042 keyboard controller. IBM PC AT Technical Reference, "Keyboard Controller"; the
  * PS/2 commands for the second port as later controllers have them.
  *
- * Both ports are empty. What is written to one gets the controller's answer for a device
- * that does not respond: 0xfe (resend) with the status bits "timeout". So drivers that
- * probe give up at once instead of waiting.
+ * The second port is empty, and the first unless a keyboard is plugged in. What is
+ * written to an empty one gets the controller's answer for a device that does not
+ * respond: 0xfe (resend) with the status bits "timeout". So drivers that probe give up at
+ * once instead of waiting.
  *
- * The output buffer holds one byte: `out`, from port 1 or (aux) port 2.
+ * The output buffer holds one byte: `out`, from port 1 or (aux) port 2. The keyboard's
+ * next byte comes when the buffer is free and its port is open, through the translation
+ * to scan code set 1 where the command byte asks for it.
  */
 #include "dev/pc/kbc.h"
+
+#include "dev/pc/keyboard.h"
 
 #include <stdlib.h>
 
@@ -30,6 +35,7 @@
 #define OUTPORT_A20 0x02u
 
 #define NO_DEVICE 0xfeu
+#define KEY_RELEASE 0xf0u
 
 struct kbc {
     struct irq_line irq[2];
@@ -41,6 +47,9 @@ struct kbc {
     bool full;
     uint8_t command; /* waits for its data byte; 0: none */
     bool last_was_cmd;
+    bool plugged;
+    bool release; /* F0 came, which set 1 has in the next code */
+    struct keyboard keyboard;
 };
 
 static void update_irq(struct kbc *k) {
@@ -57,6 +66,31 @@ static void answer(struct kbc *k, uint8_t byte, uint8_t status) {
     k->out_status = status;
     k->full = true;
     update_irq(k);
+}
+
+/* The byte that the guest is to see, or false: that was a part of one. */
+static bool translate(struct kbc *k, uint8_t *byte) {
+    bool release = k->release;
+
+    if (!(k->ram[0] & CTR_XLATE))
+        return true;
+    k->release = *byte == KEY_RELEASE;
+    if (k->release)
+        return false;
+    *byte = keyboard_translate(*byte);
+    if (release)
+        *byte |= 0x80;
+    return true;
+}
+
+/* What the keyboard has for the guest, if there is room. */
+static void pump(struct kbc *k) {
+    uint8_t byte;
+
+    while (k->plugged && !k->full && !(k->ram[0] & CTR_KBD_OFF) &&
+           keyboard_take(&k->keyboard, &byte))
+        if (translate(k, &byte))
+            answer(k, byte, 0);
 }
 
 static void pulse_reset(struct kbc *k) {
@@ -159,7 +193,10 @@ static void write_data(struct kbc *k, uint8_t value) {
         break;
     default: /* to the keyboard, which opens its port */
         k->ram[0] &= (uint8_t)~CTR_KBD_OFF;
-        answer(k, NO_DEVICE, STATUS_TIMEOUT);
+        if (k->plugged)
+            keyboard_write(&k->keyboard, value);
+        else
+            answer(k, NO_DEVICE, STATUS_TIMEOUT);
         break;
     }
 }
@@ -167,9 +204,12 @@ static void write_data(struct kbc *k, uint8_t value) {
 static uint64_t data_read(void *dev, uint64_t reg, unsigned size) {
     struct kbc *k = dev;
 
+    uint8_t out = k->out; /* the last byte stays readable */
+
     k->full = false;
     update_irq(k);
-    return k->out; /* the last byte stays readable */
+    pump(k);
+    return out;
 }
 
 static void data_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
@@ -177,6 +217,7 @@ static void data_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
 
     k->last_was_cmd = false;
     write_data(k, (uint8_t)value);
+    pump(k);
 }
 
 static uint64_t status_read(void *dev, uint64_t reg, unsigned size) {
@@ -197,6 +238,7 @@ static void command_write(void *dev, uint64_t reg, unsigned size, uint64_t value
 
     k->last_was_cmd = true;
     write_command(k, (uint8_t)value);
+    pump(k);
 }
 
 static const struct bus_ops data_ops = {
@@ -214,6 +256,8 @@ void kbc_reset(struct kbc *k) {
     k->full = k->last_was_cmd = false;
     k->command = 0;
     k->out = k->out_status = 0;
+    k->release = false;
+    keyboard_reset(&k->keyboard);
     update_irq(k);
 }
 
@@ -234,6 +278,17 @@ struct kbc *kbc_new(struct bus *bus, struct irq_line irq1, struct irq_line irq12
     }
     kbc_reset(k);
     return k;
+}
+
+void kbc_plug_keyboard(struct kbc *k) {
+    k->plugged = true;
+}
+
+bool kbc_key(struct kbc *k, unsigned key, bool down) {
+    bool taken = k->plugged && keyboard_key(&k->keyboard, key, down);
+
+    pump(k);
+    return taken;
 }
 
 void kbc_free(struct kbc *k) {

@@ -1,4 +1,4 @@
-/* 8042 keyboard controller (ports 0x60 and 0x64) with nothing plugged in. */
+/* 8042 keyboard controller (ports 0x60 and 0x64), with or without a keyboard. */
 #ifndef DEV_KBC_H
 #define DEV_KBC_H
 
@@ -14,6 +14,11 @@ struct kbc;
 struct kbc *kbc_new(struct bus *bus, struct irq_line irq1, struct irq_line irq12,
                     struct ports *ports, const struct dev_host *host);
 void kbc_free(struct kbc *k);
+/* A keyboard is plugged into the first port, for good; before the first reset. */
+void kbc_plug_keyboard(struct kbc *k);
+/* A key of it, as keyboard_key() has them (dev/pc/keyboard.h). False: the guest has not
+ * taken what was typed before, or there is no such key or keyboard. */
+bool kbc_key(struct kbc *k, unsigned key, bool down);
 void kbc_reset(struct kbc *k);
 
 #endif

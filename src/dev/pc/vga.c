@@ -199,6 +199,56 @@ void vga_reset(struct vga *v) {
     memcpy(v->gfx, gfx, sizeof(gfx));
 }
 
+/* --- the text --- */
+
+#define TEXT_WINDOW 0x8000u /* bytes at 0xb0000, or 0xb8000 */
+
+/* Where text is: as the graphics controller maps it; 0: it is a picture. */
+static uint64_t text_base(const struct vga *v) {
+    if (v->gfx[6] & 1)
+        return 0;
+    return (v->gfx[6] >> 2 & 3) == 2 ? 0xb0000 : 0xb8000;
+}
+
+static void text_size(const struct vga *v, struct vga_text *out) {
+    unsigned lines =
+        v->crtc[0x12] | (v->crtc[7] & 0x02u) << 7 | (v->crtc[7] & 0x40u) << 3;
+    unsigned height = (v->crtc[9] & 0x1f) + 1u;
+
+    out->columns = v->crtc[1] + 1u;
+    out->columns = out->columns < VGA_COLUMNS ? out->columns : VGA_COLUMNS;
+    out->rows = (lines + 1) / height;
+    out->rows = out->rows < VGA_ROWS ? out->rows : VGA_ROWS;
+}
+
+/* The CRTC's addresses count cells; they wrap at the window's end. */
+bool vga_read_text(const struct vga *v, const struct mem *m, struct vga_text *out) {
+    unsigned start = (unsigned)v->crtc[0x0c] << 8 | v->crtc[0x0d];
+    unsigned cursor = (unsigned)v->crtc[0x0e] << 8 | v->crtc[0x0f];
+    unsigned pitch = v->crtc[0x13] * 2u, at;
+    uint64_t base = text_base(v);
+    uint8_t pair[2];
+
+    *out = (struct vga_text){.columns = 0};
+    if (!base)
+        return false;
+    text_size(v, out);
+    pitch = pitch ? pitch : out->columns;
+    out->cursor = !(v->crtc[0x0a] & 0x20);
+    out->row = (cursor - start) / pitch;
+    out->column = (cursor - start) % pitch;
+    for (unsigned y = 0; y < out->rows; y++) {
+        for (unsigned x = 0; x < out->columns; x++) {
+            at = (start + y * pitch + x) * 2 % TEXT_WINDOW;
+            if (!mem_read(m, gpa(base + at), pair, sizeof(pair)))
+                return false;
+            out->cell[y][x] = pair[0];
+            out->attribute[y][x] = pair[1];
+        }
+    }
+    return true;
+}
+
 struct vga *vga_new(struct bus *bus, struct vclock *clock) {
     struct vga *v = calloc(1, sizeof(*v));
 

@@ -1,4 +1,5 @@
 /* The table of optional devices; see devices.h. */
+#include "machine/devices.h"
 #include "machine/machine_int.h"
 #include "machine/virtio.h"
 
@@ -6,16 +7,18 @@
  * or -errno with one sentence in WHY. */
 typedef int make_fn(struct machine *m, char *why, size_t why_size);
 
-/* In this order, in which they are on the bus. */
+/* In this order: what others hang on comes first. */
 static make_fn *const makers[] = {
     machine_make_virtio_disks,
+    machine_nets_make,
     machine_make_virtio_rng,
+    NULL,
 };
 
 int machine_devices_create(struct machine *m, char *why, size_t why_size) {
     int rc = 0;
 
-    for (size_t n = 0; n < ARRAY_SIZE(makers) && !rc; n++)
-        rc = makers[n](m, why, why_size);
+    for (make_fn *const *make = makers; *make && !rc; make++)
+        rc = (*make)(m, why, why_size);
     return rc;
 }

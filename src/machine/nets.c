@@ -1,0 +1,68 @@
+/*
+ * Network cards, and their networks on the machine's loop. What comes is delivered on the
+ * loop's thread, with the board's lock held.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dev/virtio/net.h"
+#include "machine/devices.h"
+#include "machine/machine_int.h"
+#include "machine/virtio.h"
+#include "net/net.h"
+
+/* --- cards --- */
+
+static void virtio_free(void *dev) {
+    virtio_net_free(dev);
+}
+
+static int make_virtio(struct machine *m, const struct machine_net *n, char *why,
+                       size_t why_size) {
+    static const struct machine_device_ops ops = {.free = virtio_free};
+    struct virtio_net_config cfg = {.net = n->net, .mtu = n->mtu};
+    struct virtio_net *net;
+
+    memcpy(cfg.mac, n->mac, sizeof(cfg.mac));
+    net = virtio_net_new(m->mem, &cfg);
+    if (!net || machine_device_add(m, &ops, net)) {
+        snprintf(why, why_size, "out of memory");
+        return -ENOMEM;
+    }
+    return machine_virtio_attach(m, virtio_net_device(net), why, why_size);
+}
+
+int machine_nets_make(struct machine *m, char *why, size_t why_size) {
+    for (unsigned k = 0; k < m->cfg.net_count; k++) {
+        int rc = make_virtio(m, &m->cfg.nets[k], why, why_size);
+
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* --- the loop --- */
+
+static void enter(void *arg) {
+    machine_board_enter(arg);
+}
+
+static void leave(void *arg) {
+    machine_board_leave(arg);
+}
+
+int machine_start_nets(struct machine *m) {
+    const struct net_guard guard = {enter, leave, m};
+    int rc = 0;
+
+    for (unsigned k = 0; k < m->cfg.net_count && !rc; k++)
+        rc = net_start(m->cfg.nets[k].net, m->loop, &guard);
+    return rc;
+}
+
+void machine_stop_nets(struct machine *m) {
+    for (unsigned k = 0; k < m->cfg.net_count; k++)
+        net_stop(m->cfg.nets[k].net);
+}
