@@ -54,6 +54,7 @@ static void print_help(void) {
     printf(
         "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
+        "  --no-pci             a board without PCI: ISA devices alone\n"
         "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
         "  --no-reboot          end the run where the guest would reboot\n"
         "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
@@ -95,7 +96,8 @@ static void print_lockstep_help(void) {
         "                       or the byte of memory at ADDR\n"
         "\n"
         "  --kernel, --initrd, --module, --append, --memory, --disk, --cdrom, --cpu,\n"
-        "  --boot-protocol, --retention, --no-paravirt, --no-reboot, --jail, --verbose "
+        "  --boot-protocol, --retention, --no-pci, --no-paravirt, --no-reboot, --jail, "
+        "--verbose "
         "as for\n"
         "  `bivisor run`; each machine has the disks for itself (overlay=temp or "
         "readonly);\n"
@@ -123,6 +125,7 @@ enum {
     OPT_RETENTION,
     OPT_JAIL,
     OPT_NO_PARAVIRT,
+    OPT_NO_PCI,
     OPT_NO_REBOOT,
     OPT_STATS,
     OPT_PERF_MAP,
@@ -153,6 +156,7 @@ static const struct option long_options[] = {
     {"retention", required_argument, NULL, OPT_RETENTION},
     {"jail", required_argument, NULL, OPT_JAIL},
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
+    {"no-pci", no_argument, NULL, OPT_NO_PCI},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"stats", optional_argument, NULL, OPT_STATS},
     {"perf-map", no_argument, NULL, OPT_PERF_MAP},
@@ -328,6 +332,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_NO_PARAVIRT:
         o->machine.paravirt = false;
+        return true;
+    case OPT_NO_PCI:
+        o->machine.no_pci = true;
         return true;
     case OPT_NO_REBOOT:
         o->no_reboot = true;

@@ -30,6 +30,7 @@ static const struct {
     {"memory", offsetof(struct recording_key, memory), "another --memory"},
     {"protocol", offsetof(struct recording_key, protocol), "another --boot-protocol"},
     {"paravirt", offsetof(struct recording_key, paravirt), "another --no-paravirt"},
+    {"no-pci", offsetof(struct recording_key, no_pci), "another --no-pci"},
     {"no-reboot", offsetof(struct recording_key, no_reboot), "another --no-reboot"},
     {"append", offsetof(struct recording_key, append), "another --append"},
     {"cpu", offsetof(struct recording_key, cpu),

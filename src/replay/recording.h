@@ -25,13 +25,13 @@
 
 #include "base/types.h"
 
-#define RECORDING_VERSION 3u
+#define RECORDING_VERSION 4u
 
 /* What has to be the same when it is replayed. */
 struct recording_key {
     uint64_t start_ns; /* since 1970; taken from the recording */
     uint64_t memory;
-    uint64_t protocol, paravirt, no_reboot;
+    uint64_t protocol, paravirt, no_pci, no_reboot;
     uint64_t append; /* digest of the kernel command line */
     uint64_t cpu;    /* of the CPUID model */
     uint64_t state;  /* of RAM and registers at the start */

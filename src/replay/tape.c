@@ -39,6 +39,7 @@ static struct recording_key key_of(const struct tape *t) {
         .memory = cfg->memory,
         .protocol = cfg->boot.protocol,
         .paravirt = cfg->paravirt,
+        .no_pci = cfg->no_pci,
         .no_reboot = t->no_reboot,
         .append = recording_digest(0, append, strlen(append)),
         .cpu = cpu_digest(machine_vcpu(t->m, 0)),

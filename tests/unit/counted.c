@@ -37,10 +37,17 @@ static int write_recording(const char *const *lines, size_t count) {
 
 /* Opens a recording whose header is followed by EVENTS (the last one NULL). */
 static int open_events(struct recording *rec, const char *const *events) {
-    const char *lines[64] = {
-        "bivisor recording 3", "start-ns 0", "memory 0", "protocol 0", "paravirt 0",
-        "no-reboot 0",         "append 0",   "cpu 0",    "state 0"};
-    size_t count = 9;
+    const char *lines[64] = {"bivisor recording 4",
+                             "start-ns 0",
+                             "memory 0",
+                             "protocol 0",
+                             "paravirt 0",
+                             "no-pci 0",
+                             "no-reboot 0",
+                             "append 0",
+                             "cpu 0",
+                             "state 0"};
+    size_t count = 10;
     int fd, rc;
 
     while (*events)
@@ -83,7 +90,7 @@ static void test_times(void **state) {
         const char *events[] = {bad[n], NULL};
 
         assert_int_equal(open_events(&rec, events), -EINVAL);
-        assert_non_null(strstr(why, "line 10 is damaged"));
+        assert_non_null(strstr(why, "line 11 is damaged"));
     }
     assert_int_equal(open_events(&rec, (const char *[]){"input 4611686018427387903 41",
                                                         "end 4611686018427387903 quit 0 "

@@ -14,14 +14,19 @@
 #include "dev/apic/lapic.h"
 #include "dev/pc/pm.h"
 #include "dev/pc/ports.h"
+#include "dev/pci/piix.h"
 #include "lib/tables.h"
 #include "lib/unit.h"
 
 static const uint8_t *segment;
 static uint64_t length;
 
+static bool with_pci;
+
 static void build(unsigned cpus) {
-    const struct acpi_config cfg = {.cpus = cpus};
+    const struct acpi_config cfg = {
+        .cpus = cpus,
+        .dsdt = {.pci = with_pci, .window64 = 1ull << 32, .window64_end = 1ull << 34}};
     struct gpa rsdp;
 
     mem_reset(table_mem);
@@ -154,6 +159,39 @@ static void test_dsdt(void **state) {
     assert_int_equal(nids, 4);
 }
 
+/* PCI0's routing: each slot's pins, in order, to the link of the line that they are wired
+ * to; and all four links. */
+static void test_pci(void **state) {
+    unsigned entries = 0, links = 0, windows = 0;
+    const uint8_t *t, *end;
+
+    with_pci = true;
+    build(1);
+    t = table(table_get(root(0, "FACP"), 40, 4), "DSDT");
+    end = t + table_get(t, 4, 4);
+    for (const uint8_t *p = t + 36; p < end - 12; p++) {
+        if (p[0] == 0x12 && p[2] == 4 && p[3] == 0x0c) { /* Package (4) { 0xssssffff, */
+            unsigned slot = entries / 4 + 1, pin = entries % 4;
+            const uint8_t *name = p + (pin < 2 ? 9 : 10);
+
+            assert_int_equal(table_get(p, 4, 4), slot << 16 | 0xffff);
+            assert_int_equal(pin < 2 ? p[8] : p[9], pin);
+            assert_memory_equal(name, "LNK", 3);
+            assert_int_equal(name[3], 'A' + piix_pirq(slot, pin));
+            entries++;
+        }
+        links += !memcmp(p, "_PRS", 4);
+        windows += p[0] == 0x8a && p[1] == 0x2b && table_get(p, 14, 8) == 1ull << 32 &&
+                   table_get(p, 22, 8) == (1ull << 34) - 1;
+    }
+    assert_int_equal(entries, 31 * 4);
+    assert_int_equal(links, 4);
+    assert_int_equal(windows, 1);
+    t = root(1, "APIC");
+    assert_memory_equal(t + table_get(t, 4, 4) - 6 - 20, "\x02\x0a\x00\x0a\x0a\x00", 6);
+    with_pci = false;
+}
+
 /* The MADT: CPUs, the I/O APIC, the two lines that are not what ISA has, NMI at LINT1. */
 static void check_madt(unsigned cpus) {
     unsigned count[5] = {0};
@@ -241,7 +279,9 @@ static void test_iasl(void **state) {
         print_message("iasl is not installed; the tables were only read\n");
         return;
     }
+    with_pci = true;
     build(2);
+    with_pci = false;
     assert_non_null(mkdtemp(dir));
     fadt = root(0, "FACP");
     disassemble(dir, fadt);
@@ -253,9 +293,10 @@ static void test_iasl(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_root),     cmocka_unit_test(test_fadt),
-        cmocka_unit_test(test_dsdt),     cmocka_unit_test(test_madt),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_iasl),
+        cmocka_unit_test(test_root), cmocka_unit_test(test_fadt),
+        cmocka_unit_test(test_dsdt), cmocka_unit_test(test_madt),
+        cmocka_unit_test(test_pci),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_iasl),
     };
 
     return cmocka_run_group_tests(tests, table_setup, table_teardown);

@@ -8,6 +8,7 @@
 
 #include "dev/apic/ioapic.h"
 #include "dev/apic/lapic.h"
+#include "dev/pci/setup.h"
 #include "lib/tables.h"
 #include "lib/unit.h"
 
@@ -65,6 +66,39 @@ static void check_mp(unsigned cpus) {
     assert_int_equal(count[4], 2);
 }
 
+/* Two buses; each slot's pins are where they are led to, and ISA's lines are where they
+ * were. */
+static void test_pci(void **state) {
+    const struct mptable_config cfg = {.cpus = 1, .pci = true};
+    const uint8_t *segment, *t, *e;
+    unsigned buses = 0, pci = 0, isa = 0;
+
+    mem_reset(table_mem);
+    assert_int_equal(mptable_build(table_mem, gpa(MPTABLE_WHERE), &cfg), 0);
+    segment = table_segment(0xf0000);
+    t = segment + (table_get(table_find(segment, "_MP_"), 4, 4) - 0xf0000);
+    assert_int_equal(table_sum(t, (unsigned)table_get(t, 4, 2)), 0);
+    for (e = t + 44; e < t + table_get(t, 4, 2); e += e[0] ? 8 : 20) {
+        if (e[0] == 1) {
+            assert_int_equal(e[1], buses);
+            assert_memory_equal(e + 2, buses++ ? "ISA   " : "PCI   ", 6);
+        } else if (e[0] == 3 && e[4] == 0) {
+            assert_int_equal(e[5], pci + 4);
+            assert_int_equal(e[7], pci_setup_irq(e[5] >> 2, e[5] & 3));
+            assert_int_equal(table_get(e, 2, 2), 0); /* as PCI has it */
+            pci++;
+        } else if (e[0] == 3) {
+            assert_int_equal(e[4], 1);
+            assert_int_not_equal(e[5], PCI_IRQ_AB);
+            assert_int_not_equal(e[5], PCI_IRQ_CD);
+            isa++;
+        }
+    }
+    assert_int_equal(buses, 2);
+    assert_int_equal(pci, 31 * 4);
+    assert_int_equal(isa, 13);
+}
+
 static void test_mp(void **state) {
     const struct mptable_config none = {.cpus = 0}, many = {.cpus = 65},
                                 one = {.cpus = 1};
@@ -79,7 +113,8 @@ static void test_mp(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mp)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mp),
+                                       cmocka_unit_test(test_pci)};
 
     return cmocka_run_group_tests(tests, table_setup, table_teardown);
 }
