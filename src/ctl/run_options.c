@@ -384,6 +384,8 @@ static bool check_source(const struct run_options *o, const char *command) {
         log_error("--%s does not go with --firmware, which loads its own", other);
     else if (!o->firmware && !o->kernel)
         log_error("--kernel FILE is missing; `%s --help` shows an example", command);
+    else if (o->firmware && o->machine.no_pci)
+        log_error("--no-pci does not go with --firmware, which looks for a host bridge");
     else if (!o->firmware && o->machine.boot_menu)
         log_error("--boot-menu is the firmware's: it goes with --firmware");
     else
