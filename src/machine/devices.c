@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "machine/ide.h"
 #include "machine/machine_int.h"
 
 struct machine_device {
@@ -16,8 +17,29 @@ struct machine_device {
  * or -errno with one sentence in WHY. */
 typedef int make_fn(struct machine *m, char *why, size_t why_size);
 
+static void quiet_ide(void *dev) {
+    ide_reset(dev);
+}
+
+static void reset_ide(void *dev) {
+    ide_reset(dev);
+}
+
+static void free_ide(void *dev) {
+    ide_free(dev);
+}
+
+static int make_ide(struct machine *m, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {quiet_ide, reset_ide, free_ide};
+    struct ide *i;
+    int rc = machine_ide_create(m, &i, why, why_size);
+
+    return rc || !i ? rc : machine_device_add(m, &ops, i);
+}
+
 /* In this order: what others hang on comes first. */
 static make_fn *const makers[] = {
+    make_ide,
     NULL,
 };
 

@@ -249,6 +249,7 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     bool firmware = with_firmware(m);
     int rc;
 
+    acpi.dsdt.keyboard = firmware;
     window64(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
@@ -258,8 +259,8 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     if (!rc && !firmware) /* which makes its own */
         rc = mptable_build(m->mem, gpa(MPTABLE_WHERE), &mp);
     if (!rc)
-        rc = smbios_build(m->mem, gpa(firmware ? FIRMWARE_SMBIOS : SMBIOS_WHERE),
-                          &smbios);
+        rc =
+            smbios_build(m->mem, gpa(firmware ? FIRMWARE_SMBIOS : SMBIOS_WHERE), &smbios);
     return rc || !firmware ? rc : tell_firmware(m, boot);
 }
 
