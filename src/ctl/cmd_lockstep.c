@@ -125,10 +125,12 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     int rc;
 
     if (status < 0 &&
-        (!split_engines(&ls, o.engines) || !disk_options_repeat(&o.disks, "lockstep")))
+        (!split_engines(&ls, o.engines) || !disk_options_repeat(&o.disks, "lockstep") ||
+         !net_options_repeat(&o.nets, "lockstep")))
         status = CTL_USAGE;
     if (status >= 0) {
         disk_options_free(&o.disks);
+        net_options_free(&o.nets);
         return status;
     }
     run_options_count(&o);
@@ -153,5 +155,6 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     }
     recording_free(&rec);
     disk_options_free(&o.disks);
+    net_options_free(&o.nets);
     return status;
 }

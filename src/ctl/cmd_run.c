@@ -211,13 +211,35 @@ static int run_locked_up(struct run *r) {
     return status;
 }
 
-static int run_machine(struct run *r) {
-    const int listeners[] = {r->control ? control_socket(r->control) : -1, -1};
+static bool start_nets(struct run *r) {
+    int rc = machine_start_nets(r->m);
 
+    if (rc)
+        log_error("cannot wait for the network: %s", strerror(-rc));
+    return !rc;
+}
+
+/* Where clients and peers come, and a -1. */
+static void list_listeners(const struct run *r, int *out) {
+    const struct machine_config *cfg = &r->o.machine;
+
+    if (r->control)
+        *out++ = control_socket(r->control);
+    for (unsigned n = 0; n < cfg->net_count; n++)
+        if (net_listener(cfg->nets[n].net) >= 0)
+            *out++ = net_listener(cfg->nets[n].net);
+    *out = -1;
+}
+
+static int run_machine(struct run *r) {
+    int listeners[MACHINE_NETS + 2];
+
+    list_listeners(r, listeners);
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
-    if (start_control(r) && jail_enter(r->o.jail, machine_ioctls(r->m), listeners))
+    if (start_control(r) && start_nets(r) &&
+        jail_enter(r->o.jail, machine_ioctls(r->m), listeners))
         return run_locked_up(r);
     console_close(&r->console);
     return CTL_HOST_FAILURE;
@@ -249,7 +271,20 @@ static int with_machine(struct run *r) {
     status = with_outputs(r);
     control_close(r->control);
     r->control = NULL;
+    machine_stop_nets(r->m);
     machine_free(r->m);
+    return status;
+}
+
+/* As with_control(). */
+static int with_nets(struct run *r) {
+    struct machine_config *cfg = &r->o.machine;
+    int rc = net_options_open(&r->o.nets, r->o.jail, cfg), status;
+
+    if (rc)
+        return ctl_status_of(rc);
+    status = with_machine(r);
+    net_options_close(cfg);
     return status;
 }
 
@@ -274,7 +309,7 @@ static int with_control(struct run *r) {
         log_error("--control: %s", why);
         return ctl_status_of(rc);
     }
-    status = with_machine(r);
+    status = with_nets(r);
     control_close(r->control);
     return status;
 }
@@ -325,6 +360,7 @@ int ctl_cmd_run(int argc, char **argv) {
         status = with_image(r);
     }
     disk_options_free(&r->o.disks);
+    net_options_free(&r->o.nets);
     free(r);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */

@@ -41,6 +41,10 @@ static void print_help(void) {
         "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+        "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net "
+        "help` "
+        "tells\n"
+        "                       more\n"
         "  --engine NAME        how to execute the guest (default: auto)\n");
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
@@ -119,6 +123,7 @@ enum {
     OPT_MEMORY,
     OPT_DISK,
     OPT_CDROM,
+    OPT_NET,
     OPT_ENGINE,
     OPT_CPU,
     OPT_PROTOCOL,
@@ -150,6 +155,7 @@ static const struct option long_options[] = {
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"disk", required_argument, NULL, OPT_DISK},
     {"cdrom", required_argument, NULL, OPT_CDROM},
+    {"net", required_argument, NULL, OPT_NET},
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"cpu", required_argument, NULL, OPT_CPU},
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
@@ -306,6 +312,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return disk_option_take(&o->disks, optarg);
     case OPT_CDROM:
         return disk_option_take_cdrom(&o->disks, optarg);
+    case OPT_NET:
+        return net_option_take(&o->nets, optarg);
     case OPT_ENGINE:
         o->machine.engine = optarg;
         return engine_known(optarg);
@@ -393,6 +401,11 @@ static bool check_source(const struct run_options *o, const char *command) {
     return false;
 }
 
+/* For OPTION. */
+static bool can_repeat(const struct run_options *o, const char *option) {
+    return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);
+}
+
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv) {
     const struct option *options = engine_option_table(long_options);
     int opt, which = 0, status;
@@ -420,6 +433,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         }
         if (opt == OPT_DISK && disk_option_help(optarg))
             return CTL_OK;
+        if (opt == OPT_NET && net_option_help(optarg))
+            return CTL_OK;
         if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
         if (opt == OPT_CPU && (status = cpu_option_check(optarg)) >= 0)
@@ -436,9 +451,9 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                   o->record ? "record" : "input");
         return CTL_USAGE;
     }
-    if (o->record && !disk_options_repeat(&o->disks, "--record"))
+    if (o->record && !can_repeat(o, "--record"))
         return CTL_USAGE;
-    if (o->replay && !disk_options_repeat(&o->disks, "--replay"))
+    if (o->replay && !can_repeat(o, "--replay"))
         return CTL_USAGE;
     o->machine.boot.cmdline = o->append;
     return -1;

@@ -4,6 +4,7 @@
 
 #include "base/jail.h"
 #include "ctl/disk_option.h"
+#include "ctl/net_option.h"
 #include "machine/machine.h"
 
 #define RUN_MODULES 256
@@ -20,6 +21,7 @@ struct run_options {
     } modules[RUN_MODULES];
     size_t module_count;
     struct disk_options disks;
+    struct net_options nets;
     const char *append;
     bool no_reboot;
     bool stats;

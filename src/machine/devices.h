@@ -1,6 +1,6 @@
 /*
  * The devices that a machine has because its configuration asks for them. Each is one
- * entry of a table (devices.c): how it is made; and what was made says what becomes of it
+ * entry of a table (makers.c): how it is made; and what was made says what becomes of it
  * in each life of the machine.
  */
 #ifndef MACHINE_DEVICES_H

@@ -3,11 +3,10 @@
  * primary master on, CD-ROM drives from the secondary master on, each in the first place
  * that is free there or, if none is, anywhere.
  */
-#include "machine/ide.h"
-
 #include <errno.h>
 #include <stdio.h>
 
+#include "dev/ide/ide.h"
 #include "machine/machine_int.h"
 
 #define SECONDARY 2u
@@ -58,12 +57,22 @@ static bool any(const struct ide_config *cfg) {
     return false;
 }
 
-int machine_ide_create(struct machine *m, struct ide **out, char *why, size_t why_size) {
+static void reset_ide(void *dev) {
+    ide_reset(dev);
+}
+
+static void free_ide(void *dev) {
+    ide_free(dev);
+}
+
+int machine_ide_make(struct machine *m, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {
+        .quiet = reset_ide, .reset = reset_ide, .free = free_ide};
     struct ide_config cfg = {.irq = {board_isa_line(&m->board, IDE_PRIMARY_IRQ),
                                      board_isa_line(&m->board, IDE_SECONDARY_IRQ)}};
     unsigned place[MACHINE_DISKS];
+    struct ide *ide;
 
-    *out = NULL;
     if (!place_all(m, &cfg, place)) {
         snprintf(why, why_size, "IDE has room for %u disks and CD-ROM drives, not more",
                  IDE_DRIVES);
@@ -76,9 +85,7 @@ int machine_ide_create(struct machine *m, struct ide **out, char *why, size_t wh
                  "IDE disks and CD-ROM drives are on PCI, which --no-pci takes away");
         return -EINVAL;
     }
-    *out = ide_new(m->board.pci.bus, PIIX_SLOT, PIIX_IDE, m->bus, m->mem, &cfg);
-    if (*out)
-        return 0;
     snprintf(why, why_size, "out of memory");
-    return -ENOMEM;
+    ide = ide_new(m->board.pci.bus, PIIX_SLOT, PIIX_IDE, m->bus, m->mem, &cfg);
+    return ide ? machine_device_add(m, &ops, ide) : -ENOMEM;
 }

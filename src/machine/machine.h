@@ -70,6 +70,15 @@ struct machine_disk {
 };
 #define MACHINE_DISKS 32
 
+/* A network card; the network is the caller's, and must outlive the machine. */
+struct machine_net {
+    struct net *net; /* net/net.h */
+    enum machine_net_model { MACHINE_NET_VIRTIO } model;
+    uint8_t mac[6];
+    uint16_t mtu; /* that the guest is told; 0: nothing is said */
+};
+#define MACHINE_NETS 8
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
@@ -82,6 +91,8 @@ struct machine_config {
     struct boot_config boot;
     struct machine_disk disks[MACHINE_DISKS]; /* in the order of the command line */
     unsigned disk_count;
+    struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
+    unsigned net_count;
     bool boot_menu; /* firmware asks the user */
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
@@ -189,6 +200,11 @@ struct machine_steps {
 };
 /* Pauses the guest, and makes at most COUNT steps (machine/step.c). */
 void machine_step(struct machine *m, uint64_t count, struct machine_steps *out);
+
+/* The networks of its cards are on its loop from now on; and not any more, before it goes
+ * or they do. 0 or -errno. */
+int machine_start_nets(struct machine *m);
+void machine_stop_nets(struct machine *m);
 
 /* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
 unsigned machine_cpus(const struct machine *m);

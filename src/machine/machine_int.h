@@ -13,8 +13,10 @@
  *   kick.c     events for a CPU, from any thread
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
- *   devices.c  devices that the configuration asks for, in a table
+ *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
  *   disks.c    the workers of the disks
+ *   ide.c      IDE disks and CD-ROM drives
+ *   nets.c     network cards
  *   counted.c  the time of counted runs
  *
  * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -136,6 +138,19 @@ bool machine_write_some(struct machine_cpu *c);
 /* The same and waits for the reader, serving calls, until the run is to end; LAST: also
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
+
+/* --- nets.c --- */
+
+/* Makes the configuration's network cards. 0, or -errno with one sentence in WHY. */
+int machine_nets_make(struct machine *m, char *why, size_t why_size);
+
+/* --- ide.c --- */
+
+/* Makes the controller, if there is something for it to drive. 0, or -errno with one
+ * sentence in WHY. */
+int machine_ide_make(struct machine *m, char *why, size_t why_size);
+/* Which of its drives disk DISK of the configuration is; IDE_DRIVES: none. */
+unsigned machine_ide_place(const struct machine *m, unsigned disk);
 
 /* --- disks.c --- */
 

@@ -1,0 +1,22 @@
+/* The table of optional devices; see devices.h. */
+#include "machine/devices.h"
+#include "machine/machine_int.h"
+
+/* Makes all devices of a kind that the configuration asks for: none, one or several. 0,
+ * or -errno with one sentence in WHY. */
+typedef int make_fn(struct machine *m, char *why, size_t why_size);
+
+/* In this order: what others hang on comes first. */
+static make_fn *const makers[] = {
+    machine_ide_make,
+    machine_nets_make,
+    NULL,
+};
+
+int machine_devices_create(struct machine *m, char *why, size_t why_size) {
+    int rc = 0;
+
+    for (make_fn *const *make = makers; *make && !rc; make++)
+        rc = (*make)(m, why, why_size);
+    return rc;
+}

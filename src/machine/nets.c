@@ -1,0 +1,91 @@
+/*
+ * Network cards, and their networks on the machine's loop. What comes is delivered on the
+ * loop's thread, with the board's lock held.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dev/virtio/net.h"
+#include "dev/virtio/transport.h"
+#include "machine/devices.h"
+#include "machine/machine_int.h"
+#include "net/net.h"
+
+/* --- cards --- */
+
+struct virtio_card {
+    struct virtio_net *net;
+    struct virtio_pci *pci;
+};
+
+static void virtio_reset(void *dev) {
+    virtio_pci_reset(((struct virtio_card *)dev)->pci);
+}
+
+static void virtio_free(void *dev) {
+    struct virtio_card *c = dev;
+
+    virtio_pci_free(c->pci);
+    virtio_net_free(c->net);
+    free(c);
+}
+
+static int make_virtio(struct machine *m, const struct machine_net *n) {
+    static const struct machine_device_ops ops = {.reset = virtio_reset,
+                                                  .free = virtio_free};
+    struct virtio_net_config cfg = {.net = n->net, .mtu = n->mtu};
+    struct virtio_card *c = calloc(1, sizeof(*c));
+    int slot = board_pci_slot(&m->board.pci), rc;
+
+    if (!c)
+        return -ENOMEM;
+    memcpy(cfg.mac, n->mac, sizeof(cfg.mac));
+    c->net = virtio_net_new(m->mem, &cfg);
+    rc = !c->net    ? -ENOMEM
+         : slot < 0 ? slot
+                    : virtio_pci_new(m->board.pci.bus, (unsigned)slot,
+                                     virtio_net_device(c->net), &c->pci);
+    if (rc) {
+        virtio_free(c);
+        return rc;
+    }
+    return machine_device_add(m, &ops, c);
+}
+
+int machine_nets_make(struct machine *m, char *why, size_t why_size) {
+    for (unsigned k = 0; k < m->cfg.net_count; k++) {
+        int rc = make_virtio(m, &m->cfg.nets[k]);
+
+        if (rc) {
+            snprintf(why, why_size, "cannot make a network card: %s", strerror(-rc));
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* --- the loop --- */
+
+static void enter(void *arg) {
+    machine_board_enter(arg);
+}
+
+static void leave(void *arg) {
+    machine_board_leave(arg);
+}
+
+int machine_start_nets(struct machine *m) {
+    const struct net_guard guard = {enter, leave, m};
+    int rc = 0;
+
+    for (unsigned k = 0; k < m->cfg.net_count && !rc; k++)
+        rc = net_start(m->cfg.nets[k].net, m->loop, &guard);
+    return rc;
+}
+
+void machine_stop_nets(struct machine *m) {
+    for (unsigned k = 0; k < m->cfg.net_count; k++)
+        net_stop(m->cfg.nets[k].net);
+}
