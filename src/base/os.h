@@ -133,6 +133,11 @@ void os_bell_ring(struct os_bell *b);
  * signal was taken: true; or for NS (UINT64_MAX: for ever): false. */
 bool os_bell_wait(struct os_bell *b, int fd, unsigned events, uint64_t ns);
 
+/* Does the host execute locked accesses that cross a cache line as it does others
+ * (os_split.c)? False: it slows them down or kills who makes them. It forks: before there
+ * are threads, and the jail. */
+bool os_split_locks(void);
+
 /* --- sleeping by a word (os_word.c), also while vector state is live --- */
 
 /* Sleeps while *WORD is OLD, until it is woken; or for no reason: look again. */

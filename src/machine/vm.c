@@ -81,6 +81,7 @@ static int create_cpus(struct machine *m, char *why, size_t why_size) {
         return -ENOMEM;
     vcpu_group_init(m->group, machine_kick_vcpu, m);
     m->cpus = 1;
+    m->group->splits = m->cpus == 1 || os_split_locks();
     for (unsigned n = 0; n < m->cpus; n++) {
         rc = machine_cpu_create(m, &m->cpu[n]);
         if (rc)
