@@ -56,7 +56,8 @@ bool bt_host_fault(void *arg, struct os_fault *f) {
                        */
     if (f->trapno == X86_PF && fault_page == bt->poll_page && s->poll) {
         if (s->poll == POLL_INDIRECT && !bt_canonical(v, f->regs.gpr[T0])) {
-            f->regs.rip += TR_POLL_LEN; /* the branch is to fault: undo_branch() */
+            f->regs.rip +=
+                tr_poll_len(&bt->sh->env); /* the branch is to fault: undo_branch() */
             return true;
         }
         v->rip = s->poll == POLL_INDIRECT ? f->regs.gpr[T0]
