@@ -70,6 +70,17 @@ struct machine_disk {
 };
 #define MACHINE_DISKS 32
 
+/* The firmware's variables; all of it the caller's, and must outlive the machine. */
+struct machine_vars {
+    const uint8_t *bytes; /* NULL: there are none */
+    uint32_t size;
+    /* Where they are kept: the same file twice, FD for writing, and what makes it
+     * durable. NULL: they are forgotten with the machine. */
+    struct block *block;
+    int fd;
+    const char *path; /* for messages */
+};
+
 /* A network card; the network is the caller's, and must outlive the machine. */
 struct machine_net {
     struct net *net; /* net/net.h */
@@ -94,6 +105,7 @@ struct machine_config {
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */
+    struct machine_vars vars;
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
