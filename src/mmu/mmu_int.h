@@ -22,6 +22,7 @@
 #ifndef MMU_INT_H
 #define MMU_INT_H
 
+#include "cpu/smp.h"
 #include "mmu/mmu.h"
 
 #define MMU_SPACES 16
@@ -151,7 +152,7 @@ static inline bool mmu_page_watched(const struct mmu_priv *m, uint64_t page) {
 /* Does the vCPU keep the right to store to what it has found, until its next quiet place
  * (cpu/smp.h)? It does while there is an entry, and also without one if it is alone. */
 static inline bool mmu_alone(const struct mmu_priv *m) {
-    return !m->pub.v->smp;
+    return !vcpu_has_others(m->pub.v);
 }
 
 /* --- walk.c --- */
