@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -142,16 +143,46 @@ static int load(const char *path, struct machine_vars *v, char *why, size_t why_
     return rc;
 }
 
+/* The file that is open for writing. */
+struct vars_file {
+    int fd;
+    const char *path;
+    bool failed;
+};
+
+/* No room in the file's system, or worse: told once; the guest cannot be told. */
+static void store(void *arg, uint32_t at, const uint8_t *bytes, uint32_t len) {
+    struct vars_file *f = arg;
+    const struct iovec iov = {(void *)(uintptr_t)bytes, len};
+    ssize_t n;
+
+    do
+        n = pwritev(f->fd, &iov, 1, at);
+    while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)len || f->failed)
+        return;
+    f->failed = true;
+    log_error("cannot write the firmware's variables to '%s': %s", f->path,
+              n < 0 ? strerror(errno) : "there is no room");
+}
+
 static int open_file(const char *file, struct machine_vars *v, char *why,
                      size_t why_size) {
     const struct block_spec spec = {.path = file, .format = BLOCK_RAW};
     int rc = block_open(&spec, &v->block, why, why_size);
+    struct vars_file *f;
 
     if (rc)
         return rc;
-    v->path = file;
-    v->fd = open(file, O_WRONLY | O_CLOEXEC);
-    if (v->fd >= 0)
+    f = malloc(sizeof(*f));
+    if (!f) {
+        snprintf(why, why_size, "out of memory");
+        return -ENOMEM;
+    }
+    *f = (struct vars_file){open(file, O_WRONLY | O_CLOEXEC), file, false};
+    v->store = store;
+    v->arg = f;
+    if (f->fd >= 0)
         return load(file, v, why, why_size);
     rc = -errno;
     snprintf(why, why_size, "cannot write to '%s': %s", file, strerror(-rc));
@@ -206,7 +237,7 @@ int firmware_vars_open(const char *name, const char *file, struct machine_vars *
     char path[PATH_MAX];
     int rc;
 
-    *out = (struct machine_vars){.fd = -1};
+    *out = (struct machine_vars){0};
     if (!code)
         return -EINVAL;
     template = template_of(code, path, sizeof(path)) && !access(path, R_OK) ? path : NULL;
@@ -220,17 +251,25 @@ int firmware_vars_open(const char *name, const char *file, struct machine_vars *
     return rc;
 }
 
-bool firmware_vars_close(struct machine_vars *v) {
-    bool good = true;
+static bool close_file(struct vars_file *f) {
+    bool good = f->fd < 0 || !fdatasync(f->fd);
 
-    if (v->fd >= 0 && (fdatasync(v->fd) || close(v->fd))) {
-        log_error("cannot write the firmware's variables to '%s': %s", v->path,
+    if (!good)
+        log_error("cannot write the firmware's variables to '%s': %s", f->path,
                   strerror(errno));
-        good = false;
-    }
+    good &= !f->failed;
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f);
+    return good;
+}
+
+bool firmware_vars_close(struct machine_vars *v) {
+    bool good = !v->arg || close_file(v->arg);
+
     if (v->block)
         good &= !block_close(v->block);
     free((uint8_t *)(uintptr_t)v->bytes);
-    *v = (struct machine_vars){.fd = -1};
+    *v = (struct machine_vars){0};
     return good;
 }

@@ -11,33 +11,20 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/uio.h>
 
-#include "base/log.h"
 #include "machine/machine_int.h"
 
 struct vars {
     struct flash *flash;
     const struct machine_vars *cfg;
-    bool failed;
     bool busy, again; /* a flush is under way; there were changes since */
     struct block_request flush;
 };
 
 static void store(void *arg, uint32_t at, const uint8_t *bytes, uint32_t len) {
-    struct vars *v = arg;
-    const struct iovec iov = {(void *)(uintptr_t)bytes, len};
-    ssize_t n;
+    const struct vars *v = arg;
 
-    do
-        n = pwritev(v->cfg->fd, &iov, 1, at);
-    while (n < 0 && errno == EINTR);
-    if (n == (ssize_t)len || v->failed)
-        return;
-    v->failed = true;
-    log_error("cannot write the firmware's variables to '%s': %s", v->cfg->path,
-              n < 0 ? strerror(errno) : "there is no room");
+    v->cfg->store(v->cfg->arg, at, bytes, len);
 }
 
 static void settle(void *arg);

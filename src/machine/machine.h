@@ -74,11 +74,11 @@ struct machine_disk {
 struct machine_vars {
     const uint8_t *bytes; /* NULL: there are none */
     uint32_t size;
-    /* Where they are kept: the same file twice, FD for writing, and what makes it
-     * durable. NULL: they are forgotten with the machine. */
+    /* Where they are kept; NULL: they are forgotten with the machine. STORE(ARG, ...)
+     * writes bytes that have changed, and BLOCK, of the same file, makes them durable. */
     struct block *block;
-    int fd;
-    const char *path; /* for messages */
+    void (*store)(void *arg, uint32_t at, const uint8_t *bytes, uint32_t len);
+    void *arg;
 };
 
 /* A network card; the network is the caller's, and must outlive the machine. */
