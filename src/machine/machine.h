@@ -84,7 +84,7 @@ struct machine_vars {
 /* A network card; the network is the caller's, and must outlive the machine. */
 struct machine_net {
     struct net *net; /* net/net.h */
-    enum machine_net_model { MACHINE_NET_VIRTIO } model;
+    enum machine_net_model { MACHINE_NET_VIRTIO, MACHINE_NET_E1000 } model;
     uint8_t mac[6];
     uint16_t mtu; /* that the guest is told; 0: nothing is said */
 };
