@@ -41,13 +41,14 @@ unsigned machine_virtio_mmio_irq(const struct machine *m, unsigned n) {
 static void mmio_line(void *arg, unsigned n, bool level) {
     struct machine *m = arg;
     unsigned irq = machine_virtio_mmio_irq(m, n);
+    struct irq_line isa = board_isa_line(&m->board, irq % 16);
     uint16_t *holders = &m->virtio_lines[n % LINES];
 
     *holders = (uint16_t)((*holders & ~(1u << n / LINES)) | (unsigned)level << n / LINES);
     if (irq < 16) {
         if (level)
-            board_isa_irq(&m->board, irq, false);
-        board_isa_irq(&m->board, irq, *holders);
+            irq_set(&isa, false);
+        irq_set(&isa, *holders);
     } else {
         ioapic_set(m->board.ioapic, irq, *holders);
     }
