@@ -176,6 +176,7 @@ static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
     .counts = true,
+    .one_cpu = true,
     .options = &bt_option_set,
     .create = translator_create,
     .destroy = translator_destroy,
@@ -265,6 +266,7 @@ static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
 static const struct engine_ops kvm_ops = {
     .name = "kvm",
     .what = "hardware virtualization, through Linux's KVM",
+    .one_cpu = true,
     .options = &kvm_option_set,
     .create = hardware_create,
     .destroy = hardware_destroy,
