@@ -75,7 +75,7 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
         }
         if (m->cfg.cpus > 1 && all[i]->one_cpu) {
             snprintf(reason, sizeof(reason),
-                     "it runs machines with one CPU only; take --engine interp");
+                     "it runs machines with one CPU only; take --engine bt");
             rc = -EINVAL;
             continue;
         }

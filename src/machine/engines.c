@@ -176,7 +176,6 @@ static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
     .counts = true,
-    .one_cpu = true,
     .options = &bt_option_set,
     .create = translator_create,
     .destroy = translator_destroy,
