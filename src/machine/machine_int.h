@@ -15,6 +15,8 @@
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
  *   disks.c    the workers of the disks
+ *   ide.c      IDE disks and CD-ROM drives
+ *   flash.c    the firmware's variables
  *   nets.c     network cards
  *   counted.c  the time of counted runs
  *
@@ -142,6 +144,19 @@ void machine_write_output(struct machine_cpu *c, bool last);
 
 /* Makes the configuration's network cards. 0, or -errno with one sentence in WHY. */
 int machine_nets_make(struct machine *m, char *why, size_t why_size);
+
+/* --- ide.c --- */
+
+/* Makes the controller, if there is something for it to drive. 0, or -errno with one
+ * sentence in WHY. */
+int machine_ide_make(struct machine *m, char *why, size_t why_size);
+/* Which of its drives disk DISK of the configuration is; IDE_DRIVES: none. */
+unsigned machine_ide_place(const struct machine *m, unsigned disk);
+
+/* --- flash.c --- */
+
+/* Makes the flash, if firmware has variables. 0, or -errno with one sentence in WHY. */
+int machine_flash_make(struct machine *m, char *why, size_t why_size);
 
 /* --- disks.c --- */
 

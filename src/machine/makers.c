@@ -8,6 +8,8 @@ typedef int make_fn(struct machine *m, char *why, size_t why_size);
 
 /* In this order: what others hang on comes first. */
 static make_fn *const makers[] = {
+    machine_flash_make,
+    machine_ide_make,
     machine_nets_make,
     NULL,
 };

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/net/e1000.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/transport.h"
 #include "machine/devices.h"
@@ -54,9 +55,33 @@ static int make_virtio(struct machine *m, const struct machine_net *n) {
     return machine_device_add(m, &ops, c);
 }
 
+/* PCI resets it. */
+static void e1000_reset(void *dev) {
+}
+
+static void quiet_e1000(void *dev) {
+    e1000_quiet(dev);
+}
+
+static void free_e1000(void *dev) {
+    e1000_free(dev);
+}
+
+static int make_e1000(struct machine *m, const struct machine_net *n) {
+    static const struct machine_device_ops ops = {
+        .quiet = quiet_e1000, .reset = e1000_reset, .free = free_e1000};
+    struct e1000 *e;
+    int slot = board_pci_slot(&m->board.pci), rc = slot;
+
+    if (slot >= 0)
+        rc = e1000_new(m->board.pci.bus, (unsigned)slot, m->mem, n->net, n->mac, &e);
+    return rc ? rc : machine_device_add(m, &ops, e);
+}
+
 int machine_nets_make(struct machine *m, char *why, size_t why_size) {
     for (unsigned k = 0; k < m->cfg.net_count; k++) {
-        int rc = make_virtio(m, &m->cfg.nets[k]);
+        const struct machine_net *n = &m->cfg.nets[k];
+        int rc = n->model == MACHINE_NET_E1000 ? make_e1000(m, n) : make_virtio(m, n);
 
         if (rc) {
             snprintf(why, why_size, "cannot make a network card: %s", strerror(-rc));
