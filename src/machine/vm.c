@@ -218,6 +218,8 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
                                         .acpi_len = boot->acpi_len,
                                         .smbios = gpa(FIRMWARE_SMBIOS),
                                         .smbios_len = SMBIOS_MAX_SIZE,
+                                        .vga_bios = m->cfg.vga_bios,
+                                        .vga_bios_size = m->cfg.vga_bios_size,
                                         .menu = m->cfg.boot_menu,
                                         .bootorder = order};
 
