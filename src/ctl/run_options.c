@@ -20,7 +20,8 @@
 
 static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
                                              "pvh",  "multiboot", "linux16"};
-static const char *const jail_names[] = {"auto", "on", "off"}; /* enum jail_want */
+static const char *const jail_names[] = {"auto", "on", "off"};     /* enum jail_want */
+static const char *const virtio_names[] = {"none", "pci", "mmio"}; /* machine_virtio */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -50,6 +51,9 @@ static void print_help(void) {
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
+        "  --virtio HOW         where virtio devices are found: pci, mmio, none "
+        "(default: pci)\n"
+        "  --no-rng             no source of entropy\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
         "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
@@ -124,6 +128,8 @@ enum {
     OPT_APPEND,
     OPT_MEMORY,
     OPT_DISK,
+    OPT_VIRTIO,
+    OPT_NO_RNG,
     OPT_CDROM,
     OPT_NET,
     OPT_ENGINE,
@@ -156,6 +162,8 @@ static const struct option long_options[] = {
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"virtio", required_argument, NULL, OPT_VIRTIO},
+    {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
     {"cdrom", required_argument, NULL, OPT_CDROM},
     {"net", required_argument, NULL, OPT_NET},
@@ -360,6 +368,15 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
             return false;
         o->jail = (enum jail_want)choice;
         return true;
+    case OPT_VIRTIO:
+        if (!options_choice("--virtio", optarg, virtio_names, ARRAY_SIZE(virtio_names),
+                            &choice))
+            return false;
+        o->machine.virtio = (enum machine_virtio)choice;
+        return true;
+    case OPT_NO_RNG:
+        o->machine.rng = false;
+        return true;
     case OPT_NO_PARAVIRT:
         o->machine.paravirt = false;
         return true;
@@ -448,6 +465,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         .machine = {.engine = "auto",
                     .memory = DEFAULT_MEMORY,
                     .paravirt = true,
+                    .virtio = MACHINE_VIRTIO_PCI,
+                    .rng = true,
                     .policy = MMU_PCID},
     };
     machine_options_default(&o->machine.options);

@@ -102,6 +102,12 @@ struct machine_config {
     struct boot_config boot;
     struct machine_disk disks[MACHINE_DISKS]; /* in the order of the command line */
     unsigned disk_count;
+    enum machine_virtio { /* how the guest finds virtio devices */
+                          MACHINE_VIRTIO_NONE,
+                          MACHINE_VIRTIO_PCI,
+                          MACHINE_VIRTIO_MMIO,
+    } virtio;
+    bool rng;                              /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */

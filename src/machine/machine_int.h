@@ -14,6 +14,7 @@
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
+ *   virtio.c   those that are virtio's
  *   disks.c    the workers of the disks
  *   ide.c      IDE disks and CD-ROM drives
  *   flash.c    the firmware's variables; bootorder.c: what it boots
@@ -45,8 +46,11 @@ struct machine {
     struct bus *bus;
     struct board board;
     struct machine_device *first_device, *last_device; /* devices.c */
-    struct counters counters;                          /* of the board's devices */
-    struct machine_cpu *cpu;                           /* of CPUS */
+    unsigned virtio_mmio;                              /* devices by MMIO */
+    uint16_t virtio_lines[8];                          /* who holds each of their lines */
+    uint64_t counted_random;  /* the state of the source of entropy */
+    struct counters counters; /* of the board's devices */
+    struct machine_cpu *cpu;  /* of CPUS */
     unsigned cpus;
     struct vcpu_group *group; /* of their vCPUs */
     struct os_loop *loop;     /* on the thread that calls machine_run() */
