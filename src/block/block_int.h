@@ -74,6 +74,7 @@ struct file_spec {
     const char *path;
     bool readonly;
     bool lock;
+    bool create; /* and there must be none */
 };
 
 /* A file or a block device as it is. 0, or -errno with a sentence in WHY. */
@@ -81,6 +82,8 @@ int file_open(const struct file_spec *spec, struct image **out, char *why,
               size_t why_size);
 /* The same of a descriptor, which becomes the image's, also at an error. */
 int file_of(int fd, const char *path, bool readonly, struct image **out);
+/* A file without a name, that is gone when it is closed. 0 or -errno. */
+int file_temporary(const char *path, struct image **out);
 /* Device and inode, to tell the same file under another name. False: it is no file. */
 bool file_identity(const struct image *i, uint64_t id[2]);
 

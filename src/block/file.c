@@ -3,7 +3,8 @@
  * the file. The kernel's page cache is the cache; the guest's flush is fdatasync(2).
  *
  * A file need not be whole sectors long: what its last sector lacks reads as zero. It is
- * never made longer than the disk by who uses it as one; a qcow2 image grows it.
+ * never made longer than the disk by who uses it as one; a qcow2 image grows it. Where a
+ * file has been cut while it was used, reading is an error.
  *
  * fallocate(2) gives space back and makes zeros, of block devices too; where the file
  * system cannot, zeros are written and space is kept, from then on without asking again.
@@ -35,7 +36,9 @@ struct file {
     struct image image;
     int fd;
     bool device;
+    _Atomic uint64_t end;          /* in bytes: of the file, as far as we know */
     atomic_bool no_punch, no_zero; /* the file system has said so */
+    atomic_int lost;               /* -errno of the first fdatasync(2) that failed */
 };
 
 static struct file *file_from(struct image *i) {
@@ -75,7 +78,9 @@ static int go_on(struct file *f, bool write, uint64_t offset, const struct iovec
             return -errno;
         if (n == 0 && write)
             return -EIO;
-        if (n == 0) { /* the end of the file */
+        if (n == 0 && offset < atomic_load(&f->end))
+            return -EIO; /* somebody has cut it */
+        if (n == 0) {
             iov_zero(rest, count, 0, iov_length(rest, count));
             return 0;
         }
@@ -95,20 +100,39 @@ static int file_read(struct image *i, uint64_t offset, const struct iovec *iov,
     return go_on(f, false, offset, iov, count, n < 0 ? 0 : (size_t)n);
 }
 
+/* The file reaches to END at least. */
+static void grown(struct file *f, uint64_t end) {
+    uint64_t was = atomic_load(&f->end);
+
+    while (was < end && !atomic_compare_exchange_weak(&f->end, &was, end))
+        ;
+}
+
 static int file_write(struct image *i, uint64_t offset, const struct iovec *iov,
                       unsigned count) {
     struct file *f = file_from(i);
+    size_t len = iov_length(iov, count);
     ssize_t n = pwritev(f->fd, iov, (int)count, (off_t)offset);
+    int rc = 0;
 
     if (n < 0 && errno != EINTR)
         return -errno;
-    if (n >= 0 && (size_t)n == iov_length(iov, count))
-        return 0;
-    return go_on(f, true, offset, iov, count, n < 0 ? 0 : (size_t)n);
+    if (n < 0 || (size_t)n < len)
+        rc = go_on(f, true, offset, iov, count, n < 0 ? 0 : (size_t)n);
+    if (!rc)
+        grown(f, offset + len);
+    return rc;
 }
 
+/* After one that failed the kernel holds for clean what it could not write: the next
+ * one's success would say nothing. */
 static int file_flush(struct image *i) {
-    return fdatasync(file_from(i)->fd) < 0 ? -errno : 0;
+    struct file *f = file_from(i);
+    int none = 0;
+
+    if (!atomic_load(&f->lost) && fdatasync(f->fd) < 0 && errno != EINTR)
+        atomic_compare_exchange_strong(&f->lost, &none, -errno);
+    return atomic_load(&f->lost);
 }
 
 static bool unsupported(int error) {
@@ -194,6 +218,7 @@ static int measure(struct file *f) {
         return -errno;
     if (!f->device)
         physical = 4096; /* the page cache's */
+    atomic_store(&f->end, size);
     f->image.size = (size + BLOCK_SECTOR - 1) / BLOCK_SECTOR * BLOCK_SECTOR;
     if (physical >= BLOCK_SECTOR && physical <= 65536 && !(physical & (physical - 1)))
         f->image.physical = physical;
@@ -223,7 +248,10 @@ fail:
 }
 
 static int explain(int rc, const char *path, bool readonly, char *why, size_t why_size) {
-    if (rc == -EBUSY)
+    if (rc == -EEXIST)
+        snprintf(why, why_size, "cannot make '%s': it has just been made by another",
+                 path);
+    else if (rc == -EBUSY)
         snprintf(why, why_size,
                  "the image '%s' is in use by another program; end that first, or use %s",
                  path, readonly ? "a copy" : "a copy or overlay=temp");
@@ -242,8 +270,9 @@ static int explain(int rc, const char *path, bool readonly, char *why, size_t wh
 int file_open(const struct file_spec *spec, struct image **out, char *why,
               size_t why_size) {
     /* O_NONBLOCK: a FIFO is refused, not waited for. It says nothing to files. */
-    int fd =
-        open(spec->path, (spec->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
+    int how =
+        (spec->readonly ? O_RDONLY : O_RDWR) | (spec->create ? O_CREAT | O_EXCL : 0);
+    int fd = open(spec->path, how | O_CLOEXEC | O_NONBLOCK, 0666);
     int rc = fd < 0 ? -errno : 0;
 
     if (!rc && spec->lock)
@@ -253,6 +282,23 @@ int file_open(const struct file_spec *spec, struct image **out, char *why,
     if (!rc)
         rc = file_of(fd, spec->path, spec->readonly, out);
     return rc ? explain(rc, spec->path, spec->readonly, why, why_size) : 0;
+}
+
+int file_temporary(const char *path, struct image **out) {
+    const char *dir = getenv("TMPDIR");
+    char name[4096];
+    int fd;
+
+    dir = dir && *dir ? dir : "/var/tmp";
+    fd = open(dir, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+        if (snprintf(name, sizeof(name), "%s/bivisor-XXXXXX", dir) >= (int)sizeof(name))
+            return -ENAMETOOLONG;
+        fd = mkostemp(name, O_CLOEXEC);
+        if (fd >= 0)
+            unlink(name);
+    }
+    return fd < 0 ? -errno : file_of(fd, path, false, out);
 }
 
 bool file_identity(const struct image *i, uint64_t id[2]) {

@@ -99,6 +99,9 @@ static uint8_t *beside_code(struct vcpu *v, uint64_t addr, unsigned len) {
     uint8_t *p;
     uint64_t run;
 
+    /* Others may be translating from there before the store is done. */
+    if (bt->sh->env.smp)
+        return NULL;
     if (mmu_run(v, gva(addr), len, MMU_READ, &p, &run) || !p ||
         mem_kind_of(v->mem, p) != MEM_RAM || !(mem_trace_of(v->mem, p) & code) ||
         (mem_trace_of(v->mem, p) & ~code) || tc_has_code(&bt->sh->tc, p, len) ||

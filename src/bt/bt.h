@@ -63,7 +63,7 @@ int bt_options_parse(struct bt_options *opt, const char *text, char *why,
 int bt_new(struct vcpu *v, struct interp *ip, const struct bt_options *opt,
            struct bt **out);
 /* The same for another vCPU of the same machine and memory, with the cache of WITH, whose
- * vCPU must know that it is one of several (vcpu.smp). While none of them runs. */
+ * vCPU is of the same group of several (cpu/smp.h). While none of them runs. */
 int bt_join(struct bt *with, struct vcpu *v, struct interp *ip, struct bt **out);
 /* While none of those that it shares the cache with runs. */
 void bt_free(struct bt *bt);
@@ -76,6 +76,9 @@ void bt_end(struct bt *bt);
 /* Before each look at events: kicks from here on are seen by the next bt_go(). False: the
  * verifier has found something (and said so), and nothing is to run any more. */
 bool bt_ready(struct bt *bt);
+
+/* After VCPU_EVENT_CALL, between two instructions: vcpu_serve(). */
+void bt_serve(struct bt *bt);
 
 /* Why bt_go() comes back. */
 enum bt_out {

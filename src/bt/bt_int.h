@@ -81,6 +81,8 @@ struct bt_shared {
     struct bt_place *places;
     uint64_t next_review; /* TSC */
     struct division *divisions;
+    uint8_t *reading[2]; /* pages that the translator has read from */
+    unsigned nreading;
     struct bt *first; /* of those that have a part in it, by bt.next */
     bool unsound; /* the verifier has found something: nothing runs any more; atomic */
 };
@@ -100,6 +102,7 @@ struct bt {
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
+    uint32_t holds, wanted; /* share.c; atomic */
     bool in_tc; /* from bt_begin() to bt_end(): bt_kick() must close the poll page */
     bool poll_closed;
 };
@@ -178,22 +181,6 @@ void bt_note_trap(struct bt *bt, enum bt_trap_why why);
 /* Translated code may go on after a kick: events are to be looked at after that. */
 void bt_poll_open(struct bt *bt);
 
-/* --- share.c: several vCPUs, one cache --- */
-
-/* Only one at a time changes the cache and what is known of code; whoever waits serves
- * calls. Not while BT has the lock. */
-void bt_lock(struct bt *bt);
-void bt_unlock(struct bt *bt);
-/* All other vCPUs are between two instructions, with their vector state parked, from here
- * to bt_go_on(). Not while BT has the lock; what it has in hand of the cache may be gone.
- */
-void bt_stop(struct bt *bt);
-void bt_go_on(struct bt *bt);
-/* BT is what this thread executes code for; NULL: nobody any more. */
-void bt_run_by_thread(struct bt *bt);
-/* In whose name this thread stores. */
-struct bt *bt_storing(struct bt_shared *sh);
-
 /* --- recover.c: where the guest is, from where the host is --- */
 
 /* The guest instruction whose expansion holds RX; NULL: C has none. */
@@ -203,6 +190,22 @@ const struct site *bt_set_rip(struct vcpu *v, const struct ccf *c, const uint8_t
 /* vcpu.x87_ran; and the same for whatever the vCPU's image has, parked. */
 void bt_x87_ran(struct vcpu *v, uint64_t host_ip);
 void bt_x87_settle(struct vcpu *v);
+
+/* --- share.c: several vCPUs, one cache --- */
+
+/* Only one at a time changes the cache and what is known of code; whoever waits is out of
+ * its engine, and looks up anew what calls may take away: entries of its shadow. */
+void bt_lock(struct bt *bt);
+void bt_unlock(struct bt *bt);
+/* BT enters code, and has addresses in the cache in hand until it lets go. */
+void bt_hold(struct bt *bt);
+void bt_let_go(struct bt *bt);
+/* Lets go, takes the lock and stops all others, none of which holds anything of the cache
+ * then; not while BT has the lock. The same back. */
+void bt_stop(struct bt *bt);
+void bt_go_on(struct bt *bt);
+/* Whose thread this is; NULL: no vCPU's of SH. */
+struct bt *bt_storing(struct bt_shared *sh);
 
 /* --- adapt.c: what keeps trapping --- */
 

@@ -4,6 +4,7 @@
 
 #include "base/bug.h"
 #include "bt/bt_int.h"
+#include "cpu/smp.h"
 
 /* Tables that emitted code names, and the cache. */
 static int allocate_shared(struct bt *bt) {
@@ -67,7 +68,7 @@ static int create_shared(struct bt *bt, const struct bt_options *opt) {
 
     __builtin_cpu_init();
     sh->env = (struct tr_env){.v = bt->v,
-                              .smp = bt->v->smp,
+                              .smp = vcpu_has_others(bt->v),
                               .has_bmi2 = __builtin_cpu_supports("bmi2"),
                               .poll_page = bt->poll_page,
                               .advice = &bt_advice,
@@ -129,7 +130,7 @@ int bt_join(struct bt *with, struct vcpu *v, struct interp *ip, struct bt **out)
 
     if (!bt)
         return -ENOMEM;
-    BUG_ON(!with->sh->env.smp || !v->smp || v->mem != with->v->mem || v->counted);
+    BUG_ON(!with->sh->env.smp || v->mem != with->v->mem || v->counted);
     *bt = (struct bt){.v = v, .ip = ip, .sh = with->sh, .next = with->next};
     with->next = bt;
     rc = create_own(bt);
@@ -141,12 +142,37 @@ int bt_join(struct bt *with, struct vcpu *v, struct interp *ip, struct bt **out)
     return 0;
 }
 
-void bt_code_written(void *arg, struct gpa at, unsigned len) {
-    struct bt *bt = bt_storing(((struct bt *)arg)->sh);
+struct written {
+    struct bt_shared *sh;
+    struct gpa at;
+    unsigned len;
+    enum tc_died died;
+};
 
-    bt_lock(bt);
-    bt->v->leave_code |= tc_code_written(&bt->sh->tc, at, len);
-    bt_unlock(bt);
+static void drop_written(struct vcpu *v, void *arg) {
+    struct written *w = arg;
+
+    w->sh->tc.v = v;
+    w->died = tc_code_written(&w->sh->tc, w->at, w->len);
+}
+
+/* VCPU_LOCK_CODE is held, by whichever thread. Links and jump tables may change under
+ * others who execute code; where there is one vCPU they are not made for that, and it is
+ * asked to stand still. */
+void bt_code_written(void *arg, struct gpa at, unsigned len) {
+    struct bt_shared *sh = ((struct bt *)arg)->sh;
+    struct bt *me = bt_storing(sh);
+    struct written w = {.sh = sh, .at = at, .len = len};
+
+    if (me || sh->env.smp)
+        drop_written(me ? me->v : sh->first->v, &w);
+    else
+        vcpu_call(sh->first->v, drop_written, &w);
+    if (me && w.died != TC_DIED_NONE)
+        me->v->leave_code = true;
+    for (struct bt *b = sh->first; w.died == TC_DIED_LOOPS && b; b = b->next)
+        if (b != me)
+            bt_kick(b);
 }
 
 void bt_set_options(struct bt *bt, const struct bt_options *opt) {

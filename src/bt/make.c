@@ -2,6 +2,7 @@
  * Fragments: the translator's work, proved if that is asked for, into the cache; what the
  * translator is told of guest code; and room in the cache.
  */
+#include "base/bug.h"
 #include "base/log.h"
 #include "bt/bt_int.h"
 #include "cpu/vec.h"
@@ -36,7 +37,21 @@ static bool division_faults(void *arg, uint64_t va) {
     return bt_division_faults(arg, va);
 }
 
-const struct tr_advice bt_advice = {.is_hot = is_hot,
+static void reads(void *arg, uint8_t *page) {
+    struct bt_shared *sh = ((struct bt *)arg)->sh;
+
+    BUG_ON(sh->nreading == ARRAY_SIZE(sh->reading));
+    sh->reading[sh->nreading++] = page;
+    tc_watch(&sh->tc, page);
+}
+
+static void reads_no_more(struct bt_shared *sh) {
+    while (sh->nreading)
+        tc_watch_end(&sh->tc, sh->reading[--sh->nreading]);
+}
+
+const struct tr_advice bt_advice = {.reads = reads,
+                                    .is_hot = is_hot,
                                     .traps = traps,
                                     .trapping = trapping,
                                     .no_group = no_group,
@@ -56,8 +71,6 @@ static void forget_tables(struct bt_shared *sh) {
 static void flush(struct bt *bt) {
     struct bt_shared *sh = bt->sh;
 
-    for (struct bt *b = sh->first; b; b = b->next)
-        bt_x87_settle(b->v); /* while it is known what is where */
     forget_tables(sh);
     tc_flush(&sh->tc);
     for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
@@ -66,9 +79,9 @@ static void flush(struct bt *bt) {
 }
 
 void bt_flush(struct bt *bt) {
-    bt_lock(bt);
+    bt_stop(bt);
     flush(bt);
-    bt_unlock(bt);
+    bt_go_on(bt);
 }
 
 /* Nobody has anything of the cache in hand. */
@@ -80,17 +93,13 @@ static void evict(struct bt *bt) {
         bt->v->cnt->bt_flushes++;
         return;
     }
-    for (struct bt *b = sh->first; b; b = b->next)
-        bt_x87_settle(b->v);
     tc_evict(&sh->tc);
 }
 
 void bt_renew_tables(struct bt *bt) {
     bt_stop(bt);
-    bt_lock(bt);
     if (!tc_select_key(&bt->sh->tc, bt->v, tr_key(bt->v)))
         forget_tables(bt->sh);
-    bt_unlock(bt);
     bt_go_on(bt);
 }
 
@@ -98,10 +107,8 @@ void bt_make_room(struct bt *bt) {
     unsigned unit = bt->sh->tc.unit;
 
     bt_stop(bt);
-    bt_lock(bt);
     if (bt->sh->tc.unit == unit) /* else somebody else has by now */
         evict(bt);
-    bt_unlock(bt);
     bt_go_on(bt);
 }
 
@@ -175,6 +182,7 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     c->code.fixed = shared && !shared->paths;
     c->code.one_page = shared && shared->paths && !shared->paths->code.fixed;
     c->code.shared = shared ? &shared->code : NULL;
+    reads(bt, c->code.page);
     *r = tr_translate(bt->sh->tr, &span, &c->code);
     if (*r == TR_MADE && unlikely(bt->sh->opt.verify) && !proved(bt, &c->code))
         *r = TR_FAULT;
@@ -193,6 +201,7 @@ static struct ccf *timed(struct bt *bt, uint32_t key, const struct ccf *shared,
     uint64_t start = __builtin_ia32_rdtsc();
     struct ccf *c = translate(bt, key, shared, r);
 
+    reads_no_more(bt->sh);
     bt->v->cnt->bt_translator_ticks += __builtin_ia32_rdtsc() - start;
     return c;
 }

@@ -79,6 +79,7 @@ static void enter(struct bt *bt, const uint8_t *rx, uint64_t fuel) {
     void (*go)(const uint8_t *rx) =
         (void (*)(const uint8_t *))(uintptr_t)bt->sh->env.stub.enter;
 
+    bt_hold(bt);
     bt_flags_in(v);
     vec_load(v);
     v->cnt->bt_entries++;
@@ -278,6 +279,8 @@ bool bt_ready(struct bt *bt) {
     bt_poll_open(bt);
     if (unlikely(bt->sh->unsound)) /* it has been told */
         return false;
+    if (unlikely(__atomic_load_n(&bt->wanted, __ATOMIC_SEQ_CST)))
+        bt_let_go(bt);
     bt_review(bt, __builtin_ia32_rdtsc());
     return true;
 }
@@ -289,7 +292,6 @@ int bt_begin(struct bt *bt) {
         rc = os_gs_base(bt->v);
     if (rc)
         return rc;
-    bt_run_by_thread(bt);
     bt->v->shadow.bank = bt->v->mmu->data;
     bt->v->shadow.code = bt->v->mmu->code;
     vcpu_forget_gates(bt->v);
@@ -301,8 +303,7 @@ void bt_end(struct bt *bt) {
     struct vcpu *v = bt->v;
 
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
-    bt_run_by_thread(NULL);
-    bt_x87_settle(v);
+    bt_let_go(bt);
     v->cnt->insns_retired += tr_vcpu(v)->count;
     tr_vcpu(v)->count = 0;
     v->cnt->bt_indirect_hits += tr_vcpu(v)->indirect_hits;

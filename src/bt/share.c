@@ -3,37 +3,97 @@
  * vCPUs").
  *
  * What is changed under the lock is changed in the name of the vCPU whose thread has it:
- * counters are its own, and the translator fetches through its MMU.
+ * counters are its own, and the translator fetches through its MMU. With one vCPU there
+ * still are other threads: what devices store may be code.
+ *
+ * A vCPU HOLDS the cache from when it enters code until it lets go at a quiet place, with
+ * its vector state parked: so long it may have addresses of code or records in hand, also
+ * while it is out of its engine in the middle of something (cpu/smp.h). Memory of the
+ * cache is taken back while all others are out and none of them holds it.
  */
 #include "bt/bt_int.h"
+#include "cpu/smp.h"
 
-/* The one that this thread runs translated code for. */
-static __thread struct bt *running;
-
-void bt_run_by_thread(struct bt *bt) {
-    running = bt;
+static struct vcpu_group *group_of(const struct bt *bt) {
+    return vcpu_group_of(bt->v);
 }
 
-static void in_the_name_of(struct bt *bt) {
+void bt_lock(struct bt *bt) {
     struct bt_shared *sh = bt->sh;
 
+    vcpu_lock(group_of(bt), VCPU_LOCK_CODE);
     sh->env.v = sh->tc.v = bt->v;
     sh->env.arg = bt;
 }
 
-struct bt *bt_storing(struct bt_shared *sh) {
-    return running && running->sh == sh ? running : sh->first;
-}
-
-void bt_lock(struct bt *bt) {
-    in_the_name_of(bt);
-}
-
 void bt_unlock(struct bt *bt) {
+    vcpu_unlock(group_of(bt), VCPU_LOCK_CODE);
+}
+
+/* --- who holds it --- */
+
+void bt_hold(struct bt *bt) {
+    __atomic_store_n(&bt->holds, 1, __ATOMIC_RELAXED);
+}
+
+void bt_let_go(struct bt *bt) {
+    bt_x87_settle(bt->v);
+    __atomic_store_n(&bt->holds, 0, __ATOMIC_SEQ_CST);
+    if (unlikely(__atomic_load_n(&bt->wanted, __ATOMIC_SEQ_CST)))
+        os_word_wake(&bt->holds, INT32_MAX);
+}
+
+void bt_serve(struct bt *bt) {
+    bt_let_go(bt);
+    vcpu_serve(bt->v);
+}
+
+static struct bt *holder(const struct bt *but) {
+    struct bt *b = but->sh->first;
+
+    while (b && (b == but || !__atomic_load_n(&b->holds, __ATOMIC_SEQ_CST)))
+        b = b->next;
+    return b;
+}
+
+/* Until B has let go once. */
+static void await(struct bt *b) {
+    bool paused;
+
+    __atomic_add_fetch(&b->wanted, 1, __ATOMIC_SEQ_CST);
+    bt_kick(b);
+    paused = vcpu_pause();
+    if (__atomic_load_n(&b->holds, __ATOMIC_SEQ_CST))
+        os_word_wait(&b->holds, 1);
+    vcpu_resume(paused);
+    __atomic_sub_fetch(&b->wanted, 1, __ATOMIC_SEQ_CST);
 }
 
 void bt_stop(struct bt *bt) {
+    struct bt *b;
+
+    bt_let_go(bt);
+    for (;;) {
+        bt_lock(bt);
+        vcpu_stop(group_of(bt));
+        b = holder(bt);
+        if (!b)
+            return;
+        vcpu_go(group_of(bt));
+        bt_unlock(bt);
+        await(b);
+    }
 }
 
 void bt_go_on(struct bt *bt) {
+    vcpu_go(group_of(bt));
+    bt_unlock(bt);
+}
+
+struct bt *bt_storing(struct bt_shared *sh) {
+    const struct vcpu *v = vcpu_current();
+
+    if (!sh->first->v->member) /* nobody else is there */
+        v = sh->first->v;
+    return v && bt_of(v) && bt_of(v)->sh == sh ? bt_of(v) : NULL;
 }

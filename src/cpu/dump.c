@@ -85,7 +85,7 @@ static void dump_mode(const struct vcpu *v, struct text *t) {
 
 /* The registers of a group, as many in a line as it takes; ALL: with those that are 0,
  * and in columns. */
-static void dump_group(const struct vcpu *v, struct text *t, enum vcpu_group group,
+static void dump_group(const struct vcpu *v, struct text *t, enum vcpu_part_group group,
                        bool all) {
     int column = 0;
 

@@ -80,12 +80,15 @@ struct vcpu_smp {
     unsigned index;
     struct vcpu_group *group;
     struct vcpu *v;
+    struct interp *interp;       /* its interpreter, if there is one: theirs to know */
     struct vcpu_request *calls;  /* the last one first */
     struct vcpu_action *actions; /* the last one first */
 };
 
 struct vcpu_group {
     unsigned count;
+    bool splits;         /* the host executes locked accesses that cross a line as it does
+                            others (os_split_locks()): nobody need be stopped for them */
     uint32_t stopping;   /* there is a stop; what those who want to go in sleep by */
     const void *stopper; /* its thread's token */
     void (*kick)(void *arg, struct vcpu *v, uint32_t event);

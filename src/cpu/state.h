@@ -9,7 +9,7 @@
 
 #include "cpu/vcpu.h"
 
-enum vcpu_group {
+enum vcpu_part_group {
     VCPU_GROUP_GENERAL,
     VCPU_GROUP_SEGMENTS,
     VCPU_GROUP_CONTROL,
@@ -30,7 +30,7 @@ struct vcpu_part {
     uint8_t size;  /* of one register, in bytes; of a number at most 8 */
     uint8_t count, stride;
     uint8_t component; /* VCPU_GROUP_VECTOR: of XCR0 */
-    uint8_t group;     /* enum vcpu_group */
+    uint8_t group;     /* enum vcpu_part_group */
     uint8_t how;       /* enum vcpu_how */
 };
 

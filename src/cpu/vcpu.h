@@ -140,7 +140,7 @@ struct vcpu {
      * they are to the guest. NULL: the engine has no code. */
     void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
     uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
-    bool smp;        /* one of several vCPUs of its machine */
+    bool smp;        /* there are others in its group (cpu/smp.h) */
     bool step;       /* the engine comes back after each piece of code */
     uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
     struct vcpu_shadow shadow;     /* the MMU's */

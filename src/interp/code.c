@@ -4,6 +4,7 @@
  */
 #include "interp/interp_int.h"
 
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "decode/decode.h"
 #include "x86/exception.h"
@@ -46,12 +47,29 @@ static uint64_t block_mask(const struct block *b) {
     return piece_mask((uintptr_t)b->host & 4095, b->bytes);
 }
 
+/* Does another CPU's interpreter have blocks of RAM page N? */
+static bool others_have(const struct interp *ip, uint64_t n) {
+    const struct vcpu_group *g = vcpu_group_of(ip->v);
+
+    for (unsigned k = 0; g && k < g->count; k++) {
+        const struct interp *other = g->smp[k].interp;
+
+        if (other && other != ip && other->pages[n].blocks)
+            return true;
+    }
+    return false;
+}
+
+/* Page N has no block of ours (any more). */
+static void untrace(struct interp *ip, uint64_t n) {
+    if (!others_have(ip, n))
+        mem_trace_remove(ip->v->mem, ip->ram + (n << 12), MEM_TRACE_CODE);
+}
+
 static void link_block(struct interp *ip, struct block *b) {
     struct code_page *cp = &ip->pages[page_of(ip, b->host)];
     unsigned h = hash_of(b->host, b->mode);
 
-    if (!cp->blocks)
-        mem_trace_add(ip->v->mem, ip->ram + (page_of(ip, b->host) << 12), MEM_TRACE_CODE);
     b->page_next = cp->blocks;
     cp->blocks = b;
     cp->bitmap |= block_mask(b);
@@ -69,8 +87,8 @@ static void unhash_block(struct interp *ip, struct block *b) {
 }
 
 /* Decodes from HOST to a block of at least one instruction; NULL when the first one does
- * not lie in the page. */
-static struct block *build(struct interp *ip, const uint8_t *host) {
+ * not lie in the page. The page has its trace. */
+static struct block *decode(struct interp *ip, const uint8_t *host) {
     struct vcpu *v = ip->v;
     size_t most = sizeof(struct block) + INTERP_BLOCK_MAX * sizeof(struct insn);
     unsigned left = 4096 - ((uintptr_t)host & 4095);
@@ -78,8 +96,8 @@ static struct block *build(struct interp *ip, const uint8_t *host) {
     if (ip->used + most > INTERP_ARENA) {
         v->cnt->block_cache_flushes++;
         interp_code_flush(ip);
+        mem_trace_add(v->mem, ip->ram + (page_of(ip, host) << 12), MEM_TRACE_CODE);
     }
-    vec_park(v);
     struct block *b = (struct block *)(void *)(ip->arena + ip->used);
     b->host = host;
     b->bytes = 0;
@@ -106,6 +124,24 @@ static struct block *build(struct interp *ip, const uint8_t *host) {
     return b;
 }
 
+/* The same with the lock held: what is written from then on drops the block. The fetch
+ * has taken place: an answer to another CPU while we waited for the lock changes the
+ * shadow, but not where the fetch has led. */
+static struct block *build(struct interp *ip, const uint8_t *host) {
+    uint64_t n = page_of(ip, host);
+    struct block *b;
+
+    vec_park(ip->v);
+    mem_lock(ip->v->mem);
+    if (!ip->pages[n].blocks)
+        mem_trace_add(ip->v->mem, ip->ram + (n << 12), MEM_TRACE_CODE);
+    b = decode(ip, host);
+    if (!ip->pages[n].blocks)
+        untrace(ip, n);
+    mem_unlock(ip->v->mem);
+    return b;
+}
+
 struct block *interp_code_block(struct interp *ip) {
     struct vcpu *v = ip->v;
     const uint8_t *host = mmu_hit(v->mmu->code, linear_rip(v), 1, MMU_EXEC);
@@ -126,11 +162,12 @@ struct block *interp_code_block(struct interp *ip) {
 }
 
 void interp_code_flush(struct interp *ip) {
+    mem_lock(ip->v->mem);
     for (unsigned h = 0; h < 1u << INTERP_HASH_BITS; h++) {
         for (struct block *b = ip->hash[h]; b; b = b->hash_next) {
             uint64_t n = page_of(ip, b->host);
             if (ip->pages[n].blocks)
-                mem_trace_remove(ip->v->mem, ip->ram + (n << 12), MEM_TRACE_CODE);
+                untrace(ip, n);
             ip->pages[n].blocks = NULL;
             ip->pages[n].bitmap = 0;
         }
@@ -138,37 +175,66 @@ void interp_code_flush(struct interp *ip) {
     }
     ip->used = 0;
     ip->flush_pending = false;
+    mem_unlock(ip->v->mem);
 }
 
 bool interp_has_code(const struct interp *ip, const uint8_t *host, unsigned len) {
     return ip->pages[page_of(ip, host)].bitmap & piece_mask((uintptr_t)host & 4095, len);
 }
 
-void interp_code_written(void *arg, struct gpa at, unsigned len) {
-    struct interp *ip = arg;
-    const uint8_t *host = mem_host(ip->v->mem, at, 1);
-    if (!host || !len || page_of(ip, host) >= ip->npages)
-        return;
-    uint64_t n = page_of(ip, host);
-    struct code_page *cp = &ip->pages[n];
-    if (!(cp->bitmap & piece_mask((uintptr_t)host & 4095, len)))
-        return;
+/* LEN bytes at HOST, within a page; IP may have code there. */
+struct written {
+    struct interp *ip;
+    const uint8_t *host;
+    unsigned len;
+};
 
+/* A call to who has code there. */
+static void drop_written(struct vcpu *v, void *arg) {
+    const struct written *w = arg;
+    struct interp *ip = w->ip;
+    struct code_page *cp = &ip->pages[page_of(ip, w->host)];
     struct block **link = &cp->blocks, *b;
     uint64_t bitmap = 0;
+
     while ((b = *link)) {
-        if (b->host < host + len && host < b->host + b->bytes) {
+        if (b->host < w->host + w->len && w->host < b->host + b->bytes) {
             *link = b->page_next;
             unhash_block(ip, b);
-            ip->v->cnt->blocks_invalidated++;
-            ip->v->leave_code = true;
+            v->cnt->blocks_invalidated++;
+            v->leave_code = true;
         } else {
             bitmap |= block_mask(b);
             link = &b->page_next;
         }
     }
     cp->bitmap = bitmap;
-    if (!cp->blocks)
+}
+
+/* It is the interpreter of any of the vCPUs. */
+void interp_code_written(void *arg, struct gpa at, unsigned len) {
+    struct interp *ip = arg;
+    const struct vcpu_group *g = vcpu_group_of(ip->v);
+    struct written w = {.host = mem_host(ip->v->mem, at, 1), .len = len};
+    bool left = false, dropped = false;
+    uint64_t n;
+
+    if (!w.host || !len || page_of(ip, w.host) >= ip->npages)
+        return;
+    n = page_of(ip, w.host);
+    for (unsigned k = 0; k < (g ? g->count : 1); k++) {
+        struct interp *each = g ? g->smp[k].interp : ip;
+
+        if (!each)
+            continue;
+        if (interp_has_code(each, w.host, len)) {
+            w.ip = each;
+            vcpu_call(each->v, drop_written, &w);
+            dropped = true;
+        }
+        left |= each->pages[n].blocks != NULL;
+    }
+    if (dropped && !left)
         mem_trace_remove(ip->v->mem, ip->ram + (n << 12), MEM_TRACE_CODE);
 }
 

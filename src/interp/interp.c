@@ -38,6 +38,8 @@ struct interp *interp_new(struct vcpu *v) {
         free(ip);
         return NULL;
     }
+    if (v->member)
+        v->member->interp = ip;
     return ip;
 }
 
@@ -45,6 +47,8 @@ void interp_free(struct interp *ip) {
     if (!ip)
         return;
     interp_code_flush(ip);
+    if (ip->v->member)
+        ip->v->member->interp = NULL;
     free(ip->pages);
     free(ip->arena);
     free(ip);

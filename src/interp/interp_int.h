@@ -7,6 +7,13 @@
  * comes from one arena and is only given back all at once, between blocks: a block that
  * is dropped while it runs stays readable.
  *
+ * Each vCPU has an interpreter and blocks of its own. The lists of pages are read and
+ * changed with the lock of traces held (mem_lock()); the hash is its vCPU's alone. What
+ * one CPU writes is dropped by all that have code there before the store is done: by a
+ * call (cpu/smp.h), so that none of them is amid such a block; but not without it being
+ * noticed, for one that waits may be (vcpu.leave_code). The trace is set before the page
+ * is read.
+ *
  * An instruction that crosses into the next page, reaches the CS limit's neighbourhood or
  * lies outside RAM is no block: it is kept in a small cache by its bytes, which are
  * compared each time.
@@ -36,7 +43,8 @@ struct block {
     struct insn insn[];
 };
 
-/* Per RAM page; BITMAP has a bit for each 64 bytes that a block covers. */
+/* Per RAM page, for others to read; BITMAP has a bit for each 64 bytes that a block
+ * covers. */
 struct code_page {
     struct block *blocks;
     uint64_t bitmap;

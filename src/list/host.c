@@ -62,6 +62,7 @@ static const struct field fields[] = {
     FIELD(shadow.bank_super),
     FIELD(shadow.bank_ac),
     OURS(jump),
+    OURS(poll),
     OURS(arg),
     OURS(reason),
     OURS(site),

@@ -35,9 +35,11 @@ static void on_a20(void *arg, bool on) {
     struct machine *m = arg;
 
     machine_park(m);
+    vcpu_stop(m->group);
     for (unsigned n = 0; n < m->cpus; n++)
         if (m->cpu[n].vcpu->mmu)
             mmu_flush_all(m->cpu[n].vcpu);
+    vcpu_go(m->group);
 }
 
 struct dev_host machine_dev_host(struct machine *m) {

@@ -26,6 +26,32 @@ static inline bool host_offset(const struct mem *m, const uint8_t *host, uint64_
     return *off < m->host;
 }
 
+/* --- other threads --- */
+
+void mem_lock(struct mem *m) {
+    if (m->hooks.lock)
+        m->hooks.lock(m->hooks.lock_arg);
+}
+
+void mem_unlock(struct mem *m) {
+    if (m->hooks.unlock)
+        m->hooks.unlock(m->hooks.lock_arg);
+}
+
+static void freeze(struct mem *m) {
+    if (m->hooks.freeze)
+        m->hooks.freeze(m->hooks.lock_arg);
+}
+
+static void thaw(struct mem *m) {
+    if (m->hooks.thaw)
+        m->hooks.thaw(m->hooks.lock_arg);
+}
+
+static uint8_t traces_of(const struct mem *m, uint64_t off) {
+    return __atomic_load_n(&m->page[off >> PAGE_SHIFT], __ATOMIC_RELAXED) & PAGE_TRACES;
+}
+
 /* --- pages and what is derived from them --- */
 
 static uint8_t page_kind(enum mem_kind kind) {
@@ -200,24 +226,28 @@ int mem_region_add(struct mem *m, struct gpa start, uint64_t len, enum mem_kind 
     if (len > MEM_ADDED_MAX)
         return -ENOSPC;
     r.off = find_room(m, len);
+    freeze(m);
     *out = r.off ? mem_layout_add(&m->layout, &r) : NULL;
-    if (!*out)
-        return -ENOSPC;
-    mark_pages(m, r.off, r.off + len, kind);
-    report_traced(m, r.off, r.off);
-    build(m);
-    return 0;
+    if (*out) {
+        mark_pages(m, r.off, r.off + len, kind);
+        report_traced(m, r.off, r.off);
+        build(m);
+    }
+    thaw(m);
+    return *out ? 0 : -ENOSPC;
 }
 
 void mem_region_remove(struct mem *m, struct mem_region *r) {
     uint64_t from = r->off, to = r->off + r->size;
 
+    freeze(m);
     report_traced(m, from, to);
     mem_layout_remove(&m->layout, r);
     for (uint64_t p = from >> PAGE_SHIFT; p < to >> PAGE_SHIFT; p++)
         m->page[p] = 0;
     build(m);
     mem_fill(m->layout.base + from, 0, to - from);
+    thaw(m);
 }
 
 int mem_region_move(struct mem *m, struct mem_region *r, struct gpa start) {
@@ -225,20 +255,24 @@ int mem_region_move(struct mem *m, struct mem_region *r, struct gpa start) {
         return -EINVAL;
     if (start.a == r->start)
         return 0;
+    freeze(m);
     if (r->on)
         report_traced(m, r->off, r->off + r->size);
     r->start = start.a;
     if (r->on)
         build(m);
+    thaw(m);
     return 0;
 }
 
 void mem_region_show(struct mem *m, struct mem_region *r, bool on) {
     if (r->on == on)
         return;
+    freeze(m);
     report_traced(m, r->off, r->off + r->size);
     r->on = on;
     build(m);
+    thaw(m);
 }
 
 uint8_t *mem_region_host(const struct mem *m, const struct mem_region *r) {
@@ -252,6 +286,7 @@ int mem_rom_resize(struct mem *m, uint64_t len) {
         return -EINVAL;
     if (len == r->size)
         return 0;
+    freeze(m);
     report_traced(m, r->off, m->host);
     /* Kinds that were set below its new beginning go. */
     mem_layout_set_kind(&m->layout, r, r->off, r->off + r->size, r->kind);
@@ -260,6 +295,7 @@ int mem_rom_resize(struct mem *m, uint64_t len) {
     r->off = m->host - len;
     mark_pages(m, m->host - MEM_ROM_MAX, m->host, MEM_ROM);
     build(m);
+    thaw(m);
     return 0;
 }
 
@@ -272,11 +308,15 @@ int mem_set_kind(struct mem *m, struct gpa start, uint64_t len, enum mem_kind ki
     if (!r || start.a % PAGE_SIZE || len % PAGE_SIZE)
         return -EINVAL;
     from = r->off + (start.a - r->start);
-    if (!mem_layout_set_kind(&m->layout, r, from, from + len, kind))
+    freeze(m);
+    if (!mem_layout_set_kind(&m->layout, r, from, from + len, kind)) {
+        thaw(m);
         return -ENOSPC;
+    }
     report_traced(m, from, from + len);
     mark_pages(m, from, from + len, kind);
     build(m);
+    thaw(m);
     return 0;
 }
 
@@ -313,11 +353,17 @@ struct gpa mem_gpa(const struct mem *m, const uint8_t *host) {
 
 void mem_use(struct mem *m, const uint8_t *host) {
     uint64_t off, n;
+    uint8_t used;
 
     if (!host_offset(m, host, &off))
         return;
     n = off / OS_LARGE_PAGE;
-    if (likely(m->used[n] == USED_ENOUGH) || ++m->used[n] != USED_ENOUGH)
+    /* Threads that count at once may count once. */
+    used = __atomic_load_n(&m->used[n], __ATOMIC_RELAXED);
+    if (likely(used == USED_ENOUGH))
+        return;
+    __atomic_store_n(&m->used[n], (uint8_t)(used + 1), __ATOMIC_RELAXED);
+    if (used + 1 != USED_ENOUGH)
         return;
     if (m->refused == REFUSED_MAX || (n + 1) * OS_LARGE_PAGE > m->host)
         return;
@@ -392,6 +438,28 @@ static void store_bytes(uint8_t *host, const void *buf, uint64_t len) {
         mem_copy(host, buf, len);
 }
 
+/* Of one page; the owners of its traces are told. */
+static void store_piece(struct mem *m, uint8_t *host, const uint8_t *from, uint64_t len) {
+    uint64_t off = (uint64_t)(host - m->layout.base);
+
+    if (likely(!traces_of(m, off))) {
+        store_bytes(host, from, len);
+        if (!m->hooks.lock)
+            return;
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        if (likely(!traces_of(m, off)))
+            return;
+        mem_lock(m); /* set meanwhile: whether its owner has seen this, we cannot say */
+        mem_trace_hit(m, host, (unsigned)len);
+        mem_unlock(m);
+        return;
+    }
+    mem_lock(m);
+    mem_trace_hit(m, host, (unsigned)len);
+    store_bytes(host, from, len);
+    mem_unlock(m);
+}
+
 /* The same page by page, to what is memory without a gap. */
 static void store_run(struct mem *m, uint8_t *host, const uint8_t *from, uint64_t len) {
     for (uint64_t n; len; host += n, from += n, len -= n) {
@@ -400,9 +468,7 @@ static void store_run(struct mem *m, uint8_t *host, const uint8_t *from, uint64_
         n = PAGE_SIZE - off % PAGE_SIZE;
         n = n < len ? n : len;
         mem_use(m, host);
-        if (unlikely(m->page[off >> PAGE_SHIFT] & PAGE_TRACES))
-            mem_trace_hit(m, host, (unsigned)n);
-        store_bytes(host, from, n);
+        store_piece(m, host, from, n);
     }
 }
 
@@ -449,8 +515,37 @@ void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len) {
         n = PAGE_SIZE - off % PAGE_SIZE;
         n = n < len ? n : len;
         mem_use(m, m->layout.base + off);
-        if (unlikely(m->page[off >> PAGE_SHIFT] & PAGE_TRACES))
+        if (unlikely(traces_of(m, off))) {
+            mem_lock(m);
             mem_trace_hit(m, m->layout.base + off, (unsigned)n);
+            mem_unlock(m);
+        }
+    }
+}
+
+static void discard_run(struct mem *m, uint8_t *host, uint64_t len) {
+    uint64_t off = (uint64_t)(host - m->layout.base);
+
+    mem_lock(m);
+    report_pages(m, off, off + len);
+    if (os_memfd_zero_part(m->fd, m->layout.base, off, len) < 0)
+        mem_fill(host, 0, len);
+    mem_unlock(m);
+}
+
+void mem_discard(struct mem *m, struct gpa at, uint64_t len) {
+    uint64_t end = (at.a + len) & ~(PAGE_SIZE - 1), n;
+
+    if (at.a > UINT64_MAX - len)
+        return;
+    at.a = (at.a + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
+    for (; at.a < end; at.a += n) {
+        uint8_t *host = next_bytes(m, at.a, end - at.a, false, &n);
+
+        if (host)
+            discard_run(m, host, n);
+        else
+            n = PAGE_SIZE;
     }
 }
 
@@ -458,25 +553,34 @@ void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len) {
 
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
     uint64_t off;
+    uint8_t before;
+
     if (!host_offset(m, host_page, &off))
         return;
-    uint8_t *bits = &m->page[off >> PAGE_SHIFT];
-    unsigned before = *bits & PAGE_TRACES;
-    *bits |= (uint8_t)(owner & PAGE_TRACES);
+    mem_lock(m);
+    /* A locked instruction: write entries are looked for after it. */
+    before = __atomic_fetch_or(&m->page[off >> PAGE_SHIFT],
+                               (uint8_t)(owner & PAGE_TRACES), __ATOMIC_SEQ_CST);
     /* Already traced by someone: there is no write entry to drop. */
-    if (!before && m->hooks.drop_write)
+    if (!(before & PAGE_TRACES) && m->hooks.drop_write)
         m->hooks.drop_write(m->hooks.drop_arg, m->layout.base + (off & ~(PAGE_SIZE - 1)));
+    mem_unlock(m);
 }
 
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
     uint64_t off;
-    if (host_offset(m, host_page, &off))
-        m->page[off >> PAGE_SHIFT] &= (uint8_t) ~(owner & PAGE_TRACES);
+
+    if (!host_offset(m, host_page, &off))
+        return;
+    mem_lock(m);
+    __atomic_fetch_and(&m->page[off >> PAGE_SHIFT], (uint8_t) ~(owner & PAGE_TRACES),
+                       __ATOMIC_SEQ_CST);
+    mem_unlock(m);
 }
 
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page) {
     uint64_t off;
-    return host_offset(m, host_page, &off) ? m->page[off >> PAGE_SHIFT] & PAGE_TRACES : 0;
+    return host_offset(m, host_page, &off) ? traces_of(m, off) : 0;
 }
 
 void mem_trace_hit(struct mem *m, uint8_t *host, unsigned len) {
@@ -486,7 +590,7 @@ void mem_trace_hit(struct mem *m, uint8_t *host, unsigned len) {
     struct gpa at = gpa(mem_layout_gpa(&m->layout, host));
     for (unsigned i = 0; i < MEM_TRACE_COUNT; i++) {
         /* Read anew each time: an owner may remove traces, its own or all. */
-        if ((m->page[off >> PAGE_SHIFT] & (1u << i)) && m->hooks.on_write[i])
+        if ((traces_of(m, off) & (1u << i)) && m->hooks.on_write[i])
             m->hooks.on_write[i](m->hooks.on_write_arg[i], at, len);
     }
 }

@@ -23,6 +23,13 @@
  * then takes a slow path that ends in mem_trace_hit(), before the bytes change. A page
  * that goes away is reported as written.
  *
+ * Many threads: hooks.lock is held while a trace is set or taken off, while its owner
+ * reads the page and notes what it derived from it, and by a store to a traced page from
+ * the look at the trace until the bytes have changed. Who stores to a page without a
+ * write entry and finds no trace looks again afterwards, behind a fence (mem_store()):
+ * either it sees the trace then, or the owner has read what it stored. What is where
+ * changes while nobody else uses memory (hooks.freeze).
+ *
  * Everything here checks its addresses; none of it asserts on guest input. Functions that
  * take a host pointer ignore one that is not inside the mapping.
  *
@@ -70,6 +77,13 @@ struct mem_hooks {
     void (*drop_write)(void *arg, uint8_t *host_page);
     /* A store of LEN bytes (within one page) is about to hit a page traced by owner N. */
     void (*on_write[MEM_TRACE_COUNT])(void *arg, struct gpa at, unsigned len);
+    /* The lock of traces, which may be taken again by its holder; and: everybody else who
+     * uses memory stands still, the lock is held. NULL: there is one thread. */
+    void (*lock)(void *arg);
+    void (*unlock)(void *arg);
+    void (*freeze)(void *arg);
+    void (*thaw)(void *arg);
+    void *lock_arg;
     void *drop_arg;
     void *on_write_arg[MEM_TRACE_COUNT];
 };
@@ -189,11 +203,22 @@ void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len);
  * after it tells them that what they have seen in between is void. */
 void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len);
 
-/* Traces. HOST_PAGE is page-aligned and inside the mapping. */
+/* Whole pages of RAM go back to the host; they are zeros from now on, and come again when
+ * they are touched. What is not RAM, or not whole, is left as it is. The owners of traces
+ * are told; translations of addresses stay good. */
+void mem_discard(struct mem *m, struct gpa at, uint64_t len);
+
+/* The lock of traces (hooks.lock), if there is one; may be taken again by its holder. */
+void mem_lock(struct mem *m);
+void mem_unlock(struct mem *m);
+
+/* Traces. HOST_PAGE is page-aligned and inside the mapping. Who adds one holds the lock,
+ * and goes on holding it until it has noted what it derives from the page. */
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page);
-/* Tells the owners. To be called before the bytes change. [AT, AT+LEN) is in one page. */
+/* Tells the owners. To be called before the bytes change, with the lock held until they
+ * have changed. [AT, AT+LEN) is in one page. */
 void mem_trace_hit(struct mem *m, uint8_t *host, unsigned len);
 
 #endif

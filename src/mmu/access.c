@@ -6,18 +6,11 @@
  * fault leaves memory as it was. A piece is plain memory (a host pointer), read-only
  * memory (stores vanish) or a device (an EXIT_mmio for each naturally aligned part).
  */
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "mmu/mmu_int.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
-
-struct piece {
-    uint64_t at;
-    uint64_t gpa; /* valid without host */
-    uint8_t *host;
-    unsigned len;
-    bool rom;
-};
 
 static const uint8_t floating_bus[4096] = {[0 ... 4095] = 0xff};
 
@@ -93,13 +86,14 @@ static inline enum mmu_bank bank_of(const struct mmu_priv *m, bool sys,
 
 /* The walk, after a shadow miss. */
 static int resolve_walk(struct mmu_priv *m, enum mmu_bank bank, enum mmu_access acc,
-                        struct piece *p) {
+                        struct mmu_piece *p) {
     struct walk w;
-    if (!mmu_walk(m, p->at, &w))
-        return fault_page(m, p->at, bank, acc, w.error);
-    if (!mmu_walk_allows(m, &w, bank, acc))
-        return fault_page(m, p->at, bank, acc, X86_PF_P);
-    mmu_walk_mark(m, &w, acc == MMU_WRITE);
+    do {
+        if (!mmu_walk(m, p->at, &w))
+            return fault_page(m, p->at, bank, acc, w.error);
+        if (!mmu_walk_allows(m, &w, bank, acc))
+            return fault_page(m, p->at, bank, acc, X86_PF_P);
+    } while (!mmu_walk_mark(m, &w, acc == MMU_WRITE));
     p->gpa = w.gpa;
     enum mem_kind kind = mem_kind_at(m->mem, gpa(w.gpa));
     if (kind == MEM_NONE) {
@@ -118,7 +112,8 @@ static int resolve_walk(struct mmu_priv *m, enum mmu_bank bank, enum mmu_access 
     return 0;
 }
 
-static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct piece *p) {
+static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc,
+                   struct mmu_piece *p) {
     enum mmu_bank bank = bank_of(m, sys, acc);
     struct space *s = mmu_home(m, bank);
     const struct shadow_bank *b = &s->bank[bank];
@@ -143,7 +138,7 @@ static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc, struct pie
 
 /* Would resolve() fault? Without any of its effects. */
 static int foresee(struct mmu_priv *m, bool sys, enum mmu_access acc,
-                   const struct piece *p) {
+                   const struct mmu_piece *p) {
     enum mmu_bank bank = bank_of(m, sys, acc);
     struct walk w;
     if (mmu_hit(&mmu_home(m, bank)->bank[bank], gva(p->at), p->len, acc))
@@ -158,7 +153,7 @@ static int foresee(struct mmu_priv *m, bool sys, enum mmu_access acc,
 /* Cuts [AT, AT+LEN) at the page boundary; LEN is 1..4096. Fills P, returns how many, or 0
  * with the fault set. */
 static unsigned resolve_all(struct vcpu *v, struct gva at, unsigned len, bool sys,
-                            enum mmu_access acc, struct piece p[2]) {
+                            enum mmu_access acc, struct mmu_piece p[2]) {
     struct mmu_priv *m = mmu_priv(v);
     uint64_t mask = linear_mask(v, sys);
     unsigned room = 4096 - (unsigned)(at.a & 4095), count = 1;
@@ -239,7 +234,7 @@ static void copy(void *to, const void *from, unsigned len) {
     }
 }
 
-static void read_pieces(struct vcpu *v, const struct piece *p, unsigned count,
+static void read_pieces(struct vcpu *v, const struct mmu_piece *p, unsigned count,
                         uint8_t *buf) {
     struct mmu_priv *m = mmu_priv(v);
     for (unsigned i = 0; i < count; buf += p[i++].len) {
@@ -250,7 +245,23 @@ static void read_pieces(struct vcpu *v, const struct piece *p, unsigned count,
     }
 }
 
-static void write_pieces(struct vcpu *v, const struct piece *p, unsigned count,
+/* Plain memory, which nobody traces, and which is ours to store to until the next quiet
+ * place. */
+static bool is_plain(const struct mmu_priv *m, const struct mmu_piece *p) {
+    if (mmu_alone(m))
+        return !p->rom && !mem_trace_of(m->mem, p->host);
+    return mmu_hit(m->pub.data, gva(p->at), p->len, MMU_WRITE) == p->host ||
+           mmu_hit(m->pub.sys, gva(p->at), p->len, MMU_WRITE) == p->host;
+}
+
+static void store(struct mmu_priv *m, const struct mmu_piece *p, const uint8_t *buf) {
+    if (is_plain(m, p))
+        copy(p->host, buf, p->len);
+    else
+        mem_store(m->mem, p->host, buf, p->len);
+}
+
+static void write_pieces(struct vcpu *v, const struct mmu_piece *p, unsigned count,
                          const uint8_t *buf) {
     struct mmu_priv *m = mmu_priv(v);
     for (unsigned i = 0; i < count; buf += p[i++].len) {
@@ -262,14 +273,12 @@ static void write_pieces(struct vcpu *v, const struct piece *p, unsigned count,
                 mmio(m, p[i].gpa + done, out, n, true);
             }
         } else if (!p[i].rom) {
-            if (mem_trace_of(m->mem, p[i].host))
-                mem_trace_hit(m->mem, p[i].host, p[i].len);
-            copy(p[i].host, buf, p[i].len);
+            store(m, &p[i], buf);
         }
     }
 }
 
-static void watch(struct vcpu *v, const struct piece *p, unsigned count, bool write) {
+static void watch(struct vcpu *v, const struct mmu_piece *p, unsigned count, bool write) {
     struct mmu_priv *m = mmu_priv(v);
     if (unlikely(m->breakpoints))
         for (unsigned i = 0; i < count; i++)
@@ -297,7 +306,7 @@ int mmu_read_slow(struct vcpu *v, struct gva at, void *buf, unsigned len, bool s
             return rc;
         at.a += 4096, to += 4096, len -= 4096;
     }
-    struct piece p[2];
+    struct mmu_piece p[2];
     if (!len)
         return 0;
     unsigned count = resolve_all(v, at, len, sys, MMU_READ, p);
@@ -324,7 +333,7 @@ int mmu_write_slow(struct vcpu *v, struct gva at, const void *buf, unsigned len,
         if (rc)
             return rc;
     }
-    struct piece p[2];
+    struct mmu_piece p[2];
     if (!len)
         return 0;
     unsigned count = resolve_all(v, at, len, sys, MMU_WRITE, p);
@@ -341,10 +350,11 @@ int mmu_write_slow(struct vcpu *v, struct gva at, const void *buf, unsigned len,
 int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigned len,
                     bool will_read, bool will_write) {
     enum mmu_access acc = will_write ? MMU_WRITE : MMU_READ;
-    w->at = at;
+    struct mmu_priv *m = mmu_priv(v);
     w->len = len;
     w->write = will_write;
     w->bounced = false;
+    w->hold = MMU_HOLD_NONE;
     w->p = mmu_hit(v->mmu->data, at, len, acc);
     if (likely(w->p))
         return 0;
@@ -354,34 +364,113 @@ int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigne
         w->write = false;
         return 0;
     }
-    struct piece p[2];
-    unsigned count = resolve_all(v, at, len, false, acc, p);
-    if (!count)
+    w->count = resolve_all(v, at, len, false, acc, w->piece);
+    if (!w->count)
         return MMU_FAULT;
-    struct mmu_priv *m = mmu_priv(v);
     if (will_read)
-        watch(v, p, count, false);
+        watch(v, w->piece, w->count, false);
     if (will_write)
-        watch(v, p, count, true);
-    if (count == 1 && p[0].host &&
-        !(will_write && (p[0].rom || mem_trace_of(m->mem, p[0].host)))) {
-        w->p = p[0].host;
+        watch(v, w->piece, w->count, true);
+    if (w->count == 1 && w->piece[0].host && !(will_write && !is_plain(m, w->piece))) {
+        w->p = w->piece[0].host;
         return 0;
     }
     w->bounced = true;
     if (will_read)
-        read_pieces(v, p, count, w->p);
+        read_pieces(v, w->piece, w->count, w->p);
+    return 0;
+}
+
+/* One locked instruction of the host's does for LEN bytes at HOST. */
+static bool host_locks(const struct vcpu *v, const uint8_t *host, unsigned len) {
+    return ((uintptr_t)host & 63) + len <= 64 || !vcpu_group_of(v) ||
+           vcpu_group_of(v)->splits;
+}
+
+/* What keeps others away from the pieces. */
+static enum mmu_hold hold_for(const struct vcpu *v, const struct mmu_window *w) {
+    for (unsigned i = 0; i < w->count; i++)
+        if (!w->piece[i].host || w->piece[i].rom)
+            return MMU_HOLD_SPLIT;
+    return w->count == 1 && host_locks(v, w->piece[0].host, w->len) ? MMU_HOLD_TRACES
+                                                                    : MMU_HOLD_ALL;
+}
+
+static int open_apart(struct vcpu *v, struct mmu_window *w, struct gva at, bool sys) {
+    struct mmu_priv *m = mmu_priv(v);
+    struct vcpu_group *g = vcpu_group_of(v);
+
+    w->p = w->buf + (at.a & 63);
+    w->count = resolve_all(v, at, w->len, sys, MMU_WRITE, w->piece);
+    if (!w->count)
+        return MMU_FAULT;
+    if (!sys) {
+        watch(v, w->piece, w->count, false);
+        watch(v, w->piece, w->count, true);
+    }
+    w->hold = hold_for(v, w);
+    w->bounced = w->hold != MMU_HOLD_TRACES;
+    if (w->hold == MMU_HOLD_SPLIT) {
+        vcpu_lock(g, VCPU_LOCK_SPLIT);
+    } else {
+        mem_lock(m->mem);
+        if (w->hold == MMU_HOLD_ALL)
+            vcpu_stop(g);
+    }
+    if (w->bounced) {
+        read_pieces(v, w->piece, w->count, w->p);
+        return 0;
+    }
+    w->p = w->piece[0].host;
+    if (mem_trace_of(m->mem, w->p))
+        mem_trace_hit(m->mem, w->p, w->len);
+    return 0;
+}
+
+static int open_locked(struct vcpu *v, struct mmu_window *w, struct gva at, unsigned len,
+                       bool sys) {
+    w->len = len;
+    w->write = true;
+    w->bounced = false;
+    w->hold = MMU_HOLD_NONE;
+    w->p = served(v, at, len, sys, MMU_WRITE);
+    if (likely(w->p && host_locks(v, w->p, len)))
+        return 0;
+    return open_apart(v, w, at, sys);
+}
+
+int mmu_window_open_locked(struct vcpu *v, struct mmu_window *w, struct gva at,
+                           unsigned len) {
+    return open_locked(v, w, at, len, false);
+}
+
+int mmu_sys_exchange(struct vcpu *v, struct gva at, uint32_t *old, uint32_t value) {
+    struct mmu_window w;
+
+    if (open_locked(v, &w, at, 4, true))
+        return MMU_FAULT;
+    __asm__ volatile("lock cmpxchgl %[value], %[m]"
+                     : [m] "+m"(*(uint32_t *)(void *)w.p), "+a"(*old)
+                     : [value] "r"(value)
+                     : "cc", "memory");
+    mmu_window_commit(v, &w);
     return 0;
 }
 
 void mmu_window_commit(struct vcpu *v, struct mmu_window *w) {
-    struct piece p[2];
-    if (!w->bounced || !w->write)
+    struct vcpu_group *g = vcpu_group_of(v);
+
+    if (w->bounced && w->write)
+        write_pieces(v, w->piece, w->count, w->p);
+    if (likely(w->hold == MMU_HOLD_NONE))
         return;
-    /* Resolved a second time: nothing has run that could take the permission away. */
-    unsigned count = resolve_all(v, w->at, w->len, false, MMU_WRITE, p);
-    if (count)
-        write_pieces(v, p, count, w->p);
+    if (w->hold == MMU_HOLD_SPLIT) {
+        vcpu_unlock(g, VCPU_LOCK_SPLIT);
+        return;
+    }
+    if (w->hold == MMU_HOLD_ALL)
+        vcpu_go(g);
+    mem_unlock(mmu_priv(v)->mem);
 }
 
 /* --- probes, runs, fetches --- */
@@ -390,7 +479,7 @@ int mmu_probe(struct vcpu *v, struct gva at, unsigned len, enum mmu_access acc,
               bool sys) {
     if (acc != MMU_EXEC && served(v, at, len, sys, acc))
         return 0;
-    struct piece p[2];
+    struct mmu_piece p[2];
     for (unsigned n; len; at.a += n, len -= n) {
         n = len < 4096 ? len : 4096;
         if (!resolve_all(v, at, n, sys, acc, p))
@@ -404,7 +493,7 @@ int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc,
     struct mmu_priv *m = mmu_priv(v);
     uint64_t room = 4096 - (at.a & 4095);
     uint64_t n = len < room ? len : room;
-    struct piece p[2];
+    struct mmu_piece p[2];
     *out = NULL;
     *run = 0;
     if (!len)
@@ -414,7 +503,7 @@ int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc,
         if (!resolve_all(v, at, 1, false, acc, p))
             return MMU_FAULT;
         if (!p[0].host || mmu_page_watched(m, p[0].at & META_PAGE) ||
-            (acc == MMU_WRITE && (p[0].rom || mem_trace_of(m->mem, p[0].host))))
+            (acc == MMU_WRITE && !is_plain(m, p)))
             return 0;
         host = p[0].host;
     }
@@ -424,7 +513,7 @@ int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc,
 }
 
 const uint8_t *mmu_fetch_slow(struct vcpu *v, struct gva at) {
-    struct piece p[2];
+    struct mmu_piece p[2];
     if (!resolve_all(v, at, 1, false, MMU_EXEC, p))
         return NULL;
     return p[0].host ? p[0].host : &floating_bus[at.a & 4095];

@@ -8,6 +8,7 @@
  *   MMU_TRACE  the one of the page-table root; nothing to drop (trace.c).
  */
 #include "base/os.h"
+#include "cpu/smp.h"
 #include "mmu/mmu_int.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
@@ -118,16 +119,50 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
     if (os_sparse_alloc(m->space_count * sizeof(*m->space), (void **)&m->space))
         m->space = NULL;
     m->write_head = calloc(mem_host_size(v->mem) >> 12, sizeof(*m->write_head));
+    m->may_write = calloc(mem_host_size(v->mem) >> 12, 1);
     v->mmu = &m->pub;
     if (os_nowhere_alloc(4096, (void **)&m->pub.nowhere))
         m->pub.nowhere = NULL;
-    if (!m->pub.nowhere || !m->space || !m->write_head ||
+    if (!m->pub.nowhere || !m->space || !m->write_head || !m->may_write ||
         (policy == MMU_TRACE && mmu_dep_create(m) < 0)) {
         mmu_destroy(v);
         return -ENOMEM;
     }
     mmu_mode_changed(v);
     return 0;
+}
+
+/* --- what memory tells, and asks --- */
+
+static void drop_here(struct vcpu *v, void *arg) {
+    mmu_drop_write(v, arg);
+}
+
+/* Those that may hold a write entry lose it, each at a quiet place. */
+static void drop_everywhere(void *arg, uint8_t *host_page) {
+    struct vcpu_group *g = arg;
+
+    for (unsigned n = 0; n < g->count; n++)
+        if (g->smp[n].v->mmu && mmu_may_write(g->smp[n].v, host_page))
+            vcpu_call(g->smp[n].v, drop_here, host_page);
+}
+
+static void lock_traces(void *arg) {
+    vcpu_lock(arg, VCPU_LOCK_CODE);
+}
+
+static void unlock_traces(void *arg) {
+    vcpu_unlock(arg, VCPU_LOCK_CODE);
+}
+
+static void freeze(void *arg) {
+    vcpu_lock(arg, VCPU_LOCK_CODE);
+    vcpu_stop(arg);
+}
+
+static void thaw(void *arg) {
+    vcpu_go(arg);
+    vcpu_unlock(arg, VCPU_LOCK_CODE);
 }
 
 void mmu_hook(struct vcpu *v) {
@@ -137,6 +172,14 @@ void mmu_hook(struct vcpu *v) {
     h->changed_arg = v;
     h->drop_write = mmu_drop_write;
     h->drop_arg = v;
+    if (vcpu_group_of(v)) {
+        h->drop_write = drop_everywhere;
+        h->drop_arg = h->lock_arg = vcpu_group_of(v);
+        h->lock = lock_traces;
+        h->unlock = unlock_traces;
+        h->freeze = freeze;
+        h->thaw = thaw;
+    }
     mem_own_trace(v->mem, MEM_TRACE_PT, mmu_pt_written, v);
 }
 
@@ -162,6 +205,7 @@ void mmu_destroy(struct vcpu *v) {
         drop_all(m); /* takes the traces off */
     mmu_dep_destroy(m);
     os_sparse_free(m->space, m->space_count * sizeof(*m->space));
+    free(m->may_write);
     free(m->write_head);
     os_fenced_free(m->pub.nowhere, 4096);
     free(m);
@@ -277,7 +321,10 @@ int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3) {
     struct mmu_priv *m = mmu_priv(v);
     uint64_t e[4] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
     /* 32 bytes, 32-byte aligned: never across a page. All ones where no memory is. */
-    mem_read(m->mem, gpa(cr3 & 0xffffffe0 & m->a20_mask), e, sizeof(e));
+    const uint8_t *table =
+        mem_host(m->mem, gpa(cr3 & 0xffffffe0 & m->a20_mask), sizeof(e));
+    for (unsigned i = 0; i < 4 && table; i++)
+        e[i] = ((const volatile uint64_t *)(const void *)table)[i];
     for (unsigned i = 0; i < 4; i++)
         if ((e[i] & X86_PTE_P) && (e[i] & m->rsvd_pdpte)) {
             v->fault = (struct fault){.vector = X86_GP, .has_error = true};

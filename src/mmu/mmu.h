@@ -200,16 +200,35 @@ static inline int mmu_store(struct vcpu *v, struct gva at, unsigned len, uint64_
  * WILL_READ says whether the bytes must be fetched. After the change, mmu_window_commit()
  * writes a bounce buffer back; it cannot fault for RAM.
  */
+struct mmu_piece {
+    uint64_t at;
+    uint64_t gpa; /* valid without host */
+    uint8_t *host;
+    unsigned len;
+    bool rom;
+};
+enum mmu_hold { MMU_HOLD_NONE, MMU_HOLD_TRACES, MMU_HOLD_ALL, MMU_HOLD_SPLIT };
 struct mmu_window {
     uint8_t *p;
-    struct gva at;
     unsigned len;
     bool bounced;
-    bool write; /* opened for writing: mmu_window_commit() has something to do */
+    bool write;         /* opened for writing: mmu_window_commit() has something to do */
+    enum mmu_hold hold; /* what a locked one keeps until it is committed */
+    unsigned count;
+    struct mmu_piece piece[2]; /* COUNT of them, of a bounced one */
     _Alignas(64) uint8_t buf[128];
 };
 int mmu_window_open(struct vcpu *v, struct mmu_window *w, struct gva at, unsigned len,
                     bool will_read, bool will_write);
+/*
+ * The same for one locked read and write: the caller changes the bytes at P by one locked
+ * instruction, and nobody else does in between; then it commits, always. Where a locked
+ * instruction of the host's would not do, others are kept away until then: who stores to
+ * the page by a lock, everybody by a stop when the bytes are in two pages (or two lines,
+ * where the host punishes that), other locked accesses when they are a device's.
+ */
+int mmu_window_open_locked(struct vcpu *v, struct mmu_window *w, struct gva at,
+                           unsigned len);
 void mmu_window_commit(struct vcpu *v, struct mmu_window *w);
 
 /* Checks that LEN bytes could be accessed, as the access itself would (A/D bits set too).
@@ -243,6 +262,10 @@ static inline int mmu_sys_write(struct vcpu *v, struct gva at, const void *buf,
                                 unsigned len) {
     return mmu_write_slow(v, at, buf, len, true);
 }
+
+/* Four bytes become VALUE if they are *OLD, and *OLD what they were: by one locked
+ * access. 0, or MMU_FAULT. */
+int mmu_sys_exchange(struct vcpu *v, struct gva at, uint32_t *old, uint32_t value);
 
 /*
  * Instruction fetch: host pointer to the byte at AT, valid to the end of its page, or
@@ -318,6 +341,10 @@ bool mmu_peek(struct vcpu *v, struct gva at, struct gpa *gpa, bool *writable);
 /* The shadow's side of mem_hooks.changed, and of drop_write. ARG is the vCPU. */
 void mmu_map_changed(void *arg);
 void mmu_drop_write(void *arg, uint8_t *host_page);
+/* May V hold a write entry for the page, or an address that it had from one? Exact for
+ * one of several vCPUs: set before the entry is, and cleared by mmu_drop_write() alone.
+ */
+bool mmu_may_write(const struct vcpu *v, const uint8_t *host_page);
 /* Owner of MEM_TRACE_PT. ARG is the vCPU. */
 void mmu_pt_written(void *arg, struct gpa at, unsigned len);
 

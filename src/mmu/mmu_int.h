@@ -22,6 +22,7 @@
 #ifndef MMU_INT_H
 #define MMU_INT_H
 
+#include "cpu/smp.h"
 #include "mmu/mmu.h"
 
 #define MMU_SPACES 16
@@ -113,6 +114,8 @@ struct mmu_priv {
     uint64_t clock;
     struct space *space;
     uint32_t *write_head; /* by RAM page: slot id */
+    uint8_t *may_write; /* by RAM page: there was an entry since mmu_drop_write(). One of
+                           several vCPUs; other threads read it. */
     struct counters spare;
     const struct mmu_observer *observer; /* NULL: nobody */
     void *observer_arg;
@@ -146,6 +149,12 @@ static inline bool mmu_page_watched(const struct mmu_priv *m, uint64_t page) {
     return false;
 }
 
+/* Does the vCPU keep the right to store to what it has found, until its next quiet place
+ * (cpu/smp.h)? It does while there is an entry, and also without one if it is alone. */
+static inline bool mmu_alone(const struct mmu_priv *m) {
+    return !vcpu_has_others(m->pub.v);
+}
+
 /* --- walk.c --- */
 
 struct walk_step {
@@ -169,8 +178,9 @@ void mmu_walk_config(struct mmu_priv *m);
 bool mmu_walk(const struct mmu_priv *m, uint64_t at, struct walk *w);
 bool mmu_walk_allows(const struct mmu_priv *m, const struct walk *w, enum mmu_bank bank,
                      enum mmu_access acc);
-/* Sets A, and D for a write, in the entries used. */
-void mmu_walk_mark(struct mmu_priv *m, struct walk *w, bool write);
+/* Sets A, and D for a write, in the entries used. False: another CPU has changed one
+ * since the walk, which is to be made again. */
+bool mmu_walk_mark(struct mmu_priv *m, struct walk *w, bool write);
 
 /* --- shadow.c --- */
 /* Makes the user's banks, or the others, empty: they are zero before. */

@@ -277,6 +277,7 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
         return;
     uint32_t id = m->write_head[off >> 12];
     m->write_head[off >> 12] = 0;
+    m->may_write[off >> 12] = 0;
     while (id) {
         struct slot_link *l = link_of(m, id);
         unsigned idx = (id - 1) % SHADOW_ENTRIES;
@@ -294,12 +295,34 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
     }
 }
 
+bool mmu_may_write(const struct vcpu *v, const uint8_t *host_page) {
+    const struct mmu_priv *m = mmu_priv(v);
+    uint64_t off = (uint64_t)((uintptr_t)host_page - (uintptr_t)m->ram);
+
+    return mmu_alone(m) || (off < mem_host_size(m->mem) &&
+                            __atomic_load_n(&m->may_write[off >> 12], __ATOMIC_SEQ_CST));
+}
+
 /* --- filling --- */
+
+/* Others see that there may be an entry before we look for traces: who adds one looks for
+ * entries after it (mem_trace_add()). */
+static void announce(struct mmu_priv *m, const uint8_t *host) {
+    uint8_t *may = &m->may_write[(size_t)(host - m->ram) >> 12];
+
+    if (*may)
+        return;
+    __atomic_store_n(may, 1, __ATOMIC_SEQ_CST);
+}
 
 /* The write tag, where the walk allowed it and no trace is in the way. */
 static bool give_write(struct mmu_priv *m, struct space *s, unsigned bank, unsigned idx) {
     struct shadow_entry *e = &s->bank[bank].e[idx];
-    if (!(s->meta[bank][idx] & META_WRITABLE) || mem_trace_of(m->mem, e->host))
+    if (!(s->meta[bank][idx] & META_WRITABLE))
+        return false;
+    if (unlikely(!mmu_alone(m)))
+        announce(m, e->host);
+    if (mem_trace_of(m->mem, e->host))
         return false;
     e->tag[MMU_WRITE] = s->meta[bank][idx] & META_PAGE;
     link_slot(m, s, bank, idx, e->host);

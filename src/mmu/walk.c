@@ -8,6 +8,11 @@
  * Accessed and dirty bits are set once the walk has succeeded and the access is allowed:
  * A in every entry used, D in the leaf for a write. A walk that faults changes nothing
  * (processors differ in that).
+ *
+ * Other CPUs change the tables meanwhile. An entry is read once, by one load. The bits
+ * are set by a locked compare with what was read; where that fails the walk is made
+ * again, for the entry may be another, or none, by now. Upper levels may have got their A
+ * bits by then, as on processors, which set them on the way.
  */
 #include "cpu/cpuid.h"
 #include "mmu/mmu_int.h"
@@ -82,7 +87,8 @@ static inline uint64_t read_entry(const struct mmu_priv *m, uint64_t at, unsigne
     if (unlikely(!s->host))
         s->entry = width == 4 ? UINT32_MAX : UINT64_MAX;
     else
-        s->entry = width == 4 ? *(const uint32_t *)s->host : *(const uint64_t *)s->host;
+        s->entry = width == 4 ? *(const volatile uint32_t *)s->host
+                              : *(const volatile uint64_t *)s->host;
     return s->entry;
 }
 
@@ -185,29 +191,47 @@ bool mmu_walk_allows(const struct mmu_priv *m, const struct walk *w, enum mmu_ba
     return acc == MMU_READ || w->write || !m->wp;
 }
 
-static void set_bits(struct mmu_priv *m, struct walk_step *s, unsigned width,
-                     uint64_t add) {
-    if ((s->entry & add) == add || !s->host)
-        return;
-    s->entry |= add;
-    /* As for any store: ROM keeps its contents, and owners of traces are told; but what
-     * this changes in an entry makes no shadow stale. */
-    if (mem_kind_of(m->mem, s->host) != MEM_RAM)
-        return;
-    if (unlikely(mem_trace_of(m->mem, s->host))) {
-        m->own_update = true;
-        mem_trace_hit(m->mem, s->host, width);
-        m->own_update = false;
-    }
+/* Bits of ADD join *ENTRY, which is what the walk saw. False: it is no more. */
+static bool join_bits(uint8_t *host, unsigned width, uint64_t entry, uint64_t add) {
+    uint32_t entry32 = (uint32_t)entry;
+
     if (width == 4)
-        *(uint32_t *)s->host |= (uint32_t)add;
-    else
-        *(uint64_t *)s->host |= add;
+        return __atomic_compare_exchange_n((uint32_t *)(void *)host, &entry32,
+                                           entry32 | (uint32_t)add, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return __atomic_compare_exchange_n((uint64_t *)(void *)host, &entry, entry | add,
+                                       false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-void mmu_walk_mark(struct mmu_priv *m, struct walk *w, bool write) {
+/* False: another CPU has changed the entry since it was read. */
+static bool set_bits(struct mmu_priv *m, struct walk_step *s, unsigned width,
+                     uint64_t add) {
+    if ((s->entry & add) == add || !s->host)
+        return true;
+    /* As for any store: ROM keeps its contents, and owners of traces are told (behind a
+     * locked instruction that is soon enough: mem/mem.h); but what this changes in an
+     * entry makes no shadow stale. */
+    if (mem_kind_of(m->mem, s->host) == MEM_RAM) {
+        if (!join_bits(s->host, width, s->entry, add))
+            return false;
+        if (unlikely(mem_trace_of(m->mem, s->host))) {
+            mem_lock(m->mem);
+            m->own_update = true;
+            mem_trace_hit(m->mem, s->host, width);
+            m->own_update = false;
+            mem_unlock(m->mem);
+        }
+    }
+    s->entry |= add;
+    return true;
+}
+
+bool mmu_walk_mark(struct mmu_priv *m, struct walk *w, bool write) {
     unsigned width = m->paging == PAGING_32 ? 4 : 8;
+
     for (unsigned i = 0; i < w->steps; i++)
-        set_bits(m, &w->step[i], width,
-                 X86_PTE_A | (write && i == w->steps - 1 ? X86_PTE_D : 0));
+        if (!set_bits(m, &w->step[i], width,
+                      X86_PTE_A | (write && i == w->steps - 1 ? X86_PTE_D : 0)))
+            return false;
+    return true;
 }

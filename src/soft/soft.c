@@ -53,7 +53,7 @@ static bool advance(struct soft *s, enum exit_reason *out) {
         events |= VCPU_EVENT_KICK;
     }
     if (unlikely(events & VCPU_EVENT_CALL)) {
-        vcpu_serve(v);
+        bt_serve(s->bt);
         events = vcpu_events(v);
     }
     if (events & VCPU_EVENTS_LEAVE) {

@@ -146,6 +146,16 @@ static struct ccf ***at_of(struct ccf *c, const uint8_t *page) {
     return c->code.page == page ? &c->page_at : &c->page2_at;
 }
 
+void tc_watch(struct tc *tc, uint8_t *page) {
+    if (!tc->pages[page_number(tc, page)].first)
+        mem_trace_add(tc->mem, page, MEM_TRACE_TC);
+}
+
+void tc_watch_end(struct tc *tc, uint8_t *page) {
+    if (!tc->pages[page_number(tc, page)].first)
+        mem_trace_remove(tc->mem, page, MEM_TRACE_TC);
+}
+
 static void attach(struct tc *tc, struct ccf *c, uint8_t *page) {
     struct code_page *cp = &tc->pages[page_number(tc, page)];
 
@@ -267,33 +277,34 @@ bool tc_has_code(const struct tc *tc, const uint8_t *host, unsigned len) {
     return tc->pages[page_number(tc, host)].lines & lines_of(lo, lo + len);
 }
 
-bool tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
+enum tc_died tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
     uint8_t *host = mem_host(tc->mem, at, len);
     uint8_t *page = (uint8_t *)((uintptr_t)host & ~4095ul);
     unsigned lo = at.a & 4095, hi = lo + len;
     struct code_page *cp;
-    bool any = false;
+    enum tc_died died = TC_DIED_NONE;
 
     if (!host || !len)
-        return false;
+        return TC_DIED_NONE;
     tc->v->cnt->trace_hits_code++;
     cp = &tc->pages[page_number(tc, page)];
     if (!(cp->lines & lines_of(lo, hi)))
-        return false;
+        return TC_DIED_NONE;
     for (struct ccf *c = cp->first; c; c = *next_of(c, page)) {
         if (c->dead || !covers(c, page, lo, hi))
             continue;
         kill(tc, c, TC_WHY_WRITTEN);
-        any = true;
+        if (died != TC_DIED_LOOPS)
+            died = c->code.hot ? TC_DIED_LOOPS : TC_DIED_SOME;
     }
-    if (!any && !cp->dead && !cp->stale)
-        return false;
+    if (died == TC_DIED_NONE && !cp->dead && !cp->stale)
+        return TC_DIED_NONE;
     /* Dead fragments that also lie on another page stay in that page's list until it is
      * swept; their links are gone. */
     sweep(tc, page);
-    if (any)
+    if (died != TC_DIED_NONE)
         __atomic_store_n(&tc->deaths, tc->deaths + 1, __ATOMIC_RELEASE);
-    return any;
+    return died;
 }
 
 void tc_forget(struct tc *tc, struct ccf **c, size_t n) {

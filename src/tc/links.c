@@ -4,7 +4,7 @@
 static void aim(struct tc *tc, struct link *l, const uint8_t *rx) {
     int32_t rel = (int32_t)(rx - (l->rel32 + 4 + (tc->code.rx - tc->code.rw)));
 
-    __atomic_store_n((int32_t *)(void *)l->rel32, rel, __ATOMIC_RELAXED);
+    __atomic_store_n((int32_t *)(void *)l->rel32, rel, __ATOMIC_RELEASE);
 }
 
 /* Has who comes by L, from a hot path, looked at all pages of TO, another of its kind? */

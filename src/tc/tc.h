@@ -178,6 +178,10 @@ struct ccf *tc_lookup_path(const struct tc *tc, uint64_t va, const uint8_t *page
                            uint32_t key);
 /* Keeps C, from tc_reserve(), whose translation has taken what SPAN lacks by now. */
 void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c);
+/* Code of the page is going to be read; and is no more: the trace goes, unless there are
+ * fragments. */
+void tc_watch(struct tc *tc, uint8_t *page);
+void tc_watch_end(struct tc *tc, uint8_t *page);
 /* No lookup finds it any more, and nothing jumps to it. */
 void tc_drop(struct tc *tc, struct ccf *c, enum tc_why why);
 /* Drops the fragments that have the byte at OFF of the RAM page. */
@@ -185,9 +189,13 @@ void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off, enum tc_why why);
 /* Are there fragments of the LEN bytes at HOST, which lie within a page of RAM? It may
  * say so of bytes next to theirs. */
 bool tc_has_code(const struct tc *tc, const uint8_t *host, unsigned len);
-/* LEN bytes at AT are about to be written: drops the fragments that have some of them.
- * True: there were some. */
-bool tc_code_written(struct tc *tc, struct gpa at, unsigned len);
+/* LEN bytes at AT are about to be written: drops the fragments that have some of them. */
+enum tc_died {
+    TC_DIED_NONE,
+    TC_DIED_SOME,
+    TC_DIED_LOOPS, /* some that whoever executes them may not leave by a link */
+};
+enum tc_died tc_code_written(struct tc *tc, struct gpa at, unsigned len);
 
 /* --- cache.c --- */
 

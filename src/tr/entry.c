@@ -174,6 +174,7 @@ static void place_here(struct tr *t) {
 
 /* --- the head --- */
 
+#define JUMP_LEN 5   /* before it, with several vCPUs */
 #define COUNT_LEN 8  /* the count itself */
 #define HEAD_LEN 14u /* and the jcc behind it */
 
@@ -190,8 +191,13 @@ static uint32_t *heat_of(const struct tr_env *env, const struct tr_code *c) {
     return tr_heat(env, tr_place(env, c->page, c->va));
 }
 
+/* With several vCPUs, a jump that leads on, and may be led elsewhere, stands before it.
+ */
 void tr_count_heat(struct tr *t) {
+    tr_emit_align(t->env, &t->e, 1);
     t->c->head = t->e.p;
+    if (t->env->smp)
+        e_land(&t->e, e_jmp_fwd(&t->e));
     count_down(&t->e, heat_of(t->env, t->c));
     tr_cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
 }
@@ -229,6 +235,7 @@ static void place_select(struct tr *t) {
     e_jmp(e, c->entry_mem);
     for (unsigned n = 0; n < ARRAY_SIZE(other) && other[n]; n++)
         e_land(e, other[n]);
+    tr_emit_align(t->env, e, 1);
     c->past = e_jmp_fwd(e);
     e_land(e, c->past);
     count_down(e, heat_of(t->env, c->shared));
@@ -249,13 +256,24 @@ void tr_place_entries(struct tr *t) {
 /* --- for who keeps the code --- */
 
 const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c) {
-    return c->head + HEAD_LEN + tr_delta(env);
+    return c->head + (env->smp ? JUMP_LEN : 0) + HEAD_LEN + tr_delta(env);
+}
+
+/* REL32 leads to TO (RX), for all vCPUs: it is in one piece (tr_emit_align()). */
+static void lead(const struct tr_env *env, uint8_t *rel32, const uint8_t *to) {
+    int32_t rel = (int32_t)(to - (rel32 + 4 + tr_delta(env)));
+
+    __atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELEASE);
 }
 
 void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
     static const uint8_t nop[] = {0x0f, 0x1f, 0x00};
     struct emit e = {.p = c->head, .end = c->head + COUNT_LEN, .delta = tr_delta(env)};
 
+    if (env->smp) {
+        lead(env, c->head + 1, to ? to : c->head + JUMP_LEN + tr_delta(env));
+        return;
+    }
     if (!to) {
         count_down(&e, heat_of(env, c));
         return;
@@ -265,9 +283,6 @@ void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8
 }
 
 void tr_past_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
-    struct emit e = {.p = c->past, .end = c->past + 4, .delta = tr_delta(env)};
-
-    if (!c->past)
-        return;
-    e_patch(&e, c->past, to ? to : c->past + 4 + tr_delta(env));
+    if (c->past)
+        lead(env, c->past, to ? to : c->past + 4 + tr_delta(env));
 }

@@ -24,8 +24,11 @@ struct tr_stubs {
 
 struct tr_span;
 
-/* What is known of guest code; each with `arg` first. */
+/* What is known of guest code, and who is told of it; each with `arg` first. */
 struct tr_advice {
+    /* Code is about to be read from that page of RAM: from now on, until the fragment is
+     * kept or given up, nobody stores there without being seen. */
+    void (*reads)(void *arg, uint8_t *page);
     /* Is there a hot path at VA, on PAGE, for KEY? */
     bool (*is_hot)(void *arg, uint64_t va, const uint8_t *page, uint32_t key);
     /* Is I, at VA on PAGE, to be a callout, since it keeps trapping? It is no branch. */

@@ -63,6 +63,7 @@ static void link_jump(struct tr *t, unsigned n) {
         if (KEY_MODE(t->key) == MODE_64)
             e_gs_imm(&t->e, W32, GS_TR(site), 0);
     }
+    tr_emit_align(t->env, &t->e, 1);
     t->c->links[n].rel32 = t->e.p + 1;
     e_jmp(&t->e, e_here(&t->e)); /* its stub's address comes later */
 }
@@ -104,6 +105,7 @@ void tr_jcc(struct tr *t, unsigned cond, unsigned n, uint64_t target) {
         e_land(&t->e, not_taken);
         t->place = place;
     } else {
+        tr_emit_align(t->env, &t->e, 2);
         t->c->links[n].rel32 = t->e.p + 2;
         e_jcc(&t->e, cond, e_here(&t->e));
     }
@@ -116,6 +118,7 @@ void tr_side_exit(struct tr *t, unsigned cond, uint64_t target) {
     link_init(t, n, target);
     if (t->c->links[n].target > tr_va(t) && t->c->links[n].same_page && !tr_borrows(t) &&
         !early(t)) {
+        tr_emit_align(t->env, &t->e, 2);
         t->c->links[n].rel32 = t->e.p + 2;
         e_jcc(&t->e, cond, e_here(&t->e));
         return;

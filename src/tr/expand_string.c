@@ -176,7 +176,8 @@ void tr_xl_string(struct tr *t, const struct insn *i) {
 
 /* BT and kin with a register for the offset: the bit may lie anywhere around the operand.
  * AMD64 APM volume 3, "BT". The bit's word is loaded and changed in T1: the register form
- * takes the offset modulo the operand's size. LOCK needs nothing: there is one vCPU. */
+ * takes the offset modulo the operand's size. With LOCK it is C's where there are other
+ * vCPUs. */
 void tr_xl_bit_string(struct tr *t, const struct insn *i) {
     static const uint8_t opcode[] = {
         [0] = 0xa3, /* bt, bts, btr, btc: r/m, r */
@@ -191,7 +192,8 @@ void tr_xl_bit_string(struct tr *t, const struct insn *i) {
     struct tr_ref ref = tr_ref_mem(t, i, tr_va(t));
     enum mmu_access acc = which ? MMU_WRITE : MMU_READ;
 
-    if (size == 2 || tr_in_memory(t, guest) || i->addrsize != (w ? 8 : i->addrsize) ||
+    if (((i->flags & INSN_LOCK) && t->env->smp) || size == 2 || tr_in_memory(t, guest) ||
+        i->addrsize != (w ? 8 : i->addrsize) ||
         (KEY_MODE(t->key) == MODE_64 && i->addrsize != 8) || !tr_mem_ok(t, i)) {
         tr_callout(t, i);
         return;

@@ -3,8 +3,8 @@
  *
  * The memory operand becomes [T0]; with it, a general register operand r14 or r15 becomes
  * T1 (without one, r14 and r15 stand for themselves: host r14 and r15 are free then).
- * Segment, address-size and LOCK prefixes go: there is one vCPU, and devices run on its
- * thread. Encodings that 64-bit mode does not have get their longer form.
+ * Segment and address-size prefixes go; so does LOCK where there is one vCPU. Encodings
+ * that 64-bit mode does not have get their longer form.
  * AMD64 APM volume 3, "Instruction Encoding".
  */
 #include "decode/encoding.h"
@@ -242,6 +242,8 @@ void tr_ident_emit(struct tr *t, const struct insn *i, int32_t off) {
     else
         t->ident++;
     tr_site(t, POLL_NONE, 0);
+    if ((i->flags & INSN_LOCK) && t->env->smp)
+        e8(&t->e, 0xf0);
     emit_form(&t->e, &f, mem, off, disp8);
     store_extended(&t->e, &x, one);
 }

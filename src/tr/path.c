@@ -65,6 +65,7 @@ static const uint8_t *code_at(struct tr *t, uint64_t va) {
         return NULL;
     c->va2 = va & ~4095ull;
     c->page2 = page_of(host);
+    env->advice->reads(env->arg, c->page2);
     return host;
 }
 

@@ -7,8 +7,20 @@
 void tr_emit_poll(const struct tr_env *env, struct emit *e) {
     static const uint8_t opcode[] = {0x44, 0x8b, 0x04 | (T1 & 7) << 3, 0x25};
 
+    if (env->smp) {
+        e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(poll));
+        e_rm(e, W32, OPC_MOV_R_RM, T1, T1, 0);
+        return;
+    }
     e_bytes(e, opcode, sizeof(opcode));
     e32(e, (uint32_t)(uintptr_t)env->poll_page);
+}
+
+void tr_emit_align(const struct tr_env *env, struct emit *e, unsigned behind) {
+    static const uint8_t nop[] = {0x66, 0x66, 0x90};
+    unsigned n = env->smp ? -((uintptr_t)e->p + behind) & 3 : 0;
+
+    e_bytes(e, nop + sizeof(nop) - n, n);
 }
 
 void tr_emit_save(struct emit *e) {

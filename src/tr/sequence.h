@@ -5,9 +5,16 @@
 #include "tr/emit.h"
 #include "tr/env.h"
 
-/* mov T1d, [poll page]: faults while a kick is pending. */
+/* mov T1d, [poll page]: faults while a kick is pending. One of several vCPUs loads its
+ * page's address first. */
 void tr_emit_poll(const struct tr_env *env, struct emit *e);
-#define TR_POLL_LEN 8
+/* Bytes of the instruction that faults. */
+static inline unsigned tr_poll_len(const struct tr_env *env) {
+    return env->smp ? 3 : 8;
+}
+/* With several vCPUs: does nothing, and so long that a displacement of four bytes BEHIND
+ * bytes from here on is aligned: it may be changed while others execute it. */
+void tr_emit_align(const struct tr_env *env, struct emit *e, unsigned behind);
 /* The host's flags to tr_vcpu.flags, and back. */
 void tr_emit_save(struct emit *e);
 void tr_emit_restore(struct emit *e);

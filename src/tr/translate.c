@@ -207,15 +207,16 @@ static bool build_tu(struct tr *t) {
                 return false;
             /* Crosses: the fault, if any, is that of the next page's first byte. */
             rest = mmu_fetch(v, gva(tr_next_page(c->key, c->va)));
-            if (!rest)
+            if (!rest || mem_gpa(v->mem, rest).a == ~0ull)
                 return false;
+            c->page2 = (uint8_t *)((uintptr_t)rest & ~4095ul);
+            t->env->advice->reads(t->env->arg, c->page2);
             vec_park(v);
             __builtin_memcpy(bytes, c->page + at, room);
             __builtin_memcpy(bytes + room, rest, 15 - room);
             r = decode_insn(KEY_MODE(t->key), bytes, 15, &u->i);
-            if (r != DECODE_OK || mem_gpa(v->mem, rest).a == ~0ull)
+            if (r != DECODE_OK)
                 return false;
-            c->page2 = (uint8_t *)(uintptr_t)rest;
         }
         sem_bind(v, &u->i);
         u->va = c->va + off;
@@ -322,10 +323,8 @@ static enum tr_result build(struct tr *t) {
         return tr_build_path(t) ? TR_MADE : TR_NONE;
     if (!build_tu(t))
         return TR_FAULT;
-    if (c->page2) {
-        c->page2 = (uint8_t *)((uintptr_t)c->page2 & ~4095ul);
+    if (c->page2)
         c->va2 = tr_next_page(c->key, c->va);
-    }
     return TR_MADE;
 }
 

@@ -399,6 +399,12 @@ static void look_at_fuel(struct verifier *w, struct vstate *s,
             s->reg[r] = (struct vval){.kind = V_SECRET};
 }
 
+/* A load of the poll page, whose address is in a register. */
+static bool is_poll(const struct vstate *s, const struct host_insn *i) {
+    return plain_base(i) && s->reg[i->mem.base].kind == V_POLL && i->mem.size == 4 &&
+           !i->mem.disp;
+}
+
 void v_load(struct verifier *w, struct vstate *s, const struct host_insn *i, unsigned r) {
     unsigned size = i->opnd[0].size;
     struct vval a = v_public();
@@ -413,6 +419,8 @@ void v_load(struct verifier *w, struct vstate *s, const struct host_insn *i, uns
         v_fetch(w, s, i, r);
     else if (plain_base(i) && s->reg[i->mem.base].kind == V_FUEL)
         look_at_fuel(w, s, i);
+    else if (is_poll(s, i))
+        s->polled = true;
     else
         v_access(w, s, i);
     if (v_is_public(&a) && size < 4)

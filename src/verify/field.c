@@ -39,6 +39,7 @@ static const struct vfield fields[] = {
     OURS(here,                    ANY,  ANY,  PUBLIC),
     OURS(x87_here,                NO,   ANY,  PUBLIC),
     OURS(fuel,                    ANY,  ANY,  FUEL),
+    OURS(poll,                    ANY,  NO,   POLL),
     OURS(owed,                    NO,   ANY,  PUBLIC),
     OURS(site,                    NO,   ANY,  PUBLIC),
     FIELD(x87_at,                 NO,   ANY,  PUBLIC),

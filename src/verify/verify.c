@@ -361,9 +361,21 @@ static void run_from(struct verifier *w, unsigned k) {
 
 enum { UNSEEN, OPEN, DONE };
 
+/* With several vCPUs: the load behind that of the page's address. */
+static bool is_own_poll(const struct verifier *w, unsigned k) {
+    const struct host_insn *i = &w->insn[k], *before = i - 1;
+
+    return k && before->op == HOST_MOV && before->mem.seg == 'g' &&
+           before->mem.access == HOST_READ && before->mem.disp == (int64_t)GS_TR(poll) &&
+           i->op == HOST_MOV && i->mem.access == HOST_READ && !i->mem.disp &&
+           i->mem.base == before->opnd[0].reg && i->mem.index == HOST_NONE;
+}
+
 static bool is_poll(const struct verifier *w, unsigned k) {
     const struct host_mem *m = &w->insn[k].mem;
 
+    if (w->env->smp)
+        return is_own_poll(w, k);
     return m->access == HOST_READ && m->base == HOST_NONE && m->index == HOST_NONE &&
            !m->seg && (uint64_t)m->disp == (uint64_t)(uintptr_t)w->env->poll_page;
 }

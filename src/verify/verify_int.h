@@ -47,6 +47,7 @@ enum vkind {
     V_CODE,   /* offset n of the fragment */
     V_FETCH,  /* vcpu.shadow.code */
     V_PAGE,   /* its entry for the address id */
+    V_POLL,   /* the address of the poll page */
 };
 
 /* vval.how */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "lib/need.h"
 #include "sem/sem.h"
@@ -79,6 +80,16 @@ static struct vcpu *new_vcpu(void) {
     return v;
 }
 
+/* A second vCPU, which nobody runs. */
+static void add_other(struct guest *g) {
+    g->group = calloc(1, sizeof(*g->group));
+    need(g->group, "no group");
+    vcpu_group_init(g->group, NULL, NULL);
+    vcpu_group_add(g->group, g->v);
+    g->other = new_vcpu();
+    vcpu_group_add(g->group, g->other);
+}
+
 void guest_new(struct guest *g, const struct guest_config *cfg) {
     struct cpuid_config model = cfg->cpuid;
     struct vcpu *v;
@@ -96,6 +107,8 @@ void guest_new(struct guest *g, const struct guest_config *cfg) {
     v->hooks = cfg->hooks;
     v->hooks_arg = g;
     v->counted = cfg->counted;
+    if (cfg->smp || (getenv("GUEST_SMP") && !cfg->counted))
+        add_other(g);
     v->cpuid = cpuid_model_new(&model);
     need(v->cpuid, "no CPUID model");
     v->mem = cfg->mem;
@@ -123,6 +136,9 @@ void guest_free(struct guest *g) {
     mmu_destroy(g->v);
     mem_destroy(g->v->mem);
     cpuid_model_free((struct cpuid_model *)(uintptr_t)g->v->cpuid);
+    free(g->group);
+    free(g->other);
+    g->v->member = NULL;
     if (g->own_vcpu)
         free(g->v);
     g->v = NULL;

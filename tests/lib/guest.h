@@ -22,7 +22,9 @@ struct guest {
     struct interp *ip; /* NULL: none */
     struct bt *bt;     /* NULL: none */
     uint8_t *ram;
-    bool own_vcpu; /* allocated here */
+    bool own_vcpu;            /* allocated here */
+    struct vcpu_group *group; /* one of two, OTHER is the second; NULL: alone */
+    struct vcpu *other;
     /* Of the hooks below. */
     uint64_t asked; /* how often the guest has asked for anything */
     uint64_t seen;  /* digest of the devices' accesses */
@@ -39,6 +41,7 @@ struct guest_config {
     bool interp;
     const struct bt_options *bt; /* and the interpreter; NULL: no translator */
     bool counted;
+    bool smp; /* one of two vCPUs, the other of which does not run */
 };
 
 /* The vCPU is reset. */

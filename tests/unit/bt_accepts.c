@@ -62,7 +62,7 @@ static void reject_stub(const struct tr_env *env, uint8_t *rw, const uint8_t *by
 /* Each instruction is left out, and has its last byte changed: an operand's register, a
  * displacement, an immediate. */
 static void test_stubs(void **state) {
-    struct set *s = set_new("verify,cache=2", false);
+    struct set *s = set_new("verify,cache=2", SET_KIND_PLAIN);
     const struct tr_env *env = set_env(s);
     const uint8_t *rx = env->stub.anchor[MMU_READ];
     unsigned mutants = 0;

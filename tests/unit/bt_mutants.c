@@ -50,8 +50,8 @@ static struct found with_mutant(unsigned mutant) {
     const struct set_program *p = set_programs(&count);
 
     for (size_t n = 0; n < ARRAY_SIZE(flavours); n++) {
-        struct set *plain = set_new(flavours[n], false);
-        struct set *counted = set_new(flavours[n], true);
+        struct set *plain = set_new(flavours[n], SET_KIND_PLAIN);
+        struct set *counted = set_new(flavours[n], SET_KIND_COUNTED);
 
         bt_mutant = mutant;
         for (size_t k = 0; k < count; k++)
@@ -96,7 +96,7 @@ static void test_ends_the_run(void **state) {
     static const uint8_t code[] = {0xb9, 0xd0, 0x07, 0,    0,    0xbf, 0,    0,    3,
                                    0,    0x48, 0x89, 0x0f, 0xff, 0xc9, 0x75, 0xf9, 0xf4};
     static const struct set_program p = {.code = code, .len = sizeof(code)};
-    struct set *s = set_new("verify,cache=2,hot=100", false);
+    struct set *s = set_new("verify,cache=2,hot=100", SET_KIND_PLAIN);
 
     assert_int_equal(set_run(s, &p), EXIT_halt);
     assert_false(set_unsound(s));
@@ -105,7 +105,7 @@ static void test_ends_the_run(void **state) {
     assert_true(set_unsound(s));
     set_free(s);
 
-    s = set_new("verify,cache=2,hot=100", false);
+    s = set_new("verify,cache=2,hot=100", SET_KIND_PLAIN);
     bt_mutant = MUTANT_ANCHOR_WIDER; /* its hot path alone */
     assert_int_equal(set_run(s, &p), EXIT_error);
     assert_true(set_unsound(s));

@@ -780,7 +780,7 @@ static void try_by_hand(void *arg, struct set *s, const struct tr_code *c) {
 }
 
 static void test_by_hand(void **state) {
-    struct set *s = set_new("verify,cache=2,tu=64", false);
+    struct set *s = set_new("verify,cache=2,tu=64", SET_KIND_PLAIN);
     uint8_t code[60 * 3 + 1];
     struct set_program p = {.how = SET_USER, .code = code, .len = sizeof(code)};
     unsigned tries = 0;

@@ -33,7 +33,7 @@ static struct insn trap;
 /* What the advice is, and how often it was asked for. */
 static struct {
     bool trap, no_trap_room, division;
-    unsigned traps, divisions;
+    unsigned traps, divisions, reads;
 } told;
 /* Room for code and records, and what must stay as it is behind it. */
 static uint8_t code[2 * SIZE];
@@ -65,7 +65,12 @@ static bool division_faults(void *arg, uint64_t va) {
     return told.division;
 }
 
-static const struct tr_advice advice = {.is_hot = is_hot,
+static void reads(void *arg, uint8_t *page) {
+    told.reads++;
+}
+
+static const struct tr_advice advice = {.reads = reads,
+                                        .is_hot = is_hot,
                                         .traps = traps,
                                         .trapping = trapping,
                                         .no_group = no_group,
@@ -273,6 +278,37 @@ static void test_advice(void **state) {
     assert_int_equal(trap.op, OP_mov);
 }
 
+static bool has(const struct tr_code *c, const uint8_t *bytes, size_t len) {
+    return memmem(c->start, (size_t)(c->end - c->start), bytes, len);
+}
+
+/* With several vCPUs, LOCK, fences and PAUSE are what they are, what may be changed while
+ * others execute it is an aligned displacement, and a poll is each vCPU's own. */
+static void test_smp(void **state) {
+    /* lock inc dword [ecx]; mfence; pause; jz ahead; call next; ... */
+    static const uint8_t bytes[] = {0xf0, 0xff, 0x01, 0x0f, 0xae, 0xf0, 0xf3,
+                                    0x90, 0x74, 0x02, 0xeb, 0x30, 0xc3};
+    static const uint8_t lock_inc[] = {0xf0, 0x41, 0xff, 0x06},
+                         inc[] = {0x41, 0xff, 0x06}, mfence[] = {0x0f, 0xae, 0xf0},
+                         pause[] = {0xf3, 0x90};
+    struct tr_span span;
+    struct tr_code c;
+
+    memset(&told, 0, sizeof(told));
+    assert_int_equal(make(bytes, sizeof(bytes), SIZE, RECORDS, &c, &span), TR_MADE);
+    assert_true(has(&c, inc, sizeof(inc)) && !has(&c, lock_inc, sizeof(lock_inc)) &&
+                !has(&c, mfence, sizeof(mfence)) && !has(&c, pause, sizeof(pause)));
+    env.smp = true;
+    assert_int_equal(make(bytes, sizeof(bytes), SIZE, RECORDS, &c, &span), TR_MADE);
+    env.smp = false;
+    assert_true(has(&c, lock_inc, sizeof(lock_inc)) && has(&c, mfence, sizeof(mfence)) &&
+                has(&c, pause, sizeof(pause)));
+    assert_int_equal(c.nlinks, 2);
+    for (unsigned n = 0; n < c.nlinks; n++)
+        assert_int_equal((uintptr_t)c.links[n].rel32 & 3, 0);
+    assert_int_equal((uintptr_t)(c.head + 1) & 3, 0);
+}
+
 /* A loop that has been executed often is one fragment, left by one exit. */
 static void test_path(void **state) {
     struct tr_span span;
@@ -301,7 +337,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_made),  cmocka_unit_test(test_full),
         cmocka_unit_test(test_fault), cmocka_unit_test(test_advice),
-        cmocka_unit_test(test_path),
+        cmocka_unit_test(test_smp),   cmocka_unit_test(test_path),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

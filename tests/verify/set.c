@@ -216,14 +216,15 @@ static int on_irq_ack(void *arg) {
 
 static const struct vcpu_hooks hooks = {.exit = on_exit_hook, .irq_ack = on_irq_ack};
 
-struct set *set_new(const char *options, bool counted) {
+struct set *set_new(const char *options, enum set_kind kind) {
     struct set *s = calloc(1, sizeof(*s));
     struct bt_options opt = bt_defaults();
     const struct guest_config cfg = {.ram = RAM,
                                      .policy = MMU_FLUSH,
                                      .cpuid = {.model = "host"},
                                      .hooks = &hooks,
-                                     .counted = counted,
+                                     .counted = kind == SET_KIND_COUNTED,
+                                     .smp = kind == SET_KIND_SMP,
                                      .bt = &opt};
     char why[128];
 
@@ -377,19 +378,27 @@ void set_translate(struct set *s, const struct set_program *p,
 
 void set_each(const char *options, bool bmi2,
               void (*fn)(void *arg, struct set *s, const struct tr_code *c), void *arg) {
-    struct set *plain = set_new(options, false), *counted = set_new(options, true);
+    struct set *plain = set_new(options, SET_KIND_PLAIN),
+               *counted = set_new(options, SET_KIND_COUNTED),
+               *smp = set_new(options, SET_KIND_SMP);
     size_t count;
     const struct set_program *p = set_programs(&count);
 
     if (!bmi2)
-        plain->g.bt->sh->env.has_bmi2 = counted->g.bt->sh->env.has_bmi2 = false;
-    for (size_t n = 0; n < count; n++)
+        plain->g.bt->sh->env.has_bmi2 = counted->g.bt->sh->env.has_bmi2 =
+            smp->g.bt->sh->env.has_bmi2 = false;
+    for (size_t n = 0; n < count; n++) {
         set_translate(p[n].how & SET_COUNTED ? counted : plain, &p[n], fn, arg);
+        if (!(p[n].how & SET_COUNTED))
+            set_translate(smp, &p[n], fn, arg);
+    }
     /* What is refused when it is made is not among the fragments. */
-    need(!plain->g.bt->sh->unsound && !counted->g.bt->sh->unsound,
+    need(!plain->g.bt->sh->unsound && !counted->g.bt->sh->unsound &&
+             !smp->g.bt->sh->unsound,
          "the verifier found something");
     set_free(plain);
     set_free(counted);
+    set_free(smp);
 }
 
 static void say(void *arg, const char *text) {

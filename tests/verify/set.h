@@ -33,8 +33,13 @@ struct set_program {
 const struct set_program *set_programs(size_t *count);
 
 struct set;
+enum set_kind {
+    SET_KIND_PLAIN,
+    SET_KIND_COUNTED, /* a counted run */
+    SET_KIND_SMP,     /* one of several vCPUs */
+};
 /* A machine with the options of --bt. Aborts on failure. */
-struct set *set_new(const char *options, bool counted);
+struct set *set_new(const char *options, enum set_kind kind);
 void set_free(struct set *s);
 struct tr_env *set_env(struct set *s);
 /* The verifier has found something. */

@@ -1,0 +1,38 @@
+/*
+ * What the host does with locked accesses that cross a cache line: newer processors can
+ * tell the kernel of each (Intel SDM volume 3, "Bus Lock Detection"; AMD64 APM volume 2,
+ * "Bus Lock Threshold"), which lets them pass, slows their thread down by milliseconds,
+ * or raises SIGBUS. A child process tries some.
+ */
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/os.h"
+
+#define TRIES 4
+#define SLOW_NS 2000000u /* for one; the kernel's own delay is ten times that */
+
+static _Noreturn void try_some(void) {
+    _Alignas(64) uint8_t lines[128] = {0};
+    uint32_t *split = (uint32_t *)(void *)(lines + 62);
+    uint64_t best = UINT64_MAX;
+
+    for (unsigned n = 0; n < TRIES; n++) {
+        uint64_t start = os_monotonic_ns(), took;
+
+        __asm__ volatile("lock incl %0" : "+m"(*split) : : "cc", "memory");
+        took = os_monotonic_ns() - start;
+        best = took < best ? took : best;
+    }
+    _exit(best < SLOW_NS ? 0 : 1);
+}
+
+bool os_split_locks(void) {
+    int status = -1;
+    pid_t child = fork();
+
+    if (!child)
+        try_some();
+    return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+           !WEXITSTATUS(status);
+}
