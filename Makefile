@@ -76,6 +76,8 @@ $(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl: LDLIBS += $(patsubst %,-Wl$(comma)-
     aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
     timerfd_create pthread_create sigaltstack)
 comma = ,
+# This logs what is done to an image.
+$(BUILD)/unit/block_durable: LDLIBS += -Wl,--wrap=pwritev -Wl,--wrap=fallocate -Wl,--wrap=fdatasync
 
 units: $(UNITS)
 
