@@ -322,6 +322,13 @@ static void remember_image(const char *path) {
     fclose(f);
 }
 
+/* At any time, or when a flush is about to end: most is undecided then. */
+static unsigned when(void) {
+    const struct entry *e = &entries[pick(count)];
+
+    return e->kind == SYNC ? e->end - 1 : 1 + (unsigned)(rnd() % now);
+}
+
 static void life(const char *path, enum block_format format, uint64_t size, bool backed,
                  uint64_t seed) {
     const struct block_spec spec = {.path = path, .format = format};
@@ -341,7 +348,11 @@ static void life(const char *path, enum block_format format, uint64_t size, bool
     assert_int_equal(block_close(b), 0);
     logging = false;
     for (unsigned n = 0; n < CUTS; n++)
-        check_cut("cut", format, 1 + (unsigned)(rnd() % now), sectors, backed);
+        check_cut("cut", format, when(), sectors, backed);
+    /* What is smaller than a sector switches something. */
+    for (unsigned n = 0; n < count; n++)
+        for (unsigned k = 0; entries[n].len < SECTOR && entries[n].len && k < 8; k++)
+            check_cut("cut", format, entries[n].end, sectors, backed);
     /* Closing is a promise too. */
     check_cut("cut", format, now, sectors, backed);
     free(before);
@@ -352,22 +363,22 @@ static void test_raw(void **state) {
     life("a", BLOCK_RAW, 1 << 20, false, 1);
 }
 
-static void plain(const char *options, uint64_t seed) {
-    qemu_img_good("create -q -f qcow2 -o %s a 2M", options);
-    life("a", BLOCK_QCOW2, 2 << 20, false, seed);
+static void plain(const char *options, uint64_t size, uint64_t seed) {
+    qemu_img_good("create -q -f qcow2 -o %s a %llu", options, (unsigned long long)size);
+    life("a", BLOCK_QCOW2, size, false, seed);
 }
 
 static void test_qcow2(void **state) {
-    plain("cluster_size=65536", 1);
-    plain("cluster_size=4096", 2);
-    plain("cluster_size=4096,preallocation=metadata", 3);
-    plain("compat=0.10,cluster_size=4096", 4);
+    plain("cluster_size=65536", 2 << 20, 1);
+    plain("cluster_size=4096", 2 << 20, 2);
+    plain("cluster_size=4096,preallocation=metadata", 2 << 20, 3);
+    plain("compat=0.10,cluster_size=4096", 2 << 20, 4);
 }
 
 /* The refcount table moves. */
 static void test_growing(void **state) {
     for (uint64_t seed = 1; seed < 4; seed++)
-        plain("cluster_size=512,refcount_bits=64", seed);
+        plain("cluster_size=512,refcount_bits=64", 6 << 20, seed);
 }
 
 static void make_base(const char *path) {
