@@ -25,6 +25,8 @@ int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
 void os_memfd_unmap(int fd, void *map, uint64_t size);
 /* Gives the pages back and makes them read as zero. */
 int os_memfd_zero(int fd, void *map, uint64_t size);
+/* The same with SIZE bytes from OFF on, whole pages. */
+int os_memfd_zero_part(int fd, void *map, uint64_t off, uint64_t size);
 
 /* SIZE zeroed bytes, of which few will be touched: the host promises none of them. */
 int os_sparse_alloc(uint64_t size, void **out);
@@ -53,6 +55,10 @@ uint64_t os_tsc(void);
 /* Host TSC frequency, measured against the monotonic clock once (a few ms), then cached.
  */
 uint64_t os_tsc_hz(void);
+
+/* Fills BUF with up to LEN random bytes of the host's kernel, and does not wait for them:
+ * how many. */
+size_t os_random(void *buf, size_t len);
 
 /* --- host faults in code that runs for the guest (os_fault.c) --- */
 

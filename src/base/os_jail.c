@@ -100,6 +100,7 @@ static const struct filter_rule rules[] = {
     IF(ioctl, 1, ARG32, TCSETS2),
 #endif
 
+    ANY(getrandom), /* the guest's source of entropy */
     ANY(getrusage), /* statistics */
     ANY(exit),      /* the vCPU's thread's end */
     ANY(exit_group),

@@ -115,12 +115,16 @@ void os_memfd_unmap(int fd, void *map, uint64_t size) {
         close(fd);
 }
 
-int os_memfd_zero(int fd, void *map, uint64_t size) {
+int os_memfd_zero_part(int fd, void *map, uint64_t off, uint64_t size) {
+    const int how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
     if (fd < 0)
-        return madvise(map, size, MADV_REMOVE) < 0 ? -errno : 0;
-    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)size) < 0)
-        return -errno;
-    return 0;
+        return madvise((char *)map + off, size, MADV_REMOVE) < 0 ? -errno : 0;
+    return fallocate(fd, how, (off_t)off, (off_t)size) < 0 ? -errno : 0;
+}
+
+int os_memfd_zero(int fd, void *map, uint64_t size) {
+    return os_memfd_zero_part(fd, map, 0, size);
 }
 
 int os_guarded_page(uint8_t **page) {

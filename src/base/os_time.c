@@ -1,6 +1,7 @@
-/* Host clocks. */
+/* Host clocks, and the host's entropy. */
 #include <cpuid.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <time.h>
 #include <x86intrin.h>
 
@@ -19,6 +20,12 @@ uint64_t os_monotonic_ns(void) {
 
 uint64_t os_realtime_ns(void) {
     return clock_ns(CLOCK_REALTIME);
+}
+
+size_t os_random(void *buf, size_t len) {
+    ssize_t n = getrandom(buf, len, GRND_NONBLOCK);
+
+    return n < 0 ? 0 : (size_t)n;
 }
 
 uint64_t os_tsc(void) {

@@ -48,6 +48,8 @@ int boot_image_add_module(struct boot_image *image, const char *path, const char
 int boot_image_open_firmware(const char *path, struct boot_image **out, char *why,
                              size_t why_size);
 bool boot_image_is_firmware(const struct boot_image *image);
+/* Its bytes; 0: it is none. */
+uint64_t boot_firmware_size(const struct boot_image *image);
 /* Puts it into M, once, before the first load. 0, or -errno with one sentence in WHY. */
 int boot_firmware_install(const struct boot_image *image, struct mem *m, char *why,
                           size_t why_size);

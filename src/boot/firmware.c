@@ -35,6 +35,10 @@ bool boot_image_is_firmware(const struct boot_image *image) {
     return image->firmware.path;
 }
 
+uint64_t boot_firmware_size(const struct boot_image *image) {
+    return image->firmware.size;
+}
+
 int boot_firmware_install(const struct boot_image *image, struct mem *m, char *why,
                           size_t why_size) {
     const struct boot_file *f = &image->firmware;

@@ -142,17 +142,35 @@ int bt_join(struct bt *with, struct vcpu *v, struct interp *ip, struct bt **out)
     return 0;
 }
 
+struct written {
+    struct bt_shared *sh;
+    struct gpa at;
+    unsigned len;
+    enum tc_died died;
+};
+
+static void drop_written(struct vcpu *v, void *arg) {
+    struct written *w = arg;
+
+    w->sh->tc.v = v;
+    w->died = tc_code_written(&w->sh->tc, w->at, w->len);
+}
+
+/* VCPU_LOCK_CODE is held, by whichever thread. Links and jump tables may change under
+ * others who execute code; where there is one vCPU they are not made for that, and it is
+ * asked to stand still. */
 void bt_code_written(void *arg, struct gpa at, unsigned len) {
     struct bt_shared *sh = ((struct bt *)arg)->sh;
-    struct bt *me = bt_storing(sh), *bt = me ? me : sh->first;
-    enum tc_died died;
+    struct bt *me = bt_storing(sh);
+    struct written w = {.sh = sh, .at = at, .len = len};
 
-    bt_lock(bt);
-    died = tc_code_written(&sh->tc, at, len);
-    bt_unlock(bt);
-    if (died != TC_DIED_NONE && (me || !sh->env.smp))
-        bt->v->leave_code = true;
-    for (struct bt *b = sh->first; died == TC_DIED_LOOPS && b; b = b->next)
+    if (me || sh->env.smp)
+        drop_written(me ? me->v : sh->first->v, &w);
+    else
+        vcpu_call(sh->first->v, drop_written, &w);
+    if (me && w.died != TC_DIED_NONE)
+        me->v->leave_code = true;
+    for (struct bt *b = sh->first; w.died == TC_DIED_LOOPS && b; b = b->next)
         if (b != me)
             bt_kick(b);
 }

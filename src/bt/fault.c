@@ -24,10 +24,11 @@ static bool to_guest_fault(struct vcpu *v, const struct os_fault *f) {
     }
 }
 
-/* Is the host's fault at its address the guest's to be told of? A #GP: misaligned. Where
+/* Is the host's fault at its address the guest's to be told of? A #GP: misaligned; #AC: a
+ * locked access across two lines, on a host that does not have these. Where
  * unused anchors point, the guest's address was not canonical. The interpreter knows. */
 static bool to_interp(const struct vcpu *v, const struct os_fault *f) {
-    if (f->trapno == X86_GP)
+    if (f->trapno == X86_GP || f->trapno == X86_AC)
         return true;
     return f->trapno == X86_PF &&
            (uint8_t *)(uintptr_t)(f->addr & ~4095ull) == v->mmu->nowhere;

@@ -4,7 +4,7 @@
  *
  * What is changed under the lock is changed in the name of the vCPU whose thread has it:
  * counters are its own, and the translator fetches through its MMU. With one vCPU there
- * is no lock.
+ * still are other threads: what devices store may be code.
  *
  * A vCPU HOLDS the cache from when it enters code until it lets go at a quiet place, with
  * its vector state parked: so long it may have addresses of code or records in hand, also
@@ -15,7 +15,7 @@
 #include "cpu/smp.h"
 
 static struct vcpu_group *group_of(const struct bt *bt) {
-    return bt->sh->env.smp ? vcpu_group_of(bt->v) : NULL;
+    return vcpu_group_of(bt->v);
 }
 
 void bt_lock(struct bt *bt) {
@@ -93,5 +93,7 @@ void bt_go_on(struct bt *bt) {
 struct bt *bt_storing(struct bt_shared *sh) {
     const struct vcpu *v = vcpu_current();
 
+    if (!sh->first->v->member) /* nobody else is there */
+        v = sh->first->v;
     return v && bt_of(v) && bt_of(v)->sh == sh ? bt_of(v) : NULL;
 }

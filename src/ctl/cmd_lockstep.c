@@ -151,7 +151,7 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     } else {
         o.machine.image = image;
         status = with_input(&ls, &o);
-        boot_image_close(image);
+        run_options_close(&o, image);
     }
     recording_free(&rec);
     disk_options_free(&o.disks);

@@ -339,7 +339,7 @@ static int with_image(struct run *r) {
     o->machine.console = console_ops(&r->console);
     o->start_ns = os_monotonic_ns();
     status = with_disks(r);
-    boot_image_close(image);
+    status = worsen(status, !run_options_close(o, image));
     if (!signal_seen && status == CTL_OK)
         signal_seen = tape_signal(&r->tape);
     tape_unload(&r->tape);

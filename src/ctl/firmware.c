@@ -1,14 +1,29 @@
 /*
  * Firmware by name: the first file that is there of those where Debian and others keep
- * it. See firmware.h.
+ * it; and its variables. See firmware.h.
+ *
+ * A file of variables comes into being complete: a copy of the template is written beside
+ * it and then given its name, unless that is taken. It is opened twice: by block/, which
+ * locks it and makes it durable, and for writing.
  */
 #include "ctl/firmware.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "block/block.h"
+
 #define FILES 5
+#define VARS_MAX (1u << 20)
+#define PAGE 4096u
 
 static const struct {
     const char *name, *what, *package;
@@ -42,4 +57,219 @@ const char *firmware_find(const char *name, char *why, size_t why_size) {
         return NULL;
     }
     return name;
+}
+
+/* --- variables --- */
+
+/* Where the template is: as the code, with VARS in its name. False: it has no such name.
+ */
+static bool template_of(const char *code, char *out, size_t size) {
+    const char *name = strrchr(code, '/');
+    char *at;
+
+    snprintf(out, size, "%s", code);
+    at = strstr(out + (name ? name - code : 0), "CODE");
+    if (at)
+        memcpy(at, "VARS", 4);
+    return at && strlen(code) < size;
+}
+
+/* All of a file, which is no larger than VARS_MAX. */
+static int read_all(const char *path, uint8_t **bytes, uint32_t *size) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    ssize_t n = -1;
+
+    *bytes = NULL;
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > VARS_MAX)
+        errno = EFBIG;
+    else if ((*bytes = malloc((size_t)st.st_size + 1)))
+        n = pread(fd, *bytes, (size_t)st.st_size, 0);
+    if (n >= 0 && n != st.st_size)
+        errno = EIO;
+    if (n < 0 || n != st.st_size) {
+        n = -errno;
+        free(*bytes);
+        *bytes = NULL;
+    }
+    close(fd);
+    *size = n < 0 ? 0 : (uint32_t)n;
+    return n < 0 ? (int)n : 0;
+}
+
+static int write_all(int fd, const uint8_t *bytes, uint32_t size) {
+    ssize_t n = pwrite(fd, bytes, size, 0);
+
+    if (n < 0)
+        return -errno;
+    return n != (ssize_t)size ? -ENOSPC : fsync(fd) ? -errno : 0;
+}
+
+/* FILE becomes a copy, unless it is there. */
+static int make_file(const char *file, const uint8_t *bytes, uint32_t size) {
+    char temp[PATH_MAX];
+    int fd, rc;
+
+    if ((size_t)snprintf(temp, sizeof(temp), "%s.XXXXXX", file) >= sizeof(temp))
+        return -ENAMETOOLONG;
+    fd = mkostemp(temp, O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    rc = write_all(fd, bytes, size);
+    if (!rc && (fchmod(fd, 0644) || link(temp, file)) && errno != EEXIST)
+        rc = -errno;
+    close(fd);
+    unlink(temp);
+    return rc;
+}
+
+static int load(const char *path, struct machine_vars *v, char *why, size_t why_size) {
+    uint8_t *bytes;
+    int rc = read_all(path, &bytes, &v->size);
+
+    v->bytes = bytes;
+    if (!rc && (!v->size || v->size % PAGE))
+        rc = -EINVAL;
+    if (rc == -EINVAL || rc == -EFBIG)
+        snprintf(why, why_size,
+                 "'%s' is no file of firmware variables: that has whole pages of 4 KiB "
+                 "and at most %u KiB",
+                 path, VARS_MAX >> 10);
+    else if (rc)
+        snprintf(why, why_size, "cannot read the firmware's variables from '%s': %s",
+                 path, strerror(-rc));
+    return rc;
+}
+
+/* The file that is open for writing. */
+struct vars_file {
+    int fd;
+    const char *path;
+    bool failed;
+};
+
+/* No room in the file's system, or worse: told once; the guest cannot be told. */
+static void store(void *arg, uint32_t at, const uint8_t *bytes, uint32_t len) {
+    struct vars_file *f = arg;
+    const struct iovec iov = {(void *)(uintptr_t)bytes, len};
+    ssize_t n;
+
+    do
+        n = pwritev(f->fd, &iov, 1, at);
+    while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)len || f->failed)
+        return;
+    f->failed = true;
+    log_error("cannot write the firmware's variables to '%s': %s", f->path,
+              n < 0 ? strerror(errno) : "there is no room");
+}
+
+static int open_file(const char *file, struct machine_vars *v, char *why,
+                     size_t why_size) {
+    const struct block_spec spec = {.path = file, .format = BLOCK_RAW};
+    int rc = block_open(&spec, &v->block, why, why_size);
+    struct vars_file *f;
+
+    if (rc)
+        return rc;
+    f = malloc(sizeof(*f));
+    if (!f) {
+        snprintf(why, why_size, "out of memory");
+        return -ENOMEM;
+    }
+    *f = (struct vars_file){open(file, O_WRONLY | O_CLOEXEC), file, false};
+    v->store = store;
+    v->arg = f;
+    if (f->fd >= 0)
+        return load(file, v, why, why_size);
+    rc = -errno;
+    snprintf(why, why_size, "cannot write to '%s': %s", file, strerror(-rc));
+    return rc;
+}
+
+static int open_kept(const char *template, const char *file, struct machine_vars *v,
+                     char *why, size_t why_size) {
+    struct machine_vars fresh = {0};
+    int rc = 0;
+
+    if (access(file, F_OK) && errno == ENOENT) {
+        if (!template) {
+            snprintf(
+                why, why_size,
+                "'%s' does not exist, and the firmware has no template for it beside "
+                "it; copy one there",
+                file);
+            return -ENOENT;
+        }
+        rc = load(template, &fresh, why, why_size);
+        if (rc)
+            return rc;
+        rc = make_file(file, fresh.bytes, fresh.size);
+        free((uint8_t *)(uintptr_t)fresh.bytes);
+        if (rc) {
+            snprintf(why, why_size, "cannot make '%s' for the firmware's variables: %s",
+                     file, strerror(-rc));
+            return rc;
+        }
+    }
+    return open_file(file, v, why, why_size);
+}
+
+/* A chip that is not of the template's size is not where the firmware looks for it. */
+static int check_size(const char *template, const char *file,
+                      const struct machine_vars *v, char *why, size_t why_size) {
+    struct stat st;
+
+    if (!template || stat(template, &st) || st.st_size == v->size)
+        return 0;
+    snprintf(why, why_size,
+             "'%s' has %u bytes, and the variables of this firmware have %lld: it is "
+             "another firmware's",
+             file, v->size, (long long)st.st_size);
+    return -EINVAL;
+}
+
+int firmware_vars_open(const char *name, const char *file, struct machine_vars *out,
+                       char *why, size_t why_size) {
+    const char *code = firmware_find(name, why, why_size), *template;
+    char path[PATH_MAX];
+    int rc;
+
+    *out = (struct machine_vars){0};
+    if (!code)
+        return -EINVAL;
+    template = template_of(code, path, sizeof(path)) && !access(path, R_OK) ? path : NULL;
+    if (!file)
+        return template ? load(template, out, why, why_size) : 0;
+    rc = open_kept(template, file, out, why, why_size);
+    if (!rc)
+        rc = check_size(template, file, out, why, why_size);
+    if (rc)
+        firmware_vars_close(out);
+    return rc;
+}
+
+static bool close_file(struct vars_file *f) {
+    bool good = f->fd < 0 || !fdatasync(f->fd);
+
+    if (!good)
+        log_error("cannot write the firmware's variables to '%s': %s", f->path,
+                  strerror(errno));
+    good &= !f->failed;
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f);
+    return good;
+}
+
+bool firmware_vars_close(struct machine_vars *v) {
+    bool good = !v->arg || close_file(v->arg);
+
+    if (v->block)
+        good &= !block_close(v->block);
+    free((uint8_t *)(uintptr_t)v->bytes);
+    *v = (struct machine_vars){0};
+    return good;
 }

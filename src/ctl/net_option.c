@@ -29,7 +29,7 @@ bool net_option_help(const char *value) {
            "repeatable\n"
            "          restrict    the guest reaches nobody; forwarded ports work\n"
            "  socket: listen      wait there for the peer, instead of connecting to it\n"
-           "  all:    model=virtio   the card\n"
+           "  all:    model=virtio|e1000   the card\n"
            "          mac=XX:XX:XX:XX:XX:XX   its address\n"
            "          mtu=N       the longest packet, as the guest is told\n");
     return true;
@@ -132,7 +132,7 @@ static bool take_mtu(struct net_option *n, const char *value) {
 }
 
 static bool take_model(struct net_option *n, const char *value) {
-    static const char *const models[] = {"virtio"}; /* enum machine_net_model */
+    static const char *const models[] = {"virtio", "e1000"}; /* enum machine_net_model */
     size_t choice;
 
     if (!options_choice("--net: model", value, models, ARRAY_SIZE(models), &choice))

@@ -20,7 +20,8 @@
 
 static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
                                              "pvh",  "multiboot", "linux16"};
-static const char *const jail_names[] = {"auto", "on", "off"}; /* enum jail_want */
+static const char *const jail_names[] = {"auto", "on", "off"};     /* enum jail_want */
+static const char *const virtio_names[] = {"none", "pci", "mmio"}; /* machine_virtio */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -38,6 +39,7 @@ static void print_help(void) {
         "  --module FILE [ARGS] one more multiboot module and the text that it is given\n"
         "  --firmware NAME      start firmware instead of a kernel: bios, uefi, or a "
         "file\n"
+        "  --firmware-vars FILE where UEFI keeps its variables; made if it is not there\n"
         "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
@@ -49,6 +51,9 @@ static void print_help(void) {
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
+        "  --virtio HOW         where virtio devices are found: pci, mmio, none "
+        "(default: pci)\n"
+        "  --no-rng             no source of entropy\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
         "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
@@ -118,10 +123,13 @@ enum {
     OPT_INITRD,
     OPT_MODULE,
     OPT_FIRMWARE,
+    OPT_FIRMWARE_VARS,
     OPT_BOOT_MENU,
     OPT_APPEND,
     OPT_MEMORY,
     OPT_DISK,
+    OPT_VIRTIO,
+    OPT_NO_RNG,
     OPT_CDROM,
     OPT_NET,
     OPT_ENGINE,
@@ -150,9 +158,12 @@ static const struct option long_options[] = {
     {"initrd", required_argument, NULL, OPT_INITRD},
     {"module", required_argument, NULL, OPT_MODULE},
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
+    {"firmware-vars", required_argument, NULL, OPT_FIRMWARE_VARS},
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"virtio", required_argument, NULL, OPT_VIRTIO},
+    {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
     {"cdrom", required_argument, NULL, OPT_CDROM},
     {"net", required_argument, NULL, OPT_NET},
@@ -241,14 +252,21 @@ static bool take_module(struct run_options *o, int argc, char **argv) {
     return true;
 }
 
-int run_options_open(const struct run_options *o, struct boot_image **out, char *why,
+int run_options_open(struct run_options *o, struct boot_image **out, char *why,
                      size_t why_size) {
     const char *path;
     int rc;
 
     if (o->firmware) {
         path = firmware_find(o->firmware, why, why_size);
-        return path ? boot_image_open_firmware(path, out, why, why_size) : -EINVAL;
+        rc = path ? boot_image_open_firmware(path, out, why, why_size) : -EINVAL;
+        if (rc)
+            return rc;
+        rc = firmware_vars_open(o->firmware, o->firmware_vars, &o->machine.vars, why,
+                                why_size);
+        if (rc)
+            boot_image_close(*out);
+        return rc;
     }
     rc = boot_image_open(o->kernel, o->initrd, out, why, why_size);
     if (rc)
@@ -259,6 +277,11 @@ int run_options_open(const struct run_options *o, struct boot_image **out, char 
     if (rc)
         boot_image_close(*out);
     return rc;
+}
+
+bool run_options_close(struct run_options *o, struct boot_image *image) {
+    boot_image_close(image);
+    return firmware_vars_close(&o->machine.vars);
 }
 
 /* Does the option belong to this command? */
@@ -272,6 +295,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_INJECT:
         return kind == RUN_LOCKSTEP;
     case OPT_ENGINE:
+    case OPT_FIRMWARE_VARS:
     case OPT_RECORD:
     case OPT_CONTROL:
     case OPT_STATS:
@@ -299,6 +323,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return take_module(o, argc, argv);
     case OPT_FIRMWARE:
         o->firmware = optarg;
+        return true;
+    case OPT_FIRMWARE_VARS:
+        o->firmware_vars = optarg;
         return true;
     case OPT_BOOT_MENU:
         o->machine.boot_menu = true;
@@ -337,6 +364,15 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
                             &choice))
             return false;
         o->jail = (enum jail_want)choice;
+        return true;
+    case OPT_VIRTIO:
+        if (!options_choice("--virtio", optarg, virtio_names, ARRAY_SIZE(virtio_names),
+                            &choice))
+            return false;
+        o->machine.virtio = (enum machine_virtio)choice;
+        return true;
+    case OPT_NO_RNG:
+        o->machine.rng = false;
         return true;
     case OPT_NO_PARAVIRT:
         o->machine.paravirt = false;
@@ -381,19 +417,24 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     }
 }
 
-/* What is to be started is named, once. */
-static bool check_source(const struct run_options *o, const char *command) {
+/* What is to be started is named, once; disks alone are started by a BIOS. */
+static bool check_source(struct run_options *o, const char *command) {
     const char *other = o->kernel         ? "kernel"
                         : o->initrd       ? "initrd"
                         : o->module_count ? "module"
                                           : NULL;
 
+    if (!other && !o->firmware && o->disks.count && !o->machine.no_pci)
+        o->firmware = "bios";
     if (o->firmware && other)
         log_error("--%s does not go with --firmware, which loads its own", other);
     else if (!o->firmware && !o->kernel)
         log_error("--kernel FILE is missing; `%s --help` shows an example", command);
-    else if (!o->firmware && o->machine.boot_menu)
-        log_error("--boot-menu is the firmware's: it goes with --firmware");
+    else if (o->firmware && o->machine.no_pci)
+        log_error("--no-pci does not go with --firmware, which looks for a host bridge");
+    else if (!o->firmware && (o->machine.boot_menu || o->firmware_vars))
+        log_error("--%s is the firmware's: it goes with --firmware",
+                  o->firmware_vars ? "firmware-vars" : "boot-menu");
     else
         return true;
     return false;
@@ -401,6 +442,12 @@ static bool check_source(const struct run_options *o, const char *command) {
 
 /* For OPTION. */
 static bool can_repeat(const struct run_options *o, const char *option) {
+    if (o->firmware_vars) {
+        log_error("%s: the run would change '%s', and could not be repeated; leave "
+                  "--firmware-vars out",
+                  option, o->firmware_vars);
+        return false;
+    }
     return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);
 }
 
@@ -415,6 +462,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         .machine = {.engine = "auto",
                     .memory = DEFAULT_MEMORY,
                     .paravirt = true,
+                    .virtio = MACHINE_VIRTIO_PCI,
+                    .rng = true,
                     .policy = MMU_PCID},
     };
     machine_options_default(&o->machine.options);

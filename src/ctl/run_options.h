@@ -14,7 +14,8 @@ enum run_kind { RUN_PLAIN, RUN_LOCKSTEP };
 struct run_options {
     struct machine_config machine;
     const char *kernel;
-    const char *firmware; /* instead of a kernel: bios, uefi or a file */
+    const char *firmware;      /* instead of a kernel: bios, uefi or a file */
+    const char *firmware_vars; /* NULL: forgotten */
     const char *initrd;
     struct run_module {
         const char *path, *args; /* ARGS may be NULL */
@@ -43,9 +44,11 @@ struct run_options {
  * too, unless --bt asked for something else. */
 void run_options_count(struct run_options *o);
 
-/* Reads the kernel and all that goes with it. As boot_image_open(). */
-int run_options_open(const struct run_options *o, struct boot_image **out, char *why,
+/* Reads the kernel, or the firmware, and all that goes with it. As boot_image_open(). */
+int run_options_open(struct run_options *o, struct boot_image **out, char *why,
                      size_t why_size);
+/* False: something could not be made durable, and that has been told. */
+bool run_options_close(struct run_options *o, struct boot_image *image);
 
 /* -1 to go on, or the exit status after --help or a message. */
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv);

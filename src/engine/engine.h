@@ -18,7 +18,9 @@ struct engine;
 
 struct engine_config {
     const void *options; /* the engine's structure of them; NULL: it has none */
-    bool only_if_fast;   /* decline rather than be worse than the next engine */
+    struct engine
+        *first; /* of the machine's first CPU, when it is another's; NULL: none yet */
+    bool only_if_fast; /* decline rather than be worse than the next engine */
 };
 
 /* Who derives something from guest code: stores to pages with the trace are told to it

@@ -38,7 +38,7 @@ static void pirq(void *arg, unsigned n, bool level) {
     drive_line(b, n);
 }
 
-static struct irq_line isa_line(struct board *b, unsigned n) {
+struct irq_line board_isa_line(struct board *b, unsigned n) {
     return (struct irq_line){.set = isa_irq, .arg = b, .n = n};
 }
 
@@ -370,16 +370,19 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->ioapic = ioapic_new(b->bus, ioapic_message, b, b->cnt)) &&
          (b->pic = pic_new(b->bus, pic_output, b, b->cnt)) &&
          (b->ports = ports_new(b->bus, host)) &&
-         (b->kbc = kbc_new(b->bus, isa_line(b, 1), isa_line(b, 12), b->ports, host)) &&
-         (b->pit = pit_new(b->bus, b->clock, isa_line(b, 0), b->cnt)) &&
-         (b->rtc = rtc_new(b->bus, b->clock, isa_line(b, 8), &rtc_cfg, b->cnt)) &&
-         (b->uart = uart_new(b->bus, b->clock, UART_COM1_PORT, isa_line(b, UART_COM1_IRQ),
-                             serial, b->cnt)) &&
-         (b->pm = pm_new(b->bus, b->clock, isa_line(b, PM_SCI_IRQ), host)) &&
+         (b->kbc = kbc_new(b->bus, board_isa_line(b, 1), board_isa_line(b, 12), b->ports,
+                           host)) &&
+         (b->pit = pit_new(b->bus, b->clock, board_isa_line(b, 0), b->cnt)) &&
+         (b->rtc = rtc_new(b->bus, b->clock, board_isa_line(b, 8), &rtc_cfg, b->cnt)) &&
+         (b->uart = uart_new(b->bus, b->clock, UART_COM1_PORT,
+                             board_isa_line(b, UART_COM1_IRQ), serial, b->cnt)) &&
+         (b->pm = pm_new(b->bus, b->clock, board_isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt)) &&
          (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
          (b->no_pci || create_pci(b));
+    if (ok && b->firmware)
+        kbc_plug_keyboard(b->kbc);
     if (!ok) {
         board_destroy(b);
         return -ENOMEM;

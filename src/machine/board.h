@@ -101,6 +101,9 @@ void board_use_lapic_of_engine(struct board *b,
                                bool (*msi)(void *arg, uint64_t addr, uint32_t data),
                                void *arg);
 
+/* The line of ISA interrupt N. */
+struct irq_line board_isa_line(struct board *b, unsigned n);
+
 /* Power-up state of every device. */
 void board_reset(struct board *b);
 

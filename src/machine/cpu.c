@@ -40,11 +40,12 @@ void machine_cpu_free_engine(struct machine_cpu *c) {
 
 /* All CPUs get an engine of that kind, or none does. */
 static int create_engines(struct machine *m, const struct engine_ops *ops,
-                          const struct engine_config *cfg, char *why, size_t why_size) {
+                          struct engine_config *cfg, char *why, size_t why_size) {
     int rc = 0;
 
     for (unsigned n = 0; !rc && n < m->cpus; n++) {
         m->cpu[n].ops = ops;
+        cfg->first = n ? m->cpu[0].engine : NULL;
         rc = ops->create(m->cpu[n].vcpu, cfg, &m->cpu[n].engine, why, why_size);
         if (rc)
             m->cpu[n].engine = NULL;

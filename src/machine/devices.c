@@ -37,7 +37,8 @@ void machine_devices_quiet(struct machine *m) {
 
 void machine_devices_reset(struct machine *m) {
     for (struct machine_device *d = m->first_device; d; d = d->after)
-        d->ops->reset(d->dev);
+        if (d->ops->reset)
+            d->ops->reset(d->dev);
 }
 
 void machine_devices_free(struct machine *m) {

@@ -15,7 +15,7 @@ struct machine_device_ops {
     /* The guest's life has ended: nothing may write to its memory any more when this
      * returns. Waits for the back end. May be NULL. */
     void (*quiet)(void *dev);
-    void (*reset)(void *dev); /* power-up state */
+    void (*reset)(void *dev); /* power-up state; may be NULL */
     void (*free)(void *dev);
 };
 

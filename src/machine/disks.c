@@ -44,18 +44,22 @@ int machine_disks_create(struct machine *m) {
                                     .arg = m};
     int rc;
 
-    if (!m->cfg.disk_count)
+    if (!m->cfg.disk_count && !m->cfg.vars.block)
         return 0;
     m->disks_due = (struct vtimer){.fire = deliver, .arg = m};
     rc = block_pool_new(&host, &m->disks);
     for (unsigned n = 0; n < m->cfg.disk_count && !rc; n++)
         block_attach(m->cfg.disks[n].block, m->disks);
+    if (!rc && m->cfg.vars.block)
+        block_attach(m->cfg.vars.block, m->disks);
     return rc;
 }
 
 void machine_disks_free(struct machine *m) {
     for (unsigned n = 0; n < m->cfg.disk_count && m->disks; n++)
         block_attach(m->cfg.disks[n].block, NULL);
+    if (m->cfg.vars.block && m->disks)
+        block_attach(m->cfg.vars.block, NULL);
     block_pool_free(m->disks);
     m->disks = NULL;
 }

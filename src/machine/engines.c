@@ -105,7 +105,8 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
 
     if (rc)
         return rc;
-    rc = bt_new(v, (*out)->interp, cfg->options, &(*out)->bt);
+    rc = cfg->first ? bt_join(cfg->first->bt, v, (*out)->interp, &(*out)->bt)
+                    : bt_new(v, (*out)->interp, cfg->options, &(*out)->bt);
     (*out)->soft = (struct soft){.v = v, .ip = (*out)->interp, .bt = (*out)->bt};
     if (rc) {
         interp_destroy(*out);

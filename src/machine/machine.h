@@ -70,10 +70,21 @@ struct machine_disk {
 };
 #define MACHINE_DISKS 32
 
+/* The firmware's variables; all of it the caller's, and must outlive the machine. */
+struct machine_vars {
+    const uint8_t *bytes; /* NULL: there are none */
+    uint32_t size;
+    /* Where they are kept; NULL: they are forgotten with the machine. STORE(ARG, ...)
+     * writes bytes that have changed, and BLOCK, of the same file, makes them durable. */
+    struct block *block;
+    void (*store)(void *arg, uint32_t at, const uint8_t *bytes, uint32_t len);
+    void *arg;
+};
+
 /* A network card; the network is the caller's, and must outlive the machine. */
 struct machine_net {
     struct net *net; /* net/net.h */
-    enum machine_net_model { MACHINE_NET_VIRTIO } model;
+    enum machine_net_model { MACHINE_NET_VIRTIO, MACHINE_NET_E1000 } model;
     uint8_t mac[6];
     uint16_t mtu; /* that the guest is told; 0: nothing is said */
 };
@@ -91,9 +102,16 @@ struct machine_config {
     struct boot_config boot;
     struct machine_disk disks[MACHINE_DISKS]; /* in the order of the command line */
     unsigned disk_count;
+    enum machine_virtio { /* how the guest finds virtio devices */
+                          MACHINE_VIRTIO_NONE,
+                          MACHINE_VIRTIO_PCI,
+                          MACHINE_VIRTIO_MMIO,
+    } virtio;
+    bool rng;                              /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */
+    struct machine_vars vars;
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */

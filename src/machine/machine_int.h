@@ -14,7 +14,10 @@
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
+ *   virtio.c   those that are virtio's
  *   disks.c    the workers of the disks
+ *   ide.c      IDE disks and CD-ROM drives
+ *   flash.c    the firmware's variables
  *   nets.c     network cards
  *   counted.c  the time of counted runs
  *
@@ -43,8 +46,11 @@ struct machine {
     struct bus *bus;
     struct board board;
     struct machine_device *first_device, *last_device; /* devices.c */
-    struct counters counters;                          /* of the board's devices */
-    struct machine_cpu *cpu;                           /* of CPUS */
+    unsigned virtio_mmio;                              /* devices by MMIO */
+    uint16_t virtio_lines[8];                          /* who holds each of their lines */
+    uint64_t counted_random;  /* the state of the source of entropy */
+    struct counters counters; /* of the board's devices */
+    struct machine_cpu *cpu;  /* of CPUS */
     unsigned cpus;
     struct vcpu_group *group; /* of their vCPUs */
     struct os_loop *loop;     /* on the thread that calls machine_run() */
@@ -142,6 +148,19 @@ void machine_write_output(struct machine_cpu *c, bool last);
 
 /* Makes the configuration's network cards. 0, or -errno with one sentence in WHY. */
 int machine_nets_make(struct machine *m, char *why, size_t why_size);
+
+/* --- ide.c --- */
+
+/* Makes the controller, if there is something for it to drive. 0, or -errno with one
+ * sentence in WHY. */
+int machine_ide_make(struct machine *m, char *why, size_t why_size);
+/* Which of its drives disk DISK of the configuration is; IDE_DRIVES: none. */
+unsigned machine_ide_place(const struct machine *m, unsigned disk);
+
+/* --- flash.c --- */
+
+/* Makes the flash, if firmware has variables. 0, or -errno with one sentence in WHY. */
+int machine_flash_make(struct machine *m, char *why, size_t why_size);
 
 /* --- disks.c --- */
 

@@ -4,64 +4,72 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "dev/net/e1000.h"
 #include "dev/virtio/net.h"
-#include "dev/virtio/transport.h"
 #include "machine/devices.h"
 #include "machine/machine_int.h"
+#include "machine/virtio.h"
 #include "net/net.h"
 
 /* --- cards --- */
 
-struct virtio_card {
-    struct virtio_net *net;
-    struct virtio_pci *pci;
-};
-
-static void virtio_reset(void *dev) {
-    virtio_pci_reset(((struct virtio_card *)dev)->pci);
-}
-
 static void virtio_free(void *dev) {
-    struct virtio_card *c = dev;
-
-    virtio_pci_free(c->pci);
-    virtio_net_free(c->net);
-    free(c);
+    virtio_net_free(dev);
 }
 
-static int make_virtio(struct machine *m, const struct machine_net *n) {
-    static const struct machine_device_ops ops = {.reset = virtio_reset,
-                                                  .free = virtio_free};
+static int make_virtio(struct machine *m, const struct machine_net *n, char *why,
+                       size_t why_size) {
+    static const struct machine_device_ops ops = {.free = virtio_free};
     struct virtio_net_config cfg = {.net = n->net, .mtu = n->mtu};
-    struct virtio_card *c = calloc(1, sizeof(*c));
-    int slot = board_pci_slot(&m->board.pci), rc;
+    struct virtio_net *net;
 
-    if (!c)
-        return -ENOMEM;
     memcpy(cfg.mac, n->mac, sizeof(cfg.mac));
-    c->net = virtio_net_new(m->mem, &cfg);
-    rc = !c->net    ? -ENOMEM
-         : slot < 0 ? slot
-                    : virtio_pci_new(m->board.pci.bus, (unsigned)slot,
-                                     virtio_net_device(c->net), &c->pci);
-    if (rc) {
-        virtio_free(c);
-        return rc;
+    net = virtio_net_new(m->mem, &cfg);
+    if (!net || machine_device_add(m, &ops, net)) {
+        snprintf(why, why_size, "out of memory");
+        return -ENOMEM;
     }
-    return machine_device_add(m, &ops, c);
+    return machine_virtio_attach(m, virtio_net_device(net), why, why_size);
+}
+
+/* PCI resets it. */
+static void e1000_reset(void *dev) {
+}
+
+static void quiet_e1000(void *dev) {
+    e1000_quiet(dev);
+}
+
+static void free_e1000(void *dev) {
+    e1000_free(dev);
+}
+
+static int make_e1000(struct machine *m, const struct machine_net *n, char *why,
+                      size_t why_size) {
+    static const struct machine_device_ops ops = {
+        .quiet = quiet_e1000, .reset = e1000_reset, .free = free_e1000};
+    struct e1000 *e;
+    int slot = board_pci_slot(&m->board.pci), rc = slot;
+
+    if (slot >= 0)
+        rc = e1000_new(m->board.pci.bus, (unsigned)slot, m->mem, n->net, n->mac, &e);
+    if (!rc)
+        rc = machine_device_add(m, &ops, e);
+    if (rc)
+        snprintf(why, why_size, "cannot make a network card: %s", strerror(-rc));
+    return rc;
 }
 
 int machine_nets_make(struct machine *m, char *why, size_t why_size) {
     for (unsigned k = 0; k < m->cfg.net_count; k++) {
-        int rc = make_virtio(m, &m->cfg.nets[k]);
+        const struct machine_net *n = &m->cfg.nets[k];
+        int rc = n->model == MACHINE_NET_E1000 ? make_e1000(m, n, why, why_size)
+                                               : make_virtio(m, n, why, why_size);
 
-        if (rc) {
-            snprintf(why, why_size, "cannot make a network card: %s", strerror(-rc));
+        if (rc)
             return rc;
-        }
     }
     return 0;
 }

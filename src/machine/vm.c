@@ -205,12 +205,17 @@ void machine_free(struct machine *m) {
 
 /* --- lives --- */
 
+/* Where tables for firmware are built, before it is told of them: below 1 MiB it is not
+ * RAM yet. */
+#define FIRMWARE_ACPI 0x20000u
+#define FIRMWARE_SMBIOS 0x40000u
+
 static int tell_firmware(struct machine *m, const struct boot_config *boot) {
     const struct firmware_config cfg = {.cpus = m->cpus,
                                         .ram = m->cfg.memory,
                                         .acpi = boot->rsdp,
                                         .acpi_len = boot->acpi_len,
-                                        .smbios = gpa(SMBIOS_WHERE),
+                                        .smbios = gpa(FIRMWARE_SMBIOS),
                                         .smbios_len = SMBIOS_MAX_SIZE,
                                         .menu = m->cfg.boot_menu};
 
@@ -242,18 +247,22 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
                                 .pci = !m->cfg.no_pci};
     struct smbios_config smbios = {
         .cpus = m->cpus, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
+    bool firmware = with_firmware(m);
     int rc;
 
+    acpi.dsdt.keyboard = firmware;
     window64(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
-    rc = acpi_build(m->mem, gpa(ACPI_WHERE), &acpi, &boot->rsdp, &boot->acpi_len);
-    if (!rc && !with_firmware(m)) /* which makes its own */
+    rc = acpi_build(m->mem, gpa(firmware ? FIRMWARE_ACPI : ACPI_WHERE), &acpi,
+                    &boot->rsdp, &boot->acpi_len);
+    if (!rc && !firmware) /* which makes its own */
         rc = mptable_build(m->mem, gpa(MPTABLE_WHERE), &mp);
     if (!rc)
-        rc = smbios_build(m->mem, gpa(SMBIOS_WHERE), &smbios);
-    return rc || !with_firmware(m) ? rc : tell_firmware(m, boot);
+        rc =
+            smbios_build(m->mem, gpa(firmware ? FIRMWARE_SMBIOS : SMBIOS_WHERE), &smbios);
+    return rc || !firmware ? rc : tell_firmware(m, boot);
 }
 
 int machine_boot(struct machine *m, char *why, size_t why_size) {

@@ -523,6 +523,32 @@ void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len) {
     }
 }
 
+static void discard_run(struct mem *m, uint8_t *host, uint64_t len) {
+    uint64_t off = (uint64_t)(host - m->layout.base);
+
+    mem_lock(m);
+    report_pages(m, off, off + len);
+    if (os_memfd_zero_part(m->fd, m->layout.base, off, len) < 0)
+        mem_fill(host, 0, len);
+    mem_unlock(m);
+}
+
+void mem_discard(struct mem *m, struct gpa at, uint64_t len) {
+    uint64_t end = (at.a + len) & ~(PAGE_SIZE - 1), n;
+
+    if (at.a > UINT64_MAX - len)
+        return;
+    at.a = (at.a + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
+    for (; at.a < end; at.a += n) {
+        uint8_t *host = next_bytes(m, at.a, end - at.a, false, &n);
+
+        if (host)
+            discard_run(m, host, n);
+        else
+            n = PAGE_SIZE;
+    }
+}
+
 /* --- traces --- */
 
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {

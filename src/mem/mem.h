@@ -203,6 +203,11 @@ void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len);
  * after it tells them that what they have seen in between is void. */
 void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len);
 
+/* Whole pages of RAM go back to the host; they are zeros from now on, and come again when
+ * they are touched. What is not RAM, or not whole, is left as it is. The owners of traces
+ * are told; translations of addresses stay good. */
+void mem_discard(struct mem *m, struct gpa at, uint64_t len);
+
 /* The lock of traces (hooks.lock), if there is one; may be taken again by its holder. */
 void mem_lock(struct mem *m);
 void mem_unlock(struct mem *m);

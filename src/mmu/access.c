@@ -396,16 +396,18 @@ static enum mmu_hold hold_for(const struct vcpu *v, const struct mmu_window *w) 
                                                                     : MMU_HOLD_ALL;
 }
 
-static int open_apart(struct vcpu *v, struct mmu_window *w, struct gva at) {
+static int open_apart(struct vcpu *v, struct mmu_window *w, struct gva at, bool sys) {
     struct mmu_priv *m = mmu_priv(v);
     struct vcpu_group *g = vcpu_group_of(v);
 
     w->p = w->buf + (at.a & 63);
-    w->count = resolve_all(v, at, w->len, false, MMU_WRITE, w->piece);
+    w->count = resolve_all(v, at, w->len, sys, MMU_WRITE, w->piece);
     if (!w->count)
         return MMU_FAULT;
-    watch(v, w->piece, w->count, false);
-    watch(v, w->piece, w->count, true);
+    if (!sys) {
+        watch(v, w->piece, w->count, false);
+        watch(v, w->piece, w->count, true);
+    }
     w->hold = hold_for(v, w);
     w->bounced = w->hold != MMU_HOLD_TRACES;
     if (w->hold == MMU_HOLD_SPLIT) {
@@ -425,16 +427,34 @@ static int open_apart(struct vcpu *v, struct mmu_window *w, struct gva at) {
     return 0;
 }
 
-int mmu_window_open_locked(struct vcpu *v, struct mmu_window *w, struct gva at,
-                           unsigned len) {
+static int open_locked(struct vcpu *v, struct mmu_window *w, struct gva at, unsigned len,
+                       bool sys) {
     w->len = len;
     w->write = true;
     w->bounced = false;
     w->hold = MMU_HOLD_NONE;
-    w->p = mmu_hit(v->mmu->data, at, len, MMU_WRITE);
+    w->p = served(v, at, len, sys, MMU_WRITE);
     if (likely(w->p && host_locks(v, w->p, len)))
         return 0;
-    return open_apart(v, w, at);
+    return open_apart(v, w, at, sys);
+}
+
+int mmu_window_open_locked(struct vcpu *v, struct mmu_window *w, struct gva at,
+                           unsigned len) {
+    return open_locked(v, w, at, len, false);
+}
+
+int mmu_sys_exchange(struct vcpu *v, struct gva at, uint32_t *old, uint32_t value) {
+    struct mmu_window w;
+
+    if (open_locked(v, &w, at, 4, true))
+        return MMU_FAULT;
+    __asm__ volatile("lock cmpxchgl %[value], %[m]"
+                     : [m] "+m"(*(uint32_t *)(void *)w.p), "+a"(*old)
+                     : [value] "r"(value)
+                     : "cc", "memory");
+    mmu_window_commit(v, &w);
+    return 0;
 }
 
 void mmu_window_commit(struct vcpu *v, struct mmu_window *w) {

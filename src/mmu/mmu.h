@@ -263,6 +263,10 @@ static inline int mmu_sys_write(struct vcpu *v, struct gva at, const void *buf,
     return mmu_write_slow(v, at, buf, len, true);
 }
 
+/* Four bytes become VALUE if they are *OLD, and *OLD what they were: by one locked
+ * access. 0, or MMU_FAULT. */
+int mmu_sys_exchange(struct vcpu *v, struct gva at, uint32_t *old, uint32_t value);
+
 /*
  * Instruction fetch: host pointer to the byte at AT, valid to the end of its page, or
  * NULL with the fault in v->fault. Where no memory is (MMIO, holes) the bus floats: the

@@ -135,13 +135,19 @@ void sem_unpack_desc(struct segment *s, uint16_t sel, uint64_t desc) {
     s->base = ((desc >> 16) & 0xffffff) | ((desc >> 32) & 0xff000000);
 }
 
-/* ORs BITS into byte 5 of SEL's descriptor. */
+/* ORs BITS into byte 5 of SEL's descriptor, which is DESC: a locked access, and another
+ * CPU may have come before us. AMD64 APM volume 2, "Processor Bus Lock"; Intel SDM volume
+ * 3, "Automatic Locking". A task that it has made busy is not ours; what else it has put
+ * in the descriptor's place is not marked, for it was not loaded. */
 int sem_mark_desc(struct vcpu *v, uint16_t sel, uint64_t desc, uint8_t bits) {
     struct gva at;
-    uint8_t type = (uint8_t)(desc >> 40) | bits;
+    uint32_t high = (uint32_t)(desc >> 32), old = high;
     if (!desc_place(v, sel, 8, &at))
         return sem_fault_err(v, X86_GP, sel & ~X86_SEL_RPL);
-    return mmu_sys_write(v, gva((at.a + 5) & table_mask(v)), &type, 1);
+    at = gva((at.a + 4) & table_mask(v));
+    if (mmu_sys_exchange(v, at, &old, high | (uint32_t)bits << 8))
+        return SEM_FAULT;
+    return old != high && bits == 2 ? sem_fault_err(v, X86_GP, sel & ~X86_SEL_RPL) : 0;
 }
 
 int sem_set_accessed(struct vcpu *v, uint16_t sel, uint64_t desc) {

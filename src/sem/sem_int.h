@@ -132,6 +132,8 @@ static inline void sem_set_sp(struct vcpu *v, uint64_t sp) {
 
 /* --- tables, one a file: the function for an instruction, or NULL if not of this family
  * --- */
+/* For one of several vCPUs, before all others. */
+insn_exec_fn *sem_bind_locked(const struct insn *i);
 insn_exec_fn *sem_bind_alu(const struct insn *i);
 insn_exec_fn *sem_bind_bits(const struct insn *i);
 insn_exec_fn *sem_bind_move(const struct insn *i);

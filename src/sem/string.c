@@ -146,14 +146,12 @@ static uint64_t port_io(struct vcpu *v, bool write, unsigned size, uint64_t data
 /* The destination must be known to be writable before the port is read: a read may have
  * effects in the device. */
 static int step_ins(const struct str *s) {
-    struct mmu_window w;
     struct gva at;
 
     if (sem_linear(s->v, SEG_ES, reg_at(s, REG_RDI), s->size, true, &at) ||
-        mmu_window_open(s->v, &w, at, s->size, false, true))
+        mmu_probe(s->v, at, s->size, MMU_WRITE, false) ||
+        mmu_store(s->v, at, s->size, port_io(s->v, false, s->size, 0)))
         return SEM_FAULT;
-    sem_bytes_put(w.p, s->size, port_io(s->v, false, s->size, 0));
-    mmu_window_commit(s->v, &w);
     reg_add(s, REG_RDI, s->delta);
     return 0;
 }
@@ -221,8 +219,21 @@ static uint8_t *piece(const struct str *s, unsigned seg, unsigned reg,
     return p;
 }
 
-static void host_copy(uint8_t *d, const uint8_t *src, uint64_t len) {
-    asm volatile("rep movsb" : "+D"(d), "+S"(src), "+c"(len) : : "memory");
+/* Element by element, for other CPUs. */
+static void host_copy(unsigned size, uint8_t *d, const uint8_t *src, uint64_t n) {
+    switch (size) {
+    case 1:
+        asm volatile("rep movsb" : "+D"(d), "+S"(src), "+c"(n) : : "memory");
+        break;
+    case 2:
+        asm volatile("rep movsw" : "+D"(d), "+S"(src), "+c"(n) : : "memory");
+        break;
+    case 4:
+        asm volatile("rep movsl" : "+D"(d), "+S"(src), "+c"(n) : : "memory");
+        break;
+    default:
+        asm volatile("rep movsq" : "+D"(d), "+S"(src), "+c"(n) : : "memory");
+    }
 }
 
 /* Elements one by one in the string's direction: right for every overlap. */
@@ -249,7 +260,7 @@ static uint64_t piece_movs(const struct str *s, uint64_t n) {
         src += (have - n) * s->size;
     uint64_t len = n * s->size;
     if (dst + len <= src || src + len <= dst)
-        host_copy(dst, src, len);
+        host_copy(s->size, dst, src, n);
     else
         copy_elements(s, dst, src, n);
     reg_add(s, REG_RSI, n * s->delta);

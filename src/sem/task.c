@@ -123,8 +123,14 @@ static int set_busy(struct vcpu *v, uint16_t sel, bool busy, bool write) {
     int rc = mmu_sys_read(v, at, &high, 4);
     if (rc)
         return rc;
-    high = busy ? high | 0x200 : high & ~0x200u;
-    return mmu_sys_write(v, at, &high, 4);
+    for (uint32_t was;; high = was) {
+        was = high;
+        rc = mmu_sys_exchange(v, at, &was, busy ? high | 0x200 : high & ~0x200u);
+        if (rc || was == high)
+            return rc;
+        if (busy && (was & 0x200)) /* another CPU has begun the task meanwhile */
+            return sem_fault_err(v, X86_GP, sel & ~X86_SEL_RPL);
+    }
 }
 
 /* Everything that the commit will write can be written. */

@@ -363,7 +363,7 @@ static void fill_cmos(struct rtc *r) {
     unsigned i, sum = 0;
 
     r->regs[0x14] = 0x06; /* equipment: FPU, VGA */
-    r->regs[0x38] = 0x01; /* boot: no signature check of floppies, no third device */
+    r->regs[0x38] = 0x11; /* boot: no signature check of floppies, which come third */
     r->regs[0x3d] = 0x32; /* first the hard disk, then the CD-ROM */
     r->regs[0x5f] = (uint8_t)(r->cfg.cpus ? r->cfg.cpus - 1 : 0);
     put16(r, 0x15, 640, 640);

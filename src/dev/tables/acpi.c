@@ -32,8 +32,9 @@
 #define FADT_RESET_REG (1u << 10)
 
 #define BOOT_LEGACY_DEVICES (1u << 0)
-/* Bit 1, "8042", stays clear: the controller is there for A20 and reset, but nothing is
- * plugged in, and a driver need not look. */
+#define BOOT_8042 (1u << 1)
+/* Without a keyboard that stays clear: the controller is there for A20 and reset, but
+ * nothing is plugged in, and a driver need not look. */
 
 #define ISO_HIGH_LEVEL 0x0du
 
@@ -99,7 +100,7 @@ static uint32_t build_facs(struct builder *b) {
 }
 
 /* The fields beyond the blocks' addresses. */
-static void fadt_fixed(uint8_t *t) {
+static void fadt_fixed(uint8_t *t, bool keyboard) {
     table_put(t + 46, PM_SCI_IRQ, 2);
     table_put(t + 48, PM_SMI_PORT, 4);
     t[52] = PM_ACPI_ENABLE;
@@ -111,20 +112,21 @@ static void fadt_fixed(uint8_t *t) {
     table_put(t + 96, 0xfff, 2); /* no C2 */
     table_put(t + 98, 0xfff, 2); /* no C3 */
     t[108] = 0x32;               /* century */
-    table_put(t + 109, BOOT_LEGACY_DEVICES, 2);
+    table_put(t + 109, BOOT_LEGACY_DEVICES | (keyboard ? BOOT_8042 : 0), 2);
     table_put(t + 112,
               FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLP_BUTTON | FADT_NO_FIX_RTC |
                   FADT_TMR_32 | FADT_RESET_REG,
               4);
 }
 
-static uint32_t build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt) {
+static uint32_t build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt,
+                           bool keyboard) {
     uint32_t at = reserve(b, FADT_SIZE, 16);
     uint8_t *t = b->buf + at;
 
     table_put(t + 36, facs, 4);
     table_put(t + 40, dsdt, 4);
-    fadt_fixed(t);
+    fadt_fixed(t, keyboard);
     table_put(t + 56, PM_EVT_PORT, 4);
     table_put(t + 64, PM_CNT_PORT, 4);
     table_put(t + 76, PM_TMR_PORT, 4);
@@ -222,7 +224,7 @@ int acpi_build(struct mem *m, struct gpa where, const struct acpi_config *cfg,
     dsdt = build_dsdt(&b, &cfg->dsdt);
     if (!dsdt)
         return -ENOSPC;
-    fadt = build_fadt(&b, facs, dsdt);
+    fadt = build_fadt(&b, facs, dsdt, cfg->dsdt.keyboard);
     madt = build_madt(&b, cfg->cpus, cfg->dsdt.pci);
     rsdt = build_root(&b, "RSDT", 4, fadt, madt);
     xsdt = build_root(&b, "XSDT", 8, fadt, madt);

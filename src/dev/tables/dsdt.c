@@ -4,6 +4,7 @@
  *   Name (\_S5, Package () { 5, 5, 0, 0 })
  *   Scope (\_SB) {
  *       Device (PIC) (TMR) (RTC) (COM1)      with _HID and _CRS, as on any PC
+ *       Device (KBD)                         if there is one
  *       Device (PCI0) {
  *           Name (_HID, EisaId ("PNP0A03"))
  *           Name (_CRS, ResourceTemplate () { the bus, its ports, its memory })
@@ -48,6 +49,8 @@ static const struct isa {
     {"RTC_", "PNP0B00", 0, {{0x70, 4}}, 8},
     {"COM1", "PNP0501", 1, {{0x3f8, 8}}, 4},
 };
+
+static const struct isa keyboard = {"KBD_", "PNP0303", 0, {{0x60, 1}, {0x64, 1}}, 1};
 
 static void isa_device(struct aml *a, const struct isa *d) {
     uint32_t device = aml_open_device(a, d->name), crs;
@@ -238,6 +241,8 @@ void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
     mark = aml_open_scope(a, "_SB");
     for (unsigned n = 0; n < sizeof(isa_devices) / sizeof(isa_devices[0]); n++)
         isa_device(a, &isa_devices[n]);
+    if (cfg->keyboard)
+        isa_device(a, &keyboard);
     if (cfg->pci) {
         pci_bridge(a, cfg);
         for (unsigned n = 0; n < 4; n++)

@@ -6,6 +6,7 @@
 
 struct dsdt_config {
     bool pci;
+    bool keyboard; /* is plugged in */
     /* Where 64-bit bars may be, above RAM: from here to there. Equal: nowhere. */
     uint64_t window64, window64_end;
 };

@@ -6,8 +6,17 @@
 #include "base/log.h"
 #include "dev/virtio/virtio.h"
 
+/* What virtio_queue_later() has promised. */
+static void later(void *arg) {
+    struct virtio_queue *q = arg;
+
+    if (virtio_queue_live(q))
+        q->dev->ops->notify(q->dev, q->index);
+}
+
 void virtio_device_init(struct virtio_device *d) {
     for (unsigned n = 0; n < d->queues; n++) {
+        d->queue[n].later = (struct vtimer){.fire = later, .arg = &d->queue[n]};
         d->queue[n].dev = d;
         d->queue[n].index = (uint16_t)n;
         d->queue[n].size = d->queue[n].size_max;
@@ -27,6 +36,8 @@ static void forget_driver(struct virtio_device *d) {
         struct virtio_queue *q = &d->queue[n];
 
         q->ready = false;
+        if (d->clock)
+            vtimer_cancel(d->clock, &q->later);
         q->size = q->size_max;
         q->vector = VIRTIO_NO_VECTOR;
         q->desc = q->avail = q->used = 0;
@@ -164,6 +175,8 @@ void virtio_notify(struct virtio_device *d, uint32_t index) {
 
     if (!q)
         return;
+    if (d->cnt)
+        d->cnt->virtio_notifications++;
     if (!(d->status & (VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK)) &&
         d->status & VIRTIO_DRIVER && !virtio_has(d, VIRTIO_F_VERSION_1) && q->ready)
         d->early = features_good(d, true);

@@ -271,8 +271,15 @@ void virtio_queue_publish(struct virtio_queue *q) {
     q->staged = 0;
     store16(q, q->used_host + RING_IDX, q->used_idx);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (wants_interrupt(q, old, q->used_idx))
-        q->dev->interrupt(q->dev->transport, q);
+    if (!wants_interrupt(q, old, q->used_idx))
+        return;
+    if (q->dev->cnt)
+        q->dev->cnt->irq_virtio++;
+    q->dev->interrupt(q->dev->transport, q);
+}
+
+void virtio_queue_later(struct virtio_queue *q) {
+    vtimer_arm(q->dev->clock, &q->later, vclock_now(q->dev->clock));
 }
 
 void virtio_queue_give(struct virtio_queue *q, uint16_t head, uint32_t written) {

@@ -20,7 +20,9 @@
 #ifndef DEV_VIRTIO_VIRTIO_H
 #define DEV_VIRTIO_VIRTIO_H
 
+#include "base/counters.h"
 #include "base/types.h"
+#include "bus/clock.h"
 #include "mem/mem.h"
 
 /* "Device Types" */
@@ -97,6 +99,7 @@ struct virtio_queue {
     uint16_t used_idx;   /* as the driver has seen it last */
     uint16_t staged;     /* pushed after that */
     uint16_t avail_event;
+    struct vtimer later;
 };
 
 /* Takes the next buffer. False: there is none (then the driver notifies when there is
@@ -112,6 +115,12 @@ void virtio_queue_push(struct virtio_queue *q, uint16_t head, uint32_t written);
 void virtio_queue_publish(struct virtio_queue *q);
 /* push and publish */
 void virtio_queue_give(struct virtio_queue *q, uint16_t head, uint32_t written);
+
+/* The device has taken as many buffers as it may in one go: ops.notify is called again
+ * soon, and CPUs come to their senses in between. Another CPU may make buffers available
+ * for ever; who uses them at once takes VIRTIO_TURN at most. */
+#define VIRTIO_TURN 512u
+void virtio_queue_later(struct virtio_queue *q);
 
 /* Copies up to LEN bytes from the front of the span, which loses them; how many. BUF may
  * be NULL: they are skipped. */
@@ -152,8 +161,10 @@ struct virtio_device {
     const char *name; /* for messages */
     enum virtio_id id;
     struct mem *mem;
-    uint64_t offered; /* features */
-    void *config;     /* the configuration space, the device's, little endian */
+    struct vclock *clock; /* for virtio_queue_later(); else it may be NULL */
+    struct counters *cnt; /* may be NULL */
+    uint64_t offered;     /* features */
+    void *config;         /* the configuration space, the device's, little endian */
     unsigned config_len;
     struct virtio_queue *queue; /* of QUEUES, the device's; size_max is set in each */
     unsigned queues;

@@ -1,0 +1,41 @@
+/* A virtio console with several ports; see console.c. Locking: the board's. */
+#ifndef DEV_VIRTIO_CONSOLE_H
+#define DEV_VIRTIO_CONSOLE_H
+
+#include "dev/virtio/virtio.h"
+
+#define VIRTIO_CONSOLE_PORTS 8u
+#define VIRTIO_CONSOLE_NAME 64u /* bytes of a port's name at most */
+
+/* The far ends of the ports. The guest's vector state is parked; nothing waits. */
+struct virtio_console_host {
+    /* The guest wrote LEN bytes to PORT: takes some of them, and how many. The others
+     * stay with the guest until virtio_console_writable(). */
+    size_t (*write)(void *arg, unsigned port, const uint8_t *bytes, size_t len);
+    /* The guest has room for input again. */
+    void (*room)(void *arg, unsigned port);
+    void *arg;
+};
+
+struct virtio_console;
+
+/* With PORTS ports (1..VIRTIO_CONSOLE_PORTS), of which the first is a console. NAMES of
+ * them, each of which may be NULL, are kept. NULL when out of memory. */
+struct virtio_console *virtio_console_new(struct mem *mem, struct vclock *clock,
+                                          const char *const *names, unsigned ports,
+                                          const struct virtio_console_host *host,
+                                          struct counters *cnt);
+void virtio_console_free(struct virtio_console *c); /* C may be NULL */
+struct virtio_device *virtio_console_device(struct virtio_console *c);
+
+/* Gives the guest input: how many bytes it had room for. */
+size_t virtio_console_input(struct virtio_console *c, unsigned port, const uint8_t *bytes,
+                            size_t len);
+/* The port's host takes output again. */
+void virtio_console_writable(struct virtio_console *c, unsigned port);
+/* Somebody is at the other end, or nobody any more. */
+void virtio_console_connected(struct virtio_console *c, unsigned port, bool on);
+/* The size of the first port's screen. */
+void virtio_console_resize(struct virtio_console *c, uint16_t columns, uint16_t rows);
+
+#endif

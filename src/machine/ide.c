@@ -1,0 +1,91 @@
+/*
+ * The IDE controller's drives, from the disks of the configuration: disks from the
+ * primary master on, CD-ROM drives from the secondary master on, each in the first place
+ * that is free there or, if none is, anywhere.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "dev/ide/ide.h"
+#include "machine/machine_int.h"
+
+#define SECONDARY 2u
+
+/* The first free place from FIRST on, round and round; IDE_DRIVES: none. */
+static unsigned find_place(const struct ide_config *cfg, unsigned first) {
+    for (unsigned n = 0; n < IDE_DRIVES; n++) {
+        unsigned k = (first + n) % IDE_DRIVES;
+
+        if (!cfg->drive[k].block && !cfg->drive[k].cdrom)
+            return k;
+    }
+    return IDE_DRIVES;
+}
+
+/* Places the disks that are IDE's; PLACE gets each one's, IDE_DRIVES for the others.
+ * False: there are too many. */
+static bool place_all(const struct machine *m, struct ide_config *cfg,
+                      unsigned place[MACHINE_DISKS]) {
+    for (unsigned n = 0; n < m->cfg.disk_count; n++) {
+        const struct machine_disk *d = &m->cfg.disks[n];
+        bool cdrom = d->kind == MACHINE_DISK_CDROM;
+
+        place[n] = IDE_DRIVES;
+        if (d->kind == MACHINE_DISK_VIRTIO)
+            continue;
+        place[n] = find_place(cfg, cdrom ? SECONDARY : 0);
+        if (place[n] == IDE_DRIVES)
+            return false;
+        cfg->drive[place[n]].block = d->block;
+        cfg->drive[place[n]].cdrom = cdrom;
+    }
+    return true;
+}
+
+unsigned machine_ide_place(const struct machine *m, unsigned disk) {
+    struct ide_config cfg = {0};
+    unsigned place[MACHINE_DISKS];
+
+    place_all(m, &cfg, place);
+    return place[disk];
+}
+
+static bool any(const struct ide_config *cfg) {
+    for (unsigned n = 0; n < IDE_DRIVES; n++)
+        if (cfg->drive[n].block || cfg->drive[n].cdrom)
+            return true;
+    return false;
+}
+
+static void reset_ide(void *dev) {
+    ide_reset(dev);
+}
+
+static void free_ide(void *dev) {
+    ide_free(dev);
+}
+
+int machine_ide_make(struct machine *m, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {
+        .quiet = reset_ide, .reset = reset_ide, .free = free_ide};
+    struct ide_config cfg = {.irq = {board_isa_line(&m->board, IDE_PRIMARY_IRQ),
+                                     board_isa_line(&m->board, IDE_SECONDARY_IRQ)}};
+    unsigned place[MACHINE_DISKS];
+    struct ide *ide;
+
+    if (!place_all(m, &cfg, place)) {
+        snprintf(why, why_size, "IDE has room for %u disks and CD-ROM drives, not more",
+                 IDE_DRIVES);
+        return -EINVAL;
+    }
+    if (!any(&cfg))
+        return 0;
+    if (!m->board.pci.bus) {
+        snprintf(why, why_size,
+                 "IDE disks and CD-ROM drives are on PCI, which --no-pci takes away");
+        return -EINVAL;
+    }
+    snprintf(why, why_size, "out of memory");
+    ide = ide_new(m->board.pci.bus, PIIX_SLOT, PIIX_IDE, m->bus, m->mem, &cfg);
+    return ide ? machine_device_add(m, &ops, ide) : -ENOMEM;
+}

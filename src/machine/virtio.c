@@ -1,0 +1,192 @@
+/*
+ * virtio devices of the machine; see virtio.h.
+ *
+ * Over MMIO, devices share eight interrupts. Guests that use ACPI find them there
+ * (LNRO0005), with the I/O APIC's pins from 16 on, which PCI does not use then. Where the
+ * kernel's command line has `acpi=off` they are announced in it, with ISA interrupts that
+ * nothing else has.
+ */
+#include "machine/virtio.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "dev/virtio/blk.h"
+#include "dev/virtio/rng.h"
+#include "dev/virtio/transport.h"
+#include "machine/machine_int.h"
+
+#define LINES 8u
+
+/* --- MMIO --- */
+
+uint64_t machine_virtio_mmio_at(unsigned n) {
+    return MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE;
+}
+
+static bool without_acpi(const struct machine *m) {
+    return m->cfg.boot.cmdline && strstr(m->cfg.boot.cmdline, "acpi=off");
+}
+
+unsigned machine_virtio_mmio_irq(const struct machine *m, unsigned n) {
+    static const uint8_t isa[LINES] = {5, 10, 11, 7, 6, 3, 15, 14};
+
+    return without_acpi(m) ? isa[n % LINES] : 16 + n % LINES;
+}
+
+/* Device N drives its line, which is that of all that share it. The 8259s and ISA pins
+ * want edges: each rise is one, whoever else holds the line. */
+static void mmio_line(void *arg, unsigned n, bool level) {
+    struct machine *m = arg;
+    unsigned irq = machine_virtio_mmio_irq(m, n);
+    struct irq_line isa = board_isa_line(&m->board, irq % 16);
+    uint16_t *holders = &m->virtio_lines[n % LINES];
+
+    *holders = (uint16_t)((*holders & ~(1u << n / LINES)) | (unsigned)level << n / LINES);
+    if (irq < 16) {
+        if (level)
+            irq_set(&isa, false);
+        irq_set(&isa, *holders);
+    } else {
+        ioapic_set(m->board.ioapic, irq, *holders);
+    }
+}
+
+static void free_mmio(void *dev) {
+    virtio_mmio_free(dev);
+}
+
+static void reset_mmio(void *dev) {
+    virtio_mmio_reset(dev);
+}
+
+static int attach_mmio(struct machine *m, struct virtio_device *d) {
+    static const struct machine_device_ops ops = {.reset = reset_mmio, .free = free_mmio};
+    unsigned n = m->virtio_mmio;
+    const struct irq_line line = {.set = mmio_line, .arg = m, .n = n};
+    struct virtio_mmio *mmio;
+
+    if (n == MACHINE_VIRTIO_MMIO_MAX)
+        return -ENOSPC;
+    mmio = virtio_mmio_new(m->bus, gpa(machine_virtio_mmio_at(n)), line, d);
+    if (!mmio)
+        return -ENOMEM;
+    m->virtio_mmio++;
+    return machine_device_add(m, &ops, mmio);
+}
+
+/* --- PCI --- */
+
+static void free_pci(void *dev) {
+    virtio_pci_free(dev);
+}
+
+static int attach_pci(struct machine *m, struct virtio_device *d) {
+    /* The bus resets its functions. */
+    static const struct machine_device_ops ops = {.free = free_pci};
+    int slot = board_pci_slot(&m->board.pci), rc;
+    struct virtio_pci *p;
+
+    if (slot < 0)
+        return -ENOSPC;
+    rc = virtio_pci_new(m->board.pci.bus, (unsigned)slot, d, &p);
+    return rc ? rc : machine_device_add(m, &ops, p);
+}
+
+int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
+                          size_t why_size) {
+    int rc = -ENODEV;
+
+    if (m->cfg.virtio == MACHINE_VIRTIO_MMIO)
+        rc = attach_mmio(m, d);
+    else if (m->cfg.virtio == MACHINE_VIRTIO_PCI && m->board.pci.bus)
+        rc = attach_pci(m, d);
+    if (rc == -ENOSPC)
+        snprintf(why, why_size, "there are more devices than the machine has places for");
+    else if (rc == -ENODEV)
+        snprintf(
+            why, why_size,
+            "there is nothing that %s could be at: --virtio mmio, or pci and a board "
+            "with PCI",
+            d->name);
+    else if (rc)
+        snprintf(why, why_size, "cannot make %s: %s", d->name, strerror(-rc));
+    return rc;
+}
+
+static int no_memory(char *why, size_t why_size) {
+    snprintf(why, why_size, "out of memory");
+    return -ENOMEM;
+}
+
+/* --- disks --- */
+
+static void quiet_disk(void *dev) {
+    virtio_blk_quiet(dev);
+}
+
+static void free_disk(void *dev) {
+    virtio_blk_free(dev);
+}
+
+static int make_disk(struct machine *m, struct block *block, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {.quiet = quiet_disk, .free = free_disk};
+    unsigned queues = m->cpus < VIRTIO_BLK_QUEUES_MAX ? m->cpus : VIRTIO_BLK_QUEUES_MAX;
+    struct virtio_blk *b = virtio_blk_new(m->mem, block, queues, &m->counters);
+
+    if (!b || machine_device_add(m, &ops, b))
+        return no_memory(why, why_size);
+    return machine_virtio_attach(m, virtio_blk_device(b), why, why_size);
+}
+
+int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size) {
+    int rc = 0;
+
+    for (unsigned n = 0; n < m->cfg.disk_count && !rc; n++)
+        if (m->cfg.disks[n].kind == MACHINE_DISK_VIRTIO)
+            rc = make_disk(m, m->cfg.disks[n].block, why, why_size);
+    return rc;
+}
+
+/* --- entropy --- */
+
+static size_t host_random(void *arg, void *buf, size_t len) {
+    return os_random(buf, len);
+}
+
+/* In a counted run every run has the same: SplitMix64. */
+static size_t counted_random(void *arg, void *buf, size_t len) {
+    struct machine *m = arg;
+    uint8_t *to = buf;
+
+    for (size_t n = 0; n < len; n++) {
+        uint64_t z = m->counted_random += 0x9e3779b97f4a7c15ull;
+
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+        to[n] = (uint8_t)((z ^ z >> 31) >> 56);
+    }
+    return len;
+}
+
+static void free_rng(void *dev) {
+    virtio_rng_free(dev);
+}
+
+int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {.free = free_rng};
+    const struct virtio_rng_host host = {
+        .random = m->cfg.counted ? counted_random : host_random, .arg = m};
+    struct virtio_rng *r;
+
+    /* Nobody has asked for it: where there is no place it is not there. */
+    if (!m->cfg.rng || m->cfg.virtio == MACHINE_VIRTIO_NONE ||
+        (m->cfg.virtio == MACHINE_VIRTIO_PCI && !m->board.pci.bus))
+        return 0;
+    r = virtio_rng_new(m->mem, m->clock, &host, &m->counters);
+    if (!r || machine_device_add(m, &ops, r))
+        return no_memory(why, why_size);
+    return machine_virtio_attach(m, virtio_rng_device(r), why, why_size);
+}
