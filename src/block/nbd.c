@@ -65,6 +65,7 @@ struct nbd {
     pthread_mutex_t lock;
     pthread_cond_t freed;
     struct nbd_handle *connection[BLOCK_WORKERS];
+    int fd[BLOCK_WORKERS]; /* of each, libnbd's */
     bool taken[BLOCK_WORKERS];
     unsigned connections;
     uint64_t most; /* bytes in a request */
@@ -100,11 +101,12 @@ static void give(struct nbd *d, unsigned n) {
     pthread_mutex_unlock(&d->lock);
 }
 
-/* What a call that returned RC means; the thread's last error is the call's. */
+/* What a call that returned RC means; the thread's last error is the call's. EINVAL is
+ * libnbd's for a connection that is lost. */
 static int result(const struct nbd *d, int rc) {
     int error = rc < 0 ? d->call.get_errno() : 0;
 
-    return rc < 0 ? -(error ? error : EIO) : 0;
+    return rc < 0 ? -(error && error != EINVAL ? error : EIO) : 0;
 }
 
 enum way { READ, WRITE, TRIM, ZERO, ZERO_KEEP };
@@ -205,7 +207,7 @@ static void abandon(struct image *i) {
     struct nbd *d = nbd_from(i);
 
     for (unsigned n = 0; n < d->connections; n++)
-        shutdown(d->call.aio_get_fd(d->connection[n]), SHUT_RDWR);
+        shutdown(d->fd[n], SHUT_RDWR); /* not through libnbd: a call holds its lock */
 }
 
 static int close_all(struct image *i) {
@@ -262,6 +264,7 @@ static int connect_one(struct nbd *d, const char *uri) {
         d->call.set_uri_allow_tls(h, LIBNBD_TLS_DISABLE) < 0 ||
         d->call.connect_uri(h, uri) < 0)
         return result(d, -1);
+    d->fd[d->connections - 1] = d->call.aio_get_fd(h);
     return 0;
 }
 
