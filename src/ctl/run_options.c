@@ -252,6 +252,13 @@ static bool take_module(struct run_options *o, int argc, char **argv) {
     return true;
 }
 
+bool run_options_close(struct run_options *o, struct boot_image *image) {
+    boot_image_close(image);
+    free((uint8_t *)(uintptr_t)o->machine.vga_bios);
+    o->machine.vga_bios = NULL;
+    return firmware_vars_close(&o->machine.vars);
+}
+
 int run_options_open(struct run_options *o, struct boot_image **out, char *why,
                      size_t why_size) {
     const char *path;
@@ -262,10 +269,11 @@ int run_options_open(struct run_options *o, struct boot_image **out, char *why,
         rc = path ? boot_image_open_firmware(path, out, why, why_size) : -EINVAL;
         if (rc)
             return rc;
+        o->machine.vga_bios = firmware_vga_bios(&o->machine.vga_bios_size);
         rc = firmware_vars_open(o->firmware, o->firmware_vars, &o->machine.vars, why,
                                 why_size);
         if (rc)
-            boot_image_close(*out);
+            run_options_close(o, *out);
         return rc;
     }
     rc = boot_image_open(o->kernel, o->initrd, out, why, why_size);
@@ -277,11 +285,6 @@ int run_options_open(struct run_options *o, struct boot_image **out, char *why,
     if (rc)
         boot_image_close(*out);
     return rc;
-}
-
-bool run_options_close(struct run_options *o, struct boot_image *image) {
-    boot_image_close(image);
-    return firmware_vars_close(&o->machine.vars);
 }
 
 /* Does the option belong to this command? */

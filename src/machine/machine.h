@@ -112,6 +112,9 @@ struct machine_config {
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */
     struct machine_vars vars;
+    /* The VGA's BIOS, for firmware that runs it; the caller's. NULL: there is none. */
+    const uint8_t *vga_bios;
+    uint32_t vga_bios_size;
     struct machine_console console;
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */

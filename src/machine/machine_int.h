@@ -17,7 +17,7 @@
  *   virtio.c   those that are virtio's
  *   disks.c    the workers of the disks
  *   ide.c      IDE disks and CD-ROM drives
- *   flash.c    the firmware's variables
+ *   flash.c    the firmware's variables; bootorder.c: what it boots
  *   nets.c     network cards
  *   counted.c  the time of counted runs
  *
@@ -157,6 +157,11 @@ int machine_nets_make(struct machine *m, char *why, size_t why_size);
 int machine_ide_make(struct machine *m, char *why, size_t why_size);
 /* Which of its drives disk DISK of the configuration is; IDE_DRIVES: none. */
 unsigned machine_ide_place(const struct machine *m, unsigned disk);
+
+/* --- bootorder.c --- */
+
+/* What fw_cfg says: text of at most SIZE bytes with its 0, empty for no order. */
+void machine_bootorder(const struct machine *m, char *text, size_t size);
 
 /* --- flash.c --- */
 

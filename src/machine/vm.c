@@ -213,14 +213,19 @@ void machine_free(struct machine *m) {
 #define FIRMWARE_SMBIOS 0x40000u
 
 static int tell_firmware(struct machine *m, const struct boot_config *boot) {
+    char order[64 * MACHINE_DISKS];
     const struct firmware_config cfg = {.cpus = m->cpus,
                                         .ram = m->cfg.memory,
                                         .acpi = boot->rsdp,
                                         .acpi_len = boot->acpi_len,
                                         .smbios = gpa(FIRMWARE_SMBIOS),
                                         .smbios_len = SMBIOS_MAX_SIZE,
-                                        .menu = m->cfg.boot_menu};
+                                        .vga_bios = m->cfg.vga_bios,
+                                        .vga_bios_size = m->cfg.vga_bios_size,
+                                        .menu = m->cfg.boot_menu,
+                                        .bootorder = order};
 
+    machine_bootorder(m, order, sizeof(order));
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
 
