@@ -46,6 +46,10 @@ static const struct filter_rule rules[] = {
     ANY(preadv),
     ANY(pwritev),
     ANY(fdatasync),
+    /* libnbd, at the servers that it is connected to. */
+    IF(sendto, 4, ~(uint64_t)0, 0),
+    IF(recvfrom, 4, ~(uint64_t)0, 0),
+    ANY(shutdown),
     IF(fallocate, 1, ARG32, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
     /* A recording's digest of guest RAM leaves out what was never touched. */
     ANY(mincore),

@@ -38,11 +38,14 @@ int block_open(const struct block_spec *spec, struct block **out, char *why,
 }
 
 int block_close(struct block *b) {
+    char *path;
     int rc;
 
     if (!b)
         return 0;
-    char *path = strdup(b->image->path);
+    if (b->pool)
+        pool_remove(b->pool, b);
+    path = strdup(b->image->path);
 
     rc = image_close(b->image);
     if (rc)
@@ -78,7 +81,11 @@ const char *block_path(const struct block *b) {
 }
 
 void block_attach(struct block *b, struct block_pool *p) {
+    if (b->pool)
+        pool_remove(b->pool, b);
     b->pool = p;
+    if (p)
+        pool_add(p, b);
 }
 
 void block_submit(struct block *b, struct block_request *r) {
