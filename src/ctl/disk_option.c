@@ -30,24 +30,6 @@ bool disk_option_help(const char *value) {
     return true;
 }
 
-/* The end of the first part of TEXT: cuts it there, takes the second comma out of each
- * ",,", and returns the rest; NULL: there is none. */
-static char *cut(char *text) {
-    char *to = text;
-
-    for (char *from = text; *from; from++) {
-        if (*from == ',' && from[1] != ',') {
-            *to = 0;
-            return from + 1;
-        }
-        if (*from == ',')
-            from++;
-        *to++ = *from;
-    }
-    *to = 0;
-    return NULL;
-}
-
 /* NAME[=VALUE] */
 static bool take_part(struct disk_option *d, char *name) {
     static const char *const formats[] = {"raw", "qcow2"};
@@ -111,10 +93,10 @@ static struct disk_option *add(struct disk_options *o, const char *option,
 
 bool disk_option_take(struct disk_options *o, const char *value) {
     struct disk_option *d = add(o, "--disk", value);
-    char *part = d ? cut(d->text) : NULL;
+    char *part = d ? options_cut(d->text) : NULL;
 
     while (part) {
-        char *rest = cut(part);
+        char *rest = options_cut(part);
 
         if (!take_part(d, part))
             return false;
