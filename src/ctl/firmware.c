@@ -99,6 +99,17 @@ static int read_all(const char *path, uint8_t **bytes, uint32_t *size) {
     return n < 0 ? (int)n : 0;
 }
 
+uint8_t *firmware_vga_bios(uint32_t *size) {
+    static const char *const files[] = {"/usr/share/seabios/vgabios-isavga.bin",
+                                        "/usr/share/qemu/vgabios-isavga.bin",
+                                        "/usr/share/kvm/vgabios-isavga.bin"};
+    uint8_t *bytes = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(files) && !bytes; i++)
+        read_all(files[i], &bytes, size);
+    return bytes;
+}
+
 static int write_all(int fd, const uint8_t *bytes, uint32_t size) {
     ssize_t n = pwrite(fd, bytes, size, 0);
 

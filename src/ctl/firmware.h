@@ -8,6 +8,8 @@
  * in WHY. What is returned is NAME's or constant. */
 const char *firmware_find(const char *name, char *why, size_t why_size);
 
+/* The VGA's BIOS, which is the caller's to free; NULL: there is none, or no memory. */
+uint8_t *firmware_vga_bios(uint32_t *size);
 /*
  * The variables of the firmware NAME: those of FILE, which is made if it is not there, of
  * the template that lies beside the firmware; or, if FILE is NULL, that template's, to be

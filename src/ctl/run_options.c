@@ -43,6 +43,7 @@ static void print_help(void) {
         "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+        "  --cpus N             how many CPUs the guest has, 1 to 64 (default: 1)\n"
         "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net "
         "help` "
         "tells\n"
@@ -127,6 +128,7 @@ enum {
     OPT_BOOT_MENU,
     OPT_APPEND,
     OPT_MEMORY,
+    OPT_CPUS,
     OPT_DISK,
     OPT_VIRTIO,
     OPT_NO_RNG,
@@ -162,6 +164,7 @@ static const struct option long_options[] = {
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"cpus", required_argument, NULL, OPT_CPUS},
     {"virtio", required_argument, NULL, OPT_VIRTIO},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
@@ -219,6 +222,19 @@ static bool take_count(const char *option, const char *text, uint64_t *out) {
     return false;
 }
 
+static bool take_cpus(const char *text, unsigned *out) {
+    char *rest;
+    unsigned long n;
+
+    errno = 0;
+    n = strtoul(text, &rest, 10);
+    *out = (unsigned)n;
+    if (!errno && rest != text && !*rest && *text != '-' && n >= 1 && n <= MACHINE_CPUS)
+        return true;
+    log_error("--cpus wants a number of CPUs from 1 to %u, not '%s'", MACHINE_CPUS, text);
+    return false;
+}
+
 /* N, or N@ADDR. */
 static bool take_inject(struct run_options *o, char *text) {
     char *at = strchr(text, '@'), *rest;
@@ -252,6 +268,13 @@ static bool take_module(struct run_options *o, int argc, char **argv) {
     return true;
 }
 
+bool run_options_close(struct run_options *o, struct boot_image *image) {
+    boot_image_close(image);
+    free((uint8_t *)(uintptr_t)o->machine.vga_bios);
+    o->machine.vga_bios = NULL;
+    return firmware_vars_close(&o->machine.vars);
+}
+
 int run_options_open(struct run_options *o, struct boot_image **out, char *why,
                      size_t why_size) {
     const char *path;
@@ -262,10 +285,11 @@ int run_options_open(struct run_options *o, struct boot_image **out, char *why,
         rc = path ? boot_image_open_firmware(path, out, why, why_size) : -EINVAL;
         if (rc)
             return rc;
+        o->machine.vga_bios = firmware_vga_bios(&o->machine.vga_bios_size);
         rc = firmware_vars_open(o->firmware, o->firmware_vars, &o->machine.vars, why,
                                 why_size);
         if (rc)
-            boot_image_close(*out);
+            run_options_close(o, *out);
         return rc;
     }
     rc = boot_image_open(o->kernel, o->initrd, out, why, why_size);
@@ -279,11 +303,6 @@ int run_options_open(struct run_options *o, struct boot_image **out, char *why,
     return rc;
 }
 
-bool run_options_close(struct run_options *o, struct boot_image *image) {
-    boot_image_close(image);
-    return firmware_vars_close(&o->machine.vars);
-}
-
 /* Does the option belong to this command? */
 static bool fits(enum run_kind kind, int opt) {
     if (opt >= ENGINE_OPTION_FIRST)
@@ -295,6 +314,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_INJECT:
         return kind == RUN_LOCKSTEP;
     case OPT_ENGINE:
+    case OPT_CPUS:
     case OPT_FIRMWARE_VARS:
     case OPT_RECORD:
     case OPT_CONTROL:
@@ -335,6 +355,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_MEMORY:
         return options_size("--memory", optarg, &o->machine.memory);
+    case OPT_CPUS:
+        return take_cpus(optarg, &o->machine.cpus);
     case OPT_DISK:
         return disk_option_take(&o->disks, optarg);
     case OPT_CDROM:
