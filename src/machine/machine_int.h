@@ -51,6 +51,7 @@ struct machine {
     struct machine_device *first_device, *last_device; /* devices.c */
     unsigned virtio_mmio;                              /* devices by MMIO */
     uint16_t virtio_lines[8];                          /* who holds each of their lines */
+    char *cmdline;            /* with virtio.c's additions, or NULL */
     uint64_t counted_random;  /* the state of the source of entropy */
     struct counters counters; /* of the board's devices */
     struct machine_cpu *cpu;  /* of CPUS */

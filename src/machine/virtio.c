@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/os.h"
@@ -19,28 +20,57 @@
 #include "machine/machine_int.h"
 
 #define LINES 8u
+_Static_assert(MACHINE_VIRTIO_MMIO_MAX <= DSDT_MMIO_MAX, "all of them are announced");
 
 /* --- MMIO --- */
-
-uint64_t machine_virtio_mmio_at(unsigned n) {
-    return MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE;
-}
 
 static bool without_acpi(const struct machine *m) {
     return m->cfg.boot.cmdline && strstr(m->cfg.boot.cmdline, "acpi=off");
 }
 
-unsigned machine_virtio_mmio_irq(const struct machine *m, unsigned n) {
+/* The pin of the I/O APIC, or the ISA interrupt. */
+static uint8_t irq_of(const struct machine *m, unsigned n) {
     static const uint8_t isa[LINES] = {5, 10, 11, 7, 6, 3, 15, 14};
 
-    return without_acpi(m) ? isa[n % LINES] : 16 + n % LINES;
+    return without_acpi(m) ? isa[n % LINES] : (uint8_t)(16 + n % LINES);
+}
+
+void machine_virtio_in_acpi(const struct machine *m, struct dsdt_config *dsdt) {
+    dsdt->mmio_count = without_acpi(m) ? 0 : m->virtio_mmio;
+    dsdt->mmio = MACHINE_VIRTIO_MMIO_BASE;
+    dsdt->mmio_size = VIRTIO_MMIO_SIZE;
+    for (unsigned n = 0; n < m->virtio_mmio; n++)
+        dsdt->mmio_irq[n] = irq_of(m, n);
+}
+
+int machine_virtio_in_cmdline(struct machine *m, struct boot_config *boot) {
+    enum { EACH = 64 }; /* characters of a device at most */
+    size_t size;
+
+    if (!m->virtio_mmio || !without_acpi(m))
+        return 0;
+    size = strlen(boot->cmdline) + m->virtio_mmio * EACH + 1;
+    free(m->cmdline);
+    m->cmdline = malloc(size);
+    if (!m->cmdline)
+        return -ENOMEM;
+    strcpy(m->cmdline, boot->cmdline);
+    for (unsigned n = 0; n < m->virtio_mmio; n++) {
+        size_t len = strlen(m->cmdline);
+
+        snprintf(m->cmdline + len, size - len, " virtio_mmio.device=%u@0x%x:%u:%u",
+                 VIRTIO_MMIO_SIZE, MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE,
+                 irq_of(m, n), n);
+    }
+    boot->cmdline = m->cmdline;
+    return 0;
 }
 
 /* Device N drives its line, which is that of all that share it. The 8259s and ISA pins
  * want edges: each rise is one, whoever else holds the line. */
 static void mmio_line(void *arg, unsigned n, bool level) {
     struct machine *m = arg;
-    unsigned irq = machine_virtio_mmio_irq(m, n);
+    unsigned irq = irq_of(m, n);
     struct irq_line isa = board_isa_line(&m->board, irq % 16);
     uint16_t *holders = &m->virtio_lines[n % LINES];
 
@@ -70,7 +100,8 @@ static int attach_mmio(struct machine *m, struct virtio_device *d) {
 
     if (n == MACHINE_VIRTIO_MMIO_MAX)
         return -ENOSPC;
-    mmio = virtio_mmio_new(m->bus, gpa(machine_virtio_mmio_at(n)), line, d);
+    mmio = virtio_mmio_new(m->bus, gpa(MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE),
+                           line, d);
     if (!mmio)
         return -ENOMEM;
     m->virtio_mmio++;
