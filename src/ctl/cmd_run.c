@@ -238,15 +238,26 @@ static void list_listeners(const struct run *r, int *out) {
     *out = -1;
 }
 
+/* What disks are connected to, and a -1. */
+static void list_servers(const struct run *r, int *out) {
+    const struct machine_config *cfg = &r->o.machine;
+
+    for (unsigned n = 0; n < cfg->disk_count; n++)
+        out += block_sockets(cfg->disks[n].block, out);
+    *out = -1;
+}
+
 static int run_machine(struct run *r) {
     int listeners[MACHINE_NETS + MACHINE_CONSOLES + 2];
+    int servers[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 1];
 
     list_listeners(r, listeners);
+    list_servers(r, servers);
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
     if (start_control(r) && start_nets(r) &&
-        jail_enter(r->o.jail, machine_ioctls(r->m), listeners))
+        jail_enter(r->o.jail, machine_ioctls(r->m), listeners, servers))
         return run_locked_up(r);
     console_close(&r->console);
     return CTL_HOST_FAILURE;
