@@ -43,6 +43,7 @@ static void print_help(void) {
         "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+        "  --cpus N             how many CPUs the guest has, 1 to 64 (default: 1)\n"
         "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net "
         "help` "
         "tells\n"
@@ -127,6 +128,7 @@ enum {
     OPT_BOOT_MENU,
     OPT_APPEND,
     OPT_MEMORY,
+    OPT_CPUS,
     OPT_DISK,
     OPT_VIRTIO,
     OPT_NO_RNG,
@@ -162,6 +164,7 @@ static const struct option long_options[] = {
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"cpus", required_argument, NULL, OPT_CPUS},
     {"virtio", required_argument, NULL, OPT_VIRTIO},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
@@ -216,6 +219,19 @@ static bool take_count(const char *option, const char *text, uint64_t *out) {
     if (!errno && rest != text && !*rest && *text != '-' && *out)
         return true;
     log_error("%s wants a number of instructions, not '%s'", option, text);
+    return false;
+}
+
+static bool take_cpus(const char *text, unsigned *out) {
+    char *rest;
+    unsigned long n;
+
+    errno = 0;
+    n = strtoul(text, &rest, 10);
+    *out = (unsigned)n;
+    if (!errno && rest != text && !*rest && *text != '-' && n >= 1 && n <= MACHINE_CPUS)
+        return true;
+    log_error("--cpus wants a number of CPUs from 1 to %u, not '%s'", MACHINE_CPUS, text);
     return false;
 }
 
@@ -298,6 +314,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_INJECT:
         return kind == RUN_LOCKSTEP;
     case OPT_ENGINE:
+    case OPT_CPUS:
     case OPT_FIRMWARE_VARS:
     case OPT_RECORD:
     case OPT_CONTROL:
@@ -338,6 +355,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_MEMORY:
         return options_size("--memory", optarg, &o->machine.memory);
+    case OPT_CPUS:
+        return take_cpus(optarg, &o->machine.cpus);
     case OPT_DISK:
         return disk_option_take(&o->disks, optarg);
     case OPT_CDROM:

@@ -21,6 +21,7 @@ int machine_cpu_create(struct machine *m, struct machine_cpu *c) {
     c->vcpu->mem = m->mem;
     c->vcpu->cpuid = m->cpuid;
     c->vcpu->cnt = &c->counters;
+    c->deadline = UINT64_MAX;
     vcpu_reset(c->vcpu);
     vcpu_group_add(m->group, c->vcpu);
     return mmu_create(c->vcpu, m->cfg.policy);
@@ -72,6 +73,12 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
                      "--record and --replay need; take --engine bt");
             continue;
         }
+        if (m->cfg.cpus > 1 && all[i]->one_cpu) {
+            snprintf(reason, sizeof(reason),
+                     "it runs machines with one CPU only; take --engine bt");
+            rc = -EINVAL;
+            continue;
+        }
         cfg.options = machine_options_of(&m->cfg.options, all[i]);
         rc = create_engines(m, all[i], &cfg, reason, sizeof(reason));
         if (!rc)
@@ -86,6 +93,8 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
 void machine_cpu_reset(struct machine_cpu *c) {
     vcpu_clear(c->vcpu, VCPU_EVENT_STOP | VCPU_EVENT_IRQ | VCPU_EVENT_NMI);
     vcpu_reset(c->vcpu);
+    c->signals = 0;
+    c->waiting = c->index != 0;
 }
 
 void machine_cpu_state_changed(struct machine_cpu *c) {

@@ -2,12 +2,12 @@
  * The machine: a VM and its CPUs. Allocates them and the board, wires all of it in a
  * visible order, and gives it lives: a boot followed by a run, again after each reset.
  *
- * A machine has a loop (base/os_loop.h) and a thread for its CPU. machine_run() turns the
- * loop on the caller's thread while the CPU's runs the guest; whoever else has business
- * with the run (a terminal, a control socket, signals) hangs it into machine_loop(), and
- * comes to the guest by machine_call(). machine_quit() and machine_wake() are for any
- * thread and for signal handlers; all else is for the thread that runs the loop, or for
- * functions that are called on the CPU's where it says so.
+ * A machine has a loop (base/os_loop.h) and a thread for each CPU. machine_run() turns
+ * the loop on the caller's thread while the CPUs' run the guest; whoever else has
+ * business with the run (a terminal, a control socket, signals) hangs it into
+ * machine_loop(), and comes to the guest by machine_call(). machine_quit() and
+ * machine_wake() are for any thread and for signal handlers; all else is for the thread
+ * that runs the loop, or for functions that are called on a CPU's where it says so.
  */
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
@@ -18,7 +18,8 @@
 #include "engine/run.h"
 #include "mmu/mmu.h"
 
-/* The far end of the serial port; called on the CPU's thread. */
+/* The far end of the serial port. tx() and flush() are called on the threads of all CPUs,
+ * and tx() on the loop's; rx() on the boot CPU's only. */
 struct machine_console {
     /* The guest wrote LEN bytes; it is in the middle of an instruction. */
     void (*tx)(void *arg, const uint8_t *bytes, size_t len);
@@ -90,9 +91,12 @@ struct machine_net {
 };
 #define MACHINE_NETS 8
 
+#define MACHINE_CPUS 64u
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
+    unsigned cpus;      /* 1 to MACHINE_CPUS; 0: one */
     const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
     bool no_pci;        /* a board without PCI */
     bool paravirt;      /* KVM's CPUID leaves and clock */
@@ -198,8 +202,9 @@ void machine_board_leave(struct machine *m);
 
 /* --- from outside, on the loop's thread; between two lives, too --- */
 
-/* FN(ARG) is called on the CPU's thread, between two instructions of the guest: all of
- * its state is in machine_vcpu(), and the vector state is parked. Waits for its end. */
+/* FN(ARG) is called on the boot CPU's thread while every CPU stands between two
+ * instructions: all of the guest's state is in machine_vcpu(), and the vector state is
+ * parked. Waits for its end. */
 void machine_call(struct machine *m, void (*fn)(void *arg), void *arg);
 
 /* The guest stops between two instructions, and its time with it: the clocks that it has,
@@ -219,7 +224,8 @@ struct machine_steps {
     bool waits;     /* it waits for its console's reader */
     bool ended;     /* the guest's life */
 };
-/* Pauses the guest, and makes at most COUNT steps (machine/step.c). */
+/* Pauses the guest, and makes at most COUNT steps of the boot CPU (machine/step.c); the
+ * others stand. */
 void machine_step(struct machine *m, uint64_t count, struct machine_steps *out);
 
 /* The networks of its cards are on its loop from now on; and not any more, before it goes

@@ -46,6 +46,21 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     return rc;
 }
 
+static int check_cpus(struct machine *m, char *why, size_t why_size) {
+    if (!m->cfg.cpus)
+        m->cfg.cpus = 1;
+    if (m->cfg.cpus > MACHINE_CPUS) {
+        snprintf(why, why_size, "a machine has at most %u CPUs", MACHINE_CPUS);
+        return -EINVAL;
+    }
+    if (m->cfg.counted && m->cfg.cpus > 1) {
+        snprintf(why, why_size,
+                 "a run that is recorded, replayed or compared in lockstep has one CPU");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 /* What the host must give to every engine. */
 static int prepare_host(char *why, size_t why_size) {
     int rc;
@@ -75,12 +90,12 @@ static int create_cpus(struct machine *m, char *why, size_t why_size) {
         return rc;
     snprintf(why, why_size, "out of memory");
     m->cpuid = cpuid_model_new(&cfg);
-    m->cpu = calloc(1, sizeof(*m->cpu));
+    m->cpu = calloc(m->cfg.cpus, sizeof(*m->cpu));
     m->group = calloc(1, sizeof(*m->group));
     if (!m->cpuid || !m->cpu || !m->group)
         return -ENOMEM;
     vcpu_group_init(m->group, machine_kick_vcpu, m);
-    m->cpus = 1;
+    m->cpus = m->cfg.cpus;
     m->group->splits = m->cpus == 1 || os_split_locks();
     for (unsigned n = 0; n < m->cpus; n++) {
         rc = machine_cpu_create(m, &m->cpu[n]);
@@ -102,7 +117,6 @@ static int create_board(struct machine *m) {
     m->board =
         (struct board){.cpu = m->cpu,
                        .cpus = m->cpus,
-                       .caller = machine_boot_cpu(m),
                        .mem = m->mem,
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
@@ -148,7 +162,9 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     if (!m)
         return -ENOMEM;
     m->cfg = *cfg;
-    rc = create_memory(m, why, why_size);
+    rc = check_cpus(m, why, why_size);
+    if (!rc)
+        rc = create_memory(m, why, why_size);
     if (!rc)
         rc = create_cpus(m, why, why_size);
     if (rc)
@@ -167,7 +183,7 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     machine_hook_memory(m);
     rc = machine_start_threads(m);
     if (rc) {
-        snprintf(why, why_size, "cannot make a thread for the CPU: %s", strerror(-rc));
+        snprintf(why, why_size, "cannot make a thread for each CPU: %s", strerror(-rc));
         goto fail;
     }
     *out = m;
@@ -189,8 +205,7 @@ void machine_free(struct machine *m) {
         board_destroy(&m->board);
     if (m->bus)
         bus_free(m->bus);
-    if (m->clock)
-        vclock_free(m->clock);
+    machine_time_free(m);
     machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);

@@ -1,9 +1,9 @@
 /*
  * Four processors on one memory: locked instructions at every alignment, the order of
- * loads and stores (AMD64 APM volume 2, "Multiprocessor Memory Access Ordering"; Intel SDM
- * volume 3, "Memory Ordering"), accesses in one piece, accessed and dirty bits that others
- * change, pages that are remapped with interrupts to those who may know the old place, and
- * code that another processor writes, in the ways that kernels do.
+ * loads and stores (AMD64 APM volume 2, "Multiprocessor Memory Access Ordering"; Intel
+ * SDM volume 3, "Memory Ordering"), accesses in one piece, accessed and dirty bits that
+ * others change, pages that are remapped with interrupts to those who may know the old
+ * place, and code that another processor writes, in the ways that kernels do.
  *
  * What is forbidden must not be seen; what is only allowed is not looked for.
  */
@@ -14,7 +14,7 @@ const char guest_name[] = GUEST_NAME;
 #define CODE_PAGE(name) static uint8_t name[8192] __attribute__((aligned(4096)))
 
 static uint8_t words[8192] __attribute__((aligned(4096)));
-CODE_PAGE(mixed); /* code that is executed, and data */
+CODE_PAGE(mixed);              /* code that is executed, and data */
 static volatile unsigned over; /* the writer has ended */
 static volatile unsigned wrong[SMP_CPUS];
 
@@ -367,7 +367,7 @@ static void accessed_and_dirty(void) {
 
     over = 0;
     smp_together(bits_of_entry);
-    check_eq("software's bits of an entry", *pde_of(VA) >> 52, (2 * ADDS) & 0x7f);
+    check_eq("software's bits of an entry", *pde_of(VA) >> 52, (2 * ADDS) & 0xfff);
     *pde_of(VA) = was;
     write_cr3(read_cr3());
 }
@@ -461,7 +461,8 @@ static void grow(unsigned cpu) {
 
 void smp_int3_entry(void);
 
-/* Linux's text_poke_bp(): INT3, all serialize, the rest, all serialize, the first byte. */
+/* Linux's text_poke_bp(): INT3, all serialize, the rest, all serialize, the first byte.
+ */
 static volatile unsigned serialized;
 
 static void serialize(void) {

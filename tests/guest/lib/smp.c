@@ -70,8 +70,8 @@ void smp_start(void) {
         to[p - smp_trampoline] = *p;
     idt_set(SMP_IPI, KCS, smp_ipi_entry, 14, 0);
     apic_write(APIC_SVR, 0x1ff);
-    send(0xc4500);                      /* INIT, all but self */
-    send(0xc4600 | TRAMPOLINE >> 12);   /* SIPI */
+    send(0xc4500);                    /* INIT, all but self */
+    send(0xc4600 | TRAMPOLINE >> 12); /* SIPI */
     while (smp_arrived != SMP_CPUS - 1)
         pause();
 }

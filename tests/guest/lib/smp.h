@@ -9,8 +9,8 @@
 
 /* Sends INIT and SIPI to all others and waits until SMP_CPUS - 1 of them are there. */
 void smp_start(void);
-/* FN(n) on all processors at once, n from 0 on; comes back when all have ended. The others
- * run it with interrupts on. */
+/* FN(n) on all processors at once, n from 0 on; comes back when all have ended. The
+ * others run it with interrupts on. */
 void smp_together(void (*fn)(unsigned cpu));
 /* Within FN: all have come as far. */
 void smp_meet(void);
