@@ -20,6 +20,11 @@ CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -fno-tree-loop-distribute-patterns
 LDLIBS = -lZydis -lcjson -lseccomp -lslirp -lz -llzma -lzstd -llz4 -lpthread -lm
 
+# The network block device is left out where libnbd's header is missing; the library is
+# loaded when it is wanted.
+HAVE_LIBNBD := $(shell echo '\#include <libnbd.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+CPPFLAGS += $(HAVE_LIBNBD:1=-DHAVE_LIBNBD)
+
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
 SRCS = $(sort $(wildcard $(ROOMS:%=src/%/*.c) $(ROOMS:%=src/%/*/*.c)))
@@ -72,10 +77,12 @@ $(UNITS): %: %.o $(TESTLIB) $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(TESTLIB) $(LIB) -lcmocka $(LDLIBS)
 
 # These let each allocation fail in turn.
-$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
+$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl $(BUILD)/unit/nomem_net: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
     aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
     timerfd_create pthread_create sigaltstack)
 comma = ,
+# This logs what is done to an image.
+$(BUILD)/unit/block_durable: LDLIBS += -Wl,--wrap=pwritev -Wl,--wrap=fallocate -Wl,--wrap=fdatasync
 
 units: $(UNITS)
 

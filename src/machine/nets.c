@@ -57,7 +57,9 @@ static int make_e1000(struct machine *m, const struct machine_net *n, char *why,
         rc = e1000_new(m->board.pci.bus, (unsigned)slot, m->mem, n->net, n->mac, &e);
     if (!rc)
         rc = machine_device_add(m, &ops, e);
-    if (rc)
+    if (rc && !m->board.pci.bus)
+        snprintf(why, why_size, "an e1000 is a PCI card, and this board has no PCI");
+    else if (rc)
         snprintf(why, why_size, "cannot make a network card: %s", strerror(-rc));
     return rc;
 }

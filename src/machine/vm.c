@@ -16,6 +16,7 @@
 #include "dev/tables/smbios.h"
 #include "machine/firmware.h"
 #include "machine/machine_int.h"
+#include "machine/virtio.h"
 #include "sem/sem.h"
 
 #define WINDOW64_ALIGN (1ull << 30)
@@ -210,6 +211,7 @@ void machine_free(struct machine *m) {
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);
     free(m->group);
+    free(m->cmdline);
     free(m->cpu);
     if (m->cpuid)
         cpuid_model_free(m->cpuid);
@@ -272,6 +274,7 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
 
     acpi.dsdt.keyboard = firmware;
     window64(m, &acpi.dsdt);
+    machine_virtio_in_acpi(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
@@ -302,7 +305,9 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
     if (m->board.pci.bus && !with_firmware(m))
         pci_setup(m->board.pci.bus);
-    rc = build_tables(m, &boot);
+    rc = machine_virtio_in_cmdline(m, &boot);
+    if (!rc)
+        rc = build_tables(m, &boot);
     if (rc) {
         snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));
         return rc;
