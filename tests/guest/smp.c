@@ -1,527 +1,530 @@
 /*
- * Several CPUs: they are started, sent every kind of interprocessor interrupt by every
- * kind of destination, begun anew by INIT in the middle of things, and made to pass
- * interrupts on in rings and storms, of which none may be lost.
+ * Four processors on one memory: locked instructions at every alignment, the order of
+ * loads and stores (AMD64 APM volume 2, "Multiprocessor Memory Access Ordering"; Intel
+ * SDM volume 3, "Memory Ordering"), accesses in one piece, accessed and dirty bits that
+ * others change, pages that are remapped with interrupts to those who may know the old
+ * place, and code that another processor writes, in the ways that kernels do.
  *
- * Intel SDM volume 3, "Multiple-Processor (MP) Initialization", "Issuing Interprocessor
- * Interrupts".
- *
- * All CPUs share one IDT; a handler counts for its CPU. A CPU other than the first waits
- * in HLT for jobs. Nothing here looks at the clock: what must come is waited for, and
- * what must not is known when an interrupt of the lowest priority, sent behind it, has
- * come.
+ * What is forbidden must not be seen; what is only allowed is not looked for.
  */
-#include "guest.h"
+#include "lib/smp.h"
 
 const char guest_name[] = GUEST_NAME;
 
-#define MAX 8u
-#define TRAMPOLINE 0x8000u
-#define OTHER_TRAMPOLINE 0x9000u
-#define APIC 0xfee00000u
-#define IOAPIC 0xfec00000u
+#define CODE_PAGE(name) static uint8_t name[8192] __attribute__((aligned(4096)))
 
-enum { ID = 0x20, TPR = 0x80, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0 };
-enum { IRR = 0x200, ISR = 0x100, ICR = 0x300, ICR_HIGH = 0x310, LINT0 = 0x350 };
-enum { FIXED = 0, LOWEST = 0x100, NMI = 0x400, INIT = 0x500, SIPI = 0x600 };
-enum {
-    LOGICAL = 0x800,
-    ASSERT = 0x4000,
-    SELF = 0x40000,
-    ALL = 0x80000,
-    OTHERS = 0xc0000
-};
-/* Vectors: behind all others; to wake; the ones that are counted. */
-enum { MARK = 0x31, WAKE = 0x38, A = 0x40, B = 0x51, C = 0x62, RING = 0x73 };
+static uint8_t words[8192] __attribute__((aligned(4096)));
+CODE_PAGE(mixed);              /* code that is executed, and data */
+static volatile unsigned over; /* the writer has ended */
+static volatile unsigned wrong[SMP_CPUS];
 
-static unsigned cpus;
-static volatile uint32_t counts[MAX][256], started[MAX], done[MAX], spins[MAX];
-static void (*volatile job[MAX])(unsigned id);
-static volatile bool x2;
-static struct idt_gate table[256];
-static uint8_t stacks[MAX][8192] __attribute__((aligned(16), used));
+static unsigned total_wrong(void) {
+    unsigned sum = 0;
 
-/* --- the local APIC of the CPU that executes this --- */
-
-static uint32_t get(unsigned reg) {
-    if (x2)
-        return (uint32_t)rdmsr(X86_MSR_X2APIC_FIRST + reg / 16);
-    return *(volatile uint32_t *)(APIC + reg);
+    for (unsigned n = 0; n < SMP_CPUS; n++) {
+        sum += wrong[n];
+        wrong[n] = 0;
+    }
+    return sum;
 }
 
-static void put(unsigned reg, uint32_t value) {
-    if (x2)
-        wrmsr(X86_MSR_X2APIC_FIRST + reg / 16, value);
-    else
-        *(volatile uint32_t *)(APIC + reg) = value;
+/* --- locked instructions --- */
+
+static uint8_t *place;
+static unsigned rounds, form_number;
+static volatile uint32_t spin;
+
+static void acquire_bts(void) {
+    bool was;
+
+    do
+        __asm__ volatile("lock btsl $7, %0" : "+m"(spin), "=@ccc"(was) : : "memory");
+    while (was);
 }
 
-static unsigned self(void) {
-    return x2 ? get(ID) : get(ID) >> 24;
+static void acquire_xchg(void) {
+    uint32_t x;
+
+    do {
+        x = 1;
+        __asm__ volatile("xchgl %0, %1" : "+r"(x), "+m"(spin) : : "memory");
+    } while (x);
 }
 
-static void send(uint32_t dest, uint32_t icr) {
-    if (x2) {
-        wrmsr(X86_MSR_X2APIC_FIRST + ICR / 16, (uint64_t)dest << 32 | icr);
+static void release(void) {
+    __asm__ volatile("movl $0, %0" : "=m"(spin) : : "memory");
+}
+
+#define AT(type) (*(volatile type *)place)
+static void add_once(unsigned cpu) {
+    uint32_t bit = 0x100u << cpu, lo, hi, one = 1;
+
+    switch (form_number) {
+    case 0:
+        __asm__ volatile("lock incl %0" : "+m"(AT(uint32_t)) : : "cc");
+        break;
+    case 1:
+        __asm__ volatile("lock addw $1, %0" : "+m"(AT(uint16_t)) : : "cc");
+        break;
+    case 2:
+        __asm__ volatile("lock incb %0" : "+m"(AT(uint8_t)) : : "cc");
+        break;
+    case 3:
+        __asm__ volatile("lock subl $-1, %0" : "+m"(AT(uint32_t)) : : "cc");
+        break;
+    case 4:
+        __asm__ volatile("lock xaddl %1, %0" : "+m"(AT(uint32_t)), "+r"(one) : : "cc");
+        break;
+    case 5:
+        __asm__ volatile("stc; lock adcl $0, %0" : "+m"(AT(uint32_t)) : : "cc");
+        break;
+    case 6:
+        lo = AT(uint32_t);
+        while (!__atomic_compare_exchange_n((uint32_t *)place, &lo, lo + 1, false, 5, 5))
+            ;
+        break;
+    case 7: /* cmpxchg8b */
+        lo = ((volatile uint32_t *)place)[0];
+        hi = ((volatile uint32_t *)place)[1];
+        for (bool same = false; !same;)
+            __asm__ volatile("lock cmpxchg8b %0"
+                             : "+m"(*(uint64_t *)place), "+a"(lo), "+d"(hi), "=@ccz"(same)
+                             : "b"(lo + 1), "c"(hi)
+                             : "memory");
+        break;
+    case 8:
+        acquire_bts();
+        ++AT(uint32_t);
+        release();
+        break;
+    case 9:
+        acquire_xchg();
+        ++AT(uint32_t);
+        release();
+        break;
+    default: /* a bit of our own comes, turns and goes; the lowest ones count */
+        __asm__ volatile("lock orl %1, %0" : "+m"(AT(uint32_t)) : "r"(bit) : "cc");
+        __asm__ volatile("lock xorl %1, %0" : "+m"(AT(uint32_t)) : "r"(bit) : "cc");
+        __asm__ volatile("lock xorl %1, %0" : "+m"(AT(uint32_t)) : "r"(bit) : "cc");
+        wrong[cpu] += !(AT(uint32_t) & bit);
+        __asm__ volatile("lock andl %1, %0" : "+m"(AT(uint32_t)) : "r"(~bit) : "cc");
+        wrong[cpu] += !!(AT(uint32_t) & bit);
+        __asm__ volatile("lock incb %0" : "+m"(AT(uint8_t)) : : "cc");
+    }
+}
+
+static void add_often(unsigned cpu) {
+    smp_meet();
+    for (unsigned n = 0; n < rounds; n++)
+        add_once(cpu);
+}
+
+static void locked(void) {
+    static const uint16_t offsets[] = {0, 17, 62, 4094};
+    static const uint32_t masks[] = {~0u, 0xffff, 0xff, ~0u, ~0u, ~0u,
+                                     ~0u, ~0u,    ~0u,  ~0u, 0xff};
+
+    for (form_number = 0; form_number < 11; form_number++)
+        for (unsigned n = 0; n < 4; n++) {
+            uint32_t got;
+
+            place = words + offsets[n];
+            rounds = offsets[n] < 62 ? 5000 : 300;
+            *(volatile uint64_t *)place = 0;
+            smp_together(add_often);
+            got = AT(uint32_t) & masks[form_number];
+            check(got == ((SMP_CPUS * rounds) & masks[form_number]),
+                  "form %u at %u: %u, not %u", form_number, offsets[n], got,
+                  SMP_CPUS * rounds);
+            check(!total_wrong(), "form %u at %u: bits were lost", form_number,
+                  offsets[n]);
+        }
+}
+
+/* --- the order of loads and stores --- */
+
+#define CELLS 4096
+#define TIMES 12
+static volatile uint32_t x[CELLS], y[CELLS], saw[SMP_CPUS][2][CELLS];
+
+static void clear_cells(void) {
+    for (unsigned n = 0; n < CELLS; n++) {
+        x[n] = y[n] = 0;
+        for (unsigned c = 0; c < SMP_CPUS; c++)
+            saw[c][0][n] = saw[c][1][n] = 9;
+    }
+}
+
+static void sb_fence(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        a[n] = 1;
+        __asm__ volatile("mfence" ::: "memory");
+        saw[cpu][0][n] = b[n];
+    }
+}
+
+static void sb_locked(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+    uint32_t mine = 0;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        a[n] = 1;
+        __asm__ volatile("lock incl %0" : "+m"(mine) : : "memory", "cc");
+        saw[cpu][0][n] = b[n];
+    }
+}
+
+static void sb_xchg(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        uint32_t one = 1;
+
+        __asm__ volatile("xchgl %0, %1" : "+r"(one), "+m"(a[n]) : : "memory");
+        saw[cpu][0][n] = b[n];
+    }
+}
+
+static void lb(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        saw[cpu][0][n] = a[n];
+        b[n] = 1;
+    }
+}
+
+static void mp(unsigned cpu) {
+    smp_meet();
+    for (unsigned n = 0; n < CELLS; n++) {
+        if (!cpu) {
+            x[n] = 1;
+            y[n] = 1;
+        } else {
+            saw[cpu][0][n] = y[n];
+            saw[cpu][1][n] = x[n];
+        }
+    }
+}
+
+static void iriw(unsigned cpu) {
+    smp_meet();
+    for (unsigned n = 0; n < CELLS; n++) {
+        if (cpu == 0)
+            x[n] = 1;
+        else if (cpu == 1)
+            y[n] = 1;
+        else if (cpu == 2) {
+            saw[cpu][0][n] = x[n];
+            saw[cpu][1][n] = y[n];
+        } else {
+            saw[cpu][0][n] = y[n];
+            saw[cpu][1][n] = x[n];
+        }
+    }
+}
+
+/* How many rounds had this. */
+static unsigned pairs(uint32_t a, uint32_t b) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < CELLS; n++)
+        sum += saw[0][0][n] == a && saw[1][0][n] == b;
+    return sum;
+}
+
+static unsigned late(unsigned cpu) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < CELLS; n++)
+        sum += saw[cpu][0][n] == 1 && saw[cpu][1][n] == 0;
+    return sum;
+}
+
+static unsigned disagree(void) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < CELLS; n++)
+        sum += saw[2][0][n] == 1 && saw[2][1][n] == 0 && saw[3][0][n] == 1 &&
+               saw[3][1][n] == 0;
+    return sum;
+}
+
+static void order(void) {
+    static void (*const buffered[])(unsigned) = {sb_fence, sb_locked, sb_xchg};
+
+    for (unsigned t = 0; t < TIMES; t++) {
+        for (unsigned n = 0; n < 3; n++) {
+            clear_cells();
+            smp_together(buffered[n]);
+            check_eq("stores that waited behind loads", pairs(0, 0), 0);
+        }
+        clear_cells();
+        smp_together(lb);
+        check_eq("loads that came after stores", pairs(1, 1), 0);
+        clear_cells();
+        smp_together(mp);
+        for (unsigned n = 1; n < SMP_CPUS; n++)
+            check_eq("a message before what it tells of", late(n), 0);
+        clear_cells();
+        smp_together(iriw);
+        check_eq("two orders of two stores", disagree(), 0);
+    }
+}
+
+/* --- accesses in one piece --- */
+
+static volatile ulong *piece;
+static unsigned way;
+
+static void tear(unsigned cpu) {
+    ulong value = 0;
+
+    smp_meet();
+    if (cpu) {
+        while (!over) {
+            value = *piece;
+            wrong[cpu] += value + 1 > 1;
+        }
         return;
     }
-    put(ICR_HIGH, dest << 24);
-    put(ICR, icr);
-}
+    for (unsigned n = 0; n < 6000; n++) {
+        ulong *to = (ulong *)piece;
+        const ulong *from = &value;
+        ulong one = 1;
 
-/* --- handlers --- */
-
-struct interrupted {
-    ulong ip, cs, flags;
-};
-
-#define HANDLER(vector)                                                                  \
-    __attribute__((interrupt)) static void on_##vector(struct interrupted *f) {          \
-        __atomic_add_fetch(&counts[self()][vector], 1, __ATOMIC_SEQ_CST);                \
-        put(EOI, 0);                                                                     \
+        value = ~value;
+        if (way == 0)
+            *piece = value;
+        else if (way == 1)
+            __asm__ volatile(BITS("movsl", "movsq") : "+D"(to), "+S"(from) : : "memory");
+        else
+            __asm__ volatile(BITS("rep movsl", "rep movsq")
+                             : "+D"(to), "+S"(from), "+c"(one)
+                             :
+                             : "memory");
     }
-HANDLER(MARK)
-HANDLER(WAKE)
-HANDLER(A)
-HANDLER(B)
-HANDLER(C)
-HANDLER(RING)
-
-__attribute__((interrupt)) static void on_nmi(struct interrupted *f) {
-    __atomic_add_fetch(&counts[self()][2], 1, __ATOMIC_SEQ_CST);
+    over = 1;
 }
 
-static void set_gate(unsigned vector, void (*fn)(struct interrupted *f)) {
-    ulong at = (ulong)fn;
+static void pieces(void) {
+    typedef unsigned fn(void);
 
-    table[vector] = (struct idt_gate){
-        .off0 = (uint16_t)at, .sel = KCS, .ar = 0x8e, .off1 = (uint16_t)(at >> 16)};
-}
-
-static void load_table(void) {
-    struct {
-        uint16_t limit;
-        ulong base;
-    } __attribute__((packed)) idtr = {sizeof(table) - 1, (ulong)table};
-
-    __asm__ volatile("lidt %0" ::"m"(idtr));
-}
-
-/* --- the other CPUs --- */
-
-/* Waits for a job and does it: interrupts come in HLT, or in the instruction before. */
-static _Noreturn void serve(unsigned id) {
-    for (;;) {
-        __asm__ volatile("cli" ::: "memory");
-        if (job[id]) {
-            void (*fn)(unsigned) = job[id];
-
-            __asm__ volatile("sti" ::: "memory");
-            fn(id);
-            job[id] = NULL;
-            __atomic_add_fetch(&done[id], 1, __ATOMIC_SEQ_CST);
-            continue;
+    for (way = 0; way < 3; way++)
+        for (unsigned n = 0; n < 2; n++) {
+            mixed[0] = 0xc3;
+            ((fn *)(void *)mixed)(); /* the page has code */
+            piece = (volatile ulong *)((n ? mixed : words) + 2048);
+            *piece = 0;
+            over = 0;
+            smp_together(tear);
+            check(!total_wrong(), "way %u, place %u: torn", way, n);
         }
-        __asm__ volatile("sti\n hlt" ::: "memory");
+}
+
+/* --- page tables --- */
+
+#ifdef __x86_64__
+#define VA 0x2800000ul /* a large page of the identity map */
+#define FIRST 0x2a00000ul
+#define SECOND 0x2c00000ul
+#define ADDS 3000
+
+static volatile uint64_t *pde_of(ulong va) {
+    uint64_t *pml4 = (uint64_t *)(read_cr3() & ~0xffful);
+    uint64_t *pdpt = (uint64_t *)(pml4[0] & ~0xffful);
+    uint64_t *pd = (uint64_t *)(pdpt[0] & ~0xffful);
+
+    return &pd[va >> 21];
+}
+
+static void bits_of_entry(unsigned cpu) {
+    volatile uint64_t *e = pde_of(VA);
+
+    smp_meet();
+    if (cpu < 2) {
+        for (unsigned n = 0; n < ADDS; n++)
+            __asm__ volatile("lock addq %1, %0" : "+m"(*e) : "r"(1ull << 52) : "cc");
+        __atomic_add_fetch(&over, 1, __ATOMIC_SEQ_CST);
+        return;
+    }
+    while (over < 2) {
+        if (cpu == 2)
+            __asm__ volatile("lock andq %1, %0" : "+m"(*e) : "r"(~0x60ull) : "cc");
+        invlpg(VA);
+        *(volatile uint32_t *)VA += 1;
     }
 }
 
-static _Noreturn __attribute__((used)) void ap_main(void) {
-    unsigned id;
+static void accessed_and_dirty(void) {
+    uint64_t was = *pde_of(VA);
 
-    load_table();
-    if (rdmsr(X86_MSR_APIC_BASE) & 1u << 10)
-        id = (unsigned)rdmsr(X86_MSR_X2APIC_FIRST + ID / 16);
-    else
-        id = *(volatile uint32_t *)(APIC + ID) >> 24;
-    put(SVR, 0x1ff);
-    __atomic_add_fetch(&started[id], 1, __ATOMIC_SEQ_CST);
-    serve(id);
+    over = 0;
+    smp_together(bits_of_entry);
+    check_eq("software's bits of an entry", *pde_of(VA) >> 52, (2 * ADDS) & 0xfff);
+    *pde_of(VA) = was;
+    write_cr3(read_cr3());
 }
 
-/* At TRAMPOLINE and OTHER_TRAMPOLINE: from real mode, by CS, to protected mode. The stack
- * is that of the APIC ID that CPUID tells. */
-__asm__(".pushsection .rodata\n"
-        "tramp:\n .code16\n"
-        "cli\n"
-        "mov %cs, %ax\n mov %ax, %ds\n"
-        "lgdtl tramp_gdtr - tramp\n"
-        "mov $0x11, %eax\n mov %eax, %cr0\n"
-        "ljmpl $8, $tramp_32\n"
-        "tramp_gdtr: .word 23\n .long tramp_gdt\n"
-        "tramp_end:\n .code32\n"
-        ".align 8\n"
-        "tramp_gdt: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
-        ".popsection\n"
-        "tramp_32:\n"
-        "mov $0x10, %eax\n mov %eax, %ds\n mov %eax, %es\n mov %eax, %ss\n"
-        "mov $1, %eax\n cpuid\n shr $24, %ebx\n inc %ebx\n shl $13, %ebx\n"
-        "lea stacks(%ebx), %esp\n"
-        "call ap_main\n");
-extern const uint8_t tramp[], tramp_end[];
+static volatile unsigned flushed;
 
-/* --- waiting --- */
-
-static void wait_count(unsigned id, unsigned vector, uint32_t want) {
-    while (counts[id][vector] < want)
-        __asm__ volatile("pause");
+static void flush_va(void) {
+    invlpg(VA);
+    __atomic_add_fetch(&flushed, 1, __ATOMIC_SEQ_CST);
 }
 
-static void start(unsigned id, unsigned at) {
-    uint32_t before = started[id];
-
-    send(id, INIT | ASSERT);
-    send(id, SIPI | ASSERT | at >> 12);
-    while (started[id] == before)
-        __asm__ volatile("pause");
+static void flush_own(unsigned cpu) {
+    invlpg(VA);
 }
 
-/* All that was sent to ID before has come. */
-static void settle(unsigned id) {
-    uint32_t before = counts[id][MARK];
-
-    send(id, MARK);
-    wait_count(id, MARK, before + 1);
-}
-
-static void give(unsigned id, void (*fn)(unsigned)) {
-    job[id] = fn;
-    send(id, WAKE);
-}
-
-static void wait_job(unsigned id) {
-    while (job[id])
-        __asm__ volatile("pause");
-}
-
-static void everywhere(void (*fn)(unsigned)) {
-    for (unsigned n = 1; n < cpus; n++)
-        give(n, fn);
-    fn(0);
-    for (unsigned n = 1; n < cpus; n++)
-        wait_job(n);
-}
-
-/* Whom ICR to DEST has come to, a bit each. */
-static uint32_t who(uint32_t dest, uint32_t icr, unsigned vector) {
-    uint32_t before[MAX], set = 0;
-
-    for (unsigned n = 0; n < cpus; n++)
-        before[n] = counts[n][vector];
-    send(dest, icr);
-    for (unsigned n = 0; n < cpus; n++)
-        settle(n);
-    for (unsigned n = 0; n < cpus; n++) {
-        check(counts[n][vector] - before[n] <= 1, "CPU %u took it twice", n);
-        set |= (counts[n][vector] - before[n]) << n;
+/* Processor 0 moves the page, tells all, waits for all, and spoils the place that was. */
+static void shootdown(unsigned cpu) {
+    smp_meet();
+    if (cpu) {
+        while (!over)
+            wrong[cpu] += *(volatile uint64_t *)VA != 7;
+        return;
     }
-    return set;
+    for (unsigned n = 0; n < 300; n++) {
+        ulong to = n & 1 ? FIRST : SECOND, from = n & 1 ? SECOND : FIRST;
+
+        *(volatile uint64_t *)to = 7;
+        *pde_of(VA) = to | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_PS;
+        flushed = 0;
+        smp_interrupt_others();
+        while (flushed != SMP_CPUS - 1)
+            pause();
+        *(volatile uint64_t *)from = ~0ull;
+    }
+    over = 1;
 }
 
-#define EVERY ((1u << cpus) - 1)
+static void remapping(void) {
+    uint64_t was = *pde_of(VA);
 
-/* --- the themes --- */
+    *(volatile uint64_t *)FIRST = 7;
+    *pde_of(VA) = FIRST | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_PS;
+    over = 0;
+    smp_ipi_hook = flush_va;
+    smp_together(flush_own);
+    smp_together(shootdown);
+    check(!total_wrong(), "an old page was read after its shootdown");
+    *pde_of(VA) = was;
+    smp_together(flush_own);
+}
+#endif
 
-static void begin(void) {
+/* --- code that another processor writes --- */
+
+static volatile uint32_t told;
+static uint8_t *fn_at;
+
+static uint32_t call_it(void) {
+    typedef uint32_t fn(void);
+
+    return ((fn *)(void *)fn_at)();
+}
+
+static void put_fn(uint32_t value) {
+    fn_at[0] = 0xb8; /* mov $value, %eax; ret */
+    *(volatile uint32_t *)(fn_at + 1) = value;
+    fn_at[5] = 0xc3;
+}
+
+/* The number only grows; who was told of one sees it behind a serializing instruction. */
+static void grow(unsigned cpu) {
+    uint32_t last = 0, r[4];
+
+    smp_meet();
+    while (cpu && !over) {
+        uint32_t least = told, got;
+
+        cpuid(0, 0, r);
+        got = call_it();
+        wrong[cpu] += got < least || got < last;
+        last = got;
+    }
+    for (unsigned n = 1; !cpu && n < 2000; n++) {
+        *(volatile uint32_t *)(fn_at + 1) = n;
+        told = n;
+        pause();
+    }
+    if (!cpu)
+        over = 1;
+}
+
+void smp_int3_entry(void);
+
+/* Linux's text_poke_bp(): INT3, all serialize, the rest, all serialize, the first byte.
+ */
+static volatile unsigned serialized;
+
+static void serialize(void) {
     uint32_t r[4];
 
-    memcpy((void *)TRAMPOLINE, tramp, (size_t)(tramp_end - tramp));
-    memcpy((void *)OTHER_TRAMPOLINE, tramp, (size_t)(tramp_end - tramp));
-    cpuid(1, 0, r);
-    check_eq("APIC ID in CPUID", r[1] >> 24, 0);
-    cpus = r[1] >> 16 & 0xff;
-    check(cpus > 1 && cpus <= MAX, "%u CPUs", cpus);
-    if (cpus < 2 || cpus > MAX)
-        guest_exit();
-    cpuid(0xb, 1, r);
-    check_eq("CPUs of the package", r[1], cpus);
-    set_gate(2, on_nmi);
-    set_gate(MARK, on_MARK);
-    set_gate(WAKE, on_WAKE);
-    set_gate(A, on_A);
-    set_gate(B, on_B);
-    set_gate(C, on_C);
-    set_gate(RING, on_RING);
-    load_table();
-    put(LINT0, 0x10000);
-    put(SVR, 0x1ff);
-    __asm__ volatile("sti");
-    check(rdmsr(X86_MSR_APIC_BASE) & 1u << 8, "the first one is the boot processor");
-    for (unsigned n = 1; n < cpus; n++) {
-        check_eq("started", started[n], 0);
-        start(n, TRAMPOLINE);
+    cpuid(0, 0, r);
+    __atomic_add_fetch(&serialized, 1, __ATOMIC_SEQ_CST);
+}
+
+static void serialize_all(void) {
+    serialized = 0;
+    smp_interrupt_others();
+    while (serialized != SMP_CPUS - 1)
+        pause();
+}
+
+static void poke(unsigned cpu) {
+    smp_meet();
+    while (cpu && !over) {
+        uint32_t got = call_it();
+
+        wrong[cpu] += got != 1 && got != 0x01010101 && got != 0x02020202;
     }
-}
-
-static void kinds(void) {
-    uint32_t one;
-
-    for (unsigned n = 0; n < cpus; n++)
-        check_eq("physical", who(n, A, A), 1u << n);
-    check_eq("to all", who(x2 ? ~0u : 0xff, B, B), EVERY);
-    check_eq("to nobody", who(cpus, C, C), 0);
-    check_eq("self", who(0, SELF | A, A), 1);
-    check_eq("all", who(0, ALL | B, B), EVERY);
-    check_eq("others", who(0, OTHERS | C, C), EVERY & ~1u);
-    check_eq("NMI", who(1, NMI | ASSERT, 2), 2);
-    check_eq("NMI to all others", who(0, OTHERS | NMI | ASSERT, 2), EVERY & ~1u);
-    one = who(x2 ? ~0u : 0xff, LOWEST | A, A);
-    check(one && !(one & (one - 1)), "lowest priority: 0x%x", one);
-}
-
-static void set_flat(unsigned id) {
-    put(DFR, ~0u);
-    put(LDR, 1u << (24 + id));
-}
-
-static void set_cluster(unsigned id) {
-    put(DFR, 0x0fffffff);
-    put(LDR, ((id / 2) << 4 | 1u << id % 2) << 24);
-}
-
-static void logical(void) {
-    everywhere(set_flat);
-    for (unsigned set = 0; set <= EVERY; set++)
-        check_eq("flat", who(set, LOGICAL | A, A), set);
-    everywhere(set_cluster);
-    check_eq("a cluster", who(0x13, LOGICAL | B, B), EVERY & 0xc);
-    check_eq("one of it", who(0x12, LOGICAL | C, C), EVERY & 0x8);
-    check_eq("no cluster", who(0x73, LOGICAL | A, A), 0);
-    everywhere(set_flat);
-}
-
-static volatile bool hold, held;
-
-static void hold_back(unsigned id) {
-    put(TPR, 0x80);
-    held = true;
-    while (hold)
-        __asm__ volatile("pause");
-    put(TPR, 0);
-}
-
-/* The one whose task has the lowest priority; what is held back comes later. */
-static void priorities(void) {
-    uint32_t before[2] = {counts[1][B], counts[2][B]};
-
-    if (cpus < 3)
-        return;
-    hold = true;
-    give(2, hold_back);
-    while (!held)
-        __asm__ volatile("pause");
-    for (unsigned n = 0; n < 4; n++) {
-        send(1u << 1 | 1u << 2, LOGICAL | LOWEST | B);
-        settle(1);
+    for (unsigned n = 0; !cpu && n < 150; n++) {
+        *(volatile uint8_t *)fn_at = 0xcc;
+        serialize_all();
+        *(volatile uint32_t *)(fn_at + 1) = n & 1 ? 0x01010101 : 0x02020202;
+        serialize_all();
+        *(volatile uint8_t *)fn_at = 0xb8;
+        serialize_all();
     }
-    check_eq("the lowest priority", counts[1][B], before[0] + 4);
-    send(2, B);
-    check_eq("held back", counts[2][B], before[1]);
-    hold = false;
-    wait_count(2, B, before[1] + 1);
-    wait_job(2);
+    if (!cpu)
+        over = 1;
 }
 
-/* --- rings and storms --- */
+static void writing_code(void) {
+    static const uint16_t offsets[] = {3, 128 + 59};
 
-#define ROUNDS 3000u
-static volatile uint32_t token;
-
-/* Waits in HLT for the token, and hands it on: a lost interrupt is a hang. */
-static void ring(unsigned id) {
-    for (unsigned n = 0; n < ROUNDS; n++) {
-        for (;;) {
-            __asm__ volatile("cli" ::: "memory");
-            if (token % cpus == id)
-                break;
-            __asm__ volatile("sti\n hlt" ::: "memory");
-        }
-        __asm__ volatile("sti" ::: "memory");
-        token++;
-        send((id + 1) % cpus, RING);
+    for (unsigned n = 0; n < 2; n++) {
+        fn_at = mixed + offsets[n];
+        put_fn(0);
+        told = over = 0;
+        smp_together(grow);
+        check(!total_wrong(), "old code at %u", offsets[n]);
     }
-}
-
-static void storm(unsigned id) {
-    for (unsigned n = 0; n < ROUNDS; n++) {
-        send(0, OTHERS | A);
-        send((id + 1) % cpus, B);
-        if (n % 64 == 0)
-            send(0, OTHERS | NMI | ASSERT);
-    }
-}
-
-static void all_quiet(unsigned id) {
-    for (unsigned n = 0; n < 8; n++) {
-        check_eq("IRR", get(IRR + n * 16), 0);
-        if (n != WAKE / 32)
-            check_eq("ISR", get(ISR + n * 16), 0);
-    }
-}
-
-static void rings(void) {
-    token = 0;
-    everywhere(ring);
-    check_eq("rounds", token, ROUNDS * cpus);
-    everywhere(storm);
-    for (unsigned n = 0; n < cpus; n++)
-        settle(n);
-    all_quiet(0);
-    for (unsigned n = 0; n < cpus; n++)
-        check_eq("after the storm", who(n, C, C), 1u << n);
-}
-
-/* --- INIT and SIPI --- */
-
-static void spin(unsigned id) {
-    for (;;)
-        spins[id]++;
-}
-
-static void spin_closed(unsigned id) {
-    __asm__ volatile("cli");
-    spin(id);
-}
-
-static void spin_device(unsigned id) {
-    for (;;) {
-        inb(0x21);
-        spins[id]++;
-    }
-}
-
-static void spin_apic(unsigned id) {
-    for (;;) {
-        send(0, OTHERS | C);
-        spins[id]++;
-    }
-}
-
-static void spin_string(unsigned id) {
-    static uint8_t a[65536], b[65536];
-
-    for (;;) {
-        memcpy(a, b, sizeof(a));
-        spins[id]++;
-    }
-}
-
-static void init_inside(void (*fn)(unsigned)) {
-    uint32_t before = spins[1];
-
-    give(1, fn);
-    while (spins[1] - before < 100)
-        __asm__ volatile("pause");
-    send(1, SIPI | ASSERT | TRAMPOLINE >> 12); /* to one that runs: nothing */
-    before = spins[1];
-    while (spins[1] - before < 100)
-        __asm__ volatile("pause");
-    job[1] = NULL;
-    start(1, OTHER_TRAMPOLINE);
-    check_eq("after INIT", who(1, A, A), 2);
-}
-
-static void inits(void) {
-    static void (*const fns[])(unsigned) = {spin, spin_closed, spin_device, spin_apic,
-                                            spin_string};
-    uint32_t before = started[1];
-
-    for (unsigned n = 0; n < 4; n++)
-        for (unsigned k = 0; k < sizeof(fns) / sizeof(*fns); k++, before++)
-            init_inside(fns[k]);
-    /* One that sleeps; and many times over. */
-    for (unsigned n = 0; n < 200; n++, before++)
-        start(1, n % 2 ? TRAMPOLINE : OTHER_TRAMPOLINE);
-    check_eq("starts", started[1], before);
-    everywhere(set_flat); /* which INIT has cleared */
-}
-
-/* --- what devices send, the TSC, x2APIC --- */
-
-static void ioapic(unsigned reg, uint32_t value) {
-    *(volatile uint32_t *)IOAPIC = reg;
-    *(volatile uint32_t *)(IOAPIC + 0x10) = value;
-}
-
-/* The 8254's ticks, on pin 2, to each CPU in turn. */
-static void devices(void) {
-    outb(0x43, 0x34);
-    outb(0x40, 0xa9);
-    outb(0x40, 4); /* 1 kHz */
-    for (unsigned n = 0; n < cpus; n++) {
-        uint32_t before = counts[n][A];
-
-        ioapic(0x15, n << 24);
-        ioapic(0x14, A);
-        wait_count(n, A, before + 3);
-        ioapic(0x14, 0x10000);
-        settle(n);
-    }
-}
-
-static volatile uint64_t last_tsc;
-static volatile uint32_t tsc_turn;
-
-/* Each reads after the other has: never less. */
-static void tscs(unsigned id) {
-    if (id > 1)
-        return;
-    for (unsigned n = 0; n < 2000; n++) {
-        uint64_t now;
-
-        while (tsc_turn % 2 != id)
-            __asm__ volatile("pause");
-        now = rdtsc();
-        check(now >= last_tsc, "the TSC goes back between CPUs");
-        last_tsc = now;
-        __atomic_add_fetch(&tsc_turn, 1, __ATOMIC_SEQ_CST);
-    }
-}
-
-static volatile uint32_t switched;
-
-static void to_x2(unsigned id) {
-    __asm__ volatile("cli");
-    wrmsr(X86_MSR_APIC_BASE, rdmsr(X86_MSR_APIC_BASE) | 1u << 10);
-    __atomic_add_fetch(&switched, 1, __ATOMIC_SEQ_CST);
-    while (!x2)
-        __asm__ volatile("pause");
-    __asm__ volatile("sti");
-}
-
-static void x2apic(void) {
-    uint32_t r[4];
-
-    cpuid(1, 0, r);
-    if (!(r[2] & 1u << 21))
-        return;
-    for (unsigned n = 1; n < cpus; n++)
-        give(n, to_x2);
-    while (switched != cpus - 1)
-        __asm__ volatile("pause");
-    __asm__ volatile("cli");
-    wrmsr(X86_MSR_APIC_BASE, rdmsr(X86_MSR_APIC_BASE) | 1u << 10);
-    x2 = true;
-    __asm__ volatile("sti");
-    for (unsigned n = 1; n < cpus; n++)
-        wait_job(n);
-    kinds();
-    for (unsigned set = 0; set <= EVERY; set++)
-        check_eq("x2APIC cluster", who(set, LOGICAL | A, A), set);
-    wrmsr(X86_MSR_X2APIC_FIRST + 0x3f, C);
-    settle(0);
-    rings();
+    idt_set(X86_BP, KCS, smp_int3_entry, 14, 0);
+    smp_ipi_hook = serialize;
+    fn_at = mixed + 256;
+    put_fn(0x01010101);
+    over = 0;
+    smp_together(poke);
+    check(!total_wrong(), "a mixture of old and new code");
 }
 
 void guest_main(void) {
-    begin();
-    kinds();
-    logical();
-    priorities();
-    rings();
-    inits();
-    devices();
-    everywhere(tscs);
-    x2apic();
-    __asm__ volatile("cli");
+    smp_start();
+    locked();
+    order();
+    pieces();
+#ifdef __x86_64__
+    accessed_and_dirty();
+    remapping();
+#endif
+    writing_code();
 }
