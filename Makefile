@@ -121,6 +121,7 @@ include tests/fidelity/fidelity.mk
 include tests/fuzz/fuzz.mk
 include tests/verify/verify.mk
 include tests/programs/programs.mk
+include tests/debian/debian.mk
 
 # Times Debian guests, amd64 and i386, against native code and QEMU's TCG: six minutes or so.
 # BENCH="--help" tells what can be asked for.
