@@ -1,5 +1,5 @@
-/* One byte to and fro over TCP: `rr serve PORT`, or `rr ADDRESS PORT SECONDS`, which prints
- * round trips a second. */
+/* One byte to and fro over TCP: `rr serve PORT`, or `rr ADDRESS PORT SECONDS`, which
+ * prints round trips a second. */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
