@@ -80,6 +80,10 @@ const char *block_path(const struct block *b) {
     return b->image->path;
 }
 
+unsigned block_sockets(const struct block *b, int *out) {
+    return image_sockets(b->image, out, BLOCK_SOCKETS_MAX);
+}
+
 void block_attach(struct block *b, struct block_pool *p) {
     if (b->pool)
         pool_remove(b->pool, b);

@@ -74,6 +74,11 @@ bool block_readonly(const struct block *b);
 const char *block_id(const struct block *b);
 const char *block_path(const struct block *b); /* for messages */
 
+/* The sockets by which it is connected to servers, for the jail: at most
+ * BLOCK_SOCKETS_MAX of them into OUT; how many. */
+#define BLOCK_SOCKETS_MAX BLOCK_WORKERS
+unsigned block_sockets(const struct block *b, int *out);
+
 /* --- the workers of all disks of a machine --- */
 
 struct block_host {

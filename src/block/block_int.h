@@ -28,6 +28,8 @@ struct image_ops {
     int (*zeroes)(struct image *i, uint64_t offset, uint64_t length, bool unmap);
     /* Ends what the image waits for, with errors; may be NULL: it waits for nobody. */
     void (*abandon)(struct image *i);
+    /* Its sockets, at most ROOM, into OUT: how many; may be NULL: none. */
+    unsigned (*sockets)(const struct image *i, int *out, unsigned room);
     /* 0 or -errno, what could not be written any more; frees the image in any case. */
     int (*close)(struct image *i);
 };
@@ -38,7 +40,8 @@ struct image {
     unsigned physical; /* block_physical() */
     unsigned granule;  /* block_granule() */
     bool readonly;
-    char *path; /* for messages; the image's, freed by image_done() */
+    struct image *below[2]; /* what it stands on; NULL: nothing */
+    char *path;             /* for messages; the image's, freed by image_done() */
 };
 
 /* --- image.c: the same, for one buffer --- */
@@ -48,6 +51,9 @@ int image_write(struct image *i, uint64_t offset, const void *buf, size_t len);
 /* Zeros by writing them: for those that can do no better. */
 int image_write_zeroes(struct image *i, uint64_t offset, uint64_t length);
 int image_close(struct image *i); /* I may be NULL */
+/* The operations of that name, of the image and all that is below. */
+void image_abandon(struct image *i);
+unsigned image_sockets(const struct image *i, int *out, unsigned room);
 /* Sets what all images have; 0 or -ENOMEM. */
 int image_init(struct image *i, const struct image_ops *ops, const char *path);
 void image_done(struct image *i);

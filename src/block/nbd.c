@@ -210,6 +210,15 @@ static void abandon(struct image *i) {
         shutdown(d->fd[n], SHUT_RDWR); /* not through libnbd: a call holds its lock */
 }
 
+static unsigned sockets(const struct image *i, int *out, unsigned room) {
+    const struct nbd *d = container_of(i, const struct nbd, image);
+    unsigned n;
+
+    for (n = 0; n < d->connections && n < room; n++)
+        out[n] = d->fd[n];
+    return n;
+}
+
 static int close_all(struct image *i) {
     struct nbd *d = nbd_from(i);
     int rc = i->readonly || !d->connections ? 0 : flush(i);
@@ -231,6 +240,7 @@ static const struct image_ops ops = {.read = nbd_read,
                                      .discard = discard,
                                      .zeroes = zeroes,
                                      .abandon = abandon,
+                                     .sockets = sockets,
                                      .close = close_all};
 
 /* --- opening --- */

@@ -157,11 +157,11 @@ static void wait_for(struct block_pool *p, struct block *b) {
     bool patient = true;
 
     while (b->running) {
-        if (!patient || !b->image->ops->abandon) {
+        if (!patient) {
             pthread_cond_wait(&p->idle, &p->lock);
         } else if (pthread_cond_timedwait(&p->idle, &p->lock, &until) == ETIMEDOUT) {
             patient = false;
-            b->image->ops->abandon(b->image);
+            image_abandon(b->image);
         }
     }
 }
