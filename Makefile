@@ -20,6 +20,11 @@ CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -fno-tree-loop-distribute-patterns
 LDLIBS = -lZydis -lcjson -lseccomp -lslirp -lz -llzma -lzstd -llz4 -lpthread -lm
 
+# The network block device is left out where libnbd's header is missing; the library is
+# loaded when it is wanted.
+HAVE_LIBNBD := $(shell echo '\#include <libnbd.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+CPPFLAGS += $(HAVE_LIBNBD:1=-DHAVE_LIBNBD)
+
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
 SRCS = $(sort $(wildcard $(ROOMS:%=src/%/*.c) $(ROOMS:%=src/%/*/*.c)))
@@ -72,10 +77,12 @@ $(UNITS): %: %.o $(TESTLIB) $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(TESTLIB) $(LIB) -lcmocka $(LDLIBS)
 
 # These let each allocation fail in turn.
-$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
+$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl $(BUILD)/unit/nomem_net: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
     aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
     timerfd_create pthread_create sigaltstack)
 comma = ,
+# This logs what is done to an image.
+$(BUILD)/unit/block_durable: LDLIBS += -Wl,--wrap=pwritev -Wl,--wrap=fallocate -Wl,--wrap=fdatasync
 
 units: $(UNITS)
 
@@ -114,6 +121,7 @@ include tests/fidelity/fidelity.mk
 include tests/fuzz/fuzz.mk
 include tests/verify/verify.mk
 include tests/programs/programs.mk
+include tests/debian/debian.mk
 
 # Times Debian guests, amd64 and i386, against native code and QEMU's TCG: six minutes or so.
 # BENCH="--help" tells what can be asked for.
@@ -122,6 +130,14 @@ bench:
 	@tools/deps bench
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) bench/run $(BENCH)
+
+# Disk, network and boot of a Debian on a disk, beside QEMU's TCG. BOARD="--rounds 1".
+BOARD ?=
+bench-board: deps
+	@tools/deps disk && tools/deps board
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(abspath $(BUILD)) bench/board $(BOARD)
+
 
 # Times programs of Debian's in roots made of packages: twenty minutes or so, and some minutes and
 # 5 GiB for the roots. REAL="forks gcc --engines native,bt" narrows it; REAL="--help".
@@ -174,5 +190,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d $(TESTLIB_OBJS:.o=.d) $(UNITS:=.d)
 
-.PHONY: lockstep check-nested bench bench-real compare stress all units guests clean deps deps-check run check lint
+.PHONY: lockstep check-nested bench bench-board bench-real compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:

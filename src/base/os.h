@@ -213,11 +213,12 @@ void os_socket_close(int fd);
  * From here on each thread of the process may compute, wait, and read and write what is
  * open, and nothing else, for good. Descriptors above 2 that we were started with are
  * closed. IOCTLS are further requests for ioctl(2) that are allowed, and a 0; or NULL.
- * At LISTENERS (of os_listener_fd(), and a -1; or NULL) clients may be accepted.
- * -errno: the host does not let us (-ENOTSUP: this build does not), and we are not locked
- * up.
+ * At LISTENERS (of os_listener_fd(), and a -1; or NULL) clients may be accepted; SERVERS
+ * (the same) are connected sockets, at which send(2), recv(2) and shutdown(2) may be
+ * used. -errno: the host does not let us (-ENOTSUP: this build does not), and we are not
+ * locked up.
  */
-int os_jail_enter(const unsigned long *ioctls, const int *listeners);
+int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *servers);
 /* What os_jail_enter() would return here. */
 int os_jail_probe(void);
 /* The same for a process that is a network (net/user.c): of one thread, which may make

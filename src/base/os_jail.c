@@ -102,11 +102,24 @@ static const struct filter_rule rules[] = {
     ANY(exit_group),
 };
 
+/* Disks of a server: libnbd sends and receives at this socket, at no other address than
+ * it is connected to; shutdown(2) leaves a server that is silent. */
+static int add_server(scmp_filter_ctx ctx, unsigned fd) {
+    const struct filter_rule allowed[] = {IF2(sendto, 0, ARG32, fd, 4, ~(uint64_t)0, 0),
+                                          IF2(recvfrom, 0, ARG32, fd, 4, ~(uint64_t)0, 0),
+                                          IF(shutdown, 0, ARG32, fd)};
+
+    return filter_add_all(ctx, allowed, ARRAY_SIZE(allowed));
+}
+
 /* Those that depend on the process. */
 static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls,
-                    const int *listeners) {
+                    const int *listeners, const int *servers) {
     const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
     int rc = filter_add(ctx, &to_us);
+
+    for (; servers && *servers >= 0 && !rc; servers++)
+        rc = add_server(ctx, (unsigned)*servers);
 
     /* --control, --net: clients at these sockets; they are read and written as files are.
      */
@@ -134,7 +147,7 @@ static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls,
 
 /* Makes a filter that is ready to be loaded. */
 static int make_filter(const unsigned long *ioctls, const int *listeners,
-                       scmp_filter_ctx *out) {
+                       const int *servers, scmp_filter_ctx *out) {
     scmp_filter_ctx ctx;
     int rc = filter_new(&ctx);
 
@@ -142,7 +155,7 @@ static int make_filter(const unsigned long *ioctls, const int *listeners,
         return rc;
     rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
     if (!rc)
-        rc = add_ours(ctx, ioctls, listeners);
+        rc = add_ours(ctx, ioctls, listeners, servers);
     if (rc)
         seccomp_release(ctx);
     *out = rc ? NULL : ctx;
@@ -173,13 +186,13 @@ static void close_inherited(void) {
     closedir(dir);
 }
 
-int os_jail_enter(const unsigned long *ioctls, const int *listeners) {
+int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *servers) {
     scmp_filter_ctx ctx;
     int rc;
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = make_filter(ioctls, listeners, &ctx);
+    rc = make_filter(ioctls, listeners, servers, &ctx);
     if (rc)
         return rc;
     tzset(); /* gmtime_r(3), of the clock device, reads the time zone's file, once */
@@ -192,7 +205,7 @@ int os_jail_probe(void) {
     pid_t pid = fork();
 
     if (!pid)
-        _exit(-os_jail_enter(NULL, NULL));
+        _exit(-os_jail_enter(NULL, NULL, NULL));
     if (pid < 0)
         return -errno;
     while (waitpid(pid, &status, 0) < 0)

@@ -38,11 +38,14 @@ int block_open(const struct block_spec *spec, struct block **out, char *why,
 }
 
 int block_close(struct block *b) {
+    char *path;
     int rc;
 
     if (!b)
         return 0;
-    char *path = strdup(b->image->path);
+    if (b->pool)
+        pool_remove(b->pool, b);
+    path = strdup(b->image->path);
 
     rc = image_close(b->image);
     if (rc)
@@ -77,8 +80,16 @@ const char *block_path(const struct block *b) {
     return b->image->path;
 }
 
+unsigned block_sockets(const struct block *b, int *out) {
+    return image_sockets(b->image, out, BLOCK_SOCKETS_MAX);
+}
+
 void block_attach(struct block *b, struct block_pool *p) {
+    if (b->pool)
+        pool_remove(b->pool, b);
     b->pool = p;
+    if (p)
+        pool_add(p, b);
 }
 
 void block_submit(struct block *b, struct block_request *r) {

@@ -74,6 +74,11 @@ bool block_readonly(const struct block *b);
 const char *block_id(const struct block *b);
 const char *block_path(const struct block *b); /* for messages */
 
+/* The sockets by which it is connected to servers, for the jail: at most
+ * BLOCK_SOCKETS_MAX of them into OUT; how many. */
+#define BLOCK_SOCKETS_MAX BLOCK_WORKERS
+unsigned block_sockets(const struct block *b, int *out);
+
 /* --- the workers of all disks of a machine --- */
 
 struct block_host {
@@ -89,9 +94,9 @@ struct block_host {
 /* Makes the threads: before the jail. 0 or -errno. */
 int block_pool_new(const struct block_host *host, struct block_pool **out);
 /* The loop does not turn any more. Waits for what is in flight, calls nobody back, and
- * ends the threads; the blocks are still open. P may be NULL. */
+ * ends the threads; the blocks are still open, and have no pool. P may be NULL. */
 void block_pool_free(struct block_pool *p);
-/* Before B's first request. */
+/* Before B's first request; NULL: it has none any more. */
 void block_attach(struct block *b, struct block_pool *p);
 
 /* Counted runs: calls done() of all that is due by NOW, oldest first. */
@@ -144,7 +149,8 @@ void block_cancel(struct block *b);
 /* Requests that were submitted and whose done() has not been called. */
 unsigned block_in_flight(const struct block *b);
 /* Waits for those that a worker has begun, drops the others, and calls nobody's done():
- * the caller's requests are its own again. For resets and the end. */
+ * the caller's requests are its own again. For resets and the end. A server that does not
+ * answer for 10 s is left. */
 void block_drain(struct block *b);
 
 #endif

@@ -26,6 +26,10 @@ struct image_ops {
     int (*flush)(struct image *i);
     int (*discard)(struct image *i, uint64_t offset, uint64_t length);
     int (*zeroes)(struct image *i, uint64_t offset, uint64_t length, bool unmap);
+    /* Ends what the image waits for, with errors; may be NULL: it waits for nobody. */
+    void (*abandon)(struct image *i);
+    /* Its sockets, at most ROOM, into OUT: how many; may be NULL: none. */
+    unsigned (*sockets)(const struct image *i, int *out, unsigned room);
     /* 0 or -errno, what could not be written any more; frees the image in any case. */
     int (*close)(struct image *i);
 };
@@ -36,7 +40,8 @@ struct image {
     unsigned physical; /* block_physical() */
     unsigned granule;  /* block_granule() */
     bool readonly;
-    char *path; /* for messages; the image's, freed by image_done() */
+    struct image *below[2]; /* what it stands on; NULL: nothing */
+    char *path;             /* for messages; the image's, freed by image_done() */
 };
 
 /* --- image.c: the same, for one buffer --- */
@@ -46,6 +51,9 @@ int image_write(struct image *i, uint64_t offset, const void *buf, size_t len);
 /* Zeros by writing them: for those that can do no better. */
 int image_write_zeroes(struct image *i, uint64_t offset, uint64_t length);
 int image_close(struct image *i); /* I may be NULL */
+/* The operations of that name, of the image and all that is below. */
+void image_abandon(struct image *i);
+unsigned image_sockets(const struct image *i, int *out, unsigned room);
 /* Sets what all images have; 0 or -ENOMEM. */
 int image_init(struct image *i, const struct image_ops *ops, const char *path);
 void image_done(struct image *i);
@@ -87,6 +95,13 @@ int file_temporary(const char *path, struct image **out);
 /* Device and inode, to tell the same file under another name. False: it is no file. */
 bool file_identity(const struct image *i, uint64_t id[2]);
 
+/* --- nbd.c --- */
+
+bool nbd_is_uri(const char *path);
+/* What the server at URI serves. 0, or -errno with a sentence in WHY. */
+int nbd_open(const char *uri, bool readonly, struct image **out, char *why,
+             size_t why_size);
+
 /* --- open.c --- */
 
 /* The image that SPEC names, with all that it stands on. As block_open(). */
@@ -98,11 +113,14 @@ int disk_open(const struct block_spec *spec, struct image **out, char *why,
 struct block {
     struct image *image;
     struct block_pool *pool;
+    struct block *next; /* of the pool's */
     char id[BLOCK_ID_MAX + 1];
     unsigned in_flight, running; /* requests; the pool's lock has them */
     unsigned told;               /* errors that have been logged, a bit for each kind */
 };
 
+void pool_add(struct block_pool *p, struct block *b);
+void pool_remove(struct block_pool *p, struct block *b);
 /* R is executed by a worker (or now), then delivered. */
 void pool_submit(struct block_pool *p, struct block_request *r);
 void pool_cancel(struct block_pool *p, struct block *b);

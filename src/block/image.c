@@ -50,6 +50,26 @@ int image_close(struct image *i) {
     return i ? i->ops->close(i) : 0;
 }
 
+void image_abandon(struct image *i) {
+    if (!i)
+        return;
+    if (i->ops->abandon)
+        i->ops->abandon(i);
+    for (size_t n = 0; n < ARRAY_SIZE(i->below); n++)
+        image_abandon(i->below[n]);
+}
+
+unsigned image_sockets(const struct image *i, int *out, unsigned room) {
+    unsigned count;
+
+    if (!i)
+        return 0;
+    count = i->ops->sockets ? i->ops->sockets(i, out, room) : 0;
+    for (size_t n = 0; n < ARRAY_SIZE(i->below); n++)
+        count += image_sockets(i->below[n], out + count, room - count);
+    return count;
+}
+
 /* --- pieces of host memory --- */
 
 size_t iov_length(const struct iovec *iov, unsigned count) {

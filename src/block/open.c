@@ -49,6 +49,8 @@ static bool ends(const char *path, const char *suffix) {
 }
 
 static bool is_qcow2(const char *path, enum block_format format) {
+    if (nbd_is_uri(path))
+        return false;
     return format == BLOCK_QCOW2 || (format == BLOCK_BY_NAME && ends(path, ".qcow2"));
 }
 
@@ -202,6 +204,8 @@ static int open_temporary(struct opening *o, struct image *base, struct image **
 static int name_base(const char *overlay, const char *base, char out[PATH_MAX]) {
     char real[PATH_MAX];
 
+    if (nbd_is_uri(base))
+        return snprintf(out, PATH_MAX, "%s", base) < PATH_MAX ? 0 : -ENAMETOOLONG;
     if (!realpath(base, real))
         return -errno;
     snprintf(out, PATH_MAX, "%s", beside(overlay, real) ? strrchr(real, '/') + 1 : real);
@@ -252,8 +256,10 @@ static int check_overlay(struct opening *o, const struct block_spec *s,
 
     if (rc)
         return rc;
-    if (!*names.backing || resolve(s->overlay, names.backing, named) ||
-        !realpath(s->path, real) || strcmp(named, real) != 0)
+    if (nbd_is_uri(s->path)
+            ? strcmp(names.backing, s->path) != 0
+            : !*names.backing || resolve(s->overlay, names.backing, named) ||
+                  !realpath(s->path, real) || strcmp(named, real) != 0)
         return fail(o, -EINVAL,
                     "the overlay '%s' stands on '%s', not on '%s'; name a file that is "
                     "not there yet, and it is made",
@@ -291,10 +297,18 @@ int disk_open(const struct block_spec *s, struct image **out, char *why,
               size_t why_size) {
     struct opening o = {
         .backing_allowed = s->backing_allowed, .why = why, .why_size = why_size};
+    bool readonly = s->readonly || s->overlay, qcow2 = is_qcow2(s->path, s->format);
     struct image *base;
-    int rc = open_image(&o, s->path, is_qcow2(s->path, s->format),
-                        s->readonly || s->overlay, &base);
+    int rc;
 
+    if (!nbd_is_uri(s->path))
+        rc = open_image(&o, s->path, qcow2, readonly, &base);
+    else if (s->format == BLOCK_QCOW2)
+        rc = fail(&o, -EINVAL,
+                  "'%s': what a server serves is raw; let it open the qcow2 image",
+                  s->path);
+    else
+        rc = nbd_open(s->path, readonly, &base, why, why_size);
     if (rc)
         return rc;
     if (!s->overlay) {

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/os.h"
 #include "base/os_loop.h"
@@ -28,7 +29,7 @@ struct block_pool {
     pthread_cond_t work; /* QUEUED has something, or it ends */
     pthread_cond_t idle; /* something has been executed */
     struct list queued, done;
-    unsigned executing;
+    struct block *blocks;
     bool ending;
     struct os_task deliver;
     struct os_thread *workers[BLOCK_WORKERS];
@@ -75,12 +76,10 @@ static void execute_one(struct block_pool *p, struct block_request *r) {
     struct block *b = r->block;
 
     b->running++;
-    p->executing++;
     pthread_mutex_unlock(&p->lock);
     r->rc = request_execute(r);
     pthread_mutex_lock(&p->lock);
     b->running--;
-    p->executing--;
     list_add(&p->done, r);
     pthread_cond_broadcast(&p->idle);
     os_task_post(&p->deliver, p->host.loop);
@@ -146,10 +145,49 @@ uint64_t block_pool_next(const struct block_pool *p) {
     return p->done.first ? p->done.first->due : UINT64_MAX;
 }
 
+/* --- waiting --- */
+
+#define PATIENCE 10 /* seconds */
+
+/* Until B executes nothing; the lock is held. Who waits too long for a server is told to
+ * wait no more. */
+static void wait_for(struct block_pool *p, struct block *b) {
+    struct timespec until = {.tv_sec =
+                                 (time_t)(os_monotonic_ns() / 1000000000u) + PATIENCE};
+    bool patient = true;
+
+    while (b->running) {
+        if (!patient) {
+            pthread_cond_wait(&p->idle, &p->lock);
+        } else if (pthread_cond_timedwait(&p->idle, &p->lock, &until) == ETIMEDOUT) {
+            patient = false;
+            image_abandon(b->image);
+        }
+    }
+}
+
+void pool_add(struct block_pool *p, struct block *b) {
+    pthread_mutex_lock(&p->lock);
+    b->next = p->blocks;
+    p->blocks = b;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void pool_remove(struct block_pool *p, struct block *b) {
+    struct block **at = &p->blocks;
+
+    pthread_mutex_lock(&p->lock);
+    while (*at != b)
+        at = &(*at)->next;
+    *at = b->next;
+    pthread_mutex_unlock(&p->lock);
+}
+
 /* --- making and ending --- */
 
 int block_pool_new(const struct block_host *host, struct block_pool **out) {
     struct block_pool *p = calloc(1, sizeof(*p));
+    pthread_condattr_t monotonic;
     int rc = 0;
 
     if (!p)
@@ -158,7 +196,10 @@ int block_pool_new(const struct block_host *host, struct block_pool **out) {
     p->deliver = (struct os_task){.fn = deliver, .arg = p};
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
-    pthread_cond_init(&p->idle, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->idle, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     list_init(&p->queued);
     list_init(&p->done);
     for (unsigned n = 0; n < BLOCK_WORKERS && !host->due && !rc; n++)
@@ -177,6 +218,11 @@ void block_pool_free(struct block_pool *p) {
     pthread_mutex_lock(&p->lock);
     p->ending = true;
     pthread_cond_broadcast(&p->work);
+    for (struct block *b = p->blocks; b; b = b->next) {
+        wait_for(p, b);
+        b->pool = NULL;
+        b->in_flight = 0;
+    }
     pthread_mutex_unlock(&p->lock);
     for (unsigned n = 0; n < BLOCK_WORKERS; n++)
         os_thread_join(p->workers[n]);
@@ -227,8 +273,7 @@ void pool_drain(struct block_pool *p, struct block *b) {
     list_init(&mine);
     pthread_mutex_lock(&p->lock);
     list_sort_out(&p->queued, b, &mine);
-    while (b->running)
-        pthread_cond_wait(&p->idle, &p->lock);
+    wait_for(p, b);
     list_sort_out(&p->done, b, &mine);
     b->in_flight = 0;
     pthread_mutex_unlock(&p->lock);

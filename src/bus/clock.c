@@ -43,16 +43,28 @@ uint64_t vclock_now(const struct vclock *c) {
     return c->src.now_ns(c->src.arg);
 }
 
+uint64_t vclock_ticks(const struct vclock *c) {
+    return c->src.ticks(c->src.arg);
+}
+
+uint64_t vclock_tsc_at(const struct vclock *c, uint64_t ticks) {
+    return ticks + c->tsc_offset;
+}
+
 uint64_t vclock_tsc(const struct vclock *c) {
-    return c->src.ticks(c->src.arg) + c->tsc_offset;
+    return vclock_ticks(c) + c->tsc_offset;
 }
 
 uint64_t vclock_tsc_hz(const struct vclock *c) {
     return c->src.tick_hz;
 }
 
+void vclock_tsc_set_at(struct vclock *c, uint64_t ticks, uint64_t value) {
+    c->tsc_offset = value - ticks;
+}
+
 void vclock_tsc_set(struct vclock *c, uint64_t value) {
-    c->tsc_offset = value - c->src.ticks(c->src.arg);
+    vclock_tsc_set_at(c, vclock_ticks(c), value);
 }
 
 uint64_t vclock_ns_of_tsc(const struct vclock *c, uint64_t value) {

@@ -3,7 +3,11 @@
  *
  * Time comes from a source that machine/ installs: the host's monotonic clock and TSC,
  * or, for deterministic runs, the count of retired instructions. Timers fire from
- * vclock_run(), on the vCPU's thread, never from a signal.
+ * vclock_run(), never from a signal.
+ *
+ * The board has a clock, and each CPU has one for its local APIC: the same time, but
+ * timers and a TSC of its own. No locks: one thread at a time uses a clock, the board's
+ * under the board's lock.
  */
 #ifndef BUS_CLOCK_H
 #define BUS_CLOCK_H
@@ -39,6 +43,10 @@ uint64_t vclock_now(const struct vclock *c);
 uint64_t vclock_tsc(const struct vclock *c);
 uint64_t vclock_tsc_hz(const struct vclock *c);
 void vclock_tsc_set(struct vclock *c, uint64_t value);
+void vclock_tsc_set_at(struct vclock *c, uint64_t ticks, uint64_t value);
+/* The source's ticks now, and the guest's TSC at that many, to be set and to be told. */
+uint64_t vclock_ticks(const struct vclock *c);
+uint64_t vclock_tsc_at(const struct vclock *c, uint64_t ticks);
 /* When the guest's TSC reaches VALUE, in clock nanoseconds (now or earlier: now). */
 uint64_t vclock_ns_of_tsc(const struct vclock *c, uint64_t value);
 

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "cpu/cpuid_int.h"
+#include "cpu/topology_int.h"
 #include "cpu/vcpu.h"
 #include "cpu/vec_host.h"
 #include "x86/cr.h"
@@ -492,34 +493,6 @@ unsigned cpuid_phys_bits(const struct cpuid_model *m) {
 
 /* --- leaves --- */
 
-/* The caches: L1 data and code 32 KiB, L2 1 MiB, L3 32 MiB. Intel's leaf 4 and AMD's
- * 0x8000001D have the same layout. */
-static struct cpuid_regs cache_leaf(uint32_t index) {
-    static const struct {
-        uint8_t type, level;
-        uint16_t ways;
-        uint32_t sets, edx;
-    } caches[] = {
-        {1, 1, 8, 64, 0}, {2, 1, 8, 64, 0}, {3, 2, 8, 2048, 2}, {3, 3, 16, 32768, 1}};
-    if (index >= ARRAY_SIZE(caches))
-        return (struct cpuid_regs){0};
-    return (struct cpuid_regs){.eax = caches[index].type |
-                                      (uint32_t)caches[index].level << 5 | BIT(8),
-                               .ebx = 63 | (caches[index].ways - 1u) << 22,
-                               .ecx = caches[index].sets - 1,
-                               .edx = caches[index].edx};
-}
-
-/* Leaf 0xB: one thread in one core, x2APIC ID 0. */
-static struct cpuid_regs topology_leaf(uint32_t index) {
-    struct cpuid_regs r = {.ecx = index & 0xff};
-    if (index < 2) {
-        r.ebx = 1;
-        r.ecx |= (index + 1) << 8;
-    }
-    return r;
-}
-
 /* Of an XSAVE area with the components of XCR0; compacted, they follow each other. Intel
  * SDM volume 1, "Standard Format" and "Compacted Format of the XSAVE Area". */
 static uint32_t xsave_size(uint64_t xcr0, bool compact) {
@@ -565,8 +538,10 @@ static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_
         return (struct cpuid_regs){basic_max(m), m->vendor[0], m->vendor[2],
                                    m->vendor[1]};
     case 1:
-        r = (struct cpuid_regs){m->signature, 8 << 8 | 1 << 16, m->word[W_1C],
+        r = (struct cpuid_regs){m->signature, 8 << 8 | topology_one(v), m->word[W_1C],
                                 m->word[W_1D]};
+        if (topology_cpus(v) > 1)
+            r.edx |= BIT(28);
         if (v->cr4 & X86_CR4_OSXSAVE)
             r.ecx |= BIT(27);
         return r;
@@ -575,7 +550,7 @@ static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_
             r = (struct cpuid_regs){.eax = 0x00feff01, .ebx = 0xf0};
         return r;
     case 4:
-        return m->amd ? r : cache_leaf(sub);
+        return m->amd ? r : topology_caches(v, sub, m->amd);
     case 6:
         r.eax = BIT(2); /* the APIC timer runs always */
         return r;
@@ -587,7 +562,7 @@ static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_
             r.eax = m->word[W_71A];
         return r;
     case 0xb:
-        return topology_leaf(sub);
+        return topology_levels(v, sub);
     case 0xd:
         return xsave_leaf(v, sub);
     case 0x15:
@@ -612,8 +587,8 @@ static uint32_t extended_max(const struct cpuid_model *m) {
 }
 
 /* AMD's own: AMD64 APM volume 3, "Extended Feature Function Numbers". */
-static struct cpuid_regs amd_leaf(const struct cpuid_model *m, uint32_t leaf,
-                                  uint32_t sub) {
+static struct cpuid_regs amd_leaf(const struct vcpu *v, uint32_t leaf, uint32_t sub) {
+    const struct cpuid_model *m = v->cpuid;
     struct cpuid_regs r = {0};
     switch (leaf) {
     case 0x80000005: /* TLBs of 64 entries; L1 caches */
@@ -622,18 +597,21 @@ static struct cpuid_regs amd_leaf(const struct cpuid_model *m, uint32_t leaf,
         r.eax = BIT(2) | BIT(1);
         return r;
     case 0x8000001d:
-        return cache_leaf(sub);
+        return topology_caches(v, sub, m->amd);
+    case 0x8000001e:
+        return topology_amd(v);
     case 0x80000021:
         r.eax = m->word[W_X21A];
         r.ecx = m->word[W_X21C];
         return r;
-    default: /* 0x8000001e too: APIC ID, core and node 0, one thread a core, one node */
+    default:
         return r;
     }
 }
 
-static struct cpuid_regs extended_leaf(const struct cpuid_model *m, uint32_t leaf,
+static struct cpuid_regs extended_leaf(const struct vcpu *v, uint32_t leaf,
                                        uint32_t sub) {
+    const struct cpuid_model *m = v->cpuid;
     struct cpuid_regs r = {0};
     switch (leaf) {
     case 0x80000000:
@@ -647,6 +625,8 @@ static struct cpuid_regs extended_leaf(const struct cpuid_model *m, uint32_t lea
     case 0x80000001:
         r.eax = m->amd ? m->signature : 0;
         r.ecx = m->word[W_X1C];
+        if (m->amd && topology_cpus(v) > 1)
+            r.ecx |= BIT(1); /* several cores, no threads */
         r.edx = m->word[W_X1D];
         return r;
     case 0x80000002:
@@ -666,9 +646,11 @@ static struct cpuid_regs extended_leaf(const struct cpuid_model *m, uint32_t lea
     case 0x80000008:
         r.eax = cpuid_phys_bits(m) | 48u << 8;
         r.ebx = m->word[W_X8B];
+        if (m->amd)
+            r.ecx = topology_size(v);
         return r;
     default:
-        return m->amd ? amd_leaf(m, leaf, sub) : r;
+        return m->amd ? amd_leaf(v, leaf, sub) : r;
     }
 }
 
@@ -700,7 +682,7 @@ struct cpuid_regs cpuid_query(const struct vcpu *v, uint32_t leaf, uint32_t subl
     if (leaf <= basic_max(m))
         return basic_leaf(v, leaf, subleaf);
     if (leaf >= 0x80000000u && leaf <= extended_max(m))
-        return extended_leaf(m, leaf, subleaf);
+        return extended_leaf(v, leaf, subleaf);
     if (m->paravirt && leaf >= 0x40000000u && leaf <= 0x40000010u)
         return kvm_leaf(m, leaf);
     return m->amd ? (struct cpuid_regs){0} : basic_leaf(v, basic_max(m), subleaf);

@@ -220,11 +220,14 @@ _Static_assert(offsetof(struct vcpu, rip) == offsetof(struct vcpu, gpr) + REG_RI
                "rip");
 
 /*
- * State after power-up or INIT: real mode at f000:fff0.
+ * State after power-up: real mode at f000:fff0.
  * AMD64 APM volume 2, "Processor Initialization and Long Mode Activation".
  * Keeps the pointers to the world.
  */
 void vcpu_reset(struct vcpu *v);
+/* State after INIT: as vcpu_reset(), but for what INIT leaves alone: vector and x87
+ * state, MSRs but EFER, XCR0, the cache bits of CR0. On the vCPU's thread, parked. */
+void vcpu_init(struct vcpu *v);
 
 /* Recomputes mode, cpl-dependent and segment-derived fields; see the head of the file. */
 void vcpu_update_mode(struct vcpu *v);

@@ -217,9 +217,7 @@ static bool write_piece(struct console *c, int wait_ms) {
     return n > 0;
 }
 
-static int flush(void *arg) {
-    struct console *c = arg;
-
+static int flush_locked(struct console *c) {
     while (c->out_len && !c->error) {
         bool given_up = is(&c->abandoned);
 
@@ -231,6 +229,16 @@ static int flush(void *arg) {
     }
     c->out_len = 0;
     return -1;
+}
+
+static int flush(void *arg) {
+    struct console *c = arg;
+    int fd;
+
+    pthread_mutex_lock(&c->out_lock);
+    fd = flush_locked(c);
+    pthread_mutex_unlock(&c->out_lock);
+    return fd;
 }
 
 /* There is room for what the guest writes before it comes to flush(). Who writes more is
@@ -245,6 +253,7 @@ static bool make_room(struct console *c) {
 static void tx(void *arg, const uint8_t *bytes, size_t len) {
     struct console *c = arg;
 
+    pthread_mutex_lock(&c->out_lock);
     if (len)
         c->at_line_start = bytes[len - 1] == '\n';
     while (len && make_room(c)) {
@@ -255,6 +264,7 @@ static void tx(void *arg, const uint8_t *bytes, size_t len) {
         bytes += n;
         len -= n;
     }
+    pthread_mutex_unlock(&c->out_lock);
 }
 
 /* --- the console --- */
@@ -266,6 +276,7 @@ int console_open(struct console *c, bool input, struct machine *m) {
                           .out_is_tty = isatty(STDOUT_FILENO),
                           .m = m,
                           .lock = PTHREAD_MUTEX_INITIALIZER,
+                          .out_lock = PTHREAD_MUTEX_INITIALIZER,
                           .listen = {.fn = watch_again, .arg = c}};
     rc = input ? os_tty_raw(STDIN_FILENO, &c->is_tty) : 0;
     if (rc || !input)

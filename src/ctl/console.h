@@ -11,8 +11,9 @@
  *
  * Threads: the loop's reads what is typed at a terminal as soon as it is there, so that
  * Ctrl-A is seen whatever the guest does. What comes in a pipe it does not read: it wakes
- * the machine, whose CPU's thread reads as much as the guest has room for. Output is that
- * thread's. `lock` guards what is held.
+ * the machine, whose CPU's thread reads as much as the guest has room for. Output comes
+ * from the threads of all CPUs, and the loop's. `lock` guards what is held, `out_lock`
+ * the output.
  */
 #ifndef CTL_CONSOLE_H
 #define CTL_CONSOLE_H
@@ -42,8 +43,9 @@ struct console {
 
     /* the CPU's thread */
     bool at_line_start; /* of our own output */
-    int error;          /* errno of the output, which is given up then; or 0 */
-    size_t out_len;     /* what the guest wrote, and the reader has not taken yet */
+    pthread_mutex_t out_lock;
+    int error;      /* errno of the output, which is given up then; or 0 */
+    size_t out_len; /* what the guest wrote, and the reader has not taken yet */
     uint8_t out[65536];
 };
 

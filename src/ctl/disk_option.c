@@ -12,40 +12,22 @@
 bool disk_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
-    printf("--disk FILE[,OPTION...]\n"
-           "\n"
-           "A disk, as often as there are disks. FILE is an image or a block device; a "
-           "comma in\n"
-           "its name is written twice.\n"
-           "\n"
-           "  format=raw|qcow2   what FILE is (default: qcow2 if it is so named, else "
-           "raw)\n"
-           "  readonly           the guest cannot write to it\n"
-           "  overlay=temp       what the guest writes is forgotten at the end\n"
-           "  overlay=FILE       what it writes goes to this qcow2 image, made if "
-           "need be\n"
-           "  backing=allow      backing files may lie anywhere, not only beside the "
-           "image\n"
-           "  if=virtio|ide      how it is attached (default: virtio)\n");
+    printf(
+        "--disk FILE[,OPTION...]\n"
+        "\n"
+        "A disk, as often as there are disks. FILE is an image, a block device, or the\n"
+        "nbd:// or nbd+unix:// URI of a server; a comma in it is written twice.\n"
+        "\n"
+        "  format=raw|qcow2   what FILE is (default: qcow2 if it is so named, else "
+        "raw)\n"
+        "  readonly           the guest cannot write to it\n"
+        "  overlay=temp       what the guest writes is forgotten at the end\n"
+        "  overlay=FILE       what it writes goes to this qcow2 image, made if "
+        "need be\n"
+        "  backing=allow      backing files may lie anywhere, not only beside the "
+        "image\n"
+        "  if=virtio|ide      how it is attached (default: virtio)\n");
     return true;
-}
-
-/* The end of the first part of TEXT: cuts it there, takes the second comma out of each
- * ",,", and returns the rest; NULL: there is none. */
-static char *cut(char *text) {
-    char *to = text;
-
-    for (char *from = text; *from; from++) {
-        if (*from == ',' && from[1] != ',') {
-            *to = 0;
-            return from + 1;
-        }
-        if (*from == ',')
-            from++;
-        *to++ = *from;
-    }
-    *to = 0;
-    return NULL;
 }
 
 /* NAME[=VALUE] */
@@ -111,10 +93,10 @@ static struct disk_option *add(struct disk_options *o, const char *option,
 
 bool disk_option_take(struct disk_options *o, const char *value) {
     struct disk_option *d = add(o, "--disk", value);
-    char *part = d ? cut(d->text) : NULL;
+    char *part = d ? options_cut(d->text) : NULL;
 
     while (part) {
-        char *rest = cut(part);
+        char *rest = options_cut(part);
 
         if (!take_part(d, part))
             return false;
@@ -148,6 +130,12 @@ bool disk_options_repeat(const struct disk_options *o, const char *option) {
     for (unsigned n = 0; n < o->count; n++) {
         const struct block_spec *s = &o->disk[n].spec;
 
+        if (!strncmp(s->path, "nbd", 3) && strstr(s->path, "://")) {
+            log_error("%s: what the server of '%s' does cannot be repeated; copy the "
+                      "disk to a file",
+                      option, s->path);
+            return false;
+        }
         if (s->readonly || (s->overlay && !strcmp(s->overlay, "temp")))
             continue;
         log_error("%s: the run would change '%s', and could not be repeated; add "

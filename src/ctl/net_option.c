@@ -14,7 +14,9 @@ bool net_option_help(const char *value) {
         return false;
     printf("--net KIND[,OPTION...]\n"
            "\n"
-           "A network card, as often as there are cards, and where its cable leads.\n"
+           "A network card, as often as there are cards, and where its cable leads. A "
+           "comma in\n"
+           "PATH is written twice.\n"
            "\n"
            "  user           a network of the guest's own: addresses by DHCP, the world "
            "by\n"
@@ -35,8 +37,7 @@ bool net_option_help(const char *value) {
     return true;
 }
 
-/* The end of the first part of TEXT: cuts it there, and returns the rest; NULL: there is
- * none. */
+/* Cuts TEXT at the first AT, and returns the rest; NULL: there is none. */
 static char *cut(char *text, char at) {
     char *end = strchr(text, at);
 
@@ -219,12 +220,12 @@ static struct net_option *add(struct net_options *o, const char *value) {
 }
 
 static bool take_all(struct net_option *n) {
-    char *part = cut(n->text, ',');
+    char *part = options_cut(n->text);
 
     if (!take_kind(n, n->text))
         return false;
     while (part) {
-        char *rest = cut(part, ',');
+        char *rest = options_cut(part);
 
         if (!take_part(n, part))
             return false;

@@ -64,3 +64,19 @@ bool options_choice(const char *option, const char *text, const char *const *nam
     log_error("%s wants one of %s, not '%s'", option, list, text);
     return false;
 }
+
+char *options_cut(char *text) {
+    char *to = text;
+
+    for (char *from = text; *from; from++) {
+        if (*from == ',' && from[1] != ',') {
+            *to = 0;
+            return from + 1;
+        }
+        if (*from == ',')
+            from++;
+        *to++ = *from;
+    }
+    *to = 0;
+    return NULL;
+}

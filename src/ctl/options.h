@@ -11,4 +11,8 @@ bool options_size(const char *option, const char *text, uint64_t *out);
 bool options_choice(const char *option, const char *text, const char *const *names,
                     size_t count, size_t *out);
 
+/* The end of the first part of TEXT, up to a comma: cuts it there, takes the second comma
+ * out of each ",,", and returns the rest; NULL: there is none. */
+char *options_cut(char *text);
+
 #endif

@@ -43,6 +43,7 @@ static void print_help(void) {
         "  --boot-menu          the firmware asks what to boot\n"
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+        "  --cpus N             how many CPUs the guest has, 1 to 64 (default: 1)\n"
         "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net "
         "help` "
         "tells\n"
@@ -54,6 +55,9 @@ static void print_help(void) {
         "  --virtio HOW         where virtio devices are found: pci, mmio, none "
         "(default: pci)\n"
         "  --no-rng             no source of entropy\n"
+        "  --console HOW        a port of the virtio console; `--console help` tells "
+        "more\n"
+        "  --balloon            guest memory can be taken back, by --control\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
         "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
@@ -127,8 +131,11 @@ enum {
     OPT_BOOT_MENU,
     OPT_APPEND,
     OPT_MEMORY,
+    OPT_CPUS,
     OPT_DISK,
     OPT_VIRTIO,
+    OPT_CONSOLE,
+    OPT_BALLOON,
     OPT_NO_RNG,
     OPT_CDROM,
     OPT_NET,
@@ -162,7 +169,10 @@ static const struct option long_options[] = {
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"cpus", required_argument, NULL, OPT_CPUS},
     {"virtio", required_argument, NULL, OPT_VIRTIO},
+    {"console", required_argument, NULL, OPT_CONSOLE},
+    {"balloon", no_argument, NULL, OPT_BALLOON},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
     {"cdrom", required_argument, NULL, OPT_CDROM},
@@ -216,6 +226,19 @@ static bool take_count(const char *option, const char *text, uint64_t *out) {
     if (!errno && rest != text && !*rest && *text != '-' && *out)
         return true;
     log_error("%s wants a number of instructions, not '%s'", option, text);
+    return false;
+}
+
+static bool take_cpus(const char *text, unsigned *out) {
+    char *rest;
+    unsigned long n;
+
+    errno = 0;
+    n = strtoul(text, &rest, 10);
+    *out = (unsigned)n;
+    if (!errno && rest != text && !*rest && *text != '-' && n >= 1 && n <= MACHINE_CPUS)
+        return true;
+    log_error("--cpus wants a number of CPUs from 1 to %u, not '%s'", MACHINE_CPUS, text);
     return false;
 }
 
@@ -298,9 +321,12 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_INJECT:
         return kind == RUN_LOCKSTEP;
     case OPT_ENGINE:
+    case OPT_CPUS:
     case OPT_FIRMWARE_VARS:
     case OPT_RECORD:
     case OPT_CONTROL:
+    case OPT_CONSOLE:
+    case OPT_BALLOON:
     case OPT_STATS:
     case OPT_PERF_MAP:
         return kind == RUN_PLAIN;
@@ -338,6 +364,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_MEMORY:
         return options_size("--memory", optarg, &o->machine.memory);
+    case OPT_CPUS:
+        return take_cpus(optarg, &o->machine.cpus);
     case OPT_DISK:
         return disk_option_take(&o->disks, optarg);
     case OPT_CDROM:
@@ -373,6 +401,11 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
                             &choice))
             return false;
         o->machine.virtio = (enum machine_virtio)choice;
+        return true;
+    case OPT_CONSOLE:
+        return console_option_take(&o->consoles, optarg);
+    case OPT_BALLOON:
+        o->machine.balloon = true;
         return true;
     case OPT_NO_RNG:
         o->machine.rng = false;
@@ -451,6 +484,12 @@ static bool can_repeat(const struct run_options *o, const char *option) {
                   option, o->firmware_vars);
         return false;
     }
+    if (o->consoles.count) {
+        log_error("%s: what comes to the virtio console could not be repeated; leave "
+                  "--console out",
+                  option);
+        return false;
+    }
     return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);
 }
 
@@ -482,6 +521,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_USAGE;
         }
         if (opt == OPT_DISK && disk_option_help(optarg))
+            return CTL_OK;
+        if (opt == OPT_CONSOLE && console_option_help(optarg))
             return CTL_OK;
         if (opt == OPT_NET && net_option_help(optarg))
             return CTL_OK;

@@ -98,60 +98,100 @@ static void lapic_output(void *arg, bool pending) {
     struct machine_cpu *c = arg;
 
     if (pending)
-        board_tell(c, VCPU_EVENT_IRQ);
+        vcpu_raise(c->vcpu, VCPU_EVENT_IRQ);
     else
         vcpu_clear(c->vcpu, VCPU_EVENT_IRQ);
 }
 
-static void lapic_nmi(void *arg) {
-    board_tell(arg, VCPU_EVENT_NMI);
-}
-
 static int lapic_extint(void *arg) {
+    struct board *b = enter(arg);
+    int vector = pic_ack(b->pic);
+
+    board_leave(b);
+    return vector;
+}
+
+/* An interrupt command; who is kicked for it is kicked with the vector state parked. */
+static void lapic_command(void *arg, const struct apic_msg *msg, enum apic_to to) {
     struct machine_cpu *c = arg;
 
-    return pic_ack(c->board->pic);
+    if (c->board->cpus > 1)
+        vec_park(c->vcpu);
+    apics_deliver(&c->board->apics, msg, to, c->lapic);
 }
 
-static void lapic_eoi_out(void *arg, uint8_t vector) {
-    struct machine_cpu *c = arg;
-
-    ioapic_eoi(c->board->ioapic, vector);
+static void lapic_look(void *arg) {
+    machine_cpu_interrupted(arg, VCPU_EVENT_IRQ);
 }
 
-/* To those that it is for; with the lowest priority, to the first. */
-static bool lapics_deliver(struct board *b, const struct apic_msg *msg) {
-    bool taken = false;
-
-    for (unsigned n = 0; n < b->cpus && !(taken && msg->mode == APIC_LOWEST); n++)
-        taken |= lapic_deliver(b->cpu[n].lapic, msg);
-    return taken;
+/* Whoever else sends has parked its own. */
+static void park_mine(struct machine_cpu *c, bool mine) {
+    if (mine)
+        vec_park(c->vcpu);
 }
 
-/* --- what leads to them --- */
+static void lapic_nmi(void *arg, bool mine) {
+    park_mine(arg, mine);
+    machine_cpu_interrupted(arg, VCPU_EVENT_NMI);
+}
+
+static void lapic_got_init(void *arg, bool mine) {
+    park_mine(arg, mine);
+    machine_cpu_init(arg);
+}
+
+static void lapic_got_sipi(void *arg, uint8_t vector, bool mine) {
+    park_mine(arg, mine);
+    machine_cpu_sipi(arg, vector);
+}
+
+/* --- what leads to them; with the lock --- */
+
+/* That of the CPU whose thread is in here, or NULL. */
+static struct lapic *mine(const struct board *b) {
+    return b->caller ? b->caller->lapic : NULL;
+}
 
 static void pic_output(void *arg, bool level) {
     struct board *b = arg;
+    struct machine_cpu *c = &b->cpu[0];
 
-    if (b->msi)
-        lapic_output(&b->cpu[0], level);
-    else
-        lapic_lint(b->cpu[0].lapic, 0, level);
+    if (!b->msi) {
+        if (b->caller != c)
+            board_park(b);
+        lapic_lint(c->lapic, 0, level, b->caller == c);
+    } else if (level) {
+        board_tell(c, VCPU_EVENT_IRQ);
+    } else {
+        vcpu_clear(c->vcpu, VCPU_EVENT_IRQ);
+    }
 }
 
-static bool ioapic_message(void *arg, const struct apic_msg *msg) {
+static bool board_message(void *arg, const struct apic_msg *msg) {
     struct board *b = arg;
     uint64_t addr;
     uint32_t data;
 
-    if (!b->msi)
-        return lapics_deliver(b, msg);
+    if (!b->msi) {
+        if (b->cpus > 1)
+            board_park(b);
+        return apics_deliver(&b->apics, msg, APIC_TO_DEST, mine(b));
+    }
     apic_msi_of_msg(msg, &addr, &data);
     board_park(b);
     return b->msi(b->msi_arg, addr, data);
 }
 
-/* Outside the local APICs' range it is a write to memory as any other. */
+/* From a CPU's own thread: an interrupt that the guest has served. */
+static void lapic_eoi_out(void *arg, uint8_t vector) {
+    struct board *b = enter(arg);
+
+    ioapic_eoi(b->ioapic, vector);
+    board_leave(b);
+}
+
+/* A message-signalled interrupt. Outside the local APICs' range it is a write to memory
+ * as any other. */
 static void pci_msi(void *arg, uint64_t addr, uint32_t data) {
     struct board *b = arg;
     struct apic_msg msg = apic_msg_of_msi(addr, data);
@@ -159,7 +199,7 @@ static void pci_msi(void *arg, uint64_t addr, uint32_t data) {
     if (addr >> 20 != LAPIC_BASE >> 20) {
         mem_write(b->mem, gpa(addr), &data, sizeof(data));
     } else if (!b->msi) {
-        lapics_deliver(b, &msg);
+        board_message(b, &msg);
     } else {
         board_park(b);
         b->msi(b->msi_arg, addr, data);
@@ -172,29 +212,80 @@ static void leave_core(void *arg) {
     board_park(arg);
 }
 
-static void exit_io(struct board *b, struct exit *e) {
+static void exit_io(struct machine_cpu *c, struct exit *e) {
+    struct board *b = enter(c);
+
     if (e->write)
         bus_pio_write(b->bus, e->port, e->size, (uint32_t)e->data);
     else
         e->data = bus_pio_read(b->bus, e->port, e->size);
+    board_leave(b);
 }
 
-static void exit_mmio(struct board *b, struct exit *e) {
+/* The local APIC's page is each CPU's own. An access that leaves it, or comes into it, is
+ * one of bytes, as any is that spans devices. */
+static void lapic_access(struct machine_cpu *c, struct exit *e) {
+    unsigned at = (unsigned)e->gpa.a & 0xfff;
+
+    if (e->write)
+        lapic_write(c->lapic, at, e->size, e->data);
+    else
+        e->data = lapic_read(c->lapic, at, e->size);
+}
+
+static void bus_access(struct machine_cpu *c, struct exit *e) {
+    struct board *b = enter(c);
+
     if (e->write)
         bus_mmio_write(b->bus, e->gpa, e->size, e->data);
     else
         e->data = bus_mmio_read(b->bus, e->gpa, e->size);
+    board_leave(b);
+}
+
+static void access(struct machine_cpu *c, struct exit *e) {
+    if (c->lapic && lapic_page(c->lapic, e->gpa))
+        lapic_access(c, e);
+    else
+        bus_access(c, e);
+}
+
+static void exit_mmio(struct machine_cpu *c, struct exit *e) {
+    uint64_t data = 0;
+
+    if (likely((e->gpa.a & 0xfff) + e->size <= 0x1000)) {
+        access(c, e);
+        return;
+    }
+    for (unsigned n = 0; n < e->size; n++) {
+        struct exit one = *e;
+
+        one.gpa.a += n;
+        one.size = 1;
+        one.data = e->data >> n * 8 & 0xff;
+        access(c, &one);
+        data |= (one.data & 0xff) << n * 8;
+    }
+    if (!e->write)
+        e->data = data;
+}
+
+static bool pvclock_access(struct machine_cpu *c, struct exit *e) {
+    struct board *b = enter(c);
+    bool ok;
+
+    board_park(b);
+    ok = pvclock_msr(b->pvclock, c->index, c->clock, e->msr, e->write, &e->data);
+    board_leave(b);
+    return ok;
 }
 
 static void exit_msr(struct machine_cpu *c, struct exit *e) {
-    struct board *b = c->board;
-
     if (c->lapic && lapic_owns_msr(e->msr))
         e->failed = !lapic_msr(c->lapic, e->msr, e->write, &e->data);
-    else if (b->paravirt && pvclock_owns_msr(e->msr)) {
-        vec_park(c->vcpu);
-        e->failed = !pvclock_msr(b->pvclock, e->msr, e->write, &e->data);
-    } else
+    else if (c->board->paravirt && pvclock_owns_msr(e->msr))
+        e->failed = !pvclock_access(c, e);
+    else
         e->failed = true;
 }
 
@@ -207,16 +298,15 @@ static void show_at_once(struct vcpu *v) {
 
 static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
     struct machine_cpu *c = arg;
-    struct board *b = enter(c);
 
     show_at_once(v);
     c->exits.n[e->reason]++;
     switch (e->reason) {
     case EXIT_io:
-        exit_io(b, e);
+        exit_io(c, e);
         break;
     case EXIT_mmio:
-        exit_mmio(b, e);
+        exit_mmio(c, e);
         break;
     case EXIT_msr:
         exit_msr(c, e);
@@ -227,55 +317,54 @@ static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
     default: /* counted; the engine does the rest */
         break;
     }
-    board_leave(b);
 }
 
 static int hook_irq_ack(void *arg) {
     struct machine_cpu *c = arg;
-    struct board *b = enter(c);
-    int vector = c->lapic ? lapic_ack(c->lapic) : pic_ack(b->pic);
 
-    board_leave(b);
-    return vector;
+    return c->lapic ? lapic_ack(c->lapic) : lapic_extint(c);
 }
 
 static uint64_t hook_tsc(void *arg) {
-    struct board *b = enter(arg);
-    uint64_t tsc;
+    struct machine_cpu *c = arg;
 
-    board_park(b);
-    tsc = vclock_tsc(b->clock);
-    board_leave(b);
-    return tsc;
+    vec_park(c->vcpu);
+    return vclock_tsc(c->clock);
+}
+
+static void tsc_moved(struct machine_cpu *c) {
+    c->vcpu->tsc_base = vclock_tsc_at(c->clock, c->board->ticks_base);
 }
 
 void board_tsc_moved(struct board *b) {
-    uint64_t base = vclock_tsc(b->clock) - os_tsc();
-
     for (unsigned n = 0; n < b->cpus; n++)
-        b->cpu[n].vcpu->tsc_base = base;
+        tsc_moved(&b->cpu[n]);
 }
 
 void board_set_tsc(struct board *b, uint64_t value) {
-    vclock_tsc_set(b->clock, value);
+    uint64_t ticks = vclock_ticks(b->clock);
+
+    for (unsigned n = 0; n < b->cpus; n++)
+        vclock_tsc_set_at(b->cpu[n].clock, ticks, value);
     board_tsc_moved(b);
 }
 
+/* Each CPU's TSC is its own to set. */
 static void hook_tsc_write(void *arg, uint64_t value) {
     struct machine_cpu *c = arg;
-    struct board *b = enter(c);
+    struct board *b = c->board;
 
-    board_park(b);
+    vec_park(c->vcpu);
     show_at_once(c->vcpu);
-    board_set_tsc(b, value);
-    for (unsigned n = 0; n < b->cpus; n++)
-        if (b->cpu[n].lapic)
-            lapic_tsc_changed(b->cpu[n].lapic);
-    pvclock_tsc_changed(b->pvclock);
+    vclock_tsc_set_at(c->clock, vclock_ticks(c->clock), value);
+    tsc_moved(c);
+    if (c->lapic)
+        lapic_tsc_changed(c->lapic);
+    enter(c);
+    pvclock_tsc_changed(b->pvclock, c->index, c->clock);
     board_leave(b);
 }
 
-/* Its own thread alone writes it. */
 static unsigned hook_cr8_read(void *arg) {
     struct machine_cpu *c = arg;
 
@@ -284,19 +373,14 @@ static unsigned hook_cr8_read(void *arg) {
 
 static void hook_cr8_write(void *arg, unsigned value) {
     struct machine_cpu *c = arg;
-    struct board *b = enter(c);
 
     show_at_once(c->vcpu);
     if (c->lapic)
         lapic_cr8_set(c->lapic, value);
-    board_leave(b);
 }
 
 static void hook_eoi(void *arg, uint8_t vector) {
-    struct board *b = enter(arg);
-
-    ioapic_eoi(b->ioapic, vector);
-    board_leave(b);
+    lapic_eoi_out(arg, vector);
 }
 
 static bool hook_a20(void *arg) {
@@ -318,20 +402,29 @@ const struct vcpu_hooks board_vcpu_hooks = {
 
 static bool create_lapics(struct board *b) {
     struct lapic_host host = {.output = lapic_output,
-                              .nmi = lapic_nmi,
                               .extint_ack = lapic_extint,
-                              .eoi = lapic_eoi_out};
+                              .eoi = lapic_eoi_out,
+                              .send = lapic_command,
+                              .look = lapic_look,
+                              .nmi = lapic_nmi,
+                              .init = lapic_got_init,
+                              .sipi = lapic_got_sipi};
 
     for (unsigned n = 0; n < b->cpus; n++) {
-        host.arg = &b->cpu[n];
-        b->cpu[n].lapic = lapic_new(b->bus, b->clock, &host, &b->cpu[n].counters);
-        if (!b->cpu[n].lapic)
+        struct machine_cpu *c = &b->cpu[n];
+
+        host.arg = c;
+        c->lapic = lapic_new(n, c->clock, &host, &c->counters);
+        if (!c->lapic)
             return false;
+        b->apics.lapic[n] = c->lapic;
+        b->apics.count = n + 1;
     }
     return true;
 }
 
 static void free_lapics(struct board *b) {
+    b->apics.count = 0;
     for (unsigned n = 0; n < b->cpus; n++) {
         lapic_free(b->cpu[n].lapic);
         b->cpu[n].lapic = NULL;
@@ -366,8 +459,7 @@ int board_create(struct board *b, const struct dev_host *host,
         b->cpu[n].board = b;
     /* Listeners before those who drive them: a device may move its line when it is made.
      */
-    ok = create_lapics(b) &&
-         (b->ioapic = ioapic_new(b->bus, ioapic_message, b, b->cnt)) &&
+    ok = create_lapics(b) && (b->ioapic = ioapic_new(b->bus, board_message, b, b->cnt)) &&
          (b->pic = pic_new(b->bus, pic_output, b, b->cnt)) &&
          (b->ports = ports_new(b->bus, host)) &&
          (b->kbc = kbc_new(b->bus, board_isa_line(b, 1), board_isa_line(b, 12), b->ports,
@@ -378,7 +470,7 @@ int board_create(struct board *b, const struct dev_host *host,
                              board_isa_line(b, UART_COM1_IRQ), serial, b->cnt)) &&
          (b->pm = pm_new(b->bus, b->clock, board_isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
-         (b->pvclock = pvclock_new(b->mem, b->clock, &pv_cfg, b->cnt)) &&
+         (b->pvclock = pvclock_new(b->mem, b->clock, b->cpus, &pv_cfg, b->cnt)) &&
          (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
          (b->no_pci || create_pci(b));
     if (ok && b->firmware)

@@ -8,12 +8,14 @@
  *   8259s INT ───── boot CPU's local APIC, LINT0 (virtual wire)
  *   I/O APIC ────── local APICs ───── each its vCPU (VCPU_EVENT_IRQ)
  *
- * Locking: one lock for all of it. A CPU takes it in its vCPU's hooks, whose argument is
- * the CPU; other threads (the loop's: back ends, timers) by board_enter(). So device code
- * runs on any thread, one at a time. `caller` is the CPU whose thread holds the lock, or
- * NULL: the guest's vector state that may be in the host's registers is that CPU's, and
- * who goes outside parks it by board_park(). A line that moves on one thread is the
- * interrupt of a CPU of another: that one is kicked and woken.
+ * Locking: one lock for all of it but the local APICs. A CPU takes it in its vCPU's
+ * hooks, whose argument is the CPU; other threads (the loop's: back ends, timers) by
+ * board_enter(). So device code runs on any thread, one at a time. `caller` is the CPU
+ * whose thread holds the lock, or NULL: the guest's vector state that may be in the
+ * host's registers is that CPU's, and who goes outside parks it by board_park(). A local
+ * APIC is its CPU's thread's, others post to it (dev/apic/lapic.h): no lock is taken for
+ * its registers, its timer, an EOI (but of a level-triggered interrupt), CR8, or to send
+ * an interrupt.
  */
 #ifndef MACHINE_BOARD_H
 #define MACHINE_BOARD_H
@@ -23,8 +25,8 @@
 #include "bus/clock.h"
 #include "cpu/vcpu.h"
 #include "cpu/vec.h"
+#include "dev/apic/apics.h"
 #include "dev/apic/ioapic.h"
-#include "dev/apic/lapic.h"
 #include "dev/fw/fw_cfg.h"
 #include "dev/host.h"
 #include "dev/pc/kbc.h"
@@ -54,8 +56,10 @@ struct board {
     /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
     uint64_t (*realtime_ns)(void *arg);
     void *realtime_arg;
+    uint64_t ticks_base; /* of the clock's source, less the host's TSC */
     bool (*msi)(void *arg, uint64_t addr, uint32_t data);
     void *msi_arg;
+    struct apics apics;
     struct ioapic *ioapic;
     struct pic *pic;
     struct pit *pit;
@@ -84,8 +88,8 @@ static inline void board_park(struct board *b) {
 /* Events for C, from whoever holds the lock: C may be executing elsewhere, or asleep. */
 void board_tell(struct machine_cpu *c, uint32_t events);
 
-/* Makes all devices, and each CPU's local APIC; what is above `msi` is set by the caller
- * and stays the caller's. 0 or -ENOMEM (then nothing is left).
+/* Makes all devices, and each CPU's local APIC; what is above `ticks_base` is set by the
+ * caller and stays the caller's. 0 or -ENOMEM (then nothing is left).
  */
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial);
@@ -107,9 +111,9 @@ struct irq_line board_isa_line(struct board *b, unsigned n);
 /* Power-up state of every device. */
 void board_reset(struct board *b);
 
-/* The guest's TSC, which all CPUs share, is VALUE now. */
+/* The TSCs of all CPUs are VALUE now, all at once. */
 void board_set_tsc(struct board *b, uint64_t value);
-/* The distance between the clock's TSC and the host's has changed. */
+/* `ticks_base` has changed. */
 void board_tsc_moved(struct board *b);
 
 #endif

@@ -1,30 +1,24 @@
 /*
- * The way in: calls that other threads make at an instruction boundary of the guest, and
- * pauses.
+ * The way in: calls that the loop's thread makes while all CPUs stand between two
+ * instructions, and pauses.
  *
- * A call is one slot, because only the loop's thread may make one: it fills the slot,
- * raises KICK and waits for the answer. The CPU's thread looks at the slot whenever it is
- * between two entries of the engine and has something to wait for, or KICK was raised;
- * and while it has no life to run.
+ * There is one call at a time, with a number. The loop's thread fills it in, counts
+ * `asked` up, raises KICK at all CPUs and waits. A CPU's thread looks whether there is a
+ * call that it has not come to whenever it is between two entries of the engine and has
+ * something to wait for, or KICK was raised; and while it has no life to run. It comes,
+ * and stands until the call is `done`. The boot CPU's makes the call when all are here.
  *
  * A guest that is paused stands in machine_serve(), where calls are answered, until it is
- * resumed or its run is to end. Its time stands still with it (time.c).
+ * resumed or its run is to end. Its time stands still with it (time.c). A CPU that waits
+ * for a SIPI stands there too.
  */
 #include "base/os.h"
 #include "machine/machine_int.h"
 
-/* The CPU may wait for its console's reader: it is reminded. */
+/* A CPU may wait for its console's reader: it is reminded. */
 #define PATIENCE_NS 100000000u
 
 /* --- on the CPU's thread --- */
-
-void machine_end_life(struct machine *m, enum machine_end end) {
-    if (vcpu_events(machine_boot_cpu(m)->vcpu) & VCPU_EVENT_STOP)
-        return;
-    m->end = end;
-    for (unsigned n = 0; n < m->cpus; n++)
-        vcpu_raise(m->cpu[n].vcpu, VCPU_EVENT_STOP);
-}
 
 /* What the engine keeps of the guest's state comes back to struct vcpu. */
 static void gather_state(struct machine_cpu *c) {
@@ -32,37 +26,76 @@ static void gather_state(struct machine_cpu *c) {
         machine_end_life(c->machine, MACHINE_ERROR);
 }
 
-void machine_answer(struct machine_cpu *c) {
+static uint32_t look(const uint32_t *number) {
+    return __atomic_load_n(number, __ATOMIC_SEQ_CST);
+}
+
+static void wait_for_bell(struct machine_cpu *c) {
+    os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+}
+
+/* The boot CPU's part. */
+static void make_call(struct machine_cpu *c) {
     struct machine *m = c->machine;
 
-    if (!__atomic_load_n(&m->call.waits, __ATOMIC_SEQ_CST))
-        return;
-    gather_state(c);
+    while (look(&m->call.here) != m->cpus)
+        wait_for_bell(c);
     m->call.fn(m->call.arg);
-    __atomic_store_n(&m->call.waits, false, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&m->call.here, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&m->call.done, c->answered, __ATOMIC_SEQ_CST);
+    for (unsigned n = 1; n < m->cpus; n++)
+        os_bell_ring(m->cpu[n].bell);
     os_bell_ring(m->answered);
 }
 
+void machine_answer(struct machine_cpu *c) {
+    struct machine *m = c->machine;
+
+    while (look(&m->call.asked) != c->answered) {
+        gather_state(c);
+        c->answered++;
+        __atomic_add_fetch(&m->call.here, 1, __ATOMIC_SEQ_CST);
+        if (c == machine_boot_cpu(m)) {
+            make_call(c);
+            continue;
+        }
+        os_bell_ring(machine_boot_cpu(m)->bell);
+        while (look(&m->call.done) != c->answered)
+            wait_for_bell(c);
+    }
+}
+
+static bool stands(const struct machine_cpu *c) {
+    return (c->machine->paused || c->waiting) &&
+           !(vcpu_events(c->vcpu) & VCPU_EVENT_STOP);
+}
+
+/* What is looked at before a wait comes after what may have consumed a ring. */
 void machine_serve(struct machine_cpu *c) {
-    machine_answer(c);
-    while (c->machine->paused && !(vcpu_events(c->vcpu) & VCPU_EVENT_STOP)) {
-        os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+    for (;;) {
         machine_answer(c);
+        if (!c->machine->paused)
+            machine_cpu_take_signals(c);
+        if (!stands(c))
+            return;
+        wait_for_bell(c);
     }
 }
 
 /* --- on the loop's thread --- */
 
 void machine_call(struct machine *m, void (*fn)(void *arg), void *arg) {
-    struct machine_cpu *c = machine_boot_cpu(m);
+    uint32_t number = m->call.asked + 1;
 
     m->call.fn = fn;
     m->call.arg = arg;
-    __atomic_store_n(&m->call.waits, true, __ATOMIC_SEQ_CST);
-    machine_cpu_wake(c, VCPU_EVENT_KICK);
-    while (__atomic_load_n(&m->call.waits, __ATOMIC_SEQ_CST))
+    __atomic_store_n(&m->call.asked, number, __ATOMIC_SEQ_CST);
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_wake(&m->cpu[n], VCPU_EVENT_KICK);
+    while (look(&m->call.done) != number)
         if (!os_bell_wait(m->answered, -1, 0, PATIENCE_NS))
-            machine_cpu_interrupt(c);
+            for (unsigned n = 0; n < m->cpus; n++)
+                machine_cpu_interrupt(&m->cpu[n]);
 }
 
 static void pause_here(void *arg) {

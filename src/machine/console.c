@@ -89,6 +89,7 @@ bool machine_write_some(struct machine_cpu *c) {
 void machine_write_output(struct machine_cpu *c, bool last) {
     int fd;
 
+    c->wrote = false;
     while ((fd = write_some(c)) >= 0) {
         if (!last && (vcpu_events(c->vcpu) & VCPU_EVENT_STOP))
             return;
@@ -99,6 +100,18 @@ void machine_write_output(struct machine_cpu *c, bool last) {
 
 /* --- the port's side; the guest's vector state may be live --- */
 
+/* Who writes has it written, and waits for the reader; what a timer lets go, the boot
+ * CPU.
+ */
+static struct machine_cpu *writer(struct machine *m) {
+    struct machine_cpu *c = m->board.caller;
+
+    if (!c)
+        return machine_boot_cpu(m);
+    c->wrote = true;
+    return c;
+}
+
 static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
     struct machine *m = arg;
 
@@ -106,7 +119,7 @@ static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
     if (m->cfg.console.tx)
         m->cfg.console.tx(m->cfg.console.arg, bytes, len);
     if (m->cfg.console.flush) /* service() writes it */
-        board_tell(machine_boot_cpu(m), VCPU_EVENT_KICK);
+        board_tell(writer(m), VCPU_EVENT_KICK);
 }
 
 /* The boot CPU's service() takes what waits. */

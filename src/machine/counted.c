@@ -12,9 +12,12 @@ uint64_t counted_now(const struct counted *c) {
 }
 
 static uint64_t due(const struct counted *c) {
-    uint64_t timer = c->clock ? vclock_next(c->clock) : VCLOCK_NEVER;
+    uint64_t at = c->input_at;
 
-    return timer < c->input_at ? timer : c->input_at;
+    for (size_t n = 0; n < ARRAY_SIZE(c->clock); n++)
+        if (c->clock[n] && vclock_next(c->clock[n]) < at)
+            at = vclock_next(c->clock[n]);
+    return at;
 }
 
 void counted_aim(struct counted *c) {

@@ -19,10 +19,10 @@
 
 struct counted {
     struct vcpu *vcpu;
-    struct vclock *clock;
-    uint64_t slept;    /* ns, in halts */
-    uint64_t input_at; /* when to look for input */
-    uint64_t until;    /* instructions retired: pause there */
+    struct vclock *clock[2]; /* the board's and the CPU's; NULL: not made yet */
+    uint64_t slept;          /* ns, in halts */
+    uint64_t input_at;       /* when to look for input */
+    uint64_t until;          /* instructions retired: pause there */
 };
 
 /* Nothing is due yet. */

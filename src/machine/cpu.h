@@ -1,17 +1,20 @@
 /*
  * A CPU of the machine, as the board sees it: the vCPU with its MMU, the engine that
- * executes it, its local APIC, and what is counted for it. The machine has an array of
- * them; the first is the boot processor, whose thread also serves the board.
+ * executes it, its local APIC and the clock of that, and what is counted for it. The
+ * machine has an array of them; the first is the boot processor.
  *
- * Who owns what: the slot owns its vCPU (and with it the MMU) and its engine; its local
- * APIC is the board's to make and free (machine/board.h). A slot's parts are its own
- * thread's, but for vcpu.events, the engine's kick(), the bell and `outside`, which are
- * anybody's.
+ * Who owns what: the slot owns its vCPU (and with it the MMU), its clock and its engine;
+ * its local APIC is the board's to make and free (machine/board.h).
+ *
+ * Locking: a slot's parts are its own thread's, but for those marked "atomic",
+ * vcpu.events, the engine's kick(), the bell, and the local APIC where it says so: these
+ * are for anybody.
  */
 #ifndef MACHINE_CPU_H
 #define MACHINE_CPU_H
 
 #include "base/counters.h"
+#include "base/os_loop.h"
 #include "cpu/vcpu.h"
 #include "engine/engine.h"
 #include "engine/run.h"
@@ -21,6 +24,14 @@ struct lapic;
 struct machine;
 struct os_bell;
 struct os_thread;
+struct vclock;
+
+/* What a CPU was sent that changes it as a whole; SIGNAL_VECTOR() is the SIPI's. */
+#define SIGNAL_INIT 1u
+#define SIGNAL_SIPI 2u
+#define SIGNAL_VECTOR(s) ((uint8_t)((s) >> 8))
+
+enum machine_order { MACHINE_REST, MACHINE_LIVE, MACHINE_LEAVE };
 
 struct machine_cpu {
     unsigned index;
@@ -30,16 +41,32 @@ struct machine_cpu {
     const struct engine_ops *ops; /* of the engine; all CPUs have the same */
     struct engine *engine;        /* NULL: not chosen yet */
     struct lapic *lapic;          /* NULL: the engine has it */
+    struct vclock *clock;         /* its TSC, and its local APIC's timer */
+    struct os_timer due;          /* of that clock's deadline */
+    uint64_t deadline; /* which is this, of the host's clock; UINT64_MAX: none */
     struct counters counters;
     struct exit_counts exits;
     struct os_thread *thread; /* runs its lives; in machine_run_to() the caller does */
     struct os_bell *bell;     /* by which that thread sleeps */
+    uint32_t signals;         /* SIGNAL_*, not acted upon yet; atomic */
+    bool waiting;             /* for a SIPI: it executes nothing */
+    bool asleep;              /* or about to be: to be woken by its bell; atomic */
+    bool wrote;               /* to the console; to be written at the next boundary */
     bool outside;             /* it may wait for the console; atomic */
+    uint32_t order;           /* for the thread, enum machine_order; atomic */
+    uint32_t answered;        /* the last call that it came to (call.c) */
 };
 
 /* Events for the CPU, from whichever thread: it leaves its engine soon. */
 void machine_cpu_kick(struct machine_cpu *c, uint32_t events);
-/* The same, and its thread wakes if it sleeps; async-signal-safe. */
+/* The same, and its thread wakes from whatever it sleeps for; async-signal-safe. */
 void machine_cpu_wake(struct machine_cpu *c, uint32_t events);
+/* An interrupt (IRQ or NMI) for the CPU, from another thread: it is looked at before the
+ * next instruction, or ends its sleep if it is halted. Costs nothing where that event is
+ * there already: whoever raised it has done the rest. */
+void machine_cpu_interrupted(struct machine_cpu *c, uint32_t event);
+/* INIT or SIPI for the CPU, from whichever thread. */
+void machine_cpu_init(struct machine_cpu *c);
+void machine_cpu_sipi(struct machine_cpu *c, uint8_t vector);
 
 #endif

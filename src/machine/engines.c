@@ -205,13 +205,14 @@ static int hardware_create(struct vcpu *v, const struct engine_config *cfg,
     const struct kvm_config *opt = cfg->options;
     int rc;
 
-    if (cfg->only_if_fast && kvm_is_slow(why, why_size))
+    if (cfg->only_if_fast && !cfg->first && kvm_is_slow(why, why_size))
         return -ENODEV;
     rc = interp_create(v, cfg, out, why, why_size);
     if (rc)
         return rc;
     (*out)->has_lapic = opt->kernel_lapic;
-    rc = kvm_new(v, (*out)->interp, opt, &(*out)->kvm, why, why_size);
+    rc = kvm_new(v, (*out)->interp, opt, cfg->first ? cfg->first->kvm : NULL,
+                 &(*out)->kvm, why, why_size);
     if (rc) {
         interp_destroy(*out);
         *out = NULL;

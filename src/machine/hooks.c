@@ -35,6 +35,7 @@ static void map_changed(void *arg) {
     struct machine *m = arg;
 
     machine_park(m);
+    vcpu_stop(m->group);
     for (unsigned n = 0; n < m->cpus; n++) {
         struct machine_cpu *c = &m->cpu[n];
 
@@ -42,6 +43,7 @@ static void map_changed(void *arg) {
         if (c->ops->map_changed)
             c->ops->map_changed(c->engine);
     }
+    vcpu_go(m->group);
 }
 
 void machine_hook_memory(struct machine *m) {

@@ -2,12 +2,12 @@
  * The machine: a VM and its CPUs. Allocates them and the board, wires all of it in a
  * visible order, and gives it lives: a boot followed by a run, again after each reset.
  *
- * A machine has a loop (base/os_loop.h) and a thread for its CPU. machine_run() turns the
- * loop on the caller's thread while the CPU's runs the guest; whoever else has business
- * with the run (a terminal, a control socket, signals) hangs it into machine_loop(), and
- * comes to the guest by machine_call(). machine_quit() and machine_wake() are for any
- * thread and for signal handlers; all else is for the thread that runs the loop, or for
- * functions that are called on the CPU's where it says so.
+ * A machine has a loop (base/os_loop.h) and a thread for each CPU. machine_run() turns
+ * the loop on the caller's thread while the CPUs' run the guest; whoever else has
+ * business with the run (a terminal, a control socket, signals) hangs it into
+ * machine_loop(), and comes to the guest by machine_call(). machine_quit() and
+ * machine_wake() are for any thread and for signal handlers; all else is for the thread
+ * that runs the loop, or for functions that are called on a CPU's where it says so.
  */
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
@@ -18,7 +18,8 @@
 #include "engine/run.h"
 #include "mmu/mmu.h"
 
-/* The far end of the serial port; called on the CPU's thread. */
+/* The far end of the serial port. tx() and flush() are called on the threads of all CPUs,
+ * and tx() on the loop's; rx() on the boot CPU's only. */
 struct machine_console {
     /* The guest wrote LEN bytes; it is in the middle of an instruction. */
     void (*tx)(void *arg, const uint8_t *bytes, size_t len);
@@ -34,6 +35,7 @@ struct machine_console {
 
 struct block;
 struct machine;
+struct net_figures; /* net/net.h */
 struct os_loop;
 
 /* Where the console's input comes from in a counted run. All times are nanoseconds of
@@ -90,9 +92,19 @@ struct machine_net {
 };
 #define MACHINE_NETS 8
 
+#define MACHINE_CPUS 64u
+
+/* A port of the virtio console; the first is one that the guest can log in at. */
+struct machine_console_port {
+    struct stream *stream; /* stream/stream.h; the caller's, must outlive the machine */
+    const char *name;      /* or NULL */
+};
+#define MACHINE_CONSOLES 8
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
+    unsigned cpus;      /* 1 to MACHINE_CPUS; 0: one */
     const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
     bool no_pci;        /* a board without PCI */
     bool paravirt;      /* KVM's CPUID leaves and clock */
@@ -107,6 +119,9 @@ struct machine_config {
                           MACHINE_VIRTIO_PCI,
                           MACHINE_VIRTIO_MMIO,
     } virtio;
+    struct machine_console_port consoles[MACHINE_CONSOLES];
+    unsigned console_count;
+    bool balloon;
     bool rng;                              /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
@@ -198,8 +213,17 @@ void machine_board_leave(struct machine *m);
 
 /* --- from outside, on the loop's thread; between two lives, too --- */
 
-/* FN(ARG) is called on the CPU's thread, between two instructions of the guest: all of
- * its state is in machine_vcpu(), and the vector state is parked. Waits for its end. */
+/* The balloon (false: there is none) is to have PAGES of 4 KiB. */
+bool machine_balloon_set(struct machine *m, uint32_t pages);
+/* How many it has; and what the guest told of its memory last, having been asked for more
+ * now: a name and a value for each. */
+bool machine_balloon_look(struct machine *m, uint32_t *pages,
+                          void (*stat)(void *arg, const char *name, uint64_t value),
+                          void *arg);
+
+/* FN(ARG) is called on the boot CPU's thread while every CPU stands between two
+ * instructions: all of the guest's state is in machine_vcpu(), and the vector state is
+ * parked. Waits for its end. */
 void machine_call(struct machine *m, void (*fn)(void *arg), void *arg);
 
 /* The guest stops between two instructions, and its time with it: the clocks that it has,
@@ -219,13 +243,19 @@ struct machine_steps {
     bool waits;     /* it waits for its console's reader */
     bool ended;     /* the guest's life */
 };
-/* Pauses the guest, and makes at most COUNT steps (machine/step.c). */
+/* Pauses the guest, and makes at most COUNT steps of the boot CPU (machine/step.c); the
+ * others stand. */
 void machine_step(struct machine *m, uint64_t count, struct machine_steps *out);
 
 /* The networks of its cards are on its loop from now on; and not any more, before it goes
  * or they do. 0 or -errno. */
 int machine_start_nets(struct machine *m);
+/* The same for the virtio console's streams. */
+int machine_start_consoles(struct machine *m);
+void machine_stop_consoles(struct machine *m);
 void machine_stop_nets(struct machine *m);
+/* Of all its networks, so far. */
+struct net_figures machine_net_figures(const struct machine *m);
 
 /* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
 unsigned machine_cpus(const struct machine *m);

@@ -11,17 +11,18 @@
  *   call.c     calls from the loop's thread, and pauses
  *   time.c     where the virtual clock's time comes from
  *   kick.c     events for a CPU, from any thread
+ *   signals.c  INIT and SIPI
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
- *   virtio.c   those that are virtio's
+ *   virtio.c   those that are virtio's; consoles.c: the virtio console's streams
  *   disks.c    the workers of the disks
  *   ide.c      IDE disks and CD-ROM drives
  *   flash.c    the firmware's variables; bootorder.c: what it boots
  *   nets.c     network cards
  *   counted.c  the time of counted runs
  *
- * There is one CPU so far. Whoever means "this CPU" takes a struct machine_cpu; who means
+ * Whoever means "this CPU" takes a struct machine_cpu; who means
  * "all" goes through the array; who means the one that the firmware would start takes
  * machine_boot_cpu().
  */
@@ -38,6 +39,8 @@
 #include "machine/devices.h"
 #include "machine/machine.h"
 
+#define MACHINE_GOES_ON (-1)
+
 struct machine {
     struct machine_config cfg;
     struct mem *mem;
@@ -46,8 +49,10 @@ struct machine {
     struct bus *bus;
     struct board board;
     struct machine_device *first_device, *last_device; /* devices.c */
+    struct virtio_balloon *balloon;                    /* or NULL */
     unsigned virtio_mmio;                              /* devices by MMIO */
     uint16_t virtio_lines[8];                          /* who holds each of their lines */
+    char *cmdline;            /* with virtio.c's additions, or NULL */
     uint64_t counted_random;  /* the state of the source of entropy */
     struct counters counters; /* of the board's devices */
     struct machine_cpu *cpu;  /* of CPUS */
@@ -63,18 +68,19 @@ struct machine {
     struct machine_call { /* call.c */
         void (*fn)(void *arg);
         void *arg;
-        bool waits; /* atomic */
+        uint32_t asked, done; /* numbers of calls; atomic */
+        uint32_t here;        /* CPUs that have come; atomic */
     } call;
     struct os_bell *answered; /* the loop's thread waits for it */
-    bool paused;              /* the boot CPU's thread's */
+    bool paused;              /* changes while all CPUs stand */
     struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
     struct os_timer hurry_again;
-    enum { MACHINE_REST, MACHINE_LIVE, MACHINE_LEAVE } order; /* for the thread; atomic */
-    enum machine_end result;                                  /* of the life */
-    struct block_pool *disks;                                 /* NULL: there are none */
-    struct vtimer disks_due; /* counted: the next completion */
-    struct counted counted;  /* instead, with cfg.counted */
-    enum machine_end end;
+    unsigned living;          /* threads of CPUs that run the life; atomic */
+    enum machine_end result;  /* of the life */
+    struct block_pool *disks; /* NULL: there are none */
+    struct vtimer disks_due;  /* counted: the next completion */
+    struct counted counted;   /* instead, with cfg.counted */
+    int end;   /* enum machine_end of the life, or MACHINE_GOES_ON; atomic */
     bool quit; /* machine_quit() was called; survives a reset; atomic */
     uint32_t exit_value;
 };
@@ -93,11 +99,11 @@ static inline void machine_park(struct machine *m) {
 /* Makes C's vCPU and MMU. 0 or -errno. */
 int machine_cpu_create(struct machine *m, struct machine_cpu *c);
 void machine_cpu_free(struct machine_cpu *c);
-void machine_cpu_free_engine(struct machine_cpu *c);
+void machine_free_engines(struct machine *m);
 /* Finds the engine that the configuration asks for, for all CPUs. 0, or -errno with one
  * sentence in WHY. */
 int machine_choose_engine(struct machine *m, char *why, size_t why_size);
-/* The power-up state. */
+/* The power-up state: all but the boot CPU wait for a SIPI. */
 void machine_cpu_reset(struct machine_cpu *c);
 /* Guest state was changed from outside: what was derived from it goes. */
 void machine_cpu_state_changed(struct machine_cpu *c);
@@ -106,6 +112,11 @@ void machine_cpu_state_changed(struct machine_cpu *c);
 
 /* vcpu_group.kick: V has EVENT to look at. ARG is the machine. */
 void machine_kick_vcpu(void *arg, struct vcpu *v, uint32_t event);
+
+/* --- signals.c --- */
+
+/* Acts upon INIT and SIPI, on C's thread, between two instructions. */
+void machine_cpu_take_signals(struct machine_cpu *c);
 
 /* --- hooks.c --- */
 
@@ -121,16 +132,15 @@ struct dev_host machine_dev_host(struct machine *m);
 /* 0 or -errno: the threads that run lives are there. */
 int machine_start_threads(struct machine *m);
 void machine_end_threads(struct machine *m);
-/* Runs the timers that are due and takes input: what KICK asks for. */
+/* Runs the timers that are due and takes input: what KICK asks for. The board's is the
+ * boot CPU's. */
 void machine_service_board(struct machine_cpu *c);
 
 /* --- call.c --- */
 
-/* The run ends for all CPUs. The first reason stands. On a CPU's thread. */
-void machine_end_life(struct machine *m, enum machine_end end);
-/* Between two instructions: makes the call that waits, if there is one. */
+/* Between two instructions: takes part in the call that waits, if there is one. */
 void machine_answer(struct machine_cpu *c);
-/* The same, and stays while the guest is paused. */
+/* The same, and stays while the guest is paused, or C waits for a SIPI. */
 void machine_serve(struct machine_cpu *c);
 
 /* --- console.c --- */
@@ -176,26 +186,31 @@ void machine_disks_free(struct machine *m);
 
 /* --- time.c --- */
 
-/* 0 or -ENOMEM. */
+/* The board's clock and the CPUs': 0 or -ENOMEM. */
 int machine_time_create(struct machine *m);
+void machine_time_free(struct machine *m);
 /* Nanoseconds since 1970 of a counted run; ARG is the machine. */
 uint64_t machine_counted_realtime(void *arg);
-/* The guest's time stands still; and goes on from there. On the boot CPU's thread. */
+/* The guest's time stands still; and goes on from there. While all CPUs stand. */
 void machine_time_stop(struct machine *m);
 void machine_time_go(struct machine *m);
 
 /* --- wake.c --- */
 
 int machine_wake_create(struct machine *m); /* 0 or -errno */
+/* The run ends for all CPUs. The first reason stands. On any thread, parked. */
+void machine_end_life(struct machine *m, enum machine_end end);
 void machine_wake_free(struct machine *m);
-/* Raises KICK at the boot CPU at NS of the host's monotonic clock; UINT64_MAX: never. */
+/* The board's timers run at NS of the host's monotonic clock; C's, on its own thread;
+ * UINT64_MAX: never. */
 void machine_wake_at(struct machine *m, uint64_t ns);
+void machine_cpu_wake_at(struct machine_cpu *c, uint64_t ns);
 /* The CPU's thread leaves a system call of the console's, if it is in one. It may be just
  * before it: to be called again and again. */
 void machine_cpu_interrupt(struct machine_cpu *c);
 /* The run has ended, and with it the hurry of machine_quit(). */
 void machine_wake_ended(struct machine *m);
-/* The CPU's thread sleeps until KICK, STOP or NMI, or an interrupt is raised. */
+/* The CPU's thread sleeps until KICK, STOP, or an interrupt that it can take. */
 void machine_sleep(struct machine_cpu *c);
 /* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
  * passed: less than NS if it was rung. */

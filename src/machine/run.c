@@ -1,7 +1,8 @@
 /*
  * The life of a CPU's thread: its engine runs the guest, and between two entries it
- * serves the board, the console and those who call, or sleeps while the guest is halted;
- * until something ends the run. Between two lives it waits for orders, and for calls.
+ * serves its timers, the console and those who call, or sleeps while its CPU is halted;
+ * until something ends the run for all. Between two lives it waits for orders, and for
+ * calls.
  *
  * machine_run() gives the order and turns the loop meanwhile. The runs that count to an
  * instruction (machine_run_to()) are their caller's: lockstep makes millions of them, and
@@ -52,11 +53,19 @@ struct dev_host machine_dev_host(struct machine *m) {
 
 /* --- the run loop's needs --- */
 
+static void run_timers(struct vclock *clock) {
+    if (vclock_next(clock) != VCLOCK_NEVER)
+        vclock_run(clock);
+}
+
 void machine_service_board(struct machine_cpu *c) {
     struct machine *m = c->machine;
 
+    run_timers(c->clock);
+    if (c != machine_boot_cpu(m))
+        return;
     board_enter(&m->board, c);
-    vclock_run(m->clock);
+    run_timers(m->clock);
     board_leave(&m->board);
     if (!m->cfg.counted) {
         machine_take_input(c);
@@ -72,7 +81,8 @@ static void service(void *arg) {
     struct machine_cpu *c = arg;
 
     machine_service_board(c);
-    machine_write_output(c, false);
+    if (c->wrote || c == machine_boot_cpu(c->machine))
+        machine_write_output(c, false);
     machine_serve(c);
 }
 
@@ -112,32 +122,42 @@ static void idle(void *arg) {
 
 /* --- running, on the CPU's thread --- */
 
-static enum machine_end run(struct machine *m) {
-    struct machine_cpu *c = machine_boot_cpu(m);
+/* Until the end of the life, which it may be the first to see. */
+static void run(struct machine_cpu *c) {
+    struct machine *m = c->machine;
     const struct run_board board = {.service = service, .idle = idle, .arg = c};
-    enum run_end end;
 
     if (__atomic_load_n(&m->quit, __ATOMIC_SEQ_CST))
-        return MACHINE_QUIT;
-    m->end = MACHINE_QUIT;
-    if (!m->cfg.counted || m->paused) /* input is looked for, a pause goes on */
+        return;
+    /* Input is looked for, a pause goes on, a CPU waits for its SIPI. */
+    if (!m->cfg.counted || m->paused || c->waiting)
         vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
-    end = engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits);
-    if (m->end != MACHINE_PAUSED) {
-        flush_serial(c);
-        machine_write_output(c, true);
-    }
-    switch (end) {
+    switch (engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits)) {
     case RUN_STOPPED:
-        return m->end;
+        break;
     case RUN_SHUTDOWN:
-        return MACHINE_SHUTDOWN;
+        machine_end_life(m, MACHINE_SHUTDOWN);
+        break;
     default:
-        return MACHINE_ERROR;
+        machine_end_life(m, MACHINE_ERROR);
     }
 }
 
+/* What C is the last to have run has ended: how. */
+static enum machine_end finish(struct machine_cpu *c) {
+    int end = __atomic_load_n(&c->machine->end, __ATOMIC_SEQ_CST);
+
+    if (end != MACHINE_PAUSED) {
+        flush_serial(c);
+        machine_write_output(c, true);
+    }
+    if (end == MACHINE_GOES_ON)
+        return MACHINE_QUIT;
+    return (enum machine_end)end;
+}
+
 enum machine_end machine_run_to(struct machine *m, uint64_t insns) {
+    struct machine_cpu *c = machine_boot_cpu(m);
     enum machine_end end;
 
     if (insns <= machine_insns(m))
@@ -146,9 +166,11 @@ enum machine_end machine_run_to(struct machine *m, uint64_t insns) {
     if (m->cfg.input.next && m->counted.input_at == VCLOCK_NEVER)
         m->counted.input_at = m->cfg.input.next(m->cfg.input.arg, machine_now_ns(m));
     counted_aim(&m->counted);
-    end = run(m);
-    for (unsigned n = 0; end == MACHINE_PAUSED && n < m->cpus; n++)
-        vcpu_clear(m->cpu[n].vcpu, VCPU_EVENT_STOP);
+    m->end = MACHINE_GOES_ON;
+    run(c);
+    end = finish(c);
+    if (end == MACHINE_PAUSED)
+        vcpu_clear(c->vcpu, VCPU_EVENT_STOP);
     return end;
 }
 
@@ -172,50 +194,66 @@ void machine_board_leave(struct machine *m) {
     board_leave(&m->board);
 }
 
-/* --- the thread --- */
+/* --- the threads --- */
 
-static void live(struct machine *m) {
-    m->result = m->cfg.counted ? machine_run_to(m, UINT64_MAX) : run(m);
+/* The last one ends the loop's turn. */
+static void live(struct machine_cpu *c) {
+    struct machine *m = c->machine;
+
+    if (m->cfg.counted)
+        m->result = machine_run_to(m, UINT64_MAX);
+    else
+        run(c);
+    if (__atomic_sub_fetch(&m->living, 1, __ATOMIC_SEQ_CST))
+        return;
+    if (!m->cfg.counted)
+        m->result = finish(c);
     os_loop_stop(m->loop);
 }
 
 static void cpu_thread(void *arg) {
     struct machine_cpu *c = arg;
-    struct machine *m = c->machine;
 
     for (;;) {
-        int order = __atomic_exchange_n(&m->order, MACHINE_REST, __ATOMIC_SEQ_CST);
-
-        if (order == MACHINE_LEAVE)
-            return;
-        if (order == MACHINE_LIVE) {
-            live(m);
-            continue;
-        }
         machine_answer(c);
-        os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+        switch (__atomic_exchange_n(&c->order, MACHINE_REST, __ATOMIC_SEQ_CST)) {
+        case MACHINE_LEAVE:
+            return;
+        case MACHINE_LIVE:
+            live(c);
+            break;
+        default:
+            os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+        }
     }
 }
 
-static void give_order(struct machine *m, int order) {
-    __atomic_store_n(&m->order, order, __ATOMIC_SEQ_CST);
-    os_bell_ring(machine_boot_cpu(m)->bell);
+static void give_order(struct machine *m, enum machine_order order) {
+    for (unsigned n = 0; n < m->cpus; n++) {
+        if (!m->cpu[n].thread)
+            continue;
+        __atomic_store_n(&m->cpu[n].order, order, __ATOMIC_SEQ_CST);
+        os_bell_ring(m->cpu[n].bell);
+    }
 }
 
 int machine_start_threads(struct machine *m) {
-    struct machine_cpu *c = machine_boot_cpu(m);
+    int rc = 0;
 
-    return os_thread_start(cpu_thread, c, &c->thread);
+    for (unsigned n = 0; n < m->cpus && !rc; n++)
+        rc = os_thread_start(cpu_thread, &m->cpu[n], &m->cpu[n].thread);
+    return rc;
 }
 
 void machine_end_threads(struct machine *m) {
-    if (!m->cpus || !m->cpu[0].thread)
-        return;
     give_order(m, MACHINE_LEAVE);
-    os_thread_join(m->cpu[0].thread);
+    for (unsigned n = 0; n < m->cpus; n++)
+        os_thread_join(m->cpu[n].thread);
 }
 
 enum machine_end machine_run(struct machine *m) {
+    m->end = MACHINE_GOES_ON;
+    m->living = m->cpus;
     give_order(m, MACHINE_LIVE);
     os_loop_run(m->loop);
     machine_wake_ended(m);

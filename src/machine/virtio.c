@@ -10,37 +10,68 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/os.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/transport.h"
 #include "machine/machine_int.h"
 
 #define LINES 8u
+_Static_assert(MACHINE_VIRTIO_MMIO_MAX <= DSDT_MMIO_MAX, "all of them are announced");
 
 /* --- MMIO --- */
-
-uint64_t machine_virtio_mmio_at(unsigned n) {
-    return MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE;
-}
 
 static bool without_acpi(const struct machine *m) {
     return m->cfg.boot.cmdline && strstr(m->cfg.boot.cmdline, "acpi=off");
 }
 
-unsigned machine_virtio_mmio_irq(const struct machine *m, unsigned n) {
+/* The pin of the I/O APIC, or the ISA interrupt. */
+static uint8_t irq_of(const struct machine *m, unsigned n) {
     static const uint8_t isa[LINES] = {5, 10, 11, 7, 6, 3, 15, 14};
 
-    return without_acpi(m) ? isa[n % LINES] : 16 + n % LINES;
+    return without_acpi(m) ? isa[n % LINES] : (uint8_t)(16 + n % LINES);
+}
+
+void machine_virtio_in_acpi(const struct machine *m, struct dsdt_config *dsdt) {
+    dsdt->mmio_count = without_acpi(m) ? 0 : m->virtio_mmio;
+    dsdt->mmio = MACHINE_VIRTIO_MMIO_BASE;
+    dsdt->mmio_size = VIRTIO_MMIO_SIZE;
+    for (unsigned n = 0; n < m->virtio_mmio; n++)
+        dsdt->mmio_irq[n] = irq_of(m, n);
+}
+
+int machine_virtio_in_cmdline(struct machine *m, struct boot_config *boot) {
+    enum { EACH = 64 }; /* characters of a device at most */
+    size_t size;
+
+    if (!m->virtio_mmio || !without_acpi(m))
+        return 0;
+    size = strlen(boot->cmdline) + m->virtio_mmio * EACH + 1;
+    free(m->cmdline);
+    m->cmdline = malloc(size);
+    if (!m->cmdline)
+        return -ENOMEM;
+    strcpy(m->cmdline, boot->cmdline);
+    for (unsigned n = 0; n < m->virtio_mmio; n++) {
+        size_t len = strlen(m->cmdline);
+
+        snprintf(m->cmdline + len, size - len, " virtio_mmio.device=%u@0x%x:%u:%u",
+                 VIRTIO_MMIO_SIZE, MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE,
+                 irq_of(m, n), n);
+    }
+    boot->cmdline = m->cmdline;
+    return 0;
 }
 
 /* Device N drives its line, which is that of all that share it. The 8259s and ISA pins
  * want edges: each rise is one, whoever else holds the line. */
 static void mmio_line(void *arg, unsigned n, bool level) {
     struct machine *m = arg;
-    unsigned irq = machine_virtio_mmio_irq(m, n);
+    unsigned irq = irq_of(m, n);
     struct irq_line isa = board_isa_line(&m->board, irq % 16);
     uint16_t *holders = &m->virtio_lines[n % LINES];
 
@@ -70,7 +101,8 @@ static int attach_mmio(struct machine *m, struct virtio_device *d) {
 
     if (n == MACHINE_VIRTIO_MMIO_MAX)
         return -ENOSPC;
-    mmio = virtio_mmio_new(m->bus, gpa(machine_virtio_mmio_at(n)), line, d);
+    mmio = virtio_mmio_new(m->bus, gpa(MACHINE_VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE),
+                           line, d);
     if (!mmio)
         return -ENOMEM;
     m->virtio_mmio++;
@@ -148,6 +180,58 @@ int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size) {
         if (m->cfg.disks[n].kind == MACHINE_DISK_VIRTIO)
             rc = make_disk(m, m->cfg.disks[n].block, why, why_size);
     return rc;
+}
+
+/* --- balloon --- */
+
+static void free_balloon(void *dev) {
+    virtio_balloon_free(dev);
+}
+
+int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {.free = free_balloon};
+    struct virtio_balloon *b;
+
+    if (!m->cfg.balloon)
+        return 0;
+    b = virtio_balloon_new(m->mem, m->clock, &m->counters);
+    if (!b || machine_device_add(m, &ops, b))
+        return no_memory(why, why_size);
+    m->balloon = b;
+    return machine_virtio_attach(m, virtio_balloon_device(b), why, why_size);
+}
+
+bool machine_balloon_set(struct machine *m, uint32_t pages) {
+    if (!m->balloon)
+        return false;
+    machine_board_enter(m);
+    virtio_balloon_set(m->balloon, pages);
+    machine_board_leave(m);
+    return true;
+}
+
+/* "Memory Statistics Tags" */
+static const char *const stat_names[VIRTIO_BALLOON_STATS] = {
+    "swap_in", "swap_out",  "major_faults", "minor_faults",   "free",
+    "total",   "available", "caches",       "huge_allocated", "huge_failed",
+};
+
+bool machine_balloon_look(struct machine *m, uint32_t *pages,
+                          void (*stat)(void *arg, const char *name, uint64_t value),
+                          void *arg) {
+    struct virtio_balloon_stats stats;
+
+    if (!m->balloon)
+        return false;
+    machine_board_enter(m);
+    *pages = virtio_balloon_pages(m->balloon);
+    stats = virtio_balloon_stats(m->balloon);
+    virtio_balloon_poll(m->balloon);
+    machine_board_leave(m);
+    for (unsigned n = 0; n < VIRTIO_BALLOON_STATS; n++)
+        if (stats.given & 1u << n)
+            stat(arg, stat_names[n], stats.value[n]);
+    return true;
 }
 
 /* --- entropy --- */

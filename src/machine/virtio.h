@@ -3,17 +3,20 @@
 #define MACHINE_VIRTIO_H
 
 #include "base/types.h"
+#include "boot/boot.h"
+#include "dev/tables/dsdt.h"
 
 struct machine;
 struct virtio_device;
 
-/* With `--virtio mmio`: registers of device N from here on, one after the other. */
-#define MACHINE_VIRTIO_MMIO_BASE 0xfec10000ull
+/* With `--virtio mmio`: registers of all devices from here on, one after the other. */
+#define MACHINE_VIRTIO_MMIO_BASE 0xfec10000u
 #define MACHINE_VIRTIO_MMIO_MAX 16u
-uint64_t machine_virtio_mmio_at(unsigned n);
-/* The pin of the I/O APIC, or, of a machine whose guest was told to use no ACPI, the ISA
- * interrupt. */
-unsigned machine_virtio_mmio_irq(const struct machine *m, unsigned n);
+
+/* What the guest has to be told of them: in ACPI's tables, or, where its command line
+ * wants no ACPI, in that. 0 or -ENOMEM; the new command line is the machine's. */
+void machine_virtio_in_acpi(const struct machine *m, struct dsdt_config *dsdt);
+int machine_virtio_in_cmdline(struct machine *m, struct boot_config *boot);
 
 /* Shows D, which has been given to the machine already, to the guest: in the next slot of
  * the PCI bus, or by MMIO. 0, or -errno with one sentence in WHY. */
@@ -22,6 +25,9 @@ int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
 
 /* Entries of the table in devices.c. */
 int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size);
+int machine_make_virtio_console(struct machine *m, char *why,
+                                size_t why_size); /* consoles.c */
+int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size);
 int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size);
 
 #endif

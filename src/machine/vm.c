@@ -16,6 +16,7 @@
 #include "dev/tables/smbios.h"
 #include "machine/firmware.h"
 #include "machine/machine_int.h"
+#include "machine/virtio.h"
 #include "sem/sem.h"
 
 #define WINDOW64_ALIGN (1ull << 30)
@@ -44,6 +45,21 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     else if (with_firmware(m))
         rc = boot_firmware_install(m->cfg.image, m->mem, why, why_size);
     return rc;
+}
+
+static int check_cpus(struct machine *m, char *why, size_t why_size) {
+    if (!m->cfg.cpus)
+        m->cfg.cpus = 1;
+    if (m->cfg.cpus > MACHINE_CPUS) {
+        snprintf(why, why_size, "a machine has at most %u CPUs", MACHINE_CPUS);
+        return -EINVAL;
+    }
+    if (m->cfg.counted && m->cfg.cpus > 1) {
+        snprintf(why, why_size,
+                 "a run that is recorded, replayed or compared in lockstep has one CPU");
+        return -EINVAL;
+    }
+    return 0;
 }
 
 /* What the host must give to every engine. */
@@ -75,12 +91,12 @@ static int create_cpus(struct machine *m, char *why, size_t why_size) {
         return rc;
     snprintf(why, why_size, "out of memory");
     m->cpuid = cpuid_model_new(&cfg);
-    m->cpu = calloc(1, sizeof(*m->cpu));
+    m->cpu = calloc(m->cfg.cpus, sizeof(*m->cpu));
     m->group = calloc(1, sizeof(*m->group));
     if (!m->cpuid || !m->cpu || !m->group)
         return -ENOMEM;
     vcpu_group_init(m->group, machine_kick_vcpu, m);
-    m->cpus = 1;
+    m->cpus = m->cfg.cpus;
     m->group->splits = m->cpus == 1 || os_split_locks();
     for (unsigned n = 0; n < m->cpus; n++) {
         rc = machine_cpu_create(m, &m->cpu[n]);
@@ -102,7 +118,6 @@ static int create_board(struct machine *m) {
     m->board =
         (struct board){.cpu = m->cpu,
                        .cpus = m->cpus,
-                       .caller = machine_boot_cpu(m),
                        .mem = m->mem,
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
@@ -148,7 +163,9 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     if (!m)
         return -ENOMEM;
     m->cfg = *cfg;
-    rc = create_memory(m, why, why_size);
+    rc = check_cpus(m, why, why_size);
+    if (!rc)
+        rc = create_memory(m, why, why_size);
     if (!rc)
         rc = create_cpus(m, why, why_size);
     if (rc)
@@ -167,7 +184,7 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
     machine_hook_memory(m);
     rc = machine_start_threads(m);
     if (rc) {
-        snprintf(why, why_size, "cannot make a thread for the CPU: %s", strerror(-rc));
+        snprintf(why, why_size, "cannot make a thread for each CPU: %s", strerror(-rc));
         goto fail;
     }
     *out = m;
@@ -182,19 +199,18 @@ void machine_free(struct machine *m) {
         return;
     machine_end_threads(m);
     machine_disks_free(m);
-    for (unsigned n = 0; n < m->cpus; n++)
-        machine_cpu_free_engine(&m->cpu[n]);
+    machine_free_engines(m);
     machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);
     if (m->bus)
         bus_free(m->bus);
-    if (m->clock)
-        vclock_free(m->clock);
+    machine_time_free(m);
     machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);
     free(m->group);
+    free(m->cmdline);
     free(m->cpu);
     if (m->cpuid)
         cpuid_model_free(m->cpuid);
@@ -227,10 +243,12 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
 
-/* Above RAM, as far as the CPU's physical addresses go, PCI has room for large bars. */
-static void window64(const struct machine *m, struct dsdt_config *dsdt) {
+/* PCI has what is free below the I/O APIC (some firmware begins close to RAM) and, for
+ * large bars, some above RAM, as far as the CPU's physical addresses go. */
+static void pci_windows(const struct machine *m, struct dsdt_config *dsdt) {
     uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
 
+    dsdt->ram_end = ram < MEM_HOLE_START ? ram : MEM_HOLE_START;
     if (ram > MEM_HOLE_START)
         ram += MEM_HOLE_END - MEM_HOLE_START;
     if (ram < MEM_HOLE_END)
@@ -256,7 +274,8 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     int rc;
 
     acpi.dsdt.keyboard = firmware;
-    window64(m, &acpi.dsdt);
+    pci_windows(m, &acpi.dsdt);
+    machine_virtio_in_acpi(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);
@@ -287,7 +306,9 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
     if (m->board.pci.bus && !with_firmware(m))
         pci_setup(m->board.pci.bus);
-    rc = build_tables(m, &boot);
+    rc = machine_virtio_in_cmdline(m, &boot);
+    if (!rc)
+        rc = build_tables(m, &boot);
     if (rc) {
         snprintf(why, why_size, "cannot place the board's tables: %s", strerror(-rc));
         return rc;

@@ -1,10 +1,11 @@
 /*
  * Who wakes whom. The loop (base/os_loop.h), which runs on the thread that called
- * machine_run(), watches the clock's earliest deadline and takes the boot CPU out of its
- * engine when that has come. A CPU's thread that has nothing to do sleeps by its bell.
+ * machine_run(), watches the clocks' earliest deadlines. When the board's has come it
+ * runs the devices' timers itself; when a CPU's, it takes that out of its engine. A CPU's
+ * thread that has nothing to do sleeps by its bell.
  *
- * An idle boot CPU takes the deadline to itself: handed over by the loop, every tick of
- * an idle guest would cost two thread switches instead of one.
+ * An idle CPU takes its deadline to itself, and the boot CPU the board's: handed over by
+ * the loop, every tick of an idle guest would cost two thread switches instead of one.
  *
  * Locking: what other threads and signal handlers share with a CPU's thread is
  * vcpu.events, the engine's kick(), the bell, `outside`, and the machine's `quit`. The
@@ -12,13 +13,34 @@
  */
 #include "base/os.h"
 #include "machine/machine_int.h"
+#include "x86/cr.h"
 
 /* A thread that waits in a system call is interrupted again after this. */
 #define AGAIN_NS 100000000u
 
-/* On the loop's thread. */
+/* On the loop's thread: device code runs here, unless the guest is paused. */
 static void deadline_due(void *arg) {
-    machine_cpu_wake(machine_boot_cpu(arg), VCPU_EVENT_KICK);
+    struct machine *m = arg;
+
+    board_enter(&m->board, NULL);
+    if (!m->stopped)
+        vclock_run(m->clock);
+    board_leave(&m->board);
+}
+
+/* The same: the CPU's own timers are its own thread's. */
+static void cpu_deadline_due(void *arg) {
+    machine_cpu_wake(arg, VCPU_EVENT_KICK);
+}
+
+void machine_end_life(struct machine *m, enum machine_end end) {
+    int is = MACHINE_GOES_ON;
+
+    if (!__atomic_compare_exchange_n(&m->end, &is, end, false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST))
+        return;
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_wake(&m->cpu[n], VCPU_EVENT_STOP);
 }
 
 /* --- taking a thread out of the console's system calls --- */
@@ -58,6 +80,12 @@ struct os_loop *machine_loop(struct machine *m) {
 
 /* --- creation --- */
 
+static int create_cpu(struct machine *m, struct machine_cpu *c) {
+    int rc = os_timer_open(&c->due, m->loop, cpu_deadline_due, c);
+
+    return rc ? rc : os_bell_new(&c->bell);
+}
+
 int machine_wake_create(struct machine *m) {
     int rc = os_loop_new(&m->loop);
 
@@ -70,13 +98,15 @@ int machine_wake_create(struct machine *m) {
     if (!rc)
         rc = os_bell_new(&m->answered);
     for (unsigned n = 0; n < m->cpus && !rc; n++)
-        rc = os_bell_new(&m->cpu[n].bell);
+        rc = create_cpu(m, &m->cpu[n]);
     return rc;
 }
 
 void machine_wake_free(struct machine *m) {
-    for (unsigned n = 0; n < m->cpus; n++)
+    for (unsigned n = 0; n < m->cpus; n++) {
+        os_timer_close(&m->cpu[n].due);
         os_bell_free(m->cpu[n].bell);
+    }
     os_bell_free(m->answered);
     os_timer_close(&m->hurry_again);
     os_timer_close(&m->due);
@@ -90,11 +120,18 @@ void machine_wake_at(struct machine *m, uint64_t ns) {
     os_timer_set(&m->due, ns);
 }
 
-/* The deadline becomes the sleeper's, and the loop has none. */
+void machine_cpu_wake_at(struct machine_cpu *c, uint64_t ns) {
+    c->deadline = ns;
+    os_timer_set(&c->due, ns);
+}
+
+/* The board's deadline becomes the sleeping boot CPU's, and the loop has none. */
 static uint64_t take_deadline(struct machine_cpu *c) {
     struct machine *m = c->machine;
     uint64_t at;
 
+    if (c != machine_boot_cpu(m))
+        return UINT64_MAX;
     board_enter(c->board, c);
     at = m->deadline;
     if (at != UINT64_MAX)
@@ -103,43 +140,57 @@ static uint64_t take_deadline(struct machine_cpu *c) {
     return at;
 }
 
-/* It may be another one by now: then the timer is set to that. */
+/* It may be another one by now, to which the timer is set. */
 static void give_deadline(struct machine_cpu *c, uint64_t at) {
     struct machine *m = c->machine;
 
+    if (at == UINT64_MAX)
+        return;
     board_enter(c->board, c);
     if (at == m->deadline)
         os_timer_set(&m->due, at);
     board_leave(c->board);
 }
 
-/* False: the deadline has come. */
-static bool sleep_once(struct machine_cpu *c) {
-    uint64_t at = take_deadline(c), now;
+/* Until the bell is rung; or a deadline has come, which is then not anybody's: service()
+ * runs the timers, and sets it anew. */
+static void sleep_once(struct machine_cpu *c) {
+    uint64_t board = take_deadline(c), own = c->deadline;
+    uint64_t at = board < own ? board : own, now;
 
-    if (at == UINT64_MAX)
-        return os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+    if (at == UINT64_MAX) {
+        os_bell_wait(c->bell, -1, 0, UINT64_MAX);
+        return;
+    }
+    if (own != UINT64_MAX)
+        os_timer_set(&c->due, UINT64_MAX);
     now = os_monotonic_ns();
-    if (!os_bell_wait(c->bell, -1, 0, at > now ? at - now : 0))
-        return false;
-    give_deadline(c, at);
-    return true;
+    if (!os_bell_wait(c->bell, -1, 0, at > now ? at - now : 0)) {
+        vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
+        return;
+    }
+    if (own != UINT64_MAX)
+        os_timer_set(&c->due, own);
+    give_deadline(c, board);
+}
+
+/* An interrupt that was posted may be one that the priorities hold back. */
+static bool is_woken(struct machine_cpu *c) {
+    uint32_t events;
+
+    if (c->lapic)
+        lapic_settle(c->lapic);
+    events = vcpu_events(c->vcpu);
+    return (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_ACTION)) ||
+           ((events & VCPU_EVENT_NMI) && !c->vcpu->nmi_blocked) ||
+           ((events & VCPU_EVENT_IRQ) && (c->vcpu->rflags & X86_FL_IF));
 }
 
 void machine_sleep(struct machine_cpu *c) {
-    const uint32_t wakes =
-        VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_NMI | VCPU_EVENT_ACTION;
-
-    while (!(vcpu_events(c->vcpu) & wakes)) {
-        if (!sleep_once(c)) {
-            vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
-            return;
-        }
-        /* A device on another thread has raised its line. Whether the guest takes that
-         * is the engine's to say. */
-        if (vcpu_events(c->vcpu) & VCPU_EVENT_IRQ)
-            return;
-    }
+    __atomic_store_n(&c->asleep, true, __ATOMIC_SEQ_CST);
+    while (!is_woken(c))
+        sleep_once(c);
+    __atomic_store_n(&c->asleep, false, __ATOMIC_SEQ_CST);
 }
 
 uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns) {

@@ -151,8 +151,8 @@ static bool lock_up(const struct pass *p, bool first) {
     enum jail_want want = p->ls->jail;
 
     if (!first && want == JAIL_AUTO)
-        return os_jail_enter(machine_ioctls(p->side[0].m), NULL) <= 0;
-    return jail_enter(want, machine_ioctls(p->side[0].m), NULL);
+        return os_jail_enter(machine_ioctls(p->side[0].m), NULL, NULL) <= 0;
+    return jail_enter(want, machine_ioctls(p->side[0].m), NULL, NULL);
 }
 
 /* 0, or -errno after a message. */

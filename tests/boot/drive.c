@@ -15,6 +15,7 @@
  *   elapsed:MIN:MAX    seconds between the ends of the last two expects
  *   clock:SECONDS      the group kept is a time in seconds since 1970 that is right to so
  * much idle:SECONDS:MAX   the command uses at most MAX percent of a CPU over so long
+ *   host:COMMAND       the shell's command ends well, while the console is read
  *   status:N           the command ends with exit status N, and the terminal is as before
  *
  * Carriage returns are dropped before matching. A command that still runs at the end of
@@ -353,6 +354,32 @@ static bool step_idle(struct drive *d, const char *arg) {
     return true;
 }
 
+static bool step_host(struct drive *d, const char *arg) {
+    double end = now() + d->limit;
+    int status = 0;
+    pid_t pid = fork();
+
+    if (pid < 0)
+        die("cannot fork");
+    if (pid == 0) {
+        dup2(STDERR_FILENO, STDOUT_FILENO); /* ours is for the report */
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl("/bin/sh", "sh", "-c", arg, (char *)NULL);
+        _exit(127);
+    }
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        if (now() > end) {
+            kill(-pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return fail(d, "`%s` does not end within %.0f s", arg, d->limit);
+        }
+        if (!take(d, 0.1) && d->eof)
+            usleep(10000);
+    }
+    return !status || fail(d, "`%s` has failed", arg);
+}
+
 static bool step_status(struct drive *d, const char *arg) {
     double end = now() + d->limit;
     struct termios after;
@@ -384,6 +411,7 @@ static const struct {
     {"limit:", step_limit}, {"expect:", step_expect}, {"never:", step_never},
     {"send:", step_send},   {"key:", step_key},       {"elapsed:", step_elapsed},
     {"clock:", step_clock}, {"idle:", step_idle},     {"status:", step_status},
+    {"host:", step_host},
 };
 
 static bool run_step(struct drive *d, const char *step) {

@@ -22,7 +22,7 @@ static int setup(void **state) {
 
     rig_new(&r);
     memset(&V, 0, sizeof(V));
-    cpu = (struct machine_cpu){.vcpu = &V};
+    cpu = (struct machine_cpu){.vcpu = &V, .clock = r.clock};
     if (os_bell_new(&cpu.bell))
         return -1;
     V.hooks = &board_vcpu_hooks;
@@ -56,8 +56,26 @@ static int ack(void) {
     return V.hooks->irq_ack(V.hooks_arg);
 }
 
+/* Memory accesses of a CPU, of SIZE bytes. */
+static uint64_t cpu_read(uint64_t at, unsigned size) {
+    struct exit e = {.reason = EXIT_mmio, .size = (uint8_t)size, .gpa = gpa(at)};
+
+    V.hooks->exit(V.hooks_arg, &V, &e);
+    return e.data;
+}
+
+static void cpu_write(uint64_t at, unsigned size, uint64_t value) {
+    struct exit e = {.reason = EXIT_mmio,
+                     .write = true,
+                     .size = (uint8_t)size,
+                     .gpa = gpa(at),
+                     .data = value};
+
+    V.hooks->exit(V.hooks_arg, &V, &e);
+}
+
 static void lapic_put(unsigned reg, uint32_t value) {
-    rig_write(&r, LAPIC_BASE + reg, value);
+    cpu_write(LAPIC_BASE + reg, 4, value);
 }
 
 static void ioapic_put(unsigned reg, uint32_t value) {
@@ -106,6 +124,24 @@ static void test_virtual_wire(void **state) {
     assert_in_range(r.now, 1990000000u, 2005000000u);
 }
 
+/* The page of a local APIC is the CPU's own: moved over another device, it hides that. */
+static void test_lapic_moves(void **state) {
+    uint64_t base = IOAPIC_BASE | 0x900;
+    uint32_t version = (uint32_t)cpu_read(LAPIC_BASE + 0x30, 4);
+
+    cpu_write(IOAPIC_BASE, 4, 1);
+    assert_int_not_equal(cpu_read(IOAPIC_BASE + 0x30, 4), version);
+    /* Some bytes of its, and some of nobody's. */
+    assert_int_equal(cpu_read(LAPIC_BASE + 0xffd, 4), 0xff000000);
+    assert_int_equal(cpu_read(LAPIC_BASE + 0xfff, 4), 0xffffff00);
+    assert_true(lapic_msr(cpu.lapic, 0x1b, true, &base));
+    assert_int_equal(cpu_read(IOAPIC_BASE + 0x30, 4), version);
+    assert_int_equal(cpu_read(LAPIC_BASE + 0x30, 4), 0xffffffff);
+    lapic_reset(cpu.lapic);
+    assert_int_equal(cpu_read(LAPIC_BASE + 0x30, 4), version);
+    assert_int_equal(cpu_read(IOAPIC_BASE, 4), 1);
+}
+
 static void raise_pin(void *arg) {
     board_enter(&board, NULL);
     ioapic_set(board.ioapic, 5, true);
@@ -117,6 +153,7 @@ static void test_other_thread(void **state) {
     struct os_thread *t;
 
     ioapic_put(0x10 + 2 * 5, 0x65);
+    cpu.asleep = true;
     assert_int_equal(os_thread_start(raise_pin, NULL, &t), 0);
     assert_true(os_bell_wait(cpu.bell, -1, 0, UINT64_MAX));
     assert_true(intr());
@@ -305,6 +342,7 @@ static void test_fuzz(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
+        T(test_virtual_wire), T(test_lapic_moves),  T(test_power), T(test_a20),
         T(test_virtual_wire), T(test_other_thread), T(test_power), T(test_a20),
         T(test_virtual_wire), T(test_lines),        T(test_power), T(test_a20),
         T(test_nmi),          T(test_far_future),   T(test_fuzz),

@@ -9,8 +9,6 @@
 
 #include "bus/bus.h"
 #include "bus/clock.h"
-#include "dev/apic/ioapic.h"
-#include "dev/apic/lapic.h"
 
 struct dev {
     uint64_t addr, value;
@@ -217,43 +215,6 @@ static void test_within(void **state) {
     bus_free(b);
 }
 
-static uint64_t no_time(void *arg) {
-    return 0;
-}
-
-static bool nobody(void *arg, const struct apic_msg *m) {
-    return false;
-}
-
-static void no_output(void *arg, bool pending) {
-}
-
-/* The page of a local APIC is the CPU's own: moved over another device, it hides that. */
-static void test_lapic_moves(void **state) {
-    struct vclock_source src = {.now_ns = no_time, .ticks = no_time, .tick_hz = 1};
-    struct lapic_host host = {.output = no_output};
-    struct counters cnt = {0};
-    struct vclock *clock = vclock_new(&src);
-    struct bus *b = bus_new();
-    struct lapic *l = lapic_new(b, clock, &host, &cnt);
-    struct ioapic *io = ioapic_new(b, nobody, NULL, &cnt);
-    uint64_t base = IOAPIC_BASE | 0x900;
-    uint32_t version = (uint32_t)bus_mmio_read(b, gpa(LAPIC_BASE + 0x30), 4);
-
-    bus_mmio_write(b, gpa(IOAPIC_BASE), 4, 1);
-    assert_int_not_equal(bus_mmio_read(b, gpa(IOAPIC_BASE + 0x30), 4), version);
-    assert_true(lapic_msr(l, 0x1b, true, &base));
-    assert_int_equal(bus_mmio_read(b, gpa(IOAPIC_BASE + 0x30), 4), version);
-    assert_int_equal(bus_mmio_read(b, gpa(LAPIC_BASE + 0x30), 4), 0xffffffff);
-    lapic_reset(l);
-    assert_int_equal(bus_mmio_read(b, gpa(LAPIC_BASE + 0x30), 4), version);
-    assert_int_equal(bus_mmio_read(b, gpa(IOAPIC_BASE), 4), 1);
-    lapic_free(l);
-    ioapic_free(io);
-    vclock_free(clock);
-    bus_free(b);
-}
-
 /* Any number of changes gives what a model of a line says. */
 #define MODEL 24
 #define SPACE 512u
@@ -446,9 +407,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bus),     cmocka_unit_test(test_leave),
         cmocka_unit_test(test_overlap), cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_within),  cmocka_unit_test(test_lapic_moves),
-        cmocka_unit_test(test_random),  cmocka_unit_test(test_full),
-        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_within),  cmocka_unit_test(test_random),
+        cmocka_unit_test(test_full),    cmocka_unit_test(test_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

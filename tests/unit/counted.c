@@ -299,16 +299,16 @@ static void test_end_of_time(void **state) {
 
     v.cnt = &cnt;
     counted_init(&c, &v);
-    c.clock = vclock_new(&src);
+    c.clock[1] = vclock_new(&src);
     assert_int_equal(counted_sleep_ns(&c), VCLOCK_NEVER);
-    vtimer_arm(c.clock, &t, COUNTED_END - 1);
+    vtimer_arm(c.clock[1], &t, COUNTED_END - 1);
     assert_int_equal(counted_sleep_ns(&c), COUNTED_END - 1);
-    vtimer_arm(c.clock, &t, COUNTED_END);
+    vtimer_arm(c.clock[1], &t, COUNTED_END);
     assert_int_equal(counted_sleep_ns(&c), VCLOCK_NEVER);
-    vtimer_arm(c.clock, &t, VCLOCK_NEVER - 1);
+    vtimer_arm(c.clock[1], &t, VCLOCK_NEVER - 1);
     assert_int_equal(counted_sleep_ns(&c), VCLOCK_NEVER);
-    vtimer_cancel(c.clock, &t);
-    vclock_free(c.clock);
+    vtimer_cancel(c.clock[1], &t);
+    vclock_free(c.clock[1]);
 }
 
 int main(void) {

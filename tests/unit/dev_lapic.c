@@ -3,7 +3,7 @@
  * destinations, errors, x2APIC. Intel SDM volume 3, "Advanced Programmable Interrupt
  * Controller (APIC)".
  */
-#include "dev/apic/lapic.h"
+#include "dev/apic/apics.h"
 #include "lib/rig.h"
 #include "lib/unit.h"
 
@@ -40,19 +40,34 @@ enum { BY_1 = 0xb };
 static struct rig r;
 static struct lapic *lapic;
 static bool intr;
-static unsigned nmis, inits, eois;
+static unsigned nmis, inits, sipis, looks, eois;
 static uint8_t last_eoi;
 
 static void on_output(void *arg, bool pending) {
     intr = pending;
 }
 
-static void on_nmi(void *arg) {
+static void on_nmi(void *arg, bool mine) {
     nmis++;
 }
 
-static void on_init(void *arg) {
+static void on_init(void *arg, bool mine) {
     inits++;
+}
+
+static void on_sipi(void *arg, uint8_t vector, bool mine) {
+    sipis++;
+}
+
+static void on_look(void *arg) {
+    looks++;
+}
+
+/* There is this one only. */
+static void on_send(void *arg, const struct apic_msg *m, enum apic_to to) {
+    struct apics all = {.lapic = {lapic}, .count = 1};
+
+    apics_deliver(&all, m, to, lapic);
 }
 
 static int on_extint(void *arg) {
@@ -65,12 +80,19 @@ static void on_eoi(void *arg, uint8_t vector) {
 }
 
 static int setup(void **state) {
-    const struct lapic_host host = {on_output, on_nmi, on_init, on_extint, on_eoi, NULL};
+    const struct lapic_host host = {.output = on_output,
+                                    .extint_ack = on_extint,
+                                    .eoi = on_eoi,
+                                    .send = on_send,
+                                    .look = on_look,
+                                    .nmi = on_nmi,
+                                    .init = on_init,
+                                    .sipi = on_sipi};
 
     rig_new(&r);
     intr = false;
-    nmis = inits = eois = 0;
-    lapic = lapic_new(r.bus, r.clock, &host, &r.cnt);
+    nmis = inits = sipis = looks = eois = 0;
+    lapic = lapic_new(0, r.clock, &host, &r.cnt);
     return lapic ? 0 : -1;
 }
 
@@ -81,11 +103,11 @@ static int teardown(void **state) {
 }
 
 static uint32_t get(unsigned reg) {
-    return rig_read(&r, LAPIC_BASE + reg);
+    return lapic_page(lapic, gpa(LAPIC_BASE)) ? (uint32_t)lapic_read(lapic, reg, 4) : ~0u;
 }
 
 static void put(unsigned reg, uint32_t value) {
-    rig_write(&r, LAPIC_BASE + reg, value);
+    lapic_write(lapic, reg, 4, value);
 }
 
 static bool wrmsr(uint32_t msr, uint64_t value) {
@@ -103,7 +125,7 @@ static bool deliver(uint8_t vector, unsigned mode, bool logical, uint32_t dest) 
     const struct apic_msg m = {
         .vector = vector, .mode = (uint8_t)mode, .logical = logical, .dest = dest};
 
-    return lapic_deliver(lapic, &m);
+    return lapic_addressed(lapic, &m) && lapic_deliver(lapic, &m, true);
 }
 
 /* The state that Intel's manual gives after a reset, and what firmware adds. */
@@ -182,7 +204,7 @@ static void test_vectors(void **state) {
 
     put(ICR, SELF | 0x10);
     assert_true(deliver(0x11, APIC_FIXED, false, 0));
-    assert_true(lapic_deliver(lapic, &level));
+    assert_true(lapic_deliver(lapic, &level, true));
     assert_int_equal(get(IRR), 3u << 16);
     assert_int_equal(get(IRR + 0x70), 1u << 31);
     assert_int_equal(get(TMR + 0x70), 1u << 31);
@@ -415,25 +437,25 @@ static void test_timer_late(void **state) {
 
 /* LINT0 as the 8259s' pin, as a plain edge and as a level; and with the APIC off. */
 static void test_lint0(void **state) {
-    lapic_lint(lapic, 0, true);
+    lapic_lint(lapic, 0, true, true);
     assert_true(intr);
     assert_int_equal(lapic_ack(lapic), 0x99);
     assert_int_equal(get(PPR), 0); /* nothing is in service */
-    lapic_lint(lapic, 0, false);
+    lapic_lint(lapic, 0, false, true);
     assert_false(intr);
     put(LVT_LINT0, MASKED | 0x700);
-    lapic_lint(lapic, 0, true);
+    lapic_lint(lapic, 0, true, true);
     assert_false(intr);
-    lapic_lint(lapic, 0, false);
+    lapic_lint(lapic, 0, false, true);
     put(LVT_LINT0, 0x61); /* fixed, edge */
-    lapic_lint(lapic, 0, true);
+    lapic_lint(lapic, 0, true, true);
     assert_int_equal(lapic_ack(lapic), 0x61);
     put(EOI, 0);
     assert_false(intr);
     assert_int_equal(eois, 0);
-    lapic_lint(lapic, 0, false);
+    lapic_lint(lapic, 0, false, true);
     put(LVT_LINT0, MASKED | LEVEL | 0x62);
-    lapic_lint(lapic, 0, true);
+    lapic_lint(lapic, 0, true, true);
     assert_false(intr);
     put(LVT_LINT0, LEVEL | 0x62);                            /* it is high */
     assert_int_equal(get(LVT_LINT0), LEVEL | 0x4000 | 0x62); /* remote IRR */
@@ -443,42 +465,42 @@ static void test_lint0(void **state) {
     put(EOI, 0); /* still high: once more */
     assert_int_equal(eois, 1);
     assert_int_equal(lapic_ack(lapic), 0x62);
-    lapic_lint(lapic, 0, false);
+    lapic_lint(lapic, 0, false, true);
     put(EOI, 0);
     assert_false(intr);
     assert_int_equal(get(LVT_LINT0), LEVEL | 0x62);
     put(LVT_LINT0, LEVEL | 0x0f); /* no vector: an error, and it does not wait for EOI */
-    lapic_lint(lapic, 0, true);
+    lapic_lint(lapic, 0, true, true);
     assert_int_equal(get(LVT_LINT0), LEVEL | 0x0f);
     put(ESR, 0);
     assert_int_equal(get(ESR), 0x40);
-    lapic_lint(lapic, 0, false);
+    lapic_lint(lapic, 0, false, true);
     assert_true(wrmsr(APIC_BASE_MSR, LAPIC_BASE)); /* off: INTR itself */
-    lapic_lint(lapic, 0, true);
+    lapic_lint(lapic, 0, true, true);
     assert_int_equal(lapic_ack(lapic), 0x99);
 }
 
 static void test_lint1(void **state) {
-    lapic_lint(lapic, 1, true);
-    lapic_lint(lapic, 1, true);
+    lapic_lint(lapic, 1, true, true);
+    lapic_lint(lapic, 1, true, true);
     assert_int_equal(nmis, 1);
-    lapic_lint(lapic, 1, false);
+    lapic_lint(lapic, 1, false, true);
     put(LVT_LINT1, MASKED | 0x400);
-    lapic_lint(lapic, 1, true);
+    lapic_lint(lapic, 1, true, true);
     assert_int_equal(nmis, 1);
-    lapic_lint(lapic, 1, false);
+    lapic_lint(lapic, 1, false, true);
     put(LVT_LINT1, 0x500); /* INIT */
-    lapic_lint(lapic, 1, true);
+    lapic_lint(lapic, 1, true, true);
     assert_int_equal(inits, 1);
-    lapic_lint(lapic, 1, false);
+    lapic_lint(lapic, 1, false, true);
     put(LVT_LINT1, 0x63);
-    lapic_lint(lapic, 1, true);
+    lapic_lint(lapic, 1, true, true);
     assert_int_equal(lapic_ack(lapic), 0x63);
-    lapic_lint(lapic, 1, false);
+    lapic_lint(lapic, 1, false, true);
     assert_true(wrmsr(APIC_BASE_MSR, LAPIC_BASE));
-    lapic_lint(lapic, 1, true);
+    lapic_lint(lapic, 1, true, true);
     assert_int_equal(nmis, 2);
-    lapic_lint(lapic, 2, true); /* no such pin */
+    lapic_lint(lapic, 2, true, true); /* no such pin */
     assert_int_equal(nmis, 2);
 }
 
@@ -535,7 +557,7 @@ static void test_deliveries(void **state) {
     assert_true(intr);
     assert_int_equal(lapic_ack(lapic), 0x99);
     assert_false(intr);
-    assert_true(lapic_deliver(lapic, &level));
+    assert_true(lapic_deliver(lapic, &level, true));
     assert_int_equal(lapic_ack(lapic), 0x70);
     put(EOI, 0);
     assert_int_equal(eois, 1);
@@ -573,8 +595,14 @@ static void test_icr(void **state) {
     assert_int_equal(inits, 0);
     put(ICR, 0xc500);
     assert_int_equal(inits, 1);
-    put(ICR, SELF | 0x4500); /* not a valid combination */
+    put(ICR, SELF | 0x4500); /* not valid combinations */
+    put(ICR, ALL | 0x4500);
+    put(ICR, SELF | 0x4600);
+    put(ICR, ALL | 0x4600);
     assert_int_equal(inits, 1);
+    assert_int_equal(sipis, 0);
+    put(ICR, 0x4612);
+    assert_int_equal(sipis, 1);
 }
 
 /* Errors are seen once they have been latched by a write, and raise their entry. */
@@ -610,10 +638,10 @@ static void test_errors(void **state) {
 static void test_windows(void **state) {
     put(TPR, 0x20);
     assert_int_equal(get(TPR + 4), 0);
-    assert_int_equal(bus_mmio_read(r.bus, gpa(LAPIC_BASE + VERSION), 8), 0x50014);
-    assert_int_equal(bus_mmio_read(r.bus, gpa(LAPIC_BASE + VERSION + 2), 1), 5);
+    assert_int_equal(lapic_read(lapic, VERSION, 8), 0x50014);
+    assert_int_equal(lapic_read(lapic, VERSION + 2, 1), 5);
     put(TPR + 4, 0x30);
-    bus_mmio_write(r.bus, gpa(LAPIC_BASE + TPR + 1), 1, 0x30);
+    lapic_write(lapic, TPR + 1, 1, 0x30);
     assert_int_equal(get(TPR), 0x20);
 }
 
@@ -624,7 +652,8 @@ static void test_base(void **state) {
     assert_true(wrmsr(APIC_BASE_MSR, 0xd0000800)); /* BSP is read-only */
     assert_int_equal(rdmsr(APIC_BASE_MSR), 0xd0000900);
     assert_int_equal(get(TPR), 0xffffffff);
-    assert_int_equal(rig_read(&r, 0xd0000000 + TPR), 0x20);
+    assert_true(lapic_page(lapic, gpa(0xd0000000 + TPR)));
+    assert_false(lapic_page(lapic, gpa(0xd0001000)));
     assert_true(wrmsr(APIC_BASE_MSR, LAPIC_BASE | 0x900));
     assert_int_equal(get(TPR), 0x20);
     assert_false(wrmsr(APIC_BASE_MSR, LAPIC_BASE | 0x901));

@@ -70,7 +70,7 @@ static struct end child(void (*fn)(void *arg), void *arg) {
 }
 
 static void lock_up(const unsigned long *ioctls) {
-    int rc = os_jail_enter(ioctls, NULL);
+    int rc = os_jail_enter(ioctls, NULL, NULL);
 
     if (rc) {
         fprintf(stderr, "no jail: %s\n", strerror(-rc));
@@ -79,7 +79,7 @@ static void lock_up(const unsigned long *ioctls) {
 }
 
 static void test_sanitized(void **state) {
-    assert_int_equal(os_jail_enter(NULL, NULL), -ENOTSUP);
+    assert_int_equal(os_jail_enter(NULL, NULL, NULL), -ENOTSUP);
 }
 
 /* --- what must not be --- */
@@ -545,7 +545,7 @@ static void accept_a_client(void *arg) {
     char byte = 0;
     int fd = connect_to_it(), client;
 
-    check(!os_jail_enter(NULL, (int[]){1000, os_listener_fd(l), -1}), "entering");
+    check(!os_jail_enter(NULL, (int[]){1000, os_listener_fd(l), -1}, NULL), "entering");
     client = os_listener_accept(l);
     check(client >= 0 && os_socket_write(client, "x", 1) == 1, "accepting");
     check(os_socket_read(fd, &byte, 1) == 1 && byte == 'x', "reading");
@@ -557,9 +557,32 @@ static void accept_a_client(void *arg) {
 static void accept_at_another(void *arg) {
     struct os_listener *l = listen_at("b");
 
-    check(!os_jail_enter(NULL, (int[]){arg ? os_listener_fd(l) + 100 : -1, -1}),
+    check(!os_jail_enter(NULL, (int[]){arg ? os_listener_fd(l) + 100 : -1, -1}, NULL),
           "entering");
     os_listener_accept(l);
+}
+
+/* At the socket of a server, and at another. */
+static void talk(void *arg) {
+    int fds[2], others[2];
+    char byte = 0;
+
+    check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), "making a pair");
+    check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, others), "making a pair");
+    check(!os_jail_enter(NULL, NULL, (int[]){fds[0], -1}), "entering");
+    check(send(fds[0], "x", 1, 0) == 1, "sending");
+    check(read(fds[1], &byte, 1) == 1 && byte == 'x', "reading");
+    check(write(fds[1], "y", 1) == 1, "writing");
+    check(recv(fds[0], &byte, 1, 0) == 1 && byte == 'y', "receiving");
+    check(!shutdown(fds[0], SHUT_RDWR), "shutting down");
+    send(others[0], "x", 1, 0);
+}
+
+static void test_servers(void **state) {
+    const struct call c = CALL(sendto, 0, 0, 0);
+    struct end e = child(talk, NULL);
+
+    assert_true(forbids(&e, &c));
 }
 
 static void test_clients(void **state) {
@@ -764,7 +787,7 @@ static void inside_another(void *arg) {
                      SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP));
     check(!seccomp_load(ctx), "the outer filter");
     check(os_jail_probe() < 0, "the probe sees no filter");
-    check(os_jail_enter(NULL, NULL) < 0, "no filter is noticed");
+    check(os_jail_enter(NULL, NULL, NULL) < 0, "no filter is noticed");
     fd = open("/dev/null", O_RDONLY);
     check(fd >= 0, "not locked up");
 }
@@ -778,16 +801,16 @@ static void test_outer_filter(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forbidden),     cmocka_unit_test(test_other_thread),
-        cmocka_unit_test(test_thread),        cmocka_unit_test(test_thread_is_there),
-        cmocka_unit_test(test_every_thread),  cmocka_unit_test(test_int80),
-        cmocka_unit_test(test_clients),       cmocka_unit_test(test_needs),
-        cmocka_unit_test(test_stopped),       cmocka_unit_test(test_ioctls),
-        cmocka_unit_test(test_ioctls_listed), cmocka_unit_test(test_fstatat),
-        cmocka_unit_test(test_inherited),     cmocka_unit_test(test_bug),
-        cmocka_unit_test(test_libc_abort),    cmocka_unit_test(test_sigsys),
-        cmocka_unit_test(test_segv),          cmocka_unit_test(test_probe),
-        cmocka_unit_test(test_outer_filter),
+        cmocka_unit_test(test_forbidden),    cmocka_unit_test(test_other_thread),
+        cmocka_unit_test(test_thread),       cmocka_unit_test(test_thread_is_there),
+        cmocka_unit_test(test_every_thread), cmocka_unit_test(test_int80),
+        cmocka_unit_test(test_clients),      cmocka_unit_test(test_servers),
+        cmocka_unit_test(test_needs),        cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_ioctls),       cmocka_unit_test(test_ioctls_listed),
+        cmocka_unit_test(test_fstatat),      cmocka_unit_test(test_inherited),
+        cmocka_unit_test(test_bug),          cmocka_unit_test(test_libc_abort),
+        cmocka_unit_test(test_sigsys),       cmocka_unit_test(test_segv),
+        cmocka_unit_test(test_probe),        cmocka_unit_test(test_outer_filter),
     };
     const struct CMUnitTest sanitized[] = {cmocka_unit_test(test_sanitized)};
 

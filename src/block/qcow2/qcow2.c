@@ -108,6 +108,8 @@ static struct qcow2 *make(const struct qcow2_spec *spec) {
     pthread_mutex_init(&q->unpack, NULL);
     q->file = spec->file;
     q->backing = spec->backing;
+    q->image.below[0] = spec->file;
+    q->image.below[1] = spec->backing;
     q->fleeting = spec->fleeting;
     q->free_hint = 1;
     if (image_init(&q->image, &ops, spec->file->path)) {

@@ -18,6 +18,9 @@ enum apic_mode {
     APIC_EXTINT,
 };
 
+/* Whom an interrupt command is for: its destination field, or a shorthand. */
+enum apic_to { APIC_TO_DEST, APIC_TO_SELF, APIC_TO_ALL, APIC_TO_OTHERS };
+
 struct apic_msg {
     uint8_t vector;
     uint8_t mode;  /* enum apic_mode */

@@ -5,32 +5,34 @@
 #include "dev/apic/lapic_int.h"
 
 void lapic_reset(struct lapic *l) {
-    bus_range_move(l->range, LAPIC_BASE);
-    bus_range_enable(l->range, true);
-    l->base = LAPIC_BASE | BASE_ENABLE | BASE_BSP;
-    l->id = 0;
+    bool boot = l->id == 0;
+
+    SHOW(l->base, LAPIC_BASE | BASE_ENABLE | (boot ? BASE_BSP : 0));
     lapic_clear_regs(l);
-    l->svr |= SVR_ENABLE;
-    l->lvt[LVT_LINT0] = APIC_EXTINT << 8;
-    l->lvt[LVT_LINT1] = APIC_NMI << 8;
+    if (boot) {
+        SHOW(l->svr, l->svr | SVR_ENABLE);
+        l->lvt[LVT_LINT0] = APIC_EXTINT << 8;
+        l->lvt[LVT_LINT1] = APIC_NMI << 8;
+    }
     lapic_update(l);
 }
 
-struct lapic *lapic_new(struct bus *bus, struct vclock *clock,
-                        const struct lapic_host *host, struct counters *cnt) {
+void lapic_init(struct lapic *l) {
+    lapic_clear_regs(l);
+    lapic_update(l);
+}
+
+struct lapic *lapic_new(unsigned id, struct vclock *clock, const struct lapic_host *host,
+                        struct counters *cnt) {
     struct lapic *l = calloc(1, sizeof(*l));
 
     if (!l)
         return NULL;
+    l->id = id;
     l->clock = clock;
     l->host = *host;
     l->cnt = cnt;
     l->timer = (struct vtimer){.fire = lapic_timer_fire, .arg = l};
-    l->range = bus_attach_mmio(bus, gpa(LAPIC_BASE), 0x1000, &lapic_mmio_ops, l, "lapic");
-    if (!l->range) {
-        free(l);
-        return NULL;
-    }
     lapic_reset(l);
     return l;
 }
@@ -39,6 +41,5 @@ void lapic_free(struct lapic *l) {
     if (!l)
         return;
     lapic_timer_stop(l);
-    bus_range_detach(l->range);
     free(l);
 }

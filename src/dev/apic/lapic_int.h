@@ -33,15 +33,33 @@ struct vectors {
     uint32_t w[8];
 };
 
+/* What others have posted and the owner has not taken: each word is changed atomically.
+ * A poster sets its bits first, then `what`, and then tells the owner to look; the owner
+ * clears `what` first. */
+#define POSTED_VECTORS 1u
+#define POSTED_PINS 2u
+#define POSTED_EXTINT 4u
+
+#define PIN_HIGH(n) (1u << (n))
+#define PIN_ROSE(n) (4u << (n))
+
+struct posted {
+    uint32_t what;
+    uint32_t pins; /* PIN_HIGH: the levels; PIN_ROSE: there was an edge */
+    struct vectors edge, level;
+};
+
 struct lapic {
-    struct bus_range *range; /* the page of registers; off in x2APIC mode */
     struct vclock *clock;
     struct lapic_host host;
     struct counters *cnt;
 
+    struct posted posted;
+    uint32_t id;
+    /* Others look at these, to address messages: stored as a whole. */
     uint64_t base; /* MSR APIC_BASE */
-    uint32_t id, ldr, dfr, svr;
-    uint8_t tpr;
+    uint32_t ldr, dfr, svr;
+    uint32_t tpr;            /* 8 bits */
     uint32_t esr, esr_latch; /* what is read, and what has come since the last write */
     uint64_t icr;
     uint32_t lvt[LVT_COUNT];
@@ -57,16 +75,21 @@ struct lapic {
     struct vtimer timer;
 };
 
+/* Of a field that others look at. */
+#define SEE(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define SHOW(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
+
 static inline bool lapic_on(const struct lapic *l) {
-    return l->base & BASE_ENABLE;
+    return SEE(l->base) & BASE_ENABLE;
 }
 
 static inline bool lapic_is_x2(const struct lapic *l) {
-    return l->base & BASE_X2APIC;
+    return SEE(l->base) & BASE_X2APIC;
 }
 
 /* lapic_irq.c */
 void lapic_update(struct lapic *l);
+void lapic_pin_check(struct lapic *l, unsigned pin, bool rose);
 void lapic_error(struct lapic *l, uint32_t bit);
 void lapic_lvt_fire(struct lapic *l, enum lvt which);
 void lapic_lint_check(struct lapic *l, unsigned pin);
@@ -85,7 +108,6 @@ uint64_t lapic_timer_deadline(const struct lapic *l);
 void lapic_timer_set_deadline(struct lapic *l, uint64_t value);
 
 /* lapic_regs.c */
-extern const struct bus_ops lapic_mmio_ops;
 void lapic_clear_regs(struct lapic *l); /* power-up state but for APIC_BASE and ID */
 
 #endif

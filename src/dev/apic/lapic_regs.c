@@ -38,6 +38,8 @@ enum {
     R_SELF_IPI = 0x3f,
 };
 
+#define BASE_ADDR 0x000ffffffffff000ull
+
 #define VERSION (0x14u | (LVT_COUNT - 1) << 16)
 
 /* Bits of the ICR's low half that are not reserved; bit 12 (status) reads as 0. */
@@ -57,6 +59,7 @@ static const uint32_t lvt_mask[LVT_COUNT] = {
 
 /* False: no such register, or none that can be read. */
 static bool reg_read(struct lapic *l, unsigned r, uint32_t *v) {
+    lapic_settle(l);
     *v = 0;
     switch (r) {
     case R_ID:
@@ -123,7 +126,7 @@ static bool reg_read(struct lapic *l, unsigned r, uint32_t *v) {
 static void write_svr(struct lapic *l, uint32_t v) {
     unsigned i;
 
-    l->svr = v & 0x1ff;
+    SHOW(l->svr, v & 0x1ff);
     if (!(l->svr & SVR_ENABLE))
         for (i = 0; i < LVT_COUNT; i++)
             l->lvt[i] |= LVT_MASKED;
@@ -150,7 +153,7 @@ static bool reg_write(struct lapic *l, unsigned r, uint32_t v) {
     case R_ID:
         return !lapic_is_x2(l); /* the ID is fixed, as on current processors */
     case R_TPR:
-        l->tpr = (uint8_t)v;
+        SHOW(l->tpr, v & 0xff);
         break;
     case R_EOI:
         lapic_eoi(l);
@@ -158,12 +161,12 @@ static bool reg_write(struct lapic *l, unsigned r, uint32_t v) {
     case R_LDR:
         if (lapic_is_x2(l))
             return false;
-        l->ldr = v & 0xff000000u;
+        SHOW(l->ldr, v & 0xff000000u);
         break;
     case R_DFR:
         if (lapic_is_x2(l))
             return false;
-        l->dfr = v | 0x0fffffffu;
+        SHOW(l->dfr, v | 0x0fffffffu);
         break;
     case R_SVR:
         write_svr(l, v);
@@ -197,30 +200,33 @@ static bool reg_write(struct lapic *l, unsigned r, uint32_t v) {
 
 /* --- MMIO --- */
 
+bool lapic_page(const struct lapic *l, struct gpa at) {
+    uint64_t base = l->base;
+
+    return (base & (BASE_ENABLE | BASE_X2APIC)) == BASE_ENABLE &&
+           at.a >> 12 == (base & BASE_ADDR) >> 12;
+}
+
 /* Registers are 32 bits on 16-byte boundaries. Narrower reads see their bytes; writes
- * that do not start on the boundary are ignored. */
-static uint64_t mmio_read(void *dev, uint64_t addr, unsigned size) {
-    struct lapic *l = dev;
+ * that do not start on the boundary are ignored; of eight bytes the upper four are of no
+ * register. */
+uint64_t lapic_read(struct lapic *l, unsigned at, unsigned size) {
     uint32_t v;
 
-    if (addr & 0xc)
+    if (at & 0xc)
         return 0;
-    if (!reg_read(l, (unsigned)(addr >> 4), &v))
+    if (!reg_read(l, (at & 0xfff) >> 4, &v))
         lapic_error(l, ESR_REGISTER);
-    return v >> ((addr & 3) * 8);
+    v >>= (at & 3) * 8;
+    return size < 4 ? v & ((1u << size * 8) - 1) : v;
 }
 
-static void mmio_write(void *dev, uint64_t addr, unsigned size, uint64_t value) {
-    struct lapic *l = dev;
-
-    if (addr & 0xf)
+void lapic_write(struct lapic *l, unsigned at, unsigned size, uint64_t value) {
+    if (at & 0xf)
         return;
-    if (!reg_write(l, (unsigned)(addr >> 4), (uint32_t)value))
+    if (!reg_write(l, (at & 0xfff) >> 4, (uint32_t)value))
         lapic_error(l, ESR_REGISTER);
 }
-
-const struct bus_ops lapic_mmio_ops = {
-    .read = mmio_read, .write = mmio_write, .width = 4, .general = true};
 
 /* --- MSRs --- */
 
@@ -278,18 +284,24 @@ static bool x2_read(struct lapic *l, unsigned r, uint64_t *v) {
     return true;
 }
 
+/* Intel SDM volume 3, "Deriving Logical x2APIC ID from the Local x2APIC ID". */
+static uint32_t x2_ldr(const struct lapic *l) {
+    return (l->id & ~0xfu) << 12 | 1u << (l->id & 0xf);
+}
+
 /* Intel SDM volume 3, "Local APIC State After Power-Up or Reset". */
 void lapic_clear_regs(struct lapic *l) {
     unsigned i;
 
+    lapic_settle(l);
     lapic_timer_stop(l);
     memset(&l->irr, 0, sizeof(l->irr));
     memset(&l->isr, 0, sizeof(l->isr));
     memset(&l->tmr, 0, sizeof(l->tmr));
-    l->tpr = 0;
-    l->ldr = 0;
-    l->dfr = ~0u;
-    l->svr = 0xff;
+    SHOW(l->tpr, 0);
+    SHOW(l->ldr, lapic_is_x2(l) ? x2_ldr(l) : 0);
+    SHOW(l->dfr, ~0u);
+    SHOW(l->svr, 0xff);
     l->esr = l->esr_latch = 0;
     l->icr = 0;
     l->extint = false;
@@ -302,7 +314,7 @@ void lapic_clear_regs(struct lapic *l) {
 static bool write_base(struct lapic *l, uint64_t v) {
     bool on = v & BASE_ENABLE, x2 = v & BASE_X2APIC;
 
-    if (v & ~(0x000ffffffffff000ull | BASE_BSP | BASE_X2APIC | BASE_ENABLE))
+    if (v & ~(BASE_ADDR | BASE_BSP | BASE_X2APIC | BASE_ENABLE))
         return false;
     if (x2 && (!on || !lapic_on(l)))
         return false; /* invalid, or from disabled straight to x2APIC */
@@ -310,11 +322,9 @@ static bool write_base(struct lapic *l, uint64_t v) {
         return false; /* back to xAPIC only through disabled */
     if (lapic_on(l) && !on)
         lapic_clear_regs(l);
-    if (x2 && !lapic_is_x2(l))
-        l->ldr = (l->id & ~0xfu) << 12 | 1u << (l->id & 0xf);
-    l->base = (v & ~BASE_BSP) | (l->base & BASE_BSP);
-    bus_range_move(l->range, v & 0x000ffffffffff000ull);
-    bus_range_enable(l->range, on && !x2);
+    SHOW(l->base, (v & ~BASE_BSP) | (l->base & BASE_BSP));
+    if (x2)
+        SHOW(l->ldr, x2_ldr(l));
     lapic_update(l);
     return true;
 }

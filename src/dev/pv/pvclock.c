@@ -1,13 +1,14 @@
 /*
  * KVM's paravirtual clock, as Linux's Documentation/virt/kvm/x86/msr.rst describes it.
  *
- * The guest names a page; we write there once how system time follows from the TSC:
+ * Each CPU names a page; we write there once how system time follows from its TSC:
  * time = system_time + ((tsc - tsc_timestamp) << shift) * mult / 2^32. The TSC's
- * frequency is constant, so the page stays true until the guest's TSC is set.
+ * frequency is constant, so the page stays true until that TSC is set. All pages tell the
+ * same line, through the same point (the reset, at system time 0): so no CPU sees a time
+ * before one that another has seen, which the flag "stable" promises.
  *
- * Both structures are guarded by a version that is odd while they change. There is one
- * vCPU and its thread writes, so the guest never sees an odd one; the protocol is kept
- * for what it tells: every write changes the version.
+ * Both structures are guarded by a version that is odd while they change. A CPU's own
+ * thread writes its page; the wall clock is everybody's, under the board's lock.
  */
 #include "dev/pv/pvclock.h"
 
@@ -47,11 +48,16 @@ struct pvclock {
     struct vclock *clock;
     struct pvclock_config cfg;
     struct counters *cnt;
-    uint64_t wall_msr, time_msr;
+    uint64_t wall_msr;
     uint64_t epoch; /* clock time at which system time is 0 */
+    uint64_t ticks; /* of the clock's source, then */
     uint32_t mult;
     int8_t shift;
-    uint32_t version;
+    unsigned cpus;
+    struct {
+        uint64_t msr;
+        uint32_t version;
+    } cpu[];
 };
 
 bool pvclock_owns_msr(uint32_t msr) {
@@ -76,16 +82,15 @@ static void find_scale(uint64_t hz, uint32_t *mult, int8_t *shift) {
     *shift = (int8_t)s;
 }
 
-static void write_time(struct pvclock *p) {
+static void write_time(struct pvclock *p, unsigned n, const struct vclock *clock) {
     struct time_info t = {0};
-    struct gpa at = gpa(p->time_msr & ~(uint64_t)SYSTEM_TIME_ENABLE);
+    struct gpa at = gpa(p->cpu[n].msr & ~(uint64_t)SYSTEM_TIME_ENABLE);
 
-    if (!(p->time_msr & SYSTEM_TIME_ENABLE))
+    if (!(p->cpu[n].msr & SYSTEM_TIME_ENABLE))
         return;
-    p->version += 2;
-    t.version = p->version - 1;
-    t.tsc_timestamp = vclock_tsc(p->clock);
-    t.system_time = vclock_now(p->clock) - p->epoch;
+    p->cpu[n].version += 2;
+    t.version = p->cpu[n].version - 1;
+    t.tsc_timestamp = vclock_tsc_at(clock, p->ticks);
     t.mult = p->mult;
     t.shift = p->shift;
     t.flags = FLAG_TSC_STABLE;
@@ -118,43 +123,49 @@ static void write_wall(struct pvclock *p) {
     p->cnt->pvclock_updates++;
 }
 
-bool pvclock_msr(struct pvclock *p, uint32_t msr, bool write, uint64_t *value) {
+bool pvclock_msr(struct pvclock *p, unsigned n, const struct vclock *clock, uint32_t msr,
+                 bool write, uint64_t *value) {
     bool wall = msr == MSR_WALL_CLOCK_OLD || msr == X86_MSR_KVM_WALL_CLOCK_NEW;
 
     if (!pvclock_owns_msr(msr))
         return false;
     if (!write) {
-        *value = wall ? p->wall_msr : p->time_msr;
+        *value = wall ? p->wall_msr : p->cpu[n].msr;
         return true;
     }
     if (wall) {
         p->wall_msr = *value;
         write_wall(p);
     } else {
-        p->time_msr = *value;
-        write_time(p);
+        p->cpu[n].msr = *value;
+        write_time(p, n, clock);
     }
     return true;
 }
 
-void pvclock_tsc_changed(struct pvclock *p) {
-    write_time(p);
+void pvclock_tsc_changed(struct pvclock *p, unsigned n, const struct vclock *clock) {
+    write_time(p, n, clock);
 }
 
 void pvclock_reset(struct pvclock *p) {
-    p->wall_msr = p->time_msr = 0;
-    p->version = 0;
+    p->wall_msr = 0;
+    for (unsigned n = 0; n < p->cpus; n++) {
+        p->cpu[n].msr = 0;
+        p->cpu[n].version = 0;
+    }
     p->epoch = vclock_now(p->clock);
+    p->ticks = vclock_ticks(p->clock);
 }
 
-struct pvclock *pvclock_new(struct mem *mem, struct vclock *clock,
+struct pvclock *pvclock_new(struct mem *mem, struct vclock *clock, unsigned cpus,
                             const struct pvclock_config *cfg, struct counters *cnt) {
-    struct pvclock *p = calloc(1, sizeof(*p));
+    struct pvclock *p = calloc(1, sizeof(*p) + cpus * sizeof(p->cpu[0]));
 
     if (!p)
         return NULL;
     p->mem = mem;
     p->clock = clock;
+    p->cpus = cpus;
     if (cfg)
         p->cfg = *cfg;
     p->cnt = cnt;

@@ -13,18 +13,20 @@ struct pvclock_config {
     void *arg;
 };
 
-/* NULL when out of memory. */
-struct pvclock *pvclock_new(struct mem *mem, struct vclock *clock,
+/* For CPUS of them; CLOCK is the board's. NULL when out of memory. */
+struct pvclock *pvclock_new(struct mem *mem, struct vclock *clock, unsigned cpus,
                             const struct pvclock_config *cfg, struct counters *cnt);
 void pvclock_free(struct pvclock *p);
 void pvclock_reset(struct pvclock *p);
 
 /* 0x4b564d00, 0x4b564d01, and the old numbers 0x11, 0x12. */
 bool pvclock_owns_msr(uint32_t msr);
-/* RDMSR or WRMSR of one that pvclock_owns_msr(); false: #GP. */
-bool pvclock_msr(struct pvclock *p, uint32_t msr, bool write, uint64_t *value);
+/* RDMSR or WRMSR by CPU N, whose clock is CLOCK, of one that pvclock_owns_msr(); false:
+ * #GP. */
+bool pvclock_msr(struct pvclock *p, unsigned n, const struct vclock *clock, uint32_t msr,
+                 bool write, uint64_t *value);
 
-/* The guest's TSC was set: the page must say so. */
-void pvclock_tsc_changed(struct pvclock *p);
+/* CPU N's TSC was set: its page must say so. */
+void pvclock_tsc_changed(struct pvclock *p, unsigned n, const struct vclock *clock);
 
 #endif

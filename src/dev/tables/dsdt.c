@@ -23,9 +23,9 @@
  */
 #include "dev/tables/dsdt.h"
 
+#include "dev/apic/ioapic.h"
 #include "dev/pc/pm.h"
 #include "dev/pci/piix.h"
-#include "mem/mem.h"
 
 #define FIELD_BYTES 1u /* ByteAcc, NoLock, Preserve */
 #define PCI_CONFIG 2u
@@ -82,7 +82,7 @@ static void pci_resources(struct aml *a, const struct dsdt_config *cfg) {
     aml_io_window(a, 0, 0xcf7);
     aml_io_window(a, 0xd00, 0xffff);
     aml_memory_window(a, 0xa0000, 0xbffff, true);
-    aml_memory_window(a, MEM_HOLE_START, 0xfebfffff, false);
+    aml_memory_window(a, (uint32_t)cfg->ram_end, IOAPIC_BASE - 1, false);
     if (cfg->window64 < cfg->window64_end)
         aml_memory_window64(a, cfg->window64, cfg->window64_end - 1);
     aml_close_resources(a, crs);
@@ -228,6 +228,21 @@ static void link_device(struct aml *a, unsigned n) {
     aml_close(a, device);
 }
 
+/* As other monitors announce virtio's MMIO transport; no standard has the name. */
+static void mmio_device(struct aml *a, const struct dsdt_config *cfg, unsigned n) {
+    const char name[5] = {'V', 'I', 'O', (char)('A' + n), 0};
+    uint32_t device = aml_open_device(a, name), crs;
+
+    aml_name(a, "_HID");
+    aml_string(a, "LNRO0005");
+    aml_name_int(a, "_UID", n);
+    crs = aml_open_resources(a, "_CRS");
+    aml_memory32(a, cfg->mmio + n * cfg->mmio_size, cfg->mmio_size);
+    aml_interrupts(a, &cfg->mmio_irq[n], 1);
+    aml_close_resources(a, crs);
+    aml_close(a, device);
+}
+
 void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
     uint32_t mark;
 
@@ -248,5 +263,7 @@ void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
         for (unsigned n = 0; n < 4; n++)
             link_device(a, n);
     }
+    for (unsigned n = 0; n < cfg->mmio_count; n++)
+        mmio_device(a, cfg, n);
     aml_close(a, mark);
 }

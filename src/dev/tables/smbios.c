@@ -106,15 +106,13 @@ static void put_chassis(struct builder *b) {
     finish(b);
 }
 
-static void put_processor(struct builder *b, unsigned n,
-                          const struct smbios_config *cfg) {
-    uint8_t *s = begin(b, PROCESSOR, n, 0x2a);
-    char maker[13] = {0}, socket[] = "CPU 00";
+/* One package: each CPU is a core of its. */
+static void put_processor(struct builder *b, const struct smbios_config *cfg) {
+    uint8_t *s = begin(b, PROCESSOR, 0, 0x2a);
+    char maker[13] = {0};
 
-    socket[4] = (char)('0' + n / 10);
-    socket[5] = (char)('0' + n % 10);
     memcpy(maker, cfg->cpu_maker, sizeof(cfg->cpu_maker));
-    s[0x04] = string(b, socket);
+    s[0x04] = string(b, "CPU 00");
     s[0x05] = 3; /* central processor */
     s[0x06] = 1; /* family: other */
     if (maker[0])
@@ -126,9 +124,10 @@ static void put_processor(struct builder *b, unsigned n,
     table_put(s + 0x1a, NONE, 2); /* caches */
     table_put(s + 0x1c, NONE, 2);
     table_put(s + 0x1e, NONE, 2);
-    s[0x23] = s[0x24] = s[0x25] = 1; /* cores, enabled ones, threads */
-    table_put(s + 0x26, 1u << 2, 2); /* can do 64 bits */
-    table_put(s + 0x28, 1, 2);       /* family: other */
+    s[0x23] = s[0x24] = s[0x25] = (uint8_t)cfg->cpus; /* cores, enabled ones, threads */
+    /* can do 64 bits; has several cores */
+    table_put(s + 0x26, 1u << 2 | (cfg->cpus > 1 ? 1u << 3 : 0), 2);
+    table_put(s + 0x28, 1, 2); /* family: other */
     finish(b);
 }
 
@@ -186,8 +185,7 @@ static void put_structures(struct builder *b, const struct smbios_config *cfg) {
     put_bios(b);
     put_system(b);
     put_chassis(b);
-    for (unsigned i = 0; i < cfg->cpus; i++)
-        put_processor(b, i, cfg);
+    put_processor(b, cfg);
     put_memory_array(b, cfg->ram);
     put_memory_device(b, cfg->ram);
     put_address(b, 0, 0, low);

@@ -1,0 +1,251 @@
+/*
+ * virtio: a guest that writes anything into registers, rings and buffers, in good order
+ * or not, while the host's side goes on. Each device over MMIO; nothing may be out of
+ * bounds, take long, or be left under way.
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "dev/virtio/balloon.h"
+#include "dev/virtio/blk.h"
+#include "dev/virtio/console.h"
+#include "dev/virtio/rng.h"
+#include "dev/virtio/transport.h"
+#include "fuzz/fuzz.h"
+#include "lib/rig.h"
+
+enum { RAM = 4 << 20, OPS = 300, DISK = 64 << 10 };
+#define MMIO 0xfec10000ull
+#define RINGS 0x10000u /* of queue N at N times this */
+#define AVAIL 0x4000u
+#define USED 0x8000u
+#define DATA 0x200000u
+
+static struct rig r;
+static struct mem *mem;
+static struct block *block;
+static struct block_pool *pool;
+static struct virtio_rng *rng;
+static struct virtio_blk *blk;
+static struct virtio_console *console;
+static struct virtio_balloon *balloon;
+static struct virtio_device *dev;
+static struct virtio_mmio *mmio;
+static uint16_t avail[32];
+
+static size_t entropy(void *arg, void *buf, size_t len) {
+    memset(buf, 0x55, len);
+    return r.now & 64 ? len : 0;
+}
+
+static size_t take_output(void *arg, unsigned port, const uint8_t *bytes, size_t len) {
+    return r.now & 64 ? len : len / 2;
+}
+
+static void on_room(void *arg, unsigned port) {
+}
+
+static uint64_t due(void *arg) {
+    return r.now + 1000;
+}
+
+/* An image without a file system's path: it is the same for all inputs, and small. */
+static void open_disk(void) {
+    const struct block_host host = {.due = due};
+    struct block_spec spec = {.format = BLOCK_RAW};
+    char path[64], why[256];
+    int fd = memfd_create("disk", 0);
+
+    HOLDS(fd >= 0 && !ftruncate(fd, DISK));
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    spec.path = path;
+    HOLDS(!block_open(&spec, &block, why, sizeof(why)));
+    close(fd);
+    HOLDS(!block_pool_new(&host, &pool));
+    block_attach(block, pool);
+}
+
+static void make(unsigned which) {
+    static const char *const names[] = {"a", NULL, "org.example.port"};
+    const struct virtio_rng_host source = {.random = entropy};
+    const struct virtio_console_host ends = {.write = take_output, .room = on_room};
+
+    rig_new(&r);
+    HOLDS(mem || !mem_create(RAM, &mem));
+    mem_reset(mem);
+    memset(avail, 0, sizeof(avail));
+    rng = NULL;
+    blk = NULL;
+    console = NULL;
+    balloon = NULL;
+    switch (which & 3) {
+    case 0:
+        rng = virtio_rng_new(mem, r.clock, &source, &r.cnt);
+        HOLDS(rng);
+        dev = virtio_rng_device(rng);
+        break;
+    case 1:
+        open_disk();
+        blk = virtio_blk_new(mem, block, 2, &r.cnt);
+        HOLDS(blk);
+        dev = virtio_blk_device(blk);
+        break;
+    case 2:
+        console = virtio_console_new(mem, r.clock, names, 3, &ends, &r.cnt);
+        HOLDS(console);
+        dev = virtio_console_device(console);
+        break;
+    default:
+        balloon = virtio_balloon_new(mem, r.clock, &r.cnt);
+        HOLDS(balloon);
+        dev = virtio_balloon_device(balloon);
+    }
+    mmio = virtio_mmio_new(r.bus, gpa(MMIO), rig_line(&r, 5), dev);
+    HOLDS(mmio);
+}
+
+static void destroy(void) {
+    if (blk)
+        virtio_blk_quiet(blk);
+    virtio_mmio_reset(mmio);
+    HOLDS(!dev->under_way && !virtio_status(dev));
+    virtio_mmio_free(mmio);
+    virtio_rng_free(rng);
+    virtio_blk_free(blk);
+    virtio_console_free(console);
+    virtio_balloon_free(balloon);
+    if (blk) {
+        block_attach(block, NULL);
+        block_pool_free(pool);
+        block_close(block);
+    }
+    rig_free(&r);
+}
+
+static void set(unsigned at, uint32_t value) {
+    bus_mmio_write(r.bus, gpa(MMIO + at), 4, value);
+}
+
+static void put(uint64_t at, unsigned len, uint64_t value) {
+    mem_write(mem, gpa(at), &value, len);
+}
+
+/* As a good driver does it. */
+static void start(uint64_t features) {
+    memset(avail, 0, sizeof(avail));
+    set(0x70, 0);
+    set(0x70, 3);
+    for (unsigned page = 0; page < 2; page++) {
+        set(0x24, page);
+        set(0x20, virtio_offered(dev, page) & (uint32_t)(features >> 32 * page));
+    }
+    set(0x70, 11);
+    for (unsigned n = 0; n < dev->queues; n++) {
+        set(0x30, n);
+        set(0x80, RINGS * (n + 1));
+        set(0x90, RINGS * (n + 1) + AVAIL);
+        set(0xa0, RINGS * (n + 1) + USED);
+        set(0x44, 1);
+        put(RINGS * (n + 1) + AVAIL, 4, 0);
+    }
+    set(0x70, 15);
+}
+
+static unsigned a_queue(struct fuzz_in *in) {
+    return (unsigned)fuzz_get(in, 1) % dev->queues;
+}
+
+static void descriptor(struct fuzz_in *in) {
+    uint64_t at = RINGS * (a_queue(in) + 1) + 16 * (fuzz_get(in, 1) & 15);
+    unsigned how = (unsigned)fuzz_get(in, 1);
+
+    put(at, 8, how & 0x80 ? fuzz_get(in, 8) : DATA + fuzz_get(in, 2));
+    put(at + 8, 4, how & 0x40 ? fuzz_get(in, 4) : fuzz_get(in, 1));
+    put(at + 12, 2, how & 7);
+    put(at + 14, 2, how & 0x20 ? fuzz_get(in, 2) : how >> 3 & 3);
+}
+
+static void offer(struct fuzz_in *in) {
+    unsigned q = a_queue(in), head = (unsigned)fuzz_get(in, 1);
+    uint64_t ring = RINGS * (q + 1) + AVAIL;
+
+    put(ring + 4 + 2 * (avail[q] % dev->queue[q].size), 2, head & 0x8f);
+    put(ring + 2, 2, ++avail[q]);
+    set(0x50, q);
+}
+
+static void host_side(struct fuzz_in *in) {
+    static const uint8_t text[64] = "what is typed";
+    unsigned how = (unsigned)fuzz_get(in, 1);
+
+    if (balloon && how & 1)
+        virtio_balloon_set(balloon, (uint32_t)fuzz_get(in, 4));
+    else if (balloon)
+        virtio_balloon_poll(balloon);
+    if (!console)
+        return;
+    if (how & 1)
+        virtio_console_input(console, how >> 4 & 1, text, how >> 2);
+    else if (how & 2)
+        virtio_console_connected(console, how >> 4 & 1, how & 4);
+    else if (how & 4)
+        virtio_console_resize(console, how, how);
+    else
+        virtio_console_writable(console, how >> 4 & 1);
+}
+
+static void later(struct fuzz_in *in) {
+    rig_pass(&r, (fuzz_get(in, 1) + 1) << 16);
+    if (blk)
+        block_pool_deliver(pool, r.now);
+}
+
+static void one(struct fuzz_in *in) {
+    unsigned op = (unsigned)fuzz_get(in, 1);
+
+    switch (op & 15) {
+    case 0:
+        set((unsigned)fuzz_get(in, 1) & 0xfc, (uint32_t)fuzz_get(in, 4));
+        break;
+    case 1: {
+        unsigned at = (unsigned)fuzz_get(in, 1), size = 1u << (op >> 4 & 3);
+
+        bus_mmio_write(r.bus, gpa(MMIO + 0x100 + at % 0x100), size, fuzz_get(in, size));
+        bus_mmio_read(r.bus, gpa(MMIO + at), size);
+        break;
+    }
+    case 2:
+        start(op & 0x10 ? fuzz_get(in, 8) | VIRTIO_F_VERSION_1 : ~0ull);
+        break;
+    case 3:
+        set(0x50, (uint32_t)fuzz_get(in, 1));
+        break;
+    case 4 ... 6:
+        descriptor(in);
+        break;
+    case 7 ... 9:
+        offer(in);
+        break;
+    case 10 ... 11:
+        put(DATA + (fuzz_get(in, 2) & 0xfff), 8, fuzz_get(in, 8));
+        break;
+    case 12:
+        put(RINGS + fuzz_get(in, 3) % (RINGS * 24), 2, fuzz_get(in, 2));
+        break;
+    case 13:
+        host_side(in);
+        break;
+    default:
+        later(in);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct fuzz_in in = {data, size};
+
+    make((unsigned)fuzz_get(&in, 1));
+    for (unsigned k = 0; k < OPS && in.left; k++)
+        one(&in);
+    destroy();
+    return 0;
+}
