@@ -1,0 +1,242 @@
+/*
+ * The jail of a process that is a network, each time in a child process: sockets of the
+ * Internet work, and the file that names the name servers can be read again and again;
+ * all else ends the process with a sentence. A build with sanitizers has no jail.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "lib/unit.h"
+
+#define DONE 77 /* a child's exit status: it got to its end */
+#define NAMES "/etc/resolv.conf"
+
+struct end {
+    int status;
+    char text[1024]; /* on its stderr */
+};
+
+static struct end child(void (*fn)(void *arg), void *arg) {
+    struct end e = {0};
+    size_t len = 0;
+    ssize_t n;
+    int fds[2];
+    pid_t pid;
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid) {
+        dup2(fds[1], STDERR_FILENO);
+        for (int s = 1; s < 32; s++)
+            signal(s, SIG_DFL); /* cmocka's */
+        fn(arg);
+        _exit(DONE);
+    }
+    close(fds[1]);
+    while ((n = read(fds[0], e.text + len, sizeof(e.text) - 1 - len)) > 0)
+        len += (size_t)n;
+    close(fds[0]);
+    assert_int_equal(waitpid(pid, &e.status, 0), pid);
+    return e;
+}
+
+static void check(bool good, const char *what) {
+    if (good)
+        return;
+    dprintf(STDERR_FILENO, "in the jail: %s: %s\n", what, strerror(errno));
+    _exit(1);
+}
+
+static void lock_up(void) {
+    int rc = os_jail_network();
+
+    check(!rc, "entering");
+}
+
+static void test_sanitized(void **state) {
+    assert_int_equal(os_jail_network(), -ENOTSUP);
+}
+
+/* --- what must not be --- */
+
+struct call {
+    const char *name;
+    long nr;
+    long arg[6];
+};
+
+#define CALL(name, ...)                                                                  \
+    {                                                                                    \
+#name, SYS_##name, {                                                             \
+            __VA_ARGS__                                                                  \
+        }                                                                                \
+    }
+#define TEXT(s) (long)(uintptr_t)(s)
+
+static void call_it(void *arg) {
+    const struct call *c = arg;
+    const long *a = c->arg;
+
+    lock_up();
+    syscall(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+static void test_forbidden(void **state) {
+    const struct call calls[] = {
+        /* files: this one only, and only read */
+        CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
+        CALL(openat, AT_FDCWD, TEXT(NAMES "x")),
+        CALL(openat, AT_FDCWD, TEXT("etc/resolv.conf")),
+        CALL(open, TEXT(NAMES)),
+        CALL(newfstatat, AT_FDCWD, TEXT("/etc"), 0, 0),
+        CALL(stat, TEXT("/"), 0),
+        CALL(unlink, TEXT(NAMES)),
+        CALL(memfd_create, TEXT("x"), 0),
+        CALL(pwrite64, 2, 0, 0, 0),
+        CALL(ftruncate, -1, 0),
+        /* sockets of other kinds, and descriptors from others */
+        CALL(socket, AF_UNIX, SOCK_STREAM, 0),
+        CALL(socket, AF_NETLINK, SOCK_RAW, 0),
+        CALL(socket, AF_PACKET, SOCK_RAW, 0),
+        CALL(socketpair, AF_UNIX, SOCK_STREAM, 0, 0),
+        CALL(pidfd_getfd, -1, 0, 0),
+        CALL(sendmsg, -1, 0, 0),
+        CALL(ioctl, -1, TIOCSTI, 0),
+        CALL(fcntl, -1, F_SETOWN, 1),
+        /* programs, processes, code */
+        CALL(execve, TEXT("/bin/true"), 0, 0),
+        CALL(fork),
+        CALL(clone, SIGCHLD),
+        CALL(clone3, 0, 0),
+        CALL(kill, 1, 0),
+        CALL(tgkill, 1, 1, 0),
+        CALL(ptrace, 0, 1, 0, 0),
+        CALL(process_vm_readv, 1, 0, 0, 0, 0, 0),
+        CALL(mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0),
+        CALL(mprotect, 0, 4096, PROT_EXEC),
+        CALL(rt_sigaction, SIGSYS, 0, 0, 8),
+        CALL(prctl, 0),
+        CALL(seccomp, 0, 0, 0),
+    };
+
+    for (size_t n = 0; n < ARRAY_SIZE(calls); n++) {
+        struct end e = child(call_it, (void *)(uintptr_t)&calls[n]);
+        char want[128];
+
+        snprintf(want, sizeof(want), "the jail forbids the system call %s (%ld)",
+                 calls[n].name, calls[n].nr);
+        if (!WIFEXITED(e.status) || WEXITSTATUS(e.status) != 1 || !strstr(e.text, want))
+            fail_msg("%s (%zu): status %#x, '%s'", calls[n].name, n, e.status, e.text);
+    }
+}
+
+/* --- what works --- */
+
+static size_t read_names(char *text, size_t size) {
+    FILE *f = fopen(NAMES, "r");
+    size_t len;
+
+    if (!f)
+        return 0;
+    len = fread(text, 1, size, f);
+    fclose(f);
+    return len;
+}
+
+static void look_at_names(void *arg) {
+    static char before[65536], after[65536];
+    size_t len = read_names(before, sizeof(before));
+    struct stat was, now;
+    bool there = !stat(NAMES, &was);
+
+    lock_up();
+    for (int n = 0; n < 3; n++) {
+        check(read_names(after, sizeof(after)) == len, "the names' length");
+        check(!memcmp(before, after, len), "the names");
+        check(!stat(NAMES, &now) == there, "asking about the names");
+        check(!there || (now.st_ino == was.st_ino && now.st_size == was.st_size &&
+                         now.st_mtime == was.st_mtime),
+              "what is told of the names");
+    }
+}
+
+static void use_sockets(void *arg) {
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    socklen_t size = sizeof(a);
+    int door, fd, client, datagrams, one = 1;
+    struct pollfd p;
+    char byte = 'x';
+
+    lock_up();
+    door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    check(!setsockopt(door, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)), "options");
+    check(!bind(door, (struct sockaddr *)&a, size) && !listen(door, 1), "listening");
+    check(!getsockname(door, (struct sockaddr *)&a, &size), "its name");
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    check(!fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK), "flags");
+    check(!connect(fd, (struct sockaddr *)&a, size) || errno == EINPROGRESS,
+          "connecting");
+    client = accept(door, NULL, NULL);
+    p = (struct pollfd){.fd = fd, .events = POLLOUT};
+    check(client >= 0 && poll(&p, 1, 10000) == 1, "accepting");
+    check(send(fd, &byte, 1, 0) == 1 && recv(client, &byte, 1, 0) == 1, "a byte");
+    check(!shutdown(fd, SHUT_WR) && recv(client, &byte, 1, 0) == 0, "the end");
+    datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+    a.sin_port = 0;
+    check(!bind(datagrams, (struct sockaddr *)&a, size), "binding");
+    check(!getsockname(datagrams, (struct sockaddr *)&a, &size), "its name");
+    check(sendto(datagrams, &byte, 1, 0, (struct sockaddr *)&a, size) == 1, "sending");
+    check(recvfrom(datagrams, &byte, 1, 0, NULL, NULL) == 1, "receiving");
+    close(socket(AF_INET6, SOCK_STREAM, 0));
+    close(socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
+    free(malloc(1 << 20));
+    check(clock_gettime(CLOCK_MONOTONIC, &(struct timespec){0}) == 0, "the time");
+}
+
+static void assert_done(const struct end *e) {
+    assert_string_equal(e->text, "");
+    assert_true(WIFEXITED(e->status));
+    assert_int_equal(WEXITSTATUS(e->status), DONE);
+}
+
+static void test_names(void **state) {
+    struct end e = child(look_at_names, NULL);
+
+    assert_done(&e);
+}
+
+static void test_sockets(void **state) {
+    struct end e = child(use_sockets, NULL);
+
+    assert_done(&e);
+}
+
+int main(void) {
+    const struct CMUnitTest sanitized[] = {cmocka_unit_test(test_sanitized)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forbidden),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_sockets),
+    };
+
+    alarm(240);
+    if (OS_JAIL_SANITIZED)
+        return cmocka_run_group_tests(sanitized, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
