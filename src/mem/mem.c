@@ -557,25 +557,20 @@ void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
 
     if (!host_offset(m, host_page, &off))
         return;
-    mem_lock(m);
     /* A locked instruction: write entries are looked for after it. */
     before = __atomic_fetch_or(&m->page[off >> PAGE_SHIFT],
                                (uint8_t)(owner & PAGE_TRACES), __ATOMIC_SEQ_CST);
     /* Already traced by someone: there is no write entry to drop. */
     if (!(before & PAGE_TRACES) && m->hooks.drop_write)
         m->hooks.drop_write(m->hooks.drop_arg, m->layout.base + (off & ~(PAGE_SIZE - 1)));
-    mem_unlock(m);
 }
 
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
     uint64_t off;
 
-    if (!host_offset(m, host_page, &off))
-        return;
-    mem_lock(m);
-    __atomic_fetch_and(&m->page[off >> PAGE_SHIFT], (uint8_t) ~(owner & PAGE_TRACES),
-                       __ATOMIC_SEQ_CST);
-    mem_unlock(m);
+    if (host_offset(m, host_page, &off))
+        __atomic_fetch_and(&m->page[off >> PAGE_SHIFT], (uint8_t) ~(owner & PAGE_TRACES),
+                           __ATOMIC_SEQ_CST);
 }
 
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page) {
