@@ -35,6 +35,7 @@ struct machine_console {
 
 struct block;
 struct machine;
+struct net_figures; /* net/net.h */
 struct os_loop;
 
 /* Where the console's input comes from in a counted run. All times are nanoseconds of
@@ -253,6 +254,8 @@ int machine_start_nets(struct machine *m);
 int machine_start_consoles(struct machine *m);
 void machine_stop_consoles(struct machine *m);
 void machine_stop_nets(struct machine *m);
+/* Of all its networks, so far. */
+struct net_figures machine_net_figures(const struct machine *m);
 
 /* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
 unsigned machine_cpus(const struct machine *m);

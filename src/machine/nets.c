@@ -99,3 +99,18 @@ void machine_stop_nets(struct machine *m) {
     for (unsigned k = 0; k < m->cfg.net_count; k++)
         net_stop(m->cfg.nets[k].net);
 }
+
+struct net_figures machine_net_figures(const struct machine *m) {
+    struct net_figures sum = {0};
+
+    for (unsigned k = 0; k < m->cfg.net_count; k++) {
+        struct net_figures f = net_figures(m->cfg.nets[k].net);
+
+        sum.out_frames += f.out_frames;
+        sum.out_bytes += f.out_bytes;
+        sum.in_frames += f.in_frames;
+        sum.in_bytes += f.in_bytes;
+        sum.dropped += f.dropped;
+    }
+    return sum;
+}
