@@ -240,10 +240,21 @@ BLOB(t_movs, MEET "movq $0, 0x180300; movq $-1, 0x180308;"
 BLOB(t_read, MEET "1: mov (%rbx), %rax; inc %rax; cmp $1, %rax; ja 3f;"
                   "cmpl $0, 0x180200; je 1b; xor %esi, %esi; hlt; 3: mov $-1, %rsi; hlt");
 
+/* 16 bytes, aligned; the halves are compared. */
+BLOB(t_vector, MEET "pxor %xmm0, %xmm0; pcmpeqd %xmm1, %xmm1;"
+                    "2: pxor %xmm1, %xmm0; movaps %xmm0, (%rbx); dec %rsi; jnz 2b;"
+                    "movl $1, 0x180200; hlt");
+BLOB(t_vector_read,
+     MEET "1: movaps (%rbx), %xmm0; movq %xmm0, %rax; psrldq $8, %xmm0;"
+          "movq %xmm0, %rdx; cmp %rax, %rdx; jne 3f; inc %rax; cmp $1, %rax;"
+          "ja 3f; cmpl $0, 0x180200; je 1b; xor %esi, %esi; hlt;"
+          "3: mov $-1, %rsi; hlt");
+static const uint8_t *reader, *reader_end;
+
 static void tear(const uint8_t *begin, const uint8_t *end, uint64_t at) {
     many_start(&M);
     many_write(&M, FORM, begin, (size_t)(end - begin));
-    PUT(t_read, MANY_CODE);
+    many_write(&M, MANY_CODE, reader, (size_t)(reader_end - reader));
     for (unsigned n = 0; n < CPUS; n++) {
         M.vcpu[n]->rip = n ? MANY_CODE : FORM;
         M.vcpu[n]->gpr[REG_RBX] = at;
@@ -258,6 +269,12 @@ static void tear(const uint8_t *begin, const uint8_t *end, uint64_t at) {
 
 /* On plain pages, and on one with code, where stores go the long way. */
 static void test_tearing(void **state) {
+    reader = t_vector_read_begin;
+    reader_end = t_vector_read_end;
+    tear(t_vector_begin, t_vector_end, WORDS);
+    tear(t_vector_begin, t_vector_end, FORM + 2048);
+    reader = t_read_begin;
+    reader_end = t_read_end;
     tear(t_write_begin, t_write_end, WORDS);
     tear(t_write_begin, t_write_end, FORM + 2048);
     tear(t_push_begin, t_push_end, WORDS);
