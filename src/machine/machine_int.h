@@ -99,7 +99,7 @@ static inline void machine_park(struct machine *m) {
 /* Makes C's vCPU and MMU. 0 or -errno. */
 int machine_cpu_create(struct machine *m, struct machine_cpu *c);
 void machine_cpu_free(struct machine_cpu *c);
-void machine_cpu_free_engine(struct machine_cpu *c);
+void machine_free_engines(struct machine *m);
 /* Finds the engine that the configuration asks for, for all CPUs. 0, or -errno with one
  * sentence in WHY. */
 int machine_choose_engine(struct machine *m, char *why, size_t why_size);

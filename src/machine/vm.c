@@ -199,8 +199,7 @@ void machine_free(struct machine *m) {
         return;
     machine_end_threads(m);
     machine_disks_free(m);
-    for (unsigned n = 0; n < m->cpus; n++)
-        machine_cpu_free_engine(&m->cpu[n]);
+    machine_free_engines(m);
     machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);
