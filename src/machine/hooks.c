@@ -7,9 +7,9 @@
  *                                                        CR8, A20; an interrupt is taken
  *   mem_hooks.changed                  MMUs, engines     memory is elsewhere
  *   mem_hooks.drop_write               the MMUs          a page gets its first trace
- *   mem_hooks.lock, freeze             the vCPUs' group  traces; memory moves
- * (mmu_hook()) vcpu_group.kick                    the engine        another thread wants
- * something mem_hooks.on_write, MEM_TRACE_PT   the MMU           a store to a page table
+ *   mem_hooks.lock, freeze             the group         traces; memory moves
+ *   vcpu_group.kick                    the engine        a thread wants something
+ *   mem_hooks.on_write, MEM_TRACE_PT   the MMU           a store to a page table
  *                       MEM_TRACE_CODE the interpreter   a store to code that it decoded
  *                       MEM_TRACE_TC   the translator    a store to code in its cache
  *                       MEM_TRACE_DIRTY  nobody yet
