@@ -137,6 +137,19 @@ static void test_engines(void **state) {
     }
 }
 
+/* With what each CPU has besides, its thread among it. */
+static void test_many_cpus(void **state) {
+    size_t count;
+    const struct engine_ops *const *all = machine_engines(&count);
+
+    for (size_t k = 0; k < count; k++) {
+        struct machine_config cfg = config_of(all[k]->name);
+
+        cfg.cpus = 3;
+        create_with_failures(&cfg, false);
+    }
+}
+
 /* What another host forbids. The interpreter's share is there since the first test. */
 static void test_no_code_memory(void **state) {
     struct machine_config cfg = config_of("bt");
@@ -175,11 +188,12 @@ static void test_options(void **state) {
 
 /* --- boot and run --- */
 
-static void run_with_failures(const char *engine) {
+static void run_with_failures(const char *engine, unsigned cpus) {
     struct machine_config cfg = config_of(engine);
     char why[512], said[1024];
     unsigned n = 0;
 
+    cfg.cpus = cpus;
     do {
         int log = memfd_create("log", 0), saved = dup(STDERR_FILENO);
         enum machine_end end = MACHINE_ERROR;
@@ -215,17 +229,16 @@ static void run_with_failures(const char *engine) {
 }
 
 static void test_run(void **state) {
-    run_with_failures("interp");
-    run_with_failures("bt");
+    run_with_failures("interp", 1);
+    run_with_failures("bt", 1);
+    run_with_failures("bt", 3);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first_machine),
-        cmocka_unit_test(test_engines),
-        cmocka_unit_test(test_no_code_memory),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_first_machine), cmocka_unit_test(test_engines),
+        cmocka_unit_test(test_many_cpus),     cmocka_unit_test(test_no_code_memory),
+        cmocka_unit_test(test_options),       cmocka_unit_test(test_run),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
