@@ -15,7 +15,8 @@
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
- *   virtio.c   those that are virtio's; consoles.c: the virtio console's streams
+ *   virtio.c   those that are virtio's; consoles.c: the virtio console's streams;
+ *   sockets.c  the socket device and its host's side
  *   disks.c    the workers of the disks
  *   ide.c      IDE disks and CD-ROM drives
  *   flash.c    the firmware's variables; bootorder.c: what it boots
