@@ -56,6 +56,7 @@ static const struct filter_rule rules[] = {
     ANY(poll),
     ANY(ppoll),
     ANY(timerfd_settime),
+    ANY(sched_yield),     /* a CPU lets one run that it waits for */
     ANY(futex),           /* locks between the threads, and joining the vCPU's */
     ANY(restart_syscall), /* poll(2) goes on after SIGSTOP and SIGCONT */
     /* The vDSO answers without a call, except where the TSC is not the host's clock. */

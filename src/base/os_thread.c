@@ -11,6 +11,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -105,6 +106,10 @@ void os_thread_join(struct os_thread *t) {
     pthread_join(t->thread, NULL);
     pthread_barrier_destroy(&t->started);
     free(t);
+}
+
+void os_thread_yield(void) {
+    sched_yield();
 }
 
 void os_thread_interrupt(const struct os_thread *t) {

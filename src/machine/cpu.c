@@ -93,6 +93,7 @@ void machine_cpu_reset(struct machine_cpu *c) {
     vcpu_clear(c->vcpu, VCPU_EVENT_STOP | VCPU_EVENT_IRQ | VCPU_EVENT_NMI);
     vcpu_reset(c->vcpu);
     c->signals = 0;
+    c->unhalt = false;
     c->waiting = c->index != 0 && c->lapic; /* else the engine sees to that */
 }
 

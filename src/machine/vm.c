@@ -84,6 +84,7 @@ static int prepare_host(char *why, size_t why_size) {
 static int create_cpus(struct machine *m, char *why, size_t why_size) {
     struct cpuid_config cfg = {.model = m->cfg.cpu,
                                .paravirt = m->cfg.paravirt,
+                               .between_cpus = m->cfg.cpus > 1,
                                .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc = prepare_host(why, why_size);
 

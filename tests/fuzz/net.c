@@ -68,6 +68,7 @@ static void make(unsigned which) {
     struct virtio_net_config cfg = {.net = &net, .mac = {2, 0, 0, 0, 0, 1}};
 
     rig_new(&r);
+    cfg.clock = r.clock;
     HOLDS(mem || !mem_create(RAM, &mem));
     mem_reset(mem);
     memset(avail, 0, sizeof(avail));

@@ -513,8 +513,57 @@ static void x2apic(void) {
     rings();
 }
 
+/* --- KVM's hypercalls between CPUs --- */
+
+static uint32_t hypercall(uint32_t nr, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    __asm__ volatile("vmmcall" : "+a"(nr) : "b"(a), "c"(b), "d"(c), "S"(d) : "memory");
+    return nr;
+}
+
+/* Sleeps where no interrupt wakes it. */
+static void sleep_deaf(unsigned id) {
+    held = true;
+    __asm__ volatile("cli\n hlt\n sti" ::: "memory");
+}
+
+static void hypercalls(void) {
+    uint32_t r[4], before[MAX];
+
+    cpuid(0x40000000, 0, r);
+    if (r[1] != 0x4b4d564b)
+        return;
+    cpuid(0x40000001, 0, r);
+    if ((r[0] & 0x2880) != 0x2880)
+        return;
+    for (unsigned n = 0; n < cpus; n++)
+        before[n] = counts[n][A];
+    check_eq("IPIs to CPUs 0 and 1", hypercall(10, 3, 0, 0, A), 2);
+    check_eq("IPIs from the last on", hypercall(10, ~0u, ~0u, cpus - 1, A), 1);
+    check_eq("IPIs to nobody", hypercall(10, ~0u, ~0u, cpus, A), 0);
+    check_eq("IPIs far away", hypercall(10, ~0u, ~0u, ~0u, A), 0);
+    check_eq("a bad vector", hypercall(10, 3, 0, 0, 8), (uint32_t)-22);
+    check_eq("a bad mode", hypercall(10, 3, 0, 0, INIT), (uint32_t)-22);
+    for (unsigned n = 0; n < cpus; n++) {
+        settle(n);
+        check_eq("IPIs that have come", counts[n][A] - before[n],
+                 (n < 2) + (n == cpus - 1));
+    }
+    check_eq("yield", hypercall(11, 1, 0, 0, 0), 0);
+    check_eq("a kick of nobody", hypercall(5, 0, cpus, 0, 0), 0);
+    check_eq("no such hypercall", hypercall(99, 0, 0, 0, 0), (uint32_t)-1000);
+    for (unsigned n = 0; n < 100; n++) {
+        held = false;
+        give(1, sleep_deaf);
+        while (!held)
+            __asm__ volatile("pause");
+        hypercall(5, 0, 1, 0, 0);
+        wait_job(1);
+    }
+}
+
 void guest_main(void) {
     begin();
+    hypercalls();
     kinds();
     logical();
     priorities();
