@@ -270,11 +270,9 @@ static void test_firmware(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first_machine),
-        cmocka_unit_test(test_engines),
-        cmocka_unit_test(test_no_code_memory),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_first_machine), cmocka_unit_test(test_engines),
+        cmocka_unit_test(test_many_cpus),     cmocka_unit_test(test_no_code_memory),
+        cmocka_unit_test(test_options),       cmocka_unit_test(test_run),
         cmocka_unit_test(test_firmware),
     };
 
