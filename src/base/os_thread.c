@@ -11,6 +11,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -42,6 +43,14 @@ static int catch_interrupt(void) {
 
     sigemptyset(&sa.sa_mask);
     return sigaction(INTERRUPT, &sa, NULL) ? -errno : 0;
+}
+
+unsigned os_cpus(void) {
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof(set), &set) < 0)
+        return 1;
+    return (unsigned)CPU_COUNT(&set);
 }
 
 static void *body(void *arg) {

@@ -83,6 +83,7 @@ struct bt_shared {
     struct division *divisions;
     uint8_t *reading[2]; /* pages that the translator has read from */
     unsigned nreading;
+    bool yields;      /* the host has fewer CPUs than the machine: see pause.c */
     struct bt *first; /* of those that have a part in it, by bt.next */
     bool unsound; /* the verifier has found something: nothing runs any more; atomic */
 };
@@ -102,6 +103,7 @@ struct bt {
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
+    uint32_t pauses;        /* that it has executed */
     uint32_t holds, wanted; /* share.c; atomic */
     bool in_tc; /* from bt_begin() to bt_end(): bt_kick() must close the poll page */
     bool poll_closed;
@@ -224,6 +226,13 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *s,
                 const struct bt_trap *trap);
 /* Nobody executes translated code. NOW is the TSC. */
 void bt_review(struct bt *bt, uint64_t now);
+
+/* --- pause.c: loops that wait --- */
+
+/* Is I to be a callout, since it means that the vCPU waits for another? */
+bool bt_is_wait(const struct bt *bt, const struct insn *i);
+/* A copy of it, in SPAN; NULL: full. */
+struct insn *bt_wait_callout(struct tr_span *span, const struct insn *i);
 
 /* --- divide.c: divisions that fault --- */
 

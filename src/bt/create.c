@@ -76,6 +76,7 @@ static int create_shared(struct bt *bt, const struct bt_options *opt) {
     take_options(bt, opt);
     rc = allocate_shared(bt);
     sh->tc.jumps_stay = sh->env.smp;
+    sh->yields = sh->env.smp && vcpu_group_of(bt->v)->count > os_cpus();
     if (!rc)
         rc = emit_common(bt);
     return rc ? rc : os_fault_range(code->rx, code->rx + code->size, bt_host_fault, NULL);

@@ -21,12 +21,13 @@ static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
 }
 
 static bool traps(void *arg, const struct insn *i, uint64_t va, const uint8_t *ram) {
-    return bt_is_trap(arg, i, va, ram);
+    return bt_is_wait(arg, i) || bt_is_trap(arg, i, va, ram);
 }
 
 static struct insn *trapping(void *arg, struct tr_span *span, const struct insn *i,
                              uint64_t va, uint8_t *ram) {
-    return bt_trap_callout(span, i, va, ram);
+    return bt_is_wait(arg, i) ? bt_wait_callout(span, i)
+                              : bt_trap_callout(span, i, va, ram);
 }
 
 static bool no_group(void *arg, uint64_t va, const uint8_t *ram) {
