@@ -16,6 +16,7 @@
 #include "ctl/steer.h"
 #include "machine/machine.h"
 #include "replay/tape.h"
+#include "stream/stream.h"
 
 struct run {
     struct run_options o;
@@ -211,11 +212,14 @@ static int run_locked_up(struct run *r) {
     return status;
 }
 
+/* And the console's streams. */
 static bool start_nets(struct run *r) {
     int rc = machine_start_nets(r->m);
 
     if (rc)
         log_error("cannot wait for the network: %s", strerror(-rc));
+    if (!rc && (rc = machine_start_consoles(r->m)))
+        log_error("cannot wait for the console's other side: %s", strerror(-rc));
     return !rc;
 }
 
@@ -228,6 +232,9 @@ static void list_listeners(const struct run *r, int *out) {
     for (unsigned n = 0; n < cfg->net_count; n++)
         if (net_listener(cfg->nets[n].net) >= 0)
             *out++ = net_listener(cfg->nets[n].net);
+    for (unsigned n = 0; n < cfg->console_count; n++)
+        if (stream_listener(cfg->consoles[n].stream) >= 0)
+            *out++ = stream_listener(cfg->consoles[n].stream);
     *out = -1;
 }
 
@@ -241,7 +248,7 @@ static void list_servers(const struct run *r, int *out) {
 }
 
 static int run_machine(struct run *r) {
-    int listeners[MACHINE_NETS + 2];
+    int listeners[MACHINE_NETS + MACHINE_CONSOLES + 2];
     int servers[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 1];
 
     list_listeners(r, listeners);
@@ -283,6 +290,7 @@ static int with_machine(struct run *r) {
     control_close(r->control);
     r->control = NULL;
     machine_stop_nets(r->m);
+    machine_stop_consoles(r->m);
     machine_free(r->m);
     return status;
 }
@@ -294,7 +302,9 @@ static int with_nets(struct run *r) {
 
     if (rc)
         return ctl_status_of(rc);
-    status = with_machine(r);
+    rc = console_options_open(&r->o.consoles, cfg);
+    status = rc ? ctl_status_of(rc) : with_machine(r);
+    console_options_close(cfg);
     net_options_close(cfg);
     return status;
 }
@@ -372,6 +382,7 @@ int ctl_cmd_run(int argc, char **argv) {
     }
     disk_options_free(&r->o.disks);
     net_options_free(&r->o.nets);
+    console_options_free(&r->o.consoles);
     free(r);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */

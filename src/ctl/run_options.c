@@ -55,6 +55,9 @@ static void print_help(void) {
         "  --virtio HOW         where virtio devices are found: pci, mmio, none "
         "(default: pci)\n"
         "  --no-rng             no source of entropy\n"
+        "  --console HOW        a port of the virtio console; `--console help` tells "
+        "more\n"
+        "  --balloon            guest memory can be taken back, by --control\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
         "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
@@ -131,6 +134,8 @@ enum {
     OPT_CPUS,
     OPT_DISK,
     OPT_VIRTIO,
+    OPT_CONSOLE,
+    OPT_BALLOON,
     OPT_NO_RNG,
     OPT_CDROM,
     OPT_NET,
@@ -166,6 +171,8 @@ static const struct option long_options[] = {
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"virtio", required_argument, NULL, OPT_VIRTIO},
+    {"console", required_argument, NULL, OPT_CONSOLE},
+    {"balloon", no_argument, NULL, OPT_BALLOON},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
     {"cdrom", required_argument, NULL, OPT_CDROM},
@@ -318,6 +325,8 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_FIRMWARE_VARS:
     case OPT_RECORD:
     case OPT_CONTROL:
+    case OPT_CONSOLE:
+    case OPT_BALLOON:
     case OPT_STATS:
     case OPT_PERF_MAP:
         return kind == RUN_PLAIN;
@@ -392,6 +401,11 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
                             &choice))
             return false;
         o->machine.virtio = (enum machine_virtio)choice;
+        return true;
+    case OPT_CONSOLE:
+        return console_option_take(&o->consoles, optarg);
+    case OPT_BALLOON:
+        o->machine.balloon = true;
         return true;
     case OPT_NO_RNG:
         o->machine.rng = false;
@@ -470,6 +484,12 @@ static bool can_repeat(const struct run_options *o, const char *option) {
                   option, o->firmware_vars);
         return false;
     }
+    if (o->consoles.count) {
+        log_error("%s: what comes to the virtio console could not be repeated; leave "
+                  "--console out",
+                  option);
+        return false;
+    }
     return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);
 }
 
@@ -501,6 +521,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_USAGE;
         }
         if (opt == OPT_DISK && disk_option_help(optarg))
+            return CTL_OK;
+        if (opt == OPT_CONSOLE && console_option_help(optarg))
             return CTL_OK;
         if (opt == OPT_NET && net_option_help(optarg))
             return CTL_OK;

@@ -5,6 +5,7 @@
 #include "base/jail.h"
 #include "ctl/disk_option.h"
 #include "ctl/net_option.h"
+#include "ctl/virtio_option.h"
 #include "machine/machine.h"
 
 #define RUN_MODULES 256
@@ -23,6 +24,7 @@ struct run_options {
     size_t module_count;
     struct disk_options disks;
     struct net_options nets;
+    struct console_options consoles;
     const char *append;
     bool no_reboot;
     bool stats;

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "net/net.h"
 
 struct counter_desc {
     const char *name;
@@ -75,6 +76,15 @@ static void add_exits(struct figures *f, const struct exit_counts *exits) {
     add_figure(f, "exits_total", (double)total);
 }
 
+static void add_network(struct figures *f, const struct net_figures *net) {
+    part(f, "network");
+    add_figure(f, "frames_sent", (double)net->out_frames);
+    add_figure(f, "bytes_sent", (double)net->out_bytes);
+    add_figure(f, "frames_received", (double)net->in_frames);
+    add_figure(f, "bytes_received", (double)net->in_bytes);
+    add_figure(f, "frames_dropped", (double)net->dropped);
+}
+
 static void add_engine_figure(void *arg, const char *name, uint64_t value) {
     add_figure(arg, name, (double)value);
 }
@@ -111,6 +121,7 @@ double stats_cpu_seconds(void) {
 struct cJSON *stats_json(const struct machine *m, const struct stats_run *run) {
     const struct counters cnt = machine_counters(m);
     const struct exit_counts exits = machine_exits(m);
+    const struct net_figures net = machine_net_figures(m);
     struct figures j = {.root = cJSON_CreateObject()};
     struct rusage usage;
 
@@ -127,6 +138,7 @@ struct cJSON *stats_json(const struct machine *m, const struct stats_run *run) {
     add_counters(&j, &cnt);
     add_translation(&j, &cnt);
     add_exits(&j, &exits);
+    add_network(&j, &net);
     part(&j, "engine_counters");
     machine_engine_stats(m, add_engine_figure, &j);
     if (!j.incomplete)

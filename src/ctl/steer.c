@@ -68,6 +68,31 @@ static void run_stats(void *arg, struct control_request *r) {
     control_put(r, "stats", l.figures);
 }
 
+/* --- the balloon --- */
+
+static void put_stat(void *arg, const char *name, uint64_t value) {
+    control_put_number(arg, name, (double)value);
+}
+
+static void run_balloon(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+    int64_t mib = control_number(r, "mib", -1);
+    uint32_t pages;
+
+    if (mib >= 0)
+        machine_balloon_set(s->m, (uint32_t)mib << 8);
+    if (machine_balloon_look(s->m, &pages, put_stat, r))
+        control_put_number(r, "pages", pages);
+    else
+        control_refuse(r, "the machine has no balloon: --balloon gives it one");
+}
+
+static const struct control_arg balloon_args[] = {
+    {"mib", CONTROL_NUMBER, false, 0, 1 << 20,
+     "how much of its memory the guest is to give back"},
+    {0},
+};
+
 static const struct control_arg step_args[] = {
     {"count", CONTROL_NUMBER, false, 1, STEPS_MAX, "how many steps (1)"},
     {0},
@@ -82,6 +107,10 @@ static const struct control_command commands[] = {
      .what = "pauses the guest and makes single steps",
      .args = step_args,
      .run = run_step},
+    {.name = "balloon",
+     .what = "asks the guest for memory, and tells what it said of it last",
+     .args = balloon_args,
+     .run = run_balloon},
     {.name = "quit", .what = "ends the run, as Ctrl-A x does", .run = run_quit},
     {.name = "stats",
      .what = "what --stats tells at the end, as it is now",

@@ -35,6 +35,7 @@ struct machine_console {
 
 struct block;
 struct machine;
+struct net_figures; /* net/net.h */
 struct os_loop;
 
 /* Where the console's input comes from in a counted run. All times are nanoseconds of
@@ -93,6 +94,13 @@ struct machine_net {
 
 #define MACHINE_CPUS 64u
 
+/* A port of the virtio console; the first is one that the guest can log in at. */
+struct machine_console_port {
+    struct stream *stream; /* stream/stream.h; the caller's, must outlive the machine */
+    const char *name;      /* or NULL */
+};
+#define MACHINE_CONSOLES 8
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
@@ -111,6 +119,9 @@ struct machine_config {
                           MACHINE_VIRTIO_PCI,
                           MACHINE_VIRTIO_MMIO,
     } virtio;
+    struct machine_console_port consoles[MACHINE_CONSOLES];
+    unsigned console_count;
+    bool balloon;
     bool rng;                              /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
@@ -202,6 +213,14 @@ void machine_board_leave(struct machine *m);
 
 /* --- from outside, on the loop's thread; between two lives, too --- */
 
+/* The balloon (false: there is none) is to have PAGES of 4 KiB. */
+bool machine_balloon_set(struct machine *m, uint32_t pages);
+/* How many it has; and what the guest told of its memory last, having been asked for more
+ * now: a name and a value for each. */
+bool machine_balloon_look(struct machine *m, uint32_t *pages,
+                          void (*stat)(void *arg, const char *name, uint64_t value),
+                          void *arg);
+
 /* FN(ARG) is called on the boot CPU's thread while every CPU stands between two
  * instructions: all of the guest's state is in machine_vcpu(), and the vector state is
  * parked. Waits for its end. */
@@ -231,7 +250,12 @@ void machine_step(struct machine *m, uint64_t count, struct machine_steps *out);
 /* The networks of its cards are on its loop from now on; and not any more, before it goes
  * or they do. 0 or -errno. */
 int machine_start_nets(struct machine *m);
+/* The same for the virtio console's streams. */
+int machine_start_consoles(struct machine *m);
+void machine_stop_consoles(struct machine *m);
 void machine_stop_nets(struct machine *m);
+/* Of all its networks, so far. */
+struct net_figures machine_net_figures(const struct machine *m);
 
 /* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
 unsigned machine_cpus(const struct machine *m);

@@ -15,7 +15,7 @@
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
- *   virtio.c   those that are virtio's
+ *   virtio.c   those that are virtio's; consoles.c: the virtio console's streams
  *   disks.c    the workers of the disks
  *   ide.c      IDE disks and CD-ROM drives
  *   flash.c    the firmware's variables; bootorder.c: what it boots
@@ -49,6 +49,7 @@ struct machine {
     struct bus *bus;
     struct board board;
     struct machine_device *first_device, *last_device; /* devices.c */
+    struct virtio_balloon *balloon;                    /* or NULL */
     unsigned virtio_mmio;                              /* devices by MMIO */
     uint16_t virtio_lines[8];                          /* who holds each of their lines */
     char *cmdline;            /* with virtio.c's additions, or NULL */

@@ -57,7 +57,9 @@ static int make_e1000(struct machine *m, const struct machine_net *n, char *why,
         rc = e1000_new(m->board.pci.bus, (unsigned)slot, m->mem, n->net, n->mac, &e);
     if (!rc)
         rc = machine_device_add(m, &ops, e);
-    if (rc)
+    if (rc && !m->board.pci.bus)
+        snprintf(why, why_size, "an e1000 is a PCI card, and this board has no PCI");
+    else if (rc)
         snprintf(why, why_size, "cannot make a network card: %s", strerror(-rc));
     return rc;
 }
@@ -96,4 +98,19 @@ int machine_start_nets(struct machine *m) {
 void machine_stop_nets(struct machine *m) {
     for (unsigned k = 0; k < m->cfg.net_count; k++)
         net_stop(m->cfg.nets[k].net);
+}
+
+struct net_figures machine_net_figures(const struct machine *m) {
+    struct net_figures sum = {0};
+
+    for (unsigned k = 0; k < m->cfg.net_count; k++) {
+        struct net_figures f = net_figures(m->cfg.nets[k].net);
+
+        sum.out_frames += f.out_frames;
+        sum.out_bytes += f.out_bytes;
+        sum.in_frames += f.in_frames;
+        sum.in_bytes += f.in_bytes;
+        sum.dropped += f.dropped;
+    }
+    return sum;
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/transport.h"
@@ -179,6 +180,58 @@ int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size) {
         if (m->cfg.disks[n].kind == MACHINE_DISK_VIRTIO)
             rc = make_disk(m, m->cfg.disks[n].block, why, why_size);
     return rc;
+}
+
+/* --- balloon --- */
+
+static void free_balloon(void *dev) {
+    virtio_balloon_free(dev);
+}
+
+int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {.free = free_balloon};
+    struct virtio_balloon *b;
+
+    if (!m->cfg.balloon)
+        return 0;
+    b = virtio_balloon_new(m->mem, m->clock, &m->counters);
+    if (!b || machine_device_add(m, &ops, b))
+        return no_memory(why, why_size);
+    m->balloon = b;
+    return machine_virtio_attach(m, virtio_balloon_device(b), why, why_size);
+}
+
+bool machine_balloon_set(struct machine *m, uint32_t pages) {
+    if (!m->balloon)
+        return false;
+    machine_board_enter(m);
+    virtio_balloon_set(m->balloon, pages);
+    machine_board_leave(m);
+    return true;
+}
+
+/* "Memory Statistics Tags" */
+static const char *const stat_names[VIRTIO_BALLOON_STATS] = {
+    "swap_in", "swap_out",  "major_faults", "minor_faults",   "free",
+    "total",   "available", "caches",       "huge_allocated", "huge_failed",
+};
+
+bool machine_balloon_look(struct machine *m, uint32_t *pages,
+                          void (*stat)(void *arg, const char *name, uint64_t value),
+                          void *arg) {
+    struct virtio_balloon_stats stats;
+
+    if (!m->balloon)
+        return false;
+    machine_board_enter(m);
+    *pages = virtio_balloon_pages(m->balloon);
+    stats = virtio_balloon_stats(m->balloon);
+    virtio_balloon_poll(m->balloon);
+    machine_board_leave(m);
+    for (unsigned n = 0; n < VIRTIO_BALLOON_STATS; n++)
+        if (stats.given & 1u << n)
+            stat(arg, stat_names[n], stats.value[n]);
+    return true;
 }
 
 /* --- entropy --- */

@@ -25,6 +25,9 @@ int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
 
 /* Entries of the table in devices.c. */
 int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size);
+int machine_make_virtio_console(struct machine *m, char *why,
+                                size_t why_size); /* consoles.c */
+int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size);
 int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size);
 
 #endif

@@ -244,10 +244,12 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
 
-/* Above RAM, as far as the CPU's physical addresses go, PCI has room for large bars. */
-static void window64(const struct machine *m, struct dsdt_config *dsdt) {
+/* PCI has what is free below the I/O APIC (some firmware begins close to RAM) and, for
+ * large bars, some above RAM, as far as the CPU's physical addresses go. */
+static void pci_windows(const struct machine *m, struct dsdt_config *dsdt) {
     uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
 
+    dsdt->ram_end = ram < MEM_HOLE_START ? ram : MEM_HOLE_START;
     if (ram > MEM_HOLE_START)
         ram += MEM_HOLE_END - MEM_HOLE_START;
     if (ram < MEM_HOLE_END)
@@ -273,7 +275,7 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     int rc;
 
     acpi.dsdt.keyboard = firmware;
-    window64(m, &acpi.dsdt);
+    pci_windows(m, &acpi.dsdt);
     machine_virtio_in_acpi(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);

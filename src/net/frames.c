@@ -58,6 +58,10 @@ int net_frames_take(struct net_bytes *b, uint8_t **frame, size_t *len) {
     return 1;
 }
 
+void net_frames_back(struct net_bytes *b, size_t len) {
+    b->at -= NET_LENGTH_SIZE + len;
+}
+
 /* --- out --- */
 
 bool net_frames_room(const struct net_bytes *b, size_t bytes, unsigned count) {

@@ -38,6 +38,8 @@ void net_frames_filled(struct net_bytes *b, size_t len);
 /* The next frame, which stays where it is until net_frames_space(): 1. 0: it is not all
  * here yet. -EPROTO: it is too long. */
 int net_frames_take(struct net_bytes *b, uint8_t **frame, size_t *len);
+/* The frame of LEN bytes that was taken last comes again. */
+void net_frames_back(struct net_bytes *b, size_t len);
 
 /* --- out --- */
 

@@ -7,13 +7,14 @@
  *   tap.c       an interface of the host's
  *   user.c      makes the process that has the user network
  *   slirp.c     what that process does
- *   frames.c, offload.c   functions of bytes
+ *   frames.c, offload.c, merge.c, packet.c   functions of bytes
  */
 #ifndef NET_NET_INT_H
 #define NET_NET_INT_H
 
 #include "base/os_loop.h"
 #include "net/frames.h"
+#include "net/merge.h"
 #include "net/net.h"
 #include "net/offload.h"
 
@@ -72,7 +73,7 @@ struct net {
     int gone; /* user: the pipe that ends with the process; -1 */
     struct os_listener *listener;
     struct net_bytes in, out;
-    struct net_offload in_off; /* tap: of the one frame in `in` */
+    struct net_merge merge; /* stream: empty, but in deliver() */
     struct net_figures figures;
     uint8_t whole[NET_FRAME_MAX];   /* a frame that is to be cut */
     uint8_t segment[NET_FRAME_MAX]; /* for the card */

@@ -64,20 +64,42 @@ static int pull(struct net *n) {
     return 0;
 }
 
-/* A card that does not look at checksums itself is told that they are right, if so. */
+static bool give_merged(struct net *n) {
+    struct net_offload off;
+    size_t len;
+    const uint8_t *frame;
+
+    if (!net_merge_there(&n->merge))
+        return true;
+    frame = net_merge_end(&n->merge, &off, &len);
+    return net_deliver(n, &off, (uint8_t *)(uintptr_t)frame, len);
+}
+
+/* A card that does not look at checksums itself is told that they are right, if so; and
+ * gets together what came together. False: the frame, or one before it, has to wait. */
+static bool deliver_one(struct net *n, uint8_t *frame, size_t len) {
+    struct net_offload off = {0};
+
+    if (n->can & NET_CAN_CSUM)
+        off.csum_good = n->ops->trusted || net_checksum_right(frame, len);
+    if (off.csum_good && net_merge_take(&n->merge, frame, len, n->can))
+        return true;
+    if (net_merge_there(&n->merge)) {
+        net_frames_back(&n->in, len);
+        return give_merged(n);
+    }
+    return net_deliver(n, &off, frame, len);
+}
+
 static int deliver(struct net *n) {
     uint8_t *frame;
     size_t len;
     int rc;
 
-    while ((rc = net_frames_take(&n->in, &frame, &len)) > 0) {
-        struct net_offload off = {0};
-
-        if (n->can & NET_CAN_CSUM)
-            off.csum_good = n->ops->trusted || net_checksum_right(frame, len);
-        if (!net_deliver(n, &off, frame, len))
+    while ((rc = net_frames_take(&n->in, &frame, &len)) > 0)
+        if (!deliver_one(n, frame, len))
             return 0;
-    }
+    give_merged(n);
     return rc;
 }
 

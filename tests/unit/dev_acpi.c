@@ -24,9 +24,11 @@ static uint64_t length;
 static bool with_pci;
 
 static void build(unsigned cpus) {
-    const struct acpi_config cfg = {
-        .cpus = cpus,
-        .dsdt = {.pci = with_pci, .window64 = 1ull << 32, .window64_end = 1ull << 34}};
+    const struct acpi_config cfg = {.cpus = cpus,
+                                    .dsdt = {.pci = with_pci,
+                                             .ram_end = 0x12345000,
+                                             .window64 = 1ull << 32,
+                                             .window64_end = 1ull << 34}};
     struct gpa rsdp;
 
     mem_reset(table_mem);
@@ -180,13 +182,15 @@ static void test_pci(void **state) {
             assert_int_equal(name[3], 'A' + piix_pirq(slot, pin));
             entries++;
         }
+        windows += p[0] == 0x87 && p[1] == 0x17 && table_get(p, 10, 4) == 0x12345000 &&
+                   table_get(p, 14, 4) == 0xfebfffff;
         links += !memcmp(p, "_PRS", 4);
         windows += p[0] == 0x8a && p[1] == 0x2b && table_get(p, 14, 8) == 1ull << 32 &&
                    table_get(p, 22, 8) == (1ull << 34) - 1;
     }
     assert_int_equal(entries, 31 * 4);
     assert_int_equal(links, 4);
-    assert_int_equal(windows, 1);
+    assert_int_equal(windows, 2);
     t = root(1, "APIC");
     assert_memory_equal(t + table_get(t, 4, 4) - 6 - 20, "\x02\x0a\x00\x0a\x0a\x00", 6);
     with_pci = false;

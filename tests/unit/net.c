@@ -23,6 +23,7 @@
 #include "base/os_loop.h"
 #include "lib/rnd.h"
 #include "net/net.h"
+#include "net/packet.h"
 
 /* --- a card --- */
 
@@ -389,6 +390,68 @@ static void test_send_cut(void **state) {
     end(n);
 }
 
+/* Segment N of a stream of TCP, with PAYLOAD bytes. */
+static void peer_sends_tcp(int fd, unsigned n, size_t payload) {
+    static uint8_t buf[4 + 2000];
+    uint8_t *f = buf + 4;
+    size_t len = 54 + payload;
+
+    memset(buf, 0, sizeof(buf));
+    net_put16(buf + 2, (unsigned)len);
+    net_put16(f + 12, TYPE_IPV4);
+    f[14] = 0x45;
+    net_put16(f + 16, (unsigned)(len - 14));
+    f[23] = PROTO_TCP;
+    net_sum_fill_ipv4(f + 14, 20);
+    net_put32(f + 38, (uint32_t)(n * payload));
+    f[46] = 0x50;
+    f[47] = FLAG_ACK;
+    memset(f + 54, (int)n, payload);
+    net_put16(f + 50,
+              net_sum_complement(net_sum_add(
+                  net_sum_pseudo(f + 14, false, PROTO_TCP, len - 34), f + 34, len - 34)));
+    assert_int_equal(write(fd, buf, 4 + len), 4 + len);
+}
+
+/* What comes together is given together, to a card that takes it so; in order with what
+ * is between, also when the card has no place. */
+static void test_receive_together(void **state) {
+    int peer;
+    struct net *n = with_peer(&peer);
+
+    net_card_can(n, NET_CAN_CSUM | NET_CAN_TSO4);
+    card.places = 0;
+    for (unsigned k = 0; k < 8; k++)
+        peer_sends_tcp(peer, k, 1000);
+    peer_sends(peer, 0, 1, 77);
+    for (unsigned k = 8; k < 10; k++)
+        peer_sends_tcp(peer, k, 1000);
+    os_loop_run(loop);
+    assert_int_equal(card.refused, 1);
+    card.places = 1;
+    net_ready(n);
+    os_loop_run(loop);
+    assert_int_equal(card.got, 1);
+    assert_int_equal(card.len, 54 + 8000);
+    assert_true(card.off.csum);
+    assert_int_equal(card.off.gso, NET_GSO_TCP4);
+    assert_int_equal(card.off.gso_size, 1000);
+    assert_int_equal(card.frame[54], 0);
+    assert_int_equal(card.frame[54 + 7999], 7);
+    card.places = 1;
+    net_ready(n);
+    os_loop_run(loop);
+    assert_int_equal(card.len, 77);
+    card.places = 1;
+    card.want = 3;
+    net_ready(n);
+    os_loop_run(loop);
+    assert_int_equal(card.len, 54 + 2000);
+    assert_int_equal(card.frame[54], 8);
+    close(peer);
+    end(n);
+}
+
 static void test_open_errors(void **state) {
     struct net_config cfg = {.kind = NET_SOCKET, .name = path};
     char why[512], longer[200];
@@ -574,6 +637,7 @@ int main(void) {
         cmocka_unit_test(test_peer_lies),
         cmocka_unit_test(test_dropped),
         cmocka_unit_test(test_send_cut),
+        cmocka_unit_test(test_receive_together),
         cmocka_unit_test(test_open_errors),
         cmocka_unit_test(test_user_dhcp),
         cmocka_unit_test(test_user_forward),

@@ -66,7 +66,12 @@ static const struct engine_ops *engine_named(const char *name) {
 }
 
 static struct machine_config config_of(const char *engine) {
-    struct machine_config cfg = {.engine = engine, .memory = 16 << 20, .image = image};
+    struct machine_config cfg = {.engine = engine,
+                                 .memory = 16 << 20,
+                                 .image = image,
+                                 .virtio = MACHINE_VIRTIO_PCI,
+                                 .rng = true,
+                                 .balloon = true};
     char why[128];
 
     machine_options_default(&cfg.options);

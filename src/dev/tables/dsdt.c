@@ -23,9 +23,9 @@
  */
 #include "dev/tables/dsdt.h"
 
+#include "dev/apic/ioapic.h"
 #include "dev/pc/pm.h"
 #include "dev/pci/piix.h"
-#include "mem/mem.h"
 
 #define FIELD_BYTES 1u /* ByteAcc, NoLock, Preserve */
 #define PCI_CONFIG 2u
@@ -82,7 +82,7 @@ static void pci_resources(struct aml *a, const struct dsdt_config *cfg) {
     aml_io_window(a, 0, 0xcf7);
     aml_io_window(a, 0xd00, 0xffff);
     aml_memory_window(a, 0xa0000, 0xbffff, true);
-    aml_memory_window(a, MEM_HOLE_START, 0xfebfffff, false);
+    aml_memory_window(a, (uint32_t)cfg->ram_end, IOAPIC_BASE - 1, false);
     if (cfg->window64 < cfg->window64_end)
         aml_memory_window64(a, cfg->window64, cfg->window64_end - 1);
     aml_close_resources(a, crs);

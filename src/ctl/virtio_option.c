@@ -1,0 +1,84 @@
+/* --console; see virtio_option.h. */
+#include "ctl/virtio_option.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "stream/stream.h"
+
+bool console_option_help(const char *value) {
+    if (strcmp(value, "help") != 0)
+        return false;
+    printf("--console HOW[,name=NAME]\n"
+           "\n"
+           "A port of the virtio console. The first is /dev/hvc0 in a Linux guest, the\n"
+           "others /dev/vportNpM, and /dev/virtio-ports/NAME.\n"
+           "\n"
+           "  pty          a pseudo-terminal, whose name is told on standard error\n"
+           "  socket=PATH  a unix socket, at which one client at a time is connected\n"
+           "  file=PATH    a file that gets what the guest writes\n"
+           "  name=NAME    what the guest knows the port by\n");
+    return true;
+}
+
+bool console_option_take(struct console_options *o, const char *value) {
+    struct console_option *p = &o->port[o->count];
+    char *rest;
+
+    if (o->count == MACHINE_CONSOLES) {
+        log_error("--console is possible %u times at most", MACHINE_CONSOLES);
+        return false;
+    }
+    p->how = p->text = strdup(value);
+    if (!p->text) {
+        log_error("out of memory");
+        return false;
+    }
+    o->count++;
+    rest = strchr(p->text, ',');
+    if (!rest)
+        return true;
+    *rest++ = 0;
+    if (strncmp(rest, "name=", 5) != 0 || !rest[5] || strchr(rest, ',')) {
+        log_error("--console wants HOW or HOW,name=NAME, not '%s'", value);
+        return false;
+    }
+    p->name = rest + 5;
+    return true;
+}
+
+void console_options_free(struct console_options *o) {
+    for (unsigned n = 0; n < o->count; n++)
+        free(o->port[n].text);
+    o->count = 0;
+}
+
+int console_options_open(const struct console_options *o, struct machine_config *cfg) {
+    char why[512];
+
+    for (unsigned n = 0; n < o->count; n++) {
+        struct machine_console_port *port = &cfg->consoles[n];
+        int rc = stream_open(o->port[n].how, &port->stream, why, sizeof(why));
+
+        if (rc) {
+            log_error("--console: %s", why);
+            console_options_close(cfg);
+            return rc;
+        }
+        port->name = o->port[n].name;
+        cfg->console_count++;
+        if (stream_terminal(port->stream))
+            fprintf(stderr, "bivisor: console %u is at %s\n", n,
+                    stream_terminal(port->stream));
+    }
+    return 0;
+}
+
+void console_options_close(struct machine_config *cfg) {
+    for (unsigned n = 0; n < cfg->console_count; n++)
+        stream_close(cfg->consoles[n].stream);
+    cfg->console_count = 0;
+}

@@ -1,0 +1,26 @@
+/* --console: the ports of the virtio console, and opening their far ends. */
+#ifndef CTL_VIRTIO_OPTION_H
+#define CTL_VIRTIO_OPTION_H
+
+#include "machine/machine.h"
+
+struct console_options {
+    struct console_option {
+        char *how, *name; /* of `text`; NAME may be NULL */
+        char *text;
+    } port[MACHINE_CONSOLES];
+    unsigned count;
+};
+
+/* Takes the value of --console: HOW[,name=NAME]. False after a message. */
+bool console_option_take(struct console_options *o, const char *value);
+void console_options_free(struct console_options *o);
+/* `--console help`: prints what there is to say, and returns true. */
+bool console_option_help(const char *value);
+
+/* Opens them all, into the configuration. 0, or -errno after a message. Before there are
+ * threads. */
+int console_options_open(const struct console_options *o, struct machine_config *cfg);
+void console_options_close(struct machine_config *cfg);
+
+#endif

@@ -1,0 +1,530 @@
+/*
+ * Four processors on one memory: locked instructions at every alignment, the order of
+ * loads and stores (AMD64 APM volume 2, "Multiprocessor Memory Access Ordering"; Intel
+ * SDM volume 3, "Memory Ordering"), accesses in one piece, accessed and dirty bits that
+ * others change, pages that are remapped with interrupts to those who may know the old
+ * place, and code that another processor writes, in the ways that kernels do.
+ *
+ * What is forbidden must not be seen; what is only allowed is not looked for.
+ */
+#include "lib/smp.h"
+
+const char guest_name[] = GUEST_NAME;
+
+#define CODE_PAGE(name) static uint8_t name[8192] __attribute__((aligned(4096)))
+
+static uint8_t words[8192] __attribute__((aligned(4096)));
+CODE_PAGE(mixed);              /* code that is executed, and data */
+static volatile unsigned over; /* the writer has ended */
+static volatile unsigned wrong[SMP_CPUS];
+
+static unsigned total_wrong(void) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < SMP_CPUS; n++) {
+        sum += wrong[n];
+        wrong[n] = 0;
+    }
+    return sum;
+}
+
+/* --- locked instructions --- */
+
+static uint8_t *place;
+static unsigned rounds, form_number;
+static volatile uint32_t spin;
+
+static void acquire_bts(void) {
+    bool was;
+
+    do
+        __asm__ volatile("lock btsl $7, %0" : "+m"(spin), "=@ccc"(was) : : "memory");
+    while (was);
+}
+
+static void acquire_xchg(void) {
+    uint32_t x;
+
+    do {
+        x = 1;
+        __asm__ volatile("xchgl %0, %1" : "+r"(x), "+m"(spin) : : "memory");
+    } while (x);
+}
+
+static void release(void) {
+    __asm__ volatile("movl $0, %0" : "=m"(spin) : : "memory");
+}
+
+#define AT(type) (*(volatile type *)place)
+static void add_once(unsigned cpu) {
+    uint32_t bit = 0x100u << cpu, lo, hi, one = 1;
+
+    switch (form_number) {
+    case 0:
+        __asm__ volatile("lock incl %0" : "+m"(AT(uint32_t)) : : "cc");
+        break;
+    case 1:
+        __asm__ volatile("lock addw $1, %0" : "+m"(AT(uint16_t)) : : "cc");
+        break;
+    case 2:
+        __asm__ volatile("lock incb %0" : "+m"(AT(uint8_t)) : : "cc");
+        break;
+    case 3:
+        __asm__ volatile("lock subl $-1, %0" : "+m"(AT(uint32_t)) : : "cc");
+        break;
+    case 4:
+        __asm__ volatile("lock xaddl %1, %0" : "+m"(AT(uint32_t)), "+r"(one) : : "cc");
+        break;
+    case 5:
+        __asm__ volatile("stc; lock adcl $0, %0" : "+m"(AT(uint32_t)) : : "cc");
+        break;
+    case 6:
+        lo = AT(uint32_t);
+        while (!__atomic_compare_exchange_n((uint32_t *)place, &lo, lo + 1, false, 5, 5))
+            ;
+        break;
+    case 7: /* cmpxchg8b */
+        lo = ((volatile uint32_t *)place)[0];
+        hi = ((volatile uint32_t *)place)[1];
+        for (bool same = false; !same;)
+            __asm__ volatile("lock cmpxchg8b %0"
+                             : "+m"(*(uint64_t *)place), "+a"(lo), "+d"(hi), "=@ccz"(same)
+                             : "b"(lo + 1), "c"(hi)
+                             : "memory");
+        break;
+    case 8:
+        acquire_bts();
+        ++AT(uint32_t);
+        release();
+        break;
+    case 9:
+        acquire_xchg();
+        ++AT(uint32_t);
+        release();
+        break;
+    default: /* a bit of our own comes, turns and goes; the lowest ones count */
+        __asm__ volatile("lock orl %1, %0" : "+m"(AT(uint32_t)) : "r"(bit) : "cc");
+        __asm__ volatile("lock xorl %1, %0" : "+m"(AT(uint32_t)) : "r"(bit) : "cc");
+        __asm__ volatile("lock xorl %1, %0" : "+m"(AT(uint32_t)) : "r"(bit) : "cc");
+        wrong[cpu] += !(AT(uint32_t) & bit);
+        __asm__ volatile("lock andl %1, %0" : "+m"(AT(uint32_t)) : "r"(~bit) : "cc");
+        wrong[cpu] += !!(AT(uint32_t) & bit);
+        __asm__ volatile("lock incb %0" : "+m"(AT(uint8_t)) : : "cc");
+    }
+}
+
+static void add_often(unsigned cpu) {
+    smp_meet();
+    for (unsigned n = 0; n < rounds; n++)
+        add_once(cpu);
+}
+
+static void locked(void) {
+    static const uint16_t offsets[] = {0, 17, 62, 4094};
+    static const uint32_t masks[] = {~0u, 0xffff, 0xff, ~0u, ~0u, ~0u,
+                                     ~0u, ~0u,    ~0u,  ~0u, 0xff};
+
+    for (form_number = 0; form_number < 11; form_number++)
+        for (unsigned n = 0; n < 4; n++) {
+            uint32_t got;
+
+            place = words + offsets[n];
+            rounds = offsets[n] < 62 ? 5000 : 300;
+            *(volatile uint64_t *)place = 0;
+            smp_together(add_often);
+            got = AT(uint32_t) & masks[form_number];
+            check(got == ((SMP_CPUS * rounds) & masks[form_number]),
+                  "form %u at %u: %u, not %u", form_number, offsets[n], got,
+                  SMP_CPUS * rounds);
+            check(!total_wrong(), "form %u at %u: bits were lost", form_number,
+                  offsets[n]);
+        }
+}
+
+/* --- the order of loads and stores --- */
+
+#define CELLS 4096
+#define TIMES 12
+static volatile uint32_t x[CELLS], y[CELLS], saw[SMP_CPUS][2][CELLS];
+
+static void clear_cells(void) {
+    for (unsigned n = 0; n < CELLS; n++) {
+        x[n] = y[n] = 0;
+        for (unsigned c = 0; c < SMP_CPUS; c++)
+            saw[c][0][n] = saw[c][1][n] = 9;
+    }
+}
+
+static void sb_fence(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        a[n] = 1;
+        __asm__ volatile("mfence" ::: "memory");
+        saw[cpu][0][n] = b[n];
+    }
+}
+
+static void sb_locked(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+    uint32_t mine = 0;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        a[n] = 1;
+        __asm__ volatile("lock incl %0" : "+m"(mine) : : "memory", "cc");
+        saw[cpu][0][n] = b[n];
+    }
+}
+
+static void sb_xchg(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        uint32_t one = 1;
+
+        __asm__ volatile("xchgl %0, %1" : "+r"(one), "+m"(a[n]) : : "memory");
+        saw[cpu][0][n] = b[n];
+    }
+}
+
+static void lb(unsigned cpu) {
+    volatile uint32_t *a = cpu & 1 ? y : x, *b = cpu & 1 ? x : y;
+
+    smp_meet();
+    for (unsigned n = 0; cpu < 2 && n < CELLS; n++) {
+        saw[cpu][0][n] = a[n];
+        b[n] = 1;
+    }
+}
+
+static void mp(unsigned cpu) {
+    smp_meet();
+    for (unsigned n = 0; n < CELLS; n++) {
+        if (!cpu) {
+            x[n] = 1;
+            y[n] = 1;
+        } else {
+            saw[cpu][0][n] = y[n];
+            saw[cpu][1][n] = x[n];
+        }
+    }
+}
+
+static void iriw(unsigned cpu) {
+    smp_meet();
+    for (unsigned n = 0; n < CELLS; n++) {
+        if (cpu == 0)
+            x[n] = 1;
+        else if (cpu == 1)
+            y[n] = 1;
+        else if (cpu == 2) {
+            saw[cpu][0][n] = x[n];
+            saw[cpu][1][n] = y[n];
+        } else {
+            saw[cpu][0][n] = y[n];
+            saw[cpu][1][n] = x[n];
+        }
+    }
+}
+
+/* How many rounds had this. */
+static unsigned pairs(uint32_t a, uint32_t b) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < CELLS; n++)
+        sum += saw[0][0][n] == a && saw[1][0][n] == b;
+    return sum;
+}
+
+static unsigned late(unsigned cpu) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < CELLS; n++)
+        sum += saw[cpu][0][n] == 1 && saw[cpu][1][n] == 0;
+    return sum;
+}
+
+static unsigned disagree(void) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < CELLS; n++)
+        sum += saw[2][0][n] == 1 && saw[2][1][n] == 0 && saw[3][0][n] == 1 &&
+               saw[3][1][n] == 0;
+    return sum;
+}
+
+static void order(void) {
+    static void (*const buffered[])(unsigned) = {sb_fence, sb_locked, sb_xchg};
+
+    for (unsigned t = 0; t < TIMES; t++) {
+        for (unsigned n = 0; n < 3; n++) {
+            clear_cells();
+            smp_together(buffered[n]);
+            check_eq("stores that waited behind loads", pairs(0, 0), 0);
+        }
+        clear_cells();
+        smp_together(lb);
+        check_eq("loads that came after stores", pairs(1, 1), 0);
+        clear_cells();
+        smp_together(mp);
+        for (unsigned n = 1; n < SMP_CPUS; n++)
+            check_eq("a message before what it tells of", late(n), 0);
+        clear_cells();
+        smp_together(iriw);
+        check_eq("two orders of two stores", disagree(), 0);
+    }
+}
+
+/* --- accesses in one piece --- */
+
+static volatile ulong *piece;
+static unsigned way;
+
+static void tear(unsigned cpu) {
+    ulong value = 0;
+
+    smp_meet();
+    if (cpu) {
+        while (!over) {
+            value = *piece;
+            wrong[cpu] += value + 1 > 1;
+        }
+        return;
+    }
+    for (unsigned n = 0; n < 6000; n++) {
+        ulong *to = (ulong *)piece;
+        const ulong *from = &value;
+        ulong one = 1;
+
+        value = ~value;
+        if (way == 0)
+            *piece = value;
+        else if (way == 1)
+            __asm__ volatile(BITS("movsl", "movsq") : "+D"(to), "+S"(from) : : "memory");
+        else
+            __asm__ volatile(BITS("rep movsl", "rep movsq")
+                             : "+D"(to), "+S"(from), "+c"(one)
+                             :
+                             : "memory");
+    }
+    over = 1;
+}
+
+static void pieces(void) {
+    typedef unsigned fn(void);
+
+    for (way = 0; way < 3; way++)
+        for (unsigned n = 0; n < 2; n++) {
+            mixed[0] = 0xc3;
+            ((fn *)(void *)mixed)(); /* the page has code */
+            piece = (volatile ulong *)((n ? mixed : words) + 2048);
+            *piece = 0;
+            over = 0;
+            smp_together(tear);
+            check(!total_wrong(), "way %u, place %u: torn", way, n);
+        }
+}
+
+/* --- page tables --- */
+
+#ifdef __x86_64__
+#define VA 0x2800000ul /* a large page of the identity map */
+#define FIRST 0x2a00000ul
+#define SECOND 0x2c00000ul
+#define ADDS 3000
+
+static volatile uint64_t *pde_of(ulong va) {
+    uint64_t *pml4 = (uint64_t *)(read_cr3() & ~0xffful);
+    uint64_t *pdpt = (uint64_t *)(pml4[0] & ~0xffful);
+    uint64_t *pd = (uint64_t *)(pdpt[0] & ~0xffful);
+
+    return &pd[va >> 21];
+}
+
+static void bits_of_entry(unsigned cpu) {
+    volatile uint64_t *e = pde_of(VA);
+
+    smp_meet();
+    if (cpu < 2) {
+        for (unsigned n = 0; n < ADDS; n++)
+            __asm__ volatile("lock addq %1, %0" : "+m"(*e) : "r"(1ull << 52) : "cc");
+        __atomic_add_fetch(&over, 1, __ATOMIC_SEQ_CST);
+        return;
+    }
+    while (over < 2) {
+        if (cpu == 2)
+            __asm__ volatile("lock andq %1, %0" : "+m"(*e) : "r"(~0x60ull) : "cc");
+        invlpg(VA);
+        *(volatile uint32_t *)VA += 1;
+    }
+}
+
+static void accessed_and_dirty(void) {
+    uint64_t was = *pde_of(VA);
+
+    over = 0;
+    smp_together(bits_of_entry);
+    check_eq("software's bits of an entry", *pde_of(VA) >> 52, (2 * ADDS) & 0xfff);
+    *pde_of(VA) = was;
+    write_cr3(read_cr3());
+}
+
+static volatile unsigned flushed;
+
+static void flush_va(void) {
+    invlpg(VA);
+    __atomic_add_fetch(&flushed, 1, __ATOMIC_SEQ_CST);
+}
+
+static void flush_own(unsigned cpu) {
+    invlpg(VA);
+}
+
+/* Processor 0 moves the page, tells all, waits for all, and spoils the place that was. */
+static void shootdown(unsigned cpu) {
+    smp_meet();
+    if (cpu) {
+        while (!over)
+            wrong[cpu] += *(volatile uint64_t *)VA != 7;
+        return;
+    }
+    for (unsigned n = 0; n < 300; n++) {
+        ulong to = n & 1 ? FIRST : SECOND, from = n & 1 ? SECOND : FIRST;
+
+        *(volatile uint64_t *)to = 7;
+        *pde_of(VA) = to | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_PS;
+        flushed = 0;
+        smp_interrupt_others();
+        while (flushed != SMP_CPUS - 1)
+            pause();
+        *(volatile uint64_t *)from = ~0ull;
+    }
+    over = 1;
+}
+
+static void remapping(void) {
+    uint64_t was = *pde_of(VA);
+
+    *(volatile uint64_t *)FIRST = 7;
+    *pde_of(VA) = FIRST | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_PS;
+    over = 0;
+    smp_ipi_hook = flush_va;
+    smp_together(flush_own);
+    smp_together(shootdown);
+    check(!total_wrong(), "an old page was read after its shootdown");
+    *pde_of(VA) = was;
+    smp_together(flush_own);
+}
+#endif
+
+/* --- code that another processor writes --- */
+
+static volatile uint32_t told;
+static uint8_t *fn_at;
+
+static uint32_t call_it(void) {
+    typedef uint32_t fn(void);
+
+    return ((fn *)(void *)fn_at)();
+}
+
+static void put_fn(uint32_t value) {
+    fn_at[0] = 0xb8; /* mov $value, %eax; ret */
+    *(volatile uint32_t *)(fn_at + 1) = value;
+    fn_at[5] = 0xc3;
+}
+
+/* The number only grows; who was told of one sees it behind a serializing instruction. */
+static void grow(unsigned cpu) {
+    uint32_t last = 0, r[4];
+
+    smp_meet();
+    while (cpu && !over) {
+        uint32_t least = told, got;
+
+        cpuid(0, 0, r);
+        got = call_it();
+        wrong[cpu] += got < least || got < last;
+        last = got;
+    }
+    for (unsigned n = 1; !cpu && n < 2000; n++) {
+        *(volatile uint32_t *)(fn_at + 1) = n;
+        told = n;
+        pause();
+    }
+    if (!cpu)
+        over = 1;
+}
+
+void smp_int3_entry(void);
+
+/* Linux's text_poke_bp(): INT3, all serialize, the rest, all serialize, the first byte.
+ */
+static volatile unsigned serialized;
+
+static void serialize(void) {
+    uint32_t r[4];
+
+    cpuid(0, 0, r);
+    __atomic_add_fetch(&serialized, 1, __ATOMIC_SEQ_CST);
+}
+
+static void serialize_all(void) {
+    serialized = 0;
+    smp_interrupt_others();
+    while (serialized != SMP_CPUS - 1)
+        pause();
+}
+
+static void poke(unsigned cpu) {
+    smp_meet();
+    while (cpu && !over) {
+        uint32_t got = call_it();
+
+        wrong[cpu] += got != 1 && got != 0x01010101 && got != 0x02020202;
+    }
+    for (unsigned n = 0; !cpu && n < 150; n++) {
+        *(volatile uint8_t *)fn_at = 0xcc;
+        serialize_all();
+        *(volatile uint32_t *)(fn_at + 1) = n & 1 ? 0x01010101 : 0x02020202;
+        serialize_all();
+        *(volatile uint8_t *)fn_at = 0xb8;
+        serialize_all();
+    }
+    if (!cpu)
+        over = 1;
+}
+
+static void writing_code(void) {
+    static const uint16_t offsets[] = {3, 128 + 59};
+
+    for (unsigned n = 0; n < 2; n++) {
+        fn_at = mixed + offsets[n];
+        put_fn(0);
+        told = over = 0;
+        smp_together(grow);
+        check(!total_wrong(), "old code at %u", offsets[n]);
+    }
+    idt_set(X86_BP, KCS, smp_int3_entry, 14, 0);
+    smp_ipi_hook = serialize;
+    fn_at = mixed + 256;
+    put_fn(0x01010101);
+    over = 0;
+    smp_together(poke);
+    check(!total_wrong(), "a mixture of old and new code");
+}
+
+void guest_main(void) {
+    smp_start();
+    locked();
+    order();
+    pieces();
+#ifdef __x86_64__
+    accessed_and_dirty();
+    remapping();
+#endif
+    writing_code();
+}
