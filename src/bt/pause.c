@@ -18,15 +18,23 @@ bool bt_is_wait(const struct bt *bt, const struct insn *i) {
 
 static int exec_pause(struct vcpu *v, const struct insn *i) {
     struct bt *bt = bt_of(v);
+
+    if (++bt->pauses % PATIENCE == 0) {
+        bt->waits = true;
+        bt_leave_fragment(v);
+    }
+    return SEM_NEXT;
+}
+
+void bt_yield(struct bt *bt) {
     bool paused;
 
-    if (++bt->pauses % PATIENCE)
-        return SEM_NEXT;
-    v->cnt->bt_yields++;
+    bt->waits = false;
+    bt->v->cnt->bt_yields++;
+    bt_let_go(bt);
     paused = vcpu_pause();
     os_yield();
     vcpu_resume(paused);
-    return SEM_NEXT;
 }
 
 struct insn *bt_wait_callout(struct tr_span *span, const struct insn *i) {
