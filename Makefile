@@ -121,6 +121,7 @@ include tests/fidelity/fidelity.mk
 include tests/fuzz/fuzz.mk
 include tests/verify/verify.mk
 include tests/programs/programs.mk
+include tests/debian/debian.mk
 
 # Times Debian guests, amd64 and i386, against native code and QEMU's TCG: six minutes or so.
 # BENCH="--help" tells what can be asked for.
@@ -129,6 +130,14 @@ bench:
 	@tools/deps bench
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) bench/run $(BENCH)
+
+# Disk, network and boot of a Debian on a disk, beside QEMU's TCG. BOARD="--rounds 1".
+BOARD ?=
+bench-board: deps
+	@tools/deps disk && tools/deps board
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(abspath $(BUILD)) bench/board $(BOARD)
+
 
 # Times programs of Debian's in roots made of packages: twenty minutes or so, and some minutes and
 # 5 GiB for the roots. REAL="forks gcc --engines native,bt" narrows it; REAL="--help".
@@ -181,5 +190,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d $(TESTLIB_OBJS:.o=.d) $(UNITS:=.d)
 
-.PHONY: lockstep check-nested bench bench-real compare stress all units guests clean deps deps-check run check lint
+.PHONY: lockstep check-nested bench bench-board bench-real compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:

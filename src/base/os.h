@@ -124,6 +124,7 @@ struct os_thread;
 /* FN(ARG) on a thread of its own, which ends when FN returns. Before the jail: it lets no
  * thread be made. */
 int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out);
+void os_thread_yield(void);               /* the caller lets others run that could */
 void os_thread_join(struct os_thread *t); /* waits for its end; T may be NULL */
 /* A system call that T waits in for a reader or a writer returns EINTR; from any thread.
  * It may come just before the call begins, so that whoever waits for T calls again. */

@@ -56,6 +56,7 @@ static const struct filter_rule rules[] = {
     ANY(poll),
     ANY(ppoll),
     ANY(timerfd_settime),
+    ANY(sched_yield),     /* a CPU lets one run that it waits for */
     ANY(futex),           /* locks between the threads, and joining the vCPU's */
     ANY(sched_yield),     /* a CPU that waits for one that has none of the host's */
     ANY(restart_syscall), /* poll(2) goes on after SIGSTOP and SIGCONT */
@@ -97,17 +98,20 @@ static const struct filter_rule rules[] = {
     IF(ioctl, 1, ARG32, TCSETS2),
 #endif
 
-    ANY(getrandom), /* the guest's source of entropy */
-    ANY(getrusage), /* statistics */
-    ANY(exit),      /* the vCPU's thread's end */
+    IF(shutdown, 1, ARG32, SHUT_WR), /* the guest's end of a --vsock connection */
+    ANY(getrandom),                  /* the guest's source of entropy */
+    ANY(getrusage),                  /* statistics */
+    ANY(exit),                       /* the vCPU's thread's end */
     ANY(exit_group),
 };
 
-/* Disks of a server: libnbd sends and receives at this socket, at no other address than
+/* The process that connects for --vsock hands sockets over at such a one. Disks of a
+ * server: libnbd sends and receives at this socket, at no other address than
  * it is connected to; shutdown(2) leaves a server that is silent. */
 static int add_server(scmp_filter_ctx ctx, unsigned fd) {
     const struct filter_rule allowed[] = {IF2(sendto, 0, ARG32, fd, 4, ~(uint64_t)0, 0),
                                           IF2(recvfrom, 0, ARG32, fd, 4, ~(uint64_t)0, 0),
+                                          IF(recvmsg, 0, ARG32, fd),
                                           IF(shutdown, 0, ARG32, fd)};
 
     return filter_add_all(ctx, allowed, ARRAY_SIZE(allowed));

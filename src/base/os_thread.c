@@ -116,6 +116,10 @@ void os_thread_join(struct os_thread *t) {
     free(t);
 }
 
+void os_thread_yield(void) {
+    sched_yield();
+}
+
 void os_thread_interrupt(const struct os_thread *t) {
     syscall(SYS_tgkill, getpid(), t->id, INTERRUPT);
 }

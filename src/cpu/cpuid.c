@@ -24,7 +24,7 @@
 struct cpuid_model {
     uint32_t word[WORD_COUNT];
     bool amd;
-    bool paravirt;
+    bool paravirt, between_cpus;
     uint64_t tsc_hz;
     uint32_t tsc_ratio[2]; /* TSC to crystal, numerator and denominator; leaf 15H */
     uint64_t xcr0;
@@ -394,6 +394,7 @@ struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
         return NULL;
     m->amd = part ? part->amd : amd;
     m->paravirt = cfg->paravirt;
+    m->between_cpus = cfg->paravirt && cfg->between_cpus;
     m->phys_bits = 40;
     m->tsc_hz = cfg->tsc_hz;
     find_ratio(m);
@@ -437,6 +438,7 @@ struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
     }
     n->xcr0 &= xcr0 | X86_XCR0_X87 | X86_XCR0_SSE;
     drop_stateless(n);
+    n->between_cpus &= limit->between_cpus;
     if (bits >= 36 && bits <= 52)
         n->phys_bits = bits;
     return n;
@@ -460,6 +462,10 @@ bool cpuid_is_amd(const struct cpuid_model *m) {
 
 bool cpuid_paravirt(const struct cpuid_model *m) {
     return m->paravirt;
+}
+
+bool cpuid_between_cpus(const struct cpuid_model *m) {
+    return m->between_cpus;
 }
 
 uint64_t cpuid_cr4_valid(const struct cpuid_model *m) {
@@ -663,6 +669,8 @@ static struct cpuid_regs kvm_leaf(const struct cpuid_model *m, uint32_t leaf) {
         return (struct cpuid_regs){0x40000010, 0x4b4d564b, 0x564b4d56, 0x4d};
     case 0x40000001: /* no I/O delay, the clock's new MSRs, stable across CPUs */
         r.eax = BIT(1) | BIT(3) | BIT(24);
+        if (m->between_cpus)
+            r.eax |= CPUID_KVM_BETWEEN;
         return r;
     case 0x40000010: /* kHz: TSC, APIC timer */
         r.eax = (uint32_t)(m->tsc_hz / 1000);

@@ -22,6 +22,7 @@ struct cpuid_config {
     enum cpuid_vendor vendor;
     const char *model; /* a name that cpuid_model_check() likes; NULL: the default */
     bool paravirt;     /* offer the KVM leaves and the hypervisor bit */
+    bool between_cpus; /* and KVM's hypercalls between CPUs: kick, IPI, yield */
     uint64_t tsc_hz;   /* guest TSC frequency */
 };
 
@@ -52,6 +53,7 @@ struct cpuid_limit {
     struct cpuid_regs (*leaf)(void *arg, uint32_t leaf, uint32_t subleaf);
     void *arg;
     bool tsc_deadline; /* the local APIC's timer has the deadline mode */
+    bool between_cpus; /* KVM's hypercalls between CPUs are its own to answer */
 };
 
 /* A copy of M without what LIMIT does not confirm, with its physical address width and
@@ -72,6 +74,9 @@ unsigned cpuid_phys_bits(const struct cpuid_model *m);
 bool cpuid_is_amd(const struct cpuid_model *m);
 /* KVM's leaves and hypercalls are offered. */
 bool cpuid_paravirt(const struct cpuid_model *m);
+/* Those between CPUs are among them: these bits of leaf 0x40000001. */
+#define CPUID_KVM_BETWEEN (1u << 7 | 1u << 11 | 1u << 13) /* unhalt, IPI, yield */
+bool cpuid_between_cpus(const struct cpuid_model *m);
 
 /* Features that gate an instruction, for the decoder's #UD. */
 enum cpuid_feature {

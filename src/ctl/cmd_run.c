@@ -17,6 +17,7 @@
 #include "machine/machine.h"
 #include "replay/tape.h"
 #include "stream/stream.h"
+#include "vsock/vsock.h"
 
 struct run {
     struct run_options o;
@@ -218,8 +219,8 @@ static bool start_nets(struct run *r) {
 
     if (rc)
         log_error("cannot wait for the network: %s", strerror(-rc));
-    if (!rc && (rc = machine_start_consoles(r->m)))
-        log_error("cannot wait for the console's other side: %s", strerror(-rc));
+    if (!rc && ((rc = machine_start_consoles(r->m)) || (rc = machine_start_vsock(r->m))))
+        log_error("cannot wait for the other side of a device: %s", strerror(-rc));
     return !rc;
 }
 
@@ -235,21 +236,25 @@ static void list_listeners(const struct run *r, int *out) {
     for (unsigned n = 0; n < cfg->console_count; n++)
         if (stream_listener(cfg->consoles[n].stream) >= 0)
             *out++ = stream_listener(cfg->consoles[n].stream);
+    if (cfg->vsock)
+        *out++ = vsock_listener(cfg->vsock);
     *out = -1;
 }
 
-/* What disks are connected to, and a -1. */
+/* What disks are connected to, and the process that connects for the guest; and a -1. */
 static void list_servers(const struct run *r, int *out) {
     const struct machine_config *cfg = &r->o.machine;
 
     for (unsigned n = 0; n < cfg->disk_count; n++)
         out += block_sockets(cfg->disks[n].block, out);
+    if (cfg->vsock)
+        *out++ = vsock_connector(cfg->vsock);
     *out = -1;
 }
 
 static int run_machine(struct run *r) {
-    int listeners[MACHINE_NETS + MACHINE_CONSOLES + 2];
-    int servers[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 1];
+    int listeners[MACHINE_NETS + MACHINE_CONSOLES + 3];
+    int servers[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
 
     list_listeners(r, listeners);
     list_servers(r, servers);
@@ -291,6 +296,7 @@ static int with_machine(struct run *r) {
     r->control = NULL;
     machine_stop_nets(r->m);
     machine_stop_consoles(r->m);
+    machine_stop_vsock(r->m);
     machine_free(r->m);
     return status;
 }
@@ -303,7 +309,10 @@ static int with_nets(struct run *r) {
     if (rc)
         return ctl_status_of(rc);
     rc = console_options_open(&r->o.consoles, cfg);
+    if (!rc)
+        rc = vsock_option_open(&r->o.vsock, cfg);
     status = rc ? ctl_status_of(rc) : with_machine(r);
+    vsock_option_close(cfg);
     console_options_close(cfg);
     net_options_close(cfg);
     return status;
@@ -383,6 +392,7 @@ int ctl_cmd_run(int argc, char **argv) {
     disk_options_free(&r->o.disks);
     net_options_free(&r->o.nets);
     console_options_free(&r->o.consoles);
+    vsock_option_free(&r->o.vsock);
     free(r);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */

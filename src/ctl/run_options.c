@@ -57,6 +57,9 @@ static void print_help(void) {
         "  --no-rng             no source of entropy\n"
         "  --console HOW        a port of the virtio console; `--console help` tells "
         "more\n"
+        "  --vsock CID=N,path=PATH   sockets between guest and host; docs/virtio.md "
+        "tells "
+        "how\n"
         "  --balloon            guest memory can be taken back, by --control\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
@@ -135,6 +138,7 @@ enum {
     OPT_DISK,
     OPT_VIRTIO,
     OPT_CONSOLE,
+    OPT_VSOCK,
     OPT_BALLOON,
     OPT_NO_RNG,
     OPT_CDROM,
@@ -172,6 +176,7 @@ static const struct option long_options[] = {
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"virtio", required_argument, NULL, OPT_VIRTIO},
     {"console", required_argument, NULL, OPT_CONSOLE},
+    {"vsock", required_argument, NULL, OPT_VSOCK},
     {"balloon", no_argument, NULL, OPT_BALLOON},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
@@ -326,6 +331,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_RECORD:
     case OPT_CONTROL:
     case OPT_CONSOLE:
+    case OPT_VSOCK:
     case OPT_BALLOON:
     case OPT_STATS:
     case OPT_PERF_MAP:
@@ -404,6 +410,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_CONSOLE:
         return console_option_take(&o->consoles, optarg);
+    case OPT_VSOCK:
+        return vsock_option_take(&o->vsock, optarg);
     case OPT_BALLOON:
         o->machine.balloon = true;
         return true;
@@ -484,10 +492,9 @@ static bool can_repeat(const struct run_options *o, const char *option) {
                   option, o->firmware_vars);
         return false;
     }
-    if (o->consoles.count) {
-        log_error("%s: what comes to the virtio console could not be repeated; leave "
-                  "--console out",
-                  option);
+    if (o->consoles.count || o->vsock.cid) {
+        log_error("%s: what comes from outside could not be repeated; leave --%s out",
+                  option, o->vsock.cid ? "vsock" : "console");
         return false;
     }
     return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);

@@ -25,6 +25,7 @@ struct run_options {
     struct disk_options disks;
     struct net_options nets;
     struct console_options consoles;
+    struct vsock_option vsock;
     const char *append;
     bool no_reboot;
     bool stats;

@@ -1,4 +1,4 @@
-/* --console; see virtio_option.h. */
+/* --console and --vsock; see virtio_option.h. */
 #include "ctl/virtio_option.h"
 
 #include <errno.h>
@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "stream/stream.h"
+#include "vsock/vsock.h"
 
 bool console_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
@@ -81,4 +82,64 @@ void console_options_close(struct machine_config *cfg) {
     for (unsigned n = 0; n < cfg->console_count; n++)
         stream_close(cfg->consoles[n].stream);
     cfg->console_count = 0;
+}
+
+/* --- sockets --- */
+
+/* CID=N,path=PATH, which is cut in two. */
+static bool parse_vsock(struct vsock_option *o) {
+    char *comma = strchr(o->text, ','), *rest;
+    unsigned long long cid;
+
+    if (!comma ||
+        (strncmp(o->text, "CID=", 4) != 0 && strncmp(o->text, "cid=", 4) != 0) ||
+        o->text[4] < '0' || o->text[4] > '9')
+        return false;
+    cid = strtoull(o->text + 4, &rest, 10);
+    if (rest != comma || cid < 3 || cid >= UINT32_MAX)
+        return false;
+    if (strncmp(comma, ",path=", 6) != 0 || !comma[6])
+        return false;
+    o->cid = (uint32_t)cid;
+    o->path = comma + 6;
+    return true;
+}
+
+bool vsock_option_take(struct vsock_option *o, const char *value) {
+    if (o->text) {
+        log_error("--vsock is possible once");
+        return false;
+    }
+    o->text = strdup(value);
+    if (!o->text) {
+        log_error("out of memory");
+        return false;
+    }
+    if (parse_vsock(o))
+        return true;
+    log_error("--vsock wants CID=N,path=PATH, N from 3 to 4294967294, not '%s'", value);
+    return false;
+}
+
+void vsock_option_free(struct vsock_option *o) {
+    free(o->text);
+    *o = (struct vsock_option){0};
+}
+
+int vsock_option_open(const struct vsock_option *o, struct machine_config *cfg) {
+    char why[512];
+    int rc;
+
+    if (!o->cid)
+        return 0;
+    rc = vsock_open(o->path, &cfg->vsock, why, sizeof(why));
+    if (rc)
+        log_error("--vsock: %s", why);
+    cfg->vsock_cid = o->cid;
+    return rc;
+}
+
+void vsock_option_close(struct machine_config *cfg) {
+    vsock_close(cfg->vsock);
+    cfg->vsock = NULL;
 }

@@ -23,4 +23,18 @@ bool console_option_help(const char *value);
 int console_options_open(const struct console_options *o, struct machine_config *cfg);
 void console_options_close(struct machine_config *cfg);
 
+/* --vsock: the socket device. */
+struct vsock_option {
+    uint32_t cid; /* 0: there is none */
+    char *path;   /* of `text` */
+    char *text;
+};
+
+/* Takes CID=N,path=PATH. False after a message. */
+bool vsock_option_take(struct vsock_option *o, const char *value);
+void vsock_option_free(struct vsock_option *o);
+/* As console_options_open(). */
+int vsock_option_open(const struct vsock_option *o, struct machine_config *cfg);
+void vsock_option_close(struct machine_config *cfg);
+
 #endif

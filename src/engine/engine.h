@@ -35,7 +35,6 @@ struct engine_ops {
     const char *name;
     const char *what;                     /* one line for --help and `bivisor check` */
     bool counts;                          /* it can do counted runs (vcpu.counted) */
-    bool one_cpu;                         /* it runs machines with one CPU only */
     const struct engine_options *options; /* NULL: none */
     /* 0 or -errno; WHY then says in one sentence what is missing. */
     int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,

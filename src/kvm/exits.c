@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "cpu/msr.h"
 #include "kvm/kvm_int.h"
+#include "x86/cr.h"
 #include "x86/msr.h"
 
 static void hook(struct kvm *k, struct exit *e) {
@@ -108,7 +109,11 @@ static enum exit_reason shutdown(struct kvm *k) {
 }
 
 static enum exit_reason halt(struct kvm *k) {
-    k->v->halted = true;
+    struct vcpu *v = k->v;
+
+    v->halted = true;
+    /* What else of the flags is stale does not matter: KVM has them. */
+    v->rflags = (v->rflags & ~(uint64_t)X86_FL_IF) | (k->run->if_flag ? X86_FL_IF : 0);
     return EXIT_COUNT;
 }
 

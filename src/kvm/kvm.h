@@ -59,10 +59,11 @@ struct kvm_config {
 /* Its options by name; they are a struct kvm_config (options.c). */
 extern const struct engine_options kvm_option_set;
 
-/* V's memory map must stand. INTERP executes what KVM cannot. 0, or -errno with one
- * sentence in WHY. Replaces v->cpuid by a model that the hardware can keep. */
+/* V's memory map must stand. INTERP executes what KVM cannot. FIRST: of the machine's
+ * first CPU, which outlives it; NULL: this is it. 0, or -errno with one sentence in WHY.
+ * Replaces v->cpuid by a model that the hardware can keep. */
 int kvm_new(struct vcpu *v, struct interp *interp, const struct kvm_config *cfg,
-            struct kvm **out, char *why, size_t why_size);
+            struct kvm *first, struct kvm **out, char *why, size_t why_size);
 void kvm_free(struct kvm *k);
 
 /* Until an exit of the second group. Failures are logged (EXIT_error). */
@@ -77,7 +78,7 @@ enum exit_reason kvm_step(struct kvm *k);
 /* struct vcpu was changed from outside: it is what counts now. */
 void kvm_reset(struct kvm *k);
 
-/* What is where in memory has changed: for the next entry. */
+/* What is where in memory has changed: for the next entry of any CPU. Of the first. */
 void kvm_map_changed(struct kvm *k);
 
 /* A message to the local APIC, when that is the kernel's; false: nobody took it. */

@@ -9,6 +9,9 @@
  * push. An exit for a port, for MMIO or for an MSR needs neither: what it is about is in
  * struct kvm_run.
  *
+ * The CPUs of a machine share a virtual machine, which is the first one's: its memory
+ * slots, its MSR filter and its interrupt routes. All else is each one's own.
+ *
  * What KVM never has: the MTRRs and the other registers of cpu/msr.c that are only
  * storage (their accesses leave, kvm_msr_is_hw() says which do not), the TSC's base
  * (v->tsc_base), and what belongs to devices.
@@ -30,7 +33,9 @@ struct kvm {
     struct interp *interp;
     const struct cpuid_model *outer; /* v->cpuid before ours */
     struct cpuid_model *model;
-    int dev, vm, fd;
+    struct kvm *first; /* whose virtual machine it is; itself, for the machine's first */
+    unsigned index;    /* of the CPU: its APIC ID */
+    int dev, vm, fd;   /* the device and the virtual machine are the first one's */
     struct kvm_run *run;
     size_t run_size;
     bool kernel_lapic;
@@ -45,12 +50,14 @@ struct kvm {
     bool tsc_offset;   /* KVM takes an offset for the TSC */
     bool xcr0;         /* the guest's CPU has XSAVE */
     bool lapic_ready;  /* the kernel's local APIC has been reset */
+    uint32_t
+        mp_state; /* with it: whether the CPU waits for INIT or SIPI; KVM_MP_STATE_* */
 
     uint32_t msr_index[KVM_MSR_MAX]; /* those that move with the state */
     unsigned msr_count;
     uint64_t arch_caps; /* of ours, what KVM confirms */
 
-    int map_error;  /* of map_memory(), for the next entry */
+    int map_error;  /* of map_memory(), for the next entry; the first one's */
     unsigned slots; /* memory slots in use */
     struct {
         uint64_t addr;

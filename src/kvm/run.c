@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "cpu/smp.h"
 #include "kvm/kvm_int.h"
 
 /* With the A20 gate closed KVM cannot run the guest; the interpreter does, so many
@@ -30,7 +31,8 @@ int kvm_sync(struct kvm *k) {
 
 /* --- interrupts --- */
 
-/* A halted guest of which we keep the local APIC sleeps in the run loop. */
+/* A halted guest of which we keep the local APIC sleeps in the run loop, which sees from
+ * the flag whether an interrupt wakes it. */
 static bool still_halted(struct kvm *k, uint32_t events) {
     struct vcpu *v = k->v;
 
@@ -112,9 +114,9 @@ static bool gate_open(const struct vcpu *v) {
 }
 
 static bool load(struct kvm *k) {
-    if (k->map_error) {
+    if (k->first->map_error) {
         log_error("KVM: it does not take the guest's memory: %s",
-                  strerror(-k->map_error));
+                  strerror(-k->first->map_error));
         return false;
     }
     return !kvm_state_push(k);
@@ -153,6 +155,9 @@ enum exit_reason kvm_enter(struct kvm *k) {
         __atomic_store_n(&k->inside, true, __ATOMIC_SEQ_CST);
         __atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
         events = vcpu_events(k->v);
+        if (events & VCPU_EVENT_CALL)
+            vcpu_serve(k->v);
+        events &= ~(uint32_t)VCPU_EVENT_CALL;
         out = events & VCPU_EVENTS_LEAVE ? EXIT_kick : turn(k, events);
     } while (out == EXIT_COUNT);
     __atomic_store_n(&k->inside, false, __ATOMIC_SEQ_CST);

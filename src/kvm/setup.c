@@ -16,6 +16,7 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
+#include "cpu/smp.h"
 #include "cpu/vec.h"
 #include "kvm/kvm_int.h"
 #include "mem/mem.h"
@@ -148,6 +149,9 @@ static int make_model(struct kvm *k) {
     /* The deadline timer is the local APIC's: ours has it. */
     limit.tsc_deadline = !k->kernel_lapic || ioctl(k->dev, KVM_CHECK_EXTENSION,
                                                    KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    /* KVM answers all of its hypercalls, also those to a local APIC that it has not. */
+    limit.between_cpus = k->kernel_lapic && (supported_leaf(&l, 0x40000001, 0).eax &
+                                             CPUID_KVM_BETWEEN) == CPUID_KVM_BETWEEN;
     k->model = cpuid_model_limit(k->outer, &limit);
     if (!k->model)
         return -ENOMEM;
@@ -286,7 +290,7 @@ static int make_vcpu(struct kvm *k, const char **what) {
     void *map;
 
     *what = "create a CPU";
-    k->fd = ioctl(k->vm, KVM_CREATE_VCPU, 0);
+    k->fd = ioctl(k->vm, KVM_CREATE_VCPU, (unsigned long)k->index);
     size = ioctl(k->dev, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (k->fd < 0 || size < (int)sizeof(struct kvm_run))
         return k->fd < 0 ? -errno : -EINVAL;
@@ -310,7 +314,8 @@ static int make_vcpu(struct kvm *k, const char **what) {
 }
 
 void kvm_map_changed(struct kvm *k) {
-    k->map_error = map_memory(k);
+    if (k->first == k)
+        k->map_error = map_memory(k);
 }
 
 void kvm_reset(struct kvm *k) {
@@ -319,15 +324,31 @@ void kvm_reset(struct kvm *k) {
     kvm_map_changed(k);
     k->loaded = k->events_in = false;
     k->lapic_ready = false;
-    k->apic_base = 0xfee00900; /* enabled, boot processor */
+    k->apic_base = k->index ? 0xfee00800 : 0xfee00900; /* enabled; boot processor */
+    k->mp_state = k->index ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_RUNNABLE;
     k->cr8 = 0;
 }
 
+static int open_vm(struct kvm *k, const char **what, char *why, size_t why_size) {
+    struct kvm_probe p;
+
+    if (k->first != k) {
+        k->dev = k->first->dev;
+        k->vm = k->first->vm;
+        return 0;
+    }
+    k->dev = kvm_open(&p);
+    if (k->dev >= 0)
+        return make_vm(k, what);
+    kvm_probe_text(&p, why, why_size);
+    *what = NULL; /* WHY says it */
+    return -ENODEV;
+}
+
 int kvm_new(struct vcpu *v, struct interp *interp, const struct kvm_config *cfg,
-            struct kvm **out, char *why, size_t why_size) {
+            struct kvm *first, struct kvm **out, char *why, size_t why_size) {
     struct kvm *k = calloc(1, sizeof(*k));
     const char *what = "";
-    struct kvm_probe p;
     int rc;
 
     snprintf(why, why_size, "out of memory");
@@ -336,21 +357,20 @@ int kvm_new(struct vcpu *v, struct interp *interp, const struct kvm_config *cfg,
     *k = (struct kvm){.v = v,
                       .interp = interp,
                       .outer = v->cpuid,
+                      .first = first ? first : k,
+                      .index = v->member ? v->member->index : 0,
+                      .dev = -1,
                       .vm = -1,
                       .fd = -1,
                       .kernel_lapic = cfg->kernel_lapic};
-    k->dev = kvm_open(&p);
-    if (k->dev < 0) {
-        kvm_probe_text(&p, why, why_size);
-        kvm_free(k);
-        return -ENODEV;
-    }
-    rc = make_vm(k, &what);
+    rc = open_vm(k, &what, why, why_size);
     if (!rc)
         rc = make_vcpu(k, &what);
     if (rc) {
-        snprintf(why, why_size, "KVM opens but cannot %s: %s; `--engine bt` does without",
-                 what, strerror(-rc));
+        if (what)
+            snprintf(why, why_size,
+                     "KVM opens but cannot %s: %s; `--engine bt` does without", what,
+                     strerror(-rc));
         kvm_free(k);
         return -ENODEV;
     }
@@ -369,9 +389,9 @@ void kvm_free(struct kvm *k) {
         munmap(k->run, k->run_size);
     if (k->fd >= 0)
         close(k->fd);
-    if (k->vm >= 0)
+    if (k->vm >= 0 && k->first == k)
         close(k->vm);
-    if (k->dev >= 0)
+    if (k->dev >= 0 && k->first == k)
         close(k->dev);
     free(k);
 }

@@ -16,6 +16,7 @@
 #include "x86/cr.h"
 #include "x86/msr.h"
 
+#define LAPIC_ID 0x20
 #define LAPIC_SVR 0xf0
 #define LAPIC_DFR 0xe0
 #define LAPIC_VERSION 0x30
@@ -108,17 +109,21 @@ static void set_reg(struct kvm_lapic_state *l, unsigned at, uint32_t value) {
     memcpy(l->regs + at, &value, sizeof(value));
 }
 
-/* As firmware leaves it: enabled, virtual wire. The same as dev/apic/lapic.c's. */
+/* As firmware leaves it: the boot processor's is enabled, virtual wire. The same as
+ * dev/apic/lapic.c's. */
 static int reset_lapic(struct kvm *k) {
     struct kvm_lapic_state l = {0};
 
+    set_reg(&l, LAPIC_ID, k->index << 24);
     set_reg(&l, LAPIC_VERSION, 0x50014);
     set_reg(&l, LAPIC_DFR, 0xffffffff);
-    set_reg(&l, LAPIC_SVR, 0x1ff);
+    set_reg(&l, LAPIC_SVR, k->index ? 0xff : 0x1ff);
     for (unsigned lvt = LAPIC_LVT_TIMER; lvt <= LAPIC_LVT_ERROR; lvt += 0x10)
         set_reg(&l, lvt, LVT_MASKED);
-    set_reg(&l, LAPIC_LVT_LINT0, LVT_EXTINT);
-    set_reg(&l, LAPIC_LVT_LINT1, LVT_NMI);
+    if (k->index == 0) {
+        set_reg(&l, LAPIC_LVT_LINT0, LVT_EXTINT);
+        set_reg(&l, LAPIC_LVT_LINT1, LVT_NMI);
+    }
     return ioctl(k->fd, KVM_SET_LAPIC, &l) ? failed("cannot reset the local APIC") : 0;
 }
 
@@ -153,8 +158,8 @@ static int push_events(struct kvm *k) {
     struct kvm_debugregs d;
     struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};
 
-    if (k->kernel_lapic && k->v->halted)
-        mp.mp_state = KVM_MP_STATE_HALTED;
+    if (k->kernel_lapic)
+        mp.mp_state = k->v->halted ? KVM_MP_STATE_HALTED : k->mp_state;
     kvm_events_get(k->v, &e);
     if (k->events_in) /* and nobody has delivered them since */
         kvm_events_return(&k->events, &e);
@@ -203,8 +208,10 @@ static int pull_modes(struct kvm *k) {
     kvm_sregs_set(k->v, &s);
     k->apic_base = s.apic_base;
     k->cr8 = s.cr8;
-    if (k->kernel_lapic)
+    if (k->kernel_lapic) {
         k->v->halted = mp.mp_state == KVM_MP_STATE_HALTED;
+        k->mp_state = k->v->halted ? KVM_MP_STATE_RUNNABLE : mp.mp_state;
+    }
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "cpu/cpuid.h"
 #include "cpu/smp.h"
 #include "cpu/vec.h"
 
@@ -289,6 +290,69 @@ static void exit_msr(struct machine_cpu *c, struct exit *e) {
         e->failed = true;
 }
 
+/* --- KVM's hypercalls between CPUs. Linux, Documentation/virt/kvm/x86/hypercalls.rst ---
+ */
+
+#define HC_KICK_CPU 5u
+#define HC_SEND_IPI 10u
+#define HC_SCHED_YIELD 11u
+#define KVM_EINVAL 22
+
+/* To the CPUs of SET, the first of whose bits is APIC ID FIRST. How many there were. */
+static uint64_t send_to(struct machine_cpu *c, const struct apic_msg *msg, uint64_t set,
+                        uint64_t first) {
+    const struct apics *a = &c->board->apics;
+    uint64_t sent = 0;
+
+    for (unsigned n = 0; n < 64; n++) {
+        uint64_t id = first + n;
+
+        if (!(set >> n & 1) || id < first || id >= a->count)
+            continue;
+        sent += lapic_deliver(a->lapic[id], msg, a->lapic[id] == c->lapic);
+    }
+    return sent;
+}
+
+/* A set of two words: how many have been sent to, or an error. */
+static uint64_t send_ipis(struct machine_cpu *c, const uint64_t *arg, unsigned width) {
+    struct apic_msg msg = {.vector = (uint8_t)arg[3], .mode = (uint8_t)(arg[3] >> 8 & 7)};
+
+    if ((arg[3] & ~0x47ffull) || (msg.mode != APIC_FIXED && msg.mode != APIC_NMI) ||
+        (msg.mode == APIC_FIXED && msg.vector < 16))
+        return (uint64_t)-KVM_EINVAL;
+    return send_to(c, &msg, arg[0], arg[2]) + send_to(c, &msg, arg[1], arg[2] + width);
+}
+
+static void exit_hypercall(struct machine_cpu *c, struct exit *e) {
+    struct vcpu *v = c->vcpu;
+    bool wide = v->mode == MODE_64;
+    uint64_t arg[] = {v->gpr[REG_RBX], v->gpr[REG_RCX], v->gpr[REG_RDX], v->gpr[REG_RSI]};
+    uint64_t nr = e->data;
+
+    if (!cpuid_between_cpus(v->cpuid) || !c->lapic)
+        return;
+    for (unsigned n = 0; n < ARRAY_SIZE(arg) && !wide; n++)
+        arg[n] = (uint32_t)arg[n];
+    vec_park(v);
+    e->failed = false;
+    e->data = 0;
+    switch (nr) {
+    case HC_KICK_CPU:
+        if (arg[1] < c->board->cpus)
+            machine_cpu_unhalt(&c->board->cpu[arg[1]]);
+        break;
+    case HC_SEND_IPI:
+        e->data = send_ipis(c, arg, wide ? 64 : 32);
+        break;
+    case HC_SCHED_YIELD:
+        os_thread_yield();
+        break;
+    default:
+        e->failed = true;
+    }
+}
+
 /* A counted run sees at the very next instruction what a device did: an interrupt raised,
  * a timer moved. */
 static void show_at_once(struct vcpu *v) {
@@ -313,6 +377,9 @@ static void hook_exit(void *arg, struct vcpu *v, struct exit *e) {
         break;
     case EXIT_cpuid: /* leaf 1 shows whether the local APIC is enabled */
         e->data = c->lapic ? lapic_base_msr(c->lapic) : LAPIC_BASE;
+        break;
+    case EXIT_hypercall:
+        exit_hypercall(c, e);
         break;
     default: /* counted; the engine does the rest */
         break;

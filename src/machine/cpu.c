@@ -33,10 +33,15 @@ void machine_cpu_free(struct machine_cpu *c) {
     os_fenced_free(c->vcpu, sizeof(*c->vcpu));
 }
 
-void machine_cpu_free_engine(struct machine_cpu *c) {
-    if (c->engine)
-        c->ops->destroy(c->engine);
-    c->engine = NULL;
+/* The first one's last: the others lean on it. */
+void machine_free_engines(struct machine *m) {
+    for (unsigned n = m->cpus; n--;) {
+        struct machine_cpu *c = &m->cpu[n];
+
+        if (c->engine)
+            c->ops->destroy(c->engine);
+        c->engine = NULL;
+    }
 }
 
 /* All CPUs get an engine of that kind, or none does. */
@@ -51,8 +56,8 @@ static int create_engines(struct machine *m, const struct engine_ops *ops,
         if (rc)
             m->cpu[n].engine = NULL;
     }
-    for (unsigned n = 0; rc && n < m->cpus; n++)
-        machine_cpu_free_engine(&m->cpu[n]);
+    if (rc)
+        machine_free_engines(m);
     return rc;
 }
 
@@ -73,12 +78,6 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
                      "--record and --replay need; take --engine bt");
             continue;
         }
-        if (m->cfg.cpus > 1 && all[i]->one_cpu) {
-            snprintf(reason, sizeof(reason),
-                     "it runs machines with one CPU only; take --engine bt");
-            rc = -EINVAL;
-            continue;
-        }
         cfg.options = machine_options_of(&m->cfg.options, all[i]);
         rc = create_engines(m, all[i], &cfg, reason, sizeof(reason));
         if (!rc)
@@ -94,7 +93,8 @@ void machine_cpu_reset(struct machine_cpu *c) {
     vcpu_clear(c->vcpu, VCPU_EVENT_STOP | VCPU_EVENT_IRQ | VCPU_EVENT_NMI);
     vcpu_reset(c->vcpu);
     c->signals = 0;
-    c->waiting = c->index != 0;
+    c->unhalt = false;
+    c->waiting = c->index != 0 && c->lapic; /* else the engine sees to that */
 }
 
 void machine_cpu_state_changed(struct machine_cpu *c) {

@@ -52,6 +52,7 @@ struct machine_cpu {
     bool waiting;             /* for a SIPI: it executes nothing */
     bool asleep;              /* or about to be: to be woken by its bell; atomic */
     bool wrote;               /* to the console; to be written at the next boundary */
+    bool unhalt;              /* its HLT, or the next one, is to end; atomic */
     bool outside;             /* it may wait for the console; atomic */
     uint32_t order;           /* for the thread, enum machine_order; atomic */
     uint32_t answered;        /* the last call that it came to (call.c) */
@@ -65,6 +66,8 @@ void machine_cpu_wake(struct machine_cpu *c, uint32_t events);
  * next instruction, or ends its sleep if it is halted. Costs nothing where that event is
  * there already: whoever raised it has done the rest. */
 void machine_cpu_interrupted(struct machine_cpu *c, uint32_t event);
+/* Ends its HLT, whether it takes interrupts or not; or the next one. */
+void machine_cpu_unhalt(struct machine_cpu *c);
 /* INIT or SIPI for the CPU, from whichever thread. */
 void machine_cpu_init(struct machine_cpu *c);
 void machine_cpu_sipi(struct machine_cpu *c, uint8_t vector);

@@ -205,13 +205,14 @@ static int hardware_create(struct vcpu *v, const struct engine_config *cfg,
     const struct kvm_config *opt = cfg->options;
     int rc;
 
-    if (cfg->only_if_fast && kvm_is_slow(why, why_size))
+    if (cfg->only_if_fast && !cfg->first && kvm_is_slow(why, why_size))
         return -ENODEV;
     rc = interp_create(v, cfg, out, why, why_size);
     if (rc)
         return rc;
     (*out)->has_lapic = opt->kernel_lapic;
-    rc = kvm_new(v, (*out)->interp, opt, &(*out)->kvm, why, why_size);
+    rc = kvm_new(v, (*out)->interp, opt, cfg->first ? cfg->first->kvm : NULL,
+                 &(*out)->kvm, why, why_size);
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
@@ -265,7 +266,6 @@ static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
 static const struct engine_ops kvm_ops = {
     .name = "kvm",
     .what = "hardware virtualization, through Linux's KVM",
-    .one_cpu = true,
     .options = &kvm_option_set,
     .create = hardware_create,
     .destroy = hardware_destroy,

@@ -28,6 +28,12 @@ void machine_cpu_interrupted(struct machine_cpu *c, uint32_t event) {
         c->ops->kick(c->engine);
 }
 
+void machine_cpu_unhalt(struct machine_cpu *c) {
+    __atomic_store_n(&c->unhalt, true, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&c->asleep, __ATOMIC_SEQ_CST))
+        os_bell_ring(c->bell);
+}
+
 /* An INIT takes back a SIPI that has not been acted upon. */
 void machine_cpu_init(struct machine_cpu *c) {
     __atomic_store_n(&c->signals, SIGNAL_INIT, __ATOMIC_SEQ_CST);

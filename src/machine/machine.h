@@ -121,6 +121,8 @@ struct machine_config {
     } virtio;
     struct machine_console_port consoles[MACHINE_CONSOLES];
     unsigned console_count;
+    struct vsock *vsock; /* vsock/vsock.h; NULL: none; the caller's */
+    uint32_t vsock_cid;  /* the guest's address */
     bool balloon;
     bool rng;                              /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
@@ -253,6 +255,8 @@ int machine_start_nets(struct machine *m);
 /* The same for the virtio console's streams. */
 int machine_start_consoles(struct machine *m);
 void machine_stop_consoles(struct machine *m);
+int machine_start_vsock(struct machine *m);
+void machine_stop_vsock(struct machine *m);
 void machine_stop_nets(struct machine *m);
 /* Of all its networks, so far. */
 struct net_figures machine_net_figures(const struct machine *m);

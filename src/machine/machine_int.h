@@ -15,7 +15,8 @@
  *   wake.c     the loop's deadline; how a CPU's thread sleeps and is woken
  *   board.c    devices and how they are wired; knows nothing of this header
  *   devices.c  devices that the configuration asks for, in a list; makers.c: in a table
- *   virtio.c   those that are virtio's; consoles.c: the virtio console's streams
+ *   virtio.c   those that are virtio's; consoles.c: the virtio console's streams;
+ *   sockets.c  the socket device and its host's side
  *   disks.c    the workers of the disks
  *   ide.c      IDE disks and CD-ROM drives
  *   flash.c    the firmware's variables; bootorder.c: what it boots
@@ -99,7 +100,7 @@ static inline void machine_park(struct machine *m) {
 /* Makes C's vCPU and MMU. 0 or -errno. */
 int machine_cpu_create(struct machine *m, struct machine_cpu *c);
 void machine_cpu_free(struct machine_cpu *c);
-void machine_cpu_free_engine(struct machine_cpu *c);
+void machine_free_engines(struct machine *m);
 /* Finds the engine that the configuration asks for, for all CPUs. 0, or -errno with one
  * sentence in WHY. */
 int machine_choose_engine(struct machine *m, char *why, size_t why_size);

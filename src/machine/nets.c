@@ -22,7 +22,7 @@ static void virtio_free(void *dev) {
 static int make_virtio(struct machine *m, const struct machine_net *n, char *why,
                        size_t why_size) {
     static const struct machine_device_ops ops = {.free = virtio_free};
-    struct virtio_net_config cfg = {.net = n->net, .mtu = n->mtu};
+    struct virtio_net_config cfg = {.net = n->net, .clock = m->clock, .mtu = n->mtu};
     struct virtio_net *net;
 
     memcpy(cfg.mac, n->mac, sizeof(cfg.mac));

@@ -27,6 +27,8 @@ int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
 int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size);
 int machine_make_virtio_console(struct machine *m, char *why,
                                 size_t why_size); /* consoles.c */
+int machine_make_virtio_vsock(struct machine *m, char *why,
+                              size_t why_size); /* sockets.c */
 int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size);
 int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size);
 

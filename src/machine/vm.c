@@ -84,6 +84,7 @@ static int prepare_host(char *why, size_t why_size) {
 static int create_cpus(struct machine *m, char *why, size_t why_size) {
     struct cpuid_config cfg = {.model = m->cfg.cpu,
                                .paravirt = m->cfg.paravirt,
+                               .between_cpus = m->cfg.cpus > 1,
                                .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc = prepare_host(why, why_size);
 
@@ -199,8 +200,7 @@ void machine_free(struct machine *m) {
         return;
     machine_end_threads(m);
     machine_disks_free(m);
-    for (unsigned n = 0; n < m->cpus; n++)
-        machine_cpu_free_engine(&m->cpu[n]);
+    machine_free_engines(m);
     machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);

@@ -178,6 +178,10 @@ static void sleep_once(struct machine_cpu *c) {
 static bool is_woken(struct machine_cpu *c) {
     uint32_t events;
 
+    if (__atomic_exchange_n(&c->unhalt, false, __ATOMIC_SEQ_CST)) {
+        c->vcpu->halted = false;
+        return true;
+    }
     if (c->lapic)
         lapic_settle(c->lapic);
     events = vcpu_events(c->vcpu);

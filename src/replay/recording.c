@@ -33,6 +33,8 @@ static const struct {
     {"no-pci", offsetof(struct recording_key, no_pci), "another --no-pci"},
     {"no-reboot", offsetof(struct recording_key, no_reboot), "another --no-reboot"},
     {"append", offsetof(struct recording_key, append), "another --append"},
+    {"disks", offsetof(struct recording_key, disks),
+     "another --disk or --cdrom, or one of another size"},
     {"cpu", offsetof(struct recording_key, cpu),
      "another --cpu, or another default for it"},
     {"state", offsetof(struct recording_key, state),

@@ -33,6 +33,7 @@ struct recording_key {
     uint64_t memory;
     uint64_t protocol, paravirt, no_pci, no_reboot;
     uint64_t append; /* digest of the kernel command line */
+    uint64_t disks;  /* of what the guest sees of them, but for what is on them */
     uint64_t cpu;    /* of the CPUID model */
     uint64_t state;  /* of RAM and registers at the start */
 };

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "block/block.h"
 #include "cpu/cpuid.h"
 #include "replay/state.h"
 
@@ -30,6 +31,20 @@ static uint64_t cpu_digest(const struct vcpu *v) {
     return digest;
 }
 
+static uint64_t disks_digest(const struct machine_config *cfg) {
+    uint64_t digest = 0;
+
+    for (unsigned n = 0; n < cfg->disk_count; n++) {
+        const struct machine_disk *d = &cfg->disks[n];
+        const uint64_t looks[] = {d->kind, block_size(d->block),
+                                  block_readonly(d->block)};
+
+        digest = recording_digest(digest, looks, sizeof(looks));
+        digest = recording_digest(digest, block_id(d->block), strlen(block_id(d->block)));
+    }
+    return digest;
+}
+
 static struct recording_key key_of(const struct tape *t) {
     const struct machine_config *cfg = t->cfg;
     const char *append = cfg->boot.cmdline;
@@ -42,6 +57,7 @@ static struct recording_key key_of(const struct tape *t) {
         .no_pci = cfg->no_pci,
         .no_reboot = t->no_reboot,
         .append = recording_digest(0, append, strlen(append)),
+        .disks = disks_digest(cfg),
         .cpu = cpu_digest(machine_vcpu(t->m, 0)),
         .state = state_digest(t->m),
     };

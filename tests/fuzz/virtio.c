@@ -11,6 +11,7 @@
 #include "dev/virtio/console.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/transport.h"
+#include "dev/virtio/vsock.h"
 #include "fuzz/fuzz.h"
 #include "lib/rig.h"
 
@@ -29,6 +30,7 @@ static struct virtio_rng *rng;
 static struct virtio_blk *blk;
 static struct virtio_console *console;
 static struct virtio_balloon *balloon;
+static struct virtio_vsock *vsock;
 static struct virtio_device *dev;
 static struct virtio_mmio *mmio;
 static uint16_t avail[32];
@@ -43,6 +45,26 @@ static size_t take_output(void *arg, unsigned port, const uint8_t *bytes, size_t
 }
 
 static void on_room(void *arg, unsigned port) {
+}
+
+/* --- the sockets' host --- */
+
+static void on_connect(void *arg, unsigned n, uint32_t port) {
+}
+
+static void on_opened(void *arg, unsigned n, bool ok, uint32_t port) {
+}
+
+static size_t on_write(void *arg, unsigned n, const uint8_t *bytes, size_t len) {
+    return r.now & 64 ? len : len / 2;
+}
+
+static int on_read(void *arg, unsigned n, uint8_t *buf, size_t len) {
+    memset(buf, 0x66, len);
+    return r.now & 128 ? (int)len : r.now & 256 ? -1 : 0;
+}
+
+static void on_close(void *arg, unsigned n) {
 }
 
 static uint64_t due(void *arg) {
@@ -78,7 +100,8 @@ static void make(unsigned which) {
     blk = NULL;
     console = NULL;
     balloon = NULL;
-    switch (which & 3) {
+    vsock = NULL;
+    switch (which % 5) {
     case 0:
         rng = virtio_rng_new(mem, r.clock, &source, &r.cnt);
         HOLDS(rng);
@@ -95,6 +118,19 @@ static void make(unsigned which) {
         HOLDS(console);
         dev = virtio_console_device(console);
         break;
+    case 4: {
+        const struct virtio_vsock_host host = {.connect = on_connect,
+                                               .opened = on_opened,
+                                               .write = on_write,
+                                               .read = on_read,
+                                               .end = on_close,
+                                               .close = on_close};
+
+        vsock = virtio_vsock_new(mem, r.clock, 9, &host, &r.cnt);
+        HOLDS(vsock);
+        dev = virtio_vsock_device(vsock);
+        break;
+    }
     default:
         balloon = virtio_balloon_new(mem, r.clock, &r.cnt);
         HOLDS(balloon);
@@ -114,6 +150,7 @@ static void destroy(void) {
     virtio_blk_free(blk);
     virtio_console_free(console);
     virtio_balloon_free(balloon);
+    virtio_vsock_free(vsock);
     if (blk) {
         block_attach(block, NULL);
         block_pool_free(pool);
@@ -182,6 +219,16 @@ static void host_side(struct fuzz_in *in) {
         virtio_balloon_set(balloon, (uint32_t)fuzz_get(in, 4));
     else if (balloon)
         virtio_balloon_poll(balloon);
+    if (vsock && how & 1)
+        virtio_vsock_open(vsock, how >> 4);
+    else if (vsock && how & 2)
+        virtio_vsock_answer(vsock, how >> 4, how & 4);
+    else if (vsock && how & 4)
+        virtio_vsock_lost(vsock, how >> 4);
+    else if (vsock && how & 8)
+        virtio_vsock_readable(vsock, how >> 4);
+    else if (vsock)
+        virtio_vsock_writable(vsock, how >> 4);
     if (!console)
         return;
     if (how & 1)

@@ -308,6 +308,7 @@ static void slow_open(struct slow_disk *d) {
 }
 
 static void slow_close(struct slow_disk *d) {
+    block_attach(&d->block, NULL);
     image_done(&d->slow.image);
     sem_destroy(&d->slow.gate);
 }

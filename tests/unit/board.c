@@ -339,13 +339,87 @@ static void test_fuzz(void **state) {
     }
 }
 
+static const struct pci_identity card_identity = {.vendor = 0x1234, .device = 1};
+
+static void config_put(unsigned slot, unsigned at, unsigned value) {
+    rig_out32(&r, 0xcf8, 0x80000000u | slot << 11 | (at & 0xfc));
+    rig_out(&r, 0xcfc + (at & 3), value);
+}
+
+/* What the second 8259 has been asked for. */
+static unsigned requests(void) {
+    rig_out(&r, 0xa0, 0x0a);
+    return rig_in(&r, 0xa0);
+}
+
+/* A PCI device and an ISA device on one line: it is high while either drives it. */
+static void test_shared_line(void **state) {
+    struct pci_function card = {.pci = NULL};
+
+    pic_init();
+    rig_out(&r, 0x4d1, 1 << (PM_SCI_IRQ - 8));
+    assert_int_equal(pci_add(board.pci.bus, &card, 3, 0, "card", &card_identity, NULL),
+                     0);
+    pci_use_intx(&card, 0);
+    config_put(1, PIIX_ROUTE + piix_pirq(3, 0), PM_SCI_IRQ);
+    pci_irq(&card, true);
+    assert_int_equal(requests(), 2);
+    rig_out16(&r, PM_EVT_PORT + 2, 0x100);
+    rig_out(&r, PM_SMI_PORT, PM_ACPI_ENABLE);
+    pm_power_button(board.pm);
+    pci_irq(&card, false);
+    assert_int_equal(requests(), 2);
+    pci_irq(&card, true);
+    rig_out16(&r, PM_EVT_PORT, 0x100);
+    assert_int_equal(requests(), 2);
+    pci_irq(&card, false);
+    assert_int_equal(requests(), 0);
+    pci_remove(&card);
+}
+
+/* A message comes to the local APIC, or to memory. */
+static void test_messages(void **state) {
+    struct pci_function card = {.pci = NULL};
+    uint32_t got;
+
+    assert_int_equal(pci_add(board.pci.bus, &card, 3, 0, "card", &card_identity, NULL),
+                     0);
+    assert_int_equal(pci_add_msi(&card, 1), 0);
+    pci_config_write(&card, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
+    pci_config_write(&card, card.msi + 4, 4, LAPIC_BASE);
+    pci_config_write(&card, card.msi + 12, 2, 0x45);
+    pci_config_write(&card, card.msi + 2, 2, 1);
+    pci_msi_raise(&card, 0);
+    assert_true(intr());
+    assert_int_equal(ack(), 0x45);
+    pci_config_write(&card, card.msi + 4, 4, 0x1000);
+    pci_msi_raise(&card, 0);
+    assert_false(intr());
+    assert_true(mem_read(board.mem, gpa(0x1000), &got, 4));
+    assert_int_equal(got, 0x45);
+    pci_remove(&card);
+}
+
+/* Port 0xcf9 between PCI's. */
+static void test_reset_control(void **state) {
+    rig_out32(&r, 0xcf8, 0x80000600);
+    assert_int_equal(rig_in32(&r, 0xcf8), 0x80000600);
+    assert_int_equal(r.resets, 0);
+    rig_out(&r, 0xcf9, 2);
+    assert_int_equal(rig_in(&r, 0xcf9), 2);
+    rig_out(&r, 0xcf9, 6);
+    assert_int_equal(r.resets, 1);
+    assert_int_equal(rig_in32(&r, 0xcf8), 0x80000600);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_virtual_wire), T(test_lapic_moves),  T(test_power), T(test_a20),
-        T(test_virtual_wire), T(test_other_thread), T(test_power), T(test_a20),
-        T(test_virtual_wire), T(test_lines),        T(test_power), T(test_a20),
-        T(test_nmi),          T(test_far_future),   T(test_fuzz),
+        T(test_virtual_wire), T(test_lapic_moves),   T(test_power), T(test_a20),
+        T(test_virtual_wire), T(test_other_thread),  T(test_power), T(test_a20),
+        T(test_virtual_wire), T(test_lines),         T(test_power), T(test_a20),
+        T(test_nmi),          T(test_far_future),    T(test_fuzz),  T(test_shared_line),
+        T(test_messages),     T(test_reset_control),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

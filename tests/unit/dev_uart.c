@@ -246,10 +246,13 @@ static void test_polling(void **state) {
     }
     for (unsigned k = 0; k < 100; k++) { /* nor who looks at something else as well */
         assert_int_equal(in(LSR), 0x60);
-        in(MSR);
+        in(LCR);
     }
-    for (unsigned k = 0; k < 7; k++)
+    for (unsigned k = 0; k < 7; k++) {
+        in(MSR); /* but the modem's lines are no matter: EDK2's driver polls so */
+        in(MCR);
         assert_int_equal(in(LSR), 0x60);
+    }
     assert_int_equal(in(LSR), 0x61);
     assert_int_equal(in(RBR), 'p');
     assert_false(irq());

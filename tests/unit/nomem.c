@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 #include "lib/failing.h"
 #include "lib/tiny.h"
 #include "machine/machine.h"
+#include "net/net.h"
 
 /* --- what is left behind --- */
 
@@ -43,16 +45,25 @@ static void same_left(const struct left *before, const char *what, unsigned n) {
 
 static char kernel[32];
 static struct boot_image *image;
+static struct net *net; /* of a card that is PCI's own */
+static char socket_path[64];
 
 static int setup(void **state) {
+    struct net_config cfg = {.kind = NET_SOCKET, .listen = true};
     char why[256];
     int fd = tiny_kernel(FAILING_GUEST, sizeof(FAILING_GUEST) - 1, kernel);
 
-    return fd < 0 || boot_image_open(kernel, NULL, &image, why, sizeof(why));
+    if (fd < 0 || boot_image_open(kernel, NULL, &image, why, sizeof(why)))
+        return -1;
+    snprintf(socket_path, sizeof(socket_path), "/tmp/bivisor-nomem.%d", (int)getpid());
+    cfg.name = socket_path;
+    return net_open(&cfg, &net, why, sizeof(why));
 }
 
 static int teardown(void **state) {
     boot_image_close(image);
+    net_close(net);
+    unlink(socket_path);
     return 0;
 }
 
@@ -71,6 +82,8 @@ static struct machine_config config_of(const char *engine) {
                                  .image = image,
                                  .virtio = MACHINE_VIRTIO_PCI,
                                  .rng = true,
+                                 .nets = {{.net = net, .model = MACHINE_NET_E1000}},
+                                 .net_count = 1,
                                  .balloon = true};
     char why[128];
 

@@ -4,6 +4,7 @@
  * driver that lies. VIRTIO 1.2, "Network Device".
  */
 #include "dev/virtio/net.h"
+#include "lib/rig.h"
 #include "lib/rnd.h"
 #include "lib/unit.h"
 #include "lib/vdrv.h"
@@ -78,6 +79,7 @@ static bool arrive(const struct net_offload *off, uint8_t *frame, size_t len) {
 
 /* --- the card and its driver --- */
 
+static struct rig r;
 static struct vdrv v;
 static struct virtio_net *card;
 static const uint8_t mac[] = {0x52, 0x54, 0, 1, 2, 3};
@@ -89,6 +91,8 @@ static int setup(void **state) {
 
     memcpy(cfg.mac, mac, sizeof(mac));
     net = (struct net){.ops = &fake, .gone = -1};
+    rig_new(&r);
+    cfg.clock = r.clock;
     vdrv_new(&v);
     card = virtio_net_new(v.mem, &cfg);
     assert_non_null(card);
@@ -104,6 +108,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     virtio_net_free(card);
     vdrv_free(&v);
+    rig_free(&r);
     return 0;
 }
 
@@ -418,6 +423,23 @@ static void test_receive_nobody(void **state) {
 
 /* --- control --- */
 
+/* As many commands as there are places: all are answered. */
+static void test_control_many(void **state) {
+    struct vdrv_piece p[] = {{VDRV_DATA, 3, 0}, {VDRV_DATA + 0x800, 1, VDRV_WRITE}};
+    uint32_t len;
+    unsigned taken = 0;
+
+    vdrv_start(&v, ALL);
+    unsigned head = vdrv_send(&v, CTRL, p, 2);
+    assert_int_equal(vdrv_take(&v, CTRL, &len), head);
+    for (unsigned k = 0; k < 63; k++)
+        vdrv_offer_quietly(&v, CTRL, head);
+    vdrv_offer(&v, CTRL, head);
+    while (vdrv_take(&v, CTRL, &len) != -1)
+        taken++;
+    assert_int_equal(taken, 64);
+}
+
 static bool comes(const uint8_t *to) {
     uint32_t len;
     bool came;
@@ -529,6 +551,7 @@ int main(void) {
         TEST(test_receive_starved),
         TEST(test_receive_too_long),
         TEST(test_receive_nobody),
+        TEST(test_control_many),
         TEST(test_filter),
         TEST(test_filter_table),
         TEST(test_mac),

@@ -34,8 +34,8 @@
 #define FIFO_SIZE 16u
 #define FLUSH_NS 2000000u
 #define REFILL_NS 1000000u
-/* So many reads of LSR with nothing else in between: somebody waits for input. Drivers
- * that wait for THRE stop at the first. */
+/* So many reads of LSR with nothing in between but the modem's registers: somebody waits
+ * for input. Drivers that wait for THRE stop at the first. */
 #define POLL_READS 8u
 
 enum { RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR };
@@ -367,7 +367,8 @@ static uint8_t read_msr(struct uart *u) {
 static uint64_t io_read(void *dev, uint64_t reg, unsigned size) {
     struct uart *u = dev;
 
-    if (reg != LSR && reg != RBR && u->lsr_reads < POLL_READS)
+    /* Who polls may look at the modem's lines as well (EDK2 does). */
+    if (reg != LSR && reg != RBR && reg != MSR && reg != MCR && u->lsr_reads < POLL_READS)
         u->lsr_reads = 0;
     switch (reg) {
     case RBR:

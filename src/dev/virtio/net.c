@@ -398,11 +398,15 @@ static void control_all(struct virtio_net *n) {
     struct virtio_queue *q = &n->queue[CTRL];
     struct virtio_chain c = chain_of(n);
 
-    for (unsigned k = 0; k < CTRL_SIZE && virtio_queue_pop(q, &c); k++) {
+    unsigned done = 0;
+
+    for (; done < VIRTIO_TURN && virtio_queue_pop(q, &c); done++) {
         uint8_t ack = control(n, &c.out) ? CTRL_OK : CTRL_ERR;
 
         virtio_queue_push(q, c.head, (uint32_t)virtio_span_write(&n->d, &c.in, &ack, 1));
     }
+    if (done == VIRTIO_TURN)
+        virtio_queue_later(q);
     virtio_queue_publish(q);
 }
 
@@ -484,6 +488,7 @@ struct virtio_net *virtio_net_new(struct mem *mem, const struct virtio_net_confi
                                   .name = "virtio-net",
                                   .id = VIRTIO_ID_NET,
                                   .mem = mem,
+                                  .clock = cfg->clock,
                                   .offered = OFFERED | VIRTIO_F_ALWAYS |
                                              VIRTIO_F_ANY_LAYOUT | (cfg->mtu ? F_MTU : 0),
                                   .config = &n->config,

@@ -15,6 +15,7 @@ struct virtio_net;
 
 struct virtio_net_config {
     struct net *net; /* started or not; must outlive the card */
+    struct vclock *clock;
     uint8_t mac[NET_MAC_SIZE];
     uint16_t mtu; /* that the guest is told; 0: nothing is said */
 };

@@ -1,0 +1,131 @@
+/*
+ * A process that connects to unix sockets for one that may not. It takes two numbers, a
+ * token and a port, and nothing else; it answers with the token and a descriptor. It ends
+ * when the other end of its socket is closed.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "vsock/vsock_int.h"
+
+struct order {
+    uint32_t token, port;
+};
+
+/* A control message that has one descriptor. */
+union room {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+/* --- in the process --- */
+
+static int connect_to(const char *path, uint32_t port) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd, len = snprintf(to.sun_path, sizeof(to.sun_path), "%s_%u", path, port);
+
+    if (len < 0 || (size_t)len >= sizeof(to.sun_path))
+        return -1;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static bool answer(int socket, uint32_t token, int fd) {
+    union room room = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                                  .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS}};
+    struct iovec iov = {&token, sizeof(token)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (fd >= 0) {
+        memcpy(CMSG_DATA(&room.header), &fd, sizeof(fd));
+        m.msg_control = room.bytes;
+        m.msg_controllen = sizeof(room.bytes);
+    }
+    return sendmsg(socket, &m, MSG_NOSIGNAL) >= 0;
+}
+
+static void serve(int socket, const char *path) {
+    struct order order;
+    sigset_t all;
+    ssize_t n;
+
+    /* What stops our parent is not for us; its end is ours. */
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    setsid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int fd = 0; fd < 1024; fd++)
+        if (fd != socket)
+            close(fd);
+    while ((n = read(socket, &order, sizeof(order))) == sizeof(order) ||
+           (n < 0 && errno == EINTR)) {
+        int fd;
+
+        if (n < 0)
+            continue;
+        fd = connect_to(path, order.port);
+        if (!answer(socket, order.token, fd))
+            break;
+        if (fd >= 0)
+            close(fd);
+    }
+    _exit(0);
+}
+
+/* --- in ours --- */
+
+int connector_open(struct connector *c, const char *path) {
+    int ends[2];
+    pid_t pid;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+        return -errno;
+    pid = fork();
+    if (!pid)
+        serve(ends[1], path);
+    close(ends[1]);
+    c->fd = ends[0];
+    return pid < 0 ? -errno : 0;
+}
+
+void connector_close(struct connector *c) {
+    if (c->fd >= 0)
+        close(c->fd);
+    c->fd = -1;
+}
+
+bool connector_ask(struct connector *c, uint32_t token, uint32_t port) {
+    const struct order order = {token, port};
+
+    /* The socket has room for as many orders as there are connections. */
+    return write(c->fd, &order, sizeof(order)) == sizeof(order);
+}
+
+bool connector_take(struct connector *c, uint32_t *token, int *fd) {
+    union room room;
+    struct iovec iov = {token, sizeof(*token)};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = room.bytes,
+                       .msg_controllen = sizeof(room.bytes)};
+    struct cmsghdr *h;
+
+    *fd = -1;
+    if (recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(*token))
+        return false;
+    h = CMSG_FIRSTHDR(&m);
+    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
+        memcpy(fd, CMSG_DATA(h), sizeof(*fd));
+    return true;
+}
