@@ -51,6 +51,8 @@ static void make(void) {
     }
     HOLDS(mem || !mem_create(RAM, &mem));
     rig_new(&r);
+    cpu.clock = r.clock;
+    HOLDS(cpu.bell || !os_bell_new(&cpu.bell));
     board.cpu = &cpu;
     board.cpus = 1;
     board.mem = mem;
