@@ -149,9 +149,8 @@ static int make_model(struct kvm *k) {
     /* The deadline timer is the local APIC's: ours has it. */
     limit.tsc_deadline = !k->kernel_lapic || ioctl(k->dev, KVM_CHECK_EXTENSION,
                                                    KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-    /* KVM answers all of its hypercalls, also those to a local APIC that it has not. */
-    limit.between_cpus = k->kernel_lapic && (supported_leaf(&l, 0x40000001, 0).eax &
-                                             CPUID_KVM_BETWEEN) == CPUID_KVM_BETWEEN;
+    /* KVM answers its hypercalls itself, and not all of them here as it says. */
+    limit.between_cpus = false;
     k->model = cpuid_model_limit(k->outer, &limit);
     if (!k->model)
         return -ENOMEM;

@@ -538,6 +538,8 @@ static void hypercalls(void) {
     for (unsigned n = 0; n < cpus; n++)
         before[n] = counts[n][A];
     check_eq("IPIs to CPUs 0 and 1", hypercall(10, 3, 0, 0, A), 2);
+    settle(0);
+    settle(1);
     check_eq("IPIs from the last on", hypercall(10, ~0u, ~0u, cpus - 1, A), 1);
     check_eq("IPIs to nobody", hypercall(10, ~0u, ~0u, cpus, A), 0);
     check_eq("IPIs far away", hypercall(10, ~0u, ~0u, ~0u, A), 0);
