@@ -77,7 +77,7 @@ $(UNITS): %: %.o $(TESTLIB) $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(TESTLIB) $(LIB) -lcmocka $(LDLIBS)
 
 # These let each allocation fail in turn.
-$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl $(BUILD)/unit/nomem_net: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
+$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl $(BUILD)/unit/nomem_net $(BUILD)/unit/nomem_block: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
     aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
     timerfd_create pthread_create sigaltstack)
 comma = ,
@@ -131,13 +131,19 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) bench/run $(BENCH)
 
+# What more CPUs bring, beside QEMU's multi-threaded TCG. SMP="compute --rounds 1".
+SMP ?=
+bench-smp: deps
+	@tools/deps bench
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(abspath $(BUILD)) bench/smp $(SMP)
+
 # Disk, network and boot of a Debian on a disk, beside QEMU's TCG. BOARD="--rounds 1".
 BOARD ?=
 bench-board: deps
 	@tools/deps disk && tools/deps board
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) bench/board $(BOARD)
-
 
 # Times programs of Debian's in roots made of packages: twenty minutes or so, and some minutes and
 # 5 GiB for the roots. REAL="forks gcc --engines native,bt" narrows it; REAL="--help".
@@ -190,5 +196,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d $(TESTLIB_OBJS:.o=.d) $(UNITS:=.d)
 
-.PHONY: lockstep check-nested bench bench-board bench-real compare stress all units guests clean deps deps-check run check lint
+.PHONY: lockstep check-nested bench bench-board bench-smp bench-real compare stress all units guests clean deps deps-check run check lint
 .SECONDARY:

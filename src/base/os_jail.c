@@ -91,6 +91,7 @@ static const struct filter_rule rules[] = {
     IF(ioctl, 1, ARG32, TCGETS),
     IF(ioctl, 1, ARG32, TCSETS),
     IF(ioctl, 1, ARG32, TIOCGPGRP),
+    IF(ioctl, 1, ARG32, TIOCGWINSZ), /* of the virtio console's */
     ANY(getpgrp),
 #ifdef TCGETS2 /* what glibc 2.42 and later ask by */
     IF(ioctl, 1, ARG32, TCGETS2),

@@ -241,7 +241,7 @@ static bool take_cpus(const char *text, unsigned *out) {
     errno = 0;
     n = strtoul(text, &rest, 10);
     *out = (unsigned)n;
-    if (!errno && rest != text && !*rest && *text != '-' && n >= 1 && n <= MACHINE_CPUS)
+    if (!errno && *text >= '0' && *text <= '9' && !*rest && n >= 1 && n <= MACHINE_CPUS)
         return true;
     log_error("--cpus wants a number of CPUs from 1 to %u, not '%s'", MACHINE_CPUS, text);
     return false;

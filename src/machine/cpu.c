@@ -11,6 +11,12 @@
 #include "base/os.h"
 #include "machine/machine_int.h"
 
+/* What `trace` retains follows the page tables that its own CPU writes: with several CPUs
+ * it is `pcid` (docs/mmu.md). */
+static enum mmu_policy policy_for(const struct machine *m) {
+    return m->cfg.policy == MMU_TRACE && m->cpus > 1 ? MMU_PCID : m->cfg.policy;
+}
+
 int machine_cpu_create(struct machine *m, struct machine_cpu *c) {
     int rc = os_fenced_alloc(sizeof(*c->vcpu), (void **)&c->vcpu);
 
@@ -24,7 +30,7 @@ int machine_cpu_create(struct machine *m, struct machine_cpu *c) {
     c->deadline = UINT64_MAX;
     vcpu_reset(c->vcpu);
     vcpu_group_add(m->group, c->vcpu);
-    return mmu_create(c->vcpu, m->cfg.policy);
+    return mmu_create(c->vcpu, policy_for(m));
 }
 
 void machine_cpu_free(struct machine_cpu *c) {

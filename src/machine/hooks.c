@@ -6,7 +6,9 @@
  *   vcpu.hooks                         the board         a port, MMIO, an MSR; the TSC,
  *                                                        CR8, A20; an interrupt is taken
  *   mem_hooks.changed                  MMUs, engines     memory is elsewhere
- *   mem_hooks.drop_write               the MMU           a page gets its first trace
+ *   mem_hooks.drop_write               the MMUs          a page gets its first trace
+ *   mem_hooks.lock, freeze             the group         traces; memory moves
+ *   vcpu_group.kick                    the engine        a thread wants something
  *   mem_hooks.on_write, MEM_TRACE_PT   the MMU           a store to a page table
  *                       MEM_TRACE_CODE the interpreter   a store to code that it decoded
  *                       MEM_TRACE_TC   the translator    a store to code in its cache
@@ -18,8 +20,8 @@
  * clock's source (time.c), bus_on_leave() and what devices call (board.c), the serial
  * port's and the power's far ends (console.c, run.c).
  *
- * Memory has one listener of a kind, and the traces' are of the boot CPU: it is the only
- * one so far.
+ * Memory has one listener of a kind: the boot CPU's MMU and engine, which tell the others
+ * themselves (mmu_hook(), interp_code_written(), bt_code_written()).
  */
 #include "machine/machine_int.h"
 

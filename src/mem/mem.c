@@ -423,19 +423,45 @@ bool mem_read(const struct mem *m, struct gpa at, void *buf, uint64_t len) {
     return true;
 }
 
-/* LEN bytes of one page, at once if they are a scalar. */
+/* 16 aligned bytes at once, without vector registers. */
+static void store_16(uint8_t *host, const void *buf) {
+    const unaligned_u64 *from = buf;
+    uint64_t lo = from[0], hi = from[1], old_lo = 0, old_hi = 0;
+    bool done = false;
+
+    while (!done)
+        __asm__ volatile("lock cmpxchg16b %[m]"
+                         : [m] "+m"(*(unsigned __int128 *)(void *)host), "+a"(old_lo),
+                           "+d"(old_hi), "=@ccz"(done)
+                         : "b"(lo), "c"(hi)
+                         : "memory");
+}
+
+/* LEN bytes of one page: a scalar by one store, as other CPUs and devices expect it; 16
+ * aligned bytes, too. AMD64 APM volume 2, "Access Atomicity". */
 static void store_bytes(uint8_t *host, const void *buf, uint64_t len) {
-    if ((uintptr_t)host % len == 0 && len == 2)
-        __atomic_store_n((uint16_t *)(void *)host, *(const unaligned_u16 *)buf,
-                         __ATOMIC_RELEASE);
-    else if ((uintptr_t)host % len == 0 && len == 4)
-        __atomic_store_n((uint32_t *)(void *)host, *(const unaligned_u32 *)buf,
-                         __ATOMIC_RELEASE);
-    else if ((uintptr_t)host % len == 0 && len == 8)
-        __atomic_store_n((uint64_t *)(void *)host, *(const unaligned_u64 *)buf,
-                         __ATOMIC_RELEASE);
-    else
+    switch (len) {
+    case 1:
+        __atomic_store_n(host, *(const uint8_t *)buf, __ATOMIC_RELEASE);
+        break;
+    case 2:
+        *(volatile unaligned_u16 *)host = *(const unaligned_u16 *)buf;
+        break;
+    case 4:
+        *(volatile unaligned_u32 *)host = *(const unaligned_u32 *)buf;
+        break;
+    case 8:
+        *(volatile unaligned_u64 *)host = *(const unaligned_u64 *)buf;
+        break;
+    case 16:
+        if (!((uintptr_t)host & 15)) {
+            store_16(host, buf);
+            break;
+        }
+        /* fall through */
+    default:
         mem_copy(host, buf, len);
+    }
 }
 
 /* Of one page; the owners of its traces are told. */
@@ -557,25 +583,20 @@ void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
 
     if (!host_offset(m, host_page, &off))
         return;
-    mem_lock(m);
     /* A locked instruction: write entries are looked for after it. */
     before = __atomic_fetch_or(&m->page[off >> PAGE_SHIFT],
                                (uint8_t)(owner & PAGE_TRACES), __ATOMIC_SEQ_CST);
     /* Already traced by someone: there is no write entry to drop. */
     if (!(before & PAGE_TRACES) && m->hooks.drop_write)
         m->hooks.drop_write(m->hooks.drop_arg, m->layout.base + (off & ~(PAGE_SIZE - 1)));
-    mem_unlock(m);
 }
 
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner) {
     uint64_t off;
 
-    if (!host_offset(m, host_page, &off))
-        return;
-    mem_lock(m);
-    __atomic_fetch_and(&m->page[off >> PAGE_SHIFT], (uint8_t) ~(owner & PAGE_TRACES),
-                       __ATOMIC_SEQ_CST);
-    mem_unlock(m);
+    if (host_offset(m, host_page, &off))
+        __atomic_fetch_and(&m->page[off >> PAGE_SHIFT], (uint8_t) ~(owner & PAGE_TRACES),
+                           __ATOMIC_SEQ_CST);
 }
 
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page) {

@@ -212,8 +212,9 @@ void mem_discard(struct mem *m, struct gpa at, uint64_t len);
 void mem_lock(struct mem *m);
 void mem_unlock(struct mem *m);
 
-/* Traces. HOST_PAGE is page-aligned and inside the mapping. Who adds one holds the lock,
- * and goes on holding it until it has noted what it derives from the page. */
+/* Traces. HOST_PAGE is page-aligned and inside the mapping. Who adds one or takes one off
+ * holds the lock, or does it in a call (cpu/smp.h) of who does; who adds one goes on
+ * holding it until it has noted what it derives from the page. */
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 void mem_trace_remove(struct mem *m, uint8_t *host_page, enum mem_trace owner);
 unsigned mem_trace_of(const struct mem *m, const uint8_t *host_page);

@@ -15,6 +15,7 @@
  * PAE page-directory pointers are registers (loaded by CR3 loads), not traced; spaces
  * are told apart by their values instead.
  */
+#include "cpu/smp.h"
 #include "mmu/mmu_int.h"
 #include "x86/pte.h"
 
@@ -142,9 +143,17 @@ static void give_up(struct mmu_priv *m, uint32_t page) {
     mem_trace_remove(m->mem, m->ram + ((size_t)page << 12), MEM_TRACE_PT);
 }
 
-void mmu_pt_written(void *arg, struct gpa at, unsigned len) {
-    struct vcpu *v = arg;
+/* LEN bytes at AT. */
+struct written {
+    struct gpa at;
+    unsigned len;
+};
+
+static void drop_written(struct vcpu *v, void *arg) {
+    const struct written *w = arg;
     struct mmu_priv *m = mmu_priv(v);
+    struct gpa at = w->at;
+    unsigned len = w->len;
     const uint8_t *host = mem_host(m->mem, at, len);
     if (m->own_update || !host || !len || m->policy != MMU_TRACE)
         return;
@@ -174,4 +183,11 @@ void mmu_pt_written(void *arg, struct gpa at, unsigned len) {
         dropped = true;
     }
     c->trace_invalidations += dropped;
+}
+
+/* By whichever thread: a device's, too. */
+void mmu_pt_written(void *arg, struct gpa at, unsigned len) {
+    struct written w = {.at = at, .len = len};
+
+    vcpu_call(arg, drop_written, &w);
 }

@@ -189,7 +189,7 @@ static void *run_one(void *arg) {
     return NULL;
 }
 
-void many_run(struct many *m) {
+void many_run_with(struct many *m, void (*other)(struct many *m)) {
     struct runner r[MANY_MAX];
     pthread_barrier_t start;
 
@@ -198,7 +198,13 @@ void many_run(struct many *m) {
         r[n] = (struct runner){.m = m, .n = n, .start = &start};
         need(!pthread_create(&r[n].thread, NULL, run_one, &r[n]), "no thread");
     }
+    if (other)
+        other(m);
     for (unsigned n = 0; n < m->cpus; n++)
         pthread_join(r[n].thread, NULL);
     pthread_barrier_destroy(&start);
+}
+
+void many_run(struct many *m) {
+    many_run_with(m, NULL);
 }

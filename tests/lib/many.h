@@ -47,8 +47,10 @@ void many_free(struct many *m);
 /* After signals_remember(). RAM zeroed, tables and registers as at the beginning: rip at
  * MANY_CODE, rdi the number of the vCPU, and nothing derived. */
 void many_start(struct many *m);
-/* Each on a thread of its own, until it halts. */
+/* Each on a thread of its own, until it halts; meanwhile OTHER(M), if it is one, on the
+ * caller's, as a device's worker. */
 void many_run(struct many *m);
+void many_run_with(struct many *m, void (*other)(struct many *m));
 
 void many_put(struct many *m, uint64_t at, uint64_t value, unsigned len);
 uint64_t many_get(const struct many *m, uint64_t at, unsigned len);

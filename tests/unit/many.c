@@ -240,10 +240,21 @@ BLOB(t_movs, MEET "movq $0, 0x180300; movq $-1, 0x180308;"
 BLOB(t_read, MEET "1: mov (%rbx), %rax; inc %rax; cmp $1, %rax; ja 3f;"
                   "cmpl $0, 0x180200; je 1b; xor %esi, %esi; hlt; 3: mov $-1, %rsi; hlt");
 
+/* 16 bytes, aligned; the halves are compared. */
+BLOB(t_vector, MEET "pxor %xmm0, %xmm0; pcmpeqd %xmm1, %xmm1;"
+                    "2: pxor %xmm1, %xmm0; movaps %xmm0, (%rbx); dec %rsi; jnz 2b;"
+                    "movl $1, 0x180200; hlt");
+BLOB(t_vector_read,
+     MEET "1: movaps (%rbx), %xmm0; movq %xmm0, %rax; psrldq $8, %xmm0;"
+          "movq %xmm0, %rdx; cmp %rax, %rdx; jne 3f; inc %rax; cmp $1, %rax;"
+          "ja 3f; cmpl $0, 0x180200; je 1b; xor %esi, %esi; hlt;"
+          "3: mov $-1, %rsi; hlt");
+static const uint8_t *reader, *reader_end;
+
 static void tear(const uint8_t *begin, const uint8_t *end, uint64_t at) {
     many_start(&M);
     many_write(&M, FORM, begin, (size_t)(end - begin));
-    PUT(t_read, MANY_CODE);
+    many_write(&M, MANY_CODE, reader, (size_t)(reader_end - reader));
     for (unsigned n = 0; n < CPUS; n++) {
         M.vcpu[n]->rip = n ? MANY_CODE : FORM;
         M.vcpu[n]->gpr[REG_RBX] = at;
@@ -258,6 +269,12 @@ static void tear(const uint8_t *begin, const uint8_t *end, uint64_t at) {
 
 /* On plain pages, and on one with code, where stores go the long way. */
 static void test_tearing(void **state) {
+    reader = t_vector_read_begin;
+    reader_end = t_vector_read_end;
+    tear(t_vector_begin, t_vector_end, WORDS);
+    tear(t_vector_begin, t_vector_end, FORM + 2048);
+    reader = t_read_begin;
+    reader_end = t_read_end;
     tear(t_write_begin, t_write_end, WORDS);
     tear(t_write_begin, t_write_end, FORM + 2048);
     tear(t_push_begin, t_push_end, WORDS);
@@ -414,9 +431,42 @@ static void test_patching(void **state) {
         assert_int_equal(M.vcpu[n]->gpr[REG_RSI], 0);
 }
 
+/* --- what a device writes --- */
+
+BLOB(d_call,
+     "xor %r12d, %r12d;"
+     "1: mov 0x180208, %r13d; xor %eax, %eax; push %rbx; cpuid; pop %rbx;"
+     "call *%rbp; cmp %r13d, %eax; jb 3f; cmp %r12d, %eax; jb 3f;"
+     "mov %eax, %r12d; incq (%rbx); cmpl $0, 0x180200; je 1b; xor %esi, %esi; hlt;"
+     "3: mov $-1, %rsi; hlt");
+
+/* New code, into the page that is executed and beside it; then word of it. */
+static void device_writes(struct many *m) {
+    for (uint32_t n = 1; n < 600; n++) {
+        many_put(m, FORM + 1, n, 4);
+        many_put(m, FORM + 1024, n, 4);
+        many_put(m, 0x180208, n, 4);
+    }
+    many_put(m, 0x180200, 1, 4);
+}
+
+static void test_device(void **state) {
+    many_start(&M);
+    PUT(d_call, MANY_CODE);
+    PUT(c_form, FORM);
+    for (unsigned n = 0; n < M.cpus; n++) {
+        M.vcpu[n]->gpr[REG_RBX] = FORM + 2048 + 8 * n;
+        M.vcpu[n]->gpr[REG_RBP] = FORM;
+        M.vcpu[n]->gpr[REG_RSI] = 1;
+    }
+    many_run_with(&M, device_writes);
+    for (unsigned n = 0; n < M.cpus; n++)
+        assert_int_equal(M.vcpu[n]->gpr[REG_RSI], 0);
+}
+
 /* --- the engines --- */
 
-static void make(const char *options, bool splits) {
+static void make(unsigned cpus, const char *options, bool splits) {
     static bool known;
     struct bt_options opt = bt_defaults();
     char why[128];
@@ -424,24 +474,34 @@ static void make(const char *options, bool splits) {
     engine = options ? options : "interp";
     if (options)
         assert_int_equal(bt_options_parse(&opt, options, why, sizeof(why)), 0);
-    many_new(&M, CPUS, options ? &opt : NULL, splits);
+    many_new(&M, cpus, options ? &opt : NULL, splits);
     if (!known)
         signals_remember();
     known = true;
 }
 
 static int setup_interp(void **state) {
-    make(NULL, true);
+    make(CPUS, NULL, true);
     return 0;
 }
 
 static int setup_no_splits(void **state) {
-    make(NULL, false);
+    make(CPUS, NULL, false);
     return 0;
 }
 
 static int setup_bt(void **state) {
-    make("hot=8", true);
+    make(CPUS, "hot=8", true);
+    return 0;
+}
+
+static int setup_one_interp(void **state) {
+    make(1, NULL, true);
+    return 0;
+}
+
+static int setup_one_bt(void **state) {
+    make(1, "hot=8", true);
     return 0;
 }
 
@@ -459,10 +519,16 @@ int main(void) {
         cmocka_unit_test(test_accessed_and_dirty),
         cmocka_unit_test(test_shootdown),
         cmocka_unit_test(test_patching),
+        cmocka_unit_test(test_device),
+    };
+    const struct CMUnitTest alone[] = {
+        cmocka_unit_test(test_device),
     };
     int failed = cmocka_run_group_tests(tests, setup_interp, teardown);
 
     failed += cmocka_run_group_tests(tests, setup_no_splits, teardown);
     failed += cmocka_run_group_tests(tests, setup_bt, teardown);
+    failed += cmocka_run_group_tests(alone, setup_one_interp, teardown);
+    failed += cmocka_run_group_tests(alone, setup_one_bt, teardown);
     return failed;
 }
