@@ -172,7 +172,7 @@ static void test_keyboard(void **state) {
         build(1);
         t = table(table_get(root(0, "FACP"), 40, 4), "DSDT");
         end = t + table_get(t, 4, 4);
-        for (const uint8_t *p = t + 36; p < end - 5; p++) {
+        for (const uint8_t *p = t + 36; p < end - 4; p++) {
             keyboards += !memcmp(p, "\x0c\x41\xd0\x03\x03", 5);
             mice += !memcmp(p, "\x0c\x41\xd0\x0f\x13", 5);
             if (p[0] == 0x22 && p[3] == 0x79)
