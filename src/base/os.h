@@ -151,6 +151,10 @@ bool os_split_locks(void);
 void os_word_wait(uint32_t *word, uint32_t old);
 /* COUNT of those who sleep by WORD wake; nothing of the memory is touched. */
 void os_word_wake(uint32_t *word, unsigned count);
+/* Another thread that wants to run does, on this CPU of the host's. */
+void os_yield(void);
+/* How many CPUs of the host's this process may run on. Before the jail. */
+unsigned os_cpus(void);
 
 /* A lock between threads, not to be taken twice by one. Zeroed it is free. What is taken
  * free and given back with nobody waiting costs no call and touches general registers

@@ -45,6 +45,14 @@ static int catch_interrupt(void) {
     return sigaction(INTERRUPT, &sa, NULL) ? -errno : 0;
 }
 
+unsigned os_cpus(void) {
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof(set), &set) < 0)
+        return 1;
+    return (unsigned)CPU_COUNT(&set);
+}
+
 static void *body(void *arg) {
     struct os_thread *t = arg;
 

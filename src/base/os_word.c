@@ -21,6 +21,15 @@ static long futex(uint32_t *word, int op, uint32_t value) {
     return rc;
 }
 
+void os_yield(void) {
+    long rc;
+
+    __asm__ volatile("syscall"
+                     : "=a"(rc)
+                     : "0"((long)SYS_sched_yield)
+                     : "rcx", "r11", "memory");
+}
+
 void os_word_wait(uint32_t *word, uint32_t old) {
     futex(word, FUTEX_WAIT_PRIVATE, old);
 }

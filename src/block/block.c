@@ -38,20 +38,17 @@ int block_open(const struct block_spec *spec, struct block **out, char *why,
 }
 
 int block_close(struct block *b) {
-    char *path;
+    char path[1024];
     int rc;
 
     if (!b)
         return 0;
     if (b->pool)
         pool_remove(b->pool, b);
-    path = strdup(b->image->path);
-
+    snprintf(path, sizeof(path), "%s", b->image->path);
     rc = image_close(b->image);
     if (rc)
-        log_error("cannot write back all of '%s': %s", path ? path : "a disk",
-                  strerror(-rc));
-    free(path);
+        log_error("cannot write back all of '%s': %s", path, strerror(-rc));
     free(b);
     return rc;
 }

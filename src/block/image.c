@@ -11,8 +11,11 @@ int image_init(struct image *i, const struct image_ops *ops, const char *path) {
     i->ops = ops;
     i->physical = BLOCK_SECTOR;
     i->granule = BLOCK_SECTOR;
-    i->path = strdup(path);
-    return i->path ? 0 : -ENOMEM;
+    i->path = malloc(strlen(path) + 1);
+    if (!i->path)
+        return -ENOMEM;
+    strcpy(i->path, path);
+    return 0;
 }
 
 void image_done(struct image *i) {

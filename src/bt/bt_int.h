@@ -83,6 +83,8 @@ struct bt_shared {
     struct division *divisions;
     uint8_t *reading[2]; /* pages that the translator has read from */
     unsigned nreading;
+    bool yields;      /* the host has fewer CPUs than the machine: see pause.c */
+    uint32_t closed;  /* share.c: nobody is to enter code; atomic */
     struct bt *first; /* of those that have a part in it, by bt.next */
     bool unsound; /* the verifier has found something: nothing runs any more; atomic */
 };
@@ -102,8 +104,10 @@ struct bt {
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;
-    uint32_t holds, wanted; /* share.c; atomic */
-    bool in_tc; /* from bt_begin() to bt_end(): bt_kick() must close the poll page */
+    uint32_t pauses; /* that it has executed */
+    uint32_t holds;  /* share.c; atomic */
+    bool waits;      /* its guest's loop does: pause.c */
+    bool in_tc;      /* from bt_begin() to bt_end(): bt_kick() must close the poll page */
     bool poll_closed;
 };
 
@@ -200,6 +204,8 @@ void bt_unlock(struct bt *bt);
 /* BT enters code, and has addresses in the cache in hand until it lets go. */
 void bt_hold(struct bt *bt);
 void bt_let_go(struct bt *bt);
+/* The same, until the door is open again. */
+void bt_stay_out(struct bt *bt);
 /* Lets go, takes the lock and stops all others, none of which holds anything of the cache
  * then; not while BT has the lock. The same back. */
 void bt_stop(struct bt *bt);
@@ -224,6 +230,15 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *s,
                 const struct bt_trap *trap);
 /* Nobody executes translated code. NOW is the TSC. */
 void bt_review(struct bt *bt, uint64_t now);
+
+/* --- pause.c: loops that wait --- */
+
+/* Is I to be a callout, since it means that the vCPU waits for another? */
+bool bt_is_wait(const struct bt *bt, const struct insn *i);
+/* A copy of it, in SPAN; NULL: full. */
+struct insn *bt_wait_callout(struct tr_span *span, const struct insn *i);
+/* At a quiet place, when BT.waits. */
+void bt_yield(struct bt *bt);
 
 /* --- divide.c: divisions that fault --- */
 

@@ -74,8 +74,9 @@ static int create_shared(struct bt *bt, const struct bt_options *opt) {
                               .advice = &bt_advice,
                               .arg = bt};
     take_options(bt, opt);
-    rc = allocate_shared(bt);
     sh->tc.jumps_stay = sh->env.smp;
+    rc = allocate_shared(bt);
+    sh->yields = sh->env.smp && vcpu_group_of(bt->v)->count > os_cpus();
     if (!rc)
         rc = emit_common(bt);
     return rc ? rc : os_fault_range(code->rx, code->rx + code->size, bt_host_fault, NULL);

@@ -21,12 +21,13 @@ static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
 }
 
 static bool traps(void *arg, const struct insn *i, uint64_t va, const uint8_t *ram) {
-    return bt_is_trap(arg, i, va, ram);
+    return bt_is_wait(arg, i) || bt_is_trap(arg, i, va, ram);
 }
 
 static struct insn *trapping(void *arg, struct tr_span *span, const struct insn *i,
                              uint64_t va, uint8_t *ram) {
-    return bt_trap_callout(span, i, va, ram);
+    return bt_is_wait(arg, i) ? bt_wait_callout(span, i)
+                              : bt_trap_callout(span, i, va, ram);
 }
 
 static bool no_group(void *arg, uint64_t va, const uint8_t *ram) {
@@ -103,9 +104,25 @@ void bt_renew_tables(struct bt *bt) {
     bt_go_on(bt);
 }
 
+/* On from UNIT to one that nobody has anything of; or somebody else has gone on. */
+static bool take_free(struct bt *bt, unsigned unit) {
+    struct tc *tc = &bt->sh->tc;
+    bool gone, free;
+
+    bt_lock(bt);
+    gone = tc->unit != unit;
+    free = !gone && tc_next_is_free(tc) && !tc_wraps(tc);
+    if (free)
+        tc_evict(tc);
+    bt_unlock(bt);
+    return gone || free;
+}
+
 void bt_make_room(struct bt *bt) {
     unsigned unit = bt->sh->tc.unit;
 
+    if (take_free(bt, unit))
+        return;
     bt_stop(bt);
     if (bt->sh->tc.unit == unit) /* else somebody else has by now */
         evict(bt);

@@ -279,8 +279,10 @@ bool bt_ready(struct bt *bt) {
     bt_poll_open(bt);
     if (unlikely(bt->sh->unsound)) /* it has been told */
         return false;
-    if (unlikely(__atomic_load_n(&bt->wanted, __ATOMIC_SEQ_CST)))
-        bt_let_go(bt);
+    while (unlikely(__atomic_load_n(&bt->sh->closed, __ATOMIC_SEQ_CST)))
+        bt_stay_out(bt);
+    if (unlikely(bt->waits))
+        bt_yield(bt);
     bt_review(bt, __builtin_ia32_rdtsc());
     return true;
 }

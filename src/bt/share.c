@@ -39,13 +39,27 @@ void bt_hold(struct bt *bt) {
 void bt_let_go(struct bt *bt) {
     bt_x87_settle(bt->v);
     __atomic_store_n(&bt->holds, 0, __ATOMIC_SEQ_CST);
-    if (unlikely(__atomic_load_n(&bt->wanted, __ATOMIC_SEQ_CST)))
+    if (unlikely(__atomic_load_n(&bt->sh->closed, __ATOMIC_SEQ_CST)))
         os_word_wake(&bt->holds, INT32_MAX);
 }
 
 void bt_serve(struct bt *bt) {
     bt_let_go(bt);
     vcpu_serve(bt->v);
+}
+
+/* Out of the engine while *WORD is VALUE. */
+static void sleep_while(uint32_t *word, uint32_t value) {
+    bool paused = vcpu_pause();
+
+    while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == value)
+        os_word_wait(word, value);
+    vcpu_resume(paused);
+}
+
+void bt_stay_out(struct bt *bt) {
+    bt_let_go(bt);
+    sleep_while(&bt->sh->closed, 1);
 }
 
 static struct bt *holder(const struct bt *but) {
@@ -56,38 +70,43 @@ static struct bt *holder(const struct bt *but) {
     return b;
 }
 
-/* Until B has let go once. */
-static void await(struct bt *b) {
-    bool paused;
+/* Only one at a time. */
+static void close_door(struct bt *bt) {
+    uint32_t open = 0;
 
-    __atomic_add_fetch(&b->wanted, 1, __ATOMIC_SEQ_CST);
-    bt_kick(b);
-    paused = vcpu_pause();
-    if (__atomic_load_n(&b->holds, __ATOMIC_SEQ_CST))
-        os_word_wait(&b->holds, 1);
-    vcpu_resume(paused);
-    __atomic_sub_fetch(&b->wanted, 1, __ATOMIC_SEQ_CST);
+    while (!__atomic_compare_exchange_n(&bt->sh->closed, &open, 1, false,
+                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        sleep_while(&bt->sh->closed, 1);
+        open = 0;
+    }
 }
 
+/* With the door closed, whoever comes to a quiet place stays there. One that went by it
+ * just before, and entered code since, comes once more. */
 void bt_stop(struct bt *bt) {
     struct bt *b;
 
     bt_let_go(bt);
+    close_door(bt);
     for (;;) {
+        while ((b = holder(bt))) {
+            bt_kick(b);
+            sleep_while(&b->holds, 1);
+        }
         bt_lock(bt);
         vcpu_stop(group_of(bt));
-        b = holder(bt);
-        if (!b)
+        if (!holder(bt))
             return;
         vcpu_go(group_of(bt));
         bt_unlock(bt);
-        await(b);
     }
 }
 
 void bt_go_on(struct bt *bt) {
     vcpu_go(group_of(bt));
     bt_unlock(bt);
+    __atomic_store_n(&bt->sh->closed, 0, __ATOMIC_SEQ_CST);
+    os_word_wake(&bt->sh->closed, INT32_MAX);
 }
 
 struct bt *bt_storing(struct bt_shared *sh) {

@@ -129,7 +129,7 @@ static int attach_pci(struct machine *m, struct virtio_device *d) {
 
 int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
                           size_t why_size) {
-    int rc = -ENODEV;
+    int rc = -EINVAL;
 
     if (m->cfg.virtio == MACHINE_VIRTIO_MMIO)
         rc = attach_mmio(m, d);
@@ -137,7 +137,7 @@ int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
         rc = attach_pci(m, d);
     if (rc == -ENOSPC)
         snprintf(why, why_size, "there are more devices than the machine has places for");
-    else if (rc == -ENODEV)
+    else if (rc == -EINVAL)
         snprintf(
             why, why_size,
             "there is nothing that %s could be at: --virtio mmio, or pci and a board "

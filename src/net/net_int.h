@@ -111,5 +111,7 @@ int net_slirp_new(const struct net_config *cfg, int fd, struct net_slirp **out,
                   int *forward);
 /* Until FD ends. */
 void net_slirp_run(struct net_slirp *s);
+/* Its ports are free again. */
+void net_slirp_free(struct net_slirp *s);
 
 #endif

@@ -274,7 +274,7 @@ static int add_forwards(struct net_slirp *s, const struct net_config *cfg, int *
     return 0;
 }
 
-static void free_it(struct net_slirp *s) {
+void net_slirp_free(struct net_slirp *s) {
     if (s->slirp)
         slirp_cleanup(s->slirp);
     net_bytes_free(&s->in);
@@ -306,6 +306,6 @@ int net_slirp_new(const struct net_config *cfg, int fd, struct net_slirp **out,
     *out = s;
     return 0;
 fail:
-    free_it(s);
+    net_slirp_free(s);
     return rc;
 }

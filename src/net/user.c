@@ -65,8 +65,11 @@ static void be_network(const struct net_config *cfg, int fd, int gone) {
         w.jail = w.rc;
     }
     if (write(fd, &w, sizeof(w)) == sizeof(w) && !w.rc &&
-        !fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK))
+        !fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK)) {
         net_slirp_run(s);
+        /* Before GONE is closed: who has waited for that may want the ports again. */
+        net_slirp_free(s);
+    }
     _exit(0);
 }
 

@@ -31,6 +31,8 @@ static const struct {
     {"protocol", offsetof(struct recording_key, protocol), "another --boot-protocol"},
     {"paravirt", offsetof(struct recording_key, paravirt), "another --no-paravirt"},
     {"no-pci", offsetof(struct recording_key, no_pci), "another --no-pci"},
+    {"virtio", offsetof(struct recording_key, virtio), "another --virtio"},
+    {"rng", offsetof(struct recording_key, rng), "another --no-rng"},
     {"no-reboot", offsetof(struct recording_key, no_reboot), "another --no-reboot"},
     {"append", offsetof(struct recording_key, append), "another --append"},
     {"disks", offsetof(struct recording_key, disks),

@@ -31,7 +31,7 @@
 struct recording_key {
     uint64_t start_ns; /* since 1970; taken from the recording */
     uint64_t memory;
-    uint64_t protocol, paravirt, no_pci, no_reboot;
+    uint64_t protocol, paravirt, no_pci, virtio, rng, no_reboot;
     uint64_t append; /* digest of the kernel command line */
     uint64_t disks;  /* of what the guest sees of them, but for what is on them */
     uint64_t cpu;    /* of the CPUID model */

@@ -55,6 +55,8 @@ static struct recording_key key_of(const struct tape *t) {
         .protocol = cfg->boot.protocol,
         .paravirt = cfg->paravirt,
         .no_pci = cfg->no_pci,
+        .virtio = cfg->virtio,
+        .rng = cfg->rng,
         .no_reboot = t->no_reboot,
         .append = recording_digest(0, append, strlen(append)),
         .disks = disks_digest(cfg),

@@ -42,6 +42,10 @@ bool tc_wraps(const struct tc *tc) {
     return tc->unit + 1 == tc->nunits;
 }
 
+bool tc_next_is_free(const struct tc *tc) {
+    return !tc->fragments[(tc->unit + 1) % tc->nunits];
+}
+
 void tc_evict(struct tc *tc) {
     struct counters *cnt = tc->v->cnt;
     unsigned next = (tc->unit + 1) % tc->nunits;

@@ -5,7 +5,8 @@
 #include "tc/tc_int.h"
 
 int tc_jumps_create(struct tc *tc) {
-    for (unsigned n = 0; n < TC_JUMP_TABLES; n++) {
+    tc->tables = tc->jumps_stay ? TC_JUMP_TABLES_MAX : TC_JUMP_TABLES;
+    for (unsigned n = 0; n < tc->tables; n++) {
         tc->jump[n].to = calloc(1u << TR_JUMP_BITS, sizeof(*tc->jump[n].to));
         if (!tc->jump[n].to)
             return -ENOMEM;
@@ -14,12 +15,12 @@ int tc_jumps_create(struct tc *tc) {
 }
 
 void tc_jumps_free(struct tc *tc) {
-    for (unsigned n = 0; n < TC_JUMP_TABLES; n++)
+    for (unsigned n = 0; n < tc->tables; n++)
         free(tc->jump[n].to);
 }
 
 void tc_jumps_reset(struct tc *tc) {
-    for (unsigned n = 0; n < TC_JUMP_TABLES; n++)
+    for (unsigned n = 0; n < tc->tables; n++)
         tc->jump[n].used = 0;
 }
 
@@ -33,7 +34,7 @@ static void jump_clear(struct tc *tc, struct jump_table *t) {
 static unsigned table_for(const struct tc *tc, uint32_t key) {
     unsigned at = 0;
 
-    for (unsigned n = 0; n < TC_JUMP_TABLES; n++) {
+    for (unsigned n = 0; n < tc->tables; n++) {
         if (tc->jump[n].used && tc->jump[n].key == key)
             return n;
         if (tc->jump[n].used < tc->jump[at].used)
@@ -76,7 +77,7 @@ void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c) {
 }
 
 void tc_jump_forget(struct tc *tc, struct ccf *c) {
-    for (unsigned n = 0; c->jumps && n < TC_JUMP_TABLES; n++)
+    for (unsigned n = 0; c->jumps && n < tc->tables; n++)
         for (unsigned k = 0; k < 16; k++) {
             uint8_t **to = &tc->jump[n].to[k << 12 | (c->code.va & 4095)];
 

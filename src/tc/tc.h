@@ -62,7 +62,9 @@ static inline unsigned tc_jump_slot(uint64_t va) {
     return (unsigned)va & ((1u << TR_JUMP_BITS) - 1);
 }
 
+/* With several vCPUs more, for none is made another key's while they run. */
 #define TC_JUMP_TABLES 8
+#define TC_JUMP_TABLES_MAX 32
 struct jump_table {
     uint32_t key;
     uint64_t used;
@@ -103,7 +105,8 @@ struct tc {
     struct ccf **hash;
     struct code_page *pages; /* one for each RAM page */
     size_t npages;
-    struct jump_table jump[TC_JUMP_TABLES];
+    struct jump_table jump[TC_JUMP_TABLES_MAX];
+    unsigned tables;
     uint64_t jump_clock;
     bool jumps_stay; /* no table becomes another key's before tc_jumps_reset() */
     uint32_t
@@ -208,6 +211,8 @@ void tc_destroy(struct tc *tc);
 void tc_flush(struct tc *tc);
 /* The next unit of the ring is that after the last one. */
 bool tc_wraps(const struct tc *tc);
+/* There is nothing in the next unit. */
+bool tc_next_is_free(const struct tc *tc);
 /* Goes on to the next unit; what was in it is gone. Fragments that are held in hand may
  * be. */
 void tc_evict(struct tc *tc);

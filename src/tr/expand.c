@@ -56,14 +56,6 @@ static bool is_fence(const struct insn *i) {
     return i->off_modrm && end[-2] == 0xae && end[-1] >= 0xe8;
 }
 
-static bool is_pause(const struct insn *i) {
-    bool rep = false;
-
-    for (unsigned n = 0; n < i->off_opcode; n++)
-        rep |= i->bytes[n] == 0xf3;
-    return rep && i->bytes[i->off_opcode] == 0x90;
-}
-
 /* With several vCPUs, fences and PAUSE are what they are. */
 static void xl_nop(struct tr *t, const struct insn *i) {
     struct emit *e = &t->e;
@@ -73,7 +65,7 @@ static void xl_nop(struct tr *t, const struct insn *i) {
     if (is_fence(i)) {
         e8(e, 0x0f);
         e_bytes(e, i->bytes + i->len - 2, 2);
-    } else if (is_pause(i)) {
+    } else if (tr_is_pause(i)) {
         e8(e, 0xf3);
         e8(e, 0x90);
     }

@@ -82,6 +82,15 @@ void tr_past_turn(const struct tr_env *env, const struct tr_code *c, const uint8
 
 struct tr_made tr_made(const struct tr *t);
 
+/* A loop that waits has it. AMD64 APM volume 3, "PAUSE". */
+static inline bool tr_is_pause(const struct insn *i) {
+    bool rep = false;
+
+    for (unsigned n = 0; n < i->off_opcode; n++)
+        rep |= i->bytes[n] == 0xf3;
+    return i->op == OP_nop && rep && i->bytes[i->off_opcode] == 0x90;
+}
+
 /* Does I name memory? */
 static inline bool tr_has_mem(const struct insn *i) {
     for (unsigned k = 0; k < i->nops; k++)

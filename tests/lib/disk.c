@@ -16,7 +16,7 @@ void disk_rig_close(struct disk_rig *rig) {
     os_loop_free(rig->loop);
 }
 
-static void done(struct block_request *r, int rc) {
+void disk_done(struct block_request *r, int rc) {
     struct disk_request *q = container_of(r, struct disk_request, r);
 
     q->rc = rc;
@@ -33,7 +33,7 @@ void disk_begin(struct disk_rig *rig, struct block *b, struct disk_request *q,
     q->one = (struct block_iov){buf, len};
     q->r = (struct block_request){
         .op = op, .offset = offset, .length = len, .iov = &q->one, .iov_count = 1};
-    q->r.done = done;
+    q->r.done = disk_done;
     block_submit(b, &q->r);
 }
 

@@ -26,6 +26,8 @@ struct disk_request {
 /* Submits to B, which has been attached; LEN bytes of BUF. */
 void disk_begin(struct disk_rig *rig, struct block *b, struct disk_request *q,
                 enum block_op op, uint64_t offset, void *buf, size_t len);
+/* What disk_begin() has for done(): for who does something before. */
+void disk_done(struct block_request *r, int rc);
 /* Turns the loop until COUNT more requests are done. */
 void disk_wait(struct disk_rig *rig, unsigned count);
 /* Both. */

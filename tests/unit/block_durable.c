@@ -124,6 +124,9 @@ struct deed {
     enum what what;
     unsigned begin, end;
     uint64_t first, sectors;
+    struct disk_request q;
+    void (*done)(struct block_request *r, int rc);
+    uint8_t *buf;
 };
 
 static struct deed deeds[STEPS];
@@ -143,27 +146,57 @@ static void fill(uint8_t *buf, unsigned n, uint64_t first, uint64_t sectors) {
     }
 }
 
-static void perform(struct block *b, unsigned n, uint64_t disk_sectors) {
+static void done(struct block_request *r, int rc) {
+    struct deed *d = container_of(r, struct deed, q.r);
+
+    assert_int_equal(rc, 0);
+    d->end = now++;
+    d->done(r, rc);
+}
+
+/* Submits deed N, somewhere in the SECTORS from FIRST on. */
+static void begin(struct block *b, unsigned n, uint64_t first, uint64_t sectors) {
     static const enum block_op ops[] = {BLOCK_WRITE, BLOCK_ZEROES, BLOCK_DISCARD,
                                         BLOCK_FLUSH};
     struct deed *d = &deeds[n];
-    uint8_t *buf;
 
     d->what = one_in(6)    ? GUEST_FLUSH
               : one_in(10) ? GUEST_ZERO
               : one_in(10) ? GUEST_DISCARD
                            : GUEST_WRITE;
     d->sectors = 1 + rnd() % (one_in(4) ? 400 : 24);
-    d->first = rnd() % (disk_sectors - d->sectors);
+    d->first = first + rnd() % (sectors - d->sectors);
     if (d->what == GUEST_FLUSH)
         d->first = d->sectors = 0;
-    buf = malloc(d->sectors * SECTOR + 1);
-    fill(buf, n, d->first, d->sectors);
+    d->buf = malloc(d->sectors * SECTOR + 1);
+    fill(d->buf, n, d->first, d->sectors);
     d->begin = now++;
-    assert_int_equal(
-        disk_do(&rig, b, ops[d->what], d->first * SECTOR, buf, d->sectors * SECTOR), 0);
-    d->end = now++;
-    free(buf);
+    d->q.rig = &rig;
+    d->q.one = (struct block_iov){d->buf, d->sectors * SECTOR};
+    d->q.r = (struct block_request){.op = ops[d->what],
+                                    .offset = d->first * SECTOR,
+                                    .length = d->sectors * SECTOR,
+                                    .iov = &d->q.one,
+                                    .iov_count = 1,
+                                    .done = done};
+    d->done = disk_done;
+    block_submit(b, &d->q.r);
+}
+
+/* Up to AT_ONCE deeds from N on, at parts of the disk that do not overlap, but share
+ * clusters and tables; they run in any order. */
+static unsigned perform(struct block *b, unsigned n, uint64_t disk_sectors,
+                        unsigned at_once) {
+    unsigned count_now = 1 + pick(at_once);
+    uint64_t part = disk_sectors / count_now;
+
+    count_now = count_now < STEPS - n ? count_now : STEPS - n;
+    for (unsigned k = 0; k < count_now; k++)
+        begin(b, n + k, k * part, part);
+    disk_wait(&rig, count_now);
+    for (unsigned k = 0; k < count_now; k++)
+        free(deeds[n + k].buf);
+    return count_now;
 }
 
 /* --- a cut --- */
@@ -329,8 +362,8 @@ static unsigned when(void) {
     return e->kind == SYNC ? e->end - 1 : 1 + (unsigned)(rnd() % now);
 }
 
-static void life(const char *path, enum block_format format, uint64_t size, bool backed,
-                 uint64_t seed) {
+static void life_of(const char *path, enum block_format format, uint64_t size,
+                    bool backed, uint64_t seed, unsigned at_once) {
     const struct block_spec spec = {.path = path, .format = format};
     uint64_t sectors = size / SECTOR;
     struct block *b;
@@ -343,8 +376,8 @@ static void life(const char *path, enum block_format format, uint64_t size, bool
         fail_msg("%s", why);
     block_attach(b, rig.pool);
     logging = true;
-    for (deed_count = 0; deed_count < STEPS; deed_count++)
-        perform(b, deed_count, sectors);
+    for (deed_count = 0; deed_count < STEPS;)
+        deed_count += perform(b, deed_count, sectors, at_once);
     assert_int_equal(block_close(b), 0);
     logging = false;
     for (unsigned n = 0; n < CUTS; n++)
@@ -356,6 +389,11 @@ static void life(const char *path, enum block_format format, uint64_t size, bool
     /* Closing is a promise too. */
     check_cut("cut", format, now, sectors, backed);
     free(before);
+}
+
+static void life(const char *path, enum block_format format, uint64_t size, bool backed,
+                 uint64_t seed) {
+    life_of(path, format, size, backed, seed, 1);
 }
 
 static void test_raw(void **state) {
@@ -415,6 +453,19 @@ static void test_snapshot(void **state) {
     qemu_img_good("snapshot -c two a");
 }
 
+/* Flushes beside writes that allocate. */
+static void test_parallel(void **state) {
+    static const char *const options[] = {
+        "cluster_size=4096", "cluster_size=512,refcount_bits=64", "cluster_size=65536"};
+
+    for (size_t n = 0; n < ARRAY_SIZE(options); n++) {
+        qemu_img_good("create -q -f qcow2 -o %s a 4M", options[n]);
+        life_of("a", BLOCK_QCOW2, 4 << 20, false, n, 4);
+    }
+    assert_int_equal(system("rm a; truncate -s 2M a"), 0);
+    life_of("a", BLOCK_RAW, 2 << 20, false, 9, 4);
+}
+
 /* --- */
 
 static int group_setup(void **state) {
@@ -447,8 +498,9 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_raw),    TEST(test_qcow2),      TEST(test_growing),
-        TEST(test_backed), TEST(test_compressed), TEST(test_snapshot),
+        TEST(test_raw),      TEST(test_qcow2),      TEST(test_growing),
+        TEST(test_backed),   TEST(test_compressed), TEST(test_snapshot),
+        TEST(test_parallel),
     };
 
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

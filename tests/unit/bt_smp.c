@@ -483,11 +483,34 @@ static void test_loop_is_left(void **state) {
     }
 }
 
+/* Where the host has too few CPUs, a loop that waits gives its own away now and then. */
+static void test_pause(void **state) {
+    const uint8_t program[] = {
+        0xb9, LE32(640),       /* mov ecx, 640 */
+        0xf3, 0x90,            /* 1: pause */
+        0x49, 0x75,      0xfb, /* dec ecx; jnz 1b */
+        0xf4,
+    };
+
+    for (unsigned few = 0; few < 2; few++) {
+        world_new("cache=2,hot=50");
+        W.cpu[0].soft.bt->sh->yields = few;
+        for (unsigned n = 0; n < CPUS; n++)
+            put(CODE + n * 4096, program, sizeof(program));
+        run_all(CPUS);
+        for (unsigned n = 0; n < CPUS; n++) {
+            assert_int_equal(W.cpu[n].v->gpr[REG_RCX], 0);
+            assert_int_equal(W.cpu[n].cnt.bt_yields, few * 10);
+        }
+        world_free();
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_locked),       cmocka_unit_test(test_much_code),
         cmocka_unit_test(test_written),      cmocka_unit_test(test_cross_modified),
-        cmocka_unit_test(test_loop_is_left),
+        cmocka_unit_test(test_loop_is_left), cmocka_unit_test(test_pause),
     };
 
     vec_init();

@@ -43,11 +43,14 @@ static int open_events(struct recording *rec, const char *const *events) {
                              "protocol 0",
                              "paravirt 0",
                              "no-pci 0",
+                             "virtio 0",
+                             "rng 0",
                              "no-reboot 0",
                              "append 0",
+                             "disks 0",
                              "cpu 0",
                              "state 0"};
-    size_t count = 10;
+    size_t count = 13;
     int fd, rc;
 
     while (*events)
@@ -90,7 +93,7 @@ static void test_times(void **state) {
         const char *events[] = {bad[n], NULL};
 
         assert_int_equal(open_events(&rec, events), -EINVAL);
-        assert_non_null(strstr(why, "line 11 is damaged"));
+        assert_non_null(strstr(why, "line 14 is damaged"));
     }
     assert_int_equal(open_events(&rec, (const char *[]){"input 4611686018427387903 41",
                                                         "end 4611686018427387903 quit 0 "

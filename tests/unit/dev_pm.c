@@ -121,12 +121,12 @@ static void test_control(void **state) {
     assert_int_equal(rig_in16(&r, PM_CNT_PORT), 0x0000);
 }
 
-/* Soft off is type 5 with SLP_EN, and nothing else is. */
+/* Soft off is type 5 with SLP_EN, or the PIIX4's type 0, and nothing else is. */
 static void test_sleep(void **state) {
     for (unsigned type = 0; type < 8; type++) {
         rig_out16(&r, PM_CNT_PORT, SLP_TYPE(type));
         assert_int_equal(r.poweroffs, 0);
-        if (type != PM_S5_TYPE)
+        if (type != PM_S5_TYPE && type != PM_PIIX4_S5_TYPE)
             rig_out16(&r, PM_CNT_PORT, SLP_TYPE(type) | SLP_EN);
         assert_int_equal(rig_in16(&r, PM_CNT_PORT), SLP_TYPE(type));
         assert_int_equal(rig_in(&r, PM_CNT_PORT + 1), SLP_TYPE(type) >> 8);
@@ -136,6 +136,8 @@ static void test_sleep(void **state) {
     assert_int_equal(r.poweroffs, 1);
     rig_out(&r, PM_CNT_PORT + 1, (SLP_TYPE(PM_S5_TYPE) | SLP_EN) >> 8);
     assert_int_equal(r.poweroffs, 2);
+    rig_out16(&r, PM_CNT_PORT, SLP_TYPE(PM_PIIX4_S5_TYPE) | SLP_EN);
+    assert_int_equal(r.poweroffs, 3);
 }
 
 /* Two bytes of status that nothing sets, two of enable that are kept. */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -593,16 +594,27 @@ static void test_user_forward(void **state) {
     end(n);
 }
 
+/* Two ports that nobody has; somebody else may be quicker, but not again and again. */
+static struct net *with_two_ports(struct net_config *cfg) {
+    struct net *n = NULL;
+    char why[256];
+    int rc = -EADDRINUSE;
+
+    for (int tries = 0; rc == -EADDRINUSE && tries < 20; tries++) {
+        for (unsigned k = 0; k < 2; k++)
+            cfg->forward[k] = (struct net_forward){
+                false, {127, 0, 0, 1}, (uint16_t)free_port(SOCK_STREAM), 1};
+        rc = net_open(cfg, &n, why, sizeof(why));
+    }
+    assert_int_equal(rc, 0);
+    return n;
+}
+
 static void test_user_port_taken(void **state) {
     struct net_config cfg = {.kind = NET_USER, .jail = JAIL_AUTO, .forwards = 2};
-    struct net *first, *second;
+    struct net *first = with_two_ports(&cfg), *second;
     char why[256];
-    uint16_t port = (uint16_t)free_port(SOCK_STREAM);
 
-    cfg.forward[0] =
-        (struct net_forward){false, {127, 0, 0, 1}, (uint16_t)free_port(SOCK_STREAM), 1};
-    cfg.forward[1] = (struct net_forward){false, {127, 0, 0, 1}, port, 2};
-    first = open_net(&cfg);
     cfg.forward[0].udp = true;
     assert_int_equal(net_open(&cfg, &second, why, sizeof(why)), -EADDRINUSE);
     assert_non_null(strstr(why, "TCP port"));
@@ -627,6 +639,40 @@ static void test_user_jailed(void **state) {
     net_close(n);
 }
 
+/* Of the only process that we have made and that is not a listener's keeper. */
+static pid_t only_child(void) {
+    char name[64];
+    int pid = 0, more;
+    FILE *f;
+
+    snprintf(name, sizeof(name), "/proc/self/task/%d/children", (int)getpid());
+    f = fopen(name, "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%d %d", &pid, &more), 1);
+    fclose(f);
+    return pid;
+}
+
+/* It is gone: the card has no link, what is sent is lost, and closing does not wait. */
+static void test_user_killed(void **state) {
+    const struct net_config cfg = {.kind = NET_USER, .jail = JAIL_AUTO};
+    struct net *n;
+    size_t len = put_discover();
+
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    n = open_net(&cfg);
+    plug(n);
+    assert_true(net_link(n));
+    assert_int_equal(kill(only_child(), SIGKILL), 0);
+    os_loop_run(loop);
+    assert_int_equal(card.links, 1);
+    assert_false(net_link(n));
+    assert_true(send_bytes(message, len));
+    assert_int_equal(net_figures(n).dropped, 1);
+    end(n);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_receive),
@@ -643,6 +689,7 @@ int main(void) {
         cmocka_unit_test(test_user_forward),
         cmocka_unit_test(test_user_port_taken),
         cmocka_unit_test(test_user_jailed),
+        cmocka_unit_test(test_user_killed),
     };
 
     signal(SIGPIPE, SIG_IGN);

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "block/block.h"
 #include "lib/failing.h"
 #include "lib/tiny.h"
 #include "machine/machine.h"
@@ -137,6 +138,19 @@ static void test_engines(void **state) {
     }
 }
 
+/* With what each CPU has besides, its thread among it. */
+static void test_many_cpus(void **state) {
+    size_t count;
+    const struct engine_ops *const *all = machine_engines(&count);
+
+    for (size_t k = 0; k < count; k++) {
+        struct machine_config cfg = config_of(all[k]->name);
+
+        cfg.cpus = 3;
+        create_with_failures(&cfg, false);
+    }
+}
+
 /* What another host forbids. The interpreter's share is there since the first test. */
 static void test_no_code_memory(void **state) {
     struct machine_config cfg = config_of("bt");
@@ -175,8 +189,7 @@ static void test_options(void **state) {
 
 /* --- boot and run --- */
 
-static void run_with_failures(const char *engine) {
-    struct machine_config cfg = config_of(engine);
+static void run_with_failures(const struct machine_config *cfg) {
     char why[512], said[1024];
     unsigned n = 0;
 
@@ -189,7 +202,7 @@ static void run_with_failures(const char *engine) {
         int rc;
 
         fail_at = 0;
-        assert_int_equal(machine_create(&cfg, &m, why, sizeof(why)), 0);
+        assert_int_equal(machine_create(cfg, &m, why, sizeof(why)), 0);
         *why = 0;
         failing_arm(++n);
         dup2(log, STDERR_FILENO);
@@ -208,24 +221,59 @@ static void run_with_failures(const char *engine) {
         else
             assert_int_equal(end, MACHINE_DEBUG_EXIT);
         if (rc || end == MACHINE_ERROR)
-            same_left(&before, engine, n);
+            same_left(&before, cfg->engine, n);
         close(log);
         close(saved);
     } while (failed);
 }
 
 static void test_run(void **state) {
-    run_with_failures("interp");
-    run_with_failures("bt");
+    struct machine_config cfg = config_of("interp");
+
+    run_with_failures(&cfg);
+    cfg = config_of("bt");
+    run_with_failures(&cfg);
+    cfg.cpus = 3;
+    run_with_failures(&cfg);
+}
+
+/* Firmware with variables, and disks that it would boot. */
+static void test_firmware(void **state) {
+    static uint8_t rom[0x1000], vars[0x2000], vga_bios[512];
+    static const uint8_t reset[] = {0xb0, 0x00, 0xe6, 0xf4, 0xf4}; /* mov out hlt */
+    const struct block_spec spec = {.format = BLOCK_RAW, .path = kernel};
+    struct machine_config cfg = config_of("bt");
+    char path[] = "/tmp/bivisor-rom-XXXXXX", why[256];
+    struct boot_image *firmware;
+    struct block *disk;
+    int fd = mkstemp(path);
+
+    memcpy(rom + 0xff0, reset, sizeof(reset));
+    assert_int_equal(write(fd, rom, sizeof(rom)), sizeof(rom));
+    close(fd);
+    assert_int_equal(boot_image_open_firmware(path, &firmware, why, sizeof(why)), 0);
+    unlink(path);
+    assert_int_equal(block_open(&spec, &disk, why, sizeof(why)), 0);
+    cfg.image = firmware;
+    cfg.vars.bytes = vars;
+    cfg.vars.size = sizeof(vars);
+    cfg.vga_bios = vga_bios;
+    cfg.vga_bios_size = sizeof(vga_bios);
+    cfg.disks[0] = (struct machine_disk){disk, MACHINE_DISK_IDE};
+    cfg.disk_count = 1;
+    cfg.counted = true; /* no workers */
+    create_with_failures(&cfg, false);
+    run_with_failures(&cfg);
+    block_close(disk);
+    boot_image_close(firmware);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first_machine),
-        cmocka_unit_test(test_engines),
-        cmocka_unit_test(test_no_code_memory),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_first_machine), cmocka_unit_test(test_engines),
+        cmocka_unit_test(test_many_cpus),     cmocka_unit_test(test_no_code_memory),
+        cmocka_unit_test(test_options),       cmocka_unit_test(test_run),
+        cmocka_unit_test(test_firmware),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

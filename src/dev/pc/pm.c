@@ -86,12 +86,19 @@ void pm_power_button(struct pm *p) {
     update_sci(p);
 }
 
+/* The type that ACPI tells, or the PIIX4's own (Intel 82371AB, "PMCNTRL"), which firmware
+ * that knows the chip writes. */
+static bool is_soft_off(uint32_t value) {
+    unsigned type = (value & CNT_SLP_TYP) >> CNT_SLP_TYP_SHIFT;
+
+    return type == PM_S5_TYPE || type == PM_PIIX4_S5_TYPE;
+}
+
 static void write_cnt(struct pm *p, uint16_t value) {
     p->cnt = (uint16_t)((p->cnt & CNT_SCI_EN) | (value & (CNT_BM_RLD | CNT_SLP_TYP)));
     /* SCI_EN is the firmware's, set through the SMI port; GBL_RLS and SLP_EN read as 0.
      */
-    if ((value & CNT_SLP_EN) &&
-        (value & CNT_SLP_TYP) >> CNT_SLP_TYP_SHIFT == PM_S5_TYPE && p->host.poweroff)
+    if ((value & CNT_SLP_EN) && is_soft_off(value) && p->host.poweroff)
         p->host.poweroff(p->host.arg);
 }
 

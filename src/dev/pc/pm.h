@@ -26,6 +26,7 @@
 #define PM_ACPI_DISABLE 0xf0 /* the same */
 #define PM_SCI_IRQ 9         /* level, active high */
 #define PM_S5_TYPE 5         /* SLP_TYP for soft off */
+#define PM_PIIX4_S5_TYPE 0   /* that too */
 #define PM_TMR_HZ 3579545u
 
 struct pm;
