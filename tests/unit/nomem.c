@@ -138,6 +138,19 @@ static void test_engines(void **state) {
     }
 }
 
+/* With what each CPU has besides, its thread among it. */
+static void test_many_cpus(void **state) {
+    size_t count;
+    const struct engine_ops *const *all = machine_engines(&count);
+
+    for (size_t k = 0; k < count; k++) {
+        struct machine_config cfg = config_of(all[k]->name);
+
+        cfg.cpus = 3;
+        create_with_failures(&cfg, false);
+    }
+}
+
 /* What another host forbids. The interpreter's share is there since the first test. */
 static void test_no_code_memory(void **state) {
     struct machine_config cfg = config_of("bt");
@@ -220,6 +233,8 @@ static void test_run(void **state) {
     run_with_failures(&cfg);
     cfg = config_of("bt");
     run_with_failures(&cfg);
+    cfg.cpus = 3;
+    run_with_failures(&cfg);
 }
 
 /* Firmware with variables, and disks that it would boot. */
@@ -255,11 +270,9 @@ static void test_firmware(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first_machine),
-        cmocka_unit_test(test_engines),
-        cmocka_unit_test(test_no_code_memory),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_first_machine), cmocka_unit_test(test_engines),
+        cmocka_unit_test(test_many_cpus),     cmocka_unit_test(test_no_code_memory),
+        cmocka_unit_test(test_options),       cmocka_unit_test(test_run),
         cmocka_unit_test(test_firmware),
     };
 
