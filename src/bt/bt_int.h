@@ -201,6 +201,8 @@ void bt_x87_settle(struct vcpu *v);
  * its engine, and looks up anew what calls may take away: entries of its shadow. */
 void bt_lock(struct bt *bt);
 void bt_unlock(struct bt *bt);
+/* tc_select_key(), for who does not have the lock. */
+bool bt_select_key(struct bt *bt, uint32_t key);
 /* BT enters code, and has addresses in the cache in hand until it lets go. */
 void bt_hold(struct bt *bt);
 void bt_let_go(struct bt *bt);

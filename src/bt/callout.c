@@ -75,7 +75,7 @@ static uint8_t *stay(struct bt *bt) {
         (v->dr[7] & 0xff) || bt->watch || !tr_translatable(v))
         return NULL;
     bt_note_deaths(bt);
-    if (unlikely(!tc_select_key(&bt->sh->tc, v, tr_key(v))))
+    if (unlikely(!bt_select_key(bt, tr_key(v))))
         return NULL;
     rx = tc_jump_target(v, v->rip);
     if (rx) {
@@ -177,7 +177,7 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     key = tr_vcpu(v)->key ^ (KEY_USER | KEY_CPL0);
     if (unlikely(!crosses || (v->cr4 & X86_CR4_TSD)))
         key = tr_key(v);
-    if (unlikely(!tc_select_key(&bt->sh->tc, v, key)))
+    if (unlikely(!bt_select_key(bt, key)))
         return bt->sh->env.stub.leave;
     if (crosses)
         bt_gate_keep(bt, i, from);

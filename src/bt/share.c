@@ -30,6 +30,17 @@ void bt_unlock(struct bt *bt) {
     vcpu_unlock(group_of(bt), VCPU_LOCK_CODE);
 }
 
+bool bt_select_key(struct bt *bt, uint32_t key) {
+    bool found = tc_select_again(&bt->sh->tc, bt->v, key);
+
+    if (likely(found))
+        return true;
+    bt_lock(bt);
+    found = tc_select_key_slow(&bt->sh->tc, bt->v, key);
+    bt_unlock(bt);
+    return found;
+}
+
 /* --- who holds it --- */
 
 void bt_hold(struct bt *bt) {

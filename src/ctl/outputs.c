@@ -169,6 +169,8 @@ int outputs_open(struct outputs *out, const struct run_options *o) {
     *out = (struct outputs){0};
     take_path(&files, "the kernel", o->kernel);
     take_path(&files, "the initial RAM disk", o->initrd);
+    take_path(&files, "the firmware", o->firmware);
+    take_path(&files, "the firmware's variables", o->firmware_vars);
     take_path(&files, "the recording that is replayed", o->replay);
     for (unsigned n = 0; n < o->disks.count; n++) {
         take_path(&files, "a disk", o->disks.disk[n].spec.path);

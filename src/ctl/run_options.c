@@ -29,8 +29,7 @@ static void print_help(void) {
     const struct engine_ops *const *engines = machine_engines(&count);
 
     printf(
-        "usage: bivisor run --kernel FILE [OPTION...]\n"
-        "       bivisor run --firmware NAME [OPTION...]\n"
+        "usage: bivisor run --kernel FILE | --firmware NAME [OPTION...]\n"
         "\n"
         "Boots a kernel, or what firmware finds; the serial console is this terminal.\n"
         "\n"
@@ -44,28 +43,15 @@ static void print_help(void) {
         "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
         "  --cpus N             how many CPUs the guest has, 1 to 64 (default: 1)\n"
-        "  --net KIND[,...]     a network card: user, tap=NAME, socket=PATH; `--net "
-        "help` "
-        "tells\n"
-        "                       more\n"
+        "  --net KIND[,...]     a network card; `--net help` tells more\n"
         "  --engine NAME        how to execute the guest (default: auto)\n");
     for (size_t i = 0; i < count; i++)
         printf("                         %-8s %s\n", engines[i]->name, engines[i]->what);
     printf(
-        "  --virtio HOW         where virtio devices are found: pci, mmio, none "
-        "(default: pci)\n"
-        "  --no-rng             no source of entropy\n"
-        "  --console HOW        a port of the virtio console; `--console help` tells "
-        "more\n"
-        "  --vsock CID=N,path=PATH   sockets between guest and host; docs/virtio.md "
-        "tells "
-        "how\n"
-        "  --balloon            guest memory can be taken back, by --control\n"
+        "  --virtio HOW         pci, mmio or none; `--virtio help` tells of its devices\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
-        "  --cpu NAME           the CPU that the guest sees: v2, v3, host, ...; `--cpu "
-        "help`\n"
-        "                       lists them\n");
+        "  --cpu NAME           the CPU that the guest sees; `--cpu help` lists them\n");
     engine_option_help(false);
     printf(
         "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
@@ -82,7 +68,6 @@ static void print_help(void) {
         "perf\n"
         "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
         "  --verbose            tell on stderr what is being done\n"
-        "  --help               this text\n"
         "\n"
         "On a terminal, Ctrl-A x quits and Ctrl-A h helps. Elsewhere all input is the\n"
         "guest's, and its end does not end the run.\n"
@@ -528,6 +513,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_USAGE;
         }
         if (opt == OPT_DISK && disk_option_help(optarg))
+            return CTL_OK;
+        if (opt == OPT_VIRTIO && virtio_option_help(optarg))
             return CTL_OK;
         if (opt == OPT_CONSOLE && console_option_help(optarg))
             return CTL_OK;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "ctl/stats.h"
+#include "dev/pc/vga.h"
 
 /* A step takes a microsecond, or some of them on kvm; nobody else is served meanwhile. */
 #define STEPS_MAX 1000000
@@ -93,6 +94,39 @@ static const struct control_arg balloon_args[] = {
     {0},
 };
 
+/* A line of the screen, without the spaces at its end; what is not ASCII is a '?'. */
+static size_t put_row(const struct vga_text *t, unsigned y, char *out) {
+    size_t len = 0;
+
+    for (unsigned x = 0; x < t->columns; x++) {
+        uint8_t c = t->cell[y][x] ? t->cell[y][x] : ' ';
+
+        out[x] = c >= ' ' && c < 0x7f ? (char)c : '?';
+        if (c != ' ')
+            len = x + 1;
+    }
+    out[len++] = '\n';
+    return len;
+}
+
+static void run_screen(void *arg, struct control_request *r) {
+    static struct vga_text t;
+    static char text[VGA_ROWS * (VGA_COLUMNS + 1) + 1];
+    struct steer *s = arg;
+    size_t len = 0;
+
+    if (!machine_screen(s->m, &t)) {
+        control_refuse(r, "the screen shows no text");
+        return;
+    }
+    for (unsigned y = 0; y < t.rows; y++)
+        len += put_row(&t, y, text + len);
+    text[len] = 0;
+    control_put_number(r, "columns", t.columns);
+    control_put_number(r, "rows", t.rows);
+    control_put_text(r, "text", text);
+}
+
 static const struct control_arg step_args[] = {
     {"count", CONTROL_NUMBER, false, 1, STEPS_MAX, "how many steps (1)"},
     {0},
@@ -115,6 +149,7 @@ static const struct control_command commands[] = {
     {.name = "stats",
      .what = "what --stats tells at the end, as it is now",
      .run = run_stats},
+    {.name = "screen", .what = "what is on the guest's text screen", .run = run_screen},
     {0},
 };
 

@@ -10,6 +10,25 @@
 #include "stream/stream.h"
 #include "vsock/vsock.h"
 
+bool virtio_option_help(const char *value) {
+    if (strcmp(value, "help") != 0)
+        return false;
+    printf(
+        "--virtio HOW\n"
+        "\n"
+        "Where the guest finds virtio devices: pci (the default), mmio, or none.\n"
+        "\n"
+        "  --disk, --net   `--disk help`, `--net help` tell more\n"
+        "  --console HOW   a port of the virtio console; `--console help` tells more\n"
+        "  --vsock CID=N,path=PATH\n"
+        "                  sockets: who connects to PATH and sends `CONNECT PORT` is\n"
+        "                  connected to the guest's; its own connections, to its host's\n"
+        "                  PORT, go to PATH_PORT\n"
+        "  --balloon       guest memory can be taken back, through --control\n"
+        "  --no-rng        no source of entropy, which is there otherwise\n");
+    return true;
+}
+
 bool console_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;

@@ -1,8 +1,12 @@
-/* --console: the ports of the virtio console, and opening their far ends. */
+/* Options of virtio's devices: --console, the ports of the virtio console, and --vsock;
+ * and opening their far ends. */
 #ifndef CTL_VIRTIO_OPTION_H
 #define CTL_VIRTIO_OPTION_H
 
 #include "machine/machine.h"
+
+/* `--virtio help`: prints what there is to say, and returns true. */
+bool virtio_option_help(const char *value);
 
 struct console_options {
     struct console_option {

@@ -261,6 +261,10 @@ void machine_stop_nets(struct machine *m);
 /* Of all its networks, so far. */
 struct net_figures machine_net_figures(const struct machine *m);
 
+/* What is on the guest's text screen (dev/pc/vga.h). False: it shows no text. */
+struct vga_text;
+bool machine_screen(struct machine *m, struct vga_text *out);
+
 /* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
 unsigned machine_cpus(const struct machine *m);
 const struct vcpu *machine_vcpu(const struct machine *m, unsigned cpu);

@@ -325,6 +325,15 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
 
 /* --- what it tells of itself --- */
 
+bool machine_screen(struct machine *m, struct vga_text *out) {
+    bool shown;
+
+    machine_board_enter(m);
+    shown = vga_read_text(m->board.vga, m->mem, out);
+    machine_board_leave(m);
+    return shown;
+}
+
 unsigned machine_cpus(const struct machine *m) {
     return m->cpus;
 }

@@ -129,8 +129,8 @@ bool tc_is_insn(const struct tc *tc, const struct insn *i);
 /* --- jumps.c: indirect branches --- */
 
 bool tc_select_key_slow(struct tc *tc, struct vcpu *v, uint32_t key);
-/* Makes the table of KEY V's. False: all are in use by then (`jumps_stay`). */
-static inline bool tc_select_key(struct tc *tc, struct vcpu *v, uint32_t key) {
+/* Makes the table of KEY V's, if it is one of the two that V had last. Needs no lock. */
+static inline bool tc_select_again(struct tc *tc, struct vcpu *v, uint32_t key) {
     struct tr_vcpu *x = tr_vcpu(v);
     const struct jump_table *t = &tc->jump[x->other];
     uint16_t other = x->other;
@@ -138,13 +138,17 @@ static inline bool tc_select_key(struct tc *tc, struct vcpu *v, uint32_t key) {
     if (likely(x->key == key && x->jump))
         return true;
     if (unlikely(!x->jump || t->key != key || !t->used))
-        return tc_select_key_slow(tc, v, key);
+        return false;
     /* Mostly two take turns: user's and kernel's. */
     x->other = x->selected;
     x->selected = other;
     x->key = key;
     x->jump = t->to;
     return true;
+}
+/* The same for any. False: all are in use by then (`jumps_stay`). */
+static inline bool tc_select_key(struct tc *tc, struct vcpu *v, uint32_t key) {
+    return tc_select_again(tc, v, key) || tc_select_key_slow(tc, v, key);
 }
 /* Where an indirect branch of V's to VA goes for the current key, RX; NULL: to a place
  * where code cannot be. */

@@ -258,6 +258,17 @@ static void test_stalled(void) {
     verdict("stalled-reader", waits && quits(&r));
 }
 
+/* The screen of a PC that nobody has written to. */
+static void test_screen(void) {
+    struct run r = start("c", NULL, NULL);
+    const cJSON *answer = ask(r.client, "{\"command\":\"screen\"}");
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(answer, "text"));
+    bool good = text && strlen(text) == 25 && strspn(text, "\n") == 25;
+
+    good = good && number(answer, "columns") == 80 && number(answer, "rows") == 25;
+    verdict("screen", quits(&r) && good);
+}
+
 static void test_two_clients(void) {
     struct run r = start("c", NULL, NULL);
     int other = new_client();
@@ -372,6 +383,7 @@ int main(int argc, char **argv) {
     test_still("halted", "h");
     test_still("spinning", "l");
     test_stalled();
+    test_screen();
     test_two_clients();
     test_hostile();
     test_ends();

@@ -144,7 +144,7 @@ static void locked(void) {
 /* --- the order of loads and stores --- */
 
 #define CELLS 4096
-#define TIMES 12
+#define TIMES 5
 static volatile uint32_t x[CELLS], y[CELLS], saw[SMP_CPUS][2][CELLS];
 
 static void clear_cells(void) {
@@ -391,7 +391,7 @@ static void shootdown(unsigned cpu) {
             wrong[cpu] += *(volatile uint64_t *)VA != 7;
         return;
     }
-    for (unsigned n = 0; n < 300; n++) {
+    for (unsigned n = 0; n < 200; n++) {
         ulong to = n & 1 ? FIRST : SECOND, from = n & 1 ? SECOND : FIRST;
 
         *(volatile uint64_t *)to = 7;

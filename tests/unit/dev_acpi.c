@@ -21,11 +21,12 @@
 static const uint8_t *segment;
 static uint64_t length;
 
-static bool with_pci;
+static bool with_pci, with_keyboard;
 
 static void build(unsigned cpus) {
     const struct acpi_config cfg = {.cpus = cpus,
                                     .dsdt = {.pci = with_pci,
+                                             .keyboard = with_keyboard,
                                              .ram_end = 0x12345000,
                                              .window64 = 1ull << 32,
                                              .window64_end = 1ull << 34}};
@@ -159,6 +160,30 @@ static void test_dsdt(void **state) {
     assert_int_equal(nports, 6);
     assert_int_equal(nirqs, 4);
     assert_int_equal(nids, 4);
+}
+
+/* A keyboard's controller has a second port, too: their lines are 1 and 12. */
+static void test_keyboard(void **state) {
+    const uint8_t *t, *end;
+    unsigned keyboards = 0, mice = 0, lines = 0;
+
+    for (unsigned there = 0; there < 2; there++) {
+        with_keyboard = there;
+        build(1);
+        t = table(table_get(root(0, "FACP"), 40, 4), "DSDT");
+        end = t + table_get(t, 4, 4);
+        for (const uint8_t *p = t + 36; p < end - 4; p++) {
+            keyboards += !memcmp(p, "\x0c\x41\xd0\x03\x03", 5);
+            mice += !memcmp(p, "\x0c\x41\xd0\x0f\x13", 5);
+            if (p[0] == 0x22 && p[3] == 0x79)
+                lines |= (unsigned)table_get(p, 1, 2);
+        }
+        assert_int_equal(keyboards, there);
+        assert_int_equal(mice, there);
+        assert_int_equal(lines & 0x1002, there ? 0x1002 : 0);
+        assert_int_equal(table_get(root(0, "FACP"), 109, 2) >> 1 & 1, there);
+    }
+    with_keyboard = false;
 }
 
 /* PCI0's routing: each slot's pins, in order, to the link of the line that they are wired
@@ -297,10 +322,10 @@ static void test_iasl(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_root), cmocka_unit_test(test_fadt),
-        cmocka_unit_test(test_dsdt), cmocka_unit_test(test_madt),
-        cmocka_unit_test(test_pci),  cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_iasl),
+        cmocka_unit_test(test_root),     cmocka_unit_test(test_fadt),
+        cmocka_unit_test(test_dsdt),     cmocka_unit_test(test_madt),
+        cmocka_unit_test(test_pci),      cmocka_unit_test(test_keyboard),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_iasl),
     };
 
     return cmocka_run_group_tests(tests, table_setup, table_teardown);

@@ -306,14 +306,14 @@ static void test_own_words_beside_code(void **state) {
 
 /* r9 is the entry of the page at rbx. One adds to the bits that are software's, one takes
  * A and D away, one makes them come back. */
-BLOB(a_add, MEET "mov $1, %eax; shl $52, %rax; 1: lock addq %rax, (%r9); pause; dec %rsi;"
+BLOB(a_add, MEET "mov $1, %eax; shl $52, %rax; 1: lock addq %rax, (%r9);  dec %rsi;"
                  "jnz 1b; movl $1, 0x180200; hlt");
 BLOB(a_clear, MEET "1: lock andq $~0x60, (%r9); invlpg (%rbx); cmpl $0, (%rbx);"
                    "cmpl $0, 0x180200; je 1b; hlt");
 BLOB(a_use, MEET "1: invlpg (%rbx); incl (%rbx); cmpl $0, 0x180200; je 1b; hlt");
 
 static void test_accessed_and_dirty(void **state) {
-    enum { N = 9 * 1024 + 77 };
+    enum { N = 100 * 1024 + 77 }; /* long enough to be at work at once */
     uint64_t pte = MANY_PT + 8 * (WORDS >> 12), got;
 
     many_start(&M);

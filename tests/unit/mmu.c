@@ -775,6 +775,56 @@ static void a20_gate(void **state) {
     box_free(b);
 }
 
+/* --- another CPU changes an entry between the walk and the mark --- */
+
+struct meddler {
+    struct box *b;
+    int mode;
+    uint64_t pte; /* what it puts in the leaf's place, once */
+    bool done;
+};
+
+/* The mark of the upper table's entry is told of: the leaf's comes behind it. */
+static void meddle(void *arg, struct gpa at, unsigned len) {
+    struct meddler *m = arg;
+
+    if (!m->done)
+        set_pte(m->b, m->mode, VA, m->pte);
+    m->done = true;
+}
+
+static void entry_changed_meanwhile(void **state) {
+    for (int mode = 0; mode < M_COUNT; mode++) {
+        struct box *b = box_new(mode, MMU_PCID);
+        struct vcpu *v = &b->v;
+        struct meddler m = {.b = b, .mode = mode, .pte = PAGE | 0xe00 | PWU};
+        uint64_t upper = mode == M_32 ? ROOT : L2;
+        uint32_t at_old = 0, at_new = 0;
+
+        mem_own_trace(v->mem, MEM_TRACE_DIRTY, meddle, &m);
+        mem_trace_add(v->mem, mem_host(v->mem, gpa(upper), 1), MEM_TRACE_DIRTY);
+        assert_int_equal(mmu_store(v, gva(VA), 4, 0x12345678), 0);
+        assert_true(m.done);
+        mem_read(v->mem, gpa(VA), &at_old, 4);
+        mem_read(v->mem, gpa(PAGE), &at_new, 4);
+        assert_int_equal(at_old, 0);
+        assert_int_equal(at_new, 0x12345678);
+        assert_int_equal(get_pte(b, mode, VA), m.pte | X86_PTE_A | X86_PTE_D);
+        box_free(b);
+
+        b = box_new(mode, MMU_PCID);
+        v = &b->v;
+        m = (struct meddler){.b = b, .mode = mode, .pte = 0xe00};
+        mem_own_trace(v->mem, MEM_TRACE_DIRTY, meddle, &m);
+        mem_trace_add(v->mem, mem_host(v->mem, gpa(upper), 1), MEM_TRACE_DIRTY);
+        assert_int_equal(mmu_store(v, gva(VA), 4, 1), MMU_FAULT);
+        assert_int_equal(v->fault.vector, X86_PF);
+        assert_false(v->fault.error & X86_PF_P);
+        assert_int_equal(get_pte(b, mode, VA), 0xe00);
+        box_free(b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(no_tag_is_sound),
                                        cmocka_unit_test(permissions),
@@ -797,6 +847,7 @@ int main(void) {
                                        cmocka_unit_test(trace_records_run_out),
                                        cmocka_unit_test(dirty_of_a_faulting_store),
                                        cmocka_unit_test(a20_gate),
-                                       cmocka_unit_test(mapping_is_sound)};
+                                       cmocka_unit_test(mapping_is_sound),
+                                       cmocka_unit_test(entry_changed_meanwhile)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,6 +51,9 @@ static const struct isa {
 };
 
 static const struct isa keyboard = {"KBD_", "PNP0303", 0, {{0x60, 1}, {0x64, 1}}, 1};
+/* The second port of its controller, with nothing plugged in; its ports are the
+ * keyboard's. */
+static const struct isa mouse = {"MOU_", "PNP0F13", 0, {{0}}, 12};
 
 static void isa_device(struct aml *a, const struct isa *d) {
     uint32_t device = aml_open_device(a, d->name), crs;
@@ -256,8 +259,10 @@ void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
     mark = aml_open_scope(a, "_SB");
     for (unsigned n = 0; n < sizeof(isa_devices) / sizeof(isa_devices[0]); n++)
         isa_device(a, &isa_devices[n]);
-    if (cfg->keyboard)
+    if (cfg->keyboard) {
         isa_device(a, &keyboard);
+        isa_device(a, &mouse);
+    }
     if (cfg->pci) {
         pci_bridge(a, cfg);
         for (unsigned n = 0; n < 4; n++)
