@@ -243,6 +243,15 @@ static bool step_ends(const struct vcpu *v, uint64_t retired) {
             tr_vcpu(v)->reason == BT_LEAVE_STATUS);
 }
 
+/* Something waits that is to be seen now. An interrupt that the guest holds back is not:
+ * it may do so for long (GRUB does while it runs), and what would lead to the next
+ * fragment at once is made below. */
+static bool waits(const struct vcpu *v) {
+    uint32_t events = vcpu_events(v);
+
+    return (events & ~(uint32_t)VCPU_EVENT_IRQ) || (events && (v->rflags & X86_FL_IF));
+}
+
 enum bt_out bt_go(struct bt *bt, uint64_t *count) {
     struct vcpu *v = bt->v;
     struct lead lead = {0};
@@ -270,7 +279,7 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
         enter(bt, c->code.entry_mem, fuel_for(bt, c));
         if (unlikely(step_ends(v, retired)) || !send_on(bt, &lead, &out))
             return out;
-        if (vcpu_events(v) || v->step)
+        if (waits(v) || v->step)
             return BT_OUT_EVENTS;
     } while (true);
 }

@@ -290,6 +290,21 @@ static void test_statistics(void **state) {
     assert_int_equal(G.cnt.bt_again_written, 0);
 }
 
+/* An interrupt that the guest holds back keeps nothing from being linked. */
+static void test_held_back(void **state) {
+    long_use("chain");
+    long_start();
+    PLACE(counted, CODE);
+    PLACE(just_ret, 0x20000);
+    G.v->rflags &= ~(uint64_t)X86_FL_IF;
+    memset(&G.cnt, 0, sizeof(G.cnt));
+    vcpu_raise(G.v, VCPU_EVENT_IRQ);
+    assert_int_equal(guest_run(&G), EXIT_halt);
+    vcpu_clear(G.v, VCPU_EVENT_IRQ);
+    assert_true(G.cnt.bt_chained);
+    assert_in_range(G.cnt.bt_leave_link, 1, 20);
+}
+
 /* --- much memory --- */
 
 static long resident_pages(void) {
@@ -320,7 +335,8 @@ int main(void) {
         cmocka_unit_test(test_kicks),        cmocka_unit_test(test_kicked_sum),
         cmocka_unit_test(test_keys),         cmocka_unit_test(test_loop_flags),
         cmocka_unit_test(test_offset_wraps), cmocka_unit_test(test_stack_pointer),
-        cmocka_unit_test(test_statistics),   cmocka_unit_test(test_much_memory),
+        cmocka_unit_test(test_statistics),   cmocka_unit_test(test_held_back),
+        cmocka_unit_test(test_much_memory),
     };
 
     return cmocka_run_group_tests(tests, long_setup, long_teardown);
