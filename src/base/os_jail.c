@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,6 +46,8 @@ static const struct filter_rule rules[] = {
     /* Disks (block/file.c): what is open; space is given back as above. */
     ANY(preadv),
     ANY(pwritev),
+    IF(preadv2, 5, ARG32, RWF_NOWAIT),
+    IF(pwritev2, 5, ARG32, RWF_NOWAIT),
     ANY(fdatasync),
     IF(fallocate, 1, ARG32, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
     /* A recording's digest of guest RAM leaves out what was never touched. */

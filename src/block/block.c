@@ -89,9 +89,18 @@ void block_attach(struct block *b, struct block_pool *p) {
         pool_add(p, b);
 }
 
+bool block_at_once(struct block *b, struct block_request *r) {
+    r->block = b;
+    return !pool_counted(b->pool) && request_at_once(r);
+}
+
 void block_submit(struct block *b, struct block_request *r) {
     r->block = b;
     pool_submit(b->pool, r);
+}
+
+bool block_more(const struct block *b) {
+    return b->more;
 }
 
 void block_cancel(struct block *b) {

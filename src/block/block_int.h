@@ -23,6 +23,13 @@ struct image_ops {
     /* May go beyond the end of a file, which grows. */
     int (*write)(struct image *i, uint64_t offset, const struct iovec *iov,
                  unsigned count);
+    /* The same, if it takes no waiting: for the disk, or for who may be waiting for it.
+     * 0, or -EAGAIN: anything of it may have been done, and the other does all of it.
+     * NULL: it cannot say. */
+    int (*read_now)(struct image *i, uint64_t offset, const struct iovec *iov,
+                    unsigned count);
+    int (*write_now)(struct image *i, uint64_t offset, const struct iovec *iov,
+                     unsigned count);
     int (*flush)(struct image *i);
     int (*discard)(struct image *i, uint64_t offset, uint64_t length);
     int (*zeroes)(struct image *i, uint64_t offset, uint64_t length, bool unmap);
@@ -116,11 +123,14 @@ struct block {
     struct block *next; /* of the pool's */
     char id[BLOCK_ID_MAX + 1];
     unsigned in_flight, running; /* requests; the pool's lock has them */
+    bool more;                   /* block_more() */
     unsigned told;               /* errors that have been logged, a bit for each kind */
 };
 
 void pool_add(struct block_pool *p, struct block *b);
 void pool_remove(struct block_pool *p, struct block *b);
+/* Counted runs: nothing is done before its time. */
+bool pool_counted(const struct block_pool *p);
 /* R is executed by a worker (or now), then delivered. */
 void pool_submit(struct block_pool *p, struct block_request *r);
 void pool_cancel(struct block_pool *p, struct block *b);
@@ -131,5 +141,7 @@ unsigned pool_in_flight(struct block_pool *p, const struct block *b);
 
 /* Does what R asks for, and logs the first error of each kind: 0 or -errno. */
 int request_execute(struct block_request *r);
+/* Does it if that takes no waiting. False: it did not, or not to the end. */
+bool request_at_once(struct block_request *r);
 
 #endif

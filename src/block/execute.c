@@ -1,6 +1,8 @@
 /*
  * A request, on a worker: it is checked, done by the image, and the first error of each
- * kind is told on the log. The guest is told of each.
+ * kind is told on the log. The guest is told of each. Or, on the thread that has it, it
+ * is done where that takes no waiting; what goes wrong there a worker meets again, and
+ * tells.
  */
 #include <errno.h>
 #include <string.h>
@@ -78,4 +80,18 @@ int request_execute(struct block_request *r) {
     if (rc)
         tell(r->block, r, rc);
     return rc;
+}
+
+bool request_at_once(struct block_request *r) {
+    struct image *i = r->block->image;
+    const struct iovec *iov = (const struct iovec *)(const void *)r->iov;
+
+    if ((r->op != BLOCK_READ && r->op != BLOCK_WRITE) || !r->length ||
+        r->length > BLOCK_AT_ONCE || r->iov_count > BLOCK_AT_ONCE_PIECES ||
+        !well_formed(i, r))
+        return false;
+    if (r->op == BLOCK_READ)
+        return i->ops->read_now && !i->ops->read_now(i, r->offset, iov, r->iov_count);
+    return !i->readonly && i->ops->write_now &&
+           !i->ops->write_now(i, r->offset, iov, r->iov_count);
 }

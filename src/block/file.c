@@ -6,6 +6,10 @@
  * never made longer than the disk by who uses it as one; a qcow2 image grows it. Where a
  * file has been cut while it was used, reading is an error.
  *
+ * What the page cache has is read without waiting (RWF_NOWAIT), and written so where the
+ * file system can; one that cannot at all is not asked again. It is the same descriptor:
+ * a later fdatasync(2) covers it.
+ *
  * fallocate(2) gives space back and makes zeros, of block devices too; where the file
  * system cannot, zeros are written and space is kept, from then on without asking again.
  */
@@ -38,11 +42,17 @@ struct file {
     bool device;
     _Atomic uint64_t end;          /* in bytes: of the file, as far as we know */
     atomic_bool no_punch, no_zero; /* the file system has said so */
-    atomic_int lost;               /* -errno of the first fdatasync(2) that failed */
+    atomic_bool no_read_now, no_write_now;
+    atomic_int lost; /* -errno of the first fdatasync(2) that failed */
 };
 
 static struct file *file_from(struct image *i) {
     return container_of(i, struct file, image);
+}
+
+static bool unsupported(int error) {
+    return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == ENODEV ||
+           error == ENOTTY;
 }
 
 /* What preadv(2) or pwritev(2) has left over of PIECES: skips DONE bytes. */
@@ -124,6 +134,41 @@ static int file_write(struct image *i, uint64_t offset, const struct iovec *iov,
     return rc;
 }
 
+/* 0, or -EAGAIN after a call without waiting that should have done LEN bytes and has
+ * returned N. What the file system cannot ever do is remembered in NO. */
+static int at_once(ssize_t n, size_t len, atomic_bool *no) {
+    if (n >= 0 && (size_t)n == len)
+        return 0;
+    if (n < 0 && unsupported(errno))
+        atomic_store(no, true);
+    return -EAGAIN;
+}
+
+static int file_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                         unsigned count) {
+    struct file *f = file_from(i);
+
+    if (atomic_load(&f->no_read_now))
+        return -EAGAIN;
+    return at_once(preadv2(f->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT),
+                   iov_length(iov, count), &f->no_read_now);
+}
+
+static int file_write_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                          unsigned count) {
+    struct file *f = file_from(i);
+    size_t len = iov_length(iov, count);
+    int rc;
+
+    if (atomic_load(&f->no_write_now))
+        return -EAGAIN;
+    rc = at_once(pwritev2(f->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT), len,
+                 &f->no_write_now);
+    if (!rc)
+        grown(f, offset + len);
+    return rc;
+}
+
 /* After one that failed the kernel holds for clean what it could not write: the next
  * one's success would say nothing. */
 static int file_flush(struct image *i) {
@@ -133,11 +178,6 @@ static int file_flush(struct image *i) {
     if (!atomic_load(&f->lost) && fdatasync(f->fd) < 0 && errno != EINTR)
         atomic_compare_exchange_strong(&f->lost, &none, -errno);
     return atomic_load(&f->lost);
-}
-
-static bool unsupported(int error) {
-    return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == ENODEV ||
-           error == ENOTTY;
 }
 
 /* 0, -EOPNOTSUPP, which is remembered in NO, or -errno. */
@@ -195,6 +235,8 @@ static int file_close(struct image *i) {
 
 static const struct image_ops ops = {.read = file_read,
                                      .write = file_write,
+                                     .read_now = file_read_now,
+                                     .write_now = file_write_now,
                                      .flush = file_flush,
                                      .discard = file_discard,
                                      .zeroes = file_zeroes,

@@ -105,13 +105,16 @@ static void work(void *arg) {
 
 /* The oldest that is done, and due by NOW; it is the caller's device's again. */
 static bool deliver_one(struct block_pool *p, uint64_t now) {
-    struct block_request *r = NULL;
+    struct block_request *r = NULL, *next;
 
     pthread_mutex_lock(&p->lock);
     if (p->done.first && p->done.first->due <= now)
         r = list_take(&p->done);
-    if (r)
+    if (r) {
+        next = p->done.first;
         r->block->in_flight--;
+        r->block->more = next && next->block == r->block && next->due <= now;
+    }
     pthread_mutex_unlock(&p->lock);
     if (r)
         r->done(r, r->rc);
@@ -234,6 +237,10 @@ void block_pool_free(struct block_pool *p) {
 
 /* --- requests --- */
 
+bool pool_counted(const struct block_pool *p) {
+    return p->host.due;
+}
+
 void pool_submit(struct block_pool *p, struct block_request *r) {
     r->due = 0;
     if (p->host.due) {
@@ -246,8 +253,8 @@ void pool_submit(struct block_pool *p, struct block_request *r) {
     pthread_mutex_lock(&p->lock);
     r->block->in_flight++;
     list_add(&p->queued, r);
-    pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&p->lock);
+    pthread_cond_signal(&p->work); /* who wakes up finds the lock free */
 }
 
 void pool_cancel(struct block_pool *p, struct block *b) {

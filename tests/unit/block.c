@@ -132,6 +132,61 @@ static void test_odd_size(void **state) {
 }
 
 /* One that was cut while we use it: an error where it is no more, until it is written. */
+/* What the page cache has is read at once, where the file system can say what it has. */
+static void test_at_once(void **state) {
+    struct block *b = open_raw(false);
+    struct disk_request q = {0};
+    static uint8_t buf[2 * BLOCK_AT_ONCE], got[2 * BLOCK_AT_ONCE];
+    struct iovec iov = {got, 512};
+    int fd = open(path, O_RDWR);
+    bool can = preadv2(fd, &iov, 1, 0, RWF_NOWAIT) == 512 ||
+               (pread(fd, got, 512, 0) == 512 && /* now it is there */
+                preadv2(fd, &iov, 1, 0, RWF_NOWAIT) == 512);
+    bool written;
+
+    fill(buf, sizeof(buf), 3);
+    assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 4096, buf, sizeof(buf)), 0);
+    q.one = (struct block_iov){got, BLOCK_AT_ONCE};
+    q.r = (struct block_request){.op = BLOCK_READ,
+                                 .offset = 4096,
+                                 .length = BLOCK_AT_ONCE,
+                                 .iov = &q.one,
+                                 .iov_count = 1};
+    assert_int_equal(block_at_once(b, &q.r), can);
+    assert_int_equal(block_in_flight(b), 0);
+    if (can)
+        assert_memory_equal(got, buf, BLOCK_AT_ONCE);
+    /* Not beyond the end, not too much, not what can only be waited for. */
+    q.r.offset = SIZE;
+    assert_false(block_at_once(b, &q.r));
+    q.r.offset = 4096;
+    q.r.length = q.one.len = sizeof(got);
+    assert_false(block_at_once(b, &q.r));
+    q.r.op = BLOCK_FLUSH;
+    assert_false(block_at_once(b, &q.r));
+    /* A write: where it is done, all of it. */
+    q.r.op = BLOCK_WRITE;
+    q.r.length = q.one.len = 8192;
+    fill(got, 8192, 4);
+    written = block_at_once(b, &q.r);
+    assert_int_equal(pread(fd, buf, 8192, 4096), 8192);
+    if (written)
+        assert_memory_equal(got, buf, 8192);
+    close(fd);
+    block_close(b);
+}
+
+static void test_at_once_readonly(void **state) {
+    struct block *b = open_raw(true);
+    uint8_t buf[512] = {0};
+    struct block_iov one = {buf, sizeof(buf)};
+    struct block_request r = {
+        .op = BLOCK_WRITE, .length = 512, .iov = &one, .iov_count = 1};
+
+    assert_false(block_at_once(b, &r));
+    block_close(b);
+}
+
 static void test_truncated_meanwhile(void **state) {
     struct block *b = open_raw(false);
     uint8_t buf[4096];
@@ -514,6 +569,8 @@ int main(void) {
         TEST(test_read_write),
         TEST(test_pieces),
         TEST(test_odd_size),
+        TEST(test_at_once),
+        TEST(test_at_once_readonly),
         TEST(test_truncated_meanwhile),
         TEST(test_zeroes_and_discard),
         TEST(test_bad_requests),

@@ -100,10 +100,28 @@ static void place(const struct model *m, size_t *at, size_t *len) {
     *len *= 512;
 }
 
+/* Reads that took no waiting. */
+static unsigned at_once;
+
+static bool read_at_once(const struct model *m, size_t at, void *buf, size_t len) {
+    struct block_iov one[2] = {
+        {buf, len / 1024 * 512},
+        {(uint8_t *)buf + len / 1024 * 512, len - len / 1024 * 512}};
+    struct block_request r = {
+        .op = BLOCK_READ, .offset = at, .length = len, .iov = one, .iov_count = 2};
+
+    return block_at_once(m->disk, &r);
+}
+
 static void check_read(const struct model *m, size_t at, size_t len) {
     uint8_t *buf = malloc(len);
 
     memset(buf, 0xdb, len);
+    if (read_at_once(m, at, buf, len)) {
+        at_once++;
+        assert_memory_equal(buf, m->bytes + at, len);
+        memset(buf, 0xdb, len);
+    }
     assert_int_equal(disk_do(&rig, m->disk, BLOCK_READ, at, buf, len), 0);
     if (memcmp(buf, m->bytes + at, len)) {
         size_t n = 0;
@@ -363,6 +381,14 @@ static void batch(struct model *m) {
                 *(uint64_t *)(void *)(m->bytes + at + k) = rnd();
         disk_begin(&rig, m->disk, &q[n], op, at, m->bytes + at, len);
     }
+    /* Nobody writes to the last sector of a part. */
+    for (unsigned n = 0; n < BATCH; n++) {
+        size_t last = (n + 1) * part - 512;
+        uint8_t buf[512];
+
+        if (read_at_once(m, last, buf, 512))
+            assert_memory_equal(buf, m->bytes + last, 512);
+    }
     disk_wait(&rig, BATCH);
     for (unsigned n = 0; n < BATCH; n++)
         assert_int_equal(q[n].rc, 0);
@@ -391,6 +417,35 @@ static void test_parallel(void **state) {
     parallel("cluster_size=65536", 4 << 20);
     parallel("cluster_size=4096", 4 << 20);
     parallel("cluster_size=512,refcount_bits=64", 4 << 20);
+}
+
+/* What was written is in the page cache, and the tables are in memory: it is read at
+ * once, where the file system can do that. */
+static void test_at_once(void **state) {
+    struct model m = {.size = 1 << 20, .spec = {.path = "a.qcow2", .overlay = "temp"}};
+    uint8_t buf[512];
+    struct iovec iov = {buf, sizeof(buf)};
+    int fd;
+
+    m.bytes = calloc(1, m.size);
+    fill_random(m.bytes, m.size / 2, 9);
+    put_file("raw", m.bytes, m.size);
+    qemu_img_good("convert -f raw -O qcow2 raw a.qcow2");
+    fd = open("raw", O_RDONLY);
+    assert_int_equal(pread(fd, buf, sizeof(buf), 0), sizeof(buf));
+    model_open(&m);
+    write_random(&m, 4096, 69632);
+    check_read(&m, 0, m.size); /* the tables are read */
+    at_once = 0;
+    for (size_t at = 0; at < m.size; at += 16384)
+        check_read(&m, at, 16384);
+    if (preadv2(fd, &iov, 1, 0, RWF_NOWAIT) == (ssize_t)sizeof(buf))
+        assert_int_equal(at_once, m.size / 16384);
+    model_close(&m);
+    close(fd);
+    free(m.bytes);
+    unlink("a.qcow2");
+    unlink("raw");
 }
 
 /* --- overlays --- */
@@ -467,7 +522,7 @@ int main(void) {
         TEST(test_preallocated),      TEST(test_backing),
         TEST(test_compressed),        TEST(test_snapshots),
         TEST(test_parallel),          TEST(test_overlay_file),
-        TEST(test_overlay_temporary),
+        TEST(test_overlay_temporary), TEST(test_at_once),
     };
 
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

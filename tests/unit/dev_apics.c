@@ -290,12 +290,42 @@ static void test_storm(void **state) {
     assert_int_equal(host[2].looks, ROUNDS);
 }
 
+/* --- CPU 1 comes and goes while messages are for it or CPU 0: one of them takes each ---
+ */
+
+static bool over;
+
+static void come_and_go(void *arg) {
+    while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST)) {
+        put(1, SVR, 0xff);
+        put(1, SVR, 0x1ff);
+    }
+}
+
+static void test_one_goes(void **state) {
+    const struct apic_msg m = {
+        .vector = 0x40, .mode = APIC_LOWEST, .logical = true, .dest = 3};
+    struct os_thread *t;
+    unsigned lost = 0;
+
+    put(0, LDR, 1u << 24);
+    put(1, LDR, 2u << 24);
+    put(0, TPR, 0x20);
+    over = false;
+    assert_int_equal(os_thread_start(come_and_go, NULL, &t), 0);
+    for (unsigned n = 0; n < 50 * ROUNDS; n++)
+        lost += !apics_deliver(&all, &m, APIC_TO_DEST, all.lapic[0]);
+    __atomic_store_n(&over, true, __ATOMIC_SEQ_CST);
+    os_thread_join(t);
+    assert_int_equal(lost, 0);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_ids),     T(test_physical),  T(test_shorthands), T(test_flat),
         T(test_cluster), T(test_x2apic),    T(test_messages),   T(test_lowest),
-        T(test_start),   T(test_held_back), T(test_storm),
+        T(test_start),   T(test_held_back), T(test_storm),      T(test_one_goes),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,15 +44,32 @@ static void leave(void *arg) {
         os_loop_stop(loop);
 }
 
-/* The image counts flushes, and fails if it is to. */
+/* The image counts flushes, fails if it is to, and has nothing in memory unless it is to.
+ */
 static const struct image_ops *real;
 static struct image_ops spoilt;
-static bool failing;
-static unsigned flushes;
+static bool failing, in_memory;
+static unsigned flushes, at_once;
 
 static int spoilt_read(struct image *i, uint64_t offset, const struct iovec *iov,
                        unsigned count) {
     return failing ? -EIO : real->read(i, offset, iov, count);
+}
+
+static int spoilt_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                           unsigned count) {
+    if (!in_memory || failing)
+        return -EAGAIN;
+    at_once++;
+    return real->read(i, offset, iov, count);
+}
+
+static int spoilt_write_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                            unsigned count) {
+    if (!in_memory || failing)
+        return -EAGAIN;
+    at_once++;
+    return real->write(i, offset, iov, count);
 }
 
 static int spoilt_flush(struct image *i) {
@@ -70,10 +87,12 @@ static void open_disk(bool readonly) {
     real = block->image->ops;
     spoilt = *real;
     spoilt.read = spoilt_read;
+    spoilt.read_now = spoilt_read_now;
+    spoilt.write_now = spoilt_write_now;
     spoilt.flush = spoilt_flush;
     block->image->ops = &spoilt;
-    failing = false;
-    flushes = 0;
+    failing = in_memory = false;
+    flushes = at_once = 0;
     block_attach(block, pool);
     blk = virtio_blk_new(v.mem, block, 2, NULL);
     assert_non_null(blk);
@@ -291,6 +310,68 @@ static void test_errors(void **state) {
     assert_int_equal(ask(T_IN, 0, 512, true, NULL), S_OK);
 }
 
+/* What is in memory is done when the driver's notification returns; a flush and what is
+ * too long for that is not. */
+static void test_at_once(void **state) {
+    uint32_t len;
+
+    vdrv_start(&v, ALL);
+    in_memory = true;
+    fill(BUFFER, 4096, 7);
+    send(0, T_OUT, 8, 4096, false);
+    assert_int_not_equal(vdrv_take(&v, 0, NULL), -1);
+    assert_int_equal(vdrv_get(&v, STATUS, 1), S_OK);
+    fill(BUFFER, 4096, 8);
+    send(0, T_IN, 8, 4096, true);
+    assert_int_equal(block_in_flight(block), 0);
+    assert_int_not_equal(vdrv_take(&v, 0, &len), -1);
+    assert_int_equal(len, 4097);
+    assert_true(filled(BUFFER, 4096, 7));
+    assert_int_equal(at_once, 2);
+    assert_int_equal(v.d->under_way, 0);
+    assert_int_equal(ask(T_IN, 0, BLOCK_AT_ONCE + 512, true, NULL), S_OK);
+    assert_int_equal(ask(T_FLUSH, 0, 0, false, NULL), S_OK);
+    assert_int_equal(at_once, 2);
+    assert_int_equal(flushes, 1);
+    failing = true;
+    assert_int_equal(ask(T_IN, 8, 4096, true, NULL), S_IOERR);
+    assert_int_equal(ask(T_IN, SECTORS, 512, true, NULL), S_IOERR);
+}
+
+/* In write-through mode what was written at once is made durable before it is done. */
+static void test_at_once_through(void **state) {
+    vdrv_start(&v, ALL);
+    in_memory = true;
+    virtio_config_write(v.d, 32, 1, 0);
+    assert_int_equal(ask(T_OUT, 0, 512, false, NULL), S_OK);
+    assert_int_equal(at_once, 1);
+    assert_int_equal(flushes, 1);
+}
+
+/* One walk of the queue is not endless: the rest goes to the workers; and the driver is
+ * interrupted once for all that was done in it. */
+static void test_at_once_many(void **state) {
+    enum { COUNT = 80 };
+    unsigned interrupts, taken = 0;
+
+    vdrv_start(&v, ALL & ~VIRTIO_F_EVENT_IDX);
+    in_memory = true;
+    send(0, T_IN, 0, 512, true);
+    assert_int_equal(vdrv_take(&v, 0, NULL), 0);
+    at_once = 0;
+    interrupts = v.interrupts;
+    for (unsigned n = 0; n < COUNT; n++)
+        vdrv_offer_quietly(&v, 0, 0);
+    virtio_notify(v.d, 0);
+    assert_int_equal(at_once, 64);
+    assert_int_equal(v.interrupts, interrupts + 1);
+    assert_int_equal(block_in_flight(block), COUNT - 64);
+    wait_done();
+    while (vdrv_take(&v, 0, NULL) == 0)
+        taken++;
+    assert_int_equal(taken, COUNT);
+}
+
 static void test_id(void **state) {
     char id[21] = {0}, guest[21] = {0};
     uint32_t len;
@@ -443,10 +524,13 @@ static void test_quiet(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_write_read),   T(test_framing),    T(test_many),        T(test_starved),
-        T(test_bad_requests), T(test_no_request), T(test_readonly),    T(test_errors),
-        T(test_id),           T(test_zeroes),     T(test_discard),     T(test_bad_ranges),
-        T(test_config),       T(test_reset),      T(test_reset_waits), T(test_quiet),
+        T(test_write_read),   T(test_framing),      T(test_many),
+        T(test_starved),      T(test_bad_requests), T(test_no_request),
+        T(test_readonly),     T(test_errors),       T(test_id),
+        T(test_zeroes),       T(test_discard),      T(test_bad_ranges),
+        T(test_config),       T(test_reset),        T(test_reset_waits),
+        T(test_quiet),        T(test_at_once),      T(test_at_once_through),
+        T(test_at_once_many),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,8 @@
 /*
  * Reading and writing the guest's disk.
  *
- * A read holds its range shared. A write goes piece by piece: what can be written in
+ * A read holds its range shared. One that must not wait holds the lock instead, all the
+ * time: it only copies. A write goes piece by piece: what can be written in
  * place is, with the range shared; else the range becomes exclusive, clusters are
  * allocated, everything is written to them (what the guest did not write comes from where
  * it lay before), and only then the table says so. Nothing but the range is held while
@@ -132,6 +133,69 @@ int io_read(struct image *i, uint64_t offset, const struct iovec *iov, unsigned 
     enter(q, &r, cluster_of(q, offset), cluster_of(q, offset + p.len - 1), false);
     rc = read_all(q, p);
     leave(q, &r);
+    return rc;
+}
+
+/* --- reading what is in memory --- */
+
+static int backing_now(const struct qcow2 *q, uint64_t offset, const struct iovec *iov,
+                       unsigned count, size_t len) {
+    if (!q->backing || offset >= q->backing->size) {
+        iov_zero(iov, count, 0, len);
+        return 0;
+    }
+    if (len > q->backing->size - offset || !q->backing->ops->read_now)
+        return -EAGAIN;
+    return q->backing->ops->read_now(q->backing, offset, iov, count);
+}
+
+static int run_now(struct qcow2 *q, const struct run *r, uint64_t offset,
+                   const struct iovec *iov, unsigned count, size_t len) {
+    if (r->kind == RUN_NONE)
+        return backing_now(q, offset, iov, count, len);
+    if (r->kind == RUN_DATA && q->file->ops->read_now)
+        return q->file->ops->read_now(q->file, r->host + inside(q, offset), iov, count);
+    if (r->kind != RUN_ZERO)
+        return -EAGAIN;
+    iov_zero(iov, count, 0, len);
+    return 0;
+}
+
+/* LOCK is held, and nobody changes these clusters. */
+static int all_now(struct qcow2 *q, struct piece p) {
+    struct iovec part[BLOCK_AT_ONCE_PIECES];
+    int rc = 0;
+
+    while (p.len && !rc) {
+        uint64_t c = cluster_of(q, p.offset), last = cluster_of(q, p.offset + p.len - 1);
+        struct run r;
+        size_t here;
+        unsigned count;
+
+        if (!map_cached(q, c) || map_find(q, c, last - c + 1, &r))
+            return -EAGAIN;
+        here = least(p.len, (r.count << q->cluster_bits) - inside(q, p.offset));
+        count = iov_part(p.iov, p.count, p.skip, here, part);
+        rc = run_now(q, &r, p.offset, part, count, here);
+        p.offset += here;
+        p.skip += here;
+        p.len -= here;
+    }
+    return rc;
+}
+
+int io_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                unsigned count) {
+    struct qcow2 *q = from_image(i);
+    struct piece p = {offset, iov_length(iov, count), iov, count, 0};
+    int rc = -EAGAIN;
+
+    /* Who has it may be reading a table. */
+    if (!p.len || count > BLOCK_AT_ONCE_PIECES || pthread_mutex_trylock(&q->lock))
+        return rc;
+    if (range_free(q, cluster_of(q, offset), cluster_of(q, offset + p.len - 1), false))
+        rc = all_now(q, p);
+    pthread_mutex_unlock(&q->lock);
     return rc;
 }
 

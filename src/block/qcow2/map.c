@@ -89,6 +89,13 @@ int map_find(struct qcow2 *q, uint64_t c, uint64_t max, struct run *out) {
     return 0;
 }
 
+bool map_cached(struct qcow2 *q, uint64_t c) {
+    uint64_t table;
+
+    return !l2_table(q, c, &table) &&
+           (!table || table_cached(q, table + (c & ((1ull << q->l2_bits) - 1)) * 8));
+}
+
 /* --- changes --- */
 
 /* The cluster AT becomes an L2 table with what OLD has, or with nothing. */

@@ -168,6 +168,8 @@ struct run {
 
 void range_enter(struct qcow2 *q, struct range *r, uint64_t first, uint64_t last,
                  bool exclusive);
+/* It need not wait. */
+bool range_free(const struct qcow2 *q, uint64_t first, uint64_t last, bool exclusive);
 void range_leave(struct qcow2 *q, struct range *r);
 
 /* --- table.c: LOCK is held --- */
@@ -177,6 +179,8 @@ void table_destroy(struct qcow2 *q);
 /* The page of the file that holds OFFSET, read if it is not there; stays until the next
  * call. 0 or -errno; -EIO: the file ends before it. */
 int table_page(struct qcow2 *q, uint64_t offset, enum page_kind kind, struct page **out);
+/* It is in memory. */
+bool table_cached(struct qcow2 *q, uint64_t offset);
 void table_dirty(struct qcow2 *q, struct page *p);
 /* Writes all dirty pages of a kind; they are clean then. ALLOC is held, too. */
 int table_write(struct qcow2 *q, enum page_kind kind);
@@ -215,6 +219,8 @@ int writeback_some(struct qcow2 *q);
 
 /* How guest cluster C and at most MAX - 1 behind it lie. 0 or -errno. */
 int map_find(struct qcow2 *q, uint64_t c, uint64_t max, struct run *out);
+/* map_find() of C would not wait for the disk. */
+bool map_cached(struct qcow2 *q, uint64_t c);
 /* The L2 table of C is there and not shared. May write back. 0 or -errno. */
 int map_prepare(struct qcow2 *q, uint64_t c);
 /* COUNT clusters from C on, all of one page of a table that is prepared, lie at HOST and
@@ -240,6 +246,8 @@ int compressed_read(struct qcow2 *q, uint64_t entry, size_t skip, const struct i
 /* --- io.c --- */
 
 int io_read(struct image *i, uint64_t offset, const struct iovec *iov, unsigned count);
+int io_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                unsigned count);
 int io_write(struct image *i, uint64_t offset, const struct iovec *iov, unsigned count);
 int io_discard(struct image *i, uint64_t offset, uint64_t length);
 int io_zeroes(struct image *i, uint64_t offset, uint64_t length, bool unmap);

@@ -20,6 +20,12 @@ void range_enter(struct qcow2 *q, struct range *r, uint64_t first, uint64_t last
     q->ranges = r;
 }
 
+bool range_free(const struct qcow2 *q, uint64_t first, uint64_t last, bool exclusive) {
+    struct range r = {.first = first, .last = last, .exclusive = exclusive};
+
+    return !in_the_way(q, &r);
+}
+
 void range_leave(struct qcow2 *q, struct range *r) {
     struct range **p = &q->ranges;
 

@@ -57,13 +57,23 @@ static struct page *room(struct qcow2 *q) {
     return NULL;
 }
 
-int table_page(struct qcow2 *q, uint64_t offset, enum page_kind kind, struct page **out) {
-    uint64_t size = 1ull << q->page_bits, at = offset & ~(size - 1);
-    struct page **list = bucket(q, at), *p = *list;
-    int rc;
+static struct page *find(struct qcow2 *q, uint64_t at) {
+    struct page *p = *bucket(q, at);
 
     while (p && p->offset != at)
         p = p->next;
+    return p;
+}
+
+bool table_cached(struct qcow2 *q, uint64_t offset) {
+    return find(q, offset & ~((1ull << q->page_bits) - 1));
+}
+
+int table_page(struct qcow2 *q, uint64_t offset, enum page_kind kind, struct page **out) {
+    uint64_t size = 1ull << q->page_bits, at = offset & ~(size - 1);
+    struct page **list = bucket(q, at), *p = find(q, at);
+    int rc;
+
     if (p && p->kind != kind)
         return -EUCLEAN; /* one thing cannot be two */
     if (!p) {
@@ -110,10 +120,8 @@ void table_forget(struct qcow2 *q, uint64_t offset) {
     uint64_t size = 1ull << q->page_bits;
 
     for (uint64_t at = offset; at < offset + q->cluster_size; at += size) {
-        struct page *p = *bucket(q, at);
+        struct page *p = find(q, at);
 
-        while (p && p->offset != at)
-            p = p->next;
         if (!p)
             continue;
         q->dirty -= p->dirty;

@@ -21,25 +21,43 @@ static bool is_for(const struct lapic *l, const struct apic_msg *m, enum apic_to
     }
 }
 
-static bool to_lowest(struct apics *a, const struct apic_msg *m, enum apic_to to,
-                      struct lapic *mine) {
-    unsigned turn = __atomic_load_n(&a->turn, __ATOMIC_RELAXED), lowest = 256, at = 0;
-    struct lapic *best = NULL;
+/* The one that TURN comes to, of those with the lowest priority; but for those of the set
+ * REFUSED. a->count: there is none. */
+static unsigned choose(const struct apics *a, const struct apic_msg *m, enum apic_to to,
+                       const struct lapic *mine, uint64_t refused) {
+    unsigned turn = __atomic_load_n(&a->turn, __ATOMIC_RELAXED);
+    unsigned lowest = 256, best = a->count;
 
     for (unsigned k = 0; k < a->count; k++) {
         unsigned n = (turn + k) % a->count;
-        struct lapic *l = a->lapic[n];
+        unsigned priority = lapic_priority(a->lapic[n]); /* its owner may change it */
 
-        if (lapic_priority(l) < lowest && is_for(l, m, to, mine)) {
-            lowest = lapic_priority(l);
-            best = l;
-            at = n;
+        if (priority < lowest && !(refused >> n & 1) &&
+            is_for(a->lapic[n], m, to, mine)) {
+            lowest = priority;
+            best = n;
         }
     }
-    if (!best)
-        return false;
-    __atomic_store_n(&a->turn, at + 1, __ATOMIC_RELAXED);
-    return lapic_deliver(best, m, best == mine);
+    return best;
+}
+
+/* One that is disabled between the choice and the delivery refuses: the message is the
+ * others' then, not lost. */
+static bool to_lowest(struct apics *a, const struct apic_msg *m, enum apic_to to,
+                      struct lapic *mine) {
+    uint64_t refused = 0;
+
+    for (;;) {
+        unsigned n = choose(a, m, to, mine, refused);
+
+        if (n == a->count)
+            return false;
+        if (lapic_deliver(a->lapic[n], m, a->lapic[n] == mine)) {
+            __atomic_store_n(&a->turn, n + 1, __ATOMIC_RELAXED);
+            return true;
+        }
+        refused |= 1ull << n;
+    }
 }
 
 bool apics_deliver(struct apics *a, const struct apic_msg *m, enum apic_to to,

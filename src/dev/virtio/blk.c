@@ -9,6 +9,10 @@
  * Discard and write-zeroes name several ranges, which are done one after the other: each
  * is read from the buffer when it is its turn, and then checked.
  *
+ * What the host has in memory is read and written while the queue is walked, without a
+ * worker; the driver is told of all that at the end of the walk. Of what workers have
+ * done it is told when nothing more of the disk is to be called back in the same turn.
+ *
  * With the cache in write-through mode (the driver has switched it so, or has not
  * accepted FLUSH) a write is followed by a flush before it is done.
  */
@@ -19,6 +23,7 @@
 #define QUEUE_SIZE 256u
 #define PIECES QUEUE_SIZE /* of header, data and status */
 #define SEG_MAX (PIECES - 2)
+#define WALK_MAX 64u /* requests done at once in a walk: other CPUs can wait for them */
 #define RANGES_MAX 64u
 #define RANGE_SECTORS_MAX (1u << 22) /* 2 GiB */
 
@@ -100,6 +105,7 @@ struct virtio_blk {
     struct request *request; /* QUEUE_SIZE for each queue */
     struct request *free[VIRTIO_BLK_QUEUES_MAX];
     bool starved[VIRTIO_BLK_QUEUES_MAX]; /* buffers wait for a free request */
+    unsigned at_once;                    /* requests that may still be in this walk */
 };
 
 static struct virtio_blk *blk_of(struct virtio_device *d) {
@@ -116,15 +122,34 @@ static void release(struct request *r) {
     b->free[r->q->index] = r;
 }
 
+/* The driver is told later: publish(). */
 static void finish(struct request *r, uint8_t status) {
     struct virtio_blk *b = r->blk;
 
     mem_store(b->d.mem, r->status, &status, 1);
-    virtio_queue_give(r->q, r->head, r->written);
+    virtio_queue_push(r->q, r->head, r->written);
     release(r);
 }
 
+static void publish(struct virtio_blk *b) {
+    for (unsigned n = 0; n < b->d.queues; n++)
+        virtio_queue_publish(&b->queue[n]);
+}
+
 /* --- what block/ does --- */
+
+static void go_on(struct request *r, int rc);
+
+static bool at_once(struct request *r) {
+    struct virtio_blk *b = r->blk;
+
+    if (!b->at_once || !block_at_once(b->block, &r->block))
+        return false;
+    b->at_once--;
+    if (r->block.op == BLOCK_READ)
+        virtio_span_written(&b->d, &r->data);
+    return true;
+}
 
 static void submit(struct request *r, enum block_op op, uint64_t offset,
                    uint64_t length) {
@@ -135,6 +160,10 @@ static void submit(struct request *r, enum block_op op, uint64_t offset,
     r->block.length = length;
     r->block.iov = data ? (const struct block_iov *)(const void *)r->data.piece : NULL;
     r->block.iov_count = data ? r->data.count : 0;
+    if (data && at_once(r)) {
+        go_on(r, 0);
+        return;
+    }
     virtio_began(&r->blk->d);
     block_submit(r->blk->block, &r->block);
 }
@@ -189,7 +218,7 @@ static void next_range(struct request *r) {
            range.sector * BLOCK_SECTOR, (uint64_t)range.count * BLOCK_SECTOR);
 }
 
-static void serve(struct virtio_device *d, unsigned n);
+static void walk(struct virtio_blk *b, unsigned n);
 
 /* block/'s answer: all of the request, or a step of it. */
 static void go_on(struct request *r, int rc) {
@@ -217,7 +246,9 @@ static void done(struct block_request *block, int rc) {
     else
         release(r);
     if (b->starved[n] && b->free[n] && virtio_queue_live(&b->queue[n]))
-        serve(&b->d, n);
+        walk(b, n);
+    if (!block_more(b->block))
+        publish(b);
 }
 
 /* --- the beginning --- */
@@ -292,18 +323,18 @@ static bool begin(struct request *r, struct virtio_chain *c) {
     return true;
 }
 
-static void serve(struct virtio_device *d, unsigned n) {
-    struct virtio_blk *b = blk_of(d);
+static void walk(struct virtio_blk *b, unsigned n) {
     struct request *r;
 
+    b->at_once = WALK_MAX;
     b->starved[n] = false;
     while ((r = b->free[n])) {
         struct virtio_chain c = {.room = r->piece, .rooms = PIECES};
 
         if (!virtio_queue_pop(&b->queue[n], &c))
             return;
-        if (d->cnt)
-            d->cnt->blk_requests++;
+        if (b->d.cnt)
+            b->d.cnt->blk_requests++;
         b->free[n] = r->next_free;
         if (!begin(r, &c))
             return;
@@ -312,6 +343,13 @@ static void serve(struct virtio_device *d, unsigned n) {
 }
 
 /* --- the device --- */
+
+static void notify(struct virtio_device *d, unsigned n) {
+    struct virtio_blk *b = blk_of(d);
+
+    walk(b, n);
+    publish(b);
+}
 
 static void reset(struct virtio_device *d) {
     struct virtio_blk *b = blk_of(d);
@@ -331,7 +369,7 @@ static void configure(struct virtio_device *d, unsigned at, unsigned len,
 }
 
 static const struct virtio_ops ops = {
-    .notify = serve, .reset = reset, .configure = configure};
+    .notify = notify, .reset = reset, .configure = configure};
 
 static void describe(struct virtio_blk *b, unsigned queues) {
     struct config *c = &b->config;
