@@ -8,9 +8,13 @@ $(BOOT_DRIVE): tests/boot/drive.c
 
 boot-driver: $(BOOT_DRIVE)
 
-# Every kernel with every way to boot and run it: a quarter of an hour.
+# Every kernel with every way to boot and run it, and all that networks, firmware and disks have
+# tests for: half an hour.
 check-long: all boot-driver
 	@BUILD=$(BUILD) tests/boot/run --long
+	@BUILD=$(BUILD) tests/boot/net
+	@BUILD=$(BUILD) tests/boot/firmware
+	@BUILD=$(BUILD) tests/disk/run
 
 # The table of bad input under the sanitizers.
 check-bad-asan:
