@@ -96,6 +96,8 @@ struct bt {
     struct bt_shared *sh;
     struct bt *next;
     uint8_t *poll_page;
+    uint32_t *heat; /* tr_vcpu.heat */
+    uint64_t *guess;
     uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
     const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
     struct ccf *faulted; /* whose division raised the host's #DE just now */
@@ -264,6 +266,8 @@ struct ccf *bt_find_shared(struct bt *bt, const uint8_t *page, uint32_t key, boo
 struct ccf *bt_find_path(struct bt *bt, const uint8_t *page, uint32_t key);
 /* Makes a hot path at the guest's rip for C, which is there. */
 void bt_heat_up(struct bt *bt, struct ccf *c);
+/* Nothing has been executed yet by BT. */
+void bt_cool(struct bt *bt);
 /* Room in the cache. Fragments that are held in hand may be gone. */
 void bt_make_room(struct bt *bt);
 /* Keys get their tables of indirect branches anew: there are more keys than tables. */

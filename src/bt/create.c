@@ -13,10 +13,6 @@ static int allocate_shared(struct bt *bt) {
     int rc = os_code_map((size_t)sh->opt.cache << 20, &env->code);
 
     if (!rc)
-        rc = os_low_alloc(sizeof(*env->heat) << TR_HEAT_BITS, (void **)&env->heat);
-    if (!rc)
-        rc = os_low_alloc(sizeof(*env->guess) << TR_GUESS_BITS, (void **)&env->guess);
-    if (!rc)
         rc = tc_create(&sh->tc, env);
     if (rc)
         return rc;
@@ -48,8 +44,6 @@ static int emit_common(struct bt *bt) {
 }
 
 static void free_shared(struct bt_shared *sh) {
-    os_low_free(sh->env.heat, sizeof(*sh->env.heat) << TR_HEAT_BITS);
-    os_low_free(sh->env.guess, sizeof(*sh->env.guess) << TR_GUESS_BITS);
     free(sh->places);
     free(sh->divisions);
     tr_free(sh->tr);
@@ -87,7 +81,15 @@ static int create_own(struct bt *bt) {
     struct vcpu *v = bt->v;
     int rc = os_poll_page(&bt->poll_page);
 
-    *tr_vcpu(v) = (struct tr_vcpu){.self = v, .owner = bt, .poll = bt->poll_page};
+    if (!rc)
+        rc = os_low_alloc(sizeof(*bt->heat) << TR_HEAT_BITS, (void **)&bt->heat);
+    if (!rc)
+        rc = os_low_alloc(sizeof(*bt->guess) << TR_GUESS_BITS, (void **)&bt->guess);
+    *tr_vcpu(v) = (struct tr_vcpu){.self = v,
+                                   .owner = bt,
+                                   .poll = bt->poll_page,
+                                   .heat = bt->heat,
+                                   .guess = bt->guess};
     v->x87_ran = bt_x87_ran;
     v->x87_at = 0;
     vcpu_forget_gates(v);
@@ -139,6 +141,7 @@ int bt_join(struct bt *with, struct vcpu *v, struct interp *ip, struct bt **out)
         bt_free(bt);
         return rc;
     }
+    bt_cool(bt);
     *out = bt;
     return 0;
 }
@@ -198,6 +201,8 @@ void bt_free(struct bt *bt) {
         free_shared(bt->sh);
     if (bt->poll_page)
         os_poll_page_free(bt->poll_page);
+    os_low_free(bt->heat, sizeof(*bt->heat) << TR_HEAT_BITS);
+    os_low_free(bt->guess, sizeof(*bt->guess) << TR_GUESS_BITS);
     os_guarded_free(bt->fuel, BT_FUEL);
     os_fenced_free(bt->bounce, 4096);
     bt->v->x87_ran = NULL;

@@ -68,14 +68,19 @@ static void forget_tables(struct bt_shared *sh) {
     tc_jumps_reset(&sh->tc);
 }
 
+void bt_cool(struct bt *bt) {
+    for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
+        bt->heat[n] = bt->sh->opt.tr.hot;
+}
+
 /* All others are stopped, or do not run. */
 static void flush(struct bt *bt) {
     struct bt_shared *sh = bt->sh;
 
     forget_tables(sh);
     tc_flush(&sh->tc);
-    for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
-        sh->env.heat[n] = sh->opt.tr.hot;
+    for (struct bt *b = sh->first; b; b = b->next)
+        bt_cool(b);
     bt_forget_verdicts(bt);
 }
 
@@ -162,8 +167,12 @@ bool bt_verify_common(struct bt *bt) {
 
 /* --- translation --- */
 
-static uint32_t *heat_of(const struct bt *bt, const struct ccf *c) {
-    return tr_heat(&bt->sh->env, tr_place(&bt->sh->env, c->code.page, c->code.va));
+/* C is hot after N executions more by one vCPU, whichever. */
+static void set_heat(const struct bt *bt, const struct ccf *c, uint32_t n) {
+    unsigned slot = tr_heat_slot(tr_place(&bt->sh->env, c->code.page, c->code.va));
+
+    for (struct bt *b = bt->sh->first; b; b = b->next)
+        __atomic_store_n(&b->heat[slot], n, __ATOMIC_RELAXED);
 }
 
 static void count(struct bt *bt) {
@@ -208,7 +217,7 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     tc_insert(&bt->sh->tc, &span, c);
     count(bt);
     if (!shared && !(key & KEY_SINGLE))
-        *heat_of(bt, c) = bt->sh->opt.tr.hot;
+        set_heat(bt, c, bt->sh->opt.tr.hot);
     return c;
 }
 
@@ -272,7 +281,7 @@ static bool heat_up(struct bt *bt, struct ccf *c) {
     path = timed(bt, c->code.key, c, &r);
     /* Of another address there may be more to come: C itself is executed next, once. */
     if (path || r == TR_FULL)
-        *heat_of(bt, c) = bt->sh->opt.tr.hot + 1;
+        set_heat(bt, c, bt->sh->opt.tr.hot + 1);
     if (path) {
         bt->v->cnt->bt_hot_paths++;
         while (!path->code.fixed && c->paths)

@@ -53,8 +53,6 @@ void vcpu_group_add(struct vcpu_group *g, struct vcpu *v) {
     s->group = g;
     s->v = v;
     v->member = s;
-    for (unsigned n = 0; g->count > 1 && n < g->count; n++)
-        g->smp[n].v->smp = true;
 }
 
 static void kick(struct vcpu_smp *s, uint32_t event) {

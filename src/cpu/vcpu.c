@@ -38,13 +38,13 @@ static void initial_state(struct vcpu *v) {
     v->dr[7] = X86_DR7_FIXED;
     v->fault = (struct fault){0};
     v->pending_db = 0;
-    vcpu_clear(v, VCPU_EVENT_NMI);
     if (v->cpuid)
         v->gpr[REG_RDX] = cpuid_query(v, 1, 0).eax;
 }
 
 void vcpu_reset(struct vcpu *v) {
     initial_state(v);
+    vcpu_clear(v, VCPU_EVENT_NMI);
     v->cr0 = X86_CR0_CD | X86_CR0_NW | X86_CR0_ET;
     v->xcr0 = X86_XCR0_X87;
     v->fip = v->fdp = 0;

@@ -140,7 +140,6 @@ struct vcpu {
      * they are to the guest. NULL: the engine has no code. */
     void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
     uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
-    bool smp;        /* there are others in its group (cpu/smp.h) */
     bool step;       /* the engine comes back after each piece of code */
     uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
     struct vcpu_shadow shadow;     /* the MMU's */
@@ -226,7 +225,8 @@ _Static_assert(offsetof(struct vcpu, rip) == offsetof(struct vcpu, gpr) + REG_RI
  */
 void vcpu_reset(struct vcpu *v);
 /* State after INIT: as vcpu_reset(), but for what INIT leaves alone: vector and x87
- * state, MSRs but EFER, XCR0, the cache bits of CR0. On the vCPU's thread, parked. */
+ * state, MSRs but EFER, XCR0, the cache bits of CR0, and an NMI that waits (it may have
+ * come after the INIT). On the vCPU's thread, parked. */
 void vcpu_init(struct vcpu *v);
 
 /* Recomputes mode, cpl-dependent and segment-derived fields; see the head of the file. */

@@ -63,6 +63,8 @@ static const struct field fields[] = {
     FIELD(shadow.bank_ac),
     OURS(jump),
     OURS(poll),
+    OURS(heat),
+    OURS(guess),
     OURS(arg),
     OURS(reason),
     OURS(site),

@@ -34,8 +34,9 @@ void machine_cpu_unhalt(struct machine_cpu *c) {
         os_bell_ring(c->bell);
 }
 
-/* An INIT takes back a SIPI that has not been acted upon. */
+/* An INIT takes back a SIPI that has not been acted upon, and an NMI. */
 void machine_cpu_init(struct machine_cpu *c) {
+    vcpu_clear(c->vcpu, VCPU_EVENT_NMI);
     __atomic_store_n(&c->signals, SIGNAL_INIT, __ATOMIC_SEQ_CST);
     machine_cpu_wake(c, VCPU_EVENT_KICK);
 }

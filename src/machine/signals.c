@@ -3,7 +3,9 @@
  * Initialization".
  *
  * They come from any thread (kick.c) and are acted upon by the CPU's own, between two
- * instructions. A CPU that waits for a SIPI stands in machine_serve() (call.c).
+ * instructions. A CPU that waits for a SIPI stands in machine_serve() (call.c). An NMI
+ * that comes meanwhile waits for the SIPI, too: AMD64 APM volume 2, "Interprocessor
+ * Interrupts".
  */
 #include "machine/machine_int.h"
 
@@ -37,7 +39,6 @@ static void take_sipi(struct machine_cpu *c, uint8_t vector) {
     cs->sel = (uint16_t)(vector << 8);
     cs->base = (uint64_t)vector << 12;
     c->vcpu->rip = 0;
-    vcpu_clear(c->vcpu, VCPU_EVENT_NMI); /* which did not wake it */
     vcpu_update_mode(c->vcpu);
     state_moved(c);
     c->waiting = false;

@@ -562,7 +562,7 @@ static void discard_run(struct mem *m, uint8_t *host, uint64_t len) {
 void mem_discard(struct mem *m, struct gpa at, uint64_t len) {
     uint64_t end = (at.a + len) & ~(PAGE_SIZE - 1), n;
 
-    if (at.a > UINT64_MAX - len)
+    if (len < PAGE_SIZE || at.a > UINT64_MAX - len)
         return;
     at.a = (at.a + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
     for (; at.a < end; at.a += n) {

@@ -9,6 +9,7 @@
  * function.
  */
 #include "cpu/cpuid.h"
+#include "cpu/smp.h"
 #include "decode/decode.h"
 #include "sem/far_int.h"
 
@@ -49,7 +50,7 @@ static insn_exec_fn *find(const struct vcpu *v, const struct insn *i) {
 
     if (i->op == OP_invalid || i->op >= OP_COUNT)
         return sem_exec_ud;
-    if (v->smp && (fn = sem_bind_locked(i)))
+    if (vcpu_has_others(v) && (fn = sem_bind_locked(i)))
         return fn;
     if ((fn = sem_bind_move(i)) || (fn = sem_bind_alu(i)) || (fn = sem_bind_branch(i)) ||
         (fn = sem_bind_bits(i)) || (fn = sem_bind_string(i)) || (fn = sem_bind_far(i)) ||

@@ -175,20 +175,27 @@ static void place_here(struct tr *t) {
 /* --- the head --- */
 
 #define JUMP_LEN 5   /* before it, with several vCPUs */
+#define LOAD_LEN 9   /* the load of the table's address, with several vCPUs */
 #define COUNT_LEN 8  /* the count itself */
 #define HEAD_LEN 14u /* and the jcc behind it */
 
-/* The flags are not in the host's. */
-static void count_down(struct emit *e, const uint32_t *heat) {
+/* The flags are not in the host's. One of several vCPUs loads its table's address first.
+ * Spoils T1. */
+static void count_down(struct emit *e, const struct tr_env *env,
+                       const struct tr_code *c) {
     static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
+    static const uint8_t sub_t1[] = {0x41, 0x83, 0xa8 | (T1 & 7)}; /* [T1+disp32], 1 */
+    uint64_t place = tr_place(env, c->page, c->va);
 
-    e_bytes(e, sub_abs, sizeof(sub_abs));
-    e32(e, (uint32_t)(uintptr_t)heat);
+    if (env->smp) {
+        e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(heat));
+        e_bytes(e, sub_t1, sizeof(sub_t1));
+        e32(e, tr_heat_slot(place) * (uint32_t)sizeof(uint32_t));
+    } else {
+        e_bytes(e, sub_abs, sizeof(sub_abs));
+        e32(e, (uint32_t)(uintptr_t)tr_heat(env, place));
+    }
     e8(e, 1);
-}
-
-static uint32_t *heat_of(const struct tr_env *env, const struct tr_code *c) {
-    return tr_heat(env, tr_place(env, c->page, c->va));
 }
 
 /* With several vCPUs, a jump that leads on, and may be led elsewhere, stands before it.
@@ -198,7 +205,7 @@ void tr_count_heat(struct tr *t) {
     t->c->head = t->e.p;
     if (t->env->smp)
         e_land(&t->e, e_jmp_fwd(&t->e));
-    count_down(&t->e, heat_of(t->env, t->c));
+    count_down(&t->e, t->env, t->c);
     tr_cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
 }
 
@@ -238,7 +245,7 @@ static void place_select(struct tr *t) {
     tr_emit_align(t->env, e, 1);
     c->past = e_jmp_fwd(e);
     e_land(e, c->past);
-    count_down(e, heat_of(t->env, c->shared));
+    count_down(e, t->env, c->shared);
     cool = e_jcc_fwd(e, CC_NE);
     e_mov_imm(e, T0, tr_record_number(t->env, c->shared));
     e_jmp(e, t->env->stub.hot);
@@ -256,7 +263,7 @@ void tr_place_entries(struct tr *t) {
 /* --- for who keeps the code --- */
 
 const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c) {
-    return c->head + (env->smp ? JUMP_LEN : 0) + HEAD_LEN + tr_delta(env);
+    return c->head + (env->smp ? JUMP_LEN + LOAD_LEN : 0) + HEAD_LEN + tr_delta(env);
 }
 
 /* REL32 leads to TO (RX), for all vCPUs: it is in one piece (tr_emit_align()). */
@@ -275,7 +282,7 @@ void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8
         return;
     }
     if (!to) {
-        count_down(&e, heat_of(env, c));
+        count_down(&e, env, c);
         return;
     }
     e_jmp(&e, to);

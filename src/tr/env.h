@@ -12,6 +12,7 @@
 #include "mmu/mmu.h"
 #include "tr/code.h"
 #include "tr/options.h"
+#include "tr/vcpu.h"
 
 /* Common code at the start of the cache, RX. */
 struct tr_stubs {
@@ -62,8 +63,6 @@ struct tr_env {
     struct tr_stubs stub;
     uint8_t *poll_page; /* readable, or not while a kick is pending; with SMP each vCPU
                          * has one of its own (tr_vcpu.poll) */
-    uint32_t *heat;     /* executions until code is hot, by its place: tr_heat() */
-    uint64_t *guess;    /* where indirect branches went; by their place: tr_guess() */
     const struct tr_advice *advice;
     void *arg;
 };
@@ -88,15 +87,24 @@ static inline uint64_t tr_place(const struct tr_env *env, const uint8_t *page,
     return (uint64_t)(page - mem_ram_base(env->v->mem)) + (va & 4095);
 }
 
-/* Both tables are at addresses that fit in 31 bits. */
+/* Both tables are the vCPU's own, at addresses that fit in 31 bits: several that count in
+ * one would have its cache lines go to and fro between the host's cores all the time. */
+static inline unsigned tr_guess_slot(uint64_t place) {
+    return (place ^ place >> TR_GUESS_BITS) & ((1u << TR_GUESS_BITS) - 1);
+}
+
+static inline unsigned tr_heat_slot(uint64_t place) {
+    uint32_t h = (uint32_t)(place ^ place >> 32) * 0x9e3779b1u;
+
+    return h >> (32 - TR_HEAT_BITS);
+}
+
 static inline uint64_t *tr_guess(const struct tr_env *env, uint64_t place) {
-    return &env->guess[(place ^ place >> TR_GUESS_BITS) & ((1u << TR_GUESS_BITS) - 1)];
+    return &tr_vcpu(env->v)->guess[tr_guess_slot(place)];
 }
 
 static inline uint32_t *tr_heat(const struct tr_env *env, uint64_t place) {
-    uint32_t h = (uint32_t)(place ^ place >> 32) * 0x9e3779b1u;
-
-    return &env->heat[h >> (32 - TR_HEAT_BITS)];
+    return &tr_vcpu(env->v)->heat[tr_heat_slot(place)];
 }
 
 /* System calls and their returns have stubs of their own. */

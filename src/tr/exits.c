@@ -166,13 +166,25 @@ void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest) {
     tr_link(t, t->c->nlinks, rest);
 }
 
+/* Where the branch goes (T0), for the hot path to come. Leaves the host's flags alone. */
+static void note_target(struct tr *t) {
+    uint64_t place = tr_insn_place(t, &t->insn[t->k]);
+
+    if (t->env->smp) {
+        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(guess));
+        e_rm(&t->e, W64, OPC_MOV_RM_R, T0, T1,
+             (int32_t)(tr_guess_slot(place) * sizeof(uint64_t)));
+    } else {
+        e_abs(&t->e, W64, OPC_MOV_RM_R, T0, tr_guess(t->env, place));
+    }
+}
+
 /* T0 holds the target; flags must be in memory. */
 void tr_indirect(struct tr *t) {
     struct emit *e = &t->e;
 
-    if (tr_heats(t)) /* for the hot path to come */
-        e_abs(e, W64, OPC_MOV_RM_R, T0,
-              tr_guess(t->env, tr_insn_place(t, &t->insn[t->k])));
+    if (tr_heats(t))
+        note_target(t);
     tr_flags_to_mem(t);
     return_fuel(t);
     tr_site(t, POLL_INDIRECT, 0);

@@ -53,6 +53,8 @@ struct tr_vcpu {
         uint64_t select; /* all of this, for gates */
     };
     const uint8_t *poll; /* this vCPU's poll page */
+    uint32_t *heat;      /* executions until code is hot, by its place: tr_heat() */
+    uint64_t *guess;     /* where indirect branches went; by their place: tr_guess() */
     uint64_t here;       /* guest address of the page that is being executed */
     uint64_t x87_here;   /* the same at the last x87 instruction of shared code */
     struct tr_gate_state gate[VCPU_GATES];

@@ -59,31 +59,40 @@ static int cell_of(const struct vfield *f, const struct host_insn *i, bool *whol
     return f->cell >= 0 && (in & 7) + i->mem.size <= 8 ? f->cell + (int)(in >> 3) : -1;
 }
 
-/* --- constants of the cache --- */
+/* --- constants of the cache, counts --- */
 
-static bool inside(uint64_t at, const void *from, uint64_t size, unsigned len) {
-    uint64_t in = at - (uint64_t)(uintptr_t)from;
+/* Is a count, or a guess, accessed, at IN its table? */
+static bool counts(const struct host_insn *i, uint64_t in) {
+    return i->mem.size == 4 && in < sizeof(uint32_t) << TR_HEAT_BITS && !(in & 3);
+}
 
-    return from && in < size && size - in >= len && !(in % len);
+static bool guesses(const struct host_insn *i, uint64_t in) {
+    return i->mem.size == 8 && in < sizeof(uint64_t) << TR_GUESS_BITS && !(in & 7) &&
+           !(i->mem.access & HOST_READ);
 }
 
 static void access_absolute(struct verifier *w, struct vstate *s,
                             const struct host_insn *i) {
     const struct tr_env *env = w->env;
+    const struct tr_vcpu *x = tr_vcpu(env->v);
     uint64_t at = (uint64_t)i->mem.disp;
-    unsigned len = i->mem.size;
-    bool reads = i->mem.access & HOST_READ, writes = i->mem.access & HOST_WRITE;
+    bool known = counts(i, at - (uint64_t)(uintptr_t)x->heat) ||
+                 guesses(i, at - (uint64_t)(uintptr_t)x->guess);
 
-    if (at == (uint64_t)(uintptr_t)env->poll_page && len == 4 && !writes)
+    /* With several vCPUs, what is one's own is found through gs. */
+    if (!env->smp && at == (uint64_t)(uintptr_t)env->poll_page && i->mem.size == 4 &&
+        !(i->mem.access & HOST_WRITE))
         s->polled = true;
-    else if (len == 4 && inside(at, env->heat, sizeof(*env->heat) << TR_HEAT_BITS, len))
-        ;
-    else if (len == 8 && !reads &&
-             inside(at, env->guess, sizeof(*env->guess) << TR_GUESS_BITS, len))
-        ;
-    else
-        v_bad(w, "%u bytes at 0x%llx: no constant of the cache", len,
+    else if (env->smp || !known)
+        v_bad(w, "%u bytes at 0x%llx: no constant of the cache", i->mem.size,
               (unsigned long long)at);
+}
+
+/* Through the address of the vCPU's own table. */
+static bool is_table(const struct vval *base, const struct host_insn *i) {
+    return base->kind == V_HEAT    ? counts(i, (uint64_t)i->mem.disp)
+           : base->kind == V_GUESS ? guesses(i, (uint64_t)i->mem.disp)
+                                   : false;
 }
 
 /* --- host pointers --- */
@@ -342,7 +351,7 @@ void v_access(struct verifier *w, struct vstate *s, const struct host_insn *i) {
         access_absolute(w, s, i);
     else if (s->reg[i->mem.base].kind == V_HOST)
         access_host(w, &s->reg[i->mem.base], i);
-    else
+    else if (!is_table(&s->reg[i->mem.base], i))
         v_bad(w, "an access through a pointer that nothing has checked");
 }
 

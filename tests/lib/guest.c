@@ -8,6 +8,7 @@
 #include "lib/need.h"
 #include "sem/sem.h"
 #include "soft/soft.h"
+#include "x86/cr.h"
 
 /* --- hooks --- */
 
@@ -154,6 +155,24 @@ void guest_reset(struct guest *g) {
     vcpu_reset(g->v);
     g->asked = g->seen = 0;
     guest_state_changed(g);
+}
+
+void guest_start_long(struct vcpu *v, uint64_t cr3, uint64_t gdt, uint64_t idt) {
+    vcpu_reset(v);
+    for (unsigned s = 0; s < SEG_COUNT; s++)
+        v->seg[s] = (struct segment){.sel = s == SEG_CS ? 8 : 16,
+                                     .ar = s == SEG_CS ? 0xa09b : 0xc093,
+                                     .limit = 0xffffffff};
+    v->cr0 |= X86_CR0_PE | X86_CR0_PG | X86_CR0_WP | X86_CR0_NE;
+    v->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR;
+    v->cr3 = cr3;
+    v->efer = X86_EFER_LME | X86_EFER_LMA;
+    v->gdtr = (struct desc_table){.base = gdt, .limit = 23};
+    v->idtr = (struct desc_table){.base = idt, .limit = 511};
+    v->halted = false;
+    vcpu_clear(v, ~0u);
+    vcpu_update_mode(v);
+    mmu_flush_all(v);
 }
 
 void guest_state_changed(struct guest *g) {

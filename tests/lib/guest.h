@@ -55,6 +55,9 @@ enum exit_reason guest_run(struct guest *g);
 
 /* RAM zeroed, the vCPU as after power-up, nothing derived kept. */
 void guest_reset(struct guest *g);
+/* A vCPU out of reset, in 64-bit mode at CPL 0: flat segments, of which the descriptors
+ * are at 8 (code) and 16 in the table at GDT; 32 gates at IDT; nothing waits. */
+void guest_start_long(struct vcpu *v, uint64_t cr3, uint64_t gdt, uint64_t idt);
 /* Registers were set by hand: all that follows from them is derived anew. */
 void guest_state_changed(struct guest *g);
 

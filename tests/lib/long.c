@@ -47,7 +47,6 @@ void long_use(const char *options) {
 void long_start(void) {
     struct vcpu *v = G.v;
 
-    vcpu_reset(v);
     for (unsigned n = 0; n < 32; n++) {
         guest_put64(&G, IDT + 16 * n, (HANDLER & 0xffff) | 8ull << 16 | 0x8e00ull << 32);
         guest_put64(&G, IDT + 16 * n + 8, 0);
@@ -63,20 +62,7 @@ void long_start(void) {
         guest_put64(&G, PD + 8 * k, (uint64_t)k << 21 | RWP | X86_PTE_PS);
     for (unsigned k = 0; k < 512; k++)
         guest_put64(&G, PT + 8 * k, k << 12 | RWP);
-    for (unsigned s = 0; s < SEG_COUNT; s++)
-        v->seg[s] = (struct segment){.sel = s == SEG_CS ? 8 : 16,
-                                     .ar = s == SEG_CS ? 0xa09b : 0xc093,
-                                     .limit = 0xffffffff};
-    v->cr0 |= X86_CR0_PE | X86_CR0_PG | X86_CR0_WP | X86_CR0_NE;
-    v->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR;
-    v->cr3 = PML4;
-    v->efer = X86_EFER_LME | X86_EFER_LMA;
-    v->gdtr = (struct desc_table){.base = GDT, .limit = 23};
-    v->idtr = (struct desc_table){.base = IDT, .limit = 511};
-    v->halted = false;
-    vcpu_clear(v, ~0u);
-    vcpu_update_mode(v);
-    mmu_flush_all(v);
+    guest_start_long(v, PML4, GDT, IDT);
     v->rip = CODE;
     v->gpr[REG_RSP] = STACK;
 }

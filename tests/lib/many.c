@@ -1,4 +1,5 @@
 #include "lib/many.h"
+#include "lib/guest.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -133,21 +134,7 @@ static void make_tables(struct many *m) {
 static void start_one(struct many *m, unsigned n) {
     struct vcpu *v = m->vcpu[n];
 
-    vcpu_reset(v);
-    for (unsigned s = 0; s < SEG_COUNT; s++)
-        v->seg[s] = (struct segment){.sel = s == SEG_CS ? 8 : 16,
-                                     .ar = s == SEG_CS ? 0xa09b : 0xc093,
-                                     .limit = 0xffffffff};
-    v->cr0 |= X86_CR0_PE | X86_CR0_PG | X86_CR0_WP | X86_CR0_NE;
-    v->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR;
-    v->cr3 = MANY_PML4;
-    v->efer = X86_EFER_LME | X86_EFER_LMA;
-    v->gdtr = (struct desc_table){.base = MANY_GDT, .limit = 23};
-    v->idtr = (struct desc_table){.base = MANY_IDT, .limit = 511};
-    v->halted = false;
-    vcpu_clear(v, ~0u);
-    vcpu_update_mode(v);
-    mmu_flush_all(v);
+    guest_start_long(v, MANY_PML4, MANY_GDT, MANY_IDT);
     v->rip = MANY_CODE;
     v->gpr[REG_RSP] = MANY_STACK - 0x1000 * n;
     v->gpr[REG_RDI] = n;

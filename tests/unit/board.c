@@ -2,7 +2,7 @@
  * The whole board without a CPU, wired as machine/board.c wires it, on a clock that the
  * test moves: what goes through several devices, and random accesses to all of them.
  */
-#include "machine/board.h"
+#include "machine/machine_int.h"
 
 #include "lib/rig.h"
 #include "lib/rnd.h"
@@ -246,6 +246,40 @@ static void test_nmi(void **state) {
     assert_int_equal(vcpu_events(&V), VCPU_EVENT_NMI);
 }
 
+/* A CPU that waits for its SIPI, or is about to, keeps an NMI until it has started; an
+ * INIT takes one back that came before it. */
+static void test_nmi_of_init(void **state) {
+    static const struct engine_ops no_ops;
+    static const struct apic_msg init = {.mode = APIC_INIT}, nmi = {.mode = APIC_NMI},
+                                 sipi = {.mode = APIC_SIPI, .vector = 8};
+
+    cpu.ops = &no_ops;
+    cpu.index = 1;
+    V.mem = board.mem;
+    V.cnt = &r.cnt;
+    assert_int_equal(mmu_create(&V, MMU_FLUSH), 0);
+    /* Before the INIT, before it is acted upon, while the CPU waits, behind the SIPI. */
+    for (unsigned when = 0; when < 4; when++) {
+        if (when == 0)
+            lapic_deliver(cpu.lapic, &nmi, false);
+        lapic_deliver(cpu.lapic, &init, false);
+        if (when == 1)
+            lapic_deliver(cpu.lapic, &nmi, false);
+        machine_cpu_take_signals(&cpu);
+        assert_true(cpu.waiting);
+        if (when == 2)
+            lapic_deliver(cpu.lapic, &nmi, false);
+        lapic_deliver(cpu.lapic, &sipi, false);
+        if (when == 3)
+            lapic_deliver(cpu.lapic, &nmi, false);
+        machine_cpu_take_signals(&cpu);
+        assert_false(cpu.waiting);
+        assert_int_equal(V.seg[SEG_CS].base + V.rip, 0x8000);
+        assert_int_equal(!!(vcpu_events(&V) & VCPU_EVENT_NMI), when > 0);
+    }
+    mmu_destroy(&V);
+}
+
 /* The clock is at the last second that a counted run gets to, and may have come there in
  * one step: no sum wraps, and what is due next is in the future. */
 static void test_far_future(void **state) {
@@ -415,11 +449,11 @@ static void test_reset_control(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_virtual_wire), T(test_lapic_moves),   T(test_power), T(test_a20),
-        T(test_virtual_wire), T(test_other_thread),  T(test_power), T(test_a20),
-        T(test_virtual_wire), T(test_lines),         T(test_power), T(test_a20),
-        T(test_nmi),          T(test_far_future),    T(test_fuzz),  T(test_shared_line),
-        T(test_messages),     T(test_reset_control),
+        T(test_virtual_wire),  T(test_lapic_moves), T(test_other_thread),
+        T(test_lines),         T(test_power),       T(test_a20),
+        T(test_nmi),           T(test_nmi_of_init), T(test_far_future),
+        T(test_fuzz),          T(test_shared_line), T(test_messages),
+        T(test_reset_control),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -510,6 +510,37 @@ static void test_pause(void **state) {
     }
 }
 
+/* --- what emitted code notes --- */
+
+/* Each vCPU counts its own executions of code that all execute, and where it went from
+ * there. */
+static void test_own_counts(void **state) {
+    enum { HOT = 10000, TIMES = 500 };
+    const uint8_t function[] = {0xc3}; /* ret */
+
+    world_new("cache=2,hot=10000");
+    put(FUNCS, function, sizeof(function));
+    for (unsigned n = 0; n < CPUS; n++) {
+        const uint8_t program[] = {
+            0xb9, LE32(TIMES),                          /* mov ecx, TIMES */
+            0xe8, LE32(FUNCS - (CODE + n * 4096 + 10)), /* 1: call FUNCS */
+            0x49, 0x75,
+            0xf8, /* dec ecx; jnz 1b */
+            0xf4,
+        };
+
+        put(CODE + n * 4096, program, sizeof(program));
+    }
+    run_all(CPUS);
+    for (unsigned n = 0; n < CPUS; n++) {
+        const struct tr_vcpu *x = tr_vcpu(W.cpu[n].v);
+
+        assert_int_equal(x->heat[tr_heat_slot(FUNCS)], HOT - TIMES);
+        assert_int_equal(x->guess[tr_guess_slot(FUNCS)], CODE + n * 4096 + 10);
+    }
+    world_free();
+}
+
 /* --- tables of indirect branches --- */
 
 enum { KEYS = 8 };
@@ -559,7 +590,7 @@ int main(void) {
         cmocka_unit_test(test_locked),       cmocka_unit_test(test_much_code),
         cmocka_unit_test(test_written),      cmocka_unit_test(test_cross_modified),
         cmocka_unit_test(test_loop_is_left), cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_own_counts),   cmocka_unit_test(test_tables),
     };
 
     vec_init();

@@ -482,6 +482,22 @@ static void random_changes(void **state) {
     mem_destroy(m);
 }
 
+/* Whole pages become zeros, of RAM alone; no sum wraps at the end of all addresses. */
+static void discard(void **state) {
+    struct mem *m;
+    assert_int_equal(mem_create(MEM_MIN_RAM, &m), 0);
+    for (unsigned n = 0; n < 4; n++)
+        *mem_host(m, gpa(n * 4096 + 8), 1) = 1;
+    mem_discard(m, gpa(UINT64_MAX - 10), 5);
+    mem_discard(m, gpa(UINT64_MAX - 4096), 4096);
+    mem_discard(m, gpa(4096), UINT64_MAX);
+    mem_discard(m, gpa(8), 4000);
+    mem_discard(m, gpa(4097), 2 * 4096 - 1);
+    for (unsigned n = 0; n < 4; n++)
+        assert_int_equal(*mem_host(m, gpa(n * 4096 + 8), 1), n != 2);
+    mem_destroy(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),    cmocka_unit_test(hole),
@@ -489,6 +505,6 @@ int main(void) {
         cmocka_unit_test(rom_size), cmocka_unit_test(regions),
         cmocka_unit_test(window),   cmocka_unit_test(gone),
         cmocka_unit_test(marks),    cmocka_unit_test(random_changes),
-        cmocka_unit_test(traces)};
+        cmocka_unit_test(traces),   cmocka_unit_test(discard)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

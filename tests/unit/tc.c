@@ -52,7 +52,7 @@ static int setup(void **state) {
     memset(&env, 0, sizeof(env));
     env.v = v;
     env.code = (struct os_code){.rw = cache, .rx = cache, .size = CACHE};
-    env.heat = heat;
+    tr_vcpu(v)->heat = heat;
     memset(&tc, 0, sizeof(tc));
     assert_int_equal(tc_create(&tc, &env), 0);
     tc.chain = true;

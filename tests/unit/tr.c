@@ -114,11 +114,11 @@ static int setup(void **state) {
                 .tu_limit = 16},
         .code = {.rw = code, .rx = code, .size = sizeof(code)},
         .poll_page = code,
-        .heat = heat,
-        .guess = guess,
         .advice = &advice,
         .arg = &told,
     };
+    tr_vcpu(v)->heat = heat;
+    tr_vcpu(v)->guess = guess;
     env.stub.slow = stub;
     env.stub.anchor[0] = env.stub.anchor[1] = stub + 16;
     env.stub.check = env.stub.check_shared = stub + 32;
@@ -283,14 +283,17 @@ static bool has(const struct tr_code *c, const uint8_t *bytes, size_t len) {
 }
 
 /* With several vCPUs, LOCK, fences and PAUSE are what they are, what may be changed while
- * others execute it is an aligned displacement, and a poll is each vCPU's own. */
+ * others execute it is an aligned displacement, and polls and counts are each vCPU's own.
+ */
 static void test_smp(void **state) {
     /* lock inc dword [ecx]; mfence; pause; jz ahead; call next; ... */
     static const uint8_t bytes[] = {0xf0, 0xff, 0x01, 0x0f, 0xae, 0xf0, 0xf3,
                                     0x90, 0x74, 0x02, 0xeb, 0x30, 0xc3};
     static const uint8_t lock_inc[] = {0xf0, 0x41, 0xff, 0x06},
                          inc[] = {0x41, 0xff, 0x06}, mfence[] = {0x0f, 0xae, 0xf0},
-                         pause[] = {0xf3, 0x90};
+                         pause[] = {0xf3, 0x90},
+                         count[] = {0x83, 0x2c, 0x25}, /* sub dword [abs], 1 */
+        own_count[] = {0x41, 0x83, 0xaf};              /* sub dword [r15+...], 1 */
     struct tr_span span;
     struct tr_code c;
 
@@ -298,11 +301,13 @@ static void test_smp(void **state) {
     assert_int_equal(make(bytes, sizeof(bytes), SIZE, RECORDS, &c, &span), TR_MADE);
     assert_true(has(&c, inc, sizeof(inc)) && !has(&c, lock_inc, sizeof(lock_inc)) &&
                 !has(&c, mfence, sizeof(mfence)) && !has(&c, pause, sizeof(pause)));
+    assert_true(has(&c, count, sizeof(count)));
     env.smp = true;
     assert_int_equal(make(bytes, sizeof(bytes), SIZE, RECORDS, &c, &span), TR_MADE);
     env.smp = false;
     assert_true(has(&c, lock_inc, sizeof(lock_inc)) && has(&c, mfence, sizeof(mfence)) &&
                 has(&c, pause, sizeof(pause)));
+    assert_true(has(&c, own_count, sizeof(own_count)) && !has(&c, count, sizeof(count)));
     assert_int_equal(c.nlinks, 2);
     for (unsigned n = 0; n < c.nlinks; n++)
         assert_int_equal((uintptr_t)c.links[n].rel32 & 3, 0);
