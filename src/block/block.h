@@ -55,11 +55,14 @@ struct block_spec {
                              takes the writes, made if it is not there */
 };
 
+/* PATH names a server, not a file. */
+bool block_is_server(const char *path);
 /* 0, or -errno with one sentence in WHY. */
 int block_open(const struct block_spec *spec, struct block **out, char *why,
                size_t why_size);
 /* Writes back what is kept in memory, makes it durable, and closes. Nothing is in flight.
- * 0 or -errno, which has been logged. B may be NULL. */
+ * 0 or -errno, which has been logged. A server that does not answer for 10 s is left. B
+ * may be NULL. */
 int block_close(struct block *b);
 
 uint64_t block_size(const struct block *b); /* in bytes, a multiple of BLOCK_SECTOR */

@@ -13,6 +13,8 @@
 
 #include "block/block.h"
 
+#define BLOCK_PATIENCE 10u /* seconds, with a server that does not answer */
+
 struct image;
 
 /* OFFSET and LENGTH are in bytes and may be any; 0 or -errno. */
@@ -104,7 +106,6 @@ bool file_identity(const struct image *i, uint64_t id[2]);
 
 /* --- nbd.c --- */
 
-bool nbd_is_uri(const char *path);
 /* What the server at URI serves. 0, or -errno with a sentence in WHY. */
 int nbd_open(const char *uri, bool readonly, struct image **out, char *why,
              size_t why_size);

@@ -173,9 +173,14 @@ static int file_write_now(struct image *i, uint64_t offset, const struct iovec *
  * one's success would say nothing. */
 static int file_flush(struct image *i) {
     struct file *f = file_from(i);
-    int none = 0;
+    int none = 0, rc;
 
-    if (!atomic_load(&f->lost) && fdatasync(f->fd) < 0 && errno != EINTR)
+    if (atomic_load(&f->lost))
+        return atomic_load(&f->lost);
+    do
+        rc = fdatasync(f->fd);
+    while (rc < 0 && errno == EINTR);
+    if (rc < 0)
         atomic_compare_exchange_strong(&f->lost, &none, -errno);
     return atomic_load(&f->lost);
 }

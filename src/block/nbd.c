@@ -8,7 +8,7 @@
  * errors of its disk.
  *
  * The server is not trusted: it can give wrong data and errors, and keep us waiting;
- * nbd_abandon() ends that.
+ * abandon() ends that, and the end of the disk waits BLOCK_PATIENCE, not for ever.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,11 +25,15 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "base/os.h"
 
 #define LIBRARY "libnbd.so.0"
 
 /* What of the library is used. */
 #define CALLS(X)                                                                         \
+    X(aio_command_completed)                                                             \
+    X(aio_disconnect)                                                                    \
+    X(aio_flush)                                                                         \
     X(aio_get_fd)                                                                        \
     X(can_flush)                                                                         \
     X(can_multi_conn)                                                                    \
@@ -44,11 +48,11 @@
     X(get_error)                                                                         \
     X(get_size)                                                                          \
     X(is_read_only)                                                                      \
+    X(poll)                                                                              \
     X(pread)                                                                             \
     X(pwrite)                                                                            \
     X(set_uri_allow_tls)                                                                 \
     X(set_uri_allow_transports)                                                          \
-    X(shutdown)                                                                          \
     X(trim)                                                                              \
     X(zero)
 
@@ -166,7 +170,6 @@ static int nbd_move(struct nbd *d, bool write, uint64_t offset, const struct iov
     return rc;
 }
 
-/* What the disk's last sector has beyond the server's end reads as zero. */
 static int nbd_read(struct image *i, uint64_t offset, const struct iovec *iov,
                     unsigned count) {
     return nbd_move(nbd_from(i), false, offset, iov, count);
@@ -219,12 +222,29 @@ static unsigned sockets(const struct image *i, int *out, unsigned room) {
     return n;
 }
 
+/* The last flush: the server has its time for it, and no more. */
+static int last_flush(struct nbd *d) {
+    uint64_t end = os_monotonic_ns() + BLOCK_PATIENCE * 1000000000ull, now;
+    struct nbd_handle *h = d->connection[0];
+    int64_t cookie = d->call.aio_flush(h, NBD_NULL_COMPLETION, 0);
+    int done = 0;
+
+    if (cookie < 0)
+        return result(d, -1);
+    while (!done && (now = os_monotonic_ns()) < end) {
+        if (d->call.poll(h, (int)((end - now) / 1000000 + 1)) < 0)
+            return result(d, -1);
+        done = d->call.aio_command_completed(h, (uint64_t)cookie);
+    }
+    return done ? result(d, done) : -ETIMEDOUT;
+}
+
 static int close_all(struct image *i) {
     struct nbd *d = nbd_from(i);
-    int rc = i->readonly || !d->connections ? 0 : flush(i);
+    int rc = i->readonly || !d->can_flush ? 0 : last_flush(d);
 
     for (unsigned n = 0; n < d->connections; n++) {
-        d->call.shutdown(d->connection[n], 0);
+        d->call.aio_disconnect(d->connection[n], 0); /* without waiting for the answer */
         d->call.close(d->connection[n]);
     }
     pthread_cond_destroy(&d->freed);
@@ -367,6 +387,6 @@ int nbd_open(const char *uri, bool readonly, struct image **out, char *why,
 
 #endif
 
-bool nbd_is_uri(const char *path) {
+bool block_is_server(const char *path) {
     return !strncmp(path, "nbd://", 6) || !strncmp(path, "nbd+unix://", 11);
 }

@@ -49,7 +49,7 @@ static bool ends(const char *path, const char *suffix) {
 }
 
 static bool is_qcow2(const char *path, enum block_format format) {
-    if (nbd_is_uri(path))
+    if (block_is_server(path))
         return false;
     return format == BLOCK_QCOW2 || (format == BLOCK_BY_NAME && ends(path, ".qcow2"));
 }
@@ -204,7 +204,7 @@ static int open_temporary(struct opening *o, struct image *base, struct image **
 static int name_base(const char *overlay, const char *base, char out[PATH_MAX]) {
     char real[PATH_MAX];
 
-    if (nbd_is_uri(base))
+    if (block_is_server(base))
         return snprintf(out, PATH_MAX, "%s", base) < PATH_MAX ? 0 : -ENAMETOOLONG;
     if (!realpath(base, real))
         return -errno;
@@ -256,7 +256,7 @@ static int check_overlay(struct opening *o, const struct block_spec *s,
 
     if (rc)
         return rc;
-    if (nbd_is_uri(s->path)
+    if (block_is_server(s->path)
             ? strcmp(names.backing, s->path) != 0
             : !*names.backing || resolve(s->overlay, names.backing, named) ||
                   !realpath(s->path, real) || strcmp(named, real) != 0)
@@ -301,7 +301,7 @@ int disk_open(const struct block_spec *s, struct image **out, char *why,
     struct image *base;
     int rc;
 
-    if (!nbd_is_uri(s->path))
+    if (!block_is_server(s->path))
         rc = open_image(&o, s->path, qcow2, readonly, &base);
     else if (s->format == BLOCK_QCOW2)
         rc = fail(&o, -EINVAL,

@@ -150,13 +150,11 @@ uint64_t block_pool_next(const struct block_pool *p) {
 
 /* --- waiting --- */
 
-#define PATIENCE 10 /* seconds */
-
 /* Until B executes nothing; the lock is held. Who waits too long for a server is told to
  * wait no more. */
 static void wait_for(struct block_pool *p, struct block *b) {
-    struct timespec until = {.tv_sec =
-                                 (time_t)(os_monotonic_ns() / 1000000000u) + PATIENCE};
+    struct timespec until = {
+        .tv_sec = (time_t)(os_monotonic_ns() / 1000000000u + BLOCK_PATIENCE)};
     bool patient = true;
 
     while (b->running) {

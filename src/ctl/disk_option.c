@@ -130,7 +130,7 @@ bool disk_options_repeat(const struct disk_options *o, const char *option) {
     for (unsigned n = 0; n < o->count; n++) {
         const struct block_spec *s = &o->disk[n].spec;
 
-        if (!strncmp(s->path, "nbd", 3) && strstr(s->path, "://")) {
+        if (block_is_server(s->path)) {
             log_error("%s: what the server of '%s' does cannot be repeated; copy the "
                       "disk to a file",
                       option, s->path);

@@ -56,10 +56,6 @@ int machine_disks_create(struct machine *m) {
 }
 
 void machine_disks_free(struct machine *m) {
-    for (unsigned n = 0; n < m->cfg.disk_count && m->disks; n++)
-        block_attach(m->cfg.disks[n].block, NULL);
-    if (m->cfg.vars.block && m->disks)
-        block_attach(m->cfg.vars.block, NULL);
     block_pool_free(m->disks);
     m->disks = NULL;
 }

@@ -16,6 +16,28 @@ void disk_rig_close(struct disk_rig *rig) {
     os_loop_free(rig->loop);
 }
 
+struct block *disk_try(struct disk_rig *rig, const struct block_spec *spec, char *why) {
+    struct block *b = NULL;
+
+    why[0] = 0;
+    if (block_open(spec, &b, why, DISK_WHY)) {
+        assert_null(b);
+        assert_true(*why && strlen(why) < DISK_WHY - 1);
+        return NULL;
+    }
+    block_attach(b, rig->pool);
+    return b;
+}
+
+struct block *disk_must(struct disk_rig *rig, const struct block_spec *spec) {
+    char why[DISK_WHY];
+    struct block *b = disk_try(rig, spec, why);
+
+    if (!b)
+        fail_msg("%s", why);
+    return b;
+}
+
 void disk_done(struct block_request *r, int rc) {
     struct disk_request *q = container_of(r, struct disk_request, r);
 

@@ -15,6 +15,12 @@ struct disk_rig {
 void disk_rig_open(struct disk_rig *rig);
 void disk_rig_close(struct disk_rig *rig);
 
+/* Opens a disk and attaches it. NULL: WHY, of DISK_WHY bytes, says why. */
+#define DISK_WHY 512
+struct block *disk_try(struct disk_rig *rig, const struct block_spec *spec, char *why);
+/* Asserts that it can. */
+struct block *disk_must(struct disk_rig *rig, const struct block_spec *spec);
+
 struct disk_request {
     struct block_request r;
     struct disk_rig *rig;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
+#include "lib/scratch.h"
 #include "lib/unit.h"
 
 int qemu_img(const char **said, const char *fmt, ...) {
@@ -28,7 +29,8 @@ int qemu_img(const char **said, const char *fmt, ...) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
-void need_qemu_img(void) {
+int qemu_img_enter(void **state) {
     if (qemu_img(NULL, "--version"))
         fail_msg("qemu-img is missing: install qemu-utils (tools/deps check does)");
+    return scratch_enter(state);
 }

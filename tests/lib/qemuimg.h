@@ -4,8 +4,9 @@
 
 #include <stdbool.h>
 
-/* Is it there? Else the test says that it needs qemu-utils and fails. */
-void need_qemu_img(void);
+/* A group's set-up: a directory of its own (lib/scratch.h), and qemu-img is there. Else
+ * the test says that it needs qemu-utils and fails. */
+int qemu_img_enter(void **state);
 /* `qemu-img FORMAT...`: its exit status; what it says goes to *SAID (static), if that is
  * wanted. */
 int qemu_img(const char **said, const char *fmt, ...)

@@ -21,3 +21,9 @@ unsigned pick(unsigned n) {
 bool one_in(unsigned n) {
     return rnd() % n == 0;
 }
+
+void rnd_fill(uint8_t *buf, size_t len, uint64_t seed) {
+    rnd_seed(seed);
+    for (size_t n = 0; n < len; n++)
+        buf[n] = (uint8_t)rnd();
+}

@@ -3,6 +3,7 @@
 #define LIB_RND_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Begins the stream of SEED; 0 is taken for another number. */
@@ -11,5 +12,7 @@ uint64_t rnd(void);
 /* 0 to N - 1. */
 unsigned pick(unsigned n);
 bool one_in(unsigned n);
+/* Begins the stream of SEED, and makes LEN bytes of it. */
+void rnd_fill(uint8_t *buf, size_t len, uint64_t seed);
 
 #endif

@@ -54,19 +54,8 @@ static int teardown(void **state) {
 
 static struct block *open_raw(bool readonly) {
     const struct block_spec spec = {.path = path, .readonly = readonly};
-    struct block *b = NULL;
-    int rc = block_open(&spec, &b, why, sizeof(why));
 
-    if (rc)
-        fail_msg("%s", why);
-    block_attach(b, rig.pool);
-    return b;
-}
-
-static void fill(uint8_t *buf, size_t len, uint64_t seed) {
-    rnd_seed(seed);
-    for (size_t n = 0; n < len; n++)
-        buf[n] = (uint8_t)rnd();
+    return disk_must(&rig, &spec);
 }
 
 /* --- raw files --- */
@@ -78,7 +67,7 @@ static void test_read_write(void **state) {
 
     assert_int_equal(block_size(b), SIZE);
     assert_false(block_readonly(b));
-    fill(in, sizeof(in), 1);
+    rnd_fill(in, sizeof(in), 1);
     assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 512, in, sizeof(in)), 0);
     assert_int_equal(disk_do(&rig, b, BLOCK_FLUSH, 0, NULL, 0), 0);
     assert_int_equal(disk_do(&rig, b, BLOCK_READ, 512, out, sizeof(out)), 0);
@@ -95,7 +84,7 @@ static void test_pieces(void **state) {
     struct block_iov iov[3] = {{in, 100}, {in + 100, 0}, {in + 100, 3996}};
     struct disk_request q = {.rig = &rig, .rc = 1};
 
-    fill(in, sizeof(in), 2);
+    rnd_fill(in, sizeof(in), 2);
     disk_begin(&rig, b, &q, BLOCK_WRITE, 4096, in, sizeof(in));
     disk_wait(&rig, 1);
     assert_int_equal(q.rc, 0);
@@ -131,7 +120,6 @@ static void test_odd_size(void **state) {
     block_close(b);
 }
 
-/* One that was cut while we use it: an error where it is no more, until it is written. */
 /* What the page cache has is read at once, where the file system can say what it has. */
 static void test_at_once(void **state) {
     struct block *b = open_raw(false);
@@ -144,7 +132,7 @@ static void test_at_once(void **state) {
                 preadv2(fd, &iov, 1, 0, RWF_NOWAIT) == 512);
     bool written;
 
-    fill(buf, sizeof(buf), 3);
+    rnd_fill(buf, sizeof(buf), 3);
     assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 4096, buf, sizeof(buf)), 0);
     q.one = (struct block_iov){got, BLOCK_AT_ONCE};
     q.r = (struct block_request){.op = BLOCK_READ,
@@ -167,7 +155,7 @@ static void test_at_once(void **state) {
     /* A write: where it is done, all of it. */
     q.r.op = BLOCK_WRITE;
     q.r.length = q.one.len = 8192;
-    fill(got, 8192, 4);
+    rnd_fill(got, 8192, 4);
     written = block_at_once(b, &q.r);
     assert_int_equal(pread(fd, buf, 8192, 4096), 8192);
     if (written)
@@ -187,6 +175,7 @@ static void test_at_once_readonly(void **state) {
     block_close(b);
 }
 
+/* One that was cut while we use it: an error where it is no more, until it is written. */
 static void test_truncated_meanwhile(void **state) {
     struct block *b = open_raw(false);
     uint8_t buf[4096];
@@ -206,7 +195,7 @@ static void test_zeroes_and_discard(void **state) {
     uint8_t *in = malloc(SIZE), *out = malloc(SIZE);
     struct disk_request q;
 
-    fill(in, SIZE, 3);
+    rnd_fill(in, SIZE, 3);
     assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 0, in, SIZE), 0);
     assert_int_equal(disk_do(&rig, b, BLOCK_ZEROES, 512, NULL, 66048), 0);
     memset(in + 512, 0, 66048);

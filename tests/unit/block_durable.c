@@ -22,15 +22,13 @@
 #include "lib/disk.h"
 #include "lib/qemuimg.h"
 #include "lib/rnd.h"
+#include "lib/scratch.h"
 #include "lib/unit.h"
 
 #define SECTOR 512u
 #define STEPS 120u
 #define CUTS 40u
 
-/* A flush costs nothing in the first. */
-static char dirs[2][40] = {"/dev/shm/bivisor-cuts-XXXXXX", "/tmp/bivisor-cuts-XXXXXX"};
-static const char *dir;
 static struct disk_rig rig;
 
 /* --- the log --- */
@@ -104,7 +102,14 @@ int __wrap_fallocate(int fd, int mode, off_t offset, off_t len) {
     return rc;
 }
 
+static atomic_uint interruptions; /* so many fdatasync(2) are interrupted */
+
 int __wrap_fdatasync(int fd) {
+    if (atomic_load(&interruptions)) {
+        atomic_fetch_sub(&interruptions, 1);
+        errno = EINTR;
+        return -1;
+    }
     log_end(log_begin(SYNC, 0, 0), false);
     return 0;
 }
@@ -304,12 +309,8 @@ static void check_content(const char *path, enum block_format format, unsigned c
                           uint64_t sectors, bool backed) {
     const struct block_spec spec = {.path = path, .format = format, .readonly = true};
     uint8_t *bytes = malloc(sectors * SECTOR);
-    struct block *b;
-    char why[512];
+    struct block *b = disk_must(&rig, &spec);
 
-    if (block_open(&spec, &b, why, sizeof(why)))
-        fail_msg("%s", why);
-    block_attach(b, rig.pool);
     assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, bytes, sectors * SECTOR), 0);
     for (uint64_t s = 0; s < sectors; s++) {
         uint64_t w;
@@ -367,14 +368,11 @@ static void life_of(const char *path, enum block_format format, uint64_t size,
     const struct block_spec spec = {.path = path, .format = format};
     uint64_t sectors = size / SECTOR;
     struct block *b;
-    char why[512];
 
     rnd_seed(seed);
     log_clear();
     remember_image(path);
-    if (block_open(&spec, &b, why, sizeof(why)))
-        fail_msg("%s", why);
-    block_attach(b, rig.pool);
+    b = disk_must(&rig, &spec);
     logging = true;
     for (deed_count = 0; deed_count < STEPS;)
         deed_count += perform(b, deed_count, sectors, at_once);
@@ -411,6 +409,24 @@ static void test_qcow2(void **state) {
     plain("cluster_size=4096", 2 << 20, 2);
     plain("cluster_size=4096,preallocation=metadata", 2 << 20, 3);
     plain("compat=0.10,cluster_size=4096", 2 << 20, 4);
+}
+
+/* A flush that a signal interrupts has made nothing durable yet. */
+static void test_interrupted(void **state) {
+    const struct block_spec spec = {.path = "a"};
+    struct block *b;
+
+    assert_int_equal(system("truncate -s 1M a"), 0);
+    b = disk_must(&rig, &spec);
+    log_clear();
+    logging = true;
+    interruptions = 2;
+    assert_int_equal(disk_do(&rig, b, BLOCK_FLUSH, 0, NULL, 0), 0);
+    assert_int_equal(interruptions, 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(entries[0].kind, SYNC);
+    logging = false;
+    block_close(b);
 }
 
 /* The refcount table moves. */
@@ -468,21 +484,6 @@ static void test_parallel(void **state) {
 
 /* --- */
 
-static int group_setup(void **state) {
-    dir = mkdtemp(dirs[0]) ? dirs[0] : mkdtemp(dirs[1]);
-    if (!dir || chdir(dir))
-        return -1;
-    need_qemu_img();
-    return 0;
-}
-
-static int group_teardown(void **state) {
-    char command[64];
-
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    return system(command);
-}
-
 static int setup(void **state) {
     disk_rig_open(&rig);
     return 0;
@@ -491,17 +492,17 @@ static int setup(void **state) {
 static int teardown(void **state) {
     logging = false;
     disk_rig_close(&rig);
-    return system("rm -rf ./*");
+    return scratch_clear(state);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_raw),      TEST(test_qcow2),      TEST(test_growing),
-        TEST(test_backed),   TEST(test_compressed), TEST(test_snapshot),
-        TEST(test_parallel),
+        TEST(test_raw),      TEST(test_qcow2),       TEST(test_growing),
+        TEST(test_backed),   TEST(test_compressed),  TEST(test_snapshot),
+        TEST(test_parallel), TEST(test_interrupted),
     };
 
-    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+    return cmocka_run_group_tests(tests, qemu_img_enter, scratch_leave);
 }

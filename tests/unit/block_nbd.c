@@ -15,28 +15,19 @@
 #include "block/block_int.h"
 #include "lib/disk.h"
 #include "lib/rnd.h"
+#include "lib/scratch.h"
 #include "lib/unit.h"
 
 #define SIZE (4u << 20)
 
-static char dir[] = "/tmp/bivisor-nbd-XXXXXX";
 static struct disk_rig rig;
-static char uri[128], why[512];
+static char uri[128];
 static pid_t server;
 
 static int group_setup(void **state) {
-    if (!mkdtemp(dir) || chdir(dir))
-        return -1;
     if (system("nbdkit --version >/dev/null && qemu-nbd --version >/dev/null"))
         fail_msg("nbdkit or qemu-nbd is missing: tools/deps check installs them");
-    return 0;
-}
-
-static int group_teardown(void **state) {
-    char command[64];
-
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    return system(command);
+    return scratch_enter(state);
 }
 
 static int setup(void **state) {
@@ -57,7 +48,7 @@ static void end_server(int how) {
 static int teardown(void **state) {
     disk_rig_close(&rig);
     end_server(SIGKILL);
-    return system("rm -rf ./*");
+    return scratch_clear(state);
 }
 
 /* Runs COMMAND, a server at the socket "sock", until end_server(). */
@@ -74,23 +65,13 @@ static void serve(const char *command) {
     }
     for (unsigned n = 0; n < 6000 && stat("sock", &st); n++)
         usleep(10000);
-    snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s/sock", dir);
+    snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s/sock", scratch_path());
 }
 
 static struct block *open_nbd(bool readonly) {
     const struct block_spec spec = {.path = uri, .readonly = readonly};
-    struct block *b = NULL;
 
-    if (block_open(&spec, &b, why, sizeof(why)))
-        fail_msg("%s", why);
-    block_attach(b, rig.pool);
-    return b;
-}
-
-static void fill(uint8_t *buf, size_t len, uint64_t seed) {
-    rnd_seed(seed);
-    for (size_t n = 0; n < len; n++)
-        buf[n] = (uint8_t)rnd();
+    return disk_must(&rig, &spec);
 }
 
 /* All operations against a model; then what the server has in FILE. */
@@ -101,7 +82,7 @@ static void exercise(const char *file) {
 
     assert_int_equal(block_size(b), SIZE);
     assert_false(block_readonly(b));
-    fill(model, SIZE, 1);
+    rnd_fill(model, SIZE, 1);
     assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 0, model, SIZE), 0);
     for (unsigned n = 0; n < 60; n++) {
         size_t len = 512 * (1 + rnd() % 300), at = rnd() % ((SIZE - len) / 512) * 512;
@@ -116,7 +97,7 @@ static void exercise(const char *file) {
             assert_int_equal(disk_do(&rig, b, BLOCK_DISCARD, at, NULL, len), 0);
             assert_int_equal(disk_do(&rig, b, BLOCK_READ, at, model + at, len), 0);
         } else {
-            fill(model + at, len, n);
+            rnd_fill(model + at, len, n);
             assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, at, model + at, len), 0);
         }
     }
@@ -153,15 +134,13 @@ static void test_overlay(void **state) {
     serve("qemu-nbd -r -t -e 8 -k $PWD/sock -f qcow2 base.qcow2");
     for (unsigned round = 0; round < 4; round++) {
         spec.overlay = round % 2 ? "temp" : "o.qcow2";
-        if (block_open(&spec, &b, why, sizeof(why)))
-            fail_msg("%s", why);
-        block_attach(b, rig.pool);
+        b = disk_must(&rig, &spec);
         if (round == 2) { /* as it was left */
             assert_int_equal(disk_do(&rig, b, BLOCK_READ, 8192, out, sizeof(out)), 0);
             assert_memory_equal(out, in, sizeof(in));
         }
         if (round == 0)
-            fill(in, sizeof(in), 7);
+            rnd_fill(in, sizeof(in), 7);
         assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 8192, in, sizeof(in)), 0);
         assert_int_equal(disk_do(&rig, b, BLOCK_READ, 8192, out, sizeof(out)), 0);
         assert_memory_equal(out, in, sizeof(in));
@@ -181,10 +160,9 @@ static void test_limited(void **state) {
 }
 
 static void refused(const struct block_spec *spec, const char *sentence) {
-    struct block *b = NULL;
+    char why[DISK_WHY];
 
-    assert_int_not_equal(block_open(spec, &b, why, sizeof(why)), 0);
-    assert_null(b);
+    assert_null(disk_try(&rig, spec, why));
     if (!strstr(why, sentence))
         fail_msg("'%s' says not '%s'", why, sentence);
 }
@@ -193,7 +171,7 @@ static void test_refused(void **state) {
     struct block_spec spec = {.path = uri};
     struct block *b;
 
-    snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s/nobody", dir);
+    snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s/nobody", scratch_path());
     refused(&spec, "cannot connect to 'nbd+unix://");
     serve("nbdkit -f -U sock -r memory 1M");
     refused(&spec, "cannot be written to; ',readonly' or ',overlay=temp'");
@@ -246,13 +224,25 @@ static void test_silent(void **state) {
     block_close(b);
 }
 
+/* Nor is it waited for at the end, when nothing was in flight. */
+static void test_silent_end(void **state) {
+    struct block *b;
+
+    assert_int_equal(system("truncate -s 4M file"), 0);
+    serve("nbdkit -f -U sock file file=file");
+    b = open_nbd(false);
+    kill(server, SIGSTOP);
+    assert_int_equal(block_close(b), -ETIMEDOUT);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_nbdkit),  TEST(test_qemu_nbd), TEST(test_overlay), TEST(test_limited),
-        TEST(test_refused), TEST(test_errors),   TEST(test_silent),
+        TEST(test_nbdkit),  TEST(test_qemu_nbd),   TEST(test_overlay),
+        TEST(test_limited), TEST(test_refused),    TEST(test_errors),
+        TEST(test_silent),  TEST(test_silent_end),
     };
 
-    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+    return cmocka_run_group_tests(tests, group_setup, scratch_leave);
 }

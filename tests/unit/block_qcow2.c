@@ -12,38 +12,20 @@
 #include "lib/disk.h"
 #include "lib/qemuimg.h"
 #include "lib/rnd.h"
+#include "lib/scratch.h"
 #include "lib/unit.h"
 
 static struct disk_rig rig;
-/* A flush costs nothing in the first. */
-static char dirs[2][40] = {"/dev/shm/bivisor-qcow2-XXXXXX", "/tmp/bivisor-qcow2-XXXXXX"};
-static const char *dir;
-static char why[512];
-
-static int group_setup(void **state) {
-    dir = mkdtemp(dirs[0]) ? dirs[0] : mkdtemp(dirs[1]);
-    if (!dir || chdir(dir))
-        return -1;
-    need_qemu_img();
-    return 0;
-}
-
-static int group_teardown(void **state) {
-    char command[64];
-
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    return system(command);
-}
+static char why[DISK_WHY];
 
 static int setup(void **state) {
-    why[0] = 0;
     disk_rig_open(&rig);
     return 0;
 }
 
 static int teardown(void **state) {
     disk_rig_close(&rig);
-    return system("rm -rf ./*");
+    return scratch_clear(state);
 }
 
 /* --- a disk and what must be in it --- */
@@ -63,19 +45,8 @@ static void put_file(const char *path, const uint8_t *bytes, size_t size) {
     assert_int_equal(fclose(f), 0);
 }
 
-static struct block *try_open(const struct block_spec *spec) {
-    struct block *b = NULL;
-
-    if (block_open(spec, &b, why, sizeof(why)))
-        return NULL;
-    block_attach(b, rig.pool);
-    return b;
-}
-
 static void model_open(struct model *m) {
-    m->disk = try_open(&m->spec);
-    if (!m->disk)
-        fail_msg("%s", why);
+    m->disk = disk_must(&rig, &m->spec);
     assert_int_equal(block_size(m->disk), m->size);
 }
 
@@ -478,14 +449,14 @@ static void test_overlay_file(void **state) {
     /* Over another it is refused. */
     put_file("other.img", base, m.size);
     m.spec = (struct block_spec){.path = "other.img", .overlay = "o"};
-    assert_null(try_open(&m.spec));
+    assert_null(disk_try(&rig, &m.spec, why));
     assert_non_null(strstr(why, "the overlay 'o' stands on 'base.img', not on"));
     /* What is no overlay is not taken for one. */
     m.spec.overlay = "base.img";
-    assert_null(try_open(&m.spec));
+    assert_null(disk_try(&rig, &m.spec, why));
     assert_non_null(strstr(why, "'base.img' is no qcow2 image"));
     m.spec.overlay = "nowhere/o";
-    assert_null(try_open(&m.spec));
+    assert_null(disk_try(&rig, &m.spec, why));
     assert_true(stat("nowhere/o", &st) < 0);
     free(base);
     free(m.bytes);
@@ -525,5 +496,5 @@ int main(void) {
         TEST(test_overlay_temporary), TEST(test_at_once),
     };
 
-    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+    return cmocka_run_group_tests(tests, qemu_img_enter, scratch_leave);
 }

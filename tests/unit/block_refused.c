@@ -14,30 +14,13 @@
 #include "lib/disk.h"
 #include "lib/qemuimg.h"
 #include "lib/rnd.h"
+#include "lib/scratch.h"
 #include "lib/unit.h"
 
 #define SIZE (4u << 20)
 
-/* A flush costs nothing in the first. */
-static char dirs[2][40] = {"/dev/shm/bivisor-bad-XXXXXX", "/tmp/bivisor-bad-XXXXXX"};
-static const char *dir;
 static struct disk_rig rig;
-static char why[512];
-
-static int group_setup(void **state) {
-    dir = mkdtemp(dirs[0]) ? dirs[0] : mkdtemp(dirs[1]);
-    if (!dir || chdir(dir))
-        return -1;
-    need_qemu_img();
-    return 0;
-}
-
-static int group_teardown(void **state) {
-    char command[64];
-
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    return system(command);
-}
+static char why[DISK_WHY];
 
 static int setup(void **state) {
     disk_rig_open(&rig);
@@ -46,24 +29,11 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     disk_rig_close(&rig);
-    return system("rm -rf ./*");
-}
-
-static struct block *try_open(const struct block_spec *spec) {
-    struct block *b = NULL;
-
-    why[0] = 0;
-    if (block_open(spec, &b, why, sizeof(why))) {
-        assert_null(b);
-        assert_true(*why && strlen(why) < sizeof(why) - 1);
-        return NULL;
-    }
-    block_attach(b, rig.pool);
-    return b;
+    return scratch_clear(state);
 }
 
 static void refused_spec(const struct block_spec *spec, const char *sentence) {
-    if (try_open(spec))
+    if (disk_try(&rig, spec, why))
         fail_msg("not refused: '%s'", sentence);
     if (!strstr(why, sentence))
         fail_msg("'%s' says not '%s'", why, sentence);
@@ -140,13 +110,11 @@ static void test_dirty(void **state) {
     poke_number("a.qcow2", 72, 1, 8);
     refused("a.qcow2", "was not closed, and its reference counts may be wrong; "
                        "`qemu-img check -r all 'a.qcow2'` mends it");
-    b = try_open(&spec);
-    assert_non_null(b);
+    b = disk_must(&rig, &spec);
     block_close(b);
     qemu_img(NULL, "check -r all a.qcow2");
     spec.readonly = false;
-    b = try_open(&spec);
-    assert_non_null(b);
+    b = disk_must(&rig, &spec);
     block_close(b);
     poke_number("a.qcow2", 72, 2, 8);
     refused("a.qcow2", "is marked as damaged");
@@ -182,13 +150,11 @@ static void test_backing(void **state) {
     qemu_img_good("create -q -f qcow2 -u -b link -F raw sub/a.qcow2 1M");
     refused("sub/a.qcow2", "which does not lie beside it");
     spec.backing_allowed = true;
-    b = try_open(&spec);
-    assert_non_null(b);
+    b = disk_must(&rig, &spec);
     block_close(b);
     qemu_img_good("create -q -f qcow2 -u -b base -F raw sub/a.qcow2 1M");
     spec.backing_allowed = false;
-    b = try_open(&spec);
-    assert_non_null(b);
+    b = disk_must(&rig, &spec);
     block_close(b);
 }
 
@@ -208,21 +174,18 @@ static void test_not_probed(void **state) {
     struct block *b;
 
     qemu_img_good("create -q -f qcow2 a.img 1G");
-    b = try_open(&spec);
-    assert_non_null(b);
+    b = disk_must(&rig, &spec);
     assert_true(block_size(b) < 1 << 20);
     assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, buf, 512), 0);
     assert_memory_equal(buf, "QFI\xfb", 4);
     block_close(b);
     spec.format = BLOCK_QCOW2;
-    b = try_open(&spec);
-    assert_non_null(b);
+    b = disk_must(&rig, &spec);
     assert_int_equal(block_size(b), 1u << 30);
     block_close(b);
     assert_int_equal(rename("a.img", "a.qcow2"), 0);
     spec = (struct block_spec){.path = "a.qcow2", .format = BLOCK_RAW};
-    b = try_open(&spec);
-    assert_non_null(b);
+    b = disk_must(&rig, &spec);
     assert_true(block_size(b) < 1 << 20);
     block_close(b);
 }
@@ -250,7 +213,7 @@ static void test_truncated(void **state) {
                       round % 2 ? 4096 : 65536);
         assert_int_equal(stat("a.qcow2", &st), 0);
         assert_int_equal(truncate("a.qcow2", (off_t)(rnd() % (uint64_t)st.st_size)), 0);
-        b = try_open(&spec);
+        b = disk_try(&rig, &spec, why);
         if (!b)
             continue;
         for (size_t at = 0; at < SIZE; at += sizeof(buf)) {
@@ -290,7 +253,7 @@ static void test_spoiled(void **state) {
 
             poke("a.qcow2", 512 + (off_t)(rnd() % 16384), &v, 8);
         }
-        b = try_open(&spec);
+        b = disk_try(&rig, &spec, why);
         if (!b)
             continue;
         for (unsigned n = 0; n < 60; n++) {
@@ -323,8 +286,7 @@ static void test_header_safe(void **state) {
         l2 = __builtin_bswap64(l2) & 0x00fffffffffffe00;
         poke_number("a.qcow2", (off_t)l2, 1ull << 63 | (uint64_t)cluster << 16, 8);
         assert_int_equal(pread(fd, before, sizeof(before), 0), sizeof(before));
-        b = try_open(&spec);
-        assert_non_null(b);
+        b = disk_must(&rig, &spec);
         if (cluster != 2) /* a refcount block is known by its table only */
             disk_do(&rig, b, BLOCK_WRITE, 0, buf, 512);
         assert_int_equal(pread(fd, after, sizeof(after), 0), sizeof(after));
@@ -333,6 +295,54 @@ static void test_header_safe(void **state) {
         block_close(b);
         close(fd);
     }
+}
+
+/* Nor is the header's place given back to the host, though an entry says that a guest's
+ * data, compressed, lies there. */
+static void test_header_kept(void **state) {
+    const struct block_spec spec = {.path = "a.qcow2"};
+    uint8_t before[65536], after[65536], buf[65536] = {1};
+    struct block *b;
+    uint64_t l2;
+    int fd;
+
+    qemu_img_good("create -q -f qcow2 -o preallocation=metadata a.qcow2 1M");
+    fd = open("a.qcow2", O_RDONLY);
+    assert_int_equal(pread(fd, &l2, 8, 3 * 65536), 8);
+    l2 = __builtin_bswap64(l2) & 0x00fffffffffffe00;
+    poke_number("a.qcow2", (off_t)l2, 1ull << 62, 8);
+    assert_int_equal(pread(fd, before, sizeof(before), 0), sizeof(before));
+    b = disk_must(&rig, &spec);
+    assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 0, buf, sizeof(buf)), 0);
+    assert_int_equal(disk_do(&rig, b, BLOCK_FLUSH, 0, NULL, 0), 0);
+    assert_int_equal(pread(fd, after, sizeof(after), 0), sizeof(after));
+    assert_memory_equal(before, after, sizeof(before));
+    block_close(b);
+    close(fd);
+}
+
+/* A table (L1) of the largest size that claims each cluster there is, and all of these
+ * are counted as free: the search for one ends. */
+static void test_claimed(void **state) {
+    const struct block_spec spec = {.path = "a.qcow2"};
+    uint32_t entries = 4u << 20;
+    uint64_t *l1 = calloc(entries, 8);
+    uint8_t buf[512] = {1};
+    struct block *b;
+    int fd;
+
+    qemu_img_good("create -q -f qcow2 -o refcount_bits=1 a.qcow2 64k");
+    fd = open("a.qcow2", O_RDWR);
+    for (uint32_t n = 1; n < entries; n++) /* the first is needed */
+        l1[n] = __builtin_bswap64((uint64_t)n << 16);
+    assert_int_equal(pwrite(fd, l1, entries * 8ull, 1 << 20), entries * 8ull);
+    poke_number("a.qcow2", 36, entries, 4);
+    poke_number("a.qcow2", 40, 1 << 20, 8);
+    b = disk_must(&rig, &spec);
+    assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 0, buf, sizeof(buf)), -ENOSPC);
+    block_close(b);
+    close(fd);
+    free(l1);
 }
 
 /* A disk that is full (the host's limit stands for it): errors, and when there is room
@@ -354,8 +364,7 @@ static void test_full(void **state) {
         qemu_img_good("create -q -f qcow2 -o %s a.qcow2 %u", options[round % 3], SIZE);
         assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
         low = (struct rlimit){(1 << 20) + pick(1 << 20), old.rlim_max};
-        b = try_open(&spec);
-        assert_non_null(b);
+        b = disk_must(&rig, &spec);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
         for (unsigned n = 0; n < 300 && failed < 20; n++) {
             size_t len = 512 * (1 + pick(64)), at = rnd() % ((SIZE - len) / 512) * 512;
@@ -382,8 +391,7 @@ static void test_full(void **state) {
         assert_memory_equal(buf, model, SIZE);
         assert_int_equal(block_close(b), 0);
         qemu_img_good("check -q a.qcow2");
-        b = try_open(&spec);
-        assert_non_null(b);
+        b = disk_must(&rig, &spec);
         assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, buf, SIZE), 0);
         assert_memory_equal(buf, model, SIZE);
         block_close(b);
@@ -400,12 +408,12 @@ static void test_locks(void **state) {
     struct block *b;
 
     qemu_img_good("create -q -f qcow2 a.qcow2 1M");
-    b = try_open(&spec);
+    b = disk_must(&rig, &spec);
     assert_int_not_equal(qemu_img(&said, "resize a.qcow2 2M"), 0);
     assert_non_null(strstr(said, "lock"));
     assert_int_not_equal(qemu_img(&said, "info a.qcow2"), 0);
     block_close(b);
-    b = try_open(&reading);
+    b = disk_must(&rig, &reading);
     assert_int_not_equal(qemu_img(&said, "resize a.qcow2 2M"), 0);
     qemu_img_good("info a.qcow2");
     block_close(b);
@@ -416,11 +424,12 @@ static void test_locks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_headers),   TEST(test_features), TEST(test_dirty),
-        TEST(test_backing),   TEST(test_deep),     TEST(test_not_probed),
-        TEST(test_truncated), TEST(test_spoiled),  TEST(test_header_safe),
-        TEST(test_locks),     TEST(test_full),
+        TEST(test_headers),     TEST(test_features), TEST(test_dirty),
+        TEST(test_backing),     TEST(test_deep),     TEST(test_not_probed),
+        TEST(test_truncated),   TEST(test_spoiled),  TEST(test_header_safe),
+        TEST(test_header_kept), TEST(test_claimed),  TEST(test_locks),
+        TEST(test_full),
     };
 
-    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+    return cmocka_run_group_tests(tests, qemu_img_enter, scratch_leave);
 }

@@ -13,32 +13,10 @@
 #include "block/block.h"
 #include "lib/failing.h"
 #include "lib/qemuimg.h"
+#include "lib/scratch.h"
 #include "lib/unit.h"
 
 #define SIZE (4u << 20)
-
-/* A flush costs nothing in the first. */
-static char dirs[2][40] = {"/dev/shm/bivisor-nomem-XXXXXX", "/tmp/bivisor-nomem-XXXXXX"};
-static const char *dir;
-
-static int group_setup(void **state) {
-    dir = mkdtemp(dirs[0]) ? dirs[0] : mkdtemp(dirs[1]);
-    if (!dir || chdir(dir))
-        return -1;
-    need_qemu_img();
-    return 0;
-}
-
-static int group_teardown(void **state) {
-    char command[64];
-
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    return system(command);
-}
-
-static int teardown(void **state) {
-    return system("rm -rf ./*");
-}
 
 static unsigned descriptors(void) {
     unsigned count = 0;
@@ -191,12 +169,12 @@ static void test_pool(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_raw, teardown),
-        cmocka_unit_test_teardown(test_qcow2, teardown),
-        cmocka_unit_test_teardown(test_growing, teardown),
-        cmocka_unit_test_teardown(test_overlays, teardown),
-        cmocka_unit_test_teardown(test_pool, teardown),
+        cmocka_unit_test_teardown(test_raw, scratch_clear),
+        cmocka_unit_test_teardown(test_qcow2, scratch_clear),
+        cmocka_unit_test_teardown(test_growing, scratch_clear),
+        cmocka_unit_test_teardown(test_overlays, scratch_clear),
+        cmocka_unit_test_teardown(test_pool, scratch_clear),
     };
 
-    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+    return cmocka_run_group_tests(tests, qemu_img_enter, scratch_leave);
 }

@@ -6,21 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/be.h"
 #include "block/qcow2/qcow2_int.h"
 
 #define BITS 16u
 #define CLUSTER (1u << BITS)
 #define L1_AT 3u /* cluster */
-#define FORMAT 0xe2792acau
 
 static void put32(uint8_t *p, uint32_t v) {
-    v = __builtin_bswap32(v);
-    memcpy(p, &v, 4);
+    be_put(p, v, 4);
 }
 
 static void put64(uint8_t *p, uint64_t v) {
-    v = qcow2_be64(v);
-    memcpy(p, &v, 8);
+    be_put(p, v, 8);
 }
 
 static uint64_t l1_entries(uint64_t size) {
@@ -36,7 +34,7 @@ static void put_names(uint8_t *p, const struct qcow2_new *how) {
     if (!how->backing)
         return;
     if (len) {
-        put32(p + at, FORMAT);
+        put32(p + at, QCOW2_EXTENSION_FORMAT);
         put32(p + at + 4, len);
         memcpy(p + at + 8, how->format, len);
         at += 8 + (len + 7) / 8 * 8;

@@ -3,17 +3,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/be.h"
 #include "block/qcow2/qcow2_int.h"
 
 #define EXTENSION_END 0u
-#define EXTENSION_FORMAT 0xe2792acau /* "Header extensions": backing file format name */
 
 static uint32_t be32(const uint8_t *p) {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    return (uint32_t)be_get(p, 4);
 }
 
 static uint64_t be64(const uint8_t *p) {
-    return (uint64_t)be32(p) << 32 | be32(p + 4);
+    return be_get(p, 8);
 }
 
 static void parse(const uint8_t *p, struct qcow2_header *h) {
@@ -123,9 +123,9 @@ static const char *read_names(struct image *file, struct qcow2_header *h, int *r
             return NULL;
         if (len > end - at)
             return "has a header extension that is too long";
-        if (type == EXTENSION_FORMAT && len >= sizeof(h->backing_format))
+        if (type == QCOW2_EXTENSION_FORMAT && len >= sizeof(h->backing_format))
             return "names a format of its backing file that is too long";
-        if (type == EXTENSION_FORMAT)
+        if (type == QCOW2_EXTENSION_FORMAT)
             *rc = image_read(file, at, h->backing_format, len);
         at += (len + 7ull) & ~7ull;
     }

@@ -39,6 +39,23 @@ static size_t inside(const struct qcow2 *q, uint64_t offset) {
     return offset & (q->cluster_size - 1);
 }
 
+/* Guest clusters that it touches. */
+static uint64_t clusters_of(const struct qcow2 *q, const struct piece *p) {
+    return cluster_of(q, p->offset + p->len - 1) - cluster_of(q, p->offset) + 1;
+}
+
+/* How much of it lies in the first COUNT of them. */
+static size_t part_in(const struct qcow2 *q, const struct piece *p, uint64_t count) {
+    return least(p->len, (count << q->cluster_bits) - inside(q, p->offset));
+}
+
+/* LEN bytes of it are done. */
+static void go_on(struct piece *p, size_t len) {
+    p->offset += len;
+    p->skip += len;
+    p->len -= len;
+}
+
 /* Both locks that a change needs. */
 static void lock_tables(struct qcow2 *q) {
     pthread_mutex_lock(&q->alloc);
@@ -102,22 +119,19 @@ static int read_all(struct qcow2 *q, struct piece p) {
     int rc = 0;
 
     while (p.len && !rc) {
-        uint64_t c = cluster_of(q, p.offset), last = cluster_of(q, p.offset + p.len - 1);
         struct run r;
         size_t here;
         unsigned count;
 
         pthread_mutex_lock(&q->lock);
-        rc = map_find(q, c, last - c + 1, &r);
+        rc = map_find(q, cluster_of(q, p.offset), clusters_of(q, &p), &r);
         pthread_mutex_unlock(&q->lock);
         if (rc)
             break;
-        here = least(p.len, (r.count << q->cluster_bits) - inside(q, p.offset));
+        here = part_in(q, &p, r.count);
         count = iov_part(p.iov, p.count, p.skip, here, part);
         rc = read_run(q, &r, p.offset, part, count, here);
-        p.offset += here;
-        p.skip += here;
-        p.len -= here;
+        go_on(&p, here);
     }
     return rc;
 }
@@ -167,19 +181,17 @@ static int all_now(struct qcow2 *q, struct piece p) {
     int rc = 0;
 
     while (p.len && !rc) {
-        uint64_t c = cluster_of(q, p.offset), last = cluster_of(q, p.offset + p.len - 1);
+        uint64_t c = cluster_of(q, p.offset);
         struct run r;
         size_t here;
         unsigned count;
 
-        if (!map_cached(q, c) || map_find(q, c, last - c + 1, &r))
+        if (!map_cached(q, c) || map_find(q, c, clusters_of(q, &p), &r))
             return -EAGAIN;
-        here = least(p.len, (r.count << q->cluster_bits) - inside(q, p.offset));
+        here = part_in(q, &p, r.count);
         count = iov_part(p.iov, p.count, p.skip, here, part);
         rc = run_now(q, &r, p.offset, part, count, here);
-        p.offset += here;
-        p.skip += here;
-        p.len -= here;
+        go_on(&p, here);
     }
     return rc;
 }
@@ -229,13 +241,12 @@ struct target {
 /* Finds one; both locks are held. */
 static int allocate(struct qcow2 *q, const struct piece *p, struct target *t) {
     uint64_t c = cluster_of(q, p->offset), cluster = 0;
-    uint64_t want = cluster_of(q, p->offset + p->len - 1) - c + 1;
     int rc = writeback_some(q);
 
     if (!rc)
         rc = map_prepare(q, c);
     if (!rc)
-        rc = map_find(q, c, least(want, map_page_rest(q, c)), &t->old);
+        rc = map_find(q, c, least(clusters_of(q, p), map_page_rest(q, c)), &t->old);
     if (!rc && t->old.host && refcount_is_root(q, cluster_of(q, t->old.host)))
         rc = -EUCLEAN;
     if (rc)
@@ -297,7 +308,7 @@ static int write_new(struct qcow2 *q, const struct piece *p, size_t *done) {
     unlock_tables(q);
     if (rc)
         return rc;
-    *done = least(p->len, (t.count << q->cluster_bits) - inside(q, p->offset));
+    *done = part_in(q, p, t.count);
     rc = write_clusters(q, p, &t, *done);
     lock_tables(q);
     if (!rc)
@@ -310,33 +321,32 @@ static int write_new(struct qcow2 *q, const struct piece *p, size_t *done) {
 
 /* Writes some of P, *DONE bytes. */
 static int write_piece(struct qcow2 *q, const struct piece *p, size_t *done) {
-    uint64_t c = cluster_of(q, p->offset), last = cluster_of(q, p->offset + p->len - 1);
+    uint64_t c = cluster_of(q, p->offset);
+    uint64_t count = least(clusters_of(q, p), map_page_rest(q, c));
     struct range r;
     struct run run;
     bool direct;
     int rc;
 
-    last = least(last, c + map_page_rest(q, c) - 1);
     pthread_mutex_lock(&q->lock);
-    range_enter(q, &r, c, last, false);
-    rc = map_find(q, c, last - c + 1, &run);
+    range_enter(q, &r, c, c + count - 1, false);
+    rc = map_find(q, c, count, &run);
     direct = !rc && in_place(q, &run);
     if (!rc && !direct) {
         range_leave(q, &r);
-        range_enter(q, &r, c, last, true);
+        range_enter(q, &r, c, c + count - 1, true);
         /* Somebody may have been quicker. */
-        rc = map_find(q, c, last - c + 1, &run);
+        rc = map_find(q, c, count, &run);
         direct = !rc && in_place(q, &run);
     }
     pthread_mutex_unlock(&q->lock);
     if (direct) {
-        *done = least(p->len, (run.count << q->cluster_bits) - inside(q, p->offset));
+        *done = part_in(q, p, run.count);
         rc = write_at(q, run.host + inside(q, p->offset), p, *done);
     } else if (!rc) {
         struct piece part = *p;
 
-        part.len =
-            least(p->len, ((last - c + 1) << q->cluster_bits) - inside(q, p->offset));
+        part.len = part_in(q, p, count);
         rc = write_new(q, &part, done);
     }
     leave(q, &r);
@@ -352,9 +362,7 @@ int io_write(struct image *i, uint64_t offset, const struct iovec *iov, unsigned
         size_t done = 0;
 
         rc = write_piece(q, &p, &done);
-        p.offset += done;
-        p.skip += done;
-        p.len -= done;
+        go_on(&p, done);
     }
     return rc;
 }

@@ -117,15 +117,6 @@ static int fill_table(struct qcow2 *q, uint64_t old, uint64_t at) {
     return rc;
 }
 
-static void l1_dirty(struct qcow2 *q, uint32_t n) {
-    struct span *s = &q->l1_dirty;
-
-    if (s->end <= s->first)
-        *s = (struct span){n, n + 1};
-    s->first = n < s->first ? n : s->first;
-    s->end = n >= s->end ? n + 1 : s->end;
-}
-
 int map_prepare(struct qcow2 *q, uint64_t c) {
     uint32_t n = (uint32_t)(c >> q->l2_bits);
     uint64_t old, cluster, got;
@@ -143,7 +134,7 @@ int map_prepare(struct qcow2 *q, uint64_t c) {
         return rc;
     }
     q->l1[n] = cluster << q->cluster_bits | QCOW2_COPIED;
-    l1_dirty(q, n);
+    span_add(&q->l1_dirty, n);
     if (old)
         refcount_free_later(q, old >> q->cluster_bits, 1);
     return 0;

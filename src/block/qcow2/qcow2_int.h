@@ -31,7 +31,7 @@
  *            output (range.c).
  *   alloc    who changes the tables, and the write-back of them; also held over input and
  *            output of tables, and fdatasync.
- *   lock     all of this structure's memory; held over reading a page of a table, never
+ *   lock     all of this structure's memory; held over reading and writing tables, never
  *            over fdatasync. Who changes tables has both.
  */
 #ifndef BLOCK_QCOW2_INT_H
@@ -48,6 +48,7 @@
 #define QCOW2_HEADER_V2 72u
 #define QCOW2_HEADER_V3 104u
 #define QCOW2_BACKING_MAX 1023u
+#define QCOW2_EXTENSION_FORMAT 0xe2792acau /* the backing file's format */
 
 /* Byte offsets of what is changed in place. */
 #define QCOW2_AT_REFTABLE 48u /* its offset, 8 bytes, and its clusters, 4 */
@@ -112,6 +113,13 @@ struct page {
 struct span { /* of a table in memory, in entries: what is to be written */
     uint32_t first, end;
 };
+
+static inline void span_add(struct span *s, uint32_t n) {
+    if (s->end <= s->first)
+        *s = (struct span){n, n + 1};
+    s->first = n < s->first ? n : s->first;
+    s->end = n >= s->end ? n + 1 : s->end;
+}
 
 struct range {
     uint64_t first, last; /* guest clusters */

@@ -10,9 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/be.h"
 #include "block/qcow2/qcow2_int.h"
 
 #define STEPS (1u << 22) /* clusters that are looked at for a free one */
+/* Tables that are met there though their count says "free": who tells them from others
+ * looks at all tables' places. A good image has none. */
+#define TABLES 64u
 
 /* --- counts --- */
 
@@ -37,25 +41,20 @@ static int find(struct qcow2 *q, uint64_t cluster, struct page **page, unsigned 
 /* "Refcount blocks": fewer than eight bits lie in a byte from its least significant bit
  * on, more are big-endian. */
 static uint64_t get(const uint8_t *data, unsigned bit, unsigned order) {
-    uint64_t value = 0;
-
     if (order < 3)
         return data[bit / 8] >> (bit % 8) & ((1u << (1u << order)) - 1);
-    for (unsigned n = 0; n < 1u << (order - 3); n++)
-        value = value << 8 | data[bit / 8 + n];
-    return value;
+    return be_get(data + bit / 8, 1u << (order - 3));
 }
 
 static void set(uint8_t *data, unsigned bit, unsigned order, uint64_t value) {
-    unsigned bytes = order < 3 ? 0 : 1u << (order - 3);
+    unsigned mask;
 
-    if (!bytes) {
-        unsigned mask = ((1u << (1u << order)) - 1) << (bit % 8);
-
-        data[bit / 8] = (uint8_t)((data[bit / 8] & ~mask) | (value << (bit % 8) & mask));
+    if (order >= 3) {
+        be_put(data + bit / 8, value, 1u << (order - 3));
+        return;
     }
-    for (unsigned n = bytes; n--; value >>= 8)
-        data[bit / 8 + n] = (uint8_t)value;
+    mask = ((1u << (1u << order)) - 1) << (bit % 8);
+    data[bit / 8] = (uint8_t)((data[bit / 8] & ~mask) | (value << (bit % 8) & mask));
 }
 
 int refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out) {
@@ -118,20 +117,13 @@ static void reaches(struct qcow2 *q, uint64_t end) {
         q->file_end = end << q->cluster_bits;
 }
 
-static void span_add(struct span *s, uint32_t n) {
-    if (s->end <= s->first)
-        *s = (struct span){n, n + 1};
-    s->first = n < s->first ? n : s->first;
-    s->end = n >= s->end ? n + 1 : s->end;
-}
-
 /* The refcount block of a part of the file that has none: one of its own clusters. */
 static int new_block(struct qcow2 *q, uint32_t block) {
     uint64_t first = (uint64_t)block << block_bits(q), c = first;
     int rc;
 
     while (!no_table(q, c, c + 1))
-        if (++c == first + (1ull << block_bits(q)))
+        if (++c == first + TABLES)
             return -EUCLEAN;
     table_forget(q, c << q->cluster_bits);
     reaches(q, c + 1);
@@ -270,7 +262,8 @@ static int ensure_block(struct qcow2 *q, uint64_t cluster) {
     return rc;
 }
 
-/* How many of the clusters from C on are free, at most WANT; all in one page. */
+/* How many of the clusters from C on are counted as free, at most WANT; all in one page.
+ */
 static int free_run(struct qcow2 *q, uint64_t c, uint64_t want, uint64_t *out) {
     struct page *page;
     unsigned bit, step = 1u << q->header.refcount_order;
@@ -284,25 +277,32 @@ static int free_run(struct qcow2 *q, uint64_t c, uint64_t want, uint64_t *out) {
         bit += step;
         ++*out;
     }
-    *out = no_table(q, c, c + *out);
     return 0;
 }
 
-/* Where the search goes on after STEPS: a table that says that all is used must not keep
- * us for ever. */
+/* After STEPS the search goes on at the file's end, and ends after as many there: counts
+ * that say that all is used, or that tables are free, must not keep us for ever. */
 static int search(struct qcow2 *q, uint64_t want, uint64_t *first, uint64_t *got) {
     uint64_t c = q->free_hint, end = (q->file_end - 1) >> q->cluster_bits;
     uint32_t steps = 0;
+    bool at_end = false;
     int rc;
 
-    for (;; c++) {
-        if (++steps == STEPS && c < end)
-            c = end;
-        else if (steps == 2 * STEPS)
+    for (;; c++, steps++) {
+        if (steps >= STEPS && at_end)
             return -ENOSPC;
+        if (steps >= STEPS) {
+            c = c < end ? end : c;
+            at_end = true;
+            steps = 0;
+        }
         rc = ensure_block(q, c);
         if (!rc)
             rc = free_run(q, c, want, got);
+        if (!rc && *got) {
+            *got = no_table(q, c, c + *got);
+            steps += STEPS / TABLES;
+        }
         *first = c;
         if (rc || *got)
             return rc;
@@ -362,6 +362,8 @@ void refcount_free_later(struct qcow2 *q, uint64_t first, uint64_t count) {
 static bool lower(struct qcow2 *q, uint64_t cluster) {
     uint64_t count;
 
+    if (refcount_is_root(q, cluster)) /* a damaged image */
+        return false;
     if (q->dirty > QCOW2_DIRTY_MAX + QCOW2_PAGES / 4 && table_write(q, PAGE_REF))
         return false;
     if (refcount_get(q, cluster, &count) || !count ||

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/be.h"
+
 #define ID_TRADITIONAL 1u
 #define ID_DMA 2u
 
@@ -44,21 +46,6 @@ struct fw_cfg {
     uint32_t dma_high;
     uint8_t dir[4 + FW_CFG_FILES * DIR_ENTRY]; /* the directory's bytes */
 };
-
-static void put_be(uint8_t *at, uint64_t value, unsigned size) {
-    while (size--) {
-        at[size] = (uint8_t)value;
-        value >>= 8;
-    }
-}
-
-static uint64_t get_be(const uint8_t *at, unsigned size) {
-    uint64_t v = 0;
-
-    while (size--)
-        v = v << 8 | *at++;
-    return v;
-}
 
 static void select_item(struct fw_cfg *f, unsigned key) {
     key &= ~KEY_WRITE;
@@ -104,17 +91,17 @@ static void run_dma(struct fw_cfg *f, uint64_t desc) {
 
     if (!mem_read(f->mem, gpa(desc), d, sizeof(d)))
         return; /* there is nowhere to tell it */
-    control = (uint32_t)get_be(d, 4);
-    len = (uint32_t)get_be(d + 4, 4);
+    control = (uint32_t)be_get(d, 4);
+    len = (uint32_t)be_get(d + 4, 4);
     if (control & DMA_SELECT)
         select_item(f, control >> 16);
     if (control & DMA_READ)
-        good = copy_out(f, get_be(d + 8, 8), len);
+        good = copy_out(f, be_get(d + 8, 8), len);
     else if (control & DMA_WRITE)
         good = false; /* nothing can be written */
     else if (control & DMA_SKIP)
         advance(f, len);
-    put_be(answer, good ? 0 : DMA_ERROR, 4);
+    be_put(answer, good ? 0 : DMA_ERROR, 4);
     mem_write(f->mem, gpa(desc), answer, sizeof(answer));
 }
 
@@ -183,14 +170,14 @@ static int set_item(struct fw_cfg *f, unsigned key, const void *data, uint32_t l
 
 /* The directory: a count, then of each file size, number and name. */
 static int build_dir(struct fw_cfg *f) {
-    put_be(f->dir, f->files, 4);
+    be_put(f->dir, f->files, 4);
     for (unsigned i = 0; i < f->files; i++) {
         const struct item *file = &f->item[FW_CFG_FILE_FIRST + i];
         uint8_t *e = f->dir + 4 + i * DIR_ENTRY;
 
-        put_be(e, file->len, 4);
-        put_be(e + 4, FW_CFG_FILE_FIRST + i, 2);
-        put_be(e + 6, 0, 2);
+        be_put(e, file->len, 4);
+        be_put(e + 4, FW_CFG_FILE_FIRST + i, 2);
+        be_put(e + 6, 0, 2);
         mem_copy(e + 8, file->name, FW_CFG_NAME_SIZE);
     }
     return set_item(f, FW_CFG_FILE_DIR, f->dir, 4 + f->files * DIR_ENTRY);

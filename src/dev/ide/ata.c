@@ -85,9 +85,8 @@ static void taken(struct ide_drive *d) {
         read_piece(d);
     } else if (d->dma) {
         ide_done(d);
-    } else { /* by the port the last interrupt was that of the last block */
-        d->next = NULL;
-        d->status = IDE_DRDY | IDE_DSC;
+    } else {
+        ide_taken(d);
     }
 }
 
@@ -179,11 +178,6 @@ static void flushed(struct block_request *r, int rc) {
 }
 
 /* --- the others --- */
-
-static void identified(struct ide_drive *d) {
-    d->next = NULL;
-    d->status = IDE_DRDY | IDE_DSC;
-}
 
 static void set_geometry(struct ide_drive *d) {
     if (!d->count[0]) {
@@ -342,7 +336,7 @@ static void other(struct ide_drive *d, uint8_t command) {
         break;
     case 0xec: /* IDENTIFY DEVICE */
         ide_identify(d);
-        ide_offer(d, 512, true, identified);
+        ide_offer(d, 512, true, ide_taken);
         break;
     case 0xef:
         set_features(d);

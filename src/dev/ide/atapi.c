@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+#include "base/be.h"
+
 static void reason(struct ide_drive *d, uint8_t why) {
     d->count[0] = (uint8_t)((d->count[0] & ~7) | why);
 }
@@ -111,13 +113,13 @@ static void read_sectors(struct ide_drive *d, uint32_t first, uint32_t count) {
 }
 
 static uint32_t get32(const uint8_t *at) {
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    return (uint32_t)be_get(at, 4);
 }
 
 /* READ CD: of a data track, its user data and nothing else. */
 static void read_cd(struct ide_drive *d) {
     const uint8_t *p = d->packet;
-    uint32_t count = (uint32_t)p[6] << 16 | (uint32_t)p[7] << 8 | p[8];
+    uint32_t count = (uint32_t)be_get(p + 6, 3);
 
     if (p[10] & 7 || (p[9] & 0xfe) != 0x10 || (p[1] >> 2 & 7) == 1)
         !count || !(p[9] & 0xf8) ? good(d) : illegal(d, 0x24);
@@ -130,7 +132,7 @@ static void execute(struct ide_drive *d) {
 
     switch (p[0]) {
     case 0x28: /* READ (10), (12) */
-        read_sectors(d, get32(p + 2), (uint32_t)p[7] << 8 | p[8]);
+        read_sectors(d, get32(p + 2), (uint32_t)be_get(p + 7, 2));
         break;
     case 0xa8:
         read_sectors(d, get32(p + 2), get32(p + 6));
@@ -199,11 +201,6 @@ static void packet(struct ide_drive *d) {
     ide_want(d, sizeof(d->packet), false, packet_given);
 }
 
-static void identified(struct ide_drive *d) {
-    d->next = NULL;
-    d->status = IDE_DRDY | IDE_DSC;
-}
-
 static void set_features(struct ide_drive *d) {
     uint8_t mode = d->count[0];
 
@@ -225,7 +222,7 @@ void ide_atapi_command(struct ide_drive *d, uint8_t command) {
         break;
     case 0xa1: /* IDENTIFY PACKET DEVICE */
         ide_identify(d);
-        ide_offer(d, 512, true, identified);
+        ide_offer(d, 512, true, ide_taken);
         break;
     case 0xef:
         set_features(d);

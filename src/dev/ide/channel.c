@@ -204,7 +204,7 @@ void ide_control_write(void *channel, uint64_t reg, unsigned size, uint64_t valu
 
     c->no_irq = value & CONTROL_NIEN;
     c->hob = value & CONTROL_HOB ? 1 : 0;
-    irq_set(&c->irq, c->intrq && !c->no_irq);
+    ide_update_irq(c);
     if (srst && !c->srst)
         reset_drives(c);
     c->srst = srst;

@@ -115,9 +115,13 @@ static inline struct ide_drive *ide_selected(struct ide_channel *c) {
 }
 void ide_raise(struct ide_channel *c);
 void ide_lower(struct ide_channel *c);
+/* `intrq` or `no_irq` has changed. */
+void ide_update_irq(struct ide_channel *c);
 /* The command has ended, well or with an error, and the guest is interrupted. */
 void ide_done(struct ide_drive *d);
 void ide_fail(struct ide_drive *d, uint8_t error);
+/* The guest has taken the last block at the port, of which it was told: well, the end. */
+void ide_taken(struct ide_drive *d);
 /* Bytes 0..LEN-1 of the buffer are for the guest, or are to come from it; NEXT goes on
  * when it has taken or given all. IRQ: it is told. */
 void ide_offer(struct ide_drive *d, uint32_t len, bool irq,

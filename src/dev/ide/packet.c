@@ -3,6 +3,7 @@
  * Multimedia Devices"), SPC-2 ("SCSI Primary Commands"). A disc is one data track that
  * has all of the image.
  */
+#include "base/be.h"
 #include "dev/ide/ide_int.h"
 
 #define PROFILE_CD_ROM 0x0008u
@@ -10,14 +11,11 @@
 #define CD_MAX 449849u /* sectors: 99:59:74 less the lead-in; a longer one is a DVD */
 
 static void put(struct ide_drive *d, unsigned at, uint64_t value, unsigned size) {
-    while (size--) {
-        d->buf[at + size] = (uint8_t)value;
-        value >>= 8;
-    }
+    be_put(d->buf + at, value, size);
 }
 
 static unsigned get16(const uint8_t *at) {
-    return (unsigned)at[0] << 8 | at[1];
+    return (unsigned)be_get(at, 2);
 }
 
 uint32_t ide_cd_sectors(const struct ide_drive *d) {

@@ -6,19 +6,19 @@
 
 /* --- interrupt --- */
 
-static void update_irq(struct ide_channel *c) {
+void ide_update_irq(struct ide_channel *c) {
     irq_set(&c->irq, c->intrq && !c->no_irq);
 }
 
 void ide_raise(struct ide_channel *c) {
     c->intrq = true;
     c->bm_status |= BM_IRQ;
-    update_irq(c);
+    ide_update_irq(c);
 }
 
 void ide_lower(struct ide_channel *c) {
     c->intrq = false;
-    update_irq(c);
+    ide_update_irq(c);
 }
 
 /* A drive that is not selected keeps its interrupt to itself. */
@@ -42,6 +42,11 @@ void ide_done(struct ide_drive *d) {
     d->pos = d->end = 0;
     d->status = IDE_DRDY | IDE_DSC;
     interrupt(d);
+}
+
+void ide_taken(struct ide_drive *d) {
+    d->next = NULL;
+    d->status = IDE_DRDY | IDE_DSC;
 }
 
 void ide_fail(struct ide_drive *d, uint8_t error) {
