@@ -187,6 +187,12 @@ void os_kick(int thread);
 int os_kick_timer(uint64_t ns, void **timer);
 void os_kick_timer_stop(void *timer);
 
+/* --- helpers (os_helper.c) --- */
+
+/* In a process that was forked to do one thing for us: what stops us is not for it, and
+ * of our descriptors it has the COUNT in KEEP. It knows our end by one of them. */
+void os_helper_begin(const int *keep, unsigned count);
+
 /* --- unix sockets (os_socket.c) --- */
 
 struct os_listener;
@@ -230,6 +236,9 @@ int os_jail_probe(void);
  * and use sockets of the Internet, and no others; the file that names the name servers
  * stays as it is now. (os_jail_network.c) */
 int os_jail_network(void);
+/* The same for the process that connects to unix sockets (vsock/connector.c), which it
+ * may and nothing else; to be told of, it has standard error. (os_jail_connector.c) */
+int os_jail_connector(void);
 
 /* --- terminal and signals (os_tty.c) --- */
 

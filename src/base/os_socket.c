@@ -72,26 +72,12 @@ static int bind_privately(int fd, const struct sockaddr_un *a) {
 
 /* --- its keeper --- */
 
-static void close_all_but(int a, int b) {
-    long most = sysconf(_SC_OPEN_MAX);
-
-    if (a == b || most < 0)
-        return;
-    for (int fd = 0; fd < most && fd < 65536; fd++)
-        if (fd != a && fd != b)
-            close(fd);
-}
-
 static void keep(const char *path, const struct stat *ours, int held, int gone) {
+    const int ends[] = {held, gone};
     struct stat st;
-    sigset_t all;
     char byte;
 
-    /* What stops our parent is not for us, and the parent's end is the end of its job. */
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, NULL);
-    setsid();
-    close_all_but(held, gone);
+    os_helper_begin(ends, ARRAY_SIZE(ends));
     while (read(held, &byte, 1) < 0 && errno == EINTR)
         ;
     if (!lstat(path, &st) && st.st_dev == ours->st_dev && st.st_ino == ours->st_ino)

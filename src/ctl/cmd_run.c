@@ -310,7 +310,7 @@ static int with_nets(struct run *r) {
         return ctl_status_of(rc);
     rc = console_options_open(&r->o.consoles, cfg);
     if (!rc)
-        rc = vsock_option_open(&r->o.vsock, cfg);
+        rc = vsock_option_open(&r->o.vsock, r->o.jail, cfg);
     status = rc ? ctl_status_of(rc) : with_machine(r);
     vsock_option_close(cfg);
     console_options_close(cfg);

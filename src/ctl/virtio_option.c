@@ -145,13 +145,14 @@ void vsock_option_free(struct vsock_option *o) {
     *o = (struct vsock_option){0};
 }
 
-int vsock_option_open(const struct vsock_option *o, struct machine_config *cfg) {
+int vsock_option_open(const struct vsock_option *o, enum jail_want jail,
+                      struct machine_config *cfg) {
     char why[512];
     int rc;
 
     if (!o->cid)
         return 0;
-    rc = vsock_open(o->path, &cfg->vsock, why, sizeof(why));
+    rc = vsock_open(o->path, jail, &cfg->vsock, why, sizeof(why));
     if (rc)
         log_error("--vsock: %s", why);
     cfg->vsock_cid = o->cid;

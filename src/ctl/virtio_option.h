@@ -3,6 +3,7 @@
 #ifndef CTL_VIRTIO_OPTION_H
 #define CTL_VIRTIO_OPTION_H
 
+#include "base/jail.h"
 #include "machine/machine.h"
 
 /* `--virtio help`: prints what there is to say, and returns true. */
@@ -38,7 +39,8 @@ struct vsock_option {
 bool vsock_option_take(struct vsock_option *o, const char *value);
 void vsock_option_free(struct vsock_option *o);
 /* As console_options_open(). */
-int vsock_option_open(const struct vsock_option *o, struct machine_config *cfg);
+int vsock_option_open(const struct vsock_option *o, enum jail_want jail,
+                      struct machine_config *cfg);
 void vsock_option_close(struct machine_config *cfg);
 
 #endif

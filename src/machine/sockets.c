@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "dev/virtio/vsock.h"
 #include "machine/machine_int.h"
@@ -15,8 +14,8 @@ _Static_assert(VSOCK_CONNECTIONS == VIRTIO_VSOCK_CONNECTIONS, "the same numbers"
 
 /* --- from the guest; ARG is the host's side --- */
 
-static void on_connect(void *arg, unsigned n, uint32_t port) {
-    vsock_connect(arg, n, port);
+static bool on_connect(void *arg, unsigned n, uint32_t port) {
+    return vsock_connect(arg, n, port);
 }
 
 static void on_opened(void *arg, unsigned n, bool ok, uint32_t port) {

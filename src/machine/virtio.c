@@ -166,7 +166,7 @@ static void free_disk(void *dev) {
 static int make_disk(struct machine *m, struct block *block, char *why, size_t why_size) {
     static const struct machine_device_ops ops = {.quiet = quiet_disk, .free = free_disk};
     unsigned queues = m->cpus < VIRTIO_BLK_QUEUES_MAX ? m->cpus : VIRTIO_BLK_QUEUES_MAX;
-    struct virtio_blk *b = virtio_blk_new(m->mem, block, queues, &m->counters);
+    struct virtio_blk *b = virtio_blk_new(m->mem, m->clock, block, queues, &m->counters);
 
     if (!b || machine_device_add(m, &ops, b))
         return no_memory(why, why_size);

@@ -199,8 +199,8 @@ uint8_t *mem_run(const struct mem *m, struct gpa at, uint64_t len, bool write,
  * of 2, 4 or 8 bytes is one store, which others see after all that came before it. */
 void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len);
 /* [HOST, HOST+LEN), of which mem_run() or mem_host() gave the beginning, is about to
- * change: the owners of traces are told. Where other threads are to write, the same call
- * after it tells them that what they have seen in between is void. */
+ * change: the owners of traces are told. Where another thread writes, without the lock,
+ * the call comes after it: what they have seen in between is void. */
 void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len);
 
 /* Whole pages of RAM go back to the host; they are zeros from now on, and come again when

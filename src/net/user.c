@@ -28,25 +28,6 @@ struct word {
 
 /* --- in the process --- */
 
-static void keep_only(int a, int b) {
-    long most = sysconf(_SC_OPEN_MAX);
-
-    for (int fd = 0; fd < most && fd < 65536; fd++)
-        if (fd != a && fd != b && fd != STDERR_FILENO)
-            close(fd);
-}
-
-/* Signals that stop the machine are not for us: we end when it has ended. */
-static void leave_group(void) {
-    sigset_t mask;
-
-    sigfillset(&mask);
-    sigdelset(&mask, SIGSYS);
-    sigprocmask(SIG_BLOCK, &mask, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    setsid();
-}
-
 static int lock_up(const struct net_config *cfg) {
     int rc = cfg->jail == JAIL_OFF ? 0 : os_jail_network();
 
@@ -54,11 +35,12 @@ static int lock_up(const struct net_config *cfg) {
 }
 
 static void be_network(const struct net_config *cfg, int fd, int gone) {
-    struct net_slirp *s;
+    const int ends[] = {fd, gone, STDERR_FILENO};
     struct word w = {.forward = -1};
+    struct net_slirp *s;
 
-    leave_group();
-    keep_only(fd, gone);
+    os_helper_begin(ends, ARRAY_SIZE(ends));
+    signal(SIGPIPE, SIG_IGN);
     w.rc = net_slirp_new(cfg, fd, &s, &w.forward);
     if (!w.rc) {
         w.rc = lock_up(cfg);

@@ -2,8 +2,10 @@
  * Streams; see stream.h.
  *
  * Watches are the loop thread's alone: who wants something of them posts `update`, which
- * sets them to what the flags say. A pseudo-terminal whose other side is not open is
- * looked at now and then: the kernel does not tell when somebody opens it.
+ * sets them to what the flags say. A file cannot be watched: what it has not taken, for a
+ * signal's sake or because it was too much, is tried again in `update`. A pseudo-terminal
+ * whose other side is not open is looked at now and then: the kernel does not tell when
+ * somebody opens it.
  */
 #include "stream/stream.h"
 
@@ -233,15 +235,21 @@ static void take_input(struct stream *s) {
     deliver(s);
 }
 
+/* The other side takes output again. */
+static void unblock(struct stream *s) {
+    if (!s->blocked)
+        return;
+    s->blocked = false;
+    if (s->user.writable)
+        s->user.writable(s->user.arg);
+}
+
 static void on_ready(void *arg, unsigned ready) {
     struct stream *s = arg;
 
     s->guard.enter(s->guard.arg);
-    if (ready & OS_WRITE && s->blocked) {
-        s->blocked = false;
-        if (s->user.writable)
-            s->user.writable(s->user.arg);
-    }
+    if (ready & OS_WRITE)
+        unblock(s);
     if (ready & OS_READ && !s->stopped && s->connected)
         take_input(s);
     set_watch(s);
@@ -252,9 +260,12 @@ static void on_update(void *arg) {
     struct stream *s = arg;
 
     s->guard.enter(s->guard.arg);
+    if (s->kind == FILE_ONLY)
+        unblock(s);
     if (s->kept && !s->stopped)
         deliver(s);
-    if (s->connected && !s->watch.loop && (!s->stopped || s->blocked))
+    if (s->kind != FILE_ONLY && s->connected && !s->watch.loop &&
+        (!s->stopped || s->blocked))
         begin_watch(s);
     set_watch(s);
     s->guard.leave(s->guard.arg);
@@ -350,7 +361,7 @@ size_t stream_write(struct stream *s, const uint8_t *bytes, size_t len) {
         s->failed = true;
         return len;
     }
-    if ((size_t)n < len && s->kind != FILE_ONLY) {
+    if ((size_t)n < len) {
         s->blocked = true;
         os_task_post(&s->update, s->loop);
     }

@@ -1,7 +1,8 @@
 /*
  * A process that connects to unix sockets for one that may not. It takes two numbers, a
  * token and a port, and nothing else; it answers with the token and a descriptor. It ends
- * when the other end of its socket is closed.
+ * when the other end of its socket is closed. Its jail (os_jail_connector()) lets it do
+ * no more than that.
  */
 #include <errno.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "vsock/vsock_int.h"
 
 struct order {
@@ -55,19 +57,16 @@ static bool answer(int socket, uint32_t token, int fd) {
     return sendmsg(socket, &m, MSG_NOSIGNAL) >= 0;
 }
 
-static void serve(int socket, const char *path) {
+static void serve(int socket, const char *path, enum jail_want jail) {
+    const int ends[] = {socket, STDERR_FILENO};
     struct order order;
-    sigset_t all;
     ssize_t n;
 
-    /* What stops our parent is not for us; its end is ours. */
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, NULL);
-    setsid();
+    os_helper_begin(ends, ARRAY_SIZE(ends));
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (int fd = 0; fd < 1024; fd++)
-        if (fd != socket)
-            close(fd);
+    /* Where it cannot be, our parent's cannot either, and that tells. */
+    if (jail != JAIL_OFF && os_jail_connector() && jail == JAIL_ON)
+        _exit(0);
     while ((n = read(socket, &order, sizeof(order))) == sizeof(order) ||
            (n < 0 && errno == EINTR)) {
         int fd;
@@ -85,7 +84,7 @@ static void serve(int socket, const char *path) {
 
 /* --- in ours --- */
 
-int connector_open(struct connector *c, const char *path) {
+int connector_open(struct connector *c, const char *path, enum jail_want jail) {
     int ends[2];
     pid_t pid;
 
@@ -93,7 +92,7 @@ int connector_open(struct connector *c, const char *path) {
         return -errno;
     pid = fork();
     if (!pid)
-        serve(ends[1], path);
+        serve(ends[1], path, jail);
     close(ends[1]);
     c->fd = ends[0];
     return pid < 0 ? -errno : 0;
@@ -108,11 +107,12 @@ void connector_close(struct connector *c) {
 bool connector_ask(struct connector *c, uint32_t token, uint32_t port) {
     const struct order order = {token, port};
 
-    /* The socket has room for as many orders as there are connections. */
-    return write(c->fd, &order, sizeof(order)) == sizeof(order);
+    /* A guest can ask faster than anybody connects, and must not wait with the lock. */
+    return send(c->fd, &order, sizeof(order), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           sizeof(order);
 }
 
-bool connector_take(struct connector *c, uint32_t *token, int *fd) {
+int connector_take(struct connector *c, uint32_t *token, int *fd) {
     union room room;
     struct iovec iov = {token, sizeof(*token)};
     struct msghdr m = {.msg_iov = &iov,
@@ -120,12 +120,14 @@ bool connector_take(struct connector *c, uint32_t *token, int *fd) {
                        .msg_control = room.bytes,
                        .msg_controllen = sizeof(room.bytes)};
     struct cmsghdr *h;
+    ssize_t n;
 
     *fd = -1;
-    if (recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != sizeof(*token))
-        return false;
+    n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n != sizeof(*token))
+        return n < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : -EPIPE;
     h = CMSG_FIRSTHDR(&m);
     if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
         memcpy(fd, CMSG_DATA(h), sizeof(*fd));
-    return true;
+    return 0;
 }

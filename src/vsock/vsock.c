@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/os.h"
 #include "base/os_loop.h"
 #include "vsock/vsock_int.h"
@@ -217,34 +218,50 @@ static void on_client(void *arg, unsigned ready) {
 }
 
 /* The connector has connected, or not. */
+static void take_answer(struct vsock *v, uint32_t token, int fd) {
+    struct link *l = v->links;
+    int n;
+
+    while (l && (l->token != token || l->dead))
+        l = l->next;
+    if (!l) {
+        if (fd >= 0)
+            os_socket_close(fd);
+        return;
+    }
+    n = l->n;
+    l->fd = fd;
+    if (fd < 0)
+        kill_link(l);
+    v->user.answer(v->user.arg, (unsigned)n, fd >= 0);
+}
+
+/* Nobody connects any more. */
+static void lose_connector(struct vsock *v) {
+    log_error("the process that connects the guest to its host's sockets has ended");
+    os_watch_stop(&v->answers);
+    for (struct link *l = v->links; l; l = l->next)
+        if (!l->dead && l->fd < 0)
+            lose(l);
+}
+
 static void on_answer(void *arg, unsigned ready) {
     struct vsock *v = arg;
     uint32_t token;
-    int fd;
+    int fd, rc;
 
     v->guard.enter(v->guard.arg);
-    while (connector_take(&v->connector, &token, &fd)) {
-        struct link *l = v->links;
-        int n;
-
-        while (l && (l->token != token || l->dead))
-            l = l->next;
-        if (!l && fd >= 0)
-            os_socket_close(fd);
-        if (!l)
-            continue;
-        n = l->n;
-        l->fd = fd;
-        if (fd < 0)
-            kill_link(l);
-        v->user.answer(v->user.arg, (unsigned)n, fd >= 0);
-    }
+    while (!(rc = connector_take(&v->connector, &token, &fd)))
+        take_answer(v, token, fd);
+    if (rc == -EPIPE)
+        lose_connector(v);
     v->guard.leave(v->guard.arg);
 }
 
 /* --- life --- */
 
-int vsock_open(const char *path, struct vsock **out, char *why, size_t why_size) {
+int vsock_open(const char *path, enum jail_want jail, struct vsock **out, char *why,
+               size_t why_size) {
     struct vsock *v = calloc(1, sizeof(*v));
     int rc;
 
@@ -253,7 +270,7 @@ int vsock_open(const char *path, struct vsock **out, char *why, size_t why_size)
         return -ENOMEM;
     }
     v->connector.fd = -1;
-    rc = connector_open(&v->connector, path);
+    rc = connector_open(&v->connector, path, jail);
     if (!rc)
         rc = os_listener_open(path, &v->listener);
     if (rc) {
@@ -311,19 +328,20 @@ void vsock_stop(struct vsock *v) {
 
 /* --- what the device does --- */
 
-void vsock_connect(struct vsock *v, unsigned n, uint32_t port) {
+bool vsock_connect(struct vsock *v, unsigned n, uint32_t port) {
     struct link *l = add_link(v, -1);
 
-    /* Without memory or connector nobody is there; the device hears it from the loop. */
     if (!l)
-        return;
+        return false;
+    if (!connector_ask(&v->connector, l->token, port)) {
+        v->links = l->next;
+        free(l);
+        return false;
+    }
     l->n = (int)n;
     l->opened = true;
     v->of[n] = l;
-    if (!connector_ask(&v->connector, l->token, port)) {
-        l->broken = true;
-        post(v);
-    }
+    return true;
 }
 
 void vsock_opened(struct vsock *v, unsigned n, bool ok, uint32_t port) {

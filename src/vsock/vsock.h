@@ -16,6 +16,7 @@
 #ifndef VSOCK_VSOCK_H
 #define VSOCK_VSOCK_H
 
+#include "base/jail.h"
 #include "base/types.h"
 
 struct os_loop;
@@ -39,8 +40,9 @@ struct vsock_guard {
     void *arg;
 };
 
-/* 0, or -errno with one sentence in WHY. */
-int vsock_open(const char *path, struct vsock **out, char *why, size_t why_size);
+/* JAIL is for the process that connects. 0, or -errno with one sentence in WHY. */
+int vsock_open(const char *path, enum jail_want jail, struct vsock **out, char *why,
+               size_t why_size);
 void vsock_close(struct vsock *v); /* V may be NULL */
 /* What os_jail_enter() must know of: where clients come, and the process that connects.
  */
@@ -53,8 +55,9 @@ void vsock_stop(struct vsock *v);
 
 /* --- what the device does with connection N --- */
 
-/* answer() comes later, and never from in here. */
-void vsock_connect(struct vsock *v, unsigned n, uint32_t port);
+/* answer() comes later, and never from in here. False: nobody can be asked, and N is not
+ * known. */
+bool vsock_connect(struct vsock *v, unsigned n, uint32_t port);
 /* The guest's answer to what open() asked. Not OK: N is forgotten. */
 void vsock_opened(struct vsock *v, unsigned n, bool ok, uint32_t port);
 size_t vsock_write(struct vsock *v, unsigned n, const uint8_t *bytes, size_t len);

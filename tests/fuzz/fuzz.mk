@@ -10,7 +10,7 @@ FUZZ_SAN = -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_COVER = -fsanitize-coverage=trace-pc
 FUZZ_COVER_EDGE = -fsanitize-coverage=trace-cmp
 FUZZ_LIB = $(shell dpkg -L libclang-rt-14-dev 2>/dev/null | grep libclang_rt.fuzzer-x86_64.a)
-FUZZ_COMMON = $(FUZZ_OUT)/cpu.o $(TESTLIB)
+FUZZ_COMMON = $(FUZZ_OUT)/cpu.o $(FUZZ_OUT)/vguest.o $(TESTLIB)
 
 $(FUZZ_OUT)/%.o: tests/fuzz/%.c
 	@mkdir -p $(@D)

@@ -5,24 +5,16 @@
  * bounds, take long, or be kept for ever.
  */
 #include "dev/virtio/net.h"
-#include "dev/virtio/transport.h"
-#include "fuzz/fuzz.h"
-#include "lib/rig.h"
+#include "fuzz/vguest.h"
 #include "net/net_int.h"
 
-enum { RAM = 4 << 20, OPS = 300 };
-#define MMIO 0xfec10000ull
-#define RINGS 0x10000u /* of queue N at N times this, from 1 on */
-#define AVAIL 0x4000u
-#define USED 0x8000u
-#define DATA 0x200000u
+enum { OPS = 300 };
+#define DATA VGUEST_DATA
 
 static struct rig r;
 static struct mem *mem;
 static struct virtio_net *card;
-static struct virtio_device *dev;
-static struct virtio_mmio *mmio;
-static uint16_t avail[3];
+static struct vguest guest;
 
 /* --- a network: what is sent is looked at, what arrives is a stream's --- */
 
@@ -69,9 +61,8 @@ static void make(unsigned which) {
 
     rig_new(&r);
     cfg.clock = r.clock;
-    HOLDS(mem || !mem_create(RAM, &mem));
+    HOLDS(mem || !mem_create(VGUEST_RAM, &mem));
     mem_reset(mem);
-    memset(avail, 0, sizeof(avail));
     ops = (struct net_ops){.can = which & 7,
                            .trusted = which & 8,
                            .room = has_room,
@@ -85,17 +76,14 @@ static void make(unsigned which) {
     rooms = 5;
     card = virtio_net_new(mem, &cfg);
     HOLDS(card);
-    dev = virtio_net_device(card);
-    mmio = virtio_mmio_new(r.bus, gpa(MMIO), rig_line(&r, 5), dev);
-    HOLDS(mmio);
+    vguest_new(&guest, &r, mem, virtio_net_device(card));
 }
 
 static void destroy(void) {
-    virtio_mmio_reset(mmio);
+    vguest_free(&guest);
     HOLDS(!net.blocked);
     HOLDS(net_go_on(&net) <= 0 && !net.holding && !net.cutting);
     HOLDS(!net_merge_there(&net.merge));
-    virtio_mmio_free(mmio);
     virtio_net_free(card);
     net_bytes_free(&net.in);
     net_bytes_free(&net.out);
@@ -106,51 +94,17 @@ static void destroy(void) {
 
 /* --- the guest --- */
 
-static void set(unsigned at, uint32_t value) {
-    bus_mmio_write(r.bus, gpa(MMIO + at), 4, value);
-}
-
 static void store(uint64_t at, unsigned len, uint64_t value) {
-    mem_write(mem, gpa(at), &value, len);
-}
-
-static void start(uint64_t features) {
-    memset(avail, 0, sizeof(avail));
-    set(0x70, 0);
-    set(0x70, 3);
-    for (unsigned page = 0; page < 2; page++) {
-        set(0x24, page);
-        set(0x20, virtio_offered(dev, page) & (uint32_t)(features >> 32 * page));
-    }
-    set(0x70, 11);
-    for (unsigned n = 0; n < dev->queues; n++) {
-        set(0x30, n);
-        set(0x80, RINGS * (n + 1));
-        set(0x90, RINGS * (n + 1) + AVAIL);
-        set(0xa0, RINGS * (n + 1) + USED);
-        set(0x44, 1);
-        store(RINGS * (n + 1) + AVAIL, 4, 0);
-    }
-    set(0x70, 15);
+    vguest_put(&guest, at, len, value);
 }
 
 static void descriptor(struct fuzz_in *in) {
-    uint64_t at = RINGS * (fuzz_get(in, 1) % 3 + 1) + 16 * (fuzz_get(in, 1) & 15);
+    unsigned q = vguest_queue(&guest, in), n = (unsigned)fuzz_get(in, 1) & 15;
     unsigned how = (unsigned)fuzz_get(in, 1);
+    uint64_t at = how & 0x80 ? fuzz_get(in, 8) : DATA + fuzz_get(in, 2);
+    uint32_t len = (uint32_t)fuzz_get(in, how & 0x40 ? 4 : 2);
 
-    store(at, 8, how & 0x80 ? fuzz_get(in, 8) : DATA + fuzz_get(in, 2));
-    store(at + 8, 4, how & 0x40 ? fuzz_get(in, 4) : fuzz_get(in, 2));
-    store(at + 12, 2, how & 7);
-    store(at + 14, 2, how >> 3 & 3);
-}
-
-static void offer(struct fuzz_in *in) {
-    unsigned q = (unsigned)fuzz_get(in, 1) % 3, head = (unsigned)fuzz_get(in, 1);
-    uint64_t ring = RINGS * (q + 1) + AVAIL;
-
-    store(ring + 4 + 2 * (avail[q] % dev->queue[q].size), 2, head & 0x8f);
-    store(ring + 2, 2, ++avail[q]);
-    set(0x50, q);
+    vguest_desc(&guest, q, n, at, len, how & 7, how >> 3 & 3);
 }
 
 /* Headers as a guest writes them, so that long frames are cut. */
@@ -240,16 +194,16 @@ static void one(struct fuzz_in *in) {
 
     switch (op & 15) {
     case 0:
-        set((unsigned)fuzz_get(in, 1) & 0xfc, (uint32_t)fuzz_get(in, 4));
+        vguest_set(&guest, (unsigned)fuzz_get(in, 1) & 0xfc, (uint32_t)fuzz_get(in, 4));
         break;
     case 1:
-        start(op & 0x10 ? fuzz_get(in, 8) | VIRTIO_F_VERSION_1 : ~0ull);
+        vguest_start(&guest, op & 0x10 ? fuzz_get(in, 8) | VIRTIO_F_VERSION_1 : ~0ull);
         break;
     case 2 ... 4:
         descriptor(in);
         break;
     case 5 ... 7:
-        offer(in);
+        vguest_offer(&guest, in);
         break;
     case 8:
         store(DATA + (fuzz_get(in, 2) & 0x3fff), 8, fuzz_get(in, 8));

@@ -10,17 +10,10 @@
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/rng.h"
-#include "dev/virtio/transport.h"
 #include "dev/virtio/vsock.h"
-#include "fuzz/fuzz.h"
-#include "lib/rig.h"
+#include "fuzz/vguest.h"
 
-enum { RAM = 4 << 20, OPS = 300, DISK = 64 << 10 };
-#define MMIO 0xfec10000ull
-#define RINGS 0x10000u /* of queue N at N times this */
-#define AVAIL 0x4000u
-#define USED 0x8000u
-#define DATA 0x200000u
+enum { OPS = 300, DISK = 64 << 10 };
 
 static struct rig r;
 static struct mem *mem;
@@ -31,9 +24,7 @@ static struct virtio_blk *blk;
 static struct virtio_console *console;
 static struct virtio_balloon *balloon;
 static struct virtio_vsock *vsock;
-static struct virtio_device *dev;
-static struct virtio_mmio *mmio;
-static uint16_t avail[32];
+static struct vguest guest;
 
 static size_t entropy(void *arg, void *buf, size_t len) {
     memset(buf, 0x55, len);
@@ -49,7 +40,8 @@ static void on_room(void *arg, unsigned port) {
 
 /* --- the sockets' host --- */
 
-static void on_connect(void *arg, unsigned n, uint32_t port) {
+static bool on_connect(void *arg, unsigned n, uint32_t port) {
+    return !(r.now & 32);
 }
 
 static void on_opened(void *arg, unsigned n, bool ok, uint32_t port) {
@@ -91,11 +83,11 @@ static void make(unsigned which) {
     static const char *const names[] = {"a", NULL, "org.example.port"};
     const struct virtio_rng_host source = {.random = entropy};
     const struct virtio_console_host ends = {.write = take_output, .room = on_room};
+    struct virtio_device *dev;
 
     rig_new(&r);
-    HOLDS(mem || !mem_create(RAM, &mem));
+    HOLDS(mem || !mem_create(VGUEST_RAM, &mem));
     mem_reset(mem);
-    memset(avail, 0, sizeof(avail));
     rng = NULL;
     blk = NULL;
     console = NULL;
@@ -109,7 +101,7 @@ static void make(unsigned which) {
         break;
     case 1:
         open_disk();
-        blk = virtio_blk_new(mem, block, 2, &r.cnt);
+        blk = virtio_blk_new(mem, r.clock, block, 2, &r.cnt);
         HOLDS(blk);
         dev = virtio_blk_device(blk);
         break;
@@ -136,16 +128,13 @@ static void make(unsigned which) {
         HOLDS(balloon);
         dev = virtio_balloon_device(balloon);
     }
-    mmio = virtio_mmio_new(r.bus, gpa(MMIO), rig_line(&r, 5), dev);
-    HOLDS(mmio);
+    vguest_new(&guest, &r, mem, dev);
 }
 
 static void destroy(void) {
     if (blk)
         virtio_blk_quiet(blk);
-    virtio_mmio_reset(mmio);
-    HOLDS(!dev->under_way && !virtio_status(dev));
-    virtio_mmio_free(mmio);
+    vguest_free(&guest);
     virtio_rng_free(rng);
     virtio_blk_free(blk);
     virtio_console_free(console);
@@ -159,56 +148,14 @@ static void destroy(void) {
     rig_free(&r);
 }
 
-static void set(unsigned at, uint32_t value) {
-    bus_mmio_write(r.bus, gpa(MMIO + at), 4, value);
-}
-
-static void put(uint64_t at, unsigned len, uint64_t value) {
-    mem_write(mem, gpa(at), &value, len);
-}
-
-/* As a good driver does it. */
-static void start(uint64_t features) {
-    memset(avail, 0, sizeof(avail));
-    set(0x70, 0);
-    set(0x70, 3);
-    for (unsigned page = 0; page < 2; page++) {
-        set(0x24, page);
-        set(0x20, virtio_offered(dev, page) & (uint32_t)(features >> 32 * page));
-    }
-    set(0x70, 11);
-    for (unsigned n = 0; n < dev->queues; n++) {
-        set(0x30, n);
-        set(0x80, RINGS * (n + 1));
-        set(0x90, RINGS * (n + 1) + AVAIL);
-        set(0xa0, RINGS * (n + 1) + USED);
-        set(0x44, 1);
-        put(RINGS * (n + 1) + AVAIL, 4, 0);
-    }
-    set(0x70, 15);
-}
-
-static unsigned a_queue(struct fuzz_in *in) {
-    return (unsigned)fuzz_get(in, 1) % dev->queues;
-}
-
 static void descriptor(struct fuzz_in *in) {
-    uint64_t at = RINGS * (a_queue(in) + 1) + 16 * (fuzz_get(in, 1) & 15);
+    unsigned q = vguest_queue(&guest, in), n = (unsigned)fuzz_get(in, 1) & 15;
     unsigned how = (unsigned)fuzz_get(in, 1);
+    uint64_t at = how & 0x80 ? fuzz_get(in, 8) : VGUEST_DATA + fuzz_get(in, 2);
+    uint32_t len = (uint32_t)fuzz_get(in, how & 0x40 ? 4 : 1);
 
-    put(at, 8, how & 0x80 ? fuzz_get(in, 8) : DATA + fuzz_get(in, 2));
-    put(at + 8, 4, how & 0x40 ? fuzz_get(in, 4) : fuzz_get(in, 1));
-    put(at + 12, 2, how & 7);
-    put(at + 14, 2, how & 0x20 ? fuzz_get(in, 2) : how >> 3 & 3);
-}
-
-static void offer(struct fuzz_in *in) {
-    unsigned q = a_queue(in), head = (unsigned)fuzz_get(in, 1);
-    uint64_t ring = RINGS * (q + 1) + AVAIL;
-
-    put(ring + 4 + 2 * (avail[q] % dev->queue[q].size), 2, head & 0x8f);
-    put(ring + 2, 2, ++avail[q]);
-    set(0x50, q);
+    vguest_desc(&guest, q, n, at, len, how & 7,
+                how & 0x20 ? (unsigned)fuzz_get(in, 2) : how >> 3 & 3);
 }
 
 static void host_side(struct fuzz_in *in) {
@@ -252,32 +199,34 @@ static void one(struct fuzz_in *in) {
 
     switch (op & 15) {
     case 0:
-        set((unsigned)fuzz_get(in, 1) & 0xfc, (uint32_t)fuzz_get(in, 4));
+        vguest_set(&guest, (unsigned)fuzz_get(in, 1) & 0xfc, (uint32_t)fuzz_get(in, 4));
         break;
     case 1: {
         unsigned at = (unsigned)fuzz_get(in, 1), size = 1u << (op >> 4 & 3);
 
-        bus_mmio_write(r.bus, gpa(MMIO + 0x100 + at % 0x100), size, fuzz_get(in, size));
-        bus_mmio_read(r.bus, gpa(MMIO + at), size);
+        bus_mmio_write(r.bus, gpa(VGUEST_MMIO + 0x100 + at % 0x100), size,
+                       fuzz_get(in, size));
+        bus_mmio_read(r.bus, gpa(VGUEST_MMIO + at), size);
         break;
     }
     case 2:
-        start(op & 0x10 ? fuzz_get(in, 8) | VIRTIO_F_VERSION_1 : ~0ull);
+        vguest_start(&guest, op & 0x10 ? fuzz_get(in, 8) | VIRTIO_F_VERSION_1 : ~0ull);
         break;
     case 3:
-        set(0x50, (uint32_t)fuzz_get(in, 1));
+        vguest_set(&guest, 0x50, (uint32_t)fuzz_get(in, 1));
         break;
     case 4 ... 6:
         descriptor(in);
         break;
     case 7 ... 9:
-        offer(in);
+        vguest_offer(&guest, in);
         break;
     case 10 ... 11:
-        put(DATA + (fuzz_get(in, 2) & 0xfff), 8, fuzz_get(in, 8));
+        vguest_put(&guest, VGUEST_DATA + (fuzz_get(in, 2) & 0xfff), 8, fuzz_get(in, 8));
         break;
     case 12:
-        put(RINGS + fuzz_get(in, 3) % (RINGS * 24), 2, fuzz_get(in, 2));
+        vguest_put(&guest, VGUEST_RINGS + fuzz_get(in, 3) % (VGUEST_RINGS * 24), 2,
+                   fuzz_get(in, 2));
         break;
     case 13:
         host_side(in);

@@ -93,6 +93,22 @@ void vdrv_offer(struct vdrv *v, unsigned q, unsigned head) {
     virtio_notify(v->d, q);
 }
 
+static void on_echo(void *arg, struct gpa at, unsigned len) {
+    struct vdrv *v = arg;
+
+    if (!v->echo.left)
+        return;
+    v->echo.left--;
+    v->echo.done++;
+    vdrv_offer_quietly(v, v->echo.q, v->echo.head);
+}
+
+void vdrv_echo(struct vdrv *v, unsigned q, unsigned head, uint64_t at, unsigned times) {
+    v->echo = (struct vdrv_echo){.q = q, .head = head, .left = times};
+    mem_own_trace(v->mem, MEM_TRACE_CODE, on_echo, v);
+    mem_trace_add(v->mem, mem_host(v->mem, gpa(at), 1), MEM_TRACE_CODE);
+}
+
 unsigned vdrv_send(struct vdrv *v, unsigned q, const struct vdrv_piece *p,
                    unsigned count) {
     unsigned size = v->d->queue[q].size, head = v->q[q].free;

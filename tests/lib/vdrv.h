@@ -29,6 +29,9 @@ struct vdrv {
         uint16_t avail, used; /* indices: what was offered, what was taken back */
         uint16_t free;        /* descriptors from 0 on that are in use */
     } q[8];
+    struct vdrv_echo {
+        unsigned q, head, left, done;
+    } echo;
 };
 
 void vdrv_new(struct vdrv *v); /* memory is there; D is to be set */
@@ -43,6 +46,10 @@ void vdrv_desc(struct vdrv *v, unsigned q, unsigned n, uint64_t at, uint32_t len
 /* Makes the chain that begins at HEAD available, and tells the device. */
 void vdrv_offer(struct vdrv *v, unsigned q, unsigned head);
 void vdrv_offer_quietly(struct vdrv *v, unsigned q, unsigned head);
+/* From now on, as another CPU would while the device is at work: makes HEAD available
+ * again, TIMES times, each time that the device writes to the page of AT. How often it
+ * did is in echo.done. */
+void vdrv_echo(struct vdrv *v, unsigned q, unsigned head, uint64_t at, unsigned times);
 /* Makes a chain of COUNT pieces available: each of LEN bytes at AT, with VDRV_WRITE in
  * FLAGS or not. The head. */
 struct vdrv_piece {

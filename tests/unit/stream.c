@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <termios.h>
@@ -108,6 +110,34 @@ static void test_file(void **state) {
     begin("file");
     assert_true(connected);
     assert_int_equal(put("written"), 7);
+    fd = open(path, O_RDONLY);
+    assert_int_equal(read(fd, back, sizeof(back)), 7);
+    assert_string_equal(back, "written");
+    close(fd);
+}
+
+/* A file that takes a part only: who has the rest hears when to try again. */
+static void test_file_in_parts(void **state) {
+    struct rlimit all, small;
+    char back[32] = {0};
+    size_t took;
+    int fd;
+
+    begin("file");
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
+    small = all;
+    small.rlim_cur = 4;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    took = put("written");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+    assert_int_equal(took, 4);
+    assert_int_equal(put("ten"), 0);
+    writables = 0;
+    while (!writables)
+        os_loop_run(loop);
+    assert_int_equal(writables, 1);
+    assert_int_equal(put("ten"), 3);
     fd = open(path, O_RDONLY);
     assert_int_equal(read(fd, back, sizeof(back)), 7);
     assert_string_equal(back, "written");
@@ -249,8 +279,8 @@ static void test_terminal(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_file),      T(test_bad),         T(test_socket),
-        T(test_slow_user), T(test_slow_reader), T(test_terminal),
+        T(test_file),      T(test_file_in_parts), T(test_bad),      T(test_socket),
+        T(test_slow_user), T(test_slow_reader),   T(test_terminal),
     };
 #undef T
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

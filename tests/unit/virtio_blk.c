@@ -12,6 +12,7 @@
 
 #include "base/os_loop.h"
 #include "block/block_int.h"
+#include "lib/rig.h"
 #include "lib/unit.h"
 #include "lib/vdrv.h"
 
@@ -38,6 +39,7 @@ static struct block_pool *pool;
 static struct block *block;
 static struct virtio_blk *blk;
 static struct vdrv v;
+static struct rig r;
 
 static void leave(void *arg) {
     if (!block_in_flight(block))
@@ -94,7 +96,7 @@ static void open_disk(bool readonly) {
     failing = in_memory = false;
     flushes = at_once = 0;
     block_attach(block, pool);
-    blk = virtio_blk_new(v.mem, block, 2, NULL);
+    blk = virtio_blk_new(v.mem, r.clock, block, 2, NULL);
     assert_non_null(blk);
     v.d = virtio_blk_device(blk);
 }
@@ -110,6 +112,7 @@ static int setup(void **state) {
     strcpy(path + strlen(path) - 6, "XXXXXX");
     file = mkstemp(path);
     vdrv_new(&v);
+    rig_new(&r);
     assert_int_equal(os_loop_new(&loop), 0);
     assert_int_equal(ftruncate(file, SIZE), 0);
     open_disk(false);
@@ -119,6 +122,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     close_disk();
     os_loop_free(loop);
+    rig_free(&r);
     vdrv_free(&v);
     close(file);
     return unlink(path);
@@ -250,6 +254,19 @@ static void test_starved(void **state) {
     while (vdrv_take(&v, 0, NULL) == 0)
         taken++;
     assert_int_equal(taken, 456);
+}
+
+/* Another CPU that has the next request ready before the last one is done: the device
+ * leaves off, and goes on later. */
+static void test_turns(void **state) {
+    vdrv_start(&v, ALL);
+    assert_int_equal(ask(T_GET_ID, 0, 0, true, NULL), S_OK);
+    vdrv_echo(&v, 0, 0, STATUS, 3 * VIRTIO_TURN);
+    vdrv_offer(&v, 0, 0);
+    assert_int_equal(v.echo.done, VIRTIO_TURN);
+    rig_pass(&r, 10);
+    assert_int_equal(v.echo.done, 3 * VIRTIO_TURN);
+    assert_int_equal(vclock_next(r.clock), VCLOCK_NEVER);
 }
 
 static void test_bad_requests(void **state) {
@@ -530,7 +547,7 @@ int main(void) {
         T(test_zeroes),       T(test_discard),      T(test_bad_ranges),
         T(test_config),       T(test_reset),        T(test_reset_waits),
         T(test_quiet),        T(test_at_once),      T(test_at_once_through),
-        T(test_at_once_many),
+        T(test_at_once_many), T(test_turns),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

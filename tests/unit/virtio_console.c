@@ -227,16 +227,51 @@ static void test_input(void **state) {
     make_room(IN0, 3);
     assert_int_equal(virtio_console_input(c, 0, text, 5), 0); /* it is not ready */
     tell(0, PORT_READY, 1);
+    assert_int_equal(rooms[0], 1);
     assert_int_equal(virtio_console_input(c, 0, text, 5), 3);
     assert_int_equal(vdrv_take(&v, IN0, &len), 0);
     assert_int_equal(len, 3);
     assert_int_equal(vdrv_get(&v, TEXT, 3), 't' | 'y' << 8 | 'p' << 16);
-    assert_int_equal(rooms[0], 0);
     make_room(IN0, 10);
-    assert_int_equal(rooms[0], 1); /* for the rest */
+    assert_int_equal(rooms[0], 2); /* for the rest */
     assert_int_equal(virtio_console_input(c, 0, text + 3, 2), 2);
     make_room(IN0, 10);
+    assert_int_equal(rooms[0], 2);
+}
+
+/* What is typed before the driver has the port waits for it, also when its buffers have
+ * come before. */
+static void test_input_early(void **state) {
+    const uint8_t *text = (const uint8_t *)"early";
+
+    assert_int_equal(virtio_console_input(c, 0, text, 5), 0);
+    start();
+    make_room(IN0, 10);
+    assert_int_equal(rooms[0], 0);
+    tell(0, PORT_READY, 1);
     assert_int_equal(rooms[0], 1);
+    assert_int_equal(virtio_console_input(c, 0, text, 5), 5);
+}
+
+/* A buffer that is longer than what is written at a time, and one that takes more of it
+ * than the device does in one go. */
+static void test_long_output(void **state) {
+    struct vdrv_piece p[65];
+
+    start();
+    room[0] = SIZE_MAX;
+    for (unsigned n = 0; n < 65; n++)
+        p[n] = (struct vdrv_piece){VDRV_DATA, 2 << 20, 0}; /* zeros */
+    vdrv_send(&v, OUT0, p, 1);
+    assert_int_equal(SIZE_MAX - room[0], 2 << 20);
+    assert_int_equal(vdrv_take(&v, OUT0, NULL), 0);
+    vdrv_send(&v, OUT0, p, 65);
+    assert_true(SIZE_MAX - room[0] < 65ull << 21);
+    assert_int_equal(vdrv_take(&v, OUT0, NULL), -1);
+    for (unsigned n = 0; n < 65; n++)
+        rig_pass(&r, 1);
+    assert_int_equal(SIZE_MAX - room[0], 66ull << 21);
+    assert_int_equal(vdrv_take(&v, OUT0, NULL), 1);
 }
 
 /* A driver that knows one port only. */
@@ -253,9 +288,10 @@ static void test_one_port(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_control), T(test_control_waits), T(test_control_short),
-        T(test_output),  T(test_slow_reader),   T(test_emergency),
-        T(test_input),   T(test_one_port),
+        T(test_control),  T(test_control_waits), T(test_control_short),
+        T(test_output),   T(test_slow_reader),   T(test_emergency),
+        T(test_input),    T(test_input_early),   T(test_long_output),
+        T(test_one_port),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

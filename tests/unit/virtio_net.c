@@ -440,6 +440,22 @@ static void test_control_many(void **state) {
     assert_int_equal(taken, 64);
 }
 
+/* Another CPU has always one more: the device goes on later, but not when it is gone. */
+static void test_control_turns(void **state) {
+    struct vdrv_piece p[] = {{VDRV_DATA, 3, 0}, {VDRV_DATA + 0x1000, 1, VDRV_WRITE}};
+    unsigned head;
+
+    vdrv_start(&v, ALL);
+    head = vdrv_send(&v, CTRL, p, 2);
+    vdrv_echo(&v, CTRL, head, VDRV_DATA + 0x1000, 2 * VIRTIO_TURN);
+    vdrv_offer(&v, CTRL, head);
+    assert_int_equal(v.echo.done, VIRTIO_TURN);
+    assert_int_not_equal(vclock_next(r.clock), VCLOCK_NEVER);
+    virtio_net_free(card);
+    card = NULL;
+    assert_int_equal(vclock_next(r.clock), VCLOCK_NEVER);
+}
+
 static bool comes(const uint8_t *to) {
     uint32_t len;
     bool came;
@@ -552,6 +568,7 @@ int main(void) {
         TEST(test_receive_too_long),
         TEST(test_receive_nobody),
         TEST(test_control_many),
+        TEST(test_control_turns),
         TEST(test_filter),
         TEST(test_filter_table),
         TEST(test_mac),

@@ -26,10 +26,12 @@ static char written[70000];
 static size_t room, written_len;
 static const char *to_read;
 static bool at_end;
+static bool nobody; /* can be asked */
 
-static void on_connect(void *arg, unsigned n, uint32_t port) {
+static bool on_connect(void *arg, unsigned n, uint32_t port) {
     asked = (int)n;
     asked_port = port;
+    return !nobody;
 }
 
 static void on_opened(void *arg, unsigned n, bool ok, uint32_t port) {
@@ -90,7 +92,7 @@ static int setup(void **state) {
     room = sizeof(written);
     written_len = 0;
     to_read = "";
-    at_end = false;
+    at_end = nobody = false;
     vdrv_start(&v, ALL);
     give(32);
     return 0;
@@ -231,6 +233,13 @@ static void test_refused(void **state) {
     assert_int_equal(p.to, 1000);
     say((struct packet){.from = 1000, .to = 81, .op = RW});
     assert_int_equal(hear().op, RST);
+    nobody = true;
+    say((struct packet){.from = 1001, .to = 81, .op = REQUEST});
+    p = hear();
+    assert_int_equal(p.op, RST);
+    assert_int_equal(p.to, 1001);
+    virtio_vsock_answer(s, (unsigned)asked, true); /* it is free */
+    hear_nothing();
 }
 
 /* What belongs to nobody is reset; resets are answered by nothing. */

@@ -50,6 +50,10 @@ static void on_lost(void *arg, unsigned n) {
 static void nothing(void *arg) {
 }
 
+static void on_turn(void *arg, unsigned ready) {
+    os_loop_stop(loop);
+}
+
 static int group_setup(void **state) {
     if (!mkdtemp(dir))
         return -1;
@@ -73,7 +77,7 @@ static int setup(void **state) {
     opens = readables = lost = 0;
     answer = -1;
     number = 5;
-    if (os_loop_new(&loop) || vsock_open(path, &v, why, sizeof(why)))
+    if (os_loop_new(&loop) || vsock_open(path, JAIL_AUTO, &v, why, sizeof(why)))
         return -1;
     vsock_plug(v, &user);
     return vsock_start(v, loop, &guard);
@@ -174,7 +178,7 @@ static void test_connect(void **state) {
     int listener = socket(AF_UNIX, SOCK_STREAM, 0), fd;
     char name[sizeof(path) + 8], back[8] = {0};
 
-    vsock_connect(v, 3, 901);
+    assert_true(vsock_connect(v, 3, 901));
     while (answer < 0)
         os_loop_run(loop);
     assert_int_equal(answer, 0);
@@ -205,12 +209,47 @@ static void test_connect(void **state) {
     unlink(name);
 }
 
+/* A guest asks and forgets, again and again, while nobody takes an answer. */
+static void test_too_fast(void **state) {
+    struct os_watch turn = {0};
+    unsigned asked = 0;
+    int ends[2];
+
+    while (asked < 100000 && vsock_connect(v, 3, 901)) {
+        vsock_forget(v, 3);
+        asked++;
+    }
+    assert_true(asked >= VSOCK_CONNECTIONS && asked < 100000);
+    /* Ends each turn of the loop, behind the answers. */
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "", 1), 1);
+    assert_int_equal(os_watch_start(&turn, loop, ends[0], OS_READ, on_turn, NULL), 0);
+    do
+        os_loop_run(loop);
+    while (!vsock_connect(v, 3, 901));
+    os_watch_stop(&turn);
+    close(ends[0]);
+    close(ends[1]);
+    answer = -1;
+    while (answer < 0)
+        os_loop_run(loop);
+    assert_int_equal(answer, 0);
+}
+
+/* The process that connects is gone: who waits for it hears so, and who asks then. */
+static void test_no_connector(void **state) {
+    assert_true(vsock_connect(v, 3, 901));
+    shutdown(vsock_connector(v), SHUT_RDWR);
+    while (!lost && answer < 0) /* or it was faster */
+        os_loop_run(loop);
+    assert_false(vsock_connect(v, 4, 901));
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_client),
-        T(test_bad_clients),
-        T(test_connect),
+        T(test_client),   T(test_bad_clients),  T(test_connect),
+        T(test_too_fast), T(test_no_connector),
     };
 #undef T
     signal(SIGPIPE, SIG_IGN);

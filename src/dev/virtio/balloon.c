@@ -78,8 +78,11 @@ static void add_page(struct virtio_balloon *b, struct run *r, uint64_t page) {
 
 /* Of one buffer the driver may say as much as a whole gigabyte's pages; no more. */
 #define NUMBERS_MAX (1u << 18)
+/* So many take as long as a buffer; Linux sends no more in one. */
+#define NUMBERS_A_TURN 256u
 
-static void inflate(struct virtio_balloon *b, struct virtio_span *s) {
+/* How many there were. */
+static uint64_t inflate(struct virtio_balloon *b, struct virtio_span *s) {
     struct run r = {0};
     uint32_t numbers[64];
     uint64_t done = 0, n;
@@ -90,6 +93,7 @@ static void inflate(struct virtio_balloon *b, struct virtio_span *s) {
         done += n / 4;
     }
     give_back(b, &r);
+    return done;
 }
 
 /* "Free Page Reporting": whole pages of each piece. */
@@ -141,16 +145,19 @@ static void serve(struct virtio_device *d, unsigned n) {
     unsigned turn = VIRTIO_TURN;
 
     while (turn && virtio_queue_pop(&b->queue[n], &c)) {
+        uint64_t took = 1;
+
         if (n == Q_STATS && virtio_has(d, F_STATS)) {
             take_stats(b, &c);
         } else {
             if (n == Q_INFLATE)
-                inflate(b, &c.out);
+                took += inflate(b, &c.out) / NUMBERS_A_TURN;
             else if (n >= Q_STATS && virtio_has(d, F_REPORTING))
                 take_reported(b, &c.in);
             virtio_queue_push(&b->queue[n], c.head, 0);
         }
-        if (!--turn)
+        turn -= took < turn ? (unsigned)took : turn;
+        if (!turn)
             virtio_queue_later(&b->queue[n]);
     }
     virtio_queue_publish(&b->queue[n]);
@@ -199,7 +206,7 @@ struct virtio_balloon *virtio_balloon_new(struct mem *mem, struct vclock *clock,
 
 void virtio_balloon_free(struct virtio_balloon *b) {
     if (b)
-        virtio_device_reset(&b->d);
+        virtio_device_end(&b->d);
     free(b);
 }
 

@@ -324,11 +324,12 @@ static bool begin(struct request *r, struct virtio_chain *c) {
 }
 
 static void walk(struct virtio_blk *b, unsigned n) {
+    unsigned turn = VIRTIO_TURN;
     struct request *r;
 
     b->at_once = WALK_MAX;
     b->starved[n] = false;
-    while ((r = b->free[n])) {
+    for (; (r = b->free[n]) && turn; turn--) {
         struct virtio_chain c = {.room = r->piece, .rooms = PIECES};
 
         if (!virtio_queue_pop(&b->queue[n], &c))
@@ -339,7 +340,10 @@ static void walk(struct virtio_blk *b, unsigned n) {
         if (!begin(r, &c))
             return;
     }
-    b->starved[n] = true;
+    if (r)
+        virtio_queue_later(&b->queue[n]);
+    else
+        b->starved[n] = true;
 }
 
 /* --- the device --- */
@@ -414,7 +418,8 @@ static void init_requests(struct virtio_blk *b) {
     }
 }
 
-struct virtio_blk *virtio_blk_new(struct mem *mem, struct block *block, unsigned queues,
+struct virtio_blk *virtio_blk_new(struct mem *mem, struct vclock *clock,
+                                  struct block *block, unsigned queues,
                                   struct counters *cnt) {
     struct virtio_blk *b = calloc(1, sizeof(*b));
 
@@ -430,6 +435,7 @@ struct virtio_blk *virtio_blk_new(struct mem *mem, struct block *block, unsigned
                                   .name = "virtio-blk",
                                   .id = VIRTIO_ID_BLK,
                                   .mem = mem,
+                                  .clock = clock,
                                   .cnt = cnt,
                                   .config = &b->config,
                                   .config_len = CONFIG_LEN,
@@ -447,6 +453,7 @@ struct virtio_blk *virtio_blk_new(struct mem *mem, struct block *block, unsigned
 void virtio_blk_free(struct virtio_blk *b) {
     if (!b)
         return;
+    virtio_device_end(&b->d);
     free(b->request);
     free(b);
 }

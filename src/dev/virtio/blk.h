@@ -12,7 +12,8 @@ struct virtio_blk;
 
 /* With QUEUES (1..VIRTIO_BLK_QUEUES_MAX) request queues. BLOCK, which has been attached
  * to its workers, stays the caller's. NULL when out of memory. */
-struct virtio_blk *virtio_blk_new(struct mem *mem, struct block *block, unsigned queues,
+struct virtio_blk *virtio_blk_new(struct mem *mem, struct vclock *clock,
+                                  struct block *block, unsigned queues,
                                   struct counters *cnt);
 /* Nothing is in flight: the workers have ended, or after virtio_blk_quiet(). B may be
  * NULL. */

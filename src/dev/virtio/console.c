@@ -17,6 +17,7 @@
 #define QUEUE_SIZE 128u
 #define PIECES QUEUE_SIZE
 #define QUEUES (2 * VIRTIO_CONSOLE_PORTS + 2)
+#define WRITE_MAX 65536u /* bytes at a time: a buffer may have gigabytes */
 #define CONTROL_IN 2u
 #define CONTROL_OUT 3u
 
@@ -132,6 +133,20 @@ static void say(struct virtio_console *c) {
     virtio_queue_publish(q);
 }
 
+/* --- room for input --- */
+
+/* With several ports the driver takes no input for one that it has not got yet. */
+static bool listens(const struct virtio_console *c, unsigned n) {
+    return virtio_has(&c->d, F_MULTIPORT) ? c->port[n].ready : n == 0;
+}
+
+static void more_room(struct virtio_console *c, unsigned n) {
+    if (!c->port[n].hungry || !listens(c, n))
+        return;
+    c->port[n].hungry = false;
+    c->host.room(c->host.arg, n);
+}
+
 /* --- control messages from the driver --- */
 
 static void on_control(struct virtio_console *c, const struct control *m) {
@@ -148,6 +163,7 @@ static void on_control(struct virtio_console *c, const struct control *m) {
         if (!m->id)
             p->say |= SAY_CONSOLE | (c->config.columns ? SAY_SIZE : 0u);
         p->say |= (p->name ? SAY_NAME : 0u) | (p->connected ? SAY_OPEN : 0u);
+        more_room(c, m->id); /* its buffers may have come before */
     }
 }
 
@@ -171,19 +187,17 @@ static void serve_control(struct virtio_console *c) {
 
 /* --- output --- */
 
-/* Writes what the buffer still has. False: its reader takes no more. */
-static bool write_out(struct virtio_console *c, unsigned n) {
+/* Writes some of what the buffer still has. False: its reader takes no more. */
+static bool write_some(struct virtio_console *c, unsigned n) {
     struct virtio_span *s = &c->port[n].out.out;
+    size_t len, took;
 
-    while (s->count) {
-        size_t len = s->piece->len;
-        size_t took = c->host.write(c->host.arg, n, s->piece->host, len);
-
-        virtio_span_read(s, NULL, took < len ? took : len);
-        if (took < len)
-            return false;
-    }
-    return true;
+    if (!s->count)
+        return true;
+    len = s->piece->len < WRITE_MAX ? s->piece->len : WRITE_MAX;
+    took = c->host.write(c->host.arg, n, s->piece->host, len);
+    virtio_span_read(s, NULL, took < len ? took : len);
+    return took >= len;
 }
 
 static void serve_out(struct virtio_console *c, unsigned n) {
@@ -195,17 +209,19 @@ static void serve_out(struct virtio_console *c, unsigned n) {
         return;
     p->out.room = p->piece;
     p->out.rooms = PIECES;
-    while (turn && (p->holds || virtio_queue_pop(q, &p->out))) {
+    for (; turn && (p->holds || virtio_queue_pop(q, &p->out)); turn--) {
         p->holds = true;
-        if (!write_out(c, n)) {
+        if (!write_some(c, n)) {
             p->stopped = true;
             break;
         }
+        if (p->out.out.count)
+            continue;
         p->holds = false;
         virtio_queue_push(q, p->out.head, 0);
-        if (!--turn)
-            virtio_queue_later(q);
     }
+    if (!turn)
+        virtio_queue_later(q);
     virtio_queue_publish(q);
 }
 
@@ -217,33 +233,25 @@ void virtio_console_writable(struct virtio_console *c, unsigned port) {
 
 /* --- input --- */
 
-/* With several ports the driver takes no input for one that it has not got yet. */
-static bool listens(const struct virtio_console *c, unsigned n) {
-    return virtio_has(&c->d, F_MULTIPORT) ? c->port[n].ready : n == 0;
-}
-
 size_t virtio_console_input(struct virtio_console *c, unsigned port, const uint8_t *bytes,
                             size_t len) {
     struct virtio_queue *q = &c->queue[in_queue(port)];
     struct virtio_chain chain = {.room = c->piece, .rooms = PIECES};
+    unsigned turn = VIRTIO_TURN; /* buffers may be empty */
     size_t done = 0;
 
-    while (done < len && listens(c, port) && virtio_queue_pop(q, &chain)) {
+    while (turn && done < len && listens(c, port) && virtio_queue_pop(q, &chain)) {
         uint64_t n = virtio_span_write(&c->d, &chain.in, bytes + done, len - done);
 
         virtio_queue_push(q, chain.head, (uint32_t)n);
         done += n;
+        turn--;
     }
+    if (!turn)
+        virtio_queue_later(q);
     c->port[port].hungry = done < len;
     virtio_queue_publish(q);
     return done;
-}
-
-static void more_room(struct virtio_console *c, unsigned n) {
-    if (!c->port[n].hungry || !listens(c, n))
-        return;
-    c->port[n].hungry = false;
-    c->host.room(c->host.arg, n);
 }
 
 /* --- the device --- */
@@ -341,7 +349,7 @@ struct virtio_console *virtio_console_new(struct mem *mem, struct vclock *clock,
 
 void virtio_console_free(struct virtio_console *c) {
     if (c)
-        virtio_device_reset(&c->d);
+        virtio_device_end(&c->d);
     free(c);
 }
 

@@ -26,18 +26,22 @@ void virtio_device_init(struct virtio_device *d) {
 
 /* --- reset --- */
 
+void virtio_device_end(struct virtio_device *d) {
+    for (unsigned n = 0; n < d->queues && d->clock; n++)
+        vtimer_cancel(d->clock, &d->queue[n].later);
+}
+
 /* The driver is forgotten. */
 static void forget_driver(struct virtio_device *d) {
     d->features = 0;
     d->status = 0;
     d->early = false;
     d->lives++;
+    virtio_device_end(d);
     for (unsigned n = 0; n < d->queues; n++) {
         struct virtio_queue *q = &d->queue[n];
 
         q->ready = false;
-        if (d->clock)
-            vtimer_cancel(d->clock, &q->later);
         q->size = q->size_max;
         q->vector = VIRTIO_NO_VECTOR;
         q->desc = q->avail = q->used = 0;

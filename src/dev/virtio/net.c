@@ -510,6 +510,7 @@ struct virtio_device *virtio_net_device(struct virtio_net *n) {
 void virtio_net_free(struct virtio_net *n) {
     if (!n)
         return;
+    virtio_device_end(&n->d);
     net_plug(n->net, NULL);
     free(n);
 }

@@ -87,7 +87,7 @@ struct virtio_rng *virtio_rng_new(struct mem *mem, struct vclock *clock,
 
 void virtio_rng_free(struct virtio_rng *r) {
     if (r)
-        virtio_device_reset(&r->d);
+        virtio_device_end(&r->d);
     free(r);
 }
 

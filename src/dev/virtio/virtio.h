@@ -132,8 +132,8 @@ uint64_t virtio_span_write(struct virtio_device *d, struct virtio_span *s,
 uint8_t *virtio_span_take_last(struct virtio_span *s);
 /* The span ends after LEN bytes, if it was longer. */
 void virtio_span_cut(struct virtio_span *s, uint64_t len);
-/* Somebody is going to write to what S has now, or has done so: whoever derived anything
- * from it is told. With another thread as the writer, both. */
+/* Somebody is going to write to what S has now, or, where it is another thread, has done
+ * so: whoever derived anything from it is told. */
 void virtio_span_written(struct virtio_device *d, const struct virtio_span *s);
 
 /* --- devices --- */
@@ -200,6 +200,8 @@ static inline bool virtio_queue_live(const struct virtio_queue *q) {
 
 /* When everything but the transport's is set. */
 void virtio_device_init(struct virtio_device *d);
+/* Before its memory goes: the clock knows nothing of it any more. */
+void virtio_device_end(struct virtio_device *d);
 /* The device cannot go on until it is reset. WHY is for the log. */
 void virtio_broken(struct virtio_device *d, const char *why);
 /* The device has changed its configuration space. */

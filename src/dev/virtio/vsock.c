@@ -44,7 +44,6 @@ enum op {
 #define SHUT_RECEIVE 1u /* the sender of this will receive no more */
 #define SHUT_SEND 2u
 #define SHUT_BOTH 3u
-#define EVENT_TRANSPORT_RESET 0u
 
 struct header {
     uint64_t src_cid, dst_cid;
@@ -330,7 +329,10 @@ static void on_request(struct virtio_vsock *v, const struct header *h) {
     }
     begin(c, ASKED_HOST, h->src_port, h->dst_port);
     c->peer_alloc = h->buf_alloc;
-    v->host.connect(v->host.arg, number(v, c), h->dst_port);
+    if (v->host.connect(v->host.arg, number(v, c), h->dst_port))
+        return;
+    c->state = FREE;
+    add_reset(v, h->src_port, h->dst_port);
 }
 
 /* False: the guest has sent more than it had credit for, or not what it said. */

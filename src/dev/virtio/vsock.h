@@ -14,8 +14,8 @@
  */
 struct virtio_vsock_host {
     /* The guest wants to be connected to PORT of the host: virtio_vsock_answer() later.
-     */
-    void (*connect)(void *arg, unsigned n, uint32_t port);
+     * False: that cannot be, and N is free again. */
+    bool (*connect)(void *arg, unsigned n, uint32_t port);
     /* The guest has answered what virtio_vsock_open() asked: OK, from the host's PORT. If
      * it is not OK, N is free again. */
     void (*opened)(void *arg, unsigned n, bool ok, uint32_t port);

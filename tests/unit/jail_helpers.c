@@ -1,7 +1,8 @@
 /*
- * The jail of a process that is a network, each time in a child process: sockets of the
- * Internet work, and the file that names the name servers can be read again and again;
- * all else ends the process with a sentence. A build with sanitizers has no jail.
+ * The jails of processes that do one thing for the machine, each time in a child process.
+ * In the network's, sockets of the Internet work, and the file that names the name
+ * servers can be read again and again; in the one's that connects, unix sockets. All else
+ * ends the process with a sentence. A build with sanitizers has no jail.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -61,14 +63,17 @@ static void check(bool good, const char *what) {
     _exit(1);
 }
 
+static int (*jail)(void); /* that a test is about */
+
 static void lock_up(void) {
-    int rc = os_jail_network();
+    int rc = jail();
 
     check(!rc, "entering");
 }
 
 static void test_sanitized(void **state) {
     assert_int_equal(os_jail_network(), -ENOTSUP);
+    assert_int_equal(os_jail_connector(), -ENOTSUP);
 }
 
 /* --- what must not be --- */
@@ -95,7 +100,19 @@ static void call_it(void *arg) {
     syscall(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
-static void test_forbidden(void **state) {
+static void forbids(const struct call *calls, size_t count) {
+    for (size_t n = 0; n < count; n++) {
+        struct end e = child(call_it, (void *)(uintptr_t)&calls[n]);
+        char want[128];
+
+        snprintf(want, sizeof(want), "the jail forbids the system call %s (%ld)",
+                 calls[n].name, calls[n].nr);
+        if (!WIFEXITED(e.status) || WEXITSTATUS(e.status) != 1 || !strstr(e.text, want))
+            fail_msg("%s (%zu): status %#x, '%s'", calls[n].name, n, e.status, e.text);
+    }
+}
+
+static void test_network_forbidden(void **state) {
     const struct call calls[] = {
         /* files: this one only, and only read */
         CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
@@ -134,15 +151,34 @@ static void test_forbidden(void **state) {
         CALL(seccomp, 0, 0, 0),
     };
 
-    for (size_t n = 0; n < ARRAY_SIZE(calls); n++) {
-        struct end e = child(call_it, (void *)(uintptr_t)&calls[n]);
-        char want[128];
+    jail = os_jail_network;
+    forbids(calls, ARRAY_SIZE(calls));
+}
 
-        snprintf(want, sizeof(want), "the jail forbids the system call %s (%ld)",
-                 calls[n].name, calls[n].nr);
-        if (!WIFEXITED(e.status) || WEXITSTATUS(e.status) != 1 || !strstr(e.text, want))
-            fail_msg("%s (%zu): status %#x, '%s'", calls[n].name, n, e.status, e.text);
-    }
+static void test_connector_forbidden(void **state) {
+    const struct call calls[] = {
+        CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
+        CALL(unlink, TEXT("/no/such/file")),
+        CALL(socket, AF_INET, SOCK_STREAM, 0),
+        CALL(socket, AF_NETLINK, SOCK_RAW, 0),
+        CALL(bind, -1, 0, 0),
+        CALL(accept4, -1, 0, 0, 0),
+        CALL(recvmsg, -1, 0, 0),
+        CALL(write, 1, 0, 0),
+        CALL(ioctl, -1, TIOCSTI, 0),
+        CALL(execve, TEXT("/bin/true"), 0, 0),
+        CALL(fork),
+        CALL(clone, SIGCHLD),
+        CALL(kill, 1, 0),
+        CALL(ptrace, 0, 1, 0, 0),
+        CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        CALL(mprotect, 0, 4096, PROT_EXEC),
+        CALL(rt_sigaction, SIGSYS, 0, 0, 8),
+        CALL(prctl, 0),
+    };
+
+    jail = os_jail_connector;
+    forbids(calls, ARRAY_SIZE(calls));
 }
 
 /* --- what works --- */
@@ -209,6 +245,27 @@ static void use_sockets(void *arg) {
     check(clock_gettime(CLOCK_MONOTONIC, &(struct timespec){0}) == 0, "the time");
 }
 
+/* What vsock/connector.c does, by whose unit it is used as well. */
+static void connect_local(void *arg) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    socklen_t size = sizeof(a);
+    int door = socket(AF_UNIX, SOCK_STREAM, 0), ends[2], fd;
+    struct iovec iov = {"x", 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    char byte;
+
+    check(!bind(door, (struct sockaddr *)&a, sizeof(sa_family_t)) && !listen(door, 1) &&
+              !getsockname(door, (struct sockaddr *)&a, &size) &&
+              !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends),
+          "preparing");
+    lock_up();
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    check(fd >= 0 && !connect(fd, (struct sockaddr *)&a, size), "connecting");
+    check(sendmsg(ends[0], &m, MSG_NOSIGNAL) == 1, "sending");
+    check(read(ends[1], &byte, 1) == 1 && byte == 'x', "reading");
+    check(!close(fd), "closing");
+}
+
 static void assert_done(const struct end *e) {
     assert_string_equal(e->text, "");
     assert_true(WIFEXITED(e->status));
@@ -216,23 +273,37 @@ static void assert_done(const struct end *e) {
 }
 
 static void test_names(void **state) {
-    struct end e = child(look_at_names, NULL);
+    struct end e;
 
+    jail = os_jail_network;
+    e = child(look_at_names, NULL);
     assert_done(&e);
 }
 
 static void test_sockets(void **state) {
-    struct end e = child(use_sockets, NULL);
+    struct end e;
 
+    jail = os_jail_network;
+    e = child(use_sockets, NULL);
+    assert_done(&e);
+}
+
+static void test_connector(void **state) {
+    struct end e;
+
+    jail = os_jail_connector;
+    e = child(connect_local, NULL);
     assert_done(&e);
 }
 
 int main(void) {
     const struct CMUnitTest sanitized[] = {cmocka_unit_test(test_sanitized)};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forbidden),
+        cmocka_unit_test(test_network_forbidden),
+        cmocka_unit_test(test_connector_forbidden),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_sockets),
+        cmocka_unit_test(test_connector),
     };
 
     alarm(240);
