@@ -1,13 +1,51 @@
-"""What the programs of bench/ share: means, ratios, and what the machine was like."""
+"""What the programs of bench/ share: guests that are watched, means, ratios, and what the
+machine was like."""
 import math
 import os
 import platform
 import re
+import select
 import subprocess
 import time
 
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(TREE, "build")))
+
+
+# The CPU setting that suits TCG best; with plain `max` it is slower.
+TCG_CPU = "max,-la57,-smap,-pku,-erms,-fsrm"
+
+
+def read_until(process, text, start, limit):
+    """(seconds since START, output) when the process has said TEXT, or why it has not."""
+    out = b""
+    while text not in out:
+        left = start + limit - time.monotonic()
+        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            return f"hung after {out[-200:]}"
+        data = os.read(process.stdout.fileno(), 65536)
+        if not data:
+            return f"ended with {out[-200:]}"
+        out += data
+    return time.monotonic() - start, out
+
+
+def watch(cmd, text, limit, **more):
+    """Runs cmd until it has said TEXT: (seconds, output, resident KiB), or why not."""
+    start = time.monotonic()
+    p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL, **more)
+    try:
+        got = read_until(p, text, start, limit)
+        if isinstance(got, str):
+            return got
+        with open(f"/proc/{p.pid}/status") as f:
+            resident = re.search(r"VmRSS:\s*(\d+)", f.read())
+        return *got, int(resident.group(1)) if resident else 0
+    finally:
+        p.kill()
+        p.wait()
+        p.stdout.close()
 
 
 def geomean(values):

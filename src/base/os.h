@@ -124,11 +124,13 @@ struct os_thread;
 /* FN(ARG) on a thread of its own, which ends when FN returns. Before the jail: it lets no
  * thread be made. */
 int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out);
-void os_thread_yield(void);               /* the caller lets others run that could */
 void os_thread_join(struct os_thread *t); /* waits for its end; T may be NULL */
 /* A system call that T waits in for a reader or a writer returns EINTR; from any thread.
  * It may come just before the call begins, so that whoever waits for T calls again. */
 void os_thread_interrupt(const struct os_thread *t);
+
+/* How many CPUs of the host's this process may run on. Before the jail. */
+unsigned os_cpus(void);
 
 /* What one thread sleeps by and others wake it with. */
 struct os_bell;
@@ -153,8 +155,6 @@ void os_word_wait(uint32_t *word, uint32_t old);
 void os_word_wake(uint32_t *word, unsigned count);
 /* Another thread that wants to run does, on this CPU of the host's. */
 void os_yield(void);
-/* How many CPUs of the host's this process may run on. Before the jail. */
-unsigned os_cpus(void);
 
 /* A lock between threads, not to be taken twice by one. Zeroed it is free. What is taken
  * free and given back with nobody waiting costs no call and touches general registers

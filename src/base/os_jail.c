@@ -59,7 +59,6 @@ static const struct filter_rule rules[] = {
     ANY(poll),
     ANY(ppoll),
     ANY(timerfd_settime),
-    ANY(sched_yield),     /* a CPU lets one run that it waits for */
     ANY(futex),           /* locks between the threads, and joining the vCPU's */
     ANY(sched_yield),     /* a CPU that waits for one that has none of the host's */
     ANY(restart_syscall), /* poll(2) goes on after SIGSTOP and SIGCONT */

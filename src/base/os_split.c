@@ -4,6 +4,7 @@
  * "Bus Lock Threshold"), which lets them pass, slows their thread down by milliseconds,
  * or raises SIGBUS. A child process tries some.
  */
+#include <errno.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,11 +29,15 @@ static _Noreturn void try_some(void) {
 }
 
 bool os_split_locks(void) {
-    int status = -1;
+    int status;
     pid_t child = fork();
 
     if (!child)
         try_some();
-    return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
-           !WEXITSTATUS(status);
+    if (child < 0)
+        return false;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            return false;
+    return WIFEXITED(status) && !WEXITSTATUS(status);
 }

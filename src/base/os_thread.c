@@ -7,7 +7,6 @@
  * take a thread out of a system call.
  */
 #include <errno.h>
-#include <linux/futex.h>
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
@@ -116,40 +115,8 @@ void os_thread_join(struct os_thread *t) {
     free(t);
 }
 
-void os_thread_yield(void) {
-    sched_yield();
-}
-
 void os_thread_interrupt(const struct os_thread *t) {
     syscall(SYS_tgkill, getpid(), t->id, INTERRUPT);
-}
-
-/* --- locks --- */
-
-/* A holder is soon done: that long a look is cheaper than a sleep, which costs two
- * switches of threads. */
-#define LOOKS 100
-
-static void futex(uint32_t *word, int op, uint32_t value) {
-    int saved = errno;
-
-    syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
-    errno = saved;
-}
-
-void os_mutex_wait(struct os_mutex *x) {
-    for (unsigned n = 0; n < LOOKS; n++) {
-        if (__atomic_load_n(&x->state, __ATOMIC_RELAXED) == 0 && os_mutex_try(x))
-            return;
-        __builtin_ia32_pause();
-    }
-    /* Who has slept does not know whether others still do. */
-    while (__atomic_exchange_n(&x->state, 2, __ATOMIC_ACQUIRE))
-        futex(&x->state, FUTEX_WAIT, 2);
-}
-
-void os_mutex_wake(struct os_mutex *x) {
-    futex(&x->state, FUTEX_WAKE, 1);
 }
 
 /* --- bells --- */

@@ -308,7 +308,7 @@ static int with_nets(struct run *r) {
 
     if (rc)
         return ctl_status_of(rc);
-    rc = console_options_open(&r->o.consoles, cfg);
+    rc = outputs_spare(&r->o) ? console_options_open(&r->o.consoles, cfg) : -EINVAL;
     if (!rc)
         rc = vsock_option_open(&r->o.vsock, r->o.jail, cfg);
     status = rc ? ctl_status_of(rc) : with_machine(r);

@@ -126,6 +126,12 @@ void disk_options_free(struct disk_options *o) {
         free(o->disk[--o->count].text);
 }
 
+const char *disk_option_overlay(const struct disk_option *d) {
+    const char *overlay = d->spec.overlay;
+
+    return overlay && strcmp(overlay, "temp") ? overlay : NULL;
+}
+
 bool disk_options_repeat(const struct disk_options *o, const char *option) {
     for (unsigned n = 0; n < o->count; n++) {
         const struct block_spec *s = &o->disk[n].spec;
@@ -136,7 +142,7 @@ bool disk_options_repeat(const struct disk_options *o, const char *option) {
                       option, s->path);
             return false;
         }
-        if (s->readonly || (s->overlay && !strcmp(s->overlay, "temp")))
+        if (s->readonly || (s->overlay && !disk_option_overlay(&o->disk[n])))
             continue;
         log_error("%s: the run would change '%s', and could not be repeated; add "
                   ",overlay=temp or ,readonly to its --disk",

@@ -21,6 +21,9 @@ bool disk_option_take(struct disk_options *o, const char *value);
 bool disk_option_take_cdrom(struct disk_options *o, const char *value);
 void disk_options_free(struct disk_options *o);
 
+/* The file that the guest's writes go to instead; NULL: there is none. */
+const char *disk_option_overlay(const struct disk_option *d);
+
 /* What OPTION, which repeats a run, needs: no disk that the run changes. False after a
  * message. */
 bool disk_options_repeat(const struct disk_options *o, const char *option);

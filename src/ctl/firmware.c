@@ -215,15 +215,12 @@ static int open_kept(const char *template, const char *file, struct machine_vars
             return -ENOENT;
         }
         rc = load(template, &fresh, why, why_size);
-        if (rc)
-            return rc;
-        rc = make_file(file, fresh.bytes, fresh.size);
-        free((uint8_t *)(uintptr_t)fresh.bytes);
-        if (rc) {
+        if (!rc && (rc = make_file(file, fresh.bytes, fresh.size)))
             snprintf(why, why_size, "cannot make '%s' for the firmware's variables: %s",
                      file, strerror(-rc));
+        free((uint8_t *)(uintptr_t)fresh.bytes);
+        if (rc)
             return rc;
-        }
     }
     return open_file(file, v, why, why_size);
 }

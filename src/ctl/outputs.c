@@ -19,7 +19,7 @@ struct taken {
 };
 
 struct files {
-    struct taken taken[8 + 2 * MACHINE_DISKS];
+    struct taken taken[10 + 2 * MACHINE_DISKS + MACHINE_CONSOLES];
     unsigned count;
 };
 
@@ -162,23 +162,44 @@ static int open_map(struct outputs *out, const struct run_options *o) {
     return CTL_HOST_FAILURE;
 }
 
+/* What other options name, and the standard descriptors. */
+static void take_all(struct files *files, const struct run_options *o) {
+    take_path(files, "the kernel", o->kernel);
+    take_path(files, "the initial RAM disk", o->initrd);
+    take_path(files, "the firmware", o->firmware);
+    take_path(files, "the firmware's variables", o->firmware_vars);
+    take_path(files, "the recording that is replayed", o->replay);
+    for (unsigned n = 0; n < o->disks.count; n++) {
+        take_path(files, "a disk", o->disks.disk[n].spec.path);
+        take_path(files, "an overlay", disk_option_overlay(&o->disks.disk[n]));
+    }
+    take_fd(files, "standard input", STDIN_FILENO);
+    take_fd(files, "standard output", STDOUT_FILENO);
+    take_fd(files, "standard error", STDERR_FILENO);
+}
+
+bool outputs_spare(const struct run_options *o) {
+    struct files files = {0};
+    bool good = true;
+
+    take_all(&files, o);
+    for (unsigned n = 0; n < o->consoles.count && good; n++) {
+        const char *path = console_option_file(&o->consoles.port[n]);
+
+        good = !path || is_free(&files, "--console", path);
+    }
+    return good;
+}
+
 int outputs_open(struct outputs *out, const struct run_options *o) {
     struct files files = {0};
     int status;
 
     *out = (struct outputs){0};
-    take_path(&files, "the kernel", o->kernel);
-    take_path(&files, "the initial RAM disk", o->initrd);
-    take_path(&files, "the firmware", o->firmware);
-    take_path(&files, "the firmware's variables", o->firmware_vars);
-    take_path(&files, "the recording that is replayed", o->replay);
-    for (unsigned n = 0; n < o->disks.count; n++) {
-        take_path(&files, "a disk", o->disks.disk[n].spec.path);
-        take_path(&files, "an overlay", o->disks.disk[n].spec.overlay);
-    }
-    take_fd(&files, "standard input", STDIN_FILENO);
-    take_fd(&files, "standard output", STDOUT_FILENO);
-    take_fd(&files, "standard error", STDERR_FILENO);
+    take_all(&files, o);
+    for (unsigned n = 0; n < o->consoles.count; n++)
+        take_path(&files, "what --console writes",
+                  console_option_file(&o->consoles.port[n]));
     status = open_record(out, &files, o);
     if (status < 0)
         status = open_stats(out, &files, o);

@@ -96,10 +96,9 @@ static void print_lockstep_help(void) {
         "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
         "                       or the byte of memory at ADDR\n"
         "\n"
-        "  --kernel, --initrd, --module, --append, --memory, --disk, --cdrom, --cpu,\n"
-        "  --boot-protocol, --retention, --no-pci, --no-paravirt, --no-reboot, --jail, "
-        "--verbose "
-        "as for\n"
+        "  --kernel, --initrd, --module, --firmware, --boot-menu, --append, --memory,\n"
+        "  --disk, --cdrom, --virtio, --no-rng, --cpu, --boot-protocol, --retention,\n"
+        "  --no-pci, --no-paravirt, --no-reboot, --jail, --verbose as for\n"
         "  `bivisor run`; each machine has the disks for itself (overlay=temp or "
         "readonly);\n"
         "  of the engines:\n");

@@ -110,9 +110,9 @@ static size_t put_row(const struct vga_text *t, unsigned y, char *out) {
 }
 
 static void run_screen(void *arg, struct control_request *r) {
-    static struct vga_text t;
-    static char text[VGA_ROWS * (VGA_COLUMNS + 1) + 1];
+    char text[VGA_ROWS * (VGA_COLUMNS + 1) + 1];
     struct steer *s = arg;
+    struct vga_text t;
     size_t len = 0;
 
     if (!machine_screen(s->m, &t)) {

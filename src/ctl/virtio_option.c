@@ -70,6 +70,10 @@ bool console_option_take(struct console_options *o, const char *value) {
     return true;
 }
 
+const char *console_option_file(const struct console_option *c) {
+    return strncmp(c->how, "file=", 5) ? NULL : c->how + 5;
+}
+
 void console_options_free(struct console_options *o) {
     for (unsigned n = 0; n < o->count; n++)
         free(o->port[n].text);

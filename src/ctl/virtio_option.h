@@ -19,6 +19,8 @@ struct console_options {
 
 /* Takes the value of --console: HOW[,name=NAME]. False after a message. */
 bool console_option_take(struct console_options *o, const char *value);
+/* The file that it writes; NULL: it is none. */
+const char *console_option_file(const struct console_option *c);
 void console_options_free(struct console_options *o);
 /* `--console help`: prints what there is to say, and returns true. */
 bool console_option_help(const char *value);

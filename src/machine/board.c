@@ -346,7 +346,7 @@ static void exit_hypercall(struct machine_cpu *c, struct exit *e) {
         e->data = send_ipis(c, arg, wide ? 64 : 32);
         break;
     case HC_SCHED_YIELD:
-        os_thread_yield();
+        os_yield();
         break;
     default:
         e->failed = true;

@@ -8,14 +8,13 @@
 #include "dev/ide/ide.h"
 #include "machine/machine_int.h"
 
-#define FIRST_SLOT 3u
 #define VIRTIO 0x1af4u
 #define VIRTIO_BLK 0x1001u /* transitional */
 #define VIRTIO_BLK_1 0x1042u
 
 /* The slot of the disk that is number N of those that are virtio's; 0: there is none. */
 static unsigned virtio_slot(const struct machine *m, unsigned n) {
-    for (unsigned slot = FIRST_SLOT; slot < PCI_SLOTS; slot++) {
+    for (unsigned slot = BOARD_PCI_FIRST; slot < PCI_SLOTS; slot++) {
         const struct pci_function *f = pci_at(m->board.pci.bus, slot, 0);
         unsigned device = f ? pci_config(f, PCI_DEVICE, 2) : 0;
 

@@ -118,16 +118,8 @@ int machine_make_virtio_console(struct machine *m, char *why, size_t why_size) {
 
 /* --- the loop --- */
 
-static void enter(void *arg) {
-    machine_board_enter(arg);
-}
-
-static void leave(void *arg) {
-    machine_board_leave(arg);
-}
-
 int machine_start_consoles(struct machine *m) {
-    const struct stream_guard guard = {enter, leave, m};
+    const struct stream_guard guard = {machine_guard_enter, machine_guard_leave, m};
     int rc = 0;
 
     for (unsigned n = 0; n < m->cfg.console_count && !rc; n++)

@@ -10,14 +10,6 @@
 
 #define DELAY_NS 20000u /* of virtual time, as a fast disk needs */
 
-static void enter(void *arg) {
-    machine_board_enter(arg);
-}
-
-static void leave(void *arg) {
-    machine_board_leave(arg);
-}
-
 static void deliver(void *arg) {
     struct machine *m = arg;
 
@@ -38,8 +30,8 @@ static uint64_t due(void *arg) {
 
 int machine_disks_create(struct machine *m) {
     const struct block_host host = {.loop = m->loop,
-                                    .enter = enter,
-                                    .leave = leave,
+                                    .enter = machine_guard_enter,
+                                    .leave = machine_guard_leave,
                                     .due = m->cfg.counted ? due : NULL,
                                     .arg = m};
     int rc;

@@ -90,6 +90,14 @@ static inline struct machine_cpu *machine_boot_cpu(struct machine *m) {
     return &m->cpu[0];
 }
 
+/* The board's lock, as back ends take it; ARG is the machine. */
+static inline void machine_guard_enter(void *arg) {
+    machine_board_enter(arg);
+}
+static inline void machine_guard_leave(void *arg) {
+    machine_board_leave(arg);
+}
+
 /* board_park(), for what devices call: with the board's lock held. */
 static inline void machine_park(struct machine *m) {
     board_park(&m->board);

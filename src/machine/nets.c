@@ -34,10 +34,6 @@ static int make_virtio(struct machine *m, const struct machine_net *n, char *why
     return machine_virtio_attach(m, virtio_net_device(net), why, why_size);
 }
 
-/* PCI resets it. */
-static void e1000_reset(void *dev) {
-}
-
 static void quiet_e1000(void *dev) {
     e1000_quiet(dev);
 }
@@ -48,8 +44,9 @@ static void free_e1000(void *dev) {
 
 static int make_e1000(struct machine *m, const struct machine_net *n, char *why,
                       size_t why_size) {
-    static const struct machine_device_ops ops = {
-        .quiet = quiet_e1000, .reset = e1000_reset, .free = free_e1000};
+    /* The bus resets its functions. */
+    static const struct machine_device_ops ops = {.quiet = quiet_e1000,
+                                                  .free = free_e1000};
     struct e1000 *e;
     int slot = board_pci_slot(&m->board.pci), rc = slot;
 
@@ -78,16 +75,8 @@ int machine_nets_make(struct machine *m, char *why, size_t why_size) {
 
 /* --- the loop --- */
 
-static void enter(void *arg) {
-    machine_board_enter(arg);
-}
-
-static void leave(void *arg) {
-    machine_board_leave(arg);
-}
-
 int machine_start_nets(struct machine *m) {
-    const struct net_guard guard = {enter, leave, m};
+    const struct net_guard guard = {machine_guard_enter, machine_guard_leave, m};
     int rc = 0;
 
     for (unsigned k = 0; k < m->cfg.net_count && !rc; k++)

@@ -3,8 +3,6 @@
 
 #include <errno.h>
 
-#define FIRST_SLOT 3u
-
 static void on_intx(void *arg, unsigned slot, unsigned pin, bool level) {
     struct board_pci *p = arg;
 
@@ -36,7 +34,7 @@ void board_pci_destroy(struct board_pci *p) {
 }
 
 int board_pci_slot(const struct board_pci *p) {
-    for (unsigned slot = FIRST_SLOT; p->bus && slot < PCI_SLOTS; slot++)
+    for (unsigned slot = BOARD_PCI_FIRST; p->bus && slot < PCI_SLOTS; slot++)
         if (!pci_at(p->bus, slot, 0))
             return (int)slot;
     return -ENOSPC;

@@ -18,6 +18,8 @@
 #include "dev/pci/pci.h"
 #include "dev/pci/piix.h"
 
+#define BOARD_PCI_FIRST 3u /* slot of the first of them */
+
 struct board_pci {
     struct pci *bus; /* NULL: there is none */
     struct i440fx *i440fx;

@@ -27,7 +27,9 @@ static void on_debug_exit(void *arg, uint32_t value) {
     struct machine *m = arg;
 
     machine_park(m);
-    m->exit_value = value;
+    /* Another CPU may have written one that ended the run already. */
+    if (__atomic_load_n(&m->end, __ATOMIC_SEQ_CST) == MACHINE_GOES_ON)
+        m->exit_value = value;
     machine_end_life(m, MACHINE_DEBUG_EXIT);
 }
 

@@ -94,16 +94,8 @@ int machine_make_virtio_vsock(struct machine *m, char *why, size_t why_size) {
     return machine_virtio_attach(m, virtio_vsock_device(v), why, why_size);
 }
 
-static void enter(void *arg) {
-    machine_board_enter(arg);
-}
-
-static void leave(void *arg) {
-    machine_board_leave(arg);
-}
-
 int machine_start_vsock(struct machine *m) {
-    const struct vsock_guard guard = {enter, leave, m};
+    const struct vsock_guard guard = {machine_guard_enter, machine_guard_leave, m};
 
     return m->cfg.vsock ? vsock_start(m->cfg.vsock, m->loop, &guard) : 0;
 }

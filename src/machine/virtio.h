@@ -23,7 +23,7 @@ int machine_virtio_in_cmdline(struct machine *m, struct boot_config *boot);
 int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
                           size_t why_size);
 
-/* Entries of the table in devices.c. */
+/* Entries of the table in makers.c. */
 int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size);
 int machine_make_virtio_console(struct machine *m, char *why,
                                 size_t why_size); /* consoles.c */

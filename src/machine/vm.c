@@ -1,7 +1,7 @@
 /*
- * The VM; see machine.h and machine_int.h. Order of creation: memory, CPUs, clock, board,
- * engines; of a boot: RAM zeroed, CPUs and devices reset, tables and kernel loaded,
- * shadows dropped.
+ * The VM; see machine.h and machine_int.h. Order of creation: memory, CPUs, clocks,
+ * disks' workers, board, its optional devices, engines, threads; of a boot: devices
+ * quiet, RAM zeroed, CPUs and devices reset, tables and kernel loaded, shadows dropped.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -10,7 +10,8 @@ boot-driver: $(BOOT_DRIVE)
 
 # Every kernel with every way to boot and run it, and all that networks, firmware and disks have
 # tests for: half an hour.
-check-long: all boot-driver
+check-long: deps-check
+	@$(MAKE) --no-print-directory all boot-driver
 	@BUILD=$(BUILD) tests/boot/run --long
 	@BUILD=$(BUILD) tests/boot/net
 	@BUILD=$(BUILD) tests/boot/firmware

@@ -182,6 +182,10 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
+    char now[sizeof(scratch) + 4];
+
+    snprintf(now, sizeof(now), "%s.now", scratch); /* of --stats */
+    unlink(now);
     return unlink(scratch);
 }
 

@@ -557,6 +557,22 @@ static void test_stalled_reader(void **state) {
     console = (struct machine_console){0};
 }
 
+/* mov al, 5; out 0xf4, al; mov al, 7; out 0xf4, al; 1: jmp 1b */
+#define EXIT_TWICE "\xb0\x05\xe6\xf4\xb0\x07\xe6\xf4\xeb\xfe"
+
+/* What ends the life first is what is told, whatever the CPU does until it stops. */
+static void test_first_exit(void **state) {
+    static const char *const engines[] = {"interp", "bt", "kvm"};
+
+    for (size_t n = 0; n < ARRAY_SIZE(engines); n++) {
+        if (!create(engines[n], EXIT_TWICE, sizeof(EXIT_TWICE) - 1, false))
+            continue;
+        assert_int_equal(machine_run(m), MACHINE_DEBUG_EXIT);
+        assert_int_equal(machine_exit_code(m), 5 << 1 | 1);
+        destroy();
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_call),           cmocka_unit_test(test_call_amid_exits),
@@ -566,7 +582,7 @@ int main(void) {
         cmocka_unit_test(test_pause_timer),    cmocka_unit_test(test_step),
         cmocka_unit_test(test_step_halted),    cmocka_unit_test(test_step_ends),
         cmocka_unit_test(test_step_string),    cmocka_unit_test(test_step_counted),
-        cmocka_unit_test(test_stalled_reader),
+        cmocka_unit_test(test_stalled_reader), cmocka_unit_test(test_first_exit),
     };
 
     main_thread = pthread_self();

@@ -13,9 +13,9 @@
  */
 #include "dev/pc/kbc.h"
 
-#include "dev/pc/keyboard.h"
-
 #include <stdlib.h>
+
+#include "dev/pc/keyboard.h"
 
 #define STATUS_OUT 0x01u
 #define STATUS_SYSTEM 0x04u
@@ -203,7 +203,6 @@ static void write_data(struct kbc *k, uint8_t value) {
 
 static uint64_t data_read(void *dev, uint64_t reg, unsigned size) {
     struct kbc *k = dev;
-
     uint8_t out = k->out; /* the last byte stays readable */
 
     k->full = false;
