@@ -1,6 +1,7 @@
 /*
  * Network cards, and their networks on the machine's loop. What comes is delivered on the
- * loop's thread, with the board's lock held.
+ * loop's thread, with the board's lock held: while the loop does not run, as between two
+ * lives of the machine, no card writes to memory. What a card is at resets it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -34,19 +35,13 @@ static int make_virtio(struct machine *m, const struct machine_net *n, char *why
     return machine_virtio_attach(m, virtio_net_device(net), why, why_size);
 }
 
-static void quiet_e1000(void *dev) {
-    e1000_quiet(dev);
-}
-
 static void free_e1000(void *dev) {
     e1000_free(dev);
 }
 
 static int make_e1000(struct machine *m, const struct machine_net *n, char *why,
                       size_t why_size) {
-    /* The bus resets its functions. */
-    static const struct machine_device_ops ops = {.quiet = quiet_e1000,
-                                                  .free = free_e1000};
+    static const struct machine_device_ops ops = {.free = free_e1000};
     struct e1000 *e;
     int slot = board_pci_slot(&m->board.pci), rc = slot;
 

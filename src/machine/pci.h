@@ -18,7 +18,7 @@
 #include "dev/pci/pci.h"
 #include "dev/pci/piix.h"
 
-#define BOARD_PCI_FIRST 3u /* slot of the first of them */
+#define BOARD_PCI_FIRST 3u /* slot of the command line's */
 
 struct board_pci {
     struct pci *bus; /* NULL: there is none */

@@ -11,8 +11,7 @@
 #include <string.h>
 
 #include "net/net_int.h"
-
-#define ETH_HEADER 14
+#include "net/packet.h"
 
 /* The loop's thread is to look after N. */
 static void call_loop(struct net *n) {
@@ -143,7 +142,7 @@ static void hold(struct net *n, const struct net_offload *off, const uint8_t *fr
 
 /* Of a frame that is being cut. False: there are no more. */
 static bool hold_next_segment(struct net *n) {
-    const struct net_offload good = {.csum_good = (n->can & NET_CAN_CSUM) != 0};
+    const struct net_offload good = {.csum_good = net_tells_good(n)};
     size_t len = n->cutting ? net_segments_length(&n->cut) : 0;
 
     n->cutting = len;
@@ -178,8 +177,9 @@ bool net_deliver(struct net *n, const struct net_offload *off, uint8_t *frame,
         if (!net_checksum_fill(off, frame, len))
             return drop(n);
         left.csum = false;
+        left.csum_good = true;
     }
-    left.csum_good &= (n->can & NET_CAN_CSUM) != 0;
+    left.csum_good &= net_tells_good(n);
     hold(n, &left, frame, len);
     return give_held(n);
 }
@@ -206,8 +206,17 @@ void net_plug(struct net *n, const struct net_card *card) {
     call_loop(n);
 }
 
+static bool takes(unsigned can, const struct net_offload *off) {
+    return (!off->csum || can & NET_CAN_CSUM) && (!off->gso || can_cut(can, off));
+}
+
 void net_card_can(struct net *n, unsigned can) {
     n->can = can;
+    n->held.off.csum_good &= net_tells_good(n);
+    if (n->holding && !takes(can, &n->held.off)) {
+        n->holding = false;
+        drop(n);
+    }
 }
 
 void net_later(struct net *n) {

@@ -59,6 +59,8 @@ enum net_gso { NET_GSO_NONE, NET_GSO_TCP4, NET_GSO_TCP6 };
 #define NET_CAN_CSUM 1u
 #define NET_CAN_TSO4 2u /* with NET_CAN_CSUM */
 #define NET_CAN_TSO6 4u
+/* It tells its guest of csum_good, as with NET_CAN_CSUM, and takes nothing undone. */
+#define NET_CAN_GOOD 8u
 
 /* --- what the card gives --- */
 
@@ -95,7 +97,8 @@ struct net_piece {
 /* From now on frames are CARD's, which is copied; NULL: nobody's, they are dropped. It
  * can do nothing, see below. */
 void net_plug(struct net *n, const struct net_card *card);
-/* What the card takes undone: a set of NET_CAN_*. */
+/* What the card takes undone: a set of NET_CAN_*. A frame that waits and is too much for
+ * it now is dropped. */
 void net_card_can(struct net *n, unsigned can);
 /* Takes the frame that is in COUNT pieces, or drops it if it is none: true. False: there
  * is no room for it, room() will be called. It leaves by net_flush() at the latest. */
@@ -146,7 +149,7 @@ void net_close(struct net *n);
 /* From now on frames go and come; LOOP is not running, or it is its thread. 0 or -errno.
  */
 int net_start(struct net *n, struct os_loop *loop, const struct net_guard *guard);
-/* Out of the loop; N is open, and its link is down. */
+/* Out of the loop: nothing goes or comes any more. N stays open. */
 void net_stop(struct net *n);
 /* Where clients are accepted after the jail; -1: nowhere. */
 int net_listener(const struct net *n);

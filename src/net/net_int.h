@@ -81,6 +81,10 @@ struct net {
 
 /* --- card.c --- */
 
+/* The card is told of checksums that are right. */
+static inline bool net_tells_good(const struct net *n) {
+    return n->can & (NET_CAN_CSUM | NET_CAN_GOOD);
+}
 /* The card gets a frame, in which checksums may be filled in, and which stays where it is
  * until the card has it. False: it has to wait; net_go_on() gives it to the card later.
  */
@@ -103,6 +107,10 @@ extern const struct net_ops net_tap_ops;
 
 /* The two buffers of a stream. 0 or -ENOMEM. */
 int net_stream_buffers(struct net *n);
+/* Reads what FD has, as far as there is place, and writes what is there, as far as FD
+ * takes it. 0, or -errno: it is over. */
+int net_stream_read(int fd, struct net_bytes *in);
+int net_stream_write(int fd, struct net_bytes *out);
 
 /* A user network, in a process of its own: frames come and go at FD, whose calls do not
  * wait. -errno: it cannot be; *FORWARD is which forward's fault that was, or -1. */

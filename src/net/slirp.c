@@ -168,17 +168,7 @@ static int patience(const struct net_slirp *s, uint32_t most) {
 /* --- the machine's side --- */
 
 static void write_out(struct net_slirp *s) {
-    while (net_bytes_there(&s->out)) {
-        int rc = os_socket_write(s->fd, s->out.buf + s->out.at, net_bytes_there(&s->out));
-
-        if (rc == -EAGAIN)
-            return;
-        if (rc < 0 && rc != -EINTR) {
-            s->ended = true;
-            return;
-        }
-        net_frames_gone(&s->out, rc > 0 ? (size_t)rc : 0);
-    }
+    s->ended |= net_stream_write(s->fd, &s->out) != 0;
 }
 
 static void take_frames(struct net_slirp *s) {
@@ -195,16 +185,8 @@ static void take_frames(struct net_slirp *s) {
 }
 
 static void read_in(struct net_slirp *s) {
-    size_t space;
-    uint8_t *to = net_frames_space(&s->in, &space);
-    int rc = os_socket_read(s->fd, to, space);
-
-    if (rc > 0) {
-        net_frames_filled(&s->in, (size_t)rc);
-        take_frames(s);
-    } else if (rc != -EAGAIN && rc != -EINTR) {
-        s->ended = true;
-    }
+    s->ended |= net_stream_read(s->fd, &s->in) != 0;
+    take_frames(s);
 }
 
 static void turn(struct net_slirp *s) {

@@ -19,6 +19,32 @@
 /* So much does not wait for net_flush(): the other end may begin. */
 #define OUT_EAGER (64u << 10)
 
+int net_stream_read(int fd, struct net_bytes *in) {
+    size_t space;
+    uint8_t *to = net_frames_space(in, &space);
+    int rc = os_socket_read(fd, to, space);
+
+    if (rc == -EAGAIN || rc == -EINTR)
+        return 0;
+    if (rc <= 0)
+        return rc ? rc : -ECONNRESET;
+    net_frames_filled(in, (size_t)rc);
+    return 0;
+}
+
+int net_stream_write(int fd, struct net_bytes *out) {
+    while (net_bytes_there(out)) {
+        int rc = os_socket_write(fd, out->buf + out->at, net_bytes_there(out));
+
+        if (rc == -EAGAIN)
+            return 0;
+        if (rc < 0 && rc != -EINTR)
+            return rc;
+        net_frames_gone(out, rc > 0 ? (size_t)rc : 0);
+    }
+    return 0;
+}
+
 static bool room(const struct net *n, size_t bytes, unsigned count) {
     return net_frames_room(&n->out, bytes, count);
 }
@@ -28,17 +54,8 @@ static uint8_t *place(struct net *n, size_t len) {
 }
 
 static void flush(struct net *n) {
-    while (net_bytes_there(&n->out)) {
-        int rc = os_socket_write(n->fd, n->out.buf + n->out.at, net_bytes_there(&n->out));
-
-        if (rc == -EAGAIN)
-            return;
-        if (rc < 0 && rc != -EINTR) {
-            net_bytes_clear(&n->out); /* pull() will see that it is over */
-            return;
-        }
-        net_frames_gone(&n->out, rc > 0 ? (size_t)rc : 0);
-    }
+    if (net_stream_write(n->fd, &n->out))
+        net_bytes_clear(&n->out); /* pull() will see that it is over */
 }
 
 static void put(struct net *n, const struct net_offload *off, size_t len) {
@@ -52,16 +69,7 @@ static bool waits(const struct net *n) {
 }
 
 static int pull(struct net *n) {
-    size_t space;
-    uint8_t *to = net_frames_space(&n->in, &space);
-    int rc = os_socket_read(n->fd, to, space);
-
-    if (rc == -EAGAIN || rc == -EINTR)
-        return 0;
-    if (rc <= 0)
-        return rc ? rc : -ECONNRESET;
-    net_frames_filled(&n->in, (size_t)rc);
-    return 0;
+    return net_stream_read(n->fd, &n->in);
 }
 
 static bool give_merged(struct net *n) {
@@ -80,7 +88,7 @@ static bool give_merged(struct net *n) {
 static bool deliver_one(struct net *n, uint8_t *frame, size_t len) {
     struct net_offload off = {0};
 
-    if (n->can & NET_CAN_CSUM)
+    if (net_tells_good(n))
         off.csum_good = n->ops->trusted || net_checksum_right(frame, len);
     if (off.csum_good && net_merge_take(&n->merge, frame, len, n->can))
         return true;

@@ -11,12 +11,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <seccomp.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -29,45 +25,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/bug.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "base/os_loop.h"
-
-#define DONE 77 /* a child's exit status: it got to its end */
-
-struct end {
-    int status;      /* of wait(2) */
-    char text[4096]; /* on its stderr */
-};
-
-/* What FN(ARG) does in a process of its own. */
-static struct end child(void (*fn)(void *arg), void *arg) {
-    struct end e = {0};
-    size_t len = 0;
-    ssize_t n;
-    int fds[2];
-    pid_t pid;
-
-    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (!pid) {
-        dup2(fds[1], STDERR_FILENO);
-        for (int s = 1; s < 32; s++)
-            signal(s, SIG_DFL); /* cmocka's */
-        fn(arg);
-        _exit(DONE);
-    }
-    close(fds[1]);
-    while ((n = read(fds[0], e.text + len, sizeof(e.text) - 1 - len)) > 0)
-        len += (size_t)n;
-    close(fds[0]);
-    assert_int_equal(waitpid(pid, &e.status, 0), pid);
-    return e;
-}
+#include "lib/child.h"
+#include "lib/unit.h"
 
 static void lock_up(const unsigned long *ioctls) {
     int rc = os_jail_enter(ioctls, NULL, NULL);
@@ -217,7 +180,7 @@ static void call_it(void *arg) {
     make_call(arg);
 }
 
-static bool forbids(const struct end *e, const struct call *c) {
+static bool forbids(const struct child_end *e, const struct call *c) {
     char want[128];
 
     snprintf(want, sizeof(want), "the jail forbids the system call %s (%d)",
@@ -233,7 +196,7 @@ static void test_forbidden(void **state) {
     bool good = true;
 
     for (size_t n = 0; n < ARRAY_SIZE(forbidden); n++) {
-        struct end e = child(call_it, (void *)(uintptr_t)&forbidden[n]);
+        struct child_end e = child(call_it, (void *)(uintptr_t)&forbidden[n]);
 
         good &= forbids(&e, &forbidden[n]);
     }
@@ -248,7 +211,7 @@ static void *second(void *arg) {
     pthread_barrier_wait(&ready);
     pthread_barrier_wait(&go);
     make_call(arg);
-    _exit(DONE);
+    _exit(CHILD_DONE);
 }
 
 static void call_it_elsewhere(void *arg) {
@@ -265,7 +228,7 @@ static void call_it_elsewhere(void *arg) {
 
 static void test_other_thread(void **state) {
     const struct call c = CALL(socket, 1, 1, 0);
-    struct end e = child(call_it_elsewhere, (void *)(uintptr_t)&c);
+    struct child_end e = child(call_it_elsewhere, (void *)(uintptr_t)&c);
 
     assert_true(forbids(&e, &c));
 }
@@ -291,7 +254,7 @@ static void call_it_in_a_thread(void *arg) {
 
 static void test_thread(void **state) {
     const struct call c = CALL(socket, 1, 1, 0);
-    struct end e = child(call_it_in_a_thread, (void *)(uintptr_t)&c);
+    struct child_end e = child(call_it_in_a_thread, (void *)(uintptr_t)&c);
 
     assert_true(forbids(&e, &c));
 }
@@ -299,11 +262,9 @@ static void test_thread(void **state) {
 /* Right after the thread was made: what libc does in a new thread comes before. */
 static void test_thread_is_there(void **state) {
     for (unsigned n = 0; n < 300; n++) {
-        struct end e = child(call_it_in_a_thread, NULL);
+        struct child_end e = child(call_it_in_a_thread, NULL);
 
-        assert_string_equal(e.text, "");
-        assert_true(WIFEXITED(e.status));
-        assert_int_equal(WEXITSTATUS(e.status), DONE);
+        assert_child_done(&e);
     }
 }
 
@@ -361,7 +322,7 @@ static void test_every_thread(void **state) {
     pid = fork();
     if (!pid) {
         wait_locked_up(NULL);
-        _exit(DONE);
+        _exit(CHILD_DONE);
     }
     assert_int_equal(read(report_pipe[0], &byte, 1), 1);
     assert_int_equal(locked_up_threads(pid), 2);
@@ -380,7 +341,7 @@ static void call_int80(void *arg) {
 }
 
 static void test_int80(void **state) {
-    struct end e = child(call_int80, NULL);
+    struct child_end e = child(call_int80, NULL);
 
     if (WIFSIGNALED(e.status)) {
         assert_int_equal(WTERMSIG(e.status), SIGSEGV);
@@ -580,7 +541,7 @@ static void talk(void *arg) {
 
 static void test_servers(void **state) {
     const struct call c = CALL(sendto, 0, 0, 0);
-    struct end e = child(talk, NULL);
+    struct child_end e = child(talk, NULL);
 
     assert_true(forbids(&e, &c));
 }
@@ -588,7 +549,7 @@ static void test_servers(void **state) {
 static void test_clients(void **state) {
     const struct call c = CALL(accept4, 0, 0, 0);
     const struct call looks = CALL(access, 0, 0, 0);
-    struct end e = child(accept_a_client, NULL);
+    struct child_end e = child(accept_a_client, NULL);
 
     assert_true(forbids(&e, &looks)); /* all went well until then */
     e = child(accept_at_another, NULL);
@@ -598,11 +559,9 @@ static void test_clients(void **state) {
 }
 
 static void test_needs(void **state) {
-    struct end e = child(use_all, NULL);
+    struct child_end e = child(use_all, NULL);
 
-    assert_string_equal(e.text, "");
-    assert_true(WIFEXITED(e.status));
-    assert_int_equal(WEXITSTATUS(e.status), DONE);
+    assert_child_done(&e);
 }
 
 /* A stopped process that goes on is not stopped for good by it. */
@@ -618,7 +577,7 @@ static void test_stopped(void **state) {
 
     if (!pid) {
         wait_stopped(NULL);
-        _exit(DONE);
+        _exit(CHILD_DONE);
     }
     assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
     assert_true(WIFSTOPPED(status));
@@ -629,7 +588,7 @@ static void test_stopped(void **state) {
     kill(pid, SIGCONT);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), DONE);
+    assert_int_equal(WEXITSTATUS(status), CHILD_DONE);
 }
 
 /* The requests that the caller names, and no others. */
@@ -644,7 +603,7 @@ static void call_kvm(void *arg) {
 
 static void test_ioctls(void **state) {
     const struct call c = CALL(ioctl);
-    struct end e = child(call_kvm, NULL);
+    struct child_end e = child(call_kvm, NULL);
 
     assert_true(forbids(&e, &c));
 }
@@ -658,9 +617,9 @@ static void only_get(void *arg) {
 }
 
 static void test_ioctls_listed(void **state) {
-    struct end e = child(only_get, NULL);
+    struct child_end e = child(only_get, NULL);
 
-    assert_int_equal(WEXITSTATUS(e.status), DONE);
+    assert_int_equal(WEXITSTATUS(e.status), CHILD_DONE);
 }
 
 /* fstat(3) has no answer, and does not end the run. */
@@ -672,10 +631,9 @@ static void ask_path(void *arg) {
 }
 
 static void test_fstatat(void **state) {
-    struct end e = child(ask_path, NULL);
+    struct child_end e = child(ask_path, NULL);
 
-    assert_string_equal(e.text, "");
-    assert_int_equal(WEXITSTATUS(e.status), DONE);
+    assert_child_done(&e);
 }
 
 /* What we were started with is closed, and what we opened is not. */
@@ -689,10 +647,9 @@ static void look_at_fds(void *arg) {
 }
 
 static void test_inherited(void **state) {
-    struct end e = child(look_at_fds, NULL);
+    struct child_end e = child(look_at_fds, NULL);
 
-    assert_string_equal(e.text, "");
-    assert_int_equal(WEXITSTATUS(e.status), DONE);
+    assert_child_done(&e);
 }
 
 /* --- the ends --- */
@@ -708,7 +665,7 @@ static void have_a_bug(void *arg) {
 }
 
 static void test_bug(void **state) {
-    struct end e = child(have_a_bug, NULL);
+    struct child_end e = child(have_a_bug, NULL);
 
     assert_true(WIFSIGNALED(e.status));
     assert_int_equal(WTERMSIG(e.status), SIGABRT);
@@ -727,7 +684,7 @@ static void free_twice(void *arg) {
 }
 
 static void test_libc_abort(void **state) {
-    struct end e = child(free_twice, NULL);
+    struct child_end e = child(free_twice, NULL);
 
     assert_true(WIFSIGNALED(e.status));
     assert_int_equal(WTERMSIG(e.status), SIGABRT);
@@ -741,7 +698,7 @@ static void get_sigsys(void *arg) {
 
 /* Sent by somebody, it is a signal like others. */
 static void test_sigsys(void **state) {
-    struct end e = child(get_sigsys, NULL);
+    struct child_end e = child(get_sigsys, NULL);
 
     assert_true(WIFSIGNALED(e.status));
     assert_int_equal(WTERMSIG(e.status), SIGSYS);
@@ -756,7 +713,7 @@ static void die_of_segv(void *arg) {
 }
 
 static void test_segv(void **state) {
-    struct end e = child(die_of_segv, NULL);
+    struct child_end e = child(die_of_segv, NULL);
 
     assert_true(WIFSIGNALED(e.status));
     assert_int_equal(WTERMSIG(e.status), SIGSEGV);
@@ -771,10 +728,9 @@ static void probe_twice(void *arg) {
 }
 
 static void test_probe(void **state) {
-    struct end e = child(probe_twice, NULL);
+    struct child_end e = child(probe_twice, NULL);
 
-    assert_string_equal(e.text, "");
-    assert_int_equal(WEXITSTATUS(e.status), DONE);
+    assert_child_done(&e);
 }
 
 /* A filter around us that has no filters in it. */
@@ -793,10 +749,9 @@ static void inside_another(void *arg) {
 }
 
 static void test_outer_filter(void **state) {
-    struct end e = child(inside_another, NULL);
+    struct child_end e = child(inside_another, NULL);
 
-    assert_string_equal(e.text, "");
-    assert_int_equal(WEXITSTATUS(e.status), DONE);
+    assert_child_done(&e);
 }
 
 int main(void) {

@@ -21,40 +21,10 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "lib/child.h"
 #include "lib/unit.h"
 
-#define DONE 77 /* a child's exit status: it got to its end */
 #define NAMES "/etc/resolv.conf"
-
-struct end {
-    int status;
-    char text[1024]; /* on its stderr */
-};
-
-static struct end child(void (*fn)(void *arg), void *arg) {
-    struct end e = {0};
-    size_t len = 0;
-    ssize_t n;
-    int fds[2];
-    pid_t pid;
-
-    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
-    pid = fork();
-    assert_true(pid >= 0);
-    if (!pid) {
-        dup2(fds[1], STDERR_FILENO);
-        for (int s = 1; s < 32; s++)
-            signal(s, SIG_DFL); /* cmocka's */
-        fn(arg);
-        _exit(DONE);
-    }
-    close(fds[1]);
-    while ((n = read(fds[0], e.text + len, sizeof(e.text) - 1 - len)) > 0)
-        len += (size_t)n;
-    close(fds[0]);
-    assert_int_equal(waitpid(pid, &e.status, 0), pid);
-    return e;
-}
 
 static void check(bool good, const char *what) {
     if (good)
@@ -102,7 +72,7 @@ static void call_it(void *arg) {
 
 static void forbids(const struct call *calls, size_t count) {
     for (size_t n = 0; n < count; n++) {
-        struct end e = child(call_it, (void *)(uintptr_t)&calls[n]);
+        struct child_end e = child(call_it, (void *)(uintptr_t)&calls[n]);
         char want[128];
 
         snprintf(want, sizeof(want), "the jail forbids the system call %s (%ld)",
@@ -266,34 +236,28 @@ static void connect_local(void *arg) {
     check(!close(fd), "closing");
 }
 
-static void assert_done(const struct end *e) {
-    assert_string_equal(e->text, "");
-    assert_true(WIFEXITED(e->status));
-    assert_int_equal(WEXITSTATUS(e->status), DONE);
-}
-
 static void test_names(void **state) {
-    struct end e;
+    struct child_end e;
 
     jail = os_jail_network;
     e = child(look_at_names, NULL);
-    assert_done(&e);
+    assert_child_done(&e);
 }
 
 static void test_sockets(void **state) {
-    struct end e;
+    struct child_end e;
 
     jail = os_jail_network;
     e = child(use_sockets, NULL);
-    assert_done(&e);
+    assert_child_done(&e);
 }
 
 static void test_connector(void **state) {
-    struct end e;
+    struct child_end e;
 
     jail = os_jail_connector;
     e = child(connect_local, NULL);
-    assert_done(&e);
+    assert_child_done(&e);
 }
 
 int main(void) {

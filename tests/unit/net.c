@@ -453,6 +453,31 @@ static void test_receive_together(void **state) {
     end(n);
 }
 
+/* A card that tells its guest of right checksums alone gets frames as they are. */
+static void test_receive_good(void **state) {
+    int peer;
+    struct net *n = with_peer(&peer);
+
+    for (unsigned k = 0; k < 2; k++) {
+        net_card_can(n, k ? NET_CAN_GOOD : 0);
+        peer_sends_tcp(peer, 0, 1000);
+        peer_sends_tcp(peer, 1, 1000);
+        card.want += 2;
+        os_loop_run(loop);
+        assert_int_equal(card.got, card.want);
+        assert_int_equal(card.len, 1054);
+        assert_int_equal(card.off.csum_good, k);
+        assert_false(card.off.csum || card.off.gso);
+    }
+    peer_sends(peer, 0, 1, 100); /* not one that can be looked at */
+    card.want++;
+    os_loop_run(loop);
+    assert_int_equal(card.got, card.want);
+    assert_false(card.off.csum_good);
+    close(peer);
+    end(n);
+}
+
 static void test_open_errors(void **state) {
     struct net_config cfg = {.kind = NET_SOCKET, .name = path};
     char why[512], longer[200];
@@ -684,6 +709,7 @@ int main(void) {
         cmocka_unit_test(test_dropped),
         cmocka_unit_test(test_send_cut),
         cmocka_unit_test(test_receive_together),
+        cmocka_unit_test(test_receive_good),
         cmocka_unit_test(test_open_errors),
         cmocka_unit_test(test_user_dhcp),
         cmocka_unit_test(test_user_forward),

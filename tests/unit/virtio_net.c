@@ -530,6 +530,25 @@ static void test_offloads(void **state) {
     assert_int_equal(command(5, 0, &want, 8), 1);
 }
 
+/* A frame that waits for buffers, and is not what the driver takes any more. */
+static void test_offloads_fewer(void **state) {
+    const struct net_offload off = {
+        .csum = true, .gso = NET_GSO_TCP4, .gso_size = 1400, .csum_start = 34};
+    uint64_t want = GUEST_CSUM;
+    uint32_t len;
+
+    vdrv_start(&v, ALL);
+    assert_false(arrive(&off, frame, 3000));
+    assert_int_equal(command(5, 0, &want, 8), 0);
+    offer_buffers(1, 1, 4096);
+    assert_int_equal(net_go_on(&net), 0);
+    assert_int_equal(vdrv_take(&v, RX, &len), -1);
+    assert_int_equal(net_figures(&net).dropped, 1);
+    assert_true(arrive(&plain, frame, 100));
+    assert_int_not_equal(vdrv_take(&v, RX, &len), -1);
+    assert_int_equal(len, 112);
+}
+
 static void test_control_lies(void **state) {
     const uint8_t table[] = {0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0};
     uint32_t len;
@@ -573,6 +592,7 @@ int main(void) {
         TEST(test_filter_table),
         TEST(test_mac),
         TEST(test_offloads),
+        TEST(test_offloads_fewer),
         TEST(test_control_lies),
     };
 

@@ -97,6 +97,7 @@ static void reset_registers(struct e1000 *e) {
     load_address(e);
     e1000_transmit_reset(e);
     e1000_update_irq(e);
+    net_ready(e->net); /* what waits is dropped */
 }
 
 static void on_reset(struct pci_function *f) {
@@ -105,10 +106,6 @@ static void on_reset(struct pci_function *f) {
     e->io_address = 0;
     e1000_eecd_write(e, 0);
     e1000_phy_reset(e);
-    reset_registers(e);
-}
-
-void e1000_quiet(struct e1000 *e) {
     reset_registers(e);
 }
 
@@ -310,6 +307,7 @@ int e1000_new(struct pci *pci, unsigned slot, struct mem *mem, struct net *net,
     pci_use_intx(&e->pci, 0);
     e1000_eeprom_fill(e, mac);
     net_plug(net, &card);
+    net_card_can(net, NET_CAN_GOOD);
     on_reset(&e->pci);
     *out = e;
     return 0;

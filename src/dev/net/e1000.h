@@ -23,8 +23,5 @@ int e1000_new(struct pci *pci, unsigned slot, struct mem *mem, struct net *net,
               const uint8_t mac[NET_MAC_SIZE], struct e1000 **out);
 /* NULL: nothing to do. */
 void e1000_free(struct e1000 *e);
-/* Nothing goes to or from guest memory any more until the guest sets the card up anew:
- * before memory is zeroed. PCI's reset does it too. */
-void e1000_quiet(struct e1000 *e);
 
 #endif

@@ -169,8 +169,6 @@ struct e1000_ring e1000_ring(const struct e1000 *e, unsigned regs);
 static inline struct gpa e1000_descriptor(const struct e1000_ring *r, uint32_t n) {
     return gpa(r->base + (uint64_t)n * DESCRIPTOR);
 }
-/* Of big-endian words, folded to 16 bits. */
-uint32_t e1000_sum(const uint8_t *bytes, uint32_t len);
 
 /* --- e1000_receive.c, e1000_transmit.c --- */
 

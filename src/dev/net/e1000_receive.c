@@ -7,6 +7,7 @@
  * the tail moves.
  */
 #include "dev/net/e1000_int.h"
+#include "net/packet.h"
 
 #define RCTL_ENABLE (1u << 1)
 #define RCTL_ALL_UNICAST (1u << 3)
@@ -33,7 +34,6 @@ enum {
 };
 
 #define ADDRESS_VALID (1u << 31)
-#define ETH_HEADER 14u
 #define ETH_MIN 60u
 #define ETH_MAX 1514u
 #define TAG 4u
@@ -42,7 +42,7 @@ enum {
 /* --- filters: "Receive Packet Address Filtering" --- */
 
 static bool is_vlan(const struct e1000 *e, const uint8_t *frame) {
-    return (uint32_t)(frame[12] << 8 | frame[13]) == (e->reg[R_VET / 4] & 0xffff);
+    return net_get16(frame + 12) == (e->reg[R_VET / 4] & 0xffff);
 }
 
 static bool address_matches(const struct e1000 *e, const uint8_t *frame) {
@@ -76,7 +76,7 @@ static bool wanted(const struct e1000 *e, const uint8_t *frame, size_t len) {
     uint32_t rctl = e->reg[R_RCTL / 4];
 
     if ((rctl & RCTL_VLAN_FILTER) && is_vlan(e, frame) && len >= ETH_HEADER + TAG) {
-        uint32_t id = (uint32_t)(frame[14] << 8 | frame[15]) & 0xfff;
+        uint32_t id = net_get16(frame + 14) & 0xfff;
 
         if (!(e->reg[R_VFTA / 4 + id / 32] >> (id % 32) & 1))
             return false;
@@ -96,19 +96,23 @@ struct frame {
     uint16_t tag;
 };
 
-/* IPv4 or IPv6 with TCP or UDP, after whose sums the network has looked. */
+/* IPv4 or IPv6 with TCP or UDP, after whose sums the network has looked; a fragment has
+ * only IP's. */
 static uint8_t sum_status(const struct e1000 *e, const uint8_t *frame, uint32_t len) {
     uint32_t rxcsum = e->reg[R_RXCSUM / 4], type;
+    const uint8_t *ip = frame + ETH_HEADER;
     uint8_t status = 0, proto;
+    bool v4, whole;
 
     if (len < ETH_HEADER + 40)
         return S_NO_SUMS;
-    type = (uint32_t)frame[12] << 8 | frame[13];
-    proto = type == 0x0800 ? frame[ETH_HEADER + 9] : frame[ETH_HEADER + 6];
-    if (type == 0x0800 && (rxcsum & RXCSUM_IP))
+    type = net_get16(frame + 12);
+    v4 = type == TYPE_IPV4;
+    proto = v4 ? ip[9] : ip[6];
+    whole = v4 ? !(net_get16(ip + 6) & 0x3fff) : type == TYPE_IPV6;
+    if (v4 && (rxcsum & RXCSUM_IP))
         status |= S_IP_SUM;
-    if ((type == 0x0800 || type == 0x86dd) && (rxcsum & RXCSUM_L4) &&
-        (proto == 6 || proto == 17))
+    if (whole && (rxcsum & RXCSUM_L4) && (proto == PROTO_TCP || proto == PROTO_UDP))
         status |= S_L4_SUM;
     return status ? status : S_NO_SUMS;
 }
@@ -124,7 +128,7 @@ static struct frame take_in(struct e1000 *e, const struct net_offload *off,
         e->rx[f.len] = bytes[from++];
     if ((e->reg[R_CTRL / 4] & CTRL_VME) && is_vlan(e, bytes) && len >= ETH_HEADER + TAG) {
         f.status |= S_VLAN;
-        f.tag = (uint16_t)(bytes[14] << 8 | bytes[15]);
+        f.tag = (uint16_t)net_get16(bytes + 14);
         from += TAG;
     }
     mem_copy(e->rx + f.len, bytes + from, len - from);

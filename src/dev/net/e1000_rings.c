@@ -1,5 +1,4 @@
-/* What both directions have: causes of interrupts, statistics, the rings' registers,
- * sums. */
+/* What both directions have: causes of interrupts, statistics, the rings' registers. */
 #include "dev/net/e1000_int.h"
 
 #define RING_LEN 0x000fff80u /* bytes, in units of eight descriptors */
@@ -39,17 +38,4 @@ struct e1000_ring e1000_ring(const struct e1000 *e, unsigned regs) {
     if (ring.head >= ring.count || ring.tail >= ring.count)
         ring.count = 0;
     return ring;
-}
-
-/* RFC 1071 */
-uint32_t e1000_sum(const uint8_t *bytes, uint32_t len) {
-    uint64_t sum = 0;
-
-    for (uint32_t i = 0; i + 1 < len; i += 2)
-        sum += (uint32_t)bytes[i] << 8 | bytes[i + 1];
-    if (len & 1)
-        sum += (uint32_t)bytes[len - 1] << 8;
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return (uint32_t)sum;
 }

@@ -11,6 +11,7 @@
  * What one call does is bounded; the rest comes later, on the loop's thread.
  */
 #include "dev/net/e1000_int.h"
+#include "net/packet.h"
 
 #define TCTL_ENABLE (1u << 1)
 
@@ -24,7 +25,6 @@ enum { OPT_IP_SUM = 0x01, OPT_L4_SUM = 0x02 };
 
 #define FRAMES_AT_ONCE 128u
 #define DESCRIPTORS_AT_ONCE 1024u
-#define ETH_HEADER 14u
 #define TAG 4u
 
 struct descriptor {
@@ -48,11 +48,6 @@ void e1000_transmit_reset(struct e1000 *e) {
 
 /* --- a frame's end --- */
 
-static void put_be16(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
 /* The sum of START..END (0: all that follows) goes to PLACE, as far as all lies in the
  * frame. */
 static void put_sum(struct e1000_tx *t, uint32_t start, uint32_t end, uint32_t place) {
@@ -60,7 +55,8 @@ static void put_sum(struct e1000_tx *t, uint32_t start, uint32_t end, uint32_t p
         end = t->len - 1;
     if (start > end || place + 2 > t->len)
         return;
-    put_be16(t->frame + place, ~e1000_sum(t->frame + start, end - start + 1));
+    net_put16(t->frame + place,
+              ~net_sum_fold(net_sum_add(0, t->frame + start, end - start + 1)));
 }
 
 /* The same, left to the network where it can be said. */
@@ -86,17 +82,17 @@ static void prepare_segments(struct e1000_tx *t, const struct e1000_context *c) 
         return;
     }
     if (v4)
-        put_be16(t->frame + ip + 2, t->len - ip);
+        net_put16(t->frame + ip + 2, t->len - ip);
     else
-        put_be16(t->frame + ip + 4, t->len - ip - 40);
+        net_put16(t->frame + ip + 4, t->len - ip - 40);
     if (v4 && (t->options & OPT_IP_SUM)) {
         if (c->ip_place + 2u <= t->len)
-            put_be16(t->frame + c->ip_place, 0);
+            net_put16(t->frame + c->ip_place, 0);
         put_sum(t, ip, c->ip_end, c->ip_place);
     }
-    sum = ((uint32_t)t->frame[place] << 8 | t->frame[place + 1]) + (t->len - l4);
+    sum = net_get16(t->frame + place) + (t->len - l4);
     sum = (sum & 0xffff) + (sum >> 16);
-    put_be16(t->frame + place, (sum & 0xffff) + (sum >> 16));
+    net_put16(t->frame + place, (sum & 0xffff) + (sum >> 16));
     leave_sum(t, l4, 0, place);
     t->offload.gso = v4 ? NET_GSO_TCP4 : NET_GSO_TCP6;
     t->offload.gso_size = c->mss;
@@ -113,8 +109,8 @@ static void put_tag(struct e1000 *e, uint16_t tag) {
 
     for (uint32_t n = t->len; n-- > 12;)
         t->frame[n + TAG] = t->frame[n];
-    put_be16(t->frame + 12, *e1000_reg(e, R_VET) & 0xffff);
-    put_be16(t->frame + 14, tag);
+    net_put16(t->frame + 12, *e1000_reg(e, R_VET) & 0xffff);
+    net_put16(t->frame + 14, tag);
     t->len += TAG;
     if (t->offload.csum)
         t->offload.csum_start = (uint16_t)(t->offload.csum_start + TAG);

@@ -154,10 +154,8 @@ static void madt_override(struct builder *b, unsigned irq, uint32_t gsi, unsigne
 
 /* Lines that PCI is led to are levels; the guest may choose one for it. */
 static void madt_pci_lines(struct builder *b) {
-    static const uint8_t irqs[] = {5, 10, 11};
-
-    for (unsigned i = 0; i < sizeof(irqs); i++)
-        madt_override(b, irqs[i], irqs[i], ISO_HIGH_LEVEL);
+    for (unsigned i = 0; i < DSDT_PCI_IRQS; i++)
+        madt_override(b, dsdt_pci_irqs[i], dsdt_pci_irqs[i], ISO_HIGH_LEVEL);
 }
 
 static uint32_t build_madt(struct builder *b, unsigned cpus, bool pci) {

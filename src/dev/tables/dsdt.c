@@ -33,7 +33,7 @@
 #define STA_OFF 0x09u
 #define STA_ON 0x0bu
 
-static const uint8_t pci_irqs[] = {5, 10, 11};
+const uint8_t dsdt_pci_irqs[] = {5, 10, 11};
 
 static const struct isa {
     const char *name, *id;
@@ -222,7 +222,7 @@ static void link_device(struct aml *a, unsigned n) {
     aml_eisa_id(a, "PNP0C0F");
     aml_name_int(a, "_UID", n);
     prs = aml_open_resources(a, "_PRS");
-    aml_interrupts(a, pci_irqs, sizeof(pci_irqs));
+    aml_interrupts(a, dsdt_pci_irqs, DSDT_PCI_IRQS);
     aml_close_resources(a, prs);
     link_status(a, n);
     link_disable(a, n);

@@ -18,6 +18,10 @@ struct dsdt_config {
     uint8_t mmio_irq[DSDT_MMIO_MAX];
 };
 
+/* The ISA lines that a guest may lead PCI's to. */
+#define DSDT_PCI_IRQS 3u
+extern const uint8_t dsdt_pci_irqs[DSDT_PCI_IRQS];
+
 /* Appends its terms. No address of another table is in them. */
 void dsdt_build(struct aml *a, const struct dsdt_config *cfg);
 
