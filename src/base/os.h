@@ -176,6 +176,14 @@ static inline bool os_mutex_give(struct os_mutex *x) {
 }
 void os_mutex_wake(struct os_mutex *x);
 
+/* --- a fence for all threads (os_fence.c) --- */
+
+/* Once before the other, and before the jail. 0 or -errno: the kernel has none. */
+int os_fence_init(void);
+/* What each thread of this process has stored is seen by all, and what it loads from here
+ * on is no older: as if each had executed a full fence. False: it was not done. */
+bool os_fence_all(void);
+
 /* --- taking a thread out of a system call (os_kick.c) --- */
 
 int os_kick_init(void); /* once before the others */

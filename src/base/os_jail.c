@@ -17,6 +17,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -59,7 +60,9 @@ static const struct filter_rule rules[] = {
     ANY(poll),
     ANY(ppoll),
     ANY(timerfd_settime),
-    ANY(futex),           /* locks between the threads, and joining the vCPU's */
+    ANY(futex), /* locks between the threads, and joining the vCPU's */
+    /* os_fence_all() */
+    IF(membarrier, 0, ARG32, MEMBARRIER_CMD_PRIVATE_EXPEDITED),
     ANY(sched_yield),     /* a CPU that waits for one that has none of the host's */
     ANY(restart_syscall), /* poll(2) goes on after SIGSTOP and SIGCONT */
     /* The vDSO answers without a call, except where the TSC is not the host's clock. */

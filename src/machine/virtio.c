@@ -23,6 +23,14 @@
 #define LINES 8u
 _Static_assert(MACHINE_VIRTIO_MMIO_MAX <= DSDT_MMIO_MAX, "all of them are announced");
 
+/* A vCPU that is alone executes locked instructions without LOCK, so that they are no
+ * fences to threads of ours that look at its memory. Its own thread needs none. */
+static bool fence(void *arg) {
+    struct machine *m = arg;
+
+    return m->cpus > 1 || m->board.caller || os_fence_all();
+}
+
 /* --- MMIO --- */
 
 static bool without_acpi(const struct machine *m) {
@@ -131,6 +139,8 @@ int machine_virtio_attach(struct machine *m, struct virtio_device *d, char *why,
                           size_t why_size) {
     int rc = -EINVAL;
 
+    d->fence = fence;
+    d->fence_arg = m;
     if (m->cfg.virtio == MACHINE_VIRTIO_MMIO)
         rc = attach_mmio(m, d);
     else if (m->cfg.virtio == MACHINE_VIRTIO_PCI && m->board.pci.bus)

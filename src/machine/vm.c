@@ -99,6 +99,8 @@ static int create_cpus(struct machine *m, char *why, size_t why_size) {
     vcpu_group_init(m->group, machine_kick_vcpu, m);
     m->cpus = m->cfg.cpus;
     m->group->splits = m->cpus == 1 || os_split_locks();
+    if (m->cpus == 1)
+        os_fence_init(); /* without it the guest hears of more than it asks for */
     for (unsigned n = 0; n < m->cpus; n++) {
         rc = machine_cpu_create(m, &m->cpu[n]);
         if (rc)

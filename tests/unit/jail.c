@@ -454,6 +454,7 @@ static void use_all(void *arg) {
     struct events events;
     uint8_t *poll_page;
     void *map;
+    bool fences = !os_fence_init(); /* not every kernel has them */
 
     unlink(name);
     check(fd >= 0 && f, "a file");
@@ -477,6 +478,7 @@ static void use_all(void *arg) {
     os_memfd_unmap(ram, map, 1 << 20);
     os_poll_page_free(poll_page);
     use_signals();
+    check(os_fence_all() || !fences, "membarrier(2)");
 }
 
 /* --- clients of a control socket --- */

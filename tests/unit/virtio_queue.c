@@ -430,6 +430,63 @@ static void test_avail_event(void **state) {
     assert_int_equal(vdrv_get(&v, avail_event, 2), 2);
 }
 
+/* A driver whose stores are seen late: the fence brings them to light. */
+static struct late {
+    uint64_t at;
+    uint16_t value;
+    bool done; /* what the fence says of itself */
+    unsigned calls;
+} late;
+
+static bool late_fence(void *arg) {
+    late.calls++;
+    vdrv_put(&v, late.at, 2, late.value);
+    return late.done;
+}
+
+static void give_one(void) {
+    struct vdrv_piece p = {VDRV_DATA, 1, VDRV_WRITE};
+
+    vdrv_send(&v, 0, &p, 1);
+    assert_true(pop());
+    virtio_queue_give(&queue[0], chain.head, 0);
+}
+
+/* The driver wants to be told of the next one, and slept before we saw that. */
+static void test_late_used_event(void **state) {
+    uint64_t used_event = VDRV_RINGS + VDRV_AVAIL + 4 + 2 * SIZE;
+
+    start();
+    dev.fence = late_fence;
+    late = (struct late){.at = used_event, .value = 0, .done = true};
+    vdrv_put(&v, used_event, 2, 0x8000);
+    give_one();
+    assert_int_equal(v.interrupts, 1);
+    assert_int_equal(late.calls, 1);
+    late.value = 0x8000; /* it does not want to */
+    give_one();
+    assert_int_equal(v.interrupts, 1);
+    late.done = false; /* nobody knows */
+    give_one();
+    assert_int_equal(v.interrupts, 2);
+}
+
+/* It has made one available, and did not see that we want to hear of it. */
+static void test_late_avail(void **state) {
+    struct vdrv_piece p = {VDRV_DATA, 1, VDRV_WRITE};
+    uint64_t index = VDRV_RINGS + VDRV_AVAIL + 2;
+
+    start();
+    vdrv_send(&v, 0, &p, 1);
+    assert_true(pop());
+    vdrv_send(&v, 0, &p, 1);
+    vdrv_put(&v, index, 2, 1);
+    dev.fence = late_fence;
+    late = (struct late){.at = index, .value = 2, .done = true};
+    assert_true(pop());
+    assert_int_equal(late.calls, 1);
+}
+
 /* --- status and features --- */
 
 static void status(unsigned value) {
@@ -657,6 +714,8 @@ int main(void) {
         T(test_no_interrupt_flag),
         T(test_used_event),
         T(test_avail_event),
+        T(test_late_used_event),
+        T(test_late_avail),
         T(test_status),
         T(test_driver_ok),
         T(test_features),

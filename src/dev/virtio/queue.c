@@ -202,6 +202,14 @@ static const char *walk(const struct virtio_queue *q, struct virtio_chain *c) {
 
 /* --- taking and giving --- */
 
+/* Between what we have stored and what we look at next: the driver does the same the
+ * other way round, and one of us sees the other. False: not quite, the driver may see
+ * ours a moment later than we look. */
+static bool fence(const struct virtio_queue *q) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return !q->dev->fence || q->dev->fence(q->dev->fence_arg);
+}
+
 /* How many buffers wait. The driver is to tell of the next one, when there is none. */
 static uint16_t waiting(struct virtio_queue *q) {
     uint16_t idx = load16(q->avail_host + RING_IDX);
@@ -211,7 +219,8 @@ static uint16_t waiting(struct virtio_queue *q) {
         return (uint16_t)(idx - q->next_avail);
     q->avail_event = idx;
     store16(q, q->used_host + RING_ENTRIES + 8ull * q->size, idx);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!fence(q))
+        virtio_queue_later(q);
     return (uint16_t)(load16(q->avail_host + RING_IDX) - q->next_avail);
 }
 
@@ -270,8 +279,11 @@ void virtio_queue_publish(struct virtio_queue *q) {
     q->used_idx = (uint16_t)(old + q->staged);
     q->staged = 0;
     store16(q, q->used_host + RING_IDX, q->used_idx);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!wants_interrupt(q, old, q->used_idx))
+    /* Without a fence a driver that wants it is told; one that does not may want it
+     * since.
+     */
+    if (!wants_interrupt(q, old, q->used_idx) && fence(q) &&
+        !wants_interrupt(q, old, q->used_idx))
         return;
     if (q->dev->cnt)
         q->dev->cnt->irq_virtio++;

@@ -169,6 +169,12 @@ struct virtio_device {
     struct virtio_queue *queue; /* of QUEUES, the device's; size_max is set in each */
     unsigned queues;
 
+    /* Set by who owns the device, or NULL. Where guest code runs without fences of its
+     * own (LOCK is left away), a fence for it and for the caller; false: there was none.
+     */
+    bool (*fence)(void *arg);
+    void *fence_arg;
+
     /* Set by the transport. INTERRUPT: a buffer of Q has been used; or, with NULL, the
      * configuration has changed. */
     void (*interrupt)(void *transport, struct virtio_queue *q);
