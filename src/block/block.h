@@ -8,10 +8,11 @@
  *
  * Threads: a pool of workers, made before the jail, executes requests in parallel, in no
  * order. What overlaps is not ordered here: who wants an order waits for the first to be
- * done. done() is called on the thread of the event loop, between the host's enter() and
- * leave(), by which machine/ takes the board's lock. block_submit(), block_cancel() and
- * block_drain() are for any thread that holds the board's lock; they use libc, so that
- * the guest's vector state must be parked (a bus range that is not `general`).
+ * done. done() is called on a worker's thread or the loop's, one at a time, between the
+ * host's enter() and leave(), by which machine/ takes the board's lock. block_submit(),
+ * block_cancel() and block_drain() are for any thread that holds the board's lock; they
+ * use libc, so that the guest's vector state must be parked (a bus range that is not
+ * `general`).
  *
  * Durability: a request that is done has been given to the host, no more. A flush that is
  * done without error says that everything that was done before it was submitted survives
@@ -86,7 +87,8 @@ unsigned block_sockets(const struct block *b, int *out);
 
 struct block_host {
     struct os_loop *loop;     /* calls back; NULL in a counted run */
-    void (*enter)(void *arg); /* around all that is called back; may be NULL */
+    void (*enter)(void *arg); /* around all that is called back; NULL: there is no lock,
+                                 and all is called back on the loop's thread */
     void (*leave)(void *arg);
     /* Counted runs, else NULL: a request has been executed. Returns the virtual time at
      * which it is to be delivered, never before one that was returned earlier. */

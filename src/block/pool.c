@@ -1,12 +1,14 @@
 /*
  * The workers of a machine's disks, and the way of a request: queued, executed by a
- * worker, kept until the loop's thread delivers it.
+ * worker, delivered by that worker or by one that is at it already.
  *
  * One lock has both lists and the counters of each block; it is held for a few
- * instructions, never while anything is executed or delivered. Delivery takes requests
- * from the list one at a time, inside the host's enter() and leave(): who holds the
- * board's lock and drains a block finds each of its requests in one of the lists or in a
- * worker, never on its way to a callback.
+ * instructions, never while anything is executed or delivered. One thread delivers at a
+ * time (`delivering`), the others leave theirs to it. It takes requests from the list one
+ * by one, inside the host's enter() and leave(): who holds the board's lock and drains a
+ * block finds each of its requests in one of the lists or in a worker, never on its way
+ * to a callback. A host without enter() has no lock, and wants to be called on the loop's
+ * thread.
  *
  * In a counted run there are no workers and no loop: see block.h.
  */
@@ -30,7 +32,7 @@ struct block_pool {
     pthread_cond_t idle; /* something has been executed */
     struct list queued, done;
     struct block *blocks;
-    bool ending;
+    bool ending, delivering;
     struct os_task deliver;
     struct os_thread *workers[BLOCK_WORKERS];
 };
@@ -70,6 +72,85 @@ static void list_sort_out(struct list *l, const struct block *b, struct list *ou
         list_add(l, r);
 }
 
+/* --- delivery --- */
+
+/* The oldest that is done and due by NOW, which is the caller's device's again; NULL:
+ * there is none. The lock is held. */
+static struct block_request *take_done(struct block_pool *p, uint64_t now) {
+    struct block_request *r = NULL, *next;
+
+    if (p->done.first && p->done.first->due <= now)
+        r = list_take(&p->done);
+    if (r) {
+        next = p->done.first;
+        r->block->in_flight--;
+        r->block->more = next && next->block == r->block && next->due <= now;
+    }
+    return r;
+}
+
+/* A callback may submit what is done before the next turn: not more at once than others
+ * can wait for. */
+#define TURN 256
+
+/* What is done is delivered, at most TURN: false if there may be more. The lock is not
+ * held, the host's is. */
+static bool turn(struct block_pool *p) {
+    struct block_request *r;
+
+    for (unsigned n = 0; n < TURN; n++) {
+        pthread_mutex_lock(&p->lock);
+        r = p->ending ? NULL : take_done(p, UINT64_MAX);
+        if (!r)
+            p->delivering = false;
+        pthread_mutex_unlock(&p->lock);
+        if (!r)
+            return true;
+        r->done(r, r->rc);
+    }
+    return false;
+}
+
+/* On a worker, until nothing is left; the lock is held. */
+static void deliver_here(struct block_pool *p) {
+    bool over = p->delivering || !p->done.first;
+
+    if (over)
+        return;
+    p->delivering = true;
+    pthread_mutex_unlock(&p->lock);
+    while (!over) {
+        p->host.enter(p->host.arg);
+        over = turn(p);
+        p->host.leave(p->host.arg);
+    }
+    pthread_mutex_lock(&p->lock);
+}
+
+/* On the loop's thread. */
+static void deliver(void *arg) {
+    struct block_pool *p = arg;
+    bool mine;
+
+    pthread_mutex_lock(&p->lock);
+    mine = !p->delivering;
+    p->delivering = true;
+    pthread_mutex_unlock(&p->lock);
+    if (!mine)
+        return;
+    if (p->host.enter)
+        p->host.enter(p->host.arg);
+    mine = !turn(p);
+    if (p->host.leave)
+        p->host.leave(p->host.arg);
+    if (!mine)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->delivering = false;
+    pthread_mutex_unlock(&p->lock);
+    os_task_post(&p->deliver, p->host.loop);
+}
+
 /* --- workers --- */
 
 static void execute_one(struct block_pool *p, struct block_request *r) {
@@ -82,7 +163,10 @@ static void execute_one(struct block_pool *p, struct block_request *r) {
     b->running--;
     list_add(&p->done, r);
     pthread_cond_broadcast(&p->idle);
-    os_task_post(&p->deliver, p->host.loop);
+    if (p->host.enter)
+        deliver_here(p);
+    else
+        os_task_post(&p->deliver, p->host.loop);
 }
 
 static void work(void *arg) {
@@ -101,47 +185,13 @@ static void work(void *arg) {
     pthread_mutex_unlock(&p->lock);
 }
 
-/* --- delivery, on the loop's thread --- */
-
-/* The oldest that is done, and due by NOW; it is the caller's device's again. */
-static bool deliver_one(struct block_pool *p, uint64_t now) {
-    struct block_request *r = NULL, *next;
-
-    pthread_mutex_lock(&p->lock);
-    if (p->done.first && p->done.first->due <= now)
-        r = list_take(&p->done);
-    if (r) {
-        next = p->done.first;
-        r->block->in_flight--;
-        r->block->more = next && next->block == r->block && next->due <= now;
-    }
-    pthread_mutex_unlock(&p->lock);
-    if (r)
-        r->done(r, r->rc);
-    return r;
-}
-
-/* A callback may submit what is done before the next turn: not more at once than the
- * loop's other business can wait for. */
-#define TURN 256
-
-static void deliver(void *arg) {
-    struct block_pool *p = arg;
-    unsigned n = 0;
-
-    if (p->host.enter)
-        p->host.enter(p->host.arg);
-    while (n < TURN && deliver_one(p, UINT64_MAX))
-        n++;
-    if (p->host.leave)
-        p->host.leave(p->host.arg);
-    if (n == TURN)
-        os_task_post(&p->deliver, p->host.loop);
-}
+/* --- counted runs: under virtual time there is one thread --- */
 
 void block_pool_deliver(struct block_pool *p, uint64_t now) {
-    while (deliver_one(p, now))
-        ;
+    struct block_request *r;
+
+    while ((r = take_done(p, now)))
+        r->done(r, r->rc);
 }
 
 uint64_t block_pool_next(const struct block_pool *p) {

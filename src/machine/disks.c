@@ -1,7 +1,7 @@
 /*
  * The disks' workers: how their completions reach the board.
  *
- * Without virtual time a completion comes on the loop's thread, with the board's lock
+ * Without virtual time a completion comes on a worker's thread, with the board's lock
  * held. In a counted run a request is executed at once, and delivered by a timer of the
  * virtual clock after DELAY_NS, so that runs repeat; what the host's disk took is not
  * seen.

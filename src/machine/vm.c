@@ -296,7 +296,9 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     struct boot_config boot = m->cfg.boot;
     int rc;
 
+    machine_board_enter(m); /* back ends may be about to call */
     machine_devices_quiet(m);
+    machine_board_leave(m);
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_reset(&m->cpu[n]);
