@@ -227,6 +227,9 @@ static void test_input(void **state) {
     make_room(IN0, 3);
     assert_int_equal(virtio_console_input(c, 0, text, 5), 0); /* it is not ready */
     tell(0, PORT_READY, 1);
+    assert_int_equal(virtio_console_input(c, 0, text, 5), 0); /* nobody has it open */
+    assert_int_equal(rooms[0], 0);
+    tell(0, OPEN, 1);
     assert_int_equal(rooms[0], 1);
     assert_int_equal(virtio_console_input(c, 0, text, 5), 3);
     assert_int_equal(vdrv_take(&v, IN0, &len), 0);
@@ -237,10 +240,15 @@ static void test_input(void **state) {
     assert_int_equal(virtio_console_input(c, 0, text + 3, 2), 2);
     make_room(IN0, 10);
     assert_int_equal(rooms[0], 2);
+    tell(0, OPEN, 0);
+    assert_int_equal(virtio_console_input(c, 0, text, 5), 0);
+    assert_int_equal(rooms[0], 2);
+    tell(0, OPEN, 1);
+    assert_int_equal(rooms[0], 3);
 }
 
-/* What is typed before the driver has the port waits for it, also when its buffers have
- * come before. */
+/* What is typed before somebody in the guest has the port open waits for it, also when
+ * its buffers have come before. */
 static void test_input_early(void **state) {
     const uint8_t *text = (const uint8_t *)"early";
 
@@ -249,6 +257,7 @@ static void test_input_early(void **state) {
     make_room(IN0, 10);
     assert_int_equal(rooms[0], 0);
     tell(0, PORT_READY, 1);
+    tell(0, OPEN, 1);
     assert_int_equal(rooms[0], 1);
     assert_int_equal(virtio_console_input(c, 0, text, 5), 5);
 }

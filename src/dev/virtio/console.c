@@ -55,6 +55,7 @@ struct config {
 struct port {
     const char *name;
     bool ready;     /* the driver has it */
+    bool open;      /* somebody in the guest has it */
     bool connected; /* somebody is at the other end */
     unsigned say;
     bool hungry;  /* the host has input that the guest had no room for */
@@ -135,9 +136,10 @@ static void say(struct virtio_console *c) {
 
 /* --- room for input --- */
 
-/* With several ports the driver takes no input for one that it has not got yet. */
+/* With several ports the driver takes no input for one that it has not got yet, and
+ * throws away what comes for one that nobody has open. */
 static bool listens(const struct virtio_console *c, unsigned n) {
-    return virtio_has(&c->d, F_MULTIPORT) ? c->port[n].ready : n == 0;
+    return virtio_has(&c->d, F_MULTIPORT) ? c->port[n].ready && c->port[n].open : n == 0;
 }
 
 static void more_room(struct virtio_console *c, unsigned n) {
@@ -163,6 +165,9 @@ static void on_control(struct virtio_console *c, const struct control *m) {
         if (!m->id)
             p->say |= SAY_CONSOLE | (c->config.columns ? SAY_SIZE : 0u);
         p->say |= (p->name ? SAY_NAME : 0u) | (p->connected ? SAY_OPEN : 0u);
+    }
+    if (m->event == PORT_OPEN) {
+        p->open = m->value;
         more_room(c, m->id); /* its buffers may have come before */
     }
 }
@@ -274,7 +279,7 @@ static void reset(struct virtio_device *d) {
     struct virtio_console *c = console_of(d);
 
     for (unsigned n = 0; n < c->ports; n++) {
-        c->port[n].ready = c->port[n].holds = false;
+        c->port[n].ready = c->port[n].open = c->port[n].holds = false;
         c->port[n].say = 0;
     }
 }
