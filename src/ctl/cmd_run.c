@@ -12,6 +12,7 @@
 #include "ctl/ctl.h"
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
+#include "ctl/serial_option.h"
 #include "ctl/stats.h"
 #include "ctl/steer.h"
 #include "machine/machine.h"
@@ -28,6 +29,7 @@ struct run {
     struct control *control; /* NULL: nobody listens */
     struct steer steer;
     struct os_task report;
+    const struct ctl_qemu *qemu; /* NULL: it is `bivisor run` */
 };
 
 /* A signal handler has no argument: the run whose machine is there, and the signal. */
@@ -114,7 +116,7 @@ static int live(struct run *r, enum machine_end *end) {
             break;
         case MACHINE_SHUTDOWN:
             if (r->o.no_reboot)
-                return CTL_TRIPLE_FAULT;
+                return r->qemu ? CTL_OK : CTL_TRIPLE_FAULT;
             log_info("triple fault: the machine is reset");
             break;
         }
@@ -123,6 +125,10 @@ static int live(struct run *r, enum machine_end *end) {
 
 /* A replay takes no input, and leaves the terminal as it is. */
 static bool take_terminal(struct run *r) {
+    const struct console_config cfg = {.input = !r->o.replay,
+                                       .escape = r->o.escape,
+                                       .monitor = r->o.monitor,
+                                       .lend = serial_options_lent(&r->o.machine)};
     int rc;
 
     signalled = r;
@@ -130,7 +136,7 @@ static bool take_terminal(struct run *r) {
         os_task_post(&r->report, machine_loop(r->m));
     rc = os_on_stop_signals(on_signal);
     if (!rc)
-        rc = console_open(&r->console, !r->o.replay, r->m);
+        rc = console_open(&r->console, &cfg, r->m);
     if (rc && !signal_seen)
         log_error("cannot take over the terminal: %s", strerror(-rc));
     return !rc;
@@ -236,6 +242,9 @@ static void list_listeners(const struct run *r, int *out) {
     for (unsigned n = 0; n < cfg->console_count; n++)
         if (stream_listener(cfg->consoles[n].stream) >= 0)
             *out++ = stream_listener(cfg->consoles[n].stream);
+    for (unsigned n = 0; n < cfg->serial_count; n++)
+        if (cfg->serials[n].stream && stream_listener(cfg->serials[n].stream) >= 0)
+            *out++ = stream_listener(cfg->serials[n].stream);
     if (cfg->vsock)
         *out++ = vsock_listener(cfg->vsock);
     *out = -1;
@@ -253,7 +262,7 @@ static void list_servers(const struct run *r, int *out) {
 }
 
 static int run_machine(struct run *r) {
-    int listeners[MACHINE_NETS + MACHINE_CONSOLES + 3];
+    int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 3];
     int servers[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
 
     list_listeners(r, listeners);
@@ -261,7 +270,7 @@ static int run_machine(struct run *r) {
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
-    if (start_control(r) && start_nets(r) &&
+    if (start_control(r) && start_nets(r) && (!r->qemu || r->qemu->ready(r->qemu->arg)) &&
         jail_enter(r->o.jail, machine_ioctls(r->m), listeners, servers))
         return run_locked_up(r);
     console_close(&r->console);
@@ -310,9 +319,12 @@ static int with_nets(struct run *r) {
         return ctl_status_of(rc);
     rc = outputs_spare(&r->o) ? console_options_open(&r->o.consoles, cfg) : -EINVAL;
     if (!rc)
+        rc = serial_options_open(&r->o.serials, r->o.monitor, cfg);
+    if (!rc)
         rc = vsock_option_open(&r->o.vsock, r->o.jail, cfg);
     status = rc ? ctl_status_of(rc) : with_machine(r);
     vsock_option_close(cfg);
+    serial_options_close(cfg);
     console_options_close(cfg);
     net_options_close(cfg);
     return status;
@@ -376,7 +388,14 @@ static int with_image(struct run *r) {
     return status;
 }
 
-int ctl_cmd_run(int argc, char **argv) {
+/* The status as QEMU has it: what the guest said at the debug-exit port is odd, all that
+ * went wrong is 1, and all else 0. */
+static int as_qemu(int status) {
+    signal_seen = 0;
+    return status == CTL_USAGE ? CTL_HOST_FAILURE : status;
+}
+
+int ctl_run(int argc, char **argv, const struct ctl_qemu *qemu) {
     struct run *r = calloc(1, sizeof(*r));
     int status;
 
@@ -385,10 +404,13 @@ int ctl_cmd_run(int argc, char **argv) {
         return CTL_HOST_FAILURE;
     }
     status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
+    r->qemu = qemu;
     if (status < 0) {
         os_on_report_signal(on_report);
         status = with_image(r);
     }
+    if (qemu)
+        status = as_qemu(status);
     disk_options_free(&r->o.disks);
     net_options_free(&r->o.nets);
     console_options_free(&r->o.consoles);
@@ -397,4 +419,8 @@ int ctl_cmd_run(int argc, char **argv) {
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */
     return status;
+}
+
+int ctl_cmd_run(int argc, char **argv) {
+    return ctl_run(argc, argv, NULL);
 }

@@ -1,7 +1,8 @@
 /*
  * The guest's serial console on this process's standard input and output.
  *
- * On a terminal: raw mode, and Ctrl-A starts a command (x quits, h helps, a sends
+ * On a terminal: raw mode, and Ctrl-A, or another key of the user's choice, starts a
+ * command (x quits, h helps, c changes to the monitor and back if there is one, a sends
  * Ctrl-A; followed by anything else both bytes are the guest's). Elsewhere every byte of
  * the input is the guest's, and its end is not the end of the run.
  *
@@ -11,7 +12,9 @@
  *
  * Threads: the loop's reads what is typed at a terminal as soon as it is there, so that
  * Ctrl-A is seen whatever the guest does. What comes in a pipe it does not read: it wakes
- * the machine, whose CPU's thread reads as much as the guest has room for. Output comes
+ * the machine, whose CPU's thread reads as much as the guest has room for. Where standard
+ * input and output are lent to a stream (a second serial port's, a virtio console's) all
+ * of it is the loop's, and `pump` moves it on. Output comes
  * from the threads of all CPUs, and the loop's. `lock` guards what is held, `out_lock`
  * the output.
  */
@@ -21,7 +24,16 @@
 #include <pthread.h>
 
 #include "base/os_loop.h"
+#include "ctl/monitor.h"
+#include "ctl/serial_option.h"
 #include "replay/input.h"
+
+struct console_config {
+    bool input;     /* is wanted */
+    uint8_t escape; /* a control character; 0: Ctrl-A */
+    enum console_monitor monitor;
+    struct stream *lend; /* to whom instead of the machine's console; NULL: nobody */
+};
 
 struct console {
     bool is_tty;     /* the input */
@@ -29,7 +41,15 @@ struct console {
     struct machine *m;
 
     /* the loop's thread */
-    bool escape; /* Ctrl-A was typed */
+    uint8_t escape_key;
+    bool escape; /* it was typed */
+    enum console_monitor has_monitor;
+    bool in_monitor;
+    struct monitor monitor;
+    struct stream *lent; /* NULL: the machine's console has it */
+    bool ended;          /* it was told that there is no more input */
+    struct os_task pump;
+    struct os_watch full; /* the output was */
     struct os_watch input;
     struct os_watch help;  /* Ctrl-A h was typed, and the output takes nothing now */
     struct os_task listen; /* the input is to be watched again */
@@ -49,9 +69,9 @@ struct console {
     uint8_t out[65536];
 };
 
-/* Takes the terminal, unless no INPUT is wanted, and hangs itself into M's loop: M is to
+/* Takes the terminal, unless no input is wanted, and hangs itself into M's loop: M is to
  * quit when the user asks for it or the output breaks. 0 or -errno. */
-int console_open(struct console *c, bool input, struct machine *m);
+int console_open(struct console *c, const struct console_config *cfg, struct machine *m);
 /* Gives the terminal back; the cursor is left at the start of a line. */
 void console_close(struct console *c);
 /* From now on output is dropped rather than waited for; async-signal-safe. */

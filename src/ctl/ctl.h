@@ -3,6 +3,8 @@
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
 
+#include "base/types.h"
+
 enum ctl_status {
     CTL_OK = 0,
     CTL_HOST_FAILURE = 1,
@@ -18,10 +20,21 @@ int ctl_status_of(int rc);
 int ctl_main(int argc, char **argv);
 
 int ctl_cmd_run(int argc, char **argv);
+int ctl_cmd_qemu(int argc, char **argv);
 int ctl_cmd_translate(int argc, char **argv);
 int ctl_cmd_check(int argc, char **argv);
 int ctl_cmd_lockstep(int argc, char **argv);
 int ctl_cmd_compare(int argc, char **argv);
+
+/* A run that stands in for QEMU. */
+struct ctl_qemu {
+    /* All is open, and the guest is about to run. False after a message. */
+    bool (*ready)(void *arg);
+    void *arg;
+};
+
+/* `bivisor run`; QEMU NULL, or its statuses are QEMU's. */
+int ctl_run(int argc, char **argv, const struct ctl_qemu *qemu);
 
 #define CTL_VERSION "0.1.0"
 

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "ctl/ctl.h"
+#include "stream/stream.h"
 
 /* --- files that are taken --- */
 
@@ -19,7 +20,7 @@ struct taken {
 };
 
 struct files {
-    struct taken taken[10 + 2 * MACHINE_DISKS + MACHINE_CONSOLES];
+    struct taken taken[10 + 2 * MACHINE_DISKS + MACHINE_CONSOLES + MACHINE_SERIALS];
     unsigned count;
 };
 
@@ -188,6 +189,11 @@ bool outputs_spare(const struct run_options *o) {
 
         good = !path || is_free(&files, "--console", path);
     }
+    for (unsigned n = 0; n < o->serials.count && good; n++) {
+        const char *path = stream_file(o->serials.how[n]);
+
+        good = !path || is_free(&files, "--serial", path);
+    }
     return good;
 }
 
@@ -200,6 +206,8 @@ int outputs_open(struct outputs *out, const struct run_options *o) {
     for (unsigned n = 0; n < o->consoles.count; n++)
         take_path(&files, "what --console writes",
                   console_option_file(&o->consoles.port[n]));
+    for (unsigned n = 0; n < o->serials.count; n++)
+        take_path(&files, "what --serial writes", stream_file(o->serials.how[n]));
     status = open_record(out, &files, o);
     if (status < 0)
         status = open_stats(out, &files, o);

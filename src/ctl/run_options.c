@@ -20,8 +20,9 @@
 
 static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
                                              "pvh",  "multiboot", "linux16"};
-static const char *const jail_names[] = {"auto", "on", "off"};     /* enum jail_want */
-static const char *const virtio_names[] = {"none", "pci", "mmio"}; /* machine_virtio */
+static const char *const monitor_names[] = {"none", "mux", "only"}; /* console_monitor */
+static const char *const jail_names[] = {"auto", "on", "off"};      /* enum jail_want */
+static const char *const virtio_names[] = {"none", "pci", "mmio"};  /* machine_virtio */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -113,6 +114,7 @@ enum {
     OPT_KERNEL = 256,
     OPT_INITRD,
     OPT_MODULE,
+    OPT_MODULE_ARGS,
     OPT_FIRMWARE,
     OPT_FIRMWARE_VARS,
     OPT_BOOT_MENU,
@@ -122,6 +124,9 @@ enum {
     OPT_DISK,
     OPT_VIRTIO,
     OPT_CONSOLE,
+    OPT_SERIAL,
+    OPT_MONITOR,
+    OPT_ESCAPE,
     OPT_VSOCK,
     OPT_BALLOON,
     OPT_NO_RNG,
@@ -152,6 +157,7 @@ static const struct option long_options[] = {
     {"kernel", required_argument, NULL, OPT_KERNEL},
     {"initrd", required_argument, NULL, OPT_INITRD},
     {"module", required_argument, NULL, OPT_MODULE},
+    {"module-args", required_argument, NULL, OPT_MODULE_ARGS},
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"firmware-vars", required_argument, NULL, OPT_FIRMWARE_VARS},
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
@@ -160,6 +166,9 @@ static const struct option long_options[] = {
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"virtio", required_argument, NULL, OPT_VIRTIO},
     {"console", required_argument, NULL, OPT_CONSOLE},
+    {"serial", required_argument, NULL, OPT_SERIAL},
+    {"monitor", required_argument, NULL, OPT_MONITOR},
+    {"escape", required_argument, NULL, OPT_ESCAPE},
     {"vsock", required_argument, NULL, OPT_VSOCK},
     {"balloon", no_argument, NULL, OPT_BALLOON},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
@@ -231,6 +240,20 @@ static bool take_cpus(const char *text, unsigned *out) {
     return false;
 }
 
+/* The number of a control character. */
+static bool take_escape(const char *text, uint8_t *out) {
+    char *rest;
+    unsigned long n = strtoul(text, &rest, 0);
+
+    *out = (uint8_t)n;
+    if (*text >= '0' && *text <= '9' && !*rest && n >= 1 && n <= 31)
+        return true;
+    log_error("--escape wants the number of a control character, 1 (Ctrl-A) to 31, not "
+              "'%s'",
+              text);
+    return false;
+}
+
 /* N, or N@ADDR. */
 static bool take_inject(struct run_options *o, char *text) {
     char *at = strchr(text, '@'), *rest;
@@ -262,6 +285,16 @@ static bool take_module(struct run_options *o, int argc, char **argv) {
         m->args = argv[optind++];
     o->module_count++;
     return true;
+}
+
+/* Text that would look like an option. */
+static bool take_module_args(struct run_options *o) {
+    if (o->module_count) {
+        o->modules[o->module_count - 1].args = optarg;
+        return true;
+    }
+    log_error("--module-args is the text of the --module before it, and there is none");
+    return false;
 }
 
 bool run_options_close(struct run_options *o, struct boot_image *image) {
@@ -315,6 +348,9 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_RECORD:
     case OPT_CONTROL:
     case OPT_CONSOLE:
+    case OPT_SERIAL:
+    case OPT_MONITOR:
+    case OPT_ESCAPE:
     case OPT_VSOCK:
     case OPT_BALLOON:
     case OPT_STATS:
@@ -340,6 +376,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_MODULE:
         return take_module(o, argc, argv);
+    case OPT_MODULE_ARGS:
+        return take_module_args(o);
     case OPT_FIRMWARE:
         o->firmware = optarg;
         return true;
@@ -394,6 +432,16 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_CONSOLE:
         return console_option_take(&o->consoles, optarg);
+    case OPT_SERIAL:
+        return serial_option_take(&o->serials, optarg);
+    case OPT_MONITOR:
+        if (!options_choice("--monitor", optarg, monitor_names, ARRAY_SIZE(monitor_names),
+                            &choice))
+            return false;
+        o->monitor = (enum console_monitor)choice;
+        return true;
+    case OPT_ESCAPE:
+        return take_escape(optarg, &o->escape);
     case OPT_VSOCK:
         return vsock_option_take(&o->vsock, optarg);
     case OPT_BALLOON:
@@ -476,9 +524,12 @@ static bool can_repeat(const struct run_options *o, const char *option) {
                   option, o->firmware_vars);
         return false;
     }
-    if (o->consoles.count || o->vsock.cid) {
+    if (o->consoles.count || o->vsock.cid || o->serials.count) {
         log_error("%s: what comes from outside could not be repeated; leave --%s out",
-                  option, o->vsock.cid ? "vsock" : "console");
+                  option,
+                  o->vsock.cid       ? "vsock"
+                  : o->serials.count ? "serial"
+                                     : "console");
         return false;
     }
     return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);
@@ -515,7 +566,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_OK;
         if (opt == OPT_VIRTIO && virtio_option_help(optarg))
             return CTL_OK;
-        if (opt == OPT_CONSOLE && console_option_help(optarg))
+        if ((opt == OPT_CONSOLE || opt == OPT_SERIAL || opt == OPT_MONITOR) &&
+            console_option_help(optarg))
             return CTL_OK;
         if (opt == OPT_NET && net_option_help(optarg))
             return CTL_OK;

@@ -5,6 +5,7 @@
 #include "base/jail.h"
 #include "ctl/disk_option.h"
 #include "ctl/net_option.h"
+#include "ctl/serial_option.h"
 #include "ctl/virtio_option.h"
 #include "machine/machine.h"
 
@@ -25,7 +26,10 @@ struct run_options {
     struct disk_options disks;
     struct net_options nets;
     struct console_options consoles;
+    struct serial_options serials;
     struct vsock_option vsock;
+    enum console_monitor monitor;
+    uint8_t escape; /* 0: Ctrl-A */
     const char *append;
     bool no_reboot;
     bool stats;

@@ -32,15 +32,28 @@ bool virtio_option_help(const char *value) {
 bool console_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
-    printf("--console HOW[,name=NAME]\n"
-           "\n"
-           "A port of the virtio console. The first is /dev/hvc0 in a Linux guest, the\n"
-           "others /dev/vportNpM, and /dev/virtio-ports/NAME.\n"
-           "\n"
-           "  pty          a pseudo-terminal, whose name is told on standard error\n"
-           "  socket=PATH  a unix socket, at which one client at a time is connected\n"
-           "  file=PATH    a file that gets what the guest writes\n"
-           "  name=NAME    what the guest knows the port by\n");
+    printf(
+        "--console HOW[,name=NAME]   a port of the virtio console\n"
+        "--serial HOW                a serial port, COM1 or the second time COM2\n"
+        "--monitor mux|only          a monitor with QEMU's commands (help lists them)\n"
+        "--escape N                  the control character before commands (1: Ctrl-A)\n"
+        "\n"
+        "The first port of the virtio console is /dev/hvc0 in a Linux guest, the others\n"
+        "are /dev/vportNpM, and /dev/virtio-ports/NAME. HOW is\n"
+        "\n"
+        "  pty          a pseudo-terminal, whose name is told on standard error\n"
+        "  socket=PATH  a unix socket, at which one client at a time is connected\n"
+        "  file=PATH    a file that gets what the guest writes\n"
+        "  null         nothing\n"
+        "  stdio        standard input and output, which one of all ports has: COM1 "
+        "where\n"
+        "               there is no --serial\n"
+        "\n"
+        "  name=NAME    what the guest knows the port by\n"
+        "\n"
+        "With --monitor mux, Ctrl-A c changes to the monitor and back; with only, "
+        "standard\n"
+        "input is the monitor's, and no port has it.\n");
     return true;
 }
 
@@ -71,7 +84,7 @@ bool console_option_take(struct console_options *o, const char *value) {
 }
 
 const char *console_option_file(const struct console_option *c) {
-    return strncmp(c->how, "file=", 5) ? NULL : c->how + 5;
+    return stream_file(c->how);
 }
 
 void console_options_free(struct console_options *o) {

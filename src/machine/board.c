@@ -511,6 +511,20 @@ static bool create_pci(struct board *b) {
     return !board_pci_create(&b->pci, &cfg);
 }
 
+static bool create_serials(struct board *b, const struct uart_host *serial) {
+    static const uint16_t port[BOARD_SERIALS] = {UART_COM1_PORT, UART_COM2_PORT};
+    static const uint8_t irq[BOARD_SERIALS] = {UART_COM1_IRQ, UART_COM2_IRQ};
+    unsigned count = b->serials ? b->serials : 1;
+
+    for (unsigned n = 0; n < count && n < BOARD_SERIALS; n++) {
+        b->uart[n] = uart_new(b->bus, b->clock, port[n], board_isa_line(b, irq[n]),
+                              &serial[n], b->cnt);
+        if (!b->uart[n])
+            return false;
+    }
+    return true;
+}
+
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial) {
     struct rtc_config rtc_cfg = {.ram_size = mem_ram_size(b->mem),
@@ -533,8 +547,7 @@ int board_create(struct board *b, const struct dev_host *host,
                            host)) &&
          (b->pit = pit_new(b->bus, b->clock, board_isa_line(b, 0), b->cnt)) &&
          (b->rtc = rtc_new(b->bus, b->clock, board_isa_line(b, 8), &rtc_cfg, b->cnt)) &&
-         (b->uart = uart_new(b->bus, b->clock, UART_COM1_PORT,
-                             board_isa_line(b, UART_COM1_IRQ), serial, b->cnt)) &&
+         create_serials(b, serial) &&
          (b->pm = pm_new(b->bus, b->clock, board_isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, b->cpus, &pv_cfg, b->cnt)) &&
@@ -566,8 +579,8 @@ void board_destroy(struct board *b) {
         vga_free(b->vga);
     if (b->pm)
         pm_free(b->pm);
-    if (b->uart)
-        uart_free(b->uart);
+    for (unsigned n = 0; n < BOARD_SERIALS && b->uart[n]; n++)
+        uart_free(b->uart[n]);
     if (b->rtc)
         rtc_free(b->rtc);
     if (b->pit)
@@ -594,7 +607,8 @@ void board_reset(struct board *b) {
     kbc_reset(b->kbc);
     pit_reset(b->pit);
     rtc_reset(b->rtc);
-    uart_reset(b->uart);
+    for (unsigned n = 0; n < BOARD_SERIALS && b->uart[n]; n++)
+        uart_reset(b->uart[n]);
     pm_reset(b->pm);
     vga_reset(b->vga);
     pvclock_reset(b->pvclock);

@@ -41,6 +41,9 @@
 #include "machine/cpu.h"
 #include "machine/pci.h"
 
+/* Two: the third and the fourth of a PC share the interrupts of the first two. */
+#define BOARD_SERIALS 2u
+
 struct board {
     struct machine_cpu *cpu; /* of CPUS */
     unsigned cpus;
@@ -52,7 +55,8 @@ struct board {
     struct counters *cnt; /* the devices'; a local APIC counts for its CPU */
     bool paravirt;
     bool no_pci;
-    bool firmware; /* runs on it: it is told what there is */
+    bool firmware;    /* runs on it: it is told what there is */
+    unsigned serials; /* ports, 1 to BOARD_SERIALS; 0: one */
     /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
     uint64_t (*realtime_ns)(void *arg);
     void *realtime_arg;
@@ -64,7 +68,7 @@ struct board {
     struct pic *pic;
     struct pit *pit;
     struct rtc *rtc;
-    struct uart *uart;
+    struct uart *uart[BOARD_SERIALS]; /* those that are there are the first */
     struct ports *ports;
     struct kbc *kbc;
     struct pm *pm;
@@ -89,7 +93,8 @@ static inline void board_park(struct board *b) {
 void board_tell(struct machine_cpu *c, uint32_t events);
 
 /* Makes all devices, and each CPU's local APIC; what is above `ticks_base` is set by the
- * caller and stays the caller's. 0 or -ENOMEM (then nothing is left).
+ * caller and stays the caller's. SERIAL has an entry for each port. 0 or -ENOMEM (then
+ * nothing is left).
  */
 int board_create(struct board *b, const struct dev_host *host,
                  const struct uart_host *serial);

@@ -23,14 +23,14 @@ static size_t room(struct machine_cpu *c) {
     size_t n;
 
     board_enter(c->board, c);
-    n = uart_room(c->board->uart);
+    n = uart_room(c->board->uart[c->machine->console_serial]);
     board_leave(c->board);
     return n;
 }
 
 static void receive(struct machine_cpu *c, const uint8_t *buf, size_t n) {
     board_enter(c->board, c);
-    uart_receive(c->board->uart, buf, n);
+    uart_receive(c->board->uart[c->machine->console_serial], buf, n);
     board_leave(c->board);
 }
 
@@ -39,7 +39,7 @@ void machine_take_input(struct machine_cpu *c) {
     uint8_t buf[256];
     size_t n, most;
 
-    if (!con->rx)
+    if (!con->rx || c->machine->console_serial == BOARD_SERIALS)
         return;
     do {
         most = room(c);

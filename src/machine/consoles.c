@@ -122,12 +122,18 @@ int machine_start_consoles(struct machine *m) {
     const struct stream_guard guard = {machine_guard_enter, machine_guard_leave, m};
     int rc = 0;
 
+    for (unsigned n = 0; n < m->cfg.serial_count && !rc; n++)
+        if (m->cfg.serials[n].stream)
+            rc = stream_start(m->cfg.serials[n].stream, m->loop, &guard);
     for (unsigned n = 0; n < m->cfg.console_count && !rc; n++)
         rc = stream_start(m->cfg.consoles[n].stream, m->loop, &guard);
     return rc;
 }
 
 void machine_stop_consoles(struct machine *m) {
+    for (unsigned n = 0; n < m->cfg.serial_count; n++)
+        if (m->cfg.serials[n].stream)
+            stream_stop(m->cfg.serials[n].stream);
     for (unsigned n = 0; n < m->cfg.console_count; n++)
         stream_stop(m->cfg.consoles[n].stream);
 }

@@ -101,6 +101,13 @@ struct machine_console_port {
 };
 #define MACHINE_CONSOLES 8
 
+/* A serial port: the console's, or a stream's. */
+struct machine_serial {
+    struct stream *stream; /* NULL: the configuration's console, one port at most; the
+                              caller's, must outlive the machine */
+};
+#define MACHINE_SERIALS 2
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
@@ -121,8 +128,10 @@ struct machine_config {
     } virtio;
     struct machine_console_port consoles[MACHINE_CONSOLES];
     unsigned console_count;
-    struct vsock *vsock; /* vsock/vsock.h; NULL: none; the caller's */
-    uint32_t vsock_cid;  /* the guest's address */
+    struct machine_serial serials[MACHINE_SERIALS];
+    unsigned serial_count; /* 0: one, the console's */
+    struct vsock *vsock;   /* vsock/vsock.h; NULL: none; the caller's */
+    uint32_t vsock_cid;    /* the guest's address */
     bool balloon;
     bool rng;                              /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
@@ -252,7 +261,7 @@ void machine_step(struct machine *m, uint64_t count, struct machine_steps *out);
 /* The networks of its cards are on its loop from now on; and not any more, before it goes
  * or they do. 0 or -errno. */
 int machine_start_nets(struct machine *m);
-/* The same for the virtio console's streams. */
+/* The same for the streams of serial ports and of the virtio console. */
 int machine_start_consoles(struct machine *m);
 void machine_stop_consoles(struct machine *m);
 int machine_start_vsock(struct machine *m);
@@ -260,6 +269,11 @@ void machine_stop_vsock(struct machine *m);
 void machine_stop_nets(struct machine *m);
 /* Of all its networks, so far. */
 struct net_figures machine_net_figures(const struct machine *m);
+
+/* Somebody presses the power button: a guest that listens shuts down. */
+void machine_power_button(struct machine *m);
+/* The reset button: machine_run() ends with MACHINE_RESET. A paused guest goes on. */
+void machine_reset(struct machine *m);
 
 /* What is on the guest's text screen (dev/pc/vga.h). False: it shows no text. */
 struct vga_text;

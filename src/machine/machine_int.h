@@ -5,7 +5,7 @@
  *   cpu.c      a CPU: its vCPU, its engine, its power-up state
  *   step.c     single steps
  *   run.c      the life of a CPU's thread; what ends a run
- *   console.c  the far end of the serial port
+ *   console.c  the far end of the console's serial port; serials.c: of the others
  *   options.c  what engines can be told; engines.c: the table of them
  *   hooks.c    who is told of what
  *   call.c     calls from the loop's thread, and pauses
@@ -41,6 +41,15 @@
 #include "machine/machine.h"
 
 #define MACHINE_GOES_ON (-1)
+
+/* What a stream has not taken of a serial port's output yet. */
+#define MACHINE_SERIAL_OUT 16384u
+struct serial_port {
+    struct machine *m;
+    unsigned n;
+    size_t len;
+    uint8_t out[MACHINE_SERIAL_OUT];
+};
 
 struct machine {
     struct machine_config cfg;
@@ -81,6 +90,8 @@ struct machine {
     struct block_pool *disks; /* NULL: there are none */
     struct vtimer disks_due;  /* counted: the next completion */
     struct counted counted;   /* instead, with cfg.counted */
+    struct serial_port serial[BOARD_SERIALS]; /* serials.c */
+    unsigned console_serial; /* the console's port; BOARD_SERIALS: none */
     int end;   /* enum machine_end of the life, or MACHINE_GOES_ON; atomic */
     bool quit; /* machine_quit() was called; survives a reset; atomic */
     uint32_t exit_value;
@@ -162,6 +173,11 @@ bool machine_write_some(struct machine_cpu *c);
 /* The same and waits for the reader, serving calls, until the run is to end; LAST: also
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
+
+/* --- serials.c --- */
+
+/* The far ends of the serial ports of the configuration, and how many ports there are. */
+unsigned machine_serials_host(struct machine *m, struct uart_host host[BOARD_SERIALS]);
 
 /* --- nets.c --- */
 

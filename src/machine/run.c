@@ -104,10 +104,11 @@ static void counted_idle(struct machine_cpu *c) {
     vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
 }
 
-/* What the serial port has collected goes to the console. */
+/* What the serial ports have collected goes to their far ends. */
 static void flush_serial(struct machine_cpu *c) {
     board_enter(c->board, c);
-    uart_flush(c->board->uart);
+    for (unsigned n = 0; n < BOARD_SERIALS && c->board->uart[n]; n++)
+        uart_flush(c->board->uart[n]);
     board_leave(c->board);
 }
 

@@ -113,7 +113,7 @@ static int create_cpus(struct machine *m, char *why, size_t why_size) {
 
 static int create_board(struct machine *m) {
     struct dev_host host = machine_dev_host(m);
-    struct uart_host serial = machine_uart_host(m);
+    struct uart_host serial[BOARD_SERIALS];
     int rc = machine_wake_create(m);
 
     if (rc)
@@ -126,6 +126,7 @@ static int create_board(struct machine *m) {
                        .paravirt = m->cfg.paravirt,
                        .no_pci = m->cfg.no_pci,
                        .firmware = with_firmware(m),
+                       .serials = machine_serials_host(m, serial),
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
     rc = machine_time_create(m);
@@ -136,7 +137,7 @@ static int create_board(struct machine *m) {
         return rc ? rc : -ENOMEM;
     m->board.clock = m->clock;
     m->board.bus = m->bus;
-    rc = board_create(&m->board, &host, &serial);
+    rc = board_create(&m->board, &host, serial);
     if (!rc)
         machine_hook_cpus(m);
     return rc;
@@ -328,6 +329,17 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
 }
 
 /* --- what it tells of itself --- */
+
+void machine_power_button(struct machine *m) {
+    machine_board_enter(m);
+    pm_power_button(m->board.pm);
+    machine_board_leave(m);
+}
+
+void machine_reset(struct machine *m) {
+    machine_resume(m);
+    machine_end_life(m, MACHINE_RESET);
+}
 
 bool machine_screen(struct machine *m, struct vga_text *out) {
     bool shown;

@@ -3,9 +3,10 @@
  *
  * Watches are the loop thread's alone: who wants something of them posts `update`, which
  * sets them to what the flags say. A file cannot be watched: what it has not taken, for a
- * signal's sake or because it was too much, is tried again in `update`. A pseudo-terminal
- * whose other side is not open is looked at now and then: the kernel does not tell when
- * somebody opens it.
+ * signal's sake or because it was too much, is tried again in `update`; but a pipe or a
+ * terminal that is opened as a file is waited for as a socket is, only input never comes.
+ * A pseudo-terminal whose other side is not open is looked at now and then: the kernel
+ * does not tell when somebody opens it.
  */
 #include "stream/stream.h"
 
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -25,7 +27,7 @@
 #define INPUT 4096u
 #define LOOK_NS 500000000u
 
-enum kind { FILE_ONLY, TERMINAL, SOCKET };
+enum kind { FILE_ONLY, PIPE, TERMINAL, SOCKET, NOWHERE, LENT };
 
 struct stream {
     enum kind kind;
@@ -35,6 +37,7 @@ struct stream {
     struct os_loop *loop; /* NULL: not started */
     struct stream_guard guard;
     struct stream_user user;
+    struct stream_lender lender; /* LENT */
     struct os_watch watch, listen;
     struct os_timer look;
     struct os_task update;
@@ -49,9 +52,25 @@ struct stream {
 
 /* --- opening --- */
 
+static bool is_own_fd(const char *path) {
+    return !strncmp(path, "/proc/self/fd/", 14) || !strncmp(path, "/dev/fd/", 8) ||
+           !strcmp(path, "/dev/stdout") || !strcmp(path, "/dev/stderr");
+}
+
+const char *stream_file(const char *how) {
+    return !strncmp(how, "file=", 5) && !is_own_fd(how + 5) ? how + 5 : NULL;
+}
+
+/* Several may write to what this process was given: each at the end. */
 static int open_file(struct stream *s, const char *path, char *why, size_t why_size) {
+    int whose = is_own_fd(path) ? O_APPEND : O_CREAT | O_TRUNC;
+    struct stat st;
+
     s->kind = FILE_ONLY;
-    s->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_CLOEXEC, 0666);
+    s->fd = open(path, O_WRONLY | whose | O_NOCTTY | O_CLOEXEC, 0666);
+    if (s->fd >= 0 && !fstat(s->fd, &st) && !S_ISREG(st.st_mode) &&
+        !fcntl(s->fd, F_SETFL, O_NONBLOCK))
+        s->kind = PIPE;
     if (s->fd >= 0)
         return 0;
     snprintf(why, why_size, "cannot write '%s': %s", path, strerror(errno));
@@ -103,7 +122,7 @@ static int open_terminal(struct stream *s, char *why, size_t why_size) {
 
 int stream_open(const char *how, struct stream **out, char *why, size_t why_size) {
     struct stream *s = calloc(1, sizeof(*s));
-    int rc;
+    int rc = 0;
 
     if (!s) {
         snprintf(why, why_size, "out of memory");
@@ -116,10 +135,14 @@ int stream_open(const char *how, struct stream **out, char *why, size_t why_size
         rc = open_socket(s, how + 7, why, why_size);
     } else if (!strcmp(how, "pty")) {
         rc = open_terminal(s, why, why_size);
+    } else if (!strcmp(how, "null")) {
+        s->kind = NOWHERE;
+    } else if (!strcmp(how, "stdio")) {
+        s->kind = LENT;
     } else {
         rc = -EINVAL;
-        snprintf(why, why_size, "it is one of pty, file=PATH, socket=PATH, not '%s'",
-                 how);
+        snprintf(why, why_size,
+                 "it is one of pty, file=PATH, socket=PATH, null, stdio, not '%s'", how);
     }
     if (rc)
         stream_close(s);
@@ -325,7 +348,8 @@ int stream_start(struct stream *s, struct os_loop *loop,
         rc = os_timer_open(&s->look, loop, on_look, s);
     if (!rc && s->kind == TERMINAL)
         os_timer_set(&s->look, os_monotonic_ns());
-    if (s->kind == FILE_ONLY) {
+    s->stopped |= s->kind == PIPE;
+    if (s->kind == FILE_ONLY || s->kind == PIPE || s->kind == LENT) {
         guard->enter(guard->arg);
         set_connected(s, true);
         guard->leave(guard->arg);
@@ -343,6 +367,49 @@ void stream_stop(struct stream *s) {
     s->loop = NULL;
 }
 
+/* --- the other side in this process --- */
+
+bool stream_is_lent(const struct stream *s) {
+    return s->kind == LENT;
+}
+
+void stream_lend(struct stream *s, const struct stream_lender *lender) {
+    s->lender = *lender;
+}
+
+size_t stream_lender_input(struct stream *s, const uint8_t *bytes, size_t len) {
+    size_t n = 0;
+
+    if (!s->loop)
+        return 0;
+    s->guard.enter(s->guard.arg);
+    if (s->user.input)
+        n = s->user.input(s->user.arg, bytes, len);
+    s->guard.leave(s->guard.arg);
+    return n;
+}
+
+void stream_lender_ready(struct stream *s) {
+    if (!s->loop)
+        return;
+    s->guard.enter(s->guard.arg);
+    if (s->blocked) {
+        s->blocked = false;
+        if (s->user.writable)
+            s->user.writable(s->user.arg);
+    }
+    s->guard.leave(s->guard.arg);
+}
+
+void stream_lender_ended(struct stream *s) {
+    if (!s->loop)
+        return;
+    s->guard.enter(s->guard.arg);
+    if (s->user.connected)
+        s->user.connected(s->user.arg, false);
+    s->guard.leave(s->guard.arg);
+}
+
 /* --- from whoever has the lock --- */
 
 size_t stream_write(struct stream *s, const uint8_t *bytes, size_t len) {
@@ -352,6 +419,12 @@ size_t stream_write(struct stream *s, const uint8_t *bytes, size_t len) {
         return len;
     if (s->blocked)
         return 0;
+    if (s->kind == LENT) {
+        size_t taken = s->lender.write(s->lender.arg, bytes, len);
+
+        s->blocked = taken < len;
+        return taken;
+    }
     n = write(s->fd, bytes, len);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         n = 0;
@@ -369,6 +442,10 @@ size_t stream_write(struct stream *s, const uint8_t *bytes, size_t len) {
 }
 
 void stream_more(struct stream *s) {
+    if (s->kind == LENT && s->lender.more)
+        s->lender.more(s->lender.arg);
+    if (s->kind == LENT || s->kind == PIPE)
+        return;
     s->stopped = false;
     if (s->loop)
         os_task_post(&s->update, s->loop);

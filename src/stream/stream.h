@@ -1,6 +1,7 @@
 /*
- * A stream of bytes to somewhere outside: a file, a pseudo-terminal, a unix socket. The
- * far end of a console's port. This room knows no device and no machine.
+ * A stream of bytes to somewhere outside: a file, a pseudo-terminal, a unix socket, or
+ * whoever has this process's standard input and output. The far end of a console's port
+ * or a serial port. This room knows no device and no machine.
  *
  * A stream is opened before the jail, started on a machine's loop before it too, stopped
  * before the loop goes, and closed.
@@ -37,9 +38,13 @@ struct stream_guard {
     void *arg;
 };
 
-/* HOW is "pty", "file=PATH" (output only) or "socket=PATH" (one client at a time). 0, or
- * -errno with one sentence in WHY. Before there are threads: sockets make a process. */
+/* HOW is "pty", "file=PATH" (output only), "socket=PATH" (one client at a time), "null",
+ * or "stdio", whose other side stream_lend() brings. 0, or -errno with one sentence in
+ * WHY. Before there are threads: sockets make a process. */
 int stream_open(const char *how, struct stream **out, char *why, size_t why_size);
+/* The file that HOW names, which will be written from its beginning; NULL: none, or one
+ * of this process's own descriptors. */
+const char *stream_file(const char *how);
 /* S may be NULL. */
 void stream_close(struct stream *s);
 /* What os_jail_enter() must know of, or -1. */
@@ -53,6 +58,26 @@ void stream_plug(struct stream *s, const struct stream_user *user);
 int stream_start(struct stream *s, struct os_loop *loop,
                  const struct stream_guard *guard);
 void stream_stop(struct stream *s);
+
+/* --- "stdio": the other side is in this process --- */
+
+/* Called by the stream's users, with the lock. */
+struct stream_lender {
+    /* How many of LEN bytes are taken; for the others, stream_lender_ready(). */
+    size_t (*write)(void *arg, const uint8_t *bytes, size_t len);
+    void (*more)(void *arg); /* stream_lender_input() may be called again */
+    void *arg;
+};
+
+bool stream_is_lent(const struct stream *s);
+/* Before it is started. */
+void stream_lend(struct stream *s, const struct stream_lender *lender);
+/* On the loop's thread, without the lock. How many of LEN bytes the user took. */
+size_t stream_lender_input(struct stream *s, const uint8_t *bytes, size_t len);
+/* Output is taken again. */
+void stream_lender_ready(struct stream *s);
+/* There will be no more input; output goes on. */
+void stream_lender_ended(struct stream *s);
 
 /* How many of LEN bytes the other side takes now. */
 size_t stream_write(struct stream *s, const uint8_t *bytes, size_t len);

@@ -18,6 +18,7 @@
 
 const char *bivisor, *guest, *engine;
 const char *record;
+const char *more[4];
 int output = -1;
 int failures;
 
@@ -51,9 +52,17 @@ void verdict(const char *name, bool good, const struct run *r) {
 /* --- starting --- */
 
 static void exec_bivisor(const char *append) {
-    execl(bivisor, "bivisor", "run", "--engine", engine, "--kernel", guest, "--memory",
-          "16M", "--append", append, record ? "--record" : (char *)NULL, record,
-          (char *)NULL);
+    const char *args[16 + 4] = {"bivisor", "run",      "--engine", engine,     "--kernel",
+                                guest,     "--memory", "16M",      "--append", append};
+    unsigned n = 10;
+
+    if (record) {
+        args[n++] = "--record";
+        args[n++] = record;
+    }
+    for (unsigned k = 0; k < 4 && more[k]; k++)
+        args[n++] = more[k];
+    execv(bivisor, (char **)(uintptr_t)args);
     _exit(99);
 }
 

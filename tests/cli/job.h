@@ -19,9 +19,10 @@
 
 /* What is started, for all runs. */
 extern const char *bivisor, *guest, *engine;
-extern const char *record; /* a file, or NULL */
-extern int output;         /* instead of the terminal's, or -1 */
-extern int failures;       /* verdicts that were not good */
+extern const char *record;  /* a file, or NULL */
+extern const char *more[4]; /* options of `bivisor run`, up to the first NULL */
+extern int output;          /* instead of the terminal's, or -1 */
+extern int failures;        /* verdicts that were not good */
 
 struct run {
     pid_t pid;

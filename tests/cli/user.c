@@ -51,6 +51,44 @@ static void test_keys(void) {
     end(r);
 }
 
+/* Ctrl-T, and a monitor beside the guest. */
+static void test_monitor(void) {
+    static const char *const options[] = {"--monitor", "mux", "--escape", "20"};
+    struct run *r;
+
+    memcpy(more, options, sizeof(more));
+    r = start_on_tty(true, "do=e");
+    memset(more, 0, sizeof(more));
+    verdict("monitor-ready", expect(r, "READY") && becomes_raw(r), r);
+    verdict("monitor-ctrl-a-is-the-guests", type(r, "<\x01h>") && expect(r, "<\x01h>"),
+            r);
+    verdict("monitor-help", type(r, "\x14h") && expect(r, "Ctrl-T c   to the monitor"),
+            r);
+    verdict("monitor-enter",
+            type(r, "\x14"
+                    "c") &&
+                expect(r, "(bivisor) "),
+            r);
+    verdict("monitor-status",
+            type(r, "info stx\x7f"
+                    "atus\r") &&
+                expect(r, "VM status: running"),
+            r);
+    verdict("monitor-stop",
+            type(r, "stop\rinfo status\r") && expect(r, "VM status: paused"), r);
+    verdict("monitor-leave",
+            type(r, "cont\r\x14"
+                    "chello") &&
+                expect(r, "hello"),
+            r);
+    verdict("monitor-quit",
+            type(r, "\x14"
+                    "cquit\r") &&
+                exits_with(r, 0) && restored(r),
+            r);
+    end(r);
+}
+
 /* The guest takes nothing, and its queue is long full. */
 static void test_quit_deaf(void) {
     struct run *r = start_on_tty(true, "do=h");
@@ -538,6 +576,7 @@ int main(int argc, char **argv) {
     engine = argv[3];
     signal(SIGPIPE, SIG_IGN);
     test_keys();
+    test_monitor();
     test_quit_deaf();
     test_quit_busy();
     test_task_loop();

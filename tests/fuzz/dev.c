@@ -125,11 +125,11 @@ static void take_interrupt(void) {
 
 static void input(struct fuzz_in *in) {
     uint8_t bytes[16];
-    size_t room = uart_room(board.uart), n = fuzz_get(in, 1) & 15;
+    size_t room = uart_room(board.uart[0]), n = fuzz_get(in, 1) & 15;
 
     memset(bytes, 0x55, sizeof(bytes));
     n = n < room ? n : room;
-    HOLDS(uart_receive(board.uart, bytes, n) == n);
+    HOLDS(uart_receive(board.uart[0], bytes, n) == n);
 }
 
 static void one(struct fuzz_in *in) {

@@ -361,7 +361,7 @@ static void test_fuzz(void **state) {
             random_msr();
             break;
         case 6:
-            uart_receive(board.uart, (const uint8_t *)&bytes, 8);
+            uart_receive(board.uart[0], (const uint8_t *)&bytes, 8);
             if (intr())
                 ack();
             break;

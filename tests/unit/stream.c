@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
@@ -63,7 +64,8 @@ static void begin(const char *kind) {
     const struct stream_guard guard = {nothing, nothing, NULL};
     char how[300], why[300];
 
-    snprintf(how, sizeof(how), strcmp(kind, "pty") ? "%s=%s" : "%s", kind, path);
+    snprintf(how, sizeof(how),
+             strcmp(kind, "pty") && strcmp(kind, "null") ? "%s=%s" : "%s", kind, path);
     assert_int_equal(stream_open(how, &s, why, sizeof(why)), 0);
     stream_plug(s, &user);
     assert_int_equal(stream_start(s, loop, &guard), 0);
@@ -276,10 +278,110 @@ static void test_terminal(void **state) {
     close(fd);
 }
 
+/* A pipe that is opened as a file: what it does not take is waited for, not the
+ * guest's thread. */
+static void test_pipe(void **state) {
+    static char bytes[1 << 20];
+    size_t took;
+    int fd;
+
+    assert_int_equal(mkfifo(path, 0600), 0);
+    fd = open(path, O_RDONLY | O_NONBLOCK);
+    begin("file");
+    assert_true(connected);
+    took = stream_write(s, (const uint8_t *)bytes, sizeof(bytes));
+    assert_true(took > 0 && took < sizeof(bytes));
+    assert_int_equal(put("more"), 0);
+    assert_true(read(fd, bytes, sizeof(bytes)) > 0);
+    writables = 0;
+    while (!writables)
+        os_loop_run(loop);
+    assert_int_equal(put("more"), 4);
+    close(fd);
+}
+
+static void test_nowhere(void **state) {
+    begin("null");
+    assert_false(connected);
+    assert_int_equal(put("lost"), 4);
+}
+
+/* --- the other side in this process --- */
+
+static char lent[32];
+static size_t lent_len, lent_room;
+static unsigned mores;
+
+static size_t lender_write(void *arg, const uint8_t *bytes, size_t len) {
+    size_t n = len < lent_room ? len : lent_room;
+
+    memcpy(lent + lent_len, bytes, n);
+    lent_len += n;
+    lent_room -= n;
+    return n;
+}
+
+static void lender_more(void *arg) {
+    mores++;
+}
+
+static void test_lent(void **state) {
+    const struct stream_lender lender = {.write = lender_write, .more = lender_more};
+    char why[128];
+
+    assert_int_equal(stream_open("stdio", &s, why, sizeof(why)), 0);
+    assert_true(stream_is_lent(s));
+    assert_int_equal(stream_lender_input(s, (const uint8_t *)"early", 5), 0);
+    stream_close(s);
+    begin("null");
+    assert_false(stream_is_lent(s));
+    stream_stop(s);
+    stream_close(s);
+
+    assert_int_equal(stream_open("stdio", &s, why, sizeof(why)), 0);
+    stream_lend(s, &lender);
+    {
+        const struct stream_user user = {
+            .input = on_input, .writable = on_writable, .connected = on_connected};
+        const struct stream_guard guard = {nothing, nothing, NULL};
+
+        stream_plug(s, &user);
+        assert_int_equal(stream_start(s, loop, &guard), 0);
+    }
+    assert_true(connected);
+    lent_room = 4;
+    assert_int_equal(put("output"), 4);
+    assert_int_equal(put("ut"), 0);
+    writables = 0;
+    stream_lender_ready(s);
+    assert_int_equal(writables, 1);
+    lent_room = 8;
+    assert_int_equal(put("ut"), 2);
+    assert_string_equal(lent, "output");
+    stream_lender_ready(s);
+    assert_int_equal(writables, 1); /* nobody waited */
+    room = 3;
+    assert_int_equal(stream_lender_input(s, (const uint8_t *)"input", 5), 3);
+    assert_string_equal(got, "inp");
+    stream_more(s);
+    assert_int_equal(mores, 1);
+    stream_lender_ended(s);
+    assert_false(connected);
+    assert_int_equal(put("on"), 2); /* output goes on */
+}
+
+static void test_names(void **state) {
+    assert_string_equal(stream_file("file=x"), "x");
+    assert_null(stream_file("socket=x"));
+    assert_null(stream_file("file=/proc/self/fd/1"));
+    assert_null(stream_file("file=/dev/stderr"));
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_file),      T(test_file_in_parts), T(test_bad),      T(test_socket),
+        T(test_file),      T(test_file_in_parts), T(test_pipe),     T(test_nowhere),
+        T(test_lent),      T(test_names),         T(test_bad),      T(test_socket),
         T(test_slow_user), T(test_slow_reader),   T(test_terminal),
     };
 #undef T

@@ -12,6 +12,8 @@
 
 #define UART_COM1_PORT 0x3f8
 #define UART_COM1_IRQ 4
+#define UART_COM2_PORT 0x2f8
+#define UART_COM2_IRQ 3
 
 struct uart;
 
