@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "base/types.h"
+#include "qemu/qemu.h"
 
 struct command {
     const char *name;
@@ -18,6 +19,7 @@ struct command {
 
 static const struct command commands[] = {
     {"run", ctl_cmd_run, "boot a kernel with its console on this terminal"},
+    {"qemu", ctl_cmd_qemu, "run what a command line of QEMU's describes"},
     {"translate", ctl_cmd_translate, "show what the translator makes of guest code"},
     {"compare", ctl_cmd_compare, "measure every engine at the same work, side by side"},
     {"lockstep", ctl_cmd_lockstep, "run a guest on two engines and compare every step"},
@@ -63,6 +65,8 @@ int ctl_main(int argc, char **argv) {
     if (!hold_standard_fds())
         return CTL_HOST_FAILURE; /* and nowhere to say so */
     os_ignore_file_limit();
+    if (argc && qemu_is_name(argv[0]))
+        return flush_stdout(ctl_cmd_qemu(argc, argv));
     if (argc < 2) {
         log_error("a command is missing; `bivisor --help` lists them");
         return CTL_USAGE;

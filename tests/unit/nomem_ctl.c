@@ -121,6 +121,14 @@ static void test_run(void **state) {
     command_with_failures(RUN("bt", (char *)"--no-reboot"), FAILING_STATUS, true, NULL);
 }
 
+static void test_qemu(void **state) {
+    command_with_failures(COMMAND((char *)"qemu", (char *)"-m", (char *)"16",
+                                  (char *)"-kernel", kernel, (char *)"-nodefaults",
+                                  (char *)"-serial", (char *)"stdio",
+                                  (char *)"-no-reboot"),
+                          FAILING_STATUS, true, NULL);
+}
+
 static void test_stats(void **state) {
     char option[64];
 
@@ -191,10 +199,15 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run),       cmocka_unit_test(test_stats),
-        cmocka_unit_test(test_recording), cmocka_unit_test(test_lockstep),
-        cmocka_unit_test(test_translate), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_compare),   cmocka_unit_test(test_no_code_memory),
+        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_qemu),
+        cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_recording),
+        cmocka_unit_test(test_lockstep),
+        cmocka_unit_test(test_translate),
+        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_no_code_memory),
     };
     cJSON_Hooks hooks = {.malloc_fn = __wrap_malloc, .free_fn = __wrap_free};
 

@@ -1,0 +1,232 @@
+/* Strings, notes, and options that are lists of NAME=VALUE; see qemu_int.h. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qemu/qemu_int.h"
+
+struct qemu_string {
+    struct qemu_string *next;
+    char text[];
+};
+
+/* --- strings --- */
+
+static char *make(struct qemu *q, const char *format, va_list args) {
+    static char nothing[1];
+    struct qemu_string *s;
+    va_list again;
+    int len;
+
+    va_copy(again, args);
+    len = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    s = len < 0 ? NULL : malloc(sizeof(*s) + (size_t)len + 1);
+    if (!s) {
+        q->failed = true;
+        return nothing;
+    }
+    vsnprintf(s->text, (size_t)len + 1, format, args);
+    s->next = q->strings;
+    q->strings = s;
+    return s->text;
+}
+
+char *qemu_format(struct qemu *q, const char *format, ...) {
+    va_list args;
+    char *text;
+
+    va_start(args, format);
+    text = make(q, format, args);
+    va_end(args);
+    return text;
+}
+
+void qemu_free_strings(struct qemu *q) {
+    while (q->strings) {
+        struct qemu_string *s = q->strings;
+
+        q->strings = s->next;
+        free(s);
+    }
+}
+
+const char *qemu_escape(struct qemu *q, const char *text) {
+    char *out = qemu_format(q, "%s%s", text, text), *at = out; /* long enough */
+
+    if (q->failed)
+        return out;
+    for (; *text; text++) {
+        if (*text == ',')
+            *at++ = ',';
+        *at++ = *text;
+    }
+    *at = 0;
+    return out;
+}
+
+bool qemu_refuse(struct qemu *q, const char *format, ...) {
+    va_list args;
+
+    if (q->why[0])
+        return false;
+    va_start(args, format);
+    vsnprintf(q->why, sizeof(q->why), format, args);
+    va_end(args);
+    return false;
+}
+
+void qemu_note(struct qemu *q, const char *format, ...) {
+    va_list args;
+    char *text;
+
+    va_start(args, format);
+    text = make(q, format, args);
+    va_end(args);
+    for (size_t n = 0; n < q->note_count; n++)
+        if (!strcmp(q->notes[n], text))
+            return;
+    if (q->note_count < QEMU_NOTES)
+        q->notes[q->note_count++] = text;
+}
+
+/* --- lists --- */
+
+/* Cuts TEXT at its first comma, makes one of two, and returns the rest or NULL. */
+static char *cut(char *text) {
+    char *to = text;
+
+    for (char *from = text; *from; from++) {
+        if (*from == ',' && from[1] != ',') {
+            *to = 0;
+            return from + 1;
+        }
+        if (*from == ',')
+            from++;
+        *to++ = *from;
+    }
+    *to = 0;
+    return NULL;
+}
+
+/* A name without a value switches on; `noNAME`, off. */
+static void put_switch(struct qemu_pair *p, const char *name) {
+    static const char *const negated[] = {"nowait", "nodelay"};
+
+    *p = (struct qemu_pair){.name = name, .value = "on"};
+    for (size_t n = 0; n < ARRAY_SIZE(negated); n++)
+        if (!strcmp(name, negated[n]))
+            *p = (struct qemu_pair){.name = name + 2, .value = "off"};
+}
+
+bool qemu_split(struct qemu *q, struct qemu_list *l, const char *option, const char *text,
+                const char *implied) {
+    char *part = qemu_format(q, "%s", text), *rest;
+    bool first = true;
+
+    *l = (struct qemu_list){.option = option};
+    for (; part && !q->failed; part = rest, first = false) {
+        char *value;
+
+        rest = cut(part);
+        value = strchr(part, '=');
+        if (!*part && !(first && !rest))
+            continue;
+        if (first && !implied) {
+            l->head = part;
+            continue;
+        }
+        if (l->count == QEMU_PAIRS)
+            return qemu_refuse(q, "%s has more than %u parts", option, QEMU_PAIRS);
+        if (value)
+            *value++ = 0;
+        if (value)
+            l->pair[l->count++] = (struct qemu_pair){.name = part, .value = value};
+        else if (first)
+            l->pair[l->count++] = (struct qemu_pair){.name = implied, .value = part};
+        else
+            put_switch(&l->pair[l->count++], part);
+    }
+    return true;
+}
+
+const char *qemu_value(struct qemu_list *l, const char *name) {
+    const char *value = NULL;
+
+    for (size_t n = 0; n < l->count; n++) {
+        if (strcmp(l->pair[n].name, name) != 0)
+            continue;
+        l->pair[n].used = true;
+        value = l->pair[n].value; /* the last one counts */
+    }
+    return value;
+}
+
+bool qemu_switch(struct qemu *q, struct qemu_list *l, const char *name, bool otherwise,
+                 bool *out) {
+    static const char *const yes[] = {"on", "yes", "true", "y"};
+    static const char *const no[] = {"off", "no", "false", "n"};
+    const char *value = qemu_value(l, name);
+
+    *out = otherwise;
+    if (!value)
+        return true;
+    for (size_t n = 0; n < ARRAY_SIZE(yes); n++) {
+        if (!strcmp(value, yes[n]) || !strcmp(value, no[n])) {
+            *out = !strcmp(value, yes[n]);
+            return true;
+        }
+    }
+    return qemu_refuse(q, "%s: %s wants on or off, not '%s'", l->option, name, value);
+}
+
+bool qemu_parse_number(const char *text, uint64_t *out) {
+    char *rest;
+
+    *out = strtoull(text, &rest, 0);
+    return *text >= '0' && *text <= '9' && !*rest;
+}
+
+bool qemu_number(struct qemu *q, struct qemu_list *l, const char *name, int otherwise,
+                 int max, int *out) {
+    const char *value = qemu_value(l, name);
+    uint64_t n;
+
+    *out = otherwise;
+    if (!value)
+        return true;
+    if (!qemu_parse_number(value, &n) || n > (uint64_t)max)
+        return qemu_refuse(q, "%s: %s wants a number from 0 to %d, not '%s'", l->option,
+                           name, max, value);
+    *out = (int)n;
+    return true;
+}
+
+/* NAME is in LIST, where a space follows each; one that ends with a star stands for all
+ * that begin so. */
+static bool listed(const char *list, const char *name) {
+    size_t len = strlen(name);
+
+    while (*list) {
+        const char *end = strchr(list, ' ');
+        size_t n = (size_t)(end - list);
+
+        if (list[n - 1] == '*' ? len >= n - 1 && !memcmp(list, name, n - 1)
+                               : len == n && !memcmp(list, name, n))
+            return true;
+        list = end + 1;
+    }
+    return false;
+}
+
+bool qemu_rest(struct qemu *q, struct qemu_list *l, const char *ignored) {
+    for (size_t n = 0; n < l->count; n++) {
+        const struct qemu_pair *p = &l->pair[n];
+
+        if (!p->used && !listed(ignored, p->name))
+            return qemu_refuse(q, "%s: bivisor has nothing for '%s=%s'", l->option,
+                               p->name, p->value);
+    }
+    return true;
+}
