@@ -144,6 +144,7 @@ struct block_request {
     struct block_request *next;
     uint64_t due;
     int rc;
+    bool quick;
 };
 
 /* Reads or writes there and then, if that takes no waiting for the disk: what the host's

@@ -49,6 +49,7 @@ struct image {
     unsigned physical; /* block_physical() */
     unsigned granule;  /* block_granule() */
     bool readonly;
+    bool quick;             /* writes go to the host's memory, as a rule */
     struct image *below[2]; /* what it stands on; NULL: nothing */
     char *path;             /* for messages; the image's, freed by image_done() */
 };
@@ -125,6 +126,7 @@ struct block {
     char id[BLOCK_ID_MAX + 1];
     unsigned in_flight, running; /* requests; the pool's lock has them */
     bool more;                   /* block_more() */
+    unsigned doubt;              /* so many writes are not thought to be quick */
     unsigned told;               /* errors that have been logged, a bit for each kind */
 };
 

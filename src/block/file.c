@@ -263,6 +263,7 @@ static int measure(struct file *f) {
     if (f->device && (ioctl(f->fd, BLKGETSIZE64, &size) < 0 ||
                       ioctl(f->fd, BLKPBSZGET, &physical) < 0))
         return -errno;
+    f->image.quick = true;
     if (!f->device)
         physical = 4096; /* the page cache's */
     atomic_store(&f->end, size);

@@ -10,6 +10,13 @@
  * to a callback. A host without enter() has no lock, and wants to be called on the loop's
  * thread.
  *
+ * A write to the host's page cache takes less time than to wake a thread up for it. So
+ * for those that are thought to be `quick` one worker is enough, and a device is called
+ * back for several at once: nobody is woken as long as a worker is at one, who looks for
+ * more, and who has done one goes on with the next before it delivers. Either holds for
+ * so many only (QUICK_QUEUE, QUICK_DONE); and a write that took long is followed by some
+ * that are not thought to be quick, of which each has its worker.
+ *
  * In a counted run there are no workers and no loop: see block.h.
  */
 #include <errno.h>
@@ -33,6 +40,8 @@ struct block_pool {
     struct list queued, done;
     struct block *blocks;
     bool ending, delivering;
+    unsigned at_quick;             /* workers that execute a quick one */
+    unsigned unwoken, undelivered; /* quick ones since somebody was woken, or delivered */
     struct os_task deliver;
     struct os_thread *workers[BLOCK_WORKERS];
 };
@@ -153,16 +162,48 @@ static void deliver(void *arg) {
 
 /* --- workers --- */
 
-static void execute_one(struct block_pool *p, struct block_request *r) {
+#define QUICK_QUEUE 16u
+#define QUICK_DONE 8u
+#define QUICK_NS 500000u /* a longer one was none */
+#define QUICK_DOUBT 64u  /* writes that follow such a one */
+
+/* Begins R: who is next has a worker, unless ours is soon back. The lock is held. */
+static void begin(struct block_pool *p, struct block_request *r) {
+    r->block->running++;
+    p->at_quick += r->quick;
+    if (p->queued.first && !(r->quick && p->queued.first->quick))
+        pthread_cond_signal(&p->work);
+    p->unwoken = 0;
+}
+
+static void end(struct block_pool *p, struct block_request *r, uint64_t took_ns) {
     struct block *b = r->block;
 
-    b->running++;
+    b->running--;
+    p->at_quick -= r->quick;
+    if (r->quick && took_ns > QUICK_NS)
+        b->doubt = QUICK_DOUBT;
+    list_add(&p->done, r);
+    pthread_cond_broadcast(&p->idle);
+}
+
+/* The next one is as quick, and the device can be called back for both. */
+static bool goes_on(struct block_pool *p, const struct block_request *r) {
+    return r->quick && p->queued.first && p->queued.first->quick &&
+           ++p->undelivered < QUICK_DONE;
+}
+
+static void execute_one(struct block_pool *p, struct block_request *r) {
+    uint64_t start = r->quick ? os_monotonic_ns() : 0;
+
+    begin(p, r);
     pthread_mutex_unlock(&p->lock);
     r->rc = request_execute(r);
     pthread_mutex_lock(&p->lock);
-    b->running--;
-    list_add(&p->done, r);
-    pthread_cond_broadcast(&p->idle);
+    end(p, r, r->quick ? os_monotonic_ns() - start : 0);
+    if (goes_on(p, r))
+        return;
+    p->undelivered = 0;
     if (p->host.enter)
         deliver_here(p);
     else
@@ -289,7 +330,21 @@ bool pool_counted(const struct block_pool *p) {
     return p->host.due;
 }
 
+/* The lock is held. */
+static bool is_quick(const struct block_request *r) {
+    struct block *b = r->block;
+
+    if (r->op != BLOCK_WRITE || !b->image->quick || r->length > BLOCK_AT_ONCE)
+        return false;
+    if (!b->doubt)
+        return true;
+    b->doubt--;
+    return false;
+}
+
 void pool_submit(struct block_pool *p, struct block_request *r) {
+    bool wake;
+
     r->due = 0;
     if (p->host.due) {
         r->block->in_flight++;
@@ -300,9 +355,12 @@ void pool_submit(struct block_pool *p, struct block_request *r) {
     }
     pthread_mutex_lock(&p->lock);
     r->block->in_flight++;
+    r->quick = is_quick(r);
     list_add(&p->queued, r);
+    wake = !r->quick || !p->at_quick || ++p->unwoken == QUICK_QUEUE;
     pthread_mutex_unlock(&p->lock);
-    pthread_cond_signal(&p->work); /* who wakes up finds the lock free */
+    if (wake)
+        pthread_cond_signal(&p->work); /* who wakes up finds the lock free */
 }
 
 void pool_cancel(struct block_pool *p, struct block *b) {

@@ -323,7 +323,7 @@ static void test_in_use(void **state) {
 
 struct slow {
     struct image image;
-    sem_t gate;
+    sem_t gate, begun;
     int rc;
 };
 
@@ -335,7 +335,16 @@ static int slow_read(struct image *i, uint64_t offset, const struct iovec *iov,
     return s->rc;
 }
 
-static const struct image_ops slow_ops = {.read = slow_read};
+static int slow_write(struct image *i, uint64_t offset, const struct iovec *iov,
+                      unsigned count) {
+    struct slow *s = container_of(i, struct slow, image);
+
+    sem_post(&s->begun);
+    sem_wait(&s->gate);
+    return s->rc;
+}
+
+static const struct image_ops slow_ops = {.read = slow_read, .write = slow_write};
 
 struct slow_disk {
     struct slow slow;
@@ -345,6 +354,7 @@ struct slow_disk {
 static void slow_open(struct slow_disk *d) {
     memset(d, 0, sizeof(*d));
     sem_init(&d->slow.gate, 0, 0);
+    sem_init(&d->slow.begun, 0, 0);
     image_init(&d->slow.image, &slow_ops, "slow");
     d->slow.image.size = SIZE;
     d->block.image = &d->slow.image;
@@ -355,6 +365,7 @@ static void slow_close(struct slow_disk *d) {
     block_attach(&d->block, NULL);
     image_done(&d->slow.image);
     sem_destroy(&d->slow.gate);
+    sem_destroy(&d->slow.begun);
 }
 
 #define MANY 64
@@ -382,6 +393,64 @@ static void test_parallel(void **state) {
     disk_wait(&rig, BLOCK_WORKERS - 1);
     slow_close(&d);
     block_close(b);
+}
+
+static void begun(struct slow_disk *d, unsigned count) {
+    while (count--)
+        sem_wait(&d->slow.begun);
+}
+
+static void open_gate(struct slow_disk *d, unsigned count) {
+    while (count--)
+        sem_post(&d->slow.gate);
+}
+
+/* Writes that are thought to be quick wait for the worker that is at one, if it takes
+ * long after all: not others, and not many of them. */
+static void test_quick(void **state) {
+    struct block *b = open_raw(false);
+    struct slow_disk d;
+    static struct disk_request q[MANY];
+    uint8_t buf[512] = {0};
+    unsigned n = 0;
+
+    slow_open(&d);
+    d.slow.image.quick = true;
+    disk_begin(&rig, &d.block, &q[n++], BLOCK_WRITE, 0, buf, 512);
+    begun(&d, 1);
+    disk_begin(&rig, &d.block, &q[n++], BLOCK_WRITE, 0, buf, 512);
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, buf, 512), 0);
+    while (n < 20)
+        disk_begin(&rig, &d.block, &q[n++], BLOCK_WRITE, 0, buf, 512);
+    begun(&d, 1);
+    open_gate(&d, 20);
+    disk_wait(&rig, 20);
+    for (unsigned k = 0; k < 20; k++)
+        assert_int_equal(q[k].calls, 1);
+    slow_close(&d);
+    block_close(b);
+}
+
+/* After one that took long they are not thought to be: each has a worker. */
+static void test_not_quick(void **state) {
+    const struct timespec long_time = {.tv_nsec = 2000000};
+    struct slow_disk d;
+    struct disk_request q[BLOCK_WORKERS];
+    uint8_t buf[512] = {0};
+
+    slow_open(&d);
+    d.slow.image.quick = true;
+    disk_begin(&rig, &d.block, &q[0], BLOCK_WRITE, 0, buf, 512);
+    begun(&d, 1);
+    nanosleep(&long_time, NULL);
+    open_gate(&d, 1);
+    disk_wait(&rig, 1);
+    for (unsigned n = 0; n < BLOCK_WORKERS; n++)
+        disk_begin(&rig, &d.block, &q[n], BLOCK_WRITE, 0, buf, 512);
+    begun(&d, BLOCK_WORKERS);
+    open_gate(&d, BLOCK_WORKERS);
+    disk_wait(&rig, BLOCK_WORKERS);
+    slow_close(&d);
 }
 
 static void test_cancel(void **state) {
@@ -568,6 +637,8 @@ int main(void) {
         TEST(test_cannot_open),
         TEST(test_in_use),
         TEST(test_parallel),
+        TEST(test_quick),
+        TEST(test_not_quick),
         TEST(test_cancel),
         TEST(test_drain),
         TEST(test_submit_when_done),
