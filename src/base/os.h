@@ -247,6 +247,9 @@ int os_jail_network(void);
 /* The same for the process that connects to unix sockets (vsock/connector.c), which it
  * may and nothing else; to be told of, it has standard error. (os_jail_connector.c) */
 int os_jail_connector(void);
+/* The same for the process that makes cells, and for what it makes (direct/spawner.c). A
+ * call that it does not allow fails. (os_jail_spawner.c) */
+int os_jail_spawner(void);
 
 /* --- terminal and signals (os_tty.c) --- */
 

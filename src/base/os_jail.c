@@ -80,6 +80,9 @@ static const struct filter_rule rules[] = {
      * executable. */
     IF(mprotect, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0),
 
+    /* Direct execution: a vCPU's thread stays where its cells are. */
+    IF(sched_setaffinity, 0, ARG32, 0),
+
     /* Translated code finds its vCPU by %gs; its thread has a stack for signals. */
     IF(arch_prctl, 0, ARG32, ARCH_SET_GS),
     ANY(sigaltstack),

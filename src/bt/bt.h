@@ -80,6 +80,10 @@ bool bt_ready(struct bt *bt);
 /* After VCPU_EVENT_CALL, between two instructions: vcpu_serve(). */
 void bt_serve(struct bt *bt);
 
+/* Translated code is left for a while: vector state is parked, the x87's pointers are in
+ * the vCPU, nothing of the cache is in hand. */
+void bt_let_go(struct bt *bt);
+
 /* Why bt_go() comes back. */
 enum bt_out {
     BT_OUT_EVENTS,    /* events are to be looked at */

@@ -117,6 +117,11 @@ static inline struct bt *bt_of(const struct vcpu *v) {
     return tr_vcpu(v)->owner;
 }
 
+/* User code that is run elsewhere. */
+static inline bool bt_is_away(const struct vcpu *v) {
+    return v->away && v->cpl == 3;
+}
+
 /* --- between the guest's state as C has it and as translated code has it --- */
 
 /* STAC and CLAC are translated: they move the bank that translated code reads. */
@@ -207,7 +212,6 @@ void bt_unlock(struct bt *bt);
 bool bt_select_key(struct bt *bt, uint32_t key);
 /* BT enters code, and has addresses in the cache in hand until it lets go. */
 void bt_hold(struct bt *bt);
-void bt_let_go(struct bt *bt);
 /* The same, until the door is open again. */
 void bt_stay_out(struct bt *bt);
 /* Lets go, takes the lock and stops all others, none of which holds anything of the cache

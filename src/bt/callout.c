@@ -72,7 +72,7 @@ static uint8_t *stay(struct bt *bt) {
 
     bt_drop_rf(v);
     if (!bt->sh->opt.tr.stay || v->step || !quiet(bt) || v->irq_shadow ||
-        (v->dr[7] & 0xff) || bt->watch || !tr_translatable(v))
+        (v->dr[7] & 0xff) || bt->watch || bt_is_away(v) || !tr_translatable(v))
         return NULL;
     bt_note_deaths(bt);
     if (unlikely(!bt_select_key(bt, tr_key(v))))
@@ -169,7 +169,7 @@ uint8_t *bt_transfer(struct vcpu *v, const struct insn *i) {
     bt_flags_in(v);
     tr_vcpu(v)->reason = BT_LEAVE_NEXT;
     if (unlikely(vcpu_events(v) || v->pending_db || (v->dr[7] & 0xff) ||
-                 (v->rflags & (X86_FL_TF | X86_FL_RF)) || bt->watch ||
+                 (v->rflags & (X86_FL_TF | X86_FL_RF)) || bt->watch || bt_is_away(v) ||
                  !tr_translatable(v)))
         return bt->sh->env.stub.leave;
     /* From CPL 3 to 0 or back, and nothing else: the key differs in just that. */

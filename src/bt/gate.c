@@ -50,7 +50,7 @@ void bt_gate_keep(struct bt *bt, const struct insn *i, uint32_t from) {
     bool in = n == TR_GATE_SYSCALL || n == TR_GATE_SYSENTER;
     uint32_t clear = X86_FL_IF;
 
-    if (n == TR_GATE_NONE || (v->mode == MODE_32 && v->long_mode))
+    if (n == TR_GATE_NONE || (v->mode == MODE_32 && v->long_mode) || bt_is_away(v))
         return;
     if (n == TR_GATE_SYSCALL)
         clear = (uint32_t)v->sfmask & ~X86_FL_ONE;

@@ -279,7 +279,7 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count) {
         enter(bt, c->code.entry_mem, fuel_for(bt, c));
         if (unlikely(step_ends(v, retired)) || !send_on(bt, &lead, &out))
             return out;
-        if (waits(v) || v->step)
+        if (waits(v) || v->step || bt_is_away(v))
             return BT_OUT_EVENTS;
     } while (true);
 }

@@ -141,6 +141,7 @@ struct vcpu {
     void (*x87_ran)(struct vcpu *v, uint64_t host_ip);
     uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
     bool step;       /* the engine comes back after each piece of code */
+    bool away;       /* user code of this address space is run elsewhere (direct/) */
     uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
     struct vcpu_shadow shadow;     /* the MMU's */
     struct fault fault;            /* valid when a semantic function returns SEM_FAULT */

@@ -68,6 +68,10 @@ unsigned vec_size(unsigned component) {
     return component < VEC_COMPONENTS ? vec_host.size[component] : 0;
 }
 
+uint32_t vec_mxcsr_mask(void) {
+    return vec_host.mxcsr_mask;
+}
+
 bool vec_keeps_fip(void) {
     return vec_host.keeps_fip;
 }

@@ -17,6 +17,9 @@ uint64_t vec_supported(void);
 unsigned vec_offset(unsigned component);
 unsigned vec_size(unsigned component);
 
+/* Bits of MXCSR that may be set. */
+uint32_t vec_mxcsr_mask(void);
+
 /* Does the host keep the address of the last x87 instruction (FIP)? AMD's CPUs save it
  * only with an exception pending, so that it is lost when the host switches to another
  * thread. */

@@ -14,13 +14,16 @@
 #include "engine/options.h"
 #include "mem/mem.h"
 
+struct cell_pool;
 struct engine;
 
 struct engine_config {
     const void *options; /* the engine's structure of them; NULL: it has none */
     struct engine
         *first; /* of the machine's first CPU, when it is another's; NULL: none yet */
-    bool only_if_fast; /* decline rather than be worse than the next engine */
+    bool only_if_fast;       /* decline rather than be worse than the next engine */
+    struct cell_pool *cells; /* for direct execution (direct/), or NULL */
+    unsigned direct;         /* enum direct_mode */
 };
 
 /* Who derives something from guest code: stores to pages with the trace are told to it

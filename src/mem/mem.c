@@ -575,6 +575,10 @@ void mem_discard(struct mem *m, struct gpa at, uint64_t len) {
     }
 }
 
+int mem_ram_fd(const struct mem *m) {
+    return m->fd;
+}
+
 /* --- traces --- */
 
 void mem_trace_add(struct mem *m, uint8_t *host_page, enum mem_trace owner) {

@@ -53,12 +53,13 @@
 enum mem_kind { MEM_NONE, MEM_RAM, MEM_ROM };
 
 enum mem_trace {
-    MEM_TRACE_CODE = 1u << 0,  /* the interpreter has decoded code from the page */
-    MEM_TRACE_PT = 1u << 1,    /* page tables that retained shadows depend on */
-    MEM_TRACE_DIRTY = 1u << 2, /* dirty logging */
-    MEM_TRACE_TC = 1u << 3,    /* the translation cache has code from the page */
+    MEM_TRACE_CODE = 1u << 0,   /* the interpreter has decoded code from the page */
+    MEM_TRACE_PT = 1u << 1,     /* page tables that retained shadows depend on */
+    MEM_TRACE_DIRTY = 1u << 2,  /* dirty logging */
+    MEM_TRACE_TC = 1u << 3,     /* the translation cache has code from the page */
+    MEM_TRACE_DIRECT = 1u << 4, /* cells may execute code from the page */
 };
-#define MEM_TRACE_COUNT 4
+#define MEM_TRACE_COUNT 5
 
 /* What is seen at an address: a region, or as much of one as nothing hides. */
 struct mem_piece {
@@ -114,6 +115,9 @@ struct mem;
  * 0, or -errno (-EINVAL for the size, -ENOMEM when the host cannot). */
 int mem_create(uint64_t size, struct mem **out);
 void mem_destroy(struct mem *m);
+/* The descriptor of what the host has mapped: RAM is at its beginning. -1: there is none.
+ */
+int mem_ram_fd(const struct mem *m);
 
 /* Zeroes RAM, drops all traces and what mem_set_kind() did (hooks are kept, and not
  * called); for a machine reset. Regions stay where they are, the ROM among them, with

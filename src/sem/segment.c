@@ -231,6 +231,39 @@ void sem_set_cs(struct vcpu *v, const struct segment *cs, unsigned cpl) {
     mmu_context_changed(v);
 }
 
+/* A far branch within CPL 3, without the branch. */
+static int adopt_code(struct vcpu *v, uint16_t sel) {
+    const uint16_t must = X86_AR_P | X86_AR_S | X86_AR_CODE | X86_AR_DPL;
+    struct segment cs;
+    uint64_t desc[2];
+
+    if (!(sel & ~X86_SEL_RPL))
+        return sem_fault_err(v, X86_GP, 0);
+    if (sem_read_desc(v, sel, X86_GP, desc))
+        return SEM_FAULT;
+    sem_unpack_desc(&cs, sel, desc[0] | (uint64_t)X86_AR_ACCESSED << 40);
+    if ((cs.ar & must) != must)
+        return sem_fault_err(v, X86_GP, sel & ~X86_SEL_RPL);
+    sem_set_cs(v, &cs, 3);
+    return 0;
+}
+
+int sem_adopt_segments(struct vcpu *v, const uint16_t *sel) {
+    for (unsigned seg = 0; seg < SEG_COUNT; seg++) {
+        uint64_t base = v->seg[seg].base;
+        bool null = !(sel[seg] & ~X86_SEL_RPL);
+
+        if (sel[seg] == v->seg[seg].sel)
+            continue;
+        if (seg == SEG_CS ? adopt_code(v, sel[seg]) : sem_load_seg(v, seg, sel[seg]))
+            return SEM_FAULT;
+        if (null && (seg == SEG_FS || seg == SEG_GS))
+            v->seg[seg].base = base;
+    }
+    vcpu_update_mode(v);
+    return 0;
+}
+
 /* --- stack --- */
 
 int sem_push(struct vcpu *v, unsigned size, uint64_t val) {
