@@ -14,7 +14,7 @@ ALL_CFLAGS = $(CSTD) $(WARN) $(CFLAGS) -fno-strict-aliasing -fwrapv -pthread -MM
 # These rooms run while the guest's vector state is in the host's registers
 # (src/cpu/vec.h): no vector code, no libc behind the compiler's back.
 CORE_ROOMS = cpu mem mmu sem interp tr tc list verify bt soft bus dev
-CORE_FILES = src/machine/board.c src/machine/pci.c src/decode/encoding.c src/base/os_word.c
+CORE_FILES = src/direct/space.c src/direct/codes.c src/direct/policy.c src/machine/board.c src/machine/pci.c src/decode/encoding.c src/base/os_word.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
               -fno-tree-loop-distribute-patterns
@@ -41,7 +41,8 @@ $(BUILD)/bivisor: $(BUILD)/src/main.o $(LIB)
 
 # The commands carry the benchmark guest, the loaders the board's ROM.
 IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o) \
-    $(if $(wildcard $(ROOMS:%=src/%/bios.h)),$(BUILD)/bios/image.o)
+    $(if $(wildcard $(ROOMS:%=src/%/bios.h)),$(BUILD)/bios/image.o) \
+    $(if $(wildcard $(ROOMS:%=src/%/spawner.h)),$(BUILD)/cell/image.o)
 $(LIB): $(OBJS) $(IMAGES)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
@@ -113,6 +114,7 @@ check: deps-check
 guests:
 
 include guest/bios/bios.mk
+include guest/cell/cell.mk
 include guest/frob/frob.mk
 include tests/guest/guests.mk
 include tests/cli/cli.mk

@@ -9,6 +9,8 @@
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "ctl/ctl.h"
+#include "direct/cell.h"
+#include "direct/direct.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
 
@@ -66,6 +68,32 @@ static void check_jail(void) {
         printf("jail       system calls are filtered, privileges cannot be gained\n");
 }
 
+static const char *lacks_for_direct(int fd) {
+    struct cell_pool *cells;
+    int rc = cell_pool_new(fd, &cells);
+    const char *lacks = rc ? strerror(-rc) : direct_lacks(cells);
+
+    if (!rc)
+        cell_pool_free(cells);
+    return lacks;
+}
+
+/* User code on the CPU as it is. */
+static void check_direct(void) {
+    const char *lacks;
+    void *map;
+    int fd, rc = os_memfd_map("check", 4096, &fd, &map);
+
+    lacks = rc ? strerror(-rc) : lacks_for_direct(fd);
+    if (lacks)
+        printf("direct     not possible: %s\n", lacks);
+    else
+        printf("direct     with bt, user code can run as it is (`bivisor run --direct "
+               "auto`)\n");
+    if (!rc)
+        os_memfd_unmap(fd, map, 4096);
+}
+
 static void check_kvm(const char *what) {
     struct kvm_probe p;
     char text[384];
@@ -108,5 +136,6 @@ int ctl_cmd_check(int argc, char **argv) {
     code = check_code_memory();
     check_jail();
     check_engines(code);
+    check_direct();
     return code ? CTL_OK : CTL_HOST_FAILURE;
 }

@@ -23,6 +23,7 @@ static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
 static const char *const monitor_names[] = {"none", "mux", "only"}; /* console_monitor */
 static const char *const jail_names[] = {"auto", "on", "off"};      /* enum jail_want */
 static const char *const virtio_names[] = {"none", "pci", "mmio"};  /* machine_virtio */
+static const char *const direct_names[] = {"off", "auto", "on"};    /* enum direct_mode */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -67,6 +68,8 @@ static void print_help(void) {
         "  --control PATH       listen at a unix socket for programs that steer the run\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
         "perf\n"
+        "  --direct MODE        run user code on this CPU as it is: off, auto (what "
+        "computes), on\n"
         "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
         "  --verbose            tell on stderr what is being done\n"
         "\n"
@@ -137,6 +140,7 @@ enum {
     OPT_PROTOCOL,
     OPT_RETENTION,
     OPT_JAIL,
+    OPT_DIRECT,
     OPT_NO_PARAVIRT,
     OPT_NO_PCI,
     OPT_NO_REBOOT,
@@ -180,6 +184,7 @@ static const struct option long_options[] = {
     {"boot-protocol", required_argument, NULL, OPT_PROTOCOL},
     {"retention", required_argument, NULL, OPT_RETENTION},
     {"jail", required_argument, NULL, OPT_JAIL},
+    {"direct", required_argument, NULL, OPT_DIRECT},
     {"no-paravirt", no_argument, NULL, OPT_NO_PARAVIRT},
     {"no-pci", no_argument, NULL, OPT_NO_PCI},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
@@ -345,6 +350,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_ENGINE:
     case OPT_CPUS:
     case OPT_FIRMWARE_VARS:
+    case OPT_DIRECT:
     case OPT_RECORD:
     case OPT_CONTROL:
     case OPT_CONSOLE:
@@ -423,6 +429,12 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
                             &choice))
             return false;
         o->jail = (enum jail_want)choice;
+        return true;
+    case OPT_DIRECT:
+        if (!options_choice("--direct", optarg, direct_names, ARRAY_SIZE(direct_names),
+                            &choice))
+            return false;
+        o->machine.direct = (enum direct_mode)choice;
         return true;
     case OPT_VIRTIO:
         if (!options_choice("--virtio", optarg, virtio_names, ARRAY_SIZE(virtio_names),

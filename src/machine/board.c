@@ -416,6 +416,12 @@ void board_set_tsc(struct board *b, uint64_t value) {
     board_tsc_moved(b);
 }
 
+void board_follow_tsc(struct board *b) {
+    for (unsigned n = 0; n < b->cpus; n++)
+        vclock_tsc_set_at(b->cpu[n].clock, b->ticks_base, 0);
+    board_tsc_moved(b);
+}
+
 /* Each CPU's TSC is its own to set. */
 static void hook_tsc_write(void *arg, uint64_t value) {
     struct machine_cpu *c = arg;

@@ -118,6 +118,8 @@ void board_reset(struct board *b);
 
 /* The TSCs of all CPUs are VALUE now, all at once. */
 void board_set_tsc(struct board *b, uint64_t value);
+/* They are the host's. */
+void board_follow_tsc(struct board *b);
 /* `ticks_base` has changed. */
 void board_tsc_moved(struct board *b);
 

@@ -71,7 +71,8 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
     bool any = !strcmp(m->cfg.engine, "auto");
-    struct engine_config cfg = {.only_if_fast = any};
+    struct engine_config cfg = {
+        .only_if_fast = any, .cells = m->cells, .direct = m->cfg.direct};
     char reason[384] = "no engine of that name";
     int rc = -EINVAL;
 

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "bt/bt.h"
+#include "direct/direct.h"
 #include "interp/interp.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
@@ -99,6 +100,24 @@ static int cannot_translate(int rc, const struct bt_options *opt, char *why,
     return rc;
 }
 
+static int direct_create(struct vcpu *v, const struct engine_config *cfg,
+                         struct engine *e, char *why, size_t why_size) {
+    const struct direct_config direct = {
+        .pool = cfg->cells,
+        .mode = (enum direct_mode)cfg->direct,
+        .first = cfg->first ? cfg->first->soft.direct : NULL,
+    };
+
+    snprintf(why, why_size, "out of memory");
+    return cfg->cells ? direct_new(v, &direct, &e->soft.direct) : 0;
+}
+
+static void translator_destroy(struct engine *e) {
+    direct_free(e->soft.direct);
+    bt_free(e->bt);
+    interp_destroy(e);
+}
+
 static int translator_create(struct vcpu *v, const struct engine_config *cfg,
                              struct engine **out, char *why, size_t why_size) {
     int rc = interp_create(v, cfg, out, why, why_size);
@@ -111,14 +130,14 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
     if (rc) {
         interp_destroy(*out);
         *out = NULL;
-        rc = cannot_translate(rc, cfg->options, why, why_size);
+        return cannot_translate(rc, cfg->options, why, why_size);
+    }
+    rc = direct_create(v, cfg, *out, why, why_size);
+    if (rc) {
+        translator_destroy(*out);
+        *out = NULL;
     }
     return rc;
-}
-
-static void translator_destroy(struct engine *e) {
-    bt_free(e->bt);
-    interp_destroy(e);
 }
 
 static enum exit_reason translator_enter(struct engine *e) {
@@ -132,18 +151,23 @@ static enum exit_reason translator_enter(struct engine *e) {
 
 static void translator_kick(struct engine *e) {
     bt_kick(e->bt);
+    if (e->soft.direct)
+        direct_kick(e->soft.direct);
 }
 
 static void translator_reset(struct engine *e) {
     bt_flush(e->bt);
     interp_flush(e->interp);
+    if (e->soft.direct)
+        direct_reset(e->soft.direct);
 }
 
 static void translator_traces(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
                               unsigned *count) {
     out[0] = (struct engine_trace){MEM_TRACE_CODE, interp_code_written, e->interp};
     out[1] = (struct engine_trace){MEM_TRACE_TC, bt_code_written, e->bt};
-    *count = 2;
+    out[2] = (struct engine_trace){MEM_TRACE_DIRECT, direct_code_written, e->soft.direct};
+    *count = e->soft.direct ? 3 : 2;
 }
 
 static int translator_list(struct engine *e, uint64_t from, uint32_t len,
@@ -170,6 +194,8 @@ static void translator_stats(struct engine *e,
                              void (*emit)(void *arg, const char *name, uint64_t value),
                              void *arg) {
     bt_stats(e->bt, emit, arg);
+    if (e->soft.direct)
+        direct_stats(e->soft.direct, emit, arg);
 }
 
 static const struct engine_ops bt_ops = {

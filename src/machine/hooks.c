@@ -12,8 +12,9 @@
  *   mem_hooks.on_write, MEM_TRACE_PT   the MMU           a store to a page table
  *                       MEM_TRACE_CODE the interpreter   a store to code that it decoded
  *                       MEM_TRACE_TC   the translator    a store to code in its cache
+ *                       MEM_TRACE_DIRECT direct/         a store to code that cells have
  *                       MEM_TRACE_DIRTY  nobody yet
- *   mmu_observe()                      nobody yet        the shadow changes
+ *   mmu_observe()                      direct/           the shadow changes
  *
  * Which of the engine's parts own the traces of code is the engine's word
  * (engine_ops.traces). What a room is given for good when it is made is not here: the

@@ -14,6 +14,7 @@
 
 #include "base/types.h"
 #include "boot/boot.h"
+#include "direct/direct.h"
 #include "engine/engine.h"
 #include "engine/run.h"
 #include "mmu/mmu.h"
@@ -115,6 +116,7 @@ struct machine_config {
     const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
     bool no_pci;        /* a board without PCI */
     bool paravirt;      /* KVM's CPUID leaves and clock */
+    enum direct_mode direct; /* user code runs on the host's CPU, in cells; bt only */
     enum mmu_policy policy;
     struct machine_options options; /* of the engines; begin with the defaults */
     const struct boot_image *image; /* the caller's, must outlive the machine */

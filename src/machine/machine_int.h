@@ -54,6 +54,7 @@ struct serial_port {
 struct machine {
     struct machine_config cfg;
     struct mem *mem;
+    struct cell_pool *cells; /* NULL: nothing is run directly */
     struct cpuid_model *cpuid;
     struct vclock *clock;
     struct bus *bus;

@@ -8,12 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/os.h"
 #include "cpu/cpuid.h"
 #include "dev/pci/setup.h"
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
+#include "direct/cell.h"
 #include "machine/firmware.h"
 #include "machine/machine_int.h"
 #include "machine/virtio.h"
@@ -45,6 +47,28 @@ static int create_memory(struct machine *m, char *why, size_t why_size) {
     else if (with_firmware(m))
         rc = boot_firmware_install(m->cfg.image, m->mem, why, why_size);
     return rc;
+}
+
+/* The process that makes cells is forked before there are threads. */
+static int create_cells(struct machine *m, char *why, size_t why_size) {
+    bool maybe = !strcmp(m->cfg.engine, "auto") || !strcmp(m->cfg.engine, "bt");
+    const char *lacks;
+    int rc;
+
+    if (m->cfg.direct == DIRECT_OFF || m->cfg.counted || !maybe)
+        return 0;
+    rc = cell_pool_new(mem_ram_fd(m->mem), &m->cells);
+    lacks = rc ? strerror(-rc) : direct_lacks(m->cells);
+    if (!lacks)
+        return 0;
+    cell_pool_free(m->cells);
+    m->cells = NULL;
+    if (m->cfg.direct == DIRECT_AUTO) {
+        log_info("nothing is run directly: %s", lacks);
+        return 0;
+    }
+    snprintf(why, why_size, "--direct on: %s", lacks);
+    return -ENODEV;
 }
 
 static int check_cpus(struct machine *m, char *why, size_t why_size) {
@@ -153,6 +177,10 @@ static int create_engines(struct machine *m, char *why, size_t why_size) {
     const struct machine_cpu *c = machine_boot_cpu(m);
     int rc = machine_choose_engine(m, why, why_size);
 
+    if (!rc && strcmp(c->ops->name, "bt")) {
+        cell_pool_free(m->cells);
+        m->cells = NULL;
+    }
     if (!rc && c->ops->has_lapic && c->ops->has_lapic(c->engine))
         board_use_lapic_of_engine(&m->board, engine_msi, m);
     return rc;
@@ -172,6 +200,8 @@ int machine_create(const struct machine_config *cfg, struct machine **out, char 
         rc = create_memory(m, why, why_size);
     if (!rc)
         rc = create_cpus(m, why, why_size);
+    if (!rc)
+        rc = create_cells(m, why, why_size);
     if (rc)
         goto fail;
     rc = create_board(m);
@@ -204,6 +234,7 @@ void machine_free(struct machine *m) {
     machine_end_threads(m);
     machine_disks_free(m);
     machine_free_engines(m);
+    cell_pool_free(m->cells);
     machine_devices_free(m);
     if (m->board.cpu)
         board_destroy(&m->board);
@@ -307,6 +338,8 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     board_reset(&m->board);
     machine_devices_reset(m);
     board_set_tsc(&m->board, 0);
+    if (m->cells) /* so that RDTSC can be run as it is */
+        board_follow_tsc(&m->board);
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;

@@ -1,6 +1,7 @@
 #include "soft/soft.h"
 #include "bt/bt.h"
 #include "cpu/smp.h"
+#include "direct/direct.h"
 #include "interp/interp.h"
 #include "sem/sem.h"
 #include "tr/key.h"
@@ -38,6 +39,41 @@ static bool translated(struct soft *s, enum exit_reason *out) {
     return false;
 }
 
+/* Steps that the interpreter makes in a page that cells are not to run. */
+#define BESIDE 400
+
+/* The interpreter runs what is in this page, for a while; then translated code does. */
+static bool beside(struct soft *s, enum exit_reason *out) {
+    struct vcpu *v = s->v;
+    uint64_t page = v->rip >> 12;
+
+    for (unsigned n = 0; n < BESIDE; n++) {
+        if (v->cpl != 3 || v->rip >> 12 != page || vcpu_events(v))
+            return false;
+        if (interpret(s, 1, out))
+            return true;
+    }
+    direct_rest(s->direct);
+    return false;
+}
+
+/* User code runs in a cell. True: the run ends with *OUT. */
+static bool directly(struct soft *s, enum exit_reason *out) {
+    bt_let_go(s->bt);
+    switch (direct_run(s->direct)) {
+    case DIRECT_INTERPRET:
+        return interpret(s, 1, out);
+    case DIRECT_TRANSLATE:
+        return beside(s, out);
+    case DIRECT_SHUTDOWN:
+        *out = EXIT_shutdown;
+        return true;
+    case DIRECT_EVENTS:
+        break;
+    }
+    return false;
+}
+
 /* Up to the next look at events. True: the run ends with *OUT. */
 static bool advance(struct soft *s, enum exit_reason *out) {
     struct vcpu *v = s->v;
@@ -56,6 +92,8 @@ static bool advance(struct soft *s, enum exit_reason *out) {
         bt_serve(s->bt);
         events = vcpu_events(v);
     }
+    if (s->direct && events)
+        direct_sample(s->direct);
     if (events & VCPU_EVENTS_LEAVE) {
         *out = EXIT_kick;
         return true;
@@ -63,6 +101,8 @@ static bool advance(struct soft *s, enum exit_reason *out) {
     bt_drop_rf(v);
     if (needs_care(v, events))
         return interpret(s, 1, out);
+    if (v->away && direct_wanted(s->direct))
+        return directly(s, out);
     if (!tr_translatable(v))
         return interpret(s, INTERP_SLICE, out);
     return translated(s, out);

@@ -1,7 +1,8 @@
 /*
  * The software engine: runs the guest by translation where that is worth it, and
- * instruction by instruction in the interpreter where it is not. It owns that choice and
- * nothing else.
+ * instruction by instruction in the interpreter where it is not; user code that computes
+ * is run directly, if there are cells (direct/direct.h). It owns that choice and nothing
+ * else.
  *
  * Interpreted are 16-bit code and other code that the translator does not take,
  * everything while a trap follows each instruction, the delivery of interrupts, and what
@@ -14,14 +15,16 @@
 #include "cpu/vcpu.h"
 
 struct bt;
+struct direct;
 struct interp;
 
-/* Both are its owner's, and outlive it. */
+/* All are its owner's, and outlive it. */
 struct soft {
     struct vcpu *v;
     struct interp *ip;
     struct bt *bt;
-    int error; /* -errno of what kept soft_run() from it, or 0 */
+    struct direct *direct; /* NULL: nothing is run directly */
+    int error;             /* -errno of what kept soft_run() from it, or 0 */
 };
 
 /* As interp_run(); or EXIT_error, when this thread cannot run translated code (`error`

@@ -1,0 +1,362 @@
+/* Cells, seen from the VMM; see cell.h. */
+#include "direct/cell.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "direct/abi.h"
+#include "direct/cell_int.h"
+
+static struct cell_orders *orders_of(uint8_t *slots, unsigned n) {
+    return (struct cell_orders *)(slots + (size_t)n * CELL_SLOT);
+}
+
+/* --- the pool --- */
+
+static void close_all(int *fd) {
+    for (unsigned n = 0; n < CELLS_MAX; n++)
+        if (fd[n] > 0)
+            close(fd[n]);
+}
+
+static int open_all(int *fd) {
+    for (unsigned n = 0; n < CELLS_MAX; n++) {
+        fd[n] = eventfd(0, EFD_CLOEXEC);
+        if (fd[n] < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static int open_descriptors(struct cell_pool *p) {
+    int rc = open_all(p->cfg.ack);
+
+    if (!rc)
+        rc = open_all(p->cfg.out);
+    return rc ? rc : open_all(p->cfg.go);
+}
+
+static int make_memory(struct cell_pool *p) {
+    size_t size = (size_t)CELLS_MAX * CELL_SLOT;
+    void *map;
+    int rc = os_memfd_map("bivisor-cells", size, &p->cfg.slots_fd, &map);
+
+    if (rc)
+        return rc;
+    p->slots = map;
+    if (p->cfg.slots_fd < 0)
+        return -ENOMEM;
+    map = mmap(NULL, CELLS_MAX * sizeof(*p->cfg.dead), PROT_READ | PROT_WRITE,
+               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    p->cfg.dead = map;
+    return 0;
+}
+
+int cell_pool_new(int ram_fd, struct cell_pool **out) {
+    struct cell_pool *p = calloc(1, sizeof(*p));
+    int rc;
+
+    if (!p)
+        return -ENOMEM;
+    p->cfg.ram_fd = ram_fd;
+    p->cfg.slots_fd = -1;
+    p->socket = -1;
+    rc = make_memory(p);
+    if (!rc)
+        rc = open_descriptors(p);
+    for (unsigned n = 0; n < CELLS_MAX && !rc; n++) {
+        struct cell *c = &p->cell[n];
+        uint8_t *slot = p->slots + (size_t)n * CELL_SLOT;
+
+        c->pool = p;
+        c->slot = n;
+        c->orders = orders_of(p->slots, n);
+        c->resume = (struct cell_resume *)(slot + (CELL_RESUME - CELL_ORDERS));
+        c->state = (struct cell_state *)(slot + CELL_ORDERS_SIZE);
+        c->stack = slot + CELL_ORDERS_SIZE + CELL_STATE_SIZE;
+    }
+    if (!rc)
+        rc = spawner_start(&p->cfg, &p->socket);
+    if (rc) {
+        cell_pool_free(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+void cell_pool_free(struct cell_pool *p) {
+    if (!p)
+        return;
+    if (p->socket >= 0)
+        close(p->socket);
+    close_all(p->cfg.ack);
+    close_all(p->cfg.out);
+    close_all(p->cfg.go);
+    if (p->cfg.dead)
+        munmap(p->cfg.dead, CELLS_MAX * sizeof(*p->cfg.dead));
+    if (p->slots)
+        os_memfd_unmap(p->cfg.slots_fd, p->slots, (uint64_t)CELLS_MAX * CELL_SLOT);
+    free(p);
+}
+
+/* --- where they run --- */
+
+int cell_pool_pin(struct cell_pool *p) {
+    cpu_set_t may, one;
+    int best = -1, here = sched_getcpu();
+
+    if (sched_getaffinity(0, sizeof(may), &may))
+        return -1;
+    for (int n = 0; n < CPU_SETSIZE; n++) {
+        int cpu = here >= 0 ? (here + n) % CPU_SETSIZE : n;
+
+        if (CPU_ISSET(cpu, &may) &&
+            (best < 0 || __atomic_load_n(&p->pinned[cpu], __ATOMIC_RELAXED) <
+                             __atomic_load_n(&p->pinned[best], __ATOMIC_RELAXED)))
+            best = cpu;
+    }
+    if (best < 0)
+        return -1;
+    CPU_ZERO(&one);
+    CPU_SET(best, &one);
+    if (sched_setaffinity(0, sizeof(one), &one))
+        return -1;
+    __atomic_add_fetch(&p->pinned[best], 1, __ATOMIC_RELAXED);
+    if (!p->may_known) {
+        p->may = may;
+        p->may_known = true;
+    }
+    return best;
+}
+
+void cell_pool_unpin(struct cell_pool *p, int cpu) {
+    if (cpu < 0)
+        return;
+    __atomic_sub_fetch(&p->pinned[cpu], 1, __ATOMIC_RELAXED);
+    sched_setaffinity(0, sizeof(p->may), &p->may);
+}
+
+/* --- orders --- */
+
+static void wake_helper(struct cell *c) {
+    __atomic_add_fetch(&c->orders->word, 1, __ATOMIC_SEQ_CST);
+    syscall(SYS_futex, &c->orders->word, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
+}
+
+/* What an eventfd has got since it was read. It waits for something. */
+static uint64_t await(int fd) {
+    uint64_t value;
+
+    while (read(fd, &value, sizeof(value)) != sizeof(value))
+        if (errno != EINTR)
+            return CELL_ACK_DEAD;
+    return value;
+}
+
+static void put_down(int fd, uint64_t value) {
+    while (write(fd, &value, sizeof(value)) < 0 && errno == EINTR)
+        ;
+}
+
+int cell_sync(struct cell *c) {
+    uint64_t said;
+
+    if (!c->orders->count)
+        return 0;
+    if (c->is != CELL_USED)
+        return -EIO;
+    __atomic_add_fetch(&c->orders->batch, 1, __ATOMIC_SEQ_CST);
+    wake_helper(c);
+    said = await(c->pool->cfg.ack[c->slot]);
+    c->orders->count = 0;
+    if (said >= CELL_ACK_DEAD) {
+        c->is = CELL_DEAD;
+        return -EIO;
+    }
+    return said >= CELL_ACK_FAILED ? -ENOMEM : 0;
+}
+
+static int order(struct cell *c, struct cell_order o) {
+    int rc = c->orders->count == CELL_O_MAX ? cell_sync(c) : 0;
+
+    if (!rc)
+        c->orders->order[c->orders->count++] = o;
+    return rc;
+}
+
+int cell_map(struct cell *c, uint64_t at, uint64_t pages, int prot, uint64_t offset) {
+    return order(
+        c, (struct cell_order){SYS_mmap, {at, pages << 12, (uint64_t)prot}, offset});
+}
+
+int cell_unmap(struct cell *c, uint64_t at, uint64_t pages) {
+    return order(c, (struct cell_order){SYS_munmap, {at, pages << 12}, 0});
+}
+
+int cell_unmap_all(struct cell *c) {
+    int rc = cell_unmap(c, 0, CELL_BASE >> 12);
+
+    return rc ? rc : cell_unmap(c, CELL_END, (CELL_TOP - CELL_END) >> 12);
+}
+
+int cell_move(struct cell *c, int cpu) {
+    uint64_t mask = CELL_ORDERS + CELL_O_MASK;
+    int rc = cell_sync(c);
+
+    if (rc || cpu < 0 || cpu >= CELL_O_MASK_SIZE * 8)
+        return rc;
+    memset(c->orders->mask, 0, CELL_O_MASK_SIZE);
+    c->orders->mask[cpu / 64] = 1ull << cpu % 64;
+    rc = order(c, (struct cell_order){
+                      SYS_sched_setaffinity, {c->thread, CELL_O_MASK_SIZE, mask}, 0});
+    if (!rc)
+        rc = order(c, (struct cell_order){
+                          SYS_sched_setaffinity, {0, CELL_O_MASK_SIZE, mask}, 0});
+    return rc ? rc : cell_sync(c);
+}
+
+/* --- life --- */
+
+static int ask(struct cell *c, enum spawner_what what, int cpu) {
+    struct spawner_request r = {.what = (uint8_t)what,
+                                .slot = (uint8_t)c->slot,
+                                .tsc_faults = c->tsc_faults,
+                                .pinned = cpu >= 0,
+                                .cpu = (uint16_t)(cpu < 0 ? 0 : cpu)};
+
+    return write(c->pool->socket, &r, sizeof(r)) == sizeof(r) ? 0 : -EIO;
+}
+
+/* No process is left of it. */
+static void bury(struct cell *c) {
+    uint32_t *dead = &c->pool->cfg.dead[c->slot];
+
+    if (c->is == CELL_NONE)
+        return;
+    if (!__atomic_load_n(dead, __ATOMIC_SEQ_CST) && ask(c, SPAWNER_KILL, 0)) {
+        c->is = CELL_LOST; /* the spawner has ended, and the cells with it */
+        return;
+    }
+    while (!__atomic_load_n(dead, __ATOMIC_SEQ_CST))
+        await(c->pool->cfg.ack[c->slot]);
+    __atomic_store_n(&c->is, CELL_NONE, __ATOMIC_SEQ_CST);
+}
+
+/* Empties an eventfd. */
+static void drain(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    while (poll(&p, 1, 0) > 0 && await(fd))
+        ;
+}
+
+static void start(struct cell *c, int cpu) {
+    const struct spawner_config *cfg = &c->pool->cfg;
+
+    drain(cfg->ack[c->slot]);
+    drain(cfg->out[c->slot]);
+    drain(cfg->go[c->slot]);
+    memset(c->state, 0, CELL_STATE_SIZE);
+    memset(c->orders, 0, CELL_ORDERS_SIZE);
+    __atomic_store_n(&cfg->dead[c->slot], 0, __ATOMIC_SEQ_CST);
+    c->is = ask(c, SPAWNER_MAKE, cpu) ? CELL_LOST : CELL_STARTS;
+}
+
+/* Takes a cell that is in state FROM. */
+static struct cell *take(struct cell_pool *p, unsigned from, bool tsc_faults) {
+    for (unsigned n = 0; n < CELLS_MAX; n++) {
+        struct cell *c = &p->cell[n];
+        unsigned is = from;
+
+        if (from == CELL_IDLE && c->tsc_faults != tsc_faults)
+            continue;
+        if (__atomic_compare_exchange_n(&c->is, &is, CELL_USED, false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST))
+            return c;
+    }
+    return NULL;
+}
+
+struct cell *cell_new(struct cell_pool *p, int cpu, bool tsc_faults) {
+    struct cell *c = take(p, CELL_IDLE, tsc_faults);
+
+    if (c && c->tsc_faults == tsc_faults && !cell_move(c, cpu))
+        return c;
+    if (c)
+        bury(c);
+    c = take(p, CELL_NONE, tsc_faults);
+    if (!c)
+        return NULL;
+    c->tsc_faults = tsc_faults;
+    start(c, cpu);
+    return c;
+}
+
+int cell_ready(struct cell *c, bool wait) {
+    int fd = c->pool->cfg.out[c->slot];
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    if (c->is == CELL_USED)
+        return 1;
+    if (c->is != CELL_STARTS)
+        return -EIO;
+    if (!wait && poll(&p, 1, 0) <= 0)
+        return 0;
+    await(fd);
+    if (__atomic_load_n(&c->pool->cfg.dead[c->slot], __ATOMIC_SEQ_CST)) {
+        c->is = CELL_DEAD;
+        return -EIO;
+    }
+    c->thread = c->state->thread;
+    c->is = CELL_USED;
+    return 1;
+}
+
+bool cell_tsc_faults(const struct cell *c) {
+    return c->tsc_faults;
+}
+
+void cell_give_back(struct cell *c) {
+    c->orders->count = 0;
+    if (c->is == CELL_USED && !cell_unmap_all(c) && !cell_sync(c))
+        __atomic_store_n(&c->is, CELL_IDLE, __ATOMIC_SEQ_CST);
+    else
+        bury(c);
+}
+
+/* --- turns --- */
+
+void cell_turn_begin(struct cell *c) {
+    __atomic_add_fetch(&c->orders->turn, 1, __ATOMIC_SEQ_CST);
+}
+
+bool cell_turn(struct cell *c) {
+    put_down(c->pool->cfg.go[c->slot], 1);
+    await(c->pool->cfg.out[c->slot]);
+    if (!__atomic_load_n(&c->pool->cfg.dead[c->slot], __ATOMIC_SEQ_CST))
+        return true;
+    c->is = CELL_DEAD;
+    return false;
+}
+
+void cell_turn_end(struct cell *c) {
+    __atomic_add_fetch(&c->orders->turn, 1, __ATOMIC_SEQ_CST);
+}
+
+void cell_kick(struct cell *c) {
+    uint32_t turn = __atomic_load_n(&c->orders->turn, __ATOMIC_SEQ_CST);
+
+    if (turn & 1 && __atomic_exchange_n(&c->orders->kick, turn, __ATOMIC_SEQ_CST) != turn)
+        wake_helper(c);
+}

@@ -1,0 +1,47 @@
+/* Inside direct/: what a cell is, for cell.c and turn.c. */
+#ifndef DIRECT_CELL_INT_H
+#define DIRECT_CELL_INT_H
+
+#include <sched.h>
+
+#include "direct/cell.h"
+#include "direct/spawner.h"
+
+enum {
+    CELL_NONE,   /* there is no process */
+    CELL_IDLE,   /* nobody uses it, it maps nothing */
+    CELL_USED,   /* a vCPU's */
+    CELL_STARTS, /* a vCPU's, asked for */
+    CELL_DEAD,   /* a vCPU's, to be given back */
+    CELL_LOST,   /* there is no spawner any more */
+};
+
+struct cell {
+    struct cell_pool *pool;
+    unsigned slot;
+    unsigned is; /* CELL_NONE and CELL_IDLE are changed atomically, by whoever takes it */
+    bool tsc_faults;
+    uint64_t thread;
+    struct cell_orders *orders;
+    struct cell_resume *resume;
+    struct cell_state *state; /* hostile */
+    uint8_t *stack;           /* hostile */
+};
+
+struct cell_pool {
+    uint8_t *slots;
+    int socket;
+    struct spawner_config cfg;
+    bool may_known;
+    cpu_set_t may;                /* where threads that are not pinned may run */
+    uint32_t pinned[CPU_SETSIZE]; /* vCPUs of ours, atomic */
+    struct cell cell[CELLS_MAX];
+};
+
+/* It can be kicked from here on. */
+void cell_turn_begin(struct cell *c);
+/* It goes in, and is out again; false: it is dead. */
+bool cell_turn(struct cell *c);
+void cell_turn_end(struct cell *c);
+
+#endif

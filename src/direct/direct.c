@@ -1,0 +1,535 @@
+/*
+ * Direct execution; see direct.h. Observers and looks run with vector state live, and
+ * call nothing but space.c and policy.c; all else with vector state parked.
+ */
+#include "direct/direct.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "cpu/vec.h"
+#include "cpu/vec_host.h"
+#include "direct/direct_int.h"
+#include "sem/sem.h"
+#include "x86/cr.h"
+#include "x86/exception.h"
+
+#define HWCAP2_FSGSBASE 2             /* <asm/hwcap2.h> */
+#define NOWHERE 0x8000000000000000ull /* not canonical: it comes out at once */
+
+/* --- what the MMU tells --- */
+
+static bool is_user(enum mmu_bank bank) {
+    return bank == BANK_USER || bank == BANK_USER_X;
+}
+
+static void filled(void *arg, const struct mmu_entry *e) {
+    struct direct *d = arg;
+
+    /* It may be another page, or have other rights. */
+    if (is_user(e->bank))
+        space_drop(&d->space[e->space], e->page);
+}
+
+static void dropped(void *arg, unsigned space, enum mmu_bank bank, uint64_t page) {
+    struct direct *d = arg;
+
+    if (is_user(bank))
+        space_drop(&d->space[space], page);
+}
+
+static void flushed(void *arg, unsigned space, bool but_global) {
+    struct direct *d = arg;
+
+    d->space[space].all_stale = true;
+    if (space == d->now)
+        direct_program_flushed(d);
+}
+
+static void switched(void *arg, unsigned user, unsigned super) {
+    struct direct *d = arg;
+
+    d->now = user;
+    direct_look(d);
+}
+
+static const struct mmu_observer observer = {.filled = filled,
+                                             .dropped = dropped,
+                                             .write_dropped = dropped,
+                                             .flushed = flushed,
+                                             .switched = switched};
+
+/* --- life --- */
+
+static unsigned image_size(void) {
+    unsigned a, size = 0, c, dx;
+
+    __cpuid_count(0xd, 0, a, size, c, dx);
+    return size < sizeof(((struct vcpu *)0)->vec) ? size
+                                                  : sizeof(((struct vcpu *)0)->vec);
+}
+
+static int share(struct direct *d, struct direct *first) {
+    struct direct_shared *sh = first ? first->sh : calloc(1, sizeof(*sh));
+    int rc = 0;
+
+    if (!sh)
+        return -ENOMEM;
+    d->sh = sh;
+    if (!first) {
+        sh->pages = mem_ram_size(d->v->mem) >> 12;
+        rc = os_sparse_alloc(sh->pages * sizeof(*sh->page), (void **)&sh->page);
+    }
+    if (rc || sh->members == VCPU_GROUP_MAX)
+        return rc ? rc : -ENOSPC;
+    d->index = sh->members++;
+    sh->member[d->index] = d;
+    return 0;
+}
+
+int direct_new(struct vcpu *v, const struct direct_config *cfg, struct direct **out) {
+    struct direct *d = calloc(1, sizeof(*d));
+    int rc;
+
+    if (!d)
+        return -ENOMEM;
+    d->v = v;
+    d->pool = cfg->pool;
+    d->mode = cfg->mode;
+    d->cpu = -1;
+    d->vec_size = image_size();
+    rc = share(d, cfg->first);
+    for (unsigned n = 0; !rc && n < MMU_SPACES_MAX; n++)
+        rc = space_init(&d->space[n]);
+    if (rc) {
+        direct_free(d);
+        return rc;
+    }
+    mmu_observe(v, &observer, d);
+    *out = d;
+    return 0;
+}
+
+static void leave_shared(struct direct *d) {
+    struct direct_shared *sh = d->sh;
+    bool empty = true;
+
+    if (!sh)
+        return;
+    for (unsigned n = 0; n < sh->members; n++) {
+        if (sh->member[n] == d)
+            sh->member[n] = NULL;
+        empty = empty && !sh->member[n];
+    }
+    if (!empty)
+        return;
+    os_sparse_free(sh->page, sh->pages * sizeof(*sh->page));
+    free(sh);
+}
+
+void direct_free(struct direct *d) {
+    if (!d)
+        return;
+    mmu_observe(d->v, NULL, NULL);
+    d->v->away = false;
+    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+        space_free(&d->space[n]);
+    leave_shared(d);
+    free(d);
+}
+
+void direct_reset(struct direct *d) {
+    struct direct_shared *sh = d->sh;
+
+    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+        d->space[n].all_stale = true;
+    codes_clear(&d->codes);
+    sh->xcr0 = 0;
+    for (uint64_t n = 0; n < sh->pages; n++)
+        if (sh->page[n].verdict || sh->page[n].holders)
+            sh->page[n] = (struct code_page){0};
+    memset(d->program, 0, sizeof(d->program));
+    direct_look(d);
+}
+
+/* --- in and out --- */
+
+#define IMG_FSW 2u
+#define IMG_FOP 6u
+#define IMG_FIP 8u
+#define IMG_FDP 16u
+#define IMG_HEADER 512u
+#define FSW_ES 0x80u
+
+/* The x87's pointers are beside the image (cpu/vcpu.h), for the engines' x87 code is
+ * elsewhere; here it is where the guest has it. */
+static void put_pointers(struct vcpu *v) {
+    memcpy(v->vec + IMG_FOP, &v->fop, 2);
+    memcpy(v->vec + IMG_FIP, &v->fip, 8);
+    memcpy(v->vec + IMG_FDP, &v->fdp, 8);
+    if (v->fip || v->fdp || v->fop)
+        v->vec[IMG_HEADER] |= X86_XCR0_X87;
+}
+
+/* A host that keeps them for pending exceptions only leaves them as they are. */
+static void take_pointers(struct vcpu *v) {
+    if (vec_keeps_fip() || v->vec[IMG_FSW] & FSW_ES) {
+        memcpy(&v->fop, v->vec + IMG_FOP, 2);
+        v->fop &= 0x7ff;
+        memcpy(&v->fip, v->vec + IMG_FIP, 8);
+        memcpy(&v->fdp, v->vec + IMG_FDP, 8);
+        v->fcs = v->fds = 0;
+    }
+    memset(v->vec + IMG_FOP, 0, 18);
+}
+
+static void put(struct vcpu *v, struct cell_regs *r) {
+    memcpy(r->gpr, v->general, sizeof(r->gpr));
+    r->rip = v->rip;
+    r->rflags = v->rflags;
+    r->fs = v->seg[SEG_FS].base;
+    r->gs = v->seg[SEG_GS].base;
+    put_pointers(v);
+}
+
+static void set_base(struct vcpu *v, enum vcpu_seg seg, uint64_t base) {
+    v->seg[seg].base = v->segbase[seg] = base;
+}
+
+static void take(struct vcpu *v, const struct cell_regs *r) {
+    memcpy(v->general, r->gpr, sizeof(r->gpr));
+    v->rip = r->rip;
+    v->rflags = r->rflags;
+    set_base(v, SEG_FS, r->fs);
+    set_base(v, SEG_GS, r->gs);
+    take_pointers(v);
+}
+
+static bool to_stop(void *arg) {
+
+    return vcpu_events(arg) != 0;
+}
+
+static void run_cell(struct direct *d, struct cell *c, struct cell_exit *e) {
+    struct vcpu *v = d->v;
+    struct cell_vec vec = {v->vec, d->vec_size, v->vec_mask, vec_mxcsr_mask()};
+    struct cell_regs r;
+
+    put(v, &r);
+    __atomic_store_n(&d->running, c, __ATOMIC_SEQ_CST);
+    cell_run(c, &r, &vec, to_stop, v, e);
+    __atomic_store_n(&d->running, NULL, __ATOMIC_SEQ_CST);
+    if (e->signal && !e->nothing)
+        take(v, &r);
+    else
+        take_pointers(v);
+}
+
+/* --- what came out --- */
+
+/* There are BYTES in front of rip: it goes back to them, and the interpreter executes the
+ * instruction once more. */
+static bool back(struct vcpu *v, unsigned len, unsigned a, unsigned b) {
+    uint8_t byte[2];
+
+    if (mmu_read_slow(v, gva(v->rip - len), byte, len, false))
+        return false;
+    if (byte[0] != a || (len == 2 && byte[1] != b))
+        return false;
+    v->rip -= len;
+    return true;
+}
+
+/* The program cannot go on as if nothing had happened: it gets the most general of all
+ * faults, where it was seen last. */
+static enum direct_out end_program(struct vcpu *v) {
+    v->fault = (struct fault){.vector = X86_GP, .has_error = true};
+    return sem_deliver(v) == SEM_SHUTDOWN ? DIRECT_SHUTDOWN : DIRECT_EVENTS;
+}
+
+#define SYS_SECCOMP 1 /* si_code, <asm-generic/siginfo.h> */
+#define TRAP_TRACE 2
+#define SI_KERNEL 0x80
+#define VSYSCALL 0xffffffffff600000ull
+
+static enum direct_out system_call(struct direct *d, const struct cell_exit *e) {
+    struct vcpu *v = d->v;
+
+    if (e->code != SYS_SECCOMP)
+        return DIRECT_EVENTS; /* somebody has sent it */
+    d->n.syscalls++;
+    if (e->call_at - VSYSCALL < 4096) { /* the host has done the return of the call */
+        v->rip = e->call_at;
+        v->gpr[REG_RSP] -= 8;
+        return DIRECT_INTERPRET;
+    }
+    if (e->i386 && !back(v, 2, 0xcd, 0x80))
+        return end_program(v);
+    if (!e->i386)
+        v->rip -= 2;
+    return DIRECT_INTERPRET;
+}
+
+static enum direct_out trap(struct vcpu *v, const struct cell_exit *e) {
+    if (e->trap == X86_BP) {
+        if (!back(v, 1, 0xcc, 0))
+            back(v, 2, 0xcd, 3);
+        return DIRECT_INTERPRET;
+    }
+    if (e->trap != X86_DB)
+        return DIRECT_EVENTS;
+    if (e->code == TRAP_TRACE)
+        v->pending_db |= 1u << 14; /* DR6.BS */
+    else
+        back(v, 1, 0xf1, 0);
+    return DIRECT_EVENTS;
+}
+
+/* The interpreter executes what made the CPU stop, and finds the same. */
+static enum direct_out other(struct direct *d, const struct cell_exit *e) {
+    struct vcpu *v = d->v;
+
+    switch (e->signal) {
+    case CELL_SIGSYS:
+        return system_call(d, e);
+    case CELL_SIGTRAP:
+        return trap(v, e);
+    case CELL_SIGILL:
+        /* Linux takes two numbers before it asks filters, and says so by a signal of its
+         * own: uretprobe(2), uprobe(2). Which one it was is lost. */
+        if (e->code == SI_KERNEL && v->gpr[REG_RAX] == UINT64_MAX &&
+            back(v, 2, 0x0f, 0x05))
+            v->gpr[REG_RAX] = 335;
+        return DIRECT_INTERPRET;
+    case CELL_SIGSEGV:
+    case CELL_SIGBUS:
+    case CELL_SIGFPE:
+        return DIRECT_INTERPRET;
+    default:
+        return DIRECT_EVENTS;
+    }
+}
+
+#define USER_CS 0x33
+#define USER_SS 0x2b
+
+/* It has loaded segment registers by itself: what they hold is for the guest's tables to
+ * say. */
+static bool other_segments(const struct cell_exit *e) {
+    return e->sel[SEG_ES] | e->sel[SEG_DS] | e->sel[SEG_FS] | e->sel[SEG_GS] ||
+           e->sel[SEG_CS] != USER_CS || e->sel[SEG_SS] != USER_SS;
+}
+
+/* --- cells --- */
+
+static bool never(void *arg) {
+    return false;
+}
+
+/* Comes out of the cell's own program, for its address is nowhere. */
+static bool comes_out(struct cell *c) {
+    static _Alignas(64) uint8_t image[VCPU_XSAVE_SIZE];
+    struct cell_vec vec = {image, sizeof(image), 0, 0};
+    struct cell_regs r = {.rip = NOWHERE};
+    struct cell_exit e;
+
+    cell_run(c, &r, &vec, never, NULL, &e);
+    return e.nothing;
+}
+
+const char *direct_lacks(struct cell_pool *p) {
+    struct cell *c;
+    int rc;
+
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE))
+        return "it needs a host whose programs may set the bases of FS and GS (Linux "
+               "5.9)";
+    if (!(vec_supported() & X86_XCR0_AVX))
+        return "it needs a host CPU with XSAVE and AVX";
+    c = cell_new(p, -1, false);
+    rc = c ? cell_ready(c, true) : -EIO;
+    if (rc > 0 && comes_out(c)) {
+        cell_give_back(c);
+        return NULL;
+    }
+    if (c)
+        cell_give_back(c);
+    return "this host does not let us start a process that filters its system calls";
+}
+
+static void give_up(struct direct *d, struct space *s) {
+    if (s->cell)
+        cell_give_back(s->cell);
+    s->cell = NULL;
+    s->all_stale = true;
+    direct_rest(d);
+}
+
+/* None that another program had left. */
+static void free_others(struct direct *d) {
+    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+        if (n != d->now && d->space[n].cell) {
+            cell_give_back(d->space[n].cell);
+            d->space[n].cell = NULL;
+        }
+}
+
+#define TRIALS 16u
+#define MOST (os_tsc_hz() / 50000)
+
+/* What it takes to go in and come out. */
+static void measure(struct direct *d, struct cell *c) {
+    struct vcpu *v = d->v;
+    uint64_t rip = v->rip, least = UINT64_MAX;
+    struct cell_exit e;
+
+    for (unsigned n = 0; n < TRIALS && !vcpu_events(v); n++) {
+        uint64_t start = os_tsc(), ticks;
+
+        v->rip = NOWHERE;
+        run_cell(d, c, &e);
+        v->rip = rip;
+        ticks = os_tsc() - start;
+        least = ticks < least ? ticks : least;
+        if (!e.nothing)
+            return;
+    }
+    if (least != UINT64_MAX) /* more: the host had other things to do */
+        d->exit_ticks = least < MOST ? least : MOST;
+}
+
+static bool tsc_faults(const struct vcpu *v) {
+    return v->tsc_base || (v->cr4 & X86_CR4_TSD);
+}
+
+/* There is a cell that can run. */
+static bool has_cell(struct direct *d, struct space *s) {
+    int rc;
+
+    if (s->cell && cell_tsc_faults(s->cell) != tsc_faults(d->v))
+        give_up(d, s);
+    if (d->cpu < 0)
+        d->cpu = cell_pool_pin(d->pool);
+    if (!s->cell) {
+        s->cell = cell_new(d->pool, d->cpu, tsc_faults(d->v));
+        s->all_stale = true;
+        d->n.cells++;
+    }
+    if (!s->cell) {
+        free_others(d);
+        return false;
+    }
+    rc = cell_ready(s->cell, d->mode == DIRECT_ON);
+    if (rc < 0)
+        give_up(d, s);
+    d->n.waits += !rc;
+    if (rc == 1 && !d->exit_ticks)
+        measure(d, s->cell);
+    return rc == 1;
+}
+
+/* Nothing of the guest's is where the cell's own pages are. */
+static bool stub_is_free(const struct vcpu *v) {
+    const uint8_t *p =
+        mem_host(v->mem, gpa((v->cr3 & 0x000ffffffffff000ull) + (CELL_LOW >> 39) * 8), 8);
+
+    return p && !(*p & 1) && !(v->cr4 & X86_CR4_LA57);
+}
+
+/* --- running --- */
+
+/* One turn. *AGAIN: and another. */
+static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
+    struct vcpu *v = d->v;
+    struct cell_exit e = {0};
+    uint64_t start = os_tsc(), ticks;
+
+    *again = false;
+    run_cell(d, s->cell, &e);
+    d->ran_at = os_tsc();
+    ticks = d->ran_at - start;
+    d->ticks += ticks;
+    d->n.exits++;
+    if (!e.signal) {
+        log_warn("a process that ran guest code directly has ended; the guest's program "
+                 "that was in it gets a general-protection fault");
+        d->n.died++;
+        give_up(d, s);
+        return end_program(v);
+    }
+    if (e.nothing && e.signal == CELL_SIGSEGV) { /* it cannot take up this state */
+        give_up(d, s);
+        return DIRECT_EVENTS;
+    }
+    if (e.nothing) {
+        d->n.kicks++;
+        return DIRECT_EVENTS;
+    }
+    if (unlikely(other_segments(&e)) && sem_adopt_segments(v, e.sel))
+        return end_program(v);
+    if (direct_judge(d, ticks))
+        direct_rest(d);
+    if (e.signal == CELL_SIGUSR1) {
+        d->n.kicks++;
+        return DIRECT_EVENTS;
+    }
+    if (e.signal == CELL_SIGSEGV && e.trap == X86_PF)
+        return direct_page_fault(d, s, &e, again);
+    return other(d, &e);
+}
+
+/* A canonical address of the lower half: the others are the interpreter's. */
+static bool rip_is_low(const struct vcpu *v) {
+    return v->rip < 0x00007ffffffff000ull;
+}
+
+enum direct_out direct_run(struct direct *d) {
+    struct vcpu *v = d->v;
+    struct space *s = &d->space[d->now];
+    enum direct_out out = DIRECT_EVENTS;
+    bool again = true;
+
+    if (!rip_is_low(v))
+        return DIRECT_INTERPRET;
+    if (!stub_is_free(v)) {
+        d->n.occupied++;
+        direct_rest(d);
+        return DIRECT_TRANSLATE;
+    }
+    if (!has_cell(d, s)) {
+        direct_rest(d);
+        return DIRECT_EVENTS;
+    }
+    while (again && !vcpu_events(v) && v->away) {
+        if (direct_catch_up(d, s)) {
+            give_up(d, s);
+            return DIRECT_EVENTS;
+        }
+        out = turn(d, s, &again);
+    }
+    if (again)
+        return DIRECT_EVENTS;
+    d->n.interpreted += out == DIRECT_INTERPRET;
+    return out;
+}
+
+void direct_kick(struct direct *d) {
+    struct cell *c = __atomic_load_n(&d->running, __ATOMIC_SEQ_CST);
+
+    if (c)
+        cell_kick(c);
+}
+
+void direct_stats(const struct direct *d,
+                  void (*emit)(void *arg, const char *name, uint64_t value), void *arg) {
+#define COUNTER(name) emit(arg, "direct_" #name, d->n.name);
+#include "direct/counters.def"
+#undef COUNTER
+    emit(arg, "direct_exit_ticks", d->exit_ticks);
+    emit(arg, "direct_kticks", d->ticks / 1000);
+}

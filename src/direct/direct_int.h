@@ -1,0 +1,91 @@
+/* Inside direct/. */
+#ifndef DIRECT_INT_H
+#define DIRECT_INT_H
+
+#include "cpu/smp.h"
+#include "direct/cell.h"
+#include "direct/codes.h"
+#include "direct/direct.h"
+#include "direct/space.h"
+#include "mmu/mmu.h"
+
+/* What is known of a page of RAM, as code. */
+enum verdict {
+    VERDICT_NONE,
+    VERDICT_GOOD,
+    VERDICT_REFUSED, /* by scan.c */
+};
+
+struct code_page {
+    uint64_t holders;    /* a bit for each vCPU in whose cells it may be executable */
+    uint32_t written_at; /* page_clock() */
+    uint8_t verdict;     /* GOOD and REFUSED: it carries MEM_TRACE_DIRECT */
+    uint8_t writes;      /* how often it lost that by a store, of late */
+};
+
+/* Shared by the vCPUs of a machine. Under the lock of traces. */
+struct direct_shared {
+    struct code_page *page; /* of each page of memory */
+    uint64_t pages;
+    unsigned members;
+    struct direct *member[VCPU_GROUP_MAX];
+    uint64_t xcr0; /* the guest's, when the first page was scanned; 0: none was */
+};
+
+/* --- who is run directly --- */
+
+#define PROGRAMS 64u /* address spaces that are kept in mind */
+
+struct program {
+    uint64_t cr3;       /* 0: free */
+    unsigned seen;      /* in user code, at looks */
+    uint64_t not_until; /* TSC */
+    unsigned failures;
+};
+
+struct direct_counts {
+#define COUNTER(name) uint64_t name;
+#include "direct/counters.def"
+#undef COUNTER
+};
+
+struct direct {
+    struct vcpu *v;
+    struct cell_pool *pool;
+    struct direct_shared *sh;
+    enum direct_mode mode;
+    unsigned index; /* in sh->member */
+    struct space space[MMU_SPACES_MAX];
+    struct codes codes;
+    unsigned now; /* the space of user code */
+    struct program program[PROGRAMS];
+    bool rest;            /* translated until the next look at events */
+    int cpu;              /* of the host's, that the thread is pinned to; -1: none */
+    uint64_t ran_at;      /* TSC */
+    uint64_t exit_ticks;  /* what it takes to go in and come out, measured; 0: not yet */
+    unsigned vec_size;    /* of the image that goes in and comes out */
+    struct cell *running; /* atomic: for direct_kick() */
+    /* The trial of the program at hand. */
+    uint64_t window_cr3, window_ticks;
+    unsigned window_exits;
+    uint64_t ticks; /* in cells */
+    struct direct_counts n;
+};
+
+/* --- policy.c; of the core rooms' kind, but for direct_judge() --- */
+
+/* The address space, or what is thought of it, has changed: v->away follows. */
+void direct_look(struct direct *d);
+/* A turn took TICKS. The program comes out too often: true. */
+bool direct_judge(struct direct *d, uint64_t ticks);
+/* It was emptied: whoever it belongs to may be new. */
+void direct_program_flushed(struct direct *d);
+
+/* --- map.c --- */
+
+/* What the shadow has dropped goes. 0; or -errno, and the cell is no good. */
+int direct_catch_up(struct direct *d, struct space *s);
+enum direct_out direct_page_fault(struct direct *d, struct space *s,
+                                  const struct cell_exit *e, bool *again);
+
+#endif

@@ -1,0 +1,338 @@
+/*
+ * A cell's page tables follow the shadow: faults, what is mapped around them, what the
+ * shadow has dropped. Vector state is parked.
+ */
+#include <errno.h>
+
+#include "base/os.h"
+#include "direct/abi.h"
+#include "direct/direct_int.h"
+#include "direct/scan.h"
+#include "sem/sem.h"
+
+#define READ (1u << MMU_READ)
+#define WRITE (1u << MMU_WRITE)
+#define EXEC (1u << MMU_EXEC)
+#define PROT_OF_READ 1 /* <sys/mman.h> */
+#define PROT_OF_WRITE 2
+#define PROT_OF_EXEC 4
+#define LOWEST 0x10000u /* vm.mmap_min_addr */
+#define AROUND 32u      /* pages that are looked at behind one that faulted */
+
+/* A page that is code and is written again and again is not for cells, for a while. */
+#define WRITES 8u
+#define CALM 10u /* of page_clock() */
+
+static uint32_t page_clock(void) {
+    return (uint32_t)(os_tsc() >> 28); /* about a tenth of a second */
+}
+
+/* --- what goes --- */
+
+static int unmap_all(struct direct *d, struct space *s) {
+    d->n.flushes++;
+    space_clear(s);
+    return cell_unmap_all(s->cell);
+}
+
+/* Pages that follow each other are one order. */
+static int drop_stale(struct direct *d, struct space *s) {
+    uint64_t at = 0, pages = 0;
+    int rc = 0;
+
+    if (s->maps > SPACE_MAPS)
+        s->all_stale = true;
+    if (s->all_stale)
+        return unmap_all(d, s);
+    for (unsigned n = 0; n < s->nstale && !rc; n++) {
+        uint64_t page = s->stale[n];
+
+        if (!space_rights(s, page))
+            continue;
+        space_forget(s, page);
+        d->n.unmaps++;
+        if (pages && at + (pages << 12) == page) {
+            pages++;
+            continue;
+        }
+        rc = pages ? cell_unmap(s->cell, at, pages) : 0;
+        s->maps++;
+        at = page;
+        pages = 1;
+    }
+    s->nstale = 0;
+    return rc || !pages ? rc : cell_unmap(s->cell, at, pages);
+}
+
+/* Where the host has a limit, some orders were not carried out: begin anew. */
+int direct_catch_up(struct direct *d, struct space *s) {
+    int rc = drop_stale(d, s);
+
+    if (!rc)
+        rc = cell_sync(s->cell);
+    if (rc != -ENOMEM)
+        return rc;
+    rc = unmap_all(d, s);
+    return rc ? rc : cell_sync(s->cell);
+}
+
+/* --- code --- */
+
+/* The first bytes of the page behind AT, if the guest has one. */
+static const uint8_t *next_bytes(const struct direct *d, uint64_t at) {
+    struct gpa where;
+    bool writable;
+
+    if (!mmu_peek(d->v, gva(at + 4096), &where, &writable))
+        return NULL;
+    return mem_host(d->v->mem, where, 2);
+}
+
+static uint64_t host_xcr0(void) {
+    uint32_t lo, hi;
+
+    __asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static void hold(struct direct *d, struct code_page *c, uint32_t page,
+                 const struct space *s, uint64_t at) {
+    c->holders |= 1ull << d->index;
+    if (codes_add(&d->codes, page, (unsigned)(s - d->space), at))
+        return;
+    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+        d->space[n].all_stale = true;
+    codes_clear(&d->codes);
+    codes_add(&d->codes, page, (unsigned)(s - d->space), at);
+}
+
+/* The code in the page may be executed by the CPU: from here on nobody writes to it
+ * unseen. The lock of traces is held until it is noted where. */
+static bool executable(struct direct *d, const struct space *s, uint64_t at,
+                       uint8_t *host) {
+    struct mem *m = d->v->mem;
+    uint32_t page = (uint32_t)((host - mem_ram_base(m)) >> 12);
+    struct code_page *c = &d->sh->page[page];
+    bool calm = page_clock() - c->written_at > CALM;
+
+    if (c->writes >= WRITES && !calm)
+        return false;
+    mem_trace_add(m, host, MEM_TRACE_DIRECT);
+    if (c->verdict == VERDICT_NONE) {
+        bool xsave = host_xcr0() != d->v->xcr0; /* its images are others */
+        bool refused = scan_refuses(host, next_bytes(d, at), xsave);
+
+        d->sh->xcr0 = d->v->xcr0;
+        c->verdict = refused ? VERDICT_REFUSED : VERDICT_GOOD;
+        c->writes = calm ? 0 : c->writes;
+        d->n.scans++;
+    }
+    if (c->verdict == VERDICT_GOOD)
+        hold(d, c, page, s, at);
+    return c->verdict == VERDICT_GOOD;
+}
+
+/* --- what comes --- */
+
+static bool is_ram(const struct direct *d, const uint8_t *host) {
+    const struct mem *m = d->v->mem;
+
+    return host && (uint64_t)(host - mem_ram_base(m)) < mem_ram_size(m) &&
+           mem_kind_of(m, host) == MEM_RAM;
+}
+
+/* The rights that the cell may have to page AT, which the shadow holds, and where it is.
+ */
+static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at, bool code,
+                          uint8_t **host) {
+    const struct mmu *mmu = d->v->mmu;
+    uint8_t *r, *w, *x = mmu_hit(mmu->code, gva(at), 1, MMU_EXEC);
+    unsigned rights;
+
+    code = code && is_ram(d, x) && executable(d, s, at, x);
+    /* What is there now, for the lock may have been waited for. */
+    r = mmu_hit(mmu->data, gva(at), 1, MMU_READ);
+    w = mmu_hit(mmu->data, gva(at), 1, MMU_WRITE);
+    x = mmu_hit(mmu->code, gva(at), 1, MMU_EXEC);
+    rights = (r ? READ : 0) | (w ? WRITE : 0);
+    *host = r ? r : w ? w : x;
+    if (!is_ram(d, *host))
+        return 0;
+    if (code && x == *host && !w)
+        rights |= READ | EXEC;
+    return rights;
+}
+
+static int prot_of(unsigned rights) {
+    return PROT_OF_READ | (rights & WRITE ? PROT_OF_WRITE : 0) |
+           (rights & EXEC ? PROT_OF_EXEC : 0);
+}
+
+static bool allowed(uint64_t at) {
+    return at >= LOWEST && at < CELL_TOP && (at + 4096 <= CELL_LOW || at >= CELL_HIGH);
+}
+
+/* Pages that follow each other in both the guest's addresses and RAM. */
+struct run {
+    uint64_t at, pages, offset;
+    int prot;
+};
+
+static int flush_run(struct direct *d, struct space *s, struct run *r) {
+    int rc = r->pages ? cell_map(s->cell, r->at, r->pages, r->prot, r->offset) : 0;
+
+    d->n.pages += r->pages;
+    d->n.batches += r->pages != 0;
+    s->maps += r->pages != 0;
+    r->pages = 0;
+    return rc;
+}
+
+static int add_to_run(struct direct *d, struct space *s, struct run *r, uint64_t at,
+                      uint64_t offset, int prot) {
+    int rc = 0;
+
+    if (r->pages && (r->at + (r->pages << 12) != at ||
+                     r->offset + (r->pages << 12) != offset || r->prot != prot))
+        rc = flush_run(d, s, r);
+    if (!r->pages)
+        *r = (struct run){.at = at, .offset = offset, .prot = prot};
+    r->pages++;
+    return rc;
+}
+
+/* Maps page AT if the shadow has it. False: it has not, or the cell is not to. */
+static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
+                     struct run *r) {
+    struct mem *m = d->v->mem;
+    uint8_t *host;
+    unsigned rights;
+    bool noted;
+
+    if (!allowed(at))
+        return false;
+    if (code)
+        mem_lock(m);
+    rights = rights_of(d, s, at, code, &host);
+    noted = rights && space_note(s, at, rights);
+    if (code)
+        mem_unlock(m);
+    if (rights && !noted) /* no room */
+        s->all_stale = true;
+    /* Should an order fail, the next ones will, and the cell is given up. */
+    return noted &&
+           !add_to_run(d, s, r, at, (uint64_t)(host - mem_ram_base(m)), prot_of(rights));
+}
+
+/* The neighbours of a page that was wanted: those that are mapped in the guest, too. */
+static void map_around(struct direct *d, struct space *s, uint64_t page, bool code,
+                       struct run *r) {
+    struct vcpu *v = d->v;
+    struct fault kept = v->fault;
+
+    for (unsigned n = 1; n < AROUND; n++) {
+        uint64_t at = page + n * 4096ull;
+        struct gpa where;
+        bool writable;
+
+        if (at >> 21 != page >> 21 || space_rights(s, at) ||
+            !mmu_peek(v, gva(at), &where, &writable))
+            break;
+        if (code ? !mmu_fetch(v, gva(at)) : mmu_probe(v, gva(at), 1, MMU_READ, false))
+            break;
+        if (!map_page(d, s, at, code, r))
+            break;
+    }
+    v->fault = kept;
+}
+
+/* --- faults --- */
+
+static bool allows(struct vcpu *v, uint64_t at, enum mmu_access acc) {
+    return acc == MMU_EXEC ? mmu_fetch(v, gva(at)) != NULL
+                           : !mmu_probe(v, gva(at), 1, acc, false);
+}
+
+/* The cell was refused an access that the guest's tables allow. */
+static enum direct_out hidden(struct direct *d, struct space *s, uint64_t page,
+                              enum mmu_access acc, bool *again) {
+    bool code = acc == MMU_EXEC;
+    struct run r = {0};
+
+    if (drop_stale(d, s) || space_rights(s, page) & 1u << acc)
+        return DIRECT_INTERPRET; /* it is mapped, and yet it faults */
+    if (map_page(d, s, page, code, &r) && space_rights(s, page) & 1u << acc) {
+        map_around(d, s, page, code, &r);
+        *again = true;
+    } else if (s->all_stale) {
+        *again = true;
+    }
+    flush_run(d, s, &r);
+    if (*again || !code) /* a device's, or a store to a page with traces */
+        return DIRECT_INTERPRET;
+    d->n.refused++;
+    return DIRECT_TRANSLATE;
+}
+
+enum direct_out direct_page_fault(struct direct *d, struct space *s,
+                                  const struct cell_exit *e, bool *again) {
+    struct vcpu *v = d->v;
+    enum mmu_access acc = e->error & 16 ? MMU_EXEC : e->error & 2 ? MMU_WRITE : MMU_READ;
+    uint64_t page = e->cr2 & ~4095ull;
+
+    *again = false;
+    d->n.faults++;
+    if (!allowed(page)) /* nothing of the guest's is there, or the interpreter sees it */
+        return DIRECT_INTERPRET;
+    if (allows(v, e->cr2, acc))
+        return hidden(d, s, page, acc, again);
+    d->n.true_faults++;
+    return sem_deliver(v) == SEM_SHUTDOWN ? DIRECT_SHUTDOWN : DIRECT_EVENTS;
+}
+
+/* --- stores to code --- */
+
+struct written {
+    struct direct *d;
+    uint32_t page;
+};
+
+static void drop_one(void *arg, unsigned space, uint64_t at) {
+    struct direct *d = arg;
+    struct space *s = &d->space[space];
+
+    if (s->cell && space_rights(s, at) & EXEC)
+        space_drop(s, at);
+}
+
+static void drop_code(struct vcpu *v, void *arg) {
+    const struct written *w = arg;
+
+    codes_each(&w->d->codes, w->page, drop_one, w->d);
+}
+
+/* The lock of traces is held: those who hold the page are told before its bytes change.
+ */
+void direct_code_written(void *arg, struct gpa at, unsigned len) {
+    struct direct *d = arg;
+    struct direct_shared *sh = d->sh;
+    struct mem *m = d->v->mem;
+    uint8_t *host = mem_host(m, gpa(at.a & ~4095ull), 4096);
+    uint32_t page = host ? (uint32_t)((host - mem_ram_base(m)) >> 12) : UINT32_MAX;
+    struct code_page *c = &sh->page[page];
+
+    if (page >= sh->pages)
+        return;
+    mem_trace_remove(m, host, MEM_TRACE_DIRECT);
+    c->verdict = VERDICT_NONE;
+    c->writes += c->writes < WRITES;
+    c->written_at = page_clock();
+    for (unsigned n = 0; n < sh->members; n++) {
+        struct written w = {sh->member[n], page};
+
+        if (c->holders >> n & 1 && w.d)
+            vcpu_call(w.d->v, drop_code, &w);
+    }
+    c->holders = 0;
+    d->n.written++;
+}

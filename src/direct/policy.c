@@ -1,0 +1,107 @@
+/*
+ * Which programs are run directly. An address space that is found in user code at several
+ * looks at events computes, and gets a cell. In the cell it is watched: whoever comes out
+ * more often than it is worth is translated again, each time for longer.
+ *
+ * Break-even: user code that runs T between two exits takes T + C in a cell, C being what
+ * an exit costs there, and T * S translated, S being 1.4 for loops and 10 for big code
+ * that is executed once. With 1.4 cells win when T > C / 0.4.
+ */
+#include "direct/direct_int.h"
+#include "x86/cr.h"
+
+#define ENOUGH 3u   /* looks */
+#define WINDOW 256u /* exits that a program is judged by */
+
+static uint64_t root(const struct vcpu *v) {
+    return v->cr3 & 0x000ffffffffff000ull;
+}
+
+static struct program *program_of(struct direct *d) {
+    return &d->program[(root(d->v) >> 12) * 0x9e3779b97f4a7c15ull >> 58];
+}
+
+/* What a cell can run at all. */
+static bool suits(const struct direct *d) {
+    const struct vcpu *v = d->v;
+
+    if (d->sh->xcr0 && d->sh->xcr0 != v->xcr0) /* code was scanned for another */
+        return false;
+    return v->cpl == 3 && v->mode == MODE_64 && v->seg[SEG_CS].sel == 0x33 &&
+           v->seg[SEG_SS].sel == 0x2b && !v->seg[SEG_DS].sel && !v->seg[SEG_ES].sel &&
+           !v->seg[SEG_FS].sel && !v->seg[SEG_GS].sel && !v->counted && !v->step &&
+           (v->cr4 & X86_CR4_FSGSBASE) && v->tsc_host &&
+           !(v->rflags & (X86_FL_IOPL | X86_FL_TF | X86_FL_RF)) &&
+           (v->rflags & X86_FL_IF) && !(v->dr[7] & 0xff);
+}
+
+static bool qualifies(struct direct *d) {
+    const struct program *p = program_of(d);
+
+    if (d->mode == DIRECT_ON)
+        return true;
+    return p->cr3 == root(d->v) && p->seen >= ENOUGH &&
+           p->not_until <= __builtin_ia32_rdtsc();
+}
+
+void direct_look(struct direct *d) {
+    bool away = !d->rest && qualifies(d);
+
+    if (away != d->v->away)
+        vcpu_forget_gates(d->v);
+    d->v->away = away;
+}
+
+void direct_sample(struct direct *d) {
+    struct vcpu *v = d->v;
+    struct program *p;
+
+    d->rest = false;
+    if (v->cpl != 3 || v->mode != MODE_64)
+        return;
+    p = program_of(d);
+    if (p->cr3 != root(v))
+        *p = (struct program){.cr3 = root(v)};
+    p->seen++;
+    direct_look(d);
+}
+
+void direct_program_flushed(struct direct *d) {
+    struct program *p = program_of(d);
+
+    if (p->cr3 == root(d->v) && !d->space[d->now].cell)
+        p->seen = 0;
+}
+
+bool direct_wanted(struct direct *d) {
+    return d->v->away && suits(d);
+}
+
+void direct_rest(struct direct *d) {
+    d->rest = true;
+    direct_look(d);
+}
+
+bool direct_judge(struct direct *d, uint64_t ticks) {
+    struct program *p = program_of(d);
+    uint64_t mean;
+
+    if (d->window_cr3 != root(d->v)) {
+        d->window_cr3 = root(d->v);
+        d->window_ticks = d->window_exits = 0;
+    }
+    d->window_ticks += ticks;
+    if (d->mode == DIRECT_ON || ++d->window_exits < WINDOW)
+        return false;
+    mean = d->window_ticks / WINDOW;
+    d->window_ticks = d->window_exits = 0;
+    if (mean > d->exit_ticks + d->exit_ticks * 5 / 2) {
+        p->failures = 0;
+        return false;
+    }
+    d->n.demoted++;
+    p->seen = 0;
+    p->failures += p->failures < 8;
+    p->not_until = __builtin_ia32_rdtsc() + (d->exit_ticks * 1024 << p->failures);
+    return true;
+}

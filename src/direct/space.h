@@ -1,0 +1,44 @@
+/*
+ * What a cell maps, and what of it the shadow has dropped since: a hash of pages, of one
+ * address space of one vCPU. A dropped page is unmapped with the next orders, before the
+ * cell runs again.
+ *
+ * Of the core rooms' kind: the MMU's observers call it.
+ */
+#ifndef DIRECT_SPACE_H
+#define DIRECT_SPACE_H
+
+#include "base/types.h"
+
+#define SPACE_PAGES (1u << 17) /* places; three quarters of them may be taken */
+#define SPACE_STALE 1024u      /* pages that were dropped and not yet unmapped */
+#define SPACE_MAPS 32000u      /* pieces; Linux allows 65530 (vm.max_map_count) */
+
+struct space {
+    struct cell *cell; /* NULL: this space has none */
+    /* Of SPACE_PAGES, by hash: the guest address of a mapped page, with its rights in
+     * bits 1 to 3, and the generation in bits 48 to 63; a place of another generation is
+     * free. */
+    uint64_t *page;
+    uint16_t generation;
+    unsigned used; /* places that are not free */
+    unsigned maps; /* pieces that the host may have made of it */
+    unsigned nstale;
+    uint64_t stale[SPACE_STALE];
+    bool all_stale; /* everything is to be unmapped */
+};
+
+/* 0 or -ENOMEM. */
+int space_init(struct space *s);
+void space_free(struct space *s);
+/* The rights with which page AT is mapped, 1u << enum mmu_access, or 0. */
+unsigned space_rights(const struct space *s, uint64_t at);
+/* Notes a page that is being mapped. False: there is no room. */
+bool space_note(struct space *s, uint64_t at, unsigned rights);
+void space_forget(struct space *s, uint64_t at);
+/* Nothing is mapped. */
+void space_clear(struct space *s);
+/* The shadow has dropped an entry for AT. */
+void space_drop(struct space *s, uint64_t at);
+
+#endif
