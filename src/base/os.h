@@ -132,6 +132,13 @@ void os_thread_interrupt(const struct os_thread *t);
 /* How many CPUs of the host's this process may run on. Before the jail. */
 unsigned os_cpus(void);
 
+/* A descriptor that tells how long T (NULL: the caller) has waited for a CPU of the
+ * host's while it could have run. Before the jail. -errno: the host does not tell. */
+int os_thread_waits_open(const struct os_thread *t);
+void os_thread_waits_close(int fd); /* -1: there is none */
+/* *NS, since it began. False: the host does not tell. */
+bool os_thread_waited(int fd, uint64_t *ns);
+
 /* What one thread sleeps by and others wake it with. */
 struct os_bell;
 int os_bell_new(struct os_bell **out);

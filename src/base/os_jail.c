@@ -34,7 +34,7 @@ static const struct filter_rule rules[] = {
      * read and written: nothing more can be opened. */
     ANY(read),
     ANY(write),
-    ANY(pread64), /* KVM's statistics */
+    ANY(pread64), /* KVM's statistics; how long threads wait */
     ANY(writev),  /* libc's last words before it aborts */
     ANY(lseek),   /* stdio; statistics are written anew on SIGUSR1 */
     ANY(ftruncate),

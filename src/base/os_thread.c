@@ -7,11 +7,13 @@
  * take a thread out of a system call.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -117,6 +119,36 @@ void os_thread_join(struct os_thread *t) {
 
 void os_thread_interrupt(const struct os_thread *t) {
     syscall(SYS_tgkill, getpid(), t->id, INTERRUPT);
+}
+
+/* --- waiting for a CPU. Linux, Documentation/scheduler/sched-stats.rst,
+ * "/proc/<pid>/schedstat": time on a CPU, time runnable without one, slices --- */
+
+int os_thread_waits_open(const struct os_thread *t) {
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat",
+             t ? t->id : os_thread_id());
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+void os_thread_waits_close(int fd) {
+    if (fd >= 0)
+        close(fd);
+}
+
+bool os_thread_waited(int fd, uint64_t *ns) {
+    char text[80];
+    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+    unsigned long long ran, waited;
+
+    text[n > 0 ? n : 0] = 0;
+    if (sscanf(text, "%llu %llu", &ran, &waited) != 2)
+        return false;
+    *ns = waited;
+    return true;
 }
 
 /* --- bells --- */

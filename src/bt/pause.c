@@ -26,15 +26,22 @@ static int exec_pause(struct vcpu *v, const struct insn *i) {
     return SEM_NEXT;
 }
 
+static void tell(const struct vcpu *v, bool away) {
+    if (v->hooks && v->hooks->away)
+        v->hooks->away(v->hooks_arg, away);
+}
+
 void bt_yield(struct bt *bt) {
     bool paused;
 
     bt->waits = false;
     bt->v->cnt->bt_yields++;
     bt_let_go(bt);
+    tell(bt->v, true);
     paused = vcpu_pause();
     os_yield();
     vcpu_resume(paused);
+    tell(bt->v, false);
 }
 
 struct insn *bt_wait_callout(struct tr_span *span, const struct insn *i) {

@@ -24,7 +24,7 @@
 struct cpuid_model {
     uint32_t word[WORD_COUNT];
     bool amd;
-    bool paravirt, between_cpus;
+    bool paravirt, between_cpus, steal_time;
     uint64_t tsc_hz;
     uint32_t tsc_ratio[2]; /* TSC to crystal, numerator and denominator; leaf 15H */
     uint64_t xcr0;
@@ -395,6 +395,7 @@ struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     m->amd = part ? part->amd : amd;
     m->paravirt = cfg->paravirt;
     m->between_cpus = cfg->paravirt && cfg->between_cpus;
+    m->steal_time = cfg->paravirt && cfg->steal_time;
     m->phys_bits = 40;
     m->tsc_hz = cfg->tsc_hz;
     find_ratio(m);
@@ -439,6 +440,7 @@ struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
     n->xcr0 &= xcr0 | X86_XCR0_X87 | X86_XCR0_SSE;
     drop_stateless(n);
     n->between_cpus &= limit->between_cpus;
+    n->steal_time &= limit->steal_time;
     if (bits >= 36 && bits <= 52)
         n->phys_bits = bits;
     return n;
@@ -466,6 +468,10 @@ bool cpuid_paravirt(const struct cpuid_model *m) {
 
 bool cpuid_between_cpus(const struct cpuid_model *m) {
     return m->between_cpus;
+}
+
+bool cpuid_steal_time(const struct cpuid_model *m) {
+    return m->steal_time;
 }
 
 uint64_t cpuid_cr4_valid(const struct cpuid_model *m) {
@@ -671,6 +677,8 @@ static struct cpuid_regs kvm_leaf(const struct cpuid_model *m, uint32_t leaf) {
         r.eax = BIT(1) | BIT(3) | BIT(24);
         if (m->between_cpus)
             r.eax |= CPUID_KVM_BETWEEN;
+        if (m->steal_time)
+            r.eax |= CPUID_KVM_STEAL_TIME | (m->between_cpus ? CPUID_KVM_TLB_FLUSH : 0);
         return r;
     case 0x40000010: /* kHz: TSC, APIC timer */
         r.eax = (uint32_t)(m->tsc_hz / 1000);

@@ -22,7 +22,8 @@ struct cpuid_config {
     enum cpuid_vendor vendor;
     const char *model; /* a name that cpuid_model_check() likes; NULL: the default */
     bool paravirt;     /* offer the KVM leaves and the hypervisor bit */
-    bool between_cpus; /* and KVM's hypercalls between CPUs: kick, IPI, yield */
+    bool between_cpus; /* and what KVM has between CPUs: kick, IPI, yield, TLB flush */
+    bool steal_time;   /* and KVM's steal time, which the last one needs */
     uint64_t tsc_hz;   /* guest TSC frequency */
 };
 
@@ -54,6 +55,7 @@ struct cpuid_limit {
     void *arg;
     bool tsc_deadline; /* the local APIC's timer has the deadline mode */
     bool between_cpus; /* KVM's hypercalls between CPUs are its own to answer */
+    bool steal_time;   /* so is its steal time */
 };
 
 /* A copy of M without what LIMIT does not confirm, with its physical address width and
@@ -77,6 +79,11 @@ bool cpuid_paravirt(const struct cpuid_model *m);
 /* Those between CPUs are among them: these bits of leaf 0x40000001. */
 #define CPUID_KVM_BETWEEN (1u << 7 | 1u << 11 | 1u << 13) /* unhalt, IPI, yield */
 bool cpuid_between_cpus(const struct cpuid_model *m);
+/* Steal time is, and with the others that a CPU which does not run is told to flush its
+ * TLB in the same record. */
+#define CPUID_KVM_STEAL_TIME (1u << 5)
+#define CPUID_KVM_TLB_FLUSH (1u << 9)
+bool cpuid_steal_time(const struct cpuid_model *m);
 
 /* Features that gate an instruction, for the decoder's #UD. */
 enum cpuid_feature {

@@ -127,6 +127,16 @@ static enum msr_result write_kvm(struct vcpu *v, const struct msr_range *r,
     return cpuid_paravirt(v->cpuid) ? MSR_NOT_OURS : MSR_FAULT;
 }
 
+static enum msr_result read_steal(struct vcpu *v, const struct msr_range *r,
+                                  uint32_t index, uint64_t *value) {
+    return cpuid_steal_time(v->cpuid) ? MSR_NOT_OURS : MSR_FAULT;
+}
+
+static enum msr_result write_steal(struct vcpu *v, const struct msr_range *r,
+                                   uint32_t index, uint64_t value) {
+    return cpuid_steal_time(v->cpuid) ? MSR_NOT_OURS : MSR_FAULT;
+}
+
 /* --- time --- */
 
 static uint64_t tsc_now(struct vcpu *v) {
@@ -357,6 +367,7 @@ static const struct msr_range ranges[] = {
     {0x6e0, 0x6e0, ANY, read_device, write_device, 0, 0},
     {0x800, 0x8ff, ANY, read_device, write_device, 0, 0},
     {0x4b564d00, 0x4b564d01, ANY, read_kvm, write_kvm, 0, 0},
+    {0x4b564d03, 0x4b564d03, ANY, read_steal, write_steal, 0, 0},
     {0xc0000080, 0xc0000080, ANY, read_stored, write_efer, AT(efer), 0},
     {0xc0000081, 0xc0000081, ANY, read_stored, write_stored, AT(star), ALL},
     {0xc0000082, 0xc0000082, ANY, read_stored, write_canonical, AT(lstar), 0},

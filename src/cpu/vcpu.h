@@ -106,6 +106,10 @@ struct vcpu_hooks {
     void (*cr8_write)(void *arg, unsigned value);
     /* The A20 gate. */
     bool (*a20)(void *arg);
+    /* Its thread is about to let others run, for a while in which it executes nothing;
+     * and executes again: then its TLB may be emptied. At a quiet place, IN (cpu/smp.h).
+     */
+    void (*away)(void *arg, bool away);
     /* An engine with a local APIC of its own: it ended the level-triggered VECTOR. */
     void (*eoi)(void *arg, uint8_t vector);
 };

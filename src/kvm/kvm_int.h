@@ -39,6 +39,7 @@ struct kvm {
     struct kvm_run *run;
     size_t run_size;
     bool kernel_lapic;
+    bool steal_time; /* KVM keeps the guest's record of it */
 
     bool loaded;    /* KVM has the guest's state */
     bool unsettled; /* KVM_RUN must be called to finish the last instruction */

@@ -79,7 +79,7 @@ static struct cpuid_regs supported_leaf(void *arg, uint32_t leaf, uint32_t suble
     return (struct cpuid_regs){0};
 }
 
-static int read_supported(struct kvm *k, struct cpuid_list *l) {
+static int read_supported(const struct kvm *k, struct cpuid_list *l) {
     l->head = (struct kvm_cpuid2){.nent = CPUID_MAX};
     return ioctl(k->dev, KVM_GET_SUPPORTED_CPUID, l) ? -errno : 0;
 }
@@ -139,6 +139,14 @@ static int set_cpuid(struct kvm *k) {
     return ioctl(k->fd, KVM_SET_CPUID2, &l) ? -errno : 0;
 }
 
+/* The guest may have it, and this KVM does. */
+static bool has_steal_time(const struct kvm *k) {
+    struct cpuid_list l;
+
+    return cpuid_steal_time(k->outer) && !read_supported(k, &l) &&
+           (supported_leaf(&l, 0x40000001, 0).eax & CPUID_KVM_STEAL_TIME);
+}
+
 static int make_model(struct kvm *k) {
     struct cpuid_list l;
     struct cpuid_limit limit = {.leaf = supported_leaf, .arg = &l};
@@ -151,6 +159,7 @@ static int make_model(struct kvm *k) {
                                                    KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     /* KVM answers its hypercalls itself, and not all of them here as it says. */
     limit.between_cpus = false;
+    limit.steal_time = k->steal_time;
     k->model = cpuid_model_limit(k->outer, &limit);
     if (!k->model)
         return -ENOMEM;
@@ -162,28 +171,36 @@ static int make_model(struct kvm *k) {
 
 /* --- MSRs --- */
 
-/* What the hardware or KVM keeps: FIRST to LAST, to be read, to be written. */
+/* What the hardware or KVM keeps: FIRST to LAST, to be read, to be written; and where. */
 static const struct hw_msr {
     uint32_t first, last;
-    bool read, write, lapic;
+    bool read, write;
+    enum { CPU, LAPIC, STEAL } part;
 } hw_msrs[] = {
-    {X86_MSR_TSC, X86_MSR_TSC, true, false, false},
-    {X86_MSR_APIC_BASE, X86_MSR_APIC_BASE, true, true, true},
-    {X86_MSR_SPEC_CTRL, X86_MSR_PRED_CMD, true, true, false},
-    {X86_MSR_SYSENTER_CS, X86_MSR_SYSENTER_EIP, true, true, false},
-    {X86_MSR_PAT, X86_MSR_PAT, true, true, false},
-    {X86_MSR_TSC_DEADLINE, X86_MSR_TSC_DEADLINE, true, true, true},
-    {X86_MSR_X2APIC_FIRST, X86_MSR_X2APIC_LAST, true, true, true},
-    {X86_MSR_EFER, X86_MSR_SFMASK, true, true, false},
-    {X86_MSR_FS_BASE, X86_MSR_TSC_AUX, true, true, false},
+    {X86_MSR_TSC, X86_MSR_TSC, true, false, CPU},
+    {X86_MSR_APIC_BASE, X86_MSR_APIC_BASE, true, true, LAPIC},
+    {X86_MSR_SPEC_CTRL, X86_MSR_PRED_CMD, true, true, CPU},
+    {X86_MSR_SYSENTER_CS, X86_MSR_SYSENTER_EIP, true, true, CPU},
+    {X86_MSR_PAT, X86_MSR_PAT, true, true, CPU},
+    {X86_MSR_TSC_DEADLINE, X86_MSR_TSC_DEADLINE, true, true, LAPIC},
+    {X86_MSR_X2APIC_FIRST, X86_MSR_X2APIC_LAST, true, true, LAPIC},
+    {X86_MSR_KVM_STEAL_TIME, X86_MSR_KVM_STEAL_TIME, true, true, STEAL},
+    {X86_MSR_EFER, X86_MSR_SFMASK, true, true, CPU},
+    {X86_MSR_FS_BASE, X86_MSR_TSC_AUX, true, true, CPU},
 };
+
+/* Is it kept by what this KVM has? */
+static bool is_kept(const struct kvm *k, const struct hw_msr *h) {
+    return h->part == CPU || (h->part == LAPIC && k->kernel_lapic) ||
+           (h->part == STEAL && k->steal_time);
+}
 
 bool kvm_msr_is_hw(const struct kvm *k, uint32_t index, bool write) {
     for (size_t i = 0; i < ARRAY_SIZE(hw_msrs); i++) {
         const struct hw_msr *h = &hw_msrs[i];
 
         if (index >= h->first && index <= h->last)
-            return (write ? h->write : h->read) && (k->kernel_lapic || !h->lapic);
+            return (write ? h->write : h->read) && is_kept(k, h);
     }
     return false;
 }
@@ -202,7 +219,7 @@ static int set_msr_filter(struct kvm *k) {
     for (size_t i = 0; i < ARRAY_SIZE(hw_msrs); i++) {
         const struct hw_msr *h = &hw_msrs[i];
 
-        if ((h->lapic && !k->kernel_lapic) || h->first == X86_MSR_X2APIC_FIRST)
+        if (!is_kept(k, h) || h->first == X86_MSR_X2APIC_FIRST)
             continue;
         f.ranges[n++] =
             (struct kvm_msr_filter_range){.flags = (h->read ? KVM_MSR_FILTER_READ : 0u) |
@@ -317,6 +334,17 @@ void kvm_map_changed(struct kvm *k) {
         k->map_error = map_memory(k);
 }
 
+/* A guest that is gone has no record any more. */
+static void forget_record(const struct kvm *k) {
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } one = {.head.nmsrs = 1, .entry.index = X86_MSR_KVM_STEAL_TIME};
+
+    if (k->steal_time)
+        ioctl(k->fd, KVM_SET_MSRS, &one);
+}
+
 void kvm_reset(struct kvm *k) {
     /* What the last instruction has left to do belongs to the old life. */
     kvm_settle(k);
@@ -326,6 +354,7 @@ void kvm_reset(struct kvm *k) {
     k->apic_base = k->index ? 0xfee00800 : 0xfee00900; /* enabled; boot processor */
     k->mp_state = k->index ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_RUNNABLE;
     k->cr8 = 0;
+    forget_record(k);
 }
 
 static int open_vm(struct kvm *k, const char **what, char *why, size_t why_size) {
@@ -334,11 +363,14 @@ static int open_vm(struct kvm *k, const char **what, char *why, size_t why_size)
     if (k->first != k) {
         k->dev = k->first->dev;
         k->vm = k->first->vm;
+        k->steal_time = k->first->steal_time;
         return 0;
     }
     k->dev = kvm_open(&p);
-    if (k->dev >= 0)
+    if (k->dev >= 0) {
+        k->steal_time = has_steal_time(k);
         return make_vm(k, what);
+    }
     kvm_probe_text(&p, why, why_size);
     *what = NULL; /* WHY says it */
     return -ENODEV;

@@ -11,6 +11,8 @@
 #include "cpu/cpuid.h"
 #include "cpu/smp.h"
 #include "cpu/vec.h"
+#include "mmu/mmu.h"
+#include "x86/msr.h"
 
 /* An ISA line reaches both interrupt controllers; the 8254's is pin 2 of the I/O APIC. It
  * is high while an ISA device or a PCI line drives it. */
@@ -281,11 +283,19 @@ static bool pvclock_access(struct machine_cpu *c, struct exit *e) {
     return ok;
 }
 
+/* A CPU's own: no lock. */
+static bool steal_access(struct machine_cpu *c, struct exit *e) {
+    vec_park(c->vcpu);
+    return c->steal && steal_msr(c->steal, e->write, &e->data);
+}
+
 static void exit_msr(struct machine_cpu *c, struct exit *e) {
     if (c->lapic && lapic_owns_msr(e->msr))
         e->failed = !lapic_msr(c->lapic, e->msr, e->write, &e->data);
     else if (c->board->paravirt && pvclock_owns_msr(e->msr))
         e->failed = !pvclock_access(c, e);
+    else if (e->msr == X86_MSR_KVM_STEAL_TIME)
+        e->failed = !steal_access(c, e);
     else
         e->failed = true;
 }
@@ -452,6 +462,20 @@ static void hook_cr8_write(void *arg, unsigned value) {
         lapic_cr8_set(c->lapic, value);
 }
 
+/* Every context, and global entries: INVPCID's type. */
+#define INVPCID_ALL 2
+
+static void hook_away(void *arg, bool away) {
+    struct machine_cpu *c = arg;
+
+    if (!c->steal)
+        return;
+    if (away)
+        steal_away(c->steal);
+    else if (steal_back(c->steal))
+        mmu_invpcid(c->vcpu, INVPCID_ALL, 0, gva(0));
+}
+
 static void hook_eoi(void *arg, uint8_t vector) {
     lapic_eoi_out(arg, vector);
 }
@@ -470,6 +494,7 @@ const struct vcpu_hooks board_vcpu_hooks = {
     .cr8_read = hook_cr8_read,
     .cr8_write = hook_cr8_write,
     .a20 = hook_a20,
+    .away = hook_away,
     .eoi = hook_eoi,
 };
 
@@ -501,6 +526,33 @@ static void free_lapics(struct board *b) {
     for (unsigned n = 0; n < b->cpus; n++) {
         lapic_free(b->cpu[n].lapic);
         b->cpu[n].lapic = NULL;
+    }
+}
+
+static uint64_t waited_ns(void *arg) {
+    const struct machine_cpu *c = arg;
+
+    uint64_t ns;
+
+    return os_thread_waited(c->waits, &ns) ? ns : 0;
+}
+
+static bool create_steals(struct board *b) {
+    for (unsigned n = 0; b->steal_time && n < b->cpus; n++) {
+        struct machine_cpu *c = &b->cpu[n];
+        const struct steal_host host = {.waited_ns = waited_ns, .arg = c};
+
+        c->steal = steal_new(b->mem, c->clock, &host, &c->counters);
+        if (!c->steal)
+            return false;
+    }
+    return true;
+}
+
+static void free_steals(struct board *b) {
+    for (unsigned n = 0; n < b->cpus; n++) {
+        steal_free(b->cpu[n].steal);
+        b->cpu[n].steal = NULL;
     }
 }
 
@@ -557,7 +609,7 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->pm = pm_new(b->bus, b->clock, board_isa_line(b, PM_SCI_IRQ), host)) &&
          (b->vga = vga_new(b->bus, b->clock)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, b->cpus, &pv_cfg, b->cnt)) &&
-         (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
+         create_steals(b) && (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
          (b->no_pci || create_pci(b));
     if (ok && b->firmware)
         kbc_plug_keyboard(b->kbc);
@@ -599,6 +651,7 @@ void board_destroy(struct board *b) {
         pic_free(b->pic);
     if (b->ioapic)
         ioapic_free(b->ioapic);
+    free_steals(b);
     free_lapics(b);
     *b = (struct board){0};
 }
@@ -618,6 +671,9 @@ void board_reset(struct board *b) {
     pm_reset(b->pm);
     vga_reset(b->vga);
     pvclock_reset(b->pvclock);
+    for (unsigned n = 0; n < b->cpus; n++)
+        if (b->cpu[n].steal)
+            steal_reset(b->cpu[n].steal);
     if (b->pci.bus)
         pci_reset(b->pci.bus);
     if (b->fw_cfg)

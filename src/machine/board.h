@@ -38,6 +38,7 @@
 #include "dev/pc/uart.h"
 #include "dev/pc/vga.h"
 #include "dev/pv/pvclock.h"
+#include "dev/pv/steal.h"
 #include "machine/cpu.h"
 #include "machine/pci.h"
 
@@ -54,6 +55,7 @@ struct board {
     struct vclock *clock;
     struct counters *cnt; /* the devices'; a local APIC counts for its CPU */
     bool paravirt;
+    bool steal_time;
     bool no_pci;
     bool firmware;    /* runs on it: it is told what there is */
     unsigned serials; /* ports, 1 to BOARD_SERIALS; 0: one */

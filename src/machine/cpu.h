@@ -24,6 +24,7 @@ struct lapic;
 struct machine;
 struct os_bell;
 struct os_thread;
+struct steal;
 struct vclock;
 
 /* What a CPU was sent that changes it as a whole; SIGNAL_VECTOR() is the SIPI's. */
@@ -48,6 +49,8 @@ struct machine_cpu {
     struct exit_counts exits;
     struct os_thread *thread; /* runs its lives; in machine_run_to() the caller does */
     struct os_bell *bell;     /* by which that thread sleeps */
+    struct steal *steal;      /* NULL: it is not offered */
+    int waits;                /* with both, how long the thread waits for a CPU; or < 0 */
     uint32_t signals;         /* SIGNAL_*, not acted upon yet; atomic */
     bool waiting;             /* for a SIPI: it executes nothing */
     bool asleep;              /* or about to be: to be woken by its bell; atomic */

@@ -64,6 +64,8 @@ void machine_service_board(struct machine_cpu *c) {
     struct machine *m = c->machine;
 
     run_timers(c->clock);
+    if (c->steal)
+        steal_update(c->steal);
     if (c != machine_boot_cpu(m))
         return;
     board_enter(&m->board, c);
@@ -240,11 +242,21 @@ static void give_order(struct machine *m, enum machine_order order) {
     }
 }
 
+static int start_thread(struct machine_cpu *c) {
+    int rc = os_thread_start(cpu_thread, c, &c->thread);
+
+    c->waits = -1;
+    if (rc || !c->steal)
+        return rc;
+    c->waits = os_thread_waits_open(c->thread);
+    return c->waits < 0 ? c->waits : 0;
+}
+
 int machine_start_threads(struct machine *m) {
     int rc = 0;
 
     for (unsigned n = 0; n < m->cpus && !rc; n++)
-        rc = os_thread_start(cpu_thread, &m->cpu[n], &m->cpu[n].thread);
+        rc = start_thread(&m->cpu[n]);
     return rc;
 }
 
@@ -252,6 +264,9 @@ void machine_end_threads(struct machine *m) {
     give_order(m, MACHINE_LEAVE);
     for (unsigned n = 0; n < m->cpus; n++)
         os_thread_join(m->cpu[n].thread);
+    for (unsigned n = 0; n < m->cpus; n++)
+        if (m->cpu[n].thread)
+            os_thread_waits_close(m->cpu[n].waits);
 }
 
 enum machine_end machine_run(struct machine *m) {

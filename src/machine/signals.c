@@ -10,11 +10,13 @@
 #include "machine/machine_int.h"
 
 /* The guest's state is in struct vcpu and has changed as a whole. What was derived from
- * its code holds. */
+ * its code holds. In, so that nobody else is at its shadow meanwhile. */
 static void state_moved(struct machine_cpu *c) {
+    vcpu_enter(c->vcpu);
     mmu_flush_all(c->vcpu);
     mmu_mode_changed(c->vcpu);
     mmu_context_changed(c->vcpu);
+    vcpu_leave(c->vcpu);
 }
 
 /* The boot processor begins anew at the reset vector, the others wait for a SIPI. */
@@ -26,6 +28,8 @@ static void take_init(struct machine_cpu *c) {
     vcpu_init(c->vcpu);
     if (c->lapic)
         lapic_init(c->lapic);
+    if (c->steal)
+        steal_reset(c->steal);
     state_moved(c);
     c->waiting = c->index != 0;
 }

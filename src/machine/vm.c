@@ -105,10 +105,21 @@ static int prepare_host(char *why, size_t why_size) {
     return 0;
 }
 
+/* Counted time is nobody's to steal. */
+static bool steal_time_known(const struct machine *m) {
+    int fd = m->cfg.counted || !m->cfg.paravirt ? -1 : os_thread_waits_open(NULL);
+    uint64_t ns;
+    bool known = os_thread_waited(fd, &ns);
+
+    os_thread_waits_close(fd);
+    return known;
+}
+
 static int create_cpus(struct machine *m, char *why, size_t why_size) {
     struct cpuid_config cfg = {.model = m->cfg.cpu,
                                .paravirt = m->cfg.paravirt,
                                .between_cpus = m->cfg.cpus > 1,
+                               .steal_time = steal_time_known(m),
                                .tsc_hz = m->cfg.counted ? COUNTED_TSC_HZ : os_tsc_hz()};
     int rc = prepare_host(why, why_size);
 
@@ -148,6 +159,7 @@ static int create_board(struct machine *m) {
                        .mem = m->mem,
                        .cnt = &m->counters,
                        .paravirt = m->cfg.paravirt,
+                       .steal_time = cpuid_steal_time(m->cpuid),
                        .no_pci = m->cfg.no_pci,
                        .firmware = with_firmware(m),
                        .serials = machine_serials_host(m, serial),

@@ -190,11 +190,26 @@ static bool is_woken(struct machine_cpu *c) {
            ((events & VCPU_EVENT_IRQ) && (c->vcpu->rflags & X86_FL_IF));
 }
 
-void machine_sleep(struct machine_cpu *c) {
+static void sleep_until_woken(struct machine_cpu *c) {
     __atomic_store_n(&c->asleep, true, __ATOMIC_SEQ_CST);
     while (!is_woken(c))
         sleep_once(c);
     __atomic_store_n(&c->asleep, false, __ATOMIC_SEQ_CST);
+}
+
+/* Others who would have its TLB flushed see that it sleeps. */
+void machine_sleep(struct machine_cpu *c) {
+    const struct vcpu_hooks *h = c->vcpu->hooks;
+
+    if (!c->steal) {
+        sleep_until_woken(c);
+        return;
+    }
+    h->away(c->vcpu->hooks_arg, true);
+    sleep_until_woken(c);
+    vcpu_enter(c->vcpu);
+    h->away(c->vcpu->hooks_arg, false);
+    vcpu_leave(c->vcpu);
 }
 
 uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns) {

@@ -464,20 +464,25 @@ static void store_bytes(uint8_t *host, const void *buf, uint64_t len) {
     }
 }
 
+/* LEN bytes at HOST have been stored where there was no trace. */
+static void look_again(struct mem *m, uint8_t *host, uint64_t len) {
+    if (!m->hooks.lock)
+        return;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (likely(!traces_of(m, (uint64_t)(host - m->layout.base))))
+        return;
+    mem_lock(m); /* set meanwhile: whether its owner has seen this, we cannot say */
+    mem_trace_hit(m, host, (unsigned)len);
+    mem_unlock(m);
+}
+
 /* Of one page; the owners of its traces are told. */
 static void store_piece(struct mem *m, uint8_t *host, const uint8_t *from, uint64_t len) {
     uint64_t off = (uint64_t)(host - m->layout.base);
 
     if (likely(!traces_of(m, off))) {
         store_bytes(host, from, len);
-        if (!m->hooks.lock)
-            return;
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
-        if (likely(!traces_of(m, off)))
-            return;
-        mem_lock(m); /* set meanwhile: whether its owner has seen this, we cannot say */
-        mem_trace_hit(m, host, (unsigned)len);
-        mem_unlock(m);
+        look_again(m, host, len);
         return;
     }
     mem_lock(m);
@@ -530,6 +535,25 @@ void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len) {
 
     if (host_offset(m, host, &off) && len <= m->host - off)
         store_run(m, host, buf, len);
+}
+
+int mem_exchange(struct mem *m, struct gpa at, uint8_t value) {
+    uint64_t n;
+    uint8_t *host = next_bytes(m, at.a, 1, false, &n), old;
+
+    if (!host)
+        return -1;
+    mem_use(m, host);
+    if (likely(!traces_of(m, (uint64_t)(host - m->layout.base)))) {
+        old = __atomic_exchange_n(host, value, __ATOMIC_SEQ_CST);
+        look_again(m, host, 1);
+        return old;
+    }
+    mem_lock(m);
+    mem_trace_hit(m, host, 1);
+    old = __atomic_exchange_n(host, value, __ATOMIC_SEQ_CST);
+    mem_unlock(m);
+    return old;
 }
 
 void mem_about_to_write(struct mem *m, uint8_t *host, uint64_t len) {

@@ -202,6 +202,9 @@ uint8_t *mem_run(const struct mem *m, struct gpa at, uint64_t len, bool write,
 /* As mem_write(), where mem_run() or mem_host() has said that it is RAM. An aligned value
  * of 2, 4 or 8 bytes is one store, which others see after all that came before it. */
 void mem_store(struct mem *m, uint8_t *host, const void *buf, uint64_t len);
+/* The byte at AT becomes VALUE, by one locked access: what it was, or -1 where there is
+ * no RAM. Honours traces. */
+int mem_exchange(struct mem *m, struct gpa at, uint8_t value);
 /* [HOST, HOST+LEN), of which mem_run() or mem_host() gave the beginning, is about to
  * change: the owners of traces are told. Where another thread writes, without the lock,
  * the call comes after it: what they have seen in between is void. */

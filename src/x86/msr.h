@@ -44,5 +44,6 @@
 /* KVM paravirtual MSRs, as Linux documents them. */
 #define X86_MSR_KVM_WALL_CLOCK_NEW 0x4b564d00u
 #define X86_MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01u
+#define X86_MSR_KVM_STEAL_TIME 0x4b564d03u
 
 #endif

@@ -256,6 +256,10 @@ static void test_msr_owners(void **state) {
     /* The TSC is read by the hardware and written by the clock. */
     assert_true(kvm_msr_is_hw(&k, 0x10, false));
     assert_false(kvm_msr_is_hw(&k, 0x10, true));
+    assert_false(kvm_msr_is_hw(&k, 0x4b564d03, true));
+    k.steal_time = true;
+    assert_true(kvm_msr_is_hw(&k, 0x4b564d03, true) &&
+                kvm_msr_is_hw(&k, 0x4b564d03, false));
     for (size_t i = 0; i < ARRAY_SIZE(lapic); i++) {
         k.kernel_lapic = false;
         assert_false(kvm_msr_is_hw(&k, lapic[i], true));
