@@ -257,6 +257,9 @@ int os_jail_connector(void);
 /* The same for the process that makes cells, and for what it makes (direct/spawner.c). A
  * call that it does not allow fails. (os_jail_spawner.c) */
 int os_jail_spawner(void);
+/* The same for a process that serves the files of the directory DIR (share/server.c): of
+ * one thread, which finds that directory and no other. (os_jail_files.c) */
+int os_jail_files(int dir, bool readonly);
 
 /* --- terminal and signals (os_tty.c) --- */
 

@@ -44,6 +44,7 @@ static void lock_up(void) {
 static void test_sanitized(void **state) {
     assert_int_equal(os_jail_network(), -ENOTSUP);
     assert_int_equal(os_jail_connector(), -ENOTSUP);
+    assert_int_equal(os_jail_files(0, false), -ENOTSUP);
 }
 
 /* --- what must not be --- */
@@ -151,6 +152,41 @@ static void test_connector_forbidden(void **state) {
     forbids(calls, ARRAY_SIZE(calls));
 }
 
+static int jail_files(void) {
+    return os_jail_files(open("/tmp", O_PATH | O_DIRECTORY), false);
+}
+
+static void test_files_forbidden(void **state) {
+    const struct call calls[] = {
+        CALL(open, TEXT("/etc/passwd"), O_RDONLY),
+        CALL(socket, AF_UNIX, SOCK_STREAM, 0),
+        CALL(socket, AF_INET, SOCK_STREAM, 0),
+        CALL(connect, -1, 0, 0),
+        CALL(recvmsg, -1, 0, 0),
+        CALL(mknodat, AT_FDCWD, TEXT("/tmp/none/x"), S_IFCHR | 0600, 0x101),
+        CALL(mknodat, AT_FDCWD, TEXT("/tmp/none/x"), S_IFBLK | 0600, 0x800),
+        CALL(mount, 0, 0, 0, 0, 0),
+        CALL(chroot, TEXT("/tmp")),
+        CALL(chdir, TEXT("/tmp")),
+        CALL(ioctl, -1, TIOCSTI, 0),
+        CALL(fcntl, -1, F_SETOWN, 1),
+        CALL(execve, TEXT("/bin/true"), 0, 0),
+        CALL(fork),
+        CALL(clone, SIGCHLD),
+        CALL(kill, 1, 0),
+        CALL(ptrace, 0, 1, 0, 0),
+        CALL(setuid, 0),
+        CALL(mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0),
+        CALL(mprotect, 0, 4096, PROT_EXEC),
+        CALL(rt_sigaction, SIGSYS, 0, 0, 8),
+        CALL(prctl, 0),
+    };
+
+    jail = jail_files;
+    forbids(calls, ARRAY_SIZE(calls));
+}
+
 /* --- what works --- */
 
 static size_t read_names(char *text, size_t size) {
@@ -236,6 +272,52 @@ static void connect_local(void *arg) {
     check(!close(fd), "closing");
 }
 
+/* Landlock is a host's choice: 0 where it has none. */
+static bool has_landlock(void) {
+    return syscall(SYS_landlock_create_ruleset, NULL, 0, 1) >= 2;
+}
+
+/* What share/server.c does, by whose units it is used as well. */
+static void use_files(void *arg) {
+    const char *dir = arg;
+    int fd = open(dir, O_PATH | O_DIRECTORY), file;
+
+    check(!os_jail_files(fd, false), "entering");
+    file = openat(fd, "f", O_RDWR | O_CREAT | O_EXCL, 0600);
+    check(file >= 0 && write(file, "x", 1) == 1 && !close(file), "making a file");
+    check(!syscall(SYS_renameat2, fd, "f", fd, "g", 0), "renaming");
+}
+
+static void look_elsewhere(void *arg) {
+    const char *dir = arg;
+    int fd = open(dir, O_PATH | O_DIRECTORY);
+
+    check(!os_jail_files(fd, true), "entering");
+    check(openat(AT_FDCWD, NAMES, O_RDONLY) < 0 && errno == EACCES, "another file");
+    check(openat(AT_FDCWD, "/", O_RDONLY) < 0 && errno == EACCES, "the root");
+    check(openat(fd, "new", O_WRONLY | O_CREAT, 0600) < 0 && errno == EACCES,
+          "writing where all is read-only");
+    check(openat(fd, ".", O_RDONLY) >= 0, "the directory");
+}
+
+static void test_files(void **state) {
+    char dir[] = "/tmp/bivisor-jail-XXXXXX", name[64];
+    struct child_end e;
+
+    assert_non_null(mkdtemp(dir));
+    e = child(use_files, dir);
+    assert_child_done(&e);
+    if (has_landlock()) {
+        e = child(look_elsewhere, dir);
+        assert_child_done(&e);
+    }
+    snprintf(name, sizeof(name), "%s/f", dir);
+    unlink(name);
+    snprintf(name, sizeof(name), "%s/g", dir);
+    unlink(name);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 static void test_names(void **state) {
     struct child_end e;
 
@@ -265,6 +347,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_network_forbidden),
         cmocka_unit_test(test_connector_forbidden),
+        cmocka_unit_test(test_files_forbidden),
+        cmocka_unit_test(test_files),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_sockets),
         cmocka_unit_test(test_connector),
