@@ -21,6 +21,7 @@
 #define SYS_futex 202
 #define SYS_tgkill 234
 #define FUTEX_WAIT 0
+#define ETIMEDOUT 110
 #define LOOKS 50
 #define SIGKILL 9
 #define SIGUSR1 10
@@ -167,7 +168,7 @@ look:   mov     CELL_O_WORD(%rbx), %eax
         cmp     %eax, %r14d
         je      wait
         mov     %eax, %r14d
-        mov     CELL_O_KICK(%rbx), %eax
+told:   mov     CELL_O_KICK(%rbx), %eax
         cmp     %eax, %r15d
         je      orders
         mov     %eax, %r15d
@@ -209,6 +210,9 @@ kick:   xor     %ebp, %ebp              /* looks */
         mov     %r12, %rdi
         mov     %r12, %rsi
         syscall
+2:      mov     CELL_O_WORD(%rbx), %r14d
+        cmp     %r15d, CELL_O_TURN(%rbx)
+        jne     told
         mov     $SYS_futex, %eax        /* for orders, or a while */
         mov     %rbx, %rdi
         mov     $FUTEX_WAIT, %esi
@@ -216,7 +220,9 @@ kick:   xor     %ebp, %ebp              /* looks */
         movabs  $while, %r10
         syscall
         cmp     %r15d, CELL_O_TURN(%rbx)
-        jne     look
+        jne     told
+        cmp     $-ETIMEDOUT, %rax
+        jne     2b
         inc     %ebp
         mov     $SIGUSR1, %edx
         cmp     $LOOKS, %ebp

@@ -2,7 +2,7 @@
  * Which pages of code may run as they are: those in which no byte, taken as the beginning
  * of an instruction, gives one of these:
  *
- *   0F 01 with memory  /0 SGDT, /1 SIDT, /4 SMSW
+ *   0F 01 with memory  /0 SGDT, /1 SIDT; /4 SMSW
  *   0F 01 others       VMCALL, XGETBV, XTEST, VMMCALL, RDPKRU, WRPKRU, RDTSCP, MONITORX,
  *                      MWAITX, CLZERO
  *   0F 02, 0F 03       LAR, LSL of a register: the host kernel's descriptors, its CPU's
@@ -42,7 +42,7 @@ static bool group_01(unsigned modrm) {
     case 0xfc:
         return true;
     default:
-        return memory(modrm) && (reg < 2 || reg == 4);
+        return reg == 4 || (memory(modrm) && reg < 2);
     }
 }
 

@@ -1,0 +1,176 @@
+/* What direct execution keeps of pages: which code may run (scan.c), what a cell maps
+ * (space.c), where code is mapped (codes.c). */
+#include "lib/unit.h"
+
+#include "direct/codes.h"
+#include "direct/scan.h"
+#include "direct/space.h"
+
+/* --- scan --- */
+
+static uint8_t page[4096];
+
+/* A page of NOPs with these bytes at AT. */
+static bool refuses(unsigned at, const char *bytes, unsigned len, const char *next,
+                    bool xsave) {
+    memset(page, 0x90, sizeof(page));
+    for (unsigned n = 0; n < len && at + n < sizeof(page); n++)
+        page[at + n] = (uint8_t)bytes[n];
+    return scan_refuses(page, (const uint8_t *)next, xsave);
+}
+
+#define REFUSES(bytes) refuses(1000, bytes, sizeof(bytes) - 1, "\x90\x90", false)
+
+static void test_refused(void **state) {
+    assert_true(REFUSES("\x0f\xa2"));                 /* cpuid */
+    assert_true(REFUSES("\x0f\x01\xd0"));             /* xgetbv */
+    assert_true(REFUSES("\x0f\x01\xf9"));             /* rdtscp */
+    assert_true(REFUSES("\x0f\x01\xee"));             /* rdpkru */
+    assert_true(REFUSES("\x0f\x01\xef"));             /* wrpkru */
+    assert_true(REFUSES("\x0f\x01\xd6"));             /* xtest */
+    assert_true(REFUSES("\x0f\x01\xd9"));             /* vmmcall */
+    assert_true(REFUSES("\x0f\x01\x0c\x24"));         /* sidt [rsp] */
+    assert_true(REFUSES("\x0f\x01\xe0"));             /* smsw eax */
+    assert_true(REFUSES("\x0f\x03\xc0"));             /* lsl eax, eax */
+    assert_true(REFUSES("\x48\x0f\x02\xc3"));         /* lar rax, ebx */
+    assert_true(REFUSES("\x0f\x34"));                 /* sysenter */
+    assert_true(REFUSES("\xf3\x0f\xc7\xf8"));         /* rdpid */
+    assert_true(REFUSES("\xcd\x80"));                 /* int 80h */
+    assert_true(REFUSES("\x66\x66\x2e\x0f\x01\xd0")); /* whatever is in front */
+}
+
+static void test_good(void **state) {
+    assert_false(REFUSES("\x0f\x05"));             /* a system call */
+    assert_false(REFUSES("\x0f\x31"));             /* rdtsc */
+    assert_false(REFUSES("\xb8\xcd\x80\x00\x00")); /* mov eax, 80cdh */
+    assert_false(REFUSES("\x48\xb8\x0f\x01\xd0\x00\x00\x00\x00\x00")); /* in a number */
+    assert_false(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", false)); /* xsave [rax] */
+    assert_true(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", true));
+    assert_true(refuses(1000, "\x48\x0f\xc7\x21", 4, "\x90\x90", true)); /* xsavec64 */
+    assert_false(refuses(1000, "\x0f\xc7\x09", 3, "\x90\x90", true));    /* cmpxchg8b */
+}
+
+/* What begins here ends in the next page, whose bytes may be unknown. */
+static void test_across(void **state) {
+    assert_true(refuses(4095, "\x0f", 1, "\xa2\x90", false));
+    assert_true(refuses(4094, "\x0f\x01", 2, "\xd0\x90", false));
+    assert_false(refuses(4095, "\x0f", 1, "\x05\x90", false));
+    assert_false(refuses(4094, "\x0f\x01", 2, "\x00\x90", false));
+    assert_true(refuses(4095, "\x0f", 1, NULL, false));
+    assert_true(refuses(4094, "\x0f\x01", 2, NULL, false));
+    assert_true(refuses(4095, "\xcd", 1, NULL, false));
+    assert_false(refuses(4093, "\x0f\x1f\x00", 3, NULL, false));
+    assert_false(refuses(4094, "\x0f\x05", 2, NULL, false));
+}
+
+/* --- what a cell maps --- */
+
+static struct space S;
+
+#define PAGE(n) (0x7f0000000000ull + (uint64_t)(n)*4096)
+
+static void test_space(void **state) {
+    assert_int_equal(space_init(&S), 0);
+    S.cell = (struct cell *)&S; /* there is one */
+    for (unsigned n = 0; n < 50000; n++)
+        assert_true(space_note(&S, PAGE(n), 1 + n % 7));
+    for (unsigned n = 0; n < 50000; n += 3)
+        space_forget(&S, PAGE(n));
+    for (unsigned n = 0; n < 50000; n++)
+        assert_int_equal(space_rights(&S, PAGE(n)), n % 3 ? 1 + n % 7 : 0);
+    assert_int_equal(space_rights(&S, PAGE(50000)), 0);
+    space_clear(&S);
+    for (unsigned n = 0; n < 50000; n++)
+        assert_int_equal(space_rights(&S, PAGE(n)), 0);
+    space_free(&S);
+}
+
+static void test_full(void **state) {
+    unsigned n = 0;
+
+    assert_int_equal(space_init(&S), 0);
+    while (space_note(&S, PAGE(n), 1))
+        n++;
+    assert_int_equal(n, SPACE_PAGES / 4 * 3);
+    assert_true(space_note(&S, PAGE(5), 7)); /* that is there */
+    assert_int_equal(space_rights(&S, PAGE(5)), 7);
+    space_clear(&S);
+    assert_true(space_note(&S, PAGE(n), 1));
+    space_free(&S);
+}
+
+/* Generations come again; what was noted in an old one does not. */
+static void test_generations(void **state) {
+    assert_int_equal(space_init(&S), 0);
+    for (unsigned n = 0; n < 70000; n++) {
+        assert_int_equal(space_rights(&S, PAGE(n % 16)), 0);
+        assert_true(space_note(&S, PAGE(n % 16), 3));
+        space_clear(&S);
+    }
+    space_free(&S);
+}
+
+static void test_dropped(void **state) {
+    memset(&S, 0, sizeof(S));
+    assert_int_equal(space_init(&S), 0);
+    assert_true(space_note(&S, PAGE(1), 1));
+    space_drop(&S, PAGE(1)); /* there is no cell */
+    assert_int_equal(S.nstale, 0);
+    S.cell = (struct cell *)&S;
+    space_drop(&S, PAGE(2)); /* it is not mapped */
+    assert_int_equal(S.nstale, 0);
+    space_drop(&S, PAGE(1));
+    assert_int_equal(S.nstale, 1);
+    assert_int_equal(S.stale[0], PAGE(1));
+    for (unsigned n = 0; n < SPACE_STALE; n++)
+        space_drop(&S, PAGE(1));
+    assert_true(S.all_stale);
+    space_free(&S);
+}
+
+/* --- where code is --- */
+
+static struct codes C;
+static unsigned seen, seen_space;
+static uint64_t seen_at;
+
+static void see(void *arg, unsigned space, uint64_t at) {
+    seen++;
+    seen_space = space;
+    seen_at = at;
+}
+
+static void test_codes(void **state) {
+    codes_clear(&C);
+    for (unsigned n = 1; n < CODES; n++)
+        assert_true(codes_add(&C, n, n % 17, PAGE(n)));
+    assert_false(codes_add(&C, CODES, 0, PAGE(0)));
+    assert_true(codes_add(&C, 7, 7, PAGE(7))); /* that is there */
+    for (unsigned n = 1; n < CODES; n++) {
+        seen = 0;
+        codes_each(&C, n, see, NULL);
+        assert_int_equal(seen, 1);
+        assert_int_equal(seen_space, n % 17);
+        assert_int_equal(seen_at, PAGE(n));
+    }
+    codes_clear(&C);
+    assert_true(codes_add(&C, 3, 1, PAGE(1)));
+    assert_true(codes_add(&C, 3, 2, PAGE(1)));
+    assert_true(codes_add(&C, 3, 2, PAGE(9)));
+    seen = 0;
+    codes_each(&C, 3, see, NULL);
+    assert_int_equal(seen, 3);
+    codes_each(&C, 4, see, NULL);
+    assert_int_equal(seen, 3);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_good),
+        cmocka_unit_test(test_across),  cmocka_unit_test(test_space),
+        cmocka_unit_test(test_full),    cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_dropped), cmocka_unit_test(test_codes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
