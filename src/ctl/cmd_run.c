@@ -225,7 +225,8 @@ static bool start_nets(struct run *r) {
 
     if (rc)
         log_error("cannot wait for the network: %s", strerror(-rc));
-    if (!rc && ((rc = machine_start_consoles(r->m)) || (rc = machine_start_vsock(r->m))))
+    if (!rc && ((rc = machine_start_consoles(r->m)) || (rc = machine_start_vsock(r->m)) ||
+                (rc = machine_start_shares(r->m))))
         log_error("cannot wait for the other side of a device: %s", strerror(-rc));
     return !rc;
 }
@@ -306,6 +307,7 @@ static int with_machine(struct run *r) {
     machine_stop_nets(r->m);
     machine_stop_consoles(r->m);
     machine_stop_vsock(r->m);
+    machine_stop_shares(r->m);
     machine_free(r->m);
     return status;
 }
@@ -322,7 +324,10 @@ static int with_nets(struct run *r) {
         rc = serial_options_open(&r->o.serials, r->o.monitor, cfg);
     if (!rc)
         rc = vsock_option_open(&r->o.vsock, r->o.jail, cfg);
+    if (!rc)
+        rc = share_options_open(&r->o.shares, r->o.jail, cfg);
     status = rc ? ctl_status_of(rc) : with_machine(r);
+    share_options_close(cfg);
     vsock_option_close(cfg);
     serial_options_close(cfg);
     console_options_close(cfg);
@@ -415,6 +420,7 @@ int ctl_run(int argc, char **argv, const struct ctl_qemu *qemu) {
     net_options_free(&r->o.nets);
     console_options_free(&r->o.consoles);
     vsock_option_free(&r->o.vsock);
+    share_options_free(&r->o.shares);
     free(r);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */

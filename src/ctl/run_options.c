@@ -53,6 +53,7 @@ static void print_help(void) {
         "  --virtio HOW         pci, mmio or none; `--virtio help` tells of its devices\n"
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
+        "  --share TAG=DIR      a directory that the guest can mount; `--share help`\n"
         "  --cpu NAME           the CPU that the guest sees; `--cpu help` lists them\n");
     engine_option_help(false);
     printf(
@@ -131,6 +132,7 @@ enum {
     OPT_MONITOR,
     OPT_ESCAPE,
     OPT_VSOCK,
+    OPT_SHARE,
     OPT_BALLOON,
     OPT_NO_RNG,
     OPT_CDROM,
@@ -174,6 +176,7 @@ static const struct option long_options[] = {
     {"monitor", required_argument, NULL, OPT_MONITOR},
     {"escape", required_argument, NULL, OPT_ESCAPE},
     {"vsock", required_argument, NULL, OPT_VSOCK},
+    {"share", required_argument, NULL, OPT_SHARE},
     {"balloon", no_argument, NULL, OPT_BALLOON},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
@@ -358,6 +361,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_MONITOR:
     case OPT_ESCAPE:
     case OPT_VSOCK:
+    case OPT_SHARE:
     case OPT_BALLOON:
     case OPT_STATS:
     case OPT_PERF_MAP:
@@ -456,6 +460,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return take_escape(optarg, &o->escape);
     case OPT_VSOCK:
         return vsock_option_take(&o->vsock, optarg);
+    case OPT_SHARE:
+        return share_option_take(&o->shares, optarg);
     case OPT_BALLOON:
         o->machine.balloon = true;
         return true;
@@ -536,10 +542,11 @@ static bool can_repeat(const struct run_options *o, const char *option) {
                   option, o->firmware_vars);
         return false;
     }
-    if (o->consoles.count || o->vsock.cid || o->serials.count) {
+    if (o->consoles.count || o->vsock.cid || o->serials.count || o->shares.count) {
         log_error("%s: what comes from outside could not be repeated; leave --%s out",
                   option,
-                  o->vsock.cid       ? "vsock"
+                  o->shares.count    ? "share"
+                  : o->vsock.cid     ? "vsock"
                   : o->serials.count ? "serial"
                                      : "console");
         return false;
@@ -580,6 +587,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_OK;
         if ((opt == OPT_CONSOLE || opt == OPT_SERIAL || opt == OPT_MONITOR) &&
             console_option_help(optarg))
+            return CTL_OK;
+        if (opt == OPT_SHARE && share_option_help(optarg))
             return CTL_OK;
         if (opt == OPT_NET && net_option_help(optarg))
             return CTL_OK;

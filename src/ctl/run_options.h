@@ -6,6 +6,7 @@
 #include "ctl/disk_option.h"
 #include "ctl/net_option.h"
 #include "ctl/serial_option.h"
+#include "ctl/share_option.h"
 #include "ctl/virtio_option.h"
 #include "machine/machine.h"
 
@@ -30,6 +31,7 @@ struct run_options {
     struct vsock_option vsock;
     enum console_monitor monitor;
     uint8_t escape; /* 0: Ctrl-A */
+    struct share_options shares;
     const char *append;
     bool no_reboot;
     bool stats;

@@ -101,6 +101,7 @@ struct machine_console_port {
     const char *name;      /* or NULL */
 };
 #define MACHINE_CONSOLES 8
+#define MACHINE_SHARES 8
 
 /* A serial port: the console's, or a stream's. */
 struct machine_serial {
@@ -131,9 +132,11 @@ struct machine_config {
     struct machine_console_port consoles[MACHINE_CONSOLES];
     unsigned console_count;
     struct machine_serial serials[MACHINE_SERIALS];
-    unsigned serial_count; /* 0: one, the console's */
-    struct vsock *vsock;   /* vsock/vsock.h; NULL: none; the caller's */
-    uint32_t vsock_cid;    /* the guest's address */
+    unsigned serial_count;                /* 0: one, the console's */
+    struct vsock *vsock;                  /* vsock/vsock.h; NULL: none; the caller's */
+    uint32_t vsock_cid;                   /* the guest's address */
+    struct share *shares[MACHINE_SHARES]; /* share/share.h; the caller's */
+    unsigned share_count;
     bool balloon;
     bool rng;                              /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
@@ -268,6 +271,8 @@ int machine_start_consoles(struct machine *m);
 void machine_stop_consoles(struct machine *m);
 int machine_start_vsock(struct machine *m);
 void machine_stop_vsock(struct machine *m);
+int machine_start_shares(struct machine *m);
+void machine_stop_shares(struct machine *m);
 void machine_stop_nets(struct machine *m);
 /* Of all its networks, so far. */
 struct net_figures machine_net_figures(const struct machine *m);

@@ -14,6 +14,7 @@ check-long: deps-check
 	@$(MAKE) --no-print-directory all boot-driver
 	@BUILD=$(BUILD) tests/boot/run --long
 	@BUILD=$(BUILD) tests/boot/net
+	@BUILD=$(BUILD) tests/boot/share
 	@BUILD=$(BUILD) tests/boot/firmware
 	@BUILD=$(BUILD) tests/disk/run
 
