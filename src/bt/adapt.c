@@ -38,9 +38,11 @@
 #define TRIAL_RUNS 256u
 #define TRIAL_SHARE 16u
 
-/* In TSC ticks, tenths of a second: how long the first verdict holds, and how often is
- * looked for those whose time is over. */
+/* In TSC ticks: how long the first verdict holds, tenths of a second, and of a group some
+ * seconds, for a group is worth little beside being made again; and how often at the most
+ * is looked for those whose time is over. */
 #define TERM_SHIFT 29
+#define TERM_SHIFT_GROUP 33
 #define REVIEW_TICKS (1ull << 26)
 #define IN_A_ROW_MAX 12u
 
@@ -101,20 +103,25 @@ bool bt_is_trap(const struct bt *bt, const struct insn *i, uint64_t va,
 
 void bt_forget_verdicts(struct bt *bt) {
     for (unsigned n = 0; n < 1u << BT_PLACE_BITS; n++)
-        bt->sh->places[n] = (struct bt_place){0};
+        if (bt->sh->places[n].page) /* what is not used takes no memory */
+            bt->sh->places[n] = (struct bt_place){0};
 }
 
-static void decide(struct bt_place *s, enum bt_verdict verdict) {
-    uint64_t now = __builtin_ia32_rdtsc();
+static void decide(struct bt *bt, struct bt_place *s, enum bt_verdict verdict) {
+    uint64_t now = __builtin_ia32_rdtsc(), term = 1ull << TERM_SHIFT;
 
-    if (s->due && now < s->due + (1ull << TERM_SHIFT << s->in_a_row)) {
+    if (verdict == BT_VERDICT_NO_GROUP)
+        term = 1ull << TERM_SHIFT_GROUP;
+    if (s->due && now < s->due + (term << s->in_a_row)) {
         if (s->in_a_row < IN_A_ROW_MAX)
             s->in_a_row++;
     } else {
         s->in_a_row = 0;
     }
-    s->due = now + (1ull << TERM_SHIFT << s->in_a_row);
+    s->due = now + (term << s->in_a_row);
     s->verdict = (uint8_t)verdict;
+    if (s->due < bt->sh->next_review)
+        __atomic_store_n(&bt->sh->next_review, s->due, __ATOMIC_RELAXED);
 }
 
 /* The entry of VA, whose failures are counted; NULL: verdicts are in all that it may
@@ -177,11 +184,11 @@ static void count_trap(struct bt *bt, struct ccf *c, const struct site *site,
         tc_drop_at(&bt->sh->tc, page, (unsigned)va, TC_WHY_TRAPS);
     } else if (!itself(bt, c, page + va, trap)) {
         if (s->verdict != BT_VERDICT_NO_GROUP)
-            decide(s, BT_VERDICT_NO_GROUP);
+            decide(bt, s, BT_VERDICT_NO_GROUP);
         tc_drop_at(&bt->sh->tc, page, (unsigned)va, TC_WHY_CHECKS);
     } else if (now - s->since <= FAIL_TICKS_TRAP && trap->why != BT_TRAP_FAULT &&
                trap->why != BT_TRAP_DROPS) {
-        decide(s, BT_VERDICT_CALLOUT);
+        decide(bt, s, BT_VERDICT_CALLOUT);
         tc_drop_at(&bt->sh->tc, page, (unsigned)va, TC_WHY_TRAPS);
     }
 }
@@ -218,7 +225,7 @@ static bool acquit(struct bt *bt, const struct trapper *t) {
     yes = t->traps < TRIAL_RUNS / TRIAL_SHARE &&
           bt_verdict_is(bt, t->va, t->page, BT_VERDICT_CALLOUT);
     if (yes) {
-        decide(find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
+        decide(bt, find(bt, t->va, t->page), BT_VERDICT_TOLERATED);
         tc_drop_at(&bt->sh->tc, t->page, (unsigned)t->va, TC_WHY_REVIEW);
         bt->v->cnt->bt_verdicts_over++;
     }
@@ -257,13 +264,15 @@ struct insn *bt_trap_callout(struct tr_span *span, const struct insn *i, uint64_
 
 static void review(struct bt *bt, uint64_t now) {
     struct bt_shared *sh = bt->sh;
+    uint64_t next = UINT64_MAX;
 
     if (now < sh->next_review)
         return;
-    __atomic_store_n(&sh->next_review, now + REVIEW_TICKS, __ATOMIC_RELAXED);
     for (unsigned n = 0; n < 1u << BT_PLACE_BITS; n++) {
         struct bt_place *s = &sh->places[n];
 
+        if (s->verdict != BT_VERDICT_NONE && now < s->due && s->due < next)
+            next = s->due;
         if (s->verdict == BT_VERDICT_NONE || now < s->due)
             continue;
         if (s->verdict != BT_VERDICT_TOLERATED)
@@ -271,6 +280,9 @@ static void review(struct bt *bt, uint64_t now) {
         s->verdict = BT_VERDICT_NONE;
         bt->v->cnt->bt_verdicts_over++;
     }
+    if (next < now + REVIEW_TICKS)
+        next = now + REVIEW_TICKS;
+    __atomic_store_n(&sh->next_review, next, __ATOMIC_RELAXED);
 }
 
 void bt_review(struct bt *bt, uint64_t now) {

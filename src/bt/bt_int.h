@@ -44,7 +44,7 @@ struct bt_place {
     uint8_t verdict;  /* enum bt_verdict */
     uint8_t in_a_row; /* times that the verdict was found again soon after */
 };
-#define BT_PLACE_BITS 12
+#define BT_PLACE_BITS 15 /* a big program has thousands that fail */
 
 /* An access that an inline check refused. */
 enum bt_trap_why {
@@ -79,7 +79,7 @@ struct bt_shared {
     struct tc tc;
     struct tr *tr;
     struct bt_place *places;
-    uint64_t next_review; /* TSC */
+    uint64_t next_review; /* TSC: no verdict is over before */
     struct division *divisions;
     uint8_t *reading[2]; /* pages that the translator has read from */
     unsigned nreading;
