@@ -11,6 +11,8 @@
 
 enum { OUT, IN, TAKEN };
 
+#define LOOK_TICKS 60000u /* of the TSC, some 25 us: two fragments' translation */
+
 /* On the caller's stack. */
 struct vcpu_request {
     void (*fn)(struct vcpu *v, void *arg);
@@ -53,6 +55,7 @@ void vcpu_group_add(struct vcpu_group *g, struct vcpu *v) {
     s->group = g;
     s->v = v;
     v->member = s;
+    g->looks = g->count > 1 && g->count <= os_cpus();
 }
 
 static void kick(struct vcpu_smp *s, uint32_t event) {
@@ -248,18 +251,35 @@ bool vcpu_holds(const struct vcpu_group *g, enum vcpu_rank rank) {
     return !g || owns(&g->lock[rank]);
 }
 
+/* Looks at the lock for a while: whoever has it makes one fragment, mostly, and a sleep
+ * costs more. True: it is ours. */
+static bool look(struct vcpu_lock *l, uint32_t as) {
+    uint64_t end = __builtin_ia32_rdtsc() + LOOK_TICKS;
+
+    do {
+        if (!__atomic_load_n(&l->word, __ATOMIC_RELAXED) && change(&l->word, 0, as))
+            return true;
+        __builtin_ia32_pause();
+    } while (__builtin_ia32_rdtsc() < end);
+    return false;
+}
+
 /* One is woken for each lock that is given back with 2 in it: whoever has waited puts 2
  * there again, for others may sleep. */
-static void take(struct vcpu_lock *l) {
+static void take(struct vcpu_group *g, struct vcpu_lock *l) {
     uint32_t as = 1;
 
     while (!change(&l->word, 0, as)) {
-        bool paused = vcpu_pause();
+        bool paused = vcpu_pause(), ours = g->looks && look(l, as);
 
-        as = 2;
-        if (get(&l->word) == 2 || change(&l->word, 1, 2))
-            os_word_wait(&l->word, 2);
+        if (!ours) {
+            as = 2;
+            if (get(&l->word) == 2 || change(&l->word, 1, 2))
+                os_word_wait(&l->word, 2);
+        }
         vcpu_resume(paused);
+        if (ours)
+            return;
     }
 }
 
@@ -271,7 +291,7 @@ void vcpu_lock(struct vcpu_group *g, enum vcpu_rank rank) {
     l = &g->lock[rank];
     if (!owns(l)) {
         BUG_ON(owns_higher(g, rank));
-        take(l);
+        take(g, l);
         __atomic_store_n(&l->owner, &self, __ATOMIC_RELAXED);
     }
     l->depth++;

@@ -87,9 +87,11 @@ struct vcpu_smp {
 
 struct vcpu_group {
     unsigned count;
-    bool splits;         /* the host executes locked accesses that cross a line as it does
-                            others (os_split_locks()): nobody need be stopped for them */
-    uint32_t stopping;   /* there is a stop; what those who want to go in sleep by */
+    bool splits;       /* the host executes locked accesses that cross a line as it does
+                          others (os_split_locks()): nobody need be stopped for them */
+    bool looks;        /* the host has a CPU for each: who waits for a lock may look for a
+                          while before it sleeps */
+    uint32_t stopping; /* there is a stop; what those who want to go in sleep by */
     const void *stopper; /* its thread's token */
     void (*kick)(void *arg, struct vcpu *v, uint32_t event);
     void *kick_arg;
