@@ -42,6 +42,7 @@ $(BUILD)/bivisor: $(BUILD)/src/main.o $(LIB)
 # The commands carry the benchmark guest, the loaders the board's ROM.
 IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o) \
     $(if $(wildcard $(ROOMS:%=src/%/bios.h)),$(BUILD)/bios/image.o) \
+    $(if $(wildcard $(ROOMS:%=src/%/exec.h)),$(BUILD)/exec/image.o) \
     $(if $(wildcard $(ROOMS:%=src/%/spawner.h)),$(BUILD)/cell/image.o)
 $(LIB): $(OBJS) $(IMAGES)
 	@rm -f $@
@@ -107,6 +108,12 @@ run: deps
 	$(BUILD)/bivisor run --kernel $(ASSETS)/linux-amd64/vmlinuz \
 	    --initrd $(ASSETS)/initrd-amd64 --append "console=ttyS0 quiet"
 
+# A command in a machine of its own, whose kernel comes from a Debian package.
+exec-demo: deps
+	@$(MAKE) --no-print-directory all
+	@tools/fetch-assets linux-amd64-tree $(ASSETS)
+	$(BUILD)/bivisor exec --kernel $(ASSETS)/linux-amd64-tree -- uname -a
+
 check: deps-check
 	@$(MAKE) --no-print-directory all units guests frob boot-driver replays fidelity-bin
 	@BUILD=$(BUILD) tools/check
@@ -114,6 +121,7 @@ check: deps-check
 guests:
 
 include guest/bios/bios.mk
+include guest/exec/exec.mk
 include guest/cell/cell.mk
 include guest/frob/frob.mk
 include tests/guest/guests.mk
@@ -198,5 +206,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d $(TESTLIB_OBJS:.o=.d) $(UNITS:=.d)
 
-.PHONY: lockstep check-nested bench bench-board bench-smp bench-real compare stress all units guests clean deps deps-check run check lint
+.PHONY: lockstep check-nested bench bench-board bench-smp bench-real compare stress all units guests clean deps deps-check run exec-demo check lint
 .SECONDARY:

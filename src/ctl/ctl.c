@@ -19,6 +19,7 @@ struct command {
 
 static const struct command commands[] = {
     {"run", ctl_cmd_run, "boot a kernel with its console on this terminal"},
+    {"exec", ctl_cmd_exec, "run a command in a machine that has this host's files"},
     {"qemu", ctl_cmd_qemu, "run what a command line of QEMU's describes"},
     {"translate", ctl_cmd_translate, "show what the translator makes of guest code"},
     {"compare", ctl_cmd_compare, "measure every engine at the same work, side by side"},

@@ -20,6 +20,7 @@ int ctl_status_of(int rc);
 int ctl_main(int argc, char **argv);
 
 int ctl_cmd_run(int argc, char **argv);
+int ctl_cmd_exec(int argc, char **argv);
 int ctl_cmd_qemu(int argc, char **argv);
 int ctl_cmd_translate(int argc, char **argv);
 int ctl_cmd_check(int argc, char **argv);

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +121,23 @@ static int open_terminal(struct stream *s, char *why, size_t why_size) {
     return rc;
 }
 
+/* A socket of which we have been given one end. */
+static int open_given(struct stream *s, const char *number, char *why, size_t why_size) {
+    char *rest;
+    long fd = strtol(number, &rest, 10);
+    struct stat st;
+
+    s->kind = SOCKET;
+    if (*rest || fd <= STDERR_FILENO || fd > INT_MAX || fstat((int)fd, &st) ||
+        !S_ISSOCK(st.st_mode) || fcntl((int)fd, F_SETFD, FD_CLOEXEC) ||
+        fcntl((int)fd, F_SETFL, O_NONBLOCK)) {
+        snprintf(why, why_size, "there is no socket of descriptor '%s'", number);
+        return -EINVAL;
+    }
+    s->fd = (int)fd;
+    return 0;
+}
+
 int stream_open(const char *how, struct stream **out, char *why, size_t why_size) {
     struct stream *s = calloc(1, sizeof(*s));
     int rc = 0;
@@ -135,6 +153,8 @@ int stream_open(const char *how, struct stream **out, char *why, size_t why_size
         rc = open_socket(s, how + 7, why, why_size);
     } else if (!strcmp(how, "pty")) {
         rc = open_terminal(s, why, why_size);
+    } else if (!strncmp(how, "fd=", 3) && how[3]) {
+        rc = open_given(s, how + 3, why, why_size);
     } else if (!strcmp(how, "null")) {
         s->kind = NOWHERE;
     } else if (!strcmp(how, "stdio")) {
@@ -142,7 +162,8 @@ int stream_open(const char *how, struct stream **out, char *why, size_t why_size
     } else {
         rc = -EINVAL;
         snprintf(why, why_size,
-                 "it is one of pty, file=PATH, socket=PATH, null, stdio, not '%s'", how);
+                 "it is one of pty, file=PATH, socket=PATH, fd=N, null, stdio, not '%s'",
+                 how);
     }
     if (rc)
         stream_close(s);
@@ -349,7 +370,10 @@ int stream_start(struct stream *s, struct os_loop *loop,
     if (!rc && s->kind == TERMINAL)
         os_timer_set(&s->look, os_monotonic_ns());
     s->stopped |= s->kind == PIPE;
-    if (s->kind == FILE_ONLY || s->kind == PIPE || s->kind == LENT) {
+    if (s->kind == SOCKET && s->fd >= 0)
+        rc = os_watch_start(&s->watch, loop, s->fd, OS_READ, on_ready, s);
+    if (s->kind == FILE_ONLY || s->kind == PIPE || s->kind == LENT ||
+        (s->kind == SOCKET && s->fd >= 0)) {
         guard->enter(guard->arg);
         set_connected(s, true);
         guard->leave(guard->arg);

@@ -39,7 +39,8 @@ struct stream_guard {
 };
 
 /* HOW is "pty", "file=PATH" (output only), "socket=PATH" (one client at a time), "null",
- * or "stdio", whose other side stream_lend() brings. 0, or -errno with one sentence in
+ * "fd=N", a connected socket that this process has, or "stdio", whose other side
+ * stream_lend() brings. 0, or -errno with one sentence in
  * WHY. Before there are threads: sockets make a process. */
 int stream_open(const char *how, struct stream **out, char *why, size_t why_size);
 /* The file that HOW names, which will be written from its beginning; NULL: none, or one
