@@ -208,6 +208,7 @@ _Noreturn void setup(const long *stack) {
         slot = slot * 10 + (*text++ - '0');
     must(8, call6(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0));
     must(9, call3(__NR_prctl, PR_SET_DUMPABLE, 0, 0));
+    call3(__NR_prctl, PR_SET_NAME, (long)"bivisor-cell", 0);
     if (*text == 't')
         must(14, call3(__NR_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0));
     map_slot(slot);

@@ -448,6 +448,7 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     struct vcpu *v = d->v;
     struct cell_exit e = {0};
     uint64_t start = os_tsc(), ticks;
+    enum direct_out out;
 
     *again = false;
     run_cell(d, s->cell, &e);
@@ -472,15 +473,14 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     }
     if (unlikely(other_segments(&e)) && sem_adopt_segments(v, e.sel))
         return end_program(v);
-    if (direct_judge(d, ticks))
-        direct_rest(d);
-    if (e.signal == CELL_SIGUSR1) {
-        d->n.kicks++;
-        return DIRECT_EVENTS;
-    }
     if (e.signal == CELL_SIGSEGV && e.trap == X86_PF)
-        return direct_page_fault(d, s, &e, again);
-    return other(d, &e);
+        out = direct_page_fault(d, s, &e, again);
+    else
+        out = other(d, &e);
+    d->n.kicks += e.signal == CELL_SIGUSR1;
+    if (direct_judge(d, ticks, *again))
+        direct_rest(d);
+    return out;
 }
 
 /* A canonical address of the lower half: the others are the interpreter's. */

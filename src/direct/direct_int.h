@@ -41,6 +41,7 @@ struct program {
     unsigned seen;      /* in user code, at looks */
     uint64_t not_until; /* TSC */
     unsigned failures;
+    unsigned windows; /* that it was judged by */
 };
 
 struct direct_counts {
@@ -76,8 +77,9 @@ struct direct {
 
 /* The address space, or what is thought of it, has changed: v->away follows. */
 void direct_look(struct direct *d);
-/* A turn took TICKS. The program comes out too often: true. */
-bool direct_judge(struct direct *d, uint64_t ticks);
+/* A turn took TICKS, and ended for a page that is MAPPED now. The program comes out too
+ * often: true. */
+bool direct_judge(struct direct *d, uint64_t ticks, bool mapped);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
 

@@ -9,6 +9,7 @@
 #include "direct/direct_int.h"
 #include "direct/scan.h"
 #include "sem/sem.h"
+#include "x86/cr.h"
 
 #define READ (1u << MMU_READ)
 #define WRITE (1u << MMU_WRITE)
@@ -78,14 +79,14 @@ int direct_catch_up(struct direct *d, struct space *s) {
 
 /* --- code --- */
 
-/* The first bytes of the page behind AT, if the guest has one. */
-static const uint8_t *next_bytes(const struct direct *d, uint64_t at) {
+/* LEN bytes of the guest's at AT, within a page, if there are some. */
+static const uint8_t *bytes_at(const struct direct *d, uint64_t at, unsigned len) {
     struct gpa where;
     bool writable;
 
-    if (!mmu_peek(d->v, gva(at + 4096), &where, &writable))
+    if (!mmu_peek(d->v, gva(at), &where, &writable))
         return NULL;
-    return mem_host(d->v->mem, where, 2);
+    return mem_host(d->v->mem, where, len);
 }
 
 static uint64_t host_xcr0(void) {
@@ -93,6 +94,22 @@ static uint64_t host_xcr0(void) {
 
     __asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     return (uint64_t)hi << 32 | lo;
+}
+
+static unsigned scan_how(const struct direct *d) {
+    uint64_t xcr0 = host_xcr0();
+
+    return (xcr0 != d->v->xcr0 ? SCAN_XCR0 : 0) | (xcr0 & X86_XCR0_PKRU ? SCAN_PKRU : 0);
+}
+
+static bool refuses(const struct direct *d, uint64_t at, const uint8_t *host) {
+    const struct scan_page page = {
+        .bytes = host,
+        .before = bytes_at(d, at - SCAN_BEFORE, SCAN_BEFORE),
+        .behind = bytes_at(d, at + 4096, 2),
+    };
+
+    return scan_refuses(&page, scan_how(d));
 }
 
 static void hold(struct direct *d, struct code_page *c, uint32_t page,
@@ -119,8 +136,7 @@ static bool executable(struct direct *d, const struct space *s, uint64_t at,
         return false;
     mem_trace_add(m, host, MEM_TRACE_DIRECT);
     if (c->verdict == VERDICT_NONE) {
-        bool xsave = host_xcr0() != d->v->xcr0; /* its images are others */
-        bool refused = scan_refuses(host, next_bytes(d, at), xsave);
+        bool refused = refuses(d, at, host);
 
         d->sh->xcr0 = d->v->xcr0;
         c->verdict = refused ? VERDICT_REFUSED : VERDICT_GOOD;

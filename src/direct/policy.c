@@ -5,13 +5,15 @@
  *
  * Break-even: user code that runs T between two exits takes T + C in a cell, C being what
  * an exit costs there, and T * S translated, S being 1.4 for loops and 10 for big code
- * that is executed once. With 1.4 cells win when T > C / 0.4.
+ * that is executed once. With 1.4 cells win when T > C / 0.4; a program that is young,
+ * and executes most of its code for the first time, is given the benefit of T > C.
  */
 #include "direct/direct_int.h"
 #include "x86/cr.h"
 
 #define ENOUGH 3u   /* looks */
 #define WINDOW 256u /* exits that a program is judged by */
+#define EARLY 4u    /* windows in which it is young */
 
 static uint64_t root(const struct vcpu *v) {
     return v->cr3 & 0x000ffffffffff000ull;
@@ -82,20 +84,25 @@ void direct_rest(struct direct *d) {
     direct_look(d);
 }
 
-bool direct_judge(struct direct *d, uint64_t ticks) {
+/* Turns that end for a page that is then mapped come once for each page, and would cost
+ * more than they do here if its code were translated: they are not held against it. */
+bool direct_judge(struct direct *d, uint64_t ticks, bool mapped) {
     struct program *p = program_of(d);
-    uint64_t mean;
+    uint64_t mean, worth;
 
     if (d->window_cr3 != root(d->v)) {
         d->window_cr3 = root(d->v);
         d->window_ticks = d->window_exits = 0;
     }
     d->window_ticks += ticks;
-    if (d->mode == DIRECT_ON || ++d->window_exits < WINDOW)
+    d->window_exits += !mapped;
+    if (d->mode == DIRECT_ON || d->window_exits < WINDOW)
         return false;
     mean = d->window_ticks / WINDOW;
+    worth = p->windows < EARLY ? d->exit_ticks : d->exit_ticks * 5 / 2;
+    p->windows++;
     d->window_ticks = d->window_exits = 0;
-    if (mean > d->exit_ticks + d->exit_ticks * 5 / 2) {
+    if (mean > d->exit_ticks + worth) {
         p->failures = 0;
         return false;
     }

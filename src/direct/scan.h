@@ -4,9 +4,20 @@
 
 #include "base/types.h"
 
-/* Is there an instruction in PAGE that the host's CPU would execute otherwise than the
- * guest's? NEXT has the two bytes behind the page, NULL: nobody knows; an instruction
- * that needs them is one, then. XSAVE: those of the XSAVE family are. */
-bool scan_refuses(const uint8_t *page, const uint8_t *next, bool xsave);
+/* What besides is otherwise: */
+#define SCAN_XCR0 1u /* XCR0 is not the guest's: the XSAVE family, XGETBV */
+#define SCAN_PKRU 2u /* the host has PKRU */
+
+#define SCAN_BEFORE 80u
+
+/* A page, the SCAN_BEFORE bytes in front of it, the two behind it; NULL: nobody knows. */
+struct scan_page {
+    const uint8_t *bytes, *before, *behind;
+};
+
+/* Is there an instruction that the host's CPU would execute otherwise than the guest's?
+ * One that needs bytes behind which nobody knows is the next page's business. HOW is
+ * SCAN_ bits. */
+bool scan_refuses(const struct scan_page *page, unsigned how);
 
 #endif

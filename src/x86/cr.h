@@ -77,6 +77,7 @@
 #define X86_XCR0_OPMASK (1u << 5)
 #define X86_XCR0_ZMM_HI256 (1u << 6) /* upper halves of zmm0 to zmm15 */
 #define X86_XCR0_HI16_ZMM (1u << 7)  /* zmm16 to zmm31 */
+#define X86_XCR0_PKRU (1u << 9)
 #define X86_XCR0_AVX512 (X86_XCR0_OPMASK | X86_XCR0_ZMM_HI256 | X86_XCR0_HI16_ZMM)
 
 /* DR6 and DR7: AMD64 APM volume 2, "Debug Registers". */

@@ -12,22 +12,18 @@ static uint8_t page[4096];
 
 /* A page of NOPs with these bytes at AT. */
 static bool refuses(unsigned at, const char *bytes, unsigned len, const char *next,
-                    bool xsave) {
+                    unsigned how) {
     memset(page, 0x90, sizeof(page));
     for (unsigned n = 0; n < len && at + n < sizeof(page); n++)
         page[at + n] = (uint8_t)bytes[n];
-    return scan_refuses(page, (const uint8_t *)next, xsave);
+    return scan_refuses(&(struct scan_page){page, NULL, (const uint8_t *)next}, how);
 }
 
-#define REFUSES(bytes) refuses(1000, bytes, sizeof(bytes) - 1, "\x90\x90", false)
+#define REFUSES(bytes) refuses(1000, bytes, sizeof(bytes) - 1, "\x90\x90", SCAN_PKRU)
 
 static void test_refused(void **state) {
     assert_true(REFUSES("\x0f\xa2"));                 /* cpuid */
-    assert_true(REFUSES("\x0f\x01\xd0"));             /* xgetbv */
     assert_true(REFUSES("\x0f\x01\xf9"));             /* rdtscp */
-    assert_true(REFUSES("\x0f\x01\xee"));             /* rdpkru */
-    assert_true(REFUSES("\x0f\x01\xef"));             /* wrpkru */
-    assert_true(REFUSES("\x0f\x01\xd6"));             /* xtest */
     assert_true(REFUSES("\x0f\x01\xd9"));             /* vmmcall */
     assert_true(REFUSES("\x0f\x01\x0c\x24"));         /* sidt [rsp] */
     assert_true(REFUSES("\x0f\x01\xe0"));             /* smsw eax */
@@ -36,31 +32,54 @@ static void test_refused(void **state) {
     assert_true(REFUSES("\x0f\x34"));                 /* sysenter */
     assert_true(REFUSES("\xf3\x0f\xc7\xf8"));         /* rdpid */
     assert_true(REFUSES("\xcd\x80"));                 /* int 80h */
-    assert_true(REFUSES("\x66\x66\x2e\x0f\x01\xd0")); /* whatever is in front */
+    assert_true(REFUSES("\x66\x66\x2e\x0f\x01\xf9")); /* whatever is in front */
 }
 
 static void test_good(void **state) {
     assert_false(REFUSES("\x0f\x05"));             /* a system call */
     assert_false(REFUSES("\x0f\x31"));             /* rdtsc */
+    assert_false(REFUSES("\xb8\x0f\xa2\x00\x00")); /* mov eax, a20fh */
     assert_false(REFUSES("\xb8\xcd\x80\x00\x00")); /* mov eax, 80cdh */
     assert_false(REFUSES("\x48\xb8\x0f\x01\xd0\x00\x00\x00\x00\x00")); /* in a number */
-    assert_false(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", false)); /* xsave [rax] */
-    assert_true(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", true));
-    assert_true(refuses(1000, "\x48\x0f\xc7\x21", 4, "\x90\x90", true)); /* xsavec64 */
-    assert_false(refuses(1000, "\x0f\xc7\x09", 3, "\x90\x90", true));    /* cmpxchg8b */
+    assert_false(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", 0));     /* xsave [rax] */
+    assert_false(REFUSES("\x0f\x01\xd6"));                             /* xtest */
+    assert_false(refuses(1000, "\x0f\x01\xef", 3, "\x90\x90", 0));     /* wrpkru */
+    assert_true(refuses(1000, "\x0f\x01\xd0", 3, "\x90\x90", SCAN_XCR0)); /* xgetbv */
+    assert_true(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", SCAN_XCR0));
+    assert_true(
+        refuses(1000, "\x48\x0f\xc7\x21", 4, "\x90\x90", SCAN_XCR0));      /* xsavec64 */
+    assert_false(refuses(1000, "\x0f\xc7\x09", 3, "\x90\x90", SCAN_XCR0)); /* cmpxchg8b */
 }
 
 /* What begins here ends in the next page, whose bytes may be unknown. */
 static void test_across(void **state) {
-    assert_true(refuses(4095, "\x0f", 1, "\xa2\x90", false));
-    assert_true(refuses(4094, "\x0f\x01", 2, "\xd0\x90", false));
-    assert_false(refuses(4095, "\x0f", 1, "\x05\x90", false));
-    assert_false(refuses(4094, "\x0f\x01", 2, "\x00\x90", false));
-    assert_true(refuses(4095, "\x0f", 1, NULL, false));
-    assert_true(refuses(4094, "\x0f\x01", 2, NULL, false));
-    assert_true(refuses(4095, "\xcd", 1, NULL, false));
-    assert_false(refuses(4093, "\x0f\x1f\x00", 3, NULL, false));
-    assert_false(refuses(4094, "\x0f\x05", 2, NULL, false));
+    assert_true(refuses(4095, "\x0f", 1, "\xa2\x90", 0));
+    assert_true(refuses(4094, "\x0f\x01", 2, "\xf9\x90", 0));
+    assert_false(refuses(4095, "\x0f", 1, "\x05\x90", 0));
+    assert_false(refuses(4094, "\x0f\x01", 2, "\x00\x90", 0));
+    assert_true(refuses(1000, "\x0f\x01\xef", 3, "\x90\x90", SCAN_PKRU));
+    assert_false(refuses(4095, "\x0f", 1, NULL, 0));
+    assert_false(refuses(4094, "\x0f\x01", 2, NULL, 0));
+}
+
+/* Near the beginning, what is in front of the page says where instructions begin. */
+static void test_beginning(void **state) {
+    uint8_t before[SCAN_BEFORE];
+
+    memset(before, 0x90, sizeof(before));
+    before[SCAN_BEFORE - 1] = 0xb8; /* mov eax, ... */
+    assert_true(refuses(0, "\x0f\xa2", 2, "\x90\x90", 0));
+    assert_false(scan_refuses(&(struct scan_page){page, before, page}, 0));
+    before[SCAN_BEFORE - 1] = 0x90;
+    assert_true(scan_refuses(&(struct scan_page){page, before, page}, 0));
+    before[SCAN_BEFORE - 1] = 0x48; /* a prefix */
+    assert_true(scan_refuses(&(struct scan_page){page, before, page}, 0));
+    before[SCAN_BEFORE - 1] = 0x0f; /* the instruction begins in front */
+    assert_false(refuses(0, "\x05", 1, "\x90\x90", 0));
+    assert_false(scan_refuses(&(struct scan_page){page, before, page}, 0));
+    page[0] = 0xa2;
+    assert_false(scan_refuses(&(struct scan_page){page, NULL, page}, 0));
+    assert_true(scan_refuses(&(struct scan_page){page, before, page}, 0));
 }
 
 /* --- what a cell maps --- */
@@ -166,10 +185,11 @@ static void test_codes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_good),
-        cmocka_unit_test(test_across),  cmocka_unit_test(test_space),
-        cmocka_unit_test(test_full),    cmocka_unit_test(test_generations),
-        cmocka_unit_test(test_dropped), cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_good),
+        cmocka_unit_test(test_across),      cmocka_unit_test(test_beginning),
+        cmocka_unit_test(test_space),       cmocka_unit_test(test_full),
+        cmocka_unit_test(test_generations), cmocka_unit_test(test_dropped),
+        cmocka_unit_test(test_codes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
