@@ -100,9 +100,9 @@ static int read_all(const char *path, uint8_t **bytes, uint32_t *size) {
 }
 
 uint8_t *firmware_vga_bios(uint32_t *size) {
-    static const char *const files[] = {"/usr/share/seabios/vgabios-isavga.bin",
-                                        "/usr/share/qemu/vgabios-isavga.bin",
-                                        "/usr/share/kvm/vgabios-isavga.bin"};
+    static const char *const files[] = {"/usr/share/seabios/vgabios-stdvga.bin",
+                                        "/usr/share/qemu/vgabios-stdvga.bin",
+                                        "/usr/share/kvm/vgabios-stdvga.bin"};
     uint8_t *bytes = NULL;
 
     for (size_t i = 0; i < ARRAY_SIZE(files) && !bytes; i++)

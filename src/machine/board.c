@@ -561,6 +561,9 @@ static bool create_pci(struct board *b) {
                                    .mem = b->mem,
                                    .ports = b->ports,
                                    .pm = b->pm,
+                                   .vga = b->vga,
+                                   .vga_bios = b->vga_bios,
+                                   .vga_bios_size = b->vga_bios_size,
                                    .firmware = b->firmware,
                                    .isa_irq = pirq,
                                    .msi = pci_msi,
@@ -607,7 +610,7 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->rtc = rtc_new(b->bus, b->clock, board_isa_line(b, 8), &rtc_cfg, b->cnt)) &&
          create_serials(b, serial) &&
          (b->pm = pm_new(b->bus, b->clock, board_isa_line(b, PM_SCI_IRQ), host)) &&
-         (b->vga = vga_new(b->bus, b->clock)) &&
+         (b->vga = vga_new(b->bus, b->clock, b->mem)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, b->cpus, &pv_cfg, b->cnt)) &&
          create_steals(b) && (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
          (b->no_pci || create_pci(b));

@@ -97,8 +97,6 @@ static int tell_boot(struct fw_cfg *f, const struct firmware_config *cfg) {
         rc = fw_cfg_add_int(f, "etc/boot-menu-wait", MENU_WAIT_MS, 2);
     if (!rc)
         rc = fw_cfg_add_int(f, "etc/sercon-port", UART_COM1_PORT, 2);
-    if (!rc && cfg->vga_bios)
-        rc = fw_cfg_add(f, "vgaroms/vgabios.bin", cfg->vga_bios, cfg->vga_bios_size);
     if (!rc && cfg->bootorder && cfg->bootorder[0])
         rc = fw_cfg_add(f, "bootorder", cfg->bootorder,
                         (uint32_t)strlen(cfg->bootorder) + 1);

@@ -12,8 +12,6 @@ struct firmware_config {
     uint64_t acpi_len;
     struct gpa smbios;
     uint64_t smbios_len;
-    const uint8_t *vga_bios; /* NULL: none */
-    uint32_t vga_bios_size;
     bool menu; /* the user is asked what to boot */
     const char
         *bootorder; /* devices by their Open Firmware names, a line each; or NULL */

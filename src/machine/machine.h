@@ -286,6 +286,11 @@ void machine_reset(struct machine *m);
 struct vga_text;
 bool machine_screen(struct machine *m, struct vga_text *out);
 
+/* What is on the guest's screen; and its pixels, P's width times height, 0xRRGGBB. */
+struct vga_picture;
+void machine_look(struct machine *m, struct vga_picture *out);
+void machine_draw(const struct machine *m, const struct vga_picture *p, uint32_t *out);
+
 /* For statistics and dumps. CPUs have the numbers from 0, the boot CPU's, on. */
 unsigned machine_cpus(const struct machine *m);
 const struct vcpu *machine_vcpu(const struct machine *m, unsigned cpu);

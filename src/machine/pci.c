@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#define DISPLAY_SLOT 2u
+
 static void on_intx(void *arg, unsigned slot, unsigned pin, bool level) {
     struct board_pci *p = arg;
 
@@ -23,10 +25,12 @@ int board_pci_create(struct board_pci *p, const struct board_pci_config *cfg) {
         !(p->i440fx = i440fx_new(p->bus, cfg->mem, !cfg->firmware)) ||
         !(p->piix = piix_new(p->bus, cfg->pm, &piix, !cfg->firmware)))
         return -ENOMEM;
-    return 0;
+    return display_new(p->bus, DISPLAY_SLOT, cfg->mem, cfg->vga, cfg->vga_bios,
+                       cfg->vga_bios_size, &p->display);
 }
 
 void board_pci_destroy(struct board_pci *p) {
+    display_free(p->display);
     piix_free(p->piix);
     i440fx_free(p->i440fx);
     pci_free(p->bus);

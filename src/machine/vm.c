@@ -162,6 +162,8 @@ static int create_board(struct machine *m) {
                        .steal_time = cpuid_steal_time(m->cpuid),
                        .no_pci = m->cfg.no_pci,
                        .firmware = with_firmware(m),
+                       .vga_bios = m->cfg.vga_bios,
+                       .vga_bios_size = m->cfg.vga_bios_size,
                        .serials = machine_serials_host(m, serial),
                        .realtime_ns = m->cfg.counted ? machine_counted_realtime : NULL,
                        .realtime_arg = m};
@@ -281,8 +283,6 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
                                         .acpi_len = boot->acpi_len,
                                         .smbios = gpa(FIRMWARE_SMBIOS),
                                         .smbios_len = SMBIOS_MAX_SIZE,
-                                        .vga_bios = m->cfg.vga_bios,
-                                        .vga_bios_size = m->cfg.vga_bios_size,
                                         .menu = m->cfg.boot_menu,
                                         .bootorder = order};
 
@@ -384,6 +384,16 @@ void machine_power_button(struct machine *m) {
 void machine_reset(struct machine *m) {
     machine_resume(m);
     machine_end_life(m, MACHINE_RESET);
+}
+
+void machine_look(struct machine *m, struct vga_picture *out) {
+    machine_board_enter(m);
+    vga_look(m->board.vga, m->mem, out);
+    machine_board_leave(m);
+}
+
+void machine_draw(const struct machine *m, const struct vga_picture *p, uint32_t *out) {
+    vga_draw(p, m->mem, out);
 }
 
 bool machine_screen(struct machine *m, struct vga_text *out) {

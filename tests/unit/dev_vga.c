@@ -23,7 +23,7 @@ static struct vga *vga;
 
 static int setup(void **state) {
     rig_new(&r);
-    vga = vga_new(r.bus, r.clock);
+    vga = vga_new(r.bus, r.clock, NULL);
     return vga ? 0 : -1;
 }
 

@@ -2,11 +2,12 @@
  * A VGA's registers. IBM VGA register set as chips document it: miscellaneous output,
  * sequencer, graphics controller, attribute controller, CRTC, DAC.
  *
- * Nothing is drawn. Index registers wrap to the size of their file; all data registers
- * keep what is written. Input status 1 shows retrace for a tenth of each sixtieth of a
- * second, from the clock, so that code that waits for either edge goes on.
+ * What is on the screen is picture.c's. Index registers wrap to the size of their file;
+ * all data registers keep what is written. Input status 1 shows retrace for a tenth of
+ * each sixtieth of a second, from the clock, so that code that waits for either edge goes
+ * on.
  */
-#include "dev/pc/vga.h"
+#include "dev/pc/vga_int.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,18 +17,6 @@
 
 #define FRAME_NS 16666667u
 #define LINE_NS 31778u
-
-struct vga {
-    struct vclock *clock;
-    uint8_t misc, feature;
-    uint8_t crtc_index, seq_index, gfx_index, attr_index;
-    uint8_t crtc[0x20], seq[8], gfx[16], attr[0x20];
-    bool attr_data; /* the next write to 0x3c0 is data */
-    uint8_t dac[768];
-    uint8_t dac_mask;
-    uint16_t dac_read, dac_write; /* position in dac[] */
-    uint8_t dac_state;            /* 3 after setting the read address, 0 the write one */
-};
 
 static uint8_t input_status(struct vga *v) {
     uint64_t now = vclock_now(v->clock);
@@ -151,6 +140,7 @@ static void io_write(void *dev, uint64_t addr, unsigned size, uint64_t data) {
         break;
     case 0x3c5:
         v->seq[v->seq_index] = value;
+        vga_update_window(v);
         break;
     case 0x3c6:
         v->dac_mask = value;
@@ -164,7 +154,7 @@ static void io_write(void *dev, uint64_t addr, unsigned size, uint64_t data) {
         v->dac_state = 0;
         break;
     case 0x3c9:
-        v->dac[v->dac_write] = value & 0x3f;
+        v->dac[v->dac_write] = value & v->dac_max;
         v->dac_write = (uint16_t)((v->dac_write + 1) % 768);
         break;
     case 0x3ce:
@@ -172,6 +162,7 @@ static void io_write(void *dev, uint64_t addr, unsigned size, uint64_t data) {
         break;
     case 0x3cf:
         v->gfx[v->gfx_index] = value;
+        vga_update_window(v);
         break;
     default:
         break;
@@ -180,7 +171,18 @@ static void io_write(void *dev, uint64_t addr, unsigned size, uint64_t data) {
 
 static const struct bus_ops ops = {.read = io_read, .write = io_write, .width = 1};
 
-/* BIOS mode 3. */
+/* The palette of BIOS mode 3: two bits for each of red, green and blue. */
+static void reset_dac(struct vga *v) {
+    for (unsigned n = 0; n < 64; n++) {
+        uint8_t *c = &v->dac[n * 3];
+
+        c[0] = (uint8_t)(((n >> 1 & 2) | (n >> 5 & 1)) * 21);
+        c[1] = (uint8_t)(((n & 2) | (n >> 4 & 1)) * 21);
+        c[2] = (uint8_t)(((n << 1 & 2) | (n >> 3 & 1)) * 21);
+    }
+}
+
+/* BIOS mode 3. Memory's own reset has made RAM of the window. */
 void vga_reset(struct vga *v) {
     static const uint8_t crtc[25] = {0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00,
                                      0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c, 0x8e,
@@ -190,9 +192,19 @@ void vga_reset(struct vga *v) {
                                      0x3e, 0x3f, 0x0c, 0,    0x0f, 8,    0};
     static const uint8_t seq[5] = {3, 0, 3, 0, 2};
     static const uint8_t gfx[9] = {0, 0, 0, 0, 0, 0x10, 0x0e, 0, 0xff};
-    struct vclock *clock = v->clock;
+    const struct vga old = *v;
 
-    *v = (struct vga){.clock = clock, .misc = 0x67, .dac_mask = 0xff, .attr_index = 0x20};
+    *v = (struct vga){.clock = old.clock,
+                      .mem = old.mem,
+                      .misc = 0x67,
+                      .dac_mask = 0xff,
+                      .dac_max = 0x3f,
+                      .attr_index = 0x20};
+    for (unsigned n = 0; n < 4; n++) {
+        v->plane[n] = old.plane[n];
+        mem_fill(v->plane[n], 0, VGA_PLANE);
+    }
+    reset_dac(v);
     memcpy(v->crtc, crtc, sizeof(crtc));
     memcpy(v->attr, attr, sizeof(attr));
     memcpy(v->seq, seq, sizeof(seq));
@@ -249,14 +261,50 @@ bool vga_read_text(const struct vga *v, const struct mem *m, struct vga_text *ou
     return true;
 }
 
-struct vga *vga_new(struct bus *bus, struct vclock *clock) {
-    struct vga *v = calloc(1, sizeof(*v));
+/* --- a display around it --- */
 
-    if (!v)
-        return NULL;
-    v->clock = clock;
-    if (!bus_attach_pio(bus, FIRST_PORT, PORT_COUNT, &ops, v, "vga")) {
-        free(v);
+void vga_show_linear(struct vga *v, const struct vga_linear *linear) {
+    v->linear = *linear;
+    vga_update_window(v);
+}
+
+void vga_show_bank(struct vga *v, uint8_t *bank) {
+    v->bank = bank;
+    vga_update_window(v);
+}
+
+void vga_wide_dac(struct vga *v, bool on) {
+    v->dac_max = on ? 0xff : 0x3f;
+}
+
+uint8_t vga_port_read(struct vga *v, unsigned port) {
+    return (uint8_t)io_read(v, port - FIRST_PORT, 1);
+}
+
+void vga_port_write(struct vga *v, unsigned port, uint8_t value) {
+    io_write(v, port - FIRST_PORT, 1, value);
+}
+
+/* --- life --- */
+
+static bool attach(struct vga *v, struct bus *bus) {
+    return bus_attach_pio(bus, FIRST_PORT, PORT_COUNT, &ops, v, "vga") &&
+           (!v->mem || bus_attach_mmio(bus, gpa(VGA_WINDOW), VGA_PLANE, &vga_window_ops,
+                                       v, "vga planes"));
+}
+
+struct vga *vga_new(struct bus *bus, struct vclock *clock, struct mem *m) {
+    struct vga *v = calloc(1, sizeof(*v));
+    bool good = v;
+
+    for (unsigned n = 0; good && n < 4; n++)
+        good = (v->plane[n] = calloc(1, VGA_PLANE));
+    if (good) {
+        v->clock = clock;
+        v->mem = m;
+    }
+    if (!good || !attach(v, bus)) {
+        vga_free(v);
         return NULL;
     }
     vga_reset(v);
@@ -264,5 +312,7 @@ struct vga *vga_new(struct bus *bus, struct vclock *clock) {
 }
 
 void vga_free(struct vga *v) {
+    for (unsigned n = 0; v && n < 4; n++)
+        free(v->plane[n]);
     free(v);
 }
