@@ -21,6 +21,7 @@ static const struct command commands[] = {
     {"run", ctl_cmd_run, "boot a kernel with its console on this terminal"},
     {"exec", ctl_cmd_exec, "run a command in a machine that has this host's files"},
     {"qemu", ctl_cmd_qemu, "run what a command line of QEMU's describes"},
+    {"screenshot", ctl_cmd_screenshot, "write the picture on a guest's screen to a file"},
     {"translate", ctl_cmd_translate, "show what the translator makes of guest code"},
     {"compare", ctl_cmd_compare, "measure every engine at the same work, side by side"},
     {"lockstep", ctl_cmd_lockstep, "run a guest on two engines and compare every step"},

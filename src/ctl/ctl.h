@@ -21,6 +21,7 @@ int ctl_main(int argc, char **argv);
 
 int ctl_cmd_run(int argc, char **argv);
 int ctl_cmd_exec(int argc, char **argv);
+int ctl_cmd_screenshot(int argc, char **argv);
 int ctl_cmd_qemu(int argc, char **argv);
 int ctl_cmd_translate(int argc, char **argv);
 int ctl_cmd_check(int argc, char **argv);

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "ctl/screen.h"
 #include "ctl/stats.h"
 #include "dev/pc/vga.h"
 
@@ -127,6 +128,24 @@ static void run_screen(void *arg, struct control_request *r) {
     control_put_text(r, "text", text);
 }
 
+static void run_picture(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+
+    screen_put_picture(s->m, r);
+}
+
+static void run_reset(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+
+    machine_reset(s->m);
+}
+
+static void run_powerdown(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+
+    machine_power_button(s->m);
+}
+
 static const struct control_arg step_args[] = {
     {"count", CONTROL_NUMBER, false, 1, STEPS_MAX, "how many steps (1)"},
     {0},
@@ -150,6 +169,13 @@ static const struct control_command commands[] = {
      .what = "what --stats tells at the end, as it is now",
      .run = run_stats},
     {.name = "screen", .what = "what is on the guest's text screen", .run = run_screen},
+    {.name = "picture",
+     .what = "the picture on the guest's screen: deflated lines of a PNG, in base64",
+     .run = run_picture},
+    {.name = "reset", .what = "as the reset button", .run = run_reset},
+    {.name = "powerdown",
+     .what = "as the power button: the guest may shut down",
+     .run = run_powerdown},
     {0},
 };
 

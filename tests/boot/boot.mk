@@ -6,7 +6,14 @@ $(BOOT_DRIVE): tests/boot/drive.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $<
 
-boot-driver: $(BOOT_DRIVE)
+# And one that tells what is in a PNG file.
+BOOT_PNG = $(BUILD)/boot/png
+$(BOOT_PNG): tests/boot/png.c
+	@mkdir -p $(@D)
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lz
+
+boot-driver: $(BOOT_DRIVE) $(BOOT_PNG)
 
 # Every kernel with every way to boot and run it, and all that networks, firmware and disks have
 # tests for: half an hour.
@@ -16,6 +23,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/net
 	@BUILD=$(BUILD) tests/boot/share
 	@BUILD=$(BUILD) tests/boot/firmware
+	@BUILD=$(BUILD) tests/boot/screen
 	@BUILD=$(BUILD) tests/disk/run
 
 # The table of bad input under the sanitizers.
@@ -24,6 +32,6 @@ check-bad-asan:
 	    SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all
 	@BUILD=$(BUILD)/asan ASSETS=$(ASSETS) tests/boot/bad
 
--include $(BUILD)/boot/drive.d
+-include $(BUILD)/boot/drive.d $(BUILD)/boot/png.d
 
 .PHONY: boot-driver check-long check-bad-asan
