@@ -42,6 +42,7 @@ struct program {
     uint64_t not_until; /* TSC */
     unsigned failures;
     unsigned windows; /* that it was judged by */
+    bool flushed;     /* in the present one */
 };
 
 struct direct_counts {

@@ -11,9 +11,9 @@
 #include "direct/direct_int.h"
 #include "x86/cr.h"
 
-#define ENOUGH 3u   /* looks */
-#define WINDOW 256u /* exits that a program is judged by */
-#define EARLY 4u    /* windows in which it is young */
+#define ENOUGH 4u  /* looks */
+#define WINDOW 64u /* exits that a program is judged by */
+#define EARLY 16u  /* windows in which it is young */
 
 static uint64_t root(const struct vcpu *v) {
     return v->cr3 & 0x000ffffffffff000ull;
@@ -64,15 +64,20 @@ void direct_sample(struct direct *d) {
     p = program_of(d);
     if (p->cr3 != root(v))
         *p = (struct program){.cr3 = root(v)};
-    p->seen++;
+    p->seen += p->seen < ENOUGH;
     direct_look(d);
 }
 
+/* A new program in the tables of an old one, or one that has forked, or changed its
+ * addresses: it is less likely to compute than it was, and what it maps comes again. */
 void direct_program_flushed(struct direct *d) {
     struct program *p = program_of(d);
 
-    if (p->cr3 == root(d->v) && !d->space[d->now].cell)
-        p->seen = 0;
+    if (p->cr3 != root(d->v))
+        return;
+    p->seen /= 2;
+    p->flushed = true;
+    direct_look(d);
 }
 
 bool direct_wanted(struct direct *d) {
@@ -95,13 +100,14 @@ bool direct_judge(struct direct *d, uint64_t ticks, bool mapped) {
         d->window_ticks = d->window_exits = 0;
     }
     d->window_ticks += ticks;
-    d->window_exits += !mapped;
+    d->window_exits += !mapped || p->flushed;
     if (d->mode == DIRECT_ON || d->window_exits < WINDOW)
         return false;
     mean = d->window_ticks / WINDOW;
     worth = p->windows < EARLY ? d->exit_ticks : d->exit_ticks * 5 / 2;
     p->windows++;
     d->window_ticks = d->window_exits = 0;
+    p->flushed = false;
     if (mean > d->exit_ticks + worth) {
         p->failures = 0;
         return false;
