@@ -71,6 +71,7 @@ int cell_pool_new(int ram_fd, struct cell_pool **out) {
     p->cfg.ram_fd = ram_fd;
     p->cfg.slots_fd = -1;
     p->socket = -1;
+    sched_getaffinity(0, sizeof(p->may), &p->may);
     rc = make_memory(p);
     if (!rc)
         rc = open_descriptors(p);
@@ -113,15 +114,13 @@ void cell_pool_free(struct cell_pool *p) {
 /* --- where they run --- */
 
 int cell_pool_pin(struct cell_pool *p) {
-    cpu_set_t may, one;
+    cpu_set_t one;
     int best = -1, here = sched_getcpu();
 
-    if (sched_getaffinity(0, sizeof(may), &may))
-        return -1;
     for (int n = 0; n < CPU_SETSIZE; n++) {
         int cpu = here >= 0 ? (here + n) % CPU_SETSIZE : n;
 
-        if (CPU_ISSET(cpu, &may) &&
+        if (CPU_ISSET(cpu, &p->may) &&
             (best < 0 || __atomic_load_n(&p->pinned[cpu], __ATOMIC_RELAXED) <
                              __atomic_load_n(&p->pinned[best], __ATOMIC_RELAXED)))
             best = cpu;
@@ -133,10 +132,6 @@ int cell_pool_pin(struct cell_pool *p) {
     if (sched_setaffinity(0, sizeof(one), &one))
         return -1;
     __atomic_add_fetch(&p->pinned[best], 1, __ATOMIC_RELAXED);
-    if (!p->may_known) {
-        p->may = may;
-        p->may_known = true;
-    }
     return best;
 }
 
@@ -212,10 +207,14 @@ int cell_unmap_all(struct cell *c) {
 
 int cell_move(struct cell *c, int cpu) {
     uint64_t mask = CELL_ORDERS + CELL_O_MASK;
-    int rc = cell_sync(c);
+    int rc;
 
-    if (rc || cpu < 0 || cpu >= CELL_O_MASK_SIZE * 8)
+    if (cpu == c->cpu || cpu < 0 || cpu >= CELL_O_MASK_SIZE * 8)
+        return 0;
+    rc = cell_sync(c);
+    if (rc)
         return rc;
+    c->cpu = cpu;
     memset(c->orders->mask, 0, CELL_O_MASK_SIZE);
     c->orders->mask[cpu / 64] = 1ull << cpu % 64;
     rc = order(c, (struct cell_order){
@@ -299,6 +298,7 @@ struct cell *cell_new(struct cell_pool *p, int cpu, bool tsc_faults) {
     if (!c)
         return NULL;
     c->tsc_faults = tsc_faults;
+    c->cpu = cpu;
     start(c, cpu);
     return c;
 }

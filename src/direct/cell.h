@@ -40,7 +40,8 @@ struct cell *cell_new(struct cell_pool *p, int cpu, bool tsc_faults);
 /* Is it ready to run? 1; 0: not yet, unless WAIT; -errno: it will never be. */
 int cell_ready(struct cell *c, bool wait);
 bool cell_tsc_faults(const struct cell *c);
-/* Its guest thread and its helper run on CPU from now on. 0 or -errno. */
+/* Its guest thread and its helper run on CPU from now on, if they did not (-1: wherever
+ * they like). 0 or -errno. */
 int cell_move(struct cell *c, int cpu);
 /* Nobody needs it any more; it is not running. No guest code runs in it from here on. */
 void cell_give_back(struct cell *c);

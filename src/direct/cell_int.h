@@ -21,6 +21,7 @@ struct cell {
     unsigned slot;
     unsigned is; /* CELL_NONE and CELL_IDLE are changed atomically, by whoever takes it */
     bool tsc_faults;
+    int cpu; /* that it is pinned to; -1: none */
     uint64_t thread;
     struct cell_orders *orders;
     struct cell_resume *resume;
@@ -32,7 +33,6 @@ struct cell_pool {
     uint8_t *slots;
     int socket;
     struct spawner_config cfg;
-    bool may_known;
     cpu_set_t may;                /* where threads that are not pinned may run */
     uint32_t pinned[CPU_SETSIZE]; /* vCPUs of ours, atomic */
     struct cell cell[CELLS_MAX];

@@ -64,6 +64,7 @@ struct direct {
     bool rest;            /* translated until the next look at events */
     int cpu;              /* of the host's, that the thread is pinned to; -1: none */
     uint64_t ran_at;      /* TSC */
+    uint64_t patience;    /* ticks without a cell after which it is not pinned any more */
     uint64_t exit_ticks;  /* what it takes to go in and come out, measured; 0: not yet */
     unsigned vec_size;    /* of the image that goes in and comes out */
     struct cell *running; /* atomic: for direct_kick() */
@@ -83,6 +84,11 @@ void direct_look(struct direct *d);
 bool direct_judge(struct direct *d, uint64_t ticks, bool mapped);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
+
+/* --- direct.c --- */
+
+/* The vCPU's thread goes where the host likes. */
+void direct_unpin(struct direct *d);
 
 /* --- map.c --- */
 

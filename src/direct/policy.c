@@ -59,6 +59,8 @@ void direct_sample(struct direct *d) {
     struct program *p;
 
     d->rest = false;
+    if (d->cpu >= 0 && __builtin_ia32_rdtsc() - d->ran_at > d->patience)
+        direct_unpin(d);
     if (v->cpl != 3 || v->mode != MODE_64)
         return;
     p = program_of(d);
