@@ -111,6 +111,33 @@ static uint8_t *beside_code(struct vcpu *v, uint64_t addr, unsigned len) {
     return p;
 }
 
+/* An anchor has missed, as many have before: is its fragment to be left, at the
+ * instruction at RX? */
+static bool anchor_misses(struct vcpu *v, const uint8_t *rx, uint32_t site) {
+    unsigned anchor = site >> SITE_ANCHOR_SHIFT & (SHADOW_ANCHORS - 1);
+    struct bt *bt = bt_of(v);
+    const struct site *s;
+    struct ccf *c;
+
+    tr_vcpu(v)->anchor_left = BT_ANCHOR_SAMPLE;
+    if (anchor < ANCHOR_FREE)
+        return false;
+    c = tc_find(&bt->sh->tc, rx);
+    BUG_ON(!c);
+    s = bt_site_of(c, rx);
+    return s && bt_anchor_missed(bt, c, s);
+}
+
+/* The instruction at RX is made again elsewhere. */
+static uint8_t *leave_it(struct vcpu *v, const uint8_t *rx) {
+    struct ccf *c = tc_find(&bt_of(v)->sh->tc, rx);
+
+    bt_set_rip(v, c, rx);
+    tr_vcpu(v)->reason = BT_LEAVE_EMULATE;
+    tr_vcpu(v)->borrowed_by = &c->code;
+    return NULL;
+}
+
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx) {
     enum mmu_access acc = (enum mmu_access)SITE_ACCESS(site);
     unsigned len = SITE_SIZE(site);
@@ -120,6 +147,8 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
 
     BUG_ON(acc > MMU_WRITE);
     bt_sync_bank(v);
+    if (unlikely(!tr_vcpu(v)->anchor_left) && anchor_misses(v, rx - 1, site))
+        return leave_it(v, rx - 1);
     p = crossing(v, addr, len, acc, (site & SITE_ALONE) && acc == MMU_READ);
     if (p && v->shadow.write_drops == drops)
         return p;

@@ -9,6 +9,8 @@
  *     a store is to a traced page, which one by itself may go to (access.c): no group
  *     starts there any more;
  *   - it raises a fault that the guest's page tables want: there is none.
+ * A pointer of a loop has an anchor; when samples say that it misses all the time, for it
+ * goes from page to page, it is looked up by the hash instead.
  *
  * Such a callout counts how often it traps. One that mostly does not (code that everybody
  * uses, and somebody for traced pages) is translated plainly again, and its traps are
@@ -33,6 +35,14 @@
  * each access, or a callout, costs more. */
 #define FAIL_TICKS_GROUP 20000000u
 #define FAIL_TICKS_TRAP 1000000u
+
+/* A miss of an anchor costs some thirty cycles more than the hash would, and the hash
+ * some five each time. So what matters is when a vCPU does little else than miss: when it
+ * gets to the next sample (BT_ANCHOR_SAMPLE) within MISS_TICKS of the TSC for each miss.
+ * Whose misses so many of such samples were, in MISS_TERM, misses all the time. */
+#define MISS_SAMPLES 16u
+#define MISS_TICKS 80u
+#define MISS_TERM (1ull << 28)
 
 /* Of so many executions of a callout a share has to trap. */
 #define TRIAL_RUNS 256u
@@ -110,7 +120,7 @@ void bt_forget_verdicts(struct bt *bt) {
 static void decide(struct bt *bt, struct bt_place *s, enum bt_verdict verdict) {
     uint64_t now = __builtin_ia32_rdtsc(), term = 1ull << TERM_SHIFT;
 
-    if (verdict == BT_VERDICT_NO_GROUP)
+    if (verdict == BT_VERDICT_NO_GROUP || verdict == BT_VERDICT_NO_ANCHOR)
         term = 1ull << TERM_SHIFT_GROUP;
     if (s->due && now < s->due + (term << s->in_a_row)) {
         if (s->in_a_row < IN_A_ROW_MAX)
@@ -200,6 +210,41 @@ void bt_trapped(struct bt *bt, struct ccf *c, const struct site *site,
     bt_lock(bt);
     count_trap(bt, c, site, trap);
     bt_unlock(bt);
+}
+
+/* --- anchors that miss --- */
+
+static bool count_miss(struct bt *bt, const struct ccf *c, uint8_t *page, uint64_t va,
+                       uint64_t now) {
+    struct bt_place *s = c->dead ? NULL : place_at(bt, va, page);
+
+    if (!s || s->verdict != BT_VERDICT_NONE)
+        return c->dead;
+    if (!s->missed || now - s->missed_since > MISS_TERM) {
+        s->missed = 0;
+        s->since = now;
+        s->missed_since = now;
+    }
+    if (++s->missed < MISS_SAMPLES)
+        return false;
+    s->missed = 0;
+    decide(bt, s, BT_VERDICT_NO_ANCHOR);
+    tc_drop_at(&bt->sh->tc, page, (unsigned)va, TC_WHY_CHECKS);
+    return true;
+}
+
+bool bt_anchor_missed(struct bt *bt, struct ccf *c, const struct site *site) {
+    uint8_t *page = site->guest & SITE_PAGE2 ? c->code.page2 : c->code.page;
+    uint64_t now = __builtin_ia32_rdtsc(), took = now - bt->missed_at;
+    bool leave;
+
+    bt->missed_at = now;
+    if (!bt->sh->opt.adapt || took > BT_ANCHOR_SAMPLE * MISS_TICKS)
+        return false;
+    bt_lock(bt);
+    leave = count_miss(bt, c, page, site->guest & 4095, now);
+    bt_unlock(bt);
+    return leave;
 }
 
 /* --- callouts on trial --- */

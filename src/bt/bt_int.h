@@ -32,15 +32,18 @@ enum bt_verdict {
     BT_VERDICT_NONE,
     BT_VERDICT_CALLOUT,   /* it is to be a callout */
     BT_VERDICT_NO_GROUP,  /* what would be checked together with it is no good */
+    BT_VERDICT_NO_ANCHOR, /* its pointer goes from page to page */
     BT_VERDICT_TOLERATED, /* it traps, but too seldom */
 };
 /* An address at which inline checks have failed. */
 struct bt_place {
     uint64_t va;
-    uint8_t *page;    /* host address of the RAM page; NULL: free */
-    uint64_t since;   /* TSC: the first of the failures */
-    uint64_t due;     /* TSC: the verdict is over */
+    uint8_t *page;  /* host address of the RAM page; NULL: free */
+    uint64_t since; /* TSC: the first of the failures */
+    uint64_t due;   /* TSC: the verdict is over */
+    uint64_t missed_since;
     uint8_t failed;   /* inline checks, since then */
+    uint8_t missed;   /* samples of its anchor's misses, since then */
     uint8_t verdict;  /* enum bt_verdict */
     uint8_t in_a_row; /* times that the verdict was found again soon after */
 };
@@ -95,6 +98,7 @@ struct bt {
     struct interp *ip;
     struct bt_shared *sh;
     struct bt *next;
+    uint64_t missed_at; /* TSC, of the last sample of anchors' misses */
     uint8_t *poll_page;
     uint32_t *heat; /* tr_vcpu.heat */
     uint64_t *guess;
@@ -233,6 +237,10 @@ bool bt_is_trap(const struct bt *bt, const struct insn *i, uint64_t va,
 struct insn *bt_trap_callout(struct tr_span *span, const struct insn *i, uint64_t va,
                              uint8_t *page);
 void bt_forget_verdicts(struct bt *bt);
+#define BT_ANCHOR_SAMPLE 1021u /* of so many misses of anchors one is seen */
+/* An anchor that C, which is being executed, has for a pointer of its own has missed, at
+ * S. True: C is dead, and to be left. */
+bool bt_anchor_missed(struct bt *bt, struct ccf *c, const struct site *s);
 /* C, which is being executed, has trapped at S; it may be dead afterwards. */
 void bt_trapped(struct bt *bt, struct ccf *c, const struct site *s,
                 const struct bt_trap *trap);

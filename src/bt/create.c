@@ -86,6 +86,7 @@ static int create_own(struct bt *bt) {
     if (!rc)
         rc = os_low_alloc(sizeof(*bt->guess) << TR_GUESS_BITS, (void **)&bt->guess);
     *tr_vcpu(v) = (struct tr_vcpu){.self = v,
+                                   .anchor_left = BT_ANCHOR_SAMPLE,
                                    .owner = bt,
                                    .poll = bt->poll_page,
                                    .heat = bt->heat,

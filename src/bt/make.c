@@ -34,6 +34,10 @@ static bool no_group(void *arg, uint64_t va, const uint8_t *ram) {
     return bt_verdict_is(arg, va, ram, BT_VERDICT_NO_GROUP);
 }
 
+static bool no_anchor(void *arg, uint64_t va, const uint8_t *ram) {
+    return bt_verdict_is(arg, va, ram, BT_VERDICT_NO_ANCHOR);
+}
+
 static bool division_faults(void *arg, uint64_t va) {
     return bt_division_faults(arg, va);
 }
@@ -56,6 +60,7 @@ const struct tr_advice bt_advice = {.reads = reads,
                                     .traps = traps,
                                     .trapping = trapping,
                                     .no_group = no_group,
+                                    .no_anchor = no_anchor,
                                     .division_faults = division_faults};
 
 /* --- room --- */

@@ -149,15 +149,21 @@ static void emit_slow(struct bt *bt, struct emit *e) {
 
 /*
  * anchor: the same, after the check of an anchor failed: looks the address up in the
- * shadow, copies what it finds to the anchor, and goes on.
+ * shadow, copies what it finds to the anchor, and goes on. One in many goes the slow way,
+ * for C to see who misses (bt/adapt.c).
  */
 static void emit_anchor(struct bt *bt, struct emit *e, enum mmu_access acc) {
+    static const uint8_t sub_gs[] = {0x65, 0x83, 0x2c, 0x25}; /* sub dword gs:[], imm8 */
     const int32_t tag = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * acc);
     const int32_t mark = (int32_t)(offsetof(struct shadow_entry, tag) + 8 * MMU_EXEC);
     const int32_t anchor = (int32_t)offsetof(struct shadow_bank, anchor);
     uint8_t *slow;
 
     bt->sh->env.stub.anchor[acc] = e_here(e);
+    e_bytes(e, sub_gs, sizeof(sub_gs));
+    e32(e, (uint32_t)GS_TR(anchor_left));
+    e8(e, 1);
+    e_jcc(e, CC_E, bt->sh->env.stub.slow);
     e_gs(e, W64, OPC_MOV_RM_R, T1, GS_TR(resume));
     e_gs(e, W64, OPC_MOV_RM_R, REG_RAX, GS_TR(spill[0]));
     e_gs(e, W64, OPC_MOV_RM_R, REG_RCX, GS_TR(spill[1]));

@@ -40,6 +40,8 @@ struct tr_advice {
                              uint64_t va, uint8_t *page);
     /* Is what would be checked together with the access at VA, on PAGE, no good? */
     bool (*no_group)(void *arg, uint64_t va, const uint8_t *page);
+    /* No anchor of a pointer's own there: it goes from page to page. */
+    bool (*no_anchor)(void *arg, uint64_t va, const uint8_t *page);
     /* Has the division at VA raised #DE? */
     bool (*division_faults)(void *arg, uint64_t va);
 };

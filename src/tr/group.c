@@ -316,7 +316,8 @@ static int named_anchor(struct tr *t, const struct tr_ref *ref) {
     const unsigned free = SHADOW_ANCHORS - ANCHOR_FREE;
     struct tr_named *n;
 
-    if (!t->hot || !tr_loops(t))
+    if (!t->hot || !tr_loops(t) ||
+        t->env->advice->no_anchor(t->env->arg, tr_va(t), tr_ram_page(t, &t->insn[t->k])))
         return -1;
     for (unsigned k = 0; k < t->nnamed; k++) {
         n = &t->named[k];

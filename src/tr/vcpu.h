@@ -70,7 +70,8 @@ struct tr_vcpu {
     bool fault_known; /* `fault` is what the instruction at rip raises */
     bool single;      /* go on at rip with a check for each access */
     uint32_t reason, site, status;
-    uint16_t flags; /* status flags: AH as LAHF gives them, AL = OF */
+    uint32_t anchor_left; /* misses of anchors until one of them goes the slow way */
+    uint16_t flags;       /* status flags: AH as LAHF gives them, AL = OF */
 };
 _Static_assert(sizeof(struct tr_vcpu) <= VCPU_ENGINE_SIZE, "it is in vcpu.engine");
 _Static_assert(offsetof(struct vcpu, engine) + VCPU_ENGINE_SIZE <=

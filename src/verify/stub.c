@@ -283,6 +283,20 @@ static void check_miss(struct run *r, uint8_t tag, uint8_t diff, const uint8_t *
         v_bad(r->w, "goes on to something else than the slow stub");
 }
 
+/* One in many goes the slow way at once, with all as it came: behind that. */
+static const uint8_t *behind_sample(struct run *r, const uint8_t *rx) {
+    const uint8_t *slow = r->w->env->stub.slow;
+    struct host_insn i, j = {0};
+
+    if (!decode_host(rx, 15, &i) || i.op != HOST_SUB || !on_field(&i) ||
+        i.mem.size != 4 || i.mem.disp != (int64_t)GS_TR(anchor_left) ||
+        i.opnd[0].kind != HOST_MEM || i.opnd[1].kind == HOST_REG || i.imm != 1 ||
+        !decode_host(rx + i.len, 15, &j) || j.op != HOST_JCC || j.cond != CC_E ||
+        rx + i.len + j.target != slow)
+        v_bad(r->w, "does not count, or not to the slow stub");
+    return rx + i.len + j.len;
+}
+
 static void check_anchor(struct run *r, enum mmu_access acc) {
     uint8_t entry, tag, diff;
     struct host_insn i = {0};
@@ -295,7 +309,7 @@ static void check_anchor(struct run *r, enum mmu_access acc) {
     tag = term(r, T_LOAD, entry, 0, offsetof(struct shadow_entry, tag) + 8 * acc);
     diff = term(r, T_SUB, input(r, T0), tag, 0);
     r->cmp[0] = r->cmp[1] = entry; /* none */
-    rx = straight(r, r->w->env->stub.anchor[acc], &i);
+    rx = straight(r, behind_sample(r, r->w->env->stub.anchor[acc]), &i);
     if (i.op != HOST_JCC || i.cond != CC_A || r->cmp[0] != diff || r->cmp[1] != limit(r))
         v_bad(r->w, "does not compare the page's offset with 4096 less the size");
     if (r->w->bad)

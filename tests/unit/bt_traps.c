@@ -113,6 +113,49 @@ static void test_trial(void **state) {
     assert_in_range(G.cnt.bt_callouts, 200, 2000); /* of 20,800 stores */
 }
 
+/* A pointer that goes from page to page, of %r8 bytes a step: 300,000 steps. */
+BLOB(strides, "mov $300000, %ecx; xor %edx, %edx; xor %ebx, %ebx;"
+              "1: mov %edx, %esi; and $0x3ffff, %esi; add %r8d, %edx;"
+              "add 0x100000(%rsi), %rbx; dec %ecx; jnz 1b; hlt");
+
+/* Is its code made again in one of ten runs? Hosts are busy, and what counts is time. */
+static bool made_again(uint64_t step) {
+    for (unsigned n = 0; n < 10; n++) {
+        memset(&G.cnt, 0, sizeof(G.cnt));
+        G.v->rip = CODE;
+        G.v->halted = false;
+        G.v->gpr[8] = step;
+        assert_int_equal(guest_run(&G), EXIT_halt);
+        assert_int_equal(G.v->gpr[REG_RBX], step == 4096 ? 4688 : 10);
+        if (G.cnt.bt_again_checks)
+            return true;
+    }
+    return false;
+}
+
+static void start_strides(const char *options) {
+    long_use(options);
+    long_start();
+    PLACE(strides, CODE);
+    guest_put64(&G, 0x100000, 1);
+}
+
+/* Its anchor goes, and comes back when the verdict is over. */
+static void test_anchor_that_misses(void **state) {
+    unsigned n = 0;
+
+    start_strides("adapt");
+    assert_false(made_again(8));
+    assert_true(made_again(4096));
+    while (made_again(4096)) /* the hot path, and then no more */
+        assert_true(++n < 5);
+    bt_review(G.bt, UINT64_MAX >> 1);
+    assert_true(G.cnt.bt_verdicts_over >= 1);
+    assert_true(made_again(4096));
+    start_strides("no-adapt");
+    assert_false(made_again(4096));
+}
+
 /* The same instruction in two fragments: the verdict is for both. */
 BLOB(two_ways,
      DATA "mov $2000, %ecx; 1: test $1, %cl; jz 2f; call 3f; jmp 4f; 2: call 5f;"
@@ -343,6 +386,7 @@ int main(void) {
         cmocka_unit_test(test_beside_code),
         cmocka_unit_test(test_device),
         cmocka_unit_test(test_trial),
+        cmocka_unit_test(test_anchor_that_misses),
         cmocka_unit_test(test_two_fragments),
         cmocka_unit_test(test_verdict_on_other_code),
         cmocka_unit_test(test_page_crossing),

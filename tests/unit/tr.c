@@ -60,6 +60,10 @@ static bool no_group(void *arg, uint64_t va, const uint8_t *ram) {
     return false;
 }
 
+static bool no_anchor(void *arg, uint64_t va, const uint8_t *ram) {
+    return false;
+}
+
 static bool division_faults(void *arg, uint64_t va) {
     told.divisions++;
     return told.division;
@@ -74,6 +78,7 @@ static const struct tr_advice advice = {.reads = reads,
                                         .traps = traps,
                                         .trapping = trapping,
                                         .no_group = no_group,
+                                        .no_anchor = no_anchor,
                                         .division_faults = division_faults};
 
 /* 32-bit flat code of CPL 0, without paging. */
