@@ -239,6 +239,64 @@ static void test_preallocated(void **state) {
     made("preallocation=falloc,lazy_refcounts=on", 4 << 20);
 }
 
+/* --- an image that was not closed --- */
+
+/* Its data is there, it can be written to, and afterwards nothing is wrong with it. */
+static void mended(const char *options) {
+    struct block_spec spec = {.path = "a.qcow2"};
+    struct block *b = disk_must(&rig, &spec);
+    uint8_t buf[4096];
+
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, 1 << 20, buf, sizeof(buf)), 0);
+    for (size_t n = 0; n < sizeof(buf); n++)
+        assert_int_equal(buf[n], 0x5a);
+    memset(buf, 0x77, sizeof(buf));
+    for (uint64_t at = 8 << 20; at < 12 << 20; at += 65536)
+        assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, at, buf, sizeof(buf)), 0);
+    assert_int_equal(block_close(b), 0);
+    if (qemu_img(NULL, "check -q -f qcow2 a.qcow2"))
+        fail_msg("%s: it is not mended", options);
+    qemu_img_good("convert -f qcow2 -O raw a.qcow2 a.raw");
+    assert_int_equal(system("test $(head -c 4194304 a.raw | tail -c 3145728 | "
+                            "tr -d '\\132' | wc -c) = 0"),
+                     0);
+}
+
+/* Who wrote to it was killed, before the counts were written. */
+static void test_not_closed(void **state) {
+    static const char *const options[] = {
+        "lazy_refcounts=on", "lazy_refcounts=on,cluster_size=512",
+        "lazy_refcounts=on,refcount_bits=1", "lazy_refcounts=on,refcount_bits=64"};
+
+    for (size_t n = 0; n < ARRAY_SIZE(options); n++) {
+        qemu_img_good("create -q -f qcow2 -o %s a.qcow2 16M", options[n]);
+        system("qemu-io -f qcow2 -c 'write -P 0x5a 1M 3M' -c 'sigraise 9' a.qcow2 "
+               ">killed 2>&1");
+        assert_int_not_equal(qemu_img(NULL, "check -q -f qcow2 a.qcow2"), 0);
+        mended(options[n]);
+    }
+}
+
+/* None of its counts is there, not even the blocks. */
+static void test_no_counts(void **state) {
+    static const char *const options[] = {"-o cluster_size=4096", "-c"};
+
+    assert_int_equal(system("head -c 16M /dev/zero >b.raw; head -c 3M /dev/zero | "
+                            "tr '\\0' '\\132' | dd of=b.raw bs=1M seek=1 conv=notrunc "
+                            "status=none"),
+                     0);
+    for (size_t n = 0; n < ARRAY_SIZE(options); n++) {
+        qemu_img_good("convert -O qcow2 %s b.raw a.qcow2", options[n]);
+        assert_int_equal(
+            system("at=$(od -An -v -j48 -N8 -tu8 --endian=big a.qcow2); "
+                   "head -c 8 /dev/zero | dd of=a.qcow2 bs=1 seek=$(($at)) "
+                   "conv=notrunc status=none; "
+                   "printf '\\1' | dd of=a.qcow2 bs=1 seek=79 conv=notrunc status=none"),
+            0);
+        mended(options[n]);
+    }
+}
+
 /* --- what it stands on --- */
 
 static void fill_random(uint8_t *bytes, size_t size, uint64_t seed) {
@@ -490,7 +548,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_versions),          TEST(test_cluster_sizes),
         TEST(test_refcount_widths),   TEST(test_refcount_table_grows),
-        TEST(test_preallocated),      TEST(test_backing),
+        TEST(test_preallocated),      TEST(test_not_closed),
+        TEST(test_no_counts),         TEST(test_backing),
         TEST(test_compressed),        TEST(test_snapshots),
         TEST(test_parallel),          TEST(test_overlay_file),
         TEST(test_overlay_temporary), TEST(test_at_once),

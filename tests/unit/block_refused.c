@@ -101,15 +101,19 @@ static void test_features(void **state) {
     refused("a.qcow2", "has its data in another file");
 }
 
-/* Bits that say that something is wrong: to read it is good enough. */
+/* Bits that say that something is wrong: to read it is good enough. What is not mended:
+ * an image with snapshots, one whose tables share a cluster. */
 static void test_dirty(void **state) {
     struct block_spec spec = {.path = "a.qcow2", .readonly = true};
+    static const char *const sentence =
+        "was not closed, and its reference counts may be "
+        "wrong; `qemu-img check -r all 'a.qcow2'` mends it";
     struct block *b;
 
     qemu_img_good("create -q -f qcow2 a.qcow2 %u", SIZE);
+    qemu_img_good("snapshot -c one a.qcow2");
     poke_number("a.qcow2", 72, 1, 8);
-    refused("a.qcow2", "was not closed, and its reference counts may be wrong; "
-                       "`qemu-img check -r all 'a.qcow2'` mends it");
+    refused("a.qcow2", sentence);
     b = disk_must(&rig, &spec);
     block_close(b);
     qemu_img(NULL, "check -r all a.qcow2");
@@ -118,6 +122,10 @@ static void test_dirty(void **state) {
     block_close(b);
     poke_number("a.qcow2", 72, 2, 8);
     refused("a.qcow2", "is marked as damaged");
+    qemu_img_good("create -q -f qcow2 -o preallocation=metadata a.qcow2 %u", SIZE);
+    poke_number("a.qcow2", 72, 1, 8);
+    poke_number("a.qcow2", 0x40008, 1ull << 63 | 0x50000, 8); /* as the entry before */
+    refused("a.qcow2", sentence);
 }
 
 /* --- backing files --- */

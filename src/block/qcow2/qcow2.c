@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "block/qcow2/qcow2_int.h"
 
 /* --- closing --- */
@@ -77,12 +78,33 @@ static int read_table(struct qcow2 *q, uint64_t offset, uint32_t entries,
     return 0;
 }
 
+/* The image was not closed: its counts are mended, then the header says so. 0 or -errno.
+ */
+static int mend(struct qcow2 *q) {
+    uint64_t features = q->header.incompatible & ~(uint64_t)QCOW2_INCOMPAT_DIRTY, raw;
+    int rc = features & QCOW2_INCOMPAT_CORRUPT ? -EUCLEAN : repair_counts(q);
+
+    if (rc)
+        return rc;
+    raw = qcow2_be64(features);
+    rc = image_write(q->file, QCOW2_AT_INCOMPATIBLE, &raw, sizeof(raw));
+    if (!rc)
+        rc = q->file->ops->flush(q->file);
+    if (rc)
+        return rc;
+    q->header.incompatible = features;
+    log_info("the image '%s' was not closed; its reference counts have been mended",
+             q->file->path);
+    return 0;
+}
+
 /* May it be written to? What other programs keep beside the data, and would have to
  * follow what we write, is given up: "Autoclear feature bits". */
 static int prepare_writing(struct qcow2 *q, char *why, size_t why_size) {
     static const uint64_t none;
 
-    if (q->header.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT)) {
+    if (q->header.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT) &&
+        mend(q)) {
         snprintf(why, why_size,
                  "the image '%s' %s; `qemu-img check -r all '%s'` mends it",
                  q->file->path,

@@ -52,6 +52,7 @@
 
 /* Byte offsets of what is changed in place. */
 #define QCOW2_AT_REFTABLE 48u /* its offset, 8 bytes, and its clusters, 4 */
+#define QCOW2_AT_INCOMPATIBLE 72u
 #define QCOW2_AT_AUTOCLEAR 88u
 #define QCOW2_L1_BYTES_MAX (32u << 20)
 #define QCOW2_REFTABLE_BYTES_MAX (8u << 20)
@@ -203,6 +204,10 @@ void table_forget(struct qcow2 *q, uint64_t offset);
 int refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *out);
 /* Of one that has a refcount block; 0 or -errno. */
 int refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t value);
+bool refcount_has_block(const struct qcow2 *q, uint64_t cluster);
+/* The part of the file where CLUSTER is gets its refcount block, all zero, at the cluster
+ * AT, which nobody uses and which is not counted. 0 or -errno. */
+int refcount_put_block(struct qcow2 *q, uint64_t cluster, uint64_t at);
 /* Is it the header's, the L1 table's or the refcount table's? Nobody's data may be. */
 bool refcount_is_root(const struct qcow2 *q, uint64_t cluster);
 /* Between 1 and WANT clusters that lie together, now counted once each. *FRESH: nothing
@@ -250,6 +255,13 @@ void compressed_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
 /* Unpacks the cluster of ENTRY, and copies LEN bytes from SKIP on into IOV. */
 int compressed_read(struct qcow2 *q, uint64_t entry, size_t skip, const struct iovec *iov,
                     unsigned count, size_t len);
+
+/* --- repair.c --- */
+
+/* Raises the counts of an image that was not closed to what its tables say, durably. 0,
+ * or -errno: it is damaged otherwise, or more than is mended here; nothing was changed
+ * then that is in use. */
+int repair_counts(struct qcow2 *q);
 
 /* --- io.c --- */
 

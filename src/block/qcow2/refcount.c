@@ -117,6 +117,28 @@ static void reaches(struct qcow2 *q, uint64_t end) {
         q->file_end = end << q->cluster_bits;
 }
 
+bool refcount_has_block(const struct qcow2 *q, uint64_t cluster) {
+    uint64_t block = cluster >> block_bits(q);
+
+    return block < q->reftable_size && q->reftable[block];
+}
+
+int refcount_put_block(struct qcow2 *q, uint64_t cluster, uint64_t at) {
+    uint64_t block = cluster >> block_bits(q);
+    int rc;
+
+    if (block >= q->reftable_size)
+        return -EFBIG;
+    table_forget(q, at << q->cluster_bits);
+    reaches(q, at + 1);
+    rc = image_write_zeroes(q->file, at << q->cluster_bits, q->cluster_size);
+    if (rc)
+        return rc;
+    q->reftable[block] = at << q->cluster_bits;
+    span_add(&q->reftable_dirty, (uint32_t)block);
+    return 0;
+}
+
 /* The refcount block of a part of the file that has none: one of its own clusters. */
 static int new_block(struct qcow2 *q, uint32_t block) {
     uint64_t first = (uint64_t)block << block_bits(q), c = first;
@@ -125,14 +147,8 @@ static int new_block(struct qcow2 *q, uint32_t block) {
     while (!no_table(q, c, c + 1))
         if (++c == first + TABLES)
             return -EUCLEAN;
-    table_forget(q, c << q->cluster_bits);
-    reaches(q, c + 1);
-    rc = image_write_zeroes(q->file, c << q->cluster_bits, q->cluster_size);
-    if (rc)
-        return rc;
-    q->reftable[block] = c << q->cluster_bits;
-    span_add(&q->reftable_dirty, block);
-    return refcount_set(q, c, 1);
+    rc = refcount_put_block(q, first, c);
+    return rc ? rc : refcount_set(q, c, 1);
 }
 
 /* A refcount table that is larger, and where it lies: behind all that the old one could
