@@ -408,28 +408,13 @@ static bool tsc_faults(const struct vcpu *v) {
     return v->tsc_base || (v->cr4 & X86_CR4_TSD);
 }
 
-void direct_unpin(struct direct *d) {
-    vec_park(d->v);
-    cell_pool_unpin(d->pool, d->cpu);
-    d->cpu = -1;
-}
-
-/* The thread and the cell are on one CPU. */
-static int together(struct direct *d, struct cell *c) {
-    if (d->cpu < 0) {
-        d->cpu = cell_pool_pin(d->pool);
-        d->ran_at = os_tsc();
-    }
-    return c ? cell_move(c, d->cpu) : 0;
-}
-
 /* There is a cell that can run. */
 static bool has_cell(struct direct *d, struct space *s) {
     int rc;
 
     if (s->cell && cell_tsc_faults(s->cell) != tsc_faults(d->v))
         give_up(d, s);
-    together(d, NULL);
+    direct_pin(d);
     if (!s->cell) {
         s->cell = cell_new(d->pool, d->cpu, tsc_faults(d->v));
         s->all_stale = true;
@@ -440,7 +425,7 @@ static bool has_cell(struct direct *d, struct space *s) {
         return false;
     }
     rc = cell_ready(s->cell, d->mode == DIRECT_ON);
-    if (rc < 0 || (rc == 1 && together(d, s->cell))) {
+    if (rc < 0 || (rc == 1 && cell_move(s->cell, d->cpu))) {
         give_up(d, s);
         return false;
     }

@@ -85,9 +85,10 @@ bool direct_judge(struct direct *d, uint64_t ticks, bool mapped);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
 
-/* --- direct.c --- */
+/* --- pin.c --- */
 
-/* The vCPU's thread goes where the host likes. */
+/* The vCPU's thread stays on a CPU; or goes where the host likes again. */
+void direct_pin(struct direct *d);
 void direct_unpin(struct direct *d);
 
 /* --- map.c --- */
