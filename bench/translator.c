@@ -50,7 +50,12 @@ static bool division_faults(void *arg, uint64_t va) {
     return false;
 }
 
-static const struct tr_advice advice = {.is_hot = is_hot,
+static bool breaks(void *arg, const uint8_t *code) {
+    return false;
+}
+
+static const struct tr_advice advice = {.breaks = breaks,
+                                        .is_hot = is_hot,
                                         .traps = traps,
                                         .trapping = trapping,
                                         .no_group = no_group,

@@ -175,5 +175,8 @@ int bt_fetch(struct vcpu *v, uint64_t addr) {
         return 0;
     bt_sync_bank(v);
     v->cnt->bt_fetches++;
-    return mmu_fetch_slow(v, gva(addr)) && mmu_hit(v->mmu->code, gva(addr), 1, MMU_EXEC);
+    bt_of(v)->noted = false;
+    if (!mmu_fetch_slow(v, gva(addr)) || unlikely(bt_of(v)->noted))
+        return 0;
+    return mmu_hit(v->mmu->code, gva(addr), 1, MMU_EXEC) != NULL;
 }

@@ -108,6 +108,9 @@ void bt_kick(struct bt *bt);
 /* From here on with OPT, but for the size of the cache. Not while it runs. */
 void bt_set_options(struct bt *bt, const struct bt_options *opt);
 
+/* The vCPU's list of stops (cpu/stops.h) is another, while all stand. */
+void bt_stops_changed(struct bt *bt);
+
 /* Drops every fragment. */
 void bt_flush(struct bt *bt);
 

@@ -71,6 +71,10 @@ struct division {
 #define BT_DIVISIONS 1024u
 #define BT_DIVISION_TRUST 4096u
 
+/* The table of a debugger's breakpoints (breaks.c). */
+#define BT_BREAK_BITS 20
+#define BT_BREAK_WORDS ((1u << BT_BREAK_BITS) / 64)
+
 /* How far translated code may go in a counted run before the dispatcher is asked. */
 #define BT_FUEL 65536u
 
@@ -89,6 +93,8 @@ struct bt_shared {
     bool yields;      /* the host has fewer CPUs than the machine: see pause.c */
     uint32_t closed;  /* share.c: nobody is to enter code; atomic */
     struct bt *first; /* of those that have a part in it, by bt.next */
+    uint64_t *breaks; /* places of a debugger's breakpoints: breaks.c */
+    unsigned break_count;
     bool unsound; /* the verifier has found something: nothing runs any more; atomic */
 };
 
@@ -112,6 +118,7 @@ struct bt {
     void *watch_arg;
     uint32_t pauses; /* that it has executed */
     uint32_t holds;  /* share.c; atomic */
+    bool noted;      /* breaks.c: places have come, and fragments have gone for them */
     bool waits;      /* its guest's loop does: pause.c */
     bool in_tc;      /* from bt_begin() to bt_end(): bt_kick() must close the poll page */
     bool poll_closed;
@@ -224,6 +231,13 @@ void bt_stop(struct bt *bt);
 void bt_go_on(struct bt *bt);
 /* Whose thread this is; NULL: no vCPU's of SH. */
 struct bt *bt_storing(struct bt_shared *sh);
+
+/* --- breaks.c: a debugger's breakpoints --- */
+
+/* Is the instruction at CODE, in RAM, never to be translated? */
+bool bt_breaks_at(const struct bt *bt, const uint8_t *code);
+/* vcpu.code_mapped */
+void bt_code_mapped(struct vcpu *v, uint64_t page, uint8_t *host);
 
 /* --- adapt.c: what keeps trapping --- */
 

@@ -19,7 +19,8 @@ static int allocate_shared(struct bt *bt) {
     sh->tr = tr_new(env);
     sh->places = calloc(1u << BT_PLACE_BITS, sizeof(*sh->places));
     sh->divisions = calloc(BT_DIVISIONS, sizeof(*sh->divisions));
-    return sh->tr && sh->places && sh->divisions ? 0 : -ENOMEM;
+    sh->breaks = calloc(BT_BREAK_WORDS, sizeof(*sh->breaks));
+    return sh->tr && sh->places && sh->divisions && sh->breaks ? 0 : -ENOMEM;
 }
 
 static void take_options(struct bt *bt, const struct bt_options *opt) {
@@ -46,6 +47,7 @@ static int emit_common(struct bt *bt) {
 static void free_shared(struct bt_shared *sh) {
     free(sh->places);
     free(sh->divisions);
+    free(sh->breaks);
     tr_free(sh->tr);
     tc_destroy(&sh->tc);
     if (sh->env.code.rw) {
@@ -93,6 +95,7 @@ static int create_own(struct bt *bt) {
                                    .guess = bt->guess};
     v->x87_ran = bt_x87_ran;
     v->x87_at = 0;
+    v->code_mapped = bt_code_mapped;
     vcpu_forget_gates(v);
     v->canary[0] = VCPU_CANARY;
     v->canary[1] = ~VCPU_CANARY;

@@ -38,6 +38,10 @@ static bool no_anchor(void *arg, uint64_t va, const uint8_t *ram) {
     return bt_verdict_is(arg, va, ram, BT_VERDICT_NO_ANCHOR);
 }
 
+static bool breaks(void *arg, const uint8_t *code) {
+    return bt_breaks_at(arg, code);
+}
+
 static bool division_faults(void *arg, uint64_t va) {
     return bt_division_faults(arg, va);
 }
@@ -61,6 +65,7 @@ const struct tr_advice bt_advice = {.reads = reads,
                                     .trapping = trapping,
                                     .no_group = no_group,
                                     .no_anchor = no_anchor,
+                                    .breaks = breaks,
                                     .division_faults = division_faults};
 
 /* --- room --- */

@@ -69,6 +69,10 @@ static struct ccf *find(struct bt *bt, bool shared, enum lack *lack) {
         c = bt_find_shared(bt, page, key, &fault);
     if (!c && !fault)
         c = bt_translate(bt, key, &fault);
+    if (unlikely(c && c->dead)) { /* its second page has a breakpoint: look again */
+        *lack = LACK_NOTHING;
+        return NULL;
+    }
     *lack = c ? LACK_NOTHING : fault ? LACK_CODE : LACK_ROOM;
     return c;
 }

@@ -84,11 +84,21 @@ enum vcpu_event {
     VCPU_EVENT_STOP = 1u << 3,   /* the run is over (power off, reset, debug exit) */
     VCPU_EVENT_CALL = 1u << 4,   /* others wait for vcpu_serve(): cpu/smp.h */
     VCPU_EVENT_ACTION = 1u << 5, /* leave the engine: the run loop calls vcpu_act() */
+    VCPU_EVENT_DEBUG = 1u << 6,  /* leave the engine: see vcpu.hit. Its own thread's */
 };
 
 /* What an engine leaves its run for. */
 #define VCPU_EVENTS_LEAVE                                                                \
-    (VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_CALL | VCPU_EVENT_ACTION)
+    (VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_CALL | VCPU_EVENT_ACTION |           \
+     VCPU_EVENT_DEBUG)
+
+/* Why a debugger's stop has come (cpu/stops.h): where, of a watched range the first byte
+ * that was touched. */
+enum vcpu_hit_why { VCPU_HIT_NONE, VCPU_HIT_BREAK, VCPU_HIT_WATCH, VCPU_HIT_STEP };
+struct vcpu_hit {
+    uint64_t at;
+    uint8_t why; /* enum vcpu_hit_why */
+};
 
 struct vcpu;
 
@@ -119,6 +129,7 @@ struct mem;
 struct interp;
 struct cpuid_model;
 struct vcpu_smp;
+struct vcpu_stops;
 
 /* Shortcuts that an engine takes through system calls and their returns. */
 #define VCPU_GATES 4
@@ -146,6 +157,12 @@ struct vcpu {
     uint32_t x87_at; /* in the engine's code, 0: none; where the host does not keep FIP */
     bool step;       /* the engine comes back after each piece of code */
     bool away;       /* user code of this address space is run elsewhere (direct/) */
+    bool single;     /* a debugger's: the run loop has it step */
+    const struct vcpu_stops *stops; /* a debugger's (cpu/stops.h); NULL: none */
+    struct vcpu_hit hit;            /* the last of these, until it is taken */
+    /* The page of code at linear address PAGE, in which there are breakpoints, is at HOST
+     * for fetches from now on. NULL: the engine looks itself. */
+    void (*code_mapped)(struct vcpu *v, uint64_t page, uint8_t *host);
     uint32_t gate_key[VCPU_GATES]; /* what each shortcut holds for; 0: it does not */
     struct vcpu_shadow shadow;     /* the MMU's */
     struct fault fault;            /* valid when a semantic function returns SEM_FAULT */

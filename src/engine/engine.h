@@ -59,6 +59,10 @@ struct engine_ops {
     /* Memory is elsewhere, or of another kind (mem_hooks.changed); the MMU knows already.
      * NULL: no matter. */
     void (*map_changed)(struct engine *e);
+    /* A debugger's list of stops (cpu/stops.h) is another, while all vCPUs stand; the MMU
+     * knows already. 0, or -ENOSPC: that is more than it can do, and the list is to be as
+     * it was. NULL: it looks at the list itself. */
+    int (*stops_changed)(struct engine *e);
     /* Guest state was changed from outside (reset, loader): drop what was derived. */
     void (*reset)(struct engine *e);
     /* Lists the code that it makes of the LEN bytes from guest address FROM on, a LINE at

@@ -19,6 +19,11 @@ enum run_end engine_run_loop(const struct engine_ops *ops, struct engine *e,
             vcpu_clear(v, VCPU_EVENT_CALL); /* who is out has been served */
         if (events & VCPU_EVENT_STOP)
             return RUN_STOPPED;
+        if (unlikely(events & VCPU_EVENT_DEBUG)) {
+            vcpu_clear(v, VCPU_EVENT_DEBUG);
+            board->stopped(board->arg);
+            continue;
+        }
         if (events & VCPU_EVENT_KICK) {
             /* Clear first: what arrives during service() is seen the next time round. */
             vcpu_clear(v, VCPU_EVENT_KICK);
@@ -27,7 +32,7 @@ enum run_end engine_run_loop(const struct engine_ops *ops, struct engine *e,
         }
 
         vcpu_enter(v);
-        reason = ops->run(e);
+        reason = unlikely(v->single) ? board->step(board->arg) : ops->run(e);
         vcpu_leave(v);
         BUG_ON(v->vec_live);
         counts->n[reason]++;

@@ -17,6 +17,10 @@ struct run_board {
     void (*service)(void *arg);
     /* The guest is halted: sleep until some event is raised. */
     void (*idle)(void *arg);
+    /* A debugger has vcpu.single set: one step, as engine_ops.step(). */
+    enum exit_reason (*step)(void *arg);
+    /* After VCPU_EVENT_DEBUG: stands until the debugger lets it go on. */
+    void (*stopped)(void *arg);
     void *arg;
 };
 

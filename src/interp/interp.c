@@ -18,6 +18,7 @@
 #include "base/bug.h"
 #include "cpu/cpuid.h"
 #include "cpu/smp.h"
+#include "cpu/stops.h"
 #include "cpu/vec.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
@@ -229,6 +230,24 @@ static int step_one(struct interp *ip) {
     return settle(ip, rc);
 }
 
+/* --- a debugger's breakpoints --- */
+
+/* B, or NULL where one of its instructions may have a breakpoint: then go step by step.
+ */
+static struct block *without_breaks(const struct vcpu *v, struct block *b) {
+    if (b && vcpu_breaks_within(v->stops, vcpu_linear_rip(v), b->bytes))
+        return NULL;
+    return b;
+}
+
+/* Not executed: V stops before it. */
+static bool stops_here(struct vcpu *v) {
+    if (!vcpu_breaks_within(v->stops, vcpu_linear_rip(v), 1))
+        return false;
+    vcpu_break_hit(v);
+    return true;
+}
+
 /* --- boundaries --- */
 
 /* Does the next instruction need step_one()? */
@@ -336,6 +355,11 @@ enum exit_reason interp_step(struct interp *ip, uint64_t count) {
         if (likely(!needs_care(v)) && left >= INTERP_BLOCK_MAX &&
             stop >= INTERP_BLOCK_MAX)
             b = interp_code_block(ip);
+        if (unlikely(v->stops)) {
+            b = without_breaks(v, b);
+            if (!b && stops_here(v))
+                break;
+        }
         rc = b ? run_block(ip, b) : step_one(ip);
         if (unlikely(rc == SEM_SHUTDOWN)) {
             out = EXIT_shutdown;

@@ -175,6 +175,8 @@ enum exit_reason kvm_handle_exit(struct kvm *k) {
         return EXIT_COUNT;
     case KVM_EXIT_HLT:
         return halt(k);
+    case KVM_EXIT_DEBUG:
+        return kvm_debug_exit(k);
     case KVM_EXIT_IOAPIC_EOI:
         return end_of_interrupt(k);
     case KVM_EXIT_SHUTDOWN:

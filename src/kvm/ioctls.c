@@ -34,6 +34,7 @@ const unsigned long kvm_ioctls[] = {
     KVM_GET_MP_STATE,
     KVM_SET_LAPIC,
     KVM_SET_DEVICE_ATTR, /* the TSC's offset */
+    KVM_SET_GUEST_DEBUG, /* debug.c */
     /* setup.c: the memory map, at a reset. */
     KVM_SET_USER_MEMORY_REGION,
     /* stats.c */

@@ -75,6 +75,9 @@ int kvm_sync(struct kvm *k);
 /* The same, and the interpreter executes as interp_step(..., 1) does. It cannot see a
  * local APIC of the kernel's: no interrupt of its is taken. */
 enum exit_reason kvm_step(struct kvm *k);
+/* The vCPU's list of stops (cpu/stops.h) is another. 0; -ENOSPC: the hardware has no room
+ * for it, -errno: KVM does not take it. */
+int kvm_stops_changed(struct kvm *k);
 /* struct vcpu was changed from outside: it is what counts now. */
 void kvm_reset(struct kvm *k);
 

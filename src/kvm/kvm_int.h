@@ -103,6 +103,9 @@ int kvm_tsc_push(struct kvm *k);
 /* The local APIC is ours, its bit in CPUID KVM's. */
 void kvm_apic_base_push(struct kvm *k, uint64_t value);
 
+/* debug.c: KVM_EXIT_DEBUG */
+enum exit_reason kvm_debug_exit(struct kvm *k);
+
 /* exits.c: handles the exit in k->run; EXIT_COUNT: go on */
 enum exit_reason kvm_handle_exit(struct kvm *k);
 

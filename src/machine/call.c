@@ -66,7 +66,8 @@ void machine_answer(struct machine_cpu *c) {
 }
 
 static bool stands(const struct machine_cpu *c) {
-    return (c->machine->paused || c->waiting) &&
+    return (c->machine->paused || c->waiting || c->held ||
+            __atomic_load_n(&c->machine->debug.stopping, __ATOMIC_SEQ_CST)) &&
            !(vcpu_events(c->vcpu) & VCPU_EVENT_STOP);
 }
 
@@ -74,7 +75,7 @@ static bool stands(const struct machine_cpu *c) {
 void machine_serve(struct machine_cpu *c) {
     for (;;) {
         machine_answer(c);
-        if (!c->machine->paused)
+        if (!c->machine->paused && !c->held)
             machine_cpu_take_signals(c);
         if (!stands(c))
             return;
@@ -98,28 +99,45 @@ void machine_call(struct machine *m, void (*fn)(void *arg), void *arg) {
                 machine_cpu_interrupt(&m->cpu[n]);
 }
 
-static void pause_here(void *arg) {
-    struct machine *m = arg;
+struct pause {
+    struct machine *m;
+    unsigned who;
+};
 
-    if (!m->paused)
-        machine_time_stop(m);
-    m->paused = true;
+static void pause_here(void *arg) {
+    struct pause *p = arg;
+
+    if (!p->m->paused)
+        machine_time_stop(p->m);
+    p->m->paused |= p->who;
 }
 
 static void resume_here(void *arg) {
-    struct machine *m = arg;
+    struct pause *p = arg;
 
-    if (m->paused)
-        machine_time_go(m);
-    m->paused = false;
+    if (p->m->paused && !(p->m->paused & ~p->who))
+        machine_time_go(p->m);
+    p->m->paused &= ~p->who;
+}
+
+void machine_pause_for(struct machine *m, unsigned who) {
+    struct pause p = {m, who};
+
+    machine_call(m, pause_here, &p);
+}
+
+void machine_resume_for(struct machine *m, unsigned who) {
+    struct pause p = {m, who};
+
+    machine_call(m, resume_here, &p);
 }
 
 void machine_pause(struct machine *m) {
-    machine_call(m, pause_here, m);
+    machine_pause_for(m, PAUSED_BY_CALLER);
 }
 
 void machine_resume(struct machine *m) {
-    machine_call(m, resume_here, m);
+    machine_resume_for(m, PAUSED_BY_CALLER);
 }
 
 bool machine_paused(const struct machine *m) {

@@ -58,7 +58,10 @@ struct machine_cpu {
     bool unhalt;              /* its HLT, or the next one, is to end; atomic */
     bool outside;             /* it may wait for the console; atomic */
     uint32_t order;           /* for the thread, enum machine_order; atomic */
-    uint32_t answered;        /* the last call that it came to (call.c) */
+    bool held;            /* by a debugger; changes while all CPUs stand, or by itself */
+    struct vcpu_hit stop; /* why it has stopped for a debugger (debug.c) */
+    uint64_t step_from, step_to; /* it steps on while its rip is within; or once */
+    uint32_t answered;           /* the last call that it came to (call.c) */
 };
 
 /* Events for the CPU, from whichever thread: it leaves its engine soon. */

@@ -155,6 +155,11 @@ static void translator_kick(struct engine *e) {
         direct_kick(e->soft.direct);
 }
 
+static int translator_stops_changed(struct engine *e) {
+    bt_stops_changed(e->bt);
+    return 0;
+}
+
 static void translator_reset(struct engine *e) {
     bt_flush(e->bt);
     interp_flush(e->interp);
@@ -209,6 +214,7 @@ static const struct engine_ops bt_ops = {
     .step = interp_step_once,
     .kick = translator_kick,
     .reset = translator_reset,
+    .stops_changed = translator_stops_changed,
     .traces = translator_traces,
     .perf_map = translator_perf_map,
     .stats = translator_stats,
@@ -267,6 +273,10 @@ static void hardware_kick(struct engine *e) {
     kvm_kick(e->kvm);
 }
 
+static int hardware_stops_changed(struct engine *e) {
+    return kvm_stops_changed(e->kvm);
+}
+
 static void hardware_reset(struct engine *e) {
     kvm_reset(e->kvm);
 }
@@ -300,6 +310,7 @@ static const struct engine_ops kvm_ops = {
     .kick = hardware_kick,
     .sync = hardware_sync,
     .reset = hardware_reset,
+    .stops_changed = hardware_stops_changed,
     .traces = interp_traces,
     .map_changed = hardware_map_changed,
     .stats = hardware_stats,

@@ -14,6 +14,8 @@
  *                       MEM_TRACE_TC   the translator    a store to code in its cache
  *                       MEM_TRACE_DIRECT direct/         a store to code that cells have
  *                       MEM_TRACE_DIRTY  nobody yet
+ *   vcpu.code_mapped                   the translator    code of a debugger's breakpoints
+ *                                                        is mapped (the engine sets it)
  *   mmu_observe()                      direct/           the shadow changes
  *
  * Which of the engine's parts own the traces of code is the engine's word

@@ -4,6 +4,7 @@
  *   vm.c       creation, boot, what the machine tells of itself
  *   cpu.c      a CPU: its vCPU, its engine, its power-up state
  *   step.c     single steps
+ *   debug.c    a debugger's stops, steps and resumptions
  *   run.c      the life of a CPU's thread; what ends a run
  *   console.c  the far end of the console's serial port; serials.c: of the others
  *   options.c  what engines can be told; engines.c: the table of them
@@ -33,6 +34,7 @@
 #include "base/os_loop.h"
 #include "block/block.h"
 #include "cpu/smp.h"
+#include "cpu/stops.h"
 #include "cpu/vec.h"
 #include "machine/board.h"
 #include "machine/counted.h"
@@ -49,6 +51,19 @@ struct serial_port {
     unsigned n;
     size_t len;
     uint8_t out[MACHINE_SERIAL_OUT];
+};
+
+#define PAUSED_BY_CALLER 1u   /* machine_pause() */
+#define PAUSED_BY_DEBUGGER 2u /* machine_debug_stop() */
+
+/* A debugger (debug.c). */
+struct machine_debug {
+    void (*stopped)(void *arg); /* NULL: there is none */
+    void *arg;
+    struct os_task task;     /* a CPU has stopped */
+    bool stopping;           /* and the others are to stand until it was run; atomic */
+    struct vcpu_stops stops; /* what vcpu.stops points to */
+    bool holds_interrupts;   /* while it steps */
 };
 
 struct machine {
@@ -83,7 +98,8 @@ struct machine {
         uint32_t here;        /* CPUs that have come; atomic */
     } call;
     struct os_bell *answered; /* the loop's thread waits for it */
-    bool paused;              /* changes while all CPUs stand */
+    unsigned paused;          /* by whom: PAUSED_*; changes while all CPUs stand */
+    struct machine_debug debug;
     struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
     struct os_timer hurry_again;
     unsigned living;          /* threads of CPUs that run the life; atomic */
@@ -163,6 +179,16 @@ void machine_service_board(struct machine_cpu *c);
 void machine_answer(struct machine_cpu *c);
 /* The same, and stays while the guest is paused, or C waits for a SIPI. */
 void machine_serve(struct machine_cpu *c);
+
+/* The machine stands for WHO, PAUSED_*, or does not any more. */
+void machine_pause_for(struct machine *m, unsigned who);
+void machine_resume_for(struct machine *m, unsigned who);
+
+/* --- debug.c --- */
+
+/* run_board.stopped and run_board.step; ARG is the struct machine_cpu. */
+void machine_debug_stopped(void *arg);
+enum exit_reason machine_debug_step(void *arg);
 
 /* --- console.c --- */
 

@@ -130,12 +130,16 @@ static void idle(void *arg) {
 /* Until the end of the life, which it may be the first to see. */
 static void run(struct machine_cpu *c) {
     struct machine *m = c->machine;
-    const struct run_board board = {.service = service, .idle = idle, .arg = c};
+    const struct run_board board = {.service = service,
+                                    .idle = idle,
+                                    .step = machine_debug_step,
+                                    .stopped = machine_debug_stopped,
+                                    .arg = c};
 
     if (__atomic_load_n(&m->quit, __ATOMIC_SEQ_CST))
         return;
     /* Input is looked for, a pause goes on, a CPU waits for its SIPI. */
-    if (!m->cfg.counted || m->paused || c->waiting)
+    if (!m->cfg.counted || m->paused || c->waiting || c->held)
         vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
     switch (engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits)) {
     case RUN_STOPPED:

@@ -73,6 +73,14 @@ void mmu_breakpoints_changed(struct vcpu *v) {
     }
 }
 
+void mmu_stops_changed(struct vcpu *v, struct gva from, uint64_t len) {
+    struct mmu_priv *m = mmu_priv(v);
+
+    for (unsigned s = 0; s < m->space_count; s++)
+        mmu_space_drop_range(m, &m->space[s], from.a & META_PAGE,
+                             (from.a + (len - 1)) | 4095);
+}
+
 /* --- resolving --- */
 
 static inline enum mmu_bank bank_of(const struct mmu_priv *m, bool sys,
@@ -283,6 +291,9 @@ static void watch(struct vcpu *v, const struct mmu_piece *p, unsigned count, boo
     if (unlikely(m->breakpoints))
         for (unsigned i = 0; i < count; i++)
             match_breakpoints(m, p[i].at, p[i].len, write);
+    if (unlikely(v->stops))
+        for (unsigned i = 0; i < count; i++)
+            vcpu_watch_touched(v, p[i].at, p[i].len, write);
 }
 
 /* LEN bytes that the shadow serves: descriptor tables and stacks mostly are. NULL: look
@@ -502,7 +513,7 @@ int mmu_run(struct vcpu *v, struct gva at, uint64_t len, enum mmu_access acc,
     if (unlikely(!host)) {
         if (!resolve_all(v, at, 1, false, acc, p))
             return MMU_FAULT;
-        if (!p[0].host || mmu_page_watched(m, p[0].at & META_PAGE) ||
+        if (!p[0].host || mmu_page_watched(m, p[0].at & META_PAGE, acc) ||
             (acc == MMU_WRITE && !is_plain(m, p)))
             return 0;
         host = p[0].host;

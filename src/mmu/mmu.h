@@ -291,6 +291,9 @@ void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at);
  * a machine reset, and when hooks or the CPUID model were installed. */
 void mmu_flush_all(struct vcpu *v);
 void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
+/* A debugger's breakpoint or watched range (v->stops) of LEN bytes, not 0, has come or
+ * gone at FROM. */
+void mmu_stops_changed(struct vcpu *v, struct gva from, uint64_t len);
 /* Loads v->pdpte, PAE's page-directory pointers, as a load of CR3 does; 0, or MMU_FAULT
  * with #GP in v->fault. */
 int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);

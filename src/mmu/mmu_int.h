@@ -23,6 +23,7 @@
 #define MMU_INT_H
 
 #include "cpu/smp.h"
+#include "cpu/stops.h"
 #include "mmu/mmu.h"
 
 #define MMU_SPACES 16
@@ -141,8 +142,13 @@ static inline struct space *mmu_home(const struct mmu_priv *m, enum mmu_bank ban
     return bank == BANK_USER || bank == BANK_USER_X ? m->cur : m->super;
 }
 
-/* Does a breakpoint lie in PAGE? */
-static inline bool mmu_page_watched(const struct mmu_priv *m, uint64_t page) {
+/* Does a breakpoint lie in PAGE, or does a debugger watch some of it, so that such an
+ * access is to be looked at? */
+static inline bool mmu_page_watched(const struct mmu_priv *m, uint64_t page,
+                                    enum mmu_access acc) {
+    if (unlikely(m->pub.v->stops) &&
+        vcpu_watches_page(m->pub.v->stops, page, acc == MMU_WRITE))
+        return true;
     for (unsigned i = 0; i < m->breakpoints; i++)
         if (!((m->bp[i].at ^ page) & META_PAGE))
             return true;

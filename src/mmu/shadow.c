@@ -329,6 +329,16 @@ static bool give_write(struct mmu_priv *m, struct space *s, unsigned bank, unsig
     return true;
 }
 
+/* The engine is told where the code of a debugger's breakpoints is. It may wait for a
+ * lock: the entry may be gone afterwards. */
+static void tell_breaks(struct vcpu *v, uint64_t page, uint8_t *host) {
+    unsigned n = 0;
+    uint64_t at;
+
+    if (v->code_mapped && vcpu_breaks_next(v->stops, page, &n, &at))
+        v->code_mapped(v, page, host);
+}
+
 void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
                     const struct walk *w, uint8_t *host, bool rom) {
     struct space *s = mmu_home(m, bank);
@@ -337,11 +347,10 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     uint64_t bit = 1ull << (idx & 63);
     struct shadow_entry *e = &s->bank[bank].e[idx];
     struct counters *c = mmu_counters(m);
-    bool watched = mmu_page_watched(m, page);
     bool dirty = !w->steps || (w->step[w->steps - 1].entry & (1u << 6));
     bool code = is_code(bank);
-    bool writable =
-        !code && dirty && !rom && !watched && mmu_walk_allows(m, w, bank, MMU_WRITE);
+    bool writable = !code && dirty && !rom && !mmu_page_watched(m, page, MMU_WRITE) &&
+                    mmu_walk_allows(m, w, bank, MMU_WRITE);
 
     if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
         c->shadow_evictions++;
@@ -349,7 +358,8 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
         tell_drop(m, s, bank, idx);
     c->shadow_fills++;
     drop_copies(m, &s->bank[bank], e, idx);
-    bool read = !code && !watched && mmu_walk_allows(m, w, bank, MMU_READ);
+    bool read = !code && !mmu_page_watched(m, page, MMU_READ) &&
+                mmu_walk_allows(m, w, bank, MMU_READ);
     e->tag[MMU_READ] = read ? page : none;
     e->tag[MMU_EXEC] = none;
     if (code && mmu_walk_allows(m, w, bank, MMU_EXEC)) {
@@ -381,6 +391,8 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     give_write(m, s, bank, idx);
     if (unlikely(m->observer))
         tell_entry(m, s, bank, idx);
+    if (unlikely(m->pub.v->stops) && code)
+        tell_breaks(m->pub.v, page, host);
 }
 
 void mmu_space_allow_write(struct mmu_priv *m, enum mmu_bank bank, uint64_t at) {

@@ -42,6 +42,9 @@ struct tr_advice {
     bool (*no_group)(void *arg, uint64_t va, const uint8_t *page);
     /* No anchor of a pointer's own there: it goes from page to page. */
     bool (*no_anchor)(void *arg, uint64_t va, const uint8_t *page);
+    /* Is the instruction at CODE, in RAM, never to be translated, since a debugger's
+     * breakpoint is or was there? What comes before it ends there. */
+    bool (*breaks)(void *arg, const uint8_t *code);
     /* Has the division at VA raised #DE? */
     bool (*division_faults)(void *arg, uint64_t va);
 };

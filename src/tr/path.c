@@ -275,8 +275,9 @@ bool tr_build_path(struct tr *t) {
         unsigned room = 4096 - (p.va & 4095);
 
         /* What crosses into the next page has a fragment of its own. */
-        if (!code || decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &u->i) !=
-                         DECODE_OK)
+        if (!code || t->env->advice->breaks(t->env->arg, code) ||
+            decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &u->i) !=
+                DECODE_OK)
             break;
         if (!note_piece(t, p.va, u->i.len))
             break;

@@ -193,6 +193,11 @@ static bool build_tu(struct tr *t) {
 
         if (!room)
             break;
+        if (t->env->advice->breaks(t->env->arg, c->page + at + off)) {
+            if (t->n)
+                break;
+            return false;
+        }
         r = decode_memo_insn(t->memo, KEY_MODE(t->key), c->page + at + off,
                              room < 15 ? room : 15, &u->i);
         if (r != DECODE_OK) {

@@ -73,7 +73,12 @@ static void reads(void *arg, uint8_t *page) {
     told.reads++;
 }
 
-static const struct tr_advice advice = {.reads = reads,
+static bool breaks(void *arg, const uint8_t *at) {
+    return false;
+}
+
+static const struct tr_advice advice = {.breaks = breaks,
+                                        .reads = reads,
                                         .is_hot = is_hot,
                                         .traps = traps,
                                         .trapping = trapping,
