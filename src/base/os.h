@@ -208,7 +208,7 @@ void os_kick_timer_stop(void *timer);
  * of our descriptors it has the COUNT in KEEP. It knows our end by one of them. */
 void os_helper_begin(const int *keep, unsigned count);
 
-/* --- unix sockets (os_socket.c) --- */
+/* --- sockets that listen (os_socket.c) --- */
 
 struct os_listener;
 /* A socket at PATH that only this user may connect to. One that nobody listens at any
@@ -216,6 +216,9 @@ struct os_listener;
  * in whatever way. Before the jail, and before there are threads: it forks. 0 or -errno:
  * -EEXIST: there is something that is no socket; -EADDRINUSE: somebody listens there. */
 int os_listener_open(const char *path, struct os_listener **out);
+/* The same at a port (0: any) of a numeric address of the Internet, to which all of the
+ * host, or more, may connect. -EINVAL: that is no address. */
+int os_listener_open_tcp(const char *address, uint16_t port, struct os_listener **out);
 void os_listener_close(struct os_listener *l); /* L may be NULL */
 /* The descriptor: readable when somebody wants to be accepted. */
 int os_listener_fd(const struct os_listener *l);

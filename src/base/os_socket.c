@@ -1,13 +1,16 @@
 /*
- * Unix sockets that listen, and their clients; see os.h.
+ * Sockets that listen, and their clients; see os.h.
  *
- * The path outlives the jail, which lets nothing be removed. So a process that is forked
- * before it, and does nothing else, keeps it: it sleeps until its pipe from us ends,
- * which it also does when we are killed, removes the path if it is still ours, and ends.
- * A second pipe tells us that it has.
+ * The path of a unix socket outlives the jail, which lets nothing be removed. So a
+ * process that is forked before it, and does nothing else, keeps it: it sleeps until its
+ * pipe from us ends, which it also does when we are killed, removes the path if it is
+ * still ours, and ends. A second pipe tells us that it has.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -110,6 +113,11 @@ static int start_keeper(struct os_listener *l, const char *path) {
 
 /* --- listening --- */
 
+static void close_one(int fd) {
+    if (fd >= 0)
+        close(fd);
+}
+
 int os_listener_open(const char *path, struct os_listener **out) {
     struct os_listener *l = malloc(sizeof(*l));
     struct sockaddr_un a;
@@ -141,9 +149,40 @@ int os_listener_open(const char *path, struct os_listener **out) {
     return 0;
 }
 
-static void close_one(int fd) {
-    if (fd >= 0)
-        close(fd);
+/* Small answers are sent at once. */
+static int bind_tcp(int fd, const char *address, uint16_t port) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    bool v4 = inet_pton(AF_INET, address, &a.sin_addr) == 1;
+    int on = 1;
+
+    if (!v4 && inet_pton(AF_INET6, address, &a6.sin6_addr) != 1)
+        return -EINVAL;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) ||
+        bind(fd, v4 ? (const struct sockaddr *)&a : (const struct sockaddr *)&a6,
+             v4 ? sizeof(a) : sizeof(a6)) ||
+        listen(fd, BACKLOG))
+        return -errno;
+    return 0;
+}
+
+int os_listener_open_tcp(const char *address, uint16_t port, struct os_listener **out) {
+    struct os_listener *l = malloc(sizeof(*l));
+    int rc;
+
+    if (!l)
+        return -ENOMEM;
+    *l = (struct os_listener){-1, -1, -1};
+    l->fd = socket(strchr(address, ':') ? AF_INET6 : AF_INET,
+                   SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    rc = l->fd < 0 ? -errno : bind_tcp(l->fd, address, port);
+    if (rc) {
+        os_listener_close(l);
+        return rc;
+    }
+    *out = l;
+    return 0;
 }
 
 void os_listener_close(struct os_listener *l) {

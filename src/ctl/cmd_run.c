@@ -15,6 +15,7 @@
 #include "ctl/serial_option.h"
 #include "ctl/stats.h"
 #include "ctl/steer.h"
+#include "gdb/gdb.h"
 #include "machine/machine.h"
 #include "replay/tape.h"
 #include "stream/stream.h"
@@ -27,6 +28,7 @@ struct run {
     struct tape tape;
     struct outputs outputs;
     struct control *control; /* NULL: nobody listens */
+    struct gdb *gdb;         /* NULL: no debugger may come */
     struct steer steer;
     struct os_task report;
     const struct ctl_qemu *qemu; /* NULL: it is `bivisor run` */
@@ -97,6 +99,8 @@ static int live(struct run *r, enum machine_end *end) {
             *end = MACHINE_ERROR;
             return ctl_status_of(rc);
         }
+        if (r->gdb)
+            gdb_before_run(r->gdb);
         *end = machine_run(m);
         switch (*end) {
         case MACHINE_POWEROFF:
@@ -155,6 +159,21 @@ static bool start_control(struct run *r) {
     return !rc;
 }
 
+static void quit(void *arg) {
+    struct run *r = arg;
+
+    console_abandon(&r->console);
+    machine_quit(r->m);
+}
+
+static bool start_gdb(struct run *r) {
+    int rc = r->gdb ? gdb_start(r->gdb, r->m, quit, r) : 0;
+
+    if (rc)
+        log_error("--gdb: cannot listen: %s", strerror(-rc));
+    return !rc;
+}
+
 /* What went wrong on our side makes a good end a bad one; the guest's own verdict stands.
  */
 static int worsen(int status, bool failed) {
@@ -199,6 +218,8 @@ static int run_locked_up(struct run *r) {
     enum machine_end end;
     int status = live(r, &end);
 
+    if (r->gdb)
+        gdb_ended(r->gdb, status, signal_seen);
     if (!tape_stop(&r->tape, end, signal_seen))
         status = CTL_HOST_FAILURE;
     stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
@@ -237,6 +258,8 @@ static void list_listeners(const struct run *r, int *out) {
 
     if (r->control)
         *out++ = control_socket(r->control);
+    if (r->gdb)
+        *out++ = gdb_socket(r->gdb);
     for (unsigned n = 0; n < cfg->net_count; n++)
         if (net_listener(cfg->nets[n].net) >= 0)
             *out++ = net_listener(cfg->nets[n].net);
@@ -263,7 +286,7 @@ static void list_servers(const struct run *r, int *out) {
 }
 
 static int run_machine(struct run *r) {
-    int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 3];
+    int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 4];
     int servers[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
 
     list_listeners(r, listeners);
@@ -271,7 +294,8 @@ static int run_machine(struct run *r) {
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
-    if (start_control(r) && start_nets(r) && (!r->qemu || r->qemu->ready(r->qemu->arg)) &&
+    if (start_control(r) && start_gdb(r) && start_nets(r) &&
+        (!r->qemu || r->qemu->ready(r->qemu->arg)) &&
         jail_enter(r->o.jail, machine_ioctls(r->m), listeners, servers))
         return run_locked_up(r);
     console_close(&r->console);
@@ -304,6 +328,8 @@ static int with_machine(struct run *r) {
     status = with_outputs(r);
     control_close(r->control);
     r->control = NULL;
+    gdb_close(r->gdb);
+    r->gdb = NULL;
     machine_stop_nets(r->m);
     machine_stop_consoles(r->m);
     machine_stop_vsock(r->m);
@@ -346,6 +372,21 @@ static int load_tape(struct run *r) {
     return tape_load(&r->tape, &order, &o->machine, &source);
 }
 
+/* As with_control(). */
+static int with_gdb(struct run *r) {
+    char why[512];
+    int rc = r->o.gdb ? gdb_open(r->o.gdb, &r->gdb, why, sizeof(why)) : 0;
+    int status;
+
+    if (rc) {
+        log_error("%s", why);
+        return ctl_status_of(rc);
+    }
+    status = with_nets(r);
+    gdb_close(r->gdb);
+    return status;
+}
+
 /* It makes a process, and is therefore before there are threads. */
 static int with_control(struct run *r) {
     char why[512];
@@ -356,7 +397,7 @@ static int with_control(struct run *r) {
         log_error("--control: %s", why);
         return ctl_status_of(rc);
     }
-    status = with_nets(r);
+    status = with_gdb(r);
     control_close(r->control);
     return status;
 }

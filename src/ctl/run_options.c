@@ -32,7 +32,6 @@ static void print_help(void) {
 
     printf(
         "usage: bivisor run --kernel FILE | --firmware NAME [OPTION...]\n"
-        "\n"
         "Boots a kernel, or what firmware finds; the serial console is this terminal.\n"
         "\n"
         "  --kernel FILE        bzImage, ELF vmlinux (PVH) or multiboot kernel\n"
@@ -67,16 +66,15 @@ static void print_help(void) {
         "  --replay FILE        the run that FILE is of once more, on any software "
         "engine\n"
         "  --control PATH       listen at a unix socket for programs that steer the run\n"
-        "  --perf-map           write /tmp/perf-PID.map at the end: guest addresses for "
-        "perf\n"
-        "  --direct MODE        run user code on this CPU as it is: off, auto (what "
-        "computes), on\n"
+        "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
+        "  --perf-map           write /tmp/perf-PID.map at the end: addresses for perf\n"
+        "  --direct MODE        run user code on this CPU: off, auto (what computes), "
+        "on\n"
         "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
         "  --verbose            tell on stderr what is being done\n"
         "\n"
-        "On a terminal, Ctrl-A x quits and Ctrl-A h helps. Elsewhere all input is the\n"
-        "guest's, and its end does not end the run.\n"
-        "\n"
+        "On a terminal, Ctrl-A x quits and Ctrl-A h helps; elsewhere all input is the "
+        "guest's.\n"
         "exit status: 0 powered off, or quit by Ctrl-A x; 1 host failure; 2 bad usage "
         "or\n"
         "input file; 3 triple fault with --no-reboot; (N << 1) | 1 when the guest "
@@ -151,6 +149,7 @@ enum {
     OPT_RECORD,
     OPT_REPLAY,
     OPT_CONTROL,
+    OPT_GDB,
     OPT_ENGINES,
     OPT_EVERY,
     OPT_INPUT,
@@ -196,6 +195,7 @@ static const struct option long_options[] = {
     {"record", required_argument, NULL, OPT_RECORD},
     {"replay", required_argument, NULL, OPT_REPLAY},
     {"control", required_argument, NULL, OPT_CONTROL},
+    {"gdb", required_argument, NULL, OPT_GDB},
     {"engines", required_argument, NULL, OPT_ENGINES},
     {"every", required_argument, NULL, OPT_EVERY},
     {"input", required_argument, NULL, OPT_INPUT},
@@ -356,6 +356,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_DIRECT:
     case OPT_RECORD:
     case OPT_CONTROL:
+    case OPT_GDB:
     case OPT_CONSOLE:
     case OPT_SERIAL:
     case OPT_MONITOR:
@@ -492,6 +493,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_CONTROL:
         o->control = optarg;
+        return true;
+    case OPT_GDB:
+        o->gdb = optarg;
         return true;
     case OPT_ENGINES:
         o->engines = optarg;

@@ -41,6 +41,7 @@ struct run_options {
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */
     const char *control;         /* path of a socket */
+    const char *gdb;             /* what gdb_open() takes */
     /* lockstep */
     const char *engines; /* two, by name */
     const char *input;   /* file to be typed */

@@ -8,6 +8,7 @@
  * that is executed once. With 1.4 cells win when T > C / 0.4; a program that is young,
  * and executes most of its code for the first time, is given the benefit of T > C.
  */
+#include "cpu/stops.h"
 #include "direct/direct_int.h"
 #include "x86/cr.h"
 
@@ -40,6 +41,9 @@ static bool suits(const struct direct *d) {
 static bool qualifies(struct direct *d) {
     const struct program *p = program_of(d);
 
+    if (d->v->stops && d->v->stops->breaks) /* a debugger's, that a cell does not see */
+        return false;
+
     if (d->mode == DIRECT_ON)
         return true;
     return p->cr3 == root(d->v) && p->seen >= ENOUGH &&
@@ -52,6 +56,10 @@ void direct_look(struct direct *d) {
     if (away != d->v->away)
         vcpu_forget_gates(d->v);
     d->v->away = away;
+}
+
+void direct_stops_changed(struct direct *d) {
+    direct_look(d);
 }
 
 void direct_sample(struct direct *d) {

@@ -157,6 +157,8 @@ static void translator_kick(struct engine *e) {
 
 static int translator_stops_changed(struct engine *e) {
     bt_stops_changed(e->bt);
+    if (e->soft.direct)
+        direct_stops_changed(e->soft.direct);
     return 0;
 }
 
