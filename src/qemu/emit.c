@@ -349,12 +349,22 @@ static bool emit_shares(struct qemu *q) {
     return true;
 }
 
+static bool emit_debugger(struct qemu *q) {
+    if (q->stopped && !q->gdb)
+        return qemu_refuse(q, "-S: the guest is held before its first instruction for a "
+                              "debugger: -s or -gdb goes with it");
+    if (q->gdb)
+        put_option(q, "--gdb", qemu_format(q, "%s%s", q->gdb, q->stopped ? ",wait" : ""));
+    return true;
+}
+
 bool qemu_emit(struct qemu *q) {
     put(q, "run");
     if (!take_flash(q) || !emit_start(q))
         return false;
     emit_machine(q);
-    if (!emit_disks(q) || !emit_nets(q) || !emit_shares(q) || !emit_chars(q))
+    if (!emit_disks(q) || !emit_nets(q) || !emit_shares(q) || !emit_chars(q) ||
+        !emit_debugger(q))
         return false;
     for (size_t n = 0; n < q->own_count; n++)
         put(q, q->own[n]);

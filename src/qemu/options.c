@@ -27,6 +27,7 @@ static bool take_flag(struct qemu *q, const char *option, const char *value) {
                   : !strcmp(option, "-nodefaults") ? &q->no_defaults
                   : !strcmp(option, "-no-reboot")  ? &q->no_reboot
                   : !strcmp(option, "-snapshot")   ? &q->snapshot
+                  : !strcmp(option, "-S")          ? &q->stopped
                   : !strcmp(option, "--print")     ? &q->print
                                                    : &q->daemonize;
 
@@ -38,6 +39,29 @@ static bool take_own(struct qemu *q, const char *option, const char *value) {
     if (q->own_count == ARRAY_SIZE(q->own))
         return qemu_refuse(q, "%s is possible %zu times at most", option, q->own_count);
     q->own[q->own_count++] = value;
+    return true;
+}
+
+/* tcp:[HOST]:PORT or unix:PATH, and what QEMU says of its sockets, which is what is done;
+ * without a value port 1234. */
+static bool take_gdb(struct qemu *q, const char *option, const char *value) {
+    char *text = qemu_format(q, "%s", value ? value : "tcp::1234");
+    char *end = strchr(text, ','), *port;
+
+    if (end)
+        *end = 0;
+    port = !strncmp(text, "tcp:", 4) ? strrchr(text + 4, ':') : NULL;
+    if (!strncmp(text, "unix:", 5) && text[5]) {
+        q->gdb = text;
+        return true;
+    }
+    if (!port)
+        return qemu_refuse(q, "%s wants tcp:HOST:PORT or unix:PATH, not '%s'", option,
+                           value);
+    *port++ = 0;
+    q->gdb = qemu_format(
+        q, "tcp:%s:%s",
+        !text[4] || !strcmp(text + 4, "localhost") ? "127.0.0.1" : text + 4, port);
     return true;
 }
 
@@ -124,7 +148,10 @@ static const struct {
     {"rtc", true, qemu_take_rtc},
     {"action", true, qemu_take_action},
     {"object", true, qemu_take_object},
+    {"gdb", true, take_gdb},
+    {"s", false, take_gdb},
     {"nographic", false, take_flag},
+    {"S", false, take_flag},
     {"nodefaults", false, take_flag},
     {"no-reboot", false, take_flag},
     {"snapshot", false, take_flag},
@@ -196,9 +223,6 @@ static const struct {
      "there is no QMP; --control PATH of `bivisor run` is for programs"},
     {"qmp-pretty", true, true,
      "there is no QMP; --control PATH of `bivisor run` is for programs"},
-    {"gdb", true, true, "there is no debugger's stub yet"},
-    {"s", false, true, "there is no debugger's stub yet"},
-    {"S", false, true, "the guest cannot be held before its first instruction"},
     {"fda", true, true, "there is no floppy drive"},
     {"fdb", true, true, "there is no floppy drive"},
     {"sd", true, true, "there is no SD card; -drive if=virtio has a disk"},
