@@ -18,12 +18,15 @@ CORE_FILES = src/direct/space.c src/direct/codes.c src/direct/policy.c src/machi
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
               -fno-tree-loop-distribute-patterns
-LDLIBS = -lZydis -lcjson -lseccomp -lslirp -lz -llzma -lzstd -llz4 -lpthread -lm
+LDLIBS = -lZydis -lcjson -lseccomp $(HAVE_LIBSLIRP:1=-lslirp) -lz -llzma -lzstd -llz4 -lpthread -lm
 
 # The network block device is left out where libnbd's header is missing; the library is
 # loaded when it is wanted.
 HAVE_LIBNBD := $(shell echo '\#include <libnbd.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
 CPPFLAGS += $(HAVE_LIBNBD:1=-DHAVE_LIBNBD)
+# The user network is left out where libslirp's is.
+HAVE_LIBSLIRP := $(shell echo '\#include <slirp/libslirp.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+CPPFLAGS += $(HAVE_LIBSLIRP:1=-DHAVE_LIBSLIRP)
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
@@ -120,6 +123,7 @@ check: deps-check
 
 guests:
 
+include tools/package.mk
 include guest/bios/bios.mk
 include guest/exec/exec.mk
 include guest/cell/cell.mk

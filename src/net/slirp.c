@@ -7,6 +7,7 @@
  * socket. When the machine does not read, nothing is read from the world's sockets
  * either, so that their senders are slowed down.
  */
+#ifdef HAVE_LIBSLIRP
 #include <errno.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
@@ -291,3 +292,5 @@ fail:
     net_slirp_free(s);
     return rc;
 }
+
+#endif

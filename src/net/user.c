@@ -64,6 +64,9 @@ static void tell(const struct net_config *cfg, const struct word *w, char *why,
     if (w->jail)
         snprintf(why, why_size, "the user network cannot be locked up: %s",
                  jail_why(w->rc));
+    else if (w->rc == -ENOSYS)
+        snprintf(why, why_size,
+                 "this bivisor was built without libslirp, and has no user network");
     else if (w->forward >= 0)
         snprintf(why, why_size, "cannot forward %s port %u of %u.%u.%u.%u: %s",
                  f->udp ? "UDP" : "TCP", f->port, f->address[0], f->address[1],
