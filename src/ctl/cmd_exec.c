@@ -37,6 +37,7 @@ struct exec {
     struct options o;
     struct exec_kernel kernel;
     struct exec_modules modules;
+    const struct root_type *type;
     struct exec_command command;
     char *env[ENV_MAX + 1];
     unsigned env_count;
@@ -258,18 +259,55 @@ static void look_at_terminal(struct exec_command *c) {
     }
 }
 
+/* What the guest needs besides its root's file system. */
+static const struct exec_need always[] = {{"virtio_pci", "virtio over PCI"},
+                                          {"virtio_console", "virtio console"}};
+static const struct exec_need over[] = {{"overlay", "overlay file system"}};
+static const struct exec_need net[] = {{"virtio_net", "virtio network cards"}};
+/* The root's file systems, the better one first. */
+static const struct root_type {
+    const char *type, *options, *share;
+    struct exec_need needs[2];
+    unsigned count;
+} root_types[] = {
+    {"virtiofs", "", ",type=fs", {{"virtiofs", "virtio-fs"}}, 1},
+    {"9p",
+     "trans=virtio,version=9p2000.L,msize=512000,cache=loose,access=any",
+     "",
+     {{"9pnet_virtio", "virtio-fs, nor 9P over virtio"},
+      {"9p", "virtio-fs, nor 9P file system"}},
+     2},
+};
+
+static unsigned put_needs(struct exec_need *to, unsigned at, const struct exec_need *from,
+                          unsigned count) {
+    memcpy(to + at, from, count * sizeof(*from));
+    return at + count;
+}
+
+static int load_modules(struct exec *x, const struct root_type *t, char *why,
+                        size_t why_size) {
+    struct exec_need needs[8];
+    unsigned n = put_needs(needs, 0, always, ARRAY_SIZE(always));
+
+    n = put_needs(needs, n, t->needs, t->count);
+    if (!x->o.rw)
+        n = put_needs(needs, n, over, ARRAY_SIZE(over));
+    if (x->o.net)
+        n = put_needs(needs, n, net, ARRAY_SIZE(net));
+    x->type = t;
+    return exec_modules_load(&x->kernel, needs, n, &x->modules, why, why_size);
+}
+
 static int find_kernel(struct exec *x) {
-    const struct exec_need needs[] = {
-        {"virtio_pci", "virtio over PCI"},  {"virtio_console", "virtio console"},
-        {"9pnet_virtio", "9P over virtio"}, {"9p", "9P file system"},
-        {"overlay", "overlay file system"}, {"virtio_net", "virtio network cards"},
-    };
     char why[512];
     int rc = exec_kernel_find(x->o.kernel, &x->kernel, why, sizeof(why));
 
-    if (!rc)
-        rc = exec_modules_load(&x->kernel, needs, x->o.net ? 6 : 5, &x->modules, why,
-                               sizeof(why));
+    if (!rc) {
+        rc = -ENOENT;
+        for (size_t n = 0; n < ARRAY_SIZE(root_types) && rc == -ENOENT; n++)
+            rc = load_modules(x, &root_types[n], why, sizeof(why));
+    }
     if (rc)
         log_error("%s", why);
     return rc;
@@ -284,8 +322,8 @@ static void describe(struct exec *x) {
     c->rw = x->o.rw;
     c->net = x->o.net;
     c->as_root = x->o.as_root;
-    c->type = "9p";
-    c->options = "trans=virtio,version=9p2000.L,msize=512000,cache=loose,access=any";
+    c->type = x->type->type;
+    c->options = x->type->options;
     make_env(x);
     look_at_terminal(c);
 }
@@ -323,7 +361,7 @@ static char *cmdline(const struct options *o) {
 }
 
 /* DIR with its commas twice, as --share wants it. */
-static char *share_of(const struct options *o) {
+static char *share_of(const struct options *o, const struct root_type *type) {
     const char *dir = o->root ? o->root : "/";
     char *text = malloc(2 * strlen(dir) + 32), *to = text;
 
@@ -335,7 +373,7 @@ static char *share_of(const struct options *o) {
         if (*dir == ',')
             *to++ = ',';
     }
-    strcpy(to, o->rw ? "" : ",readonly");
+    sprintf(to, "%s%s", o->rw ? "" : ",readonly", type->share);
     return text;
 }
 
@@ -354,7 +392,7 @@ static void make_words(struct exec *x) {
     put_option(x, "--net", o->net ? "user" : NULL);
     if (o->stats)
         put_word(x, text_of("--stats=%s%.0d", o->stats, 0));
-    put_option(x, "--share", share_of(o));
+    put_option(x, "--share", share_of(o, x->type));
     /* The first port is a console, which cannot be opened as the others are. */
     put_option(x, "--console", "null");
     for (unsigned n = 0; n < EXEC_PORTS; n++) {

@@ -12,13 +12,14 @@ bool share_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
     printf(
-        "--share TAG=DIR[,readonly]\n"
+        "--share TAG=DIR[,readonly][,type=9p|fs]\n"
         "\n"
         "A directory that the guest can mount, as a Linux guest does by\n"
         "\n"
         "  mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 TAG /mnt\n"
         "\n"
         "  readonly  nothing in it can be changed\n"
+        "  type=fs   by virtio-fs instead of 9P: mount -t virtiofs TAG /mnt\n"
         "\n"
         "Files are opened, made and changed as the user who runs bivisor: the guest\n"
         "can do with them what you can, and nothing outside of DIR. A comma in DIR is\n"
@@ -56,6 +57,8 @@ static bool parse(struct share_option *s) {
             s->readonly = true;
         else if (!strcmp(word, "type=9p"))
             s->protocol = SHARE_9P;
+        else if (!strcmp(word, "type=fs"))
+            s->protocol = SHARE_FUSE;
         else
             return false;
     }
@@ -76,7 +79,8 @@ bool share_option_take(struct share_options *o, const char *value) {
     }
     o->count++;
     if (!parse(s)) {
-        log_error("--share wants TAG=DIR[,readonly], TAG of %u bytes at most, not '%s'",
+        log_error("--share wants TAG=DIR[,readonly][,type=9p|fs], TAG of %u bytes at "
+                  "most, not '%s'",
                   SHARE_TAG, value);
         return false;
     }

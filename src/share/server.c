@@ -18,7 +18,8 @@
     64u /* besides those of nodes: open files, and locks, of a small limit               \
          */
 
-static const struct protocol *const protocols[] = {[SHARE_9P] = &p9_protocol};
+static const struct protocol *const protocols[] = {
+    [SHARE_9P] = &p9_protocol, [SHARE_FUSE] = &fuse_protocol};
 
 /* --- messages --- */
 

@@ -54,8 +54,12 @@ struct node *tree_find(struct tree *t, uint64_t id);
 int tree_lookup(struct tree *t, struct node *dir, const char *name, struct node **out);
 void node_hold(struct node *n);
 void node_release(struct tree *t, struct node *n, uint64_t times);
+/* The same for what the guest holds by a number: it can forget no more than it has been
+ * told. tree_forget(): it has begun anew. */
+void node_look(struct node *n);
+void node_forget(struct tree *t, struct node *n, uint64_t times);
+void tree_forget(struct tree *t);
 uint64_t node_id(const struct node *n);
-uint64_t node_held(const struct node *n);
 mode_t node_type(const struct node *n); /* S_IFMT */
 /* An O_PATH descriptor, good for this request; or -errno. */
 int node_fd(struct tree *t, struct node *n);
@@ -138,6 +142,7 @@ struct protocol {
                       uint32_t room);
 };
 extern const struct protocol p9_protocol;
+extern const struct protocol fuse_protocol;
 
 /* --- the process (server.c) --- */
 

@@ -31,7 +31,8 @@ struct list {
 struct node {
     uint64_t id;
     uint64_t held;
-    uint64_t turn; /* of the request that used it last */
+    uint64_t looked; /* of these, the guest's own: node_look() */
+    uint64_t turn;   /* of the request that used it last */
     struct node *dir;
     char *name; /* of the root NULL */
     int fd;     /* -1: closed */
@@ -445,12 +446,36 @@ void node_release(struct tree *t, struct node *n, uint64_t times) {
     }
 }
 
-uint64_t node_id(const struct node *n) {
-    return n->id;
+void node_look(struct node *n) {
+    n->looked++;
+    n->held++;
 }
 
-uint64_t node_held(const struct node *n) {
-    return n->held;
+void node_forget(struct tree *t, struct node *n, uint64_t times) {
+    times = times < n->looked ? times : n->looked;
+    if (!times)
+        return;
+    n->looked -= times;
+    node_release(t, n, times);
+}
+
+/* Those above may go with one: the chain is looked at anew. */
+static bool forget_one(struct tree *t, struct node *n) {
+    while (n && !n->looked)
+        n = n->next_id;
+    if (n)
+        node_forget(t, n, n->looked);
+    return n;
+}
+
+void tree_forget(struct tree *t) {
+    for (size_t k = 0; k < t->buckets; k++)
+        while (forget_one(t, t->by_id[k]))
+            ;
+}
+
+uint64_t node_id(const struct node *n) {
+    return n->id;
 }
 
 mode_t node_type(const struct node *n) {

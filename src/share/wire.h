@@ -76,6 +76,24 @@ static inline void wire_text(struct wire_in *in, char *buf, size_t size) {
         in->bad = true;
 }
 
+/* The same of a string that ends with a NUL: LEN is not there. */
+static inline void wire_string(struct wire_in *in, char *buf, size_t size) {
+    size_t most = in->left < size ? in->left : size;
+    const uint8_t *from = wire_bytes(in, 0);
+    size_t len;
+
+    memcpy(buf, from, most);
+    len = strnlen(buf, most);
+    if (len == most) {
+        in->bad = true;
+        len = 0;
+        in->left = 0;
+    } else {
+        wire_bytes(in, len + 1);
+    }
+    buf[len] = 0;
+}
+
 /* Room for LEN bytes; NULL: there is not as much. */
 static inline uint8_t *wire_room(struct wire_out *out, size_t len) {
     uint8_t *at = out->at;

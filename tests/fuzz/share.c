@@ -180,17 +180,47 @@ static uint32_t message(struct fuzz_in *in, uint8_t *bytes) {
     return len;
 }
 
-static void serve(void *state, struct tree *tree, const uint8_t *bytes, uint32_t len) {
+/* A request of FUSE: a header, numbers, words. */
+static uint32_t request(struct fuzz_in *in, uint8_t *bytes) {
+    struct wire_out out = {.at = bytes, .left = 512};
+    unsigned fields = (unsigned)fuzz_get(in, 1) & 15;
+    uint32_t opcode = (uint32_t)fuzz_get(in, 1) & 63;
+
+    wire_put32(&out, 0);
+    wire_put32(&out, opcode);
+    wire_put64(&out, 1);
+    wire_put64(&out, fuzz_get(in, 1) & 15); /* the node */
+    for (unsigned n = 0; n < 4; n++)
+        wire_put32(&out, 0);
+    for (unsigned n = 0; n < fields; n++) {
+        unsigned kind = (unsigned)fuzz_get(in, 1);
+        const char *word = words[kind % ARRAY_SIZE(words)];
+
+        if (kind & 0x80)
+            wire_put(&out, word, strlen(word) + 1);
+        else if (kind & 0x40)
+            wire_put64(&out, kind & 0x20 ? fuzz_get(in, 8) : fuzz_get(in, 1) & 7);
+        else
+            wire_put32(&out, kind & 0x20 ? (uint32_t)fuzz_get(in, 4) : kind & 3);
+    }
+    return (uint32_t)(out.at - bytes);
+}
+
+static void serve(const struct protocol *p, void *state, struct tree *tree,
+                  const uint8_t *bytes, uint32_t len) {
     uint8_t *in = malloc(len), *out = malloc(ROOM); /* of just this size */
     uint32_t got, size;
 
     HOLDS(in && out);
     memcpy(in, bytes, len);
     tree_turn(tree);
-    got = p9_protocol.serve(state, in, len, out, ROOM);
-    HOLDS(got >= P9_HEADER && got <= ROOM);
-    memcpy(&size, out, 4);
-    HOLDS(size == got);
+    got = p->serve(state, in, len, out, ROOM);
+    HOLDS(got <= ROOM);
+    if (p == &p9_protocol || got) {
+        HOLDS(got >= P9_HEADER);
+        memcpy(&size, out, 4);
+        HOLDS(size == got);
+    }
     free(in);
     free(out);
 }
@@ -203,21 +233,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                      0,  0, 0, 255, 255,       255, 255, 0,
                                      0,  0, 0, 255, 255,       255, 255};
     struct fuzz_in in = {data, size};
+    const struct protocol *p = fuzz_get(&in, 1) & 1 ? &fuse_protocol : &p9_protocol;
     uint8_t bytes[1024];
     struct tree *tree;
     void *state;
 
     make();
     HOLDS(!tree_new(openat(top, "in", O_PATH | O_DIRECTORY), false, 8, &tree));
-    HOLDS(!p9_protocol.create(tree, &state));
-    serve(state, tree, hello, sizeof(hello));
-    serve(state, tree, attach, sizeof(attach));
-    for (unsigned k = 0; k < OPS && in.left; k++) {
-        uint32_t len = message(&in, bytes);
-
-        serve(state, tree, bytes, len);
+    HOLDS(!p->create(tree, &state));
+    if (p == &p9_protocol) {
+        serve(p, state, tree, hello, sizeof(hello));
+        serve(p, state, tree, attach, sizeof(attach));
     }
-    p9_protocol.destroy(state);
+    for (unsigned k = 0; k < OPS && in.left; k++) {
+        uint32_t len = p == &p9_protocol ? message(&in, bytes) : request(&in, bytes);
+
+        serve(p, state, tree, bytes, len);
+    }
+    p->destroy(state);
     tree_free(tree);
     check_outside();
     return 0;
