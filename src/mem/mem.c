@@ -246,7 +246,8 @@ void mem_region_remove(struct mem *m, struct mem_region *r) {
     for (uint64_t p = from >> PAGE_SHIFT; p < to >> PAGE_SHIFT; p++)
         m->page[p] = 0;
     build(m);
-    mem_fill(m->layout.base + from, 0, to - from);
+    if (os_memfd_zero_part(m->fd, m->layout.base, from, to - from) < 0)
+        mem_fill(m->layout.base + from, 0, to - from);
     thaw(m);
 }
 

@@ -303,5 +303,7 @@ void display_free(struct display *d) {
         return;
     pci_remove(&d->pci);
     bus_range_detach(d->ports);
+    if (d->memory)
+        mem_region_remove(d->mem, d->memory);
     free(d);
 }
