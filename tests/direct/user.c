@@ -1,0 +1,366 @@
+/*
+ * What a program of a guest's can see of the CPU and the kernel that it runs on, and what
+ * it can try: a Linux program that checks itself, for tests/direct/run. Prints a line for
+ * each check that fails, and how many there were.
+ */
+#define _GNU_SOURCE
+#include <cpuid.h>
+#include <errno.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+static unsigned checks, bad;
+
+static void check(const char *what, int good) {
+    checks++;
+    if (good)
+        return;
+    bad++;
+    printf("not ok %s\n", what);
+}
+
+/* --- faults --- */
+
+static sigjmp_buf back;
+static volatile int armed; /* a fault is expected */
+static volatile int seen, code, trap;
+static volatile uint64_t addr, err, rip;
+static volatile unsigned ticks, traps;
+
+static void on_fault(int signo, siginfo_t *si, void *context) {
+    const ucontext_t *uc = context;
+
+    seen = signo;
+    code = si->si_code;
+    addr = (uint64_t)si->si_addr;
+    trap = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
+    err = (uint64_t)uc->uc_mcontext.gregs[REG_ERR];
+    rip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
+    if (!armed) {
+        printf("not ok signal %d at %lx, address %lx\n", signo, rip, addr);
+        _exit(1);
+    }
+    siglongjmp(back, 1);
+}
+
+static void on_trap(int signo, siginfo_t *si, void *context) {
+    traps++;
+}
+
+static void on_tick(int signo) {
+    ticks++;
+}
+
+static void handle(int signo, void (*fn)(int, siginfo_t *, void *)) {
+    struct sigaction sa = {.sa_sigaction = fn, .sa_flags = SA_SIGINFO | SA_NODEFER};
+
+    sigaction(signo, &sa, NULL);
+}
+
+#define FAULTS(text, ...)                                                                \
+    ({                                                                                   \
+        seen = 0;                                                                        \
+        armed = 1;                                                                       \
+        if (!sigsetjmp(back, 1))                                                         \
+            __asm__ volatile(text ::__VA_ARGS__                                          \
+                             : "rax", "rcx", "rdx", "rdi", "rsi", "r11", "memory");      \
+        armed = 0;                                                                       \
+        seen;                                                                            \
+    })
+
+static int reads(uint64_t at) {
+    return FAULTS("mov (%0), %%al", "r"(at));
+}
+
+static int writes(uint64_t at) {
+    return FAULTS("movb $0, (%0)", "r"(at));
+}
+
+static void test_faults(void) {
+    check("read of nothing", reads(0x12345678) == SIGSEGV && code == SEGV_MAPERR &&
+                                 addr == 0x12345678 && trap == 14 && err == 4);
+    check("write to nothing", writes(0x12345678) == SIGSEGV && err == 6);
+    check("write to code", writes((uint64_t)&test_faults) == SIGSEGV &&
+                               code == SEGV_ACCERR && err == 7 &&
+                               addr == (uint64_t)&test_faults);
+    check("jump to data", FAULTS("jmp *%0", "r"(&checks)) == SIGSEGV &&
+                              rip == (uint64_t)&checks && err == 0x15);
+    check("not canonical",
+          reads(1ull << 60) == SIGSEGV && code == SI_KERNEL && trap == 13);
+    check("kernel memory", reads(0xffff888000000000) == SIGSEGV && trap == 14 &&
+                               addr == 0xffff888000000000);
+    check("kernel code", reads(0xffffffff81000000) == SIGSEGV && (err & ~1ull) == 4);
+    check("jump to the kernel",
+          FAULTS("jmp *%0", "r"(0xffffffff81000000)) == SIGSEGV && rip == addr);
+    check("division", FAULTS("xor %%ecx, %%ecx; div %%ecx", "r"(0)) == SIGFPE &&
+                          code == FPE_INTDIV && addr == rip);
+    check("ud2", FAULTS("ud2", "r"(0)) == SIGILL && code == ILL_ILLOPN && addr == rip);
+    check("hlt", FAULTS("hlt", "r"(0)) == SIGSEGV && trap == 13);
+    check("cli", FAULTS("cli", "r"(0)) == SIGSEGV && trap == 13);
+    check("in", FAULTS("in $0x60, %%al", "r"(0)) == SIGSEGV && trap == 13);
+    check("mov cr3", FAULTS("mov %%cr3, %%rax", "r"(0)) == SIGSEGV && trap == 13);
+    check("int 21h",
+          FAULTS("int $0x21", "r"(0)) == SIGSEGV && trap == 13 && err == 0x10a);
+    check("int3", FAULTS("int3", "r"(0)) == SIGTRAP && trap == 3);
+}
+
+/* --- what the CPU says of itself --- */
+
+static int in_cpuinfo(const char *key, const char *value) {
+    char line[8192];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    int found = 0;
+
+    while (f && !found && fgets(line, sizeof(line), f))
+        found = !strncmp(line, key, strlen(key)) && strstr(line, value);
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static void test_cpuid(void) {
+    static _Alignas(64) unsigned char area[16384];
+    unsigned r[13] = {0}, a, b, c, d, lo, hi;
+
+    for (unsigned n = 0; n < 3; n++)
+        __cpuid(0x80000002 + n, r[4 * n], r[4 * n + 1], r[4 * n + 2], r[4 * n + 3]);
+    check("the name that CPUID says", in_cpuinfo("model name", (char *)r));
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    check("XCR0", !(lo & 0xe0) == !in_cpuinfo("flags", " avx512f "));
+    __cpuid_count(0xd, 0, a, b, c, d);
+    memset(area, 0xaa, sizeof(area));
+    memset(area + 512, 0, 64);
+    __asm__ volatile("xsave64 %0" : "+m"(area) : "a"(-1), "d"(-1) : "memory");
+    for (c = b; c < sizeof(area) && area[c] == 0xaa; c++)
+        ;
+    check("what XSAVE writes", c == sizeof(area));
+    for (unsigned n = 0; n < 200; n++) {
+        unsigned cpu, aux;
+
+        __asm__ volatile("rdtscp" : "=c"(aux) : : "rax", "rdx");
+        cpu = (unsigned)sched_getcpu();
+        if ((aux & 0xfff) != cpu && n == 199)
+            check("the CPU's number", 0);
+        if ((aux & 0xfff) == cpu)
+            break;
+    }
+}
+
+/* --- registers, flags, segments --- */
+
+static void test_call_registers(void) {
+    uint64_t rcx, r11, r12 = 0x1122334455667788, rbx = 0x99aabbccddeeff00, where;
+    long rax = SYS_getpid;
+
+    __asm__ volatile("lea 1f(%%rip), %3\n syscall\n 1:"
+                     : "+a"(rax), "=c"(rcx), "+r"(r12), "=&r"(where), "+b"(rbx)
+                     :
+                     : "r11", "memory");
+    __asm__ volatile("mov %%r11, %0" : "=r"(r11));
+    check("a system call", rax == getpid() && rcx == where && r12 == 0x1122334455667788 &&
+                               rbx == 0x99aabbccddeeff00);
+    for (long n = 600; n < 700; n++)
+        if (syscall(n) != -1 || errno != ENOSYS)
+            check("a call of no number", 0);
+    check("a negative call", syscall(-1) == -1 && errno == ENOSYS);
+}
+
+static __attribute__((noinline)) uint64_t sum(unsigned rounds) {
+    uint64_t s = 1;
+
+    for (unsigned n = 0; n < rounds; n++)
+        s = s * 6364136223846793005ull + (s >> 7 ^ n);
+    return s;
+}
+
+/* Amid ticks, faults and other processes, nothing of it changes. */
+static void test_state(void) {
+    uint64_t flags, fixed = sum(1000000);
+    struct itimerval every = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+    uint32_t mxcsr = 0x3f80, got;
+    uint16_t fcw = 0x27f, fcw_got, ds;
+
+    signal(SIGALRM, on_tick);
+    setitimer(ITIMER_REAL, &every, NULL);
+    __asm__ volatile("ldmxcsr %0; fldcw %1" ::"m"(mxcsr), "m"(fcw));
+    __asm__ volatile("mov %0, %%ds" ::"r"(0x2b));
+    __asm__ volatile("pushfq; orl $0x200000, (%%rsp); popfq" ::: "cc", "memory");
+    for (unsigned n = 0; n < 200 && ticks < 50; n++)
+        if (sum(1000000) != fixed)
+            check("a sum", 0);
+    __asm__ volatile("pushfq; pop %0" : "=r"(flags));
+    __asm__ volatile("stmxcsr %0; fnstcw %1" : "=m"(got), "=m"(fcw_got));
+    __asm__ volatile("mov %%ds, %0" : "=r"(ds));
+    setitimer(ITIMER_REAL, &never, NULL);
+    __asm__ volatile("mov %0, %%ds" ::"r"(0));
+    check("flags", flags & 0x200000);
+    check("mxcsr and fcw", got == mxcsr && fcw_got == fcw);
+    check("ds", ds == 0x2b);
+    mxcsr = 0x1f80;
+    __asm__ volatile("ldmxcsr %0; fninit" ::"m"(mxcsr));
+}
+
+static void test_step(void) {
+    traps = 0;
+    handle(SIGTRAP, on_trap);
+    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; nop; nop; nop; nop;"
+                     "pushfq; andl $~0x100, (%%rsp); popfq" ::
+                         : "cc", "memory");
+    check("single steps", traps == 7);
+    handle(SIGTRAP, on_fault);
+}
+
+/* --- memory --- */
+
+static unsigned char *some(size_t len, int prot) {
+    return mmap(NULL, len, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void test_memory(void) {
+    unsigned char *p = some(512 << 12, PROT_READ | PROT_WRITE), *q;
+    pid_t child;
+    int status;
+
+    for (unsigned n = 0; n < 64; n++)
+        p[n << 12] = (unsigned char)n;
+    mprotect(p, 32 << 12, PROT_READ);
+    check("a page that became read-only",
+          writes((uint64_t)p) == SIGSEGV && code == SEGV_ACCERR && p[5 << 12] == 5);
+    mprotect(p, 32 << 12, PROT_NONE);
+    check("a page that is not to be read", reads((uint64_t)p + 4096) == SIGSEGV);
+    mprotect(p, 32 << 12, PROT_READ | PROT_WRITE);
+    check("a page that may be again", !writes((uint64_t)p + 4096));
+    q = mremap(p, 64 << 12, 64 << 12, MREMAP_MAYMOVE | MREMAP_FIXED, p + (256 << 12));
+    check("pages that moved",
+          q == p + (256 << 12) && q[63 << 12] == 63 && reads((uint64_t)p) == SIGSEGV);
+    child = fork();
+    if (!child) {
+        for (unsigned n = 0; n < 64; n++)
+            q[n << 12] = 200;
+        _exit(q[9 << 12] == 200 && sum(100000) == sum(100000) ? 0 : 1);
+    }
+    waitpid(child, &status, 0);
+    check("a child's copy", status == 0 && q[9 << 12] == 9);
+    munmap(q, 64 << 12);
+    check("pages that are gone", reads((uint64_t)q) == SIGSEGV && code == SEGV_MAPERR);
+}
+
+static void test_code(void) {
+    unsigned char *p = some(4096, PROT_READ | PROT_WRITE | PROT_EXEC);
+    int (*fn)(void) = (int (*)(void))p;
+    int wrong = 0;
+
+    for (int n = 0; n < 3000; n++) {
+        memcpy(p, "\xb8\0\0\0\0\xc3", 6);
+        memcpy(p + 1, &n, 4);
+        wrong += fn() != n;
+    }
+    check("code that is written and run", !wrong);
+    for (int n = 0; n < 300; n++) {
+        mprotect(p, 4096, PROT_READ | PROT_WRITE);
+        memcpy(p + 1, &n, 4);
+        mprotect(p, 4096, PROT_READ | PROT_EXEC);
+        wrong += fn() != n;
+    }
+    check("code that is written or run", !wrong);
+    munmap(p, 4096);
+}
+
+/* --- a debugger --- */
+
+static void test_ptrace(void) {
+    struct user_regs_struct r;
+    int status, steps = 0;
+    long word;
+    pid_t child = fork();
+
+    if (!child) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        for (unsigned n = 0; n < 100; n++)
+            if (sum(1000 + n) == 1)
+                _exit(1);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    for (; steps < 200 && WIFSTOPPED(status); steps++) {
+        ptrace(PTRACE_SINGLESTEP, child, NULL, NULL);
+        waitpid(child, &status, 0);
+    }
+    check("a debugger's steps", steps == 200);
+    errno = 0;
+    word = ptrace(PTRACE_PEEKTEXT, child, sum, NULL);
+    ptrace(PTRACE_POKETEXT, child, sum, (word & ~0xffl) | 0xcc);
+    ptrace(PTRACE_CONT, child, NULL, NULL);
+    waitpid(child, &status, 0);
+    ptrace(PTRACE_GETREGS, child, NULL, &r);
+    check("a breakpoint", WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP &&
+                              r.rip == (uint64_t)sum + 1);
+    ptrace(PTRACE_POKETEXT, child, sum, word);
+    r.rip--;
+    ptrace(PTRACE_SETREGS, child, NULL, &r);
+    ptrace(PTRACE_CONT, child, NULL, NULL);
+    waitpid(child, &status, 0);
+    check("its end", WIFEXITED(status) && !WEXITSTATUS(status));
+}
+
+/* --- ways around --- */
+
+static void test_other_calls(void) {
+    int pid = 0, how;
+
+    how = FAULTS("mov $20, %%eax; int $0x80; mov %%eax, %0", "m"(pid));
+    check("int 80h", how == SIGSEGV || pid == getpid());
+    how = FAULTS("xor %%edi, %%edi; xor %%esi, %%esi; call *%0", "r"(0xffffffffff600000));
+    check("the vsyscall page", !how || (how == SIGSEGV && addr == 0xffffffffff600000));
+    check("to write there", writes(0xffffffffff600000) == SIGSEGV);
+}
+
+/* Where a cell's own pages are (src/direct/abi.h): what it is told cannot be written, and
+ * from its code there is no way to anywhere. */
+static void test_cell(void) {
+    check("orders", writes(0x2b5e00100000) == SIGSEGV && addr == 0x2b5e00100000);
+    check("the state to go on with", writes(0x2b5e00102010) == SIGSEGV);
+    check("the cell's code", writes(0x2b5e00000000) == SIGSEGV);
+}
+
+int main(int argc, char **argv) {
+    char mem[64 << 10];
+    stack_t alt = {.ss_sp = mem, .ss_size = sizeof(mem)};
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 1 && setuid((uid_t)atoi(argv[1])))
+        return 2;
+    prctl(PR_SET_DUMPABLE, 1); /* setuid(2) has taken that away, and debuggers need it */
+    sigaltstack(&alt, NULL);
+    for (int n = 0; n < 5; n++)
+        handle((int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}[n], on_fault);
+    for (unsigned round = 0; round < 4; round++) {
+        test_faults();
+        test_cpuid();
+        test_call_registers();
+        test_state();
+        test_step();
+        test_memory();
+        test_code();
+        test_ptrace();
+        test_other_calls();
+        test_cell();
+    }
+    printf("%u checks, %u bad\n", checks, bad);
+    return bad != 0;
+}
