@@ -45,7 +45,7 @@ static void map_changed(void *arg) {
         struct machine_cpu *c = &m->cpu[n];
 
         mmu_map_changed(c->vcpu);
-        if (c->ops->map_changed)
+        if (c->ops->map_changed && c->engine)
             c->ops->map_changed(c->engine);
     }
     vcpu_go(m->group);
