@@ -2,9 +2,11 @@
 #include "ctl/console.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -38,9 +40,9 @@ static bool write_piece(struct console *c, int wait_ms) {
     size_t len = c->out_len < PIECE ? c->out_len : PIECE;
     ssize_t n;
 
-    if (!writable(STDOUT_FILENO, wait_ms))
+    if (!writable(c->out_fd, wait_ms))
         return false;
-    n = write(STDOUT_FILENO, c->out, len);
+    n = write(c->out_fd, c->out, len);
     if (n > 0) {
         c->out_len -= (size_t)n;
         memmove(c->out, c->out + n, c->out_len);
@@ -58,7 +60,7 @@ static int flush_locked(struct console *c) {
         if (write_piece(c, given_up ? STALL_MS : 0))
             continue;
         if (!given_up)
-            return c->error ? -1 : STDOUT_FILENO;
+            return c->error ? -1 : c->out_fd;
         break;
     }
     c->out_len = 0;
@@ -75,17 +77,19 @@ static int flush(void *arg) {
     return fd;
 }
 
-/* As much of it as there is room for. */
+/* As much of it as there is room for; all, where nobody reads any more. */
 static size_t put_output(struct console *c, const uint8_t *bytes, size_t len) {
     size_t room, n;
 
     pthread_mutex_lock(&c->out_lock);
     room = sizeof(c->out) - c->out_len;
     n = len < room ? len : room;
+    c->wanting |= n < len;
     memcpy(c->out + c->out_len, bytes, n);
     c->out_len += n;
     if (n)
         c->at_line_start = bytes[n - 1] == '\n';
+    n = c->error ? len : n;
     pthread_mutex_unlock(&c->out_lock);
     return n;
 }
@@ -99,21 +103,33 @@ static bool make_room(struct console *c) {
     return true;
 }
 
-static void tx(void *arg, const uint8_t *bytes, size_t len) {
+/* All of it: a counted run's. */
+static size_t tx_all(void *arg, const uint8_t *bytes, size_t len) {
     struct console *c = arg;
+    size_t left = len;
 
     pthread_mutex_lock(&c->out_lock);
     if (len)
         c->at_line_start = bytes[len - 1] == '\n';
-    while (len && make_room(c)) {
-        size_t room = sizeof(c->out) - c->out_len, n = len < room ? len : room;
+    while (left && make_room(c)) {
+        size_t room = sizeof(c->out) - c->out_len, n = left < room ? left : room;
 
         memcpy(c->out + c->out_len, bytes, n);
         c->out_len += n;
         bytes += n;
-        len -= n;
+        left -= n;
     }
     pthread_mutex_unlock(&c->out_lock);
+    return len;
+}
+
+/* The loop writes it. */
+static size_t tx(void *arg, const uint8_t *bytes, size_t len) {
+    struct console *c = arg;
+    size_t n = put_output(c, bytes, len);
+
+    os_task_post(&c->pump, machine_loop(c->m));
+    return n;
 }
 
 /* --- keys, on the loop's thread --- */
@@ -359,7 +375,7 @@ static bool dry(void *arg) {
     return empty && is(&c->eof);
 }
 
-/* --- lent to a stream --- */
+/* --- output, on the loop's thread --- */
 
 static void pump(void *arg);
 
@@ -370,13 +386,27 @@ static void on_full(void *arg, unsigned ready) {
     pump(c);
 }
 
-/* Writes what waits, and lets the stream go on. */
+/* Somebody had more to say than there was room for, and half of that is free: a reader
+ * that is slow does not have him come for every byte. */
+static bool has_room_again(struct console *c) {
+    bool again;
+
+    pthread_mutex_lock(&c->out_lock);
+    again = c->wanting && c->out_len <= sizeof(c->out) / 2;
+    c->wanting &= !again;
+    pthread_mutex_unlock(&c->out_lock);
+    return again;
+}
+
+/* Writes what waits, and lets the guest, or the stream, go on. */
 static void pump(void *arg) {
     struct console *c = arg;
     int fd = flush(c);
 
     if (fd >= 0 && !c->full.loop)
         os_watch_start(&c->full, machine_loop(c->m), fd, OS_WRITE, on_full, c);
+    if (has_room_again(c))
+        machine_console_ready(c->m);
     if (!c->lent)
         return;
     if (fd < 0)
@@ -384,13 +414,7 @@ static void pump(void *arg) {
     feed(c);
 }
 
-static size_t lent_write(void *arg, const uint8_t *bytes, size_t len) {
-    struct console *c = arg;
-    size_t n = put_output(c, bytes, len);
-
-    os_task_post(&c->pump, machine_loop(c->m));
-    return n;
-}
+/* --- lent to a stream --- */
 
 static void lent_more(void *arg) {
     struct console *c = arg;
@@ -400,11 +424,24 @@ static void lent_more(void *arg) {
 
 /* --- the console --- */
 
+/* The loop must not wait in write(2), which may where another process writes at the same
+ * place, and at a terminal: there the output is opened once more, for us alone, with
+ * O_NONBLOCK. (The descriptor that we were given shares its flags with our parent's.) */
+static int own_output(void) {
+    struct stat st;
+    int fd = -1;
+
+    if (!fstat(STDOUT_FILENO, &st) && (S_ISFIFO(st.st_mode) || isatty(STDOUT_FILENO)))
+        fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return fd < 0 ? STDOUT_FILENO : fd;
+}
+
 int console_open(struct console *c, const struct console_config *cfg, struct machine *m) {
     int rc;
 
     *c = (struct console){.at_line_start = true,
                           .out_is_tty = isatty(STDOUT_FILENO),
+                          .out_fd = own_output(),
                           .m = m,
                           .escape_key = cfg->escape ? cfg->escape : DEFAULT_ESCAPE,
                           .has_monitor = cfg->monitor,
@@ -416,8 +453,7 @@ int console_open(struct console *c, const struct console_config *cfg, struct mac
                           .listen = {.fn = watch_again, .arg = c}};
     c->monitor = (struct monitor){.m = m, .say = say, .quit = quit, .arg = c};
     if (c->lent) {
-        const struct stream_lender lender = {
-            .write = lent_write, .more = lent_more, .arg = c};
+        const struct stream_lender lender = {.write = tx, .more = lent_more, .arg = c};
 
         stream_lend(c->lent, &lender);
     }
@@ -432,11 +468,13 @@ int console_open(struct console *c, const struct console_config *cfg, struct mac
 
 void console_close(struct console *c) {
     if (c->is_tty && c->out_is_tty && !c->at_line_start)
-        tx(c, (const uint8_t *)"\r\n", 2);
+        tx_all(c, (const uint8_t *)"\r\n", 2);
     if (c->out_len && !c->error) {
         while (flush(c) >= 0 && !is(&c->abandoned))
-            writable(STDOUT_FILENO, STALL_MS);
+            writable(c->out_fd, STALL_MS);
     }
+    if (c->out_fd != STDOUT_FILENO)
+        close(c->out_fd);
     os_watch_stop(&c->input);
     os_watch_stop(&c->full);
     os_watch_stop(&c->help);
@@ -452,5 +490,8 @@ struct machine_console console_ops(struct console *c) {
 }
 
 struct input_source console_source(struct console *c) {
-    return (struct input_source){.console = console_ops(c), .dry = dry};
+    struct input_source s = {.console = console_ops(c), .dry = dry};
+
+    s.console.tx = tx_all;
+    return s;
 }

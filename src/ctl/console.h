@@ -7,8 +7,8 @@
  * the input is the guest's, and its end is not the end of the run.
  *
  * Nothing typed or piped is lost: what the guest has no room for stays in the pipe, or is
- * held here when it comes from a terminal. Output waits for its reader, and with it the
- * guest, until console_abandon().
+ * held here when it comes from a terminal. Output waits here for its reader, as much as
+ * there is room for, until console_abandon(); then the guest's port has no room.
  *
  * Threads: the loop's reads what is typed at a terminal as soon as it is there, so that
  * Ctrl-A is seen whatever the guest does. What comes in a pipe it does not read: it wakes
@@ -61,9 +61,11 @@ struct console {
     size_t held_len; /* typed, and not taken by the guest yet */
     uint8_t held[65536];
 
-    /* the CPU's thread */
+    /* output; the threads of all CPUs, and the loop's */
     bool at_line_start; /* of our own output */
+    int out_fd;
     pthread_mutex_t out_lock;
+    bool wanting;   /* there was no room for all of it */
     int error;      /* errno of the output, which is given up then; or 0 */
     size_t out_len; /* what the guest wrote, and the reader has not taken yet */
     uint8_t out[65536];

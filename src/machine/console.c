@@ -3,9 +3,14 @@
  * console, and what was typed there, or what a counted run's input says, goes to the
  * guest as soon as the port has room.
  *
- * The console keeps what it is given in the middle of an instruction. It is written at
- * the next boundary, and there the guest waits for the reader, so that one that waits can
- * be called and paused like any other.
+ * The console keeps what it is given in the middle of an instruction, as much as it has
+ * room for, and writes it on the loop's thread; the rest waits in the port, whose
+ * transmitter is then busy. No CPU waits for the reader, but at the end, where what is
+ * left is written.
+ *
+ * A counted run must not see how fast its reader is. There the console takes all; it is
+ * written at the next boundary, and there the guest waits for the reader, so that one
+ * that waits can be called and paused like any other.
  */
 #include "base/os.h"
 #include "machine/machine_int.h"
@@ -89,7 +94,6 @@ bool machine_write_some(struct machine_cpu *c) {
 void machine_write_output(struct machine_cpu *c, bool last) {
     int fd;
 
-    c->wrote = false;
     while ((fd = write_some(c)) >= 0) {
         if (!last && (vcpu_events(c->vcpu) & VCPU_EVENT_STOP))
             return;
@@ -100,26 +104,39 @@ void machine_write_output(struct machine_cpu *c, bool last) {
 
 /* --- the port's side; the guest's vector state may be live --- */
 
-/* Who writes has it written, and waits for the reader; what a timer lets go, the boot
- * CPU.
- */
-static struct machine_cpu *writer(struct machine *m) {
-    struct machine_cpu *c = m->board.caller;
-
-    if (!c)
-        return machine_boot_cpu(m);
-    c->wrote = true;
-    return c;
-}
-
-static void serial_tx(void *arg, const uint8_t *bytes, size_t len) {
+static size_t serial_tx(void *arg, const uint8_t *bytes, size_t len) {
     struct machine *m = arg;
+    const struct machine_console *con = &m->cfg.console;
 
     machine_park(m);
-    if (m->cfg.console.tx)
-        m->cfg.console.tx(m->cfg.console.arg, bytes, len);
-    if (m->cfg.console.flush) /* service() writes it */
-        board_tell(writer(m), VCPU_EVENT_KICK);
+    if (con->tx)
+        len = con->tx(con->arg, bytes, len);
+    if (m->cfg.counted && con->flush) /* service() writes it */
+        board_tell(machine_boot_cpu(m), VCPU_EVENT_KICK);
+    return len;
+}
+
+/* True: the port has nothing that the console has not taken. */
+static bool flush_port(struct machine *m) {
+    return m->console_serial == BOARD_SERIALS ||
+           uart_flush(m->board.uart[m->console_serial]);
+}
+
+void machine_console_ready(struct machine *m) {
+    board_enter(&m->board, NULL);
+    flush_port(m);
+    board_leave(&m->board);
+}
+
+void machine_write_rest(struct machine_cpu *c) {
+    bool all;
+
+    do {
+        board_enter(c->board, c);
+        all = flush_port(c->machine);
+        board_leave(c->board);
+        machine_write_output(c, true);
+    } while (!all);
 }
 
 /* The boot CPU's service() takes what waits. */

@@ -54,7 +54,6 @@ struct machine_cpu {
     uint32_t signals;         /* SIGNAL_*, not acted upon yet; atomic */
     bool waiting;             /* for a SIPI: it executes nothing */
     bool asleep;              /* or about to be: to be woken by its bell; atomic */
-    bool wrote;               /* to the console; to be written at the next boundary */
     bool unhalt;              /* its HLT, or the next one, is to end; atomic */
     bool outside;             /* it may wait for the console; atomic */
     uint32_t order;           /* for the thread, enum machine_order; atomic */

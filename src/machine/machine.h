@@ -22,11 +22,14 @@
 /* The far end of the serial port. tx() and flush() are called on the threads of all CPUs,
  * and tx() on the loop's; rx() on the boot CPU's only. */
 struct machine_console {
-    /* The guest wrote LEN bytes; it is in the middle of an instruction. */
-    void (*tx)(void *arg, const uint8_t *bytes, size_t len);
-    /* Soon after that, and again when it may go on: writes what the reader takes now. The
-     * descriptor that has to be waited for, or -1: all is done. NULL: tx() has done it.
+    /* The guest wrote LEN bytes; it is in the middle of an instruction, and the board's
+     * lock is held. How many of them are taken: who does not take all calls
+     * machine_console_ready() when there is room again, and in a counted run takes all.
      */
+    size_t (*tx)(void *arg, const uint8_t *bytes, size_t len);
+    /* At the end of a life and before steps, and in a counted run soon after tx(): writes
+     * what the reader takes now. The descriptor that has to be waited for, or -1: all is
+     * done. NULL: tx() has done it. */
     int (*flush)(void *arg);
     /* Gives at most ROOM (which may be 0) bytes for the guest, until it returns 0. Called
      * when the guest has room, and after machine_wake(). */
@@ -194,6 +197,8 @@ int machine_boot(struct machine *m, char *why, size_t why_size);
 enum machine_end machine_run(struct machine *m);
 /* The machine's, which it ends with: what hangs in it is taken out before. */
 struct os_loop *machine_loop(struct machine *m);
+/* The console has room for output again; on the loop's thread. */
+void machine_console_ready(struct machine *m);
 
 /* Counted runs only, on the caller's thread; the loop does not turn, nobody calls. Goes
  * on until INSNS instructions have been retired in all, and stops exactly there with

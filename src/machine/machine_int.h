@@ -200,6 +200,8 @@ bool machine_write_some(struct machine_cpu *c);
 /* The same and waits for the reader, serving calls, until the run is to end; LAST: also
  * after that, until the console gives up. */
 void machine_write_output(struct machine_cpu *c, bool last);
+/* The same at the end of a life, with what the port still has. */
+void machine_write_rest(struct machine_cpu *c);
 
 /* --- serials.c --- */
 

@@ -85,7 +85,7 @@ static void service(void *arg) {
     struct machine_cpu *c = arg;
 
     machine_service_board(c);
-    if (c->wrote || c == machine_boot_cpu(c->machine))
+    if (c->machine->cfg.counted)
         machine_write_output(c, false);
     machine_serve(c);
 }
@@ -158,7 +158,7 @@ static enum machine_end finish(struct machine_cpu *c) {
 
     if (end != MACHINE_PAUSED) {
         flush_serial(c);
-        machine_write_output(c, true);
+        machine_write_rest(c);
     }
     if (end == MACHINE_GOES_ON)
         return MACHINE_QUIT;

@@ -1,7 +1,7 @@
 /*
  * The far ends of the serial ports that are streams (stream/): what the guest writes and
  * the other side does not take at once is kept, up to MACHINE_SERIAL_OUT bytes, and what
- * is more than that is lost, as on a line without flow control. Under the board's lock.
+ * is more than that waits in the port (dev/pc/uart.c). Under the board's lock.
  */
 #include <string.h>
 
@@ -16,7 +16,7 @@ static struct stream *stream_of(const struct serial_port *p) {
 
 /* --- from the guest, whose vector state may be live --- */
 
-static void tx(void *arg, const uint8_t *bytes, size_t len) {
+static size_t tx(void *arg, const uint8_t *bytes, size_t len) {
     struct serial_port *p = arg;
     size_t n = 0, room;
 
@@ -27,6 +27,7 @@ static void tx(void *arg, const uint8_t *bytes, size_t len) {
     len = len - n < room ? len - n : room;
     memcpy(p->out + p->len, bytes + n, len);
     p->len += len;
+    return n + len;
 }
 
 static void room(void *arg) {
@@ -50,6 +51,8 @@ static void on_writable(void *arg) {
 
     p->len -= n;
     memmove(p->out, p->out + n, p->len);
+    if (n)
+        uart_flush(p->m->board.uart[p->n]);
 }
 
 unsigned machine_serials_host(struct machine *m, struct uart_host host[BOARD_SERIALS]) {

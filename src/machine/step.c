@@ -40,14 +40,15 @@ static void service_if_asked(struct machine_cpu *c) {
     machine_service_board(c);
 }
 
-/* False: the guest is halted, waits for its reader, or its life has ended. */
+/* False: the guest is halted, waits for its reader (in a counted run), or its life has
+ * ended. */
 static bool step_once(struct machine_cpu *c) {
     uint64_t rip = c->vcpu->rip, retired = c->counters.insns_retired;
     enum exit_reason reason;
 
     for (unsigned n = 0; n < TRIES && !over(c); n++) {
         service_if_asked(c);
-        if (!machine_write_some(c))
+        if (c->machine->cfg.counted && !machine_write_some(c))
             return false;
         vcpu_enter(c->vcpu);
         reason = c->ops->step(c->engine);

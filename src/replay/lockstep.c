@@ -77,13 +77,14 @@ struct job {
 
 /* --- two machines --- */
 
-static void take_output(void *arg, const uint8_t *bytes, size_t len) {
+static size_t take_output(void *arg, const uint8_t *bytes, size_t len) {
     struct output *out = arg;
 
     out->len += len;
     out->digest = recording_digest(out->digest, bytes, len);
     if (out->show && write(STDOUT_FILENO, bytes, len) < 0)
         out->show = false; /* nobody reads it */
+    return len;
 }
 
 /* The recording has its end where a signal, or the user, ended the run. */

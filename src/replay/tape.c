@@ -67,12 +67,12 @@ static struct recording_key key_of(const struct tape *t) {
 
 /* --- the console --- */
 
-static void tx(void *arg, const uint8_t *bytes, size_t len) {
+static size_t tx(void *arg, const uint8_t *bytes, size_t len) {
     struct tape *t = arg;
 
     t->out_len += len;
     t->out_digest = recording_digest(t->out_digest, bytes, len);
-    t->console.tx(t->console.arg, bytes, len);
+    return t->console.tx(t->console.arg, bytes, len);
 }
 
 static int flush(void *arg) {

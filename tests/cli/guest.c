@@ -8,9 +8,9 @@
  *   c  chatter without end                    k  reset through the keyboard controller
  *   h  halt for ever                          t  triple fault
  *   l  loop for ever                          x  write the next two hex digits to 0xf4
- *   w  switch tasks for ever
+ *   w  switch tasks for ever                  f  write 400,000 characters, patiently
  *
- * After e and s it powers off.
+ * After e, s and f it powers off.
  */
 #include <stdint.h>
 
@@ -20,6 +20,7 @@
 
 #define COM1 UART_COM1_PORT
 #define LSR (COM1 + 5)
+#define THRE 0x20
 #define CTRL_D 4
 
 /* The multiboot header, and a stack. */
@@ -132,6 +133,15 @@ static void sum(void) {
     puts("\r\n");
 }
 
+/* As patient drivers do, which wait for THRE. */
+static void fill(void) {
+    for (uint32_t n = 0; n < 400000; n++) {
+        while (!(inb(LSR) & THRE))
+            ;
+        put("0123456789abcdef"[n % 16]);
+    }
+}
+
 static void triple_fault(void) {
     const struct {
         uint16_t limit;
@@ -215,6 +225,10 @@ static void act(uint8_t c) {
     case 'c':
         for (;;)
             puts("all work and no play makes a dull guest\r\n");
+    case 'f':
+        fill();
+        power_off();
+        break;
     case 'h':
         for (;;)
             asm volatile("hlt");

@@ -16,9 +16,13 @@ static struct mem *mem;
 static struct rig r;
 static size_t sent;
 
-static void on_tx(void *arg, const uint8_t *bytes, size_t n) {
-    for (size_t k = 0; k < n; k++)
+/* Now and then the host takes a part only. */
+static size_t on_tx(void *arg, const uint8_t *bytes, size_t n) {
+    size_t takes = n && bytes[0] % 4 == 1 ? n / 2 : n;
+
+    for (size_t k = 0; k < takes; k++)
         sent += bytes[k];
+    return takes;
 }
 
 /* Ports and addresses that something answers. */

@@ -31,9 +31,14 @@ static void on_room(void *arg) {
     rooms++;
 }
 
-static void on_tx(void *arg, const uint8_t *bytes, size_t n) {
+static size_t takes; /* so much more of it */
+
+static size_t on_tx(void *arg, const uint8_t *bytes, size_t n) {
+    n = n < takes ? n : takes;
+    takes -= n;
     for (size_t k = 0; k < n && nsent < sizeof(sent); k++)
         sent[nsent++] = (char)bytes[k];
+    return n;
 }
 
 static int setup(void **state) {
@@ -42,6 +47,7 @@ static int setup(void **state) {
     rig_new(&r);
     rooms = 0;
     nsent = 0;
+    takes = SIZE_MAX;
     uart = uart_new(r.bus, r.clock, UART_COM1_PORT, rig_line(&r, UART_COM1_IRQ), &host,
                     &r.cnt);
     return uart ? 0 : -1;
@@ -329,6 +335,66 @@ static void test_transmitter(void **state) {
     assert_int_equal(r.cnt.uart_tx_bytes, 1502);
 }
 
+static unsigned write_while_ready(unsigned from, unsigned most) {
+    unsigned n = 0;
+
+    for (; n < most && (in(LSR)&0x20); n++)
+        out(RBR, from + n);
+    return n;
+}
+
+/* The host takes nothing: the transmitter is busy when less than a FIFO is free, and says
+ * when it is not any more. */
+static void test_busy_transmitter(void **state) {
+    unsigned n;
+
+    takes = 0;
+    out(IER, THRI);
+    n = write_while_ready(0, 5000);
+    assert_int_equal(n, 1024 - 15);
+    assert_int_equal(in(LSR)&0x60, 0);
+    assert_int_equal(which(), NO_INT);
+    assert_false(irq());
+    rig_pass(&r, 100 * MS);
+    assert_int_equal(nsent, 0);
+    out(IER, 0);
+    out(IER, THRI);
+    assert_int_equal(which(), NO_INT); /* it is not empty */
+    assert_false(uart_flush(uart));
+    takes = 1; /* a FIFO is free now */
+    assert_false(uart_flush(uart));
+    assert_int_equal(nsent, 1);
+    assert_true(irq());
+    assert_int_equal(which(), INT_THRI);
+    assert_int_equal(in(LSR)&0x60, 0x60);
+    n += write_while_ready(n, 5000);
+    takes = SIZE_MAX;
+    assert_true(uart_flush(uart));
+    assert_int_equal(nsent, n);
+    for (unsigned k = 0; k < n; k++)
+        assert_int_equal((uint8_t)sent[k], k & 0xff);
+    assert_int_equal(r.cnt.uart_tx_lost, 0);
+    /* Once it has been taken, pieces are collected as ever. */
+    out(RBR, '!');
+    rig_pass(&r, 2 * MS);
+    assert_int_equal(nsent, n + 1);
+}
+
+/* Who does not look writes over nothing: what was written before stays. */
+static void test_full_transmitter(void **state) {
+    takes = 0;
+    for (unsigned k = 0; k < 2000; k++)
+        out(RBR, k);
+    assert_int_equal(r.cnt.uart_tx_lost, 2000 - 1024);
+    assert_int_equal(r.cnt.uart_tx_bytes, 1024);
+    uart_reset(uart); /* it is on its way */
+    takes = SIZE_MAX;
+    assert_true(uart_flush(uart));
+    assert_int_equal(nsent, 1024);
+    for (unsigned k = 0; k < 1024; k++)
+        assert_int_equal((uint8_t)sent[k], k & 0xff);
+}
+
 /* The divisor lies behind DLAB, and hides the registers that are not to change. */
 static void test_divisor(void **state) {
     out(IER, RDI);
@@ -537,6 +603,8 @@ int main(void) {
         T(test_interrupt_order),
         T(test_interrupt_enable),
         T(test_transmitter),
+        T(test_busy_transmitter),
+        T(test_full_transmitter),
         T(test_divisor),
         T(test_modem),
         T(test_modem_changes),

@@ -516,13 +516,14 @@ static void test_step_counted(void **state) {
 /* --- a console whose reader does not read --- */
 
 static int stalled[2] = {-1, -1};
-static unsigned flushes;
+static unsigned kept;
 
-static void keep(void *arg, const uint8_t *bytes, size_t len) {
+static size_t keep(void *arg, const uint8_t *bytes, size_t len) {
+    __atomic_add_fetch(&kept, 1, __ATOMIC_SEQ_CST);
+    return len;
 }
 
 static int never(void *arg) {
-    __atomic_add_fetch(&flushes, 1, __ATOMIC_SEQ_CST);
     return stalled[1];
 }
 
@@ -530,12 +531,12 @@ static int never(void *arg) {
 #define TALK "\xba\xf8\x03\x00\x00\xee\xeb\xfd"
 
 static void pause_talker(void) {
-    while (!__atomic_load_n(&flushes, __ATOMIC_SEQ_CST))
+    while (!__atomic_load_n(&kept, __ATOMIC_SEQ_CST))
         poll(NULL, 0, 1);
     pause_and_look();
     step(10);
-    assert_true(done.waits);
-    assert_int_equal(done.steps, 0);
+    assert_true(done.waits); /* its output, not the guest */
+    assert_int_equal(done.steps, 10);
     machine_resume(m);
     machine_call(m, count_it, NULL);
     /* It reads no more: the run ends all the same when the console gives up. */
@@ -550,7 +551,7 @@ static void test_stalled_reader(void **state) {
     while (poll(&(struct pollfd){.fd = stalled[1], .events = POLLOUT}, 1, 0) == 1)
         assert_int_equal(write(stalled[1], fill, sizeof(fill)), sizeof(fill));
     console = (struct machine_console){.tx = keep, .flush = never};
-    flushes = 0;
+    kept = 0;
     assert_true(create("bt", TALK, sizeof(TALK) - 1, false));
     assert_int_equal(run(pause_talker), MACHINE_QUIT);
     destroy();

@@ -2,9 +2,12 @@
  * 16550A serial port. National Semiconductor PC16550D data sheet, "Registers" and
  * "FIFO Interrupt Mode Operation".
  *
- * Output: a byte written to THR has left the shift register at once (THRE and TEMT are
- * always set), so a driver never waits. It is collected in `out` and handed on when that
- * is full, at a timer, or by uart_flush(): many guest bytes are one piece for the host.
+ * Output: a byte written to THR has left the shift register at once, so a driver does not
+ * wait. It is collected in `out` and handed on when that is full, at a timer, or by
+ * uart_flush(): many guest bytes are one piece for the host. What the host does not take
+ * stays there, and when less than a FIFO is free the transmitter is as busy as a real
+ * one: THRE and TEMT are clear until the host has taken some. What is written to a full
+ * one all the same is lost, as on a real one.
  *
  * Input: two stages. `in` is the host's queue, large, so that nothing is lost; `fifo` is
  * what the guest sees: 16 bytes, or 1 while FIFOs are off. Bytes move from the queue to
@@ -28,6 +31,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "mem/mem.h"
 
 #define OUT_SIZE 1024u
 #define IN_SIZE 4096u
@@ -98,6 +103,7 @@ struct uart {
 
     uint8_t out[OUT_SIZE];
     unsigned out_len;
+    bool waits; /* the host did not take all of it */
     struct vtimer flush;
 };
 
@@ -248,20 +254,55 @@ static void clear_rx(struct uart *u) {
 
 /* --- output --- */
 
-void uart_flush(struct uart *u) {
-    unsigned n = u->out_len;
+/* A driver that finds THR empty writes as much as the FIFO has. */
+static bool is_ready(const struct uart *u) {
+    return OUT_SIZE - u->out_len >= FIFO_SIZE;
+}
+
+static unsigned hand_on(struct uart *u) {
+    size_t n = u->out_len;
+
+    if (u->host.tx)
+        n = u->host.tx(u->host.arg, u->out, n);
+    return n < u->out_len ? (unsigned)n : u->out_len;
+}
+
+bool uart_flush(struct uart *u) {
+    bool was_ready = is_ready(u);
+    unsigned n;
 
     vtimer_cancel(u->clock, &u->flush);
-    if (!n)
-        return;
-    u->out_len = 0;
-    u->cnt->uart_tx_flushes++;
-    if (u->host.tx)
-        u->host.tx(u->host.arg, u->out, n);
+    if (!u->out_len)
+        return true;
+    n = hand_on(u);
+    u->cnt->uart_tx_flushes += n != 0;
+    u->out_len -= n;
+    mem_copy(u->out, u->out + n, u->out_len); /* downward, from the first byte on */
+    u->waits = u->out_len != 0;
+    if (!was_ready && is_ready(u)) {
+        u->thre_pending = true;
+        update_irq(u);
+    }
+    return !u->waits;
 }
 
 static void flush_due(void *arg) {
     uart_flush(arg);
+}
+
+static void collect(struct uart *u, uint8_t byte) {
+    if (u->out_len == OUT_SIZE) {
+        u->cnt->uart_tx_lost++;
+        return;
+    }
+    u->cnt->uart_tx_bytes++;
+    u->out[u->out_len++] = byte;
+    if (u->waits)
+        return; /* who takes it will say so */
+    if (u->out_len == OUT_SIZE)
+        uart_flush(u);
+    else if (!u->flush.armed)
+        vtimer_arm(u->clock, &u->flush, vclock_now(u->clock) + FLUSH_NS);
 }
 
 static void write_thr(struct uart *u, uint8_t byte) {
@@ -269,14 +310,9 @@ static void write_thr(struct uart *u, uint8_t byte) {
         loop_push(u, byte);
         u->timeout = true;
     } else {
-        u->cnt->uart_tx_bytes++;
-        u->out[u->out_len++] = byte;
-        if (u->out_len == OUT_SIZE)
-            uart_flush(u);
-        else if (!u->flush.armed)
-            vtimer_arm(u->clock, &u->flush, vclock_now(u->clock) + FLUSH_NS);
+        collect(u, byte);
     }
-    u->thre_pending = true; /* gone already: empty again */
+    u->thre_pending = is_ready(u); /* gone already: empty again */
     update_irq(u);
 }
 
@@ -308,7 +344,7 @@ static void write_ier(struct uart *u, uint8_t value) {
 
     u->ier = value & 0x0f;
     if (rising & IER_THRI)
-        u->thre_pending = true; /* THR is empty */
+        u->thre_pending = is_ready(u);
     if (rising & IER_RDI) {
         /* Probing code sets this bit for a moment; who means it keeps it. */
         u->next_refill = vclock_now(u->clock) + REFILL_NS;
@@ -320,7 +356,7 @@ static void write_ier(struct uart *u, uint8_t value) {
 static void write_fcr(struct uart *u, uint8_t value) {
     if ((value ^ u->fcr) & FCR_ENABLE) {
         clear_rx(u);
-        u->thre_pending = true;
+        u->thre_pending = is_ready(u);
     }
     u->fcr = value & FCR_ENABLE ? value & 0xc9 : 0;
     if ((value & FCR_ENABLE) && (value & FCR_CLEAR_RX))
@@ -346,7 +382,7 @@ static uint8_t read_lsr(struct uart *u) {
         u->lsr_reads = POLL_READS;
         refill(u);
     }
-    v = u->lsr_errors | LSR_THRE | LSR_TEMT;
+    v = u->lsr_errors | (is_ready(u) ? LSR_THRE | LSR_TEMT : 0);
     if (u->fifo_len)
         v |= LSR_DR;
     if ((u->lsr_errors & LSR_BI) && (u->fcr & FCR_ENABLE))

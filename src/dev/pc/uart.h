@@ -18,8 +18,9 @@
 struct uart;
 
 struct uart_host {
-    /* The guest wrote N bytes, in order. */
-    void (*tx)(void *arg, const uint8_t *bytes, size_t n);
+    /* The guest wrote N bytes, in order: how many of them were taken. Who does not take
+     * all calls uart_flush() when he would take more. */
+    size_t (*tx)(void *arg, const uint8_t *bytes, size_t n);
     /* uart_room() was 0 and is not any more; may be NULL. */
     void (*room)(void *arg);
     void *arg;
@@ -40,7 +41,8 @@ size_t uart_room(const struct uart *u);
 size_t uart_receive(struct uart *u, const uint8_t *bytes, size_t n);
 
 /* Hands collected output to tx() now. It happens by itself within a few milliseconds of
- * clock time; call it before the machine stops or goes idle. */
-void uart_flush(struct uart *u);
+ * clock time; call it before the machine stops or goes idle. True: all of it was taken.
+ */
+bool uart_flush(struct uart *u);
 
 #endif
