@@ -24,6 +24,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/share
 	@BUILD=$(BUILD) tests/boot/firmware
 	@BUILD=$(BUILD) tests/boot/screen
+	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
 
 # The table of bad input under the sanitizers.

@@ -40,9 +40,11 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
+    struct mem *mem = board.mem;
+
     os_bell_free(cpu.bell);
-    mem_destroy(board.mem);
     board_destroy(&board);
+    mem_destroy(mem);
     rig_free(&r);
     return 0;
 }

@@ -13,9 +13,8 @@
 
 struct display;
 
-/* At SLOT, around V. Its memory stays M's until that goes, which is soon after the
- * display: to give it back would be to touch all of it. ROM, of ROM_LEN bytes, is the
- * VGA's BIOS, the caller's; NULL: none. 0, -ENOMEM, or what memory and the bus say. */
+/* At SLOT, around V. ROM, of ROM_LEN bytes, is the VGA's BIOS, the caller's; NULL: none.
+ * 0, -ENOMEM, or what memory and the bus say. */
 int display_new(struct pci *pci, unsigned slot, struct mem *m, struct vga *v,
                 const uint8_t *rom, uint64_t rom_len, struct display **out);
 void display_free(struct display *d); /* D may be NULL */
