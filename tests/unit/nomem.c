@@ -151,6 +151,15 @@ static void test_many_cpus(void **state) {
     }
 }
 
+/* Cells, and the process that makes them. */
+static void test_direct(void **state) {
+    struct machine_config cfg = config_of("bt");
+
+    cfg.cpus = 2;
+    cfg.direct = DIRECT_ON;
+    create_with_failures(&cfg, false);
+}
+
 /* What another host forbids. The interpreter's share is there since the first test. */
 static void test_no_code_memory(void **state) {
     struct machine_config cfg = config_of("bt");
@@ -272,8 +281,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_first_machine), cmocka_unit_test(test_engines),
         cmocka_unit_test(test_many_cpus),     cmocka_unit_test(test_no_code_memory),
-        cmocka_unit_test(test_options),       cmocka_unit_test(test_run),
-        cmocka_unit_test(test_firmware),
+        cmocka_unit_test(test_direct),        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_run),           cmocka_unit_test(test_firmware),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
