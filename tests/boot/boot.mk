@@ -16,7 +16,7 @@ $(BOOT_PNG): tests/boot/png.c
 boot-driver: $(BOOT_DRIVE) $(BOOT_PNG)
 
 # Every kernel with every way to boot and run it, and all that networks, firmware and disks have
-# tests for: half an hour.
+# tests for: half an hour. Then Linux on many CPUs: two hours.
 check-long: deps-check
 	@$(MAKE) --no-print-directory all boot-driver
 	@BUILD=$(BUILD) tests/boot/run --long
@@ -26,6 +26,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/screen
 	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
+	@BUILD=$(BUILD) tests/smp/run
 
 # The table of bad input under the sanitizers.
 check-bad-asan:
