@@ -170,13 +170,30 @@ uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint
     return leave_to_interp(v, rx - 1, site, unavailable(v, addr, site));
 }
 
-int bt_fetch(struct vcpu *v, uint64_t addr) {
-    if (mmu_hit(v->mmu->code, gva(addr), 1, MMU_EXEC) || !bt_canonical(v, addr))
-        return 0;
+static bool fetches(struct vcpu *v, uint64_t addr) {
     bt_sync_bank(v);
     v->cnt->bt_fetches++;
     bt_of(v)->noted = false;
     if (!mmu_fetch_slow(v, gva(addr)) || unlikely(bt_of(v)->noted))
-        return 0;
+        return false;
     return mmu_hit(v->mmu->code, gva(addr), 1, MMU_EXEC) != NULL;
+}
+
+uint8_t *bt_fetch(struct vcpu *v, uint64_t addr, uint8_t *failed) {
+    uint8_t *rx;
+
+    if (!bt_canonical(v, addr))
+        return NULL;
+    if (!mmu_hit(v->mmu->code, gva(addr), 1, MMU_EXEC))
+        return fetches(v, addr) ? failed : NULL;
+    /* A link's target is found anew (mislead()); one of the table's may be elsewhere. */
+    if (tc_jump_target(v, addr) != failed)
+        return NULL;
+    bt_lock(bt_of(v));
+    rx = tc_jump_second(&bt_of(v)->sh->tc, v, addr);
+    bt_unlock(bt_of(v));
+    if (!rx || rx == failed)
+        return NULL;
+    v->cnt->bt_seconds++;
+    return rx;
 }

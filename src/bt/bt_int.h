@@ -322,9 +322,11 @@ uint8_t *bt_emulate(struct vcpu *v);
 /* access.c: where the bytes at ADDR are, for the access that SITE says; NULL: see
  * bt_emulate(). */
 uint8_t *bt_slow_access(struct vcpu *v, uint64_t addr, uint32_t site, const uint8_t *rx);
-/* The bank for fetches has not got the page of ADDR, or has another than the code wants:
- * 1 if it had none and has one now. */
-int bt_fetch(struct vcpu *v, uint64_t addr);
+/* The checks of a fragment failed: the bank for fetches has not got the page of ADDR, or
+ * has another than the code wants, or it is another address's. Where to go: to FAILED,
+ * for another try, if the bank had none and has one now; to the one of the second table,
+ * if it was FAILED that the first one has; NULL: the dispatcher is to look. */
+uint8_t *bt_fetch(struct vcpu *v, uint64_t addr, uint8_t *failed);
 
 /* --- fault.c: os_fault_range()'s, for the cache; ARG is the struct bt --- */
 bool bt_host_fault(void *arg, struct os_fault *f);

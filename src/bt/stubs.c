@@ -245,7 +245,7 @@ static void emit_transfer(struct bt *bt, struct emit *e) {
 }
 
 /* check: the checks of a fragment failed. T0 is the guest address, T1 where to go for
- * another try, once the bank for fetches has the page.
+ * another try, once the bank for fetches has the page; or C says where else.
  * check_shared: the same, but the address is in vcpu.rip. */
 static void emit_check(struct bt *bt, struct emit *e) {
     uint8_t *out;
@@ -257,9 +257,11 @@ static void emit_check(struct bt *bt, struct emit *e) {
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSP, GS_TR(host_sp));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RDI, GS_TR(self));
     e_gs(e, W64, OPC_MOV_R_RM, REG_RSI, GS(rip));
+    e_mov_rr(e, W64, REG_RDX, T1);
     call(bt, e, CALL_FETCH);
-    e_rr(e, W32, 0x85, REG_RAX, REG_RAX); /* test */
+    e_rr(e, W64, 0x85, REG_RAX, REG_RAX); /* test */
     out = e_jcc_fwd(e, CC_E);
+    e_mov_rr(e, W64, T1, REG_RAX);
     load(e, caller_saved, ARRAY_SIZE(caller_saved));
     e_gs(e, W64, OPC_MOV_R_RM, T0, GS(rip));
     e_jmp_reg(e, T1);

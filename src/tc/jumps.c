@@ -7,16 +7,21 @@
 int tc_jumps_create(struct tc *tc) {
     tc->tables = tc->jumps_stay ? TC_JUMP_TABLES_MAX : TC_JUMP_TABLES;
     for (unsigned n = 0; n < tc->tables; n++) {
-        tc->jump[n].to = calloc(1u << TR_JUMP_BITS, sizeof(*tc->jump[n].to));
-        if (!tc->jump[n].to)
+        struct jump_table *t = &tc->jump[n];
+
+        t->to = calloc(1u << TR_JUMP_BITS, sizeof(*t->to));
+        t->second = calloc(1u << TC_SECOND_BITS, sizeof(*t->second));
+        if (!t->to || !t->second)
             return -ENOMEM;
     }
     return 0;
 }
 
 void tc_jumps_free(struct tc *tc) {
-    for (unsigned n = 0; n < tc->tables; n++)
+    for (unsigned n = 0; n < tc->tables; n++) {
         free(tc->jump[n].to);
+        free(tc->jump[n].second);
+    }
 }
 
 void tc_jumps_reset(struct tc *tc) {
@@ -27,6 +32,9 @@ void tc_jumps_reset(struct tc *tc) {
 static void jump_clear(struct tc *tc, struct jump_table *t) {
     for (unsigned n = 0; n < 1u << TR_JUMP_BITS; n++)
         t->to[n] = tc->nowhere;
+    for (unsigned n = 0; t->has_seconds && n < 1u << TC_SECOND_BITS; n++)
+        t->second[n] = NULL;
+    t->has_seconds = false;
 }
 
 /* The number of KEY's table, of a free one, or of the one that has not been used for
@@ -69,11 +77,62 @@ bool tc_select_key_slow(struct tc *tc, struct vcpu *v, uint32_t key) {
     return true;
 }
 
-void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c) {
-    uint8_t **to = tr_vcpu(v)->jump;
+/* --- second tables --- */
 
-    __atomic_store_n(&to[tc_jump_slot(va)], c->code.entry_jump, __ATOMIC_RELEASE);
+static void clear_second(struct tc *tc, const struct ccf *c, uint32_t slot) {
+    for (unsigned n = 0; n < tc->tables; n++) {
+        uint8_t **to = &tc->jump[n].second[slot];
+
+        if (*to == c->code.entry_jump)
+            __atomic_store_n(to, NULL, __ATOMIC_RELEASE);
+    }
+}
+
+/* Shared code may be mapped anywhere, but few at a time use it. */
+static void note_second(struct tc *tc, struct ccf *c, uint32_t slot) {
+    unsigned known = c->seconds < TC_SECONDS ? c->seconds : TC_SECONDS;
+    uint32_t *at = &c->second[c->seconds % TC_SECONDS];
+
+    for (unsigned n = 0; n < known; n++)
+        if (c->second[n] == slot)
+            return;
+    if (known == TC_SECONDS)
+        clear_second(tc, c, *at);
+    *at = slot;
+    if (++c->seconds == 2 * TC_SECONDS)
+        c->seconds = TC_SECONDS;
+}
+
+static void insert_second(struct tc *tc, const struct vcpu *v, uint64_t va,
+                          struct ccf *c) {
+    struct jump_table *t = &tc->jump[tr_vcpu(v)->selected];
+    uint32_t slot = tc_second_slot(va);
+
+    note_second(tc, c, slot);
+    t->has_seconds = true;
+    __atomic_store_n(&t->second[slot], c->code.entry_jump, __ATOMIC_RELEASE);
+}
+
+/* --- what is in them --- */
+
+void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c) {
+    uint8_t **to = (uint8_t **)tr_vcpu(v)->jump + tc_jump_slot(va);
+
+    if (*to != tc->nowhere && *to != c->code.entry_jump)
+        insert_second(tc, v, va, c);
+    __atomic_store_n(to, c->code.entry_jump, __ATOMIC_RELEASE);
     c->jumps |= (uint16_t)(1u << (va >> 12 & 15));
+}
+
+/* Who is found there has been in its place of the first table, so that its `jumps` say
+ * so. */
+uint8_t *tc_jump_second(struct tc *tc, struct vcpu *v, uint64_t va) {
+    uint8_t **to = (uint8_t **)tr_vcpu(v)->jump + tc_jump_slot(va);
+    uint8_t *rx = tc->jump[tr_vcpu(v)->selected].second[tc_second_slot(va)];
+
+    if (rx)
+        __atomic_store_n(to, rx, __ATOMIC_RELEASE);
+    return rx;
 }
 
 void tc_jump_forget(struct tc *tc, struct ccf *c) {
@@ -84,5 +143,7 @@ void tc_jump_forget(struct tc *tc, struct ccf *c) {
             if ((c->jumps >> k & 1) && *to == c->code.entry_jump)
                 __atomic_store_n(to, tc->nowhere, __ATOMIC_RELEASE);
         }
+    for (unsigned n = 0; n < c->seconds && n < TC_SECONDS; n++)
+        clear_second(tc, c, c->second[n]);
 }
 _Static_assert(TR_JUMP_BITS == 16, "four bits above the offset in a page");

@@ -27,12 +27,17 @@
 #include "mem/mem.h"
 #include "tr/tr.h"
 
+#define TC_SECONDS 4u
+
 struct ccf {
     struct tr_code code; /* must be first: emitted code names it */
     bool dead;
     bool listed, listed2; /* in the lists of its pages */
     /* Bits 12 to 15 of the addresses by which it is in jump tables. */
     uint16_t jumps;
+    /* Where it may be in second tables; the oldest place goes first. */
+    uint8_t seconds; /* how many have been noted */
+    uint32_t second[TC_SECONDS];
     struct link *in;    /* from other fragments */
     struct ccf *shared; /* of a hot path: whose it is, NULL: nobody's any more */
     struct ccf *paths;  /* of a shared fragment, by path_next */
@@ -69,7 +74,15 @@ struct jump_table {
     uint32_t key;
     uint64_t used;
     uint8_t **to; /* RX */
+    /* By a hash of the address: those that did not find their place above free. A big
+     * program has hundreds of functions at the same low bits. */
+    uint8_t **second; /* RX; NULL: nothing */
+    bool has_seconds;
 };
+#define TC_SECOND_BITS 18
+static inline unsigned tc_second_slot(uint64_t va) {
+    return (unsigned)(va * 0x9e3779b97f4a7c15ull >> (64 - TC_SECOND_BITS));
+}
 
 #define TC_DROPPED_BITS 15
 
@@ -159,6 +172,9 @@ static inline uint8_t *tc_jump_target(const struct vcpu *v, uint64_t va) {
         return NULL;
     return to[tc_jump_slot(va)];
 }
+/* The same of the second table, where the first has another; from now on the first has
+ * this one. NULL: nothing. */
+uint8_t *tc_jump_second(struct tc *tc, struct vcpu *v, uint64_t va);
 /* From now on that to VA, which is one of C's, goes to C, for V's key. */
 void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c);
 /* All tables are empty, and nobody's: each vCPU's tr_vcpu.jump is to be NULL. */

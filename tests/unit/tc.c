@@ -285,6 +285,36 @@ static void test_jumps(void **state) {
     assert_ptr_equal(tc_jump_target(v, 0x5010), tc.nowhere);
 }
 
+/* Fragments at the same low bits: who loses its place in the first table is found in the
+ * second, and gets it back; one at many addresses is forgotten at all of them. */
+static void test_second_table(void **state) {
+    const uint64_t low = 0x10, step = 1 << TR_JUMP_BITS;
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020),
+               *d = keep(0x15010, GUEST + 0x1000, 8, 0x15020);
+
+    tc_select_key(&tc, v, KEY);
+    tc_jump_insert(&tc, v, 0x5010, c);
+    assert_null(tc_jump_second(&tc, v, 0x5010)); /* it had its place */
+    tc_jump_insert(&tc, v, 0x15010, d);
+    assert_ptr_equal(tc_jump_target(v, 0x5010), d->code.entry_jump);
+    assert_null(tc_jump_second(&tc, v, 0x5010));
+    tc_jump_insert(&tc, v, 0x5010, c);
+    assert_ptr_equal(tc_jump_second(&tc, v, 0x15010), d->code.entry_jump);
+    assert_ptr_equal(tc_jump_target(v, 0x15010), d->code.entry_jump);
+    assert_ptr_equal(tc_jump_second(&tc, v, 0x5010), c->code.entry_jump);
+    assert_ptr_equal(tc_jump_target(v, 0x5010), c->code.entry_jump);
+    for (uint64_t n = 1; n <= 1000; n++) {
+        tc_jump_insert(&tc, v, low + n * step, n & 1 ? c : d);
+        assert_ptr_equal(tc_jump_target(v, low + n * step),
+                         (n & 1 ? c : d)->code.entry_jump);
+    }
+    tc_drop(&tc, c, TC_WHY_NONE);
+    tc_drop(&tc, d, TC_WHY_NONE);
+    for (unsigned n = 0; n < 1u << TC_SECOND_BITS; n++)
+        assert_null(tc.jump[tr_vcpu(v)->selected].second[n]);
+    assert_ptr_equal(tc_jump_target(v, low + 1000 * step), tc.nowhere);
+}
+
 /* More than the cache holds, twice around. Nothing that is left leads to what is gone. */
 static void test_evicted(void **state) {
     struct ccf *last = NULL;
@@ -336,6 +366,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
         cmocka_unit_test_setup_teardown(test_written, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jumps, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_second_table, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evicted, setup, teardown),
     };
 
