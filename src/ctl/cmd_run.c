@@ -7,6 +7,7 @@
 #include "base/bug.h"
 #include "base/log.h"
 #include "base/os.h"
+#include "block/block.h"
 #include "control/control.h"
 #include "ctl/console.h"
 #include "ctl/ctl.h"
@@ -75,6 +76,7 @@ static const char *end_name(enum machine_end end) {
         [MACHINE_QUIT] = "stopped from outside",
         [MACHINE_ERROR] = "host failure",
         [MACHINE_PAUSED] = "paused",
+        [MACHINE_REWOUND] = "rewound",
         [MACHINE_ASLEEP] = "asleep for ever",
     };
 
@@ -111,6 +113,10 @@ static int live(struct run *r, enum machine_end *end) {
         case MACHINE_PAUSED: /* not asked for here */
         case MACHINE_ERROR:
             return CTL_HOST_FAILURE;
+        case MACHINE_REWOUND:
+            tape_rewind(&r->tape);
+            machine_rewind(m);
+            break;
         case MACHINE_ASLEEP:
             log_error("the guest waits for what the recording does not have");
             return CTL_HOST_FAILURE;
@@ -361,6 +367,16 @@ static int with_nets(struct run *r) {
     return status;
 }
 
+/* What the guest writes to a disk is there in its second life, too. */
+static bool rewinds(const struct run_options *o) {
+    const struct machine_config *cfg = &o->machine;
+
+    for (unsigned n = 0; n < cfg->disk_count; n++)
+        if (!block_readonly(cfg->disks[n].block))
+            return false;
+    return o->replay;
+}
+
 static int load_tape(struct run *r) {
     struct run_options *o = &r->o;
     const struct tape_order order = {
@@ -369,6 +385,7 @@ static int load_tape(struct run *r) {
 
     if (o->record || o->replay)
         run_options_count(o);
+    o->machine.rewinds = rewinds(o);
     return tape_load(&r->tape, &order, &o->machine, &source);
 }
 

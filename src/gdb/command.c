@@ -137,6 +137,8 @@ static const struct {
     {"vCont?", which_vcont},
     {"vCont", gdb_cmd_vcont},
     {"vKill", kill_with_reply},
+    {"bs", gdb_cmd_back_step},
+    {"bc", gdb_cmd_back_continue},
     {"c", gdb_cmd_continue},
     {"C", gdb_cmd_continue_signal},
     {"s", gdb_cmd_step},

@@ -206,6 +206,8 @@ void gdb_cmd_continue(struct gdb *g, struct gdb_text t);
 void gdb_cmd_step(struct gdb *g, struct gdb_text t);
 void gdb_cmd_continue_signal(struct gdb *g, struct gdb_text t);
 void gdb_cmd_step_signal(struct gdb *g, struct gdb_text t);
+void gdb_cmd_back_step(struct gdb *g, struct gdb_text t);
+void gdb_cmd_back_continue(struct gdb *g, struct gdb_text t);
 /* Why the machine stands; SIGNAL where no CPU has stopped of itself. */
 void gdb_put_stop(struct gdb *g, unsigned signal);
 

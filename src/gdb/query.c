@@ -25,6 +25,8 @@ static void supported(struct gdb *g, struct gdb_text t) {
             "PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;vContSupported+;"
             "swbreak+;hwbreak+;binary-upload+",
             GDB_PACKET_MAX);
+    if (machine_debug_can_go_back(g->m))
+        gdb_put(&g->reply, ";ReverseStep+;ReverseContinue+");
 }
 
 static void attached(struct gdb *g, struct gdb_text t) {

@@ -126,6 +126,23 @@ void gdb_cmd_step(struct gdb *g, struct gdb_text t) {
     resume(g, t, true);
 }
 
+/* Backwards: the registers as they were, by a second run. */
+static void back(struct gdb *g, bool scan) {
+    if (!machine_debug_can_go_back(g->m))
+        return; /* what is not known has an empty reply */
+    g->reply.none = true;
+    g->running = true;
+    machine_debug_go_back(g->m, scan);
+}
+
+void gdb_cmd_back_step(struct gdb *g, struct gdb_text t) {
+    back(g, false);
+}
+
+void gdb_cmd_back_continue(struct gdb *g, struct gdb_text t) {
+    back(g, true);
+}
+
 static void with_signal(struct gdb *g, struct gdb_text t, bool step) {
     uint64_t ignored;
 
@@ -200,6 +217,8 @@ void gdb_put_stop(struct gdb *g, unsigned signal) {
     machine_debug_told(g->m, cpu);
     g->told_cpu = g->cpu = cpu;
     gdb_put(&g->reply, "T05thread:%x;", cpu + 1);
+    if (machine_debug_at_start(g->m))
+        gdb_put(&g->reply, "replaylog:begin;");
     if (hit.why == VCPU_HIT_BREAK)
         put_break(g, hit.at);
     else if (hit.why == VCPU_HIT_WATCH)

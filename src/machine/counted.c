@@ -2,7 +2,8 @@
 #include "machine/counted.h"
 
 void counted_init(struct counted *c, struct vcpu *v) {
-    *c = (struct counted){.vcpu = v, .input_at = VCLOCK_NEVER, .until = UINT64_MAX};
+    *c = (struct counted){
+        .vcpu = v, .input_at = VCLOCK_NEVER, .until = UINT64_MAX, .reached = UINT64_MAX};
     v->counted = true;
     v->stop = UINT64_MAX;
 }
@@ -27,7 +28,8 @@ void counted_aim(struct counted *c) {
                     : at > now         ? retired + (at - now)
                                        : retired;
 
-    c->vcpu->stop = stop < c->until ? stop : c->until;
+    stop = stop < c->until ? stop : c->until;
+    c->vcpu->stop = stop < c->reached ? stop : c->reached;
 }
 
 uint64_t counted_sleep_ns(const struct counted *c) {

@@ -23,6 +23,7 @@ struct counted {
     uint64_t slept;          /* ns, in halts */
     uint64_t input_at;       /* when to look for input */
     uint64_t until;          /* instructions retired: pause there */
+    uint64_t reached;        /* the same: tell the debugger (machine/debug.c) */
 };
 
 /* Nothing is due yet. */

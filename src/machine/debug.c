@@ -8,6 +8,13 @@
  * has it go on: what was watched has been touched, and that is remembered; a breakpoint
  * is still before it.
  *
+ * Backwards means from the beginning once more, up to the instruction before. A counted
+ * run is the same each time: the life ends with MACHINE_REWOUND, who runs it boots it
+ * again with its input from the start, and the engine stops at a count (counted.reached).
+ * To find the last stop before where the guest is, all of that is looked through
+ * (`scanning`): each stop is noted and passed over, and the last one is gone to in a
+ * second life.
+ *
  * A CPU that stands is in machine_serve() (call.c), wherever it came from. What it does
  * next is decided in a call, while all stand.
  */
@@ -19,10 +26,70 @@
 
 /* --- on the CPU's thread --- */
 
+static void drop_all(struct machine *m, struct vcpu *v) {
+    const struct vcpu_stops *s = &m->debug.stops;
+
+    for (unsigned n = 0; n < s->breaks; n++)
+        mmu_stops_changed(v, gva(s->at[n]), 1);
+    for (unsigned n = 0; n < s->watches; n++)
+        mmu_stops_changed(v, gva(s->watch[n].at), s->watch[n].len);
+}
+
+/* It goes back, and is not there yet. */
+static bool is_on_its_way(const struct machine *m) {
+    return m->cfg.counted && m->counted.reached != UINT64_MAX;
+}
+
+/* A stop on the way is passed: what was touched has been executed, what has a breakpoint
+ * is executed by a step without any. */
+static void pass(struct machine_cpu *c) {
+    struct machine *m = c->machine;
+    struct vcpu *v = c->vcpu;
+    bool breaks = v->hit.why == VCPU_HIT_BREAK;
+
+    if (m->debug.scanning) {
+        m->debug.found = true;
+        m->debug.found_at = c->counters.insns_retired - !breaks;
+        m->debug.found_hit = v->hit;
+    }
+    v->hit.why = VCPU_HIT_NONE;
+    v->single = breaks;
+    if (breaks)
+        v->stops = NULL;
+}
+
+static void has_passed(struct machine_cpu *c) {
+    c->vcpu->single = false;
+    c->vcpu->stops = &c->machine->debug.stops;
+    drop_all(c->machine, c->vcpu);
+}
+
+/* A breakpoint that was found is before the guest now, or behind what comes before the
+ * next instruction: it is hit again. */
+void machine_debug_reached(struct machine_cpu *c) {
+    struct machine *m = c->machine;
+    struct vcpu_hit hit = {.why = VCPU_HIT_STEP};
+
+    m->counted.reached = UINT64_MAX;
+    counted_aim(&m->counted);
+    if (m->debug.found && !m->debug.scanning) {
+        m->debug.found = false;
+        hit = m->debug.found_hit;
+    }
+    if (hit.why == VCPU_HIT_BREAK)
+        return;
+    c->vcpu->hit = hit;
+    vcpu_raise(c->vcpu, VCPU_EVENT_DEBUG);
+}
+
 void machine_debug_stopped(void *arg) {
     struct machine_cpu *c = arg;
     struct machine *m = c->machine;
 
+    if (is_on_its_way(m) && c->vcpu->hit.why != VCPU_HIT_STEP) {
+        pass(c);
+        return;
+    }
     c->stop = c->vcpu->hit;
     c->vcpu->hit.why = VCPU_HIT_NONE;
     c->vcpu->single = false;
@@ -68,8 +135,10 @@ enum exit_reason machine_debug_step(void *arg) {
         made = !c->lapic;
     else if (reason != EXIT_kick)
         made = false;
-    if (made && v->hit.why == VCPU_HIT_NONE &&
-        !(vcpu_linear_rip(v) - c->step_from < c->step_to - c->step_from))
+    if (made && is_on_its_way(c->machine))
+        has_passed(c);
+    else if (made && v->hit.why == VCPU_HIT_NONE &&
+             !(vcpu_linear_rip(v) - c->step_from < c->step_to - c->step_from))
         step_is_made(v);
     return reason;
 }
@@ -96,12 +165,78 @@ void machine_debug_stop(struct machine *m) {
     machine_call(m, stand_here, m);
 }
 
+/* --- backwards --- */
+
+struct back {
+    struct machine *m;
+    uint64_t to;
+};
+
+static void go_back_here(void *arg) {
+    struct back *b = arg;
+    struct machine_cpu *c = machine_boot_cpu(b->m);
+
+    c->held = c->vcpu->single = false;
+    c->stop.why = VCPU_HIT_NONE;
+    b->m->counted.reached = b->to;
+    machine_end_life(b->m, MACHINE_REWOUND);
+}
+
+/* The pause ends in a life that has ended: nothing is executed. */
+static void go_back(struct machine *m, uint64_t to) {
+    struct back b = {m, to};
+
+    machine_call(m, go_back_here, &b);
+    machine_resume_for(m, PAUSED_BY_DEBUGGER);
+}
+
+bool machine_debug_can_go_back(const struct machine *m) {
+    return m->cfg.counted && m->cfg.rewinds;
+}
+
+bool machine_debug_at_start(const struct machine *m) {
+    return m->debug.at_start;
+}
+
+void machine_debug_go_back(struct machine *m, bool scan) {
+    uint64_t now = machine_insns(m);
+
+    m->debug.at_start = !now;
+    m->debug.found = false;
+    m->debug.scanning = scan && now;
+    m->debug.from = now;
+    go_back(m, scan ? now : now - !!now);
+}
+
+/* All that came before was looked through: to the last stop of it. */
+static void scanned(struct machine *m) {
+    m->debug.scanning = false;
+    m->debug.at_start = !m->debug.found;
+    go_back(m, m->debug.found ? m->debug.found_at : 0);
+}
+
+void machine_rewind(struct machine *m) {
+    struct machine_cpu *c = machine_boot_cpu(m);
+
+    c->counters.insns_retired = 0;
+    c->vcpu->random = 0;
+    m->counted_random = 0;
+    m->counted.slept = 0;
+    m->counted.input_at = VCLOCK_NEVER;
+}
+
+/* --- the loop is told --- */
+
 static void stopped(void *arg) {
     struct machine *m = arg;
 
     if (!m->debug.stopped)
         return;
     machine_debug_stop(m);
+    if (m->debug.scanning) {
+        scanned(m);
+        return;
+    }
     m->debug.stopped(m->debug.arg);
 }
 
@@ -114,6 +249,7 @@ static void go_here(void *arg) {
         c->stop.why = VCPU_HIT_NONE;
         c->held = r->go[n].how == MACHINE_HOLDS;
         c->vcpu->single = r->go[n].how == MACHINE_STEPS;
+        r->m->debug.at_start = false;
         c->step_from = r->go[n].from;
         c->step_to = r->go[n].to;
     }
@@ -239,6 +375,8 @@ static void end_here(void *arg) {
     struct machine *m = arg;
 
     m->debug.stopped = NULL;
+    m->debug.scanning = m->debug.found = false;
+    m->counted.reached = UINT64_MAX;
     __atomic_store_n(&m->debug.stopping, false, __ATOMIC_SEQ_CST);
     for (unsigned n = 0; n < m->cpus; n++) {
         m->cpu[n].held = m->cpu[n].vcpu->single = false;

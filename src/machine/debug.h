@@ -38,6 +38,13 @@ struct machine_go {
  * that sleeps does so when it has been woken. What waits to be told, STOPPED is called
  * for at once. */
 void machine_debug_go(struct machine *m, const struct machine_go *go);
+/* Counted runs that can be had once more (machine_config.rewinds): the CPU goes back by
+ * one instruction, or, with SCAN, to where it stopped last before, or else to the
+ * beginning. machine_run() ends with MACHINE_REWOUND meanwhile, perhaps twice. */
+bool machine_debug_can_go_back(const struct machine *m);
+void machine_debug_go_back(struct machine *m, bool scan);
+/* It is where the run began, and was to go further back. */
+bool machine_debug_at_start(const struct machine *m);
 /* Steps take no interrupts; counted runs excepted, where they belong to the run. */
 void machine_debug_hold_interrupts(struct machine *m, bool on);
 

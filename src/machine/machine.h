@@ -150,6 +150,7 @@ struct machine_config {
     const uint8_t *vga_bios;
     uint32_t vga_bios_size;
     struct machine_console console;
+    bool rewinds;               /* counted: it can be had again from the beginning */
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
     struct machine_input input; /* counted: instead of console.rx; NEXT may be NULL */
@@ -163,6 +164,7 @@ enum machine_end {
     MACHINE_QUIT,       /* machine_quit() was called */
     MACHINE_ERROR,      /* host failure, logged */
     MACHINE_PAUSED,     /* counted: it got as far as was asked */
+    MACHINE_REWOUND,    /* counted: a debugger wants it from the beginning once more */
     MACHINE_ASLEEP,     /* counted: halted, and nothing will ever wake it */
 };
 
@@ -193,6 +195,8 @@ void machine_free(struct machine *m);
 /* Resets everything and loads the kernel. 0, or -errno with one sentence in WHY. */
 int machine_boot(struct machine *m, char *why, size_t why_size);
 
+/* Counted runs, after MACHINE_REWOUND and before the boot: time is 0 again. */
+void machine_rewind(struct machine *m);
 /* Runs until the guest's life ends, and turns the loop meanwhile. */
 enum machine_end machine_run(struct machine *m);
 /* The machine's, which it ends with: what hangs in it is taken out before. */

@@ -64,6 +64,13 @@ struct machine_debug {
     bool stopping;           /* and the others are to stand until it was run; atomic */
     struct vcpu_stops stops; /* what vcpu.stops points to */
     bool holds_interrupts;   /* while it steps */
+    /* Backwards, in a counted run: see debug.c. */
+    bool scanning; /* what comes before `from` is looked through */
+    bool found;    /* a stop, at `found_at`, of which `found_hit` is to be told */
+    bool at_start; /* there is nothing before it */
+    uint64_t from; /* instructions retired */
+    uint64_t found_at;
+    struct vcpu_hit found_hit;
 };
 
 struct machine {
@@ -189,6 +196,8 @@ void machine_resume_for(struct machine *m, unsigned who);
 /* run_board.stopped and run_board.step; ARG is the struct machine_cpu. */
 void machine_debug_stopped(void *arg);
 enum exit_reason machine_debug_step(void *arg);
+/* counted.reached. */
+void machine_debug_reached(struct machine_cpu *c);
 
 /* --- console.c --- */
 

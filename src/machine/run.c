@@ -77,6 +77,8 @@ void machine_service_board(struct machine_cpu *c) {
     }
     machine_take_counted_input(c);
     counted_aim(&m->counted);
+    if (machine_insns(m) >= m->counted.reached)
+        machine_debug_reached(c);
     if (machine_insns(m) >= m->counted.until || c->vcpu->step)
         machine_end_life(m, MACHINE_PAUSED);
 }

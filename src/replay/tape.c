@@ -69,10 +69,13 @@ static struct recording_key key_of(const struct tape *t) {
 
 static size_t tx(void *arg, const uint8_t *bytes, size_t len) {
     struct tape *t = arg;
+    uint64_t seen = t->out_shown > t->out_len ? t->out_shown - t->out_len : 0;
 
     t->out_len += len;
     t->out_digest = recording_digest(t->out_digest, bytes, len);
-    return t->console.tx(t->console.arg, bytes, len);
+    if (seen < len)
+        t->console.tx(t->console.arg, bytes + seen, len - seen);
+    return len; /* of a counted run all is taken */
 }
 
 static int flush(void *arg) {
@@ -152,6 +155,14 @@ int tape_start(struct tape *t, struct machine *m) {
         return 0;
     log_error("%s", why);
     return -EINVAL;
+}
+
+void tape_rewind(struct tape *t) {
+    t->out_shown = t->out_len > t->out_shown ? t->out_len : t->out_shown;
+    t->out_len = t->out_digest = 0;
+    t->player.event = 0;
+    t->player.offset = 0;
+    t->cut = NULL;
 }
 
 /* RAM and registers where the guest has ended the run by itself; 0 otherwise, and where

@@ -20,6 +20,7 @@ struct tape {
     struct output *file; /* what is recorded goes there */
     struct recording_writer *out;
     uint64_t out_len, out_digest;      /* of the console's output */
+    uint64_t out_shown;                /* of it, before the run was rewound */
     const struct recording_event *cut; /* replay: where the user or a signal ended it */
     bool astray;                       /* replay: it has been told that it went wrong */
 };
@@ -37,6 +38,8 @@ int tape_load(struct tape *t, const struct tape_order *order, struct machine_con
 /* M is about to run its first life; what is recorded has its FILE. 0, or -errno after a
  * message. */
 int tape_start(struct tape *t, struct machine *m);
+/* A replay begins once more: what it writes is shown from where it was on. */
+void tape_rewind(struct tape *t);
 /* The run has ended, by SIGNAL if that is not 0. True: as it should be. */
 bool tape_stop(struct tape *t, enum machine_end end, int signal);
 /* The signal that ended the run that was replayed, or 0. */

@@ -27,6 +27,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
 	@BUILD=$(BUILD) tests/smp/run
+	@BUILD=$(BUILD) tests/gdb/run linux
 
 # The table of bad input under the sanitizers.
 check-bad-asan:
