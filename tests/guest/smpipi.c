@@ -482,6 +482,7 @@ static void tscs(unsigned id) {
 
         while (tsc_turn % 2 != id)
             __asm__ volatile("pause");
+        __asm__ volatile("lfence"); /* RDTSC does not wait for what is before it */
         now = rdtsc();
         check(now >= last_tsc, "the TSC goes back between CPUs");
         last_tsc = now;
