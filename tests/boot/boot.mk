@@ -22,11 +22,13 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/run --long
 	@BUILD=$(BUILD) tests/boot/net
 	@BUILD=$(BUILD) tests/boot/share
+	@BUILD=$(BUILD) tests/exec/run
 	@BUILD=$(BUILD) tests/boot/firmware
 	@BUILD=$(BUILD) tests/boot/screen
 	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
 	@BUILD=$(BUILD) tests/smp/run
+	@BUILD=$(BUILD) tests/gdb/run
 	@BUILD=$(BUILD) tests/gdb/run linux
 
 # The table of bad input under the sanitizers.
