@@ -16,8 +16,9 @@
  * nothing then, and the guest gets the fault.
  *
  * A hash table of slot numbers finds a stub by its contents, so equal instructions share
- * one. When the arena is full the last slot is rewritten at each use and nothing points
- * to it; earlier stubs stay valid for ever, since decoded code keeps pointers to them.
+ * one; vCPUs make them one at a time. When the arena is full a slot of the vCPU's own is
+ * rewritten at each use and nothing points to it; earlier stubs stay valid for ever,
+ * since decoded code keeps pointers to them.
  *
  * Invariants: popfq in a stub sees status flags only, never TF, AC or DF. No GPR of the
  * guest is live in the host here. Guest memory is touched only through a pointer that
@@ -32,20 +33,22 @@
 
 #include "base/os.h"
 #include "cpu/cpuid.h"
+#include "cpu/smp.h"
 #include "sem/native/native_int.h"
 
 #define SLOT 64u
 #define ARENA_SIZE (4u << 20)
 #define SLOTS (ARENA_SIZE / SLOT)
-#define SCRATCH (SLOTS - 1)
+#define SCRATCH (SLOTS - VCPU_GROUP_MAX) /* the first; one for each vCPU of a group */
 #define HASH_SIZE (SLOTS * 2)
 #define STUB_FAULT 0x100 /* + vector: what a stub returns after a host fault */
 
 static struct {
     struct os_code code;
-    uint8_t *guarded;    /* a page between guard pages */
-    uint64_t fault_addr; /* where a stub touched one */
-    uint32_t used;       /* slots; 0: not set up */
+    uint8_t *guarded;       /* a page between guard pages */
+    uint64_t fault_addr;    /* where a stub touched one */
+    uint32_t used;          /* slots; 0: not set up */
+    struct os_mutex making; /* who looks for a slot, or takes one */
     uint32_t hash[HASH_SIZE];
 } arena;
 
@@ -191,27 +194,39 @@ static void serialize(void) {
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d) : : "memory");
 }
 
-/* Finds or makes the stub. *KEEP: the address stays valid for ever. */
-static native_stub *intern(struct vcpu *v, uint32_t kind, const uint8_t *insn,
-                           unsigned len, bool *keep) {
-    _Alignas(8) uint8_t slot[SLOT] = {0};
+/* The slot with these contents, which may be a new one. *KEEP: it stays for ever. */
+static uint32_t slot_with(struct vcpu *v, const uint8_t *slot, bool *keep) {
     uint32_t h, n;
 
-    assemble(slot, kind, insn, len);
     *keep = true;
     for (h = hash_slot(slot); (n = arena.hash[h]); h = (h + 1) & (HASH_SIZE - 1))
         if (same_slot(arena.code.rw + n * SLOT, slot))
-            return (native_stub *)(arena.code.rx + n * SLOT + NATIVE_STUB_CODE);
+            return n;
     if (arena.used < SCRATCH) {
         n = arena.used++;
         arena.hash[h] = n;
         v->cnt->native_stubs++;
     } else {
-        n = SCRATCH;
+        n = SCRATCH + (v->member ? v->member->index : 0);
         *keep = false;
     }
     __builtin_memcpy(arena.code.rw + n * SLOT, slot, SLOT);
-    serialize();
+    return n;
+}
+
+/* Finds or makes the stub. *KEEP: the address stays valid for ever. */
+static native_stub *intern(struct vcpu *v, uint32_t kind, const uint8_t *insn,
+                           unsigned len, bool *keep) {
+    _Alignas(8) uint8_t slot[SLOT] = {0};
+    uint32_t n;
+
+    assemble(slot, kind, insn, len);
+    if (!os_mutex_try(&arena.making))
+        os_mutex_wait(&arena.making);
+    n = slot_with(v, slot, keep);
+    if (os_mutex_give(&arena.making))
+        os_mutex_wake(&arena.making);
+    serialize(); /* another may have written it just now */
     return (native_stub *)(arena.code.rx + n * SLOT + NATIVE_STUB_CODE);
 }
 
