@@ -112,6 +112,20 @@ static int catch_forbidden(void) {
     return -pthread_sigmask(SIG_UNBLOCK, &one, NULL);
 }
 
+int filter_with(const struct filter_rule *r, size_t count, const struct filter_rule *more,
+                scmp_filter_ctx *out) {
+    int rc = filter_new(out);
+
+    if (rc)
+        return rc;
+    rc = filter_add_all(*out, r, count);
+    if (!rc && more)
+        rc = filter_add(*out, more);
+    if (rc)
+        seccomp_release(*out);
+    return rc;
+}
+
 int filter_load(scmp_filter_ctx ctx,
                 bool (*handler)(const siginfo_t *si, void *context)) {
     int rc;

@@ -2,7 +2,7 @@
  * Filters of system calls (seccomp(2), through libseccomp): lists of rules, and what
  * happens to a call that is in none: it does not happen, but raises SIGSYS, whose handler
  * says which call it was and ends the process. For the jails (os_jail.c,
- * os_jail_network.c, os_jail_connector.c).
+ * os_jail_network.c, os_jail_connector.c, os_jail_files.c).
  */
 #ifndef BASE_OS_FILTER_H
 #define BASE_OS_FILTER_H
@@ -45,6 +45,10 @@ struct filter_rule {
 int filter_new(scmp_filter_ctx *out);
 int filter_add(scmp_filter_ctx ctx, const struct filter_rule *r);
 int filter_add_all(scmp_filter_ctx ctx, const struct filter_rule *r, size_t count);
+/* A filter with COUNT rules of R, and MORE, which may be NULL. 0; or -errno, and there is
+ * none. */
+int filter_with(const struct filter_rule *r, size_t count, const struct filter_rule *more,
+                scmp_filter_ctx *out);
 /* CTX is used up. HANDLER is asked first, if it is not NULL, about a call that no rule
  * allows, in the handler of its signal: true when it has answered it, in CONTEXT. 0: the
  * filter holds from now on; or -errno. */

@@ -34,13 +34,8 @@ int os_jail_connector(void) {
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = filter_new(&ctx);
+    rc = filter_with(rules, ARRAY_SIZE(rules), NULL, &ctx);
     if (rc)
         return rc;
-    rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
-    if (rc) {
-        seccomp_release(ctx);
-        return rc;
-    }
     return filter_load(ctx, NULL);
 }

@@ -135,16 +135,9 @@ int os_jail_files(int dir, bool readonly) {
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = filter_new(&ctx);
+    rc = filter_with(rules, ARRAY_SIZE(rules), &to_us, &ctx);
     if (rc)
         return rc;
-    rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
-    if (!rc)
-        rc = filter_add(ctx, &to_us);
-    if (rc) {
-        seccomp_release(ctx);
-        return rc;
-    }
     restrict_files(dir, readonly);
     return filter_load(ctx, NULL);
 }

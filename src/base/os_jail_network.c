@@ -141,16 +141,9 @@ int os_jail_network(void) {
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = filter_new(&ctx);
+    rc = filter_with(rules, ARRAY_SIZE(rules), &to_us, &ctx);
     if (rc)
         return rc;
-    rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
-    if (!rc)
-        rc = filter_add(ctx, &to_us);
-    if (rc) {
-        seccomp_release(ctx);
-        return rc;
-    }
     names_fd = open(NAMES_FILE, O_RDONLY | O_CLOEXEC);
     return filter_load(ctx, answer_names);
 }
