@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/text.h"
 
 static int suffix_shift(const char *s) {
     static const char letters[] = "KMGT";
@@ -66,17 +67,5 @@ bool options_choice(const char *option, const char *text, const char *const *nam
 }
 
 char *options_cut(char *text) {
-    char *to = text;
-
-    for (char *from = text; *from; from++) {
-        if (*from == ',' && from[1] != ',') {
-            *to = 0;
-            return from + 1;
-        }
-        if (*from == ',')
-            from++;
-        *to++ = *from;
-    }
-    *to = 0;
-    return NULL;
+    return text_cut(text);
 }

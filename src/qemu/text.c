@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "qemu/qemu_int.h"
 
 struct qemu_string {
@@ -93,23 +94,6 @@ void qemu_note(struct qemu *q, const char *format, ...) {
 
 /* --- lists --- */
 
-/* Cuts TEXT at its first comma, makes one of two, and returns the rest or NULL. */
-static char *cut(char *text) {
-    char *to = text;
-
-    for (char *from = text; *from; from++) {
-        if (*from == ',' && from[1] != ',') {
-            *to = 0;
-            return from + 1;
-        }
-        if (*from == ',')
-            from++;
-        *to++ = *from;
-    }
-    *to = 0;
-    return NULL;
-}
-
 /* A name without a value switches on; `noNAME`, off. */
 static void put_switch(struct qemu_pair *p, const char *name) {
     static const char *const negated[] = {"nowait", "nodelay"};
@@ -129,7 +113,7 @@ bool qemu_split(struct qemu *q, struct qemu_list *l, const char *option, const c
     for (; part && !q->failed; part = rest, first = false) {
         char *value;
 
-        rest = cut(part);
+        rest = text_cut(part);
         value = strchr(part, '=');
         if (!*part && !(first && !rest))
             continue;
