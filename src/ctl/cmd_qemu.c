@@ -2,26 +2,16 @@
  * `bivisor qemu`, and bivisor under QEMU's name: QEMU's command line becomes that of
  * `bivisor run` (qemu/), which is run with QEMU's exit statuses: 1 for whatever goes
  * wrong, isa-debug-exit's, and else 0.
- *
- * -daemonize: the process that was started waits until the one that it makes tells that
- * all is open and the guest is about to run, or ends.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "ctl/ctl.h"
 #include "qemu/qemu.h"
-
-struct front {
-    const struct qemu_line *line;
-    int ready_fd; /* -1: nobody waits */
-};
 
 /* A shell would take it as it is. */
 static bool is_plain(const char *word) {
@@ -67,80 +57,21 @@ static bool write_pid(const char *path) {
     return good;
 }
 
-/* The terminal is somebody else's from now on. */
-static void leave_terminal(void) {
-    int fd = open("/dev/null", O_RDWR);
-
-    for (int to = STDIN_FILENO; fd >= 0 && to <= STDERR_FILENO; to++)
-        dup2(fd, to);
-    if (fd > STDERR_FILENO)
-        close(fd);
-}
-
 static bool on_ready(void *arg) {
-    struct front *f = arg;
+    const struct qemu_line *line = arg;
 
-    if (f->line->pidfile && !write_pid(f->line->pidfile))
-        return false;
-    if (f->ready_fd < 0)
-        return true;
-    if (write(f->ready_fd, "", 1) != 1)
-        return false; /* nobody waits any more */
-    close(f->ready_fd);
-    f->ready_fd = -1;
-    leave_terminal();
-    return true;
+    return !line->pidfile || write_pid(line->pidfile);
 }
 
-/* --- running --- */
+static int run(struct qemu_line *line) {
+    const struct ctl_qemu how = {
+        .ready = on_ready, .arg = line, .daemonize = line->daemonize};
 
-static int run(struct front *f) {
-    const struct ctl_qemu how = {.ready = on_ready, .arg = f};
-
-    return ctl_run((int)f->line->run_count, f->line->run, &how);
-}
-
-/* The child's status, if it ends before it is ready. */
-static int wait_ready(pid_t child, int fd) {
-    char byte;
-    ssize_t n;
-    int status;
-
-    do
-        n = read(fd, &byte, 1);
-    while (n < 0 && errno == EINTR);
-    if (n == 1)
-        return CTL_OK;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status)
-                                                    : CTL_HOST_FAILURE;
-}
-
-static int run_behind(struct front *f) {
-    int fds[2], status;
-    pid_t child;
-
-    if (pipe2(fds, O_CLOEXEC) || (child = fork()) < 0) {
-        log_error("-daemonize: %s", strerror(errno));
-        return CTL_HOST_FAILURE;
-    }
-    if (child) {
-        close(fds[1]);
-        return wait_ready(child, fds[0]);
-    }
-    close(fds[0]);
-    setsid();
-    f->ready_fd = fds[1];
-    status = run(f);
-    if (f->ready_fd >= 0)
-        close(f->ready_fd);
-    return status;
+    return ctl_run((int)line->run_count, line->run, &how);
 }
 
 int ctl_cmd_qemu(int argc, char **argv) {
     struct qemu_line line;
-    struct front f = {.line = &line, .ready_fd = -1};
     char why[512];
     int status = CTL_OK;
 
@@ -156,7 +87,7 @@ int ctl_cmd_qemu(int argc, char **argv) {
     else if (line.print)
         print_line(&line);
     else
-        status = line.daemonize ? run_behind(&f) : run(&f);
+        status = run(&line);
     qemu_line_free(&line);
     return status;
 }

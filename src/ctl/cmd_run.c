@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bug.h"
 #include "base/log.h"
@@ -11,8 +12,10 @@
 #include "control/control.h"
 #include "ctl/console.h"
 #include "ctl/ctl.h"
+#include "ctl/daemon.h"
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
+#include "ctl/runtime.h"
 #include "ctl/serial_option.h"
 #include "ctl/stats.h"
 #include "ctl/steer.h"
@@ -33,6 +36,10 @@ struct run {
     struct steer steer;
     struct os_task report;
     const struct ctl_qemu *qemu; /* NULL: it is `bivisor run` */
+    int ready;                   /* who waits for it in the foreground; -1: nobody */
+    char dir[RUNTIME_PATH];      /* of machines with names */
+    char control_path[RUNTIME_PATH];
+    char console_how[RUNTIME_PATH + 8];
 };
 
 /* A signal handler has no argument: the run whose machine is there, and the signal. */
@@ -101,6 +108,8 @@ static int live(struct run *r, enum machine_end *end) {
             *end = MACHINE_ERROR;
             return ctl_status_of(rc);
         }
+        if (!daemon_ready(&r->ready))
+            machine_quit(m);
         if (r->gdb)
             gdb_before_run(r->gdb);
         *end = machine_run(m);
@@ -157,7 +166,7 @@ static bool start_control(struct run *r) {
 
     if (!r->control)
         return true;
-    r->steer = (struct steer){r->m, &r->console, r->o.start_ns};
+    r->steer = (struct steer){r->m, &r->console, &r->o};
     steer_add(&r->steer, control_table(r->control));
     rc = control_start(r->control, machine_loop(r->m));
     if (rc)
@@ -404,14 +413,31 @@ static int with_gdb(struct run *r) {
     return status;
 }
 
+/* Nobody else may take the name, or remove the socket, meanwhile. */
+static int open_named(struct run *r, char *why, size_t why_size) {
+    int lock = runtime_lock(r->dir), rc;
+
+    if (lock < 0) {
+        snprintf(why, why_size, "cannot lock '%s': %s", r->dir, strerror(-lock));
+        return lock;
+    }
+    rc = control_open(r->control_path, &r->control, why, why_size);
+    if (rc == -EADDRINUSE)
+        snprintf(why, why_size, "a machine called '%s' runs already", r->o.name);
+    close(lock);
+    return rc;
+}
+
 /* It makes a process, and is therefore before there are threads. */
 static int with_control(struct run *r) {
     char why[512];
-    int rc = r->o.control ? control_open(r->o.control, &r->control, why, sizeof(why)) : 0;
+    int rc = r->o.name      ? open_named(r, why, sizeof(why))
+             : r->o.control ? control_open(r->o.control, &r->control, why, sizeof(why))
+                            : 0;
     int status;
 
     if (rc) {
-        log_error("--control: %s", why);
+        log_error("--%s: %s", r->o.name ? "name" : "control", why);
         return ctl_status_of(rc);
     }
     status = with_gdb(r);
@@ -458,6 +484,30 @@ static int as_qemu(int status) {
     return status == CTL_USAGE ? CTL_HOST_FAILURE : status;
 }
 
+/* What --name and --daemon say about sockets and the console. -1, or the exit status. */
+static int place(struct run *r) {
+    struct run_options *o = &r->o;
+
+    if (o->name && !(runtime_dir(true, r->dir, sizeof(r->dir)) &&
+                     runtime_path(r->dir, o->name, RUNTIME_CONTROL, r->control_path)))
+        return CTL_HOST_FAILURE;
+    if (!o->daemon || o->serials.count)
+        return -1;
+    strcpy(r->console_how, "null");
+    if (o->name && !o->record && !o->replay) {
+        if (!runtime_path(r->dir, o->name, RUNTIME_CONSOLE, o->console_path))
+            return CTL_HOST_FAILURE;
+        snprintf(r->console_how, sizeof(r->console_how), "socket=%s", o->console_path);
+    }
+    return serial_option_take(&o->serials, r->console_how) ? -1 : CTL_USAGE;
+}
+
+static int go_behind(struct run *r) {
+    if (r->o.daemon || (r->qemu && r->qemu->daemonize))
+        return daemon_start(r->qemu ? "-daemonize" : "--daemon", &r->ready);
+    return -1;
+}
+
 int ctl_run(int argc, char **argv, const struct ctl_qemu *qemu) {
     struct run *r = calloc(1, sizeof(*r));
     int status;
@@ -466,8 +516,13 @@ int ctl_run(int argc, char **argv, const struct ctl_qemu *qemu) {
         log_error("out of memory");
         return CTL_HOST_FAILURE;
     }
-    status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
     r->qemu = qemu;
+    r->ready = -1;
+    status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
+    if (status < 0)
+        status = place(r);
+    if (status < 0)
+        status = go_behind(r);
     if (status < 0) {
         os_on_report_signal(on_report);
         status = with_image(r);

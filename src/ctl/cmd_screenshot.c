@@ -9,86 +9,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include "base/log.h"
-#include "control/control.h"
+#include "ctl/ask.h"
 #include "ctl/ctl.h"
 #include "dev/pc/vga.h"
 
 static void print_help(void) {
-    printf("usage: bivisor screenshot --control PATH FILE.png\n"
+    printf("usage: bivisor screenshot NAME FILE.png\n"
            "\n"
-           "Writes what is on the screen of a guest to FILE.png. PATH is the control "
-           "socket\n"
-           "that the guest's `bivisor run` listens at (--control PATH).\n"
+           "Writes what is on the screen of a guest to FILE.png. The machine is NAME, "
+           "which its\n"
+           "`bivisor run` has by --name, or --control PATH, the socket that it listens "
+           "at.\n"
            "\n"
            "exit status: 0; 1 when the machine could not be asked, or the file could not "
            "be\nwritten; 2 bad usage\n");
-}
-
-/* --- asking --- */
-
-static int connect_to(const char *path) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (strlen(path) >= sizeof(a.sun_path)) {
-        errno = ENAMETOOLONG;
-    } else if (fd >= 0) {
-        memcpy(a.sun_path, path, strlen(path));
-        if (!connect(fd, (const struct sockaddr *)&a, sizeof(a)))
-            return fd;
-    }
-    log_error("cannot connect to '%s': %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
-/* A line, up to what an answer has; NULL after a message. */
-static char *read_line(int fd) {
-    size_t size = CONTROL_OUT_MAX + 1, len = 0;
-    char *line = malloc(size), *end = NULL;
-    ssize_t n = 1;
-
-    while (line && !end && n > 0 && len < size - 1) {
-        do
-            n = read(fd, line + len, size - 1 - len);
-        while (n < 0 && errno == EINTR);
-        end = n > 0 ? memchr(line + len, '\n', (size_t)n) : NULL;
-        len += n > 0 ? (size_t)n : 0;
-    }
-    if (end) {
-        *end = 0;
-        return line;
-    }
-    log_error(line ? "the machine has not answered" : "out of memory");
-    free(line);
-    return NULL;
-}
-
-static cJSON *ask(const char *path) {
-    static const char request[] = "{\"command\":\"picture\"}\n";
-    int fd = connect_to(path);
-    cJSON *answer = NULL;
-    char *line;
-
-    if (fd < 0)
-        return NULL;
-    if (send(fd, request, sizeof(request) - 1, MSG_NOSIGNAL) < 0) {
-        log_error("cannot ask the machine: %s", strerror(errno));
-    } else if ((line = read_line(fd))) {
-        answer = cJSON_Parse(line);
-        if (!answer)
-            log_error("the machine's answer is no JSON");
-        free(line);
-    }
-    close(fd);
-    return answer;
 }
 
 /* --- the picture --- */
@@ -137,15 +75,10 @@ static bool is_whole(const struct picture *p) {
 }
 
 static bool take_picture(const cJSON *answer, struct picture *p) {
-    const cJSON *error = cJSON_GetObjectItem(answer, "error");
     const cJSON *width = cJSON_GetObjectItem(answer, "width");
     const cJSON *height = cJSON_GetObjectItem(answer, "height");
     const cJSON *data = cJSON_GetObjectItem(answer, "data");
 
-    if (cJSON_IsString(error)) {
-        log_error("the machine says: %s", error->valuestring);
-        return false;
-    }
     if (cJSON_IsNumber(width) && cJSON_IsNumber(height) && cJSON_IsString(data) &&
         width->valuedouble >= 1 && width->valuedouble <= VGA_WIDTH &&
         height->valuedouble >= 1 && height->valuedouble <= VGA_HEIGHT) {
@@ -199,20 +132,28 @@ static bool write_png(const char *path, const struct picture *p) {
 
 int ctl_cmd_screenshot(int argc, char **argv) {
     struct picture p = {0};
+    struct ask_machine m;
     cJSON *answer;
+    int words, fd;
     bool good;
 
     if (argc == 2 && !strcmp(argv[1], "--help")) {
         print_help();
         return CTL_OK;
     }
-    if (argc != 4 || strcmp(argv[1], "--control") != 0) {
-        log_error("screenshot wants --control PATH FILE.png; `bivisor screenshot --help` "
+    words = ask_take_machine("screenshot", argc - 1, argv + 1, &m);
+    if (words < 0)
+        return CTL_USAGE;
+    if (argc - 1 != words + 1) {
+        log_error("screenshot wants a machine and FILE.png; `bivisor screenshot --help` "
                   "tells more");
         return CTL_USAGE;
     }
-    answer = ask(argv[2]);
-    good = answer && take_picture(answer, &p) && write_png(argv[3], &p);
+    fd = ask_connect(&m, 0);
+    answer = fd < 0 ? NULL : ask(fd, "{\"command\":\"picture\"}\n");
+    if (fd >= 0)
+        close(fd);
+    good = answer && take_picture(answer, &p) && write_png(argv[1 + words], &p);
     cJSON_Delete(answer);
     free(p.data);
     return good ? CTL_OK : CTL_HOST_FAILURE;

@@ -22,6 +22,14 @@ int ctl_main(int argc, char **argv);
 int ctl_cmd_run(int argc, char **argv);
 int ctl_cmd_exec(int argc, char **argv);
 int ctl_cmd_screenshot(int argc, char **argv);
+int ctl_cmd_ps(int argc, char **argv);
+int ctl_cmd_stop(int argc, char **argv);
+int ctl_cmd_kill(int argc, char **argv);
+int ctl_cmd_pause(int argc, char **argv);
+int ctl_cmd_resume(int argc, char **argv);
+int ctl_cmd_reset(int argc, char **argv);
+int ctl_cmd_stats(int argc, char **argv);
+int ctl_cmd_attach(int argc, char **argv);
 int ctl_cmd_qemu(int argc, char **argv);
 int ctl_cmd_translate(int argc, char **argv);
 int ctl_cmd_check(int argc, char **argv);
@@ -33,6 +41,7 @@ struct ctl_qemu {
     /* All is open, and the guest is about to run. False after a message. */
     bool (*ready)(void *arg);
     void *arg;
+    bool daemonize; /* go on in the background */
 };
 
 /* `bivisor run`; QEMU NULL, or its statuses are QEMU's. */

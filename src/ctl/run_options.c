@@ -13,6 +13,7 @@
 #include "ctl/engine_option.h"
 #include "ctl/firmware.h"
 #include "ctl/options.h"
+#include "ctl/runtime.h"
 
 #define DEFAULT_MEMORY (512ull << 20)
 #define DEFAULT_EVERY 100000u
@@ -58,13 +59,15 @@ static void print_help(void) {
     printf(
         "  --boot-protocol P    auto, linux16, linux32, linux64, pvh or multiboot\n"
         "  --retention P        shadow MMU keeps address spaces by: flush, pcid, trace\n"
-        "  --no-pci             a board without PCI: ISA devices alone\n"
-        "  --no-paravirt        hide the KVM CPUID leaves and clock from the guest\n"
+        "  --no-pci, --no-paravirt  ISA devices alone; without KVM's CPUID leaves and "
+        "clock\n"
         "  --no-reboot          end the run where the guest would reboot\n"
         "  --stats[=FILE]       write statistics as JSON at the end (default: stderr)\n"
         "  --record FILE        count time by instructions and write all input to FILE\n"
         "  --replay FILE        the run that FILE is of once more, on any software "
         "engine\n"
+        "  --name NAME, --daemon  a machine for `bivisor ps` and others, in the "
+        "background\n"
         "  --control PATH       listen at a unix socket for programs that steer the run\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: addresses for perf\n"
@@ -149,6 +152,8 @@ enum {
     OPT_RECORD,
     OPT_REPLAY,
     OPT_CONTROL,
+    OPT_NAME,
+    OPT_DAEMON,
     OPT_GDB,
     OPT_ENGINES,
     OPT_EVERY,
@@ -195,6 +200,8 @@ static const struct option long_options[] = {
     {"record", required_argument, NULL, OPT_RECORD},
     {"replay", required_argument, NULL, OPT_REPLAY},
     {"control", required_argument, NULL, OPT_CONTROL},
+    {"name", required_argument, NULL, OPT_NAME},
+    {"daemon", no_argument, NULL, OPT_DAEMON},
     {"gdb", required_argument, NULL, OPT_GDB},
     {"engines", required_argument, NULL, OPT_ENGINES},
     {"every", required_argument, NULL, OPT_EVERY},
@@ -356,6 +363,8 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_DIRECT:
     case OPT_RECORD:
     case OPT_CONTROL:
+    case OPT_NAME:
+    case OPT_DAEMON:
     case OPT_GDB:
     case OPT_CONSOLE:
     case OPT_SERIAL:
@@ -494,6 +503,12 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_CONTROL:
         o->control = optarg;
         return true;
+    case OPT_NAME:
+        o->name = optarg;
+        return runtime_check_name(optarg);
+    case OPT_DAEMON:
+        o->daemon = true;
+        return true;
     case OPT_GDB:
         o->gdb = optarg;
         return true;
@@ -533,6 +548,20 @@ static bool check_source(struct run_options *o, const char *command) {
     else if (!o->firmware && (o->machine.boot_menu || o->firmware_vars))
         log_error("--%s is the firmware's: it goes with --firmware",
                   o->firmware_vars ? "firmware-vars" : "boot-menu");
+    else
+        return true;
+    return false;
+}
+
+/* A machine with a name has a control socket; one in the background, some way in. */
+static bool check_name(const struct run_options *o) {
+    if (o->name && o->control)
+        log_error("--name has a control socket of its own: leave --control out");
+    else if (o->daemon && !o->name && !o->control)
+        log_error(
+            "--daemon wants --name NAME or --control PATH: nobody could end the run");
+    else if (o->daemon && o->monitor != CONSOLE_NO_MONITOR)
+        log_error("--daemon leaves no terminal to --monitor");
     else
         return true;
     return false;
@@ -605,7 +634,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         log_error("'%s' is not an option; `%s --help` lists them", argv[optind], argv[0]);
         return CTL_USAGE;
     }
-    if (!check_source(o, argv[0]))
+    if (!check_source(o, argv[0]) || !check_name(o))
         return CTL_USAGE;
     if (o->replay && (o->record || o->input)) {
         log_error("--replay has the input already: it does not go with --%s",

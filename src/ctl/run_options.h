@@ -41,6 +41,9 @@ struct run_options {
     const char *stats_path;      /* NULL: stderr */
     const char *record, *replay; /* files */
     const char *control;         /* path of a socket */
+    const char *name;            /* NULL: it has none */
+    char console_path[108];      /* of its console's socket; empty: there is none */
+    bool daemon;                 /* it goes on in the background */
     const char *gdb;             /* what gdb_open() takes */
     /* lockstep */
     const char *engines; /* two, by name */

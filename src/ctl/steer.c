@@ -2,7 +2,9 @@
 #include "ctl/steer.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
+#include "base/os.h"
 #include "ctl/screen.h"
 #include "ctl/stats.h"
 #include "dev/pc/vga.h"
@@ -57,7 +59,7 @@ struct look {
 
 static void look_here(void *arg) {
     struct look *l = arg;
-    const struct stats_run figures = stats_so_far(l->s->start_ns);
+    const struct stats_run figures = stats_so_far(l->s->o->start_ns);
 
     l->figures = stats_json(l->s->m, &figures);
 }
@@ -68,6 +70,24 @@ static void run_stats(void *arg, struct control_request *r) {
     machine_call(l.s->m, look_here, &l);
     put_paused(l.s, r);
     control_put(r, "stats", l.figures);
+}
+
+/* For `bivisor ps`: nothing of it waits for the guest. */
+static void run_about(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+    const struct run_options *o = s->o;
+
+    if (o->name)
+        control_put_text(r, "name", o->name);
+    control_put_number(r, "pid", getpid());
+    control_put_text(r, "engine", machine_engine_name(s->m));
+    control_put_number(r, "cpus", machine_cpus(s->m));
+    control_put_number(r, "memory", (double)o->machine.memory);
+    put_paused(s, r);
+    control_put_number(r, "seconds", (double)(os_monotonic_ns() - o->start_ns) * 1e-9);
+    control_put_number(r, "cpu_seconds", stats_cpu_seconds());
+    if (*o->console_path)
+        control_put_text(r, "console", o->console_path);
 }
 
 /* --- the balloon --- */
@@ -164,6 +184,9 @@ static const struct control_command commands[] = {
      .what = "asks the guest for memory, and tells what it said of it last",
      .args = balloon_args,
      .run = run_balloon},
+    {.name = "about",
+     .what = "what machine this is, and whether it runs",
+     .run = run_about},
     {.name = "quit", .what = "ends the run, as Ctrl-A x does", .run = run_quit},
     {.name = "stats",
      .what = "what --stats tells at the end, as it is now",

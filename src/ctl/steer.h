@@ -5,12 +5,12 @@
 
 #include "control/control.h"
 #include "ctl/console.h"
-#include "machine/machine.h"
+#include "ctl/run_options.h"
 
 struct steer {
     struct machine *m;
     struct console *console;
-    uint64_t start_ns; /* of the run, on the host's clock */
+    const struct run_options *o;
 };
 
 /* S must stay as long as the table is used. */

@@ -1,0 +1,257 @@
+/*
+ * Commands for machines that run, by name or by their control socket: stop, kill, pause,
+ * resume, reset and stats. Each is a request or two.
+ */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "ctl/ask.h"
+#include "ctl/ctl.h"
+
+#define STOP_SECONDS 60u
+#define QUIT_SECONDS 10u
+
+#define MACHINE_WORDS                                                                    \
+    "\nThe machine is NAME, which its `bivisor run` has by --name, or --control PATH, "  \
+    "the\nsocket that it listens at.\n\nexit status: 0; 1 "
+
+/* How a command is called: what stands behind the machine is its own. */
+static bool wants_help(int argc, char **argv, const char *text) {
+    if (argc != 2 || strcmp(argv[1], "--help") != 0)
+        return false;
+    fputs(text, stdout);
+    return true;
+}
+
+/* The machine alone. False after a message. */
+static bool take_only(const char *command, int argc, char **argv, struct ask_machine *m) {
+    int words = ask_take_machine(command, argc - 1, argv + 1, m);
+
+    if (words < 0)
+        return false;
+    if (words == argc - 1)
+        return true;
+    log_error("'%s' is too much; `bivisor %s --help` tells more", argv[1 + words],
+              command);
+    return false;
+}
+
+static int simple(int argc, char **argv, const char *command, const char *request,
+                  const char *help) {
+    struct ask_machine m;
+    cJSON *answer;
+    int fd;
+
+    if (wants_help(argc, argv, help))
+        return CTL_OK;
+    if (!take_only(command, argc, argv, &m))
+        return CTL_USAGE;
+    fd = ask_connect(&m, 0);
+    answer = fd < 0 ? NULL : ask(fd, request);
+    if (fd >= 0)
+        close(fd);
+    cJSON_Delete(answer);
+    return answer ? CTL_OK : CTL_HOST_FAILURE;
+}
+
+int ctl_cmd_pause(int argc, char **argv) {
+    return simple(argc, argv, "pause", "{\"command\":\"pause\"}\n",
+                  "usage: bivisor pause NAME\n\nStops a guest between two instructions, "
+                  "and its time.\n" MACHINE_WORDS "when that was not done\n");
+}
+
+int ctl_cmd_resume(int argc, char **argv) {
+    return simple(argc, argv, "resume", "{\"command\":\"resume\"}\n",
+                  "usage: bivisor resume NAME\n\nA guest that was paused goes "
+                  "on.\n" MACHINE_WORDS "when that was not done\n");
+}
+
+int ctl_cmd_reset(int argc, char **argv) {
+    return simple(argc, argv, "reset", "{\"command\":\"reset\"}\n",
+                  "usage: bivisor reset NAME\n\nPresses the reset "
+                  "button.\n" MACHINE_WORDS "when that was not done\n");
+}
+
+/* --- ending --- */
+
+/* Waits for the end of process PID: false after MS. */
+static bool wait_gone(int pid, int ms) {
+    uint64_t until = os_monotonic_ns() + (uint64_t)ms * 1000000;
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int left, n = 0;
+
+    while ((left = (int)((int64_t)(until - os_monotonic_ns()) / 1000000)) > 0) {
+        if (fd < 0 && kill(pid, 0))
+            break;
+        n = poll(&p, fd >= 0, fd < 0 && left > 10 ? 10 : left);
+        if (n > 0 || (fd < 0 && n < 0 && errno != EINTR))
+            break;
+    }
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 ? n > 0 : kill(pid, 0) != 0;
+}
+
+struct stopping {
+    struct ask_machine m;
+    unsigned seconds;
+    bool kill; /* what does not stop */
+};
+
+static const char *called(const struct ask_machine *m) {
+    return m->name ? m->name : m->path;
+}
+
+/* Ends the run as Ctrl-A x does; or the process, when it does not listen. */
+static int end_run(int fd, const struct ask_machine *m) {
+    int pid = ask_process(fd);
+    cJSON *answer = ask_quietly(fd, "{\"command\":\"quit\"}\n");
+
+    cJSON_Delete(answer);
+    if (pid <= 1) {
+        log_error("cannot find the process of '%s'", called(m));
+        return CTL_HOST_FAILURE;
+    }
+    if (wait_gone(pid, answer ? QUIT_SECONDS * 1000 : 1))
+        return CTL_OK;
+    log_warn("'%s' does not answer: its process %d is killed", called(m), pid);
+    if (kill(pid, SIGKILL) && errno != ESRCH) {
+        log_error("cannot kill process %d: %s", pid, strerror(errno));
+        return CTL_HOST_FAILURE;
+    }
+    return wait_gone(pid, QUIT_SECONDS * 1000) ? CTL_OK : CTL_HOST_FAILURE;
+}
+
+int ctl_cmd_kill(int argc, char **argv) {
+    struct ask_machine m;
+    int fd, status;
+
+    if (wants_help(argc, argv,
+                   "usage: bivisor kill NAME\n\nEnds a machine at once, as pulling its "
+                   "plug does.\n" MACHINE_WORDS "when that was not done\n"))
+        return CTL_OK;
+    if (!take_only("kill", argc, argv, &m))
+        return CTL_USAGE;
+    fd = ask_connect(&m, QUIT_SECONDS);
+    if (fd < 0)
+        return CTL_HOST_FAILURE;
+    status = end_run(fd, &m);
+    close(fd);
+    return status;
+}
+
+static bool take_seconds(const char *text, unsigned *out) {
+    char *rest;
+    unsigned long n = strtoul(text, &rest, 10);
+
+    *out = (unsigned)n;
+    if (*text >= '0' && *text <= '9' && !*rest && n <= 86400)
+        return true;
+    log_error("--timeout wants seconds, at most 86400, not '%s'", text);
+    return false;
+}
+
+static bool take_stop(int argc, char **argv, struct stopping *s) {
+    int at = 1;
+
+    for (; at < argc; at++)
+        if (!strcmp(argv[at], "--kill"))
+            s->kill = true;
+        else if (at + 1 < argc && !strcmp(argv[at], "--timeout")) {
+            if (!take_seconds(argv[++at], &s->seconds))
+                return false;
+        } else
+            break;
+    return take_only("stop", argc - at + 1, argv + at - 1, &s->m);
+}
+
+static bool is_paused(int fd) {
+    cJSON *answer = ask_quietly(fd, "{\"command\":\"about\"}\n");
+    bool paused = cJSON_IsTrue(cJSON_GetObjectItem(answer, "paused"));
+
+    cJSON_Delete(answer);
+    return paused;
+}
+
+static int stop(int fd, const struct stopping *s) {
+    int pid = ask_process(fd);
+    cJSON *answer;
+
+    if (is_paused(fd) && !s->kill) {
+        log_error("'%s' is paused, and cannot shut down: `bivisor resume` comes first",
+                  called(&s->m));
+        return CTL_HOST_FAILURE;
+    }
+    answer = ask(fd, "{\"command\":\"powerdown\"}\n");
+    cJSON_Delete(answer);
+    if (!answer)
+        return CTL_HOST_FAILURE;
+    if (wait_gone(pid, (int)s->seconds * 1000))
+        return CTL_OK;
+    if (s->kill)
+        return end_run(fd, &s->m);
+    log_error("'%s' has not shut down in %u s; `bivisor kill` ends it", called(&s->m),
+              s->seconds);
+    return CTL_HOST_FAILURE;
+}
+
+int ctl_cmd_stop(int argc, char **argv) {
+    struct stopping s = {.seconds = STOP_SECONDS};
+    int fd, status;
+
+    if (wants_help(
+            argc, argv,
+            "usage: bivisor stop [--timeout SECONDS] [--kill] NAME\n\n"
+            "Presses the power button of a machine, and waits until it has shut down.\n\n"
+            "  --timeout SECONDS  how long that may take (default: 60)\n"
+            "  --kill             end it then, as `bivisor kill` does\n" MACHINE_WORDS
+            "when it still runs\n"))
+        return CTL_OK;
+    if (!take_stop(argc, argv, &s))
+        return CTL_USAGE;
+    fd = ask_connect(&s.m, QUIT_SECONDS);
+    if (fd < 0)
+        return CTL_HOST_FAILURE;
+    status = stop(fd, &s);
+    close(fd);
+    return status;
+}
+
+/* --- statistics --- */
+
+int ctl_cmd_stats(int argc, char **argv) {
+    struct ask_machine m;
+    cJSON *answer;
+    char *text;
+    int fd;
+
+    if (wants_help(argc, argv,
+                   "usage: bivisor stats NAME\n\nWrites what --stats would write at the "
+                   "end, as it is now.\n" MACHINE_WORDS
+                   "when the machine does not tell\n"))
+        return CTL_OK;
+    if (!take_only("stats", argc, argv, &m))
+        return CTL_USAGE;
+    fd = ask_connect(&m, 0);
+    answer = fd < 0 ? NULL : ask(fd, "{\"command\":\"stats\"}\n");
+    if (fd >= 0)
+        close(fd);
+    if (!answer)
+        return CTL_HOST_FAILURE;
+    text = cJSON_Print(cJSON_GetObjectItem(answer, "stats"));
+    if (text)
+        puts(text);
+    cJSON_free(text);
+    cJSON_Delete(answer);
+    return text ? CTL_OK : CTL_HOST_FAILURE;
+}
