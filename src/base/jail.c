@@ -23,8 +23,8 @@ const char *jail_why(int rc) {
 }
 
 bool jail_enter(enum jail_want want, const unsigned long *ioctls, const int *listeners,
-                const int *servers) {
-    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls, listeners, servers);
+                const int *handing) {
+    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls, listeners, handing);
 
     if (!rc)
         return true;

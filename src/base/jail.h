@@ -10,10 +10,10 @@ enum jail_want {
     JAIL_OFF,
 };
 
-/* All that the run needs is open; IOCTLS, LISTENERS and SERVERS as os_jail_enter() takes
+/* All that the run needs is open; IOCTLS, LISTENERS and HANDING as os_jail_enter() takes
  * them. False after a message: there is to be no run. */
 bool jail_enter(enum jail_want want, const unsigned long *ioctls, const int *listeners,
-                const int *servers);
+                const int *handing);
 
 /* Why it cannot be, RC being what os_jail_enter() returned; for messages. */
 const char *jail_why(int rc);

@@ -228,6 +228,12 @@ int os_listener_accept(const struct os_listener *l);
 int os_socket_read(int fd, void *buf, size_t size);
 int os_socket_write(int fd, const void *buf, size_t len);
 void os_socket_close(int fd);
+/* Sends a token, and a descriptor with it if FD is one, at a local socket that keeps
+ * messages apart. False: nobody is there. */
+bool os_socket_hand(int socket, uint32_t token, int fd);
+/* Takes the next such message, without waiting: 0, and *FD may be -1; -EAGAIN: there is
+ * none; -EPIPE: the other side has ended. */
+int os_socket_handed(int socket, uint32_t *token, int *fd);
 
 /* --- the jail (os_jail.c) --- */
 
@@ -242,21 +248,22 @@ void os_socket_close(int fd);
  * From here on each thread of the process may compute, wait, and read and write what is
  * open, and nothing else, for good. Descriptors above 2 that we were started with are
  * closed. IOCTLS are further requests for ioctl(2) that are allowed, and a 0; or NULL.
- * At LISTENERS (of os_listener_fd(), and a -1; or NULL) clients may be accepted; SERVERS
- * (the same) are connected sockets, at which send(2), recv(2) and shutdown(2) may be
- * used. -errno: the host does not let us (-ENOTSUP: this build does not), and we are not
- * locked up.
+ * At LISTENERS (of os_listener_fd(), and a -1; or NULL) clients may be accepted; at
+ * HANDING (the same) processes of ours hand over sockets that they have connected, at
+ * which send(2), recv(2) and shutdown(2) may be used. -errno: the host does not let us
+ * (-ENOTSUP: this build does not), and we are not locked up.
  */
-int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *servers);
+int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *handing);
 /* What os_jail_enter() would return here. */
 int os_jail_probe(void);
 /* The same for a process that is a network (net/user.c): of one thread, which may make
  * and use sockets of the Internet, and no others; the file that names the name servers
  * stays as it is now. (os_jail_network.c) */
 int os_jail_network(void);
-/* The same for the process that connects to unix sockets (vsock/connector.c), which it
- * may and nothing else; to be told of, it has standard error. (os_jail_connector.c) */
-int os_jail_connector(void);
+/* The same for a process that connects to sockets of a FAMILY (vsock/connector.c,
+ * block/nbd/connector.c), which it may and nothing else; to be told of, it has standard
+ * error. (os_jail_connector.c) */
+int os_jail_connector(int family);
 /* The same for the process that makes cells, and for what it makes (direct/spawner.c). A
  * call that it does not allow fails. (os_jail_spawner.c) */
 int os_jail_spawner(void);

@@ -114,26 +114,41 @@ static const struct filter_rule rules[] = {
     ANY(exit_group),
 };
 
-/* The process that connects for --vsock hands sockets over at such a one. Disks of a
- * server: libnbd sends and receives at this socket, at no other address than
- * it is connected to; shutdown(2) leaves a server that is silent. */
-static int add_server(scmp_filter_ctx ctx, unsigned fd) {
-    const struct filter_rule allowed[] = {IF2(sendto, 0, ARG32, fd, 4, ~(uint64_t)0, 0),
-                                          IF2(recvfrom, 0, ARG32, fd, 4, ~(uint64_t)0, 0),
-                                          IF(recvmsg, 0, ARG32, fd),
-                                          IF(shutdown, 0, ARG32, fd)};
+/* What is handed over: --vsock's connections, and those to a disk's server, where libnbd
+ * sends and receives. Without an address that is no more than write(2) and read(2) of
+ * what is open. */
+static const struct filter_rule handed[] = {
+    IF(sendto, 4, ~(uint64_t)0, 0),
+    IF(recvfrom, 4, ~(uint64_t)0, 0),
+    ANY(shutdown), /* leaves a server that is silent */
+    /* libnbd makes a socket one that does not wait. */
+    IF(fcntl, 1, ARG32, F_GETFL),
+    IF(fcntl, 1, ARG32, F_SETFL),
+    IF(fcntl, 1, ARG32, F_GETFD),
+    IF(fcntl, 1, ARG32, F_SETFD),
+};
 
-    return filter_add_all(ctx, allowed, ARRAY_SIZE(allowed));
+static int add_handing(scmp_filter_ctx ctx, const int *fds) {
+    int rc = 0;
+
+    if (fds && *fds >= 0)
+        rc = filter_add_all(ctx, handed, ARRAY_SIZE(handed));
+    for (; fds && *fds >= 0 && !rc; fds++) {
+        const struct filter_rule here = IF(recvmsg, 0, ARG32, (unsigned)*fds);
+
+        rc = filter_add(ctx, &here);
+    }
+    return rc;
 }
 
 /* Those that depend on the process. */
 static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls,
-                    const int *listeners, const int *servers) {
+                    const int *listeners, const int *handing) {
     const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
     int rc = filter_add(ctx, &to_us);
 
-    for (; servers && *servers >= 0 && !rc; servers++)
-        rc = add_server(ctx, (unsigned)*servers);
+    if (!rc)
+        rc = add_handing(ctx, handing);
 
     /* --control, --net: clients at these sockets; they are read and written as files are.
      */
@@ -161,7 +176,7 @@ static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls,
 
 /* Makes a filter that is ready to be loaded. */
 static int make_filter(const unsigned long *ioctls, const int *listeners,
-                       const int *servers, scmp_filter_ctx *out) {
+                       const int *handing, scmp_filter_ctx *out) {
     scmp_filter_ctx ctx;
     int rc = filter_new(&ctx);
 
@@ -169,7 +184,7 @@ static int make_filter(const unsigned long *ioctls, const int *listeners,
         return rc;
     rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
     if (!rc)
-        rc = add_ours(ctx, ioctls, listeners, servers);
+        rc = add_ours(ctx, ioctls, listeners, handing);
     if (rc)
         seccomp_release(ctx);
     *out = rc ? NULL : ctx;
@@ -200,13 +215,13 @@ static void close_inherited(void) {
     closedir(dir);
 }
 
-int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *servers) {
+int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *handing) {
     scmp_filter_ctx ctx;
     int rc;
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = make_filter(ioctls, listeners, servers, &ctx);
+    rc = make_filter(ioctls, listeners, handing, &ctx);
     if (rc)
         return rc;
     tzset(); /* gmtime_r(3), of the clock device, reads the time zone's file, once */

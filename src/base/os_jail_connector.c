@@ -1,11 +1,13 @@
 /*
- * The jail of the process that connects a guest to unix sockets (vsock/connector.c): it
- * reads orders, connects, and hands sockets over. It may do nothing else. Which sockets
- * it can be made to connect to is its own code's to say: a filter cannot see names.
+ * The jail of a process that connects for one that may not: a guest to unix sockets
+ * (vsock/connector.c), or a disk to its server (block/nbd/connector.c). It reads orders,
+ * connects, and hands sockets over. It may do nothing else. What it can be made to
+ * connect to is its own code's to say: a filter cannot see names.
  *
  * Each rule says who needs it.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,8 +21,9 @@ static const struct filter_rule rules[] = {
     ANY(sendmsg),
 
     /* What is handed over. */
-    IF(socket, 0, ARG32, AF_UNIX),
     ANY(connect),
+    IF(setsockopt, 1, ARG32, SOL_SOCKET), /* how long, and without delay */
+    IF(setsockopt, 1, ARG32, IPPROTO_TCP),
     ANY(close),
 
     /* The handler of SIGSYS, and the end. */
@@ -28,13 +31,14 @@ static const struct filter_rule rules[] = {
     ANY(exit_group),
 };
 
-int os_jail_connector(void) {
+int os_jail_connector(int family) {
+    const struct filter_rule sockets = IF(socket, 0, ARG32, (unsigned)family);
     scmp_filter_ctx ctx;
     int rc;
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = filter_with(rules, ARRAY_SIZE(rules), NULL, &ctx);
+    rc = filter_with(rules, ARRAY_SIZE(rules), &sockets, &ctx);
     if (rc)
         return rc;
     return filter_load(ctx, NULL);

@@ -225,3 +225,46 @@ int os_socket_write(int fd, const void *buf, size_t len) {
 void os_socket_close(int fd) {
     close(fd);
 }
+
+/* --- handing over --- */
+
+/* A control message that has one descriptor. */
+union room {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+bool os_socket_hand(int socket, uint32_t token, int fd) {
+    union room room = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                                  .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS}};
+    struct iovec iov = {&token, sizeof(token)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (fd >= 0) {
+        memcpy(CMSG_DATA(&room.header), &fd, sizeof(fd));
+        m.msg_control = room.bytes;
+        m.msg_controllen = sizeof(room.bytes);
+    }
+    return sendmsg(socket, &m, MSG_NOSIGNAL) >= 0;
+}
+
+int os_socket_handed(int socket, uint32_t *token, int *fd) {
+    union room room;
+    struct iovec iov = {token, sizeof(*token)};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = room.bytes,
+                       .msg_controllen = sizeof(room.bytes)};
+    struct cmsghdr *h;
+    ssize_t n;
+
+    *fd = -1;
+    n = recvmsg(socket, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n != sizeof(*token))
+        return n < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : -EPIPE;
+    h = CMSG_FIRSTHDR(&m);
+    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
+        memcpy(fd, CMSG_DATA(h), sizeof(*fd));
+    return 0;
+}

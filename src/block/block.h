@@ -29,6 +29,7 @@
 #ifndef BLOCK_BLOCK_H
 #define BLOCK_BLOCK_H
 
+#include "base/jail.h"
 #include "base/types.h"
 
 #define BLOCK_SECTOR 512u /* offsets and lengths are multiples of this */
@@ -54,6 +55,8 @@ struct block_spec {
     bool backing_allowed; /* backing files need not lie beside the image */
     const char *overlay;  /* NULL: none; "temp": gone at the end; or a qcow2 image that
                              takes the writes, made if it is not there */
+    unsigned reconnect;   /* seconds that requests wait for a server that has gone */
+    enum jail_want jail;  /* of the process that connects to it again */
 };
 
 /* PATH names a server, not a file. */
@@ -78,9 +81,10 @@ bool block_readonly(const struct block *b);
 const char *block_id(const struct block *b);
 const char *block_path(const struct block *b); /* for messages */
 
-/* The sockets by which it is connected to servers, for the jail: at most
- * BLOCK_SOCKETS_MAX of them into OUT; how many. */
-#define BLOCK_SOCKETS_MAX BLOCK_WORKERS
+/* Where a process hands over new connections to its server, for the jail: at most
+ * BLOCK_SOCKETS_MAX sockets into OUT; how many. A disk that has one can keep workers
+ * waiting for a server. */
+#define BLOCK_SOCKETS_MAX 1u
 unsigned block_sockets(const struct block *b, int *out);
 
 /* --- the workers of all disks of a machine --- */

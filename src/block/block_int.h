@@ -105,10 +105,10 @@ int file_temporary(const char *path, struct image **out);
 /* Device and inode, to tell the same file under another name. False: it is no file. */
 bool file_identity(const struct image *i, uint64_t id[2]);
 
-/* --- nbd.c --- */
+/* --- nbd/nbd.c --- */
 
-/* What the server at URI serves. 0, or -errno with a sentence in WHY. */
-int nbd_open(const char *uri, bool readonly, struct image **out, char *why,
+/* What the server that SPEC names serves. 0, or -errno with a sentence in WHY. */
+int nbd_open(const struct block_spec *spec, bool readonly, struct image **out, char *why,
              size_t why_size);
 
 /* --- open.c --- */

@@ -308,7 +308,7 @@ int disk_open(const struct block_spec *s, struct image **out, char *why,
                   "'%s': what a server serves is raw; let it open the qcow2 image",
                   s->path);
     else
-        rc = nbd_open(s->path, readonly, &base, why, why_size);
+        rc = nbd_open(s, readonly, &base, why, why_size);
     if (rc)
         return rc;
     if (!s->overlay) {

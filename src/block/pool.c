@@ -242,20 +242,16 @@ uint64_t block_pool_next(const struct block_pool *p) {
 /* --- waiting --- */
 
 /* Until B executes nothing; the lock is held. Who waits too long for a server is told to
- * wait no more. */
+ * wait no more, and again if it has begun to wait for something else. */
 static void wait_for(struct block_pool *p, struct block *b) {
     struct timespec until = {
         .tv_sec = (time_t)(os_monotonic_ns() / 1000000000u + BLOCK_PATIENCE)};
-    bool patient = true;
 
-    while (b->running) {
-        if (!patient) {
-            pthread_cond_wait(&p->idle, &p->lock);
-        } else if (pthread_cond_timedwait(&p->idle, &p->lock, &until) == ETIMEDOUT) {
-            patient = false;
+    while (b->running)
+        if (pthread_cond_timedwait(&p->idle, &p->lock, &until) == ETIMEDOUT) {
+            until.tv_sec += BLOCK_PATIENCE;
             image_abandon(b->image);
         }
-    }
 }
 
 void pool_add(struct block_pool *p, struct block *b) {

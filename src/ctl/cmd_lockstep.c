@@ -83,7 +83,7 @@ static int status_of(const struct lockstep_result *r) {
 }
 
 static int open_disks(void *arg, struct machine_config *cfg) {
-    return disk_options_open(arg, cfg);
+    return disk_options_open(arg, JAIL_OFF, cfg); /* a server is refused */
 }
 
 static void close_disks(void *arg, struct machine_config *cfg) {

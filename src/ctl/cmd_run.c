@@ -289,8 +289,9 @@ static void list_listeners(const struct run *r, int *out) {
     *out = -1;
 }
 
-/* What disks are connected to, and the process that connects for the guest; and a -1. */
-static void list_servers(const struct run *r, int *out) {
+/* Where processes hand over connections, to disks' servers and for the guest; and a -1.
+ */
+static void list_handing(const struct run *r, int *out) {
     const struct machine_config *cfg = &r->o.machine;
 
     for (unsigned n = 0; n < cfg->disk_count; n++)
@@ -302,16 +303,16 @@ static void list_servers(const struct run *r, int *out) {
 
 static int run_machine(struct run *r) {
     int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 4];
-    int servers[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
+    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
 
     list_listeners(r, listeners);
-    list_servers(r, servers);
+    list_handing(r, handing);
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
     if (start_control(r) && start_gdb(r) && start_nets(r) &&
         (!r->qemu || r->qemu->ready(r->qemu->arg)) &&
-        jail_enter(r->o.jail, machine_ioctls(r->m), listeners, servers))
+        jail_enter(r->o.jail, machine_ioctls(r->m), listeners, handing))
         return run_locked_up(r);
     console_close(&r->console);
     return CTL_HOST_FAILURE;
@@ -447,7 +448,7 @@ static int with_control(struct run *r) {
 
 static int with_disks(struct run *r) {
     struct machine_config *cfg = &r->o.machine;
-    int rc = disk_options_open(&r->o.disks, cfg), status;
+    int rc = disk_options_open(&r->o.disks, r->o.jail, cfg), status;
 
     if (rc)
         return ctl_status_of(rc);

@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "ctl/options.h"
 
+#define RECONNECT 60u /* seconds */
+
 bool disk_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
@@ -26,7 +28,11 @@ bool disk_option_help(const char *value) {
         "need be\n"
         "  backing=allow      backing files may lie anywhere, not only beside the "
         "image\n"
-        "  if=virtio|ide      how it is attached (default: virtio)\n");
+        "  if=virtio|ide      how it is attached (default: virtio)\n"
+        "  reconnect=SECONDS  how long the guest waits for a server that has gone, "
+        "before "
+        "it\n"
+        "                     sees errors (default: 60)\n");
     return true;
 }
 
@@ -64,8 +70,10 @@ static bool take_part(struct disk_option *d, char *name) {
         d->spec.backing_allowed = true;
         return options_choice("--disk: backing", value, allows, 1, &choice);
     }
-    log_error("--disk: '%s%s%s' is none of format=, readonly, overlay=, backing=allow "
-              "and if=; a comma in a file's name is written twice",
+    if (!strcmp(name, "reconnect") && value)
+        return options_number("--disk: reconnect", value, 0, 1000000, &d->spec.reconnect);
+    log_error("--disk: '%s%s%s' is none of format=, readonly, overlay=, backing=allow, "
+              "if= and reconnect=; a comma in a file's name is written twice",
               name, value ? "=" : "", value ? value : "");
     return false;
 }
@@ -78,7 +86,7 @@ static struct disk_option *add(struct disk_options *o, const char *option,
         log_error("--disk and --cdrom are possible %u times at most", MACHINE_DISKS);
         return NULL;
     }
-    *d = (struct disk_option){.text = strdup(value)};
+    *d = (struct disk_option){.text = strdup(value), .spec.reconnect = RECONNECT};
     if (!d->text) {
         log_error("out of memory");
         return NULL;
@@ -152,16 +160,19 @@ bool disk_options_repeat(const struct disk_options *o, const char *option) {
     return true;
 }
 
-int disk_options_open(const struct disk_options *o, struct machine_config *cfg) {
+int disk_options_open(const struct disk_options *o, enum jail_want jail,
+                      struct machine_config *cfg) {
     char why[512];
 
     cfg->disk_count = 0;
     for (unsigned n = 0; n < o->count; n++) {
         struct machine_disk *d = &cfg->disks[n];
+        struct block_spec spec = o->disk[n].spec;
         int rc;
 
+        spec.jail = jail;
         d->kind = o->disk[n].kind;
-        rc = block_open(&o->disk[n].spec, &d->block, why, sizeof(why));
+        rc = block_open(&spec, &d->block, why, sizeof(why));
         if (rc) {
             log_error("%s: %s", d->kind == MACHINE_DISK_CDROM ? "--cdrom" : "--disk",
                       why);

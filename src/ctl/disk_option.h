@@ -29,7 +29,8 @@ const char *disk_option_overlay(const struct disk_option *d);
 bool disk_options_repeat(const struct disk_options *o, const char *option);
 
 /* Opens them all, into the configuration. 0, or -errno after a message. */
-int disk_options_open(const struct disk_options *o, struct machine_config *cfg);
+int disk_options_open(const struct disk_options *o, enum jail_want jail,
+                      struct machine_config *cfg);
 /* False after a message: not everything could be written back. */
 bool disk_options_close(struct machine_config *cfg);
 

@@ -47,6 +47,20 @@ bool options_size(const char *option, const char *text, uint64_t *out) {
     return true;
 }
 
+bool options_number(const char *option, const char *text, unsigned least, unsigned most,
+                    unsigned *out) {
+    char *end;
+    unsigned long n;
+
+    errno = 0;
+    n = strtoul(text, &end, 10);
+    *out = (unsigned)n;
+    if (!errno && isdigit((unsigned char)*text) && !*end && n >= least && n <= most)
+        return true;
+    log_error("%s wants a number from %u to %u, not '%s'", option, least, most, text);
+    return false;
+}
+
 bool options_choice(const char *option, const char *text, const char *const *names,
                     size_t count, size_t *out) {
     char list[256] = "";

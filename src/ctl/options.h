@@ -7,6 +7,10 @@
 /* "512M", "1G", "65536K", plain bytes. False (and a message) when it is not a size. */
 bool options_size(const char *option, const char *text, uint64_t *out);
 
+/* A number from LEAST to MOST. False (and a message) when it is none. */
+bool options_number(const char *option, const char *text, unsigned least, unsigned most,
+                    unsigned *out);
+
 /* One of NAMES[0..COUNT): its index. False (and a message that lists them) otherwise. */
 bool options_choice(const char *option, const char *text, const char *const *names,
                     size_t count, size_t *out);

@@ -5,6 +5,9 @@
  * held. In a counted run a request is executed at once, and delivered by a timer of the
  * virtual clock after DELAY_NS, so that runs repeat; what the host's disk took is not
  * seen.
+ *
+ * A disk of a server has workers of its own: who waits for a server that has gone keeps
+ * no other disk waiting.
  */
 #include "machine/machine_int.h"
 
@@ -28,6 +31,16 @@ static uint64_t due(void *arg) {
     return at;
 }
 
+static int attach(struct machine *m, unsigned n, const struct block_host *host) {
+    struct block *b = m->cfg.disks[n].block;
+    int sockets[BLOCK_SOCKETS_MAX];
+    int rc = block_sockets(b, sockets) ? block_pool_new(host, &m->servers[n]) : 0;
+
+    if (!rc)
+        block_attach(b, m->servers[n] ? m->servers[n] : m->disks);
+    return rc;
+}
+
 int machine_disks_create(struct machine *m) {
     const struct block_host host = {.loop = m->loop,
                                     .enter = machine_guard_enter,
@@ -41,13 +54,17 @@ int machine_disks_create(struct machine *m) {
     m->disks_due = (struct vtimer){.fire = deliver, .arg = m};
     rc = block_pool_new(&host, &m->disks);
     for (unsigned n = 0; n < m->cfg.disk_count && !rc; n++)
-        block_attach(m->cfg.disks[n].block, m->disks);
+        rc = attach(m, n, &host);
     if (!rc && m->cfg.vars.block)
         block_attach(m->cfg.vars.block, m->disks);
     return rc;
 }
 
 void machine_disks_free(struct machine *m) {
+    for (unsigned n = 0; n < MACHINE_DISKS; n++) {
+        block_pool_free(m->servers[n]);
+        m->servers[n] = NULL;
+    }
     block_pool_free(m->disks);
     m->disks = NULL;
 }

@@ -112,8 +112,10 @@ struct machine {
     unsigned living;          /* threads of CPUs that run the life; atomic */
     enum machine_end result;  /* of the life */
     struct block_pool *disks; /* NULL: there are none */
-    struct vtimer disks_due;  /* counted: the next completion */
-    struct counted counted;   /* instead, with cfg.counted */
+    /* Of disks of a server, which waits for it alone; NULL: it is in `disks`. */
+    struct block_pool *servers[MACHINE_DISKS];
+    struct vtimer disks_due;                  /* counted: the next completion */
+    struct counted counted;                   /* instead, with cfg.counted */
     struct serial_port serial[BOARD_SERIALS]; /* serials.c */
     unsigned console_serial; /* the console's port; BOARD_SERIALS: none */
     int end;   /* enum machine_end of the life, or MACHINE_GOES_ON; atomic */

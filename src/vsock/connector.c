@@ -20,12 +20,6 @@ struct order {
     uint32_t token, port;
 };
 
-/* A control message that has one descriptor. */
-union room {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
-
 /* --- in the process --- */
 
 static int connect_to(const char *path, uint32_t port) {
@@ -42,21 +36,6 @@ static int connect_to(const char *path, uint32_t port) {
     return fd;
 }
 
-static bool answer(int socket, uint32_t token, int fd) {
-    union room room = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
-                                  .cmsg_level = SOL_SOCKET,
-                                  .cmsg_type = SCM_RIGHTS}};
-    struct iovec iov = {&token, sizeof(token)};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        memcpy(CMSG_DATA(&room.header), &fd, sizeof(fd));
-        m.msg_control = room.bytes;
-        m.msg_controllen = sizeof(room.bytes);
-    }
-    return sendmsg(socket, &m, MSG_NOSIGNAL) >= 0;
-}
-
 static void serve(int socket, const char *path, enum jail_want jail) {
     const int ends[] = {socket, STDERR_FILENO};
     struct order order;
@@ -65,7 +44,7 @@ static void serve(int socket, const char *path, enum jail_want jail) {
     os_helper_begin(ends, ARRAY_SIZE(ends));
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* Where it cannot be, our parent's cannot either, and that tells. */
-    if (jail != JAIL_OFF && os_jail_connector() && jail == JAIL_ON)
+    if (jail != JAIL_OFF && os_jail_connector(AF_UNIX) && jail == JAIL_ON)
         _exit(0);
     while ((n = read(socket, &order, sizeof(order))) == sizeof(order) ||
            (n < 0 && errno == EINTR)) {
@@ -74,7 +53,7 @@ static void serve(int socket, const char *path, enum jail_want jail) {
         if (n < 0)
             continue;
         fd = connect_to(path, order.port);
-        if (!answer(socket, order.token, fd))
+        if (!os_socket_hand(socket, order.token, fd))
             break;
         if (fd >= 0)
             close(fd);
@@ -113,21 +92,5 @@ bool connector_ask(struct connector *c, uint32_t token, uint32_t port) {
 }
 
 int connector_take(struct connector *c, uint32_t *token, int *fd) {
-    union room room;
-    struct iovec iov = {token, sizeof(*token)};
-    struct msghdr m = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = room.bytes,
-                       .msg_controllen = sizeof(room.bytes)};
-    struct cmsghdr *h;
-    ssize_t n;
-
-    *fd = -1;
-    n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n != sizeof(*token))
-        return n < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : -EPIPE;
-    h = CMSG_FIRSTHDR(&m);
-    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
-        memcpy(fd, CMSG_DATA(h), sizeof(*fd));
-    return 0;
+    return os_socket_handed(c->fd, token, fd);
 }

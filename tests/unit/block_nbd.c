@@ -1,6 +1,8 @@
 /*
  * Disks of a server, over unix sockets: nbdkit with plugins and filters that are slow,
- * broken or limited, and qemu-nbd. Also what pool.c does when a server says nothing.
+ * broken or limited, and qemu-nbd; servers that end and come back, with all that they had
+ * or without what they had not made durable. Also what pool.c does when a server says
+ * nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -235,13 +237,214 @@ static void test_silent_end(void **state) {
     assert_int_equal(block_close(b), -ETIMEDOUT);
 }
 
+/* --- servers that end and come back --- */
+
+#define FILE_SERVER "nbdkit -f -U sock file file=file"
+
+static struct block *open_patient(unsigned seconds) {
+    const struct block_spec spec = {.path = uri, .reconnect = seconds};
+
+    return disk_must(&rig, &spec);
+}
+
+static void must_read(struct block *b, size_t at, const uint8_t *model, size_t len) {
+    uint8_t *buf = malloc(len);
+
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, at, buf, len), 0);
+    assert_memory_equal(buf, model + at, len);
+    free(buf);
+}
+
+/* Requests of all kinds are under way whenever the server is killed; none fails, and what
+ * is there in the end is what was written. */
+static void comes_back(const char *command) {
+    uint8_t *model = calloc(1, SIZE), *buf = malloc(SIZE);
+    struct disk_request q[16];
+    struct block *b;
+
+    serve(command);
+    b = open_patient(100000);
+    for (unsigned round = 0; round < 6; round++) {
+        for (unsigned n = 0; n < 16; n++) { /* each at a place of its own */
+            size_t at = SIZE / 16 * n + 512 * (rnd() % 64), len = 512 * (1 + rnd() % 200);
+
+            if (n % 4 == 3) {
+                disk_begin(&rig, b, &q[n], BLOCK_READ, at, buf + at, len);
+            } else if (n % 8 == 6) {
+                memset(model + at, 0, len);
+                disk_begin(&rig, b, &q[n], BLOCK_ZEROES, at, NULL, len);
+            } else {
+                rnd_fill(model + at, len, round * 16 + n);
+                disk_begin(&rig, b, &q[n], BLOCK_WRITE, at, model + at, len);
+            }
+            if (n == round * 3)
+                end_server(SIGKILL);
+        }
+        serve(command);
+        disk_wait(&rig, 16);
+        for (unsigned n = 0; n < 16; n++)
+            assert_int_equal(q[n].rc, 0);
+        must_read(b, 0, model, SIZE);
+        if (one_in(2))
+            assert_int_equal(disk_do(&rig, b, BLOCK_FLUSH, 0, NULL, 0), 0);
+    }
+    assert_int_equal(block_close(b), 0);
+    free(model);
+    free(buf);
+}
+
+static void test_back_nbdkit(void **state) {
+    assert_int_equal(system("truncate -s 4M file"), 0);
+    comes_back(FILE_SERVER);
+}
+
+static void test_back_limited(void **state) {
+    assert_int_equal(system("truncate -s 4M file"), 0);
+    comes_back("nbdkit -f -U sock --filter=multi-conn file file=file "
+               "multi-conn-mode=disable");
+}
+
+/* qemu-nbd has the tables of its image in memory: killed, it loses what was written. */
+static void test_back_qemu_nbd(void **state) {
+    assert_int_equal(system("qemu-img create -q -f qcow2 file 4M"), 0);
+    comes_back("qemu-nbd -t -e 8 -k $PWD/sock -f qcow2 file");
+    end_server(SIGTERM);
+    assert_int_equal(system("qemu-img check -q -f qcow2 -r leaks file"), 0);
+}
+
+/* A server that forgets all that was not flushed: it is told again, in its order. */
+static void test_forgetful(void **state) {
+    uint8_t *model = calloc(1, SIZE);
+    struct block *b;
+
+    assert_int_equal(system("truncate -s 4M file"), 0);
+    serve(FILE_SERVER);
+    b = open_patient(100000);
+    rnd_fill(model, SIZE, 1);
+    assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 0, model, SIZE), 0);
+    assert_int_equal(disk_do(&rig, b, BLOCK_FLUSH, 0, NULL, 0), 0);
+    assert_int_equal(system("cp file flushed"), 0);
+    for (unsigned n = 0; n < 40; n++) {
+        size_t len = 512 * (1 + rnd() % 300), at = rnd() % ((SIZE - len) / 512) * 512;
+
+        rnd_fill(model + at, len, n);
+        if (one_in(4))
+            memset(model + at, 0, len);
+        assert_int_equal(disk_do(&rig, b, model[at + 1] ? BLOCK_WRITE : BLOCK_ZEROES, at,
+                                 model[at + 1] ? model + at : NULL, len),
+                         0);
+        if (n % 8 == 7) { /* a different part is lost each time */
+            end_server(SIGKILL);
+            assert_int_equal(system("cp flushed file"), 0);
+            serve(FILE_SERVER);
+        }
+    }
+    must_read(b, 0, model, SIZE);
+    assert_int_equal(block_close(b), 0);
+    free(model);
+}
+
+/* More than the journal takes is made durable by the way, and is not kept. */
+static void test_much(void **state) {
+    const size_t part = 2u << 20;
+    uint8_t *buf = malloc(part), *back = malloc(part);
+    struct block *b;
+
+    assert_int_equal(system("truncate -s 80M file"), 0);
+    serve(FILE_SERVER);
+    b = open_patient(100000);
+    for (unsigned n = 0; n < 40; n++) {
+        rnd_fill(buf, part, n);
+        assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, n * part, buf, part), 0);
+    }
+    end_server(SIGKILL);
+    /* What was flushed is not written again: the last 32 MiB are. */
+    assert_int_equal(system("truncate -s 0 file && truncate -s 80M file"), 0);
+    serve(FILE_SERVER);
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, back, part), 0);
+    assert_int_equal(back[0] | back[part - 1], 0);
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, 39 * part, back, part), 0);
+    assert_memory_equal(back, buf, part);
+    assert_int_equal(block_close(b), 0);
+    free(buf);
+    free(back);
+}
+
+/* What cannot be written again is an error of each flush that follows. */
+static void test_spoiled(void **state) {
+    uint8_t buf[4096];
+    struct block *b;
+
+    assert_int_equal(system("truncate -s 4M file"), 0);
+    serve(FILE_SERVER);
+    b = open_patient(100000);
+    memset(buf, 1, sizeof(buf));
+    assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 0, buf, sizeof(buf)), 0);
+    end_server(SIGKILL);
+    serve("nbdkit -f -U sock --filter=error file file=file error=ENOSPC "
+          "error-pwrite-rate=1");
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, buf, sizeof(buf)), 0);
+    for (unsigned n = 0; n < 2; n++)
+        assert_int_equal(disk_do(&rig, b, BLOCK_FLUSH, 0, NULL, 0), -ENOSPC);
+    assert_int_equal(block_close(b), -ENOSPC);
+}
+
+/* Who has waited long enough sees errors, until the server is back. */
+static void test_late(void **state) {
+    uint8_t buf[4096] = {0};
+    struct block *b;
+    int rc = -1;
+
+    assert_int_equal(system("truncate -s 4M file"), 0);
+    serve(FILE_SERVER);
+    b = open_patient(1);
+    end_server(SIGKILL);
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, buf, sizeof(buf)), -EIO);
+    assert_int_equal(disk_do(&rig, b, BLOCK_WRITE, 0, buf, sizeof(buf)), -EIO);
+    serve("nbdkit -f -U sock memory 5M"); /* somebody else's */
+    usleep(1100000);
+    assert_int_equal(disk_do(&rig, b, BLOCK_READ, 0, buf, sizeof(buf)), -EIO);
+    end_server(SIGKILL);
+    serve(FILE_SERVER);
+    for (unsigned n = 0; n < 600 && rc; n++) {
+        usleep(100000);
+        rc = disk_do(&rig, b, BLOCK_READ, 0, buf, sizeof(buf));
+    }
+    assert_int_equal(rc, 0);
+    assert_int_equal(block_close(b), 0);
+}
+
+/* One connection, and two requests of which the first is not answered before the second:
+ * the server would say EIO in the end. */
+static void test_parallel(void **state) {
+    uint8_t buf[2][512];
+    struct disk_request q[2];
+    struct block *b;
+
+    serve("nbdkit -f -U sock eval get_size='echo 1M' can_multi_conn='exit 3' "
+          "thread_model='echo parallel' pread='"
+          "if [ $4 = 0 ]; then n=0; while [ ! -e go ]; do sleep 0.1; n=$((n+1)); "
+          "[ $n -lt 600 ] || { echo EIO >&2; exit 1; }; done; "
+          "else : >go; fi; head -c $3 /dev/zero'");
+    b = open_nbd(true);
+    for (unsigned n = 0; n < 2; n++)
+        disk_begin(&rig, b, &q[n], BLOCK_READ, n * 65536, buf[n], 512);
+    disk_wait(&rig, 2);
+    assert_int_equal(q[0].rc, 0);
+    assert_int_equal(q[1].rc, 0);
+    block_close(b);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_nbdkit),  TEST(test_qemu_nbd),   TEST(test_overlay),
-        TEST(test_limited), TEST(test_refused),    TEST(test_errors),
-        TEST(test_silent),  TEST(test_silent_end),
+        TEST(test_nbdkit),       TEST(test_qemu_nbd),      TEST(test_overlay),
+        TEST(test_limited),      TEST(test_refused),       TEST(test_errors),
+        TEST(test_silent),       TEST(test_silent_end),    TEST(test_back_nbdkit),
+        TEST(test_back_limited), TEST(test_back_qemu_nbd), TEST(test_forgetful),
+        TEST(test_much),         TEST(test_spoiled),       TEST(test_late),
+        TEST(test_parallel),
     };
 
     return cmocka_run_group_tests(tests, group_setup, scratch_leave);

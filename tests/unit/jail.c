@@ -525,27 +525,38 @@ static void accept_at_another(void *arg) {
     os_listener_accept(l);
 }
 
-/* At the socket of a server, and at another. */
+/* A connection that is handed over, as a disk's server's is; then what ARG says. */
 static void talk(void *arg) {
-    int fds[2], others[2];
+    const struct sockaddr_un nobody = {.sun_family = AF_UNIX};
+    int fds[2], ours[2], fd;
+    uint32_t token;
     char byte = 0;
 
-    check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), "making a pair");
-    check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, others), "making a pair");
+    check(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), "making a pair");
+    check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ours), "making a pair");
+    check(os_socket_hand(fds[1], 7, ours[0]), "handing over");
     check(!os_jail_enter(NULL, NULL, (int[]){fds[0], -1}), "entering");
-    check(send(fds[0], "x", 1, 0) == 1, "sending");
-    check(read(fds[1], &byte, 1) == 1 && byte == 'x', "reading");
-    check(write(fds[1], "y", 1) == 1, "writing");
-    check(recv(fds[0], &byte, 1, 0) == 1 && byte == 'y', "receiving");
-    check(!shutdown(fds[0], SHUT_RDWR), "shutting down");
-    send(others[0], "x", 1, 0);
+    check(!os_socket_handed(fds[0], &token, &fd) && token == 7 && fd >= 0, "taking");
+    check(!fcntl(fd, F_SETFL, O_NONBLOCK), "making it one that does not wait");
+    check(send(fd, "x", 1, 0) == 1, "sending");
+    check(read(ours[1], &byte, 1) == 1 && byte == 'x', "reading");
+    check(write(ours[1], "y", 1) == 1, "writing");
+    check(recv(fd, &byte, 1, 0) == 1 && byte == 'y', "receiving");
+    check(!shutdown(fd, SHUT_RDWR), "shutting down");
+    if (arg)
+        sendto(ours[1], "x", 1, 0, (const struct sockaddr *)&nobody, sizeof(nobody));
+    else
+        os_socket_handed(fds[1], &token, &fd); /* at another socket */
 }
 
-static void test_servers(void **state) {
-    const struct call c = CALL(sendto, 0, 0, 0);
+static void test_handed(void **state) {
+    const struct call elsewhere = CALL(recvmsg, 0, 0, 0),
+                      addressed = CALL(sendto, 0, 0, 0);
     struct child_end e = child(talk, NULL);
 
-    assert_true(forbids(&e, &c));
+    assert_true(forbids(&e, &elsewhere));
+    e = child(talk, "to an address");
+    assert_true(forbids(&e, &addressed));
 }
 
 static void test_clients(void **state) {
@@ -761,7 +772,7 @@ int main(void) {
         cmocka_unit_test(test_forbidden),    cmocka_unit_test(test_other_thread),
         cmocka_unit_test(test_thread),       cmocka_unit_test(test_thread_is_there),
         cmocka_unit_test(test_every_thread), cmocka_unit_test(test_int80),
-        cmocka_unit_test(test_clients),      cmocka_unit_test(test_servers),
+        cmocka_unit_test(test_clients),      cmocka_unit_test(test_handed),
         cmocka_unit_test(test_needs),        cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_ioctls),       cmocka_unit_test(test_ioctls_listed),
         cmocka_unit_test(test_fstatat),      cmocka_unit_test(test_inherited),

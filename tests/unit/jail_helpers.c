@@ -43,7 +43,7 @@ static void lock_up(void) {
 
 static void test_sanitized(void **state) {
     assert_int_equal(os_jail_network(), -ENOTSUP);
-    assert_int_equal(os_jail_connector(), -ENOTSUP);
+    assert_int_equal(os_jail_connector(AF_UNIX), -ENOTSUP);
     assert_int_equal(os_jail_files(0, false), -ENOTSUP);
 }
 
@@ -126,12 +126,17 @@ static void test_network_forbidden(void **state) {
     forbids(calls, ARRAY_SIZE(calls));
 }
 
+static int jail_connector(void) {
+    return os_jail_connector(AF_UNIX);
+}
+
 static void test_connector_forbidden(void **state) {
     const struct call calls[] = {
         CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
         CALL(unlink, TEXT("/no/such/file")),
         CALL(socket, AF_INET, SOCK_STREAM, 0),
         CALL(socket, AF_NETLINK, SOCK_RAW, 0),
+        CALL(setsockopt, -1, IPPROTO_IP, 0, 0, 0),
         CALL(bind, -1, 0, 0),
         CALL(accept4, -1, 0, 0, 0),
         CALL(recvmsg, -1, 0, 0),
@@ -148,7 +153,7 @@ static void test_connector_forbidden(void **state) {
         CALL(prctl, 0),
     };
 
-    jail = os_jail_connector;
+    jail = jail_connector;
     forbids(calls, ARRAY_SIZE(calls));
 }
 
@@ -337,7 +342,7 @@ static void test_sockets(void **state) {
 static void test_connector(void **state) {
     struct child_end e;
 
-    jail = os_jail_connector;
+    jail = jail_connector;
     e = child(connect_local, NULL);
     assert_child_done(&e);
 }
