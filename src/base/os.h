@@ -258,8 +258,9 @@ int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *
 int os_jail_probe(void);
 /* The same for a process that is a network (net/user.c): of one thread, which may make
  * and use sockets of the Internet, and no others; the file that names the name servers
- * stays as it is now. (os_jail_network.c) */
-int os_jail_network(void);
+ * stays as it is now. FILES, if it is not NULL, is the real path of a directory: regular
+ * files below it may be read, by names that begin so. (os_jail_network.c) */
+int os_jail_network(const char *files);
 /* The same for a process that connects to sockets of a FAMILY (vsock/connector.c,
  * block/nbd/connector.c), which it may and nothing else; to be told of, it has standard
  * error. (os_jail_connector.c) */

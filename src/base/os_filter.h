@@ -54,4 +54,8 @@ int filter_with(const struct filter_rule *r, size_t count, const struct filter_r
  * filter holds from now on; or -errno. */
 int filter_load(scmp_filter_ctx ctx, bool (*handler)(const siginfo_t *si, void *context));
 
+/* From now on the process finds files below the directory DIR, to read them or to change
+ * them as well, and no others. A host that has no Landlock leaves all to the filter. */
+void filter_files(int dir, bool readonly);
+
 #endif

@@ -110,6 +110,28 @@ uint8_t *firmware_vga_bios(uint32_t *size) {
     return bytes;
 }
 
+uint8_t *firmware_net_rom(enum machine_net_model model, uint32_t *size, char *why,
+                          size_t why_size) {
+    /* With a driver for UEFI in it, or for a BIOS alone. */
+    static const char *const directories[] = {
+        "/usr/lib/ipxe/qemu/efi-", "/usr/share/qemu/efi-", "/usr/lib/ipxe/qemu/pxe-",
+        "/usr/share/qemu/pxe-"};
+    const char *name = model == MACHINE_NET_E1000 ? "e1000" : "virtio";
+    uint8_t *bytes = NULL;
+    char path[64];
+
+    for (size_t i = 0; i < ARRAY_SIZE(directories) && !bytes; i++) {
+        snprintf(path, sizeof(path), "%s%s.rom", directories[i], name);
+        read_all(path, &bytes, size);
+    }
+    if (!bytes)
+        snprintf(why, why_size,
+                 "boot: iPXE's ROM for the card is not installed (no %s%s.rom); install "
+                 "it (Debian's package is called ipxe-qemu)",
+                 directories[0], name);
+    return bytes;
+}
+
 static int write_all(int fd, const uint8_t *bytes, uint32_t size) {
     ssize_t n = pwrite(fd, bytes, size, 0);
 

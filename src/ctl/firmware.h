@@ -10,6 +10,10 @@ const char *firmware_find(const char *name, char *why, size_t why_size);
 
 /* The VGA's BIOS, which is the caller's to free; NULL: there is none, or no memory. */
 uint8_t *firmware_vga_bios(uint32_t *size);
+/* The ROM by which firmware boots from a network card, which is the caller's to free;
+ * NULL with one sentence in WHY. */
+uint8_t *firmware_net_rom(enum machine_net_model model, uint32_t *size, char *why,
+                          size_t why_size);
 /*
  * The variables of the firmware NAME: those of FILE, which is made if it is not there, of
  * the template that lies beside the firmware; or, if FILE is NULL, that template's, to be

@@ -7,33 +7,38 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ctl/firmware.h"
 #include "ctl/options.h"
 
 bool net_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
-    printf("--net KIND[,OPTION...]\n"
-           "\n"
-           "A network card, as often as there are cards, and where its cable leads. A "
-           "comma in\n"
-           "PATH is written twice.\n"
-           "\n"
-           "  user           a network of the guest's own: addresses by DHCP, the world "
-           "by\n"
-           "                 connections of this user's; 10.0.2.2 is this host\n"
-           "  tap=NAME       this TAP interface of the host's\n"
-           "  socket=PATH    a peer at a unix socket: passt, QEMU, another bivisor\n"
-           "  none           no card, as without --net\n"
-           "\n"
-           "  user:   forward=tcp|udp:[ADDR]:PORT:GUESTPORT   who comes to PORT of this "
-           "host\n"
-           "                      is connected to the guest (ADDR: 127.0.0.1); "
-           "repeatable\n"
-           "          restrict    the guest reaches nobody; forwarded ports work\n"
-           "  socket: listen      wait there for the peer, instead of connecting to it\n"
-           "  all:    model=virtio|e1000   the card\n"
-           "          mac=XX:XX:XX:XX:XX:XX   its address\n"
-           "          mtu=N       the longest packet, as the guest is told\n");
+    printf(
+        "--net KIND[,OPTION...]\n"
+        "\n"
+        "A network card, as often as there are cards, and where its cable leads. A "
+        "comma in\n"
+        "PATH is written twice.\n"
+        "\n"
+        "  user           a network of the guest's own: addresses by DHCP, the world "
+        "by\n"
+        "                 connections of this user's; 10.0.2.2 is this host\n"
+        "  tap=NAME       this TAP interface of the host's\n"
+        "  socket=PATH    a peer at a unix socket: passt, QEMU, another bivisor\n"
+        "  none           no card, as without --net\n"
+        "\n"
+        "  user:   forward=tcp|udp:[ADDR]:PORT:GUESTPORT   who comes to PORT of this "
+        "host\n"
+        "                      is connected to the guest (ADDR: 127.0.0.1); "
+        "repeatable\n"
+        "          restrict    the guest reaches nobody; forwarded ports work\n"
+        "          tftp=DIR    10.0.2.2 serves the files below DIR by TFTP\n"
+        "          bootfile=NAME   what DHCP says is to be booted\n"
+        "  socket: listen      wait there for the peer, instead of connecting to it\n"
+        "  all:    model=virtio|e1000   the card\n"
+        "          mac=XX:XX:XX:XX:XX:XX   its address\n"
+        "          mtu=N       the longest packet, as the guest is told\n"
+        "          boot[=last] the firmware boots from it, before (after) the disks\n");
     return true;
 }
 
@@ -132,6 +137,14 @@ static bool take_mtu(struct net_option *n, const char *value) {
     return false;
 }
 
+static bool take_bootfile(struct net_option *n, const char *value) {
+    n->net.bootfile = value;
+    if (*value && strlen(value) <= NET_BOOTFILE_MAX)
+        return true;
+    log_error("--net: bootfile= wants a name of at most %u characters", NET_BOOTFILE_MAX);
+    return false;
+}
+
 static bool take_model(struct net_option *n, const char *value) {
     static const char *const models[] = {"virtio", "e1000"}; /* enum machine_net_model */
     size_t choice;
@@ -181,13 +194,23 @@ static bool take_part(struct net_option *n, char *name) {
         n->net.restricted = true;
         return true;
     }
+    if (user && !strcmp(name, "tftp") && value && *value) {
+        n->net.tftp = value;
+        return true;
+    }
+    if (user && !strcmp(name, "bootfile") && value)
+        return take_bootfile(n, value);
+    if (!strcmp(name, "boot") && (!value || !strcmp(value, "last"))) {
+        n->card.boot = value ? MACHINE_NET_LAST : MACHINE_NET_FIRST;
+        return true;
+    }
     if (socket && !strcmp(name, "listen") && !value) {
         n->net.listen = true;
         return true;
     }
-    log_error("--net %s: '%s%s%s' is none of %smodel=, mac= and mtu=",
+    log_error("--net %s: '%s%s%s' is none of %smodel=, mac=, mtu=, boot and boot=last",
               kind_names[n->net.kind], name, value ? "=" : "", value ? value : "",
-              user     ? "forward=, restrict, "
+              user     ? "forward=, restrict, tftp=, bootfile=, "
               : socket ? "listen, "
                        : "");
     return false;
@@ -264,6 +287,20 @@ bool net_options_repeat(const struct net_options *o, const char *option) {
     return false;
 }
 
+bool net_options_boot(const struct net_options *o) {
+    for (unsigned k = 0; k < o->count; k++)
+        if (o->net[k].card.boot)
+            return true;
+    return false;
+}
+
+static int open_rom(struct machine_net *card, char *why, size_t why_size) {
+    if (!card->boot)
+        return 0;
+    card->rom = firmware_net_rom(card->model, &card->rom_size, why, why_size);
+    return card->rom ? 0 : -ENOENT;
+}
+
 int net_options_open(const struct net_options *o, enum jail_want jail,
                      struct machine_config *cfg) {
     char why[512];
@@ -277,17 +314,24 @@ int net_options_open(const struct net_options *o, enum jail_want jail,
         net.jail = jail;
         *card = o->net[k].card;
         rc = net_open(&net, &card->net, why, sizeof(why));
+        if (!rc) {
+            cfg->net_count++;
+            rc = open_rom(card, why, sizeof(why));
+        }
         if (rc) {
             log_error("--net %s: %s", kind_names[net.kind], why);
             net_options_close(cfg);
             return rc;
         }
-        cfg->net_count++;
     }
     return 0;
 }
 
 void net_options_close(struct machine_config *cfg) {
-    while (cfg->net_count)
-        net_close(cfg->nets[--cfg->net_count].net);
+    while (cfg->net_count) {
+        struct machine_net *card = &cfg->nets[--cfg->net_count];
+
+        net_close(card->net);
+        free(card->rom);
+    }
 }

@@ -24,6 +24,9 @@ void net_options_free(struct net_options *o);
 /* OPTION, which repeats a run, goes with no network. False after a message. */
 bool net_options_repeat(const struct net_options *o, const char *option);
 
+/* The firmware is to boot from one. */
+bool net_options_boot(const struct net_options *o);
+
 /* Opens them all, into the configuration; before there are threads. 0, or -errno after a
  * message. */
 int net_options_open(const struct net_options *o, enum jail_want jail,

@@ -530,19 +530,24 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     }
 }
 
-/* What is to be started is named, once; disks alone are started by a BIOS. */
+/* What is to be started is named, once; disks and networks alone are started by a BIOS.
+ */
 static bool check_source(struct run_options *o, const char *command) {
     const char *other = o->kernel         ? "kernel"
                         : o->initrd       ? "initrd"
                         : o->module_count ? "module"
                                           : NULL;
 
-    if (!other && !o->firmware && o->disks.count && !o->machine.no_pci)
+    bool net = net_options_boot(&o->nets);
+
+    if (!other && !o->firmware && (o->disks.count || net) && !o->machine.no_pci)
         o->firmware = "bios";
     if (o->firmware && other)
         log_error("--%s does not go with --firmware, which loads its own", other);
     else if (!o->firmware && !o->kernel)
         log_error("--kernel FILE is missing; `%s --help` shows an example", command);
+    else if (net && !o->firmware)
+        log_error("--net: boot is the firmware's: it goes with --firmware");
     else if (o->firmware && o->machine.no_pci)
         log_error("--no-pci does not go with --firmware, which looks for a host bridge");
     else if (!o->firmware && (o->machine.boot_menu || o->firmware_vars))

@@ -1,5 +1,6 @@
 /*
- * In which order firmware is to try the disks: that of the command line. Devices have the
+ * In which order firmware is to try disks and network cards: those cards that are to be
+ * first, the disks as on the command line, the other cards. Devices have the
  * names that Open Firmware gives them, a line each ("PCI Bus Binding to Open Firmware",
  * "Device Addressing"); of fw_cfg, file bootorder, as SeaBIOS and OVMF read it.
  */
@@ -25,11 +26,22 @@ static unsigned virtio_slot(const struct machine *m, unsigned n) {
     return 0;
 }
 
-void machine_bootorder(const struct machine *m, char *text, size_t size) {
+static size_t nets(const struct machine *m, enum machine_net_boot when, char *text,
+                   size_t size) {
+    size_t len = 0;
+
+    for (unsigned n = 0; n < m->cfg.net_count && len < size; n++)
+        if (m->cfg.nets[n].boot == when)
+            len += (size_t)snprintf(text + len, size - len,
+                                    "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n",
+                                    m->net_slot[n]);
+    return len;
+}
+
+static size_t disks(const struct machine *m, char *text, size_t size) {
     unsigned virtio = 0;
     size_t len = 0;
 
-    *text = 0;
     for (unsigned n = 0; n < m->cfg.disk_count && len < size; n++) {
         unsigned place = machine_ide_place(m, n);
         int more = 0;
@@ -43,4 +55,13 @@ void machine_bootorder(const struct machine *m, char *text, size_t size) {
                 snprintf(text + len, size - len, "/pci@i0cf8/scsi@%x/disk@0,0\n", place);
         len += (size_t)more;
     }
+    return len;
+}
+
+void machine_bootorder(const struct machine *m, char *text, size_t size) {
+    size_t len = nets(m, MACHINE_NET_FIRST, text, size);
+
+    len += disks(m, text + len, size - len);
+    text[len] = 0;
+    nets(m, MACHINE_NET_LAST, text + len, size - len);
 }

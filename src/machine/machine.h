@@ -93,6 +93,11 @@ struct machine_net {
     enum machine_net_model { MACHINE_NET_VIRTIO, MACHINE_NET_E1000 } model;
     uint8_t mac[6];
     uint16_t mtu; /* that the guest is told; 0: nothing is said */
+    /* Firmware boots from it: not at all, before the disks, after them. */
+    enum machine_net_boot { MACHINE_NET_NO, MACHINE_NET_FIRST, MACHINE_NET_LAST } boot;
+    uint8_t *rom; /* the card's expansion ROM, the caller's, which is made to say that it
+                     is this card's; NULL: there is none */
+    uint32_t rom_size;
 };
 #define MACHINE_NETS 8
 

@@ -109,9 +109,10 @@ struct machine {
     struct machine_debug debug;
     struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
     struct os_timer hurry_again;
-    unsigned living;          /* threads of CPUs that run the life; atomic */
-    enum machine_end result;  /* of the life */
-    struct block_pool *disks; /* NULL: there are none */
+    unsigned living;                 /* threads of CPUs that run the life; atomic */
+    enum machine_end result;         /* of the life */
+    unsigned net_slot[MACHINE_NETS]; /* of each card, on PCI */
+    struct block_pool *disks;        /* NULL: there are none */
     /* Of disks of a server, which waits for it alone; NULL: it is in `disks`. */
     struct block_pool *servers[MACHINE_DISKS];
     struct vtimer disks_due;                  /* counted: the next completion */

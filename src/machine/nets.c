@@ -56,11 +56,53 @@ static int make_e1000(struct machine *m, const struct machine_net *n, char *why,
     return rc;
 }
 
+/* Firmware runs a ROM that names the card it is at; a ROM for virtio's cards names one of
+ * their two numbers. PCI Firmware Specification 3.0, "PCI Expansion ROM Header Format"
+ * and "PCI Data Structure Format": the sum of the image's bytes stays 0, by one that
+ * belongs to nobody. */
+static void name_card(uint8_t *rom, uint32_t size, const struct pci_function *f) {
+    enum { SPARE = 6, DATA_AT = 0x18, VENDOR = 4, DATA_SIZE = 0x18 };
+    uint32_t at =
+        size > DATA_AT + 1 ? rom[DATA_AT] | (uint32_t)rom[DATA_AT + 1] << 8 : size;
+
+    if (at >= size || size - at < DATA_SIZE || memcmp(rom + at, "PCIR", 4) != 0)
+        return; /* none that firmware would run */
+    for (unsigned n = 0; n < 4; n++) {
+        uint8_t *byte = rom + at + VENDOR + n, is = (uint8_t)pci_config(f, n, 1);
+
+        rom[SPARE] = (uint8_t)(rom[SPARE] + *byte - is);
+        *byte = is;
+    }
+}
+
+/* The one at SLOT; -ENOSPC: it is on no PCI bus. */
+static int add_rom(struct machine *m, const struct machine_net *n, int slot, char *why,
+                   size_t why_size) {
+    struct pci_function *f =
+        slot < 0 ? NULL : pci_at(m->board.pci.bus, (unsigned)slot, 0);
+    int rc = -ENOSPC;
+
+    if (f) {
+        name_card(n->rom, n->rom_size, f);
+        rc = pci_add_rom(f, n->rom, n->rom_size);
+    }
+    if (rc)
+        snprintf(why, why_size,
+                 "a network card that is booted from is a PCI card: leave --no-pci and "
+                 "--virtio mmio out");
+    return rc;
+}
+
 int machine_nets_make(struct machine *m, char *why, size_t why_size) {
     for (unsigned k = 0; k < m->cfg.net_count; k++) {
         const struct machine_net *n = &m->cfg.nets[k];
+        int slot = m->board.pci.bus ? board_pci_slot(&m->board.pci) : -1;
         int rc = n->model == MACHINE_NET_E1000 ? make_e1000(m, n, why, why_size)
                                                : make_virtio(m, n, why, why_size);
+
+        m->net_slot[k] = slot < 0 ? 0 : (unsigned)slot;
+        if (!rc && n->rom)
+            rc = add_rom(m, n, slot, why, why_size);
 
         if (rc)
             return rc;

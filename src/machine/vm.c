@@ -276,7 +276,7 @@ void machine_free(struct machine *m) {
 #define FIRMWARE_SMBIOS 0x40000u
 
 static int tell_firmware(struct machine *m, const struct boot_config *boot) {
-    char order[64 * MACHINE_DISKS];
+    char order[64 * (MACHINE_DISKS + MACHINE_NETS)];
     const struct firmware_config cfg = {.cpus = m->cpus,
                                         .ram = m->cfg.memory,
                                         .acpi = boot->rsdp,

@@ -123,6 +123,7 @@ enum net_kind {
 };
 
 #define NET_FORWARDS 32
+#define NET_BOOTFILE_MAX 127 /* characters, of a bootfile */
 
 /* Who comes to ADDRESS (IPv4) and PORT of the host is connected to the guest. */
 struct net_forward {
@@ -140,6 +141,8 @@ struct net_config {
     unsigned mtu;        /* user: of what goes to the guest; 0: NET_MTU */
     struct net_forward forward[NET_FORWARDS]; /* user */
     unsigned forwards;
+    const char *tftp;     /* user: a directory that 10.0.2.2 serves by TFTP; or NULL */
+    const char *bootfile; /* user: what DHCP says is to be booted; or NULL */
 };
 
 /* 0, or -errno with one sentence in WHY. Before there are threads. */

@@ -228,6 +228,8 @@ static SlirpConfig config_of(const struct net_config *cfg) {
         .vprefix_len = 64,
         .if_mtu = cfg->mtu ? cfg->mtu : NET_MTU,
         .if_mru = cfg->mtu ? cfg->mtu : NET_MTU,
+        .tftp_path = cfg->tftp,
+        .bootfile = cfg->bootfile,
     };
 
     inet_pton(AF_INET, "10.0.2.0", &c.vnetwork);

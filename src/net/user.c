@@ -10,10 +10,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -29,7 +32,7 @@ struct word {
 /* --- in the process --- */
 
 static int lock_up(const struct net_config *cfg) {
-    int rc = cfg->jail == JAIL_OFF ? 0 : os_jail_network();
+    int rc = cfg->jail == JAIL_OFF ? 0 : os_jail_network(cfg->tftp);
 
     return cfg->jail == JAIL_ON ? rc : 0; /* our own jail will warn */
 }
@@ -114,14 +117,35 @@ static int make_process(struct net *n) {
     return rc;
 }
 
+/* The directory that is served, by its real path. */
+static int find_directory(const char *name, char path[PATH_MAX], char *why,
+                          size_t why_size) {
+    struct stat st;
+    int rc = realpath(name, path) && !stat(path, &st) ? 0 : -errno;
+
+    if (!rc && !S_ISDIR(st.st_mode))
+        rc = -ENOTDIR;
+    if (rc)
+        snprintf(why, why_size, "tftp=%s: %s", name, strerror(-rc));
+    return rc;
+}
+
 int net_user_open(struct net *n, char *why, size_t why_size) {
+    char directory[PATH_MAX];
     int rc = net_stream_buffers(n);
 
     if (rc)
         return rc;
     n->ops = &net_user_ops;
     snprintf(n->what, sizeof(n->what), "user");
+    if (n->cfg.tftp) {
+        rc = find_directory(n->cfg.tftp, directory, why, why_size);
+        if (rc)
+            return rc;
+        n->cfg.tftp = directory;
+    }
     rc = make_process(n);
+    n->cfg.tftp = NULL; /* it was the process's */
     if (rc) {
         snprintf(why, why_size, "cannot make a process for the user network: %s",
                  strerror(-rc));

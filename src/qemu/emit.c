@@ -3,6 +3,7 @@
  * followed, defaults filled in and what goes with nothing is refused. See qemu_int.h.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -207,17 +208,37 @@ static struct qemu_net *find_net(struct qemu *q, const char *id) {
     return NULL;
 }
 
+/* Where its card is among what is booted from: cards are before all disks or behind. A
+ * machine that has nothing else boots from it, too. */
+static const char *boots(const struct qemu *q, const struct qemu_card *c,
+                         const char *net) {
+    const char *order = q->boot_order ? q->boot_order : "", *at = strchr(order, 'n');
+    int first = INT_MAX;
+
+    if (q->kernel)
+        return "";
+    for (size_t n = 0; n < q->disk_count; n++)
+        if (q->disk[n].how != QEMU_PFLASH && rank(q, &q->disk[n]) < first)
+            first = rank(q, &q->disk[n]);
+    if (c->bootindex >= 0)
+        return c->bootindex < first ? ",boot" : ",boot=last";
+    if (!at)
+        return strstr(net, ",bootfile=") ? ",boot=last" : "";
+    return (1 << 21) + (int)(at - order) * 256 < first ? ",boot" : ",boot=last";
+}
+
 static void put_card(struct qemu *q, const struct qemu_card *c, const char *net) {
     const char *model = c->model ? c->model : "e1000";
 
     put_option(q, "--net",
-               qemu_format(q, "%s%s%s%s", net,
+               qemu_format(q, "%s%s%s%s%s", net,
                            strcmp(model, "virtio") != 0 ? ",model=e1000" : "",
-                           c->mac ? ",mac=" : "", c->mac ? c->mac : ""));
+                           c->mac ? ",mac=" : "", c->mac ? c->mac : "",
+                           boots(q, c, net)));
 }
 
 static bool emit_nets(struct qemu *q) {
-    const struct qemu_card plain = {.model = "e1000"};
+    const struct qemu_card plain = {.model = "e1000", .bootindex = -1};
 
     for (size_t n = 0; n < q->card_count; n++) {
         const struct qemu_card *c = &q->card[n];

@@ -87,6 +87,7 @@ static const char *forward(struct qemu *q, const char *option, const char *value
 }
 
 static const char *user(struct qemu *q, struct qemu_list *l) {
+    static const char *const files[] = {"tftp", "bootfile"};
     static const char *const addresses[] = {"net", "host", "dhcpstart", "dns"};
     const char *net = "user";
     bool restricted;
@@ -101,6 +102,12 @@ static const char *user(struct qemu *q, struct qemu_list *l) {
         l->pair[n].used = true;
         net = qemu_format(q, "%s%s", net, forward(q, l->option, l->pair[n].value));
     }
+    for (size_t n = 0; n < ARRAY_SIZE(files); n++) {
+        const char *value = qemu_value(l, files[n]);
+
+        if (value && *value)
+            net = qemu_format(q, "%s,%s=%s", net, files[n], qemu_escape(q, value));
+    }
     for (size_t n = 0; n < ARRAY_SIZE(addresses); n++)
         if (qemu_value(l, addresses[n]))
             qemu_note(q,
@@ -109,7 +116,7 @@ static const char *user(struct qemu *q, struct qemu_list *l) {
     return qemu_rest(
                q, l,
                "id ipv4 ipv6 ipv6-net ipv6-host ipv6-prefix ipv6-prefixlen ipv6-dns "
-               "hostname domainname dnssearch vlan name ")
+               "tftp-server-name hostname domainname dnssearch vlan name ")
                ? net
                : NULL;
 }

@@ -42,9 +42,13 @@ static void lock_up(void) {
 }
 
 static void test_sanitized(void **state) {
-    assert_int_equal(os_jail_network(), -ENOTSUP);
+    assert_int_equal(os_jail_network(NULL), -ENOTSUP);
     assert_int_equal(os_jail_connector(AF_UNIX), -ENOTSUP);
     assert_int_equal(os_jail_files(0, false), -ENOTSUP);
+}
+
+static int jail_network(void) {
+    return os_jail_network(NULL);
 }
 
 /* --- what must not be --- */
@@ -122,7 +126,7 @@ static void test_network_forbidden(void **state) {
         CALL(seccomp, 0, 0, 0),
     };
 
-    jail = os_jail_network;
+    jail = jail_network;
     forbids(calls, ARRAY_SIZE(calls));
 }
 
@@ -323,10 +327,86 @@ static void test_files(void **state) {
     assert_int_equal(rmdir(dir), 0);
 }
 
+/* What net/slirp.c does with TFTP: the files of a directory by their names, and no way
+ * out of it. */
+static void use_tftp(void *arg) {
+    const char *dir = arg;
+    char name[6][64];
+    struct stat st;
+    char byte;
+    int fd;
+
+    for (unsigned n = 0; n < 6; n++)
+        snprintf(name[n], sizeof(name[n]), "%s%s", dir,
+                 ((const char *[]){"/f", "/out", "/fifo", "/none", "/../f", "/in"})[n]);
+    check(!os_jail_network(dir), "entering");
+    fd = open(name[0], O_RDONLY);
+    check(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'x' && !close(fd), "a file");
+    check(!stat(name[0], &st) && st.st_size == 1, "what it is");
+    fd = open(name[5], O_RDONLY);
+    check(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'x', "a link within");
+    check(open(name[1], O_RDONLY) < 0 && errno == EXDEV, "a link to elsewhere");
+    check(stat(name[1], &st) < 0 && errno == EXDEV, "what it leads to");
+    check(open(name[2], O_RDONLY) < 0 && errno == ENOENT, "a FIFO");
+    check(open(name[3], O_RDONLY) < 0 && errno == ENOENT, "what is not there");
+    check(open(name[4], O_RDONLY) < 0 && errno == EXDEV, "what is above");
+}
+
+/* Who makes the call himself, below the directory's descriptor. */
+static void leave_tftp(void *arg) {
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {O_RDONLY, 0, 0};
+    int fd = -1;
+
+    check(!os_jail_network(arg), "entering");
+    for (int n = 3; n < 32 && fd < 0; n++)
+        if (syscall(SYS_fcntl, n, F_GETFD) >= 0 &&
+            syscall(SYS_fcntl, n, F_GETFL) & O_PATH)
+            fd = n;
+    check(fd >= 0, "finding it");
+    check(syscall(SYS_openat2, fd, "f", &how, sizeof(how)) >= 0, "a file");
+    check(syscall(SYS_openat2, fd, "../../etc/passwd", &how, sizeof(how)) < 0 &&
+              errno == EACCES,
+          "leaving");
+}
+
+static int jail_tftp(void) {
+    return os_jail_network("/tmp");
+}
+
+static void test_tftp(void **state) {
+    const struct call calls[] = {
+        CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
+        CALL(openat, AT_FDCWD, TEXT("/tmpx")),
+        CALL(openat2, AT_FDCWD, TEXT("/etc/passwd"), 0, 0),
+        CALL(newfstatat, AT_FDCWD, TEXT("/etc/passwd"), 0, 0),
+        CALL(unlink, TEXT("/tmp/no-such-file")),
+    };
+    char dir[] = "/tmp/bivisor-jail-XXXXXX", command[256];
+    struct child_end e;
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(command, sizeof(command),
+             "cd %s && printf x >f && ln -s /etc/passwd out && ln -s f in && mkfifo fifo",
+             dir);
+    assert_int_equal(system(command), 0);
+    e = child(use_tftp, dir);
+    assert_child_done(&e);
+    if (has_landlock()) {
+        e = child(leave_tftp, dir);
+        assert_child_done(&e);
+    }
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+    jail = jail_tftp;
+    forbids(calls, ARRAY_SIZE(calls));
+}
+
 static void test_names(void **state) {
     struct child_end e;
 
-    jail = os_jail_network;
+    jail = jail_network;
     e = child(look_at_names, NULL);
     assert_child_done(&e);
 }
@@ -334,7 +414,7 @@ static void test_names(void **state) {
 static void test_sockets(void **state) {
     struct child_end e;
 
-    jail = os_jail_network;
+    jail = jail_network;
     e = child(use_sockets, NULL);
     assert_child_done(&e);
 }
@@ -357,6 +437,7 @@ int main(void) {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_sockets),
         cmocka_unit_test(test_connector),
+        cmocka_unit_test(test_tftp),
     };
 
     alarm(240);

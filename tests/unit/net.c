@@ -502,21 +502,28 @@ static void test_open_errors(void **state) {
 
 static uint8_t message[600];
 
-static size_t put_udp(unsigned from, unsigned to, size_t payload) {
-    static const uint8_t head[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0,
-                                   0x12, 0x34, 0x56, 8,    0,    0x45, 0,    0,    0,
-                                   0,    0,    0,    0,    64,   17,   0,    0,    0,
-                                   0,    0,    0,    0xff, 0xff, 0xff, 0xff};
+/* The checksum of the IP header. */
+static void sum_up(void) {
     unsigned sum = 0;
 
-    memcpy(message, head, sizeof(head));
-    message[16] = (uint8_t)((28 + payload) >> 8);
-    message[17] = (uint8_t)(28 + payload);
+    message[24] = message[25] = 0;
     for (int k = 14; k < 34; k += 2)
         sum += (unsigned)(message[k] << 8 | message[k + 1]);
     sum = ~((sum & 0xffff) + (sum >> 16));
     message[24] = (uint8_t)(sum >> 8);
     message[25] = (uint8_t)sum;
+}
+
+static size_t put_udp(unsigned from, unsigned to, size_t payload) {
+    static const uint8_t head[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0,
+                                   0x12, 0x34, 0x56, 8,    0,    0x45, 0,    0,    0,
+                                   0,    0,    0,    0,    64,   17,   0,    0,    0,
+                                   0,    0,    0,    0xff, 0xff, 0xff, 0xff};
+
+    memcpy(message, head, sizeof(head));
+    message[16] = (uint8_t)((28 + payload) >> 8);
+    message[17] = (uint8_t)(28 + payload);
+    sum_up();
     message[34] = (uint8_t)(from >> 8);
     message[35] = (uint8_t)from;
     message[36] = (uint8_t)(to >> 8);
@@ -558,6 +565,82 @@ static void test_user_dhcp(void **state) {
     assert_memory_equal(card.frame + 42 + 4, "\xb1\x50\x12\x34", 4);
     assert_memory_equal(card.frame + 42 + 16, "\x0a\x00\x02\x0f", 4);
     end(n);
+}
+
+/* RFC 1350, "Initial Connection Protocol": NAME is asked for in octets. */
+static size_t put_read_request(const char *name) {
+    size_t len = strlen(name) + 1;
+    uint8_t *b = message + 42;
+
+    memset(message, 0, sizeof(message));
+    b[1] = 1;
+    memcpy(b + 2, name, len);
+    memcpy(b + 2 + len, "octet", 6);
+    len = put_udp(2000, 69, 2 + len + 6);
+    memcpy(message + 26, "\x0a\x00\x02\x0f\x0a\x00\x02\x02", 8);
+    sum_up();
+    return len;
+}
+
+static bool is_tftp(struct card *c) {
+    return c->len > 46 && c->frame[23] == 17 && c->frame[36] == 2000 >> 8 &&
+           c->frame[37] == (2000 & 0xff);
+}
+
+/* Asks for NAME: the packet's kind, 3 (data) or 5 (error). */
+static unsigned ask_tftp(const char *name) {
+    size_t len = put_read_request(name);
+
+    card.check = is_tftp;
+    card.want = card.got + 1;
+    assert_true(send_bytes(message, len));
+    os_loop_run(loop);
+    return card.frame[43];
+}
+
+static void test_user_tftp(void **state) {
+    char dir[] = "/tmp/bivisor-net-XXXXXX", command[128];
+    struct net_config cfg = {
+        .kind = NET_USER, .jail = JAIL_AUTO, .tftp = dir, .bootfile = "pxe.0"};
+    struct net *n;
+    size_t len;
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(command, sizeof(command), "printf hello >%s/f && ln -s /etc/passwd %s/out",
+             dir, dir);
+    assert_int_equal(system(command), 0);
+    n = open_net(&cfg);
+    plug(n);
+    /* DHCP, by which it also knows where we are, has the server and the name. */
+    card.check = is_dhcp;
+    card.want = 1;
+    len = put_discover();
+    assert_true(send_bytes(message, len));
+    os_loop_run(loop);
+    assert_memory_equal(card.frame + 42 + 20, "\x0a\x00\x02\x02", 4);
+    assert_string_equal((char *)card.frame + 42 + 108, "pxe.0");
+    assert_int_equal(ask_tftp("f"), 3);
+    assert_int_equal(card.len, 46 + 5);
+    assert_memory_equal(card.frame + 46, "hello", 5);
+    assert_int_equal(ask_tftp("none"), 5);
+    if (!OS_JAIL_SANITIZED)
+        assert_int_equal(ask_tftp("out"), 5);
+    assert_int_equal(ask_tftp("../../etc/passwd"), 5);
+    assert_int_equal(ask_tftp("f"), 3);
+    end(n);
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void test_user_no_directory(void **state) {
+    struct net_config cfg = {.kind = NET_USER, .jail = JAIL_AUTO, .tftp = "/etc/passwd"};
+    struct net *n;
+    char why[200];
+
+    assert_int_equal(net_open(&cfg, &n, why, sizeof(why)), -ENOTDIR);
+    assert_string_equal(why, "tftp=/etc/passwd: Not a directory");
+    cfg.tftp = "/no/such";
+    assert_int_equal(net_open(&cfg, &n, why, sizeof(why)), -ENOENT);
 }
 
 static unsigned free_port(int type) {
@@ -712,6 +795,8 @@ int main(void) {
         cmocka_unit_test(test_receive_good),
         cmocka_unit_test(test_open_errors),
         cmocka_unit_test(test_user_dhcp),
+        cmocka_unit_test(test_user_tftp),
+        cmocka_unit_test(test_user_no_directory),
         cmocka_unit_test(test_user_forward),
         cmocka_unit_test(test_user_port_taken),
         cmocka_unit_test(test_user_jailed),

@@ -1,0 +1,50 @@
+/* Which files a process finds, by Landlock ("landlock(7)"); see os_filter.h. */
+#include <linux/landlock.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/os_filter.h"
+
+#define READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define WRITE                                                                            \
+    (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |                     \
+     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_DIR |                      \
+     LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK |                        \
+     LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_SYM)
+#define FIRST_ABI                                                                        \
+    (READ | WRITE | LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR |          \
+     LANDLOCK_ACCESS_FS_MAKE_BLOCK)
+/* Later versions', which the headers may not have. */
+#define REFER (1ull << 13)    /* 2: a file gets a name in another directory */
+#define TRUNCATE (1ull << 14) /* 3 */
+
+/* What the host's version knows, or 0. The first lets no file move to another directory.
+ */
+static uint64_t known_accesses(bool readonly) {
+    long abi =
+        syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+
+    if (abi < 1 || (abi < 2 && !readonly))
+        return 0;
+    return FIRST_ABI | (abi >= 2 ? REFER : 0) | (abi >= 3 ? TRUNCATE : 0);
+}
+
+void filter_files(int dir, bool readonly) {
+    struct landlock_ruleset_attr set = {.handled_access_fs = known_accesses(readonly)};
+    struct landlock_path_beneath_attr below = {
+        .allowed_access =
+            set.handled_access_fs & (readonly ? READ : READ | WRITE | REFER | TRUNCATE),
+        .parent_fd = dir};
+    int fd;
+
+    if (!set.handled_access_fs)
+        return;
+    fd = (int)syscall(SYS_landlock_create_ruleset, &set, sizeof(set), 0);
+    if (fd < 0)
+        return;
+    if (!prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul) &&
+        !syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &below, 0))
+        (void)!syscall(SYS_landlock_restrict_self, fd, 0);
+    close(fd);
+}
