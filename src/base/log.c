@@ -13,6 +13,14 @@
 
 static enum log_level threshold = LOG_WARN;
 
+static char *kept;
+static size_t kept_size;
+
+void log_keep_error(char *text, size_t size) {
+    kept = text;
+    kept_size = size;
+}
+
 void log_set_level(enum log_level level) {
     threshold = level;
 }
@@ -25,6 +33,11 @@ void log_line(enum log_level level, const char *fmt, ...) {
     va_list ap;
     int n;
 
+    if (level == LOG_ERROR && kept) {
+        va_start(ap, fmt);
+        vsnprintf(kept, kept_size, fmt, ap);
+        va_end(ap);
+    }
     if (level > threshold)
         return;
     n = snprintf(buf, room, "bivisor: %s", tag[level]);

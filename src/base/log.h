@@ -5,9 +5,14 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stddef.h>
+
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* What is at or below LEVEL is printed. The default is LOG_WARN. */
+/* The last error's sentence goes to TEXT, too; NULL: no more. For who passes on what went
+ * wrong. */
+void log_keep_error(char *text, size_t size);
 void log_set_level(enum log_level level);
 
 /* printf-like; one line. */

@@ -227,6 +227,8 @@ int os_listener_accept(const struct os_listener *l);
 /* How many bytes (0: the other side has ended), or -errno; SIGPIPE is ignored. */
 int os_socket_read(int fd, void *buf, size_t size);
 int os_socket_write(int fd, const void *buf, size_t len);
+/* Nothing more is written. 0 or -errno. */
+int os_socket_end(int fd);
 void os_socket_close(int fd);
 /* Sends a token, and a descriptor with it if FD is one, at a local socket that keeps
  * messages apart. False: nobody is there. */

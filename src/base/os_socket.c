@@ -222,6 +222,10 @@ int os_socket_write(int fd, const void *buf, size_t len) {
     return n < 0 ? -errno : (int)n;
 }
 
+int os_socket_end(int fd) {
+    return shutdown(fd, SHUT_WR) ? -errno : 0;
+}
+
 void os_socket_close(int fd) {
     close(fd);
 }

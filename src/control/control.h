@@ -88,6 +88,10 @@ void control_add(struct control_table *t, const struct control_command *commands
  * to free(). NULL: out of memory. */
 char *control_answer(const struct control_table *t, const char *line, size_t len);
 
+/* NULL, or one sentence that says why LINE is not to be parsed: control characters, bytes
+ * that are no UTF-8, zero bytes in texts, too many brackets. */
+const char *control_check(const char *line, size_t len);
+
 /* --- the socket --- */
 
 #define CONTROL_LINE_MAX 65536u    /* bytes of a line, its end not counted */

@@ -1,546 +1,337 @@
-/* `bivisor run`: boots a kernel and is its terminal until it ends. */
+/*
+ * `bivisor run`, and `bivisor firecracker`: with --api and nothing to start, a machine is
+ * built by requests (api/) first. A start that fails is told to who asked for it, and can
+ * be tried again, until one machine runs: that is the process's only one.
+ */
 #include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/bug.h"
+#include "api/api.h"
 #include "base/log.h"
-#include "base/os.h"
-#include "block/block.h"
-#include "control/control.h"
-#include "ctl/console.h"
 #include "ctl/ctl.h"
-#include "ctl/daemon.h"
-#include "ctl/outputs.h"
-#include "ctl/run_options.h"
-#include "ctl/runtime.h"
-#include "ctl/serial_option.h"
-#include "ctl/stats.h"
-#include "ctl/steer.h"
-#include "gdb/gdb.h"
-#include "machine/machine.h"
-#include "replay/tape.h"
-#include "stream/stream.h"
-#include "vsock/vsock.h"
 
-struct run {
-    struct run_options o;
-    struct machine *m;
-    struct console console;
-    struct tape tape;
-    struct outputs outputs;
-    struct control *control; /* NULL: nobody listens */
-    struct gdb *gdb;         /* NULL: no debugger may come */
-    struct steer steer;
-    struct os_task report;
-    const struct ctl_qemu *qemu; /* NULL: it is `bivisor run` */
-    int ready;                   /* who waits for it in the foreground; -1: nobody */
-    char dir[RUNTIME_PATH];      /* of machines with names */
-    char control_path[RUNTIME_PATH];
-    char console_how[RUNTIME_PATH + 8];
+#define CONFIG_MAX (1 << 20) /* bytes of a file */
+
+struct build {
+    struct api *api;
+    char **base; /* words that are before what is built */
+    int base_count;
+    bool api_asks; /* or the configuration stands already */
+    bool runs;
 };
 
-/* A signal handler has no argument: the run whose machine is there, and the signal. */
-static struct run *volatile signalled;
-static volatile int signal_seen;
-static volatile bool report_wanted; /* before there was a machine to report of */
+static bool on_ready(void *arg) {
+    struct build *b = arg;
 
-static void on_signal(int signo) {
-    struct run *r = signalled;
+    b->runs = true;
+    return true;
+}
 
-    signal_seen = signo;
-    if (r) {
-        console_abandon(&r->console);
-        machine_quit(r->m);
+/* A machine's whole life, or an attempt. */
+static int run_built(struct build *b) {
+    const struct ctl_front front = {.ready = on_ready, .arg = b, .api = b->api};
+    int count = 0, status = CTL_HOST_FAILURE;
+    char **built = api_words(b->api, &count);
+    char **all = calloc((size_t)(b->base_count + count) + 1, sizeof(char *));
+
+    if (built && all) {
+        memcpy(all, b->base, (size_t)b->base_count * sizeof(char *));
+        memcpy(all + b->base_count, built, (size_t)count * sizeof(char *));
+        optind = 0; /* getopt(3) begins anew */
+        status = ctl_run(b->base_count + count, all, &front);
+    } else {
+        log_error("out of memory");
     }
-}
-
-static void on_report(int signo) {
-    struct run *r = signalled;
-
-    report_wanted = true;
-    if (r)
-        os_task_post(&r->report, machine_loop(r->m));
-}
-
-static void dump(void *arg) {
-    char text[4096];
-
-    for (unsigned cpu = 0; cpu < machine_cpus(arg); cpu++) {
-        vcpu_dump(machine_vcpu(arg, cpu), text, sizeof(text));
-        fprintf(stderr, "%s", text);
-    }
-}
-
-static const char *end_name(enum machine_end end) {
-    static const char *const names[] = {
-        [MACHINE_POWEROFF] = "powered off",
-        [MACHINE_RESET] = "reset",
-        [MACHINE_DEBUG_EXIT] = "debug exit",
-        [MACHINE_SHUTDOWN] = "triple fault",
-        [MACHINE_QUIT] = "stopped from outside",
-        [MACHINE_ERROR] = "host failure",
-        [MACHINE_PAUSED] = "paused",
-        [MACHINE_REWOUND] = "rewound",
-        [MACHINE_ASLEEP] = "asleep for ever",
-    };
-
-    return names[end];
-}
-
-/* Lives of the machine until one of them is the last. */
-static int live(struct run *r, enum machine_end *end) {
-    struct machine *m = r->m;
-    char why[512];
-
-    for (;;) {
-        int rc = machine_boot(m, why, sizeof(why));
-
-        if (rc) {
-            log_error("%s", why);
-            *end = MACHINE_ERROR;
-            return ctl_status_of(rc);
-        }
-        rc = tape_start(&r->tape, m);
-        if (rc) {
-            *end = MACHINE_ERROR;
-            return ctl_status_of(rc);
-        }
-        if (!daemon_ready(&r->ready))
-            machine_quit(m);
-        if (r->gdb)
-            gdb_before_run(r->gdb);
-        *end = machine_run(m);
-        switch (*end) {
-        case MACHINE_POWEROFF:
-        case MACHINE_QUIT:
-            return CTL_OK;
-        case MACHINE_DEBUG_EXIT:
-            return machine_exit_code(m);
-        case MACHINE_PAUSED: /* not asked for here */
-        case MACHINE_ERROR:
-            return CTL_HOST_FAILURE;
-        case MACHINE_REWOUND:
-            tape_rewind(&r->tape);
-            machine_rewind(m);
-            break;
-        case MACHINE_ASLEEP:
-            log_error("the guest waits for what the recording does not have");
-            return CTL_HOST_FAILURE;
-        case MACHINE_RESET:
-            if (r->o.no_reboot)
-                return CTL_OK;
-            break;
-        case MACHINE_SHUTDOWN:
-            if (r->o.no_reboot)
-                return r->qemu ? CTL_OK : CTL_TRIPLE_FAULT;
-            log_info("triple fault: the machine is reset");
-            break;
-        }
-    }
-}
-
-/* A replay takes no input, and leaves the terminal as it is. */
-static bool take_terminal(struct run *r) {
-    const struct console_config cfg = {.input = !r->o.replay,
-                                       .escape = r->o.escape,
-                                       .monitor = r->o.monitor,
-                                       .lend = serial_options_lent(&r->o.machine)};
-    int rc;
-
-    signalled = r;
-    if (report_wanted)
-        os_task_post(&r->report, machine_loop(r->m));
-    rc = os_on_stop_signals(on_signal);
-    if (!rc)
-        rc = console_open(&r->console, &cfg, r->m);
-    if (rc && !signal_seen)
-        log_error("cannot take over the terminal: %s", strerror(-rc));
-    return !rc;
-}
-
-static bool start_control(struct run *r) {
-    int rc = 0;
-
-    if (!r->control)
-        return true;
-    r->steer = (struct steer){r->m, &r->console, &r->o};
-    steer_add(&r->steer, control_table(r->control));
-    rc = control_start(r->control, machine_loop(r->m));
-    if (rc)
-        log_error("cannot listen at '%s': %s", r->o.control, strerror(-rc));
-    return !rc;
-}
-
-static void quit(void *arg) {
-    struct run *r = arg;
-
-    console_abandon(&r->console);
-    machine_quit(r->m);
-}
-
-static bool start_gdb(struct run *r) {
-    int rc = r->gdb ? gdb_start(r->gdb, r->m, quit, r) : 0;
-
-    if (rc)
-        log_error("--gdb: cannot listen: %s", strerror(-rc));
-    return !rc;
-}
-
-/* What went wrong on our side makes a good end a bad one; the guest's own verdict stands.
- */
-static int worsen(int status, bool failed) {
-    return failed && status == CTL_OK ? CTL_HOST_FAILURE : status;
-}
-
-static bool write_perf_map(const struct machine *m, struct output *map) {
-    int rc;
-
-    machine_perf_map(m, output_begin(map));
-    rc = output_end(map);
-    if (rc)
-        log_error("cannot write %s: %s", map->path, strerror(-rc));
-    return !rc;
-}
-
-/* On SIGUSR1: what --stats and --perf-map write at the end, as it is now. */
-static void report_here(void *arg) {
-    struct run *r = arg;
-    struct output *now = &r->outputs.now;
-    const struct stats_run figures = stats_so_far(r->o.start_ns);
-
-    if (r->outputs.map.f)
-        write_perf_map(r->m, &r->outputs.map);
-    if (now->f)
-        stats_write(r->m, &figures, now);
-    else
-        log_error("cannot write statistics to '%s': %s", now->name, strerror(now->error));
-}
-
-static void report(void *arg) {
-    struct run *r = arg;
-
-    machine_call(r->m, report_here, r);
-}
-
-/* Everything is open: run, and tell what happened. */
-static int run_locked_up(struct run *r) {
-    struct outputs *outputs = &r->outputs;
-    struct stats_run stats = {0};
-    uint64_t start = os_monotonic_ns();
-    enum machine_end end;
-    int status = live(r, &end);
-
-    if (r->gdb)
-        gdb_ended(r->gdb, status, signal_seen);
-    if (!tape_stop(&r->tape, end, signal_seen))
-        status = CTL_HOST_FAILURE;
-    stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
-    stats.cpu_seconds = stats_cpu_seconds();
-    stats.end = end_name(end);
-    console_close(&r->console);
-    if (status == CTL_TRIPLE_FAULT && end == MACHINE_SHUTDOWN) {
-        log_error("triple fault; the guest's CPU:");
-        dump(r->m);
-    }
-    if (r->console.error)
-        log_error("cannot write to standard output: %s", strerror(r->console.error));
-    status = worsen(status, r->console.error);
-    if (outputs->map.f)
-        status = worsen(status, !write_perf_map(r->m, &outputs->map));
-    if (outputs->stats.f)
-        status = worsen(status, stats_write(r->m, &stats, &outputs->stats));
+    free(all);
+    api_words_free(built);
     return status;
 }
 
-/* And the console's streams. */
-static bool start_nets(struct run *r) {
-    int rc = machine_start_nets(r->m);
-
-    if (rc)
-        log_error("cannot wait for the network: %s", strerror(-rc));
-    if (!rc && ((rc = machine_start_consoles(r->m)) || (rc = machine_start_vsock(r->m)) ||
-                (rc = machine_start_shares(r->m))))
-        log_error("cannot wait for the other side of a device: %s", strerror(-rc));
-    return !rc;
-}
-
-/* Where clients and peers come, and a -1. */
-static void list_listeners(const struct run *r, int *out) {
-    const struct machine_config *cfg = &r->o.machine;
-
-    if (r->control)
-        *out++ = control_socket(r->control);
-    if (r->gdb)
-        *out++ = gdb_socket(r->gdb);
-    for (unsigned n = 0; n < cfg->net_count; n++)
-        if (net_listener(cfg->nets[n].net) >= 0)
-            *out++ = net_listener(cfg->nets[n].net);
-    for (unsigned n = 0; n < cfg->console_count; n++)
-        if (stream_listener(cfg->consoles[n].stream) >= 0)
-            *out++ = stream_listener(cfg->consoles[n].stream);
-    for (unsigned n = 0; n < cfg->serial_count; n++)
-        if (cfg->serials[n].stream && stream_listener(cfg->serials[n].stream) >= 0)
-            *out++ = stream_listener(cfg->serials[n].stream);
-    if (cfg->vsock)
-        *out++ = vsock_listener(cfg->vsock);
-    *out = -1;
-}
-
-/* Where processes hand over connections, to disks' servers and for the guest; and a -1.
- */
-static void list_handing(const struct run *r, int *out) {
-    const struct machine_config *cfg = &r->o.machine;
-
-    for (unsigned n = 0; n < cfg->disk_count; n++)
-        out += block_sockets(cfg->disks[n].block, out);
-    if (cfg->vsock)
-        *out++ = vsock_connector(cfg->vsock);
-    *out = -1;
-}
-
-static int run_machine(struct run *r) {
-    int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 4];
-    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
-
-    list_listeners(r, listeners);
-    list_handing(r, handing);
-    if (!take_terminal(r))
-        return CTL_HOST_FAILURE;
-    log_info("engine %s", machine_engine_name(r->m));
-    if (start_control(r) && start_gdb(r) && start_nets(r) &&
-        (!r->qemu || r->qemu->ready(r->qemu->arg)) &&
-        jail_enter(r->o.jail, machine_ioctls(r->m), listeners, handing))
-        return run_locked_up(r);
-    console_close(&r->console);
-    return CTL_HOST_FAILURE;
-}
-
-static int with_outputs(struct run *r) {
-    int status = outputs_open(&r->outputs, &r->o);
-
-    if (status >= 0)
-        return status;
-    r->tape.file = &r->outputs.record;
-    bug_set_dump(dump, r->m);
-    status = run_machine(r);
-    bug_set_dump(NULL, NULL);
-    signalled = NULL;
-    return worsen(status, !outputs_close(&r->outputs));
-}
-
-static int with_machine(struct run *r) {
+static int build(struct build *b) {
     char why[512];
     int status, rc;
 
-    r->report = (struct os_task){.fn = report, .arg = r};
-    rc = machine_create(&r->o.machine, &r->m, why, sizeof(why));
-    if (rc) {
-        log_error("%s", why);
-        return ctl_status_of(rc);
-    }
-    status = with_outputs(r);
-    control_close(r->control);
-    r->control = NULL;
-    gdb_close(r->gdb);
-    r->gdb = NULL;
-    machine_stop_nets(r->m);
-    machine_stop_consoles(r->m);
-    machine_stop_vsock(r->m);
-    machine_stop_shares(r->m);
-    machine_free(r->m);
-    return status;
-}
-
-/* As with_control(). */
-static int with_nets(struct run *r) {
-    struct machine_config *cfg = &r->o.machine;
-    int rc = net_options_open(&r->o.nets, r->o.jail, cfg), status;
-
-    if (rc)
-        return ctl_status_of(rc);
-    rc = outputs_spare(&r->o) ? console_options_open(&r->o.consoles, cfg) : -EINVAL;
-    if (!rc)
-        rc = serial_options_open(&r->o.serials, r->o.monitor, cfg);
-    if (!rc)
-        rc = vsock_option_open(&r->o.vsock, r->o.jail, cfg);
-    if (!rc)
-        rc = share_options_open(&r->o.shares, r->o.jail, cfg);
-    status = rc ? ctl_status_of(rc) : with_machine(r);
-    share_options_close(cfg);
-    vsock_option_close(cfg);
-    serial_options_close(cfg);
-    console_options_close(cfg);
-    net_options_close(cfg);
-    return status;
-}
-
-/* What the guest writes to a disk is there in its second life, too. */
-static bool rewinds(const struct run_options *o) {
-    const struct machine_config *cfg = &o->machine;
-
-    for (unsigned n = 0; n < cfg->disk_count; n++)
-        if (!block_readonly(cfg->disks[n].block))
-            return false;
-    return o->replay;
-}
-
-static int load_tape(struct run *r) {
-    struct run_options *o = &r->o;
-    const struct tape_order order = {
-        .record = o->record, .replay = o->replay, .no_reboot = o->no_reboot};
-    const struct input_source source = console_source(&r->console);
-
-    if (o->record || o->replay)
-        run_options_count(o);
-    o->machine.rewinds = rewinds(o);
-    return tape_load(&r->tape, &order, &o->machine, &source);
-}
-
-/* As with_control(). */
-static int with_gdb(struct run *r) {
-    char why[512];
-    int rc = r->o.gdb ? gdb_open(r->o.gdb, &r->gdb, why, sizeof(why)) : 0;
-    int status;
-
-    if (rc) {
-        log_error("%s", why);
-        return ctl_status_of(rc);
-    }
-    status = with_nets(r);
-    gdb_close(r->gdb);
-    return status;
-}
-
-/* Nobody else may take the name, or remove the socket, meanwhile. */
-static int open_named(struct run *r, char *why, size_t why_size) {
-    int lock = runtime_lock(r->dir), rc;
-
-    if (lock < 0) {
-        snprintf(why, why_size, "cannot lock '%s': %s", r->dir, strerror(-lock));
-        return lock;
-    }
-    rc = control_open(r->control_path, &r->control, why, why_size);
-    if (rc == -EADDRINUSE)
-        snprintf(why, why_size, "a machine called '%s' runs already", r->o.name);
-    close(lock);
-    return rc;
-}
-
-/* It makes a process, and is therefore before there are threads. */
-static int with_control(struct run *r) {
-    char why[512];
-    int rc = r->o.name      ? open_named(r, why, sizeof(why))
-             : r->o.control ? control_open(r->o.control, &r->control, why, sizeof(why))
-                            : 0;
-    int status;
-
-    if (rc) {
-        log_error("--%s: %s", r->o.name ? "name" : "control", why);
-        return ctl_status_of(rc);
-    }
-    status = with_gdb(r);
-    control_close(r->control);
-    return status;
-}
-
-static int with_disks(struct run *r) {
-    struct machine_config *cfg = &r->o.machine;
-    int rc = disk_options_open(&r->o.disks, r->o.jail, cfg), status;
-
-    if (rc)
-        return ctl_status_of(rc);
-    rc = load_tape(r);
-    status = rc ? ctl_status_of(rc) : with_control(r);
-    return worsen(status, !disk_options_close(cfg));
-}
-
-static int with_image(struct run *r) {
-    struct run_options *o = &r->o;
-    struct boot_image *image;
-    char why[512];
-    int rc = run_options_open(o, &image, why, sizeof(why)), status;
-
-    if (rc) {
-        log_error("%s", why);
-        return ctl_status_of(rc);
-    }
-    o->machine.image = image;
-    o->machine.console = console_ops(&r->console);
-    o->start_ns = os_monotonic_ns();
-    status = with_disks(r);
-    status = worsen(status, !run_options_close(o, image));
-    if (!signal_seen && status == CTL_OK)
-        signal_seen = tape_signal(&r->tape);
-    tape_unload(&r->tape);
-    return status;
-}
-
-/* The status as QEMU has it: what the guest said at the debug-exit port is odd, all that
- * went wrong is 1, and all else 0. */
-static int as_qemu(int status) {
-    signal_seen = 0;
-    return status == CTL_USAGE ? CTL_HOST_FAILURE : status;
-}
-
-/* What --name and --daemon say about sockets and the console. -1, or the exit status. */
-static int place(struct run *r) {
-    struct run_options *o = &r->o;
-
-    if (o->name && !(runtime_dir(true, r->dir, sizeof(r->dir)) &&
-                     runtime_path(r->dir, o->name, RUNTIME_CONTROL, r->control_path)))
-        return CTL_HOST_FAILURE;
-    if (!o->daemon || o->serials.count)
-        return -1;
-    strcpy(r->console_how, "null");
-    if (o->name && !o->record && !o->replay) {
-        if (!runtime_path(r->dir, o->name, RUNTIME_CONSOLE, o->console_path))
+    for (;;) {
+        rc = b->api_asks ? api_build(b->api) : 0;
+        if (rc) {
+            log_error("--api: cannot wait for clients: %s", strerror(-rc));
             return CTL_HOST_FAILURE;
-        snprintf(r->console_how, sizeof(r->console_how), "socket=%s", o->console_path);
+        }
+        snprintf(why, sizeof(why), "the machine could not be made");
+        log_keep_error(why, sizeof(why));
+        status = run_built(b);
+        log_keep_error(NULL, 0);
+        api_failed(b->api, why); /* who waits still */
+        if (b->runs || !b->api_asks)
+            return status;
     }
-    return serial_option_take(&o->serials, r->console_how) ? -1 : CTL_USAGE;
 }
 
-static int go_behind(struct run *r) {
-    if (r->o.daemon || (r->qemu && r->qemu->daemonize))
-        return daemon_start(r->qemu ? "-daemonize" : "--daemon", &r->ready);
-    return -1;
+/* --- bivisor run --- */
+
+static bool names(const char *word, const char *option) {
+    size_t len = strlen(option);
+
+    return !strncmp(word, option, len) && (!word[len] || word[len] == '=');
 }
 
-int ctl_run(int argc, char **argv, const struct ctl_qemu *qemu) {
-    struct run *r = calloc(1, sizeof(*r));
-    int status;
+/* The API's path, where nothing is named that could be started. */
+static const char *api_alone(int argc, char **argv) {
+    static const char *const sources[] = {"--kernel", "--firmware", "--disk",
+                                          "--cdrom",  "--replay",   "--initrd",
+                                          "--daemon", "--help",     "--module"};
+    const char *path = NULL;
 
-    if (!r) {
-        log_error("out of memory");
-        return CTL_HOST_FAILURE;
+    for (int n = 1; n < argc; n++) {
+        for (size_t k = 0; k < ARRAY_SIZE(sources); k++)
+            if (names(argv[n], sources[k]))
+                return NULL;
+        if (!strcmp(argv[n], "--api") && n + 1 < argc)
+            path = argv[++n];
+        else if (!strncmp(argv[n], "--api=", 6))
+            path = argv[n] + 6;
     }
-    r->qemu = qemu;
-    r->ready = -1;
-    status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
-    if (status < 0)
-        status = place(r);
-    if (status < 0)
-        status = go_behind(r);
-    if (status < 0) {
-        os_on_report_signal(on_report);
-        status = with_image(r);
-    }
-    if (qemu)
-        status = as_qemu(status);
-    disk_options_free(&r->o.disks);
-    net_options_free(&r->o.nets);
-    console_options_free(&r->o.consoles);
-    vsock_option_free(&r->o.vsock);
-    share_options_free(&r->o.shares);
-    free(r);
-    if (signal_seen)
-        os_die_of(signal_seen); /* so that the caller sees what happened */
-    return status;
+    return path;
 }
 
 int ctl_cmd_run(int argc, char **argv) {
-    return ctl_run(argc, argv, NULL);
+    const struct api_about about = {.id = "bivisor", .version = CTL_VERSION};
+    const char *path = api_alone(argc, argv);
+    struct build b = {.base = argv, .base_count = argc, .api_asks = true};
+    char why[512];
+    int status, rc;
+
+    if (!path)
+        return ctl_run(argc, argv, NULL);
+    rc = api_open(path, &about, &b.api, why, sizeof(why));
+    if (rc) {
+        log_error("--api: %s", why);
+        return ctl_status_of(rc);
+    }
+    status = build(&b);
+    api_close(b.api);
+    return status;
+}
+
+/* --- bivisor firecracker --- */
+
+struct options {
+    const char *socket, *config;
+    struct api_about about;
+    bool no_api, no_jail;
+    const char *log, *level, *metrics;
+};
+
+static void print_help(void) {
+    printf(
+        "usage: bivisor firecracker --api-sock PATH [OPTION...]\n"
+        "\n"
+        "Does what Firecracker's program does with these options: waits for requests of\n"
+        "its API at a unix socket, and runs the machine that they describe.\n"
+        "\n"
+        "  --api-sock PATH     the socket (default: /run/firecracker.socket)\n"
+        "  --config-file FILE  the machine, which is started at once\n"
+        "  --no-api            nobody comes; goes with --config-file\n"
+        "  --id ID             what the instance is called\n"
+        "  --enable-pci        virtio is on PCI, instead of MMIO\n"
+        "  --log-path FILE, --level LEVEL, --metrics-path FILE\n"
+        "                      as PUT /logger and PUT /metrics\n"
+        "  --no-seccomp        without a jail\n"
+        "\n"
+        "Others of its options are taken and mean nothing here: --seccomp-filter,\n"
+        "--boot-timer, --start-time-us, --start-time-cpu-us, --parent-cpu-time-us,\n"
+        "--show-level, --show-log-origin, --module, --http-api-max-payload-size,\n"
+        "--mmds-size-limit.\n"
+        "\n"
+        "exit status: as for `bivisor run`\n"
+        "\n"
+        "example: bivisor firecracker --api-sock /tmp/vm.socket\n");
+}
+
+enum {
+    OPT_SOCKET = 256,
+    OPT_CONFIG,
+    OPT_NO_API,
+    OPT_ID,
+    OPT_PCI,
+    OPT_LOG,
+    OPT_LEVEL,
+    OPT_METRICS,
+    OPT_NO_SECCOMP,
+    OPT_NOTHING,
+    OPT_VERSION,
+    OPT_HELP,
+};
+
+static const struct option long_options[] = {
+    {"api-sock", required_argument, NULL, OPT_SOCKET},
+    {"config-file", required_argument, NULL, OPT_CONFIG},
+    {"no-api", no_argument, NULL, OPT_NO_API},
+    {"id", required_argument, NULL, OPT_ID},
+    {"enable-pci", no_argument, NULL, OPT_PCI},
+    {"log-path", required_argument, NULL, OPT_LOG},
+    {"level", required_argument, NULL, OPT_LEVEL},
+    {"metrics-path", required_argument, NULL, OPT_METRICS},
+    {"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
+    {"seccomp-filter", required_argument, NULL, OPT_NOTHING},
+    {"boot-timer", no_argument, NULL, OPT_NOTHING},
+    {"start-time-us", required_argument, NULL, OPT_NOTHING},
+    {"start-time-cpu-us", required_argument, NULL, OPT_NOTHING},
+    {"parent-cpu-time-us", required_argument, NULL, OPT_NOTHING},
+    {"show-level", no_argument, NULL, OPT_NOTHING},
+    {"show-log-origin", no_argument, NULL, OPT_NOTHING},
+    {"module", required_argument, NULL, OPT_NOTHING},
+    {"http-api-max-payload-size", required_argument, NULL, OPT_NOTHING},
+    {"mmds-size-limit", required_argument, NULL, OPT_NOTHING},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {"help", no_argument, NULL, OPT_HELP},
+    {0},
+};
+
+static bool take_option(struct options *o, int opt) {
+    switch (opt) {
+    case OPT_SOCKET:
+        o->socket = optarg;
+        return true;
+    case OPT_CONFIG:
+        o->config = optarg;
+        return true;
+    case OPT_NO_API:
+        o->no_api = true;
+        return true;
+    case OPT_ID:
+        o->about.id = optarg;
+        return true;
+    case OPT_PCI:
+        o->about.pci = true;
+        return true;
+    case OPT_LOG:
+        o->log = optarg;
+        return true;
+    case OPT_LEVEL:
+        o->level = optarg;
+        return true;
+    case OPT_METRICS:
+        o->metrics = optarg;
+        return true;
+    case OPT_NO_SECCOMP:
+        o->no_jail = true;
+        return true;
+    default:
+        return opt == OPT_NOTHING; /* getopt_long() has complained */
+    }
+}
+
+/* -1 to go on, or the exit status. */
+static int parse(struct options *o, int argc, char **argv) {
+    int opt;
+
+    argv[0] = (char *)(uintptr_t) "bivisor firecracker";
+    while ((opt = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {
+        if (opt == OPT_HELP) {
+            print_help();
+            return CTL_OK;
+        }
+        if (opt == OPT_VERSION) {
+            printf("bivisor %s\n", CTL_VERSION);
+            return CTL_OK;
+        }
+        if (!take_option(o, opt))
+            return CTL_USAGE;
+    }
+    if (optind < argc) {
+        log_error("'%s' is not an option; `bivisor firecracker --help` lists them",
+                  argv[optind]);
+        return CTL_USAGE;
+    }
+    if (!o->no_api || o->config)
+        return -1;
+    log_error("--no-api leaves --config-file to say what is to be run");
+    return CTL_USAGE;
+}
+
+/* A file of at most CONFIG_MAX bytes, as a text; NULL after a message. */
+static char *read_text(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *text = fd < 0 ? NULL : malloc(CONFIG_MAX + 1);
+    size_t len = 0;
+    ssize_t n = text ? 1 : -1;
+
+    while (n > 0 && len < CONFIG_MAX) {
+        n = read(fd, text + len, CONFIG_MAX - len);
+        len += n > 0 ? (size_t)n : 0;
+    }
+    if (n < 0 || len == CONFIG_MAX) {
+        log_error("cannot read '%s': %s", path,
+                  n < 0 ? strerror(errno) : "it is too long");
+        free(text);
+        text = NULL;
+    } else {
+        text[len] = 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+static int configure(struct api *api, const char *path) {
+    char *text = read_text(path);
+    char why[512];
+    int rc;
+
+    if (!text)
+        return CTL_USAGE;
+    rc = api_configure(api, text, why, sizeof(why));
+    free(text);
+    if (!rc)
+        return -1;
+    log_error("%s: %s", path, why);
+    return CTL_USAGE;
+}
+
+/* --log-path and others, as requests have them. False after a message. */
+static bool put_sinks(struct api *api, const struct options *o) {
+    char why[512];
+
+    if ((o->log || o->level) && api_put_logger(api, o->log, o->level, why, sizeof(why))) {
+        log_error("--log-path: %s", why);
+        return false;
+    }
+    if (o->metrics && api_put_metrics(api, o->metrics, why, sizeof(why))) {
+        log_error("--metrics-path: %s", why);
+        return false;
+    }
+    return true;
+}
+
+int ctl_cmd_firecracker(int argc, char **argv) {
+    struct options o = {.socket = "/run/firecracker.socket",
+                        .about = {.id = "anonymous-instance", .version = CTL_VERSION}};
+    char *base[] = {(char *)(uintptr_t) "run", (char *)(uintptr_t) "--jail", NULL};
+    struct build b = {.base = base, .base_count = 3};
+    char why[512];
+    int status = parse(&o, argc, argv), rc;
+
+    if (status >= 0)
+        return status;
+    base[2] = (char *)(uintptr_t)(o.no_jail ? "off" : "auto");
+    rc = api_open(o.no_api ? NULL : o.socket, &o.about, &b.api, why, sizeof(why));
+    if (rc) {
+        log_error("--api-sock: %s", why);
+        return ctl_status_of(rc);
+    }
+    b.api_asks = !o.config;
+    if (!put_sinks(b.api, &o))
+        status = CTL_USAGE;
+    if (status < 0 && o.config)
+        status = configure(b.api, o.config);
+    if (status < 0)
+        status = build(&b);
+    api_close(b.api);
+    return status;
 }

@@ -21,6 +21,7 @@ static const struct command commands[] = {
     {"run", ctl_cmd_run, "boot a kernel with its console on this terminal"},
     {"exec", ctl_cmd_exec, "run a command in a machine that has this host's files"},
     {"qemu", ctl_cmd_qemu, "run what a command line of QEMU's describes"},
+    {"firecracker", ctl_cmd_firecracker, "run what Firecracker's API describes"},
     {"ps", ctl_cmd_ps, "list the machines that run with a name"},
     {"attach", ctl_cmd_attach, "be the terminal of one that runs in the background"},
     {"stop", ctl_cmd_stop, "press the power button of one, and wait for its end"},

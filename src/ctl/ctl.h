@@ -21,6 +21,7 @@ int ctl_main(int argc, char **argv);
 
 int ctl_cmd_run(int argc, char **argv);
 int ctl_cmd_exec(int argc, char **argv);
+int ctl_cmd_firecracker(int argc, char **argv);
 int ctl_cmd_screenshot(int argc, char **argv);
 int ctl_cmd_ps(int argc, char **argv);
 int ctl_cmd_stop(int argc, char **argv);
@@ -36,16 +37,20 @@ int ctl_cmd_check(int argc, char **argv);
 int ctl_cmd_lockstep(int argc, char **argv);
 int ctl_cmd_compare(int argc, char **argv);
 
-/* A run that stands in for QEMU. */
-struct ctl_qemu {
+struct api;
+
+/* A run for somebody else than the user of `bivisor run`. */
+struct ctl_front {
+    bool qemu; /* it stands in for QEMU: its statuses */
     /* All is open, and the guest is about to run. False after a message. */
-    bool (*ready)(void *arg);
+    bool (*ready)(void *arg); /* NULL: nothing is to be done */
     void *arg;
-    bool daemonize; /* go on in the background */
+    bool daemonize;  /* go on in the background */
+    struct api *api; /* api/api.h; who built the machine, or NULL */
 };
 
-/* `bivisor run`; QEMU NULL, or its statuses are QEMU's. */
-int ctl_run(int argc, char **argv, const struct ctl_qemu *qemu);
+/* `bivisor run` with a machine; FRONT may be NULL. */
+int ctl_run(int argc, char **argv, const struct ctl_front *front);
 
 #define CTL_VERSION "0.1.0"
 

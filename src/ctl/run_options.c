@@ -68,7 +68,7 @@ static void print_help(void) {
         "engine\n"
         "  --name NAME, --daemon  a machine for `bivisor ps` and others, in the "
         "background\n"
-        "  --control PATH       listen at a unix socket for programs that steer the run\n"
+        "  --control PATH, --api PATH  listen at a unix socket: lines of JSON, or HTTP\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: addresses for perf\n"
         "  --direct MODE        run user code on this CPU: off, auto (what computes), "
@@ -152,6 +152,7 @@ enum {
     OPT_RECORD,
     OPT_REPLAY,
     OPT_CONTROL,
+    OPT_API,
     OPT_NAME,
     OPT_DAEMON,
     OPT_GDB,
@@ -200,6 +201,7 @@ static const struct option long_options[] = {
     {"record", required_argument, NULL, OPT_RECORD},
     {"replay", required_argument, NULL, OPT_REPLAY},
     {"control", required_argument, NULL, OPT_CONTROL},
+    {"api", required_argument, NULL, OPT_API},
     {"name", required_argument, NULL, OPT_NAME},
     {"daemon", no_argument, NULL, OPT_DAEMON},
     {"gdb", required_argument, NULL, OPT_GDB},
@@ -363,6 +365,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_DIRECT:
     case OPT_RECORD:
     case OPT_CONTROL:
+    case OPT_API:
     case OPT_NAME:
     case OPT_DAEMON:
     case OPT_GDB:
@@ -502,6 +505,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_CONTROL:
         o->control = optarg;
+        return true;
+    case OPT_API:
+        o->api = optarg;
         return true;
     case OPT_NAME:
         o->name = optarg;

@@ -1,0 +1,739 @@
+/*
+ * The API's resources; see api.h. A table says which method and path is whose function; a
+ * path may end with an id. Answers that are no content are 204; what cannot be done is
+ * 400 and {"fault_message": one sentence}, as Firecracker has it.
+ */
+#include "api/api.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/config.h"
+#include "api/fields.h"
+#include "api/png.h"
+#include "api/prometheus.h"
+#include "api/server.h"
+#include "base/log.h"
+#include "base/os_loop.h"
+
+#define WHY 512
+#define FOLLOWS "1.17.0" /* the version of Firecracker whose description this is */
+
+struct api {
+    struct api_about about;
+    struct api_server *server; /* NULL: nobody comes */
+    struct control_table table;
+    struct config config;
+    struct os_loop *loop; /* the one that turns */
+    bool machine;         /* there is one */
+    bool starting;
+    int metrics; /* where they are written to; -1: nowhere */
+};
+
+/* A request that is being answered. */
+struct call {
+    struct api *api;
+    const char *id;    /* what the path ends with, or NULL */
+    const cJSON *body; /* an object, or NULL */
+    struct api_answer *answer;
+    char why[WHY];
+};
+
+/* --- answers --- */
+
+static void refuse(struct call *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void put_text(struct call *c, char *text) {
+    c->answer->body = text;
+    c->answer->len = text ? strlen(text) : 0;
+    if (!text)
+        c->answer->status = 500;
+}
+
+/* Takes VALUE over; NULL: there was no memory for it. */
+static void put_json(struct call *c, int status, cJSON *value) {
+    c->answer->status = status;
+    put_text(c, value ? cJSON_PrintUnformatted(value) : NULL);
+    cJSON_Delete(value);
+}
+
+static void refuse(struct call *c, const char *format, ...) {
+    cJSON *fault = cJSON_CreateObject();
+    char text[WHY];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    cJSON_AddStringToObject(fault, "fault_message", text);
+    put_json(c, 400, fault);
+}
+
+static void done(struct call *c, int rc) {
+    if (rc)
+        refuse(c, "%s", c->why);
+    else
+        c->answer->status = 204;
+}
+
+/* --- the machine's commands --- */
+
+/* The answer, the caller's; NULL after a refusal. */
+static cJSON *command(struct call *c, const char *line) {
+    char *text = control_answer(&c->api->table, line, strlen(line));
+    cJSON *answer = text ? cJSON_Parse(text) : NULL;
+    const cJSON *error = cJSON_GetObjectItem(answer, "error");
+
+    free(text);
+    if (answer && !error)
+        return answer;
+    refuse(c, "%s", cJSON_IsString(error) ? error->valuestring : "out of memory");
+    cJSON_Delete(answer);
+    return NULL;
+}
+
+static void do_command(struct call *c, const char *line) {
+    cJSON *answer = command(c, line);
+
+    if (answer)
+        c->answer->status = 204;
+    cJSON_Delete(answer);
+}
+
+/* --- what a machine is made of --- */
+
+static void put_part(struct call *c, enum config_part part) {
+    done(c, config_put(&c->api->config, part, c->id, c->body, c->why, sizeof(c->why)));
+}
+
+static void put_boot(struct call *c) {
+    put_part(c, CONFIG_BOOT);
+}
+
+static void put_machine(struct call *c) {
+    put_part(c, CONFIG_MACHINE);
+}
+
+static void patch_machine(struct call *c) {
+    done(c, config_patch_machine(&c->api->config, c->body, c->why, sizeof(c->why)));
+}
+
+static void get_machine(struct call *c) {
+    put_json(c, 200, config_machine(&c->api->config));
+}
+
+static void get_config(struct call *c) {
+    put_json(c, 200, config_show(&c->api->config));
+}
+
+static void put_drive(struct call *c) {
+    put_part(c, CONFIG_DRIVES);
+}
+
+static void put_net(struct call *c) {
+    put_part(c, CONFIG_NETS);
+}
+
+static void put_vsock(struct call *c) {
+    put_part(c, CONFIG_VSOCK);
+}
+
+static void put_entropy(struct call *c) {
+    put_part(c, CONFIG_ENTROPY);
+}
+
+static void put_serial(struct call *c) {
+    put_part(c, CONFIG_SERIAL);
+}
+
+static void put_settings(struct call *c) {
+    put_part(c, CONFIG_SETTINGS);
+}
+
+static void put_balloon(struct call *c) {
+    put_part(c, CONFIG_BALLOON);
+}
+
+/* --- logs and metrics: files that are opened before there is a machine --- */
+
+/* A file that is there, or is made; or a named pipe, whose reader may come later. */
+static int open_sink(const char *path) {
+    return open(path, O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
+                0644);
+}
+
+static enum log_level level_of(const char *name) {
+    switch (*name) {
+    case 'I':
+    case 'i':
+        return LOG_INFO;
+    case 'D':
+    case 'd':
+    case 'T':
+    case 't':
+        return LOG_DEBUG;
+    case 'W':
+    case 'w':
+        return LOG_WARN;
+    default:
+        return LOG_ERROR;
+    }
+}
+
+/* What the log says goes to the file from now on, as it went to standard error. */
+static int set_logger(struct api *a, char *why, size_t why_size) {
+    const cJSON *logger = a->config.part[CONFIG_LOGGER];
+    const char *path = fields_text(logger, "log_path", NULL);
+    int fd = path ? open_sink(path) : -1;
+
+    if (path && (fd < 0 || dup2(fd, STDERR_FILENO) < 0)) {
+        snprintf(why, why_size, "cannot open the log '%s': %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return -EINVAL;
+    }
+    if (fd >= 0)
+        close(fd);
+    log_set_level(level_of(fields_text(logger, "level", "Warning")));
+    return 0;
+}
+
+static int set_metrics(struct api *a, char *why, size_t why_size) {
+    const char *path = fields_text(a->config.part[CONFIG_METRICS], "metrics_path", "");
+    int fd = open_sink(path);
+
+    if (fd < 0) {
+        snprintf(why, why_size, "cannot open '%s': %s", path, strerror(errno));
+        return -EINVAL;
+    }
+    if (a->metrics >= 0)
+        close(a->metrics);
+    a->metrics = fd;
+    return 0;
+}
+
+static void put_logger(struct call *c) {
+    struct api *a = c->api;
+    int rc = config_put(&a->config, CONFIG_LOGGER, NULL, c->body, c->why, sizeof(c->why));
+
+    done(c, rc ? rc : set_logger(a, c->why, sizeof(c->why)));
+}
+
+static void put_metrics(struct call *c) {
+    struct api *a = c->api;
+    int rc;
+
+    if (a->metrics >= 0) {
+        refuse(c, "there is a file of metrics already");
+        return;
+    }
+    rc = config_put(&a->config, CONFIG_METRICS, NULL, c->body, c->why, sizeof(c->why));
+    done(c, rc ? rc : set_metrics(a, c->why, sizeof(c->why)));
+}
+
+/* One line; what a pipe has no room for is lost. */
+static void flush_metrics(struct call *c) {
+    cJSON *answer;
+    char *text;
+
+    if (c->api->metrics < 0) {
+        refuse(c, "there is no file of metrics: PUT /metrics names one");
+        return;
+    }
+    answer = command(c, "{\"command\":\"stats\"}");
+    if (!answer)
+        return;
+    text = cJSON_PrintUnformatted(cJSON_GetObjectItem(answer, "stats"));
+    cJSON_Delete(answer);
+    c->answer->status = text ? 204 : 500;
+    if (text) {
+        size_t len = strlen(text);
+
+        text[len] = '\n'; /* in the place of its end */
+        if (write(c->api->metrics, text, len + 1) < 0)
+            log_warn("--api: cannot write metrics: %s", strerror(errno));
+    }
+    cJSON_free(text);
+}
+
+/* --- the instance --- */
+
+static bool is_paused(struct api *a) {
+    static const char line[] = "{\"command\":\"about\"}";
+    char *text = control_answer(&a->table, line, sizeof(line) - 1);
+    cJSON *answer = text ? cJSON_Parse(text) : NULL;
+    bool paused = cJSON_IsTrue(cJSON_GetObjectItem(answer, "paused"));
+
+    cJSON_Delete(answer);
+    free(text);
+    return paused;
+}
+
+static void get_instance(struct call *c) {
+    struct api *a = c->api;
+    cJSON *o = cJSON_CreateObject();
+    const char *state = !a->machine ? "Not started" : is_paused(a) ? "Paused" : "Running";
+    bool good = cJSON_AddStringToObject(o, "app_name", "bivisor") &&
+                cJSON_AddStringToObject(o, "id", a->about.id) &&
+                cJSON_AddStringToObject(o, "state", state) &&
+                cJSON_AddStringToObject(o, "vmm_version", a->about.version);
+
+    if (!good) {
+        cJSON_Delete(o);
+        o = NULL;
+    }
+    put_json(c, 200, o);
+}
+
+static void get_version(struct call *c) {
+    cJSON *o = cJSON_CreateObject();
+
+    if (!cJSON_AddStringToObject(o, "firecracker_version", FOLLOWS)) {
+        cJSON_Delete(o);
+        o = NULL;
+    }
+    put_json(c, 200, o);
+}
+
+static void start_instance(struct call *c) {
+    struct api *a = c->api;
+
+    if (a->machine || a->starting) {
+        refuse(c, "the machine runs already");
+        return;
+    }
+    if (config_complete(&a->config, c->why, sizeof(c->why))) {
+        refuse(c, "%s", c->why);
+        return;
+    }
+    a->starting = true;
+    c->answer->later = true;
+    os_loop_stop(a->loop);
+}
+
+static const char *const actions[] = {"InstanceStart", "FlushMetrics", "SendCtrlAltDel",
+                                      NULL};
+static const struct field action_fields[] = {
+    {"action_type", FIELD_TEXT, true, 0, 0, actions}, {0}};
+
+static void put_action(struct call *c) {
+    const char *action;
+
+    if (fields_check(c->body, action_fields, c->why, sizeof(c->why))) {
+        refuse(c, "%s", c->why);
+        return;
+    }
+    action = fields_text(c->body, "action_type", "");
+    if (!strcmp(action, "InstanceStart"))
+        start_instance(c);
+    else if (!c->api->machine)
+        refuse(c, "the machine does not run yet");
+    else if (!strcmp(action, "FlushMetrics"))
+        flush_metrics(c);
+    else
+        do_command(c, "{\"command\":\"powerdown\"}");
+}
+
+static const char *const states[] = {"Paused", "Resumed", NULL};
+static const struct field vm_fields[] = {{"state", FIELD_TEXT, true, 0, 0, states}, {0}};
+
+static void patch_vm(struct call *c) {
+    if (fields_check(c->body, vm_fields, c->why, sizeof(c->why)))
+        refuse(c, "%s", c->why);
+    else if (!strcmp(fields_text(c->body, "state", ""), "Paused"))
+        do_command(c, "{\"command\":\"pause\"}");
+    else
+        do_command(c, "{\"command\":\"resume\"}");
+}
+
+/* --- the balloon --- */
+
+static void get_balloon(struct call *c) {
+    const cJSON *balloon = c->api->config.part[CONFIG_BALLOON];
+
+    if (balloon)
+        put_json(c, 200, cJSON_Duplicate(balloon, true));
+    else
+        refuse(c, "there is no balloon");
+}
+
+static void set_balloon(struct call *c, int64_t mib) {
+    char line[64];
+
+    snprintf(line, sizeof(line), "{\"command\":\"balloon\",\"mib\":%lld}",
+             (long long)mib);
+    do_command(c, line);
+}
+
+static const struct field balloon_update[] = {
+    {"amount_mib", FIELD_NUMBER, true, 0, 1 << 20, NULL}, {0}};
+
+static void patch_balloon(struct call *c) {
+    cJSON *balloon = c->api->config.part[CONFIG_BALLOON];
+    int64_t mib;
+
+    if (fields_check(c->body, balloon_update, c->why, sizeof(c->why))) {
+        refuse(c, "%s", c->why);
+        return;
+    }
+    if (!balloon) {
+        refuse(c, "there is no balloon");
+        return;
+    }
+    mib = fields_number(c->body, "amount_mib", 0);
+    cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(balloon, "amount_mib"),
+                         (double)mib);
+    if (c->api->machine)
+        set_balloon(c, mib);
+    else
+        c->answer->status = 204;
+}
+
+/* What the guest's driver tells, by the names that it has there. */
+static const struct {
+    const char *ours, *theirs;
+} balloon_stats[] = {
+    {"swap_in", "swap_in"},
+    {"swap_out", "swap_out"},
+    {"major_faults", "major_faults"},
+    {"minor_faults", "minor_faults"},
+    {"free", "free_memory"},
+    {"total", "total_memory"},
+    {"available", "available_memory"},
+    {"caches", "disk_caches"},
+    {"huge_allocated", "hugetlb_allocations"},
+    {"huge_failed", "hugetlb_failures"},
+};
+
+static void get_balloon_stats(struct call *c) {
+    const cJSON *balloon = c->api->config.part[CONFIG_BALLOON];
+    double mib = (double)fields_number(balloon, "amount_mib", 0), pages;
+    cJSON *answer, *o;
+
+    if (!fields_number(balloon, "stats_polling_interval_s", 0)) {
+        refuse(c, "the balloon was not made with statistics");
+        return;
+    }
+    answer = command(c, "{\"command\":\"balloon\"}");
+    if (!answer)
+        return;
+    pages = cJSON_GetNumberValue(cJSON_GetObjectItem(answer, "pages"));
+    o = cJSON_CreateObject();
+    cJSON_AddNumberToObject(o, "target_pages", mib * 256);
+    cJSON_AddNumberToObject(o, "actual_pages", pages);
+    cJSON_AddNumberToObject(o, "target_mib", mib);
+    cJSON_AddNumberToObject(o, "actual_mib", (double)((uint64_t)pages / 256));
+    for (size_t n = 0; n < ARRAY_SIZE(balloon_stats); n++) {
+        const cJSON *v = cJSON_GetObjectItem(answer, balloon_stats[n].ours);
+
+        if (cJSON_IsNumber(v))
+            cJSON_AddNumberToObject(o, balloon_stats[n].theirs, v->valuedouble);
+    }
+    cJSON_Delete(answer);
+    put_json(c, 200, o);
+}
+
+/* --- ours --- */
+
+static void get_stats(struct call *c) {
+    cJSON *answer = command(c, "{\"command\":\"stats\"}");
+
+    if (answer)
+        put_json(c, 200, cJSON_DetachItemFromObject(answer, "stats"));
+    cJSON_Delete(answer);
+}
+
+static void get_figures(struct call *c) {
+    cJSON *answer = command(c, "{\"command\":\"stats\"}");
+
+    if (!answer)
+        return;
+    c->answer->status = 200;
+    c->answer->type = "text/plain; version=0.0.4";
+    c->answer->body =
+        prometheus_text(cJSON_GetObjectItem(answer, "stats"), &c->answer->len);
+    if (!c->answer->body)
+        c->answer->status = 500;
+    cJSON_Delete(answer);
+}
+
+static void get_screenshot(struct call *c) {
+    cJSON *answer = command(c, "{\"command\":\"picture\"}");
+
+    if (!answer)
+        return;
+    c->answer->body = (char *)png_of_picture(answer, &c->answer->len);
+    c->answer->status = c->answer->body ? 200 : 500;
+    c->answer->type = "image/png";
+    cJSON_Delete(answer);
+}
+
+static const char *const presses[] = {"powerdown", "reset", "quit", NULL};
+static const struct field power_fields[] = {{"action", FIELD_TEXT, true, 0, 0, presses},
+                                            {0}};
+
+static void put_power(struct call *c) {
+    char line[64];
+
+    if (fields_check(c->body, power_fields, c->why, sizeof(c->why))) {
+        refuse(c, "%s", c->why);
+        return;
+    }
+    snprintf(line, sizeof(line), "{\"command\":\"%s\"}",
+             fields_text(c->body, "action", ""));
+    do_command(c, line);
+}
+
+/* --- what is there in Firecracker and not here --- */
+
+static void not_here(struct call *c) {
+    refuse(c, "bivisor does not have this: docs/api.md says what it has");
+}
+
+/* --- the table --- */
+
+enum when { ALWAYS, BEFORE, RUNNING };
+
+static const struct resource {
+    const char *method, *path; /* a path that ends with '/' goes on with an id */
+    enum when when;
+    bool body; /* there must be one */
+    void (*run)(struct call *c);
+} resources[] = {
+    {"GET", "/", ALWAYS, false, get_instance},
+    {"GET", "/version", ALWAYS, false, get_version},
+    {"PUT", "/actions", ALWAYS, true, put_action},
+    {"PUT", "/boot-source", BEFORE, true, put_boot},
+    {"GET", "/machine-config", ALWAYS, false, get_machine},
+    {"PUT", "/machine-config", BEFORE, true, put_machine},
+    {"PATCH", "/machine-config", BEFORE, true, patch_machine},
+    {"GET", "/vm/config", ALWAYS, false, get_config},
+    {"PATCH", "/vm", RUNNING, true, patch_vm},
+    {"PUT", "/drives/", BEFORE, true, put_drive},
+    {"PUT", "/network-interfaces/", BEFORE, true, put_net},
+    {"PUT", "/vsock", BEFORE, true, put_vsock},
+    {"PUT", "/entropy", BEFORE, true, put_entropy},
+    {"PUT", "/serial", BEFORE, true, put_serial},
+    {"PUT", "/logger", BEFORE, true, put_logger},
+    {"PUT", "/metrics", BEFORE, true, put_metrics},
+    {"GET", "/balloon", ALWAYS, false, get_balloon},
+    {"PUT", "/balloon", BEFORE, true, put_balloon},
+    {"PATCH", "/balloon", ALWAYS, true, patch_balloon},
+    {"GET", "/balloon/statistics", RUNNING, false, get_balloon_stats},
+    {"PUT", "/bivisor/settings", BEFORE, true, put_settings},
+    {"GET", "/bivisor/stats", RUNNING, false, get_stats},
+    {"GET", "/bivisor/metrics", RUNNING, false, get_figures},
+    {"GET", "/bivisor/screenshot", RUNNING, false, get_screenshot},
+    {"PUT", "/bivisor/power", RUNNING, true, put_power},
+    {"PATCH", "/drives/", ALWAYS, false, not_here},
+    {"PATCH", "/network-interfaces/", ALWAYS, false, not_here},
+    {"PATCH", "/balloon/statistics", ALWAYS, false, not_here},
+    {"PATCH", "/balloon/hinting/", ALWAYS, false, not_here},
+    {"GET", "/balloon/hinting/", ALWAYS, false, not_here},
+    {"PUT", "/cpu-config", ALWAYS, false, not_here},
+    {"PUT", "/pmem/", ALWAYS, false, not_here},
+    {"PATCH", "/pmem/", ALWAYS, false, not_here},
+    {"GET", "/mmds", ALWAYS, false, not_here},
+    {"PUT", "/mmds", ALWAYS, false, not_here},
+    {"PATCH", "/mmds", ALWAYS, false, not_here},
+    {"PUT", "/mmds/config", ALWAYS, false, not_here},
+    {"GET", "/hotplug/memory", ALWAYS, false, not_here},
+    {"PUT", "/hotplug/memory", ALWAYS, false, not_here},
+    {"PATCH", "/hotplug/memory", ALWAYS, false, not_here},
+    {"PUT", "/snapshot/create", ALWAYS, false, not_here},
+    {"PUT", "/snapshot/load", ALWAYS, false, not_here},
+};
+
+static bool fits(const struct resource *r, const char *path, const char **id) {
+    size_t len = strlen(r->path);
+
+    *id = NULL;
+    if (len == 1 || r->path[len - 1] != '/')
+        return !strcmp(path, r->path);
+    *id = path + len;
+    return !strncmp(path, r->path, len) && path[len] && !strchr(path + len, '/');
+}
+
+static const struct resource *find(const struct http_request *q, const char **id) {
+    for (size_t n = 0; n < ARRAY_SIZE(resources); n++)
+        if (!strcmp(resources[n].method, q->method) && fits(&resources[n], q->path, id))
+            return &resources[n];
+    return NULL;
+}
+
+static void answer(struct call *c, const struct resource *r,
+                   const struct http_request *q) {
+    cJSON *body = NULL;
+
+    if (r->when == BEFORE && (c->api->machine || c->api->starting)) {
+        refuse(c, "this can only be said before the machine runs");
+        return;
+    }
+    if (r->when == RUNNING && !c->api->machine) {
+        refuse(c, "the machine does not run yet");
+        return;
+    }
+    if (r->body) {
+        body = fields_parse(q->body, q->body_len, c->why, sizeof(c->why));
+        if (!body) {
+            refuse(c, "%s", c->why);
+            return;
+        }
+    }
+    c->body = body;
+    r->run(c);
+    cJSON_Delete(body);
+}
+
+static void handle(void *arg, const struct http_request *q, struct api_answer *a) {
+    struct call c = {.api = arg, .answer = a};
+    const struct resource *r = find(q, &c.id);
+
+    if (r)
+        answer(&c, r, q);
+    else
+        refuse(&c, "there is no %s of this path", q->method);
+}
+
+/* --- lives --- */
+
+int api_open(const char *path, const struct api_about *about, struct api **out, char *why,
+             size_t why_size) {
+    struct api *a = calloc(1, sizeof(*a));
+    int rc = a ? 0 : -ENOMEM;
+
+    if (rc) {
+        snprintf(why, why_size, "out of memory");
+        return rc;
+    }
+    a->about = *about;
+    a->metrics = -1;
+    if (path)
+        rc = api_server_open(path, handle, a, &a->server, why, why_size);
+    if (rc)
+        free(a);
+    else
+        *out = a;
+    return rc;
+}
+
+void api_close(struct api *a) {
+    if (!a)
+        return;
+    api_server_close(a->server);
+    config_free(&a->config);
+    if (a->metrics >= 0)
+        close(a->metrics);
+    free(a);
+}
+
+int api_socket(const struct api *a) {
+    return a->server ? api_server_socket(a->server) : -1;
+}
+
+int api_configure(struct api *a, const char *text, char *why, size_t why_size) {
+    int rc = config_load(&a->config, text, why, why_size);
+
+    if (!rc && a->config.part[CONFIG_LOGGER])
+        rc = set_logger(a, why, why_size);
+    if (!rc && a->config.part[CONFIG_METRICS] && a->metrics < 0)
+        rc = set_metrics(a, why, why_size);
+    return rc ? rc : config_complete(&a->config, why, why_size);
+}
+
+int api_put_logger(struct api *a, const char *log, const char *level, char *why,
+                   size_t why_size) {
+    cJSON *o = cJSON_CreateObject();
+    int rc;
+
+    if (log)
+        cJSON_AddStringToObject(o, "log_path", log);
+    if (level)
+        cJSON_AddStringToObject(o, "level", level);
+    rc = config_put(&a->config, CONFIG_LOGGER, NULL, o, why, why_size);
+    cJSON_Delete(o);
+    return rc ? rc : set_logger(a, why, why_size);
+}
+
+int api_put_metrics(struct api *a, const char *path, char *why, size_t why_size) {
+    cJSON *o = cJSON_CreateObject();
+    int rc;
+
+    cJSON_AddStringToObject(o, "metrics_path", path);
+    rc = config_put(&a->config, CONFIG_METRICS, NULL, o, why, why_size);
+    cJSON_Delete(o);
+    return rc ? rc : set_metrics(a, why, why_size);
+}
+
+int api_build(struct api *a) {
+    int rc = os_loop_new(&a->loop);
+
+    if (rc)
+        return rc;
+    a->starting = false;
+    rc = api_server_start(a->server, a->loop);
+    if (!rc)
+        os_loop_run(a->loop);
+    api_server_stop(a->server);
+    os_loop_free(a->loop);
+    a->loop = NULL;
+    return rc;
+}
+
+char **api_words(const struct api *a, int *count) {
+    return config_words(&a->config, a->about.pci, count);
+}
+
+void api_words_free(char **words) {
+    config_words_free(words);
+}
+
+void api_failed(struct api *a, const char *why) {
+    struct api_answer answer = {.status = 500, .type = "application/json"};
+    struct call c = {.api = a, .answer = &answer};
+
+    a->machine = a->starting = false;
+    a->table.count = 0;
+    refuse(&c, "%s", why);
+    if (a->server)
+        api_server_answer(a->server, &answer);
+}
+
+struct control_table *api_table(struct api *a) {
+    return &a->table;
+}
+
+int api_start(struct api *a, struct os_loop *loop) {
+    a->machine = true;
+    a->loop = loop;
+    return a->server ? api_server_start(a->server, loop) : 0;
+}
+
+void api_running(struct api *a) {
+    struct api_answer answer = {.status = 204};
+    const cJSON *balloon = a->config.part[CONFIG_BALLOON];
+
+    if (a->starting && fields_number(balloon, "amount_mib", 0)) {
+        struct api_answer unseen = {.status = 500};
+        struct call c = {.api = a, .answer = &unseen};
+
+        set_balloon(&c, fields_number(balloon, "amount_mib", 0));
+        free(unseen.body);
+    }
+    if (a->starting && a->server)
+        api_server_answer(a->server, &answer);
+    a->starting = false;
+}
+
+void api_stop(struct api *a) {
+    if (a->server)
+        api_server_stop(a->server);
+    a->loop = NULL;
+}

@@ -1,0 +1,66 @@
+/*
+ * The HTTP API at a unix socket (--api PATH): Firecracker's resources, as its published
+ * description of version 1.17 has them, and ours beside them under /bivisor
+ * (docs/api.md, docs/openapi.json).
+ *
+ * It has two lives. Before there is a machine it takes what one is to be made of, turns
+ * the loop on its own (api_build()), and tells it as arguments of `bivisor run`. When the
+ * machine runs, it steers it by the commands of a table (control/control.h), on the
+ * machine's loop. This room knows no machine.
+ *
+ * Who sends requests may be anybody who may connect to the socket, and who speaks for the
+ * machine may be the guest: what comes from either side is checked.
+ */
+#ifndef API_API_H
+#define API_API_H
+
+#include "control/control.h"
+
+struct api;
+struct os_loop;
+
+struct api_about {
+    const char *id;      /* of the instance */
+    const char *version; /* of the program */
+    bool pci;            /* virtio is on PCI, where nothing else is said */
+};
+
+/* Listens at PATH. 0, or -errno with one sentence in WHY. Before the jail and before
+ * there are threads. ABOUT's texts must stay. PATH NULL: nobody comes, and configurations
+ * are taken from files. */
+int api_open(const char *path, const struct api_about *about, struct api **out, char *why,
+             size_t why_size);
+void api_close(struct api *a); /* A may be NULL */
+/* What the jail must let it do; -1: nothing. */
+int api_socket(const struct api *a);
+
+/* --- before there is a machine --- */
+
+/* Takes the machine that TEXT describes, as GET /vm/config shows one. 0, or -EINVAL with
+ * one sentence in WHY. */
+int api_configure(struct api *a, const char *text, char *why, size_t why_size);
+/* As PUT /logger and PUT /metrics: the same. LOG and LEVEL may be NULL. */
+int api_put_logger(struct api *a, const char *log, const char *level, char *why,
+                   size_t why_size);
+int api_put_metrics(struct api *a, const char *path, char *why, size_t why_size);
+/* Answers until a machine is to be started: 0, or -errno. */
+int api_build(struct api *a);
+/* What `bivisor run` is to be called with, ends with a NULL; the caller's to free with
+ * api_words_free(). NULL: out of memory. */
+char **api_words(const struct api *a, int *count);
+void api_words_free(char **words);
+/* That was in vain; who asked is told WHY. api_build() can be called again. */
+void api_failed(struct api *a, const char *why);
+
+/* --- with a machine --- */
+
+/* Where the machine's commands go, before api_start(). */
+struct control_table *api_table(struct api *a);
+/* 0 or -errno. */
+int api_start(struct api *a, struct os_loop *loop);
+/* The guest runs: who asked for that is told so. On the loop's thread. */
+void api_running(struct api *a);
+/* Before the loop goes. */
+void api_stop(struct api *a);
+
+#endif

@@ -1,0 +1,567 @@
+/*
+ * What a machine is to be made of; see config.h. The values are kept as they came, when
+ * they have been found good, so that what is shown is what was said.
+ */
+#include "api/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cjson/cJSON.h>
+
+#include "api/fields.h"
+
+#define PATH_MOST 4095
+#define WORDS_MAX 160
+#define DEFAULT_MIB 128
+/* What a kernel is told where nothing was said: it has no other console, and ends with
+ * the machine. */
+#define DEFAULT_ARGS "console=ttyS0 reboot=k panic=1"
+
+/* --- what may be said --- */
+
+static const char *const templates[] = {"None", NULL};
+static const char *const pages[] = {"None", "Transparent", NULL};
+static const char *const caches[] = {"Unsafe", "Writeback", NULL};
+static const char *const io_engines[] = {"Sync", "Async", NULL};
+static const char *const levels[] = {"Error", "Warning", "Info",    "Debug",   "Trace",
+                                     "Off",   "error",   "warning", "info",    "debug",
+                                     "trace", "off",     "ERROR",   "WARNING", "INFO",
+                                     "DEBUG", "TRACE",   "OFF",     NULL};
+static const char *const directs[] = {"off", "auto", "on", NULL};
+
+static const struct field boot_fields[] = {
+    {"kernel_image_path", FIELD_TEXT, true, 1, PATH_MOST, NULL},
+    {"initrd_path", FIELD_TEXT, false, 1, PATH_MOST, NULL},
+    {"boot_args", FIELD_TEXT, false, 0, 2047, NULL},
+    {0},
+};
+static const struct field machine_fields[] = {
+    {"vcpu_count", FIELD_NUMBER, true, 1, 32, NULL},
+    {"mem_size_mib", FIELD_NUMBER, true, 1, 1 << 20, NULL},
+    {"smt", FIELD_BOOL, false, 0, 0, NULL},
+    {"cpu_template", FIELD_TEXT, false, 0, 0, templates},
+    {"track_dirty_pages", FIELD_BOOL, false, 0, 0, NULL},
+    {"huge_pages", FIELD_TEXT, false, 0, 0, pages},
+    {0},
+};
+static const struct field balloon_fields[] = {
+    {"amount_mib", FIELD_NUMBER, true, 0, 1 << 20, NULL},
+    {"deflate_on_oom", FIELD_BOOL, true, 0, 0, NULL},
+    {"stats_polling_interval_s", FIELD_NUMBER, false, 0, 65535, NULL},
+    {"free_page_hinting", FIELD_BOOL, false, 0, 0, NULL},
+    {"free_page_reporting", FIELD_BOOL, false, 0, 0, NULL},
+    {0},
+};
+static const struct field vsock_fields[] = {
+    {"guest_cid", FIELD_NUMBER, true, 3, 4294967294, NULL},
+    {"uds_path", FIELD_TEXT, true, 1, 107, NULL},
+    {"vsock_id", FIELD_TEXT, false, 0, 0, NULL},
+    {0},
+};
+static const struct field entropy_fields[] = {
+    {"rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
+static const struct field serial_fields[] = {
+    {"serial_out_path", FIELD_TEXT, false, 1, PATH_MOST, NULL},
+    {"rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
+static const struct field logger_fields[] = {
+    {"log_path", FIELD_TEXT, false, 1, PATH_MOST, NULL},
+    {"level", FIELD_TEXT, false, 0, 0, levels},
+    {"show_level", FIELD_BOOL, false, 0, 0, NULL},
+    {"show_log_origin", FIELD_BOOL, false, 0, 0, NULL},
+    {"module", FIELD_TEXT, false, 0, 0, NULL},
+    {0},
+};
+static const struct field metrics_fields[] = {
+    {"metrics_path", FIELD_TEXT, true, 1, PATH_MOST, NULL},
+    {0},
+};
+static const struct field settings_fields[] = {
+    {"engine", FIELD_TEXT, false, 1, 32, NULL},
+    {"cpu", FIELD_TEXT, false, 1, 64, NULL},
+    {"bt", FIELD_TEXT, false, 1, 256, NULL},
+    {"direct", FIELD_TEXT, false, 0, 0, directs},
+    {"pci", FIELD_BOOL, false, 0, 0, NULL},
+    {0},
+};
+static const struct field drive_fields[] = {
+    {"drive_id", FIELD_TEXT, true, 1, 64, NULL},
+    {"path_on_host", FIELD_TEXT, true, 1, PATH_MOST, NULL},
+    {"is_root_device", FIELD_BOOL, true, 0, 0, NULL},
+    {"is_read_only", FIELD_BOOL, false, 0, 0, NULL},
+    {"partuuid", FIELD_TEXT, false, 1, 64, NULL},
+    {"cache_type", FIELD_TEXT, false, 0, 0, caches},
+    {"io_engine", FIELD_TEXT, false, 0, 0, io_engines},
+    {"rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
+/* HOST_DEV_NAME is a TAP interface; NET, which is ours, whatever --net can be. */
+static const struct field net_fields[] = {
+    {"iface_id", FIELD_TEXT, true, 1, 64, NULL},
+    {"host_dev_name", FIELD_TEXT, false, 1, 15, NULL},
+    {"net", FIELD_TEXT, false, 1, 1024, NULL},
+    {"guest_mac", FIELD_TEXT, false, 17, 17, NULL},
+    {"mtu", FIELD_NUMBER, false, 68, 65535, NULL},
+    {"rx_rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {"tx_rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
+
+static const struct {
+    const char *name; /* in a whole configuration */
+    const struct field *fields;
+    const char *id; /* the member that names one of several */
+    unsigned most;
+} parts[CONFIG_ALL] = {
+    [CONFIG_BOOT] = {"boot-source", boot_fields, NULL, 1},
+    [CONFIG_MACHINE] = {"machine-config", machine_fields, NULL, 1},
+    [CONFIG_BALLOON] = {"balloon", balloon_fields, NULL, 1},
+    [CONFIG_VSOCK] = {"vsock", vsock_fields, NULL, 1},
+    [CONFIG_ENTROPY] = {"entropy", entropy_fields, NULL, 1},
+    [CONFIG_SERIAL] = {"serial", serial_fields, NULL, 1},
+    [CONFIG_LOGGER] = {"logger", logger_fields, NULL, 1},
+    [CONFIG_METRICS] = {"metrics", metrics_fields, NULL, 1},
+    [CONFIG_SETTINGS] = {"bivisor", settings_fields, NULL, 1},
+    [CONFIG_DRIVES] = {"drives", drive_fields, "drive_id", CONFIG_DRIVES_MAX},
+    [CONFIG_NETS] = {"network-interfaces", net_fields, "iface_id", CONFIG_NETS_MAX},
+};
+
+/* --- checks --- */
+
+static int refuse(char *why, size_t why_size, const char *text) {
+    snprintf(why, why_size, "%s", text);
+    return -EINVAL;
+}
+
+static bool is_id(const char *id) {
+    for (const char *p = id; *p; p++)
+        if (!isascii(*p) || (!isalnum((unsigned char)*p) && *p != '_' && *p != '-'))
+            return false;
+    return *id;
+}
+
+static int check_drive(const struct config *c, const cJSON *value, const char *id,
+                       char *why, size_t why_size) {
+    const cJSON *other;
+
+    if (!fields_bool(value, "is_root_device"))
+        return 0;
+    cJSON_ArrayForEach(other, c->part[CONFIG_DRIVES]) {
+        if (fields_bool(other, "is_root_device") &&
+            strcmp(fields_text(other, "drive_id", ""), id) != 0)
+            return refuse(why, why_size, "there is a root device already");
+    }
+    return 0;
+}
+
+static bool is_mac(const char *text) {
+    for (unsigned n = 0; n < 17; n++)
+        if (n % 3 == 2 ? text[n] != ':' : !isxdigit((unsigned char)text[n]))
+            return false;
+    return true;
+}
+
+static int check_net(const cJSON *value, char *why, size_t why_size) {
+    const char *mac = fields_text(value, "guest_mac", NULL);
+    bool tap = fields_text(value, "host_dev_name", NULL);
+
+    if (mac && !is_mac(mac))
+        return refuse(why, why_size, "'guest_mac' is no XX:XX:XX:XX:XX:XX");
+    if (tap == (fields_text(value, "net", NULL) != NULL))
+        return refuse(why, why_size, "one of 'host_dev_name' and 'net' is wanted");
+    return 0;
+}
+
+/* What bounds the speed of a device. */
+static const char *const limiters[] = {"rate_limiter", "rx_rate_limiter",
+                                       "tx_rate_limiter"};
+
+static int check_limiters(const cJSON *value, char *why, size_t why_size) {
+    for (size_t n = 0; n < ARRAY_SIZE(limiters); n++) {
+        const cJSON *l = cJSON_GetObjectItemCaseSensitive(value, limiters[n]), *bucket;
+
+        cJSON_ArrayForEach(bucket, l) {
+            if (!cJSON_IsNull(bucket))
+                return refuse(why, why_size, "there are no rate limiters here");
+        }
+    }
+    return 0;
+}
+
+static int check(const struct config *c, enum config_part part, const char *id,
+                 const cJSON *value, char *why, size_t why_size) {
+    int rc = fields_check(value, parts[part].fields, why, why_size);
+
+    if (!rc)
+        rc = check_limiters(value, why, why_size);
+    if (rc || !parts[part].id)
+        return rc;
+    if (!is_id(id))
+        return refuse(why, why_size, "an id has letters, digits, '_' and '-'");
+    if (strcmp(id, fields_text(value, parts[part].id, "")) != 0)
+        return refuse(why, why_size, "the id of the path and that of the body differ");
+    return part == CONFIG_DRIVES ? check_drive(c, value, id, why, why_size)
+                                 : check_net(value, why, why_size);
+}
+
+/* --- keeping --- */
+
+/* Its place in the array, or -1. */
+static int place_of(const cJSON *array, const char *member, const char *id) {
+    const cJSON *value;
+    int n = 0;
+
+    cJSON_ArrayForEach(value, array) {
+        if (!strcmp(fields_text(value, member, ""), id))
+            return n;
+        n++;
+    }
+    return -1;
+}
+
+static int keep_one(struct config *c, enum config_part part, const char *id, cJSON *copy,
+                    char *why, size_t why_size) {
+    int at = place_of(c->part[part], parts[part].id, id);
+
+    if (!c->part[part])
+        c->part[part] = cJSON_CreateArray();
+    if (at >= 0 && cJSON_ReplaceItemInArray(c->part[part], at, copy))
+        return 0;
+    if (at < 0 && cJSON_GetArraySize(c->part[part]) >= (int)parts[part].most) {
+        cJSON_Delete(copy);
+        return refuse(why, why_size, "there are too many of these");
+    }
+    if (at < 0 && c->part[part] && cJSON_AddItemToArray(c->part[part], copy))
+        return 0;
+    cJSON_Delete(copy);
+    snprintf(why, why_size, "out of memory");
+    return -ENOMEM;
+}
+
+int config_put(struct config *c, enum config_part part, const char *id,
+               const cJSON *value, char *why, size_t why_size) {
+    int rc = check(c, part, id, value, why, why_size);
+    cJSON *copy = rc ? NULL : cJSON_Duplicate(value, true);
+
+    if (rc)
+        return rc;
+    if (!copy) {
+        snprintf(why, why_size, "out of memory");
+        return -ENOMEM;
+    }
+    if (parts[part].id)
+        return keep_one(c, part, id, copy, why, why_size);
+    cJSON_Delete(c->part[part]);
+    c->part[part] = copy;
+    return 0;
+}
+
+static int set_member(cJSON *object, const cJSON *v) {
+    cJSON *copy = cJSON_Duplicate(v, true);
+    bool there = cJSON_GetObjectItemCaseSensitive(object, v->string);
+
+    if (copy && (there ? cJSON_ReplaceItemInObjectCaseSensitive(object, v->string, copy)
+                       : cJSON_AddItemToObject(object, v->string, copy)))
+        return 0;
+    cJSON_Delete(copy);
+    return -ENOMEM;
+}
+
+int config_patch_machine(struct config *c, const cJSON *value, char *why,
+                         size_t why_size) {
+    cJSON *whole = config_machine(c);
+    const cJSON *v;
+    int rc = whole ? 0 : -ENOMEM;
+
+    if (!cJSON_IsObject(value) || !value->child)
+        rc = refuse(why, why_size, "the body must be an object that says something");
+    cJSON_ArrayForEach(v, value) {
+        if (!rc)
+            rc = set_member(whole, v);
+    }
+    if (rc == -ENOMEM)
+        snprintf(why, why_size, "out of memory");
+    if (!rc)
+        rc = config_put(c, CONFIG_MACHINE, NULL, whole, why, why_size);
+    cJSON_Delete(whole);
+    return rc;
+}
+
+static int load_part(struct config *c, unsigned part, const cJSON *value, char *why,
+                     size_t why_size) {
+    const cJSON *one;
+    int rc = 0;
+
+    if (!parts[part].id)
+        return config_put(c, part, NULL, value, why, why_size);
+    if (!cJSON_IsArray(value))
+        return refuse(why, why_size, "drives and network interfaces are arrays");
+    cJSON_ArrayForEach(one, value) {
+        rc =
+            config_put(c, part, fields_text(one, parts[part].id, ""), one, why, why_size);
+        if (rc)
+            break;
+    }
+    return rc;
+}
+
+int config_load(struct config *c, const char *text, char *why, size_t why_size) {
+    cJSON *whole = fields_parse(text, strlen(text), why, why_size);
+    const cJSON *v;
+    int rc = whole ? 0 : -EINVAL;
+
+    cJSON_ArrayForEach(v, whole) {
+        unsigned part = 0;
+
+        if (rc || cJSON_IsNull(v))
+            continue;
+        while (part < CONFIG_ALL && strcmp(parts[part].name, v->string) != 0)
+            part++;
+        rc = part < CONFIG_ALL
+                 ? load_part(c, part, v, why, why_size)
+                 : refuse(why, why_size, "there is a part that is not known here");
+    }
+    cJSON_Delete(whole);
+    return rc;
+}
+
+void config_free(struct config *c) {
+    for (unsigned n = 0; n < CONFIG_ALL; n++) {
+        cJSON_Delete(c->part[n]);
+        c->part[n] = NULL;
+    }
+}
+
+/* --- showing --- */
+
+cJSON *config_machine(const struct config *c) {
+    const cJSON *m = c->part[CONFIG_MACHINE];
+    cJSON *o = cJSON_CreateObject();
+    bool good =
+        o &&
+        cJSON_AddNumberToObject(o, "vcpu_count",
+                                (double)fields_number(m, "vcpu_count", 1)) &&
+        cJSON_AddNumberToObject(o, "mem_size_mib",
+                                (double)fields_number(m, "mem_size_mib", DEFAULT_MIB)) &&
+        cJSON_AddBoolToObject(o, "smt", fields_bool(m, "smt")) &&
+        cJSON_AddBoolToObject(o, "track_dirty_pages",
+                              fields_bool(m, "track_dirty_pages")) &&
+        cJSON_AddStringToObject(o, "huge_pages", fields_text(m, "huge_pages", "None"));
+
+    if (good)
+        return o;
+    cJSON_Delete(o);
+    return NULL;
+}
+
+cJSON *config_show(const struct config *c) {
+    cJSON *all = cJSON_CreateObject();
+
+    for (unsigned n = 0; all && n < CONFIG_ALL; n++) {
+        cJSON *v = n == CONFIG_MACHINE ? config_machine(c)
+                   : c->part[n]        ? cJSON_Duplicate(c->part[n], true)
+                   : parts[n].id       ? cJSON_CreateArray()
+                                       : cJSON_CreateNull();
+
+        if (v && cJSON_AddItemToObject(all, parts[n].name, v))
+            continue;
+        cJSON_Delete(v);
+        cJSON_Delete(all);
+        return NULL;
+    }
+    return all;
+}
+
+int config_complete(const struct config *c, char *why, size_t why_size) {
+    return c->part[CONFIG_BOOT] ? 0
+                                : refuse(why, why_size, "there is no boot source yet");
+}
+
+/* --- as arguments of `bivisor run` --- */
+
+struct words {
+    char **word;
+    int count;
+    bool failed;
+};
+
+/* Takes TEXT over, NULL when there was no memory for it. */
+static void put(struct words *w, char *text) {
+    if (!text || w->count == WORDS_MAX) {
+        free(text);
+        w->failed = true;
+        return;
+    }
+    w->word[w->count++] = text;
+}
+
+static void put_plain(struct words *w, const char *text) {
+    put(w, strdup(text));
+}
+
+static void put_option(struct words *w, const char *name, const char *value) {
+    if (!value)
+        return;
+    put_plain(w, name);
+    put_plain(w, value);
+}
+
+static void put_number(struct words *w, const char *name, int64_t n, const char *unit) {
+    char *text;
+
+    put_plain(w, name);
+    put(w, asprintf(&text, "%lld%s", (long long)n, unit) < 0 ? NULL : text);
+}
+
+/* TEXT with its commas twice, as options want it; the caller's. */
+static char *escaped(const char *text) {
+    char *out = malloc(2 * strlen(text) + 1), *to = out;
+
+    for (; out && *text; text++) {
+        *to++ = *text;
+        if (*text == ',')
+            *to++ = ',';
+    }
+    if (out)
+        *to = 0;
+    return out;
+}
+
+static void put_drive(struct words *w, const cJSON *drive) {
+    char *path = escaped(fields_text(drive, "path_on_host", "")), *text = NULL;
+
+    if (path && asprintf(&text, "%s%s", path,
+                         fields_bool(drive, "is_read_only") ? ",readonly" : "") < 0)
+        text = NULL;
+    free(path);
+    put_plain(w, "--disk");
+    put(w, text);
+}
+
+/* The root's is the first. */
+static void put_drives(struct words *w, const cJSON *drives) {
+    const cJSON *drive;
+
+    for (unsigned root = 1; root < 2; root--)
+        cJSON_ArrayForEach(drive, drives) {
+            if (fields_bool(drive, "is_root_device") == root)
+                put_drive(w, drive);
+        }
+}
+
+static void put_net(struct words *w, const cJSON *net) {
+    const char *mac = fields_text(net, "guest_mac", NULL);
+    const char *how = fields_text(net, "net", NULL);
+    int64_t mtu = fields_number(net, "mtu", 0);
+    char *tap = escaped(fields_text(net, "host_dev_name", "")), *text = NULL;
+    char more[32] = "";
+
+    if (mtu)
+        snprintf(more, sizeof(more), ",mtu=%lld", (long long)mtu);
+    if (tap && asprintf(&text, "%s%s%s%s%s", how ? how : "tap=", how ? "" : tap,
+                        mac ? ",mac=" : "", mac ? mac : "", more) < 0)
+        text = NULL;
+    free(tap);
+    put_plain(w, "--net");
+    put(w, text);
+}
+
+/* What the kernel is told of its root, besides. */
+static char *boot_args(const struct config *c) {
+    const char *args = fields_text(c->part[CONFIG_BOOT], "boot_args", DEFAULT_ARGS);
+    const char *uuid = NULL, *mode = "";
+    const cJSON *drive;
+    char *text;
+
+    cJSON_ArrayForEach(drive, c->part[CONFIG_DRIVES]) {
+        if (!fields_bool(drive, "is_root_device"))
+            continue;
+        mode = fields_bool(drive, "is_read_only") ? " ro" : " rw";
+        uuid = fields_text(drive, "partuuid", NULL);
+    }
+    if (asprintf(&text, "%s%s%s%s", args,
+                 !*mode ? ""
+                 : uuid ? " root=PARTUUID="
+                        : " root=/dev/vda",
+                 *mode && uuid ? uuid : "", mode) < 0)
+        return NULL;
+    return text;
+}
+
+static void put_vsock(struct words *w, const cJSON *vsock) {
+    char *text;
+
+    put_plain(w, "--vsock");
+    if (asprintf(&text, "CID=%lld,path=%s",
+                 (long long)fields_number(vsock, "guest_cid", 3),
+                 fields_text(vsock, "uds_path", "")) < 0)
+        text = NULL;
+    put(w, text);
+}
+
+static void put_serial(struct words *w, const cJSON *serial) {
+    const char *path = fields_text(serial, "serial_out_path", NULL);
+    char *text;
+
+    if (!path)
+        return;
+    put_plain(w, "--serial");
+    put(w, asprintf(&text, "file=%s", path) < 0 ? NULL : text);
+}
+
+static void put_all(struct words *w, const struct config *c, bool pci) {
+    const cJSON *boot = c->part[CONFIG_BOOT], *settings = c->part[CONFIG_SETTINGS], *net;
+
+    pci |= fields_bool(settings, "pci");
+    put_plain(w, "--no-reboot");
+    put_option(w, "--kernel", fields_text(boot, "kernel_image_path", ""));
+    put_option(w, "--initrd", fields_text(boot, "initrd_path", NULL));
+    put_plain(w, "--append");
+    put(w, boot_args(c));
+    put_number(w, "--memory",
+               fields_number(c->part[CONFIG_MACHINE], "mem_size_mib", DEFAULT_MIB), "M");
+    put_number(w, "--cpus", fields_number(c->part[CONFIG_MACHINE], "vcpu_count", 1), "");
+    put_option(w, "--virtio", pci ? "pci" : "mmio");
+    if (!pci)
+        put_plain(w, "--no-pci");
+    put_drives(w, c->part[CONFIG_DRIVES]);
+    cJSON_ArrayForEach(net, c->part[CONFIG_NETS]) put_net(w, net);
+    if (c->part[CONFIG_BALLOON])
+        put_plain(w, "--balloon");
+    if (c->part[CONFIG_VSOCK])
+        put_vsock(w, c->part[CONFIG_VSOCK]);
+    if (!c->part[CONFIG_ENTROPY])
+        put_plain(w, "--no-rng");
+    put_serial(w, c->part[CONFIG_SERIAL]);
+    put_option(w, "--engine", fields_text(settings, "engine", NULL));
+    put_option(w, "--cpu", fields_text(settings, "cpu", NULL));
+    put_option(w, "--bt", fields_text(settings, "bt", NULL));
+    put_option(w, "--direct", fields_text(settings, "direct", NULL));
+}
+
+char **config_words(const struct config *c, bool pci, int *count) {
+    struct words w = {.word = calloc(WORDS_MAX + 1, sizeof(char *))};
+
+    if (!w.word)
+        return NULL;
+    put_all(&w, c, pci);
+    if (w.failed) {
+        config_words_free(w.word);
+        return NULL;
+    }
+    *count = w.count;
+    return w.word;
+}
+
+void config_words_free(char **words) {
+    for (char **w = words; w && *w; w++)
+        free(*w);
+    free(words);
+}

@@ -1,0 +1,577 @@
+/* A run: boots a kernel and is its terminal until it ends. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "base/bug.h"
+#include "base/log.h"
+#include "base/os.h"
+#include "block/block.h"
+#include "control/control.h"
+#include "ctl/console.h"
+#include "ctl/ctl.h"
+#include "ctl/daemon.h"
+#include "ctl/outputs.h"
+#include "ctl/run_options.h"
+#include "ctl/runtime.h"
+#include "ctl/serial_option.h"
+#include "ctl/stats.h"
+#include "ctl/steer.h"
+#include "gdb/gdb.h"
+#include "machine/machine.h"
+#include "replay/tape.h"
+#include "stream/stream.h"
+#include "vsock/vsock.h"
+
+struct run {
+    struct run_options o;
+    struct machine *m;
+    struct console console;
+    struct tape tape;
+    struct outputs outputs;
+    struct control *control; /* NULL: nobody listens */
+    struct gdb *gdb;         /* NULL: no debugger may come */
+    struct steer steer;
+    struct os_task report;
+    const struct ctl_front *front; /* all zero: `bivisor run` itself */
+    struct api *api;               /* NULL: nobody comes */
+    bool api_ours;                 /* it was opened here */
+    int ready;                     /* who waits for it in the foreground; -1: nobody */
+    char dir[RUNTIME_PATH];        /* of machines with names */
+    char control_path[RUNTIME_PATH];
+    char console_how[RUNTIME_PATH + 8];
+};
+
+/* A signal handler has no argument: the run whose machine is there, and the signal. */
+static struct run *volatile signalled;
+static volatile int signal_seen;
+static volatile bool report_wanted; /* before there was a machine to report of */
+
+static void on_signal(int signo) {
+    struct run *r = signalled;
+
+    signal_seen = signo;
+    if (r) {
+        console_abandon(&r->console);
+        machine_quit(r->m);
+    }
+}
+
+static void on_report(int signo) {
+    struct run *r = signalled;
+
+    report_wanted = true;
+    if (r)
+        os_task_post(&r->report, machine_loop(r->m));
+}
+
+static void dump(void *arg) {
+    char text[4096];
+
+    for (unsigned cpu = 0; cpu < machine_cpus(arg); cpu++) {
+        vcpu_dump(machine_vcpu(arg, cpu), text, sizeof(text));
+        fprintf(stderr, "%s", text);
+    }
+}
+
+static const char *end_name(enum machine_end end) {
+    static const char *const names[] = {
+        [MACHINE_POWEROFF] = "powered off",
+        [MACHINE_RESET] = "reset",
+        [MACHINE_DEBUG_EXIT] = "debug exit",
+        [MACHINE_SHUTDOWN] = "triple fault",
+        [MACHINE_QUIT] = "stopped from outside",
+        [MACHINE_ERROR] = "host failure",
+        [MACHINE_PAUSED] = "paused",
+        [MACHINE_REWOUND] = "rewound",
+        [MACHINE_ASLEEP] = "asleep for ever",
+    };
+
+    return names[end];
+}
+
+/* Lives of the machine until one of them is the last. */
+static int live(struct run *r, enum machine_end *end) {
+    struct machine *m = r->m;
+    char why[512];
+
+    for (;;) {
+        int rc = machine_boot(m, why, sizeof(why));
+
+        if (rc) {
+            log_error("%s", why);
+            *end = MACHINE_ERROR;
+            return ctl_status_of(rc);
+        }
+        rc = tape_start(&r->tape, m);
+        if (rc) {
+            *end = MACHINE_ERROR;
+            return ctl_status_of(rc);
+        }
+        if (!daemon_ready(&r->ready))
+            machine_quit(m);
+        if (r->api)
+            api_running(r->api);
+        if (r->gdb)
+            gdb_before_run(r->gdb);
+        *end = machine_run(m);
+        switch (*end) {
+        case MACHINE_POWEROFF:
+        case MACHINE_QUIT:
+            return CTL_OK;
+        case MACHINE_DEBUG_EXIT:
+            return machine_exit_code(m);
+        case MACHINE_PAUSED: /* not asked for here */
+        case MACHINE_ERROR:
+            return CTL_HOST_FAILURE;
+        case MACHINE_REWOUND:
+            tape_rewind(&r->tape);
+            machine_rewind(m);
+            break;
+        case MACHINE_ASLEEP:
+            log_error("the guest waits for what the recording does not have");
+            return CTL_HOST_FAILURE;
+        case MACHINE_RESET:
+            if (r->o.no_reboot)
+                return CTL_OK;
+            break;
+        case MACHINE_SHUTDOWN:
+            if (r->o.no_reboot)
+                return r->front->qemu ? CTL_OK : CTL_TRIPLE_FAULT;
+            log_info("triple fault: the machine is reset");
+            break;
+        }
+    }
+}
+
+/* A replay takes no input, and leaves the terminal as it is. */
+static bool take_terminal(struct run *r) {
+    const struct console_config cfg = {.input = !r->o.replay,
+                                       .escape = r->o.escape,
+                                       .monitor = r->o.monitor,
+                                       .lend = serial_options_lent(&r->o.machine)};
+    int rc;
+
+    signalled = r;
+    if (report_wanted)
+        os_task_post(&r->report, machine_loop(r->m));
+    rc = os_on_stop_signals(on_signal);
+    if (!rc)
+        rc = console_open(&r->console, &cfg, r->m);
+    if (rc && !signal_seen)
+        log_error("cannot take over the terminal: %s", strerror(-rc));
+    return !rc;
+}
+
+static bool start_control(struct run *r) {
+    int rc = 0;
+
+    r->steer = (struct steer){r->m, &r->console, &r->o};
+    if (r->control) {
+        steer_add(&r->steer, control_table(r->control));
+        rc = control_start(r->control, machine_loop(r->m));
+    }
+    if (!rc && r->api) {
+        steer_add(&r->steer, api_table(r->api));
+        rc = api_start(r->api, machine_loop(r->m));
+    }
+    if (rc)
+        log_error("cannot wait for clients: %s", strerror(-rc));
+    return !rc;
+}
+
+static void quit(void *arg) {
+    struct run *r = arg;
+
+    console_abandon(&r->console);
+    machine_quit(r->m);
+}
+
+static bool start_gdb(struct run *r) {
+    int rc = r->gdb ? gdb_start(r->gdb, r->m, quit, r) : 0;
+
+    if (rc)
+        log_error("--gdb: cannot listen: %s", strerror(-rc));
+    return !rc;
+}
+
+/* What went wrong on our side makes a good end a bad one; the guest's own verdict stands.
+ */
+static int worsen(int status, bool failed) {
+    return failed && status == CTL_OK ? CTL_HOST_FAILURE : status;
+}
+
+static bool write_perf_map(const struct machine *m, struct output *map) {
+    int rc;
+
+    machine_perf_map(m, output_begin(map));
+    rc = output_end(map);
+    if (rc)
+        log_error("cannot write %s: %s", map->path, strerror(-rc));
+    return !rc;
+}
+
+/* On SIGUSR1: what --stats and --perf-map write at the end, as it is now. */
+static void report_here(void *arg) {
+    struct run *r = arg;
+    struct output *now = &r->outputs.now;
+    const struct stats_run figures = stats_so_far(r->o.start_ns);
+
+    if (r->outputs.map.f)
+        write_perf_map(r->m, &r->outputs.map);
+    if (now->f)
+        stats_write(r->m, &figures, now);
+    else
+        log_error("cannot write statistics to '%s': %s", now->name, strerror(now->error));
+}
+
+static void report(void *arg) {
+    struct run *r = arg;
+
+    machine_call(r->m, report_here, r);
+}
+
+/* Everything is open: run, and tell what happened. */
+static int run_locked_up(struct run *r) {
+    struct outputs *outputs = &r->outputs;
+    struct stats_run stats = {0};
+    uint64_t start = os_monotonic_ns();
+    enum machine_end end;
+    int status = live(r, &end);
+
+    if (r->gdb)
+        gdb_ended(r->gdb, status, signal_seen);
+    if (!tape_stop(&r->tape, end, signal_seen))
+        status = CTL_HOST_FAILURE;
+    stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
+    stats.cpu_seconds = stats_cpu_seconds();
+    stats.end = end_name(end);
+    console_close(&r->console);
+    if (status == CTL_TRIPLE_FAULT && end == MACHINE_SHUTDOWN) {
+        log_error("triple fault; the guest's CPU:");
+        dump(r->m);
+    }
+    if (r->console.error)
+        log_error("cannot write to standard output: %s", strerror(r->console.error));
+    status = worsen(status, r->console.error);
+    if (outputs->map.f)
+        status = worsen(status, !write_perf_map(r->m, &outputs->map));
+    if (outputs->stats.f)
+        status = worsen(status, stats_write(r->m, &stats, &outputs->stats));
+    return status;
+}
+
+/* And the console's streams. */
+static bool start_nets(struct run *r) {
+    int rc = machine_start_nets(r->m);
+
+    if (rc)
+        log_error("cannot wait for the network: %s", strerror(-rc));
+    if (!rc && ((rc = machine_start_consoles(r->m)) || (rc = machine_start_vsock(r->m)) ||
+                (rc = machine_start_shares(r->m))))
+        log_error("cannot wait for the other side of a device: %s", strerror(-rc));
+    return !rc;
+}
+
+/* Where clients and peers come, and a -1. */
+static void list_listeners(const struct run *r, int *out) {
+    const struct machine_config *cfg = &r->o.machine;
+
+    if (r->control)
+        *out++ = control_socket(r->control);
+    if (r->api && api_socket(r->api) >= 0)
+        *out++ = api_socket(r->api);
+    if (r->gdb)
+        *out++ = gdb_socket(r->gdb);
+    for (unsigned n = 0; n < cfg->net_count; n++)
+        if (net_listener(cfg->nets[n].net) >= 0)
+            *out++ = net_listener(cfg->nets[n].net);
+    for (unsigned n = 0; n < cfg->console_count; n++)
+        if (stream_listener(cfg->consoles[n].stream) >= 0)
+            *out++ = stream_listener(cfg->consoles[n].stream);
+    for (unsigned n = 0; n < cfg->serial_count; n++)
+        if (cfg->serials[n].stream && stream_listener(cfg->serials[n].stream) >= 0)
+            *out++ = stream_listener(cfg->serials[n].stream);
+    if (cfg->vsock)
+        *out++ = vsock_listener(cfg->vsock);
+    *out = -1;
+}
+
+/* Where processes hand over connections, to disks' servers and for the guest; and a -1.
+ */
+static void list_handing(const struct run *r, int *out) {
+    const struct machine_config *cfg = &r->o.machine;
+
+    for (unsigned n = 0; n < cfg->disk_count; n++)
+        out += block_sockets(cfg->disks[n].block, out);
+    if (cfg->vsock)
+        *out++ = vsock_connector(cfg->vsock);
+    *out = -1;
+}
+
+static int run_machine(struct run *r) {
+    int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 5];
+    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
+
+    list_listeners(r, listeners);
+    list_handing(r, handing);
+    if (!take_terminal(r))
+        return CTL_HOST_FAILURE;
+    log_info("engine %s", machine_engine_name(r->m));
+    if (start_control(r) && start_gdb(r) && start_nets(r) &&
+        (!r->front->ready || r->front->ready(r->front->arg)) &&
+        jail_enter(r->o.jail, machine_ioctls(r->m), listeners, handing))
+        return run_locked_up(r);
+    console_close(&r->console);
+    return CTL_HOST_FAILURE;
+}
+
+static int with_outputs(struct run *r) {
+    int status = outputs_open(&r->outputs, &r->o);
+
+    if (status >= 0)
+        return status;
+    r->tape.file = &r->outputs.record;
+    bug_set_dump(dump, r->m);
+    status = run_machine(r);
+    bug_set_dump(NULL, NULL);
+    signalled = NULL;
+    return worsen(status, !outputs_close(&r->outputs));
+}
+
+static int with_machine(struct run *r) {
+    char why[512];
+    int status, rc;
+
+    r->report = (struct os_task){.fn = report, .arg = r};
+    rc = machine_create(&r->o.machine, &r->m, why, sizeof(why));
+    if (rc) {
+        log_error("%s", why);
+        return ctl_status_of(rc);
+    }
+    status = with_outputs(r);
+    if (r->api)
+        api_stop(r->api);
+    control_close(r->control);
+    r->control = NULL;
+    gdb_close(r->gdb);
+    r->gdb = NULL;
+    machine_stop_nets(r->m);
+    machine_stop_consoles(r->m);
+    machine_stop_vsock(r->m);
+    machine_stop_shares(r->m);
+    machine_free(r->m);
+    return status;
+}
+
+/* As with_control(). */
+static int with_nets(struct run *r) {
+    struct machine_config *cfg = &r->o.machine;
+    int rc = net_options_open(&r->o.nets, r->o.jail, cfg), status;
+
+    if (rc)
+        return ctl_status_of(rc);
+    rc = outputs_spare(&r->o) ? console_options_open(&r->o.consoles, cfg) : -EINVAL;
+    if (!rc)
+        rc = serial_options_open(&r->o.serials, r->o.monitor, cfg);
+    if (!rc)
+        rc = vsock_option_open(&r->o.vsock, r->o.jail, cfg);
+    if (!rc)
+        rc = share_options_open(&r->o.shares, r->o.jail, cfg);
+    status = rc ? ctl_status_of(rc) : with_machine(r);
+    share_options_close(cfg);
+    vsock_option_close(cfg);
+    serial_options_close(cfg);
+    console_options_close(cfg);
+    net_options_close(cfg);
+    return status;
+}
+
+/* What the guest writes to a disk is there in its second life, too. */
+static bool rewinds(const struct run_options *o) {
+    const struct machine_config *cfg = &o->machine;
+
+    for (unsigned n = 0; n < cfg->disk_count; n++)
+        if (!block_readonly(cfg->disks[n].block))
+            return false;
+    return o->replay;
+}
+
+static int load_tape(struct run *r) {
+    struct run_options *o = &r->o;
+    const struct tape_order order = {
+        .record = o->record, .replay = o->replay, .no_reboot = o->no_reboot};
+    const struct input_source source = console_source(&r->console);
+
+    if (o->record || o->replay)
+        run_options_count(o);
+    o->machine.rewinds = rewinds(o);
+    return tape_load(&r->tape, &order, &o->machine, &source);
+}
+
+/* As with_control(). */
+static int with_gdb(struct run *r) {
+    char why[512];
+    int rc = r->o.gdb ? gdb_open(r->o.gdb, &r->gdb, why, sizeof(why)) : 0;
+    int status;
+
+    if (rc) {
+        log_error("%s", why);
+        return ctl_status_of(rc);
+    }
+    status = with_nets(r);
+    gdb_close(r->gdb);
+    return status;
+}
+
+/* As with_control(). */
+static int with_api(struct run *r) {
+    const struct api_about about = {.id = r->o.name ? r->o.name : "bivisor",
+                                    .version = CTL_VERSION};
+    char why[512];
+    int rc = 0, status;
+
+    r->api_ours = r->o.api && !r->api;
+    if (r->api_ours)
+        rc = api_open(r->o.api, &about, &r->api, why, sizeof(why));
+    if (rc) {
+        log_error("--api: %s", why);
+        return ctl_status_of(rc);
+    }
+    status = with_gdb(r);
+    if (r->api_ours)
+        api_close(r->api);
+    return status;
+}
+
+/* Nobody else may take the name, or remove the socket, meanwhile. */
+static int open_named(struct run *r, char *why, size_t why_size) {
+    int lock = runtime_lock(r->dir), rc;
+
+    if (lock < 0) {
+        snprintf(why, why_size, "cannot lock '%s': %s", r->dir, strerror(-lock));
+        return lock;
+    }
+    rc = control_open(r->control_path, &r->control, why, why_size);
+    if (rc == -EADDRINUSE)
+        snprintf(why, why_size, "a machine called '%s' runs already", r->o.name);
+    close(lock);
+    return rc;
+}
+
+/* It makes a process, and is therefore before there are threads. */
+static int with_control(struct run *r) {
+    char why[512];
+    int rc = r->o.name      ? open_named(r, why, sizeof(why))
+             : r->o.control ? control_open(r->o.control, &r->control, why, sizeof(why))
+                            : 0;
+    int status;
+
+    if (rc) {
+        log_error("--%s: %s", r->o.name ? "name" : "control", why);
+        return ctl_status_of(rc);
+    }
+    status = with_api(r);
+    control_close(r->control);
+    return status;
+}
+
+static int with_disks(struct run *r) {
+    struct machine_config *cfg = &r->o.machine;
+    int rc = disk_options_open(&r->o.disks, r->o.jail, cfg), status;
+
+    if (rc)
+        return ctl_status_of(rc);
+    rc = load_tape(r);
+    status = rc ? ctl_status_of(rc) : with_control(r);
+    return worsen(status, !disk_options_close(cfg));
+}
+
+static int with_image(struct run *r) {
+    struct run_options *o = &r->o;
+    struct boot_image *image;
+    char why[512];
+    int rc = run_options_open(o, &image, why, sizeof(why)), status;
+
+    if (rc) {
+        log_error("%s", why);
+        return ctl_status_of(rc);
+    }
+    o->machine.image = image;
+    o->machine.console = console_ops(&r->console);
+    o->start_ns = os_monotonic_ns();
+    status = with_disks(r);
+    status = worsen(status, !run_options_close(o, image));
+    if (!signal_seen && status == CTL_OK)
+        signal_seen = tape_signal(&r->tape);
+    tape_unload(&r->tape);
+    return status;
+}
+
+/* The status as QEMU has it: what the guest said at the debug-exit port is odd, all that
+ * went wrong is 1, and all else 0. */
+static int as_qemu(int status) {
+    signal_seen = 0;
+    return status == CTL_USAGE ? CTL_HOST_FAILURE : status;
+}
+
+/* What --name and --daemon say about sockets and the console. -1, or the exit status. */
+static int place(struct run *r) {
+    struct run_options *o = &r->o;
+
+    if (o->name && !(runtime_dir(true, r->dir, sizeof(r->dir)) &&
+                     runtime_path(r->dir, o->name, RUNTIME_CONTROL, r->control_path)))
+        return CTL_HOST_FAILURE;
+    if (!o->daemon || o->serials.count)
+        return -1;
+    strcpy(r->console_how, "null");
+    if (o->name && !o->record && !o->replay) {
+        if (!runtime_path(r->dir, o->name, RUNTIME_CONSOLE, o->console_path))
+            return CTL_HOST_FAILURE;
+        snprintf(r->console_how, sizeof(r->console_how), "socket=%s", o->console_path);
+    }
+    return serial_option_take(&o->serials, r->console_how) ? -1 : CTL_USAGE;
+}
+
+static int go_behind(struct run *r) {
+    if (r->o.daemon || r->front->daemonize)
+        return daemon_start(r->front->qemu ? "-daemonize" : "--daemon", &r->ready);
+    return -1;
+}
+
+int ctl_run(int argc, char **argv, const struct ctl_front *front) {
+    static const struct ctl_front plain;
+    struct run *r = calloc(1, sizeof(*r));
+    int status;
+
+    if (!r) {
+        log_error("out of memory");
+        return CTL_HOST_FAILURE;
+    }
+    r->front = front ? front : &plain;
+    r->api = r->front->api;
+    r->ready = -1;
+    status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
+    if (status < 0)
+        status = place(r);
+    if (status < 0)
+        status = go_behind(r);
+    if (status < 0) {
+        os_on_report_signal(on_report);
+        status = with_image(r);
+    }
+    if (r->front->qemu)
+        status = as_qemu(status);
+    disk_options_free(&r->o.disks);
+    net_options_free(&r->o.nets);
+    console_options_free(&r->o.consoles);
+    vsock_option_free(&r->o.vsock);
+    share_options_free(&r->o.shares);
+    free(r);
+    if (signal_seen)
+        os_die_of(signal_seen); /* so that the caller sees what happened */
+    return status;
+}
