@@ -37,6 +37,15 @@ struct boot_image;
 int boot_image_open(const char *kernel, const char *initrd, struct boot_image **out,
                     char *why, size_t why_size);
 void boot_image_close(struct boot_image *image);
+/* The same of what is in memory already, under these names; INITRD may be NULL. All of it
+ * stays the caller's and outlives *OUT. 0 or -ENOMEM. */
+struct boot_bytes {
+    const char *name;
+    const uint8_t *data;
+    uint64_t size;
+};
+int boot_image_of(const struct boot_bytes *kernel, const struct boot_bytes *initrd,
+                  struct boot_image **out);
 /* Reads one more file for the kernel, with the text that belongs to it (NULL: none). Any
  * number, in this order, after the initrd; for multiboot kernels only. PATH and ARGS stay
  * the caller's. 0, or as boot_image_open(). */

@@ -25,6 +25,7 @@ struct boot_file {
     const char *path;
     uint8_t *data;
     uint64_t size;
+    bool borrowed; /* the bytes are the caller's */
 };
 
 struct boot_module {

@@ -78,6 +78,26 @@ int boot_image_open(const char *kernel, const char *initrd, struct boot_image **
     return 0;
 }
 
+static void borrow(struct boot_file *f, const struct boot_bytes *b) {
+    *f = (struct boot_file){.path = b->name,
+                            .data = (uint8_t *)(uintptr_t)b->data,
+                            .size = b->size,
+                            .borrowed = true};
+}
+
+int boot_image_of(const struct boot_bytes *kernel, const struct boot_bytes *initrd,
+                  struct boot_image **out) {
+    struct boot_image *image = calloc(1, sizeof(*image));
+
+    if (!image)
+        return -ENOMEM;
+    borrow(&image->kernel, kernel);
+    if (initrd)
+        borrow(&image->initrd, initrd);
+    *out = image;
+    return 0;
+}
+
 int boot_image_open_firmware(const char *path, struct boot_image **out, char *why,
                              size_t why_size) {
     struct boot_image *image = calloc(1, sizeof(*image));
@@ -96,12 +116,17 @@ int boot_image_open_firmware(const char *path, struct boot_image **out, char *wh
     return 0;
 }
 
+static void drop(struct boot_file *f) {
+    if (!f->borrowed)
+        free(f->data);
+}
+
 void boot_image_close(struct boot_image *image) {
     if (!image)
         return;
-    free(image->kernel.data);
-    free(image->initrd.data);
-    free(image->firmware.data);
+    drop(&image->kernel);
+    drop(&image->initrd);
+    drop(&image->firmware);
     for (size_t i = 0; i < image->module_count; i++)
         free(image->modules[i].file.data);
     free(image->modules);
