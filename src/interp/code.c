@@ -66,6 +66,11 @@ static void untrace(struct interp *ip, uint64_t n) {
         mem_trace_remove(ip->v->mem, ip->ram + (n << 12), MEM_TRACE_CODE);
 }
 
+/* What it takes of the arena. */
+static size_t block_size(const struct block *b) {
+    return (sizeof(*b) + b->count * sizeof(struct insn) + 63) & ~(size_t)63;
+}
+
 static void link_block(struct interp *ip, struct block *b) {
     struct code_page *cp = &ip->pages[page_of(ip, b->host)];
     unsigned h = hash_of(b->host, b->mode);
@@ -117,8 +122,7 @@ static struct block *decode(struct interp *ip, const uint8_t *host) {
     }
     if (!b->count)
         return NULL;
-    ip->used += sizeof(struct block) + b->count * sizeof(struct insn);
-    ip->used = (ip->used + 63) & ~(size_t)63;
+    ip->used += block_size(b);
     v->cnt->blocks_decoded++;
     link_block(ip, b);
     return b;
@@ -161,17 +165,20 @@ struct block *interp_code_block(struct interp *ip) {
     return b;
 }
 
+/* What is in the arena is gone through, not the whole hash: a hardware engine has few
+ * blocks made, and flushes them for each instruction that it leaves to us. */
 void interp_code_flush(struct interp *ip) {
     mem_lock(ip->v->mem);
-    for (unsigned h = 0; h < 1u << INTERP_HASH_BITS; h++) {
-        for (struct block *b = ip->hash[h]; b; b = b->hash_next) {
-            uint64_t n = page_of(ip, b->host);
-            if (ip->pages[n].blocks)
-                untrace(ip, n);
-            ip->pages[n].blocks = NULL;
-            ip->pages[n].bitmap = 0;
-        }
-        ip->hash[h] = NULL;
+    for (size_t at = 0; at < ip->used;) {
+        const struct block *b = (const struct block *)(const void *)(ip->arena + at);
+        uint64_t n = page_of(ip, b->host);
+
+        if (ip->pages[n].blocks)
+            untrace(ip, n);
+        ip->pages[n].blocks = NULL;
+        ip->pages[n].bitmap = 0;
+        ip->hash[hash_of(b->host, b->mode)] = NULL;
+        at += block_size(b);
     }
     ip->used = 0;
     ip->flush_pending = false;
