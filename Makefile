@@ -30,7 +30,9 @@ CPPFLAGS += $(HAVE_LIBSLIRP:1=-DHAVE_LIBSLIRP)
 
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
-SRCS = $(sort $(wildcard $(ROOMS:%=src/%/*.c) $(ROOMS:%=src/%/*/*.c)))
+# What is for the bare machine alone (src/bare/bare.mk).
+BARE_ONLY = src/bare/% src/hv/%
+SRCS = $(filter-out $(BARE_ONLY),$(sort $(wildcard $(ROOMS:%=src/%/*.c) $(ROOMS:%=src/%/*/*.c))))
 OBJS = $(SRCS:%.c=$(BUILD)/%.o)
 LIB = $(BUILD)/libbivisor.a
 UNIT_SRCS = $(sort $(wildcard tests/unit/*.c))
@@ -123,6 +125,7 @@ check: deps-check
 
 guests:
 
+include src/bare/bare.mk
 include tools/package.mk
 include guest/bios/bios.mk
 include guest/exec/exec.mk
@@ -193,6 +196,13 @@ check-nested: deps
 	    $(ASSETS)
 	@BUILD=$(BUILD) tests/nested/run
 
+# bivisor.elf, the hypervisor of type 1, on the bare machine that QEMU's TCG emulates; a few minutes.
+check-svm: deps
+	@tools/deps check && tools/deps svm
+	@$(MAKE) --no-print-directory svm guests
+	@tools/fetch-assets linux-amd64 linux-686-pae busybox-amd64 busybox-i386 $(ASSETS)
+	@BUILD=$(BUILD) tests/svm/run
+
 # Boots Debian's kernels on the interpreter and on the translator at once, and compares
 # them to the instruction; takes some minutes.
 lockstep: deps
@@ -202,7 +212,7 @@ lockstep: deps
 	@tools/make-initrd $(ASSETS)/busybox-i386 $(ASSETS)/initrd-i386
 	@BUILD=$(BUILD) tests/lockstep/run --boot
 
-lint: all
+lint: all $(BARE_OBJS)
 	@BUILD=$(BUILD) tools/lint
 
 clean:
@@ -210,5 +220,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(BUILD)/src/main.d $(TESTLIB_OBJS:.o=.d) $(UNITS:=.d)
 
-.PHONY: lockstep check-nested bench bench-board bench-smp bench-real compare stress all units guests clean deps deps-check run exec-demo check lint
+.PHONY: lockstep check-nested check-svm bench bench-board bench-smp bench-real compare stress all units guests clean deps deps-check run exec-demo check lint
 .SECONDARY:

@@ -1,0 +1,158 @@
+/*
+ * From the loader's information (Multiboot Specification, version 0.6.96, "Boot
+ * information format") to a machine with memory, traps, time and a serial port. The
+ * information lies in memory that nobody else has: what is given away begins behind it,
+ * the image and the modules.
+ */
+#include <string.h>
+
+#include "bare/bare_int.h"
+#include "base/log.h"
+#include "x86/cr.h"
+#include "x86/msr.h"
+
+#define LOADER_MAGIC 0x2badb002u
+#define HAS_CMDLINE (1u << 2)
+#define HAS_MODULES (1u << 3)
+#define HAS_MAP (1u << 6)
+#define AVAILABLE 1u
+#define ONE_MIB 0x100000u
+#define MODULES 32u
+#define TEXT 4096u
+
+struct info {
+    uint32_t flags, lower, upper, boot_device, cmdline, modules, module_list, symbols[4],
+        map_length, map;
+};
+struct module_entry {
+    uint32_t start, end, string, reserved;
+};
+struct __attribute__((packed)) map_entry {
+    uint32_t size;
+    uint64_t start, length;
+    uint32_t type;
+};
+
+static char cmdline[TEXT], args[MODULES][TEXT];
+static struct bare_module module[MODULES];
+static unsigned modules;
+
+const char *bare_cmdline(void) {
+    return cmdline;
+}
+
+const struct bare_module *bare_modules(unsigned *count) {
+    *count = modules;
+    return module;
+}
+
+static void copy_text(char *to, uint32_t from) {
+    const char *text = (const char *)(uintptr_t)from;
+    size_t n = 0;
+
+    for (; text && n + 1 < TEXT && text[n]; n++)
+        to[n] = text[n];
+    to[n] = 0;
+}
+
+/* The first word is the image's name. */
+static void take_cmdline(const struct info *i) {
+    const char *space;
+
+    if (!(i->flags & HAS_CMDLINE))
+        return;
+    copy_text(cmdline, i->cmdline);
+    space = strchr(cmdline, ' ');
+    memmove(cmdline, space ? space + 1 : "", space ? strlen(space) : 1);
+}
+
+/* Where the image, the modules and what tells of them end. */
+static uint64_t take_modules(const struct info *i) {
+    const struct module_entry *m = (const struct module_entry *)(uintptr_t)i->module_list;
+    uint64_t end = (uintptr_t)bare_image_end;
+
+    if (!(i->flags & HAS_MODULES))
+        return end;
+    for (unsigned n = 0; n < i->modules && n < MODULES; n++) {
+        copy_text(args[n], m[n].string);
+        module[n] = (struct bare_module){args[n], (const uint8_t *)(uintptr_t)m[n].start,
+                                         m[n].end - m[n].start};
+        modules = n + 1;
+        if (m[n].end > end)
+            end = m[n].end;
+    }
+    return end;
+}
+
+/* All above 1 MiB, and above what is ours already. */
+static void take_memory(const struct info *i, uint64_t used) {
+    uint64_t at = i->map, end = at + i->map_length;
+
+    while ((i->flags & HAS_MAP) && at + sizeof(struct map_entry) <= end) {
+        const struct map_entry *e = (const struct map_entry *)(uintptr_t)at;
+        uint64_t from = e->start < used ? used : e->start;
+
+        if (e->type == AVAILABLE && e->start >= ONE_MIB && e->start + e->length > from)
+            bare_frames_add(from, e->start + e->length);
+        at += e->size + 4;
+    }
+}
+
+/* What the rooms above take from the host: XSAVE, and the base registers. */
+static void enable_features(void) {
+    uint32_t r[4];
+    uint64_t cr4;
+
+    bare_cpuid(1, r);
+    __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
+    cr4 |= X86_CR4_PGE;
+    if (r[2] >> 26 & 1) {
+        uint32_t x[4];
+
+        __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | X86_CR4_OSXSAVE));
+        bare_cpuid(0xd, x);
+        x[0] &= X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_AVX512;
+        if ((x[0] & X86_XCR0_AVX512) != X86_XCR0_AVX512)
+            x[0] &= ~X86_XCR0_AVX512;
+        __asm__ volatile("xsetbv" : : "c"(0), "a"(x[0]), "d"(0));
+        return;
+    }
+    __asm__ volatile("mov %0, %%cr4" : : "r"(cr4));
+}
+
+/* Thread-local variables are below %fs, which has its own address at its base. System V
+ * ABI, AMD64 supplement; "ELF Handling For Thread-Local Storage", variant II. */
+static void start_tls(void) {
+    size_t size = (uintptr_t)bare_tls_size;
+    uint8_t *block = bare_frames(size + 64, 4096);
+    uint64_t base;
+
+    if (!block)
+        return;
+    memcpy(block, bare_tls, (uintptr_t)bare_tls_data);
+    base = (uintptr_t)block + size;
+    *(uint64_t *)base = base;
+    bare_wrmsr(X86_MSR_FS_BASE, base);
+}
+
+void bare_start(uint32_t magic, uint32_t info) {
+    const struct info *i = (const struct info *)(uintptr_t)info;
+
+    bare_serial_start();
+    bare_traps_start();
+    if (magic != LOADER_MAGIC) {
+        log_error("this image is to be started by a multiboot loader");
+        bare_end(1);
+    }
+    take_cmdline(i);
+    if (strstr(cmdline, "end=debug-exit"))
+        bare_end_tells();
+    take_memory(i, take_modules(i));
+    bare_paging_start(bare_frames_top());
+    enable_features();
+    start_tls();
+    __builtin_cpu_init();
+    bare_time_start();
+    bare_timer_start();
+    __asm__ volatile("sti");
+}

@@ -1,0 +1,60 @@
+/* The command line: words for us, then ` -- ` and what is the guest's. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hv/hv.h"
+#include "mem/mem.h"
+
+#define MEMORY_DEFAULT 256u /* MiB */
+
+static int refuse(char *why, size_t why_size, const char *word, const char *what) {
+    snprintf(why, why_size, "%s: %s", word, what);
+    return -EINVAL;
+}
+
+static int take_memory(const char *value, struct hv_config *c, char *why, size_t size) {
+    char *end;
+    uint64_t mib = strtoull(value, &end, 10);
+
+    if (!*value || *end || mib < MEM_MIN_RAM >> 20 || mib > MEM_MAX_RAM >> 20)
+        return refuse(why, size, value, "memory=MIB wants a number of MiB, 4 or more");
+    c->memory = mib << 20;
+    return 0;
+}
+
+static int take(char *word, struct hv_config *c, char *why, size_t size) {
+    if (!strncmp(word, "engine=", 7))
+        c->engine = word + 7;
+    else if (!strncmp(word, "memory=", 7))
+        return take_memory(word + 7, c, why, size);
+    else if (!strcmp(word, "stats"))
+        c->stats = true;
+    else if (strncmp(word, "end=", 4)) /* the bare machine's */
+        return refuse(why, size, word,
+                      "no such word; there are engine=NAME, memory=MIB, stats, "
+                      "end=debug-exit, and -- before the guest's command line");
+    return 0;
+}
+
+int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_size) {
+    int rc = 0;
+
+    *out = (struct hv_config){
+        .engine = "svm", .memory = (uint64_t)MEMORY_DEFAULT << 20, .cmdline = ""};
+    while (!rc && *text) {
+        char *end = text + strcspn(text, " ");
+
+        if (*end)
+            *end++ = 0;
+        if (!strcmp(text, "--")) {
+            out->cmdline = end;
+            return 0;
+        }
+        if (*text)
+            rc = take(text, out, why, why_size);
+        text = end;
+    }
+    return rc;
+}

@@ -1,0 +1,53 @@
+/*
+ * bivisor as a hypervisor of type 1: the rooms of the machine, put together on the bare
+ * machine for the guest that the loader's modules and command line describe
+ * (docs/svm.md). One guest with one CPU.
+ */
+#ifndef HV_HV_H
+#define HV_HV_H
+
+#include "base/types.h"
+#include "engine/engine.h"
+
+struct hv_config {
+    const char *engine;  /* a name of hv_engines() */
+    uint64_t memory;     /* bytes */
+    const char *cmdline; /* the guest's */
+    bool stats;          /* are told at the end */
+};
+
+/* How a guest's life ended. */
+enum hv_end {
+    HV_POWEROFF,
+    HV_RESET,
+    HV_DEBUG_EXIT, /* it wrote to the debug-exit port */
+    HV_SHUTDOWN,   /* triple fault */
+    HV_ERROR,      /* the engine failed; it has said why */
+};
+
+/* --- config.c --- */
+
+/* `engine=svm memory=256 stats -- text for the guest`. 0, or -EINVAL with one sentence in
+ * WHY. TEXT is changed and must outlive OUT. */
+int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_size);
+
+/* --- engines.c --- */
+const struct engine_ops *const *hv_engines(size_t *count);
+
+/* --- vm.c --- */
+
+struct hv_vm;
+struct boot_image;
+
+/* 0, or -errno with one sentence in WHY. CFG and IMAGE must outlive it. */
+int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
+              struct hv_vm **out, char *why, size_t why_size);
+/* Power-up state, the kernel loaded. As hv_vm_new(). */
+int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size);
+enum hv_end hv_vm_run(struct hv_vm *m);
+/* What the guest wrote to the debug-exit port. */
+uint32_t hv_vm_exit_value(const struct hv_vm *m);
+/* Its counters and exits, as lines of the log. */
+void hv_vm_stats(const struct hv_vm *m);
+
+#endif

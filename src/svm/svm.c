@@ -1,0 +1,247 @@
+/*
+ * The engine's life and its loop: what the guest may take is put into the control block,
+ * it is entered, and why it came back is dealt with (exits.c), until the run loop is
+ * wanted.
+ */
+#include "svm/svm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "cpu/vec.h"
+#include "interp/interp.h"
+#include "mmu/mmu.h"
+#include "sem/sem.h"
+#include "svm/svm_int.h"
+#include "x86/cr.h"
+
+#define A20_SLICE 1000u
+#define FEATURE_XSAVE (1u << 26)  /* leaf 1, ECX */
+#define FEATURE_RDTSCP (1u << 27) /* leaf 0x80000001, EDX */
+
+/* --- interrupts --- */
+
+static bool can_interrupt(const struct svm *s) {
+    const struct x86_vmcb *b = s->vmcb;
+
+    return (b->rflags & X86_FL_IF) && !(b->int_state & X86_SVM_SHADOW);
+}
+
+static void window(struct svm *s, bool wanted) {
+    struct x86_vmcb *b = s->vmcb;
+
+    b->int_ctl = X86_SVM_V_INTR_MASKING;
+    b->intercept3 &= ~(uint32_t)X86_SVM_I_VINTR;
+    if (!wanted)
+        return;
+    b->int_ctl |= X86_SVM_V_IRQ | X86_SVM_V_IGN_TPR | X86_SVM_V_PRIO_HIGH;
+    b->intercept3 |= X86_SVM_I_VINTR;
+}
+
+static void inject_nmi(struct svm *s) {
+    vcpu_clear(s->v, VCPU_EVENT_NMI);
+    s->event = X86_SVM_EVENT_VALID | X86_SVM_EVENT_NMI | 2;
+    s->v->nmi_blocked = true;
+}
+
+/* One event at a time; what waits besides asks for a window. */
+static void inject(struct svm *s, uint32_t events) {
+    struct vcpu *v = s->v;
+
+    if (!s->event && (events & VCPU_EVENT_NMI) && !v->nmi_blocked)
+        inject_nmi(s);
+    if (!s->event && (events & VCPU_EVENT_IRQ) && can_interrupt(s)) {
+        int vector = v->hooks->irq_ack(v->hooks_arg);
+
+        if (vector >= 0) {
+            s->event = X86_SVM_EVENT_VALID | X86_SVM_EVENT_INTR | (unsigned)vector;
+            v->cnt->interrupts_delivered++;
+            s->cnt.injected++;
+        }
+    }
+    window(s, vcpu_events(v) & VCPU_EVENT_IRQ);
+    /* The end of an NMI is an IRET, which the interpreter executes. */
+    s->vmcb->intercept3 &= ~(uint32_t)X86_SVM_I_IRET;
+    if (v->nmi_blocked)
+        s->vmcb->intercept3 |= X86_SVM_I_IRET;
+}
+
+/* --- the loop --- */
+
+static uint8_t tlb_control(struct svm *s) {
+    if (!s->flush)
+        return 0;
+    s->flush = false;
+    s->cnt.tlb_flushes++;
+    return s->features & X86_SVM_FLUSH_BY_ASID ? X86_SVM_TLB_FLUSH_ASID
+                                               : X86_SVM_TLB_FLUSH_ALL;
+}
+
+static void enter(struct svm *s) {
+    struct vcpu *v = s->v;
+    struct x86_vmcb *b = s->vmcb;
+    struct svm_entry e = {.vmcb = b,
+                          .gpr = v->gpr,
+                          .dr = b->dr7 & 0xff ? v->dr : NULL,
+                          .xcr0 = s->has_xcr0 ? v->xcr0 : 0,
+                          .tsc_aux = s->has_tsc_aux ? &v->tsc_aux : NULL};
+
+    b->tlb_control = tlb_control(s);
+    b->event_inj = s->event;
+    b->tsc_offset = v->tsc_base;
+    s->event = 0;
+    s->cnt.entries++;
+    vec_load(v);
+    s->host->enter(s->host->arg, &e);
+    if (s->has_xcr0)
+        v->xcr0 = e.xcr0;
+    if (b->exit_int_info & X86_SVM_EVENT_VALID &&
+        (b->exit_int_info & X86_SVM_EVENT_TYPE) != X86_SVM_EVENT_SOFTWARE)
+        s->event = b->exit_int_info;
+}
+
+static bool gate_open(const struct vcpu *v) {
+    return !v->hooks->a20 || v->hooks->a20(v->hooks_arg);
+}
+
+/* One turn: EXIT_COUNT to go on. */
+static enum exit_reason turn(struct svm *s, uint32_t events) {
+    struct vcpu *v = s->v;
+
+    if (unlikely(!gate_open(v)))
+        return svm_emulate(s, A20_SLICE);
+    /* A halted CPU, or a debug trap that the last instruction has left. */
+    if (!s->loaded && (v->halted || v->pending_db))
+        return svm_emulate(s, 1);
+    if (unlikely(!s->npt) && svm_npt_make(s)) {
+        log_error("SVM: there is no memory for nested page tables");
+        return EXIT_error;
+    }
+    if (!s->loaded)
+        svm_push(s);
+    inject(s, events);
+    enter(s);
+    return svm_handle_exit(s);
+}
+
+enum exit_reason svm_run(struct svm *s) {
+    enum exit_reason out;
+
+    do {
+        uint32_t events = vcpu_events(s->v);
+
+        out = events & VCPU_EVENTS_LEAVE ? EXIT_kick : turn(s, events);
+    } while (out == EXIT_COUNT);
+    /* The run loop asks the flags whether an interrupt wakes a halted guest. */
+    if (s->loaded)
+        s->v->rflags = s->vmcb->rflags;
+    vec_park(s->v);
+    return out;
+}
+
+/* --- what else an engine does --- */
+
+int svm_sync(struct svm *s) {
+    svm_pull(s);
+    return 0;
+}
+
+void svm_reset(struct svm *s) {
+    s->loaded = false;
+    s->flush = true;
+    s->event = 0;
+    interp_flush(s->interp);
+}
+
+void svm_map_changed(struct svm *s) {
+    svm_npt_drop(s);
+}
+
+void svm_stats(const struct svm *s,
+               void (*emit)(void *arg, const char *name, uint64_t value), void *arg) {
+#define COUNTER(name, what) emit(arg, "svm_" #name, s->cnt.name);
+#include "svm/counters.def"
+#undef COUNTER
+}
+
+/* --- creation --- */
+
+static struct cpuid_regs host_cpuid(const struct svm *s, uint32_t leaf) {
+    return s->host->cpuid(s->host->arg, leaf, 0);
+}
+
+/* What the CPU can do, and besides what is not the CPU's but ours. */
+static struct cpuid_regs confirmed(void *arg, uint32_t leaf, uint32_t subleaf) {
+    const struct svm *s = arg;
+    struct cpuid_regs r = s->host->cpuid(s->host->arg, leaf, subleaf);
+
+    if (leaf == 1)
+        r.ecx |= 1u << 21 | 1u << 24 | 1u << 31; /* x2APIC, its deadline timer, a VMM */
+    return r;
+}
+
+static int make_model(struct svm *s) {
+    struct cpuid_limit limit = {.leaf = confirmed,
+                                .arg = s,
+                                .tsc_deadline = true,
+                                .between_cpus = true,
+                                .steal_time = true};
+
+    s->model = cpuid_model_limit(s->outer, &limit);
+    if (!s->model)
+        return -ENOMEM;
+    s->v->cpuid = s->model;
+    mmu_flush_all(s->v);
+    return 0;
+}
+
+static int make_block(struct svm *s) {
+    s->vmcb = s->host->alloc(s->host->arg, sizeof(*s->vmcb));
+    s->iopm = s->host->alloc(s->host->arg, X86_SVM_IOPM_SIZE);
+    s->msrpm = s->host->alloc(s->host->arg, X86_SVM_MSRPM_SIZE);
+    if (!s->vmcb || !s->iopm || !s->msrpm)
+        return -ENOMEM;
+    svm_permissions(s);
+    svm_intercepts(s->vmcb);
+    s->vmcb->asid = 1;
+    s->vmcb->nested_ctl = X86_SVM_NESTED;
+    return 0;
+}
+
+int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
+            struct svm **out, char *why, size_t why_size) {
+    struct svm *s = calloc(1, sizeof(*s));
+    int rc;
+
+    snprintf(why, why_size, "out of memory");
+    if (!s)
+        return -ENOMEM;
+    *s = (struct svm){
+        .v = v, .interp = interp, .outer = v->cpuid, .host = host, .flush = true};
+    s->features = host_cpuid(s, X86_SVM_LEAF).edx;
+    s->has_xcr0 = host_cpuid(s, 1).ecx & FEATURE_XSAVE;
+    s->has_tsc_aux = host_cpuid(s, 0x80000001).edx & FEATURE_RDTSCP;
+    rc = s->features & X86_SVM_NPT ? make_block(s) : -ENODEV;
+    if (rc == -ENODEV)
+        snprintf(why, why_size, "engine svm: the CPU has SVM, but no nested paging");
+    if (!rc)
+        rc = make_model(s);
+    if (rc) {
+        svm_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void svm_free(struct svm *s) {
+    if (!s)
+        return;
+    svm_npt_drop(s);
+    s->v->cpuid = s->outer;
+    if (s->model)
+        cpuid_model_free(s->model);
+    free(s);
+}

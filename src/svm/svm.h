@@ -1,0 +1,59 @@
+/*
+ * The hardware engine that owns its control block: fills a VMCB, executes VMRUN, reads
+ * why the guest has come back, emulates, and enters again (AMD64 APM volume 2, "Secure
+ * Virtual Machine"). What is emulated is done by the interpreter, which stands by as it
+ * does for kvm/. docs/svm.md has the life of an exit.
+ *
+ * It asks of the machine that it runs on what is in struct svm_host: on the bare machine
+ * that is hv/; a test has its own.
+ */
+#ifndef SVM_SVM_H
+#define SVM_SVM_H
+
+#include "base/types.h"
+#include "cpu/cpuid.h"
+#include "cpu/exit.h"
+
+struct interp;
+struct svm;
+struct vcpu;
+struct x86_vmcb;
+
+/* What goes to the CPU with the control block, and comes back. */
+struct svm_entry {
+    struct x86_vmcb *vmcb;
+    uint64_t *gpr;           /* enum vcpu_reg; RAX and RSP are the control block's */
+    const uint64_t *dr;      /* DR0 to DR3; NULL: the guest has no breakpoint on */
+    uint64_t xcr0;           /* 0: the CPU has none */
+    const uint64_t *tsc_aux; /* NULL: the CPU has none */
+};
+
+struct svm_host {
+    /* Runs the guest until #VMEXIT; xcr0 is what it is then. Interrupts of the host's are
+     * taken before it returns. */
+    void (*enter)(void *arg, struct svm_entry *e);
+    /* SIZE zeroed bytes, whole pages in one piece; and a page back. NULL: no memory. */
+    void *(*alloc)(void *arg, uint64_t size);
+    void (*free)(void *arg, void *page);
+    /* The physical address of memory that alloc() or mem/ gave, and back. */
+    uint64_t (*phys)(void *arg, const void *p);
+    void *(*virt)(void *arg, uint64_t phys);
+    struct cpuid_regs (*cpuid)(void *arg, uint32_t leaf, uint32_t subleaf);
+    void *arg;
+};
+
+/* INTERP executes what the hardware leaves to it and outlives the engine, as HOST does.
+ * 0, or -errno with one sentence in WHY. */
+int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
+            struct svm **out, char *why, size_t why_size);
+void svm_free(struct svm *s);
+/* engine_ops of the same names. */
+enum exit_reason svm_run(struct svm *s);
+enum exit_reason svm_step(struct svm *s);
+int svm_sync(struct svm *s);
+void svm_reset(struct svm *s);
+void svm_map_changed(struct svm *s);
+void svm_stats(const struct svm *s,
+               void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
+
+#endif

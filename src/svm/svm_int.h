@@ -1,0 +1,68 @@
+/*
+ * Shared by the files of the engine.
+ *
+ * The guest's state is in one of two places: in the control block (`loaded`), but for the
+ * general registers other than RAX and RSP, which the world switch loads from struct vcpu
+ * and stores there; or in struct vcpu, all of it. svm_push() and svm_pull() move it, as
+ * seldom as may be: an exit for a port, an MSR or CPUID needs what the control block has.
+ * x87, SSE and AVX state is in the host's registers while the guest runs (cpu/vec.h), and
+ * stays there between two entries unless somebody parks it.
+ *
+ * An event that was being delivered when the guest came back (EXITINTINFO) is in `event`:
+ * it is injected with the next entry, or delivered by the interpreter if that comes
+ * first.
+ */
+#ifndef SVM_INT_H
+#define SVM_INT_H
+
+#include "cpu/vcpu.h"
+#include "svm/svm.h"
+#include "x86/svm.h"
+
+struct svm_counters {
+#define COUNTER(name, what) uint64_t name;
+#include "svm/counters.def"
+#undef COUNTER
+};
+
+struct svm {
+    struct vcpu *v;
+    struct interp *interp;
+    const struct cpuid_model *outer; /* v->cpuid before ours */
+    struct cpuid_model *model;
+    const struct svm_host *host;
+    struct x86_vmcb *vmcb;
+    uint8_t *iopm, *msrpm;
+    uint64_t *npt;     /* the root; NULL: to be made */
+    uint32_t features; /* X86_SVM_* of leaf 0x8000000a */
+    bool has_xcr0, has_tsc_aux;
+    bool loaded;    /* the control block has the guest's state */
+    bool flush;     /* what the hardware keeps of translations is void */
+    bool nmi_waits; /* IRET is intercepted: NMIs are blocked until it */
+    uint64_t event; /* EVENTINJ's layout; 0: none */
+    struct svm_counters cnt;
+};
+
+/* convert.c: pure functions between struct vcpu and the control block */
+void svm_state_get(const struct vcpu *v, struct x86_vmcb *b);
+void svm_state_set(struct vcpu *v, const struct x86_vmcb *b);
+
+/* permit.c */
+void svm_permissions(struct svm *s);
+void svm_intercepts(struct x86_vmcb *b);
+
+/* npt.c: 0 or -ENOMEM */
+int svm_npt_make(struct svm *s);
+void svm_npt_drop(struct svm *s);
+
+/* state.c */
+void svm_push(struct svm *s);
+void svm_pull(struct svm *s);
+
+/* emulate.c: the interpreter executes COUNT instructions; EXIT_COUNT: go on */
+enum exit_reason svm_emulate(struct svm *s, uint64_t count);
+
+/* exits.c: handles the exit in the control block; EXIT_COUNT: go on */
+enum exit_reason svm_handle_exit(struct svm *s);
+
+#endif
