@@ -145,7 +145,8 @@ resume: movabs  $CELL_RESUME, %rsp
  * The helper: waits for orders, carries them out, says so. rdi: the process, which is the
  * guest thread, too. It has registers, and no stack.
  *
- * KICK is the TURN that is to end. Guest code that pretends to be in here, waiting, cannot
+ * KICK is the TURN that is to end. The guest thread has had a signal for it already
+ * (setup.c, take_kicks()), and as a rule is out when the helper looks. Guest code that pretends to be in here, waiting, cannot
  * be told from the real one. So the helper looks again and again whether the turn has
  * ended; each look gives the guest thread time; who has not come out after all of them is
  * killed.

@@ -10,6 +10,7 @@
  *
  * The helper thread maps and unmaps as ORDERS says, which the guest thread cannot write.
  */
+#include <asm/fcntl.h>
 #include <asm/unistd.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -165,6 +166,16 @@ static void take_signals(void) {
             must(5, call6(__NR_rt_sigaction, signo, (long)&sa, 0, 8, 0, 0));
 }
 
+/* What arrives at KICK is a signal for the guest thread: for who kicks it while it runs,
+ * that is soon, whereas the helper would have to get the CPU first. */
+static void take_kicks(long thread) {
+    const struct f_owner_ex owner = {F_OWNER_TID, (int)thread};
+
+    must(16, call3(__NR_fcntl, CELL_FD_KICK, F_SETOWN_EX, (long)&owner));
+    must(17, call3(__NR_fcntl, CELL_FD_KICK, F_SETSIG, SIGUSR1));
+    must(18, call3(__NR_fcntl, CELL_FD_KICK, F_SETFL, O_NONBLOCK | FASYNC));
+}
+
 static _Noreturn void help(long process) {
     call3(__NR_close, CELL_FD_SLOTS, 0, 0);
     call3(__NR_close, CELL_FD_OUT, 0, 0);
@@ -214,6 +225,7 @@ _Noreturn void setup(const long *stack) {
     map_slot(slot);
     ((volatile struct cell_state *)CELL_STATE)->thread = (unsigned long)pid;
     take_signals();
+    take_kicks(pid);
     must(10, call6(__NR_rt_sigprocmask, 0, (long)&block, 0, 8, 0, 0));
     start_helper((long *)(((long)stack - 0x4000) & ~15l), pid);
     must(15, call6(__NR_rt_sigprocmask, 2, (long)&none, 0, 8, 0, 0));

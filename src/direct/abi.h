@@ -38,6 +38,9 @@
                        */
 #define CELL_FD_OUT 6 /* eventfd: adds 1, the guest thread is out */
 #define CELL_FD_GO 7  /* eventfd: is read, the guest thread goes on */
+#define CELL_FD_KICK                                                                     \
+    8 /* socket: what arrives there is a signal for the guest thread, who has it no more \
+       */
 
 #define CELL_ACK_DONE 1
 #define CELL_ACK_FAILED 0x100

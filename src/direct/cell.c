@@ -8,7 +8,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -36,12 +38,26 @@ static int open_all(int *fd) {
     return 0;
 }
 
+static int open_sockets(struct cell_pool *p) {
+    for (unsigned n = 0; n < CELLS_MAX; n++) {
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+            return -errno;
+        p->cfg.kick[n] = pair[0];
+        p->cfg.kicks[n] = pair[1];
+    }
+    return 0;
+}
+
 static int open_descriptors(struct cell_pool *p) {
     int rc = open_all(p->cfg.ack);
 
     if (!rc)
         rc = open_all(p->cfg.out);
-    return rc ? rc : open_all(p->cfg.go);
+    if (!rc)
+        rc = open_all(p->cfg.go);
+    return rc ? rc : open_sockets(p);
 }
 
 static int make_memory(struct cell_pool *p) {
@@ -104,6 +120,8 @@ void cell_pool_free(struct cell_pool *p) {
     close_all(p->cfg.ack);
     close_all(p->cfg.out);
     close_all(p->cfg.go);
+    close_all(p->cfg.kick);
+    close_all(p->cfg.kicks);
     if (p->cfg.dead)
         munmap(p->cfg.dead, CELLS_MAX * sizeof(*p->cfg.dead));
     if (p->slots)
@@ -113,26 +131,49 @@ void cell_pool_free(struct cell_pool *p) {
 
 /* --- where they run --- */
 
-int cell_pool_pin(struct cell_pool *p) {
-    cpu_set_t one;
-    int best = -1, here = sched_getcpu();
+static uint32_t vcpus_at(const struct cell_pool *p, int cpu) {
+    return __atomic_load_n(&p->pinned[cpu], __ATOMIC_RELAXED);
+}
+
+/* The one with the fewest vCPUs, beginning with FIRST; -1: there is none. */
+static int emptiest(const struct cell_pool *p, int first) {
+    int best = -1;
 
     for (int n = 0; n < CPU_SETSIZE; n++) {
-        int cpu = here >= 0 ? (here + n) % CPU_SETSIZE : n;
+        int cpu = (first + n) % CPU_SETSIZE;
 
-        if (CPU_ISSET(cpu, &p->may) &&
-            (best < 0 || __atomic_load_n(&p->pinned[cpu], __ATOMIC_RELAXED) <
-                             __atomic_load_n(&p->pinned[best], __ATOMIC_RELAXED)))
+        if (CPU_ISSET(cpu, &p->may) && (best < 0 || vcpus_at(p, cpu) < vcpus_at(p, best)))
             best = cpu;
     }
-    if (best < 0)
+    return best;
+}
+
+static int pin_to(struct cell_pool *p, int cpu) {
+    cpu_set_t one;
+
+    if (cpu < 0)
         return -1;
     CPU_ZERO(&one);
-    CPU_SET(best, &one);
+    CPU_SET(cpu, &one);
     if (sched_setaffinity(0, sizeof(one), &one))
         return -1;
-    __atomic_add_fetch(&p->pinned[best], 1, __ATOMIC_RELAXED);
-    return best;
+    __atomic_add_fetch(&p->pinned[cpu], 1, __ATOMIC_RELAXED);
+    return cpu;
+}
+
+int cell_pool_pin(struct cell_pool *p) {
+    int here = sched_getcpu();
+
+    return pin_to(p, emptiest(p, here < 0 ? 0 : here));
+}
+
+int cell_pool_evade(struct cell_pool *p, int cpu) {
+    int to = emptiest(p, cpu + 1);
+
+    if (to < 0 || vcpus_at(p, to) >= vcpus_at(p, cpu))
+        return cpu;
+    cell_pool_unpin(p, cpu);
+    return pin_to(p, to);
 }
 
 void cell_pool_unpin(struct cell_pool *p, int cpu) {
@@ -203,6 +244,15 @@ int cell_unmap_all(struct cell *c) {
     int rc = cell_unmap(c, 0, CELL_BASE >> 12);
 
     return rc ? rc : cell_unmap(c, CELL_END, (CELL_TOP - CELL_END) >> 12);
+}
+
+uint64_t cell_cpu_ns(const struct cell *c) {
+    struct timespec t;
+    clockid_t clock = (clockid_t)(~(uint32_t)c->thread << 3 | 2); /* of a process */
+
+    return clock_gettime(clock, &t)
+               ? 0
+               : (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 int cell_move(struct cell *c, int cpu) {
@@ -351,12 +401,20 @@ bool cell_turn(struct cell *c) {
 }
 
 void cell_turn_end(struct cell *c) {
-    __atomic_add_fetch(&c->orders->turn, 1, __ATOMIC_SEQ_CST);
+    uint32_t turn = __atomic_fetch_add(&c->orders->turn, 1, __ATOMIC_SEQ_CST);
+    char byte;
+
+    if (__atomic_load_n(&c->orders->kick, __ATOMIC_SEQ_CST) == turn)
+        while (read(c->pool->cfg.kick[c->slot], &byte, 1) > 0)
+            ;
 }
 
 void cell_kick(struct cell *c) {
     uint32_t turn = __atomic_load_n(&c->orders->turn, __ATOMIC_SEQ_CST);
 
-    if (turn & 1 && __atomic_exchange_n(&c->orders->kick, turn, __ATOMIC_SEQ_CST) != turn)
-        wake_helper(c);
+    if (turn & 1 &&
+        __atomic_exchange_n(&c->orders->kick, turn, __ATOMIC_SEQ_CST) != turn) {
+        put_down(c->pool->cfg.kicks[c->slot], 1);
+        wake_helper(c); /* who sees to it that it comes out */
+    }
 }

@@ -33,6 +33,9 @@ void cell_pool_free(struct cell_pool *p); /* all cells end; P may be NULL */
  * host does not say. The thread stays there until cell_pool_unpin(). */
 int cell_pool_pin(struct cell_pool *p);
 void cell_pool_unpin(struct cell_pool *p, int cpu);
+/* Others want CPU, too, where it is: the thread goes to another of the host's, unless
+ * more vCPUs of the pool would be there. Where it is then. */
+int cell_pool_evade(struct cell_pool *p, int cpu);
 
 /* Asks for a cell that maps nothing; NULL: there are too many. RDTSC is a fault in it if
  * TSC_FAULTS. */
@@ -40,6 +43,8 @@ struct cell *cell_new(struct cell_pool *p, int cpu, bool tsc_faults);
 /* Is it ready to run? 1; 0: not yet, unless WAIT; -errno: it will never be. */
 int cell_ready(struct cell *c, bool wait);
 bool cell_tsc_faults(const struct cell *c);
+/* Nanoseconds of a CPU that it has had; 0: the host does not say. */
+uint64_t cell_cpu_ns(const struct cell *c);
 /* Its guest thread and its helper run on CPU from now on, if they did not (-1: wherever
  * they like). 0 or -errno. */
 int cell_move(struct cell *c, int cpu);

@@ -18,6 +18,7 @@
 #include "sem/sem.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
+#include "x86/pte.h"
 
 #define HWCAP2_FSGSBASE 2             /* <asm/hwcap2.h> */
 #define NOWHERE 0x8000000000000000ull /* not canonical: it comes out at once */
@@ -435,12 +436,34 @@ static bool has_cell(struct direct *d, struct space *s) {
     return rc == 1;
 }
 
+#define FRAME 0x000ffffffffff000ull
+#define LEVELS                                                                           \
+    3 /* down to the directory whose entries are 2 MiB each, as the cell is              \
+       */
+
+_Static_assert(CELL_HIGH - CELL_LOW == 1 << 21 && !(CELL_LOW & ((1 << 21) - 1)),
+               "one entry of a page directory");
+
 /* Nothing of the guest's is where the cell's own pages are. */
 static bool stub_is_free(const struct vcpu *v) {
-    const uint8_t *p =
-        mem_host(v->mem, gpa((v->cr3 & 0x000ffffffffff000ull) + (CELL_LOW >> 39) * 8), 8);
+    uint64_t table = v->cr3, entry;
 
-    return p && !(*p & 1) && !(v->cr4 & X86_CR4_LA57);
+    if (v->cr4 & X86_CR4_LA57)
+        return false;
+    for (unsigned level = 0; level < LEVELS; level++) {
+        const uint8_t *p = mem_host(
+            v->mem, gpa((table & FRAME) + (CELL_LOW >> (39 - 9 * level) & 511) * 8), 8);
+
+        if (!p)
+            return false;
+        entry = __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
+        if (!(entry & X86_PTE_P))
+            return true;
+        if (level && entry & X86_PTE_PS)
+            return false;
+        table = entry;
+    }
+    return false;
 }
 
 /* --- running --- */
@@ -458,6 +481,7 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     ticks = d->ran_at - start;
     d->ticks += ticks;
     d->n.exits++;
+    direct_look_around(d, s->cell, ticks);
     if (!e.signal) {
         log_warn("a process that ran guest code directly has ended; the guest's program "
                  "that was in it gets a general-protection fault");

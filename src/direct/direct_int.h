@@ -72,6 +72,9 @@ struct direct {
     uint64_t window_cr3, window_ticks;
     unsigned window_exits;
     uint64_t ticks; /* in cells */
+    /* What CPU time crowd_cell had got, and the ticks of its turns since. */
+    const struct cell *crowd_cell;
+    uint64_t crowd_ns, crowd_ticks;
     struct direct_counts n;
 };
 
@@ -90,6 +93,8 @@ void direct_program_flushed(struct direct *d);
 /* The vCPU's thread stays on a CPU; or goes where the host likes again. */
 void direct_pin(struct direct *d);
 void direct_unpin(struct direct *d);
+/* A turn in C took TICKS. If others have the CPU, too, it goes to another. */
+void direct_look_around(struct direct *d, const struct cell *c, uint64_t ticks);
 
 /* --- map.c --- */
 

@@ -5,8 +5,9 @@
  *
  * Break-even: user code that runs T between two exits takes T + C in a cell, C being what
  * an exit costs there, and T * S translated, S being 1.4 for loops and 10 for big code
- * that is executed once. With 1.4 cells win when T > C / 0.4; a program that is young,
- * and executes most of its code for the first time, is given the benefit of T > C.
+ * that is executed once. A program that is young, and executes most of its code for the
+ * first time, is taken for one of S = 5, for which cells win when T > C / 4; later for
+ * one of S = 7/3, and T > C * 3/4.
  */
 #include "cpu/stops.h"
 #include "direct/direct_int.h"
@@ -15,6 +16,7 @@
 #define ENOUGH 4u  /* looks */
 #define WINDOW 64u /* exits that a program is judged by */
 #define EARLY 16u  /* windows in which it is young */
+#define MOST_FAILURES 6u
 
 static uint64_t root(const struct vcpu *v) {
     return v->cr3 & 0x000ffffffffff000ull;
@@ -114,7 +116,7 @@ bool direct_judge(struct direct *d, uint64_t ticks, bool mapped) {
     if (d->mode == DIRECT_ON || d->window_exits < WINDOW)
         return false;
     mean = d->window_ticks / WINDOW;
-    worth = p->windows < EARLY ? d->exit_ticks : d->exit_ticks * 5 / 2;
+    worth = p->windows < EARLY ? d->exit_ticks / 4 : d->exit_ticks * 3 / 4;
     p->windows++;
     d->window_ticks = d->window_exits = 0;
     p->flushed = false;
@@ -124,7 +126,7 @@ bool direct_judge(struct direct *d, uint64_t ticks, bool mapped) {
     }
     d->n.demoted++;
     p->seen = 0;
-    p->failures += p->failures < 8;
+    p->failures += p->failures < MOST_FAILURES;
     p->not_until = __builtin_ia32_rdtsc() + (d->exit_ticks * 1024 << p->failures);
     return true;
 }

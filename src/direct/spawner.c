@@ -30,7 +30,7 @@ struct spawner {
 
 /* --- a cell --- */
 
-#define CELL_FD_PROGRAM 8
+#define CELL_FD_PROGRAM 9
 #define ABOVE                                                                            \
     64 /* where descriptors are out of the way of the places they are to have            \
         */
@@ -41,8 +41,8 @@ static void place(int fd, int at) {
 }
 
 static void place_descriptors(const struct spawner *s, unsigned n) {
-    const int from[] = {s->cfg->ram_fd, s->cfg->slots_fd, s->cfg->ack[n],
-                        s->cfg->out[n], s->cfg->go[n],    s->program_fd};
+    const int from[] = {s->cfg->ram_fd, s->cfg->slots_fd, s->cfg->ack[n], s->cfg->out[n],
+                        s->cfg->go[n],  s->cfg->kick[n],  s->program_fd};
     int high[ARRAY_SIZE(from)];
 
     for (size_t k = 0; k < ARRAY_SIZE(from); k++)
@@ -145,7 +145,8 @@ static bool is_ours(const struct spawner *s, int fd) {
         fd == s->socket || fd == s->signals)
         return true;
     for (unsigned n = 0; n < CELLS_MAX; n++)
-        if (fd == s->cfg->ack[n] || fd == s->cfg->out[n] || fd == s->cfg->go[n])
+        if (fd == s->cfg->ack[n] || fd == s->cfg->out[n] || fd == s->cfg->go[n] ||
+            fd == s->cfg->kick[n])
             return true;
     return false;
 }

@@ -27,6 +27,8 @@ struct spawner_request {
 struct spawner_config {
     int ram_fd, slots_fd;
     int ack[CELLS_MAX], out[CELLS_MAX], go[CELLS_MAX];
+    int kick[CELLS_MAX]; /* the cell's ends of sockets, that KICKS are the others of */
+    int kicks[CELLS_MAX];
     uint32_t *dead; /* of CELLS_MAX, shared: the cell of the slot has ended */
 };
 

@@ -150,13 +150,25 @@ struct kicker {
     pthread_t thread;
     uint32_t stop;
     unsigned usec;
+    bool alone; /* the signal, without the helper */
 };
+
+static void signal_alone(void) {
+    const struct spawner_config *cfg = &W.cell->pool->cfg;
+    char byte;
+
+    assert_int_equal(write(cfg->kicks[W.cell->slot], "", 1), 1);
+    assert_int_equal(read(cfg->kick[W.cell->slot], &byte, 1), 1);
+}
 
 static void *kick_on(void *arg) {
     struct kicker *k = arg;
 
     while (!__atomic_load_n(&k->stop, __ATOMIC_SEQ_CST)) {
-        cell_kick(W.cell);
+        if (k->alone)
+            signal_alone();
+        else
+            cell_kick(W.cell);
         if (k->usec)
             usleep(k->usec);
     }
@@ -164,7 +176,8 @@ static void *kick_on(void *arg) {
 }
 
 static void start_kicks(struct kicker *k, unsigned usec) {
-    *k = (struct kicker){.usec = usec};
+    k->usec = usec;
+    k->stop = 0;
     pthread_create(&k->thread, NULL, kick_on, k);
 }
 
@@ -175,14 +188,18 @@ static void end_kicks(struct kicker *k) {
 
 CELLS_PROGRAM(for_ever, "1: jmp 1b");
 
-static void test_kick(void **state) {
-    struct kicker k;
-
+static void try_kick(struct kicker k) {
     start_kicks(&k, 1000);
     CELLS_RUN(&W, for_ever);
     end_kicks(&k);
     assert_int_equal(W.out.signal, CELL_SIGUSR1);
     assert_int_equal(W.regs.rip, CELLS_CODE);
+}
+
+static void test_kick(void **state) {
+    try_kick((struct kicker){.alone = false});
+    fresh(NULL);
+    try_kick((struct kicker){.alone = true});
 }
 
 CELLS_PROGRAM(count, "1: inc %rax\n vpaddq %xmm1, %xmm0, %xmm0\n add $3, %r15\n"
@@ -210,7 +227,7 @@ static unsigned kicked_run(uint64_t rounds) {
  */
 static void test_kicked_all_the_time(void **state) {
     unsigned exits = 0;
-    struct kicker k;
+    struct kicker k = {.alone = false};
 
     start_kicks(&k, 0);
     while (exits < 300)
@@ -304,7 +321,7 @@ static void test_borrowed_calls(void **state) {
 
 /* It waits as if it were out, and has not told: kicked in vain for a while, it ends. */
 static void test_hides(void **state) {
-    struct kicker k;
+    struct kicker k = {.alone = false};
 
     W.regs.gpr[REG_R12] = cells_symbol("cell_told") + 2;
     start_kicks(&k, 4000);
@@ -454,7 +471,7 @@ static void test_killed_while_it_waits(void **state) {
 
 /* Somebody stops it: it is continued, and does not even notice. */
 static void test_stopped(void **state) {
-    struct kicker k;
+    struct kicker k = {.alone = false};
     int signo = SIGSTOP;
     pthread_t t;
 
@@ -521,6 +538,37 @@ static void test_tsc_faults(void **state) {
 
 #define T(name) cmocka_unit_test_setup(name, fresh)
 
+/* Away from a CPU that others use; not to one where another vCPU of ours is. */
+static void test_evades(void **state) {
+    struct cell_pool *p = W.cell->pool;
+    int first = cell_pool_pin(p), to = cell_pool_evade(p, first), second;
+
+    assert_true(first >= 0);
+    assert_int_equal(to != first, CPU_COUNT(&p->may) > 1);
+    assert_int_equal(sched_getcpu(), to);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        p->pinned[cpu]++;
+    second = cell_pool_evade(p, to);
+    assert_int_equal(second != to, CPU_COUNT(&p->may) > 1);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        p->pinned[cpu] += cpu != second;
+    assert_int_equal(cell_pool_evade(p, second), second);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        p->pinned[cpu] = cpu == second;
+    cell_pool_unpin(p, second);
+    assert_int_equal(p->pinned[second], 0);
+}
+
+static void test_cpu_time(void **state) {
+    uint64_t before = cell_cpu_ns(W.cell);
+
+    assert_true(before);
+    W.regs.gpr[REG_RBX] = 1000000;
+    CELLS_RUN(&W, count);
+    assert_int_equal(W.out.signal, CELL_SIGTRAP);
+    assert_true(cell_cpu_ns(W.cell) > before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_registers),
@@ -543,6 +591,8 @@ int main(void) {
         T(test_too_many_maps),
         T(test_all_slots),
         T(test_tsc_faults),
+        T(test_evades),
+        T(test_cpu_time),
     };
 
     return cmocka_run_group_tests(tests, open_world, close_world);
