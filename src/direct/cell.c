@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -161,14 +160,14 @@ static int pin_to(struct cell_pool *p, int cpu) {
     return cpu;
 }
 
-int cell_pool_pin(struct cell_pool *p) {
-    int here = sched_getcpu();
+int cell_pool_pin(struct cell_pool *p, int wanted) {
+    int first = wanted < 0 || wanted >= CPU_SETSIZE ? sched_getcpu() : wanted;
 
-    return pin_to(p, emptiest(p, here < 0 ? 0 : here));
+    return pin_to(p, emptiest(p, first < 0 ? 0 : first));
 }
 
 int cell_pool_evade(struct cell_pool *p, int cpu) {
-    int to = emptiest(p, cpu + 1);
+    int to = emptiest(p, cpu + 1 + (int)(os_tsc() >> 4 & 63));
 
     if (to < 0 || vcpus_at(p, to) >= vcpus_at(p, cpu))
         return cpu;
@@ -247,12 +246,7 @@ int cell_unmap_all(struct cell *c) {
 }
 
 uint64_t cell_cpu_ns(const struct cell *c) {
-    struct timespec t;
-    clockid_t clock = (clockid_t)(~(uint32_t)c->thread << 3 | 2); /* of a process */
-
-    return clock_gettime(clock, &t)
-               ? 0
-               : (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    return os_process_cpu_ns((uint32_t)c->thread);
 }
 
 int cell_move(struct cell *c, int cpu) {

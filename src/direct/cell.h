@@ -29,9 +29,10 @@ int cell_pool_new(int ram_fd, struct cell_pool **out);
 void cell_pool_free(struct cell_pool *p); /* all cells end; P may be NULL */
 
 /* Which of the host's CPUs this thread, and its cells, are to run on: hand-overs between
- * CPUs take ten times as long. Where no other vCPU of the pool is, if possible; -1: the
- * host does not say. The thread stays there until cell_pool_unpin(). */
-int cell_pool_pin(struct cell_pool *p);
+ * CPUs take ten times as long. Where no other vCPU of the pool is, if possible, and then
+ * on WANTED (-1: where it is); -1: the host does not say. The thread stays there until
+ * cell_pool_unpin(). */
+int cell_pool_pin(struct cell_pool *p, int wanted);
 void cell_pool_unpin(struct cell_pool *p, int cpu);
 /* Others want CPU, too, where it is: the thread goes to another of the host's, unless
  * more vCPUs of the pool would be there. Where it is then. */

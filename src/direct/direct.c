@@ -382,27 +382,35 @@ static void free_others(struct direct *d) {
 }
 
 #define TRIALS 16u
-#define MOST (os_tsc_hz() / 50000)
+#define MOST_NS 20000u /* more: what was in the host's caches has gone */
 
-/* What it takes to go in and come out. */
+/* What it takes to go in and come out, in CPU time: by the clock, the host may have had
+ * other things to do. */
 static void measure(struct direct *d, struct cell *c) {
     struct vcpu *v = d->v;
-    uint64_t rip = v->rip, least = UINT64_MAX;
+    uint64_t rip = v->rip;
     struct cell_exit e;
+    unsigned n;
 
-    for (unsigned n = 0; n < TRIALS && !vcpu_events(v); n++) {
-        uint64_t start = os_tsc(), ticks;
+    for (n = 0; n < TRIALS && !vcpu_events(v); n++) {
+        uint64_t own = os_thread_cpu_ns(), cells = cell_cpu_ns(c), in_cell;
 
         v->rip = NOWHERE;
         run_cell(d, c, &e);
         v->rip = rip;
-        ticks = os_tsc() - start;
-        least = ticks < least ? ticks : least;
         if (!e.nothing)
             return;
+        in_cell = cell_cpu_ns(c) - cells;
+        own = os_thread_cpu_ns() - own + in_cell;
+        if (!n || own < d->exit_ns) {
+            d->cell_ns = in_cell;
+            d->exit_ns = own;
+        }
     }
-    if (least != UINT64_MAX) /* more: the host had other things to do */
-        d->exit_ticks = least < MOST ? least : MOST;
+    if (n && d->exit_ns > MOST_NS) {
+        d->cell_ns = d->cell_ns * MOST_NS / d->exit_ns;
+        d->exit_ns = MOST_NS;
+    }
 }
 
 static bool tsc_faults(const struct vcpu *v) {
@@ -431,7 +439,7 @@ static bool has_cell(struct direct *d, struct space *s) {
         return false;
     }
     d->n.waits += !rc;
-    if (rc == 1 && !d->exit_ticks)
+    if (rc == 1 && !d->exit_ns)
         measure(d, s->cell);
     return rc == 1;
 }
@@ -504,7 +512,7 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     else
         out = other(d, &e);
     d->n.kicks += e.signal == CELL_SIGUSR1;
-    if (direct_judge(d, ticks, *again))
+    if (s->cell && direct_judge(d, s->cell, *again))
         direct_rest(d);
     return out;
 }
@@ -556,6 +564,6 @@ void direct_stats(const struct direct *d,
 #define COUNTER(name) emit(arg, "direct_" #name, d->n.name);
 #include "direct/counters.def"
 #undef COUNTER
-    emit(arg, "direct_exit_ticks", d->exit_ticks);
+    emit(arg, "direct_exit_ns", d->exit_ns);
     emit(arg, "direct_kticks", d->ticks / 1000);
 }

@@ -13,13 +13,14 @@
 enum verdict {
     VERDICT_NONE,
     VERDICT_GOOD,
+    VERDICT_AUX,     /* good where the host's TSC_AUX is the guest's */
     VERDICT_REFUSED, /* by scan.c */
 };
 
 struct code_page {
     uint64_t holders;    /* a bit for each vCPU in whose cells it may be executable */
     uint32_t written_at; /* page_clock() */
-    uint8_t verdict;     /* GOOD and REFUSED: it carries MEM_TRACE_DIRECT */
+    uint8_t verdict;     /* not NONE: it carries MEM_TRACE_DIRECT */
     uint8_t writes;      /* how often it lost that by a store, of late */
 };
 
@@ -42,7 +43,12 @@ struct program {
     uint64_t not_until; /* TSC */
     unsigned failures;
     unsigned windows; /* that it was judged by */
-    bool flushed;     /* in the present one */
+    /* The present one: where it runs, the CPU time that had got when it began; turns
+     * since, and those of them that count. */
+    const struct cell *cell;
+    uint64_t since_ns;
+    unsigned turns, exits;
+    bool flushed;
 };
 
 struct direct_counts {
@@ -61,17 +67,18 @@ struct direct {
     struct codes codes;
     unsigned now; /* the space of user code */
     struct program program[PROGRAMS];
-    bool rest;            /* translated until the next look at events */
-    int cpu;              /* of the host's, that the thread is pinned to; -1: none */
-    uint64_t ran_at;      /* TSC */
-    uint64_t patience;    /* ticks without a cell after which it is not pinned any more */
-    uint64_t exit_ticks;  /* what it takes to go in and come out, measured; 0: not yet */
-    unsigned vec_size;    /* of the image that goes in and comes out */
+    bool rest;         /* translated until the next look at events */
+    int cpu;           /* of the host's, that the thread is pinned to; -1: none */
+    uint32_t host_aux; /* TSC_AUX there */
+    bool aux_equal;    /* to the guest's, and pages are mapped that rest on it */
+    bool moved_on;     /* from the CPU whose TSC_AUX is the guest's, for it was crowded */
+    uint64_t ran_at;   /* TSC */
+    uint64_t patience; /* ticks without a cell after which it is not pinned any more */
+    uint64_t exit_ns;  /* of CPUs, to go in and come out, measured; 0: not yet */
+    unsigned vec_size; /* of the image that goes in and comes out */
     struct cell *running; /* atomic: for direct_kick() */
-    /* The trial of the program at hand. */
-    uint64_t window_cr3, window_ticks;
-    unsigned window_exits;
-    uint64_t ticks; /* in cells */
+    uint64_t cell_ns;     /* the cell's part of it */
+    uint64_t ticks;       /* in cells */
     /* What CPU time crowd_cell had got, and the ticks of its turns since. */
     const struct cell *crowd_cell;
     uint64_t crowd_ns, crowd_ticks;
@@ -82,15 +89,16 @@ struct direct {
 
 /* The address space, or what is thought of it, has changed: v->away follows. */
 void direct_look(struct direct *d);
-/* A turn took TICKS, and ended for a page that is MAPPED now. The program comes out too
- * often: true. */
-bool direct_judge(struct direct *d, uint64_t ticks, bool mapped);
+/* A turn in C has ended, for a page that is MAPPED now. The program comes out too often:
+ * true. */
+bool direct_judge(struct direct *d, const struct cell *c, bool mapped);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
 
 /* --- pin.c --- */
 
-/* The vCPU's thread stays on a CPU; or goes where the host likes again. */
+/* The vCPU's thread stays on a CPU, and what is mapped goes together with that one; or
+ * goes where the host likes again. */
 void direct_pin(struct direct *d);
 void direct_unpin(struct direct *d);
 /* A turn in C took TICKS. If others have the CPU, too, it goes to another. */

@@ -96,20 +96,23 @@ static uint64_t host_xcr0(void) {
     return (uint64_t)hi << 32 | lo;
 }
 
+/* HOW but for TSC_AUX. */
 static unsigned scan_how(const struct direct *d) {
     uint64_t xcr0 = host_xcr0();
 
     return (xcr0 != d->v->xcr0 ? SCAN_XCR0 : 0) | (xcr0 & X86_XCR0_PKRU ? SCAN_PKRU : 0);
 }
 
-static bool refuses(const struct direct *d, uint64_t at, const uint8_t *host) {
+static enum verdict judge(const struct direct *d, uint64_t at, const uint8_t *host) {
     const struct scan_page page = {
         .bytes = host,
         .before = bytes_at(d, at - SCAN_BEFORE, SCAN_BEFORE),
         .behind = bytes_at(d, at + 4096, 2),
     };
 
-    return scan_refuses(&page, scan_how(d));
+    if (!scan_refuses(&page, scan_how(d) | SCAN_AUX))
+        return VERDICT_GOOD;
+    return scan_refuses(&page, scan_how(d)) ? VERDICT_REFUSED : VERDICT_AUX;
 }
 
 static void hold(struct direct *d, struct code_page *c, uint32_t page,
@@ -130,22 +133,21 @@ static bool executable(struct direct *d, const struct space *s, uint64_t at,
     struct mem *m = d->v->mem;
     uint32_t page = (uint32_t)((host - mem_ram_base(m)) >> 12);
     struct code_page *c = &d->sh->page[page];
-    bool calm = page_clock() - c->written_at > CALM;
+    bool calm = page_clock() - c->written_at > CALM, good;
 
     if (c->writes >= WRITES && !calm)
         return false;
     mem_trace_add(m, host, MEM_TRACE_DIRECT);
     if (c->verdict == VERDICT_NONE) {
-        bool refused = refuses(d, at, host);
-
+        c->verdict = (uint8_t)judge(d, at, host);
         d->sh->xcr0 = d->v->xcr0;
-        c->verdict = refused ? VERDICT_REFUSED : VERDICT_GOOD;
         c->writes = calm ? 0 : c->writes;
         d->n.scans++;
     }
-    if (c->verdict == VERDICT_GOOD)
+    good = c->verdict == VERDICT_GOOD || (c->verdict == VERDICT_AUX && d->aux_equal);
+    if (good)
         hold(d, c, page, s, at);
-    return c->verdict == VERDICT_GOOD;
+    return good;
 }
 
 /* --- what comes --- */

@@ -1,16 +1,52 @@
 /*
  * Where on the host a vCPU's thread runs that uses cells: on one CPU, as they do, for a
- * hand-over to another takes ten times as long.
+ * hand-over to another takes ten times as long. If it can, on the one whose number is
+ * the vCPU's, so that what tells it tells the same (scan.c); where others want that CPU,
+ * too, it goes on, and does not come back.
  */
+#include <cpuid.h>
+
 #include "base/os.h"
 #include "cpu/vec.h"
 #include "direct/direct_int.h"
 
+/* Linux has a CPU's number in it, in twelve bits. */
+static uint32_t tsc_aux(void) {
+    uint32_t aux;
+
+    __asm__ volatile("rdtscp" : "=c"(aux) : : "rax", "rdx");
+    return aux;
+}
+
+static bool has_rdtscp(void) {
+    unsigned a, b, c, d;
+
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && d & 1u << 27;
+}
+
+/* RDTSCP and RDPID in cells tell TSC_AUX of the host's CPU. Pages that have them are
+ * mapped while that is the guest's, too, as it can be on a host that has time. */
+static void see_aux(struct direct *d) {
+    bool equal = d->cpu >= 0 && d->host_aux == d->v->tsc_aux;
+
+    if (d->aux_equal && !equal)
+        for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+            d->space[n].all_stale = true;
+    d->aux_equal = equal;
+}
+
+static void arrived(struct direct *d, int cpu) {
+    d->cpu = cpu;
+    d->host_aux = has_rdtscp() ? tsc_aux() : UINT32_MAX;
+}
+
 void direct_pin(struct direct *d) {
-    if (d->cpu >= 0)
-        return;
-    d->cpu = cell_pool_pin(d->pool);
-    d->ran_at = os_tsc();
+    if (d->cpu < 0) {
+        arrived(d,
+                cell_pool_pin(d->pool, d->moved_on ? -1 : (int)(d->v->tsc_aux & 0xfff)));
+        d->ran_at = os_tsc();
+    }
+    see_aux(d);
 }
 
 #define LOOKS_A_SECOND 4
@@ -33,7 +69,8 @@ void direct_look_around(struct direct *d, const struct cell *c, uint64_t ticks) 
     ns = cell_cpu_ns(c);
     /* By chance: whoever disturbs it may think the same just now. */
     if (d->crowd_cell == c && d->cpu >= 0 && crowded(d, ns) && os_tsc() >> 8 & 1) {
-        d->cpu = cell_pool_evade(d->pool, d->cpu);
+        arrived(d, cell_pool_evade(d->pool, d->cpu));
+        d->moved_on = true;
         d->n.moves++;
     }
     d->crowd_cell = c;

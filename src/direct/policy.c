@@ -9,6 +9,7 @@
  * first time, is taken for one of S = 5, for which cells win when T > C / 4; later for
  * one of S = 7/3, and T > C * 3/4.
  */
+#include "base/os.h"
 #include "cpu/stops.h"
 #include "direct/direct_int.h"
 #include "x86/cr.h"
@@ -101,32 +102,47 @@ void direct_rest(struct direct *d) {
     direct_look(d);
 }
 
+static void begin_window(struct program *p, const struct cell *c) {
+    p->cell = c;
+    p->since_ns = cell_cpu_ns(c);
+    p->turns = p->exits = 0;
+    p->flushed = false;
+}
+
+/* By the cell's own CPU time: that of the clock has in it what others of the host's did
+ * meanwhile. */
+static bool is_worth_it(const struct direct *d, const struct program *p) {
+    uint64_t had = cell_cpu_ns(p->cell) - p->since_ns, going = p->turns * d->cell_ns;
+    uint64_t user = had > going ? had - going : 0, c = d->exit_ns;
+
+    return user > WINDOW * (p->windows < EARLY ? c / 4 : c * 3 / 4);
+}
+
 /* Turns that end for a page that is then mapped come once for each page, and would cost
  * more than they do here if its code were translated: they are not held against it. */
-bool direct_judge(struct direct *d, uint64_t ticks, bool mapped) {
+bool direct_judge(struct direct *d, const struct cell *c, bool mapped) {
     struct program *p = program_of(d);
-    uint64_t mean, worth;
+    bool good;
 
-    if (d->window_cr3 != root(d->v)) {
-        d->window_cr3 = root(d->v);
-        d->window_ticks = d->window_exits = 0;
-    }
-    d->window_ticks += ticks;
-    d->window_exits += !mapped || p->flushed;
-    if (d->mode == DIRECT_ON || d->window_exits < WINDOW)
+    if (d->mode == DIRECT_ON || p->cr3 != root(d->v))
         return false;
-    mean = d->window_ticks / WINDOW;
-    worth = p->windows < EARLY ? d->exit_ticks / 4 : d->exit_ticks * 3 / 4;
+    if (p->cell != c)
+        begin_window(p, c);
+    p->turns++;
+    p->exits += !mapped || p->flushed;
+    if (p->exits < WINDOW)
+        return false;
+    good = is_worth_it(d, p);
     p->windows++;
-    d->window_ticks = d->window_exits = 0;
-    p->flushed = false;
-    if (mean > d->exit_ticks + worth) {
+    begin_window(p, c);
+    if (good) {
         p->failures = 0;
         return false;
     }
     d->n.demoted++;
     p->seen = 0;
     p->failures += p->failures < MOST_FAILURES;
-    p->not_until = __builtin_ia32_rdtsc() + (d->exit_ticks * 1024 << p->failures);
+    p->not_until =
+        __builtin_ia32_rdtsc() + (d->exit_ns * (os_tsc_hz() / 1000000) << p->failures);
     return true;
 }

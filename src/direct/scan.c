@@ -3,12 +3,12 @@
  * begins:
  *
  *   0F 01 with memory  /0 SGDT, /1 SIDT; /4 SMSW
- *   0F 01 others       VMCALL, VMMCALL, RDTSCP; XGETBV where XCR0 differs; RDPKRU, WRPKRU
- *                      where the host has them
+ *   0F 01 others       VMCALL, VMMCALL; RDTSCP where TSC_AUX differs, XGETBV where XCR0
+ *                      does; RDPKRU, WRPKRU where the host has them
  *   0F 02, 0F 03       LAR, LSL of a register: the host kernel's descriptors, its CPU
  *   0F 34              SYSENTER: comes back elsewhere
  *   0F A2              CPUID
- *   F3 0F C7 F8        RDPID
+ *   F3 0F C7 F8        RDPID where TSC_AUX differs
  *   0F AE, 0F C7       with memory, the XSAVE family, where XCR0 differs
  *   CD 80              INT 80H: some hosts' filters kill who calls the kernel by it
  *
@@ -34,8 +34,9 @@ static bool group_01(unsigned modrm, unsigned how) {
         return false;
     case 0xc1:
     case 0xd9:
-    case 0xf9:
         return true;
+    case 0xf9:
+        return how & SCAN_AUX;
     case 0xd0:
         return how & SCAN_XCR0;
     case 0xee:
@@ -62,7 +63,8 @@ static bool second_map(unsigned a, unsigned b, unsigned how) {
     case 0xae:
         return (how & SCAN_XCR0) && memory(b) && reg >= 4 && reg <= 6;
     case 0xc7: /* RDSEED too: the prefix may be far in front */
-        return b >= 0xf8 || ((how & SCAN_XCR0) && memory(b) && reg >= 3 && reg <= 5);
+        return (b >= 0xf8 && how & SCAN_AUX) ||
+               ((how & SCAN_XCR0) && memory(b) && reg >= 3 && reg <= 5);
     default:
         return false;
     }

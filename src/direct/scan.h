@@ -7,6 +7,7 @@
 /* What besides is otherwise: */
 #define SCAN_XCR0 1u /* XCR0 is not the guest's: the XSAVE family, XGETBV */
 #define SCAN_PKRU 2u /* the host has PKRU */
+#define SCAN_AUX 4u  /* TSC_AUX is not the guest's: RDTSCP, RDPID */
 
 #define SCAN_BEFORE 80u
 

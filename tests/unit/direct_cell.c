@@ -9,8 +9,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "cpu/vcpu.h"
 #include "direct/cell_int.h"
+#include "direct/direct_int.h"
 #include "lib/cells.h"
 #include "lib/rnd.h"
 
@@ -541,7 +543,7 @@ static void test_tsc_faults(void **state) {
 /* Away from a CPU that others use; not to one where another vCPU of ours is. */
 static void test_evades(void **state) {
     struct cell_pool *p = W.cell->pool;
-    int first = cell_pool_pin(p), to = cell_pool_evade(p, first), second;
+    int first = cell_pool_pin(p, -1), to = cell_pool_evade(p, first), second;
 
     assert_true(first >= 0);
     assert_int_equal(to != first, CPU_COUNT(&p->may) > 1);
@@ -569,6 +571,42 @@ static void test_cpu_time(void **state) {
     assert_true(cell_cpu_ns(W.cell) > before);
 }
 
+/* --- who is worth a cell --- */
+
+#define TURNS 64
+
+static struct cell idle_cell = {.thread = 0x7fffff}; /* nobody: it has had no time */
+
+/* Two programs in turns, of which the second one computes between its exits. */
+static void test_judge(void **state) {
+    static struct direct_shared sh;
+    static struct vcpu v;
+    static struct direct d;
+    struct program *p = d.program;
+
+    d = (struct direct){.v = &v, .sh = &sh, .mode = DIRECT_AUTO, .cpu = -1};
+    d.exit_ns = 8000;
+    d.cell_ns = 4000;
+    for (unsigned n = 0; n < 2; n++) {
+        v.cr3 = (n + 1) << 12;
+        p[(v.cr3 >> 12) * 0x9e3779b97f4a7c15ull >> 58] =
+            (struct program){.cr3 = v.cr3, .seen = 4};
+    }
+    for (unsigned n = 0; n < 2 * TURNS; n++) {
+        bool computes = n & 1;
+
+        v.cr3 = (uint64_t)(computes + 1) << 12;
+        if (computes) {
+            fresh(NULL);
+            W.regs.gpr[REG_RBX] = 500000;
+            CELLS_RUN(&W, count);
+        }
+        assert_int_equal(direct_judge(&d, computes ? W.cell : &idle_cell, false),
+                         !computes && n >= 2 * TURNS - 2);
+    }
+    assert_int_equal(d.n.demoted, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_registers),
@@ -593,6 +631,7 @@ int main(void) {
         T(test_tsc_faults),
         T(test_evades),
         T(test_cpu_time),
+        T(test_judge),
     };
 
     return cmocka_run_group_tests(tests, open_world, close_world);

@@ -19,7 +19,8 @@ static bool refuses(unsigned at, const char *bytes, unsigned len, const char *ne
     return scan_refuses(&(struct scan_page){page, NULL, (const uint8_t *)next}, how);
 }
 
-#define REFUSES(bytes) refuses(1000, bytes, sizeof(bytes) - 1, "\x90\x90", SCAN_PKRU)
+#define REFUSES(bytes)                                                                   \
+    refuses(1000, bytes, sizeof(bytes) - 1, "\x90\x90", SCAN_PKRU | SCAN_AUX)
 
 static void test_refused(void **state) {
     assert_true(REFUSES("\x0f\xa2"));                 /* cpuid */
@@ -44,6 +45,8 @@ static void test_good(void **state) {
     assert_false(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", 0));     /* xsave [rax] */
     assert_false(REFUSES("\x0f\x01\xd6"));                             /* xtest */
     assert_false(refuses(1000, "\x0f\x01\xef", 3, "\x90\x90", 0));     /* wrpkru */
+    assert_false(refuses(1000, "\x0f\x01\xf9", 3, "\x90\x90", 0));     /* rdtscp */
+    assert_false(refuses(1000, "\xf3\x0f\xc7\xf8", 4, "\x90\x90", 0)); /* rdpid */
     assert_true(refuses(1000, "\x0f\x01\xd0", 3, "\x90\x90", SCAN_XCR0)); /* xgetbv */
     assert_true(refuses(1000, "\x0f\xae\x20", 3, "\x90\x90", SCAN_XCR0));
     assert_true(
@@ -54,7 +57,7 @@ static void test_good(void **state) {
 /* What begins here ends in the next page, whose bytes may be unknown. */
 static void test_across(void **state) {
     assert_true(refuses(4095, "\x0f", 1, "\xa2\x90", 0));
-    assert_true(refuses(4094, "\x0f\x01", 2, "\xf9\x90", 0));
+    assert_true(refuses(4094, "\x0f\x01", 2, "\xf9\x90", SCAN_AUX));
     assert_false(refuses(4095, "\x0f", 1, "\x05\x90", 0));
     assert_false(refuses(4094, "\x0f\x01", 2, "\x00\x90", 0));
     assert_true(refuses(1000, "\x0f\x01\xef", 3, "\x90\x90", SCAN_PKRU));
