@@ -88,8 +88,9 @@ static void check_direct(void) {
     if (lacks)
         printf("direct     not possible: %s\n", lacks);
     else
-        printf("direct     with bt, user code can run as it is (`bivisor run --direct "
-               "auto`)\n");
+        printf(
+            "direct     with bt, user code that computes runs as it is (`--direct off`: "
+            "it does not)\n");
     if (!rc)
         os_memfd_unmap(fd, map, 4096);
 }

@@ -71,8 +71,8 @@ static void print_help(void) {
         "  --control PATH, --api PATH  listen at a unix socket: lines of JSON, or HTTP\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: addresses for perf\n"
-        "  --direct MODE        run user code on this CPU: off, auto (what computes), "
-        "on\n"
+        "  --direct MODE        run user code on this CPU: auto (what computes), on, "
+        "off\n"
         "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
         "  --verbose            tell on stderr what is being done\n"
         "\n"
@@ -611,7 +611,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                     .paravirt = true,
                     .virtio = MACHINE_VIRTIO_PCI,
                     .rng = true,
-                    .policy = MMU_PCID},
+                    .policy = MMU_PCID,
+                    .direct = DIRECT_AUTO},
     };
     machine_options_default(&o->machine.options);
     argv[0] = (char *)(kind == RUN_PLAIN ? "bivisor run" : "bivisor lockstep");
