@@ -22,7 +22,6 @@
 #include "sem/sem.h"
 
 #define WINDOW64_ALIGN (1ull << 30)
-#define WINDOW64_SIZE (32ull << 30)
 
 /* --- creation --- */
 
@@ -291,7 +290,8 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
 }
 
 /* PCI has what is free below the I/O APIC (some firmware begins close to RAM) and, for
- * large bars, some above RAM, as far as the CPU's physical addresses go. */
+ * large bars, all above RAM, as far as the CPU's physical addresses go: OVMF puts them at
+ * the end of these. */
 static void pci_windows(const struct machine *m, struct dsdt_config *dsdt) {
     uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
 
@@ -301,8 +301,8 @@ static void pci_windows(const struct machine *m, struct dsdt_config *dsdt) {
     if (ram < MEM_HOLE_END)
         ram = MEM_HOLE_END;
     dsdt->window64 = (ram + WINDOW64_ALIGN - 1) & ~(WINDOW64_ALIGN - 1);
-    dsdt->window64_end = dsdt->window64 + WINDOW64_SIZE;
-    if (dsdt->window64_end > end)
+    dsdt->window64_end = end;
+    if (dsdt->window64 >= end)
         dsdt->window64 = dsdt->window64_end = 0;
 }
 

@@ -24,6 +24,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/share
 	@BUILD=$(BUILD) tests/exec/run
 	@BUILD=$(BUILD) tests/boot/firmware
+	@tools/deps compare && BUILD=$(BUILD) tests/boot/dmesg
 	@BUILD=$(BUILD) tests/boot/screen
 	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
