@@ -77,6 +77,10 @@ const char *block_path(const struct block *b) {
     return b->image->path;
 }
 
+int block_look(struct block *b, uint64_t offset, void *buf, size_t len) {
+    return image_read(b->image, offset, buf, len);
+}
+
 unsigned block_sockets(const struct block *b, int *out) {
     return image_sockets(b->image, out, BLOCK_SOCKETS_MAX);
 }

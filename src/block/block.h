@@ -81,6 +81,9 @@ bool block_readonly(const struct block *b);
 const char *block_id(const struct block *b);
 const char *block_path(const struct block *b); /* for messages */
 
+/* Some of what is on it, into BUF, before there are requests: 0 or -errno. */
+int block_look(struct block *b, uint64_t offset, void *buf, size_t len);
+
 /* Where a process hands over new connections to its server, for the jail: at most
  * BLOCK_SOCKETS_MAX sockets into OUT; how many. A disk that has one can keep workers
  * waiting for a server. */

@@ -37,6 +37,8 @@ static const struct {
     {"append", offsetof(struct recording_key, append), "another --append"},
     {"disks", offsetof(struct recording_key, disks),
      "another --disk or --cdrom, or one of another size"},
+    {"content", offsetof(struct recording_key, content),
+     "a --disk or --cdrom that has something else on it"},
     {"cpu", offsetof(struct recording_key, cpu),
      "another --cpu, or another default for it"},
     {"state", offsetof(struct recording_key, state),

@@ -6,7 +6,7 @@
  * and enough of the first to see that it is the same. It is text, a line for each thing,
  * written as it happens:
  *
- *     bivisor recording 3 #c0ffee00
+ *     bivisor recording 5 #c0ffee00
  *     start-ns 1764092000000000000 #...
  *     state 0123456789abcdef #...        digest of RAM and registers before the run
  *     ...
@@ -25,17 +25,18 @@
 
 #include "base/types.h"
 
-#define RECORDING_VERSION 4u
+#define RECORDING_VERSION 5u
 
 /* What has to be the same when it is replayed. */
 struct recording_key {
     uint64_t start_ns; /* since 1970; taken from the recording */
     uint64_t memory;
     uint64_t protocol, paravirt, no_pci, virtio, rng, no_reboot;
-    uint64_t append; /* digest of the kernel command line */
-    uint64_t disks;  /* of what the guest sees of them, but for what is on them */
-    uint64_t cpu;    /* of the CPUID model */
-    uint64_t state;  /* of RAM and registers at the start */
+    uint64_t append;  /* digest of the kernel command line */
+    uint64_t disks;   /* of what the guest sees of them, but for what is on them */
+    uint64_t content; /* of some of what is on them */
+    uint64_t cpu;     /* of the CPUID model */
+    uint64_t state;   /* of RAM and registers at the start */
 };
 
 enum recording_kind { RECORDING_INPUT, RECORDING_END };

@@ -45,6 +45,33 @@ static uint64_t disks_digest(const struct machine_config *cfg) {
     return digest;
 }
 
+/* Of what is on a disk: the beginning of each of its first 4,096 MiB, where partitions
+ * and their file systems begin, and as many places of the rest. Not all of it: that would
+ * take as long as the run. What cannot be read is so again. */
+static uint64_t content_digest(struct block *b, uint64_t digest) {
+    enum { LOOK = 4096, LOOKS = 4096, MIB = 1 << 20 };
+    uint64_t size = block_size(b), near = (uint64_t)LOOKS * MIB;
+    uint64_t stride = size > near ? (size - near) / LOOKS / MIB * MIB + MIB : MIB;
+    uint8_t bytes[LOOK];
+
+    for (uint64_t at = 0; at < size; at += at < near ? MIB : stride) {
+        size_t len = size - at < LOOK ? (size_t)(size - at) : LOOK;
+
+        memset(bytes, 0, sizeof(bytes));
+        if (!block_look(b, at, bytes, len))
+            digest = recording_digest(digest, bytes, len);
+    }
+    return digest;
+}
+
+static uint64_t disks_content(const struct machine_config *cfg) {
+    uint64_t digest = 0;
+
+    for (unsigned n = 0; n < cfg->disk_count; n++)
+        digest = content_digest(cfg->disks[n].block, digest);
+    return digest;
+}
+
 static struct recording_key key_of(const struct tape *t) {
     const struct machine_config *cfg = t->cfg;
     const char *append = cfg->boot.cmdline;
@@ -60,6 +87,7 @@ static struct recording_key key_of(const struct tape *t) {
         .no_reboot = t->no_reboot,
         .append = recording_digest(0, append, strlen(append)),
         .disks = disks_digest(cfg),
+        .content = disks_content(cfg),
         .cpu = cpu_digest(machine_vcpu(t->m, 0)),
         .state = state_digest(t->m),
     };

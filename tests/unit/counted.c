@@ -37,7 +37,7 @@ static int write_recording(const char *const *lines, size_t count) {
 
 /* Opens a recording whose header is followed by EVENTS (the last one NULL). */
 static int open_events(struct recording *rec, const char *const *events) {
-    const char *lines[64] = {"bivisor recording 4",
+    const char *lines[64] = {"bivisor recording 5",
                              "start-ns 0",
                              "memory 0",
                              "protocol 0",
@@ -48,9 +48,10 @@ static int open_events(struct recording *rec, const char *const *events) {
                              "no-reboot 0",
                              "append 0",
                              "disks 0",
+                             "content 0",
                              "cpu 0",
                              "state 0"};
-    size_t count = 13;
+    size_t count = 14;
     int fd, rc;
 
     while (*events)
@@ -93,7 +94,7 @@ static void test_times(void **state) {
         const char *events[] = {bad[n], NULL};
 
         assert_int_equal(open_events(&rec, events), -EINVAL);
-        assert_non_null(strstr(why, "line 14 is damaged"));
+        assert_non_null(strstr(why, "line 15 is damaged"));
     }
     assert_int_equal(open_events(&rec, (const char *[]){"input 4611686018427387903 41",
                                                         "end 4611686018427387903 quit 0 "
