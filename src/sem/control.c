@@ -126,6 +126,7 @@ int sem_exec_mov_to_cr(struct vcpu *v, const struct insn *i) {
     if (v->cpl)
         return gp0(v);
     uint64_t value = sem_get(v, i->opnd[1].off, v->mode == MODE_64 ? 8 : 4);
+    sem_serialize(v);
     switch (n) {
     case 0:
         return write_cr0(v, value);
@@ -161,6 +162,7 @@ int sem_exec_lmsw(struct vcpu *v, const struct insn *i) {
         return gp0(v);
     if (sem_read(v, i, 0, 2, &value))
         return SEM_FAULT;
+    sem_serialize(v);
     return write_cr0(v, (v->cr0 & ~14ull) | (value & 15));
 }
 
@@ -177,6 +179,7 @@ int sem_exec_smsw(struct vcpu *v, const struct insn *i) {
 int sem_exec_clts(struct vcpu *v, const struct insn *i) {
     if (v->cpl)
         return gp0(v);
+    sem_serialize(v);
     v->cr0 &= ~(uint64_t)X86_CR0_TS;
     return SEM_STOP;
 }
@@ -188,6 +191,7 @@ int sem_exec_invlpg(struct vcpu *v, const struct insn *i) {
     uint64_t at = (sem_ea(v, i) + v->segbase[i->mem.seg]) & v->lin_mask;
     if (v->cpl)
         return gp0(v);
+    sem_serialize(v);
     if (v->mode != MODE_64 || sem_canonical(v, at))
         mmu_invlpg(v, gva(at));
     return SEM_STOP;
@@ -206,6 +210,7 @@ int sem_exec_invpcid(struct vcpu *v, const struct insn *i) {
     if (type > 3 || pcid >> 12 || (type == 0 && !sem_canonical(v, lin)) ||
         (by_pcid && pcid && !(v->cr4 & X86_CR4_PCIDE)))
         return gp0(v);
+    sem_serialize(v);
     mmu_invpcid(v, (unsigned)type, (unsigned)pcid, gva(lin));
     return SEM_STOP;
 }
@@ -243,6 +248,7 @@ int sem_exec_mov_to_dr(struct vcpu *v, const struct insn *i) {
     v->dr[n] = n == 6   ? (value & DR6_WRITABLE) | X86_DR6_FIXED
                : n == 7 ? (value & DR7_WRITABLE) | X86_DR7_FIXED
                         : value;
+    sem_serialize(v);
     vcpu_forget_gates(v);
     if (n != 6)
         mmu_breakpoints_changed(v);

@@ -110,6 +110,7 @@ static int load_table(struct vcpu *v, const struct insn *i, struct desc_table *t
         return gp0(v);
     if (v->mode != MODE_64 && i->opsize == 2)
         base &= 0xffffff;
+    sem_serialize(v);
     *t = (struct desc_table){.base = base, .limit = (uint16_t)limit};
     return SEM_NEXT;
 }
@@ -205,6 +206,7 @@ static int exec_lldt(struct vcpu *v, const struct insn *i) {
     s.sel = sel;
     if ((sel & ~X86_SEL_RPL) && read_system(v, sel, 1u << X86_DESC_LDT, desc, &s))
         return SEM_FAULT;
+    sem_serialize(v);
     v->ldtr = s;
     return SEM_NEXT;
 }

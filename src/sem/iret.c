@@ -118,6 +118,7 @@ static int iret_protected(struct vcpu *v, unsigned size) {
 }
 
 int sem_exec_iret(struct vcpu *v, const struct insn *i) {
+    sem_serialize(v);
     if (vcpu_is_real(v))
         return iret_real(v, i->opsize, FLAGS_USER | X86_FL_IF | X86_FL_IOPL);
     if (sem_is_v86(v)) {

@@ -5,6 +5,7 @@
 #ifndef SEM_INT_H
 #define SEM_INT_H
 
+#include "cpu/smp.h"
 #include "mmu/mmu.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
@@ -23,6 +24,14 @@ static inline void *sem_reg(struct vcpu *v, unsigned off) {
 static inline int sem_check_vex(struct vcpu *v) {
     bool known = (v->cr0 & X86_CR0_PE) && !(v->rflags & X86_FL_VM);
     return likely(known) ? 0 : sem_fault(v, X86_UD);
+}
+
+/* A serializing instruction: all that was stored before it is there for the others before
+ * anything is read behind it. AMD64 APM volume 2, "Serializing Instructions". Kernels
+ * rely on it, for CR3 above all. */
+static inline void sem_serialize(const struct vcpu *v) {
+    if (unlikely(vcpu_has_others(v)))
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 static inline uint64_t sem_addr_mask(unsigned addrsize) {

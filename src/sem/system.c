@@ -181,6 +181,7 @@ static int exec_wrmsr(struct vcpu *v, const struct insn *i) {
     uint64_t value = edx_eax(v), efer = v->efer;
     if (v->cpl)
         return gp0(v);
+    sem_serialize(v);
     enum msr_result r = msr_write(v, index, value);
     if (r == MSR_FAULT || (r == MSR_NOT_OURS && !device_msr(v, index, true, &value)))
         return gp0(v);
@@ -218,6 +219,7 @@ static int exec_rdpmc(struct vcpu *v, const struct insn *i) {
 static int exec_cpuid(struct vcpu *v, const struct insn *i) {
     uint32_t leaf = (uint32_t)v->gpr[REG_RAX];
     struct exit e = {.reason = EXIT_cpuid, .data = APIC_BASE_EN};
+    sem_serialize(v);
     leave(v, &e);
     struct cpuid_regs r = cpuid_query(v, leaf, (uint32_t)v->gpr[REG_RCX]);
     /* AMD64 APM volume 2, "Local APIC Enable": the feature bit follows the enable. */
@@ -262,6 +264,7 @@ static int exec_xsetbv(struct vcpu *v, const struct insn *i) {
         return sem_fault(v, X86_UD);
     if (v->cpl || (uint32_t)v->gpr[REG_RCX] || !xcr0_valid(v, value))
         return gp0(v);
+    sem_serialize(v);
     v->xcr0 = value;
     return SEM_STOP;
 }
@@ -269,7 +272,10 @@ static int exec_xsetbv(struct vcpu *v, const struct insn *i) {
 /* --- the rest --- */
 
 static int exec_cache(struct vcpu *v, const struct insn *i) {
-    return v->cpl ? gp0(v) : SEM_NEXT;
+    if (v->cpl)
+        return gp0(v);
+    sem_serialize(v);
+    return SEM_NEXT;
 }
 
 static int exec_undefined(struct vcpu *v, const struct insn *i) {

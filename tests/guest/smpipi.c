@@ -35,6 +35,8 @@ enum {
 enum { MARK = 0x31, WAKE = 0x38, A = 0x40, B = 0x51, C = 0x62, RING = 0x73 };
 
 static unsigned cpus;
+static bool kvm; /* the local APIC is KVM's, says the command line: it does not ask who
+                    has the lowest priority, and INIT takes a later NMI with it */
 static volatile uint32_t counts[MAX][256], started[MAX], done[MAX], spins[MAX];
 static void (*volatile job[MAX])(unsigned id);
 static volatile bool x2;
@@ -167,13 +169,17 @@ static void wait_count(unsigned id, unsigned vector, uint32_t want) {
         __asm__ volatile("pause");
 }
 
-static void start(unsigned id, unsigned at) {
+static void start_inited(unsigned id, unsigned at) {
     uint32_t before = started[id];
 
-    send(id, INIT | ASSERT);
     send(id, SIPI | ASSERT | at >> 12);
     while (started[id] == before)
         __asm__ volatile("pause");
+}
+
+static void start(unsigned id, unsigned at) {
+    send(id, INIT | ASSERT);
+    start_inited(id, at);
 }
 
 /* All that was sent to ID before has come. */
@@ -230,6 +236,7 @@ static void begin(void) {
     cpuid(1, 0, r);
     check_eq("APIC ID in CPUID", r[1] >> 24, 0);
     cpus = r[1] >> 16 & 0xff;
+    kvm = guest_option("kvm", 0);
     check(cpus > 1 && cpus <= MAX, "%u CPUs", cpus);
     if (cpus < 2 || cpus > MAX)
         guest_exit();
@@ -266,7 +273,7 @@ static void kinds(void) {
     check_eq("NMI", who(1, NMI | ASSERT, 2), 2);
     check_eq("NMI to all others", who(0, OTHERS | NMI | ASSERT, 2), EVERY & ~1u);
     one = who(x2 ? ~0u : 0xff, LOWEST | A, A);
-    check(one && !(one & (one - 1)), "lowest priority: 0x%x", one);
+    check(one && (kvm || !(one & (one - 1))), "lowest priority: 0x%x", one);
 }
 
 static void set_flat(unsigned id) {
@@ -325,7 +332,8 @@ static void priorities(void) {
         send(1u << 1 | 1u << 2, LOGICAL | LOWEST | B);
         settle(1);
     }
-    check_eq("the lowest priority", counts[1][B], before[0] + 4);
+    if (!kvm)
+        check_eq("the lowest priority", counts[1][B], before[0] + 4);
     send(2, B);
     hold = false;
     wait_count(2, B, before[1] + 1);
@@ -445,6 +453,61 @@ static void inits(void) {
         start(1, n % 2 ? TRAMPOLINE : OTHER_TRAMPOLINE);
     check_eq("starts", started[1], before);
     everywhere(set_flat); /* which INIT has cleared */
+}
+
+/* --- NMI around INIT and SIPI --- */
+
+#define REAL_NMI 0x7000u /* the handler of a CPU in real mode; behind it, its count */
+#define REAL_NMIS (*(volatile uint16_t *)0x7ff0)
+
+__asm__(".pushsection .rodata\n"
+        "real_nmi:\n .code16\n"
+        "push %ds\n push %ax\n xor %ax, %ax\n mov %ax, %ds\n"
+        "incw 0x7ff0\n"
+        "pop %ax\n pop %ds\n iret\n"
+        "real_nmi_end:\n .code32\n"
+        ".popsection\n");
+extern const uint8_t real_nmi[], real_nmi_end[];
+
+static void sleep_closed(unsigned id) {
+    for (;;) {
+        spins[id]++;
+        __asm__ volatile("cli\n hlt" ::: "memory");
+    }
+}
+
+/* One that comes while a CPU waits for its SIPI is taken behind it, once, however many
+ * there were: in real mode, by the table at 0. AMD64 APM volume 2, "Interprocessor
+ * Interrupts". One that comes before INIT is taken there or not at all. */
+static void nmis(void) {
+    uint32_t before = started[1];
+
+    memcpy((void *)REAL_NMI, real_nmi, (size_t)(real_nmi_end - real_nmi));
+    *(volatile uint32_t *)(2 * 4) = REAL_NMI; /* segment 0 */
+    REAL_NMIS = 0;
+    for (unsigned n = 0; n < 60; n++) {
+        send(1, INIT | ASSERT);
+        for (unsigned k = 0; k <= n % 3; k++)
+            send(1, NMI | ASSERT);
+        start_inited(1, TRAMPOLINE);
+        check(kvm || REAL_NMIS == n + 1, "%u NMIs behind a SIPI, not %u", REAL_NMIS,
+              n + 1);
+    }
+    for (unsigned n = 0; n < 60; n++) { /* and to one that sleeps where only it wakes */
+        uint32_t was = spins[1], taken = counts[1][2];
+
+        give(1, sleep_closed);
+        while (spins[1] == was)
+            __asm__ volatile("pause");
+        send(1, NMI | ASSERT);
+        if (n % 2)
+            wait_count(1, 2, taken + 1);
+        job[1] = NULL;
+        start(1, TRAMPOLINE);
+    }
+    check_eq("starts between NMIs", started[1], before + 120);
+    check_eq("after NMIs", who(1, A, A), 2);
+    everywhere(set_flat);
 }
 
 /* --- what devices send, the TSC, x2APIC --- */
@@ -583,6 +646,7 @@ void guest_main(void) {
     priorities();
     rings();
     inits();
+    nmis();
     devices();
     everywhere(tscs);
     x2apic();

@@ -14,6 +14,8 @@
 start:
     cli
     cld
+    mov %eax, boot_magic
+    mov %ebx, boot_info
     mov $boot_stack_top, %esp
     push $0
     popf
@@ -84,6 +86,12 @@ boot_gdt:
 boot_gdtr:
     .word 23
     .long boot_gdt, 0
+/* As the loader left them. */
+    .globl boot_magic, boot_info
+boot_magic:
+    .long 0
+boot_info:
+    .long 0
 
     .bss
     .align 4096

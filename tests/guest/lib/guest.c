@@ -28,6 +28,7 @@ extern uint8_t trap_stubs[];
 extern void guest_run_asm(struct regs *r);
 _Noreturn extern void guest_unwind(void);
 void guest_start(void);
+extern const uint32_t boot_magic, boot_info;
 void trap_entry(struct frame *f);
 
 static unsigned checks, failures;
@@ -168,6 +169,36 @@ static _Noreturn void stop(uint8_t code) {
     outb(PORT_EXIT, code);
     for (;;)
         __asm__ volatile("cli; hlt");
+}
+
+/* Multiboot specification, "Boot information format". */
+static const char *command_line(void) {
+    const uint32_t *info = (const uint32_t *)(ulong)boot_info;
+
+    return boot_magic == 0x2badb002 && (info[0] & 4) ? (const char *)(ulong)info[4] : "";
+}
+
+/* Behind the NAME that TEXT begins with; NULL: it does not. */
+static const char *behind(const char *text, const char *name) {
+    while (*name)
+        if (*text++ != *name++)
+            return NULL;
+    return text;
+}
+
+unsigned guest_option(const char *name, unsigned otherwise) {
+    unsigned n = 0;
+
+    for (const char *p = command_line(); *p; p++) {
+        const char *digit = behind(p, name);
+
+        if (!digit || *digit++ != '=')
+            continue;
+        while (*digit >= '0' && *digit <= '9')
+            n = n * 10 + (unsigned)(*digit++ - '0');
+        return n;
+    }
+    return otherwise;
 }
 
 _Noreturn void guest_exit(void) {

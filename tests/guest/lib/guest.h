@@ -133,6 +133,9 @@ void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void guest_exit(void);
 _Noreturn void fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Behind NAME= on the command line (--append); OTHERWISE if it is not there. */
+unsigned guest_option(const char *name, unsigned otherwise);
+
 /* --- running snippets --- */
 #define ANY (-1L) /* expect(): do not look */
 

@@ -68,14 +68,15 @@ smp_protected:
 
 /* Interrupt handlers that may be on several processors at once, which those of trap.S may
  * not. */
-    .globl smp_ipi_entry
-smp_ipi_entry:
+.macro handler name, function
+    .globl \name
+\name:
 #ifdef __x86_64__
     .irp r, rax, rcx, rdx, rsi, rdi, r8, r9, r10, r11
     push %\r
     .endr
     cld
-    call smp_ipi
+    call \function
     .irp r, r11, r10, r9, r8, rdi, rsi, rdx, rcx, rax
     pop %\r
     .endr
@@ -83,10 +84,13 @@ smp_ipi_entry:
 #else
     pusha
     cld
-    call smp_ipi
+    call \function
     popa
     iret
 #endif
+.endm
+    handler smp_ipi_entry, smp_ipi
+    handler smp_wake_entry, smp_wake
 
 /* A breakpoint over the first byte of `mov $imm32, %eax`: the rest is skipped, eax is 1. */
     .globl smp_int3_entry

@@ -5,11 +5,14 @@
 #define APIC_SVR 0xf0
 #define APIC_ICR 0x300
 #define TRAMPOLINE 0x8000ul
+#define WAKE 0x71
 
 extern const uint8_t smp_trampoline[], smp_trampoline_end[];
 void smp_ipi_entry(void);
+void smp_wake_entry(void);
 void smp_other(unsigned cpu);
 void smp_ipi(void);
+void smp_wake(void);
 
 uint32_t smp_cr3;
 volatile uint32_t smp_arrived;
@@ -43,6 +46,10 @@ void smp_ipi(void) {
     apic_write(APIC_EOI, 0);
 }
 
+void smp_wake(void) {
+    apic_write(APIC_EOI, 0);
+}
+
 void smp_interrupt_others(void) {
     send(0xc4000 | SMP_IPI);
 }
@@ -51,10 +58,11 @@ void smp_other(unsigned cpu) {
     unsigned seen = 0;
 
     apic_write(APIC_SVR, 0x1ff);
-    sti();
     for (;;) {
-        while (work_number == seen)
-            pause();
+        cli();
+        while (work_number == seen) /* asleep: others need the host's CPUs */
+            __asm__ volatile("sti\n hlt\n cli" ::: "memory");
+        sti();
         seen++;
         work(cpu);
         __atomic_add_fetch(&work_done, 1, __ATOMIC_SEQ_CST);
@@ -69,6 +77,7 @@ void smp_start(void) {
     for (const uint8_t *p = smp_trampoline; p < smp_trampoline_end; p++)
         to[p - smp_trampoline] = *p;
     idt_set(SMP_IPI, KCS, smp_ipi_entry, 14, 0);
+    idt_set(WAKE, KCS, smp_wake_entry, 14, 0);
     apic_write(APIC_SVR, 0x1ff);
     send(0xc4500);                    /* INIT, all but self */
     send(0xc4600 | TRAMPOLINE >> 12); /* SIPI */
@@ -92,6 +101,7 @@ void smp_together(void (*fn)(unsigned cpu)) {
     work = fn;
     work_done = 0;
     __atomic_add_fetch(&work_number, 1, __ATOMIC_SEQ_CST);
+    send(0xc4000 | WAKE);
     fn(0);
     while (work_done != SMP_CPUS - 1)
         pause();
