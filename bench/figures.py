@@ -30,8 +30,16 @@ def read_until(process, text, start, limit):
     return time.monotonic() - start, out
 
 
-def watch(cmd, text, limit, **more):
-    """Runs cmd until it has said TEXT: (seconds, output, resident KiB), or why not."""
+def resident(pid):
+    """KiB that are in memory for that process alone, and its share of what others have, too.
+    What it has mapped twice (a translator's cache) counts once, as VmRSS does not have it."""
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        return int(re.search(r"^Pss:\s*(\d+)", f.read(), re.M).group(1))
+
+
+def watch(cmd, text, limit, settle=None, **more):
+    """Runs cmd until it has said TEXT: (seconds, output, resident KiB), or why not. VmRSS; with
+    SETTLE, resident() so many seconds later."""
     start = time.monotonic()
     p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.DEVNULL, **more)
@@ -39,9 +47,12 @@ def watch(cmd, text, limit, **more):
         got = read_until(p, text, start, limit)
         if isinstance(got, str):
             return got
+        if settle is not None:
+            time.sleep(settle)
+            return *got, resident(p.pid)
         with open(f"/proc/{p.pid}/status") as f:
-            resident = re.search(r"VmRSS:\s*(\d+)", f.read())
-        return *got, int(resident.group(1)) if resident else 0
+            rss = re.search(r"VmRSS:\s*(\d+)", f.read())
+        return *got, int(rss.group(1)) if rss else 0
     finally:
         p.kill()
         p.wait()
