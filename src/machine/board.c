@@ -614,8 +614,10 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->pvclock = pvclock_new(b->mem, b->clock, b->cpus, &pv_cfg, b->cnt)) &&
          create_steals(b) && (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
          (b->no_pci || create_pci(b));
-    if (ok && b->firmware)
+    if (ok && (b->firmware || b->display))
         kbc_plug_keyboard(b->kbc);
+    if (ok && b->display)
+        kbc_plug_mouse(b->kbc);
     if (!ok) {
         board_destroy(b);
         return -ENOMEM;

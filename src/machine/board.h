@@ -60,6 +60,7 @@ struct board {
     bool firmware;           /* runs on it: it is told what there is */
     const uint8_t *vga_bios; /* NULL: none */
     uint32_t vga_bios_size;
+    bool display;     /* somebody looks: he has a keyboard and a mouse */
     unsigned serials; /* ports, 1 to BOARD_SERIALS; 0: one */
     /* Nanoseconds since 1970 for the clocks; NULL: the host's. ARG is the caller's. */
     uint64_t (*realtime_ns)(void *arg);

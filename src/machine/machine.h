@@ -150,6 +150,7 @@ struct machine_config {
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */
+    bool display;   /* somebody looks at the screen, with a keyboard and a mouse */
     struct machine_vars vars;
     /* The VGA's BIOS, for firmware that runs it; the caller's. NULL: there is none. */
     const uint8_t *vga_bios;
@@ -295,6 +296,13 @@ struct net_figures machine_net_figures(const struct machine *m);
 void machine_power_button(struct machine *m);
 /* The reset button: machine_run() ends with MACHINE_RESET. A paused guest goes on. */
 void machine_reset(struct machine *m);
+
+/* A key of its keyboard, as keyboard_key() has them (dev/pc/keyboard.h). False: the guest
+ * has not taken what was typed before, or there is no such key, or no keyboard. */
+bool machine_key(struct machine *m, unsigned key, bool down);
+/* Its mouse was moved (dev/pc/mouse.h). */
+struct mouse_event;
+void machine_pointer(struct machine *m, const struct mouse_event *e);
 
 /* What is on the guest's text screen (dev/pc/vga.h). False: it shows no text. */
 struct vga_text;

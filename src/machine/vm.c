@@ -161,6 +161,7 @@ static int create_board(struct machine *m) {
                        .steal_time = cpuid_steal_time(m->cpuid),
                        .no_pci = m->cfg.no_pci,
                        .firmware = with_firmware(m),
+                       .display = m->cfg.display,
                        .vga_bios = m->cfg.vga_bios,
                        .vga_bios_size = m->cfg.vga_bios_size,
                        .serials = machine_serials_host(m, serial),
@@ -320,7 +321,7 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     bool firmware = with_firmware(m);
     int rc;
 
-    acpi.dsdt.keyboard = firmware;
+    acpi.dsdt.keyboard = firmware || m->cfg.display;
     pci_windows(m, &acpi.dsdt);
     machine_virtio_in_acpi(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
@@ -394,6 +395,21 @@ void machine_look(struct machine *m, struct vga_picture *out) {
 
 void machine_draw(const struct machine *m, const struct vga_picture *p, uint32_t *out) {
     vga_draw(p, m->mem, out);
+}
+
+bool machine_key(struct machine *m, unsigned key, bool down) {
+    bool taken;
+
+    machine_board_enter(m);
+    taken = kbc_key(m->board.kbc, key, down);
+    machine_board_leave(m);
+    return taken;
+}
+
+void machine_pointer(struct machine *m, const struct mouse_event *e) {
+    machine_board_enter(m);
+    kbc_pointer(m->board.kbc, e);
+    machine_board_leave(m);
 }
 
 bool machine_screen(struct machine *m, struct vga_text *out) {

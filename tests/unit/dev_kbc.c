@@ -1,7 +1,8 @@
 /*
- * The 8042 by itself, with nothing plugged in and with a keyboard: its commands, the
- * output buffer with its status and interrupts, the output port; scan codes. IBM PC AT
- * Technical Reference, "Keyboard Controller".
+ * The 8042 by itself, with nothing plugged in, with a keyboard, and with a mouse: its
+ * commands, the output buffer with its status and interrupts, the output port; scan
+ * codes; packets. IBM PC AT Technical Reference, "Keyboard Controller"; IBM PS/2 Hardware
+ * Interface Technical Reference, "Mouse".
  */
 #include "dev/pc/kbc.h"
 #include "dev/pc/keyboard.h"
@@ -334,9 +335,139 @@ static void test_queue(void **state) {
     assert_int_equal(rig_in(&r, STATUS) & FULL, 0);
 }
 
+/* --- with a mouse --- */
+
+static int setup_mouse(void **state) {
+    if (setup_keyboard(state))
+        return -1;
+    kbc_plug_mouse(kbc);
+    kbc_reset(kbc);
+    command_with(0x60, IRQ1 | IRQ12 | XLATE);
+    return 0;
+}
+
+static void heard(const char *bytes, unsigned count) {
+    while (count--) {
+        assert_true(r.line[12]);
+        assert_int_equal(rig_in(&r, STATUS) & (FULL | AUX | TIMEOUT), FULL | AUX);
+        assert_int_equal(rig_in(&r, DATA), (uint8_t)*bytes++);
+    }
+    assert_false(r.line[12]);
+    assert_int_equal(rig_in(&r, STATUS) & FULL, 0);
+}
+
+static void ask(unsigned byte, const char *bytes, unsigned count) {
+    command_with(0xd4, byte);
+    heard(bytes, count);
+}
+
+static void move(int dx, int dy, int dz, unsigned buttons) {
+    const struct mouse_event e = {(int16_t)dx, (int16_t)dy, (int16_t)dz,
+                                  (uint8_t)buttons};
+
+    kbc_pointer(kbc, &e);
+}
+
+static void set_rates(unsigned a, unsigned b, unsigned c) {
+    const unsigned rates[] = {a, b, c};
+
+    for (unsigned n = 0; n < 3; n++) {
+        ask(0xf3, "\xfa", 1);
+        ask(rates[n], "\xfa", 1);
+    }
+}
+
+static void test_mouse_commands(void **state) {
+    ask(0xff, "\xfa\xaa\x00", 3);
+    ask(0xf2, "\xfa\x00", 2);
+    ask(0xe9, "\xfa\x00\x02\x64", 4);
+    ask(0xe8, "\xfa", 1);
+    ask(3, "\xfa", 1);
+    ask(0xe7, "\xfa", 1);
+    ask(0xf4, "\xfa", 1);
+    ask(0xe9, "\xfa\x30\x03\x64", 4);
+    ask(0xf6, "\xfa", 1);
+    ask(0xe9, "\xfa\x00\x02\x64", 4);
+    ask(0xfe, "\x64", 1); /* the last byte once more */
+    ask(0x12, "\xfe", 1);
+    ask(0xee, "\xfa", 1);
+    ask(0xf4, "\xf4", 1); /* an echo */
+    ask(0xec, "\xfa", 1);
+    ask(0xec, "\xfa", 1);
+    command_with(0x60, IRQ1);
+    rig_out(&r, DATA, 0xee); /* the keyboard is where it was */
+    assert_int_equal(take(0), 0xee);
+}
+
+static void test_mouse_moves(void **state) {
+    move(1, 1, 0, MOUSE_LEFT); /* nobody listens: of this only the button is kept */
+    ask(0xf4, "\xfa", 1);
+    move(0, 0, 0, MOUSE_LEFT);
+    assert_false(r.line[12]);
+    move(5, 3, 0, MOUSE_LEFT);
+    heard("\x29\x05\xfd", 3);
+    move(-5, -3, 9, MOUSE_RIGHT | MOUSE_MIDDLE);
+    heard("\x1e\xfb\x03", 3);
+    move(300, 0, 0, 0);
+    heard("\x08\xff\x00\x08\x2d\x00", 6);
+    ask(0xf5, "\xfa", 1);
+    move(1, 1, 0, 0);
+    assert_false(r.line[12]);
+    ask(0xeb, "\xfa\x08\x00\x00", 4); /* a packet when it is asked for */
+}
+
+/* The first byte of a packet is on its way; what comes after it is added up. */
+static void test_mouse_adds_up(void **state) {
+    ask(0xf4, "\xfa", 1);
+    move(1, 0, 0, 0);
+    for (unsigned n = 0; n < 100; n++)
+        move(1, 1, 0, 0);
+    move(0, 0, 0, MOUSE_LEFT);
+    move(0, 0, 0, 0);
+    move(2, 0, 0, 0);
+    heard("\x08\x01\x00\x28\x64\x9c\x09\x00\x00\x08\x02\x00", 12);
+    for (unsigned n = 0; n < 100000; n++) /* more than there is room for */
+        move(1000, -1000, 0, n & 1);
+    for (unsigned n = 0; rig_in(&r, STATUS) & FULL; n++) {
+        assert_int_equal(rig_in(&r, DATA) & 0x08, 0x08);
+        rig_in(&r, DATA);
+        rig_in(&r, DATA);
+        assert_true(n < 16 * (30000 / 255 + 2));
+    }
+}
+
+static void test_mouse_wheel(void **state) {
+    set_rates(200, 100, 80);
+    ask(0xf2, "\xfa\x03", 2);
+    ask(0xf4, "\xfa", 1);
+    move(0, 0, -1, 0);
+    heard("\x08\x00\x00\xff", 4);
+    set_rates(200, 200, 80);
+    ask(0xf2, "\xfa\x04", 2);
+    move(1, 0, 9, MOUSE_SIDE | MOUSE_LEFT);
+    heard("\x09\x01\x00\x17\x09\x00\x00\x12", 8);
+    ask(0xff, "\xfa\xaa\x00", 3);
+    ask(0xf2, "\xfa\x00", 2);
+}
+
+/* A closed port keeps what there is, and a packet in its middle ends by a command. */
+static void test_mouse_port(void **state) {
+    ask(0xf4, "\xfa", 1);
+    command(0xa7);
+    move(1, 2, 0, 0);
+    assert_false(r.line[12]);
+    command(0xa8);
+    assert_int_equal(rig_in(&r, DATA), 0x28);
+    ask(0xf5, "\x01\xfa", 2); /* the second byte waits already */
+    kbc_key(kbc, 0x1e, true);
+    assert_true(r.line[1]);
+    expect("\x1e", 1);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define K(f) cmocka_unit_test_setup_teardown(f, setup_keyboard, teardown)
+#define M(f) cmocka_unit_test_setup_teardown(f, setup_mouse, teardown)
     const struct CMUnitTest tests[] = {
         T(test_tests),         T(test_status),
         T(test_cells),         T(test_ports_off_and_on),
@@ -344,9 +475,12 @@ int main(void) {
         T(test_output_port),   T(test_reset_pulse),
         T(test_reset),         K(test_keys),
         K(test_sets),          K(test_keyboard_commands),
-        K(test_queue),
+        K(test_queue),         M(test_mouse_commands),
+        M(test_mouse_moves),   M(test_mouse_adds_up),
+        M(test_mouse_wheel),   M(test_mouse_port),
     };
 #undef T
 #undef K
+#undef M
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,20 +2,22 @@
  * 8042 keyboard controller. IBM PC AT Technical Reference, "Keyboard Controller"; the
  * PS/2 commands for the second port as later controllers have them.
  *
- * The second port is empty, and the first unless a keyboard is plugged in. What is
- * written to an empty one gets the controller's answer for a device that does not
+ * The first port is empty unless a keyboard is plugged in, the second unless a mouse is.
+ * What is written to an empty one gets the controller's answer for a device that does not
  * respond: 0xfe (resend) with the status bits "timeout". So drivers that probe give up at
  * once instead of waiting.
  *
  * The output buffer holds one byte: `out`, from port 1 or (aux) port 2. The keyboard's
  * next byte comes when the buffer is free and its port is open, through the translation
- * to scan code set 1 where the command byte asks for it.
+ * to scan code set 1 where the command byte asks for it; the mouse's when the keyboard
+ * has none.
  */
 #include "dev/pc/kbc.h"
 
 #include <stdlib.h>
 
 #include "dev/pc/keyboard.h"
+#include "dev/pc/mouse.h"
 
 #define STATUS_OUT 0x01u
 #define STATUS_SYSTEM 0x04u
@@ -50,6 +52,8 @@ struct kbc {
     bool plugged;
     bool release; /* F0 came, which set 1 has in the next code */
     struct keyboard keyboard;
+    bool has_mouse;
+    struct mouse mouse;
 };
 
 static void update_irq(struct kbc *k) {
@@ -83,7 +87,7 @@ static bool translate(struct kbc *k, uint8_t *byte) {
     return true;
 }
 
-/* What the keyboard has for the guest, if there is room. */
+/* What the keyboard and the mouse have for the guest, if there is room. */
 static void pump(struct kbc *k) {
     uint8_t byte;
 
@@ -91,6 +95,9 @@ static void pump(struct kbc *k) {
            keyboard_take(&k->keyboard, &byte))
         if (translate(k, &byte))
             answer(k, byte, 0);
+    if (k->has_mouse && !k->full && !(k->ram[0] & CTR_AUX_OFF) &&
+        mouse_take(&k->mouse, &byte))
+        answer(k, byte, STATUS_AUX);
 }
 
 static void pulse_reset(struct kbc *k) {
@@ -189,7 +196,10 @@ static void write_data(struct kbc *k, uint8_t value) {
         break;
     case 0xd4:
         k->ram[0] &= (uint8_t)~CTR_AUX_OFF;
-        answer(k, NO_DEVICE, STATUS_AUX | STATUS_TIMEOUT);
+        if (k->has_mouse)
+            mouse_write(&k->mouse, value);
+        else
+            answer(k, NO_DEVICE, STATUS_AUX | STATUS_TIMEOUT);
         break;
     default: /* to the keyboard, which opens its port */
         k->ram[0] &= (uint8_t)~CTR_KBD_OFF;
@@ -257,6 +267,7 @@ void kbc_reset(struct kbc *k) {
     k->out = k->out_status = 0;
     k->release = false;
     keyboard_reset(&k->keyboard);
+    mouse_reset(&k->mouse);
     update_irq(k);
 }
 
@@ -281,6 +292,16 @@ struct kbc *kbc_new(struct bus *bus, struct irq_line irq1, struct irq_line irq12
 
 void kbc_plug_keyboard(struct kbc *k) {
     k->plugged = true;
+}
+
+void kbc_plug_mouse(struct kbc *k) {
+    k->has_mouse = true;
+}
+
+void kbc_pointer(struct kbc *k, const struct mouse_event *e) {
+    if (k->has_mouse)
+        mouse_moved(&k->mouse, e);
+    pump(k);
 }
 
 bool kbc_key(struct kbc *k, unsigned key, bool down) {

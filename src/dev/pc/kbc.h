@@ -1,10 +1,12 @@
-/* 8042 keyboard controller (ports 0x60 and 0x64), with or without a keyboard. */
+/* 8042 keyboard controller (ports 0x60 and 0x64), with or without a keyboard and a mouse.
+ */
 #ifndef DEV_KBC_H
 #define DEV_KBC_H
 
 #include "bus/bus.h"
 #include "bus/irq.h"
 #include "dev/host.h"
+#include "dev/pc/mouse.h"
 #include "dev/pc/ports.h"
 
 struct kbc;
@@ -19,6 +21,10 @@ void kbc_plug_keyboard(struct kbc *k);
 /* A key of it, as keyboard_key() has them (dev/pc/keyboard.h). False: the guest has not
  * taken what was typed before, or there is no such key or keyboard. */
 bool kbc_key(struct kbc *k, unsigned key, bool down);
+/* A mouse is plugged into the second port, for good; before the first reset. */
+void kbc_plug_mouse(struct kbc *k);
+/* It was moved, or its buttons; of none there is nothing to be told. */
+void kbc_pointer(struct kbc *k, const struct mouse_event *e);
 void kbc_reset(struct kbc *k);
 
 #endif

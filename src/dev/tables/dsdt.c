@@ -51,8 +51,8 @@ static const struct isa {
 };
 
 static const struct isa keyboard = {"KBD_", "PNP0303", 0, {{0x60, 1}, {0x64, 1}}, 1};
-/* The second port of its controller, with nothing plugged in; its ports are the
- * keyboard's. */
+/* The second port of its controller, where a mouse may be; its ports are the keyboard's.
+ */
 static const struct isa mouse = {"MOU_", "PNP0F13", 0, {{0}}, 12};
 
 static void isa_device(struct aml *a, const struct isa *d) {
