@@ -28,6 +28,11 @@ CPPFLAGS += $(HAVE_LIBNBD:1=-DHAVE_LIBNBD)
 HAVE_LIBSLIRP := $(shell echo '\#include <slirp/libslirp.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
 CPPFLAGS += $(HAVE_LIBSLIRP:1=-DHAVE_LIBSLIRP)
 
+# The display's VNC server is left out where libvncserver's header is missing; the library is
+# loaded when it is wanted.
+HAVE_LIBVNCSERVER := $(shell echo '\#include <rfb/rfb.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+CPPFLAGS += $(HAVE_LIBVNCSERVER:1=-DHAVE_LIBVNCSERVER)
+
 # ROOMS narrows a build to some rooms (for work on one of them).
 ROOMS ?= *
 # What is for the bare machine alone (src/bare/bare.mk).

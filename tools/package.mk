@@ -18,16 +18,16 @@ deb: deps
 	@tools/make-deb $(BUILD)/bivisor $(VERSION) $(BUILD)
 
 # A program that needs no library of the host's: build/static/bivisor. Zydis and cJSON come from
-# Debian's source packages; the user network and the network block device, whose libraries are not
+# Debian's source packages; the user network, the VNC server and the network block device, whose libraries are not
 # to be had as archives, are left out.
 STATIC = $(BUILD)/static
 static: deps
 	@tools/make-static-libs $(BUILD)/static-libs
-	@$(MAKE) --no-print-directory BUILD=$(STATIC) HAVE_LIBNBD= HAVE_LIBSLIRP= \
+	@$(MAKE) --no-print-directory BUILD=$(STATIC) HAVE_LIBNBD= HAVE_LIBSLIRP= HAVE_LIBVNCSERVER= \
 	    CPPFLAGS="-Isrc -D_GNU_SOURCE" \
 	    LDLIBS="-static -L$(abspath $(BUILD))/static-libs/lib -lZydis -lcjson -lseccomp -lz -llzma -lzstd -llz4 -lpthread -lm" \
 	    all
-	@echo "$(STATIC)/bivisor: static; without --net user and disks of nbd:// servers"
+	@echo "$(STATIC)/bivisor: static; without --net user, --display vnc and disks of nbd:// servers"
 
 # The package in a clean root of Debian's, the static program in an empty one.
 check-packages: deps-check

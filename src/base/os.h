@@ -276,6 +276,9 @@ int os_jail_spawner(void);
 /* The same for a process that serves the files of the directory DIR (share/server.c): of
  * one thread, which finds that directory and no other. (os_jail_files.c) */
 int os_jail_files(int dir, bool readonly);
+/* The same for a process that shows the guest's screen to clients that LISTENER accepts
+ * (viewer/server.c). (os_jail_viewer.c) */
+int os_jail_viewer(int listener);
 
 /* --- terminal and signals (os_tty.c) --- */
 
@@ -285,6 +288,11 @@ int os_jail_files(int dir, bool readonly);
 int os_tty_raw(int fd, bool *is_tty);
 void os_tty_restore(void);
 bool os_tty_is_raw(void);
+/* Before os_tty_raw(): what is written to FD whenever the terminal is taken, and given
+ * back; for as long as the process lives. */
+void os_tty_screen(int fd, const char *at_enter, const char *at_leave);
+/* How often it has been taken. */
+unsigned os_tty_taken(void);
 
 /* FN(SIGNO) is called, async-signal-safe, on SIGINT, SIGTERM, SIGHUP, SIGQUIT, and
  * SIGXCPU (the host's limit of CPU time, "setrlimit(2)"), but for those that were ignored

@@ -2,7 +2,7 @@
  * Filters of system calls (seccomp(2), through libseccomp): lists of rules, and what
  * happens to a call that is in none: it does not happen, but raises SIGSYS, whose handler
  * says which call it was and ends the process. For the jails (os_jail.c,
- * os_jail_network.c, os_jail_connector.c, os_jail_files.c).
+ * os_jail_network.c, os_jail_connector.c, os_jail_files.c and others).
  */
 #ifndef BASE_OS_FILTER_H
 #define BASE_OS_FILTER_H

@@ -23,6 +23,10 @@
 #define STOP_PATIENCE_NS 1000000000u
 
 static struct termios saved;
+/* What is written when the terminal is taken, and when it is given back; NULL. */
+static const char *volatile enter_text, *volatile leave_text;
+static int screen_fd;
+static volatile sig_atomic_t taken;
 static volatile sig_atomic_t raw_fd = -1;
 static void (*volatile stop_fn)(int signo);
 static volatile uint64_t first_stop_ns;
@@ -44,6 +48,37 @@ static struct termios raw_settings(void) {
     return raw;
 }
 
+static void say(const char *text) {
+    size_t len = text ? strlen(text) : 0;
+
+    /* One that takes nothing now, or is gone, has nothing to be told. */
+    if (len && write(screen_fd, text, len) < 0)
+        return;
+}
+
+static void enter(int fd) {
+    struct termios raw = raw_settings();
+
+    tcsetattr(fd, TCSANOW, &raw);
+    say(enter_text);
+    taken++;
+}
+
+static void leave(int fd) {
+    say(leave_text);
+    tcsetattr(fd, TCSANOW, &saved);
+}
+
+void os_tty_screen(int fd, const char *at_enter, const char *at_leave) {
+    screen_fd = fd;
+    enter_text = at_enter;
+    leave_text = at_leave;
+}
+
+unsigned os_tty_taken(void) {
+    return (unsigned)taken;
+}
+
 void os_tty_restore(void) {
     int fd = raw_fd;
 
@@ -52,7 +87,7 @@ void os_tty_restore(void) {
     raw_fd = -1;
     /* TCSANOW, not TCSAFLUSH: what was typed for the shell after us is the shell's. */
     if (foreground(fd))
-        tcsetattr(fd, TCSANOW, &saved);
+        leave(fd);
 }
 
 bool os_tty_is_raw(void) {
@@ -66,13 +101,10 @@ static void on_fatal(int signo) {
 }
 
 static void on_continue(int signo) {
-    struct termios raw;
     int saved_errno = errno;
 
-    if (raw_fd >= 0 && foreground(raw_fd)) {
-        raw = raw_settings();
-        tcsetattr(raw_fd, TCSANOW, &raw);
-    }
+    if (raw_fd >= 0 && foreground(raw_fd))
+        enter(raw_fd);
     errno = saved_errno;
 }
 
@@ -81,7 +113,7 @@ static void on_suspend(int signo) {
     int saved_errno = errno;
 
     if (raw_fd >= 0 && foreground(raw_fd))
-        tcsetattr(raw_fd, TCSANOW, &saved);
+        leave(raw_fd);
     sigaction(signo, NULL, &again);
     signal(signo, SIG_DFL);
     raise(signo); /* stops here; SIGCONT's handler runs before this returns */
@@ -153,6 +185,8 @@ int os_tty_raw(int fd, bool *is_tty) {
         raw_fd = -1;
         return -errno;
     }
+    say(enter_text);
+    taken++;
     return 0;
 }
 

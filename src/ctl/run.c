@@ -147,9 +147,11 @@ static int live(struct run *r, enum machine_end *end) {
     }
 }
 
-/* A replay takes no input, and leaves the terminal as it is. */
+/* A replay takes no input, and leaves the terminal as it is; one that shows the screen is
+ * taken later. */
 static bool take_terminal(struct run *r) {
-    const struct console_config cfg = {.input = !r->o.replay,
+    const bool shown = r->o.display.kind == DISPLAY_TEXT;
+    const struct console_config cfg = {.input = !r->o.replay && !shown,
                                        .escape = r->o.escape,
                                        .monitor = r->o.monitor,
                                        .lend = serial_options_lent(&r->o.machine)};
@@ -249,6 +251,7 @@ static int run_locked_up(struct run *r) {
     stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
     stats.cpu_seconds = stats_cpu_seconds();
     stats.end = end_name(end);
+    display_option_stop(&r->o.display);
     console_close(&r->console);
     if (status == CTL_TRIPLE_FAULT && end == MACHINE_SHUTDOWN) {
         log_error("triple fault; the guest's CPU:");
@@ -322,9 +325,11 @@ static int run_machine(struct run *r) {
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
     if (start_control(r) && start_gdb(r) && start_nets(r) &&
+        display_option_start(&r->o.display, r->o.escape, r->m, quit, r) &&
         (!r->front->ready || r->front->ready(r->front->arg)) &&
         jail_enter(r->o.jail, machine_ioctls(r->m), listeners, handing))
         return run_locked_up(r);
+    display_option_stop(&r->o.display);
     console_close(&r->console);
     return CTL_HOST_FAILURE;
 }
@@ -376,12 +381,16 @@ static int with_nets(struct run *r) {
         return ctl_status_of(rc);
     rc = outputs_spare(&r->o) ? console_options_open(&r->o.consoles, cfg) : -EINVAL;
     if (!rc)
-        rc = serial_options_open(&r->o.serials, r->o.monitor, cfg);
+        rc = serial_options_open(&r->o.serials, r->o.monitor,
+                                 r->o.display.kind == DISPLAY_TEXT, cfg);
     if (!rc)
         rc = vsock_option_open(&r->o.vsock, r->o.jail, cfg);
     if (!rc)
         rc = share_options_open(&r->o.shares, r->o.jail, cfg);
+    if (!rc)
+        rc = display_option_open(&r->o.display, r->o.jail, cfg);
     status = rc ? ctl_status_of(rc) : with_machine(r);
+    display_option_close(&r->o.display);
     share_options_close(cfg);
     vsock_option_close(cfg);
     serial_options_close(cfg);
@@ -570,6 +579,7 @@ int ctl_run(int argc, char **argv, const struct ctl_front *front) {
     console_options_free(&r->o.consoles);
     vsock_option_free(&r->o.vsock);
     share_options_free(&r->o.shares);
+    display_option_free(&r->o.display);
     free(r);
     if (signal_seen)
         os_die_of(signal_seen); /* so that the caller sees what happened */

@@ -17,7 +17,6 @@
 
 #define DEFAULT_MEMORY (512ull << 20)
 #define DEFAULT_EVERY 100000u
-#define DEFAULT_APPEND "console=ttyS0"
 
 static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
                                              "pvh",  "multiboot", "linux16"};
@@ -42,7 +41,7 @@ static void print_help(void) {
         "file\n"
         "  --firmware-vars FILE where UEFI keeps its variables; made if it is not there\n"
         "  --boot-menu          the firmware asks what to boot\n"
-        "  --append TEXT        kernel command line (default: " DEFAULT_APPEND ")\n"
+        "  --append TEXT        kernel command line (default: console=ttyS0)\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
         "  --cpus N             how many CPUs the guest has, 1 to 64 (default: 1)\n"
         "  --net KIND[,...]     a network card; `--net help` tells more\n"
@@ -54,6 +53,7 @@ static void print_help(void) {
         "  --disk FILE[,...]    an image or a block device; `--disk help` tells more\n"
         "  --cdrom ISO          an image of a CD or DVD, in an IDE drive\n"
         "  --share TAG=DIR      a directory that the guest can mount; `--share help`\n"
+        "  --display HOW        none, text, or vnc=ADDR; `--display help` tells more\n"
         "  --cpu NAME           the CPU that the guest sees; `--cpu help` lists them\n");
     engine_option_help(false);
     printf(
@@ -83,7 +83,6 @@ static void print_help(void) {
         "input file; 3 triple fault with --no-reboot; (N << 1) | 1 when the guest "
         "writes\n"
         "N to the debug-exit port 0xf4; death by the signal that ended the run.\n"
-        "\n"
         "example: bivisor run --kernel vmlinuz --initrd initrd --memory 1G\n");
 }
 
@@ -134,6 +133,7 @@ enum {
     OPT_ESCAPE,
     OPT_VSOCK,
     OPT_SHARE,
+    OPT_DISPLAY,
     OPT_BALLOON,
     OPT_NO_RNG,
     OPT_CDROM,
@@ -182,6 +182,7 @@ static const struct option long_options[] = {
     {"escape", required_argument, NULL, OPT_ESCAPE},
     {"vsock", required_argument, NULL, OPT_VSOCK},
     {"share", required_argument, NULL, OPT_SHARE},
+    {"display", required_argument, NULL, OPT_DISPLAY},
     {"balloon", no_argument, NULL, OPT_BALLOON},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
@@ -375,6 +376,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_ESCAPE:
     case OPT_VSOCK:
     case OPT_SHARE:
+    case OPT_DISPLAY:
     case OPT_BALLOON:
     case OPT_STATS:
     case OPT_PERF_MAP:
@@ -475,6 +477,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return vsock_option_take(&o->vsock, optarg);
     case OPT_SHARE:
         return share_option_take(&o->shares, optarg);
+    case OPT_DISPLAY:
+        return display_option_take(&o->display, optarg);
     case OPT_BALLOON:
         o->machine.balloon = true;
         return true;
@@ -573,6 +577,8 @@ static bool check_name(const struct run_options *o) {
             "--daemon wants --name NAME or --control PATH: nobody could end the run");
     else if (o->daemon && o->monitor != CONSOLE_NO_MONITOR)
         log_error("--daemon leaves no terminal to --monitor");
+    else if (o->daemon && o->display.kind == DISPLAY_TEXT)
+        log_error("--daemon leaves no terminal to --display text");
     else
         return true;
     return false;
@@ -586,10 +592,12 @@ static bool can_repeat(const struct run_options *o, const char *option) {
                   option, o->firmware_vars);
         return false;
     }
-    if (o->consoles.count || o->vsock.cid || o->serials.count || o->shares.count) {
+    if (o->consoles.count || o->vsock.cid || o->serials.count || o->shares.count ||
+        o->display.kind != DISPLAY_NONE) {
         log_error("%s: what comes from outside could not be repeated; leave --%s out",
                   option,
-                  o->shares.count    ? "share"
+                  o->display.kind    ? "display"
+                  : o->shares.count  ? "share"
                   : o->vsock.cid     ? "vsock"
                   : o->serials.count ? "serial"
                                      : "console");
@@ -605,7 +613,6 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
     *o = (struct run_options){
         .engines = "interp,bt",
         .every = DEFAULT_EVERY,
-        .append = DEFAULT_APPEND,
         .machine = {.engine = "auto",
                     .memory = DEFAULT_MEMORY,
                     .paravirt = true,
@@ -635,6 +642,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_OK;
         if (opt == OPT_SHARE && share_option_help(optarg))
             return CTL_OK;
+        if (opt == OPT_DISPLAY && display_option_help(optarg))
+            return CTL_OK;
         if (opt == OPT_NET && net_option_help(optarg))
             return CTL_OK;
         if (!take_option(o, opt, argc, argv))
@@ -648,6 +657,10 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
     }
     if (!check_source(o, argv[0]) || !check_name(o))
         return CTL_USAGE;
+    if (o->monitor && o->display.kind == DISPLAY_TEXT) {
+        log_error("--monitor wants the terminal that --display text has");
+        return CTL_USAGE;
+    }
     if (o->replay && (o->record || o->input)) {
         log_error("--replay has the input already: it does not go with --%s",
                   o->record ? "record" : "input");
@@ -657,7 +670,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         return CTL_USAGE;
     if (o->replay && !can_repeat(o, "--replay"))
         return CTL_USAGE;
-    o->machine.boot.cmdline = o->append;
+    o->machine.boot.cmdline = o->append ?: display_option_append(&o->display);
     return -1;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/jail.h"
 #include "ctl/disk_option.h"
+#include "ctl/display_option.h"
 #include "ctl/net_option.h"
 #include "ctl/serial_option.h"
 #include "ctl/share_option.h"
@@ -32,6 +33,7 @@ struct run_options {
     enum console_monitor monitor;
     uint8_t escape; /* 0: Ctrl-A */
     struct share_options shares;
+    struct display_option display;
     const char *append;
     bool no_reboot;
     bool stats;

@@ -55,15 +55,17 @@ static unsigned at_stdio(const struct machine_config *cfg) {
 }
 
 int serial_options_open(const struct serial_options *o, enum console_monitor monitor,
-                        struct machine_config *cfg) {
+                        bool screen, struct machine_config *cfg) {
     unsigned count;
     int rc = 0;
 
     for (unsigned n = 0; n < o->count && !rc; n++)
         rc = open_port(cfg, o->how[n]);
+    if (!rc && !o->count && screen)
+        rc = open_port(cfg, "null");
     if (rc)
         return rc;
-    count = at_stdio(cfg) + (monitor == CONSOLE_ONLY_MONITOR);
+    count = at_stdio(cfg) + (monitor == CONSOLE_ONLY_MONITOR) + screen;
     if (count < 2)
         return 0;
     log_error(

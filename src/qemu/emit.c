@@ -193,6 +193,10 @@ static void emit_machine(struct qemu *q) {
         put_option(q, "--cpu", q->cpu);
     if (q->no_paravirt)
         put(q, "--no-paravirt");
+    if (q->curses)
+        put_option(q, "--display", "text");
+    else if (q->vnc)
+        put_option(q, "--display", qemu_format(q, "vnc=%s", q->vnc));
     if (q->balloon)
         put(q, "--balloon");
     if (q->no_reboot)
@@ -283,7 +287,7 @@ static const char *follow(struct qemu *q, const char *how) {
 
 /* What QEMU has at its serial port and monitor if nothing was said. */
 static bool emit_defaults(struct qemu *q) {
-    bool quiet = q->display_none || q->vnc || q->no_defaults;
+    bool quiet = q->display_none || q->vnc || q->curses || q->no_defaults;
 
     if (!q->monitor && q->nographic && !q->no_defaults)
         q->monitor = "stdio";

@@ -113,7 +113,7 @@ struct qemu {
     size_t serial_count;
     const char *monitor; /* a character device, or NULL: not said */
     unsigned escape;     /* a control character; 0: not said */
-    bool nographic, display_none, window;
+    bool nographic, display_none, window, curses;
     const char *vnc;
     /* of bivisor itself */
     bool print, daemonize;

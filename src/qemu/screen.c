@@ -3,22 +3,37 @@
 
 #include "qemu/qemu_int.h"
 
+/* A display's number without a host is all the host's addresses, with QEMU. */
+static const char *vnc_address(struct qemu *q, const char *text) {
+    if (*text == ':')
+        return qemu_format(q, "0.0.0.0%s", text);
+    if (!strncmp(text, "localhost:", 10))
+        return qemu_format(q, "127.0.0.1%s", text + 9);
+    return text;
+}
+
 bool qemu_take_vnc(struct qemu *q, const char *option, const char *value) {
     struct qemu_list l;
 
     if (!qemu_split(q, &l, option, value, NULL))
         return false;
-    q->vnc = l.head && strcmp(l.head, "none") != 0 ? l.head : NULL;
+    if (l.head && strchr(l.head, ','))
+        return qemu_refuse(q, "%s: a path with a comma, '%s'", option, l.head);
+    q->vnc = l.head && strcmp(l.head, "none") != 0 ? vnc_address(q, l.head) : NULL;
     q->display_none |= !q->vnc;
     return qemu_rest(q, &l, "share lock-key-sync power-control non-adaptive ");
 }
 
 bool qemu_take_display(struct qemu *q, const char *option, const char *value) {
-    static const char *const windows[] = {"gtk",    "sdl",       "cocoa", "egl-headless",
-                                          "curses", "spice-app", "dbus",  "default"};
+    static const char *const windows[] = {"gtk",       "sdl",  "cocoa",  "egl-headless",
+                                          "spice-app", "dbus", "default"};
     size_t len;
 
-    if (!value) { /* -curses, -sdl, -full-screen */
+    if (!strcmp(option, "-curses") || (value && !strcmp(value, "curses"))) {
+        q->curses = true;
+        return true;
+    }
+    if (!value) { /* -sdl, -full-screen */
         q->window = true;
         return true;
     }
@@ -35,7 +50,8 @@ bool qemu_take_display(struct qemu *q, const char *option, const char *value) {
             return true;
         }
     }
-    return qemu_refuse(q, "%s: bivisor has none and vnc=ADDR, not '%s'", option, value);
+    return qemu_refuse(q, "%s: bivisor has none, curses and vnc=ADDR, not '%s'", option,
+                       value);
 }
 
 bool qemu_take_vga(struct qemu *q, const char *option, const char *value) {

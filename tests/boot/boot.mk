@@ -13,7 +13,14 @@ $(BOOT_PNG): tests/boot/png.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lz
 
-boot-driver: $(BOOT_DRIVE) $(BOOT_PNG)
+# And a VNC client.
+BOOT_VNC = $(BUILD)/boot/vnc
+$(BOOT_VNC): tests/boot/vnc.c
+	@mkdir -p $(@D)
+	$(Q)echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -o $@ $< -lvncclient -lz
+
+boot-driver: $(BOOT_DRIVE) $(BOOT_PNG) $(BOOT_VNC)
 
 # Every kernel with every way to boot and run it, and all that networks, firmware and disks have
 # tests for: half an hour. Then Linux on many CPUs: two hours.
@@ -26,6 +33,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/firmware
 	@tools/deps compare && BUILD=$(BUILD) tests/boot/dmesg
 	@BUILD=$(BUILD) tests/boot/screen
+	@BUILD=$(BUILD) tests/boot/display
 	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
 	@BUILD=$(BUILD) tests/smp/run
@@ -38,6 +46,6 @@ check-bad-asan:
 	    SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all
 	@BUILD=$(BUILD)/asan ASSETS=$(ASSETS) tests/boot/bad
 
--include $(BUILD)/boot/drive.d $(BUILD)/boot/png.d
+-include $(BUILD)/boot/drive.d $(BUILD)/boot/png.d $(BUILD)/boot/vnc.d
 
 .PHONY: boot-driver check-long check-bad-asan
