@@ -15,9 +15,9 @@
  * anew by /dev/stdout, which a port does not allow. What they write is passed on; when
  * the command has ended, what is in the pipes by then.
  */
-#include "sys.h"
+#include "agent.h"
+#include "command.h"
 
-#define ARGS_MAX 4096
 #define CONFIG "/config"
 #define PIECE 65536
 
@@ -26,39 +26,16 @@ static const char *const port_names[PORTS] = {"exec.in", "exec.out", "exec.err",
                                               "exec.ctl"};
 
 static struct {
-    bool rw, net, superuser;
-    const char *share_type, *share_options, *cwd, *hostname;
-    unsigned uid, gid, tty; /* bits of the command's descriptors */
-    unsigned columns, rows;
-    unsigned groups[256];
-    unsigned group_count;
+    bool rw, net, agent;
+    const char *share_type, *share_options, *hostname;
     const char *modules[256];
     unsigned module_count;
-    const char *argv[ARGS_MAX + 1], *envp[ARGS_MAX + 1];
-    unsigned argc, envc;
-} todo;
+} machine;
 
 static int port[PORTS] = {-1, -1, -1, -1};
 static char config[4 << 20];
 
 /* --- words to the host --- */
-
-static void write_all(int fd, const char *bytes, size_t len) {
-    while (len) {
-        long n = sys_write(fd, bytes, len);
-
-        if (n == -EAGAIN || n == -EINTR) {
-            struct pollfd p = {.fd = fd, .events = POLLOUT};
-
-            sys(SYS_poll, P(&p), 1, -1, 0, 0);
-            continue;
-        }
-        if (n <= 0)
-            return;
-        bytes += n;
-        len -= (size_t)n;
-    }
-}
 
 static void say(const struct text *t) {
     int fd = port[CTL] < 0 ? 2 : port[CTL];
@@ -73,7 +50,7 @@ static _Noreturn void power_off(void) {
         sleep_ms(1000);
 }
 
-static _Noreturn void fail(const char *what, const char *which, long rc) {
+_Noreturn void fail(const char *what, const char *which, long rc) {
     struct text t = {.len = 0};
 
     add(&t, "error ");
@@ -91,47 +68,25 @@ static _Noreturn void fail(const char *what, const char *which, long rc) {
 
 /* --- what to do --- */
 
-static void take_groups(const char *s) {
-    while (*s && todo.group_count < 256) {
-        todo.groups[todo.group_count++] = (unsigned)number(s, &s);
-        if (*s++ != ',')
-            break;
-    }
-}
-
 static void take(const char *s) {
     const char *v;
 
-    if ((v = after(s, "arg=")) && todo.argc < ARGS_MAX)
-        todo.argv[todo.argc++] = v;
-    else if ((v = after(s, "env=")) && todo.envc < ARGS_MAX)
-        todo.envp[todo.envc++] = v;
-    else if ((v = after(s, "module=")) && todo.module_count < 256)
-        todo.modules[todo.module_count++] = v;
+    if (command_take(s))
+        return;
+    if ((v = after(s, "module=")) && machine.module_count < 256)
+        machine.modules[machine.module_count++] = v;
     else if ((v = after(s, "type=")))
-        todo.share_type = v;
+        machine.share_type = v;
     else if ((v = after(s, "options=")))
-        todo.share_options = v;
-    else if ((v = after(s, "cwd=")))
-        todo.cwd = v;
+        machine.share_options = v;
     else if ((v = after(s, "hostname=")))
-        todo.hostname = v;
-    else if ((v = after(s, "uid=")))
-        todo.uid = (unsigned)number(v, NULL);
-    else if ((v = after(s, "gid=")))
-        todo.gid = (unsigned)number(v, NULL);
-    else if ((v = after(s, "groups=")))
-        take_groups(v);
-    else if ((v = after(s, "tty=")))
-        todo.tty = (unsigned)number(v, NULL);
-    else if ((v = after(s, "columns=")))
-        todo.columns = (unsigned)number(v, NULL);
-    else if ((v = after(s, "rows=")))
-        todo.rows = (unsigned)number(v, NULL);
+        machine.hostname = v;
     else if (same(s, "rw="))
-        todo.rw = true;
+        machine.rw = true;
     else if (same(s, "net="))
-        todo.net = true;
+        machine.net = true;
+    else if (same(s, "agent="))
+        machine.agent = true;
 }
 
 static long read_file(const char *path, char *buf, size_t size) {
@@ -151,7 +106,7 @@ static void read_config(void) {
 
     for (long at = 0; at < len; at += (long)length(config + at) + 1)
         take(config + at);
-    if (len < 0 || !todo.argc || !todo.share_type || !todo.cwd)
+    if (len < 0 || !todo.argc || !machine.share_type || !todo.cwd)
         fail("the initial RAM disk says nothing to do", "", len);
 }
 
@@ -160,13 +115,13 @@ static void read_config(void) {
 static void load_modules(void) {
     static char bytes[24 << 20];
 
-    for (unsigned n = 0; n < todo.module_count; n++) {
-        long len = read_file(todo.modules[n], bytes, sizeof(bytes)), rc = len;
+    for (unsigned n = 0; n < machine.module_count; n++) {
+        long len = read_file(machine.modules[n], bytes, sizeof(bytes)), rc = len;
 
         if (len >= 0)
             rc = sys(SYS_init_module, P(bytes), len, P(""), 0, 0);
         if (rc < 0 && rc != -17 && rc != -ENODEV) /* EEXIST: built in, or there */
-            fail("cannot load the module ", todo.modules[n], rc);
+            fail("cannot load the module ", machine.modules[n], rc);
     }
 }
 
@@ -250,11 +205,11 @@ static void early_mounts(void) {
 
 /* The share, or what is over it: then changes are in memory. */
 static void mount_root(void) {
-    if (todo.rw) {
-        must_mount("root", "/new", todo.share_type, 0, todo.share_options);
+    if (machine.rw) {
+        must_mount("root", "/new", machine.share_type, 0, machine.share_options);
         return;
     }
-    must_mount("root", "/lower", todo.share_type, MS_RDONLY, todo.share_options);
+    must_mount("root", "/lower", machine.share_type, MS_RDONLY, machine.share_options);
     must_mount("over", "/over", "tmpfs", 0, "mode=0755");
     sys_mkdir("/over/upper", 0755);
     sys_mkdir("/over/work", 0755);
@@ -370,173 +325,18 @@ static void set_up_network(void) {
     if (fd < 0)
         return;
     bring_up((int)fd, "lo");
-    if (todo.net)
+    if (machine.net)
         rc = configure((int)fd);
     if (rc < 0)
         fail("there is no network card", "", rc);
     sys_close((int)fd);
-    if (!todo.net || todo.rw)
+    if (!machine.net || machine.rw)
         return;
     file = sys_open("/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (file >= 0) {
         write_all((int)file, names, sizeof(names) - 1);
         sys_close((int)file);
     }
-}
-
-/* --- the command --- */
-
-struct winsize {
-    unsigned short rows, columns, x, y;
-};
-
-#define TIOCSCTTY 0x540e
-#define TIOCSWINSZ 0x5414
-#define TIOCSPTLCK 0x40045431
-#define TIOCGPTN 0x80045430
-
-static int master = -1; /* of the terminal */
-static int input = -1;  /* what the command reads, by a pipe */
-static int output[2] = {-1, -1};
-
-static const char *env(const char *name) {
-    for (unsigned n = 0; n < todo.envc; n++) {
-        const char *v = after(todo.envp[n], name);
-
-        if (v && *v == '=')
-            return v + 1;
-    }
-    return NULL;
-}
-
-static long execute(const char *path) {
-    return sys(SYS_execve, P(path), P(todo.argv), P(todo.envp), 0, 0);
-}
-
-/* As execvp(3): what fails for another reason than that there is none ends the search. */
-static long search(const char *name) {
-    const char *path = env("PATH");
-    long rc = -ENOENT, denied = 0;
-
-    for (const char *p = name; *p; p++)
-        if (*p == '/')
-            return execute(name);
-    for (path = path ? path : "/usr/bin:/bin"; *path;) {
-        char full[4096];
-        size_t n = 0, dir = 0;
-
-        while (path[dir] && path[dir] != ':')
-            dir++;
-        if (dir + length(name) + 2 < sizeof(full)) {
-            for (; n < dir; n++)
-                full[n] = path[n];
-            full[n++] = '/';
-            for (const char *p = name; *p; p++)
-                full[n++] = *p;
-            full[n] = 0;
-            rc = execute(full);
-            denied = rc == -EACCES ? rc : denied;
-        }
-        path += dir + (path[dir] == ':');
-    }
-    return denied ? denied : rc;
-}
-
-static _Noreturn void be_command(const int *fds) {
-    struct text t = {.len = 0};
-    long rc;
-
-    sys(todo.tty ? SYS_setsid : SYS_setpgid, 0, 0, 0, 0, 0);
-    for (int n = 0; n < 3; n++)
-        sys(SYS_dup2, fds[n], n, 0, 0, 0);
-    if (todo.tty)
-        sys_ioctl(todo.tty & 1 ? 0 : todo.tty & 2 ? 1 : 2, TIOCSCTTY, NULL);
-    sys(SYS_setgroups, todo.group_count, P(todo.groups), 0, 0, 0);
-    sys(SYS_setgid, todo.gid, 0, 0, 0, 0);
-    sys(SYS_setuid, todo.uid, 0, 0, 0, 0);
-    sys(SYS_umask, 022, 0, 0, 0, 0);
-    if (sys(SYS_chdir, P(todo.cwd), 0, 0, 0, 0) < 0)
-        sys(SYS_chdir, P("/"), 0, 0, 0, 0);
-    rc = search(todo.argv[0]);
-    add(&t, "bivisor exec: ");
-    add(&t, todo.argv[0]);
-    add(&t, rc == -ENOENT   ? ": not found\n"
-            : rc == -EACCES ? ": permission denied\n"
-                            : ": cannot be executed\n");
-    sys_write(2, t.s, t.len);
-    sys(SYS_exit, rc == -ENOENT ? 127 : 126, 0, 0, 0, 0);
-    for (;;)
-        ;
-}
-
-static void set_size(unsigned columns, unsigned rows) {
-    const struct winsize w = {.rows = (unsigned short)rows,
-                              .columns = (unsigned short)columns};
-
-    if (master >= 0)
-        sys_ioctl(master, TIOCSWINSZ, &w);
-}
-
-/* The terminal's other side. */
-static int open_terminal(void) {
-    struct text name = {.len = 0};
-    int zero = 0, n = 0;
-    long fd;
-
-    master = (int)sys_open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK, 0);
-    if (master < 0 || sys_ioctl(master, TIOCSPTLCK, &zero) ||
-        sys_ioctl(master, TIOCGPTN, &n))
-        fail("there is no terminal", "", master);
-    add(&name, "/dev/pts/");
-    add_number(&name, (unsigned long)n);
-    fd = sys_open(name.s, O_RDWR | O_NOCTTY, 0);
-    if (fd < 0)
-        fail("there is no terminal", "", fd);
-    set_size(todo.columns, todo.rows);
-    return (int)fd;
-}
-
-/* The command's descriptors; ours are in `master`, `input` and `output`. */
-static void make_descriptors(int *fds) {
-    int terminal = todo.tty ? open_terminal() : -1;
-
-    for (unsigned n = 0; n < 3; n++) {
-        int ends[2];
-
-        if (todo.tty & 1u << n) {
-            fds[n] = terminal;
-            continue;
-        }
-        if (sys(SYS_pipe2, P(ends), O_CLOEXEC, 0, 0, 0))
-            fail("there is no pipe", "", 0);
-        fds[n] = ends[n > 0];
-        if (n == 0)
-            input = ends[1];
-        else
-            output[n - 1] = ends[0];
-    }
-    if (input >= 0) /* what it does not read waits in the port */
-        sys(72, input, 4, O_NONBLOCK, 0, 0);
-    for (unsigned n = 0; n < 2; n++)
-        if (output[n] >= 0)
-            sys(72, output[n], 4, O_NONBLOCK, 0, 0); /* fcntl(F_SETFL) */
-}
-
-static long start(void) {
-    int fds[3];
-    long pid;
-
-    make_descriptors(fds);
-    pid = sys(SYS_fork, 0, 0, 0, 0, 0);
-    if (!pid)
-        be_command(fds);
-    for (unsigned n = 0; n < 3; n++)
-        if (fds[n] >= 0 && (n == 0 || fds[n] != fds[n - 1]) &&
-            (n < 2 || fds[2] != fds[0]))
-            sys_close(fds[n]);
-    if (pid < 0)
-        fail("no process can be made", "", pid);
-    return pid;
 }
 
 /* --- what goes in and out --- */
@@ -606,7 +406,7 @@ static void obey(const char *line) {
     else if ((v = after(line, "size "))) {
         unsigned columns = (unsigned)number(v, &v);
 
-        set_size(columns, *v ? (unsigned)number(v + 1, NULL) : 0);
+        command_size(columns, *v ? (unsigned)number(v + 1, NULL) : 0);
     }
 }
 
@@ -671,7 +471,7 @@ static void run(void) {
     struct text t = {.len = 0};
     int status;
 
-    command = start();
+    command = command_start();
     add(&t, "run\n");
     say(&t);
     while (!ended(&status))
@@ -695,15 +495,19 @@ static void run(void) {
 
 _Noreturn void init_main(void) {
     early_mounts();
+    todo.who = "bivisor exec: ";
     read_config();
     load_modules();
     open_ports();
     mount_root();
     fill_root();
     enter_root();
-    if (todo.hostname)
-        sys(SYS_sethostname, P(todo.hostname), (long)length(todo.hostname), 0, 0, 0);
+    if (machine.hostname)
+        sys(SYS_sethostname, P(machine.hostname), (long)length(machine.hostname), 0, 0,
+            0);
     set_up_network();
+    if (machine.agent)
+        agent_start();
     run();
     /* The host ends the machine when it has everything. */
     for (;;)

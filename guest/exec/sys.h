@@ -63,6 +63,7 @@ enum {
 #define O_TRUNC 01000
 #define O_NONBLOCK 04000
 #define O_DIRECTORY 0200000
+#define O_NOFOLLOW 0400000
 #define O_CLOEXEC 02000000
 
 #define ENOENT 2

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "ctl/ctl.h"
+#include "ctl/runtime.h"
 #include "exec/exec.h"
 
 #define DEFAULT_MEMORY "1G"
@@ -26,7 +27,8 @@
 #define WORDS 48
 
 struct options {
-    const char *kernel, *root, *cwd, *memory, *cpus, *engine, *jail, *append, *stats;
+    const char *kernel, *root, *cwd, *memory, *cpus, *engine, *jail, *append, *stats,
+        *name;
     bool rw, net, as_root, verbose;
     const char *env[64]; /* NAME or NAME=VALUE */
     unsigned env_count;
@@ -68,6 +70,7 @@ static void print_help(void) {
         "  --env NAME[=V]  one more variable for it\n"
         "  --cpus N, --memory SIZE, --engine NAME, --jail MODE, --stats=FILE\n"
         "                  as for `bivisor run` (default: 1 CPU, " DEFAULT_MEMORY ")\n"
+        "  --name NAME     `bivisor do NAME` runs others in the machine meanwhile\n"
         "  --append TEXT   more for the kernel's command line\n"
         "  --verbose       show what the kernel says\n"
         "\n"
@@ -92,6 +95,7 @@ enum {
     OPT_JAIL,
     OPT_STATS,
     OPT_APPEND,
+    OPT_NAME,
     OPT_VERBOSE,
     OPT_HELP,
 };
@@ -109,6 +113,7 @@ static const struct option long_options[] = {
     {"engine", required_argument, NULL, OPT_ENGINE},
     {"jail", required_argument, NULL, OPT_JAIL},
     {"stats", required_argument, NULL, OPT_STATS},
+    {"name", required_argument, NULL, OPT_NAME},
     {"append", required_argument, NULL, OPT_APPEND},
     {"verbose", no_argument, NULL, OPT_VERBOSE},
     {"help", no_argument, NULL, OPT_HELP},
@@ -155,6 +160,9 @@ static bool take_option(struct options *o, int opt) {
     case OPT_STATS:
         o->stats = optarg;
         return true;
+    case OPT_NAME:
+        o->name = optarg;
+        return runtime_check_name(optarg);
     case OPT_APPEND:
         o->append = optarg;
         return true;
@@ -263,6 +271,8 @@ static void look_at_terminal(struct exec_command *c) {
 static const struct exec_need always[] = {{"virtio_pci", "virtio over PCI"},
                                           {"virtio_console", "virtio console"}};
 static const struct exec_need over[] = {{"overlay", "overlay file system"}};
+static const struct exec_need agent[] = {
+    {"vmw_vsock_virtio_transport", "sockets to the host over virtio"}};
 static const struct exec_need net[] = {{"virtio_net", "virtio network cards"}};
 /* The root's file systems, the better one first. */
 static const struct root_type {
@@ -295,6 +305,8 @@ static int load_modules(struct exec *x, const struct root_type *t, char *why,
         n = put_needs(needs, n, over, ARRAY_SIZE(over));
     if (x->o.net)
         n = put_needs(needs, n, net, ARRAY_SIZE(net));
+    if (x->o.name)
+        n = put_needs(needs, n, agent, ARRAY_SIZE(agent));
     x->type = t;
     return exec_modules_load(&x->kernel, needs, n, &x->modules, why, why_size);
 }
@@ -321,6 +333,7 @@ static void describe(struct exec *x) {
     c->cwd = x->o.cwd ? x->o.cwd : x->cwd;
     c->rw = x->o.rw;
     c->net = x->o.net;
+    c->agent = x->o.name;
     c->as_root = x->o.as_root;
     c->type = x->type->type;
     c->options = x->type->options;
@@ -392,6 +405,8 @@ static void make_words(struct exec *x) {
     put_option(x, "--net", o->net ? "user" : NULL);
     if (o->stats)
         put_word(x, text_of("--stats=%s%.0d", o->stats, 0));
+    put_option(x, "--name", o->name);
+    put_option(x, "--vsock", o->name ? "CID=3" : NULL);
     put_option(x, "--share", share_of(o, x->type));
     /* The first port is a console, which cannot be opened as the others are. */
     put_option(x, "--console", "null");

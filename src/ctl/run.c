@@ -43,6 +43,7 @@ struct run {
     char dir[RUNTIME_PATH];        /* of machines with names */
     char control_path[RUNTIME_PATH];
     char console_how[RUNTIME_PATH + 8];
+    char vsock_path[RUNTIME_PATH];
 };
 
 /* A signal handler has no argument: the run whose machine is there, and the signal. */
@@ -534,6 +535,11 @@ static int place(struct run *r) {
     if (o->name && !(runtime_dir(true, r->dir, sizeof(r->dir)) &&
                      runtime_path(r->dir, o->name, RUNTIME_CONTROL, r->control_path)))
         return CTL_HOST_FAILURE;
+    if (o->vsock.cid && !o->vsock.path) {
+        if (!runtime_path(r->dir, o->name, RUNTIME_VSOCK, r->vsock_path))
+            return CTL_HOST_FAILURE;
+        o->vsock.path = r->vsock_path;
+    }
     if (!o->daemon || o->serials.count)
         return -1;
     strcpy(r->console_how, "null");

@@ -572,6 +572,8 @@ static bool check_source(struct run_options *o, const char *command) {
 static bool check_name(const struct run_options *o) {
     if (o->name && o->control)
         log_error("--name has a control socket of its own: leave --control out");
+    else if (o->vsock.cid && !o->vsock.path && !o->name)
+        log_error("--vsock wants CID=N,path=PATH: the path can be left out with --name");
     else if (o->daemon && !o->name && !o->control)
         log_error(
             "--daemon wants --name NAME or --control PATH: nobody could end the run");

@@ -86,6 +86,8 @@ static void run_about(void *arg, struct control_request *r) {
     put_paused(s, r);
     control_put_number(r, "seconds", (double)(os_monotonic_ns() - o->start_ns) * 1e-9);
     control_put_number(r, "cpu_seconds", stats_cpu_seconds());
+    if (o->vsock.path)
+        control_put_text(r, "vsock", o->vsock.path);
     if (*o->console_path)
         control_put_text(r, "console", o->console_path);
 }

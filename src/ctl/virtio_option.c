@@ -23,7 +23,7 @@ bool virtio_option_help(const char *value) {
         "  --vsock CID=N,path=PATH\n"
         "                  sockets: who connects to PATH and sends `CONNECT PORT` is\n"
         "                  connected to the guest's; its own connections, to its host's\n"
-        "                  PORT, go to PATH_PORT\n"
+        "                  PORT, go to PATH_PORT; with --name the path may be left out\n"
         "  --balloon       guest memory can be taken back, through --control\n"
         "  --no-rng        no source of entropy, which is there otherwise\n");
     return true;
@@ -122,21 +122,22 @@ void console_options_close(struct machine_config *cfg) {
 
 /* --- sockets --- */
 
-/* CID=N,path=PATH, which is cut in two. */
+/* CID=N[,path=PATH], which is cut in two. */
 static bool parse_vsock(struct vsock_option *o) {
     char *comma = strchr(o->text, ','), *rest;
     unsigned long long cid;
 
-    if (!comma ||
-        (strncmp(o->text, "CID=", 4) != 0 && strncmp(o->text, "cid=", 4) != 0) ||
+    if ((strncmp(o->text, "CID=", 4) != 0 && strncmp(o->text, "cid=", 4) != 0) ||
         o->text[4] < '0' || o->text[4] > '9')
         return false;
     cid = strtoull(o->text + 4, &rest, 10);
-    if (rest != comma || cid < 3 || cid >= UINT32_MAX)
-        return false;
-    if (strncmp(comma, ",path=", 6) != 0 || !comma[6])
+    if (rest != (comma ? comma : strchr(o->text, 0)) || cid < 3 || cid >= UINT32_MAX)
         return false;
     o->cid = (uint32_t)cid;
+    if (!comma)
+        return true;
+    if (strncmp(comma, ",path=", 6) != 0 || !comma[6])
+        return false;
     o->path = comma + 6;
     return true;
 }

@@ -33,11 +33,11 @@ void console_options_close(struct machine_config *cfg);
 /* --vsock: the socket device. */
 struct vsock_option {
     uint32_t cid; /* 0: there is none */
-    char *path;   /* of `text` */
+    char *path;   /* of `text`; NULL: it was left out */
     char *text;
 };
 
-/* Takes CID=N,path=PATH. False after a message. */
+/* Takes CID=N[,path=PATH]. False after a message. */
 bool vsock_option_take(struct vsock_option *o, const char *value);
 void vsock_option_free(struct vsock_option *o);
 /* As console_options_open(). */

@@ -56,6 +56,7 @@ struct exec_command {
     const char *cwd;
     bool rw, net;
     bool as_root;
+    bool agent;                 /* others are run in the machine meanwhile */
     const char *type, *options; /* of the root's file system */
     unsigned tty; /* a bit for each standard descriptor that is a terminal */
     uint16_t columns, rows;

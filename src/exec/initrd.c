@@ -87,6 +87,8 @@ static char *describe(const struct exec_command *c, const struct exec_modules *m
         put_word(f, "rw", "");
     if (c->net)
         put_word(f, "net", "");
+    if (c->agent)
+        put_word(f, "agent", "");
     for (unsigned n = 0; n < m->count; n++) {
         snprintf(path, sizeof(path), "/modules/%s.ko", m->module[n].name);
         put_word(f, "module", path);
