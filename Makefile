@@ -13,7 +13,7 @@ CPPFLAGS += -Isrc -D_GNU_SOURCE
 ALL_CFLAGS = $(CSTD) $(WARN) $(CFLAGS) -fno-strict-aliasing -fwrapv -pthread -MMD -MP $(SAN)
 # These rooms run while the guest's vector state is in the host's registers
 # (src/cpu/vec.h): no vector code, no libc behind the compiler's back.
-CORE_ROOMS = cpu mem mmu sem interp tr tc list verify bt soft bus dev
+CORE_ROOMS = snapshot cpu mem mmu sem interp tr tc list verify bt soft bus dev
 CORE_FILES = src/direct/space.c src/direct/codes.c src/direct/policy.c src/machine/board.c src/machine/pci.c src/decode/encoding.c src/base/os_word.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \

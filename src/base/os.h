@@ -58,6 +58,7 @@ uint64_t os_process_cpu_ns(uint32_t pid);
 /* Host TSC frequency, measured against the monotonic clock once (a few ms), then cached.
  */
 uint64_t os_tsc_hz(void);
+void os_sleep_ns(uint64_t ns);
 
 /* Fills BUF with up to LEN random bytes of the host's kernel, and does not wait for them:
  * how many. */
@@ -186,6 +187,20 @@ static inline bool os_mutex_give(struct os_mutex *x) {
 }
 void os_mutex_wake(struct os_mutex *x);
 
+/* --- memory as files (os_sparse.c) --- */
+
+/* SIZE bytes at MAP to the beginning of the file TO, which has holes where there are zero
+ * pages, and is as long. What MAP shows of the file FROM (or of none: -1), and the host
+ * has not in memory, is looked for there. 0 or -errno. */
+int os_sparse_save(int to, const uint8_t *map, uint64_t size, int from);
+/* The other way; MAP is all zeros. -EINVAL: the file has another size. */
+int os_sparse_load(int from, uint8_t *map, uint64_t size);
+/* MAP shows the file FD, of that size (else -EINVAL), and what is written there is this
+ * process's own. 0 or -errno. */
+int os_memory_overlay(uint8_t *map, uint64_t size, int fd);
+/* Whole pages of an overlay are zeros, this process's own. 0 or -errno. */
+int os_memory_blank(uint8_t *map, uint64_t size);
+
 /* --- a fence for all threads (os_fence.c) --- */
 
 /* Once before the other, and before the jail. 0 or -errno: the kernel has none. */
@@ -279,6 +294,9 @@ int os_jail_files(int dir, bool readonly);
 /* The same for a process that shows the guest's screen to clients that LISTENER accepts
  * (viewer/server.c). (os_jail_viewer.c) */
 int os_jail_viewer(int listener);
+/* The same for the process that makes a run's files in the directory DIR, and hands them
+ * over (ctl/snapshots.c). */
+int os_jail_keeper(int dir);
 
 /* --- terminal and signals (os_tty.c) --- */
 

@@ -78,7 +78,8 @@ static const struct filter_rule rules[] = {
     ANY(exit_group),
 };
 
-int os_jail_files(int dir, bool readonly) {
+/* MORE: rules of the one who asks, and how many. */
+static int lock_up(int dir, bool readonly, const struct filter_rule *more, size_t count) {
     /* abort(3), after a bug. */
     const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
     scmp_filter_ctx ctx;
@@ -87,8 +88,20 @@ int os_jail_files(int dir, bool readonly) {
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
     rc = filter_with(rules, ARRAY_SIZE(rules), &to_us, &ctx);
+    if (!rc)
+        rc = filter_add_all(ctx, more, count);
     if (rc)
         return rc;
     filter_files(dir, readonly);
     return filter_load(ctx, NULL);
+}
+
+int os_jail_files(int dir, bool readonly) {
+    return lock_up(dir, readonly, NULL, 0);
+}
+
+int os_jail_keeper(int dir) {
+    static const struct filter_rule hands_over[] = {ANY(sendmsg)};
+
+    return lock_up(dir, false, hands_over, ARRAY_SIZE(hands_over));
 }

@@ -1,5 +1,7 @@
 /* Host clocks, and the host's entropy. */
 #include <cpuid.h>
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
@@ -89,4 +91,12 @@ uint64_t os_tsc_hz(void) {
     if (!hz)
         hz = measure();
     return hz;
+}
+
+void os_sleep_ns(uint64_t ns) {
+    struct timespec pause = {.tv_sec = (time_t)(ns / 1000000000u),
+                             .tv_nsec = (long)(ns % 1000000000u)};
+
+    while (ppoll(NULL, 0, &pause, NULL) < 0 && errno == EINTR)
+        ;
 }

@@ -111,6 +111,9 @@ void block_pool_free(struct block_pool *p);
 /* Before B's first request; NULL: it has none any more. */
 void block_attach(struct block *b, struct block_pool *p);
 
+/* On the loop's thread, while the loop does not turn: calls done() of what has been
+ * executed, if nobody is at it. */
+void block_pool_turn(struct block_pool *p);
 /* Counted runs: calls done() of all that is due by NOW, oldest first. */
 void block_pool_deliver(struct block_pool *p, uint64_t now);
 /* The virtual time of the next one; UINT64_MAX: there is none. */

@@ -160,6 +160,11 @@ static void deliver(void *arg) {
     os_task_post(&p->deliver, p->host.loop);
 }
 
+void block_pool_turn(struct block_pool *p) {
+    if (!p->host.due)
+        deliver(p);
+}
+
 /* --- workers --- */
 
 #define QUICK_QUEUE 16u

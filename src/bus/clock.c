@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "base/bug.h"
+#include "snapshot/snapshot.h"
 
 struct vclock {
     struct vclock_source src;
@@ -111,6 +112,7 @@ void vtimer_arm(struct vclock *c, struct vtimer *t, uint64_t deadline) {
     if (c->running && deadline <= c->run_now)
         deadline = c->run_now + 1;
     t->deadline = deadline;
+    t->rank = UINT32_MAX;
     while (*p && (*p)->deadline <= deadline)
         p = &(*p)->next;
     t->next = *p;
@@ -146,5 +148,40 @@ void vclock_run(struct vclock *c) {
     c->running = false;
     /* The source's alarm has gone off: it must be told again even of the same time. */
     c->told = VCLOCK_NEVER - 1;
+    tell_source(c);
+}
+
+/* --- snapshots --- */
+
+static uint32_t rank_of(const struct vclock *c, const struct vtimer *t) {
+    uint32_t rank = 0;
+
+    for (const struct vtimer *p = c->head; p && p != t; p = p->next)
+        rank++;
+    return rank;
+}
+
+void vtimer_state(struct vclock *c, struct vtimer *t, struct snapshot *s) {
+    bool armed = t->armed;
+    uint64_t deadline = t->armed ? t->deadline : 0;
+    uint32_t rank = t->armed ? rank_of(c, t) : 0;
+    struct vtimer **p = &c->head;
+
+    SNAPSHOT(s, armed);
+    SNAPSHOT(s, deadline);
+    SNAPSHOT(s, rank);
+    if (!snapshot_reading(s))
+        return;
+    vtimer_cancel(c, t);
+    if (!armed || deadline == VCLOCK_NEVER)
+        return;
+    while (*p && ((*p)->deadline < deadline ||
+                  ((*p)->deadline == deadline && (*p)->rank < rank)))
+        p = &(*p)->next;
+    t->deadline = deadline;
+    t->rank = rank;
+    t->next = *p;
+    t->armed = true;
+    *p = t;
     tell_source(c);
 }

@@ -15,6 +15,7 @@
 #include "base/types.h"
 
 struct vclock;
+struct snapshot;
 
 struct vclock_source {
     uint64_t (*now_ns)(void *arg); /* monotonic */
@@ -33,6 +34,7 @@ struct vtimer {
     void (*fire)(void *arg);
     void *arg;
     struct vtimer *next; /* list by deadline, the clock's */
+    uint32_t rank;       /* among those of one deadline that came out of a snapshot */
     bool armed;
 };
 
@@ -56,5 +58,10 @@ void vtimer_cancel(struct vclock *c, struct vtimer *t);
 
 uint64_t vclock_next(const struct vclock *c); /* earliest deadline or VCLOCK_NEVER */
 void vclock_run(struct vclock *c);            /* fires what is due */
+
+/* A timer's part of its device's record: whether it is armed, when it is due, and in
+ * which order with others that are due then. Read while the clock's time is what it was.
+ */
+void vtimer_state(struct vclock *c, struct vtimer *t, struct snapshot *s);
 
 #endif

@@ -2,8 +2,8 @@
  * Where the guest's x87, SSE, AVX and AVX-512 state is.
  *
  * It lives either in vcpu.vec (an XSAVE image, standard format; "parked") or in the
- * host's own registers ("live"). The core rooms, `cpu mem mmu sem interp tr tc list
- * verify bt soft bus dev` (CORE_ROOMS in the Makefile), are compiled with
+ * host's own registers ("live"). The core rooms, `snapshot cpu mem mmu sem interp tr tc
+ * list verify bt soft bus dev` (CORE_ROOMS in the Makefile), are compiled with
  * -mgeneral-regs-only and call nothing outside these rooms while the state is live: so
  * running one vector instruction after another costs no save and restore. Whoever goes
  * further (the host's clock, the decoder, the run loop, libc) calls vec_park() first.

@@ -88,8 +88,23 @@ static void free_consoles(void *dev) {
     free(c);
 }
 
+static void record(void *dev, struct snapshot *s) {
+    struct consoles *c = dev;
+
+    virtio_console_state(c->console, s);
+}
+
+static void goes_on(void *dev) {
+    struct consoles *c = dev;
+
+    virtio_console_go_on(c->console);
+}
+
 int machine_make_virtio_console(struct machine *m, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {.free = free_consoles};
+    static const struct machine_device_ops ops = {.free = free_consoles,
+                                                  .name = "virtio-console",
+                                                  .state = record,
+                                                  .go_on = goes_on};
     const char *names[MACHINE_CONSOLES];
     struct consoles *c;
 

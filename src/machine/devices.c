@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "machine/machine_int.h"
+#include "snapshot/snapshot.h"
 
 struct machine_device {
     const struct machine_device_ops *ops;
@@ -39,6 +41,34 @@ void machine_devices_reset(struct machine *m) {
     for (struct machine_device *d = m->first_device; d; d = d->after)
         if (d->ops->reset)
             d->ops->reset(d->dev);
+}
+
+/* How many of D's kind come before it. */
+static unsigned instance(const struct machine_device *d) {
+    unsigned n = 0;
+
+    for (const struct machine_device *e = d->before; e; e = e->before)
+        n += e->ops->name && !strcmp(e->ops->name, d->ops->name);
+    return n;
+}
+
+static void records(struct machine *m, struct snapshot *s, bool transports) {
+    for (struct machine_device *d = m->first_device; d; d = d->after)
+        if (!d->ops->state)
+            snapshot_refuse(s, "the machine has a device that a snapshot cannot hold");
+        else if (d->ops->transport == transports)
+            snapshot_record(s, d->ops->name, instance(d), 1, d->ops->state, d->dev);
+}
+
+void machine_devices_records(struct machine *m, struct snapshot *s) {
+    records(m, s, true);
+    records(m, s, false);
+}
+
+void machine_devices_go_on(struct machine *m) {
+    for (struct machine_device *d = m->first_device; d; d = d->after)
+        if (d->ops->go_on)
+            d->ops->go_on(d->dev);
 }
 
 void machine_devices_free(struct machine *m) {

@@ -9,6 +9,7 @@
 #include "base/types.h"
 
 struct machine;
+struct snapshot;
 
 /* Of one kind of device. All are called with nobody else in the board. */
 struct machine_device_ops {
@@ -17,6 +18,13 @@ struct machine_device_ops {
     void (*quiet)(void *dev);
     void (*reset)(void *dev); /* power-up state; may be NULL */
     void (*free)(void *dev);
+    /* Its record of a snapshot, and what that is called. A transport's is read before
+     * those of the devices. NULL: a machine that has it can be in no snapshot. */
+    const char *name;
+    void (*state)(void *dev, struct snapshot *s);
+    bool transport;
+    /* All has been read, the guest is about to run: may be NULL. */
+    void (*go_on)(void *dev);
 };
 
 /* DEV is the machine's from now on. -ENOMEM: it has been freed. */
@@ -29,6 +37,9 @@ int machine_devices_create(struct machine *m, char *why, size_t why_size);
 /* Before memory is zeroed for the next life; and when all else has been reset. */
 void machine_devices_quiet(struct machine *m);
 void machine_devices_reset(struct machine *m);
+/* Their records of a snapshot (records.c). */
+void machine_devices_records(struct machine *m, struct snapshot *s);
+void machine_devices_go_on(struct machine *m);
 /* The last that was made goes first. */
 void machine_devices_free(struct machine *m);
 

@@ -61,8 +61,15 @@ static void free_vars(void *dev) {
     free(v);
 }
 
+static void record(void *dev, struct snapshot *s) {
+    struct vars *v = dev;
+
+    flash_state(v->flash, s);
+}
+
 int machine_flash_make(struct machine *m, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {.reset = reset, .free = free_vars};
+    static const struct machine_device_ops ops = {
+        .reset = reset, .free = free_vars, .name = "flash", .state = record};
     const struct machine_vars *cfg = &m->cfg.vars;
     struct flash_host host = {0};
     struct vars *v;

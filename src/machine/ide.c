@@ -65,9 +65,16 @@ static void free_ide(void *dev) {
     ide_free(dev);
 }
 
+static void ide_record(void *dev, struct snapshot *s) {
+    ide_state(dev, s);
+}
+
 int machine_ide_make(struct machine *m, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {
-        .quiet = reset_ide, .reset = reset_ide, .free = free_ide};
+    static const struct machine_device_ops ops = {.quiet = reset_ide,
+                                                  .reset = reset_ide,
+                                                  .free = free_ide,
+                                                  .name = "ide",
+                                                  .state = ide_record};
     struct ide_config cfg = {.irq = {board_isa_line(&m->board, IDE_PRIMARY_IRQ),
                                      board_isa_line(&m->board, IDE_SECONDARY_IRQ)}};
     unsigned place[MACHINE_DISKS];

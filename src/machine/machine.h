@@ -292,6 +292,22 @@ void machine_stop_nets(struct machine *m);
 /* Of all its networks, so far. */
 struct net_figures machine_net_figures(const struct machine *m);
 
+/* --- snapshots (docs/snapshot.md), on the loop's thread --- */
+
+struct snapshot;
+/* The guest stands, no disk is at a request, and S gets all of the machine but what its
+ * memory holds. 0, or -errno with the reason in S. It stands until machine_saved(). */
+int machine_save(struct machine *m, struct snapshot *s);
+void machine_saved(struct machine *m);
+/* What memory holds, meanwhile, to the file FD: 0 or -errno. */
+int machine_save_ram(struct machine *m, int fd);
+/* Memory holds from now on what the file FD does; the guest's writes do not get there. To
+ * be called before the jail, and before the first life. 0 or -errno. */
+int machine_restore_ram(struct machine *m, int fd);
+/* In place of machine_boot(): the machine goes on as S says. 0, or -errno with the end of
+ * a sentence in WHY; then it is good for a boot, or for nothing. */
+int machine_restore(struct machine *m, struct snapshot *s, char *why, size_t why_size);
+
 /* Somebody presses the power button: a guest that listens shuts down. */
 void machine_power_button(struct machine *m);
 /* The reset button: machine_run() ends with MACHINE_RESET. A paused guest goes on. */

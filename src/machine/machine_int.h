@@ -23,6 +23,7 @@
  *   flash.c    the firmware's variables; bootorder.c: what it boots
  *   nets.c     network cards
  *   counted.c  the time of counted runs
+ *   records.c  a snapshot's records; possible.c: whether what they say of a CPU can be
  *
  * Whoever means "this CPU" takes a struct machine_cpu; who means
  * "all" goes through the array; who means the one that the firmware would start takes
@@ -55,6 +56,7 @@ struct serial_port {
 
 #define PAUSED_BY_CALLER 1u   /* machine_pause() */
 #define PAUSED_BY_DEBUGGER 2u /* machine_debug_stop() */
+#define PAUSED_BY_SNAPSHOT 4u /* machine_save() */
 
 /* A debugger (debug.c). */
 struct machine_debug {
@@ -140,6 +142,11 @@ static inline void machine_guard_leave(void *arg) {
 static inline void machine_park(struct machine *m) {
     board_park(&m->board);
 }
+
+/* --- vm.c --- */
+
+/* The power-up state of every CPU and device; and of memory, EMPTY. */
+void machine_power_up(struct machine *m, bool empty);
 
 /* --- cpu.c --- */
 
@@ -260,6 +267,8 @@ uint64_t machine_counted_realtime(void *arg);
 /* The guest's time stands still; and goes on from there. While all CPUs stand. */
 void machine_time_stop(struct machine *m);
 void machine_time_go(struct machine *m);
+/* While it stands still: it is NS, and TICKS of the clocks' source have passed. */
+void machine_time_set(struct machine *m, uint64_t ns, uint64_t ticks);
 
 /* --- wake.c --- */
 

@@ -20,9 +20,20 @@ static void virtio_free(void *dev) {
     virtio_net_free(dev);
 }
 
+static void virtio_record(void *dev, struct snapshot *s) {
+    virtio_net_state(dev, s);
+}
+
+static void virtio_goes_on(void *dev) {
+    virtio_net_go_on(dev);
+}
+
 static int make_virtio(struct machine *m, const struct machine_net *n, char *why,
                        size_t why_size) {
-    static const struct machine_device_ops ops = {.free = virtio_free};
+    static const struct machine_device_ops ops = {.free = virtio_free,
+                                                  .name = "virtio-net",
+                                                  .state = virtio_record,
+                                                  .go_on = virtio_goes_on};
     struct virtio_net_config cfg = {.net = n->net, .clock = m->clock, .mtu = n->mtu};
     struct virtio_net *net;
 
@@ -39,9 +50,20 @@ static void free_e1000(void *dev) {
     e1000_free(dev);
 }
 
+static void e1000_record(void *dev, struct snapshot *s) {
+    e1000_state(dev, s);
+}
+
+static void e1000_goes_on(void *dev) {
+    e1000_go_on(dev);
+}
+
 static int make_e1000(struct machine *m, const struct machine_net *n, char *why,
                       size_t why_size) {
-    static const struct machine_device_ops ops = {.free = free_e1000};
+    static const struct machine_device_ops ops = {.free = free_e1000,
+                                                  .name = "e1000",
+                                                  .state = e1000_record,
+                                                  .go_on = e1000_goes_on};
     struct e1000 *e;
     int slot = board_pci_slot(&m->board.pci), rc = slot;
 

@@ -47,8 +47,13 @@ static void free_share(void *dev) {
     virtio_share_free(dev);
 }
 
+static void record(void *dev, struct snapshot *s) {
+    virtio_share_state(dev, s);
+}
+
 static int make(struct machine *m, struct share *share, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {.free = free_share};
+    static const struct machine_device_ops ops = {
+        .free = free_share, .name = "virtio-share", .state = record};
     const struct virtio_share_host host = {.begin = on_begin,
                                            .submit = on_submit,
                                            .drop = on_drop,

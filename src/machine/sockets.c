@@ -66,8 +66,17 @@ static void free_vsock(void *dev) {
     virtio_vsock_free(dev);
 }
 
+static void record(void *dev, struct snapshot *s) {
+    virtio_vsock_state(dev, s);
+}
+
+static void goes_on(void *dev) {
+    virtio_device_go_on(virtio_vsock_device(dev));
+}
+
 int machine_make_virtio_vsock(struct machine *m, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {.free = free_vsock};
+    static const struct machine_device_ops ops = {
+        .free = free_vsock, .name = "virtio-vsock", .state = record, .go_on = goes_on};
     const struct virtio_vsock_host host = {.connect = on_connect,
                                            .opened = on_opened,
                                            .write = on_write,

@@ -79,6 +79,10 @@ static void set_start(struct machine *m, uint64_t ns, uint64_t tsc) {
     m->board.ticks_base = -tsc;
 }
 
+void machine_time_set(struct machine *m, uint64_t ns, uint64_t ticks) {
+    set_start(m, m->stopped_ns - ns, m->stopped_tsc - ticks);
+}
+
 void machine_time_go(struct machine *m) {
     board_enter(&m->board, NULL);
     set_start(m, m->start_ns + (os_monotonic_ns() - m->stopped_ns),

@@ -19,6 +19,7 @@
 #include "dev/virtio/rng.h"
 #include "dev/virtio/transport.h"
 #include "machine/machine_int.h"
+#include "snapshot/snapshot.h"
 
 #define LINES 8u
 _Static_assert(MACHINE_VIRTIO_MMIO_MAX <= DSDT_MMIO_MAX, "all of them are announced");
@@ -101,8 +102,16 @@ static void reset_mmio(void *dev) {
     virtio_mmio_reset(dev);
 }
 
+static void mmio_record(void *dev, struct snapshot *s) {
+    virtio_mmio_state(dev, s);
+}
+
 static int attach_mmio(struct machine *m, struct virtio_device *d) {
-    static const struct machine_device_ops ops = {.reset = reset_mmio, .free = free_mmio};
+    static const struct machine_device_ops ops = {.reset = reset_mmio,
+                                                  .free = free_mmio,
+                                                  .name = "virtio-mmio",
+                                                  .state = mmio_record,
+                                                  .transport = true};
     unsigned n = m->virtio_mmio;
     const struct irq_line line = {.set = mmio_line, .arg = m, .n = n};
     struct virtio_mmio *mmio;
@@ -123,9 +132,14 @@ static void free_pci(void *dev) {
     virtio_pci_free(dev);
 }
 
+static void pci_record(void *dev, struct snapshot *s) {
+    virtio_pci_state(dev, s);
+}
+
 static int attach_pci(struct machine *m, struct virtio_device *d) {
     /* The bus resets its functions. */
-    static const struct machine_device_ops ops = {.free = free_pci};
+    static const struct machine_device_ops ops = {
+        .free = free_pci, .name = "virtio-pci", .state = pci_record, .transport = true};
     int slot = board_pci_slot(&m->board.pci), rc;
     struct virtio_pci *p;
 
@@ -173,8 +187,20 @@ static void free_disk(void *dev) {
     virtio_blk_free(dev);
 }
 
+static void disk_record(void *dev, struct snapshot *s) {
+    virtio_blk_state(dev, s);
+}
+
+static void disk_goes_on(void *dev) {
+    virtio_device_go_on(virtio_blk_device(dev));
+}
+
 static int make_disk(struct machine *m, struct block *block, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {.quiet = quiet_disk, .free = free_disk};
+    static const struct machine_device_ops ops = {.quiet = quiet_disk,
+                                                  .free = free_disk,
+                                                  .name = "virtio-blk",
+                                                  .state = disk_record,
+                                                  .go_on = disk_goes_on};
     unsigned queues = m->cpus < VIRTIO_BLK_QUEUES_MAX ? m->cpus : VIRTIO_BLK_QUEUES_MAX;
     struct virtio_blk *b = virtio_blk_new(m->mem, m->clock, block, queues, &m->counters);
 
@@ -198,8 +224,19 @@ static void free_balloon(void *dev) {
     virtio_balloon_free(dev);
 }
 
+static void balloon_record(void *dev, struct snapshot *s) {
+    virtio_balloon_state(dev, s);
+}
+
+static void balloon_goes_on(void *dev) {
+    virtio_device_go_on(virtio_balloon_device(dev));
+}
+
 int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {.free = free_balloon};
+    static const struct machine_device_ops ops = {.free = free_balloon,
+                                                  .name = "virtio-balloon",
+                                                  .state = balloon_record,
+                                                  .go_on = balloon_goes_on};
     struct virtio_balloon *b;
 
     if (!m->cfg.balloon)
@@ -269,8 +306,19 @@ static void free_rng(void *dev) {
     virtio_rng_free(dev);
 }
 
+static void rng_record(void *dev, struct snapshot *s) {
+    virtio_rng_state(dev, s);
+}
+
+static void rng_goes_on(void *dev) {
+    virtio_device_go_on(virtio_rng_device(dev));
+}
+
 int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size) {
-    static const struct machine_device_ops ops = {.free = free_rng};
+    static const struct machine_device_ops ops = {.free = free_rng,
+                                                  .name = "virtio-rng",
+                                                  .state = rng_record,
+                                                  .go_on = rng_goes_on};
     const struct virtio_rng_host host = {
         .random = m->cfg.counted ? counted_random : host_random, .arg = m};
     struct virtio_rng *r;

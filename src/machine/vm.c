@@ -337,14 +337,12 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     return rc || !firmware ? rc : tell_firmware(m, boot);
 }
 
-int machine_boot(struct machine *m, char *why, size_t why_size) {
-    struct boot_config boot = m->cfg.boot;
-    int rc;
-
+void machine_power_up(struct machine *m, bool empty) {
     machine_board_enter(m); /* back ends may be about to call */
     machine_devices_quiet(m);
     machine_board_leave(m);
-    mem_reset(m->mem);
+    if (empty)
+        mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_reset(&m->cpu[n]);
     machine_board_enter(m);
@@ -356,6 +354,13 @@ int machine_boot(struct machine *m, char *why, size_t why_size) {
     machine_board_leave(m);
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = !m->cfg.counted;
+}
+
+int machine_boot(struct machine *m, char *why, size_t why_size) {
+    struct boot_config boot = m->cfg.boot;
+    int rc;
+
+    machine_power_up(m, true);
     if (m->board.pci.bus && !with_firmware(m))
         pci_setup(m->board.pci.bus);
     rc = machine_virtio_in_cmdline(m, &boot);

@@ -52,6 +52,13 @@ static uint8_t traces_of(const struct mem *m, uint64_t off) {
     return __atomic_load_n(&m->page[off >> PAGE_SHIFT], __ATOMIC_RELAXED) & PAGE_TRACES;
 }
 
+/* LEN bytes at OFF are zeros, which the host keeps no memory for; or -errno. */
+static int give_back(struct mem *m, uint64_t off, uint64_t len) {
+    if (m->shown >= 0)
+        return os_memory_blank(m->layout.base + off, len);
+    return os_memfd_zero_part(m->fd, m->layout.base, off, len);
+}
+
 /* --- pages and what is derived from them --- */
 
 static uint8_t page_kind(enum mem_kind kind) {
@@ -122,6 +129,7 @@ int mem_create(uint64_t size, struct mem **out) {
     int rc = -ENOMEM;
     void *map;
     m->size = size;
+    m->shown = -1;
     m->host = size + MEM_ADDED_MAX + MEM_ROM_MAX;
     m->page = calloc(m->host >> PAGE_SHIFT, 1);
     m->used = calloc(m->host / OS_LARGE_PAGE + 1, 1);
@@ -152,8 +160,8 @@ void mem_destroy(struct mem *m) {
 }
 
 void mem_reset(struct mem *m) {
-    /* os_memfd_zero() may be refused by the host; then the bytes are cleared by hand. */
-    if (os_memfd_zero(m->fd, m->layout.base, m->size) < 0)
+    /* This may be refused by the host; then the bytes are cleared by hand. */
+    if (give_back(m, 0, m->size) < 0)
         mem_fill(m->layout.base, 0, m->size);
     else
         mem_fill(m->used, 0, m->host / OS_LARGE_PAGE + 1);
@@ -246,7 +254,7 @@ void mem_region_remove(struct mem *m, struct mem_region *r) {
     for (uint64_t p = from >> PAGE_SHIFT; p < to >> PAGE_SHIFT; p++)
         m->page[p] = 0;
     build(m);
-    if (os_memfd_zero_part(m->fd, m->layout.base, from, to - from) < 0)
+    if (give_back(m, from, to - from) < 0)
         mem_fill(m->layout.base + from, 0, to - from);
     thaw(m);
 }
@@ -579,7 +587,7 @@ static void discard_run(struct mem *m, uint8_t *host, uint64_t len) {
 
     mem_lock(m);
     report_pages(m, off, off + len);
-    if (os_memfd_zero_part(m->fd, m->layout.base, off, len) < 0)
+    if (give_back(m, off, len) < 0)
         mem_fill(host, 0, len);
     mem_unlock(m);
 }
@@ -601,7 +609,29 @@ void mem_discard(struct mem *m, struct gpa at, uint64_t len) {
 }
 
 int mem_ram_fd(const struct mem *m) {
-    return m->fd;
+    return m->shown >= 0 ? -1 : m->fd;
+}
+
+/* --- snapshots --- */
+
+uint64_t mem_rom_size(const struct mem *m) {
+    return m->rom->size;
+}
+
+int mem_save(const struct mem *m, int fd) {
+    return os_sparse_save(fd, m->layout.base, m->host, m->shown >= 0 ? m->shown : m->fd);
+}
+
+int mem_load(struct mem *m, int fd) {
+    return os_sparse_load(fd, m->layout.base, m->host);
+}
+
+int mem_overlay(struct mem *m, int fd) {
+    int rc = os_memory_overlay(m->layout.base, m->host, fd);
+
+    if (!rc)
+        m->shown = fd;
+    return rc;
 }
 
 /* --- traces --- */

@@ -219,6 +219,20 @@ void mem_discard(struct mem *m, struct gpa at, uint64_t len);
 void mem_lock(struct mem *m);
 void mem_unlock(struct mem *m);
 
+/* --- snapshots; nobody else uses memory meanwhile --- */
+
+/* All of the mapping, to the beginning of the file FD, whose holes are its zeros. 0 or
+ * -errno. */
+int mem_save(const struct mem *m, int fd);
+/* What mem_save() wrote to FD comes in the place of all there is: copied; or shown, and
+ * copied by the host page by page as it is written to. Then nobody else sees what is
+ * written (mem_ram_fd() is -1), and the file is to stay as it is. 0, -EINVAL when FD is
+ * no such file, or another -errno. */
+int mem_load(struct mem *m, int fd);
+int mem_overlay(struct mem *m, int fd);
+/* The ROM at the end of the hole. */
+uint64_t mem_rom_size(const struct mem *m);
+
 /* Traces. HOST_PAGE is page-aligned and inside the mapping. Who adds one or takes one off
  * holds the lock, or does it in a call (cpu/smp.h) of who does; who adds one goes on
  * holding it until it has noted what it derives from the page. */

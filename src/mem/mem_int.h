@@ -54,6 +54,7 @@ struct mem {
     uint64_t size; /* of RAM */
     uint64_t host; /* of the mapping */
     int fd;
+    int shown;     /* mem_overlay(): the file; else -1 */
     uint8_t *page; /* for each page of the mapping: trace bits, PAGE_ROM, PAGE_HIDDEN */
     uint8_t *used; /* for each large page of it: calls of mem_use(), up to some */
     unsigned refused; /* how often the host had no large page */

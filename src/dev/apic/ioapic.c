@@ -7,6 +7,7 @@
  * the EOI has cleared that and if the pin is still high.
  */
 #include "dev/apic/ioapic.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -178,6 +179,14 @@ void ioapic_reset(struct ioapic *io) {
         io->rte[n] = RTE_MASKED;
     io->id = 0;
     io->select = 0;
+}
+
+void ioapic_state(struct ioapic *io, struct snapshot *s) {
+    for (unsigned n = 0; n < IOAPIC_PINS; n++)
+        SNAPSHOT(s, io->rte[n]);
+    SNAPSHOT(s, io->lines);
+    SNAPSHOT(s, io->id);
+    SNAPSHOT(s, io->select);
 }
 
 struct ioapic *ioapic_new(struct bus *bus,

@@ -10,6 +10,7 @@
 #define IOAPIC_PINS 24u
 
 struct ioapic;
+struct snapshot;
 
 /* DELIVER(ARG, message) sends to the local APICs; false when nobody took it. NULL when
  * out of memory. */
@@ -25,5 +26,8 @@ void ioapic_set(void *ioapic, unsigned n, bool level);
 
 /* A local APIC ended the level-triggered interrupt VECTOR. */
 void ioapic_eoi(struct ioapic *io, uint8_t vector);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void ioapic_state(struct ioapic *io, struct snapshot *s);
 
 #endif

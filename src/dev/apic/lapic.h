@@ -19,6 +19,7 @@
 #define LAPIC_MIN_PERIOD_NS 20000u
 
 struct lapic;
+struct snapshot;
 
 /* All may be NULL. Those of the first group are called on the CPU's own thread. */
 struct lapic_host {
@@ -90,5 +91,9 @@ void lapic_cr8_set(struct lapic *l, unsigned value);
 
 /* The CPU's TSC was set: the TSC deadline lies elsewhere in time now. */
 void lapic_tsc_changed(struct lapic *l);
+
+/* Its record of a snapshot (snapshot/snapshot.h): on its CPU's thread, or while that
+ * stands. */
+void lapic_state(struct lapic *l, struct snapshot *s);
 
 #endif

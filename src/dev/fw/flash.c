@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "mem/mem.h"
+#include "snapshot/snapshot.h"
 
 enum {
     PROGRAM = 0x10,
@@ -160,6 +161,22 @@ void flash_reset(struct flash *f) {
     f->command = 0;
     f->status = 0;
     read_array(f);
+}
+
+/* What is read goes to the file, too, as what a guest writes. */
+void flash_state(struct flash *f, struct snapshot *s) {
+    uint32_t size = f->size;
+
+    SNAPSHOT(s, size);
+    snapshot_need(s, size == f->size);
+    SNAPSHOT(s, f->mode);
+    SNAPSHOT(s, f->command);
+    SNAPSHOT(s, f->status);
+    SNAPSHOT(s, f->changed);
+    if (snapshot_good(s))
+        snapshot_sparse(s, f->bytes, f->size);
+    if (snapshot_reading(s) && snapshot_good(s) && f->host.store)
+        f->host.store(f->host.arg, 0, f->bytes, f->size);
 }
 
 struct flash *flash_new(struct bus *bus, struct gpa start, const uint8_t *bytes,

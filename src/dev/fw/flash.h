@@ -16,6 +16,7 @@
 #define FLASH_MAX 0x1000000u
 
 struct flash;
+struct snapshot;
 
 struct flash_host {
     /* LEN bytes at AT are these now. */
@@ -32,5 +33,8 @@ struct flash *flash_new(struct bus *bus, struct gpa start, const uint8_t *bytes,
 void flash_free(struct flash *f);
 /* Reads its bytes again. What is in it stays. */
 void flash_reset(struct flash *f);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void flash_state(struct flash *f, struct snapshot *s);
 
 #endif

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "base/be.h"
+#include "snapshot/snapshot.h"
 
 #define ID_TRADITIONAL 1u
 #define ID_DMA 2u
@@ -258,6 +259,54 @@ void fw_cfg_reset(struct fw_cfg *f) {
     f->key = NONE;
     f->at = 0;
     f->dma_high = 0;
+}
+
+/* --- snapshots --- */
+
+#define ITEM_MAX (16u << 20)
+
+static void item_state(struct fw_cfg *f, unsigned key, struct snapshot *s) {
+    struct item *i = &f->item[key];
+    uint32_t len = i->data ? i->len : 0;
+    bool there = i->data;
+    uint8_t *data;
+
+    SNAPSHOT(s, there);
+    SNAPSHOT_UPTO(s, len, ITEM_MAX);
+    snapshot_bytes(s, i->name, sizeof(i->name));
+    i->name[sizeof(i->name) - 1] = 0;
+    if (!snapshot_reading(s)) {
+        snapshot_bytes(s, i->data, len);
+        return;
+    }
+    free(i->data);
+    i->data = NULL;
+    i->len = 0;
+    if (!there || len > snapshot_left(s)) {
+        snapshot_need(s, !len);
+        return;
+    }
+    data = malloc(len ? len : 1);
+    if (!data) {
+        snapshot_refuse(s, "out of memory");
+        return;
+    }
+    snapshot_bytes(s, data, len);
+    i->data = data;
+    i->len = len;
+}
+
+void fw_cfg_state(struct fw_cfg *f, struct snapshot *s) {
+    SNAPSHOT_UPTO(s, f->files, FW_CFG_FILES);
+    SNAPSHOT(s, f->key);
+    SNAPSHOT(s, f->at);
+    SNAPSHOT(s, f->dma_high);
+    for (unsigned n = 0; n < KEYS; n++)
+        item_state(f, n, s);
+    for (unsigned n = 0; n < f->files; n++)
+        snapshot_need(s, f->item[FW_CFG_FILE_FIRST + n].data);
+    if (snapshot_reading(s) && (f->key >= KEYS || !f->item[f->key].data))
+        f->key = NONE;
 }
 
 struct fw_cfg *fw_cfg_new(struct bus *bus, struct mem *m) {

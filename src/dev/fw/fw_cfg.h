@@ -33,6 +33,7 @@ enum {
 #define FW_CFG_FILES 32u
 
 struct fw_cfg;
+struct snapshot;
 
 /* NULL when out of memory or of places on the bus. M is where DMA goes. */
 struct fw_cfg *fw_cfg_new(struct bus *bus, struct mem *m);
@@ -51,5 +52,8 @@ int fw_cfg_set_int(struct fw_cfg *f, unsigned key, uint64_t value, unsigned size
  * there are too many, -ENOMEM. */
 int fw_cfg_add(struct fw_cfg *f, const char *name, const void *data, uint32_t len);
 int fw_cfg_add_int(struct fw_cfg *f, const char *name, uint64_t value, unsigned size);
+
+/* Its record of a snapshot (snapshot/snapshot.h), with all items. */
+void fw_cfg_state(struct fw_cfg *f, struct snapshot *s);
 
 #endif

@@ -80,7 +80,7 @@ static bool step(struct ide_drive *d) {
 
 static void read_piece(struct ide_drive *d);
 
-static void taken(struct ide_drive *d) {
+void ide_ata_taken(struct ide_drive *d) {
     if (step(d)) {
         read_piece(d);
     } else if (d->dma) {
@@ -98,16 +98,14 @@ static void read_done(struct block_request *r, int rc) {
     if (rc)
         fail_at(d, rc, IDE_UNC);
     else if (d->dma)
-        ide_by_dma(d, d->piece * IDE_SECTOR, taken);
+        ide_by_dma(d, d->piece * IDE_SECTOR, ide_ata_taken);
     else
-        ide_offer(d, d->piece * IDE_SECTOR, true, taken);
+        ide_offer(d, d->piece * IDE_SECTOR, true, ide_ata_taken);
 }
 
 static void read_piece(struct ide_drive *d) {
     ide_disk(d, BLOCK_READ, read_done);
 }
-
-static void given(struct ide_drive *d);
 
 static void write_done(struct block_request *r, int rc) {
     struct ide_drive *d = ide_disk_done(r);
@@ -121,13 +119,13 @@ static void write_done(struct block_request *r, int rc) {
     } else if (!step(d)) {
         ide_done(d);
     } else if (d->dma) {
-        ide_by_dma(d, d->piece * IDE_SECTOR, given);
+        ide_by_dma(d, d->piece * IDE_SECTOR, ide_ata_given);
     } else {
-        ide_want(d, d->piece * IDE_SECTOR, true, given);
+        ide_want(d, d->piece * IDE_SECTOR, true, ide_ata_given);
     }
 }
 
-static void given(struct ide_drive *d) {
+void ide_ata_given(struct ide_drive *d) {
     ide_disk(d, BLOCK_WRITE, write_done);
 }
 
@@ -159,9 +157,9 @@ static void write_sectors(struct ide_drive *d, enum way way) {
     if (block_readonly(d->block))
         fail_at(d, -EROFS, IDE_ABRT);
     else if (way == BY_DMA)
-        ide_by_dma(d, d->piece * IDE_SECTOR, given);
+        ide_by_dma(d, d->piece * IDE_SECTOR, ide_ata_given);
     else
-        ide_want(d, d->piece * IDE_SECTOR, false, given);
+        ide_want(d, d->piece * IDE_SECTOR, false, ide_ata_given);
 }
 
 static void flushed(struct block_request *r, int rc) {

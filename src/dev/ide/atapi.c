@@ -38,7 +38,7 @@ static void illegal(struct ide_drive *d, uint8_t asc) {
 /* Bytes data_sent..data_len of `buf` are still to be sent. */
 static void send_more(struct ide_drive *d);
 
-static void sent(struct ide_drive *d) {
+void ide_atapi_sent(struct ide_drive *d) {
     d->data_sent = d->end;
     send_more(d);
 }
@@ -57,13 +57,13 @@ static void send_more(struct ide_drive *d) {
     reason(d, IDE_IO);
     d->to_guest = true;
     if (d->by_dma) {
-        ide_by_dma(d, n, sent);
+        ide_by_dma(d, n, ide_atapi_sent);
         return;
     }
     n = n < d->limit ? n : d->limit;
     d->mid[0] = (uint8_t)n;
     d->high[0] = (uint8_t)(n >> 8);
-    ide_offer(d, n, true, sent);
+    ide_offer(d, n, true, ide_atapi_sent);
     d->pos += d->data_sent;
     d->end += d->data_sent;
 }
@@ -177,7 +177,7 @@ static bool attention(struct ide_drive *d) {
     return true;
 }
 
-static void packet_given(struct ide_drive *d) {
+void ide_atapi_packet(struct ide_drive *d) {
     mem_copy(d->packet, d->buf, sizeof(d->packet));
     d->status = IDE_BSY;
     if (attention(d))
@@ -198,7 +198,7 @@ static void packet(struct ide_drive *d) {
     d->limit = limit >= 0xffff || !limit ? 0xfffe : limit & ~1u;
     d->limit = d->limit ? d->limit : 2;
     reason(d, IDE_CD);
-    ide_want(d, sizeof(d->packet), false, packet_given);
+    ide_want(d, sizeof(d->packet), false, ide_atapi_packet);
 }
 
 static void set_features(struct ide_drive *d) {

@@ -5,6 +5,7 @@
  * masters'.
  */
 #include "dev/ide/ide_int.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -154,4 +155,128 @@ void ide_free(struct ide *i) {
     }
     pci_remove(&i->pci);
     free(i);
+}
+
+/* --- snapshots --- */
+
+/* What a command may go on with, by number. */
+static void (*const next[])(struct ide_drive *d) = {
+    NULL, ide_taken, ide_ata_taken, ide_ata_given, ide_atapi_sent, ide_atapi_packet,
+};
+
+static uint8_t number_of(void (*fn)(struct ide_drive *d)) {
+    uint8_t n = 0;
+
+    while (n < ARRAY_SIZE(next) - 1 && next[n] != fn)
+        n++;
+    return n;
+}
+
+static void task_state(struct ide_drive *d, struct snapshot *s) {
+    for (unsigned n = 0; n < 2; n++) {
+        SNAPSHOT(s, d->feature[n]);
+        SNAPSHOT(s, d->count[n]);
+        SNAPSHOT(s, d->low[n]);
+        SNAPSHOT(s, d->mid[n]);
+        SNAPSHOT(s, d->high[n]);
+    }
+    SNAPSHOT(s, d->device);
+    SNAPSHOT(s, d->status);
+    SNAPSHOT(s, d->error);
+    SNAPSHOT_UPTO(s, d->heads, 16);
+    SNAPSHOT_UPTO(s, d->per_track, 255);
+    SNAPSHOT_UPTO(s, d->multiple, IDE_MULTIPLE);
+    SNAPSHOT(s, d->write_cache);
+    SNAPSHOT(s, d->dma_mode);
+    snapshot_need(s, d->heads && d->per_track && !(d->multiple & (d->multiple - 1)));
+    d->heads = d->heads ? d->heads : 1;
+    d->per_track = d->per_track ? d->per_track : 1;
+}
+
+static void packet_state(struct ide_drive *d, struct snapshot *s) {
+    snapshot_bytes(s, d->packet, sizeof(d->packet));
+    SNAPSHOT(s, d->sense);
+    SNAPSHOT(s, d->asc);
+    SNAPSHOT(s, d->ascq);
+    SNAPSHOT(s, d->attention);
+    SNAPSHOT(s, d->changed);
+    SNAPSHOT(s, d->open);
+    SNAPSHOT(s, d->locked);
+    SNAPSHOT(s, d->by_dma);
+    SNAPSHOT_UPTO(s, d->limit, 0xfffe);
+    SNAPSHOT_UPTO(s, d->data_len, IDE_BUFFER);
+    SNAPSHOT_UPTO(s, d->data_sent, d->data_len);
+}
+
+/* What it goes on with comes to an end, within the buffer. */
+static bool can_go_on(const struct ide_drive *d) {
+    if (d->next == ide_ata_taken || d->next == ide_ata_given)
+        return d->piece && d->piece <= d->left && d->at_once;
+    if (d->next == ide_atapi_sent)
+        return d->end <= d->data_len && (!d->left || d->piece <= d->left);
+    return true;
+}
+
+/* A command in its middle. What was read makes sense as far as memory goes: the rest a
+ * disk, a bus master or the guest refuses. */
+static void transfer_state(struct ide_drive *d, struct snapshot *s) {
+    uint8_t go_on = number_of(d->next);
+    uint32_t most = IDE_BUFFER / d->sector_size;
+
+    SNAPSHOT_UPTO(s, go_on, ARRAY_SIZE(next) - 1);
+    d->next = next[go_on];
+    SNAPSHOT_UPTO(s, d->end, IDE_BUFFER);
+    SNAPSHOT_UPTO(s, d->pos, d->end);
+    SNAPSHOT(s, d->to_guest);
+    SNAPSHOT(s, d->dma);
+    SNAPSHOT(s, d->large);
+    SNAPSHOT(s, d->sector);
+    SNAPSHOT_UPTO(s, d->left, 0x10000);
+    SNAPSHOT_UPTO(s, d->piece, most);
+    SNAPSHOT_UPTO(s, d->at_once, most);
+    if (!can_go_on(d)) {
+        d->next = NULL;
+        snapshot_need(s, false);
+    }
+    snapshot_sparse(s, d->buf, IDE_BUFFER);
+}
+
+static void drive_state(struct ide_drive *d, struct snapshot *s) {
+    bool present = d->present, cdrom = d->cdrom;
+    uint64_t sectors = d->sectors;
+
+    SNAPSHOT(s, present);
+    SNAPSHOT(s, cdrom);
+    SNAPSHOT(s, sectors);
+    snapshot_need(s, present == d->present && cdrom == d->cdrom);
+    if (snapshot_reading(s) && sectors != d->sectors)
+        snapshot_refuse(s, "a disk has another size than it had");
+    if (!d->present || !snapshot_good(s))
+        return;
+    task_state(d, s);
+    packet_state(d, s);
+    transfer_state(d, s);
+}
+
+static void channel_state(struct ide_channel *c, struct snapshot *s) {
+    drive_state(&c->drive[0], s);
+    drive_state(&c->drive[1], s);
+    SNAPSHOT_UPTO(s, c->selected, 1);
+    SNAPSHOT(s, c->no_irq);
+    SNAPSHOT(s, c->srst);
+    SNAPSHOT_UPTO(s, c->hob, 1);
+    SNAPSHOT(s, c->intrq);
+    SNAPSHOT(s, c->bm_command);
+    SNAPSHOT(s, c->bm_status);
+    SNAPSHOT(s, c->bm_table);
+    SNAPSHOT(s, c->prd_at);
+    SNAPSHOT(s, c->prd_base);
+    SNAPSHOT_UPTO(s, c->prd_left, 0x10000);
+    SNAPSHOT(s, c->prd_last);
+}
+
+void ide_state(struct ide *i, struct snapshot *s) {
+    pci_function_state(&i->pci, s);
+    channel_state(&i->channel[0], s);
+    channel_state(&i->channel[1], s);
 }

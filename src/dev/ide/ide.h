@@ -24,6 +24,7 @@
 #define IDE_SECONDARY_IRQ 15
 
 struct ide;
+struct snapshot;
 
 struct ide_config {
     struct {
@@ -40,5 +41,8 @@ struct ide *ide_new(struct pci *p, unsigned slot, unsigned function, struct bus 
 void ide_free(struct ide *i);
 /* Power-up state; waits for what is in flight. */
 void ide_reset(struct ide *i);
+
+/* Its record of a snapshot (snapshot/snapshot.h), while no disk is at a request. */
+void ide_state(struct ide *i, struct snapshot *s);
 
 #endif

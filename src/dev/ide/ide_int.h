@@ -147,7 +147,12 @@ void ide_drive_reset(struct ide_drive *d);
 /* --- identify.c --- */
 void ide_identify(struct ide_drive *d); /* 512 bytes of `buf` */
 
-/* --- ata.c, atapi.c: the command register was written --- */
+/* --- ata.c, atapi.c: how a command goes on --- */
+void ide_ata_taken(struct ide_drive *d);
+void ide_ata_given(struct ide_drive *d);
+void ide_atapi_sent(struct ide_drive *d);
+void ide_atapi_packet(struct ide_drive *d);
+/* The command register was written. */
 void ide_ata_command(struct ide_drive *d, uint8_t command);
 void ide_atapi_command(struct ide_drive *d, uint8_t command);
 

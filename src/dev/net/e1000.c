@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "dev/net/e1000_int.h"
+#include "snapshot/snapshot.h"
 
 #define MMIO_SIZE 0x20000u
 #define IO_SIZE 64u
@@ -268,6 +269,74 @@ static void on_config(struct pci_function *f, unsigned at, unsigned size) {
 
     if (at > PCI_COMMAND || at + size <= PCI_COMMAND || !pci_bus_master(f))
         return;
+    net_ready(e->net);
+    e1000_transmit(e);
+}
+
+/* --- snapshots --- */
+
+static void context_state(struct e1000_context *c, struct snapshot *s) {
+    SNAPSHOT(s, c->ip_start);
+    SNAPSHOT(s, c->ip_place);
+    SNAPSHOT(s, c->l4_start);
+    SNAPSHOT(s, c->l4_place);
+    SNAPSHOT(s, c->ip_end);
+    SNAPSHOT(s, c->l4_end);
+    SNAPSHOT(s, c->command);
+    SNAPSHOT(s, c->header);
+    SNAPSHOT(s, c->mss);
+}
+
+/* A frame that is whole and waits for the network is lost, as frames are; what there is
+ * of one that is being put together is kept. */
+static void transmit_state(struct e1000_tx *t, struct snapshot *s) {
+    bool started = t->started && !t->ready;
+    uint32_t len = started ? t->len : 0;
+
+    context_state(&t->context[0], s);
+    context_state(&t->context[1], s);
+    SNAPSHOT(s, started);
+    SNAPSHOT(s, t->extended);
+    SNAPSHOT(s, t->segment);
+    SNAPSHOT(s, t->options);
+    SNAPSHOT(s, t->bad);
+    SNAPSHOT_UPTO(s, len, E1000_FRAME - 4);
+    snapshot_bytes(s, t->frame, len);
+    if (!snapshot_reading(s))
+        return;
+    t->started = started;
+    t->len = len;
+    t->ready = t->busy = false;
+    t->offload = (struct net_offload){.csum = false};
+}
+
+static void serial_state(struct e1000 *e, struct snapshot *s) {
+    SNAPSHOT(s, e->io_address);
+    SNAPSHOT(s, e->serial.in);
+    SNAPSHOT_UPTO(s, e->serial.bits, 64);
+    SNAPSHOT_UPTO(s, e->serial.out, 16);
+    SNAPSHOT_UPTO(s, e->serial.address, ARRAY_SIZE(e->eeprom) - 1);
+    SNAPSHOT(s, e->serial.reading);
+    snapshot_need(s, e->io_address < MMIO_SIZE);
+}
+
+void e1000_state(struct e1000 *e, struct snapshot *s) {
+    pci_function_state(&e->pci, s);
+    serial_state(e, s);
+    for (unsigned n = 0; n < ARRAY_SIZE(e->reg); n++)
+        SNAPSHOT(s, e->reg[n]);
+    for (unsigned n = 0; n < ARRAY_SIZE(e->eeprom); n++)
+        SNAPSHOT(s, e->eeprom[n]);
+    for (unsigned n = 0; n < ARRAY_SIZE(e->phy); n++)
+        SNAPSHOT(s, e->phy[n]);
+    transmit_state(&e->tx, s);
+    e->had_link = net_link(e->net);
+    SNAPSHOT(s, e->had_link);
+}
+
+void e1000_go_on(struct e1000 *e) {
+    if (net_link(e->net) != e->had_link)
+        on_link(e);
     net_ready(e->net);
     e1000_transmit(e);
 }

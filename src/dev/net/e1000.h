@@ -17,11 +17,17 @@
 #include "net/net.h"
 
 struct e1000;
+struct snapshot;
 
 /* At SLOT; NET is the other end of its cable and the caller's. 0 or -errno. */
 int e1000_new(struct pci *pci, unsigned slot, struct mem *mem, struct net *net,
               const uint8_t mac[NET_MAC_SIZE], struct e1000 **out);
 /* NULL: nothing to do. */
 void e1000_free(struct e1000 *e);
+
+/* Its record of a snapshot (snapshot/snapshot.h); and when all is read, and the machine
+ * about to run: the network is there. */
+void e1000_state(struct e1000 *e, struct snapshot *s);
+void e1000_go_on(struct e1000 *e);
 
 #endif

@@ -132,6 +132,7 @@ struct e1000 {
         bool busy;       /* transmitting */
         struct net_offload offload;
     } tx;
+    bool had_link;                /* as a snapshot says */
     uint8_t rx[E1000_RX_MAX + 8]; /* a frame as it goes into the ring */
 };
 

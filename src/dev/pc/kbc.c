@@ -18,6 +18,7 @@
 
 #include "dev/pc/keyboard.h"
 #include "dev/pc/mouse.h"
+#include "snapshot/snapshot.h"
 
 #define STATUS_OUT 0x01u
 #define STATUS_SYSTEM 0x04u
@@ -269,6 +270,59 @@ void kbc_reset(struct kbc *k) {
     keyboard_reset(&k->keyboard);
     mouse_reset(&k->mouse);
     update_irq(k);
+}
+
+static void keyboard_state(struct keyboard *k, struct snapshot *s) {
+    snapshot_bytes(s, k->queue, sizeof(k->queue));
+    SNAPSHOT_UPTO(s, k->first, KEYBOARD_QUEUE - 1);
+    SNAPSHOT_UPTO(s, k->count, KEYBOARD_QUEUE);
+    snapshot_bytes(s, k->answers, sizeof(k->answers));
+    SNAPSHOT_UPTO(s, k->answer_count, sizeof(k->answers));
+    SNAPSHOT(s, k->last);
+    SNAPSHOT(s, k->command);
+    SNAPSHOT_UPTO(s, k->set, 3);
+    SNAPSHOT(s, k->leds);
+    SNAPSHOT(s, k->scanning);
+}
+
+static void mouse_state(struct mouse *m, struct snapshot *s) {
+    for (unsigned n = 0; n < MOUSE_EVENTS; n++) {
+        SNAPSHOT(s, m->events[n].dx);
+        SNAPSHOT(s, m->events[n].dy);
+        SNAPSHOT(s, m->events[n].dz);
+        SNAPSHOT_UPTO(s, m->events[n].buttons, MOUSE_BUTTONS);
+    }
+    SNAPSHOT_UPTO(s, m->first, MOUSE_EVENTS - 1);
+    SNAPSHOT_UPTO(s, m->count, MOUSE_EVENTS);
+    snapshot_bytes(s, m->answers, sizeof(m->answers));
+    SNAPSHOT_UPTO(s, m->answer_count, sizeof(m->answers));
+    snapshot_bytes(s, m->packet, sizeof(m->packet));
+    SNAPSHOT_UPTO(s, m->packet_len, sizeof(m->packet));
+    SNAPSHOT_UPTO(s, m->packet_at, m->packet_len);
+    SNAPSHOT_UPTO(s, m->buttons, MOUSE_BUTTONS);
+    SNAPSHOT(s, m->last);
+    SNAPSHOT(s, m->command);
+    snapshot_bytes(s, m->rates, sizeof(m->rates));
+    SNAPSHOT_UPTO(s, m->id, 4);
+    SNAPSHOT(s, m->resolution);
+    SNAPSHOT(s, m->reporting);
+    SNAPSHOT(s, m->remote);
+    SNAPSHOT(s, m->wrap);
+    SNAPSHOT(s, m->twice);
+}
+
+void kbc_state(struct kbc *k, struct snapshot *s) {
+    snapshot_bytes(s, k->ram, sizeof(k->ram));
+    SNAPSHOT(s, k->out);
+    SNAPSHOT(s, k->out_status);
+    SNAPSHOT(s, k->full);
+    SNAPSHOT(s, k->command);
+    SNAPSHOT(s, k->last_was_cmd);
+    SNAPSHOT(s, k->plugged);
+    SNAPSHOT(s, k->release);
+    keyboard_state(&k->keyboard, s);
+    SNAPSHOT(s, k->has_mouse);
+    mouse_state(&k->mouse, s);
 }
 
 struct kbc *kbc_new(struct bus *bus, struct irq_line irq1, struct irq_line irq12,

@@ -10,6 +10,7 @@
 #include "dev/pc/ports.h"
 
 struct kbc;
+struct snapshot;
 
 /* IRQ1 and IRQ12 are the outputs for the two ports. NULL when out of memory or
  * of places on the bus. */
@@ -26,5 +27,8 @@ void kbc_plug_mouse(struct kbc *k);
 /* It was moved, or its buttons; of none there is nothing to be told. */
 void kbc_pointer(struct kbc *k, const struct mouse_event *e);
 void kbc_reset(struct kbc *k);
+
+/* The controller's record of a snapshot (snapshot/snapshot.h), and its keyboard's. */
+void kbc_state(struct kbc *k, struct snapshot *s);
 
 #endif

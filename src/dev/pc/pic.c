@@ -11,6 +11,7 @@
  * vectors 0x08 and 0x70, everything masked.
  */
 #include "dev/pc/pic.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -322,6 +323,31 @@ void pic_reset(struct pic *p) {
     p->chip[0].base = 0x08;
     p->chip[1].base = 0x70;
     update(p);
+}
+
+static void chip_state(struct chip *c, struct snapshot *s) {
+    SNAPSHOT(s, c->lines);
+    SNAPSHOT(s, c->irr);
+    SNAPSHOT(s, c->isr);
+    SNAPSHOT(s, c->imr);
+    SNAPSHOT(s, c->elcr);
+    SNAPSHOT(s, c->base);
+    SNAPSHOT_UPTO(s, c->lowest, 7);
+    SNAPSHOT_UPTO(s, c->expect, 4);
+    SNAPSHOT(s, c->single);
+    SNAPSHOT(s, c->need_icw4);
+    SNAPSHOT(s, c->auto_eoi);
+    SNAPSHOT(s, c->nested);
+    SNAPSHOT(s, c->rotate_aeoi);
+    SNAPSHOT(s, c->special_mask);
+    SNAPSHOT(s, c->read_isr);
+    SNAPSHOT(s, c->poll);
+}
+
+void pic_state(struct pic *p, struct snapshot *s) {
+    chip_state(&p->chip[0], s);
+    chip_state(&p->chip[1], s);
+    SNAPSHOT(s, p->out);
 }
 
 struct pic *pic_new(struct bus *bus, void (*output)(void *arg, bool level), void *arg,

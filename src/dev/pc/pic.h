@@ -7,6 +7,7 @@
 #include "bus/irq.h"
 
 struct pic;
+struct snapshot;
 
 /* OUTPUT(ARG, level) follows the master's INT pin. NULL when out of memory or
  * of places on the bus. */
@@ -23,5 +24,9 @@ void pic_set(void *pic, unsigned n, bool level);
 bool pic_pending(const struct pic *p);
 /* The processor's acknowledge cycle: a vector, IRQ7's or IRQ15's when it was spurious. */
 int pic_ack(struct pic *p);
+
+/* Its record of a snapshot (snapshot/snapshot.h). Who listens to its output has one of
+ * his own: he is told nothing. */
+void pic_state(struct pic *p, struct snapshot *s);
 
 #endif

@@ -15,6 +15,7 @@
  * given up is counted (irq_ticks_coalesced).
  */
 #include "dev/pc/pit.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -441,6 +442,42 @@ static void p61_write(void *dev, uint64_t reg, unsigned size, uint64_t value) {
 
 static const struct bus_ops ops = {.read = io_read, .write = io_write, .width = 1};
 static const struct bus_ops p61_ops = {.read = p61_read, .write = p61_write, .width = 1};
+
+/* --- snapshots --- */
+
+static void channel_state(struct channel *c, struct snapshot *s) {
+    SNAPSHOT_UPTO(s, c->mode, 5);
+    SNAPSHOT_UPTO(s, c->rw, 3);
+    SNAPSHOT(s, c->bcd);
+    SNAPSHOT(s, c->gate);
+    SNAPSHOT(s, c->armed);
+    SNAPSHOT(s, c->running);
+    SNAPSHOT(s, c->has_next);
+    SNAPSHOT_UPTO(s, c->reload, 65536);
+    SNAPSHOT_UPTO(s, c->next, 65536);
+    SNAPSHOT(s, c->start);
+    SNAPSHOT(s, c->swap_at);
+    SNAPSHOT(s, c->frozen);
+    SNAPSHOT(s, c->write_high);
+    SNAPSHOT(s, c->read_high);
+    SNAPSHOT(s, c->low);
+    SNAPSHOT_UPTO(s, c->latched, 2);
+    SNAPSHOT(s, c->latch);
+    SNAPSHOT(s, c->status_latched);
+    SNAPSHOT(s, c->status);
+    snapshot_need(s, c->rw && c->reload && (c->next || !c->has_next));
+    if (!c->reload) /* a divisor, whatever was read */
+        c->reload = 65536;
+}
+
+void pit_state(struct pit *p, struct snapshot *s) {
+    for (unsigned n = 0; n < 3; n++)
+        channel_state(&p->ch[n], s);
+    SNAPSHOT_UPTO(s, p->p61, P61_WRITABLE);
+    SNAPSHOT(s, p->edge);
+    SNAPSHOT_UPTO(s, p->backlog, MAX_BACKLOG);
+    vtimer_state(p->clock, &p->timer, s);
+}
 
 void pit_reset(struct pit *p) {
     unsigned n;

@@ -10,6 +10,7 @@
  * The SCI is on while SCI_EN is set and an enabled status bit is.
  */
 #include "dev/pc/pm.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -250,6 +251,18 @@ void pm_reset(struct pm *p) {
     p->seen = 0;
     vtimer_cancel(p->clock, &p->overflow);
     update_sci(p);
+}
+
+void pm_state(struct pm *p, struct snapshot *s) {
+    SNAPSHOT(s, p->sts);
+    SNAPSHOT(s, p->en);
+    SNAPSHOT(s, p->cnt);
+    SNAPSHOT(s, p->gpe_sts);
+    SNAPSHOT(s, p->gpe_en);
+    snapshot_bytes(s, p->smi, sizeof(p->smi));
+    SNAPSHOT(s, p->epoch);
+    SNAPSHOT(s, p->seen);
+    vtimer_state(p->clock, &p->overflow, s);
 }
 
 struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,

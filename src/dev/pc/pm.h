@@ -30,6 +30,7 @@
 #define PM_TMR_HZ 3579545u
 
 struct pm;
+struct snapshot;
 
 /* NULL when out of memory or of places on the bus. */
 struct pm *pm_new(struct bus *bus, struct vclock *clock, struct irq_line sci,
@@ -42,5 +43,9 @@ void pm_place(struct pm *p, uint16_t base, bool on);
 
 /* Somebody pressed the power button: the guest may shut down in an orderly way. */
 void pm_power_button(struct pm *p);
+
+/* Its record of a snapshot (snapshot/snapshot.h). Where its registers are besides is the
+ * bridge's to say. */
+void pm_state(struct pm *p, struct snapshot *s);
 
 #endif

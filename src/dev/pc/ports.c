@@ -9,6 +9,7 @@
  * as a whole and must not reset the machine.
  */
 #include "dev/pc/ports.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -125,6 +126,17 @@ void ports_reset(struct ports *p) {
     p->rst = 0;
     p->post = 0;
     ports_a20_set(p, true);
+}
+
+/* The gate's position is where the memory's translations begin: it is moved, not set. */
+void ports_state(struct ports *p, struct snapshot *s) {
+    bool a20 = p->a20;
+
+    SNAPSHOT(s, a20);
+    SNAPSHOT(s, p->ctla);
+    SNAPSHOT(s, p->rst);
+    SNAPSHOT(s, p->post);
+    ports_a20_set(p, a20);
 }
 
 struct ports *ports_new(struct bus *bus, const struct dev_host *host) {

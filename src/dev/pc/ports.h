@@ -13,6 +13,7 @@
 #define PORTS_RESET 0xcf9
 
 struct ports;
+struct snapshot;
 
 /* NULL when out of memory or of places on the bus. */
 struct ports *ports_new(struct bus *bus, const struct dev_host *host);
@@ -29,5 +30,8 @@ bool ports_a20(const struct ports *p);
 void ports_a20_set(struct ports *p, bool on);
 /* The last byte written to port 0x80. */
 uint8_t ports_post_code(const struct ports *p);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void ports_state(struct ports *p, struct snapshot *s);
 
 #endif

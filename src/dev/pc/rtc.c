@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "base/os.h"
+#include "snapshot/snapshot.h"
 
 #define NS_PER_S 1000000000ull
 #define UPDATE_NS 244000ull /* UIP is on so long before an update */
@@ -398,6 +399,34 @@ void rtc_reset(struct rtc *r) {
     to_regs(r, r->base_sec);
     update_irq(r);
     schedule(r);
+}
+
+/* Seconds since 1970 that the calendar is for: of some thirty thousand years. */
+#define SECONDS_MAX (1ll << 40)
+
+void rtc_state(struct rtc *r, struct snapshot *s) {
+    uint64_t real =
+        r->cfg.realtime_ns ? r->cfg.realtime_ns(r->cfg.arg) : os_realtime_ns();
+    uint64_t then = real;
+
+    SNAPSHOT(s, r->index);
+    SNAPSHOT(s, r->index_hi);
+    snapshot_bytes(s, r->regs, sizeof(r->regs));
+    SNAPSHOT(s, r->base_sec);
+    SNAPSHOT(s, r->base_ns);
+    SNAPSHOT(s, r->periodic_at);
+    SNAPSHOT(s, r->seen_sec);
+    SNAPSHOT(s, then);
+    vtimer_state(r->clock, &r->timer, s);
+    snapshot_need(s, r->base_sec > -SECONDS_MAX && r->base_sec < SECONDS_MAX &&
+                         r->seen_sec > -SECONDS_MAX && r->seen_sec < SECONDS_MAX);
+    if (!snapshot_reading(s) || !snapshot_good(s) || real <= then)
+        return;
+    /* The date has gone on meanwhile, as that of a computer that was switched off. What
+     * was due in between is not: alarms are looked for from now on. */
+    r->base_sec += (int64_t)((real - then) / NS_PER_S);
+    r->base_ns -= (real - then) % NS_PER_S;
+    r->seen_sec += (int64_t)((real - then) / NS_PER_S);
 }
 
 struct rtc *rtc_new(struct bus *bus, struct vclock *clock, struct irq_line irq,

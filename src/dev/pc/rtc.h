@@ -8,6 +8,7 @@
 #include "bus/irq.h"
 
 struct rtc;
+struct snapshot;
 
 struct rtc_config {
     /* Nanoseconds since 1970, UTC; NULL: the host's clock. Read once a reset; from there
@@ -26,5 +27,9 @@ void rtc_reset(struct rtc *r);
 
 /* Bit 7 of port 0x70: NMIs from outside the CPU are held back. */
 bool rtc_nmi_masked(const struct rtc *r);
+
+/* Its record of a snapshot (snapshot/snapshot.h). When it is read the date has gone on by
+ * as much as the host's has. */
+void rtc_state(struct rtc *r, struct snapshot *s);
 
 #endif

@@ -33,6 +33,7 @@
 #include <string.h>
 
 #include "mem/mem.h"
+#include "snapshot/snapshot.h"
 
 #define OUT_SIZE 1024u
 #define IN_SIZE 4096u
@@ -487,6 +488,43 @@ void uart_reset(struct uart *u) {
     u->next_refill = 0;
     clear_rx(u);
     update_irq(u);
+}
+
+static void line_state(struct uart *u, struct snapshot *s) {
+    snapshot_bytes(s, u->fifo, sizeof(u->fifo));
+    SNAPSHOT(s, u->fifo_line);
+    SNAPSHOT_UPTO(s, u->fifo_head, FIFO_SIZE - 1);
+    SNAPSHOT_UPTO(s, u->fifo_len, FIFO_SIZE);
+    snapshot_bytes(s, u->in, sizeof(u->in));
+    SNAPSHOT_UPTO(s, u->in_head, IN_SIZE - 1);
+    SNAPSHOT_UPTO(s, u->in_len, IN_SIZE - FIFO_SIZE);
+    SNAPSHOT(s, u->next_refill);
+    SNAPSHOT_UPTO(s, u->out_len, OUT_SIZE);
+    snapshot_bytes(s, u->out, u->out_len);
+}
+
+void uart_state(struct uart *u, struct snapshot *s) {
+    SNAPSHOT(s, u->ier);
+    SNAPSHOT(s, u->lcr);
+    SNAPSHOT(s, u->mcr);
+    SNAPSHOT(s, u->msr);
+    SNAPSHOT(s, u->scr);
+    SNAPSHOT(s, u->fcr);
+    SNAPSHOT(s, u->lsr_errors);
+    SNAPSHOT(s, u->divisor);
+    SNAPSHOT(s, u->thre_pending);
+    SNAPSHOT(s, u->timeout);
+    SNAPSHOT(s, u->irq_level);
+    SNAPSHOT_UPTO(s, u->lsr_reads, POLL_READS);
+    line_state(u, s);
+    vtimer_state(u->clock, &u->refill, s);
+    vtimer_state(u->clock, &u->flush, s);
+    if (!snapshot_reading(s))
+        return;
+    /* Nobody has refused the output here. */
+    u->waits = false;
+    if (u->out_len && !u->flush.armed)
+        vtimer_arm(u->clock, &u->flush, vclock_now(u->clock) + FLUSH_NS);
 }
 
 struct uart *uart_new(struct bus *bus, struct vclock *clock, uint16_t port,

@@ -16,6 +16,7 @@
 #define UART_COM2_IRQ 3
 
 struct uart;
+struct snapshot;
 
 struct uart_host {
     /* The guest wrote N bytes, in order: how many of them were taken. Who does not take
@@ -44,5 +45,8 @@ size_t uart_receive(struct uart *u, const uint8_t *bytes, size_t n);
  * clock time; call it before the machine stops or goes idle. True: all of it was taken.
  */
 bool uart_flush(struct uart *u);
+
+/* Its record of a snapshot (snapshot/snapshot.h): also what its queues hold. */
+void uart_state(struct uart *u, struct snapshot *s);
 
 #endif

@@ -8,6 +8,7 @@
  * on.
  */
 #include "dev/pc/vga_int.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -291,6 +292,37 @@ static bool attach(struct vga *v, struct bus *bus) {
     return bus_attach_pio(bus, FIRST_PORT, PORT_COUNT, &ops, v, "vga") &&
            (!v->mem || bus_attach_mmio(bus, gpa(VGA_WINDOW), VGA_PLANE, &vga_window_ops,
                                        v, "vga planes"));
+}
+
+static void registers_state(struct vga *v, struct snapshot *s) {
+    SNAPSHOT(s, v->misc);
+    SNAPSHOT(s, v->feature);
+    SNAPSHOT_UPTO(s, v->crtc_index, sizeof(v->crtc) - 1);
+    SNAPSHOT_UPTO(s, v->seq_index, sizeof(v->seq) - 1);
+    SNAPSHOT_UPTO(s, v->gfx_index, sizeof(v->gfx) - 1);
+    SNAPSHOT(s, v->attr_index);
+    snapshot_bytes(s, v->crtc, sizeof(v->crtc));
+    snapshot_bytes(s, v->seq, sizeof(v->seq));
+    snapshot_bytes(s, v->gfx, sizeof(v->gfx));
+    snapshot_bytes(s, v->attr, sizeof(v->attr));
+    SNAPSHOT(s, v->attr_data);
+}
+
+/* What is shown of a display's memory, and in the window of it, the display says when its
+ * own record is read. */
+void vga_state(struct vga *v, struct snapshot *s) {
+    registers_state(v, s);
+    snapshot_bytes(s, v->dac, sizeof(v->dac));
+    SNAPSHOT(s, v->dac_mask);
+    SNAPSHOT_UPTO(s, v->dac_read, sizeof(v->dac) - 1);
+    SNAPSHOT_UPTO(s, v->dac_write, sizeof(v->dac) - 1);
+    SNAPSHOT(s, v->dac_state);
+    SNAPSHOT(s, v->dac_max);
+    snapshot_bytes(s, v->latch, sizeof(v->latch));
+    for (unsigned n = 0; n < 4; n++)
+        snapshot_sparse(s, v->plane[n], VGA_PLANE);
+    if (snapshot_reading(s))
+        vga_update_window(v);
 }
 
 struct vga *vga_new(struct bus *bus, struct vclock *clock, struct mem *m) {

@@ -12,6 +12,7 @@
 #include "mem/mem.h"
 
 struct vga;
+struct snapshot;
 
 /* M is where its memory is seen; NULL: it has no planes. NULL when out of memory or of
  * places on the bus. */
@@ -78,5 +79,8 @@ struct vga_picture {
 void vga_look(const struct vga *v, const struct mem *m, struct vga_picture *p);
 /* Without the board's lock. OUT has room for width * height pixels, 0xRRGGBB. */
 void vga_draw(const struct vga_picture *p, const struct mem *m, uint32_t *out);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void vga_state(struct vga *v, struct snapshot *s);
 
 #endif

@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "dev/pci/pci_int.h"
+#include "snapshot/snapshot.h"
 
 #define CAP_NEXT 1u
 #define PM_SIZE 8u
@@ -72,4 +73,37 @@ bool pci_powered(const struct pci_function *f) {
 
 bool pci_bus_master(const struct pci_function *f) {
     return (f->config[PCI_COMMAND] & PCI_COMMAND_MASTER) && pci_powered(f);
+}
+
+/* --- snapshots --- */
+
+/* Of the byte at AT: bits that change while the machine runs, by the guest or by the
+ * device. The others are as the device was made. */
+static uint8_t changeable(const struct pci_function *f, unsigned at) {
+    uint8_t bits = f->writable[at] | f->clearable[at];
+
+    if (at == PCI_STATUS)
+        bits |= PCI_STATUS_INTX;
+    if (f->msi && at >= f->msi + PCI_MSI_PENDING && at < f->msi + PCI_MSI_PENDING + 4)
+        bits = 0xff;
+    return bits;
+}
+
+void pci_config_state(struct pci_function *f, struct snapshot *s) {
+    uint8_t bytes[sizeof(f->config)];
+    bool same = true;
+
+    for (unsigned n = 0; n < sizeof(bytes); n++)
+        bytes[n] = f->config[n];
+    snapshot_bytes(s, bytes, sizeof(bytes));
+    for (unsigned n = 0; n < sizeof(bytes); n++) {
+        uint8_t mask = changeable(f, n);
+        bool identity = n < PCI_COMMAND || (n >= PCI_REVISION && n < PCI_CLASS + 3) ||
+                        (n >= PCI_SUB_VENDOR && n < PCI_SUB_DEVICE + 2);
+
+        same &= !identity || bytes[n] == f->config[n];
+        f->config[n] = (uint8_t)((f->config[n] & ~mask) | (bytes[n] & mask));
+    }
+    if (snapshot_reading(s) && !same)
+        snapshot_refuse(s, "it has another device in a place of the PCI bus");
 }

@@ -10,6 +10,7 @@
  * whenever it is shown.
  */
 #include "dev/pci/display.h"
+#include "snapshot/snapshot.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -245,6 +246,28 @@ static void reset(struct pci_function *f) {
     if (d->touched)
         mem_fill(bytes(d), 0, DISPLAY_MEMORY);
     d->touched = false;
+    show(d);
+}
+
+/* What the memory shows is in it. */
+static bool can_be_shown(const struct display *d) {
+    return fits(d) && d->reg[R_LINE] >= d->reg[R_WIDTH] &&
+           (uint64_t)pitch(d) * d->reg[R_HEIGHT] <= DISPLAY_MEMORY;
+}
+
+/* The memory is with the guest's other memory. */
+void display_state(struct display *d, struct snapshot *s) {
+    SNAPSHOT(s, d->index);
+    for (unsigned n = 0; n < REGS; n++)
+        SNAPSHOT(s, d->reg[n]);
+    pci_function_state(&d->pci, s);
+    SNAPSHOT(s, d->touched);
+    if (!snapshot_reading(s))
+        return;
+    if ((d->reg[R_ENABLE] & ENABLED) && !can_be_shown(d)) {
+        d->reg[R_ENABLE] = 0;
+        snapshot_need(s, false);
+    }
     show(d);
 }
 

@@ -11,6 +11,7 @@
  * is made of the bus there is nothing to copy.
  */
 #include "dev/pci/i440fx.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -98,6 +99,11 @@ static void reset(struct pci_function *f) {
             pci_set(f, I440FX_PAM + n, 1, 0x33);
     }
     written(f, I440FX_PAM, 7);
+}
+
+/* Memory is as the registers say when they are read: written(). */
+void i440fx_state(struct i440fx *b, struct snapshot *s) {
+    pci_function_state(&b->pci, s);
 }
 
 static const struct pci_ops ops = {.config_written = written, .reset = reset};

@@ -16,10 +16,14 @@
 #define I440FX_SMRAM 0x72u
 
 struct i440fx;
+struct snapshot;
 
 /* Function 0 of slot 0. SHADOWED: after a reset all from 0xc0000 on is RAM, as firmware
  * leaves it, which is not there; else nothing of it is. NULL when out of memory. */
 struct i440fx *i440fx_new(struct pci *pci, struct mem *mem, bool shadowed);
 void i440fx_free(struct i440fx *b);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void i440fx_state(struct i440fx *b, struct snapshot *s);
 
 #endif

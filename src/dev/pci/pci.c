@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "dev/pci/pci_int.h"
+#include "snapshot/snapshot.h"
 
 #define ADDRESS_PORT 0xcf8
 #define DATA_PORT 0xcfc
@@ -188,4 +189,21 @@ struct bus *pci_bus(const struct pci *p) {
 
 void pci_free(struct pci *p) {
     free(p);
+}
+
+/* --- snapshots --- */
+
+void pci_state(struct pci *p, struct snapshot *s) {
+    SNAPSHOT(s, p->address);
+    snapshot_need(s, !(p->address & ~ADDRESS_BITS));
+}
+
+void pci_function_state(struct pci_function *f, struct snapshot *s) {
+    pci_config_state(f, s);
+    pci_interrupts_state(f, s);
+    if (!snapshot_reading(s) || !snapshot_good(s))
+        return;
+    pci_bars_changed(f);
+    if (f->ops && f->ops->config_written)
+        f->ops->config_written(f, 0, sizeof(f->config));
 }

@@ -23,6 +23,7 @@
 #include "bus/irq.h"
 
 struct pci;
+struct snapshot;
 struct pci_function;
 
 #define PCI_SLOTS 32u
@@ -230,5 +231,14 @@ bool pci_msix_masked(const struct pci_function *f, unsigned vector);
 
 uint32_t pci_config_read(struct pci_function *f, unsigned at, unsigned size);
 void pci_config_write(struct pci_function *f, unsigned at, unsigned size, uint32_t value);
+
+/* --- snapshots (snapshot/snapshot.h) --- */
+
+/* The bus's own record. */
+void pci_state(struct pci *p, struct snapshot *s);
+/* What a function has beside its device: the first part of the device's record. What is
+ * read must be of such a device. Its bars are where they were when that is done, and
+ * ops->config_written() was called. */
+void pci_function_state(struct pci_function *f, struct snapshot *s);
 
 #endif

@@ -20,6 +20,9 @@ void pci_interrupts_changed(struct pci_function *f);
 void pci_interrupts_reset(struct pci_function *f);
 void pci_interrupts_free(struct pci_function *f);
 
+void pci_interrupts_state(struct pci_function *f, struct snapshot *s);
+#define PCI_MSI_PENDING 0x14u /* in the capability */
+
 /* --- bar.c --- */
 
 /* Bars are where the registers say, and on as they say. */
@@ -30,5 +33,6 @@ void pci_bars_remove(struct pci_function *f);
 
 /* In D0, or without power management. */
 bool pci_powered(const struct pci_function *f);
+void pci_config_state(struct pci_function *f, struct snapshot *s);
 
 #endif

@@ -8,6 +8,7 @@
  * acknowledges. 82371AB data sheet, "SMBus Host Controller Registers".
  */
 #include "dev/pci/piix.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -195,6 +196,20 @@ static bool add_power(struct piix *p, struct pci *pci) {
     pci_define(f, PIIX_SMB_BASE, 4, 1, SMB_BASE_BITS);
     pci_define(f, SMB_CONFIG, 1, 0, 0x0f);
     return true;
+}
+
+void piix_state(struct piix *p, struct snapshot *s) {
+    uint16_t lines = p->lines;
+
+    for (unsigned n = 0; n < PIRQS; n++)
+        SNAPSHOT_UPTO(s, p->driven[n], PCI_SLOTS * PCI_FUNCTIONS);
+    SNAPSHOT(s, lines);
+    /* So that the bridge, told of its registers, finds nothing to tell others. */
+    if (snapshot_reading(s))
+        p->lines = lines;
+    pci_function_state(&p->isa, s);
+    pci_function_state(&p->power, s);
+    snapshot_bytes(s, p->smb, sizeof(p->smb));
 }
 
 struct piix *piix_new(struct pci *pci, struct pm *pm, const struct piix_host *host,

@@ -26,6 +26,7 @@
 #define PIIX_SMB_BASE 0x90u
 
 struct piix;
+struct snapshot;
 
 struct piix_host {
     /* The level of ISA line N, as the PCI lines that are led to it make it. */
@@ -46,5 +47,8 @@ static inline unsigned piix_pirq(unsigned slot, unsigned pin) {
 }
 /* A function drives pin PIN of SLOT; of the shape of pci_host.intx. */
 void piix_intx(void *piix, unsigned slot, unsigned pin, bool level);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void piix_state(struct piix *p, struct snapshot *s);
 
 #endif

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "base/os.h"
+#include "snapshot/snapshot.h"
 #include "x86/msr.h"
 
 #define MSR_WALL_CLOCK_OLD 0x11u
@@ -50,7 +51,8 @@ struct pvclock {
     struct counters *cnt;
     uint64_t wall_msr;
     uint64_t epoch; /* clock time at which system time is 0 */
-    uint64_t ticks; /* of the clock's source, then */
+    uint64_t ticks; /* of the clock's source at system time SINCE */
+    uint64_t since; /* 0, but after a restore */
     uint32_t mult;
     int8_t shift;
     unsigned cpus;
@@ -91,6 +93,7 @@ static void write_time(struct pvclock *p, unsigned n, const struct vclock *clock
     p->cpu[n].version += 2;
     t.version = p->cpu[n].version - 1;
     t.tsc_timestamp = vclock_tsc_at(clock, p->ticks);
+    t.system_time = p->since;
     t.mult = p->mult;
     t.shift = p->shift;
     t.flags = FLAG_TSC_STABLE;
@@ -155,6 +158,36 @@ void pvclock_reset(struct pvclock *p) {
     }
     p->epoch = vclock_now(p->clock);
     p->ticks = vclock_ticks(p->clock);
+    p->since = 0;
+}
+
+/* The host's counter may run at another pace here: what the guest computes begins where
+ * its time is now, when its clocks are told (pvclock_tsc_changed()). In one that counts
+ * nothing has changed. */
+static void begin_here(struct pvclock *p) {
+    uint64_t since = vclock_now(p->clock) - p->epoch;
+
+    p->ticks = vclock_ticks(p->clock);
+    p->since = since;
+}
+
+void pvclock_state(struct pvclock *p, struct snapshot *s) {
+    uint64_t hz = vclock_tsc_hz(p->clock);
+    uint32_t cpus = p->cpus;
+
+    SNAPSHOT(s, cpus);
+    snapshot_need(s, cpus == p->cpus);
+    SNAPSHOT(s, p->wall_msr);
+    SNAPSHOT(s, p->epoch);
+    SNAPSHOT(s, p->ticks);
+    SNAPSHOT(s, p->since);
+    SNAPSHOT(s, hz);
+    for (unsigned n = 0; n < p->cpus; n++) {
+        SNAPSHOT(s, p->cpu[n].msr);
+        SNAPSHOT(s, p->cpu[n].version);
+    }
+    if (snapshot_reading(s) && hz != vclock_tsc_hz(p->clock))
+        begin_here(p);
 }
 
 struct pvclock *pvclock_new(struct mem *mem, struct vclock *clock, unsigned cpus,

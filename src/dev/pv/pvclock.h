@@ -7,6 +7,7 @@
 #include "mem/mem.h"
 
 struct pvclock;
+struct snapshot;
 
 struct pvclock_config {
     uint64_t (*realtime_ns)(void *arg); /* since 1970, UTC; NULL: the host's clock */
@@ -28,5 +29,10 @@ bool pvclock_msr(struct pvclock *p, unsigned n, const struct vclock *clock, uint
 
 /* CPU N's TSC was set: its page must say so. */
 void pvclock_tsc_changed(struct pvclock *p, unsigned n, const struct vclock *clock);
+
+/* Its record of a snapshot (snapshot/snapshot.h). When it is read the clock and the
+ * counter are what they were, or the counter has another pace: then the guest has to be
+ * told (pvclock_tsc_changed()). */
+void pvclock_state(struct pvclock *p, struct snapshot *s);
 
 #endif

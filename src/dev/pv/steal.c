@@ -19,6 +19,7 @@
  * time it is (the host's, steal_host), what flushing means (the MMU's).
  */
 #include "dev/pv/steal.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -128,6 +129,16 @@ bool steal_back(struct steal *s) {
 
 void steal_reset(struct steal *s) {
     s->msr = 0;
+}
+
+/* What the CPU has waited for so far is in the guest's memory. */
+void steal_state(struct steal *s, struct snapshot *snap) {
+    SNAPSHOT(snap, s->msr);
+    snapshot_need(snap, !(s->msr & RESERVED));
+    if (!snapshot_reading(snap))
+        return;
+    s->waited = s->host.waited_ns(s->host.arg);
+    s->next = 0;
 }
 
 struct steal *steal_new(struct mem *mem, struct vclock *clock,

@@ -8,6 +8,7 @@
 #include "mem/mem.h"
 
 struct steal;
+struct snapshot;
 
 struct steal_host {
     /* Nanoseconds, ever since; never less than before. */
@@ -32,5 +33,8 @@ void steal_update(struct steal *s);
  * to be flushed, with global entries and those of all PCIDs. */
 void steal_away(struct steal *s);
 bool steal_back(struct steal *s);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void steal_state(struct steal *s, struct snapshot *snap);
 
 #endif

@@ -14,6 +14,7 @@
  * not accepted are left out. Whoever goes by the standard's letter finds reporting at 4.
  */
 #include "dev/virtio/balloon.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -179,6 +180,18 @@ static void configure(struct virtio_device *d, unsigned at, unsigned len,
 
 static const struct virtio_ops ops = {
     .notify = serve, .reset = reset, .configure = configure};
+
+void virtio_balloon_state(struct virtio_balloon *b, struct snapshot *s) {
+    virtio_device_state(&b->d, s);
+    SNAPSHOT(s, b->config.num_pages);
+    SNAPSHOT(s, b->config.actual);
+    SNAPSHOT(s, b->has_stats);
+    SNAPSHOT(s, b->stats_head);
+    SNAPSHOT(s, b->stats.given);
+    for (unsigned n = 0; n < VIRTIO_BALLOON_STATS; n++)
+        SNAPSHOT(s, b->stats.value[n]);
+    snapshot_need(s, !(b->stats.given >> VIRTIO_BALLOON_STATS));
+}
 
 struct virtio_balloon *virtio_balloon_new(struct mem *mem, struct vclock *clock,
                                           struct counters *cnt) {

@@ -5,6 +5,7 @@
 #include "dev/virtio/virtio.h"
 
 struct virtio_balloon;
+struct snapshot;
 
 /* Statistics by their tags. VIRTIO 1.2, "Memory Statistics Tags". */
 #define VIRTIO_BALLOON_STATS 10u
@@ -27,5 +28,8 @@ uint32_t virtio_balloon_pages(const struct virtio_balloon *b);
 void virtio_balloon_poll(struct virtio_balloon *b);
 /* What the guest has told last. */
 struct virtio_balloon_stats virtio_balloon_stats(const struct virtio_balloon *b);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void virtio_balloon_state(struct virtio_balloon *b, struct snapshot *s);
 
 #endif

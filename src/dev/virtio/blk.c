@@ -17,6 +17,7 @@
  * accepted FLUSH) a write is followed by a flush before it is done.
  */
 #include "dev/virtio/blk.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -416,6 +417,17 @@ static void init_requests(struct virtio_blk *b) {
         r->block.done = done;
         release(r);
     }
+}
+
+/* Nothing is under way: who writes it has waited for that. */
+void virtio_blk_state(struct virtio_blk *b, struct snapshot *s) {
+    uint64_t capacity = b->config.capacity;
+
+    virtio_device_state(&b->d, s);
+    SNAPSHOT(s, capacity);
+    SNAPSHOT_UPTO(s, b->config.writeback, 1);
+    if (snapshot_reading(s) && capacity != b->config.capacity)
+        snapshot_refuse(s, "a disk has another size than it had");
 }
 
 struct virtio_blk *virtio_blk_new(struct mem *mem, struct vclock *clock,

@@ -9,6 +9,7 @@
 #define VIRTIO_BLK_QUEUES_MAX 16u
 
 struct virtio_blk;
+struct snapshot;
 
 /* With QUEUES (1..VIRTIO_BLK_QUEUES_MAX) request queues. BLOCK, which has been attached
  * to its workers, stays the caller's. NULL when out of memory. */
@@ -22,5 +23,8 @@ struct virtio_device *virtio_blk_device(struct virtio_blk *b);
 /* Waits for the workers: nothing is read or written any more, and what the guest had
  * asked for is forgotten. Before a reset from outside. */
 void virtio_blk_quiet(struct virtio_blk *b);
+
+/* Its record of a snapshot (snapshot/snapshot.h), while no request is under way. */
+void virtio_blk_state(struct virtio_blk *b, struct snapshot *s);
 
 #endif

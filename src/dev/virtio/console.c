@@ -11,6 +11,7 @@
  * holds one at most.
  */
 #include "dev/virtio/console.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -39,6 +40,7 @@ enum {
 
 /* What is to be said of a port, in this order. */
 enum { SAY_ADD = 1, SAY_CONSOLE = 2, SAY_NAME = 4, SAY_SIZE = 8, SAY_OPEN = 16 };
+enum { SAY_ALL = 31 };
 
 struct control {
     uint32_t id;
@@ -58,9 +60,10 @@ struct port {
     bool open;      /* somebody in the guest has it */
     bool connected; /* somebody is at the other end */
     unsigned say;
-    bool hungry;  /* the host has input that the guest had no room for */
-    bool stopped; /* the host takes no output */
-    bool holds;   /* `out`, a buffer of which some is still to be written */
+    bool hungry;      /* the host has input that the guest had no room for */
+    bool stopped;     /* the host takes no output */
+    bool holds;       /* `out`, a buffer of which some is still to be written */
+    uint64_t written; /* bytes of it */
     struct virtio_chain out;
     struct virtio_piece piece[PIECES];
 };
@@ -201,8 +204,10 @@ static bool write_some(struct virtio_console *c, unsigned n) {
         return true;
     len = s->piece->len < WRITE_MAX ? s->piece->len : WRITE_MAX;
     took = c->host.write(c->host.arg, n, s->piece->host, len);
-    virtio_span_read(s, NULL, took < len ? took : len);
-    return took >= len;
+    took = took < len ? took : len;
+    virtio_span_read(s, NULL, took);
+    c->port[n].written += took;
+    return took == len;
 }
 
 static void serve_out(struct virtio_console *c, unsigned n) {
@@ -215,6 +220,7 @@ static void serve_out(struct virtio_console *c, unsigned n) {
     p->out.room = p->piece;
     p->out.rooms = PIECES;
     for (; turn && (p->holds || virtio_queue_pop(q, &p->out)); turn--) {
+        p->written = p->holds ? p->written : 0;
         p->holds = true;
         if (!write_some(c, n)) {
             p->stopped = true;
@@ -320,6 +326,56 @@ void virtio_console_resize(struct virtio_console *c, uint16_t columns, uint16_t 
         c->port[0].say |= SAY_SIZE;
         say(c);
     }
+}
+
+/* --- snapshots --- */
+
+/* The buffer whose beginning has been written comes once more out of its queue. */
+static void find_held(struct virtio_console *c, unsigned n) {
+    struct virtio_queue *q = &c->queue[out_queue(n)];
+    struct port *p = &c->port[n];
+
+    p->holds = false;
+    p->out.room = p->piece;
+    p->out.rooms = PIECES;
+    if (!virtio_queue_live(q))
+        return;
+    virtio_queue_unpop(q, 1);
+    p->holds = virtio_queue_pop(q, &p->out);
+    if (p->holds)
+        virtio_span_read(&p->out.out, NULL, p->written);
+}
+
+static void port_state(struct virtio_console *c, unsigned n, struct snapshot *s) {
+    struct port *p = &c->port[n];
+    bool holds = p->holds;
+
+    SNAPSHOT(s, p->ready);
+    SNAPSHOT(s, p->open);
+    SNAPSHOT(s, p->connected);
+    SNAPSHOT(s, p->say);
+    SNAPSHOT(s, holds);
+    SNAPSHOT(s, p->written);
+    snapshot_need(s, !(p->say & ~(unsigned)SAY_ALL) && (p->name || !(p->say & SAY_NAME)));
+    if (!snapshot_reading(s) || !snapshot_good(s))
+        return;
+    p->hungry = p->stopped = false;
+    if (holds)
+        find_held(c, n);
+}
+
+void virtio_console_state(struct virtio_console *c, struct snapshot *s) {
+    virtio_device_state(&c->d, s);
+    SNAPSHOT(s, c->config.columns);
+    SNAPSHOT(s, c->config.rows);
+    for (unsigned n = 0; n < c->ports; n++)
+        port_state(c, n, s);
+}
+
+void virtio_console_go_on(struct virtio_console *c) {
+    for (unsigned n = 0; n < c->ports; n++)
+        c->port[n].hungry = true; /* the host may have something */
+    virtio_device_go_on(&c->d);
 }
 
 struct virtio_console *virtio_console_new(struct mem *mem, struct vclock *clock,

@@ -18,6 +18,7 @@ struct virtio_console_host {
 };
 
 struct virtio_console;
+struct snapshot;
 
 /* With PORTS ports (1..VIRTIO_CONSOLE_PORTS), of which the first is a console. NAMES of
  * them, each of which may be NULL, are kept. NULL when out of memory. */
@@ -37,5 +38,10 @@ void virtio_console_writable(struct virtio_console *c, unsigned port);
 void virtio_console_connected(struct virtio_console *c, unsigned port, bool on);
 /* The size of the first port's screen. */
 void virtio_console_resize(struct virtio_console *c, uint16_t columns, uint16_t rows);
+
+/* Its record of a snapshot (snapshot/snapshot.h); and when all is read, and the machine
+ * about to run: who is at the ports has been told. */
+void virtio_console_state(struct virtio_console *c, struct snapshot *s);
+void virtio_console_go_on(struct virtio_console *c);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "dev/virtio/transport.h"
+#include "snapshot/snapshot.h"
 
 #define MAGIC 0x74726976u /* "virt" */
 #define VERSION 2u
@@ -172,6 +173,15 @@ static void mmio_write(void *dev, uint64_t addr, unsigned size, uint64_t value) 
 }
 
 static const struct bus_ops mmio_ops = {.read = mmio_read, .write = mmio_write};
+
+/* --- snapshots --- */
+
+void virtio_mmio_state(struct virtio_mmio *m, struct snapshot *s) {
+    SNAPSHOT(s, m->offered_page);
+    SNAPSHOT(s, m->accepted_page);
+    SNAPSHOT(s, m->queue);
+    SNAPSHOT(s, m->interrupt);
+}
 
 /* --- life --- */
 

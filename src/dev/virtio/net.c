@@ -12,6 +12,7 @@
  * device.
  */
 #include "dev/virtio/net.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -94,7 +95,8 @@ struct virtio_net {
     struct net *net;
     bool mode[RX_MODES];
     struct table unicast, multicast;
-    bool starved; /* the network keeps a frame until there are buffers */
+    bool starved;      /* the network keeps a frame until there are buffers */
+    uint64_t offloads; /* features that the driver wants to be used now */
     struct virtio_piece pieces[PIECES];
 };
 
@@ -323,6 +325,7 @@ static void let_go_on(struct virtio_net *n) {
 /* --- control --- */
 
 static void set_offloads(struct virtio_net *n, uint64_t features) {
+    n->offloads = features;
     net_card_can(n->net, (features & F_GUEST_CSUM ? NET_CAN_CSUM : 0) |
                              (features & F_GUEST_TSO4 ? NET_CAN_TSO4 : 0) |
                              (features & F_GUEST_TSO6 ? NET_CAN_TSO6 : 0));
@@ -473,6 +476,41 @@ static const struct virtio_ops ops = {
     .start = start,
     .configure = configure,
 };
+
+/* --- snapshots --- */
+
+static void table_state(struct table *t, struct snapshot *s) {
+    snapshot_bytes(s, t->mac, sizeof(t->mac));
+    SNAPSHOT_UPTO(s, t->count, TABLE);
+    SNAPSHOT(s, t->all);
+}
+
+void virtio_net_state(struct virtio_net *n, struct snapshot *s) {
+    uint64_t offloads = n->offloads;
+
+    virtio_device_state(&n->d, s);
+    SNAPSHOT(s, n->config.status);
+    snapshot_bytes(s, n->config.mac, sizeof(n->config.mac));
+    for (unsigned k = 0; k < RX_MODES; k++)
+        SNAPSHOT(s, n->mode[k]);
+    table_state(&n->unicast, s);
+    table_state(&n->multicast, s);
+    SNAPSHOT(s, offloads);
+    if (!snapshot_reading(s))
+        return;
+    snapshot_need(s, !(offloads & ~n->d.features));
+    set_offloads(n, offloads);
+}
+
+void virtio_net_go_on(struct virtio_net *n) {
+    uint16_t before = n->config.status;
+
+    show_link(n);
+    if (n->config.status != before)
+        virtio_config_changed(&n->d);
+    let_go_on(n);
+    virtio_device_go_on(&n->d);
+}
 
 struct virtio_net *virtio_net_new(struct mem *mem, const struct virtio_net_config *cfg) {
     struct virtio_net *n = calloc(1, sizeof(*n));

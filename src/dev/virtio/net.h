@@ -12,6 +12,7 @@
 #include "net/net.h"
 
 struct virtio_net;
+struct snapshot;
 
 struct virtio_net_config {
     struct net *net; /* started or not; must outlive the card */
@@ -24,5 +25,10 @@ struct virtio_net_config {
 struct virtio_net *virtio_net_new(struct mem *mem, const struct virtio_net_config *cfg);
 struct virtio_device *virtio_net_device(struct virtio_net *n);
 void virtio_net_free(struct virtio_net *n); /* N may be NULL */
+
+/* Its record of a snapshot (snapshot/snapshot.h); and when all is read, and the machine
+ * about to run: the driver looks at the cable. */
+void virtio_net_state(struct virtio_net *n, struct snapshot *s);
+void virtio_net_go_on(struct virtio_net *n);
 
 #endif

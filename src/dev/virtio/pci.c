@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "dev/virtio/transport.h"
+#include "snapshot/snapshot.h"
 
 #define VENDOR 0x1af4u
 #define MODERN_DEVICE 0x1040u /* and the device's type */
@@ -426,6 +427,18 @@ static void on_reset(struct pci_function *f) {
 
 static const struct pci_ops ops = {
     .config_read = config_read, .config_written = config_written, .reset = on_reset};
+
+/* --- snapshots --- */
+
+void virtio_pci_state(struct virtio_pci *p, struct snapshot *s) {
+    SNAPSHOT(s, p->offered_page);
+    SNAPSHOT(s, p->accepted_page);
+    SNAPSHOT(s, p->queue);
+    SNAPSHOT(s, p->config_vector);
+    SNAPSHOT(s, p->isr);
+    SNAPSHOT(s, p->legacy);
+    pci_function_state(&p->f, s);
+}
 
 /* --- creation --- */
 

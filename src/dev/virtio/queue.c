@@ -15,6 +15,7 @@
  * (index, then the event that suppresses), there is a full fence between.
  */
 #include "dev/virtio/virtio.h"
+#include "snapshot/snapshot.h"
 
 #define DESC_SIZE 16u
 #define DESC_NEXT 1u
@@ -67,14 +68,19 @@ static uint8_t *ring_host(const struct virtio_queue *q, uint64_t at, uint64_t le
     return host && mem_kind_of(m, host) == MEM_RAM ? host : NULL;
 }
 
-void virtio_queue_enable(struct virtio_queue *q) {
-    if (q->ready)
-        return;
+/* False: the rings are not where there is memory. */
+static bool find_rings(struct virtio_queue *q) {
     q->desc_host = ring_host(q, q->desc, (uint64_t)DESC_SIZE * q->size, 16);
     q->avail_host = ring_host(q, q->avail, avail_bytes(q), 2);
     q->used_host = ring_host(q, q->used, used_bytes(q), 4);
+    return q->desc_host && q->avail_host && q->used_host;
+}
+
+void virtio_queue_enable(struct virtio_queue *q) {
+    if (q->ready)
+        return;
     q->next_avail = q->used_idx = q->staged = q->avail_event = 0;
-    if (!q->desc_host || !q->avail_host || !q->used_host) {
+    if (!find_rings(q)) {
         virtio_broken(q->dev, "a ring that is not in memory");
         return;
     }
@@ -369,4 +375,33 @@ void virtio_span_cut(struct virtio_span *s, uint64_t len) {
 void virtio_span_written(struct virtio_device *d, const struct virtio_span *s) {
     for (unsigned n = 0; n < s->count; n++)
         mem_about_to_write(d->mem, s->piece[n].host, s->piece[n].len);
+}
+
+/* --- snapshots --- */
+
+void virtio_queue_state(struct virtio_queue *q, struct snapshot *s) {
+    bool ready = q->ready;
+
+    SNAPSHOT(s, q->size);
+    SNAPSHOT(s, q->vector);
+    SNAPSHOT(s, ready);
+    SNAPSHOT(s, q->desc);
+    SNAPSHOT(s, q->avail);
+    SNAPSHOT(s, q->used);
+    SNAPSHOT(s, q->next_avail);
+    SNAPSHOT(s, q->used_idx);
+    SNAPSHOT(s, q->staged);
+    SNAPSHOT(s, q->avail_event);
+    if (q->dev->clock)
+        vtimer_state(q->dev->clock, &q->later, s);
+    if (!snapshot_reading(s))
+        return;
+    q->ready = false;
+    snapshot_need(s, q->size_max
+                         ? q->size && q->size <= q->size_max && !(q->size & (q->size - 1))
+                         : !q->size && !ready);
+    if (ready && snapshot_good(s)) {
+        q->ready = find_rings(q);
+        snapshot_need(s, q->ready);
+    }
 }

@@ -5,6 +5,7 @@
  * gigabytes takes no longer than others. While the host has none, buffers wait.
  */
 #include "dev/virtio/rng.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -62,6 +63,10 @@ static void reset(struct virtio_device *d) {
 }
 
 static const struct virtio_ops ops = {.notify = serve, .reset = reset};
+
+void virtio_rng_state(struct virtio_rng *r, struct snapshot *s) {
+    virtio_device_state(&r->d, s);
+}
 
 struct virtio_rng *virtio_rng_new(struct mem *mem, struct vclock *clock,
                                   const struct virtio_rng_host *host,

@@ -12,11 +12,15 @@ struct virtio_rng_host {
 };
 
 struct virtio_rng;
+struct snapshot;
 /* NULL when out of memory. */
 struct virtio_rng *virtio_rng_new(struct mem *mem, struct vclock *clock,
                                   const struct virtio_rng_host *host,
                                   struct counters *cnt);
 void virtio_rng_free(struct virtio_rng *r); /* R may be NULL */
 struct virtio_device *virtio_rng_device(struct virtio_rng *r);
+
+/* Its record of a snapshot (snapshot/snapshot.h). */
+void virtio_rng_state(struct virtio_rng *r, struct snapshot *s);
 
 #endif

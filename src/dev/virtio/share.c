@@ -12,6 +12,7 @@
  * touches guest memory. With all places taken, buffers wait in the ring.
  */
 #include "dev/virtio/share.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -141,6 +142,14 @@ static void describe(struct virtio_share *s, enum virtio_share_kind kind,
     else
         s->config[VIRTIO_SHARE_TAG] = 1; /* queues for requests */
     s->d.config_len = kind == VIRTIO_SHARE_9P ? 2 + len : CONFIG_SIZE;
+}
+
+/* What the guest has open is with the server, and in no snapshot. */
+void virtio_share_state(struct virtio_share *v, struct snapshot *s) {
+    virtio_device_state(&v->d, s);
+    if (!snapshot_reading(s) && virtio_live(&v->d))
+        snapshot_refuse(s, "what the guest has open of a shared directory (--share) "
+                           "cannot be in a snapshot: it has to be unmounted first");
 }
 
 struct virtio_share *virtio_share_new(struct mem *mem, struct vclock *clock,

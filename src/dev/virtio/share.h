@@ -23,6 +23,7 @@ struct virtio_share_host {
 };
 
 struct virtio_share;
+struct snapshot;
 
 /* What drives it: Linux's 9p, or virtiofs. TAG is what the guest mounts it by. NULL when
  * out of memory. */
@@ -39,5 +40,9 @@ void virtio_share_done(struct virtio_share *s, unsigned slot, const uint8_t *ans
                        uint32_t len);
 /* Slots are free again: what waits for one goes on. */
 void virtio_share_go_on(struct virtio_share *s);
+
+/* Its record of a snapshot (snapshot/snapshot.h): refused while the guest has the
+ * directory mounted. */
+void virtio_share_state(struct virtio_share *v, struct snapshot *s);
 
 #endif

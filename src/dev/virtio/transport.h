@@ -17,6 +17,7 @@
  * else modern only. 0, or -errno of pci_add() and the like.
  */
 struct virtio_pci;
+struct snapshot;
 int virtio_pci_new(struct pci *pci, unsigned slot, struct virtio_device *d,
                    struct virtio_pci **out);
 void virtio_pci_free(struct virtio_pci *p); /* P may be NULL */
@@ -32,5 +33,10 @@ struct virtio_mmio *virtio_mmio_new(struct bus *bus, struct gpa at, struct irq_l
                                     struct virtio_device *d);
 void virtio_mmio_free(struct virtio_mmio *m); /* M may be NULL */
 void virtio_mmio_reset(struct virtio_mmio *m);
+
+/* Their records of a snapshot (snapshot/snapshot.h), which are read before the devices'.
+ */
+void virtio_pci_state(struct virtio_pci *p, struct snapshot *s);
+void virtio_mmio_state(struct virtio_mmio *m, struct snapshot *s);
 
 #endif

@@ -59,6 +59,7 @@ enum virtio_id {
 #define VIRTIO_NO_VECTOR 0xffffu /* of MSI-X */
 
 struct virtio_device;
+struct snapshot;
 
 /* --- buffers --- */
 
@@ -248,5 +249,15 @@ void virtio_queue_disable(struct virtio_queue *q);
 void virtio_queue_set_legacy(struct virtio_queue *q, uint64_t pfn, uint32_t align);
 /* The driver has notified this queue. */
 void virtio_notify(struct virtio_device *d, uint32_t index);
+
+/* --- snapshots (snapshot/snapshot.h) --- */
+
+/* What a device has in common with the others: the first part of its record. It is read
+ * when memory is there and the transport's record has been read. No request is under way
+ * when it is written. */
+void virtio_device_state(struct virtio_device *d, struct snapshot *s);
+void virtio_queue_state(struct virtio_queue *q, struct snapshot *s);
+/* All has been read, and the machine is about to run: the device looks at its queues. */
+void virtio_device_go_on(struct virtio_device *d);
 
 #endif

@@ -15,6 +15,7 @@
  * host side is lost, and then the guest is sent a reset.
  */
 #include "dev/virtio/vsock.h"
+#include "snapshot/snapshot.h"
 
 #include <stdlib.h>
 
@@ -29,6 +30,7 @@
 #define F_STREAM (1ull << 0)
 
 enum { Q_RX, Q_TX, Q_EVENT, QUEUES };
+#define EVENT_TRANSPORT_RESET 0u
 
 #define TYPE_STREAM 1u
 enum op {
@@ -92,6 +94,7 @@ struct virtio_vsock {
     } reset[RESETS + CONNECTIONS];
     unsigned resets;
     bool stuck; /* nothing is taken while there is no room in that */
+    bool cut;   /* the driver is to hear that its connections are gone */
     struct virtio_piece rx[PIECES], tx[PIECES];
 };
 
@@ -429,6 +432,20 @@ static void serve_tx(struct virtio_vsock *v) {
     pump(v);
 }
 
+/* "Virtqueue Events": connections are gone, the driver is to begin anew. */
+static void tell_reset(struct virtio_vsock *v) {
+    struct virtio_queue *q = &v->queue[Q_EVENT];
+    struct virtio_chain chain = {.room = v->rx, .rooms = PIECES};
+    const uint32_t event = EVENT_TRANSPORT_RESET;
+
+    if (!v->cut || !virtio_queue_pop(q, &chain))
+        return;
+    v->cut = false;
+    virtio_queue_give(
+        q, chain.head,
+        (uint32_t)virtio_span_write(&v->d, &chain.in, &event, sizeof(event)));
+}
+
 /* --- the device --- */
 
 static void serve(struct virtio_device *d, unsigned queue) {
@@ -438,6 +455,8 @@ static void serve(struct virtio_device *d, unsigned queue) {
         serve_tx(v);
     else if (queue == Q_RX)
         pump(v);
+    else
+        tell_reset(v);
     if (v->stuck && v->resets < RESETS)
         serve_tx(v);
 }
@@ -447,13 +466,27 @@ static void reset(struct virtio_device *d) {
     struct virtio_vsock *v = vsock_of(d);
 
     v->resets = 0;
-    v->stuck = false;
+    v->stuck = v->cut = false;
     for (unsigned n = 0; n < CONNECTIONS; n++)
         if (v->connection[n].state != FREE)
             drop(v, &v->connection[n]);
 }
 
 static const struct virtio_ops ops = {.notify = serve, .reset = reset};
+
+/* --- snapshots --- */
+
+/* The host's side of a connection is in no snapshot: they end with it. */
+void virtio_vsock_state(struct virtio_vsock *v, struct snapshot *s) {
+    virtio_device_state(&v->d, s);
+    SNAPSHOT(s, v->next_port);
+    snapshot_need(s, v->next_port >= PORTS_FROM);
+    if (!snapshot_reading(s))
+        return;
+    if (v->next_port < PORTS_FROM)
+        v->next_port = PORTS_FROM;
+    v->cut = true;
+}
 
 struct virtio_vsock *virtio_vsock_new(struct mem *mem, struct vclock *clock, uint32_t cid,
                                       const struct virtio_vsock_host *host,

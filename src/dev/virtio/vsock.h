@@ -31,6 +31,7 @@ struct virtio_vsock_host {
 };
 
 struct virtio_vsock;
+struct snapshot;
 
 /* The guest has the address CID (3 or more). NULL when out of memory. */
 struct virtio_vsock *virtio_vsock_new(struct mem *mem, struct vclock *clock, uint32_t cid,
@@ -49,5 +50,9 @@ void virtio_vsock_readable(struct virtio_vsock *v, unsigned n);
 void virtio_vsock_writable(struct virtio_vsock *v, unsigned n);
 /* The host side is gone. N is free. */
 void virtio_vsock_lost(struct virtio_vsock *v, unsigned n);
+
+/* Its record of a snapshot (snapshot/snapshot.h): connections are not in it, the driver
+ * is told that they are gone. */
+void virtio_vsock_state(struct virtio_vsock *v, struct snapshot *s);
 
 #endif
