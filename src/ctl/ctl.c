@@ -19,6 +19,7 @@ struct command {
 
 static const struct command commands[] = {
     {"run", ctl_cmd_run, "boot a kernel with its console on this terminal"},
+    {"restore", ctl_cmd_restore, "go on where a snapshot of a run was made"},
     {"exec", ctl_cmd_exec, "run a command in a machine that has this host's files"},
     {"qemu", ctl_cmd_qemu, "run what a command line of QEMU's describes"},
     {"firecracker", ctl_cmd_firecracker, "run what Firecracker's API describes"},

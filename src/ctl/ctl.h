@@ -38,9 +38,19 @@ int ctl_cmd_qemu(int argc, char **argv);
 int ctl_cmd_translate(int argc, char **argv);
 int ctl_cmd_check(int argc, char **argv);
 int ctl_cmd_lockstep(int argc, char **argv);
+int ctl_cmd_restore(int argc, char **argv);
 int ctl_cmd_compare(int argc, char **argv);
 
 struct api;
+struct snapshot;
+
+/* What a run goes on from: a snapshot's state, to be read once, and the file of its
+ * memory. */
+struct ctl_frozen {
+    const char *path; /* for messages */
+    struct snapshot *state;
+    int ram;
+};
 
 /* A run for somebody else than the user of `bivisor run`. */
 struct ctl_front {
@@ -48,8 +58,9 @@ struct ctl_front {
     /* All is open, and the guest is about to run. False after a message. */
     bool (*ready)(void *arg); /* NULL: nothing is to be done */
     void *arg;
-    bool daemonize;  /* go on in the background */
-    struct api *api; /* api/api.h; who built the machine, or NULL */
+    bool daemonize;                  /* go on in the background */
+    struct api *api;                 /* api/api.h; who built the machine, or NULL */
+    const struct ctl_frozen *frozen; /* NULL: it boots */
 };
 
 /* `bivisor run` with a machine; FRONT may be NULL. */

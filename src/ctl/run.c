@@ -14,10 +14,12 @@
 #include "ctl/console.h"
 #include "ctl/ctl.h"
 #include "ctl/daemon.h"
+#include "ctl/freeze.h"
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
 #include "ctl/runtime.h"
 #include "ctl/serial_option.h"
+#include "ctl/snapshots.h"
 #include "ctl/stats.h"
 #include "ctl/steer.h"
 #include "gdb/gdb.h"
@@ -35,6 +37,9 @@ struct run {
     struct control *control; /* NULL: nobody listens */
     struct gdb *gdb;         /* NULL: no debugger may come */
     struct steer steer;
+    struct snapshots *snapshots; /* NULL: there are to be none */
+    struct freeze freeze;
+    const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
     struct os_task report;
     const struct ctl_front *front; /* all zero: `bivisor run` itself */
     struct api *api;               /* NULL: nobody comes */
@@ -94,16 +99,33 @@ static const char *end_name(enum machine_end end) {
     return names[end];
 }
 
+/* The first life may be that of a snapshot. 0, or -errno after a message. */
+static int begin_life(struct run *r) {
+    const struct ctl_frozen *f = r->frozen;
+    char why[512];
+    int rc;
+
+    if (!f) {
+        rc = machine_boot(r->m, why, sizeof(why));
+        if (rc)
+            log_error("%s", why);
+        return rc;
+    }
+    r->frozen = NULL;
+    rc = machine_restore(r->m, f->state, why, sizeof(why));
+    if (rc)
+        log_error("cannot restore '%s': %s", f->path, why);
+    return rc;
+}
+
 /* Lives of the machine until one of them is the last. */
 static int live(struct run *r, enum machine_end *end) {
     struct machine *m = r->m;
-    char why[512];
 
     for (;;) {
-        int rc = machine_boot(m, why, sizeof(why));
+        int rc = begin_life(r);
 
         if (rc) {
-            log_error("%s", why);
             *end = MACHINE_ERROR;
             return ctl_status_of(rc);
         }
@@ -173,8 +195,10 @@ static bool start_control(struct run *r) {
     int rc = 0;
 
     r->steer = (struct steer){r->m, &r->console, &r->o};
+    r->freeze = (struct freeze){r->m, r->snapshots, &r->o};
     if (r->control) {
         steer_add(&r->steer, control_table(r->control));
+        freeze_add(&r->freeze, control_table(r->control));
         rc = control_start(r->control, machine_loop(r->m));
     }
     if (!rc && r->api) {
@@ -304,8 +328,8 @@ static void list_listeners(const struct run *r, int *out) {
     *out = -1;
 }
 
-/* Where processes hand over connections, to disks' servers and for the guest; and a -1.
- */
+/* Where processes hand over what may not be opened here: connections to disks' servers
+ * and for the guest, files of snapshots; and a -1. */
 static void list_handing(const struct run *r, int *out) {
     const struct machine_config *cfg = &r->o.machine;
 
@@ -313,12 +337,14 @@ static void list_handing(const struct run *r, int *out) {
         out += block_sockets(cfg->disks[n].block, out);
     if (cfg->vsock)
         *out++ = vsock_connector(cfg->vsock);
+    if (r->snapshots)
+        *out++ = snapshots_socket(r->snapshots);
     *out = -1;
 }
 
 static int run_machine(struct run *r) {
     int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 5];
-    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 2];
+    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 3];
 
     list_listeners(r, listeners);
     list_handing(r, handing);
@@ -348,17 +374,33 @@ static int with_outputs(struct run *r) {
     return worsen(status, !outputs_close(&r->outputs));
 }
 
+/* 0, or -errno after a message. */
+static int show_memory(struct run *r) {
+    int rc = r->frozen ? machine_restore_ram(r->m, r->frozen->ram) : 0;
+
+    if (rc == -EINVAL)
+        log_error("cannot restore '%s': %s.ram is not its memory", r->frozen->path,
+                  r->frozen->path);
+    else if (rc)
+        log_error("cannot restore '%s': its memory: %s", r->frozen->path, strerror(-rc));
+    return rc;
+}
+
 static int with_machine(struct run *r) {
     char why[512];
     int status, rc;
 
     r->report = (struct os_task){.fn = report, .arg = r};
+    /* Cells want memory that is copied, which nobody has asked for. */
+    if (r->frozen && r->o.machine.direct == DIRECT_AUTO)
+        r->o.machine.direct = DIRECT_OFF;
     rc = machine_create(&r->o.machine, &r->m, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
         return ctl_status_of(rc);
     }
-    status = with_outputs(r);
+    rc = show_memory(r);
+    status = rc ? ctl_status_of(rc) : with_outputs(r);
     if (r->api)
         api_stop(r->api);
     control_close(r->control);
@@ -438,6 +480,22 @@ static int with_gdb(struct run *r) {
 }
 
 /* As with_control(). */
+static int with_snapshots(struct run *r) {
+    char why[512];
+    int rc = 0, status;
+
+    if (r->o.snapshots)
+        rc = snapshots_open(r->o.snapshots, r->o.jail, &r->snapshots, why, sizeof(why));
+    if (rc) {
+        log_error("--snapshots: %s", why);
+        return ctl_status_of(rc);
+    }
+    status = with_gdb(r);
+    snapshots_close(r->snapshots);
+    return status;
+}
+
+/* As with_control(). */
 static int with_api(struct run *r) {
     const struct api_about about = {.id = r->o.name ? r->o.name : "bivisor",
                                     .version = CTL_VERSION};
@@ -451,7 +509,7 @@ static int with_api(struct run *r) {
         log_error("--api: %s", why);
         return ctl_status_of(rc);
     }
-    status = with_gdb(r);
+    status = with_snapshots(r);
     if (r->api_ours)
         api_close(r->api);
     return status;
@@ -568,6 +626,7 @@ int ctl_run(int argc, char **argv, const struct ctl_front *front) {
     }
     r->front = front ? front : &plain;
     r->api = r->front->api;
+    r->frozen = r->front->frozen;
     r->ready = -1;
     status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
     if (status < 0)

@@ -69,6 +69,8 @@ static void print_help(void) {
         "  --name NAME, --daemon  a machine for `bivisor ps` and others, in the "
         "background\n"
         "  --control PATH, --api PATH  listen at a unix socket: lines of JSON, or HTTP\n"
+        "  --snapshots DIR      where the command `snapshot` of --control puts its "
+        "files\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
         "  --perf-map           write /tmp/perf-PID.map at the end: addresses for perf\n"
         "  --direct MODE        run user code on this CPU: auto (what computes), on, "
@@ -156,6 +158,7 @@ enum {
     OPT_NAME,
     OPT_DAEMON,
     OPT_GDB,
+    OPT_SNAPSHOTS,
     OPT_ENGINES,
     OPT_EVERY,
     OPT_INPUT,
@@ -206,6 +209,7 @@ static const struct option long_options[] = {
     {"name", required_argument, NULL, OPT_NAME},
     {"daemon", no_argument, NULL, OPT_DAEMON},
     {"gdb", required_argument, NULL, OPT_GDB},
+    {"snapshots", required_argument, NULL, OPT_SNAPSHOTS},
     {"engines", required_argument, NULL, OPT_ENGINES},
     {"every", required_argument, NULL, OPT_EVERY},
     {"input", required_argument, NULL, OPT_INPUT},
@@ -370,6 +374,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_NAME:
     case OPT_DAEMON:
     case OPT_GDB:
+    case OPT_SNAPSHOTS:
     case OPT_CONSOLE:
     case OPT_SERIAL:
     case OPT_MONITOR:
@@ -522,6 +527,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_GDB:
         o->gdb = optarg;
         return true;
+    case OPT_SNAPSHOTS:
+        o->snapshots = optarg;
+        return true;
     case OPT_ENGINES:
         o->engines = optarg;
         return true;
@@ -538,6 +546,53 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     default:
         return false; /* getopt_long() has complained */
     }
+}
+
+/* What the machine is, and what it is connected to: a snapshot keeps these. Not where the
+ * run can be steered from, and what it tells. */
+static bool is_kept(int opt) {
+    switch (opt) {
+    case OPT_KERNEL:
+    case OPT_INITRD:
+    case OPT_MODULE:
+    case OPT_MODULE_ARGS:
+    case OPT_FIRMWARE:
+    case OPT_FIRMWARE_VARS:
+    case OPT_BOOT_MENU:
+    case OPT_APPEND:
+    case OPT_MEMORY:
+    case OPT_CPUS:
+    case OPT_DISK:
+    case OPT_VIRTIO:
+    case OPT_CONSOLE:
+    case OPT_SERIAL:
+    case OPT_VSOCK:
+    case OPT_SHARE:
+    case OPT_BALLOON:
+    case OPT_NO_RNG:
+    case OPT_CDROM:
+    case OPT_NET:
+    case OPT_ENGINE:
+    case OPT_CPU:
+    case OPT_PROTOCOL:
+    case OPT_RETENTION:
+    case OPT_NO_PARAVIRT:
+    case OPT_NO_PCI:
+    case OPT_NO_REBOOT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void keep(struct run_options *o, int opt, const char *value) {
+    const struct option *l = long_options;
+
+    if (!is_kept(opt) || o->given_count == RUN_GIVEN)
+        return;
+    while (l->val != opt)
+        l++;
+    o->given[o->given_count++] = (struct run_given){l->name, value};
 }
 
 /* What is to be started is named, once; disks and networks alone are started by a BIOS.
@@ -648,6 +703,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_OK;
         if (opt == OPT_NET && net_option_help(optarg))
             return CTL_OK;
+        keep(o, opt, optarg);
         if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
         if (opt == OPT_CPU && (status = cpu_option_check(optarg)) >= 0)

@@ -13,7 +13,14 @@
 
 #define RUN_MODULES 256
 
+#define RUN_GIVEN 256
+
 enum run_kind { RUN_PLAIN, RUN_LOCKSTEP };
+
+/* An option of those that say what the machine is. */
+struct run_given {
+    const char *name, *value; /* VALUE may be NULL */
+};
 
 struct run_options {
     struct machine_config machine;
@@ -39,15 +46,18 @@ struct run_options {
     bool stats;
     bool perf_map;
     enum jail_want jail;
-    uint64_t start_ns;           /* of the run, on the host's clock */
-    const char *stats_path;      /* NULL: stderr */
-    const char *record, *replay; /* files */
-    const char *control;         /* path of a socket */
-    const char *api;             /* the same, for HTTP */
-    const char *name;            /* NULL: it has none */
-    char console_path[108];      /* of its console's socket; empty: there is none */
-    bool daemon;                 /* it goes on in the background */
-    const char *gdb;             /* what gdb_open() takes */
+    uint64_t start_ns;                 /* of the run, on the host's clock */
+    const char *stats_path;            /* NULL: stderr */
+    const char *record, *replay;       /* files */
+    const char *control;               /* path of a socket */
+    const char *api;                   /* the same, for HTTP */
+    const char *name;                  /* NULL: it has none */
+    char console_path[108];            /* of its console's socket; empty: there is none */
+    bool daemon;                       /* it goes on in the background */
+    const char *gdb;                   /* what gdb_open() takes */
+    const char *snapshots;             /* directory that snapshots are put into */
+    struct run_given given[RUN_GIVEN]; /* for a snapshot; what is more is not kept */
+    size_t given_count;
     /* lockstep */
     const char *engines; /* two, by name */
     const char *input;   /* file to be typed */
@@ -66,7 +76,8 @@ int run_options_open(struct run_options *o, struct boot_image **out, char *why,
 /* False: something could not be made durable, and that has been told. */
 bool run_options_close(struct run_options *o, struct boot_image *image);
 
-/* -1 to go on, or the exit status after --help or a message. */
+/* -1 to go on, or the exit status after --help or a message. What ARGV names must stay.
+ */
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv);
 
 #endif

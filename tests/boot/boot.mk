@@ -36,6 +36,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/display
 	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
+	@BUILD=$(BUILD) tests/snapshot/run
 	@BUILD=$(BUILD) tests/smp/run
 	@BUILD=$(BUILD) tests/gdb/run
 	@BUILD=$(BUILD) tests/gdb/run linux

@@ -1,0 +1,195 @@
+/*
+ * `bivisor restore`: a run that goes on where a snapshot of another was made. The
+ * snapshot says what the machine is, by the options of its run; those of the command line
+ * take their place. Its files are opened, and its records checked, before anything is
+ * made.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/types.h"
+#include "ctl/ctl.h"
+#include "ctl/freeze.h"
+#include "snapshot/snapshot.h"
+
+#define WORDS_MAX (2 * RUN_GIVEN)
+#define WORDS_SIZE 65536u
+
+struct restore {
+    const char *path;
+    uint8_t *bytes;
+    size_t len;
+    struct ctl_frozen frozen;
+    char text[WORDS_SIZE];
+    const char *word[WORDS_MAX];
+    size_t words;
+    char *argv[2 * WORDS_MAX];
+};
+
+static void print_help(void) {
+    printf("usage: bivisor restore FILE [OPTION...]\n"
+           "\n"
+           "Goes on with the machine of the snapshot FILE, which the command `snapshot` "
+           "of a\n"
+           "run's control socket made (docs/snapshot.md). FILE.ram is its memory: it is "
+           "read as\n"
+           "the guest wants it, and must stay as it is meanwhile.\n"
+           "\n"
+           "The snapshot has the options that say what the machine is; --disk, --net, "
+           "--console\n"
+           "and others that are given here take the place of all of its own of that "
+           "name. The\n"
+           "others are as for `bivisor run`: `bivisor run --help`.\n"
+           "\n"
+           "example: bivisor restore snapshots/booted --engine bt\n");
+}
+
+/* --- the files --- */
+
+static int read_state(struct restore *r) {
+    int fd = open(r->path, O_RDONLY | O_CLOEXEC), rc = 0;
+    struct stat st;
+    ssize_t n;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        rc = -errno;
+    else if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > SNAPSHOT_MAX)
+        rc = -EINVAL;
+    r->bytes = rc ? NULL : malloc((size_t)st.st_size + 1);
+    if (!rc && !r->bytes)
+        rc = -ENOMEM;
+    while (!rc && r->len < (size_t)st.st_size) {
+        n = read(fd, r->bytes + r->len, (size_t)st.st_size - r->len);
+        if (n < 0 && errno != EINTR)
+            rc = -errno;
+        if (!n)
+            break;
+        r->len += n > 0 ? (size_t)n : 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (rc)
+        log_error("cannot read '%s': %s", r->path,
+                  rc == -EINVAL ? "it is no snapshot of bivisor's" : strerror(-rc));
+    return rc;
+}
+
+static int open_ram(struct restore *r) {
+    char path[4096];
+    int n = snprintf(path, sizeof(path), "%s.ram", r->path);
+
+    r->frozen.ram =
+        n < 0 || (size_t)n >= sizeof(path) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    if (r->frozen.ram >= 0)
+        return 0;
+    log_error("cannot read the memory of the snapshot, '%s.ram': %s", r->path,
+              strerror(errno));
+    return -EINVAL;
+}
+
+static int open_files(struct restore *r) {
+    char why[256];
+    int rc = read_state(r);
+
+    if (rc)
+        return rc;
+    r->frozen.path = r->path;
+    r->frozen.state = snapshot_open(r->bytes, r->len, why, sizeof(why));
+    if (!r->frozen.state) {
+        log_error("cannot restore '%s': %s", r->path, why);
+        return -EINVAL;
+    }
+    if (!freeze_options(r->frozen.state, r->text, sizeof(r->text), r->word, WORDS_MAX,
+                        &r->words)) {
+        log_error("cannot restore '%s': it does not say what its machine is", r->path);
+        return -EINVAL;
+    }
+    return open_ram(r);
+}
+
+/* --- the command line --- */
+
+/* The word W, an option, is one that the command line gives, too. */
+static bool is_given(const char *w, int argc, char **argv) {
+    size_t len = strlen(w);
+
+    for (int n = 0; n < argc; n++)
+        if (!strncmp(argv[n], w, len) && (!argv[n][len] || argv[n][len] == '='))
+            return true;
+    return false;
+}
+
+/* A kernel or firmware that is given stands for all that goes with the snapshot's. */
+static bool is_replaced(const char *w, int argc, char **argv) {
+    static const char *const boots[] = {"--kernel",      "--initrd",   "--module",
+                                        "--module-args", "--firmware", "--append"};
+
+    if (is_given(w, argc, argv))
+        return true;
+    for (unsigned n = 0; n < ARRAY_SIZE(boots); n++)
+        if (!strcmp(w, boots[n]))
+            return is_given("--kernel", argc, argv) || is_given("--firmware", argc, argv);
+    return false;
+}
+
+/* The snapshot's words, and behind them the user's; how many. */
+static int merge(struct restore *r, int argc, char **argv) {
+    bool skips = false;
+    int n = 0;
+
+    r->argv[n++] = (char *)(uintptr_t) "bivisor restore";
+    for (size_t k = 0; k < r->words; k++) {
+        const char *w = r->word[k];
+
+        if (!strncmp(w, "--", 2))
+            skips = is_replaced(w, argc, argv);
+        if (!skips)
+            r->argv[n++] = (char *)(uintptr_t)w;
+    }
+    for (int k = 0; k < argc && n < (int)ARRAY_SIZE(r->argv) - 1; k++)
+        r->argv[n++] = argv[k];
+    r->argv[n] = NULL;
+    return n;
+}
+
+static int restore(struct restore *r, int argc, char **argv) {
+    const struct ctl_front front = {.frozen = &r->frozen};
+    int rc = open_files(r), status;
+
+    status = rc ? ctl_status_of(rc) : ctl_run(merge(r, argc, argv), r->argv, &front);
+    if (r->frozen.ram >= 0)
+        close(r->frozen.ram);
+    snapshot_free(r->frozen.state);
+    free(r->bytes);
+    return status;
+}
+
+int ctl_cmd_restore(int argc, char **argv) {
+    struct restore *r;
+    int status;
+
+    if (argc < 2 || !strcmp(argv[1], "--help")) {
+        print_help();
+        return argc < 2 ? CTL_USAGE : CTL_OK;
+    }
+    if (argv[1][0] == '-') {
+        log_error("the snapshot's file comes first; `bivisor restore --help` tells more");
+        return CTL_USAGE;
+    }
+    r = calloc(1, sizeof(*r));
+    if (!r) {
+        log_error("out of memory");
+        return CTL_HOST_FAILURE;
+    }
+    r->path = argv[1];
+    r->frozen.ram = -1;
+    status = restore(r, argc - 2, argv + 2);
+    free(r);
+    return status;
+}
