@@ -14,7 +14,7 @@ $(EXEC_OUT)/%.o: guest/exec/%.c
 $(EXEC_OUT)/init: $(EXEC_OUT)/init.o $(EXEC_OUT)/command.o $(EXEC_OUT)/agent.o
 $(EXEC_OUT)/agent: $(EXEC_OUT)/alone.o $(EXEC_OUT)/command.o $(EXEC_OUT)/agent.o
 $(EXEC_OUT)/init $(EXEC_OUT)/agent:
-	$(Q)$(CC) $(filter-out -MMD -MP,$(EXEC_CFLAGS)) -Wl,-z,noexecstack,--build-id=none -o $@ $^
+	$(Q)$(CC) $(filter-out -MMD -MP,$(EXEC_CFLAGS)) -Wl,-z,noexecstack,--build-id=none -o $@ $(filter %.o,$^)
 	$(Q)strip $@
 
 $(EXEC_OUT)/image.o: $(EXEC_OUT)/init $(EXEC_OUT)/agent
