@@ -21,6 +21,7 @@
 #include "x86/pte.h"
 
 #define HWCAP2_FSGSBASE 2             /* <asm/hwcap2.h> */
+#define MOST_PAGES 512ull             /* that are looked up one by one */
 #define NOWHERE 0x8000000000000000ull /* not canonical: it comes out at once */
 
 /* --- what the MMU tells --- */
@@ -32,9 +33,54 @@ static bool is_user(enum mmu_bank bank) {
 static void filled(void *arg, const struct mmu_entry *e) {
     struct direct *d = arg;
 
-    /* It may be another page, or have other rights. */
+    /* It may have lost rights. */
     if (is_user(e->bank))
-        space_drop(&d->space[e->space], e->page);
+        space_restrict(&d->space[e->space], e->page,
+                       e->access | (e->bank == BANK_USER ? EXEC : READ | WRITE));
+}
+
+/* The cell keeps it: what it needs to be told, it is told by invalidated() and
+ * host_write_dropped(). */
+static void evicted(void *arg, const struct mmu_entry *e) {
+    struct direct *d = arg;
+    struct space *s = &d->space[e->space];
+    uint64_t page = (uint64_t)(e->host - mem_ram_base(d->v->mem)) >> 12;
+    unsigned rights = is_user(e->bank) ? space_rights(s, e->page) : 0;
+
+    if (!rights)
+        return;
+    d->n.kept++;
+    if (page >= d->sh->pages || e->global)
+        space_drop(s, e->page);
+    else if (rights & WRITE && !codes_add(&d->kept, (uint32_t)page, e->space, e->page))
+        direct_begin_anew(d);
+}
+
+static void invalidated(void *arg, unsigned space, uint64_t lo, uint64_t hi) {
+    struct direct *d = arg;
+    struct space *s = &d->space[space];
+    uint64_t first = lo & ~4095ull, pages = ((hi - first) >> 12) + 1;
+
+    if (pages > MOST_PAGES)
+        s->all_stale = true;
+    else
+        for (uint64_t n = 0; n < pages; n++)
+            space_drop(s, first + (n << 12));
+}
+
+static void drop_kept(void *arg, unsigned space, uint64_t at) {
+    struct direct *d = arg;
+
+    if (space_rights(&d->space[space], at) & WRITE)
+        space_drop(&d->space[space], at);
+}
+
+static void host_write_dropped(void *arg, const uint8_t *host) {
+    struct direct *d = arg;
+    uint64_t page = (uint64_t)(host - mem_ram_base(d->v->mem)) >> 12;
+
+    if (page < d->sh->pages)
+        codes_each(&d->kept, (uint32_t)page, drop_kept, d);
 }
 
 static void dropped(void *arg, unsigned space, enum mmu_bank bank, uint64_t page) {
@@ -63,6 +109,9 @@ static const struct mmu_observer observer = {.filled = filled,
                                              .dropped = dropped,
                                              .write_dropped = dropped,
                                              .flushed = flushed,
+                                             .evicted = evicted,
+                                             .invalidated = invalidated,
+                                             .host_write_dropped = host_write_dropped,
                                              .switched = switched};
 
 /* --- life --- */
@@ -148,9 +197,7 @@ void direct_free(struct direct *d) {
 void direct_reset(struct direct *d) {
     struct direct_shared *sh = d->sh;
 
-    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
-        d->space[n].all_stale = true;
-    codes_clear(&d->codes);
+    direct_begin_anew(d);
     sh->xcr0 = 0;
     for (uint64_t n = 0; n < sh->pages; n++)
         if (sh->page[n].verdict || sh->page[n].holders)

@@ -33,6 +33,11 @@ struct direct_shared {
     uint64_t xcr0; /* the guest's, when the first page was scanned; 0: none was */
 };
 
+/* Rights, as in struct space. */
+#define READ (1u << MMU_READ)
+#define WRITE (1u << MMU_WRITE)
+#define EXEC (1u << MMU_EXEC)
+
 /* --- who is run directly --- */
 
 #define PROGRAMS 64u /* address spaces that are kept in mind */
@@ -65,7 +70,8 @@ struct direct {
     unsigned index; /* in sh->member */
     struct space space[MMU_SPACES_MAX];
     struct codes codes;
-    unsigned now; /* the space of user code */
+    struct codes kept; /* writable pages that the shadow has evicted */
+    unsigned now;      /* the space of user code */
     struct program program[PROGRAMS];
     bool rest;         /* translated until the next look at events */
     int cpu;           /* of the host's, that the thread is pinned to; -1: none */
@@ -94,6 +100,9 @@ void direct_look(struct direct *d);
 bool direct_judge(struct direct *d, const struct cell *c, bool mapped);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
+
+/* No cell of the vCPU's keeps what it maps. */
+void direct_begin_anew(struct direct *d);
 
 /* --- pin.c --- */
 

@@ -11,9 +11,6 @@
 #include "sem/sem.h"
 #include "x86/cr.h"
 
-#define READ (1u << MMU_READ)
-#define WRITE (1u << MMU_WRITE)
-#define EXEC (1u << MMU_EXEC)
 #define PROT_OF_READ 1 /* <sys/mman.h> */
 #define PROT_OF_WRITE 2
 #define PROT_OF_EXEC 4
@@ -120,9 +117,7 @@ static void hold(struct direct *d, struct code_page *c, uint32_t page,
     c->holders |= 1ull << d->index;
     if (codes_add(&d->codes, page, (unsigned)(s - d->space), at))
         return;
-    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
-        d->space[n].all_stale = true;
-    codes_clear(&d->codes);
+    direct_begin_anew(d);
     codes_add(&d->codes, page, (unsigned)(s - d->space), at);
 }
 

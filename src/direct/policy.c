@@ -93,6 +93,14 @@ void direct_program_flushed(struct direct *d) {
     direct_look(d);
 }
 
+/* There is no room to note where pages are: nobody has any. */
+void direct_begin_anew(struct direct *d) {
+    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+        d->space[n].all_stale = true;
+    codes_clear(&d->codes);
+    codes_clear(&d->kept);
+}
+
 bool direct_wanted(struct direct *d) {
     return d->v->away && suits(d);
 }

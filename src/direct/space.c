@@ -4,6 +4,7 @@
 #include "base/os.h"
 
 #define RIGHTS 7u
+#define STALE (1u << 4)
 #define ADDRESS 0x0000fffffffff000ull
 
 int space_init(struct space *s) {
@@ -53,7 +54,7 @@ void space_forget(struct space *s, uint64_t at) {
     uint64_t *p = find(s, at);
 
     if (*p >> 48 == s->generation)
-        *p &= ~(uint64_t)(RIGHTS << 1);
+        *p &= ~(uint64_t)(RIGHTS << 1 | STALE);
 }
 
 void space_clear(struct space *s) {
@@ -66,11 +67,21 @@ void space_clear(struct space *s) {
     s->all_stale = false;
 }
 
+void space_restrict(struct space *s, uint64_t at, unsigned rights) {
+    if (space_rights(s, at) & ~rights)
+        space_drop(s, at);
+}
+
 void space_drop(struct space *s, uint64_t at) {
-    if (!s->cell || s->all_stale || !space_rights(s, at))
+    uint64_t *p = find(s, at);
+
+    if (!s->cell || s->all_stale || *p >> 48 != s->generation || !(*p & RIGHTS << 1) ||
+        *p & STALE)
         return;
-    if (s->nstale == SPACE_STALE)
+    if (s->nstale == SPACE_STALE) {
         s->all_stale = true;
-    else
-        s->stale[s->nstale++] = at;
+        return;
+    }
+    *p |= STALE;
+    s->stale[s->nstale++] = at;
 }

@@ -17,8 +17,8 @@
 struct space {
     struct cell *cell; /* NULL: this space has none */
     /* Of SPACE_PAGES, by hash: the guest address of a mapped page, with its rights in
-     * bits 1 to 3, and the generation in bits 48 to 63; a place of another generation is
-     * free. */
+     * bits 1 to 3, that it is among the stale ones in bit 4, and the generation in bits
+     * 48 to 63; a place of another generation is free. */
     uint64_t *page;
     uint16_t generation;
     unsigned used; /* places that are not free */
@@ -38,6 +38,8 @@ bool space_note(struct space *s, uint64_t at, unsigned rights);
 void space_forget(struct space *s, uint64_t at);
 /* Nothing is mapped. */
 void space_clear(struct space *s);
+/* No rights but RIGHTS: who has others is dropped. */
+void space_restrict(struct space *s, uint64_t at, unsigned rights);
 /* The shadow has dropped an entry for AT. */
 void space_drop(struct space *s, uint64_t at);
 

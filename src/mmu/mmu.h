@@ -325,6 +325,14 @@ struct mmu_observer {
     void (*write_dropped)(void *arg, unsigned space, enum mmu_bank bank, uint64_t page);
     /* All entries of a space are gone, or all but those that are global. */
     void (*flushed)(void *arg, unsigned space, bool but_global);
+    /* For who keeps what it was told although the shadow, which has few places, needs one
+     * for another page; each may be NULL. E, of a page of 4 KiB, has gone for want of
+     * room (NULL: that is `dropped`, as it is for others). Nothing is to be kept of the
+     * pages from LO to HI, and no right to write to the page at HOST: told whether the
+     * shadow has any of it or not. */
+    void (*evicted)(void *arg, const struct mmu_entry *e);
+    void (*invalidated)(void *arg, unsigned space, uint64_t lo, uint64_t hi);
+    void (*host_write_dropped)(void *arg, const uint8_t *host);
     /* From now on the banks of CPL 3 are those of USER, the others those of SUPER. */
     void (*switched)(void *arg, unsigned user, unsigned super);
 };

@@ -60,8 +60,8 @@ static unsigned number_of(const struct mmu_priv *m, const struct space *s) {
     return (unsigned)(s - m->space);
 }
 
-static void tell_entry(const struct mmu_priv *m, const struct space *s, unsigned bank,
-                       unsigned idx) {
+static struct mmu_entry entry_at(const struct mmu_priv *m, const struct space *s,
+                                 unsigned bank, unsigned idx) {
     const struct shadow_entry *e = &s->bank[bank].e[idx];
     uint64_t meta = s->meta[bank][idx];
     struct mmu_entry told = {
@@ -76,6 +76,13 @@ static void tell_entry(const struct mmu_priv *m, const struct space *s, unsigned
     for (unsigned acc = is_code(bank) ? MMU_EXEC : MMU_READ; acc < 3; acc++)
         if (e->tag[acc] == told.page)
             told.access |= (uint8_t)(1u << acc);
+    return told;
+}
+
+static void tell_entry(const struct mmu_priv *m, const struct space *s, unsigned bank,
+                       unsigned idx) {
+    const struct mmu_entry told = entry_at(m, s, bank, idx);
+
     m->observer->filled(m->observer_arg, &told);
 }
 
@@ -85,6 +92,28 @@ static inline void tell_drop(const struct mmu_priv *m, const struct space *s,
     if (unlikely(m->observer) && (s->filled[bank][idx / 64] >> (idx & 63) & 1))
         m->observer->dropped(m->observer_arg, number_of(m, s), (enum mmu_bank)bank,
                              s->meta[bank][idx] & META_PAGE);
+}
+
+/* Another page takes its place. A piece of a large page can be made invalid by any
+ * address in that one: nobody is to keep it. */
+static inline void tell_eviction(const struct mmu_priv *m, const struct space *s,
+                                 unsigned bank, unsigned idx) {
+    struct mmu_entry told;
+
+    if (likely(!m->observer) || !(s->filled[bank][idx / 64] >> (idx & 63) & 1))
+        return;
+    if (!m->observer->evicted || s->large[bank][idx / 64] >> (idx & 63) & 1) {
+        tell_drop(m, s, bank, idx);
+        return;
+    }
+    told = entry_at(m, s, bank, idx);
+    m->observer->evicted(m->observer_arg, &told);
+}
+
+static inline void tell_range(const struct mmu_priv *m, const struct space *s,
+                              uint64_t lo, uint64_t hi) {
+    if (unlikely(m->observer) && m->observer->invalidated)
+        m->observer->invalidated(m->observer_arg, number_of(m, s), lo, hi);
 }
 
 /* --- dropping --- */
@@ -217,11 +246,14 @@ void mmu_space_invlpg(struct mmu_priv *m, struct space *s, uint64_t at,
             drop_large(m, s, at, global_only);
             break;
         }
+    if (!global_only)
+        tell_range(m, s, at & META_PAGE, at | 4095);
 }
 
 void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint64_t hi) {
     if (!s->any)
         return;
+    tell_range(m, s, lo, hi);
     if (hi - lo < 4096) {
         unsigned idx = mmu_index(lo);
         for (unsigned b = 0; b < BANK_COUNT; b++)
@@ -275,6 +307,8 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
     uint64_t off = (uint64_t)((uintptr_t)host_page - (uintptr_t)m->ram);
     if (off >= mem_host_size(m->mem))
         return;
+    if (unlikely(m->observer) && m->observer->host_write_dropped)
+        m->observer->host_write_dropped(m->observer_arg, host_page);
     uint32_t id = m->write_head[off >> 12];
     m->write_head[off >> 12] = 0;
     m->may_write[off >> 12] = 0;
@@ -355,7 +389,7 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
         c->shadow_evictions++;
     if ((s->meta[bank][idx] ^ page) & META_PAGE)
-        tell_drop(m, s, bank, idx);
+        tell_eviction(m, s, bank, idx);
     c->shadow_fills++;
     drop_copies(m, &s->bank[bank], e, idx);
     bool read = !code && !mmu_page_watched(m, page, MMU_READ) &&

@@ -259,6 +259,56 @@ static void test_memory(void) {
     check("pages that are gone", reads((uint64_t)q) == SIGSEGV && code == SEGV_MAPERR);
 }
 
+#define SAME_PLACES 128u /* pages */
+
+/* Pages that a shadow of 2^18 places (src/mmu/mmu.h) has no room for at a time: each of
+ * one half has the place of one of the other. What is done to one half is seen although
+ * the other was touched since. */
+static void test_places(void) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    size_t len = SAME_PLACES << 12;
+    uint64_t at[2] = {0x123450000000, 0x123450000000 ^ 0x44400000ull};
+    volatile unsigned char *p[2];
+    int status, faults = 0, wrong = 0;
+    pid_t child;
+
+    for (unsigned k = 0; k < 2; k++) {
+        p[k] = mmap((void *)at[k], len, PROT_READ | PROT_WRITE, flags, -1, 0);
+        check("a place for pages", p[k] == (void *)at[k]);
+        madvise((void *)at[k], len, MADV_NOHUGEPAGE);
+    }
+    for (unsigned round = 0; round < 4; round++)
+        for (unsigned n = 0; n < 2 * SAME_PLACES; n++) {
+            wrong += round && p[n & 1][(n / 2) << 12] != (unsigned char)(n + round - 1);
+            p[n & 1][(n / 2) << 12] = (unsigned char)(n + round);
+        }
+    check("pages of the same place", !wrong);
+    mprotect((void *)at[0], len, PROT_READ);
+    for (unsigned n = 0; n < SAME_PLACES; n += 8)
+        faults += writes(at[0] + ((uint64_t)n << 12)) == SIGSEGV;
+    check("some that became read-only", faults == SAME_PLACES / 8);
+    mprotect((void *)at[0], len, PROT_READ | PROT_WRITE);
+    child = fork();
+    for (unsigned n = 0; n < SAME_PLACES; n++) {
+        wrong += p[0][n << 12] != (unsigned char)(2 * n + 3);
+        p[0][n << 12] = child ? 1 : 2;
+        p[1][n << 12] = 3;
+    }
+    for (unsigned n = 0; n < SAME_PLACES; n++)
+        wrong += p[0][n << 12] != (child ? 1 : 2) || p[1][n << 12] != 3;
+    if (!child)
+        _exit(wrong != 0);
+    waitpid(child, &status, 0);
+    check("a child's and its parent's", !wrong && status == 0);
+    madvise((void *)at[0], len, MADV_DONTNEED);
+    for (unsigned n = 0; n < SAME_PLACES; n++)
+        wrong += p[0][n << 12] != 0 || p[1][n << 12] != 3;
+    check("pages that were given back", !wrong);
+    munmap((void *)at[0], len);
+    check("and are gone", reads(at[0] + 4096) == SIGSEGV && p[1][4096] == 3);
+    munmap((void *)at[1], len);
+}
+
 static void test_code(void) {
     unsigned char *p = some(4096, PROT_READ | PROT_WRITE | PROT_EXEC);
     int (*fn)(void) = (int (*)(void))p;
@@ -356,6 +406,7 @@ int main(int argc, char **argv) {
         test_state();
         test_step();
         test_memory();
+        test_places();
         test_code();
         test_ptrace();
         test_other_calls();

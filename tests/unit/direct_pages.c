@@ -144,8 +144,20 @@ static void test_dropped(void **state) {
     space_drop(&S, PAGE(1));
     assert_int_equal(S.nstale, 1);
     assert_int_equal(S.stale[0], PAGE(1));
-    for (unsigned n = 0; n < SPACE_STALE; n++)
-        space_drop(&S, PAGE(1));
+    space_drop(&S, PAGE(1)); /* once is enough */
+    assert_int_equal(S.nstale, 1);
+    space_forget(&S, PAGE(1));
+    assert_true(space_note(&S, PAGE(1), 5));
+    space_restrict(&S, PAGE(1), 7);
+    space_restrict(&S, PAGE(1), 5);
+    assert_int_equal(S.nstale, 1);
+    space_restrict(&S, PAGE(1), 1);
+    assert_int_equal(S.nstale, 2);
+    for (unsigned n = 2; n < SPACE_STALE + 1; n++) {
+        assert_false(S.all_stale);
+        assert_true(space_note(&S, PAGE(n), 1));
+        space_drop(&S, PAGE(n));
+    }
     assert_true(S.all_stale);
     space_free(&S);
 }

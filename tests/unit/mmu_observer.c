@@ -321,11 +321,11 @@ static void teardown(void) {
     free(model);
 }
 
-static void keeps_a_model(enum mmu_policy policy) {
+static void keeps_a_model(enum mmu_policy policy, const struct mmu_observer *o) {
     setup(policy);
     for (unsigned n = 0; n < 200; n++)
         operation(policy); /* nobody is told yet */
-    mmu_observe(v, &observer, model);
+    mmu_observe(v, o, model);
     assert_int_equal(model->switches, 1);
     same();
     for (unsigned n = 0; n < 20000; n++) {
@@ -346,15 +346,86 @@ static void keeps_a_model(enum mmu_policy policy) {
 }
 
 static void flush_policy(void **state) {
-    keeps_a_model(MMU_FLUSH);
+    keeps_a_model(MMU_FLUSH, &observer);
 }
 
 static void pcid_policy(void **state) {
-    keeps_a_model(MMU_PCID);
+    keeps_a_model(MMU_PCID, &observer);
 }
 
 static void trace_policy(void **state) {
-    keeps_a_model(MMU_TRACE);
+    keeps_a_model(MMU_TRACE, &observer);
+}
+
+/* --- who keeps what the shadow has no room for --- */
+
+static unsigned evictions, invalidations, hosts;
+static uint64_t told_lo, told_hi;
+static const uint8_t *told_host;
+
+static void on_evicted(void *arg, const struct mmu_entry *e) {
+    struct known *k = slot(arg, e->space, e->bank, e->page);
+
+    evictions++;
+    assert_true(k->used && k->page == e->page && k->host == e->host &&
+                k->access == e->access && k->global == e->global && e->shift == 12);
+    k->used = false;
+}
+
+static void on_invalidated(void *arg, unsigned space, uint64_t lo, uint64_t hi) {
+    assert_in_range(space, 0, MMU_SPACES_MAX - 1);
+    invalidations++;
+    told_lo = lo;
+    told_hi = hi;
+}
+
+static void on_host(void *arg, const uint8_t *host) {
+    hosts++;
+    told_host = host;
+}
+
+static const struct mmu_observer keeper = {.filled = on_filled,
+                                           .dropped = on_dropped,
+                                           .write_dropped = on_write_dropped,
+                                           .flushed = on_flushed,
+                                           .switched = on_switched,
+                                           .evicted = on_evicted,
+                                           .invalidated = on_invalidated,
+                                           .host_write_dropped = on_host};
+
+static void keeper_keeps_a_model(void **state) {
+    keeps_a_model(MMU_PCID, &keeper);
+    assert_in_range(evictions, 100, UINT32_MAX);
+}
+
+/* It is told of pages that the shadow does not have any more. */
+static void kept(void **state) {
+    uint8_t *host;
+    uint64_t x;
+
+    setup(MMU_PCID);
+    put64(L1 + 8 * 5, 0x45000 | PWU);
+    put64(FAR_L1 + 8 * ((FAR >> 12 & 511) + 1), 0x46000 | PWU);
+    v->cpl = 3;
+    mmu_context_changed(v);
+    mmu_observe(v, &keeper, model);
+    host = mem_host(v->mem, gpa(0x45000), 1);
+    assert_int_equal(mmu_index(0x5000), mmu_index(FAR + 0x1000));
+    assert_int_equal(mmu_store(v, gva(0x5000), 8, 1), 0);
+    evictions = invalidations = 0;
+    assert_int_equal(mmu_load(v, gva(FAR + 0x1000), 8, &x), 0);
+    assert_int_equal(evictions, 1);
+    assert_int_equal(model->drops, 0);
+    hosts = 0;
+    mem_trace_add(v->mem, host, MEM_TRACE_DIRTY);
+    assert_int_equal(hosts, 1);
+    assert_ptr_equal(told_host, host);
+    assert_int_equal(model->write_drops, 0);
+    mem_trace_remove(v->mem, host, MEM_TRACE_DIRTY);
+    mmu_invlpg(v, gva(0x5123));
+    assert_true(invalidations > 0 && told_lo == 0x5000 && told_hi == 0x5fff);
+    assert_int_equal(model->drops, 0);
+    teardown();
 }
 
 /* What each right, and each way to lose one, is told as. */
@@ -391,8 +462,11 @@ static void details(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(details), cmocka_unit_test(flush_policy),
-        cmocka_unit_test(pcid_policy), cmocka_unit_test(trace_policy)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(details),
+                                       cmocka_unit_test(flush_policy),
+                                       cmocka_unit_test(pcid_policy),
+                                       cmocka_unit_test(trace_policy),
+                                       cmocka_unit_test(keeper_keeps_a_model),
+                                       cmocka_unit_test(kept)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
