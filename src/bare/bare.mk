@@ -41,3 +41,11 @@ svm: deps
 
 .PHONY: svm
 -include $(BARE_OBJS:.o=.d) $(BARE_START:.o=.d)
+
+# tests/unit/bare has what stands for the C library, under other names.
+BARE_UNIT = $(patsubst %,$(BARE)/unit/%.o,print string calendar heap)
+$(BARE)/unit/%.o: $(BARE)/src/bare/%.o
+	@mkdir -p $(@D)
+	$(Q)objcopy --prefix-symbols=b_ $< $@
+$(BUILD)/unit/bare: $(BARE_UNIT)
+$(BUILD)/unit/bare: LDLIBS += -no-pie

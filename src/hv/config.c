@@ -6,6 +6,7 @@
 
 #include "hv/hv.h"
 #include "mem/mem.h"
+#include "mmu/mmu.h"
 
 #define MEMORY_DEFAULT 256u /* MiB */
 
@@ -24,16 +25,34 @@ static int take_memory(const char *value, struct hv_config *c, char *why, size_t
     return 0;
 }
 
+static int take_policy(const char *value, struct hv_config *c, char *why, size_t size) {
+    static const char *const names[] = {
+        [MMU_FLUSH] = "flush", [MMU_PCID] = "pcid", [MMU_TRACE] = "trace"};
+
+    for (unsigned n = 0; n < ARRAY_SIZE(names); n++) {
+        if (strcmp(value, names[n]))
+            continue;
+        c->policy = n;
+        return 0;
+    }
+    return refuse(why, size, value, "there are policy=flush, policy=pcid, policy=trace");
+}
+
 static int take(char *word, struct hv_config *c, char *why, size_t size) {
     if (!strncmp(word, "engine=", 7))
         c->engine = word + 7;
     else if (!strncmp(word, "memory=", 7))
         return take_memory(word + 7, c, why, size);
+    else if (!strcmp(word, "paging=nested") || !strcmp(word, "paging=shadow"))
+        c->shadow = word[7] == 's';
+    else if (!strncmp(word, "policy=", 7))
+        return take_policy(word + 7, c, why, size);
     else if (!strcmp(word, "stats"))
         c->stats = true;
     else if (strncmp(word, "end=", 4)) /* the bare machine's */
         return refuse(why, size, word,
-                      "no such word; there are engine=NAME, memory=MIB, stats, "
+                      "no such word; there are engine=NAME, memory=MIB, "
+                      "paging=nested or shadow, policy=flush, pcid or trace, stats, "
                       "end=debug-exit, and -- before the guest's command line");
     return 0;
 }
@@ -41,8 +60,10 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
 int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_size) {
     int rc = 0;
 
-    *out = (struct hv_config){
-        .engine = "svm", .memory = (uint64_t)MEMORY_DEFAULT << 20, .cmdline = ""};
+    *out = (struct hv_config){.engine = "svm",
+                              .policy = MMU_PCID,
+                              .memory = (uint64_t)MEMORY_DEFAULT << 20,
+                              .cmdline = ""};
     while (!rc && *text) {
         char *end = text + strcspn(text, " ");
 

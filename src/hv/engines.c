@@ -86,7 +86,8 @@ static int create_svm(struct vcpu *v, const struct engine_config *cfg,
     rc = create_interp(v, cfg, out, why, why_size);
     if (rc)
         return rc;
-    rc = svm_new(v, (*out)->interp, &hv_svm_host, &(*out)->svm, why, why_size);
+    rc = svm_new(v, (*out)->interp, &hv_svm_host, *(const bool *)cfg->options,
+                 &(*out)->svm, why, why_size);
     if (rc)
         destroy_interp(*out);
     return rc;

@@ -13,6 +13,8 @@ struct hv_config {
     const char *engine;  /* a name of hv_engines() */
     uint64_t memory;     /* bytes */
     const char *cmdline; /* the guest's */
+    bool shadow;         /* page tables */
+    unsigned policy;     /* enum mmu_policy */
     bool stats;          /* are told at the end */
 };
 

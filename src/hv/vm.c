@@ -273,7 +273,7 @@ static int create_cpu(struct hv_vm *m) {
     c->vcpu->cpuid = m->cpuid;
     c->vcpu->cnt = &c->counters;
     vcpu_reset(c->vcpu);
-    return mmu_create(c->vcpu, MMU_PCID);
+    return mmu_create(c->vcpu, (enum mmu_policy)m->cfg->policy);
 }
 
 static int create_board(struct hv_vm *m) {
@@ -324,7 +324,7 @@ static void hook_memory(struct hv_vm *m) {
 }
 
 static int create_engine(struct hv_vm *m, char *why, size_t why_size) {
-    struct engine_config cfg = {0};
+    struct engine_config cfg = {.options = &m->cfg->shadow};
     size_t count;
     const struct engine_ops *const *all = hv_engines(&count);
 

@@ -68,7 +68,7 @@ void svm_state_get(const struct vcpu *v, struct x86_vmcb *b) {
     b->int_state = v->irq_shadow ? X86_SVM_SHADOW : 0;
 }
 
-static uint8_t cpl_of(const struct vcpu *v, const struct x86_vmcb *b) {
+uint8_t svm_cpl(const struct vcpu *v, const struct x86_vmcb *b) {
     if (!(v->cr0 & X86_CR0_PE))
         return 0;
     return v->rflags & X86_FL_VM ? 3 : b->cpl & 3;
@@ -105,6 +105,6 @@ void svm_state_set(struct vcpu *v, const struct x86_vmcb *b) {
     v->sysenter_esp = b->sysenter_esp;
     v->sysenter_eip = b->sysenter_eip;
     v->irq_shadow = b->int_state & X86_SVM_SHADOW;
-    v->cpl = cpl_of(v, b);
+    v->cpl = svm_cpl(v, b);
     vcpu_update_mode(v);
 }

@@ -65,10 +65,10 @@ static enum exit_reason take_over(struct svm *s, bool *delivered) {
     struct vcpu *v = s->v;
     bool waits = s->event & X86_SVM_EVENT_VALID;
 
-    if (s->loaded)
+    if (s->loaded && !s->shadow)
         interp_flush(s->interp);
     svm_pull(s);
-    if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !v->long_mode)
+    if (!s->shadow && (v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !v->long_mode)
         load_pdptrs(v);
     s->cnt.emulated++;
     *delivered = waits;

@@ -76,6 +76,11 @@ static enum exit_reason by_group(struct svm *s, uint32_t code) {
     case X86_SVM_EXIT_DR_WRITE:
         return emulated(s, &s->cnt.exit_dr);
     case X86_SVM_EXIT_EXCEPTION:
+        if (code == X86_SVM_EXIT_EXCEPTION + X86_PF) {
+            s->cnt.exit_pf++;
+            return svm_page_fault(s);
+        }
+        /* fallthrough */
     case X86_SVM_EXIT_EXCEPTION + 16:
         return exception(s, code - X86_SVM_EXIT_EXCEPTION);
     default:
@@ -105,6 +110,8 @@ enum exit_reason svm_handle_exit(struct svm *s) {
         return emulated(s, &s->cnt.exit_cpuid);
     case X86_SVM_EXIT_HLT:
         return emulated(s, &s->cnt.exit_hlt);
+    case X86_SVM_EXIT_INVLPG:
+        return emulated(s, &s->cnt.exit_invlpg);
     case X86_SVM_EXIT_NPF:
         return emulated(s, &s->cnt.exit_npf);
     case X86_SVM_EXIT_SHUTDOWN:

@@ -39,11 +39,11 @@ void svm_permissions(struct svm *s) {
 }
 
 /*
- * With nested paging. CR0 and CR4 leave when they are written, for modes have rules that
+ * CR0 and CR4 leave when they are written, for modes have rules that
  * are sem's, and CR8, which is the local APIC's; #DB and #AC, which a guest can have
  * delivered without end inside one instruction ("CVE-2015-5307", "CVE-2015-8104").
  */
-void svm_intercepts(struct x86_vmcb *b) {
+void svm_intercepts(struct x86_vmcb *b, bool shadow) {
     b->cr_read = 1u << 8;
     b->cr_write = 1u << 0 | 1u << 4 | 1u << 8;
     b->dr_read = b->dr_write = 0xffff;
@@ -56,4 +56,11 @@ void svm_intercepts(struct x86_vmcb *b) {
                     X86_SVM_I_VMSAVE | X86_SVM_I_STGI | X86_SVM_I_CLGI |
                     X86_SVM_I_SKINIT | X86_SVM_I_WBINVD | X86_SVM_I_MONITOR |
                     X86_SVM_I_MWAIT | X86_SVM_I_MWAIT_ARMED | X86_SVM_I_XSETBV;
+    if (!shadow)
+        return;
+    /* What the guest is not to see, and what its translations hang on. */
+    b->cr_read |= 1u << 0 | 1u << 3 | 1u << 4;
+    b->cr_write |= 1u << 3;
+    b->exceptions |= 1u << X86_PF;
+    b->intercept3 |= X86_SVM_I_INVLPG | X86_SVM_I_TASK_SWITCH;
 }

@@ -44,12 +44,36 @@ static bool translates_otherwise(const struct vcpu *v, const struct x86_vmcb *b)
 
 void svm_push(struct svm *s) {
     struct vcpu *v = s->v;
+    uint64_t was[2]; /* shadow.c's to compare */
 
     vec_park(v);
     pointers_in(v);
-    s->flush |= translates_otherwise(v, s->vmcb);
+    s->flush |= !s->shadow && translates_otherwise(v, s->vmcb);
+    was[0] = s->vmcb->cr0;
+    was[1] = s->vmcb->cr4;
     svm_state_get(v, s->vmcb);
+    if (s->shadow) {
+        s->vmcb->cr0 = was[0];
+        s->vmcb->cr4 = was[1];
+    }
     s->loaded = true;
+}
+
+/* With shadow paging the control registers in the control block are not the guest's. */
+void svm_view(struct svm *s) {
+    struct vcpu *v = s->v;
+    uint64_t cr0 = v->cr0, cr3 = v->cr3, cr4 = v->cr4, efer = v->efer;
+
+    svm_state_set(v, s->vmcb);
+    if (!s->shadow)
+        return;
+    v->cr0 = cr0;
+    v->cr3 = cr3;
+    v->cr4 = cr4;
+    v->efer = efer;
+    v->cpl = svm_cpl(v, s->vmcb);
+    vcpu_update_mode(v);
+    mmu_context_changed(v);
 }
 
 void svm_pull(struct svm *s) {
@@ -57,11 +81,13 @@ void svm_pull(struct svm *s) {
 
     if (!s->loaded)
         return;
-    svm_state_set(v, s->vmcb);
+    svm_view(s);
     vec_park(v);
     pointers_out(v);
     s->loaded = false;
     s->cnt.pulls++;
+    if (s->shadow) /* which the traces have kept right */
+        return;
     /* The guest has stored to memory behind the shadow's back. */
     mmu_flush_all(v);
     mmu_context_changed(v);

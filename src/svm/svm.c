@@ -18,7 +18,11 @@
 #include "x86/cr.h"
 
 #define A20_SLICE 1000u
-#define FEATURE_XSAVE (1u << 26)  /* leaf 1, ECX */
+#define FEATURE_XSAVE (1u << 26) /* leaf 1, ECX */
+#define FEATURE_PCID (1u << 17)  /* the same */
+#define FEATURE_SMEP (1u << 7)   /* leaf 7, EBX */
+#define FEATURE_INVPCID (1u << 10)
+#define FEATURE_SMAP (1u << 20)
 #define FEATURE_RDTSCP (1u << 27) /* leaf 0x80000001, EDX */
 
 /* --- interrupts --- */
@@ -106,23 +110,43 @@ static bool gate_open(const struct vcpu *v) {
     return !v->hooks->a20 || v->hooks->a20(v->hooks_arg);
 }
 
+/* Those that the hardware is to walk. False: no memory. */
+static bool tables(struct svm *s) {
+    if (s->shadow)
+        return svm_shadow_controls(s);
+    return likely(s->npt) || !svm_npt_make(s);
+}
+
+/* All that loads CR3 is intercepted, but an emulator may switch tasks without asking: the
+ * guest has run on page tables of its own, with physical addresses of the host's. */
+static enum exit_reason walked_away(struct svm *s) {
+    log_error("SVM: the CPU lets a task switch load CR3 although it is intercepted; take "
+              "paging=nested");
+    svm_pull(s);
+    return EXIT_error;
+}
+
 /* One turn: EXIT_COUNT to go on. */
 static enum exit_reason turn(struct svm *s, uint32_t events) {
     struct vcpu *v = s->v;
+    uint64_t cr3;
 
     if (unlikely(!gate_open(v)))
         return svm_emulate(s, A20_SLICE);
     /* A halted CPU, or a debug trap that the last instruction has left. */
     if (!s->loaded && (v->halted || v->pending_db))
         return svm_emulate(s, 1);
-    if (unlikely(!s->npt) && svm_npt_make(s)) {
-        log_error("SVM: there is no memory for nested page tables");
-        return EXIT_error;
-    }
     if (!s->loaded)
         svm_push(s);
+    if (!tables(s)) {
+        log_error("SVM: there is no memory for the guest's page tables");
+        return EXIT_error;
+    }
     inject(s, events);
+    cr3 = s->vmcb->cr3;
     enter(s);
+    if (unlikely(s->shadow && s->vmcb->cr3 != cr3))
+        return walked_away(s);
     return svm_handle_exit(s);
 }
 
@@ -179,6 +203,11 @@ static struct cpuid_regs confirmed(void *arg, uint32_t leaf, uint32_t subleaf) {
 
     if (leaf == 1)
         r.ecx |= 1u << 21 | 1u << 24 | 1u << 31; /* x2APIC, its deadline timer, a VMM */
+    /* What shadow page tables do not do (shadow.c). */
+    if (s->shadow && leaf == 1)
+        r.ecx &= ~FEATURE_PCID;
+    if (s->shadow && leaf == 7 && subleaf == 0)
+        r.ebx &= ~(FEATURE_SMEP | FEATURE_SMAP | FEATURE_INVPCID);
     return r;
 }
 
@@ -204,28 +233,40 @@ static int make_block(struct svm *s) {
     if (!s->vmcb || !s->iopm || !s->msrpm)
         return -ENOMEM;
     svm_permissions(s);
-    svm_intercepts(s->vmcb);
+    svm_intercepts(s->vmcb, s->shadow);
     s->vmcb->asid = 1;
-    s->vmcb->nested_ctl = X86_SVM_NESTED;
+    s->vmcb->nested_ctl = s->shadow ? 0 : X86_SVM_NESTED;
+    if (!s->shadow)
+        return 0;
+    s->root = calloc(MMU_SPACES_MAX, sizeof(*s->root));
+    if (!s->root)
+        return -ENOMEM;
+    svm_shadow_start(s);
     return 0;
 }
 
 int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
-            struct svm **out, char *why, size_t why_size) {
+            bool shadow, struct svm **out, char *why, size_t why_size) {
     struct svm *s = calloc(1, sizeof(*s));
     int rc;
 
     snprintf(why, why_size, "out of memory");
     if (!s)
         return -ENOMEM;
-    *s = (struct svm){
-        .v = v, .interp = interp, .outer = v->cpuid, .host = host, .flush = true};
+    *s = (struct svm){.v = v,
+                      .interp = interp,
+                      .outer = v->cpuid,
+                      .host = host,
+                      .shadow = shadow,
+                      .flush = true};
     s->features = host_cpuid(s, X86_SVM_LEAF).edx;
     s->has_xcr0 = host_cpuid(s, 1).ecx & FEATURE_XSAVE;
     s->has_tsc_aux = host_cpuid(s, 0x80000001).edx & FEATURE_RDTSCP;
-    rc = s->features & X86_SVM_NPT ? make_block(s) : -ENODEV;
+    rc = shadow || (s->features & X86_SVM_NPT) ? make_block(s) : -ENODEV;
     if (rc == -ENODEV)
-        snprintf(why, why_size, "engine svm: the CPU has SVM, but no nested paging");
+        snprintf(why, why_size,
+                 "engine svm: the CPU has SVM, but no nested paging; "
+                 "take paging=shadow");
     if (!rc)
         rc = make_model(s);
     if (rc) {
@@ -240,6 +281,9 @@ void svm_free(struct svm *s) {
     if (!s)
         return;
     svm_npt_drop(s);
+    if (s->root)
+        svm_shadow_end(s);
+    free(s->root);
     s->v->cpuid = s->outer;
     if (s->model)
         cpuid_model_free(s->model);

@@ -42,10 +42,11 @@ struct svm_host {
     void *arg;
 };
 
-/* INTERP executes what the hardware leaves to it and outlives the engine, as HOST does.
- * 0, or -errno with one sentence in WHY. */
+/* SHADOW: shadow page tables, which need no nested paging of the hardware; how long they
+ * are retained is the MMU's policy. INTERP executes what the hardware leaves to it and
+ * outlives the engine, as HOST does. 0, or -errno with one sentence in WHY. */
 int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
-            struct svm **out, char *why, size_t why_size);
+            bool shadow, struct svm **out, char *why, size_t why_size);
 void svm_free(struct svm *s);
 /* engine_ops of the same names. */
 enum exit_reason svm_run(struct svm *s);

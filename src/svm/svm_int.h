@@ -16,6 +16,7 @@
 #define SVM_INT_H
 
 #include "cpu/vcpu.h"
+#include "mmu/mmu.h"
 #include "svm/svm.h"
 #include "x86/svm.h"
 
@@ -23,6 +24,17 @@ struct svm_counters {
 #define COUNTER(name, what) uint64_t name;
 #include "svm/counters.def"
 #undef COUNTER
+};
+
+#define SVM_LOCALS 4096u
+
+/* Shadow paging: the tables for one space of the MMU's (shadow.c). */
+struct svm_root {
+    uint64_t *table; /* NULL: none yet */
+    unsigned super;  /* the space whose supervisor's banks it has entries of */
+    bool wide;       /* long mode's four levels */
+    unsigned locals; /* pages in it that are not global; SVM_LOCALS: or more */
+    uint64_t local[SVM_LOCALS];
 };
 
 struct svm {
@@ -33,6 +45,11 @@ struct svm {
     const struct svm_host *host;
     struct x86_vmcb *vmcb;
     uint8_t *iopm, *msrpm;
+    bool shadow;           /* shadow page tables instead of nested ones */
+    struct svm_root *root; /* of MMU_SPACES_MAX; shadow only */
+    unsigned current;      /* of these, the one that serves */
+    uint64_t filled_page;  /* what the MMU has filled last */
+    bool filled_global;
     uint64_t *npt;     /* the root; NULL: to be made */
     uint32_t features; /* X86_SVM_* of leaf 0x8000000a */
     bool has_xcr0, has_tsc_aux;
@@ -46,10 +63,11 @@ struct svm {
 /* convert.c: pure functions between struct vcpu and the control block */
 void svm_state_get(const struct vcpu *v, struct x86_vmcb *b);
 void svm_state_set(struct vcpu *v, const struct x86_vmcb *b);
+uint8_t svm_cpl(const struct vcpu *v, const struct x86_vmcb *b);
 
 /* permit.c */
 void svm_permissions(struct svm *s);
-void svm_intercepts(struct x86_vmcb *b);
+void svm_intercepts(struct x86_vmcb *b, bool shadow);
 
 /* npt.c: 0 or -ENOMEM */
 int svm_npt_make(struct svm *s);
@@ -58,9 +76,18 @@ void svm_npt_drop(struct svm *s);
 /* state.c */
 void svm_push(struct svm *s);
 void svm_pull(struct svm *s);
+/* struct vcpu says what the control block does, which stays the owner; shadow only. */
+void svm_view(struct svm *s);
 
 /* emulate.c: the interpreter executes COUNT instructions; EXIT_COUNT: go on */
 enum exit_reason svm_emulate(struct svm *s, uint64_t count);
+
+/* shadow.c */
+void svm_shadow_start(struct svm *s);
+void svm_shadow_end(struct svm *s);
+bool svm_shadow_controls(struct svm *s);
+/* A page fault's exit. EXIT_COUNT: go on. */
+enum exit_reason svm_page_fault(struct svm *s);
 
 /* exits.c: handles the exit in the control block; EXIT_COUNT: go on */
 enum exit_reason svm_handle_exit(struct svm *s);

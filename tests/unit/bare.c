@@ -1,0 +1,202 @@
+/*
+ * What the bare machine has instead of a C library (src/bare), against the host's: the
+ * objects that go into bivisor.elf, with b_ before each name (src/bare/bare.mk).
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "base/types.h"
+
+int b_snprintf(char *to, size_t size, const char *format, ...);
+unsigned long long b_strtoull(const char *s, char **end, int base);
+void *b_memmove(void *to, const void *from, size_t n);
+int b_memcmp(const void *a, const void *b, size_t n);
+int b_strncmp(const char *a, const char *b, size_t n);
+char *b_strstr(const char *s, const char *what);
+char *b_strrchr(const char *s, int c);
+time_t b_timegm(struct tm *t);
+struct tm *b_gmtime_r(const time_t *when, struct tm *t);
+void *b_malloc(size_t size);
+void *b_calloc(size_t count, size_t size);
+void *b_realloc(void *p, size_t size);
+void *b_aligned_alloc(size_t align, size_t size);
+void b_free(void *p);
+int *b___errno_location(void);
+
+/* What these objects call. */
+void b_bare_serial_write(const uint8_t *bytes, size_t n);
+uint64_t b_os_monotonic_ns(void);
+void *b_bare_demand(uint64_t size);
+uint64_t b_bare_memory(void);
+
+static char serial[64];
+static size_t serial_len;
+
+void b_bare_serial_write(const uint8_t *bytes, size_t n) {
+    for (size_t i = 0; i < n && serial_len < sizeof(serial); i++)
+        serial[serial_len++] = (char)bytes[i];
+}
+
+uint64_t b_os_monotonic_ns(void) {
+    return 0;
+}
+
+/* The area is larger than anything here: its beginning does. */
+void *b_bare_demand(uint64_t size) {
+    return calloc(1, 64 << 20);
+}
+
+uint64_t b_bare_memory(void) {
+    return 16 << 20;
+}
+
+static uint64_t seed = 7;
+
+static uint64_t next(void) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
+}
+
+/* --- print.c --- */
+
+#define SAME(...)                                                                        \
+    do {                                                                                 \
+        char mine[128], theirs[128];                                                     \
+        int len_ = b_snprintf(mine, sizeof(mine), __VA_ARGS__);                          \
+        assert_int_equal(len_, snprintf(theirs, sizeof(theirs), __VA_ARGS__));           \
+        assert_string_equal(mine, theirs);                                               \
+    } while (0)
+
+static void test_formats(void **state) {
+    static const int numbers[] = {0, 1, -1, 42, -42, 2147483647, -2147483647 - 1};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+        int n = numbers[i];
+
+        SAME("%d %5d %-5d| %05d %+d %.4d %7.3d", n, n, n, n, n, n, n);
+        SAME("%u %x %08X %#x %hhu %hd", (unsigned)n, (unsigned)n, (unsigned)n,
+             (unsigned)n, (unsigned char)n, (short)n);
+        SAME("%lld %llx %zu %lu %ju", (long long)n << 30, (unsigned long long)n,
+             (size_t)n, (unsigned long)n, (uintmax_t)n);
+        SAME("%*d|%-*d|%.*s", 8, n, 6, n, i % 4, "abcdef");
+    }
+    SAME("%s|%10s|%-10s|%.2s|%c|%%|%5c", "word", "word", "word", "word", 'x', 'y');
+    SAME("%p", (void *)0x1234);
+    SAME("%016llx", 0x1ffull);
+}
+
+static void test_cut(void **state) {
+    char text[4] = "xxx";
+
+    assert_int_equal(b_snprintf(text, sizeof(text), "%d", 123456), 6);
+    assert_string_equal(text, "123");
+    assert_int_equal(b_snprintf(NULL, 0, "%s", "four"), 4);
+}
+
+/* --- string.c --- */
+
+static void test_numbers(void **state) {
+    static const char *const texts[] = {"0",   "17",  "0x1fz", "0x",         "077",
+                                        " 12", "abc", "",      "99999999999"};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
+        for (int base = 0; base <= 16; base += base ? 6 : 10) {
+            char *mine, *theirs;
+
+            assert_int_equal(b_strtoull(texts[i], &mine, base),
+                             strtoull(texts[i], &theirs, base));
+            assert_ptr_equal(mine, theirs);
+        }
+}
+
+static void test_strings(void **state) {
+    char a[16] = "0123456789abcde", b[16] = "0123456789abcde";
+
+    b_memmove(a + 2, a, 10);
+    memmove(b + 2, b, 10);
+    assert_memory_equal(a, b, sizeof(a));
+    b_memmove(a, a + 3, 10);
+    memmove(b, b + 3, 10);
+    assert_memory_equal(a, b, sizeof(a));
+    assert_true(b_memcmp("a\xff", "a\x01", 2) > 0);
+    assert_true(b_strncmp("abc", "abd", 2) == 0 && b_strncmp("abc", "abd", 3) < 0);
+    assert_string_equal(b_strstr("xx end=debug", "end="), "end=debug");
+    assert_null(b_strstr("xx", "xxx"));
+    assert_string_equal(b_strrchr("a/b/c", '/'), "/c");
+}
+
+/* --- calendar.c --- */
+
+static void test_calendar(void **state) {
+    for (unsigned i = 0; i < 20000; i++) {
+        time_t when = (time_t)(next() % (8ull << 30)) - (1ll << 31);
+        struct tm mine, theirs;
+
+        b_gmtime_r(&when, &mine);
+        gmtime_r(&when, &theirs);
+        assert_int_equal(mine.tm_year, theirs.tm_year);
+        assert_int_equal(mine.tm_mon, theirs.tm_mon);
+        assert_int_equal(mine.tm_mday, theirs.tm_mday);
+        assert_int_equal(mine.tm_wday, theirs.tm_wday);
+        assert_int_equal(mine.tm_hour * 3600 + mine.tm_min * 60 + mine.tm_sec,
+                         theirs.tm_hour * 3600 + theirs.tm_min * 60 + theirs.tm_sec);
+        assert_int_equal(b_timegm(&mine), when);
+    }
+}
+
+/* --- heap.c --- */
+
+static void test_heap(void **state) {
+    uint8_t *p[64] = {NULL};
+
+    for (unsigned i = 0; i < 4000; i++) {
+        unsigned n = next() % 64;
+        size_t size = next() % 3000;
+
+        b_free(p[n]);
+        p[n] = i & 1 ? b_calloc(1, size) : b_malloc(size);
+        assert_non_null(p[n]);
+        assert_int_equal((uintptr_t)p[n] & 15, 0);
+        for (size_t k = 0; (i & 1) && k < size; k++)
+            assert_int_equal(p[n][k], 0);
+        memset(p[n], 0xa5, size);
+    }
+    for (unsigned n = 0; n < 64; n++)
+        b_free(p[n]);
+}
+
+static void test_heap_ends(void **state) {
+    uint8_t *p = b_aligned_alloc(4096, 100), *q;
+
+    assert_int_equal((uintptr_t)p & 4095, 0);
+    b_free(p);
+    p = b_malloc(10);
+    memcpy(p, "ten bytes.", 10);
+    q = b_realloc(p, 5000);
+    assert_memory_equal(q, "ten bytes.", 10);
+    b_free(q);
+    assert_null(b_malloc(17 << 20));
+    assert_int_equal(*b___errno_location(), ENOMEM);
+    assert_null(b_malloc(SIZE_MAX - 4));
+    assert_null(b_calloc(SIZE_MAX / 2, 3));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_formats),   cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_numbers),   cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_calendar),  cmocka_unit_test(test_heap),
+        cmocka_unit_test(test_heap_ends),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
