@@ -217,7 +217,7 @@ lockstep: deps
 	@tools/make-initrd $(ASSETS)/busybox-i386 $(ASSETS)/initrd-i386
 	@BUILD=$(BUILD) tests/lockstep/run --boot
 
-lint: all $(BARE_OBJS)
+lint: all bare-links
 	@BUILD=$(BUILD) tools/lint
 
 clean:

@@ -46,6 +46,12 @@ int os_memfd_zero_part(int fd, void *map, uint64_t off, uint64_t size) {
     return 0;
 }
 
+/* There are no overlays: zeros are written. */
+int os_memory_blank(uint8_t *map, uint64_t size) {
+    mem_fill(map, 0, size);
+    return 0;
+}
+
 int os_sparse_alloc(uint64_t size, void **out) {
     *out = bare_demand(size);
     return *out ? 0 : -ENOMEM;
