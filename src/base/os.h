@@ -58,6 +58,8 @@ uint64_t os_process_cpu_ns(uint32_t pid);
 /* Host TSC frequency, measured against the monotonic clock once (a few ms), then cached.
  */
 uint64_t os_tsc_hz(void);
+/* It is HZ, as was measured on this host since it was started. */
+void os_tsc_hz_known(uint64_t hz);
 void os_sleep_ns(uint64_t ns);
 
 /* Fills BUF with up to LEN random bytes of the host's kernel, and does not wait for them:

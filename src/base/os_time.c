@@ -85,9 +85,13 @@ static uint64_t measure(void) {
     return (uint64_t)((double)(t1 - t0) * 1e9 / (double)(n1 - n0));
 }
 
-uint64_t os_tsc_hz(void) {
-    static uint64_t hz; /* a property of the host, not state */
+static uint64_t hz; /* a property of the host, not state */
 
+void os_tsc_hz_known(uint64_t known) {
+    hz = known;
+}
+
+uint64_t os_tsc_hz(void) {
     if (!hz)
         hz = measure();
     return hz;

@@ -36,6 +36,11 @@ struct boot_image;
  */
 int boot_image_open(const char *kernel, const char *initrd, struct boot_image **out,
                     char *why, size_t why_size);
+/* The same, but the files are only opened; they are read by boot_image_read(), once,
+ * which may be in the jail. */
+int boot_image_open_later(const char *kernel, const char *initrd, struct boot_image **out,
+                          char *why, size_t why_size);
+int boot_image_read(struct boot_image *image, char *why, size_t why_size);
 void boot_image_close(struct boot_image *image);
 /* The same of what is in memory already, under these names; INITRD may be NULL. All of it
  * stays the caller's and outlives *OUT. 0 or -ENOMEM. */

@@ -26,6 +26,9 @@ struct boot_file {
     uint8_t *data;
     uint64_t size;
     bool borrowed; /* the bytes are the caller's */
+    bool waits;    /* open as FD, LEFT bytes are still to be read */
+    int fd;
+    uint64_t left;
 };
 
 struct boot_module {
@@ -38,6 +41,7 @@ struct boot_image {
     struct boot_file firmware;       /* instead; path NULL: none */
     struct boot_module *modules;
     size_t module_count;
+    bool later; /* what is added waits for boot_image_read() */
 };
 
 struct boot_job {

@@ -144,7 +144,7 @@ int ctl_cmd_lockstep(int argc, char **argv) {
         ls.rec = &rec;
         o.machine.start_ns = rec.key.start_ns;
     }
-    rc = run_options_open(&o, &image, why, sizeof(why));
+    rc = run_options_open(&o, false, &image, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
         status = ctl_status_of(rc);

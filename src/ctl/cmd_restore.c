@@ -110,6 +110,7 @@ static int open_files(struct restore *r) {
         log_error("cannot restore '%s': it does not say what its machine is", r->path);
         return -EINVAL;
     }
+    freeze_host(r->frozen.state);
     return open_ram(r);
 }
 
@@ -158,9 +159,22 @@ static int merge(struct restore *r, int argc, char **argv) {
     return n;
 }
 
+static int check_disks(struct restore *r, int argc, char **argv) {
+    char why[4400];
+    bool good = freeze_disks(r->frozen.state, why, sizeof(why));
+
+    if (good || is_given("--disk", argc, argv))
+        return 0;
+    log_error("cannot restore '%s': %s", r->path, why);
+    return -EINVAL;
+}
+
 static int restore(struct restore *r, int argc, char **argv) {
     const struct ctl_front front = {.frozen = &r->frozen};
     int rc = open_files(r), status;
+
+    if (!rc)
+        rc = check_disks(r, argc, argv);
 
     status = rc ? ctl_status_of(rc) : ctl_run(merge(r, argc, argv), r->argv, &front);
     if (r->frozen.ram >= 0)

@@ -2,11 +2,15 @@
 #include "ctl/freeze.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/os.h"
+#include "block/block.h"
 #include "cpu/cpuid.h"
 
 /* --- the options --- */
@@ -75,6 +79,140 @@ bool freeze_options(struct snapshot *s, char *buf, size_t size, const char **wor
     return snapshot_good(s) && w.count;
 }
 
+/* --- the disks --- */
+
+/* A raw image, which nobody writes to but a guest; of a qcow2 image the end of a run
+ * changes the header. */
+static bool is_watched(const struct disk_option *d) {
+    return !d->spec.readonly && !d->spec.overlay && !block_is_server(d->spec.path) &&
+           d->spec.format != BLOCK_QCOW2;
+}
+
+static uint64_t changed_ns(const struct stat *st) {
+    return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
+}
+
+struct disks {
+    const struct freeze *f;
+    char *why; /* reading */
+    size_t why_size;
+    bool good;
+};
+
+static void disk_state(struct disks *d, const char *path, uint64_t changed,
+                       struct snapshot *s) {
+    char name[4096] = "";
+    uint16_t len = path ? (uint16_t)strlen(path) : 0;
+    struct stat st;
+
+    SNAPSHOT_UPTO(s, len, sizeof(name) - 1);
+    if (path)
+        memcpy(name, path, len);
+    snapshot_bytes(s, name, len);
+    SNAPSHOT(s, changed);
+    if (!snapshot_reading(s) || !snapshot_good(s) || !changed)
+        return;
+    name[len] = 0;
+    if (stat(name, &st) || changed_ns(&st) == changed)
+        return; /* one that is not there is told of when it is opened */
+    d->good = false;
+    snprintf(d->why, d->why_size,
+             "the disk '%s' was written to since; name what it was then by --disk", name);
+}
+
+static void disks_state(void *arg, struct snapshot *s) {
+    struct disks *d = arg;
+    uint32_t count = d->f ? d->f->watched : 0;
+
+    SNAPSHOT_UPTO(s, count, MACHINE_DISKS);
+    for (unsigned n = 0; n < count; n++)
+        disk_state(d, d->f ? d->f->watch[n].path : NULL,
+                   d->f ? d->f->watch[n].changed : 0, s);
+}
+
+bool freeze_disks(struct snapshot *s, char *why, size_t why_size) {
+    struct disks d = {.why = why, .why_size = why_size, .good = true};
+
+    snapshot_optional(s, "disks", 0, 1, disks_state, &d);
+    return d.good;
+}
+
+/* False: what the guest wrote to a disk ends with this run. */
+static bool disks_last(const struct freeze *f) {
+    for (unsigned n = 0; n < f->options->disks.count; n++) {
+        const char *overlay = f->options->disks.disk[n].spec.overlay;
+
+        if (overlay && !strcmp(overlay, "temp"))
+            return false;
+    }
+    return true;
+}
+
+/* Descriptors, since the jail lets nobody look at names. */
+void freeze_watch(struct freeze *f) {
+    for (unsigned n = 0; n < f->options->disks.count; n++) {
+        const struct disk_option *d = &f->options->disks.disk[n];
+
+        if (!is_watched(d))
+            continue;
+        f->watch[f->watched].path = d->spec.path;
+        f->watch[f->watched].fd = open(d->spec.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        f->watched++;
+    }
+}
+
+void freeze_end(struct freeze *f) {
+    while (f->watched) {
+        int fd = f->watch[--f->watched].fd;
+
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
+/* In the jail, which has fstat(2) but not what glibc makes of fstat(3). */
+static void look_at_disks(struct freeze *f) {
+    struct stat st;
+
+    for (unsigned n = 0; n < f->watched; n++)
+        f->watch[n].changed =
+            syscall(SYS_fstat, f->watch[n].fd, &st) || !S_ISREG(st.st_mode)
+                ? 0
+                : changed_ns(&st);
+}
+
+/* --- the host --- */
+
+/* Of the same host, since it was started: its counter has the same pace. */
+static void host_state(void *arg, struct snapshot *s) {
+    struct freeze *f = arg;
+    uint64_t hz = snapshot_reading(s) ? 0 : os_tsc_hz();
+    char boot[FREEZE_BOOT];
+
+    memcpy(boot, f->boot, sizeof(boot));
+    snapshot_bytes(s, boot, sizeof(boot));
+    SNAPSHOT(s, hz);
+    if (snapshot_reading(s) && *boot && !memcmp(boot, f->boot, sizeof(boot)) &&
+        hz > 100000000 && hz < 20000000000)
+        os_tsc_hz_known(hz);
+}
+
+void freeze_look(struct freeze *f) {
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || read(fd, f->boot, sizeof(f->boot)) != sizeof(f->boot))
+        *f->boot = 0;
+    if (fd >= 0)
+        close(fd);
+}
+
+void freeze_host(struct snapshot *s) {
+    struct freeze f = {0};
+
+    freeze_look(&f);
+    snapshot_optional(s, "host", 0, 1, host_state, &f);
+}
+
 /* --- the command --- */
 
 static int write_state(int fd, const uint8_t *bytes, size_t len) {
@@ -94,11 +232,15 @@ static int write_state(int fd, const uint8_t *bytes, size_t len) {
 /* While the machine stands. */
 static int write_files(struct freeze *f, struct snapshot *s, const int fd[2]) {
     struct words w = {.o = f->options};
+    struct disks d = {.f = f};
     const uint8_t *bytes;
     size_t len;
     int rc;
 
+    look_at_disks(f);
     snapshot_optional(s, "options", 0, 1, words_state, &w);
+    snapshot_optional(s, "disks", 0, 1, disks_state, &d);
+    snapshot_optional(s, "host", 0, 1, host_state, f);
     bytes = snapshot_finish(s, &len);
     if (!bytes)
         return -ENOMEM;
@@ -107,12 +249,14 @@ static int write_files(struct freeze *f, struct snapshot *s, const int fd[2]) {
 }
 
 static int save(struct freeze *f, struct snapshot *s, const int fd[2],
-                struct control_request *r) {
+                struct control_request *r, bool quit) {
     uint64_t start = os_monotonic_ns();
     int rc = machine_save(f->m, s);
 
     if (!rc)
         rc = write_files(f, s, fd);
+    if (!rc && quit)
+        machine_quit(f->m); /* it stands until then */
     machine_saved(f->m);
     control_put_number(r, "pause_ms", (double)(os_monotonic_ns() - start) * 1e-6);
     return rc;
@@ -128,6 +272,11 @@ static void run_snapshot(void *arg, struct control_request *r) {
         control_refuse(r, "the run has nowhere to put it: start it with --snapshots DIR");
         return;
     }
+    if (!disks_last(f)) {
+        control_refuse(r, "what the guest writes with overlay=temp ends with this run: "
+                          "take overlay=FILE");
+        return;
+    }
     if (!snapshots_name_good(name)) {
         control_refuse(r,
                        "'%s' cannot be a snapshot's name: letters, digits, '.', '_' "
@@ -138,7 +287,7 @@ static void run_snapshot(void *arg, struct control_request *r) {
     s = snapshot_new();
     rc = s ? snapshots_begin(f->files, name, fd) : -ENOMEM;
     if (!rc) {
-        rc = save(f, s, fd, r);
+        rc = save(f, s, fd, r, control_bool(r, "quit", false));
         end = snapshots_end(f->files, name, fd, !rc);
         rc = rc ? rc : end;
     }
@@ -152,6 +301,7 @@ static void run_snapshot(void *arg, struct control_request *r) {
 
 static const struct control_arg snapshot_args[] = {
     {"name", CONTROL_TEXT, true, 1, SNAPSHOTS_NAME - 17, "of its files"},
+    {"quit", CONTROL_BOOL, false, 0, 0, "the run ends there"},
     {0},
 };
 

@@ -40,6 +40,7 @@ struct run {
     struct snapshots *snapshots; /* NULL: there are to be none */
     struct freeze freeze;
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
+    struct boot_image *image;
     struct os_task report;
     const struct ctl_front *front; /* all zero: `bivisor run` itself */
     struct api *api;               /* NULL: nobody comes */
@@ -106,7 +107,9 @@ static int begin_life(struct run *r) {
     int rc;
 
     if (!f) {
-        rc = machine_boot(r->m, why, sizeof(why));
+        rc = boot_image_read(r->image, why, sizeof(why));
+        if (!rc)
+            rc = machine_boot(r->m, why, sizeof(why));
         if (rc)
             log_error("%s", why);
         return rc;
@@ -195,7 +198,7 @@ static bool start_control(struct run *r) {
     int rc = 0;
 
     r->steer = (struct steer){r->m, &r->console, &r->o};
-    r->freeze = (struct freeze){r->m, r->snapshots, &r->o};
+    r->freeze.m = r->m;
     if (r->control) {
         steer_add(&r->steer, control_table(r->control));
         freeze_add(&r->freeze, control_table(r->control));
@@ -490,7 +493,13 @@ static int with_snapshots(struct run *r) {
         log_error("--snapshots: %s", why);
         return ctl_status_of(rc);
     }
+    r->freeze = (struct freeze){.files = r->snapshots, .options = &r->o};
+    if (r->snapshots) {
+        freeze_look(&r->freeze);
+        freeze_watch(&r->freeze);
+    }
     status = with_gdb(r);
+    freeze_end(&r->freeze);
     snapshots_close(r->snapshots);
     return status;
 }
@@ -562,13 +571,13 @@ static int with_image(struct run *r) {
     struct run_options *o = &r->o;
     struct boot_image *image;
     char why[512];
-    int rc = run_options_open(o, &image, why, sizeof(why)), status;
+    int rc = run_options_open(o, r->frozen, &image, why, sizeof(why)), status;
 
     if (rc) {
         log_error("%s", why);
         return ctl_status_of(rc);
     }
-    o->machine.image = image;
+    o->machine.image = r->image = image;
     o->machine.console = console_ops(&r->console);
     o->start_ns = os_monotonic_ns();
     status = with_disks(r);

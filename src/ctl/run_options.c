@@ -326,8 +326,8 @@ bool run_options_close(struct run_options *o, struct boot_image *image) {
     return firmware_vars_close(&o->machine.vars);
 }
 
-int run_options_open(struct run_options *o, struct boot_image **out, char *why,
-                     size_t why_size) {
+int run_options_open(struct run_options *o, bool later, struct boot_image **out,
+                     char *why, size_t why_size) {
     const char *path;
     int rc;
 
@@ -343,12 +343,14 @@ int run_options_open(struct run_options *o, struct boot_image **out, char *why,
             run_options_close(o, *out);
         return rc;
     }
-    rc = boot_image_open(o->kernel, o->initrd, out, why, why_size);
+    rc = boot_image_open_later(o->kernel, o->initrd, out, why, why_size);
     if (rc)
         return rc;
     for (size_t i = 0; !rc && i < o->module_count; i++)
         rc = boot_image_add_module(*out, o->modules[i].path, o->modules[i].args, why,
                                    why_size);
+    if (!rc && !later)
+        rc = boot_image_read(*out, why, why_size);
     if (rc)
         boot_image_close(*out);
     return rc;

@@ -71,8 +71,9 @@ struct run_options {
 void run_options_count(struct run_options *o);
 
 /* Reads the kernel, or the firmware, and all that goes with it. As boot_image_open(). */
-int run_options_open(struct run_options *o, struct boot_image **out, char *why,
-                     size_t why_size);
+/* LATER: kernels are opened, and read by boot_image_read(). */
+int run_options_open(struct run_options *o, bool later, struct boot_image **out,
+                     char *why, size_t why_size);
 /* False: something could not be made durable, and that has been told. */
 bool run_options_close(struct run_options *o, struct boot_image *image);
 

@@ -253,7 +253,7 @@ static bool disks_rest(struct machine *m) {
         if (m->disks) /* what was cancelled is delivered by the loop, which is here */
             block_pool_turn(m->disks);
         for (unsigned n = 0; n < m->cfg.disk_count; n++)
-            busy += block_in_flight(m->cfg.disks[n].block);
+            busy += m->cfg.disks[n].block ? block_in_flight(m->cfg.disks[n].block) : 0;
         if (m->cfg.vars.block)
             busy += block_in_flight(m->cfg.vars.block);
         if (!busy)
@@ -261,6 +261,46 @@ static bool disks_rest(struct machine *m) {
         os_sleep_ns(100000);
     }
     return false;
+}
+
+/* What was written is where a flush puts it, as what the guest asked for. */
+struct flush {
+    struct block_request request;
+    int rc;
+};
+
+static void flushed(struct block_request *r, int rc) {
+    container_of(r, struct flush, request)->rc = rc;
+}
+
+/* What is wrong, or NULL. */
+static const char *disks_settle(struct machine *m) {
+    static const char silent[] = "a disk does not answer";
+    struct flush flush[MACHINE_DISKS] = {0};
+    int rc = 0;
+
+    if (!disks_rest(m))
+        return silent;
+    machine_board_enter(m);
+    for (unsigned n = 0; n < m->cfg.disk_count; n++) {
+        struct block *b = m->cfg.disks[n].block;
+
+        flush[n].request = (struct block_request){.op = BLOCK_FLUSH, .done = flushed};
+        if (b && !block_readonly(b))
+            block_submit(b, &flush[n].request);
+    }
+    machine_board_leave(m);
+    if (!disks_rest(m)) {
+        machine_board_enter(m);
+        for (unsigned n = 0; n < m->cfg.disk_count; n++)
+            if (m->cfg.disks[n].block)
+                block_drain(m->cfg.disks[n].block);
+        machine_board_leave(m);
+        return silent;
+    }
+    for (unsigned n = 0; n < m->cfg.disk_count; n++)
+        rc = rc ? rc : flush[n].rc;
+    return rc ? "a disk cannot be flushed" : NULL;
 }
 
 static const char *cannot(struct machine *m) {
@@ -275,8 +315,8 @@ int machine_save(struct machine *m, struct snapshot *s) {
     const char *why = cannot(m);
 
     machine_pause_for(m, PAUSED_BY_SNAPSHOT);
-    if (!why && !disks_rest(m))
-        why = "a disk does not answer";
+    if (!why)
+        why = disks_settle(m);
     if (why)
         snapshot_refuse(s, why);
     machine_board_enter(m);
