@@ -4,11 +4,13 @@
  * or without what they had not made durable. Also what pool.c does when a server says
  * nothing.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -241,8 +243,11 @@ static void test_silent_end(void **state) {
 
 #define FILE_SERVER "nbdkit -f -U sock file file=file"
 
+static char other_uri[64]; /* "": the socket's */
+
 static struct block *open_patient(unsigned seconds) {
-    const struct block_spec spec = {.path = uri, .reconnect = seconds};
+    const struct block_spec spec = {.path = *other_uri ? other_uri : uri,
+                                    .reconnect = seconds};
 
     return disk_must(&rig, &spec);
 }
@@ -302,6 +307,25 @@ static void test_back_limited(void **state) {
     assert_int_equal(system("truncate -s 4M file"), 0);
     comes_back("nbdkit -f -U sock --filter=multi-conn file file=file "
                "multi-conn-mode=disable");
+}
+
+/* Over TCP; "sock" is where the server's number is, when it is ready. */
+static void test_back_tcp(void **state) {
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    socklen_t size = sizeof(a);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char command[128];
+
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, size), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &size), 0);
+    close(fd);
+    snprintf(other_uri, sizeof(other_uri), "nbd://127.0.0.1:%u", ntohs(a.sin_port));
+    snprintf(command, sizeof(command),
+             "nbdkit -f -i 127.0.0.1 -p %u -P sock file file=file", ntohs(a.sin_port));
+    assert_int_equal(system("truncate -s 4M file"), 0);
+    comes_back(command);
+    *other_uri = 0;
 }
 
 /* qemu-nbd has the tables of its image in memory: killed, it loses what was written. */
@@ -439,12 +463,12 @@ static void test_parallel(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_nbdkit),       TEST(test_qemu_nbd),      TEST(test_overlay),
-        TEST(test_limited),      TEST(test_refused),       TEST(test_errors),
-        TEST(test_silent),       TEST(test_silent_end),    TEST(test_back_nbdkit),
-        TEST(test_back_limited), TEST(test_back_qemu_nbd), TEST(test_forgetful),
-        TEST(test_much),         TEST(test_spoiled),       TEST(test_late),
-        TEST(test_parallel),
+        TEST(test_nbdkit),       TEST(test_qemu_nbd),   TEST(test_overlay),
+        TEST(test_limited),      TEST(test_refused),    TEST(test_errors),
+        TEST(test_silent),       TEST(test_silent_end), TEST(test_back_nbdkit),
+        TEST(test_back_limited), TEST(test_back_tcp),   TEST(test_back_qemu_nbd),
+        TEST(test_forgetful),    TEST(test_much),       TEST(test_spoiled),
+        TEST(test_late),         TEST(test_parallel),
     };
 
     return cmocka_run_group_tests(tests, group_setup, scratch_leave);
