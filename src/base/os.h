@@ -52,7 +52,8 @@ int os_code_large_page(const struct os_code *c, size_t at);
 uint64_t os_monotonic_ns(void);
 uint64_t os_realtime_ns(void); /* since 1970 */
 uint64_t os_tsc(void);
-/* CPU time: of the calling thread, and of a process, 0 if there is none. Nanoseconds. */
+/* CPU time: of the calling thread, and of a process (0: ours), 0 if there is none.
+ * Nanoseconds. */
 uint64_t os_thread_cpu_ns(void);
 uint64_t os_process_cpu_ns(uint32_t pid);
 /* Host TSC frequency, measured against the monotonic clock once (a few ms), then cached.

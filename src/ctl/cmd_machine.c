@@ -16,9 +16,11 @@
 #include "base/os.h"
 #include "ctl/ask.h"
 #include "ctl/ctl.h"
+#include "ctl/options.h"
 
 #define STOP_SECONDS 60u
 #define QUIT_SECONDS 10u
+#define QUOTA_MAX 6400u /* the machine looks, too: MACHINE_QUOTA_MAX */
 
 #define MACHINE_WORDS                                                                    \
     "\nThe machine is NAME, which its `bivisor run` has by --name, or --control PATH, "  \
@@ -225,6 +227,40 @@ int ctl_cmd_stop(int argc, char **argv) {
     status = stop(fd, &s);
     close(fd);
     return status;
+}
+
+/* --- quotas --- */
+
+int ctl_cmd_quota(int argc, char **argv) {
+    unsigned percent = 0;
+    struct ask_machine m;
+    cJSON *answer = NULL;
+    char line[64];
+    int words, fd;
+
+    if (wants_help(
+            argc, argv,
+            "usage: bivisor quota NAME PERCENT%|none\n\nBounds what a machine uses "
+            "of the host's CPUs: 100% is one of them.\n" MACHINE_WORDS
+            "when that was not done\n"))
+        return CTL_OK;
+    words = ask_take_machine("quota", argc - 1, argv + 1, &m);
+    if (words < 0)
+        return CTL_USAGE;
+    if (argc != words + 2) {
+        log_error("quota wants a machine and PERCENT%%, or none");
+        return CTL_USAGE;
+    }
+    if (strcmp(argv[1 + words], "none") != 0 &&
+        !options_percent("quota", argv[1 + words], QUOTA_MAX, &percent))
+        return CTL_USAGE;
+    snprintf(line, sizeof(line), "{\"command\":\"quota\",\"cpu\":%u}\n", percent);
+    fd = ask_connect(&m, 0);
+    answer = fd < 0 ? NULL : ask(fd, line);
+    if (fd >= 0)
+        close(fd);
+    cJSON_Delete(answer);
+    return answer ? CTL_OK : CTL_HOST_FAILURE;
 }
 
 /* --- statistics --- */

@@ -83,3 +83,15 @@ bool options_choice(const char *option, const char *text, const char *const *nam
 char *options_cut(char *text) {
     return text_cut(text);
 }
+
+bool options_percent(const char *option, const char *text, unsigned most, unsigned *out) {
+    char *rest;
+    unsigned long n = strtoul(text, &rest, 10);
+
+    *out = (unsigned)n;
+    if (isdigit((unsigned char)*text) && (!*rest || !strcmp(rest, "%")) && n >= 1 &&
+        n <= most)
+        return true;
+    log_error("%s wants a number of percent from 1 to %u, not '%s'", option, most, text);
+    return false;
+}

@@ -19,4 +19,8 @@ bool options_choice(const char *option, const char *text, const char *const *nam
  * out of each ",,", and returns the rest; NULL: there is none. */
 char *options_cut(char *text);
 
+/* A number from 1 to MOST, and a % behind it that may be missing. False after a message.
+ */
+bool options_percent(const char *option, const char *text, unsigned most, unsigned *out);
+
 #endif

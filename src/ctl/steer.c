@@ -117,6 +117,27 @@ static const struct control_arg balloon_args[] = {
     {0},
 };
 
+/* --- quotas --- */
+
+static const struct control_arg quota_args[] = {
+    {"cpu", CONTROL_NUMBER, false, 0, MACHINE_QUOTA_MAX,
+     "percent of one CPU of the host's; 0: what there is"},
+    {0},
+};
+
+static void run_quota(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+    int64_t percent = control_number(r, "cpu", -1);
+
+    if (percent > 0 && s->o->machine.direct != DIRECT_OFF)
+        control_refuse(r,
+                       "the quota does not see what user code uses that runs directly: "
+                       "--cpu-quota or --direct off when the machine is started");
+    else if (percent >= 0)
+        machine_quota_set(s->m, (unsigned)percent);
+    control_put_number(r, "cpu", machine_quota(s->m));
+}
+
 /* A line of the screen, without the spaces at its end; what is not ASCII is a '?'. */
 static size_t put_row(const struct vga_text *t, unsigned y, char *out) {
     size_t len = 0;
@@ -189,6 +210,10 @@ static const struct control_command commands[] = {
     {.name = "about",
      .what = "what machine this is, and whether it runs",
      .run = run_about},
+    {.name = "quota",
+     .what = "bounds what the machine uses of the host",
+     .args = quota_args,
+     .run = run_quota},
     {.name = "quit", .what = "ends the run, as Ctrl-A x does", .run = run_quit},
     {.name = "stats",
      .what = "what --stats tells at the end, as it is now",

@@ -104,10 +104,14 @@ struct pause {
     unsigned who;
 };
 
+static bool stops_time(unsigned who) {
+    return who & ~PAUSED_BY_QUOTA;
+}
+
 static void pause_here(void *arg) {
     struct pause *p = arg;
 
-    if (!p->m->paused)
+    if (stops_time(p->who) && !stops_time(p->m->paused))
         machine_time_stop(p->m);
     p->m->paused |= p->who;
 }
@@ -115,21 +119,24 @@ static void pause_here(void *arg) {
 static void resume_here(void *arg) {
     struct pause *p = arg;
 
-    if (p->m->paused && !(p->m->paused & ~p->who))
+    if (stops_time(p->m->paused) && !stops_time(p->m->paused & ~p->who))
         machine_time_go(p->m);
     p->m->paused &= ~p->who;
 }
 
+/* Nothing changes for who is one of them already, or is none: nobody is called then. */
 void machine_pause_for(struct machine *m, unsigned who) {
     struct pause p = {m, who};
 
-    machine_call(m, pause_here, &p);
+    if ((m->paused & who) != who)
+        machine_call(m, pause_here, &p);
 }
 
 void machine_resume_for(struct machine *m, unsigned who) {
     struct pause p = {m, who};
 
-    machine_call(m, resume_here, &p);
+    if (m->paused & who)
+        machine_call(m, resume_here, &p);
 }
 
 void machine_pause(struct machine *m) {
@@ -141,5 +148,5 @@ void machine_resume(struct machine *m) {
 }
 
 bool machine_paused(const struct machine *m) {
-    return m->paused;
+    return stops_time(m->paused);
 }

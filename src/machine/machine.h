@@ -123,6 +123,7 @@ struct machine_config {
     uint64_t memory;    /* bytes */
     unsigned cpus;      /* 1 to MACHINE_CPUS; 0: one */
     const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
+    unsigned cpu_quota; /* as machine_quota_set() */
     bool no_pci;        /* a board without PCI */
     bool paravirt;      /* KVM's CPUID leaves and clock */
     enum direct_mode direct; /* user code runs on the host's CPU, in cells; bt only */
@@ -265,6 +266,12 @@ void machine_call(struct machine *m, void (*fn)(void *arg), void *arg);
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 bool machine_paused(const struct machine *m);
+
+/* The machine may use PERCENT of one CPU of the host's (200: of two; 0: what there is);
+ * when it has had that, the guest stands, and its time goes on. */
+#define MACHINE_QUOTA_MAX 6400u
+void machine_quota_set(struct machine *m, unsigned percent);
+unsigned machine_quota(const struct machine *m);
 
 struct machine_steps {
     uint64_t steps; /* that were made */

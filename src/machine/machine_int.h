@@ -57,6 +57,14 @@ struct serial_port {
 #define PAUSED_BY_CALLER 1u   /* machine_pause() */
 #define PAUSED_BY_DEBUGGER 2u /* machine_debug_stop() */
 #define PAUSED_BY_SNAPSHOT 4u /* machine_save() */
+#define PAUSED_BY_QUOTA 8u    /* quota.c; the guest's time goes on */
+
+struct machine_quota {
+    struct os_timer look;
+    unsigned percent; /* of one CPU of the host's; 0: all there is */
+    double tokens;    /* nanoseconds that may still be used */
+    uint64_t seen_ns, used_ns;
+};
 
 /* A debugger (debug.c). */
 struct machine_debug {
@@ -111,6 +119,7 @@ struct machine {
     struct machine_debug debug;
     struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
     struct os_timer hurry_again;
+    struct machine_quota quota;
     unsigned living;                 /* threads of CPUs that run the life; atomic */
     enum machine_end result;         /* of the life */
     unsigned net_slot[MACHINE_NETS]; /* of each card, on PCI */
@@ -290,5 +299,9 @@ void machine_sleep(struct machine_cpu *c);
 /* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
  * passed: less than NS if it was rung. */
 uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns);
+
+/* quota.c: with the loop, before the threads; 0 or -errno. */
+int machine_quota_create(struct machine *m);
+void machine_quota_free(struct machine *m);
 
 #endif

@@ -70,7 +70,7 @@ static void step_here(void *arg) {
     uint64_t before = c->counters.insns_retired;
 
     *s->out = (struct machine_steps){0};
-    if (!m->paused)
+    if (!machine_paused(m))
         return;
     machine_time_go(m);
     machine_service_board(c);

@@ -150,6 +150,8 @@ static int create_board(struct machine *m) {
     struct uart_host serial[BOARD_SERIALS];
     int rc = machine_wake_create(m);
 
+    if (!rc)
+        rc = machine_quota_create(m);
     if (rc)
         return rc;
     m->board =
@@ -255,6 +257,7 @@ void machine_free(struct machine *m) {
     if (m->bus)
         bus_free(m->bus);
     machine_time_free(m);
+    machine_quota_free(m);
     machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);
