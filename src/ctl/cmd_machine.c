@@ -229,6 +229,55 @@ int ctl_cmd_stop(int argc, char **argv) {
     return status;
 }
 
+/* --- snapshots --- */
+
+/* NAME is the client's text: it becomes one of JSON's. */
+static char *snapshot_line(const char *name) {
+    cJSON *o = cJSON_CreateObject();
+    char *text = NULL, *line = NULL;
+
+    if (cJSON_AddStringToObject(o, "command", "snapshot") &&
+        cJSON_AddStringToObject(o, "name", name))
+        text = cJSON_PrintUnformatted(o);
+    if (text && asprintf(&line, "%s\n", text) < 0)
+        line = NULL;
+    cJSON_free(text);
+    cJSON_Delete(o);
+    return line;
+}
+
+int ctl_cmd_snapshot(int argc, char **argv) {
+    struct ask_machine m;
+    cJSON *answer = NULL;
+    char *line;
+    int words, fd;
+
+    if (wants_help(
+            argc, argv,
+            "usage: bivisor snapshot NAME SNAPSHOT\n\nWrites all of a machine to "
+            "files called SNAPSHOT and SNAPSHOT.ram in the\ndirectory that its run "
+            "has by --snapshots; `bivisor restore` goes on from them.\n" MACHINE_WORDS
+            "when there is no snapshot\n"))
+        return CTL_OK;
+    words = ask_take_machine("snapshot", argc - 1, argv + 1, &m);
+    if (words < 0)
+        return CTL_USAGE;
+    if (argc != words + 2) {
+        log_error("snapshot wants a machine and what the snapshot is called");
+        return CTL_USAGE;
+    }
+    line = snapshot_line(argv[1 + words]);
+    if (!line)
+        log_error("out of memory");
+    fd = line ? ask_connect(&m, 0) : -1;
+    answer = fd < 0 ? NULL : ask(fd, line);
+    if (fd >= 0)
+        close(fd);
+    free(line);
+    cJSON_Delete(answer);
+    return answer ? CTL_OK : CTL_HOST_FAILURE;
+}
+
 /* --- quotas --- */
 
 int ctl_cmd_quota(int argc, char **argv) {

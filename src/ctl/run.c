@@ -206,6 +206,7 @@ static bool start_control(struct run *r) {
     }
     if (!rc && r->api) {
         steer_add(&r->steer, api_table(r->api));
+        freeze_add(&r->freeze, api_table(r->api));
         rc = api_start(r->api, machine_loop(r->m));
     }
     if (rc)
