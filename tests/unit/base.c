@@ -69,6 +69,37 @@ static void test_tsc(void **state) {
 
 /* --- memory and code --- */
 
+/* The flags of the mapping that begins at P, as proc(5) has them; a space before each. */
+static void flags_of(const void *p, char *out, size_t size) {
+    FILE *f = fopen("/proc/self/smaps", "re");
+    char line[512], start[32];
+    bool here = false;
+
+    snprintf(start, sizeof(start), "%lx-", (unsigned long)(uintptr_t)p);
+    *out = 0;
+    while (f && fgets(line, sizeof(line), f)) {
+        if (strchr(line, '-') && strchr(line, '-') < line + 20 && line[0] != 'V')
+            here = !strncmp(line, start, strlen(start));
+        if (here && !strncmp(line, "VmFlags:", 8))
+            snprintf(out, size, "%s", line + 8);
+    }
+    if (f)
+        fclose(f);
+}
+
+/* Guest memory is in no core dump. */
+static void test_no_dump(void **state) {
+    char flags[512];
+    void *map;
+    int fd;
+
+    assert_int_equal(os_memfd_map("test", 1 << 20, &fd, &map), 0);
+    flags_of(map, flags, sizeof(flags));
+    assert_non_null(strstr(flags, " wr "));
+    assert_non_null(strstr(flags, " dd "));
+    os_memfd_unmap(fd, map, 1 << 20);
+}
+
 static void test_memfd(void **state) {
     const uint64_t size = 1 << 20;
     uint8_t *p;
@@ -452,7 +483,7 @@ int main(void) {
         cmocka_unit_test(test_fault),        cmocka_unit_test(test_log),
         cmocka_unit_test(test_stop_signals), cmocka_unit_test(test_handlers),
         cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_memfd_limit),
+        cmocka_unit_test(test_memfd_limit),  cmocka_unit_test(test_no_dump),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
