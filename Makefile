@@ -204,7 +204,7 @@ check-nested: deps
 # bivisor.elf, the hypervisor of type 1, on the bare machine that QEMU's TCG emulates; a few minutes.
 check-svm: deps
 	@tools/deps check && tools/deps svm
-	@$(MAKE) --no-print-directory svm guests
+	@$(MAKE) --no-print-directory svm svm-iso guests
 	@tools/fetch-assets linux-amd64 linux-686-pae busybox-amd64 busybox-i386 $(ASSETS)
 	@BUILD=$(BUILD) tests/svm/run
 

@@ -44,7 +44,21 @@ svm: deps
 	@tools/deps svm
 	@$(MAKE) --no-print-directory $(BUILD)/bivisor.elf
 
-.PHONY: svm bare-links
+# The same on a CD with GRUB, for a BIOS, with Debian's kernel and busybox as the guest. SVM: words for
+# bivisor, and the guest's command line.
+SVM ?= stats -- console=ttyS0 quiet
+svm-iso: svm
+	@tools/deps grub
+	@tools/fetch-assets linux-amd64 busybox-amd64 $(ASSETS)
+	@mkdir -p $(BARE)/iso/boot/grub
+	@tools/make-initrd $(ASSETS)/busybox-amd64 $(BARE)/iso/initrd
+	@cp $(BUILD)/bivisor.elf $(ASSETS)/linux-amd64/vmlinuz $(BARE)/iso/
+	@printf '%s\n' 'set timeout=0' 'serial' 'terminal_output console serial' 'menuentry bivisor {' '  multiboot /bivisor.elf $(SVM)' \
+	    '  module /vmlinuz vmlinuz' '  module /initrd initrd' '}' >$(BARE)/iso/boot/grub/grub.cfg
+	@grub-mkrescue -d /usr/lib/grub/i386-pc -o $(BUILD)/svm.iso $(BARE)/iso 2>$(BARE)/iso.log || { cat $(BARE)/iso.log; false; }
+	@echo "$(BUILD)/svm.iso"
+
+.PHONY: svm svm-iso bare-links
 -include $(BARE_OBJS:.o=.d) $(BARE_START:.o=.d)
 
 # tests/unit/bare has what stands for the C library, under other names.

@@ -55,15 +55,25 @@ static void copy_text(char *to, uint32_t from) {
     to[n] = 0;
 }
 
-/* The first word is the image's name. */
+/* Some loaders pass the image's name first, others do not: a path or a name with a dot.
+ */
+static bool begins_with_name(const char *text) {
+    size_t n = strcspn(text, " ");
+
+    return strcspn(text, "/.") < n && strcspn(text, "=") >= n;
+}
+
 static void take_cmdline(const struct info *i) {
-    const char *space;
+    size_t n;
 
     if (!(i->flags & HAS_CMDLINE))
         return;
     copy_text(cmdline, i->cmdline);
-    space = strchr(cmdline, ' ');
-    memmove(cmdline, space ? space + 1 : "", space ? strlen(space) : 1);
+    if (!begins_with_name(cmdline))
+        return;
+    n = strcspn(cmdline, " ");
+    n += cmdline[n] == ' ';
+    memmove(cmdline, cmdline + n, strlen(cmdline + n) + 1);
 }
 
 /* Where the image, the modules and what tells of them end. */
