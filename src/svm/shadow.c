@@ -15,8 +15,8 @@
  * a supervisor's store that only a clear WP allows is emulated. SMEP, SMAP and PCIDs are
  * not offered (svm.c): the hardware of 2006 had none.
  *
- * Each root has an ASID. Whatever takes a right away has the hardware's translations
- * flushed with the next entry.
+ * Each root has an ASID, if the CPU has as many. Whatever takes a right away has the
+ * hardware's translations flushed with the next entry.
  */
 #include "base/log.h"
 #include "mem/mem.h"
@@ -160,6 +160,17 @@ void svm_shadow_end(struct svm *s) {
 
 /* --- before an entry --- */
 
+/* Each root has one; where the CPU has fewer, the first is shared. */
+static void use_asid(struct svm *s) {
+    unsigned own = 1 + s->current;
+
+    s->vmcb->asid = own < s->asids ? own : 1;
+    if (s->vmcb->asid != 1 || s->first == s->current)
+        return;
+    s->first = s->current;
+    s->flush = true;
+}
+
 /* The control block's registers differ from the guest's. False: no memory. */
 bool svm_shadow_controls(struct svm *s) {
     struct svm_root *r = &s->root[s->current];
@@ -183,7 +194,7 @@ bool svm_shadow_controls(struct svm *s) {
     b->cr4 = cr4;
     b->cr3 = s->host->phys(s->host->arg, r->table);
     b->efer = s->v->efer | X86_EFER_SVME | X86_EFER_NXE;
-    b->asid = 1 + s->current;
+    use_asid(s);
     return true;
 }
 

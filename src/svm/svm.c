@@ -260,6 +260,7 @@ int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
                       .shadow = shadow,
                       .flush = true};
     s->features = host_cpuid(s, X86_SVM_LEAF).edx;
+    s->asids = host_cpuid(s, X86_SVM_LEAF).ebx;
     s->has_xcr0 = host_cpuid(s, 1).ecx & FEATURE_XSAVE;
     s->has_tsc_aux = host_cpuid(s, 0x80000001).edx & FEATURE_RDTSCP;
     rc = shadow || (s->features & X86_SVM_NPT) ? make_block(s) : -ENODEV;

@@ -47,6 +47,8 @@ struct svm {
     uint8_t *iopm, *msrpm;
     bool shadow;           /* shadow page tables instead of nested ones */
     struct svm_root *root; /* of MMU_SPACES_MAX; shadow only */
+    unsigned asids;        /* how many the CPU has, 0 among them */
+    unsigned first;        /* the root that has had ASID 1 last */
     unsigned current;      /* of these, the one that serves */
     uint64_t filled_page;  /* what the MMU has filled last */
     bool filled_global;

@@ -119,6 +119,10 @@ static int setup_shadow(void **state) {
     return setup_as(true, MMU_FLUSH);
 }
 
+static int setup_trace(void **state) {
+    return setup_as(true, MMU_TRACE);
+}
+
 static int setup_pcid(void **state) {
     return setup_as(true, MMU_PCID);
 }
@@ -491,6 +495,36 @@ static void test_global_pages_stay(void **state) {
     assert_int_equal(shadow_entry(0x200000), 0);
 }
 
+static void load_cr3(uint64_t cr3) {
+    svm_sync(s);
+    g.v->cr3 = cr3;
+    mmu_cr3_loaded(g.v, cr3);
+    vmrun = exit_by_interrupt;
+    run_once();
+}
+
+/* Two address spaces by turns: which ASIDs they have, and whether an entry flushes. */
+static void test_asids(void **state) {
+    start_paged();
+    guest_put64(&g, 0x14000, 0x11007);
+    load_cr3(0x10000);
+    load_cr3(0x14000);
+    load_cr3(0x10000);
+    assert_int_equal(last_tlb, 0);
+    load_cr3(0x14000);
+    assert_int_equal(last_tlb, 0);
+    assert_int_not_equal(s->vmcb->asid, 1);
+    s->asids = 2;
+    load_cr3(0x10000);
+    load_cr3(0x14000);
+    assert_int_equal(s->vmcb->asid, 1);
+    assert_int_equal(last_tlb, X86_SVM_TLB_FLUSH_ASID);
+    load_cr3(0x14000);
+    assert_int_equal(last_tlb, 0);
+    load_cr3(0x10000);
+    assert_int_equal(last_tlb, X86_SVM_TLB_FLUSH_ASID);
+}
+
 /* A page with a trace loses its right to be written, so that the store is seen. */
 static void test_traced_pages_are_not_written(void **state) {
     start_paged();
@@ -520,6 +554,7 @@ int main(void) {
         SHADOW(test_true_faults_are_injected),
         SHADOW(test_what_is_dropped_is_flushed),
         cmocka_unit_test_setup_teardown(test_global_pages_stay, setup_pcid, teardown),
+        cmocka_unit_test_setup_teardown(test_asids, setup_trace, teardown),
         SHADOW(test_traced_pages_are_not_written),
     };
 
