@@ -144,7 +144,8 @@ static void locked(void) {
 #define VA 0x2800000ul /* a large page of the identity map */
 #define FIRST 0x2a00000ul
 #define SECOND 0x2c00000ul
-#define ADDS 3000
+static unsigned walks;
+static volatile unsigned added[SMP_CPUS], walkers;
 
 static volatile uint64_t *pde_of(ulong va) {
     uint64_t *pml4 = (uint64_t *)(read_cr3() & ~0xffful);
@@ -158,26 +159,30 @@ static void bits_of_entry(unsigned cpu) {
     volatile uint64_t *e = pde_of(VA);
 
     smp_meet();
-    if (cpu < 2) {
-        for (unsigned n = 0; n < ADDS; n++)
-            __asm__ volatile("lock addq %1, %0" : "+m"(*e) : "r"(1ull << 52) : "cc");
-        __atomic_add_fetch(&over, 1, __ATOMIC_SEQ_CST);
-        return;
+    while (cpu < 2 && (walkers || added[cpu] < 100)) {
+        __asm__ volatile("lock addq %1, %0" : "+m"(*e) : "r"(1ull << 52) : "cc");
+        added[cpu]++;
     }
-    while (over < 2) {
+    for (unsigned n = 0; cpu >= 2 && n < walks; n++) {
         if (cpu == 2)
             __asm__ volatile("lock andq %1, %0" : "+m"(*e) : "r"(~0x60ull) : "cc");
         invlpg(VA);
         *(volatile uint32_t *)VA += 1;
+        wrong[cpu] += cpu == 2 && (*e & 0x60) != 0x60;
     }
+    if (cpu >= 2)
+        __atomic_sub_fetch(&walkers, 1, __ATOMIC_SEQ_CST);
 }
 
 static void accessed_and_dirty(void) {
     uint64_t was = *pde_of(VA);
 
-    over = 0;
+    walks = 1000 * guest_option("rounds", 3);
+    walkers = 2;
     smp_together(bits_of_entry);
-    check_eq("software's bits of an entry", *pde_of(VA) >> 52, (2 * ADDS) & 0xfff);
+    check_eq("software's bits of an entry", *pde_of(VA) >> 52,
+             (added[0] + added[1]) & 0xfff);
+    check(!total_wrong(), "bits were not there after a store");
     *pde_of(VA) = was;
     write_cr3(read_cr3());
 }
