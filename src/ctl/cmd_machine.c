@@ -232,12 +232,13 @@ int ctl_cmd_stop(int argc, char **argv) {
 /* --- snapshots --- */
 
 /* NAME is the client's text: it becomes one of JSON's. */
-static char *snapshot_line(const char *name) {
+static char *snapshot_line(const char *name, bool quit) {
     cJSON *o = cJSON_CreateObject();
     char *text = NULL, *line = NULL;
 
     if (cJSON_AddStringToObject(o, "command", "snapshot") &&
-        cJSON_AddStringToObject(o, "name", name))
+        cJSON_AddStringToObject(o, "name", name) &&
+        cJSON_AddBoolToObject(o, "quit", quit))
         text = cJSON_PrintUnformatted(o);
     if (text && asprintf(&line, "%s\n", text) < 0)
         line = NULL;
@@ -247,6 +248,7 @@ static char *snapshot_line(const char *name) {
 }
 
 int ctl_cmd_snapshot(int argc, char **argv) {
+    bool quit = argc > 1 && !strcmp(argv[1], "--quit");
     struct ask_machine m;
     cJSON *answer = NULL;
     char *line;
@@ -254,11 +256,16 @@ int ctl_cmd_snapshot(int argc, char **argv) {
 
     if (wants_help(
             argc, argv,
-            "usage: bivisor snapshot NAME SNAPSHOT\n\nWrites all of a machine to "
+            "usage: bivisor snapshot [--quit] NAME SNAPSHOT\n\nWrites all of a machine "
+            "to "
             "files called SNAPSHOT and SNAPSHOT.ram in the\ndirectory that its run "
-            "has by --snapshots; `bivisor restore` goes on from them.\n" MACHINE_WORDS
+            "has by --snapshots; `bivisor restore` goes on from them. With --quit "
+            "the\nrun "
+            "ends there, and its disks stay what the guest remembers.\n" MACHINE_WORDS
             "when there is no snapshot\n"))
         return CTL_OK;
+    argc -= quit;
+    argv += quit;
     words = ask_take_machine("snapshot", argc - 1, argv + 1, &m);
     if (words < 0)
         return CTL_USAGE;
@@ -266,7 +273,7 @@ int ctl_cmd_snapshot(int argc, char **argv) {
         log_error("snapshot wants a machine and what the snapshot is called");
         return CTL_USAGE;
     }
-    line = snapshot_line(argv[1 + words]);
+    line = snapshot_line(argv[1 + words], quit);
     if (!line)
         log_error("out of memory");
     fd = line ? ask_connect(&m, 0) : -1;
