@@ -10,7 +10,7 @@ _bivisor() {
     case $prev in
     --engine) words="auto kvm bt interp" ;;
     --firmware) words="bios uefi" ;;
-    --jail) words="auto on off" ;;
+    --jail) words="auto on off require" ;;
     --virtio) words="pci mmio none" ;;
     --retention) words="flush pcid trace" ;;
     --boot-protocol) words="auto linux16 linux32 linux64 pvh multiboot" ;;

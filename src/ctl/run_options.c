@@ -21,9 +21,10 @@
 static const char *const protocol_names[] = {"auto", "linux32",   "linux64",
                                              "pvh",  "multiboot", "linux16"};
 static const char *const monitor_names[] = {"none", "mux", "only"}; /* console_monitor */
-static const char *const jail_names[] = {"auto", "on", "off"};      /* enum jail_want */
-static const char *const virtio_names[] = {"none", "pci", "mmio"};  /* machine_virtio */
-static const char *const direct_names[] = {"off", "auto", "on"};    /* enum direct_mode */
+static const char *const jail_names[] = {
+    "auto", "on", "off", "require"}; /* enum jail_want; the last is "on" */
+static const char *const virtio_names[] = {"none", "pci", "mmio"}; /* machine_virtio */
+static const char *const direct_names[] = {"off", "auto", "on"};   /* enum direct_mode */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -73,11 +74,12 @@ static void print_help(void) {
         "  --snapshots DIR      where the command `snapshot` of --control puts its "
         "files\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
-        "  --perf-map           write /tmp/perf-PID.map at the end: addresses for perf\n"
         "  --direct MODE        run user code on this CPU: auto (what computes), on, "
         "off\n"
-        "  --jail MODE          lock the run up: on, auto (where the host can), off\n"
-        "  --verbose            tell on stderr what is being done\n"
+        "  --jail MODE          lock the run up: require (or on), auto (where it can "
+        "be), off\n"
+        "  --perf-map, --verbose  write /tmp/perf-PID.map for perf; tell what is being "
+        "done\n"
         "\n"
         "On a terminal, Ctrl-A x quits and Ctrl-A h helps; elsewhere all input is the "
         "guest's.\n"
@@ -458,7 +460,7 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         if (!options_choice("--jail", optarg, jail_names, ARRAY_SIZE(jail_names),
                             &choice))
             return false;
-        o->jail = (enum jail_want)choice;
+        o->jail = choice == ARRAY_SIZE(jail_names) - 1 ? JAIL_ON : (enum jail_want)choice;
         return true;
     case OPT_DIRECT:
         if (!options_choice("--direct", optarg, direct_names, ARRAY_SIZE(direct_names),
