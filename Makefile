@@ -89,7 +89,7 @@ $(UNITS): %: %.o $(TESTLIB) $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) $(TESTLIB) $(LIB) -lcmocka $(LDLIBS)
 
 # These let each allocation fail in turn.
-$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl $(BUILD)/unit/nomem_net $(BUILD)/unit/nomem_block $(BUILD)/unit/share_process: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
+$(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl $(BUILD)/unit/nomem_net $(BUILD)/unit/nomem_block $(BUILD)/unit/share_process $(BUILD)/unit/exec: LDLIBS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc \
     aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
     timerfd_create pthread_create sigaltstack)
 comma = ,

@@ -34,6 +34,7 @@ check-long: deps-check
 	@tools/deps compare && BUILD=$(BUILD) tests/boot/dmesg
 	@BUILD=$(BUILD) tests/boot/screen
 	@BUILD=$(BUILD) tests/boot/display
+	@BUILD=$(BUILD) tests/qemu/virtme
 	@BUILD=$(BUILD) tests/guide/run
 	@BUILD=$(BUILD) tests/disk/run
 	@BUILD=$(BUILD) tests/snapshot/run

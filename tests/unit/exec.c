@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/failing.h"
 #include "lib/scratch.h"
 #include "lib/unit.h"
 
@@ -182,6 +183,44 @@ static void test_initrd(void **state) {
     close(fd);
 }
 
+/* Modules and a RAM disk, or one sentence. */
+static int make_disk(const struct exec_command *c) {
+    struct exec_modules m;
+    int rc = load("a_one", &m);
+
+    if (!rc) {
+        rc = exec_initrd_make(c, &m);
+        exec_modules_free(&m);
+    } else if (!*why || strchr(why, '\n') || m.count) {
+        fail_msg("%d, '%s'", rc, why);
+    }
+    if (rc >= 0)
+        close(rc);
+    return rc;
+}
+
+static void test_no_memory(void **state) {
+    char *argv[] = {"true", NULL}, *envp[] = {"X=1", NULL};
+    const struct exec_command c = {
+        .argv = argv, .envp = envp, .cwd = "/x", .type = "9p", .options = "o"};
+    unsigned n = 0;
+
+    assert_true(make_disk(&c) >= 0); /* what the C library keeps, it has now */
+    do {
+        unsigned maps = mappings();
+        int rc;
+
+        *why = 0;
+        failing_arm(++n);
+        rc = make_disk(&c);
+        fail_at = 0;
+        if (mappings() != maps)
+            fail_msg("failure %u: something is left", n);
+        assert_true(rc >= 0 || failed);
+    } while (failed);
+    assert_true(n > 5);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_kernels, setup, scratch_clear),
@@ -189,6 +228,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_ring, setup, scratch_clear),
         cmocka_unit_test_setup_teardown(test_broken, setup, scratch_clear),
         cmocka_unit_test_setup_teardown(test_initrd, setup, scratch_clear),
+        cmocka_unit_test_setup_teardown(test_no_memory, setup, scratch_clear),
     };
 
     alarm(240);

@@ -129,6 +129,13 @@ static void test_qemu(void **state) {
                           FAILING_STATUS, true, NULL);
 }
 
+/* In the VNC server's process, too. */
+static void test_display(void **state) {
+    command_with_failures(RUN("interp", (char *)"--no-reboot", (char *)"--display",
+                              (char *)"vnc=unix:/tmp/bivisor-nomem-vnc"),
+                          FAILING_STATUS, true, NULL);
+}
+
 static void test_stats(void **state) {
     char option[64];
 
@@ -199,15 +206,11 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run),
-        cmocka_unit_test(test_qemu),
-        cmocka_unit_test(test_stats),
-        cmocka_unit_test(test_recording),
-        cmocka_unit_test(test_lockstep),
-        cmocka_unit_test(test_translate),
-        cmocka_unit_test(test_check),
-        cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_no_code_memory),
+        cmocka_unit_test(test_run),       cmocka_unit_test(test_qemu),
+        cmocka_unit_test(test_display),   cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_recording), cmocka_unit_test(test_lockstep),
+        cmocka_unit_test(test_translate), cmocka_unit_test(test_check),
+        cmocka_unit_test(test_compare),   cmocka_unit_test(test_no_code_memory),
     };
     cJSON_Hooks hooks = {.malloc_fn = __wrap_malloc, .free_fn = __wrap_free};
 
