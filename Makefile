@@ -125,7 +125,7 @@ exec-demo: deps
 	$(BUILD)/bivisor exec --kernel $(ASSETS)/linux-amd64-tree -- uname -a
 
 check: deps-check
-	@$(MAKE) --no-print-directory all units guests frob boot-driver replays fidelity-bin
+	@$(MAKE) --no-print-directory all units guests frob boot-driver replays fidelity-bin bare-links
 	@BUILD=$(BUILD) tools/check
 
 guests:
