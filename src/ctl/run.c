@@ -118,6 +118,8 @@ static int begin_life(struct run *r) {
     rc = machine_restore(r->m, f->state, why, sizeof(why));
     if (rc)
         log_error("cannot restore '%s': %s", f->path, why);
+    else
+        machine_generation_next(r->m);
     return rc;
 }
 

@@ -610,6 +610,7 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->rtc = rtc_new(b->bus, b->clock, board_isa_line(b, 8), &rtc_cfg, b->cnt)) &&
          create_serials(b, serial) &&
          (b->pm = pm_new(b->bus, b->clock, board_isa_line(b, PM_SCI_IRQ), host)) &&
+         (b->vmgenid = vmgenid_new(b->bus)) &&
          (b->vga = vga_new(b->bus, b->clock, b->mem)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, b->cpus, &pv_cfg, b->cnt)) &&
          create_steals(b) && (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
@@ -640,6 +641,7 @@ void board_destroy(struct board *b) {
         pvclock_free(b->pvclock);
     if (b->vga)
         vga_free(b->vga);
+    vmgenid_free(b->vmgenid);
     if (b->pm)
         pm_free(b->pm);
     for (unsigned n = 0; n < BOARD_SERIALS && b->uart[n]; n++)

@@ -37,6 +37,7 @@
 #include "dev/pc/rtc.h"
 #include "dev/pc/uart.h"
 #include "dev/pc/vga.h"
+#include "dev/pc/vmgenid.h"
 #include "dev/pv/pvclock.h"
 #include "dev/pv/steal.h"
 #include "machine/cpu.h"
@@ -77,6 +78,7 @@ struct board {
     struct ports *ports;
     struct kbc *kbc;
     struct pm *pm;
+    struct vmgenid *vmgenid;
     struct vga *vga;
     struct pvclock *pvclock;
     struct fw_cfg *fw_cfg; /* NULL: no firmware */

@@ -314,6 +314,9 @@ int machine_restore_ram(struct machine *m, int fd);
 /* In place of machine_boot(): the machine goes on as S says. 0, or -errno with the end of
  * a sentence in WHY; then it is good for a boot, or for nothing. */
 int machine_restore(struct machine *m, struct snapshot *s, char *why, size_t why_size);
+/* After it: what goes on is another machine than the one that the snapshot is of. It gets
+ * a generation ID of its own, and the guest is told. */
+void machine_generation_next(struct machine *m);
 
 /* Somebody presses the power button: a guest that listens shuts down. */
 void machine_power_button(struct machine *m);

@@ -155,6 +155,8 @@ static inline void machine_park(struct machine *m) {
 /* --- vm.c --- */
 
 /* The power-up state of every CPU and device; and of memory, EMPTY. */
+/* Its first generation ID; with the board made. */
+void machine_generation_begin(struct machine *m);
 void machine_power_up(struct machine *m, bool empty);
 
 /* --- cpu.c --- */

@@ -175,6 +175,7 @@ PART(put_pit, pit_state)
 PART(put_rtc, rtc_state)
 PART(put_uart, uart_state)
 PART(put_pm, pm_state)
+PART(put_vmgenid, vmgenid_state)
 PART(put_vga, vga_state)
 PART(put_pvclock, pvclock_state)
 PART(put_steal, steal_state)
@@ -215,6 +216,8 @@ static void board_records(struct board *b, struct snapshot *s) {
     for (unsigned n = 0; n < BOARD_SERIALS && b->uart[n]; n++)
         snapshot_record(s, "uart", n, 1, put_uart, b->uart[n]);
     snapshot_record(s, "pm", 0, 1, put_pm, b->pm);
+    /* Optional: there are machines of a time when boards had none. */
+    snapshot_optional(s, "vmgenid", 0, 1, put_vmgenid, b->vmgenid);
     snapshot_record(s, "vga", 0, 1, put_vga, b->vga);
     snapshot_record(s, "pvclock", 0, 1, put_pvclock, b->pvclock);
     if (b->fw_cfg)

@@ -178,8 +178,10 @@ static int create_board(struct machine *m) {
     m->board.clock = m->clock;
     m->board.bus = m->bus;
     rc = board_create(&m->board, &host, serial);
-    if (!rc)
+    if (!rc) {
+        machine_generation_begin(m);
         machine_hook_cpus(m);
+    }
     return rc;
 }
 
@@ -314,7 +316,8 @@ static void pci_windows(const struct machine *m, struct dsdt_config *dsdt) {
 static int build_tables(struct machine *m, struct boot_config *boot) {
     const struct vcpu *v = machine_boot_cpu(m)->vcpu;
     struct cpuid_regs id = cpuid_query(v, 0, 0), one = cpuid_query(v, 1, 0);
-    struct acpi_config acpi = {.cpus = m->cpus, .dsdt = {.pci = !m->cfg.no_pci}};
+    struct acpi_config acpi = {
+        .cpus = m->cpus, .dsdt = {.pci = !m->cfg.no_pci, .generation = VMGENID_BASE}};
     struct mptable_config mp = {.cpus = m->cpus,
                                 .signature = one.eax,
                                 .features = one.edx,

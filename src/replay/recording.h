@@ -25,7 +25,7 @@
 
 #include "base/types.h"
 
-#define RECORDING_VERSION 5u
+#define RECORDING_VERSION 6u
 
 /* What has to be the same when it is replayed. */
 struct recording_key {

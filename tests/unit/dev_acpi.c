@@ -14,6 +14,7 @@
 #include "dev/apic/lapic.h"
 #include "dev/pc/pm.h"
 #include "dev/pc/ports.h"
+#include "dev/pc/vmgenid.h"
 #include "dev/pci/piix.h"
 #include "lib/tables.h"
 #include "lib/unit.h"
@@ -21,15 +22,17 @@
 static const uint8_t *segment;
 static uint64_t length;
 
-static bool with_pci, with_keyboard;
+static bool with_pci, with_keyboard, with_generation;
 
 static void build(unsigned cpus) {
-    const struct acpi_config cfg = {.cpus = cpus,
-                                    .dsdt = {.pci = with_pci,
-                                             .keyboard = with_keyboard,
-                                             .ram_end = 0x12345000,
-                                             .window64 = 1ull << 32,
-                                             .window64_end = 1ull << 34}};
+    const struct acpi_config cfg = {
+        .cpus = cpus,
+        .dsdt = {.pci = with_pci,
+                 .keyboard = with_keyboard,
+                 .generation = with_generation ? VMGENID_BASE : 0,
+                 .ram_end = 0x12345000,
+                 .window64 = 1ull << 32,
+                 .window64_end = 1ull << 34}};
     struct gpa rsdp;
 
     mem_reset(table_mem);
@@ -270,6 +273,36 @@ static void test_madt(void **state) {
     check_madt(64);
 }
 
+static unsigned count_of(const uint8_t *t, const char *bytes, size_t len) {
+    unsigned count = 0;
+
+    for (const uint8_t *p = t; p + len <= t + table_get(t, 4, 4); p++)
+        count += !memcmp(p, bytes, len);
+    return count;
+}
+
+/* The device whose drivers go by its compatible ID, where it is, and the event that tells
+ * of it. */
+static void test_generation(void **state) {
+#define COUNT_OF(text) count_of(t, text, sizeof(text) - 1)
+    for (unsigned there = 0; there < 2; there++) {
+        const uint8_t *t;
+
+        with_generation = there;
+        build(1);
+        t = table(table_get(root(0, "FACP"), 40, 4), "DSDT");
+        assert_int_equal(COUNT_OF("_CID\x0dVM_Gen_Counter\0"), there);
+        /* Name (ADDR, Package (2) { 0xfec20000, 0 }) */
+        assert_int_equal(COUNT_OF("\x08"
+                                  "ADDR\x12\x08\x02\x0c\0\0\xc2\xfe\0"),
+                         there);
+        /* Method (_E05) { Notify (\_SB.VGEN, 0x80) } */
+        assert_int_equal(COUNT_OF("_E05\0\x86\\\x2e_SB_VGEN\x0a\x80"), there);
+    }
+    with_generation = false;
+#undef COUNT_OF
+}
+
 static void test_refusals(void **state) {
     struct acpi_config cfg = {.cpus = 0};
     struct gpa rsdp;
@@ -308,9 +341,9 @@ static void test_iasl(void **state) {
         print_message("iasl is not installed; the tables were only read\n");
         return;
     }
-    with_pci = true;
+    with_pci = with_generation = true;
     build(2);
-    with_pci = false;
+    with_pci = with_generation = false;
     assert_non_null(mkdtemp(dir));
     fadt = root(0, "FACP");
     disassemble(dir, fadt);
@@ -322,10 +355,11 @@ static void test_iasl(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_root),     cmocka_unit_test(test_fadt),
-        cmocka_unit_test(test_dsdt),     cmocka_unit_test(test_madt),
-        cmocka_unit_test(test_pci),      cmocka_unit_test(test_keyboard),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_iasl),
+        cmocka_unit_test(test_root),       cmocka_unit_test(test_fadt),
+        cmocka_unit_test(test_dsdt),       cmocka_unit_test(test_madt),
+        cmocka_unit_test(test_pci),        cmocka_unit_test(test_keyboard),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_iasl),
+        cmocka_unit_test(test_generation),
     };
 
     return cmocka_run_group_tests(tests, table_setup, table_teardown);

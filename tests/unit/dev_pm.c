@@ -140,7 +140,7 @@ static void test_sleep(void **state) {
     assert_int_equal(r.poweroffs, 3);
 }
 
-/* Two bytes of status that nothing sets, two of enable that are kept. */
+/* Two bytes of status that the guest cannot set, two of enable that are kept. */
 static void test_gpe(void **state) {
     rig_out32(&r, PM_GPE0_PORT, 0xa55affff);
     assert_int_equal(rig_in32(&r, PM_GPE0_PORT), 0xa55a0000);
@@ -148,6 +148,23 @@ static void test_gpe(void **state) {
     assert_int_equal(rig_in16(&r, PM_GPE0_PORT + 2), 0xa511);
     rig_out(&r, PM_SMI_PORT, PM_ACPI_ENABLE);
     assert_false(sci());
+}
+
+/* An event is an SCI where it is asked for, until it is cleared by a one. */
+static void test_event(void **state) {
+    pm_event(pm, PM_GPE_GENERATION);
+    pm_event(pm, 15);
+    assert_int_equal(rig_in16(&r, PM_GPE0_PORT), 0x8020);
+    rig_out(&r, PM_SMI_PORT, PM_ACPI_ENABLE);
+    rig_out(&r, PM_GPE0_PORT + 2, 0x10);
+    assert_false(sci());
+    rig_out(&r, PM_GPE0_PORT + 2, 0x20);
+    assert_true(sci());
+    rig_out(&r, PM_GPE0_PORT, 0xdf);
+    assert_true(sci());
+    rig_out(&r, PM_GPE0_PORT, 0x20);
+    assert_false(sci());
+    assert_int_equal(rig_in16(&r, PM_GPE0_PORT), 0x8000);
 }
 
 static void test_reset(void **state) {
@@ -169,8 +186,9 @@ static void test_reset(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_timer),   T(test_timer_status), T(test_power_button), T(test_enable),
-        T(test_control), T(test_sleep),        T(test_gpe),          T(test_reset),
+        T(test_timer),  T(test_timer_status), T(test_power_button),
+        T(test_enable), T(test_control),      T(test_sleep),
+        T(test_gpe),    T(test_event),        T(test_reset),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

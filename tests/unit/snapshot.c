@@ -390,6 +390,74 @@ static void test_every_device(void **state) {
     close_kernel();
 }
 
+static struct machine_config plain(const char *engine) {
+    struct machine_config cfg = {.engine = engine, .memory = 16 << 20, .image = image};
+
+    machine_options_default(&cfg.options);
+    return cfg;
+}
+
+/* --- which of them it is --- */
+
+/* What the guest reads, by pieces of all sizes. */
+static void read_generation(struct machine *m, uint8_t id[VMGENID_SIZE]) {
+    machine_board_enter(m);
+    for (unsigned size = 8; size; size /= 2)
+        for (unsigned n = 0; n < VMGENID_SIZE; n += size) {
+            uint64_t piece = bus_mmio_read(m->bus, gpa(VMGENID_BASE + n), size);
+
+            if (size < 8)
+                assert_memory_equal(id + n, &piece, size);
+            memcpy(id + n, &piece, size);
+        }
+    machine_board_leave(m);
+}
+
+static unsigned gpe_status(struct machine *m) {
+    unsigned status;
+
+    machine_board_enter(m);
+    status = bus_pio_read(m->bus, PM_GPE0_PORT, 2);
+    machine_board_leave(m);
+    return status;
+}
+
+/* A machine that goes on has the ID that it had, until it is said to be another; a reset
+ * and the guest's writes leave it as it is. */
+static void test_generation(void **state) {
+    struct machine_config cfg = plain("interp");
+    struct machine *m, *copy;
+    uint8_t *bytes, first[VMGENID_SIZE], id[VMGENID_SIZE];
+    char why[256];
+    size_t len;
+
+    open_kernel("\xfa\xf4", 2);
+    cfg.image = image;
+    m = make(&cfg);
+    assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
+    read_generation(m, first);
+    bytes = save(m, &len);
+    copy = make(&cfg);
+    read_generation(copy, id);
+    assert_memory_not_equal(id, first, sizeof(id));
+    assert_true(load(copy, bytes, len));
+    read_generation(copy, id);
+    assert_memory_equal(id, first, sizeof(id));
+    assert_int_equal(gpe_status(copy), 0);
+    machine_generation_next(copy);
+    read_generation(copy, id);
+    assert_memory_not_equal(id, first, sizeof(id));
+    assert_int_equal(gpe_status(copy), 1u << PM_GPE_GENERATION);
+    machine_free(copy);
+    bus_mmio_write(m->bus, gpa(VMGENID_BASE), 8, 0);
+    assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
+    read_generation(m, id);
+    assert_memory_equal(id, first, sizeof(id));
+    machine_free(m);
+    free(bytes);
+    close_kernel();
+}
+
 /* --- machines that go on --- */
 
 /* xor eax, eax; mov ebx, eax; 1: inc eax; out 0x80, al; inc ebx; jmp 1b */
@@ -445,13 +513,6 @@ static void run(struct machine *m, void (*fn)(void *arg)) {
     task = (struct os_task){.fn = fn};
     os_task_post(&task, machine_loop(m));
     assert_int_equal(machine_run(m), MACHINE_QUIT);
-}
-
-static struct machine_config plain(const char *engine) {
-    struct machine_config cfg = {.engine = engine, .memory = 16 << 20, .image = image};
-
-    machine_options_default(&cfg.options);
-    return cfg;
 }
 
 /* Makes a snapshot of a guest that counts, on ENGINE. False: there is no such engine. */
@@ -596,6 +657,7 @@ int main(void) {
         cmocka_unit_test(test_damage),         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_every_device),   cmocka_unit_test(test_engines),
         cmocka_unit_test(test_other_machines), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_generation),
     };
     char why[256];
     struct machine *m;

@@ -2,7 +2,7 @@
  * ACPI fixed hardware. ACPI Specification 6, "Fixed Hardware Registers".
  *
  * Register widths: PM1a_STS, PM1a_EN and PM1a_CNT are 16 bits, PM_TMR is 32, GPE0 is two
- * bytes of status and two of enable with no event wired to it. All are byte-addressable.
+ * bytes of status and two of enable. All are byte-addressable.
  *
  * TMR_STS is set when bit 31 of the timer changes; it is worked out from the clock when
  * it is looked at, and a timer raises the SCI in time when it is enabled.
@@ -84,6 +84,11 @@ static void overflow_due(void *arg) {
 
 void pm_power_button(struct pm *p) {
     p->sts |= STS_PWRBTN;
+    update_sci(p);
+}
+
+void pm_event(struct pm *p, unsigned n) {
+    p->gpe_sts |= (uint16_t)(1u << n);
     update_sci(p);
 }
 

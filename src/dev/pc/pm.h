@@ -21,6 +21,7 @@
 #define PM_CNT_PORT (PM_BASE + PM_CNT)
 #define PM_TMR_PORT (PM_BASE + PM_TMR)
 #define PM_GPE0_PORT (PM_BASE + PM_GPE0)
+#define PM_GPE_GENERATION 5u /* the generation ID has changed (dev/pc/vmgenid.h) */
 #define PM_SMI_PORT 0xb2
 #define PM_ACPI_ENABLE 0xf1  /* value for the SMI port */
 #define PM_ACPI_DISABLE 0xf0 /* the same */
@@ -43,6 +44,8 @@ void pm_place(struct pm *p, uint16_t base, bool on);
 
 /* Somebody pressed the power button: the guest may shut down in an orderly way. */
 void pm_power_button(struct pm *p);
+/* General-purpose event N, below 16, has happened. */
+void pm_event(struct pm *p, unsigned n);
 
 /* Its record of a snapshot (snapshot/snapshot.h). Where its registers are besides is the
  * bridge's to say. */

@@ -34,6 +34,7 @@ enum {
     AML_AND = 0x7b,
     AML_OR = 0x7d,
     AML_DEREF_OF = 0x83,
+    AML_NOTIFY = 0x86,
     AML_INDEX = 0x88,
     AML_IF = 0xa0,
     AML_ELSE = 0xa1,

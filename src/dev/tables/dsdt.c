@@ -16,6 +16,15 @@
  *           }
  *       }
  *       Device (LNKA) ... (LNKD)
+ *       Device (VGEN) {                      if there is one: the generation ID
+ *           Name (_HID, "BVSR0001")
+ *           Name (_CID, "VM_Gen_Counter")
+ *           Name (_DDN, "VM_Gen_Counter")
+ *           Name (ADDR, Package () { low half, high half })
+ *       }
+ *   }
+ *   Scope (\_GPE) {
+ *       Method (_E05) { Notify (\_SB.VGEN, 0x80) }
  *   }
  *
  * A link is PCI's interrupt line as the PIIX routes it; all of it in both interrupt
@@ -246,6 +255,38 @@ static void mmio_device(struct aml *a, const struct dsdt_config *cfg, unsigned n
     aml_close(a, device);
 }
 
+/* "Virtual Machine Generation ID": drivers find it by its compatible ID. */
+static void generation_device(struct aml *a, uint64_t at) {
+    uint32_t device = aml_open_device(a, "VGEN"), package;
+
+    aml_name(a, "_HID");
+    aml_string(a, "BVSR0001");
+    aml_name(a, "_CID");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "_DDN");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "ADDR");
+    package = aml_open_package(a, 2);
+    aml_int(a, (uint32_t)at);
+    aml_int(a, at >> 32);
+    aml_close(a, package);
+    aml_close(a, device);
+}
+
+/* "Queuing the Matching Control Method for Execution": an edge, whose status the system
+ * clears. */
+static void generation_event(struct aml *a) {
+    const char name[] = {'_', 'E', '0', '0' + PM_GPE_GENERATION, 0};
+    uint32_t scope = aml_open_scope(a, "\\_GPE"), method;
+
+    method = aml_open_method(a, name, 0);
+    aml_op(a, AML_NOTIFY);
+    aml_path(a, "\\_SB.VGEN");
+    aml_int(a, 0x80);
+    aml_close(a, method);
+    aml_close(a, scope);
+}
+
 void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
     uint32_t mark;
 
@@ -270,5 +311,9 @@ void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
     }
     for (unsigned n = 0; n < cfg->mmio_count; n++)
         mmio_device(a, cfg, n);
+    if (cfg->generation)
+        generation_device(a, cfg->generation);
     aml_close(a, mark);
+    if (cfg->generation)
+        generation_event(a);
 }

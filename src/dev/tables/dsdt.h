@@ -16,6 +16,7 @@ struct dsdt_config {
     unsigned mmio_count;
     uint32_t mmio, mmio_size;
     uint8_t mmio_irq[DSDT_MMIO_MAX];
+    uint64_t generation; /* where the generation ID is; 0: there is none */
 };
 
 /* The ISA lines that a guest may lead PCI's to. */
