@@ -652,20 +652,6 @@ static bool check_name(const struct run_options *o) {
     return false;
 }
 
-/* What cells use is not seen (machine/quota.c). */
-static bool check_quota(struct run_options *o) {
-    if (!o->machine.cpu_quota)
-        return true;
-    if (o->machine.direct == DIRECT_ON) {
-        log_error(
-            "--cpu-quota does not see what user code uses that runs directly: leave "
-            "--direct on out");
-        return false;
-    }
-    o->machine.direct = DIRECT_OFF;
-    return true;
-}
-
 /* For OPTION. */
 static bool can_repeat(const struct run_options *o, const char *option) {
     if (o->firmware_vars) {
@@ -738,7 +724,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         log_error("'%s' is not an option; `%s --help` lists them", argv[optind], argv[0]);
         return CTL_USAGE;
     }
-    if (!check_source(o, argv[0]) || !check_name(o) || !check_quota(o))
+    if (!check_source(o, argv[0]) || !check_name(o))
         return CTL_USAGE;
     if (o->monitor && o->display.kind == DISPLAY_TEXT) {
         log_error("--monitor wants the terminal that --display text has");

@@ -129,11 +129,7 @@ static void run_quota(void *arg, struct control_request *r) {
     struct steer *s = arg;
     int64_t percent = control_number(r, "cpu", -1);
 
-    if (percent > 0 && s->o->machine.direct != DIRECT_OFF)
-        control_refuse(r,
-                       "the quota does not see what user code uses that runs directly: "
-                       "--cpu-quota or --direct off when the machine is started");
-    else if (percent >= 0)
+    if (percent >= 0)
         machine_quota_set(s->m, (unsigned)percent);
     control_put_number(r, "cpu", machine_quota(s->m));
 }

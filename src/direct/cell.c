@@ -249,6 +249,24 @@ uint64_t cell_cpu_ns(const struct cell *c) {
     return os_process_cpu_ns((uint32_t)c->thread);
 }
 
+uint64_t cell_pool_cpu_ns(struct cell_pool *p) {
+    for (unsigned n = 0; n < CELLS_MAX; n++) {
+        uint64_t thread = __atomic_load_n(&p->cell[n].thread, __ATOMIC_RELAXED), ns;
+
+        if (!thread)
+            continue;
+        if (thread != p->counted[n])
+            p->had_ns[n] = 0;
+        p->counted[n] = thread;
+        ns = os_process_cpu_ns((uint32_t)thread); /* 0: it has ended */
+        if (ns <= p->had_ns[n])
+            continue;
+        p->cpu_ns += ns - p->had_ns[n];
+        p->had_ns[n] = ns;
+    }
+    return p->cpu_ns;
+}
+
 int cell_move(struct cell *c, int cpu) {
     uint64_t mask = CELL_ORDERS + CELL_O_MASK;
     int rc;
@@ -362,7 +380,7 @@ int cell_ready(struct cell *c, bool wait) {
         c->is = CELL_DEAD;
         return -EIO;
     }
-    c->thread = c->state->thread;
+    __atomic_store_n(&c->thread, c->state->thread, __ATOMIC_RELAXED);
     c->is = CELL_USED;
     return 1;
 }

@@ -46,6 +46,10 @@ int cell_ready(struct cell *c, bool wait);
 bool cell_tsc_faults(const struct cell *c);
 /* Nanoseconds of a CPU that it has had; 0: the host does not say. */
 uint64_t cell_cpu_ns(const struct cell *c);
+/* The same of all cells that have been seen by a call: what one used between the last
+ * look at it and its end is missing. For one thread, whichever; never less than before.
+ */
+uint64_t cell_pool_cpu_ns(struct cell_pool *p);
 /* Its guest thread and its helper run on CPU from now on, if they did not (-1: wherever
  * they like). 0 or -errno. */
 int cell_move(struct cell *c, int cpu);

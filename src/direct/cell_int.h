@@ -33,6 +33,8 @@ struct cell_pool {
     uint8_t *slots;
     int socket;
     struct spawner_config cfg;
+    /* cell_pool_cpu_ns()'s: of which threads, what each had when it was looked at last */
+    uint64_t counted[CELLS_MAX], had_ns[CELLS_MAX], cpu_ns;
     cpu_set_t may;                /* where threads that are not pinned may run */
     uint32_t pinned[CPU_SETSIZE]; /* vCPUs of ours, atomic */
     struct cell cell[CELLS_MAX];

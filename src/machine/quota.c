@@ -4,20 +4,21 @@
  * stands, as in a pause but with its clocks going on, until it is not.
  *
  * What counts is the time of all of the process's threads, so that translating and
- * devices are paid for by the guest that wants them. What the loop uses while the guest
- * stands is owed.
+ * devices are paid for by the guest that wants them, and of the cells that user code runs
+ * in directly. What the loop uses while the guest stands is owed.
  *
  * All of it is the loop's thread's.
  */
 #include "base/os.h"
+#include "direct/cell.h"
 #include "machine/machine_int.h"
 
 #define LOOK_NS 10000000u /* between two looks at a guest that runs */
 #define STAND_MOST                                                                       \
     100000000 /* a stop is no longer, so that a higher quota is soon seen */
 
-static uint64_t used_ns(void) {
-    return os_process_cpu_ns(0);
+static uint64_t used_ns(const struct machine *m) {
+    return os_process_cpu_ns(0) + (m->cells ? cell_pool_cpu_ns(m->cells) : 0);
 }
 
 static void look_again(struct machine *m, uint64_t in_ns) {
@@ -25,8 +26,9 @@ static void look_again(struct machine *m, uint64_t in_ns) {
 }
 
 /* What has come into the bucket, and gone out of it, since the last look. */
-static void settle(struct machine_quota *q) {
-    uint64_t now = os_monotonic_ns(), used = used_ns();
+static void settle(struct machine *m) {
+    struct machine_quota *q = &m->quota;
+    uint64_t now = os_monotonic_ns(), used = used_ns(m);
     double rate = q->percent / 100.0, most = rate * 1e8;
 
     q->tokens += (double)(now - q->seen_ns) * rate - (double)(used - q->used_ns);
@@ -43,7 +45,7 @@ static void look(void *arg) {
 
     if (!q->percent)
         return;
-    settle(q);
+    settle(m);
     if (q->tokens >= 0) {
         machine_resume_for(m, PAUSED_BY_QUOTA);
         look_again(m, LOOK_NS);
@@ -73,7 +75,7 @@ void machine_quota_set(struct machine *m, unsigned percent) {
         machine_resume_for(m, PAUSED_BY_QUOTA);
     if (!q->percent)
         *q = (struct machine_quota){
-            .look = q->look, .seen_ns = os_monotonic_ns(), .used_ns = used_ns()};
+            .look = q->look, .seen_ns = os_monotonic_ns(), .used_ns = used_ns(m)};
     q->percent = percent;
     if (percent)
         look_again(m, LOOK_NS);

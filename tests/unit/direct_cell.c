@@ -571,6 +571,22 @@ static void test_cpu_time(void **state) {
     assert_true(cell_cpu_ns(W.cell) > before);
 }
 
+/* Of all of them: of one that has ended, too. */
+static void test_cpu_time_of_all(void **state) {
+    uint64_t before = cell_pool_cpu_ns(W.pool), own = cell_cpu_ns(W.cell), after;
+
+    assert_true(before >= own);
+    W.regs.gpr[REG_RBX] = 1000000;
+    CELLS_RUN(&W, count);
+    own = cell_cpu_ns(W.cell) - own;
+    after = cell_pool_cpu_ns(W.pool);
+    assert_true(own && after - before >= own);
+    cell_give_back(W.cell);
+    W.cell = cell_new(W.pool, -1, true); /* another process in its place */
+    assert_int_equal(cell_ready(W.cell, true), 1);
+    assert_true(cell_pool_cpu_ns(W.pool) > after);
+}
+
 /* --- who is worth a cell --- */
 
 #define TURNS 64
@@ -631,6 +647,7 @@ int main(void) {
         T(test_tsc_faults),
         T(test_evades),
         T(test_cpu_time),
+        T(test_cpu_time_of_all),
         T(test_judge),
     };
 
