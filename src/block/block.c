@@ -95,7 +95,11 @@ void block_attach(struct block *b, struct block_pool *p) {
 
 bool block_at_once(struct block *b, struct block_request *r) {
     r->block = b;
-    return !pool_counted(b->pool) && request_at_once(r);
+    return !pool_counted(b->pool) && !b->limited && request_at_once(r);
+}
+
+void block_limit(struct block *b, enum block_limit which, const struct rate_limit *l) {
+    pool_limit(b->pool, b, which, l);
 }
 
 void block_submit(struct block *b, struct block_request *r) {
@@ -109,6 +113,11 @@ bool block_more(const struct block *b) {
 
 void block_cancel(struct block *b) {
     pool_cancel(b->pool, b);
+}
+
+void block_hurry(struct block *b) {
+    if (b->limited)
+        pool_hurry(b->pool, b);
 }
 
 unsigned block_in_flight(const struct block *b) {

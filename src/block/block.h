@@ -30,6 +30,7 @@
 #define BLOCK_BLOCK_H
 
 #include "base/jail.h"
+#include "base/rate.h"
 #include "base/types.h"
 
 #define BLOCK_SECTOR 512u /* offsets and lengths are multiples of this */
@@ -174,6 +175,14 @@ bool block_more(const struct block *b);
 /* Requests that no worker has begun are done with -ECANCELED, soon; the others as if
  * nothing had been asked. Does not wait. */
 void block_cancel(struct block *b);
+/* What B may have of the host from now on, which before its first request is all. What is
+ * more waits, in the order in which it came; it does not fail, and keeps no other disk
+ * waiting. A flush, a discard and zeroes are an operation each, and no bytes. No limit in
+ * a counted run. B has a pool. */
+enum block_limit { BLOCK_BYTES, BLOCK_OPERATIONS, BLOCK_LIMITS };
+void block_limit(struct block *b, enum block_limit which, const struct rate_limit *l);
+/* What waits now goes at once; later ones pay for it. */
+void block_hurry(struct block *b);
 /* Requests that were submitted and whose done() has not been called. */
 unsigned block_in_flight(const struct block *b);
 /* Waits for those that a worker has begun, drops the others, and calls nobody's done():

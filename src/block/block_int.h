@@ -11,6 +11,7 @@
 
 #include <sys/uio.h>
 
+#include "base/rate.h"
 #include "block/block.h"
 
 #define BLOCK_PATIENCE 10u /* seconds, with a server that does not answer */
@@ -119,6 +120,10 @@ int disk_open(const struct block_spec *spec, struct image **out, char *why,
 
 /* --- pool.c --- */
 
+struct request_list {
+    struct block_request *first, **end;
+};
+
 struct block {
     struct image *image;
     struct block_pool *pool;
@@ -127,6 +132,9 @@ struct block {
     unsigned in_flight, running; /* requests; the pool's lock has them */
     bool more;                   /* block_more() */
     unsigned doubt;              /* so many writes are not thought to be quick */
+    bool limited;                /* one of RATE is; with the board's lock, too */
+    struct rate rate[BLOCK_LIMITS];
+    struct request_list waiting; /* until the rates have something for the first */
     unsigned told;               /* errors that have been logged, a bit for each kind */
 };
 
@@ -138,6 +146,9 @@ bool pool_counted(const struct block_pool *p);
 void pool_submit(struct block_pool *p, struct block_request *r);
 void pool_cancel(struct block_pool *p, struct block *b);
 void pool_drain(struct block_pool *p, struct block *b);
+void pool_hurry(struct block_pool *p, struct block *b);
+void pool_limit(struct block_pool *p, struct block *b, enum block_limit which,
+                const struct rate_limit *l);
 unsigned pool_in_flight(struct block_pool *p, const struct block *b);
 
 /* --- execute.c --- */

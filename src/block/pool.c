@@ -17,6 +17,11 @@
  * so many only (QUICK_QUEUE, QUICK_DONE); and a write that took long is followed by some
  * that are not thought to be quick, of which each has its worker.
  *
+ * What a disk's rates have nothing left for waits in a list of that disk's. There is no
+ * timer: a worker that has nothing to do sleeps until the first of them may go, and one
+ * that has looks at the clock before each request, so that a busy disk does not hold up
+ * one that is limited. Nobody looks at anything where no disk is limited.
+ *
  * In a counted run there are no workers and no loop: see block.h.
  */
 #include <errno.h>
@@ -28,36 +33,33 @@
 #include "base/os_loop.h"
 #include "block/block_int.h"
 
-struct list {
-    struct block_request *first, **end;
-};
-
 struct block_pool {
     struct block_host host;
     pthread_mutex_t lock;
     pthread_cond_t work; /* QUEUED has something, or it ends */
     pthread_cond_t idle; /* something has been executed */
-    struct list queued, done;
+    struct request_list queued, done;
     struct block *blocks;
     bool ending, delivering;
+    unsigned waiting;              /* disks with requests that wait for their rates */
     unsigned at_quick;             /* workers that execute a quick one */
     unsigned unwoken, undelivered; /* quick ones since somebody was woken, or delivered */
     struct os_task deliver;
     struct os_thread *workers[BLOCK_WORKERS];
 };
 
-static void list_init(struct list *l) {
+static void list_init(struct request_list *l) {
     l->first = NULL;
     l->end = &l->first;
 }
 
-static void list_add(struct list *l, struct block_request *r) {
+static void list_add(struct request_list *l, struct block_request *r) {
     r->next = NULL;
     *l->end = r;
     l->end = &r->next;
 }
 
-static struct block_request *list_take(struct list *l) {
+static struct block_request *list_take(struct request_list *l) {
     struct block_request *r = l->first;
 
     if (!r)
@@ -69,8 +71,9 @@ static struct block_request *list_take(struct list *l) {
 }
 
 /* Takes those of B, or all if B is NULL, into OUT. */
-static void list_sort_out(struct list *l, const struct block *b, struct list *out) {
-    struct list rest;
+static void list_sort_out(struct request_list *l, const struct block *b,
+                          struct request_list *out) {
+    struct request_list rest;
     struct block_request *r;
 
     list_init(&rest);
@@ -215,14 +218,128 @@ static void execute_one(struct block_pool *p, struct block_request *r) {
         os_task_post(&p->deliver, p->host.loop);
 }
 
+/* --- rates; the lock is held --- */
+
+static uint64_t bytes_of(const struct block_request *r) {
+    return r->op == BLOCK_READ || r->op == BLOCK_WRITE ? r->length : 0;
+}
+
+/* When B's next request may go: at NOW or before, or later. */
+static uint64_t may_go(const struct block *b, uint64_t now) {
+    uint64_t bytes = rate_when(&b->rate[BLOCK_BYTES], now);
+    uint64_t operations = rate_when(&b->rate[BLOCK_OPERATIONS], now);
+
+    return bytes > operations ? bytes : operations;
+}
+
+static void pay(struct block *b, const struct block_request *r, uint64_t now) {
+    rate_take(&b->rate[BLOCK_BYTES], bytes_of(r), now);
+    rate_take(&b->rate[BLOCK_OPERATIONS], 1, now);
+}
+
+/* False: R does not wait. */
+static bool waits(struct block_pool *p, struct block_request *r) {
+    struct block *b = r->block;
+    uint64_t now;
+
+    if (!b->limited)
+        return false;
+    now = os_monotonic_ns();
+    if (!b->waiting.first) {
+        if (may_go(b, now) <= now) {
+            pay(b, r, now);
+            return false;
+        }
+        p->waiting++;
+    }
+    list_add(&b->waiting, r);
+    return true;
+}
+
+/* Queues what may go of B's. When there may be more: UINT64_MAX, if nothing waits. */
+static uint64_t release_of(struct block_pool *p, struct block *b, uint64_t now) {
+    uint64_t at = now;
+
+    while (b->waiting.first) {
+        at = may_go(b, now);
+        if (at > now)
+            return at;
+        pay(b, b->waiting.first, now);
+        list_add(&p->queued, list_take(&b->waiting));
+    }
+    p->waiting--;
+    return UINT64_MAX;
+}
+
+static uint64_t release(struct block_pool *p) {
+    uint64_t now, next = UINT64_MAX, at;
+
+    if (!p->waiting)
+        return next;
+    now = os_monotonic_ns();
+    for (struct block *b = p->blocks; b; b = b->next)
+        if (b->waiting.first) {
+            at = release_of(p, b, now);
+            next = at < next ? at : next;
+        }
+    return next;
+}
+
+static void sleep_until(struct block_pool *p, uint64_t ns) {
+    const struct timespec at = {.tv_sec = (time_t)(ns / 1000000000u),
+                                .tv_nsec = (long)(ns % 1000000000u)};
+
+    if (ns == UINT64_MAX)
+        pthread_cond_wait(&p->work, &p->lock);
+    else
+        pthread_cond_timedwait(&p->work, &p->lock, &at);
+}
+
+/* What waits of B's goes into OUT. */
+static void take_waiting(struct block_pool *p, struct block *b,
+                         struct request_list *out) {
+    struct block_request *r;
+
+    p->waiting -= b->waiting.first != NULL;
+    while ((r = list_take(&b->waiting)))
+        list_add(out, r);
+}
+
+void pool_hurry(struct block_pool *p, struct block *b) {
+    uint64_t now = os_monotonic_ns();
+
+    pthread_mutex_lock(&p->lock);
+    for (struct block_request *r = b->waiting.first; r; r = r->next)
+        pay(b, r, now);
+    take_waiting(p, b, &p->queued);
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void pool_limit(struct block_pool *p, struct block *b, enum block_limit which,
+                const struct rate_limit *l) {
+    pthread_mutex_lock(&p->lock);
+    rate_set(&b->rate[which], l, os_monotonic_ns());
+    b->limited = !p->host.due && (rate_is_limited(&b->rate[BLOCK_BYTES]) ||
+                                  rate_is_limited(&b->rate[BLOCK_OPERATIONS]));
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* --- a worker --- */
+
 static void work(void *arg) {
     struct block_pool *p = arg;
     struct block_request *r;
 
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        while (!p->ending && !p->queued.first)
-            pthread_cond_wait(&p->work, &p->lock);
+        uint64_t next = release(p);
+
+        while (!p->ending && !p->queued.first) {
+            sleep_until(p, next);
+            next = release(p);
+        }
         r = p->ending ? NULL : list_take(&p->queued);
         if (!r)
             break;
@@ -260,6 +377,7 @@ static void wait_for(struct block_pool *p, struct block *b) {
 }
 
 void pool_add(struct block_pool *p, struct block *b) {
+    list_init(&b->waiting);
     pthread_mutex_lock(&p->lock);
     b->next = p->blocks;
     p->blocks = b;
@@ -288,9 +406,9 @@ int block_pool_new(const struct block_host *host, struct block_pool **out) {
     p->host = *host;
     p->deliver = (struct os_task){.fn = deliver, .arg = p};
     pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->work, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->work, &monotonic);
     pthread_cond_init(&p->idle, &monotonic);
     pthread_condattr_destroy(&monotonic);
     list_init(&p->queued);
@@ -315,6 +433,7 @@ void block_pool_free(struct block_pool *p) {
         wait_for(p, b);
         b->pool = NULL;
         b->in_flight = 0;
+        list_init(&b->waiting);
     }
     pthread_mutex_unlock(&p->lock);
     for (unsigned n = 0; n < BLOCK_WORKERS; n++)
@@ -357,15 +476,18 @@ void pool_submit(struct block_pool *p, struct block_request *r) {
     pthread_mutex_lock(&p->lock);
     r->block->in_flight++;
     r->quick = is_quick(r);
-    list_add(&p->queued, r);
-    wake = !r->quick || !p->at_quick || ++p->unwoken == QUICK_QUEUE;
+    wake = waits(p, r);
+    if (!wake) {
+        list_add(&p->queued, r);
+        wake = !r->quick || !p->at_quick || ++p->unwoken == QUICK_QUEUE;
+    }
     pthread_mutex_unlock(&p->lock);
     if (wake)
         pthread_cond_signal(&p->work); /* who wakes up finds the lock free */
 }
 
 void pool_cancel(struct block_pool *p, struct block *b) {
-    struct list mine;
+    struct request_list mine;
     struct block_request *r;
 
     if (p->host.due)
@@ -373,6 +495,7 @@ void pool_cancel(struct block_pool *p, struct block *b) {
     list_init(&mine);
     pthread_mutex_lock(&p->lock);
     list_sort_out(&p->queued, b, &mine);
+    take_waiting(p, b, &mine);
     while ((r = list_take(&mine))) {
         r->rc = -ECANCELED;
         list_add(&p->done, r);
@@ -382,11 +505,12 @@ void pool_cancel(struct block_pool *p, struct block *b) {
 }
 
 void pool_drain(struct block_pool *p, struct block *b) {
-    struct list mine;
+    struct request_list mine;
 
     list_init(&mine);
     pthread_mutex_lock(&p->lock);
     list_sort_out(&p->queued, b, &mine);
+    take_waiting(p, b, &mine);
     wait_for(p, b);
     list_sort_out(&p->done, b, &mine);
     b->in_flight = 0;

@@ -1,6 +1,6 @@
 /*
  * Commands for machines that run, by name or by their control socket: stop, kill, pause,
- * resume, reset and stats. Each is a request or two.
+ * resume, reset, stats and others. Each is a request or two.
  */
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "base/rate.h"
 #include "ctl/ask.h"
 #include "ctl/ctl.h"
 #include "ctl/options.h"
@@ -311,6 +312,61 @@ int ctl_cmd_quota(int argc, char **argv) {
         !options_percent("quota", argv[1 + words], QUOTA_MAX, &percent))
         return CTL_USAGE;
     snprintf(line, sizeof(line), "{\"command\":\"quota\",\"cpu\":%u}\n", percent);
+    fd = ask_connect(&m, 0);
+    answer = fd < 0 ? NULL : ask(fd, line);
+    if (fd >= 0)
+        close(fd);
+    cJSON_Delete(answer);
+    return answer ? CTL_OK : CTL_HOST_FAILURE;
+}
+
+/* --- limits --- */
+
+/* The line of the command; false after a message. */
+static bool limit_line(char *const word[3], char line[256]) {
+    bool bytes =
+        !strcmp(word[1], "bytes") || !strcmp(word[1], "in") || !strcmp(word[1], "out");
+    struct rate_limit l = {0};
+
+    if (strspn(word[0], "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(word[0]) ||
+        strspn(word[1], "abcdefghijklmnopqrstuvwxyz-") != strlen(word[1]) ||
+        strlen(word[0]) > 16 || strlen(word[1]) > 16) {
+        log_error(
+            "limit wants a device such as disk0 or net0, and what is to be limited");
+        return false;
+    }
+    if (strcmp(word[2], "none") != 0 && !options_rate("limit", word[2], bytes, &l))
+        return false;
+    snprintf(line, 256,
+             "{\"command\":\"limit\",\"device\":\"%s\",\"what\":\"%s\","
+             "\"amount\":%llu%s%llu}\n",
+             word[0], word[1], (unsigned long long)l.amount,
+             l.amount ? ",\"burst\":" : ",\"once\":", (unsigned long long)rate_holds(&l));
+    return true;
+}
+
+int ctl_cmd_limit(int argc, char **argv) {
+    struct ask_machine m;
+    cJSON *answer;
+    char line[256];
+    int words, fd;
+
+    if (wants_help(argc, argv,
+                   "usage: bivisor limit NAME DEVICE WHAT AMOUNT[:BURST]|none\n\n"
+                   "Bounds what a disk (disk0, disk1...) or a network card (net0...) of "
+                   "a machine\nmay do in a second, and BURST at once. WHAT is bytes or "
+                   "operations of a disk;\nin, in-frames, out or out-frames of a "
+                   "card.\n" MACHINE_WORDS "when that was not done\n"))
+        return CTL_OK;
+    words = ask_take_machine("limit", argc - 1, argv + 1, &m);
+    if (words < 0)
+        return CTL_USAGE;
+    if (argc != words + 4) {
+        log_error("limit wants a machine, DEVICE, WHAT and AMOUNT, or none");
+        return CTL_USAGE;
+    }
+    if (!limit_line(argv + 1 + words, line))
+        return CTL_USAGE;
     fd = ask_connect(&m, 0);
     answer = fd < 0 ? NULL : ask(fd, line);
     if (fd >= 0)

@@ -34,6 +34,7 @@ static const struct command commands[] = {
     {"resume", ctl_cmd_resume, "let a paused guest go on"},
     {"reset", ctl_cmd_reset, "press its reset button"},
     {"quota", ctl_cmd_quota, "bound what it uses of the host's CPUs"},
+    {"limit", ctl_cmd_limit, "bound what its disks and network cards do"},
     {"snapshot", ctl_cmd_snapshot, "write all of it to files, for `restore`"},
     {"stats", ctl_cmd_stats, "tell what it has done so far"},
     {"screenshot", ctl_cmd_screenshot, "write the picture on a guest's screen to a file"},

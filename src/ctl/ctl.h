@@ -33,6 +33,7 @@ int ctl_cmd_pause(int argc, char **argv);
 int ctl_cmd_resume(int argc, char **argv);
 int ctl_cmd_reset(int argc, char **argv);
 int ctl_cmd_quota(int argc, char **argv);
+int ctl_cmd_limit(int argc, char **argv);
 int ctl_cmd_snapshot(int argc, char **argv);
 int ctl_cmd_stats(int argc, char **argv);
 int ctl_cmd_attach(int argc, char **argv);

@@ -32,7 +32,9 @@ bool disk_option_help(const char *value) {
         "  reconnect=SECONDS  how long the guest waits for a server that has gone, "
         "before "
         "it\n"
-        "                     sees errors (default: 60)\n");
+        "                     sees errors (default: 60)\n"
+        "  bandwidth=SIZE[:BURST]  so many bytes a second, and BURST at once\n"
+        "  iops=N[:BURST]     so many requests a second\n");
     return true;
 }
 
@@ -70,10 +72,15 @@ static bool take_part(struct disk_option *d, char *name) {
         d->spec.backing_allowed = true;
         return options_choice("--disk: backing", value, allows, 1, &choice);
     }
+    if (!strcmp(name, "bandwidth") && value)
+        return options_rate("--disk: bandwidth", value, true, &d->limit[BLOCK_BYTES]);
+    if (!strcmp(name, "iops") && value)
+        return options_rate("--disk: iops", value, false, &d->limit[BLOCK_OPERATIONS]);
     if (!strcmp(name, "reconnect") && value)
         return options_number("--disk: reconnect", value, 0, 1000000, &d->spec.reconnect);
     log_error("--disk: '%s%s%s' is none of format=, readonly, overlay=, backing=allow, "
-              "if= and reconnect=; a comma in a file's name is written twice",
+              "if=, reconnect=, bandwidth= and iops=; a comma in a file's name is "
+              "written twice",
               name, value ? "=" : "", value ? value : "");
     return false;
 }
@@ -150,6 +157,14 @@ bool disk_options_repeat(const struct disk_options *o, const char *option) {
                       option, s->path);
             return false;
         }
+        if (o->disk[n].limit[BLOCK_BYTES].amount ||
+            o->disk[n].limit[BLOCK_OPERATIONS].amount) {
+            log_error(
+                "%s: a run that can be repeated has no limits; leave bandwidth= and "
+                "iops= of '%s' out",
+                option, s->path);
+            return false;
+        }
         if (s->readonly || (s->overlay && !disk_option_overlay(&o->disk[n])))
             continue;
         log_error("%s: the run would change '%s', and could not be repeated; add "
@@ -172,6 +187,7 @@ int disk_options_open(const struct disk_options *o, enum jail_want jail,
 
         spec.jail = jail;
         d->kind = o->disk[n].kind;
+        memcpy(d->limit, o->disk[n].limit, sizeof(d->limit));
         rc = block_open(&spec, &d->block, why, sizeof(why));
         if (rc) {
             log_error("%s: %s", d->kind == MACHINE_DISK_CDROM ? "--cdrom" : "--disk",

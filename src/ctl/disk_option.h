@@ -9,6 +9,7 @@ struct disk_options {
     struct disk_option {
         struct block_spec spec; /* its strings are `text`'s */
         enum machine_disk_kind kind;
+        struct rate_limit limit[BLOCK_LIMITS];
         char *text;
     } disk[MACHINE_DISKS];
     unsigned count;

@@ -38,6 +38,9 @@ bool net_option_help(const char *value) {
         "  all:    model=virtio|e1000   the card\n"
         "          mac=XX:XX:XX:XX:XX:XX   its address\n"
         "          mtu=N       the longest packet, as the guest is told\n"
+        "          in=SIZE[:BURST], out=SIZE[:BURST]   so many bytes a second come to\n"
+        "                      the guest, or go, and BURST at once\n"
+        "          in-frames=N[:BURST], out-frames=N[:BURST]   so many frames\n"
         "          boot[=last] the firmware boots from it, before (after) the disks\n");
     return true;
 }
@@ -177,6 +180,25 @@ static bool take_kind(struct net_option *n, char *name) {
     return false;
 }
 
+static const char *const limit_names[] = {/* enum net_limit */
+                                          "in", "in-frames", "out", "out-frames"};
+
+/* -1: NAME is no limit. */
+static int limit_of(const char *name) {
+    for (int k = 0; k < (int)ARRAY_SIZE(limit_names); k++)
+        if (!strcmp(name, limit_names[k]))
+            return k;
+    return -1;
+}
+
+static bool take_limit(struct net_option *n, int k, const char *value) {
+    char option[32];
+
+    snprintf(option, sizeof(option), "--net: %s", limit_names[k]);
+    return options_rate(option, value, k == NET_IN_BYTES || k == NET_OUT_BYTES,
+                        &n->net.limit[k]);
+}
+
 /* NAME[=VALUE] of those that all kinds have, or that this one has. */
 static bool take_part(struct net_option *n, char *name) {
     bool user = n->net.kind == NET_USER, socket = n->net.kind == NET_SOCKET;
@@ -188,6 +210,8 @@ static bool take_part(struct net_option *n, char *name) {
         return take_mac(n, value);
     if (!strcmp(name, "mtu") && value)
         return take_mtu(n, value);
+    if (limit_of(name) >= 0 && value)
+        return take_limit(n, limit_of(name), value);
     if (user && !strcmp(name, "forward") && value)
         return take_forward(&n->net, value);
     if (user && !strcmp(name, "restrict") && !value) {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/rate.h"
 #include "base/text.h"
 
 static int suffix_shift(const char *s) {
@@ -44,6 +45,38 @@ bool options_size(const char *option, const char *text, uint64_t *out) {
         return false;
     }
     *out = (uint64_t)n << shift;
+    return true;
+}
+
+/* A part of a rate; from 1 to 2^53, which JSON has room for. */
+static bool take_amount(const char *option, const char *text, bool bytes, uint64_t *out) {
+    unsigned n = 0;
+
+    if (bytes ? !options_size(option, text, out)
+              : !options_number(option, text, 1, UINT32_MAX, &n))
+        return false;
+    *out = bytes ? *out : n;
+    if (*out && *out <= 1ull << 53)
+        return true;
+    log_error("%s wants more than nothing, and at most 8192T, not '%s'", option, text);
+    return false;
+}
+
+bool options_rate(const char *option, const char *text, bool bytes,
+                  struct rate_limit *out) {
+    const char *colon = strchr(text, ':');
+    char first[32];
+    uint64_t burst;
+
+    snprintf(first, sizeof(first), "%.*s", colon ? (int)(colon - text) : 31, text);
+    *out = (struct rate_limit){.per_ns = 1000000000u, .fill_ns = 100000000u};
+    if (!take_amount(option, first, bytes, &out->amount))
+        return false;
+    if (!colon)
+        return true;
+    if (!take_amount(option, colon + 1, bytes, &burst))
+        return false;
+    out->fill_ns = rate_fill_ns(out, burst);
     return true;
 }
 

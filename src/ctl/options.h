@@ -7,6 +7,13 @@
 /* "512M", "1G", "65536K", plain bytes. False (and a message) when it is not a size. */
 bool options_size(const char *option, const char *text, uint64_t *out);
 
+struct rate_limit;
+
+/* AMOUNT[:BURST] a second, sizes if BYTES, else numbers; without BURST it is a tenth of a
+ * second's worth. False (and a message) when it is none. */
+bool options_rate(const char *option, const char *text, bool bytes,
+                  struct rate_limit *out);
+
 /* A number from LEAST to MOST. False (and a message) when it is none. */
 bool options_number(const char *option, const char *text, unsigned least, unsigned most,
                     unsigned *out);

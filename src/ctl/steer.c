@@ -2,6 +2,8 @@
 #include "ctl/steer.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -134,6 +136,74 @@ static void run_quota(void *arg, struct control_request *r) {
     control_put_number(r, "cpu", machine_quota(s->m));
 }
 
+/* --- limits --- */
+
+static const struct control_arg limit_args[] = {
+    {"device", CONTROL_TEXT, true, 0, 16, "disk0, disk1..., net0..."},
+    {"what", CONTROL_TEXT, true, 0, 16,
+     "bytes or operations of a disk; in, in-frames, out or out-frames of a card"},
+    {"amount", CONTROL_NUMBER, true, 0, 1ll << 53, "at most so many; 0: no limit"},
+    {"ms", CONTROL_NUMBER, false, 1, 1000000000, "in so many milliseconds (1000)"},
+    {"burst", CONTROL_NUMBER, false, 1, 1ll << 53,
+     "and so many at once (a tenth of a second's)"},
+    {"once", CONTROL_NUMBER, false, 0, 1ll << 53, "besides so many, only once (0)"},
+    {0},
+};
+
+static const struct {
+    const char *what;
+    unsigned limit;
+    bool net;
+} limits[] = {
+    {"bytes", BLOCK_BYTES, false}, {"operations", BLOCK_OPERATIONS, false},
+    {"in", NET_IN_BYTES, true},    {"in-frames", NET_IN_FRAMES, true},
+    {"out", NET_OUT_BYTES, true},  {"out-frames", NET_OUT_FRAMES, true},
+};
+
+static struct rate_limit limit_of(const struct control_request *r) {
+    struct rate_limit l = {.amount = (uint64_t)control_number(r, "amount", 0),
+                           .per_ns = (uint64_t)control_number(r, "ms", 1000) * 1000000,
+                           .fill_ns = 100000000,
+                           .once = (uint64_t)control_number(r, "once", 0)};
+    int64_t burst = control_number(r, "burst", 0);
+
+    if (burst)
+        l.fill_ns = rate_fill_ns(&l, (uint64_t)burst);
+    return l;
+}
+
+/* The number of "diskN" or "netN"; above all of them, if it is none. */
+static unsigned number_of(const char *device, bool net) {
+    const char *kind = net ? "net" : "disk";
+    size_t len = strlen(kind), digits;
+
+    if (strncmp(device, kind, len) != 0)
+        return UINT32_MAX;
+    digits = strspn(device + len, "0123456789");
+    return digits >= 1 && digits <= 2 && !device[len + digits]
+               ? (unsigned)strtoul(device + len, NULL, 10)
+               : UINT32_MAX;
+}
+
+static void run_limit(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+    const struct rate_limit l = limit_of(r);
+    const char *what = control_text(r, "what", ""),
+               *device = control_text(r, "device", "");
+    size_t k = 0;
+    unsigned n;
+
+    while (k < ARRAY_SIZE(limits) && strcmp(what, limits[k].what) != 0)
+        k++;
+    n = k < ARRAY_SIZE(limits) ? number_of(device, limits[k].net) : UINT32_MAX;
+    if (n == UINT32_MAX ||
+        !(limits[k].net ? machine_net_limit(s->m, n, limits[k].limit, &l)
+                        : machine_disk_limit(s->m, n, limits[k].limit, &l)))
+        control_refuse(r, "there is no '%s' of '%s' that could be limited", what, device);
+}
+
+/* --- the screen --- */
+
 /* A line of the screen, without the spaces at its end; what is not ASCII is a '?'. */
 static size_t put_row(const struct vga_text *t, unsigned y, char *out) {
     size_t len = 0;
@@ -210,6 +280,10 @@ static const struct control_command commands[] = {
      .what = "bounds what the machine uses of the host",
      .args = quota_args,
      .run = run_quota},
+    {.name = "limit",
+     .what = "bounds what a disk or a network card may do",
+     .args = limit_args,
+     .run = run_limit},
     {.name = "quit", .what = "ends the run, as Ctrl-A x does", .run = run_quit},
     {.name = "stats",
      .what = "what --stats tells at the end, as it is now",

@@ -36,9 +36,22 @@ static int attach(struct machine *m, unsigned n, const struct block_host *host) 
     int sockets[BLOCK_SOCKETS_MAX];
     int rc = block_sockets(b, sockets) ? block_pool_new(host, &m->servers[n]) : 0;
 
-    if (!rc)
-        block_attach(b, m->servers[n] ? m->servers[n] : m->disks);
-    return rc;
+    if (rc)
+        return rc;
+    block_attach(b, m->servers[n] ? m->servers[n] : m->disks);
+    for (unsigned k = 0; k < BLOCK_LIMITS; k++)
+        block_limit(b, k, &m->cfg.disks[n].limit[k]);
+    return 0;
+}
+
+bool machine_disk_limit(struct machine *m, unsigned n, enum block_limit which,
+                        const struct rate_limit *l) {
+    if (n >= m->cfg.disk_count || m->cfg.counted)
+        return false;
+    machine_board_enter(m);
+    block_limit(m->cfg.disks[n].block, which, l);
+    machine_board_leave(m);
+    return true;
 }
 
 int machine_disks_create(struct machine *m) {

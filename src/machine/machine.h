@@ -12,12 +12,15 @@
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
 
+#include "base/rate.h"
 #include "base/types.h"
+#include "block/block.h"
 #include "boot/boot.h"
 #include "direct/direct.h"
 #include "engine/engine.h"
 #include "engine/run.h"
 #include "mmu/mmu.h"
+#include "net/net.h"
 
 /* The far end of the serial port. tx() and flush() are called on the threads of all CPUs,
  * and tx() on the loop's; rx() on the boot CPU's only. */
@@ -73,6 +76,7 @@ struct machine_disk {
         MACHINE_DISK_IDE,
         MACHINE_DISK_CDROM, /* ATAPI, at IDE */
     } kind;
+    struct rate_limit limit[BLOCK_LIMITS]; /* all zero: none */
 };
 #define MACHINE_DISKS 32
 
@@ -272,6 +276,12 @@ bool machine_paused(const struct machine *m);
 #define MACHINE_QUOTA_MAX 6400u
 void machine_quota_set(struct machine *m, unsigned percent);
 unsigned machine_quota(const struct machine *m);
+/* As block_limit() and net_limit(), of the configuration's disk or card N. False: there
+ * is none of that number, or the run is counted. */
+bool machine_disk_limit(struct machine *m, unsigned n, enum block_limit which,
+                        const struct rate_limit *l);
+bool machine_net_limit(struct machine *m, unsigned n, enum net_limit which,
+                       const struct rate_limit *l);
 
 struct machine_steps {
     uint64_t steps; /* that were made */

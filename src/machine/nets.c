@@ -148,6 +148,16 @@ void machine_stop_nets(struct machine *m) {
         net_stop(m->cfg.nets[k].net);
 }
 
+bool machine_net_limit(struct machine *m, unsigned n, enum net_limit which,
+                       const struct rate_limit *l) {
+    if (n >= m->cfg.net_count || m->cfg.counted)
+        return false;
+    machine_board_enter(m);
+    net_limit(m->cfg.nets[n].net, which, l);
+    machine_board_leave(m);
+    return true;
+}
+
 struct net_figures machine_net_figures(const struct machine *m) {
     struct net_figures sum = {0};
 

@@ -255,8 +255,13 @@ static bool disks_rest(struct machine *m) {
 
         if (m->disks) /* what was cancelled is delivered by the loop, which is here */
             block_pool_turn(m->disks);
-        for (unsigned n = 0; n < m->cfg.disk_count; n++)
-            busy += m->cfg.disks[n].block ? block_in_flight(m->cfg.disks[n].block) : 0;
+        for (unsigned n = 0; n < m->cfg.disk_count; n++) {
+            struct block *b = m->cfg.disks[n].block;
+
+            if (b)
+                block_hurry(b);
+            busy += b ? block_in_flight(b) : 0;
+        }
         if (m->cfg.vars.block)
             busy += block_in_flight(m->cfg.vars.block);
         if (!busy)

@@ -7,9 +7,13 @@
  * that nothing is to be read until net_ready(), which has the loop's thread try again.
  * Frames of the card's are taken on any thread; what does not go at once is waited for on
  * the loop's.
+ *
+ * What a rate has nothing left for is refused as if there were no room for it, in either
+ * direction, and the loop's thread, which has a timer, tries again.
  */
 #include <string.h>
 
+#include "base/os.h"
 #include "net/net_int.h"
 #include "net/packet.h"
 
@@ -21,6 +25,53 @@ static void call_loop(struct net *n) {
 
 static bool can_cut(unsigned can, const struct net_offload *off) {
     return can & (off->gso == NET_GSO_TCP4 ? NET_CAN_TSO4 : NET_CAN_TSO6);
+}
+
+/* --- rates --- */
+
+static uint64_t when(const struct rate r[2], uint64_t now) {
+    uint64_t bytes = rate_when(&r[0], now), frames = rate_when(&r[1], now);
+
+    return bytes > frames ? bytes : frames;
+}
+
+static void pay(struct rate r[2], size_t len) {
+    uint64_t now = os_monotonic_ns();
+
+    rate_take(&r[0], len, now);
+    rate_take(&r[1], 1, now);
+}
+
+uint64_t net_may_come(const struct net *n, uint64_t now) {
+    return when(&n->rate[NET_IN_BYTES], now);
+}
+
+uint64_t net_may_go(const struct net *n, uint64_t now) {
+    return when(&n->rate[NET_OUT_BYTES], now);
+}
+
+static bool comes_too_soon(const struct net *n) {
+    uint64_t now = os_monotonic_ns();
+
+    return net_may_come(n, now) > now;
+}
+
+static bool goes_too_soon(const struct net *n) {
+    uint64_t now = os_monotonic_ns();
+
+    return net_may_go(n, now) > now;
+}
+
+void net_limit(struct net *n, enum net_limit which, const struct rate_limit *l) {
+    const struct rate *r = n->rate;
+
+    rate_set(&n->rate[which], l, os_monotonic_ns());
+    n->in_limited =
+        rate_is_limited(&r[NET_IN_BYTES]) || rate_is_limited(&r[NET_IN_FRAMES]);
+    n->out_limited =
+        rate_is_limited(&r[NET_OUT_BYTES]) || rate_is_limited(&r[NET_OUT_FRAMES]);
+    n->blocked = false;
+    call_loop(n);
 }
 
 /* --- from the card --- */
@@ -100,15 +151,34 @@ static bool send_cut(struct net *n, const struct net_offload *off,
     return true;
 }
 
+static bool send_frame(struct net *n, const struct net_offload *off,
+                       const struct net_piece *piece, unsigned count, size_t len) {
+    if (off->gso && !can_cut(n->ops->can, off))
+        return send_cut(n, off, piece, count);
+    return send_whole(n, off, piece, count, len);
+}
+
+static bool send_limited(struct net *n, const struct net_offload *off,
+                         const struct net_piece *piece, unsigned count, size_t len) {
+    if (goes_too_soon(n)) {
+        call_loop(n); /* it has the timer */
+        return refuse(n);
+    }
+    if (!send_frame(n, off, piece, count, len))
+        return false;
+    pay(&n->rate[NET_OUT_BYTES], len);
+    return true;
+}
+
 bool net_send(struct net *n, const struct net_offload *off, const struct net_piece *piece,
               unsigned count) {
     size_t len = length_of(piece, count);
 
     if (len < ETH_HEADER || len > NET_FRAME_MAX || n->fd < 0)
         return drop(n);
-    if (off->gso && !can_cut(n->ops->can, off))
-        return send_cut(n, off, piece, count);
-    return send_whole(n, off, piece, count, len);
+    if (n->out_limited)
+        return send_limited(n, off, piece, count, len);
+    return send_frame(n, off, piece, count, len);
 }
 
 void net_flush(struct net *n) {
@@ -124,8 +194,12 @@ void net_flush(struct net *n) {
 static bool hand_over(struct net *n) {
     if (!n->plugged)
         return drop(n);
-    if (n->card.receive(n->card.arg, &n->held.off, n->held.frame, n->held.len))
+    if (!(n->in_limited && comes_too_soon(n)) &&
+        n->card.receive(n->card.arg, &n->held.off, n->held.frame, n->held.len)) {
+        if (n->in_limited)
+            pay(&n->rate[NET_IN_BYTES], n->held.len);
         return true;
+    }
     n->blocked = true;
     return false;
 }

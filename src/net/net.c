@@ -25,8 +25,15 @@ static void leave(struct net *n) {
 /* --- on the loop's thread --- */
 
 static void pay_room(struct net *n) {
+    uint64_t now;
+
     if (!n->refused || (n->fd >= 0 && !n->ops->room(n, NET_CUT_MAX, NET_CUT_COUNT)))
         return;
+    if (n->out_limited && n->fd >= 0) {
+        now = os_monotonic_ns();
+        if (net_may_go(n, now) > now)
+            return;
+    }
     n->refused = false;
     if (n->plugged)
         n->card.room(n->card.arg);
@@ -36,6 +43,18 @@ static void update_events(struct net *n) {
     if (n->fd >= 0 && n->watch.loop)
         os_watch_events(&n->watch,
                         (n->blocked ? 0 : OS_READ) | (n->ops->waits(n) ? OS_WRITE : 0));
+}
+
+/* Who waits for a rate is called when it has something again. */
+static void wait_for_rates(struct net *n) {
+    uint64_t now = os_monotonic_ns(), next = UINT64_MAX, at;
+
+    if (n->blocked && (at = net_may_come(n, now)) > now)
+        next = at;
+    if (n->refused && (at = net_may_go(n, now)) > now && at < next)
+        next = at;
+    if (n->rested.watch.loop)
+        os_timer_set(&n->rested, next);
 }
 
 static void link_down(struct net *n) {
@@ -60,6 +79,8 @@ static void settle(struct net *n, int rc) {
     if (rc && n->fd >= 0)
         link_down(n);
     pay_room(n);
+    if (n->in_limited || n->out_limited)
+        wait_for_rates(n);
     update_events(n);
 }
 
@@ -78,6 +99,15 @@ static void on_task(void *arg) {
     struct net *n = arg;
 
     enter(n);
+    settle(n, 0);
+    leave(n);
+}
+
+static void on_rested(void *arg) {
+    struct net *n = arg;
+
+    enter(n);
+    n->blocked = false; /* the card may refuse once more */
     settle(n, 0);
     leave(n);
 }
@@ -121,6 +151,8 @@ int net_open(const struct net_config *cfg, struct net **out, char *why, size_t w
     n->cfg = *cfg;
     n->fd = n->gone = -1;
     n->task = (struct os_task){.fn = on_task, .arg = n};
+    for (unsigned k = 0; k < NET_LIMITS; k++)
+        net_limit(n, k, &cfg->limit[k]);
     rc = open_kind[cfg->kind](n, why, why_size);
     if (rc)
         net_close(n);
@@ -148,11 +180,12 @@ void net_close(struct net *n) {
 }
 
 int net_start(struct net *n, struct os_loop *loop, const struct net_guard *guard) {
-    int rc = 0;
+    int rc;
 
     n->loop = loop;
     n->guard = *guard;
-    if (n->listener)
+    rc = os_timer_open(&n->rested, loop, on_rested, n);
+    if (!rc && n->listener)
         rc = os_watch_start(&n->door, loop, os_listener_fd(n->listener), OS_READ, on_door,
                             n);
     if (!rc && n->fd >= 0)
@@ -165,6 +198,7 @@ int net_start(struct net *n, struct os_loop *loop, const struct net_guard *guard
 void net_stop(struct net *n) {
     os_watch_stop(&n->door);
     os_watch_stop(&n->watch);
+    os_timer_close(&n->rested);
     n->loop = NULL;
 }
 

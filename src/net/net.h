@@ -24,6 +24,7 @@
 #define NET_NET_H
 
 #include "base/jail.h"
+#include "base/rate.h"
 #include "base/types.h"
 
 struct net;
@@ -86,6 +87,17 @@ struct net_guard {
     void *arg;
 };
 
+/* What may go through the cable, in one direction: bytes, and frames as the card hands
+ * them over or gets them, however many segments they are. What is more waits, on either
+ * side. */
+enum net_limit {
+    NET_IN_BYTES,
+    NET_IN_FRAMES,
+    NET_OUT_BYTES,
+    NET_OUT_FRAMES,
+    NET_LIMITS,
+};
+
 /* --- for the card, with the lock held --- */
 
 /* A part of a frame that is in one place. */
@@ -111,6 +123,8 @@ void net_later(struct net *n);
 void net_flush(struct net *n);
 /* There is place for a frame again. */
 void net_ready(struct net *n);
+/* From now on; LOOP's thread, or before net_start(). */
+void net_limit(struct net *n, enum net_limit which, const struct rate_limit *l);
 /* Is anybody at the other end? */
 bool net_link(const struct net *n);
 
@@ -141,7 +155,8 @@ struct net_config {
     unsigned mtu;        /* user: of what goes to the guest; 0: NET_MTU */
     struct net_forward forward[NET_FORWARDS]; /* user */
     unsigned forwards;
-    const char *tftp;     /* user: a directory that 10.0.2.2 serves by TFTP; or NULL */
+    const char *tftp; /* user: a directory that 10.0.2.2 serves by TFTP; or NULL */
+    struct rate_limit limit[NET_LIMITS]; /* all zero: none */
     const char *bootfile; /* user: what DHCP says is to be booted; or NULL */
 };
 

@@ -55,6 +55,8 @@ struct net {
     bool refused; /* a frame of the card's: room() is owed */
     bool blocked; /* the card refused one of ours, which is HELD or the next of CUT */
     bool cutting, holding;
+    bool in_limited, out_limited; /* some RATE is */
+    struct rate rate[NET_LIMITS];
     struct net_segments cut;
     struct {
         struct net_offload off;
@@ -68,6 +70,7 @@ struct net {
     struct os_watch watch;
     struct os_watch door; /* of LISTENER */
     struct os_task task;
+    struct os_timer rested; /* some rate that was waited for has something again */
 
     int fd;   /* -1: the link is down */
     int gone; /* user: the pipe that ends with the process; -1 */
@@ -92,6 +95,9 @@ bool net_deliver(struct net *n, const struct net_offload *off, uint8_t *frame,
                  size_t len);
 /* Gives the card what it has not got yet, and then what has been read. As deliver(). */
 int net_go_on(struct net *n);
+/* When a frame may come in, or go out: NOW, or later, as rates say. */
+uint64_t net_may_come(const struct net *n, uint64_t now);
+uint64_t net_may_go(const struct net *n, uint64_t now);
 /* Frames that wait for the card are dropped. */
 void net_forget_held(struct net *n);
 

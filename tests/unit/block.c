@@ -567,6 +567,101 @@ static void test_enter_leave(void **state) {
     block_close(b);
 }
 
+/* --- limits --- */
+
+#define HOUR 3600000000000u
+
+/* One goes now, and the next in an hour. */
+static const struct rate_limit one_an_hour = {1, HOUR, 1, 0}, unlimited;
+
+/* What waits keeps no other disk waiting, and goes when the limit goes. */
+static void test_limit(void **state) {
+    struct block *b = open_raw(true), *other = open_raw(true);
+    struct disk_request q[4];
+    uint8_t buf[512] = {0};
+
+    block_limit(b, BLOCK_OPERATIONS, &one_an_hour);
+    for (unsigned n = 0; n < 4; n++)
+        disk_begin(&rig, b, &q[n], BLOCK_READ, n * 512, buf, 512);
+    disk_wait(&rig, 1);
+    assert_int_equal(q[0].rc, 0);
+    for (unsigned n = 0; n < 100; n++)
+        assert_int_equal(disk_do(&rig, other, BLOCK_READ, 0, buf, 512), 0);
+    assert_int_equal(block_in_flight(b), 3);
+    assert_false(block_at_once(b, &q[1].r));
+    block_limit(b, BLOCK_OPERATIONS, &unlimited);
+    disk_wait(&rig, 3);
+    for (unsigned n = 0; n < 4; n++)
+        assert_true(q[n].rc == 0 && q[n].calls == 1);
+    block_close(other);
+    block_close(b);
+}
+
+/* Bytes are a reader's and a writer's; those who hurry go, and pay. */
+static void test_limit_bytes(void **state) {
+    static const struct rate_limit bytes = {512, HOUR, 1, 1024};
+    struct block *b = open_raw(false);
+    struct disk_request q[5];
+    uint8_t buf[512] = {0};
+
+    block_limit(b, BLOCK_BYTES, &bytes);
+    for (unsigned n = 0; n < 3; n++) /* two once, and the bucket is empty */
+        assert_int_equal(disk_do(&rig, b, n ? BLOCK_READ : BLOCK_WRITE, 0, buf, 512), 0);
+    disk_begin(&rig, b, &q[0], BLOCK_FLUSH, 0, NULL, 0);
+    disk_begin(&rig, b, &q[1], BLOCK_READ, 0, buf, 512);
+    assert_int_equal(block_in_flight(b), 2);
+    block_hurry(b);
+    disk_wait(&rig, 2);
+    assert_true(q[0].rc == 0 && q[1].rc == 0);
+    disk_begin(&rig, b, &q[2], BLOCK_FLUSH, 0, NULL, 0);
+    assert_int_equal(block_in_flight(b), 1);
+    block_limit(b, BLOCK_BYTES, &unlimited);
+    disk_wait(&rig, 1);
+    assert_int_equal(q[2].rc, 0);
+    block_close(b);
+}
+
+/* Resets, and the end. */
+static void test_limit_dropped(void **state) {
+    struct block *b = open_raw(true);
+    struct disk_request q[4];
+    uint8_t buf[512];
+
+    block_limit(b, BLOCK_OPERATIONS, &one_an_hour);
+    for (unsigned n = 0; n < 2; n++)
+        disk_begin(&rig, b, &q[n], BLOCK_READ, 0, buf, 512);
+    disk_wait(&rig, 1);
+    block_cancel(b);
+    disk_wait(&rig, 1);
+    assert_int_equal(q[1].rc, -ECANCELED);
+    disk_begin(&rig, b, &q[2], BLOCK_READ, 0, buf, 512);
+    block_drain(b);
+    assert_int_equal(block_in_flight(b), 0);
+    disk_begin(&rig, b, &q[3], BLOCK_READ, 0, buf, 512);
+    block_pool_free(rig.pool);
+    rig.pool = NULL;
+    assert_true(q[2].calls == 0 && q[3].calls == 0);
+    block_close(b);
+}
+
+/* What waits goes by itself. */
+static void test_limit_passes(void **state) {
+    static const struct rate_limit often = {1, 1000000, 1, 0};
+    struct block *b = open_raw(true);
+    struct disk_request q[20];
+    uint64_t start = os_monotonic_ns();
+    uint8_t buf[512];
+
+    block_limit(b, BLOCK_OPERATIONS, &often);
+    for (unsigned n = 0; n < 20; n++)
+        disk_begin(&rig, b, &q[n], BLOCK_READ, 0, buf, 512);
+    disk_wait(&rig, 20);
+    assert_true(os_monotonic_ns() - start >= 19000000);
+    for (unsigned n = 0; n < 20; n++)
+        assert_int_equal(q[n].rc, 0);
+    block_close(b);
+}
+
 /* --- counted runs --- */
 
 static uint64_t virtual_now;
@@ -636,6 +731,10 @@ int main(void) {
         TEST(test_no_room),
         TEST(test_cannot_open),
         TEST(test_in_use),
+        TEST(test_limit),
+        TEST(test_limit_bytes),
+        TEST(test_limit_dropped),
+        TEST(test_limit_passes),
         TEST(test_parallel),
         TEST(test_quick),
         TEST(test_not_quick),

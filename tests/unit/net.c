@@ -279,6 +279,72 @@ static void test_send_refused(void **state) {
     end(n);
 }
 
+/* --- limits --- */
+
+#define HOUR 3600000000000u
+
+static const struct rate_limit one_an_hour = {1, HOUR, 1, 0}, unlimited,
+                               one_a_millisecond = {1, 1000000, 1, 0};
+
+static void test_limit_in(void **state) {
+    int peer;
+    struct net *n = with_peer(&peer);
+    uint64_t start;
+
+    card.check = in_order;
+    card.want = 1;
+    net_limit(n, NET_IN_FRAMES, &one_an_hour);
+    peer_sends(peer, 0, 5, 600);
+    os_loop_run(loop);
+    for (unsigned k = 0; k < 5; k++)
+        turn_once();
+    net_ready(n); /* the card may say so at any time */
+    turn_once();
+    assert_int_equal(card.got, 1);
+    net_limit(n, NET_IN_FRAMES, &unlimited);
+    card.want = 5;
+    os_loop_run(loop);
+    net_limit(n, NET_IN_FRAMES, &one_a_millisecond);
+    peer_sends(peer, 5, 20, 600);
+    start = os_monotonic_ns();
+    card.want = 25;
+    os_loop_run(loop);
+    assert_true(os_monotonic_ns() - start >= 19000000);
+    assert_int_equal(card.got, 25);
+    close(peer);
+    end(n);
+}
+
+static void test_limit_out(void **state) {
+    static const struct rate_limit bytes = {1000, 10000000, 10000000, 0};
+    int peer;
+    struct net *n = with_peer(&peer);
+    uint8_t frame[1004] = {0};
+    uint64_t start = os_monotonic_ns();
+
+    net_limit(n, NET_OUT_FRAMES, &one_an_hour);
+    assert_true(send_bytes(frame, 1000));
+    assert_false(send_bytes(frame, 1000));
+    for (unsigned k = 0; k < 5; k++)
+        turn_once();
+    assert_int_equal(card.rooms, 0);
+    net_limit(n, NET_OUT_FRAMES, &unlimited);
+    net_limit(n, NET_OUT_BYTES, &bytes);
+    os_loop_run(loop);
+    assert_int_equal(card.rooms, 1);
+    for (unsigned k = 0; k < 5; k++) {
+        assert_true(send_bytes(frame, 1000));
+        assert_false(send_bytes(frame, 1000));
+        os_loop_run(loop); /* until there is room */
+        assert_int_equal(card.rooms, 2 + k);
+    }
+    assert_true(os_monotonic_ns() - start >= 39000000);
+    for (unsigned k = 0; k < 6; k++)
+        peer_reads(peer, frame, 1004);
+    close(peer);
+    end(n);
+}
+
 static void test_peer_gone(void **state) {
     int peer;
     struct net *n = with_peer(&peer);
@@ -786,6 +852,8 @@ int main(void) {
         cmocka_unit_test(test_receive),
         cmocka_unit_test(test_receive_blocked),
         cmocka_unit_test(test_send_refused),
+        cmocka_unit_test(test_limit_in),
+        cmocka_unit_test(test_limit_out),
         cmocka_unit_test(test_peer_gone),
         cmocka_unit_test(test_gone_while_blocked),
         cmocka_unit_test(test_peer_lies),

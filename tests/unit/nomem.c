@@ -268,7 +268,7 @@ static void test_firmware(void **state) {
     cfg.vars.size = sizeof(vars);
     cfg.vga_bios = vga_bios;
     cfg.vga_bios_size = sizeof(vga_bios);
-    cfg.disks[0] = (struct machine_disk){disk, MACHINE_DISK_IDE};
+    cfg.disks[0] = (struct machine_disk){.block = disk, .kind = MACHINE_DISK_IDE};
     cfg.disk_count = 1;
     cfg.counted = true; /* no workers */
     create_with_failures(&cfg, false);
