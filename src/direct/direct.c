@@ -324,6 +324,12 @@ static enum direct_out system_call(struct direct *d, const struct cell_exit *e) 
     return DIRECT_INTERPRET;
 }
 
+static bool at_int1(struct vcpu *v) {
+    uint8_t byte;
+
+    return !mmu_read_slow(v, gva(v->rip), &byte, 1, false) && byte == 0xf1;
+}
+
 static enum direct_out trap(struct vcpu *v, const struct cell_exit *e) {
     if (e->trap == X86_BP) {
         if (!back(v, 1, 0xcc, 0))
@@ -332,11 +338,14 @@ static enum direct_out trap(struct vcpu *v, const struct cell_exit *e) {
     }
     if (e->trap != X86_DB)
         return DIRECT_EVENTS;
-    if (e->code == TRAP_TRACE)
+    if (e->code == TRAP_TRACE) {
         v->pending_db |= 1u << 14; /* DR6.BS */
-    else
+        return DIRECT_EVENTS;
+    }
+    /* INT1. Some hosts show it in front of the instruction (docs/errata.md, int1). */
+    if (!at_int1(v))
         back(v, 1, 0xf1, 0);
-    return DIRECT_EVENTS;
+    return DIRECT_INTERPRET;
 }
 
 /* The interpreter executes what made the CPU stop, and finds the same. */

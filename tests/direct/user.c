@@ -116,6 +116,8 @@ static void test_faults(void) {
     check("int 21h",
           FAULTS("int $0x21", "r"(0)) == SIGSEGV && trap == 13 && err == 0x10a);
     check("int3", FAULTS("int3", "r"(0)) == SIGTRAP && trap == 3);
+    check("int1",
+          FAULTS(".byte 0xf1", "r"(0)) == SIGTRAP && trap == 1 && code == TRAP_BRKPT);
 }
 
 /* --- what the CPU says of itself --- */
