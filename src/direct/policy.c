@@ -27,6 +27,13 @@ static struct program *program_of(struct direct *d) {
     return &d->program[(root(d->v) >> 12) * 0x9e3779b97f4a7c15ull >> 58];
 }
 
+/* Instructions of the x87 and of vectors fault for the guest's kernel where the host's
+ * has no reason to. */
+static bool vectors_fault(const struct vcpu *v) {
+    return v->cr0 & (X86_CR0_TS | X86_CR0_EM) ||
+           ~v->cr4 & (X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT);
+}
+
 /* What a cell can run at all. */
 static bool suits(const struct direct *d) {
     const struct vcpu *v = d->v;
@@ -38,7 +45,7 @@ static bool suits(const struct direct *d) {
            !v->seg[SEG_FS].sel && !v->seg[SEG_GS].sel && !v->counted && !v->step &&
            (v->cr4 & X86_CR4_FSGSBASE) && v->tsc_host &&
            !(v->rflags & (X86_FL_IOPL | X86_FL_TF | X86_FL_RF)) &&
-           (v->rflags & X86_FL_IF) && !(v->dr[7] & 0xff);
+           (v->rflags & X86_FL_IF) && !(v->dr[7] & 0xff) && !vectors_fault(v);
 }
 
 static bool qualifies(struct direct *d) {

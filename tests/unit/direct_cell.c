@@ -15,6 +15,7 @@
 #include "direct/direct_int.h"
 #include "lib/cells.h"
 #include "lib/rnd.h"
+#include "x86/cr.h"
 
 static struct cells_world W;
 
@@ -623,6 +624,41 @@ static void test_judge(void **state) {
     assert_int_equal(d.n.demoted, 1);
 }
 
+/* User code of a kernel that has all switched on, as Linux has. */
+static void make_user(struct vcpu *v) {
+    v->cpl = 3;
+    v->mode = MODE_64;
+    v->seg[SEG_CS].sel = 0x33;
+    v->seg[SEG_SS].sel = 0x2b;
+    v->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_NE | X86_CR0_PG;
+    v->cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_FSGSBASE;
+    v->rflags = X86_FL_IF;
+    v->tsc_host = true;
+    v->away = true;
+}
+
+/* Whatever makes an instruction fault there that would not in a cell. */
+static void test_suits(void **state) {
+    static const uint64_t in_cr0[] = {X86_CR0_TS, X86_CR0_EM};
+    static const uint64_t in_cr4[] = {X86_CR4_OSFXSR, X86_CR4_OSXMMEXCPT};
+    static struct direct_shared sh;
+    static struct vcpu v;
+    static struct direct d;
+
+    d = (struct direct){.v = &v, .sh = &sh};
+    make_user(&v);
+    assert_true(direct_wanted(&d));
+    for (unsigned n = 0; n < 2; n++) {
+        v.cr0 |= in_cr0[n];
+        assert_false(direct_wanted(&d));
+        v.cr0 &= ~in_cr0[n];
+        v.cr4 &= ~in_cr4[n];
+        assert_false(direct_wanted(&d));
+        v.cr4 |= in_cr4[n];
+        assert_true(direct_wanted(&d));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_registers),
@@ -649,6 +685,7 @@ int main(void) {
         T(test_cpu_time),
         T(test_cpu_time_of_all),
         T(test_judge),
+        T(test_suits),
     };
 
     return cmocka_run_group_tests(tests, open_world, close_world);
