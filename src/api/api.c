@@ -141,6 +141,29 @@ static void put_net(struct call *c) {
     put_part(c, CONFIG_NETS);
 }
 
+/* A limit: the machine can do that, or there is no such machine. */
+static void tell_machine(void *arg, const char *line) {
+    struct call *c = arg;
+
+    if (c->answer->status == 204) /* until one is refused */
+        do_command(c, line);
+}
+
+static void patch_device(struct call *c, enum config_part part) {
+    c->answer->status = 204;
+    if (config_patch(&c->api->config, part, c->id, c->body, tell_machine, c, c->why,
+                     sizeof(c->why)))
+        refuse(c, "%s", c->why);
+}
+
+static void patch_drive(struct call *c) {
+    patch_device(c, CONFIG_DRIVES);
+}
+
+static void patch_net(struct call *c) {
+    patch_device(c, CONFIG_NETS);
+}
+
 static void put_vsock(struct call *c) {
     put_part(c, CONFIG_VSOCK);
 }
@@ -338,7 +361,7 @@ static void put_action(struct call *c) {
     else if (!strcmp(action, "FlushMetrics"))
         flush_metrics(c);
     else
-        do_command(c, "{\"command\":\"powerdown\"}");
+        do_command(c, "{\"command\":\"ctrl-alt-del\"}");
 }
 
 static const char *const states[] = {"Paused", "Resumed", NULL};
@@ -518,6 +541,8 @@ static const struct resource {
     {"PATCH", "/vm", RUNNING, true, patch_vm},
     {"PUT", "/drives/", BEFORE, true, put_drive},
     {"PUT", "/network-interfaces/", BEFORE, true, put_net},
+    {"PATCH", "/drives/", RUNNING, true, patch_drive},
+    {"PATCH", "/network-interfaces/", RUNNING, true, patch_net},
     {"PUT", "/vsock", BEFORE, true, put_vsock},
     {"PUT", "/entropy", BEFORE, true, put_entropy},
     {"PUT", "/serial", BEFORE, true, put_serial},
@@ -532,8 +557,6 @@ static const struct resource {
     {"GET", "/bivisor/metrics", RUNNING, false, get_figures},
     {"GET", "/bivisor/screenshot", RUNNING, false, get_screenshot},
     {"PUT", "/bivisor/power", RUNNING, true, put_power},
-    {"PATCH", "/drives/", ALWAYS, false, not_here},
-    {"PATCH", "/network-interfaces/", ALWAYS, false, not_here},
     {"PATCH", "/balloon/statistics", ALWAYS, false, not_here},
     {"PATCH", "/balloon/hinting/", ALWAYS, false, not_here},
     {"GET", "/balloon/hinting/", ALWAYS, false, not_here},
@@ -716,10 +739,20 @@ int api_start(struct api *a, struct os_loop *loop) {
     return a->server ? api_server_start(a->server, loop) : 0;
 }
 
+static void tell_quietly(void *arg, const char *line) {
+    struct api_answer unseen = {.status = 500};
+    struct call c = {.api = arg, .answer = &unseen};
+
+    do_command(&c, line);
+    free(unseen.body);
+}
+
 void api_running(struct api *a) {
     struct api_answer answer = {.status = 204};
     const cJSON *balloon = a->config.part[CONFIG_BALLOON];
 
+    if (a->starting)
+        config_limits(&a->config, tell_quietly, a);
     if (a->starting && fields_number(balloon, "amount_mib", 0)) {
         struct api_answer unseen = {.status = 500};
         struct call c = {.api = a, .answer = &unseen};

@@ -179,20 +179,96 @@ static int check_net(const cJSON *value, char *why, size_t why_size) {
     return 0;
 }
 
-/* What bounds the speed of a device. */
-static const char *const limiters[] = {"rate_limiter", "rx_rate_limiter",
-                                       "tx_rate_limiter"};
+/* --- rate limiters --- */
 
-static int check_limiters(const cJSON *value, char *why, size_t why_size) {
-    for (size_t n = 0; n < ARRAY_SIZE(limiters); n++) {
-        const cJSON *l = cJSON_GetObjectItemCaseSensitive(value, limiters[n]), *bucket;
+static const struct field bucket_fields[] = {
+    {"size", FIELD_NUMBER, true, 0, 1ll << 53, NULL},
+    {"refill_time", FIELD_NUMBER, true, 0, 1000000000, NULL},
+    {"one_time_burst", FIELD_NUMBER, false, 0, 1ll << 53, NULL},
+    {0},
+};
+static const struct field limiter_fields[] = {
+    {"bandwidth", FIELD_OBJECT, false, 0, 0, NULL},
+    {"ops", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
 
-        cJSON_ArrayForEach(bucket, l) {
-            if (!cJSON_IsNull(bucket))
-                return refuse(why, why_size, "there are no rate limiters here");
-        }
+/* The members, and what the control command calls what they limit. */
+static const struct limiter {
+    enum config_part part;
+    const char *name, *device, *bandwidth, *ops;
+} limiters[] = {
+    {CONFIG_DRIVES, "rate_limiter", "disk", "bytes", "operations"},
+    {CONFIG_NETS, "rx_rate_limiter", "net", "in", "in-frames"},
+    {CONFIG_NETS, "tx_rate_limiter", "net", "out", "out-frames"},
+    {CONFIG_ENTROPY, "rate_limiter", NULL, NULL, NULL},
+    {CONFIG_SERIAL, "rate_limiter", NULL, NULL, NULL},
+};
+
+static int check_limiter(const struct limiter *l, const cJSON *value, char *why,
+                         size_t why_size) {
+    const cJSON *bucket;
+    int rc = fields_check(value, limiter_fields, why, why_size);
+
+    cJSON_ArrayForEach(bucket, value) {
+        if (rc || cJSON_IsNull(bucket))
+            continue;
+        rc = l->device ? fields_check(bucket, bucket_fields, why, why_size)
+                       : refuse(why, why_size, "this device has no rate limiter here");
     }
-    return 0;
+    return rc;
+}
+
+static int check_limiters(enum config_part part, const cJSON *value, char *why,
+                          size_t why_size) {
+    int rc = 0;
+
+    for (size_t n = 0; n < ARRAY_SIZE(limiters) && !rc; n++) {
+        const cJSON *l = cJSON_GetObjectItemCaseSensitive(value, limiters[n].name);
+
+        if (limiters[n].part == part && cJSON_IsObject(l))
+            rc = check_limiter(&limiters[n], l, why, why_size);
+    }
+    return rc;
+}
+
+static void tell_bucket(const char *device, unsigned number, const char *what,
+                        const cJSON *bucket, void (*tell)(void *arg, const char *line),
+                        void *arg) {
+    long long size = (long long)fields_number(bucket, "size", 0);
+    long long ms = (long long)fields_number(bucket, "refill_time", 0);
+    char line[256];
+
+    if (!cJSON_IsObject(bucket))
+        return;
+    if (size && ms)
+        snprintf(line, sizeof(line),
+                 "{\"command\":\"limit\",\"device\":\"%s%u\",\"what\":\"%s\","
+                 "\"amount\":%lld,\"ms\":%lld,\"burst\":%lld,\"once\":%lld}",
+                 device, number, what, size, ms, size,
+                 (long long)fields_number(bucket, "one_time_burst", 0));
+    else
+        snprintf(line, sizeof(line),
+                 "{\"command\":\"limit\",\"device\":\"%s%u\",\"what\":\"%s\","
+                 "\"amount\":0}",
+                 device, number, what);
+    tell(arg, line);
+}
+
+/* Of a drive or a network interface; NUMBER is the machine's. */
+static void tell_limits(enum config_part part, unsigned number, const cJSON *value,
+                        void (*tell)(void *arg, const char *line), void *arg) {
+    for (size_t n = 0; n < ARRAY_SIZE(limiters); n++) {
+        const struct limiter *l = &limiters[n];
+        const cJSON *o = cJSON_GetObjectItemCaseSensitive(value, l->name);
+
+        if (l->part != part || !l->device)
+            continue;
+        tell_bucket(l->device, number, l->bandwidth,
+                    cJSON_GetObjectItemCaseSensitive(o, "bandwidth"), tell, arg);
+        tell_bucket(l->device, number, l->ops, cJSON_GetObjectItemCaseSensitive(o, "ops"),
+                    tell, arg);
+    }
 }
 
 static int check(const struct config *c, enum config_part part, const char *id,
@@ -200,7 +276,7 @@ static int check(const struct config *c, enum config_part part, const char *id,
     int rc = fields_check(value, parts[part].fields, why, why_size);
 
     if (!rc)
-        rc = check_limiters(value, why, why_size);
+        rc = check_limiters(part, value, why, why_size);
     if (rc || !parts[part].id)
         return rc;
     if (!is_id(id))
@@ -292,6 +368,104 @@ int config_patch_machine(struct config *c, const cJSON *value, char *why,
         rc = config_put(c, CONFIG_MACHINE, NULL, whole, why, why_size);
     cJSON_Delete(whole);
     return rc;
+}
+
+/* The machine's number of the drive or interface VALUE: the root's is the first. */
+static unsigned number_of(const struct config *c, enum config_part part,
+                          const cJSON *value) {
+    const cJSON *other;
+    unsigned before = 0, behind_root = 0;
+    bool past = false;
+
+    if (fields_bool(value, "is_root_device"))
+        return 0;
+    cJSON_ArrayForEach(other, c->part[part]) {
+        past |= other == value;
+        if (fields_bool(other, "is_root_device"))
+            behind_root = 1;
+        else
+            before += !past;
+    }
+    return before + behind_root;
+}
+
+/* Buckets of FROM's limiter in the place of TO's. */
+static int patch_limiter(cJSON *to, const char *name, const cJSON *from) {
+    cJSON *limiter = cJSON_GetObjectItemCaseSensitive(to, name);
+    const cJSON *bucket;
+    int rc = 0;
+
+    if (!cJSON_IsObject(limiter))
+        return set_member(to, from);
+    cJSON_ArrayForEach(bucket, from) {
+        if (!rc && !cJSON_IsNull(bucket))
+            rc = set_member(limiter, bucket);
+    }
+    return rc;
+}
+
+static const struct field drive_update[] = {
+    {"drive_id", FIELD_TEXT, true, 1, 64, NULL},
+    {"path_on_host", FIELD_TEXT, false, 1, PATH_MOST, NULL},
+    {"rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
+static const struct field net_update[] = {
+    {"iface_id", FIELD_TEXT, true, 1, 64, NULL},
+    {"rx_rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {"tx_rate_limiter", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
+
+static int check_update(enum config_part part, const cJSON *there, const cJSON *value,
+                        const char *id, char *why, size_t why_size) {
+    const char *path = fields_text(value, "path_on_host", NULL);
+    int rc = fields_check(value, part == CONFIG_DRIVES ? drive_update : net_update, why,
+                          why_size);
+
+    if (!rc)
+        rc = check_limiters(part, value, why, why_size);
+    if (rc)
+        return rc;
+    if (strcmp(id, fields_text(value, parts[part].id, "")) != 0)
+        return refuse(why, why_size, "the id of the path and that of the body differ");
+    if (!there)
+        return refuse(why, why_size, "there is no device of this id");
+    if (path && strcmp(path, fields_text(there, "path_on_host", "")) != 0)
+        return refuse(why, why_size, "a disk that is in use cannot have another file");
+    return 0;
+}
+
+int config_patch(struct config *c, enum config_part part, const char *id,
+                 const cJSON *value, void (*tell)(void *arg, const char *line), void *arg,
+                 char *why, size_t why_size) {
+    int at = place_of(c->part[part], parts[part].id, id);
+    cJSON *there = at < 0 ? NULL : cJSON_GetArrayItem(c->part[part], at);
+    int rc = check_update(part, there, value, id, why, why_size);
+
+    if (rc)
+        return rc;
+    for (size_t n = 0; n < ARRAY_SIZE(limiters) && !rc; n++) {
+        const cJSON *l = cJSON_GetObjectItemCaseSensitive(value, limiters[n].name);
+
+        if (limiters[n].part == part && cJSON_IsObject(l))
+            rc = patch_limiter(there, limiters[n].name, l);
+    }
+    if (rc)
+        snprintf(why, why_size, "out of memory");
+    else
+        tell_limits(part, number_of(c, part, there), value, tell, arg);
+    return rc;
+}
+
+void config_limits(const struct config *c, void (*tell)(void *arg, const char *line),
+                   void *arg) {
+    for (unsigned part = CONFIG_DRIVES; part < CONFIG_ALL; part++) {
+        const cJSON *value;
+
+        cJSON_ArrayForEach(value, c->part[part])
+            tell_limits(part, number_of(c, part, value), value, tell, arg);
+    }
 }
 
 static int load_part(struct config *c, unsigned part, const cJSON *value, char *why,

@@ -38,6 +38,14 @@ int config_put(struct config *c, enum config_part part, const char *id,
 /* Members of VALUE in the place of those that are there: of the machine's part. */
 int config_patch_machine(struct config *c, const struct cJSON *value, char *why,
                          size_t why_size);
+/* The limits of a drive or an interface of a machine that runs: kept, and what the
+ * machine is to be told, as lines of the control socket. */
+int config_patch(struct config *c, enum config_part part, const char *id,
+                 const struct cJSON *value, void (*tell)(void *arg, const char *line),
+                 void *arg, char *why, size_t why_size);
+/* The same of all that there are. */
+void config_limits(const struct config *c, void (*tell)(void *arg, const char *line),
+                   void *arg);
 /* All parts of TEXT's object, by the names that config_show() gives them. */
 int config_load(struct config *c, const char *text, char *why, size_t why_size);
 /* The machine's part with what was left out; the caller's, NULL: out of memory. */

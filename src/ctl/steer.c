@@ -9,6 +9,7 @@
 #include "base/os.h"
 #include "ctl/screen.h"
 #include "ctl/stats.h"
+#include "dev/pc/keyboard.h"
 #include "dev/pc/vga.h"
 
 /* A step takes a microsecond, or some of them on kvm; nobody else is served meanwhile. */
@@ -255,6 +256,21 @@ static void run_powerdown(void *arg, struct control_request *r) {
     machine_power_button(s->m);
 }
 
+/* A machine without a keyboard has a button that a Linux listens to as well. */
+static void run_ctrl_alt_del(void *arg, struct control_request *r) {
+    static const unsigned keys[] = {0x1d, 0x38, KEYBOARD_EXTENDED | 0x53};
+    struct steer *s = arg;
+    bool taken = false;
+
+    for (size_t n = 0; n < ARRAY_SIZE(keys); n++)
+        taken |= machine_key(s->m, keys[n], true);
+    for (size_t n = ARRAY_SIZE(keys); n--;)
+        machine_key(s->m, keys[n], false);
+    if (!taken)
+        machine_power_button(s->m);
+    control_put_text(r, "pressed", taken ? "keys" : "button");
+}
+
 static const struct control_arg step_args[] = {
     {"count", CONTROL_NUMBER, false, 1, STEPS_MAX, "how many steps (1)"},
     {0},
@@ -293,6 +309,9 @@ static const struct control_command commands[] = {
      .what = "the picture on the guest's screen: deflated lines of a PNG, in base64",
      .run = run_picture},
     {.name = "reset", .what = "as the reset button", .run = run_reset},
+    {.name = "ctrl-alt-del",
+     .what = "presses these keys: a Linux that has no other wish reboots",
+     .run = run_ctrl_alt_del},
     {.name = "powerdown",
      .what = "as the power button: the guest may shut down",
      .run = run_powerdown},

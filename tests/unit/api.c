@@ -171,6 +171,72 @@ static void test_words(void **state) {
     config_free(&c);
 }
 
+/* What a machine is told of its limits. */
+static char told[2048];
+
+static void tell(void *arg, const char *line) {
+    size_t len = strlen(told);
+
+    snprintf(told + len, sizeof(told) - len, "%s\n", line);
+}
+
+#define LIMIT(device, what, rest)                                                        \
+    "{\"command\":\"limit\",\"device\":\"" device "\",\"what\":\"" what "\"," rest "}\n"
+
+static int patch(struct config *c, enum config_part part, const char *id,
+                 const char *json) {
+    cJSON *value = cJSON_Parse(json);
+    int rc;
+
+    *told = *text = 0;
+    rc = config_patch(c, part, id, value, tell, NULL, text, sizeof(text));
+    cJSON_Delete(value);
+    return rc;
+}
+
+static void test_limits(void **state) {
+    struct config c = {0};
+
+    assert_int_equal(
+        load(&c, "{\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"a\","
+                 "\"is_root_device\":false,\"rate_limiter\":{\"bandwidth\":{\"size\":9,"
+                 "\"refill_time\":100},\"ops\":null}},"
+                 "{\"drive_id\":\"r\",\"path_on_host\":\"r\",\"is_root_device\":true,"
+                 "\"rate_limiter\":{\"ops\":{\"size\":3,\"refill_time\":7,"
+                 "\"one_time_burst\":5}}},"
+                 "{\"drive_id\":\"b\",\"path_on_host\":\"b\",\"is_root_device\":false}],"
+                 "\"network-interfaces\":[{\"iface_id\":\"n\",\"net\":\"user\","
+                 "\"tx_rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":2}}}]}"),
+        0);
+    *told = 0;
+    config_limits(&c, tell, NULL);
+    assert_string_equal(
+        told,
+        LIMIT("disk1", "bytes", "\"amount\":9,\"ms\":100,\"burst\":9,\"once\":0") LIMIT(
+            "disk0", "operations", "\"amount\":3,\"ms\":7,\"burst\":3,\"once\":5")
+            LIMIT("net0", "out-frames", "\"amount\":1,\"ms\":2,\"burst\":1,\"once\":0"));
+    assert_int_equal(patch(&c, CONFIG_DRIVES, "b",
+                           "{\"drive_id\":\"b\",\"rate_limiter\":{\"bandwidth\":"
+                           "{\"size\":0,\"refill_time\":5}}}"),
+                     0);
+    assert_string_equal(told, LIMIT("disk2", "bytes", "\"amount\":0"));
+    assert_int_equal(patch(&c, CONFIG_NETS, "n",
+                           "{\"iface_id\":\"n\",\"rx_rate_limiter\":{\"bandwidth\":"
+                           "{\"size\":4,\"refill_time\":5}}}"),
+                     0);
+    assert_string_equal(
+        told, LIMIT("net0", "in", "\"amount\":4,\"ms\":5,\"burst\":4,\"once\":0"));
+    assert_int_equal(patch(&c, CONFIG_NETS, "m", "{\"iface_id\":\"m\"}"), -EINVAL);
+    assert_int_equal(
+        patch(&c, CONFIG_DRIVES, "b", "{\"drive_id\":\"b\",\"path_on_host\":\"z\"}"),
+        -EINVAL);
+    assert_int_equal(patch(&c, CONFIG_DRIVES, "b",
+                           "{\"drive_id\":\"b\",\"rate_limiter\":{\"ops\":3}}"),
+                     -EINVAL);
+    assert_true(!*told && *text);
+    config_free(&c);
+}
+
 /* What was refused leaves what was there. */
 static void test_refused(void **state) {
     static const char *const cases[] = {
@@ -279,8 +345,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_piecewise),    cmocka_unit_test(test_keep),
         cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_words),
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_prometheus),   cmocka_unit_test(test_no_picture),
+        cmocka_unit_test(test_limits),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_too_many),     cmocka_unit_test(test_prometheus),
+        cmocka_unit_test(test_no_picture),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
