@@ -36,6 +36,7 @@ static const struct command commands[] = {
     {"quota", ctl_cmd_quota, "bound what it uses of the host's CPUs"},
     {"limit", ctl_cmd_limit, "bound what its disks and network cards do"},
     {"snapshot", ctl_cmd_snapshot, "write all of it to files, for `restore`"},
+    {"fork", ctl_cmd_fork, "make copies of it that go on by themselves"},
     {"stats", ctl_cmd_stats, "tell what it has done so far"},
     {"screenshot", ctl_cmd_screenshot, "write the picture on a guest's screen to a file"},
     {"translate", ctl_cmd_translate, "show what the translator makes of guest code"},

@@ -35,6 +35,7 @@ int ctl_cmd_reset(int argc, char **argv);
 int ctl_cmd_quota(int argc, char **argv);
 int ctl_cmd_limit(int argc, char **argv);
 int ctl_cmd_snapshot(int argc, char **argv);
+int ctl_cmd_fork(int argc, char **argv);
 int ctl_cmd_stats(int argc, char **argv);
 int ctl_cmd_attach(int argc, char **argv);
 int ctl_cmd_qemu(int argc, char **argv);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -265,6 +266,7 @@ static int save(struct freeze *f, struct snapshot *s, const int fd[2],
 static void run_snapshot(void *arg, struct control_request *r) {
     struct freeze *f = arg;
     const char *name = control_text(r, "name", "");
+    char file[PATH_MAX + SNAPSHOTS_NAME];
     struct snapshot *s;
     int fd[2], rc, end;
 
@@ -294,8 +296,11 @@ static void run_snapshot(void *arg, struct control_request *r) {
     if (rc)
         control_refuse(r, "no snapshot was made: %s",
                        s && snapshot_why(s) ? snapshot_why(s) : strerror(-rc));
-    else
+    snprintf(file, sizeof(file), "%s/%s", snapshots_path(f->files), name);
+    if (!rc) {
         control_put_text(r, "name", name);
+        control_put_text(r, "file", file);
+    }
     snapshot_free(s);
 }
 

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ struct order {
 
 struct snapshots {
     int fd;
+    char path[PATH_MAX];
 };
 
 /* A control message that has two descriptors. */
@@ -145,7 +147,8 @@ int snapshots_open(const char *dir, enum jail_want jail, struct snapshots **out,
     struct snapshots *s = calloc(1, sizeof(*s));
     pid_t pid = -1;
 
-    if (at < 0 || !s || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+    if (at < 0 || !s || !realpath(dir, s->path) ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
         rc = s ? -errno : -ENOMEM;
     if (!rc) {
         pid = fork();
@@ -173,6 +176,10 @@ void snapshots_close(struct snapshots *s) {
     if (s)
         close(s->fd);
     free(s);
+}
+
+const char *snapshots_path(const struct snapshots *s) {
+    return s->path;
 }
 
 int snapshots_socket(const struct snapshots *s) {

@@ -21,6 +21,8 @@ struct snapshots;
 int snapshots_open(const char *dir, enum jail_want jail, struct snapshots **out,
                    char *why, size_t why_size);
 void snapshots_close(struct snapshots *s); /* S may be NULL */
+/* The directory: an absolute path. */
+const char *snapshots_path(const struct snapshots *s);
 /* For the jail: a connected socket (base/os.h). */
 int snapshots_socket(const struct snapshots *s);
 
