@@ -1,7 +1,7 @@
 # bivisor.elf: the rooms on the bare machine (docs/svm.md). Everything is compiled anew, without
 # vector registers, for an address space of its own; nothing of the host's C library is linked.
 BARE = $(BUILD)/bare
-BARE_ROOMS = base cpu mem bus decode mmu sem interp engine dev boot machine svm bare hv
+BARE_ROOMS = base cpu mem bus decode mmu sem interp engine tr tc list verify bt soft dev boot machine svm bare hv
 BARE_NOT = $(filter-out src/base/log.c src/base/bug.c src/base/counters.c,$(wildcard src/base/*.c)) \
     $(filter-out src/machine/board.c src/machine/pci.c,$(wildcard src/machine/*.c))
 BARE_SRCS = $(filter-out $(BARE_NOT),$(sort $(wildcard $(BARE_ROOMS:%=src/%/*.c) $(BARE_ROOMS:%=src/%/*/*.c))))

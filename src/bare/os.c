@@ -99,6 +99,11 @@ void os_code_unmap(struct os_code *c) {
         bare_unmap((uintptr_t)c->rx + at);
 }
 
+/* Pages are changed one by one. */
+int os_code_large_page(const struct os_code *c, size_t at) {
+    return -EINVAL;
+}
+
 /* --- faults --- */
 
 int os_fault_range(const void *lo, const void *hi,

@@ -3,7 +3,9 @@
  * demand brings a page; a fault in code that runs for the guest is its owner's
  * (os_fault_range()); any other ends us, with the registers on the serial port. Three
  * stacks: for exceptions, for those that may come amid them (NMI, double fault, machine
- * check), for interrupts. AMD64 APM volume 2, "Interrupt-Stack Table".
+ * check), for interrupts. While a fault is handled the next one's stack is below: its
+ * handler may touch what is filled on demand. AMD64 APM volume 2, "Interrupt-Stack
+ * Table".
  */
 #include <stdio.h>
 
@@ -14,7 +16,8 @@
 #include "x86/exception.h"
 
 #define GATE_INTERRUPT 0x8eu
-#define STACK 16384u
+#define STACK 32768u
+#define STACK_EACH 8192u /* of it, for each fault amid another */
 #define CODE_SELECTOR 8u
 #define TSS_SELECTOR 0x18u
 
@@ -103,18 +106,26 @@ static _Noreturn void die(const struct bare_frame *f, uint64_t addr) {
     bare_end(255);
 }
 
-void bare_trap(struct bare_frame *f) {
+static bool handled(struct bare_frame *f, uint64_t addr) {
+    if (tss.ist[IST_FAULT - 1] < (uintptr_t)stack[IST_FAULT - 1] + STACK_EACH)
+        return false;
+    return (f->vector == X86_PF && bare_demand_fault(addr)) || bare_offer_fault(f, addr);
+}
+
+static void fault(struct bare_frame *f) {
     uint64_t addr = 0;
 
-    if (f->vector >= 32) {
-        bare_interrupt((unsigned)f->vector);
-        return;
-    }
-    if (f->vector == X86_PF) {
+    if (f->vector == X86_PF)
         __asm__ volatile("mov %%cr2, %0" : "=r"(addr));
-        if (bare_demand_fault(addr))
-            return;
-    }
-    if (!bare_offer_fault(f, addr))
+    tss.ist[IST_FAULT - 1] -= STACK_EACH;
+    if (!handled(f, addr))
         die(f, addr);
+    tss.ist[IST_FAULT - 1] += STACK_EACH;
+}
+
+void bare_trap(struct bare_frame *f) {
+    if (f->vector >= 32)
+        bare_interrupt((unsigned)f->vector);
+    else
+        fault(f);
 }

@@ -9,6 +9,7 @@
 #include "mmu/mmu.h"
 
 #define MEMORY_DEFAULT 256u /* MiB */
+#define CACHE_DEFAULT 64u   /* MiB; memory is taken for all of it at once */
 
 static int refuse(char *why, size_t why_size, const char *word, const char *what) {
     snprintf(why, why_size, "%s: %s", word, what);
@@ -47,13 +48,16 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
         c->shadow = word[7] == 's';
     else if (!strncmp(word, "policy=", 7))
         return take_policy(word + 7, c, why, size);
+    else if (!strncmp(word, "bt=", 3))
+        return bt_options_parse(&c->bt, word + 3, why, size);
     else if (!strcmp(word, "stats"))
         c->stats = true;
     else if (strncmp(word, "end=", 4)) /* the bare machine's */
-        return refuse(why, size, word,
-                      "no such word; there are engine=NAME, memory=MIB, "
-                      "paging=nested or shadow, policy=flush, pcid or trace, stats, "
-                      "end=debug-exit, and -- before the guest's command line");
+        return refuse(
+            why, size, word,
+            "no such word; there are engine=NAME, memory=MIB, "
+            "paging=nested or shadow, policy=flush, pcid or trace, bt=OPTIONS, stats, "
+            "end=debug-exit, and -- before the guest's command line");
     return 0;
 }
 
@@ -63,7 +67,9 @@ int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_siz
     *out = (struct hv_config){.engine = "svm",
                               .policy = MMU_PCID,
                               .memory = (uint64_t)MEMORY_DEFAULT << 20,
+                              .bt = bt_defaults(),
                               .cmdline = ""};
+    out->bt.cache = CACHE_DEFAULT;
     while (!rc && *text) {
         char *end = text + strcspn(text, " ");
 

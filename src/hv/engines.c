@@ -7,10 +7,12 @@
 #include "hv/hv.h"
 #include "hv/hv_int.h"
 #include "interp/interp.h"
+#include "soft/soft.h"
 
 struct engine {
     struct interp *interp;
-    struct svm *svm; /* svm only */
+    struct soft soft; /* bt only */
+    struct svm *svm;  /* svm only */
 };
 
 static int create_interp(struct vcpu *v, const struct engine_config *cfg,
@@ -67,6 +69,72 @@ static const struct engine_ops interp_ops = {
     .traces = traces,
 };
 
+/* --- bt --- */
+
+static void destroy_bt(struct engine *e) {
+    bt_free(e->soft.bt);
+    destroy_interp(e);
+}
+
+static int create_bt(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
+                     char *why, size_t why_size) {
+    const struct hv_config *hv = cfg->options;
+    int rc = create_interp(v, cfg, out, why, why_size);
+    struct bt *bt;
+
+    if (rc)
+        return rc;
+    snprintf(
+        why, why_size,
+        "engine bt: there is not enough memory for the translator, whose cache takes "
+        "%u MiB (bt=cache=N)",
+        hv->bt.cache);
+    rc = bt_new(v, (*out)->interp, &hv->bt, &bt);
+    if (rc)
+        destroy_interp(*out);
+    else
+        (*out)->soft = (struct soft){.v = v, .ip = (*out)->interp, .bt = bt};
+    return rc;
+}
+
+static enum exit_reason run_bt(struct engine *e) {
+    return soft_run(&e->soft);
+}
+
+static void kick_bt(struct engine *e) {
+    bt_kick(e->soft.bt);
+}
+
+static void reset_bt(struct engine *e) {
+    bt_flush(e->soft.bt);
+    reset_interp(e);
+}
+
+static void traces_bt(struct engine *e, struct engine_trace out[MEM_TRACE_COUNT],
+                      unsigned *count) {
+    traces(e, out, count);
+    out[(*count)++] = (struct engine_trace){MEM_TRACE_TC, bt_code_written, e->soft.bt};
+}
+
+static void stats_bt(struct engine *e,
+                     void (*emit)(void *arg, const char *name, uint64_t value),
+                     void *arg) {
+    bt_stats(e->soft.bt, emit, arg);
+}
+
+static const struct engine_ops bt_ops = {
+    .name = "bt",
+    .what = "binary translation",
+    .create = create_bt,
+    .destroy = destroy_bt,
+    .run = run_bt,
+    .step = step,
+    .kick = kick_bt,
+    .reset = reset_bt,
+    .traces = traces_bt,
+    .stats = stats_bt,
+};
+
 /* --- svm; the interpreter stands by for what it leaves --- */
 
 static void destroy_svm(struct engine *e) {
@@ -86,8 +154,9 @@ static int create_svm(struct vcpu *v, const struct engine_config *cfg,
     rc = create_interp(v, cfg, out, why, why_size);
     if (rc)
         return rc;
-    rc = svm_new(v, (*out)->interp, &hv_svm_host, *(const bool *)cfg->options,
-                 &(*out)->svm, why, why_size);
+    rc = svm_new(v, (*out)->interp, &hv_svm_host,
+                 ((const struct hv_config *)cfg->options)->shadow, &(*out)->svm, why,
+                 why_size);
     if (rc)
         destroy_interp(*out);
     return rc;
@@ -134,7 +203,7 @@ static const struct engine_ops svm_ops = {
     .stats = stats_svm,
 };
 
-static const struct engine_ops *const engines[] = {&svm_ops, &interp_ops};
+static const struct engine_ops *const engines[] = {&svm_ops, &bt_ops, &interp_ops};
 
 const struct engine_ops *const *hv_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);

@@ -7,6 +7,7 @@
 #define HV_HV_H
 
 #include "base/types.h"
+#include "bt/bt.h"
 #include "engine/engine.h"
 
 struct hv_config {
@@ -15,7 +16,8 @@ struct hv_config {
     const char *cmdline; /* the guest's */
     bool shadow;         /* page tables */
     unsigned policy;     /* enum mmu_policy */
-    bool stats;          /* are told at the end */
+    struct bt_options bt;
+    bool stats; /* are told at the end */
 };
 
 /* How a guest's life ended. */

@@ -50,14 +50,16 @@ struct hv_vm {
 
 void machine_cpu_kick(struct machine_cpu *c, uint32_t events) {
     vcpu_raise(c->vcpu, events);
+    if (c->engine)
+        c->ops->kick(c->engine);
 }
 
 void machine_cpu_wake(struct machine_cpu *c, uint32_t events) {
-    vcpu_raise(c->vcpu, events);
+    machine_cpu_kick(c, events);
 }
 
 void machine_cpu_interrupted(struct machine_cpu *c, uint32_t event) {
-    vcpu_raise(c->vcpu, event);
+    machine_cpu_kick(c, event);
 }
 
 void machine_cpu_unhalt(struct machine_cpu *c) {
@@ -66,7 +68,7 @@ void machine_cpu_unhalt(struct machine_cpu *c) {
 
 void machine_cpu_init(struct machine_cpu *c) {
     c->signals = SIGNAL_INIT;
-    vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
+    machine_cpu_kick(c, VCPU_EVENT_KICK);
 }
 
 /* It does not wait for one. */
@@ -79,7 +81,7 @@ static void end_life(struct hv_vm *m, enum hv_end end) {
     vec_park(m->cpu.vcpu);
     if (m->end == GOES_ON)
         m->end = end;
-    vcpu_raise(m->cpu.vcpu, VCPU_EVENT_STOP);
+    machine_cpu_kick(&m->cpu, VCPU_EVENT_STOP);
 }
 
 static void on_poweroff(void *arg) {
@@ -228,7 +230,7 @@ static void idle(void *arg) {
 
 /* In the handler of a host's interrupt. */
 static void on_interrupt(void *arg) {
-    vcpu_raise(((struct hv_vm *)arg)->cpu.vcpu, VCPU_EVENT_KICK);
+    machine_cpu_kick(&((struct hv_vm *)arg)->cpu, VCPU_EVENT_KICK);
 }
 
 enum hv_end hv_vm_run(struct hv_vm *m) {
@@ -324,7 +326,7 @@ static void hook_memory(struct hv_vm *m) {
 }
 
 static int create_engine(struct hv_vm *m, char *why, size_t why_size) {
-    struct engine_config cfg = {.options = &m->cfg->shadow};
+    struct engine_config cfg = {.options = m->cfg};
     size_t count;
     const struct engine_ops *const *all = hv_engines(&count);
 

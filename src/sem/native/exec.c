@@ -59,7 +59,8 @@ static unsigned gpr_of(const struct insn *i) {
 
 static int run_full(struct vcpu *v, const struct insn *i, native_stub *stub,
                     uint32_t kind, void *p) {
-    struct native_regs r = {.flags = v->rflags & X86_FL_STATUS};
+    /* Where we are at CPL 0 (docs/svm.md), what is loaded is the host's IF, too. */
+    struct native_regs r = {.flags = (v->rflags & X86_FL_STATUS) | X86_FL_IF};
     unsigned gpr = 0;
     int rc;
 

@@ -1,0 +1,82 @@
+/*
+ * What translated code needs of base/os.h: the base of %gs, memory that emitted code
+ * names in 32 bits, the poll page. The latter two are in the image, which lies low and is
+ * mapped by pages of 4 KiB. There are as many as one CPU of a guest's takes, and some.
+ *
+ * os_poll_set() runs in the handlers of interrupts, too: it changes one entry of tables
+ * that are there, whatever it has interrupted.
+ */
+#include <errno.h>
+
+#include "bare/bare_int.h"
+#include "base/os.h"
+#include "mem/mem.h"
+#include "x86/msr.h"
+#include "x86/pte.h"
+
+#define LOW_SIZE (256u << 10)
+#define POLLS 4u
+#define POLL_FLAGS (X86_PTE_W | X86_PTE_NX)
+
+static _Alignas(4096) uint8_t low[LOW_SIZE], poll[POLLS][X86_PAGE_SIZE];
+static size_t low_used;
+static bool poll_used[POLLS];
+
+int os_gs_base(void *p) {
+    bare_wrmsr(X86_MSR_GS_BASE, (uintptr_t)p);
+    return 0;
+}
+
+/* Interrupts and exceptions have stacks of their own (trap.c). */
+int os_signal_stack(void) {
+    return 0;
+}
+
+int os_low_alloc(size_t size, void **out) {
+    size = (size + X86_PAGE_SIZE - 1) & X86_PAGE_MASK;
+    if (size > LOW_SIZE - low_used)
+        return -ENOMEM;
+    *out = low + low_used;
+    low_used += size;
+    mem_fill(*out, 0, size);
+    return 0;
+}
+
+/* What was given last can be given again. */
+void os_low_free(void *p, size_t size) {
+    size = (size + X86_PAGE_SIZE - 1) & X86_PAGE_MASK;
+    if (p && (uint8_t *)p + size == low + low_used)
+        low_used -= size;
+}
+
+int os_guarded_alloc(size_t size, const uint8_t **out) {
+    *out = bare_demand(size);
+    return *out ? 0 : -ENOMEM;
+}
+
+void os_guarded_free(const uint8_t *p, size_t size) {
+    bare_demand_free((void *)(uintptr_t)p);
+}
+
+int os_poll_page(uint8_t **page) {
+    for (unsigned n = 0; n < POLLS; n++) {
+        if (poll_used[n])
+            continue;
+        poll_used[n] = true;
+        *page = poll[n];
+        return 0;
+    }
+    return -ENOMEM;
+}
+
+void os_poll_page_free(uint8_t *page) {
+    os_poll_set(page, true);
+    poll_used[(size_t)(page - poll[0]) / X86_PAGE_SIZE] = false;
+}
+
+void os_poll_set(uint8_t *page, bool open) {
+    if (open)
+        bare_map((uintptr_t)page, (uintptr_t)page, POLL_FLAGS);
+    else
+        bare_unmap((uintptr_t)page);
+}
