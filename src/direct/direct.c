@@ -595,7 +595,7 @@ enum direct_out direct_run(struct direct *d) {
         direct_rest(d);
         return DIRECT_EVENTS;
     }
-    while (again && !vcpu_events(v) && v->away) {
+    while (again && !vcpu_events(v) && direct_wanted(d)) {
         if (direct_catch_up(d, s)) {
             give_up(d, s);
             return DIRECT_EVENTS;
