@@ -19,6 +19,7 @@
 #include "api/png.h"
 #include "api/prometheus.h"
 #include "api/server.h"
+#include "api/snapshot_line.h"
 #include "base/log.h"
 #include "base/os_loop.h"
 
@@ -376,6 +377,20 @@ static void patch_vm(struct call *c) {
         do_command(c, "{\"command\":\"resume\"}");
 }
 
+/* --- snapshots --- */
+
+static void create_snapshot(struct call *c) {
+    const char *dir =
+        fields_text(c->api->config.part[CONFIG_SETTINGS], "snapshots", NULL);
+    char *line = snapshot_line(c->body, dir, c->why, sizeof(c->why));
+
+    if (line)
+        do_command(c, line);
+    else
+        refuse(c, "%s", c->why);
+    free(line);
+}
+
 /* --- the balloon --- */
 
 static void get_balloon(struct call *c) {
@@ -570,7 +585,7 @@ static const struct resource {
     {"GET", "/hotplug/memory", ALWAYS, false, not_here},
     {"PUT", "/hotplug/memory", ALWAYS, false, not_here},
     {"PATCH", "/hotplug/memory", ALWAYS, false, not_here},
-    {"PUT", "/snapshot/create", ALWAYS, false, not_here},
+    {"PUT", "/snapshot/create", RUNNING, true, create_snapshot},
     {"PUT", "/snapshot/load", ALWAYS, false, not_here},
 };
 

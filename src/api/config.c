@@ -89,6 +89,7 @@ static const struct field settings_fields[] = {
     {"bt", FIELD_TEXT, false, 1, 256, NULL},
     {"direct", FIELD_TEXT, false, 0, 0, directs},
     {"pci", FIELD_BOOL, false, 0, 0, NULL},
+    {"snapshots", FIELD_TEXT, false, 1, PATH_MOST, NULL},
     {0},
 };
 static const struct field drive_fields[] = {
@@ -718,6 +719,7 @@ static void put_all(struct words *w, const struct config *c, bool pci) {
     put_option(w, "--cpu", fields_text(settings, "cpu", NULL));
     put_option(w, "--bt", fields_text(settings, "bt", NULL));
     put_option(w, "--direct", fields_text(settings, "direct", NULL));
+    put_option(w, "--snapshots", fields_text(settings, "snapshots", NULL));
 }
 
 char **config_words(const struct config *c, bool pci, int *count) {
