@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -35,10 +36,10 @@ static void check(const char *what, int good) {
 
 /* --- faults --- */
 
-static sigjmp_buf back;
-static volatile int armed; /* a fault is expected */
-static volatile int seen, code, trap;
-static volatile uint64_t addr, err, rip;
+static __thread sigjmp_buf back;
+static __thread volatile int armed; /* a fault is expected */
+static __thread volatile int seen, code, trap;
+static __thread volatile uint64_t addr, err, rip;
 static volatile unsigned ticks, traps;
 
 static void on_fault(int signo, siginfo_t *si, void *context) {
@@ -311,6 +312,58 @@ static void test_places(void) {
     munmap((void *)at[1], len);
 }
 
+#define SHARED 16u /* pages */
+
+static volatile unsigned char *shared;
+static volatile int enough;
+
+static void *write_on(void *arg) {
+    for (unsigned n = 0; !enough; n++)
+        (void)FAULTS("incq (%0)", "r"(shared + (n % SHARED << 12)));
+    return NULL;
+}
+
+/* What is in the pages while nobody may write to them, stays. */
+static int changes(void) {
+    uint64_t was[SHARED];
+    int n = 0;
+
+    for (unsigned k = 0; k < SHARED; k++)
+        was[k] = *(volatile uint64_t *)(shared + (k << 12));
+    sum(20000);
+    for (unsigned k = 0; k < SHARED; k++)
+        n += was[k] != *(volatile uint64_t *)(shared + (k << 12));
+    return n;
+}
+
+/* Another thread writes all the time to pages that change their rights or are copied. */
+static void test_shootdown(void) {
+    int wrong = 0, status;
+    pthread_t writer;
+    pid_t child;
+
+    enough = 0;
+    shared = some(SHARED << 12, PROT_READ | PROT_WRITE);
+    check("a thread", !pthread_create(&writer, NULL, write_on, NULL));
+    for (unsigned round = 0; round < 40; round++) {
+        mprotect((void *)shared, SHARED << 12, PROT_READ);
+        wrong += changes();
+        mprotect((void *)shared, SHARED << 12, PROT_READ | PROT_WRITE);
+        if (round % 4)
+            continue;
+        child = fork();
+        if (!child)
+            _exit(changes() != 0);
+        waitpid(child, &status, 0);
+        wrong += status != 0;
+        madvise((void *)shared, SHARED << 12, MADV_DONTNEED);
+    }
+    enough = 1;
+    pthread_join(writer, NULL);
+    check("pages that a thread writes to", !wrong);
+    munmap((void *)shared, SHARED << 12);
+}
+
 static void test_code(void) {
     unsigned char *p = some(4096, PROT_READ | PROT_WRITE | PROT_EXEC);
     int (*fn)(void) = (int (*)(void))p;
@@ -409,6 +462,7 @@ int main(int argc, char **argv) {
         test_step();
         test_memory();
         test_places();
+        test_shootdown();
         test_code();
         test_ptrace();
         test_other_calls();
