@@ -37,23 +37,15 @@ static int write_recording(const char *const *lines, size_t count) {
 
 /* Opens a recording whose header is followed by EVENTS (the last one NULL). */
 static int open_events(struct recording *rec, const char *const *events) {
-    const char *lines[64] = {"bivisor recording 5",
-                             "start-ns 0",
-                             "memory 0",
-                             "protocol 0",
-                             "paravirt 0",
-                             "no-pci 0",
-                             "virtio 0",
-                             "rng 0",
-                             "no-reboot 0",
-                             "append 0",
-                             "disks 0",
-                             "content 0",
-                             "cpu 0",
-                             "state 0"};
+    char version[32];
+    const char *lines[64] = {version,       "start-ns 0", "memory 0", "protocol 0",
+                             "paravirt 0",  "no-pci 0",   "virtio 0", "rng 0",
+                             "no-reboot 0", "append 0",   "disks 0",  "content 0",
+                             "cpu 0",       "state 0"};
     size_t count = 14;
     int fd, rc;
 
+    snprintf(version, sizeof(version), "bivisor recording %u", RECORDING_VERSION);
     while (*events)
         lines[count++] = *events++;
     fd = write_recording(lines, count);
