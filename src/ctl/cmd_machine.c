@@ -48,22 +48,26 @@ static bool take_only(const char *command, int argc, char **argv, struct ask_mac
     return false;
 }
 
+/* Asks M for what has no answer but that it was done. */
+static int request_of(const struct ask_machine *m, const char *request) {
+    int fd = ask_connect(m, 0);
+    cJSON *answer = fd < 0 ? NULL : ask(fd, request);
+
+    if (fd >= 0)
+        close(fd);
+    cJSON_Delete(answer);
+    return answer ? CTL_OK : CTL_HOST_FAILURE;
+}
+
 static int simple(int argc, char **argv, const char *command, const char *request,
                   const char *help) {
     struct ask_machine m;
-    cJSON *answer;
-    int fd;
 
     if (wants_help(argc, argv, help))
         return CTL_OK;
     if (!take_only(command, argc, argv, &m))
         return CTL_USAGE;
-    fd = ask_connect(&m, 0);
-    answer = fd < 0 ? NULL : ask(fd, request);
-    if (fd >= 0)
-        close(fd);
-    cJSON_Delete(answer);
-    return answer ? CTL_OK : CTL_HOST_FAILURE;
+    return request_of(&m, request);
 }
 
 int ctl_cmd_pause(int argc, char **argv) {
@@ -291,9 +295,8 @@ int ctl_cmd_snapshot(int argc, char **argv) {
 int ctl_cmd_quota(int argc, char **argv) {
     unsigned percent = 0;
     struct ask_machine m;
-    cJSON *answer = NULL;
     char line[64];
-    int words, fd;
+    int words;
 
     if (wants_help(
             argc, argv,
@@ -312,12 +315,7 @@ int ctl_cmd_quota(int argc, char **argv) {
         !options_percent("quota", argv[1 + words], QUOTA_MAX, &percent))
         return CTL_USAGE;
     snprintf(line, sizeof(line), "{\"command\":\"quota\",\"cpu\":%u}\n", percent);
-    fd = ask_connect(&m, 0);
-    answer = fd < 0 ? NULL : ask(fd, line);
-    if (fd >= 0)
-        close(fd);
-    cJSON_Delete(answer);
-    return answer ? CTL_OK : CTL_HOST_FAILURE;
+    return request_of(&m, line);
 }
 
 /* --- limits --- */
@@ -347,9 +345,8 @@ static bool limit_line(char *const word[3], char line[256]) {
 
 int ctl_cmd_limit(int argc, char **argv) {
     struct ask_machine m;
-    cJSON *answer;
     char line[256];
-    int words, fd;
+    int words;
 
     if (wants_help(argc, argv,
                    "usage: bivisor limit NAME DEVICE WHAT AMOUNT[:BURST]|none\n\n"
@@ -367,12 +364,7 @@ int ctl_cmd_limit(int argc, char **argv) {
     }
     if (!limit_line(argv + 1 + words, line))
         return CTL_USAGE;
-    fd = ask_connect(&m, 0);
-    answer = fd < 0 ? NULL : ask(fd, line);
-    if (fd >= 0)
-        close(fd);
-    cJSON_Delete(answer);
-    return answer ? CTL_OK : CTL_HOST_FAILURE;
+    return request_of(&m, line);
 }
 
 /* --- statistics --- */

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "exec/exec.h"
+#include "exec/signals.h"
 
 const char *const exec_port_names[EXEC_PORTS] = {"exec.in", "exec.out", "exec.err",
                                                  "exec.ctl"};
@@ -53,32 +54,14 @@ struct pump {
 
 /* --- signals --- */
 
-static int signal_pipe = -1;
-
-static void on_signal(int signo) {
-    int saved = errno;
-    char byte = (char)signo;
-
-    if (write(signal_pipe, &byte, 1) < 0)
-        return; /* it is full of them */
-    errno = saved;
-}
-
 static int catch_signals(struct pump *p) {
     static const int all[] = {SIGINT,  SIGTERM, SIGHUP,   SIGQUIT,
                               SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD};
-    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    struct sigaction old;
-    int ends[2];
+    int fd = signals_catch(all, ARRAY_SIZE(all));
 
-    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
-        return -errno;
-    p->signals = ends[0];
-    signal_pipe = ends[1];
-    signal(SIGPIPE, SIG_IGN);
-    for (size_t n = 0; n < ARRAY_SIZE(all); n++)
-        if (!sigaction(all[n], NULL, &old) && old.sa_handler != SIG_IGN)
-            sigaction(all[n], &sa, NULL);
+    if (fd < 0)
+        return fd;
+    p->signals = fd;
     return 0;
 }
 

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "exec/agent.h"
+#include "exec/signals.h"
 
 #define HEAD 5u
 #define ESCAPE 0x1d /* Ctrl-] */
@@ -192,31 +193,14 @@ static void take_input(struct session *s) {
 
 /* --- signals --- */
 
-static int signal_pipe = -1;
-
-static void on_signal(int signo) {
-    int saved = errno;
-    char byte = (char)signo;
-
-    (void)!write(signal_pipe, &byte, 1);
-    errno = saved;
-}
-
 static int catch_signals(struct session *s) {
     static const int all[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT,
                               SIGUSR1, SIGUSR2, SIGWINCH};
-    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    struct sigaction old;
-    int ends[2];
+    int fd = signals_catch(all, ARRAY_SIZE(all));
 
-    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
-        return -errno;
-    s->signals = ends[0];
-    signal_pipe = ends[1];
-    signal(SIGPIPE, SIG_IGN);
-    for (size_t n = 0; n < ARRAY_SIZE(all); n++)
-        if (!sigaction(all[n], NULL, &old) && old.sa_handler != SIG_IGN)
-            sigaction(all[n], &sa, NULL);
+    if (fd < 0)
+        return fd;
+    s->signals = fd;
     return 0;
 }
 
