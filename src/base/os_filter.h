@@ -58,4 +58,12 @@ int filter_load(scmp_filter_ctx ctx, bool (*handler)(const siginfo_t *si, void *
  * them as well, and no others. A host that has no Landlock leaves all to the filter. */
 void filter_files(int dir, bool readonly);
 
+/* malloc(3): memory that is neither a file's nor executable. */
+#define FILTER_MALLOC                                                                    \
+    ANY(brk),                                                                            \
+        IF2(mmap, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0, 3, MAP_ANONYMOUS,           \
+            MAP_ANONYMOUS),                                                              \
+        ANY(munmap), ANY(mremap), IF(madvise, 2, ARG32, MADV_DONTNEED), ANY(futex),      \
+        ANY(getrandom)
+
 #endif

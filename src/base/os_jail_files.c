@@ -61,14 +61,7 @@ static const struct filter_rule rules[] = {
     IF(fcntl, 1, ARG32, F_OFD_GETLK),
     ANY(geteuid), /* may owners be set? */
 
-    /* malloc(3). */
-    ANY(brk),
-    IF2(mmap, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
-    ANY(munmap),
-    ANY(mremap),
-    IF(madvise, 2, ARG32, MADV_DONTNEED),
-    ANY(futex),
-    ANY(getrandom), /* malloc's */
+    FILTER_MALLOC,
 
     /* The handler of SIGSYS, and the end. */
     ANY(rt_sigreturn),

@@ -69,14 +69,7 @@ static const struct filter_rule rules[] = {
     ANY(clock_gettime),
     ANY(gettimeofday),
 
-    /* malloc(3), and GLib's. */
-    ANY(brk),
-    IF2(mmap, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
-    ANY(munmap),
-    ANY(mremap),
-    IF(madvise, 2, ARG32, MADV_DONTNEED),
-    ANY(futex),
-    ANY(getrandom), /* GLib's and malloc's */
+    FILTER_MALLOC, /* GLib wants random numbers of its own */
 
     /* The handler of SIGSYS, and the end. */
     ANY(rt_sigreturn),

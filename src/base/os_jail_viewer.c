@@ -38,14 +38,7 @@ static const struct filter_rule rules[] = {
     ANY(clock_gettime),
     ANY(gettimeofday),
 
-    /* malloc(3). */
-    ANY(brk),
-    IF2(mmap, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS),
-    ANY(munmap),
-    ANY(mremap),
-    IF(madvise, 2, ARG32, MADV_DONTNEED),
-    ANY(futex),
-    ANY(getrandom), /* malloc's, and what a password is asked for with */
+    FILTER_MALLOC, /* random numbers also for what a password is asked for with */
 
     /* The handler of SIGSYS, and the end. */
     ANY(rt_sigreturn),
