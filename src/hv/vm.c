@@ -27,8 +27,6 @@
 #include "x86/cr.h"
 
 #define GOES_ON (-1)
-#define WINDOW64_ALIGN (1ull << 30)
-#define WINDOW64_SIZE (32ull << 30)
 
 struct hv_vm {
     const struct hv_config *cfg;
@@ -370,21 +368,6 @@ int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
 
 /* --- a life --- */
 
-/* PCI's windows, as machine/vm.c has them. */
-static void pci_windows(const struct hv_vm *m, struct dsdt_config *dsdt) {
-    uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
-
-    dsdt->ram_end = ram < MEM_HOLE_START ? ram : MEM_HOLE_START;
-    if (ram > MEM_HOLE_START)
-        ram += MEM_HOLE_END - MEM_HOLE_START;
-    if (ram < MEM_HOLE_END)
-        ram = MEM_HOLE_END;
-    dsdt->window64 = (ram + WINDOW64_ALIGN - 1) & ~(WINDOW64_ALIGN - 1);
-    dsdt->window64_end = dsdt->window64 + WINDOW64_SIZE;
-    if (dsdt->window64_end > end)
-        dsdt->window64 = dsdt->window64_end = 0;
-}
-
 static int build_tables(struct hv_vm *m, struct boot_config *boot) {
     struct cpuid_regs id = cpuid_query(m->cpu.vcpu, 0, 0);
     struct cpuid_regs one = cpuid_query(m->cpu.vcpu, 1, 0);
@@ -395,7 +378,7 @@ static int build_tables(struct hv_vm *m, struct boot_config *boot) {
         .cpus = 1, .ram = m->cfg->memory, .signature = one.eax, .features = one.edx};
     int rc;
 
-    pci_windows(m, &acpi.dsdt);
+    dsdt_pci_windows(&acpi.dsdt, mem_ram_size(m->mem), cpuid_phys_bits(m->cpuid));
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);
     memcpy(smbios.cpu_maker + 8, &id.ecx, 4);

@@ -21,8 +21,6 @@
 #include "machine/virtio.h"
 #include "sem/sem.h"
 
-#define WINDOW64_ALIGN (1ull << 30)
-
 /* --- creation --- */
 
 static bool with_firmware(const struct machine *m) {
@@ -295,23 +293,6 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
 
-/* PCI has what is free below the I/O APIC (some firmware begins close to RAM) and, for
- * large bars, all above RAM, as far as the CPU's physical addresses go: OVMF puts them at
- * the end of these. */
-static void pci_windows(const struct machine *m, struct dsdt_config *dsdt) {
-    uint64_t ram = mem_ram_size(m->mem), end = 1ull << cpuid_phys_bits(m->cpuid);
-
-    dsdt->ram_end = ram < MEM_HOLE_START ? ram : MEM_HOLE_START;
-    if (ram > MEM_HOLE_START)
-        ram += MEM_HOLE_END - MEM_HOLE_START;
-    if (ram < MEM_HOLE_END)
-        ram = MEM_HOLE_END;
-    dsdt->window64 = (ram + WINDOW64_ALIGN - 1) & ~(WINDOW64_ALIGN - 1);
-    dsdt->window64_end = end;
-    if (dsdt->window64 >= end)
-        dsdt->window64 = dsdt->window64_end = 0;
-}
-
 /* What firmware would have left in memory to describe the board, or is told of it. */
 static int build_tables(struct machine *m, struct boot_config *boot) {
     const struct vcpu *v = machine_boot_cpu(m)->vcpu;
@@ -328,7 +309,7 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     int rc;
 
     acpi.dsdt.keyboard = firmware || m->cfg.display;
-    pci_windows(m, &acpi.dsdt);
+    dsdt_pci_windows(&acpi.dsdt, mem_ram_size(m->mem), cpuid_phys_bits(m->cpuid));
     machine_virtio_in_acpi(m, &acpi.dsdt);
     memcpy(smbios.cpu_maker, &id.ebx, 4);
     memcpy(smbios.cpu_maker + 4, &id.edx, 4);

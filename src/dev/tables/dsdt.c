@@ -35,6 +35,7 @@
 #include "dev/apic/ioapic.h"
 #include "dev/pc/pm.h"
 #include "dev/pci/piix.h"
+#include "mem/mem.h"
 
 #define FIELD_BYTES 1u /* ByteAcc, NoLock, Preserve */
 #define PCI_CONFIG 2u
@@ -316,4 +317,20 @@ void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
     aml_close(a, mark);
     if (cfg->generation)
         generation_event(a);
+}
+
+#define WINDOW64_ALIGN (1ull << 30)
+
+void dsdt_pci_windows(struct dsdt_config *cfg, uint64_t ram, unsigned phys_bits) {
+    uint64_t end = 1ull << phys_bits;
+
+    cfg->ram_end = ram < MEM_HOLE_START ? ram : MEM_HOLE_START;
+    if (ram > MEM_HOLE_START)
+        ram += MEM_HOLE_END - MEM_HOLE_START;
+    if (ram < MEM_HOLE_END)
+        ram = MEM_HOLE_END;
+    cfg->window64 = (ram + WINDOW64_ALIGN - 1) & ~(WINDOW64_ALIGN - 1);
+    cfg->window64_end = end;
+    if (cfg->window64 >= end)
+        cfg->window64 = cfg->window64_end = 0;
 }

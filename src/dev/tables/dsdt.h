@@ -19,6 +19,12 @@ struct dsdt_config {
     uint64_t generation; /* where the generation ID is; 0: there is none */
 };
 
+/* PCI's windows of a board with RAM bytes of memory, whose CPU has so many bits of
+ * physical addresses: what is free below the I/O APIC (some firmware begins close to RAM)
+ * and, for large bars, all above RAM, as far as these addresses go: OVMF puts them at the
+ * end. */
+void dsdt_pci_windows(struct dsdt_config *cfg, uint64_t ram, unsigned phys_bits);
+
 /* The ISA lines that a guest may lead PCI's to. */
 #define DSDT_PCI_IRQS 3u
 extern const uint8_t dsdt_pci_irqs[DSDT_PCI_IRQS];
