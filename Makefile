@@ -93,6 +93,8 @@ $(BUILD)/unit/nomem $(BUILD)/unit/nomem_ctl $(BUILD)/unit/nomem_net $(BUILD)/uni
     aligned_alloc free fopen mmap munmap mremap mprotect memfd_create ftruncate eventfd \
     timerfd_create pthread_create sigaltstack)
 comma = ,
+# This has a clock, a file system and a disk of its own.
+$(BUILD)/unit/block_brief: LDLIBS += -Wl,--wrap=pwritev -Wl,--wrap=pwritev2 -Wl,--wrap=preadv2 -Wl,--wrap=fstatfs -Wl,--wrap=os_monotonic_ns
 # This logs what is done to an image.
 $(BUILD)/unit/block_durable: LDLIBS += -Wl,--wrap=pwritev -Wl,--wrap=fallocate -Wl,--wrap=fdatasync
 

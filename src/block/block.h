@@ -159,11 +159,12 @@ struct block_request {
 };
 
 /* Reads or writes there and then, if that takes no waiting for the disk: what the host's
- * kernel has in memory. True: R is done, without error, and done() is not called for it.
- * False: nothing is known, and R is still the caller's, who submits it. As block_submit()
- * otherwise, with which it is in no order either; a flush that is submitted later covers
- * what was written. Never in a counted run, nor more than BLOCK_AT_ONCE bytes, which are
- * copied in less time than it takes to wake a thread up, in so many pieces. */
+ * kernel has in memory, or, as a rule, takes into it. True: R is done, without error, and
+ * done() is not called for it. False: nothing is known, and R is still the caller's, who
+ * submits it. As block_submit() otherwise, with which it is in no order either; a flush
+ * that is submitted later covers what was written. Never in a counted run, nor more than
+ * BLOCK_AT_ONCE bytes, which are copied in less time than it takes to wake a thread up,
+ * in so many pieces. */
 #define BLOCK_AT_ONCE 32768u
 #define BLOCK_AT_ONCE_PIECES 64u
 bool block_at_once(struct block *b, struct block_request *r);

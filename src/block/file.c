@@ -10,25 +10,40 @@
  * file system can; one that cannot at all is not asked again. It is the same descriptor:
  * a later fdatasync(2) covers it.
  *
+ * ext4 and tmpfs are among those that cannot, and what they are given goes to memory all
+ * the same: in microseconds as a rule, and now and then after a wait, for the journal, or
+ * because there is much that the disk has not seen. Such a call is made there and then as
+ * long as none has taken long (LONG_NS). Who has waited once leaves it to others for a
+ * while, and for twice as long each time, up to DOUBT_MOST. Pages that would have
+ * to be read first are nothing for it.
+ *
  * fallocate(2) gives space back and makes zeros, of block devices too; where the file
  * system cannot, zeros are written and space is kept, from then on without asking again.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "block/block_int.h"
 
 #include <linux/fs.h> /* behind, for its BLOCK_SIZE */
 
 #define PIECES 1024u /* IOV_MAX */
+
+#define PAGE 4096u
+#define LONG_NS 3000000u /* more than a thread of this host's that goes first takes */
+#define DOUBT_LEAST 50000000u
+#define DOUBT_MOST 5000000000u
 
 _Static_assert(sizeof(struct block_iov) == sizeof(struct iovec) &&
                    offsetof(struct block_iov, base) == offsetof(struct iovec, iov_base) &&
@@ -43,7 +58,10 @@ struct file {
     _Atomic uint64_t end;          /* in bytes: of the file, as far as we know */
     atomic_bool no_punch, no_zero; /* the file system has said so */
     atomic_bool no_read_now, no_write_now;
-    atomic_int lost; /* -errno of the first fdatasync(2) that failed */
+    bool reads_brief, writes_brief; /* as a rule, where the kernel does not say */
+    _Atomic uint64_t doubt;         /* none before this time of os_monotonic_ns() */
+    _Atomic uint64_t doubted;       /* for so long */
+    atomic_int lost;                /* -errno of the first fdatasync(2) that failed */
 };
 
 static struct file *file_from(struct image *i) {
@@ -144,26 +162,56 @@ static int at_once(ssize_t n, size_t len, atomic_bool *no) {
     return -EAGAIN;
 }
 
+/* A call that should have been brief has taken from START to END. */
+static void judge(struct file *f, uint64_t start, uint64_t end) {
+    uint64_t was = atomic_load(&f->doubted), next = was * 2;
+
+    if (end - start <= LONG_NS) {
+        if (was && start - atomic_load(&f->doubt) > was)
+            atomic_store(&f->doubted, 0);
+        return;
+    }
+    next = next < DOUBT_LEAST ? DOUBT_LEAST : next > DOUBT_MOST ? DOUBT_MOST : next;
+    atomic_store(&f->doubted, next);
+    atomic_store(&f->doubt, end + next);
+}
+
+/* Nobody is asked: 0, or -EAGAIN. */
+static int briefly(struct file *f, bool write, uint64_t offset, const struct iovec *iov,
+                   unsigned count) {
+    size_t len = iov_length(iov, count);
+    uint64_t start = os_monotonic_ns();
+    ssize_t n;
+
+    if (start < atomic_load(&f->doubt) || (write && (offset % PAGE || len % PAGE)))
+        return -EAGAIN;
+    n = write ? pwritev(f->fd, iov, (int)count, (off_t)offset)
+              : preadv(f->fd, iov, (int)count, (off_t)offset);
+    judge(f, start, os_monotonic_ns());
+    return n >= 0 && (size_t)n == len ? 0 : -EAGAIN;
+}
+
 static int file_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
                          unsigned count) {
     struct file *f = file_from(i);
 
-    if (atomic_load(&f->no_read_now))
-        return -EAGAIN;
-    return at_once(preadv2(f->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT),
-                   iov_length(iov, count), &f->no_read_now);
+    if (!atomic_load(&f->no_read_now))
+        return at_once(preadv2(f->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT),
+                       iov_length(iov, count), &f->no_read_now);
+    return f->reads_brief ? briefly(f, false, offset, iov, count) : -EAGAIN;
 }
 
 static int file_write_now(struct image *i, uint64_t offset, const struct iovec *iov,
                           unsigned count) {
     struct file *f = file_from(i);
     size_t len = iov_length(iov, count);
-    int rc;
+    int rc = -EAGAIN;
 
-    if (atomic_load(&f->no_write_now))
-        return -EAGAIN;
-    rc = at_once(pwritev2(f->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT), len,
-                 &f->no_write_now);
+    if (!atomic_load(&f->no_write_now))
+        rc = at_once(pwritev2(f->fd, iov, (int)count, (off_t)offset, RWF_NOWAIT), len,
+                     &f->no_write_now);
+    else if (f->writes_brief)
+        rc = briefly(f, true, offset, iov, count);
     if (!rc)
         grown(f, offset + len);
     return rc;
@@ -249,6 +297,18 @@ static const struct image_ops ops = {.read = file_read,
 
 /* --- opening --- */
 
+/* File systems of this host that keep what they are given in memory; one that asks
+ * another host, or a process, may wait for it at any time. */
+static void trust(struct file *f) {
+    struct statfs fs;
+
+    if (f->device || fstatfs(f->fd, &fs) < 0)
+        return;
+    f->reads_brief = fs.f_type == TMPFS_MAGIC;
+    f->writes_brief = f->reads_brief || fs.f_type == EXT4_SUPER_MAGIC ||
+                      fs.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+
 static int measure(struct file *f) {
     struct stat st;
     unsigned physical = 0;
@@ -264,6 +324,7 @@ static int measure(struct file *f) {
                       ioctl(f->fd, BLKPBSZGET, &physical) < 0))
         return -errno;
     f->image.quick = true;
+    trust(f);
     if (!f->device)
         physical = 4096; /* the page cache's */
     atomic_store(&f->end, size);

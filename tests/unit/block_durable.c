@@ -159,8 +159,9 @@ static void done(struct block_request *r, int rc) {
     d->done(r, rc);
 }
 
-/* Submits deed N, somewhere in the SECTORS from FIRST on. */
-static void begin(struct block *b, unsigned n, uint64_t first, uint64_t sectors) {
+/* Begins deed N, somewhere in the SECTORS from FIRST on. False: it has been done at once.
+ */
+static bool begin(struct block *b, unsigned n, uint64_t first, uint64_t sectors) {
     static const enum block_op ops[] = {BLOCK_WRITE, BLOCK_ZEROES, BLOCK_DISCARD,
                                         BLOCK_FLUSH};
     struct deed *d = &deeds[n];
@@ -171,6 +172,10 @@ static void begin(struct block *b, unsigned n, uint64_t first, uint64_t sectors)
                            : GUEST_WRITE;
     d->sectors = 1 + rnd() % (one_in(4) ? 400 : 24);
     d->first = first + rnd() % (sectors - d->sectors);
+    if (one_in(2) && d->first / 8 * 8 >= first && d->sectors >= 8) {
+        d->first = d->first / 8 * 8; /* whole pages */
+        d->sectors = d->sectors / 8 * 8;
+    }
     if (d->what == GUEST_FLUSH)
         d->first = d->sectors = 0;
     d->buf = malloc(d->sectors * SECTOR + 1);
@@ -185,7 +190,12 @@ static void begin(struct block *b, unsigned n, uint64_t first, uint64_t sectors)
                                     .iov_count = 1,
                                     .done = done};
     d->done = disk_done;
+    if (block_at_once(b, &d->q.r)) {
+        d->end = now++;
+        return false;
+    }
     block_submit(b, &d->q.r);
+    return true;
 }
 
 /* Up to AT_ONCE deeds from N on, at parts of the disk that do not overlap, but share
@@ -194,11 +204,12 @@ static unsigned perform(struct block *b, unsigned n, uint64_t disk_sectors,
                         unsigned at_once) {
     unsigned count_now = 1 + pick(at_once);
     uint64_t part = disk_sectors / count_now;
+    unsigned under_way = 0;
 
     count_now = count_now < STEPS - n ? count_now : STEPS - n;
     for (unsigned k = 0; k < count_now; k++)
-        begin(b, n + k, k * part, part);
-    disk_wait(&rig, count_now);
+        under_way += begin(b, n + k, k * part, part);
+    disk_wait(&rig, under_way);
     for (unsigned k = 0; k < count_now; k++)
         free(deeds[n + k].buf);
     return count_now;

@@ -1,12 +1,12 @@
 /*
  * Reading and writing the guest's disk.
  *
- * A read holds its range shared. One that must not wait holds the lock instead, all the
- * time: it only copies. A write goes piece by piece: what can be written in
- * place is, with the range shared; else the range becomes exclusive, clusters are
- * allocated, everything is written to them (what the guest did not write comes from where
- * it lay before), and only then the table says so. Nothing but the range is held while
- * data is read and written.
+ * A read holds its range shared. A read, or a write in place, that must not wait holds
+ * the lock instead, all the time: it only copies. Any other write goes piece by piece:
+ * what can be written in place is, with the range shared; else the range becomes
+ * exclusive, clusters are allocated, everything is written to them (what the guest did
+ * not write comes from where it lay before), and only then the table says so. Nothing but
+ * the range is held while data is read and written.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -150,7 +150,7 @@ int io_read(struct image *i, uint64_t offset, const struct iovec *iov, unsigned 
     return rc;
 }
 
-/* --- reading what is in memory --- */
+/* --- what takes no waiting --- */
 
 static int backing_now(const struct qcow2 *q, uint64_t offset, const struct iovec *iov,
                        unsigned count, size_t len) {
@@ -175,8 +175,24 @@ static int run_now(struct qcow2 *q, const struct run *r, uint64_t offset,
     return 0;
 }
 
+static bool in_place(const struct qcow2 *q, const struct run *r) {
+    if (r->kind != RUN_DATA || !r->own)
+        return false;
+    for (uint64_t n = 0; n < r->count; n++)
+        if (refcount_is_root(q, (r->host >> q->cluster_bits) + n))
+            return false;
+    return true;
+}
+
+static int run_write_now(struct qcow2 *q, const struct run *r, uint64_t offset,
+                         const struct iovec *iov, unsigned count) {
+    if (!in_place(q, r) || !q->file->ops->write_now)
+        return -EAGAIN;
+    return q->file->ops->write_now(q->file, r->host + inside(q, offset), iov, count);
+}
+
 /* LOCK is held, and nobody changes these clusters. */
-static int all_now(struct qcow2 *q, struct piece p) {
+static int all_now(struct qcow2 *q, bool write, struct piece p) {
     struct iovec part[BLOCK_AT_ONCE_PIECES];
     int rc = 0;
 
@@ -190,14 +206,15 @@ static int all_now(struct qcow2 *q, struct piece p) {
             return -EAGAIN;
         here = part_in(q, &p, r.count);
         count = iov_part(p.iov, p.count, p.skip, here, part);
-        rc = run_now(q, &r, p.offset, part, count, here);
+        rc = write ? run_write_now(q, &r, p.offset, part, count)
+                   : run_now(q, &r, p.offset, part, count, here);
         go_on(&p, here);
     }
     return rc;
 }
 
-int io_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
-                unsigned count) {
+static int now(struct image *i, bool write, uint64_t offset, const struct iovec *iov,
+               unsigned count) {
     struct qcow2 *q = from_image(i);
     struct piece p = {offset, iov_length(iov, count), iov, count, 0};
     int rc = -EAGAIN;
@@ -206,9 +223,19 @@ int io_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
     if (!p.len || count > BLOCK_AT_ONCE_PIECES || pthread_mutex_trylock(&q->lock))
         return rc;
     if (range_free(q, cluster_of(q, offset), cluster_of(q, offset + p.len - 1), false))
-        rc = all_now(q, p);
+        rc = all_now(q, write, p);
     pthread_mutex_unlock(&q->lock);
     return rc;
+}
+
+int io_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                unsigned count) {
+    return now(i, false, offset, iov, count);
+}
+
+int io_write_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                 unsigned count) {
+    return now(i, true, offset, iov, count);
 }
 
 /* --- writing --- */
@@ -218,15 +245,6 @@ static int write_at(struct qcow2 *q, uint64_t host, const struct piece *p, size_
     unsigned count = iov_part(p->iov, p->count, p->skip, len, part);
 
     return q->file->ops->write(q->file, host, part, count);
-}
-
-static bool in_place(const struct qcow2 *q, const struct run *r) {
-    if (r->kind != RUN_DATA || !r->own)
-        return false;
-    for (uint64_t n = 0; n < r->count; n++)
-        if (refcount_is_root(q, (r->host >> q->cluster_bits) + n))
-            return false;
-    return true;
 }
 
 /* Where a piece that cannot be written in place goes. */

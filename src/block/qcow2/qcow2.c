@@ -52,6 +52,7 @@ static int qcow2_close(struct image *i) {
 
 static const struct image_ops ops = {.read = io_read,
                                      .read_now = io_read_now,
+                                     .write_now = io_write_now,
                                      .write = io_write,
                                      .flush = io_flush,
                                      .discard = io_discard,

@@ -269,6 +269,8 @@ int io_read(struct image *i, uint64_t offset, const struct iovec *iov, unsigned 
 int io_read_now(struct image *i, uint64_t offset, const struct iovec *iov,
                 unsigned count);
 int io_write(struct image *i, uint64_t offset, const struct iovec *iov, unsigned count);
+int io_write_now(struct image *i, uint64_t offset, const struct iovec *iov,
+                 unsigned count);
 int io_discard(struct image *i, uint64_t offset, uint64_t length);
 int io_zeroes(struct image *i, uint64_t offset, uint64_t length, bool unmap);
 int io_flush(struct image *i);
