@@ -15,8 +15,9 @@
  * a supervisor's store that only a clear WP allows is emulated. SMEP, SMAP and PCIDs are
  * not offered (svm.c): the hardware of 2006 had none.
  *
- * Each root has an ASID, if the CPU has as many. Whatever takes a right away has the
- * hardware's translations flushed with the next entry.
+ * Each root has an ASID, if the CPU has as many. Whatever takes a right away leaves the
+ * root stale: what the hardware keeps by its ASID is flushed with the next entry into it,
+ * which need not be the next one of all.
  */
 #include "base/log.h"
 #include "mem/mem.h"
@@ -79,7 +80,7 @@ static void drop_root(struct svm *s, struct svm_root *r) {
         free_tables(s, r, r->table, r->wide ? 3 : 2);
     r->table = NULL;
     r->locals = 0;
-    s->flush = true;
+    r->stale = true;
 }
 
 static void drop_page(struct svm *s, struct svm_root *r, uint64_t at) {
@@ -88,7 +89,7 @@ static void drop_page(struct svm *s, struct svm_root *r, uint64_t at) {
     if (!e || !*e)
         return;
     *e = 0;
-    s->flush = true;
+    r->stale = true;
 }
 
 /* Whether ROOT has entries of BANK of SPACE. */
@@ -168,7 +169,7 @@ static void use_asid(struct svm *s) {
     if (s->vmcb->asid != 1 || s->first == s->current)
         return;
     s->first = s->current;
-    s->flush = true;
+    s->root[s->current].stale = true;
 }
 
 /* The control block's registers differ from the guest's. False: no memory. */
@@ -245,7 +246,7 @@ static bool install(struct svm *s, uint64_t page, uint8_t *host, enum mmu_access
         return false;
     was = *e;
     if (!(was & X86_PTE_P) || (was & FRAME_MASK) != frame) {
-        s->flush |= was != 0;
+        r->stale |= was != 0;
         was = X86_PTE_NX;
         note_local(s, r, page, user);
     } else if (user && !(was & X86_PTE_U)) {

@@ -74,13 +74,27 @@ static void inject(struct svm *s, uint32_t events) {
 
 /* --- the loop --- */
 
+/* With shadow paging there is an ASID for each root, and what is void in another's has to
+ * wait for its next entry. */
+static void set_stale(struct svm *s, bool stale) {
+    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+        s->root[n].stale = stale;
+}
+
 static uint8_t tlb_control(struct svm *s) {
-    if (!s->flush)
+    bool by_asid = s->features & X86_SVM_FLUSH_BY_ASID;
+    bool *stale = s->shadow ? &s->root[s->current].stale : &s->flush;
+
+    if (s->shadow && s->flush)
+        set_stale(s, true);
+    s->flush = s->shadow ? false : s->flush;
+    if (!*stale)
         return 0;
-    s->flush = false;
+    if (s->shadow && !by_asid)
+        set_stale(s, false);
+    *stale = false;
     s->cnt.tlb_flushes++;
-    return s->features & X86_SVM_FLUSH_BY_ASID ? X86_SVM_TLB_FLUSH_ASID
-                                               : X86_SVM_TLB_FLUSH_ALL;
+    return by_asid ? X86_SVM_TLB_FLUSH_ASID : X86_SVM_TLB_FLUSH_ALL;
 }
 
 static void enter(struct svm *s) {

@@ -33,6 +33,7 @@ struct svm_root {
     uint64_t *table; /* NULL: none yet */
     unsigned super;  /* the space whose supervisor's banks it has entries of */
     bool wide;       /* long mode's four levels */
+    bool stale;      /* the hardware may keep what is no longer in it, by its ASID */
     unsigned locals; /* pages in it that are not global; SVM_LOCALS: or more */
     uint64_t local[SVM_LOCALS];
 };
@@ -56,7 +57,7 @@ struct svm {
     uint32_t features; /* X86_SVM_* of leaf 0x8000000a */
     bool has_xcr0, has_tsc_aux;
     bool loaded;    /* the control block has the guest's state */
-    bool flush;     /* what the hardware keeps of translations is void */
+    bool flush;     /* what the hardware keeps of translations is void, all of it */
     bool nmi_waits; /* IRET is intercepted: NMIs are blocked until it */
     uint64_t event; /* EVENTINJ's layout; 0: none */
     struct svm_counters cnt;
