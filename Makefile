@@ -177,13 +177,15 @@ bench-real: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) bench/real/run $(REAL)
 
-# Every engine and QEMU's TCG at the same work, frob and programs under Linux: tables here,
-# charts in build/compare.html. Some minutes.
+# Every engine, QEMU's TCG, and bivisor.elf with both kinds of paging at the same work, frob and
+# programs under Linux: tables here, charts in build/compare.html. Half an hour.
 compare: deps
 	@$(MAKE) --no-print-directory all
 	@tools/deps compare || echo "compare: goes on without what is missing"
 	@BUILD=$(BUILD) bench/macro/make $(BUILD)/macro
-	$(BUILD)/bivisor compare --linux $(BUILD)/macro --html $(BUILD)/compare.html
+	@$(MAKE) --no-print-directory svm || echo "compare: goes on without bivisor.elf"
+	$(BUILD)/bivisor compare --linux $(BUILD)/macro --html $(BUILD)/compare.html \
+	    $$([ ! -s $(BUILD)/bivisor.elf ] || echo --svm $(BUILD)/bivisor.elf)
 	$(BUILD)/bivisor compare --shadow --html $(BUILD)/compare-shadow.html
 
 # Boots Linux ROUNDS times under the translator, each time with a program that generates

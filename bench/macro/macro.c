@@ -2,7 +2,7 @@
  * The larger workloads of `bivisor compare`: the same program runs natively and as the
  * only one in a Linux guest.
  *
- *   macro ROOT
+ *   macro ROOT [PROGRAM]
  *
  *   forkwait   2,000 times fork and wait, the child does nothing. The paper's worst case
  *              for a VMM: page tables made and torn down, address spaces switched.
@@ -11,6 +11,8 @@
  * and then ROOT/bin/bench, the compute set. A line for each:
  *
  *   macro name=compile seconds=1.234 result=9f8e7d6c
+ *
+ * PROGRAM runs forkwait or compile alone, or none of all.
  *
  * RESULT is computed from what the workload made and must be the same everywhere.
  */
@@ -120,12 +122,18 @@ static void compile(const char *root) {
 int main(int argc, char **argv) {
     char bench[512];
 
+    const char *only = argc > 2 ? argv[2] : NULL;
+
     if (argc < 2) {
-        fprintf(stderr, "usage: macro ROOT\n");
+        fprintf(stderr, "usage: macro ROOT [forkwait|compile|none]\n");
         return 2;
     }
-    forkwait();
-    compile(argv[1]);
+    if (!only || !strcmp(only, "forkwait"))
+        forkwait();
+    if (!only || !strcmp(only, "compile"))
+        compile(argv[1]);
+    if (only)
+        return 0;
     snprintf(bench, sizeof(bench), "%s/bin/bench", argv[1]);
     execl(bench, bench, "fib", "mix", "qsort", "sha256", "memcpy", "matmul", "nbody",
           "list", "bytecode", "icall", (char *)NULL);

@@ -16,6 +16,8 @@
 
 #include "base/types.h"
 
+struct cJSON;
+
 #define COMPARE_COLUMNS 8
 #define COMPARE_BENCHES 32
 #define COMPARE_EVENTS 12
@@ -60,6 +62,7 @@ struct compare_column {
     bool ours;          /* an engine of bivisor; else QEMU */
     bool hardware;      /* claims to use the CPU's virtualization */
     bool emulated;      /* ... which is emulated underneath */
+    const char *words;  /* of bivisor.elf's, which it is under QEMU; NULL: it is not */
     char unusable[160]; /* why nothing could be run on it, or "" */
     struct compare_figure frob[2][COMPARE_BENCHES]; /* 32 bits, 64 bits */
     unsigned self_count[2];
@@ -116,6 +119,7 @@ struct compare_setup {
     char self[4096];       /* path of this program */
     const char *only;      /* benchmark names, comma-separated, or NULL */
     const char *linux_dir; /* what bench/macro made, or NULL */
+    const char *bare;      /* bivisor.elf, or NULL */
     bool brief;
 };
 
@@ -124,9 +128,18 @@ int compare_index(const char *name); /* of a benchmark, or -1 */
 /* NAME is one of the comma-separated LIST; any is in NULL. */
 bool compare_in_list(const char *list, const char *name);
 
+/* events.c. */
+/* A counter or an exit of a run less that of another, which may be NULL. */
+double compare_counted(const struct cJSON *stats, const struct cJSON *base,
+                       const char *group, const char *name);
+/* Those that a run counted and BASE did not, for each of OPS, from LEAST on. */
+void compare_add_events(struct compare_figure *f, const struct cJSON *stats,
+                        const struct cJSON *base, double ops, double least);
+
 /* frob.c. */
 struct frob_run {
     const char *engine;    /* of ours; NULL: QEMU's TCG */
+    const char *words;     /* of bivisor.elf's, instead; or NULL */
     const char *retention; /* or NULL */
     unsigned bits;
     const char *only; /* frob's option; "none" runs no benchmark */
@@ -146,17 +159,15 @@ struct frob_output {
 int frob_run(const struct compare_setup *s, const struct frob_run *run,
              struct frob_output *out);
 bool frob_install(const struct compare_setup *s); /* the images, in S->dir */
-/* A counter or an exit of a run less that of another, which may be NULL. */
-double frob_counted(const struct cJSON *stats, const struct cJSON *base,
-                    const char *group, const char *name);
 void compare_frob(struct compare_report *r, const struct compare_setup *s);
 
 void compare_native(struct compare_report *r, bool brief);
 bool compare_linux(struct compare_report *r, const struct compare_setup *s);
 void compare_shadow(struct compare_report *r, const struct compare_setup *s);
 
-/* All engines, and TCG if it is installed, as columns; ENGINES picks, or is NULL. */
-bool compare_columns(struct compare_report *r, const char *engines);
+/* All engines, TCG if it is installed, and with BARE bivisor.elf's two kinds of paging,
+ * as columns; ENGINES picks, or is NULL. */
+bool compare_columns(struct compare_report *r, const char *engines, bool bare);
 
 void compare_text(const struct compare_report *r, FILE *f);
 /* The text to be freed by the caller; NULL: out of memory. */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "compare/bare.h"
 #include "compare/compare.h"
 #include "compare/frob_image.h"
 #include "compare/spawn.h"
@@ -139,6 +140,16 @@ static cJSON *read_stats(const char *path) {
     return cJSON_Parse(buf);
 }
 
+static void why_not_done(const struct frob_run *run, const struct spawn_result *r,
+                         struct frob_output *out) {
+    if (out->done || out->trouble[0])
+        return;
+    if (r->timed_out)
+        snprintf(out->trouble, sizeof(out->trouble), "not done after %.0f s", run->limit);
+    else
+        snprintf(out->trouble, sizeof(out->trouble), "ended with status %d", r->status);
+}
+
 int frob_run(const struct compare_setup *s, const struct frob_run *run,
              struct frob_output *out) {
     char kernel[96], append[256], stats[128], stats_path[96];
@@ -172,6 +183,7 @@ int frob_run(const struct compare_setup *s, const struct frob_run *run,
                          "-device",
                          "isa-debug-exit,iobase=0xf4,iosize=4",
                          NULL};
+    struct bare_command bare;
     struct spawn_result r;
     int rc;
 
@@ -182,76 +194,19 @@ int frob_run(const struct compare_setup *s, const struct frob_run *run,
     snprintf(stats_path, sizeof(stats_path), "%s/stats", s->dir);
     snprintf(stats, sizeof(stats), "--stats=%s", stats_path);
     remove(stats_path);
-    rc = spawn_run(run->engine ? ours : tcg, run->limit, &r);
+    if (run->words)
+        bare_command(&bare, s, run->words, 64, kernel, append);
+    rc = spawn_run(run->words ? bare.argv : run->engine ? ours : tcg, run->limit, &r);
     if (rc)
         return rc;
-    take_output(out, r.out);
-    if (!out->done && !out->trouble[0]) {
-        if (r.timed_out)
-            snprintf(out->trouble, sizeof(out->trouble), "not done after %.0f s",
-                     run->limit);
-        else
-            snprintf(out->trouble, sizeof(out->trouble), "ended with status %d",
-                     r.status);
-    }
-    free(r.out);
-    if (run->engine)
+    if (run->words)
+        out->stats = bare_stats(r.out);
+    else if (run->engine)
         out->stats = read_stats(stats_path);
+    take_output(out, r.out);
+    why_not_done(run, &r, out);
+    free(r.out);
     return 0;
-}
-
-/* --- events --- */
-
-double frob_counted(const cJSON *stats, const cJSON *base, const char *group,
-                    const char *name) {
-    const cJSON *a = cJSON_GetObjectItem(cJSON_GetObjectItem(stats, group), name);
-    const cJSON *b = cJSON_GetObjectItem(cJSON_GetObjectItem(base, group), name);
-
-    return (a ? a->valuedouble : 0) - (b ? b->valuedouble : 0);
-}
-
-/* Not an event, or one that another says better. */
-static bool is_event(const char *name) {
-    static const char *const not [] = {"insns_retired",   "bt_guest_bytes",
-                                       "bt_host_bytes",   "uart_tx_bytes",
-                                       "uart_tx_flushes", "bt_translator_ticks"};
-
-    for (unsigned n = 0; n < ARRAY_SIZE(not ); n++)
-        if (!strcmp(name, not [n]))
-            return false;
-    return true;
-}
-
-/* Keeps the most frequent ones, exits first. */
-static void add_event(struct compare_figure *f, const char *name, bool exit,
-                      double each) {
-    unsigned at = 0;
-
-    while (at < f->event_count &&
-           (f->events[at].exit > exit ||
-            (f->events[at].exit == exit && f->events[at].each >= each)))
-        at++;
-    if (at == COMPARE_EVENTS)
-        return;
-    if (f->event_count < COMPARE_EVENTS)
-        f->event_count++;
-    for (unsigned n = f->event_count - 1; n > at; n--)
-        f->events[n] = f->events[n - 1];
-    f->events[at] = (struct compare_event){.exit = exit, .each = each};
-    snprintf(f->events[at].name, sizeof(f->events[at].name), "%s", name);
-}
-
-/* Those that happen once in ten operations or more often: less is what printing costs. */
-static void add_events(struct compare_figure *f, const cJSON *stats, const cJSON *base,
-                       const char *group, uint64_t ops) {
-    const cJSON *item;
-
-    cJSON_ArrayForEach(item, cJSON_GetObjectItem(stats, group)) {
-        double each = frob_counted(stats, base, group, item->string) / (double)ops;
-
-        if (each >= 0.1 && is_event(item->string))
-            add_event(f, item->string, !strcmp(group, "exits"), each);
-    }
 }
 
 /* --- columns --- */
@@ -264,9 +219,10 @@ static void fail(struct compare_figure *f, const char *why) {
 static void run_one(struct compare_column *c, const struct compare_setup *s,
                     unsigned wide, unsigned n, const cJSON *base) {
     const struct frob_run run = {.engine = c->name,
+                                 .words = c->words,
                                  .bits = wide ? 64 : 32,
                                  .only = compare_benches[n].name,
-                                 .limit = 30};
+                                 .limit = c->words ? 120 : 30};
     struct compare_figure *f = &c->frob[wide][n];
     struct frob_output *o = malloc(sizeof(*o));
 
@@ -276,9 +232,9 @@ static void run_one(struct compare_column *c, const struct compare_setup *s,
         return;
     }
     *f = o->figure[n];
+    /* What happens less often than once in ten operations is what printing costs. */
     if (f->state == FIGURE_OK && o->total[n]) {
-        add_events(f, o->stats, base, "exits", o->total[n]);
-        add_events(f, o->stats, base, "counters", o->total[n]);
+        compare_add_events(f, o->stats, base, (double)o->total[n], 0.1);
     } else if (f->state == FIGURE_NONE && o->trouble[0]) {
         fail(f, o->trouble);
     }
@@ -291,8 +247,11 @@ static void run_one(struct compare_column *c, const struct compare_setup *s,
  */
 static void run_ours(struct compare_column *c, const struct compare_setup *s,
                      unsigned wide) {
-    const struct frob_run none = {
-        .engine = c->name, .bits = wide ? 64 : 32, .only = "none pad=92", .limit = 30};
+    const struct frob_run none = {.engine = c->name,
+                                  .words = c->words,
+                                  .bits = wide ? 64 : 32,
+                                  .only = "none pad=92",
+                                  .limit = c->words ? 120 : 30};
     struct frob_output *o = malloc(sizeof(*o));
 
     if (!o || frob_run(s, &none, o)) {

@@ -218,29 +218,24 @@ static void frob_card(const struct compare_report *r, unsigned wide, unsigned n,
     fprintf(f, "</div>\n");
 }
 
-static void events_rows(const struct compare_report *r, unsigned wide, unsigned b,
-                        FILE *f) {
-    for (unsigned n = 0; n < r->columns; n++) {
-        const struct compare_column *c = &r->column[n];
-        const struct compare_figure *g = &c->frob[wide][b];
-        char buf[32];
+static void events_row(const char *what, const struct compare_column *c,
+                       const struct compare_figure *g, FILE *f) {
+    char buf[32];
 
-        if (!c->ours || (g->state != FIGURE_OK && g->state != FIGURE_FAILED))
-            continue;
-        fprintf(f, "<tr><td>%s</td><td class=\"text\">%s</td>", compare_benches[b].name,
-                c->name);
-        for (int exits = 1; exits >= 0; exits--) {
-            fprintf(f, "<td class=\"wrap\">");
-            if (g->state == FIGURE_FAILED && exits)
-                escaped(f, g->why);
-            for (unsigned k = 0; k < g->event_count; k++)
-                if (g->events[k].exit == exits)
-                    fprintf(f, "%s %s ", g->events[k].name,
-                            compare_number(g->events[k].each, buf, sizeof(buf)));
-            fprintf(f, "</td>");
-        }
-        fprintf(f, "</tr>\n");
+    if (!c->ours || (g->state != FIGURE_OK && g->state != FIGURE_FAILED))
+        return;
+    fprintf(f, "<tr><td>%s</td><td class=\"text\">%s</td>", what, c->name);
+    for (int exits = 1; exits >= 0; exits--) {
+        fprintf(f, "<td class=\"wrap\">");
+        if (g->state == FIGURE_FAILED && exits)
+            escaped(f, g->why);
+        for (unsigned k = 0; k < g->event_count; k++)
+            if (g->events[k].exit == exits)
+                fprintf(f, "%s %s ", g->events[k].name,
+                        compare_number(g->events[k].each, buf, sizeof(buf)));
+        fprintf(f, "</td>");
     }
+    fprintf(f, "</tr>\n");
 }
 
 static void frob_events(const struct compare_report *r, unsigned wide, FILE *f) {
@@ -249,8 +244,10 @@ static void frob_events(const struct compare_report *r, unsigned wide, FILE *f) 
             "<div class=\"scroll\"><table><tr><th>benchmark</th><th class=\"text\">engine"
             "</th><th class=\"text\">exits, for each operation</th><th class=\"text\">"
             "other events, for each operation</th></tr>\n");
-    for (unsigned n = 0; n < compare_bench_count; n++)
-        events_rows(r, wide, n, f);
+    for (unsigned b = 0; b < compare_bench_count; b++)
+        for (unsigned n = 0; n < r->columns; n++)
+            events_row(compare_benches[b].name, &r->column[n],
+                       &r->column[n].frob[wide][b], f);
     fprintf(f, "</table></div></details>\n");
 }
 
@@ -351,7 +348,16 @@ static void macro_part(const struct compare_report *r, FILE *f) {
             "</p>\n<div class=\"cards\">\n");
     for (unsigned m = 0; m < r->macros; m++)
         macro_card(r, m, f);
-    fprintf(f, "</div>\n");
+    fprintf(f,
+            "</div>\n<details><summary>Exits by reason for each fork and wait, and for "
+            "the compilation</summary><div class=\"scroll\"><table><tr><th>program</th>"
+            "<th class=\"text\">engine</th><th class=\"text\">exits</th>"
+            "<th class=\"text\">other events</th></tr>\n");
+    for (unsigned m = 0; m < r->macros; m++)
+        for (unsigned n = 0; n < r->columns; n++)
+            if (r->column[n].macro[m].event_count)
+                events_row(r->macro[m].name, &r->column[n], &r->column[n].macro[m], f);
+    fprintf(f, "</table></div></details>\n");
 }
 
 /* --- shadow --- */

@@ -29,6 +29,17 @@ static cJSON *events(const struct compare_figure *f, bool exits) {
     return o;
 }
 
+/* With what happened, if that was looked at. */
+static cJSON *counted(const struct compare_figure *f) {
+    cJSON *o = figure(f);
+
+    if (f->event_count) {
+        cJSON_AddItemToObject(o, "exits", events(f, true));
+        cJSON_AddItemToObject(o, "events", events(f, false));
+    }
+    return o;
+}
+
 static void add_self(cJSON *to, const struct compare_column *c, unsigned wide) {
     cJSON *o = cJSON_AddObjectToObject(to, "self");
 
@@ -82,7 +93,7 @@ static void add_columns(cJSON *root, const struct compare_report *r) {
             cJSON *macro = cJSON_AddObjectToObject(o, "linux");
 
             for (unsigned m = 0; m < r->macros; m++)
-                cJSON_AddItemToObject(macro, r->macro[m].name, figure(&c->macro[m]));
+                cJSON_AddItemToObject(macro, r->macro[m].name, counted(&c->macro[m]));
         }
     }
 }

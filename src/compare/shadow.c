@@ -60,7 +60,8 @@ static void run_cell(struct compare_report *r, const struct compare_setup *s,
 
         for (unsigned n = 0; n < ARRAY_SIZE(counted); n++)
             *counted[n].to =
-                frob_counted(o[1].stats, o[0].stats, "counters", counted[n].name) / ops;
+                compare_counted(o[1].stats, o[0].stats, "counters", counted[n].name) /
+                ops;
     }
     cJSON_Delete(o[0].stats);
     cJSON_Delete(o[1].stats);
@@ -72,7 +73,7 @@ void compare_shadow(struct compare_report *r, const struct compare_setup *s) {
         const struct compare_column *c = &r->column[n];
 
         /* With hardware's nested paging there is no shadow. */
-        if (!c->ours || c->hardware)
+        if (!c->ours || c->hardware || c->words)
             continue;
         snprintf(r->shadow_engine, sizeof(r->shadow_engine), "%s", c->name);
         r->has_shadow = true;

@@ -92,7 +92,7 @@ static void frob_header(const struct compare_report *r, unsigned wide, FILE *f) 
     for (unsigned n = 0; n < r->columns; n++)
         cell(f, compare_column_label(&r->column[n], name, sizeof(name)));
     for (unsigned n = 0; tcg && n < r->columns; n++)
-        if (r->column[n].ours)
+        if (r->column[n].ours && !r->column[n].words)
             ratio_label(f, &r->column[n], "tcg");
     fprintf(f, "  |");
     cell(f, "paper:natv");
@@ -115,7 +115,7 @@ static void frob_table(const struct compare_report *r, unsigned wide, FILE *f) {
         for (unsigned n = 0; n < r->columns; n++)
             figure_cell(f, &r->column[n].frob[wide][b]);
         for (unsigned n = 0; tcg && n < r->columns; n++)
-            if (r->column[n].ours)
+            if (r->column[n].ours && !r->column[n].words)
                 ratio_cell(f, &r->column[n].frob[wide][b], &tcg->frob[wide][b]);
         fprintf(f, "  |");
         paper_cell(f, d->paper_native);
@@ -134,6 +134,18 @@ static void event_line(const struct compare_figure *g, bool exits, FILE *f) {
                     compare_number(g->events[k].each, buf, sizeof(buf)));
 }
 
+static void events_of(const struct compare_figure *g, FILE *f) {
+    if (g->state == FIGURE_FAILED) {
+        fprintf(f, "%s\n", g->why);
+        return;
+    }
+    fprintf(f, "[");
+    event_line(g, true, f);
+    fprintf(f, " ]");
+    event_line(g, false, f);
+    fprintf(f, "\n");
+}
+
 static void events_table(const struct compare_report *r, unsigned wide, FILE *f) {
     char name[32];
 
@@ -148,17 +160,9 @@ static void events_table(const struct compare_report *r, unsigned wide, FILE *f)
 
             if (!c->ours || g->state == FIGURE_NONE || g->state == FIGURE_ABSENT)
                 continue;
-            fprintf(f, "%-12s %-8s", compare_benches[b].name,
+            fprintf(f, "%-12s %-12s", compare_benches[b].name,
                     compare_column_label(c, name, sizeof(name)));
-            if (g->state == FIGURE_FAILED) {
-                fprintf(f, "%s\n", g->why);
-                continue;
-            }
-            fprintf(f, "[");
-            event_line(g, true, f);
-            fprintf(f, " ]");
-            event_line(g, false, f);
-            fprintf(f, "\n");
+            events_of(g, f);
         }
     }
 }
@@ -203,7 +207,8 @@ static void macro_table(const struct compare_report *r, FILE *f) {
     for (unsigned n = 0; n < r->columns; n++)
         cell(f, compare_column_label(&r->column[n], name, sizeof(name)));
     for (unsigned n = 0; n < r->columns; n++)
-        ratio_label(f, &r->column[n], "native");
+        if (!r->column[n].words)
+            ratio_label(f, &r->column[n], "native");
     fprintf(f, "  |");
     cell(f, "paper:BT");
     cell(f, "VT");
@@ -217,7 +222,8 @@ static void macro_table(const struct compare_report *r, FILE *f) {
         for (unsigned n = 0; n < r->columns; n++)
             figure_cell(f, &r->column[n].macro[m]);
         for (unsigned n = 0; n < r->columns; n++)
-            ratio_cell(f, &r->column[n].macro[m], &d->native);
+            if (!r->column[n].words)
+                ratio_cell(f, &r->column[n].macro[m], &d->native);
         fprintf(f, "  |");
         snprintf(buf, sizeof(buf), "%.1f", d->paper_bt);
         cell(f, d->paper_bt ? buf : "");
@@ -230,6 +236,28 @@ static void macro_table(const struct compare_report *r, FILE *f) {
             if (r->column[n].macro[m].state == FIGURE_FAILED)
                 fprintf(f, "%s, %s: %s\n", r->column[n].name, r->macro[m].name,
                         r->column[n].macro[m].why);
+}
+
+static void macro_events(const struct compare_report *r, FILE *f) {
+    char name[32];
+    bool any = false;
+
+    for (unsigned m = 0; m < r->macros; m++) {
+        for (unsigned n = 0; n < r->columns; n++) {
+            const struct compare_figure *g = &r->column[n].macro[m];
+
+            if (!g->event_count)
+                continue;
+            if (!any)
+                fprintf(f, "\nUnder Linux: exits by reason [in brackets] and other "
+                           "events, for each fork and wait, and in\nall for the "
+                           "compilation; less those of booting\n\n");
+            any = true;
+            fprintf(f, "%-12s %-12s", r->macro[m].name,
+                    compare_column_label(&r->column[n], name, sizeof(name)));
+            events_of(g, f);
+        }
+    }
 }
 
 static void shadow_table(const struct compare_report *r, FILE *f) {
@@ -278,7 +306,13 @@ static void notes(const struct compare_report *r, FILE *f) {
     for (unsigned n = 0; n < r->columns; n++) {
         const struct compare_column *c = &r->column[n];
 
-        if (c->emulated)
+        if (c->words)
+            fprintf(
+                f,
+                "*       %s is bivisor.elf on a CPU that QEMU emulates: these are the "
+                "emulator's times, not hardware's.\n",
+                c->name);
+        else if (c->emulated)
             fprintf(f,
                     "*       %s's hardware support is emulated underneath: these are the "
                     "emulator's times, not hardware's.\n",
@@ -301,8 +335,10 @@ void compare_text(const struct compare_report *r, FILE *f) {
         events_table(r, wide, f);
         self_table(r, wide, f);
     }
-    if (r->has_macro)
+    if (r->has_macro) {
         macro_table(r, f);
+        macro_events(r, f);
+    }
     if (r->has_shadow)
         shadow_table(r, f);
     notes(r, f);

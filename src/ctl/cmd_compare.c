@@ -33,12 +33,17 @@ static void print_help(void) {
         "and on QEMU's TCG if qemu-system-x86_64 is installed, and prints what single\n"
         "operations cost in cycles, and what each engine counted meanwhile.\n"
         "\n"
-        "  --engines LIST   columns: names of engines and tcg (default: all)\n"
+        "  --engines LIST   columns: names of engines, tcg, svm-nested, svm-shadow "
+        "(default: all)\n"
         "  --bits N         frob's width: 32, 64 or both (default: both)\n"
         "  --only LIST      only these benchmarks\n"
         "  --brief          few samples: quick, and noisy\n"
         "  --shadow         instead: the retention policies of the shadow MMU side by "
         "side\n"
+        "  --svm FILE       also bivisor.elf (make svm makes it) with both kinds of "
+        "paging, on\n"
+        "                   the CPU with SVM that QEMU emulates: its exits count, not "
+        "its times\n"
         "  --linux DIR      also programs under Linux; bench/macro/make makes DIR\n"
         "  --json           print JSON\n"
         "  --html FILE      also write one page with bar charts\n"
@@ -55,6 +60,7 @@ enum {
     OPT_BRIEF,
     OPT_SHADOW,
     OPT_LINUX,
+    OPT_SVM,
     OPT_JSON,
     OPT_HTML,
     OPT_VERBOSE,
@@ -68,6 +74,7 @@ static const struct option long_options[] = {
     {"brief", no_argument, NULL, OPT_BRIEF},
     {"shadow", no_argument, NULL, OPT_SHADOW},
     {"linux", required_argument, NULL, OPT_LINUX},
+    {"svm", required_argument, NULL, OPT_SVM},
     {"json", no_argument, NULL, OPT_JSON},
     {"html", required_argument, NULL, OPT_HTML},
     {"verbose", no_argument, NULL, OPT_VERBOSE},
@@ -106,7 +113,17 @@ static bool is_column(const char *name) {
     for (size_t n = 0; n < count; n++)
         if (!strcmp(name, engines[n]->name))
             return true;
-    return !strcmp(name, "tcg");
+    return !strcmp(name, "tcg") || !strcmp(name, "svm-nested") ||
+           !strcmp(name, "svm-shadow");
+}
+
+static bool take_image(struct options *o, const char *path) {
+    o->setup.bare = path;
+    if (!access(path, R_OK))
+        return true;
+    log_error("--svm: '%s' cannot be read: %s; `make svm` makes build/bivisor.elf", path,
+              strerror(errno));
+    return false;
 }
 
 static bool take_bits(struct options *o, const char *text) {
@@ -137,6 +154,8 @@ static bool take_option(struct options *o, int opt) {
     case OPT_LINUX:
         o->setup.linux_dir = optarg;
         return true;
+    case OPT_SVM:
+        return take_image(o, optarg);
     case OPT_JSON:
         o->json = true;
         return true;
@@ -165,6 +184,11 @@ static int parse(struct options *o, int argc, char **argv) {
         if (!take_option(o, opt))
             return CTL_USAGE;
     }
+    if (!o->setup.bare && o->engines && strstr(o->engines, "svm-")) {
+        log_error("svm-nested and svm-shadow want --svm FILE; `make svm` makes "
+                  "build/bivisor.elf");
+        return CTL_USAGE;
+    }
     if (optind == argc)
         return -1;
     log_error("'%s' is not an option; `bivisor compare --help` lists them", argv[optind]);
@@ -187,7 +211,23 @@ static bool hardware_is_emulated(void) {
     return p.verdict == KVM_SLOW;
 }
 
-bool compare_columns(struct compare_report *r, const char *engines) {
+static void add_bare(struct compare_report *r, const char *engines) {
+    static const char *const kinds[][2] = {{"svm-nested", "engine=svm paging=nested"},
+                                           {"svm-shadow", "engine=svm paging=shadow"}};
+
+    for (unsigned n = 0; n < ARRAY_SIZE(kinds) && r->columns < COMPARE_COLUMNS; n++) {
+        struct compare_column *c = &r->column[r->columns];
+
+        if (!compare_in_list(engines, kinds[n][0]))
+            continue;
+        snprintf(c->name, sizeof(c->name), "%s", kinds[n][0]);
+        c->words = kinds[n][1];
+        c->ours = c->hardware = c->emulated = true;
+        r->columns++;
+    }
+}
+
+bool compare_columns(struct compare_report *r, const char *engines, bool bare) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
 
@@ -213,6 +253,12 @@ bool compare_columns(struct compare_report *r, const char *engines) {
             return false;
         }
     }
+    if (bare && !has_qemu()) {
+        log_error("qemu-system-x86_64 is not installed, and --svm needs it");
+        return false;
+    }
+    if (bare)
+        add_bare(r, engines);
     return true;
 }
 
@@ -303,7 +349,7 @@ static int compare(struct compare_report *r, const struct options *o) {
     memcpy(r->widths, o->widths, sizeof(r->widths));
     r->brief = o->setup.brief;
     describe_host(r);
-    if (!compare_columns(r, o->engines))
+    if (!compare_columns(r, o->engines, o->setup.bare))
         return CTL_USAGE;
     compare_native(r, r->brief);
     if (o->shadow) {

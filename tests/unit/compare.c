@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "compare/bare.h"
 #include "compare/compare.h"
 
 static struct compare_figure ok(double median) {
@@ -185,6 +186,38 @@ static void test_hardware(void **state) {
     free(r);
 }
 
+/* What bivisor.elf says of itself: the engine's exits, where it has any, else the
+ * board's. */
+static void test_bare_figures(void **state) {
+    cJSON *svm = bare_stats("noise\r\nbivisor: warning: exit io 7\r\n"
+                            "bivisor: warning: svm_exit_io 12\r\n"
+                            "bivisor: warning: svm_entries 40\r\n");
+    cJSON *bt = bare_stats("bivisor: warning: exit io 7\n");
+    struct compare_figure f = ok(1);
+
+    assert_true(value(svm, "exits/io") == 12);
+    assert_true(value(svm, "counters/svm_entries") == 40);
+    assert_true(value(bt, "exits/io") == 7);
+    compare_add_events(&f, svm, bt, 2, 0.1);
+    assert_int_equal(f.event_count, 1);
+    assert_true(f.events[0].exit && f.events[0].each == 2.5);
+    cJSON_Delete(svm);
+    cJSON_Delete(bt);
+}
+
+static void test_bare_command(void **state) {
+    const struct compare_setup s = {.bare = "b.elf"};
+    struct bare_command b;
+    unsigned n = 0;
+
+    bare_command(&b, &s, "engine=svm", 64, "k,i", "only=in");
+    assert_string_equal(b.append, "engine=svm memory=64 stats end=debug-exit -- only=in");
+    while (b.argv[n])
+        n++;
+    assert_in_range(n, 10, ARRAY_SIZE(b.argv) - 1);
+    assert_string_equal(b.argv[n - 1], "k,i");
+}
+
 static void test_lists(void **state) {
     assert_true(compare_in_list(NULL, "bt"));
     assert_true(compare_in_list("bt", "bt"));
@@ -196,9 +229,10 @@ static void test_lists(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json),  cmocka_unit_test(test_html),
-        cmocka_unit_test(test_text),  cmocka_unit_test(test_hardware),
-        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_json),         cmocka_unit_test(test_html),
+        cmocka_unit_test(test_text),         cmocka_unit_test(test_hardware),
+        cmocka_unit_test(test_lists),        cmocka_unit_test(test_bare_figures),
+        cmocka_unit_test(test_bare_command),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
