@@ -284,8 +284,8 @@ int os_jail_probe(void);
  * stays as it is now. FILES, if it is not NULL, is the real path of a directory: regular
  * files below it may be read, by names that begin so. (os_jail_network.c) */
 int os_jail_network(const char *files);
-/* The same for a process that connects to sockets of a FAMILY (vsock/connector.c,
- * block/nbd/connector.c), which it may and nothing else; to be told of, it has standard
+/* The same for a process that connects to sockets of a FAMILY (os_connector.c), which it
+ * may and nothing else; to be told of, it has standard
  * error. (os_jail_connector.c) */
 int os_jail_connector(int family);
 /* The same for the process that makes cells, and for what it makes (direct/spawner.c). A

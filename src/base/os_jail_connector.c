@@ -1,8 +1,8 @@
 /*
- * The jail of a process that connects for one that may not: a guest to unix sockets
- * (vsock/connector.c), or a disk to its server (block/nbd/connector.c). It reads orders,
- * connects, and hands sockets over. It may do nothing else. What it can be made to
- * connect to is its own code's to say: a filter cannot see names.
+ * The jail of a process that connects for one that may not (os_connector.c): a guest to
+ * unix sockets, or a disk to its server. It reads orders, connects, and hands sockets
+ * over. It may do nothing else. What it can be made to connect to is its own code's to
+ * say: a filter cannot see names.
  *
  * Each rule says who needs it.
  */

@@ -46,6 +46,20 @@ static bool is_software(const struct event *e) {
     return e->kind == EVENT_INT || e->kind == EVENT_INT3;
 }
 
+/* What an interrupt's frame of protected or long mode ends with; all of it is written. */
+static int push_return(struct vcpu *v, const struct event *e, struct sem_stack *st,
+                       struct sem_frame *f) {
+    int rc;
+
+    sem_frame_push(f, e->flags);
+    sem_frame_push(f, v->seg[SEG_CS].sel);
+    sem_frame_push(f, e->rip);
+    if (e->has_error)
+        sem_frame_push(f, e->error);
+    rc = sem_frame_probe(v, st, f);
+    return rc ? rc : sem_frame_write(v, st, f);
+}
+
 /* --- real mode, and virtual-8086 mode with redirection --- */
 
 static int push_real(struct vcpu *v, const struct event *e, uint64_t flags) {
@@ -229,14 +243,7 @@ static int deliver_legacy(struct vcpu *v, const struct event *e) {
     } else {
         sem_stack_current(v, &st);
     }
-    sem_frame_push(&f, e->flags);
-    sem_frame_push(&f, v->seg[SEG_CS].sel);
-    sem_frame_push(&f, e->rip);
-    if (e->has_error)
-        sem_frame_push(&f, e->error);
-    rc = sem_frame_probe(v, &st, &f);
-    if (!rc)
-        rc = sem_frame_write(v, &st, &f);
+    rc = push_return(v, e, &st, &f);
     if (rc)
         return rc;
     if (v86) {
@@ -290,14 +297,7 @@ static int deliver_long(struct vcpu *v, const struct event *e) {
         return rc;
     sem_frame_push(&f, v->seg[SEG_SS].sel);
     sem_frame_push(&f, v->gpr[REG_RSP]);
-    sem_frame_push(&f, e->flags);
-    sem_frame_push(&f, v->seg[SEG_CS].sel);
-    sem_frame_push(&f, e->rip);
-    if (e->has_error)
-        sem_frame_push(&f, e->error);
-    rc = sem_frame_probe(v, &st, &f);
-    if (!rc)
-        rc = sem_frame_write(v, &st, &f);
+    rc = push_return(v, e, &st, &f);
     if (rc)
         return rc;
     enter_handler(v, &t, &st, t.cpl < v->cpl);

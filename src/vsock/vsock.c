@@ -13,12 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
+#include "base/os_connector.h"
 #include "base/os_loop.h"
-#include "vsock/vsock_int.h"
 
 #define LINE 32u     /* "CONNECT 4294967295\n" is shorter */
 #define GREETERS 16u /* clients that have not said yet what they want */
@@ -39,7 +40,7 @@ struct link {
 
 struct vsock {
     struct os_listener *listener;
-    struct connector connector;
+    int connector; /* makes the connections that the guest wants */
     struct vsock_user user;
     struct vsock_guard guard;
     struct os_loop *loop; /* NULL: not started */
@@ -251,7 +252,7 @@ static void on_answer(void *arg, unsigned ready) {
     int fd, rc;
 
     v->guard.enter(v->guard.arg);
-    while (!(rc = connector_take(&v->connector, &token, &fd)))
+    while (!(rc = os_socket_handed(v->connector, &token, &fd)))
         take_answer(v, token, fd);
     if (rc == -EPIPE)
         lose_connector(v);
@@ -260,8 +261,25 @@ static void on_answer(void *arg, unsigned ready) {
 
 /* --- life --- */
 
+/* In the connector's process: the socket of PATH for a port. */
+static int dial(const void *path, uint32_t port) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd, len = snprintf(to.sun_path, sizeof(to.sun_path), "%s_%u", (const char *)path,
+                           port);
+
+    if (len < 0 || (size_t)len >= sizeof(to.sun_path))
+        return -1;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
 int vsock_open(const char *path, enum jail_want jail, struct vsock **out, char *why,
                size_t why_size) {
+    const struct os_dial how = {.dial = dial, .to = path, .family = AF_UNIX};
     struct vsock *v = calloc(1, sizeof(*v));
     int rc;
 
@@ -269,10 +287,8 @@ int vsock_open(const char *path, enum jail_want jail, struct vsock **out, char *
         snprintf(why, why_size, "out of memory");
         return -ENOMEM;
     }
-    v->connector.fd = -1;
-    rc = connector_open(&v->connector, path, jail);
-    if (!rc)
-        rc = os_listener_open(path, &v->listener);
+    v->connector = os_connector_open(&how, jail);
+    rc = v->connector < 0 ? v->connector : os_listener_open(path, &v->listener);
     if (rc) {
         snprintf(why, why_size, "cannot listen at '%s': %s", path, strerror(-rc));
         vsock_close(v);
@@ -288,7 +304,8 @@ void vsock_close(struct vsock *v) {
     for (struct link *l = v->links; l; l = l->next)
         l->dead = true;
     bury(v);
-    connector_close(&v->connector);
+    if (v->connector >= 0)
+        os_socket_close(v->connector);
     os_listener_close(v->listener);
     free(v);
 }
@@ -298,7 +315,7 @@ int vsock_listener(const struct vsock *v) {
 }
 
 int vsock_connector(const struct vsock *v) {
-    return v->connector.fd;
+    return v->connector;
 }
 
 void vsock_plug(struct vsock *v, const struct vsock_user *user) {
@@ -314,7 +331,7 @@ int vsock_start(struct vsock *v, struct os_loop *loop, const struct vsock_guard 
     rc = os_watch_start(&v->listen, loop, os_listener_fd(v->listener), OS_READ, on_client,
                         v);
     if (!rc)
-        rc = os_watch_start(&v->answers, loop, v->connector.fd, OS_READ, on_answer, v);
+        rc = os_watch_start(&v->answers, loop, v->connector, OS_READ, on_answer, v);
     return rc;
 }
 
@@ -333,7 +350,7 @@ bool vsock_connect(struct vsock *v, unsigned n, uint32_t port) {
 
     if (!l)
         return false;
-    if (!connector_ask(&v->connector, l->token, port)) {
+    if (!os_connector_ask(v->connector, l->token, port)) {
         v->links = l->next;
         free(l);
         return false;

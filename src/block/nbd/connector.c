@@ -1,83 +1,52 @@
 /*
- * A process that connects to a disk's server for one that may not. It is made, before the
- * jail, with the server's address, and goes nowhere else: it takes a token, connects, and
- * answers with the token and a descriptor. It ends when the other end of its socket is
- * closed. Its jail (os_jail_connector()) lets it do no more than that.
+ * Connections for a disk whose server has gone: a process of base/os_connector.h makes
+ * them, which was given the server's address before the jail. An answer may come when
+ * nobody waits for it any more: each call has a token.
  */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <signal.h>
-#include <string.h>
-#include <sys/prctl.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "base/os.h"
+#include "base/os_connector.h"
 #include "block/nbd/nbd_int.h"
 
 #define DIAL_SECONDS 5 /* a host that answers nothing */
 
-/* --- in the process --- */
+struct server {
+    const struct sockaddr_storage *address;
+    socklen_t length;
+};
 
-static int dial(const struct sockaddr_storage *to, socklen_t length) {
+/* In the process. */
+static int dial(const void *to, uint32_t unused) {
+    const struct server *s = to;
     const struct timeval patience = {.tv_sec = DIAL_SECONDS};
-    int fd = socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    int fd = socket(s->address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
 
+    (void)unused;
     if (fd < 0)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    if (to->ss_family != AF_UNIX)
+    if (s->address->ss_family != AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (connect(fd, (const struct sockaddr *)to, length) < 0) {
+    if (connect(fd, (const struct sockaddr *)s->address, s->length) < 0) {
         close(fd);
         return -1;
     }
     return fd;
 }
 
-static void serve(int socket, const struct sockaddr_storage *to, socklen_t length,
-                  enum jail_want jail) {
-    const int ends[] = {socket, STDERR_FILENO};
-    uint32_t token;
-    ssize_t n;
-
-    os_helper_begin(ends, ARRAY_SIZE(ends));
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    /* Where it cannot be, our parent's cannot either, and that tells. */
-    if (jail != JAIL_OFF && os_jail_connector(to->ss_family) && jail == JAIL_ON)
-        _exit(0);
-    while ((n = read(socket, &token, sizeof(token))) == sizeof(token) ||
-           (n < 0 && errno == EINTR)) {
-        int fd;
-
-        if (n < 0)
-            continue;
-        fd = dial(to, length);
-        if (!os_socket_hand(socket, token, fd))
-            break;
-        if (fd >= 0)
-            close(fd);
-    }
-    _exit(0);
-}
-
-/* --- in ours --- */
-
 int nbd_connector_open(struct nbd_connector *c, const struct sockaddr_storage *to,
                        socklen_t length, enum jail_want jail) {
-    int ends[2];
-    pid_t pid;
+    const struct server server = {to, length};
+    const struct os_dial how = {.dial = dial, .to = &server, .family = to->ss_family};
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
-        return -errno;
-    pid = fork();
-    if (!pid)
-        serve(ends[1], to, length, jail);
-    close(ends[1]);
-    c->fd = ends[0];
-    return pid < 0 ? -errno : 0;
+    c->fd = os_connector_open(&how, jail);
+    return c->fd < 0 ? c->fd : 0;
 }
 
 void nbd_connector_close(struct nbd_connector *c) {
@@ -92,7 +61,7 @@ int nbd_connector_dial(struct nbd_connector *c, const struct nbd_patience *p) {
     int fd = -1, rc;
 
     c->token++;
-    if (send(c->fd, &c->token, sizeof(c->token), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    if (!os_connector_ask(c->fd, c->token, 0))
         return -EPIPE;
     for (;;) {
         rc = os_socket_handed(c->fd, &token, &fd);
