@@ -16,6 +16,13 @@ BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(TREE, "build")))
 TCG_CPU = "max,-la57,-smap,-pku,-erms,-fsrm"
 
 
+def engine_options(place):
+    """Those of `bivisor run` for a place: an engine, and with a colon how user code runs, as in
+    bt:off, bt:on. Nothing behind it: as it is by default."""
+    engine, _, direct = place.partition(":")
+    return ["--engine", engine, *(["--direct", direct] if direct else [])]
+
+
 def read_until(process, text, start, limit):
     """(seconds since START, output) when the process has said TEXT, or why it has not."""
     out = b""

@@ -25,7 +25,6 @@
 #define LOOKS 50
 #define SIGKILL 9
 #define SIGUSR1 10
-#define MAP_FLAGS 0x8011 /* SHARED, FIXED, POPULATE */
 
 /* struct ucontext of the kernel's: gregs begin at 40. */
 #define UC_RDI 104
@@ -183,17 +182,19 @@ orders: mov     CELL_O_BATCH(%rbx), %eax
         lea     CELL_O_FIRST(%rbx), %rsp /* the order at hand: there is no stack */
         test    %ebp, %ebp
         jz      done
-order:  mov     (%rsp), %rax
+order:  mov     (%rsp), %eax
         mov     8(%rsp), %rdi
         mov     16(%rsp), %rsi
+        test    %eax, %eax
+        js      poke
         mov     24(%rsp), %rdx
-        mov     $MAP_FLAGS, %r10d
+        mov     4(%rsp), %r10d
         mov     $CELL_FD_RAM, %r8d
         mov     32(%rsp), %r9
         syscall
         cmp     $-4096, %rax
         ja      failed
-        add     $CELL_O_SIZE, %rsp
+next:   add     $CELL_O_SIZE, %rsp
         dec     %ebp
         jnz     order
 done:   movabs  $one, %rsi
@@ -204,6 +205,8 @@ failed: movabs  $many, %rsi
         mov     $SYS_write, %eax
         syscall
         jmp     look
+poke:   mov     %sil, (%rdi)
+        jmp     next
 
 kick:   xor     %ebp, %ebp              /* looks */
         mov     $SIGUSR1, %edx

@@ -57,6 +57,7 @@
 #define CELL_O_FIRST 192
 #define CELL_O_SIZE 40
 #define CELL_O_MAX 190
+#define CELL_POKE 0x80000000 /* a call that is none: negative in 32 bits */
 
 /* struct cell_resume, behind the orders */
 #define CELL_RESUME (CELL_ORDERS + 0x2000)
@@ -84,8 +85,11 @@
 #ifndef __ASSEMBLER__
 #include <stdint.h>
 
+/* A system call: flags are of mmap(2). Or the call is CELL_POKE: the byte ARG[1] is
+ * stored at ARG[0], which the helper has mapped for itself to write. */
 struct cell_order {
-    uint64_t call, arg[3], offset;
+    uint32_t call, flags;
+    uint64_t arg[3], offset;
 };
 
 struct cell_orders {

@@ -204,6 +204,10 @@ static void put_down(int fd, uint64_t value) {
         ;
 }
 
+bool cell_has_orders(const struct cell *c) {
+    return c->orders->count != 0;
+}
+
 int cell_sync(struct cell *c) {
     uint64_t said;
 
@@ -230,13 +234,34 @@ static int order(struct cell *c, struct cell_order o) {
     return rc;
 }
 
+static int map_as(struct cell *c, uint64_t at, uint64_t pages, int prot, int how,
+                  uint64_t offset) {
+    return order(c, (struct cell_order){
+                        .call = SYS_mmap,
+                        .arg = {at, pages << 12, (uint64_t)prot},
+                        .flags = (uint32_t)(how | MAP_FIXED | MAP_POPULATE),
+                        .offset = offset,
+                    });
+}
+
 int cell_map(struct cell *c, uint64_t at, uint64_t pages, int prot, uint64_t offset) {
-    return order(
-        c, (struct cell_order){SYS_mmap, {at, pages << 12, (uint64_t)prot}, offset});
+    return map_as(c, at, pages, prot, MAP_SHARED, offset);
+}
+
+int cell_map_copy(struct cell *c, uint64_t at, uint64_t offset, const uint16_t *place,
+                  unsigned count, uint8_t value) {
+    int rc = map_as(c, at, 1, PROT_READ | PROT_WRITE, MAP_PRIVATE, offset);
+
+    for (unsigned n = 0; n < count && !rc; n++)
+        rc = order(c,
+                   (struct cell_order){.call = CELL_POKE, .arg = {at + place[n], value}});
+    return rc ? rc
+              : order(c, (struct cell_order){.call = SYS_mprotect,
+                                             .arg = {at, 4096, PROT_READ | PROT_EXEC}});
 }
 
 int cell_unmap(struct cell *c, uint64_t at, uint64_t pages) {
-    return order(c, (struct cell_order){SYS_munmap, {at, pages << 12}, 0});
+    return order(c, (struct cell_order){.call = SYS_munmap, .arg = {at, pages << 12}});
 }
 
 int cell_unmap_all(struct cell *c) {
@@ -267,8 +292,14 @@ uint64_t cell_pool_cpu_ns(struct cell_pool *p) {
     return p->cpu_ns;
 }
 
+static int order_affinity(struct cell *c, uint64_t thread) {
+    return order(c, (struct cell_order){
+                        .call = SYS_sched_setaffinity,
+                        .arg = {thread, CELL_O_MASK_SIZE, CELL_ORDERS + CELL_O_MASK},
+                    });
+}
+
 int cell_move(struct cell *c, int cpu) {
-    uint64_t mask = CELL_ORDERS + CELL_O_MASK;
     int rc;
 
     if (cpu == c->cpu || cpu < 0 || cpu >= CELL_O_MASK_SIZE * 8)
@@ -279,11 +310,9 @@ int cell_move(struct cell *c, int cpu) {
     c->cpu = cpu;
     memset(c->orders->mask, 0, CELL_O_MASK_SIZE);
     c->orders->mask[cpu / 64] = 1ull << cpu % 64;
-    rc = order(c, (struct cell_order){
-                      SYS_sched_setaffinity, {c->thread, CELL_O_MASK_SIZE, mask}, 0});
+    rc = order_affinity(c, c->thread);
     if (!rc)
-        rc = order(c, (struct cell_order){
-                          SYS_sched_setaffinity, {0, CELL_O_MASK_SIZE, mask}, 0});
+        rc = order_affinity(c, 0);
     return rc ? rc : cell_sync(c);
 }
 

@@ -60,9 +60,15 @@ void cell_give_back(struct cell *c);
 
 /* PAGES pages at guest address AT are those at OFFSET of the RAM; PROT as in mmap(2). */
 int cell_map(struct cell *c, uint64_t at, uint64_t pages, int prot, uint64_t offset);
+/* A page at AT that is a copy of the one at OFFSET of the RAM, in which the bytes at the
+ * COUNT places have VALUE; to be read and executed. */
+int cell_map_copy(struct cell *c, uint64_t at, uint64_t offset, const uint16_t *place,
+                  unsigned count, uint8_t value);
 int cell_unmap(struct cell *c, uint64_t at, uint64_t pages);
 /* Everything that is the guest's. */
 int cell_unmap_all(struct cell *c);
+/* There are some that were not carried out. */
+bool cell_has_orders(const struct cell *c);
 /* All of them are done: 0; -ENOMEM: not all, for the host has a limit; or -errno, and the
  * cell is no good any more. */
 int cell_sync(struct cell *c);

@@ -98,6 +98,11 @@ static void flushed(void *arg, unsigned space, bool but_global) {
         direct_program_flushed(d);
 }
 
+static void code_read(void *arg, const struct mmu_entry *e) {
+    if (e->bank == BANK_USER)
+        direct_page_read(arg, e->host);
+}
+
 static void switched(void *arg, unsigned user, unsigned super) {
     struct direct *d = arg;
 
@@ -112,6 +117,7 @@ static const struct mmu_observer observer = {.filled = filled,
                                              .evicted = evicted,
                                              .invalidated = invalidated,
                                              .host_write_dropped = host_write_dropped,
+                                             .code_read = code_read,
                                              .switched = switched};
 
 /* --- life --- */
@@ -200,7 +206,7 @@ void direct_reset(struct direct *d) {
     direct_begin_anew(d);
     sh->xcr0 = 0;
     for (uint64_t n = 0; n < sh->pages; n++)
-        if (sh->page[n].verdict || sh->page[n].holders)
+        if (sh->page[n].verdict || sh->page[n].holders || sh->page[n].read)
             sh->page[n] = (struct code_page){0};
     memset(d->program, 0, sizeof(d->program));
     direct_look(d);
@@ -539,7 +545,7 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     uint64_t start = os_tsc(), ticks;
     enum direct_out out;
 
-    *again = false;
+    *again = d->comes_back = false;
     run_cell(d, s->cell, &e);
     d->ran_at = os_tsc();
     ticks = d->ran_at - start;
@@ -568,7 +574,7 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     else
         out = other(d, &e);
     d->n.kicks += e.signal == CELL_SIGUSR1;
-    if (s->cell && direct_judge(d, s->cell, *again))
+    if (s->cell && direct_judge(d, s->cell, *again && !d->comes_back))
         direct_rest(d);
     return out;
 }

@@ -6,9 +6,10 @@
  *
  * A page is mapped in the cell when guest code faults there and the guest's page tables
  * allow it (a hidden page fault), with its neighbours. Whatever the shadow drops is
- * dropped in the cell before it runs again. Code is mapped executable only if no
+ * dropped in the cell before it runs again. Code is mapped executable as it is if no
  * instruction begins in it that the CPU would execute otherwise than the guest's
- * (scan.c); such a page carries MEM_TRACE_DIRECT, so that stores to it are seen.
+ * (scan.c), else as a copy in which these fault; such a page carries MEM_TRACE_DIRECT, so
+ * that stores to it are seen.
  *
  * Each vCPU has cells of its own, one for an address space, as it has a shadow of its
  * own. All of it belongs to the vCPU's thread, but for direct_kick(); what the vCPUs of a

@@ -14,6 +14,7 @@ enum verdict {
     VERDICT_NONE,
     VERDICT_GOOD,
     VERDICT_AUX,     /* good where the host's TSC_AUX is the guest's */
+    VERDICT_COPY,    /* as a copy in which some instructions fault */
     VERDICT_REFUSED, /* by scan.c */
 };
 
@@ -22,6 +23,7 @@ struct code_page {
     uint32_t written_at; /* page_clock() */
     uint8_t verdict;     /* not NONE: it carries MEM_TRACE_DIRECT */
     uint8_t writes;      /* how often it lost that by a store, of late */
+    uint8_t read;        /* atomic: as data, by user code; no copies of it are executed */
 };
 
 /* Shared by the vCPUs of a machine. Under the lock of traces. */
@@ -30,7 +32,8 @@ struct direct_shared {
     uint64_t pages;
     unsigned members;
     struct direct *member[VCPU_GROUP_MAX];
-    uint64_t xcr0; /* the guest's, when the first page was scanned; 0: none was */
+    uint32_t reads; /* atomic: changes when such a page is read for the first time */
+    uint64_t xcr0;  /* the guest's, when the first page was scanned; 0: none was */
 };
 
 /* Rights, as in struct space. */
@@ -71,6 +74,7 @@ struct direct {
     struct space space[MMU_SPACES_MAX];
     struct codes codes;
     struct codes kept; /* writable pages that the shadow has evicted */
+    uint32_t reads;    /* of the shared ones, those that are obeyed */
     unsigned now;      /* the space of user code */
     struct program program[PROGRAMS];
     bool rest;         /* translated until the next look at events */
@@ -88,6 +92,8 @@ struct direct {
     /* What CPU time crowd_cell had got, and the ticks of its turns since. */
     const struct cell *crowd_cell;
     uint64_t crowd_ns, crowd_ticks;
+    bool comes_back;    /* the page that this turn ended for was mapped before */
+    uint64_t orders_ns; /* CPU time that cells have needed for orders */
     struct direct_counts n;
 };
 
@@ -95,11 +101,14 @@ struct direct {
 
 /* The address space, or what is thought of it, has changed: v->away follows. */
 void direct_look(struct direct *d);
-/* A turn in C has ended, for a page that is MAPPED now. The program comes out too often:
- * true. */
+/* A turn in C has ended, for a page that is MAPPED now for the first time. The program
+ * comes out too often: true. */
 bool direct_judge(struct direct *d, const struct cell *c, bool mapped);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
+
+/* User code reads the page at HOST, which is code. */
+void direct_page_read(struct direct *d, const uint8_t *host);
 
 /* No cell of the vCPU's keeps what it maps. */
 void direct_begin_anew(struct direct *d);

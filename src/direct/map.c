@@ -63,15 +63,38 @@ static int drop_stale(struct direct *d, struct space *s) {
 }
 
 /* Where the host has a limit, some orders were not carried out: begin anew. */
-int direct_catch_up(struct direct *d, struct space *s) {
-    int rc = drop_stale(d, s);
+static int carry_out(struct direct *d, struct space *s) {
+    int rc = cell_sync(s->cell);
 
-    if (!rc)
-        rc = cell_sync(s->cell);
     if (rc != -ENOMEM)
         return rc;
     rc = unmap_all(d, s);
     return rc ? rc : cell_sync(s->cell);
+}
+
+/* A page is read as data now: no cell executes a copy of it. */
+static void obey_reads(struct direct *d) {
+    uint32_t reads = __atomic_load_n(&d->sh->reads, __ATOMIC_SEQ_CST);
+
+    if (likely(reads == d->reads))
+        return;
+    d->reads = reads;
+    for (unsigned n = 0; n < MMU_SPACES_MAX; n++)
+        d->space[n].all_stale = true;
+}
+
+int direct_catch_up(struct direct *d, struct space *s) {
+    uint64_t had;
+    int rc;
+
+    obey_reads(d);
+    rc = drop_stale(d, s);
+    if (rc || !cell_has_orders(s->cell))
+        return rc;
+    had = cell_cpu_ns(s->cell);
+    rc = carry_out(d, s);
+    d->orders_ns += cell_cpu_ns(s->cell) - had;
+    return rc;
 }
 
 /* --- code --- */
@@ -100,16 +123,33 @@ static unsigned scan_how(const struct direct *d) {
     return (xcr0 != d->v->xcr0 ? SCAN_XCR0 : 0) | (xcr0 & X86_XCR0_PKRU ? SCAN_PKRU : 0);
 }
 
-static enum verdict judge(const struct direct *d, uint64_t at, const uint8_t *host) {
-    const struct scan_page page = {
+static struct scan_page scanned(const struct direct *d, uint64_t at,
+                                const uint8_t *host) {
+    return (struct scan_page){
         .bytes = host,
         .before = bytes_at(d, at - SCAN_BEFORE, SCAN_BEFORE),
         .behind = bytes_at(d, at + 4096, 2),
     };
+}
+
+#define PLACES 96u /* instructions in a page that fault in its copy */
+
+static int places(const struct direct *d, uint64_t at, const uint8_t *host,
+                  uint16_t *place) {
+    const struct scan_page page = scanned(d, at, host);
+
+    return scan_places(&page, scan_how(d) | SCAN_AUX, place, PLACES);
+}
+
+static enum verdict judge(const struct direct *d, uint64_t at, const uint8_t *host) {
+    const struct scan_page page = scanned(d, at, host);
+    uint16_t place[PLACES];
 
     if (!scan_refuses(&page, scan_how(d) | SCAN_AUX))
         return VERDICT_GOOD;
-    return scan_refuses(&page, scan_how(d)) ? VERDICT_REFUSED : VERDICT_AUX;
+    if (!scan_refuses(&page, scan_how(d)))
+        return VERDICT_AUX;
+    return places(d, at, host, place) < 0 ? VERDICT_REFUSED : VERDICT_COPY;
 }
 
 static void hold(struct direct *d, struct code_page *c, uint32_t page,
@@ -121,17 +161,34 @@ static void hold(struct direct *d, struct code_page *c, uint32_t page,
     codes_add(&d->codes, page, (unsigned)(s - d->space), at);
 }
 
-/* The code in the page may be executed by the CPU: from here on nobody writes to it
- * unseen. The lock of traces is held until it is noted where. */
-static bool executable(struct direct *d, const struct space *s, uint64_t at,
-                       uint8_t *host) {
+/* How code may be executed by the CPU. */
+enum how_run { NOT, AS_IT_IS, AS_COPY };
+
+static enum how_run how_run(const struct direct *d, const struct code_page *c) {
+    switch (c->verdict) {
+    case VERDICT_GOOD:
+        return AS_IT_IS;
+    case VERDICT_AUX:
+        return d->aux_equal ? AS_IT_IS : AS_COPY;
+    case VERDICT_COPY:
+        return AS_COPY;
+    default:
+        return NOT;
+    }
+}
+
+/* Whether the code in the page may be executed by the CPU: from here on nobody writes to
+ * it unseen. The lock of traces is held until it is noted where. */
+static enum how_run executable(struct direct *d, const struct space *s, uint64_t at,
+                               uint8_t *host) {
     struct mem *m = d->v->mem;
     uint32_t page = (uint32_t)((host - mem_ram_base(m)) >> 12);
     struct code_page *c = &d->sh->page[page];
-    bool calm = page_clock() - c->written_at > CALM, good;
+    bool calm = page_clock() - c->written_at > CALM;
+    enum how_run how;
 
     if (c->writes >= WRITES && !calm)
-        return false;
+        return NOT;
     mem_trace_add(m, host, MEM_TRACE_DIRECT);
     if (c->verdict == VERDICT_NONE) {
         c->verdict = (uint8_t)judge(d, at, host);
@@ -139,10 +196,10 @@ static bool executable(struct direct *d, const struct space *s, uint64_t at,
         c->writes = calm ? 0 : c->writes;
         d->n.scans++;
     }
-    good = c->verdict == VERDICT_GOOD || (c->verdict == VERDICT_AUX && d->aux_equal);
-    if (good)
+    how = how_run(d, c);
+    if (how != NOT)
         hold(d, c, page, s, at);
-    return good;
+    return how;
 }
 
 /* --- what comes --- */
@@ -154,15 +211,24 @@ static bool is_ram(const struct direct *d, const uint8_t *host) {
            mem_kind_of(m, host) == MEM_RAM;
 }
 
+static bool is_read(const struct direct *d, const uint8_t *host) {
+    uint64_t page = (uint64_t)(host - mem_ram_base(d->v->mem)) >> 12;
+
+    return __atomic_load_n(&d->sh->page[page].read, __ATOMIC_SEQ_CST);
+}
+
 /* The rights that the cell may have to page AT, which the shadow holds, and where it is.
- */
-static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at, bool code,
-                          uint8_t **host) {
+ * *HOW: whether its code is wanted; and then, as what it is to be mapped. A copy's
+ * bytes are not all the guest's, so it is for pages only that were not read as data
+ * (docs/errata.md). */
+static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at,
+                          enum how_run *how, uint8_t **host) {
     const struct mmu *mmu = d->v->mmu;
     uint8_t *r, *w, *x = mmu_hit(mmu->code, gva(at), 1, MMU_EXEC);
     unsigned rights;
 
-    code = code && is_ram(d, x) && executable(d, s, at, x);
+    if (*how != NOT)
+        *how = is_ram(d, x) ? executable(d, s, at, x) : NOT;
     /* What is there now, for the lock may have been waited for. */
     r = mmu_hit(mmu->data, gva(at), 1, MMU_READ);
     w = mmu_hit(mmu->data, gva(at), 1, MMU_WRITE);
@@ -171,7 +237,9 @@ static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at, 
     *host = r ? r : w ? w : x;
     if (!is_ram(d, *host))
         return 0;
-    if (code && x == *host && !w)
+    if (x != *host || w || (*how == AS_COPY && (r || is_read(d, x))))
+        *how = NOT;
+    if (*how != NOT)
         rights |= READ | EXEC;
     return rights;
 }
@@ -214,27 +282,57 @@ static int add_to_run(struct direct *d, struct space *s, struct run *r, uint64_t
     return rc;
 }
 
+#define PIECES_OF_COPY 3u /* that the host may have made of what is mapped */
+
+static int map_copy(struct direct *d, struct space *s, uint64_t at, uint64_t offset,
+                    const uint16_t *place, int count, struct run *r) {
+    int rc = flush_run(d, s, r);
+
+    s->maps += PIECES_OF_COPY;
+    d->n.copies++;
+    return rc ? rc
+              : cell_map_copy(s->cell, at, offset, place, (unsigned)count, SCAN_FAULTS);
+}
+
 /* Maps page AT if the shadow has it. False: it has not, or the cell is not to. */
 static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
                      struct run *r) {
     struct mem *m = d->v->mem;
+    enum how_run how = code ? AS_IT_IS : NOT;
+    uint16_t place[PLACES];
+    uint64_t offset;
     uint8_t *host;
     unsigned rights;
     bool noted;
+    int count = 0;
 
     if (!allowed(at))
         return false;
     if (code)
         mem_lock(m);
-    rights = rights_of(d, s, at, code, &host);
+    rights = rights_of(d, s, at, &how, &host);
+    if (how == AS_COPY)
+        count = places(d, at, host, place);
+    if (count < 0) /* what is around it is not what it was */
+        rights = 0;
     noted = rights && space_note(s, at, rights);
     if (code)
         mem_unlock(m);
     if (rights && !noted) /* no room */
         s->all_stale = true;
+    if (!noted)
+        return false;
+    offset = (uint64_t)(host - mem_ram_base(m));
     /* Should an order fail, the next ones will, and the cell is given up. */
-    return noted &&
-           !add_to_run(d, s, r, at, (uint64_t)(host - mem_ram_base(m)), prot_of(rights));
+    return !(how == AS_COPY ? map_copy(d, s, at, offset, place, count, r)
+                            : add_to_run(d, s, r, at, offset, prot_of(rights)));
+}
+
+/* It may be read, and is no code: of that it is to be known whether the guest reads it.
+ */
+static bool is_data(struct vcpu *v, uint64_t at, bool writable) {
+    return (writable || !mmu_fetch(v, gva(at))) &&
+           !mmu_probe(v, gva(at), 1, MMU_READ, false);
 }
 
 /* The neighbours of a page that was wanted: those that are mapped in the guest, too. */
@@ -251,7 +349,7 @@ static void map_around(struct direct *d, struct space *s, uint64_t page, bool co
         if (at >> 21 != page >> 21 || space_rights(s, at) ||
             !mmu_peek(v, gva(at), &where, &writable))
             break;
-        if (code ? !mmu_fetch(v, gva(at)) : mmu_probe(v, gva(at), 1, MMU_READ, false))
+        if (code ? !mmu_fetch(v, gva(at)) : !is_data(v, at, writable))
             break;
         if (!map_page(d, s, at, code, r))
             break;
@@ -272,6 +370,7 @@ static enum direct_out hidden(struct direct *d, struct space *s, uint64_t page,
     bool code = acc == MMU_EXEC;
     struct run r = {0};
 
+    d->comes_back = space_knows(s, page);
     if (drop_stale(d, s) || space_rights(s, page) & 1u << acc)
         return DIRECT_INTERPRET; /* it is mapped, and yet it faults */
     if (map_page(d, s, page, code, &r) && space_rights(s, page) & 1u << acc) {
@@ -338,6 +437,7 @@ void direct_code_written(void *arg, struct gpa at, unsigned len) {
         return;
     mem_trace_remove(m, host, MEM_TRACE_DIRECT);
     c->verdict = VERDICT_NONE;
+    c->read = 0;
     c->writes += c->writes < WRITES;
     c->written_at = page_clock();
     for (unsigned n = 0; n < sh->members; n++) {

@@ -108,6 +108,18 @@ void direct_begin_anew(struct direct *d) {
     codes_clear(&d->kept);
 }
 
+/* Whoever has a copy of it mapped lets go of it; see direct_catch_up(). */
+void direct_page_read(struct direct *d, const uint8_t *host) {
+    struct direct_shared *sh = d->sh;
+    uint64_t page = (uint64_t)(host - mem_ram_base(d->v->mem)) >> 12;
+
+    if (page >= sh->pages ||
+        __atomic_exchange_n(&sh->page[page].read, 1, __ATOMIC_SEQ_CST))
+        return;
+    if (sh->page[page].verdict != VERDICT_NONE)
+        __atomic_add_fetch(&sh->reads, 1, __ATOMIC_SEQ_CST);
+}
+
 bool direct_wanted(struct direct *d) {
     return d->v->away && suits(d);
 }
@@ -117,9 +129,10 @@ void direct_rest(struct direct *d) {
     direct_look(d);
 }
 
-static void begin_window(struct program *p, const struct cell *c) {
+static void begin_window(const struct direct *d, struct program *p,
+                         const struct cell *c) {
     p->cell = c;
-    p->since_ns = cell_cpu_ns(c);
+    p->since_ns = cell_cpu_ns(c) - d->orders_ns;
     p->turns = p->exits = 0;
     p->flushed = false;
 }
@@ -127,14 +140,16 @@ static void begin_window(struct program *p, const struct cell *c) {
 /* By the cell's own CPU time: that of the clock has in it what others of the host's did
  * meanwhile. */
 static bool is_worth_it(const struct direct *d, const struct program *p) {
-    uint64_t had = cell_cpu_ns(p->cell) - p->since_ns, going = p->turns * d->cell_ns;
+    uint64_t had = cell_cpu_ns(p->cell) - d->orders_ns - p->since_ns,
+             going = p->turns * d->cell_ns;
     uint64_t user = had > going ? had - going : 0, c = d->exit_ns;
 
     return user > WINDOW * (p->windows < EARLY ? c / 4 : c * 3 / 4);
 }
 
 /* Turns that end for a page that is then mapped come once for each page, and would cost
- * more than they do here if its code were translated: they are not held against it. */
+ * more than they do here if its code were translated: they are not held against it. A
+ * page that comes again and again, as one that is written and executed in turn, is. */
 bool direct_judge(struct direct *d, const struct cell *c, bool mapped) {
     struct program *p = program_of(d);
     bool good;
@@ -142,14 +157,14 @@ bool direct_judge(struct direct *d, const struct cell *c, bool mapped) {
     if (d->mode == DIRECT_ON || p->cr3 != root(d->v))
         return false;
     if (p->cell != c)
-        begin_window(p, c);
+        begin_window(d, p, c);
     p->turns++;
-    p->exits += !mapped || p->flushed;
+    p->exits += (!mapped || p->flushed) + d->comes_back;
     if (p->exits < WINDOW)
         return false;
     good = is_worth_it(d, p);
     p->windows++;
-    begin_window(p, c);
+    begin_window(d, p, c);
     if (good) {
         p->failures = 0;
         return false;

@@ -97,14 +97,18 @@ static bool begins(const uint8_t *code, unsigned from, unsigned at, unsigned end
     return from == at;
 }
 
-/* The code around AT, read from every beginning: none has an instruction there. */
-static bool within(const uint8_t *code, unsigned at, unsigned end) {
-    unsigned first = at > SWEEP + SWEEPS ? at - SWEEP - SWEEPS : 0;
+/* The code around AT, read from every beginning: that many have an instruction there, out
+ * of *TRIED. */
+static unsigned agreeing(const uint8_t *code, unsigned at, unsigned end,
+                         unsigned *tried) {
+    unsigned first = at > SWEEP + SWEEPS ? at - SWEEP - SWEEPS : 0, agree = 0;
 
-    for (unsigned from = first; from < first + SWEEPS && from <= at; from++)
-        if (begins(code, from, at, end))
-            return false;
-    return true;
+    *tried = 0;
+    for (unsigned from = first; from < first + SWEEPS && from <= at; from++) {
+        agree += begins(code, from, at, end);
+        ++*tried;
+    }
+    return agree;
 }
 
 /* What begins at P, which has three bytes. */
@@ -116,21 +120,63 @@ static bool dangerous(const uint8_t *p, unsigned how) {
 
 _Static_assert(SCAN_BEFORE == SWEEP + SWEEPS, "what is read in front of a page");
 
-bool scan_refuses(const struct scan_page *page, unsigned how) {
-    uint8_t code[SCAN_BEFORE + 4096 + 16], *own = code + SCAN_BEFORE;
-    unsigned before = page->before ? SCAN_BEFORE : 0;
+/* The page with what is around it; what nobody knows is harmless. */
+struct text {
+    uint8_t code[SCAN_BEFORE + 4096 + 16];
+    unsigned before, end; /* bytes in front of the page; of all */
+    int first, last;      /* where instructions of the page's begin, from, and below */
+};
 
-    for (unsigned n = 0; n < before; n++)
-        code[n] = page->before[n];
+static void lay_out(const struct scan_page *page, struct text *t) {
+    t->before = page->before ? SCAN_BEFORE : 0;
+    t->end = t->before + 4096 + 16;
+    for (unsigned n = 0; n < t->before; n++)
+        t->code[n] = page->before[n];
     for (unsigned n = 0; n < 4096; n++)
-        own[n] = page->bytes[n];
+        t->code[t->before + n] = page->bytes[n];
     for (unsigned n = 0; n < 16; n++)
-        own[4096 + n] = page->behind && n < 2 ? page->behind[n] : 0xf9;
+        t->code[t->before + 4096 + n] = page->behind && n < 2 ? page->behind[n] : 0xf9;
     /* What begins in the two bytes before, and ends here, is looked at here: they may not
      * have known what follows. */
-    for (int n = before ? -2 : 0; n < (page->behind ? 4096 : 4094); n++)
-        if ((own[n] == 0x0f || own[n] == 0xcd) && dangerous(&own[n], how) &&
-            !within(own - before, (unsigned)n + before, before + 4096 + 16))
+    t->first = t->before ? -2 : 0;
+    t->last = page->behind ? 4096 : 4094;
+}
+
+static bool dangerous_at(const struct text *t, int n, unsigned how) {
+    const uint8_t *p = t->code + (int)t->before + n;
+
+    return (p[0] == 0x0f || p[0] == 0xcd) && dangerous(p, how);
+}
+
+bool scan_refuses(const struct scan_page *page, unsigned how) {
+    struct text t;
+    unsigned tried;
+
+    lay_out(page, &t);
+    for (int n = t.first; n < t.last; n++)
+        if (dangerous_at(&t, n, how) &&
+            agreeing(t.code, (unsigned)(n + (int)t.before), t.end, &tried))
             return true;
     return false;
+}
+
+int scan_places(const struct scan_page *page, unsigned how, uint16_t *place,
+                unsigned most) {
+    struct text t;
+    unsigned count = 0, tried;
+
+    lay_out(page, &t);
+    for (int n = t.first; n < t.last; n++) {
+        unsigned agree =
+            dangerous_at(&t, n, how)
+                ? agreeing(t.code, (unsigned)(n + (int)t.before), t.end, &tried)
+                : 0;
+
+        if (!agree)
+            continue;
+        if (agree * 4 < tried * 3 || n < 0 || n + 1 > 4095 || count == most)
+            return -1;
+        place[count++] = (uint16_t)(n + 1);
+    }
+    return (int)count;
 }

@@ -36,6 +36,10 @@ unsigned space_rights(const struct space *s, uint64_t at) {
     return *p >> 48 == s->generation ? (unsigned)(*p >> 1) & RIGHTS : 0;
 }
 
+bool space_knows(const struct space *s, uint64_t at) {
+    return *find(s, at) >> 48 == s->generation;
+}
+
 bool space_note(struct space *s, uint64_t at, unsigned rights) {
     uint64_t *p = find(s, at);
 

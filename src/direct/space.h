@@ -33,6 +33,9 @@ int space_init(struct space *s);
 void space_free(struct space *s);
 /* The rights with which page AT is mapped, 1u << enum mmu_access, or 0. */
 unsigned space_rights(const struct space *s, uint64_t at);
+/* It is mapped, or was since everything was unmapped. */
+bool space_knows(const struct space *s, uint64_t at);
+
 /* Notes a page that is being mapped. False: there is no room. */
 bool space_note(struct space *s, uint64_t at, unsigned rights);
 void space_forget(struct space *s, uint64_t at);

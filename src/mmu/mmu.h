@@ -333,6 +333,9 @@ struct mmu_observer {
     void (*evicted)(void *arg, const struct mmu_entry *e);
     void (*invalidated)(void *arg, unsigned space, uint64_t lo, uint64_t hi);
     void (*host_write_dropped)(void *arg, const uint8_t *host);
+    /* What was filled for data last is code by the guest's tables, and is not written:
+     * somebody reads his program. May be NULL. */
+    void (*code_read)(void *arg, const struct mmu_entry *e);
     /* From now on the banks of CPL 3 are those of USER, the others those of SUPER. */
     void (*switched)(void *arg, unsigned user, unsigned super);
 };

@@ -86,6 +86,14 @@ static void tell_entry(const struct mmu_priv *m, const struct space *s, unsigned
     m->observer->filled(m->observer_arg, &told);
 }
 
+static void tell_code_read(const struct mmu_priv *m, const struct space *s, unsigned bank,
+                           unsigned idx) {
+    const struct mmu_entry told = entry_at(m, s, bank, idx);
+
+    if (m->observer->code_read)
+        m->observer->code_read(m->observer_arg, &told);
+}
+
 /* The slot is about to be dropped, or has been: if there was an entry. */
 static inline void tell_drop(const struct mmu_priv *m, const struct space *s,
                              unsigned bank, unsigned idx) {
@@ -425,6 +433,8 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     give_write(m, s, bank, idx);
     if (unlikely(m->observer))
         tell_entry(m, s, bank, idx);
+    if (unlikely(m->observer) && !code && !writable && !w->nx)
+        tell_code_read(m, s, bank, idx);
     if (unlikely(m->pub.v->stops) && code)
         tell_breaks(m->pub.v, page, host);
 }

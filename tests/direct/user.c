@@ -163,6 +163,37 @@ static void test_cpuid(void) {
     }
 }
 
+/* Functions in pages of their own: they loop, and return what CPUID says of leaf 0. */
+#define ASKS(name)                                                                       \
+    uint64_t name(uint64_t loops);                                                       \
+    __asm__(".pushsection .text." #name ", \"ax\"\n .balign 4096\n" #name ":\n"          \
+            "mov %rbx, %r8\n 1: dec %rdi\n jnz 1b\n xor %eax, %eax\n xor %ecx, %ecx\n"   \
+            "cpuid\n mov %ebx, %eax\n mov %r8, %rbx\n ret\n .balign 4096\n .popsection")
+ASKS(asks);
+ASKS(asks_and_is_read);
+
+static unsigned sum_of(const volatile unsigned char *page) {
+    unsigned sum = 0;
+
+    for (unsigned n = 0; n < 4096; n++)
+        sum = sum * 31 + page[n];
+    return sum;
+}
+
+/* Code that asks CPUID and computes, too; and that is read as data besides. */
+static void test_asking_code(void) {
+    const void *read = (const void *)(uintptr_t)asks_and_is_read;
+    unsigned a, b, c, d, sum = sum_of(read), wrong = 0;
+
+    __cpuid(0, a, b, c, d);
+    for (unsigned n = 0; n < 200; n++) {
+        wrong += asks(100000) != b;
+        wrong += asks_and_is_read(1000) != b;
+    }
+    check("what CPUID says to code that computes", !wrong);
+    check("code that is read", sum_of(read) == sum);
+}
+
 /* --- registers, flags, segments --- */
 
 static void test_call_registers(void) {
@@ -457,6 +488,7 @@ int main(int argc, char **argv) {
     for (unsigned round = 0; round < 4; round++) {
         test_faults();
         test_cpuid();
+        test_asking_code();
         test_call_registers();
         test_state();
         test_step();

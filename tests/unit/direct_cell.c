@@ -137,6 +137,31 @@ static void test_faults(void **state) {
     assert_int_equal(W.out.trap, 13);
 }
 
+CELLS_PROGRAM(asks, "nop\n cpuid\n int3");
+
+/* A copy in which an instruction faults; the RAM, and who has mapped that, keep it. */
+static void test_copy(void **state) {
+    const uint16_t place = 2;
+
+    assert_int_equal(
+        cell_map_copy(W.cell, CELLS_CODE + (CELLS_PAGES << 12), 0, &place, 1, 0x0b), 0);
+    assert_int_equal(cell_sync(W.cell), 0);
+    CELLS_RUN(&W, asks);
+    assert_int_equal(W.out.signal, CELL_SIGTRAP);
+    /* Copied when it was mapped, as nobody stores to such a page unseen. */
+    cell_map_copy(W.cell, CELLS_CODE + (CELLS_PAGES << 12), 0, &place, 1, 0x0b);
+    assert_int_equal(cell_sync(W.cell), 0);
+    W.regs.rip = CELLS_CODE + (CELLS_PAGES << 12);
+    cells_go_on(&W);
+    assert_int_equal(W.out.signal, CELL_SIGILL);
+    assert_int_equal(W.regs.rip, CELLS_CODE + (CELLS_PAGES << 12) + 1);
+    assert_memory_equal(W.ram, "\x90\x0f\xa2\xcc", 4);
+    cell_unmap(W.cell, CELLS_CODE + (CELLS_PAGES << 12), 1);
+    assert_int_equal(cell_sync(W.cell), 0);
+    cells_go_on(&W);
+    assert_int_equal(W.out.signal, CELL_SIGSEGV);
+}
+
 /* What cannot be taken up comes out as it went in. */
 static void test_nowhere(void **state) {
     W.regs.rip = 1ull << 63;
@@ -665,6 +690,7 @@ int main(void) {
         T(test_vectors),
         T(test_selectors),
         T(test_faults),
+        T(test_copy),
         T(test_nowhere),
         T(test_kick),
         T(test_kicked_all_the_time),

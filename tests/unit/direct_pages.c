@@ -85,6 +85,36 @@ static void test_beginning(void **state) {
     assert_true(scan_refuses(&(struct scan_page){page, before, page}, 0));
 }
 
+static uint16_t places[4];
+
+static int places_of(unsigned at, const char *bytes, unsigned len) {
+    refuses(at, bytes, len, "\x90\x90", 0);
+    return scan_places(&(struct scan_page){page, NULL, (const uint8_t *)"\x90\x90"},
+                       SCAN_XCR0, places, ARRAY_SIZE(places));
+}
+
+/* Instructions that are to fault, and where they get another byte. */
+static void test_places(void **state) {
+    assert_int_equal(places_of(1000, "\x90", 1), 0);
+    assert_int_equal(places_of(1000, "\x0f\xa2\x90\x48\x0f\xc7\x21", 7), 2);
+    assert_int_equal(places[0], 1001);
+    assert_int_equal(places[1], 1005);
+    assert_int_equal(places_of(4094, "\xcd\x80", 2), 1);
+    assert_int_equal(places[0], 4095);
+    /* More than there is room for, one that the page has a part of only, and one that
+     * begins where some ways through the code have none. */
+    assert_int_equal(places_of(1000, "\x0f\xa2\x0f\xa2\x0f\xa2\x0f\xa2", 8), 4);
+    assert_int_equal(places_of(1000, "\x0f\xa2\x0f\xa2\x0f\xa2\x0f\xa2\x0f\xa2", 10), -1);
+    assert_int_equal(places_of(4095, "\x0f", 1), 0);
+    memset(page, 0x90, sizeof(page));
+    page[4095] = 0x0f;
+    assert_int_equal(
+        scan_places(&(struct scan_page){page, NULL, (const uint8_t *)"\xa2\x90"}, 0,
+                    places, ARRAY_SIZE(places)),
+        -1);
+    assert_int_equal(places_of(10, "\xb8\x0f\xa2\x90\x90", 5), -1);
+}
+
 /* --- what a cell maps --- */
 
 static struct space S;
@@ -200,11 +230,11 @@ static void test_codes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_good),
-        cmocka_unit_test(test_across),      cmocka_unit_test(test_beginning),
-        cmocka_unit_test(test_space),       cmocka_unit_test(test_full),
-        cmocka_unit_test(test_generations), cmocka_unit_test(test_dropped),
-        cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_good),
+        cmocka_unit_test(test_across),  cmocka_unit_test(test_beginning),
+        cmocka_unit_test(test_places),  cmocka_unit_test(test_space),
+        cmocka_unit_test(test_full),    cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_dropped), cmocka_unit_test(test_codes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
