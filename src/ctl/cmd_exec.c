@@ -25,10 +25,12 @@
 #define PATH_IN_ROOT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define ENV_MAX 4096
 #define WORDS 48
+/* Nobody changes what an overlay is over, is the rule: names are asked for rarely. */
+#define VALID_SECONDS "10"
 
 struct options {
-    const char *kernel, *root, *cwd, *memory, *cpus, *engine, *jail, *append, *stats,
-        *name;
+    const char *kernel, *root, *cwd, *memory, *cpus, *engine, *direct, *jail, *append,
+        *stats, *name;
     bool rw, net, as_root, verbose;
     const char *env[64]; /* NAME or NAME=VALUE */
     unsigned env_count;
@@ -68,7 +70,8 @@ static void print_help(void) {
         "  --as-root       the command is root's, in the machine\n"
         "  --cwd DIR       where it starts (default: here, if that is in the root)\n"
         "  --env NAME[=V]  one more variable for it\n"
-        "  --cpus N, --memory SIZE, --engine NAME, --jail MODE, --stats=FILE\n"
+        "  --cpus N, --memory SIZE, --engine NAME, --direct MODE, --jail MODE,\n"
+        "  --stats=FILE\n"
         "                  as for `bivisor run` (default: 1 CPU, " DEFAULT_MEMORY ")\n"
         "  --name NAME     `bivisor do NAME` runs others in the machine meanwhile\n"
         "  --append TEXT   more for the kernel's command line\n"
@@ -92,6 +95,7 @@ enum {
     OPT_CPUS,
     OPT_MEMORY,
     OPT_ENGINE,
+    OPT_DIRECT,
     OPT_JAIL,
     OPT_STATS,
     OPT_APPEND,
@@ -111,6 +115,7 @@ static const struct option long_options[] = {
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"engine", required_argument, NULL, OPT_ENGINE},
+    {"direct", required_argument, NULL, OPT_DIRECT},
     {"jail", required_argument, NULL, OPT_JAIL},
     {"stats", required_argument, NULL, OPT_STATS},
     {"name", required_argument, NULL, OPT_NAME},
@@ -153,6 +158,9 @@ static bool take_option(struct options *o, int opt) {
         return true;
     case OPT_ENGINE:
         o->engine = optarg;
+        return true;
+    case OPT_DIRECT:
+        o->direct = optarg;
         return true;
     case OPT_JAIL:
         o->jail = optarg;
@@ -277,13 +285,15 @@ static const struct exec_need net[] = {{"virtio_net", "virtio network cards"}};
 /* The root's file systems, the better one first. */
 static const struct root_type {
     const char *type, *options, *share;
+    bool valid; /* the share has that word */
     struct exec_need needs[2];
     unsigned count;
 } root_types[] = {
-    {"virtiofs", "", ",type=fs", {{"virtiofs", "virtio-fs"}}, 1},
+    {"virtiofs", "", ",type=fs", true, {{"virtiofs", "virtio-fs"}}, 1},
     {"9p",
      "trans=virtio,version=9p2000.L,msize=512000,cache=loose,access=any",
      "",
+     false,
      {{"9pnet_virtio", "virtio-fs, nor 9P over virtio"},
       {"9p", "virtio-fs, nor 9P file system"}},
      2},
@@ -376,7 +386,7 @@ static char *cmdline(const struct options *o) {
 /* DIR with its commas twice, as --share wants it. */
 static char *share_of(const struct options *o, const struct root_type *type) {
     const char *dir = o->root ? o->root : "/";
-    char *text = malloc(2 * strlen(dir) + 32), *to = text;
+    char *text = malloc(2 * strlen(dir) + 48), *to = text;
 
     if (!text)
         return NULL;
@@ -386,7 +396,8 @@ static char *share_of(const struct options *o, const struct root_type *type) {
         if (*dir == ',')
             *to++ = ',';
     }
-    sprintf(to, "%s%s", o->rw ? "" : ",readonly", type->share);
+    sprintf(to, "%s%s%s", o->rw ? "" : ",readonly", type->share,
+            o->rw || !type->valid ? "" : ",valid=" VALID_SECONDS);
     return text;
 }
 
@@ -401,6 +412,7 @@ static void make_words(struct exec *x) {
     put_option(x, "--memory", o->memory ? o->memory : DEFAULT_MEMORY);
     put_option(x, "--cpus", o->cpus);
     put_option(x, "--engine", o->engine);
+    put_option(x, "--direct", o->direct);
     put_option(x, "--jail", o->jail);
     put_option(x, "--net", o->net ? "user" : NULL);
     if (o->stats)

@@ -12,7 +12,7 @@ bool share_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
     printf(
-        "--share TAG=DIR[,readonly][,type=9p|fs]\n"
+        "--share TAG=DIR[,readonly][,type=9p|fs][,valid=SECONDS]\n"
         "\n"
         "A directory that the guest can mount, as a Linux guest does by\n"
         "\n"
@@ -20,6 +20,8 @@ bool share_option_help(const char *value) {
         "\n"
         "  readonly  nothing in it can be changed\n"
         "  type=fs   by virtio-fs instead of 9P: mount -t virtiofs TAG /mnt\n"
+        "  valid=N   with type=fs: what it has seen of names and attributes the guest\n"
+        "            believes for N seconds (default: 1), and does not ask again\n"
         "\n"
         "Files are opened, made and changed as the user who runs bivisor: the guest\n"
         "can do with them what you can, and nothing outside of DIR. A comma in DIR is\n"
@@ -43,6 +45,17 @@ static char *cut(char *text) {
     return NULL;
 }
 
+static bool parse_valid(const char *word, unsigned *valid) {
+    char *end;
+    unsigned long n;
+
+    if (strncmp(word, "valid=", 6) != 0 || word[6] < '0' || word[6] > '9')
+        return false;
+    n = strtoul(word + 6, &end, 10);
+    *valid = (unsigned)n;
+    return !*end && n && n <= SHARE_VALID_MAX;
+}
+
 static bool parse(struct share_option *s) {
     char *dir = strchr(s->text, '='), *word, *rest;
 
@@ -59,9 +72,11 @@ static bool parse(struct share_option *s) {
             s->protocol = SHARE_9P;
         else if (!strcmp(word, "type=fs"))
             s->protocol = SHARE_FUSE;
-        else
+        else if (!parse_valid(word, &s->valid))
             return false;
     }
+    if (s->valid && s->protocol != SHARE_FUSE)
+        return false;
     return *s->dir && !strchr(s->tag, ',');
 }
 
@@ -79,9 +94,10 @@ bool share_option_take(struct share_options *o, const char *value) {
     }
     o->count++;
     if (!parse(s)) {
-        log_error("--share wants TAG=DIR[,readonly][,type=9p|fs], TAG of %u bytes at "
-                  "most, not '%s'",
-                  SHARE_TAG, value);
+        log_error(
+            "--share wants TAG=DIR[,readonly][,type=9p|fs][,valid=SECONDS], TAG of %u "
+            "bytes at most, valid= with type=fs alone, not '%s'",
+            SHARE_TAG, value);
         return false;
     }
     for (unsigned n = 0; n + 1 < o->count; n++)
@@ -108,6 +124,7 @@ int share_options_open(const struct share_options *o, enum jail_want jail,
                                            .dir = s->dir,
                                            .readonly = s->readonly,
                                            .protocol = s->protocol,
+                                           .valid = s->valid,
                                            .jail = jail};
         int rc = share_open(&share, &cfg->shares[n], why, sizeof(why));
 

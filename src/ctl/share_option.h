@@ -12,13 +12,14 @@ struct share_options {
         const char *tag, *dir;
         bool readonly;
         enum share_protocol protocol;
+        unsigned valid; /* share_config's */
     } share[MACHINE_SHARES];
     unsigned count;
 };
 
 /* `--share help`: prints what there is to say, and returns true. */
 bool share_option_help(const char *value);
-/* Takes TAG=DIR[,readonly][,type=9p|fs]. False after a message. */
+/* Takes TAG=DIR[,readonly][,type=9p|fs][,valid=SECONDS]. False after a message. */
 bool share_option_take(struct share_options *o, const char *value);
 void share_options_free(struct share_options *o);
 

@@ -9,7 +9,8 @@
 /* "fuse.h": what we do, of what there is to be chosen. */
 static const uint32_t flags_we_know =
     FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_DO_READDIRPLUS |
-    FUSE_READDIRPLUS_AUTO | FUSE_AUTO_INVAL_DATA | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES;
+    FUSE_READDIRPLUS_AUTO | FUSE_AUTO_INVAL_DATA | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
+    FUSE_NO_OPEN_SUPPORT | FUSE_CACHE_SYMLINKS;
 
 static void forget_all(struct fuse *f) {
     fuse_handles_end(f);
@@ -35,11 +36,8 @@ static int init(struct fuse *f, struct request *r) {
     if (major > FUSE_KERNEL_VERSION) /* it asks again */
         out.minor = FUSE_KERNEL_MINOR_VERSION;
     forget_all(f);
+    f->unopened = f->steady && out.flags & FUSE_NO_OPEN_SUPPORT;
     FUSE_PUT(r, out);
-    return 0;
-}
-
-static int nothing(struct fuse *f, struct request *r) {
     return 0;
 }
 
@@ -48,6 +46,8 @@ static int destroy_session(struct fuse *f, struct request *r) {
     return 0;
 }
 
+/* FUSE_FLUSH is not among them, so that the guest tells of it once: its locks are its
+ * own, and what it has written is. */
 static fuse_fn *const table[] = {
     [FUSE_LOOKUP] = fuse_lookup,
     [FUSE_GETATTR] = fuse_getattr,
@@ -70,7 +70,6 @@ static fuse_fn *const table[] = {
     [FUSE_GETXATTR] = fuse_getxattr,
     [FUSE_LISTXATTR] = fuse_listxattr,
     [FUSE_REMOVEXATTR] = fuse_removexattr,
-    [FUSE_FLUSH] = nothing,
     [FUSE_INIT] = init,
     [FUSE_OPENDIR] = fuse_opendir,
     [FUSE_READDIR] = fuse_readdir,
@@ -149,12 +148,14 @@ static uint32_t serve(void *state, const uint8_t *bytes, uint32_t len, uint8_t *
 
 /* --- the session --- */
 
-static int create(struct tree *t, void **out) {
+static int create(struct tree *t, unsigned valid, void **out) {
     struct fuse *f = calloc(1, sizeof(*f));
 
     if (!f)
         return -ENOMEM;
     f->tree = t;
+    f->valid = valid ? valid : FUSE_VALID_SECONDS;
+    f->steady = valid && tree_readonly(t);
     *out = f;
     return 0;
 }

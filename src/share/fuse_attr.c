@@ -38,9 +38,8 @@ int fuse_attributes(struct fuse *f, struct node *n, struct fuse_attr *out) {
 }
 
 int fuse_entry(struct fuse *f, struct node *n, struct fuse_entry_out *out) {
-    *out = (struct fuse_entry_out){.nodeid = node_id(n),
-                                   .entry_valid = FUSE_VALID_SECONDS,
-                                   .attr_valid = FUSE_VALID_SECONDS};
+    *out = (struct fuse_entry_out){
+        .nodeid = node_id(n), .entry_valid = f->valid, .attr_valid = f->valid};
     int rc = fuse_attributes(f, n, &out->attr);
 
     if (!rc)
@@ -49,7 +48,7 @@ int fuse_entry(struct fuse *f, struct node *n, struct fuse_entry_out *out) {
 }
 
 static int answer_attributes(struct fuse *f, struct request *r) {
-    struct fuse_attr_out out = {.attr_valid = FUSE_VALID_SECONDS};
+    struct fuse_attr_out out = {.attr_valid = f->valid};
     int rc = fuse_attributes(f, r->node, &out.attr);
 
     if (!rc)

@@ -22,8 +22,11 @@ static int open_it(struct fuse *f, struct request *r, int more, uint32_t how) {
     return rc;
 }
 
-/* The guest's cache is good until the file's time or size is another. */
+/* The guest's cache is good until the file's time or size is another. With -ENOSYS it
+ * tells of no open any more. */
 int fuse_open(struct fuse *f, struct request *r) {
+    if (f->unopened)
+        return -ENOSYS;
     return open_it(f, r, 0, FOPEN_KEEP_CACHE);
 }
 
@@ -45,19 +48,19 @@ int fuse_release(struct fuse *f, struct request *r) {
 
 int fuse_read(struct fuse *f, struct request *r) {
     struct fuse_read_in a;
-    struct handle *h;
     ssize_t n;
+    int fd;
 
     FUSE_TAKE(r, a);
-    h = r->in.bad ? NULL : fuse_handle(f, a.fh);
-    if (!h)
-        return -EBADF;
+    fd = r->in.bad ? -EBADF : fuse_reading(f, r->node, a.fh);
+    if (fd < 0)
+        return fd;
     if (a.offset > INT64_MAX)
         return -EINVAL;
     if (a.size > r->out.left)
         a.size = (uint32_t)r->out.left;
     do
-        n = pread(h->fd, r->out.at, a.size, (off_t)a.offset);
+        n = pread(fd, r->out.at, a.size, (off_t)a.offset);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;
@@ -72,6 +75,8 @@ int fuse_write(struct fuse *f, struct request *r) {
     const uint8_t *from;
     ssize_t n;
 
+    if (f->unopened)
+        return -EROFS;
     FUSE_TAKE(r, a);
     h = r->in.bad ? NULL : fuse_handle(f, a.fh);
     if (!h)
@@ -93,6 +98,8 @@ int fuse_fsync(struct fuse *f, struct request *r) {
     struct fuse_fsync_in a;
     struct handle *h;
 
+    if (f->unopened) /* there is nothing to be written */
+        return -ENOSYS;
     FUSE_TAKE(r, a);
     h = r->in.bad ? NULL : fuse_handle(f, a.fh);
     if (!h)
@@ -106,6 +113,8 @@ int fuse_fallocate(struct fuse *f, struct request *r) {
     struct fuse_fallocate_in a;
     struct handle *h;
 
+    if (f->unopened)
+        return -EROFS;
     FUSE_TAKE(r, a);
     h = r->in.bad ? NULL : fuse_handle(f, a.fh);
     if (!h)
@@ -118,16 +127,16 @@ int fuse_fallocate(struct fuse *f, struct request *r) {
 int fuse_lseek(struct fuse *f, struct request *r) {
     struct fuse_lseek_in a;
     struct fuse_lseek_out out;
-    struct handle *h;
     off_t at;
+    int fd;
 
     FUSE_TAKE(r, a);
-    h = r->in.bad ? NULL : fuse_handle(f, a.fh);
-    if (!h)
-        return -EBADF;
+    fd = r->in.bad ? -EBADF : fuse_reading(f, r->node, a.fh);
+    if (fd < 0)
+        return fd;
     if (a.offset > INT64_MAX || (a.whence != SEEK_DATA && a.whence != SEEK_HOLE))
         return -EINVAL;
-    at = lseek(h->fd, (off_t)a.offset, (int)a.whence);
+    at = lseek(fd, (off_t)a.offset, (int)a.whence);
     if (at < 0)
         return -errno;
     out.offset = (uint64_t)at;

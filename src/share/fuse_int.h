@@ -4,6 +4,10 @@
  * node so many times; what it has opened are handles.
  *
  * Locks are the guest's own: its kernel keeps them, for nobody here may wait.
+ *
+ * A guest that can only read, and believes what it has seen, need not tell that it opens
+ * files: then what it reads is found by the file, and there are handles of directories
+ * alone (`unopened`).
  */
 #ifndef SHARE_FUSE_INT_H
 #define SHARE_FUSE_INT_H
@@ -15,7 +19,8 @@
 
 #define FUSE_HANDLES 65536u
 #define FUSE_WRITE_MAX (512u << 10)
-#define FUSE_VALID_SECONDS 1u /* for so long names and attributes are believed */
+#define FUSE_VALID_SECONDS 1u /* so long names and attributes are believed, usually */
+#define FUSE_RECENT 8u
 
 struct handle {
     int fd; /* -1: free */
@@ -24,8 +29,19 @@ struct handle {
     uint32_t next_free; /* and 1; 0: none */
 };
 
+/* A file that was read without having been opened. */
+struct recent {
+    struct node *node; /* NULL: none */
+    int fd;
+};
+
 struct fuse {
     struct tree *tree;
+    unsigned valid; /* seconds */
+    bool steady;    /* opens need not be told of */
+    bool unopened;  /* and the guest has agreed */
+    struct recent recent[FUSE_RECENT];
+    unsigned next_recent;
     struct handle *handle;
     uint32_t handles, free; /* FREE: as next_free */
 };
@@ -45,6 +61,9 @@ int fuse_handle_new(struct fuse *f, struct node *n, int fd, bool write, uint64_t
 struct handle *fuse_handle(struct fuse *f, uint64_t number); /* NULL: there is none */
 void fuse_handle_end(struct fuse *f, struct handle *h);
 void fuse_handles_end(struct fuse *f);
+/* What the guest reads of NODE by handle FH: a descriptor that is not the caller's, or
+ * -errno. */
+int fuse_reading(struct fuse *f, struct node *n, uint64_t fh);
 
 /* Puts a structure of the interface into the answer, or takes one from the request; what
  * is not there is zeros. */

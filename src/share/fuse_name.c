@@ -31,8 +31,15 @@ static int answer_entry(struct fuse *f, struct request *r, const char *name) {
 int fuse_lookup(struct fuse *f, struct request *r) {
     char name[NAME_SIZE];
 
+    const struct fuse_entry_out none = {.entry_valid = f->valid};
+    int rc;
+
     wire_string(&r->in, name, sizeof(name));
-    return r->in.bad ? -ENAMETOOLONG : answer_entry(f, r, name);
+    rc = r->in.bad ? -ENAMETOOLONG : answer_entry(f, r, name);
+    if (rc != -ENOENT || r->out.left < sizeof(none))
+        return rc;
+    FUSE_PUT(r, none); /* the node 0: that, too, is believed for a while */
+    return 0;
 }
 
 int fuse_readlink(struct fuse *f, struct request *r) {

@@ -144,7 +144,7 @@ static uint32_t serve(void *state, const uint8_t *bytes, uint32_t len, uint8_t *
 
 /* --- the session --- */
 
-static int create(struct tree *t, void **out) {
+static int create(struct tree *t, unsigned valid, void **out) {
     struct p9 *p = calloc(1, sizeof(*p));
 
     if (!p)

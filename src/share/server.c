@@ -118,7 +118,7 @@ _Noreturn void server_be(const struct share_config *cfg, struct arena *a, int fd
     umask(0);
     w.rc = tree_new(root, cfg->readonly, raise_limit(), &tree);
     if (!w.rc)
-        w.rc = p->create(tree, &state);
+        w.rc = p->create(tree, cfg->valid, &state);
     if (!w.rc) {
         w.rc = lock_up(cfg, root);
         w.jail = w.rc;

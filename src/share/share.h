@@ -32,8 +32,13 @@ struct share_config {
     const char *dir;
     bool readonly;
     enum share_protocol { SHARE_9P, SHARE_FUSE } protocol;
+    /* With SHARE_FUSE: for so many seconds the guest believes names and attributes; 0: as
+     * long as is usual. If readonly too, it does not tell what it opens. */
+    unsigned valid;
     enum jail_want jail;
 };
+
+#define SHARE_VALID_MAX 86400u
 
 /* The device. */
 struct share_user {

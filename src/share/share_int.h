@@ -132,8 +132,8 @@ void locks_forget(struct locks *l); /* all of them */
 /* --- protocols --- */
 
 struct protocol {
-    /* 0 or -errno. The tree stays the caller's. */
-    int (*create)(struct tree *t, void **out);
+    /* 0 or -errno. The tree stays the caller's; VALID is share_config's. */
+    int (*create)(struct tree *t, unsigned valid, void **out);
     void (*destroy)(void *state);
     /* The guest has begun anew. */
     void (*reset)(void *state);

@@ -233,14 +233,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                      0,  0, 0, 255, 255,       255, 255, 0,
                                      0,  0, 0, 255, 255,       255, 255};
     struct fuzz_in in = {data, size};
-    const struct protocol *p = fuzz_get(&in, 1) & 1 ? &fuse_protocol : &p9_protocol;
+    unsigned how = (unsigned)fuzz_get(&in, 1);
+    const struct protocol *p = how & 1 ? &fuse_protocol : &p9_protocol;
     uint8_t bytes[1024];
     struct tree *tree;
     void *state;
 
     make();
-    HOLDS(!tree_new(openat(top, "in", O_PATH | O_DIRECTORY), false, 8, &tree));
-    HOLDS(!p->create(tree, &state));
+    HOLDS(!tree_new(openat(top, "in", O_PATH | O_DIRECTORY), how & 2, 8, &tree));
+    HOLDS(!p->create(tree, how & 4, &state));
     if (p == &p9_protocol) {
         serve(p, state, tree, hello, sizeof(hello));
         serve(p, state, tree, attach, sizeof(attach));

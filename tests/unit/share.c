@@ -103,7 +103,7 @@ static void begin(const char *dir, bool readonly, unsigned fds) {
     int fd = open(dir, O_PATH | O_DIRECTORY);
 
     assert_int_equal(tree_new(fd, readonly, fds, &tree), 0);
-    assert_int_equal(p9_protocol.create(tree, &state), 0);
+    assert_int_equal(p9_protocol.create(tree, 0, &state), 0);
     assert_int_equal(ask(P9_VERSION, "ds", 65536u, "9P2000.L"), 0);
     assert_int_equal(ask(P9_ATTACH, "ddssd", ROOT, ~0u, "", "", AS_CALLER), 0);
 }

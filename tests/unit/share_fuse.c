@@ -95,18 +95,22 @@ static void put(const char *path, const char *text) {
     fclose(f);
 }
 
-static void begin(bool readonly, unsigned fds) {
+static void begin_with(bool readonly, unsigned fds, unsigned valid) {
     const struct fuse_init_in init = {.major = 7, .minor = 31, .flags = ~0u};
     struct fuse_init_out out;
 
     assert_int_equal(tree_new(open("root", O_PATH | O_DIRECTORY), readonly, fds, &tree),
                      0);
-    assert_int_equal(fuse_protocol.create(tree, &state), 0);
+    assert_int_equal(fuse_protocol.create(tree, valid, &state), 0);
     assert_int_equal(ask(FUSE_INIT, 0, &init, 16, NULL, 0), 0);
     memcpy(&out, ANSWER, sizeof(out));
     assert_int_equal(out.minor, 31);
     assert_int_equal(out.max_write, FUSE_WRITE_MAX);
     assert_false(out.flags & FUSE_POSIX_LOCKS);
+}
+
+static void begin(bool readonly, unsigned fds) {
+    begin_with(readonly, fds, 0);
 }
 
 static void end(void) {
@@ -152,7 +156,7 @@ static void test_files(void **unused) {
     memcpy(&w.fh, ANSWER + sizeof(struct fuse_entry_out), 8);
     assert_int_equal(ask(FUSE_WRITE, node, &w, sizeof(w), "abcd", 4), 0);
     assert_int_equal(ask(FUSE_WRITE, node, &w, sizeof(w), "abc", 3), -EINVAL); /* fewer */
-    assert_int_equal(ask(FUSE_FLUSH, node, &w.fh, 8, NULL, 0), 0);
+    assert_int_equal(ask(FUSE_FLUSH, node, &w.fh, 8, NULL, 0), -ENOSYS);
     struct stat s;
     assert_int_equal(stat("root/new", &s), 0);
     assert_int_equal(s.st_size, 7);
@@ -269,6 +273,59 @@ static void test_readonly(void **unused) {
     assert_int_equal(ask(FUSE_SETXATTR, node, &(uint64_t){1}, 8, "user.x\0y", 8), -EROFS);
 }
 
+/* What is read of a file that nobody has opened: of more files than are kept open. */
+static void test_unopened(void **unused) {
+    const struct fuse_lseek_in data = {.whence = SEEK_DATA, .offset = 2};
+    const struct fuse_read_in all = {.size = 100},
+                              far = {.offset = 1ull << 63, .size = 1};
+    struct fuse_write_in w = {.size = 1};
+    char name[32];
+    uint64_t node[20], link, fh = 0;
+
+    end();
+    for (unsigned n = 0; n < 20; n++) {
+        snprintf(name, sizeof(name), "root/%u", n);
+        put(name, name);
+    }
+    begin_with(true, 100, 10);
+    for (unsigned n = 0; n < 20; n++) {
+        snprintf(name, sizeof(name), "%u", n);
+        node[n] = lookup(NODE_ROOT, name);
+    }
+    assert_int_equal(open_file(FUSE_OPEN, node[0], O_RDONLY, &fh), -ENOSYS);
+    for (unsigned n = 0; n < 60; n++) {
+        snprintf(name, sizeof(name), "root/%u", n * 7 % 20);
+        assert_int_equal(ask(FUSE_READ, node[n * 7 % 20], &all, sizeof(all), NULL, 0), 0);
+        assert_int_equal(got, strlen(name));
+        assert_memory_equal(ANSWER, name, got);
+    }
+    assert_int_equal(ask(FUSE_LSEEK, node[3], &data, sizeof(data), NULL, 0), 0);
+    assert_int_equal(ask(FUSE_READ, node[3], &far, sizeof(far), NULL, 0), -EINVAL);
+    assert_int_equal(ask(FUSE_READ, 999, &all, sizeof(all), NULL, 0), -ESTALE);
+    /* Nothing can be written, by a directory's handle either. */
+    assert_int_equal(open_file(FUSE_OPENDIR, NODE_ROOT, O_RDONLY, &w.fh), 0);
+    assert_int_equal(ask(FUSE_WRITE, node[3], &w, sizeof(w), "x", 1), -EROFS);
+    assert_int_equal(ask(FUSE_READ, NODE_ROOT, &all, sizeof(all), NULL, 0), -EISDIR);
+    assert_int_equal(symlink("../outside/secret", "root/leads"), 0);
+    link = lookup(NODE_ROOT, "leads");
+    assert_int_equal(ask(FUSE_READ, link, &all, sizeof(all), NULL, 0), -ELOOP);
+    assert_int_equal(forget(node[3], 1), 1); /* it may be open still */
+    assert_int_equal(ask(FUSE_READ, node[4], &all, sizeof(all), NULL, 0), 0);
+}
+
+/* Who can write tells what it opens, however long it believes. */
+static void test_valid(void **unused) {
+    struct fuse_entry_out e;
+    uint64_t fh = 0;
+
+    end();
+    begin_with(false, 100, 10);
+    assert_int_equal(open_file(FUSE_OPEN, lookup(NODE_ROOT, "file"), O_RDWR, &fh), 0);
+    assert_int_equal(ask_name(FUSE_LOOKUP, NODE_ROOT, "none"), 0);
+    memcpy(&e, ANSWER, sizeof(e));
+    assert_int_equal(e.entry_valid, 10);
+}
+
 /* More entries than there may be descriptors, and answers that have little room. */
 static void test_directory(void **unused) {
     char name[32];
@@ -325,7 +382,7 @@ static void test_short(void **unused) {
                 if (opcode != FUSE_DESTROY && opcode != FUSE_INIT)
                     ask(opcode, len % 2 ? node : NODE_ROOT, body, len, NULL, 0);
             }
-    assert_int_equal(ask_name(FUSE_LOOKUP, NODE_ROOT, "none"), -ENOENT);
+    assert_int_equal(lookup(NODE_ROOT, "none"), 0); /* there is none */
 }
 
 int main(void) {
@@ -336,6 +393,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_bad_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_specials, setup, teardown),
         cmocka_unit_test_setup_teardown(test_readonly, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unopened, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_valid, setup, teardown),
         cmocka_unit_test_setup_teardown(test_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_short, setup, teardown),
     };
