@@ -87,6 +87,8 @@ def columns(engines):
     """Engine pairs whose ratios are shown."""
     guests = [e for e in engines if e != "native"]
     pairs = [(e, "native") for e in guests] if "native" in engines else []
+    if "bt" in guests and "bt:off" in guests:
+        pairs.append(("bt", "bt:off"))
     return pairs + [(e, "tcg") for e in guests if e != "tcg" and "tcg" in guests]
 
 

@@ -62,6 +62,8 @@ struct compare_column {
     bool ours;          /* an engine of bivisor; else QEMU */
     bool hardware;      /* claims to use the CPU's virtualization */
     bool emulated;      /* ... which is emulated underneath */
+    const char *direct; /* of --direct, with bt; NULL: not bt. auto: for Linux alone, as
+                           frob is a kernel */
     const char *words;  /* of bivisor.elf's, which it is under QEMU; NULL: it is not */
     char unusable[160]; /* why nothing could be run on it, or "" */
     struct compare_figure frob[2][COMPARE_BENCHES]; /* 32 bits, 64 bits */
@@ -165,9 +167,10 @@ void compare_native(struct compare_report *r, bool brief);
 bool compare_linux(struct compare_report *r, const struct compare_setup *s);
 void compare_shadow(struct compare_report *r, const struct compare_setup *s);
 
-/* All engines, TCG if it is installed, and with BARE bivisor.elf's two kinds of paging,
- * as columns; ENGINES picks, or is NULL. */
-bool compare_columns(struct compare_report *r, const char *engines, bool bare);
+/* All engines, TCG if it is installed, and with LINUX_TOO user code run directly, with
+ * BARE bivisor.elf's two kinds of paging, as columns; ENGINES picks, or is NULL. */
+bool compare_columns(struct compare_report *r, const char *engines, bool linux_too,
+                     bool bare);
 
 void compare_text(const struct compare_report *r, FILE *f);
 /* The text to be freed by the caller; NULL: out of memory. */

@@ -312,7 +312,7 @@ void compare_frob(struct compare_report *r, const struct compare_setup *s) {
         struct compare_column *c = &r->column[n];
 
         for (unsigned wide = 0; wide < 2; wide++) {
-            if (!r->widths[wide])
+            if (!r->widths[wide] || (c->direct && strcmp(c->direct, "off")))
                 continue;
             log_info("frob%s on %s", wide ? "64" : "32", c->name);
             if (c->ours)

@@ -106,13 +106,22 @@ static void fail(struct compare_figure *f, const char *why) {
     snprintf(f->why, sizeof(f->why), "%s", why);
 }
 
+static const char *engine_of(const struct compare_column *c) {
+    return c->direct ? "bt" : c->name;
+}
+
+static const char *direct_of(const struct compare_column *c) {
+    return c->direct ? c->direct : "off";
+}
+
 static void run_column(struct compare_report *r, const struct compare_setup *s,
                        struct compare_column *c) {
     char kernel[512], initrd[512], why[120];
     const char *append = "console=ttyS0 quiet";
-    const char *ours[] = {s->self,    "run",      "--engine",    c->name,    "--kernel",
-                          kernel,     "--initrd", initrd,        "--append", append,
-                          "--memory", "768M",     "--no-reboot", NULL};
+    const char *ours[] = {s->self,       "run",      "--engine",   engine_of(c),
+                          "--kernel",    kernel,     "--initrd",   initrd,
+                          "--append",    append,     "--memory",   "768M",
+                          "--no-reboot", "--direct", direct_of(c), NULL};
     const char *tcg[] = {"qemu-system-x86_64",
                          "-accel",
                          "tcg,thread=single",
@@ -160,9 +169,10 @@ static cJSON *file_stats(const char *path) {
 static cJSON *count(struct compare_report *r, const struct compare_setup *s,
                     struct compare_column *c, const char *program, char why[120]) {
     char kernel[512], initrd[512], both[1100], append[64], stats[128], path[96];
-    const char *ours[] = {s->self,    "run",      "--engine",    c->name,    "--kernel",
-                          kernel,     "--initrd", initrd,        "--append", append,
-                          "--memory", "768M",     "--no-reboot", stats,      NULL};
+    const char *ours[] = {
+        s->self,       "run",  "--engine", engine_of(c), "--kernel", kernel,
+        "--initrd",    initrd, "--append", append,       "--memory", "768M",
+        "--no-reboot", stats,  "--direct", direct_of(c), NULL};
     struct bare_command bare;
     cJSON *got = NULL;
     bool ok;

@@ -33,8 +33,8 @@ static void print_help(void) {
         "and on QEMU's TCG if qemu-system-x86_64 is installed, and prints what single\n"
         "operations cost in cycles, and what each engine counted meanwhile.\n"
         "\n"
-        "  --engines LIST   columns: names of engines, tcg, svm-nested, svm-shadow "
-        "(default: all)\n"
+        "  --engines LIST   columns: names of engines, bt-direct, tcg, svm-nested,\n"
+        "                   svm-shadow (default: all)\n"
         "  --bits N         frob's width: 32, 64 or both (default: both)\n"
         "  --only LIST      only these benchmarks\n"
         "  --brief          few samples: quick, and noisy\n"
@@ -44,7 +44,9 @@ static void print_help(void) {
         "paging, on\n"
         "                   the CPU with SVM that QEMU emulates: its exits count, not "
         "its times\n"
-        "  --linux DIR      also programs under Linux; bench/macro/make makes DIR\n"
+        "  --linux DIR      also programs under Linux; bench/macro/make makes DIR. bt "
+        "translates\n"
+        "                   all of it there, bt-direct runs user code as it is\n"
         "  --json           print JSON\n"
         "  --html FILE      also write one page with bar charts\n"
         "  --verbose        tell on stderr what is being done\n"
@@ -106,6 +108,8 @@ static bool is_bench(const char *name) {
     return compare_index(name) >= 0;
 }
 
+#define BT_DIRECT "bt-direct"
+
 static bool is_column(const char *name) {
     size_t count;
     const struct engine_ops *const *engines = machine_engines(&count);
@@ -113,8 +117,8 @@ static bool is_column(const char *name) {
     for (size_t n = 0; n < count; n++)
         if (!strcmp(name, engines[n]->name))
             return true;
-    return !strcmp(name, "tcg") || !strcmp(name, "svm-nested") ||
-           !strcmp(name, "svm-shadow");
+    return !strcmp(name, "tcg") || !strcmp(name, BT_DIRECT) ||
+           !strcmp(name, "svm-nested") || !strcmp(name, "svm-shadow");
 }
 
 static bool take_image(struct options *o, const char *path) {
@@ -189,6 +193,10 @@ static int parse(struct options *o, int argc, char **argv) {
                   "build/bivisor.elf");
         return CTL_USAGE;
     }
+    if (!o->setup.linux_dir && o->engines && strstr(o->engines, BT_DIRECT)) {
+        log_error(BT_DIRECT " wants --linux DIR; bench/macro/make makes DIR");
+        return CTL_USAGE;
+    }
     if (optind == argc)
         return -1;
     log_error("'%s' is not an option; `bivisor compare --help` lists them", argv[optind]);
@@ -227,11 +235,12 @@ static void add_bare(struct compare_report *r, const char *engines) {
     }
 }
 
-bool compare_columns(struct compare_report *r, const char *engines, bool bare) {
+bool compare_columns(struct compare_report *r, const char *engines, bool linux_too,
+                     bool bare) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
 
-    for (size_t n = 0; n < count && r->columns < COMPARE_COLUMNS - 1; n++) {
+    for (size_t n = 0; n < count && r->columns < COMPARE_COLUMNS - 4; n++) {
         struct compare_column *c = &r->column[r->columns];
 
         if (!compare_in_list(engines, all[n]->name))
@@ -240,7 +249,15 @@ bool compare_columns(struct compare_report *r, const char *engines, bool bare) {
         c->ours = true;
         c->hardware = !strcmp(c->name, "kvm");
         c->emulated = c->hardware && hardware_is_emulated();
+        c->direct = strcmp(c->name, "bt") ? NULL : "off";
         r->columns++;
+    }
+    if (linux_too && compare_in_list(engines, BT_DIRECT)) {
+        struct compare_column *c = &r->column[r->columns++];
+
+        snprintf(c->name, sizeof(c->name), BT_DIRECT);
+        c->ours = true;
+        c->direct = "auto";
     }
     if (compare_in_list(engines, "tcg")) {
         struct compare_column *c = &r->column[r->columns];
@@ -349,7 +366,7 @@ static int compare(struct compare_report *r, const struct options *o) {
     memcpy(r->widths, o->widths, sizeof(r->widths));
     r->brief = o->setup.brief;
     describe_host(r);
-    if (!compare_columns(r, o->engines, o->setup.bare))
+    if (!compare_columns(r, o->engines, o->setup.linux_dir, o->setup.bare))
         return CTL_USAGE;
     compare_native(r, r->brief);
     if (o->shadow) {
