@@ -601,6 +601,8 @@ enum direct_out direct_run(struct direct *d) {
         direct_rest(d);
         return DIRECT_EVENTS;
     }
+    if (d->expected.cr3)
+        direct_foresee(d, s);
     while (again && !vcpu_events(v) && direct_wanted(d)) {
         if (direct_catch_up(d, s)) {
             give_up(d, s);

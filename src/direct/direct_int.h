@@ -59,6 +59,14 @@ struct program {
     bool flushed;
 };
 
+/* The page fault of the guest's that was delivered last: the access, by the instruction
+ * at RIP. */
+struct expected {
+    uint64_t cr3; /* 0: none */
+    uint64_t rip, at;
+    enum mmu_access acc;
+};
+
 struct direct_counts {
 #define COUNTER(name) uint64_t name;
 #include "direct/counters.def"
@@ -86,6 +94,7 @@ struct direct {
     uint64_t patience; /* ticks without a cell after which it is not pinned any more */
     uint64_t exit_ns;  /* of CPUs, to go in and come out, measured; 0: not yet */
     unsigned vec_size; /* of the image that goes in and comes out */
+    struct expected expected;
     struct cell *running; /* atomic: for direct_kick() */
     uint64_t cell_ns;     /* the cell's part of it */
     uint64_t ticks;       /* in cells */
@@ -126,6 +135,8 @@ void direct_look_around(struct direct *d, const struct cell *c, uint64_t ticks);
 
 /* What the shadow has dropped goes. 0; or -errno, and the cell is no good. */
 int direct_catch_up(struct direct *d, struct space *s);
+/* Before S goes on: the page that the guest's kernel was asked for by the last fault. */
+void direct_foresee(struct direct *d, struct space *s);
 enum direct_out direct_page_fault(struct direct *d, struct space *s,
                                   const struct cell_exit *e, bool *again);
 

@@ -364,6 +364,17 @@ static bool allows(struct vcpu *v, uint64_t at, enum mmu_access acc) {
                            : !mmu_probe(v, gva(at), 1, acc, false);
 }
 
+/* Page PAGE, and what is behind it. False: the cell is not to have it so. */
+static bool map_for(struct direct *d, struct space *s, uint64_t page, enum mmu_access acc,
+                    struct run *r) {
+    bool code = acc == MMU_EXEC;
+
+    if (!map_page(d, s, page, code, r) || !(space_rights(s, page) & 1u << acc))
+        return false;
+    map_around(d, s, page, code, r);
+    return true;
+}
+
 /* The cell was refused an access that the guest's tables allow. */
 static enum direct_out hidden(struct direct *d, struct space *s, uint64_t page,
                               enum mmu_access acc, bool *again) {
@@ -373,12 +384,7 @@ static enum direct_out hidden(struct direct *d, struct space *s, uint64_t page,
     d->comes_back = space_knows(s, page);
     if (drop_stale(d, s) || space_rights(s, page) & 1u << acc)
         return DIRECT_INTERPRET; /* it is mapped, and yet it faults */
-    if (map_page(d, s, page, code, &r) && space_rights(s, page) & 1u << acc) {
-        map_around(d, s, page, code, &r);
-        *again = true;
-    } else if (s->all_stale) {
-        *again = true;
-    }
+    *again = map_for(d, s, page, acc, &r) || s->all_stale;
     flush_run(d, s, &r);
     if (*again || !code) /* a device's, or a store to a page with traces */
         return DIRECT_INTERPRET;
@@ -399,7 +405,26 @@ enum direct_out direct_page_fault(struct direct *d, struct space *s,
     if (allows(v, e->cr2, acc))
         return hidden(d, s, page, acc, again);
     d->n.true_faults++;
+    d->expected = (struct expected){v->cr3, v->rip, e->cr2, acc};
     return sem_deliver(v) == SEM_SHUTDOWN ? DIRECT_SHUTDOWN : DIRECT_EVENTS;
+}
+
+/* The guest goes on at the instruction that its kernel was to get a page for, and
+ * executes it next: what it comes out for otherwise is mapped at once. */
+void direct_foresee(struct direct *d, struct space *s) {
+    const struct expected e = d->expected;
+    uint64_t page = e.at & ~4095ull;
+    struct fault kept = d->v->fault;
+    struct run r = {0};
+
+    d->expected.cr3 = 0;
+    if (e.cr3 != d->v->cr3 || e.rip != d->v->rip || space_rights(s, page) & 1u << e.acc ||
+        drop_stale(d, s))
+        return;
+    if (allows(d->v, e.at, e.acc) && map_for(d, s, page, e.acc, &r))
+        d->n.foreseen++;
+    d->v->fault = kept;
+    flush_run(d, s, &r);
 }
 
 /* --- stores to code --- */
