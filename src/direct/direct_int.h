@@ -47,7 +47,9 @@ struct direct_shared {
 
 struct program {
     uint64_t cr3;       /* 0: free */
+    uint64_t thread;    /* the base of FS at the last look */
     unsigned seen;      /* in user code, at looks */
+    uint64_t seen_at;   /* TSC */
     uint64_t not_until; /* TSC */
     unsigned failures;
     unsigned windows; /* that it was judged by */

@@ -14,9 +14,10 @@
 #include "direct/direct_int.h"
 #include "x86/cr.h"
 
-#define ENOUGH 4u  /* looks */
-#define WINDOW 64u /* exits that a program is judged by */
-#define EARLY 16u  /* windows in which it is young */
+#define ENOUGH 3u            /* looks */
+#define LOOKS_A_SECOND 1000u /* that count: one interrupt makes several */
+#define WINDOW 64u           /* exits that a program is judged by */
+#define EARLY 16u            /* windows in which it is young */
 #define MOST_FAILURES 6u
 
 static uint64_t root(const struct vcpu *v) {
@@ -72,19 +73,32 @@ void direct_stops_changed(struct direct *d) {
     direct_look(d);
 }
 
+#define NEAR (16ull << 30)
+
+/* A program's threads have their variables near each other; those of another program,
+ * whose page tables are where the last one's were, are at a random place. */
+static bool is_another(const struct program *p, const struct vcpu *v) {
+    return v->seg[SEG_FS].base - p->thread + NEAR > 2 * NEAR;
+}
+
 void direct_sample(struct direct *d) {
+    uint64_t now = __builtin_ia32_rdtsc();
     struct vcpu *v = d->v;
     struct program *p;
 
     d->rest = false;
-    if (d->cpu >= 0 && __builtin_ia32_rdtsc() - d->ran_at > d->patience)
+    if (d->cpu >= 0 && now - d->ran_at > d->patience)
         direct_unpin(d);
     if (v->cpl != 3 || v->mode != MODE_64)
         return;
     p = program_of(d);
-    if (p->cr3 != root(v))
+    if (p->cr3 != root(v) || is_another(p, v))
         *p = (struct program){.cr3 = root(v)};
-    p->seen += p->seen < ENOUGH;
+    p->thread = v->seg[SEG_FS].base;
+    if (now - p->seen_at > d->patience / LOOKS_A_SECOND) {
+        p->seen_at = now;
+        p->seen += p->seen < ENOUGH;
+    }
     direct_look(d);
 }
 

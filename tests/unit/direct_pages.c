@@ -1,8 +1,9 @@
 /* What direct execution keeps of pages: which code may run (scan.c), what a cell maps
- * (space.c), where code is mapped (codes.c). */
+ * (space.c), where code is mapped (codes.c); and which programs are (policy.c). */
 #include "lib/unit.h"
 
 #include "direct/codes.h"
+#include "direct/direct_int.h"
 #include "direct/scan.h"
 #include "direct/space.h"
 
@@ -228,13 +229,69 @@ static void test_codes(void **state) {
     assert_int_equal(seen, 3);
 }
 
+/* --- policy --- */
+
+#define OFTEN 1000u       /* ticks of patience: each look counts */
+#define SELDOM UINT64_MAX /* none does */
+
+static struct direct D;
+
+static void look(unsigned n, uint64_t patience) {
+    D.patience = patience;
+    while (n--)
+        direct_sample(&D);
+}
+
+/* A program of user code that has been found computing N times. */
+static struct vcpu *computes(unsigned n) {
+    static struct vcpu v;
+
+    memset(&v, 0, sizeof(v));
+    v.cpl = 3;
+    v.mode = MODE_64;
+    v.cr3 = 0x5000;
+    v.seg[SEG_FS].base = 0x7f1234567740;
+    D = (struct direct){.v = &v, .mode = DIRECT_AUTO, .cpu = -1};
+    look(n, OFTEN);
+    return &v;
+}
+
+static void test_computes(void **state) {
+    struct vcpu *v = computes(1);
+
+    assert_false(v->away);
+    look(50, SELDOM); /* one interrupt makes several */
+    assert_false(v->away);
+    look(10, OFTEN);
+    assert_true(v->away);
+    v->seg[SEG_FS].base += 100 << 20; /* another thread of it */
+    look(1, OFTEN);
+    assert_true(v->away);
+}
+
+/* With the page tables of one that has ended. */
+static void test_another(void **state) {
+    struct vcpu *v = computes(10);
+
+    assert_true(v->away);
+    v->seg[SEG_FS].base -= 1ull << 40;
+    look(1, OFTEN);
+    assert_false(v->away);
+    look(10, OFTEN);
+    assert_true(v->away);
+    v->cr3 = 0x6000;
+    look(1, OFTEN);
+    assert_false(v->away);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_good),
-        cmocka_unit_test(test_across),  cmocka_unit_test(test_beginning),
-        cmocka_unit_test(test_places),  cmocka_unit_test(test_space),
-        cmocka_unit_test(test_full),    cmocka_unit_test(test_generations),
-        cmocka_unit_test(test_dropped), cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_good),
+        cmocka_unit_test(test_across),   cmocka_unit_test(test_beginning),
+        cmocka_unit_test(test_places),   cmocka_unit_test(test_space),
+        cmocka_unit_test(test_full),     cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_dropped),  cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_computes), cmocka_unit_test(test_another),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
