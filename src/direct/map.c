@@ -294,9 +294,10 @@ static int map_copy(struct direct *d, struct space *s, uint64_t at, uint64_t off
               : cell_map_copy(s->cell, at, offset, place, (unsigned)count, SCAN_FAULTS);
 }
 
-/* Maps page AT if the shadow has it. False: it has not, or the cell is not to. */
+/* Maps page AT if the shadow has it. False: it has not, or the cell is not to. A copy is
+ * mapped only for who EXECUTES it: who reads it before is seen to. */
 static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
-                     struct run *r) {
+                     bool executes, struct run *r) {
     struct mem *m = d->v->mem;
     enum how_run how = code ? AS_IT_IS : NOT;
     uint16_t place[PLACES];
@@ -312,8 +313,8 @@ static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
         mem_lock(m);
     rights = rights_of(d, s, at, &how, &host);
     if (how == AS_COPY)
-        count = places(d, at, host, place);
-    if (count < 0) /* what is around it is not what it was */
+        count = executes ? places(d, at, host, place) : -1;
+    if (count < 0) /* or what is around it is not what it was */
         rights = 0;
     noted = rights && space_note(s, at, rights);
     if (code)
@@ -351,7 +352,7 @@ static void map_around(struct direct *d, struct space *s, uint64_t page, bool co
             break;
         if (code ? !mmu_fetch(v, gva(at)) : !is_data(v, at, writable))
             break;
-        if (!map_page(d, s, at, code, r))
+        if (!map_page(d, s, at, code, false, r))
             break;
     }
     v->fault = kept;
@@ -369,7 +370,7 @@ static bool map_for(struct direct *d, struct space *s, uint64_t page, enum mmu_a
                     struct run *r) {
     bool code = acc == MMU_EXEC;
 
-    if (!map_page(d, s, page, code, r) || !(space_rights(s, page) & 1u << acc))
+    if (!map_page(d, s, page, code, code, r) || !(space_rights(s, page) & 1u << acc))
         return false;
     map_around(d, s, page, code, r);
     return true;
