@@ -107,6 +107,8 @@ struct control;
  * before control_start(). To be called before the jail, and before there are threads. 0,
  * or -errno with one sentence in WHY. */
 int control_open(const char *path, struct control **out, char *why, size_t why_size);
+/* Clients speak QEMU's protocol there (control/qmp.c). Before control_start(). */
+void control_speak_qmp(struct control *c);
 /* The table that clients are answered from, for rooms to add to. */
 struct control_table *control_table(struct control *c);
 /* What the jail must let it do (base/os.h). */

@@ -7,4 +7,15 @@
 /* help.c: `help` is a command of each table; ARG is the table. */
 extern const struct control_command control_help[];
 
+/* qmp.c. What a client is told first. */
+extern const char qmp_greeting[];
+/* The answer to a request, with the events that it led to, as lines: the caller's to
+ * free(). NULL: out of memory. */
+char *qmp_answer(const struct control_table *t, const char *line, size_t len);
+/* The bytes of the first request of LEN bytes, or of a line that is none, with what is
+ * blank before it; 0: it has not ended. */
+size_t qmp_length(const char *in, size_t len);
+/* The line by which the run's end is told. */
+void qmp_farewell(char *to, size_t size);
+
 #endif

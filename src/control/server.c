@@ -36,6 +36,7 @@ struct client {
 
 struct control {
     struct control_table table;
+    bool qmp; /* what is spoken */
     struct os_listener *listener;
     struct os_loop *loop;
     struct os_watch door;
@@ -115,9 +116,12 @@ static bool answer(struct client *k, char *text) {
 }
 
 static bool refuse(struct client *k, const char *why) {
+    const char *how = k->control->qmp
+                          ? "{\"error\":{\"class\":\"GenericError\",\"desc\":\"%s\"}}\n"
+                          : "{\"error\":\"%s\"}\n";
     char *text;
 
-    return answer(k, asprintf(&text, "{\"error\":\"%s\"}\n", why) < 0 ? NULL : text);
+    return answer(k, asprintf(&text, how, why) < 0 ? NULL : text);
 }
 
 /* --- lines --- */
@@ -127,12 +131,31 @@ static void drop_front(struct client *k, size_t len) {
     memmove(k->in, k->in + len, k->in_len);
 }
 
+/* The bytes of the first line that has come, its end counted; 0: it has not ended. In a
+ * line that was too long, only a newline is one. */
+static size_t line_length(const struct client *k) {
+    const char *end;
+
+    if (k->control->qmp && !k->skipping)
+        return qmp_length(k->in, k->in_len);
+    end = memchr(k->in, '\n', k->in_len);
+    return end ? (size_t)(end - k->in) + 1 : 0;
+}
+
+static char *answer_of(const struct client *k, size_t len) {
+    const struct control_table *t = &k->control->table;
+
+    if (k->control->qmp)
+        return qmp_answer(t, k->in, len);
+    return control_answer(t, k->in, len - 1);
+}
+
 /* False: the client is gone. */
 static bool answer_line(struct client *k, size_t len) {
-    char *text = k->skipping ? NULL : control_answer(&k->control->table, k->in, len);
+    char *text = k->skipping ? NULL : answer_of(k, len);
     bool skipped = k->skipping;
 
-    drop_front(k, len + 1);
+    drop_front(k, len);
     k->skipping = false;
     return skipped || answer(k, text);
 }
@@ -148,7 +171,7 @@ static bool skip_long(struct client *k) {
 
 /* What the client said last has no end. */
 static bool answer_rest(struct client *k) {
-    bool rest = k->in_len && !k->skipping;
+    bool rest = k->in_len && !k->skipping && !k->control->qmp;
 
     k->in_len = 0;
     return !rest || refuse(k, "the line has no end");
@@ -161,17 +184,17 @@ static bool reads(const struct client *k) {
 
 /* Is there something to be done for it without its sending more? */
 static bool has_more(const struct client *k) {
-    return reads(k) && (k->ended ? k->in_len : memchr(k->in, '\n', k->in_len) != NULL);
+    return reads(k) && (k->ended ? k->in_len : line_length(k) != 0);
 }
 
 /* Answers at most one line. False: the client is gone. */
 static bool answer_one(struct client *k) {
-    char *end = memchr(k->in, '\n', k->in_len);
+    size_t len = line_length(k);
 
     if (!reads(k))
         return true;
-    if (end)
-        return answer_line(k, (size_t)(end - k->in));
+    if (len)
+        return answer_line(k, len);
     if (k->in_len == sizeof(k->in))
         return skip_long(k);
     return !k->ended || answer_rest(k);
@@ -283,6 +306,8 @@ static void on_door(void *arg, unsigned ready) {
     k->in_len = k->out_len = k->out_at = 0;
     k->out = NULL;
     *place = k;
+    if (c->qmp && append(k, qmp_greeting))
+        send_out(k);
 }
 
 /* --- the socket --- */
@@ -314,6 +339,10 @@ struct control_table *control_table(struct control *c) {
     return &c->table;
 }
 
+void control_speak_qmp(struct control *c) {
+    c->qmp = true;
+}
+
 int control_socket(const struct control *c) {
     return os_listener_fd(c->listener);
 }
@@ -324,11 +353,23 @@ int control_start(struct control *c, struct os_loop *loop) {
                           c);
 }
 
+/* To who has read all, for nobody waits here. */
+static void say_farewell(struct client *k) {
+    char text[192];
+
+    qmp_farewell(text, sizeof(text));
+    if (!owed(k))
+        os_socket_write(k->fd, text, strlen(text));
+}
+
 void control_close(struct control *c) {
     if (!c)
         return;
-    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++) {
+        if (c->qmp && c->clients[n])
+            say_farewell(c->clients[n]);
         leave(c->clients[n]);
+    }
     os_watch_stop(&c->door);
     os_listener_close(c->listener);
     free(c);

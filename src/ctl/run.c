@@ -35,6 +35,7 @@ struct run {
     struct tape tape;
     struct outputs outputs;
     struct control *control; /* NULL: nobody listens */
+    struct control *qmp;     /* the same, for who knows QEMU's protocol */
     struct gdb *gdb;         /* NULL: no debugger may come */
     struct steer steer;
     struct snapshots *snapshots; /* NULL: there are to be none */
@@ -206,6 +207,10 @@ static bool start_control(struct run *r) {
         freeze_add(&r->freeze, control_table(r->control));
         rc = control_start(r->control, machine_loop(r->m));
     }
+    if (!rc && r->qmp) {
+        steer_add(&r->steer, control_table(r->qmp));
+        rc = control_start(r->qmp, machine_loop(r->m));
+    }
     if (!rc && r->api) {
         steer_add(&r->steer, api_table(r->api));
         freeze_add(&r->freeze, api_table(r->api));
@@ -316,6 +321,8 @@ static void list_listeners(const struct run *r, int *out) {
 
     if (r->control)
         *out++ = control_socket(r->control);
+    if (r->qmp)
+        *out++ = control_socket(r->qmp);
     if (r->api && api_socket(r->api) >= 0)
         *out++ = api_socket(r->api);
     if (r->gdb)
@@ -411,6 +418,8 @@ static int with_machine(struct run *r) {
         api_stop(r->api);
     control_close(r->control);
     r->control = NULL;
+    control_close(r->qmp);
+    r->qmp = NULL;
     gdb_close(r->gdb);
     r->gdb = NULL;
     machine_stop_nets(r->m);
@@ -542,6 +551,22 @@ static int open_named(struct run *r, char *why, size_t why_size) {
     return rc;
 }
 
+/* The same for programs that know QEMU's protocol. */
+static int with_qmp(struct run *r) {
+    char why[512];
+    int rc = r->o.qmp ? control_open(r->o.qmp, &r->qmp, why, sizeof(why)) : 0, status;
+
+    if (rc) {
+        log_error("--qmp: %s", why);
+        return ctl_status_of(rc);
+    }
+    if (r->qmp)
+        control_speak_qmp(r->qmp);
+    status = with_api(r);
+    control_close(r->qmp);
+    return status;
+}
+
 /* It makes a process, and is therefore before there are threads. */
 static int with_control(struct run *r) {
     char why[512];
@@ -554,7 +579,7 @@ static int with_control(struct run *r) {
         log_error("--%s: %s", r->o.name ? "name" : "control", why);
         return ctl_status_of(rc);
     }
-    status = with_api(r);
+    status = with_qmp(r);
     control_close(r->control);
     return status;
 }

@@ -70,7 +70,8 @@ static void print_help(void) {
         "engine\n"
         "  --name NAME, --daemon  a machine for `bivisor ps` and others, in the "
         "background\n"
-        "  --control PATH, --api PATH  listen at a unix socket: lines of JSON, or HTTP\n"
+        "  --control PATH, --api PATH, --qmp PATH  listen at a unix socket: lines of\n"
+        "                       JSON, HTTP, or QEMU's protocol\n"
         "  --snapshots DIR      where the command `snapshot` of --control puts its "
         "files\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
@@ -157,6 +158,7 @@ enum {
     OPT_RECORD,
     OPT_REPLAY,
     OPT_CONTROL,
+    OPT_QMP,
     OPT_CPU_QUOTA,
     OPT_API,
     OPT_NAME,
@@ -209,6 +211,7 @@ static const struct option long_options[] = {
     {"record", required_argument, NULL, OPT_RECORD},
     {"replay", required_argument, NULL, OPT_REPLAY},
     {"control", required_argument, NULL, OPT_CONTROL},
+    {"qmp", required_argument, NULL, OPT_QMP},
     {"cpu-quota", required_argument, NULL, OPT_CPU_QUOTA},
     {"api", required_argument, NULL, OPT_API},
     {"name", required_argument, NULL, OPT_NAME},
@@ -522,6 +525,9 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return true;
     case OPT_CONTROL:
         o->control = optarg;
+        return true;
+    case OPT_QMP:
+        o->qmp = optarg;
         return true;
     case OPT_CPU_QUOTA:
         return options_percent("--cpu-quota", optarg, MACHINE_QUOTA_MAX,

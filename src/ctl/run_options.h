@@ -50,6 +50,7 @@ struct run_options {
     const char *stats_path;            /* NULL: stderr */
     const char *record, *replay;       /* files */
     const char *control;               /* path of a socket */
+    const char *qmp;                   /* the same, for QEMU's protocol */
     const char *api;                   /* the same, for HTTP */
     const char *name;                  /* NULL: it has none */
     char console_path[108];            /* of its console's socket; empty: there is none */

@@ -131,13 +131,22 @@ bool qemu_take_mon(struct qemu *q, const char *option, const char *value) {
         return false;
     mode = qemu_value(&l, "mode");
     chardev = qemu_value(&l, "chardev");
-    if (mode && strcmp(mode, "readline") != 0)
-        return qemu_refuse(q,
-                           "%s: bivisor has no QMP; --control PATH of `bivisor run` is "
-                           "for programs",
-                           option);
-    q->monitor = qemu_format(q, "@%s", chardev ? chardev : "");
+    if (mode && !strcmp(mode, "control"))
+        q->qmp = qemu_format(q, "@%s", chardev ? chardev : "");
+    else if (!mode || !strcmp(mode, "readline"))
+        q->monitor = qemu_format(q, "@%s", chardev ? chardev : "");
+    else
+        return qemu_refuse(q, "%s: mode is readline or control, not '%s'", option, mode);
     return qemu_rest(q, &l, "pretty id ");
+}
+
+bool qemu_take_qmp(struct qemu *q, const char *option, const char *value) {
+    const char *how = how_of(q, option, value);
+
+    if (how && q->qmp)
+        return qemu_refuse(q, "%s: QMP is at one place only", option);
+    q->qmp = how;
+    return how;
 }
 
 bool qemu_take_parallel(struct qemu *q, const char *option, const char *value) {

@@ -285,6 +285,22 @@ static const char *follow(struct qemu *q, const char *how) {
     return NULL;
 }
 
+/* Its clients are programs: they come to a socket. */
+static bool emit_qmp(struct qemu *q) {
+    const char *how = follow(q, q->qmp);
+
+    if (!q->qmp || (how && !strcmp(how, "null")))
+        return true;
+    if (how && !strncmp(how, "socket=", 7))
+        put_option(q, "--qmp", how + 7);
+    else if (how)
+        return qemu_refuse(q,
+                           "QMP is spoken at a unix socket (unix:PATH,server=on), not "
+                           "at '%s'",
+                           how);
+    return how;
+}
+
 /* What QEMU has at its serial port and monitor if nothing was said. */
 static bool emit_defaults(struct qemu *q) {
     bool quiet = q->display_none || q->vnc || q->curses || q->no_defaults;
@@ -355,6 +371,8 @@ static bool emit_chars(struct qemu *q) {
         return false;
     if (q->monitor && !strcmp(how, "stdio"))
         put_option(q, "--monitor", at_stdio ? "mux" : "only");
+    if (!emit_qmp(q))
+        return false;
     if (q->escape)
         put_option(q, "--escape", qemu_format(q, "%u", q->escape));
     return true;

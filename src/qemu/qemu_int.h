@@ -112,6 +112,7 @@ struct qemu {
     const char *serial[4];
     size_t serial_count;
     const char *monitor; /* a character device, or NULL: not said */
+    const char *qmp;     /* where its protocol is spoken; the same */
     unsigned escape;     /* a control character; 0: not said */
     bool nographic, display_none, window, curses;
     const char *vnc;
@@ -188,6 +189,7 @@ bool qemu_attach_card(struct qemu *q, struct qemu_list *l, const char *model);
 bool qemu_take_chardev(struct qemu *q, const char *option, const char *value);
 bool qemu_take_serial(struct qemu *q, const char *option, const char *value);
 bool qemu_take_monitor(struct qemu *q, const char *option, const char *value);
+bool qemu_take_qmp(struct qemu *q, const char *option, const char *value);
 bool qemu_take_mon(struct qemu *q, const char *option, const char *value);
 bool qemu_take_parallel(struct qemu *q, const char *option, const char *value);
 bool qemu_take_echr(struct qemu *q, const char *option, const char *value);
