@@ -545,7 +545,7 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     uint64_t start = os_tsc(), ticks;
     enum direct_out out;
 
-    *again = d->comes_back = false;
+    *again = d->comes_back = d->new_code = false;
     run_cell(d, s->cell, &e);
     d->ran_at = os_tsc();
     ticks = d->ran_at - start;

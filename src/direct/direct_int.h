@@ -58,6 +58,7 @@ struct program {
     const struct cell *cell;
     uint64_t since_ns;
     unsigned turns, exits;
+    unsigned new_code; /* pages of code mapped */
     bool flushed;
 };
 
@@ -104,6 +105,7 @@ struct direct {
     const struct cell *crowd_cell;
     uint64_t crowd_ns, crowd_ticks;
     bool comes_back;    /* the page that this turn ended for was mapped before */
+    bool new_code;      /* it was not, and is executed */
     uint64_t orders_ns; /* CPU time that cells have needed for orders */
     struct direct_counts n;
 };

@@ -17,12 +17,21 @@
 #define LOWEST 0x10000u /* vm.mmap_min_addr */
 #define AROUND 32u      /* pages that are looked at behind one that faulted */
 
-/* A page that is code and is written again and again is not for cells, for a while. */
-#define WRITES 8u
-#define CALM 10u /* of page_clock() */
+/* A page that is code and is written again and again is not for cells, for a while: not
+ * if it has had WRITES stores, one of which is forgotten with each tick of page_clock().
+ * A store, and what follows until it is executed again, take a twentieth of such a tick.
+ */
+#define WRITES 16u
+#define MOST_WRITES 32u
 
 static uint32_t page_clock(void) {
-    return (uint32_t)(os_tsc() >> 28); /* about a tenth of a second */
+    return (uint32_t)(os_tsc() >> 22); /* one or two milliseconds */
+}
+
+static unsigned writes_of(const struct code_page *c) {
+    uint32_t ticks = page_clock() - c->written_at;
+
+    return c->writes > ticks ? c->writes - ticks : 0;
 }
 
 /* --- what goes --- */
@@ -184,16 +193,14 @@ static enum how_run executable(struct direct *d, const struct space *s, uint64_t
     struct mem *m = d->v->mem;
     uint32_t page = (uint32_t)((host - mem_ram_base(m)) >> 12);
     struct code_page *c = &d->sh->page[page];
-    bool calm = page_clock() - c->written_at > CALM;
     enum how_run how;
 
-    if (c->writes >= WRITES && !calm)
+    if (writes_of(c) >= WRITES)
         return NOT;
     mem_trace_add(m, host, MEM_TRACE_DIRECT);
     if (c->verdict == VERDICT_NONE) {
         c->verdict = (uint8_t)judge(d, at, host);
         d->sh->xcr0 = d->v->xcr0;
-        c->writes = calm ? 0 : c->writes;
         d->n.scans++;
     }
     how = how_run(d, c);
@@ -383,6 +390,7 @@ static enum direct_out hidden(struct direct *d, struct space *s, uint64_t page,
     struct run r = {0};
 
     d->comes_back = space_knows(s, page);
+    d->new_code = code && !d->comes_back;
     if (drop_stale(d, s) || space_rights(s, page) & 1u << acc)
         return DIRECT_INTERPRET; /* it is mapped, and yet it faults */
     *again = map_for(d, s, page, acc, &r) || s->all_stale;
@@ -464,7 +472,7 @@ void direct_code_written(void *arg, struct gpa at, unsigned len) {
     mem_trace_remove(m, host, MEM_TRACE_DIRECT);
     c->verdict = VERDICT_NONE;
     c->read = 0;
-    c->writes += c->writes < WRITES;
+    c->writes = (uint8_t)(writes_of(c) + (writes_of(c) < MOST_WRITES));
     c->written_at = page_clock();
     for (unsigned n = 0; n < sh->members; n++) {
         struct written w = {sh->member[n], page};

@@ -7,7 +7,7 @@
  * an exit costs there, and T * S translated, S being 1.4 for loops and 10 for big code
  * that is executed once. A program that is young, and executes most of its code for the
  * first time, is taken for one of S = 5, for which cells win when T > C / 4; later for
- * one of S = 7/3, and T > C * 3/4.
+ * one of S = 7/3, and T > C * 3/4, unless it still comes to new code all the time.
  */
 #include "base/os.h"
 #include "cpu/stops.h"
@@ -18,6 +18,7 @@
 #define LOOKS_A_SECOND 1000u /* that count: one interrupt makes several */
 #define WINDOW 64u           /* exits that a program is judged by */
 #define EARLY 16u            /* windows in which it is young */
+#define GROWS 8u /* pages of code that were new in a window, as if it were young */
 #define MOST_FAILURES 6u
 
 static uint64_t root(const struct vcpu *v) {
@@ -147,7 +148,7 @@ static void begin_window(const struct direct *d, struct program *p,
                          const struct cell *c) {
     p->cell = c;
     p->since_ns = cell_cpu_ns(c) - d->orders_ns;
-    p->turns = p->exits = 0;
+    p->turns = p->exits = p->new_code = 0;
     p->flushed = false;
 }
 
@@ -158,7 +159,9 @@ static bool is_worth_it(const struct direct *d, const struct program *p) {
              going = p->turns * d->cell_ns;
     uint64_t user = had > going ? had - going : 0, c = d->exit_ns;
 
-    return user > WINDOW * (p->windows < EARLY ? c / 4 : c * 3 / 4);
+    bool cold = p->windows < EARLY || p->new_code >= GROWS;
+
+    return user > WINDOW * (cold ? c / 4 : c * 3 / 4);
 }
 
 /* Turns that end for a page that is then mapped come once for each page, and would cost
@@ -173,6 +176,7 @@ bool direct_judge(struct direct *d, const struct cell *c, bool mapped) {
     if (p->cell != c)
         begin_window(d, p, c);
     p->turns++;
+    p->new_code += d->new_code;
     p->exits += (!mapped || p->flushed) + d->comes_back;
     if (p->exits < WINDOW)
         return false;

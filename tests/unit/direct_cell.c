@@ -649,6 +649,37 @@ static void test_judge(void **state) {
     assert_int_equal(d.n.demoted, 1);
 }
 
+/* After how many turns the program is translated again, each with NS of user code and an
+ * exit that costs 8 us; 0: it stays. It is old; each fifth turn is for a page of code. */
+static unsigned turns_of(uint64_t ns, bool new_code, bool comes_back) {
+    static struct direct_shared sh;
+    static struct vcpu v = {.cr3 = 0x1000};
+    static struct direct d;
+
+    d = (struct direct){.v = &v, .sh = &sh, .mode = DIRECT_AUTO, .cpu = -1};
+    d.exit_ns = 8000;
+    d.program[0x9e3779b97f4a7c15ull >> 58] =
+        (struct program){.cr3 = v.cr3, .seen = 4, .windows = 1000};
+    for (unsigned n = 1; n < 1000; n++) {
+        d.new_code = new_code && !(n % 5);
+        d.comes_back = comes_back;
+        d.orders_ns -= ns; /* the cell has no time: that much less was not its own */
+        if (direct_judge(&d, &idle_cell, d.new_code))
+            return n;
+    }
+    return 0;
+}
+
+/* Who still comes to new code is judged as if he were young; a page that comes back
+ * counts twice. */
+static void test_judge_old(void **state) {
+    assert_int_equal(turns_of(5000, false, false), TURNS);
+    assert_int_equal(turns_of(7000, false, false), 0);
+    assert_int_equal(turns_of(5000, true, false), 0);
+    assert_int_equal(turns_of(1000, true, false), TURNS / 4 * 5 - 1);
+    assert_int_equal(turns_of(7000, false, true), TURNS / 2);
+}
+
 /* User code of a kernel that has all switched on, as Linux has. */
 static void make_user(struct vcpu *v) {
     v->cpl = 3;
@@ -711,6 +742,7 @@ int main(void) {
         T(test_cpu_time),
         T(test_cpu_time_of_all),
         T(test_judge),
+        T(test_judge_old),
         T(test_suits),
     };
 
