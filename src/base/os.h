@@ -196,6 +196,16 @@ void os_mutex_wake(struct os_mutex *x);
  * pages, and is as long. What MAP shows of the file FROM (or of none: -1), and the host
  * has not in memory, is looked for there. 0 or -errno. */
 int os_sparse_save(int to, const uint8_t *map, uint64_t size, int from);
+/* The same bit by bit: the file's length; then what is from *AT on, of which *AT says
+ * afterwards how far it went. Others may write to MAP meanwhile. */
+int os_sparse_begin(int to, uint64_t size);
+int os_sparse_part(int to, const uint8_t *map, uint64_t size, int from, uint64_t *at);
+/* Pages FROM to END (bytes) of MAP take the place of those of the file. */
+int os_sparse_pages(int to, const uint8_t *map, uint64_t from, uint64_t end);
+/* LEN bytes at AT of the file, which has them, to the same place of MAP. 0 or -errno. */
+int os_sparse_fetch(int from, uint8_t *map, uint64_t at, uint64_t len);
+/* -EINVAL unless FD is a file of that size. */
+int os_sparse_check(int fd, uint64_t size);
 /* The other way; MAP is all zeros. -EINVAL: the file has another size. */
 int os_sparse_load(int from, uint8_t *map, uint64_t size);
 /* MAP shows the file FD, of that size (else -EINVAL), and what is written there is this

@@ -7,7 +7,7 @@
  * overlay): where this has a hole, and the host has no page in memory, there are zeros.
  */
 #include <errno.h>
-#include <stdlib.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -90,27 +90,84 @@ static int save_piece(int to, const uint8_t *map, uint64_t from, uint64_t end,
     return rc;
 }
 
-int os_sparse_save(int to, const uint8_t *map, uint64_t size, int from) {
-    unsigned char *in = malloc(PIECE / PAGE);
-    uint64_t data = 0;
-    int rc = in ? 0 : -ENOMEM;
-
-    if (!rc && (ftruncate(to, 0) < 0 || ftruncate(to, (off_t)size) < 0))
-        rc = -errno;
-    for (uint64_t at = 0, end; at < size && !rc; at = end) {
-        end = size - at < PIECE ? size : at + PIECE;
-        if (data <= at)
-            data = next_data(from, at, size);
-        rc = save_piece(to, map, at, end, data, in);
-    }
-    free(in);
-    return rc;
-}
-
 static bool has_size(int fd, uint64_t size) {
     struct stat st;
 
     return !fstat(fd, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size == size;
+}
+
+int os_sparse_begin(int to, uint64_t size) {
+    return ftruncate(to, 0) < 0 || ftruncate(to, (off_t)size) < 0 ? -errno : 0;
+}
+
+int os_sparse_part(int to, const uint8_t *map, uint64_t size, int from, uint64_t *at) {
+    unsigned char in[PIECE / PAGE];
+    uint64_t data = next_data(from, *at, size), end = size - *at;
+    int rc;
+
+    end = *at + (end < PIECE ? end : PIECE);
+    rc = save_piece(to, map, *at, end, data, in);
+    *at = end;
+    return rc;
+}
+
+int os_sparse_save(int to, const uint8_t *map, uint64_t size, int from) {
+    int rc = os_sparse_begin(to, size);
+
+    for (uint64_t at = 0; at < size && !rc;)
+        rc = os_sparse_part(to, map, size, from, &at);
+    return rc;
+}
+
+/* What the file has of pages FROM..END-1 goes. */
+static int punch(int to, uint64_t from, uint64_t end) {
+    return fallocate(to, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+                     (off_t)(end - from)) < 0
+               ? -errno
+               : 0;
+}
+
+int os_sparse_pages(int to, const uint8_t *map, uint64_t from, uint64_t end) {
+    while (from < end) {
+        uint64_t len = 0;
+        int rc;
+
+        while (from + len < end && is_zero(map + from + len))
+            len += PAGE;
+        /* A file system without holes keeps zeros. */
+        rc = len ? punch(to, from, from + len) : 0;
+        if (rc == -EOPNOTSUPP)
+            rc = write_all(to, map + from, len, from);
+        if (rc)
+            return rc;
+        from += len;
+        for (len = 0; from + len < end && !is_zero(map + from + len);)
+            len += PAGE;
+        rc = len ? write_all(to, map + from, len, from) : 0;
+        if (rc)
+            return rc;
+        from += len;
+    }
+    return 0;
+}
+
+int os_sparse_fetch(int from, uint8_t *map, uint64_t at, uint64_t len) {
+    while (len) {
+        struct iovec v = {map + at, len};
+        ssize_t n = preadv(from, &v, 1, (off_t)at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        at += (uint64_t)n;
+        len -= (uint64_t)n;
+    }
+    return 0;
+}
+
+int os_sparse_check(int fd, uint64_t size) {
+    return has_size(fd, size) ? 0 : -EINVAL;
 }
 
 int os_sparse_load(int from, uint8_t *map, uint64_t size) {

@@ -67,6 +67,12 @@ void control_put(struct control_request *r, const char *name, struct cJSON *valu
 void control_refuse(struct control_request *r, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* The answer comes later: what is returned is to be used from then on, on the loop's
+ * thread, and ends with control_finish(). The texts that the client sent are gone when
+ * the command returns. NULL: the caller waits, and the answer is to be there at once. */
+struct control_request *control_later(struct control_request *r);
+void control_finish(struct control_request *r);
+
 /* --- the table --- */
 
 #define CONTROL_PARTS 16
@@ -87,6 +93,13 @@ void control_add(struct control_table *t, const struct control_command *commands
 /* The answer to LINE, LEN bytes of anything, as one line with its newline: the caller's
  * to free(). NULL: out of memory. */
 char *control_answer(const struct control_table *t, const char *line, size_t len);
+
+/* The same for one who can wait: NULL and a request in *LATER, when DONE(ARG, text) will
+ * be called for it; until control_forget(), after which nobody is. */
+char *control_answer_or_wait(const struct control_table *t, const char *line, size_t len,
+                             void (*done)(void *arg, char *text), void *arg,
+                             struct control_request **later);
+void control_forget(struct control_request *r);
 
 /* NULL, or one sentence that says why LINE is not to be parsed: control characters, bytes
  * that are no UTF-8, zero bytes in texts, too many brackets. */

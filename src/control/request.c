@@ -24,6 +24,9 @@ struct control_request {
     const cJSON *object; /* the client's */
     cJSON *answer;
     bool refused, no_memory;
+    void (*done)(void *arg, char *text); /* NULL: nobody waits */
+    void *done_arg;
+    struct control_request *later; /* what goes on as this one */
     char why[WHY_SIZE];
 };
 
@@ -252,7 +255,16 @@ static bool only_blanks(const char *from, const char *to) {
 }
 
 char *control_answer(const struct control_table *t, const char *line, size_t len) {
-    struct control_request r = {.answer = cJSON_CreateObject()};
+    struct control_request *later;
+
+    return control_answer_or_wait(t, line, len, NULL, NULL, &later);
+}
+
+char *control_answer_or_wait(const struct control_table *t, const char *line, size_t len,
+                             void (*done)(void *arg, char *text), void *arg,
+                             struct control_request **later) {
+    struct control_request r = {
+        .answer = cJSON_CreateObject(), .done = done, .done_arg = arg};
     const char *why = control_check(line, len), *end = NULL;
     cJSON *object = NULL;
     char *text;
@@ -267,10 +279,36 @@ char *control_answer(const struct control_table *t, const char *line, size_t len
     r.object = object;
     if (!r.refused)
         carry_out(&r, t);
-    text = print(&r);
+    *later = r.later;
+    text = r.later ? NULL : print(&r);
     cJSON_Delete(object);
-    cJSON_Delete(r.answer);
+    if (!r.later)
+        cJSON_Delete(r.answer);
     return text;
+}
+
+/* --- later --- */
+
+struct control_request *control_later(struct control_request *r) {
+    if (!r->done)
+        return NULL;
+    r->later = malloc(sizeof(*r));
+    if (r->later) {
+        *r->later = *r;
+        r->later->object = NULL;
+    }
+    return r->later;
+}
+
+void control_finish(struct control_request *r) {
+    if (r->done)
+        r->done(r->done_arg, print(r));
+    cJSON_Delete(r->answer);
+    free(r);
+}
+
+void control_forget(struct control_request *r) {
+    r->done = NULL;
 }
 
 /* --- the table --- */

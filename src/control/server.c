@@ -7,6 +7,9 @@
  * that is longer than the buffer is answered when that is known, and its rest is thrown
  * away.
  *
+ * Who has asked for something that takes a while waits for it, and is not listened to
+ * meanwhile; others are.
+ *
  * A turn of the loop answers one line of each client, so that nobody waits for another's
  * thousand. When all places are taken, a newcomer gets that of a client that does not
  * read, or is told so and left.
@@ -26,8 +29,9 @@ struct client {
     struct control *control;
     struct os_watch watch;
     int fd;
-    bool ended;    /* it has said all */
-    bool skipping; /* the rest of a line that was too long */
+    bool ended;                    /* it has said all */
+    bool skipping;                 /* the rest of a line that was too long */
+    struct control_request *waits; /* for what it has asked; NULL: for nothing */
     size_t in_len;
     char *out; /* what it is owed, from OUT_AT to OUT_LEN */
     size_t out_len, out_at;
@@ -50,6 +54,8 @@ static void leave(struct client *k) {
     for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
         if (k->control->clients[n] == k)
             k->control->clients[n] = NULL;
+    if (k->waits)
+        control_forget(k->waits);
     os_watch_events(&k->control->door, OS_READ);
     os_watch_stop(&k->watch);
     os_socket_close(k->fd);
@@ -126,6 +132,17 @@ static bool refuse(struct client *k, const char *why) {
 
 /* --- lines --- */
 
+static void serve(struct client *k);
+
+/* What a client has waited for. */
+static void on_done(void *arg, char *text) {
+    struct client *k = arg;
+
+    k->waits = NULL;
+    if (answer(k, text))
+        serve(k);
+}
+
 static void drop_front(struct client *k, size_t len) {
     k->in_len -= len;
     memmove(k->in, k->in + len, k->in_len);
@@ -142,12 +159,13 @@ static size_t line_length(const struct client *k) {
     return end ? (size_t)(end - k->in) + 1 : 0;
 }
 
-static char *answer_of(const struct client *k, size_t len) {
+/* NULL with k->waits: it comes later. */
+static char *answer_of(struct client *k, size_t len) {
     const struct control_table *t = &k->control->table;
 
     if (k->control->qmp)
         return qmp_answer(t, k->in, len);
-    return control_answer(t, k->in, len - 1);
+    return control_answer_or_wait(t, k->in, len - 1, on_done, k, &k->waits);
 }
 
 /* False: the client is gone. */
@@ -157,7 +175,7 @@ static bool answer_line(struct client *k, size_t len) {
 
     drop_front(k, len);
     k->skipping = false;
-    return skipped || answer(k, text);
+    return skipped || k->waits || answer(k, text);
 }
 
 /* No line ends within the buffer, which is full. */
@@ -179,7 +197,7 @@ static bool answer_rest(struct client *k) {
 
 /* Is it to be listened to? */
 static bool reads(const struct client *k) {
-    return owed(k) <= CONTROL_OUT_LISTEN;
+    return owed(k) <= CONTROL_OUT_LISTEN && !k->waits;
 }
 
 /* Is there something to be done for it without its sending more? */
@@ -205,7 +223,7 @@ static void serve(struct client *k) {
 
     if (!answer_one(k))
         return;
-    if (k->ended && !k->in_len && !owed(k)) {
+    if (k->ended && !k->in_len && !owed(k) && !k->waits) {
         leave(k);
         return;
     }
@@ -256,7 +274,7 @@ static struct client **find_place(struct control *c) {
         if (!c->clients[n])
             return &c->clients[n];
     for (unsigned n = 0; n < CONTROL_CLIENTS; n++) {
-        if (reads(c->clients[n]))
+        if (reads(c->clients[n]) || c->clients[n]->waits)
             continue;
         leave(c->clients[n]);
         return &c->clients[n];
@@ -303,6 +321,7 @@ static void on_door(void *arg, unsigned ready) {
     k->control = c;
     k->fd = fd;
     k->ended = k->skipping = false;
+    k->waits = NULL;
     k->in_len = k->out_len = k->out_at = 0;
     k->out = NULL;
     *place = k;

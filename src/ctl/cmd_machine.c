@@ -237,13 +237,14 @@ int ctl_cmd_stop(int argc, char **argv) {
 /* --- snapshots --- */
 
 /* NAME is the client's text: it becomes one of JSON's. */
-static char *snapshot_line(const char *name, bool quit) {
+static char *snapshot_line(const char *name, bool quit, bool incremental) {
     cJSON *o = cJSON_CreateObject();
     char *text = NULL, *line = NULL;
 
     if (cJSON_AddStringToObject(o, "command", "snapshot") &&
         cJSON_AddStringToObject(o, "name", name) &&
-        cJSON_AddBoolToObject(o, "quit", quit))
+        cJSON_AddBoolToObject(o, "quit", quit) &&
+        cJSON_AddBoolToObject(o, "incremental", incremental))
         text = cJSON_PrintUnformatted(o);
     if (text && asprintf(&line, "%s\n", text) < 0)
         line = NULL;
@@ -253,7 +254,7 @@ static char *snapshot_line(const char *name, bool quit) {
 }
 
 int ctl_cmd_snapshot(int argc, char **argv) {
-    bool quit = argc > 1 && !strcmp(argv[1], "--quit");
+    bool quit = false, incremental = false;
     struct ask_machine m;
     cJSON *answer = NULL;
     char *line;
@@ -261,16 +262,24 @@ int ctl_cmd_snapshot(int argc, char **argv) {
 
     if (wants_help(
             argc, argv,
-            "usage: bivisor snapshot [--quit] NAME SNAPSHOT\n\nWrites all of a machine "
+            "usage: bivisor snapshot [--quit] [--incremental] NAME SNAPSHOT\n\nWrites "
+            "all of a machine "
             "to "
             "files called SNAPSHOT and SNAPSHOT.ram in the\ndirectory that its run "
             "has by --snapshots; `bivisor restore` goes on from them. With --quit "
             "the\nrun "
-            "ends there, and its disks stay what the guest remembers.\n" MACHINE_WORDS
-            "when there is no snapshot\n"))
+            "ends there, and its disks stay what the guest remembers. With "
+            "--incremental\nSNAPSHOT.ram has only what changed since the last one, which "
+            "has to stay where\nit is.\n" MACHINE_WORDS "when there is no snapshot\n"))
         return CTL_OK;
-    argc -= quit;
-    argv += quit;
+    for (; argc > 1; argc--, argv++) {
+        if (!strcmp(argv[1], "--quit"))
+            quit = true;
+        else if (!strcmp(argv[1], "--incremental"))
+            incremental = true;
+        else
+            break;
+    }
     words = ask_take_machine("snapshot", argc - 1, argv + 1, &m);
     if (words < 0)
         return CTL_USAGE;
@@ -278,7 +287,7 @@ int ctl_cmd_snapshot(int argc, char **argv) {
         log_error("snapshot wants a machine and what the snapshot is called");
         return CTL_USAGE;
     }
-    line = snapshot_line(argv[1 + words], quit);
+    line = snapshot_line(argv[1 + words], quit, incremental);
     if (!line)
         log_error("out of memory");
     fd = line ? ask_connect(&m, 0) : -1;

@@ -5,15 +5,13 @@
  * made.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/types.h"
+#include "ctl/chain.h"
 #include "ctl/ctl.h"
 #include "ctl/freeze.h"
 #include "snapshot/snapshot.h"
@@ -26,6 +24,7 @@ struct restore {
     uint8_t *bytes;
     size_t len;
     struct ctl_frozen frozen;
+    struct chain *chain;
     char text[WORDS_SIZE];
     const char *word[WORDS_MAX];
     size_t words;
@@ -52,50 +51,9 @@ static void print_help(void) {
 
 /* --- the files --- */
 
-static int read_state(struct restore *r) {
-    int fd = open(r->path, O_RDONLY | O_CLOEXEC), rc = 0;
-    struct stat st;
-    ssize_t n;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        rc = -errno;
-    else if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > SNAPSHOT_MAX)
-        rc = -EINVAL;
-    r->bytes = rc ? NULL : malloc((size_t)st.st_size + 1);
-    if (!rc && !r->bytes)
-        rc = -ENOMEM;
-    while (!rc && r->len < (size_t)st.st_size) {
-        n = read(fd, r->bytes + r->len, (size_t)st.st_size - r->len);
-        if (n < 0 && errno != EINTR)
-            rc = -errno;
-        if (!n)
-            break;
-        r->len += n > 0 ? (size_t)n : 0;
-    }
-    if (fd >= 0)
-        close(fd);
-    if (rc)
-        log_error("cannot read '%s': %s", r->path,
-                  rc == -EINVAL ? "it is no snapshot of bivisor's" : strerror(-rc));
-    return rc;
-}
-
-static int open_ram(struct restore *r) {
-    char path[4096];
-    int n = snprintf(path, sizeof(path), "%s.ram", r->path);
-
-    r->frozen.ram =
-        n < 0 || (size_t)n >= sizeof(path) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-    if (r->frozen.ram >= 0)
-        return 0;
-    log_error("cannot read the memory of the snapshot, '%s.ram': %s", r->path,
-              strerror(errno));
-    return -EINVAL;
-}
-
 static int open_files(struct restore *r) {
     char why[256];
-    int rc = read_state(r);
+    int rc = chain_read(r->path, &r->bytes, &r->len);
 
     if (rc)
         return rc;
@@ -111,7 +69,7 @@ static int open_files(struct restore *r) {
         return -EINVAL;
     }
     freeze_host(r->frozen.state);
-    return open_ram(r);
+    return chain_open(r->chain, r->path, r->frozen.state);
 }
 
 /* --- the command line --- */
@@ -177,8 +135,7 @@ static int restore(struct restore *r, int argc, char **argv) {
         rc = check_disks(r, argc, argv);
 
     status = rc ? ctl_status_of(rc) : ctl_run(merge(r, argc, argv), r->argv, &front);
-    if (r->frozen.ram >= 0)
-        close(r->frozen.ram);
+    chain_close(r->chain);
     snapshot_free(r->frozen.state);
     free(r->bytes);
     return status;
@@ -197,13 +154,16 @@ int ctl_cmd_restore(int argc, char **argv) {
         return CTL_USAGE;
     }
     r = calloc(1, sizeof(*r));
-    if (!r) {
+    if (r)
+        r->frozen.chain = r->chain = calloc(1, sizeof(*r->chain));
+    if (!r || !r->chain) {
         log_error("out of memory");
+        free(r);
         return CTL_HOST_FAILURE;
     }
     r->path = argv[1];
-    r->frozen.ram = -1;
     status = restore(r, argc - 2, argv + 2);
+    free(r->chain);
     free(r);
     return status;
 }

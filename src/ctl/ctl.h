@@ -46,14 +46,15 @@ int ctl_cmd_restore(int argc, char **argv);
 int ctl_cmd_compare(int argc, char **argv);
 
 struct api;
+struct chain;
 struct snapshot;
 
-/* What a run goes on from: a snapshot's state, to be read once, and the file of its
- * memory. */
+/* What a run goes on from: a snapshot's state, to be read once, and the files of its
+ * memory (ctl/chain.h). */
 struct ctl_frozen {
     const char *path; /* for messages */
     struct snapshot *state;
-    int ram;
+    const struct chain *chain;
 };
 
 /* A run for somebody else than the user of `bivisor run`. */

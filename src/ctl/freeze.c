@@ -1,10 +1,11 @@
-/* Snapshots of a run; see freeze.h. On the loop's thread. */
+/* Records of a snapshot that are the command line's; see freeze.h. */
 #include "ctl/freeze.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -139,7 +140,7 @@ bool freeze_disks(struct snapshot *s, char *why, size_t why_size) {
 }
 
 /* False: what the guest wrote to a disk ends with this run. */
-static bool disks_last(const struct freeze *f) {
+bool freeze_disks_last(const struct freeze *f) {
     for (unsigned n = 0; n < f->options->disks.count; n++) {
         const char *overlay = f->options->disks.disk[n].spec.overlay;
 
@@ -214,110 +215,86 @@ void freeze_host(struct snapshot *s) {
     snapshot_optional(s, "host", 0, 1, host_state, &f);
 }
 
-/* --- the command --- */
+/* --- memory --- */
 
-static int write_state(int fd, const uint8_t *bytes, size_t len) {
-    while (len) {
-        ssize_t n = write(fd, bytes, len);
+static void ram_state(void *arg, struct snapshot *s) {
+    uint8_t *id = arg;
 
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        bytes += n;
-        len -= (size_t)n;
-    }
-    return 0;
+    snapshot_bytes(s, id, FREEZE_ID);
 }
 
-/* While the machine stands. */
-static int write_files(struct freeze *f, struct snapshot *s, const int fd[2]) {
+bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID]) {
+    static const uint8_t none[FREEZE_ID];
+
+    snapshot_optional(s, "ram", 0, 1, ram_state, id);
+    return memcmp(id, none, FREEZE_ID) != 0;
+}
+
+static void base_state(struct freeze_increment *i, struct snapshot *s) {
+    uint16_t len = (uint16_t)strlen(i->base);
+
+    snapshot_bytes(s, i->base_id, FREEZE_ID);
+    SNAPSHOT_UPTO(s, len, sizeof(i->base) - 1);
+    snapshot_bytes(s, i->base, len);
+    if (!snapshot_reading(s))
+        return;
+    i->base[len] = 0;
+    snapshot_need(s, len && strlen(i->base) == len);
+}
+
+/* In ascending order, and apart: so there is an end to them. */
+static void read_runs(struct freeze_increment *i, struct snapshot *s) {
+    uint64_t last = 0;
+
+    if (i->count > snapshot_left(s) / sizeof(*i->run)) {
+        snapshot_need(s, false);
+        i->count = 0;
+    }
+    i->run = calloc(i->count + 1u, sizeof(*i->run));
+    if (!i->run) {
+        snapshot_refuse(s, "there is no memory to read it");
+        i->count = 0;
+    }
+    for (uint32_t n = 0; n < i->count; n++) {
+        SNAPSHOT(s, i->run[n].from);
+        SNAPSHOT(s, i->run[n].end);
+        snapshot_need(s, i->run[n].from < i->run[n].end && (!n || i->run[n].from > last));
+        last = i->run[n].end;
+    }
+}
+
+static void increment_state(void *arg, struct snapshot *s) {
+    struct freeze_increment *i = arg;
+
+    i->there = true;
+    base_state(i, s);
+    SNAPSHOT(s, i->count);
+    if (snapshot_reading(s)) {
+        read_runs(i, s);
+        return;
+    }
+    for (uint32_t n = 0; n < i->count; n++) {
+        SNAPSHOT(s, i->run[n].from);
+        SNAPSHOT(s, i->run[n].end);
+    }
+}
+
+bool freeze_increment(struct snapshot *s, struct freeze_increment *i) {
+    if (snapshot_reading(s))
+        snapshot_needed(s, "increment", 0, 1, increment_state, i);
+    else
+        snapshot_record(s, "increment", 0, 1, increment_state, i);
+    return snapshot_good(s);
+}
+
+/* --- all of them --- */
+
+void freeze_write(struct freeze *f, struct snapshot *s) {
     struct words w = {.o = f->options};
     struct disks d = {.f = f};
-    const uint8_t *bytes;
-    size_t len;
-    int rc;
 
     look_at_disks(f);
     snapshot_optional(s, "options", 0, 1, words_state, &w);
     snapshot_optional(s, "disks", 0, 1, disks_state, &d);
     snapshot_optional(s, "host", 0, 1, host_state, f);
-    bytes = snapshot_finish(s, &len);
-    if (!bytes)
-        return -ENOMEM;
-    rc = machine_save_ram(f->m, fd[1]);
-    return rc ? rc : write_state(fd[0], bytes, len);
-}
-
-static int save(struct freeze *f, struct snapshot *s, const int fd[2],
-                struct control_request *r, bool quit) {
-    uint64_t start = os_monotonic_ns();
-    int rc = machine_save(f->m, s);
-
-    if (!rc)
-        rc = write_files(f, s, fd);
-    if (!rc && quit)
-        machine_quit(f->m); /* it stands until then */
-    machine_saved(f->m);
-    control_put_number(r, "pause_ms", (double)(os_monotonic_ns() - start) * 1e-6);
-    return rc;
-}
-
-static void run_snapshot(void *arg, struct control_request *r) {
-    struct freeze *f = arg;
-    const char *name = control_text(r, "name", "");
-    char file[PATH_MAX + SNAPSHOTS_NAME];
-    struct snapshot *s;
-    int fd[2], rc, end;
-
-    if (!f->files) {
-        control_refuse(r, "the run has nowhere to put it: start it with --snapshots DIR");
-        return;
-    }
-    if (!disks_last(f)) {
-        control_refuse(r, "what the guest writes with overlay=temp ends with this run: "
-                          "take overlay=FILE");
-        return;
-    }
-    if (!snapshots_name_good(name)) {
-        control_refuse(r,
-                       "'%s' cannot be a snapshot's name: letters, digits, '.', '_' "
-                       "and '-'",
-                       name);
-        return;
-    }
-    s = snapshot_new();
-    rc = s ? snapshots_begin(f->files, name, fd) : -ENOMEM;
-    if (!rc) {
-        rc = save(f, s, fd, r, control_bool(r, "quit", false));
-        end = snapshots_end(f->files, name, fd, !rc);
-        rc = rc ? rc : end;
-    }
-    if (rc)
-        control_refuse(r, "no snapshot was made: %s",
-                       s && snapshot_why(s) ? snapshot_why(s) : strerror(-rc));
-    snprintf(file, sizeof(file), "%s/%s", snapshots_path(f->files), name);
-    if (!rc) {
-        control_put_text(r, "name", name);
-        control_put_text(r, "file", file);
-    }
-    snapshot_free(s);
-}
-
-static const struct control_arg snapshot_args[] = {
-    {"name", CONTROL_TEXT, true, 1, SNAPSHOTS_NAME - 17, "of its files"},
-    {"quit", CONTROL_BOOL, false, 0, 0, "the run ends there"},
-    {0},
-};
-
-static const struct control_command commands[] = {
-    {.name = "snapshot",
-     .what = "writes all of the machine to two files in the directory of --snapshots",
-     .args = snapshot_args,
-     .run = run_snapshot},
-    {0},
-};
-
-void freeze_add(struct freeze *f, struct control_table *t) {
-    control_add(t, commands, f);
 }

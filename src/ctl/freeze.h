@@ -1,19 +1,16 @@
-/* The command `snapshot` of the control socket, and what it puts into a snapshot that is
- * the command line's: the options of the run, for `bivisor restore`. */
+/* What of a snapshot is the command line's: the options of the run, its disks, its host,
+ * and what its file of memory is. ctl/take.h writes it, `bivisor restore` reads it. */
 #ifndef CTL_FREEZE_H
 #define CTL_FREEZE_H
 
-#include "control/control.h"
 #include "ctl/run_options.h"
-#include "ctl/snapshots.h"
 #include "machine/machine.h"
 #include "snapshot/snapshot.h"
 
 #define FREEZE_BOOT 36u
+#define FREEZE_ID 16u
 
 struct freeze {
-    struct machine *m;
-    struct snapshots *files; /* NULL: nobody said where */
     const struct run_options *options;
     struct {
         const char *path;
@@ -29,8 +26,30 @@ void freeze_look(struct freeze *f);
 void freeze_watch(struct freeze *f);
 void freeze_end(struct freeze *f);
 
-/* F must stay as long as the table is used. */
-void freeze_add(struct freeze *f, struct control_table *t);
+/* False: what the guest wrote to a disk ends with this run. */
+bool freeze_disks_last(const struct freeze *f);
+
+/* The run's own records, while the machine stands. */
+void freeze_write(struct freeze *f, struct snapshot *s);
+
+/* A file of memory has a number that no other has. False: it has none. */
+bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID]);
+
+/* An incremental one: its file of memory has these pages, and all else is in that of
+ * BASE, by a name that is looked for from where this one is. */
+struct freeze_increment {
+    bool there;
+    uint8_t base_id[FREEZE_ID];
+    char base[4096];
+    uint32_t count;
+    struct freeze_run {
+        uint64_t from, end; /* numbers of pages of the machine's memory */
+    } * run;
+};
+
+/* Writes I, or reads it: then I->run is the caller's to free. False: the snapshot is
+ * wrong. */
+bool freeze_increment(struct snapshot *s, struct freeze_increment *i);
 
 /* The disks of the run that S is of are what they were then, as far as files tell: else
  * false, with one sentence in WHY. WORDS are those that the run that is to go on has from

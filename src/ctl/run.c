@@ -14,7 +14,6 @@
 #include "ctl/console.h"
 #include "ctl/ctl.h"
 #include "ctl/daemon.h"
-#include "ctl/freeze.h"
 #include "ctl/outputs.h"
 #include "ctl/run_options.h"
 #include "ctl/runtime.h"
@@ -22,6 +21,7 @@
 #include "ctl/snapshots.h"
 #include "ctl/stats.h"
 #include "ctl/steer.h"
+#include "ctl/take.h"
 #include "gdb/gdb.h"
 #include "machine/machine.h"
 #include "replay/tape.h"
@@ -40,6 +40,7 @@ struct run {
     struct steer steer;
     struct snapshots *snapshots; /* NULL: there are to be none */
     struct freeze freeze;
+    struct take take;
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
     struct boot_image *image;
     struct os_task report;
@@ -201,10 +202,9 @@ static bool start_control(struct run *r) {
     int rc = 0;
 
     r->steer = (struct steer){r->m, &r->console, &r->o};
-    r->freeze.m = r->m;
     if (r->control) {
         steer_add(&r->steer, control_table(r->control));
-        freeze_add(&r->freeze, control_table(r->control));
+        take_add(&r->take, control_table(r->control));
         rc = control_start(r->control, machine_loop(r->m));
     }
     if (!rc && r->qmp) {
@@ -213,7 +213,7 @@ static bool start_control(struct run *r) {
     }
     if (!rc && r->api) {
         steer_add(&r->steer, api_table(r->api));
-        freeze_add(&r->freeze, api_table(r->api));
+        take_add(&r->take, api_table(r->api));
         rc = api_start(r->api, machine_loop(r->m));
     }
     if (rc)
@@ -387,10 +387,22 @@ static int with_outputs(struct run *r) {
     return worsen(status, !outputs_close(&r->outputs));
 }
 
+static int show_changes(struct run *r, const struct chain_link *l) {
+    int rc = 0;
+
+    for (uint32_t n = 0; n < l->increment.count && !rc; n++)
+        rc = machine_restore_ram_pages(r->m, l->ram, l->increment.run[n].from,
+                                       l->increment.run[n].end);
+    return rc;
+}
+
 /* 0, or -errno after a message. */
 static int show_memory(struct run *r) {
-    int rc = r->frozen ? machine_restore_ram(r->m, r->frozen->ram) : 0;
+    const struct chain *c = r->frozen ? r->frozen->chain : NULL;
+    int rc = c ? machine_restore_ram(r->m, c->link[c->count - 1].ram) : 0;
 
+    for (unsigned n = c ? c->count - 1 : 0; n-- && !rc;)
+        rc = show_changes(r, &c->link[n]);
     if (rc == -EINVAL)
         log_error("cannot restore '%s': %s.ram is not its memory", r->frozen->path,
                   r->frozen->path);
@@ -413,6 +425,12 @@ static int with_machine(struct run *r) {
         return ctl_status_of(rc);
     }
     rc = show_memory(r);
+    r->take.m = r->m;
+    r->take.loop = machine_loop(r->m);
+    r->take.freeze = &r->freeze;
+    r->take.files = r->snapshots;
+    if (!rc)
+        take_from(&r->take, r->frozen ? r->frozen->chain : NULL);
     status = rc ? ctl_status_of(rc) : with_outputs(r);
     if (r->api)
         api_stop(r->api);
@@ -420,6 +438,7 @@ static int with_machine(struct run *r) {
     r->control = NULL;
     control_close(r->qmp);
     r->qmp = NULL;
+    take_end(&r->take);
     gdb_close(r->gdb);
     r->gdb = NULL;
     machine_stop_nets(r->m);
@@ -505,7 +524,7 @@ static int with_snapshots(struct run *r) {
         log_error("--snapshots: %s", why);
         return ctl_status_of(rc);
     }
-    r->freeze = (struct freeze){.files = r->snapshots, .options = &r->o};
+    r->freeze = (struct freeze){.options = &r->o};
     if (r->snapshots) {
         freeze_look(&r->freeze);
         freeze_watch(&r->freeze);

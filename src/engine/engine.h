@@ -36,8 +36,9 @@ struct engine_trace {
 
 struct engine_ops {
     const char *name;
-    const char *what;                     /* one line for --help and `bivisor check` */
-    bool counts;                          /* it can do counted runs (vcpu.counted) */
+    const char *what; /* one line for --help and `bivisor check` */
+    bool counts;      /* it can do counted runs (vcpu.counted) */
+    bool untraced;    /* the guest writes to memory without the MMU's leave */
     const struct engine_options *options; /* NULL: none */
     /* 0 or -errno; WHY then says in one sentence what is missing. */
     int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,

@@ -304,6 +304,7 @@ static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
 static const struct engine_ops kvm_ops = {
     .name = "kvm",
     .what = "hardware virtualization, through Linux's KVM",
+    .untraced = true,
     .options = &kvm_option_set,
     .create = hardware_create,
     .destroy = hardware_destroy,

@@ -6,14 +6,14 @@
  *   vcpu.hooks                         the board         a port, MMIO, an MSR; the TSC,
  *                                                        CR8, A20; an interrupt is taken
  *   mem_hooks.changed                  MMUs, engines     memory is elsewhere
- *   mem_hooks.drop_write               the MMUs          a page gets its first trace
+ *   mem_hooks.drop_write, drop_writes  the MMUs          a page gets its first trace
  *   mem_hooks.lock, freeze             the group         traces; memory moves
  *   vcpu_group.kick                    the engine        a thread wants something
  *   mem_hooks.on_write, MEM_TRACE_PT   the MMU           a store to a page table
  *                       MEM_TRACE_CODE the interpreter   a store to code that it decoded
  *                       MEM_TRACE_TC   the translator    a store to code in its cache
  *                       MEM_TRACE_DIRECT direct/         a store to code that cells have
- *                       MEM_TRACE_DIRTY  nobody yet
+ *                       MEM_TRACE_DIRTY  memory's own    any store (mem/track.c)
  *   vcpu.code_mapped                   the translator    code of a debugger's breakpoints
  *                                                        is mapped (the engine sets it)
  *   mmu_observe()                      direct/           the shadow changes

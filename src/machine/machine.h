@@ -315,12 +315,31 @@ struct snapshot;
 /* The guest stands, no disk is at a request, and S gets all of the machine but what its
  * memory holds. 0, or -errno with the reason in S. It stands until machine_saved(). */
 int machine_save(struct machine *m, struct snapshot *s);
+/* It stands already, until then. */
+void machine_hold(struct machine *m);
 void machine_saved(struct machine *m);
 /* What memory holds, meanwhile, to the file FD: 0 or -errno. */
 int machine_save_ram(struct machine *m, int fd);
+/* From now on it is known which pages of memory are written to. False: not by this
+ * engine. The second is for before the first life. */
+bool machine_track(struct machine *m);
+void machine_track_first(struct machine *m);
+/* Those that were since, or since the last call of this: their bits are set in BITS,
+ * which has one for each of machine_ram_pages(). And how many these would be. */
+void machine_written(struct machine *m, uint64_t *bits);
+uint64_t machine_written_count(const struct machine *m);
+uint64_t machine_ram_pages(const struct machine *m);
+/* What memory holds, while the guest runs: the file is made as long; then what is from
+ * *AT on, some of it: 1, or 0 when that was the last; then pages FROM to END once more.
+ * Or -errno. */
+int machine_save_ram_begin(struct machine *m, int fd);
+int machine_save_ram_part(struct machine *m, int fd, uint64_t *at);
+int machine_save_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t end);
 /* Memory holds from now on what the file FD does; the guest's writes do not get there. To
  * be called before the jail, and before the first life. 0 or -errno. */
 int machine_restore_ram(struct machine *m, int fd);
+/* Then pages FROM to END are those of another such file. */
+int machine_restore_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t end);
 /* In place of machine_boot(): the machine goes on as S says. 0, or -errno with the end of
  * a sentence in WHY; then it is good for a boot, or for nothing. */
 int machine_restore(struct machine *m, struct snapshot *s, char *why, size_t why_size);

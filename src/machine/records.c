@@ -333,19 +333,15 @@ int machine_save(struct machine *m, struct snapshot *s) {
     return snapshot_good(s) ? 0 : -EIO;
 }
 
+void machine_hold(struct machine *m) {
+    machine_pause_for(m, PAUSED_BY_SNAPSHOT);
+}
+
 void machine_saved(struct machine *m) {
     machine_resume_for(m, PAUSED_BY_SNAPSHOT);
 }
 
-int machine_save_ram(struct machine *m, int fd) {
-    return mem_save(m->mem, fd);
-}
-
 /* --- reading --- */
-
-int machine_restore_ram(struct machine *m, int fd) {
-    return m->cells ? mem_load(m->mem, fd) : mem_overlay(m->mem, fd);
-}
 
 /* The host's counter may have another pace here. */
 static void tell_clocks(struct machine_cpu *c) {

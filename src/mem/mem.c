@@ -131,7 +131,7 @@ int mem_create(uint64_t size, struct mem **out) {
     m->size = size;
     m->shown = -1;
     m->host = size + MEM_ADDED_MAX + MEM_ROM_MAX;
-    m->page = calloc(m->host >> PAGE_SHIFT, 1);
+    m->page = calloc(m->host >> PAGE_SHIFT, 1); /* aligned for words */
     m->used = calloc(m->host / OS_LARGE_PAGE + 1, 1);
     if (!m->page || !m->used)
         goto free_page;
@@ -618,8 +618,35 @@ uint64_t mem_rom_size(const struct mem *m) {
     return m->rom->size;
 }
 
+static int behind(const struct mem *m) {
+    return m->shown >= 0 ? m->shown : m->fd;
+}
+
 int mem_save(const struct mem *m, int fd) {
-    return os_sparse_save(fd, m->layout.base, m->host, m->shown >= 0 ? m->shown : m->fd);
+    return os_sparse_save(fd, m->layout.base, m->host, behind(m));
+}
+
+int mem_save_begin(const struct mem *m, int fd) {
+    return os_sparse_begin(fd, m->host);
+}
+
+int mem_save_part(const struct mem *m, int fd, uint64_t *at) {
+    return os_sparse_part(fd, m->layout.base, m->host, behind(m), at);
+}
+
+int mem_save_pages(const struct mem *m, int fd, uint64_t from, uint64_t end) {
+    return os_sparse_pages(fd, m->layout.base, from << PAGE_SHIFT, end << PAGE_SHIFT);
+}
+
+int mem_load_pages(struct mem *m, int fd, uint64_t from, uint64_t end) {
+    int rc = os_sparse_check(fd, m->host);
+
+    if (rc)
+        return rc;
+    if (from > end || end > m->host >> PAGE_SHIFT)
+        return -EINVAL;
+    return os_sparse_fetch(fd, m->layout.base, from << PAGE_SHIFT,
+                           (end - from) << PAGE_SHIFT);
 }
 
 int mem_load(struct mem *m, int fd) {
@@ -673,4 +700,6 @@ void mem_trace_hit(struct mem *m, uint8_t *host, unsigned len) {
         if ((traces_of(m, off) & (1u << i)) && m->hooks.on_write[i])
             m->hooks.on_write[i](m->hooks.on_write_arg[i], at, len);
     }
+    if (m->tracked)
+        mem_track_written(m, off >> PAGE_SHIFT);
 }

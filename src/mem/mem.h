@@ -55,7 +55,7 @@ enum mem_kind { MEM_NONE, MEM_RAM, MEM_ROM };
 enum mem_trace {
     MEM_TRACE_CODE = 1u << 0,   /* the interpreter has decoded code from the page */
     MEM_TRACE_PT = 1u << 1,     /* page tables that retained shadows depend on */
-    MEM_TRACE_DIRTY = 1u << 2,  /* dirty logging */
+    MEM_TRACE_DIRTY = 1u << 2,  /* nobody has written to it since (mem_track_start()) */
     MEM_TRACE_TC = 1u << 3,     /* the translation cache has code from the page */
     MEM_TRACE_DIRECT = 1u << 4, /* cells may execute code from the page */
 };
@@ -74,8 +74,9 @@ struct mem_hooks {
     /* Something is elsewhere now, or of another kind: shadows are void. May be NULL. */
     void (*changed)(void *arg);
     void *changed_arg;
-    /* The shadow must forget write entries for the RAM page at HOST_PAGE. */
+    /* The shadow must forget write entries for the RAM page at HOST_PAGE, or all. */
     void (*drop_write)(void *arg, uint8_t *host_page);
+    void (*drop_writes)(void *arg);
     /* A store of LEN bytes (within one page) is about to hit a page traced by owner N. */
     void (*on_write[MEM_TRACE_COUNT])(void *arg, struct gpa at, unsigned len);
     /* The lock of traces, which may be taken again by its holder; and: everybody else who
@@ -219,17 +220,39 @@ void mem_discard(struct mem *m, struct gpa at, uint64_t len);
 void mem_lock(struct mem *m);
 void mem_unlock(struct mem *m);
 
+/* --- which pages are written to (track.c) --- */
+
+/* From now on that is known. While nobody executes the guest. */
+void mem_track_start(struct mem *m);
+bool mem_tracked(const struct mem *m);
+/* The pages of the mapping that were written to since mem_track_start() or the last call
+ * of this: their bits are set in BITS, which has one for each page, and others stay as
+ * they are. While nobody executes the guest. */
+void mem_track_collect(struct mem *m, uint64_t *bits);
+/* How many that would be; all of them, if it is not known. At any time. */
+uint64_t mem_track_count(const struct mem *m);
+/* Page number PAGE of the mapping has been written to past all traces. */
+void mem_track_written(struct mem *m, uint64_t page);
+
 /* --- snapshots; nobody else uses memory meanwhile --- */
 
 /* All of the mapping, to the beginning of the file FD, whose holes are its zeros. 0 or
  * -errno. */
 int mem_save(const struct mem *m, int fd);
+/* The same bit by bit, while the guest runs: the length, then what is from *AT on, of
+ * which *AT says afterwards how far it went; at mem_host_size() that is all. Then pages
+ * FROM to END (numbers of the mapping's) once more. */
+int mem_save_begin(const struct mem *m, int fd);
+int mem_save_part(const struct mem *m, int fd, uint64_t *at);
+int mem_save_pages(const struct mem *m, int fd, uint64_t from, uint64_t end);
 /* What mem_save() wrote to FD comes in the place of all there is: copied; or shown, and
  * copied by the host page by page as it is written to. Then nobody else sees what is
  * written (mem_ram_fd() is -1), and the file is to stay as it is. 0, -EINVAL when FD is
  * no such file, or another -errno. */
 int mem_load(struct mem *m, int fd);
 int mem_overlay(struct mem *m, int fd);
+/* After it: pages FROM to END are those of another such file, copied. */
+int mem_load_pages(struct mem *m, int fd, uint64_t from, uint64_t end);
 /* The ROM at the end of the hole. */
 uint64_t mem_rom_size(const struct mem *m);
 

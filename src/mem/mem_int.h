@@ -57,6 +57,7 @@ struct mem {
     int shown;     /* mem_overlay(): the file; else -1 */
     uint8_t *page; /* for each page of the mapping: trace bits, PAGE_ROM, PAGE_HIDDEN */
     uint8_t *used; /* for each large page of it: calls of mem_use(), up to some */
+    bool tracked;  /* MEM_TRACE_DIRTY is track.c's */
     unsigned refused; /* how often the host had no large page */
     struct mem_region *rom;
     struct mem_hooks hooks;

@@ -147,6 +147,19 @@ static void drop_everywhere(void *arg, uint8_t *host_page) {
             vcpu_call(g->smp[n].v, drop_here, host_page);
 }
 
+static void drop_all_here(struct vcpu *v, void *arg) {
+    (void)arg;
+    mmu_drop_writes(v);
+}
+
+static void drop_all_everywhere(void *arg) {
+    struct vcpu_group *g = arg;
+
+    for (unsigned n = 0; n < g->count; n++)
+        if (g->smp[n].v->mmu)
+            vcpu_call(g->smp[n].v, drop_all_here, NULL);
+}
+
 static void lock_traces(void *arg) {
     vcpu_lock(arg, VCPU_LOCK_CODE);
 }
@@ -171,9 +184,11 @@ void mmu_hook(struct vcpu *v) {
     h->changed = mmu_map_changed;
     h->changed_arg = v;
     h->drop_write = mmu_drop_write;
+    h->drop_writes = mmu_drop_writes;
     h->drop_arg = v;
     if (vcpu_group_of(v)) {
         h->drop_write = drop_everywhere;
+        h->drop_writes = drop_all_everywhere;
         h->drop_arg = h->lock_arg = vcpu_group_of(v);
         h->lock = lock_traces;
         h->unlock = unlock_traces;
@@ -189,8 +204,10 @@ static void unhook(struct vcpu *v) {
 
     if (h->changed == mmu_map_changed && h->changed_arg == v)
         h->changed = NULL;
-    if (h->drop_write == mmu_drop_write && h->drop_arg == v)
+    if (h->drop_write == mmu_drop_write && h->drop_arg == v) {
         h->drop_write = NULL;
+        h->drop_writes = NULL;
+    }
     if (h->on_write[n] == mmu_pt_written && h->on_write_arg[n] == v)
         h->on_write[n] = NULL;
 }

@@ -352,9 +352,11 @@ void mmu_observe(struct vcpu *v, const struct mmu_observer *o, void *arg);
  */
 bool mmu_peek(struct vcpu *v, struct gva at, struct gpa *gpa, bool *writable);
 
-/* The shadow's side of mem_hooks.changed, and of drop_write. ARG is the vCPU. */
+/* The shadow's side of mem_hooks.changed, and of drop_write and drop_writes. ARG is the
+ * vCPU. */
 void mmu_map_changed(void *arg);
 void mmu_drop_write(void *arg, uint8_t *host_page);
+void mmu_drop_writes(void *arg);
 /* May V hold a write entry for the page, or an address that it had from one? Exact for
  * one of several vCPUs: set before the entry is, and cleared by mmu_drop_write() alone.
  */

@@ -337,6 +337,17 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
     }
 }
 
+void mmu_drop_writes(void *arg) {
+    struct vcpu *v = arg;
+    struct mmu_priv *m = mmu_priv(v);
+    uint64_t pages = mem_host_size(m->mem) >> 12;
+    bool all = m->observer && m->observer->host_write_dropped;
+
+    for (uint64_t n = 0; n < pages; n++)
+        if (unlikely(all || m->write_head[n] || m->may_write[n]))
+            mmu_drop_write(v, m->ram + (n << 12));
+}
+
 bool mmu_may_write(const struct vcpu *v, const uint8_t *host_page) {
     const struct mmu_priv *m = mmu_priv(v);
     uint64_t off = (uint64_t)((uintptr_t)host_page - (uintptr_t)m->ram);

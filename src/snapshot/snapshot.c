@@ -300,6 +300,13 @@ void snapshot_optional(struct snapshot *s, const char *name, unsigned instance,
     record(s, name, instance, version, true, fn, thing);
 }
 
+/* What is optional is what is asked for here; what was written is as it was marked. */
+void snapshot_needed(struct snapshot *s, const char *name, unsigned instance,
+                     unsigned version, void (*fn)(void *thing, struct snapshot *s),
+                     void *thing) {
+    record(s, name, instance, version, true, fn, thing);
+}
+
 /* --- a whole one --- */
 
 struct snapshot *snapshot_new(void) {

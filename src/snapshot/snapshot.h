@@ -63,6 +63,10 @@ void snapshot_record(struct snapshot *s, const char *name, unsigned instance,
 void snapshot_optional(struct snapshot *s, const char *name, unsigned instance,
                        unsigned version, void (*fn)(void *thing, struct snapshot *s),
                        void *thing);
+/* Reading: one that need not be there, but that a reader has to know. */
+void snapshot_needed(struct snapshot *s, const char *name, unsigned instance,
+                     unsigned version, void (*fn)(void *thing, struct snapshot *s),
+                     void *thing);
 /* Within a record. */
 unsigned snapshot_version(const struct snapshot *s);
 /* Bytes of it that are still to be read. */

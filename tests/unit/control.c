@@ -63,10 +63,20 @@ static void run_echo(void *arg, struct control_request *r) {
     }
 }
 
+/* --- an answer that comes later --- */
+
+static struct control_request *put_off;
+
+static void run_wait(void *arg, struct control_request *r) {
+    put_off = control_later(r);
+    if (!put_off)
+        control_refuse(r, "nobody waits");
+}
+
 static const struct control_command arithmetic[] = {{"add", "adds", add_args, run_add},
                                                     {0}};
-static const struct control_command others[] = {{"echo", "says it", echo_args, run_echo},
-                                                {0}};
+static const struct control_command others[] = {
+    {"echo", "says it", echo_args, run_echo}, {"wait", "is slow", NULL, run_wait}, {0}};
 
 static void fill_table(struct control_table *t) {
     static char name[] = "the arithmetic";
@@ -130,6 +140,39 @@ static void test_answers(void **state) {
         "{\"command\":\"echo\",\"text\":\"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \\u00e4 "
         "\\n\"}",
         "{\"ok\":true,\"text\":\"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80 \xc3\xa4 \\n\"}");
+}
+
+static void take_text(void *arg, char *text) {
+    *(char **)arg = text;
+}
+
+static void test_later(void **state) {
+    static const char line[] = "{\"id\":3,\"command\":\"wait\"}";
+    struct control_request *later;
+    struct control_table t = {0};
+    char *text = NULL;
+
+    fill_table(&t);
+    check(line, "{\"id\":3,\"error\":\"nobody waits\"}");
+    for (unsigned n = 0; n < 3; n++) {
+        assert_null(
+            control_answer_or_wait(&t, line, strlen(line), take_text, &text, &later));
+        assert_ptr_equal(later, put_off);
+        assert_null(text);
+        control_put_number(later, "n", n);
+        if (n == 1)
+            control_refuse(later, "it failed");
+        if (n == 2)
+            control_forget(later);
+        control_finish(later);
+        if (n == 2)
+            assert_null(text);
+        else
+            assert_string_equal(text, n ? "{\"id\":3,\"error\":\"it failed\"}\n"
+                                        : "{\"id\":3,\"ok\":true,\"n\":0}\n");
+        free(text);
+        text = NULL;
+    }
 }
 
 static void test_help(void **state) {
@@ -644,15 +687,25 @@ static void test_path_after_kill(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers),       cmocka_unit_test(test_help),
-        cmocka_unit_test(test_no_object),     cmocka_unit_test(test_bad_command),
-        cmocka_unit_test(test_bad_arguments), cmocka_unit_test(test_bad_id),
-        cmocka_unit_test(test_bad_bytes),     cmocka_unit_test(test_nesting),
-        cmocka_unit_test(test_many_members),  CLIENT_TEST(test_client),
-        CLIENT_TEST(test_half_closed),        CLIENT_TEST(test_long_lines),
-        CLIENT_TEST(test_never_reads),        CLIENT_TEST(test_vanishes),
-        CLIENT_TEST(test_too_many),           CLIENT_TEST(test_no_descriptor),
-        cmocka_unit_test(test_path),          cmocka_unit_test(test_path_after_kill),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_later),
+        cmocka_unit_test(test_no_object),
+        cmocka_unit_test(test_bad_command),
+        cmocka_unit_test(test_bad_arguments),
+        cmocka_unit_test(test_bad_id),
+        cmocka_unit_test(test_bad_bytes),
+        cmocka_unit_test(test_nesting),
+        cmocka_unit_test(test_many_members),
+        CLIENT_TEST(test_client),
+        CLIENT_TEST(test_half_closed),
+        CLIENT_TEST(test_long_lines),
+        CLIENT_TEST(test_never_reads),
+        CLIENT_TEST(test_vanishes),
+        CLIENT_TEST(test_too_many),
+        CLIENT_TEST(test_no_descriptor),
+        cmocka_unit_test(test_path),
+        cmocka_unit_test(test_path_after_kill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -498,6 +498,77 @@ static void discard(void **state) {
     mem_destroy(m);
 }
 
+/* --- which pages are written to --- */
+
+static bool is_written(const uint64_t *bits, uint64_t page) {
+    return bits[page / 64] >> page % 64 & 1;
+}
+
+static void dropped_all(void *arg) {
+    ++*(unsigned *)arg;
+}
+
+/* Each way to memory marks its page, once, and none else. */
+static void tracked(void **state) {
+    struct mem *m;
+    unsigned drops = 0;
+    uint64_t bits[1 << 9] = {0}, last;
+    uint8_t byte = 1;
+
+    assert_int_equal(mem_create(MEM_MIN_RAM, &m), 0);
+    assert_true(mem_host_size(m) >> 12 <= 64 * (sizeof(bits) / sizeof(*bits)));
+    last = (mem_host_size(m) >> 12) - 1;
+    assert_int_equal(mem_track_count(m), last + 1);
+    mem_hooks(m)->drop_writes = dropped_all;
+    mem_hooks(m)->drop_arg = &drops;
+    mem_track_start(m);
+    assert_true(mem_tracked(m));
+    assert_int_equal(drops, 1);
+    assert_int_equal(mem_track_count(m), 0);
+
+    assert_true(mem_write(m, gpa(0x1fff), "ab", 2)); /* pages 1 and 2 */
+    mem_store(m, mem_host(m, gpa(0x5008), 8), "12345678", 8);
+    assert_int_equal(mem_exchange(m, gpa(0x7001), 9), 0);
+    mem_about_to_write(m, mem_host(m, gpa(0x9000), 0x2000), 0x1001);
+    mem_discard(m, gpa(0xc000), 0x1000);
+    assert_true(mem_program(m, gpa(MEM_HOLE_END - 1), &byte, 1));
+    mem_track_written(m, 20);
+    mem_track_written(m, last + 1);
+    assert_true(mem_read(m, gpa(0x6000), &byte, 1));
+    assert_int_equal(mem_track_count(m), 9);
+    mem_track_collect(m, bits);
+    for (uint64_t n = 0; n <= last; n++)
+        assert_int_equal(is_written(bits, n), n == 1 || n == 2 || n == 5 || n == 7 ||
+                                                  n == 9 || n == 10 || n == 12 ||
+                                                  n == 20 || n == last);
+    assert_int_equal(mem_track_count(m), 0);
+
+    memset(bits, 0, sizeof(bits));
+    bits[0] = 1;
+    assert_true(mem_write(m, gpa(0x1000), "ab", 2)); /* it is watched again */
+    mem_track_collect(m, bits);
+    assert_int_equal(bits[0], 3);
+
+    mem_reset(m); /* all of RAM is another */
+    assert_int_equal(mem_track_count(m), last + 1);
+    mem_destroy(m);
+}
+
+/* Pages of a region that comes and goes count as written. */
+static void tracked_regions(void **state) {
+    struct mem_region *r;
+    struct mem *m;
+
+    assert_int_equal(mem_create(MEM_MIN_RAM, &m), 0);
+    mem_track_start(m);
+    assert_int_equal(mem_region_add(m, gpa(0xd0000000), 0x3000, MEM_RAM, &r), 0);
+    assert_int_equal(mem_region_move(m, r, gpa(0xd1000000)), 0);
+    assert_true(mem_write(m, gpa(0xd1001000), "x", 1));
+    mem_region_remove(m, r);
+    assert_int_equal(mem_track_count(m), 3);
+    mem_destroy(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),    cmocka_unit_test(hole),
@@ -505,6 +576,7 @@ int main(void) {
         cmocka_unit_test(rom_size), cmocka_unit_test(regions),
         cmocka_unit_test(window),   cmocka_unit_test(gone),
         cmocka_unit_test(marks),    cmocka_unit_test(random_changes),
-        cmocka_unit_test(traces),   cmocka_unit_test(discard)};
+        cmocka_unit_test(traces),   cmocka_unit_test(discard),
+        cmocka_unit_test(tracked),  cmocka_unit_test(tracked_regions)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -825,8 +825,53 @@ static void entry_changed_meanwhile(void **state) {
     }
 }
 
+/* Pages of RAM that were written to since the last look: two, or none. */
+static void expect_written(struct vcpu *v, uint64_t a, uint64_t b) {
+    uint64_t bits[(RAM >> 12) / 64 + 512] = {0};
+
+    mem_track_collect(v->mem, bits);
+    for (uint64_t n = 0; n < RAM >> 12; n++)
+        if ((bits[n / 64] >> n % 64 & 1) != (n && (n == a >> 12 || n == b >> 12)))
+            fail_msg("page %llx", (unsigned long long)n);
+}
+
+/* A write entry from before says nothing any more, one of later says it once; a page walk
+ * that sets A or D writes to the table. */
+static void written_pages(void **state) {
+    for (int mode = 0; mode < M_COUNT; mode++) {
+        struct box *b = box_new(mode, MMU_PCID);
+        struct vcpu *v = &b->v;
+        uint64_t value;
+        uint8_t *p;
+        uint64_t run;
+
+        set_pte(b, mode, VA, PAGE | PWU);
+        assert_int_equal(mmu_store(v, gva(VA), 4, 1), 0);
+        assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
+        mem_track_start(v->mem);
+        assert_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
+        assert_int_equal(mmu_load(v, gva(VA), 4, &value), 0);
+        expect_written(v, 0, 0);
+        assert_int_equal(mmu_store(v, gva(VA), 4, 2), 0);
+        assert_int_equal(mmu_store(v, gva(VA), 4, 3), 0);
+        assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
+        expect_written(v, PAGE, 0);
+        assert_int_equal(mmu_run(v, gva(VA), 64, MMU_WRITE, &p, &run), 0);
+        if (!p) /* traced: byte by byte, and then not any more */
+            assert_int_equal(mmu_write_slow(v, gva(VA), "x", 1, false), 0);
+        expect_written(v, PAGE, 0);
+        set_pte(b, mode, VA, PAGE | PWU);
+        expect_written(v, L1, mode == M_32 ? L1 : 0);
+        mmu_flush_all(v);
+        assert_int_equal(mmu_load(v, gva(VA), 4, &value), 0);
+        expect_written(v, L1, 0); /* A */
+        box_free(b);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(no_tag_is_sound),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(written_pages),
+                                       cmocka_unit_test(no_tag_is_sound),
                                        cmocka_unit_test(permissions),
                                        cmocka_unit_test(banks_are_apart),
                                        cmocka_unit_test(accessed_dirty),

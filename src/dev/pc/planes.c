@@ -84,7 +84,7 @@ static void window_write(void *dev, uint64_t at, unsigned size, uint64_t value) 
     struct vga *v = dev;
 
     if (v->bank)
-        v->bank[at] = (uint8_t)value;
+        mem_store(v->mem, v->bank + at, &(uint8_t){(uint8_t)value}, 1);
     else
         write_planes(v, at, (uint8_t)value);
 }

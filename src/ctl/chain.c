@@ -1,0 +1,147 @@
+/* Snapshots that are restored together; see chain.h. */
+#include "ctl/chain.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+static int read_all(int fd, uint8_t *bytes, size_t size, size_t *len) {
+    ssize_t n = 1;
+
+    while (n && *len < size) {
+        n = read(fd, bytes + *len, size - *len);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        *len += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+int chain_read(const char *path, uint8_t **bytes, size_t *len) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+    struct stat st;
+
+    *len = 0;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        rc = -errno;
+    else if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > SNAPSHOT_MAX)
+        rc = -EINVAL;
+    *bytes = rc ? NULL : malloc((size_t)st.st_size + 1);
+    if (!rc)
+        rc = *bytes ? read_all(fd, *bytes, (size_t)st.st_size, len) : -ENOMEM;
+    if (fd >= 0)
+        close(fd);
+    if (rc)
+        log_error("cannot read '%s': %s", path,
+                  rc == -EINVAL ? "it is no snapshot of bivisor's" : strerror(-rc));
+    return rc;
+}
+
+static int open_ram(struct chain_link *l) {
+    char path[4096 + 8];
+
+    snprintf(path, sizeof(path), "%s.ram", l->path);
+    l->ram = open(path, O_RDONLY | O_CLOEXEC);
+    if (l->ram >= 0)
+        return 0;
+    log_error("cannot read the memory of the snapshot, '%s': %s", path, strerror(errno));
+    return -EINVAL;
+}
+
+/* The next one, whose path and number are known from S. */
+static int add(struct chain *c, const char *path, struct snapshot *s) {
+    struct chain_link *l = &c->link[c->count];
+
+    if ((size_t)snprintf(l->path, sizeof(l->path), "%s", path) >= sizeof(l->path)) {
+        log_error("cannot restore '%s': the name is too long", path);
+        return -EINVAL;
+    }
+    l->ram = -1;
+    c->count++;
+    l->named = freeze_ram(s, l->id);
+    if (!freeze_increment(s, &l->increment)) {
+        log_error("cannot restore '%s': %s", path, snapshot_why(s));
+        return -EINVAL;
+    }
+    return open_ram(l);
+}
+
+/* From where L is. */
+static int base_path(const struct chain_link *l, char *out, size_t size) {
+    const char *end = strrchr(l->path, '/');
+    int dir = end && l->increment.base[0] != '/' ? (int)(end - l->path) + 1 : 0, n;
+
+    n = snprintf(out, size, "%.*s%s", dir, l->path, l->increment.base);
+    if (n >= 0 && (size_t)n < size)
+        return 0;
+    log_error("cannot restore '%s': the name of its base is too long", l->path);
+    return -EINVAL;
+}
+
+static int add_base(struct chain *c, const char *path, const uint8_t *bytes, size_t len) {
+    const struct chain_link *l = &c->link[c->count - 1];
+    char why[256];
+    struct snapshot *s = snapshot_open(bytes, len, why, sizeof(why));
+    int rc;
+
+    if (!s) {
+        log_error("cannot restore '%s': %s", path, why);
+        return -EINVAL;
+    }
+    rc = add(c, path, s);
+    if (!rc && (!l[1].named || memcmp(l[1].id, l->increment.base_id, FREEZE_ID) != 0)) {
+        log_error(
+            "cannot restore '%s': '%s' is not the snapshot that it has the changes to",
+            l->path, path);
+        rc = -EINVAL;
+    }
+    snapshot_free(s);
+    return rc;
+}
+
+static int follow(struct chain *c) {
+    char path[4096];
+    uint8_t *bytes;
+    size_t len;
+    int rc;
+
+    if (c->count == CHAIN_MAX) {
+        log_error("cannot restore '%s': more than %u snapshots lead to it",
+                  c->link[0].path, CHAIN_MAX);
+        return -EINVAL;
+    }
+    rc = base_path(&c->link[c->count - 1], path, sizeof(path));
+    if (!rc)
+        rc = chain_read(path, &bytes, &len);
+    if (rc)
+        return rc;
+    rc = add_base(c, path, bytes, len);
+    free(bytes);
+    return rc;
+}
+
+int chain_open(struct chain *c, const char *path, struct snapshot *s) {
+    int rc;
+
+    c->count = 0;
+    rc = add(c, path, s);
+    while (!rc && c->link[c->count - 1].increment.there)
+        rc = follow(c);
+    return rc;
+}
+
+void chain_close(struct chain *c) {
+    while (c->count) {
+        struct chain_link *l = &c->link[--c->count];
+
+        if (l->ram >= 0)
+            close(l->ram);
+        free(l->increment.run);
+    }
+}

@@ -1,0 +1,30 @@
+/* The files of memory that a snapshot is restored from: its own, and those of the
+ * snapshots that it only has the changes to. */
+#ifndef CTL_CHAIN_H
+#define CTL_CHAIN_H
+
+#include "ctl/freeze.h"
+
+#define CHAIN_MAX 64u /* snapshots, one the base of the next */
+
+struct chain {
+    unsigned count;
+    struct chain_link {
+        char path[4096];
+        bool named; /* ID is its number: it can be a base */
+        uint8_t id[FREEZE_ID];
+        int ram;
+        struct freeze_increment increment; /* of all but the last */
+    } link[CHAIN_MAX];                     /* what is restored, its base, its base's... */
+};
+
+/* Opens that of PATH, whose state S is, and all that it leads to. 0, or -errno after a
+ * message. To be closed in either case. */
+int chain_open(struct chain *c, const char *path, struct snapshot *s);
+void chain_close(struct chain *c);
+
+/* The whole file PATH, a snapshot's state: the caller's to free; -errno after a message.
+ */
+int chain_read(const char *path, uint8_t **bytes, size_t *len);
+
+#endif

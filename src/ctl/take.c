@@ -1,0 +1,430 @@
+/*
+ * Taking a snapshot; see take.h. On the loop's thread.
+ *
+ * Memory is written while the guest runs, some of it in each turn of the loop. Then what
+ * the guest has written to meanwhile is written once more, and again as long as that is
+ * much; and then the machine stands, for its state and the rest. An incremental one
+ * begins with what was written to since the last.
+ *
+ * `since` has all pages that differ from the last snapshot that was made, as far as it
+ * was asked for; what was written to since is machine_written()'s. A snapshot that fails
+ * leaves both as they are: the next has what it would have had.
+ *
+ * Where nobody can wait for the answer, or an engine does not tell what is written to,
+ * the machine stands from the beginning.
+ */
+#include "ctl/take.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/os.h"
+
+#define TURN_PARTS 4u    /* pieces of memory, or runs of pages, in a turn of the loop */
+#define TURN_PAGES 1024u /* of a run */
+#define REST_PAGES 4096u /* are written while the machine stands */
+#define PASSES_MAX 5u    /* a guest may write faster than we do */
+
+static size_t words(const struct take *t) {
+    return (machine_ram_pages(t->m) + 63) / 64;
+}
+
+static bool has(const uint64_t *bits, uint64_t page) {
+    return bits[page / 64] >> page % 64 & 1;
+}
+
+/* The next run of pages at or after *FROM, of MOST at most. False: there is none. */
+static bool next_run(const uint64_t *bits, uint64_t pages, uint64_t most, uint64_t *from,
+                     uint64_t *end) {
+    while (*from < pages && !has(bits, *from))
+        *from += bits[*from / 64] ? 1 : 64 - *from % 64;
+    if (*from >= pages)
+        return false;
+    for (*end = *from + 1; *end < pages && *end - *from < most && has(bits, *end);)
+        ++*end;
+    return true;
+}
+
+/* Both lists, when they are wanted first. */
+static bool make_lists(struct take *t) {
+    if (!t->since)
+        t->since = calloc(words(t), sizeof(*t->since));
+    if (!t->todo)
+        t->todo = calloc(words(t), sizeof(*t->todo));
+    return t->since && t->todo;
+}
+
+/* TODO is what was written to since somebody asked last. */
+static void collect(struct take *t) {
+    memset(t->todo, 0, words(t) * sizeof(*t->todo));
+    machine_written(t->m, t->todo);
+    for (size_t n = 0; n < words(t); n++)
+        t->since[n] |= t->todo[n];
+}
+
+/* --- passes --- */
+
+/* One step of a pass: 1, 0 when that was the last, or -errno. */
+static int step(struct take *t) {
+    struct take_job *j = &t->job;
+    uint64_t end;
+    int rc;
+
+    if (!j->listed)
+        return machine_save_ram_part(t->m, j->fd[1], &j->at);
+    if (!next_run(t->todo, machine_ram_pages(t->m), TURN_PAGES, &j->at, &end))
+        return 0;
+    rc = machine_save_ram_pages(t->m, j->fd[1], j->at, end);
+    j->at = end;
+    return rc ? rc : 1;
+}
+
+static int step_through(struct take *t) {
+    int rc;
+
+    do
+        rc = step(t);
+    while (rc > 0);
+    return rc;
+}
+
+static void begin_list(struct take *t) {
+    t->job.listed = true;
+    t->job.at = 0;
+    t->job.passes++;
+}
+
+/* --- the end of it --- */
+
+static int write_state(int fd, const uint8_t *bytes, size_t len) {
+    while (len) {
+        ssize_t n = write(fd, bytes, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        bytes += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int list_runs(const struct take *t, struct freeze_increment *i) {
+    uint64_t pages = machine_ram_pages(t->m), end;
+    size_t room = 0;
+
+    for (uint64_t at = 0; next_run(t->since, pages, UINT64_MAX, &at, &end); at = end) {
+        struct freeze_run *more = i->run;
+
+        if (i->count == room) {
+            room = room ? 2 * room : 1024;
+            more = realloc(i->run, room * sizeof(*more));
+        }
+        if (!more)
+            return -ENOMEM;
+        i->run = more;
+        i->run[i->count++] = (struct freeze_run){at, end};
+    }
+    return 0;
+}
+
+static int write_increment(struct take *t, struct snapshot *s) {
+    struct freeze_increment i = {.there = true};
+    int rc = list_runs(t, &i);
+
+    memcpy(i.base_id, t->base[0].id, FREEZE_ID);
+    snprintf(i.base, sizeof(i.base), "%s", t->base[0].path);
+    if (!rc && !freeze_increment(s, &i))
+        rc = -ENOMEM;
+    free(i.run);
+    return rc;
+}
+
+static int write_rest(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID]) {
+    const uint8_t *bytes;
+    size_t len;
+    int rc = 0;
+
+    if (t->since) {
+        collect(t);
+        begin_list(t);
+        rc = step_through(t);
+    }
+    freeze_write(t->freeze, s);
+    freeze_ram(s, id);
+    if (!rc && t->job.incremental)
+        rc = write_increment(t, s);
+    bytes = rc ? NULL : snapshot_finish(s, &len);
+    if (!rc && !bytes)
+        rc = -ENOMEM;
+    return rc ? rc : write_state(t->job.fd[0], bytes, len);
+}
+
+/* The machine stands, and goes on. */
+static int finish_files(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID]) {
+    struct take_job *j = &t->job;
+    int rc;
+
+    if (!j->stands)
+        j->start_ns = os_monotonic_ns();
+    rc = machine_save(t->m, s);
+    if (!rc)
+        rc = write_rest(t, s, id);
+    if (!rc && j->quit)
+        machine_quit(t->m); /* it stands until then */
+    machine_saved(t->m);
+    control_put_number(j->r, "pause_ms",
+                       (double)(os_monotonic_ns() - j->start_ns) * 1e-6);
+    return rc;
+}
+
+/* The next incremental one has the changes to this. */
+static void be_base(struct take *t, const uint8_t id[FREEZE_ID]) {
+    unsigned old = t->job.incremental ? t->bases : 0;
+
+    if (!t->since)
+        return;
+    memset(t->since, 0, words(t) * sizeof(*t->since));
+    old = old < CHAIN_MAX ? old : CHAIN_MAX - 1;
+    memmove(&t->base[1], &t->base[0], old * sizeof(t->base[0]));
+    t->bases = old + 1;
+    snprintf(t->base[0].path, sizeof(t->base[0].path), "%s", t->job.name);
+    memcpy(t->base[0].id, id, FREEZE_ID);
+}
+
+static void answer(struct take *t, int rc, const char *why) {
+    struct control_request *r = t->job.r;
+    char file[PATH_MAX + SNAPSHOTS_NAME];
+
+    if (rc) {
+        control_refuse(r, "no snapshot was made: %s", why ? why : strerror(-rc));
+        return;
+    }
+    snprintf(file, sizeof(file), "%s/%s", snapshots_path(t->files), t->job.name);
+    control_put_text(r, "name", t->job.name);
+    control_put_text(r, "file", file);
+}
+
+static void finish(struct take *t, int rc) {
+    struct take_job *j = &t->job;
+    struct snapshot *s = rc ? NULL : snapshot_new();
+    uint8_t id[FREEZE_ID];
+    int end;
+
+    if (!rc && !s)
+        rc = -ENOMEM;
+    if (!rc && os_random(id, sizeof(id)) != sizeof(id))
+        rc = -EIO;
+    if (!rc)
+        rc = finish_files(t, s, id);
+    else if (j->stands)
+        machine_saved(t->m);
+    if (j->started) {
+        end = snapshots_end(t->files, j->name, j->fd, !rc);
+        rc = rc ? rc : end;
+    }
+    if (!rc)
+        be_base(t, id);
+    answer(t, rc, s ? snapshot_why(s) : NULL);
+    snapshot_free(s);
+    j->started = j->stands = false;
+}
+
+/* --- its turns --- */
+
+static void finish_later(struct take *t, int rc) {
+    struct control_request *r = t->job.r;
+
+    finish(t, rc);
+    t->job.r = NULL;
+    control_finish(r);
+}
+
+static void turn(void *arg) {
+    struct take *t = arg;
+    int rc = 1;
+
+    if (!t->job.r)
+        return;
+    for (unsigned n = 0; n < TURN_PARTS && rc > 0; n++)
+        rc = step(t);
+    if (!rc && machine_written_count(t->m) > REST_PAGES && t->job.passes < PASSES_MAX) {
+        collect(t);
+        begin_list(t);
+        rc = 1;
+    }
+    if (rc > 0)
+        os_task_post(&t->task, t->loop);
+    else
+        finish_later(t, rc);
+}
+
+/* Who waits for the answer gets it now. */
+static void at_once(struct take *t, struct control_request *r) {
+    int rc;
+
+    t->job.r = r;
+    t->job.start_ns = os_monotonic_ns();
+    machine_hold(t->m);
+    t->job.stands = true;
+    rc = step_through(t);
+    finish(t, rc);
+    t->job.r = NULL;
+}
+
+/* What the first pass is over. */
+static int begin(struct take *t) {
+    struct take_job *j = &t->job;
+    bool told = machine_track(t->m);
+    int rc;
+
+    if (told && !make_lists(t))
+        return -ENOMEM;
+    rc = snapshots_begin(t->files, j->name, j->fd);
+    if (rc)
+        return rc;
+    j->started = true;
+    rc = machine_save_ram_begin(t->m, j->fd[1]);
+    if (rc || !told)
+        return rc;
+    collect(t);
+    if (j->incremental) {
+        memcpy(t->todo, t->since, words(t) * sizeof(*t->todo));
+        begin_list(t);
+    }
+    return 0;
+}
+
+static void start(struct take *t, struct control_request *r) {
+    struct control_request *later = NULL;
+    int rc = begin(t);
+
+    if (!rc && t->since)
+        later = control_later(r);
+    if (later) {
+        t->job.r = later;
+        os_task_post(&t->task, t->loop);
+        return;
+    }
+    t->job.r = r;
+    if (rc)
+        finish(t, rc);
+    else
+        at_once(t, r);
+    t->job.r = NULL;
+}
+
+/* --- the command --- */
+
+/* One sentence, or NULL. */
+static const char *no_increment(const struct take *t, const char *name) {
+    if (!t->bases)
+        return "there is no snapshot yet that an incremental one could be based on";
+    if (t->bases == CHAIN_MAX)
+        return "too many incremental ones lead to this one: make one that is not";
+    for (unsigned n = 0; n < t->bases; n++)
+        if (!strcmp(t->base[n].path, name))
+            return "it would take the place of one that it is based on";
+    return NULL;
+}
+
+static bool may_start(const struct take *t, struct control_request *r, const char *name) {
+    const char *why = NULL;
+
+    if (!t->files)
+        why = "the run has nowhere to put it: start it with --snapshots DIR";
+    else if (t->job.r)
+        why = "another snapshot is being made";
+    else if (!freeze_disks_last(t->freeze))
+        why = "what the guest writes with overlay=temp ends with this run: take "
+              "overlay=FILE";
+    else if (control_bool(r, "incremental", false))
+        why = no_increment(t, name);
+    if (why)
+        control_refuse(r, "%s", why);
+    else if (!snapshots_name_good(name))
+        control_refuse(r,
+                       "'%s' cannot be a snapshot's name: letters, digits, '.', '_' "
+                       "and '-'",
+                       name);
+    else
+        return true;
+    return false;
+}
+
+static void run_snapshot(void *arg, struct control_request *r) {
+    struct take *t = arg;
+    const char *name = control_text(r, "name", "");
+
+    if (!may_start(t, r, name))
+        return;
+    t->job = (struct take_job){.incremental = control_bool(r, "incremental", false),
+                               .quit = control_bool(r, "quit", false),
+                               .fd = {-1, -1}};
+    strcpy(t->job.name, name);
+    start(t, r);
+}
+
+static const struct control_arg snapshot_args[] = {
+    {"name", CONTROL_TEXT, true, 1, SNAPSHOTS_NAME - 17, "of its files"},
+    {"quit", CONTROL_BOOL, false, 0, 0, "the run ends there"},
+    {"incremental", CONTROL_BOOL, false, 0, 0,
+     "only what memory holds that the last one does not have"},
+    {0},
+};
+
+static const struct control_command commands[] = {
+    {.name = "snapshot",
+     .what = "writes all of the machine to two files in the directory of --snapshots",
+     .args = snapshot_args,
+     .run = run_snapshot},
+    {0},
+};
+
+void take_add(struct take *t, struct control_table *table) {
+    t->task = (struct os_task){.fn = turn, .arg = t};
+    control_add(table, commands, t);
+}
+
+/* --- the run --- */
+
+/* PATH as snapshots in the directory of T name it. */
+static void name_base(const struct take *t, const char *path, struct take_base *b) {
+    const char *dir = snapshots_path(t->files);
+    size_t len = strlen(dir);
+    char *real = realpath(path, NULL);
+
+    if (real && !strncmp(real, dir, len) && real[len] == '/' &&
+        !strchr(real + len + 1, '/'))
+        snprintf(b->path, sizeof(b->path), "%s", real + len + 1);
+    else
+        snprintf(b->path, sizeof(b->path), "%s", real ? real : path);
+    free(real);
+}
+
+void take_from(struct take *t, const struct chain *c) {
+    if (!c || !t->files || !c->link[0].named || !make_lists(t))
+        return;
+    for (unsigned n = 0; n < c->count; n++) {
+        name_base(t, c->link[n].path, &t->base[n]);
+        memcpy(t->base[n].id, c->link[n].id, FREEZE_ID);
+    }
+    machine_track_first(t->m);
+    t->bases = machine_track(t->m) ? c->count : 0;
+}
+
+void take_end(struct take *t) {
+    if (t->job.r) {
+        snapshots_end(t->files, t->job.name, t->job.fd, false);
+        control_finish(t->job.r);
+        t->job.r = NULL;
+    }
+    free(t->since);
+    free(t->todo);
+    t->since = t->todo = NULL;
+}

@@ -1,0 +1,51 @@
+/* The command `snapshot` of the control socket. */
+#ifndef CTL_TAKE_H
+#define CTL_TAKE_H
+
+#include "base/os_loop.h"
+#include "control/control.h"
+#include "ctl/chain.h"
+#include "ctl/freeze.h"
+#include "ctl/snapshots.h"
+
+/* A snapshot, that others can have the changes to. */
+struct take_base {
+    char path[4096]; /* as those others name it */
+    uint8_t id[FREEZE_ID];
+};
+
+struct take_job {
+    struct control_request *r; /* NULL: none is made */
+    bool incremental, quit;
+    bool stands;  /* the machine does, until the end */
+    bool started; /* it has files */
+    bool listed;  /* only TODO is written in this pass, else all */
+    char name[SNAPSHOTS_NAME];
+    int fd[2];
+    uint64_t at; /* bytes of memory; pages, in a pass over TODO */
+    uint64_t start_ns;
+    unsigned passes;
+};
+
+struct take {
+    struct machine *m;
+    struct os_loop *loop;
+    struct freeze *freeze;
+    struct snapshots *files; /* NULL: nobody said where */
+    struct os_task task;
+    struct take_job job;
+    uint64_t *since;                  /* by page: written to since the last snapshot */
+    uint64_t *todo;                   /* and to be written in this pass */
+    unsigned bases;                   /* 0: what has changed is not known */
+    struct take_base base[CHAIN_MAX]; /* the last snapshot, its base, its base's... */
+};
+
+/* What is known from the beginning: the run goes on from C, or NULL. Before the first
+ * life. */
+void take_from(struct take *t, const struct chain *c);
+/* T, which has its members from M to FILES, must stay as long as the table is used. */
+void take_add(struct take *t, struct control_table *table);
+/* While the loop does not run: what is being made is thrown away. */
+void take_end(struct take *t);
+
+#endif

@@ -1,0 +1,85 @@
+/*
+ * What memory holds, for snapshots: bit by bit while the guest runs, and then what it has
+ * written to meanwhile; or in one go.
+ *
+ * Which pages are written to is known from the traces (mem/track.c), except by an engine
+ * that writes to memory past them: there it is not known, and all is written while the
+ * guest stands.
+ */
+#include <errno.h>
+
+#include "machine/machine_int.h"
+
+static bool is_told(const struct machine *m) {
+    for (unsigned n = 0; n < m->cpus; n++)
+        if (m->cpu[n].ops->untraced)
+            return false;
+    return true;
+}
+
+uint64_t machine_ram_pages(const struct machine *m) {
+    return mem_host_size(m->mem) >> 12;
+}
+
+struct look {
+    struct machine *m;
+    uint64_t *bits;
+};
+
+static void look_here(void *arg) {
+    struct look *l = arg;
+
+    if (l->bits)
+        mem_track_collect(l->m->mem, l->bits);
+    else
+        mem_track_start(l->m->mem);
+}
+
+bool machine_track(struct machine *m) {
+    struct look l = {.m = m};
+
+    if (!mem_tracked(m->mem) && is_told(m))
+        machine_call(m, look_here, &l);
+    return mem_tracked(m->mem);
+}
+
+void machine_track_first(struct machine *m) {
+    if (is_told(m))
+        mem_track_start(m->mem);
+}
+
+void machine_written(struct machine *m, uint64_t *bits) {
+    struct look l = {m, bits};
+
+    machine_call(m, look_here, &l);
+}
+
+uint64_t machine_written_count(const struct machine *m) {
+    return mem_track_count(m->mem);
+}
+
+int machine_save_ram(struct machine *m, int fd) {
+    return mem_save(m->mem, fd);
+}
+
+int machine_save_ram_begin(struct machine *m, int fd) {
+    return mem_save_begin(m->mem, fd);
+}
+
+int machine_save_ram_part(struct machine *m, int fd, uint64_t *at) {
+    int rc = mem_save_part(m->mem, fd, at);
+
+    return rc ? rc : *at < mem_host_size(m->mem);
+}
+
+int machine_save_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t end) {
+    return mem_save_pages(m->mem, fd, from, end);
+}
+
+int machine_restore_ram(struct machine *m, int fd) {
+    return m->cells ? mem_load(m->mem, fd) : mem_overlay(m->mem, fd);
+}
+
+int machine_restore_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t end) {
+    return mem_load_pages(m->mem, fd, from, end);
+}
