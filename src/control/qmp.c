@@ -22,6 +22,7 @@
 
 #define VERSION "{\"qemu\":{\"micro\":0,\"minor\":2,\"major\":7},\"package\":\"bivisor\"}"
 #define CPUS_MAX 256
+#define SHOWN_MAX 64 /* bytes of a name that is told back */
 
 const char qmp_greeting[] = "{\"QMP\":{\"version\":" VERSION ",\"capabilities\":[]}}\r\n";
 
@@ -278,7 +279,8 @@ static cJSON *execute(struct qmp *q, const cJSON *request) {
     for (size_t n = 0; n < ARRAY_SIZE(commands); n++)
         if (!strcmp(commands[n].name, what))
             return commands[n].run(q);
-    fail(q, "CommandNotFound", "The command %.64s has not been found", what);
+    fail(q, "CommandNotFound", "The command %s has not been found",
+         strlen(what) <= SHOWN_MAX ? what : "of so long a name");
     return NULL;
 }
 

@@ -1,11 +1,12 @@
 /*
  * The control socket: lines of anything, answered from a table with arguments of each
  * type. Whatever was sent, the answer is one line of JSON in UTF-8 that says either ok or
- * error, and a command is called with what its list allows only.
+ * error, and a command is called with what its list allows only. The same bytes as
+ * requests of QEMU's protocol, whose answers have lines of events before them.
  */
 #include <cjson/cJSON.h>
 
-#include "control/control.h"
+#include "control/control_int.h"
 #include "fuzz/fuzz.h"
 
 static void run_all(void *arg, struct control_request *r) {
@@ -65,9 +66,47 @@ static void answer(const uint8_t *data, size_t size) {
     free(line);
 }
 
+static void check_line(char *line) {
+    cJSON *json;
+
+    HOLDS(is_text((unsigned char *)line));
+    json = cJSON_Parse(line);
+    HOLDS(cJSON_IsObject(json));
+    HOLDS(cJSON_HasObjectItem(json, "return") + cJSON_HasObjectItem(json, "error") +
+              cJSON_HasObjectItem(json, "event") ==
+          1);
+    cJSON_Delete(json);
+}
+
+/* The first request of DATA, if it is whole: how long it is. */
+static size_t answer_qmp(const uint8_t *data, size_t size) {
+    struct control_table t = {0};
+    char *all = malloc(size ? size : 1), *text, *line, *end;
+    size_t len;
+
+    control_add(&t, commands, NULL);
+    memcpy(all, data, size);
+    len = qmp_length(all, size);
+    HOLDS(len <= size);
+    text = len ? qmp_answer(&t, all, len) : NULL;
+    HOLDS(!len == !text);
+    for (line = text; line && *line; line = end + 2) {
+        end = strstr(line, "\r\n");
+        HOLDS(end);
+        *end = '\0';
+        check_line(line);
+    }
+    free(text);
+    free(all);
+    return len;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t *end;
+    size_t at = 0, len;
 
+    while ((len = answer_qmp(data + at, size - at)))
+        at += len;
     while ((end = size ? memchr(data, '\n', size) : NULL)) {
         answer(data, (size_t)(end - data));
         size -= (size_t)(end - data) + 1;
