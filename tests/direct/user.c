@@ -466,6 +466,54 @@ static void test_other_calls(void) {
     check("to write there", writes(0xffffffffff600000) == SIGSEGV);
 }
 
+/* A call of 32-bit code at PAGE, below 4 GiB: its stack is there, too, and it comes back
+ * by a far jump to 64-bit code behind it. */
+static void call_32(unsigned char *page) {
+    static const unsigned char home[] = {0x48, 0x8b, 0x24, 0x25, 0, 4, 0, 0, 0xc3};
+    uint32_t at = (uint32_t)(uintptr_t)page + 1024;
+
+    memcpy(page + 512, home, sizeof(home)); /* mov rsp, [page + 1024]; ret */
+    memcpy(page + 516, &at, 4);
+    __asm__ volatile("lea -128(%%rsp), %%rsp\n lea 1f(%%rip), %%rax\n push %%rax\n"
+                     "mov %%rsp, 1024(%0)\n lea 4096(%0), %%rsp\n"
+                     "push $0x23\n push %0\n lretq\n 1: lea 128(%%rsp), %%rsp"
+                     :
+                     : "b"(page)
+                     : "rax", "rcx", "rdx", "r8", "r9", "r10", "r11", "memory", "cc");
+}
+
+/* EAX = N, by INT 80H if that is wanted, and one more; stored at PAGE + 2048. */
+static uint32_t in_32_bits(unsigned char *page, uint32_t n, int call) {
+    unsigned char code[] = {
+        0xb8, 0, 0, 0, 0,    0x90, 0x90, 0x40, 0xba, 0x2b, 0, 0, 0, 0x8e, 0xda, 0xa3,
+        0,    0, 0, 0, 0x31, 0xd2, 0x8e, 0xda, 0xea, 0,    0, 0, 0, 0x33, 0};
+    uint32_t at = (uint32_t)(uintptr_t)page + 2048, home = at - 2048 + 512;
+
+    memcpy(code + 1, &n, 4);
+    memcpy(code + 16, &at, 4);
+    memcpy(code + 25, &home, 4);
+    if (call)
+        memcpy(code + 5, "\xcd\x80", 2);
+    memcpy(page, code, sizeof(code));
+    call_32(page);
+    memcpy(&n, page + 2048, 4);
+    return n;
+}
+
+/* A 64-bit program that goes on in 32-bit code, and has data segments there. */
+static void test_32_bits(void) {
+    unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    unsigned wrong = 0;
+
+    for (uint32_t n = 0; n < 50; n++)
+        wrong += in_32_bits(page, n, 0) != n + 1;
+    check("32-bit code", !wrong);
+    check("a call of the kernel there",
+          in_32_bits(page, 20, 1) == (uint32_t)getpid() + 1);
+    munmap(page, 4096);
+}
+
 /* Where a cell's own pages are (src/direct/abi.h): what it is told cannot be written, and
  * from its code there is no way to anywhere. */
 static void test_cell(void) {
@@ -499,6 +547,7 @@ int main(int argc, char **argv) {
         test_ptrace();
         test_other_calls();
         test_cell();
+        test_32_bits();
     }
     printf("%u checks, %u bad\n", checks, bad);
     return bad != 0;
