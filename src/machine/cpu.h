@@ -54,9 +54,10 @@ struct machine_cpu {
     uint32_t signals;         /* SIGNAL_*, not acted upon yet; atomic */
     bool waiting;             /* for a SIPI: it executes nothing */
     bool asleep;              /* or about to be: to be woken by its bell; atomic */
-    bool unhalt;              /* its HLT, or the next one, is to end; atomic */
-    bool outside;             /* it may wait for the console; atomic */
-    uint32_t order;           /* for the thread, enum machine_order; atomic */
+    uint32_t look;        /* ns: before it sleeps, it looks out for so long; its own */
+    bool unhalt;          /* its HLT, or the next one, is to end; atomic */
+    bool outside;         /* it may wait for the console; atomic */
+    uint32_t order;       /* for the thread, enum machine_order; atomic */
     bool held;            /* by a debugger; changes while all CPUs stand, or by itself */
     struct vcpu_hit stop; /* why it has stopped for a debugger (debug.c) */
     uint64_t step_from, step_to; /* it steps on while its rip is within; or once */

@@ -104,6 +104,7 @@ struct machine {
     struct os_loop *loop;     /* on the thread that calls machine_run() */
     struct os_timer due;      /* of the clock's earliest deadline */
     uint64_t deadline;        /* what it is set to; the board's lock */
+    bool looks;               /* halted CPUs look out before they sleep */
     uint64_t start_ns;        /* host clock at guest time 0 */
     uint64_t start_tsc;
     bool stopped; /* the time, at these */
@@ -298,6 +299,13 @@ void machine_cpu_interrupt(struct machine_cpu *c);
 void machine_wake_ended(struct machine *m);
 /* The CPU's thread sleeps until KICK, STOP, or an interrupt that it can take. */
 void machine_sleep(struct machine_cpu *c);
+/* A guest that waits for an answer has it soon, and to go to sleep and be woken up takes
+ * as long again. So a CPU looks out first, for LOOK nanoseconds, if its last sleeps were
+ * short. For how long the next time, after one that has taken TOOK, the look-out
+ * included: for twice as long as before, up to 200 us; not at all where it has slept for
+ * longer than that, as an idle guest does. Only where the host has a CPU more than the
+ * guest, for those who have to answer. */
+uint32_t machine_lookout(uint32_t look, uint64_t took);
 /* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
  * passed: less than NS if it was rung. */
 uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns);

@@ -90,6 +90,7 @@ int machine_wake_create(struct machine *m) {
     int rc = os_loop_new(&m->loop);
 
     m->deadline = UINT64_MAX;
+    m->looks = m->cpus < os_cpus();
     m->hurry = (struct os_task){.fn = hurry, .arg = m};
     if (!rc)
         rc = os_timer_open(&m->due, m->loop, deadline_due, m);
@@ -190,11 +191,39 @@ static bool is_woken(struct machine_cpu *c) {
            ((events & VCPU_EVENT_IRQ) && (c->vcpu->rflags & X86_FL_IF));
 }
 
+#define LOOK_LEAST 10000u
+#define LOOK_MOST 200000u
+
+uint32_t machine_lookout(uint32_t look, uint64_t took) {
+    if (took > LOOK_MOST)
+        return 0;
+    if (!look)
+        return LOOK_LEAST;
+    return look < LOOK_MOST / 2 ? look * 2 : LOOK_MOST;
+}
+
+/* True: it is woken. */
+static bool look_out(struct machine_cpu *c, uint64_t until) {
+    do {
+        for (unsigned n = 0; n < 16; n++)
+            __builtin_ia32_pause();
+        if (is_woken(c))
+            return true;
+    } while (os_monotonic_ns() < until);
+    return false;
+}
+
 static void sleep_until_woken(struct machine_cpu *c) {
+    uint64_t start = os_monotonic_ns();
+
+    if (c->look && look_out(c, start + c->look))
+        return;
     __atomic_store_n(&c->asleep, true, __ATOMIC_SEQ_CST);
     while (!is_woken(c))
         sleep_once(c);
     __atomic_store_n(&c->asleep, false, __ATOMIC_SEQ_CST);
+    if (c->machine->looks)
+        c->look = machine_lookout(c->look, os_monotonic_ns() - start);
 }
 
 /* Others who would have its TLB flushed see that it sleeps. */
