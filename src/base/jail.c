@@ -17,14 +17,15 @@ const char *jail_why(int rc) {
     case -EPERM:
     case -ENOSYS:
         return "this host does not let a program filter its system calls";
+    case -EBUSY:
+        return "a library has made threads of its own";
     default:
         return strerror(-rc);
     }
 }
 
-bool jail_enter(enum jail_want want, const unsigned long *ioctls, const int *listeners,
-                const int *handing) {
-    int rc = want == JAIL_OFF ? 0 : os_jail_enter(ioctls, listeners, handing);
+bool jail_enter(enum jail_want want, const struct os_jail_needs *needs) {
+    int rc = want == JAIL_OFF ? 0 : os_jail_enter(needs);
 
     if (!rc)
         return true;

@@ -2,6 +2,7 @@
 #ifndef BASE_JAIL_H
 #define BASE_JAIL_H
 
+#include "base/os.h"
 #include "base/types.h"
 
 enum jail_want {
@@ -10,10 +11,9 @@ enum jail_want {
     JAIL_OFF,
 };
 
-/* All that the run needs is open; IOCTLS, LISTENERS and HANDING as os_jail_enter() takes
- * them. False after a message: there is to be no run. */
-bool jail_enter(enum jail_want want, const unsigned long *ioctls, const int *listeners,
-                const int *handing);
+/* All that the run needs is open, but for NEEDS. False after a message: there is to be no
+ * run. */
+bool jail_enter(enum jail_want want, const struct os_jail_needs *needs);
 
 /* Why it cannot be, RC being what os_jail_enter() returned; for messages. */
 const char *jail_why(int rc);

@@ -127,10 +127,25 @@ void os_low_free(void *p, size_t size); /* P may be NULL */
 
 /* --- threads and waiting (os_thread.c; the event loop is in os_loop.h) --- */
 
+/* What a thread is for; each kind has a jail of its own. */
+enum os_thread_kind {
+    OS_THREAD_LOOP,   /* the process's first: clients, the terminal, the network */
+    OS_THREAD_CPU,    /* runs the guest, and devices for it */
+    OS_THREAD_WORKER, /* executes requests to disks, and devices that have waited for it
+                       */
+    OS_THREAD_KINDS,
+};
+
 struct os_thread;
 /* FN(ARG) on a thread of its own, which ends when FN returns. Before the jail: it lets no
  * thread be made. */
-int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out);
+int os_thread_start(enum os_thread_kind kind, void (*fn)(void *arg), void *arg,
+                    struct os_thread **out);
+/* Queues the signal OS_THREAD_SIGNAL, with its kind as the value, to each such thread
+ * that lives: how many there are, or -errno. */
+#define OS_THREAD_SIGNAL (SIGRTMIN + 2)
+int os_threads_signal(void);
+int os_threads_known(void);               /* how many there are */
 void os_thread_join(struct os_thread *t); /* waits for its end; T may be NULL */
 /* A system call that T waits in for a reader or a writer returns EINTR; from any thread.
  * It may come just before the call begins, so that whoever waits for T calls again. */
@@ -277,18 +292,32 @@ int os_socket_handed(int socket, uint32_t *token, int *fd);
 #define OS_JAIL_SANITIZED false
 #endif
 
+/* What a process needs for which the jail must be told; all zero: nothing. */
+struct os_jail_needs {
+    /* Further requests for ioctl(2), and a 0; NULL: none. Of threads that run the guest
+     * and of the loop's, and of each thread. */
+    const unsigned long *cpu_ioctls, *device_ioctls;
+    /* Where clients are accepted (of os_listener_fd()), and a -1; NULL: nowhere. */
+    const int *listeners;
+    /* The same where processes of ours hand over sockets that they have connected, at
+     * which send(2), recv(2) and shutdown(2) may be used. */
+    const int *handing;
+    /* A thread does what others do elsewhere: a counted run has no workers, lockstep no
+     * threads. */
+    bool any_thread;
+};
+
 /*
  * From here on each thread of the process may compute, wait, and read and write what is
- * open, and nothing else, for good. Descriptors above 2 that we were started with are
- * closed. IOCTLS are further requests for ioctl(2) that are allowed, and a 0; or NULL.
- * At LISTENERS (of os_listener_fd(), and a -1; or NULL) clients may be accepted; at
- * HANDING (the same) processes of ours hand over sockets that they have connected, at
- * which send(2), recv(2) and shutdown(2) may be used. -errno: the host does not let us
- * (-ENOTSUP: this build does not), and we are not locked up.
+ * open, as far as its kind needs that, and nothing else, for good. Descriptors above 2
+ * that we were started with are closed. -errno: the host does not let us (-ENOTSUP: this
+ * build does not; -EBUSY: there are threads that os_thread_start() did not make).
  */
-int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *handing);
+int os_jail_enter(const struct os_jail_needs *needs);
 /* What os_jail_enter() would return here. */
 int os_jail_probe(void);
+/* What this host has beside the filter, as words after a comma; "" if nothing. */
+void os_jail_describe(char *buf, size_t size);
 /* The same for a process that is a network (net/user.c): of one thread, which may make
  * and use sockets of the Internet, and no others; the file that names the name servers
  * stays as it is now. FILES, if it is not NULL, is the real path of a directory: regular

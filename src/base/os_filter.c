@@ -2,14 +2,20 @@
 #include "base/os_filter.h"
 
 #include <errno.h>
+#include <linux/seccomp.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
 
-#define NAMES 512     /* x86-64 has fewer calls */
+#define NAMES 512 /* x86-64 has fewer calls */
+#ifndef SYS_SECCOMP
 #define SYS_SECCOMP 1 /* si_code, <asm-generic/siginfo.h> */
+#endif
 
 int filter_add(scmp_filter_ctx ctx, const struct filter_rule *r) {
     struct scmp_arg_cmp cmp[ARRAY_SIZE(r->arg)];
@@ -126,13 +132,59 @@ int filter_with(const struct filter_rule *r, size_t count, const struct filter_r
     return rc;
 }
 
-int filter_load(scmp_filter_ctx ctx,
-                bool (*handler)(const siginfo_t *si, void *context)) {
-    int rc;
-
+int filter_catch(bool (*handler)(const siginfo_t *si, void *context)) {
     learn_names();
     answer = handler;
-    rc = catch_forbidden();
+    return catch_forbidden();
+}
+
+/* What is in the file FD, which seccomp_export_bpf() has written. */
+static int read_program(int fd, struct sock_fprog *out) {
+    off_t len = lseek(fd, 0, SEEK_END);
+    size_t count = len < 0 ? 0 : (size_t)len / sizeof(*out->filter);
+
+    if (!count || count > BPF_MAXINSNS)
+        return -E2BIG;
+    out->filter = malloc((size_t)len);
+    if (!out->filter)
+        return -ENOMEM;
+    out->len = (unsigned short)count;
+    if (pread(fd, out->filter, (size_t)len, 0) == len)
+        return 0;
+    free(out->filter);
+    return -EIO;
+}
+
+int filter_program(scmp_filter_ctx ctx, struct sock_fprog *out) {
+    int fd = memfd_create("bivisor-filter", MFD_CLOEXEC), rc = fd < 0 ? -errno : 0;
+
+    *out = (struct sock_fprog){0};
+    if (!rc)
+        rc = seccomp_export_bpf(ctx, fd);
+    if (!rc)
+        rc = read_program(fd, out);
+    if (fd >= 0)
+        close(fd);
+    seccomp_release(ctx);
+    return rc;
+}
+
+int filter_restrict(const struct sock_fprog *program) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul))
+        return -errno;
+    /* A wish, as in set_attributes(). */
+    if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                 program))
+        return 0;
+    if (errno == EINVAL && !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, program))
+        return 0;
+    return -errno;
+}
+
+int filter_load(scmp_filter_ctx ctx,
+                bool (*handler)(const siginfo_t *si, void *context)) {
+    int rc = filter_catch(handler);
+
     if (!rc)
         rc = seccomp_load(ctx);
     seccomp_release(ctx);

@@ -7,6 +7,7 @@
 #ifndef BASE_OS_FILTER_H
 #define BASE_OS_FILTER_H
 
+#include <linux/filter.h>
 #include <seccomp.h>
 #include <signal.h>
 
@@ -53,6 +54,23 @@ int filter_with(const struct filter_rule *r, size_t count, const struct filter_r
  * allows, in the handler of its signal: true when it has answered it, in CONTEXT. 0: the
  * filter holds from now on; or -errno. */
 int filter_load(scmp_filter_ctx ctx, bool (*handler)(const siginfo_t *si, void *context));
+
+/* The same in two steps, for threads that have filters of their own. CTX becomes a
+ * program and is used up: 0, and free(out->filter) is the caller's; or -errno. */
+int filter_program(scmp_filter_ctx ctx, struct sock_fprog *out);
+/* The handler, for the whole process. 0 or -errno. */
+int filter_catch(bool (*handler)(const siginfo_t *si, void *context));
+/* PROGRAM holds from now on for the calling thread alone, which gains no privileges any
+ * more. 0 or -errno. Async-signal-safe. */
+int filter_restrict(const struct sock_fprog *program);
+
+/* A set of rules for who finds no files, and makes no connections; -1: this host has no
+ * Landlock. To be closed. */
+int filter_no_files(void);
+/* It holds for the calling thread from now on. Async-signal-safe. */
+void filter_no_files_here(int rules);
+/* Which version of Landlock this host has; 0: none. */
+unsigned filter_files_version(void);
 
 /* From now on the process finds files below the directory DIR, to read them or to change
  * them as well, and no others. A host that has no Landlock leaves all to the filter. */

@@ -5,6 +5,12 @@
  * this process can open no file, reach no network, start no program and no process, look
  * into none, and make no new executable page.
  *
+ * Each kind of thread has a filter of its own: the rules of all, and those of what it is
+ * there for. The filter is made on the first thread; the others are sent a signal, whose
+ * handler puts it on wherever they are, and wait for nothing. What Landlock can forbid is
+ * forbidden beside it (os_landlock.c), what can be limited is limited, and root is given
+ * up (os_jail_root.h).
+ *
  * A call that is not listed does not happen. It raises SIGSYS, whose handler gives the
  * terminal back, says which call it was, and ends the process. The filter protects that
  * handler: it cannot be replaced.
@@ -18,8 +24,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -28,35 +40,30 @@
 
 #include "base/os.h"
 #include "base/os_filter.h"
+#include "base/os_jail_root.h"
 
-static const struct filter_rule rules[] = {
+/* --- the rules --- */
+
+static const struct filter_rule all[] = {
     /* Console, statistics, recording, event and timer descriptors. What is open may be
      * read and written: nothing more can be opened. */
     ANY(read),
     ANY(write),
     ANY(pread64), /* KVM's statistics; how long threads wait */
     ANY(writev),  /* libc's last words before it aborts */
-    ANY(lseek),   /* stdio; statistics are written anew on SIGUSR1 */
-    ANY(ftruncate),
     ANY(close),
-    /* stdio's fstat(2). By descriptor only: newfstatat(2), see below, takes paths. */
-    ANY(fstat),
-    /* Guest RAM is given back to the host at a reset. */
+    /* Guest RAM is given back to the host, by a balloon and at a reset. */
     IF(fallocate, 1, ARG32, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE),
     IF(madvise, 2, ARG32, MADV_REMOVE), /* where it has no descriptor */
-    /* Disks (block/file.c): what is open; space is given back as above. */
-    ANY(preadv),
-    ANY(pwritev),
+    /* Disks (block/file.c): what is open; a device may find that a request can be
+     * executed at once. */
     IF(preadv2, 5, ARG32, RWF_NOWAIT),
     IF(pwritev2, 5, ARG32, RWF_NOWAIT),
-    ANY(fdatasync),
-    IF(fallocate, 1, ARG32, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
-    /* A recording's digest of guest RAM leaves out what was never touched. */
-    ANY(mincore),
-    IF(madvise, 2, ARG32, OS_MADV_COLLAPSE), /* os_large_page() */
+    ANY(preadv),
+    ANY(pwritev),
 
     /* Waiting: the loop for all that it watches, the vCPU's thread when idle or for the
-     * console's reader. */
+     * console's reader. Devices have timers, wherever they run. */
     ANY(poll),
     ANY(ppoll),
     ANY(timerfd_settime),
@@ -74,18 +81,13 @@ static const struct filter_rule rules[] = {
     ANY(munmap),
     ANY(mremap), /* realloc(3); it changes no protection */
     IF(madvise, 2, ARG32, MADV_DONTNEED),
-    IF(madvise, 2, ARG32, MADV_HUGEPAGE), /* GLIBC_TUNABLES=glibc.malloc.hugetlb=1 */
-    IF(sched_getaffinity, 0, ARG32, 0),   /* how many arenas are worth it */
+    IF(madvise, 2, ARG32, MADV_HUGEPAGE),    /* GLIBC_TUNABLES=glibc.malloc.hugetlb=1 */
+    IF(madvise, 2, ARG32, OS_MADV_COLLAPSE), /* os_large_page() */
+    IF(sched_getaffinity, 0, ARG32, 0),      /* how many arenas are worth it */
     /* The same, and a kick of the translator: os_poll_set(). Nothing becomes
      * executable. */
     IF(mprotect, 2, ~(uint64_t)(PROT_READ | PROT_WRITE), 0),
-
-    /* Direct execution: a vCPU's thread stays where its cells are. */
-    IF(sched_setaffinity, 0, ARG32, 0),
-
-    /* Translated code finds its vCPU by %gs; its thread has a stack for signals. */
-    IF(arch_prctl, 0, ARG32, ARCH_SET_GS),
-    ANY(sigaltstack),
+    ANY(sigaltstack), /* a thread has a stack for signals, until its end */
 
     /* What is done at a signal, for os_tty.c; but for SIGSYS (31), which is this file's.
      * The kernel takes the number as 32 bits: comparing all 64 leaves no second name. */
@@ -96,22 +98,50 @@ static const struct filter_rule rules[] = {
     ANY(getpid), /* raise(3) and os_kick() */
     ANY(gettid),
 
-    /* The terminal is put back as it was. Not TIOCSTI, which types at it. */
+    /* The terminal is put back as it was, by whichever thread ends the process. Not
+     * TIOCSTI, which types at it. */
     IF(ioctl, 1, ARG32, TCGETS),
     IF(ioctl, 1, ARG32, TCSETS),
     IF(ioctl, 1, ARG32, TIOCGPGRP),
-    IF(ioctl, 1, ARG32, TIOCGWINSZ), /* of the virtio console's */
     ANY(getpgrp),
 #ifdef TCGETS2 /* what glibc 2.42 and later ask by */
     IF(ioctl, 1, ARG32, TCGETS2),
     IF(ioctl, 1, ARG32, TCSETS2),
 #endif
 
-    IF(shutdown, 1, ARG32, SHUT_WR), /* the guest's end of a --vsock connection */
-    ANY(getrandom),                  /* the guest's source of entropy */
-    ANY(getrusage),                  /* statistics */
-    ANY(exit),                       /* the vCPU's thread's end */
+    ANY(getrandom), /* the guest's source of entropy */
+    ANY(exit),      /* the thread's end */
     ANY(exit_group),
+};
+
+/* A file that is written anew, statistics on SIGUSR1 or a recording: stdio's. By
+ * descriptor only: newfstatat(2), see below, takes paths. A machine's calls are made by
+ * its first CPU's thread. */
+static const struct filter_rule files[] = {
+    ANY(lseek), ANY(ftruncate), ANY(fstat),
+    /* A recording's digest of guest RAM, and a snapshot, leave out what was never
+     * touched. */
+    ANY(mincore), ANY(getrusage), /* statistics */
+};
+
+static const struct filter_rule cpu[] = {
+    /* Direct execution: a vCPU's thread stays where its cells are. */
+    IF(sched_setaffinity, 0, ARG32, 0),
+    /* Translated code finds its vCPU by %gs. */
+    IF(arch_prctl, 0, ARG32, ARCH_SET_GS),
+};
+
+/* Disks (block/file.c): what is open; space is given back as for all. */
+static const struct filter_rule disks[] = {
+    ANY(preadv),    ANY(pwritev),
+    ANY(fdatasync), IF(fallocate, 1, ARG32, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
+    ANY(ftruncate), /* a qcow2 image grows */
+    ANY(lseek),     ANY(fstat),
+};
+
+static const struct filter_rule loop[] = {
+    IF(ioctl, 1, ARG32, TIOCGWINSZ), /* of the virtio console's */
+    IF(shutdown, 1, ARG32, SHUT_WR), /* the guest's end of a --vsock connection */
 };
 
 /* What is handed over: --vsock's connections, and those to a disk's server, where libnbd
@@ -141,28 +171,39 @@ static int add_handing(scmp_filter_ctx ctx, const int *fds) {
     return rc;
 }
 
-/* Those that depend on the process. */
-static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls,
-                    const int *listeners, const int *handing) {
-    const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
-    int rc = filter_add(ctx, &to_us);
+static int add_listening(scmp_filter_ctx ctx, const int *fds) {
+    int rc = 0;
 
-    if (!rc)
-        rc = add_handing(ctx, handing);
-
-    /* --control, --net: clients at these sockets; they are read and written as files are.
-     */
-    for (; listeners && *listeners >= 0 && !rc; listeners++) {
-        const struct filter_rule clients = IF2(accept4, 0, ARG32, (unsigned)*listeners, 3,
+    /* They are read and written as files are. */
+    for (; fds && *fds >= 0 && !rc; fds++) {
+        const struct filter_rule clients = IF2(accept4, 0, ARG32, (unsigned)*fds, 3,
                                                ARG32, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         rc = filter_add(ctx, &clients);
     }
+    return rc;
+}
+
+static int add_ioctls(scmp_filter_ctx ctx, const unsigned long *ioctls) {
+    int rc = 0;
+
     for (; ioctls && *ioctls && !rc; ioctls++) {
         const struct filter_rule request = IF(ioctl, 1, ARG32, *ioctls & ARG32);
 
         rc = filter_add(ctx, &request);
     }
+    return rc;
+}
+
+/* Of all kinds, what depends on the process. */
+static int add_ours(scmp_filter_ctx ctx, const struct os_jail_needs *needs) {
+    const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
+    int rc = filter_add_all(ctx, all, ARRAY_SIZE(all));
+
+    if (!rc)
+        rc = filter_add(ctx, &to_us);
+    if (!rc)
+        rc = add_ioctls(ctx, needs->device_ioctls);
     /* rt_sigaction(2) for those below SIGSYS; the rules have those above. */
     if (!rc)
         rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(rt_sigaction), 1,
@@ -174,20 +215,58 @@ static int add_ours(scmp_filter_ctx ctx, const unsigned long *ioctls,
     return rc;
 }
 
-/* Makes a filter that is ready to be loaded. */
-static int make_filter(const unsigned long *ioctls, const int *listeners,
-                       const int *handing, scmp_filter_ctx *out) {
+#define ADD(ctx, rules) filter_add_all(ctx, rules, ARRAY_SIZE(rules))
+
+static int add_cpu(scmp_filter_ctx ctx, const struct os_jail_needs *needs) {
+    int rc = ADD(ctx, cpu);
+
+    if (!rc)
+        rc = ADD(ctx, files);
+    return rc ? rc : add_ioctls(ctx, needs->cpu_ioctls);
+}
+
+/* A disk's server is asked, and its connection made anew, where requests are executed. */
+static int add_worker(scmp_filter_ctx ctx, const struct os_jail_needs *needs) {
+    int rc = ADD(ctx, disks);
+
+    return rc ? rc : add_handing(ctx, needs->handing);
+}
+
+/* The disks' images are closed by it, and a machine is reset between two lives. */
+static int add_loop(scmp_filter_ctx ctx, const struct os_jail_needs *needs) {
+    int rc = ADD(ctx, loop);
+
+    if (!rc)
+        rc = ADD(ctx, files);
+    if (!rc)
+        rc = add_ioctls(ctx, needs->cpu_ioctls);
+    if (!rc)
+        rc = add_worker(ctx, needs);
+    return rc ? rc : add_listening(ctx, needs->listeners);
+}
+
+static int (*const add_kind[OS_THREAD_KINDS])(scmp_filter_ctx ctx,
+                                              const struct os_jail_needs *needs) = {
+    [OS_THREAD_LOOP] = add_loop,
+    [OS_THREAD_CPU] = add_cpu,
+    [OS_THREAD_WORKER] = add_worker,
+};
+
+/* A program for the threads of a KIND. */
+static int make_program(const struct os_jail_needs *needs, enum os_thread_kind kind,
+                        struct sock_fprog *out) {
     scmp_filter_ctx ctx;
     int rc = filter_new(&ctx);
 
     if (rc)
         return rc;
-    rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
+    rc = add_ours(ctx, needs);
+    for (unsigned n = 0; n < OS_THREAD_KINDS && !rc; n++)
+        if (n == kind || needs->any_thread)
+            rc = add_kind[n](ctx, needs);
     if (!rc)
-        rc = add_ours(ctx, ioctls, listeners, handing);
-    if (rc)
-        seccomp_release(ctx);
-    *out = rc ? NULL : ctx;
+        return filter_program(ctx, out);
+    seccomp_release(ctx);
     return rc;
 }
 
@@ -215,30 +294,228 @@ static void close_inherited(void) {
     closedir(dir);
 }
 
-int os_jail_enter(const unsigned long *ioctls, const int *listeners, const int *handing) {
-    scmp_filter_ctx ctx;
-    int rc;
+/* --- limits --- */
 
-    if (OS_JAIL_SANITIZED)
-        return -ENOTSUP;
-    rc = make_filter(ioctls, listeners, handing, &ctx);
-    if (rc)
-        return rc;
-    tzset(); /* gmtime_r(3), of the clock device, reads the time zone's file, once */
-    close_inherited();
-    return filter_load(ctx, NULL);
+/* What no thread has a use for. What is in registers and buffers is the guest's, too: no
+ * core is dumped. Descriptors come with clients, connections and snapshots. */
+#define MORE_FILES 1024
+
+static unsigned highest_open(void) {
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *e;
+    unsigned highest = 0;
+
+    while (dir && (e = readdir(dir)))
+        if ((unsigned)atoi(e->d_name) > highest)
+            highest = (unsigned)atoi(e->d_name);
+    if (!dir)
+        return UINT16_MAX;
+    closedir(dir);
+    return highest;
 }
 
-int os_jail_probe(void) {
+static void limit(__rlimit_resource_t what, rlim_t most) {
+    struct rlimit r;
+
+    if (getrlimit(what, &r))
+        return;
+    r.rlim_max = r.rlim_max < most ? r.rlim_max : most;
+    r.rlim_cur = r.rlim_cur < r.rlim_max ? r.rlim_cur : r.rlim_max;
+    setrlimit(what, &r);
+}
+
+static void limit_all(const struct os_jail_needs *needs) {
+    limit(RLIMIT_CORE, 0);
+    /* KVM makes a thread of the kernel's, at the first entry, that counts as ours. */
+    if (!needs->cpu_ioctls)
+        limit(RLIMIT_NPROC, 0);
+    limit(RLIMIT_MSGQUEUE, 0);
+    limit(RLIMIT_MEMLOCK, 0);
+    limit(RLIMIT_NOFILE, highest_open() + MORE_FILES);
+}
+
+/* --- the threads --- */
+
+/* A signal handler has no argument. */
+static struct {
+    struct sock_fprog program[OS_THREAD_KINDS];
+    struct jail_root root;
+    int no_files;  /* rules of Landlock's, or -1 */
+    uint32_t left; /* threads that have not come to it */
+    int rc;        /* of the first that failed */
+} entering;
+
+static int restrict_this(unsigned kind, bool first) {
+    jail_root_leave(&entering.root, first);
+    filter_no_files_here(entering.no_files);
+    return filter_restrict(&entering.program[kind]);
+}
+
+static void on_enter(int signo, siginfo_t *si, void *context) {
+    unsigned kind = (unsigned)si->si_value.sival_int;
+    int saved = errno;
+
+    if (si->si_code == SI_QUEUE && si->si_pid == getpid() && kind < OS_THREAD_KINDS) {
+        int rc = restrict_this(kind, false);
+
+        if (rc)
+            __atomic_store_n(&entering.rc, rc, __ATOMIC_SEQ_CST);
+        if (!__atomic_sub_fetch(&entering.left, 1, __ATOMIC_SEQ_CST))
+            os_word_wake(&entering.left, 1);
+    }
+    errno = saved;
+}
+
+/* Linux, include/linux/sched.h: of the kernel, though it is in our list (KVM has some).
+ */
+#define KERNELS 0x00200000u /* PF_KTHREAD */
+#define WORKERS 0x00004010u /* PF_USER_WORKER, PF_IO_WORKER */
+
+static bool is_kernels(const char *thread) {
+    char path[64], text[512] = "", *end;
+    unsigned flags = 0;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%.16s/stat", thread);
+    f = fopen(path, "re");
+    if (f && fgets(text, sizeof(text), f) && (end = strrchr(text, ')')))
+        sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags);
+    if (f)
+        fclose(f);
+    return flags & (KERNELS | WORKERS);
+}
+
+/* Threads of the process, or 0: nobody tells. */
+static int count_threads(void) {
+    DIR *dir = opendir("/proc/self/task");
+    struct dirent *e;
+    int count = 0;
+
+    while (dir && (e = readdir(dir)))
+        count += *e->d_name != '.' && !is_kernels(e->d_name);
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+static int signal_others(int known) {
+    int sent;
+
+    __atomic_store_n(&entering.left, (uint32_t)known, __ATOMIC_SEQ_CST);
+    sent = os_threads_signal();
+    if (sent < 0)
+        return sent;
+    for (;;) {
+        uint32_t left = __atomic_load_n(&entering.left, __ATOMIC_SEQ_CST);
+
+        if (!left)
+            return __atomic_load_n(&entering.rc, __ATOMIC_SEQ_CST);
+        os_word_wait(&entering.left, left);
+    }
+}
+
+/* Before anything is given up: a filter that forbids nothing. 0 or -errno. */
+static int try_filter(void) {
+    static struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+
+    return filter_restrict(&(struct sock_fprog){ARRAY_SIZE(allow), allow});
+}
+
+static int restrict_all(const struct os_jail_needs *needs) {
+    struct sigaction act = {.sa_sigaction = on_enter,
+                            .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
+    int known = os_threads_known(), there = count_threads(), rc;
+
+    if (there > known + 1)
+        return -EBUSY;
+    sigfillset(&act.sa_mask);
+    rc = sigaction(OS_THREAD_SIGNAL, &act, NULL) ? -errno : try_filter();
+    if (!rc)
+        rc = filter_catch(NULL);
+    if (rc)
+        return rc;
+    limit_all(needs);
+    entering.rc = 0;
+    entering.no_files = filter_no_files();
+    jail_root_begin(&entering.root, true);
+    rc = signal_others(known);
+    if (!rc)
+        rc = restrict_this(OS_THREAD_LOOP, true);
+    if (entering.no_files >= 0)
+        close(entering.no_files);
+    jail_root_end(&entering.root);
+    signal(OS_THREAD_SIGNAL, SIG_IGN);
+    return rc;
+}
+
+int os_jail_enter(const struct os_jail_needs *needs) {
+    int rc = OS_JAIL_SANITIZED ? -ENOTSUP : 0;
+
+    for (unsigned n = 0; n < OS_THREAD_KINDS && !rc; n++)
+        rc = make_program(needs, n, &entering.program[n]);
+    if (!rc) {
+        tzset(); /* gmtime_r(3), of the clock device, reads the time zone's file, once */
+        close_inherited();
+        rc = restrict_all(needs);
+    }
+    for (unsigned n = 0; n < OS_THREAD_KINDS; n++) {
+        free(entering.program[n].filter);
+        entering.program[n].filter = NULL;
+    }
+    return rc;
+}
+
+/* --- what this host has --- */
+
+static int in_child(int (*fn)(void)) {
     int status;
     pid_t pid = fork();
 
     if (!pid)
-        _exit(-os_jail_enter(NULL, NULL, NULL));
+        _exit(fn());
     if (pid < 0)
         return -errno;
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
             return -errno;
-    return WIFEXITED(status) ? -WEXITSTATUS(status) : -EPERM;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -EPERM;
+}
+
+static int enter(void) {
+    return -os_jail_enter(&(struct os_jail_needs){0});
+}
+
+int os_jail_probe(void) {
+    int rc = in_child(enter);
+
+    return rc < 0 ? rc : -rc;
+}
+
+#define HAS_EMPTY 1
+#define HAS_NAMESPACES 2
+#define HAS_USER 4
+
+static int leave_root(void) {
+    struct jail_root r;
+
+    jail_root_begin(&r, true);
+    jail_root_leave(&r, true);
+    return (r.empty ? HAS_EMPTY : 0) | (r.namespaces ? HAS_NAMESPACES : 0) |
+           (geteuid() ? HAS_USER : 0);
+}
+
+void os_jail_describe(char *buf, size_t size) {
+    unsigned landlock = filter_files_version();
+    int root = geteuid() ? 0 : in_child(leave_root);
+    int len = 0;
+
+    *buf = 0;
+    if (landlock)
+        len = snprintf(buf, size, ", files are out of reach by Landlock (version %u)",
+                       landlock);
+    if (root > 0 && (size_t)len < size)
+        snprintf(buf + len, size - (size_t)len, ", root is given up%s%s%s",
+                 root & HAS_USER ? " for a user of its own" : "",
+                 root & HAS_EMPTY ? ", in an empty directory" : "",
+                 root & HAS_NAMESPACES ? ", with namespaces of its own" : "");
 }

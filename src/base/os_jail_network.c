@@ -28,6 +28,7 @@
 
 #include "base/os.h"
 #include "base/os_filter.h"
+#include "base/os_jail_root.h"
 
 #define NAMES_FILE "/etc/resolv.conf"
 
@@ -210,6 +211,8 @@ int os_jail_network(const char *files) {
         return rc;
     }
     if (files)
-        filter_files(files_fd, true);
+        filter_files(files_fd, true); /* some of which only their owner may read */
+    else
+        jail_root_alone(false);
     return filter_load(ctx, answer_names);
 }

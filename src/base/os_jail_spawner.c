@@ -12,6 +12,7 @@
 
 #include "base/os.h"
 #include "base/os_filter.h"
+#include "base/os_jail_root.h"
 
 static const struct filter_rule rules[] = {
     /* The spawner: requests, what becomes of cells. */
@@ -68,6 +69,8 @@ int os_jail_spawner(void) {
         rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (!rc)
         rc = filter_add_all(ctx, rules, ARRAY_SIZE(rules));
+    if (!rc)
+        jail_root_alone(true);
     if (!rc)
         rc = seccomp_load(ctx);
     seccomp_release(ctx);

@@ -16,6 +16,7 @@
 
 #include "base/os.h"
 #include "base/os_filter.h"
+#include "base/os_jail_root.h"
 
 static const struct filter_rule rules[] = {
     /* Our socket, and the clients'. */
@@ -74,5 +75,6 @@ int os_jail_viewer(int listener) {
         seccomp_release(ctx);
         return rc;
     }
+    jail_root_alone(true);
     return filter_load(ctx, answer_socket);
 }

@@ -18,12 +18,28 @@
 /* Later versions', which the headers may not have. */
 #define REFER (1ull << 13)    /* 2: a file gets a name in another directory */
 #define TRUNCATE (1ull << 14) /* 3 */
+#define DEVICES (1ull << 15)  /* 5: ioctl(2) of a device that is opened later */
+#define BIND_TCP (1ull << 0)  /* 4 */
+#define CONNECT_TCP (1ull << 1)
+#define ABSTRACT (1ull << 0) /* 6: sockets of others that have no path */
+
+/* struct landlock_ruleset_attr as it has become. An older kernel takes it if what it does
+ * not know is zero. */
+struct ruleset {
+    uint64_t files, network, scoped;
+};
+
+unsigned filter_files_version(void) {
+    long abi =
+        syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+
+    return abi < 1 ? 0 : (unsigned)abi;
+}
 
 /* What the host's version knows, or 0. The first lets no file move to another directory.
  */
 static uint64_t known_accesses(bool readonly) {
-    long abi =
-        syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    unsigned abi = filter_files_version();
 
     if (abi < 1 || (abi < 2 && !readonly))
         return 0;
@@ -47,4 +63,25 @@ void filter_files(int dir, bool readonly) {
         !syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &below, 0))
         (void)!syscall(SYS_landlock_restrict_self, fd, 0);
     close(fd);
+}
+
+int filter_no_files(void) {
+    unsigned abi = filter_files_version();
+    /* Signals between our own threads, each of which is restricted by itself, were taken
+     * for signals to others by some kernels: the filters have those. */
+    const struct ruleset set = {
+        .files = FIRST_ABI | (abi >= 2 ? REFER : 0) | (abi >= 3 ? TRUNCATE : 0) |
+                 (abi >= 5 ? DEVICES : 0),
+        .network = abi >= 4 ? BIND_TCP | CONNECT_TCP : 0,
+        .scoped = abi >= 6 ? ABSTRACT : 0,
+    };
+
+    if (!abi)
+        return -1;
+    return (int)syscall(SYS_landlock_create_ruleset, &set, sizeof(set), 0);
+}
+
+void filter_no_files_here(int rules) {
+    if (rules >= 0 && !prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul))
+        (void)!syscall(SYS_landlock_restrict_self, rules, 0);
 }

@@ -4,7 +4,8 @@
  * Signals that come from outside are the main thread's business: the others block them.
  * They do not block what a thread raises itself (blocked, it would kill before anybody
  * restores the terminal) nor the signals by which os_kick() and os_thread_interrupt()
- * take a thread out of a system call.
+ * take a thread out of a system call, and the one by which each goes into its jail
+ * (os_jail.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,12 +29,19 @@
 /* --- threads --- */
 
 struct os_thread {
+    struct os_thread *next; /* of those that live */
     pthread_t thread;
+    pid_t process; /* a copy that was forked has it not */
+    enum os_thread_kind kind;
     pthread_barrier_t started;
     void (*fn)(void *arg);
     void *arg;
     int id;
 };
+
+/* All that live: the jail must come to each. */
+static struct os_thread *threads;
+static pthread_mutex_t threads_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void nothing(int signo) {
 }
@@ -58,6 +66,7 @@ static void *body(void *arg) {
     struct os_thread *t = arg;
 
     t->id = os_thread_id();
+    prctl(PR_SET_NAME, t->kind == OS_THREAD_CPU ? "bivisor-cpu" : "bivisor-disk");
     pthread_barrier_wait(&t->started);
     t->fn(t->arg);
     os_signal_stack_free();
@@ -77,18 +86,66 @@ static int create(struct os_thread *t) {
         sigdelset(&mask, own[n]);
     sigdelset(&mask, SIGRTMIN);
     sigdelset(&mask, INTERRUPT);
+    sigdelset(&mask, OS_THREAD_SIGNAL);
     pthread_sigmask(SIG_SETMASK, &mask, &old);
     rc = -pthread_create(&t->thread, NULL, body, t);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc;
 }
 
-int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out) {
+static void enter_list(struct os_thread *t) {
+    pthread_mutex_lock(&threads_lock);
+    t->next = threads;
+    threads = t;
+    pthread_mutex_unlock(&threads_lock);
+}
+
+static void leave_list(const struct os_thread *t) {
+    struct os_thread **at = &threads;
+
+    pthread_mutex_lock(&threads_lock);
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
+    pthread_mutex_unlock(&threads_lock);
+}
+
+int os_threads_known(void) {
+    pid_t here = getpid();
+    int count = 0;
+
+    pthread_mutex_lock(&threads_lock);
+    for (const struct os_thread *t = threads; t; t = t->next)
+        count += t->process == here;
+    pthread_mutex_unlock(&threads_lock);
+    return count;
+}
+
+int os_threads_signal(void) {
+    pid_t here = getpid();
+    int count = 0, rc = 0;
+
+    pthread_mutex_lock(&threads_lock);
+    for (struct os_thread *t = threads; t && !rc; t = t->next) {
+        if (t->process != here)
+            continue;
+        rc = -pthread_sigqueue(t->thread, OS_THREAD_SIGNAL,
+                               (union sigval){.sival_int = t->kind});
+        count += !rc;
+    }
+    pthread_mutex_unlock(&threads_lock);
+    return rc ? rc : count;
+}
+
+int os_thread_start(enum os_thread_kind kind, void (*fn)(void *arg), void *arg,
+                    struct os_thread **out) {
     struct os_thread *t = calloc(1, sizeof(*t));
     int rc = t ? catch_interrupt() : -ENOMEM;
 
     if (rc)
         goto fail;
+    t->process = getpid();
+    t->kind = kind;
     t->fn = fn;
     t->arg = arg;
     /* A wait may end this late (default: 50 us); a new thread has its maker's.
@@ -102,6 +159,7 @@ int os_thread_start(void (*fn)(void *arg), void *arg, struct os_thread **out) {
     }
     /* What libc's new threads call first is not for the jail (os_jail.c) to allow. */
     pthread_barrier_wait(&t->started);
+    enter_list(t);
     *out = t;
     return 0;
 fail:
@@ -113,6 +171,7 @@ void os_thread_join(struct os_thread *t) {
     if (!t)
         return;
     pthread_join(t->thread, NULL);
+    leave_list(t);
     pthread_barrier_destroy(&t->started);
     free(t);
 }

@@ -414,7 +414,7 @@ int block_pool_new(const struct block_host *host, struct block_pool **out) {
     list_init(&p->queued);
     list_init(&p->done);
     for (unsigned n = 0; n < BLOCK_WORKERS && !host->due && !rc; n++)
-        rc = os_thread_start(work, p, &p->workers[n]);
+        rc = os_thread_start(OS_THREAD_WORKER, work, p, &p->workers[n]);
     if (rc) {
         block_pool_free(p);
         return rc;

@@ -61,11 +61,15 @@ static bool check_code_memory(void) {
 /* What `bivisor run` locks itself up with. */
 static void check_jail(void) {
     int rc = os_jail_probe();
+    char more[512];
 
+    os_jail_describe(more, sizeof(more));
     if (rc)
         printf("jail       none: %s\n", jail_why(rc));
     else
-        printf("jail       system calls are filtered, privileges cannot be gained\n");
+        printf("jail       system calls are filtered for each kind of thread, privileges "
+               "cannot be gained%s\n",
+               more);
 }
 
 static const char *lacks_for_direct(int fd) {

@@ -358,6 +358,11 @@ static void list_handing(const struct run *r, int *out) {
 static int run_machine(struct run *r) {
     int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 5];
     int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 3];
+    const struct os_jail_needs needs = {.cpu_ioctls = machine_ioctls(r->m),
+                                        .device_ioctls = machine_device_ioctls(r->m),
+                                        .listeners = listeners,
+                                        .handing = handing,
+                                        .any_thread = r->o.machine.counted};
 
     list_listeners(r, listeners);
     list_handing(r, handing);
@@ -367,7 +372,7 @@ static int run_machine(struct run *r) {
     if (start_control(r) && start_gdb(r) && start_nets(r) &&
         display_option_start(&r->o.display, r->o.escape, r->m, quit, r) &&
         (!r->front->ready || r->front->ready(r->front->arg)) &&
-        jail_enter(r->o.jail, machine_ioctls(r->m), listeners, handing))
+        jail_enter(r->o.jail, &needs))
         return run_locked_up(r);
     display_option_stop(&r->o.display);
     console_close(&r->console);

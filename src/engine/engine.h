@@ -79,8 +79,9 @@ struct engine_ops {
      * none. */
     void (*stats)(struct engine *e,
                   void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
-    /* Requests for ioctl(2) that it makes after create(), and a 0; NULL: none. */
-    const unsigned long *ioctls;
+    /* Requests for ioctl(2) that it makes after create(), and a 0; NULL: none. On its
+     * CPU's thread and between lives, and on any thread that runs a device. */
+    const unsigned long *ioctls, *device_ioctls;
     /* The local APIC is in the engine, as its options asked for. NULL: it never is. */
     bool (*has_lapic)(const struct engine *e);
     /* A message to it; false: nobody took it. */

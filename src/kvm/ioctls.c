@@ -12,9 +12,6 @@ const unsigned long kvm_ioctls[] = {
     /* run.c: what is injected. */
     KVM_INTERRUPT,
     KVM_NMI,
-    /* msi.c: messages to a local APIC of the kernel's. */
-    KVM_SIGNAL_MSI,
-    KVM_SET_GSI_ROUTING,
     /* state.c: to KVM, after a reset and where the interpreter was, and from it. */
     KVM_SET_REGS,
     KVM_GET_REGS,
@@ -39,5 +36,12 @@ const unsigned long kvm_ioctls[] = {
     KVM_SET_USER_MEMORY_REGION,
     /* stats.c */
     KVM_GET_STATS_FD,
+    0,
+};
+
+/* Of any thread that runs a device. msi.c: messages to a local APIC of the kernel's. */
+const unsigned long kvm_device_ioctls[] = {
+    KVM_SIGNAL_MSI,
+    KVM_SET_GSI_ROUTING,
     0,
 };

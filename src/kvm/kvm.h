@@ -50,8 +50,9 @@ void kvm_probe_text(const struct kvm_probe *p, char *buf, size_t size);
 
 /* --- the engine --- */
 
-/* Requests for ioctl(2) that a machine makes after kvm_new(), and a 0 (ioctls.c). */
-extern const unsigned long kvm_ioctls[];
+/* Requests for ioctl(2) that a machine makes after kvm_new(), and a 0 (ioctls.c): on a
+ * vCPU's thread and between lives, and on any thread. */
+extern const unsigned long kvm_ioctls[], kvm_device_ioctls[];
 
 struct kvm_config {
     unsigned kernel_lapic; /* the local APIC is the kernel's: 1, or 0 */

@@ -318,6 +318,7 @@ static const struct engine_ops kvm_ops = {
     .map_changed = hardware_map_changed,
     .stats = hardware_stats,
     .ioctls = kvm_ioctls,
+    .device_ioctls = kvm_device_ioctls,
     .has_lapic = hardware_has_lapic,
     .msi = hardware_msi,
 };

@@ -378,8 +378,10 @@ struct exit_counts machine_exits(const struct machine *m);
  */
 void machine_perf_map(const struct machine *m, FILE *f);
 const char *machine_engine_name(const struct machine *m);
-/* Requests for ioctl(2) that its engines make from now on, and a 0; NULL: none. */
+/* Requests for ioctl(2) that its engines make from now on, and a 0; NULL: none. On the
+ * CPUs' threads and between lives, and on any thread. */
 const unsigned long *machine_ioctls(const struct machine *m);
+const unsigned long *machine_device_ioctls(const struct machine *m);
 /* Calls EMIT for each figure that only the boot CPU's engine has. */
 void machine_engine_stats(const struct machine *m,
                           void (*emit)(void *arg, const char *name, uint64_t value),

@@ -249,7 +249,7 @@ static void give_order(struct machine *m, enum machine_order order) {
 }
 
 static int start_thread(struct machine_cpu *c) {
-    int rc = os_thread_start(cpu_thread, c, &c->thread);
+    int rc = os_thread_start(OS_THREAD_CPU, cpu_thread, c, &c->thread);
 
     c->waits = -1;
     if (rc || !c->steal)

@@ -488,3 +488,7 @@ const char *machine_engine_name(const struct machine *m) {
 const unsigned long *machine_ioctls(const struct machine *m) {
     return m->cpu[0].ops->ioctls;
 }
+
+const unsigned long *machine_device_ioctls(const struct machine *m) {
+    return m->cpu[0].ops->device_ioctls;
+}

@@ -149,11 +149,15 @@ static int both_boot(struct pass *p) {
 
 /* The first pass has said already that there is no jail. */
 static bool lock_up(const struct pass *p, bool first) {
+    const struct os_jail_needs needs = {.cpu_ioctls = machine_ioctls(p->side[0].m),
+                                        .device_ioctls =
+                                            machine_device_ioctls(p->side[0].m),
+                                        .any_thread = true};
     enum jail_want want = p->ls->jail;
 
     if (!first && want == JAIL_AUTO)
-        return os_jail_enter(machine_ioctls(p->side[0].m), NULL, NULL) <= 0;
-    return jail_enter(want, machine_ioctls(p->side[0].m), NULL, NULL);
+        return os_jail_enter(&needs) <= 0;
+    return jail_enter(want, &needs);
 }
 
 /* 0, or -errno after a message. */

@@ -495,7 +495,7 @@ static void test_drain(void **state) {
     slow_open(&d);
     for (unsigned n = 0; n < MANY; n++)
         disk_begin(&rig, &d.block, &q[n], BLOCK_READ, 0, buf, 512);
-    assert_int_equal(os_thread_start(open_gates, &d, &t), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, open_gates, &d, &t), 0);
     block_drain(&d.block);
     os_thread_join(t);
     assert_int_equal(block_in_flight(&d.block), 0);

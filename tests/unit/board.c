@@ -156,7 +156,7 @@ static void test_other_thread(void **state) {
 
     ioapic_put(0x10 + 2 * 5, 0x65);
     cpu.asleep = true;
-    assert_int_equal(os_thread_start(raise_pin, NULL, &t), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, raise_pin, NULL, &t), 0);
     assert_true(os_bell_wait(cpu.bell, -1, 0, UINT64_MAX));
     assert_true(intr());
     assert_int_equal(ack(), 0x65);

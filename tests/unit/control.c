@@ -380,7 +380,8 @@ static int serve(void **state) {
     if (control_open(path, &control, why, sizeof(why)))
         return -1;
     fill_table(control_table(control));
-    return control_start(control, loop) || os_thread_start(run_loop, NULL, &thread);
+    return control_start(control, loop) ||
+           os_thread_start(OS_THREAD_WORKER, run_loop, NULL, &thread);
 }
 
 static int serve_no_more(void **state) {

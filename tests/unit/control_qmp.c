@@ -171,7 +171,8 @@ static int serve(void **unused) {
         return -1;
     control_speak_qmp(control);
     control_add(control_table(control), commands, NULL);
-    return control_start(control, loop) || os_thread_start(run_loop, NULL, &thread);
+    return control_start(control, loop) ||
+           os_thread_start(OS_THREAD_WORKER, run_loop, NULL, &thread);
 }
 
 static int client(void) {

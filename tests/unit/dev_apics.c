@@ -275,7 +275,7 @@ static void storm(void *arg) {
 static void test_storm(void **state) {
     struct os_thread *t;
 
-    assert_int_equal(os_thread_start(storm, NULL, &t), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, storm, NULL, &t), 0);
     while (got != ROUNDS) {
         int v = lapic_ack(all.lapic[2]);
 
@@ -312,7 +312,7 @@ static void test_one_goes(void **state) {
     put(1, LDR, 2u << 24);
     put(0, TPR, 0x20);
     over = false;
-    assert_int_equal(os_thread_start(come_and_go, NULL, &t), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, come_and_go, NULL, &t), 0);
     for (unsigned n = 0; n < 50 * ROUNDS; n++)
         lost += !apics_deliver(&all, &m, APIC_TO_DEST, all.lapic[0]);
     __atomic_store_n(&over, true, __ATOMIC_SEQ_CST);

@@ -32,8 +32,8 @@
 #include "lib/child.h"
 #include "lib/unit.h"
 
-static void lock_up(const unsigned long *ioctls) {
-    int rc = os_jail_enter(ioctls, NULL, NULL);
+static void lock_up(const struct os_jail_needs *needs) {
+    int rc = os_jail_enter(needs ? needs : &(struct os_jail_needs){0});
 
     if (rc) {
         fprintf(stderr, "no jail: %s\n", strerror(-rc));
@@ -42,7 +42,7 @@ static void lock_up(const unsigned long *ioctls) {
 }
 
 static void test_sanitized(void **state) {
-    assert_int_equal(os_jail_enter(NULL, NULL, NULL), -ENOTSUP);
+    assert_int_equal(os_jail_enter(&(struct os_jail_needs){0}), -ENOTSUP);
 }
 
 /* --- what must not be --- */
@@ -210,27 +210,31 @@ static pthread_barrier_t ready, go;
 static void *second(void *arg) {
     pthread_barrier_wait(&ready);
     pthread_barrier_wait(&go);
-    make_call(arg);
-    _exit(CHILD_DONE);
+    return NULL;
 }
 
-static void call_it_elsewhere(void *arg) {
+/* One that we did not make cannot be locked up: then nobody is. */
+static void have_a_stranger(void *arg) {
     pthread_t t;
+    int fd;
 
     pthread_barrier_init(&ready, NULL, 2);
     pthread_barrier_init(&go, NULL, 2);
     pthread_create(&t, NULL, second, arg);
     pthread_barrier_wait(&ready);
-    lock_up(NULL);
+    if (os_jail_enter(&(struct os_jail_needs){0}) != -EBUSY)
+        log_error("a thread was not seen");
     pthread_barrier_wait(&go);
     pthread_join(t, NULL);
+    fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        log_error("locked up without it");
 }
 
 static void test_other_thread(void **state) {
-    const struct call c = CALL(socket, 1, 1, 0);
-    struct child_end e = child(call_it_elsewhere, (void *)(uintptr_t)&c);
+    struct child_end e = child(have_a_stranger, NULL);
 
-    assert_true(forbids(&e, &c));
+    assert_child_done(&e);
 }
 
 /* A thread of ours, which has most signals blocked. */
@@ -242,30 +246,133 @@ static void wait_and_call(void *arg) {
         make_call(arg);
 }
 
+/* The signal by which the jail comes ends a wait, too. */
+static bool rung;
+
+static void wait_for_ring(void) {
+    while (!__atomic_load_n(&rung, __ATOMIC_SEQ_CST))
+        os_bell_wait(bell, -1, 0, UINT64_MAX);
+}
+
+static void ring(void) {
+    __atomic_store_n(&rung, true, __ATOMIC_SEQ_CST);
+    os_bell_ring(bell);
+}
+
+static void obey(void *arg) {
+    wait_for_ring();
+    if (arg)
+        make_call(arg);
+}
+
+static enum os_thread_kind kind;
+static struct os_jail_needs needs;
+
 static void call_it_in_a_thread(void *arg) {
     struct os_thread *t;
 
-    if (os_bell_new(&bell) || os_thread_start(wait_and_call, arg, &t))
+    if (os_bell_new(&bell) || os_thread_start(kind, obey, arg, &t))
         return;
-    lock_up(NULL);
-    os_bell_ring(bell);
+    lock_up(&needs);
+    if (kind == OS_THREAD_LOOP) {
+        make_call(arg);
+        _exit(CHILD_DONE);
+    }
+    ring();
     os_thread_join(t);
-}
-
-static void test_thread(void **state) {
-    const struct call c = CALL(socket, 1, 1, 0);
-    struct child_end e = child(call_it_in_a_thread, (void *)(uintptr_t)&c);
-
-    assert_true(forbids(&e, &c));
 }
 
 /* Right after the thread was made: what libc does in a new thread comes before. */
 static void test_thread_is_there(void **state) {
+    kind = OS_THREAD_CPU;
     for (unsigned n = 0; n < 300; n++) {
         struct child_end e = child(call_it_in_a_thread, NULL);
 
         assert_child_done(&e);
     }
+}
+
+/* --- by kinds --- */
+
+static bool forbids_in(enum os_thread_kind in, const struct call *c) {
+    struct child_end e;
+
+    kind = in;
+    e = child(call_it_in_a_thread, (void *)(uintptr_t)c);
+    return forbids(&e, c);
+}
+
+static bool allows_in(enum os_thread_kind in, const struct call *c) {
+    struct child_end e;
+
+    kind = in;
+    e = child(call_it_in_a_thread, (void *)(uintptr_t)c);
+    if (WIFEXITED(e.status) && WEXITSTATUS(e.status) == CHILD_DONE)
+        return true;
+    print_error("%s in a thread of kind %d: status %#x, it said: %s\n", c->name, in,
+                e.status, e.text);
+    return false;
+}
+
+/* What nobody may do, no kind of thread may. */
+static void test_forbidden_in_threads(void **state) {
+    bool good = true;
+
+    for (size_t n = 0; n < ARRAY_SIZE(forbidden); n++) {
+        good &= forbids_in(OS_THREAD_CPU, &forbidden[n]);
+        good &= forbids_in(OS_THREAD_WORKER, &forbidden[n]);
+    }
+    assert_true(good);
+}
+
+#define LOOP (1u << OS_THREAD_LOOP)
+#define CPU (1u << OS_THREAD_CPU)
+#define WORKER (1u << OS_THREAD_WORKER)
+#define PEER 1000 /* a descriptor that there is not */
+
+/* What some kinds may. */
+static const struct {
+    struct call call;
+    unsigned kinds;
+} some_may[] = {
+    {CALL(accept4, PEER, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC), LOOP},
+    {CALL(recvmsg, PEER, 0, 0), LOOP | WORKER},
+    {CALL(sendto, -1, 0, 0, 0, 0, 0), LOOP | WORKER},
+    {CALL(recvfrom, -1, 0, 0, 0, 0, 0), LOOP | WORKER},
+    {CALL(shutdown, -1, SHUT_RDWR), LOOP | WORKER},
+    {CALL(fcntl, -1, F_SETFL, 0), LOOP | WORKER},
+    {CALL(fdatasync, -1), LOOP | WORKER},
+    {CALL(fallocate, -1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 0),
+     LOOP | WORKER},
+    {CALL(getrusage, 0, 0), LOOP | CPU},
+    {CALL(mincore, 0, 0, 0), LOOP | CPU},
+    {CALL(ftruncate, -1, 0), LOOP | CPU | WORKER},
+    {CALL(arch_prctl, ARCH_SET_GS, 0), CPU},
+    {CALL(sched_setaffinity, 0, 0, 0), CPU},
+    {CALL(ioctl, -1, KVM_RUN, 0), LOOP | CPU},
+    {CALL(ioctl, -1, KVM_SIGNAL_MSI, 0), LOOP | CPU | WORKER},
+    {CALL(ioctl, -1, TIOCGWINSZ, 0), LOOP},
+};
+
+static void test_kinds(void **state) {
+    static const unsigned long on_cpu[] = {KVM_RUN, 0}, on_any[] = {KVM_SIGNAL_MSI, 0};
+    static const int peers[] = {PEER, -1};
+    bool good = true;
+
+    needs = (struct os_jail_needs){.cpu_ioctls = on_cpu,
+                                   .device_ioctls = on_any,
+                                   .listeners = peers,
+                                   .handing = peers};
+    for (size_t n = 0; n < ARRAY_SIZE(some_may); n++)
+        for (unsigned in = 0; in < OS_THREAD_KINDS; in++)
+            good &= some_may[n].kinds & 1u << in ? allows_in(in, &some_may[n].call)
+                                                 : forbids_in(in, &some_may[n].call);
+    needs.any_thread = true;
+    for (size_t n = 0; n < ARRAY_SIZE(some_may); n++)
+        for (unsigned in = 0; in < OS_THREAD_KINDS; in++)
+            good &= allows_in(in, &some_may[n].call);
+    needs = (struct os_jail_needs){0};
+    assert_true(good);
 }
 
 /* What the kernel says of each thread. */
@@ -276,7 +383,8 @@ static void wait_locked_up(void *arg) {
     char byte = 0;
 
     os_bell_new(&bell);
-    os_thread_start(wait_and_call, NULL, &t);
+    os_thread_start(OS_THREAD_CPU, obey, NULL, &t);
+    os_thread_start(OS_THREAD_WORKER, obey, NULL, &t);
     lock_up(NULL);
     if (write(report_pipe[1], &byte, 1) == 1)
         poll(NULL, 0, 1000);
@@ -292,7 +400,7 @@ static unsigned locked_up_threads(pid_t pid) {
     dir = opendir(path);
     assert_non_null(dir);
     while ((e = readdir(dir))) {
-        bool privs = false, filter = false;
+        bool privs = false, filter = false, user = false;
         char name[384];
         FILE *f;
 
@@ -304,10 +412,11 @@ static unsigned locked_up_threads(pid_t pid) {
         while (fgets(line, sizeof(line), f)) {
             privs |= !strcmp(line, "NoNewPrivs:\t1\n");
             filter |= !strcmp(line, "Seccomp:\t2\n");
+            user |= !strncmp(line, "Uid:\t", 5) && strncmp(line, "Uid:\t0\t", 7);
         }
         fclose(f);
         threads++;
-        locked += privs && filter;
+        locked += privs && filter && user;
     }
     closedir(dir);
     assert_int_equal(locked, threads);
@@ -325,7 +434,7 @@ static void test_every_thread(void **state) {
         _exit(CHILD_DONE);
     }
     assert_int_equal(read(report_pipe[0], &byte, 1), 1);
-    assert_int_equal(locked_up_threads(pid), 2);
+    assert_int_equal(locked_up_threads(pid), 3);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     close(report_pipe[0]);
@@ -424,7 +533,8 @@ static void end_loop(void *arg) {
 static bool set_up_events(struct events *e) {
     *e = (struct events){.task = {.fn = set_timer, .arg = e}};
     return !os_loop_new(&e->loop) && !os_timer_open(&e->timer, e->loop, end_loop, e) &&
-           !os_bell_new(&bell) && !os_thread_start(wait_and_call, NULL, &e->thread);
+           !os_bell_new(&bell) &&
+           !os_thread_start(OS_THREAD_WORKER, wait_and_call, NULL, &e->thread);
 }
 
 static void use_events(struct events *e) {
@@ -461,7 +571,7 @@ static void use_all(void *arg) {
     check(!os_code_map(65536, &code) && !os_memfd_map("ram", 1 << 20, &ram, &map) &&
               !os_poll_page(&poll_page) && set_up_events(&events),
           "setting up");
-    lock_up(NULL);
+    lock_up(&(struct os_jail_needs){.any_thread = true});
     use_memory();
     use_clocks();
     use_files(f, fd);
@@ -508,7 +618,9 @@ static void accept_a_client(void *arg) {
     char byte = 0;
     int fd = connect_to_it(), client;
 
-    check(!os_jail_enter(NULL, (int[]){1000, os_listener_fd(l), -1}, NULL), "entering");
+    check(!os_jail_enter(
+              &(struct os_jail_needs){.listeners = (int[]){1000, os_listener_fd(l), -1}}),
+          "entering");
     client = os_listener_accept(l);
     check(client >= 0 && os_socket_write(client, "x", 1) == 1, "accepting");
     check(os_socket_read(fd, &byte, 1) == 1 && byte == 'x', "reading");
@@ -520,7 +632,8 @@ static void accept_a_client(void *arg) {
 static void accept_at_another(void *arg) {
     struct os_listener *l = listen_at("b");
 
-    check(!os_jail_enter(NULL, (int[]){arg ? os_listener_fd(l) + 100 : -1, -1}, NULL),
+    check(!os_jail_enter(&(struct os_jail_needs){
+              .listeners = (int[]){arg ? os_listener_fd(l) + 100 : -1, -1}}),
           "entering");
     os_listener_accept(l);
 }
@@ -535,7 +648,8 @@ static void talk(void *arg) {
     check(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), "making a pair");
     check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ours), "making a pair");
     check(os_socket_hand(fds[1], 7, ours[0]), "handing over");
-    check(!os_jail_enter(NULL, NULL, (int[]){fds[0], -1}), "entering");
+    check(!os_jail_enter(&(struct os_jail_needs){.handing = (int[]){fds[0], -1}}),
+          "entering");
     check(!os_socket_handed(fds[0], &token, &fd) && token == 7 && fd >= 0, "taking");
     check(!fcntl(fd, F_SETFL, O_NONBLOCK), "making it one that does not wait");
     check(send(fd, "x", 1, 0) == 1, "sending");
@@ -608,7 +722,7 @@ static void test_stopped(void **state) {
 static void call_kvm(void *arg) {
     static const unsigned long list[] = {KVM_RUN, KVM_GET_REGS, 0};
 
-    lock_up(list);
+    lock_up(&(struct os_jail_needs){.device_ioctls = list});
     ioctl(-1, KVM_RUN, 0);
     ioctl(-1, KVM_GET_REGS, 0);
     ioctl(-1, KVM_SET_REGS, 0);
@@ -624,7 +738,7 @@ static void test_ioctls(void **state) {
 static void only_get(void *arg) {
     static const unsigned long list[] = {KVM_RUN, KVM_GET_REGS, 0};
 
-    lock_up(list);
+    lock_up(&(struct os_jail_needs){.device_ioctls = list});
     ioctl(-1, KVM_GET_REGS, 0);
     ioctl(-1, (int)KVM_GET_REGS, 0); /* as libc's that take an int */
 }
@@ -663,6 +777,122 @@ static void test_inherited(void **state) {
     struct child_end e = child(look_at_fds, NULL);
 
     assert_child_done(&e);
+}
+
+/* --- what else is given up --- */
+
+static int task_pipe[2];
+
+static void tell_of_itself(void *arg) {
+    wait_for_ring();
+    (void)!write(task_pipe[1], "", 1);
+    poll(NULL, 0, -1);
+}
+
+static bool link_is(const char *link, char *out, size_t size) {
+    ssize_t len = readlink(link, out, size - 1);
+
+    out[len < 0 ? 0 : len] = 0;
+    return len > 0;
+}
+
+/* Of PID's thread that is not the first. */
+static void task_link(pid_t pid, const char *what, char *out, size_t size) {
+    char path[300];
+    struct dirent *e;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while ((e = readdir(dir)))
+        if (*e->d_name != '.' && atoi(e->d_name) != pid)
+            snprintf(path, sizeof(path), "/proc/%d/task/%s/%s", (int)pid, e->d_name,
+                     what);
+    closedir(dir);
+    assert_true(link_is(path, out, size));
+}
+
+static bool is_empty_directory(pid_t pid) {
+    char path[64];
+    struct dirent *e;
+    unsigned there = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
+    dir = opendir(path);
+    while (dir && (e = readdir(dir)))
+        there += *e->d_name != '.';
+    if (dir)
+        closedir(dir);
+    return !there;
+}
+
+/* A process whose threads have all been locked up, and wait. */
+static pid_t locked_up_child(void) {
+    struct os_thread *t;
+    char byte;
+    pid_t pid;
+
+    assert_int_equal(pipe2(task_pipe, O_CLOEXEC), 0);
+    pid = fork();
+    if (!pid) {
+        os_bell_new(&bell);
+        os_thread_start(OS_THREAD_WORKER, tell_of_itself, NULL, &t);
+        lock_up(NULL);
+        ring();
+        os_thread_join(t);
+    }
+    assert_int_equal(read(task_pipe[0], &byte, 1), 1);
+    return pid;
+}
+
+static void end_child(pid_t pid) {
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(task_pipe[0]);
+    close(task_pipe[1]);
+}
+
+/* Root's process is not root's any more, sees no files, and no network. */
+static void test_root(void **state) {
+    char ours[64], path[64], its[64], others[64], have[512];
+    pid_t pid;
+
+    os_jail_describe(have, sizeof(have));
+    print_message("(this host: the filter%s)\n", have);
+    pid = locked_up_child();
+    assert_true(link_is("/proc/self/ns/net", ours, sizeof(ours)));
+    snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+    assert_true(link_is(path, its, sizeof(its)));
+    task_link(pid, "ns/net", others, sizeof(others));
+    assert_string_equal(its, others);
+    assert_int_equal(!strcmp(ours, its), !strstr(have, "namespaces"));
+    assert_int_equal(is_empty_directory(pid), strstr(have, "empty") != NULL);
+    end_child(pid);
+}
+
+static void test_limits(void **state) {
+    char path[64], line[256];
+    unsigned seen = 0;
+    pid_t pid = locked_up_child();
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/limits", (int)pid);
+    f = fopen(path, "re");
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        unsigned long soft = 1, hard = 1;
+
+        if (sscanf(line, "Max core file size %lu %lu", &soft, &hard) == 2 ||
+            sscanf(line, "Max processes %lu %lu", &soft, &hard) == 2)
+            seen += !soft && !hard;
+        if (sscanf(line, "Max open files %lu %lu", &soft, &hard) == 2)
+            seen += soft <= 2048 && hard <= 2048;
+    }
+    fclose(f);
+    end_child(pid);
+    assert_int_equal(seen, 3);
 }
 
 /* --- the ends --- */
@@ -756,7 +986,7 @@ static void inside_another(void *arg) {
                      SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP));
     check(!seccomp_load(ctx), "the outer filter");
     check(os_jail_probe() < 0, "the probe sees no filter");
-    check(os_jail_enter(NULL, NULL, NULL) < 0, "no filter is noticed");
+    check(os_jail_enter(&(struct os_jail_needs){0}) < 0, "no filter is noticed");
     fd = open("/dev/null", O_RDONLY);
     check(fd >= 0, "not locked up");
 }
@@ -769,16 +999,29 @@ static void test_outer_filter(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forbidden),    cmocka_unit_test(test_other_thread),
-        cmocka_unit_test(test_thread),       cmocka_unit_test(test_thread_is_there),
-        cmocka_unit_test(test_every_thread), cmocka_unit_test(test_int80),
-        cmocka_unit_test(test_clients),      cmocka_unit_test(test_handed),
-        cmocka_unit_test(test_needs),        cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_ioctls),       cmocka_unit_test(test_ioctls_listed),
-        cmocka_unit_test(test_fstatat),      cmocka_unit_test(test_inherited),
-        cmocka_unit_test(test_bug),          cmocka_unit_test(test_libc_abort),
-        cmocka_unit_test(test_sigsys),       cmocka_unit_test(test_segv),
-        cmocka_unit_test(test_probe),        cmocka_unit_test(test_outer_filter),
+        cmocka_unit_test(test_forbidden),
+        cmocka_unit_test(test_other_thread),
+        cmocka_unit_test(test_thread_is_there),
+        cmocka_unit_test(test_forbidden_in_threads),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_root),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_every_thread),
+        cmocka_unit_test(test_int80),
+        cmocka_unit_test(test_clients),
+        cmocka_unit_test(test_handed),
+        cmocka_unit_test(test_needs),
+        cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_ioctls),
+        cmocka_unit_test(test_ioctls_listed),
+        cmocka_unit_test(test_fstatat),
+        cmocka_unit_test(test_inherited),
+        cmocka_unit_test(test_bug),
+        cmocka_unit_test(test_libc_abort),
+        cmocka_unit_test(test_sigsys),
+        cmocka_unit_test(test_segv),
+        cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_outer_filter),
     };
     const struct CMUnitTest sanitized[] = {cmocka_unit_test(test_sanitized)};
 

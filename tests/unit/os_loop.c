@@ -141,7 +141,8 @@ static void test_task_threads(void **state) {
     atomic_store(&posters_left, 3);
     for (unsigned n = 0; n < 3; n++) {
         p[n].task = (struct os_task){.fn = count_call, .arg = &p[n]};
-        assert_int_equal(os_thread_start(poster, &p[n], &p[n].thread), 0);
+        assert_int_equal(os_thread_start(OS_THREAD_WORKER, poster, &p[n], &p[n].thread),
+                         0);
     }
     os_loop_run(loop);
     for (unsigned n = 0; n < 3; n++) {
@@ -410,7 +411,7 @@ static void test_timer_thread(void **state) {
     static struct tick a;
 
     open_tick(&a, "a", true);
-    assert_int_equal(os_thread_start(set_timer, &a.timer, &thread), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, set_timer, &a.timer, &thread), 0);
     os_loop_run(loop);
     os_thread_join(thread);
     assert_string_equal(said, "a");
@@ -453,7 +454,7 @@ static void test_bell(void **state) {
     os_bell_ring(b);
     assert_true(os_bell_wait(b, -1, 0, UINT64_MAX));
     assert_false(os_bell_wait(b, -1, 0, MS));
-    assert_int_equal(os_thread_start(ring_later, b, &thread), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, ring_later, b, &thread), 0);
     assert_true(os_bell_wait(b, -1, 0, UINT64_MAX));
     os_thread_join(thread);
     assert_true(os_bell_wait(b, fds[1], OS_WRITE, UINT64_MAX));
@@ -482,7 +483,7 @@ static void test_interrupt(void **state) {
 
     assert_int_equal(pipe(fds), 0);
     atomic_store(&read_errno, -1);
-    assert_int_equal(os_thread_start(read_for_ever, fds, &thread), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, read_for_ever, fds, &thread), 0);
     while (atomic_load(&read_errno) == -1) {
         os_thread_interrupt(thread);
         poll(NULL, 0, 1);
@@ -514,7 +515,7 @@ static void test_mask(void **state) {
     sigemptyset(&before);
     sigemptyset(&after);
     pthread_sigmask(SIG_SETMASK, NULL, &before);
-    assert_int_equal(os_thread_start(look_at_mask, NULL, &thread), 0);
+    assert_int_equal(os_thread_start(OS_THREAD_WORKER, look_at_mask, NULL, &thread), 0);
     os_thread_join(thread);
     pthread_sigmask(SIG_SETMASK, NULL, &after);
     assert_true(atomic_load(&blocked));
@@ -549,7 +550,7 @@ static void test_mutex(void **state) {
     assert_false(os_mutex_try(&lock));
     assert_false(os_mutex_give(&lock));
     for (unsigned n = 0; n < ARRAY_SIZE(t); n++)
-        assert_int_equal(os_thread_start(take_turns, NULL, &t[n]), 0);
+        assert_int_equal(os_thread_start(OS_THREAD_WORKER, take_turns, NULL, &t[n]), 0);
     for (unsigned n = 0; n < ARRAY_SIZE(t); n++)
         os_thread_join(t[n]);
     assert_int_equal(turns, ARRAY_SIZE(t) * TURNS);
