@@ -1,7 +1,8 @@
 /*
  * What translated code needs of base/os.h: the base of %gs, memory that emitted code
  * names in 32 bits, the poll page. The latter two are in the image, which lies low and is
- * mapped by pages of 4 KiB. There are as many as one CPU of a guest's takes, and some.
+ * mapped by pages of 4 KiB. There are as many as thirty
+ * CPUs of guests' take.
  *
  * os_poll_set() runs in the handlers of interrupts, too: it changes one entry of tables
  * that are there, whatever it has interrupted.
@@ -14,8 +15,8 @@
 #include "x86/msr.h"
 #include "x86/pte.h"
 
-#define LOW_SIZE (256u << 10)
-#define POLLS 4u
+#define LOW_SIZE (2u << 20)
+#define POLLS 32u
 #define POLL_FLAGS (X86_PTE_W | X86_PTE_NX)
 
 static _Alignas(4096) uint8_t low[LOW_SIZE], poll[POLLS][X86_PAGE_SIZE];

@@ -10,15 +10,19 @@
 
 static void *host_save, *host_state;
 
+static const char no_svm[] =
+    "the CPU has no SVM, the hardware virtualization of AMD's, or "
+    "the machine around us does not offer it; take engine=bt";
+
 const char *bare_svm_on(void) {
     uint32_t r[4];
 
     bare_cpuid(0x80000000, r);
     if (r[0] < X86_SVM_LEAF)
-        return "the CPU is none of AMD's kind: it has no SVM";
+        return no_svm;
     bare_cpuid(0x80000001, r);
     if (!(r[2] & X86_SVM_CPUID))
-        return "the CPU has no SVM, or the machine around us does not offer it";
+        return no_svm;
     if (bare_rdmsr(X86_MSR_VM_CR) & X86_VM_CR_SVMDIS)
         return "the firmware has turned SVM off (VM_CR.SVMDIS)";
     if (!host_save)

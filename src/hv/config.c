@@ -1,4 +1,4 @@
-/* The command line: words for us, then ` -- ` and what is the guest's. */
+/* A command line: words for us, then ` -- ` and what is the guest's. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +26,27 @@ static int take_memory(const char *value, struct hv_config *c, char *why, size_t
     return 0;
 }
 
+static int take_cpus(const char *value, struct hv_config *c, char *why, size_t size) {
+    char *end;
+    unsigned long n = strtoul(value, &end, 10);
+
+    if (!*value || *end || !n || n > HV_CPUS)
+        return refuse(why, size, value, "cpus=N wants a number from 1 to 16");
+    c->cpus = (unsigned)n;
+    return 0;
+}
+
+static int take_exits(const char *value, struct hv_config *c, char *why, size_t size) {
+    bool pure = !strcmp(value, "pure"), minimal = !strcmp(value, "minimal");
+
+    if (!pure && !minimal && strcmp(value, "paravirtual"))
+        return refuse(why, size, value,
+                      "there are exits=pure, exits=minimal and exits=paravirtual");
+    c->svm.exits = pure ? SVM_EXITS_PURE : SVM_EXITS_MINIMAL;
+    c->paravirt = !pure && !minimal;
+    return 0;
+}
+
 static int take_policy(const char *value, struct hv_config *c, char *why, size_t size) {
     static const char *const names[] = {
         [MMU_FLUSH] = "flush", [MMU_PCID] = "pcid", [MMU_TRACE] = "trace"};
@@ -44,8 +65,12 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
         c->engine = word + 7;
     else if (!strncmp(word, "memory=", 7))
         return take_memory(word + 7, c, why, size);
+    else if (!strncmp(word, "cpus=", 5))
+        return take_cpus(word + 5, c, why, size);
     else if (!strcmp(word, "paging=nested") || !strcmp(word, "paging=shadow"))
-        c->shadow = word[7] == 's';
+        c->svm.shadow = word[7] == 's';
+    else if (!strncmp(word, "exits=", 6))
+        return take_exits(word + 6, c, why, size);
     else if (!strncmp(word, "policy=", 7))
         return take_policy(word + 7, c, why, size);
     else if (!strncmp(word, "bt=", 3))
@@ -53,23 +78,30 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
     else if (!strcmp(word, "stats"))
         c->stats = true;
     else if (strncmp(word, "end=", 4)) /* the bare machine's */
-        return refuse(
-            why, size, word,
-            "no such word; there are engine=NAME, memory=MIB, "
-            "paging=nested or shadow, policy=flush, pcid or trace, bt=OPTIONS, stats, "
-            "end=debug-exit, and -- before the guest's command line");
+        return refuse(why, size, word,
+                      "no such word; there are engine=NAME, memory=MIB, cpus=N, "
+                      "paging=nested or shadow, policy=flush, pcid or trace, exits=pure, "
+                      "minimal or paravirtual, bt=OPTIONS, stats, "
+                      "end=debug-exit, and -- before the guest's command line");
     return 0;
+}
+
+struct hv_config hv_config_defaults(void) {
+    struct hv_config c = {.engine = "svm",
+                          .cpus = 1,
+                          .policy = MMU_PCID,
+                          .paravirt = true,
+                          .memory = (uint64_t)MEMORY_DEFAULT << 20,
+                          .bt = bt_defaults(),
+                          .cmdline = ""};
+
+    c.bt.cache = CACHE_DEFAULT;
+    return c;
 }
 
 int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_size) {
     int rc = 0;
 
-    *out = (struct hv_config){.engine = "svm",
-                              .policy = MMU_PCID,
-                              .memory = (uint64_t)MEMORY_DEFAULT << 20,
-                              .bt = bt_defaults(),
-                              .cmdline = ""};
-    out->bt.cache = CACHE_DEFAULT;
     while (!rc && *text) {
         char *end = text + strcspn(text, " ");
 

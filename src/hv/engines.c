@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "bare/bare.h"
-#include "hv/hv.h"
 #include "hv/hv_int.h"
 #include "interp/interp.h"
 #include "soft/soft.h"
@@ -89,7 +88,8 @@ static int create_bt(struct vcpu *v, const struct engine_config *cfg, struct eng
         "engine bt: there is not enough memory for the translator, whose cache takes "
         "%u MiB (bt=cache=N)",
         hv->bt.cache);
-    rc = bt_new(v, (*out)->interp, &hv->bt, &bt);
+    rc = cfg->first ? bt_join(cfg->first->soft.bt, v, (*out)->interp, &bt)
+                    : bt_new(v, (*out)->interp, &hv->bt, &bt);
     if (rc)
         destroy_interp(*out);
     else
@@ -155,7 +155,7 @@ static int create_svm(struct vcpu *v, const struct engine_config *cfg,
     if (rc)
         return rc;
     rc = svm_new(v, (*out)->interp, &hv_svm_host,
-                 ((const struct hv_config *)cfg->options)->shadow, &(*out)->svm, why,
+                 &((const struct hv_config *)cfg->options)->svm, &(*out)->svm, why,
                  why_size);
     if (rc)
         destroy_interp(*out);

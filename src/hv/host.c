@@ -81,9 +81,23 @@ static struct cpuid_regs ask(void *arg, uint32_t leaf, uint32_t subleaf) {
     return r;
 }
 
+/* One after the other, to vCPUs that stay for good; the last one is left for those that
+ * have to share. */
+static unsigned give_asids(void *arg, unsigned count, unsigned wanted, unsigned *first) {
+    static unsigned next = 1;
+    unsigned left = count > next ? count - next : 0;
+
+    *first = next;
+    if (wanted > left)
+        wanted = left;
+    next += wanted;
+    return wanted;
+}
+
 const struct svm_host hv_svm_host = {.enter = enter,
                                      .alloc = alloc,
                                      .free = give_back,
                                      .phys = phys,
                                      .virt = virt,
-                                     .cpuid = ask};
+                                     .cpuid = ask,
+                                     .asids = give_asids};

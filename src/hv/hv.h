@@ -1,7 +1,7 @@
 /*
  * bivisor as a hypervisor of type 1: the rooms of the machine, put together on the bare
- * machine for the guest that the loader's modules and command line describe
- * (docs/svm.md). One guest with one CPU.
+ * machine for the guests that the loader's modules and command line describe
+ * (docs/svm.md).
  */
 #ifndef HV_HV_H
 #define HV_HV_H
@@ -9,13 +9,22 @@
 #include "base/types.h"
 #include "bt/bt.h"
 #include "engine/engine.h"
+#include "svm/svm.h"
+
+#define HV_GUESTS 8u
+#define HV_CPUS 16u /* of a guest */
 
 struct hv_config {
+    unsigned number;     /* of the guest, from 1 on */
+    bool several;        /* there are others */
+    unsigned cpus;       /* the guest's */
     const char *engine;  /* a name of hv_engines() */
     uint64_t memory;     /* bytes */
     const char *cmdline; /* the guest's */
-    bool shadow;         /* page tables */
-    unsigned policy;     /* enum mmu_policy */
+    struct svm_options svm;
+    bool paravirt;   /* the guest is told of KVM's clock, and what its CPUs have between
+                        them */
+    unsigned policy; /* enum mmu_policy */
     struct bt_options bt;
     bool stats; /* are told at the end */
 };
@@ -31,8 +40,10 @@ enum hv_end {
 
 /* --- config.c --- */
 
-/* `engine=svm memory=256 stats -- text for the guest`. 0, or -EINVAL with one sentence in
- * WHY. TEXT is changed and must outlive OUT. */
+/* What holds when no word is said. */
+struct hv_config hv_config_defaults(void);
+/* `engine=svm memory=256 stats -- text for the guest`, added to what is in OUT. 0, or
+ * -EINVAL with one sentence in WHY. TEXT is changed and must outlive OUT. */
 int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_size);
 
 /* --- engines.c --- */
@@ -48,7 +59,8 @@ int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
               struct hv_vm **out, char *why, size_t why_size);
 /* Power-up state, the kernel loaded. As hv_vm_new(). */
 int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size);
-enum hv_end hv_vm_run(struct hv_vm *m);
+/* How it has ended, after hv_sched_run(). */
+enum hv_end hv_vm_end(const struct hv_vm *m);
 /* What the guest wrote to the debug-exit port. */
 uint32_t hv_vm_exit_value(const struct hv_vm *m);
 /* Its counters and exits, as lines of the log. */

@@ -2,7 +2,61 @@
 #ifndef HV_HV_INT_H
 #define HV_HV_INT_H
 
+#include "engine/engine.h"
+#include "engine/run.h"
+#include "hv/hv.h"
+#include "machine/board.h"
 #include "svm/svm.h"
+
+struct hv_task;
+
+/* What the scheduler asks of a guest's CPU (vm.c), on the host's CPU that runs it. */
+struct hv_task_ops {
+    /* The earliest that one of its clocks wants, of os_monotonic_ns(). */
+    uint64_t (*deadline)(const struct hv_task *t);
+    /* Has it anything to do? */
+    bool (*ready)(struct hv_task *t);
+    /* Runs it until it leaves its engine for good or for others. */
+    void (*run)(struct hv_task *t);
+    /* After that: true: its guest's life is over, for good. */
+    bool (*over)(struct hv_task *t);
+};
+
+/* A guest's CPU, as the scheduler sees it (sched.c). */
+struct hv_task {
+    const struct hv_task_ops *ops;
+    struct hv_vm *vm;
+    struct machine_cpu *cpu;
+    bool idle;            /* halted, nothing to do: until it is woken */
+    bool off;             /* its guest's life is over */
+    struct hv_task *next; /* of its host's CPU */
+};
+
+/* --- console.c; guests have the numbers from 1 on --- */
+
+void hv_console_start(unsigned guests);
+void hv_console_write(unsigned guest, const uint8_t *bytes, size_t n);
+/* The guest waits: a line that it has begun is shown. */
+void hv_console_rest(unsigned guest);
+/* A line of ours about a guest. */
+void hv_console_line(unsigned guest, const char *text);
+/* Takes what was typed for the guest, ROOM bytes at most. */
+size_t hv_console_read(unsigned guest, uint8_t *buf, size_t room);
+bool hv_console_has(unsigned guest);
+
+/* --- sched.c --- */
+
+/* T is to be run by a CPU of the host's. */
+void hv_sched_add(struct hv_task *t);
+/* Runs all guests until each has ended. */
+void hv_sched_run(void);
+/* On the CPU that runs it, between two instructions of T's: the timer is set, and it
+ * leaves its engine if others wait and its slice is over. */
+void hv_sched_serviced(struct hv_task *t);
+/* Its deadlines have changed. */
+void hv_sched_deadline(struct hv_task *t);
+/* It has events that it does not know of. */
+void hv_sched_kick(struct hv_task *t);
 
 /* host.c */
 extern const struct svm_host hv_svm_host;

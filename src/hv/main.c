@@ -1,6 +1,9 @@
 /*
- * bivisor.elf: what bare/start.S calls. The modules are the guest's kernel and, if there
- * is a second, its initial RAM disk. A guest that resets is booted again.
+ * bivisor.elf: what bare/start.S calls. A module whose text has the word `guest` behind
+ * its name is a guest's kernel; words behind that one change what the command line says,
+ * for this guest. The modules behind it, to the next such one, are the guest's: the
+ * first is its initial RAM disk. Where no module has that word there is one guest. One
+ * that resets is booted again.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,82 +12,132 @@
 #include "bare/bare.h"
 #include "base/log.h"
 #include "boot/boot.h"
-#include "hv/hv.h"
+#include "hv/hv_int.h"
+
+#define TEXT 4096u
+
+static struct guest {
+    const struct bare_module *kernel, *initrd;
+    struct hv_config cfg;
+    struct hv_vm *vm;
+    char text[TEXT];
+} guest[HV_GUESTS];
+static unsigned guests;
 
 static int fail(const char *why) {
     log_error("%s", why);
     return 1;
 }
 
+/* What is behind `NAME guest`, or NULL: that is not what the module's text says. */
+static const char *words_of(const struct bare_module *m) {
+    const char *p = m->args + strcspn(m->args, " ");
+
+    while (*p == ' ')
+        p++;
+    if (strncmp(p, "guest", 5) || (p[5] && p[5] != ' '))
+        return NULL;
+    return p + 5;
+}
+
+/* Which modules are whose. */
+static const char *assign(const struct bare_module *m, unsigned count) {
+    for (unsigned n = 0; n < count; n++) {
+        if (words_of(&m[n]) || !guests) {
+            if (guests == HV_GUESTS)
+                return "there are more guests than eight";
+            guest[guests++].kernel = &m[n];
+        } else if (!guest[guests - 1].initrd) {
+            guest[guests - 1].initrd = &m[n];
+        } else {
+            return "a module is neither a guest's kernel nor its initial RAM disk";
+        }
+    }
+    if (guests)
+        return NULL;
+    return "there is no module: the first is the guest's kernel, the second its initial "
+           "RAM disk";
+}
+
+static int configure(struct guest *g, const struct hv_config *all, char *why,
+                     size_t size) {
+    const char *words = words_of(g->kernel);
+
+    g->cfg = *all;
+    g->cfg.number = (unsigned)(g - guest) + 1;
+    g->cfg.several = guests > 1;
+    snprintf(g->text, sizeof(g->text), "%s", words ? words : "");
+    return hv_config_parse(g->text, &g->cfg, why, size);
+}
+
 static struct boot_bytes bytes_of(const struct bare_module *m) {
     return (struct boot_bytes){.name = m->args, .data = m->data, .size = m->size};
 }
 
-static int open_image(struct boot_image **out) {
-    unsigned count;
-    const struct bare_module *m = bare_modules(&count);
-    struct boot_bytes kernel, initrd;
+static int make(struct guest *g, char *why, size_t size) {
+    struct boot_bytes kernel = bytes_of(g->kernel), initrd;
+    struct boot_image *image;
+    int rc;
 
-    if (!count)
-        return -ENOENT;
-    kernel = bytes_of(&m[0]);
-    if (count > 1)
-        initrd = bytes_of(&m[1]);
-    return boot_image_of(&kernel, count > 1 ? &initrd : NULL, out);
+    if (g->initrd)
+        initrd = bytes_of(g->initrd);
+    snprintf(why, size, "out of memory");
+    rc = boot_image_of(&kernel, g->initrd ? &initrd : NULL, &image);
+    if (!rc)
+        rc = hv_vm_new(&g->cfg, image, &g->vm, why, size);
+    return rc ? rc : hv_vm_boot(g->vm, why, size);
 }
 
-static int tell(const struct hv_vm *m, enum hv_end end) {
-    static const char *const what[] = {
-        [HV_POWEROFF] = "powered off",
-        [HV_RESET] = "reset",
-        [HV_DEBUG_EXIT] = "wrote to the debug-exit port",
-        [HV_SHUTDOWN] = "triple fault",
-        [HV_ERROR] = "the engine failed",
-    };
-
-    log_line(LOG_INFO, "the guest has ended: %s", what[end]);
-    switch (end) {
+static int status_of(const struct hv_vm *m) {
+    switch (hv_vm_end(m)) {
     case HV_POWEROFF:
         return 0;
     case HV_DEBUG_EXIT:
         return (int)(hv_vm_exit_value(m) << 1 | 1) & 0xff;
     default:
-        return end == HV_SHUTDOWN ? 3 : 1;
+        return hv_vm_end(m) == HV_SHUTDOWN ? 3 : 1;
     }
 }
 
 int main(void) {
-    static char text[4096];
+    static char text[TEXT];
     char why[384] = "";
-    struct hv_config cfg;
-    struct boot_image *image;
-    struct hv_vm *vm;
-    enum hv_end end;
-    int status, rc;
+    struct hv_config all = hv_config_defaults();
+    const struct bare_module *m;
+    const char *wrong;
+    unsigned count;
+    int status = 0;
 
     log_set_level(LOG_INFO);
     snprintf(text, sizeof(text), "%s", bare_cmdline());
-    if (hv_config_parse(text, &cfg, why, sizeof(why)))
+    if (hv_config_parse(text, &all, why, sizeof(why)))
         return fail(why);
-    rc = open_image(&image);
-    if (rc)
-        return fail(
-            rc == -ENOMEM
-                ? "out of memory"
-                : "there is no module: the first is the guest's kernel, the second its "
-                  "initial RAM disk");
-    log_line(LOG_INFO, "%llu MiB of memory; engine %s, %llu MiB for the guest",
-             (unsigned long long)bare_memory() >> 20, cfg.engine,
-             (unsigned long long)cfg.memory >> 20);
-    if (hv_vm_new(&cfg, image, &vm, why, sizeof(why)))
-        return fail(why);
-    do {
-        if (hv_vm_boot(vm, why, sizeof(why)))
+    m = bare_modules(&count);
+    wrong = assign(m, count);
+    if (wrong)
+        return fail(wrong);
+    for (unsigned n = 0; n < guests; n++)
+        if (configure(&guest[n], &all, why, sizeof(why)))
             return fail(why);
-        end = hv_vm_run(vm);
-    } while (end == HV_RESET);
-    if (cfg.stats)
-        hv_vm_stats(vm);
-    status = tell(vm, end);
+    hv_console_start(guests);
+    for (unsigned n = 0; n < guests; n++) {
+        const struct hv_config *c = &guest[n].cfg;
+
+        log_line(LOG_INFO, "%llu MiB of memory; engine %s, %llu MiB for %s",
+                 (unsigned long long)bare_memory() >> 20, c->engine,
+                 (unsigned long long)c->memory >> 20,
+                 guests > 1 ? guest[n].kernel->args : "the guest");
+        if (make(&guest[n], why, sizeof(why)))
+            return fail(why);
+    }
+    if (guests > 1)
+        log_line(LOG_INFO,
+                 "%u guests: keys go to the first; Ctrl-A and a digit choose "
+                 "another",
+                 guests);
+    hv_sched_run();
+    for (unsigned n = 0; n < guests; n++)
+        if (!status)
+            status = status_of(guest[n].vm);
     return status;
 }

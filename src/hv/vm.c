@@ -1,10 +1,11 @@
 /*
- * A guest on the bare machine: memory, a CPU with its local APIC, the board of
- * machine/board.c, an engine; created, booted and run as machine/vm.c does it, without
- * threads. An interrupt of the host's, its timer's or the serial port's, raises KICK; the
- * engine comes back, and service() runs what is due and takes what was typed.
+ * A guest on the bare machine: memory, CPUs with their local APICs, the board of
+ * machine/board.c, engines; created, booted and run as machine/vm.c does it, without
+ * threads: the host's CPU runs one guest's CPU after the other (sched.c). An interrupt of
+ * the host's, its timer's or the serial port's, raises KICK; the engine comes back, and
+ * service() runs what is due and takes what was typed.
  *
- * The far end of the guest's first serial port is the host's.
+ * The far end of the guest's first serial port is the host's (console.c).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,12 +17,12 @@
 #include "base/os.h"
 #include "boot/boot.h"
 #include "cpu/cpuid.h"
+#include "cpu/smp.h"
 #include "dev/pci/setup.h"
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
-#include "hv/hv.h"
-#include "machine/board.h"
+#include "hv/hv_int.h"
 #include "mmu/mmu.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
@@ -37,19 +38,29 @@ struct hv_vm {
     struct bus *bus;
     struct board board;
     struct counters counters; /* the devices' */
-    struct machine_cpu cpu;
+    struct machine_cpu *cpu;  /* of CPUS */
+    struct hv_task *task;     /* of as many */
+    unsigned cpus;
+    struct vcpu_group *group;
     uint64_t start_ns, start_tsc;
-    uint64_t deadline; /* the board's, of the guest's clock; the CPU's is in cpu */
+    uint64_t deadline; /* the board's, of the guest's clock; the CPUs' are in cpu[] */
     int end;           /* enum hv_end, or GOES_ON */
     uint32_t exit_value;
 };
 
-/* --- what the board asks of a machine; there is one CPU, and this is it --- */
+static struct hv_vm *vm_of(const struct machine_cpu *c) {
+    return container_of(c->board, struct hv_vm, board);
+}
+
+static struct hv_task *task_of(struct machine_cpu *c) {
+    return &vm_of(c)->task[c->index];
+}
+
+/* --- what the board asks of a machine --- */
 
 void machine_cpu_kick(struct machine_cpu *c, uint32_t events) {
     vcpu_raise(c->vcpu, events);
-    if (c->engine)
-        c->ops->kick(c->engine);
+    hv_sched_kick(task_of(c));
 }
 
 void machine_cpu_wake(struct machine_cpu *c, uint32_t events) {
@@ -61,25 +72,47 @@ void machine_cpu_interrupted(struct machine_cpu *c, uint32_t event) {
 }
 
 void machine_cpu_unhalt(struct machine_cpu *c) {
-    c->unhalt = true;
-}
-
-void machine_cpu_init(struct machine_cpu *c) {
-    c->signals = SIGNAL_INIT;
+    __atomic_store_n(&c->unhalt, true, __ATOMIC_SEQ_CST);
     machine_cpu_kick(c, VCPU_EVENT_KICK);
 }
 
-/* It does not wait for one. */
+/* An INIT takes back a SIPI that has not been acted upon, and an NMI. */
+void machine_cpu_init(struct machine_cpu *c) {
+    vcpu_clear(c->vcpu, VCPU_EVENT_NMI);
+    __atomic_store_n(&c->signals, SIGNAL_INIT, __ATOMIC_SEQ_CST);
+    machine_cpu_kick(c, VCPU_EVENT_KICK);
+}
+
+/* The first of several is the one that counts. */
 void machine_cpu_sipi(struct machine_cpu *c, uint8_t vector) {
+    uint32_t is = __atomic_load_n(&c->signals, __ATOMIC_SEQ_CST);
+
+    do {
+        if (is & SIGNAL_SIPI)
+            return;
+    } while (!__atomic_compare_exchange_n(&c->signals, &is,
+                                          is | SIGNAL_SIPI | (uint32_t)vector << 8, false,
+                                          __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    machine_cpu_kick(c, VCPU_EVENT_KICK);
+}
+
+static void kick_vcpu(void *arg, struct vcpu *v, uint32_t event) {
+    struct hv_vm *m = arg;
+
+    hv_sched_kick(&m->task[v->member->index]);
 }
 
 /* --- the end of a life --- */
 
 static void end_life(struct hv_vm *m, enum hv_end end) {
-    vec_park(m->cpu.vcpu);
-    if (m->end == GOES_ON)
-        m->end = end;
-    machine_cpu_kick(&m->cpu, VCPU_EVENT_STOP);
+    int is = GOES_ON;
+
+    board_park(&m->board);
+    if (!__atomic_compare_exchange_n(&m->end, &is, end, false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST))
+        return;
+    for (unsigned n = 0; n < m->cpus; n++)
+        machine_cpu_kick(&m->cpu[n], VCPU_EVENT_STOP);
 }
 
 static void on_poweroff(void *arg) {
@@ -98,61 +131,79 @@ static void on_debug_exit(void *arg, uint32_t value) {
 static void on_a20(void *arg, bool on) {
     struct hv_vm *m = arg;
 
-    vec_park(m->cpu.vcpu);
-    mmu_flush_all(m->cpu.vcpu);
+    board_park(&m->board);
+    vcpu_stop(m->group);
+    for (unsigned n = 0; n < m->cpus; n++)
+        mmu_flush_all(m->cpu[n].vcpu);
+    vcpu_go(m->group);
 }
 
 /* --- time --- */
 
 static uint64_t now_ns(void *arg) {
-    struct hv_vm *m = arg;
-
-    vec_park(m->cpu.vcpu);
-    return os_monotonic_ns() - m->start_ns;
+    return os_monotonic_ns() - ((struct hv_vm *)arg)->start_ns;
 }
 
 static uint64_t ticks(void *arg) {
-    struct hv_vm *m = arg;
-
-    vec_park(m->cpu.vcpu);
-    return os_tsc() - m->start_tsc;
+    return os_tsc() - ((struct hv_vm *)arg)->start_tsc;
 }
 
-static void set_timer(struct hv_vm *m) {
-    uint64_t at = m->deadline < m->cpu.deadline ? m->deadline : m->cpu.deadline;
-
-    vec_park(m->cpu.vcpu);
-    bare_timer_set(at < UINT64_MAX - m->start_ns ? at + m->start_ns : UINT64_MAX);
+static uint64_t cpu_now_ns(void *arg) {
+    return now_ns(vm_of(arg));
 }
 
+static uint64_t cpu_ticks(void *arg) {
+    return ticks(vm_of(arg));
+}
+
+static uint64_t task_deadline(const struct hv_task *t) {
+    const struct hv_vm *m = t->vm;
+    uint64_t at = t->cpu->deadline;
+
+    if (!t->cpu->index && m->deadline < at)
+        at = m->deadline;
+    return at < UINT64_MAX - m->start_ns ? at + m->start_ns : UINT64_MAX;
+}
+
+/* The board's timers are its first CPU's to run. */
 static void board_deadline(void *arg, uint64_t deadline) {
     struct hv_vm *m = arg;
 
     m->deadline = deadline;
-    set_timer(m);
+    hv_sched_deadline(&m->task[0]);
 }
 
 static void cpu_deadline(void *arg, uint64_t deadline) {
-    struct hv_vm *m = arg;
+    struct machine_cpu *c = arg;
 
-    m->cpu.deadline = deadline;
-    set_timer(m);
+    c->deadline = deadline;
+    hv_sched_deadline(task_of(c));
 }
 
 static int create_time(struct hv_vm *m) {
-    struct vclock_source src = {.now_ns = now_ns,
-                                .ticks = ticks,
+    struct vclock_source board = {.now_ns = now_ns,
+                                  .ticks = ticks,
+                                  .tick_hz = os_tsc_hz(),
+                                  .deadline_changed = board_deadline,
+                                  .arg = m};
+    struct vclock_source cpu = {.now_ns = cpu_now_ns,
+                                .ticks = cpu_ticks,
                                 .tick_hz = os_tsc_hz(),
-                                .deadline_changed = board_deadline,
-                                .arg = m};
+                                .deadline_changed = cpu_deadline};
+    bool ok;
 
     m->start_ns = os_monotonic_ns();
     m->start_tsc = os_tsc();
-    m->deadline = m->cpu.deadline = UINT64_MAX;
-    m->clock = vclock_new(&src);
-    src.deadline_changed = cpu_deadline;
-    m->cpu.clock = vclock_new(&src);
-    return m->clock && m->cpu.clock ? 0 : -ENOMEM;
+    m->deadline = UINT64_MAX;
+    m->clock = vclock_new(&board);
+    ok = m->clock;
+    for (unsigned n = 0; ok && n < m->cpus; n++) {
+        m->cpu[n].deadline = UINT64_MAX;
+        cpu.arg = &m->cpu[n];
+        m->cpu[n].clock = vclock_new(&cpu);
+        ok = m->cpu[n].clock;
+    }
+    return ok ? 0 : -ENOMEM;
 }
 
 /* --- the run loop's needs --- */
@@ -160,8 +211,8 @@ static int create_time(struct hv_vm *m) {
 static size_t console_tx(void *arg, const uint8_t *bytes, size_t n) {
     struct hv_vm *m = arg;
 
-    vec_park(m->cpu.vcpu);
-    bare_serial_write(bytes, n);
+    board_park(&m->board);
+    hv_console_write(m->cfg->number, bytes, n);
     return n;
 }
 
@@ -169,82 +220,174 @@ static void take_input(struct hv_vm *m) {
     uint8_t buf[256];
     size_t room = uart_room(m->board.uart[0]), n;
 
-    n = bare_serial_read(buf, room < sizeof(buf) ? room : sizeof(buf));
+    n = hv_console_read(m->cfg->number, buf, room < sizeof(buf) ? room : sizeof(buf));
     if (n)
         uart_receive(m->board.uart[0], buf, n);
 }
 
-static void take_init(struct hv_vm *m) {
-    struct machine_cpu *c = &m->cpu;
+/* INIT and SIPI, as in machine/signals.c. */
+static void state_moved(struct machine_cpu *c) {
+    vcpu_enter(c->vcpu);
+    mmu_flush_all(c->vcpu);
+    mmu_mode_changed(c->vcpu);
+    mmu_context_changed(c->vcpu);
+    vcpu_leave(c->vcpu);
+}
 
-    if (!c->signals)
-        return;
-    c->signals = 0;
+static void take_init(struct machine_cpu *c) {
     if (c->ops->sync)
         c->ops->sync(c->engine);
     vcpu_init(c->vcpu);
     lapic_init(c->lapic);
-    mmu_flush_all(c->vcpu);
-    mmu_mode_changed(c->vcpu);
-    mmu_context_changed(c->vcpu);
+    state_moved(c);
+    c->waiting = c->index != 0;
+}
+
+static void take_sipi(struct machine_cpu *c, uint8_t vector) {
+    struct segment *cs = &c->vcpu->seg[SEG_CS];
+
+    if (!c->waiting)
+        return;
+    cs->sel = (uint16_t)(vector << 8);
+    cs->base = (uint64_t)vector << 12;
+    c->vcpu->rip = 0;
+    vcpu_update_mode(c->vcpu);
+    state_moved(c);
+    c->waiting = false;
+}
+
+static void take_signals(struct machine_cpu *c) {
+    uint32_t signals = __atomic_exchange_n(&c->signals, 0, __ATOMIC_SEQ_CST);
+
+    if (signals & SIGNAL_INIT)
+        take_init(c);
+    if (signals & SIGNAL_SIPI)
+        take_sipi(c, SIGNAL_VECTOR(signals));
 }
 
 static void service(void *arg) {
-    struct hv_vm *m = arg;
+    struct machine_cpu *c = arg;
+    struct hv_vm *m = vm_of(c);
 
-    vclock_run(m->cpu.clock);
-    board_enter(&m->board, &m->cpu);
-    vclock_run(m->clock);
-    take_input(m);
-    board_leave(&m->board);
-    take_init(m);
-    set_timer(m);
+    vclock_run(c->clock);
+    if (!c->index) {
+        board_enter(&m->board, c);
+        vclock_run(m->clock);
+        take_input(m);
+        board_leave(&m->board);
+    }
+    take_signals(c);
+    if (c->waiting)
+        vcpu_raise(c->vcpu, VCPU_EVENT_STOP);
+    else
+        hv_sched_serviced(task_of(c));
+}
+
+/* --- the scheduler's --- */
+
+static bool is_over(const struct hv_vm *m) {
+    return __atomic_load_n(&m->end, __ATOMIC_SEQ_CST) != GOES_ON;
 }
 
 static bool is_woken(struct machine_cpu *c) {
     uint32_t events;
 
-    if (c->unhalt) {
-        c->unhalt = c->vcpu->halted = false;
+    if (__atomic_exchange_n(&c->unhalt, false, __ATOMIC_SEQ_CST)) {
+        c->vcpu->halted = false;
         return true;
     }
     lapic_settle(c->lapic);
     events = vcpu_events(c->vcpu);
-    return (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP)) ||
+    return (events & (VCPU_EVENT_KICK | VCPU_EVENT_STOP | VCPU_EVENT_ACTION)) ||
            ((events & VCPU_EVENT_NMI) && !c->vcpu->nmi_blocked) ||
            ((events & VCPU_EVENT_IRQ) && (c->vcpu->rflags & X86_FL_IF));
 }
 
+static bool task_ready(struct hv_task *t) {
+    struct machine_cpu *c = t->cpu;
+
+    if (is_over(t->vm))
+        return c->index == 0;
+    if (c->waiting)
+        return __atomic_load_n(&c->signals, __ATOMIC_SEQ_CST);
+    t->idle = t->idle && !is_woken(c) && task_deadline(t) > os_monotonic_ns() &&
+              (c->index || !uart_room(t->vm->board.uart[0]) ||
+               !hv_console_has(t->vm->cfg->number));
+    return !t->idle;
+}
+
+/* Nothing to do: others have their turn. What the guest has written is shown. */
 static void idle(void *arg) {
-    struct hv_vm *m = arg;
+    struct machine_cpu *c = arg;
+    struct hv_vm *m = vm_of(c);
 
-    m->cpu.counters.halts++;
-    board_enter(&m->board, &m->cpu);
-    uart_flush(m->board.uart[0]);
-    board_leave(&m->board);
-    while (!is_woken(&m->cpu))
-        bare_wait();
+    c->counters.halts++;
+    if (!c->index) {
+        board_enter(&m->board, c);
+        uart_flush(m->board.uart[0]);
+        board_leave(&m->board);
+        hv_console_rest(m->cfg->number);
+    }
+    if (is_woken(c))
+        return;
+    task_of(c)->idle = true;
+    vcpu_raise(c->vcpu, VCPU_EVENT_STOP);
 }
 
-/* In the handler of a host's interrupt. */
-static void on_interrupt(void *arg) {
-    machine_cpu_kick(&((struct hv_vm *)arg)->cpu, VCPU_EVENT_KICK);
-}
-
-enum hv_end hv_vm_run(struct hv_vm *m) {
-    const struct run_board board = {.service = service, .idle = idle, .arg = m};
-    struct machine_cpu *c = &m->cpu;
+static void task_run(struct hv_task *t) {
+    struct machine_cpu *c = t->cpu;
+    const struct run_board board = {.service = service, .idle = idle, .arg = c};
     enum run_end end;
 
-    m->end = GOES_ON;
-    bare_on_interrupt(on_interrupt, m);
+    t->idle = false;
+    vcpu_clear(c->vcpu, VCPU_EVENT_STOP);
+    if (is_over(t->vm))
+        return;
     vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
     end = engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits);
-    bare_on_interrupt(NULL, NULL);
+    if (end == RUN_SHUTDOWN)
+        end_life(t->vm, HV_SHUTDOWN);
+    else if (end == RUN_ERROR)
+        end_life(t->vm, HV_ERROR);
+}
+
+static void tell_end(struct hv_vm *m) {
+    static const char *const what[] = {
+        [HV_POWEROFF] = "the guest has ended: powered off",
+        [HV_RESET] = "the guest has ended: it cannot be booted again",
+        [HV_DEBUG_EXIT] = "the guest has ended: wrote to the debug-exit port",
+        [HV_SHUTDOWN] = "the guest has ended: triple fault",
+        [HV_ERROR] = "the guest has ended: the engine failed",
+    };
+
+    hv_console_rest(m->cfg->number);
+    if (m->cfg->stats)
+        hv_vm_stats(m);
+    hv_console_line(m->cfg->number, what[m->end]);
+}
+
+static bool settle(struct hv_vm *m) {
+    char why[384];
+
     uart_flush(m->board.uart[0]);
-    if (end == RUN_STOPPED)
-        return (enum hv_end)m->end;
-    return end == RUN_SHUTDOWN ? HV_SHUTDOWN : HV_ERROR;
+    if (m->end == HV_RESET && !hv_vm_boot(m, why, sizeof(why)))
+        return false;
+    if (m->end == HV_RESET)
+        log_error("%s", why);
+    tell_end(m);
+    return true;
+}
+
+/* After a reset it is booted anew. */
+static bool task_over(struct hv_task *t) {
+    return is_over(t->vm) && settle(t->vm);
+}
+
+static const struct hv_task_ops task_ops = {
+    .deadline = task_deadline, .ready = task_ready, .run = task_run, .over = task_over};
+
+enum hv_end hv_vm_end(const struct hv_vm *m) {
+    return (enum hv_end)m->end;
 }
 
 uint32_t hv_vm_exit_value(const struct hv_vm *m) {
@@ -253,27 +396,51 @@ uint32_t hv_vm_exit_value(const struct hv_vm *m) {
 
 /* --- creation --- */
 
-static int create_cpu(struct hv_vm *m) {
-    struct cpuid_config cfg = {.paravirt = true, .tsc_hz = os_tsc_hz()};
-    struct machine_cpu *c = &m->cpu;
-    int rc;
+/* What `trace` retains follows the page tables that its own CPU writes. */
+static enum mmu_policy policy_for(const struct hv_config *cfg) {
+    return cfg->policy == MMU_TRACE && cfg->cpus > 1 ? MMU_PCID
+                                                     : (enum mmu_policy)cfg->policy;
+}
 
-    vec_init();
-    rc = sem_init();
-    if (!rc)
-        rc = os_fenced_alloc(sizeof(*c->vcpu), (void **)&c->vcpu);
+static int create_cpu(struct hv_vm *m, unsigned n) {
+    struct machine_cpu *c = &m->cpu[n];
+    int rc = os_fenced_alloc(sizeof(*c->vcpu), (void **)&c->vcpu);
+
     if (rc)
         return rc;
-    m->cpuid = cpuid_model_new(&cfg);
-    if (!m->cpuid)
-        return -ENOMEM;
+    m->task[n] = (struct hv_task){.ops = &task_ops, .vm = m, .cpu = c};
+    c->index = n;
     c->board = &m->board;
     c->waits = -1;
     c->vcpu->mem = m->mem;
     c->vcpu->cpuid = m->cpuid;
     c->vcpu->cnt = &c->counters;
     vcpu_reset(c->vcpu);
-    return mmu_create(c->vcpu, (enum mmu_policy)m->cfg->policy);
+    if (m->group)
+        vcpu_group_add(m->group, c->vcpu);
+    return mmu_create(c->vcpu, policy_for(m->cfg));
+}
+
+static int create_cpus(struct hv_vm *m) {
+    struct cpuid_config cfg = {.paravirt = m->cfg->paravirt,
+                               .between_cpus = m->cfg->paravirt && m->cfg->cpus > 1,
+                               .tsc_hz = os_tsc_hz()};
+    int rc;
+
+    vec_init();
+    rc = sem_init();
+    m->cpus = m->cfg->cpus;
+    m->cpu = calloc(m->cpus, sizeof(*m->cpu));
+    m->task = calloc(m->cpus, sizeof(*m->task));
+    m->cpuid = cpuid_model_new(&cfg);
+    m->group = m->cpus > 1 ? calloc(1, sizeof(*m->group)) : NULL;
+    if (!m->cpu || !m->task || !m->cpuid || (m->cpus > 1 && !m->group))
+        return -ENOMEM;
+    if (m->group)
+        vcpu_group_init(m->group, kick_vcpu, m);
+    for (unsigned n = 0; !rc && n < m->cpus; n++)
+        rc = create_cpu(m, n);
+    return rc;
 }
 
 static int create_board(struct hv_vm *m) {
@@ -288,56 +455,70 @@ static int create_board(struct hv_vm *m) {
     m->bus = bus_new();
     if (rc || !m->bus)
         return -ENOMEM;
-    m->board = (struct board){.cpu = &m->cpu,
-                              .cpus = 1,
+    m->board = (struct board){.cpu = m->cpu,
+                              .cpus = m->cpus,
                               .mem = m->mem,
                               .bus = m->bus,
                               .clock = m->clock,
                               .cnt = &m->counters,
-                              .paravirt = true,
+                              .paravirt = m->cfg->paravirt,
                               .ticks_base = -m->start_tsc};
     rc = board_create(&m->board, &host, &serial);
-    m->cpu.vcpu->hooks = &board_vcpu_hooks;
-    m->cpu.vcpu->hooks_arg = &m->cpu;
+    for (unsigned n = 0; n < m->cpus; n++) {
+        m->cpu[n].vcpu->hooks = &board_vcpu_hooks;
+        m->cpu[n].vcpu->hooks_arg = &m->cpu[n];
+    }
     return rc;
 }
 
 static void map_changed(void *arg) {
-    struct machine_cpu *c = &((struct hv_vm *)arg)->cpu;
+    struct hv_vm *m = arg;
 
-    vec_park(c->vcpu);
-    mmu_map_changed(c->vcpu);
-    if (c->ops->map_changed)
-        c->ops->map_changed(c->engine);
+    board_park(&m->board);
+    vcpu_stop(m->group);
+    for (unsigned n = 0; n < m->cpus; n++) {
+        struct machine_cpu *c = &m->cpu[n];
+
+        mmu_map_changed(c->vcpu);
+        if (c->ops->map_changed)
+            c->ops->map_changed(c->engine);
+    }
+    vcpu_go(m->group);
 }
 
 static void hook_memory(struct hv_vm *m) {
     struct engine_trace trace[MEM_TRACE_COUNT];
     unsigned count;
 
-    mmu_hook(m->cpu.vcpu);
+    mmu_hook(m->cpu[0].vcpu);
     mem_hooks(m->mem)->changed = map_changed;
     mem_hooks(m->mem)->changed_arg = m;
-    m->cpu.ops->traces(m->cpu.engine, trace, &count);
+    m->cpu[0].ops->traces(m->cpu[0].engine, trace, &count);
     for (unsigned n = 0; n < count; n++)
         mem_own_trace(m->mem, trace[n].trace, trace[n].written, trace[n].arg);
 }
 
-static int create_engine(struct hv_vm *m, char *why, size_t why_size) {
+static int create_engines(struct hv_vm *m, char *why, size_t why_size) {
     struct engine_config cfg = {.options = m->cfg};
     size_t count;
     const struct engine_ops *const *all = hv_engines(&count);
+    int rc = -EINVAL;
 
     snprintf(why, why_size, "engine=%s: there is no engine of that name", m->cfg->engine);
     for (size_t n = 0; n < count; n++) {
         if (strcmp(m->cfg->engine, all[n]->name))
             continue;
-        m->cpu.ops = all[n];
-        return all[n]->create(m->cpu.vcpu, &cfg, &m->cpu.engine, why, why_size);
+        rc = 0;
+        for (unsigned c = 0; !rc && c < m->cpus; c++) {
+            m->cpu[c].ops = all[n];
+            cfg.first = c ? m->cpu[0].engine : NULL;
+            rc = all[n]->create(m->cpu[c].vcpu, &cfg, &m->cpu[c].engine, why, why_size);
+        }
     }
-    return -EINVAL;
+    return rc;
 }
 
+/* What a guest that cannot be made has taken stays taken: without it we end. */
 int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
               struct hv_vm **out, char *why, size_t why_size) {
     struct hv_vm *m = calloc(1, sizeof(*m));
@@ -354,14 +535,16 @@ int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
                  (unsigned long long)cfg->memory >> 20);
         return rc;
     }
-    rc = create_cpu(m);
+    rc = create_cpus(m);
     if (!rc)
         rc = create_board(m);
     if (!rc)
-        rc = create_engine(m, why, why_size);
+        rc = create_engines(m, why, why_size);
     if (rc)
         return rc;
     hook_memory(m);
+    for (unsigned n = 0; n < m->cpus; n++)
+        hv_sched_add(&m->task[n]);
     *out = m;
     return 0;
 }
@@ -369,13 +552,15 @@ int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
 /* --- a life --- */
 
 static int build_tables(struct hv_vm *m, struct boot_config *boot) {
-    struct cpuid_regs id = cpuid_query(m->cpu.vcpu, 0, 0);
-    struct cpuid_regs one = cpuid_query(m->cpu.vcpu, 1, 0);
-    struct acpi_config acpi = {.cpus = 1, .dsdt = {.pci = true}};
+    struct cpuid_regs id = cpuid_query(m->cpu[0].vcpu, 0, 0);
+    struct cpuid_regs one = cpuid_query(m->cpu[0].vcpu, 1, 0);
+    struct acpi_config acpi = {.cpus = m->cpus, .dsdt = {.pci = true}};
     struct mptable_config mp = {
-        .cpus = 1, .signature = one.eax, .features = one.edx, .pci = true};
-    struct smbios_config smbios = {
-        .cpus = 1, .ram = m->cfg->memory, .signature = one.eax, .features = one.edx};
+        .cpus = m->cpus, .signature = one.eax, .features = one.edx, .pci = true};
+    struct smbios_config smbios = {.cpus = m->cpus,
+                                   .ram = m->cfg->memory,
+                                   .signature = one.eax,
+                                   .features = one.edx};
     int rc;
 
     dsdt_pci_windows(&acpi.dsdt, mem_ram_size(m->mem), cpuid_phys_bits(m->cpuid));
@@ -388,49 +573,87 @@ static int build_tables(struct hv_vm *m, struct boot_config *boot) {
     return rc ? rc : smbios_build(m->mem, gpa(SMBIOS_WHERE), &smbios);
 }
 
+static void reset_cpu(struct machine_cpu *c) {
+    vcpu_clear(c->vcpu, ~0u);
+    vcpu_reset(c->vcpu);
+    c->signals = 0;
+    c->unhalt = false;
+    c->waiting = c->index != 0;
+    task_of(c)->idle = false;
+}
+
 int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size) {
     struct boot_config boot = {.cmdline = m->cfg->cmdline};
-    struct vcpu *v = m->cpu.vcpu;
     int rc;
 
+    m->end = GOES_ON;
     mem_reset(m->mem);
-    vcpu_clear(v, VCPU_EVENT_STOP | VCPU_EVENT_IRQ | VCPU_EVENT_NMI);
-    vcpu_reset(v);
-    m->cpu.signals = 0;
-    board_enter(&m->board, &m->cpu);
+    for (unsigned n = 0; n < m->cpus; n++)
+        reset_cpu(&m->cpu[n]);
+    board_enter(&m->board, &m->cpu[0]);
     board_reset(&m->board);
     board_set_tsc(&m->board, 0);
     board_leave(&m->board);
-    v->tsc_host = true;
+    for (unsigned n = 0; n < m->cpus; n++)
+        m->cpu[n].vcpu->tsc_host = true;
     pci_setup(m->board.pci.bus);
     rc = build_tables(m, &boot);
     if (rc) {
         snprintf(why, why_size, "the board's tables cannot be placed");
         return rc;
     }
-    rc = boot_image_load(m->image, v, m->mem, &boot, why, why_size);
-    if (rc)
-        return rc;
-    mmu_flush_all(v);
-    mmu_context_changed(v);
-    m->cpu.ops->reset(m->cpu.engine);
-    return 0;
+    rc = boot_image_load(m->image, m->cpu[0].vcpu, m->mem, &boot, why, why_size);
+    for (unsigned n = 0; !rc && n < m->cpus; n++) {
+        mmu_flush_all(m->cpu[n].vcpu);
+        mmu_context_changed(m->cpu[n].vcpu);
+        m->cpu[n].ops->reset(m->cpu[n].engine);
+    }
+    return rc;
 }
 
 /* --- figures --- */
 
-static void emit(void *arg, const char *name, uint64_t value) {
-    if (value)
-        log_line(LOG_WARN, "%s %llu", name, (unsigned long long)value);
+struct sum {
+    const char *name[64];
+    uint64_t value[64];
+    unsigned count, at;
+};
+
+/* Each CPU's engine tells the same figures in the same order. */
+static void add_up(void *arg, const char *name, uint64_t value) {
+    struct sum *s = arg;
+
+    if (s->at == ARRAY_SIZE(s->name))
+        return;
+    s->name[s->at] = name;
+    s->value[s->at++] += value;
+    if (s->count < s->at)
+        s->count = s->at;
 }
 
 void hv_vm_stats(const struct hv_vm *m) {
-    const struct machine_cpu *c = &m->cpu;
+    static struct sum s;
+    char of[16] = "";
 
-    for (unsigned n = 0; n < EXIT_COUNT; n++)
-        if (c->exits.n[n])
-            log_line(LOG_WARN, "exit %s %llu", exit_name((enum exit_reason)n),
-                     (unsigned long long)c->exits.n[n]);
-    if (c->ops->stats)
-        c->ops->stats(c->engine, emit, NULL);
+    if (m->cfg->several)
+        snprintf(of, sizeof(of), "guest %u ", m->cfg->number);
+    memset(&s, 0, sizeof(s));
+    for (unsigned k = 0; k < EXIT_COUNT; k++) {
+        uint64_t sum = 0;
+
+        for (unsigned n = 0; n < m->cpus; n++)
+            sum += m->cpu[n].exits.n[k];
+        if (sum)
+            log_line(LOG_WARN, "%sexit %s %llu", of, exit_name((enum exit_reason)k),
+                     (unsigned long long)sum);
+    }
+    for (unsigned n = 0; n < m->cpus; n++) {
+        s.at = 0;
+        if (m->cpu[n].ops->stats)
+            m->cpu[n].ops->stats(m->cpu[n].engine, add_up, &s);
+    }
+    for (unsigned n = 0; n < s.count; n++)
+        if (s.value[n])
+            log_line(LOG_WARN, "%s%s %llu", of, s.name[n],
+                     (unsigned long long)s.value[n]);
 }

@@ -161,12 +161,12 @@ void svm_shadow_end(struct svm *s) {
 
 /* --- before an entry --- */
 
-/* Each root has one; where the CPU has fewer, the first is shared. */
+/* Each root has one; where we have fewer, the first is shared. */
 static void use_asid(struct svm *s) {
-    unsigned own = 1 + s->current;
+    unsigned own = s->current < s->asids ? s->current : 0;
 
-    s->vmcb->asid = own < s->asids ? own : 1;
-    if (s->vmcb->asid != 1 || s->first == s->current)
+    s->vmcb->asid = s->asid + own;
+    if (own || s->first == s->current)
         return;
     s->first = s->current;
     s->root[s->current].stale = true;

@@ -18,6 +18,7 @@
 #include "x86/cr.h"
 
 #define A20_SLICE 1000u
+#define SHADOW_ASIDS 4u          /* for the few spaces that are used often */
 #define FEATURE_XSAVE (1u << 26) /* leaf 1, ECX */
 #define FEATURE_PCID (1u << 17)  /* the same */
 #define FEATURE_SMEP (1u << 7)   /* leaf 7, EBX */
@@ -67,7 +68,8 @@ static void inject(struct svm *s, uint32_t events) {
     }
     window(s, vcpu_events(v) & VCPU_EVENT_IRQ);
     /* The end of an NMI is an IRET, which the interpreter executes. */
-    s->vmcb->intercept3 &= ~(uint32_t)X86_SVM_I_IRET;
+    if (s->exits != SVM_EXITS_PURE)
+        s->vmcb->intercept3 &= ~(uint32_t)X86_SVM_I_IRET;
     if (v->nmi_blocked)
         s->vmcb->intercept3 |= X86_SVM_I_IRET;
 }
@@ -167,6 +169,7 @@ static enum exit_reason turn(struct svm *s, uint32_t events) {
 enum exit_reason svm_run(struct svm *s) {
     enum exit_reason out;
 
+    s->flush |= s->asids_lent;
     do {
         uint32_t events = vcpu_events(s->v);
 
@@ -240,6 +243,25 @@ static int make_model(struct svm *s) {
     return 0;
 }
 
+/* Ours alone, if there are any left; else all share the last one. */
+static void take_asids(struct svm *s) {
+    unsigned count = host_cpuid(s, X86_SVM_LEAF).ebx;
+    unsigned wanted = s->shadow ? SHADOW_ASIDS : 1;
+
+    if (count < 2)
+        count = 2;
+    s->asid = 1;
+    s->asids = count - 1;
+    if (!s->host->asids)
+        return;
+    s->asids = s->host->asids(s->host->arg, count - 1, wanted, &s->asid);
+    s->asids_lent = !s->asids;
+    if (s->asids_lent) {
+        s->asid = count - 1;
+        s->asids = 1;
+    }
+}
+
 static int make_block(struct svm *s) {
     s->vmcb = s->host->alloc(s->host->arg, sizeof(*s->vmcb));
     s->iopm = s->host->alloc(s->host->arg, X86_SVM_IOPM_SIZE);
@@ -247,8 +269,8 @@ static int make_block(struct svm *s) {
     if (!s->vmcb || !s->iopm || !s->msrpm)
         return -ENOMEM;
     svm_permissions(s);
-    svm_intercepts(s->vmcb, s->shadow);
-    s->vmcb->asid = 1;
+    svm_intercepts(s->vmcb, s->shadow, s->exits);
+    s->vmcb->asid = s->asid;
     s->vmcb->nested_ctl = s->shadow ? 0 : X86_SVM_NESTED;
     if (!s->shadow)
         return 0;
@@ -260,7 +282,8 @@ static int make_block(struct svm *s) {
 }
 
 int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
-            bool shadow, struct svm **out, char *why, size_t why_size) {
+            const struct svm_options *options, struct svm **out, char *why,
+            size_t why_size) {
     struct svm *s = calloc(1, sizeof(*s));
     int rc;
 
@@ -271,13 +294,14 @@ int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
                       .interp = interp,
                       .outer = v->cpuid,
                       .host = host,
-                      .shadow = shadow,
+                      .shadow = options->shadow,
+                      .exits = options->exits,
                       .flush = true};
     s->features = host_cpuid(s, X86_SVM_LEAF).edx;
-    s->asids = host_cpuid(s, X86_SVM_LEAF).ebx;
+    take_asids(s);
     s->has_xcr0 = host_cpuid(s, 1).ecx & FEATURE_XSAVE;
     s->has_tsc_aux = host_cpuid(s, 0x80000001).edx & FEATURE_RDTSCP;
-    rc = shadow || (s->features & X86_SVM_NPT) ? make_block(s) : -ENODEV;
+    rc = s->shadow || (s->features & X86_SVM_NPT) ? make_block(s) : -ENODEV;
     if (rc == -ENODEV)
         snprintf(why, why_size,
                  "engine svm: the CPU has SVM, but no nested paging; "

@@ -39,14 +39,30 @@ struct svm_host {
     uint64_t (*phys)(void *arg, const void *p);
     void *(*virt)(void *arg, uint64_t phys);
     struct cpuid_regs (*cpuid)(void *arg, uint32_t leaf, uint32_t subleaf);
+    /* WANTED ASIDs of the CPU's COUNT, 0 among these, for one vCPU alone, or fewer: how
+     * many, from *FIRST on. 0: there are none left. NULL: there is one vCPU. */
+    unsigned (*asids)(void *arg, unsigned count, unsigned wanted, unsigned *first);
     void *arg;
 };
 
-/* SHADOW: shadow page tables, which need no nested paging of the hardware; how long they
- * are retained is the MMU's policy. INTERP executes what the hardware leaves to it and
+/* How far the VMM helps its guest, and trusts it: which exits are taken (permit.c). */
+enum svm_exits {
+    SVM_EXITS_MINIMAL, /* what must leave */
+    SVM_EXITS_PURE,    /* all that can leave, each access to a port or a register */
+    SVM_EXITS_COUNT
+};
+
+struct svm_options {
+    bool shadow; /* page tables, which need no nested paging of the hardware; how long
+                    they are retained is the MMU's policy */
+    enum svm_exits exits;
+};
+
+/* INTERP executes what the hardware leaves to it and
  * outlives the engine, as HOST does. 0, or -errno with one sentence in WHY. */
 int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
-            bool shadow, struct svm **out, char *why, size_t why_size);
+            const struct svm_options *options, struct svm **out, char *why,
+            size_t why_size);
 void svm_free(struct svm *s);
 /* engine_ops of the same names. */
 enum exit_reason svm_run(struct svm *s);

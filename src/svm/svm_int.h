@@ -46,10 +46,13 @@ struct svm {
     const struct svm_host *host;
     struct x86_vmcb *vmcb;
     uint8_t *iopm, *msrpm;
-    bool shadow;           /* shadow page tables instead of nested ones */
+    bool shadow; /* shadow page tables instead of nested ones */
+    enum svm_exits exits;
     struct svm_root *root; /* of MMU_SPACES_MAX; shadow only */
-    unsigned asids;        /* how many the CPU has, 0 among them */
-    unsigned first;        /* the root that has had ASID 1 last */
+    unsigned asid;         /* the first one that is ours */
+    unsigned asids;        /* how many are ours */
+    bool asids_lent;       /* others' at the same time: void whenever we run again */
+    unsigned first;        /* the root that has had our first ASID last */
     unsigned current;      /* of these, the one that serves */
     uint64_t filled_page;  /* what the MMU has filled last */
     bool filled_global;
@@ -70,7 +73,7 @@ uint8_t svm_cpl(const struct vcpu *v, const struct x86_vmcb *b);
 
 /* permit.c */
 void svm_permissions(struct svm *s);
-void svm_intercepts(struct x86_vmcb *b, bool shadow);
+void svm_intercepts(struct x86_vmcb *b, bool shadow, enum svm_exits exits);
 
 /* npt.c: 0 or -ENOMEM */
 int svm_npt_make(struct svm *s);

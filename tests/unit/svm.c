@@ -98,12 +98,17 @@ static uint64_t no_tsc(void *arg) {
 static const struct vcpu_hooks hooks = {
     .exit = on_exit_hook, .irq_ack = ack, .tsc = no_tsc};
 
+static enum svm_exits exits; /* of the next one */
+
 static int setup_as(bool shadow, enum mmu_policy policy) {
     const struct guest_config cfg = {.hooks = &hooks, .interp = true, .policy = policy};
     char why[128];
 
     guest_new(&g, &cfg);
-    assert_int_equal(svm_new(g.v, g.ip, &host, shadow, &s, why, sizeof(why)), 0);
+    assert_int_equal(svm_new(g.v, g.ip, &host,
+                             &(struct svm_options){.shadow = shadow, .exits = exits}, &s,
+                             why, sizeof(why)),
+                     0);
     s->has_xcr0 = false;
     g.v->seg[SEG_CS].base = 0;
     g.v->rip = CODE;
@@ -182,6 +187,30 @@ static void test_permissions(void **state) {
     assert_true(msr_leaves((X86_MSR_VM_HSAVE_PA - 0xc0010000) * 2 + 0x8000));
     assert_true(msr_leaves(X86_MSR_TSC * 2));
     assert_true(msr_leaves(X86_MSR_APIC_BASE * 2));
+}
+
+static void exit_by_interrupt(struct x86_vmcb *b);
+static void run_once(void);
+
+/* With pure virtualization nothing of the system's is the guest's to read or write. */
+static int setup_pure(void **state) {
+    exits = SVM_EXITS_PURE;
+    setup_as(false, MMU_FLUSH);
+    exits = SVM_EXITS_MINIMAL;
+    return 0;
+}
+
+static void test_pure(void **state) {
+    for (unsigned n = 0; n < X86_SVM_MSRPM_SIZE; n++)
+        assert_int_equal(s->msrpm[n], 0xff);
+    assert_int_equal(s->vmcb->cr_read & 0x11d, 0x11d);
+    assert_int_equal(s->vmcb->cr_write & 0x11d, 0x11d);
+    assert_true(s->vmcb->intercept3 & X86_SVM_I_RDTSC);
+    assert_true(s->vmcb->intercept3 & X86_SVM_I_GDTR_READ);
+    assert_true(s->vmcb->intercept3 & X86_SVM_I_INVLPG);
+    vmrun = exit_by_interrupt;
+    run_once();
+    assert_true(last_i3 & X86_SVM_I_IRET); /* whether an NMI is handled or not */
 }
 
 /* --- nested page tables --- */
@@ -514,7 +543,7 @@ static void test_asids(void **state) {
     load_cr3(0x14000);
     assert_int_equal(last_tlb, 0);
     assert_int_not_equal(s->vmcb->asid, 1);
-    s->asids = 2;
+    s->asids = 1;
     load_cr3(0x10000);
     load_cr3(0x14000);
     assert_int_equal(s->vmcb->asid, 1);
@@ -541,6 +570,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         NESTED(test_state_comes_back),
         NESTED(test_permissions),
+        cmocka_unit_test_setup_teardown(test_pure, setup_pure, teardown),
         NESTED(test_nested_tables_are_the_map),
         NESTED(test_interrupt_is_injected),
         NESTED(test_interrupt_waits_for_a_window),

@@ -525,8 +525,10 @@ static void open_side(struct side *s, enum way way, bool svm) {
     guest_new(&s->g, &cfg);
     if (!svm)
         return;
-    assert_int_equal(
-        svm_new(s->g.v, s->g.ip, &host, way != NESTED, &s->svm, why, sizeof(why)), 0);
+    assert_int_equal(svm_new(s->g.v, s->g.ip, &host,
+                             &(struct svm_options){.shadow = way != NESTED}, &s->svm, why,
+                             sizeof(why)),
+                     0);
     s->svm->has_xcr0 = false;
 }
 
