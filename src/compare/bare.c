@@ -70,7 +70,7 @@ cJSON *bare_stats(const char *text) {
     cJSON *root = cJSON_CreateObject(), *exits = cJSON_CreateObject();
     cJSON *asked = cJSON_CreateObject();
     cJSON *counters = cJSON_AddObjectToObject(root, "counters");
-    bool hardware;
+    bool hardware, told;
 
     for (const char *p = text; (p = strstr(p, LINE)); p += strlen(LINE)) {
         char line[128];
@@ -80,7 +80,11 @@ cJSON *bare_stats(const char *text) {
         take_figure(exits, asked, counters, line);
     }
     hardware = exits && exits->child;
+    told = hardware || (asked && asked->child);
     cJSON_AddItemToObject(root, "exits", hardware ? exits : asked);
     cJSON_Delete(hardware ? asked : exits);
-    return root;
+    if (told)
+        return root;
+    cJSON_Delete(root);
+    return NULL;
 }

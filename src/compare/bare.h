@@ -17,7 +17,7 @@ void bare_command(struct bare_command *b, const struct compare_setup *s,
                   const char *words, unsigned mib, const char *modules,
                   const char *append);
 /* Its figures, from all that it has said, as `bivisor run --stats=FILE` writes them. The
- * caller deletes them; NULL: out of memory. */
+ * caller deletes them; NULL: it has told none, or out of memory. */
 struct cJSON *bare_stats(const char *text);
 
 #endif

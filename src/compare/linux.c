@@ -93,7 +93,7 @@ static bool run(struct compare_report *r, struct compare_column *c,
          line = strtok_r(NULL, "\r\n", &save))
         take_line(r, c, line);
     free(out.out);
-    ok = !out.timed_out && out.status == (stats ? BARE_WELL : 0);
+    ok = !out.timed_out && out.status == (stats ? BARE_WELL : 0) && (!stats || *stats);
     if (out.timed_out)
         snprintf(why, 120, "not done after %.0f s", LIMIT);
     else

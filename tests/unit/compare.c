@@ -195,6 +195,7 @@ static void test_bare_figures(void **state) {
     cJSON *bt = bare_stats("bivisor: warning: exit io 7\n");
     struct compare_figure f = ok(1);
 
+    assert_null(bare_stats("qemu: cannot open k\nbivisor: error: no\n"));
     assert_true(value(svm, "exits/io") == 12);
     assert_true(value(svm, "counters/svm_entries") == 40);
     assert_true(value(bt, "exits/io") == 7);
