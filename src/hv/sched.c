@@ -10,7 +10,7 @@
 #include "base/os.h"
 #include "hv/hv_int.h"
 
-#define SLICE_NS 5000000u
+#define SLICE_NS 2000000u
 
 static struct {
     struct hv_task *first, *last;
