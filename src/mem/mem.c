@@ -339,10 +339,14 @@ enum mem_kind mem_kind_at(const struct mem *m, struct gpa at) {
 
 enum mem_kind mem_kind_of(const struct mem *m, const uint8_t *host) {
     uint64_t off;
+    uint8_t page;
 
-    if (!host_offset(m, host, &off) || (m->page[off >> PAGE_SHIFT] & PAGE_HIDDEN))
+    if (!host_offset(m, host, &off))
         return MEM_NONE;
-    return m->page[off >> PAGE_SHIFT] & PAGE_ROM ? MEM_ROM : MEM_RAM;
+    page = __atomic_load_n(&m->page[off >> PAGE_SHIFT], __ATOMIC_RELAXED);
+    if (page & PAGE_HIDDEN)
+        return MEM_NONE;
+    return page & PAGE_ROM ? MEM_ROM : MEM_RAM;
 }
 
 uint8_t *mem_host(const struct mem *m, struct gpa at, uint64_t len) {
@@ -362,6 +366,7 @@ struct gpa mem_gpa(const struct mem *m, const uint8_t *host) {
 
 void mem_use(struct mem *m, const uint8_t *host) {
     uint64_t off, n;
+    unsigned refused;
     uint8_t used;
 
     if (!host_offset(m, host, &off))
@@ -374,18 +379,20 @@ void mem_use(struct mem *m, const uint8_t *host) {
     __atomic_store_n(&m->used[n], (uint8_t)(used + 1), __ATOMIC_RELAXED);
     if (used + 1 != USED_ENOUGH)
         return;
-    if (m->refused == REFUSED_MAX || (n + 1) * OS_LARGE_PAGE > m->host)
+    refused = __atomic_load_n(&m->refused, __ATOMIC_RELAXED);
+    if (refused == REFUSED_MAX || (n + 1) * OS_LARGE_PAGE > m->host)
         return;
     switch (os_large_page(m->layout.base + n * OS_LARGE_PAGE)) {
     case 0:
-        m->refused = 0;
+        refused = 0;
         break;
     case -EINVAL:
-        m->refused = REFUSED_MAX;
+        refused = REFUSED_MAX;
         break;
     default:
-        m->refused++;
+        refused++;
     }
+    __atomic_store_n(&m->refused, refused, __ATOMIC_RELAXED);
 }
 
 /* --- copies --- */
