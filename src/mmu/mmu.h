@@ -48,7 +48,7 @@ _Static_assert(sizeof(struct shadow_entry) == 32, "indexed by shifts in emitted 
 
 #define SHADOW_BITS 18
 #define SHADOW_ENTRIES (1u << SHADOW_BITS)
-#define SHADOW_HASH 4
+#define SHADOW_HASH 14
 
 /*
  * An anchor is a copy of an entry, found by the place in the code that uses it instead of
@@ -98,10 +98,11 @@ void mmu_destroy(struct vcpu *v);
 void mmu_hook(struct vcpu *v);
 
 /*
- * The slot of an address: page-number bits 0..17 xor bits 4..21. Any aligned GiB fills
- * the bank without conflict (x ^ x >> 4 is a permutation), and streams 1, 2... 8 GiB
- * apart are moved 16384, 32768... slots away from each other: they share none for a
- * while. In emitted code: rorx, xor, shr, and.
+ * The slot of an address: page-number bits 0..17 xor bits 14..31. Any aligned GiB fills
+ * the bank without conflict (x ^ x >> 14 is a permutation), and so does, but for a few
+ * dozen pages, any other GiB: on the two sides of a border between GiBs slots differ by
+ * their low bits alone. Streams 1, 2... GiB apart are 16, 32... slots away from each
+ * other. In emitted code: rorx, xor, shr, and.
  */
 static inline unsigned mmu_index(uint64_t addr) {
     return (unsigned)((addr ^ addr >> SHADOW_HASH) >> 12) & (SHADOW_ENTRIES - 1);

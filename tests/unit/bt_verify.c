@@ -708,7 +708,7 @@ static void test_rejects_mutants(void **state) {
 /* --- code made by hand, in the place of plain moves --- */
 
 /* The steps of a check by hash, of the address in r14. */
-#define RORX "\xc4\x43\xfb\xf0\xfe\x04"   /* rorx r15, r14, 4 */
+#define RORX "\xc4\x43\xfb\xf0\xfe\x0e"   /* rorx r15, r14, 14 */
 #define XOR "\x4d\x33\xfe"                /* xor r15, r14 */
 #define SHIFT "\x49\xc1\xef\x07"          /* shr r15, 7 */
 #define MASK "\x41\x81\xe7\xe0\xff\x7f\0" /* and r15d, 0x7fffe0 */
