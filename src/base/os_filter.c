@@ -2,9 +2,9 @@
 #include "base/os_filter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/seccomp.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -138,33 +138,36 @@ int filter_catch(bool (*handler)(const siginfo_t *si, void *context)) {
     return catch_forbidden();
 }
 
-/* What is in the file FD, which seccomp_export_bpf() has written. */
+/* What is in the pipe FD, which seccomp_export_bpf() has written. */
 static int read_program(int fd, struct sock_fprog *out) {
-    off_t len = lseek(fd, 0, SEEK_END);
-    size_t count = len < 0 ? 0 : (size_t)len / sizeof(*out->filter);
+    const size_t most = BPF_MAXINSNS * sizeof(*out->filter);
+    ssize_t len;
 
-    if (!count || count > BPF_MAXINSNS)
-        return -E2BIG;
-    out->filter = malloc((size_t)len);
+    out->filter = malloc(most);
     if (!out->filter)
         return -ENOMEM;
-    out->len = (unsigned short)count;
-    if (pread(fd, out->filter, (size_t)len, 0) == len)
+    len = read(fd, out->filter, most);
+    out->len = len < 0 ? 0 : (unsigned short)((size_t)len / sizeof(*out->filter));
+    if (out->len)
         return 0;
     free(out->filter);
+    out->filter = NULL;
     return -EIO;
 }
 
+/* A pipe, which a limit for the size of files does not concern; what does not fit is an
+ * error, and does not wait. */
 int filter_program(scmp_filter_ctx ctx, struct sock_fprog *out) {
-    int fd = memfd_create("bivisor-filter", MFD_CLOEXEC), rc = fd < 0 ? -errno : 0;
+    int fd[2], rc = pipe2(fd, O_CLOEXEC | O_NONBLOCK) ? -errno : 0;
 
     *out = (struct sock_fprog){0};
-    if (!rc)
-        rc = seccomp_export_bpf(ctx, fd);
-    if (!rc)
-        rc = read_program(fd, out);
-    if (fd >= 0)
-        close(fd);
+    if (!rc) {
+        rc = seccomp_export_bpf(ctx, fd[1]);
+        if (!rc)
+            rc = read_program(fd[0], out);
+        close(fd[0]);
+        close(fd[1]);
+    }
     seccomp_release(ctx);
     return rc;
 }
