@@ -76,7 +76,7 @@ static bool prefix(uint8_t byte) {
            (byte & 0xfe) == 0x64 || (byte & 0xf0) == 0x40;
 }
 
-#define SWEEP 64u  /* bytes in front, in which instructions find their rhythm */
+#define SWEEP 240u /* bytes in front, in which instructions find their rhythm */
 #define SWEEPS 16u /* beginnings that are tried */
 
 /* Does an instruction begin at AT, reading on from FROM? */

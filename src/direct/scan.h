@@ -9,7 +9,7 @@
 #define SCAN_PKRU 2u /* the host has PKRU */
 #define SCAN_AUX 4u  /* TSC_AUX is not the guest's: RDTSCP, RDPID */
 
-#define SCAN_BEFORE 80u
+#define SCAN_BEFORE 256u
 
 /* A page, the SCAN_BEFORE bytes in front of it, the two behind it; NULL: nobody knows. */
 struct scan_page {

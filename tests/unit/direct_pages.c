@@ -106,6 +106,12 @@ static void test_places(void **state) {
      * begins where some ways through the code have none. */
     assert_int_equal(places_of(1000, "\x0f\xa2\x0f\xa2\x0f\xa2\x0f\xa2", 8), 4);
     assert_int_equal(places_of(1000, "\x0f\xa2\x0f\xa2\x0f\xa2\x0f\xa2\x0f\xa2", 10), -1);
+    /* Stores whose ends are other instructions, where one begins to read within them: so
+     * long a row of them stands before an XSAVE of ld.so's. */
+#define STORE "\x48\x89\x94\x24\x78\x02\0\0" /* mov [rsp+278h], rdx */
+#define STORES STORE STORE STORE STORE STORE STORE STORE STORE
+    assert_int_equal(places_of(1000, STORES STORES "\x0f\xae\x64\x24\x40", 133), 1);
+    assert_int_equal(places[0], 1129);
     assert_int_equal(places_of(4095, "\x0f", 1), 0);
     memset(page, 0x90, sizeof(page));
     page[4095] = 0x0f;
