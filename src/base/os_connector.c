@@ -6,6 +6,7 @@
  * (os_jail_connector()) lets it do no more than that.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -49,7 +50,11 @@ int os_connector_open(const struct os_dial *how, enum jail_want jail) {
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
         return -errno;
-    pid = fork();
+    /* Ours alone does not wait. */
+    if (fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0)
+        pid = -1;
+    else
+        pid = fork();
     if (!pid)
         serve(ends[1], how, jail);
     rc = pid < 0 ? -errno : ends[0];
@@ -62,6 +67,5 @@ int os_connector_open(const struct os_dial *how, enum jail_want jail) {
 bool os_connector_ask(int connector, uint32_t token, uint32_t number) {
     const struct order order = {token, number};
 
-    return send(connector, &order, sizeof(order), MSG_DONTWAIT | MSG_NOSIGNAL) ==
-           sizeof(order);
+    return os_socket_write(connector, &order, sizeof(order)) == sizeof(order);
 }

@@ -109,8 +109,9 @@ static const struct filter_rule all[] = {
     IF(ioctl, 1, ARG32, TCSETS2),
 #endif
 
-    ANY(getrandom), /* the guest's source of entropy */
-    ANY(exit),      /* the thread's end */
+    IF(shutdown, 1, ARG32, SHUT_WR), /* the guest's end of a --vsock connection */
+    ANY(getrandom),                  /* the guest's source of entropy */
+    ANY(exit),                       /* the thread's end */
     ANY(exit_group),
 };
 
@@ -141,7 +142,6 @@ static const struct filter_rule disks[] = {
 
 static const struct filter_rule loop[] = {
     IF(ioctl, 1, ARG32, TIOCGWINSZ), /* of the virtio console's */
-    IF(shutdown, 1, ARG32, SHUT_WR), /* the guest's end of a --vsock connection */
 };
 
 /* What is handed over: --vsock's connections, and those to a disk's server, where libnbd
