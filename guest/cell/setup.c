@@ -135,6 +135,8 @@ static void map_slot(long slot) {
 
     must(1, call6(__NR_mmap, CELL_ORDERS, CELL_ORDERS_SIZE, PROT_READ,
                   MAP_SHARED | MAP_FIXED, CELL_FD_SLOTS, at));
+    must(19, call6(__NR_mmap, CELL_ORDERS + CELL_ORDERS_SIZE, CELL_ZEROS_SIZE, PROT_READ,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
     at += CELL_ORDERS_SIZE;
     must(2, call6(__NR_mmap, CELL_STATE, CELL_STATE_SIZE, PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_FIXED, CELL_FD_SLOTS, at));

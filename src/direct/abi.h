@@ -59,6 +59,11 @@
 #define CELL_O_MAX 190
 #define CELL_POKE 0x80000000 /* a call that is none: negative in 32 bits */
 
+/* Behind the orders: XRSTOR of all components reads as far as the last that the host's
+ * kernel has switched on (AMX: 11,008 bytes), also where the header says that there is
+ * nothing. */
+#define CELL_ZEROS_SIZE (CELL_STATE - CELL_ORDERS - CELL_ORDERS_SIZE)
+
 /* struct cell_resume, behind the orders */
 #define CELL_RESUME (CELL_ORDERS + 0x2000)
 #define CELL_R_GPR 0 /* rax, rcx, rdx, rbx, rbp, rsi, rdi, r8 to r15 */

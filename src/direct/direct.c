@@ -22,6 +22,7 @@
 
 #define HWCAP2_FSGSBASE 2             /* <asm/hwcap2.h> */
 #define MOST_PAGES 512ull             /* that are looked up one by one */
+#define UNMAPPED 0x10000ull           /* in a cell of no guest's */
 #define NOWHERE 0x8000000000000000ull /* not canonical: it comes out at once */
 
 /* --- what the MMU tells --- */
@@ -395,19 +396,21 @@ static bool never(void *arg) {
     return false;
 }
 
-/* Comes out of the cell's own program, for its address is nowhere. */
+/* The guest's state is taken up, and comes back: nothing is mapped there. */
 static bool comes_out(struct cell *c) {
     static _Alignas(64) uint8_t image[VCPU_XSAVE_SIZE];
-    struct cell_vec vec = {image, sizeof(image), 0, 0};
-    struct cell_regs r = {.rip = NOWHERE};
+    struct cell_vec vec = {image, image_size(), 0, 0};
+    struct cell_regs r = {.rip = UNMAPPED};
     struct cell_exit e;
 
     cell_run(c, &r, &vec, never, NULL, &e);
-    return e.nothing;
+    return !e.nothing && e.signal == CELL_SIGSEGV && e.trap == X86_PF &&
+           e.cr2 == UNMAPPED && r.rip == UNMAPPED;
 }
 
 const char *direct_lacks(struct cell_pool *p) {
     struct cell *c;
+    bool out;
     int rc;
 
     if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE))
@@ -417,12 +420,14 @@ const char *direct_lacks(struct cell_pool *p) {
         return "it needs a host CPU with XSAVE and AVX";
     c = cell_new(p, -1, false);
     rc = c ? cell_ready(c, true) : -EIO;
-    if (rc > 0 && comes_out(c)) {
-        cell_give_back(c);
-        return NULL;
-    }
+    out = rc > 0 && comes_out(c);
     if (c)
         cell_give_back(c);
+    if (out)
+        return NULL;
+    if (rc > 0)
+        return "code does not run in the process that was made for it, for a reason that "
+               "we do not know";
     return "this host does not let us start a process that filters its system calls";
 }
 
