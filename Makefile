@@ -14,7 +14,7 @@ ALL_CFLAGS = $(CSTD) $(WARN) $(CFLAGS) -fno-strict-aliasing -fwrapv -pthread -MM
 # These rooms run while the guest's vector state is in the host's registers
 # (src/cpu/vec.h): no vector code, no libc behind the compiler's back.
 CORE_ROOMS = snapshot cpu mem mmu sem interp tr tc list verify bt soft bus dev
-CORE_FILES = src/direct/space.c src/direct/codes.c src/direct/policy.c src/machine/board.c src/machine/pci.c src/decode/encoding.c src/base/os_word.c
+CORE_FILES = src/direct/space.c src/direct/codes.c src/direct/policy.c src/machine/board.c src/machine/pci.c src/decode/encoding.c src/base/os_word.c src/base/os_seal.c
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
               -fno-tree-loop-distribute-patterns

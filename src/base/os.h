@@ -47,6 +47,13 @@ int os_code_map(size_t size, struct os_code *out);
 void os_code_unmap(struct os_code *c);
 /* os_large_page() of both mappings, at an offset. */
 int os_code_large_page(const struct os_code *c, size_t at);
+/* --- and while it is not made, it cannot be written either (os_seal.c) --- */
+/* From now on it can be read only, at RW, but for what is opened: 0 or -errno. */
+int os_code_seal(const struct os_code *c);
+/* The pages of LEN bytes at RW can be written; and no longer. By any thread, also while
+ * vector registers hold the guest's. */
+void os_code_open(const uint8_t *rw, size_t len);
+void os_code_close(const uint8_t *rw, size_t len);
 
 /* --- time (os_time.c) --- */
 uint64_t os_monotonic_ns(void);

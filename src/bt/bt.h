@@ -28,6 +28,7 @@ struct bt_options {
     bool adapt;     /* make what keeps trapping again, with the trap designed in */
     bool chain;     /* patch exits into direct jumps */
     bool evict;     /* when the cache is full, make room for some, not for all */
+    bool seal;      /* code can be written only while it is made (tr/seal.c) */
     bool verify;    /* prove each fragment before it is used (verify/verify.h) */
     unsigned cache; /* MiB of translated code, 1..BT_CACHE_MAX */
 };

@@ -75,6 +75,8 @@ static int create_shared(struct bt *bt, const struct bt_options *opt) {
     sh->yields = sh->env.smp && vcpu_group_of(bt->v)->count > os_cpus();
     if (!rc)
         rc = emit_common(bt);
+    if (!rc && sh->opt.seal)
+        rc = tr_seal(&sh->env);
     return rc ? rc : os_fault_range(code->rx, code->rx + code->size, bt_host_fault, NULL);
 }
 

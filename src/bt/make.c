@@ -219,7 +219,9 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     c->code.one_page = shared && shared->paths && !shared->paths->code.fixed;
     c->code.shared = shared ? &shared->code : NULL;
     reads(bt, c->code.page);
+    tr_span_open(&bt->sh->env, &span);
     *r = tr_translate(bt->sh->tr, &span, &c->code);
+    tr_span_close(&bt->sh->env);
     if (*r == TR_MADE && unlikely(bt->sh->opt.verify) && !proved(bt, &c->code))
         *r = TR_FAULT;
     if (*r != TR_MADE)

@@ -28,6 +28,7 @@ static const struct engine_option table[] = {
            "keep r14 and r15 in registers that a hot path does not use"),
     SWITCH(tr.liveness, "liveness", "do not keep status flags that nothing reads"),
     NUMBER(tr.path, "path", 1, TR_PATH_MAX, "instructions in a hot path"),
+    SWITCH(seal, "seal", "code can be written at no address but while it is made"),
     SWITCH(tr.stay, "stay", "stay in the cache after system calls, faults, CR3 loads"),
     NUMBER(tr.tu_limit, "tu", 1, TR_TU_MAX, "instructions in a translation unit"),
     NUMBER(cache, "cache", 1, BT_CACHE_MAX, "MiB of translated code"),

@@ -1,12 +1,6 @@
 /* Links between fragments: a jump that goes to its stub, or to what it is chained to. */
 #include "tc/tc_int.h"
 
-static void aim(struct tc *tc, struct link *l, const uint8_t *rx) {
-    int32_t rel = (int32_t)(rx - (l->rel32 + 4 + (tc->code.rx - tc->code.rw)));
-
-    __atomic_store_n((int32_t *)(void *)l->rel32, rel, __ATOMIC_RELEASE);
-}
-
 /* Has who comes by L, from a hot path, looked at all pages of TO, another of its kind? */
 static bool looked(const struct link *l, const struct tr_code *to) {
     const struct tr_code *from = l->from;
@@ -35,7 +29,7 @@ void tc_link(struct tc *tc, struct link *l, struct ccf *to) {
 
     if (!tc->chain || l->to || tc_ccf(l->from)->dead || to->dead || !rx)
         return;
-    aim(tc, l, rx);
+    tr_lead(tc->env, l->rel32, rx);
     tc->v->cnt->bt_chained++;
     l->to = &to->code;
     l->next_in = to->in;
@@ -52,7 +46,7 @@ void tc_unlink(struct tc *tc, struct link *l) {
     if (l->next_in)
         l->next_in->at_in = l->at_in;
     l->to = NULL;
-    aim(tc, l, l->stub);
+    tr_lead(tc->env, l->rel32, l->stub);
     tc->v->cnt->bt_unchained++;
 }
 

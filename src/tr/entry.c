@@ -266,30 +266,25 @@ const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c)
     return c->head + (env->smp ? JUMP_LEN + LOAD_LEN : 0) + HEAD_LEN + tr_delta(env);
 }
 
-/* REL32 leads to TO (RX), for all vCPUs: it is in one piece (tr_emit_align()). */
-static void lead(const struct tr_env *env, uint8_t *rel32, const uint8_t *to) {
-    int32_t rel = (int32_t)(to - (rel32 + 4 + tr_delta(env)));
-
-    __atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELEASE);
-}
-
 void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
     static const uint8_t nop[] = {0x0f, 0x1f, 0x00};
     struct emit e = {.p = c->head, .end = c->head + COUNT_LEN, .delta = tr_delta(env)};
 
     if (env->smp) {
-        lead(env, c->head + 1, to ? to : c->head + JUMP_LEN + tr_delta(env));
+        tr_lead(env, c->head + 1, to ? to : c->head + JUMP_LEN + tr_delta(env));
         return;
     }
-    if (!to) {
+    tr_patch_begin(env, c->head, COUNT_LEN);
+    if (to) {
+        e_jmp(&e, to);
+        e_bytes(&e, nop, sizeof(nop));
+    } else {
         count_down(&e, env, c);
-        return;
     }
-    e_jmp(&e, to);
-    e_bytes(&e, nop, sizeof(nop));
+    tr_patch_end(env, c->head, COUNT_LEN);
 }
 
 void tr_past_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
     if (c->past)
-        lead(env, c->past, to ? to : c->past + 4 + tr_delta(env));
+        tr_lead(env, c->past, to ? to : c->past + 4 + tr_delta(env));
 }

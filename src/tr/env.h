@@ -62,8 +62,10 @@ struct tr_env {
     bool smp;      /* code is executed while it is changed, and memory is shared */
     bool has_bmi2; /* the host */
     struct os_code code;
-    uint8_t *common_end;    /* RX: common code ends here, and translated code begins */
-    const uint8_t *records; /* where records of code lie */
+    bool sealed;              /* it can be written only where it is open: seal.c */
+    uint8_t *open, *open_end; /* RW: a fragment is made there; NULL: none */
+    uint8_t *common_end;      /* RX: common code ends here, and translated code begins */
+    const uint8_t *records;   /* where records of code lie */
     size_t records_size;
     struct tr_stubs stub;
     uint8_t *poll_page; /* readable, or not while a kick is pending; with SMP each vCPU

@@ -72,6 +72,20 @@ void tr_free(struct tr *t);
  * SPAN. The page has just been fetched from. If it is not TR_MADE, *C means nothing. */
 enum tr_result tr_translate(struct tr *t, struct tr_span *span, struct tr_code *c);
 
+/* --- seal.c: code that cannot be written but while it is made (--bt seal) --- */
+
+/* From now on. 0 or -errno. */
+int tr_seal(struct tr_env *env);
+/* A fragment is going to be made in SPAN, which is cut to what is opened; and has been.
+ * Where nothing is sealed they do nothing. */
+void tr_span_open(struct tr_env *env, struct tr_span *span);
+void tr_span_close(struct tr_env *env);
+/* LEN bytes at RW are going to be changed; and have been. */
+void tr_patch_begin(const struct tr_env *env, const uint8_t *rw, size_t len);
+void tr_patch_end(const struct tr_env *env, const uint8_t *rw, size_t len);
+/* The branch whose distance is at REL32 (RW) leads to TO (RX), for all vCPUs. */
+void tr_lead(const struct tr_env *env, uint8_t *rel32, const uint8_t *to);
+
 /* Where C, which is shared code, goes on when its head does not lead away (RX). */
 const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c);
 /* C is shared code: its head leads to TO (RX, a hot path's `select`), or counts (NULL).

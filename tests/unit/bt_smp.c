@@ -343,6 +343,7 @@ static void test_much_code(void **state) {
     much("cache=1,hot=20", true);
     much("cache=1,hot=2,path=8,no-evict", true);
     much("cache=1,hot=2,verify", true);
+    much("cache=1,hot=2,seal", true);
 }
 
 /* --- code that is written while others execute it --- */
@@ -404,6 +405,7 @@ static void written(const char *options) {
 
 static void test_written(void **state) {
     written("cache=16");
+    written("cache=16,seal");
     written("cache=1,hot=2");
 }
 

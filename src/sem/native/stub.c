@@ -88,6 +88,7 @@ int sem_init(void) {
     if (rc)
         return rc;
     arena.code.rw[0] = 0xc3;
+    os_code_seal(&arena.code); /* where there is such a thing */
     rc = os_fault_range(arena.code.rx, arena.code.rx + ARENA_SIZE, on_fault, NULL);
     if (rc) {
         os_code_unmap(&arena.code);
@@ -210,7 +211,9 @@ static uint32_t slot_with(struct vcpu *v, const uint8_t *slot, bool *keep) {
         n = SCRATCH + (v->member ? v->member->index : 0);
         *keep = false;
     }
+    os_code_open(arena.code.rw + n * SLOT, SLOT);
     __builtin_memcpy(arena.code.rw + n * SLOT, slot, SLOT);
+    os_code_close(arena.code.rw + n * SLOT, SLOT);
     return n;
 }
 
