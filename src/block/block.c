@@ -57,6 +57,10 @@ uint64_t block_size(const struct block *b) {
     return b->image->size;
 }
 
+unsigned block_sector(const struct block *b) {
+    return b->image->sector;
+}
+
 unsigned block_physical(const struct block *b) {
     return b->image->physical;
 }

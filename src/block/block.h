@@ -33,8 +33,9 @@
 #include "base/rate.h"
 #include "base/types.h"
 
-#define BLOCK_SECTOR 512u /* offsets and lengths are multiples of this */
-#define BLOCK_ID_MAX 20u  /* what virtio-blk and ATA have room for */
+#define BLOCK_SECTOR 512u      /* offsets and lengths are multiples of this */
+#define BLOCK_SECTOR_MAX 4096u /* what block_sector() can be besides */
+#define BLOCK_ID_MAX 20u       /* what virtio-blk and ATA have room for */
 #define BLOCK_WORKERS 4u
 
 struct block;
@@ -56,6 +57,9 @@ struct block_spec {
     bool backing_allowed; /* backing files need not lie beside the image */
     const char *overlay;  /* NULL: none; "temp": gone at the end; or a qcow2 image that
                              takes the writes, made if it is not there */
+    unsigned sector;      /* bytes of the smallest piece that a guest may read or write,
+                             BLOCK_SECTOR or BLOCK_SECTOR_MAX; 0: as the block device has
+                             it, and BLOCK_SECTOR of all else */
     unsigned reconnect;   /* seconds that requests wait for a server that has gone */
     enum jail_want jail;  /* of the process that connects to it again */
 };
@@ -70,7 +74,10 @@ int block_open(const struct block_spec *spec, struct block **out, char *why,
  * may be NULL. */
 int block_close(struct block *b);
 
-uint64_t block_size(const struct block *b); /* in bytes, a multiple of BLOCK_SECTOR */
+uint64_t block_size(const struct block *b); /* in bytes, a multiple of block_sector() */
+/* The unit that the device should make its guest use. What is asked of block/ itself may
+ * be finer: BLOCK_SECTOR. */
+unsigned block_sector(const struct block *b);
 /* The unit that the host writes without reading first; a power of two, from BLOCK_SECTOR
  * on. */
 unsigned block_physical(const struct block *b);

@@ -47,6 +47,7 @@ struct image_ops {
 struct image {
     const struct image_ops *ops;
     uint64_t size;     /* bytes */
+    unsigned sector;   /* block_sector() */
     unsigned physical; /* block_physical() */
     unsigned granule;  /* block_granule() */
     bool readonly;

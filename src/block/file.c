@@ -312,6 +312,7 @@ static void trust(struct file *f) {
 static int measure(struct file *f) {
     struct stat st;
     unsigned physical = 0;
+    int sector = BLOCK_SECTOR;
     uint64_t size;
 
     if (fstat(f->fd, &st) < 0)
@@ -320,8 +321,9 @@ static int measure(struct file *f) {
     if (!f->device && !S_ISREG(st.st_mode))
         return -ENOTBLK;
     size = (uint64_t)st.st_size;
-    if (f->device && (ioctl(f->fd, BLKGETSIZE64, &size) < 0 ||
-                      ioctl(f->fd, BLKPBSZGET, &physical) < 0))
+    if (f->device &&
+        (ioctl(f->fd, BLKGETSIZE64, &size) < 0 ||
+         ioctl(f->fd, BLKPBSZGET, &physical) < 0 || ioctl(f->fd, BLKSSZGET, &sector) < 0))
         return -errno;
     f->image.quick = true;
     trust(f);
@@ -329,6 +331,8 @@ static int measure(struct file *f) {
         physical = 4096; /* the page cache's */
     atomic_store(&f->end, size);
     f->image.size = (size + BLOCK_SECTOR - 1) / BLOCK_SECTOR * BLOCK_SECTOR;
+    if (sector == (int)BLOCK_SECTOR_MAX)
+        f->image.sector = BLOCK_SECTOR_MAX;
     if (physical >= BLOCK_SECTOR && physical <= 65536 && !(physical & (physical - 1)))
         f->image.physical = physical;
     f->image.granule = f->image.physical > 4096 ? f->image.physical : 4096;

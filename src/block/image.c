@@ -9,7 +9,7 @@
 
 int image_init(struct image *i, const struct image_ops *ops, const char *path) {
     i->ops = ops;
-    i->physical = BLOCK_SECTOR;
+    i->sector = i->physical = BLOCK_SECTOR;
     i->granule = BLOCK_SECTOR;
     i->path = malloc(strlen(path) + 1);
     if (!i->path)

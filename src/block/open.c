@@ -293,28 +293,52 @@ static int open_overlay(struct opening *o, const struct block_spec *s, struct im
     return rc;
 }
 
-int disk_open(const struct block_spec *s, struct image **out, char *why,
-              size_t why_size) {
-    struct opening o = {
-        .backing_allowed = s->backing_allowed, .why = why, .why_size = why_size};
+/* What SPEC names, the overlay included. */
+static int open_all(struct opening *o, const struct block_spec *s, struct image **out) {
     bool readonly = s->readonly || s->overlay, qcow2 = is_qcow2(s->path, s->format);
     struct image *base;
     int rc;
 
     if (!block_is_server(s->path))
-        rc = open_image(&o, s->path, qcow2, readonly, &base);
+        rc = open_image(o, s->path, qcow2, readonly, &base);
     else if (s->format == BLOCK_QCOW2)
-        rc = fail(&o, -EINVAL,
+        rc = fail(o, -EINVAL,
                   "'%s': what a server serves is raw; let it open the qcow2 image",
                   s->path);
     else
-        rc = nbd_open(s, readonly, &base, why, why_size);
+        rc = nbd_open(s, readonly, &base, o->why, o->why_size);
     if (rc)
         return rc;
     if (!s->overlay) {
         *out = base;
         return 0;
     }
-    return strcmp(s->overlay, "temp") ? open_overlay(&o, s, base, out)
-                                      : open_temporary(&o, base, out);
+    return strcmp(s->overlay, "temp") ? open_overlay(o, s, base, out)
+                                      : open_temporary(o, base, out);
+}
+
+/* A sector that a guest may ask for is there as a whole. */
+static int choose_sector(struct opening *o, const struct block_spec *s, struct image *i) {
+    if (s->sector)
+        i->sector = s->sector;
+    if (i->size % i->sector == 0)
+        return 0;
+    return fail(o, -EINVAL,
+                "'%s' has %llu bytes, which are no whole number of sectors of %u; "
+                "truncate or qemu-img resize make it larger",
+                s->path, (unsigned long long)i->size, i->sector);
+}
+
+int disk_open(const struct block_spec *s, struct image **out, char *why,
+              size_t why_size) {
+    struct opening o = {
+        .backing_allowed = s->backing_allowed, .why = why, .why_size = why_size};
+    int rc = open_all(&o, s, out);
+
+    if (rc)
+        return rc;
+    rc = choose_sector(&o, s, *out);
+    if (rc)
+        image_close(*out);
+    return rc;
 }

@@ -29,6 +29,9 @@ bool disk_option_help(const char *value) {
         "  backing=allow      backing files may lie anywhere, not only beside the "
         "image\n"
         "  if=virtio|ide      how it is attached (default: virtio)\n"
+        "  sector=512|4096    the smallest piece that the guest can read or write "
+        "(default:\n"
+        "                     as a block device has it, else 512)\n"
         "  reconnect=SECONDS  how long the guest waits for a server that has gone, "
         "before "
         "it\n"
@@ -43,6 +46,7 @@ static bool take_part(struct disk_option *d, char *name) {
     static const char *const formats[] = {"raw", "qcow2"};
     static const char *const kinds[] = {"virtio", "ide"};
     static const char *const allows[] = {"allow"};
+    static const char *const sectors[] = {"512", "4096"};
     char *value = strchr(name, '=');
     size_t choice;
 
@@ -72,16 +76,23 @@ static bool take_part(struct disk_option *d, char *name) {
         d->spec.backing_allowed = true;
         return options_choice("--disk: backing", value, allows, 1, &choice);
     }
+    if (!strcmp(name, "sector") && value) {
+        if (!options_choice("--disk: sector", value, sectors, 2, &choice))
+            return false;
+        d->spec.sector = choice ? BLOCK_SECTOR_MAX : BLOCK_SECTOR;
+        return true;
+    }
     if (!strcmp(name, "bandwidth") && value)
         return options_rate("--disk: bandwidth", value, true, &d->limit[BLOCK_BYTES]);
     if (!strcmp(name, "iops") && value)
         return options_rate("--disk: iops", value, false, &d->limit[BLOCK_OPERATIONS]);
     if (!strcmp(name, "reconnect") && value)
         return options_number("--disk: reconnect", value, 0, 1000000, &d->spec.reconnect);
-    log_error("--disk: '%s%s%s' is none of format=, readonly, overlay=, backing=allow, "
-              "if=, reconnect=, bandwidth= and iops=; a comma in a file's name is "
-              "written twice",
-              name, value ? "=" : "", value ? value : "");
+    log_error(
+        "--disk: '%s%s%s' is none of format=, readonly, overlay=, backing=allow, "
+        "if=, sector=, reconnect=, bandwidth= and iops=; a comma in a file's name is "
+        "written twice",
+        name, value ? "=" : "", value ? value : "");
     return false;
 }
 
@@ -120,6 +131,13 @@ bool disk_option_take(struct disk_options *o, const char *value) {
     if (d && d->spec.readonly && d->spec.overlay) {
         log_error("--disk: an overlay takes what the guest writes, and readonly lets it "
                   "write nothing; leave one of them out");
+        return false;
+    }
+    if (d && d->kind == MACHINE_DISK_IDE && d->spec.sector > BLOCK_SECTOR) {
+        log_error(
+            "--disk: a disk at IDE has sectors of %u bytes; leave sector= or if=ide "
+            "out",
+            BLOCK_SECTOR);
         return false;
     }
     return d;

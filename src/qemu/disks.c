@@ -223,12 +223,13 @@ bool qemu_attach_disk(struct qemu *q, struct qemu_list *l, enum qemu_disk_how ho
                            "have it",
                            l->option, id);
     if (!resolve(q, l->option, d) ||
-        !qemu_number(q, l, "bootindex", -1, 1 << 20, &d->bootindex))
+        !qemu_number(q, l, "bootindex", -1, 1 << 20, &d->bootindex) ||
+        !qemu_number(q, l, "logical_block_size", 0, 1 << 21, &d->sector))
         return false;
     d->how = how;
     d->cdrom = cdrom;
     return qemu_rest(q, l,
-                     "id bus unit addr serial logical_block_size physical_block_size "
+                     "id bus unit addr serial physical_block_size "
                      "num-queues queue-size iothread scsi config-wce write-cache "
                      "disable-modern disable-legacy share-rw discard_granularity "
                      "min_io_size opt_io_size model ver wwn rotation_rate lun channel "

@@ -61,10 +61,11 @@ static void put_disk(struct qemu *q, const struct qemu_disk *d) {
         return;
     }
     put_option(q, "--disk",
-               qemu_format(q, "%s%s%s%s%s%s", qemu_escape(q, d->file),
+               qemu_format(q, "%s%s%s%s%s%s%s", qemu_escape(q, d->file),
                            format ? ",format=" : "", format ? format : "",
                            d->readonly ? ",readonly" : "", overlay ? ",overlay=temp" : "",
-                           d->how == QEMU_IDE ? ",if=ide" : ""));
+                           d->how == QEMU_IDE ? ",if=ide" : "",
+                           d->sector ? qemu_format(q, ",sector=%d", d->sector) : ""));
 }
 
 /* Lower is earlier: what QEMU's firmware would try in this order. */

@@ -48,6 +48,7 @@ struct qemu_disk {
     const char *below; /* of a block device: the node that it is made of */
     enum qemu_disk_how how;
     bool cdrom, readonly, snapshot;
+    int sector;    /* logical_block_size; 0: not said */
     int index;     /* -1: the next */
     int bootindex; /* -1: none */
 };

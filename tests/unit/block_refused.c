@@ -174,6 +174,29 @@ static void test_deep(void **state) {
     refused("39.qcow2", "is one of more than 32 images on each other");
 }
 
+/* --- sectors --- */
+
+/* The last sector is not cut short: of what it then held, nothing would be kept. */
+static void test_sectors(void **state) {
+    struct block_spec spec = {.path = "raw", .sector = 4096};
+    struct block *b;
+    int fd = open("raw", O_CREAT | O_RDWR, 0600);
+
+    assert_int_equal(ftruncate(fd, 65536 + 512), 0);
+    refused_spec(&spec, "'raw' has 66048 bytes, which are no whole number of sectors of "
+                        "4096; truncate or qemu-img resize make it larger");
+    assert_int_equal(ftruncate(fd, 65536 + 3584 + 1), 0);
+    close(fd);
+    b = disk_try(&rig, &spec, why);
+    assert_int_equal(block_size(b), 65536 + 4096);
+    assert_int_equal(block_sector(b), 4096);
+    block_close(b);
+    spec.sector = 0;
+    b = disk_try(&rig, &spec, why);
+    assert_int_equal(block_sector(b), 512);
+    block_close(b);
+}
+
 /* --- what a guest wrote is not looked at --- */
 
 static void test_not_probed(void **state) {
@@ -436,7 +459,7 @@ int main(void) {
         TEST(test_backing),     TEST(test_deep),     TEST(test_not_probed),
         TEST(test_truncated),   TEST(test_spoiled),  TEST(test_header_safe),
         TEST(test_header_kept), TEST(test_claimed),  TEST(test_locks),
-        TEST(test_full),
+        TEST(test_full),        TEST(test_sectors),
     };
 
     return cmocka_run_group_tests(tests, qemu_img_enter, scratch_leave);

@@ -79,13 +79,12 @@ static int spoilt_flush(struct image *i) {
     return failing ? -EIO : real->flush(i);
 }
 
-static void open_disk(bool readonly) {
-    const struct block_spec spec = {.path = path, .readonly = readonly};
+static void open_spec(const struct block_spec *spec) {
     const struct block_host host = {.loop = loop, .leave = leave};
     char why[512];
 
     assert_int_equal(block_pool_new(&host, &pool), 0);
-    assert_int_equal(block_open(&spec, &block, why, sizeof(why)), 0);
+    assert_int_equal(block_open(spec, &block, why, sizeof(why)), 0);
     real = block->image->ops;
     spoilt = *real;
     spoilt.read = spoilt_read;
@@ -99,6 +98,10 @@ static void open_disk(bool readonly) {
     blk = virtio_blk_new(v.mem, r.clock, block, 2, NULL);
     assert_non_null(blk);
     v.d = virtio_blk_device(blk);
+}
+
+static void open_disk(bool readonly) {
+    open_spec(&(struct block_spec){.path = path, .readonly = readonly});
 }
 
 static void close_disk(void) {
@@ -312,6 +315,32 @@ static void test_readonly(void **state) {
     assert_int_equal(ask(T_OUT, 0, 512, false, NULL), S_IOERR);
     assert_int_equal(ask(T_FLUSH, 0, 0, false, NULL), S_OK);
     assert_int_equal(ask(T_DISCARD, 0, 16, false, NULL), S_UNSUPP);
+}
+
+/* Sectors of 4096 bytes, counted in pieces of 512 all the same. */
+static void test_large_sectors(void **state) {
+    close_disk();
+    open_spec(&(struct block_spec){.path = path, .sector = 4096});
+    assert_int_equal(virtio_config_read(v.d, 0, 8), SECTORS);
+    assert_int_equal(virtio_config_read(v.d, 20, 4), 4096); /* blk_size */
+    assert_int_equal(virtio_config_read(v.d, 24, 1), 0);    /* physical_block_exp */
+    vdrv_start(&v, ALL);
+    fill(BUFFER, 4096, 1);
+    assert_int_equal(ask(T_OUT, 8, 4096, false, NULL), S_OK);
+    fill(BUFFER, 4096, 2);
+    assert_int_equal(ask(T_IN, 8, 4096, true, NULL), S_OK);
+    assert_true(filled(BUFFER, 4096, 1));
+    assert_int_equal(ask(T_IN, SECTORS - 8, 4096, true, NULL), S_OK);
+    assert_int_equal(ask(T_IN, 1, 4096, true, NULL), S_IOERR);
+    assert_int_equal(ask(T_IN, 8, 512, true, NULL), S_IOERR);
+    assert_int_equal(ask(T_OUT, 8, 4096 + 512, false, NULL), S_IOERR);
+    vdrv_put(&v, BUFFER, 8, 8);
+    vdrv_put(&v, BUFFER + 8, 8, 4); /* half a sector */
+    assert_int_equal(ask(T_ZEROES, 0, 16, false, NULL), S_IOERR);
+    vdrv_put(&v, BUFFER + 8, 8, 8);
+    assert_int_equal(ask(T_ZEROES, 0, 16, false, NULL), S_OK);
+    assert_int_equal(ask(T_IN, 8, 4096, true, NULL), S_OK);
+    assert_true(zero(BUFFER, 4096));
 }
 
 /* The host's errors are the guest's. */
@@ -541,13 +570,13 @@ static void test_quiet(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_write_read),   T(test_framing),      T(test_many),
-        T(test_starved),      T(test_bad_requests), T(test_no_request),
-        T(test_readonly),     T(test_errors),       T(test_id),
-        T(test_zeroes),       T(test_discard),      T(test_bad_ranges),
-        T(test_config),       T(test_reset),        T(test_reset_waits),
-        T(test_quiet),        T(test_at_once),      T(test_at_once_through),
-        T(test_at_once_many), T(test_turns),
+        T(test_write_read),      T(test_framing),      T(test_many),
+        T(test_starved),         T(test_bad_requests), T(test_no_request),
+        T(test_readonly),        T(test_errors),       T(test_id),
+        T(test_zeroes),          T(test_discard),      T(test_bad_ranges),
+        T(test_large_sectors),   T(test_config),       T(test_reset),
+        T(test_reset_waits),     T(test_quiet),        T(test_at_once),
+        T(test_at_once_through), T(test_at_once_many), T(test_turns),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

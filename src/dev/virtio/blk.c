@@ -175,9 +175,10 @@ static bool write_through(const struct virtio_blk *b) {
     return !virtio_has(&b->d, F_FLUSH);
 }
 
-/* COUNT sectors from SECTOR on are the disk's. */
+/* COUNT sectors of 512 bytes from SECTOR on are the disk's, and whole ones of its own. */
 static bool inside(const struct virtio_blk *b, uint64_t sector, uint64_t count) {
-    return sector <= b->config.capacity && count <= b->config.capacity - sector;
+    return sector <= b->config.capacity && count <= b->config.capacity - sector &&
+           (sector | count) % (b->config.blk_size / BLOCK_SECTOR) == 0;
 }
 
 /* "The driver MUST set..., the device MUST": what may be in a range. */
@@ -386,15 +387,15 @@ static void describe(struct virtio_blk *b, unsigned queues) {
     c->sectors = 63;
     cylinders = c->capacity / (16 * 63);
     c->cylinders = (uint16_t)(cylinders < 0xffff ? cylinders : 0xffff);
-    c->blk_size = BLOCK_SECTOR;
-    while (BLOCK_SECTOR << c->physical_exp < block_physical(b->block))
+    c->blk_size = block_sector(b->block);
+    while (c->blk_size << c->physical_exp < block_physical(b->block))
         c->physical_exp++;
     c->min_io = (uint16_t)(1u << c->physical_exp);
     c->writeback = 1;
     c->num_queues = (uint16_t)queues;
     c->max_discard = c->max_zeroes = RANGE_SECTORS_MAX;
     c->max_discard_ranges = c->max_zeroes_ranges = RANGES_MAX;
-    c->discard_alignment = block_granule(b->block) / BLOCK_SECTOR;
+    c->discard_alignment = block_granule(b->block) / BLOCK_SECTOR; /* of 512 always */
     c->zeroes_may_unmap = 1;
 }
 
