@@ -8,110 +8,25 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "api/config.h"
+#include "api/api_int.h"
 #include "api/fields.h"
 #include "api/png.h"
 #include "api/prometheus.h"
-#include "api/server.h"
-#include "api/snapshot_line.h"
 #include "base/log.h"
 #include "base/os_loop.h"
 
-#define WHY 512
 #define FOLLOWS "1.17.0" /* the version of Firecracker whose description this is */
-
-struct api {
-    struct api_about about;
-    struct api_server *server; /* NULL: nobody comes */
-    struct control_table table;
-    struct config config;
-    struct os_loop *loop; /* the one that turns */
-    bool machine;         /* there is one */
-    bool starting;
-    int metrics; /* where they are written to; -1: nowhere */
-};
-
-/* A request that is being answered. */
-struct call {
-    struct api *api;
-    const char *id;    /* what the path ends with, or NULL */
-    const cJSON *body; /* an object, or NULL */
-    struct api_answer *answer;
-    char why[WHY];
-};
-
-/* --- answers --- */
-
-static void refuse(struct call *c, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void put_text(struct call *c, char *text) {
-    c->answer->body = text;
-    c->answer->len = text ? strlen(text) : 0;
-    if (!text)
-        c->answer->status = 500;
-}
-
-/* Takes VALUE over; NULL: there was no memory for it. */
-static void put_json(struct call *c, int status, cJSON *value) {
-    c->answer->status = status;
-    put_text(c, value ? cJSON_PrintUnformatted(value) : NULL);
-    cJSON_Delete(value);
-}
-
-static void refuse(struct call *c, const char *format, ...) {
-    cJSON *fault = cJSON_CreateObject();
-    char text[WHY];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    cJSON_AddStringToObject(fault, "fault_message", text);
-    put_json(c, 400, fault);
-}
-
-static void done(struct call *c, int rc) {
-    if (rc)
-        refuse(c, "%s", c->why);
-    else
-        c->answer->status = 204;
-}
-
-/* --- the machine's commands --- */
-
-/* The answer, the caller's; NULL after a refusal. */
-static cJSON *command(struct call *c, const char *line) {
-    char *text = control_answer(&c->api->table, line, strlen(line));
-    cJSON *answer = text ? cJSON_Parse(text) : NULL;
-    const cJSON *error = cJSON_GetObjectItem(answer, "error");
-
-    free(text);
-    if (answer && !error)
-        return answer;
-    refuse(c, "%s", cJSON_IsString(error) ? error->valuestring : "out of memory");
-    cJSON_Delete(answer);
-    return NULL;
-}
-
-static void do_command(struct call *c, const char *line) {
-    cJSON *answer = command(c, line);
-
-    if (answer)
-        c->answer->status = 204;
-    cJSON_Delete(answer);
-}
 
 /* --- what a machine is made of --- */
 
 static void put_part(struct call *c, enum config_part part) {
-    done(c, config_put(&c->api->config, part, c->id, c->body, c->why, sizeof(c->why)));
+    call_done(c,
+              config_put(&c->api->config, part, c->id, c->body, c->why, sizeof(c->why)));
 }
 
 static void put_boot(struct call *c) {
@@ -123,15 +38,15 @@ static void put_machine(struct call *c) {
 }
 
 static void patch_machine(struct call *c) {
-    done(c, config_patch_machine(&c->api->config, c->body, c->why, sizeof(c->why)));
+    call_done(c, config_patch_machine(&c->api->config, c->body, c->why, sizeof(c->why)));
 }
 
 static void get_machine(struct call *c) {
-    put_json(c, 200, config_machine(&c->api->config));
+    call_json(c, 200, config_machine(&c->api->config));
 }
 
 static void get_config(struct call *c) {
-    put_json(c, 200, config_show(&c->api->config));
+    call_json(c, 200, config_show(&c->api->config));
 }
 
 static void put_drive(struct call *c) {
@@ -147,14 +62,14 @@ static void tell_machine(void *arg, const char *line) {
     struct call *c = arg;
 
     if (c->answer->status == 204) /* until one is refused */
-        do_command(c, line);
+        call_do(c, line);
 }
 
 static void patch_device(struct call *c, enum config_part part) {
     c->answer->status = 204;
     if (config_patch(&c->api->config, part, c->id, c->body, tell_machine, c, c->why,
                      sizeof(c->why)))
-        refuse(c, "%s", c->why);
+        call_refuse(c, "%s", c->why);
 }
 
 static void patch_drive(struct call *c) {
@@ -247,7 +162,7 @@ static void put_logger(struct call *c) {
     struct api *a = c->api;
     int rc = config_put(&a->config, CONFIG_LOGGER, NULL, c->body, c->why, sizeof(c->why));
 
-    done(c, rc ? rc : set_logger(a, c->why, sizeof(c->why)));
+    call_done(c, rc ? rc : set_logger(a, c->why, sizeof(c->why)));
 }
 
 static void put_metrics(struct call *c) {
@@ -255,11 +170,11 @@ static void put_metrics(struct call *c) {
     int rc;
 
     if (a->metrics >= 0) {
-        refuse(c, "there is a file of metrics already");
+        call_refuse(c, "there is a file of metrics already");
         return;
     }
     rc = config_put(&a->config, CONFIG_METRICS, NULL, c->body, c->why, sizeof(c->why));
-    done(c, rc ? rc : set_metrics(a, c->why, sizeof(c->why)));
+    call_done(c, rc ? rc : set_metrics(a, c->why, sizeof(c->why)));
 }
 
 /* One line; what a pipe has no room for is lost. */
@@ -268,10 +183,10 @@ static void flush_metrics(struct call *c) {
     char *text;
 
     if (c->api->metrics < 0) {
-        refuse(c, "there is no file of metrics: PUT /metrics names one");
+        call_refuse(c, "there is no file of metrics: PUT /metrics names one");
         return;
     }
-    answer = command(c, "{\"command\":\"stats\"}");
+    answer = call_ask(c, "{\"command\":\"stats\"}");
     if (!answer)
         return;
     text = cJSON_PrintUnformatted(cJSON_GetObjectItem(answer, "stats"));
@@ -313,7 +228,7 @@ static void get_instance(struct call *c) {
         cJSON_Delete(o);
         o = NULL;
     }
-    put_json(c, 200, o);
+    call_json(c, 200, o);
 }
 
 static void get_version(struct call *c) {
@@ -323,18 +238,18 @@ static void get_version(struct call *c) {
         cJSON_Delete(o);
         o = NULL;
     }
-    put_json(c, 200, o);
+    call_json(c, 200, o);
 }
 
 static void start_instance(struct call *c) {
     struct api *a = c->api;
 
     if (a->machine || a->starting) {
-        refuse(c, "the machine runs already");
+        call_refuse(c, "the machine runs already");
         return;
     }
     if (config_complete(&a->config, c->why, sizeof(c->why))) {
-        refuse(c, "%s", c->why);
+        call_refuse(c, "%s", c->why);
         return;
     }
     a->starting = true;
@@ -351,18 +266,18 @@ static void put_action(struct call *c) {
     const char *action;
 
     if (fields_check(c->body, action_fields, c->why, sizeof(c->why))) {
-        refuse(c, "%s", c->why);
+        call_refuse(c, "%s", c->why);
         return;
     }
     action = fields_text(c->body, "action_type", "");
     if (!strcmp(action, "InstanceStart"))
         start_instance(c);
     else if (!c->api->machine)
-        refuse(c, "the machine does not run yet");
+        call_refuse(c, "the machine does not run yet");
     else if (!strcmp(action, "FlushMetrics"))
         flush_metrics(c);
     else
-        do_command(c, "{\"command\":\"ctrl-alt-del\"}");
+        call_do(c, "{\"command\":\"ctrl-alt-del\"}");
 }
 
 static const char *const states[] = {"Paused", "Resumed", NULL};
@@ -370,126 +285,25 @@ static const struct field vm_fields[] = {{"state", FIELD_TEXT, true, 0, 0, state
 
 static void patch_vm(struct call *c) {
     if (fields_check(c->body, vm_fields, c->why, sizeof(c->why)))
-        refuse(c, "%s", c->why);
+        call_refuse(c, "%s", c->why);
     else if (!strcmp(fields_text(c->body, "state", ""), "Paused"))
-        do_command(c, "{\"command\":\"pause\"}");
+        call_do(c, "{\"command\":\"pause\"}");
     else
-        do_command(c, "{\"command\":\"resume\"}");
-}
-
-/* --- snapshots --- */
-
-static void create_snapshot(struct call *c) {
-    const char *dir =
-        fields_text(c->api->config.part[CONFIG_SETTINGS], "snapshots", NULL);
-    char *line = snapshot_line(c->body, dir, c->why, sizeof(c->why));
-
-    if (line)
-        do_command(c, line);
-    else
-        refuse(c, "%s", c->why);
-    free(line);
-}
-
-/* --- the balloon --- */
-
-static void get_balloon(struct call *c) {
-    const cJSON *balloon = c->api->config.part[CONFIG_BALLOON];
-
-    if (balloon)
-        put_json(c, 200, cJSON_Duplicate(balloon, true));
-    else
-        refuse(c, "there is no balloon");
-}
-
-static void set_balloon(struct call *c, int64_t mib) {
-    char line[64];
-
-    snprintf(line, sizeof(line), "{\"command\":\"balloon\",\"mib\":%lld}",
-             (long long)mib);
-    do_command(c, line);
-}
-
-static const struct field balloon_update[] = {
-    {"amount_mib", FIELD_NUMBER, true, 0, 1 << 20, NULL}, {0}};
-
-static void patch_balloon(struct call *c) {
-    cJSON *balloon = c->api->config.part[CONFIG_BALLOON];
-    int64_t mib;
-
-    if (fields_check(c->body, balloon_update, c->why, sizeof(c->why))) {
-        refuse(c, "%s", c->why);
-        return;
-    }
-    if (!balloon) {
-        refuse(c, "there is no balloon");
-        return;
-    }
-    mib = fields_number(c->body, "amount_mib", 0);
-    cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(balloon, "amount_mib"),
-                         (double)mib);
-    if (c->api->machine)
-        set_balloon(c, mib);
-    else
-        c->answer->status = 204;
-}
-
-/* What the guest's driver tells, by the names that it has there. */
-static const struct {
-    const char *ours, *theirs;
-} balloon_stats[] = {
-    {"swap_in", "swap_in"},
-    {"swap_out", "swap_out"},
-    {"major_faults", "major_faults"},
-    {"minor_faults", "minor_faults"},
-    {"free", "free_memory"},
-    {"total", "total_memory"},
-    {"available", "available_memory"},
-    {"caches", "disk_caches"},
-    {"huge_allocated", "hugetlb_allocations"},
-    {"huge_failed", "hugetlb_failures"},
-};
-
-static void get_balloon_stats(struct call *c) {
-    const cJSON *balloon = c->api->config.part[CONFIG_BALLOON];
-    double mib = (double)fields_number(balloon, "amount_mib", 0), pages;
-    cJSON *answer, *o;
-
-    if (!fields_number(balloon, "stats_polling_interval_s", 0)) {
-        refuse(c, "the balloon was not made with statistics");
-        return;
-    }
-    answer = command(c, "{\"command\":\"balloon\"}");
-    if (!answer)
-        return;
-    pages = cJSON_GetNumberValue(cJSON_GetObjectItem(answer, "pages"));
-    o = cJSON_CreateObject();
-    cJSON_AddNumberToObject(o, "target_pages", mib * 256);
-    cJSON_AddNumberToObject(o, "actual_pages", pages);
-    cJSON_AddNumberToObject(o, "target_mib", mib);
-    cJSON_AddNumberToObject(o, "actual_mib", (double)((uint64_t)pages / 256));
-    for (size_t n = 0; n < ARRAY_SIZE(balloon_stats); n++) {
-        const cJSON *v = cJSON_GetObjectItem(answer, balloon_stats[n].ours);
-
-        if (cJSON_IsNumber(v))
-            cJSON_AddNumberToObject(o, balloon_stats[n].theirs, v->valuedouble);
-    }
-    cJSON_Delete(answer);
-    put_json(c, 200, o);
+        call_do(c, "{\"command\":\"resume\"}");
 }
 
 /* --- ours --- */
 
 static void get_stats(struct call *c) {
-    cJSON *answer = command(c, "{\"command\":\"stats\"}");
+    cJSON *answer = call_ask(c, "{\"command\":\"stats\"}");
 
     if (answer)
-        put_json(c, 200, cJSON_DetachItemFromObject(answer, "stats"));
+        call_json(c, 200, cJSON_DetachItemFromObject(answer, "stats"));
     cJSON_Delete(answer);
 }
 
 static void get_figures(struct call *c) {
-    cJSON *answer = command(c, "{\"command\":\"stats\"}");
+    cJSON *answer = call_ask(c, "{\"command\":\"stats\"}");
 
     if (!answer)
         return;
@@ -503,7 +317,7 @@ static void get_figures(struct call *c) {
 }
 
 static void get_screenshot(struct call *c) {
-    cJSON *answer = command(c, "{\"command\":\"picture\"}");
+    cJSON *answer = call_ask(c, "{\"command\":\"picture\"}");
 
     if (!answer)
         return;
@@ -521,18 +335,18 @@ static void put_power(struct call *c) {
     char line[64];
 
     if (fields_check(c->body, power_fields, c->why, sizeof(c->why))) {
-        refuse(c, "%s", c->why);
+        call_refuse(c, "%s", c->why);
         return;
     }
     snprintf(line, sizeof(line), "{\"command\":\"%s\"}",
              fields_text(c->body, "action", ""));
-    do_command(c, line);
+    call_do(c, line);
 }
 
 /* --- what is there in Firecracker and not here --- */
 
 static void not_here(struct call *c) {
-    refuse(c, "bivisor does not have this: docs/api.md says what it has");
+    call_refuse(c, "bivisor does not have this: docs/api.md says what it has");
 }
 
 /* --- the table --- */
@@ -563,16 +377,16 @@ static const struct resource {
     {"PUT", "/serial", BEFORE, true, put_serial},
     {"PUT", "/logger", BEFORE, true, put_logger},
     {"PUT", "/metrics", BEFORE, true, put_metrics},
-    {"GET", "/balloon", ALWAYS, false, get_balloon},
+    {"GET", "/balloon", ALWAYS, false, api_balloon_get},
     {"PUT", "/balloon", BEFORE, true, put_balloon},
-    {"PATCH", "/balloon", ALWAYS, true, patch_balloon},
-    {"GET", "/balloon/statistics", RUNNING, false, get_balloon_stats},
+    {"PATCH", "/balloon", ALWAYS, true, api_balloon_patch},
+    {"GET", "/balloon/statistics", RUNNING, false, api_balloon_get_statistics},
     {"PUT", "/bivisor/settings", BEFORE, true, put_settings},
     {"GET", "/bivisor/stats", RUNNING, false, get_stats},
     {"GET", "/bivisor/metrics", RUNNING, false, get_figures},
     {"GET", "/bivisor/screenshot", RUNNING, false, get_screenshot},
     {"PUT", "/bivisor/power", RUNNING, true, put_power},
-    {"PATCH", "/balloon/statistics", ALWAYS, false, not_here},
+    {"PATCH", "/balloon/statistics", ALWAYS, true, api_balloon_patch_statistics},
     {"PATCH", "/balloon/hinting/", ALWAYS, false, not_here},
     {"GET", "/balloon/hinting/", ALWAYS, false, not_here},
     {"PUT", "/cpu-config", ALWAYS, false, not_here},
@@ -585,8 +399,8 @@ static const struct resource {
     {"GET", "/hotplug/memory", ALWAYS, false, not_here},
     {"PUT", "/hotplug/memory", ALWAYS, false, not_here},
     {"PATCH", "/hotplug/memory", ALWAYS, false, not_here},
-    {"PUT", "/snapshot/create", RUNNING, true, create_snapshot},
-    {"PUT", "/snapshot/load", ALWAYS, false, not_here},
+    {"PUT", "/snapshot/create", RUNNING, true, api_snapshot_create},
+    {"PUT", "/snapshot/load", BEFORE, true, api_snapshot_load},
 };
 
 static bool fits(const struct resource *r, const char *path, const char **id) {
@@ -611,17 +425,17 @@ static void answer(struct call *c, const struct resource *r,
     cJSON *body = NULL;
 
     if (r->when == BEFORE && (c->api->machine || c->api->starting)) {
-        refuse(c, "this can only be said before the machine runs");
+        call_refuse(c, "this can only be said before the machine runs");
         return;
     }
     if (r->when == RUNNING && !c->api->machine) {
-        refuse(c, "the machine does not run yet");
+        call_refuse(c, "the machine does not run yet");
         return;
     }
     if (r->body) {
         body = fields_parse(q->body, q->body_len, c->why, sizeof(c->why));
         if (!body) {
-            refuse(c, "%s", c->why);
+            call_refuse(c, "%s", c->why);
             return;
         }
     }
@@ -637,7 +451,7 @@ static void handle(void *arg, const struct http_request *q, struct api_answer *a
     if (r)
         answer(&c, r, q);
     else
-        refuse(&c, "there is no %s of this path", q->method);
+        call_refuse(&c, "there is no %s of this path", q->method);
 }
 
 /* --- lives --- */
@@ -667,6 +481,7 @@ void api_close(struct api *a) {
         return;
     api_server_close(a->server);
     config_free(&a->config);
+    cJSON_Delete(a->load);
     if (a->metrics >= 0)
         close(a->metrics);
     free(a);
@@ -725,8 +540,13 @@ int api_build(struct api *a) {
     return rc;
 }
 
+const char *api_snapshot(const struct api *a) {
+    return a->load ? fields_text(a->load, "snapshot_path", "") : NULL;
+}
+
 char **api_words(const struct api *a, int *count) {
-    return config_words(&a->config, a->about.pci, count);
+    return a->load ? config_words_restore(&a->config, count)
+                   : config_words(&a->config, a->about.pci, count);
 }
 
 void api_words_free(char **words) {
@@ -739,7 +559,9 @@ void api_failed(struct api *a, const char *why) {
 
     a->machine = a->starting = false;
     a->table.count = 0;
-    refuse(&c, "%s", why);
+    cJSON_Delete(a->load);
+    a->load = NULL;
+    call_refuse(&c, "%s", why);
     if (a->server)
         api_server_answer(a->server, &answer);
 }
@@ -758,23 +580,19 @@ static void tell_quietly(void *arg, const char *line) {
     struct api_answer unseen = {.status = 500};
     struct call c = {.api = arg, .answer = &unseen};
 
-    do_command(&c, line);
+    call_do(&c, line);
     free(unseen.body);
 }
 
 void api_running(struct api *a) {
     struct api_answer answer = {.status = 204};
-    const cJSON *balloon = a->config.part[CONFIG_BALLOON];
 
+    if (a->starting && a->load)
+        api_snapshot_begin(a);
     if (a->starting)
         config_limits(&a->config, tell_quietly, a);
-    if (a->starting && fields_number(balloon, "amount_mib", 0)) {
-        struct api_answer unseen = {.status = 500};
-        struct call c = {.api = a, .answer = &unseen};
-
-        set_balloon(&c, fields_number(balloon, "amount_mib", 0));
-        free(unseen.body);
-    }
+    if (a->starting)
+        api_balloon_begin(a);
     if (a->starting && a->server)
         api_server_answer(a->server, &answer);
     a->starting = false;

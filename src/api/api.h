@@ -45,8 +45,10 @@ int api_put_logger(struct api *a, const char *log, const char *level, char *why,
 int api_put_metrics(struct api *a, const char *path, char *why, size_t why_size);
 /* Answers until a machine is to be started: 0, or -errno. */
 int api_build(struct api *a);
-/* What `bivisor run` is to be called with, ends with a NULL; the caller's to free with
- * api_words_free(). NULL: out of memory. */
+/* The snapshot that the machine is to go on from; NULL: it boots. */
+const char *api_snapshot(const struct api *a);
+/* What `bivisor run`, or `bivisor restore SNAPSHOT`, is to be called with, ends with a
+ * NULL; the caller's to free with api_words_free(). NULL: out of memory. */
 char **api_words(const struct api *a, int *count);
 void api_words_free(char **words);
 /* That was in vain; who asked is told WHY. api_build() can be called again. */

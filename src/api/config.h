@@ -24,6 +24,7 @@ enum config_part {
     CONFIG_ALL,
 };
 
+#define CONFIG_DEFAULT_MIB 128 /* of memory */
 #define CONFIG_DRIVES_MAX 30u
 #define CONFIG_NETS_MAX 8u
 
@@ -56,6 +57,8 @@ struct cJSON *config_show(const struct config *c);
 int config_complete(const struct config *c, char *why, size_t why_size);
 /* As api_words(). */
 char **config_words(const struct config *c, bool pci, int *count);
+/* The same for a machine that goes on from a snapshot, which has the rest. */
+char **config_words_restore(const struct config *c, int *count);
 void config_words_free(char **words);
 void config_free(struct config *c);
 

@@ -127,10 +127,12 @@ static int check_disks(struct restore *r, int argc, char **argv) {
     return -EINVAL;
 }
 
-static int restore(struct restore *r, int argc, char **argv) {
-    const struct ctl_front front = {.frozen = &r->frozen};
+static int restore(struct restore *r, int argc, char **argv,
+                   const struct ctl_front *given) {
+    struct ctl_front front = *given;
     int rc = open_files(r), status;
 
+    front.frozen = &r->frozen;
     if (!rc)
         rc = check_disks(r, argc, argv);
 
@@ -141,9 +143,26 @@ static int restore(struct restore *r, int argc, char **argv) {
     return status;
 }
 
-int ctl_cmd_restore(int argc, char **argv) {
-    struct restore *r;
+int ctl_restore(const char *path, int argc, char **argv, const struct ctl_front *front) {
+    struct restore *r = calloc(1, sizeof(*r));
     int status;
+
+    if (r)
+        r->frozen.chain = r->chain = calloc(1, sizeof(*r->chain));
+    if (!r || !r->chain) {
+        log_error("out of memory");
+        free(r);
+        return CTL_HOST_FAILURE;
+    }
+    r->path = path;
+    status = restore(r, argc, argv, front);
+    free(r->chain);
+    free(r);
+    return status;
+}
+
+int ctl_cmd_restore(int argc, char **argv) {
+    static const struct ctl_front ours;
 
     if (argc < 2 || !strcmp(argv[1], "--help")) {
         print_help();
@@ -153,17 +172,5 @@ int ctl_cmd_restore(int argc, char **argv) {
         log_error("the snapshot's file comes first; `bivisor restore --help` tells more");
         return CTL_USAGE;
     }
-    r = calloc(1, sizeof(*r));
-    if (r)
-        r->frozen.chain = r->chain = calloc(1, sizeof(*r->chain));
-    if (!r || !r->chain) {
-        log_error("out of memory");
-        free(r);
-        return CTL_HOST_FAILURE;
-    }
-    r->path = argv[1];
-    status = restore(r, argc - 2, argv + 2);
-    free(r->chain);
-    free(r);
-    return status;
+    return ctl_restore(argv[1], argc - 2, argv + 2, &ours);
 }

@@ -36,6 +36,7 @@ static bool on_ready(void *arg) {
 static int run_built(struct build *b) {
     const struct ctl_front front = {.ready = on_ready, .arg = b, .api = b->api};
     int count = 0, status = CTL_HOST_FAILURE;
+    const char *snapshot = api_snapshot(b->api);
     char **built = api_words(b->api, &count);
     char **all = calloc((size_t)(b->base_count + count) + 1, sizeof(char *));
 
@@ -43,7 +44,9 @@ static int run_built(struct build *b) {
         memcpy(all, b->base, (size_t)b->base_count * sizeof(char *));
         memcpy(all + b->base_count, built, (size_t)count * sizeof(char *));
         optind = 0; /* getopt(3) begins anew */
-        status = ctl_run(b->base_count + count, all, &front);
+        status = snapshot
+                     ? ctl_restore(snapshot, b->base_count + count - 1, all + 1, &front)
+                     : ctl_run(b->base_count + count, all, &front);
     } else {
         log_error("out of memory");
     }

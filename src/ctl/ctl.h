@@ -70,6 +70,8 @@ struct ctl_front {
 
 /* `bivisor run` with a machine; FRONT may be NULL. */
 int ctl_run(int argc, char **argv, const struct ctl_front *front);
+/* `bivisor restore PATH` with these options, for FRONT, whose `frozen` is made here. */
+int ctl_restore(const char *path, int argc, char **argv, const struct ctl_front *front);
 
 #define CTL_VERSION "0.1.0"
 

@@ -1,0 +1,62 @@
+/* A request that is being answered, and what the answers are made of: inside api/. */
+#ifndef API_API_INT_H
+#define API_API_INT_H
+
+#include "api/api.h"
+#include "api/config.h"
+#include "api/server.h"
+
+#define CALL_WHY 512
+
+struct cJSON;
+
+struct api {
+    struct api_about about;
+    struct api_server *server; /* NULL: nobody comes */
+    struct control_table table;
+    struct config config;
+    struct os_loop *loop; /* the one that turns */
+    bool machine;         /* there is one */
+    bool starting;
+    int metrics;        /* where they are written to; -1: nowhere */
+    struct cJSON *load; /* the snapshot that is to be gone on from; NULL: none */
+};
+
+/* A request that is being answered. */
+struct call {
+    struct api *api;
+    const char *id;           /* what the path ends with, or NULL */
+    const struct cJSON *body; /* an object, or NULL */
+    struct api_answer *answer;
+    char why[CALL_WHY];
+};
+
+/* --- call.c --- */
+
+/* The answer is a refusal: one sentence. */
+void call_refuse(struct call *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* The answer is VALUE, which is taken over; NULL: there was no memory for it. */
+void call_json(struct call *c, int status, struct cJSON *value);
+/* No content, or the refusal that `why` has. */
+void call_done(struct call *c, int rc);
+/* What the machine answers to a command's LINE, the caller's; NULL after a refusal. */
+struct cJSON *call_ask(struct call *c, const char *line);
+/* The same, where it is only done. */
+void call_do(struct call *c, const char *line);
+
+/* --- resources --- */
+
+void api_balloon_get(struct call *c);
+void api_balloon_patch(struct call *c);
+void api_balloon_get_statistics(struct call *c);
+void api_balloon_patch_statistics(struct call *c);
+/* The machine runs, and its balloon is to be as its configuration says. */
+void api_balloon_begin(struct api *a);
+
+void api_snapshot_create(struct call *c);
+void api_snapshot_load(struct call *c);
+/* The machine goes on from one. */
+void api_snapshot_begin(struct api *a);
+
+#endif

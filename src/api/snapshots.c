@@ -1,0 +1,206 @@
+/*
+ * Snapshots: made, and gone on from. Two paths there, one name here: the memory's file is
+ * called as the state's, and .ram behind it. The command looks at the name itself.
+ *
+ * A snapshot has what the machine is made of. So one is loaded before anything else of a
+ * machine has been said, and what is restored has no ids: drives and interfaces keep what
+ * they had, and cannot be patched.
+ */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/api_int.h"
+#include "api/fields.h"
+#include "base/os_loop.h"
+
+#define PATH_MOST 4095
+
+/* --- made --- */
+
+static const char *const types[] = {"Full", "Diff", NULL};
+static const struct field create_fields[] = {
+    {"snapshot_path", FIELD_TEXT, true, 1, PATH_MOST, NULL},
+    {"mem_file_path", FIELD_TEXT, true, 1, PATH_MOST, NULL},
+    {"snapshot_type", FIELD_TEXT, false, 0, 0, types},
+    {0},
+};
+
+/* PATH without DIR; NULL: it is elsewhere. */
+static const char *name_of(const char *path, const char *dir) {
+    size_t len = dir ? strlen(dir) : 0;
+
+    if (!strchr(path, '/'))
+        return path;
+    return len && !strncmp(path, dir, len) && path[len] == '/' &&
+                   !strchr(path + len + 1, '/')
+               ? path + len + 1
+               : NULL;
+}
+
+/* The memory's file is called as the other, and .ram behind it. */
+static bool are_a_pair(const char *state, const char *memory) {
+    size_t len = strlen(state);
+
+    return !strncmp(state, memory, len) && !strcmp(memory + len, ".ram");
+}
+
+static char *line_of(const char *name, bool incremental) {
+    cJSON *o = cJSON_CreateObject();
+    char *text = NULL;
+
+    if (cJSON_AddStringToObject(o, "command", "snapshot") &&
+        cJSON_AddStringToObject(o, "name", name) &&
+        cJSON_AddBoolToObject(o, "incremental", incremental))
+        text = cJSON_PrintUnformatted(o);
+    cJSON_Delete(o);
+    return text;
+}
+
+/* The command, the caller's; NULL with one sentence in C->why. */
+static char *create_line(struct call *c) {
+    const char *dir =
+        fields_text(c->api->config.part[CONFIG_SETTINGS], "snapshots", NULL);
+    const char *path = fields_text(c->body, "snapshot_path", ""), *name;
+    char *line;
+
+    if (fields_check(c->body, create_fields, c->why, sizeof(c->why)))
+        return NULL;
+    name = name_of(path, dir);
+    if (!name || !are_a_pair(path, fields_text(c->body, "mem_file_path", ""))) {
+        snprintf(c->why, sizeof(c->why),
+                 "'snapshot_path' is NAME, or in the directory 'snapshots' of "
+                 "/bivisor/settings, and 'mem_file_path' the same with .ram");
+        return NULL;
+    }
+    line = line_of(name, !strcmp(fields_text(c->body, "snapshot_type", "Full"), "Diff"));
+    if (!line)
+        snprintf(c->why, sizeof(c->why), "out of memory");
+    return line;
+}
+
+void api_snapshot_create(struct call *c) {
+    char *line = create_line(c);
+
+    if (line)
+        call_do(c, line);
+    else
+        call_refuse(c, "%s", c->why);
+    free(line);
+}
+
+/* --- gone on from --- */
+
+static const char *const backends[] = {"File", NULL};
+static const struct field backend_fields[] = {
+    {"backend_type", FIELD_TEXT, true, 0, 0, backends},
+    {"backend_path", FIELD_TEXT, true, 1, PATH_MOST, NULL},
+    {0},
+};
+/* What has changed is always known. */
+static const struct field load_fields[] = {
+    {"snapshot_path", FIELD_TEXT, true, 1, PATH_MOST, NULL},
+    {"mem_file_path", FIELD_TEXT, false, 1, PATH_MOST, NULL},
+    {"mem_backend", FIELD_OBJECT, false, 0, 0, NULL},
+    {"resume_vm", FIELD_BOOL, false, 0, 0, NULL},
+    {"enable_diff_snapshots", FIELD_BOOL, false, 0, 0, NULL},
+    {"track_dirty_pages", FIELD_BOOL, false, 0, 0, NULL},
+    {"clock_realtime", FIELD_BOOL, false, 0, 0, NULL},
+    {"network_overrides", FIELD_ARRAY, false, 0, 0, NULL},
+    {"vsock_override", FIELD_OBJECT, false, 0, 0, NULL},
+    {0},
+};
+
+static int say(struct call *c, const char *text) {
+    snprintf(c->why, sizeof(c->why), "%s", text);
+    return -EINVAL;
+}
+
+/* Something that only a machine which boots can be made of has been said. */
+static bool is_configured(const struct config *config) {
+    for (unsigned n = 0; n < CONFIG_ALL; n++)
+        if (config->part[n] && n != CONFIG_LOGGER && n != CONFIG_METRICS &&
+            n != CONFIG_SETTINGS)
+            return true;
+    return false;
+}
+
+static int check_memory(struct call *c) {
+    const cJSON *backend = cJSON_GetObjectItemCaseSensitive(c->body, "mem_backend");
+    const char *file = fields_text(c->body, "mem_file_path", NULL);
+    int rc = 0;
+
+    if (!cJSON_IsObject(backend) == !file)
+        return say(c, "one of 'mem_backend' and 'mem_file_path' is wanted");
+    if (!file)
+        rc = fields_check(backend, backend_fields, c->why, sizeof(c->why));
+    if (rc)
+        return rc;
+    if (!are_a_pair(fields_text(c->body, "snapshot_path", ""),
+                    file ? file : fields_text(backend, "backend_path", "")))
+        return say(c, "the memory's file is 'snapshot_path' with .ram");
+    return 0;
+}
+
+static int check_load(struct call *c) {
+    const cJSON *nets = cJSON_GetObjectItemCaseSensitive(c->body, "network_overrides");
+    const cJSON *vsock = cJSON_GetObjectItemCaseSensitive(c->body, "vsock_override");
+    int rc = fields_check(c->body, load_fields, c->why, sizeof(c->why));
+
+    if (rc)
+        return rc;
+    if (is_configured(&c->api->config))
+        return say(c, "a snapshot is loaded before anything else is said of the machine");
+    if (cJSON_GetArraySize(nets) || cJSON_IsObject(vsock))
+        return say(c, "nothing of a snapshot is overridden here: `bivisor restore` can");
+    if (fields_bool(c->body, "clock_realtime"))
+        return say(c, "the guest's clock goes on where it was");
+    return check_memory(c);
+}
+
+void api_snapshot_load(struct call *c) {
+    struct api *a = c->api;
+
+    if (check_load(c)) {
+        call_refuse(c, "%s", c->why);
+        return;
+    }
+    cJSON_Delete(a->load);
+    a->load = cJSON_Duplicate(c->body, true);
+    if (!a->load) {
+        call_refuse(c, "out of memory");
+        return;
+    }
+    a->starting = true;
+    c->answer->later = true;
+    os_loop_stop(a->loop);
+}
+
+/* What is known of a machine that nobody has described. */
+static void describe(struct call *c, const cJSON *about) {
+    cJSON *machine = cJSON_CreateObject();
+    double mib = cJSON_GetNumberValue(cJSON_GetObjectItem(about, "memory")) / (1 << 20);
+
+    if (cJSON_AddNumberToObject(
+            machine, "vcpu_count",
+            cJSON_GetNumberValue(cJSON_GetObjectItem(about, "cpus"))) &&
+        cJSON_AddNumberToObject(machine, "mem_size_mib", (double)(int64_t)mib))
+        config_put(&c->api->config, CONFIG_MACHINE, NULL, machine, c->why,
+                   sizeof(c->why));
+    cJSON_Delete(machine);
+}
+
+void api_snapshot_begin(struct api *a) {
+    struct api_answer unseen = {.status = 500};
+    struct call c = {.api = a, .answer = &unseen};
+    cJSON *about;
+
+    if (!fields_bool(a->load, "resume_vm"))
+        call_do(&c, "{\"command\":\"pause\"}");
+    about = call_ask(&c, "{\"command\":\"about\"}");
+    describe(&c, about);
+    cJSON_Delete(about);
+    free(unseen.body);
+}
