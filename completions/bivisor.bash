@@ -14,10 +14,10 @@ _bivisor() {
     --virtio) words="pci mmio none" ;;
     --retention) words="flush pcid trace" ;;
     --boot-protocol) words="auto linux16 linux32 linux64 pvh multiboot" ;;
-    --monitor) words="mux only" ;;
+    --monitor) words="mux only socket=" ;;
     --direct) words="off auto on" ;;
     --net) words="user tap= socket= none" ;;
-    --console | --serial) words="stdio null pty file= socket=" ;;
+    --console | --serial) words="stdio null pty file= socket= connect=" ;;
     --cpu) words=$(bivisor run --cpu help 2>/dev/null | sed -n 's/^  \([A-Za-z][^ ]*\) .*/\1/p') ;;
     esac
     if [ -z "${words-}" ] && [[ $cur == -* ]]; then

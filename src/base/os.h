@@ -290,6 +290,19 @@ bool os_socket_hand(int socket, uint32_t token, int fd);
  * none; -EPIPE: the other side has ended. */
 int os_socket_handed(int socket, uint32_t *token, int *fd);
 
+/* --- where sockets are (os_endpoint.c) ---
+ *
+ * WHERE is a unix socket's path, or tcp:ADDR:PORT in numbers, ADDR in brackets if it is
+ * of IPv6. Who can reach a port can connect to it: it is no secret of the user's. */
+
+/* As os_listener_open() and os_listener_open_tcp(); -EINVAL: it is no address. */
+int os_endpoint_listen(const char *where, struct os_listener **out);
+/* A socket that is connected and does not block, the caller's to close; or -errno. Waits
+ * for a port's host, for ten seconds at most. */
+int os_endpoint_connect(const char *where);
+/* What RC of these means, for a sentence; valid until the next call of strerror(3). */
+const char *os_endpoint_reason(int rc);
+
 /* --- the jail (os_jail.c) --- */
 
 /* Sanitizers make calls of their own, at any time: there is no jail with them. */

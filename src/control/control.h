@@ -101,6 +101,22 @@ char *control_answer_or_wait(const struct control_table *t, const char *line, si
                              struct control_request **later);
 void control_forget(struct control_request *r);
 
+/* The answer's object to LINE, the caller's to cJSON_Delete(). NULL: it was refused, or
+ * memory has run out, with the sentence in WHY. */
+struct cJSON *control_ask(const struct control_table *t, const char *line, char *why,
+                          size_t why_size);
+
+/* --- the words of QEMU's monitor --- */
+
+/* QEMU's version that programs are told. */
+#define CONTROL_QEMU_VERSION "7.2.0"
+#define CONTROL_PROMPT "(qemu) " /* which scripts wait for */
+
+/* What the monitor says to LINE, as lines that end with "\r\n"; the caller's to free().
+ * NULL: out of memory. EVENT, if it is not NULL, becomes QMP's event that it led to, or
+ * NULL. */
+char *control_words(const struct control_table *t, const char *line, const char **event);
+
 /* NULL, or one sentence that says why LINE is not to be parsed: control characters, bytes
  * that are no UTF-8, zero bytes in texts, too many brackets. */
 const char *control_check(const char *line, size_t len);
@@ -116,12 +132,20 @@ const char *control_check(const char *line, size_t len);
 
 struct control;
 
-/* Listens at PATH: who may not be the same user is not let in, and nobody is answered
- * before control_start(). To be called before the jail, and before there are threads. 0,
- * or -errno with one sentence in WHY. */
-int control_open(const char *path, struct control **out, char *why, size_t why_size);
-/* Clients speak QEMU's protocol there (control/qmp.c). Before control_start(). */
-void control_speak_qmp(struct control *c);
+/* What is spoken at a socket. */
+enum control_speech {
+    CONTROL_JSON,  /* as above */
+    CONTROL_QMP,   /* QEMU's protocol (control/qmp.c) */
+    CONTROL_WORDS, /* a prompt, and the monitor's words (control/words.c) */
+    CONTROL_SPEECHES
+};
+
+/* Listens at WHERE (os_endpoint_listen()): at a path, who may not be the same user is not
+ * let in; at a port, everybody is. Nobody is answered before control_start(). To be
+ * called before the jail, and before there are threads. 0, or -errno with one sentence in
+ * WHY. */
+int control_open(const char *where, enum control_speech speech, struct control **out,
+                 char *why, size_t why_size);
 /* The table that clients are answered from, for rooms to add to. */
 struct control_table *control_table(struct control *c);
 /* What the jail must let it do (base/os.h). */

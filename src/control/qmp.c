@@ -46,18 +46,13 @@ static bool fail(struct qmp *q, const char *class, const char *format, const cha
 
 /* Asks the table. False: it refuses. */
 static bool ask(struct qmp *q, const char *command) {
-    char line[64], *text;
-    const cJSON *error;
-    int len = snprintf(line, sizeof(line), "{\"command\":\"%s\"}", command);
+    char line[64];
 
-    text = control_answer(q->table, line, (size_t)len);
+    snprintf(line, sizeof(line), "{\"command\":\"%s\"}", command);
     cJSON_Delete(q->got);
-    q->got = text ? cJSON_Parse(text) : NULL;
-    free(text);
-    if (!q->got)
-        return fail(q, "GenericError", "%s", "out of memory");
-    error = cJSON_GetObjectItemCaseSensitive(q->got, "error");
-    return !cJSON_IsString(error) || fail(q, "GenericError", "%s", error->valuestring);
+    q->got = control_ask(q->table, line, q->why, sizeof(q->why));
+    q->class = q->got ? NULL : "GenericError";
+    return q->got;
 }
 
 static double number(const struct qmp *q, const char *name) {
@@ -194,24 +189,23 @@ static cJSON *human(struct qmp *q);
 static const struct command {
     const char *name;
     cJSON *(*run)(struct qmp *q);
-    const char *human; /* the monitor's word for it; NULL: it has none */
 } commands[] = {
-    {"qmp_capabilities", nothing, NULL},
-    {"query-status", status, "info status"},
-    {"query-version", version, "info version"},
-    {"query-commands", names, NULL},
-    {"query-kvm", kvm, "info kvm"},
-    {"query-name", name, NULL},
-    {"query-uuid", uuid, NULL},
-    {"query-cpus-fast", cpus, NULL},
-    {"query-memory-size-summary", memory, NULL},
-    {"stop", stop, "stop"},
-    {"cont", cont, "cont"},
-    {"system_reset", reset, "system_reset"},
-    {"system_powerdown", powerdown, "system_powerdown"},
-    {"quit", quit, "quit"},
-    {"screendump", screendump, NULL},
-    {"human-monitor-command", human, NULL},
+    {"qmp_capabilities", nothing},
+    {"query-status", status},
+    {"query-version", version},
+    {"query-commands", names},
+    {"query-kvm", kvm},
+    {"query-name", name},
+    {"query-uuid", uuid},
+    {"query-cpus-fast", cpus},
+    {"query-memory-size-summary", memory},
+    {"stop", stop},
+    {"cont", cont},
+    {"system_reset", reset},
+    {"system_powerdown", powerdown},
+    {"quit", quit},
+    {"screendump", screendump},
+    {"human-monitor-command", human},
 };
 
 static cJSON *names(struct qmp *q) {
@@ -231,39 +225,19 @@ static cJSON *names(struct qmp *q) {
 }
 
 /* What the monitor would write. */
-static cJSON *in_words(struct qmp *q, const struct command *c, cJSON *answer) {
-    const char *says = "";
-
-    if (c->run == status)
-        says = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "running"))
-                   ? "VM status: running\r\n"
-                   : "VM status: paused\r\n";
-    else if (c->run == kvm)
-        says = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "enabled"))
-                   ? "kvm support: enabled\r\n"
-                   : "kvm support: disabled\r\n";
-    else if (c->run == version)
-        says = "7.2.0 (bivisor)\r\n";
-    return cJSON_CreateString(says);
-}
-
 static cJSON *human(struct qmp *q) {
     const char *line = text(q->args, "command-line");
-    cJSON *answer, *words;
+    cJSON *answer;
+    char *words;
 
     if (!line) {
         fail(q, "GenericError", "%s", "Parameter 'command-line' is missing");
         return NULL;
     }
-    for (size_t n = 0; n < ARRAY_SIZE(commands); n++) {
-        if (!commands[n].human || strcmp(commands[n].human, line) != 0)
-            continue;
-        answer = commands[n].run(q);
-        words = answer ? in_words(q, &commands[n], answer) : NULL;
-        cJSON_Delete(answer);
-        return words;
-    }
-    return cJSON_CreateString("unknown command\r\n");
+    words = control_words(q->table, line, &q->event);
+    answer = words ? cJSON_CreateString(words) : NULL;
+    free(words);
+    return answer;
 }
 
 /* --- requests --- */

@@ -325,3 +325,22 @@ void control_add(struct control_table *t, const struct control_command *commands
     }
     t->part[t->count++] = (struct control_part){commands, arg};
 }
+
+struct cJSON *control_ask(const struct control_table *t, const char *line, char *why,
+                          size_t why_size) {
+    char *text = control_answer(t, line, strlen(line));
+    cJSON *answer = text ? cJSON_Parse(text) : NULL;
+    const cJSON *error;
+
+    free(text);
+    if (!answer) {
+        snprintf(why, why_size, "out of memory");
+        return NULL;
+    }
+    error = cJSON_GetObjectItemCaseSensitive(answer, "error");
+    if (!cJSON_IsString(error))
+        return answer;
+    snprintf(why, why_size, "%s", error->valuestring);
+    cJSON_Delete(answer);
+    return NULL;
+}

@@ -40,7 +40,7 @@ struct client {
 
 struct control {
     struct control_table table;
-    bool qmp; /* what is spoken */
+    enum control_speech speech;
     struct os_listener *listener;
     struct os_loop *loop;
     struct os_watch door;
@@ -122,12 +122,14 @@ static bool answer(struct client *k, char *text) {
 }
 
 static bool refuse(struct client *k, const char *why) {
-    const char *how = k->control->qmp
-                          ? "{\"error\":{\"class\":\"GenericError\",\"desc\":\"%s\"}}\n"
-                          : "{\"error\":\"%s\"}\n";
+    static const char *const forms[] = {
+        [CONTROL_JSON] = "{\"error\":\"%s\"}\n",
+        [CONTROL_QMP] = "{\"error\":{\"class\":\"GenericError\",\"desc\":\"%s\"}}\n",
+        [CONTROL_WORDS] = "Error: %s\r\n",
+    };
     char *text;
 
-    return answer(k, asprintf(&text, how, why) < 0 ? NULL : text);
+    return answer(k, asprintf(&text, forms[k->control->speech], why) < 0 ? NULL : text);
 }
 
 /* --- lines --- */
@@ -153,19 +155,36 @@ static void drop_front(struct client *k, size_t len) {
 static size_t line_length(const struct client *k) {
     const char *end;
 
-    if (k->control->qmp && !k->skipping)
+    if (k->control->speech == CONTROL_QMP && !k->skipping)
         return qmp_length(k->in, k->in_len);
     end = memchr(k->in, '\n', k->in_len);
     return end ? (size_t)(end - k->in) + 1 : 0;
+}
+
+/* And the next prompt. */
+static char *words_answer(struct client *k, size_t len) {
+    char *said, *all = NULL;
+
+    k->in[len - 1] = 0;
+    said = control_words(&k->control->table, k->in, NULL);
+    if (said && asprintf(&all, "%s" CONTROL_PROMPT, said) < 0)
+        all = NULL;
+    free(said);
+    return all;
 }
 
 /* NULL with k->waits: it comes later. */
 static char *answer_of(struct client *k, size_t len) {
     const struct control_table *t = &k->control->table;
 
-    if (k->control->qmp)
+    switch (k->control->speech) {
+    case CONTROL_QMP:
         return qmp_answer(t, k->in, len);
-    return control_answer_or_wait(t, k->in, len - 1, on_done, k, &k->waits);
+    case CONTROL_WORDS:
+        return words_answer(k, len);
+    default:
+        return control_answer_or_wait(t, k->in, len - 1, on_done, k, &k->waits);
+    }
 }
 
 /* False: the client is gone. */
@@ -189,7 +208,7 @@ static bool skip_long(struct client *k) {
 
 /* What the client said last has no end. */
 static bool answer_rest(struct client *k) {
-    bool rest = k->in_len && !k->skipping && !k->control->qmp;
+    bool rest = k->in_len && !k->skipping && k->control->speech == CONTROL_JSON;
 
     k->in_len = 0;
     return !rest || refuse(k, "the line has no end");
@@ -298,6 +317,19 @@ static void wait_for_room(struct control *c, int rc) {
     os_watch_events(&c->door, 0);
 }
 
+/* What a client is told first. */
+static const char *greeting(const struct control *c) {
+    switch (c->speech) {
+    case CONTROL_QMP:
+        return qmp_greeting;
+    case CONTROL_WORDS:
+        return "QEMU " CONTROL_QEMU_VERSION " (bivisor) monitor - type 'help' for more "
+               "information\r\n" CONTROL_PROMPT;
+    default:
+        return "";
+    }
+}
+
 static void on_door(void *arg, unsigned ready) {
     struct control *c = arg;
     int fd = os_listener_accept(c->listener);
@@ -325,30 +357,24 @@ static void on_door(void *arg, unsigned ready) {
     k->in_len = k->out_len = k->out_at = 0;
     k->out = NULL;
     *place = k;
-    if (c->qmp && append(k, qmp_greeting))
+    if (*greeting(c) && append(k, greeting(c)))
         send_out(k);
 }
 
 /* --- the socket --- */
 
-static void tell(int rc, const char *path, char *why, size_t why_size) {
-    const char *reason = rc == -EEXIST         ? "there is something that is no socket"
-                         : rc == -EADDRINUSE   ? "another program listens there"
-                         : rc == -ENAMETOOLONG ? "a socket's path has at most 107 bytes"
-                                               : strerror(-rc);
-
-    snprintf(why, why_size, "cannot listen at '%s': %s", path, reason);
-}
-
-int control_open(const char *path, struct control **out, char *why, size_t why_size) {
+int control_open(const char *where, enum control_speech speech, struct control **out,
+                 char *why, size_t why_size) {
     struct control *c = calloc(1, sizeof(*c));
-    int rc = c ? os_listener_open(path, &c->listener) : -ENOMEM;
+    int rc = c ? os_endpoint_listen(where, &c->listener) : -ENOMEM;
 
     if (rc) {
-        tell(rc, path, why, why_size);
+        snprintf(why, why_size, "cannot listen at '%s': %s", where,
+                 os_endpoint_reason(rc));
         free(c);
         return rc;
     }
+    c->speech = speech;
     c->more = (struct os_task){.fn = on_more, .arg = c};
     *out = c;
     return 0;
@@ -356,10 +382,6 @@ int control_open(const char *path, struct control **out, char *why, size_t why_s
 
 struct control_table *control_table(struct control *c) {
     return &c->table;
-}
-
-void control_speak_qmp(struct control *c) {
-    c->qmp = true;
 }
 
 int control_socket(const struct control *c) {
@@ -385,7 +407,7 @@ void control_close(struct control *c) {
     if (!c)
         return;
     for (unsigned n = 0; n < CONTROL_CLIENTS; n++) {
-        if (c->qmp && c->clients[n])
+        if (c->speech == CONTROL_QMP && c->clients[n])
             say_farewell(c->clients[n]);
         leave(c->clients[n]);
     }

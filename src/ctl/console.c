@@ -166,9 +166,7 @@ static void help(struct console *c) {
         os_watch_start(&c->help, machine_loop(c->m), fd, OS_WRITE, on_room, c);
 }
 
-static void quit(void *arg) {
-    struct console *c = arg;
-
+static void quit(struct console *c) {
     set(&c->abandoned, true);
     machine_quit(c->m);
 }
@@ -451,7 +449,7 @@ int console_open(struct console *c, const struct console_config *cfg, struct mac
                           .out_lock = PTHREAD_MUTEX_INITIALIZER,
                           .pump = {.fn = pump, .arg = c},
                           .listen = {.fn = watch_again, .arg = c}};
-    c->monitor = (struct monitor){.m = m, .say = say, .quit = quit, .arg = c};
+    c->monitor = (struct monitor){.words = cfg->words, .say = say, .arg = c};
     if (c->lent) {
         const struct stream_lender lender = {.write = tx, .more = lent_more, .arg = c};
 

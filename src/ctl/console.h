@@ -32,6 +32,7 @@ struct console_config {
     bool input;     /* is wanted */
     uint8_t escape; /* a control character; 0: Ctrl-A */
     enum console_monitor monitor;
+    const struct control_table *words; /* the monitor's */
     struct stream *lend; /* to whom instead of the machine's console; NULL: nobody */
 };
 

@@ -1,20 +1,19 @@
 /*
- * A monitor: a few commands, with the names that QEMU's has, for a user at the console's
- * terminal. On the loop's thread. Programs use the control socket instead.
+ * The monitor for a user at the console's terminal: a line is edited here, and executed
+ * by control_words(). On the loop's thread.
  */
 #ifndef CTL_MONITOR_H
 #define CTL_MONITOR_H
 
 #include "base/types.h"
 
-struct machine;
+struct control_table;
 
 #define MONITOR_LINE 256u
 
 struct monitor {
-    struct machine *m;
+    const struct control_table *words;
     void (*say)(void *arg, const char *text); /* to the user's screen */
-    void (*quit)(void *arg);
     void *arg;
     char line[MONITOR_LINE];
     size_t len;

@@ -34,9 +34,10 @@ struct run {
     struct console console;
     struct tape tape;
     struct outputs outputs;
-    struct control *control; /* NULL: nobody listens */
-    struct control *qmp;     /* the same, for who knows QEMU's protocol */
-    struct gdb *gdb;         /* NULL: no debugger may come */
+    /* Where it is steered from, by what is spoken there; NULL: nobody listens. */
+    struct control *control[CONTROL_SPEECHES];
+    struct control_table words; /* the console's monitor has */
+    struct gdb *gdb;            /* NULL: no debugger may come */
     struct steer steer;
     struct snapshots *snapshots; /* NULL: there are to be none */
     struct freeze freeze;
@@ -184,6 +185,7 @@ static bool take_terminal(struct run *r) {
     const struct console_config cfg = {.input = !r->o.replay && !shown,
                                        .escape = r->o.escape,
                                        .monitor = r->o.monitor,
+                                       .words = &r->words,
                                        .lend = serial_options_lent(&r->o.machine)};
     int rc;
 
@@ -202,14 +204,14 @@ static bool start_control(struct run *r) {
     int rc = 0;
 
     r->steer = (struct steer){r->m, &r->console, &r->o};
-    if (r->control) {
-        steer_add(&r->steer, control_table(r->control));
-        take_add(&r->take, control_table(r->control));
-        rc = control_start(r->control, machine_loop(r->m));
-    }
-    if (!rc && r->qmp) {
-        steer_add(&r->steer, control_table(r->qmp));
-        rc = control_start(r->qmp, machine_loop(r->m));
+    steer_add(&r->steer, &r->words);
+    for (unsigned n = 0; n < CONTROL_SPEECHES && !rc; n++) {
+        if (!r->control[n])
+            continue;
+        steer_add(&r->steer, control_table(r->control[n]));
+        if (n == CONTROL_JSON)
+            take_add(&r->take, control_table(r->control[n]));
+        rc = control_start(r->control[n], machine_loop(r->m));
     }
     if (!rc && r->api) {
         steer_add(&r->steer, api_table(r->api));
@@ -319,10 +321,9 @@ static bool start_nets(struct run *r) {
 static void list_listeners(const struct run *r, int *out) {
     const struct machine_config *cfg = &r->o.machine;
 
-    if (r->control)
-        *out++ = control_socket(r->control);
-    if (r->qmp)
-        *out++ = control_socket(r->qmp);
+    for (unsigned n = 0; n < CONTROL_SPEECHES; n++)
+        if (r->control[n])
+            *out++ = control_socket(r->control[n]);
     if (r->api && api_socket(r->api) >= 0)
         *out++ = api_socket(r->api);
     if (r->gdb)
@@ -416,6 +417,13 @@ static int show_memory(struct run *r) {
     return rc;
 }
 
+static void close_controls(struct run *r) {
+    for (unsigned n = 0; n < CONTROL_SPEECHES; n++) {
+        control_close(r->control[n]);
+        r->control[n] = NULL;
+    }
+}
+
 static int with_machine(struct run *r) {
     char why[512];
     int status, rc;
@@ -439,10 +447,7 @@ static int with_machine(struct run *r) {
     status = rc ? ctl_status_of(rc) : with_outputs(r);
     if (r->api)
         api_stop(r->api);
-    control_close(r->control);
-    r->control = NULL;
-    control_close(r->qmp);
-    r->qmp = NULL;
+    close_controls(r);
     take_end(&r->take);
     gdb_close(r->gdb);
     r->gdb = NULL;
@@ -568,43 +573,31 @@ static int open_named(struct run *r, char *why, size_t why_size) {
         snprintf(why, why_size, "cannot lock '%s': %s", r->dir, strerror(-lock));
         return lock;
     }
-    rc = control_open(r->control_path, &r->control, why, why_size);
+    rc = control_open(r->control_path, CONTROL_JSON, &r->control[CONTROL_JSON], why,
+                      why_size);
     if (rc == -EADDRINUSE)
         snprintf(why, why_size, "a machine called '%s' runs already", r->o.name);
     close(lock);
     return rc;
 }
 
-/* The same for programs that know QEMU's protocol. */
-static int with_qmp(struct run *r) {
-    char why[512];
-    int rc = r->o.qmp ? control_open(r->o.qmp, &r->qmp, why, sizeof(why)) : 0, status;
-
-    if (rc) {
-        log_error("--qmp: %s", why);
-        return ctl_status_of(rc);
-    }
-    if (r->qmp)
-        control_speak_qmp(r->qmp);
-    status = with_api(r);
-    control_close(r->qmp);
-    return status;
-}
-
-/* It makes a process, and is therefore before there are threads. */
+/* The sockets make a process each, and are therefore before there are threads. */
 static int with_control(struct run *r) {
+    static const char *const options[] = {
+        [CONTROL_JSON] = "control", [CONTROL_QMP] = "qmp", [CONTROL_WORDS] = "monitor"};
     char why[512];
-    int rc = r->o.name      ? open_named(r, why, sizeof(why))
-             : r->o.control ? control_open(r->o.control, &r->control, why, sizeof(why))
-                            : 0;
-    int status;
+    int rc = r->o.name ? open_named(r, why, sizeof(why)) : 0, status;
 
-    if (rc) {
-        log_error("--%s: %s", r->o.name ? "name" : "control", why);
-        return ctl_status_of(rc);
+    if (rc)
+        log_error("--name: %s", why);
+    for (unsigned n = 0; n < CONTROL_SPEECHES && !rc; n++) {
+        if (r->o.control[n])
+            rc = control_open(r->o.control[n], n, &r->control[n], why, sizeof(why));
+        if (rc)
+            log_error("--%s: %s", options[n], why);
     }
-    status = with_qmp(r);
-    control_close(r->control);
+    status = rc ? ctl_status_of(rc) : with_api(r);
+    close_controls(r);
     return status;
 }
 

@@ -70,7 +70,7 @@ static void print_help(void) {
         "engine\n"
         "  --name NAME, --daemon  a machine for `bivisor ps` and others, in the "
         "background\n"
-        "  --control, --api, --qmp PATH  a unix socket: JSON, HTTP, or QEMU's protocol\n"
+        "  --control, --api, --qmp PATH  a socket: JSON, HTTP, or QEMU's protocol\n"
         "  --snapshots DIR      where the command `snapshot` of --control puts its "
         "files\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
@@ -481,6 +481,10 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_SERIAL:
         return serial_option_take(&o->serials, optarg);
     case OPT_MONITOR:
+        if (!strncmp(optarg, "socket=", 7) && optarg[7]) {
+            o->control[CONTROL_WORDS] = optarg + 7;
+            return true;
+        }
         if (!options_choice("--monitor", optarg, monitor_names, ARRAY_SIZE(monitor_names),
                             &choice))
             return false;
@@ -523,10 +527,10 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         o->replay = optarg;
         return true;
     case OPT_CONTROL:
-        o->control = optarg;
+        o->control[CONTROL_JSON] = optarg;
         return true;
     case OPT_QMP:
-        o->qmp = optarg;
+        o->control[CONTROL_QMP] = optarg;
         return true;
     case OPT_CPU_QUOTA:
         return options_percent("--cpu-quota", optarg, MACHINE_QUOTA_MAX,
@@ -641,11 +645,11 @@ static bool check_source(struct run_options *o, const char *command) {
 
 /* A machine with a name has a control socket; one in the background, some way in. */
 static bool check_name(const struct run_options *o) {
-    if (o->name && o->control)
+    if (o->name && o->control[CONTROL_JSON])
         log_error("--name has a control socket of its own: leave --control out");
     else if (o->vsock.cid && !o->vsock.path && !o->name)
         log_error("--vsock wants CID=N,path=PATH: the path can be left out with --name");
-    else if (o->daemon && !o->name && !o->control)
+    else if (o->daemon && !o->name && !o->control[CONTROL_JSON])
         log_error(
             "--daemon wants --name NAME or --control PATH: nobody could end the run");
     else if (o->daemon && o->monitor != CONSOLE_NO_MONITOR)

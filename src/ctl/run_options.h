@@ -3,6 +3,7 @@
 #define CTL_RUN_OPTIONS_H
 
 #include "base/jail.h"
+#include "control/control.h"
 #include "ctl/disk_option.h"
 #include "ctl/display_option.h"
 #include "ctl/net_option.h"
@@ -46,12 +47,12 @@ struct run_options {
     bool stats;
     bool perf_map;
     enum jail_want jail;
-    uint64_t start_ns;                 /* of the run, on the host's clock */
-    const char *stats_path;            /* NULL: stderr */
-    const char *record, *replay;       /* files */
-    const char *control;               /* path of a socket */
-    const char *qmp;                   /* the same, for QEMU's protocol */
-    const char *api;                   /* the same, for HTTP */
+    uint64_t start_ns;           /* of the run, on the host's clock */
+    const char *stats_path;      /* NULL: stderr */
+    const char *record, *replay; /* files */
+    /* Where sockets are (os_endpoint_listen()), by what is spoken there. */
+    const char *control[CONTROL_SPEECHES];
+    const char *api;                   /* path of a socket, for HTTP */
     const char *name;                  /* NULL: it has none */
     char console_path[108];            /* of its console's socket; empty: there is none */
     bool daemon;                       /* it goes on in the background */

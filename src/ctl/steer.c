@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "ctl/key_names.h"
 #include "ctl/screen.h"
 #include "ctl/stats.h"
 #include "dev/pc/keyboard.h"
@@ -271,6 +272,50 @@ static void run_ctrl_alt_del(void *arg, struct control_request *r) {
     control_put_text(r, "pressed", taken ? "keys" : "button");
 }
 
+/* --- keys --- */
+
+#define KEYS_MAX 16u /* at once */
+
+/* NAMES, with a hyphen between them. 0 after a refusal. */
+static size_t find_keys(struct control_request *r, const char *names, unsigned *out) {
+    size_t count = 0, len;
+    char name[32];
+
+    for (const char *at = names;; at += len + 1) {
+        len = strcspn(at, "-");
+        snprintf(name, sizeof(name), "%.*s", (int)len, at);
+        out[count] = len < sizeof(name) ? key_names_find(name) : 0;
+        if (!out[count]) {
+            control_refuse(r, "there is no key '%s'", name);
+            return 0;
+        }
+        if (++count == KEYS_MAX || !at[len])
+            return count;
+    }
+}
+
+/* All go down, and up again. */
+static void run_keys(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+    unsigned keys[KEYS_MAX];
+    size_t count = find_keys(r, control_text(r, "keys", ""), keys);
+    bool taken = true;
+
+    for (size_t n = 0; n < count; n++)
+        taken &= machine_key(s->m, keys[n], true);
+    for (size_t n = count; n--;)
+        machine_key(s->m, keys[n], false);
+    if (!taken)
+        control_refuse(r,
+                       "the machine has no keyboard, or the guest has not read what was "
+                       "typed before");
+}
+
+static const struct control_arg keys_args[] = {
+    {"keys", CONTROL_TEXT, true, 1, 127, "QEMU's names of keys, as ctrl-alt-f1"},
+    {0},
+};
+
 static const struct control_arg step_args[] = {
     {"count", CONTROL_NUMBER, false, 1, STEPS_MAX, "how many steps (1)"},
     {0},
@@ -312,6 +357,10 @@ static const struct control_command commands[] = {
     {.name = "ctrl-alt-del",
      .what = "presses these keys: a Linux that has no other wish reboots",
      .run = run_ctrl_alt_del},
+    {.name = "keys",
+     .what = "presses keys at once, and lets go of them",
+     .args = keys_args,
+     .run = run_keys},
     {.name = "powerdown",
      .what = "as the power button: the guest may shut down",
      .run = run_powerdown},

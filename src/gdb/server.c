@@ -256,41 +256,14 @@ static bool take_word(struct gdb *g, const char *word) {
     return !strcmp(word, "wait");
 }
 
-/* ADDR:PORT; the last colon counts, and an address with colons stands in brackets. */
-static int listen_tcp(struct gdb *g, char *where, char *why, size_t why_size) {
-    char *colon = strrchr(where, ':'), *rest;
-    unsigned long port;
-    size_t len;
-    int rc;
+static int listen_there(struct gdb *g, const char *where, char *why, size_t why_size) {
+    int rc = os_endpoint_listen(where, &g->listener);
 
-    if (!colon || colon == where)
-        return fail(why, why_size, "an address and a port are missing");
-    *colon = 0;
-    port = strtoul(colon + 1, &rest, 10);
-    if (colon[1] < '0' || colon[1] > '9' || *rest || port > 65535)
-        return fail(why, why_size, "a port is a number up to 65535");
-    len = strlen(where);
-    if (*where == '[' && where[len - 1] == ']') {
-        where[len - 1] = 0;
-        where++;
-    }
-    rc = os_listener_open_tcp(where, (uint16_t)port, &g->listener);
     if (rc == -EINVAL)
-        return fail(why, why_size, "an address is a number, such as 127.0.0.1 or [::1]");
+        return fail(why, why_size, os_endpoint_reason(rc));
     if (rc)
-        snprintf(why, why_size, "--gdb: cannot listen at %s port %lu: %s", where, port,
-                 strerror(-rc));
-    return rc;
-}
-
-static int listen_unix(struct gdb *g, const char *path, char *why, size_t why_size) {
-    int rc = os_listener_open(path, &g->listener);
-
-    if (rc)
-        snprintf(why, why_size, "--gdb: cannot listen at '%s': %s", path,
-                 rc == -EEXIST       ? "there is something that is no socket"
-                 : rc == -EADDRINUSE ? "another program listens there"
-                                     : strerror(-rc));
+        snprintf(why, why_size, "--gdb: cannot listen at '%s': %s", where,
+                 os_endpoint_reason(rc));
     return rc;
 }
 
@@ -300,12 +273,12 @@ static int listen_at(struct gdb *g, char *spec, char *why, size_t why_size) {
     while ((word = strrchr(spec, ',')) && take_word(g, word + 1))
         *word = 0;
     if (!strncmp(spec, "unix:", 5) && spec[5])
-        return listen_unix(g, spec + 5, why, why_size);
+        return listen_there(g, spec + 5, why, why_size);
     if (strncmp(spec, "tcp:", 4))
         return fail(why, why_size, "it begins with unix: or tcp:");
     if (strchr(spec, ','))
         return fail(why, why_size, "there is a word that it does not know");
-    return listen_tcp(g, spec + 4, why, why_size);
+    return listen_there(g, spec, why, why_size);
 }
 
 int gdb_open(const char *spec, struct gdb **out, char *why, size_t why_size) {

@@ -142,43 +142,6 @@ int net_stream_buffers(struct net *n) {
 
 /* --- a peer --- */
 
-static int connect_to(const char *path, int *out) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    int fd, rc;
-
-    if (len >= sizeof(a.sun_path))
-        return -ENAMETOOLONG;
-    memcpy(a.sun_path, path, len);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&a, sizeof(a))) {
-        rc = -errno;
-        close(fd);
-        return rc;
-    }
-    *out = fd;
-    return 0;
-}
-
-static const char *reason(int rc) {
-    switch (rc) {
-    case -EEXIST:
-        return "there is something that is no socket";
-    case -EADDRINUSE:
-        return "another program listens there";
-    case -ENAMETOOLONG:
-        return "a socket's path has at most 107 bytes";
-    case -EAGAIN:
-        return "its program takes nobody now";
-    case -ECONNREFUSED:
-        return "no program listens there";
-    default:
-        return strerror(-rc);
-    }
-}
-
 int net_stream_open(struct net *n, char *why, size_t why_size) {
     const char *path = n->cfg.name;
     int rc = net_stream_buffers(n);
@@ -187,12 +150,15 @@ int net_stream_open(struct net *n, char *why, size_t why_size) {
         return rc;
     n->ops = &net_stream_ops;
     snprintf(n->what, sizeof(n->what), "socket=%s", path);
-    if (n->cfg.listen)
-        rc = os_listener_open(path, &n->listener);
-    else
-        rc = connect_to(path, &n->fd);
+    if (n->cfg.listen) {
+        rc = os_endpoint_listen(path, &n->listener);
+    } else {
+        n->fd = os_endpoint_connect(path);
+        rc = n->fd < 0 ? n->fd : 0;
+    }
     if (rc)
         snprintf(why, why_size, "cannot %s '%s': %s",
-                 n->cfg.listen ? "listen at" : "connect to", path, reason(rc));
+                 n->cfg.listen ? "listen at" : "connect to", path,
+                 os_endpoint_reason(rc));
     return rc;
 }

@@ -6,24 +6,62 @@
 
 #include "qemu/qemu_int.h"
 
-/* PATH[,server=on][,wait=off]: we listen, and wait for nobody. */
-static const char *socket_at(struct qemu *q, const char *option, const char *text) {
-    struct qemu_list l;
-    bool listens;
+/* A socket's properties, as `-chardev socket` and the short forms have them: at a path or
+ * a port, where we listen or connect. NULL after a refusal. */
+static const char *socket_how(struct qemu *q, struct qemu_list *l) {
+    const char *path = qemu_value(l, "path"), *host = qemu_value(l, "host");
+    const char *port = qemu_value(l, "port"), *where = path;
+    bool listens, wait, telnet, websocket;
 
-    if (!qemu_split(q, &l, option, text, "path") ||
-        !qemu_switch(q, &l, "server", false, &listens))
+    if (!qemu_switch(q, l, "server", false, &listens) ||
+        !qemu_switch(q, l, "wait", true, &wait) ||
+        !qemu_switch(q, l, "telnet", false, &telnet) ||
+        !qemu_switch(q, l, "websocket", false, &websocket))
         return NULL;
-    if (!listens) {
-        qemu_refuse(q,
-                    "%s: bivisor listens at a unix socket (server=on) and connects to "
-                    "none: '%s'",
-                    option, text);
+    if (websocket || qemu_value(l, "fd") || qemu_value(l, "tls-creds")) {
+        qemu_refuse(q, "%s: bivisor's sockets are plain ones, at a path or a port",
+                    l->option);
         return NULL;
     }
-    return qemu_rest(q, &l, "wait path ")
-               ? qemu_format(q, "socket=%s", qemu_value(&l, "path"))
-               : NULL;
+    if (!path && !(where = qemu_port(q, l->option, host, port, listens)))
+        return NULL;
+    if (telnet)
+        qemu_note(q, "%s: bytes go as they are; a telnet client edits lines itself",
+                  l->option);
+    if (listens && wait)
+        qemu_note(q, "%s: the guest does not wait for a client", l->option);
+    return qemu_format(q, listens ? "socket=%s" : "connect=%s", where);
+}
+
+#define SOCKET_IGNORED                                                                   \
+    "delay nodelay reconnect reconnect-ms ipv4 ipv6 to abstract tight mptcp "
+
+/* PATH or HOST:PORT, and properties. */
+static const char *socket_at(struct qemu *q, const char *option, const char *text,
+                             bool is_port, bool telnet) {
+    struct qemu_list l;
+    const char *how;
+    char *where, *port;
+
+    if (!qemu_split(q, &l, option, text, NULL))
+        return NULL;
+    where = qemu_format(q, "%s", l.head ? l.head : "");
+    port = is_port ? strrchr(where, ':') : NULL;
+    if (l.count + 3 > QEMU_PAIRS || (is_port && !port)) {
+        qemu_refuse(q, "%s wants HOST:PORT, not '%s'", option, text);
+        return NULL;
+    }
+    if (port) {
+        *port++ = 0;
+        l.pair[l.count++] = (struct qemu_pair){.name = "host", .value = where};
+        l.pair[l.count++] = (struct qemu_pair){.name = "port", .value = port};
+    } else {
+        l.pair[l.count++] = (struct qemu_pair){.name = "path", .value = where};
+    }
+    if (telnet)
+        l.pair[l.count++] = (struct qemu_pair){.name = "telnet", .value = "on"};
+    how = socket_how(q, &l);
+    return how && qemu_rest(q, &l, SOCKET_IGNORED) ? how : NULL;
 }
 
 /* One of the words of -serial, -monitor and others; NULL after a refusal. */
@@ -35,12 +73,16 @@ static const char *how_of(struct qemu *q, const char *option, const char *text) 
     if (!strncmp(text, "file:", 5) && text[5])
         return qemu_format(q, "file=%s", text + 5);
     if (!strncmp(text, "unix:", 5) && text[5])
-        return socket_at(q, option, text + 5);
+        return socket_at(q, option, text + 5, false, false);
+    if (!strncmp(text, "tcp:", 4))
+        return socket_at(q, option, text + 4, true, false);
+    if (!strncmp(text, "telnet:", 7))
+        return socket_at(q, option, text + 7, true, true);
     if (!strncmp(text, "chardev:", 8))
         return qemu_format(q, "@%s", text + 8);
     qemu_refuse(q,
-                "%s: bivisor has stdio, null, none, pty, file:PATH, "
-                "unix:PATH,server=on and chardev:ID, not '%s'",
+                "%s: bivisor has stdio, null, none, pty, file:PATH, unix:PATH, "
+                "tcp:HOST:PORT and chardev:ID, not '%s'",
                 option, text);
     return NULL;
 }
@@ -49,10 +91,11 @@ static const char *how_of(struct qemu *q, const char *option, const char *text) 
 
 static const char *chardev_how(struct qemu *q, struct qemu_list *l, const char *kind) {
     const char *path = qemu_value(l, "path");
-    bool listens, append;
+    bool append;
 
-    if (!qemu_switch(q, l, "server", false, &listens) ||
-        !qemu_switch(q, l, "append", false, &append))
+    if (!strcmp(kind, "socket"))
+        return socket_how(q, l);
+    if (!qemu_switch(q, l, "append", false, &append))
         return NULL;
     if (append)
         qemu_note(q, "%s: append=on: '%s' is written from its beginning", l->option,
@@ -63,11 +106,9 @@ static const char *chardev_how(struct qemu *q, struct qemu_list *l, const char *
         return "null";
     if (!strcmp(kind, "file") && path)
         return qemu_format(q, "file=%s", path);
-    if (!strcmp(kind, "socket") && path && listens)
-        return qemu_format(q, "socket=%s", path);
     qemu_refuse(q,
-                "%s: bivisor has stdio, null, pty, file,path=PATH and socket,path=PATH,"
-                "server=on, not '%s'",
+                "%s: bivisor has stdio, null, pty, file,path=PATH, socket,path=PATH and "
+                "socket,host=ADDR,port=N, not '%s'",
                 l->option, kind);
     return NULL;
 }
@@ -90,7 +131,7 @@ bool qemu_take_chardev(struct qemu *q, const char *option, const char *value) {
         return false;
     q->chr_count++;
     return qemu_rest(
-        q, &l, "signal wait reconnect logfile logappend width height cols rows size ");
+        q, &l, SOCKET_IGNORED "signal logfile logappend width height cols rows size ");
 }
 
 static bool add_serial(struct qemu *q, const char *option, const char *how) {
@@ -114,11 +155,6 @@ bool qemu_take_serial(struct qemu *q, const char *option, const char *value) {
 bool qemu_take_monitor(struct qemu *q, const char *option, const char *value) {
     const char *how = how_of(q, option, !strncmp(value, "mon:", 4) ? value + 4 : value);
 
-    if (how && strcmp(how, "stdio") != 0 && strcmp(how, "null") != 0 && *how != '@')
-        return qemu_refuse(q,
-                           "%s %s: the monitor is at stdio or nowhere; --control PATH "
-                           "of `bivisor run` is for programs",
-                           option, value);
     q->monitor = how;
     return how;
 }

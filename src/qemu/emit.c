@@ -296,9 +296,28 @@ static bool emit_qmp(struct qemu *q) {
         put_option(q, "--qmp", how + 7);
     else if (how)
         return qemu_refuse(q,
-                           "QMP is spoken at a unix socket (unix:PATH,server=on), not "
-                           "at '%s'",
+                           "QMP is spoken at a socket (unix:PATH,server=on), not at "
+                           "'%s'",
                            how);
+    return how;
+}
+
+/* At this terminal, which AT_STDIO devices have, too; or at a socket, for scripts. */
+static bool emit_monitor(struct qemu *q, unsigned at_stdio) {
+    const char *how = follow(q, q->monitor);
+
+    if (!q->monitor || (how && !strcmp(how, "null")))
+        return true;
+    if (how && !strcmp(how, "stdio"))
+        put_option(q, "--monitor", at_stdio ? "mux" : "only");
+    else if (how && !strncmp(how, "socket=", 7))
+        put_option(q, "--monitor", how);
+    else if (how)
+        return qemu_refuse(
+            q,
+            "the monitor is at stdio, at a socket (unix:PATH,server=on) or "
+            "nowhere, not at '%s'",
+            how);
     return how;
 }
 
@@ -368,11 +387,7 @@ static bool emit_chars(struct qemu *q) {
     if (at_stdio > 1)
         return qemu_refuse(q, "standard input and output are one device's; another "
                               "device can be at a pty, a file or a unix socket");
-    if (q->monitor && !(how = follow(q, q->monitor)))
-        return false;
-    if (q->monitor && !strcmp(how, "stdio"))
-        put_option(q, "--monitor", at_stdio ? "mux" : "only");
-    if (!emit_qmp(q))
+    if (!emit_monitor(q, at_stdio) || !emit_qmp(q))
         return false;
     if (q->escape)
         put_option(q, "--escape", qemu_format(q, "%u", q->escape));

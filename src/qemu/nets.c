@@ -141,20 +141,25 @@ static const char *tap(struct qemu *q, struct qemu_list *l) {
 }
 
 static const char *stream(struct qemu *q, struct qemu_list *l) {
-    const char *type = qemu_value(l, "addr.type"), *path = qemu_value(l, "addr.path");
+    const char *type = qemu_value(l, "addr.type"), *where = qemu_value(l, "addr.path");
+    const char *host = qemu_value(l, "addr.host"), *port = qemu_value(l, "addr.port");
     bool listens;
 
     if (!qemu_switch(q, l, "server", false, &listens))
         return NULL;
-    if (!type || strcmp(type, "unix") != 0 || !path) {
+    if (type && !strcmp(type, "inet") && host && port) {
+        where = qemu_port(q, l->option, host, port, listens);
+        if (!where)
+            return NULL;
+    } else if (!type || strcmp(type, "unix") != 0 || !where) {
         qemu_refuse(q,
-                    "%s: bivisor meets its peer at a unix socket: addr.type=unix,"
-                    "addr.path=PATH",
+                    "%s: bivisor meets its peer at a socket: addr.type=unix,"
+                    "addr.path=PATH, or addr.type=inet,addr.host=ADDR,addr.port=N",
                     l->option);
         return NULL;
     }
-    return qemu_rest(q, l, "id reconnect addr.abstract ")
-               ? qemu_format(q, "socket=%s%s", qemu_escape(q, path),
+    return qemu_rest(q, l, "id reconnect reconnect-ms addr.abstract addr.ipv4 addr.ipv6 ")
+               ? qemu_format(q, "socket=%s%s", qemu_escape(q, where),
                              listens ? ",listen" : "")
                : NULL;
 }

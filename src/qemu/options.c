@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/control.h"
 #include "qemu/qemu.h"
 #include "qemu/qemu_int.h"
 
-#define VERSION_TEXT "QEMU emulator version " QEMU_VERSION " (bivisor, in QEMU's place)\n"
+#define VERSION_TEXT                                                                     \
+    "QEMU emulator version " CONTROL_QEMU_VERSION " (bivisor, in QEMU's place)\n"
 
 /* --- options of a line or two --- */
 

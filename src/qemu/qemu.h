@@ -13,9 +13,6 @@
 
 #include "base/types.h"
 
-/* QEMU's version that tools are told: the one whose manual was followed. */
-#define QEMU_VERSION "7.2.0"
-
 struct qemu;
 
 struct qemu_line {

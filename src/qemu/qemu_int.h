@@ -158,6 +158,10 @@ bool qemu_number(struct qemu *q, struct qemu_list *l, const char *name, int othe
 bool qemu_rest(struct qemu *q, struct qemu_list *l, const char *ignored);
 /* TEXT with each comma twice. */
 const char *qemu_escape(struct qemu *q, const char *text);
+/* HOST and PORT as tcp:ADDR:PORT, numbers both. Without a host it is this one's, and for
+ * nobody else: QEMU listens at all of its addresses then. NULL after a refusal. */
+const char *qemu_port(struct qemu *q, const char *option, const char *host,
+                      const char *port, bool listens);
 /* TEXT is a decimal number, 0x and hexadecimal digits, or 0 and octal ones. */
 bool qemu_parse_number(const char *text, uint64_t *out);
 void qemu_free_strings(struct qemu *q);

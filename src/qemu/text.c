@@ -214,3 +214,28 @@ bool qemu_rest(struct qemu *q, struct qemu_list *l, const char *ignored) {
     }
     return true;
 }
+
+const char *qemu_port(struct qemu *q, const char *option, const char *host,
+                      const char *port, bool listens) {
+    size_t digits = port ? strspn(port, "0123456789") : 0;
+
+    if (!digits || port[digits]) {
+        qemu_refuse(q,
+                    "%s: a TCP socket wants a host and a number for its port, not '%s'",
+                    option, port ? port : "");
+        return NULL;
+    }
+    if (!host || !*host) {
+        if (listens)
+            qemu_note(q, "%s: port %s is for this host alone; 0.0.0.0:%s is for all",
+                      option, port, port);
+        host = "127.0.0.1";
+    } else if (!strcmp(host, "localhost")) {
+        host = "127.0.0.1";
+    } else if (strspn(host, "0123456789abcdefABCDEF.:[]") != strlen(host)) {
+        qemu_refuse(q, "%s: a host is given by its address, not as '%s'", option, host);
+        return NULL;
+    }
+    return qemu_format(q, strchr(host, ':') && *host != '[' ? "tcp:[%s]:%s" : "tcp:%s:%s",
+                       host, port);
+}

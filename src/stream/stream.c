@@ -78,13 +78,25 @@ static int open_file(struct stream *s, const char *path, char *why, size_t why_s
     return -errno;
 }
 
-static int open_socket(struct stream *s, const char *path, char *why, size_t why_size) {
-    int rc = os_listener_open(path, &s->listener);
+static int open_socket(struct stream *s, const char *where, char *why, size_t why_size) {
+    int rc = os_endpoint_listen(where, &s->listener);
 
     s->kind = SOCKET;
     if (rc)
-        snprintf(why, why_size, "cannot listen at '%s': %s", path, strerror(-rc));
+        snprintf(why, why_size, "cannot listen at '%s': %s", where,
+                 os_endpoint_reason(rc));
     return rc;
+}
+
+static int connect_socket(struct stream *s, const char *where, char *why,
+                          size_t why_size) {
+    s->kind = SOCKET;
+    s->fd = os_endpoint_connect(where);
+    if (s->fd >= 0)
+        return 0;
+    snprintf(why, why_size, "cannot connect to '%s': %s", where,
+             os_endpoint_reason(s->fd));
+    return s->fd;
 }
 
 /* The other side is opened once: from then on its absence can be seen. */
@@ -151,6 +163,8 @@ int stream_open(const char *how, struct stream **out, char *why, size_t why_size
         rc = open_file(s, how + 5, why, why_size);
     } else if (!strncmp(how, "socket=", 7) && how[7]) {
         rc = open_socket(s, how + 7, why, why_size);
+    } else if (!strncmp(how, "connect=", 8) && how[8]) {
+        rc = connect_socket(s, how + 8, why, why_size);
     } else if (!strcmp(how, "pty")) {
         rc = open_terminal(s, why, why_size);
     } else if (!strncmp(how, "fd=", 3) && how[3]) {
@@ -162,7 +176,8 @@ int stream_open(const char *how, struct stream **out, char *why, size_t why_size
     } else {
         rc = -EINVAL;
         snprintf(why, why_size,
-                 "it is one of pty, file=PATH, socket=PATH, fd=N, null, stdio, not '%s'",
+                 "it is one of pty, file=PATH, socket=WHERE, connect=WHERE, fd=N, null, "
+                 "stdio, not '%s'",
                  how);
     }
     if (rc)

@@ -1,5 +1,5 @@
 /*
- * A stream of bytes to somewhere outside: a file, a pseudo-terminal, a unix socket, or
+ * A stream of bytes to somewhere outside: a file, a pseudo-terminal, a socket, or
  * whoever has this process's standard input and output. The far end of a console's port
  * or a serial port. This room knows no device and no machine.
  *
@@ -38,10 +38,11 @@ struct stream_guard {
     void *arg;
 };
 
-/* HOW is "pty", "file=PATH" (output only), "socket=PATH" (one client at a time), "null",
- * "fd=N", a connected socket that this process has, or "stdio", whose other side
- * stream_lend() brings. 0, or -errno with one sentence in
- * WHY. Before there are threads: sockets make a process. */
+/* HOW is "pty", "file=PATH" (output only), "socket=WHERE", at which one client at a time
+ * is connected, "connect=WHERE", which is connected to now (both as os_endpoint_listen()
+ * has it), "null", "fd=N", a connected socket that this process has, or "stdio", whose
+ * other side stream_lend() brings. 0, or -errno with one sentence in WHY. Before there
+ * are threads: sockets make a process. */
 int stream_open(const char *how, struct stream **out, char *why, size_t why_size);
 /* The file that HOW names, which will be written from its beginning; NULL: none, or one
  * of this process's own descriptors. */

@@ -67,7 +67,7 @@ static void test_monitor(void) {
     verdict("monitor-enter",
             type(r, "\x14"
                     "c") &&
-                expect(r, "(bivisor) "),
+                expect(r, "(qemu) "),
             r);
     verdict("monitor-status",
             type(r, "info stx\x7f"

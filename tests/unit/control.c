@@ -377,7 +377,7 @@ static int serve(void **state) {
         return -1;
     signal(SIGPIPE, SIG_IGN);
     snprintf(path, sizeof(path), "%s/socket", dir);
-    if (control_open(path, &control, why, sizeof(why)))
+    if (control_open(path, CONTROL_JSON, &control, why, sizeof(why)))
         return -1;
     fill_table(control_table(control));
     return control_start(control, loop) ||
@@ -603,14 +603,15 @@ static void test_path(void **state) {
     strcpy(dir, "/tmp/control-XXXXXX");
     assert_non_null(mkdtemp(dir));
     snprintf(name, sizeof(name), "%s/s", dir);
-    assert_int_equal(control_open(name, &c, why, sizeof(why)), 0);
+    assert_int_equal(control_open(name, CONTROL_JSON, &c, why, sizeof(why)), 0);
     assert_int_equal(lstat(name, &st), 0);
     assert_int_equal(st.st_mode, S_IFSOCK | 0600);
     /* Somebody listens there: us. */
     {
         struct control *other;
 
-        assert_int_equal(control_open(name, &other, why, sizeof(why)), -EADDRINUSE);
+        assert_int_equal(control_open(name, CONTROL_JSON, &other, why, sizeof(why)),
+                         -EADDRINUSE);
         assert_non_null(strstr(why, "another program listens there"));
     }
     control_close(c);
@@ -619,14 +620,14 @@ static void test_path(void **state) {
     fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     assert_int_equal(write(fd, "x", 1), 1);
     close(fd);
-    assert_int_equal(control_open(name, &c, why, sizeof(why)), -EEXIST);
+    assert_int_equal(control_open(name, CONTROL_JSON, &c, why, sizeof(why)), -EEXIST);
     assert_non_null(strstr(why, "something that is no socket"));
     assert_int_equal(lstat(name, &st), 0);
     assert_int_equal(st.st_size, 1);
     unlink(name);
-    assert_int_equal(control_open(dir, &c, why, sizeof(why)), -EEXIST);
+    assert_int_equal(control_open(dir, CONTROL_JSON, &c, why, sizeof(why)), -EEXIST);
     assert_int_equal(symlink("/tmp/control-nowhere", name), 0);
-    assert_int_equal(control_open(name, &c, why, sizeof(why)), -EEXIST);
+    assert_int_equal(control_open(name, CONTROL_JSON, &c, why, sizeof(why)), -EEXIST);
     unlink(name);
     /* One that nobody listens at is replaced. */
     {
@@ -637,19 +638,20 @@ static void test_path(void **state) {
         assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
         close(fd);
     }
-    assert_int_equal(control_open(name, &c, why, sizeof(why)), 0);
+    assert_int_equal(control_open(name, CONTROL_JSON, &c, why, sizeof(why)), 0);
     /* What has taken its place is not removed. */
     unlink(name);
     fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     close(fd);
     control_close(c);
     assert_int_equal(unlink(name), 0);
-    assert_int_equal(control_open("", &c, why, sizeof(why)), -ENOENT);
+    assert_int_equal(control_open("", CONTROL_JSON, &c, why, sizeof(why)), -ENOENT);
     snprintf(longer, sizeof(longer), "%s/%0120d", dir, 1);
-    assert_int_equal(control_open(longer, &c, why, sizeof(why)), -ENAMETOOLONG);
+    assert_int_equal(control_open(longer, CONTROL_JSON, &c, why, sizeof(why)),
+                     -ENAMETOOLONG);
     assert_non_null(strstr(why, "at most 107 bytes"));
     snprintf(longer, sizeof(longer), "%s/none/s", dir);
-    assert_int_equal(control_open(longer, &c, why, sizeof(why)), -ENOENT);
+    assert_int_equal(control_open(longer, CONTROL_JSON, &c, why, sizeof(why)), -ENOENT);
     assert_int_equal(rmdir(dir), 0);
 }
 
@@ -667,7 +669,7 @@ static void test_path_after_kill(void **state) {
     if (!pid) {
         struct control *c;
 
-        if (control_open(name, &c, why, sizeof(why)))
+        if (control_open(name, CONTROL_JSON, &c, why, sizeof(why)))
             _exit(1);
         if (write(ready[1], "x", 1) == 1)
             pause();

@@ -118,7 +118,9 @@ static void test_refused(void **unused) {
           GENERIC "Parameter 'command-line' is missing\"}}");
     check("{\"execute\":\"human-monitor-command\",\"arguments\":"
           "{\"command-line\":\"human-monitor-command\"}}",
-          NULL, "{\"return\":\"unknown command\\r\\n\"}");
+          NULL,
+          "{\"return\":\"unknown command: 'human-monitor-command'; help lists "
+          "them\\r\\n\"}");
     check("[]", NULL, GENERIC "QMP input must be a JSON object\"}}");
     check("{\"a\":\001}", NULL, GENERIC "the line has a control character in it\"}}");
 }
@@ -167,9 +169,8 @@ static int serve(void **unused) {
         return -1;
     signal(SIGPIPE, SIG_IGN);
     snprintf(path, sizeof(path), "%s/socket", dir);
-    if (control_open(path, &control, why, sizeof(why)))
+    if (control_open(path, CONTROL_QMP, &control, why, sizeof(why)))
         return -1;
-    control_speak_qmp(control);
     control_add(control_table(control), commands, NULL);
     return control_start(control, loop) ||
            os_thread_start(OS_THREAD_WORKER, run_loop, NULL, &thread);

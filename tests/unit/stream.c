@@ -4,6 +4,7 @@
  */
 #include "stream/stream.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -203,6 +204,38 @@ static void test_socket(void **state) {
     close(fd);
 }
 
+/* The program to which we connect comes first; its end is seen. */
+static void test_connect(void **state) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
+    socklen_t len = sizeof(a);
+    char back[32] = {0}, old[256], why[300];
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+    memcpy(old, path, sizeof(old));
+    snprintf(path, sizeof(path), "connect=tcp:127.0.0.1:%u", ntohs(a.sin_port));
+    assert_int_equal(stream_open(path, &s, why, sizeof(why)), -ECONNREFUSED);
+    assert_non_null(strstr(why, "no program listens there"));
+    assert_int_equal(listen(listener, 1), 0);
+    memmove(path, path + 8, sizeof(path) - 8);
+    begin("connect");
+    memcpy(path, old, sizeof(old));
+    fd = accept(listener, NULL, NULL);
+    assert_true(connected);
+    assert_int_equal(put("hello"), 5);
+    assert_int_equal(read(fd, back, sizeof(back)), 5);
+    assert_string_equal(back, "hello");
+    assert_int_equal(write(fd, "typed", 5), 5);
+    while (got_len < 5)
+        os_loop_run(loop);
+    assert_string_equal(got, "typed");
+    close(fd);
+    wait_connected(false);
+    assert_int_equal(put("to nobody"), 9);
+    close(listener);
+}
+
 /* What the user does not take waits, and nothing is lost. */
 static void test_slow_user(void **state) {
     int fd;
@@ -380,9 +413,9 @@ static void test_names(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_file),      T(test_file_in_parts), T(test_pipe),     T(test_nowhere),
-        T(test_lent),      T(test_names),         T(test_bad),      T(test_socket),
-        T(test_slow_user), T(test_slow_reader),   T(test_terminal),
+        T(test_file),    T(test_file_in_parts), T(test_pipe),        T(test_nowhere),
+        T(test_lent),    T(test_names),         T(test_bad),         T(test_socket),
+        T(test_connect), T(test_slow_user),     T(test_slow_reader), T(test_terminal),
     };
 #undef T
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -1,0 +1,278 @@
+/*
+ * The words of QEMU's monitor: a line of them, and lines of text back, for users at a
+ * terminal, scripts at a socket, and QMP's `human-monitor-command`. As with QMP, what
+ * they ask for is done by commands of the table (control.h).
+ */
+#include <cjson/cJSON.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/control_int.h"
+
+#define LINE_MAX_SHOWN 64 /* bytes of a line that is told back */
+#define OUT_SIZE 4096u    /* the longest answer is help's */
+
+/* A line on its way. */
+struct words {
+    const struct control_table *table;
+    const char *rest; /* what stands behind the command */
+    const char *event;
+    char out[OUT_SIZE];
+    size_t len;
+};
+
+__attribute__((format(printf, 2, 3))) static void say(struct words *w, const char *format,
+                                                      ...) {
+    va_list args;
+    int n;
+
+    va_start(args, format);
+    n = vsnprintf(w->out + w->len, sizeof(w->out) - w->len, format, args);
+    va_end(args);
+    if (n > 0 && (size_t)n < sizeof(w->out) - w->len)
+        w->len += (size_t)n;
+    w->out[w->len] = 0;
+}
+
+/* Asks the table for COMMAND with an argument, or none. NULL: it refuses, which is said.
+ */
+static cJSON *ask(struct words *w, const char *command, const char *name, cJSON *value) {
+    cJSON *request = cJSON_CreateObject(), *answer = NULL;
+    char *line = NULL, why[512] = "out of memory";
+
+    if (request && cJSON_AddStringToObject(request, "command", command) &&
+        (!name || cJSON_AddItemToObject(request, name, value)))
+        line = cJSON_PrintUnformatted(request);
+    if (line)
+        answer = control_ask(w->table, line, why, sizeof(why));
+    if (!answer)
+        say(w, "Error: %s\r\n", why);
+    cJSON_free(line);
+    cJSON_Delete(request);
+    return answer;
+}
+
+static double number(const cJSON *o, const char *name) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(o, name);
+
+    return cJSON_IsNumber(value) ? value->valuedouble : 0;
+}
+
+static const char *text(const cJSON *o, const char *name) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(o, name);
+
+    return cJSON_IsString(value) ? value->valuestring : "";
+}
+
+/* --- what is done --- */
+
+static void tell(struct words *w, const char *command, const char *event) {
+    cJSON *answer = ask(w, command, NULL, NULL);
+
+    if (answer)
+        w->event = event;
+    cJSON_Delete(answer);
+}
+
+static void do_stop(struct words *w) {
+    tell(w, "pause", "STOP");
+}
+
+static void do_cont(struct words *w) {
+    tell(w, "resume", "RESUME");
+}
+
+static void do_reset(struct words *w) {
+    tell(w, "reset", "RESET");
+}
+
+static void do_powerdown(struct words *w) {
+    tell(w, "powerdown", "POWERDOWN");
+}
+
+static void do_quit(struct words *w) {
+    tell(w, "quit", NULL);
+}
+
+/* Keys, and perhaps for how long they are held, which they are not. */
+static void do_sendkey(struct words *w) {
+    char keys[128];
+
+    snprintf(keys, sizeof(keys), "%.*s", (int)strcspn(w->rest, " "), w->rest);
+    cJSON_Delete(ask(w, "keys", "keys", cJSON_CreateString(keys)));
+}
+
+/* QEMU says how much is the guest's, the table how much it gives away. */
+static void do_balloon(struct words *w) {
+    cJSON *about = ask(w, "about", NULL, NULL);
+    double all = number(about, "memory") / (1 << 20), want = strtod(w->rest, NULL);
+
+    if (about)
+        cJSON_Delete(
+            ask(w, "balloon", "mib",
+                cJSON_CreateNumber(want < all ? (double)(int64_t)(all - want) : 0)));
+    cJSON_Delete(about);
+}
+
+/* --- what is told --- */
+
+static void do_status(struct words *w) {
+    cJSON *about = ask(w, "about", NULL, NULL);
+
+    if (about)
+        say(w, "VM status: %s\r\n",
+            cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(about, "paused")) ? "paused"
+                                                                            : "running");
+    cJSON_Delete(about);
+}
+
+static void do_kvm(struct words *w) {
+    cJSON *about = ask(w, "about", NULL, NULL);
+
+    if (about)
+        say(w, "kvm support: %s\r\n",
+            strcmp(text(about, "engine"), "kvm") ? "disabled" : "enabled");
+    cJSON_Delete(about);
+}
+
+static void do_name(struct words *w) {
+    cJSON *about = ask(w, "about", NULL, NULL);
+
+    if (about && *text(about, "name"))
+        say(w, "%s\r\n", text(about, "name"));
+    cJSON_Delete(about);
+}
+
+static void do_cpus(struct words *w) {
+    cJSON *about = ask(w, "about", NULL, NULL);
+
+    for (int n = 0; about && n < number(about, "cpus"); n++)
+        say(w, "%c CPU #%d: thread_id=%.0f\r\n", n ? ' ' : '*', n, number(about, "pid"));
+    cJSON_Delete(about);
+}
+
+static void do_memory(struct words *w) {
+    cJSON *about = ask(w, "about", NULL, NULL);
+
+    if (about)
+        say(w, "base memory: %.0f\r\nplugged memory: 0\r\n", number(about, "memory"));
+    cJSON_Delete(about);
+}
+
+static void do_ballooned(struct words *w) {
+    cJSON *about = ask(w, "about", NULL, NULL),
+          *balloon = about ? ask(w, "balloon", NULL, NULL) : NULL;
+
+    if (balloon)
+        say(w, "balloon: actual=%.0f\r\n",
+            (number(about, "memory") - number(balloon, "pages") * 4096) / (1 << 20));
+    cJSON_Delete(balloon);
+    cJSON_Delete(about);
+}
+
+static void do_version(struct words *w) {
+    say(w, CONTROL_QEMU_VERSION " (bivisor)\r\n");
+}
+
+/* --- the table --- */
+
+static void do_help(struct words *w);
+
+static const struct word {
+    const char *name, *other;
+    void (*run)(struct words *w); /* NULL: it cannot be done, WHAT is what to do */
+    const char *what;
+    const char *args; /* NULL: it has none */
+} list[] = {
+    {"help", "?", do_help, "this list", NULL},
+    {"info status", NULL, do_status, "whether the guest runs", NULL},
+    {"info version", NULL, do_version, "whose words these are", NULL},
+    {"info name", NULL, do_name, "the machine's name", NULL},
+    {"info cpus", NULL, do_cpus, "its CPUs", NULL},
+    {"info memory_size_summary", NULL, do_memory, "its memory", NULL},
+    {"info balloon", NULL, do_ballooned, "how much of it the guest has", NULL},
+    {"info kvm", NULL, do_kvm, "whether KVM runs the guest", NULL},
+    {"stop", "s", do_stop, "the guest, and its time, stand still", NULL},
+    {"cont", "c", do_cont, "they go on", NULL},
+    {"balloon", NULL, do_balloon, "so many MiB are the guest's", "MIB"},
+    {"sendkey", NULL, do_sendkey, "presses keys, as ctrl-alt-f1", "KEYS"},
+    {"system_reset", NULL, do_reset, "as the reset button", NULL},
+    {"system_powerdown", NULL, do_powerdown,
+     "as the power button: the guest may shut down", NULL},
+    {"quit", "q", do_quit, "the run ends now", NULL},
+    {"screendump", NULL, NULL, "`bivisor screenshot --control PATH` makes a picture",
+     "FILE"},
+    {"savevm", NULL, NULL, "`bivisor snapshot` freezes a machine", "NAME"},
+    {"loadvm", NULL, NULL, "`bivisor restore` thaws a machine", "NAME"},
+    {"migrate", NULL, NULL, "`bivisor snapshot` and `bivisor restore` move a machine",
+     "URI"},
+    {"device_add", NULL, NULL, "what the machine has it has from the beginning",
+     "DEVICE"},
+    {"device_del", NULL, NULL, "what the machine has it has to the end", "DEVICE"},
+    {"hostfwd_add", NULL, NULL,
+     "ports are forwarded from the beginning: hostfwd=", "RULE"},
+    {"change", NULL, NULL, "media stay in their drives", "DEVICE"},
+    {"eject", NULL, NULL, "media stay in their drives", "DEVICE"},
+};
+
+static void do_help(struct words *w) {
+    for (size_t n = 0; n < ARRAY_SIZE(list); n++) {
+        char left[48];
+
+        if (!list[n].run)
+            continue;
+        snprintf(left, sizeof(left), "%s%s%s", list[n].name, list[n].args ? " " : "",
+                 list[n].args ? list[n].args : "");
+        say(w, "%-26s%s\r\n", left, list[n].what);
+    }
+}
+
+/* LINE begins with NAME: what stands behind it, or NULL. */
+static const char *behind(const char *line, const char *name) {
+    size_t len = strlen(name);
+
+    if (strncmp(line, name, len) != 0 || (line[len] && line[len] != ' '))
+        return NULL;
+    return line + len + strspn(line + len, " ");
+}
+
+static void execute(struct words *w, const char *line) {
+    for (size_t n = 0; n < ARRAY_SIZE(list); n++) {
+        const struct word *x = &list[n];
+
+        w->rest = behind(line, x->name);
+        if (!w->rest && x->other)
+            w->rest = behind(line, x->other);
+        if (!w->rest || (*w->rest && !x->args))
+            continue;
+        if (!x->run)
+            say(w, "Error: %s is not possible here: %s\r\n", x->name, x->what);
+        else if (x->args && !*w->rest)
+            say(w, "%s: %s is missing\r\n", x->name, x->args);
+        else
+            x->run(w);
+        return;
+    }
+    if (*line)
+        say(w, "unknown command: '%.*s'; help lists them\r\n", LINE_MAX_SHOWN, line);
+}
+
+char *control_words(const struct control_table *t, const char *line, const char **event) {
+    struct words w = {.table = t};
+    char clean[256];
+    size_t len;
+
+    line += strspn(line, " \t");
+    snprintf(clean, sizeof(clean), "%s", line);
+    for (len = strlen(clean); len && strchr(" \t\r\n", clean[len - 1]);)
+        clean[--len] = 0;
+    for (size_t n = 0; n < len; n++)
+        if ((uint8_t)clean[n] < ' ' || (uint8_t)clean[n] > '~')
+            clean[n] = '?';
+    execute(&w, clean);
+    if (event)
+        *event = w.event;
+    return strdup(w.out);
+}
