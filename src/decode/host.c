@@ -9,6 +9,8 @@
 
 #include <Zydis/Zydis.h>
 
+#include "decode/decode_int.h"
+
 #define M(name) ZYDIS_MNEMONIC_##name
 
 /* What may be there besides vectors; the first part the checker looks at more closely. */
@@ -311,11 +313,19 @@ static void take_memory(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
         i->mem.disp += zi->length;
 }
 
+/* To 16 bits, MOVSXD reads as many on Intel's CPUs (normalize_movsxd()). */
+static uint16_t operand_size(const ZydisDecodedInstruction *zi,
+                             const ZydisDecodedOperand *zo) {
+    if (zi->mnemonic == M(MOVSXD) && zi->operand_width == 16 && !decode_host_is_amd())
+        return 2;
+    return (uint16_t)(zo->size / 8);
+}
+
 static bool take_operand(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *zo,
                          struct host_insn *i) {
     struct host_operand *o = &i->opnd[i->nops++];
 
-    o->size = (uint16_t)(zo->size / 8);
+    o->size = operand_size(zi, zo);
     if (zo->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
         o->access |= HOST_READ;
     if (zo->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)

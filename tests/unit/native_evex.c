@@ -111,6 +111,15 @@ static bool expect(bool ok, const struct insn *i, uint64_t at, const char *what)
     return false;
 }
 
+/* What a CPU that is not AMD's leaves behind with a fault may be something else:
+ * docs/errata.md, "vcvtps2ph" and "masked". */
+static bool in_errata(const struct insn *i) {
+    bool converts = (i->bytes[1] & 7) == 3 && i->bytes[i->off_opcode] == 0x1d;
+
+    return !__builtin_cpu_is("amd") && G.v->fault.vector == X86_PF &&
+           (converts || i->op == OP_gather || i->op == OP_vmaskmov);
+}
+
 /* Runs I with rbx at OFF from the page, in both worlds. */
 static void compare(const struct insn *i, int64_t off, unsigned pattern, bool unmasked,
                     uint64_t opmask) {
@@ -140,6 +149,8 @@ static void compare(const struct insn *i, int64_t off, unsigned pattern, bool un
 
         faulted++;
         if (!expect(rc == SEM_FAULT, i, at, "the host faults, the G.ram does not"))
+            return;
+        if (in_errata(i))
             return;
         if (!expect(G.v->fault.vector == trap, i, at, "vector"))
             return;
@@ -420,7 +431,8 @@ static void test_all_32(void **state) {
 /* --- the XSAVE family with all components --- */
 
 /* Runs BYTES (memory operand [rbx], at the page's start) in both worlds. The x87 pointers
- * are the vCPU's and not compared. */
+ * are the vCPU's and not compared, nor components that the host has and the vCPU has not
+ * (AMX: with them XSAVE and XRSTOR reach behind the page). */
 static void compare_state(const char *bytes, uint64_t components) {
     _Alignas(64) uint8_t image[VCPU_XSAVE_SIZE];
     struct host_regs r;
@@ -434,6 +446,7 @@ static void compare_state(const char *bytes, uint64_t components) {
     G.v->gpr[REG_RDX] = 0;
     memcpy(r.gpr, G.v->gpr, sizeof(r.gpr));
     r.gpr[REG_RBX] = (uint64_t)(uintptr_t)page;
+    r.gpr[REG_RAX] &= vec_supported();
     r.rflags = 2;
     assert_int_equal(decode_insn(MODE_64, (const uint8_t *)bytes, 4, &i), DECODE_OK);
     sem_bind(G.v, &i);
@@ -462,6 +475,16 @@ static void leave_some_unused(void) {
     memcpy(G.v->vec + 512, &in_use, 8);
 }
 
+/* The header names a component that the host has and the vCPU has not. */
+static bool names_others(void) {
+    uint32_t lo, hi;
+    uint64_t named[2];
+
+    __asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    memcpy(named, G.ram + PAGE + 512, sizeof(named));
+    return (named[0] | named[1]) & lo & ~vec_supported();
+}
+
 static void test_xsave(void **state) {
     static const char *const saves[] = {"\x48\x0f\xae\x23", "\x48\x0f\xc7\x23"};
     const char *xrstor = "\x48\x0f\xae\x2b";
@@ -482,7 +505,8 @@ static void test_xsave(void **state) {
         if (rnd() & 1) { /* a header that is wrong, or right and odd */
             random_state(2, false, rnd());
             G.ram[PAGE + 512 + rnd() % 17] ^= (uint8_t)(1 << rnd() % 8);
-            compare_state(xrstor, rnd() & 0xff);
+            if (!names_others())
+                compare_state(xrstor, rnd() & 0xff);
         }
     }
     assert_int_equal(bad, 0);
