@@ -37,7 +37,7 @@
         .section .text.first, "ax"
 
 /* rdi: the signal, rsi: siginfo, rdx: ucontext. These three stay as they are up to
- * cell_tell: who is interrupted before it begins again with them. */
+ * idle: who is interrupted before it begins again with them. */
         .globl cell_handler
 cell_handler:
         push    $2              /* NT would spoil IRETQ, and AC what follows */
@@ -63,7 +63,7 @@ cell_handler:
         jmp     cell_tell
 
 /* rax: where in this program the signal came. */
-within: movabs  $cell_tell, %rcx
+within: movabs  $idle, %rcx
         cmp     %rcx, %rax
         jb      again
         movabs  $cell_told, %rcx
@@ -82,12 +82,14 @@ nothing: movabs $CELL_STATE, %rbx
         mov     %edi, CELL_S_SIGNAL(%rbx)
         mov     %rax, CELL_S_INFO(%rbx)
         movq    $0, CELL_S_CONTEXT(%rbx)
-        jmp     cell_tell
+        jmp     idle
 again:  mov     UC_RDI(%rdx), %rdi
         mov     UC_RSI(%rdx), %rsi
         mov     UC_RDX(%rdx), %rdx
         jmp     cell_handler
 
+/* No frame is needed: else each turn that is kicked before it begins would leave one. */
+idle:   movabs  $CELL_STACK + CELL_STACK_SIZE, %rsp
         .globl cell_tell
 cell_tell:
         mov     $SYS_write, %eax
@@ -141,8 +143,8 @@ resume: movabs  $CELL_RESUME, %rsp
         iretq
 
 /*
- * The helper: waits for orders, carries them out, says so. rdi: the process, which is the
- * guest thread, too. It has registers, and no stack.
+ * The helper: waits for orders, carries them out, and says so, or lets the guest thread go
+ * on. rdi: the process, which is the guest thread, too. It has registers, and no stack.
  *
  * KICK is the TURN that is to end. The guest thread has had a signal for it already
  * (setup.c, take_kicks()), and as a rule is out when the helper looks. Guest code that pretends to be in here, waiting, cannot
@@ -168,16 +170,17 @@ look:   mov     CELL_O_WORD(%rbx), %eax
         cmp     %eax, %r14d
         je      wait
         mov     %eax, %r14d
-told:   mov     CELL_O_KICK(%rbx), %eax
+told:   mov     CELL_O_BATCH(%rbx), %eax
+        cmp     %eax, %r13d
+        jne     orders
+kicked: mov     CELL_O_KICK(%rbx), %eax /* behind the orders: they may be what it waits for */
         cmp     %eax, %r15d
-        je      orders
+        je      look
         mov     %eax, %r15d
         cmp     %eax, CELL_O_TURN(%rbx)
         je      kick
-orders: mov     CELL_O_BATCH(%rbx), %eax
-        cmp     %eax, %r13d
-        je      look
-        mov     %eax, %r13d
+        jmp     look
+orders: mov     %eax, %r13d
         mov     CELL_O_COUNT(%rbx), %ebp
         lea     CELL_O_FIRST(%rbx), %rsp /* the order at hand: there is no stack */
         test    %ebp, %ebp
@@ -198,13 +201,17 @@ next:   add     $CELL_O_SIZE, %rsp
         dec     %ebp
         jnz     order
 done:   movabs  $one, %rsi
+        mov     $CELL_FD_GO, %ecx
         jmp     1f
 failed: movabs  $many, %rsi
+        mov     $CELL_FD_OUT, %ecx
 1:      mov     $CELL_FD_ACK, %edi
+        cmpl    $0, CELL_O_GO(%rbx)
+        cmovne  %ecx, %edi
         mov     $8, %edx
         mov     $SYS_write, %eax
         syscall
-        jmp     look
+        jmp     kicked
 poke:   mov     %sil, (%rdi)
         jmp     next
 
@@ -217,6 +224,9 @@ kick:   xor     %ebp, %ebp              /* looks */
 2:      mov     CELL_O_WORD(%rbx), %r14d
         cmp     %r15d, CELL_O_TURN(%rbx)
         jne     told
+        mov     CELL_O_BATCH(%rbx), %eax
+        cmp     %eax, %r13d
+        jne     late
         mov     $SYS_futex, %eax        /* for orders, or a while */
         mov     %rbx, %rdi
         mov     $FUTEX_WAIT, %esi
@@ -233,6 +243,9 @@ kick:   xor     %ebp, %ebp              /* looks */
         jb      1b
         mov     $SIGKILL, %edx
         jmp     1b
+/* The kick came before the orders that the turn begins with: it is obeyed behind them. */
+late:   xor     %r15d, %r15d
+        jmp     orders
 
         .balign 8
 one:    .quad   CELL_ACK_DONE

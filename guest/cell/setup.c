@@ -180,8 +180,6 @@ static void take_kicks(long thread) {
 
 static _Noreturn void help(long process) {
     call3(__NR_close, CELL_FD_SLOTS, 0, 0);
-    call3(__NR_close, CELL_FD_OUT, 0, 0);
-    call3(__NR_close, CELL_FD_GO, 0, 0);
     filter_helper();
     cell_help(process);
 }

@@ -29,15 +29,17 @@
 #define CELL_STATE_SIZE 0x1000
 #define CELL_STACK_SIZE (CELL_SLOT - CELL_ORDERS_SIZE - CELL_STATE_SIZE)
 
-/* The descriptors that a cell is started with. The helper thread keeps RAM and ACK, the
- * guest thread OUT and GO. */
+/* The descriptors that a cell is started with. The helper thread keeps RAM, ACK, OUT and
+ * GO, the guest thread the last two. */
 #define CELL_FD_RAM 3
 #define CELL_FD_SLOTS 4
 #define CELL_FD_ACK                                                                      \
-    5                 /* eventfd: adds ACK_DONE or ACK_FAILED for each batch of orders   \
-                       */
-#define CELL_FD_OUT 6 /* eventfd: adds 1, the guest thread is out */
-#define CELL_FD_GO 7  /* eventfd: is read, the guest thread goes on */
+    5 /* eventfd: adds ACK_DONE or ACK_FAILED for each batch of orders                   \
+       */
+#define CELL_FD_OUT                                                                      \
+    6 /* eventfd: adds 1, the guest thread is out; the helper ACK_FAILED: it is not in   \
+       */
+#define CELL_FD_GO 7 /* eventfd: is read, the guest thread goes on */
 #define CELL_FD_KICK                                                                     \
     8 /* socket: what arrives there is a signal for the guest thread, who has it no more \
        */
@@ -52,6 +54,7 @@
 #define CELL_O_KICK 8  /* changes when the guest thread is to come out */
 #define CELL_O_COUNT 12
 #define CELL_O_TURN 16 /* odd: the guest thread runs; changes whenever that does */
+#define CELL_O_GO 20   /* the guest thread goes on behind the orders, instead of an ACK */
 #define CELL_O_MASK 64 /* bits of CPUs, for CELL_ORDER_MOVE */
 #define CELL_O_MASK_SIZE 128
 #define CELL_O_FIRST 192
@@ -98,7 +101,7 @@ struct cell_order {
 };
 
 struct cell_orders {
-    uint32_t word, batch, kick, count, turn, pad[11];
+    uint32_t word, batch, kick, count, turn, go, pad[10];
     uint64_t mask[CELL_O_MASK_SIZE / 8];
     struct cell_order order[CELL_O_MAX];
 };
@@ -119,6 +122,7 @@ struct cell_state {
 
 _Static_assert(sizeof(struct cell_order) == CELL_O_SIZE, "orders");
 _Static_assert(__builtin_offsetof(struct cell_orders, turn) == CELL_O_TURN, "orders");
+_Static_assert(__builtin_offsetof(struct cell_orders, go) == CELL_O_GO, "orders");
 _Static_assert(__builtin_offsetof(struct cell_orders, mask) == CELL_O_MASK, "orders");
 _Static_assert(__builtin_offsetof(struct cell_orders, order) == CELL_O_FIRST, "orders");
 _Static_assert(sizeof(struct cell_orders) <= 0x2000, "orders");

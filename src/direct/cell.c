@@ -204,8 +204,15 @@ static void put_down(int fd, uint64_t value) {
         ;
 }
 
-bool cell_has_orders(const struct cell *c) {
-    return c->orders->count != 0;
+unsigned cell_orders(const struct cell *c) {
+    return c->orders->count;
+}
+
+/* The helper answers by GO, or by ACK. */
+static void send_orders(struct cell *c, bool go) {
+    c->orders->go = go;
+    __atomic_add_fetch(&c->orders->batch, 1, __ATOMIC_SEQ_CST);
+    wake_helper(c);
 }
 
 int cell_sync(struct cell *c) {
@@ -215,8 +222,7 @@ int cell_sync(struct cell *c) {
         return 0;
     if (c->is != CELL_USED)
         return -EIO;
-    __atomic_add_fetch(&c->orders->batch, 1, __ATOMIC_SEQ_CST);
-    wake_helper(c);
+    send_orders(c, false);
     said = await(c->pool->cfg.ack[c->slot]);
     c->orders->count = 0;
     if (said >= CELL_ACK_DEAD) {
@@ -432,13 +438,19 @@ void cell_turn_begin(struct cell *c) {
     __atomic_add_fetch(&c->orders->turn, 1, __ATOMIC_SEQ_CST);
 }
 
-bool cell_turn(struct cell *c) {
-    put_down(c->pool->cfg.go[c->slot], 1);
-    await(c->pool->cfg.out[c->slot]);
+int cell_turn(struct cell *c) {
+    uint64_t said;
+
+    if (c->orders->count)
+        send_orders(c, true);
+    else
+        put_down(c->pool->cfg.go[c->slot], 1);
+    said = await(c->pool->cfg.out[c->slot]);
+    c->orders->count = 0;
     if (!__atomic_load_n(&c->pool->cfg.dead[c->slot], __ATOMIC_SEQ_CST))
-        return true;
+        return said >= CELL_ACK_FAILED ? -ENOMEM : 0;
     c->is = CELL_DEAD;
-    return false;
+    return -EIO;
 }
 
 void cell_turn_end(struct cell *c) {

@@ -56,7 +56,7 @@ int cell_move(struct cell *c, int cpu);
 /* Nobody needs it any more; it is not running. No guest code runs in it from here on. */
 void cell_give_back(struct cell *c);
 
-/* --- what it maps; collected, and carried out by cell_sync() --- */
+/* --- what it maps; collected, and carried out by cell_sync(), or when it runs --- */
 
 /* PAGES pages at guest address AT are those at OFFSET of the RAM; PROT as in mmap(2). */
 int cell_map(struct cell *c, uint64_t at, uint64_t pages, int prot, uint64_t offset);
@@ -67,8 +67,8 @@ int cell_map_copy(struct cell *c, uint64_t at, uint64_t offset, const uint16_t *
 int cell_unmap(struct cell *c, uint64_t at, uint64_t pages);
 /* Everything that is the guest's. */
 int cell_unmap_all(struct cell *c);
-/* There are some that were not carried out. */
-bool cell_has_orders(const struct cell *c);
+/* How many were not carried out. */
+unsigned cell_orders(const struct cell *c);
 /* All of them are done: 0; -ENOMEM: not all, for the host has a limit; or -errno, and the
  * cell is no good any more. */
 int cell_sync(struct cell *c);
@@ -104,6 +104,7 @@ enum {
 struct cell_exit {
     int signal;    /* 0: the cell has died, and what it did since it went in is lost */
     bool nothing;  /* it has not run: the registers are those that went in */
+    bool refused;  /* and that is so because its orders met a limit of the host's */
     bool i386;     /* SIGSYS: by INT 80H or SYSENTER */
     int code;      /* si_code */
     unsigned trap; /* vector, of a fault's */
@@ -112,8 +113,9 @@ struct cell_exit {
     uint16_t sel[6];  /* ES, CS, SS, DS, FS, GS */
 };
 
-/* Runs guest code from R on until it comes out, and brings R and VEC up to date. It does
- * not go in if STOP(ARG), which is asked when it can be kicked already. */
+/* Carries out its orders, runs guest code from R on until it comes out, and brings R and
+ * VEC up to date. It does not go in if STOP(ARG), which is asked when it can be kicked
+ * already. */
 void cell_run(struct cell *c, struct cell_regs *r, const struct cell_vec *vec,
               bool (*stop)(void *arg), void *arg, struct cell_exit *out);
 /* It comes out soon, if it runs; from any thread, async-signal-safe. */

@@ -42,8 +42,9 @@ struct cell_pool {
 
 /* It can be kicked from here on. */
 void cell_turn_begin(struct cell *c);
-/* It goes in, and is out again; false: it is dead. */
-bool cell_turn(struct cell *c);
+/* It goes in, behind its orders, and is out again. 0; -ENOMEM: it is not in, for not all
+ * of them were carried out; -EIO: it is dead. */
+int cell_turn(struct cell *c);
 void cell_turn_end(struct cell *c);
 
 #endif

@@ -448,7 +448,7 @@ static void free_others(struct direct *d) {
         }
 }
 
-#define TRIALS 16u
+#define TRIALS 8u
 #define MOST_NS 20000u /* more: what was in the host's caches has gone */
 
 /* What it takes to go in and come out, in CPU time: by the clock, the host may have had
@@ -459,6 +459,7 @@ static void measure(struct direct *d, struct cell *c) {
     struct cell_exit e;
     unsigned n;
 
+    d->measured_at = d->ran_at;
     for (n = 0; n < TRIALS && !vcpu_events(v); n++) {
         uint64_t own = os_thread_cpu_ns(), cells = cell_cpu_ns(c), in_cell;
 
@@ -469,7 +470,7 @@ static void measure(struct direct *d, struct cell *c) {
             return;
         in_cell = cell_cpu_ns(c) - cells;
         own = os_thread_cpu_ns() - own + in_cell;
-        if (!n || own < d->exit_ns) {
+        if (!d->exit_ns || own < d->exit_ns) {
             d->cell_ns = in_cell;
             d->exit_ns = own;
         }
@@ -506,7 +507,7 @@ static bool has_cell(struct direct *d, struct space *s) {
         return false;
     }
     d->n.waits += !rc;
-    if (rc == 1 && !d->exit_ns)
+    if (rc == 1 && (!d->exit_ns || d->ran_at - d->measured_at > d->patience))
         measure(d, s->cell);
     return rc == 1;
 }
@@ -568,8 +569,10 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
         give_up(d, s);
         return DIRECT_EVENTS;
     }
+    if (e.refused && direct_map_anew(d, s))
+        give_up(d, s);
     if (e.nothing) {
-        d->n.kicks++;
+        d->n.kicks += !e.refused;
         return DIRECT_EVENTS;
     }
     if (unlikely(other_segments(&e)) && sem_adopt_segments(v, e.sel))

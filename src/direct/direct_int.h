@@ -24,6 +24,7 @@ struct code_page {
     uint8_t verdict;     /* not NONE: it carries MEM_TRACE_DIRECT */
     uint8_t writes;      /* how often it lost that by a store, of late */
     uint8_t read;        /* atomic: as data, by user code; no copies of it are executed */
+    int8_t computes; /* atomic: programs found in it that did, less those that did not */
 };
 
 /* Shared by the vCPUs of a machine. Under the lock of traces. */
@@ -52,7 +53,11 @@ struct program {
     uint64_t seen_at;   /* TSC */
     uint64_t not_until; /* TSC */
     unsigned failures;
-    unsigned windows; /* that it was judged by */
+    unsigned windows;   /* that it was judged by */
+    int64_t balance_ns; /* what its cell has saved; below 0 it is translated */
+    uint32_t found[4];  /* pages of memory that the first looks found it in */
+    unsigned nfound;
+    bool proved; /* to compute, or not to: it has been remembered */
     /* The present one: where it runs, the CPU time that had got when it began; turns
      * since, and those of them that count. */
     const struct cell *cell;
@@ -96,7 +101,8 @@ struct direct {
     uint64_t ran_at;   /* TSC */
     uint64_t patience; /* ticks without a cell after which it is not pinned any more */
     uint64_t exit_ns;  /* of CPUs, to go in and come out, measured; 0: not yet */
-    unsigned vec_size; /* of the image that goes in and comes out */
+    uint64_t measured_at; /* TSC */
+    unsigned vec_size;    /* of the image that goes in and comes out */
     struct expected expected;
     struct cell *running; /* atomic: for direct_kick() */
     uint64_t cell_ns;     /* the cell's part of it */
@@ -107,6 +113,8 @@ struct direct {
     bool comes_back;    /* the page that this turn ended for was mapped before */
     bool new_code;      /* it was not, and is executed */
     uint64_t orders_ns; /* CPU time that cells have needed for orders */
+    uint64_t order_ns;  /* for one, as measured */
+    unsigned synced;    /* batches of them */
     struct direct_counts n;
 };
 
@@ -137,8 +145,11 @@ void direct_look_around(struct direct *d, const struct cell *c, uint64_t ticks);
 
 /* --- map.c --- */
 
-/* What the shadow has dropped goes. 0; or -errno, and the cell is no good. */
+/* What the shadow has dropped goes, at the latest when the cell goes in. 0; or -errno,
+ * and the cell is no good. */
 int direct_catch_up(struct direct *d, struct space *s);
+/* The host's limit was met: nothing is mapped. 0 or -errno, as above. */
+int direct_map_anew(struct direct *d, struct space *s);
 /* Before S goes on: the page that the guest's kernel was asked for by the last fault. */
 void direct_foresee(struct direct *d, struct space *s);
 enum direct_out direct_page_fault(struct direct *d, struct space *s,

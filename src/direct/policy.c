@@ -6,8 +6,16 @@
  * Break-even: user code that runs T between two exits takes T + C in a cell, C being what
  * an exit costs there, and T * S translated, S being 1.4 for loops and 10 for big code
  * that is executed once. A program that is young, and executes most of its code for the
- * first time, is taken for one of S = 5, for which cells win when T > C / 4; later for
- * one of S = 7/3, and T > C * 3/4, unless it still comes to new code all the time.
+ * first time, is taken for one of S = 5, for which a cell saves 4 * T - C; later for one
+ * of S = 7/3, unless it still comes to new code all the time.
+ *
+ * To be translated for nothing is dear, too: a compiler that fills fresh memory comes out
+ * for each page, for a millisecond, and computes again. So what a cell has saved is kept
+ * in a balance, and the program is translated when a cell has lost more than that.
+ *
+ * Programs are executed again and again, and their code lies in the same pages of the
+ * guest's page cache. A page knows whether those that were found in it proved to compute;
+ * who is found there is taken for one more of them.
  */
 #include "base/os.h"
 #include "cpu/stops.h"
@@ -20,6 +28,8 @@
 #define EARLY 16u            /* windows in which it is young */
 #define GROWS 8u /* pages of code that were new in a window, as if it were young */
 #define MOST_FAILURES 6u
+#define CREDIT_NS 1500000  /* that a cell may lose before it has saved anything */
+#define BALANCE_NS 8000000 /* of what it has saved, that counts */
 
 static uint64_t root(const struct vcpu *v) {
     return v->cr3 & 0x000ffffffffff000ull;
@@ -62,6 +72,50 @@ static bool qualifies(struct direct *d) {
            p->not_until <= __builtin_ia32_rdtsc();
 }
 
+/* --- what is remembered of code --- */
+
+/* Programs that were found in a page: so many more that computed than others, at most. */
+#define SURE 3
+
+/* The page that it is found in: PAGES of the machine's memory, or none. */
+static uint64_t page_found(const struct direct *d) {
+    const uint8_t *host = mmu_hit(d->v->mmu->code, gva(d->v->rip), 1, MMU_EXEC);
+    uint64_t page;
+
+    if (!host)
+        return UINT64_MAX;
+    page = (uint64_t)(host - mem_ram_base(d->v->mem)) >> 12;
+    return page < d->sh->pages ? page : UINT64_MAX;
+}
+
+/* By any vCPU; one that is lost does not matter. */
+static void remember(struct direct *d, struct program *p, bool computes) {
+    for (unsigned n = 0; n < p->nfound; n++) {
+        int8_t *known = &d->sh->page[p->found[n]].computes;
+        int now = __atomic_load_n(known, __ATOMIC_RELAXED) + (computes ? 1 : -1);
+
+        if (now <= SURE && now >= -SURE)
+            __atomic_store_n(known, (int8_t)now, __ATOMIC_RELAXED);
+    }
+    p->nfound = 0;
+    p->proved = true;
+}
+
+/* A look at a program that has not proved anything yet. */
+static void found(struct direct *d, struct program *p) {
+    uint64_t page = p->proved ? UINT64_MAX : page_found(d);
+
+    if (page == UINT64_MAX)
+        return;
+    if (p->nfound < ARRAY_SIZE(p->found))
+        p->found[p->nfound++] = (uint32_t)page;
+    if (p->seen < ENOUGH &&
+        __atomic_load_n(&d->sh->page[page].computes, __ATOMIC_RELAXED) > 0) {
+        p->seen = ENOUGH;
+        d->n.remembered++;
+    }
+}
+
 void direct_look(struct direct *d) {
     bool away = !d->rest && qualifies(d);
 
@@ -93,12 +147,15 @@ void direct_sample(struct direct *d) {
     if (v->cpl != 3 || v->mode != MODE_64)
         return;
     p = program_of(d);
-    if (p->cr3 != root(v) || is_another(p, v))
-        *p = (struct program){.cr3 = root(v)};
+    if (p->cr3 != root(v) || is_another(p, v)) {
+        remember(d, p, false);
+        *p = (struct program){.cr3 = root(v), .balance_ns = CREDIT_NS};
+    }
     p->thread = v->seg[SEG_FS].base;
     if (now - p->seen_at > d->patience / LOOKS_A_SECOND) {
         p->seen_at = now;
         p->seen += p->seen < ENOUGH;
+        found(d, p);
     }
     direct_look(d);
 }
@@ -152,16 +209,25 @@ static void begin_window(const struct direct *d, struct program *p,
     p->flushed = false;
 }
 
-/* By the cell's own CPU time: that of the clock has in it what others of the host's did
- * meanwhile. */
-static bool is_worth_it(const struct direct *d, const struct program *p) {
+/* What the window has saved, by the cell's own CPU time: that of the clock has in it what
+ * others of the host's did meanwhile. */
+static int64_t saved_ns(const struct direct *d, const struct program *p) {
     uint64_t had = cell_cpu_ns(p->cell) - d->orders_ns - p->since_ns,
              going = p->turns * d->cell_ns;
-    uint64_t user = had > going ? had - going : 0, c = d->exit_ns;
-
+    int64_t user = had > going ? (int64_t)(had - going) : 0;
     bool cold = p->windows < EARLY || p->new_code >= GROWS;
 
-    return user > WINDOW * (cold ? c / 4 : c * 3 / 4);
+    return (cold ? 4 * user : user * 4 / 3) - (int64_t)(WINDOW * d->exit_ns);
+}
+
+/* It is translated from now on, for a time. */
+static void demote(struct direct *d, struct program *p) {
+    d->n.demoted++;
+    p->seen = 0;
+    p->failures += p->failures < MOST_FAILURES;
+    p->balance_ns = CREDIT_NS >> p->failures;
+    p->not_until =
+        __builtin_ia32_rdtsc() + (d->exit_ns * (os_tsc_hz() / 1000000) << p->failures);
 }
 
 /* Turns that end for a page that is then mapped come once for each page, and would cost
@@ -169,7 +235,7 @@ static bool is_worth_it(const struct direct *d, const struct program *p) {
  * page that comes again and again, as one that is written and executed in turn, is. */
 bool direct_judge(struct direct *d, const struct cell *c, bool mapped) {
     struct program *p = program_of(d);
-    bool good;
+    int64_t saved;
 
     if (d->mode == DIRECT_ON || p->cr3 != root(d->v))
         return false;
@@ -180,17 +246,18 @@ bool direct_judge(struct direct *d, const struct cell *c, bool mapped) {
     p->exits += (!mapped || p->flushed) + d->comes_back;
     if (p->exits < WINDOW)
         return false;
-    good = is_worth_it(d, p);
+    saved = saved_ns(d, p);
     p->windows++;
+    p->balance_ns += saved;
+    if (p->balance_ns > BALANCE_NS)
+        p->balance_ns = BALANCE_NS;
     begin_window(d, p, c);
-    if (good) {
+    if (saved > 0) {
+        remember(d, p, true);
         p->failures = 0;
-        return false;
     }
-    d->n.demoted++;
-    p->seen = 0;
-    p->failures += p->failures < MOST_FAILURES;
-    p->not_until =
-        __builtin_ia32_rdtsc() + (d->exit_ns * (os_tsc_hz() / 1000000) << p->failures);
+    if (p->balance_ns > 0)
+        return false;
+    demote(d, p);
     return true;
 }

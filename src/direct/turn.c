@@ -7,6 +7,7 @@
  * Linux's struct ucontext, siginfo and the image behind them are ABI: <ucontext.h>,
  * <signal.h>, <asm/sigcontext.h>.
  */
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -144,7 +145,7 @@ static bool take(const struct cell *c, struct cell_regs *r, const struct cell_ve
 
 void cell_run(struct cell *c, struct cell_regs *r, const struct cell_vec *vec,
               bool (*stop)(void *arg), void *arg, struct cell_exit *out) {
-    bool alive;
+    int rc;
 
     *out = (struct cell_exit){.signal = SIGUSR1, .nothing = true};
     put(c, r, vec);
@@ -153,9 +154,12 @@ void cell_run(struct cell *c, struct cell_regs *r, const struct cell_vec *vec,
         cell_turn_end(c);
         return;
     }
-    alive = cell_turn(c);
+    rc = cell_turn(c);
     cell_turn_end(c);
+    out->refused = rc == -ENOMEM;
+    if (out->refused)
+        return;
     *out = (struct cell_exit){0};
-    if (!alive || !take(c, r, vec, out))
+    if (rc || !take(c, r, vec, out))
         *out = (struct cell_exit){0};
 }

@@ -233,7 +233,8 @@ static void test_kick(void **state) {
 CELLS_PROGRAM(count, "1: inc %rax\n vpaddq %xmm1, %xmm0, %xmm0\n add $3, %r15\n"
                      "cmp %rbx, %rax\n jne 1b\n int3");
 
-static unsigned kicked_run(uint64_t rounds) {
+/* ORDERS: it goes on behind one, each time. */
+static unsigned kicked_run(uint64_t rounds, bool orders) {
     uint64_t one = 1, used = 7, sum;
     unsigned exits = 0;
 
@@ -241,8 +242,11 @@ static unsigned kicked_run(uint64_t rounds) {
     memcpy(W.image + 512, &used, 8);
     memcpy(W.image + 160 + 16, &one, 8);
     W.regs.gpr[REG_RBX] = rounds;
-    for (CELLS_RUN(&W, count); W.out.signal == CELL_SIGUSR1; exits++)
+    for (CELLS_RUN(&W, count); W.out.signal == CELL_SIGUSR1; exits++) {
+        if (orders)
+            cell_map(W.cell, CELLS_DATA, CELLS_PAGES, 3, 4096 * CELLS_PAGES);
         cells_go_on(&W);
+    }
     assert_int_equal(W.out.signal, CELL_SIGTRAP);
     assert_int_equal(RAX, rounds);
     assert_int_equal(W.regs.gpr[REG_R15], 3 * rounds);
@@ -258,8 +262,8 @@ static void test_kicked_all_the_time(void **state) {
     struct kicker k = {.alone = false};
 
     start_kicks(&k, 0);
-    while (exits < 300)
-        exits += kicked_run(4000000);
+    for (bool orders = false; exits < 300; orders = !orders)
+        exits += kicked_run(4000000, orders);
     end_kicks(&k);
 }
 
@@ -529,6 +533,30 @@ static void test_too_many_maps(void **state) {
     assert_int_equal(W.out.signal, CELL_SIGSYS);
 }
 
+CELLS_PROGRAM(load, "mov 0x30000000, %rax\n int3");
+
+/* It goes in behind its orders, and does not if one of them fails. */
+static void test_orders_first(void **state) {
+    W.data[0] = 0x1234;
+    cell_map(W.cell, 0x30000000, 1, 3, 4096 * CELLS_PAGES);
+    CELLS_RUN(&W, load);
+    assert_int_equal(W.out.signal, CELL_SIGTRAP);
+    assert_int_equal(RAX, 0x1234);
+    assert_int_equal(cell_orders(W.cell), 0);
+    cell_unmap(W.cell, 0x30000000, 1);
+    CELLS_RUN(&W, load);
+    assert_int_equal(W.out.cr2, 0x30000000);
+    RAX = 77;
+    cell_map(W.cell, CELL_TOP, 1, 3, 0);
+    CELLS_RUN(&W, load);
+    assert_true(W.out.nothing && W.out.refused);
+    assert_int_equal(RAX, 77);
+    cell_map(W.cell, 0x30000000, 1, 3, 4096 * CELLS_PAGES);
+    CELLS_RUN(&W, load);
+    assert_false(W.out.refused);
+    assert_int_equal(RAX, 0x1234);
+}
+
 /* All slots; one more is not there; they come back. */
 static void test_all_slots(void **state) {
     struct cell *c[CELLS_MAX], *more;
@@ -650,17 +678,18 @@ static void test_judge(void **state) {
 }
 
 /* After how many turns the program is translated again, each with NS of user code and an
- * exit that costs 8 us; 0: it stays. It is old; each fifth turn is for a page of code. */
-static unsigned turns_of(uint64_t ns, bool new_code, bool comes_back) {
+ * exit that costs 8 us; 0: it stays. It is old, and its cell has saved SAVED_NS; each
+ * fifth turn is for a page of code. */
+static unsigned turns_of(uint64_t ns, int64_t saved_ns, bool new_code, bool comes_back) {
     static struct direct_shared sh;
     static struct vcpu v = {.cr3 = 0x1000};
     static struct direct d;
 
     d = (struct direct){.v = &v, .sh = &sh, .mode = DIRECT_AUTO, .cpu = -1};
     d.exit_ns = 8000;
-    d.program[0x9e3779b97f4a7c15ull >> 58] =
-        (struct program){.cr3 = v.cr3, .seen = 4, .windows = 1000};
-    for (unsigned n = 1; n < 1000; n++) {
+    d.program[0x9e3779b97f4a7c15ull >> 58] = (struct program){
+        .cr3 = v.cr3, .seen = 4, .windows = 1000, .balance_ns = saved_ns};
+    for (unsigned n = 1; n < 2000; n++) {
         d.new_code = new_code && !(n % 5);
         d.comes_back = comes_back;
         d.orders_ns -= ns; /* the cell has no time: that much less was not its own */
@@ -673,11 +702,14 @@ static unsigned turns_of(uint64_t ns, bool new_code, bool comes_back) {
 /* Who still comes to new code is judged as if he were young; a page that comes back
  * counts twice. */
 static void test_judge_old(void **state) {
-    assert_int_equal(turns_of(5000, false, false), TURNS);
-    assert_int_equal(turns_of(7000, false, false), 0);
-    assert_int_equal(turns_of(5000, true, false), 0);
-    assert_int_equal(turns_of(1000, true, false), TURNS / 4 * 5 - 1);
-    assert_int_equal(turns_of(7000, false, true), TURNS / 2);
+    assert_int_equal(turns_of(5000, 0, false, false), TURNS);
+    assert_int_equal(turns_of(7000, 0, false, false), 0);
+    assert_int_equal(turns_of(5000, 0, true, false), 0);
+    assert_int_equal(turns_of(1000, 0, true, false), TURNS / 4 * 5 - 1);
+    assert_int_equal(turns_of(7000, 0, false, true), TURNS / 2);
+    /* It may lose what it has saved, 8 ms at most. */
+    assert_int_equal(turns_of(0, 1000000, false, false), 2 * TURNS);
+    assert_int_equal(turns_of(0, 100000000, false, false), 17 * TURNS);
 }
 
 /* User code of a kernel that has all switched on, as Linux has. */
@@ -736,6 +768,7 @@ int main(void) {
         T(test_killed_while_it_waits),
         T(test_stopped),
         T(test_too_many_maps),
+        T(test_orders_first),
         T(test_all_slots),
         T(test_tsc_faults),
         T(test_evades),

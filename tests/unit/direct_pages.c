@@ -2,6 +2,7 @@
  * (space.c), where code is mapped (codes.c); and which programs are (policy.c). */
 #include "lib/unit.h"
 
+#include "direct/cell_int.h"
 #include "direct/codes.h"
 #include "direct/direct_int.h"
 #include "direct/scan.h"
@@ -241,6 +242,10 @@ static void test_codes(void **state) {
 #define SELDOM UINT64_MAX /* none does */
 
 static struct direct D;
+static struct direct_shared SH;
+static struct code_page known[256];
+static struct shadow_bank fetches;
+static struct mmu M = {.code = &fetches};
 
 static void look(unsigned n, uint64_t patience) {
     D.patience = patience;
@@ -257,7 +262,9 @@ static struct vcpu *computes(unsigned n) {
     v.mode = MODE_64;
     v.cr3 = 0x5000;
     v.seg[SEG_FS].base = 0x7f1234567740;
-    D = (struct direct){.v = &v, .mode = DIRECT_AUTO, .cpu = -1};
+    v.mmu = &M;
+    SH = (struct direct_shared){.page = known, .pages = ARRAY_SIZE(known)};
+    D = (struct direct){.v = &v, .sh = &SH, .mode = DIRECT_AUTO, .cpu = -1};
     look(n, OFTEN);
     return &v;
 }
@@ -290,14 +297,62 @@ static void test_another(void **state) {
     assert_false(v->away);
 }
 
+/* Another one is executed, whose code is in page N of memory. */
+static void execute(struct vcpu *v, unsigned n) {
+    struct shadow_entry *e;
+
+    v->rip = 0x400000 + n * 4096ull;
+    e = &fetches.e[mmu_index(v->rip)];
+    e->tag[MMU_EXEC] = v->rip;
+    e->host = mem_ram_base(v->mem) + n * 4096ull;
+    v->seg[SEG_FS].base ^= 1ull << 40;
+}
+
+static struct cell idle_cell = {.thread = 0x7fffff}; /* nobody: it has had no time */
+
+/* It runs in a cell, NS between two exits of 8 us each, up to the first judgement. */
+static void run_directly(uint64_t ns) {
+    D.exit_ns = 8000;
+    for (unsigned n = 0; n < 64; n++) {
+        D.orders_ns -= ns; /* that much less was not the program's */
+        direct_judge(&D, &idle_cell, false);
+    }
+}
+
+/* Code in which programs compute is known when it is executed again; code in which they
+ * do not, or which has changed its ways, is not. */
+static void test_remembered(void **state) {
+    struct vcpu *v = computes(0);
+
+    memset(known, 0, sizeof(known));
+    assert_int_equal(mem_create(8 << 20, &v->mem), 0);
+    for (unsigned n = 0; n < 2; n++) {
+        execute(v, 7 + n);
+        look(3, OFTEN);
+        assert_true(v->away);
+        run_directly(n ? 0 : 100000);
+        execute(v, 7 + n);
+        look(1, OFTEN);
+        assert_int_equal(v->away, !n);
+    }
+    assert_int_equal(D.n.remembered, 1);
+    for (unsigned n = 0; n < 4; n++) {
+        execute(v, 7);
+        look(1, OFTEN);
+    }
+    assert_false(v->away);
+    mem_destroy(v->mem);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_good),
-        cmocka_unit_test(test_across),   cmocka_unit_test(test_beginning),
-        cmocka_unit_test(test_places),   cmocka_unit_test(test_space),
-        cmocka_unit_test(test_full),     cmocka_unit_test(test_generations),
-        cmocka_unit_test(test_dropped),  cmocka_unit_test(test_codes),
-        cmocka_unit_test(test_computes), cmocka_unit_test(test_another),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_good),
+        cmocka_unit_test(test_across),     cmocka_unit_test(test_beginning),
+        cmocka_unit_test(test_places),     cmocka_unit_test(test_space),
+        cmocka_unit_test(test_full),       cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_dropped),    cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_computes),   cmocka_unit_test(test_another),
+        cmocka_unit_test(test_remembered),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
