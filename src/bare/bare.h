@@ -3,7 +3,10 @@
  * bare_entry (start.S) calls bare_start(), then main(), which the image provides, then
  * bare_end() with what main() returned.
  *
- * The first CPU alone executes. Interrupts are on; their handlers set flags, and no more.
+ * The first CPU executes main(), the others what it has them run (bare_run_all()). All
+ * have the same memory, at the same addresses; thread-local variables are a CPU's own.
+ * Interrupts are on; their handlers set flags, and no more. Who waits for another CPU
+ * looks until it is so: nothing takes a CPU away from who has it.
  */
 #ifndef BARE_BARE_H
 #define BARE_BARE_H
@@ -32,6 +35,21 @@ void *bare_frame(void);
 void bare_frame_free(void *page);
 uint64_t bare_memory(void); /* bytes, in all, that the loader's map has for us */
 
+/* --- CPUs (cpu.c, cpus.c) --- */
+
+#define BARE_CPUS 64u /* no more are brought up */
+
+/* How many there are, and which one this is: from 0 on, the first is the loader's. */
+unsigned bare_cpus(void);
+unsigned bare_cpu_number(void);
+/* All CPUs call FN, this one too; back when it has returned here. Called once. */
+void bare_run_all(void (*fn)(void));
+/* FN is called for os_yield(), on the CPU that has nothing better to do; or NULL. */
+void bare_on_yield(void (*fn)(void));
+/* CPU N has an interrupt: it comes back from bare_wait(), or its guest's run ends. From
+ * any CPU, also in an interrupt's handler. */
+void bare_kick(unsigned n);
+
 /* --- the serial port, COM1 (serial.c) --- */
 
 void bare_serial_write(const uint8_t *bytes, size_t n);
@@ -40,11 +58,13 @@ size_t bare_serial_read(uint8_t *buf, size_t size);
 
 /* --- time and interrupts (timer.c) --- */
 
-/* The local APIC's timer interrupts at NS of os_monotonic_ns(); UINT64_MAX: never. */
+/* This CPU's timer interrupts it at NS of os_monotonic_ns(); UINT64_MAX: never. */
 void bare_timer_set(uint64_t ns);
-/* Sleeps until an interrupt; at once when one has come since the last call. */
+/* Sleeps until an interrupt; at once when one has come to this CPU since its last call.
+ * What is typed is an interrupt to all of them. */
 void bare_wait(void);
-/* Called for each interrupt of the host's, in its handler; or NULL. */
+/* Called for each interrupt of the host's, in its handler, on the CPU that it has come
+ * to; or NULL. */
 void bare_on_interrupt(void (*fn)(void *arg), void *arg);
 
 /* --- the end (end.c) --- */
@@ -55,10 +75,12 @@ _Noreturn void bare_end(int status);
 
 /* --- hardware virtualization (virt.c) --- */
 
-/* Turns SVM on. NULL, or what the CPU lacks, in words. */
-const char *bare_svm_on(void);
+/* NULL, or what CPU N lacks, in words. */
+const char *bare_svm_lacks(unsigned n);
 /* Runs the guest of the control block VMCB with the general registers GPR until #VMEXIT
- * (enter.S). */
-void bare_svm_enter(void *vmcb, uint64_t *gpr);
+ * (enter.S). False: not entered, for a bit of MASK is in *EVENTS: looked at when
+ * an interrupt that comes ends the run, so that what its handler puts there is not
+ * overlooked. */
+bool bare_svm_enter(void *vmcb, uint64_t *gpr, const uint32_t *events, uint32_t mask);
 
 #endif

@@ -62,7 +62,7 @@ svm-iso: svm
 -include $(BARE_OBJS:.o=.d) $(BARE_START:.o=.d)
 
 # tests/unit/bare has what stands for the C library, under other names.
-BARE_UNIT = $(patsubst %,$(BARE)/unit/%.o,print string calendar heap)
+BARE_UNIT = $(patsubst %,$(BARE)/unit/%.o,print string calendar heap madt)
 $(BARE)/unit/%.o: $(BARE)/src/bare/%.o
 	@mkdir -p $(@D)
 	$(Q)objcopy --prefix-symbols=b_ $< $@

@@ -8,8 +8,7 @@
 
 #include "bare/bare_int.h"
 #include "base/log.h"
-#include "x86/cr.h"
-#include "x86/msr.h"
+#include "base/os.h"
 
 #define LOADER_MAGIC 0x2badb002u
 #define HAS_CMDLINE (1u << 2)
@@ -108,46 +107,10 @@ static void take_memory(const struct info *i, uint64_t used) {
     }
 }
 
-/* What the rooms above take from the host: XSAVE, and the base registers. */
-static void enable_features(void) {
-    uint32_t r[4];
-    uint64_t cr4;
-
-    bare_cpuid(1, r);
-    __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
-    cr4 |= X86_CR4_PGE;
-    if (r[2] >> 26 & 1) {
-        uint32_t x[4];
-
-        __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | X86_CR4_OSXSAVE));
-        bare_cpuid(0xd, x);
-        x[0] &= X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_AVX512;
-        if ((x[0] & X86_XCR0_AVX512) != X86_XCR0_AVX512)
-            x[0] &= ~X86_XCR0_AVX512;
-        __asm__ volatile("xsetbv" : : "c"(0), "a"(x[0]), "d"(0));
-        return;
-    }
-    __asm__ volatile("mov %0, %%cr4" : : "r"(cr4));
-}
-
-/* Thread-local variables are below %fs, which has its own address at its base. System V
- * ABI, AMD64 supplement; "ELF Handling For Thread-Local Storage", variant II. */
-static void start_tls(void) {
-    size_t size = (uintptr_t)bare_tls_size;
-    uint8_t *block = bare_frames(size + 64, 4096);
-    uint64_t base;
-
-    if (!block)
-        return;
-    memcpy(block, bare_tls, (uintptr_t)bare_tls_data);
-    base = (uintptr_t)block + size;
-    *(uint64_t *)base = base;
-    bare_wrmsr(X86_MSR_FS_BASE, base);
-}
-
 void bare_start(uint32_t magic, uint32_t info) {
     const struct info *i = (const struct info *)(uintptr_t)info;
 
+    bare_cpu_is(bare_cpu_first());
     bare_serial_start();
     bare_traps_start();
     if (magic != LOADER_MAGIC) {
@@ -159,10 +122,12 @@ void bare_start(uint32_t magic, uint32_t info) {
         bare_end_tells();
     take_memory(i, take_modules(i));
     bare_paging_start(bare_frames_top());
-    enable_features();
-    start_tls();
+    bare_features();
     __builtin_cpu_init();
     bare_time_start();
     bare_timer_start();
+    bare_svm_start();
+    os_realtime_ns(); /* the clock is read once, before others ask */
     __asm__ volatile("sti");
+    bare_cpus_start();
 }

@@ -5,8 +5,8 @@
  * vcpu_reg. RAX and RSP are in the control block. AMD64 APM volume 2, "VMRUN Instruction"
  * and "Global Interrupt Flag, STGI and CLGI Instructions".
  *
- * IF is set, and GIF clear around VMRUN, so that an interrupt of the host's waits
- * until the guest runs, ends its run, and is taken behind STGI.
+ * IF is set, and GIF clear around VMRUN (by bare_svm_enter()), so that an interrupt of the
+ * host's waits until the guest runs, ends its run, and is taken behind STGI.
  */
 #define GPR(n) 8 * n(%rsi)
 
@@ -22,7 +22,6 @@ bare_vmrun:
     push %rsi
     push %rdx
     mov %rdi, %rax
-    clgi
     vmload %rax
     mov GPR(1), %rcx
     mov GPR(2), %rdx

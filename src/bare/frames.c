@@ -4,6 +4,8 @@
  * Large pieces do not come back: they are a guest's RAM, which lives as long as we do.
  *
  * Everything is mapped one to one, so that a pointer is a physical address.
+ *
+ * Locking: one lock; what is added is added before there are other CPUs.
  */
 #include "bare/bare_int.h"
 #include "mem/mem.h"
@@ -15,6 +17,7 @@ static struct range { uint64_t start, end; } range[RANGES];
 static unsigned ranges;
 static void **free_pages; /* each has the next one's address in it */
 static uint64_t total, top;
+static struct bare_lock lock;
 
 void bare_frames_add(uint64_t start, uint64_t end) {
     start = (start + PAGE - 1) & ~(PAGE - 1);
@@ -35,7 +38,7 @@ uint64_t bare_memory(void) {
     return total;
 }
 
-void *bare_frame(void) {
+static void *take_page(void) {
     void **page = free_pages;
 
     if (page)
@@ -46,23 +49,35 @@ void *bare_frame(void) {
         page = (void **)(uintptr_t)range[n].start;
         range[n].start += PAGE;
     }
+    return page;
+}
+
+void *bare_frame(void) {
+    uint64_t flags = bare_lock(&lock);
+    void *page = take_page();
+
+    bare_unlock(&lock, flags);
     if (page)
         mem_fill(page, 0, PAGE);
     return page;
 }
 
 void bare_frame_free(void *page) {
+    uint64_t flags;
+
     if (!page)
         return;
+    flags = bare_lock(&lock);
     *(void **)page = free_pages;
     free_pages = page;
+    bare_unlock(&lock, flags);
 }
 
-void *bare_frames(uint64_t size, uint64_t align) {
+/* The highest piece; 0: there is none. */
+static uint64_t take_piece(uint64_t size, uint64_t align) {
     struct range *best = NULL;
     uint64_t at = 0;
 
-    size = (size + PAGE - 1) & ~(PAGE - 1);
     for (unsigned n = 0; n < ranges; n++) {
         struct range *r = &range[n];
         uint64_t start = (r->end - size) & ~(align - 1);
@@ -72,9 +87,19 @@ void *bare_frames(uint64_t size, uint64_t align) {
         best = r;
         at = start;
     }
-    if (!best)
+    if (best)
+        best->end = at;
+    return at;
+}
+
+void *bare_frames(uint64_t size, uint64_t align) {
+    uint64_t flags = bare_lock(&lock), at;
+
+    size = (size + PAGE - 1) & ~(PAGE - 1);
+    at = take_piece(size, align);
+    bare_unlock(&lock, flags);
+    if (!at)
         return NULL;
-    best->end = at;
     mem_fill((void *)(uintptr_t)at, 0, size);
     return (void *)(uintptr_t)at;
 }

@@ -28,7 +28,17 @@ _Static_assert(sizeof(struct head) == 16, "alignment of malloc()");
 
 static struct block *free_list[CLASSES];
 static uint8_t *at, *end;
-static int error;
+static _Thread_local int error;
+static uint32_t lock; /* no interrupt's handler is here */
+
+static void enter(void) {
+    while (__atomic_exchange_n(&lock, 1, __ATOMIC_ACQUIRE))
+        __builtin_ia32_pause();
+}
+
+static void leave(void) {
+    __atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
+}
 
 int *__errno_location(void) {
     return &error;
@@ -60,11 +70,13 @@ static struct head *allocate(uint64_t size) {
         error = ENOMEM;
         return NULL;
     }
+    enter();
     b = free_list[class];
     if (b)
         free_list[class] = b->next;
     else
         b = more(class);
+    leave();
     if (!b)
         error = ENOMEM;
     return b ? &b->head : NULL;
@@ -95,8 +107,10 @@ void free(void *p) {
         return;
     b = (struct block *)((uint8_t *)h - h->back);
     b->head.used_before = 1;
+    enter();
     b->next = free_list[b->head.class];
     free_list[b->head.class] = b;
+    leave();
 }
 
 void *realloc(void *p, size_t size) {

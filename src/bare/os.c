@@ -1,7 +1,8 @@
 /*
  * base/os.h on the bare machine, but for its time (timer.c, calendar.c): memory, code
- * buffers, faults in code that runs for the guest. There is one CPU and one thread:
- * nobody waits for a lock, and what wakes others wakes nobody.
+ * buffers, faults in code that runs for the guest. A CPU is what a thread is there: who
+ * waits for another looks until it is so, and nobody need be woken. Whoever is waited for
+ * goes on, on a CPU of its own: a turn (hv/sched.c) does not end amid anything.
  */
 #include "base/os.h"
 
@@ -158,14 +159,14 @@ bool bare_offer_fault(struct bare_frame *f, uint64_t addr) {
     return false;
 }
 
-/* --- others, of whom there are none --- */
+/* --- other CPUs --- */
 
 unsigned os_cpus(void) {
-    return 1;
+    return bare_cpus();
 }
 
 int os_thread_id(void) {
-    return 1;
+    return (int)bare_cpu_number() + 1;
 }
 
 bool os_thread_waited(int fd, uint64_t *ns) {
@@ -176,19 +177,34 @@ bool os_split_locks(void) {
     return true;
 }
 
-void os_yield(void) {
+static void (*yields)(void);
+
+void bare_on_yield(void (*fn)(void)) {
+    yields = fn;
 }
 
-/* Who would have to wake us is us. */
+void os_yield(void) {
+    __builtin_ia32_pause();
+    if (yields)
+        yields();
+}
+
+/* Where there is one CPU, who would have to wake us is us. */
 void os_word_wait(uint32_t *word, uint32_t old) {
-    BUG_ON(__atomic_load_n(word, __ATOMIC_SEQ_CST) == old);
+    while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == old) {
+        BUG_ON(bare_cpus() == 1);
+        __builtin_ia32_pause();
+    }
 }
 
 void os_word_wake(uint32_t *word, unsigned count) {
 }
 
 void os_mutex_wait(struct os_mutex *x) {
-    BUG_ON(!os_mutex_try(x));
+    while (!os_mutex_try(x)) {
+        BUG_ON(bare_cpus() == 1);
+        __builtin_ia32_pause();
+    }
 }
 
 void os_mutex_wake(struct os_mutex *x) {

@@ -8,7 +8,10 @@
  *   BARE_CODE      aliases of pages of code, executable and not writable
  *   BARE_NOWHERE   what nobody can access
  *
- * One CPU: nobody else's TLB is told of anything.
+ * Locking: one lock for tables and areas, which a page fault's handler and an
+ * interrupt's take, too; so what it guards is not in pages that come when they are
+ * touched. Other CPUs are told of a page that has gone (tlb.c) when the lock is free
+ * again.
  */
 #include "bare/bare_int.h"
 #include "base/bug.h"
@@ -23,6 +26,7 @@
 #define GAP (4 * X86_PAGE_SIZE)
 #define AREAS 512u
 
+static struct bare_lock lock;
 static uint64_t *root;
 static bool nx; /* the CPU has it */
 static struct area { uint64_t start, size; /* size 0: it was given back */ } area[AREAS];
@@ -57,7 +61,7 @@ static uint64_t allowed(uint64_t flags) {
     return nx ? flags : flags & ~X86_PTE_NX;
 }
 
-bool bare_map(uint64_t virt, uint64_t frame, uint64_t flags) {
+static bool map(uint64_t virt, uint64_t frame, uint64_t flags) {
     uint64_t *e = entry(virt, 0, true);
 
     if (!e)
@@ -67,14 +71,24 @@ bool bare_map(uint64_t virt, uint64_t frame, uint64_t flags) {
     return true;
 }
 
+bool bare_map(uint64_t virt, uint64_t frame, uint64_t flags) {
+    uint64_t was = bare_lock(&lock);
+    bool mapped = map(virt, frame, flags);
+
+    bare_unlock(&lock, was);
+    return mapped;
+}
+
+/* Flushed even if it was nothing already: another CPU may have taken it away. */
 uint64_t bare_unmap(uint64_t virt) {
+    uint64_t flags = bare_lock(&lock);
     uint64_t *e = entry(virt, 0, false), was = e ? *e : 0;
 
-    if (!(was & X86_PTE_P))
-        return 0;
-    *e = 0;
+    if (e)
+        *e = 0;
     flush(virt);
-    return was & FRAME_MASK;
+    bare_unlock(&lock, flags);
+    return was & X86_PTE_P ? was & FRAME_MASK : 0;
 }
 
 /* --- memory one to one --- */
@@ -96,13 +110,17 @@ static void map_large(uint64_t at) {
     *e = at | allowed(X86_PTE_P | X86_PTE_W | X86_PTE_PS | X86_PTE_NX);
 }
 
+void bare_paging_join(void) {
+    if (nx)
+        bare_wrmsr(X86_MSR_EFER, bare_rdmsr(X86_MSR_EFER) | X86_EFER_NXE);
+    __asm__ volatile("mov %0, %%cr3" : : "r"(root) : "memory");
+}
+
 void bare_paging_start(uint64_t top) {
     uint32_t r[4];
 
     bare_cpuid(0x80000001, r);
     nx = r[3] >> 20 & 1;
-    if (nx)
-        bare_wrmsr(X86_MSR_EFER, bare_rdmsr(X86_MSR_EFER) | X86_EFER_NXE);
     root = bare_frame();
     BUG_ON(!root);
     /* Devices are below 4 GiB, whatever there is of memory. */
@@ -116,25 +134,37 @@ void bare_paging_start(uint64_t top) {
         for (uint64_t page = at; page < at + LARGE; page += X86_PAGE_SIZE)
             BUG_ON(!bare_map(page, page, image_flags(page)));
     }
-    __asm__ volatile("mov %0, %%cr3" : : "r"(root) : "memory");
+    bare_paging_join();
 }
 
 /* --- pages that come when they are touched --- */
 
-void *bare_demand(uint64_t size) {
-    uint64_t at = demand_end;
+/* A free slot of the list of areas, or NULL. */
+static struct area *new_area(void) {
     unsigned n;
 
-    size = (size + X86_PAGE_SIZE - 1) & X86_PAGE_MASK;
     for (n = 0; n < areas && area[n].size; n++)
         ;
-    if (n == AREAS || !size || size > BARE_CODE - GAP - at)
+    if (n == AREAS)
         return NULL;
     if (n == areas)
         areas++;
-    area[n] = (struct area){at, size};
-    demand_end = at + size + GAP;
-    return (void *)(uintptr_t)at;
+    return &area[n];
+}
+
+void *bare_demand(uint64_t size) {
+    uint64_t flags = bare_lock(&lock), at = demand_end;
+    struct area *a = NULL;
+
+    size = (size + X86_PAGE_SIZE - 1) & X86_PAGE_MASK;
+    if (size && size <= BARE_CODE - GAP - at)
+        a = new_area();
+    if (a) {
+        *a = (struct area){at, size};
+        demand_end = at + size + GAP;
+    }
+    bare_unlock(&lock, flags);
+    return a ? (void *)(uintptr_t)at : NULL;
 }
 
 static struct area *area_of(uint64_t addr) {
@@ -144,43 +174,66 @@ static struct area *area_of(uint64_t addr) {
     return NULL;
 }
 
-void bare_demand_zero(void *p, uint64_t size) {
-    uint64_t at = (uintptr_t)p;
+/* What lies at PAGE is at the head of LIST, which goes through the frames. */
+static void take_out(uint64_t page, void **list) {
+    void **frame = (void **)(uintptr_t)bare_unmap(page);
 
-    for (uint64_t page = at; page < at + size; page += X86_PAGE_SIZE) {
-        /* Nothing of a directory that is not there. */
-        if (!entry(page, 0, false)) {
-            page |= LARGE - X86_PAGE_SIZE;
-            continue;
-        }
-        bare_frame_free((void *)(uintptr_t)bare_unmap(page));
-    }
+    if (!frame)
+        return;
+    *frame = *list;
+    *list = frame;
 }
 
 void bare_demand_free(void *p) {
     struct area *a = p ? area_of((uintptr_t)p) : NULL;
+    uint64_t at = (uintptr_t)p, flags;
+    void *list = NULL;
 
     if (!a)
         return;
-    bare_demand_zero(p, a->size);
+    for (uint64_t page = at; page < at + a->size; page += X86_PAGE_SIZE) {
+        /* Nothing of a directory that is not there. */
+        if (!entry(page, 0, false))
+            page |= LARGE - X86_PAGE_SIZE;
+        else
+            take_out(page, &list);
+    }
+    bare_tlb_flush_others();
+    for (void *next; list; list = next) {
+        next = *(void **)list;
+        bare_frame_free(list);
+    }
+    flags = bare_lock(&lock);
     a->size = 0;
+    bare_unlock(&lock, flags);
+}
+
+/* Another CPU may have brought it meanwhile. */
+static bool bring(uint64_t page) {
+    uint64_t *e = entry(page, 0, true);
+    void *frame;
+
+    if (!e || *e & X86_PTE_P)
+        return e;
+    frame = bare_frame();
+    return frame && map(page, (uintptr_t)frame, X86_PTE_W | X86_PTE_NX);
 }
 
 bool bare_demand_fault(uint64_t addr) {
-    uint64_t page = addr & X86_PAGE_MASK;
-    void *frame;
+    uint64_t flags = bare_lock(&lock);
+    bool come = area_of(addr) && bring(addr & X86_PAGE_MASK);
 
-    if (!area_of(addr))
-        return false;
-    frame = bare_frame();
-    return frame && bare_map(page, (uintptr_t)frame, X86_PTE_W | X86_PTE_NX);
+    bare_unlock(&lock, flags);
+    return come;
 }
 
 uint64_t bare_code_room(uint64_t pages) {
-    uint64_t at = code_end;
+    uint64_t flags = bare_lock(&lock), at = code_end;
 
     if (pages > (BARE_NOWHERE - code_end) / X86_PAGE_SIZE - 8)
-        return 0;
-    code_end += pages * X86_PAGE_SIZE + GAP;
+        at = 0;
+    else
+        code_end += pages * X86_PAGE_SIZE + GAP;
+    bare_unlock(&lock, flags);
     return at;
 }

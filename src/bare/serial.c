@@ -2,6 +2,8 @@
  * The host's serial port, COM1, a 16550 at 115200 baud. What is written waits for the
  * transmitter; what comes in is kept by the interrupt's handler in a ring of RING bytes,
  * and read from there. When the ring is full the port keeps it, and the line the rest.
+ *
+ * Locking: one lock for what is written, one for the ring.
  */
 #include "bare/bare_int.h"
 
@@ -13,6 +15,7 @@
 
 static uint8_t ring[RING];
 static unsigned head, tail; /* of a ring: written, read; they count on */
+static struct bare_lock writing, reading;
 
 void bare_serial_start(void) {
     bare_out(PORT + 1, 0);
@@ -26,6 +29,8 @@ void bare_serial_start(void) {
 }
 
 void bare_serial_write(const uint8_t *bytes, size_t n) {
+    uint64_t flags = bare_lock(&writing);
+
     while (n) {
         size_t some = n < FIFO ? n : FIFO;
 
@@ -36,24 +41,28 @@ void bare_serial_write(const uint8_t *bytes, size_t n) {
         bytes += some;
         n -= some;
     }
+    bare_unlock(&writing, flags);
+}
+
+static void fetch(void) {
+    while (head - tail < RING && bare_in(PORT + 5) & LSR_DATA)
+        ring[head++ % RING] = bare_in(PORT);
 }
 
 void bare_serial_interrupt(void) {
-    while (__atomic_load_n(&head, __ATOMIC_RELAXED) - tail < RING &&
-           bare_in(PORT + 5) & LSR_DATA) {
-        ring[head % RING] = bare_in(PORT);
-        __atomic_store_n(&head, head + 1, __ATOMIC_RELEASE);
-    }
+    uint64_t flags = bare_lock(&reading);
+
+    fetch();
+    bare_unlock(&reading, flags);
 }
 
 size_t bare_serial_read(uint8_t *buf, size_t size) {
+    uint64_t flags = bare_lock(&reading);
     size_t n = 0;
 
-    /* What did not fit, and an interrupt that was lost. */
-    __asm__ volatile("cli" : : : "memory");
-    bare_serial_interrupt();
-    __asm__ volatile("sti" : : : "memory");
-    while (n < size && tail != __atomic_load_n(&head, __ATOMIC_ACQUIRE))
+    fetch(); /* what did not fit, and an interrupt that was lost */
+    while (n < size && tail != head)
         buf[n++] = ring[tail++ % RING];
+    bare_unlock(&reading, flags);
     return n;
 }

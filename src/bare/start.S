@@ -47,7 +47,10 @@ bare_entry:
     add $8, %edx
     loop 2b
     movl $boot_pointers + PTE_TABLE, boot_root
+    mov $first, %ebp
 
+    /* To long mode, and on at the address in EBP. */
+long_mode:
     mov $X86_CR4_PAE + X86_CR4_OSFXSR + X86_CR4_OSXMMEXCPT, %eax
     mov %eax, %cr4
     mov $boot_root, %eax
@@ -71,6 +74,10 @@ bare_entry:
     xor %eax, %eax
     mov %eax, %fs
     mov %eax, %gs
+    mov %ebp, %ebp
+    jmp *%rbp
+
+first:
     mov $bare_stack_top, %rsp
     mov %edi, %edi
     mov %esi, %esi
@@ -83,15 +90,60 @@ bare_entry:
     hlt
     jmp 4b
 
+    /* Another CPU takes what is in bare_next for its own; if that is nothing, it has come
+     * too late. */
+another:
+    xor %edi, %edi
+    xchg %rdi, bare_next
+    test %rdi, %rdi
+    jz 4b
+    mov (%rdi), %rsp
+    xor %ebp, %ebp
+    call bare_cpu_main
+    jmp 4b
+
+    /* Where another CPU begins: in real mode, copied to a page below 1 MiB (cpus.c). The
+     * memory above 1 MiB is as it will be. */
+    .code16
+    .globl bare_trampoline, bare_trampoline_end
+bare_trampoline:
+    cli
+    mov %cs, %ax
+    mov %ax, %ds
+    lgdtl 5f - bare_trampoline
+    mov %cr0, %eax
+    or $1, %al
+    mov %eax, %cr0
+    ljmpl $24, $6f
+5:  .word boot_gdt_end - boot_gdt - 1
+    .long boot_gdt
+bare_trampoline_end:
+
+    .code32
+6:  mov $16, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    mov %eax, %ss
+    mov $another, %ebp
+    jmp long_mode
+
     .section .rodata, "a"
     .balign 8
 boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff
     .quad 0x00cf93000000ffff
+    .quad 0x00cf9b000000ffff
+boot_gdt_end:
 boot_gdtr:
-    .word 23
+    .word boot_gdt_end - boot_gdt - 1
     .long boot_gdt
+
+    .data
+    .balign 8
+    .globl bare_next
+bare_next:
+    .quad 0
 
     .section .bss, "aw", @nobits
     .balign 4096

@@ -5,7 +5,8 @@
  * CPUs of guests' take.
  *
  * os_poll_set() runs in the handlers of interrupts, too: it changes one entry of tables
- * that are there, whatever it has interrupted.
+ * that are there. A page may be closed by another CPU than the one that touches it, which
+ * is told, but not waited for.
  */
 #include <errno.h>
 
@@ -78,6 +79,8 @@ void os_poll_page_free(uint8_t *page) {
 void os_poll_set(uint8_t *page, bool open) {
     if (open)
         bare_map((uintptr_t)page, (uintptr_t)page, POLL_FLAGS);
-    else
-        bare_unmap((uintptr_t)page);
+    if (open)
+        return;
+    bare_unmap((uintptr_t)page);
+    bare_tlb_flush_others_soon();
 }

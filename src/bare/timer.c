@@ -1,8 +1,10 @@
 /*
  * Time and interrupts. Time is the TSC, whose frequency is measured against the 8254
- * once; the local APIC's timer, measured against the TSC, interrupts at a deadline. The
- * 8259s are masked, the I/O APIC has one line: the serial port's. An interrupt's handler
- * ends the interrupt, tells who has asked (bare_on_interrupt()), and no more.
+ * once, and which all CPUs are taken to have alike; a CPU's local APIC's timer, measured
+ * against the TSC, interrupts it at a deadline. The
+ * 8259s are masked, the I/O APIC has one line: the serial port's, to the first CPU, which
+ * tells the others. An interrupt's handler ends the interrupt, tells who has asked
+ * (bare_on_interrupt()), and no more.
  */
 #include "bare/bare_int.h"
 #include "base/os.h"
@@ -10,34 +12,15 @@
 
 #define PIT_HZ 1193182u
 #define PIT_TICKS (PIT_HZ / 50) /* 20 ms */
-#define APIC_ENABLED (1u << 11)
-#define LAPIC_EOI 0xb0
-#define LAPIC_TPR 0x80
-#define LAPIC_SVR 0xf0
-#define LAPIC_LVT_TIMER 0x320
-#define LAPIC_LVT_LINT0 0x350
-#define LAPIC_INITIAL 0x380
-#define LAPIC_CURRENT 0x390
-#define LAPIC_DIVIDE 0x3e0
-#define LAPIC_ID 0x20
 #define LVT_MASKED 0x10000u
 #define DIVIDE_BY_1 0xb
 #define IOAPIC 0xfec00000u
 #define COM1_PIN 4u
 
-static volatile uint8_t *lapic;
 static uint64_t hz, start, timer_hz, ns_per_tick_32; /* the last one times 2 to the 32 */
-static bool came;                                    /* an interrupt, since bare_wait() */
+static _Thread_local bool came;                      /* an interrupt, since bare_wait() */
 static void (*told)(void *arg);
 static void *told_arg;
-
-static uint32_t lapic_get(unsigned reg) {
-    return *(volatile uint32_t *)(lapic + reg);
-}
-
-static void lapic_put(unsigned reg, uint32_t value) {
-    *(volatile uint32_t *)(lapic + reg) = value;
-}
 
 /* --- the TSC --- */
 
@@ -83,28 +66,33 @@ static void ioapic_put(uint32_t reg, uint32_t value) {
     *(volatile uint32_t *)(uintptr_t)(IOAPIC + 0x10) = value;
 }
 
-void bare_timer_start(void) {
-    uint64_t base = bare_rdmsr(X86_MSR_APIC_BASE), from;
+static void measure_timer(void) {
+    uint64_t from;
     uint32_t count;
 
-    bare_out(0x21, 0xff);
-    bare_out(0xa1, 0xff);
-    bare_wrmsr(X86_MSR_APIC_BASE, base | APIC_ENABLED);
-    lapic = (volatile uint8_t *)(uintptr_t)(base & 0xffffff000ull);
-    lapic_put(LAPIC_SVR, 0x100 | BARE_VECTOR_SPURIOUS);
-    lapic_put(LAPIC_TPR, 0);
-    lapic_put(LAPIC_LVT_LINT0, LVT_MASKED);
-    lapic_put(LAPIC_DIVIDE, DIVIDE_BY_1);
-    lapic_put(LAPIC_LVT_TIMER, LVT_MASKED | BARE_VECTOR_TIMER);
-    lapic_put(LAPIC_INITIAL, UINT32_MAX);
+    bare_apic_put(BARE_APIC_DIVIDE, DIVIDE_BY_1);
+    bare_apic_put(BARE_APIC_LVT_TIMER, BARE_APIC_MASKED | BARE_VECTOR_TIMER);
+    bare_apic_put(BARE_APIC_INITIAL, UINT32_MAX);
     from = os_tsc();
     while (os_tsc() - from < hz / 50)
         ;
-    count = UINT32_MAX - lapic_get(LAPIC_CURRENT);
+    count = UINT32_MAX - bare_apic_get(BARE_APIC_CURRENT);
     timer_hz = (uint64_t)count * hz / (os_tsc() - from);
-    lapic_put(LAPIC_INITIAL, 0);
-    lapic_put(LAPIC_LVT_TIMER, BARE_VECTOR_TIMER);
-    ioapic_put(0x10 + 2 * COM1_PIN + 1, lapic_get(LAPIC_ID) & 0xff000000u);
+}
+
+void bare_timer_join(void) {
+    bare_apic_put(BARE_APIC_DIVIDE, DIVIDE_BY_1);
+    bare_apic_put(BARE_APIC_INITIAL, 0);
+    bare_apic_put(BARE_APIC_LVT_TIMER, BARE_VECTOR_TIMER);
+}
+
+void bare_timer_start(void) {
+    bare_out(0x21, 0xff);
+    bare_out(0xa1, 0xff);
+    bare_apic_start();
+    measure_timer();
+    bare_timer_join();
+    ioapic_put(0x10 + 2 * COM1_PIN + 1, (uint32_t)bare_apic_id() << 24);
     ioapic_put(0x10 + 2 * COM1_PIN, BARE_VECTOR_SERIAL);
 }
 
@@ -116,9 +104,15 @@ void bare_on_interrupt(void (*fn)(void *arg), void *arg) {
 void bare_interrupt(unsigned vector) {
     if (vector == BARE_VECTOR_SPURIOUS)
         return;
-    if (vector == BARE_VECTOR_SERIAL)
+    if (vector == BARE_VECTOR_FLUSH)
+        bare_tlb_interrupt();
+    if (vector == BARE_VECTOR_SERIAL) {
         bare_serial_interrupt();
-    lapic_put(LAPIC_EOI, 0);
+        bare_apic_send_others(BARE_VECTOR_KICK);
+    }
+    bare_apic_put(BARE_APIC_EOI, 0);
+    if (vector == BARE_VECTOR_FLUSH)
+        return;
     came = true;
     if (told)
         told(told_arg);
@@ -128,14 +122,14 @@ void bare_timer_set(uint64_t ns) {
     uint64_t now = os_monotonic_ns(), ticks;
 
     if (ns == UINT64_MAX) {
-        lapic_put(LAPIC_INITIAL, 0);
+        bare_apic_put(BARE_APIC_INITIAL, 0);
         return;
     }
     ns = ns > now ? ns - now : 0;
     if (ns > 1000000000u) /* who waits longer looks at the clock meanwhile */
         ns = 1000000000u;
     ticks = ns * (timer_hz / 1000) / 1000000u + 1;
-    lapic_put(LAPIC_INITIAL, ticks > UINT32_MAX ? UINT32_MAX : (uint32_t)ticks);
+    bare_apic_put(BARE_APIC_INITIAL, ticks > UINT32_MAX ? UINT32_MAX : (uint32_t)ticks);
 }
 
 /* STI takes effect behind the next instruction: nothing is lost between it and HLT. */

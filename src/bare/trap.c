@@ -1,5 +1,6 @@
 /*
- * Exceptions and interrupts of the host's. A page fault in an area that is filled on
+ * Exceptions and interrupts of the host's, on each CPU with a TSS and stacks of its own.
+ * A page fault in an area that is filled on
  * demand brings a page; a fault in code that runs for the guest is its owner's
  * (os_fault_range()); any other ends us, with the registers on the serial port. Three
  * stacks: for exceptions, for those that may come amid them (NMI, double fault, machine
@@ -16,7 +17,6 @@
 #include "x86/exception.h"
 
 #define GATE_INTERRUPT 0x8eu
-#define STACK 32768u
 #define STACK_EACH 8192u /* of it, for each fault amid another */
 #define CODE_SELECTOR 8u
 #define TSS_SELECTOR 0x18u
@@ -29,16 +29,6 @@ static struct {
     uint16_t offset1;
     uint32_t offset2, zero;
 } idt[256];
-
-static struct __attribute__((packed)) {
-    uint32_t zero;
-    uint64_t rsp[3], reserved, ist[7];
-    uint8_t rest[10];
-    uint16_t io_map;
-} tss;
-
-static uint64_t gdt[5];
-static _Alignas(16) uint8_t stack[3][STACK];
 
 struct __attribute__((packed)) table {
     uint16_t limit;
@@ -64,25 +54,27 @@ static void make_gates(void) {
     }
 }
 
-static void make_descriptors(void) {
-    uint64_t at = (uintptr_t)&tss;
+static void make_descriptors(struct bare_cpu *c) {
+    uint64_t at = (uintptr_t)&c->tss;
 
-    for (unsigned n = 0; n < 3; n++)
-        tss.ist[n] = (uintptr_t)stack[n] + STACK;
-    tss.io_map = sizeof(tss);
-    gdt[1] = 0x00af9b000000ffffull;
-    gdt[2] = 0x00cf93000000ffffull;
-    gdt[3] = (sizeof(tss) - 1) | (at & 0xffffff) << 16 |
-             (uint64_t)(X86_DESC_TSS32 | X86_AR_P) << 40 | (at >> 24 & 0xff) << 56;
-    gdt[4] = at >> 32;
+    for (unsigned n = 0; n < BARE_TRAP_STACKS; n++)
+        c->tss.ist[n] = (uintptr_t)c->trap_stack[n] + BARE_TRAP_STACK;
+    c->tss.io_map = sizeof(c->tss);
+    c->gdt[1] = 0x00af9b000000ffffull;
+    c->gdt[2] = 0x00cf93000000ffffull;
+    c->gdt[3] = (sizeof(c->tss) - 1) | (at & 0xffffff) << 16 |
+                (uint64_t)(X86_DESC_TSS32 | X86_AR_P) << 40 | (at >> 24 & 0xff) << 56;
+    c->gdt[4] = at >> 32;
 }
 
 void bare_traps_start(void) {
-    struct table g = {sizeof(gdt) - 1, (uintptr_t)gdt};
+    struct bare_cpu *c = bare_self;
+    struct table g = {sizeof(c->gdt) - 1, (uintptr_t)c->gdt};
     struct table i = {sizeof(idt) - 1, (uintptr_t)idt};
 
-    make_gates();
-    make_descriptors();
+    if (!c->number)
+        make_gates();
+    make_descriptors(c);
     __asm__ volatile("lgdt %0; lidt %1; ltr %w2"
                      :
                      : "m"(g), "m"(i), "r"(TSS_SELECTOR)
@@ -94,9 +86,9 @@ static _Noreturn void die(const struct bare_frame *f, uint64_t addr) {
                                          "rsi", "rdi", "r8",  "r9",  "r10", "r11",
                                          "r12", "r13", "r14", "r15"};
 
-    log_error("bug: exception %u (error code 0x%llx) at 0x%llx, address 0x%llx",
+    log_error("bug: exception %u (error code 0x%llx) at 0x%llx, address 0x%llx, CPU %u",
               (unsigned)f->vector, (unsigned long long)f->error,
-              (unsigned long long)f->rip, (unsigned long long)addr);
+              (unsigned long long)f->rip, (unsigned long long)addr, bare_self->number);
     for (unsigned n = 0; n < 16; n++)
         log_error("  %s %016llx", name[n], (unsigned long long)f->gpr[n]);
     for (unsigned n = 0; n < 16 && f->rsp >= (uintptr_t)bare_image &&
@@ -107,7 +99,9 @@ static _Noreturn void die(const struct bare_frame *f, uint64_t addr) {
 }
 
 static bool handled(struct bare_frame *f, uint64_t addr) {
-    if (tss.ist[IST_FAULT - 1] < (uintptr_t)stack[IST_FAULT - 1] + STACK_EACH)
+    struct bare_cpu *c = bare_self;
+
+    if (c->tss.ist[IST_FAULT - 1] < (uintptr_t)c->trap_stack[IST_FAULT - 1] + STACK_EACH)
         return false;
     return (f->vector == X86_PF && bare_demand_fault(addr)) || bare_offer_fault(f, addr);
 }
@@ -117,10 +111,10 @@ static void fault(struct bare_frame *f) {
 
     if (f->vector == X86_PF)
         __asm__ volatile("mov %%cr2, %0" : "=r"(addr));
-    tss.ist[IST_FAULT - 1] -= STACK_EACH;
+    bare_self->tss.ist[IST_FAULT - 1] -= STACK_EACH;
     if (!handled(f, addr))
         die(f, addr);
-    tss.ist[IST_FAULT - 1] += STACK_EACH;
+    bare_self->tss.ist[IST_FAULT - 1] += STACK_EACH;
 }
 
 void bare_trap(struct bare_frame *f) {

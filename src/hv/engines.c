@@ -77,7 +77,7 @@ static void destroy_bt(struct engine *e) {
 
 static int create_bt(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
                      char *why, size_t why_size) {
-    const struct hv_config *hv = cfg->options;
+    const struct hv_config *hv = ((const struct hv_engine_options *)cfg->options)->cfg;
     int rc = create_interp(v, cfg, out, why, why_size);
     struct bt *bt;
 
@@ -144,7 +144,8 @@ static void destroy_svm(struct engine *e) {
 
 static int create_svm(struct vcpu *v, const struct engine_config *cfg,
                       struct engine **out, char *why, size_t why_size) {
-    const char *lacks = bare_svm_on();
+    const struct hv_engine_options *hv = cfg->options;
+    const char *lacks = bare_svm_lacks(hv->host);
     int rc;
 
     if (lacks) {
@@ -154,9 +155,8 @@ static int create_svm(struct vcpu *v, const struct engine_config *cfg,
     rc = create_interp(v, cfg, out, why, why_size);
     if (rc)
         return rc;
-    rc = svm_new(v, (*out)->interp, &hv_svm_host,
-                 &((const struct hv_config *)cfg->options)->svm, &(*out)->svm, why,
-                 why_size);
+    rc = svm_new(v, (*out)->interp, hv_svm_host(hv->host), &hv->cfg->svm, &(*out)->svm,
+                 why, why_size);
     if (rc)
         destroy_interp(*out);
     return rc;

@@ -1,13 +1,15 @@
 /*
  * The bare machine as svm/ wants it (struct svm_host): memory is mapped one to one, and
  * the registers that neither VMRUN nor VMLOAD switches are switched here: XCR0, TSC_AUX,
- * DR0 to DR3.
+ * DR0 to DR3. Each of the host's CPUs has ASIDs of its own to give.
  */
 #include "bare/bare.h"
 #include "hv/hv_int.h"
 #include "x86/msr.h"
+#include "x86/svm.h"
 
-static uint64_t xcr0_of_host, tsc_aux_in;
+static _Thread_local uint64_t xcr0_of_host, tsc_aux_in;
+static unsigned asid[BARE_CPUS]; /* the last one that was given */
 
 static void set_xcr0(uint64_t value) {
     __asm__ volatile("xsetbv"
@@ -38,6 +40,14 @@ static void set_breakpoints(const uint64_t dr[4]) {
                      : "r"(dr[0]), "r"(dr[1]), "r"(dr[2]), "r"(dr[3]));
 }
 
+/* An interrupt that comes before the guest's first instruction. */
+static void enter_block(struct svm_entry *e) {
+    if (bare_svm_enter(e->vmcb, e->gpr, e->events, e->leave))
+        return;
+    e->vmcb->exit_code = X86_SVM_EXIT_INTR;
+    e->vmcb->exit_int_info = e->vmcb->event_inj;
+}
+
 /* An emulator may let XSETBV pass without an exit: what the guest left is asked for. */
 static void enter(void *arg, struct svm_entry *e) {
     if (e->dr)
@@ -45,13 +55,13 @@ static void enter(void *arg, struct svm_entry *e) {
     if (e->tsc_aux)
         set_tsc_aux(*e->tsc_aux);
     if (!e->xcr0) {
-        bare_svm_enter(e->vmcb, e->gpr);
+        enter_block(e);
         return;
     }
     if (!xcr0_of_host)
         xcr0_of_host = get_xcr0();
     set_xcr0(e->xcr0);
-    bare_svm_enter(e->vmcb, e->gpr);
+    enter_block(e);
     e->xcr0 = get_xcr0();
     set_xcr0(xcr0_of_host);
 }
@@ -84,20 +94,25 @@ static struct cpuid_regs ask(void *arg, uint32_t leaf, uint32_t subleaf) {
 /* One after the other, to vCPUs that stay for good; the last one is left for those that
  * have to share. */
 static unsigned give_asids(void *arg, unsigned count, unsigned wanted, unsigned *first) {
-    static unsigned next = 1;
-    unsigned left = count > next ? count - next : 0;
+    unsigned *last = arg, left = count > *last + 1 ? count - *last - 1 : 0;
 
-    *first = next;
+    *first = *last + 1;
     if (wanted > left)
         wanted = left;
-    next += wanted;
+    *last += wanted;
     return wanted;
 }
 
-const struct svm_host hv_svm_host = {.enter = enter,
-                                     .alloc = alloc,
-                                     .free = give_back,
-                                     .phys = phys,
-                                     .virt = virt,
-                                     .cpuid = ask,
-                                     .asids = give_asids};
+const struct svm_host *hv_svm_host(unsigned n) {
+    static struct svm_host host[BARE_CPUS];
+
+    host[n] = (struct svm_host){.enter = enter,
+                                .alloc = alloc,
+                                .free = give_back,
+                                .phys = phys,
+                                .virt = virt,
+                                .cpuid = ask,
+                                .asids = give_asids,
+                                .arg = &asid[n]};
+    return &host[n];
+}

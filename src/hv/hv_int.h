@@ -10,7 +10,14 @@
 
 struct hv_task;
 
-/* What the scheduler asks of a guest's CPU (vm.c), on the host's CPU that runs it. */
+/* What engines are made with (engine_config.options). */
+struct hv_engine_options {
+    const struct hv_config *cfg;
+    unsigned host; /* the number of the host's CPU that runs it */
+};
+
+/* What the scheduler asks of a guest's CPU (vm.c), on the host's CPU that runs it; its
+ * deadline on others, too. */
 struct hv_task_ops {
     /* The earliest that one of its clocks wants, of os_monotonic_ns(). */
     uint64_t (*deadline)(const struct hv_task *t);
@@ -27,8 +34,9 @@ struct hv_task {
     const struct hv_task_ops *ops;
     struct hv_vm *vm;
     struct machine_cpu *cpu;
+    unsigned host;        /* the number of the host's CPU that runs it */
     bool idle;            /* halted, nothing to do: until it is woken */
-    bool off;             /* its guest's life is over */
+    bool off;             /* its guest's life is over; atomic */
     struct hv_task *next; /* of its host's CPU */
 };
 
@@ -46,19 +54,25 @@ bool hv_console_has(unsigned guest);
 
 /* --- sched.c --- */
 
-/* T is to be run by a CPU of the host's. */
+/* The number of the host's CPU that has fewest of the guests'; it has one more now. */
+unsigned hv_sched_place(void);
+/* T is to be run by the host's CPU t->host. Before hv_sched_run(). */
 void hv_sched_add(struct hv_task *t);
-/* Runs all guests until each has ended. */
+/* Runs all guests, on all CPUs, until each has ended. On the first. */
 void hv_sched_run(void);
+/* Another CPU of the host's has left T, which its guest's end has made leave. */
+void hv_sched_await(const struct hv_task *t);
 /* On the CPU that runs it, between two instructions of T's: the timer is set, and it
  * leaves its engine if others wait and its slice is over. */
 void hv_sched_serviced(struct hv_task *t);
-/* Its deadlines have changed. */
+/* Its deadlines have changed. From any CPU, as hv_sched_kick(). */
 void hv_sched_deadline(struct hv_task *t);
 /* It has events that it does not know of. */
 void hv_sched_kick(struct hv_task *t);
 
-/* host.c */
-extern const struct svm_host hv_svm_host;
+/* --- host.c --- */
+
+/* The host's CPU N, for engines of guests' CPUs that it runs. */
+const struct svm_host *hv_svm_host(unsigned n);
 
 #endif

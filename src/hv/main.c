@@ -70,6 +70,17 @@ static int configure(struct guest *g, const struct hv_config *all, char *why,
     return hv_config_parse(g->text, &g->cfg, why, size);
 }
 
+/* Where guests' CPUs share one of the host's, who waits for another is to give it away.
+ */
+static void share_cpus(void) {
+    unsigned cpus = 0;
+
+    for (unsigned n = 0; n < guests; n++)
+        cpus += guest[n].cfg.cpus;
+    for (unsigned n = 0; n < guests; n++)
+        guest[n].cfg.svm.pauses = cpus > bare_cpus();
+}
+
 static struct boot_bytes bytes_of(const struct bare_module *m) {
     return (struct boot_bytes){.name = m->args, .data = m->data, .size = m->size};
 }
@@ -119,12 +130,13 @@ int main(void) {
     for (unsigned n = 0; n < guests; n++)
         if (configure(&guest[n], &all, why, sizeof(why)))
             return fail(why);
+    share_cpus();
     hv_console_start(guests);
     for (unsigned n = 0; n < guests; n++) {
         const struct hv_config *c = &guest[n].cfg;
 
-        log_line(LOG_INFO, "%llu MiB of memory; engine %s, %llu MiB for %s",
-                 (unsigned long long)bare_memory() >> 20, c->engine,
+        log_line(LOG_INFO, "%llu MiB of memory, CPUs: %u; engine %s, %llu MiB for %s",
+                 (unsigned long long)bare_memory() >> 20, bare_cpus(), c->engine,
                  (unsigned long long)c->memory >> 20,
                  guests > 1 ? guest[n].kernel->args : "the guest");
         if (make(&guest[n], why, sizeof(why)))

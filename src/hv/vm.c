@@ -1,9 +1,10 @@
 /*
  * A guest on the bare machine: memory, CPUs with their local APICs, the board of
  * machine/board.c, engines; created, booted and run as machine/vm.c does it, without
- * threads: the host's CPU runs one guest's CPU after the other (sched.c). An interrupt of
- * the host's, its timer's or the serial port's, raises KICK; the engine comes back, and
- * service() runs what is due and takes what was typed.
+ * threads: a CPU of the host's runs some of the guests' CPUs, one after the other
+ * (sched.c). An interrupt of the host's, its timer's, the serial port's or another CPU's,
+ * raises KICK; the engine comes back, and service() runs what is due and takes what was
+ * typed.
  *
  * The far end of the guest's first serial port is the host's (console.c).
  */
@@ -43,7 +44,8 @@ struct hv_vm {
     unsigned cpus;
     struct vcpu_group *group;
     uint64_t start_ns, start_tsc;
-    uint64_t deadline; /* the board's, of the guest's clock; the CPUs' are in cpu[] */
+    uint64_t deadline; /* the board's, of the guest's clock; the CPUs' are in cpu[].
+                          Atomic */
     int end;           /* enum hv_end, or GOES_ON */
     uint32_t exit_value;
 };
@@ -158,10 +160,11 @@ static uint64_t cpu_ticks(void *arg) {
 
 static uint64_t task_deadline(const struct hv_task *t) {
     const struct hv_vm *m = t->vm;
-    uint64_t at = t->cpu->deadline;
+    uint64_t at = __atomic_load_n(&t->cpu->deadline, __ATOMIC_SEQ_CST);
+    uint64_t board = __atomic_load_n(&m->deadline, __ATOMIC_SEQ_CST);
 
-    if (!t->cpu->index && m->deadline < at)
-        at = m->deadline;
+    if (!t->cpu->index && board < at)
+        at = board;
     return at < UINT64_MAX - m->start_ns ? at + m->start_ns : UINT64_MAX;
 }
 
@@ -169,14 +172,14 @@ static uint64_t task_deadline(const struct hv_task *t) {
 static void board_deadline(void *arg, uint64_t deadline) {
     struct hv_vm *m = arg;
 
-    m->deadline = deadline;
+    __atomic_store_n(&m->deadline, deadline, __ATOMIC_SEQ_CST);
     hv_sched_deadline(&m->task[0]);
 }
 
 static void cpu_deadline(void *arg, uint64_t deadline) {
     struct machine_cpu *c = arg;
 
-    c->deadline = deadline;
+    __atomic_store_n(&c->deadline, deadline, __ATOMIC_SEQ_CST);
     hv_sched_deadline(task_of(c));
 }
 
@@ -345,6 +348,7 @@ static void task_run(struct hv_task *t) {
         return;
     vcpu_raise(c->vcpu, VCPU_EVENT_KICK);
     end = engine_run_loop(c->ops, c->engine, c->vcpu, &board, &c->exits);
+    vcpu_clear(c->vcpu, VCPU_EVENT_STOP); /* which ended the turn, and wakes nobody */
     if (end == RUN_SHUTDOWN)
         end_life(t->vm, HV_SHUTDOWN);
     else if (end == RUN_ERROR)
@@ -369,6 +373,8 @@ static void tell_end(struct hv_vm *m) {
 static bool settle(struct hv_vm *m) {
     char why[384];
 
+    for (unsigned n = 0; n < m->cpus; n++)
+        hv_sched_await(&m->task[n]);
     uart_flush(m->board.uart[0]);
     if (m->end == HV_RESET && !hv_vm_boot(m, why, sizeof(why)))
         return false;
@@ -408,7 +414,8 @@ static int create_cpu(struct hv_vm *m, unsigned n) {
 
     if (rc)
         return rc;
-    m->task[n] = (struct hv_task){.ops = &task_ops, .vm = m, .cpu = c};
+    m->task[n] =
+        (struct hv_task){.ops = &task_ops, .vm = m, .cpu = c, .host = hv_sched_place()};
     c->index = n;
     c->board = &m->board;
     c->waits = -1;
@@ -499,7 +506,8 @@ static void hook_memory(struct hv_vm *m) {
 }
 
 static int create_engines(struct hv_vm *m, char *why, size_t why_size) {
-    struct engine_config cfg = {.options = m->cfg};
+    struct hv_engine_options options = {.cfg = m->cfg};
+    struct engine_config cfg = {.options = &options};
     size_t count;
     const struct engine_ops *const *all = hv_engines(&count);
     int rc = -EINVAL;
@@ -512,6 +520,7 @@ static int create_engines(struct hv_vm *m, char *why, size_t why_size) {
         for (unsigned c = 0; !rc && c < m->cpus; c++) {
             m->cpu[c].ops = all[n];
             cfg.first = c ? m->cpu[0].engine : NULL;
+            options.host = m->task[c].host;
             rc = all[n]->create(m->cpu[c].vcpu, &cfg, &m->cpu[c].engine, why, why_size);
         }
     }
@@ -586,7 +595,6 @@ int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size) {
     struct boot_config boot = {.cmdline = m->cfg->cmdline};
     int rc;
 
-    m->end = GOES_ON;
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         reset_cpu(&m->cpu[n]);
@@ -608,6 +616,8 @@ int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size) {
         mmu_context_changed(m->cpu[n].vcpu);
         m->cpu[n].ops->reset(m->cpu[n].engine);
     }
+    if (!rc)
+        __atomic_store_n(&m->end, GOES_ON, __ATOMIC_SEQ_CST);
     return rc;
 }
 
@@ -632,12 +642,11 @@ static void add_up(void *arg, const char *name, uint64_t value) {
 }
 
 void hv_vm_stats(const struct hv_vm *m) {
-    static struct sum s;
+    struct sum s = {.count = 0};
     char of[16] = "";
 
     if (m->cfg->several)
         snprintf(of, sizeof(of), "guest %u ", m->cfg->number);
-    memset(&s, 0, sizeof(s));
     for (unsigned k = 0; k < EXIT_COUNT; k++) {
         uint64_t sum = 0;
 

@@ -3,6 +3,7 @@
  * executes; ports, the commonest, need no more than what the control block tells.
  */
 #include "base/log.h"
+#include "base/os.h"
 #include "svm/svm_int.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
@@ -110,6 +111,9 @@ enum exit_reason svm_handle_exit(struct svm *s) {
         return emulated(s, &s->cnt.exit_cpuid);
     case X86_SVM_EXIT_HLT:
         return emulated(s, &s->cnt.exit_hlt);
+    case X86_SVM_EXIT_PAUSE:
+        os_yield();
+        return emulated(s, &s->cnt.exit_pause);
     case X86_SVM_EXIT_INVLPG:
         return emulated(s, &s->cnt.exit_invlpg);
     case X86_SVM_EXIT_NPF:

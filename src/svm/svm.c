@@ -18,6 +18,7 @@
 #include "x86/cr.h"
 
 #define A20_SLICE 1000u
+#define PATIENCE 3000u           /* PAUSEs until one leaves, where the CPU counts them */
 #define SHADOW_ASIDS 4u          /* for the few spaces that are used often */
 #define FEATURE_XSAVE (1u << 26) /* leaf 1, ECX */
 #define FEATURE_PCID (1u << 17)  /* the same */
@@ -106,7 +107,9 @@ static void enter(struct svm *s) {
                           .gpr = v->gpr,
                           .dr = b->dr7 & 0xff ? v->dr : NULL,
                           .xcr0 = s->has_xcr0 ? v->xcr0 : 0,
-                          .tsc_aux = s->has_tsc_aux ? &v->tsc_aux : NULL};
+                          .tsc_aux = s->has_tsc_aux ? &v->tsc_aux : NULL,
+                          .events = &v->events,
+                          .leave = VCPU_EVENTS_LEAVE};
 
     b->tlb_control = tlb_control(s);
     b->event_inj = s->event;
@@ -270,6 +273,10 @@ static int make_block(struct svm *s) {
         return -ENOMEM;
     svm_permissions(s);
     svm_intercepts(s->vmcb, s->shadow, s->exits);
+    if (s->pauses)
+        s->vmcb->intercept3 |= X86_SVM_I_PAUSE;
+    if (s->features & X86_SVM_PAUSE_FILTER)
+        s->vmcb->pause_count = PATIENCE;
     s->vmcb->asid = s->asid;
     s->vmcb->nested_ctl = s->shadow ? 0 : X86_SVM_NESTED;
     if (!s->shadow)
@@ -296,6 +303,7 @@ int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
                       .host = host,
                       .shadow = options->shadow,
                       .exits = options->exits,
+                      .pauses = options->pauses,
                       .flush = true};
     s->features = host_cpuid(s, X86_SVM_LEAF).edx;
     take_asids(s);

@@ -26,11 +26,14 @@ struct svm_entry {
     const uint64_t *dr;      /* DR0 to DR3; NULL: the guest has no breakpoint on */
     uint64_t xcr0;           /* 0: the CPU has none */
     const uint64_t *tsc_aux; /* NULL: the CPU has none */
+    const uint32_t *events;  /* VCPU_EVENT_*: not entered for one of LEAVE, which */
+    uint32_t leave;          /* is an exit for an interrupt, amid what is injected */
 };
 
 struct svm_host {
     /* Runs the guest until #VMEXIT; xcr0 is what it is then. Interrupts of the host's are
-     * taken before it returns. */
+     * taken before it returns; one whose handler raises an event, for as long as that
+     * lasts, keeps the guest from running. */
     void (*enter)(void *arg, struct svm_entry *e);
     /* SIZE zeroed bytes, whole pages in one piece; and a page back. NULL: no memory. */
     void *(*alloc)(void *arg, uint64_t size);
@@ -56,6 +59,7 @@ struct svm_options {
     bool shadow; /* page tables, which need no nested paging of the hardware; how long
                     they are retained is the MMU's policy */
     enum svm_exits exits;
+    bool pauses; /* PAUSE leaves, for os_yield(): others want the CPU */
 };
 
 /* INTERP executes what the hardware leaves to it and

@@ -48,6 +48,7 @@ struct svm {
     uint8_t *iopm, *msrpm;
     bool shadow; /* shadow page tables instead of nested ones */
     enum svm_exits exits;
+    bool pauses;           /* they leave */
     struct svm_root *root; /* of MMU_SPACES_MAX; shadow only */
     unsigned asid;         /* the first one that is ours */
     unsigned asids;        /* how many are ours */

@@ -15,6 +15,7 @@
 #define X86_SVM_NRIPS (1u << 3)
 #define X86_SVM_FLUSH_BY_ASID (1u << 6)
 #define X86_SVM_DECODE_ASSISTS (1u << 7)
+#define X86_SVM_PAUSE_FILTER (1u << 10)
 
 #define X86_MSR_VM_CR 0xc0010114u
 #define X86_VM_CR_SVMDIS (1u << 4)
@@ -42,6 +43,7 @@ enum x86_svm_intercept3 {    /* word 3 */
                           X86_SVM_I_RSM = 1 << 19,
                           X86_SVM_I_IRET = 1 << 20,
                           X86_SVM_I_INVD = 1 << 22,
+                          X86_SVM_I_PAUSE = 1 << 23,
                           X86_SVM_I_HLT = 1 << 24,
                           X86_SVM_I_INVLPG = 1 << 25,
                           X86_SVM_I_INVLPGA = 1 << 26,
@@ -80,6 +82,7 @@ enum x86_svm_intercept4 { /* word 4 */
 #define X86_SVM_EXIT_VINTR 0x064u
 #define X86_SVM_EXIT_CPUID 0x072u
 #define X86_SVM_EXIT_IRET 0x074u
+#define X86_SVM_EXIT_PAUSE 0x077u
 #define X86_SVM_EXIT_HLT 0x078u
 #define X86_SVM_EXIT_INVLPG 0x079u
 #define X86_SVM_EXIT_IOIO 0x07bu

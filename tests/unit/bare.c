@@ -12,7 +12,8 @@
 
 #include <cmocka.h>
 
-#include "base/types.h"
+#include "dev/tables/acpi.h"
+#include "dev/tables/mptable.h"
 
 int b_snprintf(char *to, size_t size, const char *format, ...);
 unsigned long long b_strtoull(const char *s, char **end, int base);
@@ -29,6 +30,8 @@ void *b_realloc(void *p, size_t size);
 void *b_aligned_alloc(size_t align, size_t size);
 void b_free(void *p);
 int *b___errno_location(void);
+unsigned b_bare_cpus_find(const uint8_t *(*look)(uint64_t at, uint64_t len), uint8_t *id,
+                          unsigned max);
 
 /* What these objects call. */
 void b_bare_serial_write(const uint8_t *bytes, size_t n);
@@ -190,12 +193,110 @@ static void test_heap_ends(void **state) {
     assert_null(b_calloc(SIZE_MAX / 2, 3));
 }
 
+/* --- which CPUs the firmware's tables name: by the tables that guests are given --- */
+
+#define RAM (4u << 20)
+
+static struct mem *memory;
+
+static uint8_t *ram_at(uint64_t at) {
+    return mem_host(memory, gpa(at), 1);
+}
+
+static const uint8_t *look(uint64_t at, uint64_t len) {
+    return at < RAM && len <= RAM - at ? ram_at(at) : NULL;
+}
+
+static void firmware(unsigned by_acpi, unsigned by_mp) {
+    struct acpi_config acpi = {.cpus = by_acpi, .dsdt = {.pci = true}};
+    struct mptable_config mp = {.cpus = by_mp, .pci = true};
+    struct gpa rsdp;
+
+    memset(ram_at(0xe0000), 0, 0x20000);
+    if (by_acpi)
+        assert_int_equal(acpi_build(memory, gpa(ACPI_WHERE), &acpi, &rsdp, NULL), 0);
+    if (by_mp)
+        assert_int_equal(mptable_build(memory, gpa(MPTABLE_WHERE), &mp), 0);
+}
+
+static unsigned found(unsigned max) {
+    uint8_t id[64];
+    unsigned n = b_bare_cpus_find(look, id, max);
+
+    for (unsigned k = 0; k < n; k++)
+        assert_int_equal(id[k], k);
+    return n;
+}
+
+static void test_cpus(void **state) {
+    assert_int_equal(mem_create(RAM, &memory), 0);
+    firmware(0, 0);
+    assert_int_equal(found(64), 0);
+    firmware(5, 3); /* ACPI is asked first */
+    assert_int_equal(found(64), 5);
+    assert_int_equal(found(2), 2);
+    firmware(0, 3);
+    assert_int_equal(found(64), 3);
+    mem_destroy(memory);
+}
+
+/* Each byte of the tables spoilt in turn: a checksum finds it, wherever it is, and
+ * what is found then is by the other table, or nothing. */
+static void test_cpus_spoilt(void **state) {
+    unsigned first = 0;
+
+    assert_int_equal(mem_create(RAM, &memory), 0);
+    firmware(4, 2);
+    for (uint32_t at = 0xe0000; at < 0xe0000 + ACPI_MAX_SIZE; at++) {
+        uint8_t *p = ram_at(at), was = *p;
+        unsigned n;
+
+        *p ^= 0x41;
+        n = found(64);
+        assert_true(n == 4 || n == 2);
+        first += n == 2;
+        *p = was;
+    }
+    assert_in_range(first, 100, 1000); /* RSDP, list of tables, MADT */
+    mem_destroy(memory);
+}
+
+/* The first byte of the table of ACPI's with that signature. */
+static uint8_t *acpi_table(const char *signature) {
+    for (uint32_t at = 0xe0000; at < 0x100000; at++)
+        if (!memcmp(ram_at(at), signature, 4) && ram_at(at)[4] >= 36)
+            return ram_at(at);
+    fail_msg("no table");
+    return NULL;
+}
+
+/* Entries of any kind and length, also none, under a checksum that is right. */
+static void test_cpus_hostile(void **state) {
+    uint8_t *madt;
+
+    assert_int_equal(mem_create(RAM, &memory), 0);
+    firmware(60, 0);
+    madt = acpi_table("APIC");
+    for (unsigned n = 0; n < 20000; n++) {
+        uint8_t id[64], sum = 0, *p = madt + 44 + (unsigned)rand() % 400;
+
+        *p = (uint8_t)rand();
+        madt[9] = 0;
+        for (unsigned k = 0; k < *(unaligned_u32 *)(madt + 4); k++)
+            sum = (uint8_t)(sum + madt[k]);
+        madt[9] = (uint8_t)-sum;
+        assert_true(b_bare_cpus_find(look, id, 64) <= 64);
+    }
+    mem_destroy(memory);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formats),   cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_numbers),   cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_calendar),  cmocka_unit_test(test_heap),
-        cmocka_unit_test(test_heap_ends),
+        cmocka_unit_test(test_cpus),         cmocka_unit_test(test_cpus_spoilt),
+        cmocka_unit_test(test_cpus_hostile), cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_cut),          cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_strings),      cmocka_unit_test(test_calendar),
+        cmocka_unit_test(test_heap),         cmocka_unit_test(test_heap_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
