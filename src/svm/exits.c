@@ -67,6 +67,15 @@ static enum exit_reason emulated(struct svm *s, uint64_t *count) {
     return svm_emulate(s, 1);
 }
 
+/* PAUSE: executed first, so that who yields has made a step. */
+static enum exit_reason waits(struct svm *s) {
+    enum exit_reason out = emulated(s, &s->cnt.exit_pause);
+
+    if (out == EXIT_COUNT)
+        os_yield();
+    return out;
+}
+
 /* Blocks of sixteen exit codes each. */
 static enum exit_reason by_group(struct svm *s, uint32_t code) {
     switch (code & ~0xfu) {
@@ -102,7 +111,8 @@ enum exit_reason svm_handle_exit(struct svm *s) {
         return EXIT_COUNT; /* taken by the host when GIF was set */
     case X86_SVM_EXIT_VINTR:
         s->cnt.exit_vintr++;
-        return EXIT_COUNT;
+        /* Not yet (keep_shadow()): behind the instruction. */
+        return s->vmcb->int_state & X86_SVM_SHADOW ? svm_emulate(s, 1) : EXIT_COUNT;
     case X86_SVM_EXIT_IOIO:
         return port_io(s);
     case X86_SVM_EXIT_MSR:
@@ -112,8 +122,7 @@ enum exit_reason svm_handle_exit(struct svm *s) {
     case X86_SVM_EXIT_HLT:
         return emulated(s, &s->cnt.exit_hlt);
     case X86_SVM_EXIT_PAUSE:
-        os_yield();
-        return emulated(s, &s->cnt.exit_pause);
+        return waits(s);
     case X86_SVM_EXIT_INVLPG:
         return emulated(s, &s->cnt.exit_invlpg);
     case X86_SVM_EXIT_NPF:

@@ -100,9 +100,17 @@ static uint8_t tlb_control(struct svm *s) {
     return by_asid ? X86_SVM_TLB_FLUSH_ASID : X86_SVM_TLB_FLUSH_ALL;
 }
 
+/* An emulator may forget at VMRUN that it is behind an STI or a MOV SS: when no
+ * instruction has been executed since, it still is. */
+static void keep_shadow(struct x86_vmcb *b, uint64_t was, uint64_t rip) {
+    if (b->rip == rip)
+        b->int_state |= was & X86_SVM_SHADOW;
+}
+
 static void enter(struct svm *s) {
     struct vcpu *v = s->v;
     struct x86_vmcb *b = s->vmcb;
+    uint64_t int_state = b->int_state, rip = b->rip;
     struct svm_entry e = {.vmcb = b,
                           .gpr = v->gpr,
                           .dr = b->dr7 & 0xff ? v->dr : NULL,
@@ -118,6 +126,7 @@ static void enter(struct svm *s) {
     s->cnt.entries++;
     vec_load(v);
     s->host->enter(s->host->arg, &e);
+    keep_shadow(b, int_state, rip);
     if (s->has_xcr0)
         v->xcr0 = e.xcr0;
     if (b->exit_int_info & X86_SVM_EVENT_VALID &&
