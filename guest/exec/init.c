@@ -28,6 +28,7 @@ static const char *const port_names[PORTS] = {"exec.in", "exec.out", "exec.err",
 static struct {
     bool rw, net, agent;
     const char *share_type, *share_options, *hostname;
+    const char *release, *tree; /* where the kernel's modules are: NULL: nowhere */
     const char *modules[256];
     unsigned module_count;
 } machine;
@@ -81,6 +82,10 @@ static void take(const char *s) {
         machine.share_options = v;
     else if ((v = after(s, "hostname=")))
         machine.hostname = v;
+    else if ((v = after(s, "release=")))
+        machine.release = v;
+    else if ((v = after(s, "tree=")))
+        machine.tree = v;
     else if (same(s, "rw="))
         machine.rw = true;
     else if (same(s, "net="))
@@ -240,6 +245,36 @@ static void enter_root(void) {
         rc = sys(SYS_chroot, P("."), 0, 0, 0, 0);
     if (rc)
         fail("cannot enter the root", "", rc);
+}
+
+/* The kernel's modules, at WHERE: a directory of the root, or a share of their own. */
+static long put_modules(const char *where) {
+    if (*machine.tree)
+        return sys_mount(machine.tree, where, NULL, MS_BIND, NULL);
+    return sys_mount("modules", where, machine.share_type, MS_RDONLY,
+                     machine.share_options);
+}
+
+/* modprobe(8) looks for them in /lib/modules, where the root has another kernel's or
+ * none. Nothing is made in a root that is written to; a command that wants no modules
+ * does not care. */
+static void mount_modules(void) {
+    struct text where = {.len = 0};
+
+    if (!machine.release || !machine.tree)
+        return;
+    add(&where, "/lib/modules/");
+    add(&where, machine.release);
+    if (put_modules(where.s) != -ENOENT)
+        return;
+    if (machine.rw) {
+        sys_mount("modules", "/lib/modules", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+    } else {
+        sys_mkdir("/lib", 0755);
+        sys_mkdir("/lib/modules", 0755);
+    }
+    sys_mkdir(where.s, 0755);
+    put_modules(where.s);
 }
 
 /* --- the network --- */
@@ -502,6 +537,7 @@ _Noreturn void init_main(void) {
     mount_root();
     fill_root();
     enter_root();
+    mount_modules();
     if (machine.hostname)
         sys(SYS_sethostname, P(machine.hostname), (long)length(machine.hostname), 0, 0,
             0);

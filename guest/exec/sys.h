@@ -76,6 +76,7 @@ enum {
 #define MS_NODEV 4u
 #define MS_NOEXEC 8u
 #define MS_RDONLY 1u
+#define MS_BIND 4096u
 #define MS_MOVE 8192u
 
 #define POLLIN 1

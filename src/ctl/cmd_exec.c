@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,7 @@ struct exec {
     struct exec_command command;
     char *env[ENV_MAX + 1];
     unsigned env_count;
-    char cwd[4096];
+    char cwd[4096], tree[PATH_MAX]; /* TREE: where the modules are */
     int initrd;
     int ours[EXEC_PORTS], theirs[EXEC_PORTS], log[2];
     char *words[WORDS + 1]; /* of `bivisor run` */
@@ -335,6 +336,20 @@ static int find_kernel(struct exec *x) {
     return rc;
 }
 
+/* The modules of a kernel that the root knows nothing of are put into it: the whole of
+ * the host's files has them already, another root has not. */
+static void find_tree(struct exec *x) {
+    struct exec_command *c = &x->command;
+    char own[sizeof(x->kernel.release) + 16];
+
+    snprintf(own, sizeof(own), "/lib/modules/%s", x->kernel.release);
+    if (!*x->kernel.modules || !realpath(x->kernel.modules, x->tree) ||
+        (!x->o.root && !strcmp(x->kernel.modules, own)))
+        return;
+    c->release = x->kernel.release;
+    c->tree = x->o.root ? "" : x->tree;
+}
+
 static void describe(struct exec *x) {
     struct exec_command *c = &x->command;
 
@@ -347,6 +362,7 @@ static void describe(struct exec *x) {
     c->as_root = x->o.as_root;
     c->type = x->type->type;
     c->options = x->type->options;
+    find_tree(x);
     make_env(x);
     look_at_terminal(c);
 }
@@ -383,21 +399,21 @@ static char *cmdline(const struct options *o) {
     return text;
 }
 
-/* DIR with its commas twice, as --share wants it. */
-static char *share_of(const struct options *o, const struct root_type *type) {
-    const char *dir = o->root ? o->root : "/";
-    char *text = malloc(2 * strlen(dir) + 48), *to = text;
+/* DIR, with its commas twice as --share wants it, as a share of that name. */
+static char *share_of(const char *name, const char *dir, bool rw,
+                      const struct root_type *type) {
+    char *text = malloc(strlen(name) + 2 * strlen(dir) + 48), *to = text;
 
     if (!text)
         return NULL;
-    to += sprintf(to, "root=");
+    to += sprintf(to, "%s=", name);
     for (; *dir; dir++) {
         *to++ = *dir;
         if (*dir == ',')
             *to++ = ',';
     }
-    sprintf(to, "%s%s%s", o->rw ? "" : ",readonly", type->share,
-            o->rw || !type->valid ? "" : ",valid=" VALID_SECONDS);
+    sprintf(to, "%s%s%s", rw ? "" : ",readonly", type->share,
+            rw || !type->valid ? "" : ",valid=" VALID_SECONDS);
     return text;
 }
 
@@ -419,7 +435,9 @@ static void make_words(struct exec *x) {
         put_word(x, text_of("--stats=%s%.0d", o->stats, 0));
     put_option(x, "--name", o->name);
     put_option(x, "--vsock", o->name ? "CID=3" : NULL);
-    put_option(x, "--share", share_of(o, x->type));
+    put_option(x, "--share", share_of("root", o->root ? o->root : "/", o->rw, x->type));
+    if (x->command.tree && !*x->command.tree)
+        put_option(x, "--share", share_of("modules", x->tree, false, x->type));
     /* The first port is a console, which cannot be opened as the others are. */
     put_option(x, "--console", "null");
     for (unsigned n = 0; n < EXEC_PORTS; n++) {

@@ -58,6 +58,10 @@ struct exec_command {
     bool as_root;
     bool agent;                 /* others are run in the machine meanwhile */
     const char *type, *options; /* of the root's file system */
+    const char *release;        /* of the kernel */
+    /* Where its modules are in the root, or "": they are a share of their own; NULL: it
+     * has none that the root does not have. */
+    const char *tree;
     unsigned tty; /* a bit for each standard descriptor that is a terminal */
     uint16_t columns, rows;
 };

@@ -79,6 +79,10 @@ static char *describe(const struct exec_command *c, const struct exec_modules *m
     put_word(f, "options", c->options);
     put_word(f, "cwd", c->cwd);
     put_word(f, "hostname", "bivisor");
+    if (c->tree) {
+        put_word(f, "release", c->release);
+        put_word(f, "tree", c->tree);
+    }
     put_user(f, c);
     put_number(f, "tty", c->tty);
     put_number(f, "columns", c->columns);
