@@ -95,6 +95,7 @@ int display_option_open(struct display_option *o, enum jail_want jail,
     int rc;
 
     cfg->display = o->kind != DISPLAY_NONE;
+    cfg->tablet = o->kind == DISPLAY_VNC;
     if (bad) {
         log_error("--display text: %s", bad);
         return -EINVAL;

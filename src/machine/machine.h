@@ -156,6 +156,7 @@ struct machine_config {
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */
     bool display;   /* somebody looks at the screen, with a keyboard and a mouse */
+    bool tablet;    /* and with a pointer that says where it is, over virtio */
     struct machine_vars vars;
     /* The VGA's BIOS, for firmware that runs it; the caller's. NULL: there is none. */
     const uint8_t *vga_bios;
@@ -355,6 +356,10 @@ void machine_reset(struct machine *m);
 /* A key of its keyboard, as keyboard_key() has them (dev/pc/keyboard.h). False: the guest
  * has not taken what was typed before, or there is no such key, or no keyboard. */
 bool machine_key(struct machine *m, unsigned key, bool down);
+/* Its tablet's pointer is there (dev/virtio/input.h). False: it has none, or the guest
+ * does not listen to it. */
+struct virtio_input_point;
+bool machine_point(struct machine *m, const struct virtio_input_point *p);
 /* Its mouse was moved (dev/pc/mouse.h). */
 struct mouse_event;
 void machine_pointer(struct machine *m, const struct mouse_event *e);

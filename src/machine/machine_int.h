@@ -93,6 +93,7 @@ struct machine {
     struct board board;
     struct machine_device *first_device, *last_device; /* devices.c */
     struct virtio_balloon *balloon;                    /* or NULL */
+    struct virtio_input *tablet;                       /* or NULL */
     unsigned virtio_mmio;                              /* devices by MMIO */
     uint16_t virtio_lines[8];                          /* who holds each of their lines */
     char *cmdline;            /* with virtio.c's additions, or NULL */

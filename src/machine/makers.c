@@ -9,11 +9,17 @@ typedef int make_fn(struct machine *m, char *why, size_t why_size);
 
 /* In this order: what others hang on comes first. */
 static make_fn *const makers[] = {
-    machine_flash_make,          machine_ide_make,
-    machine_make_virtio_disks,   machine_nets_make,
-    machine_make_virtio_console, machine_make_virtio_vsock,
-    machine_make_virtio_shares,  machine_make_virtio_balloon,
-    machine_make_virtio_rng,     NULL,
+    machine_flash_make,
+    machine_ide_make,
+    machine_make_virtio_disks,
+    machine_nets_make,
+    machine_make_virtio_console,
+    machine_make_virtio_vsock,
+    machine_make_virtio_shares,
+    machine_make_virtio_balloon,
+    machine_make_virtio_rng,
+    machine_make_virtio_input,
+    NULL,
 };
 
 int machine_devices_create(struct machine *m, char *why, size_t why_size) {

@@ -16,6 +16,7 @@
 #include "base/os.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
+#include "dev/virtio/input.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/transport.h"
 #include "machine/machine_int.h"
@@ -331,4 +332,47 @@ int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size) {
     if (!r || machine_device_add(m, &ops, r))
         return no_memory(why, why_size);
     return machine_virtio_attach(m, virtio_rng_device(r), why, why_size);
+}
+
+/* --- the tablet --- */
+
+static void free_input(void *dev) {
+    virtio_input_free(dev);
+}
+
+static void input_record(void *dev, struct snapshot *s) {
+    virtio_input_state(dev, s);
+}
+
+static void input_goes_on(void *dev) {
+    virtio_device_go_on(virtio_input_device(dev));
+}
+
+int machine_make_virtio_input(struct machine *m, char *why, size_t why_size) {
+    static const struct machine_device_ops ops = {.free = free_input,
+                                                  .name = "virtio-input",
+                                                  .state = input_record,
+                                                  .go_on = input_goes_on};
+    struct virtio_input *t;
+
+    /* As with the entropy: where there is no place there is a mouse. */
+    if (!m->cfg.tablet || m->cfg.virtio == MACHINE_VIRTIO_NONE ||
+        (m->cfg.virtio == MACHINE_VIRTIO_PCI && !m->board.pci.bus))
+        return 0;
+    t = virtio_input_new(m->mem, m->clock, &m->counters);
+    if (!t || machine_device_add(m, &ops, t))
+        return no_memory(why, why_size);
+    m->tablet = t;
+    return machine_virtio_attach(m, virtio_input_device(t), why, why_size);
+}
+
+bool machine_point(struct machine *m, const struct virtio_input_point *p) {
+    bool taken = false;
+
+    if (!m->tablet)
+        return false;
+    machine_board_enter(m);
+    taken = virtio_input_point(m->tablet, p);
+    machine_board_leave(m);
+    return taken;
 }

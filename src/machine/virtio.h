@@ -32,6 +32,7 @@ int machine_make_virtio_vsock(struct machine *m, char *why,
 int machine_make_virtio_shares(struct machine *m, char *why,
                                size_t why_size); /* shares.c */
 int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size);
+int machine_make_virtio_input(struct machine *m, char *why, size_t why_size);
 int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size);
 
 #endif

@@ -64,11 +64,11 @@ static const struct device {
     {"secondary-vga", WITHOUT, "a screen but a standard VGA"},
     {"virtio-keyboard*", WITHOUT, "a keyboard or pointer but PS/2"},
     {"virtio-mouse*", WITHOUT, "a keyboard or pointer but PS/2"},
-    {"virtio-tablet*", WITHOUT, "a keyboard or pointer but PS/2"},
+    {"virtio-tablet*", HERE, NULL}, /* with -vnc; nobody points at others */
     {"virtio-input*", WITHOUT, "a keyboard or pointer but PS/2"},
     {"usb-kbd", WITHOUT, "a keyboard or pointer but PS/2"},
     {"usb-mouse", WITHOUT, "a keyboard or pointer but PS/2"},
-    {"usb-tablet", WITHOUT, "a keyboard or pointer but PS/2"},
+    {"usb-tablet", HERE, NULL},
     {"qemu-xhci", WITHOUT, "USB"},
     {"nec-usb-xhci", WITHOUT, "USB"},
     {"usb-ehci", WITHOUT, "USB"},

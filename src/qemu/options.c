@@ -67,6 +67,13 @@ static bool take_gdb(struct qemu *q, const char *option, const char *value) {
     return true;
 }
 
+/* A tablet is there over virtio, with -vnc. */
+static bool take_usb(struct qemu *q, const char *option, const char *value) {
+    if (strcmp(value, "tablet") != 0)
+        qemu_note(q, "%s: the guest goes without USB", option);
+    return true;
+}
+
 static bool take_no_kvm(struct qemu *q, const char *option, const char *value) {
     q->accel = "bt";
     return true;
@@ -116,6 +123,7 @@ static const struct {
     {"accel", true, qemu_take_accel},
     {"enable-kvm", false, qemu_take_accel},
     {"no-kvm", false, take_no_kvm},
+    {"usbdevice", true, take_usb},
     {"kernel", true, take_text},
     {"initrd", true, take_text},
     {"append", true, take_text},
@@ -212,7 +220,6 @@ static const struct {
 } others[] = {
     {"no-acpi", false, false, "the guest has ACPI; acpi=off makes Linux do without"},
     {"no-shutdown", false, false, "the run ends when the guest powers off"},
-    {"usbdevice", true, false, "the guest goes without USB"},
     {"soundhw", true, false, "the guest goes without sound"},
     {"audio", true, false, "the guest goes without sound"},
     {"audiodev", true, false, "the guest goes without sound"},

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "dev/virtio/input.h"
 #include "viewer/keys.h"
 #include "viewer/viewer_int.h"
 
@@ -136,9 +137,20 @@ static int wheel(int mask, int before) {
     return (pressed & 0x10 ? 1 : 0) - (pressed & 0x08 ? 1 : 0);
 }
 
+/* AT of SIZE, from edge to edge of a tablet. */
+static uint16_t scale(int at, int size) {
+    if (at <= 0 || size < 2)
+        return 0;
+    return (uint16_t)(at >= size
+                          ? VIRTIO_INPUT_MAX
+                          : (unsigned)at * VIRTIO_INPUT_MAX / ((unsigned)size - 1));
+}
+
 static void on_pointer(int mask, int x, int y, rfbClientPtr cl) {
     struct server *s = cl->screen->screenData;
-    struct message m = {.kind = POINTER};
+    struct message m = {.kind = POINTER,
+                        .x = scale(x, cl->screen->width),
+                        .y = scale(y, cl->screen->height)};
 
     if (s->pointed) {
         m.a = (uint16_t)(x - s->x);

@@ -29,6 +29,7 @@ struct message {
                         signed; d: buttons that are down */
     } kind;
     uint16_t a, b, c, d;
+    uint16_t x, y; /* POINTER: where it is, 0 to VIRTIO_INPUT_MAX from edge to edge */
 };
 
 /* The server's first word. */

@@ -19,6 +19,7 @@
 #include "base/os.h"
 #include "base/os_loop.h"
 #include "dev/pc/mouse.h"
+#include "dev/virtio/input.h"
 #include "machine/machine.h"
 #include "viewer/viewer_int.h"
 
@@ -125,6 +126,8 @@ static void take_key(struct vnc *v, unsigned code, bool down) {
 static void take(struct vnc *v, const struct message *m) {
     const struct mouse_event e = {(int16_t)m->a, (int16_t)m->b, (int16_t)m->c,
                                   m->d & MOUSE_BUTTONS};
+    const struct virtio_input_point at = {m->x & VIRTIO_INPUT_MAX,
+                                          m->y & VIRTIO_INPUT_MAX, e.dz, e.buttons};
 
     switch (m->kind) {
     case WANT:
@@ -138,8 +141,9 @@ static void take(struct vnc *v, const struct message *m) {
         take_key(v, m->a, m->b);
         v->pause = FAST_NS;
         return;
-    case POINTER:
-        machine_pointer(v->m, &e);
+    case POINTER: /* of a tablet, or, where nobody listens to one, of a mouse */
+        if (!machine_point(v->m, &at))
+            machine_pointer(v->m, &e);
         v->pause = FAST_NS;
         return;
     default:

@@ -452,7 +452,8 @@ static const struct kind {
     {VIRTIO_ID_NET, 0x1000, 0x020000},     {VIRTIO_ID_BLK, 0x1001, 0x010000},
     {VIRTIO_ID_BALLOON, 0x1002, 0x00ff00}, {VIRTIO_ID_CONSOLE, 0x1003, 0x078000},
     {VIRTIO_ID_RNG, 0x1005, 0x00ff00},     {VIRTIO_ID_VSOCK, 0, 0x078000},
-    {VIRTIO_ID_9P, 0x1009, 0x00ff00},      {VIRTIO_ID_FS, 0, 0x018000},
+    {VIRTIO_ID_INPUT, 0, 0x098000},        {VIRTIO_ID_9P, 0x1009, 0x00ff00},
+    {VIRTIO_ID_FS, 0, 0x018000},
 };
 
 static const struct kind *kind_of(enum virtio_id id) {
