@@ -78,6 +78,7 @@ static void link_block(struct interp *ip, struct block *b) {
     b->page_next = cp->blocks;
     cp->blocks = b;
     cp->bitmap |= block_mask(b);
+    cp->clear_from = cp->clear_to = 0;
     b->hash_next = ip->hash[h];
     ip->hash[h] = b;
 }
@@ -202,20 +203,31 @@ static void drop_written(struct vcpu *v, void *arg) {
     struct interp *ip = w->ip;
     struct code_page *cp = &ip->pages[page_of(ip, w->host)];
     struct block **link = &cp->blocks, *b;
+    unsigned lo = (uintptr_t)w->host & 4095, hi = lo + w->len, from = 0, to = 4096;
     uint64_t bitmap = 0;
 
+    if (lo >= cp->clear_from && hi <= cp->clear_to)
+        return;
     while ((b = *link)) {
-        if (b->host < w->host + w->len && w->host < b->host + b->bytes) {
+        unsigned at = (uintptr_t)b->host & 4095, end = at + b->bytes;
+
+        if (at < hi && lo < end) {
             *link = b->page_next;
             unhash_block(ip, b);
             v->cnt->blocks_invalidated++;
             v->leave_code = true;
-        } else {
-            bitmap |= block_mask(b);
-            link = &b->page_next;
+            continue;
         }
+        if (end <= lo)
+            from = end > from ? end : from;
+        else
+            to = at < to ? at : to;
+        bitmap |= block_mask(b);
+        link = &b->page_next;
     }
     cp->bitmap = bitmap;
+    cp->clear_from = (uint16_t)from;
+    cp->clear_to = (uint16_t)to;
 }
 
 /* It is the interpreter of any of the vCPUs. */

@@ -48,6 +48,9 @@ struct block {
 struct code_page {
     struct block *blocks;
     uint64_t bitmap;
+    /* Offsets between which no block has bytes, among others: where the last store was
+     * that found none. */
+    uint16_t clear_from, clear_to;
 };
 
 struct interp {

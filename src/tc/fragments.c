@@ -101,19 +101,37 @@ static void extent(const struct ccf *c, const uint8_t *page, unsigned *from,
     }
 }
 
-/* Does C have bytes of [LO, HI) on the page? */
-static bool covers(const struct ccf *c, const uint8_t *page, unsigned lo, unsigned hi) {
+/* Bytes of a page, FROM..TO. */
+struct range {
     unsigned from, to;
+};
+
+/* [LO, HI) has a byte of C; or else *GAP, which is around it, has none any more. */
+static bool meets(struct range c, unsigned lo, unsigned hi, struct range *gap) {
+    if (hi > c.from && lo < c.to)
+        return true;
+    if (c.to <= lo && c.to > gap->from)
+        gap->from = c.to;
+    else if (c.from >= hi && c.from < gap->to)
+        gap->to = c.from;
+    return false;
+}
+
+/* Does C have bytes of [LO, HI) on the page? If not, *GAP shrinks to what is free of
+ * them around it. */
+static bool covers(const struct ccf *c, const uint8_t *page, unsigned lo, unsigned hi,
+                   struct range *gap) {
+    struct range r;
 
     if (!c->code.npieces) {
-        extent(c, page, &from, &to);
-        return hi > from && lo < to;
+        extent(c, page, &r.from, &r.to);
+        return meets(r, lo, hi, gap);
     }
     for (unsigned n = 0; n < c->code.npieces; n++) {
         const struct piece *p = &c->code.pieces[n];
 
-        if ((p->second ? c->code.page2 : c->code.page) == page && hi > p->from &&
-            lo < p->to)
+        r = (struct range){p->from, p->to};
+        if ((p->second ? c->code.page2 : c->code.page) == page && meets(r, lo, hi, gap))
             return true;
     }
     return false;
@@ -167,6 +185,7 @@ static void attach(struct tc *tc, struct ccf *c, uint8_t *page) {
     *at_of(c, page) = &cp->first;
     cp->first = c;
     cp->lines |= lines_covered(c, page);
+    cp->clear_from = cp->clear_to = 0;
     cp->listed++;
 }
 
@@ -261,11 +280,12 @@ void tc_drop(struct tc *tc, struct ccf *c, enum tc_why why) {
 
 void tc_drop_at(struct tc *tc, uint8_t *page, unsigned off, enum tc_why why) {
     struct code_page *cp = &tc->pages[page_number(tc, page)];
+    struct range gap = {0, 4096};
     struct ccf *next;
 
     for (struct ccf *c = cp->first; c; c = next) {
         next = *next_of(c, page);
-        if (!c->dead && covers(c, page, off, off + 1))
+        if (!c->dead && covers(c, page, off, off + 1, &gap))
             kill(tc, c, why);
     }
     sweep_later(tc, page);
@@ -281,6 +301,7 @@ enum tc_died tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
     uint8_t *host = mem_host(tc->mem, at, len);
     uint8_t *page = (uint8_t *)((uintptr_t)host & ~4095ul);
     unsigned lo = at.a & 4095, hi = lo + len;
+    struct range gap = {0, 4096};
     struct code_page *cp;
     enum tc_died died = TC_DIED_NONE;
 
@@ -288,17 +309,21 @@ enum tc_died tc_code_written(struct tc *tc, struct gpa at, unsigned len) {
         return TC_DIED_NONE;
     tc->v->cnt->trace_hits_code++;
     cp = &tc->pages[page_number(tc, page)];
-    if (!(cp->lines & lines_of(lo, hi)))
+    if (!(cp->lines & lines_of(lo, hi)) || (lo >= cp->clear_from && hi <= cp->clear_to))
         return TC_DIED_NONE;
     for (struct ccf *c = cp->first; c; c = *next_of(c, page)) {
-        if (c->dead || !covers(c, page, lo, hi))
+        if (c->dead || !covers(c, page, lo, hi, &gap))
             continue;
         kill(tc, c, TC_WHY_WRITTEN);
         if (died != TC_DIED_LOOPS)
             died = c->code.hot ? TC_DIED_LOOPS : TC_DIED_SOME;
     }
-    if (died == TC_DIED_NONE && !cp->dead && !cp->stale)
-        return TC_DIED_NONE;
+    if (died == TC_DIED_NONE) {
+        cp->clear_from = (uint16_t)gap.from;
+        cp->clear_to = (uint16_t)gap.to;
+        if (!cp->dead && !cp->stale)
+            return TC_DIED_NONE;
+    }
     /* Dead fragments that also lie on another page stay in that page's list until it is
      * swept; their links are gone. */
     sweep(tc, page);

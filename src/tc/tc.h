@@ -54,6 +54,9 @@ static inline struct ccf *tc_ccf(const struct tr_code *c) {
 /* What has been translated of one RAM page. */
 struct code_page {
     uint64_t lines; /* 64-byte pieces with translated bytes, more rather than fewer */
+    /* Bytes of which nothing is translated, among others: where the last store was that
+     * found nothing. Variables between code are stored to again and again. */
+    uint16_t clear_from, clear_to;
     struct ccf *first;
     uint32_t listed, dead; /* in the list; of these */
     bool stale;            /* `lines` has some that nothing in the list covers any more */

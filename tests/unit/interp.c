@@ -100,6 +100,31 @@ static void test_data_on_code_page(void **state) {
     assert_false(mem_trace_of(V.mem, ram(CODE)) & MEM_TRACE_CODE);
 }
 
+/* Variables between code, and then code where they were: inc eax, inc ebx, inc ecx, each
+ * with a jump back to itself. */
+static void test_code_between_code(void **state) {
+    static const struct {
+        uint64_t at;
+        const char *bytes;
+    } loops[] = {{0, "\x40\xeb\xfd"}, {0x20, "\x43\xeb\xfd"}, {0x10, "\x41\xeb\xfd"}};
+
+    setup();
+    for (unsigned n = 0; n < 3; n++) {
+        code(CODE + loops[n].at, loops[n].bytes, 3);
+        V.rip = CODE + loops[n].at;
+        interp_step(G.ip, 10);
+        code(CODE + 0x18, "\1\2\3\4", 4);
+    }
+    assert_int_equal(G.cnt.blocks_invalidated, 0);
+    code(CODE + 0x10, "\x48", 1); /* dec eax */
+    V.rip = CODE + 0x10;
+    V.gpr[REG_RAX] = 100;
+    V.gpr[REG_RCX] = 0;
+    interp_step(G.ip, 10);
+    assert_int_equal(V.gpr[REG_RCX], 0);
+    assert_int_equal(V.gpr[REG_RAX], 95);
+}
+
 static void test_page_crossing(void **state) {
     setup();
     code(CODE + 4094, "\xb8\x44\x33\x22\x11\xeb\xf9", 7); /* mov eax, imm; jmp back */
@@ -258,6 +283,7 @@ int main(void) {
         cmocka_unit_test(test_count),
         cmocka_unit_test(test_self_modifying),
         cmocka_unit_test(test_data_on_code_page),
+        cmocka_unit_test(test_code_between_code),
         cmocka_unit_test(test_page_crossing),
         cmocka_unit_test(test_single_step),
         cmocka_unit_test(test_events),

@@ -263,6 +263,26 @@ static void test_written(void **state) {
     assert_int_equal(counters.bt_again_written, 1);
 }
 
+/* Variables between code: that nothing is there is remembered, until something is. */
+static void test_written_between(void **state) {
+    struct ccf *c = keep(0x5000, GUEST, 8, 0x5020), *d = keep(0x5028, GUEST, 8, 0x5020),
+               *e;
+
+    write_to(GUEST + 0x10, 4);
+    write_to(GUEST + 8, 4);
+    write_to(GUEST + 0x24, 4);
+    assert_false(v->leave_code || c->dead || d->dead);
+    e = keep(0x5010, GUEST, 8, 0x5020);
+    write_to(GUEST + 0x20, 4);
+    assert_false(v->leave_code || e->dead);
+    write_to(GUEST + 0x17, 1);
+    assert_true(v->leave_code && e->dead);
+    write_to(GUEST + 0x26, 4);
+    assert_true(v->leave_code && d->dead && !c->dead);
+    write_to(GUEST + 7, 1);
+    assert_true(c->dead);
+}
+
 static void test_jumps(void **state) {
     struct ccf *c = keep(0x5010, GUEST, 8, 0x5020);
 
@@ -365,6 +385,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_links, setup, teardown),
         cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
         cmocka_unit_test_setup_teardown(test_written, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_written_between, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jumps, setup, teardown),
         cmocka_unit_test_setup_teardown(test_second_table, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evicted, setup, teardown),
