@@ -1,7 +1,8 @@
 /*
  * A cell: a process in whose addresses guest user code runs on the host's CPU as it is.
- * It is started with the descriptors of direct/abi.h, the number of its slot, and a t if
- * RDTSC is to fault. This file sets it up; then loops.S is all that is left of it.
+ * It is started with the descriptors of direct/abi.h, the number of its slot, a t if
+ * RDTSC is to fault, and a c if CPUID is. This file sets it up; then loops.S is all that
+ * is left of it.
  *
  * The guest thread is the process's first. Its filter lets it tell and wait, each from
  * one instruction of this program. All else that it asks of the kernel is a signal, and
@@ -11,6 +12,7 @@
  * The helper thread maps and unmaps as ORDERS says, which the guest thread cannot write.
  */
 #include <asm/fcntl.h>
+#include <asm/prctl.h>
 #include <asm/unistd.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -220,14 +222,18 @@ _Noreturn void setup(const long *stack) {
     must(8, call6(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0));
     must(9, call3(__NR_prctl, PR_SET_DUMPABLE, 0, 0));
     call3(__NR_prctl, PR_SET_NAME, (long)"bivisor-cell", 0);
-    if (*text == 't')
+    if (*text == 't') {
         must(14, call3(__NR_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0));
+        text++;
+    }
     map_slot(slot);
     ((volatile struct cell_state *)CELL_STATE)->thread = (unsigned long)pid;
     take_signals();
     take_kicks(pid);
     must(10, call6(__NR_rt_sigprocmask, 0, (long)&block, 0, 8, 0, 0));
     start_helper((long *)(((long)stack - 0x4000) & ~15l), pid);
+    if (*text == 'c')
+        must(20, call3(__NR_arch_prctl, ARCH_SET_CPUID, 0, 0));
     must(15, call6(__NR_rt_sigprocmask, 2, (long)&none, 0, 8, 0, 0));
     keep_two();
     filter_guest();

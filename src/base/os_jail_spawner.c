@@ -6,6 +6,7 @@
  *
  * Each rule says who needs it.
  */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -51,6 +52,7 @@ static const struct filter_rule rules[] = {
     ANY(futex),
     ANY(tgkill),
     ANY(exit),
+    IF(arch_prctl, 0, ARG32, ARCH_SET_CPUID),
 };
 
 int os_jail_spawner(void) {

@@ -1,6 +1,7 @@
 /* Cells, seen from the VMM; see cell.h. */
 #include "direct/cell.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -77,6 +78,17 @@ static int make_memory(struct cell_pool *p) {
     return 0;
 }
 
+/* That CPUID is to be executed here, as it is, is refused only by a host that cannot have
+ * it otherwise. */
+static unsigned can_fault(void) {
+    return CELL_TSC_FAULTS |
+           (syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1) ? 0 : CELL_CPUID_FAULTS);
+}
+
+bool cell_pool_can_fault(const struct cell_pool *p, unsigned faults) {
+    return !(faults & ~p->can_fault);
+}
+
 int cell_pool_new(int ram_fd, struct cell_pool **out) {
     struct cell_pool *p = calloc(1, sizeof(*p));
     int rc;
@@ -87,6 +99,7 @@ int cell_pool_new(int ram_fd, struct cell_pool **out) {
     p->cfg.slots_fd = -1;
     p->socket = -1;
     sched_getaffinity(0, sizeof(p->may), &p->may);
+    p->can_fault = can_fault();
     rc = make_memory(p);
     if (!rc)
         rc = open_descriptors(p);
@@ -327,7 +340,8 @@ int cell_move(struct cell *c, int cpu) {
 static int ask(struct cell *c, enum spawner_what what, int cpu) {
     struct spawner_request r = {.what = (uint8_t)what,
                                 .slot = (uint8_t)c->slot,
-                                .tsc_faults = c->tsc_faults,
+                                .tsc_faults = c->faults & CELL_TSC_FAULTS,
+                                .cpuid_faults = c->faults & CELL_CPUID_FAULTS,
                                 .pinned = cpu >= 0,
                                 .cpu = (uint16_t)(cpu < 0 ? 0 : cpu)};
 
@@ -369,13 +383,15 @@ static void start(struct cell *c, int cpu) {
     c->is = ask(c, SPAWNER_MAKE, cpu) ? CELL_LOST : CELL_STARTS;
 }
 
-/* Takes a cell that is in state FROM. */
-static struct cell *take(struct cell_pool *p, unsigned from, bool tsc_faults) {
+#define WHATEVER UINT32_MAX
+
+/* Takes a cell that is in state FROM, if it is idle with FAULTS only. */
+static struct cell *take(struct cell_pool *p, unsigned from, unsigned faults) {
     for (unsigned n = 0; n < CELLS_MAX; n++) {
         struct cell *c = &p->cell[n];
         unsigned is = from;
 
-        if (from == CELL_IDLE && c->tsc_faults != tsc_faults)
+        if (from == CELL_IDLE && faults != WHATEVER && c->faults != faults)
             continue;
         if (__atomic_compare_exchange_n(&c->is, &is, CELL_USED, false, __ATOMIC_SEQ_CST,
                                         __ATOMIC_SEQ_CST))
@@ -384,17 +400,24 @@ static struct cell *take(struct cell_pool *p, unsigned from, bool tsc_faults) {
     return NULL;
 }
 
-struct cell *cell_new(struct cell_pool *p, int cpu, bool tsc_faults) {
-    struct cell *c = take(p, CELL_IDLE, tsc_faults);
+struct cell *cell_new(struct cell_pool *p, int cpu, unsigned faults) {
+    struct cell *c = take(p, CELL_IDLE, faults);
 
-    if (c && c->tsc_faults == tsc_faults && !cell_move(c, cpu))
+    if (c && c->faults == faults && !cell_move(c, cpu))
         return c;
     if (c)
         bury(c);
-    c = take(p, CELL_NONE, tsc_faults);
+    c = take(p, CELL_NONE, faults);
+    if (!c) { /* all places may have cells of other kinds */
+        struct cell *other = take(p, CELL_IDLE, WHATEVER);
+
+        if (other)
+            bury(other);
+        c = take(p, CELL_NONE, faults);
+    }
     if (!c)
         return NULL;
-    c->tsc_faults = tsc_faults;
+    c->faults = faults;
     c->cpu = cpu;
     start(c, cpu);
     return c;
@@ -420,8 +443,8 @@ int cell_ready(struct cell *c, bool wait) {
     return 1;
 }
 
-bool cell_tsc_faults(const struct cell *c) {
-    return c->tsc_faults;
+unsigned cell_faults(const struct cell *c) {
+    return c->faults;
 }
 
 void cell_give_back(struct cell *c) {

@@ -38,12 +38,16 @@ void cell_pool_unpin(struct cell_pool *p, int cpu);
  * more vCPUs of the pool would be there. Where it is then. */
 int cell_pool_evade(struct cell_pool *p, int cpu);
 
-/* Asks for a cell that maps nothing; NULL: there are too many. RDTSC is a fault in it if
- * TSC_FAULTS. */
-struct cell *cell_new(struct cell_pool *p, int cpu, bool tsc_faults);
+/* Instructions that are faults in a cell: RDTSC; CPUID, which not all hosts can do. */
+#define CELL_TSC_FAULTS 1u
+#define CELL_CPUID_FAULTS 2u
+
+bool cell_pool_can_fault(const struct cell_pool *p, unsigned faults);
+/* Asks for a cell that maps nothing; NULL: there are too many. FAULTS: CELL_ bits. */
+struct cell *cell_new(struct cell_pool *p, int cpu, unsigned faults);
 /* Is it ready to run? 1; 0: not yet, unless WAIT; -errno: it will never be. */
 int cell_ready(struct cell *c, bool wait);
-bool cell_tsc_faults(const struct cell *c);
+unsigned cell_faults(const struct cell *c);
 /* Nanoseconds of a CPU that it has had; 0: the host does not say. */
 uint64_t cell_cpu_ns(const struct cell *c);
 /* The same of all cells that have been seen by a call: what one used between the last

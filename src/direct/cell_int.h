@@ -20,8 +20,8 @@ struct cell {
     struct cell_pool *pool;
     unsigned slot;
     unsigned is; /* CELL_NONE and CELL_IDLE are changed atomically, by whoever takes it */
-    bool tsc_faults;
-    int cpu; /* that it is pinned to; -1: none */
+    unsigned faults; /* CELL_ bits */
+    int cpu;         /* that it is pinned to; -1: none */
     uint64_t thread;
     struct cell_orders *orders;
     struct cell_resume *resume;
@@ -35,6 +35,7 @@ struct cell_pool {
     struct spawner_config cfg;
     /* cell_pool_cpu_ns()'s: of which threads, what each had when it was looked at last */
     uint64_t counted[CELLS_MAX], had_ns[CELLS_MAX], cpu_ns;
+    unsigned can_fault;           /* CELL_ bits that this host has */
     cpu_set_t may;                /* where threads that are not pinned may run */
     uint32_t pinned[CPU_SETSIZE]; /* vCPUs of ours, atomic */
     struct cell cell[CELLS_MAX];

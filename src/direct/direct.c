@@ -418,7 +418,7 @@ const char *direct_lacks(struct cell_pool *p) {
                "5.9)";
     if (!(vec_supported() & X86_XCR0_AVX))
         return "it needs a host CPU with XSAVE and AVX";
-    c = cell_new(p, -1, false);
+    c = cell_new(p, -1, 0);
     rc = c ? cell_ready(c, true) : -EIO;
     out = rc > 0 && comes_out(c);
     if (c)
@@ -481,19 +481,23 @@ static void measure(struct direct *d, struct cell *c) {
     }
 }
 
-static bool tsc_faults(const struct vcpu *v) {
-    return v->tsc_base || (v->cr4 & X86_CR4_TSD);
+static unsigned wanted_faults(struct direct *d) {
+    const struct vcpu *v = d->v;
+
+    return (v->tsc_base || (v->cr4 & X86_CR4_TSD) ? CELL_TSC_FAULTS : 0) |
+           (direct_rewrites(d) ? CELL_CPUID_FAULTS : 0);
 }
 
 /* There is a cell that can run. */
 static bool has_cell(struct direct *d, struct space *s) {
+    unsigned faults = wanted_faults(d);
     int rc;
 
-    if (s->cell && cell_tsc_faults(s->cell) != tsc_faults(d->v))
+    if (s->cell && cell_faults(s->cell) != faults)
         give_up(d, s);
     direct_pin(d);
     if (!s->cell) {
-        s->cell = cell_new(d->pool, d->cpu, tsc_faults(d->v));
+        s->cell = cell_new(d->pool, d->cpu, faults);
         s->all_stale = true;
         d->n.cells++;
     }

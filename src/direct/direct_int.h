@@ -57,7 +57,8 @@ struct program {
     int64_t balance_ns; /* what its cell has saved; below 0 it is translated */
     uint32_t found[4];  /* pages of memory that the first looks found it in */
     unsigned nfound;
-    bool proved; /* to compute, or not to: it has been remembered */
+    bool proved;   /* to compute, or not to: it has been remembered */
+    bool rewrites; /* code in pages that are executed in turn */
     /* The present one: where it runs, the CPU time that had got when it began; turns
      * since, and those of them that count. */
     const struct cell *cell;
@@ -125,6 +126,10 @@ void direct_look(struct direct *d);
 /* A turn in C has ended, for a page that is MAPPED now for the first time. The program
  * comes out too often: true. */
 bool direct_judge(struct direct *d, const struct cell *c, bool mapped);
+/* The program writes code, and executes it, in turn: CPUID is to fault in its cell, whose
+ * pages of that kind are not looked at each time. */
+void direct_set_rewrites(struct direct *d);
+bool direct_rewrites(struct direct *d);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
 

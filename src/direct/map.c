@@ -184,7 +184,7 @@ static void hold(struct direct *d, struct code_page *c, uint32_t page,
 }
 
 /* How code may be executed by the CPU. */
-enum how_run { NOT, AS_IT_IS, AS_COPY };
+enum how_run { NOT, AS_IT_IS, AS_COPY, AS_WRITTEN };
 
 static enum how_run how_run(const struct direct *d, const struct code_page *c) {
     switch (c->verdict) {
@@ -199,6 +199,25 @@ static enum how_run how_run(const struct direct *d, const struct code_page *c) {
     }
 }
 
+/* Code that is written and executed in turn is executed as it is, and nobody looks when
+ * it is written: where CPUID faults in any case, as what it was so far has none of the
+ * other instructions that would be a lie (docs/errata.md). */
+static enum how_run how_written(struct direct *d, const struct space *s, uint64_t at,
+                                const uint8_t *host) {
+    enum verdict v;
+
+    if (!cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
+        return NOT;
+    if (!(cell_faults(s->cell) & CELL_CPUID_FAULTS)) { /* it gets one of those */
+        direct_set_rewrites(d);
+        return NOT;
+    }
+    v = judge(d, at, host);
+    d->sh->xcr0 = d->v->xcr0;
+    d->n.scans++;
+    return v == VERDICT_GOOD || (v == VERDICT_AUX && d->aux_equal) ? AS_WRITTEN : NOT;
+}
+
 /* Whether the code in the page may be executed by the CPU: from here on nobody writes to
  * it unseen. The lock of traces is held until it is noted where. */
 static enum how_run executable(struct direct *d, const struct space *s, uint64_t at,
@@ -209,7 +228,7 @@ static enum how_run executable(struct direct *d, const struct space *s, uint64_t
     enum how_run how;
 
     if (writes_of(c) >= WRITES)
-        return NOT;
+        return how_written(d, s, at, host);
     mem_trace_add(m, host, MEM_TRACE_DIRECT);
     if (c->verdict == VERDICT_NONE) {
         c->verdict = (uint8_t)judge(d, at, host);
@@ -257,7 +276,8 @@ static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at,
     *host = r ? r : w ? w : x;
     if (!is_ram(d, *host))
         return 0;
-    if (x != *host || w || (*how == AS_COPY && (r || is_read(d, x))))
+    if (x != *host || (w && *how != AS_WRITTEN) ||
+        (*how == AS_COPY && (r || is_read(d, x))))
         *how = NOT;
     if (*how != NOT)
         rights |= READ | EXEC;

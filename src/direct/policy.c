@@ -160,6 +160,19 @@ void direct_sample(struct direct *d) {
     direct_look(d);
 }
 
+void direct_set_rewrites(struct direct *d) {
+    struct program *p = program_of(d);
+
+    if (p->cr3 == root(d->v))
+        p->rewrites = true;
+}
+
+bool direct_rewrites(struct direct *d) {
+    const struct program *p = program_of(d);
+
+    return p->cr3 == root(d->v) && p->rewrites;
+}
+
 /* A new program in the tables of an old one, or one that has forked, or changed its
  * addresses: it is less likely to compute than it was, and what it maps comes again. */
 void direct_program_flushed(struct direct *d) {

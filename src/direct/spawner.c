@@ -60,7 +60,8 @@ static _Noreturn void become_cell(const struct spawner *s,
     sigset_t none;
     cpu_set_t one;
 
-    snprintf(text, sizeof(text), "%u%s", r->slot, r->tsc_faults ? "t" : "");
+    snprintf(text, sizeof(text), "%u%s%s", r->slot, r->tsc_faults ? "t" : "",
+             r->cpuid_faults ? "c" : "");
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     CPU_ZERO(&one);

@@ -19,7 +19,7 @@ enum spawner_what { SPAWNER_MAKE, SPAWNER_KILL };
 /* What is asked at the socket. */
 struct spawner_request {
     uint8_t what, slot;
-    bool tsc_faults, pinned;
+    bool tsc_faults, cpuid_faults, pinned;
     uint16_t cpu; /* where the cell is to run, if it is pinned */
 };
 

@@ -395,17 +395,28 @@ static void test_shootdown(void) {
     munmap((void *)shared, SHARED << 12);
 }
 
+#define HYPERVISOR 0x40000000 /* leaf of CPUID */
+
 static void test_code(void) {
+    /* push rbx; mov eax, HYPERVISOR; cpuid; mov eax, ebx; pop rbx; ret */
+    static const unsigned char asks_it[] = "\x53\xb8\0\0\0\x40\x0f\xa2\x89\xd8\x5b\xc3";
     unsigned char *p = some(4096, PROT_READ | PROT_WRITE | PROT_EXEC);
     int (*fn)(void) = (int (*)(void))p;
+    unsigned a, b, c, d, lies = 0;
     int wrong = 0;
 
+    __cpuid(HYPERVISOR, a, b, c, d);
     for (int n = 0; n < 3000; n++) {
         memcpy(p, "\xb8\0\0\0\0\xc3", 6);
         memcpy(p + 1, &n, 4);
         wrong += fn() != n;
+        if (n % 10)
+            continue;
+        memcpy(p, asks_it, sizeof(asks_it));
+        lies += (unsigned)fn() != b;
     }
     check("code that is written and run", !wrong);
+    check("what CPUID says to it", !lies);
     for (int n = 0; n < 300; n++) {
         mprotect(p, 4096, PROT_READ | PROT_WRITE);
         memcpy(p + 1, &n, 4);

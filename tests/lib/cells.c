@@ -19,7 +19,7 @@
 extern const uint8_t _binary_cell_start[];
 
 static void new_cell(struct cells_world *w) {
-    w->cell = cell_new(w->pool, -1, false);
+    w->cell = cell_new(w->pool, -1, 0);
     BUG_ON(!w->cell || cell_ready(w->cell, true) != 1);
     cell_unmap_all(w->cell);
     cell_map(w->cell, CELLS_CODE, CELLS_PAGES, PROT_RX, 0);

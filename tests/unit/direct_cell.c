@@ -569,7 +569,7 @@ static void test_all_slots(void **state) {
         assert_int_equal(cell_ready(c[k], true), 1);
     for (unsigned k = 0; k < n; k++)
         cell_give_back(c[k]);
-    more = cell_new(W.pool, -1, false);
+    more = cell_new(W.pool, -1, 0);
     assert_non_null(more);
     assert_int_equal(cell_ready(more, true), 1);
     cell_give_back(more);
@@ -579,7 +579,7 @@ CELLS_PROGRAM(rdtsc, "rdtsc\n int3");
 
 static void test_tsc_faults(void **state) {
     cell_give_back(W.cell);
-    W.cell = cell_new(W.pool, -1, true);
+    W.cell = cell_new(W.pool, -1, CELL_TSC_FAULTS);
     assert_int_equal(cell_ready(W.cell, true), 1);
     cell_map(W.cell, CELLS_CODE, CELLS_PAGES, 5, 0);
     assert_int_equal(cell_sync(W.cell), 0);
@@ -589,6 +589,25 @@ static void test_tsc_faults(void **state) {
     assert_int_equal(W.regs.rip, CELLS_CODE);
     fresh(NULL);
     CELLS_RUN(&W, rdtsc);
+    assert_int_equal(W.out.signal, CELL_SIGTRAP);
+}
+
+CELLS_PROGRAM(cpuid, "xor %eax, %eax\n cpuid\n int3");
+
+/* On a host that can have it so. */
+static void test_cpuid_faults(void **state) {
+    if (!cell_pool_can_fault(W.pool, CELL_CPUID_FAULTS))
+        skip();
+    cell_give_back(W.cell);
+    W.cell = cell_new(W.pool, -1, CELL_TSC_FAULTS | CELL_CPUID_FAULTS);
+    assert_int_equal(cell_ready(W.cell, true), 1);
+    cell_map(W.cell, CELLS_CODE, CELLS_PAGES, 5, 0);
+    CELLS_RUN(&W, cpuid);
+    assert_int_equal(W.out.signal, CELL_SIGSEGV);
+    assert_int_equal(W.out.trap, 13);
+    assert_int_equal(W.regs.rip, CELLS_CODE + 2);
+    fresh(NULL);
+    CELLS_RUN(&W, cpuid);
     assert_int_equal(W.out.signal, CELL_SIGTRAP);
 }
 
@@ -636,7 +655,7 @@ static void test_cpu_time_of_all(void **state) {
     after = cell_pool_cpu_ns(W.pool);
     assert_true(own && after - before >= own);
     cell_give_back(W.cell);
-    W.cell = cell_new(W.pool, -1, true); /* another process in its place */
+    W.cell = cell_new(W.pool, -1, CELL_TSC_FAULTS); /* another process in its place */
     assert_int_equal(cell_ready(W.cell, true), 1);
     assert_true(cell_pool_cpu_ns(W.pool) > after);
 }
@@ -771,6 +790,7 @@ int main(void) {
         T(test_orders_first),
         T(test_all_slots),
         T(test_tsc_faults),
+        T(test_cpuid_faults),
         T(test_evades),
         T(test_cpu_time),
         T(test_cpu_time_of_all),
