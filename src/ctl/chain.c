@@ -24,7 +24,8 @@ static int read_all(int fd, uint8_t *bytes, size_t size, size_t *len) {
 }
 
 int chain_read(const char *path, uint8_t **bytes, size_t *len) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+    /* A pipe of that name is not waited for. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc = 0;
     struct stat st;
 
     *len = 0;
@@ -47,7 +48,7 @@ static int open_ram(struct chain_link *l) {
     char path[4096 + 8];
 
     snprintf(path, sizeof(path), "%s.ram", l->path);
-    l->ram = open(path, O_RDONLY | O_CLOEXEC);
+    l->ram = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (l->ram >= 0)
         return 0;
     log_error("cannot read the memory of the snapshot, '%s': %s", path, strerror(errno));

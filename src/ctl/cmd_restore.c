@@ -1,35 +1,10 @@
-/*
- * `bivisor restore`: a run that goes on where a snapshot of another was made. The
- * snapshot says what the machine is, by the options of its run; those of the command line
- * take their place. Its files are opened, and its records checked, before anything is
- * made.
- */
-#include <errno.h>
+/* `bivisor restore`: a run that goes on where a snapshot of another was made. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "base/types.h"
-#include "ctl/chain.h"
 #include "ctl/ctl.h"
-#include "ctl/freeze.h"
-#include "snapshot/snapshot.h"
-
-#define WORDS_MAX (2 * RUN_GIVEN)
-#define WORDS_SIZE 65536u
-
-struct restore {
-    const char *path;
-    uint8_t *bytes;
-    size_t len;
-    struct ctl_frozen frozen;
-    struct chain *chain;
-    char text[WORDS_SIZE];
-    const char *word[WORDS_MAX];
-    size_t words;
-    char *argv[2 * WORDS_MAX];
-};
+#include "ctl/thaw.h"
 
 static void print_help(void) {
     printf("usage: bivisor restore FILE [OPTION...]\n"
@@ -49,121 +24,7 @@ static void print_help(void) {
            "example: bivisor restore snapshots/booted --engine bt\n");
 }
 
-/* --- the files --- */
-
-static int open_files(struct restore *r) {
-    char why[256];
-    int rc = chain_read(r->path, &r->bytes, &r->len);
-
-    if (rc)
-        return rc;
-    r->frozen.path = r->path;
-    r->frozen.state = snapshot_open(r->bytes, r->len, why, sizeof(why));
-    if (!r->frozen.state) {
-        log_error("cannot restore '%s': %s", r->path, why);
-        return -EINVAL;
-    }
-    if (!freeze_options(r->frozen.state, r->text, sizeof(r->text), r->word, WORDS_MAX,
-                        &r->words)) {
-        log_error("cannot restore '%s': it does not say what its machine is", r->path);
-        return -EINVAL;
-    }
-    freeze_host(r->frozen.state);
-    return chain_open(r->chain, r->path, r->frozen.state);
-}
-
-/* --- the command line --- */
-
-/* The word W, an option, is one that the command line gives, too. */
-static bool is_given(const char *w, int argc, char **argv) {
-    size_t len = strlen(w);
-
-    for (int n = 0; n < argc; n++)
-        if (!strncmp(argv[n], w, len) && (!argv[n][len] || argv[n][len] == '='))
-            return true;
-    return false;
-}
-
-/* A kernel or firmware that is given stands for all that goes with the snapshot's. */
-static bool is_replaced(const char *w, int argc, char **argv) {
-    static const char *const boots[] = {"--kernel",      "--initrd",   "--module",
-                                        "--module-args", "--firmware", "--append"};
-
-    if (is_given(w, argc, argv))
-        return true;
-    for (unsigned n = 0; n < ARRAY_SIZE(boots); n++)
-        if (!strcmp(w, boots[n]))
-            return is_given("--kernel", argc, argv) || is_given("--firmware", argc, argv);
-    return false;
-}
-
-/* The snapshot's words, and behind them the user's; how many. */
-static int merge(struct restore *r, int argc, char **argv) {
-    bool skips = false;
-    int n = 0;
-
-    r->argv[n++] = (char *)(uintptr_t) "bivisor restore";
-    for (size_t k = 0; k < r->words; k++) {
-        const char *w = r->word[k];
-
-        if (!strncmp(w, "--", 2))
-            skips = is_replaced(w, argc, argv);
-        if (!skips)
-            r->argv[n++] = (char *)(uintptr_t)w;
-    }
-    for (int k = 0; k < argc && n < (int)ARRAY_SIZE(r->argv) - 1; k++)
-        r->argv[n++] = argv[k];
-    r->argv[n] = NULL;
-    return n;
-}
-
-static int check_disks(struct restore *r, int argc, char **argv) {
-    char why[4400];
-    bool good = freeze_disks(r->frozen.state, why, sizeof(why));
-
-    if (good || is_given("--disk", argc, argv))
-        return 0;
-    log_error("cannot restore '%s': %s", r->path, why);
-    return -EINVAL;
-}
-
-static int restore(struct restore *r, int argc, char **argv,
-                   const struct ctl_front *given) {
-    struct ctl_front front = *given;
-    int rc = open_files(r), status;
-
-    front.frozen = &r->frozen;
-    if (!rc)
-        rc = check_disks(r, argc, argv);
-
-    status = rc ? ctl_status_of(rc) : ctl_run(merge(r, argc, argv), r->argv, &front);
-    chain_close(r->chain);
-    snapshot_free(r->frozen.state);
-    free(r->bytes);
-    return status;
-}
-
-int ctl_restore(const char *path, int argc, char **argv, const struct ctl_front *front) {
-    struct restore *r = calloc(1, sizeof(*r));
-    int status;
-
-    if (r)
-        r->frozen.chain = r->chain = calloc(1, sizeof(*r->chain));
-    if (!r || !r->chain) {
-        log_error("out of memory");
-        free(r);
-        return CTL_HOST_FAILURE;
-    }
-    r->path = path;
-    status = restore(r, argc, argv, front);
-    free(r->chain);
-    free(r);
-    return status;
-}
-
 int ctl_cmd_restore(int argc, char **argv) {
-    static const struct ctl_front ours;
-
     if (argc < 2 || !strcmp(argv[1], "--help")) {
         print_help();
         return argc < 2 ? CTL_USAGE : CTL_OK;
@@ -172,5 +33,5 @@ int ctl_cmd_restore(int argc, char **argv) {
         log_error("the snapshot's file comes first; `bivisor restore --help` tells more");
         return CTL_USAGE;
     }
-    return ctl_restore(argv[1], argc - 2, argv + 2, &ours);
+    return thaw(argv[1], -1, argc - 2, argv + 2, NULL);
 }

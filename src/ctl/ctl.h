@@ -55,6 +55,7 @@ struct ctl_frozen {
     const char *path; /* for messages */
     struct snapshot *state;
     const struct chain *chain;
+    int copy; /* of a copy: where what has changed since comes from (ctl/copy.h); or -1 */
 };
 
 /* A run for somebody else than the user of `bivisor run`. */
@@ -70,8 +71,6 @@ struct ctl_front {
 
 /* `bivisor run` with a machine; FRONT may be NULL. */
 int ctl_run(int argc, char **argv, const struct ctl_front *front);
-/* `bivisor restore PATH` with these options, for FRONT, whose `frozen` is made here. */
-int ctl_restore(const char *path, int argc, char **argv, const struct ctl_front *front);
 
 #define CTL_VERSION "0.1.0"
 

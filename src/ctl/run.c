@@ -12,6 +12,7 @@
 #include "block/block.h"
 #include "control/control.h"
 #include "ctl/console.h"
+#include "ctl/copy.h"
 #include "ctl/ctl.h"
 #include "ctl/daemon.h"
 #include "ctl/outputs.h"
@@ -49,6 +50,7 @@ struct run {
     struct api *api;               /* NULL: nobody comes */
     bool api_ours;                 /* it was opened here */
     int ready;                     /* who waits for it in the foreground; -1: nobody */
+    int copy;                      /* who prepared it as a copy; -1: nobody */
     char dir[RUNTIME_PATH];        /* of machines with names */
     char control_path[RUNTIME_PATH];
     char console_how[RUNTIME_PATH + 8];
@@ -103,6 +105,32 @@ static const char *end_name(enum machine_end end) {
     return names[end];
 }
 
+static int show_changes(struct run *r, int ram, const struct freeze_increment *i) {
+    int rc = 0;
+
+    for (uint32_t n = 0; n < i->count && !rc; n++)
+        rc = machine_restore_ram_pages(r->m, ram, i->run[n].from, i->run[n].end);
+    return rc;
+}
+
+/* Waits for what has changed since the snapshot that a copy has been prepared from. */
+static int begin_copy(struct run *r, const struct ctl_frozen *f) {
+    struct copy_rest rest;
+    char why[512];
+    int rc = copy_wait(f->copy, &f->chain->link[0], &rest, why, sizeof(why));
+
+    if (!rc) {
+        rc = show_changes(r, rest.ram, &rest.increment);
+        snprintf(why, sizeof(why), "its memory: %s", strerror(-rc));
+    }
+    if (!rc)
+        rc = machine_restore(r->m, rest.state, why, sizeof(why));
+    copy_rest_free(&rest);
+    if (rc)
+        log_error("the copy does not run: %s", why);
+    return rc;
+}
+
 /* The first life may be that of a snapshot. 0, or -errno after a message. */
 static int begin_life(struct run *r) {
     const struct ctl_frozen *f = r->frozen;
@@ -118,10 +146,14 @@ static int begin_life(struct run *r) {
         return rc;
     }
     r->frozen = NULL;
-    rc = machine_restore(r->m, f->state, why, sizeof(why));
-    if (rc)
-        log_error("cannot restore '%s': %s", f->path, why);
-    else
+    if (f->copy >= 0) {
+        rc = begin_copy(r, f);
+    } else {
+        rc = machine_restore(r->m, f->state, why, sizeof(why));
+        if (rc)
+            log_error("cannot restore '%s': %s", f->path, why);
+    }
+    if (!rc)
         machine_generation_next(r->m);
     return rc;
 }
@@ -144,6 +176,8 @@ static int live(struct run *r, enum machine_end *end) {
         }
         if (!daemon_ready(&r->ready))
             machine_quit(m);
+        if (r->copy >= 0)
+            copy_runs(&r->copy);
         if (r->api)
             api_running(r->api);
         if (r->gdb)
@@ -353,12 +387,14 @@ static void list_handing(const struct run *r, int *out) {
         *out++ = vsock_connector(cfg->vsock);
     if (r->snapshots)
         *out++ = snapshots_socket(r->snapshots);
+    if (r->copy >= 0)
+        *out++ = r->copy;
     *out = -1;
 }
 
 static int run_machine(struct run *r) {
     int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 5];
-    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 3];
+    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 4];
     const struct os_jail_needs needs = {.cpu_ioctls = machine_ioctls(r->m),
                                         .device_ioctls = machine_device_ioctls(r->m),
                                         .listeners = listeners,
@@ -393,22 +429,13 @@ static int with_outputs(struct run *r) {
     return worsen(status, !outputs_close(&r->outputs));
 }
 
-static int show_changes(struct run *r, const struct chain_link *l) {
-    int rc = 0;
-
-    for (uint32_t n = 0; n < l->increment.count && !rc; n++)
-        rc = machine_restore_ram_pages(r->m, l->ram, l->increment.run[n].from,
-                                       l->increment.run[n].end);
-    return rc;
-}
-
 /* 0, or -errno after a message. */
 static int show_memory(struct run *r) {
     const struct chain *c = r->frozen ? r->frozen->chain : NULL;
     int rc = c ? machine_restore_ram(r->m, c->link[c->count - 1].ram) : 0;
 
     for (unsigned n = c ? c->count - 1 : 0; n-- && !rc;)
-        rc = show_changes(r, &c->link[n]);
+        rc = show_changes(r, c->link[n].ram, &c->link[n].increment);
     if (rc == -EINVAL)
         log_error("cannot restore '%s': %s.ram is not its memory", r->frozen->path,
                   r->frozen->path);
@@ -429,9 +456,6 @@ static int with_machine(struct run *r) {
     int status, rc;
 
     r->report = (struct os_task){.fn = report, .arg = r};
-    /* Cells want memory that is copied, which nobody has asked for. */
-    if (r->frozen && r->o.machine.direct == DIRECT_AUTO)
-        r->o.machine.direct = DIRECT_OFF;
     rc = machine_create(&r->o.machine, &r->m, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
@@ -682,6 +706,7 @@ int ctl_run(int argc, char **argv, const struct ctl_front *front) {
     r->api = r->front->api;
     r->frozen = r->front->frozen;
     r->ready = -1;
+    r->copy = r->frozen ? r->frozen->copy : -1;
     status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
     if (status < 0)
         status = place(r);

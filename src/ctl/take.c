@@ -6,9 +6,11 @@
  * much; and then the machine stands, for its state and the rest. An incremental one
  * begins with what was written to since the last.
  *
- * `since` has all pages that differ from the last snapshot that was made, as far as it
- * was asked for; what was written to since is machine_written()'s. A snapshot that fails
- * leaves both as they are: the next has what it would have had.
+ * A line's `since` has all pages that differ from its last snapshot, as far as it was
+ * asked for; what was written to since is machine_written()'s. A snapshot that fails
+ * leaves both as they are: the next has what it would have had. `bivisor fork` has a line
+ * of its own, since its files are gone when the copies run: what is kept leads to none of
+ * them. Its incremental ones are all based on the last whole one, which the copies have.
  *
  * Where nobody can wait for the answer, or an engine does not tell what is written to,
  * the machine stands from the beginning.
@@ -24,8 +26,8 @@
 
 #include "base/os.h"
 
-#define TURN_PARTS 4u    /* pieces of memory, or runs of pages, in a turn of the loop */
-#define TURN_PAGES 1024u /* of a run */
+#define TURN_PARTS 4u    /* pieces of memory in a turn of the loop */
+#define TURN_PAGES 1024u /* or so many single pages */
 #define REST_PAGES 4096u /* are written while the machine stands */
 #define PASSES_MAX 5u    /* a guest may write faster than we do */
 
@@ -49,38 +51,45 @@ static bool next_run(const uint64_t *bits, uint64_t pages, uint64_t most, uint64
     return true;
 }
 
-/* Both lists, when they are wanted first. */
+/* The lists, when they are wanted first. */
 static bool make_lists(struct take *t) {
-    if (!t->since)
-        t->since = calloc(words(t), sizeof(*t->since));
-    if (!t->todo)
-        t->todo = calloc(words(t), sizeof(*t->todo));
-    return t->since && t->todo;
+    uint64_t **list[] = {&t->kept.since, &t->copies.since, &t->todo};
+
+    for (unsigned n = 0; n < ARRAY_SIZE(list); n++)
+        if (!*list[n] && !(*list[n] = calloc(words(t), sizeof(**list[n]))))
+            return false;
+    return true;
 }
 
 /* TODO is what was written to since somebody asked last. */
 static void collect(struct take *t) {
     memset(t->todo, 0, words(t) * sizeof(*t->todo));
     machine_written(t->m, t->todo);
-    for (size_t n = 0; n < words(t); n++)
-        t->since[n] |= t->todo[n];
+    for (size_t n = 0; n < words(t); n++) {
+        t->kept.since[n] |= t->todo[n];
+        t->copies.since[n] |= t->todo[n];
+    }
 }
 
 /* --- passes --- */
 
-/* One step of a pass: 1, 0 when that was the last, or -errno. */
+/* One step of a pass: how many pages that may have been, 0 when that was the last, or
+ * -errno. */
 static int step(struct take *t) {
     struct take_job *j = &t->job;
-    uint64_t end;
+    uint64_t end, from;
     int rc;
 
-    if (!j->listed)
-        return machine_save_ram_part(t->m, j->fd[1], &j->at);
+    if (!j->listed) {
+        rc = machine_save_ram_part(t->m, j->fd[1], &j->at);
+        return rc > 0 ? (int)(TURN_PAGES / TURN_PARTS) : rc;
+    }
     if (!next_run(t->todo, machine_ram_pages(t->m), TURN_PAGES, &j->at, &end))
         return 0;
-    rc = machine_save_ram_pages(t->m, j->fd[1], j->at, end);
+    from = j->at;
+    rc = machine_save_ram_pages(t->m, j->fd[1], from, end);
     j->at = end;
-    return rc ? rc : 1;
+    return rc ? rc : (int)(end - from);
 }
 
 static int step_through(struct take *t) {
@@ -118,7 +127,8 @@ static int list_runs(const struct take *t, struct freeze_increment *i) {
     uint64_t pages = machine_ram_pages(t->m), end;
     size_t room = 0;
 
-    for (uint64_t at = 0; next_run(t->since, pages, UINT64_MAX, &at, &end); at = end) {
+    for (uint64_t at = 0; next_run(t->job.line->since, pages, UINT64_MAX, &at, &end);
+         at = end) {
         struct freeze_run *more = i->run;
 
         if (i->count == room) {
@@ -137,8 +147,8 @@ static int write_increment(struct take *t, struct snapshot *s) {
     struct freeze_increment i = {.there = true};
     int rc = list_runs(t, &i);
 
-    memcpy(i.base_id, t->base[0].id, FREEZE_ID);
-    snprintf(i.base, sizeof(i.base), "%s", t->base[0].path);
+    memcpy(i.base_id, t->job.line->base[0].id, FREEZE_ID);
+    snprintf(i.base, sizeof(i.base), "%s", t->job.line->base[0].path);
     if (!rc && !freeze_increment(s, &i))
         rc = -ENOMEM;
     free(i.run);
@@ -150,7 +160,7 @@ static int write_rest(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID])
     size_t len;
     int rc = 0;
 
-    if (t->since) {
+    if (t->todo) {
         collect(t);
         begin_list(t);
         rc = step_through(t);
@@ -183,18 +193,19 @@ static int finish_files(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID
     return rc;
 }
 
-/* The next incremental one has the changes to this. */
+/* The next incremental one of its line has the changes to this. */
 static void be_base(struct take *t, const uint8_t id[FREEZE_ID]) {
-    unsigned old = t->job.incremental ? t->bases : 0;
+    struct take_line *l = t->job.line;
+    unsigned old = t->job.incremental ? l->bases : 0;
 
-    if (!t->since)
+    if (!t->todo || (l == &t->copies && t->job.incremental))
         return;
-    memset(t->since, 0, words(t) * sizeof(*t->since));
+    memset(l->since, 0, words(t) * sizeof(*l->since));
     old = old < CHAIN_MAX ? old : CHAIN_MAX - 1;
-    memmove(&t->base[1], &t->base[0], old * sizeof(t->base[0]));
-    t->bases = old + 1;
-    snprintf(t->base[0].path, sizeof(t->base[0].path), "%s", t->job.name);
-    memcpy(t->base[0].id, id, FREEZE_ID);
+    memmove(&l->base[1], &l->base[0], old * sizeof(l->base[0]));
+    l->bases = old + 1;
+    snprintf(l->base[0].path, sizeof(l->base[0].path), "%s", t->job.name);
+    memcpy(l->base[0].id, id, FREEZE_ID);
 }
 
 static void answer(struct take *t, int rc, const char *why) {
@@ -251,7 +262,7 @@ static void turn(void *arg) {
 
     if (!t->job.r)
         return;
-    for (unsigned n = 0; n < TURN_PARTS && rc > 0; n++)
+    for (unsigned pages = 0; pages < TURN_PAGES && rc > 0; pages += (unsigned)rc)
         rc = step(t);
     if (!rc && machine_written_count(t->m) > REST_PAGES && t->job.passes < PASSES_MAX) {
         collect(t);
@@ -294,7 +305,7 @@ static int begin(struct take *t) {
         return rc;
     collect(t);
     if (j->incremental) {
-        memcpy(t->todo, t->since, words(t) * sizeof(*t->todo));
+        memcpy(t->todo, j->line->since, words(t) * sizeof(*t->todo));
         begin_list(t);
     }
     return 0;
@@ -304,7 +315,7 @@ static void start(struct take *t, struct control_request *r) {
     struct control_request *later = NULL;
     int rc = begin(t);
 
-    if (!rc && t->since)
+    if (!rc && t->todo)
         later = control_later(r);
     if (later) {
         t->job.r = later;
@@ -322,18 +333,19 @@ static void start(struct take *t, struct control_request *r) {
 /* --- the command --- */
 
 /* One sentence, or NULL. */
-static const char *no_increment(const struct take *t, const char *name) {
-    if (!t->bases)
+static const char *no_increment(const struct take_line *l, const char *name) {
+    if (!l->bases)
         return "there is no snapshot yet that an incremental one could be based on";
-    if (t->bases == CHAIN_MAX)
+    if (l->bases == CHAIN_MAX)
         return "too many incremental ones lead to this one: make one that is not";
-    for (unsigned n = 0; n < t->bases; n++)
-        if (!strcmp(t->base[n].path, name))
+    for (unsigned n = 0; n < l->bases; n++)
+        if (!strcmp(l->base[n].path, name))
             return "it would take the place of one that it is based on";
     return NULL;
 }
 
-static bool may_start(const struct take *t, struct control_request *r, const char *name) {
+static bool may_start(const struct take *t, const struct take_line *l,
+                      struct control_request *r, const char *name) {
     const char *why = NULL;
 
     if (!t->files)
@@ -344,7 +356,7 @@ static bool may_start(const struct take *t, struct control_request *r, const cha
         why = "what the guest writes with overlay=temp ends with this run: take "
               "overlay=FILE";
     else if (control_bool(r, "incremental", false))
-        why = no_increment(t, name);
+        why = no_increment(l, name);
     if (why)
         control_refuse(r, "%s", why);
     else if (!snapshots_name_good(name))
@@ -360,10 +372,12 @@ static bool may_start(const struct take *t, struct control_request *r, const cha
 static void run_snapshot(void *arg, struct control_request *r) {
     struct take *t = arg;
     const char *name = control_text(r, "name", "");
+    struct take_line *line = control_bool(r, "copies", false) ? &t->copies : &t->kept;
 
-    if (!may_start(t, r, name))
+    if (!may_start(t, line, r, name))
         return;
-    t->job = (struct take_job){.incremental = control_bool(r, "incremental", false),
+    t->job = (struct take_job){.line = line,
+                               .incremental = control_bool(r, "incremental", false),
                                .quit = control_bool(r, "quit", false),
                                .fd = {-1, -1}};
     strcpy(t->job.name, name);
@@ -375,6 +389,9 @@ static const struct control_arg snapshot_args[] = {
     {"quit", CONTROL_BOOL, false, 0, 0, "the run ends there"},
     {"incremental", CONTROL_BOOL, false, 0, 0,
      "only what memory holds that the last one does not have"},
+    {"copies", CONTROL_BOOL, false, 0, 0,
+     "for copies: later ones without it are not based on it; incremental, with it: only "
+     "what the last whole one with it does not have"},
     {0},
 };
 
@@ -411,11 +428,11 @@ void take_from(struct take *t, const struct chain *c) {
     if (!c || !t->files || !c->link[0].named || !make_lists(t))
         return;
     for (unsigned n = 0; n < c->count; n++) {
-        name_base(t, c->link[n].path, &t->base[n]);
-        memcpy(t->base[n].id, c->link[n].id, FREEZE_ID);
+        name_base(t, c->link[n].path, &t->kept.base[n]);
+        memcpy(t->kept.base[n].id, c->link[n].id, FREEZE_ID);
     }
     machine_track_first(t->m);
-    t->bases = machine_track(t->m) ? c->count : 0;
+    t->kept.bases = machine_track(t->m) ? c->count : 0;
 }
 
 void take_end(struct take *t) {
@@ -424,7 +441,8 @@ void take_end(struct take *t) {
         control_finish(t->job.r);
         t->job.r = NULL;
     }
-    free(t->since);
+    free(t->kept.since);
+    free(t->copies.since);
     free(t->todo);
-    t->since = t->todo = NULL;
+    t->kept.since = t->copies.since = t->todo = NULL;
 }

@@ -14,8 +14,16 @@ struct take_base {
     uint8_t id[FREEZE_ID];
 };
 
+/* Snapshots that follow each other. */
+struct take_line {
+    uint64_t *since;                  /* by page: written to since the last one */
+    unsigned bases;                   /* 0: what has changed is not known */
+    struct take_base base[CHAIN_MAX]; /* the last snapshot, its base, its base's... */
+};
+
 struct take_job {
     struct control_request *r; /* NULL: none is made */
+    struct take_line *line;
     bool incremental, quit;
     bool stands;  /* the machine does, until the end */
     bool started; /* it has files */
@@ -34,10 +42,9 @@ struct take {
     struct snapshots *files; /* NULL: nobody said where */
     struct os_task task;
     struct take_job job;
-    uint64_t *since;                  /* by page: written to since the last snapshot */
-    uint64_t *todo;                   /* and to be written in this pass */
-    unsigned bases;                   /* 0: what has changed is not known */
-    struct take_base base[CHAIN_MAX]; /* the last snapshot, its base, its base's... */
+    uint64_t *todo;          /* by page: to be written in this pass; NULL: nobody tells */
+    struct take_line kept;   /* the user's snapshots */
+    struct take_line copies; /* those of `bivisor fork`: a whole one and what is since */
 };
 
 /* What is known from the beginning: the run goes on from C, or NULL. Before the first
