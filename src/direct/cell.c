@@ -141,6 +141,10 @@ void cell_pool_free(struct cell_pool *p) {
     free(p);
 }
 
+struct cell_gate *cell_pool_gate(struct cell_pool *p) {
+    return &p->gate;
+}
+
 /* --- where they run --- */
 
 static uint32_t vcpus_at(const struct cell_pool *p, int cpu) {

@@ -28,6 +28,15 @@ struct cell_pool;
 int cell_pool_new(int ram_fd, struct cell_pool **out);
 void cell_pool_free(struct cell_pool *p); /* all cells end; P may be NULL */
 
+/* While it is CLOSED no program is run in cells, since RAM_FD has not got what memory
+ * holds; changed while no vCPU runs. Where one would have been, it is WANTED that it were
+ * not: set by vCPUs' threads. */
+struct cell_gate {
+    bool closed;
+    bool wanted;
+};
+struct cell_gate *cell_pool_gate(struct cell_pool *p);
+
 /* Which of the host's CPUs this thread, and its cells, are to run on: hand-overs between
  * CPUs take ten times as long. Where no other vCPU of the pool is, if possible, and then
  * on WANTED (-1: where it is); -1: the host does not say. The thread stays there until

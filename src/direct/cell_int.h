@@ -31,6 +31,7 @@ struct cell {
 
 struct cell_pool {
     uint8_t *slots;
+    struct cell_gate gate;
     int socket;
     struct spawner_config cfg;
     /* cell_pool_cpu_ns()'s: of which threads, what each had when it was looked at last */

@@ -157,6 +157,7 @@ int direct_new(struct vcpu *v, const struct direct_config *cfg, struct direct **
         return -ENOMEM;
     d->v = v;
     d->pool = cfg->pool;
+    d->gate = cell_pool_gate(d->pool);
     d->mode = cfg->mode;
     d->cpu = -1;
     d->vec_size = image_size();

@@ -85,6 +85,7 @@ struct direct_counts {
 struct direct {
     struct vcpu *v;
     struct cell_pool *pool;
+    struct cell_gate *gate; /* POOL's */
     struct direct_shared *sh;
     enum direct_mode mode;
     unsigned index; /* in sh->member */

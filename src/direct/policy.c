@@ -65,11 +65,12 @@ static bool qualifies(struct direct *d) {
 
     if (d->v->stops && d->v->stops->breaks) /* a debugger's, that a cell does not see */
         return false;
-
-    if (d->mode == DIRECT_ON)
-        return true;
-    return p->cr3 == root(d->v) && p->seen >= ENOUGH &&
-           p->not_until <= __builtin_ia32_rdtsc();
+    if (d->mode != DIRECT_ON && (p->cr3 != root(d->v) || p->seen < ENOUGH ||
+                                 p->not_until > __builtin_ia32_rdtsc()))
+        return false;
+    if (d->gate->closed)
+        __atomic_store_n(&d->gate->wanted, true, __ATOMIC_RELAXED);
+    return !d->gate->closed;
 }
 
 /* --- what is remembered of code --- */

@@ -9,6 +9,7 @@
  * A disk of a server has workers of its own: who waits for a server that has gone keeps
  * no other disk waiting.
  */
+#include "base/os.h"
 #include "machine/machine_int.h"
 
 #define DELAY_NS 20000u /* of virtual time, as a fast disk needs */
@@ -71,6 +72,30 @@ int machine_disks_create(struct machine *m) {
     if (!rc && m->cfg.vars.block)
         block_attach(m->cfg.vars.block, m->disks);
     return rc;
+}
+
+/* Workers deliver while the lock is not held; what they deliver may ask for more, as far
+ * as the guest has asked. */
+bool machine_disks_rest(struct machine *m) {
+    for (unsigned patience = 0; patience < 100000; patience++) {
+        unsigned busy = 0;
+
+        if (m->disks) /* what was cancelled is delivered by the loop, which is here */
+            block_pool_turn(m->disks);
+        for (unsigned n = 0; n < m->cfg.disk_count; n++) {
+            struct block *b = m->cfg.disks[n].block;
+
+            if (b)
+                block_hurry(b);
+            busy += b ? block_in_flight(b) : 0;
+        }
+        if (m->cfg.vars.block)
+            busy += block_in_flight(m->cfg.vars.block);
+        if (!busy)
+            return true;
+        os_sleep_ns(100000);
+    }
+    return false;
 }
 
 void machine_disks_free(struct machine *m) {

@@ -58,6 +58,13 @@ struct serial_port {
 #define PAUSED_BY_DEBUGGER 2u /* machine_debug_stop() */
 #define PAUSED_BY_SNAPSHOT 4u /* machine_save() */
 #define PAUSED_BY_QUOTA 8u    /* quota.c; the guest's time goes on */
+#define PAUSED_BY_SHARING 16u /* sharing.c */
+
+struct machine_sharing {
+    struct os_timer next;
+    uint64_t at; /* bytes that have been copied */
+    bool waits;  /* nobody has wanted it yet; the boot CPU's thread's */
+};
 
 struct machine_quota {
     struct os_timer look;
@@ -122,6 +129,7 @@ struct machine {
     struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
     struct os_timer hurry_again;
     struct machine_quota quota;
+    struct machine_sharing sharing;  /* all zero: memory is not shown from a file */
     unsigned living;                 /* threads of CPUs that run the life; atomic */
     enum machine_end result;         /* of the life */
     unsigned net_slot[MACHINE_NETS]; /* of each card, on PCI */
@@ -310,6 +318,14 @@ uint32_t machine_lookout(uint32_t look, uint64_t took);
 /* Sleeps for NS (VCLOCK_NEVER: for ever) or until its bell is rung. How much of NS has
  * passed: less than NS if it was rung. */
 uint64_t machine_sleep_ns(struct machine_cpu *c, uint64_t ns);
+
+/* sharing.c: memory shows a file (mem_overlay()), and there are cells: before the jail. 0
+ * or -errno: they will never run. And the end, which is for any machine. */
+int machine_sharing_begin(struct machine *m);
+void machine_sharing_end(struct machine *m);
+/* disks.c: nothing is under way to or from a disk any more, while the guest stands.
+ * False: one does not answer. */
+bool machine_disks_rest(struct machine *m);
 
 /* quota.c: with the loop, before the threads; 0 or -errno. */
 int machine_quota_create(struct machine *m);

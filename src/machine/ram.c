@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 
+#include "base/log.h"
 #include "machine/machine_int.h"
 
 static bool is_told(const struct machine *m) {
@@ -76,8 +77,17 @@ int machine_save_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t en
     return mem_save_pages(m->mem, fd, from, end);
 }
 
+/* Who wants cells from the beginning has memory copied in the beginning; else that is put
+ * off until they are worth it. */
 int machine_restore_ram(struct machine *m, int fd) {
-    return m->cells ? mem_load(m->mem, fd) : mem_overlay(m->mem, fd);
+    int rc;
+
+    if (m->cells && m->cfg.direct == DIRECT_ON)
+        return mem_load(m->mem, fd);
+    rc = mem_overlay(m->mem, fd);
+    if (!rc && m->cells && machine_sharing_begin(m))
+        log_info("nothing is run directly: the host does not say what was written to");
+    return rc;
 }
 
 int machine_restore_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t end) {

@@ -247,30 +247,6 @@ static void all_records(struct machine *m, struct snapshot *s) {
 
 /* --- writing --- */
 
-/* Workers deliver while the lock is not held; what they deliver may ask for more, as far
- * as the guest has asked. */
-static bool disks_rest(struct machine *m) {
-    for (unsigned patience = 0; patience < 100000; patience++) {
-        unsigned busy = 0;
-
-        if (m->disks) /* what was cancelled is delivered by the loop, which is here */
-            block_pool_turn(m->disks);
-        for (unsigned n = 0; n < m->cfg.disk_count; n++) {
-            struct block *b = m->cfg.disks[n].block;
-
-            if (b)
-                block_hurry(b);
-            busy += b ? block_in_flight(b) : 0;
-        }
-        if (m->cfg.vars.block)
-            busy += block_in_flight(m->cfg.vars.block);
-        if (!busy)
-            return true;
-        os_sleep_ns(100000);
-    }
-    return false;
-}
-
 /* What was written is where a flush puts it, as what the guest asked for. */
 struct flush {
     struct block_request request;
@@ -287,7 +263,7 @@ static const char *disks_settle(struct machine *m) {
     struct flush flush[MACHINE_DISKS] = {0};
     int rc = 0;
 
-    if (!disks_rest(m))
+    if (!machine_disks_rest(m))
         return silent;
     machine_board_enter(m);
     for (unsigned n = 0; n < m->cfg.disk_count; n++) {
@@ -298,7 +274,7 @@ static const char *disks_settle(struct machine *m) {
             block_submit(b, &flush[n].request);
     }
     machine_board_leave(m);
-    if (!disks_rest(m)) {
+    if (!machine_disks_rest(m)) {
         machine_board_enter(m);
         for (unsigned n = 0; n < m->cfg.disk_count; n++)
             if (m->cfg.disks[n].block)

@@ -9,6 +9,7 @@
  * nobody else is there.
  */
 #include "base/os.h"
+#include "direct/cell.h"
 #include "machine/machine_int.h"
 
 /* --- what ends a run --- */
@@ -60,6 +61,18 @@ static void run_timers(struct vclock *clock) {
         vclock_run(clock);
 }
 
+/* Memory that shows a snapshot's file is copied when the first program wants a cell
+ * (sharing.c). */
+static void look_for_cells(struct machine *m) {
+    struct machine_sharing *s = &m->sharing;
+
+    if (!s->waits ||
+        !__atomic_load_n(&cell_pool_gate(m->cells)->wanted, __ATOMIC_RELAXED))
+        return;
+    s->waits = false;
+    os_timer_set(&s->next, os_monotonic_ns());
+}
+
 void machine_service_board(struct machine_cpu *c) {
     struct machine *m = c->machine;
 
@@ -72,6 +85,7 @@ void machine_service_board(struct machine_cpu *c) {
     run_timers(m->clock);
     board_leave(&m->board);
     if (!m->cfg.counted) {
+        look_for_cells(m);
         machine_take_input(c);
         return;
     }

@@ -258,6 +258,7 @@ void machine_free(struct machine *m) {
         bus_free(m->bus);
     machine_time_free(m);
     machine_quota_free(m);
+    machine_sharing_end(m);
     machine_wake_free(m);
     for (unsigned n = 0; n < m->cpus; n++)
         machine_cpu_free(&m->cpu[n]);

@@ -52,10 +52,24 @@ static uint8_t traces_of(const struct mem *m, uint64_t off) {
     return __atomic_load_n(&m->page[off >> PAGE_SHIFT], __ATOMIC_RELAXED) & PAGE_TRACES;
 }
 
+/* For share.c. */
+static void note_blank(struct mem *m, uint64_t off, uint64_t len) {
+    struct mem_blank *last = m->blanks ? &m->blank[m->blanks - 1] : NULL;
+
+    if (m->blanks > MEM_BLANKS)
+        return;
+    if (last && last->to == off)
+        last->to += len;
+    else if (m->blanks++ < MEM_BLANKS)
+        m->blank[m->blanks - 1] = (struct mem_blank){off, off + len};
+}
+
 /* LEN bytes at OFF are zeros, which the host keeps no memory for; or -errno. */
 static int give_back(struct mem *m, uint64_t off, uint64_t len) {
-    if (m->shown >= 0)
+    if (m->shown >= 0) {
+        note_blank(m, off, len);
         return os_memory_blank(m->layout.base + off, len);
+    }
     return os_memfd_zero_part(m->fd, m->layout.base, off, len);
 }
 
@@ -630,7 +644,14 @@ static int behind(const struct mem *m) {
 }
 
 int mem_save(const struct mem *m, int fd) {
-    return os_sparse_save(fd, m->layout.base, m->host, behind(m));
+    int rc;
+
+    if (m->shown < 0)
+        return os_sparse_save(fd, m->layout.base, m->host, m->fd);
+    rc = mem_save_begin(m, fd);
+    for (uint64_t at = 0; at < m->host && !rc;)
+        rc = mem_save_part(m, fd, &at);
+    return rc;
 }
 
 int mem_save_begin(const struct mem *m, int fd) {
@@ -638,6 +659,8 @@ int mem_save_begin(const struct mem *m, int fd) {
 }
 
 int mem_save_part(const struct mem *m, int fd, uint64_t *at) {
+    if (m->shown >= 0 && m->overlay.size)
+        return os_overlay_save_part(&m->overlay, fd, m->layout.base, m->shown, at);
     return os_sparse_part(fd, m->layout.base, m->host, behind(m), at);
 }
 
@@ -663,9 +686,11 @@ int mem_load(struct mem *m, int fd) {
 int mem_overlay(struct mem *m, int fd) {
     int rc = os_memory_overlay(m->layout.base, m->host, fd);
 
-    if (!rc)
-        m->shown = fd;
-    return rc;
+    if (rc)
+        return rc;
+    m->shown = fd;
+    (void)!os_overlay_open(&m->overlay, m->host); /* else there is mincore(2) */
+    return 0;
 }
 
 /* --- traces --- */

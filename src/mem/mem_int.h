@@ -12,12 +12,14 @@
 #ifndef MEM_INT_H
 #define MEM_INT_H
 
+#include "base/os_overlay.h"
 #include "mem/mem.h"
 
 #define PAGE_SIZE 4096ull
 #define PAGE_SHIFT 12
 #define MAX_REGIONS 32
 #define MAX_RUNS 32
+#define MEM_BLANKS 32u /* ranges that were given back while a file was shown */
 /* A run makes three pieces of one. N pieces, one hiding the other, are seen as 2 N - 1 at
  * most. */
 #define MAX_PIECES (2 * (MAX_REGIONS + 2 * MAX_RUNS))
@@ -54,7 +56,12 @@ struct mem {
     uint64_t size; /* of RAM */
     uint64_t host; /* of the mapping */
     int fd;
-    int shown;     /* mem_overlay(): the file; else -1 */
+    int shown;                 /* mem_overlay(): the file; else -1 */
+    struct os_overlay overlay; /* of what is shown; all zero: the host does not tell */
+    unsigned blanks;           /* more than MEM_BLANKS: they are not all known */
+    struct mem_blank {
+        uint64_t from, to;
+    } blank[MEM_BLANKS];
     uint8_t *page; /* for each page of the mapping: trace bits, PAGE_ROM, PAGE_HIDDEN */
     uint8_t *used; /* for each large page of it: calls of mem_use(), up to some */
     bool tracked;  /* MEM_TRACE_DIRTY is track.c's */
