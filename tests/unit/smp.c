@@ -12,7 +12,7 @@
 #include "cpu/smp.h"
 
 #define CPUS 6
-#define ROUNDS 4000u
+#define ROUNDS 500u
 
 struct world {
     struct vcpu_group group;
