@@ -24,7 +24,8 @@
 struct cpuid_model {
     uint32_t word[WORD_COUNT];
     bool amd;
-    bool paravirt, between_cpus, steal_time;
+    bool paravirt;
+    uint32_t kvm_optional; /* of CPUID_KVM_OPTIONAL, what is offered */
     uint64_t tsc_hz;
     uint32_t tsc_ratio[2]; /* TSC to crystal, numerator and denominator; leaf 15H */
     uint64_t xcr0;
@@ -380,6 +381,18 @@ static void set_identity(struct cpuid_model *m, const struct cpuid_part *part) {
     }
 }
 
+static uint32_t optional_of(const struct cpuid_config *cfg) {
+    uint32_t bits = 0;
+
+    if (!cfg->paravirt)
+        return 0;
+    if (cfg->between_cpus)
+        bits |= CPUID_KVM_BETWEEN;
+    if (cfg->steal_time)
+        bits |= CPUID_KVM_STEAL_TIME;
+    return cfg->between_cpus && cfg->steal_time ? CPUID_KVM_OPTIONAL : bits;
+}
+
 struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     bool amd = cfg->vendor ? cfg->vendor == CPUID_VENDOR_AMD : host_is_amd();
     const struct cpuid_part *part = NULL;
@@ -394,8 +407,7 @@ struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
         return NULL;
     m->amd = part ? part->amd : amd;
     m->paravirt = cfg->paravirt;
-    m->between_cpus = cfg->paravirt && cfg->between_cpus;
-    m->steal_time = cfg->paravirt && cfg->steal_time;
+    m->kvm_optional = optional_of(cfg);
     m->phys_bits = 40;
     m->tsc_hz = cfg->tsc_hz;
     find_ratio(m);
@@ -439,8 +451,7 @@ struct cpuid_model *cpuid_model_limit(const struct cpuid_model *m,
     }
     n->xcr0 &= xcr0 | X86_XCR0_X87 | X86_XCR0_SSE;
     drop_stateless(n);
-    n->between_cpus &= limit->between_cpus;
-    n->steal_time &= limit->steal_time;
+    n->kvm_optional &= limit->paravirt;
     if (bits >= 36 && bits <= 52)
         n->phys_bits = bits;
     return n;
@@ -466,12 +477,16 @@ bool cpuid_paravirt(const struct cpuid_model *m) {
     return m->paravirt;
 }
 
+uint32_t cpuid_kvm_optional(const struct cpuid_model *m) {
+    return m->kvm_optional;
+}
+
 bool cpuid_between_cpus(const struct cpuid_model *m) {
-    return m->between_cpus;
+    return m->kvm_optional & CPUID_KVM_BETWEEN;
 }
 
 bool cpuid_steal_time(const struct cpuid_model *m) {
-    return m->steal_time;
+    return m->kvm_optional & CPUID_KVM_STEAL_TIME;
 }
 
 uint64_t cpuid_cr4_valid(const struct cpuid_model *m) {
@@ -674,11 +689,7 @@ static struct cpuid_regs kvm_leaf(const struct cpuid_model *m, uint32_t leaf) {
     case 0x40000000: /* "KVMKVMKVM" */
         return (struct cpuid_regs){0x40000010, 0x4b4d564b, 0x564b4d56, 0x4d};
     case 0x40000001: /* no I/O delay, the clock's new MSRs, stable across CPUs */
-        r.eax = BIT(1) | BIT(3) | BIT(24);
-        if (m->between_cpus)
-            r.eax |= CPUID_KVM_BETWEEN;
-        if (m->steal_time)
-            r.eax |= CPUID_KVM_STEAL_TIME | (m->between_cpus ? CPUID_KVM_TLB_FLUSH : 0);
+        r.eax = BIT(1) | BIT(3) | BIT(24) | m->kvm_optional;
         return r;
     case 0x40000010: /* kHz: TSC, APIC timer */
         r.eax = (uint32_t)(m->tsc_hz / 1000);

@@ -54,8 +54,7 @@ struct cpuid_limit {
     struct cpuid_regs (*leaf)(void *arg, uint32_t leaf, uint32_t subleaf);
     void *arg;
     bool tsc_deadline; /* the local APIC's timer has the deadline mode */
-    bool between_cpus; /* KVM's hypercalls between CPUs are its own to answer */
-    bool steal_time;   /* so is its steal time */
+    uint32_t paravirt; /* of CPUID_KVM_OPTIONAL, what it does itself or leaves to us */
 };
 
 /* A copy of M without what LIMIT does not confirm, with its physical address width and
@@ -76,13 +75,17 @@ unsigned cpuid_phys_bits(const struct cpuid_model *m);
 bool cpuid_is_amd(const struct cpuid_model *m);
 /* KVM's leaves and hypercalls are offered. */
 bool cpuid_paravirt(const struct cpuid_model *m);
-/* Those between CPUs are among them: these bits of leaf 0x40000001. */
+/* Bits of leaf 0x40000001 that not every machine offers: the calls between CPUs; steal
+ * time; and where both are, that a CPU which does not run is told to flush its TLB in the
+ * record of its steal time. */
 #define CPUID_KVM_BETWEEN (1u << 7 | 1u << 11 | 1u << 13) /* unhalt, IPI, yield */
-bool cpuid_between_cpus(const struct cpuid_model *m);
-/* Steal time is, and with the others that a CPU which does not run is told to flush its
- * TLB in the same record. */
 #define CPUID_KVM_STEAL_TIME (1u << 5)
 #define CPUID_KVM_TLB_FLUSH (1u << 9)
+#define CPUID_KVM_OPTIONAL                                                               \
+    (CPUID_KVM_BETWEEN | CPUID_KVM_STEAL_TIME | CPUID_KVM_TLB_FLUSH)
+/* Which of them M does. */
+uint32_t cpuid_kvm_optional(const struct cpuid_model *m);
+bool cpuid_between_cpus(const struct cpuid_model *m);
 bool cpuid_steal_time(const struct cpuid_model *m);
 
 /* Features that gate an instruction, for the decoder's #UD. */

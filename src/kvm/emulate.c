@@ -6,13 +6,27 @@
  *
  * The guest has stored to its memory without our traces seeing it, so nothing that the
  * interpreter or the MMU derived before may be used.
+ *
+ * KVM has noted in the guest's record of steal time that the CPU does not run; others
+ * then leave a request there instead of interrupting it, to flush its TLB before it runs
+ * (Linux, Documentation/virt/kvm/x86/cpuid.rst, KVM_FEATURE_PV_TLB_FLUSH). While the
+ * interpreter executes, the record says that it runs; a request that was there waits for
+ * KVM.
  */
+#include <sys/ioctl.h>
+
 #include "interp/interp.h"
 #include "kvm/kvm_int.h"
+#include "mem/mem.h"
 #include "mmu/mmu.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
+#include "x86/msr.h"
+
+/* asm/kvm_para.h names them, which user space is not given everywhere. */
+#define KVM_VCPU_PREEMPTED 1u
+#define KVM_VCPU_FLUSH_TLB 2u
 
 /* INT3 and INTO are executed again: their vectors are not delivered here. */
 static bool is_software(const struct kvm_vcpu_events *e) {
@@ -43,6 +57,36 @@ static int deliver(struct kvm *k) {
     return SEM_NEXT;
 }
 
+/* Where the record says whether the CPU runs; false: the guest has none. */
+static bool preempted_at(const struct kvm *k, struct gpa *at) {
+    const uint64_t enabled = 1, offset = 16;
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } one = {.head.nmsrs = 1, .entry.index = X86_MSR_KVM_STEAL_TIME};
+
+    if (!(k->paravirt & CPUID_KVM_TLB_FLUSH) || ioctl(k->fd, KVM_GET_MSRS, &one) != 1 ||
+        !(one.entry.data & enabled))
+        return false;
+    *at = (struct gpa){(one.entry.data & ~63ull) + offset};
+    return true;
+}
+
+static void runs(struct kvm *k) {
+    struct gpa at;
+    int was = preempted_at(k, &at) ? mem_exchange(k->v->mem, at, 0) : 0;
+
+    k->flush_owed |= was > 0 && (was & KVM_VCPU_FLUSH_TLB);
+}
+
+void kvm_flush_later(struct kvm *k) {
+    struct gpa at;
+
+    if (k->flush_owed && preempted_at(k, &at))
+        mem_exchange(k->v->mem, at, KVM_VCPU_PREEMPTED | KVM_VCPU_FLUSH_TLB);
+    k->flush_owed = false;
+}
+
 static bool stopping(const struct vcpu *v) {
     return vcpu_events(v) & VCPU_EVENTS_LEAVE;
 }
@@ -53,6 +97,7 @@ static enum exit_reason take_over(struct kvm *k) {
 
     if (kvm_state_pull(k))
         return EXIT_error;
+    runs(k);
     interp_flush(k->interp);
     /* KVM does not tell the four page-directory pointers of PAE paging. */
     if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !v->long_mode)

@@ -21,6 +21,7 @@
 
 #include <linux/kvm.h>
 
+#include "cpu/cpuid.h"
 #include "kvm/kvm.h"
 
 #define KVM_MSR_MAX 16
@@ -39,7 +40,10 @@ struct kvm {
     struct kvm_run *run;
     size_t run_size;
     bool kernel_lapic;
-    bool steal_time; /* KVM keeps the guest's record of it */
+    uint32_t paravirt; /* of CPUID_KVM_OPTIONAL, what KVM does for the guest */
+
+    bool flush_owed; /* of the guest's TLB, asked for in its record; KVM's, when it enters
+                      */
 
     bool loaded;    /* KVM has the guest's state */
     bool unsettled; /* KVM_RUN must be called to finish the last instruction */
@@ -73,8 +77,15 @@ struct kvm {
 /* probe.c */
 /* Opens and checks /dev/kvm: its descriptor, or -1 with P filled. */
 int kvm_open(struct kvm_probe *p);
+/* Does a hypercall come back, from a small guest whose CPU is AMD's, or not? Not where
+ * KVM patches an instruction that still traps, as on some hardware that is emulated. */
+bool kvm_answers_calls(int dev, bool amd);
 
 /* setup.c */
+/* KVM keeps the guest's record of steal time. */
+static inline bool kvm_has_steal_time(const struct kvm *k) {
+    return k->paravirt & CPUID_KVM_STEAL_TIME;
+}
 bool kvm_msr_is_hw(const struct kvm *k, uint32_t index, bool write);
 
 /* convert.c: pure functions between struct vcpu and KVM's structures */
@@ -111,5 +122,8 @@ enum exit_reason kvm_handle_exit(struct kvm *k);
 
 /* emulate.c: the interpreter executes at most COUNT instructions; EXIT_COUNT: go on */
 enum exit_reason kvm_emulate(struct kvm *k, uint64_t count);
+/* Before KVM enters again: what was asked of the TLB before the interpreter stood in is
+ * asked of KVM. */
+void kvm_flush_later(struct kvm *k);
 
 #endif

@@ -93,6 +93,7 @@ enum {
     RAM = 2 << 20,
     CODE_LOOP = 0x1000,  /* dec ecx; jnz; out 0x80; jmp to the out */
     CODE_TOUCH = 0x1100, /* inc byte [rdi]; add rdi, 4096; dec ecx; jnz; out 0x80 */
+    CODE_CALL = 0x1200,  /* vmcall or vmmcall; out 0x80 */
     PML4 = 0x2000,
     PDPT = 0x3000,
     PD = 0x4000,
@@ -104,11 +105,16 @@ enum {
     REPEATS = 3,
 };
 #define LONG_ENOUGH_NS 2e6
+#define KVM_ENOSYS 1000 /* Linux, Documentation/virt/kvm/x86/hypercalls.rst */
 #define TIMEOUT_NS 2000000000u
+#define CALL_TIMEOUT_NS 200000000u
 
 static const uint8_t code_loop[] = {0xff, 0xc9, 0x75, 0xfc, 0xe6, 0x80, 0xeb, 0xfc};
 static const uint8_t code_touch[] = {0xfe, 0x07, 0x48, 0x81, 0xc7, 0x00, 0x10, 0x00,
                                      0x00, 0xff, 0xc9, 0x75, 0xf3, 0xe6, 0x80};
+
+static const uint8_t code_call[2][5] = {{0x0f, 0x01, 0xc1, 0xe6, 0x80},
+                                        {0x0f, 0x01, 0xd9, 0xe6, 0x80}};
 
 struct guest {
     int vm, fd;
@@ -325,6 +331,24 @@ void kvm_probe(struct kvm_probe *p) {
     p->error = g.error;
     close_guest(&g);
     close(dev);
+}
+
+bool kvm_answers_calls(int dev, bool amd) {
+    struct guest g = {.vm = -1, .fd = -1, .ram = MAP_FAILED, .run = MAP_FAILED};
+    struct kvm_regs r;
+    bool answered = false;
+    void *timer;
+
+    if (os_kick_init() || os_kick_timer(CALL_TIMEOUT_NS, &timer))
+        return false;
+    if (open_guest(&g, dev) && set_regs(&g, CODE_CALL, 0)) {
+        memcpy(g.ram + CODE_CALL, code_call[amd], sizeof(code_call[amd]));
+        answered = run_to_out(&g) && !ioctl(g.fd, KVM_GET_REGS, &r) &&
+                   (int64_t)r.rax == -KVM_ENOSYS;
+    }
+    os_kick_timer_stop(timer);
+    close_guest(&g);
+    return answered;
 }
 
 /* --- words --- */

@@ -119,6 +119,7 @@ static bool load(struct kvm *k) {
                   strerror(-k->first->map_error));
         return false;
     }
+    kvm_flush_later(k);
     return !kvm_state_push(k);
 }
 

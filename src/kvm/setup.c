@@ -139,12 +139,20 @@ static int set_cpuid(struct kvm *k) {
     return ioctl(k->fd, KVM_SET_CPUID2, &l) ? -errno : 0;
 }
 
-/* The guest may have it, and this KVM does. */
-static bool has_steal_time(const struct kvm *k) {
+/* What the guest may have, and this KVM does: it answers its hypercalls itself, by the
+ * local APICs that it has, and does the flush of TLBs when a CPU is entered. */
+static uint32_t paravirt_of(const struct kvm *k) {
     struct cpuid_list l;
+    uint32_t bits = cpuid_kvm_optional(k->outer);
 
-    return cpuid_steal_time(k->outer) && !read_supported(k, &l) &&
-           (supported_leaf(&l, 0x40000001, 0).eax & CPUID_KVM_STEAL_TIME);
+    if (!k->kernel_lapic)
+        bits &= ~CPUID_KVM_BETWEEN;
+    if (read_supported(k, &l))
+        return 0;
+    bits &= supported_leaf(&l, 0x40000001, 0).eax;
+    if ((bits & CPUID_KVM_BETWEEN) && !kvm_answers_calls(k->dev, cpuid_is_amd(k->outer)))
+        bits &= ~CPUID_KVM_BETWEEN;
+    return bits & CPUID_KVM_STEAL_TIME ? bits : bits & ~CPUID_KVM_TLB_FLUSH;
 }
 
 static int make_model(struct kvm *k) {
@@ -157,9 +165,7 @@ static int make_model(struct kvm *k) {
     /* The deadline timer is the local APIC's: ours has it. */
     limit.tsc_deadline = !k->kernel_lapic || ioctl(k->dev, KVM_CHECK_EXTENSION,
                                                    KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-    /* KVM answers its hypercalls itself, and not all of them here as it says. */
-    limit.between_cpus = false;
-    limit.steal_time = k->steal_time;
+    limit.paravirt = k->paravirt;
     k->model = cpuid_model_limit(k->outer, &limit);
     if (!k->model)
         return -ENOMEM;
@@ -192,7 +198,7 @@ static const struct hw_msr {
 /* Is it kept by what this KVM has? */
 static bool is_kept(const struct kvm *k, const struct hw_msr *h) {
     return h->part == CPU || (h->part == LAPIC && k->kernel_lapic) ||
-           (h->part == STEAL && k->steal_time);
+           (h->part == STEAL && kvm_has_steal_time(k));
 }
 
 bool kvm_msr_is_hw(const struct kvm *k, uint32_t index, bool write) {
@@ -262,6 +268,13 @@ static void read_arch_caps(struct kvm *k) {
 
 /* --- the whole --- */
 
+/* KVM answers no hypercall that the model does not offer. Linux 5.10. */
+static void want_hypercalls_hidden(struct kvm *k) {
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args[0] = 1};
+
+    ioctl(k->fd, KVM_ENABLE_CAP, &cap);
+}
+
 /* Else KVM raises #UD in user code for what its emulator does not know. Linux 5.15. */
 static void want_emulation_failures(struct kvm *k) {
     struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args[0] = 1};
@@ -321,6 +334,7 @@ static int make_vcpu(struct kvm *k, const char **what) {
         rc = set_cpuid(k);
     if (rc)
         return rc;
+    want_hypercalls_hidden(k);
     k->tsc_offset = ioctl(k->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
     k->xcr0 = cpuid_xcr0_valid(k->model) != 0;
     list_msrs(k);
@@ -341,7 +355,7 @@ static void forget_record(const struct kvm *k) {
         struct kvm_msr_entry entry;
     } one = {.head.nmsrs = 1, .entry.index = X86_MSR_KVM_STEAL_TIME};
 
-    if (k->steal_time)
+    if (kvm_has_steal_time(k))
         ioctl(k->fd, KVM_SET_MSRS, &one);
 }
 
@@ -363,12 +377,12 @@ static int open_vm(struct kvm *k, const char **what, char *why, size_t why_size)
     if (k->first != k) {
         k->dev = k->first->dev;
         k->vm = k->first->vm;
-        k->steal_time = k->first->steal_time;
+        k->paravirt = k->first->paravirt;
         return 0;
     }
     k->dev = kvm_open(&p);
     if (k->dev >= 0) {
-        k->steal_time = has_steal_time(k);
+        k->paravirt = paravirt_of(k);
         return make_vm(k, what);
     }
     kvm_probe_text(&p, why, why_size);

@@ -244,8 +244,7 @@ static int make_model(struct svm *s) {
     struct cpuid_limit limit = {.leaf = confirmed,
                                 .arg = s,
                                 .tsc_deadline = true,
-                                .between_cpus = true,
-                                .steal_time = true};
+                                .paravirt = CPUID_KVM_OPTIONAL};
 
     s->model = cpuid_model_limit(s->outer, &limit);
     if (!s->model)

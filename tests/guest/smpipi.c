@@ -591,7 +591,13 @@ static void x2apic(void) {
 /* --- KVM's hypercalls between CPUs --- */
 
 static uint32_t hypercall(uint32_t nr, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-    __asm__ volatile("vmmcall" : "+a"(nr) : "b"(a), "c"(b), "d"(c), "S"(d) : "memory");
+    if (cpu_is_amd())
+        __asm__ volatile("vmmcall"
+                         : "+a"(nr)
+                         : "b"(a), "c"(b), "d"(c), "S"(d)
+                         : "memory");
+    else
+        __asm__ volatile("vmcall" : "+a"(nr) : "b"(a), "c"(b), "d"(c), "S"(d) : "memory");
     return nr;
 }
 
@@ -641,6 +647,8 @@ static void hypercalls(void) {
 void guest_main(void) {
     begin();
     hypercalls();
+    if (guest_option("calls", 0)) /* no more */
+        return;
     kinds();
     logical();
     priorities();

@@ -69,7 +69,6 @@ static void numbers(void) {
 #define VA 0x2800000ul /* a large page of the identity map */
 #define FIRST 0x2a00000ul
 #define SECOND 0x2c00000ul
-#define ROUNDS 200
 
 static volatile uint64_t *pde_of(ulong va) {
     uint64_t *pml4 = (uint64_t *)(read_cr3() & ~0xffful);
@@ -80,8 +79,11 @@ static volatile uint64_t *pde_of(ulong va) {
 }
 
 static volatile unsigned turn, ready, woken, over, stale, asked, handled;
+static volatile bool by_interrupt; /* CPU 1 is to flush when it is interrupted */
 
 static void wake(void) {
+    if (by_interrupt)
+        invlpg(VA);
     woken = turn;
     __atomic_add_fetch(&handled, 1, __ATOMIC_SEQ_CST);
 }
@@ -119,10 +121,15 @@ static void sleeper(void) {
     }
 }
 
+/* KVM itself does not say of a CPU in HLT that it does not run (unsaid=1; since
+ * Linux 5.19 only of one that the host took away between two instructions): it is
+ * interrupted. */
 static void mover(void) {
-    unsigned left = 0;
+    bool unsaid = guest_option("unsaid", 0);
+    unsigned left = 0, patience = unsaid ? 1000 : 100000000;
+    unsigned rounds = unsaid ? 20 : 200;
 
-    for (unsigned n = 0; n < ROUNDS; n++) {
+    for (unsigned n = 0; n < rounds; n++) {
         ulong to = n & 1 ? FIRST : SECOND, from = n & 1 ? SECOND : FIRST;
         unsigned tries = 0;
 
@@ -130,11 +137,12 @@ static void mover(void) {
         turn = n + 1;
         while (ready != n + 1)
             pause();
-        while (record[1].preempted != PREEMPTED && ++tries < 100000000)
+        while (record[1].preempted != PREEMPTED && ++tries < patience)
             pause();
         *pde_of(VA) = to | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_PS | X86_PTE_G;
-        check(leave_flush(1), "CPU 1 does not say that it sleeps");
-        left++;
+        by_interrupt = !leave_flush(1);
+        check(!by_interrupt || unsaid, "CPU 1 does not say that it sleeps");
+        left += !by_interrupt;
         *(volatile uint64_t *)from = ~0ull;
         handled = 0;
         smp_interrupt_others();
@@ -142,7 +150,8 @@ static void mover(void) {
             pause();
         check(!(record[1].preempted & FLUSH), "the flush is still asked for");
     }
-    check_eq("flushes that were left", left, ROUNDS);
+    if (!unsaid)
+        check_eq("flushes that were left", left, rounds);
     over = 1;
     smp_interrupt_others();
 }

@@ -257,7 +257,7 @@ static void test_msr_owners(void **state) {
     assert_true(kvm_msr_is_hw(&k, 0x10, false));
     assert_false(kvm_msr_is_hw(&k, 0x10, true));
     assert_false(kvm_msr_is_hw(&k, 0x4b564d03, true));
-    k.steal_time = true;
+    k.paravirt = CPUID_KVM_STEAL_TIME;
     assert_true(kvm_msr_is_hw(&k, 0x4b564d03, true) &&
                 kvm_msr_is_hw(&k, 0x4b564d03, false));
     for (size_t i = 0; i < ARRAY_SIZE(lapic); i++) {
@@ -422,6 +422,42 @@ static void test_model_keeps_what_is_confirmed(void **state) {
     cpuid_model_free(m);
 }
 
+/* Of what is paravirtual a model keeps what KVM does, and has no more than was asked for.
+ */
+static void test_paravirt_is_what_both_have(void **state) {
+    static const struct {
+        bool between, steal, hidden;
+        uint32_t kvm, want;
+    } t[] = {
+        {true, true, false, CPUID_KVM_OPTIONAL, CPUID_KVM_OPTIONAL},
+        {true, true, false, CPUID_KVM_STEAL_TIME | CPUID_KVM_TLB_FLUSH,
+         CPUID_KVM_STEAL_TIME | CPUID_KVM_TLB_FLUSH},
+        {true, true, false, CPUID_KVM_BETWEEN, CPUID_KVM_BETWEEN},
+        {true, false, false, CPUID_KVM_OPTIONAL, CPUID_KVM_BETWEEN},
+        {false, true, false, CPUID_KVM_OPTIONAL, CPUID_KVM_STEAL_TIME},
+        {true, true, true, CPUID_KVM_OPTIONAL, 0},
+    };
+
+    for (size_t n = 0; n < ARRAY_SIZE(t); n++) {
+        struct fake f = {.one = {.edx = ~0u}};
+        struct cpuid_config cfg = {.paravirt = !t[n].hidden,
+                                   .between_cpus = t[n].between,
+                                   .steal_time = t[n].steal,
+                                   .tsc_hz = 1000000000};
+        struct cpuid_limit limit = {.leaf = fake_leaf, .arg = &f, .paravirt = t[n].kvm};
+        struct cpuid_model *whole = cpuid_model_new(&cfg);
+        struct cpuid_model *m = cpuid_model_limit(whole, &limit);
+        struct vcpu v = {.cpuid = m};
+
+        assert_int_equal(cpuid_kvm_optional(m), t[n].want);
+        if (!t[n].hidden)
+            assert_int_equal(cpuid_query(&v, 0x40000001, 0).eax & CPUID_KVM_OPTIONAL,
+                             t[n].want);
+        cpuid_model_free(m);
+        cpuid_model_free(whole);
+    }
+}
+
 static void test_model_drops_the_rest(void **state) {
     struct fake f = {.one = {.edx = ~0u, .ecx = 1u << 26 | 1u << 28},
                      .seven = {.ebx = 1u << 5},
@@ -582,6 +618,7 @@ int main(void) {
         cmocka_unit_test(test_msr_room),
         cmocka_unit_test(test_model_keeps_what_is_confirmed),
         cmocka_unit_test(test_model_drops_the_rest),
+        cmocka_unit_test(test_paravirt_is_what_both_have),
         cmocka_unit_test(test_probe_judges),
         cmocka_unit_test(test_probe_words),
         cmocka_unit_test(test_probe_here),
