@@ -642,5 +642,6 @@ void direct_stats(const struct direct *d,
 #include "direct/counters.def"
 #undef COUNTER
     emit(arg, "direct_exit_ns", d->exit_ns);
+    emit(arg, "direct_order_ns", d->order_ns);
     emit(arg, "direct_kticks", d->ticks / 1000);
 }

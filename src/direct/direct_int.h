@@ -117,6 +117,7 @@ struct direct {
     uint64_t orders_ns; /* CPU time that cells have needed for orders */
     uint64_t order_ns;  /* for one, as measured */
     unsigned synced;    /* batches of them */
+    bool unmapped;      /* one of the next batch's unmaps everything */
     struct direct_counts n;
 };
 

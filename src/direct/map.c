@@ -38,6 +38,7 @@ static unsigned writes_of(const struct code_page *c) {
 
 static int unmap_all(struct direct *d, struct space *s) {
     d->n.flushes++;
+    d->unmapped = true;
     space_clear(s);
     return cell_unmap_all(s->cell);
 }
@@ -95,7 +96,9 @@ static void obey_reads(struct direct *d) {
         d->space[n].all_stale = true;
 }
 
-#define MEASURED 64u /* batches, of which one is waited for, and its CPU time taken */
+/* Batches, of which one is waited for, and its CPU time taken; those that unmap
+ * everything are not like others. */
+#define MEASURED 64u
 
 int direct_catch_up(struct direct *d, struct space *s) {
     uint64_t had, took;
@@ -107,7 +110,7 @@ int direct_catch_up(struct direct *d, struct space *s) {
     orders = cell_orders(s->cell);
     if (rc || !orders)
         return rc;
-    if (d->synced++ % MEASURED) { /* they are carried out on its way in */
+    if (d->synced++ % MEASURED && !d->unmapped) { /* carried out on its way in */
         d->orders_ns += orders * d->order_ns;
         return 0;
     }
@@ -115,7 +118,9 @@ int direct_catch_up(struct direct *d, struct space *s) {
     rc = carry_out(d, s);
     took = cell_cpu_ns(s->cell) - had;
     d->orders_ns += took;
-    d->order_ns = d->order_ns ? (3 * d->order_ns + took / orders) / 4 : took / orders;
+    if (!d->unmapped)
+        d->order_ns = d->order_ns ? (3 * d->order_ns + took / orders) / 4 : took / orders;
+    d->unmapped = false;
     return rc;
 }
 

@@ -226,9 +226,9 @@ static void begin_window(const struct direct *d, struct program *p,
 /* What the window has saved, by the cell's own CPU time: that of the clock has in it what
  * others of the host's did meanwhile. */
 static int64_t saved_ns(const struct direct *d, const struct program *p) {
-    uint64_t had = cell_cpu_ns(p->cell) - d->orders_ns - p->since_ns,
-             going = p->turns * d->cell_ns;
-    int64_t user = had > going ? (int64_t)(had - going) : 0;
+    int64_t had = (int64_t)(cell_cpu_ns(p->cell) - d->orders_ns - p->since_ns),
+            going = (int64_t)(p->turns * d->cell_ns);
+    int64_t user = had > going ? had - going : 0; /* what orders took is an estimate */
     bool cold = p->windows < EARLY || p->new_code >= GROWS;
 
     return (cold ? 4 * user : user * 4 / 3) - (int64_t)(WINDOW * d->exit_ns);
