@@ -246,6 +246,7 @@ static struct direct_shared SH;
 static struct code_page known[256];
 static struct shadow_bank fetches;
 static struct mmu M = {.code = &fetches};
+static struct cell_gate gate;
 
 static void look(unsigned n, uint64_t patience) {
     D.patience = patience;
@@ -264,7 +265,8 @@ static struct vcpu *computes(unsigned n) {
     v.seg[SEG_FS].base = 0x7f1234567740;
     v.mmu = &M;
     SH = (struct direct_shared){.page = known, .pages = ARRAY_SIZE(known)};
-    D = (struct direct){.v = &v, .sh = &SH, .mode = DIRECT_AUTO, .cpu = -1};
+    D = (struct direct){
+        .v = &v, .sh = &SH, .gate = &gate, .mode = DIRECT_AUTO, .cpu = -1};
     look(n, OFTEN);
     return &v;
 }
@@ -278,6 +280,21 @@ static void test_computes(void **state) {
     look(10, OFTEN);
     assert_true(v->away);
     v->seg[SEG_FS].base += 100 << 20; /* another thread of it */
+    look(1, OFTEN);
+    assert_true(v->away);
+}
+
+/* There are no cells now: it is known that some would have been used. */
+static void test_gate(void **state) {
+    struct vcpu *v = computes(0);
+
+    gate.closed = true;
+    look(2, OFTEN);
+    assert_false(gate.wanted);
+    look(1, OFTEN);
+    assert_true(gate.wanted);
+    assert_false(v->away);
+    gate = (struct cell_gate){0};
     look(1, OFTEN);
     assert_true(v->away);
 }
@@ -352,7 +369,7 @@ int main(void) {
         cmocka_unit_test(test_full),       cmocka_unit_test(test_generations),
         cmocka_unit_test(test_dropped),    cmocka_unit_test(test_codes),
         cmocka_unit_test(test_computes),   cmocka_unit_test(test_another),
-        cmocka_unit_test(test_remembered),
+        cmocka_unit_test(test_remembered), cmocka_unit_test(test_gate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
