@@ -110,6 +110,9 @@ static void test_faults(void) {
     check("division", FAULTS("xor %%ecx, %%ecx; div %%ecx", "r"(0)) == SIGFPE &&
                           code == FPE_INTDIV && addr == rip);
     check("ud2", FAULTS("ud2", "r"(0)) == SIGILL && code == ILL_ILLOPN && addr == rip);
+    /* tilezero tmm0: the guest's CPU has no tiles, and the host's may. */
+    check("a tile", FAULTS(".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0", "r"(0)) == SIGILL &&
+                        code == ILL_ILLOPN && addr == rip);
     check("hlt", FAULTS("hlt", "r"(0)) == SIGSEGV && trap == 13);
     check("cli", FAULTS("cli", "r"(0)) == SIGSEGV && trap == 13);
     check("in", FAULTS("in $0x60, %%al", "r"(0)) == SIGSEGV && trap == 13);
