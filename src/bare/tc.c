@@ -1,8 +1,8 @@
 /*
  * What translated code needs of base/os.h: the base of %gs, memory that emitted code
  * names in 32 bits, the poll page. The latter two are in the image, which lies low and is
- * mapped by pages of 4 KiB. There are as many as thirty
- * CPUs of guests' take.
+ * mapped by pages of 4 KiB. Twelve guests of one CPU
+ * find place; those of guests with several are named through gs (bt/create.c).
  *
  * os_poll_set() runs in the handlers of interrupts, too: it changes one entry of tables
  * that are there. A page may be closed by another CPU than the one that touches it, which
@@ -16,7 +16,7 @@
 #include "x86/msr.h"
 #include "x86/pte.h"
 
-#define LOW_SIZE (2u << 20)
+#define LOW_SIZE (8u << 20)
 #define POLLS 32u
 #define POLL_FLAGS (X86_PTE_W | X86_PTE_NX)
 

@@ -48,11 +48,12 @@
 #define TRIAL_RUNS 256u
 #define TRIAL_SHARE 16u
 
-/* In TSC ticks: how long the first verdict holds, tenths of a second, and of a group some
- * seconds, for a group is worth little beside being made again; and how often at the most
- * is looked for those whose time is over. */
+/* In TSC ticks: how long the first verdict holds, tenths of a second, for anchors some
+ * seconds, and for a group half a minute, for that is worth little beside being made
+ * again; and how often at the most is looked for those whose time is over. */
 #define TERM_SHIFT 29
-#define TERM_SHIFT_GROUP 33
+#define TERM_SHIFT_ANCHOR 33
+#define TERM_SHIFT_GROUP 36
 #define REVIEW_TICKS (1ull << 26)
 #define IN_A_ROW_MAX 12u
 
@@ -120,8 +121,10 @@ void bt_forget_verdicts(struct bt *bt) {
 static void decide(struct bt *bt, struct bt_place *s, enum bt_verdict verdict) {
     uint64_t now = __builtin_ia32_rdtsc(), term = 1ull << TERM_SHIFT;
 
-    if (verdict == BT_VERDICT_NO_GROUP || verdict == BT_VERDICT_NO_ANCHOR)
+    if (verdict == BT_VERDICT_NO_GROUP)
         term = 1ull << TERM_SHIFT_GROUP;
+    else if (verdict == BT_VERDICT_NO_ANCHOR)
+        term = 1ull << TERM_SHIFT_ANCHOR;
     if (s->due && now < s->due + (term << s->in_a_row)) {
         if (s->in_a_row < IN_A_ROW_MAX)
             s->in_a_row++;

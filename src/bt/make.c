@@ -80,7 +80,7 @@ static void forget_tables(struct bt_shared *sh) {
 
 void bt_cool(struct bt *bt) {
     for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
-        bt->heat[n] = bt->sh->opt.tr.hot;
+        bt->heat[n] = 0;
 }
 
 /* All others are stopped, or do not run. */

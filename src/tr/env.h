@@ -53,8 +53,12 @@ struct tr_advice {
 #define TR_JUMP_BITS 16
 _Static_assert(TR_JUMP_BITS == 16, "emitted code takes the low word");
 
-#define TR_HEAT_BITS 14
-#define TR_GUESS_BITS 12
+/* Counts of executions, and the last targets of indirect branches: one for so many bytes
+ * of code, in tables of so many pages. */
+#define TR_HEAT_BITS 17
+#define TR_HEAT_BYTES 3
+#define TR_GUESS_BITS 14
+#define TR_GUESS_BYTES 5
 
 struct tr_env {
     struct vcpu *v; /* the one for which it translates now */
@@ -94,16 +98,25 @@ static inline uint64_t tr_place(const struct tr_env *env, const uint8_t *page,
     return (uint64_t)(page - mem_ram_base(env->v->mem)) + (va & 4095);
 }
 
-/* Both tables are the vCPU's own, at addresses that fit in 31 bits: several that count in
- * one would have its cache lines go to and fro between the host's cores all the time. */
+/* Both tables are the vCPU's own, with one vCPU at addresses that fit in 31 bits: several
+ * that count in one would have its cache lines go to and fro between the host's cores all
+ * the time. Neighbours in code have neighbouring slots, for they are executed one after
+ * the other; where a page's slots are, and in which order lines of them, is a hash. */
+static inline unsigned tr_slot(uint64_t place, unsigned bits, unsigned bytes) {
+    unsigned in_page = 12 - bytes;
+    uint64_t h = (place >> 12) * 0x9e3779b97f4a7c15ull;
+    unsigned lines = (unsigned)(h >> 8) & ((1u << in_page) - 16);
+
+    return (unsigned)(h >> (64 - (bits - in_page))) << in_page |
+           ((unsigned)((place & 4095) >> bytes) ^ lines);
+}
+
 static inline unsigned tr_guess_slot(uint64_t place) {
-    return (place ^ place >> TR_GUESS_BITS) & ((1u << TR_GUESS_BITS) - 1);
+    return tr_slot(place, TR_GUESS_BITS, TR_GUESS_BYTES);
 }
 
 static inline unsigned tr_heat_slot(uint64_t place) {
-    uint32_t h = (uint32_t)(place ^ place >> 32) * 0x9e3779b1u;
-
-    return h >> (32 - TR_HEAT_BITS);
+    return tr_slot(place, TR_HEAT_BITS, TR_HEAT_BYTES);
 }
 
 static inline uint64_t *tr_guess(const struct tr_env *env, uint64_t place) {

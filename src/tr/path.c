@@ -77,6 +77,8 @@ static unsigned executed(const struct tr *t, uint64_t va) {
     if (!host || mem_gpa(v->mem, host).a == ~0ull)
         return 0;
     left = *tr_heat(t->env, tr_place(t->env, page_of(host), va));
+    if (!left)
+        return 0;                         /* nothing has been counted there */
     return left > hot ? hot : hot - left; /* it goes on counting below zero */
 }
 
