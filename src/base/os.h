@@ -160,6 +160,10 @@ void os_thread_interrupt(const struct os_thread *t);
 
 /* How many CPUs of the host's this process may run on. Before the jail. */
 unsigned os_cpus(void);
+/* The calling thread does little at a time, and others wait for it: where the host can
+ * (Linux 6.12), it need not wait for the end of a computing thread's time slice. Threads
+ * that are made afterwards inherit it. */
+void os_thread_prompt(void);
 
 /* A descriptor that tells how long T (NULL: the caller) has waited for a CPU of the
  * host's while it could have run. Before the jail. -errno: the host does not tell. */

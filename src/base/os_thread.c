@@ -62,6 +62,30 @@ unsigned os_cpus(void) {
     return (unsigned)CPU_COUNT(&set);
 }
 
+/* <linux/sched/types.h>, which <sched.h> gets in the way of. */
+struct schedule {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+/* sched(7), "SCHED_OTHER": of the fair policies `runtime` is the slice, from a tenth of a
+ * millisecond on. Who is woken and asks for less than the one who runs comes first. */
+#define PROMPT_NS 100000
+
+void os_thread_prompt(void) {
+    struct schedule s = {.size = sizeof(s)};
+
+    if (syscall(SYS_sched_getattr, 0, &s, sizeof(s), 0) < 0 || s.policy != SCHED_OTHER)
+        return;
+    s.size = sizeof(s);
+    s.flags = 0;
+    s.runtime = PROMPT_NS;
+    syscall(SYS_sched_setattr, 0, &s, 0);
+}
+
 static void *body(void *arg) {
     struct os_thread *t = arg;
 

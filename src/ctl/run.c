@@ -406,6 +406,8 @@ static int run_machine(struct run *r) {
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
+    if (!r->o.machine.counted)
+        os_thread_prompt(); /* clients wait for it while CPUs compute */
     if (start_control(r) && start_gdb(r) && start_nets(r) &&
         display_option_start(&r->o.display, r->o.escape, r->m, quit, r) &&
         (!r->front->ready || r->front->ready(r->front->arg)) &&
