@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -192,4 +193,25 @@ int filter_load(scmp_filter_ctx ctx,
         rc = seccomp_load(ctx);
     seccomp_release(ctx);
     return rc;
+}
+
+/* --- filters outside of us --- */
+
+int filter_in_child(int (*fn)(void)) {
+    int status;
+    pid_t pid = fork();
+
+    if (!pid)
+        _exit(fn());
+    if (pid < 0)
+        return -errno;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -EPERM;
+}
+
+bool filter_survives(int (*fn)(void)) {
+    return prctl(PR_GET_SECCOMP, 0ul, 0ul, 0ul, 0ul) != SECCOMP_MODE_FILTER ||
+           filter_in_child(fn) >= 0;
 }

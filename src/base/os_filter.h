@@ -64,6 +64,13 @@ int filter_catch(bool (*handler)(const siginfo_t *si, void *context));
  * more. 0 or -errno. Async-signal-safe. */
 int filter_restrict(const struct sock_fprog *program);
 
+/* Executes FN in a child: what it returns, 0 to 255; or -errno, -EPERM when the child was
+ * killed. */
+int filter_in_child(int (*fn)(void));
+/* Can the calls of FN be made here without being killed for it, as a filter outside of us
+ * may want? Without a filter nothing is tried. */
+bool filter_survives(int (*fn)(void));
+
 /* A set of rules for who finds no files, and makes no connections; -1: this host has no
  * Landlock. To be closed. */
 int filter_no_files(void);

@@ -34,7 +34,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -467,26 +466,12 @@ int os_jail_enter(const struct os_jail_needs *needs) {
 
 /* --- what this host has --- */
 
-static int in_child(int (*fn)(void)) {
-    int status;
-    pid_t pid = fork();
-
-    if (!pid)
-        _exit(fn());
-    if (pid < 0)
-        return -errno;
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -EPERM;
-}
-
 static int enter(void) {
     return -os_jail_enter(&(struct os_jail_needs){0});
 }
 
 int os_jail_probe(void) {
-    int rc = in_child(enter);
+    int rc = filter_in_child(enter);
 
     return rc < 0 ? rc : -rc;
 }
@@ -506,7 +491,7 @@ static int leave_root(void) {
 
 void os_jail_describe(char *buf, size_t size) {
     unsigned landlock = filter_files_version();
-    int root = geteuid() ? 0 : in_child(leave_root);
+    int root = geteuid() ? 0 : filter_in_child(leave_root);
     int len = 0;
 
     *buf = 0;

@@ -29,9 +29,17 @@ struct ruleset {
     uint64_t files, network, scoped;
 };
 
+static long ask_version(void) {
+    return syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+}
+
+/* Both calls, the second of which finds nothing to do. */
+static int try_calls(void) {
+    return ask_version() < 1 || !syscall(SYS_landlock_restrict_self, -1, 0);
+}
+
 unsigned filter_files_version(void) {
-    long abi =
-        syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    long abi = filter_survives(try_calls) ? ask_version() : 0;
 
     return abi < 1 ? 0 : (unsigned)abi;
 }

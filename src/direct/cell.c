@@ -216,6 +216,17 @@ static uint64_t await(int fd) {
     return value;
 }
 
+/* The same from C's process or its spawner, which may end before it has said anything: a
+ * filter outside of us may not let it go on. */
+static uint64_t await_made(const struct cell *c, int fd) {
+    struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = c->pool->socket}};
+
+    while (poll(p, 2, -1) < 0)
+        if (errno != EINTR)
+            return CELL_ACK_DEAD;
+    return p[0].revents ? await(fd) : CELL_ACK_DEAD;
+}
+
 static void put_down(int fd, uint64_t value) {
     while (write(fd, &value, sizeof(value)) < 0 && errno == EINTR)
         ;
@@ -363,7 +374,11 @@ static void bury(struct cell *c) {
         return;
     }
     while (!__atomic_load_n(dead, __ATOMIC_SEQ_CST))
-        await(c->pool->cfg.ack[c->slot]);
+        if (await_made(c, c->pool->cfg.ack[c->slot]) == CELL_ACK_DEAD &&
+            !__atomic_load_n(dead, __ATOMIC_SEQ_CST)) {
+            c->is = CELL_LOST;
+            return;
+        }
     __atomic_store_n(&c->is, CELL_NONE, __ATOMIC_SEQ_CST);
 }
 
@@ -437,8 +452,8 @@ int cell_ready(struct cell *c, bool wait) {
         return -EIO;
     if (!wait && poll(&p, 1, 0) <= 0)
         return 0;
-    await(fd);
-    if (__atomic_load_n(&c->pool->cfg.dead[c->slot], __ATOMIC_SEQ_CST)) {
+    if (await_made(c, fd) == CELL_ACK_DEAD ||
+        __atomic_load_n(&c->pool->cfg.dead[c->slot], __ATOMIC_SEQ_CST)) {
         c->is = CELL_DEAD;
         return -EIO;
     }

@@ -1,8 +1,11 @@
 /* A test's processes; see child.h. */
 #include "lib/child.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,4 +40,11 @@ void assert_child_done(const struct child_end *e) {
     assert_string_equal(e->text, "");
     assert_true(WIFEXITED(e->status));
     assert_int_equal(WEXITSTATUS(e->status), CHILD_DONE);
+}
+
+void child_check(bool good, const char *what) {
+    if (good)
+        return;
+    dprintf(STDERR_FILENO, "in the jail: %s: %s\n", what, strerror(errno));
+    _exit(1);
 }

@@ -26,19 +26,12 @@
 
 #define NAMES "/etc/resolv.conf"
 
-static void check(bool good, const char *what) {
-    if (good)
-        return;
-    dprintf(STDERR_FILENO, "in the jail: %s: %s\n", what, strerror(errno));
-    _exit(1);
-}
-
 static int (*jail)(void); /* that a test is about */
 
 static void lock_up(void) {
     int rc = jail();
 
-    check(!rc, "entering");
+    child_check(!rc, "entering");
 }
 
 static void test_sanitized(void **state) {
@@ -217,12 +210,12 @@ static void look_at_names(void *arg) {
 
     lock_up();
     for (int n = 0; n < 3; n++) {
-        check(read_names(after, sizeof(after)) == len, "the names' length");
-        check(!memcmp(before, after, len), "the names");
-        check(!stat(NAMES, &now) == there, "asking about the names");
-        check(!there || (now.st_ino == was.st_ino && now.st_size == was.st_size &&
-                         now.st_mtime == was.st_mtime),
-              "what is told of the names");
+        child_check(read_names(after, sizeof(after)) == len, "the names' length");
+        child_check(!memcmp(before, after, len), "the names");
+        child_check(!stat(NAMES, &now) == there, "asking about the names");
+        child_check(!there || (now.st_ino == was.st_ino && now.st_size == was.st_size &&
+                               now.st_mtime == was.st_mtime),
+                    "what is told of the names");
     }
 }
 
@@ -236,28 +229,31 @@ static void use_sockets(void *arg) {
     lock_up();
     door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    check(!setsockopt(door, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)), "options");
-    check(!bind(door, (struct sockaddr *)&a, size) && !listen(door, 1), "listening");
-    check(!getsockname(door, (struct sockaddr *)&a, &size), "its name");
+    child_check(!setsockopt(door, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)),
+                "options");
+    child_check(!bind(door, (struct sockaddr *)&a, size) && !listen(door, 1),
+                "listening");
+    child_check(!getsockname(door, (struct sockaddr *)&a, &size), "its name");
     fd = socket(AF_INET, SOCK_STREAM, 0);
-    check(!fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK), "flags");
-    check(!connect(fd, (struct sockaddr *)&a, size) || errno == EINPROGRESS,
-          "connecting");
+    child_check(!fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK), "flags");
+    child_check(!connect(fd, (struct sockaddr *)&a, size) || errno == EINPROGRESS,
+                "connecting");
     client = accept(door, NULL, NULL);
     p = (struct pollfd){.fd = fd, .events = POLLOUT};
-    check(client >= 0 && poll(&p, 1, 10000) == 1, "accepting");
-    check(send(fd, &byte, 1, 0) == 1 && recv(client, &byte, 1, 0) == 1, "a byte");
-    check(!shutdown(fd, SHUT_WR) && recv(client, &byte, 1, 0) == 0, "the end");
+    child_check(client >= 0 && poll(&p, 1, 10000) == 1, "accepting");
+    child_check(send(fd, &byte, 1, 0) == 1 && recv(client, &byte, 1, 0) == 1, "a byte");
+    child_check(!shutdown(fd, SHUT_WR) && recv(client, &byte, 1, 0) == 0, "the end");
     datagrams = socket(AF_INET, SOCK_DGRAM, 0);
     a.sin_port = 0;
-    check(!bind(datagrams, (struct sockaddr *)&a, size), "binding");
-    check(!getsockname(datagrams, (struct sockaddr *)&a, &size), "its name");
-    check(sendto(datagrams, &byte, 1, 0, (struct sockaddr *)&a, size) == 1, "sending");
-    check(recvfrom(datagrams, &byte, 1, 0, NULL, NULL) == 1, "receiving");
+    child_check(!bind(datagrams, (struct sockaddr *)&a, size), "binding");
+    child_check(!getsockname(datagrams, (struct sockaddr *)&a, &size), "its name");
+    child_check(sendto(datagrams, &byte, 1, 0, (struct sockaddr *)&a, size) == 1,
+                "sending");
+    child_check(recvfrom(datagrams, &byte, 1, 0, NULL, NULL) == 1, "receiving");
     close(socket(AF_INET6, SOCK_STREAM, 0));
     close(socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
     free(malloc(1 << 20));
-    check(clock_gettime(CLOCK_MONOTONIC, &(struct timespec){0}) == 0, "the time");
+    child_check(clock_gettime(CLOCK_MONOTONIC, &(struct timespec){0}) == 0, "the time");
 }
 
 /* What vsock/connector.c does, by whose unit it is used as well. */
@@ -269,16 +265,17 @@ static void connect_local(void *arg) {
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
     char byte;
 
-    check(!bind(door, (struct sockaddr *)&a, sizeof(sa_family_t)) && !listen(door, 1) &&
-              !getsockname(door, (struct sockaddr *)&a, &size) &&
-              !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends),
-          "preparing");
+    child_check(!bind(door, (struct sockaddr *)&a, sizeof(sa_family_t)) &&
+                    !listen(door, 1) &&
+                    !getsockname(door, (struct sockaddr *)&a, &size) &&
+                    !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends),
+                "preparing");
     lock_up();
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    check(fd >= 0 && !connect(fd, (struct sockaddr *)&a, size), "connecting");
-    check(sendmsg(ends[0], &m, MSG_NOSIGNAL) == 1, "sending");
-    check(read(ends[1], &byte, 1) == 1 && byte == 'x', "reading");
-    check(!close(fd), "closing");
+    child_check(fd >= 0 && !connect(fd, (struct sockaddr *)&a, size), "connecting");
+    child_check(sendmsg(ends[0], &m, MSG_NOSIGNAL) == 1, "sending");
+    child_check(read(ends[1], &byte, 1) == 1 && byte == 'x', "reading");
+    child_check(!close(fd), "closing");
 }
 
 /* Landlock is a host's choice: 0 where it has none. */
@@ -291,22 +288,22 @@ static void use_files(void *arg) {
     const char *dir = arg;
     int fd = open(dir, O_PATH | O_DIRECTORY), file;
 
-    check(!os_jail_files(fd, false), "entering");
+    child_check(!os_jail_files(fd, false), "entering");
     file = openat(fd, "f", O_RDWR | O_CREAT | O_EXCL, 0600);
-    check(file >= 0 && write(file, "x", 1) == 1 && !close(file), "making a file");
-    check(!syscall(SYS_renameat2, fd, "f", fd, "g", 0), "renaming");
+    child_check(file >= 0 && write(file, "x", 1) == 1 && !close(file), "making a file");
+    child_check(!syscall(SYS_renameat2, fd, "f", fd, "g", 0), "renaming");
 }
 
 static void look_elsewhere(void *arg) {
     const char *dir = arg;
     int fd = open(dir, O_PATH | O_DIRECTORY);
 
-    check(!os_jail_files(fd, true), "entering");
-    check(openat(AT_FDCWD, NAMES, O_RDONLY) < 0 && errno == EACCES, "another file");
-    check(openat(AT_FDCWD, "/", O_RDONLY) < 0 && errno == EACCES, "the root");
-    check(openat(fd, "new", O_WRONLY | O_CREAT, 0600) < 0 && errno == EACCES,
-          "writing where all is read-only");
-    check(openat(fd, ".", O_RDONLY) >= 0, "the directory");
+    child_check(!os_jail_files(fd, true), "entering");
+    child_check(openat(AT_FDCWD, NAMES, O_RDONLY) < 0 && errno == EACCES, "another file");
+    child_check(openat(AT_FDCWD, "/", O_RDONLY) < 0 && errno == EACCES, "the root");
+    child_check(openat(fd, "new", O_WRONLY | O_CREAT, 0600) < 0 && errno == EACCES,
+                "writing where all is read-only");
+    child_check(openat(fd, ".", O_RDONLY) >= 0, "the directory");
 }
 
 static void test_files(void **state) {
@@ -339,17 +336,18 @@ static void use_tftp(void *arg) {
     for (unsigned n = 0; n < 6; n++)
         snprintf(name[n], sizeof(name[n]), "%s%s", dir,
                  ((const char *[]){"/f", "/out", "/fifo", "/none", "/../f", "/in"})[n]);
-    check(!os_jail_network(dir), "entering");
+    child_check(!os_jail_network(dir), "entering");
     fd = open(name[0], O_RDONLY);
-    check(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'x' && !close(fd), "a file");
-    check(!stat(name[0], &st) && st.st_size == 1, "what it is");
+    child_check(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'x' && !close(fd),
+                "a file");
+    child_check(!stat(name[0], &st) && st.st_size == 1, "what it is");
     fd = open(name[5], O_RDONLY);
-    check(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'x', "a link within");
-    check(open(name[1], O_RDONLY) < 0 && errno == EXDEV, "a link to elsewhere");
-    check(stat(name[1], &st) < 0 && errno == EXDEV, "what it leads to");
-    check(open(name[2], O_RDONLY) < 0 && errno == ENOENT, "a FIFO");
-    check(open(name[3], O_RDONLY) < 0 && errno == ENOENT, "what is not there");
-    check(open(name[4], O_RDONLY) < 0 && errno == EXDEV, "what is above");
+    child_check(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'x', "a link within");
+    child_check(open(name[1], O_RDONLY) < 0 && errno == EXDEV, "a link to elsewhere");
+    child_check(stat(name[1], &st) < 0 && errno == EXDEV, "what it leads to");
+    child_check(open(name[2], O_RDONLY) < 0 && errno == ENOENT, "a FIFO");
+    child_check(open(name[3], O_RDONLY) < 0 && errno == ENOENT, "what is not there");
+    child_check(open(name[4], O_RDONLY) < 0 && errno == EXDEV, "what is above");
 }
 
 /* Who makes the call himself, below the directory's descriptor. */
@@ -359,16 +357,16 @@ static void leave_tftp(void *arg) {
     } how = {O_RDONLY, 0, 0};
     int fd = -1;
 
-    check(!os_jail_network(arg), "entering");
+    child_check(!os_jail_network(arg), "entering");
     for (int n = 3; n < 32 && fd < 0; n++)
         if (syscall(SYS_fcntl, n, F_GETFD) >= 0 &&
             syscall(SYS_fcntl, n, F_GETFL) & O_PATH)
             fd = n;
-    check(fd >= 0, "finding it");
-    check(syscall(SYS_openat2, fd, "f", &how, sizeof(how)) >= 0, "a file");
-    check(syscall(SYS_openat2, fd, "../../etc/passwd", &how, sizeof(how)) < 0 &&
-              errno == EACCES,
-          "leaving");
+    child_check(fd >= 0, "finding it");
+    child_check(syscall(SYS_openat2, fd, "f", &how, sizeof(how)) >= 0, "a file");
+    child_check(syscall(SYS_openat2, fd, "../../etc/passwd", &how, sizeof(how)) < 0 &&
+                    errno == EACCES,
+                "leaving");
 }
 
 static int jail_tftp(void) {
