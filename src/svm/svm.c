@@ -273,6 +273,13 @@ static void take_asids(struct svm *s) {
     }
 }
 
+/* One of many does. Where the CPU does not count them each would: loops that wait for a
+ * moment would be slower than what they gain. */
+static void leave_at_pauses(struct x86_vmcb *b) {
+    b->intercept3 |= X86_SVM_I_PAUSE;
+    b->pause_count = PATIENCE;
+}
+
 static int make_block(struct svm *s) {
     s->vmcb = s->host->alloc(s->host->arg, sizeof(*s->vmcb));
     s->iopm = s->host->alloc(s->host->arg, X86_SVM_IOPM_SIZE);
@@ -282,9 +289,7 @@ static int make_block(struct svm *s) {
     svm_permissions(s);
     svm_intercepts(s->vmcb, s->shadow, s->exits);
     if (s->pauses)
-        s->vmcb->intercept3 |= X86_SVM_I_PAUSE;
-    if (s->features & X86_SVM_PAUSE_FILTER)
-        s->vmcb->pause_count = PATIENCE;
+        leave_at_pauses(s->vmcb);
     s->vmcb->asid = s->asid;
     s->vmcb->nested_ctl = s->shadow ? 0 : X86_SVM_NESTED;
     if (!s->shadow)
@@ -311,9 +316,9 @@ int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
                       .host = host,
                       .shadow = options->shadow,
                       .exits = options->exits,
-                      .pauses = options->pauses,
                       .flush = true};
     s->features = host_cpuid(s, X86_SVM_LEAF).edx;
+    s->pauses = options->pauses && (s->features & X86_SVM_PAUSE_FILTER);
     take_asids(s);
     s->has_xcr0 = host_cpuid(s, 1).ecx & FEATURE_XSAVE;
     s->has_tsc_aux = host_cpuid(s, 0x80000001).edx & FEATURE_RDTSCP;
