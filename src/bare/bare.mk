@@ -3,7 +3,7 @@
 BARE = $(BUILD)/bare
 BARE_ROOMS = base cpu mem bus decode mmu sem interp engine tr tc list verify bt soft dev boot machine svm bare hv
 BARE_NOT = $(filter-out src/base/log.c src/base/bug.c src/base/counters.c,$(wildcard src/base/*.c)) \
-    $(filter-out src/machine/board.c src/machine/pci.c,$(wildcard src/machine/*.c))
+    $(filter-out src/machine/board.c src/machine/pci.c src/machine/startup.c,$(wildcard src/machine/*.c))
 BARE_SRCS = $(filter-out $(BARE_NOT),$(sort $(wildcard $(BARE_ROOMS:%=src/%/*.c) $(BARE_ROOMS:%=src/%/*/*.c))))
 BARE_OBJS = $(BARE_SRCS:%.c=$(BARE)/%.o)
 BARE_START = $(patsubst %.S,$(BARE)/%.o,$(wildcard src/bare/*.S))

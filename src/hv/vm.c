@@ -228,44 +228,13 @@ static void take_input(struct hv_vm *m) {
         uart_receive(m->board.uart[0], buf, n);
 }
 
-/* INIT and SIPI, as in machine/signals.c. */
-static void state_moved(struct machine_cpu *c) {
-    vcpu_enter(c->vcpu);
-    mmu_flush_all(c->vcpu);
-    mmu_mode_changed(c->vcpu);
-    mmu_context_changed(c->vcpu);
-    vcpu_leave(c->vcpu);
-}
-
-static void take_init(struct machine_cpu *c) {
-    if (c->ops->sync)
-        c->ops->sync(c->engine);
-    vcpu_init(c->vcpu);
-    lapic_init(c->lapic);
-    state_moved(c);
-    c->waiting = c->index != 0;
-}
-
-static void take_sipi(struct machine_cpu *c, uint8_t vector) {
-    struct segment *cs = &c->vcpu->seg[SEG_CS];
-
-    if (!c->waiting)
-        return;
-    cs->sel = (uint16_t)(vector << 8);
-    cs->base = (uint64_t)vector << 12;
-    c->vcpu->rip = 0;
-    vcpu_update_mode(c->vcpu);
-    state_moved(c);
-    c->waiting = false;
-}
-
 static void take_signals(struct machine_cpu *c) {
     uint32_t signals = __atomic_exchange_n(&c->signals, 0, __ATOMIC_SEQ_CST);
 
-    if (signals & SIGNAL_INIT)
-        take_init(c);
+    if ((signals & SIGNAL_INIT) && machine_cpu_start_init(c))
+        end_life(vm_of(c), HV_ERROR);
     if (signals & SIGNAL_SIPI)
-        take_sipi(c, SIGNAL_VECTOR(signals));
+        machine_cpu_start_sipi(c, SIGNAL_VECTOR(signals));
 }
 
 static void service(void *arg) {

@@ -78,4 +78,11 @@ void machine_cpu_unhalt(struct machine_cpu *c);
 void machine_cpu_init(struct machine_cpu *c);
 void machine_cpu_sipi(struct machine_cpu *c, uint8_t vector);
 
+/* On the CPU's own thread, between two instructions (startup.c). INIT: the boot processor
+ * begins anew at the reset vector, the others wait for a SIPI. 0, or -errno, logged: the
+ * engine's state cannot be had. */
+int machine_cpu_start_init(struct machine_cpu *c);
+/* SIPI: one that does not wait for it does not notice. */
+void machine_cpu_start_sipi(struct machine_cpu *c, uint8_t vector);
+
 #endif
