@@ -18,16 +18,18 @@
 
 static struct {
     uint32_t lock;
-    unsigned count;     /* of guests */
-    unsigned open;      /* whose line is on the screen, not ended; 0: nobody's */
-    unsigned focus;     /* who gets what is typed */
-    bool escaped;       /* behind Ctrl-A */
-    uint8_t waits[256]; /* typed, for the one in focus */
-    unsigned first, waiting;
+    unsigned count; /* of guests */
+    unsigned open;  /* whose line is on the screen, not ended; 0: nobody's */
+    unsigned focus; /* who gets what is typed */
+    bool escaped;   /* behind Ctrl-A */
     struct {
         uint8_t text[LINE];
         unsigned len;
     } line[HV_GUESTS + 1];
+    struct {
+        uint8_t bytes[256]; /* typed, not taken yet */
+        unsigned first, count;
+    } typed[HV_GUESTS + 1];
 } con;
 
 static void enter(void) {
@@ -121,15 +123,13 @@ static bool is_typed(uint8_t c) {
 static void look(void) {
     uint8_t c;
 
-    while (con.waiting < sizeof(con.waits) && bare_serial_read(&c, 1)) {
-        unsigned was = con.focus;
-        bool typed = is_typed(c);
+    while (con.typed[con.focus].count < sizeof(con.typed->bytes) &&
+           bare_serial_read(&c, 1)) {
+        unsigned guest = con.focus;
 
-        /* What the last one has not taken is lost to it. */
-        if (con.focus != was)
-            con.waiting = 0;
-        if (typed)
-            con.waits[(con.first + con.waiting++) % sizeof(con.waits)] = c;
+        if (is_typed(c))
+            con.typed[guest].bytes[(con.typed[guest].first + con.typed[guest].count++) %
+                                   sizeof(con.typed->bytes)] = c;
     }
 }
 
@@ -138,10 +138,10 @@ size_t hv_console_read(unsigned guest, uint8_t *buf, size_t room) {
 
     enter();
     look();
-    while (n < room && con.waiting && con.focus == guest) {
-        buf[n++] = con.waits[con.first];
-        con.first = (con.first + 1) % sizeof(con.waits);
-        con.waiting--;
+    while (n < room && con.typed[guest].count) {
+        buf[n++] = con.typed[guest].bytes[con.typed[guest].first];
+        con.typed[guest].first = (con.typed[guest].first + 1) % sizeof(con.typed->bytes);
+        con.typed[guest].count--;
     }
     leave();
     return n;
@@ -152,7 +152,7 @@ bool hv_console_has(unsigned guest) {
 
     enter();
     look();
-    has = con.waiting && con.focus == guest;
+    has = con.typed[guest].count;
     leave();
     return has;
 }
