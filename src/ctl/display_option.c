@@ -27,6 +27,9 @@ bool display_option_help(const char *value) {
         "        (127.0.0.1). Whoever can connect sees and types, unless he has to\n"
         "        know the first line of FILE\n"
         "\n"
+        "With vnc=ADDR,tablet the guest has a tablet over virtio: its pointer is the "
+        "client's.\n"
+        "\n"
         "A kernel without --append writes to the screen as well: its command line is\n"
         "'console=tty0', for vnc 'console=tty0 console=ttyS0'.\n");
     return true;
@@ -39,6 +42,10 @@ static bool parse_vnc(struct display_option *o) {
     o->address = o->text + 4;
     for (rest = text_cut(o->text + 4); (word = rest);) {
         rest = text_cut(word);
+        if (!strcmp(word, "tablet")) {
+            o->tablet = true;
+            continue;
+        }
         if (strncmp(word, "password=", 9) != 0 || !word[9])
             return false;
         o->password = word + 9;
@@ -65,9 +72,10 @@ bool display_option_take(struct display_option *o, const char *value) {
     }
     if (parse(o))
         return true;
-    log_error("--display wants none, text or vnc=ADDR[,password=FILE], not '%s'; "
-              "`--display help` tells more",
-              value);
+    log_error(
+        "--display wants none, text or vnc=ADDR[,password=FILE][,tablet], not '%s'; "
+        "`--display help` tells more",
+        value);
     return false;
 }
 
@@ -95,7 +103,7 @@ int display_option_open(struct display_option *o, enum jail_want jail,
     int rc;
 
     cfg->display = o->kind != DISPLAY_NONE;
-    cfg->tablet = o->kind == DISPLAY_VNC;
+    cfg->tablet = o->tablet;
     if (bad) {
         log_error("--display text: %s", bad);
         return -EINVAL;

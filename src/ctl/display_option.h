@@ -10,6 +10,7 @@ struct display_option {
     enum display_kind { DISPLAY_NONE, DISPLAY_TEXT, DISPLAY_VNC } kind;
     char *text;                     /* the words below are of it */
     const char *address, *password; /* of vnc_config */
+    bool tablet;                    /* the guest has one over virtio */
     struct vnc *vnc;
     struct terminal *terminal;
 };

@@ -13,6 +13,7 @@ enum kind {
     SHARE,
     EXIT,
     BALLOON,
+    TABLET,  /* of -vnc; nobody points at other screens */
     HERE,    /* it is there anyway, or what needs it finds a place without */
     WITHOUT, /* the guest goes without it: a note */
     REFUSED, /* it is what the user came for */
@@ -64,11 +65,11 @@ static const struct device {
     {"secondary-vga", WITHOUT, "a screen but a standard VGA"},
     {"virtio-keyboard*", WITHOUT, "a keyboard or pointer but PS/2"},
     {"virtio-mouse*", WITHOUT, "a keyboard or pointer but PS/2"},
-    {"virtio-tablet*", HERE, NULL}, /* with -vnc; nobody points at others */
+    {"virtio-tablet*", TABLET, NULL},
     {"virtio-input*", WITHOUT, "a keyboard or pointer but PS/2"},
     {"usb-kbd", WITHOUT, "a keyboard or pointer but PS/2"},
     {"usb-mouse", WITHOUT, "a keyboard or pointer but PS/2"},
-    {"usb-tablet", HERE, NULL},
+    {"usb-tablet", TABLET, NULL},
     {"qemu-xhci", WITHOUT, "USB"},
     {"nec-usb-xhci", WITHOUT, "USB"},
     {"usb-ehci", WITHOUT, "USB"},
@@ -154,6 +155,9 @@ static bool take(struct qemu *q, struct qemu_list *l, const struct device *d) {
         return check_exit(q, l);
     case BALLOON:
         q->balloon = true;
+        return true;
+    case TABLET:
+        q->tablet = true;
         return true;
     case HERE:
         return true;

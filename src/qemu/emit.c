@@ -197,7 +197,8 @@ static void emit_machine(struct qemu *q) {
     if (q->curses)
         put_option(q, "--display", "text");
     else if (q->vnc)
-        put_option(q, "--display", qemu_format(q, "vnc=%s", q->vnc));
+        put_option(q, "--display",
+                   qemu_format(q, "vnc=%s%s", q->vnc, q->tablet ? ",tablet" : ""));
     if (q->balloon)
         put(q, "--balloon");
     if (q->no_reboot)

@@ -69,7 +69,8 @@ static bool take_gdb(struct qemu *q, const char *option, const char *value) {
 
 /* A tablet is there over virtio, with -vnc. */
 static bool take_usb(struct qemu *q, const char *option, const char *value) {
-    if (strcmp(value, "tablet") != 0)
+    q->tablet = !strcmp(value, "tablet");
+    if (!q->tablet)
         qemu_note(q, "%s: the guest goes without USB", option);
     return true;
 }

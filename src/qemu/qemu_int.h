@@ -115,7 +115,7 @@ struct qemu {
     const char *monitor; /* a character device, or NULL: not said */
     const char *qmp;     /* where its protocol is spoken; the same */
     unsigned escape;     /* a control character; 0: not said */
-    bool nographic, display_none, window, curses;
+    bool nographic, display_none, window, curses, tablet;
     const char *vnc;
     /* of bivisor itself */
     bool print, daemonize;
