@@ -72,6 +72,8 @@ static const struct word_rule rules[WORD_COUNT] = {
     [W_7D] = {7, 0, REG_D, 0, BIT(4) | BIT(8) | BIT(23)},
     /* avx-vnni; avx-512 bf16 */
     [W_71A] = {7, 1, REG_A, 0, BIT(4) | BIT(5)},
+    /* Intel's, added below */
+    [W_72D] = {7, 2, REG_D, 0, 0},
     /* xsaveopt xsavec xgetbv(1) */
     [W_D1A] = {0xd, 1, REG_A, 0, BIT(0) | BIT(1) | BIT(2)},
     /* lahf lzcnt 3dnowprefetch; sse4a. TOPOEXT is AMD's, added below */
@@ -232,6 +234,7 @@ static void model_words(struct cpuid_model *m, const struct cpuid_part *part) {
         m->word[W_X21C] = BIT(1) | BIT(2); /* TSA_SQ_NO, TSA_L1_NO */
     } else {
         m->word[W_7D] |= BIT(26) | BIT(29); /* SPEC_CTRL, ARCH_CAPABILITIES */
+        m->word[W_72D] = BIT(4);            /* BHI_CTRL */
     }
 }
 
@@ -583,10 +586,12 @@ static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_
         return r;
     case 7:
         if (sub == 0)
-            r = (struct cpuid_regs){!!m->word[W_71A], m->word[W_7B], m->word[W_7C],
-                                    m->word[W_7D]};
+            r = (struct cpuid_regs){m->word[W_72D] ? 2 : !!m->word[W_71A],
+                                    m->word[W_7B], m->word[W_7C], m->word[W_7D]};
         else if (sub == 1)
             r.eax = m->word[W_71A];
+        else if (sub == 2)
+            r.edx = m->word[W_72D];
         return r;
     case 0xb:
         return topology_levels(v, sub);

@@ -14,6 +14,7 @@ enum cpuid_word {
     W_7C,
     W_7D,
     W_71A, /* leaf 7, subleaf 1 */
+    W_72D, /* and 2 */
     W_D1A,
     W_X1C, /* 0x80000001 */
     W_X1D,

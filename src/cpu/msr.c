@@ -333,8 +333,8 @@ static const struct msr_range ranges[] = {
     {0x34, 0x34, INTEL, read_constant, write_fault, 0, 0},   /* SMI_COUNT */
     {0x3a, 0x3a, INTEL, read_constant, write_fault, 0, 1},   /* FEATURE_CONTROL: locked */
     {0x3b, 0x3b, ANY, read_stored, write_tsc_adjust, AT(tsc_adjust), 0},
-    /* IBRS and STIBP; there is no SSBD, which SSB_NO makes superfluous. */
-    {0x48, 0x48, INTEL, read_stored, write_stored, AT(spec_ctrl), 3},
+    /* IBRS, STIBP, BHI_DIS_S; there is no SSBD, which SSB_NO makes superfluous. */
+    {0x48, 0x48, INTEL, read_stored, write_stored, AT(spec_ctrl), 0x403},
     {0x49, 0x49, INTEL, read_fault, write_command, 0, 1}, /* PRED_CMD: IBPB */
     {0x79, 0x79, INTEL, read_fault, write_ignored, 0, 0}, /* microcode update */
     {0x8b, 0x8b, ANY, read_ucode, write_ignored, 0, 0},

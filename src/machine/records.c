@@ -33,6 +33,7 @@ static const struct {
     {7, 0, ECX, 1u << 4},
     {7, 0, EDX, 0},
     {7, 1, EAX, 0},
+    {7, 2, EDX, 0},
     {0xd, 1, EAX, 0},
     {0x80000001, 0, ECX, 0},
     {0x80000001, 0, EDX, 1u << 9},

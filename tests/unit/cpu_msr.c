@@ -44,7 +44,7 @@ static const struct plain plain[] = {
     {0x2a, 0x2a, INTEL, 0, 0, PLAIN},
     {0x34, 0x34, INTEL, 0, 0, READ_ONLY},
     {0x3a, 0x3a, INTEL, 0, 0, READ_ONLY},
-    {0x48, 0x48, INTEL, 3, ~3ull, PLAIN},
+    {0x48, 0x48, INTEL, 0x403, ~0x403ull, PLAIN},
     {0x49, 0x49, INTEL, 0, ~1ull, WRITE_ONLY},
     {0x79, 0x79, INTEL, 0, 0, WRITE_ONLY},
     {0x8b, 0x8b, BOTH, 0, 0, PLAIN},
