@@ -586,8 +586,8 @@ static struct cpuid_regs basic_leaf(const struct vcpu *v, uint32_t leaf, uint32_
         return r;
     case 7:
         if (sub == 0)
-            r = (struct cpuid_regs){m->word[W_72D] ? 2 : !!m->word[W_71A],
-                                    m->word[W_7B], m->word[W_7C], m->word[W_7D]};
+            r = (struct cpuid_regs){m->word[W_72D] ? 2 : !!m->word[W_71A], m->word[W_7B],
+                                    m->word[W_7C], m->word[W_7D]};
         else if (sub == 1)
             r.eax = m->word[W_71A];
         else if (sub == 2)

@@ -12,16 +12,13 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "base/log.h"
 #include "ctl/chain.h"
 #include "fuzz/fuzz.h"
+#include "fuzz/records.h"
 #include "mem/mem.h"
 #include "snapshot/snapshot.h"
-
-#define HEAD 16u
-#define RECORD 40u
 
 static char dir[] = "/tmp/fuzz-chain-XXXXXX";
 static char path[2][64]; /* the incremental one, and its base */
@@ -70,30 +67,6 @@ static void create(void) {
         write_file(path[n], good[n].bytes, good[n].len);
         write_file(ram, NULL, 0);
         HOLDS(!truncate(ram, (off_t)mem_host_size(mem)));
-    }
-}
-
-static void repair(uint8_t *bytes, size_t len) {
-    for (size_t at = HEAD; at + RECORD <= len;) {
-        uint64_t n;
-        uint32_t sum;
-
-        memcpy(&n, bytes + at + 24, 8);
-        if (n > len - at - RECORD)
-            return;
-        sum = (uint32_t)crc32(crc32(0, bytes + at, 32), bytes + at + RECORD, (unsigned)n);
-        memcpy(bytes + at + 32, &sum, 4);
-        at += RECORD + n;
-    }
-}
-
-static void patch(struct good *g, struct fuzz_in *in) {
-    while (in->left) {
-        size_t at = fuzz_get(in, 2) % g->len;
-        unsigned n = (unsigned)fuzz_get(in, 1) % 17;
-
-        for (unsigned k = 0; k < n && at + k < g->len; k++)
-            g->bytes[at + k] = (uint8_t)fuzz_get(in, 1);
     }
 }
 
@@ -151,9 +124,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     how = (unsigned)fuzz_get(&in, 1);
     n = how >> 1 & 1;
     changed = good[n];
-    patch(&changed, &in);
+    records_patch(changed.bytes, changed.len, &in, 2);
     if (!(how & 1))
-        repair(changed.bytes, changed.len);
+        records_repair(changed.bytes, changed.len);
     write_file(path[n], changed.bytes, changed.len);
     hush(true);
     restore();

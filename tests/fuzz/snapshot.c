@@ -11,12 +11,12 @@
 #define _DEFAULT_SOURCE
 #include <linux/memfd.h>
 #include <stdint.h>
-#include <zlib.h>
 
 int memfd_create(const char *name, unsigned flags); /* for lib/tiny.h */
 
 #include "base/log.h"
 #include "fuzz/fuzz.h"
+#include "fuzz/records.h"
 #include "lib/tiny.h"
 #include "machine/machine_int.h"
 #include "snapshot/snapshot.h"
@@ -24,8 +24,6 @@ int memfd_create(const char *name, unsigned flags); /* for lib/tiny.h */
 
 /* 1: inc eax; out 0x80, al; sti; jmp 1b */
 #define GUEST "\x40\xe6\x80\xfb\xeb\xfa"
-#define HEAD 16u
-#define RECORD 40u
 
 static struct machine *m;
 static uint8_t *good;
@@ -68,30 +66,6 @@ static void create(void) {
     save();
 }
 
-static void repair(uint8_t *bytes, size_t len) {
-    for (size_t at = HEAD; at + RECORD <= len;) {
-        uint64_t n;
-        uint32_t sum;
-
-        memcpy(&n, bytes + at + 24, 8);
-        if (n > len - at - RECORD)
-            return;
-        sum = (uint32_t)crc32(crc32(0, bytes + at, 32), bytes + at + RECORD, (unsigned)n);
-        memcpy(bytes + at + 32, &sum, 4);
-        at += RECORD + n;
-    }
-}
-
-static void patch(uint8_t *bytes, struct fuzz_in *in) {
-    while (in->left) {
-        size_t at = fuzz_get(in, 3) % good_len;
-        unsigned n = (unsigned)fuzz_get(in, 1) % 17;
-
-        for (unsigned k = 0; k < n && at + k < good_len; k++)
-            bytes[at + k] = (uint8_t)fuzz_get(in, 1);
-    }
-}
-
 static void stop(void *arg) {
     machine_quit(m);
 }
@@ -123,9 +97,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     wrong = fuzz_get(&in, 1) & 1;
     bytes = malloc(good_len);
     memcpy(bytes, good, good_len);
-    patch(bytes, &in);
+    records_patch(bytes, good_len, &in, 3);
     if (!wrong)
-        repair(bytes, good_len);
+        records_repair(bytes, good_len);
     s = snapshot_open(bytes, good_len, why, sizeof(why));
     if (s && !machine_restore(m, s, why, sizeof(why)))
         run();

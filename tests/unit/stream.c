@@ -178,6 +178,19 @@ static void wait_connected(bool on) {
         os_loop_run(loop);
 }
 
+/* Both ways. */
+static void talk(int fd) {
+    char back[32] = {0};
+
+    assert_int_equal(put("hello"), 5);
+    assert_int_equal(read(fd, back, sizeof(back)), 5);
+    assert_string_equal(back, "hello");
+    assert_int_equal(write(fd, "typed", 5), 5);
+    while (got_len < 5)
+        os_loop_run(loop);
+    assert_string_equal(got, "typed");
+}
+
 static void test_socket(void **state) {
     char back[32] = {0};
     int fd, other;
@@ -186,13 +199,7 @@ static void test_socket(void **state) {
     assert_int_equal(put("to nobody"), 9);
     fd = client();
     wait_connected(true);
-    assert_int_equal(put("hello"), 5);
-    assert_int_equal(read(fd, back, sizeof(back)), 5);
-    assert_string_equal(back, "hello");
-    assert_int_equal(write(fd, "typed", 5), 5);
-    while (got_len < 5)
-        os_loop_run(loop);
-    assert_string_equal(got, "typed");
+    talk(fd);
     connects = 0;
     other = client(); /* takes the place of the first */
     while (connects < 2)
@@ -209,7 +216,7 @@ static void test_connect(void **state) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
     socklen_t len = sizeof(a);
-    char back[32] = {0}, old[256], why[300];
+    char old[256], why[300];
 
     assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
     assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
@@ -223,13 +230,7 @@ static void test_connect(void **state) {
     memcpy(path, old, sizeof(old));
     fd = accept(listener, NULL, NULL);
     assert_true(connected);
-    assert_int_equal(put("hello"), 5);
-    assert_int_equal(read(fd, back, sizeof(back)), 5);
-    assert_string_equal(back, "hello");
-    assert_int_equal(write(fd, "typed", 5), 5);
-    while (got_len < 5)
-        os_loop_run(loop);
-    assert_string_equal(got, "typed");
+    talk(fd);
     close(fd);
     wait_connected(false);
     assert_int_equal(put("to nobody"), 9);
