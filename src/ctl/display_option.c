@@ -13,7 +13,7 @@ bool display_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
     printf(
-        "--display none|text|vnc=ADDR[,password=FILE]\n"
+        "--display none|text|vnc=ADDR[,password=FILE][,tablet]\n"
         "\n"
         "Who sees the guest's screen, and has a keyboard and a mouse at it.\n"
         "\n"

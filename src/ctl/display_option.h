@@ -17,7 +17,7 @@ struct display_option {
 
 /* `--display help`: prints what there is to say, and returns true. */
 bool display_option_help(const char *value);
-/* Takes none, text or vnc=ADDR[,password=FILE]. False after a message. */
+/* Takes none, text or vnc=ADDR[,password=FILE][,tablet]. False after a message. */
 bool display_option_take(struct display_option *o, const char *value);
 void display_option_free(struct display_option *o);
 /* The kernel's command line where nobody has said one. */
