@@ -38,13 +38,32 @@ void pause_ms(unsigned ms) {
     poll(NULL, 0, (int)ms);
 }
 
+/* What a run in pipes has said to stderr, and whether it is still there. */
+static void tell_errors(const struct run *r) {
+    struct pollfd p = {.fd = r->errors, .events = POLLIN};
+    siginfo_t end = {0};
+    char text[1000];
+    ssize_t n;
+
+    if (poll(&p, 1, 0) > 0 && (n = read(r->errors, text, sizeof(text))) > 0)
+        printf("    its stderr: %.*s\n", (int)n, text);
+    if (r->leader || waitid(P_PID, (id_t)r->pid, &end, WEXITED | WNOHANG | WNOWAIT) < 0)
+        return;
+    if (end.si_pid)
+        printf("    it ended, status or signal %d\n", end.si_status);
+    else
+        printf("    it runs\n");
+}
+
 void verdict(const char *name, bool good, const struct run *r) {
     printf("%s cli/%s %s\n", good ? "ok" : "not ok", name, engine);
     if (!good) {
         failures++;
-        if (r)
+        if (r) {
             printf("    it wrote: %.1000s\n",
                    r->len < 1000 ? r->out : r->out + r->len - 1000);
+            tell_errors(r);
+        }
     }
     fflush(stdout);
 }
