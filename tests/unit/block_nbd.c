@@ -206,6 +206,15 @@ static void test_errors(void **state) {
     assert_true(block_close(b) < 0); /* what it had is not durable */
 }
 
+/* No thread of the server's answers any more. */
+static void silence(void) {
+    int status;
+
+    kill(server, SIGSTOP);
+    assert_int_equal(waitpid(server, &status, WUNTRACED), server);
+    assert_true(WIFSTOPPED(status));
+}
+
 /* A server that has fallen silent is left, and the requests come back. */
 static void test_silent(void **state) {
     struct disk_request q[8];
@@ -215,7 +224,7 @@ static void test_silent(void **state) {
     assert_int_equal(system("truncate -s 4M file"), 0);
     serve("nbdkit -f -U sock file file=file");
     b = open_nbd(true);
-    kill(server, SIGSTOP);
+    silence();
     for (unsigned n = 0; n < 8; n++)
         disk_begin(&rig, b, &q[n], BLOCK_READ, n * 512, buf, 512);
     while (block_in_flight(b) && !__atomic_load_n(&b->running, __ATOMIC_RELAXED))
@@ -235,7 +244,7 @@ static void test_silent_end(void **state) {
     assert_int_equal(system("truncate -s 4M file"), 0);
     serve("nbdkit -f -U sock file file=file");
     b = open_nbd(false);
-    kill(server, SIGSTOP);
+    silence();
     assert_int_equal(block_close(b), -ETIMEDOUT);
 }
 
