@@ -25,7 +25,7 @@ boot-driver: $(BOOT_DRIVE) $(BOOT_PNG) $(BOOT_VNC)
 # Every kernel with every way to boot and run it, and all that networks, firmware and disks have
 # tests for: half an hour. Then Linux on many CPUs: two hours.
 check-long: deps-check
-	@$(MAKE) --no-print-directory all boot-driver
+	@$(MAKE) --no-print-directory all guests boot-driver
 	@BUILD=$(BUILD) tests/boot/run --long
 	@BUILD=$(BUILD) tests/boot/net
 	@BUILD=$(BUILD) tests/boot/share
