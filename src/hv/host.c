@@ -91,16 +91,8 @@ static struct cpuid_regs ask(void *arg, uint32_t leaf, uint32_t subleaf) {
     return r;
 }
 
-/* One after the other, to vCPUs that stay for good; the last one is left for those that
- * have to share. */
 static unsigned give_asids(void *arg, unsigned count, unsigned wanted, unsigned *first) {
-    unsigned *last = arg, left = count > *last + 1 ? count - *last - 1 : 0;
-
-    *first = *last + 1;
-    if (wanted > left)
-        wanted = left;
-    *last += wanted;
-    return wanted;
+    return svm_asids_give(arg, count, wanted, first);
 }
 
 const struct svm_host *hv_svm_host(unsigned n) {

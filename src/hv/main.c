@@ -110,6 +110,19 @@ static int status_of(const struct hv_vm *m) {
     }
 }
 
+/* What the first CPU says holds for all: they are of one kind. */
+static void tell_lacks(void) {
+    char text[384];
+    unsigned n = 0;
+
+    while (n < guests && strcmp(guest[n].cfg.engine, "svm") != 0)
+        n++;
+    if (n == guests)
+        return;
+    svm_lacks(hv_svm_host(0), text, sizeof(text));
+    log_line(LOG_INFO, "%s", text);
+}
+
 int main(void) {
     static char text[TEXT];
     char why[384] = "";
@@ -142,6 +155,7 @@ int main(void) {
         if (make(&guest[n], why, sizeof(why)))
             return fail(why);
     }
+    tell_lacks();
     if (guests > 1)
         log_line(LOG_INFO,
                  "%u guests: keys go to the first; Ctrl-A and a digit choose "

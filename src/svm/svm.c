@@ -254,6 +254,17 @@ static int make_model(struct svm *s) {
     return 0;
 }
 
+unsigned svm_asids_give(unsigned *last, unsigned count, unsigned wanted,
+                        unsigned *first) {
+    unsigned left = count > *last + 1 ? count - *last - 1 : 0;
+
+    *first = *last + 1;
+    if (wanted > left)
+        wanted = left;
+    *last += wanted;
+    return wanted;
+}
+
 /* Ours alone, if there are any left; else all share the last one. */
 static void take_asids(struct svm *s) {
     unsigned count = host_cpuid(s, X86_SVM_LEAF).ebx;

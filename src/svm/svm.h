@@ -77,4 +77,13 @@ void svm_map_changed(struct svm *s);
 void svm_stats(const struct svm *s,
                void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
 
+/* For struct svm_host's asids(): one after the other, to vCPUs that stay for good. *LAST
+ * of this CPU's was given last, 0 at first; COUNT is left for those that have to share.
+ */
+unsigned svm_asids_give(unsigned *last, unsigned count, unsigned wanted, unsigned *first);
+
+/* How many ASIDs HOST's CPU has, and what of SVM it lacks, with what that costs, as one
+ * line in TEXT. The CPU has SVM. */
+void svm_lacks(const struct svm_host *host, char *text, size_t size);
+
 #endif

@@ -564,6 +564,34 @@ static void test_traced_pages_are_not_written(void **state) {
     mem_trace_remove(g.v->mem, mem_ram_base(g.v->mem) + 0x21000, MEM_TRACE_DIRTY);
 }
 
+/* --- what the CPU lacks --- */
+
+static struct cpuid_regs features_of(void *arg, uint32_t leaf, uint32_t subleaf) {
+    return (struct cpuid_regs){.ebx = leaf == X86_SVM_LEAF ? 16 : 0,
+                               .edx = *(const uint32_t *)arg};
+}
+
+static void test_lacks(void **state) {
+    uint32_t features = ~0u;
+    const struct svm_host h = {.cpuid = features_of, .arg = &features};
+    char text[384], little[24];
+
+    svm_lacks(&h, text, sizeof(text));
+    assert_string_equal(text, "SVM, 16 ASIDs");
+    features &= ~(X86_SVM_FLUSH_BY_ASID | X86_SVM_DECODE_ASSISTS);
+    svm_lacks(&h, text, sizeof(text));
+    assert_string_equal(text, "SVM, 16 ASIDs; the CPU lacks flush by ASID (each flush "
+                              "takes the translations of all guests), decode assists "
+                              "(not used)");
+    svm_lacks(&h, little, sizeof(little));
+    assert_string_equal(little, "SVM, 16 ASIDs; the CPU ");
+    features = 0;
+    svm_lacks(&h, text, sizeof(text));
+    assert_non_null(strstr(text, "lacks nested paging (page tables are shadowed)"));
+    assert_non_null(strstr(text, "PAUSE filter ("));
+    assert_non_null(strstr(text, ", NRIP save (not used), decode assists (not used)"));
+}
+
 int main(void) {
 #define NESTED(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define SHADOW(name) cmocka_unit_test_setup_teardown(name, setup_shadow, teardown)
@@ -585,6 +613,7 @@ int main(void) {
         SHADOW(test_what_is_dropped_is_flushed),
         cmocka_unit_test_setup_teardown(test_global_pages_stay, setup_pcid, teardown),
         cmocka_unit_test_setup_teardown(test_asids, setup_trace, teardown),
+        cmocka_unit_test(test_lacks),
         SHADOW(test_traced_pages_are_not_written),
     };
 
