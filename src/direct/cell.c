@@ -363,6 +363,18 @@ static int ask(struct cell *c, enum spawner_what what, int cpu) {
     return write(c->pool->socket, &r, sizeof(r)) == sizeof(r) ? 0 : -EIO;
 }
 
+/* Of its end: the next cell in this slot would take it for its own. False: the spawner
+ * has ended. */
+static bool all_is_said(const struct cell *c) {
+    const uint32_t *dead = &c->pool->cfg.dead[c->slot];
+    struct pollfd p = {.fd = c->pool->socket};
+
+    while (__atomic_load_n(dead, __ATOMIC_SEQ_CST) != SPAWNER_DEAD_AND_TOLD)
+        if (poll(&p, 1, 1) > 0)
+            return false;
+    return true;
+}
+
 /* No process is left of it. */
 static void bury(struct cell *c) {
     uint32_t *dead = &c->pool->cfg.dead[c->slot];
@@ -379,6 +391,10 @@ static void bury(struct cell *c) {
             c->is = CELL_LOST;
             return;
         }
+    if (!all_is_said(c)) {
+        c->is = CELL_LOST;
+        return;
+    }
     __atomic_store_n(&c->is, CELL_NONE, __ATOMIC_SEQ_CST);
 }
 

@@ -85,9 +85,10 @@ static void tell(int fd, uint64_t value) {
 }
 
 static void tell_dead(const struct spawner *s, unsigned n) {
-    __atomic_store_n(&s->cfg->dead[n], 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->cfg->dead[n], SPAWNER_DEAD, __ATOMIC_SEQ_CST);
     tell(s->cfg->ack[n], CELL_ACK_DEAD);
     tell(s->cfg->out[n], 1);
+    __atomic_store_n(&s->cfg->dead[n], SPAWNER_DEAD_AND_TOLD, __ATOMIC_SEQ_CST);
 }
 
 static void changed(struct spawner *s, pid_t pid, int status) {

@@ -23,13 +23,17 @@ struct spawner_request {
     uint16_t cpu; /* where the cell is to run, if it is pinned */
 };
 
+/* 0: it lives, as far as is known. It has ended; and nothing more is said of that by ACK
+ * and OUT. */
+enum spawner_dead { SPAWNER_DEAD = 1, SPAWNER_DEAD_AND_TOLD };
+
 /* All descriptors are the caller's; the spawner has them by fork(2). */
 struct spawner_config {
     int ram_fd, slots_fd;
     int ack[CELLS_MAX], out[CELLS_MAX], go[CELLS_MAX];
     int kick[CELLS_MAX]; /* the cell's ends of sockets, that KICKS are the others of */
     int kicks[CELLS_MAX];
-    uint32_t *dead; /* of CELLS_MAX, shared: the cell of the slot has ended */
+    uint32_t *dead; /* of CELLS_MAX, shared: enum spawner_dead of the slot's cell */
 };
 
 /* 0 and the socket for requests, whose end is the spawner's; or -errno. */
