@@ -54,7 +54,7 @@ static int go_same(struct vcpu *v, const struct transfer *x, const struct segmen
         if (sem_frame_write(v, &st, &f))
             return SEM_FAULT;
         v->gpr[REG_RSP] = st.sp;
-    } else if (narrows_stack(v, cs) && sem_is_amd(v)) {
+    } else if (narrows_stack(v, cs)) {
         v->gpr[REG_RSP] = (uint32_t)v->gpr[REG_RSP];
     }
     sem_enter(v, cs, v->cpl, rip);

@@ -18,12 +18,20 @@ static bool extended(const struct tr *t, const struct operand *o) {
     return o->kind == OPND_REG && tr_in_memory(t, o->reg);
 }
 
+/* KMOVQ to a general register outside 64-bit mode: W is not looked at there. */
+static bool ignores_w(const struct insn *i) {
+    const uint8_t *opcode = i->bytes + i->off_opcode;
+
+    return i->mode != MODE_64 && (i->flags & INSN_AVX512) && i->off_opcode >= 3 &&
+           opcode[-3] == 0xc4 && opcode[0] == 0x93 && (opcode[-1] & 0x80);
+}
+
 /* [T0] needs a REX prefix, and with one AH..BH cannot be named. Two operands in r14, r15
  * beside a memory operand are more than there are scratch registers. */
 bool tr_ident_ok(const struct tr *t, const struct insn *i) {
     bool mem = tr_has_mem(i);
 
-    if (i->rep != REP_NONE)
+    if (i->rep != REP_NONE || ignores_w(i))
         return false;
     /* VZEROUPPER, VZEROALL: 64-bit mode clears more registers (sem/native/). */
     if (i->op == OP_native && i->mode != MODE_64 && (i->flags & INSN_VEX) &&

@@ -155,7 +155,8 @@ static bool compare_string(const struct facts *f) {
 }
 
 static bool cvtps2ph(const struct facts *f) {
-    return f->h && f->host->rip == f->got->rip && (f->h->flags & INSN_VEX) &&
+    return f->h && f->host->rip == f->got->rip &&
+           (f->h->flags & (INSN_VEX | INSN_AVX512)) &&
            f->h->bytes[f->h->off_opcode] == 0x1d && of_memory(f->got->vector) &&
            (of_memory(f->host->vector) || f->host->vector == X86_XM);
 }

@@ -80,7 +80,8 @@ static int run_full(struct vcpu *v, const struct insn *i, native_stub *stub,
         v->gpr[REG_RCX] = r.rcx;
         v->gpr[REG_RDX] = r.rdx;
     } else if (kind & NATIVE_GPR_WRITE) {
-        v->gpr[gpr] = r.rax;
+        /* Outside 64-bit mode W does not make it wider. */
+        v->gpr[gpr] = v->mode == MODE_64 ? r.rax : (uint32_t)r.rax;
     }
     if (kind & NATIVE_FLAGS)
         v->rflags = (v->rflags & ~(uint64_t)X86_FL_STATUS) | (r.flags & X86_FL_STATUS);
