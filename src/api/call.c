@@ -9,17 +9,16 @@
 
 /* --- answers --- */
 
-static void call_text(struct call *c, char *text) {
+static void put_text(struct call *c, char *text) {
     c->answer->body = text;
     c->answer->len = text ? strlen(text) : 0;
     if (!text)
         c->answer->status = 500;
 }
 
-/* Takes VALUE over; NULL: there was no memory for it. */
 void call_json(struct call *c, int status, cJSON *value) {
     c->answer->status = status;
-    call_text(c, value ? cJSON_PrintUnformatted(value) : NULL);
+    put_text(c, value ? cJSON_PrintUnformatted(value) : NULL);
     cJSON_Delete(value);
 }
 
@@ -44,7 +43,6 @@ void call_done(struct call *c, int rc) {
 
 /* --- the machine's commands --- */
 
-/* The answer, the caller's; NULL after a refusal. */
 cJSON *call_ask(struct call *c, const char *line) {
     char *text = control_answer(&c->api->table, line, strlen(line));
     cJSON *answer = text ? cJSON_Parse(text) : NULL;

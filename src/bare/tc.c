@@ -1,8 +1,8 @@
 /*
  * What translated code needs of base/os.h: the base of %gs, memory that emitted code
  * names in 32 bits, the poll page. The latter two are in the image, which lies low and is
- * mapped by pages of 4 KiB. Twelve guests of one CPU
- * find place; those of guests with several are named through gs (bt/create.c).
+ * mapped by pages of 4 KiB. Twelve guests of one CPU find place; those of guests with
+ * several are named through gs (bt/create.c).
  *
  * os_poll_set() runs in the handlers of interrupts, too: it changes one entry of tables
  * that are there. A page may be closed by another CPU than the one that touches it, which

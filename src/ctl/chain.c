@@ -11,11 +11,19 @@
 
 #include "base/log.h"
 
-static int read_all(int fd, uint8_t *bytes, size_t size, size_t *len) {
+int chain_read_fd(int fd, uint8_t **bytes, size_t *len) {
+    off_t size = lseek(fd, 0, SEEK_END);
     ssize_t n = 1;
 
-    while (n && *len < size) {
-        n = read(fd, bytes + *len, size - *len);
+    *len = 0;
+    *bytes = NULL;
+    if (size < 0 || (uint64_t)size > SNAPSHOT_MAX)
+        return -EINVAL;
+    *bytes = malloc((size_t)size + 1);
+    if (!*bytes)
+        return -ENOMEM;
+    while (n && *len < (size_t)size) {
+        n = pread(fd, *bytes + *len, (size_t)size - *len, (off_t)*len);
         if (n < 0 && errno != EINTR)
             return -errno;
         *len += n > 0 ? (size_t)n : 0;
@@ -29,13 +37,11 @@ int chain_read(const char *path, uint8_t **bytes, size_t *len) {
     struct stat st;
 
     *len = 0;
+    *bytes = NULL;
     if (fd < 0 || fstat(fd, &st) < 0)
         rc = -errno;
-    else if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > SNAPSHOT_MAX)
-        rc = -EINVAL;
-    *bytes = rc ? NULL : malloc((size_t)st.st_size + 1);
-    if (!rc)
-        rc = *bytes ? read_all(fd, *bytes, (size_t)st.st_size, len) : -ENOMEM;
+    else
+        rc = S_ISREG(st.st_mode) ? chain_read_fd(fd, bytes, len) : -EINVAL;
     if (fd >= 0)
         close(fd);
     if (rc)

@@ -26,5 +26,8 @@ void chain_close(struct chain *c);
 /* The whole file PATH, a snapshot's state: the caller's to free; -errno after a message.
  */
 int chain_read(const char *path, uint8_t **bytes, size_t *len);
+/* The same of an open file, from its beginning, without messages: 0 or -errno, -EINVAL:
+ * it is too long to be one. */
+int chain_read_fd(int fd, uint8_t **bytes, size_t *len);
 
 #endif

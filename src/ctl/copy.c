@@ -23,27 +23,6 @@ static int hear_descriptor(int socket, int *fd) {
     return !rc && *fd < 0 ? -EPIPE : rc;
 }
 
-static int read_state(int fd, uint8_t **bytes, size_t *len) {
-    off_t size = lseek(fd, 0, SEEK_END);
-
-    if (size < 0 || (uint64_t)size > SNAPSHOT_MAX)
-        return -EINVAL;
-    *len = (size_t)size;
-    *bytes = malloc(*len + 1);
-    if (!*bytes)
-        return -ENOMEM;
-    for (size_t at = 0; at < *len;) {
-        ssize_t n = pread(fd, *bytes + at, *len - at, (off_t)at);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        at += (size_t)n;
-    }
-    return 0;
-}
-
 static int read_rest(const struct chain_link *base, struct copy_rest *rest, size_t len,
                      char *why, size_t why_size) {
     rest->state = snapshot_open(rest->bytes, len, why, why_size);
@@ -70,7 +49,7 @@ int copy_wait(int socket, const struct chain_link *base, struct copy_rest *rest,
     if (!rc)
         rc = hear_descriptor(socket, &rest->ram);
     if (!rc)
-        rc = read_state(state, &rest->bytes, &len);
+        rc = chain_read_fd(state, &rest->bytes, &len);
     if (state >= 0)
         close(state);
     if (!rc)

@@ -208,7 +208,8 @@ void direct_reset(struct direct *d) {
     direct_begin_anew(d);
     sh->xcr0 = 0;
     for (uint64_t n = 0; n < sh->pages; n++)
-        if (sh->page[n].verdict || sh->page[n].holders || sh->page[n].read)
+        if (sh->page[n].verdict || sh->page[n].holders || sh->page[n].read ||
+            sh->page[n].computes)
             sh->page[n] = (struct code_page){0};
     memset(d->program, 0, sizeof(d->program));
     direct_look(d);
@@ -512,7 +513,8 @@ static bool has_cell(struct direct *d, struct space *s) {
         return false;
     }
     d->n.waits += !rc;
-    if (rc == 1 && (!d->exit_ns || d->ran_at - d->measured_at > d->patience))
+    if (rc == 1 && !cell_orders(s->cell) && /* which would be carried out then */
+        (!d->exit_ns || d->ran_at - d->measured_at > d->patience))
         measure(d, s->cell);
     return rc == 1;
 }

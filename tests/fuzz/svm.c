@@ -7,6 +7,7 @@
  */
 #include "cpu/vec.h"
 #include "fuzz/cpu.h"
+#include "lib/svmhost.h"
 #include "svm/svm_int.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
@@ -79,35 +80,15 @@ static void enter(void *arg, struct svm_entry *e) {
     leave(e->vmcb, s);
 }
 
-static void *alloc(void *arg, uint64_t size) {
-    void *p = aligned_alloc(4096, size);
-
-    need(p, "out of memory");
-    memset(p, 0, size);
-    return p;
-}
-
-static void give_back(void *arg, void *page) {
-    free(page);
-}
-
-static uint64_t phys(void *arg, const void *p) {
-    return (uintptr_t)p;
-}
-
-static void *virt(void *arg, uint64_t at) {
-    return (void *)(uintptr_t)at;
-}
-
 static struct cpuid_regs all(void *arg, uint32_t leaf, uint32_t subleaf) {
     return (struct cpuid_regs){~0u, leaf == X86_SVM_LEAF ? 16 : ~0u, ~0u, ~0u};
 }
 
 static const struct svm_host host = {.enter = enter,
-                                     .alloc = alloc,
-                                     .free = give_back,
-                                     .phys = phys,
-                                     .virt = virt,
+                                     .alloc = svmhost_alloc,
+                                     .free = svmhost_free,
+                                     .phys = svmhost_phys,
+                                     .virt = svmhost_virt,
                                      .cpuid = all};
 
 static void make(unsigned kind) {

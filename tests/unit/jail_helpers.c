@@ -16,12 +16,12 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/os.h"
 #include "lib/child.h"
+#include "lib/jailed.h"
 #include "lib/unit.h"
 
 #define NAMES "/etc/resolv.conf"
@@ -46,77 +46,62 @@ static int jail_network(void) {
 
 /* --- what must not be --- */
 
-struct call {
-    const char *name;
-    long nr;
-    long arg[6];
-};
-
-#define CALL(name, ...)                                                                  \
-    {                                                                                    \
-#name, SYS_##name, {                                                             \
-            __VA_ARGS__                                                                  \
-        }                                                                                \
-    }
 #define TEXT(s) (long)(uintptr_t)(s)
 
 static void call_it(void *arg) {
-    const struct call *c = arg;
-    const long *a = c->arg;
-
     lock_up();
-    syscall(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+    jailed_call(arg);
 }
 
-static void forbids(const struct call *calls, size_t count) {
+static void forbids(const struct jailed_call *calls, size_t count) {
+    bool good = true;
+
     for (size_t n = 0; n < count; n++) {
         struct child_end e = child(call_it, (void *)(uintptr_t)&calls[n]);
-        char want[128];
 
-        snprintf(want, sizeof(want), "the jail forbids the system call %s (%ld)",
-                 calls[n].name, calls[n].nr);
-        if (!WIFEXITED(e.status) || WEXITSTATUS(e.status) != 1 || !strstr(e.text, want))
-            fail_msg("%s (%zu): status %#x, '%s'", calls[n].name, n, e.status, e.text);
+        good &= jailed_forbids(&e, &calls[n]);
     }
+    assert_true(good);
 }
 
 static void test_network_forbidden(void **state) {
-    const struct call calls[] = {
+    const struct jailed_call calls[] = {
         /* files: this one only, and only read */
-        CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
-        CALL(openat, AT_FDCWD, TEXT(NAMES "x")),
-        CALL(openat, AT_FDCWD, TEXT("etc/resolv.conf")),
-        CALL(open, TEXT(NAMES)),
-        CALL(newfstatat, AT_FDCWD, TEXT("/etc"), 0, 0),
-        CALL(stat, TEXT("/"), 0),
-        CALL(unlink, TEXT(NAMES)),
-        CALL(memfd_create, TEXT("x"), 0),
-        CALL(pwrite64, 2, 0, 0, 0),
-        CALL(ftruncate, -1, 0),
+        JAILED_CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
+        JAILED_CALL(openat, AT_FDCWD, TEXT(NAMES "x")),
+        JAILED_CALL(openat, AT_FDCWD, TEXT("etc/resolv.conf")),
+        JAILED_CALL(open, TEXT(NAMES)),
+        JAILED_CALL(newfstatat, AT_FDCWD, TEXT("/etc"), 0, 0),
+        JAILED_CALL(stat, TEXT("/"), 0),
+        JAILED_CALL(unlink, TEXT(NAMES)),
+        JAILED_CALL(memfd_create, TEXT("x"), 0),
+        JAILED_CALL(pwrite64, 2, 0, 0, 0),
+        JAILED_CALL(ftruncate, -1, 0),
         /* sockets of other kinds, and descriptors from others */
-        CALL(socket, AF_UNIX, SOCK_STREAM, 0),
-        CALL(socket, AF_NETLINK, SOCK_RAW, 0),
-        CALL(socket, AF_PACKET, SOCK_RAW, 0),
-        CALL(socketpair, AF_UNIX, SOCK_STREAM, 0, 0),
-        CALL(pidfd_getfd, -1, 0, 0),
-        CALL(sendmsg, -1, 0, 0),
-        CALL(ioctl, -1, TIOCSTI, 0),
-        CALL(fcntl, -1, F_SETOWN, 1),
+        JAILED_CALL(socket, AF_UNIX, SOCK_STREAM, 0),
+        JAILED_CALL(socket, AF_NETLINK, SOCK_RAW, 0),
+        JAILED_CALL(socket, AF_PACKET, SOCK_RAW, 0),
+        JAILED_CALL(socketpair, AF_UNIX, SOCK_STREAM, 0, 0),
+        JAILED_CALL(pidfd_getfd, -1, 0, 0),
+        JAILED_CALL(sendmsg, -1, 0, 0),
+        JAILED_CALL(ioctl, -1, TIOCSTI, 0),
+        JAILED_CALL(fcntl, -1, F_SETOWN, 1),
         /* programs, processes, code */
-        CALL(execve, TEXT("/bin/true"), 0, 0),
-        CALL(fork),
-        CALL(clone, SIGCHLD),
-        CALL(clone3, 0, 0),
-        CALL(kill, 1, 0),
-        CALL(tgkill, 1, 1, 0),
-        CALL(ptrace, 0, 1, 0, 0),
-        CALL(process_vm_readv, 1, 0, 0, 0, 0, 0),
-        CALL(mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-        CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0),
-        CALL(mprotect, 0, 4096, PROT_EXEC),
-        CALL(rt_sigaction, SIGSYS, 0, 0, 8),
-        CALL(prctl, 0),
-        CALL(seccomp, 0, 0, 0),
+        JAILED_CALL(execve, TEXT("/bin/true"), 0, 0),
+        JAILED_CALL(fork),
+        JAILED_CALL(clone, SIGCHLD),
+        JAILED_CALL(clone3, 0, 0),
+        JAILED_CALL(kill, 1, 0),
+        JAILED_CALL(tgkill, 1, 1, 0),
+        JAILED_CALL(ptrace, 0, 1, 0, 0),
+        JAILED_CALL(process_vm_readv, 1, 0, 0, 0, 0, 0),
+        JAILED_CALL(mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                    0),
+        JAILED_CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0),
+        JAILED_CALL(mprotect, 0, 4096, PROT_EXEC),
+        JAILED_CALL(rt_sigaction, SIGSYS, 0, 0, 8),
+        JAILED_CALL(prctl, 0),
+        JAILED_CALL(seccomp, 0, 0, 0),
     };
 
     jail = jail_network;
@@ -128,26 +113,26 @@ static int jail_connector(void) {
 }
 
 static void test_connector_forbidden(void **state) {
-    const struct call calls[] = {
-        CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
-        CALL(unlink, TEXT("/no/such/file")),
-        CALL(socket, AF_INET, SOCK_STREAM, 0),
-        CALL(socket, AF_NETLINK, SOCK_RAW, 0),
-        CALL(setsockopt, -1, IPPROTO_IP, 0, 0, 0),
-        CALL(bind, -1, 0, 0),
-        CALL(accept4, -1, 0, 0, 0),
-        CALL(recvmsg, -1, 0, 0),
-        CALL(write, 1, 0, 0),
-        CALL(ioctl, -1, TIOCSTI, 0),
-        CALL(execve, TEXT("/bin/true"), 0, 0),
-        CALL(fork),
-        CALL(clone, SIGCHLD),
-        CALL(kill, 1, 0),
-        CALL(ptrace, 0, 1, 0, 0),
-        CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-        CALL(mprotect, 0, 4096, PROT_EXEC),
-        CALL(rt_sigaction, SIGSYS, 0, 0, 8),
-        CALL(prctl, 0),
+    const struct jailed_call calls[] = {
+        JAILED_CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
+        JAILED_CALL(unlink, TEXT("/no/such/file")),
+        JAILED_CALL(socket, AF_INET, SOCK_STREAM, 0),
+        JAILED_CALL(socket, AF_NETLINK, SOCK_RAW, 0),
+        JAILED_CALL(setsockopt, -1, IPPROTO_IP, 0, 0, 0),
+        JAILED_CALL(bind, -1, 0, 0),
+        JAILED_CALL(accept4, -1, 0, 0, 0),
+        JAILED_CALL(recvmsg, -1, 0, 0),
+        JAILED_CALL(write, 1, 0, 0),
+        JAILED_CALL(ioctl, -1, TIOCSTI, 0),
+        JAILED_CALL(execve, TEXT("/bin/true"), 0, 0),
+        JAILED_CALL(fork),
+        JAILED_CALL(clone, SIGCHLD),
+        JAILED_CALL(kill, 1, 0),
+        JAILED_CALL(ptrace, 0, 1, 0, 0),
+        JAILED_CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        JAILED_CALL(mprotect, 0, 4096, PROT_EXEC),
+        JAILED_CALL(rt_sigaction, SIGSYS, 0, 0, 8),
+        JAILED_CALL(prctl, 0),
     };
 
     jail = jail_connector;
@@ -159,30 +144,31 @@ static int jail_files(void) {
 }
 
 static void test_files_forbidden(void **state) {
-    const struct call calls[] = {
-        CALL(open, TEXT("/etc/passwd"), O_RDONLY),
-        CALL(socket, AF_UNIX, SOCK_STREAM, 0),
-        CALL(socket, AF_INET, SOCK_STREAM, 0),
-        CALL(connect, -1, 0, 0),
-        CALL(recvmsg, -1, 0, 0),
-        CALL(mknodat, AT_FDCWD, TEXT("/tmp/none/x"), S_IFCHR | 0600, 0x101),
-        CALL(mknodat, AT_FDCWD, TEXT("/tmp/none/x"), S_IFBLK | 0600, 0x800),
-        CALL(mount, 0, 0, 0, 0, 0),
-        CALL(chroot, TEXT("/tmp")),
-        CALL(chdir, TEXT("/tmp")),
-        CALL(ioctl, -1, TIOCSTI, 0),
-        CALL(fcntl, -1, F_SETOWN, 1),
-        CALL(execve, TEXT("/bin/true"), 0, 0),
-        CALL(fork),
-        CALL(clone, SIGCHLD),
-        CALL(kill, 1, 0),
-        CALL(ptrace, 0, 1, 0, 0),
-        CALL(setuid, 0),
-        CALL(mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-        CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0),
-        CALL(mprotect, 0, 4096, PROT_EXEC),
-        CALL(rt_sigaction, SIGSYS, 0, 0, 8),
-        CALL(prctl, 0),
+    const struct jailed_call calls[] = {
+        JAILED_CALL(open, TEXT("/etc/passwd"), O_RDONLY),
+        JAILED_CALL(socket, AF_UNIX, SOCK_STREAM, 0),
+        JAILED_CALL(socket, AF_INET, SOCK_STREAM, 0),
+        JAILED_CALL(connect, -1, 0, 0),
+        JAILED_CALL(recvmsg, -1, 0, 0),
+        JAILED_CALL(mknodat, AT_FDCWD, TEXT("/tmp/none/x"), S_IFCHR | 0600, 0x101),
+        JAILED_CALL(mknodat, AT_FDCWD, TEXT("/tmp/none/x"), S_IFBLK | 0600, 0x800),
+        JAILED_CALL(mount, 0, 0, 0, 0, 0),
+        JAILED_CALL(chroot, TEXT("/tmp")),
+        JAILED_CALL(chdir, TEXT("/tmp")),
+        JAILED_CALL(ioctl, -1, TIOCSTI, 0),
+        JAILED_CALL(fcntl, -1, F_SETOWN, 1),
+        JAILED_CALL(execve, TEXT("/bin/true"), 0, 0),
+        JAILED_CALL(fork),
+        JAILED_CALL(clone, SIGCHLD),
+        JAILED_CALL(kill, 1, 0),
+        JAILED_CALL(ptrace, 0, 1, 0, 0),
+        JAILED_CALL(setuid, 0),
+        JAILED_CALL(mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                    0),
+        JAILED_CALL(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 0, 0),
+        JAILED_CALL(mprotect, 0, 4096, PROT_EXEC),
+        JAILED_CALL(rt_sigaction, SIGSYS, 0, 0, 8),
+        JAILED_CALL(prctl, 0),
     };
 
     jail = jail_files;
@@ -374,12 +360,12 @@ static int jail_tftp(void) {
 }
 
 static void test_tftp(void **state) {
-    const struct call calls[] = {
-        CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
-        CALL(openat, AT_FDCWD, TEXT("/tmpx")),
-        CALL(openat2, AT_FDCWD, TEXT("/etc/passwd"), 0, 0),
-        CALL(newfstatat, AT_FDCWD, TEXT("/etc/passwd"), 0, 0),
-        CALL(unlink, TEXT("/tmp/no-such-file")),
+    const struct jailed_call calls[] = {
+        JAILED_CALL(openat, AT_FDCWD, TEXT("/etc/passwd")),
+        JAILED_CALL(openat, AT_FDCWD, TEXT("/tmpx")),
+        JAILED_CALL(openat2, AT_FDCWD, TEXT("/etc/passwd"), 0, 0),
+        JAILED_CALL(newfstatat, AT_FDCWD, TEXT("/etc/passwd"), 0, 0),
+        JAILED_CALL(unlink, TEXT("/tmp/no-such-file")),
     };
     char dir[] = "/tmp/bivisor-jail-XXXXXX", command[256];
     struct child_end e;

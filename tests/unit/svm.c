@@ -14,6 +14,7 @@
 #include "cpu/state.h"
 #include "cpu/vec.h"
 #include "lib/guest.h"
+#include "lib/svmhost.h"
 #include "lib/tiny.h"
 #include "sem/sem.h"
 #include "svm/svm_int.h"
@@ -47,36 +48,16 @@ static void enter(void *arg, struct svm_entry *e) {
     vmrun(e->vmcb);
 }
 
-static void *alloc(void *arg, uint64_t size) {
-    void *p = aligned_alloc(4096, size);
-
-    assert_non_null(p);
-    memset(p, 0, size);
-    return p;
-}
-
-static void give_back(void *arg, void *page) {
-    free(page);
-}
-
-static uint64_t phys(void *arg, const void *p) {
-    return (uintptr_t)p;
-}
-
-static void *virt(void *arg, uint64_t at) {
-    return (void *)(uintptr_t)at;
-}
-
 /* A CPU that can all there is, so that the model stays as it is. */
 static struct cpuid_regs all(void *arg, uint32_t leaf, uint32_t subleaf) {
     return (struct cpuid_regs){leaf == 1 ? ~0u : 0xffffffff, ~0u, ~0u, ~0u};
 }
 
 static const struct svm_host host = {.enter = enter,
-                                     .alloc = alloc,
-                                     .free = give_back,
-                                     .phys = phys,
-                                     .virt = virt,
+                                     .alloc = svmhost_alloc,
+                                     .free = svmhost_free,
+                                     .phys = svmhost_phys,
+                                     .virt = svmhost_virt,
                                      .cpuid = all};
 
 static int ack(void *arg) {
@@ -439,7 +420,7 @@ static uint64_t shadow_entry(uint64_t at) {
     for (unsigned l = 3; table && l; l--) {
         uint64_t e = table[at >> (12 + 9 * l) & 511];
 
-        table = e & X86_PTE_P ? virt(NULL, e & 0x000ffffffffff000ull) : NULL;
+        table = e & X86_PTE_P ? svmhost_virt(NULL, e & 0x000ffffffffff000ull) : NULL;
     }
     return table ? table[at >> 12 & 511] : 0;
 }

@@ -14,6 +14,7 @@
 #include "cpu/vec.h"
 #include "lib/guest.h"
 #include "lib/svmcpu.h"
+#include "lib/svmhost.h"
 #include "svm/svm_int.h"
 #include "x86/pte.h"
 
@@ -69,8 +70,6 @@ static struct host_cpu {
 } hosts[CPUS];
 
 static enum spoil spoilt;
-static void *given[4096];
-static unsigned givens;
 
 /* --- the hosts' CPUs --- */
 
@@ -82,26 +81,6 @@ static void enter(void *arg, struct svm_entry *e) {
     svmcpu_run(&h->cpu, e->vmcb, e->gpr);
     if (h->cpu.trouble || ++h->entries % 5 == 0)
         vcpu_raise(v, VCPU_EVENT_KICK); /* the turn is over */
-}
-
-static void *alloc(void *arg, uint64_t size) {
-    void *p = aligned_alloc(4096, size);
-
-    assert_true(p && givens < ARRAY_SIZE(given));
-    given[givens++] = p;
-    return memset(p, 0, size);
-}
-
-/* A stale translation may lead there still: it is kept until the end. */
-static void give_back(void *arg, void *page) {
-}
-
-static uint64_t phys(void *arg, const void *p) {
-    return (uintptr_t)p;
-}
-
-static void *virt(void *arg, uint64_t at) {
-    return (void *)(uintptr_t)at;
 }
 
 static struct cpuid_regs leaf(void *arg, uint32_t leaf, uint32_t subleaf) {
@@ -126,10 +105,10 @@ static void start_host(struct host_cpu *h, unsigned count, bool by_asid) {
     h->cpu.features = X86_SVM_NPT | (by_asid ? X86_SVM_FLUSH_BY_ASID : 0);
     h->cpu.budget = 1000000;
     h->host = (struct svm_host){.enter = enter,
-                                .alloc = alloc,
-                                .free = give_back,
-                                .phys = phys,
-                                .virt = virt,
+                                .alloc = svmhost_alloc_kept,
+                                .free = svmhost_keep,
+                                .phys = svmhost_phys,
+                                .virt = svmhost_virt,
                                 .cpuid = leaf,
                                 .asids = asids,
                                 .arg = h};
@@ -265,8 +244,7 @@ static unsigned right_ones(bool shadow, unsigned count, bool by_asid, unsigned *
     }
     for (unsigned n = 0; n < GUESTS; n++)
         close_side(&side[n]);
-    while (givens)
-        free(given[--givens]);
+    svmhost_end();
     return good;
 }
 

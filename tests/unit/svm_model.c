@@ -18,6 +18,7 @@
 #include "lib/guest.h"
 #include "lib/rnd.h"
 #include "lib/svmcpu.h"
+#include "lib/svmhost.h"
 #include "sem/sem.h"
 #include "svm/svm_int.h"
 #include "x86/cr.h"
@@ -170,7 +171,6 @@ extern const uint8_t guest_begin[], guest_end[], guest_int[], guest_pf[], guest_
 /* --- the machine --- */
 
 #define LOG_MAX 16384u
-#define ALLOCS 8192u
 
 enum spoil { /* what is taken away between the engine and the CPU */
              NOTHING,
@@ -195,30 +195,8 @@ struct side { /* of a comparison */
 static struct side real, right;
 static struct svmcpu cpu;
 static enum spoil spoilt;
-static void *given[ALLOCS];
-static unsigned givens, taken, raise_every, late;
+static unsigned taken, raise_every, late;
 static uint64_t next_raise; /* of the CPU's instructions */
-
-static void *alloc(void *arg, uint64_t size) {
-    void *p = aligned_alloc(4096, size);
-
-    assert_true(p && givens < ALLOCS);
-    given[givens++] = p;
-    memset(p, 0, size);
-    return p;
-}
-
-/* A stale translation may lead there still: it is kept until the end of the run. */
-static void give_back(void *arg, void *page) {
-}
-
-static uint64_t phys(void *arg, const void *p) {
-    return (uintptr_t)p;
-}
-
-static void *virt(void *arg, uint64_t at) {
-    return (void *)(uintptr_t)at;
-}
 
 static struct cpuid_regs leaf(void *arg, uint32_t leaf, uint32_t subleaf) {
     if (leaf == X86_SVM_LEAF)
@@ -252,10 +230,10 @@ static void enter(void *arg, struct svm_entry *e) {
 }
 
 static const struct svm_host host = {.enter = enter,
-                                     .alloc = alloc,
-                                     .free = give_back,
-                                     .phys = phys,
-                                     .virt = virt,
+                                     .alloc = svmhost_alloc_kept,
+                                     .free = svmhost_keep,
+                                     .phys = svmhost_phys,
+                                     .virt = svmhost_virt,
                                      .cpuid = leaf};
 
 static int ack(void *arg) {
@@ -543,8 +521,7 @@ static void close_side(struct side *s) {
 
 static void end_run(void) {
     close_side(&real);
-    while (givens)
-        free(given[--givens]);
+    svmhost_end();
 }
 
 /* A halted guest is woken. */
