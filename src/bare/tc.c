@@ -77,10 +77,10 @@ void os_poll_page_free(uint8_t *page) {
 }
 
 void os_poll_set(uint8_t *page, bool open) {
-    if (open)
+    if (open) {
         bare_map((uintptr_t)page, (uintptr_t)page, POLL_FLAGS);
-    if (open)
         return;
+    }
     bare_unmap((uintptr_t)page);
     bare_tlb_flush_others_soon();
 }

@@ -1,10 +1,9 @@
 /*
  * Time and interrupts. Time is the TSC, whose frequency is measured against the 8254
  * once, and which all CPUs are taken to have alike; a CPU's local APIC's timer, measured
- * against the TSC, interrupts it at a deadline. The
- * 8259s are masked, the I/O APIC has one line: the serial port's, to the first CPU, which
- * tells the others. An interrupt's handler ends the interrupt, tells who has asked
- * (bare_on_interrupt()), and no more.
+ * against the TSC, interrupts it at a deadline. The 8259s are masked, the I/O APIC has
+ * one line: the serial port's, to the first CPU, which tells the others. An interrupt's
+ * handler ends the interrupt, tells who has asked (bare_on_interrupt()), and no more.
  */
 #include "bare/bare_int.h"
 #include "base/os.h"
@@ -12,7 +11,6 @@
 
 #define PIT_HZ 1193182u
 #define PIT_TICKS (PIT_HZ / 50) /* 20 ms */
-#define LVT_MASKED 0x10000u
 #define DIVIDE_BY_1 0xb
 #define IOAPIC 0xfec00000u
 #define COM1_PIN 4u

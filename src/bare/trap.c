@@ -1,12 +1,11 @@
 /*
  * Exceptions and interrupts of the host's, on each CPU with a TSS and stacks of its own.
- * A page fault in an area that is filled on
- * demand brings a page; a fault in code that runs for the guest is its owner's
- * (os_fault_range()); any other ends us, with the registers on the serial port. Three
- * stacks: for exceptions, for those that may come amid them (NMI, double fault, machine
- * check), for interrupts. While a fault is handled the next one's stack is below: its
- * handler may touch what is filled on demand. AMD64 APM volume 2, "Interrupt-Stack
- * Table".
+ * A page fault in an area that is filled on demand brings a page; a fault in code that
+ * runs for the guest is its owner's (os_fault_range()); any other ends us, with the
+ * registers on the serial port. Three stacks: for exceptions, for those that may come
+ * amid them (NMI, double fault, machine check), for interrupts. While a fault is handled
+ * the next one's stack is below: its handler may touch what is filled on demand. AMD64
+ * APM volume 2, "Interrupt-Stack Table".
  */
 #include <stdio.h>
 
