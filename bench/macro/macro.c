@@ -96,11 +96,20 @@ static uint32_t hash_file(const char *path, uint32_t h) {
     return h;
 }
 
+/* Natively, with a ROOT, the machine's own compiler makes the same of it. */
 static void compile(const char *root) {
     char in[512], text[64], object[64];
-    const char *const cc1[] = {MACRO_CC1, "-quiet", "-fpreprocessed", "-O2", in, "-o",
-                               text,      NULL};
-    const char *const as[] = {MACRO_AS, "--64", "-o", object, text, NULL};
+    const char *const cc1[] = {*root ? MACRO_HOST_CC1 : MACRO_CC1,
+                               "-quiet",
+                               "-fpreprocessed",
+                               "-m" MACRO_WIDTH,
+                               "-O2",
+                               in,
+                               "-o",
+                               text,
+                               NULL};
+    const char *const as[] = {
+        *root ? MACRO_HOST_AS : MACRO_AS, "--" MACRO_WIDTH, "-o", object, text, NULL};
     uint32_t result = 2166136261u;
     double start = now();
 

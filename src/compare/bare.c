@@ -12,42 +12,18 @@
 
 #define LINE "bivisor: warning: "
 #define SVM_EXIT "svm_exit_"
-
-static const char *const with[] = {"qemu-system-x86_64",
-                                   "-accel",
-                                   "tcg,thread=single",
-                                   "-cpu",
-                                   "max",
-                                   "-display",
-                                   "none",
-                                   "-monitor",
-                                   "none",
-                                   "-serial",
-                                   "stdio",
-                                   "-no-reboot",
-                                   "-device",
-                                   "isa-debug-exit,iobase=0xf4,iosize=4"};
+#define OURS 384u /* MiB beside the guest's: the image, the modules, its own */
 
 void bare_command(struct bare_command *b, const struct compare_setup *s,
                   const char *words, unsigned mib, const char *modules,
                   const char *append) {
-    unsigned n = 0;
-
-    for (; n < ARRAY_SIZE(with); n++)
-        b->argv[n] = with[n];
-    snprintf(b->memory, sizeof(b->memory), "%u", mib + 384);
     snprintf(b->append, sizeof(b->append), "%s memory=%u stats end=debug-exit -- %s",
              words, mib, append);
     snprintf(b->modules, sizeof(b->modules), "%s", modules);
-    b->argv[n++] = "-kernel";
-    b->argv[n++] = s->bare;
-    b->argv[n++] = "-m";
-    b->argv[n++] = b->memory;
-    b->argv[n++] = "-append";
-    b->argv[n++] = b->append;
-    b->argv[n++] = "-initrd";
-    b->argv[n++] = b->modules;
-    b->argv[n] = NULL;
+    emulator_make(&b->qemu, "max", mib + OURS);
+    emulator_add(&b->qemu, "-kernel", s->bare);
+    emulator_add(&b->qemu, "-append", b->append);
+    emulator_add(&b->qemu, "-initrd", b->modules);
 }
 
 /* "exit NAME N" is what the board was asked, "svm_exit_NAME N" why the guest came back:

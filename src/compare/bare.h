@@ -3,12 +3,13 @@
 #define COMPARE_BARE_H
 
 #include "compare/compare.h"
+#include "compare/emulator.h"
 
 #define BARE_WELL 1 /* QEMU's status when the guest has powered off */
 
 struct bare_command {
-    const char *argv[32]; /* points into this structure, and to what it was made from */
-    char memory[16], append[512], modules[1100];
+    struct emulator qemu; /* points into this structure, and to what it was made from */
+    char append[512], modules[1100];
 };
 
 /* The command that runs a guest of MIB with the kernel, and the initial RAM disk behind a

@@ -18,7 +18,7 @@
 
 struct cJSON;
 
-#define COMPARE_COLUMNS 8
+#define COMPARE_COLUMNS 10
 #define COMPARE_BENCHES 32
 #define COMPARE_EVENTS 12
 #define COMPARE_SELF 24

@@ -161,28 +161,7 @@ int frob_run(const struct compare_setup *s, const struct frob_run *run,
                           "--no-reboot", stats,
                           "--retention", run->retention ? run->retention : "pcid",
                           NULL};
-    /* The CPU setting that suits TCG best. */
-    const char *tcg[] = {"qemu-system-x86_64",
-                         "-accel",
-                         "tcg,thread=single",
-                         "-cpu",
-                         "max,-la57,-smap,-pku,-erms,-fsrm",
-                         "-m",
-                         "64",
-                         "-kernel",
-                         kernel,
-                         "-append",
-                         append,
-                         "-display",
-                         "none",
-                         "-monitor",
-                         "none",
-                         "-serial",
-                         "stdio",
-                         "-no-reboot",
-                         "-device",
-                         "isa-debug-exit,iobase=0xf4,iosize=4",
-                         NULL};
+    struct emulator tcg;
     struct bare_command bare;
     struct spawn_result r;
     int rc;
@@ -194,9 +173,15 @@ int frob_run(const struct compare_setup *s, const struct frob_run *run,
     snprintf(stats_path, sizeof(stats_path), "%s/stats", s->dir);
     snprintf(stats, sizeof(stats), "--stats=%s", stats_path);
     remove(stats_path);
+    emulator_make(&tcg, EMULATOR_CPU, 64);
+    emulator_add(&tcg, "-kernel", kernel);
+    emulator_add(&tcg, "-append", append);
     if (run->words)
         bare_command(&bare, s, run->words, 64, kernel, append);
-    rc = spawn_run(run->words ? bare.argv : run->engine ? ours : tcg, run->limit, &r);
+    rc = spawn_run(run->words    ? bare.qemu.argv
+                   : run->engine ? ours
+                                 : tcg.argv,
+                   run->limit, &r);
     if (rc)
         return rc;
     if (run->words)

@@ -160,7 +160,7 @@ static void events_table(const struct compare_report *r, unsigned wide, FILE *f)
 
             if (!c->ours || g->state == FIGURE_NONE || g->state == FIGURE_ABSENT)
                 continue;
-            fprintf(f, "%-12s %-12s", compare_benches[b].name,
+            fprintf(f, "%-12s %-12s ", compare_benches[b].name,
                     compare_column_label(c, name, sizeof(name)));
             events_of(g, f);
         }
@@ -253,7 +253,7 @@ static void macro_events(const struct compare_report *r, FILE *f) {
                            "events, for each fork and wait, and in\nall for the "
                            "compilation; less those of booting\n\n");
             any = true;
-            fprintf(f, "%-12s %-12s", r->macro[m].name,
+            fprintf(f, "%-12s %-12s ", r->macro[m].name,
                     compare_column_label(&r->column[n], name, sizeof(name)));
             events_of(g, f);
         }
