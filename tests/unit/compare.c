@@ -213,10 +213,12 @@ static void test_bare_command(void **state) {
 
     bare_command(&b, &s, "engine=svm", 64, "k,i", "only=in");
     assert_string_equal(b.append, "engine=svm memory=64 stats end=debug-exit -- only=in");
-    while (b.argv[n])
+    while (b.qemu.argv[n])
         n++;
-    assert_in_range(n, 10, ARRAY_SIZE(b.argv) - 1);
-    assert_string_equal(b.argv[n - 1], "k,i");
+    assert_in_range(n, 10, ARRAY_SIZE(b.qemu.argv) - 1);
+    assert_int_equal(n, b.qemu.argc);
+    assert_string_equal(b.qemu.memory, "448");
+    assert_string_equal(b.qemu.argv[n - 1], "k,i");
 }
 
 static void test_lists(void **state) {
