@@ -67,6 +67,30 @@ void bare_wait(void);
  * to; or NULL. */
 void bare_on_interrupt(void (*fn)(void *arg), void *arg);
 
+/* --- devices that are a guest's (ioapic.c, madt.c, pci.c) --- */
+
+#define BARE_IRQS 16u
+
+struct bare_irq {
+    unsigned pin;    /* of the first I/O APIC */
+    bool level, low; /* it follows its line's level; which is active when it is low */
+};
+/* Where the firmware's tables say that ISA interrupt LINE comes; else at the pin of that
+ * number, as ISA's do, or as PCI's if PCI. */
+struct bare_irq bare_irq_of(unsigned line, bool pci);
+/* The interrupt comes to CPU from bare_irq_open() on: its handler sets *CAME, which stays
+ * the caller's, and calls bare_on_interrupt()'s. One that follows a level is closed then.
+ * A number for the functions below; -1: there is no such pin, or somebody has it. Not for
+ * two CPUs at once. */
+int bare_irq_take(const struct bare_irq *irq, unsigned cpu, uint32_t *came);
+void bare_irq_open(int n);
+void bare_irq_close(int n);
+
+/* Four bytes of configuration space, at a multiple of four. WHERE is bus << 8 | device
+ * << 3 | function. */
+uint32_t bare_pci_read(uint16_t where, unsigned at);
+void bare_pci_write(uint16_t where, unsigned at, uint32_t value);
+
 /* --- the end (end.c) --- */
 
 /* Tells what the run was worth: to the debug-exit port of an emulator, if the command

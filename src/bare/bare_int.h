@@ -8,6 +8,7 @@
 #define BARE_VECTOR_SERIAL 0x21u
 #define BARE_VECTOR_KICK 0x22u
 #define BARE_VECTOR_FLUSH 0x23u
+#define BARE_VECTOR_DEVICE 0x30u /* to + BARE_IRQS - 1 */
 #define BARE_VECTOR_SPURIOUS 0xffu
 
 /* What trap.S leaves on the stack; general registers in the order of enum vcpu_reg. */
@@ -111,6 +112,17 @@ typedef const uint8_t *bare_look(uint64_t at, uint64_t len);
 /* Local APIC IDs of those that can be used, by the MADT or, if there is none, by the MP
  * configuration table; MAX at most. How many; 0: no table. */
 unsigned bare_cpus_find(bare_look *look, uint8_t *id, unsigned max);
+
+/* Which pin ISA interrupt LINE is led to instead of its own, by the MADT; false: none
+ * other. FLAGS are ACPI's. */
+bool bare_irq_override(bare_look *look, unsigned line, unsigned *pin, unsigned *flags);
+
+/* --- ioapic.c --- */
+#define BARE_COM1_PIN 4u
+/* PIN's entry: its low half, and the local APIC that it goes to. */
+void bare_ioapic_set(unsigned pin, uint32_t low, uint8_t apic);
+/* VECTOR is one of BARE_VECTOR_DEVICE's. */
+void bare_irq_interrupt(unsigned vector);
 
 /* --- cpus.c --- */
 void bare_cpus_start(void);

@@ -98,6 +98,20 @@ static const uint8_t *look(uint64_t at, uint64_t len) {
     return (const uint8_t *)(uintptr_t)at;
 }
 
+/* ACPI's flags: polarity in bits 0 and 1, trigger mode in bits 2 and 3; 0: the bus's. */
+struct bare_irq bare_irq_of(unsigned line, bool pci) {
+    struct bare_irq irq = {.pin = line, .level = pci, .low = pci};
+    unsigned flags;
+
+    if (!bare_irq_override(look, line, &irq.pin, &flags))
+        return irq;
+    if (flags & 3)
+        irq.low = (flags & 3) == 3;
+    if (flags & 0xc)
+        irq.level = (flags & 0xc) == 0xc;
+    return irq;
+}
+
 void bare_cpus_start(void) {
     uint8_t id[BARE_CPUS], mine = bare_apic_id();
     unsigned found;

@@ -3,7 +3,8 @@
  * Specification, "Multiple APIC Description Table (MADT)"), found by the RSDP in the
  * BIOS's memory; where there is no ACPI, the MP configuration table (MultiProcessor
  * Specification, version 1.4, "MP Configuration Table"). Nothing of a table whose
- * checksum is wrong is believed. CPUs with IDs that need an x2APIC are left alone.
+ * checksum is wrong is believed. CPUs with IDs that need an x2APIC are left alone. And
+ * where the MADT leads ISA interrupts.
  */
 #include <string.h>
 
@@ -139,6 +140,23 @@ static void read_madt(struct found *f, const struct header *madt) {
     for (; p + 2 <= end && p[1] >= 2 && p + p[1] <= end; p += p[1])
         if (p[0] == 0 && p[1] >= 8 && (p[4] & 1))
             add(f, p[3]);
+}
+
+/* Entries of type 2, "Interrupt Source Override Structure": bus, source, global system
+ * interrupt, flags. */
+bool bare_irq_override(bare_look *look, unsigned line, unsigned *pin, unsigned *flags) {
+    const struct header *madt = find_madt(look);
+    const uint8_t *p = madt ? (const uint8_t *)(madt + 1) + 8 : NULL;
+    const uint8_t *end = madt ? (const uint8_t *)madt + madt->length : NULL;
+
+    for (; p && p + 2 <= end && p[1] >= 2 && p + p[1] <= end; p += p[1]) {
+        if (p[0] != 2 || p[1] < 10 || p[3] != line)
+            continue;
+        *pin = *(const unaligned_u32 *)(p + 4);
+        *flags = *(const unaligned_u16 *)(p + 8);
+        return true;
+    }
+    return false;
 }
 
 /* --- the MP configuration table --- */

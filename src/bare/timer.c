@@ -1,9 +1,10 @@
 /*
  * Time and interrupts. Time is the TSC, whose frequency is measured against the 8254
  * once, and which all CPUs are taken to have alike; a CPU's local APIC's timer, measured
- * against the TSC, interrupts it at a deadline. The 8259s are masked, the I/O APIC has
- * one line: the serial port's, to the first CPU, which tells the others. An interrupt's
- * handler ends the interrupt, tells who has asked (bare_on_interrupt()), and no more.
+ * against the TSC, interrupts it at a deadline. The 8259s are masked; of the I/O
+ * APIC's lines the serial port's goes to the first CPU, which tells the others, and those
+ * of devices that a guest has to the CPU that runs it. An interrupt's handler ends the
+ * interrupt, tells who has asked (bare_on_interrupt()), and no more.
  */
 #include "bare/bare_int.h"
 #include "base/os.h"
@@ -12,8 +13,6 @@
 #define PIT_HZ 1193182u
 #define PIT_TICKS (PIT_HZ / 50) /* 20 ms */
 #define DIVIDE_BY_1 0xb
-#define IOAPIC 0xfec00000u
-#define COM1_PIN 4u
 
 static uint64_t hz, start, timer_hz, ns_per_tick_32; /* the last one times 2 to the 32 */
 static _Thread_local bool came;                      /* an interrupt, since bare_wait() */
@@ -59,11 +58,6 @@ uint64_t os_monotonic_ns(void) {
 
 /* --- interrupts --- */
 
-static void ioapic_put(uint32_t reg, uint32_t value) {
-    *(volatile uint32_t *)(uintptr_t)IOAPIC = reg;
-    *(volatile uint32_t *)(uintptr_t)(IOAPIC + 0x10) = value;
-}
-
 static void measure_timer(void) {
     uint64_t from;
     uint32_t count;
@@ -90,8 +84,7 @@ void bare_timer_start(void) {
     bare_apic_start();
     measure_timer();
     bare_timer_join();
-    ioapic_put(0x10 + 2 * COM1_PIN + 1, (uint32_t)bare_apic_id() << 24);
-    ioapic_put(0x10 + 2 * COM1_PIN, BARE_VECTOR_SERIAL);
+    bare_ioapic_set(BARE_COM1_PIN, BARE_VECTOR_SERIAL, bare_apic_id());
 }
 
 void bare_on_interrupt(void (*fn)(void *arg), void *arg) {
@@ -108,6 +101,8 @@ void bare_interrupt(unsigned vector) {
         bare_serial_interrupt();
         bare_apic_send_others(BARE_VECTOR_KICK);
     }
+    if (vector - BARE_VECTOR_DEVICE < BARE_IRQS)
+        bare_irq_interrupt(vector);
     bare_apic_put(BARE_APIC_EOI, 0);
     if (vector == BARE_VECTOR_FLUSH)
         return;

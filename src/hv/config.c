@@ -60,6 +60,20 @@ static int take_policy(const char *value, struct hv_config *c, char *why, size_t
     return refuse(why, size, value, "there are policy=flush, policy=pcid, policy=trace");
 }
 
+static int take_trust(const char *value, struct hv_config *c, char *why, size_t size) {
+    c->trusted = !strcmp(value, "devices");
+    if (c->trusted || !strcmp(value, "none"))
+        return 0;
+    return refuse(why, size, value, "there are trust=devices and trust=none");
+}
+
+static int take_device(const char *name, struct hv_config *c, char *why, size_t size) {
+    if (c->devices == HV_DEVICES)
+        return refuse(why, size, name, "a guest can have four devices of the host's");
+    c->device[c->devices++] = name;
+    return 0;
+}
+
 static int take(char *word, struct hv_config *c, char *why, size_t size) {
     if (!strncmp(word, "engine=", 7))
         c->engine = word + 7;
@@ -71,6 +85,10 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
         c->svm.shadow = word[7] == 's';
     else if (!strncmp(word, "exits=", 6))
         return take_exits(word + 6, c, why, size);
+    else if (!strncmp(word, "trust=", 6))
+        return take_trust(word + 6, c, why, size);
+    else if (!strncmp(word, "device=", 7))
+        return take_device(word + 7, c, why, size);
     else if (!strncmp(word, "policy=", 7))
         return take_policy(word + 7, c, why, size);
     else if (!strncmp(word, "bt=", 3))
@@ -81,7 +99,8 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
         return refuse(why, size, word,
                       "no such word; there are engine=NAME, memory=MIB, cpus=N, "
                       "paging=nested or shadow, policy=flush, pcid or trace, exits=pure, "
-                      "minimal or paravirtual, bt=OPTIONS, stats, "
+                      "minimal or paravirtual, trust=devices, device=NAME, "
+                      "bt=OPTIONS, stats, "
                       "end=debug-exit, and -- before the guest's command line");
     return 0;
 }
@@ -116,4 +135,14 @@ int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_siz
         text = end;
     }
     return rc;
+}
+
+int hv_config_check(const struct hv_config *c, char *why, size_t why_size) {
+    if (c->devices && !c->trusted)
+        return refuse(why, why_size, "device=",
+                      "a device of the host's is for a guest that trust=devices trusts");
+    if (c->trusted && !c->devices)
+        return refuse(why, why_size, "trust=devices",
+                      "say which: device=com2, device=BUS:DEVICE.FUNCTION");
+    return 0;
 }

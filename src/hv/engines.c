@@ -205,6 +205,12 @@ static const struct engine_ops svm_ops = {
 
 static const struct engine_ops *const engines[] = {&svm_ops, &bt_ops, &interp_ops};
 
+void hv_engine_ports(const struct engine_ops *ops, struct engine *e, uint16_t first,
+                     unsigned count, bool open) {
+    if (ops == &svm_ops)
+        svm_ports(e->svm, first, count, open);
+}
+
 const struct engine_ops *const *hv_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);
     return engines;

@@ -13,6 +13,7 @@
 
 #define HV_GUESTS 8u
 #define HV_CPUS 16u /* of a guest */
+#define HV_DEVICES 4u
 
 struct hv_config {
     unsigned number;     /* of the guest, from 1 on */
@@ -26,7 +27,10 @@ struct hv_config {
                         them */
     unsigned policy; /* enum mmu_policy */
     struct bt_options bt;
-    bool stats; /* are told at the end */
+    bool stats;                     /* are told at the end */
+    bool trusted;                   /* with devices of the host's */
+    const char *device[HV_DEVICES]; /* these; trust.c knows them */
+    unsigned devices;
 };
 
 /* How a guest's life ended. */
@@ -46,8 +50,15 @@ struct hv_config hv_config_defaults(void);
  * -EINVAL with one sentence in WHY. TEXT is changed and must outlive OUT. */
 int hv_config_parse(char *text, struct hv_config *out, char *why, size_t why_size);
 
+/* 0, or -EINVAL with one sentence in WHY: what its words do not say together. */
+int hv_config_check(const struct hv_config *c, char *why, size_t why_size);
+
 /* --- engines.c --- */
 const struct engine_ops *const *hv_engines(size_t *count);
+/* Whether the guest's accesses to COUNT ports are the host's, without exits; for engines
+ * that have no such thing nothing is to do. */
+void hv_engine_ports(const struct engine_ops *ops, struct engine *e, uint16_t first,
+                     unsigned count, bool open);
 
 /* --- vm.c --- */
 

@@ -70,6 +70,32 @@ void hv_sched_deadline(struct hv_task *t);
 /* It has events that it does not know of. */
 void hv_sched_kick(struct hv_task *t);
 
+/* --- trust.c: devices of the host's that a guest has --- */
+
+struct hv_trust;
+
+struct hv_trust_host {
+    unsigned guest; /* its number */
+    unsigned cpu;   /* the number of the host's CPU that runs its first one */
+    /* Its accesses to these of the host's ports need not leave, or are to again. */
+    void (*ports)(void *arg, uint16_t first, unsigned count, bool open);
+    void *arg;
+};
+
+/* *OUT: those that CFG names, on B, which is complete; NULL: it names none. 0, or -errno
+ * with one sentence in WHY. */
+int hv_trust_new(const struct hv_config *cfg, struct board *b,
+                 const struct hv_trust_host *host, struct hv_trust **out, char *why,
+                 size_t why_size);
+/* With the board's lock; T may be NULL. Behind pci_setup(): they are the guest's. */
+void hv_trust_boot(struct hv_trust *t);
+/* Its life is over: they are quiet. */
+void hv_trust_end(struct hv_trust *t);
+/* The guest's interrupt lines are as the host's interrupts have it. */
+void hv_trust_service(struct hv_trust *t);
+/* That is to be done. Without the lock. */
+bool hv_trust_waits(const struct hv_trust *t);
+
 /* --- host.c --- */
 
 /* The host's CPU N, for engines of guests' CPUs that it runs. */

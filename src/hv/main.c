@@ -67,7 +67,9 @@ static int configure(struct guest *g, const struct hv_config *all, char *why,
     g->cfg.number = (unsigned)(g - guest) + 1;
     g->cfg.several = guests > 1;
     snprintf(g->text, sizeof(g->text), "%s", words ? words : "");
-    return hv_config_parse(g->text, &g->cfg, why, size);
+    if (hv_config_parse(g->text, &g->cfg, why, size))
+        return -EINVAL;
+    return hv_config_check(&g->cfg, why, size);
 }
 
 /* Where guests' CPUs share one of the host's, who waits for another is to give it away.

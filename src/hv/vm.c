@@ -43,6 +43,7 @@ struct hv_vm {
     struct hv_task *task;     /* of as many */
     unsigned cpus;
     struct vcpu_group *group;
+    struct hv_trust *trust; /* NULL: no device of the host's is its */
     uint64_t start_ns, start_tsc;
     uint64_t deadline; /* the board's, of the guest's clock; the CPUs' are in cpu[].
                           Atomic */
@@ -245,6 +246,7 @@ static void service(void *arg) {
     if (!c->index) {
         board_enter(&m->board, c);
         vclock_run(m->clock);
+        hv_trust_service(m->trust);
         take_input(m);
         board_leave(&m->board);
     }
@@ -283,6 +285,7 @@ static bool task_ready(struct hv_task *t) {
     if (c->waiting)
         return __atomic_load_n(&c->signals, __ATOMIC_SEQ_CST);
     t->idle = t->idle && !is_woken(c) && task_deadline(t) > os_monotonic_ns() &&
+              (c->index || !hv_trust_waits(t->vm->trust)) &&
               (c->index || !uart_room(t->vm->board.uart[0]) ||
                !hv_console_has(t->vm->cfg->number));
     return !t->idle;
@@ -333,6 +336,7 @@ static void tell_end(struct hv_vm *m) {
         [HV_ERROR] = "the guest has ended: the engine failed",
     };
 
+    hv_trust_end(m->trust);
     hv_console_rest(m->cfg->number);
     if (m->cfg->stats)
         hv_vm_stats(m);
@@ -447,6 +451,20 @@ static int create_board(struct hv_vm *m) {
     return rc;
 }
 
+static void trust_ports(void *arg, uint16_t first, unsigned count, bool open) {
+    struct hv_vm *m = arg;
+
+    for (unsigned n = 0; n < m->cpus; n++)
+        hv_engine_ports(m->cpu[n].ops, m->cpu[n].engine, first, count, open);
+}
+
+static int create_trust(struct hv_vm *m, char *why, size_t why_size) {
+    struct hv_trust_host host = {
+        .guest = m->cfg->number, .cpu = m->task[0].host, .ports = trust_ports, .arg = m};
+
+    return hv_trust_new(m->cfg, &m->board, &host, &m->trust, why, why_size);
+}
+
 static void map_changed(void *arg) {
     struct hv_vm *m = arg;
 
@@ -518,6 +536,8 @@ int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
         rc = create_board(m);
     if (!rc)
         rc = create_engines(m, why, why_size);
+    if (!rc)
+        rc = create_trust(m, why, why_size);
     if (rc)
         return rc;
     hook_memory(m);
@@ -564,6 +584,7 @@ int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size) {
     struct boot_config boot = {.cmdline = m->cfg->cmdline};
     int rc;
 
+    hv_trust_end(m->trust);
     mem_reset(m->mem);
     for (unsigned n = 0; n < m->cpus; n++)
         reset_cpu(&m->cpu[n]);
@@ -574,6 +595,7 @@ int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size) {
     for (unsigned n = 0; n < m->cpus; n++)
         m->cpu[n].vcpu->tsc_host = true;
     pci_setup(m->board.pci.bus);
+    hv_trust_boot(m->trust);
     rc = build_tables(m, &boot);
     if (rc) {
         snprintf(why, why_size, "the board's tables cannot be placed");

@@ -1,7 +1,8 @@
 /*
  * What the guest does without us: the intercepts, and the maps of ports and of
  * model-specific registers, in which a bit that is set makes an access leave. All ports
- * do. Of the registers those stay that the control block holds and nobody else looks at:
+ * do, but for those of a device of the host's that the guest has (svm_ports()). Of the
+ * registers those stay that the control block holds and nobody else looks at:
  * of system calls, and the bases. EFER leaves, for the guest must not see SVME in it.
  * AMD64 APM volume 2, "IOIO Intercepts" and "MSR Intercepts".
  */
@@ -38,6 +39,14 @@ void svm_permissions(struct svm *s) {
     }
     s->vmcb->iopm = s->host->phys(s->host->arg, s->iopm);
     s->vmcb->msrpm = s->host->phys(s->host->arg, s->msrpm);
+}
+
+void svm_ports(struct svm *s, uint16_t first, unsigned count, bool open) {
+    for (unsigned port = first; port < first + count && port < 0x10000; port++) {
+        uint8_t bit = (uint8_t)(1u << port % 8), *at = &s->iopm[port / 8];
+
+        *at = open ? *at & (uint8_t)~bit : *at | bit;
+    }
 }
 
 struct intercepts {

@@ -77,6 +77,10 @@ void svm_map_changed(struct svm *s);
 void svm_stats(const struct svm *s,
                void (*emit)(void *arg, const char *name, uint64_t value), void *arg);
 
+/* Whether the guest's IN and OUT at COUNT ports reach the host's without an exit, from
+ * its next entry on at the latest. At first none do. Not on two CPUs at once. */
+void svm_ports(struct svm *s, uint16_t first, unsigned count, bool open);
+
 /* For struct svm_host's asids(): one after the other, to vCPUs that stay for good. *LAST
  * of this CPU's was given last, 0 at first; COUNT is left for those that have to share.
  */

@@ -32,6 +32,8 @@ void b_free(void *p);
 int *b___errno_location(void);
 unsigned b_bare_cpus_find(const uint8_t *(*look)(uint64_t at, uint64_t len), uint8_t *id,
                           unsigned max);
+bool b_bare_irq_override(const uint8_t *(*look)(uint64_t at, uint64_t len), unsigned line,
+                         unsigned *pin, unsigned *flags);
 
 /* What these objects call. */
 void b_bare_serial_write(const uint8_t *bytes, size_t n);
@@ -270,8 +272,29 @@ static uint8_t *acpi_table(const char *signature) {
     return NULL;
 }
 
+/* Where the MADT leads ISA interrupts: the timer to pin 2, the SCI by its level. */
+static void test_overrides(void **state) {
+    unsigned pin = 99, flags = 99;
+
+    assert_int_equal(mem_create(RAM, &memory), 0);
+    firmware(0, 2);
+    assert_false(b_bare_irq_override(look, 0, &pin, &flags));
+    firmware(2, 0);
+    assert_true(b_bare_irq_override(look, 0, &pin, &flags));
+    assert_int_equal(pin, 2);
+    assert_int_equal(flags, 0);
+    assert_true(b_bare_irq_override(look, 9, &pin, &flags));
+    assert_int_equal(pin, 9);
+    assert_int_equal(flags & 0xc, 0xc);
+    pin = 99;
+    assert_false(b_bare_irq_override(look, 3, &pin, &flags));
+    assert_int_equal(pin, 99);
+    mem_destroy(memory);
+}
+
 /* Entries of any kind and length, also none, under a checksum that is right. */
 static void test_cpus_hostile(void **state) {
+    unsigned pin, flags;
     uint8_t *madt;
 
     assert_int_equal(mem_create(RAM, &memory), 0);
@@ -286,6 +309,7 @@ static void test_cpus_hostile(void **state) {
             sum = (uint8_t)(sum + madt[k]);
         madt[9] = (uint8_t)-sum;
         assert_true(b_bare_cpus_find(look, id, 64) <= 64);
+        b_bare_irq_override(look, (unsigned)rand() % 16, &pin, &flags);
     }
     mem_destroy(memory);
 }
@@ -293,10 +317,11 @@ static void test_cpus_hostile(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cpus),         cmocka_unit_test(test_cpus_spoilt),
-        cmocka_unit_test(test_cpus_hostile), cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_cut),          cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_strings),      cmocka_unit_test(test_calendar),
-        cmocka_unit_test(test_heap),         cmocka_unit_test(test_heap_ends),
+        cmocka_unit_test(test_cpus_hostile), cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_formats),      cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_calendar),     cmocka_unit_test(test_heap),
+        cmocka_unit_test(test_heap_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -147,6 +147,39 @@ static void test_levels(void **state) {
     assert_int_equal(sent, 3);
 }
 
+static void on_served(void *arg) {
+    ++*(unsigned *)arg;
+    ioapic_set(ioapic, 9, false);
+}
+
+/* Who drives a line for somebody else hears when that may look again: before it is sent
+ * once more. Not of edges, of others' vectors, or when an entry is masked. */
+static void test_served(void **state) {
+    unsigned served = 0;
+
+    ioapic_on_served(ioapic, on_served, &served);
+    set_entry(9, LEVEL | 0x51);
+    set_entry(3, 0x52);
+    assert_int_equal(served, 2); /* unmasked */
+    ioapic_set(ioapic, 9, true);
+    ioapic_set(ioapic, 3, true);
+    assert_int_equal(sent, 2);
+    ioapic_eoi(ioapic, 0x50);
+    ioapic_eoi(ioapic, 0x52);
+    assert_int_equal(served, 2);
+    ioapic_eoi(ioapic, 0x51);
+    assert_int_equal(served, 3);
+    assert_int_equal(sent, 2);
+    assert_int_equal(entry(9), LEVEL | 0x51);
+    set_entry(9, MASKED | LEVEL | 0x51);
+    set_entry(9, MASKED | LEVEL | 0x53);
+    assert_int_equal(served, 3);
+    ioapic_set(ioapic, 9, true);
+    set_entry(9, LEVEL | 0x51);
+    assert_int_equal(served, 4);
+    assert_int_equal(sent, 2);
+}
+
 /* An EOI is for every pin with its vector. */
 static void test_shared_vector(void **state) {
     for (unsigned pin = 10; pin < 12; pin++) {
@@ -254,6 +287,7 @@ int main(void) {
         T(test_registers),     T(test_message),    T(test_edges),      T(test_levels),
         T(test_shared_vector), T(test_outer_pins), T(test_remote_irr), T(test_refused),
         T(test_end_within),    T(test_modes),      T(test_windows),    T(test_reset),
+        T(test_served),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -393,6 +393,37 @@ static void test_initialisation(void **state) {
     assert_int_equal(isr(MASTER), 1);
 }
 
+static void on_served(void *arg) {
+    ++*(unsigned *)arg;
+}
+
+/* Who drives a line for somebody else hears of each end of an interrupt, and of each
+ * input that is unmasked. */
+static void test_served(void **state) {
+    unsigned served = 0;
+
+    pic_on_served(pic, on_served, &served);
+    raise_each(1 << 3 | 1 << 10);
+    pic_ack(pic);
+    pic_ack(pic);
+    rig_out(&r, MASTER + 1, 0xff);
+    assert_int_equal(served, 0);
+    rig_out(&r, SLAVE, EOI);
+    assert_int_equal(served, 1);
+    rig_out(&r, MASTER, EOI_SPECIFIC | 3); /* masked: not before it is unmasked */
+    assert_int_equal(served, 1);
+    rig_out(&r, MASTER, READ_IRR);
+    rig_out(&r, MASTER + 1, 0xf7);
+    assert_int_equal(served, 2);
+    init(ICW4_AUTO_EOI);
+    served = 0;
+    lower_all();
+    raise_each(1 << 5);
+    assert_int_equal(served, 0);
+    pic_ack(pic);
+    assert_int_equal(served, 1);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -400,7 +431,7 @@ int main(void) {
         T(test_specific_eoi),   T(test_rotation),   T(test_auto_eoi),
         T(test_special_mask),   T(test_poll),       T(test_fully_nested),
         T(test_edge_and_level), T(test_spurious),   T(test_mask),
-        T(test_initialisation),
+        T(test_initialisation), T(test_served),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

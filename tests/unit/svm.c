@@ -170,6 +170,25 @@ static void test_permissions(void **state) {
     assert_true(msr_leaves(X86_MSR_APIC_BASE * 2));
 }
 
+/* Ports of a device of the host's, and no others, whatever boundary they lie on. */
+static void test_ports(void **state) {
+    static const struct {
+        uint16_t first;
+        unsigned count;
+    } some[] = {{0x2f8, 8}, {0xc007, 3}, {0, 1}, {0xfffe, 2}, {0x1000, 256}};
+
+    for (unsigned k = 0; k < ARRAY_SIZE(some); k++) {
+        svm_ports(s, some[k].first, some[k].count, true);
+        for (unsigned port = 0; port < X86_SVM_IOPM_SIZE * 8; port++) {
+            bool open = port >= some[k].first && port < some[k].first + some[k].count;
+
+            assert_int_equal(s->iopm[port / 8] >> port % 8 & 1, !open);
+        }
+        svm_ports(s, some[k].first, some[k].count, false);
+    }
+    test_permissions(state);
+}
+
 static void exit_by_interrupt(struct x86_vmcb *b);
 static void run_once(void);
 
@@ -579,6 +598,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         NESTED(test_state_comes_back),
         NESTED(test_permissions),
+        NESTED(test_ports),
         cmocka_unit_test_setup_teardown(test_pure, setup_pure, teardown),
         NESTED(test_nested_tables_are_the_map),
         NESTED(test_interrupt_is_injected),

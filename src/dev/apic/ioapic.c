@@ -37,6 +37,8 @@ struct ioapic {
     uint8_t select;
     bool (*deliver)(void *arg, const struct apic_msg *m);
     void *arg;
+    void (*served)(void *arg);
+    void *served_arg;
     struct counters *cnt;
 };
 
@@ -90,6 +92,16 @@ void ioapic_set(void *ioapic, unsigned n, bool level) {
         send(io, n);
 }
 
+void ioapic_on_served(struct ioapic *io, void (*served)(void *arg), void *arg) {
+    io->served = served;
+    io->served_arg = arg;
+}
+
+static void tell_served(struct ioapic *io) {
+    if (io->served)
+        io->served(io->served_arg);
+}
+
 void ioapic_eoi(struct ioapic *io, uint8_t vector) {
     unsigned n;
 
@@ -97,12 +109,13 @@ void ioapic_eoi(struct ioapic *io, uint8_t vector) {
         if ((io->rte[n] & 0xff) != vector || !(io->rte[n] & RTE_REMOTE_IRR))
             continue;
         io->rte[n] &= ~RTE_REMOTE_IRR;
+        tell_served(io);
         level_check(io, n);
     }
 }
 
 static void write_rte(struct ioapic *io, unsigned n, bool high, uint32_t value) {
-    uint64_t e = io->rte[n];
+    uint64_t e = io->rte[n], was = e;
 
     if (high)
         e = (e & 0xffffffffull) | (uint64_t)value << 32;
@@ -113,6 +126,8 @@ static void write_rte(struct ioapic *io, unsigned n, bool high, uint32_t value) 
     if (!(e & RTE_LEVEL))
         e &= ~RTE_REMOTE_IRR;
     io->rte[n] = e;
+    if (was & ~e & RTE_MASKED)
+        tell_served(io);
     level_check(io, n);
 }
 

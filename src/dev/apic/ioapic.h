@@ -24,6 +24,11 @@ void ioapic_reset(struct ioapic *io);
  * 8254 (ISA IRQ 0) is on pin 2, the other ISA lines are on their own numbers. */
 void ioapic_set(void *ioapic, unsigned n, bool level);
 
+/* SERVED(ARG) is called when a system may have dealt with what a pin's level asked for:
+ * at the end of such an interrupt, before the level is looked at again, and when an entry
+ * is unmasked. NULL: nobody wants to know. */
+void ioapic_on_served(struct ioapic *io, void (*served)(void *arg), void *arg);
+
 /* A local APIC ended the level-triggered interrupt VECTOR. */
 void ioapic_eoi(struct ioapic *io, uint8_t vector);
 

@@ -40,6 +40,8 @@ struct pic {
     void (*output)(void *arg, bool level);
     void *arg;
     bool out;
+    void (*served)(void *arg);
+    void *served_arg;
     struct counters *cnt;
 };
 
@@ -109,6 +111,16 @@ void pic_set(void *pic, unsigned n, bool level) {
     update(p);
 }
 
+void pic_on_served(struct pic *p, void (*served)(void *arg), void *arg) {
+    p->served = served;
+    p->served_arg = arg;
+}
+
+static void tell_served(struct pic *p, bool so) {
+    if (so && p->served)
+        p->served(p->served_arg);
+}
+
 bool pic_pending(const struct pic *p) {
     return p->out;
 }
@@ -156,6 +168,7 @@ int pic_ack(struct pic *p) {
     }
     p->cnt->irq_pic++;
     update(p);
+    tell_served(p, m->auto_eoi || s->auto_eoi);
     return vector;
 }
 
@@ -232,6 +245,8 @@ static void write_data(struct chip *c, uint8_t value) {
 }
 
 static void chip_write(struct pic *p, struct chip *c, uint64_t reg, uint8_t value) {
+    uint8_t was = c->isr | c->imr;
+
     if (reg)
         write_data(c, value);
     else if (value & 0x10)
@@ -241,6 +256,7 @@ static void chip_write(struct pic *p, struct chip *c, uint64_t reg, uint8_t valu
     else
         write_ocw2(c, value);
     update(p);
+    tell_served(p, was & ~(c->isr | c->imr));
 }
 
 static uint8_t chip_poll(struct pic *p, struct chip *c) {

@@ -21,6 +21,10 @@ void pic_reset(struct pic *p);
 /* Drives input N (0..15; 2 is the cascade and ignored); has the shape of irq_line.set. */
 void pic_set(void *pic, unsigned n, bool level);
 
+/* SERVED(ARG) is called when a system may have dealt with what an input asked for: at the
+ * end of an interrupt, and when an input is unmasked. NULL: nobody wants to know. */
+void pic_on_served(struct pic *p, void (*served)(void *arg), void *arg);
+
 bool pic_pending(const struct pic *p);
 /* The processor's acknowledge cycle: a vector, IRQ7's or IRQ15's when it was spurious. */
 int pic_ack(struct pic *p);
