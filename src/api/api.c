@@ -7,7 +7,6 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,108 +99,6 @@ static void put_balloon(struct call *c) {
     put_part(c, CONFIG_BALLOON);
 }
 
-/* --- logs and metrics: files that are opened before there is a machine --- */
-
-/* A file that is there, or is made; or a named pipe, whose reader may come later. */
-static int open_sink(const char *path) {
-    return open(path, O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
-                0644);
-}
-
-static enum log_level level_of(const char *name) {
-    switch (*name) {
-    case 'I':
-    case 'i':
-        return LOG_INFO;
-    case 'D':
-    case 'd':
-    case 'T':
-    case 't':
-        return LOG_DEBUG;
-    case 'W':
-    case 'w':
-        return LOG_WARN;
-    default:
-        return LOG_ERROR;
-    }
-}
-
-/* What the log says goes to the file from now on, as it went to standard error. */
-static int set_logger(struct api *a, char *why, size_t why_size) {
-    const cJSON *logger = a->config.part[CONFIG_LOGGER];
-    const char *path = fields_text(logger, "log_path", NULL);
-    int fd = path ? open_sink(path) : -1;
-
-    if (path && (fd < 0 || dup2(fd, STDERR_FILENO) < 0)) {
-        snprintf(why, why_size, "cannot open the log '%s': %s", path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return -EINVAL;
-    }
-    if (fd >= 0)
-        close(fd);
-    log_set_level(level_of(fields_text(logger, "level", "Warning")));
-    return 0;
-}
-
-static int set_metrics(struct api *a, char *why, size_t why_size) {
-    const char *path = fields_text(a->config.part[CONFIG_METRICS], "metrics_path", "");
-    int fd = open_sink(path);
-
-    if (fd < 0) {
-        snprintf(why, why_size, "cannot open '%s': %s", path, strerror(errno));
-        return -EINVAL;
-    }
-    if (a->metrics >= 0)
-        close(a->metrics);
-    a->metrics = fd;
-    return 0;
-}
-
-static void put_logger(struct call *c) {
-    struct api *a = c->api;
-    int rc = config_put(&a->config, CONFIG_LOGGER, NULL, c->body, c->why, sizeof(c->why));
-
-    call_done(c, rc ? rc : set_logger(a, c->why, sizeof(c->why)));
-}
-
-static void put_metrics(struct call *c) {
-    struct api *a = c->api;
-    int rc;
-
-    if (a->metrics >= 0) {
-        call_refuse(c, "there is a file of metrics already");
-        return;
-    }
-    rc = config_put(&a->config, CONFIG_METRICS, NULL, c->body, c->why, sizeof(c->why));
-    call_done(c, rc ? rc : set_metrics(a, c->why, sizeof(c->why)));
-}
-
-/* One line; what a pipe has no room for is lost. */
-static void flush_metrics(struct call *c) {
-    cJSON *answer;
-    char *text;
-
-    if (c->api->metrics < 0) {
-        call_refuse(c, "there is no file of metrics: PUT /metrics names one");
-        return;
-    }
-    answer = call_ask(c, "{\"command\":\"stats\"}");
-    if (!answer)
-        return;
-    text = cJSON_PrintUnformatted(cJSON_GetObjectItem(answer, "stats"));
-    cJSON_Delete(answer);
-    c->answer->status = text ? 204 : 500;
-    if (text) {
-        size_t len = strlen(text);
-
-        text[len] = '\n'; /* in the place of its end */
-        if (write(c->api->metrics, text, len + 1) < 0)
-            log_warn("--api: cannot write metrics: %s", strerror(errno));
-    }
-    cJSON_free(text);
-}
-
 /* --- the instance --- */
 
 static bool is_paused(struct api *a) {
@@ -275,7 +172,7 @@ static void put_action(struct call *c) {
     else if (!c->api->machine)
         call_refuse(c, "the machine does not run yet");
     else if (!strcmp(action, "FlushMetrics"))
-        flush_metrics(c);
+        api_metrics_flush(c);
     else
         call_do(c, "{\"command\":\"ctrl-alt-del\"}");
 }
@@ -375,8 +272,8 @@ static const struct resource {
     {"PUT", "/vsock", BEFORE, true, put_vsock},
     {"PUT", "/entropy", BEFORE, true, put_entropy},
     {"PUT", "/serial", BEFORE, true, put_serial},
-    {"PUT", "/logger", BEFORE, true, put_logger},
-    {"PUT", "/metrics", BEFORE, true, put_metrics},
+    {"PUT", "/logger", BEFORE, true, api_logger_put},
+    {"PUT", "/metrics", BEFORE, true, api_metrics_put},
     {"GET", "/balloon", ALWAYS, false, api_balloon_get},
     {"PUT", "/balloon", BEFORE, true, put_balloon},
     {"PATCH", "/balloon", ALWAYS, true, api_balloon_patch},
@@ -392,10 +289,10 @@ static const struct resource {
     {"PUT", "/cpu-config", ALWAYS, false, not_here},
     {"PUT", "/pmem/", ALWAYS, false, not_here},
     {"PATCH", "/pmem/", ALWAYS, false, not_here},
-    {"GET", "/mmds", ALWAYS, false, not_here},
-    {"PUT", "/mmds", ALWAYS, false, not_here},
-    {"PATCH", "/mmds", ALWAYS, false, not_here},
-    {"PUT", "/mmds/config", ALWAYS, false, not_here},
+    {"GET", "/mmds", ALWAYS, false, api_mmds_get},
+    {"PUT", "/mmds", ALWAYS, true, api_mmds_put},
+    {"PATCH", "/mmds", ALWAYS, true, api_mmds_patch},
+    {"PUT", "/mmds/config", BEFORE, true, api_mmds_configure},
     {"GET", "/hotplug/memory", ALWAYS, false, not_here},
     {"PUT", "/hotplug/memory", ALWAYS, false, not_here},
     {"PATCH", "/hotplug/memory", ALWAYS, false, not_here},
@@ -452,6 +349,10 @@ static void handle(void *arg, const struct http_request *q, struct api_answer *a
         answer(&c, r, q);
     else
         call_refuse(&c, "there is no %s of this path", q->method);
+    if (a->later)
+        log_info("--api: %s %s is answered later", q->method, q->path);
+    else
+        log_info("--api: %s %s: %d", q->method, q->path, a->status);
 }
 
 /* --- lives --- */
@@ -467,6 +368,7 @@ int api_open(const char *path, const struct api_about *about, struct api **out, 
     }
     a->about = *about;
     a->metrics = -1;
+    a->mmds.limit = about->mmds_limit ? about->mmds_limit : HTTP_BODY_MAX;
     if (path)
         rc = api_server_open(path, handle, a, &a->server, why, why_size);
     if (rc)
@@ -480,6 +382,8 @@ void api_close(struct api *a) {
     if (!a)
         return;
     api_server_close(a->server);
+    log_set_form(false, false, NULL); /* its module is in the configuration */
+    mmds_free(&a->mmds);
     config_free(&a->config);
     cJSON_Delete(a->load);
     if (a->metrics >= 0)
@@ -495,34 +399,10 @@ int api_configure(struct api *a, const char *text, char *why, size_t why_size) {
     int rc = config_load(&a->config, text, why, why_size);
 
     if (!rc && a->config.part[CONFIG_LOGGER])
-        rc = set_logger(a, why, why_size);
+        rc = api_logger_begin(a, why, why_size);
     if (!rc && a->config.part[CONFIG_METRICS] && a->metrics < 0)
-        rc = set_metrics(a, why, why_size);
+        rc = api_metrics_begin(a, why, why_size);
     return rc ? rc : config_complete(&a->config, why, why_size);
-}
-
-int api_put_logger(struct api *a, const char *log, const char *level, char *why,
-                   size_t why_size) {
-    cJSON *o = cJSON_CreateObject();
-    int rc;
-
-    if (log)
-        cJSON_AddStringToObject(o, "log_path", log);
-    if (level)
-        cJSON_AddStringToObject(o, "level", level);
-    rc = config_put(&a->config, CONFIG_LOGGER, NULL, o, why, why_size);
-    cJSON_Delete(o);
-    return rc ? rc : set_logger(a, why, why_size);
-}
-
-int api_put_metrics(struct api *a, const char *path, char *why, size_t why_size) {
-    cJSON *o = cJSON_CreateObject();
-    int rc;
-
-    cJSON_AddStringToObject(o, "metrics_path", path);
-    rc = config_put(&a->config, CONFIG_METRICS, NULL, o, why, why_size);
-    cJSON_Delete(o);
-    return rc ? rc : set_metrics(a, why, why_size);
 }
 
 int api_build(struct api *a) {

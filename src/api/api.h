@@ -23,6 +23,7 @@ struct api_about {
     const char *id;      /* of the instance */
     const char *version; /* of the program */
     bool pci;            /* virtio is on PCI, where nothing else is said */
+    size_t mmds_limit;   /* bytes of metadata; 0: as many as a request can have */
 };
 
 /* Listens at PATH. 0, or -errno with one sentence in WHY. Before the jail and before
@@ -39,9 +40,14 @@ int api_socket(const struct api *a);
 /* Takes the machine that TEXT describes, as GET /vm/config shows one. 0, or -EINVAL with
  * one sentence in WHY. */
 int api_configure(struct api *a, const char *text, char *why, size_t why_size);
-/* As PUT /logger and PUT /metrics: the same. LOG and LEVEL may be NULL. */
-int api_put_logger(struct api *a, const char *log, const char *level, char *why,
-                   size_t why_size);
+/* What may be NULL has not been said. */
+struct api_log {
+    const char *path, *level, *module;
+    bool show_level, show_origin;
+};
+/* As PUT /logger, PUT /metrics and PUT /mmds (of the text of an object): the same. */
+int api_put_logger(struct api *a, const struct api_log *l, char *why, size_t why_size);
+int api_put_metadata(struct api *a, const char *text, char *why, size_t why_size);
 int api_put_metrics(struct api *a, const char *path, char *why, size_t why_size);
 /* Answers until a machine is to be started: 0, or -errno. */
 int api_build(struct api *a);
@@ -55,6 +61,11 @@ void api_words_free(char **words);
 void api_failed(struct api *a, const char *why);
 
 /* --- with a machine --- */
+
+struct net;
+/* The metadata service is in those of NETS that are to have it, COUNT networks in the
+ * order of the machine's words; before they are started. 0 or -ENOMEM. */
+int api_serve_metadata(struct api *a, struct net *const *nets, unsigned count);
 
 /* Where the machine's commands go, before api_start(). */
 struct control_table *api_table(struct api *a);

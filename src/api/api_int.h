@@ -4,6 +4,7 @@
 
 #include "api/api.h"
 #include "api/config.h"
+#include "api/mmds.h"
 #include "api/server.h"
 
 #define CALL_WHY 512
@@ -15,6 +16,7 @@ struct api {
     struct api_server *server; /* NULL: nobody comes */
     struct control_table table;
     struct config config;
+    struct mmds mmds;
     struct os_loop *loop; /* the one that turns */
     bool machine;         /* there is one */
     bool starting;
@@ -46,6 +48,18 @@ struct cJSON *call_ask(struct call *c, const char *line);
 void call_do(struct call *c, const char *line);
 
 /* --- resources --- */
+
+/* What the configuration says of them from now on. 0, or -EINVAL with one sentence. */
+int api_logger_begin(struct api *a, char *why, size_t why_size);
+int api_metrics_begin(struct api *a, char *why, size_t why_size);
+void api_logger_put(struct call *c);
+void api_metrics_put(struct call *c);
+void api_metrics_flush(struct call *c);
+
+void api_mmds_get(struct call *c);
+void api_mmds_put(struct call *c);
+void api_mmds_patch(struct call *c);
+void api_mmds_configure(struct call *c);
 
 void api_balloon_get(struct call *c);
 void api_balloon_patch(struct call *c);

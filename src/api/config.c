@@ -4,14 +4,17 @@
  */
 #include "api/config.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cjson/cJSON.h>
 
+#include "api/config_limits.h"
 #include "api/fields.h"
 
 #define PATH_MOST 4095
@@ -110,6 +113,15 @@ static const struct field net_fields[] = {
     {0},
 };
 
+static const char *const versions[] = {"V1", "V2", NULL};
+static const struct field mmds_fields[] = {
+    {"version", FIELD_TEXT, false, 0, 0, versions},
+    {"network_interfaces", FIELD_ARRAY, true, 0, 0, NULL},
+    {"ipv4_address", FIELD_TEXT, false, 7, 15, NULL},
+    {"imds_compat", FIELD_BOOL, false, 0, 0, NULL},
+    {0},
+};
+
 static const struct {
     const char *name; /* in a whole configuration */
     const struct field *fields;
@@ -125,9 +137,50 @@ static const struct {
     [CONFIG_LOGGER] = {"logger", logger_fields, NULL, 1},
     [CONFIG_METRICS] = {"metrics", metrics_fields, NULL, 1},
     [CONFIG_SETTINGS] = {"bivisor", settings_fields, NULL, 1},
+    [CONFIG_MMDS] = {"mmds-config", mmds_fields, NULL, 1},
     [CONFIG_DRIVES] = {"drives", drive_fields, "drive_id", CONFIG_DRIVES_MAX},
     [CONFIG_NETS] = {"network-interfaces", net_fields, "iface_id", CONFIG_NETS_MAX},
 };
+
+/* --- several of a kind --- */
+
+/* Its place in the array, or -1. */
+static int place_of(const cJSON *array, const char *member, const char *id) {
+    const cJSON *value;
+    int n = 0;
+
+    cJSON_ArrayForEach(value, array) {
+        if (!strcmp(fields_text(value, member, ""), id))
+            return n;
+        n++;
+    }
+    return -1;
+}
+
+/* The machine's number of the drive or interface VALUE: the root's is the first. */
+static unsigned number_of(const struct config *c, enum config_part part,
+                          const cJSON *value) {
+    const cJSON *other;
+    unsigned before = 0, behind_root = 0;
+    bool past = false;
+
+    if (fields_bool(value, "is_root_device"))
+        return 0;
+    cJSON_ArrayForEach(other, c->part[part]) {
+        past |= other == value;
+        if (fields_bool(other, "is_root_device"))
+            behind_root = 1;
+        else
+            before += !past;
+    }
+    return before + behind_root;
+}
+
+unsigned config_number(const struct config *c, enum config_part part, const char *id) {
+    int at = place_of(c->part[part], parts[part].id, id);
+
+    return at < 0 ? UINT_MAX : number_of(c, part, cJSON_GetArrayItem(c->part[part], at));
+}
 
 /* --- checks --- */
 
@@ -175,96 +228,30 @@ static int check_net(const cJSON *value, char *why, size_t why_size) {
     return 0;
 }
 
-/* --- rate limiters --- */
+/* Of the addresses that no router knows; RFC 3927, "Address Selection". */
+static bool is_link_local(const char *text) {
+    uint8_t a[4];
 
-static const struct field bucket_fields[] = {
-    {"size", FIELD_NUMBER, true, 0, 1ll << 53, NULL},
-    {"refill_time", FIELD_NUMBER, true, 0, 1000000000, NULL},
-    {"one_time_burst", FIELD_NUMBER, false, 0, 1ll << 53, NULL},
-    {0},
-};
-static const struct field limiter_fields[] = {
-    {"bandwidth", FIELD_OBJECT, false, 0, 0, NULL},
-    {"ops", FIELD_OBJECT, false, 0, 0, NULL},
-    {0},
-};
-
-/* The members, and what the control command calls what they limit. */
-static const struct limiter {
-    enum config_part part;
-    const char *name, *device, *bandwidth, *ops;
-} limiters[] = {
-    {CONFIG_DRIVES, "rate_limiter", "disk", "bytes", "operations"},
-    {CONFIG_NETS, "rx_rate_limiter", "net", "in", "in-frames"},
-    {CONFIG_NETS, "tx_rate_limiter", "net", "out", "out-frames"},
-    {CONFIG_ENTROPY, "rate_limiter", NULL, NULL, NULL},
-    {CONFIG_SERIAL, "rate_limiter", NULL, NULL, NULL},
-};
-
-static int check_limiter(const struct limiter *l, const cJSON *value, char *why,
-                         size_t why_size) {
-    const cJSON *bucket;
-    int rc = fields_check(value, limiter_fields, why, why_size);
-
-    cJSON_ArrayForEach(bucket, value) {
-        if (rc || cJSON_IsNull(bucket))
-            continue;
-        rc = l->device ? fields_check(bucket, bucket_fields, why, why_size)
-                       : refuse(why, why_size, "this device has no rate limiter here");
-    }
-    return rc;
+    return inet_pton(AF_INET, text, a) == 1 && a[0] == 169 && a[1] == 254 && a[2] >= 1 &&
+           a[2] <= 254;
 }
 
-static int check_limiters(enum config_part part, const cJSON *value, char *why,
-                          size_t why_size) {
-    int rc = 0;
+/* The metadata service's. */
+static int check_mmds(const struct config *c, const cJSON *value, char *why,
+                      size_t why_size) {
+    const cJSON *nets = cJSON_GetObjectItemCaseSensitive(value, "network_interfaces"), *n;
 
-    for (size_t n = 0; n < ARRAY_SIZE(limiters) && !rc; n++) {
-        const cJSON *l = cJSON_GetObjectItemCaseSensitive(value, limiters[n].name);
-
-        if (limiters[n].part == part && cJSON_IsObject(l))
-            rc = check_limiter(&limiters[n], l, why, why_size);
+    if (!is_link_local(fields_text(value, "ipv4_address", "169.254.169.254")))
+        return refuse(why, why_size, "'ipv4_address' is none from 169.254.1.0 on");
+    if (!cJSON_GetArraySize(nets))
+        return refuse(why, why_size, "'network_interfaces' has none in it");
+    cJSON_ArrayForEach(n, nets) {
+        if (!cJSON_IsString(n) ||
+            config_number(c, CONFIG_NETS, n->valuestring) == UINT_MAX)
+            return refuse(why, why_size,
+                          "'network_interfaces' has one that has not been put yet");
     }
-    return rc;
-}
-
-static void tell_bucket(const char *device, unsigned number, const char *what,
-                        const cJSON *bucket, void (*tell)(void *arg, const char *line),
-                        void *arg) {
-    long long size = (long long)fields_number(bucket, "size", 0);
-    long long ms = (long long)fields_number(bucket, "refill_time", 0);
-    char line[256];
-
-    if (!cJSON_IsObject(bucket))
-        return;
-    if (size && ms)
-        snprintf(line, sizeof(line),
-                 "{\"command\":\"limit\",\"device\":\"%s%u\",\"what\":\"%s\","
-                 "\"amount\":%lld,\"ms\":%lld,\"burst\":%lld,\"once\":%lld}",
-                 device, number, what, size, ms, size,
-                 (long long)fields_number(bucket, "one_time_burst", 0));
-    else
-        snprintf(line, sizeof(line),
-                 "{\"command\":\"limit\",\"device\":\"%s%u\",\"what\":\"%s\","
-                 "\"amount\":0}",
-                 device, number, what);
-    tell(arg, line);
-}
-
-/* Of a drive or a network interface; NUMBER is the machine's. */
-static void tell_limits(enum config_part part, unsigned number, const cJSON *value,
-                        void (*tell)(void *arg, const char *line), void *arg) {
-    for (size_t n = 0; n < ARRAY_SIZE(limiters); n++) {
-        const struct limiter *l = &limiters[n];
-        const cJSON *o = cJSON_GetObjectItemCaseSensitive(value, l->name);
-
-        if (l->part != part || !l->device)
-            continue;
-        tell_bucket(l->device, number, l->bandwidth,
-                    cJSON_GetObjectItemCaseSensitive(o, "bandwidth"), tell, arg);
-        tell_bucket(l->device, number, l->ops, cJSON_GetObjectItemCaseSensitive(o, "ops"),
-                    tell, arg);
-    }
+    return 0;
 }
 
 static int check(const struct config *c, enum config_part part, const char *id,
@@ -272,7 +259,9 @@ static int check(const struct config *c, enum config_part part, const char *id,
     int rc = fields_check(value, parts[part].fields, why, why_size);
 
     if (!rc)
-        rc = check_limiters(part, value, why, why_size);
+        rc = config_limits_check(part, value, why, why_size);
+    if (!rc && part == CONFIG_MMDS)
+        rc = check_mmds(c, value, why, why_size);
     if (rc || !parts[part].id)
         return rc;
     if (!is_id(id))
@@ -284,19 +273,6 @@ static int check(const struct config *c, enum config_part part, const char *id,
 }
 
 /* --- keeping --- */
-
-/* Its place in the array, or -1. */
-static int place_of(const cJSON *array, const char *member, const char *id) {
-    const cJSON *value;
-    int n = 0;
-
-    cJSON_ArrayForEach(value, array) {
-        if (!strcmp(fields_text(value, member, ""), id))
-            return n;
-        n++;
-    }
-    return -1;
-}
 
 static int keep_one(struct config *c, enum config_part part, const char *id, cJSON *copy,
                     char *why, size_t why_size) {
@@ -335,17 +311,6 @@ int config_put(struct config *c, enum config_part part, const char *id,
     return 0;
 }
 
-static int set_member(cJSON *object, const cJSON *v) {
-    cJSON *copy = cJSON_Duplicate(v, true);
-    bool there = cJSON_GetObjectItemCaseSensitive(object, v->string);
-
-    if (copy && (there ? cJSON_ReplaceItemInObjectCaseSensitive(object, v->string, copy)
-                       : cJSON_AddItemToObject(object, v->string, copy)))
-        return 0;
-    cJSON_Delete(copy);
-    return -ENOMEM;
-}
-
 int config_patch_machine(struct config *c, const cJSON *value, char *why,
                          size_t why_size) {
     cJSON *whole = config_machine(c);
@@ -356,47 +321,13 @@ int config_patch_machine(struct config *c, const cJSON *value, char *why,
         rc = refuse(why, why_size, "the body must be an object that says something");
     cJSON_ArrayForEach(v, value) {
         if (!rc)
-            rc = set_member(whole, v);
+            rc = fields_set(whole, v->string, cJSON_Duplicate(v, true));
     }
     if (rc == -ENOMEM)
         snprintf(why, why_size, "out of memory");
     if (!rc)
         rc = config_put(c, CONFIG_MACHINE, NULL, whole, why, why_size);
     cJSON_Delete(whole);
-    return rc;
-}
-
-/* The machine's number of the drive or interface VALUE: the root's is the first. */
-static unsigned number_of(const struct config *c, enum config_part part,
-                          const cJSON *value) {
-    const cJSON *other;
-    unsigned before = 0, behind_root = 0;
-    bool past = false;
-
-    if (fields_bool(value, "is_root_device"))
-        return 0;
-    cJSON_ArrayForEach(other, c->part[part]) {
-        past |= other == value;
-        if (fields_bool(other, "is_root_device"))
-            behind_root = 1;
-        else
-            before += !past;
-    }
-    return before + behind_root;
-}
-
-/* Buckets of FROM's limiter in the place of TO's. */
-static int patch_limiter(cJSON *to, const char *name, const cJSON *from) {
-    cJSON *limiter = cJSON_GetObjectItemCaseSensitive(to, name);
-    const cJSON *bucket;
-    int rc = 0;
-
-    if (!cJSON_IsObject(limiter))
-        return set_member(to, from);
-    cJSON_ArrayForEach(bucket, from) {
-        if (!rc && !cJSON_IsNull(bucket))
-            rc = set_member(limiter, bucket);
-    }
     return rc;
 }
 
@@ -420,7 +351,7 @@ static int check_update(enum config_part part, const cJSON *there, const cJSON *
                           why_size);
 
     if (!rc)
-        rc = check_limiters(part, value, why, why_size);
+        rc = config_limits_check(part, value, why, why_size);
     if (rc)
         return rc;
     if (strcmp(id, fields_text(value, parts[part].id, "")) != 0)
@@ -441,16 +372,11 @@ int config_patch(struct config *c, enum config_part part, const char *id,
 
     if (rc)
         return rc;
-    for (size_t n = 0; n < ARRAY_SIZE(limiters) && !rc; n++) {
-        const cJSON *l = cJSON_GetObjectItemCaseSensitive(value, limiters[n].name);
-
-        if (limiters[n].part == part && cJSON_IsObject(l))
-            rc = patch_limiter(there, limiters[n].name, l);
-    }
+    rc = config_limits_patch(part, there, value);
     if (rc)
         snprintf(why, why_size, "out of memory");
     else
-        tell_limits(part, number_of(c, part, there), value, tell, arg);
+        config_limits_tell(part, number_of(c, part, there), value, tell, arg);
     return rc;
 }
 
@@ -460,7 +386,7 @@ void config_limits(const struct config *c, void (*tell)(void *arg, const char *l
         const cJSON *value;
 
         cJSON_ArrayForEach(value, c->part[part])
-            tell_limits(part, number_of(c, part, value), value, tell, arg);
+            config_limits_tell(part, number_of(c, part, value), value, tell, arg);
     }
 }
 
@@ -482,22 +408,39 @@ static int load_part(struct config *c, unsigned part, const cJSON *value, char *
     return rc;
 }
 
+/* What may be named without there being one here. */
+static bool is_nothing(const cJSON *v) {
+    return cJSON_IsNull(v) ||
+           (!strcmp(v->string, "pmem") && cJSON_IsArray(v) && !v->child);
+}
+
+static unsigned part_of(const char *name) {
+    unsigned part = 0;
+
+    while (part < CONFIG_ALL && strcmp(parts[part].name, name) != 0)
+        part++;
+    return part;
+}
+
 int config_load(struct config *c, const char *text, char *why, size_t why_size) {
     cJSON *whole = fields_parse(text, strlen(text), why, why_size);
-    const cJSON *v;
+    const cJSON *v, *mmds = NULL;
     int rc = whole ? 0 : -EINVAL;
 
     cJSON_ArrayForEach(v, whole) {
-        unsigned part = 0;
+        unsigned part = part_of(v->string);
 
-        if (rc || cJSON_IsNull(v))
+        if (rc || is_nothing(v))
             continue;
-        while (part < CONFIG_ALL && strcmp(parts[part].name, v->string) != 0)
-            part++;
-        rc = part < CONFIG_ALL
-                 ? load_part(c, part, v, why, why_size)
-                 : refuse(why, why_size, "there is a part that is not known here");
+        if (part == CONFIG_MMDS)
+            mmds = v;
+        else if (part < CONFIG_ALL)
+            rc = load_part(c, part, v, why, why_size);
+        else
+            rc = refuse(why, why_size, "there is a part that is not known here");
     }
+    if (!rc && mmds)
+        rc = load_part(c, CONFIG_MMDS, mmds, why, why_size);
     cJSON_Delete(whole);
     return rc;
 }

@@ -17,6 +17,7 @@ enum config_part {
     CONFIG_LOGGER,
     CONFIG_METRICS,
     CONFIG_SETTINGS,
+    CONFIG_MMDS, /* behind the interfaces that it names */
     CONFIG_PARTS,
     /* Of these there are several, by their ids. */
     CONFIG_DRIVES = CONFIG_PARTS,
@@ -47,6 +48,9 @@ int config_patch(struct config *c, enum config_part part, const char *id,
 /* The same of all that there are. */
 void config_limits(const struct config *c, void (*tell)(void *arg, const char *line),
                    void *arg);
+/* The machine's number of the drive or interface that is called ID; UINT_MAX: there is
+ * none. */
+unsigned config_number(const struct config *c, enum config_part part, const char *id);
 /* All parts of TEXT's object, by the names that config_show() gives them. */
 int config_load(struct config *c, const char *text, char *why, size_t why_size);
 /* The machine's part with what was left out; the caller's, NULL: out of memory. */

@@ -125,6 +125,16 @@ bool fields_bool(const cJSON *object, const char *name) {
     return cJSON_IsTrue(member(object, name));
 }
 
+int fields_set(cJSON *object, const char *name, cJSON *value) {
+    bool there = cJSON_GetObjectItemCaseSensitive(object, name);
+
+    if (value && (there ? cJSON_ReplaceItemInObjectCaseSensitive(object, name, value)
+                        : cJSON_AddItemToObject(object, name, value)))
+        return 0;
+    cJSON_Delete(value);
+    return -ENOMEM;
+}
+
 cJSON *fields_parse(const char *text, size_t len, char *why, size_t why_size) {
     char *copy = malloc(len + 1);
     const char *wrong = copy ? NULL : "out of memory", *rest = NULL;

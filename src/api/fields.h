@@ -23,6 +23,9 @@ const char *fields_text(const struct cJSON *object, const char *name,
                         const char *otherwise);
 int64_t fields_number(const struct cJSON *object, const char *name, int64_t otherwise);
 bool fields_bool(const struct cJSON *object, const char *name);
+/* The member NAME of OBJECT is VALUE, which is taken over, from now on; NULL: there was
+ * no memory for it. 0 or -ENOMEM. */
+int fields_set(struct cJSON *object, const char *name, struct cJSON *value);
 /* LEN bytes of JSON in a buffer of their own: an object, the caller's; or NULL with one
  * sentence in WHY. Not nested deeply, UTF-8, no zero bytes in texts. */
 struct cJSON *fields_parse(const char *text, size_t len, char *why, size_t why_size);

@@ -93,19 +93,29 @@ static bool take_length(struct head *h, const char *p, size_t len) {
     return true;
 }
 
-/* NAME: VALUE; others than these are nobody's business. */
-static bool take_field(struct head *h, const char *p, size_t len) {
-    const char *colon = memchr(p, ':', len), *value, *end = p + len;
-    size_t name;
+/* The line of *LEN bytes at P is NAME: VALUE, of which *LEN are in VALUE: the length of
+ * the name; 0: it is not. */
+static size_t split_field(const char *p, const char **value, size_t *len) {
+    const char *colon = memchr(p, ':', *len), *v, *end = p + *len;
 
-    if (!colon || !is_plain(p, (size_t)(colon - p)) || colon == p)
-        return bad(h, 400, "a header's line is no NAME: VALUE");
-    name = (size_t)(colon - p);
-    for (value = colon + 1; value < end && (*value == ' ' || *value == '\t'); value++)
+    if (!colon || !is_plain(p, (size_t)(colon - p)))
+        return 0;
+    for (v = colon + 1; v < end && (*v == ' ' || *v == '\t'); v++)
         ;
-    while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+    while (end > v && (end[-1] == ' ' || end[-1] == '\t'))
         end--;
-    len = (size_t)(end - value);
+    *value = v;
+    *len = (size_t)(end - v);
+    return (size_t)(colon - p);
+}
+
+/* Others than these are nobody's business. */
+static bool take_field(struct head *h, const char *p, size_t len) {
+    const char *value;
+    size_t name = split_field(p, &value, &len);
+
+    if (!name)
+        return bad(h, 400, "a header's line is no NAME: VALUE");
     if (is_called(p, name, "content-length"))
         return take_length(h, value, len);
     if (is_called(p, name, "transfer-encoding"))
@@ -133,8 +143,11 @@ static bool take_head(struct head *h, const char *p, const char *end) {
         if (first ? !take_request_line(h, p, (size_t)(e - p))
                   : !take_field(h, p, (size_t)(e - p)))
             return false;
-        if (first)
+        if (first) {
             h->q->keep = !h->old;
+            h->q->fields = e + 2;
+            h->q->fields_len = (size_t)(end - e - 2);
+        }
     }
     return true;
 }
@@ -170,8 +183,12 @@ static const char *reason(int status) {
         return "No Content";
     case 400:
         return "Bad Request";
+    case 401:
+        return "Unauthorized";
     case 404:
         return "Not Found";
+    case 405:
+        return "Method Not Allowed";
     case 413:
         return "Content Too Large";
     case 431:
@@ -187,8 +204,26 @@ static const char *reason(int status) {
     }
 }
 
+bool http_field(const struct http_request *q, const char *name, char *value,
+                size_t size) {
+    const char *p = q->fields, *end = p + q->fields_len, *e, *text;
+
+    for (; p < end; p = e + 2) {
+        size_t len, called;
+
+        e = line_end(p, end);
+        len = (size_t)(e - p);
+        called = split_field(p, &text, &len);
+        if (!is_called(p, called, name))
+            continue;
+        value[0] = 0;
+        return len < size && (!len || copy(value, size, text, len));
+    }
+    return false;
+}
+
 size_t http_head(char *out, size_t size, int status, const char *type, size_t len,
-                 bool keep) {
+                 const char *more, bool keep) {
     int n;
 
     if (status == 204)
@@ -197,7 +232,8 @@ size_t http_head(char *out, size_t size, int status, const char *type, size_t le
     else
         n = snprintf(out, size,
                      "HTTP/1.1 %d %s\r\nServer: bivisor\r\nConnection: %s\r\n"
-                     "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n",
-                     status, reason(status), keep ? "keep-alive" : "close", type, len);
+                     "Content-Type: %s\r\nContent-Length: %zu\r\n%s\r\n",
+                     status, reason(status), keep ? "keep-alive" : "close", type, len,
+                     more);
     return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }

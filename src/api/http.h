@@ -14,9 +14,12 @@
 
 #define HTTP_HEAD_MAX 8192u
 #define HTTP_BODY_MAX 51200u
+#define HTTP_PATH_MAX 256u
 
 struct http_request {
-    char method[8], path[256];
+    char method[8], path[HTTP_PATH_MAX];
+    const char *fields; /* lines of the head, in the buffer */
+    size_t fields_len;
     const char *body; /* in the buffer */
     size_t body_len;
     size_t size;  /* of all of it */
@@ -34,8 +37,12 @@ enum http_state {
  * answered. */
 enum http_state http_parse(const char *buf, size_t len, struct http_request *q,
                            const char **why, int *status);
-/* The head of an answer with LEN bytes of TYPE behind it, in OUT: its length. */
+/* The value of the field NAME of a whole request, which is a text in VALUE then. False:
+ * there is none, or it is longer. */
+bool http_field(const struct http_request *q, const char *name, char *value, size_t size);
+/* The head of an answer with LEN bytes of TYPE behind it, in OUT: its length. MORE are
+ * fields, lines with their ends. */
 size_t http_head(char *out, size_t size, int status, const char *type, size_t len,
-                 bool keep);
+                 const char *more, bool keep);
 
 #endif

@@ -87,7 +87,7 @@ static bool send_out(struct client *k) {
 static bool give(struct client *k, struct api_answer *a, bool keep) {
     size_t len = a->body ? a->len : 0;
     char head[512];
-    size_t head_len = http_head(head, sizeof(head), a->status, a->type, len, keep);
+    size_t head_len = http_head(head, sizeof(head), a->status, a->type, len, "", keep);
     char *out = malloc(head_len + len);
 
     if (!out) {

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/bug.h"
+#include "base/log.h"
 #include "control/control_int.h"
 
 #define WHY_SIZE 512
@@ -218,8 +219,10 @@ static void carry_out(struct control_request *r, const struct control_table *t) 
     arg = take_command(r, t);
     if (!r->refused)
         take_arguments(r);
-    if (!r->refused)
-        r->command->run(arg, r);
+    if (r->refused)
+        return;
+    log_debug("command %s", r->command->name);
+    r->command->run(arg, r);
 }
 
 /* --- the answer --- */

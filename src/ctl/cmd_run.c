@@ -14,6 +14,7 @@
 #include "api/api.h"
 #include "base/log.h"
 #include "ctl/ctl.h"
+#include "ctl/options.h"
 #include "ctl/thaw.h"
 
 #define CONFIG_MAX (1 << 20) /* bytes of a file */
@@ -127,7 +128,8 @@ struct options {
     const char *socket, *config;
     struct api_about about;
     bool no_api, no_jail;
-    const char *log, *level, *metrics;
+    struct api_log log;
+    const char *metrics, *metadata;
 };
 
 static void print_help(void) {
@@ -142,14 +144,17 @@ static void print_help(void) {
         "  --no-api            nobody comes; goes with --config-file\n"
         "  --id ID             what the instance is called\n"
         "  --enable-pci        virtio is on PCI, instead of MMIO\n"
-        "  --log-path FILE, --level LEVEL, --metrics-path FILE\n"
-        "                      as PUT /logger and PUT /metrics\n"
+        "  --log-path FILE, --level LEVEL, --module PATH, --show-level, "
+        "--show-log-origin\n"
+        "                      as PUT /logger\n"
+        "  --metrics-path FILE as PUT /metrics\n"
+        "  --metadata FILE     as PUT /mmds, with what is in FILE\n"
+        "  --mmds-size-limit N bytes of metadata, at most (default: 51200)\n"
         "  --no-seccomp        without a jail\n"
         "\n"
         "Others of its options are taken and mean nothing here: --seccomp-filter,\n"
         "--boot-timer, --start-time-us, --start-time-cpu-us, --parent-cpu-time-us,\n"
-        "--show-level, --show-log-origin, --module, --http-api-max-payload-size,\n"
-        "--mmds-size-limit.\n"
+        "--http-api-max-payload-size.\n"
         "\n"
         "exit status: as for `bivisor run`\n"
         "\n"
@@ -165,6 +170,11 @@ enum {
     OPT_LOG,
     OPT_LEVEL,
     OPT_METRICS,
+    OPT_MODULE,
+    OPT_SHOW_LEVEL,
+    OPT_SHOW_ORIGIN,
+    OPT_METADATA,
+    OPT_MMDS_LIMIT,
     OPT_NO_SECCOMP,
     OPT_NOTHING,
     OPT_VERSION,
@@ -186,15 +196,25 @@ static const struct option long_options[] = {
     {"start-time-us", required_argument, NULL, OPT_NOTHING},
     {"start-time-cpu-us", required_argument, NULL, OPT_NOTHING},
     {"parent-cpu-time-us", required_argument, NULL, OPT_NOTHING},
-    {"show-level", no_argument, NULL, OPT_NOTHING},
-    {"show-log-origin", no_argument, NULL, OPT_NOTHING},
-    {"module", required_argument, NULL, OPT_NOTHING},
+    {"show-level", no_argument, NULL, OPT_SHOW_LEVEL},
+    {"show-log-origin", no_argument, NULL, OPT_SHOW_ORIGIN},
+    {"module", required_argument, NULL, OPT_MODULE},
+    {"metadata", required_argument, NULL, OPT_METADATA},
     {"http-api-max-payload-size", required_argument, NULL, OPT_NOTHING},
-    {"mmds-size-limit", required_argument, NULL, OPT_NOTHING},
+    {"mmds-size-limit", required_argument, NULL, OPT_MMDS_LIMIT},
     {"version", no_argument, NULL, OPT_VERSION},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
 };
+
+static bool take_limit(const char *text, size_t *out) {
+    unsigned n;
+
+    if (!options_number("--mmds-size-limit", text, 1, 1u << 30, &n))
+        return false;
+    *out = n;
+    return true;
+}
 
 static bool take_option(struct options *o, int opt) {
     switch (opt) {
@@ -214,14 +234,28 @@ static bool take_option(struct options *o, int opt) {
         o->about.pci = true;
         return true;
     case OPT_LOG:
-        o->log = optarg;
+        o->log.path = optarg;
         return true;
     case OPT_LEVEL:
-        o->level = optarg;
+        o->log.level = optarg;
         return true;
     case OPT_METRICS:
         o->metrics = optarg;
         return true;
+    case OPT_MODULE:
+        o->log.module = optarg;
+        return true;
+    case OPT_SHOW_LEVEL:
+        o->log.show_level = true;
+        return true;
+    case OPT_SHOW_ORIGIN:
+        o->log.show_origin = true;
+        return true;
+    case OPT_METADATA:
+        o->metadata = optarg;
+        return true;
+    case OPT_MMDS_LIMIT:
+        return take_limit(optarg, &o->about.mmds_limit);
     case OPT_NO_SECCOMP:
         o->no_jail = true;
         return true;
@@ -282,34 +316,38 @@ static char *read_text(const char *path) {
     return text;
 }
 
-static int configure(struct api *api, const char *path) {
+/* TAKE gets what is in the file PATH. False after a message. */
+static bool put_file(struct api *api, const char *path,
+                     int (*take)(struct api *a, const char *text, char *why,
+                                 size_t size)) {
     char *text = read_text(path);
     char why[512];
     int rc;
 
     if (!text)
-        return CTL_USAGE;
-    rc = api_configure(api, text, why, sizeof(why));
+        return false;
+    rc = take(api, text, why, sizeof(why));
     free(text);
-    if (!rc)
-        return -1;
-    log_error("%s: %s", path, why);
-    return CTL_USAGE;
+    if (rc)
+        log_error("%s: %s", path, why);
+    return !rc;
 }
 
 /* --log-path and others, as requests have them. False after a message. */
 static bool put_sinks(struct api *api, const struct options *o) {
+    const struct api_log *l = &o->log;
     char why[512];
 
-    if ((o->log || o->level) && api_put_logger(api, o->log, o->level, why, sizeof(why))) {
-        log_error("--log-path: %s", why);
+    if ((l->path || l->level || l->module || l->show_level || l->show_origin) &&
+        api_put_logger(api, l, why, sizeof(why))) {
+        log_error("--log-path, --level: %s", why);
         return false;
     }
     if (o->metrics && api_put_metrics(api, o->metrics, why, sizeof(why))) {
         log_error("--metrics-path: %s", why);
         return false;
     }
-    return true;
+    return !o->metadata || put_file(api, o->metadata, api_put_metadata);
 }
 
 int ctl_cmd_firecracker(int argc, char **argv) {
@@ -331,8 +369,8 @@ int ctl_cmd_firecracker(int argc, char **argv) {
     b.api_asks = !o.config;
     if (!put_sinks(b.api, &o))
         status = CTL_USAGE;
-    if (status < 0 && o.config)
-        status = configure(b.api, o.config);
+    if (status < 0 && o.config && !put_file(b.api, o.config, api_configure))
+        status = CTL_USAGE;
     if (status < 0)
         status = build(&b);
     api_close(b.api);

@@ -128,3 +128,14 @@ bool options_percent(const char *option, const char *text, unsigned most, unsign
     log_error("%s wants a number of percent from 1 to %u, not '%s'", option, most, text);
     return false;
 }
+
+bool options_log_level(const char *text) {
+    enum log_level level;
+
+    if (!log_level_of(text, &level)) {
+        log_error("--log-level wants off, error, warning, info or debug, not '%s'", text);
+        return false;
+    }
+    log_set_level(level);
+    return true;
+}

@@ -30,4 +30,7 @@ char *options_cut(char *text);
  */
 bool options_percent(const char *option, const char *text, unsigned most, unsigned *out);
 
+/* A level of the log's (base/log.h), which is set. False after a message. */
+bool options_log_level(const char *text);
+
 #endif

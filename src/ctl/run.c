@@ -339,9 +339,21 @@ static int run_locked_up(struct run *r) {
     return status;
 }
 
+static int serve_metadata(const struct run *r) {
+    const struct machine_config *cfg = &r->o.machine;
+    struct net *nets[MACHINE_NETS];
+
+    for (unsigned n = 0; n < cfg->net_count; n++)
+        nets[n] = cfg->nets[n].net;
+    return r->api ? api_serve_metadata(r->api, nets, cfg->net_count) : 0;
+}
+
 /* And the console's streams. */
 static bool start_nets(struct run *r) {
-    int rc = machine_start_nets(r->m);
+    int rc = serve_metadata(r);
+
+    if (!rc)
+        rc = machine_start_nets(r->m);
 
     if (rc)
         log_error("cannot wait for the network: %s", strerror(-rc));

@@ -40,8 +40,8 @@ static void print_help(void) {
         "  --module FILE [ARGS] one more multiboot module and the text that it is given\n"
         "  --firmware NAME      start firmware instead of a kernel: bios, uefi, or a "
         "file\n"
-        "  --firmware-vars FILE where UEFI keeps its variables; made if it is not there\n"
-        "  --boot-menu          the firmware asks what to boot\n"
+        "  --firmware-vars FILE, --boot-menu  where UEFI keeps its variables; it asks "
+        "what to boot\n"
         "  --append TEXT        kernel command line (default: console=ttyS0)\n"
         "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
         "  --cpus N, --cpu-quota P%%  the guest's CPUs (1 to 64), its share of the "
@@ -78,8 +78,8 @@ static void print_help(void) {
         "off\n"
         "  --jail MODE          lock the run up: require (or on), auto (where it can "
         "be), off\n"
-        "  --perf-map, --verbose  write /tmp/perf-PID.map for perf; tell what is being "
-        "done\n"
+        "  --perf-map           write /tmp/perf-PID.map for perf\n"
+        "  --log-level LEVEL    what is told: off, error, warning, info, debug\n"
         "\n"
         "On a terminal, Ctrl-A x quits and Ctrl-A h helps; elsewhere all input is the "
         "guest's.\n"
@@ -108,8 +108,8 @@ static void print_lockstep_help(void) {
         "\n"
         "  --kernel, --initrd, --module, --firmware, --boot-menu, --append, --memory,\n"
         "  --disk, --cdrom, --virtio, --no-rng, --cpu, --boot-protocol, --retention,\n"
-        "  --no-pci, --no-paravirt, --no-reboot, --jail, --verbose as for\n"
-        "  `bivisor run`; each machine has the disks for itself (overlay=temp or "
+        "  --no-pci, --no-paravirt, --no-reboot, --jail, --log-level as\n"
+        "  for `bivisor run`; each machine has the disks for itself (overlay=temp or "
         "readonly);\n"
         "  of the engines:\n");
     engine_option_help(true);
@@ -169,6 +169,7 @@ enum {
     OPT_INPUT,
     OPT_INJECT,
     OPT_VERBOSE,
+    OPT_LOG_LEVEL,
     OPT_HELP
 };
 
@@ -222,6 +223,7 @@ static const struct option long_options[] = {
     {"input", required_argument, NULL, OPT_INPUT},
     {"inject", required_argument, NULL, OPT_INJECT},
     {"verbose", no_argument, NULL, OPT_VERBOSE},
+    {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
 };
@@ -563,6 +565,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_VERBOSE:
         log_set_level(LOG_INFO);
         return true;
+    case OPT_LOG_LEVEL:
+        return options_log_level(optarg);
     default:
         return false; /* getopt_long() has complained */
     }

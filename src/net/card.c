@@ -174,7 +174,13 @@ bool net_send(struct net *n, const struct net_offload *off, const struct net_pie
               unsigned count) {
     size_t len = length_of(piece, count);
 
-    if (len < ETH_HEADER || len > NET_FRAME_MAX || n->fd < 0)
+    if (len < ETH_HEADER || len > NET_FRAME_MAX)
+        return drop(n);
+    if (n->service && net_service_take(n->service, off, piece, count, len)) {
+        call_loop(n);
+        return true;
+    }
+    if (n->fd < 0)
         return drop(n);
     if (n->out_limited)
         return send_limited(n, off, piece, count, len);
@@ -258,8 +264,20 @@ bool net_deliver(struct net *n, const struct net_offload *off, uint8_t *frame,
     return give_held(n);
 }
 
+static bool give_service(struct net *n) {
+    static const struct net_offload good = {.csum_good = true};
+    uint64_t now = os_monotonic_ns();
+    uint8_t *frame;
+    size_t len;
+
+    while (n->service && (len = net_service_next(n->service, &frame, now)))
+        if (!net_deliver(n, &good, frame, len))
+            return false;
+    return true;
+}
+
 int net_go_on(struct net *n) {
-    if (n->blocked || !give_held(n))
+    if (n->blocked || !give_held(n) || !give_service(n))
         return 0;
     return n->ops->deliver(n);
 }

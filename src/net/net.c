@@ -45,11 +45,13 @@ static void update_events(struct net *n) {
                         (n->blocked ? 0 : OS_READ) | (n->ops->waits(n) ? OS_WRITE : 0));
 }
 
-/* Who waits for a rate is called when it has something again. */
-static void wait_for_rates(struct net *n) {
-    uint64_t now = os_monotonic_ns(), next = UINT64_MAX, at;
+/* Who waits for a rate is called when it has something again, and the service when it
+ * wants to be. */
+static void set_timer(struct net *n) {
+    uint64_t now = os_monotonic_ns(), at,
+             next = n->service ? net_service_when(n->service) : UINT64_MAX;
 
-    if (n->blocked && (at = net_may_come(n, now)) > now)
+    if (n->blocked && (at = net_may_come(n, now)) > now && at < next)
         next = at;
     if (n->refused && (at = net_may_go(n, now)) > now && at < next)
         next = at;
@@ -74,13 +76,15 @@ static void link_down(struct net *n) {
 
 /* With the lock. RC: of what was done before. */
 static void settle(struct net *n, int rc) {
+    if (n->service)
+        net_service_look(n->service, os_monotonic_ns());
     if (!rc)
         rc = net_go_on(n);
     if (rc && n->fd >= 0)
         link_down(n);
     pay_room(n);
-    if (n->in_limited || n->out_limited)
-        wait_for_rates(n);
+    if (n->in_limited || n->out_limited || n->service)
+        set_timer(n);
     update_events(n);
 }
 
@@ -174,9 +178,15 @@ void net_close(struct net *n) {
     if (n->gone >= 0)
         close(n->gone);
     os_listener_close(n->listener);
+    net_service_free(n->service);
     net_bytes_free(&n->in);
     net_bytes_free(&n->out);
     free(n);
+}
+
+int net_serve(struct net *n, const uint8_t address[4], uint16_t port,
+              const struct net_service_user *user) {
+    return net_service_new(address, port, user, &n->service);
 }
 
 int net_start(struct net *n, struct os_loop *loop, const struct net_guard *guard) {

@@ -7,6 +7,7 @@
  *   tap.c       an interface of the host's
  *   user.c      makes the process that has the user network
  *   slirp.c     what that process does
+ *   service.c   a server inside the network; tcp.c its TCP
  *   frames.c, offload.c, merge.c, packet.c   functions of bytes
  */
 #ifndef NET_NET_INT_H
@@ -17,6 +18,7 @@
 #include "net/merge.h"
 #include "net/net.h"
 #include "net/offload.h"
+#include "net/service.h"
 
 /* What one frame may become by being cut: bytes, and segments. */
 #define NET_CUT_MAX (192u << 10)
@@ -70,7 +72,9 @@ struct net {
     struct os_watch watch;
     struct os_watch door; /* of LISTENER */
     struct os_task task;
-    struct os_timer rested; /* some rate that was waited for has something again */
+    struct os_timer rested; /* some rate that was waited for has something again, or the
+                             * service something to send */
+    struct net_service *service; /* NULL: there is none */
 
     int fd;   /* -1: the link is down */
     int gone; /* user: the pipe that ends with the process; -1 */

@@ -302,11 +302,40 @@ static void test_log(void **state) {
     capture(say_all, out, sizeof(out));
     assert_string_equal(out, "bivisor: error: one is 1\nbivisor: warning: two\n"
                              "bivisor: three\nbivisor: debug: four\n");
+    log_set_form(true, true, "");
+    capture(say_all, out, sizeof(out));
+    assert_non_null(strstr(out, "/base.c:"));
+    assert_non_null(strstr(out, ": info: three\n"));
+    log_set_form(false, false, "net/");
+    assert_int_equal(capture(say_all, out, sizeof(out)), 0);
+    log_set_form(false, false, NULL);
+    log_set_level(LOG_OFF);
+    assert_int_equal(capture(say_all, out, sizeof(out)), 0);
     log_set_level(LOG_WARN);
     n = capture(say_long, out, sizeof(out));
     assert_in_range(n, 900, 1024);
     assert_int_equal(out[n - 1], '\n');
     assert_ptr_equal(strchr(out, '\n'), out + n - 1);
+}
+
+static void test_log_levels(void **state) {
+    static const struct {
+        const char *name;
+        enum log_level level;
+    } good[] = {{"Off", LOG_OFF},
+                {"ERROR", LOG_ERROR},
+                {"Warning", LOG_WARN},
+                {"info", LOG_INFO},
+                {"Trace", LOG_DEBUG}};
+    static const char *const bad[] = {"", "inf", "infos", "i", "all"};
+    enum log_level level;
+
+    for (size_t n = 0; n < ARRAY_SIZE(good); n++) {
+        assert_true(log_level_of(good[n].name, &level));
+        assert_int_equal(level, good[n].level);
+    }
+    for (size_t n = 0; n < ARRAY_SIZE(bad); n++)
+        assert_false(log_level_of(bad[n], &level));
 }
 
 /* --- stop signals --- */
@@ -476,14 +505,15 @@ static void test_choice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_monotonic),    cmocka_unit_test(test_realtime),
-        cmocka_unit_test(test_tsc),          cmocka_unit_test(test_memfd),
-        cmocka_unit_test(test_large_page),   cmocka_unit_test(test_code),
-        cmocka_unit_test(test_large_code),   cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_fault),        cmocka_unit_test(test_log),
-        cmocka_unit_test(test_stop_signals), cmocka_unit_test(test_handlers),
-        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_memfd_limit),  cmocka_unit_test(test_no_dump),
+        cmocka_unit_test(test_monotonic),  cmocka_unit_test(test_realtime),
+        cmocka_unit_test(test_tsc),        cmocka_unit_test(test_memfd),
+        cmocka_unit_test(test_large_page), cmocka_unit_test(test_code),
+        cmocka_unit_test(test_large_code), cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_fault),      cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log_levels), cmocka_unit_test(test_stop_signals),
+        cmocka_unit_test(test_handlers),   cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_choice),     cmocka_unit_test(test_memfd_limit),
+        cmocka_unit_test(test_no_dump),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
