@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "ctl/pack.h"
 
 int chain_read_fd(int fd, uint8_t **bytes, size_t *len) {
     off_t size = lseek(fd, 0, SEEK_END);
@@ -51,10 +53,15 @@ int chain_read(const char *path, uint8_t **bytes, size_t *len) {
 }
 
 static int open_ram(struct chain_link *l) {
-    char path[4096 + 8];
+    char path[4096 + 8], packed[4096 + 8];
 
     snprintf(path, sizeof(path), "%s.ram", l->path);
     l->ram = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (l->ram < 0 && errno == ENOENT) {
+        snprintf(packed, sizeof(packed), "%s.ram.zst", l->path);
+        l->ram = open(packed, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        l->packed = l->ram >= 0;
+    }
     if (l->ram >= 0)
         return 0;
     log_error("cannot read the memory of the snapshot, '%s': %s", path, strerror(errno));
@@ -70,6 +77,7 @@ static int add(struct chain *c, const char *path, struct snapshot *s) {
         return -EINVAL;
     }
     l->ram = -1;
+    l->packed = false;
     c->count++;
     l->named = freeze_ram(s, l->id);
     if (!freeze_increment(s, &l->increment)) {
@@ -140,6 +148,29 @@ int chain_open(struct chain *c, const char *path, struct snapshot *s) {
     rc = add(c, path, s);
     while (!rc && c->link[c->count - 1].increment.there)
         rc = follow(c);
+    return rc;
+}
+
+static int unpack(struct chain_link *l, uint64_t most) {
+    int fd = memfd_create("snapshot", MFD_CLOEXEC), rc;
+
+    if (fd < 0)
+        return -errno;
+    rc = unpack_file(l->ram, fd, most);
+    rc = rc == -ESPIPE ? -EINVAL : rc; /* a pipe of that name */
+    close(rc ? fd : l->ram);
+    if (!rc)
+        l->ram = fd;
+    l->packed = rc != 0;
+    return rc;
+}
+
+int chain_unpack(struct chain *c, uint64_t most) {
+    int rc = 0;
+
+    for (unsigned n = 0; n < c->count && !rc; n++)
+        if (c->link[n].packed)
+            rc = unpack(&c->link[n], most);
     return rc;
 }
 

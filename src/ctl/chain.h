@@ -14,6 +14,7 @@ struct chain {
         bool named; /* ID is its number: it can be a base */
         uint8_t id[FREEZE_ID];
         int ram;
+        bool packed;                       /* RAM is (pack.h), until chain_unpack() */
         struct freeze_increment increment; /* of all but the last */
     } link[CHAIN_MAX];                     /* what is restored, its base, its base's... */
 };
@@ -22,6 +23,9 @@ struct chain {
  * message. To be closed in either case. */
 int chain_open(struct chain *c, const char *path, struct snapshot *s);
 void chain_close(struct chain *c);
+/* What is packed of it is not any more, but in memory; files of up to MOST bytes. 0 or
+ * -errno: -EINVAL if one is no such file. */
+int chain_unpack(struct chain *c, uint64_t most);
 
 /* The whole file PATH, a snapshot's state: the caller's to free; -errno after a message.
  */

@@ -237,14 +237,15 @@ int ctl_cmd_stop(int argc, char **argv) {
 /* --- snapshots --- */
 
 /* NAME is the client's text: it becomes one of JSON's. */
-static char *snapshot_line(const char *name, bool quit, bool incremental) {
+static char *snapshot_line(const char *name, bool quit, bool incremental, bool zstd) {
     cJSON *o = cJSON_CreateObject();
     char *text = NULL, *line = NULL;
 
     if (cJSON_AddStringToObject(o, "command", "snapshot") &&
         cJSON_AddStringToObject(o, "name", name) &&
         cJSON_AddBoolToObject(o, "quit", quit) &&
-        cJSON_AddBoolToObject(o, "incremental", incremental))
+        cJSON_AddBoolToObject(o, "incremental", incremental) &&
+        cJSON_AddBoolToObject(o, "zstd", zstd))
         text = cJSON_PrintUnformatted(o);
     if (text && asprintf(&line, "%s\n", text) < 0)
         line = NULL;
@@ -254,7 +255,7 @@ static char *snapshot_line(const char *name, bool quit, bool incremental) {
 }
 
 int ctl_cmd_snapshot(int argc, char **argv) {
-    bool quit = false, incremental = false;
+    bool quit = false, incremental = false, zstd = false;
     struct ask_machine m;
     cJSON *answer = NULL;
     char *line;
@@ -262,21 +263,25 @@ int ctl_cmd_snapshot(int argc, char **argv) {
 
     if (wants_help(
             argc, argv,
-            "usage: bivisor snapshot [--quit] [--incremental] NAME SNAPSHOT\n\nWrites "
-            "all of a machine "
-            "to "
-            "files called SNAPSHOT and SNAPSHOT.ram in the\ndirectory that its run "
-            "has by --snapshots; `bivisor restore` goes on from them. With --quit "
-            "the\nrun "
-            "ends there, and its disks stay what the guest remembers. With "
-            "--incremental\nSNAPSHOT.ram has only what changed since the last one, which "
-            "has to stay where\nit is.\n" MACHINE_WORDS "when there is no snapshot\n"))
+            "usage: bivisor snapshot [--quit] [--incremental] [--zstd] NAME SNAPSHOT\n\n"
+            "Writes all of a machine to files called SNAPSHOT and SNAPSHOT.ram in the\n"
+            "directory that its run has by --snapshots; `bivisor restore` goes on from "
+            "them.\n\n"
+            "  --quit         the run ends there: its disks stay what the guest "
+            "remembers\n"
+            "  --incremental  SNAPSHOT.ram has only what changed since the last one, "
+            "which has\n                 to stay where it is\n"
+            "  --zstd         memory is packed while the machine goes on: "
+            "SNAPSHOT.ram.zst;\n                 it is unpacked before a machine "
+            "goes on from it\n" MACHINE_WORDS "when there is no snapshot\n"))
         return CTL_OK;
     for (; argc > 1; argc--, argv++) {
         if (!strcmp(argv[1], "--quit"))
             quit = true;
         else if (!strcmp(argv[1], "--incremental"))
             incremental = true;
+        else if (!strcmp(argv[1], "--zstd"))
+            zstd = true;
         else
             break;
     }
@@ -287,7 +292,7 @@ int ctl_cmd_snapshot(int argc, char **argv) {
         log_error("snapshot wants a machine and what the snapshot is called");
         return CTL_USAGE;
     }
-    line = snapshot_line(argv[1 + words], quit, incremental);
+    line = snapshot_line(argv[1 + words], quit, incremental, zstd);
     if (!line)
         log_error("out of memory");
     fd = line ? ask_connect(&m, 0) : -1;

@@ -54,7 +54,7 @@ struct snapshot;
 struct ctl_frozen {
     const char *path; /* for messages */
     struct snapshot *state;
-    const struct chain *chain;
+    struct chain *chain;
     int copy; /* of a copy: where what has changed since comes from (ctl/copy.h); or -1 */
 };
 

@@ -444,11 +444,24 @@ static int with_outputs(struct run *r) {
 }
 
 /* 0, or -errno after a message. */
-static int show_memory(struct run *r) {
-    const struct chain *c = r->frozen ? r->frozen->chain : NULL;
-    int rc = c ? machine_restore_ram(r->m, c->link[c->count - 1].ram) : 0;
+static int unpack_memory(struct run *r, struct chain *c) {
+    int rc = chain_unpack(c, machine_ram_pages(r->m) * 4096);
 
-    for (unsigned n = c ? c->count - 1 : 0; n-- && !rc;)
+    if (rc)
+        log_error("cannot restore '%s': its memory is packed, and cannot be unpacked: %s",
+                  r->frozen->path, rc == -EINVAL ? "it is damaged" : strerror(-rc));
+    return rc;
+}
+
+/* The same. */
+static int show_memory(struct run *r) {
+    struct chain *c = r->frozen ? r->frozen->chain : NULL;
+    int rc = c ? unpack_memory(r, c) : 0;
+
+    if (rc || !c)
+        return rc;
+    rc = machine_restore_ram(r->m, c->link[c->count - 1].ram);
+    for (unsigned n = c->count - 1; n-- && !rc;)
         rc = show_changes(r, c->link[n].ram, &c->link[n].increment);
     if (rc == -EINVAL)
         log_error("cannot restore '%s': %s.ram is not its memory", r->frozen->path,

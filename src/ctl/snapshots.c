@@ -17,8 +17,9 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "ctl/pack.h"
 
-enum what { BEGIN, KEEP, DROP };
+enum what { BEGIN, KEEP, PACK, DROP };
 
 struct order {
     uint32_t what;
@@ -45,14 +46,25 @@ bool snapshots_name_good(const char *name) {
 
 /* --- in the process --- */
 
-static const char *const suffix[2] = {"", ".ram"};
+enum file { STATE, RAM, PACKED, FILES };
 
-static void new_name(char *out, size_t size, const char *name, unsigned n) {
+static const char *const suffix[FILES] = {"", ".ram", ".ram.zst"};
+
+static void new_name(char *out, size_t size, const char *name, enum file n) {
     snprintf(out, size, ".%s%s.new", name, suffix[n]);
 }
 
+static int open_new(int dir, const char *name, enum file n, int flags) {
+    char path[SNAPSHOTS_NAME + 16];
+    int fd;
+
+    new_name(path, sizeof(path), name, n);
+    fd = openat(dir, path, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
 static void drop(int dir, const char *name) {
-    for (unsigned n = 0; n < 2; n++) {
+    for (enum file n = 0; n < FILES; n++) {
         char path[SNAPSHOTS_NAME + 16];
 
         new_name(path, sizeof(path), name, n);
@@ -62,30 +74,52 @@ static void drop(int dir, const char *name) {
 
 static int begin(int dir, const char *name, int fd[2]) {
     drop(dir, name);
-    for (unsigned n = 0; n < 2; n++) {
-        char path[SNAPSHOTS_NAME + 16];
-
-        new_name(path, sizeof(path), name, n);
-        fd[n] =
-            openat(dir, path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    for (enum file n = STATE; n <= RAM; n++) {
+        fd[n] = open_new(dir, name, n, O_RDWR | O_CREAT | O_EXCL);
         if (fd[n] < 0)
-            return -errno;
+            return fd[n];
     }
     return 0;
 }
 
-/* The state comes last: who sees it finds the memory. */
-static int keep(int dir, const char *name) {
-    for (unsigned n = 2; n--;) {
-        char from[SNAPSHOTS_NAME + 16], to[SNAPSHOTS_NAME + 16];
+static int keep_file(int dir, const char *name, enum file n) {
+    char from[SNAPSHOTS_NAME + 16], to[SNAPSHOTS_NAME + 16];
 
-        new_name(from, sizeof(from), name, n);
-        snprintf(to, sizeof(to), "%s%s", name, suffix[n]);
-        /* glibc makes an older call of it, which the jail does not know. */
-        if (syscall(SYS_renameat2, dir, from, dir, to, 0) < 0)
-            return -errno;
-    }
-    return 0;
+    new_name(from, sizeof(from), name, n);
+    snprintf(to, sizeof(to), "%s%s", name, suffix[n]);
+    /* glibc makes an older call of it, which the jail does not know. */
+    return syscall(SYS_renameat2, dir, from, dir, to, 0) < 0 ? -errno : 0;
+}
+
+/* MEMORY is the file that it is in. The state comes last: who sees it finds the memory,
+ * and only this one. */
+static int keep(int dir, const char *name, enum file memory) {
+    char old[SNAPSHOTS_NAME + 16];
+    int rc = keep_file(dir, name, memory);
+
+    if (rc)
+        return rc;
+    snprintf(old, sizeof(old), "%s%s", name, suffix[memory == RAM ? PACKED : RAM]);
+    if (unlinkat(dir, old, 0) && errno != ENOENT)
+        return -errno;
+    return keep_file(dir, name, STATE);
+}
+
+static int pack(int dir, const char *name) {
+    int from = open_new(dir, name, RAM, O_RDONLY), to;
+    int rc = from < 0 ? from : 0;
+
+    if (rc)
+        return rc;
+    to = open_new(dir, name, PACKED, O_WRONLY | O_CREAT | O_EXCL);
+    rc = to < 0 ? to : pack_file(from, to);
+    close(from);
+    if (to >= 0)
+        close(to);
+    if (!rc)
+        rc = keep(dir, name, PACKED);
+    drop(dir, name);
+    return rc;
 }
 
 static bool answer(int socket, int rc, const int fd[2]) {
@@ -113,7 +147,9 @@ static bool serve_one(int socket, int dir, struct order *o) {
     else if (o->what == BEGIN)
         rc = begin(dir, o->name, fd);
     else if (o->what == KEEP)
-        rc = keep(dir, o->name);
+        rc = keep(dir, o->name, RAM);
+    else if (o->what == PACK)
+        rc = pack(dir, o->name);
     else
         drop(dir, o->name);
     good = answer(socket, rc, fd);
@@ -186,9 +222,17 @@ int snapshots_socket(const struct snapshots *s) {
     return s->fd;
 }
 
-/* 0 or -errno; FD gets what comes with the answer. */
-static int ask(struct snapshots *s, enum what what, const char *name, int fd[2]) {
+static int order(struct snapshots *s, enum what what, const char *name) {
     struct order o = {.what = what};
+
+    if (!snapshots_name_good(name))
+        return -EINVAL;
+    strcpy(o.name, name);
+    return send(s->fd, &o, sizeof(o), MSG_NOSIGNAL) == sizeof(o) ? 0 : -EPIPE;
+}
+
+/* 0 or -errno; FD gets what comes with the answer. */
+static int hear(struct snapshots *s, int fd[2]) {
     union room room;
     int rc = -EPIPE;
     struct iovec iov = {&rc, sizeof(rc)};
@@ -198,11 +242,6 @@ static int ask(struct snapshots *s, enum what what, const char *name, int fd[2])
                        .msg_controllen = sizeof(room.bytes)};
     struct cmsghdr *h;
 
-    if (!snapshots_name_good(name))
-        return -EINVAL;
-    strcpy(o.name, name);
-    if (send(s->fd, &o, sizeof(o), MSG_NOSIGNAL) != sizeof(o))
-        return -EPIPE;
     while (recvmsg(s->fd, &m, MSG_CMSG_CLOEXEC) < 0)
         if (errno != EINTR)
             return -EPIPE;
@@ -211,6 +250,19 @@ static int ask(struct snapshots *s, enum what what, const char *name, int fd[2])
         h->cmsg_len == CMSG_LEN(2 * sizeof(int)))
         memcpy(fd, CMSG_DATA(h), 2 * sizeof(int));
     return rc;
+}
+
+static int ask(struct snapshots *s, enum what what, const char *name, int fd[2]) {
+    int rc = order(s, what, name);
+
+    return rc ? rc : hear(s, fd);
+}
+
+static void close_files(int fd[2]) {
+    for (unsigned n = 0; n < 2; n++)
+        if (fd[n] >= 0)
+            close(fd[n]);
+    fd[0] = fd[1] = -1;
 }
 
 int snapshots_begin(struct snapshots *s, const char *name, int fd[2]) {
@@ -224,9 +276,17 @@ int snapshots_begin(struct snapshots *s, const char *name, int fd[2]) {
 int snapshots_end(struct snapshots *s, const char *name, int fd[2], bool whole) {
     int none[2];
 
-    for (unsigned n = 0; n < 2; n++)
-        if (fd[n] >= 0)
-            close(fd[n]);
-    fd[0] = fd[1] = -1;
+    close_files(fd);
     return ask(s, whole ? KEEP : DROP, name, none);
+}
+
+int snapshots_pack(struct snapshots *s, const char *name, int fd[2]) {
+    close_files(fd);
+    return order(s, PACK, name);
+}
+
+int snapshots_packed(struct snapshots *s) {
+    int none[2];
+
+    return hear(s, none);
 }

@@ -4,7 +4,7 @@
  * A run that is locked up can open no files. A process that is forked before does it, and
  * hands the descriptors over: new files of that directory, by names that lead nowhere
  * else. A snapshot NAME is two files, NAME and NAME.ram, which get these names when they
- * are whole.
+ * are whole; or NAME and NAME.ram.zst, which is packed (pack.h).
  */
 #ifndef CTL_SNAPSHOTS_H
 #define CTL_SNAPSHOTS_H
@@ -32,5 +32,12 @@ bool snapshots_name_good(const char *name);
 int snapshots_begin(struct snapshots *s, const char *name, int fd[2]);
 /* They are whole, or to be thrown away. Closes them. 0 or -errno. */
 int snapshots_end(struct snapshots *s, const char *name, int fd[2], bool whole);
+
+/* They are whole, and the memory's is to be packed: takes its time. Closes them. 0 or
+ * -errno; then nothing else may be asked until snapshots_packed(), which waits for the
+ * end of it: 0, or -errno and they are gone. snapshots_socket() is ready to be read when
+ * it need not wait. */
+int snapshots_pack(struct snapshots *s, const char *name, int fd[2]);
+int snapshots_packed(struct snapshots *s);
 
 #endif

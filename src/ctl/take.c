@@ -175,6 +175,13 @@ static int write_rest(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID])
     return rc ? rc : write_state(t->job.fd[0], bytes, len);
 }
 
+/* The machine does, or ends. */
+static void go_on(struct take *t, int rc) {
+    if (!rc && t->job.quit)
+        machine_quit(t->m); /* it stands until then */
+    machine_saved(t->m);
+}
+
 /* The machine stands, and goes on. */
 static int finish_files(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID]) {
     struct take_job *j = &t->job;
@@ -185,9 +192,9 @@ static int finish_files(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID
     rc = machine_save(t->m, s);
     if (!rc)
         rc = write_rest(t, s, id);
-    if (!rc && j->quit)
-        machine_quit(t->m); /* it stands until then */
-    machine_saved(t->m);
+    j->held = !rc && j->quit && j->packed;
+    if (!j->held)
+        go_on(t, rc);
     control_put_number(j->r, "pause_ms",
                        (double)(os_monotonic_ns() - j->start_ns) * 1e-6);
     return rc;
@@ -221,46 +228,87 @@ static void answer(struct take *t, int rc, const char *why) {
     control_put_text(r, "file", file);
 }
 
+/* The files get their names, or are gone. True: who packs them tells when that is. */
+static bool end_files(struct take *t, int *rc) {
+    struct take_job *j = &t->job;
+    int end;
+
+    if (!j->started)
+        return false;
+    if (*rc || !j->packed) {
+        end = snapshots_end(t->files, j->name, j->fd, !*rc);
+        *rc = *rc ? *rc : end;
+        return false;
+    }
+    *rc = snapshots_pack(t->files, j->name, j->fd);
+    if (!*rc && !j->later)
+        *rc = snapshots_packed(t->files);
+    return !*rc && j->later;
+}
+
+static void ended(struct take *t, int rc, const char *why) {
+    if (!rc)
+        be_base(t, t->id);
+    answer(t, rc, why);
+    if (t->job.held)
+        go_on(t, rc);
+    t->job.held = t->job.started = t->job.stands = t->job.packing = false;
+}
+
 static void finish(struct take *t, int rc) {
     struct take_job *j = &t->job;
     struct snapshot *s = rc ? NULL : snapshot_new();
-    uint8_t id[FREEZE_ID];
-    int end;
 
     if (!rc && !s)
         rc = -ENOMEM;
-    if (!rc && os_random(id, sizeof(id)) != sizeof(id))
+    if (!rc && os_random(t->id, sizeof(t->id)) != sizeof(t->id))
         rc = -EIO;
     if (!rc)
-        rc = finish_files(t, s, id);
+        rc = finish_files(t, s, t->id);
     else if (j->stands)
         machine_saved(t->m);
-    if (j->started) {
-        end = snapshots_end(t->files, j->name, j->fd, !rc);
-        rc = rc ? rc : end;
-    }
-    if (!rc)
-        be_base(t, id);
-    answer(t, rc, s ? snapshot_why(s) : NULL);
+    j->packing = end_files(t, &rc);
+    if (!j->packing)
+        ended(t, rc, s ? snapshot_why(s) : NULL);
     snapshot_free(s);
-    j->started = j->stands = false;
 }
 
 /* --- its turns --- */
 
-static void finish_later(struct take *t, int rc) {
+static void finished(struct take *t) {
     struct control_request *r = t->job.r;
 
-    finish(t, rc);
     t->job.r = NULL;
-    control_finish(r);
+    if (t->job.later)
+        control_finish(r);
+}
+
+static void packed(struct take *t) {
+    os_watch_stop(&t->watch);
+    ended(t, snapshots_packed(t->files), NULL);
+    finished(t);
+}
+
+static void on_packed(void *arg, unsigned ready) {
+    (void)ready;
+    packed(arg);
+}
+
+/* Then the answer may come at once, or when the memory is packed. */
+static void finish_job(struct take *t, int rc) {
+    finish(t, rc);
+    if (!t->job.packing)
+        finished(t);
+    else if (os_watch_start(&t->watch, t->loop, snapshots_socket(t->files), OS_READ,
+                            on_packed, t))
+        packed(t); /* no memory for that: it is waited for */
 }
 
 static void turn(void *arg) {
     struct take *t = arg;
     int rc = 1;
 
-    if (!t->job.r)
+    if (!t->job.r || t->job.packing)
         return;
     for (unsigned pages = 0; pages < TURN_PAGES && rc > 0; pages += (unsigned)rc)
         rc = step(t);
@@ -272,20 +320,15 @@ static void turn(void *arg) {
     if (rc > 0)
         os_task_post(&t->task, t->loop);
     else
-        finish_later(t, rc);
+        finish_job(t, rc);
 }
 
-/* Who waits for the answer gets it now. */
-static void at_once(struct take *t, struct control_request *r) {
-    int rc;
-
-    t->job.r = r;
+/* The machine stands for all of it. */
+static int write_at_once(struct take *t) {
     t->job.start_ns = os_monotonic_ns();
     machine_hold(t->m);
     t->job.stands = true;
-    rc = step_through(t);
-    finish(t, rc);
-    t->job.r = NULL;
+    return step_through(t);
 }
 
 /* What the first pass is over. */
@@ -315,19 +358,14 @@ static void start(struct take *t, struct control_request *r) {
     struct control_request *later = NULL;
     int rc = begin(t);
 
-    if (!rc && t->todo)
+    if (!rc && (t->todo || t->job.packed))
         later = control_later(r);
-    if (later) {
-        t->job.r = later;
+    t->job.later = later;
+    t->job.r = later ? later : r;
+    if (later && t->todo)
         os_task_post(&t->task, t->loop);
-        return;
-    }
-    t->job.r = r;
-    if (rc)
-        finish(t, rc);
     else
-        at_once(t, r);
-    t->job.r = NULL;
+        finish_job(t, rc ? rc : write_at_once(t));
 }
 
 /* --- the command --- */
@@ -379,6 +417,7 @@ static void run_snapshot(void *arg, struct control_request *r) {
     t->job = (struct take_job){.line = line,
                                .incremental = control_bool(r, "incremental", false),
                                .quit = control_bool(r, "quit", false),
+                               .packed = control_bool(r, "zstd", false),
                                .fd = {-1, -1}};
     strcpy(t->job.name, name);
     start(t, r);
@@ -389,6 +428,7 @@ static const struct control_arg snapshot_args[] = {
     {"quit", CONTROL_BOOL, false, 0, 0, "the run ends there"},
     {"incremental", CONTROL_BOOL, false, 0, 0,
      "only what memory holds that the last one does not have"},
+    {"zstd", CONTROL_BOOL, false, 0, 0, "its memory is packed, once it is written"},
     {"copies", CONTROL_BOOL, false, 0, 0,
      "for copies: later ones without it are not based on it; incremental, with it: only "
      "what the last whole one with it does not have"},
@@ -436,7 +476,9 @@ void take_from(struct take *t, const struct chain *c) {
 }
 
 void take_end(struct take *t) {
-    if (t->job.r) {
+    if (t->job.r && t->job.packing) {
+        packed(t);
+    } else if (t->job.r) {
         snapshots_end(t->files, t->job.name, t->job.fd, false);
         control_finish(t->job.r);
         t->job.r = NULL;

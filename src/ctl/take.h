@@ -24,7 +24,10 @@ struct take_line {
 struct take_job {
     struct control_request *r; /* NULL: none is made */
     struct take_line *line;
-    bool incremental, quit;
+    bool incremental, quit, packed;
+    bool later;   /* R waits */
+    bool packing; /* all is written, but for that */
+    bool held;    /* the machine stands until then, to end */
     bool stands;  /* the machine does, until the end */
     bool started; /* it has files */
     bool listed;  /* only TODO is written in this pass, else all */
@@ -41,6 +44,8 @@ struct take {
     struct freeze *freeze;
     struct snapshots *files; /* NULL: nobody said where */
     struct os_task task;
+    struct os_watch watch; /* for the end of the packing */
+    uint8_t id[FREEZE_ID]; /* of what is being packed */
     struct take_job job;
     uint64_t *todo;          /* by page: to be written in this pass; NULL: nobody tells */
     struct take_line kept;   /* the user's snapshots */
