@@ -36,6 +36,17 @@ static int take_cpus(const char *value, struct hv_config *c, char *why, size_t s
     return 0;
 }
 
+static int take_written(const char *value, struct hv_config *c, char *why, size_t size) {
+    char *end;
+    unsigned long n = strtoul(value, &end, 10);
+
+    if (!*value || *end || n < 10 || n > 3600000)
+        return refuse(why, size, value,
+                      "written=MS wants a number of milliseconds, from 10 to 3600000");
+    c->written = (unsigned)n;
+    return 0;
+}
+
 static int take_exits(const char *value, struct hv_config *c, char *why, size_t size) {
     bool pure = !strcmp(value, "pure"), minimal = !strcmp(value, "minimal");
 
@@ -85,6 +96,8 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
         c->svm.shadow = word[7] == 's';
     else if (!strncmp(word, "exits=", 6))
         return take_exits(word + 6, c, why, size);
+    else if (!strncmp(word, "written=", 8))
+        return take_written(word + 8, c, why, size);
     else if (!strncmp(word, "trust=", 6))
         return take_trust(word + 6, c, why, size);
     else if (!strncmp(word, "device=", 7))
@@ -100,7 +113,7 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
                       "no such word; there are engine=NAME, memory=MIB, cpus=N, "
                       "paging=nested or shadow, policy=flush, pcid or trace, exits=pure, "
                       "minimal or paravirtual, trust=devices, device=NAME, "
-                      "bt=OPTIONS, stats, "
+                      "written=MS, bt=OPTIONS, stats, "
                       "end=debug-exit, and -- before the guest's command line");
     return 0;
 }

@@ -211,6 +211,16 @@ void hv_engine_ports(const struct engine_ops *ops, struct engine *e, uint16_t fi
         svm_ports(e->svm, first, count, open);
 }
 
+void hv_engine_log_writes(const struct engine_ops *ops, struct engine *e) {
+    if (ops == &svm_ops)
+        svm_log_writes(e->svm, true);
+}
+
+void hv_engine_tell_written(const struct engine_ops *ops, struct engine *e) {
+    if (ops == &svm_ops)
+        svm_tell_written(e->svm);
+}
+
 const struct engine_ops *const *hv_engines(size_t *count) {
     *count = ARRAY_SIZE(engines);
     return engines;

@@ -27,8 +27,9 @@ struct hv_config {
                         them */
     unsigned policy; /* enum mmu_policy */
     struct bt_options bt;
-    bool stats;                     /* are told at the end */
-    bool trusted;                   /* with devices of the host's */
+    bool stats;       /* are told at the end */
+    unsigned written; /* milliseconds: how often what it writes to is told; 0: never */
+    bool trusted;     /* with devices of the host's */
     const char *device[HV_DEVICES]; /* these; trust.c knows them */
     unsigned devices;
 };
@@ -60,7 +61,12 @@ const struct engine_ops *const *hv_engines(size_t *count);
 void hv_engine_ports(const struct engine_ops *ops, struct engine *e, uint16_t first,
                      unsigned count, bool open);
 
-/* --- vm.c --- */
+/* Dirty logging: from now on, and what is known since (svm_log_writes(),
+ * svm_tell_written()). Engines whose guests honour traces have nothing to do. */
+void hv_engine_log_writes(const struct engine_ops *ops, struct engine *e);
+void hv_engine_tell_written(const struct engine_ops *ops, struct engine *e);
+
+/* --- vm.c, figures.c --- */
 
 struct hv_vm;
 struct boot_image;

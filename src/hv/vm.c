@@ -23,33 +23,12 @@
 #include "dev/tables/acpi.h"
 #include "dev/tables/mptable.h"
 #include "dev/tables/smbios.h"
-#include "hv/hv_int.h"
+#include "hv/vm_int.h"
 #include "mmu/mmu.h"
 #include "sem/sem.h"
 #include "x86/cr.h"
 
 #define GOES_ON (-1)
-
-struct hv_vm {
-    const struct hv_config *cfg;
-    const struct boot_image *image;
-    struct mem *mem;
-    struct cpuid_model *cpuid;
-    struct vclock *clock;
-    struct bus *bus;
-    struct board board;
-    struct counters counters; /* the devices' */
-    struct machine_cpu *cpu;  /* of CPUS */
-    struct hv_task *task;     /* of as many */
-    unsigned cpus;
-    struct vcpu_group *group;
-    struct hv_trust *trust; /* NULL: no device of the host's is its */
-    uint64_t start_ns, start_tsc;
-    uint64_t deadline; /* the board's, of the guest's clock; the CPUs' are in cpu[].
-                          Atomic */
-    int end;           /* enum hv_end, or GOES_ON */
-    uint32_t exit_value;
-};
 
 static struct hv_vm *vm_of(const struct machine_cpu *c) {
     return container_of(c->board, struct hv_vm, board);
@@ -607,53 +586,9 @@ int hv_vm_boot(struct hv_vm *m, char *why, size_t why_size) {
         mmu_context_changed(m->cpu[n].vcpu);
         m->cpu[n].ops->reset(m->cpu[n].engine);
     }
+    if (!rc && m->cfg->written)
+        rc = hv_written_start(m);
     if (!rc)
         __atomic_store_n(&m->end, GOES_ON, __ATOMIC_SEQ_CST);
     return rc;
-}
-
-/* --- figures --- */
-
-struct sum {
-    const char *name[64];
-    uint64_t value[64];
-    unsigned count, at;
-};
-
-/* Each CPU's engine tells the same figures in the same order. */
-static void add_up(void *arg, const char *name, uint64_t value) {
-    struct sum *s = arg;
-
-    if (s->at == ARRAY_SIZE(s->name))
-        return;
-    s->name[s->at] = name;
-    s->value[s->at++] += value;
-    if (s->count < s->at)
-        s->count = s->at;
-}
-
-void hv_vm_stats(const struct hv_vm *m) {
-    struct sum s = {.count = 0};
-    char of[16] = "";
-
-    if (m->cfg->several)
-        snprintf(of, sizeof(of), "guest %u ", m->cfg->number);
-    for (unsigned k = 0; k < EXIT_COUNT; k++) {
-        uint64_t sum = 0;
-
-        for (unsigned n = 0; n < m->cpus; n++)
-            sum += m->cpu[n].exits.n[k];
-        if (sum)
-            log_line(LOG_WARN, "%sexit %s %llu", of, exit_name((enum exit_reason)k),
-                     (unsigned long long)sum);
-    }
-    for (unsigned n = 0; n < m->cpus; n++) {
-        s.at = 0;
-        if (m->cpu[n].ops->stats)
-            m->cpu[n].ops->stats(m->cpu[n].engine, add_up, &s);
-    }
-    for (unsigned n = 0; n < s.count; n++)
-        if (s.value[n])
-            log_line(LOG_WARN, "%s%s %llu", of, s.name[n],
-                     (unsigned long long)s.value[n]);
 }

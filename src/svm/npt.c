@@ -4,6 +4,11 @@
  * what is a device's is not there. When the map changes they are made anew before the
  * next entry. AMD64 APM volume 2, "Nested Paging": all walks of the guest's are accesses
  * of a user's, so that U is set everywhere.
+ *
+ * While it is noted what the guest writes to (svm_log_writes()), RAM is mapped by 4 KiB
+ * with D clear: the hardware sets it at the first store, without an exit, and at each
+ * walk through a page of the guest's tables, where it may set A and D. What is told is
+ * cleared, and the translations that remember it are flushed.
  */
 #include <errno.h>
 
@@ -43,12 +48,13 @@ static uint64_t *entry(struct svm *s, uint64_t at, unsigned level) {
 }
 
 static int map_piece(struct svm *s, const struct mem_piece *p) {
-    uint64_t flags = X86_PTE_P | X86_PTE_U | X86_PTE_A | X86_PTE_D |
+    bool noted = s->logs_writes && p->kind == MEM_RAM;
+    uint64_t flags = X86_PTE_P | X86_PTE_U | X86_PTE_A | (noted ? 0 : X86_PTE_D) |
                      (p->kind == MEM_RAM ? X86_PTE_W : 0);
 
     for (uint64_t off = 0; off < p->size;) {
         uint64_t at = p->start.a + off, to = phys(s, p->host + off);
-        bool large = !((at | to) & (LARGE - 1)) && p->size - off >= LARGE;
+        bool large = !noted && !((at | to) & (LARGE - 1)) && p->size - off >= LARGE;
         uint64_t *e = entry(s, at, large);
 
         if (!e)
@@ -90,4 +96,39 @@ int svm_npt_make(struct svm *s) {
     s->cnt.npt_builds++;
     s->flush = true;
     return 0;
+}
+
+/* --- what the guest writes to --- */
+
+void svm_log_writes(struct svm *s, bool on) {
+    if (s->shadow || s->logs_writes == on)
+        return;
+    svm_tell_written(s);
+    s->logs_writes = on;
+    svm_npt_drop(s);
+}
+
+static void tell_table(struct svm *s, uint64_t *table, unsigned level) {
+    uint8_t *base = mem_ram_base(s->v->mem);
+
+    for (unsigned n = 0; n < 512; n++) {
+        uint64_t e = table[n];
+
+        if (!(e & X86_PTE_P) || (e & X86_PTE_PS))
+            continue;
+        if (level) {
+            tell_table(s, virt(s, e & FRAME_MASK), level - 1);
+        } else if ((e & (X86_PTE_W | X86_PTE_D)) == (X86_PTE_W | X86_PTE_D)) {
+            uint8_t *page = virt(s, e & FRAME_MASK);
+
+            table[n] = e & ~(uint64_t)X86_PTE_D;
+            mem_track_written(s->v->mem, (uint64_t)(page - base) >> X86_PAGE_SHIFT);
+            s->flush = true;
+        }
+    }
+}
+
+void svm_tell_written(struct svm *s) {
+    if (s->logs_writes && s->npt)
+        tell_table(s, s->npt, 3);
 }

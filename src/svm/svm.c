@@ -209,6 +209,7 @@ void svm_reset(struct svm *s) {
 }
 
 void svm_map_changed(struct svm *s) {
+    svm_tell_written(s);
     svm_npt_drop(s);
 }
 

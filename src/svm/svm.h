@@ -81,6 +81,14 @@ void svm_stats(const struct svm *s,
  * its next entry on at the latest. At first none do. Not on two CPUs at once. */
 void svm_ports(struct svm *s, uint16_t first, unsigned count, bool open);
 
+/* Dirty logging. With nested paging the guest's stores pass the traces by which mem/
+ * knows what is written to (mem_track_start()): from now on they are noted by 4 KiB, or
+ * no more; while the guest does not run. With shadow paging there is nothing to do. */
+void svm_log_writes(struct svm *s, bool on);
+/* What it has stored to since is told to mem/: then mem_track_collect() has all. While it
+ * does not run. */
+void svm_tell_written(struct svm *s);
+
 /* For struct svm_host's asids(): one after the other, to vCPUs that stay for good. *LAST
  * of this CPU's was given last, 0 at first; COUNT is left for those that have to share.
  */

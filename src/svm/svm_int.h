@@ -58,6 +58,7 @@ struct svm {
     uint64_t filled_page;  /* what the MMU has filled last */
     bool filled_global;
     uint64_t *npt;     /* the root; NULL: to be made */
+    bool logs_writes;  /* its D bits say what the guest has stored to */
     uint32_t features; /* X86_SVM_* of leaf 0x8000000a */
     bool has_xcr0, has_tsc_aux;
     bool loaded;    /* the control block has the guest's state */

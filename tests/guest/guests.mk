@@ -2,7 +2,7 @@
 # those built for 32-bit and for long mode (most are built for both). All are 32-bit
 # multiboot ELF images: the 64-bit ones enter long mode themselves.
 GUESTS32 = excp paging smc strings timer debug vector triple segs gates real precise ticks mmio pci pciint calls iretmatrix patch privs privinsn taskmatrix pagematrix a20 descload realmatrix nested triplepf shadow stepforms gatematrix dbgmatrix ssmatrix apicmsr segreach resetvec firmware models smp smporder smpipi smpsteal smpdebug
-GUESTS64 = excp paging smc strings timer debug vector triple long precise ticks mmio pci pciint calls iretmatrix patch privs privinsn pagematrix a20 descload nested triplepf shadow stepforms gatematrix dbgmatrix ssmatrix apicmsr segreach scatter firmware models smp smporder smpsteal smpdebug trusted
+GUESTS64 = excp paging smc strings timer debug vector triple long precise ticks mmio pci pciint calls iretmatrix patch privs privinsn pagematrix a20 descload nested triplepf shadow stepforms gatematrix dbgmatrix ssmatrix apicmsr segreach scatter firmware models smp smporder smpsteal smpdebug trusted scribble
 GUEST_LIB = boot.S trap.S guest.c digest.c page.c forms.c rings.c realmode.c tasks.c smp.S smp.c
 GUEST_OUT = $(BUILD)/guest
 GUEST_BINS = $(GUESTS32:%=$(GUEST_OUT)/%32) $(GUESTS64:%=$(GUEST_OUT)/%64) \

@@ -93,8 +93,10 @@ static int nested(struct svmcpu *c, uint64_t gpa, bool write, bool final, uint64
 
             if (write && !w)
                 break;
+            e |= X86_PTE_A | (write ? X86_PTE_D : 0);
+            at_phys(table)[gpa >> (12 + 9 * l) & 511] = e;
             *phys = (e & FRAME & ~offset) | (gpa & offset);
-            *writable = w;
+            *writable = w && e & X86_PTE_D; /* else a store walks once more */
             return GOES_ON;
         }
         table = e & FRAME;
