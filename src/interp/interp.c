@@ -326,15 +326,18 @@ static bool boundary(struct interp *ip, enum exit_reason *out) {
     return false;
 }
 
-enum exit_reason interp_step(struct interp *ip, uint64_t count) {
+/* Whole blocks, as long as no more than COUNT instructions are to be done; WHOLE: blocks
+ * in any case, and no further than the CPU's mode goes. */
+static enum exit_reason run(struct interp *ip, uint64_t count, bool whole) {
     struct vcpu *v = ip->v;
     enum exit_reason out = EXIT_kick;
+    uint8_t mode = v->mode;
 
     ip->end = v->cnt->insns_retired + count;
     if (ip->end < count)
         ip->end = UINT64_MAX;
     ip->stalls = count;
-    while (v->cnt->insns_retired < ip->end) {
+    while (v->cnt->insns_retired < ip->end && !(whole && v->mode != mode)) {
         uint64_t left = ip->end - v->cnt->insns_retired, stop = vcpu_left(v);
         struct block *b = NULL;
         int rc;
@@ -352,7 +355,7 @@ enum exit_reason interp_step(struct interp *ip, uint64_t count) {
                 continue;
             }
         }
-        if (likely(!needs_care(v)) && left >= INTERP_BLOCK_MAX &&
+        if (likely(!needs_care(v)) && (whole || left >= INTERP_BLOCK_MAX) &&
             stop >= INTERP_BLOCK_MAX)
             b = interp_code_block(ip);
         if (unlikely(v->stops)) {
@@ -370,6 +373,14 @@ enum exit_reason interp_step(struct interp *ip, uint64_t count) {
     return out;
 }
 
+enum exit_reason interp_step(struct interp *ip, uint64_t count) {
+    return run(ip, count, false);
+}
+
+enum exit_reason interp_in_mode(struct interp *ip, uint64_t count) {
+    return run(ip, count, true);
+}
+
 int interp_one(struct interp *ip) {
     ip->end = ip->v->cnt->insns_retired + 1;
     ip->stalls = 1;
@@ -377,5 +388,5 @@ int interp_one(struct interp *ip) {
 }
 
 enum exit_reason interp_run(struct interp *ip) {
-    return interp_step(ip, UINT64_MAX);
+    return run(ip, UINT64_MAX, false);
 }

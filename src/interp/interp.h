@@ -26,6 +26,12 @@ enum exit_reason interp_run(struct interp *ip);
  * EXIT_kick when it was the count. */
 enum exit_reason interp_step(struct interp *ip, uint64_t count);
 
+/* As interp_step(), but a few instructions more if the last ones belong together, and
+ * fewer if the CPU's mode (v->mode) has become another: for code of a mode that is not
+ * translated. No look into code of the next mode leaves decoded blocks, and with them
+ * traces, in its pages. */
+enum exit_reason interp_in_mode(struct interp *ip, uint64_t count);
+
 /* One instruction, or the delivery of its fault, for the translator: no event waits, and
  * nothing traps at every instruction. SEM_SHUTDOWN: triple fault; else what the next
  * instruction needs is in the vCPU. Vector state may be live on return. */

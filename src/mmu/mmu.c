@@ -249,13 +249,25 @@ void mmu_context_changed(struct vcpu *v) {
     v->shadow.code_super = &b[BANK_SUPER_X];
 }
 
+/* Is the shadow what it would become if it began anew? Without paging addresses are
+ * physical ones in real and in protected mode: a boot loader that goes from one to the
+ * other and back for each sector that it has the BIOS read keeps what was filled. */
+static bool still_flat(const struct mmu_priv *m, enum paging before, bool pge) {
+    return m->cur && before == PAGING_NONE && m->paging == PAGING_NONE && m->pge == pge;
+}
+
 void mmu_mode_changed(struct vcpu *v) {
     struct mmu_priv *m = mmu_priv(v);
+    enum paging paging = m->paging;
+    bool pge = m->pge;
+
     mmu_walk_config(m);
-    drop_all(m);
+    if (!still_flat(m, paging, pge)) {
+        drop_all(m);
+        m->cur = NULL;
+        select_space(m, current_key(m));
+    }
     vcpu_forget_gates(v);
-    m->cur = NULL;
-    select_space(m, current_key(m));
     mmu_breakpoints_changed(v); /* their addresses are cut to 32 bits outside long mode */
     mmu_context_changed(v);
 }
@@ -264,6 +276,8 @@ void mmu_flush_all(struct vcpu *v) {
     struct mmu_priv *m = mmu_priv(v);
     bool open = !v->hooks || !v->hooks->a20 || v->hooks->a20(v->hooks_arg);
     m->a20_mask = open ? ~0ull : ~(1ull << 20);
+    drop_all(m);
+    m->cur = NULL; /* nothing stays */
     mmu_mode_changed(v);
 }
 

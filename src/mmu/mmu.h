@@ -283,7 +283,9 @@ static inline const uint8_t *mmu_fetch(struct vcpu *v, struct gva at) {
 
 /* --- architectural events: the caller has already changed the vCPU's registers --- */
 void mmu_cr3_loaded(struct vcpu *v, uint64_t value); /* VALUE as written, with bit 63 */
-void mmu_mode_changed(struct vcpu *v);    /* CR0, CR4, EFER bits that matter; drops all */
+/* CR0, CR4, EFER bits that matter. Drops all, but where there is no paging before and
+ * after. */
+void mmu_mode_changed(struct vcpu *v);
 void mmu_context_changed(struct vcpu *v); /* CPL or RFLAGS.AC: picks the banks. Cheap. */
 void mmu_invlpg(struct vcpu *v, struct gva at);
 /* INVPCID types 0..3; the caller has checked the descriptor. */

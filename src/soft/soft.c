@@ -6,8 +6,9 @@
 #include "sem/sem.h"
 #include "tr/key.h"
 
-/* Instructions of 16-bit code that the interpreter runs before it is asked again. */
-#define INTERP_SLICE 64
+/* Instructions of 16-bit code, or so, that the interpreter runs before it is asked again.
+ */
+#define INTERP_SLICE 512
 
 /* What only the interpreter does: traps at every instruction, interrupts. */
 static bool needs_care(const struct vcpu *v, uint32_t events) {
@@ -103,8 +104,10 @@ static bool advance(struct soft *s, enum exit_reason *out) {
         return interpret(s, 1, out);
     if (v->away && direct_wanted(s->direct))
         return directly(s, out);
-    if (!tr_translatable(v))
-        return interpret(s, INTERP_SLICE, out);
+    if (!tr_translatable(v)) {
+        *out = interp_in_mode(s->ip, INTERP_SLICE);
+        return *out != EXIT_kick;
+    }
     return translated(s, out);
 }
 

@@ -4,6 +4,8 @@
 
 #include "tc/tc_int.h"
 
+#define FULL (TC_JUMPS_NOTED + 1) /* of jump_table.filled */
+
 int tc_jumps_create(struct tc *tc) {
     tc->tables = tc->jumps_stay ? TC_JUMP_TABLES_MAX : TC_JUMP_TABLES;
     for (unsigned n = 0; n < tc->tables; n++) {
@@ -11,6 +13,7 @@ int tc_jumps_create(struct tc *tc) {
 
         t->to = calloc(1u << TR_JUMP_BITS, sizeof(*t->to));
         t->second = calloc(1u << TC_SECOND_BITS, sizeof(*t->second));
+        t->filled = FULL;
         if (!t->to || !t->second)
             return -ENOMEM;
     }
@@ -26,12 +29,28 @@ void tc_jumps_free(struct tc *tc) {
 
 void tc_jumps_reset(struct tc *tc) {
     for (unsigned n = 0; n < tc->tables; n++)
-        tc->jump[n].used = 0;
+        tc->jump[n] = (struct jump_table){.to = tc->jump[n].to,
+                                          .second = tc->jump[n].second,
+                                          .has_seconds = tc->jump[n].has_seconds,
+                                          .filled = FULL};
+}
+
+/* Something is put into its place SLOT. */
+static void note_filled(struct jump_table *t, unsigned slot) {
+    if (t->filled < TC_JUMPS_NOTED)
+        t->noted[t->filled] = (uint16_t)slot;
+    if (t->filled < FULL)
+        t->filled++;
 }
 
 static void jump_clear(struct tc *tc, struct jump_table *t) {
-    for (unsigned n = 0; n < 1u << TR_JUMP_BITS; n++)
-        t->to[n] = tc->nowhere;
+    if (t->filled < FULL)
+        for (unsigned n = 0; n < t->filled; n++)
+            t->to[t->noted[n]] = tc->nowhere;
+    else
+        for (unsigned n = 0; n < 1u << TR_JUMP_BITS; n++)
+            t->to[n] = tc->nowhere;
+    t->filled = 0;
     for (unsigned n = 0; t->has_seconds && n < 1u << TC_SECOND_BITS; n++)
         t->second[n] = NULL;
     t->has_seconds = false;
@@ -116,9 +135,12 @@ static void insert_second(struct tc *tc, const struct vcpu *v, uint64_t va,
 /* --- what is in them --- */
 
 void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c) {
-    uint8_t **to = (uint8_t **)tr_vcpu(v)->jump + tc_jump_slot(va);
+    struct jump_table *t = &tc->jump[tr_vcpu(v)->selected];
+    uint8_t **to = &t->to[tc_jump_slot(va)];
 
-    if (*to != tc->nowhere && *to != c->code.entry_jump)
+    if (*to == tc->nowhere)
+        note_filled(t, tc_jump_slot(va));
+    else if (*to != c->code.entry_jump)
         insert_second(tc, v, va, c);
     __atomic_store_n(to, c->code.entry_jump, __ATOMIC_RELEASE);
     c->jumps |= (uint16_t)(1u << (va >> 12 & 15));

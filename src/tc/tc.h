@@ -73,10 +73,16 @@ static inline unsigned tc_jump_slot(uint64_t va) {
 /* With several vCPUs more, for none is made another key's while they run. */
 #define TC_JUMP_TABLES 8
 #define TC_JUMP_TABLES_MAX 32
+/* Places that are emptied one by one when a table becomes another key's: while a guest
+ * loads its segments, each is a key of its own for a few instructions. */
+#define TC_JUMPS_NOTED 64u
 struct jump_table {
     uint32_t key;
     uint64_t used;
     uint8_t **to; /* RX */
+    uint16_t noted[TC_JUMPS_NOTED];
+    unsigned
+        filled; /* so many are in NOTED; more than it holds: anything may be filled */
     /* By a hash of the address: those that did not find their place above free. A big
      * program has hundreds of functions at the same low bits. */
     uint8_t **second; /* RX; NULL: nothing */

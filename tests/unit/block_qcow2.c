@@ -345,6 +345,20 @@ static void test_backing(void **state) {
     over("compat=0.10,cluster_size=1024", "qcow2", 1 << 20, (2 << 20) + 1024);
 }
 
+/* What has been unpacked for its first sector is there for the others. */
+static void piece_by_piece(struct model *m) {
+    model_open(m);
+    check_read(m, 0, 512);
+    for (size_t at = 0; at < 4096; at += 512) {
+        unsigned before = at_once;
+
+        check_read(m, at, 512);
+        check_read(m, at, 512);
+        assert_true(at_once > before);
+    }
+    model_close(m);
+}
+
 static void compressed(const char *options, size_t size) {
     struct model m = {.size = size, .spec = {.path = "a.qcow2"}};
 
@@ -352,6 +366,7 @@ static void compressed(const char *options, size_t size) {
     fill_random(m.bytes, size, size);
     put_file("raw", m.bytes, size);
     qemu_img_good("convert -c -f raw -O qcow2 -o %s raw a.qcow2", options);
+    piece_by_piece(&m);
     random_life(&m, 250, size + 1);
     free(m.bytes);
     unlink("a.qcow2");

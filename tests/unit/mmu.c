@@ -718,6 +718,38 @@ static void reserved_bits(void **state) {
     box_free(b);
 }
 
+/* Without paging an address is physical in real and in protected mode: what is there
+ * stays. With paging on, and when A20 moves, nothing does. */
+static void flat_stays(void **state) {
+    for (int policy = MMU_FLUSH; policy <= MMU_TRACE; policy++) {
+        struct box *b = box_new(M_32, (enum mmu_policy)policy);
+        struct vcpu *v = &b->v;
+        uint64_t fills;
+
+        v->cr0 = X86_CR0_PE;
+        mmu_mode_changed(v);
+        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+        fills = b->cnt.shadow_fills;
+        for (unsigned n = 0; n < 4; n++) {
+            v->cr0 ^= X86_CR0_PE;
+            mmu_mode_changed(v);
+            assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+        }
+        assert_int_equal(b->cnt.shadow_fills, fills);
+        mmu_flush_all(v);
+        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+        assert_int_equal(b->cnt.shadow_fills, fills + 1);
+        set_pte(b, M_32, VA, 0);
+        v->cr0 |= X86_CR0_PG;
+        mmu_mode_changed(v);
+        assert_int_not_equal(attempt(b, VA, MMU_WRITE, false), -1);
+        v->cr0 &= ~(uint64_t)X86_CR0_PG;
+        mmu_mode_changed(v);
+        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+        box_free(b);
+    }
+}
+
 /* More tables than there are records of dependencies: the shadow starts over and stays
  * right. One table of each level, used over and over. */
 static void trace_records_run_out(void **state) {
@@ -889,6 +921,7 @@ int main(void) {
                                        cmocka_unit_test(breakpoints),
                                        cmocka_unit_test(hostile),
                                        cmocka_unit_test(reserved_bits),
+                                       cmocka_unit_test(flat_stays),
                                        cmocka_unit_test(trace_records_run_out),
                                        cmocka_unit_test(dirty_of_a_faulting_store),
                                        cmocka_unit_test(a20_gate),

@@ -115,6 +115,30 @@ static void test_real_is_interpreted(void **state) {
     assert_int_equal(counters.insns_retired, 2 * ROUNDS + 2);
 }
 
+/* As a boot loader does it: the interpreter goes to the far jump and no further. */
+static void test_real_to_flat(void **state) {
+    static const uint8_t enter[] = {
+        0x0f, 0x01, 0x16, 0x40, 0x00,             /* lgdt [0x40] */
+        0x0f, 0x20, 0xc0, 0x0c, 0x01,             /* mov eax, cr0; or al, 1 */
+        0x0f, 0x22, 0xc0,                         /* mov cr0, eax */
+        0x66, 0xea, 0x00, 0x01, 0x01, 0x00, 8, 0, /* jmp 8:0x10100 */
+    };
+    static const uint8_t gdt[] = {0x0f, 0x00, 0x80, 0x00, 0x01, 0x00};
+    static const uint64_t flat_code = 0x00cf9b000000ffff;
+
+    start(false);
+    assert_true(mem_write(v->mem, gpa(CODE), enter, sizeof(enter)));
+    assert_true(mem_write(v->mem, gpa(CODE + 0x40), gdt, sizeof(gdt)));
+    assert_true(mem_write(v->mem, gpa(CODE + 0x88), &flat_code, sizeof(flat_code)));
+    assert_true(mem_write(v->mem, gpa(CODE + 0x100), code32, sizeof(code32)));
+    assert_int_equal(soft_run(&soft), EXIT_halt);
+    assert_int_equal(v->gpr[REG_RCX], 0);
+    assert_int_equal(v->rip, CODE + 0x100 + sizeof(code32));
+    assert_true(counters.bt_entries > 0);
+    assert_in_range(counters.insns_retired, 5, 6); /* HLT may be the sixth */
+    assert_int_equal(counters.shadow_flushes, 0);
+}
+
 /* While a breakpoint is armed, every instruction is looked at. */
 static void test_debugged_is_interpreted(void **state) {
     start(true);
@@ -169,6 +193,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_flat_is_translated, setup, teardown),
         cmocka_unit_test_setup_teardown(test_real_is_interpreted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_real_to_flat, setup, teardown),
         cmocka_unit_test_setup_teardown(test_debugged_is_interpreted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shadow_is_interpreted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kicked, setup, teardown),

@@ -305,6 +305,25 @@ static void test_jumps(void **state) {
     assert_ptr_equal(tc_jump_target(v, 0x5010), tc.nowhere);
 }
 
+/* A table that becomes another key's is empty, however much was in it. */
+static void test_tables_emptied(void **state) {
+    static const unsigned filled[] = {0, 1, TC_JUMPS_NOTED, TC_JUMPS_NOTED + 1, 5000, 2};
+    struct ccf *c = keep(0x5010, GUEST, 8, 0x5020);
+    uint32_t key = 1000;
+
+    for (unsigned k = 0; k < ARRAY_SIZE(filled); k++) {
+        for (unsigned turn = 0; turn < TC_JUMP_TABLES; turn++) {
+            tc_select_key(&tc, v, ++key);
+            for (unsigned n = 0; n < 1u << TR_JUMP_BITS; n++)
+                assert_ptr_equal(tc_jump_target(v, n), tc.nowhere);
+            for (unsigned n = 0; n < filled[k]; n++)
+                tc_jump_insert(&tc, v, n * 13, c);
+        }
+        if (k == 3)
+            tc_jumps_reset(&tc);
+    }
+}
+
 /* Fragments at the same low bits: who loses its place in the first table is found in the
  * second, and gets it back; one at many addresses is forgotten at all of them. */
 static void test_second_table(void **state) {
@@ -387,6 +406,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_written, setup, teardown),
         cmocka_unit_test_setup_teardown(test_written_between, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jumps, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tables_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_second_table, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evicted, setup, teardown),
     };

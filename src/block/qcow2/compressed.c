@@ -1,6 +1,8 @@
 /*
  * Compressed clusters, which are read and never made: what is written becomes a cluster
- * of its own. The one that was unpacked last is kept, for who reads it piece by piece.
+ * of its own. Those that were read last are kept as they read, for guests read them piece
+ * by piece: boot loaders a few sectors at once, one request after the other. Workers
+ * unpack in parallel; two that want the same cluster at once may both do it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,6 +13,7 @@
 #include "block/qcow2/qcow2_int.h"
 
 #define SECTOR 512u
+#define UNPACKED_BYTES (1u << 20) /* that are kept, and two clusters at least */
 
 /* "Compressed Clusters Descriptor" */
 void compressed_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
@@ -55,7 +58,8 @@ static int zstd_all(const uint8_t *from, size_t len, uint8_t *to, size_t size) {
     return 0;
 }
 
-static int unpack(struct qcow2 *q, uint64_t entry) {
+/* What ENTRY leads to, into TO, which has room for a cluster. */
+static int unpack(const struct qcow2 *q, uint64_t entry, uint8_t *to) {
     unsigned bits = 62 - (q->cluster_bits - 8);
     uint64_t offset, length, at = entry & ((1ull << bits) - 1);
     uint8_t *packed;
@@ -64,29 +68,89 @@ static int unpack(struct qcow2 *q, uint64_t entry) {
     compressed_place(q, entry, &offset, &length);
     length -= at - offset;
     packed = malloc(length);
-    if (!q->unpack_buf)
-        q->unpack_buf = malloc(q->cluster_size);
-    rc = packed && q->unpack_buf ? image_read(q->file, at, packed, length) : -ENOMEM;
-    q->unpacked = 0;
+    rc = packed ? image_read(q->file, at, packed, length) : -ENOMEM;
     if (!rc && q->header.compression)
-        rc = zstd_all(packed, length, q->unpack_buf, q->cluster_size);
+        rc = zstd_all(packed, length, to, q->cluster_size);
     else if (!rc)
-        rc = inflate_all(packed, length, q->unpack_buf, q->cluster_size);
-    if (!rc)
-        q->unpacked = entry;
+        rc = inflate_all(packed, length, to, q->cluster_size);
     free(packed);
     return rc;
 }
 
+/* --- those that were read last --- */
+
+static unsigned places(const struct qcow2 *q) {
+    uint64_t most = UNPACKED_BYTES >> q->cluster_bits;
+
+    return most < 2 ? 2 : most < QCOW2_UNPACKED ? (unsigned)most : QCOW2_UNPACKED;
+}
+
+/* Copies a part of it, if it is there. `unpack` is held. */
+static bool find(struct qcow2 *q, uint64_t entry, size_t skip, const struct iovec *iov,
+                 unsigned count, size_t len) {
+    for (unsigned n = 0; n < places(q); n++) {
+        struct unpacked *u = &q->unpacked[n];
+
+        if (u->entry != entry)
+            continue;
+        u->used = ++q->unpack_clock;
+        iov_fill(iov, count, 0, u->buf + skip, len);
+        return true;
+    }
+    return false;
+}
+
+/* BUF has it from now on, in the place of the one that nobody has asked for for longest,
+ * whose buffer is returned. `unpack` is held. */
+static uint8_t *keep(struct qcow2 *q, uint64_t entry, uint8_t *buf) {
+    struct unpacked *u = &q->unpacked[0];
+    uint8_t *before;
+
+    for (unsigned n = 1; n < places(q); n++)
+        if (q->unpacked[n].used < u->used)
+            u = &q->unpacked[n];
+    before = u->buf;
+    *u = (struct unpacked){entry, ++q->unpack_clock, buf};
+    return before;
+}
+
 int compressed_read(struct qcow2 *q, uint64_t entry, size_t skip, const struct iovec *iov,
                     unsigned count, size_t len) {
-    int rc = 0;
+    uint8_t *buf;
+    bool found;
+    int rc;
 
     pthread_mutex_lock(&q->unpack);
-    if (q->unpacked != entry)
-        rc = unpack(q, entry);
-    if (!rc)
-        iov_fill(iov, count, 0, q->unpack_buf + skip, len);
+    found = find(q, entry, skip, iov, count, len);
     pthread_mutex_unlock(&q->unpack);
+    if (found)
+        return 0;
+    buf = malloc(q->cluster_size);
+    rc = buf ? unpack(q, entry, buf) : -ENOMEM;
+    if (!rc) {
+        iov_fill(iov, count, 0, buf + skip, len);
+        pthread_mutex_lock(&q->unpack);
+        buf = keep(q, entry, buf);
+        pthread_mutex_unlock(&q->unpack);
+    }
+    free(buf);
     return rc;
+}
+
+int compressed_now(struct qcow2 *q, uint64_t entry, size_t skip, const struct iovec *iov,
+                   unsigned count, size_t len) {
+    bool found;
+
+    if (pthread_mutex_trylock(&q->unpack))
+        return -EAGAIN;
+    found = find(q, entry, skip, iov, count, len);
+    pthread_mutex_unlock(&q->unpack);
+    return found ? 0 : -EAGAIN;
+}
+
+void compressed_forget(struct qcow2 *q) {
+    for (unsigned n = 0; n < QCOW2_UNPACKED; n++) {
+        free(q->unpacked[n].buf);
+        q->unpacked[n] = (struct unpacked){0};
+    }
 }

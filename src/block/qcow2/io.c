@@ -169,6 +169,8 @@ static int run_now(struct qcow2 *q, const struct run *r, uint64_t offset,
         return backing_now(q, offset, iov, count, len);
     if (r->kind == RUN_DATA && q->file->ops->read_now)
         return q->file->ops->read_now(q->file, r->host + inside(q, offset), iov, count);
+    if (r->kind == RUN_COMPRESSED)
+        return compressed_now(q, r->entry, inside(q, offset), iov, count, len);
     if (r->kind != RUN_ZERO)
         return -EAGAIN;
     iov_zero(iov, count, 0, len);

@@ -17,7 +17,7 @@ static void destroy(struct qcow2 *q) {
     pthread_mutex_destroy(&q->lock);
     pthread_mutex_destroy(&q->alloc);
     table_destroy(q);
-    free(q->unpack_buf);
+    compressed_forget(q);
     free(q->freed);
     free(q->l1);
     free(q->reftable);

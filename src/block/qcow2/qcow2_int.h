@@ -132,6 +132,14 @@ struct freed { /* clusters of the file that will be free after the next write-ba
     uint64_t first, count;
 };
 
+/* A compressed cluster, as it reads. */
+#define QCOW2_UNPACKED 16u
+struct unpacked {
+    uint64_t entry; /* of the table that leads to it; 0: nothing is in BUF */
+    uint64_t used;  /* by unpack_clock */
+    uint8_t *buf;
+};
+
 struct qcow2 {
     struct image image;
     struct image *file;
@@ -157,9 +165,9 @@ struct qcow2 {
     struct freed *freed;
     size_t freed_count, freed_room;
 
-    pthread_mutex_t unpack; /* of these, not held with the others */
-    uint64_t unpacked;      /* the entry of the compressed cluster that is in BUF */
-    uint8_t *unpack_buf;
+    pthread_mutex_t unpack; /* of these; LOCK may be held, and none is taken with it */
+    struct unpacked unpacked[QCOW2_UNPACKED];
+    uint64_t unpack_clock;
 };
 
 /* Guest clusters that lie in the same way. */
@@ -252,9 +260,13 @@ uint64_t map_page_rest(const struct qcow2 *q, uint64_t c);
  */
 void compressed_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
                       uint64_t *length);
-/* Unpacks the cluster of ENTRY, and copies LEN bytes from SKIP on into IOV. */
+/* LEN bytes of the cluster of ENTRY, from SKIP on, into IOV. 0 or -errno. */
 int compressed_read(struct qcow2 *q, uint64_t entry, size_t skip, const struct iovec *iov,
                     unsigned count, size_t len);
+/* The same, if it has been unpacked and takes no waiting; else -EAGAIN. */
+int compressed_now(struct qcow2 *q, uint64_t entry, size_t skip, const struct iovec *iov,
+                   unsigned count, size_t len);
+void compressed_forget(struct qcow2 *q); /* frees all that is kept */
 
 /* --- repair.c --- */
 
