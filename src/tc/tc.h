@@ -70,8 +70,10 @@ static inline unsigned tc_jump_slot(uint64_t va) {
     return (unsigned)va & ((1u << TR_JUMP_BITS) - 1);
 }
 
-/* With several vCPUs more, for none is made another key's while they run. */
-#define TC_JUMP_TABLES 8
+/* A boot loader that goes to real mode and back, and has a firmware do the same, executes
+ * code of more than eight keys in turn. With several vCPUs more, for none is made another
+ * key's while they run. */
+#define TC_JUMP_TABLES 16
 #define TC_JUMP_TABLES_MAX 32
 /* Places that are emptied one by one when a table becomes another key's: while a guest
  * loads its segments, each is a key of its own for a few instructions. */
@@ -81,8 +83,7 @@ struct jump_table {
     uint64_t used;
     uint8_t **to; /* RX */
     uint16_t noted[TC_JUMPS_NOTED];
-    unsigned
-        filled; /* so many are in NOTED; more than it holds: anything may be filled */
+    unsigned filled; /* so many are in NOTED; more than it holds: anything may be */
     /* By a hash of the address: those that did not find their place above free. A big
      * program has hundreds of functions at the same low bits. */
     uint8_t **second; /* RX; NULL: nothing */
