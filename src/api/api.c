@@ -14,8 +14,6 @@
 
 #include "api/api_int.h"
 #include "api/fields.h"
-#include "api/png.h"
-#include "api/prometheus.h"
 #include "base/log.h"
 #include "base/os_loop.h"
 
@@ -150,6 +148,7 @@ static void start_instance(struct call *c) {
         return;
     }
     a->starting = true;
+    a->starter = c->answer->ticket;
     c->answer->later = true;
     os_loop_stop(a->loop);
 }
@@ -187,57 +186,6 @@ static void patch_vm(struct call *c) {
         call_do(c, "{\"command\":\"pause\"}");
     else
         call_do(c, "{\"command\":\"resume\"}");
-}
-
-/* --- ours --- */
-
-static void get_stats(struct call *c) {
-    cJSON *answer = call_ask(c, "{\"command\":\"stats\"}");
-
-    if (answer)
-        call_json(c, 200, cJSON_DetachItemFromObject(answer, "stats"));
-    cJSON_Delete(answer);
-}
-
-static void get_figures(struct call *c) {
-    cJSON *answer = call_ask(c, "{\"command\":\"stats\"}");
-
-    if (!answer)
-        return;
-    c->answer->status = 200;
-    c->answer->type = "text/plain; version=0.0.4";
-    c->answer->body =
-        prometheus_text(cJSON_GetObjectItem(answer, "stats"), &c->answer->len);
-    if (!c->answer->body)
-        c->answer->status = 500;
-    cJSON_Delete(answer);
-}
-
-static void get_screenshot(struct call *c) {
-    cJSON *answer = call_ask(c, "{\"command\":\"picture\"}");
-
-    if (!answer)
-        return;
-    c->answer->body = (char *)png_of_picture(answer, &c->answer->len);
-    c->answer->status = c->answer->body ? 200 : 500;
-    c->answer->type = "image/png";
-    cJSON_Delete(answer);
-}
-
-static const char *const presses[] = {"powerdown", "reset", "quit", NULL};
-static const struct field power_fields[] = {{"action", FIELD_TEXT, true, 0, 0, presses},
-                                            {0}};
-
-static void put_power(struct call *c) {
-    char line[64];
-
-    if (fields_check(c->body, power_fields, c->why, sizeof(c->why))) {
-        call_refuse(c, "%s", c->why);
-        return;
-    }
-    snprintf(line, sizeof(line), "{\"command\":\"%s\"}",
-             fields_text(c->body, "action", ""));
-    call_do(c, line);
 }
 
 /* --- what is there in Firecracker and not here --- */
@@ -279,10 +227,13 @@ static const struct resource {
     {"PATCH", "/balloon", ALWAYS, true, api_balloon_patch},
     {"GET", "/balloon/statistics", RUNNING, false, api_balloon_get_statistics},
     {"PUT", "/bivisor/settings", BEFORE, true, put_settings},
-    {"GET", "/bivisor/stats", RUNNING, false, get_stats},
-    {"GET", "/bivisor/metrics", RUNNING, false, get_figures},
-    {"GET", "/bivisor/screenshot", RUNNING, false, get_screenshot},
-    {"PUT", "/bivisor/power", RUNNING, true, put_power},
+    {"GET", "/bivisor/stats", RUNNING, false, api_stats_get},
+    {"GET", "/bivisor/metrics", RUNNING, false, api_figures_get},
+    {"GET", "/bivisor/screenshot", RUNNING, false, api_screenshot_get},
+    {"PUT", "/bivisor/power", RUNNING, true, api_power_put},
+    {"PUT", "/bivisor/exec", RUNNING, true, api_exec_put},
+    {"GET", "/bivisor/quota", RUNNING, false, api_quota_get},
+    {"PUT", "/bivisor/quota", RUNNING, true, api_quota_put},
     {"PATCH", "/balloon/statistics", ALWAYS, true, api_balloon_patch_statistics},
     {"PATCH", "/balloon/hinting/", ALWAYS, false, not_here},
     {"GET", "/balloon/hinting/", ALWAYS, false, not_here},
@@ -443,7 +394,7 @@ void api_failed(struct api *a, const char *why) {
     a->load = NULL;
     call_refuse(&c, "%s", why);
     if (a->server)
-        api_server_answer(a->server, &answer);
+        api_server_answer(a->server, a->starter, &answer);
 }
 
 struct control_table *api_table(struct api *a) {
@@ -474,11 +425,12 @@ void api_running(struct api *a) {
     if (a->starting)
         api_balloon_begin(a);
     if (a->starting && a->server)
-        api_server_answer(a->server, &answer);
+        api_server_answer(a->server, a->starter, &answer);
     a->starting = false;
 }
 
 void api_stop(struct api *a) {
+    call_forget(a);
     if (a->server)
         api_server_stop(a->server);
     a->loop = NULL;

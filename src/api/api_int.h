@@ -8,6 +8,9 @@
 #include "api/server.h"
 
 #define CALL_WHY 512
+#define CALL_WAITS 8u
+
+struct control_request;
 
 struct cJSON;
 
@@ -20,6 +23,15 @@ struct api {
     struct os_loop *loop; /* the one that turns */
     bool machine;         /* there is one */
     bool starting;
+    uint64_t starter; /* who has asked for that: a ticket */
+    struct call_wait {
+        struct api *api;
+        struct control_request *r; /* NULL: nobody waits */
+        uint64_t ticket;
+        /* What the machine's answer, which is no refusal, is for the client; NULL: no
+         * content. */
+        struct cJSON *(*form)(struct cJSON *answer);
+    } wait[CALL_WAITS];
     int metrics;        /* where they are written to; -1: nowhere */
     struct cJSON *load; /* the snapshot that is to be gone on from; NULL: none */
 };
@@ -47,6 +59,12 @@ struct cJSON *call_ask(struct call *c, const char *line);
 /* The same, where it is only done. */
 void call_do(struct call *c, const char *line);
 
+/* The same for what takes a while: the answer comes later, as FORM makes it. */
+void call_later(struct call *c, const char *line,
+                struct cJSON *(*form)(struct cJSON *answer));
+/* Nobody is answered any more. */
+void call_forget(struct api *a);
+
 /* --- resources --- */
 
 /* What the configuration says of them from now on. 0, or -EINVAL with one sentence. */
@@ -60,6 +78,14 @@ void api_mmds_get(struct call *c);
 void api_mmds_put(struct call *c);
 void api_mmds_patch(struct call *c);
 void api_mmds_configure(struct call *c);
+
+void api_stats_get(struct call *c);
+void api_figures_get(struct call *c);
+void api_screenshot_get(struct call *c);
+void api_power_put(struct call *c);
+void api_exec_put(struct call *c);
+void api_quota_get(struct call *c);
+void api_quota_put(struct call *c);
 
 void api_balloon_get(struct call *c);
 void api_balloon_patch(struct call *c);

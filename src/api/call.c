@@ -63,3 +63,61 @@ void call_do(struct call *c, const char *line) {
         c->answer->status = 204;
     cJSON_Delete(answer);
 }
+
+/* --- what takes a while --- */
+
+/* The answer that TEXT, which is taken over, is; FORM as in call_later(). */
+static void answer_with(struct call *c, char *text, cJSON *(*form)(cJSON *answer)) {
+    cJSON *answer = text ? cJSON_Parse(text) : NULL;
+    const cJSON *error = cJSON_GetObjectItem(answer, "error");
+
+    free(text);
+    if (!answer || error)
+        call_refuse(c, "%s",
+                    cJSON_IsString(error) ? error->valuestring : "out of memory");
+    else if (form)
+        call_json(c, 200, form(answer));
+    else
+        c->answer->status = 204;
+    cJSON_Delete(answer);
+}
+
+static void on_done(void *arg, char *text) {
+    struct call_wait *w = arg;
+    struct api_answer answer = {.status = 500, .type = "application/json"};
+    struct call c = {.api = w->api, .answer = &answer};
+
+    w->r = NULL;
+    answer_with(&c, text, w->form);
+    if (w->api->server)
+        api_server_answer(w->api->server, w->ticket, &answer);
+    else
+        free(answer.body);
+}
+
+void call_later(struct call *c, const char *line, cJSON *(*form)(cJSON *answer)) {
+    struct call_wait *w = NULL;
+    char *text;
+
+    for (unsigned n = 0; n < CALL_WAITS && !w; n++)
+        if (!c->api->wait[n].r)
+            w = &c->api->wait[n];
+    if (!w) {
+        call_refuse(c, "too much is being done already");
+        return;
+    }
+    *w = (struct call_wait){.api = c->api, .ticket = c->answer->ticket, .form = form};
+    text = control_answer_or_wait(&c->api->table, line, strlen(line), on_done, w, &w->r);
+    if (w->r)
+        c->answer->later = true;
+    else
+        answer_with(c, text, form);
+}
+
+void call_forget(struct api *a) {
+    for (unsigned n = 0; n < CALL_WAITS; n++) {
+        if (a->wait[n].r)
+            control_forget(a->wait[n].r);
+        a->wait[n].r = NULL;
+    }
+}

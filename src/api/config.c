@@ -87,6 +87,9 @@ static const struct field settings_fields[] = {
     {"bt", FIELD_TEXT, false, 1, 256, NULL},
     {"direct", FIELD_TEXT, false, 0, 0, directs},
     {"pci", FIELD_BOOL, false, 0, 0, NULL},
+    {"cpu_quota", FIELD_NUMBER, false, 1, 6400, NULL},
+    {"memory_ceiling_mib", FIELD_NUMBER, false, 1, 1 << 20, NULL},
+    {"name", FIELD_TEXT, false, 1, 64, NULL},
     {"snapshots", FIELD_TEXT, false, 1, PATH_MOST, NULL},
     {0},
 };

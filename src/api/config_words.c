@@ -149,6 +149,9 @@ static void put_settings(struct words *w, const cJSON *settings) {
     put_option(w, "--bt", fields_text(settings, "bt", NULL));
     put_option(w, "--direct", fields_text(settings, "direct", NULL));
     put_option(w, "--snapshots", fields_text(settings, "snapshots", NULL));
+    put_option(w, "--name", fields_text(settings, "name", NULL));
+    if (fields_number(settings, "cpu_quota", 0))
+        put_number(w, "--cpu-quota", fields_number(settings, "cpu_quota", 0), "");
 }
 
 static void put_all(struct words *w, const struct config *c, bool pci) {
@@ -170,11 +173,16 @@ static void put_all(struct words *w, const struct config *c, bool pci) {
     put_drives(w, c->part[CONFIG_DRIVES]);
     cJSON_ArrayForEach(net, c->part[CONFIG_NETS]) put_net(w, net);
     if (c->part[CONFIG_BALLOON])
-        put_plain(w, "--balloon");
+        put_plain(w, fields_bool(c->part[CONFIG_BALLOON], "deflate_on_oom")
+                         ? "--balloon"
+                         : "--balloon=strict");
     if (c->part[CONFIG_VSOCK])
         put_vsock(w, c->part[CONFIG_VSOCK]);
     if (!c->part[CONFIG_ENTROPY])
         put_plain(w, "--no-rng");
+    if (fields_number(settings, "memory_ceiling_mib", 0))
+        put_number(w, "--memory-ceiling",
+                   fields_number(settings, "memory_ceiling_mib", 0), "M");
     put_serial(w, c->part[CONFIG_SERIAL]);
     put_settings(w, settings);
 }

@@ -31,7 +31,7 @@ static int check_text(const cJSON *v, const struct field *f, char *why, size_t w
     }
     if (f->max && (len < (size_t)f->min || len > (size_t)f->max))
         return complain(why, why_size, f->name, "is too short or too long");
-    for (const char *p = v->valuestring; *p; p++)
+    for (const char *p = v->valuestring; *p && f->type == FIELD_TEXT; p++)
         if ((unsigned char)*p < ' ')
             return complain(why, why_size, f->name, "has a control character in it");
     return 0;
@@ -54,6 +54,7 @@ static int check_value(const cJSON *v, const struct field *f, char *why,
                        size_t why_size) {
     switch (f->type) {
     case FIELD_TEXT:
+    case FIELD_ANY_TEXT:
         return check_text(v, f, why, why_size);
     case FIELD_NUMBER:
         return check_number(v, f, why, why_size);

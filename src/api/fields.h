@@ -6,7 +6,14 @@
 
 struct cJSON;
 
-enum field_type { FIELD_TEXT, FIELD_NUMBER, FIELD_BOOL, FIELD_OBJECT, FIELD_ARRAY };
+enum field_type {
+    FIELD_TEXT,
+    FIELD_ANY_TEXT,
+    /* control characters, too */ FIELD_NUMBER,
+    FIELD_BOOL,
+    FIELD_OBJECT,
+    FIELD_ARRAY
+};
 
 struct field {
     const char *name; /* NULL: the end of the list */

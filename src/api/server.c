@@ -25,6 +25,7 @@ struct client {
     bool lost;    /* what it sends cannot be read any more, and is thrown away */
     bool told;    /* that it may send the body */
     bool waits;   /* its answer comes later */
+    uint64_t ticket;
     char *out;
     size_t out_len, out_at, in_len;
     char in[IN_MAX];
@@ -37,6 +38,7 @@ struct api_server {
     struct os_task more; /* requests have been read that are not answered yet */
     api_handler *handle;
     void *arg;
+    uint64_t tickets;
     struct client *clients[CLIENTS];
 };
 
@@ -137,6 +139,7 @@ static bool answer_whole(struct client *k, const struct http_request *q) {
     bool keep = q->keep;
     size_t size = q->size;
 
+    a.ticket = k->ticket = ++k->server->tickets;
     k->server->handle(k->server->arg, q, &a);
     k->in_len -= size;
     memmove(k->in, k->in + size, k->in_len);
@@ -223,11 +226,11 @@ static void on_more(void *arg) {
             serve(s->clients[n]);
 }
 
-void api_server_answer(struct api_server *s, struct api_answer *a) {
+void api_server_answer(struct api_server *s, uint64_t ticket, struct api_answer *a) {
     for (unsigned n = 0; n < CLIENTS; n++) {
         struct client *k = s->clients[n];
 
-        if (!k || !k->waits)
+        if (!k || !k->waits || k->ticket != ticket)
             continue;
         k->waits = false;
         if (give(k, a, !k->leaving) && s->loop)

@@ -21,7 +21,8 @@ struct api_answer {
     const char *type; /* of the body */
     char *body;       /* malloc()ed, the server's from now on; NULL: none */
     size_t len;
-    bool later; /* api_server_answer() will bring it; one client can wait at a time */
+    uint64_t ticket; /* the request's number */
+    bool later;      /* api_server_answer() will bring it */
 };
 
 typedef void api_handler(void *arg, const struct http_request *q, struct api_answer *a);
@@ -34,7 +35,8 @@ int api_server_socket(const struct api_server *s); /* for the jail */
 /* 0 or -errno. */
 int api_server_start(struct api_server *s, struct os_loop *loop);
 void api_server_stop(struct api_server *s);
-/* The answer of who waits; nothing if that client has gone. Not from the handler. */
-void api_server_answer(struct api_server *s, struct api_answer *a);
+/* The answer of who waits for that of TICKET; nothing if that client has gone. Not from
+ * the handler. */
+void api_server_answer(struct api_server *s, uint64_t ticket, struct api_answer *a);
 
 #endif

@@ -85,7 +85,7 @@ void api_snapshot_create(struct call *c) {
     char *line = create_line(c);
 
     if (line)
-        call_do(c, line);
+        call_later(c, line, NULL);
     else
         call_refuse(c, "%s", c->why);
     free(line);
@@ -174,6 +174,7 @@ void api_snapshot_load(struct call *c) {
         return;
     }
     a->starting = true;
+    a->starter = c->answer->ticket;
     c->answer->later = true;
     os_loop_stop(a->loop);
 }

@@ -5,6 +5,7 @@
  *
  * The Unicode Standard, table "Well-Formed UTF-8 Byte Sequences".
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "control/control_int.h"
@@ -78,4 +79,19 @@ const char *control_check(const char *line, size_t len) {
             depth--;
     }
     return why;
+}
+
+char *check_make_text(const char *bytes, size_t len) {
+    static const char none[3] = "\xef\xbf\xbd";
+    char *text = malloc(sizeof(none) * len + 1), *to = text;
+    size_t n;
+
+    for (size_t at = 0; text && at < len; at += n ? n : 1) {
+        n = bytes[at] ? character((const uint8_t *)bytes + at, len - at) : 0;
+        memcpy(to, n ? bytes + at : none, n ? n : sizeof(none));
+        to += n ? n : sizeof(none);
+    }
+    if (text)
+        *to = 0;
+    return text;
 }

@@ -61,6 +61,10 @@ const char *control_text(const struct control_request *r, const char *name,
 void control_put_number(struct control_request *r, const char *name, double value);
 void control_put_bool(struct control_request *r, const char *name, bool value);
 void control_put_text(struct control_request *r, const char *name, const char *text);
+/* LEN bytes of anything, as a text: what of them is no UTF-8, and zero bytes, are U+FFFD.
+ */
+void control_put_bytes(struct control_request *r, const char *name, const char *bytes,
+                       size_t len);
 /* Takes VALUE over; NULL: there was no memory for it. */
 void control_put(struct control_request *r, const char *name, struct cJSON *value);
 /* One sentence instead of the answer. The first one stands. */

@@ -18,4 +18,8 @@ size_t qmp_length(const char *in, size_t len);
 /* The line by which the run's end is told. */
 void qmp_farewell(char *to, size_t size);
 
+/* LEN bytes of anything as a text of UTF-8, the caller's to free(); NULL: out of memory.
+ */
+char *check_make_text(const char *bytes, size_t len);
+
 #endif

@@ -57,6 +57,14 @@ const char *control_text(const struct control_request *r, const char *name,
     return value ? value->valuestring : otherwise;
 }
 
+void control_put_bytes(struct control_request *r, const char *name, const char *bytes,
+                       size_t len) {
+    char *text = check_make_text(bytes, len);
+
+    control_put(r, name, text ? cJSON_CreateString(text) : NULL);
+    free(text);
+}
+
 void control_put(struct control_request *r, const char *name, struct cJSON *value) {
     if (value && cJSON_AddItemToObject(r->answer, name, value))
         return;

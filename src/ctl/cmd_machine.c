@@ -21,6 +21,8 @@
 
 #define STOP_SECONDS 60u
 #define QUIT_SECONDS 10u
+#define MIB (1ull << 20)
+#define QUOTA_MIB_MAX (1u << 20)
 #define QUOTA_MAX 6400u /* the machine looks, too: MACHINE_QUOTA_MAX */
 
 #define MACHINE_WORDS                                                                    \
@@ -306,29 +308,52 @@ int ctl_cmd_snapshot(int argc, char **argv) {
 
 /* --- quotas --- */
 
-int ctl_cmd_quota(int argc, char **argv) {
+/* The line of the command for COUNT words; false after a message. */
+static bool quota_line(int count, char *const *word, char line[96]) {
+    bool memory = count == 2 && !strcmp(word[0], "memory");
+    const char *what = word[count - 1];
+    bool none = !strcmp(what, "none");
     unsigned percent = 0;
+    uint64_t size = 0;
+
+    if (count == 2 && !memory && strcmp(word[0], "cpu") != 0) {
+        log_error("quota is of cpu or of memory, not of '%s'", word[0]);
+        return false;
+    }
+    if (!none && (memory ? !options_size("quota", what, &size)
+                         : !options_percent("quota", what, QUOTA_MAX, &percent)))
+        return false;
+    if (memory && !none && (size < MIB || size / MIB > QUOTA_MIB_MAX)) {
+        log_error("quota wants a size from 1M to 1024G, not '%s'", what);
+        return false;
+    }
+    snprintf(line, 96, "{\"command\":\"quota\",\"%s\":%llu}\n", memory ? "memory" : "cpu",
+             memory ? (unsigned long long)(size / MIB) : percent);
+    return true;
+}
+
+int ctl_cmd_quota(int argc, char **argv) {
     struct ask_machine m;
-    char line[64];
+    char line[96];
     int words;
 
     if (wants_help(
             argc, argv,
-            "usage: bivisor quota NAME PERCENT%|none\n\nBounds what a machine uses "
-            "of the host's CPUs: 100% is one of them.\n" MACHINE_WORDS
-            "when that was not done\n"))
+            "usage: bivisor quota NAME [cpu] PERCENT%|none\n"
+            "       bivisor quota NAME memory SIZE|none\n\nBounds what a machine uses "
+            "of the host's CPUs, of which 100% is one, or of its memory:\nthe balloon "
+            "takes what is above SIZE. The machine has one by --memory-ceiling, or "
+            "--balloon.\n" MACHINE_WORDS "when that was not done\n"))
         return CTL_OK;
     words = ask_take_machine("quota", argc - 1, argv + 1, &m);
     if (words < 0)
         return CTL_USAGE;
-    if (argc != words + 2) {
-        log_error("quota wants a machine and PERCENT%%, or none");
+    if (argc != words + 2 && argc != words + 3) {
+        log_error("quota wants a machine and PERCENT%%, or memory and SIZE; or none");
         return CTL_USAGE;
     }
-    if (strcmp(argv[1 + words], "none") != 0 &&
-        !options_percent("quota", argv[1 + words], QUOTA_MAX, &percent))
+    if (!quota_line(argc - 1 - words, argv + 1 + words, line))
         return CTL_USAGE;
-    snprintf(line, sizeof(line), "{\"command\":\"quota\",\"cpu\":%u}\n", percent);
     return request_of(&m, line);
 }
 

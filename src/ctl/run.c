@@ -16,6 +16,7 @@
 #include "ctl/ctl.h"
 #include "ctl/daemon.h"
 #include "ctl/outputs.h"
+#include "ctl/remote.h"
 #include "ctl/run_options.h"
 #include "ctl/runtime.h"
 #include "ctl/serial_option.h"
@@ -43,6 +44,7 @@ struct run {
     struct snapshots *snapshots; /* NULL: there are to be none */
     struct freeze freeze;
     struct take take;
+    struct remote remote;
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
     struct boot_image *image;
     struct os_task report;
@@ -239,17 +241,21 @@ static bool start_control(struct run *r) {
 
     r->steer = (struct steer){r->m, &r->console, &r->o};
     steer_add(&r->steer, &r->words);
+    rc = remote_start(&r->remote);
     for (unsigned n = 0; n < CONTROL_SPEECHES && !rc; n++) {
         if (!r->control[n])
             continue;
         steer_add(&r->steer, control_table(r->control[n]));
-        if (n == CONTROL_JSON)
+        if (n == CONTROL_JSON) {
             take_add(&r->take, control_table(r->control[n]));
+            remote_add(&r->remote, control_table(r->control[n]));
+        }
         rc = control_start(r->control[n], machine_loop(r->m));
     }
     if (!rc && r->api) {
         steer_add(&r->steer, api_table(r->api));
         take_add(&r->take, api_table(r->api));
+        remote_add(&r->remote, api_table(r->api));
         rc = api_start(r->api, machine_loop(r->m));
     }
     if (rc)
@@ -493,6 +499,8 @@ static int with_machine(struct run *r) {
     r->take.loop = machine_loop(r->m);
     r->take.freeze = &r->freeze;
     r->take.files = r->snapshots;
+    r->remote.vsock = r->o.machine.vsock;
+    r->remote.loop = machine_loop(r->m);
     if (!rc)
         take_from(&r->take, r->frozen ? r->frozen->chain : NULL);
     status = rc ? ctl_status_of(rc) : with_outputs(r);
@@ -500,6 +508,7 @@ static int with_machine(struct run *r) {
         api_stop(r->api);
     close_controls(r);
     take_end(&r->take);
+    remote_end(&r->remote);
     gdb_close(r->gdb);
     r->gdb = NULL;
     machine_stop_nets(r->m);

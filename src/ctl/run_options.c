@@ -25,6 +25,7 @@ static const char *const jail_names[] = {
     "auto", "on", "off", "require"}; /* enum jail_want; the last is "on" */
 static const char *const virtio_names[] = {"none", "pci", "mmio"}; /* machine_virtio */
 static const char *const direct_names[] = {"off", "auto", "on"};   /* enum direct_mode */
+static const char *const strict_name = "strict";                   /* a balloon */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
 static void print_help(void) {
@@ -43,7 +44,8 @@ static void print_help(void) {
         "  --firmware-vars FILE, --boot-menu  where UEFI keeps its variables; it asks "
         "what to boot\n"
         "  --append TEXT        kernel command line (default: console=ttyS0)\n"
-        "  --memory SIZE        guest memory, such as 512M or 2G (default: 512M)\n"
+        "  --memory SIZE, --memory-ceiling SIZE  guest memory (default: 512M), and what "
+        "of it is used\n"
         "  --cpus N, --cpu-quota P%%  the guest's CPUs (1 to 64), its share of the "
         "host's\n"
         "  --net KIND[,...]     a network card; `--net help` tells more\n"
@@ -140,6 +142,7 @@ enum {
     OPT_SHARE,
     OPT_DISPLAY,
     OPT_BALLOON,
+    OPT_MEMORY_CEILING,
     OPT_NO_RNG,
     OPT_CDROM,
     OPT_NET,
@@ -192,7 +195,8 @@ static const struct option long_options[] = {
     {"vsock", required_argument, NULL, OPT_VSOCK},
     {"share", required_argument, NULL, OPT_SHARE},
     {"display", required_argument, NULL, OPT_DISPLAY},
-    {"balloon", no_argument, NULL, OPT_BALLOON},
+    {"balloon", optional_argument, NULL, OPT_BALLOON},
+    {"memory-ceiling", required_argument, NULL, OPT_MEMORY_CEILING},
     {"no-rng", no_argument, NULL, OPT_NO_RNG},
     {"disk", required_argument, NULL, OPT_DISK},
     {"cdrom", required_argument, NULL, OPT_CDROM},
@@ -395,6 +399,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_SHARE:
     case OPT_DISPLAY:
     case OPT_BALLOON:
+    case OPT_MEMORY_CEILING:
     case OPT_STATS:
     case OPT_PERF_MAP:
         return kind == RUN_PLAIN;
@@ -502,7 +507,10 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return display_option_take(&o->display, optarg);
     case OPT_BALLOON:
         o->machine.balloon = true;
-        return true;
+        o->machine.balloon_strict |= optarg != NULL;
+        return !optarg || options_choice("--balloon", optarg, &strict_name, 1, &choice);
+    case OPT_MEMORY_CEILING:
+        return options_size("--memory-ceiling", optarg, &o->memory_ceiling);
     case OPT_NO_RNG:
         o->machine.rng = false;
         return true;
@@ -593,6 +601,7 @@ static bool is_kept(int opt) {
     case OPT_VSOCK:
     case OPT_SHARE:
     case OPT_BALLOON:
+    case OPT_MEMORY_CEILING:
     case OPT_NO_RNG:
     case OPT_CDROM:
     case OPT_NET:
@@ -687,6 +696,17 @@ static bool can_repeat(const struct run_options *o, const char *option) {
     return disk_options_repeat(&o->disks, option) && net_options_repeat(&o->nets, option);
 }
 
+/* The balloon is to have what is above the ceiling. */
+static void put_ceiling(struct run_options *o) {
+    struct machine_config *m = &o->machine;
+
+    if (!o->memory_ceiling)
+        return;
+    m->balloon = m->balloon_strict = true;
+    if (m->memory > o->memory_ceiling)
+        m->balloon_pages = (uint32_t)((m->memory - o->memory_ceiling) / 4096);
+}
+
 int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char **argv) {
     const struct option *options = engine_option_table(long_options);
     int opt, which = 0, status;
@@ -737,6 +757,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         log_error("'%s' is not an option; `%s --help` lists them", argv[optind], argv[0]);
         return CTL_USAGE;
     }
+    put_ceiling(o);
     if (!check_source(o, argv[0]) || !check_name(o))
         return CTL_USAGE;
     if (o->monitor && o->display.kind == DISPLAY_TEXT) {

@@ -25,6 +25,7 @@ struct run_given {
 
 struct run_options {
     struct machine_config machine;
+    uint64_t memory_ceiling; /* bytes; 0: none */
     const char *kernel;
     const char *firmware;      /* instead of a kernel: bios, uefi or a file */
     const char *firmware_vars; /* NULL: forgotten */

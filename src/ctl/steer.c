@@ -113,19 +113,32 @@ static const struct control_arg balloon_args[] = {
 
 /* --- quotas --- */
 
+#define MIB_PAGES 256u
+
 static const struct control_arg quota_args[] = {
     {"cpu", CONTROL_NUMBER, false, 0, MACHINE_QUOTA_MAX,
      "percent of one CPU of the host's; 0: what there is"},
+    {"memory", CONTROL_NUMBER, false, 0, 1 << 20,
+     "MiB that the balloon leaves the guest; 0: all that it has"},
     {0},
 };
 
 static void run_quota(void *arg, struct control_request *r) {
     struct steer *s = arg;
-    int64_t percent = control_number(r, "cpu", -1);
+    int64_t percent = control_number(r, "cpu", -1), mib = control_number(r, "memory", -1);
+    uint64_t all = s->o->machine.memory / 4096, ceiling = (uint64_t)mib * MIB_PAGES;
+    uint32_t pages;
 
+    if (mib >= 0 && !machine_balloon_set(
+                        s->m, mib && ceiling < all ? (uint32_t)(all - ceiling) : 0)) {
+        control_refuse(r, "the machine has no balloon: --balloon gives it one");
+        return;
+    }
     if (percent >= 0)
         machine_quota_set(s->m, (unsigned)percent);
     control_put_number(r, "cpu", machine_quota(s->m));
+    if (machine_balloon_target(s->m, &pages))
+        control_put_number(r, "memory", pages ? (double)((all - pages) / MIB_PAGES) : 0);
 }
 
 /* --- limits --- */

@@ -24,7 +24,9 @@ bool virtio_option_help(const char *value) {
         "                  sockets: who connects to PATH and sends `CONNECT PORT` is\n"
         "                  connected to the guest's; its own connections, to its host's\n"
         "                  PORT, go to PATH_PORT; with --name the path may be left out\n"
-        "  --balloon       guest memory can be taken back, through --control\n"
+        "  --balloon[=strict]  guest memory can be taken back, through --control; "
+        "strict: the\n"
+        "                  guest takes none of it again by itself\n"
         "  --no-rng        no source of entropy, which is there otherwise\n");
     return true;
 }

@@ -20,13 +20,14 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "exec/agent.h"
+#include "exec/pieces.h"
 #include "exec/signals.h"
 
-#define HEAD 5u
 #define ESCAPE 0x1d /* Ctrl-] */
 
 struct session {
     int fd;
+    struct pieces to;             /* the guest */
     const struct exec_command *c; /* NULL: a file */
     int in, out;                  /* of a file; else standard input and output */
     int signals;
@@ -36,22 +37,15 @@ struct session {
     unsigned interrupts;
     uint32_t window; /* how much input may still be sent */
     size_t got;      /* of the piece that is coming */
-    uint8_t piece[HEAD + AGENT_PIECE];
+    uint8_t piece[PIECE_HEAD + AGENT_PIECE];
 };
-
-static uint32_t get32(const uint8_t *p) {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
-           (uint32_t)p[3] << 24;
-}
-
-static void put32(uint8_t *p, uint32_t v) {
-    for (unsigned n = 0; n < 4; n++)
-        p[n] = (uint8_t)(v >> 8 * n);
-}
 
 /* --- to the guest --- */
 
-static void send_all(struct session *s, const uint8_t *bytes, size_t len) {
+static void send_all(void *arg, const void *what, size_t len) {
+    const uint8_t *bytes = what;
+    struct session *s = arg;
+
     while (len && !s->gone) {
         ssize_t n = send(s->fd, bytes, len, MSG_NOSIGNAL);
 
@@ -62,70 +56,6 @@ static void send_all(struct session *s, const uint8_t *bytes, size_t len) {
             len -= (size_t)n;
         }
     }
-}
-
-static void send_piece(struct session *s, char what, const void *bytes, size_t len) {
-    uint8_t head[HEAD] = {(uint8_t)what};
-
-    put32(head + 1, (uint32_t)len);
-    send_all(s, head, HEAD);
-    send_all(s, bytes, len);
-}
-
-static void send_numbers(struct session *s, char what, uint32_t a, uint32_t b,
-                         size_t len) {
-    uint8_t bytes[8];
-
-    put32(bytes, a);
-    put32(bytes + 4, b);
-    send_piece(s, what, bytes, len);
-}
-
-/* A string, with its NUL, in as many pieces as it takes. */
-static void send_string(struct session *s, const char *text) {
-    size_t len = strlen(text) + 1;
-
-    while (len) {
-        size_t n = len < AGENT_PIECE ? len : AGENT_PIECE;
-
-        send_piece(s, 'k', text, n);
-        text += n;
-        len -= n;
-    }
-}
-
-static void send_word(struct session *s, const char *key, const char *value) {
-    char *text;
-
-    if (asprintf(&text, "%s=%s", key, value) < 0) {
-        s->gone = true;
-        return;
-    }
-    send_string(s, text);
-    free(text);
-}
-
-static void send_number(struct session *s, const char *key, unsigned value) {
-    char text[16];
-
-    snprintf(text, sizeof(text), "%u", value);
-    send_word(s, key, text);
-}
-
-static void send_command(struct session *s, unsigned uid, unsigned gid) {
-    const struct exec_command *c = s->c;
-
-    send_word(s, "cwd", c->cwd);
-    send_number(s, "uid", uid);
-    send_number(s, "gid", gid);
-    send_number(s, "tty", c->tty);
-    send_number(s, "columns", c->columns);
-    send_number(s, "rows", c->rows);
-    for (char **e = c->envp; *e; e++)
-        send_word(s, "env", *e);
-    for (char **a = c->argv; *a; a++)
-        send_word(s, "arg", *a);
-    send_piece(s, 'C', NULL, 0);
 }
 
 /* --- our side --- */
@@ -144,7 +74,7 @@ static void write_all(struct session *s, unsigned which, const uint8_t *bytes,
         } else if (n < 0 && errno != EINTR) {
             s->broken_out[which] = true;
             if (s->c) /* as a command of the host's would be told */
-                send_numbers(s, 's', SIGPIPE, 0, 4);
+                pieces_numbers(&s->to, 's', SIGPIPE, 0, 4);
             else
                 log_error("cannot write: %s", strerror(errno));
         } else if (n > 0) {
@@ -180,7 +110,7 @@ static void take_input(struct session *s) {
     }
     if (n <= 0) {
         s->input_open = false;
-        send_piece(s, 'e', NULL, 0);
+        pieces_put(&s->to, 'e', NULL, 0);
         return;
     }
     if (escapes(s, bytes, (size_t)n)) {
@@ -188,7 +118,7 @@ static void take_input(struct session *s) {
         return;
     }
     s->window -= (uint32_t)n;
-    send_piece(s, 'i', bytes, (size_t)n);
+    pieces_put(&s->to, 'i', bytes, (size_t)n);
 }
 
 /* --- signals --- */
@@ -209,7 +139,7 @@ static void tell_size(struct session *s) {
 
     for (int fd = 0; fd < 3; fd++)
         if (s->c->tty & 1u << fd && !ioctl(fd, TIOCGWINSZ, &w)) {
-            send_numbers(s, 'w', w.ws_col, w.ws_row, 8);
+            pieces_numbers(&s->to, 'w', w.ws_col, w.ws_row, 8);
             return;
         }
 }
@@ -223,7 +153,7 @@ static void take_signals(struct session *s) {
         if (bytes[k] == SIGWINCH) {
             tell_size(s);
         } else if (!s->interrupts++) {
-            send_numbers(s, 's', (uint32_t)bytes[k], 0, 4);
+            pieces_numbers(&s->to, 's', (uint32_t)bytes[k], 0, 4);
         } else {
             os_tty_restore();
             os_die_of(bytes[k]);
@@ -245,8 +175,8 @@ static void tell(const uint8_t *bytes, size_t len) {
 }
 
 static void take_piece(struct session *s, size_t len) {
-    const uint8_t *bytes = s->piece + HEAD;
-    uint32_t number = len == 4 ? get32(bytes) : 0;
+    const uint8_t *bytes = s->piece + PIECE_HEAD;
+    uint32_t number = len == 4 ? pieces_get32(bytes) : 0;
 
     switch (s->piece[0]) {
     case 'o':
@@ -274,11 +204,11 @@ static void take_piece(struct session *s, size_t len) {
 }
 
 static void receive(struct session *s) {
-    size_t want = HEAD;
+    size_t want = PIECE_HEAD;
     ssize_t n;
 
-    if (s->got >= HEAD)
-        want += get32(s->piece + 1);
+    if (s->got >= PIECE_HEAD)
+        want += pieces_get32(s->piece + 1);
     if (want > sizeof(s->piece)) {
         s->gone = true; /* it is none of ours */
         return;
@@ -289,9 +219,9 @@ static void receive(struct session *s) {
             s->gone = true;
         s->got += n > 0 ? (size_t)n : 0;
     }
-    if (s->got < HEAD || s->got < HEAD + get32(s->piece + 1))
+    if (s->got < PIECE_HEAD || s->got < PIECE_HEAD + pieces_get32(s->piece + 1))
         return;
-    take_piece(s, s->got - HEAD);
+    take_piece(s, s->got - PIECE_HEAD);
     s->got = 0;
 }
 
@@ -325,6 +255,7 @@ static struct session *make(int fd, const struct exec_command *c, int in, int ou
         return NULL;
     }
     s->fd = fd;
+    s->to = (struct pieces){send_all, s};
     s->c = c;
     s->in = in;
     s->out = out;
@@ -342,7 +273,7 @@ int exec_session(int fd, const struct exec_command *c, unsigned uid, unsigned gi
     if (!s)
         return EXEC_MACHINE_FAILED;
     s->input_open = true;
-    send_command(s, uid, gid);
+    pieces_command(&s->to, c, uid, gid);
     if (c->tty & 1)
         os_tty_raw(STDIN_FILENO, &is_tty);
     pump(s);
@@ -365,9 +296,9 @@ int exec_session_put(int fd, int in, unsigned mode, const char *path) {
     if (!s)
         return -ENOMEM;
     s->input_open = true;
-    send_word(s, "path", path);
-    send_number(s, "mode", mode);
-    send_piece(s, 'P', NULL, 0);
+    pieces_word(&s->to, "path", path);
+    pieces_number(&s->to, "mode", mode);
+    pieces_put(&s->to, 'P', NULL, 0);
     pump(s);
     return end(s);
 }
@@ -378,8 +309,8 @@ int exec_session_get(int fd, int out, unsigned *mode, const char *path) {
     if (!s)
         return -ENOMEM;
     s->mode = 0644;
-    send_word(s, "path", path);
-    send_piece(s, 'G', NULL, 0);
+    pieces_word(&s->to, "path", path);
+    pieces_put(&s->to, 'G', NULL, 0);
     pump(s);
     *mode = s->mode;
     return end(s);

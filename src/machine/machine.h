@@ -151,7 +151,9 @@ struct machine_config {
     struct share *shares[MACHINE_SHARES]; /* share/share.h; the caller's */
     unsigned share_count;
     bool balloon;
-    bool rng;                              /* virtio's source of entropy */
+    bool balloon_strict;    /* a guest that is short of memory takes nothing back */
+    uint32_t balloon_pages; /* of 4 KiB, that it is to have at first */
+    bool rng;               /* virtio's source of entropy */
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */
@@ -252,6 +254,8 @@ void machine_board_leave(struct machine *m);
 
 /* The balloon (false: there is none) is to have PAGES of 4 KiB. */
 bool machine_balloon_set(struct machine *m, uint32_t pages);
+/* The same number; false: there is no balloon. */
+bool machine_balloon_target(struct machine *m, uint32_t *pages);
 /* How many it has; and what the guest told of its memory last, having been asked for more
  * now: a name and a value for each. */
 bool machine_balloon_look(struct machine *m, uint32_t *pages,

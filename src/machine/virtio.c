@@ -242,10 +242,11 @@ int machine_make_virtio_balloon(struct machine *m, char *why, size_t why_size) {
 
     if (!m->cfg.balloon)
         return 0;
-    b = virtio_balloon_new(m->mem, m->clock, &m->counters);
+    b = virtio_balloon_new(m->mem, m->clock, m->cfg.balloon_strict, &m->counters);
     if (!b || machine_device_add(m, &ops, b))
         return no_memory(why, why_size);
     m->balloon = b;
+    virtio_balloon_set(b, m->cfg.balloon_pages);
     return machine_virtio_attach(m, virtio_balloon_device(b), why, why_size);
 }
 
@@ -254,6 +255,15 @@ bool machine_balloon_set(struct machine *m, uint32_t pages) {
         return false;
     machine_board_enter(m);
     virtio_balloon_set(m->balloon, pages);
+    machine_board_leave(m);
+    return true;
+}
+
+bool machine_balloon_target(struct machine *m, uint32_t *pages) {
+    if (!m->balloon)
+        return false;
+    machine_board_enter(m);
+    *pages = virtio_balloon_target(m->balloon);
     machine_board_leave(m);
     return true;
 }

@@ -21,7 +21,9 @@
 #include "base/os_connector.h"
 #include "base/os_loop.h"
 
-#define LINE 32u     /* "CONNECT 4294967295\n" is shorter */
+#define LINE 32u        /* "CONNECT 4294967295\n" is shorter */
+#define SELF UINT32_MAX /* no guest's port: VMADDR_PORT_ANY */
+#define DIALS 4u
 #define GREETERS 16u /* clients that have not said yet what they want */
 
 struct link {
@@ -38,6 +40,13 @@ struct link {
     size_t len;
 };
 
+/* Of vsock_dial(). */
+struct dial {
+    void (*got)(void *arg, int fd); /* NULL: nobody waits */
+    void *arg;
+    uint32_t token;
+};
+
 struct vsock {
     struct os_listener *listener;
     int connector; /* makes the connections that the guest wants */
@@ -48,6 +57,7 @@ struct vsock {
     struct os_task update;
     struct link *links; /* all of them */
     struct link *of[VSOCK_CONNECTIONS];
+    struct dial dial[DIALS];
     unsigned greeters;
     uint32_t tokens;
 };
@@ -237,6 +247,22 @@ static void take_answer(struct vsock *v, uint32_t token, int fd) {
     v->user.answer(v->user.arg, (unsigned)n, fd >= 0);
 }
 
+/* False: nobody in this process waits for TOKEN. */
+static bool take_dialled(struct vsock *v, uint32_t token, int fd) {
+    for (unsigned n = 0; n < DIALS; n++) {
+        struct dial d = v->dial[n];
+
+        if (!d.got || d.token != token)
+            continue;
+        v->dial[n].got = NULL;
+        v->guard.leave(v->guard.arg);
+        d.got(d.arg, fd);
+        v->guard.enter(v->guard.arg);
+        return true;
+    }
+    return false;
+}
+
 /* Nobody connects any more. */
 static void lose_connector(struct vsock *v) {
     log_error("the process that connects the guest to its host's sockets has ended");
@@ -244,6 +270,8 @@ static void lose_connector(struct vsock *v) {
     for (struct link *l = v->links; l; l = l->next)
         if (!l->dead && l->fd < 0)
             lose(l);
+    for (unsigned n = 0; n < DIALS; n++)
+        take_dialled(v, v->dial[n].token, -1);
 }
 
 static void on_answer(void *arg, unsigned ready) {
@@ -253,7 +281,8 @@ static void on_answer(void *arg, unsigned ready) {
 
     v->guard.enter(v->guard.arg);
     while (!(rc = os_socket_handed(v->connector, &token, &fd)))
-        take_answer(v, token, fd);
+        if (!take_dialled(v, token, fd))
+            take_answer(v, token, fd);
     if (rc == -EPIPE)
         lose_connector(v);
     v->guard.leave(v->guard.arg);
@@ -261,11 +290,11 @@ static void on_answer(void *arg, unsigned ready) {
 
 /* --- life --- */
 
-/* In the connector's process: the socket of PATH for a port. */
+/* In the connector's process: the socket of PATH for a port, or PATH itself. */
 static int dial(const void *path, uint32_t port) {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
-    int fd, len = snprintf(to.sun_path, sizeof(to.sun_path), "%s_%u", (const char *)path,
-                           port);
+    int fd, len = snprintf(to.sun_path, sizeof(to.sun_path),
+                           port == SELF ? "%s" : "%s_%u", (const char *)path, port);
 
     if (len < 0 || (size_t)len >= sizeof(to.sun_path))
         return -1;
@@ -343,10 +372,28 @@ void vsock_stop(struct vsock *v) {
     v->loop = NULL;
 }
 
+int vsock_dial(struct vsock *v, void (*got)(void *arg, int fd), void *arg) {
+    struct dial *d = NULL;
+
+    v->guard.enter(v->guard.arg);
+    for (unsigned n = 0; n < DIALS && !d; n++)
+        if (!v->dial[n].got)
+            d = &v->dial[n];
+    if (d) {
+        *d = (struct dial){got, arg, ++v->tokens};
+        if (!os_connector_ask(v->connector, d->token, SELF)) {
+            d->got = NULL;
+            d = NULL;
+        }
+    }
+    v->guard.leave(v->guard.arg);
+    return d ? 0 : -EBUSY;
+}
+
 /* --- what the device does --- */
 
 bool vsock_connect(struct vsock *v, unsigned n, uint32_t port) {
-    struct link *l = add_link(v, -1);
+    struct link *l = port == SELF ? NULL : add_link(v, -1);
 
     if (!l)
         return false;

@@ -53,6 +53,11 @@ void vsock_plug(struct vsock *v, const struct vsock_user *user);
 int vsock_start(struct vsock *v, struct os_loop *loop, const struct vsock_guard *guard);
 void vsock_stop(struct vsock *v);
 
+/* For who is in this process and wants to be connected as by PATH: GOT(ARG, FD) is called
+ * later, on the loop's thread, without the lock; FD is the callee's, or -1. 0 or -errno:
+ * it will not be called. On the loop's thread. */
+int vsock_dial(struct vsock *v, void (*got)(void *arg, int fd), void *arg);
+
 /* --- what the device does with connection N --- */
 
 /* answer() comes later, and never from in here. False: nobody can be asked, and N is not

@@ -124,7 +124,7 @@ static void make(unsigned which) {
         break;
     }
     default:
-        balloon = virtio_balloon_new(mem, r.clock, &r.cnt);
+        balloon = virtio_balloon_new(mem, r.clock, false, &r.cnt);
         HOLDS(balloon);
         dev = virtio_balloon_device(balloon);
     }

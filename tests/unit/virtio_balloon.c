@@ -19,7 +19,7 @@ static struct virtio_balloon *b;
 static int setup(void **state) {
     vdrv_new(&v);
     rig_new(&r);
-    b = virtio_balloon_new(v.mem, r.clock, &r.cnt);
+    b = virtio_balloon_new(v.mem, r.clock, false, &r.cnt);
     v.d = virtio_balloon_device(b);
     for (unsigned n = 0; n < 16; n++)
         vdrv_put(&v, PAGES + PAGE * n + 8, 4, 0x1234);

@@ -194,7 +194,7 @@ void virtio_balloon_state(struct virtio_balloon *b, struct snapshot *s) {
 }
 
 struct virtio_balloon *virtio_balloon_new(struct mem *mem, struct vclock *clock,
-                                          struct counters *cnt) {
+                                          bool strict, struct counters *cnt) {
     struct virtio_balloon *b = calloc(1, sizeof(*b));
 
     if (!b)
@@ -208,7 +208,8 @@ struct virtio_balloon *virtio_balloon_new(struct mem *mem, struct vclock *clock,
                                   .clock = clock,
                                   .cnt = cnt,
                                   .offered = VIRTIO_F_ALWAYS | VIRTIO_F_ANY_LAYOUT |
-                                             F_STATS | F_DEFLATE_ON_OOM | F_REPORTING,
+                                             F_STATS | F_REPORTING |
+                                             (strict ? 0 : F_DEFLATE_ON_OOM),
                                   .config = &b->config,
                                   .config_len = CONFIG_LEN,
                                   .queue = b->queue,
@@ -232,6 +233,10 @@ void virtio_balloon_set(struct virtio_balloon *b, uint32_t pages) {
         return;
     b->config.num_pages = pages;
     virtio_config_changed(&b->d);
+}
+
+uint32_t virtio_balloon_target(const struct virtio_balloon *b) {
+    return b->config.num_pages;
 }
 
 uint32_t virtio_balloon_pages(const struct virtio_balloon *b) {

@@ -14,14 +14,16 @@ struct virtio_balloon_stats {
     uint64_t value[VIRTIO_BALLOON_STATS];
 };
 
-/* NULL when out of memory. */
+/* STRICT: a guest that is short of memory may take nothing back by itself. NULL when out
+ * of memory. */
 struct virtio_balloon *virtio_balloon_new(struct mem *mem, struct vclock *clock,
-                                          struct counters *cnt);
+                                          bool strict, struct counters *cnt);
 void virtio_balloon_free(struct virtio_balloon *b); /* B may be NULL */
 struct virtio_device *virtio_balloon_device(struct virtio_balloon *b);
 
 /* The guest is to give PAGES of 4 KiB to the balloon in all; it does so as it can. */
 void virtio_balloon_set(struct virtio_balloon *b, uint32_t pages);
+uint32_t virtio_balloon_target(const struct virtio_balloon *b); /* the same number */
 /* How many it says that the balloon has. */
 uint32_t virtio_balloon_pages(const struct virtio_balloon *b);
 /* Asks the guest for statistics, if it has any to give; they come later. */
