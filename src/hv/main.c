@@ -114,7 +114,7 @@ static int status_of(const struct hv_vm *m) {
 
 /* What the first CPU says holds for all: they are of one kind. */
 static void tell_lacks(void) {
-    char text[384];
+    char text[512];
     unsigned n = 0;
 
     while (n < guests && strcmp(guest[n].cfg.engine, "svm") != 0)

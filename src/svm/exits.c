@@ -1,6 +1,7 @@
 /*
  * Why the guest has come back. Most exits are for one instruction, which the interpreter
- * executes; ports, the commonest, need no more than what the control block tells.
+ * executes; ports, the commonest, need no more than what the control block tells, and a
+ * few have a shorter way (shortcut.c).
  */
 #include "base/log.h"
 #include "base/os.h"
@@ -67,6 +68,14 @@ static enum exit_reason emulated(struct svm *s, uint64_t *count) {
     return svm_emulate(s, 1);
 }
 
+/* What may have a shorter way. */
+static enum exit_reason brief(struct svm *s, enum svm_short which, uint64_t *count) {
+    if (!svm_shortcut(s, which))
+        return emulated(s, count);
+    ++*count;
+    return EXIT_COUNT;
+}
+
 /* PAUSE: executed first, so that who yields has made a step. */
 static enum exit_reason waits(struct svm *s) {
     enum exit_reason out = emulated(s, &s->cnt.exit_pause);
@@ -116,9 +125,10 @@ enum exit_reason svm_handle_exit(struct svm *s) {
     case X86_SVM_EXIT_IOIO:
         return port_io(s);
     case X86_SVM_EXIT_MSR:
-        return emulated(s, &s->cnt.exit_msr);
+        return brief(s, s->vmcb->exit_info1 & 1 ? SVM_SHORT_WRMSR : SVM_SHORT_RDMSR,
+                     &s->cnt.exit_msr);
     case X86_SVM_EXIT_CPUID:
-        return emulated(s, &s->cnt.exit_cpuid);
+        return brief(s, SVM_SHORT_CPUID, &s->cnt.exit_cpuid);
     case X86_SVM_EXIT_HLT:
         return emulated(s, &s->cnt.exit_hlt);
     case X86_SVM_EXIT_PAUSE:

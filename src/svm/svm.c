@@ -341,6 +341,8 @@ int svm_new(struct vcpu *v, struct interp *interp, const struct svm_host *host,
                  "take paging=shadow");
     if (!rc)
         rc = make_model(s);
+    if (!rc)
+        svm_shortcuts(s);
     if (rc) {
         svm_free(s);
         return rc;

@@ -16,6 +16,7 @@
 #define SVM_INT_H
 
 #include "cpu/vcpu.h"
+#include "decode/insn.h"
 #include "mmu/mmu.h"
 #include "svm/svm.h"
 #include "x86/svm.h"
@@ -27,6 +28,9 @@ struct svm_counters {
 };
 
 #define SVM_LOCALS 4096u
+
+/* Instructions that leave and need not be the interpreter's (shortcut.c). */
+enum svm_short { SVM_SHORT_CPUID, SVM_SHORT_RDMSR, SVM_SHORT_WRMSR, SVM_SHORT_COUNT };
 
 /* Shadow paging: the tables for one space of the MMU's (shadow.c). */
 struct svm_root {
@@ -65,6 +69,7 @@ struct svm {
     bool flush;     /* what the hardware keeps of translations is void, all of it */
     bool nmi_waits; /* IRET is intercepted: NMIs are blocked until it */
     uint64_t event; /* EVENTINJ's layout; 0: none */
+    struct insn brief[SVM_SHORT_COUNT];
     struct svm_counters cnt;
 };
 
@@ -89,6 +94,10 @@ void svm_view(struct svm *s);
 
 /* emulate.c: the interpreter executes COUNT instructions; EXIT_COUNT: go on */
 enum exit_reason svm_emulate(struct svm *s, uint64_t count);
+
+/* shortcut.c: true: the instruction that the guest has left for is done */
+void svm_shortcuts(struct svm *s);
+bool svm_shortcut(struct svm *s, enum svm_short which);
 
 /* shadow.c */
 void svm_shadow_start(struct svm *s);

@@ -1,7 +1,7 @@
 /*
  * Every intercept: a guest made of the input on the engine that owns its control block,
  * with a VMRUN that executes nothing and comes back for whatever the input says: any exit
- * that the engine asks for, with an event that was being delivered, page faults anywhere.
+ * code, asked for or not, with an event that was being delivered, page faults anywhere.
  * What the hardware answers for is as the hardware would have it (a port has a size);
  * what the guest is, its state and its code, is the input's.
  */
@@ -12,7 +12,16 @@
 #include "x86/cr.h"
 #include "x86/exception.h"
 
-enum { ENTRIES = 60, KINDS = 3 };
+enum { ENTRIES = 60, KINDS = 5 };
+
+static const struct {
+    enum mmu_policy policy;
+    struct svm_options options;
+} guests[KINDS] = {{MMU_PCID, {.shadow = false}},
+                   {MMU_FLUSH, {.shadow = true}},
+                   {MMU_TRACE, {.shadow = true}},
+                   {MMU_PCID, {.exits = SVM_EXITS_PURE, .pauses = true}},
+                   {MMU_PCID, {.shadow = true, .exits = SVM_EXITS_PURE, .pauses = true}}};
 
 static struct guest vms[KINDS];
 static struct svm *svms[KINDS];
@@ -43,12 +52,19 @@ static void for_port(struct x86_vmcb *b) {
     b->exit_info2 = b->rip + 1 + (how >> 2 & 1);
 }
 
+/* Codes beyond those of a byte: nested page faults, the AVIC's two, VMGEXIT; what an
+ * emulator makes of -1, and the hardware. */
+static const uint64_t rare[] = {X86_SVM_EXIT_NPF,     0x401, 0x402, 0x403,
+                                X86_SVM_EXIT_INVALID, ~0ull};
+
 static void leave(struct x86_vmcb *b, const struct svm *s) {
     uint8_t code = (uint8_t)fuzz_get(&in, 1), how = (uint8_t)fuzz_get(&in, 1);
 
-    b->exit_code = code % 0x90;
-    if (code == 0xff)
-        b->exit_code = s->shadow ? X86_SVM_EXIT_CPUID : X86_SVM_EXIT_NPF;
+    b->exit_code = code;
+    if (code >= 0xf0)
+        b->exit_code = rare[code < 0xfa ? 0 : code - 0xfa];
+    if (b->exit_code == X86_SVM_EXIT_NPF && s->shadow)
+        b->exit_code = X86_SVM_EXIT_CPUID;
     b->exit_info1 = fuzz_get(&in, 1);
     b->exit_info2 = fuzz_get(&in, 4);
     if (how & 8)
@@ -92,15 +108,13 @@ static const struct svm_host host = {.enter = enter,
                                      .cpuid = all};
 
 static void make(unsigned kind) {
-    static const enum mmu_policy policy[KINDS] = {MMU_PCID, MMU_FLUSH, MMU_TRACE};
     char why[128];
 
     if (vms[kind].v)
         return;
-    cpu_guest_new(&vms[kind], policy[kind], NULL);
-    need(!svm_new(vms[kind].v, vms[kind].ip, &host,
-                  &(struct svm_options){.shadow = kind != 0}, &svms[kind], why,
-                  sizeof(why)),
+    cpu_guest_new(&vms[kind], guests[kind].policy, NULL);
+    need(!svm_new(vms[kind].v, vms[kind].ip, &host, &guests[kind].options, &svms[kind],
+                  why, sizeof(why)),
          why);
     svms[kind]->has_xcr0 = false;
 }

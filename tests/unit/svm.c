@@ -353,6 +353,58 @@ static void test_port_needs_the_control_block_alone(void **state) {
     assert_int_equal(s->cnt.emulated, 0);
 }
 
+/* CPUID and the local APIC's registers are done without the interpreter, as long as they
+ * are plain: the length is known by the bytes, or by what the hardware says. */
+static void cpuid_exit(struct x86_vmcb *b) {
+    b->exit_code = X86_SVM_EXIT_CPUID;
+    b->next_rip = b->rip + 2;
+    vmrun = exit_by_interrupt;
+}
+
+static void wrmsr_exit(struct x86_vmcb *b) {
+    b->exit_code = X86_SVM_EXIT_MSR;
+    b->exit_info1 = 1;
+    b->next_rip = b->rip + 2;
+    vmrun = exit_by_interrupt;
+}
+
+/* How often the interpreter was asked for what is at CODE. */
+static uint64_t asked(const uint8_t *code, unsigned len, void (*left)(struct x86_vmcb *b),
+                      uint64_t rcx) {
+    uint64_t before = s->cnt.emulated;
+
+    guest_write(&g, CODE, code, len);
+    svm_sync(s);
+    g.v->rip = CODE;
+    vmrun = exit_by_interrupt;
+    run_once(); /* the control block has the state */
+    g.v->gpr[REG_RCX] = rcx;
+    vmrun = left;
+    run_once();
+    return s->cnt.emulated - before;
+}
+
+static void test_shortcuts(void **state) {
+    static const uint8_t cpuid[] = {0x0f, 0xa2, 0x90}, prefixed[] = {0x66, 0x0f, 0xa2};
+    static const uint8_t wrmsr[] = {0x0f, 0x30};
+
+    s->features &= ~(uint32_t)X86_SVM_NRIPS;
+    assert_int_equal(asked(cpuid, 3, cpuid_exit, 0), 0);
+    assert_int_equal(s->vmcb->rip, CODE + 2);
+    assert_int_equal((uint32_t)s->vmcb->rax, cpuid_query(g.v, 0, 0).eax);
+    assert_int_equal(g.v->gpr[REG_RBX], cpuid_query(g.v, 0, 0).ebx);
+    assert_int_equal(asked(prefixed, 3, cpuid_exit, 0), 1);
+    svm_sync(s);
+    assert_int_equal(g.v->rip, CODE + 3);
+    s->features |= X86_SVM_NRIPS;
+    assert_int_equal(asked(cpuid, 2, cpuid_exit, 0), 0);
+    assert_int_equal(asked(wrmsr, 2, wrmsr_exit, X86_MSR_TSC_DEADLINE), 0);
+    assert_int_equal(asked(wrmsr, 2, wrmsr_exit, X86_MSR_LSTAR), 1);
+    svm_sync(s);
+    g.v->rflags |= X86_FL_TF;
+    assert_int_equal(asked(cpuid, 2, cpuid_exit, 0), 1);
+}
+
 /* The guest has no SVM: its instructions raise #UD, in real mode through the vector
  * table. */
 static void svm_instruction(struct x86_vmcb *b) {
@@ -574,7 +626,7 @@ static struct cpuid_regs features_of(void *arg, uint32_t leaf, uint32_t subleaf)
 static void test_lacks(void **state) {
     uint32_t features = ~0u;
     const struct svm_host h = {.cpuid = features_of, .arg = &features};
-    char text[384], little[24];
+    char text[512], little[24];
 
     svm_lacks(&h, text, sizeof(text));
     assert_string_equal(text, "SVM, 16 ASIDs");
@@ -589,7 +641,8 @@ static void test_lacks(void **state) {
     svm_lacks(&h, text, sizeof(text));
     assert_non_null(strstr(text, "lacks nested paging (page tables are shadowed)"));
     assert_non_null(strstr(text, "PAUSE filter ("));
-    assert_non_null(strstr(text, ", NRIP save (not used), decode assists (not used)"));
+    assert_non_null(strstr(text, ", NRIP save (not used), decode assists (not used), an "
+                                 "invariant TSC (guests' time may drift"));
 }
 
 int main(void) {
@@ -606,6 +659,8 @@ int main(void) {
         NESTED(test_nmi_is_blocked_until_iret),
         NESTED(test_event_is_injected_again),
         NESTED(test_port_needs_the_control_block_alone),
+        NESTED(test_shortcuts),
+        SHADOW(test_shortcuts),
         NESTED(test_svm_instructions_are_undefined),
         NESTED(test_what_was_decoded_is_forgotten),
         NESTED(test_ends),
