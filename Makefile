@@ -18,6 +18,8 @@ CORE_FILES = src/direct/space.c src/direct/codes.c src/direct/policy.c src/machi
 CORE_CFLAGS = -mgeneral-regs-only -mmemcpy-strategy=rep_8byte:-1:noalign \
               -mmemset-strategy=rep_8byte:-1:noalign -fno-stack-protector \
               -fno-tree-loop-distribute-patterns
+# What the loader has filled in is not written afterwards.
+HARDENED = -Wl,-z,relro,-z,now,-z,noexecstack
 LDLIBS = -lZydis -lcjson -lseccomp $(HAVE_LIBSLIRP:1=-lslirp) -lz -llzma -lzstd -llz4 -lpthread -lm
 
 # The network block device is left out where libnbd's header is missing; the library is
@@ -47,7 +49,7 @@ all: $(BUILD)/bivisor
 
 $(BUILD)/bivisor: $(BUILD)/src/main.o $(LIB)
 	$(Q)echo "  LD    $@"
-	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(HARDENED) -o $@ $^ $(LDLIBS)
 
 # The commands carry the benchmark guest, the loaders the board's ROM.
 IMAGES = $(if $(wildcard $(ROOMS:%=src/%/frob_image.h)),$(BUILD)/frob/images.o) \

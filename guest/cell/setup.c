@@ -106,23 +106,27 @@ static void filter_guest(void) {
     FILTER(13, f);
 }
 
-/* It has registers only, and what they hold came from ORDERS: this is the second line. */
-static void filter_helper(void) {
+/* It has registers only, and what they hold came from ORDERS: this is the second line. Of
+ * processes it may signal and move its own, PROCESS, alone (0 is itself). */
+static void filter_helper(long process) {
     const struct sock_filter f[] = {
         LOAD(AT(arch)),
-        IS(AUDIT_ARCH_X86_64, 0, 13),
+        IS(AUDIT_ARCH_X86_64, 0, 16),
         LOAD(AT(instruction_pointer) + 4),
-        IS(HIGH(CELL_BASE), 0, 11),
+        IS(HIGH(CELL_BASE), 0, 14),
         LOAD(AT(instruction_pointer)),
-        BELOW(LOW(CELL_BASE) + CELL_TEXT_SIZE, 0, 9),
+        BELOW(LOW(CELL_BASE) + CELL_TEXT_SIZE, 0, 12),
         LOAD(AT(nr)),
-        IS(__NR_mmap, 6, 0),
-        IS(__NR_munmap, 5, 0),
-        IS(__NR_mprotect, 4, 0),
-        IS(__NR_futex, 3, 0),
-        IS(__NR_write, 2, 0),
+        IS(__NR_mmap, 9, 0),
+        IS(__NR_munmap, 8, 0),
+        IS(__NR_mprotect, 7, 0),
+        IS(__NR_futex, 6, 0),
+        IS(__NR_write, 5, 0),
         IS(__NR_tgkill, 1, 0),
-        IS(__NR_sched_setaffinity, 0, 1),
+        IS(__NR_sched_setaffinity, 0, 4),
+        LOAD(ARG(0)),
+        IS(process, 1, 0),
+        IS(0, 0, 1),
         GIVE(SECCOMP_RET_ALLOW),
         GIVE(SECCOMP_RET_KILL_PROCESS),
     };
@@ -182,7 +186,7 @@ static void take_kicks(long thread) {
 
 static _Noreturn void help(long process) {
     call3(__NR_close, CELL_FD_SLOTS, 0, 0);
-    filter_helper();
+    filter_helper(process);
     cell_help(process);
 }
 

@@ -10,7 +10,9 @@
 /* --- memory (os_memory.c) --- */
 
 #define OS_LARGE_PAGE (2ull << 20)
-#define OS_MADV_COLLAPSE 25 /* madvise(2); libc's headers may be too old to have it */
+#define OS_MADV_COLLAPSE 25   /* madvise(2); libc's headers may be too old to have it */
+#define OS_GUARD (1ull << 20) /* of addresses, before and behind what is not to be left  \
+                               */
 /* SIZE bytes of address space that cannot be accessed, to be mapped over; BEFORE bytes
  * behind its start there is a boundary of large pages. NULL: there is no room. */
 void *os_reserve(uint64_t size, uint64_t before);
@@ -261,9 +263,12 @@ void os_kick_timer_stop(void *timer);
 
 /* --- helpers (os_helper.c) --- */
 
-/* In a process that was forked to do one thing for us: what stops us is not for it, and
- * of our descriptors it has the COUNT in KEEP. It knows our end by one of them. */
-void os_helper_begin(const int *keep, unsigned count);
+/* In a process that was forked to do one thing for us, which ps(1) shows by NAME (15
+ * bytes): what stops us is not for it, it makes no processes and leaves no core, and of
+ * our descriptors it has the COUNT in KEEP. It knows our end by one of them. */
+void os_helper_begin(const char *name, const int *keep, unsigned count);
+/* Closes all descriptors but the COUNT in KEEP. */
+void os_helper_keep(const int *keep, unsigned count);
 
 /* --- sockets that listen (os_socket.c) --- */
 
@@ -351,9 +356,10 @@ int os_jail_network(const char *files);
  * may and nothing else; to be told of, it has standard
  * error. (os_jail_connector.c) */
 int os_jail_connector(int family);
-/* The same for the process that makes cells, and for what it makes (direct/spawner.c). A
- * call that it does not allow fails. (os_jail_spawner.c) */
-int os_jail_spawner(void);
+/* The same for the process that makes cells of the program that descriptor PROGRAM is,
+ * and for what it makes (direct/spawner.c). A call that it does not allow fails.
+ * (os_jail_spawner.c) */
+int os_jail_spawner(int program);
 /* The same for a process that serves the files of the directory DIR (share/server.c): of
  * one thread, which finds that directory and no other. (os_jail_files.c) */
 int os_jail_files(int dir, bool readonly);
@@ -363,6 +369,9 @@ int os_jail_viewer(int listener);
 /* The same for the process that makes a run's files in the directory DIR, and hands them
  * over (ctl/snapshots.c). */
 int os_jail_keeper(int dir);
+/* The same for a process that removes a name of the directory DIR when we have ended
+ * (os_socket.c). (os_jail_remover.c) */
+int os_jail_remover(int dir);
 
 /* --- terminal and signals (os_tty.c) --- */
 

@@ -24,7 +24,7 @@ static void serve(int socket, const struct os_dial *how, enum jail_want jail) {
     struct order order;
     ssize_t n;
 
-    os_helper_begin(ends, ARRAY_SIZE(ends));
+    os_helper_begin("bivisor-connect", ends, ARRAY_SIZE(ends));
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* Where it cannot be, our parent's cannot either, and that tells. */
     if (jail != JAIL_OFF && os_jail_connector(how->family) && jail == JAIL_ON)

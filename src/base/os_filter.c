@@ -35,32 +35,56 @@ int filter_add_all(scmp_filter_ctx ctx, const struct filter_rule *r, size_t coun
     return rc;
 }
 
-static int set_attributes(scmp_filter_ctx ctx) {
-    static const struct {
+/* --- seccomp(2), or where a filter outside of us kills for it, as services of systemd
+ * have it (SystemCallFilter=@system-service), prctl(2) --- */
+
+static bool has_call;
+
+static int try_call(void) {
+    uint32_t action = SECCOMP_RET_ALLOW;
+
+    (void)!syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
+    return 0;
+}
+
+/* Before libseccomp makes the call, which it does to find out. */
+static void learn_call(void) {
+    static bool known;
+
+    if (known)
+        return;
+    known = true;
+    has_call = filter_survives(try_call);
+    if (!has_call)
+        seccomp_api_set(1);
+}
+
+/* --- rules --- */
+
+static int set_attributes(scmp_filter_ctx ctx, uint32_t otherwise) {
+    const struct {
         enum scmp_filter_attr attr;
         uint32_t value;
     } needed[] = {
         {SCMP_FLTATR_API_SYSRAWRC, 1}, /* the kernel's own errors */
-        {SCMP_FLTATR_CTL_NNP, 1},
-        {SCMP_FLTATR_CTL_TSYNC, 1}, /* every thread */
         /* 32-bit calls are as little allowed, and are told like others. */
-        {SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP},
+        {SCMP_FLTATR_ACT_BADARCH, otherwise},
         {SCMP_FLTATR_CTL_OPTIMIZE, 2}, /* a tree instead of a list */
     };
     int rc = 0;
 
     for (size_t n = 0; n < ARRAY_SIZE(needed) && !rc; n++)
         rc = seccomp_attr_set(ctx, needed[n].attr, needed[n].value);
-    /* A wish: kernels before 5.16 would else turn off speculation past stores for us,
-     * which costs speed and does not separate a guest from the process it runs in. */
-    if (!rc)
-        seccomp_attr_set(ctx, SCMP_FLTATR_CTL_SSB, 1);
     return rc;
 }
 
-int filter_new(scmp_filter_ctx *out) {
-    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
-    int rc = ctx ? set_attributes(ctx) : -ENOMEM;
+int filter_new(uint32_t otherwise, scmp_filter_ctx *out) {
+    scmp_filter_ctx ctx;
+    int rc;
+
+    learn_call();
+    ctx = seccomp_init(otherwise);
+    rc = ctx ? set_attributes(ctx, otherwise) : -ENOMEM;
 
     if (rc && ctx)
         seccomp_release(ctx);
@@ -121,7 +145,7 @@ static int catch_forbidden(void) {
 
 int filter_with(const struct filter_rule *r, size_t count, const struct filter_rule *more,
                 scmp_filter_ctx *out) {
-    int rc = filter_new(out);
+    int rc = filter_new(SCMP_ACT_TRAP, out);
 
     if (rc)
         return rc;
@@ -176,13 +200,24 @@ int filter_program(scmp_filter_ctx ctx, struct sock_fprog *out) {
 int filter_restrict(const struct sock_fprog *program) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul))
         return -errno;
-    /* A wish, as in set_attributes(). */
-    if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-                 program))
+    /* A wish: kernels before 5.16 would else turn off speculation past stores for us,
+     * which costs speed and does not separate a guest from the process it runs in. */
+    if (has_call && !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                             SECCOMP_FILTER_FLAG_SPEC_ALLOW, program))
         return 0;
-    if (errno == EINVAL && !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, program))
-        return 0;
-    return -errno;
+    if (has_call && errno != EINVAL)
+        return -errno;
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program) ? -errno : 0;
+}
+
+int filter_put_on(scmp_filter_ctx ctx) {
+    struct sock_fprog program;
+    int rc = filter_program(ctx, &program);
+
+    if (!rc)
+        rc = filter_restrict(&program);
+    free(program.filter);
+    return rc;
 }
 
 int filter_load(scmp_filter_ctx ctx,
@@ -190,7 +225,7 @@ int filter_load(scmp_filter_ctx ctx,
     int rc = filter_catch(handler);
 
     if (!rc)
-        rc = seccomp_load(ctx);
+        return filter_put_on(ctx);
     seccomp_release(ctx);
     return rc;
 }

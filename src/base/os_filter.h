@@ -42,20 +42,24 @@ struct filter_rule {
         }                                                                                \
     }
 
-/* A filter that lets nothing through yet, for every thread. 0 or -errno. */
-int filter_new(scmp_filter_ctx *out);
+/* A filter that lets nothing through yet: what OTHERWISE says happens to all calls
+ * (SCMP_ACT_TRAP...). 0 or -errno. */
+int filter_new(uint32_t otherwise, scmp_filter_ctx *out);
 int filter_add(scmp_filter_ctx ctx, const struct filter_rule *r);
 int filter_add_all(scmp_filter_ctx ctx, const struct filter_rule *r, size_t count);
-/* A filter with COUNT rules of R, and MORE, which may be NULL. 0; or -errno, and there is
- * none. */
+/* A filter with COUNT rules of R, and MORE, which may be NULL, which raises SIGSYS for
+ * other calls. 0; or -errno, and there is none. */
 int filter_with(const struct filter_rule *r, size_t count, const struct filter_rule *more,
                 scmp_filter_ctx *out);
 /* CTX is used up. HANDLER is asked first, if it is not NULL, about a call that no rule
  * allows, in the handler of its signal: true when it has answered it, in CONTEXT. 0: the
- * filter holds from now on; or -errno. */
+ * filter holds from now on, for the calling thread; or -errno. */
 int filter_load(scmp_filter_ctx ctx, bool (*handler)(const siginfo_t *si, void *context));
 
-/* The same in two steps, for threads that have filters of their own. CTX becomes a
+/* The same without a handler. */
+int filter_put_on(scmp_filter_ctx ctx);
+
+/* The same in steps, for threads that have filters of their own. CTX becomes a
  * program and is used up: 0, and free(out->filter) is the caller's; or -errno. */
 int filter_program(scmp_filter_ctx ctx, struct sock_fprog *out);
 /* The handler, for the whole process. 0 or -errno. */
@@ -71,17 +75,24 @@ int filter_in_child(int (*fn)(void));
  * may want? Without a filter nothing is tried. */
 bool filter_survives(int (*fn)(void));
 
-/* A set of rules for who finds no files, and makes no connections; -1: this host has no
- * Landlock. To be closed. */
-int filter_no_files(void);
+/* Beside files, for filter_no_files(). */
+#define FILTER_NO_TCP 1u     /* neither bound nor connected */
+#define FILTER_NO_SIGNALS 2u /* to processes that are not of its making */
+/* A set of rules for who finds no files, comes to no abstract socket of others, and may
+ * not do ALSO; -1: this host has no Landlock. To be closed. */
+int filter_no_files(unsigned also);
 /* It holds for the calling thread from now on. Async-signal-safe. */
 void filter_no_files_here(int rules);
+/* Both, for a process of one thread, which mounts nothing afterwards. */
+void filter_no_files_alone(unsigned also);
 /* Which version of Landlock this host has; 0: none. */
 unsigned filter_files_version(void);
 
 /* From now on the process finds files below the directory DIR, to read them or to change
  * them as well, and no others. A host that has no Landlock leaves all to the filter. */
 void filter_files(int dir, bool readonly);
+/* The same for who removes a file there, and does no more. */
+void filter_removing(int dir);
 
 /* malloc(3): memory that is neither a file's nor executable. */
 #define FILTER_MALLOC                                                                    \

@@ -31,7 +31,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -40,6 +39,7 @@
 #include "base/os.h"
 #include "base/os_filter.h"
 #include "base/os_jail_root.h"
+#include "base/os_limit.h"
 
 /* --- the rules --- */
 
@@ -255,7 +255,7 @@ static int (*const add_kind[OS_THREAD_KINDS])(scmp_filter_ctx ctx,
 static int make_program(const struct os_jail_needs *needs, enum os_thread_kind kind,
                         struct sock_fprog *out) {
     scmp_filter_ctx ctx;
-    int rc = filter_new(&ctx);
+    int rc = filter_new(SCMP_ACT_TRAP, &ctx);
 
     if (rc)
         return rc;
@@ -293,45 +293,8 @@ static void close_inherited(void) {
     closedir(dir);
 }
 
-/* --- limits --- */
-
-/* What no thread has a use for. What is in registers and buffers is the guest's, too: no
- * core is dumped. Descriptors come with clients, connections and snapshots. */
+/* Descriptors come with clients, connections and snapshots. */
 #define MORE_FILES 1024
-
-static unsigned highest_open(void) {
-    DIR *dir = opendir("/proc/self/fd");
-    struct dirent *e;
-    unsigned highest = 0;
-
-    while (dir && (e = readdir(dir)))
-        if ((unsigned)atoi(e->d_name) > highest)
-            highest = (unsigned)atoi(e->d_name);
-    if (!dir)
-        return UINT16_MAX;
-    closedir(dir);
-    return highest;
-}
-
-static void limit(__rlimit_resource_t what, rlim_t most) {
-    struct rlimit r;
-
-    if (getrlimit(what, &r))
-        return;
-    r.rlim_max = r.rlim_max < most ? r.rlim_max : most;
-    r.rlim_cur = r.rlim_cur < r.rlim_max ? r.rlim_cur : r.rlim_max;
-    setrlimit(what, &r);
-}
-
-static void limit_all(const struct os_jail_needs *needs) {
-    limit(RLIMIT_CORE, 0);
-    /* KVM makes a thread of the kernel's, at the first entry, that counts as ours. */
-    if (!needs->cpu_ioctls)
-        limit(RLIMIT_NPROC, 0);
-    limit(RLIMIT_MSGQUEUE, 0);
-    limit(RLIMIT_MEMLOCK, 0);
-    limit(RLIMIT_NOFILE, highest_open() + MORE_FILES);
-}
 
 /* --- the threads --- */
 
@@ -433,9 +396,10 @@ static int restrict_all(const struct os_jail_needs *needs) {
         rc = filter_catch(NULL);
     if (rc)
         return rc;
-    limit_all(needs);
+    /* KVM makes a thread of the kernel's, at the first entry, that counts as ours. */
+    limit_process(needs->cpu_ioctls, limit_highest_open() + MORE_FILES);
     entering.rc = 0;
-    entering.no_files = filter_no_files();
+    entering.no_files = filter_no_files(FILTER_NO_TCP);
     jail_root_begin(&entering.root, true);
     rc = signal_others(known);
     if (!rc)

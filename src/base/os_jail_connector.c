@@ -7,12 +7,14 @@
  * Each rule says who needs it.
  */
 #include <errno.h>
+#include <linux/capability.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/os.h"
 #include "base/os_filter.h"
+#include "base/os_jail_root.h"
 
 static const struct filter_rule rules[] = {
     /* Orders and answers. */
@@ -41,5 +43,7 @@ int os_jail_connector(int family) {
     rc = filter_with(rules, ARRAY_SIZE(rules), &sockets, &ctx);
     if (rc)
         return rc;
+    filter_no_files_alone(0);
+    jail_root_keep(JAIL_CAP(CAP_DAC_OVERRIDE)); /* a socket that is its user's alone */
     return filter_load(ctx, NULL);
 }

@@ -12,12 +12,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/os.h"
 #include "base/os_filter.h"
+#include "base/os_jail_root.h"
 
 static const struct filter_rule rules[] = {
     /* The machine's socket. */
@@ -71,8 +73,32 @@ static const struct filter_rule rules[] = {
     ANY(exit_group),
 };
 
-/* MORE: rules of the one who asks, and how many. */
-static int lock_up(int dir, bool readonly, const struct filter_rule *more, size_t count) {
+/* The process that makes a run's files: their names are its own code's to say. */
+static const struct filter_rule keepers[] = {
+    /* Orders and answers. */
+    ANY(read),
+    ANY(restart_syscall),
+    ANY(sendmsg),
+
+    ANY(openat),
+    ANY(unlinkat),
+    ANY(renameat2),
+    ANY(close),
+
+    /* The handler of SIGSYS, and the end. */
+    IF(write, 0, ARG32, STDERR_FILENO),
+    ANY(rt_sigprocmask),
+    ANY(getpid),
+    ANY(gettid),
+    ANY(exit_group),
+};
+
+/* Files that are not its user's, and owners of new ones, are what root shares by. */
+#define ROOTS_FILES                                                                      \
+    (JAIL_CAP(CAP_CHOWN) | JAIL_CAP(CAP_DAC_OVERRIDE) | JAIL_CAP(CAP_DAC_READ_SEARCH) |  \
+     JAIL_CAP(CAP_FOWNER) | JAIL_CAP(CAP_FSETID))
+
+static int lock_up(int dir, bool readonly, const struct filter_rule *r, size_t count) {
     /* abort(3), after a bug. */
     const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
     scmp_filter_ctx ctx;
@@ -80,21 +106,18 @@ static int lock_up(int dir, bool readonly, const struct filter_rule *more, size_
 
     if (OS_JAIL_SANITIZED)
         return -ENOTSUP;
-    rc = filter_with(rules, ARRAY_SIZE(rules), &to_us, &ctx);
-    if (!rc)
-        rc = filter_add_all(ctx, more, count);
+    rc = filter_with(r, count, &to_us, &ctx);
     if (rc)
         return rc;
     filter_files(dir, readonly);
+    jail_root_keep(ROOTS_FILES);
     return filter_load(ctx, NULL);
 }
 
 int os_jail_files(int dir, bool readonly) {
-    return lock_up(dir, readonly, NULL, 0);
+    return lock_up(dir, readonly, rules, ARRAY_SIZE(rules));
 }
 
 int os_jail_keeper(int dir) {
-    static const struct filter_rule hands_over[] = {ANY(sendmsg)};
-
-    return lock_up(dir, false, hands_over, ARRAY_SIZE(hands_over));
+    return lock_up(dir, false, keepers, ARRAY_SIZE(keepers));
 }

@@ -17,6 +17,7 @@
 #include <asm/ioctls.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -210,9 +211,12 @@ int os_jail_network(const char *files) {
         seccomp_release(ctx);
         return rc;
     }
-    if (files)
+    if (files) {
         filter_files(files_fd, true); /* some of which only their owner may read */
-    else
+        jail_root_keep(JAIL_CAP(CAP_DAC_OVERRIDE) | JAIL_CAP(CAP_DAC_READ_SEARCH));
+    } else {
         jail_root_alone(false);
+        filter_no_files_alone(FILTER_NO_SIGNALS);
+    }
     return filter_load(ctx, answer_names);
 }

@@ -2,6 +2,7 @@
 #include "base/os_jail_root.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -126,4 +127,18 @@ void jail_root_alone(bool all) {
     jail_root_begin(&r, all);
     jail_root_leave(&r, true);
     jail_root_end(&r);
+}
+
+void jail_root_keep(uint64_t capabilities) {
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct now[_LINUX_CAPABILITY_U32S_3];
+
+    if (syscall(SYS_capget, &head, now))
+        return;
+    for (unsigned n = 0; n < _LINUX_CAPABILITY_U32S_3; n++) {
+        now[n].permitted &= (uint32_t)(capabilities >> 32 * n);
+        now[n].effective &= now[n].permitted;
+        now[n].inheritable = 0;
+    }
+    (void)!syscall(SYS_capset, &head, now);
 }

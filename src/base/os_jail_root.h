@@ -27,4 +27,9 @@ void jail_root_end(struct jail_root *r);
 /* All of it, in a process of one thread. */
 void jail_root_alone(bool all);
 
+#define JAIL_CAP(capability) (1ull << (capability)) /* "capabilities(7)" */
+/* For a process of one thread that keeps its user, whose files and sockets are what it is
+ * for: of root's privileges it has no others than the CAPABILITIES from now on. */
+void jail_root_keep(uint64_t capabilities);
+
 #endif

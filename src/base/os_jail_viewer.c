@@ -76,5 +76,6 @@ int os_jail_viewer(int listener) {
         return rc;
     }
     jail_root_alone(true);
+    filter_no_files_alone(FILTER_NO_TCP | FILTER_NO_SIGNALS);
     return filter_load(ctx, answer_socket);
 }

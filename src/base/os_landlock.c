@@ -22,6 +22,7 @@
 #define BIND_TCP (1ull << 0)  /* 4 */
 #define CONNECT_TCP (1ull << 1)
 #define ABSTRACT (1ull << 0) /* 6: sockets of others that have no path */
+#define SIGNALS (1ull << 1)  /* 6: to processes that are not restricted alike */
 
 /* struct landlock_ruleset_attr as it has become. An older kernel takes it if what it does
  * not know is zero. */
@@ -54,34 +55,42 @@ static uint64_t known_accesses(bool readonly) {
     return FIRST_ABI | (abi >= 2 ? REFER : 0) | (abi >= 3 ? TRUNCATE : 0);
 }
 
-void filter_files(int dir, bool readonly) {
-    struct landlock_ruleset_attr set = {.handled_access_fs = known_accesses(readonly)};
-    struct landlock_path_beneath_attr below = {
-        .allowed_access =
-            set.handled_access_fs & (readonly ? READ : READ | WRITE | REFER | TRUNCATE),
-        .parent_fd = dir};
+/* ALLOWED below DIR, of all that the host's version knows; a wish. */
+static void allow_below(int dir, uint64_t known, uint64_t allowed) {
+    struct landlock_ruleset_attr set = {.handled_access_fs = known};
+    struct landlock_path_beneath_attr below = {.allowed_access = known & allowed,
+                                               .parent_fd = dir};
     int fd;
 
-    if (!set.handled_access_fs)
+    if (!known)
         return;
     fd = (int)syscall(SYS_landlock_create_ruleset, &set, sizeof(set), 0);
     if (fd < 0)
         return;
-    if (!prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul) &&
-        !syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &below, 0))
-        (void)!syscall(SYS_landlock_restrict_self, fd, 0);
+    if (!syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &below, 0))
+        filter_no_files_here(fd);
     close(fd);
 }
 
-int filter_no_files(void) {
+void filter_files(int dir, bool readonly) {
+    allow_below(dir, known_accesses(readonly),
+                readonly ? READ : READ | WRITE | REFER | TRUNCATE);
+}
+
+void filter_removing(int dir) {
+    allow_below(dir, known_accesses(true), LANDLOCK_ACCESS_FS_REMOVE_FILE);
+}
+
+int filter_no_files(unsigned also) {
     unsigned abi = filter_files_version();
-    /* Signals between our own threads, each of which is restricted by itself, were taken
-     * for signals to others by some kernels: the filters have those. */
+    /* Signals between threads each of which is restricted by itself were taken for
+     * signals to others by some kernels: a process of several leaves those to its
+     * filters. */
     const struct ruleset set = {
         .files = FIRST_ABI | (abi >= 2 ? REFER : 0) | (abi >= 3 ? TRUNCATE : 0) |
                  (abi >= 5 ? DEVICES : 0),
-        .network = abi >= 4 ? BIND_TCP | CONNECT_TCP : 0,
-        .scoped = abi >= 6 ? ABSTRACT : 0,
+        .network = abi >= 4 && also & FILTER_NO_TCP ? BIND_TCP | CONNECT_TCP : 0,
+        .scoped = abi < 6 ? 0 : ABSTRACT | (also & FILTER_NO_SIGNALS ? SIGNALS : 0),
     };
 
     if (!abi)
@@ -92,4 +101,12 @@ int filter_no_files(void) {
 void filter_no_files_here(int rules) {
     if (rules >= 0 && !prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul))
         (void)!syscall(SYS_landlock_restrict_self, rules, 0);
+}
+
+void filter_no_files_alone(unsigned also) {
+    int rules = filter_no_files(also);
+
+    filter_no_files_here(rules);
+    if (rules >= 0)
+        close(rules);
 }

@@ -13,8 +13,6 @@
 
 #include "base/os.h"
 
-#define GUARD (1ull << 20)
-
 void *os_reserve(uint64_t size, uint64_t before) {
     uint64_t room = size + OS_LARGE_PAGE;
     uint8_t *p =
@@ -59,16 +57,16 @@ static void *map_guarded(int f, uint64_t size) {
         errno = ENOMEM;
         return MAP_FAILED;
     }
-    p = os_reserve(size + 2 * GUARD, GUARD);
+    p = os_reserve(size + 2 * OS_GUARD, OS_GUARD);
     if (!p)
         return MAP_FAILED;
     map =
-        mmap(p + GUARD, size, PROT_READ | PROT_WRITE,
+        mmap(p + OS_GUARD, size, PROT_READ | PROT_WRITE,
              MAP_SHARED | MAP_NORESERVE | MAP_FIXED | (f < 0 ? MAP_ANONYMOUS : 0), f, 0);
     if (map == MAP_FAILED) {
         int saved = errno;
 
-        munmap(p, size + 2 * GUARD);
+        munmap(p, size + 2 * OS_GUARD);
         errno = saved;
         return map;
     }
@@ -113,7 +111,7 @@ fail:
 }
 
 void os_memfd_unmap(int fd, void *map, uint64_t size) {
-    munmap((uint8_t *)map - GUARD, size + 2 * GUARD);
+    munmap((uint8_t *)map - OS_GUARD, size + 2 * OS_GUARD);
     if (fd >= 0)
         close(fd);
 }

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -74,16 +75,31 @@ static int bind_privately(int fd, const struct sockaddr_un *a) {
 
 /* --- its keeper --- */
 
+/* The directory that PATH is in, as a descriptor; -1. NAME is PATH's in it. */
+static int open_directory(const char *path, const char **name) {
+    const char *slash = strrchr(path, '/');
+    char dir[sizeof(((struct sockaddr_un *)NULL)->sun_path)] = ".";
+
+    if (slash)
+        snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path) + 1, path);
+    *name = slash ? slash + 1 : path;
+    return open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
 static void keep(const char *path, const struct stat *ours, int held, int gone) {
-    const int ends[] = {held, gone};
+    const char *name;
+    const int dir = open_directory(path, &name), kept[] = {held, gone, dir};
     struct stat st;
     char byte;
 
-    os_helper_begin(ends, ARRAY_SIZE(ends));
+    os_helper_begin("bivisor-path", kept, ARRAY_SIZE(kept));
+    /* Where it cannot be, our parent's cannot either, and that tells. */
+    (void)os_jail_remover(dir);
     while (read(held, &byte, 1) < 0 && errno == EINTR)
         ;
-    if (!lstat(path, &st) && st.st_dev == ours->st_dev && st.st_ino == ours->st_ino)
-        unlink(path);
+    if (!fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) && st.st_dev == ours->st_dev &&
+        st.st_ino == ours->st_ino)
+        unlinkat(dir, name, 0);
     _exit(0);
 }
 

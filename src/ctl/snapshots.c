@@ -164,7 +164,7 @@ static void serve(int socket, int dir, enum jail_want jail) {
     struct order o;
     ssize_t n;
 
-    os_helper_begin(ends, ARRAY_SIZE(ends));
+    os_helper_begin("bivisor-files", ends, ARRAY_SIZE(ends));
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* Where it cannot be, our parent's cannot either, and that tells. */
     if (jail != JAIL_OFF && os_jail_keeper(dir) && jail == JAIL_ON)

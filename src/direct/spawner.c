@@ -142,27 +142,21 @@ static void serve(struct spawner *s) {
         kill(s->pid[r.slot], SIGKILL);
 }
 
-static bool is_ours(const struct spawner *s, int fd) {
-    if (fd == s->cfg->ram_fd || fd == s->cfg->slots_fd || fd == s->program_fd ||
-        fd == s->socket || fd == s->signals)
-        return true;
-    for (unsigned n = 0; n < CELLS_MAX; n++)
-        if (fd == s->cfg->ack[n] || fd == s->cfg->out[n] || fd == s->cfg->go[n] ||
-            fd == s->cfg->kick[n])
-            return true;
-    return false;
-}
-
 /* The VMM's other descriptors, and its terminal, are none of our business. */
 static void keep_ours(const struct spawner *s) {
-    unsigned last = 0;
+    const struct spawner_config *c = s->cfg;
+    int keep[5 + 4 * CELLS_MAX] = {c->ram_fd, c->slots_fd, s->program_fd, s->socket,
+                                   s->signals};
 
-    for (int fd = 0; fd < 4096; fd++)
-        if (is_ours(s, fd))
-            last = (unsigned)fd;
-        else
-            close(fd);
-    syscall(SYS_close_range, last + 1, ~0u, 0);
+    for (unsigned n = 0; n < CELLS_MAX; n++) {
+        int *k = keep + 5 + 4 * n;
+
+        k[0] = c->ack[n];
+        k[1] = c->out[n];
+        k[2] = c->go[n];
+        k[3] = c->kick[n];
+    }
+    os_helper_keep(keep, ARRAY_SIZE(keep));
     setsid();
 }
 
@@ -178,7 +172,7 @@ static _Noreturn void run(struct spawner *s) {
     s->signals = signalfd(-1, &chld, SFD_NONBLOCK | SFD_CLOEXEC);
     p[1] = (struct pollfd){.fd = s->signals, .events = POLLIN};
     keep_ours(s);
-    os_jail_spawner();
+    os_jail_spawner(CELL_FD_PROGRAM);
     for (;;) {
         if (poll(p, 2, -1) < 0 && errno != EINTR)
             _exit(1);

@@ -42,7 +42,7 @@ static void be_network(const struct net_config *cfg, int fd, int gone) {
     struct word w = {.forward = -1};
     struct net_slirp *s;
 
-    os_helper_begin(ends, ARRAY_SIZE(ends));
+    os_helper_begin("bivisor-net", ends, ARRAY_SIZE(ends));
     signal(SIGPIPE, SIG_IGN);
     w.rc = net_slirp_new(cfg, fd, &s, &w.forward);
     if (!w.rc) {

@@ -114,7 +114,7 @@ _Noreturn void server_be(const struct share_config *cfg, struct arena *a, int fd
     struct tree *tree = NULL;
     void *state = NULL;
 
-    os_helper_begin(keep, ARRAY_SIZE(keep));
+    os_helper_begin("bivisor-share", keep, ARRAY_SIZE(keep));
     umask(0);
     w.rc = tree_new(root, cfg->readonly, raise_limit(), &tree);
     if (!w.rc)

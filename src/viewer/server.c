@@ -384,7 +384,7 @@ _Noreturn void vnc_server_be(const struct vnc_config *cfg, const char *password,
     struct server s = {.arena = arena, .fd = fd, .listener = listener};
     struct word w = {.rc = -ENOENT, .library = true};
 
-    os_helper_begin(keep, ARRAY_SIZE(keep));
+    os_helper_begin("bivisor-vnc", keep, ARRAY_SIZE(keep));
     if (load(&s)) {
         w.library = false;
         w.rc = make_screen(&s, password);

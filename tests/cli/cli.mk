@@ -1,7 +1,7 @@
-# The command-line tests: one guest, and the programs that play the user and whoever steers
-# a run from outside.
+# The command-line tests: one guest, and the programs that play the user, whoever steers a
+# run from outside, and a guest that has broken out.
 CLI_OUT = $(BUILD)/cli
-CLI_BINS = $(CLI_OUT)/guest $(CLI_OUT)/user $(CLI_OUT)/steer
+CLI_BINS = $(CLI_OUT)/guest $(CLI_OUT)/user $(CLI_OUT)/steer $(CLI_OUT)/breakout
 
 $(CLI_OUT)/guest: tests/cli/guest.c tests/guest/lib/guest.ld
 	@mkdir -p $(@D)
@@ -23,6 +23,10 @@ $(CLI_OUT)/steer: $(CLI_OUT)/steer.o
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) -lcjson
 
+$(CLI_OUT)/breakout: $(CLI_OUT)/breakout.o
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^)
+
 guests: $(CLI_BINS)
 
--include $(CLI_OUT)/guest.d $(CLI_OUT)/user.d $(CLI_OUT)/job.d $(CLI_OUT)/steer.d
+-include $(CLI_OUT)/guest.d $(CLI_OUT)/user.d $(CLI_OUT)/job.d $(CLI_OUT)/steer.d $(CLI_OUT)/breakout.d

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "base/os_filter.h"
 #include "lib/child.h"
 #include "lib/jailed.h"
 #include "lib/unit.h"
@@ -242,31 +243,52 @@ static void use_sockets(void *arg) {
     child_check(clock_gettime(CLOCK_MONOTONIC, &(struct timespec){0}) == 0, "the time");
 }
 
-/* What vsock/connector.c does, by whose unit it is used as well. */
+/* Landlock is a host's choice: 0 where it has none. */
+static unsigned landlock(void) {
+    return filter_files_version();
+}
+
+/* Listens at A, and says where that is. */
+static int listen_at(struct sockaddr_un *a, socklen_t *size) {
+    int door = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    child_check(!bind(door, (struct sockaddr *)a, *size) && !listen(door, 1),
+                "listening");
+    *size = sizeof(*a);
+    child_check(!getsockname(door, (struct sockaddr *)a, size), "its name");
+    return door;
+}
+
+static int connect_to(const struct sockaddr_un *a, socklen_t size) {
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    child_check(fd >= 0, "a socket");
+    return connect(fd, (const struct sockaddr *)a, size) ? -errno : fd;
+}
+
+/* What vsock/connector.c does, by whose unit it is used as well: it connects at paths,
+ * and with Landlock at no names that have none. */
 static void connect_local(void *arg) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    socklen_t size = sizeof(a);
-    int door = socket(AF_UNIX, SOCK_STREAM, 0), ends[2], fd;
+    struct sockaddr_un a = {.sun_family = AF_UNIX}, nameless = a;
+    socklen_t size = sizeof(a), nameless_size = sizeof(sa_family_t);
     struct iovec iov = {"x", 1};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    bool scopes = landlock() >= 6;
+    int ends[2], fd;
     char byte;
 
-    child_check(!bind(door, (struct sockaddr *)&a, sizeof(sa_family_t)) &&
-                    !listen(door, 1) &&
-                    !getsockname(door, (struct sockaddr *)&a, &size) &&
-                    !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends),
-                "preparing");
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s/door", (const char *)arg);
+    listen_at(&a, &size);
+    listen_at(&nameless, &nameless_size);
+    child_check(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), "a pair");
     lock_up();
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    child_check(fd >= 0 && !connect(fd, (struct sockaddr *)&a, size), "connecting");
+    fd = connect_to(&a, size);
+    child_check(fd >= 0, "connecting");
+    child_check(!scopes || connect_to(&nameless, nameless_size) == -EPERM,
+                "connecting to a name without a path");
     child_check(sendmsg(ends[0], &m, MSG_NOSIGNAL) == 1, "sending");
     child_check(read(ends[1], &byte, 1) == 1 && byte == 'x', "reading");
     child_check(!close(fd), "closing");
-}
-
-/* Landlock is a host's choice: 0 where it has none. */
-static bool has_landlock(void) {
-    return syscall(SYS_landlock_create_ruleset, NULL, 0, 1) >= 2;
 }
 
 /* What share/server.c does, by whose units it is used as well. */
@@ -299,7 +321,7 @@ static void test_files(void **state) {
     assert_non_null(mkdtemp(dir));
     e = child(use_files, dir);
     assert_child_done(&e);
-    if (has_landlock()) {
+    if (landlock() >= 2) {
         e = child(look_elsewhere, dir);
         assert_child_done(&e);
     }
@@ -377,7 +399,7 @@ static void test_tftp(void **state) {
     assert_int_equal(system(command), 0);
     e = child(use_tftp, dir);
     assert_child_done(&e);
-    if (has_landlock()) {
+    if (landlock() >= 2) {
         e = child(leave_tftp, dir);
         assert_child_done(&e);
     }
@@ -404,10 +426,15 @@ static void test_sockets(void **state) {
 }
 
 static void test_connector(void **state) {
+    char dir[] = "/tmp/bivisor-jail-XXXXXX", name[64];
     struct child_end e;
 
+    assert_non_null(mkdtemp(dir));
     jail = jail_connector;
-    e = child(connect_local, NULL);
+    e = child(connect_local, dir);
+    snprintf(name, sizeof(name), "%s/door", dir);
+    unlink(name);
+    assert_int_equal(rmdir(dir), 0);
     assert_child_done(&e);
 }
 

@@ -66,6 +66,7 @@ static void inside_killer(void *arg) {
 static void test_outer_killer(void **state) {
     int calls[] = {SCMP_SYS(landlock_create_ruleset),
                    SCMP_SYS(landlock_restrict_self),
+                   SCMP_SYS(seccomp),
                    SCMP_SYS(unshare),
                    SCMP_SYS(setns),
                    SCMP_SYS(chroot),
