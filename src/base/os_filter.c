@@ -216,7 +216,8 @@ int filter_put_on(scmp_filter_ctx ctx) {
 
     if (!rc)
         rc = filter_restrict(&program);
-    free(program.filter);
+    if (rc)
+        free(program.filter); /* else giving memory back may be forbidden */
     return rc;
 }
 
