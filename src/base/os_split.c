@@ -13,10 +13,10 @@
 #include "base/os.h"
 
 #define TRIES 4
-/* For one. What is not punished takes a microsecond; a trap that only warns takes 200,
- * and a line of the kernel's log; the kernel's own delay is 10 ms. A stop takes some 20.
- */
-#define SLOW_NS 30000u
+/* For one, the fastest. What is not punished takes a microsecond; a trap takes 10 and
+ * more, and with a line of the kernel's log, which a slow console has to show, up to a
+ * second; the kernel's own delay is 10 ms. A stop takes some 20. */
+#define SLOW_NS 5000u
 #define LOOKS 500u /* at the child, a millisecond apart */
 
 static _Noreturn void try_some(void) {

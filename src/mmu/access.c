@@ -411,7 +411,7 @@ static int open_apart(struct vcpu *v, struct mmu_window *w, struct gva at, bool 
     struct mmu_priv *m = mmu_priv(v);
     struct vcpu_group *g = vcpu_group_of(v);
 
-    w->p = w->buf + (at.a & 63);
+    w->p = w->buf; /* in one line, whatever the guest's bytes are in */
     w->count = resolve_all(v, at, w->len, sys, MMU_WRITE, w->piece);
     if (!w->count)
         return MMU_FAULT;
