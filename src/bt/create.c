@@ -65,6 +65,8 @@ static int create_shared(struct bt *bt, const struct bt_options *opt) {
     __builtin_cpu_init();
     sh->env = (struct tr_env){.v = bt->v,
                               .smp = vcpu_has_others(bt->v),
+                              .no_splits =
+                                  vcpu_has_others(bt->v) && !vcpu_group_of(bt->v)->splits,
                               .has_bmi2 = __builtin_cpu_supports("bmi2"),
                               .poll_page = bt->poll_page,
                               .advice = &bt_advice,

@@ -60,7 +60,7 @@ static const uint8_t allowed[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     /* arithmetic and moves on general registers and one memory operand */
     [M(ADC)] = HOST_PLAIN,
     [M(SBB)] = HOST_PLAIN,
-    [M(TEST)] = HOST_PLAIN,
+    [M(TEST)] = HOST_TEST,
     [M(INC)] = HOST_PLAIN,
     [M(DEC)] = HOST_PLAIN,
     [M(NOT)] = HOST_PLAIN,

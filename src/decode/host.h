@@ -24,6 +24,7 @@ enum host_op {
     HOST_ADD,
     HOST_SUB,
     HOST_CMP,
+    HOST_TEST,
     HOST_AND,
     HOST_OR,
     HOST_XOR,

@@ -77,8 +77,10 @@ void tr_cold_callout(struct tr *t, uint8_t *rel32) {
 
 void tr_cold_callout_end(struct tr *t) {
     for (unsigned n = t->ncold; n--;)
-        if (t->cold[n].kind == COLD_CALLOUT && t->cold[n].k == t->k)
+        if (t->cold[n].kind == COLD_CALLOUT && t->cold[n].k == t->k) {
             t->cold[n].cont = e_here(&t->e);
+            t->cold[n].back = (uint8_t)t->place;
+        }
 }
 
 void tr_place_callout(struct tr *t, const struct cold *c) {
@@ -87,5 +89,7 @@ void tr_place_callout(struct tr *t, const struct cold *c) {
     t->place = (enum flags_place)c->place;
     tr_site(t, POLL_NONE, 0);
     tr_callout(t, &t->insn[t->k].i);
+    if (c->back == FLAGS_REGS)
+        tr_flags_restore(t);
     e_jmp(&t->e, c->cont);
 }

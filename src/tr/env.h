@@ -63,8 +63,9 @@ _Static_assert(TR_JUMP_BITS == 16, "emitted code takes the low word");
 struct tr_env {
     struct vcpu *v; /* the one for which it translates now */
     struct tr_options opt;
-    bool smp;      /* code is executed while it is changed, and memory is shared */
-    bool has_bmi2; /* the host */
+    bool smp;       /* code is executed while it is changed, and memory is shared */
+    bool no_splits; /* locked accesses across a cache line are not made by the host */
+    bool has_bmi2;  /* the host */
     struct os_code code;
     bool sealed;              /* it can be written only where it is open: seal.c */
     uint8_t *open, *open_end; /* RW: a fragment is made there; NULL: none */

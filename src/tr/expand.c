@@ -7,11 +7,37 @@
 #include "cpu/vec.h"
 #include "sem/sem.h"
 
+static bool is_locked(const struct insn *i) {
+    return (i->flags & INSN_LOCK) || (i->op == OP_xchg && tr_has_mem(i));
+}
+
+/* A locked access at [T0 + OFF] that is not aligned, and may cross a cache line, is C's:
+ * the host would slow it down, by much (sem/locked.c, cpu/smp.h). True: there may be a
+ * callout, which may do anything. */
+static bool line_check(struct tr *t, const struct insn *i, int32_t off) {
+    uint32_t rest = i->mem.size - 1u;
+    unsigned reg = T0;
+
+    if (!t->env->no_splits || !is_locked(i) || !rest)
+        return false;
+    tr_flags_save(t);
+    if ((uint32_t)off & rest) {
+        reg = T1;
+        e_lea(&t->e, W32, T1, T0, REG_ZERO, 0, off);
+    }
+    e_test_imm(&t->e, reg, rest);
+    tr_cold_callout(t, e_jcc_fwd(&t->e, CC_NE));
+    if (!MUTANT(SPLIT_HELD))
+        tr_forget_held(t);
+    return true;
+}
+
 static void xl_ident(struct tr *t, const struct insn *i) {
     if (!tr_ident_ok(t, i) || (i->op == OP_native && !tr_native_ok(t, i))) {
         tr_callout(t, i);
         return;
     }
+    bool checked = false;
     int32_t off = 0;
 
     if (tr_has_mem(i)) {
@@ -22,6 +48,7 @@ static void xl_ident(struct tr *t, const struct insn *i) {
         t->plain = i->op != OP_native; /* which may raise #NM, #MF, #GP for alignment */
         off = tr_operand(t, i, i->mem.size, i->mem.access & OPND_WRITE);
         t->plain = false;
+        checked = line_check(t, i, off);
     }
     tr_copy_flags(t, i);
     if (i->op == OP_native && sem_sets_fip(i) && !t->c->fixed) { /* for x87_ran() */
@@ -32,6 +59,8 @@ static void xl_ident(struct tr *t, const struct insn *i) {
     if (i->op == OP_native && sem_sets_fip(i) && !vec_keeps_fip())
         e_gs_imm(&t->e, W32, GS(x87_at), (int32_t)(e_here(&t->e) - t->env->code.rx));
     tr_copied_flags(t, i);
+    if (checked)
+        tr_cold_callout_end(t);
 }
 
 static void xl_div(struct tr *t, const struct insn *i) {

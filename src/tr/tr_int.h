@@ -34,8 +34,8 @@ struct cold {
     uint32_t site;
     int32_t tag; /* [T1 + TAG] is what was subtracted from T0 */
     /* COLD_EXIT, COLD_RET, COLD_CALLOUT: which instruction left, and where the flags
-     * were. */
-    uint8_t k, place;
+     * were; COLD_CALLOUT: and where they are at CONT. */
+    uint8_t k, place, back;
 };
 
 /* A memory operand, for comparing: what T0 is relative to. */
@@ -242,7 +242,7 @@ void tr_forget_held(struct tr *t);
 
 void tr_callout(struct tr *t, const struct insn *i);
 /* The branch at REL32 (RW) makes the instruction a callout, which then goes on where
- * tr_cold_callout_end() is. */
+ * tr_cold_callout_end() is, with the flags where they are there. */
 void tr_cold_callout(struct tr *t, uint8_t *rel32);
 void tr_cold_callout_end(struct tr *t);
 void tr_place_callout(struct tr *t, const struct cold *c);

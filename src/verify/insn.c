@@ -103,6 +103,11 @@ static void lea(struct verifier *w, struct vstate *s, const struct host_insn *i)
     bool wide = i->opnd[0].size == 8 && i->addrsize == 8;
     struct vval a = v_public();
 
+    if (base && base->kind == V_HOST && !index && i->opnd[0].size == 4 &&
+        i->opnd[0].reg >= T0) {
+        s->reg[i->opnd[0].reg] = (struct vval){.kind = V_LOW32, .id = v_name(w, s)};
+        return;
+    }
     if (i->mem.base == HOST_RIP && wide)
         a = (struct vval){.kind = V_CODE, .n = w->off[w->k] + (uint64_t)i->mem.disp};
     else if (base && base->kind == V_FUEL && !index && wide)
@@ -177,6 +182,22 @@ static void compare(struct verifier *w, struct vstate *s, const struct host_insn
     } else {
         plain(w, s, i);
     }
+}
+
+/* How a host address is aligned is how the guest's is. What is not goes by a callout, in
+ * which names get lost: they are taken away on both ways, so that what comes behind is
+ * named the same. */
+static void test(struct verifier *w, struct vstate *s, const struct host_insn *i) {
+    enum vkind kind = is_reg(i, 0, 4) ? s->reg[i->opnd[0].reg].kind : V_SECRET;
+
+    if ((kind != V_HOST && kind != V_LOW32) || !is_imm(i, 1) || i->imm < 0 ||
+        i->imm > 15) {
+        plain(w, s, i);
+        return;
+    }
+    for (unsigned r = 0; r < 14; r++)
+        if (s->reg[r].kind == V_PUBLIC || s->reg[r].kind == V_CONST)
+            s->reg[r].id = 0;
 }
 
 static void and (struct verifier * w, struct vstate *s, const struct host_insn *i) {
@@ -283,6 +304,9 @@ void v_insn(struct verifier *w, struct vstate *s, const struct host_insn *i) {
         break;
     case HOST_CMP:
         compare(w, s, i);
+        break;
+    case HOST_TEST:
+        test(w, s, i);
         break;
     case HOST_AND:
         and(w, s, i);

@@ -54,6 +54,7 @@ static struct found with_mutant(unsigned mutant) {
         struct set *counted = set_new(flavours[n], SET_KIND_COUNTED);
 
         bt_mutant = mutant;
+        set_env(plain)->no_splits = true;
         for (size_t k = 0; k < count; k++)
             set_translate(p[k].how & SET_COUNTED ? counted : plain, &p[k], look, &found);
         bt_mutant = MUTANT_NONE;

@@ -108,6 +108,10 @@ static const struct {
     {"bit strings", U64, "480fa307 480fab07 480fb307 480fbb07 0fa30f 0fab0f c3"},
     {"bit strings in r14, r15", U64, "4c0fa337 450fab3e 4d0fb33f c3"},
     {"exchange, add", U64, "488707 480fc107 480fb10f 480fc70f 0fc70f c3"},
+    /* locked ones, aligned in their groups or not, amid other accesses */
+    {"locked", U64,
+     "488b07 f048ff4708 488b5f10 48894718 f00fc14f24 488b5728 48874f20 c3"},
+    {"locked, in odd places", U64, "8b4703 f048ff4707 8b5f0f f0480fb14f13 488b571b c3"},
     {"r14 and r15", U64, "4d89fe 4d01f7 4c8b37 4c893f 4f8d347e 49ffc6 c3"},
     {"r14 and r15, memory", U64, "4d8b36 4d8b7e08 4d897e10 4c01b7 00010000 c3"},
     {"lends r14", U64, "4c8b37 4983c601 4c893f 4983c701 4883c708 48ffc9 75e9 c3"},
