@@ -38,7 +38,6 @@ struct engine_ops {
     const char *name;
     const char *what; /* one line for --help and `bivisor check` */
     bool counts;      /* it can do counted runs (vcpu.counted) */
-    bool untraced;    /* the guest writes to memory without the MMU's leave */
     const struct engine_options *options; /* NULL: none */
     /* 0 or -errno; WHY then says in one sentence what is missing. */
     int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
@@ -60,6 +59,10 @@ struct engine_ops {
     /* Memory is elsewhere, or of another kind (mem_hooks.changed); the MMU knows already.
      * NULL: no matter. */
     void (*map_changed)(struct engine *e);
+    /* The guest writes to memory without the MMU's leave: what to since the last call is
+     * said to mem/track.c (mem_track_written()); nothing the first time, from which on it
+     * is known. While all vCPUs stand. 0, or -errno: it is not. NULL: traces tell. */
+    int (*tell_written)(struct engine *e);
     /* A debugger's list of stops (cpu/stops.h) is another, while all vCPUs stand; the MMU
      * knows already. 0, or -ENOSPC: that is more than it can do, and the list is to be as
      * it was. NULL: it looks at the list itself. */

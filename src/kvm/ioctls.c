@@ -1,6 +1,6 @@
 /*
  * The requests that a running machine makes of KVM; what is missing here kills the run
- * (base/os_jail.c). Setting a machine up (setup.c but for map_memory(), probe.c)
+ * (base/os_jail.c). Setting a machine up (setup.c, probe.c)
  * comes before, and is not in the list.
  */
 #include <linux/kvm.h>
@@ -32,8 +32,9 @@ const unsigned long kvm_ioctls[] = {
     KVM_SET_LAPIC,
     KVM_SET_DEVICE_ATTR, /* the TSC's offset */
     KVM_SET_GUEST_DEBUG, /* debug.c */
-    /* setup.c: the memory map, at a reset. */
+    /* slots.c: the memory map, at a reset; what was written to. */
     KVM_SET_USER_MEMORY_REGION,
+    KVM_GET_DIRTY_LOG,
     /* stats.c */
     KVM_GET_STATS_FD,
     0,

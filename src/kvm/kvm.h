@@ -84,6 +84,10 @@ void kvm_reset(struct kvm *k);
 
 /* What is where in memory has changed: for the next entry of any CPU. Of the first. */
 void kvm_map_changed(struct kvm *k);
+/* What the guest has written to since the last call is said to mem/track.c; nothing the
+ * first time, from which on it is known. On a vCPU's thread or between lives, while all
+ * stand. 0 or -errno: it is not known. */
+int kvm_tell_written(struct kvm *k);
 
 /* A message to the local APIC, when that is the kernel's; false: nobody took it. */
 bool kvm_msi(struct kvm *k, uint64_t addr, uint32_t data);

@@ -62,8 +62,15 @@ struct kvm {
     unsigned msr_count;
     uint64_t arch_caps; /* of ours, what KVM confirms */
 
-    int map_error;  /* of map_memory(), for the next entry; the first one's */
-    unsigned slots; /* memory slots in use */
+    int map_error; /* of kvm_map_memory(), for the next entry; the first one's */
+    struct kvm_slot {
+        uint64_t start, size; /* of guest-physical memory */
+        const uint8_t *host;
+        bool rom;
+    } * slot;         /* memory slots; the first one's */
+    size_t slot_room; /* places there */
+    unsigned slots;   /* in use */
+    bool logging;     /* KVM keeps a log of what is written to */
     struct {
         uint64_t addr;
         uint32_t data;
@@ -87,6 +94,10 @@ static inline bool kvm_has_steal_time(const struct kvm *k) {
     return k->paravirt & CPUID_KVM_STEAL_TIME;
 }
 bool kvm_msr_is_hw(const struct kvm *k, uint32_t index, bool write);
+
+/* slots.c */
+/* KVM's slots become what the machine's memory is. Of the first. 0 or -errno. */
+int kvm_map_memory(struct kvm *k);
 
 /* convert.c: pure functions between struct vcpu and KVM's structures */
 void kvm_regs_get(const struct vcpu *v, struct kvm_regs *r);

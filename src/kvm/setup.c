@@ -1,5 +1,5 @@
 /*
- * Makes the virtual machine: what we need of KVM, memory slots, the CPUID model, the MSR
+ * Makes the virtual machine: what we need of KVM, the CPUID model, the MSR
  * filter, the local APIC's place.
  *
  * CPUID: our model, less what this KVM does not confirm (KVM_GET_SUPPORTED_CPUID). MSRs:
@@ -28,36 +28,6 @@
 #define TSS_ADDR 0xfeffd000ul
 
 #define CPUID_MAX 256
-
-/* --- memory --- */
-
-static int map_memory(struct kvm *k) {
-    size_t count;
-    const struct mem_piece *r = mem_map(k->v->mem, &count);
-    unsigned n;
-
-    /* A slot cannot be changed into another: the old ones go first. */
-    for (n = 0; n < k->slots; n++) {
-        struct kvm_userspace_memory_region slot = {.slot = n};
-
-        ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &slot);
-    }
-    k->slots = 0;
-    for (n = 0; n < count; n++) {
-        struct kvm_userspace_memory_region slot = {
-            .slot = n,
-            .flags = r[n].kind == MEM_ROM ? KVM_MEM_READONLY : 0,
-            .guest_phys_addr = r[n].start.a,
-            .memory_size = r[n].size,
-            .userspace_addr = (uintptr_t)r[n].host,
-        };
-
-        if (ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &slot))
-            return -errno;
-        k->slots = n + 1;
-    }
-    return 0;
-}
 
 /* --- CPUID --- */
 
@@ -309,7 +279,7 @@ static int make_vm(struct kvm *k, const char **what) {
     if (k->kernel_lapic && (rc = split_lapic(k)))
         return rc;
     *what = "give it memory";
-    return map_memory(k);
+    return kvm_map_memory(k);
 }
 
 static int make_vcpu(struct kvm *k, const char **what) {
@@ -345,7 +315,7 @@ static int make_vcpu(struct kvm *k, const char **what) {
 
 void kvm_map_changed(struct kvm *k) {
     if (k->first == k)
-        k->map_error = map_memory(k);
+        k->map_error = kvm_map_memory(k);
 }
 
 /* A guest that is gone has no record any more. */
@@ -438,5 +408,6 @@ void kvm_free(struct kvm *k) {
         close(k->vm);
     if (k->dev >= 0 && k->first == k)
         close(k->dev);
+    free(k->slot);
     free(k);
 }

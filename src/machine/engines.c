@@ -287,6 +287,10 @@ static void hardware_map_changed(struct engine *e) {
     kvm_map_changed(e->kvm);
 }
 
+static int hardware_tell_written(struct engine *e) {
+    return kvm_tell_written(e->kvm);
+}
+
 static void hardware_stats(struct engine *e,
                            void (*emit)(void *arg, const char *name, uint64_t value),
                            void *arg) {
@@ -304,7 +308,6 @@ static bool hardware_msi(struct engine *e, uint64_t addr, uint32_t data) {
 static const struct engine_ops kvm_ops = {
     .name = "kvm",
     .what = "hardware virtualization, through Linux's KVM",
-    .untraced = true,
     .options = &kvm_option_set,
     .create = hardware_create,
     .destroy = hardware_destroy,
@@ -316,6 +319,7 @@ static const struct engine_ops kvm_ops = {
     .stops_changed = hardware_stops_changed,
     .traces = interp_traces,
     .map_changed = hardware_map_changed,
+    .tell_written = hardware_tell_written,
     .stats = hardware_stats,
     .ioctls = kvm_ioctls,
     .device_ioctls = kvm_device_ioctls,

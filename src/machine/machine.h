@@ -332,7 +332,7 @@ void machine_track_first(struct machine *m);
 /* Those that were since, or since the last call of this: their bits are set in BITS,
  * which has one for each of machine_ram_pages(). And how many these would be. */
 void machine_written(struct machine *m, uint64_t *bits);
-uint64_t machine_written_count(const struct machine *m);
+uint64_t machine_written_count(struct machine *m);
 uint64_t machine_ram_pages(const struct machine *m);
 /* What memory holds, while the guest runs: the file is made as long; then what is from
  * *AT on, some of it: 1, or 0 when that was the last; then pages FROM to END once more.

@@ -2,18 +2,29 @@
  * What memory holds, for snapshots: bit by bit while the guest runs, and then what it has
  * written to meanwhile; or in one go.
  *
- * Which pages are written to is known from the traces (mem/track.c), except by an engine
- * that writes to memory past them: there it is not known, and all is written while the
- * guest stands.
+ * Which pages are written to is known from the traces (mem/track.c), and from engines
+ * that write to memory past them.
  */
 #include <errno.h>
 
 #include "base/log.h"
 #include "machine/machine_int.h"
 
+/* Engines say what they know. False: one does not. */
+static bool ask_engines(struct machine *m) {
+    for (unsigned n = 0; n < m->cpus; n++) {
+        const struct machine_cpu *c = &m->cpu[n];
+
+        if (c->ops->tell_written && c->ops->tell_written(c->engine))
+            return false;
+    }
+    return true;
+}
+
+/* By traces, at any time. */
 static bool is_told(const struct machine *m) {
     for (unsigned n = 0; n < m->cpus; n++)
-        if (m->cpu[n].ops->untraced)
+        if (m->cpu[n].ops->tell_written)
             return false;
     return true;
 }
@@ -27,26 +38,29 @@ struct look {
     uint64_t *bits;
 };
 
+static void begin(void *arg) {
+    struct machine *m = arg;
+
+    if (ask_engines(m))
+        mem_track_start(m->mem);
+}
+
 static void look_here(void *arg) {
     struct look *l = arg;
 
+    ask_engines(l->m);
     if (l->bits)
         mem_track_collect(l->m->mem, l->bits);
-    else
-        mem_track_start(l->m->mem);
 }
 
 bool machine_track(struct machine *m) {
-    struct look l = {.m = m};
-
-    if (!mem_tracked(m->mem) && is_told(m))
-        machine_call(m, look_here, &l);
+    if (!mem_tracked(m->mem))
+        machine_call(m, begin, m);
     return mem_tracked(m->mem);
 }
 
 void machine_track_first(struct machine *m) {
-    if (is_told(m))
-        mem_track_start(m->mem);
+    begin(m);
 }
 
 void machine_written(struct machine *m, uint64_t *bits) {
@@ -55,7 +69,11 @@ void machine_written(struct machine *m, uint64_t *bits) {
     machine_call(m, look_here, &l);
 }
 
-uint64_t machine_written_count(const struct machine *m) {
+uint64_t machine_written_count(struct machine *m) {
+    struct look l = {m, NULL};
+
+    if (!is_told(m))
+        machine_call(m, look_here, &l);
     return mem_track_count(m->mem);
 }
 

@@ -602,6 +602,49 @@ static void test_waiting_trap(void **state) {
     close(fd);
 }
 
+static bool has(const uint64_t *bits, unsigned page) {
+    return bits[page / 64] >> page % 64 & 1;
+}
+
+/* What the guest writes to past all traces is known, each time anew. */
+static void test_written(void **state) {
+    static const char code[] = "\xc7\x05\x00\x00\x40\x00\x01\x00\x00\x00" /* [0x400000] */
+                               "\xc7\x05\x08\x3f\x43\x00\x01\x00\x00\x00" /* [0x433f08] */
+                               "\xa1\x00\x00\x44\x00"                     /* reads */
+                               "\xb0\x05\xe6\xf4\xf4";
+    struct machine_config cfg = {.engine = "kvm", .memory = 16 << 20};
+    struct boot_image *image;
+    struct machine *m;
+    char path[32], why[512];
+    int fd = tiny_kernel(code, sizeof(code) - 1, path);
+
+    assert_int_equal(boot_image_open(path, NULL, &image, why, sizeof(why)), 0);
+    cfg.image = image;
+    if (machine_create(&cfg, &m, why, sizeof(why))) {
+        assert_non_null(strstr(why, "--engine bt")); /* no KVM here */
+    } else {
+        uint64_t *bits = calloc(machine_ram_pages(m) / 64 + 1, sizeof(*bits));
+
+        machine_track_first(m);
+        for (unsigned k = 0; k < 3; k++) {
+            assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
+            machine_written(m, bits); /* what the reset has cleared: all */
+            assert_int_equal(machine_written_count(m), 0);
+            assert_int_equal(machine_run(m), MACHINE_DEBUG_EXIT);
+            assert_in_range(machine_written_count(m), 2, 200);
+            memset(bits, 0, machine_ram_pages(m) / 8);
+            machine_written(m, bits);
+            assert_true(has(bits, 0x400) && has(bits, 0x433));
+            assert_false(has(bits, 0x401) || has(bits, 0x432) || has(bits, 0x440));
+            assert_int_equal(machine_written_count(m), 0);
+        }
+        free(bits);
+        machine_free(m);
+    }
+    boot_image_close(image);
+    close(fd);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_general_registers),
@@ -623,6 +666,7 @@ int main(void) {
         cmocka_unit_test(test_probe_words),
         cmocka_unit_test(test_probe_here),
         cmocka_unit_test(test_waiting_trap),
+        cmocka_unit_test(test_written),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
