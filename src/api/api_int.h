@@ -84,6 +84,9 @@ void api_figures_get(struct call *c);
 void api_screenshot_get(struct call *c);
 void api_power_put(struct call *c);
 void api_exec_put(struct call *c);
+void api_forwards_get(struct call *c);
+void api_forwards_put(struct call *c);
+void api_forwards_delete(struct call *c);
 void api_quota_get(struct call *c);
 void api_quota_put(struct call *c);
 

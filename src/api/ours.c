@@ -158,3 +158,48 @@ void api_exec_put(struct call *c) {
         call_refuse(c, "out of memory");
     cJSON_free(line);
 }
+
+/* --- forwarded ports --- */
+
+void api_forwards_get(struct call *c) {
+    cJSON *answer = call_ask(c, "{\"command\":\"forward\"}");
+
+    if (answer)
+        call_json(c, 200, cJSON_DetachItemFromObject(answer, "forwards"));
+    cJSON_Delete(answer);
+}
+
+static const struct field forward_fields[] = {
+    {"net", FIELD_NUMBER, false, 0, 99, NULL},
+    {"forward", FIELD_TEXT, true, 1, 127, NULL},
+    {0},
+};
+
+static void change_forward(struct call *c, const char *how) {
+    cJSON *o = cJSON_CreateObject();
+    char *line = NULL;
+
+    if (fields_check(c->body, forward_fields, c->why, sizeof(c->why))) {
+        call_refuse(c, "%s", c->why);
+        cJSON_Delete(o);
+        return;
+    }
+    if (cJSON_AddStringToObject(o, "command", "forward") &&
+        cJSON_AddStringToObject(o, how, fields_text(c->body, "forward", "")) &&
+        cJSON_AddNumberToObject(o, "net", (double)fields_number(c->body, "net", 0)))
+        line = cJSON_PrintUnformatted(o);
+    if (line)
+        call_later(c, line, NULL);
+    else
+        call_refuse(c, "out of memory");
+    cJSON_free(line);
+    cJSON_Delete(o);
+}
+
+void api_forwards_put(struct call *c) {
+    change_forward(c, "add");
+}
+
+void api_forwards_delete(struct call *c) {
+    change_forward(c, "drop");
+}

@@ -73,7 +73,8 @@ void control_refuse(struct control_request *r, const char *format, ...)
 
 /* The answer comes later: what is returned is to be used from then on, on the loop's
  * thread, and ends with control_finish(). The texts that the client sent are gone when
- * the command returns. NULL: the caller waits, and the answer is to be there at once. */
+ * the command returns; it must not be finished before that. NULL: the caller waits, and
+ * the answer is to be there at once. */
 struct control_request *control_later(struct control_request *r);
 void control_finish(struct control_request *r);
 

@@ -406,6 +406,72 @@ int ctl_cmd_limit(int argc, char **argv) {
     return request_of(&m, line);
 }
 
+/* --- forwards --- */
+
+static int list_forwards(const cJSON *answer) {
+    const cJSON *v;
+
+    cJSON_ArrayForEach(v, cJSON_GetObjectItem(answer, "forwards")) {
+        const cJSON *forward = cJSON_GetObjectItem(v, "forward");
+
+        if (cJSON_IsString(forward))
+            printf("net%d %s\n", (int)cJSON_GetNumberValue(cJSON_GetObjectItem(v, "net")),
+                   forward->valuestring);
+    }
+    return CTL_OK;
+}
+
+/* The line of the command for what stands behind the machine; false after a message. */
+static bool forward_line(int count, char *const *word, char line[256]) {
+    bool add = count > 1 && !strcmp(word[0], "add");
+    unsigned net = 0;
+
+    if (!count) {
+        strcpy(line, "{\"command\":\"forward\"}\n");
+        return true;
+    }
+    if (count < 2 || count > 3 || (!add && strcmp(word[0], "drop") != 0) ||
+        strspn(word[1], "abcdefghijklmnopqrstuvwxyz0123456789.:") != strlen(word[1]) ||
+        strlen(word[1]) > 127) {
+        log_error(
+            "forward wants a machine, add or drop, and PROTOCOL:[ADDR]:PORT:GUESTPORT");
+        return false;
+    }
+    if (count == 3 && (sscanf(word[2], "net%u", &net) != 1 || net > 99)) {
+        log_error("forward wants net0 or another network, not '%s'", word[2]);
+        return false;
+    }
+    snprintf(line, 256, "{\"command\":\"forward\",\"net\":%u,\"%s\":\"%s\"}\n", net,
+             word[0], word[1]);
+    return true;
+}
+
+int ctl_cmd_forward(int argc, char **argv) {
+    struct ask_machine m;
+    cJSON *answer;
+    char line[256];
+    int words, fd, status;
+
+    if (wants_help(
+            argc, argv,
+            "usage: bivisor forward NAME [add|drop PROTOCOL:[ADDR]:PORT:GUESTPORT "
+            "[netN]]\n\n"
+            "Lists ports of this host that lead to a machine's guest, or makes or "
+            "removes one,\nas forward= of --net has it: tcp::2222:22. netN is which "
+            "--net, net0 the first.\n" MACHINE_WORDS "when that was not done\n"))
+        return CTL_OK;
+    words = ask_take_machine("forward", argc - 1, argv + 1, &m);
+    if (words < 0 || !forward_line(argc - 1 - words, argv + 1 + words, line))
+        return CTL_USAGE;
+    fd = ask_connect(&m, 0);
+    answer = fd < 0 ? NULL : ask(fd, line);
+    status = answer ? list_forwards(answer) : CTL_HOST_FAILURE;
+    if (fd >= 0)
+        close(fd);
+    cJSON_Delete(answer);
+    return status;
+}
+
 /* --- statistics --- */
 
 int ctl_cmd_stats(int argc, char **argv) {

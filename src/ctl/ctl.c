@@ -34,6 +34,7 @@ static const struct command commands[] = {
     {"resume", ctl_cmd_resume, "let a paused guest go on"},
     {"reset", ctl_cmd_reset, "press its reset button"},
     {"quota", ctl_cmd_quota, "bound what it uses of the host's CPUs"},
+    {"forward", ctl_cmd_forward, "list or change forwarded ports"},
     {"limit", ctl_cmd_limit, "bound what its disks and network cards do"},
     {"snapshot", ctl_cmd_snapshot, "write all of it to files, for `restore`"},
     {"fork", ctl_cmd_fork, "make copies of it that go on by themselves"},

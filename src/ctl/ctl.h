@@ -34,6 +34,7 @@ int ctl_cmd_resume(int argc, char **argv);
 int ctl_cmd_reset(int argc, char **argv);
 int ctl_cmd_quota(int argc, char **argv);
 int ctl_cmd_limit(int argc, char **argv);
+int ctl_cmd_forward(int argc, char **argv);
 int ctl_cmd_snapshot(int argc, char **argv);
 int ctl_cmd_fork(int argc, char **argv);
 int ctl_cmd_stats(int argc, char **argv);

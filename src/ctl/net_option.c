@@ -94,15 +94,26 @@ static bool parse_forward(char *text, struct net_forward *f) {
            parse_address(*address ? address : "127.0.0.1", f->address);
 }
 
-static bool take_forward(struct net_config *c, const char *value) {
-    char text[128];
+bool net_option_parse_forward(const char *text, struct net_forward *f) {
+    char copy[128];
 
+    snprintf(copy, sizeof(copy), "%s", text);
+    return strlen(text) < sizeof(copy) && parse_forward(copy, f);
+}
+
+void net_option_print_forward(const struct net_forward *f,
+                              char text[NET_OPTION_FORWARD]) {
+    snprintf(text, NET_OPTION_FORWARD, "%s:%u.%u.%u.%u:%u:%u", f->udp ? "udp" : "tcp",
+             f->address[0], f->address[1], f->address[2], f->address[3], f->port,
+             f->guest_port);
+}
+
+static bool take_forward(struct net_config *c, const char *value) {
     if (c->forwards == NET_FORWARDS) {
         log_error("--net user: forward= is possible %u times at most", NET_FORWARDS);
         return false;
     }
-    snprintf(text, sizeof(text), "%s", value);
-    if (strlen(value) < sizeof(text) && parse_forward(text, &c->forward[c->forwards])) {
+    if (net_option_parse_forward(value, &c->forward[c->forwards])) {
         c->forwards++;
         return true;
     }

@@ -21,6 +21,11 @@ struct net_options {
 bool net_option_take(struct net_options *o, const char *value);
 void net_options_free(struct net_options *o);
 
+/* A forward's text, PROTOCOL:[ADDR]:PORT:GUESTPORT; false: it is none. And back. */
+#define NET_OPTION_FORWARD 48u
+bool net_option_parse_forward(const char *text, struct net_forward *f);
+void net_option_print_forward(const struct net_forward *f, char text[NET_OPTION_FORWARD]);
+
 /* OPTION, which repeats a run, goes with no network. False after a message. */
 bool net_options_repeat(const struct net_options *o, const char *option);
 

@@ -106,7 +106,7 @@ static void on_limit(void *arg) {
 static void on_connected(void *arg, int fd) {
     struct remote_job *j = arg;
 
-    if (!j->r) {
+    if (!j->r || j->runs) { /* who asked could not wait */
         if (fd >= 0)
             os_socket_close(fd);
         return;
@@ -162,12 +162,15 @@ static void run_exec(void *arg, struct control_request *r) {
         return;
     }
     j->remote = remote;
-    j->r = take(j, r) ? control_later(r) : NULL;
-    if (j->r && !vsock_dial(remote->vsock, on_connected, j))
+    if (!take(j, r)) {
+        free_job(j);
         return;
-    if (j->r)
-        give_up(j, "cannot connect to the guest");
+    }
+    if (vsock_dial(remote->vsock, on_connected, j))
+        control_refuse(r, "cannot connect to the guest");
     else
+        j->r = control_later(r);
+    if (!j->r)
         free_job(j);
 }
 

@@ -15,6 +15,7 @@
 #include "ctl/copy.h"
 #include "ctl/ctl.h"
 #include "ctl/daemon.h"
+#include "ctl/forwards.h"
 #include "ctl/outputs.h"
 #include "ctl/remote.h"
 #include "ctl/run_options.h"
@@ -45,6 +46,7 @@ struct run {
     struct freeze freeze;
     struct take take;
     struct remote remote;
+    struct forwards forwards;
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
     struct boot_image *image;
     struct os_task report;
@@ -249,6 +251,7 @@ static bool start_control(struct run *r) {
         if (n == CONTROL_JSON) {
             take_add(&r->take, control_table(r->control[n]));
             remote_add(&r->remote, control_table(r->control[n]));
+            forwards_add(&r->forwards, control_table(r->control[n]));
         }
         rc = control_start(r->control[n], machine_loop(r->m));
     }
@@ -256,6 +259,7 @@ static bool start_control(struct run *r) {
         steer_add(&r->steer, api_table(r->api));
         take_add(&r->take, api_table(r->api));
         remote_add(&r->remote, api_table(r->api));
+        forwards_add(&r->forwards, api_table(r->api));
         rc = api_start(r->api, machine_loop(r->m));
     }
     if (rc)
@@ -499,6 +503,7 @@ static int with_machine(struct run *r) {
     r->take.loop = machine_loop(r->m);
     r->take.freeze = &r->freeze;
     r->take.files = r->snapshots;
+    r->forwards.machine = &r->o.machine;
     r->remote.vsock = r->o.machine.vsock;
     r->remote.loop = machine_loop(r->m);
     if (!rc)

@@ -153,7 +153,7 @@ int net_open(const struct net_config *cfg, struct net **out, char *why, size_t w
     if (!n)
         return -ENOMEM;
     n->cfg = *cfg;
-    n->fd = n->gone = -1;
+    n->fd = n->gone = n->orders = -1;
     n->task = (struct os_task){.fn = on_task, .arg = n};
     for (unsigned k = 0; k < NET_LIMITS; k++)
         net_limit(n, k, &cfg->limit[k]);
@@ -173,6 +173,8 @@ void net_close(struct net *n) {
     net_stop(n);
     if (n->fd >= 0)
         close(n->fd);
+    if (n->orders >= 0)
+        close(n->orders);
     while (n->gone >= 0 && read(n->gone, &byte, 1) < 0 && errno == EINTR)
         ;
     if (n->gone >= 0)
@@ -200,6 +202,8 @@ int net_start(struct net *n, struct os_loop *loop, const struct net_guard *guard
                             n);
     if (!rc && n->fd >= 0)
         rc = watch_fd(n);
+    if (!rc && n->orders >= 0)
+        rc = os_watch_start(&n->told, loop, n->orders, OS_READ, net_user_told, n);
     if (rc)
         net_stop(n);
     return rc;
@@ -208,6 +212,8 @@ int net_start(struct net *n, struct os_loop *loop, const struct net_guard *guard
 void net_stop(struct net *n) {
     os_watch_stop(&n->door);
     os_watch_stop(&n->watch);
+    os_watch_stop(&n->told);
+    net_user_changed(n, -EPIPE);
     os_timer_close(&n->rested);
     n->loop = NULL;
 }

@@ -167,6 +167,13 @@ void net_close(struct net *n);
 /* From now on frames go and come; LOOP is not running, or it is its thread. 0 or -errno.
  */
 int net_start(struct net *n, struct os_loop *loop, const struct net_guard *guard);
+/* One forward more (ADD), or less, of a user network: DONE(ARG, rc) is called when that
+ * is so (0), or cannot be (-errno). On the loop's thread. 0, or -errno: it is not called;
+ * -EBUSY: another one is on its way. */
+int net_forward_change(struct net *n, const struct net_forward *f, bool add,
+                       void (*done)(void *arg, int rc), void *arg);
+/* Those that there are, N's until the next change: how many. */
+unsigned net_forwards(const struct net *n, const struct net_forward **list);
 /* Out of the loop: nothing goes or comes any more. N stays open. */
 void net_stop(struct net *n);
 /* Where clients are accepted after the jail; -1: nowhere. */

@@ -76,8 +76,16 @@ struct net {
                              * service something to send */
     struct net_service *service; /* NULL: there is none */
 
-    int fd;   /* -1: the link is down */
-    int gone; /* user: the pipe that ends with the process; -1 */
+    int fd;     /* -1: the link is down */
+    int gone;   /* user: the pipe that ends with the process; -1 */
+    int orders; /* user: changes of forwards, and what came of them; -1 */
+    struct os_watch told;
+    struct {
+        struct net_forward forward;
+        bool add;
+        void (*done)(void *arg, int rc); /* NULL: there is none */
+        void *arg;
+    } change; /* which is on its way */
     struct os_listener *listener;
     struct net_bytes in, out;
     struct net_merge merge; /* stream: empty, but in deliver() */
@@ -122,11 +130,23 @@ int net_stream_buffers(struct net *n);
 int net_stream_read(int fd, struct net_bytes *in);
 int net_stream_write(int fd, struct net_bytes *out);
 
-/* A user network, in a process of its own: frames come and go at FD, whose calls do not
- * wait. -errno: it cannot be; *FORWARD is which forward's fault that was, or -1. */
+/* What the user network's process is to do, at a socket of its own. It answers with an
+ * int: 0 or -errno. */
+struct net_order {
+    bool add;
+    struct net_forward forward;
+};
+/* Tells who waits for a change that it has become RC. */
+void net_user_changed(struct net *n, int rc);
+/* There is an answer of the process's; ARG is a net. */
+void net_user_told(void *arg, unsigned ready);
+
+/* A user network, in a process of its own: frames come and go at FD, and orders at
+ * ORDERS, whose calls do not wait. -errno: it cannot be; *FORWARD is which forward's
+ * fault that was, or -1. */
 struct net_slirp;
-int net_slirp_new(const struct net_config *cfg, int fd, struct net_slirp **out,
-                  int *forward);
+int net_slirp_new(const struct net_config *cfg, int fd, int orders,
+                  struct net_slirp **out, int *forward);
 /* Until FD ends. */
 void net_slirp_run(struct net_slirp *s);
 /* Its ports are free again. */

@@ -4,8 +4,8 @@
 
 #include "net/net_int.h"
 
-int net_slirp_new(const struct net_config *cfg, int fd, struct net_slirp **out,
-                  int *forward) {
+int net_slirp_new(const struct net_config *cfg, int fd, int orders,
+                  struct net_slirp **out, int *forward) {
     *out = NULL;
     *forward = -1;
     return -ENOSYS;

@@ -32,7 +32,7 @@ struct timer {
 
 struct net_slirp {
     Slirp *slirp;
-    int fd;
+    int fd, orders;
     bool ended;
     struct net_bytes in, out;
     struct timer *timers;
@@ -190,6 +190,33 @@ static void read_in(struct net_slirp *s) {
     take_frames(s);
 }
 
+/* 0 or -errno. */
+static int forward(struct net_slirp *s, const struct net_forward *f, bool add) {
+    struct in_addr host, guest = {0}; /* the one that DHCP gives */
+    int rc;
+
+    memcpy(&host, f->address, sizeof(host));
+    errno = add ? EADDRINUSE : ENOENT;
+    rc = add ? slirp_add_hostfwd(s->slirp, f->udp, host, f->port, guest, f->guest_port)
+             : slirp_remove_hostfwd(s->slirp, f->udp, host, f->port);
+    return rc ? -errno : 0;
+}
+
+static void take_order(struct net_slirp *s) {
+    struct net_order o;
+    ssize_t n = read(s->orders, &o, sizeof(o));
+    int rc;
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n != sizeof(o)) { /* the machine ends */
+        s->ended = true;
+        return;
+    }
+    rc = forward(s, &o.forward, o.add);
+    s->ended |= write(s->orders, &rc, sizeof(rc)) != sizeof(rc);
+}
+
 static void turn(struct net_slirp *s) {
     bool patient = net_bytes_there(&s->out) <= OUT_PATIENT;
     uint32_t most = UINT32_MAX;
@@ -198,13 +225,16 @@ static void turn(struct net_slirp *s) {
     s->polled[0] = (struct pollfd){
         .fd = s->fd,
         .events = (short)(POLLIN | (net_bytes_there(&s->out) ? POLLOUT : 0))};
-    s->count = 1;
+    s->polled[1] = (struct pollfd){.fd = s->orders, .events = POLLIN};
+    s->count = 2;
     if (patient)
         slirp_pollfds_fill(s->slirp, &most, add_poll, s);
     rc = poll(s->polled, s->count, patience(s, most));
     run_timers(s);
     if (rc > 0 && (s->polled[0].revents & ~POLLOUT))
         read_in(s);
+    if (rc > 0 && s->polled[1].revents)
+        take_order(s);
     /* Afterwards: it also sends what waited for the guest's answer to ARP. */
     if (patient)
         slirp_pollfds_poll(s->slirp, rc < 0, revents_of, s);
@@ -244,18 +274,15 @@ static SlirpConfig config_of(const struct net_config *cfg) {
 }
 
 /* The errno of the one that failed. */
-static int add_forwards(struct net_slirp *s, const struct net_config *cfg, int *forward) {
+static int add_forwards(struct net_slirp *s, const struct net_config *cfg, int *which) {
     for (unsigned n = 0; n < cfg->forwards; n++) {
-        const struct net_forward *f = &cfg->forward[n];
-        struct in_addr host, guest = {0}; /* the one that DHCP gives */
+        int rc = forward(s, &cfg->forward[n], true);
 
-        memcpy(&host, f->address, sizeof(host));
-        *forward = (int)n;
-        errno = EADDRINUSE;
-        if (slirp_add_hostfwd(s->slirp, f->udp, host, f->port, guest, f->guest_port))
-            return -errno;
+        *which = (int)n;
+        if (rc)
+            return rc;
     }
-    *forward = -1;
+    *which = -1;
     return 0;
 }
 
@@ -268,16 +295,17 @@ void net_slirp_free(struct net_slirp *s) {
     free(s);
 }
 
-int net_slirp_new(const struct net_config *cfg, int fd, struct net_slirp **out,
-                  int *forward) {
+int net_slirp_new(const struct net_config *cfg, int fd, int orders,
+                  struct net_slirp **out, int *which) {
     const SlirpConfig config = config_of(cfg);
     struct net_slirp *s = calloc(1, sizeof(*s));
     int rc = -ENOMEM;
 
-    *forward = -1;
+    *which = -1;
     if (!s)
         return rc;
     s->fd = fd;
+    s->orders = orders;
     s->room = 64;
     s->polled = malloc(s->room * sizeof(*s->polled));
     if (!s->polled || net_bytes_new(&s->in, IN_SIZE) || net_bytes_new(&s->out, OUT_SIZE))
@@ -285,7 +313,7 @@ int net_slirp_new(const struct net_config *cfg, int fd, struct net_slirp **out,
     s->slirp = slirp_new(&config, &callbacks, s);
     if (!s->slirp)
         goto fail;
-    rc = add_forwards(s, cfg, forward);
+    rc = add_forwards(s, cfg, which);
     if (rc)
         goto fail;
     *out = s;

@@ -37,14 +37,14 @@ static int lock_up(const struct net_config *cfg) {
     return cfg->jail == JAIL_ON ? rc : 0; /* our own jail will warn */
 }
 
-static void be_network(const struct net_config *cfg, int fd, int gone) {
-    const int ends[] = {fd, gone, STDERR_FILENO};
+static void be_network(const struct net_config *cfg, int fd, int orders, int gone) {
+    const int ends[] = {fd, orders, gone, STDERR_FILENO};
     struct word w = {.forward = -1};
     struct net_slirp *s;
 
     os_helper_begin("bivisor-net", ends, ARRAY_SIZE(ends));
     signal(SIGPIPE, SIG_IGN);
-    w.rc = net_slirp_new(cfg, fd, &s, &w.forward);
+    w.rc = net_slirp_new(cfg, fd, orders, &s, &w.forward);
     if (!w.rc) {
         w.rc = lock_up(cfg);
         w.jail = w.rc;
@@ -94,26 +94,26 @@ static int hear(struct net *n, char *why, size_t why_size) {
 }
 
 static int make_process(struct net *n) {
-    int ends[2], gone[2], rc = 0;
-    pid_t pid;
+    const int kind = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    int ends[2] = {-1, -1}, gone[2] = {-1, -1}, orders[2] = {-1, -1}, rc = 0;
+    pid_t pid = -1;
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
-        return -errno;
-    if (pipe2(gone, O_CLOEXEC)) {
-        rc = -errno;
-        close(ends[0]);
-        close(ends[1]);
-        return rc;
-    }
-    n->fd = ends[0];
-    n->gone = gone[0];
-    pid = fork();
+    if (!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) &&
+        !socketpair(AF_UNIX, kind, 0, orders) && !pipe2(gone, O_CLOEXEC))
+        pid = fork();
     if (!pid)
-        be_network(&n->cfg, ends[1], gone[1]);
+        be_network(&n->cfg, ends[1], orders[1], gone[1]);
     if (pid < 0)
         rc = -errno;
-    close(ends[1]);
-    close(gone[1]);
+    n->fd = ends[0]; /* net_close() has them */
+    n->gone = gone[0];
+    n->orders = orders[0];
+    if (ends[1] >= 0)
+        close(ends[1]);
+    if (orders[1] >= 0)
+        close(orders[1]);
+    if (gone[1] >= 0)
+        close(gone[1]);
     return rc;
 }
 
@@ -155,4 +155,79 @@ int net_user_open(struct net *n, char *why, size_t why_size) {
     if (!rc && fcntl(n->fd, F_SETFL, fcntl(n->fd, F_GETFL) | O_NONBLOCK))
         rc = -errno;
     return rc;
+}
+
+/* --- forwards, while it runs --- */
+
+static bool is_same(const struct net_forward *a, const struct net_forward *b) {
+    return a->udp == b->udp && a->port == b->port && !memcmp(a->address, b->address, 4);
+}
+
+/* The place of F; `forwards`: it is not there. */
+static unsigned find_forward(const struct net *n, const struct net_forward *f) {
+    unsigned k = 0;
+
+    while (k < n->cfg.forwards && !is_same(&n->cfg.forward[k], f))
+        k++;
+    return k;
+}
+
+static void keep_change(struct net *n) {
+    unsigned k = find_forward(n, &n->change.forward);
+
+    if (n->change.add)
+        n->cfg.forward[n->cfg.forwards++] = n->change.forward;
+    else
+        n->cfg.forward[k] = n->cfg.forward[--n->cfg.forwards];
+}
+
+void net_user_changed(struct net *n, int rc) {
+    void (*done)(void *arg, int rc) = n->change.done;
+
+    if (!done)
+        return;
+    if (!rc)
+        keep_change(n);
+    n->change.done = NULL;
+    done(n->change.arg, rc);
+}
+
+void net_user_told(void *arg, unsigned ready) {
+    struct net *n = arg;
+    int rc, got = os_socket_read(n->orders, &rc, sizeof(rc));
+
+    if (got == -EAGAIN || got == -EINTR)
+        return;
+    if (got != sizeof(rc)) {
+        os_watch_stop(&n->told);
+        rc = -EPIPE;
+    }
+    net_user_changed(n, rc > 0 ? -EPROTO : rc);
+}
+
+int net_forward_change(struct net *n, const struct net_forward *f, bool add,
+                       void (*done)(void *arg, int rc), void *arg) {
+    const struct net_order order = {add, *f};
+    bool there = find_forward(n, f) < n->cfg.forwards;
+
+    if (n->cfg.kind != NET_USER)
+        return -EOPNOTSUPP;
+    if (n->change.done)
+        return -EBUSY;
+    if (there == add)
+        return add ? -EEXIST : -ENOENT;
+    if (add && n->cfg.forwards == NET_FORWARDS)
+        return -ENOSPC;
+    if (os_socket_write(n->orders, &order, sizeof(order)) != sizeof(order))
+        return -EPIPE;
+    n->change.forward = *f;
+    n->change.add = add;
+    n->change.done = done;
+    n->change.arg = arg;
+    return 0;
+}
+
+unsigned net_forwards(const struct net *n, const struct net_forward **list) {
+    *list = n->cfg.forward;
+    return n->cfg.forwards;
 }
