@@ -31,6 +31,7 @@ check-long: deps-check
 	@BUILD=$(BUILD) tests/boot/share
 	@BUILD=$(BUILD) tests/exec/run
 	@BUILD=$(BUILD) tests/cli/hosts
+	@BUILD=$(BUILD) tests/stress/devices 120
 	@BUILD=$(BUILD) tests/boot/firmware
 	@tools/deps compare && BUILD=$(BUILD) tests/boot/dmesg
 	@BUILD=$(BUILD) tests/boot/screen
