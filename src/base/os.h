@@ -10,9 +10,10 @@
 /* --- memory (os_memory.c) --- */
 
 #define OS_LARGE_PAGE (2ull << 20)
-#define OS_MADV_COLLAPSE 25   /* madvise(2); libc's headers may be too old to have it */
-#define OS_GUARD (1ull << 20) /* of addresses, before and behind what is not to be left  \
-                               */
+#define OS_MADV_COLLAPSE 25 /* madvise(2); libc's headers may be too old to have it */
+#define OS_GUARD                                                                         \
+    (1ull << 20) /* of addresses, before and behind what is not to be left               \
+                  */
 /* SIZE bytes of address space that cannot be accessed, to be mapped over; BEFORE bytes
  * behind its start there is a boundary of large pages. NULL: there is no room. */
 void *os_reserve(uint64_t size, uint64_t before);

@@ -36,8 +36,8 @@ struct engine_trace {
 
 struct engine_ops {
     const char *name;
-    const char *what; /* one line for --help and `bivisor check` */
-    bool counts;      /* it can do counted runs (vcpu.counted) */
+    const char *what;                     /* one line for --help and `bivisor check` */
+    bool counts;                          /* it can do counted runs (vcpu.counted) */
     const struct engine_options *options; /* NULL: none */
     /* 0 or -errno; WHY then says in one sentence what is missing. */
     int (*create)(struct vcpu *v, const struct engine_config *cfg, struct engine **out,
