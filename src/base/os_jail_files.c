@@ -85,6 +85,12 @@ static const struct filter_rule keepers[] = {
     ANY(renameat2),
     ANY(close),
 
+    /* Memory that is packed (ctl/pack.c). */
+    ANY(lseek),
+    ANY(pread64),
+    ANY(pwrite64),
+    FILTER_MALLOC,
+
     /* The handler of SIGSYS, and the end. */
     IF(write, 0, ARG32, STDERR_FILENO),
     ANY(rt_sigprocmask),

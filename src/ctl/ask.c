@@ -3,6 +3,8 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,7 +14,10 @@
 
 #include "base/log.h"
 #include "control/control.h"
+#include "ctl/progress.h"
 #include "ctl/runtime.h"
+
+#define LOOKS_MS 200
 
 int ask_take_machine(const char *command, int argc, char **argv, struct ask_machine *m) {
     char dir[RUNTIME_PATH];
@@ -130,22 +135,23 @@ static char *read_line(int fd) {
     return NULL;
 }
 
-cJSON *ask_quietly(int fd, const char *request) {
-    size_t len = strlen(request);
-    cJSON *answer = NULL;
-    char *line = NULL;
+static cJSON *read_answer(int fd) {
+    char *line = read_line(fd);
+    cJSON *answer = line ? cJSON_Parse(line) : NULL;
 
-    errno = 0;
-    if (send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len)
-        line = read_line(fd);
-    if (line)
-        answer = cJSON_Parse(line);
     free(line);
     return answer;
 }
 
-cJSON *ask(int fd, const char *request) {
-    cJSON *answer = ask_quietly(fd, request);
+cJSON *ask_quietly(int fd, const char *request) {
+    size_t len = strlen(request);
+
+    errno = 0;
+    return send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len ? read_answer(fd) : NULL;
+}
+
+/* ANSWER, if it says that it was done; else a message. */
+static cJSON *believe(cJSON *answer) {
     const cJSON *error = cJSON_GetObjectItem(answer, "error");
 
     if (!answer) {
@@ -158,6 +164,68 @@ cJSON *ask(int fd, const char *request) {
               cJSON_IsString(error) ? error->valuestring : "nothing that can be read");
     cJSON_Delete(answer);
     return NULL;
+}
+
+cJSON *ask(int fd, const char *request) {
+    return believe(ask_quietly(fd, request));
+}
+
+/* --- what takes long --- */
+
+static bool is_answered(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, LOOKS_MS) != 0;
+}
+
+static double number(const cJSON *o, const char *name) {
+    const cJSON *n = cJSON_GetObjectItem(o, name);
+
+    return cJSON_IsNumber(n) && n->valuedouble > 0 && n->valuedouble < 1e18
+               ? n->valuedouble
+               : 0;
+}
+
+/* What the machine does is one of ours: its own words do not get to the terminal. */
+static void show(const cJSON *answer) {
+    static const char *const steps[] = {"memory", "changes", "packing"};
+    const cJSON *what = cJSON_GetObjectItem(answer, "what");
+
+    for (unsigned n = 0; n < ARRAY_SIZE(steps); n++)
+        if (cJSON_IsString(what) && !strcmp(what->valuestring, steps[n])) {
+            char text[32];
+
+            snprintf(text, sizeof(text), "snapshot: %s", steps[n]);
+            progress_show(text, (uint64_t)number(answer, "done"),
+                          (uint64_t)number(answer, "total"));
+        }
+}
+
+static void show_until_answered(int fd, const struct ask_machine *m) {
+    int other = -1;
+
+    while (!is_answered(fd)) {
+        cJSON *answer;
+
+        if (other < 0)
+            other = ask_try(m->path, 1);
+        answer = other < 0 ? NULL : ask_quietly(other, "{\"command\":\"progress\"}\n");
+        show(answer);
+        cJSON_Delete(answer);
+    }
+    if (other >= 0)
+        close(other);
+    progress_end();
+}
+
+cJSON *ask_long(int fd, const struct ask_machine *m, const char *request) {
+    size_t len = strlen(request);
+
+    if (!isatty(STDERR_FILENO))
+        return ask(fd, request);
+    if (send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len)
+        show_until_answered(fd, m);
+    return believe(read_answer(fd));
 }
 
 int ask_process(int fd) {

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "ctl/pack.h"
+#include "ctl/progress.h"
 
 int chain_read_fd(int fd, uint8_t **bytes, size_t *len) {
     off_t size = lseek(fd, 0, SEEK_END);
@@ -151,12 +152,16 @@ int chain_open(struct chain *c, const char *path, struct snapshot *s) {
     return rc;
 }
 
+static void tell(uint64_t done, uint64_t total) {
+    progress_show("restore: unpacking memory", done, total);
+}
+
 static int unpack(struct chain_link *l, uint64_t most) {
     int fd = memfd_create("snapshot", MFD_CLOEXEC), rc;
 
     if (fd < 0)
         return -errno;
-    rc = unpack_file(l->ram, fd, most);
+    rc = unpack_file(l->ram, fd, most, tell);
     rc = rc == -ESPIPE ? -EINVAL : rc; /* a pipe of that name */
     close(rc ? fd : l->ram);
     if (!rc)
@@ -171,6 +176,7 @@ int chain_unpack(struct chain *c, uint64_t most) {
     for (unsigned n = 0; n < c->count && !rc; n++)
         if (c->link[n].packed)
             rc = unpack(&c->link[n], most);
+    progress_end();
     return rc;
 }
 

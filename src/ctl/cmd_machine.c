@@ -298,7 +298,7 @@ int ctl_cmd_snapshot(int argc, char **argv) {
     if (!line)
         log_error("out of memory");
     fd = line ? ask_connect(&m, 0) : -1;
-    answer = fd < 0 ? NULL : ask(fd, line);
+    answer = fd < 0 ? NULL : ask_long(fd, &m, line);
     if (fd >= 0)
         close(fd);
     free(line);

@@ -154,7 +154,9 @@ static int unpack_piece(struct pack *p, ZSTD_DCtx *d, ZSTD_inBuffer *in, uint64_
     return *left || in->pos == in->size ? 0 : -EINVAL; /* no second frame */
 }
 
-static int unpack_all(struct pack *p, ZSTD_DCtx *d, uint64_t most) {
+static int unpack_all(struct pack *p, ZSTD_DCtx *d, uint64_t most,
+                      void (*told)(uint64_t done, uint64_t total)) {
+    off_t size = lseek(p->from, 0, SEEK_END);
     size_t left = 1;
     int rc = 0;
 
@@ -166,6 +168,8 @@ static int unpack_all(struct pack *p, ZSTD_DCtx *d, uint64_t most) {
         if (n <= 0)
             return n ? (int)n : -EINVAL;
         rc = unpack_piece(p, d, &in, most, &left);
+        if (told && size > 0)
+            told(p->read, (uint64_t)size);
     }
     if (!rc && pread(p->from, p->in, 1, (off_t)p->read) > 0)
         rc = -EINVAL;
@@ -174,13 +178,14 @@ static int unpack_all(struct pack *p, ZSTD_DCtx *d, uint64_t most) {
     return rc;
 }
 
-int unpack_file(int from, int to, uint64_t most) {
+int unpack_file(int from, int to, uint64_t most,
+                void (*told)(uint64_t done, uint64_t total)) {
     ZSTD_DCtx *d = ZSTD_createDCtx();
     struct pack p;
     int rc = make(&p, from, to) && d ? 0 : -ENOMEM;
 
     if (!rc)
-        rc = unpack_all(&p, d, most);
+        rc = unpack_all(&p, d, most, told);
     ZSTD_freeDCtx(d);
     end(&p);
     return rc;

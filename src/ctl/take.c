@@ -423,6 +423,24 @@ static void run_snapshot(void *arg, struct control_request *r) {
     start(t, r);
 }
 
+/* How far it is; "what" is missing when none is made. */
+static void run_progress(void *arg, struct control_request *r) {
+    const struct take *t = arg;
+    const struct take_job *j = &t->job;
+    uint64_t pages = machine_ram_pages(t->m);
+
+    if (!j->r)
+        return;
+    control_put_text(r, "what",
+                     j->packing  ? "packing"
+                     : j->listed ? "changes"
+                                 : "memory");
+    if (j->packing)
+        return;
+    control_put_number(r, "done", (double)j->at);
+    control_put_number(r, "total", (double)(j->listed ? pages : pages * 4096));
+}
+
 static const struct control_arg snapshot_args[] = {
     {"name", CONTROL_TEXT, true, 1, SNAPSHOTS_NAME - 17, "of its files"},
     {"quit", CONTROL_BOOL, false, 0, 0, "the run ends there"},
@@ -440,6 +458,9 @@ static const struct control_command commands[] = {
      .what = "writes all of the machine to two files in the directory of --snapshots",
      .args = snapshot_args,
      .run = run_snapshot},
+    {.name = "progress",
+     .what = "how far the snapshot is that is being made",
+     .run = run_progress},
     {0},
 };
 

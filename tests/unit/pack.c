@@ -46,7 +46,7 @@ static int packed_file(size_t len) {
 /* What is not refused is right. */
 static int unpack(int from, uint64_t most) {
     static uint8_t got[SIZE];
-    int fd = new_file(), rc = unpack_file(from, fd, most);
+    int fd = new_file(), rc = unpack_file(from, fd, most, NULL);
 
     if (!rc) {
         assert_int_equal(pread(fd, got, sizeof(got), 0), lseek(fd, 0, SEEK_END));
@@ -54,6 +54,14 @@ static int unpack(int from, uint64_t most) {
     }
     close(fd);
     return rc;
+}
+
+static uint64_t read_last, read_all;
+
+static void tell(uint64_t done, uint64_t total) {
+    assert_in_range(done, read_last, total);
+    read_last = done;
+    read_all = total;
 }
 
 static void test_there_and_back(void **state) {
@@ -64,7 +72,9 @@ static void test_there_and_back(void **state) {
         int from = packed_file(lens[n]), to = new_file();
         struct stat st;
 
-        assert_int_equal(unpack_file(from, to, lens[n]), 0);
+        read_last = 0;
+        assert_int_equal(unpack_file(from, to, lens[n], tell), 0);
+        assert_int_equal(read_last, read_all);
         assert_int_equal(fstat(to, &st), 0);
         assert_int_equal(st.st_size, lens[n]);
         assert_true((uint64_t)st.st_blocks * 512 <= 41 * 4096);
@@ -131,7 +141,7 @@ static void test_failures(void **state) {
     assert_int_equal(pipe(pipe_), 0);
     assert_int_equal(unpack(pipe_[0], SIZE), -ESPIPE);
     assert_int_equal(pack_file(pipe_[0], full), -ESPIPE);
-    assert_int_equal(unpack_file(from, full, SIZE), -ENOSPC);
+    assert_int_equal(unpack_file(from, full, SIZE, NULL), -ENOSPC);
     assert_int_equal(pack_file(from, full), -ENOSPC);
     close(from);
     close(full);
