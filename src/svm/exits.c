@@ -99,6 +99,8 @@ static enum exit_reason by_group(struct svm *s, uint32_t code) {
             s->cnt.exit_pf++;
             return svm_page_fault(s);
         }
+        if (code == X86_SVM_EXIT_EXCEPTION + X86_GP) /* may be another one by right */
+            return emulated(s, &s->cnt.exit_exception);
         /* fallthrough */
     case X86_SVM_EXIT_EXCEPTION + 16:
         return exception(s, code - X86_SVM_EXIT_EXCEPTION);

@@ -57,13 +57,15 @@ struct intercepts {
 /*
  * What must leave. CR0 and CR4 when they are written, for modes have rules that are
  * sem's, and CR8, which is the local APIC's; #DB and #AC, which a guest can have
- * delivered without end inside one instruction ("CVE-2015-5307", "CVE-2015-8104").
+ * delivered without end inside one instruction ("CVE-2015-5307", "CVE-2015-8104"); and
+ * #GP, which above CPL 0 SVM's own instructions raise instead of #UD, because EFER.SVME
+ * is set for them.
  */
 static const struct intercepts minimal = {
     .cr_read = 1u << 8,
     .cr_write = 1u << 0 | 1u << 4 | 1u << 8,
     .dr = 0xffff,
-    .exceptions = 1u << X86_DB | 1u << X86_AC | 1u << X86_MC,
+    .exceptions = 1u << X86_DB | 1u << X86_GP | 1u << X86_AC | 1u << X86_MC,
     .three = X86_SVM_I_INTR | X86_SVM_I_NMI | X86_SVM_I_SMI | X86_SVM_I_INIT |
              X86_SVM_I_RDPMC | X86_SVM_I_CPUID | X86_SVM_I_RSM | X86_SVM_I_INVD |
              X86_SVM_I_HLT | X86_SVM_I_INVLPGA | X86_SVM_I_IOIO | X86_SVM_I_MSR |
