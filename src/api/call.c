@@ -43,8 +43,8 @@ void call_done(struct call *c, int rc) {
 
 /* --- the machine's commands --- */
 
-cJSON *call_ask(struct call *c, const char *line) {
-    char *text = control_answer(&c->api->table, line, strlen(line));
+/* What TEXT, which is taken over, says was done; or C is refused, and NULL. */
+static cJSON *answer_of(struct call *c, char *text) {
     cJSON *answer = text ? cJSON_Parse(text) : NULL;
     const cJSON *error = cJSON_GetObjectItem(answer, "error");
 
@@ -54,6 +54,10 @@ cJSON *call_ask(struct call *c, const char *line) {
     call_refuse(c, "%s", cJSON_IsString(error) ? error->valuestring : "out of memory");
     cJSON_Delete(answer);
     return NULL;
+}
+
+cJSON *call_ask(struct call *c, const char *line) {
+    return answer_of(c, control_answer(&c->api->table, line, strlen(line)));
 }
 
 void call_do(struct call *c, const char *line) {
@@ -68,16 +72,11 @@ void call_do(struct call *c, const char *line) {
 
 /* The answer that TEXT, which is taken over, is; FORM as in call_later(). */
 static void answer_with(struct call *c, char *text, cJSON *(*form)(cJSON *answer)) {
-    cJSON *answer = text ? cJSON_Parse(text) : NULL;
-    const cJSON *error = cJSON_GetObjectItem(answer, "error");
+    cJSON *answer = answer_of(c, text);
 
-    free(text);
-    if (!answer || error)
-        call_refuse(c, "%s",
-                    cJSON_IsString(error) ? error->valuestring : "out of memory");
-    else if (form)
+    if (answer && form)
         call_json(c, 200, form(answer));
-    else
+    else if (answer)
         c->answer->status = 204;
     cJSON_Delete(answer);
 }

@@ -16,6 +16,7 @@
 
 #include "api/config_limits.h"
 #include "api/fields.h"
+#include "api/mmds.h"
 
 #define PATH_MOST 4095
 
@@ -244,7 +245,7 @@ static int check_mmds(const struct config *c, const cJSON *value, char *why,
                       size_t why_size) {
     const cJSON *nets = cJSON_GetObjectItemCaseSensitive(value, "network_interfaces"), *n;
 
-    if (!is_link_local(fields_text(value, "ipv4_address", "169.254.169.254")))
+    if (!is_link_local(fields_text(value, "ipv4_address", MMDS_ADDRESS)))
         return refuse(why, why_size, "'ipv4_address' is none from 169.254.1.0 on");
     if (!cJSON_GetArraySize(nets))
         return refuse(why, why_size, "'network_interfaces' has none in it");

@@ -60,17 +60,12 @@ static void leave(struct client *k) {
 
 /* False: the client is gone. */
 static bool send_out(struct client *k) {
-    while (k->out_at < k->out_len) {
-        int n = os_socket_write(k->fd, k->out + k->out_at, k->out_len - k->out_at);
-
-        if (n == -EAGAIN)
-            return true;
-        if (n < 0 && n != -EINTR) {
-            leave(k);
-            return false;
-        }
-        k->out_at += n > 0 ? (size_t)n : 0;
+    if (os_socket_write_rest(k->fd, k->out, k->out_len, &k->out_at)) {
+        leave(k);
+        return false;
     }
+    if (k->out_at < k->out_len)
+        return true;
     free(k->out);
     k->out = NULL;
     k->out_len = k->out_at = 0;

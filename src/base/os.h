@@ -221,6 +221,9 @@ void os_mutex_wake(struct os_mutex *x);
 
 /* --- memory as files (os_sparse.c) --- */
 
+/* All LEN bytes to that place of the file. 0 or -errno. */
+int os_write_at(int fd, const void *bytes, size_t len, uint64_t at);
+
 /* SIZE bytes at MAP to the beginning of the file TO, which has holes where there are zero
  * pages, and is as long. What MAP shows of the file FROM (or of none: -1), and the host
  * has not in memory, is looked for there. 0 or -errno. */
@@ -290,6 +293,9 @@ int os_listener_accept(const struct os_listener *l);
 /* How many bytes (0: the other side has ended), or -errno; SIGPIPE is ignored. */
 int os_socket_read(int fd, void *buf, size_t size);
 int os_socket_write(int fd, const void *buf, size_t len);
+/* Writes the rest of LEN bytes, from *AT on, as far as there is room; *AT counts them. 0,
+ * or -errno: nobody reads any more. */
+int os_socket_write_rest(int fd, const void *bytes, size_t len, size_t *at);
 /* Nothing more is written. 0 or -errno. */
 int os_socket_end(int fd);
 void os_socket_close(int fd);

@@ -88,7 +88,7 @@ static const struct filter_rule keepers[] = {
     /* Memory that is packed (ctl/pack.c). */
     ANY(lseek),
     ANY(pread64),
-    ANY(pwrite64),
+    ANY(pwritev),
     FILTER_MALLOC,
 
     /* The handler of SIGSYS, and the end. */

@@ -238,6 +238,19 @@ int os_socket_write(int fd, const void *buf, size_t len) {
     return n < 0 ? -errno : (int)n;
 }
 
+int os_socket_write_rest(int fd, const void *bytes, size_t len, size_t *at) {
+    while (*at < len) {
+        int n = os_socket_write(fd, (const uint8_t *)bytes + *at, len - *at);
+
+        if (n == -EAGAIN)
+            return 0;
+        if (n < 0 && n != -EINTR)
+            return n;
+        *at += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
 int os_socket_end(int fd) {
     return shutdown(fd, SHUT_WR) ? -errno : 0;
 }

@@ -30,7 +30,9 @@ static bool is_zero(const uint8_t *page) {
     return true;
 }
 
-static int write_all(int fd, const uint8_t *bytes, uint64_t len, uint64_t at) {
+int os_write_at(int fd, const void *from, size_t len, uint64_t at) {
+    const uint8_t *bytes = from;
+
     while (len) {
         struct iovec v = {(void *)(uintptr_t)bytes, len};
         ssize_t n = pwritev(fd, &v, 1, (off_t)at);
@@ -41,7 +43,7 @@ static int write_all(int fd, const uint8_t *bytes, uint64_t len, uint64_t at) {
             return n < 0 ? -errno : -EIO;
         bytes += n;
         at += (uint64_t)n;
-        len -= (uint64_t)n;
+        len -= (size_t)n;
     }
     return 0;
 }
@@ -56,7 +58,7 @@ static int save_pages(int to, const uint8_t *map, uint64_t from, uint64_t end) {
             from += PAGE;
         while (from + len < end && !is_zero(map + from + len))
             len += PAGE;
-        rc = len ? write_all(to, map + from, len, from) : 0;
+        rc = len ? os_write_at(to, map + from, len, from) : 0;
         if (rc)
             return rc;
         from += len;
@@ -141,13 +143,13 @@ int os_sparse_pages(int to, const uint8_t *map, uint64_t from, uint64_t end) {
         /* A file system without holes keeps zeros. */
         rc = len ? punch(to, from, from + len) : 0;
         if (rc == -EOPNOTSUPP)
-            rc = write_all(to, map + from, len, from);
+            rc = os_write_at(to, map + from, len, from);
         if (rc)
             return rc;
         from += len;
         for (len = 0; from + len < end && !is_zero(map + from + len);)
             len += PAGE;
-        rc = len ? write_all(to, map + from, len, from) : 0;
+        rc = len ? os_write_at(to, map + from, len, from) : 0;
         if (rc)
             return rc;
         from += len;

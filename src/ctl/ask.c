@@ -170,6 +170,15 @@ cJSON *ask(int fd, const char *request) {
     return believe(ask_quietly(fd, request));
 }
 
+cJSON *ask_once(const struct ask_machine *m, const char *request) {
+    int fd = ask_connect(m, 0);
+    cJSON *answer = fd < 0 ? NULL : ask(fd, request);
+
+    if (fd >= 0)
+        close(fd);
+    return answer;
+}
+
 /* --- what takes long --- */
 
 static bool is_answered(int fd) {
@@ -218,14 +227,21 @@ static void show_until_answered(int fd, const struct ask_machine *m) {
     progress_end();
 }
 
-cJSON *ask_long(int fd, const struct ask_machine *m, const char *request) {
+cJSON *ask_long(const struct ask_machine *m, const char *request) {
     size_t len = strlen(request);
+    cJSON *answer;
+    int fd;
 
     if (!isatty(STDERR_FILENO))
-        return ask(fd, request);
+        return ask_once(m, request);
+    fd = ask_connect(m, 0);
+    if (fd < 0)
+        return NULL;
     if (send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len)
         show_until_answered(fd, m);
-    return believe(read_answer(fd));
+    answer = believe(read_answer(fd));
+    close(fd);
+    return answer;
 }
 
 int ask_process(int fd) {

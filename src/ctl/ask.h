@@ -24,9 +24,11 @@ int ask_try(const char *path, unsigned seconds);
 /* The answer to one line: an object, the caller's to delete; NULL after a message, also
  * when the machine refuses. */
 struct cJSON *ask(int fd, const char *request);
+/* The same over a connection to M that is made for it. */
+struct cJSON *ask_once(const struct ask_machine *m, const char *request);
 /* The same for what may take long: on a terminal it shows how far a snapshot of M is,
  * which the machine is asked for meanwhile. */
-struct cJSON *ask_long(int fd, const struct ask_machine *m, const char *request);
+struct cJSON *ask_long(const struct ask_machine *m, const char *request);
 /* NULL without a message; errno is EAGAIN when it took too long. */
 struct cJSON *ask_quietly(int fd, const char *request);
 /* The process that listens at FD's other side; -1: who knows. */

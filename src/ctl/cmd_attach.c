@@ -129,12 +129,10 @@ static void pump(struct attached *a) {
 
 /* A descriptor, or -1 after a message. */
 static int open_console(const struct ask_machine *m) {
-    int fd = ask_connect(m, 0), console = -1;
-    cJSON *answer = fd < 0 ? NULL : ask(fd, "{\"command\":\"about\"}\n");
+    cJSON *answer = ask_once(m, "{\"command\":\"about\"}\n");
     const cJSON *path = cJSON_GetObjectItem(answer, "console");
+    int console = -1;
 
-    if (fd >= 0)
-        close(fd);
     if (cJSON_IsString(path)) {
         console = ask_try(path->valuestring, 0);
         if (console < 0)

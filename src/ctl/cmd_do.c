@@ -26,12 +26,10 @@
 
 /* A connection to the agent of the machine, or -1 after a message. */
 static int connect_agent(const struct ask_machine *m) {
-    int fd = ask_connect(m, 0), agent = -1, rc;
-    cJSON *answer = fd < 0 ? NULL : ask(fd, "{\"command\":\"about\"}\n");
+    cJSON *answer = ask_once(m, "{\"command\":\"about\"}\n");
     const cJSON *path = cJSON_GetObjectItem(answer, "vsock");
+    int agent = -1, rc;
 
-    if (fd >= 0)
-        close(fd);
     if (cJSON_IsString(path)) {
         agent = ask_try(path->valuestring, 0);
         rc = agent < 0 ? agent : exec_session_connect(agent);

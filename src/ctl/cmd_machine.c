@@ -52,11 +52,8 @@ static bool take_only(const char *command, int argc, char **argv, struct ask_mac
 
 /* Asks M for what has no answer but that it was done. */
 static int request_of(const struct ask_machine *m, const char *request) {
-    int fd = ask_connect(m, 0);
-    cJSON *answer = fd < 0 ? NULL : ask(fd, request);
+    cJSON *answer = ask_once(m, request);
 
-    if (fd >= 0)
-        close(fd);
     cJSON_Delete(answer);
     return answer ? CTL_OK : CTL_HOST_FAILURE;
 }
@@ -261,7 +258,7 @@ int ctl_cmd_snapshot(int argc, char **argv) {
     struct ask_machine m;
     cJSON *answer = NULL;
     char *line;
-    int words, fd;
+    int words;
 
     if (wants_help(
             argc, argv,
@@ -297,10 +294,7 @@ int ctl_cmd_snapshot(int argc, char **argv) {
     line = snapshot_line(argv[1 + words], quit, incremental, zstd);
     if (!line)
         log_error("out of memory");
-    fd = line ? ask_connect(&m, 0) : -1;
-    answer = fd < 0 ? NULL : ask_long(fd, &m, line);
-    if (fd >= 0)
-        close(fd);
+    answer = line ? ask_long(&m, line) : NULL;
     free(line);
     cJSON_Delete(answer);
     return answer ? CTL_OK : CTL_HOST_FAILURE;
@@ -408,13 +402,16 @@ int ctl_cmd_limit(int argc, char **argv) {
 
 /* --- forwards --- */
 
+#define FORWARD_CHARS "abcdefghijklmnopqrstuvwxyz0123456789.:"
+
 static int list_forwards(const cJSON *answer) {
     const cJSON *v;
 
     cJSON_ArrayForEach(v, cJSON_GetObjectItem(answer, "forwards")) {
         const cJSON *forward = cJSON_GetObjectItem(v, "forward");
 
-        if (cJSON_IsString(forward))
+        if (cJSON_IsString(forward) &&
+            !forward->valuestring[strspn(forward->valuestring, FORWARD_CHARS)])
             printf("net%d %s\n", (int)cJSON_GetNumberValue(cJSON_GetObjectItem(v, "net")),
                    forward->valuestring);
     }
@@ -431,8 +428,7 @@ static bool forward_line(int count, char *const *word, char line[256]) {
         return true;
     }
     if (count < 2 || count > 3 || (!add && strcmp(word[0], "drop") != 0) ||
-        strspn(word[1], "abcdefghijklmnopqrstuvwxyz0123456789.:") != strlen(word[1]) ||
-        strlen(word[1]) > 127) {
+        word[1][strspn(word[1], FORWARD_CHARS)] || strlen(word[1]) > 127) {
         log_error(
             "forward wants a machine, add or drop, and PROTOCOL:[ADDR]:PORT:GUESTPORT");
         return false;
@@ -450,7 +446,7 @@ int ctl_cmd_forward(int argc, char **argv) {
     struct ask_machine m;
     cJSON *answer;
     char line[256];
-    int words, fd, status;
+    int words, status;
 
     if (wants_help(
             argc, argv,
@@ -463,11 +459,8 @@ int ctl_cmd_forward(int argc, char **argv) {
     words = ask_take_machine("forward", argc - 1, argv + 1, &m);
     if (words < 0 || !forward_line(argc - 1 - words, argv + 1 + words, line))
         return CTL_USAGE;
-    fd = ask_connect(&m, 0);
-    answer = fd < 0 ? NULL : ask(fd, line);
+    answer = ask_once(&m, line);
     status = answer ? list_forwards(answer) : CTL_HOST_FAILURE;
-    if (fd >= 0)
-        close(fd);
     cJSON_Delete(answer);
     return status;
 }
@@ -478,7 +471,6 @@ int ctl_cmd_stats(int argc, char **argv) {
     struct ask_machine m;
     cJSON *answer;
     char *text;
-    int fd;
 
     if (wants_help(argc, argv,
                    "usage: bivisor stats NAME\n\nWrites what --stats would write at the "
@@ -487,10 +479,7 @@ int ctl_cmd_stats(int argc, char **argv) {
         return CTL_OK;
     if (!take_only("stats", argc, argv, &m))
         return CTL_USAGE;
-    fd = ask_connect(&m, 0);
-    answer = fd < 0 ? NULL : ask(fd, "{\"command\":\"stats\"}\n");
-    if (fd >= 0)
-        close(fd);
+    answer = ask_once(&m, "{\"command\":\"stats\"}\n");
     if (!answer)
         return CTL_HOST_FAILURE;
     text = cJSON_Print(cJSON_GetObjectItem(answer, "stats"));

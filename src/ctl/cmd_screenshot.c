@@ -40,7 +40,7 @@ int ctl_cmd_screenshot(int argc, char **argv) {
     cJSON *answer;
     uint8_t *file = NULL;
     size_t len;
-    int words, fd;
+    int words;
     bool good;
 
     if (argc == 2 && !strcmp(argv[1], "--help")) {
@@ -55,10 +55,7 @@ int ctl_cmd_screenshot(int argc, char **argv) {
                   "tells more");
         return CTL_USAGE;
     }
-    fd = ask_connect(&m, 0);
-    answer = fd < 0 ? NULL : ask(fd, "{\"command\":\"picture\"}\n");
-    if (fd >= 0)
-        close(fd);
+    answer = ask_once(&m, "{\"command\":\"picture\"}\n");
     if (answer && !(file = png_of_picture(answer, &len)))
         log_error("the machine's answer is no picture");
     good = file && write_file(argv[1 + words], file, len);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "block/block.h"
 
 #define FILES 5
@@ -132,14 +133,6 @@ uint8_t *firmware_net_rom(enum machine_net_model model, uint32_t *size, char *wh
     return bytes;
 }
 
-static int write_all(int fd, const uint8_t *bytes, uint32_t size) {
-    ssize_t n = pwrite(fd, bytes, size, 0);
-
-    if (n < 0)
-        return -errno;
-    return n != (ssize_t)size ? -ENOSPC : fsync(fd) ? -errno : 0;
-}
-
 /* FILE becomes a copy, unless it is there. */
 static int make_file(const char *file, const uint8_t *bytes, uint32_t size) {
     char temp[PATH_MAX];
@@ -150,7 +143,9 @@ static int make_file(const char *file, const uint8_t *bytes, uint32_t size) {
     fd = mkostemp(temp, O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    rc = write_all(fd, bytes, size);
+    rc = os_write_at(fd, bytes, size, 0);
+    if (!rc && fsync(fd))
+        rc = -errno;
     if (!rc && (fchmod(fd, 0644) || link(temp, file)) && errno != EEXIST)
         rc = -errno;
     close(fd);

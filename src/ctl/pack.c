@@ -7,6 +7,8 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "base/os.h"
+
 #define PIECE (1u << 20)
 #define PAGE 4096u
 #define LEVEL 1       /* of zstd's: a disk's pace */
@@ -43,21 +45,6 @@ static ssize_t next(struct pack *p) {
     return (ssize_t)got;
 }
 
-static int write_at(int fd, const uint8_t *bytes, size_t len, uint64_t at) {
-    while (len) {
-        ssize_t n = pwrite(fd, bytes, len, (off_t)at);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        bytes += n;
-        at += (uint64_t)n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 /* --- packing --- */
 
 /* All of IN, and with ZSTD_e_end what the frame ends with. */
@@ -72,7 +59,7 @@ static int pack_piece(struct pack *p, ZSTD_CCtx *c, ZSTD_inBuffer *in,
         left = ZSTD_compressStream2(c, &out, in, how);
         if (ZSTD_isError(left))
             return -EIO;
-        rc = write_at(p->to, p->out, out.pos, p->written);
+        rc = os_write_at(p->to, p->out, out.pos, p->written);
         if (rc)
             return rc;
         p->written += out.pos;
@@ -128,7 +115,7 @@ static int put(struct pack *p, size_t len) {
         n = PAGE - (p->written + at) % PAGE;
         n = n < len - at ? n : len - at;
         if (!is_zero(p->out + at, n))
-            rc = write_at(p->to, p->out + at, n, p->written + at);
+            rc = os_write_at(p->to, p->out + at, n, p->written + at);
     }
     p->written += len;
     return rc;

@@ -83,7 +83,7 @@ static void set_limit(struct remote *r) {
     uint64_t at = UINT64_MAX;
 
     for (unsigned n = 0; n < REMOTE_JOBS; n++)
-        if (r->job[n].r && r->job[n].until < at)
+        if (r->job[n].runs && r->job[n].until < at)
             at = r->job[n].until;
     os_timer_set(&r->limit, at);
 }

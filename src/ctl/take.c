@@ -109,20 +109,6 @@ static void begin_list(struct take *t) {
 
 /* --- the end of it --- */
 
-static int write_state(int fd, const uint8_t *bytes, size_t len) {
-    while (len) {
-        ssize_t n = write(fd, bytes, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        bytes += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 static int list_runs(const struct take *t, struct freeze_increment *i) {
     uint64_t pages = machine_ram_pages(t->m), end;
     size_t room = 0;
@@ -172,7 +158,7 @@ static int write_rest(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID])
     bytes = rc ? NULL : snapshot_finish(s, &len);
     if (!rc && !bytes)
         rc = -ENOMEM;
-    return rc ? rc : write_state(t->job.fd[0], bytes, len);
+    return rc ? rc : os_write_at(t->job.fd[0], bytes, len, 0);
 }
 
 /* The machine does, or ends. */

@@ -114,17 +114,10 @@ static void put_input(struct exec_remote *r) {
 
 /* False: nobody reads. */
 static bool send_out(struct exec_remote *r) {
-    while (r->sent < r->unsent.len) {
-        int n =
-            os_socket_write(r->fd, r->unsent.bytes + r->sent, r->unsent.len - r->sent);
-
-        if (n == -EAGAIN)
-            return true;
-        if (n < 0 && n != -EINTR)
-            return false;
-        r->sent += n > 0 ? (size_t)n : 0;
-    }
-    r->sent = r->unsent.len = 0;
+    if (os_socket_write_rest(r->fd, r->unsent.bytes, r->unsent.len, &r->sent))
+        return false;
+    if (r->sent == r->unsent.len)
+        r->sent = r->unsent.len = 0;
     return true;
 }
 

@@ -28,18 +28,12 @@ static void leave(struct gdb *g);
 
 /* False: the client is gone. */
 static bool send_out(struct gdb *g) {
-    while (owed(g)) {
-        int n = os_socket_write(g->fd, g->out + g->out_at, owed(g));
-
-        if (n == -EAGAIN)
-            return true;
-        if (n < 0 && n != -EINTR) {
-            leave(g);
-            return false;
-        }
-        g->out_at += n > 0 ? (size_t)n : 0;
+    if (os_socket_write_rest(g->fd, g->out, g->out_len, &g->out_at)) {
+        leave(g);
+        return false;
     }
-    g->out_at = g->out_len = 0;
+    if (!owed(g))
+        g->out_at = g->out_len = 0;
     return true;
 }
 

@@ -576,30 +576,54 @@ static void test_probe_here(void **state) {
     }
 }
 
+/* --- machines, where there is KVM --- */
+
+struct tiny {
+    struct boot_image *image;
+    struct machine *m;
+    int fd;
+};
+
+static void tiny_end(struct tiny *t) {
+    machine_free(t->m);
+    boot_image_close(t->image);
+    close(t->fd);
+}
+
+/* Of the code; skips the test where there is no KVM. */
+static void tiny_start(struct tiny *t, const void *code, size_t len) {
+    struct machine_config cfg = {.engine = "kvm", .memory = 16 << 20};
+    char path[32], why[512];
+
+    *t = (struct tiny){.fd = tiny_kernel(code, len, path)};
+    assert_int_equal(boot_image_open(path, NULL, &t->image, why, sizeof(why)), 0);
+    cfg.image = t->image;
+    if (!machine_create(&cfg, &t->m, why, sizeof(why)))
+        return;
+    assert_non_null(strstr(why, "--engine bt"));
+    tiny_end(t);
+    skip();
+}
+
+static void tiny_boot(struct tiny *t) {
+    char why[512];
+
+    assert_int_equal(machine_boot(t->m, why, sizeof(why)), 0);
+}
+
 /* A debug trap that waits when the CPU is entered is delivered first. Here there is no
  * IDT for it; without it, the guest writes to the debug-exit port. */
 static void test_waiting_trap(void **state) {
-    struct machine_config cfg = {.engine = "kvm", .memory = 16 << 20};
-    struct boot_image *image;
-    struct machine *m;
-    char path[32], why[512];
-    int fd = tiny_kernel("\xb0\x05\xe6\xf4\xf4", 5, path);
+    struct tiny t;
 
-    assert_int_equal(boot_image_open(path, NULL, &image, why, sizeof(why)), 0);
-    cfg.image = image;
-    if (machine_create(&cfg, &m, why, sizeof(why))) {
-        assert_non_null(strstr(why, "--engine bt")); /* no KVM here */
-    } else {
-        for (unsigned k = 0; k < 2; k++) {
-            assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
-            if (k)
-                ((struct vcpu *)(uintptr_t)machine_vcpu(m, 0))->pending_db = X86_DR6_BS;
-            assert_int_equal(machine_run(m), k ? MACHINE_SHUTDOWN : MACHINE_DEBUG_EXIT);
-        }
-        machine_free(m);
+    tiny_start(&t, "\xb0\x05\xe6\xf4\xf4", 5);
+    for (unsigned k = 0; k < 2; k++) {
+        tiny_boot(&t);
+        if (k)
+            ((struct vcpu *)(uintptr_t)machine_vcpu(t.m, 0))->pending_db = X86_DR6_BS;
+        assert_int_equal(machine_run(t.m), k ? MACHINE_SHUTDOWN : MACHINE_DEBUG_EXIT);
     }
-    boot_image_close(image);
-    close(fd);
+    tiny_end(&t);
 }
 
 static bool has(const uint64_t *bits, unsigned page) {
@@ -612,37 +636,27 @@ static void test_written(void **state) {
                                "\xc7\x05\x08\x3f\x43\x00\x01\x00\x00\x00" /* [0x433f08] */
                                "\xa1\x00\x00\x44\x00"                     /* reads */
                                "\xb0\x05\xe6\xf4\xf4";
-    struct machine_config cfg = {.engine = "kvm", .memory = 16 << 20};
-    struct boot_image *image;
-    struct machine *m;
-    char path[32], why[512];
-    int fd = tiny_kernel(code, sizeof(code) - 1, path);
+    struct tiny t;
+    uint64_t *bits;
 
-    assert_int_equal(boot_image_open(path, NULL, &image, why, sizeof(why)), 0);
-    cfg.image = image;
-    if (machine_create(&cfg, &m, why, sizeof(why))) {
-        assert_non_null(strstr(why, "--engine bt")); /* no KVM here */
-    } else {
-        uint64_t *bits = calloc(machine_ram_pages(m) / 64 + 1, sizeof(*bits));
-
-        machine_track_first(m);
-        for (unsigned k = 0; k < 3; k++) {
-            assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
-            machine_written(m, bits); /* what the reset has cleared: all */
-            assert_int_equal(machine_written_count(m), 0);
-            assert_int_equal(machine_run(m), MACHINE_DEBUG_EXIT);
-            assert_in_range(machine_written_count(m), 2, 200);
-            memset(bits, 0, machine_ram_pages(m) / 8);
-            machine_written(m, bits);
-            assert_true(has(bits, 0x400) && has(bits, 0x433));
-            assert_false(has(bits, 0x401) || has(bits, 0x432) || has(bits, 0x440));
-            assert_int_equal(machine_written_count(m), 0);
-        }
-        free(bits);
-        machine_free(m);
+    tiny_start(&t, code, sizeof(code) - 1);
+    bits = calloc(machine_ram_pages(t.m) / 64 + 1, sizeof(*bits));
+    assert_non_null(bits);
+    machine_track_first(t.m);
+    for (unsigned k = 0; k < 3; k++) {
+        tiny_boot(&t);
+        machine_written(t.m, bits); /* what the reset has cleared: all */
+        assert_int_equal(machine_written_count(t.m), 0);
+        assert_int_equal(machine_run(t.m), MACHINE_DEBUG_EXIT);
+        assert_in_range(machine_written_count(t.m), 2, 200);
+        memset(bits, 0, machine_ram_pages(t.m) / 8);
+        machine_written(t.m, bits);
+        assert_true(has(bits, 0x400) && has(bits, 0x433));
+        assert_false(has(bits, 0x401) || has(bits, 0x432) || has(bits, 0x440));
+        assert_int_equal(machine_written_count(t.m), 0);
     }
-    boot_image_close(image);
-    close(fd);
+    free(bits);
+    tiny_end(&t);
 }
 
 int main(void) {

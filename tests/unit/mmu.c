@@ -1,121 +1,11 @@
 /*
  * The MMU against tables built by hand: permissions in every paging mode, A/D bits,
- * crossings, large pages, retention policies, traces, windows, breakpoints, hostile
- * tables.
+ * crossings, large pages, retention policies, windows, breakpoints.
  */
-#include "mmu/mmu.h"
-#include "cpu/cpuid.h"
+#include "lib/box.h"
+#include "lib/unit.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
-#include "x86/pte.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#define RAM (8ull << 20)
-#define ROOT 0x10000ull
-#define L3 0x11000ull
-#define L2 0x12000ull
-#define L1 0x13000ull
-#define PAGE 0x40000ull
-#define VA 0x7000ull
-#define PWU (X86_PTE_P | X86_PTE_W | X86_PTE_U)
-
-enum { M_32, M_PAE, M_LONG, M_COUNT };
-
-struct box {
-    struct vcpu v;
-    struct counters cnt;
-    struct vcpu_hooks hooks;
-    unsigned exits;
-    struct exit last;
-    uint64_t device;
-};
-
-static void on_exit_(void *arg, struct vcpu *v, struct exit *e) {
-    struct box *b = arg;
-    b->exits++;
-    if (!e->write)
-        e->data = b->device;
-    b->last = *e;
-}
-
-static void put64(struct box *b, uint64_t at, uint64_t val) {
-    assert_true(mem_write(b->v.mem, gpa(at), &val, 8));
-}
-
-static uint64_t get64(struct box *b, uint64_t at) {
-    uint64_t val;
-    assert_true(mem_read(b->v.mem, gpa(at), &val, 8));
-    return val;
-}
-
-static struct box *box_new(int mode, enum mmu_policy policy) {
-    struct box *b = aligned_alloc(64, (sizeof(*b) + 63) & ~63ull);
-    memset(b, 0, sizeof(*b));
-    struct vcpu *v = &b->v;
-    v->cnt = &b->cnt;
-    b->hooks.exit = on_exit_;
-    v->hooks = &b->hooks;
-    v->hooks_arg = b;
-    assert_int_equal(mem_create(RAM, &v->mem), 0);
-    assert_int_equal(mmu_create(v, policy), 0);
-    mmu_hook(v);
-    v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_WP;
-    v->cr3 = ROOT;
-    v->lin_mask = mode == M_LONG ? ~0ull : 0xffffffff;
-    v->mode = mode == M_LONG ? MODE_64 : MODE_32;
-    v->long_mode = mode == M_LONG;
-    v->cr4 = mode == M_32 ? X86_CR4_PSE : X86_CR4_PAE;
-    v->efer = mode == M_LONG  ? X86_EFER_LMA | X86_EFER_LME | X86_EFER_NXE
-              : mode == M_PAE ? X86_EFER_NXE
-                              : 0;
-    /* Tables for 2 MiB (or 4 MiB) from 0; identity, all allowed, not yet accessed. */
-    if (mode == M_32) {
-        uint32_t pde = L1 | PWU;
-        mem_write(v->mem, gpa(ROOT), &pde, 4);
-        for (uint32_t i = 0; i < 1024; i++) {
-            uint32_t pte = i << 12 | PWU;
-            mem_write(v->mem, gpa(L1 + i * 4), &pte, 4);
-        }
-    } else {
-        put64(b, ROOT, mode == M_PAE ? L2 | X86_PTE_P : L3 | PWU);
-        put64(b, L3, L2 | PWU);
-        put64(b, L2, L1 | PWU);
-        for (uint64_t i = 0; i < 512; i++)
-            put64(b, L1 + i * 8, i << 12 | PWU);
-    }
-    if (mode == M_PAE)
-        assert_int_equal(mmu_load_pdptrs(v, ROOT), 0);
-    mmu_mode_changed(v);
-    return b;
-}
-
-static void box_free(struct box *b) {
-    struct mem *m = b->v.mem;
-    mmu_destroy(&b->v);
-    mem_destroy(m);
-    free(b);
-}
-
-static void set_pte(struct box *b, int mode, uint64_t va, uint64_t pte) {
-    uint32_t low = (uint32_t)pte;
-    if (mode == M_32)
-        mem_write(b->v.mem, gpa(L1 + (va >> 12) * 4), &low, 4);
-    else
-        put64(b, L1 + (va >> 12) * 8, pte);
-}
-
-static uint64_t get_pte(struct box *b, int mode, uint64_t va) {
-    uint64_t val = 0;
-    unsigned w = mode == M_32 ? 4 : 8;
-    mem_read(b->v.mem, gpa(L1 + (va >> 12) * w), &val, w);
-    return val;
-}
 
 /* --- permissions: the expectation is written from the manuals' prose, not the code ---
  */
@@ -149,27 +39,6 @@ static int expect(int mode, const struct combo *c) {
         err |= 16;
     return err;
 }
-
-static int attempt(struct box *b, uint64_t va, enum mmu_access acc, bool sys) {
-    struct vcpu *v = &b->v;
-    uint64_t x = 0;
-    int rc;
-    memset(&v->fault, 0, sizeof(v->fault));
-    if (acc == MMU_EXEC)
-        rc = !mmu_fetch(v, gva(va));
-    else if (sys)
-        rc = acc == MMU_READ ? mmu_sys_read(v, gva(va), &x, 4)
-                             : mmu_sys_write(v, gva(va), &x, 4);
-    else
-        rc = acc == MMU_READ ? mmu_load(v, gva(va), 4, &x) : mmu_store(v, gva(va), 4, x);
-    if (!rc)
-        return -1;
-    assert_int_equal(v->fault.vector, X86_PF);
-    assert_true(v->fault.has_error);
-    assert_int_equal(v->fault.addr, va);
-    return (int)v->fault.error;
-}
-
 static void permissions_mode(int mode) {
     struct box *b = box_new(mode, MMU_PCID);
     struct vcpu *v = &b->v;
@@ -184,16 +53,16 @@ static void permissions_mode(int mode) {
             v->cr4 |= (c.smep ? X86_CR4_SMEP : 0) | (c.smap ? X86_CR4_SMAP : 0);
             v->rflags = c.ac ? X86_FL_AC : 0;
             v->cpl = c.user ? 3 : 0;
-            set_pte(b, mode, VA,
-                    PAGE | X86_PTE_P | (c.w ? X86_PTE_W : 0) | (c.u ? X86_PTE_U : 0) |
-                        (c.nx ? X86_PTE_NX : 0));
+            box_set_pte(b, mode, VA,
+                        PAGE | X86_PTE_P | (c.w ? X86_PTE_W : 0) | (c.u ? X86_PTE_U : 0) |
+                            (c.nx ? X86_PTE_NX : 0));
             mmu_mode_changed(v);
             /* Each order of first access: one kind's entry must not let another in. */
             for (unsigned k = 0; k < 6; k++) {
                 c.acc = (enum mmu_access)((k + pass) % 3);
                 if (c.sys && c.acc == MMU_EXEC)
                     continue;
-                int got = attempt(b, VA, c.acc, c.sys), want = expect(mode, &c);
+                int got = box_attempt(b, VA, c.acc, c.sys), want = expect(mode, &c);
                 if (got != want)
                     fail_msg("mode %d combo %x access %d: %d, not %d", mode, i, c.acc,
                              got, want);
@@ -209,12 +78,12 @@ static void permissions(void **state) {
 
 static void banks_are_apart(void **state) {
     struct box *b = box_new(M_LONG, MMU_PCID);
-    set_pte(b, M_LONG, VA, PAGE | X86_PTE_P | X86_PTE_W);
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    box_set_pte(b, M_LONG, VA, PAGE | X86_PTE_P | X86_PTE_W);
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1);
     b->v.cpl = 3;
     mmu_context_changed(&b->v);
-    assert_int_equal(attempt(b, VA, MMU_READ, false), X86_PF_P | X86_PF_U);
-    assert_int_equal(attempt(b, VA, MMU_READ, true), -1);
+    assert_int_equal(box_attempt(b, VA, MMU_READ, false), X86_PF_P | X86_PF_U);
+    assert_int_equal(box_attempt(b, VA, MMU_READ, true), -1);
     box_free(b);
 }
 
@@ -223,20 +92,21 @@ static void banks_are_apart(void **state) {
 static void accessed_dirty(void **state) {
     for (int mode = 0; mode < M_COUNT; mode++) {
         struct box *b = box_new(mode, mode == M_PAE ? MMU_TRACE : MMU_PCID);
-        assert_int_equal(attempt(b, VA, MMU_READ, false), -1);
-        assert_int_equal(get_pte(b, mode, VA) & 0x60, X86_PTE_A);
-        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
-        assert_int_equal(get_pte(b, mode, VA) & 0x60, X86_PTE_A | X86_PTE_D);
+        assert_int_equal(box_attempt(b, VA, MMU_READ, false), -1);
+        assert_int_equal(box_pte(b, mode, VA) & 0x60, X86_PTE_A);
+        assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1);
+        assert_int_equal(box_pte(b, mode, VA) & 0x60, X86_PTE_A | X86_PTE_D);
         uint64_t above = mode == M_32 ? ROOT : L2;
-        assert_int_equal(get64(b, above) & 0x60, X86_PTE_A);
+        assert_int_equal(box_get(b, above) & 0x60, X86_PTE_A);
         if (mode == M_LONG)
-            assert_int_equal(get64(b, ROOT) & 0x60, X86_PTE_A);
+            assert_int_equal(box_get(b, ROOT) & 0x60, X86_PTE_A);
         /* A fault leaves them alone; a probe does not. */
-        set_pte(b, mode, VA + 4096, PAGE | X86_PTE_P);
-        assert_int_equal(attempt(b, VA + 4096, MMU_WRITE, false), X86_PF_P | X86_PF_W);
-        assert_int_equal(get_pte(b, mode, VA + 4096) & 0x60, 0);
+        box_set_pte(b, mode, VA + 4096, PAGE | X86_PTE_P);
+        assert_int_equal(box_attempt(b, VA + 4096, MMU_WRITE, false),
+                         X86_PF_P | X86_PF_W);
+        assert_int_equal(box_pte(b, mode, VA + 4096) & 0x60, 0);
         assert_int_equal(mmu_probe(&b->v, gva(VA + 8192), 1, MMU_WRITE, false), 0);
-        assert_int_equal(get_pte(b, mode, VA + 8192) & 0x60, X86_PTE_A | X86_PTE_D);
+        assert_int_equal(box_pte(b, mode, VA + 8192) & 0x60, X86_PTE_A | X86_PTE_D);
         box_free(b);
     }
 }
@@ -245,15 +115,15 @@ static void crossings(void **state) {
     struct box *b = box_new(M_LONG, MMU_PCID);
     struct vcpu *v = &b->v;
     uint64_t x = 0;
-    put64(b, VA + 0xff8, 0x1111111111111111);
-    set_pte(b, M_LONG, VA + 4096, 0);
+    box_put(b, VA + 0xff8, 0x1111111111111111);
+    box_set_pte(b, M_LONG, VA + 4096, 0);
     assert_int_not_equal(mmu_store(v, gva(VA + 0xffc), 8, ~0ull), 0);
     assert_int_equal(v->fault.addr, VA + 4096);
     assert_int_equal(v->fault.error, X86_PF_W);
-    assert_int_equal(get64(b, VA + 0xff8), 0x1111111111111111);
-    set_pte(b, M_LONG, VA + 4096, 0x50000 | PWU);
+    assert_int_equal(box_get(b, VA + 0xff8), 0x1111111111111111);
+    box_set_pte(b, M_LONG, VA + 4096, 0x50000 | PWU);
     assert_int_equal(mmu_store(v, gva(VA + 0xffc), 8, 0x8877665544332211), 0);
-    assert_int_equal(get64(b, 0x50000) & 0xffffffff, 0x88776655);
+    assert_int_equal(box_get(b, 0x50000) & 0xffffffff, 0x88776655);
     assert_int_equal(mmu_load(v, gva(VA + 0xffc), 8, &x), 0);
     assert_int_equal(x, 0x8877665544332211);
     /* Non-canonical, wholly or from the second page on. */
@@ -271,21 +141,21 @@ static void large_pages(void **state) {
     struct box *b = box_new(M_LONG, MMU_PCID);
     struct vcpu *v = &b->v;
     uint64_t x, big = 2ull << 20;
-    put64(b, L2 + 8, 0x200000 | PWU | X86_PTE_PS);
-    put64(b, 0x203008, 0x1234);
-    put64(b, 0x3ff008, 0x5678);
+    box_put(b, L2 + 8, 0x200000 | PWU | X86_PTE_PS);
+    box_put(b, 0x203008, 0x1234);
+    box_put(b, 0x3ff008, 0x5678);
     assert_int_equal(mmu_load(v, gva(big + 0x3008), 8, &x), 0);
     assert_int_equal(x, 0x1234);
     assert_int_equal(mmu_load(v, gva(big + 0x1ff008), 8, &x), 0);
     assert_int_equal(x, 0x5678);
-    assert_int_equal(get64(b, L2 + 8) & 0x60, X86_PTE_A);
-    put64(b, L2 + 8, 0);
+    assert_int_equal(box_get(b, L2 + 8) & 0x60, X86_PTE_A);
+    box_put(b, L2 + 8, 0);
     mmu_invlpg(v, gva(big + 0x100000)); /* elsewhere in the page */
     assert_int_not_equal(mmu_load(v, gva(big + 0x3008), 8, &x), 0);
     assert_int_not_equal(mmu_load(v, gva(big + 0x1ff008), 8, &x), 0);
-    put64(b, L2 + 8, 0x202000 | PWU | X86_PTE_PS); /* reserved bit 13 */
-    assert_int_equal(attempt(b, big, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
-    put64(b, L3 + 8, PWU | X86_PTE_PS); /* 1 GiB at 0 */
+    box_put(b, L2 + 8, 0x202000 | PWU | X86_PTE_PS); /* reserved bit 13 */
+    assert_int_equal(box_attempt(b, big, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
+    box_put(b, L3 + 8, PWU | X86_PTE_PS); /* 1 GiB at 0 */
     assert_int_equal(mmu_load(v, gva((1ull << 30) + 0x203008), 8, &x), 0);
     assert_int_equal(x, 0x1234);
     box_free(b);
@@ -295,13 +165,13 @@ static void pse(void **state) {
     struct box *b = box_new(M_32, MMU_FLUSH);
     uint64_t x;
     uint32_t pde = 0x400000 | PWU | X86_PTE_PS;
-    put64(b, 0x412340, 99);
+    box_put(b, 0x412340, 99);
     mem_write(b->v.mem, gpa(ROOT + 4), &pde, 4);
     assert_int_equal(mmu_load(&b->v, gva(0x412340), 8, &x), 0);
     assert_int_equal(x, 99);
     pde |= 1u << 21;
     mem_write(b->v.mem, gpa(ROOT + 8), &pde, 4);
-    assert_int_equal(attempt(b, 0x800000, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
+    assert_int_equal(box_attempt(b, 0x800000, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
     pde = (pde & ~(1u << 21)) | 1u << 13; /* PSE-36: 4 GiB and up, no memory */
     mem_write(b->v.mem, gpa(ROOT + 12), &pde, 4);
     assert_int_equal(mmu_load(&b->v, gva(0xc00000), 4, &x), 0);
@@ -324,12 +194,12 @@ static void load_cr3(struct box *b, uint64_t value) {
 /* Remaps VA from page 0x50000 (holding 1) to 0x60000 (holding 2) behind the CPU's back.
  */
 static void remap(struct box *b, uint64_t flags) {
-    put64(b, 0x50000, 1);
-    put64(b, 0x60000, 2);
-    set_pte(b, M_LONG, VA, 0x50000 | PWU | flags);
+    box_put(b, 0x50000, 1);
+    box_put(b, 0x60000, 2);
+    box_set_pte(b, M_LONG, VA, 0x50000 | PWU | flags);
     mmu_flush_all(&b->v);
     assert_true(sees(b, 1));
-    set_pte(b, M_LONG, VA, 0x60000 | PWU | flags);
+    box_set_pte(b, M_LONG, VA, 0x60000 | PWU | flags);
 }
 
 static void policy_flush(void **state) {
@@ -388,7 +258,7 @@ static void policy_pcid(void **state) {
 static void policy_trace(void **state) {
     struct box *b = box_new(M_LONG, MMU_TRACE);
     uint64_t other = 0x20000;
-    put64(b, other, L3 | PWU);
+    box_put(b, other, L3 | PWU);
     remap(b, 0);
     assert_true(sees(b, 2)); /* coherent at once */
     uint64_t fills = b->cnt.shadow_fills;
@@ -405,19 +275,19 @@ static void policy_trace(void **state) {
     assert_true(sees(b, 1));
     uint64_t tables[] = {L1 + (VA >> 12) * 8, L2, L3, ROOT};
     for (unsigned i = 0; i < 4; i++) {
-        uint64_t old = get64(b, tables[i]);
+        uint64_t old = box_get(b, tables[i]);
         assert_true(sees(b, 1));
-        put64(b, tables[i], 0);
+        box_put(b, tables[i], 0);
         assert_false(sees(b, 1));
-        put64(b, tables[i], old);
+        box_put(b, tables[i], old);
         assert_true(sees(b, 1));
     }
     /* A table that is only written loses its trace; what comes later is still right. */
     for (unsigned i = 0; i < 100; i++)
-        put64(b, L1 + 511 * 8, i);
+        box_put(b, L1 + 511 * 8, i);
     uint8_t *host = mem_host(b->v.mem, gpa(L1), 8);
     assert_int_equal(mem_trace_of(b->v.mem, host), 0);
-    set_pte(b, M_LONG, VA, 0x60000 | PWU);
+    box_set_pte(b, M_LONG, VA, 0x60000 | PWU);
     assert_true(sees(b, 2));
     assert_int_equal(mem_trace_of(b->v.mem, host), MEM_TRACE_PT);
     box_free(b);
@@ -428,9 +298,9 @@ static void trace_random(void **state) {
     struct box *b = box_new(M_LONG, MMU_TRACE);
     uint64_t seed = 1;
     for (uint64_t r = 0; r < 24; r++)
-        put64(b, 0x20000 + r * 4096, L3 | PWU);
+        box_put(b, 0x20000 + r * 4096, L3 | PWU);
     for (unsigned i = 0; i < 512; i++)
-        put64(b, 0x400000 + i * 4096, i);
+        box_put(b, 0x400000 + i * 4096, i);
     for (unsigned i = 0; i < 200000; i++) {
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
         uint64_t r = seed >> 33, page = r >> 8 & 127, x;
@@ -438,14 +308,14 @@ static void trace_random(void **state) {
         if (r % 8 == 0)
             load_cr3(b, 0x20000 + (r >> 16) % 24 * 4096);
         else if (r % 8 == 1)
-            put64(b, pte,
-                  (r & 0x10000000) ? (0x400000 + (r >> 16 & 511) * 4096) | PWU : 0);
+            box_put(b, pte,
+                    (r & 0x10000000) ? (0x400000 + (r >> 16 & 511) * 4096) | PWU : 0);
         else {
-            uint64_t want = get64(b, pte);
+            uint64_t want = box_get(b, pte);
             int rc = mmu_load(&b->v, gva((256 + page) << 12), 8, &x);
             assert_int_equal(rc != 0, !(want & 1));
             if (!rc)
-                assert_int_equal(x, get64(b, want & 0xfffff000));
+                assert_int_equal(x, box_get(b, want & 0xfffff000));
         }
     }
     box_free(b);
@@ -458,7 +328,7 @@ static void windows_and_mmio(void **state) {
     struct vcpu *v = &b->v;
     struct mmu_window w;
     uint64_t x;
-    set_pte(b, M_LONG, VA + 4096, 0x50000 | PWU);
+    box_set_pte(b, M_LONG, VA + 4096, 0x50000 | PWU);
     memset(mem_host(v->mem, gpa(VA), 4096), 0x11, 4096);
     memset(mem_host(v->mem, gpa(0x50000), 4096), 0x22, 4096);
     assert_int_equal(mmu_window_open(v, &w, gva(VA + 16), 64, true, true), 0);
@@ -475,7 +345,7 @@ static void windows_and_mmio(void **state) {
     assert_int_equal(*mem_host(v->mem, gpa(0x50000 + 32), 1), 0x33);
     assert_int_equal(*mem_host(v->mem, gpa(0x50000 + 33), 1), 0x22);
 
-    set_pte(b, M_LONG, VA + 8192, 0xfee00000 | PWU);
+    box_set_pte(b, M_LONG, VA + 8192, 0xfee00000 | PWU);
     b->device = 0x42;
     assert_int_equal(mmu_load(v, gva(VA + 8192 + 0x30), 4, &x), 0);
     assert_int_equal(x, 0x42);
@@ -499,9 +369,9 @@ static void windows_and_mmio(void **state) {
 
 static void rom_ignores_stores(void **state) {
     struct box *b = box_new(M_LONG, MMU_PCID);
-    put64(b, VA, 5);
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1); /* a write entry exists */
-    put64(b, VA, 5);
+    box_put(b, VA, 5);
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1); /* a write entry exists */
+    box_put(b, VA, 5);
     assert_int_equal(mem_set_kind(b->v.mem, gpa(VA), 4096, MEM_ROM), 0);
     assert_int_equal(mmu_store(&b->v, gva(VA), 8, 9), 0);
     assert_true(sees(b, 5));
@@ -532,7 +402,7 @@ static void anchors(void **state) {
     b->v.cr4 |= X86_CR4_PGE;
     mmu_mode_changed(&b->v);
     for (unsigned how = 0; how < 5; how++) {
-        set_pte(b, M_LONG, VA, 0x50000 | PWU);
+        box_set_pte(b, M_LONG, VA, 0x50000 | PWU);
         mmu_flush_all(&b->v);
         assert_int_equal(mmu_store(&b->v, gva(VA), 8, 1), 0); /* sets D */
         assert_int_equal(mmu_store(&b->v, gva(VA), 8, 1), 0);
@@ -570,21 +440,21 @@ static void code_trace(void **state) {
     struct vcpu *v = &b->v;
     mem_hooks(v->mem)->on_write[0] = on_code;
     code_hits = 0;
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1);
     v->cpl = 3;
     mmu_context_changed(v);
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1); /* in two banks */
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1); /* in two banks */
     uint8_t *host = mem_host(v->mem, gpa(VA), 1);
     mem_trace_add(v->mem, host, MEM_TRACE_CODE);
     assert_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
     assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_READ));
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1);
     v->cpl = 0;
     mmu_context_changed(v);
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1);
     assert_int_equal(code_hits, 2);
     mem_trace_remove(v->mem, host, MEM_TRACE_CODE);
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1);
     assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
     assert_int_equal(code_hits, 2);
     box_free(b);
@@ -594,7 +464,7 @@ static void breakpoints(void **state) {
     struct box *b = box_new(M_LONG, MMU_PCID);
     struct vcpu *v = &b->v;
     uint64_t x;
-    assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
+    assert_int_equal(box_attempt(b, VA, MMU_WRITE, false), -1);
     v->dr[1] = VA + 8;
     v->dr[7] = 1u << 2 | 0xdu << 20; /* DR1, L, write, 4 bytes */
     mmu_breakpoints_changed(v);
@@ -615,43 +485,7 @@ static void breakpoints(void **state) {
     box_free(b);
 }
 
-/* --- hostile tables --- */
-
-static void hostile(void **state) {
-    struct box *b = box_new(M_LONG, MMU_TRACE);
-    struct vcpu *v = &b->v;
-    uint64_t x, self = 0xffff800000000000ull | 256ull << 39 | 256ull << 30 |
-                       256ull << 21 | 256ull << 12;
-    put64(b, ROOT + 256 * 8, ROOT | PWU); /* the root maps itself, at every level */
-    assert_int_equal(mmu_load(v, gva(self + 256 * 8), 8, &x), 0);
-    assert_int_equal(x & 0xfffff000, ROOT);
-    assert_int_equal(mmu_store(v, gva(self + 256 * 8), 8, 0),
-                     0); /* cuts its own branch */
-    assert_int_equal(attempt(b, self, MMU_READ, false), 0);
-    put64(b, ROOT + 8, 0xfed00000ull | PWU); /* a table in no memory: all ones */
-    assert_int_equal(attempt(b, 1ull << 39, MMU_WRITE, false), 11);
-    put64(b, ROOT + 8, 1ull << 45 | PWU); /* beyond the physical width */
-    assert_int_equal(attempt(b, 1ull << 39, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
-    v->cr3 = ~0xfffull; /* a root in no memory */
-    mmu_cr3_loaded(v, v->cr3);
-    assert_int_equal(attempt(b, VA, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
-    v->cr3 = ROOT;
-    v->efer &= ~(uint64_t)X86_EFER_NXE;
-    set_pte(b, M_LONG, VA, PAGE | PWU | X86_PTE_NX);
-    mmu_mode_changed(v);
-    assert_int_equal(attempt(b, VA, MMU_EXEC, false), X86_PF_P | X86_PF_RSVD);
-    box_free(b);
-
-    b = box_new(M_PAE, MMU_PCID);
-    put64(b, ROOT + 8, L2 | X86_PTE_P | X86_PTE_W); /* reserved in a PDPTE */
-    assert_int_not_equal(mmu_load_pdptrs(&b->v, ROOT), 0);
-    assert_int_equal(b->v.fault.vector, X86_GP);
-    assert_int_not_equal(mmu_load_pdptrs(&b->v, 0xfed00000), 0);
-    assert_int_equal(attempt(b, VA, MMU_READ, false), -1); /* the old ones stay */
-    set_pte(b, M_PAE, VA + 4096, PAGE | PWU | 1ull << 52);
-    assert_int_equal(attempt(b, VA + 4096, MMU_READ, false), X86_PF_P | X86_PF_RSVD);
-    box_free(b);
-}
+/* --- what stands in entries --- */
 
 static void no_tag_is_sound(void **state) {
     for (unsigned i = 0; i < SHADOW_ENTRIES; i++)
@@ -687,245 +521,17 @@ static void mapping_is_sound(void **state) {
     }
 }
 
-/* Bits that only some processors reserve: 8 in a PML4E and a PDPE (AMD), 7 in a PML4E. */
-static void reserved_bits(void **state) {
-    static const struct {
-        uint64_t at, bits;
-        bool amd_only;
-    } t[] = {{ROOT, X86_PTE_PS, false},
-             {ROOT, X86_PTE_G, true},
-             {L3, X86_PTE_G, true},
-             {ROOT, 1ull << 51, false},
-             {L3, 1ull << 40, false},
-             {L2, X86_PTE_PS | 1u << 13, false},
-             {L3, X86_PTE_PS | 1u << 29, false}};
-    struct cpuid_config cfg = {.tsc_hz = 1000000000};
-    struct box *b = box_new(M_LONG, MMU_PCID);
-    struct cpuid_model *model = cpuid_model_new(&cfg);
-    b->v.cpuid = model;
-    for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
-        uint64_t old = get64(b, t[i].at);
-        int want =
-            t[i].amd_only && !cpuid_is_amd(model) ? -1 : (int)(X86_PF_P | X86_PF_RSVD);
-        put64(b, t[i].at, old | t[i].bits);
-        mmu_mode_changed(&b->v);
-        assert_int_equal(attempt(b, VA, MMU_READ, false), want);
-        put64(b, t[i].at, old);
-        mmu_mode_changed(&b->v);
-        assert_int_equal(attempt(b, VA, MMU_READ, false), -1);
-    }
-    cpuid_model_free(model);
-    box_free(b);
-}
-
-/* Without paging an address is physical in real and in protected mode: what is there
- * stays. With paging on, and when A20 moves, nothing does. */
-static void flat_stays(void **state) {
-    for (int policy = MMU_FLUSH; policy <= MMU_TRACE; policy++) {
-        struct box *b = box_new(M_32, (enum mmu_policy)policy);
-        struct vcpu *v = &b->v;
-        uint64_t fills;
-
-        v->cr0 = X86_CR0_PE;
-        mmu_mode_changed(v);
-        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
-        fills = b->cnt.shadow_fills;
-        for (unsigned n = 0; n < 4; n++) {
-            v->cr0 ^= X86_CR0_PE;
-            mmu_mode_changed(v);
-            assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
-        }
-        assert_int_equal(b->cnt.shadow_fills, fills);
-        mmu_flush_all(v);
-        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
-        assert_int_equal(b->cnt.shadow_fills, fills + 1);
-        set_pte(b, M_32, VA, 0);
-        v->cr0 |= X86_CR0_PG;
-        mmu_mode_changed(v);
-        assert_int_not_equal(attempt(b, VA, MMU_WRITE, false), -1);
-        v->cr0 &= ~(uint64_t)X86_CR0_PG;
-        mmu_mode_changed(v);
-        assert_int_equal(attempt(b, VA, MMU_WRITE, false), -1);
-        box_free(b);
-    }
-}
-
-/* More tables than there are records of dependencies: the shadow starts over and stays
- * right. One table of each level, used over and over. */
-static void trace_records_run_out(void **state) {
-    struct box *b = box_new(M_LONG, MMU_TRACE);
-    uint64_t x, n = 20000;
-    for (unsigned i = 0; i < 512; i++) {
-        put64(b, L3 + i * 8, L2 | PWU);
-        put64(b, L2 + i * 8, L1 | PWU);
-    }
-    put64(b, PAGE, 1);
-    set_pte(b, M_LONG, VA, PAGE | PWU);
-    for (uint64_t i = 0; i < n; i++) {
-        assert_int_equal(mmu_load(&b->v, gva(VA + (i << 21)), 8, &x), 0);
-        assert_int_equal(x, 1);
-    }
-    put64(b, PAGE + 4096, 2);
-    set_pte(b, M_LONG, VA, (PAGE + 4096) | PWU);
-    for (uint64_t i = 0; i < n; i += 97) {
-        assert_int_equal(mmu_load(&b->v, gva(VA + (i << 21)), 8, &x), 0);
-        assert_int_equal(x, 2);
-    }
-    box_free(b);
-}
-
-/* A store that faults on its second page has not made the first one dirty. */
-static void dirty_of_a_faulting_store(void **state) {
-    struct box *b = box_new(M_LONG, MMU_PCID);
-    set_pte(b, M_LONG, VA + 4096, 0);
-    assert_int_not_equal(mmu_store(&b->v, gva(VA + 4092), 8, ~0ull), 0);
-    assert_int_equal(b->v.fault.addr, VA + 4096);
-    assert_false(get_pte(b, M_LONG, VA) & X86_PTE_D);
-    box_free(b);
-}
-
-static bool a20_open;
-static bool a20(void *arg) {
-    return a20_open;
-}
-
-static void a20_gate(void **state) {
-    struct box *b = box_new(M_LONG, MMU_PCID);
-    uint64_t x;
-    b->v.cr0 = X86_CR0_PE;
-    b->v.efer = 0;
-    b->v.long_mode = false;
-    b->hooks.a20 = a20;
-    put64(b, 0x000500, 1);
-    put64(b, 0x100500, 2);
-    for (unsigned i = 0; i < 4; i++) {
-        a20_open = i & 1;
-        mmu_flush_all(&b->v);
-        assert_int_equal(mmu_load(&b->v, gva(0x100500), 8, &x), 0);
-        assert_int_equal(x, a20_open ? 2 : 1);
-    }
-    box_free(b);
-}
-
-/* --- another CPU changes an entry between the walk and the mark --- */
-
-struct meddler {
-    struct box *b;
-    int mode;
-    uint64_t pte; /* what it puts in the leaf's place, once */
-    bool done;
-};
-
-/* The mark of the upper table's entry is told of: the leaf's comes behind it. */
-static void meddle(void *arg, struct gpa at, unsigned len) {
-    struct meddler *m = arg;
-
-    if (!m->done)
-        set_pte(m->b, m->mode, VA, m->pte);
-    m->done = true;
-}
-
-static void entry_changed_meanwhile(void **state) {
-    for (int mode = 0; mode < M_COUNT; mode++) {
-        struct box *b = box_new(mode, MMU_PCID);
-        struct vcpu *v = &b->v;
-        struct meddler m = {.b = b, .mode = mode, .pte = PAGE | 0xe00 | PWU};
-        uint64_t upper = mode == M_32 ? ROOT : L2;
-        uint32_t at_old = 0, at_new = 0;
-
-        mem_own_trace(v->mem, MEM_TRACE_DIRTY, meddle, &m);
-        mem_trace_add(v->mem, mem_host(v->mem, gpa(upper), 1), MEM_TRACE_DIRTY);
-        assert_int_equal(mmu_store(v, gva(VA), 4, 0x12345678), 0);
-        assert_true(m.done);
-        mem_read(v->mem, gpa(VA), &at_old, 4);
-        mem_read(v->mem, gpa(PAGE), &at_new, 4);
-        assert_int_equal(at_old, 0);
-        assert_int_equal(at_new, 0x12345678);
-        assert_int_equal(get_pte(b, mode, VA), m.pte | X86_PTE_A | X86_PTE_D);
-        box_free(b);
-
-        b = box_new(mode, MMU_PCID);
-        v = &b->v;
-        m = (struct meddler){.b = b, .mode = mode, .pte = 0xe00};
-        mem_own_trace(v->mem, MEM_TRACE_DIRTY, meddle, &m);
-        mem_trace_add(v->mem, mem_host(v->mem, gpa(upper), 1), MEM_TRACE_DIRTY);
-        assert_int_equal(mmu_store(v, gva(VA), 4, 1), MMU_FAULT);
-        assert_int_equal(v->fault.vector, X86_PF);
-        assert_false(v->fault.error & X86_PF_P);
-        assert_int_equal(get_pte(b, mode, VA), 0xe00);
-        box_free(b);
-    }
-}
-
-/* Pages of RAM that were written to since the last look: two, or none. */
-static void expect_written(struct vcpu *v, uint64_t a, uint64_t b) {
-    uint64_t bits[(RAM >> 12) / 64 + 512] = {0};
-
-    mem_track_collect(v->mem, bits);
-    for (uint64_t n = 0; n < RAM >> 12; n++)
-        if ((bits[n / 64] >> n % 64 & 1) != (n && (n == a >> 12 || n == b >> 12)))
-            fail_msg("page %llx", (unsigned long long)n);
-}
-
-/* A write entry from before says nothing any more, one of later says it once; a page walk
- * that sets A or D writes to the table. */
-static void written_pages(void **state) {
-    for (int mode = 0; mode < M_COUNT; mode++) {
-        struct box *b = box_new(mode, MMU_PCID);
-        struct vcpu *v = &b->v;
-        uint64_t value;
-        uint8_t *p;
-        uint64_t run;
-
-        set_pte(b, mode, VA, PAGE | PWU);
-        assert_int_equal(mmu_store(v, gva(VA), 4, 1), 0);
-        assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
-        mem_track_start(v->mem);
-        assert_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
-        assert_int_equal(mmu_load(v, gva(VA), 4, &value), 0);
-        expect_written(v, 0, 0);
-        assert_int_equal(mmu_store(v, gva(VA), 4, 2), 0);
-        assert_int_equal(mmu_store(v, gva(VA), 4, 3), 0);
-        assert_non_null(mmu_hit(v->mmu->data, gva(VA), 4, MMU_WRITE));
-        expect_written(v, PAGE, 0);
-        assert_int_equal(mmu_run(v, gva(VA), 64, MMU_WRITE, &p, &run), 0);
-        if (!p) /* traced: byte by byte, and then not any more */
-            assert_int_equal(mmu_write_slow(v, gva(VA), "x", 1, false), 0);
-        expect_written(v, PAGE, 0);
-        set_pte(b, mode, VA, PAGE | PWU);
-        expect_written(v, L1, mode == M_32 ? L1 : 0);
-        mmu_flush_all(v);
-        assert_int_equal(mmu_load(v, gva(VA), 4, &value), 0);
-        expect_written(v, L1, 0); /* A */
-        box_free(b);
-    }
-}
-
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(written_pages),
-                                       cmocka_unit_test(no_tag_is_sound),
-                                       cmocka_unit_test(permissions),
-                                       cmocka_unit_test(banks_are_apart),
-                                       cmocka_unit_test(accessed_dirty),
-                                       cmocka_unit_test(crossings),
-                                       cmocka_unit_test(large_pages),
-                                       cmocka_unit_test(pse),
-                                       cmocka_unit_test(policy_flush),
-                                       cmocka_unit_test(policy_pcid),
-                                       cmocka_unit_test(policy_trace),
-                                       cmocka_unit_test(trace_random),
-                                       cmocka_unit_test(windows_and_mmio),
-                                       cmocka_unit_test(rom_ignores_stores),
-                                       cmocka_unit_test(code_trace),
-                                       cmocka_unit_test(anchors),
-                                       cmocka_unit_test(breakpoints),
-                                       cmocka_unit_test(hostile),
-                                       cmocka_unit_test(reserved_bits),
-                                       cmocka_unit_test(flat_stays),
-                                       cmocka_unit_test(trace_records_run_out),
-                                       cmocka_unit_test(dirty_of_a_faulting_store),
-                                       cmocka_unit_test(a20_gate),
-                                       cmocka_unit_test(mapping_is_sound),
-                                       cmocka_unit_test(entry_changed_meanwhile)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_tag_is_sound),  cmocka_unit_test(mapping_is_sound),
+        cmocka_unit_test(permissions),      cmocka_unit_test(banks_are_apart),
+        cmocka_unit_test(accessed_dirty),   cmocka_unit_test(crossings),
+        cmocka_unit_test(large_pages),      cmocka_unit_test(pse),
+        cmocka_unit_test(policy_flush),     cmocka_unit_test(policy_pcid),
+        cmocka_unit_test(policy_trace),     cmocka_unit_test(trace_random),
+        cmocka_unit_test(windows_and_mmio), cmocka_unit_test(rom_ignores_stores),
+        cmocka_unit_test(code_trace),       cmocka_unit_test(anchors),
+        cmocka_unit_test(breakpoints),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
