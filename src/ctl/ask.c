@@ -150,8 +150,7 @@ cJSON *ask_quietly(int fd, const char *request) {
     return send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len ? read_answer(fd) : NULL;
 }
 
-/* ANSWER, if it says that it was done; else a message. */
-static cJSON *believe(cJSON *answer) {
+cJSON *ask_believe(cJSON *answer) {
     const cJSON *error = cJSON_GetObjectItem(answer, "error");
 
     if (!answer) {
@@ -167,7 +166,7 @@ static cJSON *believe(cJSON *answer) {
 }
 
 cJSON *ask(int fd, const char *request) {
-    return believe(ask_quietly(fd, request));
+    return ask_believe(ask_quietly(fd, request));
 }
 
 cJSON *ask_once(const struct ask_machine *m, const char *request) {
@@ -239,7 +238,7 @@ cJSON *ask_long(const struct ask_machine *m, const char *request) {
         return NULL;
     if (send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len)
         show_until_answered(fd, m);
-    answer = believe(read_answer(fd));
+    answer = ask_believe(read_answer(fd));
     close(fd);
     return answer;
 }

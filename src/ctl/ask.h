@@ -31,6 +31,8 @@ struct cJSON *ask_once(const struct ask_machine *m, const char *request);
 struct cJSON *ask_long(const struct ask_machine *m, const char *request);
 /* NULL without a message; errno is EAGAIN when it took too long. */
 struct cJSON *ask_quietly(int fd, const char *request);
+/* ANSWER, which is taken over, if it says that it was done; else NULL after a message. */
+struct cJSON *ask_believe(struct cJSON *answer);
 /* The process that listens at FD's other side; -1: who knows. */
 int ask_process(int fd);
 
