@@ -235,6 +235,7 @@ static const struct resource {
     {"PUT", "/bivisor/forwards", RUNNING, true, api_forwards_put},
     {"DELETE", "/bivisor/forwards", RUNNING, true, api_forwards_delete},
     {"PUT", "/bivisor/exec", RUNNING, true, api_exec_put},
+    {"PUT", "/bivisor/fork", RUNNING, true, api_fork_put},
     {"GET", "/bivisor/quota", RUNNING, false, api_quota_get},
     {"PUT", "/bivisor/quota", RUNNING, true, api_quota_put},
     {"PATCH", "/balloon/statistics", ALWAYS, true, api_balloon_patch_statistics},
@@ -340,6 +341,7 @@ void api_close(struct api *a) {
     mmds_free(&a->mmds);
     config_free(&a->config);
     cJSON_Delete(a->load);
+    config_words_free(a->copy_words);
     if (a->metrics >= 0)
         close(a->metrics);
     free(a);
@@ -387,6 +389,12 @@ void api_words_free(char **words) {
     config_words_free(words);
 }
 
+char *const *api_copy_words(struct api *a) {
+    config_words_free(a->copy_words);
+    a->copy_words = config_words_copies(&a->config);
+    return a->copy_words;
+}
+
 void api_failed(struct api *a, const char *why) {
     struct api_answer answer = {.status = 500, .type = "application/json"};
     struct call c = {.api = a, .answer = &answer};
@@ -421,6 +429,8 @@ static void tell_quietly(void *arg, const char *line) {
 void api_running(struct api *a) {
     struct api_answer answer = {.status = 204};
 
+    if (a->load || !a->config.part[CONFIG_MACHINE])
+        api_describe(a);
     if (a->starting && a->load)
         api_snapshot_begin(a);
     if (a->starting)

@@ -57,6 +57,9 @@ const char *api_snapshot(const struct api *a);
  * NULL; the caller's to free with api_words_free(). NULL: out of memory. */
 char **api_words(const struct api *a, int *count);
 void api_words_free(char **words);
+/* The options for copies of the machine, beside its own, ended with a NULL; A's. NULL:
+ * clients may make none. */
+char *const *api_copy_words(struct api *a);
 /* That was in vain; who asked is told WHY. api_build() can be called again. */
 void api_failed(struct api *a, const char *why);
 

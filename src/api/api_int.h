@@ -33,6 +33,7 @@ struct api {
         struct cJSON *(*form)(struct cJSON *answer);
     } wait[CALL_WAITS];
     int metrics;        /* where they are written to; -1: nowhere */
+    char **copy_words;  /* see api_copy_words() */
     struct cJSON *load; /* the snapshot that is to be gone on from; NULL: none */
 };
 
@@ -90,6 +91,8 @@ void api_forwards_delete(struct call *c);
 void api_quota_get(struct call *c);
 void api_quota_put(struct call *c);
 
+void api_fork_put(struct call *c);
+
 void api_balloon_get(struct call *c);
 void api_balloon_patch(struct call *c);
 void api_balloon_get_statistics(struct call *c);
@@ -99,6 +102,8 @@ void api_balloon_begin(struct api *a);
 
 void api_snapshot_create(struct call *c);
 void api_snapshot_load(struct call *c);
+/* What is known of a machine that no request has described. */
+void api_describe(struct api *a);
 /* The machine goes on from one. */
 void api_snapshot_begin(struct api *a);
 

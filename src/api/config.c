@@ -19,6 +19,7 @@
 #include "api/mmds.h"
 
 #define PATH_MOST 4095
+#define COPY_WORDS 64
 
 /* --- what may be said --- */
 
@@ -92,6 +93,7 @@ static const struct field settings_fields[] = {
     {"memory_ceiling_mib", FIELD_NUMBER, false, 1, 1 << 20, NULL},
     {"name", FIELD_TEXT, false, 1, 64, NULL},
     {"snapshots", FIELD_TEXT, false, 1, PATH_MOST, NULL},
+    {"copies", FIELD_ARRAY, false, 0, 0, NULL},
     {0},
 };
 static const struct field drive_fields[] = {
@@ -258,6 +260,19 @@ static int check_mmds(const struct config *c, const cJSON *value, char *why,
     return 0;
 }
 
+/* Options of `bivisor restore` for copies, as words. */
+static int check_settings(const cJSON *value, char *why, size_t why_size) {
+    const cJSON *words = cJSON_GetObjectItemCaseSensitive(value, "copies"), *w;
+
+    if (cJSON_GetArraySize(words) > COPY_WORDS)
+        return refuse(why, why_size, "'copies' has too many words");
+    cJSON_ArrayForEach(w, words) {
+        if (!cJSON_IsString(w) || strlen(w->valuestring) > PATH_MOST)
+            return refuse(why, why_size, "'copies' has options, as texts");
+    }
+    return 0;
+}
+
 static int check(const struct config *c, enum config_part part, const char *id,
                  const cJSON *value, char *why, size_t why_size) {
     int rc = fields_check(value, parts[part].fields, why, why_size);
@@ -266,6 +281,8 @@ static int check(const struct config *c, enum config_part part, const char *id,
         rc = config_limits_check(part, value, why, why_size);
     if (!rc && part == CONFIG_MMDS)
         rc = check_mmds(c, value, why, why_size);
+    if (!rc && part == CONFIG_SETTINGS)
+        rc = check_settings(value, why, why_size);
     if (rc || !parts[part].id)
         return rc;
     if (!is_id(id))

@@ -216,6 +216,23 @@ char **config_words_restore(const struct config *c, int *count) {
     return words_of(c, false, count, put_restored);
 }
 
+static void put_copies(struct words *w, const struct config *c, bool pci) {
+    const cJSON *word;
+
+    cJSON_ArrayForEach(
+        word, cJSON_GetObjectItemCaseSensitive(c->part[CONFIG_SETTINGS], "copies"))
+        put_plain(w, word->valuestring);
+}
+
+char **config_words_copies(const struct config *c) {
+    const cJSON *settings = c->part[CONFIG_SETTINGS];
+    int count;
+
+    return cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(settings, "copies"))
+               ? words_of(c, false, &count, put_copies)
+               : NULL;
+}
+
 void config_words_free(char **words) {
     for (char **w = words; w && *w; w++)
         free(*w);

@@ -113,11 +113,11 @@ static const struct field exec_fields[] = {
     {0},
 };
 
-/* Arrays are texts in the machine's command. */
-static char *exec_line(const cJSON *body) {
+/* Arrays are texts in the machine's command, and its words have a name of their own. */
+static char *command_line(const char *command, const cJSON *body) {
     cJSON *o = cJSON_CreateObject();
     const cJSON *v;
-    bool good = cJSON_AddStringToObject(o, "command", "exec");
+    bool good = cJSON_AddStringToObject(o, "command", command);
     char *line;
 
     cJSON_ArrayForEach(v, body) {
@@ -151,7 +151,7 @@ void api_exec_put(struct call *c) {
         call_refuse(c, "%s", c->why);
         return;
     }
-    line = exec_line(c->body);
+    line = command_line("exec", c->body);
     if (line)
         call_later(c, line, exec_answer);
     else
@@ -202,4 +202,33 @@ void api_forwards_put(struct call *c) {
 
 void api_forwards_delete(struct call *c) {
     change_forward(c, "drop");
+}
+
+/* --- copies --- */
+
+static const struct field fork_fields[] = {
+    {"copies", FIELD_ARRAY, true, 0, 0, NULL},
+    {0},
+};
+
+static cJSON *fork_answer(cJSON *answer) {
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddItemToObject(o, "copies", cJSON_DetachItemFromObject(answer, "copies"));
+    return o;
+}
+
+void api_fork_put(struct call *c) {
+    char *line;
+
+    if (fields_check(c->body, fork_fields, c->why, sizeof(c->why))) {
+        call_refuse(c, "%s", c->why);
+        return;
+    }
+    line = command_line("fork", c->body);
+    if (line)
+        call_later(c, line, fork_answer);
+    else
+        call_refuse(c, "out of memory");
+    cJSON_free(line);
 }

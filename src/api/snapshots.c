@@ -179,8 +179,10 @@ void api_snapshot_load(struct call *c) {
     os_loop_stop(a->loop);
 }
 
-/* What is known of a machine that nobody has described. */
-static void describe(struct call *c, const cJSON *about) {
+void api_describe(struct api *a) {
+    struct api_answer unseen = {.status = 500};
+    struct call c = {.api = a, .answer = &unseen};
+    cJSON *about = call_ask(&c, "{\"command\":\"about\"}");
     cJSON *machine = cJSON_CreateObject();
     double mib = cJSON_GetNumberValue(cJSON_GetObjectItem(about, "memory")) / (1 << 20);
 
@@ -188,20 +190,17 @@ static void describe(struct call *c, const cJSON *about) {
             machine, "vcpu_count",
             cJSON_GetNumberValue(cJSON_GetObjectItem(about, "cpus"))) &&
         cJSON_AddNumberToObject(machine, "mem_size_mib", (double)(int64_t)mib))
-        config_put(&c->api->config, CONFIG_MACHINE, NULL, machine, c->why,
-                   sizeof(c->why));
+        config_put(&a->config, CONFIG_MACHINE, NULL, machine, c.why, sizeof(c.why));
     cJSON_Delete(machine);
+    cJSON_Delete(about);
+    free(unseen.body);
 }
 
 void api_snapshot_begin(struct api *a) {
     struct api_answer unseen = {.status = 500};
     struct call c = {.api = a, .answer = &unseen};
-    cJSON *about;
 
     if (!fields_bool(a->load, "resume_vm"))
         call_do(&c, "{\"command\":\"pause\"}");
-    about = call_ask(&c, "{\"command\":\"about\"}");
-    describe(&c, about);
-    cJSON_Delete(about);
     free(unseen.body);
 }

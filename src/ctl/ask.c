@@ -135,7 +135,7 @@ static char *read_line(int fd) {
     return NULL;
 }
 
-static cJSON *read_answer(int fd) {
+cJSON *ask_hear(int fd) {
     char *line = read_line(fd);
     cJSON *answer = line ? cJSON_Parse(line) : NULL;
 
@@ -147,7 +147,7 @@ cJSON *ask_quietly(int fd, const char *request) {
     size_t len = strlen(request);
 
     errno = 0;
-    return send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len ? read_answer(fd) : NULL;
+    return send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len ? ask_hear(fd) : NULL;
 }
 
 cJSON *ask_believe(cJSON *answer) {
@@ -238,7 +238,7 @@ cJSON *ask_long(const struct ask_machine *m, const char *request) {
         return NULL;
     if (send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len)
         show_until_answered(fd, m);
-    answer = ask_believe(read_answer(fd));
+    answer = ask_believe(ask_hear(fd));
     close(fd);
     return answer;
 }

@@ -29,6 +29,8 @@ struct cJSON *ask_once(const struct ask_machine *m, const char *request);
 /* The same for what may take long: on a terminal it shows how far a snapshot of M is,
  * which the machine is asked for meanwhile. */
 struct cJSON *ask_long(const struct ask_machine *m, const char *request);
+/* The next answer, where one is to come; NULL without a message: there is none. */
+struct cJSON *ask_hear(int fd);
 /* NULL without a message; errno is EAGAIN when it took too long. */
 struct cJSON *ask_quietly(int fd, const char *request);
 /* ANSWER, which is taken over, if it says that it was done; else NULL after a message. */

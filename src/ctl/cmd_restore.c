@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ctl/copying.h"
 #include "ctl/ctl.h"
 #include "ctl/thaw.h"
 
@@ -25,6 +26,8 @@ static void print_help(void) {
 }
 
 int ctl_cmd_restore(int argc, char **argv) {
+    const struct ctl_front front = {.copies = copying_for_api};
+
     if (argc < 2 || !strcmp(argv[1], "--help")) {
         print_help();
         return argc < 2 ? CTL_USAGE : CTL_OK;
@@ -33,5 +36,5 @@ int ctl_cmd_restore(int argc, char **argv) {
         log_error("the snapshot's file comes first; `bivisor restore --help` tells more");
         return CTL_USAGE;
     }
-    return thaw(argv[1], -1, argc - 2, argv + 2, NULL);
+    return thaw(argv[1], -1, argc - 2, argv + 2, &front);
 }

@@ -13,6 +13,7 @@
 
 #include "api/api.h"
 #include "base/log.h"
+#include "ctl/copying.h"
 #include "ctl/ctl.h"
 #include "ctl/options.h"
 #include "ctl/thaw.h"
@@ -36,7 +37,8 @@ static bool on_ready(void *arg) {
 
 /* A machine's whole life, or an attempt. */
 static int run_built(struct build *b) {
-    const struct ctl_front front = {.ready = on_ready, .arg = b, .api = b->api};
+    const struct ctl_front front = {
+        .ready = on_ready, .arg = b, .api = b->api, .copies = copying_for_api};
     int count = 0, status = CTL_HOST_FAILURE;
     const char *snapshot = api_snapshot(b->api);
     char **built = api_words(b->api, &count);
@@ -104,6 +106,7 @@ static const char *api_alone(int argc, char **argv) {
 }
 
 int ctl_cmd_run(int argc, char **argv) {
+    const struct ctl_front front = {.copies = copying_for_api};
     const struct api_about about = {.id = "bivisor", .version = CTL_VERSION};
     const char *path = api_alone(argc, argv);
     struct build b = {.base = argv, .base_count = argc, .api_asks = true};
@@ -111,7 +114,7 @@ int ctl_cmd_run(int argc, char **argv) {
     int status, rc;
 
     if (!path)
-        return ctl_run(argc, argv, NULL);
+        return ctl_run(argc, argv, &front);
     rc = api_open(path, &about, &b.api, why, sizeof(why));
     if (rc) {
         log_error("--api: %s", why);

@@ -2,6 +2,7 @@
 #include "ctl/copies.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,28 +13,33 @@
 #include "base/os.h"
 #include "ctl/thaw.h"
 
-/* In the child, which has nothing to do with other copies. */
-static void be_copy(const struct copy *copies, unsigned n, int socket, const char *path,
-                    char **option, int options) {
-    static char named[] = "--name", daemon[] = "--daemon";
-    char **argv = calloc((size_t)options + 4, sizeof(*argv));
+#define WORDS_OF_OURS 5
 
-    for (unsigned k = 0; k <= n; k++)
-        if (copies[k].socket >= 0)
-            close(copies[k].socket);
+/* In the child, which has nothing to do with other copies. */
+static void be_copy(const struct copy *c, int socket, const struct copy_order *order) {
+    static char named[] = "--name", daemon[] = "--daemon", api[] = "--api";
+    const int kept[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, socket};
+    char **argv = calloc((size_t)order->options + WORDS_OF_OURS + 1, sizeof(*argv));
+    int count = 0;
+
+    os_helper_keep(kept, ARRAY_SIZE(kept)); /* nor with the machine */
     if (!argv) {
         log_error("out of memory");
         _exit(1);
     }
-    argv[0] = named;
-    argv[1] = (char *)(uintptr_t)copies[n].name;
-    argv[2] = daemon;
-    memcpy(&argv[3], option, (size_t)options * sizeof(*argv));
-    exit(thaw(path, socket, options + 3, argv, NULL));
+    argv[count++] = named;
+    argv[count++] = (char *)(uintptr_t)c->name;
+    argv[count++] = daemon;
+    if (c->api) {
+        argv[count++] = api;
+        argv[count++] = (char *)(uintptr_t)c->api;
+    }
+    memcpy(&argv[count], order->option, (size_t)order->options * sizeof(*argv));
+    optind = 0; /* getopt(3) begins anew */
+    exit(thaw(order->path, socket, count + order->options, argv, order->front));
 }
 
-bool copy_prepare(struct copy *copies, unsigned n, const char *path, char **option,
-                  int options) {
+bool copy_prepare(struct copy *copies, unsigned n, const struct copy_order *order) {
     struct copy *c = &copies[n];
     int ends[2] = {-1, -1};
 
@@ -43,7 +49,7 @@ bool copy_prepare(struct copy *copies, unsigned n, const char *path, char **opti
         c->pid = fork();
     }
     if (!c->pid)
-        be_copy(copies, n, ends[1], path, option, options);
+        be_copy(c, ends[1], order);
     if (c->pid < 0)
         log_error("cannot start '%s': %s", c->name, strerror(errno));
     if (ends[1] >= 0)

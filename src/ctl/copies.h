@@ -7,16 +7,27 @@
 #include "base/types.h"
 #include "ctl/copy_word.h"
 
+struct ctl_front;
+
 struct copy {
     const char *name;
-    pid_t pid;  /* 0: it was not started */
-    int socket; /* -1: it has none */
+    const char *api; /* where it listens for requests (--api); NULL: nowhere */
+    pid_t pid;       /* 0: it was not started */
+    int socket;      /* -1: it has none */
+    bool runs;
 };
 
-/* Makes the process of COPIES[N], which prepares itself from the snapshot PATH, with the
- * OPTIONS beside it; those before it have been made. False after a message. */
-bool copy_prepare(struct copy *copies, unsigned n, const char *path, char **option,
-                  int options);
+/* What all of them are made from. */
+struct copy_order {
+    const char *path; /* of the whole snapshot */
+    char **option;    /* beside it */
+    int options;
+    const struct ctl_front *front; /* NULL: a plain run */
+};
+
+/* Makes the process of COPIES[N], which prepares itself as ORDER says; those before it
+ * have been made. False after a message. */
+bool copy_prepare(struct copy *copies, unsigned n, const struct copy_order *order);
 /* Waits for WORD. False: the copy has ended, and has said why. */
 bool copy_hear(const struct copy *c, enum copy_word word);
 /* Hands over the open files of the snapshot. False: the copy has ended. */

@@ -59,6 +59,9 @@ struct ctl_frozen {
     int copy; /* of a copy: where what has changed since comes from (ctl/copy.h); or -1 */
 };
 
+struct forker_plan;
+struct run_options;
+
 /* A run for somebody else than the user of `bivisor run`. */
 struct ctl_front {
     bool qemu; /* it stands in for QEMU: its statuses */
@@ -68,6 +71,11 @@ struct ctl_front {
     bool daemonize;                  /* go on in the background */
     struct api *api;                 /* api/api.h; who built the machine, or NULL */
     const struct ctl_frozen *frozen; /* NULL: it boots */
+    /* A copy: of a machine with these options, whatever its snapshot says; or NULL. */
+    const struct run_options *of;
+    /* How clients of its API make copies (ctl/forker.h); NULL: they cannot. */
+    void (*copies)(const struct forker_plan *plan, int socket, char *const *names,
+                   bool *runs, char *const *apis, int count);
 };
 
 /* `bivisor run` with a machine; FRONT may be NULL. */

@@ -81,6 +81,24 @@ bool freeze_options(struct snapshot *s, char *buf, size_t size, const char **wor
     return snapshot_good(s) && w.count;
 }
 
+size_t freeze_given(const struct run_options *o, char *buf, size_t size,
+                    const char **words, size_t max) {
+    size_t count = 0, at = 0;
+
+    for (size_t n = 0; n < o->given_count; n++) {
+        const struct run_given *g = &o->given[n];
+        int len = snprintf(buf + at, size - at, "--%s", g->name);
+
+        if (count + 2 > max || (size_t)len >= size - at)
+            return 0;
+        words[count++] = buf + at;
+        at += (size_t)len + 1;
+        if (g->value)
+            words[count++] = g->value;
+    }
+    return count;
+}
+
 /* --- the disks --- */
 
 /* A raw image, which nobody writes to but a guest; of a qcow2 image the end of a run

@@ -63,5 +63,8 @@ void freeze_host(struct snapshot *s);
  * (SIZE bytes), into WORDS (of MAX). False: there is none, or they are too many. */
 bool freeze_options(struct snapshot *s, char *buf, size_t size, const char **words,
                     size_t max, size_t *count);
+/* The same of a run that is here: how many; 0: they are too many. */
+size_t freeze_given(const struct run_options *o, char *buf, size_t size,
+                    const char **words, size_t max);
 
 #endif

@@ -15,6 +15,7 @@
 #include "ctl/copy.h"
 #include "ctl/ctl.h"
 #include "ctl/daemon.h"
+#include "ctl/forker.h"
 #include "ctl/forwards.h"
 #include "ctl/outputs.h"
 #include "ctl/remote.h"
@@ -47,6 +48,8 @@ struct run {
     struct take take;
     struct remote remote;
     struct forwards forwards;
+    struct forker_plan plan;
+    struct forker *forker;           /* NULL: clients of the API can make no copies */
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
     struct boot_image *image;
     struct os_task report;
@@ -260,7 +263,10 @@ static bool start_control(struct run *r) {
         take_add(&r->take, api_table(r->api));
         remote_add(&r->remote, api_table(r->api));
         forwards_add(&r->forwards, api_table(r->api));
-        rc = api_start(r->api, machine_loop(r->m));
+        forker_add(r->forker, api_table(r->api));
+        rc = forker_start(r->forker, machine_loop(r->m));
+        if (!rc)
+            rc = api_start(r->api, machine_loop(r->m));
     }
     if (rc)
         log_error("cannot wait for clients: %s", strerror(-rc));
@@ -512,6 +518,7 @@ static int with_machine(struct run *r) {
     if (r->api)
         api_stop(r->api);
     close_controls(r);
+    forker_stop(r->forker);
     take_end(&r->take);
     remote_end(&r->remote);
     gdb_close(r->gdb);
@@ -588,6 +595,27 @@ static int with_gdb(struct run *r) {
     return status;
 }
 
+/* As with_control(): the process is the last that is made before threads. */
+static int with_copies(struct run *r) {
+    char *const *words = r->api && r->front->copies ? api_copy_words(r->api) : NULL;
+    int rc = 0, status;
+
+    if (words && r->snapshots) {
+        r->plan = (struct forker_plan){.of = &r->o,
+                                       .dir = snapshots_path(r->snapshots),
+                                       .option = words,
+                                       .make = r->front->copies};
+        rc = forker_open(&r->plan, &r->forker);
+    }
+    if (rc) {
+        log_error("cannot make the process that makes copies: %s", strerror(-rc));
+        return ctl_status_of(rc);
+    }
+    status = with_gdb(r);
+    forker_close(r->forker);
+    return status;
+}
+
 /* As with_control(). */
 static int with_snapshots(struct run *r) {
     char why[512];
@@ -604,7 +632,7 @@ static int with_snapshots(struct run *r) {
         freeze_look(&r->freeze);
         freeze_watch(&r->freeze);
     }
-    status = with_gdb(r);
+    status = with_copies(r);
     freeze_end(&r->freeze);
     snapshots_close(r->snapshots);
     return status;

@@ -26,8 +26,12 @@ static bool is_name(const char *name, size_t len) {
     return true;
 }
 
+bool runtime_is_name(const char *name) {
+    return is_name(name, strlen(name));
+}
+
 bool runtime_check_name(const char *name) {
-    if (is_name(name, strlen(name)))
+    if (runtime_is_name(name))
         return true;
     log_error(
         "a machine's name has 1 to %d letters, digits, '-', '_' and '.', and begins "
@@ -130,7 +134,8 @@ void runtime_each(const char *dir, void (*fn)(void *arg, const char *name), void
 }
 
 void runtime_remove(const char *dir, const char *name) {
-    static const char *const what[] = {RUNTIME_CONTROL, RUNTIME_CONSOLE, RUNTIME_VSOCK};
+    static const char *const what[] = {RUNTIME_CONTROL, RUNTIME_CONSOLE, RUNTIME_VSOCK,
+                                       RUNTIME_API};
     char path[RUNTIME_PATH];
 
     for (size_t n = 0; n < ARRAY_SIZE(what); n++)

@@ -20,7 +20,9 @@
 #define RUNTIME_CONTROL "control"
 #define RUNTIME_CONSOLE "console"
 #define RUNTIME_VSOCK "vsock"
+#define RUNTIME_API "api"
 
+bool runtime_is_name(const char *name);
 /* False after a message: a name has letters, digits, '-', '_' and '.', and begins with
  * one of the first two. */
 bool runtime_check_name(const char *name);

@@ -55,6 +55,16 @@ static int open_files(struct restore *r) {
     return chain_open(r->chain, r->path, r->frozen.state);
 }
 
+/* What the machine is is known, and its memory is in one file: nothing is opened because
+ * a snapshot, which may be the guest's work, names it. */
+static int be_of(struct restore *r, const struct run_options *of) {
+    r->words = freeze_given(of, r->text, sizeof(r->text), r->word, WORDS_MAX);
+    if (r->words && r->chain->count == 1)
+        return 0;
+    log_error("cannot copy the machine: its snapshot is not a whole one");
+    return -EINVAL;
+}
+
 /* --- the command line --- */
 
 /* The word W, an option, is one that the command line gives, too. */
@@ -116,6 +126,8 @@ static int go_on(struct restore *r, int argc, char **argv,
     int rc = open_files(r), status;
 
     front.frozen = &r->frozen;
+    if (!rc && given->of)
+        rc = be_of(r, given->of);
     if (!rc)
         rc = check_disks(r, argc, argv);
     status = rc ? ctl_status_of(rc) : ctl_run(merge(r, argc, argv), r->argv, &front);
