@@ -403,6 +403,8 @@ int config_patch(struct config *c, enum config_part part, const char *id,
 
 void config_limits(const struct config *c, void (*tell)(void *arg, const char *line),
                    void *arg) {
+    config_limits_tell(CONFIG_ENTROPY, 0, c->part[CONFIG_ENTROPY], tell, arg);
+    config_limits_tell(CONFIG_SERIAL, 0, c->part[CONFIG_SERIAL], tell, arg);
     for (unsigned part = CONFIG_DRIVES; part < CONFIG_ALL; part++) {
         const cJSON *value;
 

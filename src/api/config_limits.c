@@ -22,26 +22,23 @@ static const struct field limiter_fields[] = {
 /* The members, and what the control command calls what they limit. */
 static const struct limiter {
     enum config_part part;
-    const char *name, *device, *bandwidth, *ops;
+    const char *name, *device, *bandwidth, *ops; /* OPS NULL: it is a bucket itself */
 } limiters[] = {
     {CONFIG_DRIVES, "rate_limiter", "disk", "bytes", "operations"},
     {CONFIG_NETS, "rx_rate_limiter", "net", "in", "in-frames"},
     {CONFIG_NETS, "tx_rate_limiter", "net", "out", "out-frames"},
-    {CONFIG_ENTROPY, "rate_limiter", NULL, NULL, NULL},
-    {CONFIG_SERIAL, "rate_limiter", NULL, NULL, NULL},
+    {CONFIG_ENTROPY, "rate_limiter", "rng", "bytes", "operations"},
+    {CONFIG_SERIAL, "rate_limiter", "serial", "bytes", NULL},
 };
 
 static int check_limiter(const struct limiter *l, const cJSON *value, char *why,
                          size_t why_size) {
-    const cJSON *bucket;
-    int rc = fields_check(value, limiter_fields, why, why_size);
+    const cJSON *buckets = l->ops ? value : NULL, *bucket;
+    int rc = fields_check(value, l->ops ? limiter_fields : bucket_fields, why, why_size);
 
-    cJSON_ArrayForEach(bucket, value) {
-        if (rc || cJSON_IsNull(bucket))
-            continue;
-        rc = l->device ? fields_check(bucket, bucket_fields, why, why_size) : -EINVAL;
-        if (rc && !l->device)
-            snprintf(why, why_size, "this device has no rate limiter here");
+    cJSON_ArrayForEach(bucket, buckets) {
+        if (!rc && !cJSON_IsNull(bucket))
+            rc = fields_check(bucket, bucket_fields, why, why_size);
     }
     return rc;
 }
@@ -88,8 +85,12 @@ void config_limits_tell(enum config_part part, unsigned number, const cJSON *val
         const struct limiter *l = &limiters[n];
         const cJSON *o = cJSON_GetObjectItemCaseSensitive(value, l->name);
 
-        if (l->part != part || !l->device)
+        if (l->part != part)
             continue;
+        if (!l->ops) {
+            tell_bucket(l->device, number, l->bandwidth, o, tell, arg);
+            continue;
+        }
         tell_bucket(l->device, number, l->bandwidth,
                     cJSON_GetObjectItemCaseSensitive(o, "bandwidth"), tell, arg);
         tell_bucket(l->device, number, l->ops, cJSON_GetObjectItemCaseSensitive(o, "ops"),

@@ -386,10 +386,12 @@ int ctl_cmd_limit(int argc, char **argv) {
 
     if (wants_help(argc, argv,
                    "usage: bivisor limit NAME DEVICE WHAT AMOUNT[:BURST]|none\n\n"
-                   "Bounds what a disk (disk0, disk1...) or a network card (net0...) of "
-                   "a machine\nmay do in a second, and BURST at once. WHAT is bytes or "
-                   "operations of a disk;\nin, in-frames, out or out-frames of a "
-                   "card.\n" MACHINE_WORDS "when that was not done\n"))
+                   "Bounds what a disk (disk0, disk1...), a network card (net0...), the "
+                   "source of\nentropy (rng0) or a serial port's output (serial0...) of "
+                   "a machine may do in a\nsecond, and BURST at once. WHAT is bytes or "
+                   "operations of a disk and of rng0;\nin, in-frames, out or out-frames "
+                   "of a card; bytes of a serial port, which drops\nwhat is too "
+                   "much.\n" MACHINE_WORDS "when that was not done\n"))
         return CTL_OK;
     words = ask_take_machine("limit", argc - 1, argv + 1, &m);
     if (words < 0)

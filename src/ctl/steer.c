@@ -144,9 +144,10 @@ static void run_quota(void *arg, struct control_request *r) {
 /* --- limits --- */
 
 static const struct control_arg limit_args[] = {
-    {"device", CONTROL_TEXT, true, 0, 16, "disk0, disk1..., net0..."},
+    {"device", CONTROL_TEXT, true, 0, 16, "disk0, disk1..., net0..., rng0, serial0..."},
     {"what", CONTROL_TEXT, true, 0, 16,
-     "bytes or operations of a disk; in, in-frames, out or out-frames of a card"},
+     "bytes or operations of a disk or rng0; in, in-frames, out or out-frames of a card; "
+     "bytes of a serial port"},
     {"amount", CONTROL_NUMBER, true, 0, 1ll << 53, "at most so many; 0: no limit"},
     {"ms", CONTROL_NUMBER, false, 1, 1000000000, "in so many milliseconds (1000)"},
     {"burst", CONTROL_NUMBER, false, 1, 1ll << 53,
@@ -155,14 +156,41 @@ static const struct control_arg limit_args[] = {
     {0},
 };
 
-static const struct {
-    const char *what;
+static bool limit_disk(struct machine *m, unsigned n, unsigned limit,
+                       const struct rate_limit *l) {
+    return machine_disk_limit(m, n, limit, l);
+}
+
+static bool limit_net(struct machine *m, unsigned n, unsigned limit,
+                      const struct rate_limit *l) {
+    return machine_net_limit(m, n, limit, l);
+}
+
+static bool limit_rng(struct machine *m, unsigned n, unsigned limit,
+                      const struct rate_limit *l) {
+    return !n && machine_rng_limit(m, limit, l);
+}
+
+static bool limit_serial(struct machine *m, unsigned n, unsigned limit,
+                         const struct rate_limit *l) {
+    return machine_serial_limit(m, n, l);
+}
+
+static const struct limit {
+    const char *kind, *what;
     unsigned limit;
-    bool net;
+    bool (*set)(struct machine *m, unsigned n, unsigned limit,
+                const struct rate_limit *l);
 } limits[] = {
-    {"bytes", BLOCK_BYTES, false}, {"operations", BLOCK_OPERATIONS, false},
-    {"in", NET_IN_BYTES, true},    {"in-frames", NET_IN_FRAMES, true},
-    {"out", NET_OUT_BYTES, true},  {"out-frames", NET_OUT_FRAMES, true},
+    {"disk", "bytes", BLOCK_BYTES, limit_disk},
+    {"disk", "operations", BLOCK_OPERATIONS, limit_disk},
+    {"net", "in", NET_IN_BYTES, limit_net},
+    {"net", "in-frames", NET_IN_FRAMES, limit_net},
+    {"net", "out", NET_OUT_BYTES, limit_net},
+    {"net", "out-frames", NET_OUT_FRAMES, limit_net},
+    {"rng", "bytes", RNG_BYTES, limit_rng},
+    {"rng", "operations", RNG_OPERATIONS, limit_rng},
+    {"serial", "bytes", 0, limit_serial},
 };
 
 static struct rate_limit limit_of(const struct control_request *r) {
@@ -177,9 +205,8 @@ static struct rate_limit limit_of(const struct control_request *r) {
     return l;
 }
 
-/* The number of "diskN" or "netN"; above all of them, if it is none. */
-static unsigned number_of(const char *device, bool net) {
-    const char *kind = net ? "net" : "disk";
+/* N of DEVICE, "KINDN"; above all of them, if it is none. */
+static unsigned number_of(const char *device, const char *kind) {
     size_t len = strlen(kind), digits;
 
     if (strncmp(device, kind, len) != 0)
@@ -195,15 +222,15 @@ static void run_limit(void *arg, struct control_request *r) {
     const struct rate_limit l = limit_of(r);
     const char *what = control_text(r, "what", ""),
                *device = control_text(r, "device", "");
-    size_t k = 0;
-    unsigned n;
+    bool done = false;
 
-    while (k < ARRAY_SIZE(limits) && strcmp(what, limits[k].what) != 0)
-        k++;
-    n = k < ARRAY_SIZE(limits) ? number_of(device, limits[k].net) : UINT32_MAX;
-    if (n == UINT32_MAX ||
-        !(limits[k].net ? machine_net_limit(s->m, n, limits[k].limit, &l)
-                        : machine_disk_limit(s->m, n, limits[k].limit, &l)))
+    for (size_t k = 0; k < ARRAY_SIZE(limits) && !done; k++) {
+        unsigned n = number_of(device, limits[k].kind);
+
+        done = n != UINT32_MAX && !strcmp(what, limits[k].what) &&
+               limits[k].set(s->m, n, limits[k].limit, &l);
+    }
+    if (!done)
         control_refuse(r, "there is no '%s' of '%s' that could be limited", what, device);
 }
 

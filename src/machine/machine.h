@@ -287,6 +287,12 @@ bool machine_disk_limit(struct machine *m, unsigned n, enum block_limit which,
                         const struct rate_limit *l);
 bool machine_net_limit(struct machine *m, unsigned n, enum net_limit which,
                        const struct rate_limit *l);
+/* The same of the source of entropy, whose requests wait, and of what the guest writes to
+ * serial port N: bytes that are too many are dropped. */
+enum machine_rng_limit { RNG_BYTES, RNG_OPERATIONS, RNG_LIMITS };
+bool machine_rng_limit(struct machine *m, enum machine_rng_limit which,
+                       const struct rate_limit *l);
+bool machine_serial_limit(struct machine *m, unsigned n, const struct rate_limit *l);
 
 struct machine_steps {
     uint64_t steps; /* that were made */

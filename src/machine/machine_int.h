@@ -50,6 +50,8 @@
 struct serial_port {
     struct machine *m;
     unsigned n;
+    struct uart_host plain; /* where its bytes go, but for the limit */
+    struct rate rate;
     size_t len;
     uint8_t out[MACHINE_SERIAL_OUT];
 };
@@ -139,6 +141,8 @@ struct machine {
     struct vtimer disks_due;                  /* counted: the next completion */
     struct counted counted;                   /* instead, with cfg.counted */
     struct serial_port serial[BOARD_SERIALS]; /* serials.c */
+    struct rate rng[RNG_LIMITS];              /* virtio.c; under the board's lock */
+    bool has_rng;
     unsigned console_serial; /* the console's port; BOARD_SERIALS: none */
     int end;   /* enum machine_end of the life, or MACHINE_GOES_ON; atomic */
     bool quit; /* machine_quit() was called; survives a reset; atomic */

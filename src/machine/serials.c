@@ -37,6 +37,43 @@ static void room(void *arg) {
     stream_more(stream_of(p));
 }
 
+/* --- a limit: what is too much is dropped --- */
+
+static size_t limited_tx(void *arg, const uint8_t *bytes, size_t len) {
+    struct serial_port *p = arg;
+    uint64_t now = vclock_now(p->m->clock);
+    size_t most = len, n;
+
+    machine_park(p->m);
+    if (rate_is_limited(&p->rate)) {
+        struct rate trial = p->rate;
+
+        for (most = 0; most < len && rate_when(&trial, now) <= now; most++)
+            rate_take(&trial, 1, now);
+    }
+    n = most ? p->plain.tx(p->plain.arg, bytes, most) : 0;
+    rate_take(&p->rate, n, now);
+    if (n < most)
+        return n;
+    p->m->counters.uart_tx_limited += len - most;
+    return len;
+}
+
+static void limited_room(void *arg) {
+    struct serial_port *p = arg;
+
+    p->plain.room(p->plain.arg);
+}
+
+bool machine_serial_limit(struct machine *m, unsigned n, const struct rate_limit *l) {
+    if (n >= (m->cfg.serial_count ? m->cfg.serial_count : 1) || m->cfg.counted)
+        return false;
+    machine_board_enter(m);
+    rate_set(&m->serial[n].rate, l, vclock_now(m->clock));
+    machine_board_leave(m);
+    return true;
+}
+
 /* --- from outside --- */
 
 static size_t on_input(void *arg, const uint8_t *bytes, size_t len) {
@@ -65,13 +102,14 @@ unsigned machine_serials_host(struct machine *m, struct uart_host host[BOARD_SER
             .input = on_input, .writable = on_writable, .arg = p};
 
         *p = (struct serial_port){.m = m, .n = n};
-        host[n] = (struct uart_host){.tx = tx, .room = room, .arg = p};
+        p->plain = (struct uart_host){.tx = tx, .room = room, .arg = p};
         if (stream_of(p)) {
             stream_plug(stream_of(p), &user);
         } else {
-            host[n] = machine_uart_host(m);
+            p->plain = machine_uart_host(m);
             m->console_serial = n;
         }
+        host[n] = (struct uart_host){.tx = limited_tx, .room = limited_room, .arg = p};
     }
     return count;
 }

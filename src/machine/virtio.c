@@ -313,6 +313,34 @@ static size_t counted_random(void *arg, void *buf, size_t len) {
     return len;
 }
 
+static uint64_t random_when(void *arg, uint64_t now) {
+    struct machine *m = arg;
+    uint64_t bytes, operations;
+
+    machine_park(m);
+    bytes = rate_when(&m->rng[RNG_BYTES], now);
+    operations = rate_when(&m->rng[RNG_OPERATIONS], now);
+    return bytes > operations ? bytes : operations;
+}
+
+static void random_had(void *arg, size_t len, uint64_t now) {
+    struct machine *m = arg;
+
+    machine_park(m);
+    rate_take(&m->rng[RNG_BYTES], len, now);
+    rate_take(&m->rng[RNG_OPERATIONS], 1, now);
+}
+
+bool machine_rng_limit(struct machine *m, enum machine_rng_limit which,
+                       const struct rate_limit *l) {
+    if (!m->has_rng || m->cfg.counted)
+        return false;
+    machine_board_enter(m);
+    rate_set(&m->rng[which], l, vclock_now(m->clock));
+    machine_board_leave(m);
+    return true;
+}
+
 static void free_rng(void *dev) {
     virtio_rng_free(dev);
 }
@@ -330,8 +358,11 @@ int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size) {
                                                   .name = "virtio-rng",
                                                   .state = rng_record,
                                                   .go_on = rng_goes_on};
-    const struct virtio_rng_host host = {
-        .random = m->cfg.counted ? counted_random : host_random, .arg = m};
+    const struct virtio_rng_host host = {.random = m->cfg.counted ? counted_random
+                                                                  : host_random,
+                                         .when = random_when,
+                                         .had = random_had,
+                                         .arg = m};
     struct virtio_rng *r;
 
     /* Nobody has asked for it: where there is no place it is not there. */
@@ -341,6 +372,7 @@ int machine_make_virtio_rng(struct machine *m, char *why, size_t why_size) {
     r = virtio_rng_new(m->mem, m->clock, &host, &m->counters);
     if (!r || machine_device_add(m, &ops, r))
         return no_memory(why, why_size);
+    m->has_rng = true;
     return machine_virtio_attach(m, virtio_rng_device(r), why, why_size);
 }
 

@@ -28,6 +28,8 @@ static bool intx;
 static unsigned messages, given;
 static uint32_t message;
 static bool dry;
+static uint64_t due, pause_ns; /* of a limit */
+static size_t had;
 
 static void on_intx(void *arg, unsigned slot, unsigned pin, bool level) {
     assert_int_equal(slot, SLOT);
@@ -48,13 +50,24 @@ static size_t entropy(void *arg, void *buf, size_t len) {
     return len;
 }
 
+static uint64_t entropy_when(void *arg, uint64_t now) {
+    return due;
+}
+
+static void entropy_had(void *arg, size_t len, uint64_t now) {
+    had += len;
+    due = now + pause_ns;
+}
+
 static int setup(void **state) {
     const struct pci_host host = {.intx = on_intx, .msi = on_msi};
-    const struct virtio_rng_host source = {.random = entropy};
+    const struct virtio_rng_host source = {
+        .random = entropy, .when = entropy_when, .had = entropy_had};
 
     vdrv_new(&v);
     rig_new(&r);
     given = messages = 0;
+    had = due = pause_ns = 0;
     dry = intx = false;
     pci = pci_new(r.bus, &host);
     rng = virtio_rng_new(v.mem, r.clock, &source, &r.cnt);
@@ -465,6 +478,26 @@ static void test_entropy(void **state) {
     assert_int_equal(len, 0);
 }
 
+/* A limit: buffers wait for their time, and none is lost. */
+static void test_entropy_limit(void **state) {
+    uint32_t len;
+
+    mmio_start();
+    pause_ns = 20000000;
+    offer(0, 100);
+    offer(1, 8);
+    set(0x50, 0);
+    assert_int_equal(vdrv_take(&v, 0, &len), 0);
+    assert_int_equal(vdrv_take(&v, 0, NULL), -1);
+    assert_int_equal(had, 100);
+    rig_pass(&r, 19000000);
+    assert_int_equal(vdrv_take(&v, 0, NULL), -1);
+    rig_pass(&r, 2000000);
+    assert_int_equal(vdrv_take(&v, 0, &len), 1);
+    assert_int_equal(len, 8);
+    assert_int_equal(had, 108);
+}
+
 /* A reset while a buffer waits. */
 static void test_entropy_reset(void **state) {
     mmio_start();
@@ -483,7 +516,7 @@ int main(void) {
         P(test_bus_master), P(test_msix),          P(test_modern_odd),
         P(test_window),     P(test_legacy),        P(test_legacy_odd),
         P(test_pci_reset),  M(test_mmio),          M(test_mmio_odd),
-        M(test_entropy),    M(test_entropy_reset),
+        M(test_entropy),    M(test_entropy_reset), M(test_entropy_limit),
     };
 #undef P
 #undef M

@@ -2,7 +2,8 @@
  * A virtio source of entropy. "Entropy Device" of the standard.
  *
  * A buffer is given back with at most BYTES_MAX bytes in it, so that a request for
- * gigabytes takes no longer than others. While the host has none, buffers wait.
+ * gigabytes takes no longer than others. While the host has none, or there is a limit,
+ * buffers wait.
  */
 #include "dev/virtio/rng.h"
 #include "snapshot/snapshot.h"
@@ -38,20 +39,28 @@ static uint32_t fill(struct virtio_rng *r, struct virtio_span *s) {
     return done;
 }
 
+/* A request that has to wait goes on at a time of the device's clock. */
+static uint64_t wait_until(struct virtio_rng *r, uint64_t now) {
+    return r->host.when ? r->host.when(r->host.arg, now) : now;
+}
+
 static void serve(struct virtio_device *d, unsigned n) {
     struct virtio_rng *r = container_of(d, struct virtio_rng, d);
     struct virtio_chain c = {.room = r->piece, .rooms = PIECES};
     unsigned turn = VIRTIO_TURN;
 
     while (turn && virtio_queue_pop(&r->queue, &c)) {
+        uint64_t now = vclock_now(d->clock), again = wait_until(r, now);
         uint64_t wanted = c.in.len;
-        uint32_t got = fill(r, &c.in);
+        uint32_t got = again > now ? 0 : fill(r, &c.in);
 
         if (wanted && !got) {
             virtio_queue_unpop(&r->queue, 1);
-            vtimer_arm(d->clock, &r->queue.later, vclock_now(d->clock) + AGAIN_NS);
+            vtimer_arm(d->clock, &r->queue.later, again > now ? again : now + AGAIN_NS);
             break;
         }
+        if (r->host.had)
+            r->host.had(r->host.arg, got, now);
         virtio_queue_push(&r->queue, c.head, got);
         if (!--turn)
             virtio_queue_later(&r->queue);

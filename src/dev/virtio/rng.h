@@ -8,6 +8,11 @@ struct virtio_rng_host {
     /* Writes up to LEN random bytes, and does not wait for them: how many. The guest's
      * vector state is parked. */
     size_t (*random)(void *arg, void *buf, size_t len);
+    /* When a request may have some: NOW or earlier, or a later time of the device's
+     * clock. NULL: always. */
+    uint64_t (*when)(void *arg, uint64_t now);
+    /* One has had LEN bytes; NULL: nobody counts. */
+    void (*had)(void *arg, size_t len, uint64_t now);
     void *arg;
 };
 
