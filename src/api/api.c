@@ -147,7 +147,7 @@ static void start_instance(struct call *c) {
         call_refuse(c, "%s", c->why);
         return;
     }
-    a->starting = true;
+    a->starting = a->described = true;
     a->starter = c->answer->ticket;
     c->answer->later = true;
     os_loop_stop(a->loop);
@@ -358,6 +358,7 @@ int api_configure(struct api *a, const char *text, char *why, size_t why_size) {
         rc = api_logger_begin(a, why, why_size);
     if (!rc && a->config.part[CONFIG_METRICS] && a->metrics < 0)
         rc = api_metrics_begin(a, why, why_size);
+    a->described = true;
     return rc ? rc : config_complete(&a->config, why, why_size);
 }
 
@@ -399,7 +400,7 @@ void api_failed(struct api *a, const char *why) {
     struct api_answer answer = {.status = 500, .type = "application/json"};
     struct call c = {.api = a, .answer = &answer};
 
-    a->machine = a->starting = false;
+    a->machine = a->starting = a->described = false;
     a->table.count = 0;
     cJSON_Delete(a->load);
     a->load = NULL;
@@ -431,15 +432,15 @@ void api_running(struct api *a) {
 
     if (a->load || !a->config.part[CONFIG_MACHINE])
         api_describe(a);
-    if (a->starting && a->load)
+    if (a->described && a->load)
         api_snapshot_begin(a);
-    if (a->starting)
+    if (a->described) {
         config_limits(&a->config, tell_quietly, a);
-    if (a->starting)
         api_balloon_begin(a);
+    }
     if (a->starting && a->server)
         api_server_answer(a->server, a->starter, &answer);
-    a->starting = false;
+    a->starting = a->described = false;
 }
 
 void api_stop(struct api *a) {

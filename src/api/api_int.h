@@ -22,8 +22,9 @@ struct api {
     struct mmds mmds;
     struct os_loop *loop; /* the one that turns */
     bool machine;         /* there is one */
-    bool starting;
-    uint64_t starter; /* who has asked for that: a ticket */
+    bool starting;        /* somebody has asked for that */
+    bool described;       /* what it is made of was said here, and is to be told to it */
+    uint64_t starter;     /* who has asked for that: a ticket */
     struct call_wait {
         struct api *api;
         struct control_request *r; /* NULL: nobody waits */

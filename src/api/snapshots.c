@@ -173,7 +173,7 @@ void api_snapshot_load(struct call *c) {
         call_refuse(c, "out of memory");
         return;
     }
-    a->starting = true;
+    a->starting = a->described = true;
     a->starter = c->answer->ticket;
     c->answer->later = true;
     os_loop_stop(a->loop);

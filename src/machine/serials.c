@@ -68,9 +68,9 @@ static void limited_room(void *arg) {
 bool machine_serial_limit(struct machine *m, unsigned n, const struct rate_limit *l) {
     if (n >= (m->cfg.serial_count ? m->cfg.serial_count : 1) || m->cfg.counted)
         return false;
-    machine_board_enter(m);
+    board_enter(&m->board, NULL);
     rate_set(&m->serial[n].rate, l, vclock_now(m->clock));
-    machine_board_leave(m);
+    board_leave(&m->board);
     return true;
 }
 
