@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "api/api_int.h"
+#include "api/config_kept.h"
 #include "api/fields.h"
 #include "base/log.h"
 #include "base/os_loop.h"
@@ -402,6 +403,8 @@ void api_failed(struct api *a, const char *why) {
 
     a->machine = a->starting = a->described = false;
     a->table.count = 0;
+    if (a->load)
+        config_forget_kept(&a->config);
     cJSON_Delete(a->load);
     a->load = NULL;
     call_refuse(&c, "%s", why);

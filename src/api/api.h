@@ -57,6 +57,14 @@ const char *api_snapshot(const struct api *a);
  * NULL; the caller's to free with api_words_free(). NULL: out of memory. */
 char **api_words(const struct api *a, int *count);
 void api_words_free(char **words);
+/* What of its description a machine's snapshot is to have, as text, the caller's to
+ * free(); NULL: nothing. */
+char *api_kept(const struct api *a);
+/* The machine goes on from a snapshot that has TEXT, or NULL: what its devices are called
+ * is known again. 0, or -errno with one sentence. */
+int api_restored(struct api *a, const char *text, char *why, size_t why_size);
+/* After that, as api_words(): options in the place of the snapshot's. */
+char **api_overrides(const struct api *a, int *count);
 /* The options for copies of the machine, beside its own, ended with a NULL; A's. NULL:
  * clients may make none. */
 char *const *api_copy_words(struct api *a);

@@ -63,6 +63,9 @@ int config_complete(const struct config *c, char *why, size_t why_size);
 char **config_words(const struct config *c, bool pci, int *count);
 /* The same for a machine that goes on from a snapshot, which has the rest. */
 char **config_words_restore(const struct config *c, int *count);
+/* What takes the place of the snapshot's own: its interfaces if NETS, its socket to the
+ * guest if VSOCK. */
+char **config_words_override(const struct config *c, bool nets, bool vsock, int *count);
 /* The options for copies, beside those; NULL: there are to be none, or no memory. */
 char **config_words_copies(const struct config *c);
 void config_words_free(char **words);

@@ -100,6 +100,12 @@ static void put_net(struct words *w, const cJSON *net) {
     put(w, text);
 }
 
+static void put_nets(struct words *w, const cJSON *nets) {
+    const cJSON *net;
+
+    cJSON_ArrayForEach(net, nets) put_net(w, net);
+}
+
 /* What the kernel is told of its root, besides. */
 static char *boot_args(const struct config *c) {
     const char *args = fields_text(c->part[CONFIG_BOOT], "boot_args", DEFAULT_ARGS);
@@ -155,7 +161,7 @@ static void put_settings(struct words *w, const cJSON *settings) {
 }
 
 static void put_all(struct words *w, const struct config *c, bool pci) {
-    const cJSON *boot = c->part[CONFIG_BOOT], *settings = c->part[CONFIG_SETTINGS], *net;
+    const cJSON *boot = c->part[CONFIG_BOOT], *settings = c->part[CONFIG_SETTINGS];
 
     pci |= fields_bool(settings, "pci");
     put_plain(w, "--no-reboot");
@@ -171,7 +177,7 @@ static void put_all(struct words *w, const struct config *c, bool pci) {
     if (!pci)
         put_plain(w, "--no-pci");
     put_drives(w, c->part[CONFIG_DRIVES]);
-    cJSON_ArrayForEach(net, c->part[CONFIG_NETS]) put_net(w, net);
+    put_nets(w, c->part[CONFIG_NETS]);
     if (c->part[CONFIG_BALLOON])
         put_plain(w, fields_bool(c->part[CONFIG_BALLOON], "deflate_on_oom")
                          ? "--balloon"
@@ -187,50 +193,63 @@ static void put_all(struct words *w, const struct config *c, bool pci) {
     put_settings(w, settings);
 }
 
-static void put_restored(struct words *w, const struct config *c, bool pci) {
-    put_plain(w, "--no-reboot");
-    put_settings(w, c->part[CONFIG_SETTINGS]);
-}
-
-static char **words_of(const struct config *c, bool pci, int *count,
-                       void (*put_what)(struct words *w, const struct config *c,
-                                        bool pci)) {
-    struct words w = {.word = calloc(WORDS_MAX + 1, sizeof(char *))};
-
-    if (!w.word)
-        return NULL;
-    put_what(&w, c, pci);
-    if (w.failed) {
-        config_words_free(w.word);
+/* What W holds, ended with a NULL; the caller's. NULL: out of memory. */
+static char **whole(struct words *w, int *count) {
+    if (w->failed) {
+        config_words_free(w->word);
         return NULL;
     }
-    *count = w.count;
-    return w.word;
+    *count = w->count;
+    return w->word;
+}
+
+static bool begin(struct words *w) {
+    *w = (struct words){.word = calloc(WORDS_MAX + 1, sizeof(char *))};
+    return w->word;
 }
 
 char **config_words(const struct config *c, bool pci, int *count) {
-    return words_of(c, pci, count, put_all);
+    struct words w;
+
+    if (!begin(&w))
+        return NULL;
+    put_all(&w, c, pci);
+    return whole(&w, count);
 }
 
 char **config_words_restore(const struct config *c, int *count) {
-    return words_of(c, false, count, put_restored);
+    struct words w;
+
+    if (!begin(&w))
+        return NULL;
+    put_plain(&w, "--no-reboot");
+    put_settings(&w, c->part[CONFIG_SETTINGS]);
+    return whole(&w, count);
 }
 
-static void put_copies(struct words *w, const struct config *c, bool pci) {
-    const cJSON *word;
+char **config_words_override(const struct config *c, bool nets, bool vsock, int *count) {
+    struct words w;
 
-    cJSON_ArrayForEach(
-        word, cJSON_GetObjectItemCaseSensitive(c->part[CONFIG_SETTINGS], "copies"))
-        put_plain(w, word->valuestring);
+    if (!begin(&w))
+        return NULL;
+    if (nets)
+        put_nets(&w, c->part[CONFIG_NETS]);
+    if (vsock && c->part[CONFIG_VSOCK])
+        put_vsock(&w, c->part[CONFIG_VSOCK]);
+    return whole(&w, count);
 }
 
 char **config_words_copies(const struct config *c) {
-    const cJSON *settings = c->part[CONFIG_SETTINGS];
+    const cJSON *words =
+                    cJSON_GetObjectItemCaseSensitive(c->part[CONFIG_SETTINGS], "copies"),
+                *word;
+    struct words w;
     int count;
 
-    return cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(settings, "copies"))
-               ? words_of(c, false, &count, put_copies)
-               : NULL;
+    if (!cJSON_IsArray(words) || !begin(&w))
+        return NULL;
+    cJSON_ArrayForEach(word, words) put_plain(&w, word->valuestring);
+    return whole(&w, &count);
 }
 
 void config_words_free(char **words) {

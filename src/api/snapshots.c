@@ -2,9 +2,8 @@
  * Snapshots: made, and gone on from. Two paths there, one name here: the memory's file is
  * called as the state's, and .ram behind it. The command looks at the name itself.
  *
- * A snapshot has what the machine is made of. So one is loaded before anything else of a
- * machine has been said, and what is restored has no ids: drives and interfaces keep what
- * they had, and cannot be patched.
+ * A snapshot has what the machine is made of, and what its devices are called here
+ * (config_kept.h). So one is loaded before anything else of a machine has been said.
  */
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -13,6 +12,7 @@
 #include <string.h>
 
 #include "api/api_int.h"
+#include "api/config_kept.h"
 #include "api/fields.h"
 #include "base/os_loop.h"
 
@@ -145,16 +145,12 @@ static int check_memory(struct call *c) {
 }
 
 static int check_load(struct call *c) {
-    const cJSON *nets = cJSON_GetObjectItemCaseSensitive(c->body, "network_overrides");
-    const cJSON *vsock = cJSON_GetObjectItemCaseSensitive(c->body, "vsock_override");
     int rc = fields_check(c->body, load_fields, c->why, sizeof(c->why));
 
     if (rc)
         return rc;
     if (is_configured(&c->api->config))
         return say(c, "a snapshot is loaded before anything else is said of the machine");
-    if (cJSON_GetArraySize(nets) || cJSON_IsObject(vsock))
-        return say(c, "nothing of a snapshot is overridden here: `bivisor restore` can");
     if (fields_bool(c->body, "clock_realtime"))
         return say(c, "the guest's clock goes on where it was");
     return check_memory(c);
@@ -177,6 +173,29 @@ void api_snapshot_load(struct call *c) {
     a->starter = c->answer->ticket;
     c->answer->later = true;
     os_loop_stop(a->loop);
+}
+
+char *api_kept(const struct api *a) {
+    return config_kept(&a->config);
+}
+
+int api_restored(struct api *a, const char *text, char *why, size_t why_size) {
+    int rc = text ? config_take_kept(&a->config, text, why, why_size) : 0;
+
+    if (!rc)
+        rc = config_override(
+            &a->config, cJSON_GetObjectItemCaseSensitive(a->load, "network_overrides"),
+            cJSON_GetObjectItemCaseSensitive(a->load, "vsock_override"), why, why_size);
+    a->described = !rc;
+    return rc;
+}
+
+char **api_overrides(const struct api *a, int *count) {
+    const cJSON *nets = cJSON_GetObjectItemCaseSensitive(a->load, "network_overrides");
+    const cJSON *vsock = cJSON_GetObjectItemCaseSensitive(a->load, "vsock_override");
+
+    return config_words_override(&a->config, cJSON_GetArraySize(nets),
+                                 cJSON_IsObject(vsock), count);
 }
 
 void api_describe(struct api *a) {

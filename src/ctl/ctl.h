@@ -54,6 +54,7 @@ struct snapshot;
  * memory (ctl/chain.h). */
 struct ctl_frozen {
     const char *path; /* for messages */
+    const char *api;  /* what the API said of it; NULL: nothing */
     struct snapshot *state;
     struct chain *chain;
     int copy; /* of a copy: where what has changed since comes from (ctl/copy.h); or -1 */

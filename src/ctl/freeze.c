@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "api/api.h"
 #include "base/os.h"
 #include "block/block.h"
 #include "cpu/cpuid.h"
@@ -233,6 +234,33 @@ void freeze_host(struct snapshot *s) {
     snapshot_optional(s, "host", 0, 1, host_state, &f);
 }
 
+/* --- what the API said of the machine --- */
+
+static void api_state(void *arg, struct snapshot *s) {
+    char **text = arg;
+    size_t len = snapshot_reading(s) ? snapshot_left(s) : strlen(*text);
+
+    if (snapshot_reading(s))
+        *text = calloc(1, len + 1);
+    if (*text)
+        snapshot_bytes(s, *text, len);
+}
+
+char *freeze_api(struct snapshot *s) {
+    char *text = NULL;
+
+    snapshot_optional(s, "api", 0, 1, api_state, &text);
+    return text;
+}
+
+static void write_api(const struct freeze *f, struct snapshot *s) {
+    char *text = f->api ? api_kept(f->api) : NULL;
+
+    if (text)
+        snapshot_optional(s, "api", 0, 1, api_state, &text);
+    free(text);
+}
+
 /* --- memory --- */
 
 static void ram_state(void *arg, struct snapshot *s) {
@@ -315,4 +343,5 @@ void freeze_write(struct freeze *f, struct snapshot *s) {
     snapshot_optional(s, "options", 0, 1, words_state, &w);
     snapshot_optional(s, "disks", 0, 1, disks_state, &d);
     snapshot_optional(s, "host", 0, 1, host_state, f);
+    write_api(f, s);
 }

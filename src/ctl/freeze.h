@@ -10,8 +10,11 @@
 #define FREEZE_BOOT 36u
 #define FREEZE_ID 16u
 
+struct api;
+
 struct freeze {
     const struct run_options *options;
+    const struct api *api; /* NULL: nobody has described the machine by requests */
     struct {
         const char *path;
         int fd;
@@ -55,6 +58,9 @@ bool freeze_increment(struct snapshot *s, struct freeze_increment *i);
  * false, with one sentence in WHY. WORDS are those that the run that is to go on has from
  * it. */
 bool freeze_disks(struct snapshot *s, char *why, size_t why_size);
+
+/* What the API said of the machine, as text, the caller's to free(); NULL: nothing. */
+char *freeze_api(struct snapshot *s);
 
 /* Takes what S says of the host, if it is this one: what need not be measured again. */
 void freeze_host(struct snapshot *s);

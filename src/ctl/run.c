@@ -627,7 +627,7 @@ static int with_snapshots(struct run *r) {
         log_error("--snapshots: %s", why);
         return ctl_status_of(rc);
     }
-    r->freeze = (struct freeze){.options = &r->o};
+    r->freeze = (struct freeze){.options = &r->o, .api = r->api};
     if (r->snapshots) {
         freeze_look(&r->freeze);
         freeze_watch(&r->freeze);
@@ -648,6 +648,8 @@ static int with_api(struct run *r) {
     r->api_ours = r->o.api && !r->api;
     if (r->api_ours)
         rc = api_open(r->o.api, &about, &r->api, why, sizeof(why));
+    if (!rc && r->api_ours && r->frozen)
+        rc = api_restored(r->api, r->frozen->api, why, sizeof(why));
     if (rc) {
         log_error("--api: %s", why);
         return ctl_status_of(rc);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/api.h"
 #include "base/log.h"
 #include "base/types.h"
 #include "ctl/chain.h"
@@ -22,6 +23,8 @@
 
 struct restore {
     const char *path;
+    char *api;        /* what it said of the machine; NULL: nothing */
+    char **overrides; /* its words in the place of the snapshot's */
     uint8_t *bytes;
     size_t len;
     struct ctl_frozen frozen;
@@ -52,6 +55,7 @@ static int open_files(struct restore *r) {
         return -EINVAL;
     }
     freeze_host(r->frozen.state);
+    r->frozen.api = r->api = freeze_api(r->frozen.state);
     return chain_open(r->chain, r->path, r->frozen.state);
 }
 
@@ -120,17 +124,46 @@ static int check_disks(struct restore *r, int argc, char **argv) {
     return -EINVAL;
 }
 
+/* The words of who loads it by the API, and behind them what that puts in the place of
+ * the snapshot's; how many, or -errno after a message. */
+static int override(struct restore *r, struct api *api, int argc, char **argv,
+                    char **words) {
+    char why[512];
+    int rc = api_restored(api, r->api, why, sizeof(why)), count = 0;
+
+    if (rc) {
+        log_error("cannot restore '%s': %s", r->path, why);
+        return rc;
+    }
+    r->overrides = api_overrides(api, &count);
+    if (!r->overrides || argc + count > WORDS_MAX) {
+        log_error("cannot restore '%s': there are too many options", r->path);
+        return -ENOMEM;
+    }
+    memcpy(words, argv, (size_t)argc * sizeof(*words));
+    memcpy(words + argc, r->overrides, (size_t)count * sizeof(*words));
+    return argc + count;
+}
+
 static int go_on(struct restore *r, int argc, char **argv,
                  const struct ctl_front *given) {
     struct ctl_front front = *given;
+    char *words[WORDS_MAX];
     int rc = open_files(r), status;
 
     front.frozen = &r->frozen;
     if (!rc && given->of)
         rc = be_of(r, given->of);
+    if (!rc && given->api) {
+        argc = override(r, given->api, argc, argv, words);
+        argv = words;
+        rc = argc < 0 ? argc : 0;
+    }
     if (!rc)
         rc = check_disks(r, argc, argv);
     status = rc ? ctl_status_of(rc) : ctl_run(merge(r, argc, argv), r->argv, &front);
+    api_words_free(r->overrides);
+    free(r->api);
     chain_close(r->chain);
     snapshot_free(r->frozen.state);
     free(r->bytes);
