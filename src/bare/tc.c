@@ -51,6 +51,25 @@ void os_low_free(void *p, size_t size) {
         low_used -= size;
 }
 
+int os_filled_alloc(uint64_t word, size_t size, unsigned n, void **out) {
+    int rc = 0;
+
+    for (unsigned k = 0; k < n; k++) {
+        uint64_t *p = bare_demand(size);
+
+        for (size_t at = 0; p && at < size / sizeof(word); at++)
+            p[at] = word;
+        out[k] = p;
+        if (!p)
+            rc = -ENOMEM;
+    }
+    return rc;
+}
+
+void os_filled_free(void *p, size_t size) {
+    bare_demand_free(p);
+}
+
 int os_guarded_alloc(size_t size, const uint8_t **out) {
     *out = bare_demand(size);
     return *out ? 0 : -ENOMEM;

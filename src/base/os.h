@@ -35,6 +35,12 @@ int os_memfd_zero_part(int fd, void *map, uint64_t off, uint64_t size);
 int os_sparse_alloc(uint64_t size, void **out);
 void os_sparse_free(void *p, uint64_t size); /* P may be NULL */
 
+/* N pieces of SIZE bytes, whole pages, that hold WORD throughout and are of one's own: a
+ * page takes memory once it is written. In OUT, which is freed piece by piece, also after
+ * an error: those that were not made are NULL. */
+int os_filled_alloc(uint64_t word, size_t size, unsigned n, void **out);
+void os_filled_free(void *p, size_t size); /* P may be NULL */
+
 /* A page that can be read and written, with one before it and two behind it that cannot
  * be accessed; for as long as the process lives. */
 int os_guarded_page(uint8_t **page);

@@ -48,6 +48,51 @@ void os_sparse_free(void *p, uint64_t size) {
         munmap(p, size);
 }
 
+static void fill(uint64_t *p, size_t size, uint64_t word) {
+    for (size_t n = 0; n < size / sizeof(word); n++)
+        p[n] = word;
+}
+
+/* A file of SIZE bytes, all WORD; -1: the host has no room for it, or a limit. */
+static int filled_file(uint64_t word, size_t size) {
+    int fd = memfd_create("filled", MFD_CLOEXEC);
+    uint64_t *p = MAP_FAILED;
+
+    if (fd >= 0 && !ftruncate(fd, (off_t)size))
+        p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p != MAP_FAILED) {
+        fill(p, size, word);
+        munmap(p, size);
+        return fd;
+    }
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+int os_filled_alloc(uint64_t word, size_t size, unsigned n, void **out) {
+    int fd = filled_file(word, size), rc = 0;
+
+    for (unsigned k = 0; k < n; k++) {
+        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
+
+        if (p == MAP_FAILED)
+            rc = -errno;
+        else if (fd < 0)
+            fill(p, size, word);
+        out[k] = p == MAP_FAILED ? NULL : p;
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+void os_filled_free(void *p, size_t size) {
+    if (p)
+        munmap(p, size);
+}
+
 /* SIZE bytes of F between guards, or MAP_FAILED. */
 static void *map_guarded(int f, uint64_t size) {
     uint8_t *p;

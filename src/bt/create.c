@@ -40,8 +40,9 @@ static int emit_common(struct bt *bt) {
     sh->env.records = sh->tc.meta;
     sh->env.records_size = sh->tc.nunits * sh->tc.unit_meta;
     sh->tc.code_start = sh->env.common_end - tr_delta(&sh->env);
-    sh->tc.nowhere = sh->env.stub.indirect;
-    return sh->opt.verify && !bt_verify_common(bt) ? -EBADMSG : 0;
+    if (sh->opt.verify && !bt_verify_common(bt))
+        return -EBADMSG;
+    return tc_jumps_create(&sh->tc, sh->env.stub.indirect);
 }
 
 static void free_shared(struct bt_shared *sh) {

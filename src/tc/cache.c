@@ -11,8 +11,6 @@ int tc_create(struct tc *tc, const struct tr_env *env) {
     rc = tc_units_create(tc);
     if (!rc)
         rc = tc_again_create(tc);
-    if (!rc)
-        rc = tc_jumps_create(tc);
     return rc ? rc : tc_fragments_create(tc);
 }
 

@@ -4,53 +4,60 @@
 
 #include "tc/tc_int.h"
 
-#define FULL (TC_JUMPS_NOTED + 1) /* of jump_table.filled */
+#define TABLE_SIZE (sizeof(uint8_t *) << TR_JUMP_BITS)
 
-int tc_jumps_create(struct tc *tc) {
+int tc_jumps_create(struct tc *tc, uint8_t *nowhere) {
+    void *to[TC_JUMP_TABLES_MAX];
+    int rc;
+
+    tc->nowhere = nowhere;
     tc->tables = tc->jumps_stay ? TC_JUMP_TABLES_MAX : TC_JUMP_TABLES;
+    rc = os_filled_alloc((uintptr_t)nowhere, TABLE_SIZE, tc->tables, to);
     for (unsigned n = 0; n < tc->tables; n++) {
         struct jump_table *t = &tc->jump[n];
 
-        t->to = calloc(1u << TR_JUMP_BITS, sizeof(*t->to));
+        t->to = to[n];
         t->second = calloc(1u << TC_SECOND_BITS, sizeof(*t->second));
-        t->filled = FULL;
-        if (!t->to || !t->second)
-            return -ENOMEM;
+        if (!t->second)
+            rc = -ENOMEM;
     }
-    return 0;
+    return rc;
 }
 
 void tc_jumps_free(struct tc *tc) {
     for (unsigned n = 0; n < tc->tables; n++) {
-        free(tc->jump[n].to);
+        os_filled_free(tc->jump[n].to, TABLE_SIZE);
         free(tc->jump[n].second);
     }
 }
 
 void tc_jumps_reset(struct tc *tc) {
-    for (unsigned n = 0; n < tc->tables; n++)
-        tc->jump[n] = (struct jump_table){.to = tc->jump[n].to,
-                                          .second = tc->jump[n].second,
-                                          .has_seconds = tc->jump[n].has_seconds,
-                                          .filled = FULL};
+    for (unsigned n = 0; n < tc->tables; n++) {
+        tc->jump[n].key = 0;
+        tc->jump[n].used = 0;
+    }
 }
 
-/* Something is put into its place SLOT. */
-static void note_filled(struct jump_table *t, unsigned slot) {
-    if (t->filled < TC_JUMPS_NOTED)
-        t->noted[t->filled] = (uint16_t)slot;
-    if (t->filled < FULL)
-        t->filled++;
+/* The place of VA in T's first table, where something is put. */
+static uint8_t **touch(struct jump_table *t, uint64_t va) {
+    unsigned slot = tc_jump_slot(va), page = slot / TC_JUMPS_PAGE;
+
+    t->touched[page / 64] |= 1ull << (page & 63);
+    return &t->to[slot];
+}
+
+static bool is_touched(const struct jump_table *t, unsigned slot) {
+    unsigned page = slot / TC_JUMPS_PAGE;
+
+    return t->touched[page / 64] >> (page & 63) & 1;
 }
 
 static void jump_clear(struct tc *tc, struct jump_table *t) {
-    if (t->filled < FULL)
-        for (unsigned n = 0; n < t->filled; n++)
-            t->to[t->noted[n]] = tc->nowhere;
-    else
-        for (unsigned n = 0; n < 1u << TR_JUMP_BITS; n++)
-            t->to[n] = tc->nowhere;
-    t->filled = 0;
+    for (unsigned n = 0; n < 1u << TR_JUMP_BITS; n += TC_JUMPS_PAGE)
+        if (is_touched(t, n))
+            for (unsigned k = 0; k < TC_JUMPS_PAGE; k++)
+                t->to[n + k] = tc->nowhere;
+    t->touched[0] = t->touched[1] = 0;
     for (unsigned n = 0; t->has_seconds && n < 1u << TC_SECOND_BITS; n++)
         t->second[n] = NULL;
     t->has_seconds = false;
@@ -136,11 +143,9 @@ static void insert_second(struct tc *tc, const struct vcpu *v, uint64_t va,
 
 void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c) {
     struct jump_table *t = &tc->jump[tr_vcpu(v)->selected];
-    uint8_t **to = &t->to[tc_jump_slot(va)];
+    uint8_t **to = touch(t, va);
 
-    if (*to == tc->nowhere)
-        note_filled(t, tc_jump_slot(va));
-    else if (*to != c->code.entry_jump)
+    if (*to != tc->nowhere && *to != c->code.entry_jump)
         insert_second(tc, v, va, c);
     __atomic_store_n(to, c->code.entry_jump, __ATOMIC_RELEASE);
     c->jumps |= (uint16_t)(1u << (va >> 12 & 15));
@@ -149,20 +154,22 @@ void tc_jump_insert(struct tc *tc, struct vcpu *v, uint64_t va, struct ccf *c) {
 /* Who is found there has been in its place of the first table, so that its `jumps` say
  * so. */
 uint8_t *tc_jump_second(struct tc *tc, struct vcpu *v, uint64_t va) {
-    uint8_t **to = (uint8_t **)tr_vcpu(v)->jump + tc_jump_slot(va);
-    uint8_t *rx = tc->jump[tr_vcpu(v)->selected].second[tc_second_slot(va)];
+    struct jump_table *t = &tc->jump[tr_vcpu(v)->selected];
+    uint8_t *rx = t->second[tc_second_slot(va)];
 
     if (rx)
-        __atomic_store_n(to, rx, __ATOMIC_RELEASE);
+        __atomic_store_n(touch(t, va), rx, __ATOMIC_RELEASE);
     return rx;
 }
 
 void tc_jump_forget(struct tc *tc, struct ccf *c) {
     for (unsigned n = 0; c->jumps && n < tc->tables; n++)
         for (unsigned k = 0; k < 16; k++) {
-            uint8_t **to = &tc->jump[n].to[k << 12 | (c->code.va & 4095)];
+            unsigned slot = k << 12 | (unsigned)(c->code.va & 4095);
+            uint8_t **to = &tc->jump[n].to[slot];
 
-            if ((c->jumps >> k & 1) && *to == c->code.entry_jump)
+            if ((c->jumps >> k & 1) && is_touched(&tc->jump[n], slot) &&
+                *to == c->code.entry_jump)
                 __atomic_store_n(to, tc->nowhere, __ATOMIC_RELEASE);
         }
     for (unsigned n = 0; n < c->seconds && n < TC_SECONDS; n++)

@@ -75,15 +75,14 @@ static inline unsigned tc_jump_slot(uint64_t va) {
  * key's while they run. */
 #define TC_JUMP_TABLES 16
 #define TC_JUMP_TABLES_MAX 32
-/* Places that are emptied one by one when a table becomes another key's: while a guest
- * loads its segments, each is a key of its own for a few instructions. */
-#define TC_JUMPS_NOTED 64u
+#define TC_JUMPS_PAGE 512u /* places of a table that are a page of the host's */
 struct jump_table {
     uint32_t key;
     uint64_t used;
     uint8_t **to; /* RX */
-    uint16_t noted[TC_JUMPS_NOTED];
-    unsigned filled; /* so many are in NOTED; more than it holds: anything may be */
+    /* A bit for each page of TO that has something: while a guest loads its segments,
+     * each is a key of its own for a few instructions, and the rest takes no memory. */
+    uint64_t touched[(1u << TR_JUMP_BITS) / TC_JUMPS_PAGE / 64];
     /* By a hash of the address: those that did not find their place above free. A big
      * program has hundreds of functions at the same low bits. */
     uint8_t **second; /* RX; NULL: nothing */
@@ -235,6 +234,9 @@ enum tc_died tc_code_written(struct tc *tc, struct gpa at, unsigned len);
 /* The cache in ENV's code, RX of whose stubs is to be in it already, as far as CODE_START
  * (RW). 0 or -errno; tc_destroy() in both cases. */
 int tc_create(struct tc *tc, const struct tr_env *env);
+/* Then the tables of indirect branches, which lead to NOWHERE (RX) where they know
+ * nothing. 0 or -errno. */
+int tc_jumps_create(struct tc *tc, uint8_t *nowhere);
 void tc_destroy(struct tc *tc);
 /* All fragments go. To be called before the first use. What indirect branches have goes
  * before: tc_jumps_reset(). */

@@ -18,7 +18,6 @@ void tc_unit_add(struct tc *tc, const struct tr_span *span, struct ccf *c);
 struct ccf **tc_unit_fragments(const struct tc *tc, unsigned unit);
 
 /* jumps.c */
-int tc_jumps_create(struct tc *tc);
 void tc_jumps_free(struct tc *tc);
 void tc_jump_forget(struct tc *tc, struct ccf *c);
 

@@ -80,7 +80,7 @@ REAL(FILE *, fopen, (const char *path, const char *mode)) {
 static struct {
     void *at;
     size_t len;
-} maps[64];
+} maps[128];
 
 static void *mapped(void *p, size_t len) {
     unsigned n = 0;

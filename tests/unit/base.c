@@ -189,6 +189,40 @@ static void test_sparse(void **state) {
     assert_true(os_sparse_alloc(UINT64_MAX / 2, &map) < 0);
 }
 
+static void check_filled(void) {
+    const size_t size = 16 * 4096, words = size / sizeof(uint64_t);
+    const uint64_t word = 0x123456789abcdef0;
+    void *piece[3];
+
+    assert_int_equal(os_filled_alloc(word, size, 3, piece), 0);
+    for (unsigned n = 0; n < 3; n++) {
+        uint64_t *p = piece[n];
+
+        for (size_t k = 0; k < words; k++) {
+            assert_int_equal(p[k], word);
+            p[k] = n;
+        }
+    }
+    for (unsigned n = 0; n < 3; n++) {
+        assert_int_equal(((uint64_t *)piece[n])[words - 1], n);
+        os_filled_free(piece[n], size);
+    }
+    os_filled_free(NULL, size);
+}
+
+/* Each piece is its own, also where the host has no files of that size. */
+static void test_filled(void **state) {
+    struct rlimit was, small;
+
+    check_filled();
+    assert_int_equal(os_ignore_file_limit(), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    small = (struct rlimit){4096, was.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    check_filled();
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+}
+
 static void test_large_code(void **state) {
     static const uint8_t return_42[] = {0xb8, 42, 0, 0, 0, 0xc3}; /* mov eax, 42; ret */
     const size_t at = OS_LARGE_PAGE + 64;
@@ -505,15 +539,15 @@ static void test_choice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_monotonic),  cmocka_unit_test(test_realtime),
-        cmocka_unit_test(test_tsc),        cmocka_unit_test(test_memfd),
-        cmocka_unit_test(test_large_page), cmocka_unit_test(test_code),
-        cmocka_unit_test(test_large_code), cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_fault),      cmocka_unit_test(test_log),
-        cmocka_unit_test(test_log_levels), cmocka_unit_test(test_stop_signals),
-        cmocka_unit_test(test_handlers),   cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_choice),     cmocka_unit_test(test_memfd_limit),
-        cmocka_unit_test(test_no_dump),
+        cmocka_unit_test(test_monotonic),    cmocka_unit_test(test_realtime),
+        cmocka_unit_test(test_tsc),          cmocka_unit_test(test_memfd),
+        cmocka_unit_test(test_large_page),   cmocka_unit_test(test_code),
+        cmocka_unit_test(test_large_code),   cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_filled),       cmocka_unit_test(test_fault),
+        cmocka_unit_test(test_log),          cmocka_unit_test(test_log_levels),
+        cmocka_unit_test(test_stop_signals), cmocka_unit_test(test_handlers),
+        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_memfd_limit),  cmocka_unit_test(test_no_dump),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

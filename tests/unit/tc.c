@@ -55,9 +55,9 @@ static int setup(void **state) {
     tr_vcpu(v)->heat = heat;
     memset(&tc, 0, sizeof(tc));
     assert_int_equal(tc_create(&tc, &env), 0);
+    assert_int_equal(tc_jumps_create(&tc, cache), 0);
     tc.chain = true;
     tc.code_start = cache + LEN;
-    tc.nowhere = cache;
     tc_flush(&tc);
     return 0;
 }
@@ -307,7 +307,7 @@ static void test_jumps(void **state) {
 
 /* A table that becomes another key's is empty, however much was in it. */
 static void test_tables_emptied(void **state) {
-    static const unsigned filled[] = {0, 1, TC_JUMPS_NOTED, TC_JUMPS_NOTED + 1, 5000, 2};
+    static const unsigned filled[] = {0, 1, 64, TC_JUMPS_PAGE + 1, 5000, 2};
     struct ccf *c = keep(0x5010, GUEST, 8, 0x5020);
     uint32_t key = 1000;
 
