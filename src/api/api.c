@@ -90,6 +90,10 @@ static void put_serial(struct call *c) {
     put_part(c, CONFIG_SERIAL);
 }
 
+static void put_cpu(struct call *c) {
+    put_part(c, CONFIG_CPU);
+}
+
 static void put_settings(struct call *c) {
     put_part(c, CONFIG_SETTINGS);
 }
@@ -191,8 +195,20 @@ static void patch_vm(struct call *c) {
 
 /* --- what is there in Firecracker and not here --- */
 
-static void not_here(struct call *c) {
-    call_refuse(c, "bivisor does not have this: docs/api.md says what it has");
+static void no_hinting(struct call *c) {
+    call_refuse(c, "the balloon has no free page hinting here: the guest reports free "
+                   "pages by itself");
+}
+
+static void no_pmem(struct call *c) {
+    call_refuse(c, "there is no virtio-pmem here: PUT /drives/%s can have 'path_on_host'",
+                c->id);
+}
+
+static void no_hotplug(struct call *c) {
+    call_refuse(c, "there is no virtio-mem here: 'mem_size_mib' of /machine-config with "
+                   "a balloon, or memory_mib of /bivisor/quota, is memory that comes "
+                   "and goes");
 }
 
 /* --- the table --- */
@@ -240,18 +256,18 @@ static const struct resource {
     {"GET", "/bivisor/quota", RUNNING, false, api_quota_get},
     {"PUT", "/bivisor/quota", RUNNING, true, api_quota_put},
     {"PATCH", "/balloon/statistics", ALWAYS, true, api_balloon_patch_statistics},
-    {"PATCH", "/balloon/hinting/", ALWAYS, false, not_here},
-    {"GET", "/balloon/hinting/", ALWAYS, false, not_here},
-    {"PUT", "/cpu-config", ALWAYS, false, not_here},
-    {"PUT", "/pmem/", ALWAYS, false, not_here},
-    {"PATCH", "/pmem/", ALWAYS, false, not_here},
+    {"PATCH", "/balloon/hinting/", ALWAYS, false, no_hinting},
+    {"GET", "/balloon/hinting/", ALWAYS, false, no_hinting},
+    {"PUT", "/cpu-config", BEFORE, true, put_cpu},
+    {"PUT", "/pmem/", ALWAYS, false, no_pmem},
+    {"PATCH", "/pmem/", ALWAYS, false, no_pmem},
     {"GET", "/mmds", ALWAYS, false, api_mmds_get},
     {"PUT", "/mmds", ALWAYS, true, api_mmds_put},
     {"PATCH", "/mmds", ALWAYS, true, api_mmds_patch},
     {"PUT", "/mmds/config", BEFORE, true, api_mmds_configure},
-    {"GET", "/hotplug/memory", ALWAYS, false, not_here},
-    {"PUT", "/hotplug/memory", ALWAYS, false, not_here},
-    {"PATCH", "/hotplug/memory", ALWAYS, false, not_here},
+    {"GET", "/hotplug/memory", ALWAYS, false, no_hotplug},
+    {"PUT", "/hotplug/memory", ALWAYS, false, no_hotplug},
+    {"PATCH", "/hotplug/memory", ALWAYS, false, no_hotplug},
     {"PUT", "/snapshot/create", RUNNING, true, api_snapshot_create},
     {"PUT", "/snapshot/load", BEFORE, true, api_snapshot_load},
 };

@@ -14,6 +14,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "api/config_cpu.h"
 #include "api/config_limits.h"
 #include "api/fields.h"
 #include "api/mmds.h"
@@ -128,6 +129,14 @@ static const struct field mmds_fields[] = {
     {0},
 };
 
+/* A template for x86; KVM's capabilities are nothing that is looked for here. */
+static const struct field cpu_fields[] = {
+    {"kvm_capabilities", FIELD_ARRAY, false, 0, 0, NULL},
+    {"cpuid_modifiers", FIELD_ARRAY, false, 0, 0, NULL},
+    {"msr_modifiers", FIELD_ARRAY, false, 0, 0, NULL},
+    {0},
+};
+
 static const struct {
     const char *name; /* in a whole configuration */
     const struct field *fields;
@@ -143,6 +152,7 @@ static const struct {
     [CONFIG_LOGGER] = {"logger", logger_fields, NULL, 1},
     [CONFIG_METRICS] = {"metrics", metrics_fields, NULL, 1},
     [CONFIG_SETTINGS] = {"bivisor", settings_fields, NULL, 1},
+    [CONFIG_CPU] = {"cpu-config", cpu_fields, NULL, 1},
     [CONFIG_MMDS] = {"mmds-config", mmds_fields, NULL, 1},
     [CONFIG_DRIVES] = {"drives", drive_fields, "drive_id", CONFIG_DRIVES_MAX},
     [CONFIG_NETS] = {"network-interfaces", net_fields, "iface_id", CONFIG_NETS_MAX},
@@ -281,6 +291,8 @@ static int check(const struct config *c, enum config_part part, const char *id,
         rc = config_limits_check(part, value, why, why_size);
     if (!rc && part == CONFIG_MMDS)
         rc = check_mmds(c, value, why, why_size);
+    if (!rc && part == CONFIG_CPU)
+        rc = config_cpu_check(value, why, why_size);
     if (!rc && part == CONFIG_SETTINGS)
         rc = check_settings(value, why, why_size);
     if (rc || !parts[part].id)

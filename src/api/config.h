@@ -17,6 +17,7 @@ enum config_part {
     CONFIG_LOGGER,
     CONFIG_METRICS,
     CONFIG_SETTINGS,
+    CONFIG_CPU,
     CONFIG_MMDS, /* behind the interfaces that it names */
     CONFIG_PARTS,
     /* Of these there are several, by their ids. */

@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 
 #include "api/config.h"
+#include "api/config_cpu.h"
 #include "api/fields.h"
 
 #define WORDS_MAX 160
@@ -149,9 +150,18 @@ static void put_serial(struct words *w, const cJSON *serial) {
     put(w, asprintf(&text, "file=%s", path) < 0 ? NULL : text);
 }
 
+/* The CPU of the settings, or the default, as the template changes it. */
+static void put_cpu(struct words *w, const struct config *c) {
+    const char *name = fields_text(c->part[CONFIG_SETTINGS], "cpu", NULL);
+
+    if (!name && !c->part[CONFIG_CPU])
+        return;
+    put_plain(w, "--cpu");
+    put(w, config_cpu_word(name, c->part[CONFIG_CPU]));
+}
+
 static void put_settings(struct words *w, const cJSON *settings) {
     put_option(w, "--engine", fields_text(settings, "engine", NULL));
-    put_option(w, "--cpu", fields_text(settings, "cpu", NULL));
     put_option(w, "--bt", fields_text(settings, "bt", NULL));
     put_option(w, "--direct", fields_text(settings, "direct", NULL));
     put_option(w, "--snapshots", fields_text(settings, "snapshots", NULL));
@@ -190,6 +200,7 @@ static void put_all(struct words *w, const struct config *c, bool pci) {
         put_number(w, "--memory-ceiling",
                    fields_number(settings, "memory_ceiling_mib", 0), "M");
     put_serial(w, c->part[CONFIG_SERIAL]);
+    put_cpu(w, c);
     put_settings(w, settings);
 }
 
@@ -224,6 +235,7 @@ char **config_words_restore(const struct config *c, int *count) {
         return NULL;
     put_plain(&w, "--no-reboot");
     put_settings(&w, c->part[CONFIG_SETTINGS]);
+    put_cpu(&w, c);
     return whole(&w, count);
 }
 

@@ -148,11 +148,19 @@ static const struct {
 static const struct {
     uint8_t needed_word, needed_bit, word, bit;
 } dependencies[] = {
-    {W_1C, 26, W_1C, 28}, {W_1C, 26, W_D1A, 0}, {W_1C, 26, W_D1A, 1},
-    {W_1C, 26, W_D1A, 2}, {W_1C, 28, W_7B, 5},  {W_1C, 28, W_1C, 12},
-    {W_1C, 28, W_1C, 29}, {W_1C, 28, W_7C, 9},  {W_1C, 28, W_7C, 10},
-    {W_7B, 5, W_71A, 4},  {W_7B, 9, W_7D, 4}, /* a CPU without ERMS has no FSRM: guests
-                                                 patch on it */
+    {W_1C, 26, W_1C, 28},
+    {W_1C, 26, W_D1A, 0},
+    {W_1C, 26, W_D1A, 1},
+    {W_1C, 26, W_D1A, 2},
+    {W_1C, 28, W_7B, 5},
+    {W_1C, 28, W_1C, 12},
+    {W_1C, 28, W_1C, 29},
+    {W_1C, 28, W_7C, 9},
+    {W_1C, 28, W_7C, 10},
+    {W_7B, 5, W_71A, 4},
+    {W_1C, 28, W_7B, 16},
+    {W_7B, 9, W_7D, 4}, /* a CPU without ERMS has no FSRM: guests
+     patch on it */
 };
 
 static struct cpuid_regs host_cpuid(uint32_t leaf, uint32_t subleaf) {
@@ -396,6 +404,76 @@ static uint32_t optional_of(const struct cpuid_config *cfg) {
     return cfg->between_cpus && cfg->steal_time ? CPUID_KVM_OPTIONAL : bits;
 }
 
+/* --- changes --- */
+
+static int word_at(const struct cpuid_change *c) {
+    for (unsigned w = 0; w < WORD_COUNT; w++)
+        if (rules[w].leaf == c->leaf && rules[w].subleaf == c->subleaf &&
+            rules[w].reg == c->reg)
+            return (int)w;
+    return -1;
+}
+
+/* Family, model, stepping; and the register states that are offered. */
+static bool is_signature(const struct cpuid_change *c) {
+    return c->leaf == 1 && !c->subleaf && c->reg == REG_A;
+}
+
+static bool is_xcr0(const struct cpuid_change *c) {
+    return c->leaf == 0xd && !c->subleaf && c->reg == REG_A;
+}
+
+/* CAN has what can be offered at all. What is to be set, and is not then: its bits. */
+static uint32_t change(struct cpuid_model *m, const struct cpuid_model *can,
+                       const struct cpuid_change *c) {
+    int w = word_at(c);
+
+    if (is_signature(c)) {
+        m->signature = (m->signature & ~c->clear) | c->set;
+        return 0;
+    }
+    if (is_xcr0(c)) {
+        m->xcr0 &= ~(uint64_t)c->clear | X86_XCR0_X87 | X86_XCR0_SSE;
+        return c->set & ~(uint32_t)m->xcr0;
+    }
+    if (w < 0)
+        return c->set;
+    m->word[w] = (m->word[w] & ~c->clear) | (c->set & can->word[w]);
+    return c->set & ~m->word[w];
+}
+
+static void change_all(struct cpuid_model *m, const struct cpuid_config *cfg) {
+    struct cpuid_model can = {.amd = m->amd};
+
+    if (!cfg->changes)
+        return;
+    possible_words(&can);
+    for (size_t n = 0; n < cfg->changes; n++)
+        change(m, &can, &cfg->change[n]);
+    drop_stateless(m);
+}
+
+enum cpuid_verdict cpuid_change_check(const char *name, const struct cpuid_change *c,
+                                      const char **lacks) {
+    const struct cpuid_part *part =
+        name ? cpuid_part_find(name, host_is_amd()) : default_part(host_is_amd());
+    struct cpuid_model can = {.amd = host_is_amd()}, m = can;
+    int w = word_at(c);
+    uint32_t missing;
+
+    *lacks = NULL;
+    if (w < 0 && !is_signature(c) && !is_xcr0(c))
+        return CPUID_NO_SUCH_MODEL;
+    possible_words(&can);
+    model_words(&m, part);
+    missing = change(&m, &can, c);
+    if (!missing)
+        return CPUID_OFFERED;
+    *lacks = w < 0 ? "a register state"
+                   : cpuid_feature_name((unsigned)w, (unsigned)__builtin_ctz(missing));
+    return CPUID_HOST_LACKS;
+}
+
 struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     bool amd = cfg->vendor ? cfg->vendor == CPUID_VENDOR_AMD : host_is_amd();
     const struct cpuid_part *part = NULL;
@@ -416,6 +494,7 @@ struct cpuid_model *cpuid_model_new(const struct cpuid_config *cfg) {
     find_ratio(m);
     set_identity(m, part);
     model_words(m, part);
+    change_all(m, cfg);
     return m;
 }
 

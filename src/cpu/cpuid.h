@@ -18,6 +18,13 @@ struct cpuid_regs {
 
 enum cpuid_vendor { CPUID_VENDOR_HOST, CPUID_VENDOR_AMD, CPUID_VENDOR_INTEL };
 
+/* What a model is to say otherwise in one register of a leaf. */
+struct cpuid_change {
+    uint32_t leaf, subleaf;
+    unsigned reg;        /* 0 to 3: EAX to EDX */
+    uint32_t clear, set; /* bits */
+};
+
 struct cpuid_config {
     enum cpuid_vendor vendor;
     const char *model; /* a name that cpuid_model_check() likes; NULL: the default */
@@ -25,6 +32,8 @@ struct cpuid_config {
     bool between_cpus; /* and what KVM has between CPUs: kick, IPI, yield, TLB flush */
     bool steal_time;   /* and KVM's steal time, which the last one needs */
     uint64_t tsc_hz;   /* guest TSC frequency */
+    const struct cpuid_change *change; /* each as cpuid_change_check() likes it */
+    size_t changes;
 };
 
 enum cpuid_verdict {
@@ -36,6 +45,11 @@ enum cpuid_verdict {
 
 /* Can a guest have the CPU of that NAME here? *LACKS: what the host lacks, if so. */
 enum cpuid_verdict cpuid_model_check(const char *name, const char **lacks);
+/* Can the CPU of that NAME be changed so? CPUID_NO_SUCH_MODEL: what this register says
+ * does not depend on the model's features; CPUID_HOST_LACKS: a feature that is to be set
+ * cannot be had here, *LACKS. What is cleared takes along what depends on it. */
+enum cpuid_verdict cpuid_change_check(const char *name, const struct cpuid_change *c,
+                                      const char **lacks);
 /* The N-th name of those of the host's vendor, newest first; then the levels and "host";
  * NULL at the end. *WHAT tells what it is. */
 const char *cpuid_model_at(size_t n, const char **what);

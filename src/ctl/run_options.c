@@ -450,8 +450,7 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_ENGINE:
         o->machine.engine = optarg;
         return engine_known(optarg);
-    case OPT_CPU:
-        o->machine.cpu = optarg;
+    case OPT_CPU: /* whoever calls looks at it */
         return true;
     case OPT_PROTOCOL:
         if (!options_choice("--boot-protocol", optarg, protocol_names,
@@ -750,7 +749,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         keep(o, opt, optarg);
         if (!take_option(o, opt, argc, argv))
             return CTL_USAGE;
-        if (opt == OPT_CPU && (status = cpu_option_check(optarg)) >= 0)
+        if (opt == OPT_CPU &&
+            (status = cpu_option_take(optarg, &o->machine, o->cpu_name)) >= 0)
             return status;
     }
     if (optind < argc) {

@@ -4,6 +4,7 @@
 
 #include "base/jail.h"
 #include "control/control.h"
+#include "ctl/cpu_option.h"
 #include "ctl/disk_option.h"
 #include "ctl/display_option.h"
 #include "ctl/net_option.h"
@@ -25,7 +26,8 @@ struct run_given {
 
 struct run_options {
     struct machine_config machine;
-    uint64_t memory_ceiling; /* bytes; 0: none */
+    char cpu_name[CPU_OPTION_NAME]; /* the machine's */
+    uint64_t memory_ceiling;        /* bytes; 0: none */
     const char *kernel;
     const char *firmware;      /* instead of a kernel: bios, uefi or a file */
     const char *firmware_vars; /* NULL: forgotten */

@@ -16,6 +16,7 @@
 #include "base/types.h"
 #include "block/block.h"
 #include "boot/boot.h"
+#include "cpu/cpuid.h"
 #include "direct/direct.h"
 #include "engine/engine.h"
 #include "engine/run.h"
@@ -106,6 +107,7 @@ struct machine_net {
 #define MACHINE_NETS 8
 
 #define MACHINE_CPUS 64u
+#define MACHINE_CPU_CHANGES 64u
 
 /* A port of the virtio console; the first is one that the guest can log in at. */
 struct machine_console_port {
@@ -127,9 +129,11 @@ struct machine_config {
     uint64_t memory;    /* bytes */
     unsigned cpus;      /* 1 to MACHINE_CPUS; 0: one */
     const char *cpu;    /* a name that cpuid_model_check() likes, or NULL: the default */
-    unsigned cpu_quota; /* as machine_quota_set() */
-    bool no_pci;        /* a board without PCI */
-    bool paravirt;      /* KVM's CPUID leaves and clock */
+    struct cpuid_change cpu_change[MACHINE_CPU_CHANGES]; /* to what that CPU says */
+    unsigned cpu_changes;
+    unsigned cpu_quota;      /* as machine_quota_set() */
+    bool no_pci;             /* a board without PCI */
+    bool paravirt;           /* KVM's CPUID leaves and clock */
     enum direct_mode direct; /* user code runs on the host's CPU, in cells; bt only */
     enum mmu_policy policy;
     struct machine_options options; /* of the engines; begin with the defaults */

@@ -114,6 +114,8 @@ static bool steal_time_known(const struct machine *m) {
 
 static int create_cpus(struct machine *m, char *why, size_t why_size) {
     struct cpuid_config cfg = {.model = m->cfg.cpu,
+                               .change = m->cfg.cpu_change,
+                               .changes = m->cfg.cpu_changes,
                                .paravirt = m->cfg.paravirt,
                                .between_cpus = m->cfg.cpus > 1,
                                .steal_time = steal_time_known(m),

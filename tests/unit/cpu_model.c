@@ -236,8 +236,59 @@ static void test_xsave_layout(void **state) {
     cpuid_model_free(m);
 }
 
+/* --- changes --- */
+
+static struct cpuid_model *change(const char *name, const struct cpuid_change *c) {
+    const struct cpuid_config cfg = {
+        .model = name, .tsc_hz = 1000000000, .change = c, .changes = 1};
+
+    vec_init();
+    return cpuid_model_new(&cfg);
+}
+
+/* What is taken away takes along what needs it, and the instruction is gone. */
+static void test_change_clear(void **state) {
+    const struct cpuid_change avx = {1, 0, 2, 1u << 28, 0}, avx2 = {7, 0, 1, 1u << 5, 0},
+                              state_avx = {0xd, 0, 0, 4, 0};
+    const char *lacks;
+    struct cpuid_model *m = change("host", &avx2);
+
+    assert_int_equal(cpuid_change_check("host", &avx2, &lacks), CPUID_OFFERED);
+    assert_false(cpuid_has(m, CPUID_F_AVX2) || bit(m, 7, 0, 1, 5));
+    cpuid_model_free(m);
+    m = change("host", &avx);
+    assert_false(cpuid_has(m, CPUID_F_AVX) || cpuid_has(m, CPUID_F_AVX2) ||
+                 cpuid_has(m, CPUID_F_FMA) || cpuid_has(m, CPUID_F_AVX512F));
+    assert_int_equal(cpuid_xcr0_valid(m) & ~3ull, 0);
+    cpuid_model_free(m);
+    m = change("host", &state_avx);
+    assert_false(cpuid_has(m, CPUID_F_AVX));
+    assert_int_equal(cpuid_xcr0_valid(m) & ~3ull, 0);
+    cpuid_model_free(m);
+}
+
+/* What is to be there must be possible; the signature is anybody's. */
+static void test_change_set(void **state) {
+    const struct cpuid_change sse42 = {1, 0, 2, 0, 1u << 20},
+                              amx = {7, 0, 3, 0, 1u << 24}, tsc = {0x15, 0, 1, 1, 0},
+                              sign = {1, 0, 0, 0xf, 0x5};
+    const char *lacks;
+    struct cpuid_model *m;
+
+    vec_init();
+    assert_int_equal(cpuid_change_check(NULL, &sse42, &lacks), CPUID_OFFERED);
+    assert_int_equal(cpuid_change_check(NULL, &amx, &lacks), CPUID_HOST_LACKS);
+    assert_non_null(lacks);
+    assert_int_equal(cpuid_change_check(NULL, &tsc, &lacks), CPUID_NO_SUCH_MODEL);
+    assert_int_equal(cpuid_change_check(NULL, &sign, &lacks), CPUID_OFFERED);
+    m = change(NULL, &sign);
+    assert_true(bit(m, 1, 0, 0, 0) && !bit(m, 1, 0, 0, 1) && bit(m, 1, 0, 0, 2));
+    cpuid_model_free(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_change_clear), cmocka_unit_test(test_change_set),
         cmocka_unit_test(test_parts),        cmocka_unit_test(test_list),
         cmocka_unit_test(test_other_vendor), cmocka_unit_test(test_default),
         cmocka_unit_test(test_cr4),          cmocka_unit_test(test_xsave_layout),
