@@ -57,7 +57,11 @@ static cJSON *answer_of(struct call *c, char *text) {
 }
 
 cJSON *call_ask(struct call *c, const char *line) {
-    return answer_of(c, control_answer(&c->api->table, line, strlen(line)));
+    cJSON *answer = control_ask(&c->api->table, line, c->why, sizeof(c->why));
+
+    if (!answer)
+        call_refuse(c, "%s", c->why);
+    return answer;
 }
 
 void call_do(struct call *c, const char *line) {

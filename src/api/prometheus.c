@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define COUNT_MAX 9007199254740992.0 /* every smaller whole number is a double */
+
 /* What goes down, too, or is no count. All else only grows while the process lives. */
 static const char *const gauges[] = {"wall_seconds", "resident_kib",
                                      "insns_per_cpu_second", "translation"};
@@ -17,22 +19,28 @@ static bool is_gauge(const char *name) {
     return false;
 }
 
-static void put_name(FILE *f, const char *part, const char *name) {
-    fputs("bivisor_", f);
-    if (part)
-        fprintf(f, "%s_", part);
-    for (; *name; name++)
-        putc(isalnum((unsigned char)*name) ? *name : '_', f);
+#define NAME_MOST 128
+
+/* bivisor_PART_NAME, of the characters that a name may have there. */
+static void make_name(char out[NAME_MOST], const char *part, const char *name) {
+    snprintf(out, NAME_MOST, "bivisor_%s%s%s", part ? part : "", part ? "_" : "", name);
+    for (char *p = out; *p; p++)
+        if (!isalnum((unsigned char)*p))
+            *p = '_';
 }
 
+/* Most are counts, and a count is quicker to write. */
 static void put_figure(FILE *f, const char *part, const cJSON *v) {
-    bool gauge = is_gauge(part ? part : v->string);
+    const char *type = is_gauge(part ? part : v->string) ? "gauge" : "counter";
+    double value = v->valuedouble;
+    char name[NAME_MOST];
 
-    fputs("# TYPE ", f);
-    put_name(f, part, v->string);
-    fprintf(f, " %s\n", gauge ? "gauge" : "counter");
-    put_name(f, part, v->string);
-    fprintf(f, " %.17g\n", v->valuedouble);
+    make_name(name, part, v->string);
+    fprintf(f, "# TYPE %s %s\n%s ", name, type, name);
+    if (value >= 0 && value < COUNT_MAX && value == (double)(uint64_t)value)
+        fprintf(f, "%llu\n", (unsigned long long)value);
+    else
+        fprintf(f, "%.17g\n", value);
 }
 
 char *prometheus_text(const cJSON *stats, size_t *len) {

@@ -265,6 +265,26 @@ static bool only_blanks(const char *from, const char *to) {
     return from == to;
 }
 
+/* R, of which only DONE is said, is carried out or refused; what LINE holds is *OBJECT
+ * then, to be deleted after R's command has been used for the last time. */
+static void answer_line(struct control_request *r, const struct control_table *t,
+                        const char *line, size_t len, cJSON **object) {
+    const char *why = control_check(line, len), *end = NULL;
+
+    *object = NULL;
+    r->answer = cJSON_CreateObject();
+    r->no_memory = !r->answer;
+    if (why)
+        control_refuse(r, "%s", why);
+    else
+        *object = cJSON_ParseWithLengthOpts(line, len, &end, false);
+    if (!why && (!cJSON_IsObject(*object) || !only_blanks(end, line + len)))
+        control_refuse(r, "the line is not one JSON object");
+    r->object = *object;
+    if (!r->refused)
+        carry_out(r, t);
+}
+
 char *control_answer(const struct control_table *t, const char *line, size_t len) {
     struct control_request *later;
 
@@ -274,28 +294,31 @@ char *control_answer(const struct control_table *t, const char *line, size_t len
 char *control_answer_or_wait(const struct control_table *t, const char *line, size_t len,
                              void (*done)(void *arg, char *text), void *arg,
                              struct control_request **later) {
-    struct control_request r = {
-        .answer = cJSON_CreateObject(), .done = done, .done_arg = arg};
-    const char *why = control_check(line, len), *end = NULL;
-    cJSON *object = NULL;
+    struct control_request r = {.done = done, .done_arg = arg};
+    cJSON *object;
     char *text;
 
-    r.no_memory = !r.answer;
-    if (why)
-        control_refuse(&r, "%s", why);
-    else
-        object = cJSON_ParseWithLengthOpts(line, len, &end, false);
-    if (!why && (!cJSON_IsObject(object) || !only_blanks(end, line + len)))
-        control_refuse(&r, "the line is not one JSON object");
-    r.object = object;
-    if (!r.refused)
-        carry_out(&r, t);
+    answer_line(&r, t, line, len, &object);
     *later = r.later;
     text = r.later ? NULL : print(&r);
     cJSON_Delete(object);
     if (!r.later)
         cJSON_Delete(r.answer);
     return text;
+}
+
+cJSON *control_ask(const struct control_table *t, const char *line, char *why,
+                   size_t why_size) {
+    struct control_request r = {.done = NULL};
+    cJSON *object;
+
+    answer_line(&r, t, line, strlen(line), &object);
+    cJSON_Delete(object);
+    if (!r.refused && !r.no_memory)
+        return r.answer;
+    snprintf(why, why_size, "%s", r.refused ? r.why : "out of memory");
+    cJSON_Delete(r.answer);
+    return NULL;
 }
 
 /* --- later --- */
@@ -335,23 +358,4 @@ void control_add(struct control_table *t, const struct control_command *commands
             BUG_ON(n == CONTROL_ARGS);
     }
     t->part[t->count++] = (struct control_part){commands, arg};
-}
-
-struct cJSON *control_ask(const struct control_table *t, const char *line, char *why,
-                          size_t why_size) {
-    char *text = control_answer(t, line, strlen(line));
-    cJSON *answer = text ? cJSON_Parse(text) : NULL;
-    const cJSON *error;
-
-    free(text);
-    if (!answer) {
-        snprintf(why, why_size, "out of memory");
-        return NULL;
-    }
-    error = cJSON_GetObjectItemCaseSensitive(answer, "error");
-    if (!cJSON_IsString(error))
-        return answer;
-    snprintf(why, why_size, "%s", error->valuestring);
-    cJSON_Delete(answer);
-    return NULL;
 }
