@@ -54,7 +54,16 @@ static bool breaks(void *arg, const uint8_t *code) {
     return false;
 }
 
-static const struct tr_advice advice = {.breaks = breaks,
+static bool no_anchor(void *arg, uint64_t va, const uint8_t *ram) {
+    return false;
+}
+
+static void reads(void *arg, uint8_t *page) {
+}
+
+static const struct tr_advice advice = {.reads = reads,
+                                        .no_anchor = no_anchor,
+                                        .breaks = breaks,
                                         .is_hot = is_hot,
                                         .traps = traps,
                                         .trapping = trapping,
@@ -98,12 +107,12 @@ static bool create(struct tr_env *env) {
                                    .groups = true,
                                    .held = true,
                                    .liveness = true,
-                                   .hot = 4000,
+                                   .hot = 25000,
                                    .path = TR_PATH_MAX,
                                    .tu_limit = 32};
     env->poll_page = env->code.rx;
-    env->heat = heat;
-    env->guess = guess;
+    tr_vcpu(v)->heat = heat;
+    tr_vcpu(v)->guess = guess;
     env->advice = &advice;
     env->stub.slow = stub;
     env->stub.anchor[0] = env->stub.anchor[1] = stub + 16;

@@ -66,6 +66,20 @@ static struct bt_place *set_of(const struct bt *bt, uint64_t va, const uint8_t *
                            ~(uint64_t)(WAYS - 1)];
 }
 
+/* Most code has no verdicts: a bit for each 64 bytes of it, by hash, is set by the first.
+ */
+static uint32_t spot_of(uint64_t va, const uint8_t *page) {
+    uint64_t at = ((uint64_t)(uintptr_t)page | (va & 4095)) >> 6;
+
+    return (uint32_t)(at * 0x9e3779b97f4a7c15ull >> (64 - BT_SPOT_BITS));
+}
+
+static bool any_at(const struct bt *bt, uint64_t va, const uint8_t *page) {
+    uint32_t bit = spot_of(va, page);
+
+    return bt->sh->spots[bit / 64] >> (bit % 64) & 1;
+}
+
 static struct bt_place *find(const struct bt *bt, uint64_t va, const uint8_t *page) {
     struct bt_place *set = set_of(bt, va, page);
 
@@ -99,7 +113,7 @@ static unsigned own_access(const struct insn *i, bool *write) {
 
 bool bt_verdict_is(const struct bt *bt, uint64_t va, const uint8_t *page,
                    enum bt_verdict verdict) {
-    const struct bt_place *s = find(bt, va & 4095, page);
+    const struct bt_place *s = any_at(bt, va, page) ? find(bt, va & 4095, page) : NULL;
 
     return s && s->verdict == verdict;
 }
@@ -116,6 +130,8 @@ void bt_forget_verdicts(struct bt *bt) {
     for (unsigned n = 0; n < 1u << BT_PLACE_BITS; n++)
         if (bt->sh->places[n].page) /* what is not used takes no memory */
             bt->sh->places[n] = (struct bt_place){0};
+    for (size_t n = 0; n < ARRAY_SIZE(bt->sh->spots); n++)
+        bt->sh->spots[n] = 0;
 }
 
 static void decide(struct bt *bt, struct bt_place *s, enum bt_verdict verdict) {
@@ -133,6 +149,7 @@ static void decide(struct bt *bt, struct bt_place *s, enum bt_verdict verdict) {
     }
     s->due = now + (term << s->in_a_row);
     s->verdict = (uint8_t)verdict;
+    bt->sh->spots[spot_of(s->va, s->page) / 64] |= 1ull << (spot_of(s->va, s->page) % 64);
     if (s->due < bt->sh->next_review)
         __atomic_store_n(&bt->sh->next_review, s->due, __ATOMIC_RELAXED);
 }

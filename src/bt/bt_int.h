@@ -47,6 +47,8 @@ struct bt_place {
     uint8_t verdict;  /* enum bt_verdict */
     uint8_t in_a_row; /* times that the verdict was found again soon after */
 };
+#define BT_SPOT_BITS 15
+#define BT_SPOTS (1u << BT_SPOT_BITS)
 #define BT_PLACE_BITS 15 /* a big program has thousands that fail */
 
 /* An access that an inline check refused. */
@@ -86,7 +88,8 @@ struct bt_shared {
     struct tc tc;
     struct tr *tr;
     struct bt_place *places;
-    uint64_t next_review; /* TSC: no verdict is over before */
+    uint64_t spots[BT_SPOTS / 64]; /* where there may be verdicts */
+    uint64_t next_review;          /* TSC: no verdict is over before */
     struct division *divisions;
     uint8_t *reading[2]; /* pages that the translator has read from */
     unsigned nreading;

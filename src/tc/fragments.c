@@ -7,9 +7,15 @@
 
 #include "tc/tc_int.h"
 
+/* A full cache has about as many fragments as the table has lists: what is not there is
+ * mostly known by one look. */
+#define CODE_BYTES 256u
+
 int tc_fragments_create(struct tc *tc) {
     tc->npages = mem_host_size(tc->mem) >> 12;
-    tc->hash = calloc(1u << TC_HASH_BITS, sizeof(*tc->hash));
+    while (CODE_BYTES << tc->hash_bits < tc->code.size)
+        tc->hash_bits++;
+    tc->hash = calloc(1ul << tc->hash_bits, sizeof(*tc->hash));
     tc->pages = calloc(tc->npages, sizeof(*tc->pages));
     return tc->hash && tc->pages ? 0 : -ENOMEM;
 }
@@ -27,20 +33,21 @@ void tc_fragments_reset(struct tc *tc) {
         mem_trace_remove(tc->mem, mem_ram_base(tc->mem) + (n << 12), MEM_TRACE_TC);
         tc->pages[n] = (struct code_page){0};
     }
-    for (size_t n = 0; n < 1u << TC_HASH_BITS; n++)
-        tc->hash[n] = NULL;
+    for (size_t n = 0; n < 1ul << tc->hash_bits; n++)
+        if (tc->hash[n])
+            tc->hash[n] = NULL;
 }
 
 /* By address and place; VA is the offset alone where the address is no matter. */
-static unsigned hash_of(uint64_t va, const uint8_t *page) {
+static unsigned hash_of(const struct tc *tc, uint64_t va, const uint8_t *page) {
     uint64_t h = ((uint64_t)(uintptr_t)page | (va & 4095)) + (va >> 12) * 0x9e3779b1u;
 
-    return (unsigned)(h * 0x9e3779b97f4a7c15ull >> (64 - TC_HASH_BITS));
+    return (unsigned)(h * 0x9e3779b97f4a7c15ull >> (64 - tc->hash_bits));
 }
 
 /* Paths for one address stand by that, all else by its place. */
 static struct ccf **slot_of(const struct tc *tc, const struct ccf *c) {
-    return &tc->hash[hash_of(c->code.fixed ? c->code.va : c->code.va & 4095,
+    return &tc->hash[hash_of(tc, c->code.fixed ? c->code.va : c->code.va & 4095,
                              c->code.page)];
 }
 
@@ -54,25 +61,29 @@ static struct ccf *shared_from(struct ccf *c, uint64_t va, const uint8_t *page,
 
 struct ccf *tc_lookup(const struct tc *tc, uint64_t va, const uint8_t *page,
                       uint32_t key) {
-    return shared_from(tc->hash[hash_of(va & 4095, page)], va, page, key);
+    return shared_from(tc->hash[hash_of(tc, va & 4095, page)], va, page, key);
 }
 
 struct ccf *tc_lookup_next(struct ccf *c) {
     return shared_from(c->hash_next, c->code.va, c->code.page, c->code.key);
 }
 
+static size_t page_number(const struct tc *tc, const uint8_t *host) {
+    return (size_t)(host - mem_ram_base(tc->mem)) >> 12;
+}
+
 struct ccf *tc_lookup_path(const struct tc *tc, uint64_t va, const uint8_t *page,
                            uint32_t key) {
-    struct ccf *c = tc->hash[hash_of(va, page)];
+    size_t n = page_number(tc, page); /* what is no RAM has none */
+    struct ccf *c;
 
+    if (n >= tc->npages || !tc->pages[n].fixed)
+        return NULL;
+    c = tc->hash[hash_of(tc, va, page)];
     while (c && (!c->code.fixed || c->code.va != va || c->code.page != page ||
                  c->code.key != key))
         c = c->hash_next;
     return c;
-}
-
-static size_t page_number(const struct tc *tc, const uint8_t *host) {
-    return (size_t)(host - mem_ram_base(tc->mem)) >> 12;
 }
 
 /* 64-byte pieces of a page that [FROM, TO) touches; FROM < TO <= 4096. */
@@ -187,6 +198,7 @@ static void attach(struct tc *tc, struct ccf *c, uint8_t *page) {
     cp->lines |= lines_covered(c, page);
     cp->clear_from = cp->clear_to = 0;
     cp->listed++;
+    cp->fixed += c->code.fixed;
 }
 
 /* Takes C, which is dead, out of the page's list, and the trace off with the last. What
@@ -199,6 +211,7 @@ static void detach(struct tc *tc, struct ccf *c, uint8_t *page) {
     if (next)
         *at_of(next, page) = *at_of(c, page);
     cp->listed--;
+    cp->fixed -= c->code.fixed;
     cp->dead--;
     cp->stale = true;
     *(c->code.page == page ? &c->listed : &c->listed2) = false;

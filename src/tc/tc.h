@@ -59,10 +59,10 @@ struct code_page {
     uint16_t clear_from, clear_to;
     struct ccf *first;
     uint32_t listed, dead; /* in the list; of these */
+    uint32_t fixed;        /* of these: paths for one address */
     bool stale;            /* `lines` has some that nothing in the list covers any more */
 };
 
-#define TC_HASH_BITS 18
 /* Indirect branches: 2^TR_JUMP_BITS host addresses by the low bits of the guest address,
  * each an entry_jump (which checks that it is the right one) or stub.indirect. One table
  * for each key of late. */
@@ -124,7 +124,8 @@ struct tc {
     uint32_t *first;             /* of a granule of code: the first there, in its unit */
     uint8_t *code_at, *code_end; /* RW */
     uint8_t *meta_at;
-    struct ccf **hash;
+    struct ccf **hash; /* 2^hash_bits lists */
+    unsigned hash_bits;
     struct code_page *pages; /* one for each RAM page */
     size_t npages;
     struct jump_table jump[TC_JUMP_TABLES_MAX];

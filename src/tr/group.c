@@ -72,8 +72,7 @@ struct tr_ref tr_ref_stack(const struct tr *t, int32_t disp) {
                            .disp = disp};
 }
 
-/* Registers that an instruction writes, more rather than fewer. */
-static uint32_t written(const struct insn *i) {
+uint32_t tr_written(const struct insn *i) {
     const uint32_t wide = 1u << REG_RAX | 1u << REG_RCX | 1u << REG_RDX | 1u << REG_RBX;
     uint32_t regs = 0;
 
@@ -180,10 +179,11 @@ static unsigned accesses_of(const struct tr *t, const struct insn *i, uint64_t v
     return n;
 }
 
-/* After I, is REF's range still where it was, but for the base, which *DELTA follows? */
-static bool survives(const struct tr *t, const struct insn *i, const struct tr_ref *ref,
-                     int64_t *delta) {
-    uint32_t regs = written(i);
+/* After U, is REF's range still where it was, but for the base, which *DELTA follows? */
+static bool survives(const struct tr *t, const struct tu_insn *u,
+                     const struct tr_ref *ref, int64_t *delta) {
+    const struct insn *i = &u->i;
+    uint32_t regs = u->written;
     int64_t by;
 
     if (ref->index != REG_ZERO && (regs >> ref->index & 1)) {
@@ -297,10 +297,10 @@ static void plan(const struct tr *t, const struct access *first, struct tr_held 
             take_in_rest(&p, a, n);
         for (unsigned k = 0; j > t->k && k < n; k++)
             take_in(&p, &a[k]);
-        if (j > t->k)
-            p.lost |= !tr_keeps_t0(t, i) || i->op == OP_ret;
+        if (j > t->k && !p.lost)
+            p.lost = !tr_keeps_t0(t, i) || i->op == OP_ret;
         p.sure &= i->op != OP_jcc && t->insn[j].follow != FOLLOW_EXPECTED;
-        if (!survives(t, i, &first->ref, &p.delta))
+        if (!survives(t, &t->insn[j], &first->ref, &p.delta))
             break;
     }
     *h = (struct tr_held){.on = p.uses > 1 && !MUTANT(UNCOUNTED),
@@ -464,16 +464,22 @@ void tr_forget_held(struct tr *t) {
     t->in_t0 = TR_IN_T0_NONE;
 }
 
-void tr_group_step(struct tr *t, const struct insn *i) {
-    uint32_t regs = written(i);
+/* What named anchors go by; nothing else has any. */
+static void step_versions(struct tr *t, const struct tu_insn *u) {
     int64_t by;
 
     for (unsigned r = 0; r < REG_R15 + 1; r++)
-        t->version[r] += (regs >> r & 1) && !steps(t, i, r, &by);
-    if ((!tr_keeps_t0(t, i) && !MUTANT(KEEPS_T0)) || i->op == OP_ret)
+        t->version[r] += (u->written >> r & 1) && !steps(t, &u->i, r, &by);
+}
+
+void tr_group_step(struct tr *t, const struct tu_insn *u) {
+    if (t->hot)
+        step_versions(t, u);
+    if (t->in_t0 != TR_IN_T0_NONE &&
+        ((!tr_keeps_t0(t, &u->i) && !MUTANT(KEEPS_T0)) || u->i.op == OP_ret))
         tr_lose_t0(t);
     for (unsigned n = 0; n < TR_HELD; n++)
-        if (t->held[n].on && !survives(t, i, &t->held[n].ref, &t->held[n].delta)) {
+        if (t->held[n].on && !survives(t, u, &t->held[n].ref, &t->held[n].delta)) {
             t->held[n].on = false;
             if (t->in_t0 == (int)n)
                 tr_lose_t0(t);

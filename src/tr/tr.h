@@ -31,8 +31,9 @@ static inline void *tr_span_record(struct tr_span *span, size_t size) {
 struct tu_insn {
     struct insn i;
     uint64_t va;
-    uint64_t expect; /* FOLLOW_EXPECTED */
-    uint8_t follow;  /* enum follow */
+    uint64_t expect;  /* FOLLOW_EXPECTED */
+    uint32_t written; /* general registers, more rather than fewer */
+    uint8_t follow;   /* enum follow */
     /* Status flags (one byte, see tr_pack_flags()) that are needed before and after. */
     uint8_t live_in, live_out;
     bool trap; /* it keeps trapping: a callout */

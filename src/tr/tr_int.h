@@ -233,8 +233,10 @@ void tr_lookup_ref(struct tr *t, const struct tr_ref *ref, unsigned len,
 /* Makes SIZE bytes at REF accessible: they are at [T0 + what this returns]. Spoils T1 and
  * the host's flags (saved when needed) unless T0 already points there. */
 int32_t tr_access(struct tr *t, const struct tr_ref *ref, unsigned size, bool write);
-/* I has been translated: which held ranges are still good? */
-void tr_group_step(struct tr *t, const struct insn *i);
+/* Registers that I writes, more rather than fewer. */
+uint32_t tr_written(const struct insn *i);
+/* U has been translated: which held ranges are still good? */
+void tr_group_step(struct tr *t, const struct tu_insn *u);
 /* Nothing that was checked may be relied on any more. */
 void tr_forget_held(struct tr *t);
 

@@ -246,7 +246,7 @@ static void expand(struct tr *t) {
             tr_callout(t, i);
         else
             tr_expand(t, i);
-        tr_group_step(t, i);
+        tr_group_step(t, &t->insn[t->k]);
     }
     if (!t->ended) {
         t->k = t->n - 1;
@@ -333,13 +333,15 @@ static enum tr_result build(struct tr *t) {
     return TR_MADE;
 }
 
-/* Instructions that are known to trap, and become callouts. */
-static void mark_traps(struct tr *t) {
+/* What is asked of each instruction more than once; those that are known to trap become
+ * callouts. */
+static void look_at_all(struct tr *t) {
     const struct tr_env *env = t->env;
 
     for (unsigned k = 0; k < t->n; k++) {
         struct tu_insn *u = &t->insn[k];
 
+        u->written = tr_written(&u->i);
         u->trap = env->advice->traps(env->arg, &u->i, u->va, tr_ram_page(t, u));
     }
 }
@@ -353,7 +355,7 @@ enum tr_result tr_translate(struct tr *t, struct tr_span *span, struct tr_code *
         return r == TR_NONE && t->full ? TR_FULL : r;
     if (!alloc_links(t) || !alloc_pieces(t))
         return TR_FULL;
-    mark_traps(t);
+    look_at_all(t);
     find_liveness(t);
     if (tr_loops(t)) { /* less is needed at its start than was assumed */
         t->live_loop = t->insn[0].live_in;

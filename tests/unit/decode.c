@@ -517,11 +517,14 @@ static void test_vendor(void **state) {
 }
 
 /* A memory of what was decoded changes nothing: real code, this program's own, from each
- * of its bytes on, and random bytes that begin alike; in turns for each mode. */
+ * of its bytes on, and random bytes that begin alike, with displacements of either sign;
+ * in turns for each mode. */
 static void test_memo(void **state) {
     static const uint8_t starts[][3] = {
         {0x48, 0x8b, 0x44}, {0x48, 0x8b, 0x04}, {0x0f, 0x84, 0x00}, {0xf3, 0x0f, 0x1e},
-        {0x66, 0x0f, 0x6f}, {0xc4, 0xe2, 0x7d}, {0x40, 0x40, 0x40}, {0x8b, 0x05, 0x00}};
+        {0x66, 0x0f, 0x6f}, {0xc4, 0xe2, 0x7d}, {0x40, 0x40, 0x40}, {0x8b, 0x05, 0x00},
+        {0xe8, 0x00, 0x80}, {0x75, 0x80, 0x00}, {0x48, 0x8d, 0x0d}, {0x48, 0x8b, 0x84},
+        {0x8b, 0x45, 0xff}, {0x83, 0x7d, 0x80}, {0xff, 0x25, 0xff}, {0x62, 0xf1, 0x7c}};
     static const enum cpu_mode modes[] = {MODE_64, MODE_32, MODE_64, MODE_16};
     struct decode_memo *memo = decode_memo_new();
     const uint8_t *own = (const uint8_t *)(uintptr_t)test_memo;
@@ -542,7 +545,8 @@ static void test_memo(void **state) {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                bytes[k] = k < 3 ? starts[n / 2 % 8][k] : random & 3;
+                bytes[k] = k < 3 ? starts[n / 2 % ARRAY_SIZE(starts)][k]
+                                 : random & (n % 3 ? 3 : 0xff);
             }
         }
         memset(&is, 0xa5, sizeof(is));
