@@ -7,8 +7,9 @@
  *
  * Locking: one lock; what is added is added before there are other CPUs.
  */
+#include <string.h>
+
 #include "bare/bare_int.h"
-#include "mem/mem.h"
 
 #define RANGES 64u
 #define PAGE 4096ull
@@ -58,7 +59,7 @@ void *bare_frame(void) {
 
     bare_unlock(&lock, flags);
     if (page)
-        mem_fill(page, 0, PAGE);
+        memset(page, 0, PAGE);
     return page;
 }
 
@@ -100,6 +101,6 @@ void *bare_frames(uint64_t size, uint64_t align) {
     bare_unlock(&lock, flags);
     if (!at)
         return NULL;
-    mem_fill((void *)(uintptr_t)at, 0, size);
+    memset((void *)(uintptr_t)at, 0, size);
     return (void *)(uintptr_t)at;
 }

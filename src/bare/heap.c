@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "bare/bare_int.h"
-#include "mem/mem.h"
 
 #define AREA (1ull << 38)
 #define CLASSES 40u
@@ -95,7 +94,7 @@ void *calloc(size_t count, size_t size) {
         return NULL;
     h = allocate(count * size);
     if (h && h->used_before)
-        mem_fill(h + 1, 0, count * size);
+        memset(h + 1, 0, count * size);
     return h ? h + 1 : NULL;
 }
 
@@ -123,7 +122,8 @@ void *realloc(void *p, size_t size) {
     other = malloc(size);
     if (!other)
         return NULL;
-    mem_copy(other, p, room);
+    if (p)
+        memcpy(other, p, room);
     free(p);
     return other;
 }

@@ -17,6 +17,8 @@
 
 int b_snprintf(char *to, size_t size, const char *format, ...);
 unsigned long long b_strtoull(const char *s, char **end, int base);
+void *b_memcpy(void *to, const void *from, size_t n);
+void *b_memset(void *to, int byte, size_t n);
 void *b_memmove(void *to, const void *from, size_t n);
 int b_memcmp(const void *a, const void *b, size_t n);
 int b_strncmp(const char *a, const char *b, size_t n);
@@ -123,15 +125,36 @@ static void test_numbers(void **state) {
         }
 }
 
-static void test_strings(void **state) {
-    char a[16] = "0123456789abcde", b[16] = "0123456789abcde";
+static void fill_alike(uint8_t a[64], uint8_t b[64]) {
+    for (unsigned n = 0; n < 64; n++)
+        a[n] = b[n] = (uint8_t)next();
+}
 
-    b_memmove(a + 2, a, 10);
-    memmove(b + 2, b, 10);
-    assert_memory_equal(a, b, sizeof(a));
-    b_memmove(a, a + 3, 10);
-    memmove(b, b + 3, 10);
-    assert_memory_equal(a, b, sizeof(a));
+/* All lengths about a few words, at each place in one, overlapping in both directions. */
+static void test_bytes(void **state) {
+    uint8_t a[64], b[64], from[64];
+
+    fill_alike(from, from);
+    for (unsigned len = 0; len <= 27; len++)
+        for (unsigned to = 0; to < 10; to++)
+            for (unsigned at = 0; at < 36; at += to % 3 + 1) {
+                fill_alike(a, b);
+                assert_ptr_equal(b_memmove(a + to, a + at, len), a + to);
+                memmove(b + to, b + at, len);
+                assert_memory_equal(a, b, sizeof(a));
+                assert_ptr_equal(b_memmove(a + at, a + to, len), a + at);
+                memmove(b + at, b + to, len);
+                assert_memory_equal(a, b, sizeof(a));
+                assert_ptr_equal(b_memcpy(a + to, from + at, len), a + to);
+                memcpy(b + to, from + at, len);
+                assert_memory_equal(a, b, sizeof(a));
+                assert_ptr_equal(b_memset(a + to, (int)at * 7, len), a + to);
+                memset(b + to, (int)at * 7, len);
+                assert_memory_equal(a, b, sizeof(a));
+            }
+}
+
+static void test_strings(void **state) {
     assert_true(b_memcmp("a\xff", "a\x01", 2) > 0);
     assert_true(b_strncmp("abc", "abd", 2) == 0 && b_strncmp("abc", "abd", 3) < 0);
     assert_string_equal(b_strstr("xx end=debug", "end="), "end=debug");
@@ -319,9 +342,9 @@ int main(void) {
         cmocka_unit_test(test_cpus),         cmocka_unit_test(test_cpus_spoilt),
         cmocka_unit_test(test_cpus_hostile), cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_formats),      cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_calendar),     cmocka_unit_test(test_heap),
-        cmocka_unit_test(test_heap_ends),
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_strings),      cmocka_unit_test(test_calendar),
+        cmocka_unit_test(test_heap),         cmocka_unit_test(test_heap_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
