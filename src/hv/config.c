@@ -47,6 +47,13 @@ static int take_written(const char *value, struct hv_config *c, char *why, size_
     return 0;
 }
 
+static int take_paging(const char *value, struct hv_config *c, char *why, size_t size) {
+    c->svm.shadow = !strcmp(value, "shadow");
+    if (c->svm.shadow || !strcmp(value, "nested"))
+        return 0;
+    return refuse(why, size, value, "there are paging=nested and paging=shadow");
+}
+
 static int take_exits(const char *value, struct hv_config *c, char *why, size_t size) {
     bool pure = !strcmp(value, "pure"), minimal = !strcmp(value, "minimal");
 
@@ -92,8 +99,8 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
         return take_memory(word + 7, c, why, size);
     else if (!strncmp(word, "cpus=", 5))
         return take_cpus(word + 5, c, why, size);
-    else if (!strcmp(word, "paging=nested") || !strcmp(word, "paging=shadow"))
-        c->svm.shadow = word[7] == 's';
+    else if (!strncmp(word, "paging=", 7))
+        return take_paging(word + 7, c, why, size);
     else if (!strncmp(word, "exits=", 6))
         return take_exits(word + 6, c, why, size);
     else if (!strncmp(word, "written=", 8))
@@ -108,7 +115,7 @@ static int take(char *word, struct hv_config *c, char *why, size_t size) {
         return bt_options_parse(&c->bt, word + 3, why, size);
     else if (!strcmp(word, "stats"))
         c->stats = true;
-    else if (strncmp(word, "end=", 4)) /* the bare machine's */
+    else if (strcmp(word, "end=debug-exit") != 0) /* which is the bare machine's */
         return refuse(why, size, word,
                       "no such word; there are engine=NAME, memory=MIB, cpus=N, "
                       "paging=nested or shadow, policy=flush, pcid or trace, exits=pure, "

@@ -506,8 +506,11 @@ int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
     m->image = image;
     rc = mem_create(cfg->memory, &m->mem);
     if (rc) {
-        snprintf(why, why_size, "there are no %llu MiB of memory for the guest",
-                 (unsigned long long)cfg->memory >> 20);
+        snprintf(
+            why, why_size,
+            "there are no %llu MiB of memory for the guest, and the 80 or so that it "
+            "takes besides; memory=MIB wants less, or the machine more",
+            (unsigned long long)cfg->memory >> 20);
         return rc;
     }
     rc = create_cpus(m);
