@@ -7,6 +7,7 @@
 #include "base/os.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "bare/bare_int.h"
 #include "base/bug.h"
@@ -38,18 +39,18 @@ void os_memfd_unmap(int fd, void *map, uint64_t size) {
 }
 
 int os_memfd_zero(int fd, void *map, uint64_t size) {
-    mem_fill(map, 0, size);
+    memset(map, 0, size);
     return 0;
 }
 
 int os_memfd_zero_part(int fd, void *map, uint64_t off, uint64_t size) {
-    mem_fill((uint8_t *)map + off, 0, size);
+    memset((uint8_t *)map + off, 0, size);
     return 0;
 }
 
 /* There are no overlays: zeros are written. */
 int os_memory_blank(uint8_t *map, uint64_t size) {
-    mem_fill(map, 0, size);
+    memset(map, 0, size);
     return 0;
 }
 
