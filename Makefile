@@ -211,7 +211,7 @@ check-nested: deps
 check-svm: deps
 	@tools/deps check && tools/deps svm
 	@$(MAKE) --no-print-directory svm svm-iso guests
-	@tools/fetch-assets linux-amd64 linux-686-pae busybox-amd64 busybox-i386 $(ASSETS)
+	@tools/fetch-assets linux-amd64 linux-686-pae linux-cloud612 busybox-amd64 busybox-i386 $(ASSETS)
 	@BUILD=$(BUILD) tests/svm/run
 
 # Boots Debian's kernels on the interpreter and on the translator at once, and compares

@@ -504,6 +504,8 @@ int hv_vm_new(const struct hv_config *cfg, const struct boot_image *image,
         return rc;
     m->cfg = cfg;
     m->image = image;
+    if (policy_for(cfg) != cfg->policy)
+        hv_console_line(cfg->number, "policy=trace is for guests with one CPU: pcid");
     rc = mem_create(cfg->memory, &m->mem);
     if (rc) {
         snprintf(
