@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "decode/decode.h"
+#include "lib/svmassist.h"
 #include "x86/cr.h"
 #include "x86/exception.h"
 #include "x86/msr.h"
@@ -639,6 +640,8 @@ static int other(struct svmcpu *c, const struct insn *i) {
                           X86_SVM_EVENT_VALID | X86_SVM_EVENT_SOFTWARE | (uint8_t)i->imm,
                           c->b->rip + i->len);
     case OP_nop:
+        if (c->bytes[0] == 0xf3 && svmassist_pause(c))
+            return leave(c, X86_SVM_EXIT_PAUSE, 0, 0);
         return GOES_ON;
     default:
         return give_up(c, "an instruction that the model has not");
@@ -694,25 +697,29 @@ static int execute(struct svmcpu *c, const struct insn *i) {
 
 static int fetch(struct svmcpu *c, struct insn *i) {
     const struct wish w = {.exec = true, .user = c->b->cpl == 3};
-    uint8_t bytes[15];
-    unsigned here = 4096 - (c->b->rip & 4095), len = here < 15 ? here : 15;
-    int out = access(c, c->b->rip, bytes, len, &w);
+    unsigned here = 4096 - (c->b->rip & 4095);
+    int out;
 
+    c->fetched = 0;
+    out = access(c, c->b->rip, c->bytes, here < 15 ? here : 15, &w);
     if (out != GOES_ON)
         return out;
-    if (decode_insn(MODE_64, bytes, len, i) == DECODE_OK)
+    c->fetched = here < 15 ? here : 15;
+    if (decode_insn(MODE_64, c->bytes, c->fetched, i) == DECODE_OK)
         return GOES_ON;
-    if (len == 15)
+    if (c->fetched == 15)
         return fault(c, X86_GP, true, 0);
-    out = access(c, c->b->rip + len, bytes + len, 15 - len, &w);
-    if (out == GOES_ON && decode_insn(MODE_64, bytes, 15, i) != DECODE_OK)
-        return fault(c, X86_GP, true, 0);
-    return out;
+    out = access(c, c->b->rip + here, c->bytes + here, 15 - here, &w);
+    if (out != GOES_ON)
+        return out;
+    c->fetched = 15;
+    return decode_insn(MODE_64, c->bytes, 15, i) == DECODE_OK ? GOES_ON
+                                                              : fault(c, X86_GP, true, 0);
 }
 
 static int step(struct svmcpu *c) {
     uint64_t shadow = c->b->int_state;
-    struct insn i;
+    struct insn i = {.len = 0};
     int out = fetch(c, &i);
 
     c->insns++;
@@ -727,7 +734,10 @@ static int step(struct svmcpu *c) {
         }
     }
     c->b->int_state = shadow;
-    return out == FAULTS ? raise(c, 0) : out;
+    out = out == FAULTS ? raise(c, 0) : out;
+    if (out == EXITS)
+        svmassist_tell(c, &i);
+    return out;
 }
 
 /* --- VMRUN --- */
@@ -764,7 +774,12 @@ void svmcpu_run(struct svmcpu *c, struct x86_vmcb *b, uint64_t *gpr) {
 
     c->b = b;
     c->gpr = gpr;
+    c->pauses = b->pause_count;
     b->exit_int_info = 0;
+    if (svmassist_unknown(b)) {
+        give_up(c, svmassist_unknown(b));
+        return;
+    }
     if (refuses(c) || c->insns > c->budget) {
         give_up(c, refuses(c) ? "VMRUN refuses" : "it comes back again and again");
         return;

@@ -42,7 +42,9 @@ struct svmcpu {
     unsigned pages, uppers;
     struct svmcpu_page tlb[SVMCPU_TLB];
     struct svmcpu_upper upper[SVMCPU_UPPER];
-    /* The fault of the instruction that is executed. */
+    /* The instruction that is executed, and its fault. */
+    uint8_t bytes[15];
+    unsigned fetched, pauses; /* PAUSEs until one leaves */
     uint8_t vector;
     bool has_error;
     uint32_t error;

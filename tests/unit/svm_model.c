@@ -65,6 +65,7 @@ enum act {
     DO_ROM,
     DO_SECTION,
     DO_HLT,
+    DO_PAUSE,
 };
 
 /* The guest. RSI: the next operation; RBX, RCX: its address and value. The stack is empty
@@ -92,6 +93,7 @@ __asm__(".pushsection .rodata\n"
         "        cmp $14, %eax\n je rom_it\n"
         "        cmp $15, %eax\n je section\n"
         "        cmp $16, %eax\n je hlt_it\n"
+        "        cmp $17, %eax\n je pause_it\n"
         "        out %eax, $0xe0\n"
         "        jmp next\n"
         "store:  mov %rcx, (%rbx)\n"
@@ -152,6 +154,10 @@ __asm__(".pushsection .rodata\n"
         "hlt_it: sti\n"
         "        hlt\n"
         "        jmp next\n"
+        "pause_it: pause\n"
+        "        pause\n"
+        "        pause\n"
+        "        jmp next\n"
         /* Handlers. */
         "guest_int: jmp tell\n"
         "guest_pf: pop %rax\n"
@@ -169,6 +175,12 @@ __asm__(".pushsection .rodata\n"
 extern const uint8_t guest_begin[], guest_end[], guest_int[], guest_pf[], guest_irq[];
 
 /* --- the machine --- */
+
+/* What a CPU may have or not. */
+#define FEATURES                                                                         \
+    (X86_SVM_NRIPS | X86_SVM_FLUSH_BY_ASID | X86_SVM_DECODE_ASSISTS |                    \
+     X86_SVM_PAUSE_FILTER)
+#define ANY (~0u) /* another choice of these for each run */
 
 #define LOG_MAX 16384u
 
@@ -197,6 +209,9 @@ static struct svmcpu cpu;
 static enum spoil spoilt;
 static unsigned taken, raise_every, late;
 static uint64_t next_raise; /* of the CPU's instructions */
+static uint32_t features = ANY;
+static uint64_t pauses,
+    shortcuts; /* exits of all runs, and those without the interpreter */
 
 /* What was written to: looked at whenever the guest's run ends, if ON, which is then
  * often by the hook of its ports. */
@@ -224,6 +239,7 @@ static void enter(void *arg, struct svm_entry *e) {
         b->int_ctl &= ~(uint64_t)X86_SVM_V_IRQ;
     if (spoilt == SHADOWS_AT_RUN)
         b->int_state = 0;
+    b->pause_count = b->pause_count ? 2 : 0; /* no guest here has thousands in a row */
     svmcpu_run(&cpu, b, e->gpr);
     if (spoilt == SHADOWS)
         b->int_state = 0;
@@ -494,7 +510,7 @@ static void make_list(uint64_t seed, unsigned length) {
         else if (kind < 30)
             add(DO_ROM, 0, pick(FRAME_COUNT) | (one_in(2) ? 0x100 : 0));
         else
-            add(DO_CPUID + pick(4), 0, pick(1 << 20));
+            add(one_in(5) ? DO_PAUSE : DO_CPUID + pick(4), 0, pick(1 << 20));
     }
     add(DO_END, 0, 0);
 }
@@ -516,10 +532,11 @@ static void open_side(struct side *s, enum way way, bool svm) {
     guest_new(&s->g, &cfg);
     if (!svm)
         return;
-    assert_int_equal(svm_new(s->g.v, s->g.ip, &host,
-                             &(struct svm_options){.shadow = way != NESTED}, &s->svm, why,
-                             sizeof(why)),
-                     0);
+    assert_int_equal(
+        svm_new(s->g.v, s->g.ip, &host,
+                &(struct svm_options){.shadow = way != NESTED, .pauses = true}, &s->svm,
+                why, sizeof(why)),
+        0);
     s->svm->has_xcr0 = false;
 }
 
@@ -575,7 +592,7 @@ static void begin_to_look(void) {
 static bool run_real(enum way way, unsigned slice, bool interrupts) {
     memset(&cpu, 0, sizeof(cpu));
     cpu.asids = way == NESTED ? 8 : 2 + pick(4);
-    cpu.features = X86_SVM_NPT | (one_in(2) ? X86_SVM_FLUSH_BY_ASID : 0);
+    cpu.features = X86_SVM_NPT | ((features == ANY ? pick(~0u) : features) & FEATURES);
     cpu.slice = slice;
     cpu.budget = 400000;
     open_side(&real, way, true);
@@ -590,6 +607,8 @@ static bool run_real(enum way way, unsigned slice, bool interrupts) {
             look_at_written();
     }
     svm_sync(real.svm);
+    pauses += real.svm->cnt.exit_pause;
+    shortcuts += real.svm->cnt.shortcuts;
     return real.ended && !cpu.trouble;
 }
 
@@ -647,6 +666,26 @@ static void test_page_tables(void **state) {
     for (unsigned seed = 1; seed <= SEEDS; seed++)
         for (enum way way = 0; way < WAYS; way++)
             assert_true(same(way, seed, 1500, slices[seed % ARRAY_SIZE(slices)]));
+}
+
+/* With each feature alone, without any and with all the guest sees the same. */
+static void test_features(void **state) {
+    static const uint32_t sets[] = {0,
+                                    X86_SVM_NRIPS,
+                                    X86_SVM_FLUSH_BY_ASID,
+                                    X86_SVM_DECODE_ASSISTS,
+                                    X86_SVM_PAUSE_FILTER,
+                                    FEATURES};
+
+    for (unsigned n = 0; n < ARRAY_SIZE(sets); n++) {
+        features = sets[n];
+        pauses = shortcuts = 0;
+        for (enum way way = 0; way < WAYS; way++)
+            assert_true(same(way, 21 + n, 1500, n % 2 ? 0 : 9));
+        assert_true(shortcuts > 20);
+        assert_int_equal(pauses > 5, !!(features & X86_SVM_PAUSE_FILTER));
+    }
+    features = ANY;
 }
 
 /* How many of the seeds find what is spoilt. */
@@ -805,6 +844,7 @@ static void test_written_pages(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_page_tables),
+        cmocka_unit_test(test_features),
         cmocka_unit_test(test_flushes_left_out_are_found),
         cmocka_unit_test(test_asids_mixed_up_are_found),
         cmocka_unit_test(test_interrupts),
