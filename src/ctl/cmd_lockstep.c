@@ -131,6 +131,7 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     if (status >= 0) {
         disk_options_free(&o.disks);
         net_options_free(&o.nets);
+        identity_options_free(&o.identity);
         return status;
     }
     run_options_count(&o);
@@ -156,5 +157,6 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     recording_free(&rec);
     disk_options_free(&o.disks);
     net_options_free(&o.nets);
+    identity_options_free(&o.identity);
     return status;
 }

@@ -794,6 +794,7 @@ int ctl_run(int argc, char **argv, const struct ctl_front *front) {
     console_options_free(&r->o.consoles);
     vsock_option_free(&r->o.vsock);
     share_options_free(&r->o.shares);
+    identity_options_free(&r->o.identity);
     display_option_free(&r->o.display);
     free(r);
     if (signal_seen)

@@ -80,8 +80,9 @@ static void print_help(void) {
         "off\n"
         "  --jail MODE          lock the run up: require (or on), auto (where it can "
         "be), off\n"
-        "  --perf-map           write /tmp/perf-PID.map for perf\n"
-        "  --log-level LEVEL    what is told: off, error, warning, info, debug\n"
+        "  --smbios, --fw-cfg   what the guest is told of its machine; `--smbios help`\n"
+        "  --log-level LEVEL, --perf-map  off, error, warning, info, debug; a file for "
+        "perf\n"
         "\n"
         "On a terminal, Ctrl-A x quits and Ctrl-A h helps; elsewhere all input is the "
         "guest's.\n"
@@ -140,6 +141,8 @@ enum {
     OPT_ESCAPE,
     OPT_VSOCK,
     OPT_SHARE,
+    OPT_SMBIOS,
+    OPT_FW_CFG,
     OPT_DISPLAY,
     OPT_BALLOON,
     OPT_MEMORY_CEILING,
@@ -194,6 +197,8 @@ static const struct option long_options[] = {
     {"escape", required_argument, NULL, OPT_ESCAPE},
     {"vsock", required_argument, NULL, OPT_VSOCK},
     {"share", required_argument, NULL, OPT_SHARE},
+    {"smbios", required_argument, NULL, OPT_SMBIOS},
+    {"fw-cfg", required_argument, NULL, OPT_FW_CFG},
     {"display", required_argument, NULL, OPT_DISPLAY},
     {"balloon", optional_argument, NULL, OPT_BALLOON},
     {"memory-ceiling", required_argument, NULL, OPT_MEMORY_CEILING},
@@ -502,6 +507,10 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         return vsock_option_take(&o->vsock, optarg);
     case OPT_SHARE:
         return share_option_take(&o->shares, optarg);
+    case OPT_SMBIOS:
+        return smbios_option_take(&o->identity, optarg);
+    case OPT_FW_CFG:
+        return fw_cfg_option_take(&o->identity, optarg);
     case OPT_DISPLAY:
         return display_option_take(&o->display, optarg);
     case OPT_BALLOON:
@@ -599,6 +608,8 @@ static bool is_kept(int opt) {
     case OPT_SERIAL:
     case OPT_VSOCK:
     case OPT_SHARE:
+    case OPT_SMBIOS:
+    case OPT_FW_CFG:
     case OPT_BALLOON:
     case OPT_MEMORY_CEILING:
     case OPT_NO_RNG:
@@ -742,6 +753,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
             return CTL_OK;
         if (opt == OPT_SHARE && share_option_help(optarg))
             return CTL_OK;
+        if ((opt == OPT_SMBIOS || opt == OPT_FW_CFG) && identity_option_help(optarg))
+            return CTL_OK;
         if (opt == OPT_DISPLAY && display_option_help(optarg))
             return CTL_OK;
         if (opt == OPT_NET && net_option_help(optarg))
@@ -758,6 +771,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         return CTL_USAGE;
     }
     put_ceiling(o);
+    identity_options_put(&o->identity, &o->machine);
     if (!check_source(o, argv[0]) || !check_name(o))
         return CTL_USAGE;
     if (o->monitor && o->display.kind == DISPLAY_TEXT) {

@@ -7,6 +7,7 @@
 #include "ctl/cpu_option.h"
 #include "ctl/disk_option.h"
 #include "ctl/display_option.h"
+#include "ctl/identity_option.h"
 #include "ctl/net_option.h"
 #include "ctl/serial_option.h"
 #include "ctl/share_option.h"
@@ -44,6 +45,7 @@ struct run_options {
     enum console_monitor monitor;
     uint8_t escape; /* 0: Ctrl-A */
     struct share_options shares;
+    struct identity_options identity;
     struct display_option display;
     const char *append;
     bool no_reboot;

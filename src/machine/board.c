@@ -613,7 +613,7 @@ int board_create(struct board *b, const struct dev_host *host,
          (b->vmgenid = vmgenid_new(b->bus)) &&
          (b->vga = vga_new(b->bus, b->clock, b->mem)) &&
          (b->pvclock = pvclock_new(b->mem, b->clock, b->cpus, &pv_cfg, b->cnt)) &&
-         create_steals(b) && (!b->firmware || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
+         create_steals(b) && (!b->tells || (b->fw_cfg = fw_cfg_new(b->bus, b->mem))) &&
          (b->no_pci || create_pci(b));
     if (ok && (b->firmware || b->display))
         kbc_plug_keyboard(b->kbc);

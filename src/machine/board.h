@@ -58,7 +58,8 @@ struct board {
     bool paravirt;
     bool steal_time;
     bool no_pci;
-    bool firmware;           /* runs on it: it is told what there is */
+    bool firmware;           /* runs on it */
+    bool tells;              /* it, or the guest, is told what there is by a fw_cfg */
     const uint8_t *vga_bios; /* NULL: none */
     uint32_t vga_bios_size;
     bool display;     /* somebody looks: he has a keyboard and a mouse */
@@ -81,7 +82,7 @@ struct board {
     struct vmgenid *vmgenid;
     struct vga *vga;
     struct pvclock *pvclock;
-    struct fw_cfg *fw_cfg; /* NULL: no firmware */
+    struct fw_cfg *fw_cfg; /* NULL: it does not tell */
     uint16_t isa_lines,
         pirq_lines;       /* high, as ISA devices and the PCI lines drive them */
     struct board_pci pci; /* empty without PCI */

@@ -103,6 +103,15 @@ static int tell_boot(struct fw_cfg *f, const struct firmware_config *cfg) {
     return rc;
 }
 
+int firmware_tell_items(struct fw_cfg *f, const struct firmware_config *cfg) {
+    const struct smbios_identity *id = cfg->identity;
+    int rc = id && id->has_uuid ? fw_cfg_set(f, FW_CFG_UUID, id->uuid, 16) : 0;
+
+    for (unsigned n = 0; !rc && n < cfg->item_count; n++)
+        rc = fw_cfg_add(f, cfg->items[n].name, cfg->items[n].bytes, cfg->items[n].size);
+    return rc;
+}
+
 int firmware_tell(struct fw_cfg *f, struct mem *m, const struct firmware_config *cfg) {
     int rc;
 
@@ -118,5 +127,7 @@ int firmware_tell(struct fw_cfg *f, struct mem *m, const struct firmware_config 
         rc = tell_acpi(f, m, cfg);
     if (!rc)
         rc = tell_smbios(f, m, cfg);
-    return rc ? rc : tell_boot(f, cfg);
+    if (!rc)
+        rc = tell_boot(f, cfg);
+    return rc ? rc : firmware_tell_items(f, cfg);
 }

@@ -4,6 +4,8 @@
 
 #include "base/types.h"
 #include "dev/fw/fw_cfg.h"
+#include "dev/tables/smbios.h"
+#include "machine/machine.h"
 
 struct firmware_config {
     unsigned cpus;
@@ -12,11 +14,16 @@ struct firmware_config {
     uint64_t acpi_len;
     struct gpa smbios;
     uint64_t smbios_len;
+    const struct smbios_identity *identity; /* or NULL */
+    const struct machine_item *items;       /* that the user has given */
+    unsigned item_count;
     bool menu; /* the user is asked what to boot */
     const char
         *bootorder; /* devices by their Open Firmware names, a line each; or NULL */
 };
 
+/* Fills F with the user's items alone. 0 or -errno. */
+int firmware_tell_items(struct fw_cfg *f, const struct firmware_config *cfg);
 /* Fills F, for a boot. 0 or -errno. */
 int firmware_tell(struct fw_cfg *f, struct mem *m, const struct firmware_config *cfg);
 

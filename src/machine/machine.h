@@ -43,7 +43,8 @@ struct machine_console {
 
 struct block;
 struct machine;
-struct net_figures; /* net/net.h */
+struct net_figures;     /* net/net.h */
+struct smbios_identity; /* dev/tables/smbios.h */
 struct os_loop;
 
 /* Where the console's input comes from in a counted run. All times are nanoseconds of
@@ -124,6 +125,14 @@ struct machine_serial {
 };
 #define MACHINE_SERIALS 2
 
+/* A file of fw_cfg's; all of it the caller's, and must outlive the machine. */
+struct machine_item {
+    const char *name; /* that fw_cfg_add() likes, and none of the machine's own */
+    const void *bytes;
+    uint32_t size;
+};
+#define MACHINE_ITEMS 16
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
@@ -163,6 +172,10 @@ struct machine_config {
     bool boot_menu; /* firmware asks the user */
     bool display;   /* somebody looks at the screen, with a keyboard and a mouse */
     bool tablet;    /* and with a pointer that says where it is, over virtio */
+    struct machine_item items[MACHINE_ITEMS]; /* what the guest is told besides */
+    unsigned item_count;
+    const struct smbios_identity
+        *identity; /* of it; the caller's; NULL: the board's own */
     struct machine_vars vars;
     /* The VGA's BIOS, for firmware that runs it; the caller's. NULL: there is none. */
     const uint8_t *vga_bios;

@@ -27,6 +27,11 @@ static bool with_firmware(const struct machine *m) {
     return m->cfg.image && boot_image_is_firmware(m->cfg.image);
 }
 
+/* Is there a fw_cfg? */
+static bool tells(const struct machine *m) {
+    return with_firmware(m) || m->cfg.item_count;
+}
+
 static int create_memory(struct machine *m, char *why, size_t why_size) {
     uint64_t size = m->cfg.memory;
     int rc;
@@ -163,6 +168,7 @@ static int create_board(struct machine *m) {
                        .steal_time = cpuid_steal_time(m->cpuid),
                        .no_pci = m->cfg.no_pci,
                        .firmware = with_firmware(m),
+                       .tells = tells(m),
                        .display = m->cfg.display,
                        .vga_bios = m->cfg.vga_bios,
                        .vga_bios_size = m->cfg.vga_bios_size,
@@ -281,9 +287,12 @@ void machine_free(struct machine *m) {
 #define FIRMWARE_ACPI 0x20000u
 #define FIRMWARE_SMBIOS 0x40000u
 
-static int tell_firmware(struct machine *m, const struct boot_config *boot) {
+static int tell(struct machine *m, const struct boot_config *boot) {
     char order[64 * (MACHINE_DISKS + MACHINE_NETS)];
-    const struct firmware_config cfg = {.cpus = m->cpus,
+    const struct firmware_config cfg = {.identity = m->cfg.identity,
+                                        .items = m->cfg.items,
+                                        .item_count = m->cfg.item_count,
+                                        .cpus = m->cpus,
                                         .ram = m->cfg.memory,
                                         .acpi = boot->rsdp,
                                         .acpi_len = boot->acpi_len,
@@ -292,6 +301,10 @@ static int tell_firmware(struct machine *m, const struct boot_config *boot) {
                                         .menu = m->cfg.boot_menu,
                                         .bootorder = order};
 
+    if (!with_firmware(m)) {
+        fw_cfg_clear(m->board.fw_cfg);
+        return firmware_tell_items(m->board.fw_cfg, &cfg);
+    }
     machine_bootorder(m, order, sizeof(order));
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
@@ -301,13 +314,17 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     const struct vcpu *v = machine_boot_cpu(m)->vcpu;
     struct cpuid_regs id = cpuid_query(v, 0, 0), one = cpuid_query(v, 1, 0);
     struct acpi_config acpi = {
-        .cpus = m->cpus, .dsdt = {.pci = !m->cfg.no_pci, .generation = VMGENID_BASE}};
+        .cpus = m->cpus,
+        .dsdt = {.pci = !m->cfg.no_pci, .fw_cfg = tells(m), .generation = VMGENID_BASE}};
     struct mptable_config mp = {.cpus = m->cpus,
                                 .signature = one.eax,
                                 .features = one.edx,
                                 .pci = !m->cfg.no_pci};
-    struct smbios_config smbios = {
-        .cpus = m->cpus, .ram = m->cfg.memory, .signature = one.eax, .features = one.edx};
+    struct smbios_config smbios = {.cpus = m->cpus,
+                                   .ram = m->cfg.memory,
+                                   .signature = one.eax,
+                                   .features = one.edx,
+                                   .identity = m->cfg.identity};
     bool firmware = with_firmware(m);
     int rc;
 
@@ -324,7 +341,7 @@ static int build_tables(struct machine *m, struct boot_config *boot) {
     if (!rc)
         rc =
             smbios_build(m->mem, gpa(firmware ? FIRMWARE_SMBIOS : SMBIOS_WHERE), &smbios);
-    return rc || !firmware ? rc : tell_firmware(m, boot);
+    return rc || !tells(m) ? rc : tell(m, boot);
 }
 
 void machine_power_up(struct machine *m, bool empty) {

@@ -423,6 +423,8 @@ bool qemu_emit(struct qemu *q) {
     if (!take_flash(q) || !emit_start(q))
         return false;
     emit_machine(q);
+    for (size_t n = 0; n < q->told_count; n++)
+        put_option(q, q->told[n].option, q->told[n].text);
     if (!emit_disks(q) || !emit_nets(q) || !emit_shares(q) || !emit_chars(q) ||
         !emit_debugger(q))
         return false;

@@ -19,6 +19,7 @@
 #define QEMU_PORTS 8u
 #define QEMU_SHARES 8u
 #define QEMU_NOTES 32u
+#define QEMU_TOLD 64u
 #define QEMU_RUN_MAX 640u
 #define QEMU_WHY 512u
 
@@ -78,6 +79,11 @@ struct qemu_share {
     bool readonly;
 };
 
+/* What the guest is told: an option of bivisor's, and its value. */
+struct qemu_told {
+    const char *option, *text;
+};
+
 struct qemu {
     struct qemu_string *strings;
     bool failed;
@@ -105,6 +111,8 @@ struct qemu {
     bool legacy_has_card;
     struct qemu_share share[QEMU_SHARES];
     size_t share_count;
+    struct qemu_told told[QEMU_TOLD];
+    size_t told_count;
     /* characters */
     struct qemu_char chr[QEMU_CHARS];
     size_t chr_count;
@@ -203,6 +211,10 @@ bool qemu_attach_port(struct qemu *q, struct qemu_list *l, bool console);
 bool qemu_take_virtfs(struct qemu *q, const char *option, const char *value);
 bool qemu_take_fsdev(struct qemu *q, const char *option, const char *value);
 bool qemu_attach_share(struct qemu *q, struct qemu_list *l);
+/* identity.c */
+bool qemu_take_uuid(struct qemu *q, const char *option, const char *value);
+bool qemu_take_smbios(struct qemu *q, const char *option, const char *value);
+bool qemu_take_fw_cfg(struct qemu *q, const char *option, const char *value);
 /* screen.c */
 bool qemu_take_display(struct qemu *q, const char *option, const char *value);
 bool qemu_take_vga(struct qemu *q, const char *option, const char *value);

@@ -119,6 +119,73 @@ static void check_smbios(uint64_t ram, unsigned cpus) {
         f.device, ram >> 20 << 20 == ram || ram < 0x7fff << 10 ? ram : ram >> 20 << 20);
 }
 
+/* The structure of TYPE in what CFG makes; NULL: there is none. */
+static const uint8_t *built(const struct smbios_config *cfg, unsigned type) {
+    const uint8_t *segment, *e, *s;
+
+    mem_reset(table_mem);
+    assert_int_equal(smbios_build(table_mem, gpa(SMBIOS_WHERE), cfg), 0);
+    segment = table_segment(0xf0000);
+    e = table_find(segment, "_SM_");
+    for (s = segment + (table_get(e, 0x18, 4) - 0xf0000); s[0] != type; s = next(s))
+        if (s[0] == 127)
+            return NULL;
+    return s;
+}
+
+/* What the user says takes the place of the board's own, and of nothing else. */
+static void test_identity(void **state) {
+    static const uint8_t uuid[] = {0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66,
+                                   0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff};
+    struct smbios_identity id = {.has_uuid = true,
+                                 .uuid = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+                                          0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff},
+                                 .text = {[SMBIOS_BIOS_VERSION] = "V",
+                                          [SMBIOS_SYSTEM_PRODUCT] = "",
+                                          [SMBIOS_SYSTEM_SERIAL] = "S",
+                                          [SMBIOS_SYSTEM_FAMILY] = "F",
+                                          [SMBIOS_CHASSIS_TAG] = "T"}};
+    struct smbios_config cfg = {.cpus = 1, .ram = 64 << 20, .identity = &id};
+    const uint8_t *s = built(&cfg, 1);
+
+    assert_string_equal(text(s, s[4]), "bivisor");
+    assert_int_equal(s[5], 0);
+    assert_string_equal(text(s, s[6]), "1");
+    assert_string_equal(text(s, s[7]), "S");
+    assert_memory_equal(s + 8, uuid, 16); /* "System UUID" has this example */
+    assert_int_equal(s[0x19], 0);
+    assert_string_equal(text(s, s[0x1a]), "F");
+    s = built(&cfg, 0);
+    assert_string_equal(text(s, s[5]), "V");
+    s = built(&cfg, 3);
+    assert_string_equal(text(s, s[8]), "T");
+    assert_null(built(&cfg, 2));
+    assert_null(built(&cfg, 11));
+    id.text[SMBIOS_BOARD_SERIAL] = "B";
+    s = built(&cfg, 2);
+    assert_string_equal(text(s, s[4]), "bivisor");
+    assert_string_equal(text(s, s[7]), "B");
+    id.oem[id.oem_count++] = "one";
+    id.oem[id.oem_count++] = "two";
+    s = built(&cfg, 11);
+    assert_int_equal(s[4], 2);
+    assert_string_equal(text(s, 2), "two");
+}
+
+/* All of the room can be used, and no more. */
+static void test_room(void **state) {
+    static char large[SMBIOS_ROOM];
+    struct smbios_identity id = {.oem = {large, "x"}, .oem_count = 1};
+    const struct smbios_config cfg = {.cpus = 1, .ram = 64 << 20, .identity = &id};
+    const uint8_t *s;
+
+    memset(large, 'a', sizeof(large) - 1);
+    s = built(&cfg, 11);
+    assert_string_equal(text(s, 1), large);
+    id.oem_count = 2;
+    assert_int_equal(smbios_build(table_mem, gpa(SMBIOS_WHERE), &cfg), -ENOSPC);
+}
+
 static void test_smbios(void **state) {
     static const uint64_t rams[] = {
         4 << 20,    (4 << 20) + 4096, 512 << 20,      (512 << 20) + 4096, 3ull << 30,
@@ -140,7 +207,9 @@ static void test_smbios(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_smbios)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_identity),
+                                       cmocka_unit_test(test_room),
+                                       cmocka_unit_test(test_smbios)};
 
     return cmocka_run_group_tests(tests, table_setup, table_teardown);
 }

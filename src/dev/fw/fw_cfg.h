@@ -13,6 +13,7 @@
 #include "mem/mem.h"
 
 #define FW_CFG_PORT 0x510 /* selector; data at the next */
+#define FW_CFG_PORTS 12u  /* with those of DMA */
 #define FW_CFG_DMA_PORT 0x514
 
 /* Items with a number of their own; those with names get theirs from the device. */

@@ -33,6 +33,7 @@
 #include "dev/tables/dsdt.h"
 
 #include "dev/apic/ioapic.h"
+#include "dev/fw/fw_cfg.h"
 #include "dev/pc/pm.h"
 #include "dev/pci/piix.h"
 #include "mem/mem.h"
@@ -78,6 +79,19 @@ static void isa_device(struct aml *a, const struct isa *d) {
     for (unsigned i = 0; i < 3 && d->io[i].count; i++)
         aml_io(a, d->io[i].port, d->io[i].count, 1);
     aml_irq(a, d->irq);
+    aml_close_resources(a, crs);
+    aml_close(a, device);
+}
+
+/* Linux finds it by this ID (QEMU's docs/specs/fw_cfg, "ACPI Interface"). */
+static void fw_cfg_device(struct aml *a) {
+    uint32_t device = aml_open_device(a, "FWCF"), crs;
+
+    aml_name(a, "_HID");
+    aml_string(a, "QEMU0002");
+    aml_name_int(a, "_STA", STA_ON);
+    crs = aml_open_resources(a, "_CRS");
+    aml_io(a, FW_CFG_PORT, FW_CFG_PORTS, 1);
     aml_close_resources(a, crs);
     aml_close(a, device);
 }
@@ -305,6 +319,8 @@ void dsdt_build(struct aml *a, const struct dsdt_config *cfg) {
         isa_device(a, &keyboard);
         isa_device(a, &mouse);
     }
+    if (cfg->fw_cfg)
+        fw_cfg_device(a);
     if (cfg->pci) {
         pci_bridge(a, cfg);
         for (unsigned n = 0; n < 4; n++)

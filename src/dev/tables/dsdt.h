@@ -9,6 +9,7 @@
 struct dsdt_config {
     bool pci;
     bool keyboard;    /* is plugged in */
+    bool fw_cfg;      /* is there */
     uint64_t ram_end; /* below 4 GiB: from there to the I/O APIC is PCI's */
     /* Where 64-bit bars may be, above RAM: from here to there. Equal: nowhere. */
     uint64_t window64, window64_end;

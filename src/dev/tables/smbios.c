@@ -24,8 +24,10 @@
 enum {
     BIOS = 0,
     SYSTEM = 1,
+    BASEBOARD = 2,
     CHASSIS = 3,
     PROCESSOR = 4,
+    OEM_STRINGS = 11,
     MEMORY_ARRAY = 16,
     MEMORY_DEVICE = 17,
     ARRAY_ADDRESS = 19,
@@ -39,6 +41,9 @@ struct builder {
     unsigned count;
     uint32_t start; /* of the structure that is being made */
     unsigned strings;
+    const struct smbios_identity *identity;
+    uint32_t room; /* for the identity's strings */
+    bool full;     /* there was too little */
 };
 
 /* Begins a structure of SIZE bytes, zero but for its header. */
@@ -63,6 +68,31 @@ static uint8_t string(struct builder *b, const char *text) {
     return (uint8_t)++b->strings;
 }
 
+/* The same with one of the identity's, none if it is empty. */
+static uint8_t told_string(struct builder *b, const char *text) {
+    uint32_t size = 1;
+
+    if (!*text)
+        return 0;
+    while (size <= b->room && text[size - 1])
+        size++;
+    if (size > b->room) {
+        b->full = true;
+        return 0;
+    }
+    b->room -= size;
+    return string(b, text);
+}
+
+/* T, if it was said, else the board's OWN, which may be NULL. */
+static uint8_t text_of(struct builder *b, enum smbios_text t, const char *own) {
+    const char *told = b->identity ? b->identity->text[t] : NULL;
+
+    if (told)
+        return told_string(b, told);
+    return own ? string(b, own) : 0;
+}
+
 /* The set of strings ends with an empty one; a set without any has two zero bytes. */
 static void finish(struct builder *b) {
     b->len += b->strings ? 1 : 2;
@@ -73,10 +103,10 @@ static void finish(struct builder *b) {
 static void put_bios(struct builder *b) {
     uint8_t *s = begin(b, BIOS, 0, 0x18);
 
-    s[0x04] = string(b, "bivisor");
-    s[0x05] = string(b, "1");
+    s[0x04] = text_of(b, SMBIOS_BIOS_VENDOR, "bivisor");
+    s[0x05] = text_of(b, SMBIOS_BIOS_VERSION, "1");
     table_put(s + 0x06, 0xf000, 2); /* segment */
-    s[0x08] = string(b, "01/01/2024");
+    s[0x08] = text_of(b, SMBIOS_BIOS_DATE, "01/01/2024");
     s[0x09] = 0;                        /* 64 KiB */
     table_put(s + 0x0a, 1u << 3, 8);    /* no characteristics are told */
     s[0x12] = 0x01;                     /* but ACPI */
@@ -85,22 +115,70 @@ static void put_bios(struct builder *b) {
     finish(b);
 }
 
+/* The first three fields with their low bytes first ("System UUID"); zeros: none. */
+static void put_uuid(uint8_t *to, const struct smbios_identity *identity) {
+    static const uint8_t order[16] = {3, 2, 1,  0,  5,  4,  7,  6,
+                                      8, 9, 10, 11, 12, 13, 14, 15};
+
+    for (unsigned n = 0; identity && identity->has_uuid && n < 16; n++)
+        to[n] = identity->uuid[order[n]];
+}
+
 static void put_system(struct builder *b) {
     uint8_t *s = begin(b, SYSTEM, 0, 0x1b);
 
-    s[0x04] = string(b, "bivisor");
-    s[0x05] = string(b, "PC");
-    s[0x06] = string(b, "1");
-    /* No serial number; a UUID of zeros: none. */
+    s[0x04] = text_of(b, SMBIOS_SYSTEM_MAKER, "bivisor");
+    s[0x05] = text_of(b, SMBIOS_SYSTEM_PRODUCT, "PC");
+    s[0x06] = text_of(b, SMBIOS_SYSTEM_VERSION, "1");
+    s[0x07] = text_of(b, SMBIOS_SYSTEM_SERIAL, NULL);
+    put_uuid(s + 0x08, b->identity);
     s[0x18] = 6; /* started by its power switch */
+    s[0x19] = text_of(b, SMBIOS_SYSTEM_SKU, NULL);
+    s[0x1a] = text_of(b, SMBIOS_SYSTEM_FAMILY, NULL);
+    finish(b);
+}
+
+/* Only where something was said of it. */
+static void put_baseboard(struct builder *b) {
+    bool told = false;
+    uint8_t *s;
+
+    for (unsigned t = SMBIOS_BOARD_MAKER; b->identity && t <= SMBIOS_BOARD_TAG; t++)
+        told |= b->identity->text[t] != NULL;
+    if (!told)
+        return;
+    s = begin(b, BASEBOARD, 0, 0x0f);
+    s[0x04] = text_of(b, SMBIOS_BOARD_MAKER, "bivisor");
+    s[0x05] = text_of(b, SMBIOS_BOARD_PRODUCT, NULL);
+    s[0x06] = text_of(b, SMBIOS_BOARD_VERSION, NULL);
+    s[0x07] = text_of(b, SMBIOS_BOARD_SERIAL, NULL);
+    s[0x08] = text_of(b, SMBIOS_BOARD_TAG, NULL);
+    s[0x09] = 1; /* the one that has the CPU */
+    table_put(s + 0x0b, HANDLE(CHASSIS, 0), 2);
+    s[0x0d] = 0x0a; /* motherboard */
+    finish(b);
+}
+
+static void put_oem_strings(struct builder *b) {
+    unsigned count = b->identity ? b->identity->oem_count : 0;
+    uint8_t *s;
+
+    if (!count)
+        return;
+    s = begin(b, OEM_STRINGS, 0, 0x05);
+    for (unsigned n = 0; n < count; n++)
+        s[0x04] = told_string(b, b->identity->oem[n]) ?: s[0x04];
     finish(b);
 }
 
 static void put_chassis(struct builder *b) {
     uint8_t *s = begin(b, CHASSIS, 0, 0x16);
 
-    s[0x04] = string(b, "bivisor");
-    s[0x05] = 1;                     /* other */
+    s[0x04] = text_of(b, SMBIOS_CHASSIS_MAKER, "bivisor");
+    s[0x05] = 1; /* other */
+    s[0x06] = text_of(b, SMBIOS_CHASSIS_VERSION, NULL);
+    s[0x07] = text_of(b, SMBIOS_CHASSIS_SERIAL, NULL);
+    s[0x08] = text_of(b, SMBIOS_CHASSIS_TAG, NULL);
     s[0x09] = s[0x0a] = s[0x0b] = 3; /* safe: boot-up, power, temperature */
     s[0x0c] = 2;                     /* security: unknown */
     finish(b);
@@ -184,8 +262,10 @@ static void put_structures(struct builder *b, const struct smbios_config *cfg) {
 
     put_bios(b);
     put_system(b);
+    put_baseboard(b);
     put_chassis(b);
     put_processor(b, cfg);
+    put_oem_strings(b);
     put_memory_array(b, cfg->ram);
     put_memory_device(b, cfg->ram);
     put_address(b, 0, 0, low);
@@ -198,13 +278,16 @@ static void put_structures(struct builder *b, const struct smbios_config *cfg) {
 }
 
 int smbios_build(struct mem *m, struct gpa where, const struct smbios_config *cfg) {
-    struct builder b = {.len = ENTRY_SPACE};
+    struct builder b = {
+        .len = ENTRY_SPACE, .identity = cfg->identity, .room = SMBIOS_ROOM};
     uint8_t *e = b.buf;
 
     if (!cfg->cpus || cfg->cpus > MAX_CPUS || cfg->ram > MEM_MAX_RAM || (where.a & 15) ||
         where.a > 0xffffffffu - sizeof(b.buf))
         return -EINVAL;
     put_structures(&b, cfg);
+    if (b.full)
+        return -ENOSPC;
     memcpy(e, "_SM_", 4);
     e[0x05] = ENTRY_SIZE;
     e[0x06] = 2;
