@@ -81,10 +81,24 @@ static int check_leaf(const cJSON *leaf, char *why, size_t why_size) {
                            why_size);
 }
 
+/* "121", or "!121". */
+static bool is_capability(const cJSON *v) {
+    const char *text = cJSON_IsString(v) ? v->valuestring : "";
+    size_t digits = strspn(text + (*text == '!'), "0123456789");
+
+    return digits && digits <= 9 && !text[digits + (*text == '!')];
+}
+
 int config_cpu_check(const cJSON *value, char *why, size_t why_size) {
-    const cJSON *leaf;
+    const cJSON *leaf, *c;
     char *word;
     int rc = 0;
+
+    cJSON_ArrayForEach(c, cJSON_GetObjectItemCaseSensitive(value, "kvm_capabilities")) {
+        if (!is_capability(c))
+            return refuse(why, why_size,
+                          "'kvm_capabilities' has numbers as texts, such as \"!56\"");
+    }
 
     if (cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(value, "msr_modifiers")))
         return refuse(why, why_size,

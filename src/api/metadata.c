@@ -14,12 +14,19 @@ void api_mmds_get(struct call *c) {
     call_json(c, 200, store ? cJSON_Duplicate(store, true) : cJSON_CreateObject());
 }
 
+/* Too much has a status of its own, as there. */
+static void changed(struct call *c, int rc) {
+    call_done(c, rc);
+    if (rc == -E2BIG)
+        c->answer->status = 413;
+}
+
 void api_mmds_put(struct call *c) {
-    call_done(c, mmds_put(&c->api->mmds, c->body, c->why, sizeof(c->why)));
+    changed(c, mmds_put(&c->api->mmds, c->body, c->why, sizeof(c->why)));
 }
 
 void api_mmds_patch(struct call *c) {
-    call_done(c, mmds_patch(&c->api->mmds, c->body, c->why, sizeof(c->why)));
+    changed(c, mmds_patch(&c->api->mmds, c->body, c->why, sizeof(c->why)));
 }
 
 void api_mmds_configure(struct call *c) {

@@ -33,7 +33,7 @@ static int keep(struct mmds *m, cJSON *value, char *why, size_t why_size) {
                  text ? "the metadata would be longer than the store's %zu bytes"
                       : "out of memory",
                  m->limit);
-        return text ? -EINVAL : -ENOMEM;
+        return text ? -E2BIG : -ENOMEM;
     }
     cJSON_Delete(m->store);
     m->store = value;

@@ -29,7 +29,8 @@ struct mmds {
 
 void mmds_free(struct mmds *m); /* what it holds */
 /* VALUE, an object that stays the caller's, becomes the store, or changes it (RFC 7396,
- * "JSON Merge Patch"). 0, or -errno with one sentence in WHY: nothing has changed. */
+ * "JSON Merge Patch"). 0, or -errno with one sentence in WHY, -E2BIG
+ * if it would be too long: nothing has changed. */
 int mmds_put(struct mmds *m, const struct cJSON *value, char *why, size_t why_size);
 int mmds_patch(struct mmds *m, const struct cJSON *value, char *why, size_t why_size);
 /* The guest's requests; ARG is a struct mmds. */
