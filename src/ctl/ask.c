@@ -154,7 +154,8 @@ cJSON *ask_believe(cJSON *answer) {
     const cJSON *error = cJSON_GetObjectItem(answer, "error");
 
     if (!answer) {
-        log_error("the machine has not answered");
+        log_error(errno == EAGAIN ? "the machine has not answered"
+                                  : "the machine has ended before it answered");
         return NULL;
     }
     if (!error && cJSON_IsObject(answer))

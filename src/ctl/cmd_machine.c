@@ -122,13 +122,14 @@ static const char *called(const struct ask_machine *m) {
 static int end_run(int fd, const struct ask_machine *m) {
     int pid = ask_process(fd);
     cJSON *answer = ask_quietly(fd, "{\"command\":\"quit\"}\n");
+    bool hangs = !answer && errno == EAGAIN; /* else it does so, or is ending already */
 
     cJSON_Delete(answer);
     if (pid <= 1) {
         log_error("cannot find the process of '%s'", called(m));
         return CTL_HOST_FAILURE;
     }
-    if (wait_gone(pid, answer ? QUIT_SECONDS * 1000 : 1))
+    if (wait_gone(pid, hangs ? 1 : QUIT_SECONDS * 1000))
         return CTL_OK;
     log_warn("'%s' does not answer: its process %d is killed", called(m), pid);
     if (kill(pid, SIGKILL) && errno != ESRCH) {
