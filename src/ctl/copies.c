@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ static void be_copy(const struct copy *c, int socket, const struct copy_order *o
     int count = 0;
 
     os_helper_keep(kept, ARRAY_SIZE(kept)); /* nor with the machine */
+    prctl(PR_SET_NAME, "bivisor");          /* a machine like any other */
     if (!argv) {
         log_error("out of memory");
         _exit(1);

@@ -4,7 +4,6 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,7 +144,8 @@ static bool serve(const struct forker_plan *plan, int socket, int terminal,
 }
 
 /* As a child that has nothing of the run, and is in no jail: what it starts is not to be
- * bounded by more than what started us was. */
+ * bounded by more than what started us was. It ends when the other end of SOCKET is gone,
+ * and the files that it has asked for go before. */
 static void be_forker(const struct forker_plan *plan, int socket) {
     const int keep[] = {socket, STDERR_FILENO};
     bool good = true;
@@ -153,7 +153,6 @@ static void be_forker(const struct forker_plan *plan, int socket) {
 
     setsid();
     prctl(PR_SET_NAME, "bivisor-forker");
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     os_helper_keep(keep, ARRAY_SIZE(keep));
     if (open("/dev/null", O_RDWR) != STDIN_FILENO || dup(STDIN_FILENO) != STDOUT_FILENO)
