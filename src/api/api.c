@@ -340,9 +340,12 @@ int api_open(const char *path, const struct api_about *about, struct api **out, 
     }
     a->about = *about;
     a->metrics = -1;
-    a->mmds.limit = about->mmds_limit ? about->mmds_limit : HTTP_BODY_MAX;
+    if (!a->about.body_limit)
+        a->about.body_limit = HTTP_BODY_MAX;
+    a->mmds.limit = about->mmds_limit ? about->mmds_limit : a->about.body_limit;
     if (path)
-        rc = api_server_open(path, handle, a, &a->server, why, why_size);
+        rc = api_server_open(path, a->about.body_limit, handle, a, &a->server, why,
+                             why_size);
     if (rc)
         free(a);
     else

@@ -23,6 +23,7 @@ struct api_about {
     const char *id;      /* of the instance */
     const char *version; /* of the program */
     bool pci;            /* virtio is on PCI, where nothing else is said */
+    size_t body_limit;   /* bytes of a request's body; 0: HTTP_BODY_MAX */
     size_t mmds_limit;   /* bytes of metadata; 0: as many as a request can have */
 };
 

@@ -8,7 +8,8 @@
 
 struct head {
     struct http_request *q;
-    bool old; /* HTTP/1.0 */
+    size_t most; /* bytes of the body */
+    bool old;    /* HTTP/1.0 */
     bool counted;
     const char *why;
     int status;
@@ -84,8 +85,8 @@ static bool take_length(struct head *h, const char *p, size_t len) {
             return bad(h, 400, "the length of the body is none");
         n = n * 10 + (size_t)(p[k] - '0');
     }
-    if (n > HTTP_BODY_MAX)
-        return bad(h, 413, "the body is longer than 51200 bytes");
+    if (n > h->most)
+        return bad(h, 413, "the body is too long");
     if (h->counted && n != h->q->body_len)
         return bad(h, 400, "the body has two lengths");
     h->counted = true;
@@ -152,11 +153,11 @@ static bool take_head(struct head *h, const char *p, const char *end) {
     return true;
 }
 
-enum http_state http_parse(const char *buf, size_t len, struct http_request *q,
-                           const char **why, int *status) {
-    size_t most = len < HTTP_HEAD_MAX ? len : HTTP_HEAD_MAX;
-    const char *end = memmem(buf, most, "\r\n\r\n", 4);
-    struct head h = {.q = q};
+enum http_state http_parse(const char *buf, size_t len, size_t most,
+                           struct http_request *q, const char **why, int *status) {
+    size_t head = len < HTTP_HEAD_MAX ? len : HTTP_HEAD_MAX;
+    const char *end = memmem(buf, head, "\r\n\r\n", 4);
+    struct head h = {.q = q, .most = most};
 
     *q = (struct http_request){.size = 0};
     if (!end && len < HTTP_HEAD_MAX)

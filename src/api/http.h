@@ -13,7 +13,7 @@
 #include "base/types.h"
 
 #define HTTP_HEAD_MAX 8192u
-#define HTTP_BODY_MAX 51200u
+#define HTTP_BODY_MAX 51200u /* where nothing else is said */
 #define HTTP_PATH_MAX 256u
 
 struct http_request {
@@ -33,10 +33,10 @@ enum http_state {
     HTTP_BAD, /* and nothing that follows can be read */
 };
 
-/* Looks at the LEN bytes that have come. BAD: *WHY is one sentence, *STATUS what is to be
- * answered. */
-enum http_state http_parse(const char *buf, size_t len, struct http_request *q,
-                           const char **why, int *status);
+/* Looks at the LEN bytes that have come, of a request whose body has MOST at most. BAD:
+ * *WHY is one sentence, *STATUS what is to be answered. */
+enum http_state http_parse(const char *buf, size_t len, size_t most,
+                           struct http_request *q, const char **why, int *status);
 /* The value of the field NAME of a whole request, which is a text in VALUE then. False:
  * there is none, or it is longer. */
 bool http_field(const struct http_request *q, const char *name, char *value, size_t size);

@@ -317,7 +317,7 @@ size_t mmds_request(void *arg, const char *bytes, size_t len,
     const char *why;
     int status;
 
-    switch (http_parse(bytes, len, &q, &why, &status)) {
+    switch (http_parse(bytes, len, HTTP_BODY_MAX, &q, &why, &status)) {
     case HTTP_MORE:
         if (len < NET_SERVICE_REQUEST && q.size <= NET_SERVICE_REQUEST)
             return 0;

@@ -14,7 +14,6 @@
 #include "base/os_loop.h"
 
 #define CLIENTS 32u
-#define IN_MAX (HTTP_HEAD_MAX + HTTP_BODY_MAX)
 
 struct client {
     struct api_server *server;
@@ -28,7 +27,7 @@ struct client {
     uint64_t ticket;
     char *out;
     size_t out_len, out_at, in_len;
-    char in[IN_MAX];
+    char in[]; /* as much as a request may have */
 };
 
 struct api_server {
@@ -39,8 +38,14 @@ struct api_server {
     api_handler *handle;
     void *arg;
     uint64_t tickets;
+    size_t body_most; /* bytes of a request's */
     struct client *clients[CLIENTS];
 };
+
+/* Bytes of a whole request. */
+static size_t room_of(const struct api_server *s) {
+    return HTTP_HEAD_MAX + s->body_most;
+}
 
 static void leave(struct client *k) {
     if (!k)
@@ -152,7 +157,7 @@ static bool answer_one(struct client *k) {
 
     if (k->out || k->waits || !k->in_len)
         return true;
-    switch (http_parse(k->in, k->in_len, &q, &why, &status)) {
+    switch (http_parse(k->in, k->in_len, k->server->body_most, &q, &why, &status)) {
     case HTTP_BAD:
         return refuse(k, status, why);
     case HTTP_WHOLE:
@@ -177,7 +182,7 @@ static void serve(struct client *k) {
         return;
     }
     events = k->out ? OS_WRITE : 0;
-    if (!k->out && !k->waits && !k->ended && k->in_len < IN_MAX)
+    if (!k->out && !k->waits && !k->ended && k->in_len < room_of(k->server))
         events |= OS_READ;
     os_watch_events(&k->watch, events);
     if (has_more(k) && before != k->in_len)
@@ -186,7 +191,7 @@ static void serve(struct client *k) {
 
 /* False: the client is gone. */
 static bool receive(struct client *k) {
-    int n = os_socket_read(k->fd, k->in + k->in_len, IN_MAX - k->in_len);
+    int n = os_socket_read(k->fd, k->in + k->in_len, room_of(k->server) - k->in_len);
 
     if (n < 0 && n != -EAGAIN && n != -EINTR) {
         leave(k);
@@ -256,7 +261,7 @@ static void on_door(void *arg, unsigned ready) {
             os_watch_events(&s->door, 0); /* until somebody leaves */
         return;
     }
-    k = place ? calloc(1, sizeof(*k)) : NULL;
+    k = place ? calloc(1, sizeof(*k) + room_of(s)) : NULL;
     if (!k || os_watch_start(&k->watch, s->loop, fd, OS_READ, on_client, k)) {
         free(k);
         os_socket_close(fd);
@@ -269,7 +274,7 @@ static void on_door(void *arg, unsigned ready) {
 
 /* --- the socket --- */
 
-int api_server_open(const char *path, api_handler *handle, void *arg,
+int api_server_open(const char *path, size_t body_most, api_handler *handle, void *arg,
                     struct api_server **out, char *why, size_t why_size) {
     struct api_server *s = calloc(1, sizeof(*s));
     int rc = s ? os_listener_open(path, &s->listener) : -ENOMEM;
@@ -283,6 +288,7 @@ int api_server_open(const char *path, api_handler *handle, void *arg,
         free(s);
         return rc;
     }
+    s->body_most = body_most;
     s->handle = handle;
     s->arg = arg;
     s->more = (struct os_task){.fn = on_more, .arg = s};

@@ -27,8 +27,9 @@ struct api_answer {
 
 typedef void api_handler(void *arg, const struct http_request *q, struct api_answer *a);
 
-/* 0, or -errno with one sentence in WHY. Before there are threads: it forks. */
-int api_server_open(const char *path, api_handler *handle, void *arg,
+/* Bodies have BODY_MOST bytes at most. 0, or -errno with one sentence in WHY. Before
+ * there are threads: it forks. */
+int api_server_open(const char *path, size_t body_most, api_handler *handle, void *arg,
                     struct api_server **out, char *why, size_t why_size);
 void api_server_close(struct api_server *s);       /* S may be NULL */
 int api_server_socket(const struct api_server *s); /* for the jail */

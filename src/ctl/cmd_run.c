@@ -19,6 +19,8 @@
 #include "ctl/thaw.h"
 
 #define CONFIG_MAX (1 << 20) /* bytes of a file */
+#define MMDS_LIMIT_MAX (1u << 30)
+#define BODY_LIMIT_MAX (16u << 20)
 
 struct build {
     struct api *api;
@@ -152,12 +154,13 @@ static void print_help(void) {
         "                      as PUT /logger\n"
         "  --metrics-path FILE as PUT /metrics\n"
         "  --metadata FILE     as PUT /mmds, with what is in FILE\n"
-        "  --mmds-size-limit N bytes of metadata, at most (default: 51200)\n"
+        "  --http-api-max-payload-size N, --mmds-size-limit N\n"
+        "                      bytes of a request, and of metadata (default: 51200, and "
+        "the same)\n"
         "  --no-seccomp        without a jail\n"
         "\n"
         "Others of its options are taken and mean nothing here: --seccomp-filter,\n"
-        "--boot-timer, --start-time-us, --start-time-cpu-us, --parent-cpu-time-us,\n"
-        "--http-api-max-payload-size.\n"
+        "--boot-timer, --start-time-us, --start-time-cpu-us, --parent-cpu-time-us.\n"
         "\n"
         "exit status: as for `bivisor run`\n"
         "\n"
@@ -178,6 +181,7 @@ enum {
     OPT_SHOW_ORIGIN,
     OPT_METADATA,
     OPT_MMDS_LIMIT,
+    OPT_BODY_LIMIT,
     OPT_NO_SECCOMP,
     OPT_NOTHING,
     OPT_VERSION,
@@ -203,17 +207,17 @@ static const struct option long_options[] = {
     {"show-log-origin", no_argument, NULL, OPT_SHOW_ORIGIN},
     {"module", required_argument, NULL, OPT_MODULE},
     {"metadata", required_argument, NULL, OPT_METADATA},
-    {"http-api-max-payload-size", required_argument, NULL, OPT_NOTHING},
+    {"http-api-max-payload-size", required_argument, NULL, OPT_BODY_LIMIT},
     {"mmds-size-limit", required_argument, NULL, OPT_MMDS_LIMIT},
     {"version", no_argument, NULL, OPT_VERSION},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
 };
 
-static bool take_limit(const char *text, size_t *out) {
+static bool take_limit(const char *option, const char *text, unsigned most, size_t *out) {
     unsigned n;
 
-    if (!options_number("--mmds-size-limit", text, 1, 1u << 30, &n))
+    if (!options_number(option, text, 1, most, &n))
         return false;
     *out = n;
     return true;
@@ -258,7 +262,11 @@ static bool take_option(struct options *o, int opt) {
         o->metadata = optarg;
         return true;
     case OPT_MMDS_LIMIT:
-        return take_limit(optarg, &o->about.mmds_limit);
+        return take_limit("--mmds-size-limit", optarg, MMDS_LIMIT_MAX,
+                          &o->about.mmds_limit);
+    case OPT_BODY_LIMIT:
+        return take_limit("--http-api-max-payload-size", optarg, BODY_LIMIT_MAX,
+                          &o->about.body_limit);
     case OPT_NO_SECCOMP:
         o->no_jail = true;
         return true;

@@ -18,7 +18,7 @@ static void look(const char *buf, size_t len, struct http_request *q,
     const char *why = NULL;
     int status = 0;
 
-    *state = http_parse(buf, len, q, &why, &status);
+    *state = http_parse(buf, len, HTTP_BODY_MAX, q, &why, &status);
     HOLDS((*state == HTTP_BAD) == (why != NULL));
     HOLDS(*state != HTTP_BAD || (status >= 400 && status < 600));
     if (*state != HTTP_WHOLE)

@@ -27,7 +27,7 @@ static const char *why;
 static int status;
 
 static enum http_state parse(const char *text, size_t len, struct http_request *q) {
-    return http_parse(text, len, q, &why, &status);
+    return http_parse(text, len, HTTP_BODY_MAX, q, &why, &status);
 }
 
 /* Whatever has come of it is not enough, until all has. */
