@@ -348,6 +348,11 @@ void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at) {
     mmu_counters(m)->shadow_invlpg += type == 0;
 }
 
+void mmu_pdptrs_accessed(struct vcpu *v) {
+    mmu_priv(v)->pdptes_accessed = true;
+    mmu_flush_all(v);
+}
+
 int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3) {
     struct mmu_priv *m = mmu_priv(v);
     uint64_t e[4] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};

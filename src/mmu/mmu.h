@@ -300,6 +300,9 @@ void mmu_stops_changed(struct vcpu *v, struct gva from, uint64_t len);
 /* Loads v->pdpte, PAE's page-directory pointers, as a load of CR3 does; 0, or MMU_FAULT
  * with #GP in v->fault. */
 int mmu_load_pdptrs(struct vcpu *v, uint64_t cr3);
+/* Somebody else walks the guest's tables, too, and marks these pointers as accessed, as
+ * an emulator of hardware may: that bit is not reserved in them. */
+void mmu_pdptrs_accessed(struct vcpu *v);
 
 /*
  * --- an observer ---

@@ -101,6 +101,7 @@ struct mmu_priv {
     uint64_t a20_mask;
     uint64_t rsvd[5][2]; /* by level (4: PML4E .. 1: PTE) and "is a leaf" */
     uint64_t rsvd_pdpte; /* PAE */
+    bool pdptes_accessed;
     uint64_t rsvd_4m;
 
     unsigned breakpoints;

@@ -49,6 +49,8 @@ static void config_reserved(struct mmu_priv *m, bool nxe) {
     m->rsvd[2][1] = high | bits(20, 13);
     m->rsvd[1][0] = m->rsvd[1][1] = high;
     m->rsvd_pdpte = bits(63, phys) | bits(2, 1) | bits(8, 5);
+    if (m->pdptes_accessed)
+        m->rsvd_pdpte &= ~X86_PTE_A;
     /* PSE-36: PDE bits 13.. are address bits 32.., at most 40 bits of address. */
     m->rsvd_4m = bits(21, (phys < 40 ? phys : 40) - 19);
 }

@@ -40,26 +40,6 @@ static int deliver(struct svm *s) {
     }
 }
 
-/*
- * The four page-directory pointers of PAE paging, which hardware with nested paging reads
- * as it goes: loaded as MOV CR3 would. Emulators mark them as accessed, a bit that is
- * reserved there and which MOV to CR0 or CR4 would then fault for: it is taken off.
- */
-static void load_pdptrs(struct vcpu *v) {
-    struct gpa at = gpa(v->cr3 & 0xffffffe0);
-    uint64_t e[4];
-
-    if (!mem_read(v->mem, at, e, sizeof(e)))
-        return;
-    for (unsigned n = 0; n < 4; n++) {
-        if (!(e[n] & X86_PTE_P) || !(e[n] & X86_PTE_A))
-            continue;
-        e[n] &= ~X86_PTE_A;
-        mem_write(v->mem, gpa(at.a + n * 8), &e[n], 8);
-    }
-    mmu_load_pdptrs(v, v->cr3);
-}
-
 /* EXIT_COUNT: the interpreter can go on. */
 static enum exit_reason take_over(struct svm *s, bool *delivered) {
     struct vcpu *v = s->v;
@@ -69,7 +49,8 @@ static enum exit_reason take_over(struct svm *s, bool *delivered) {
         interp_flush(s->interp);
     svm_pull(s);
     if (!s->shadow && (v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !v->long_mode)
-        load_pdptrs(v);
+        mmu_load_pdptrs(v,
+                        v->cr3); /* hardware with nested paging reads them as it goes */
     s->cnt.emulated++;
     *delivered = waits;
     return deliver(s) == SEM_SHUTDOWN ? EXIT_shutdown : EXIT_COUNT;

@@ -304,8 +304,10 @@ static int make_block(struct svm *s) {
         leave_at_pauses(s->vmcb);
     s->vmcb->asid = s->asid;
     s->vmcb->nested_ctl = s->shadow ? 0 : X86_SVM_NESTED;
-    if (!s->shadow)
+    if (!s->shadow) {
+        mmu_pdptrs_accessed(s->v);
         return 0;
+    }
     s->root = calloc(MMU_SPACES_MAX, sizeof(*s->root));
     if (!s->root)
         return -ENOMEM;

@@ -353,6 +353,23 @@ static void test_port_needs_the_control_block_alone(void **state) {
     assert_int_equal(s->cnt.emulated, 0);
 }
 
+/* Who walks with nested paging may mark PAE's pointers as accessed, and a CPU that turns
+ * paging on with another's tables must not fault for it. They stay as they are. */
+static void test_accessed_pdptrs(void **state) {
+    static const uint8_t mov_cr0[] = {0x0f, 0x22, 0xc0};
+    uint64_t pointer = 0x4000 | X86_PTE_P | X86_PTE_A;
+
+    for (unsigned n = 0; n < 4; n++)
+        guest_put64(&g, 0x3000 + 8 * n, pointer);
+    guest_write(&g, CODE, mov_cr0, sizeof(mov_cr0));
+    g.v->cr3 = 0x3000;
+    g.v->cr4 = X86_CR4_PAE;
+    g.v->gpr[REG_RAX] = X86_CR0_PG | X86_CR0_PE;
+    svm_step(s);
+    assert_int_equal(!!(g.v->cr0 & X86_CR0_PG), !s->shadow);
+    assert_int_equal(guest_get(&g, 0x3018, 8), pointer);
+}
+
 /* CPUID and the local APIC's registers are done without the interpreter, as long as they
  * are plain: the length is known by the bytes, or by what the hardware says. */
 static void cpuid_exit(struct x86_vmcb *b) {
@@ -654,6 +671,8 @@ int main(void) {
         NESTED(test_ports),
         cmocka_unit_test_setup_teardown(test_pure, setup_pure, teardown),
         NESTED(test_nested_tables_are_the_map),
+        NESTED(test_accessed_pdptrs),
+        SHADOW(test_accessed_pdptrs),
         NESTED(test_interrupt_is_injected),
         NESTED(test_interrupt_waits_for_a_window),
         NESTED(test_nmi_is_blocked_until_iret),
