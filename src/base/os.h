@@ -34,6 +34,8 @@ int os_memfd_zero_part(int fd, void *map, uint64_t off, uint64_t size);
 /* SIZE zeroed bytes, of which few will be touched: the host promises none of them. */
 int os_sparse_alloc(uint64_t size, void **out);
 void os_sparse_free(void *p, uint64_t size); /* P may be NULL */
+/* All of it is zero again, and given back. */
+void os_sparse_zero(void *p, uint64_t size);
 
 /* N pieces of SIZE bytes, whole pages, that hold WORD throughout and are of one's own: a
  * page takes memory once it is written. In OUT, which is freed piece by piece, also after

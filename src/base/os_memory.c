@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -46,6 +47,11 @@ int os_sparse_alloc(uint64_t size, void **out) {
 void os_sparse_free(void *p, uint64_t size) {
     if (p)
         munmap(p, size);
+}
+
+void os_sparse_zero(void *p, uint64_t size) {
+    if (madvise(p, size, MADV_DONTNEED) < 0)
+        memset(p, 0, size);
 }
 
 static void fill(uint64_t *p, size_t size, uint64_t word) {

@@ -207,10 +207,7 @@ void direct_reset(struct direct *d) {
 
     direct_begin_anew(d);
     sh->xcr0 = 0;
-    for (uint64_t n = 0; n < sh->pages; n++)
-        if (sh->page[n].verdict || sh->page[n].holders || sh->page[n].read ||
-            sh->page[n].computes)
-            sh->page[n] = (struct code_page){0};
+    os_sparse_zero(sh->page, sh->pages * sizeof(*sh->page));
     memset(d->program, 0, sizeof(d->program));
     direct_look(d);
 }

@@ -7,14 +7,14 @@
 
 #include "tc/tc_int.h"
 
-/* A full cache has about as many fragments as the table has lists: what is not there is
- * mostly known by one look. */
-#define CODE_BYTES 256u
+/* There are about as many lists as fragments: what is not there is mostly known by one
+ * look. */
+#define HASH_BITS 12u /* at first: a start touches little memory */
+#define HASH_BITS_MORE 2u
 
 int tc_fragments_create(struct tc *tc) {
     tc->npages = mem_host_size(tc->mem) >> 12;
-    while (CODE_BYTES << tc->hash_bits < tc->code.size)
-        tc->hash_bits++;
+    tc->hash_bits = HASH_BITS;
     tc->hash = calloc(1ul << tc->hash_bits, sizeof(*tc->hash));
     tc->pages = calloc(tc->npages, sizeof(*tc->pages));
     return tc->hash && tc->pages ? 0 : -ENOMEM;
@@ -26,6 +26,9 @@ void tc_fragments_free(struct tc *tc) {
 }
 
 void tc_fragments_reset(struct tc *tc) {
+    if (!tc->any) /* a start of the machine looks at nothing */
+        return;
+    tc->any = false;
     for (size_t n = 0; n < tc->npages; n++) {
         /* A write would make the host give memory for each page of RAM there could be. */
         if (!tc->pages[n].first)
@@ -34,8 +37,8 @@ void tc_fragments_reset(struct tc *tc) {
         tc->pages[n] = (struct code_page){0};
     }
     for (size_t n = 0; n < 1ul << tc->hash_bits; n++)
-        if (tc->hash[n])
-            tc->hash[n] = NULL;
+        tc->hash[n] = NULL;
+    tc->hashed = 0;
 }
 
 /* By address and place; VA is the offset alone where the address is no matter. */
@@ -49,6 +52,32 @@ static unsigned hash_of(const struct tc *tc, uint64_t va, const uint8_t *page) {
 static struct ccf **slot_of(const struct tc *tc, const struct ccf *c) {
     return &tc->hash[hash_of(tc, c->code.fixed ? c->code.va : c->code.va & 4095,
                              c->code.page)];
+}
+
+static void hash_in(struct tc *tc, struct ccf *c) {
+    struct ccf **slot = slot_of(tc, c);
+
+    c->hash_next = *slot;
+    *slot = c;
+}
+
+/* More lists; without memory for them those that there are grow. */
+static void spread(struct tc *tc) {
+    struct ccf **old = tc->hash, *c, *next;
+    size_t lists = 1ul << tc->hash_bits;
+
+    tc->hash = calloc(lists << HASH_BITS_MORE, sizeof(*tc->hash));
+    if (!tc->hash) {
+        tc->hash = old;
+        return;
+    }
+    tc->hash_bits += HASH_BITS_MORE;
+    for (size_t n = 0; n < lists; n++)
+        for (c = old[n]; c; c = next) {
+            next = c->hash_next;
+            hash_in(tc, c);
+        }
+    free(old);
 }
 
 static struct ccf *shared_from(struct ccf *c, uint64_t va, const uint8_t *page,
@@ -223,10 +252,10 @@ static void detach(struct tc *tc, struct ccf *c, uint8_t *page) {
 }
 
 void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c) {
-    struct ccf **slot = slot_of(tc, c);
-
-    c->hash_next = *slot;
-    *slot = c;
+    tc->any = true;
+    if (tc->hashed++ >> tc->hash_bits)
+        spread(tc);
+    hash_in(tc, c);
     tc_unit_add(tc, span, c);
     attach(tc, c, c->code.page);
     c->listed = true;
@@ -250,8 +279,10 @@ static void kill(struct tc *tc, struct ccf *c, enum tc_why why) {
     tc_note_dropped(tc, c, why);
     while (*slot && *slot != c)
         slot = &(*slot)->hash_next;
-    if (*slot)
+    if (*slot) {
         *slot = c->hash_next;
+        tc->hashed--;
+    }
     tc_unlink_in(tc, c);
     for (unsigned n = 0; n < c->code.nlinks; n++)
         tc_unlink(tc, &c->code.links[n]);

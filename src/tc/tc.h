@@ -126,6 +126,8 @@ struct tc {
     uint8_t *meta_at;
     struct ccf **hash; /* 2^hash_bits lists */
     unsigned hash_bits;
+    size_t hashed;           /* fragments in them */
+    bool any;                /* something is in the lists, or has been */
     struct code_page *pages; /* one for each RAM page */
     size_t npages;
     struct jump_table jump[TC_JUMP_TABLES_MAX];
