@@ -10,7 +10,7 @@
 /* There are about as many lists as fragments: what is not there is mostly known by one
  * look. */
 #define HASH_BITS 12u /* at first: a start touches little memory */
-#define HASH_BITS_MORE 2u
+#define HASH_BITS_MORE 1u
 
 int tc_fragments_create(struct tc *tc) {
     tc->npages = mem_host_size(tc->mem) >> 12;
