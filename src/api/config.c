@@ -200,11 +200,6 @@ unsigned config_number(const struct config *c, enum config_part part, const char
 
 /* --- checks --- */
 
-static int refuse(char *why, size_t why_size, const char *text) {
-    snprintf(why, why_size, "%s", text);
-    return -EINVAL;
-}
-
 static bool is_id(const char *id) {
     for (const char *p = id; *p; p++)
         if (!isascii(*p) || (!isalnum((unsigned char)*p) && *p != '_' && *p != '-'))
@@ -221,7 +216,7 @@ static int check_drive(const struct config *c, const cJSON *value, const char *i
     cJSON_ArrayForEach(other, c->part[CONFIG_DRIVES]) {
         if (fields_bool(other, "is_root_device") &&
             strcmp(fields_text(other, "drive_id", ""), id) != 0)
-            return refuse(why, why_size, "there is a root device already");
+            return fields_refuse(why, why_size, "there is a root device already");
     }
     return 0;
 }
@@ -238,9 +233,9 @@ static int check_net(const cJSON *value, char *why, size_t why_size) {
     bool tap = fields_text(value, "host_dev_name", NULL);
 
     if (mac && !is_mac(mac))
-        return refuse(why, why_size, "'guest_mac' is no XX:XX:XX:XX:XX:XX");
+        return fields_refuse(why, why_size, "'guest_mac' is no XX:XX:XX:XX:XX:XX");
     if (tap == (fields_text(value, "net", NULL) != NULL))
-        return refuse(why, why_size, "one of 'host_dev_name' and 'net' is wanted");
+        return fields_refuse(why, why_size, "one of 'host_dev_name' and 'net' is wanted");
     return 0;
 }
 
@@ -258,14 +253,14 @@ static int check_mmds(const struct config *c, const cJSON *value, char *why,
     const cJSON *nets = cJSON_GetObjectItemCaseSensitive(value, "network_interfaces"), *n;
 
     if (!is_link_local(fields_text(value, "ipv4_address", MMDS_ADDRESS)))
-        return refuse(why, why_size, "'ipv4_address' is none from 169.254.1.0 on");
+        return fields_refuse(why, why_size, "'ipv4_address' is none from 169.254.1.0 on");
     if (!cJSON_GetArraySize(nets))
-        return refuse(why, why_size, "'network_interfaces' has none in it");
+        return fields_refuse(why, why_size, "'network_interfaces' has none in it");
     cJSON_ArrayForEach(n, nets) {
         if (!cJSON_IsString(n) ||
             config_number(c, CONFIG_NETS, n->valuestring) == UINT_MAX)
-            return refuse(why, why_size,
-                          "'network_interfaces' has one that has not been put yet");
+            return fields_refuse(
+                why, why_size, "'network_interfaces' has one that has not been put yet");
     }
     return 0;
 }
@@ -275,10 +270,10 @@ static int check_settings(const cJSON *value, char *why, size_t why_size) {
     const cJSON *words = cJSON_GetObjectItemCaseSensitive(value, "copies"), *w;
 
     if (cJSON_GetArraySize(words) > COPY_WORDS)
-        return refuse(why, why_size, "'copies' has too many words");
+        return fields_refuse(why, why_size, "'copies' has too many words");
     cJSON_ArrayForEach(w, words) {
         if (!cJSON_IsString(w) || strlen(w->valuestring) > PATH_MOST)
-            return refuse(why, why_size, "'copies' has options, as texts");
+            return fields_refuse(why, why_size, "'copies' has options, as texts");
     }
     return 0;
 }
@@ -298,9 +293,10 @@ static int check(const struct config *c, enum config_part part, const char *id,
     if (rc || !parts[part].id)
         return rc;
     if (!is_id(id))
-        return refuse(why, why_size, "an id has letters, digits, '_' and '-'");
+        return fields_refuse(why, why_size, "an id has letters, digits, '_' and '-'");
     if (strcmp(id, fields_text(value, parts[part].id, "")) != 0)
-        return refuse(why, why_size, "the id of the path and that of the body differ");
+        return fields_refuse(why, why_size,
+                             "the id of the path and that of the body differ");
     return part == CONFIG_DRIVES ? check_drive(c, value, id, why, why_size)
                                  : check_net(value, why, why_size);
 }
@@ -317,7 +313,7 @@ static int keep_one(struct config *c, enum config_part part, const char *id, cJS
         return 0;
     if (at < 0 && cJSON_GetArraySize(c->part[part]) >= (int)parts[part].most) {
         cJSON_Delete(copy);
-        return refuse(why, why_size, "there are too many of these");
+        return fields_refuse(why, why_size, "there are too many of these");
     }
     if (at < 0 && c->part[part] && cJSON_AddItemToArray(c->part[part], copy))
         return 0;
@@ -351,7 +347,8 @@ int config_patch_machine(struct config *c, const cJSON *value, char *why,
     int rc = whole ? 0 : -ENOMEM;
 
     if (!cJSON_IsObject(value) || !value->child)
-        rc = refuse(why, why_size, "the body must be an object that says something");
+        rc = fields_refuse(why, why_size,
+                           "the body must be an object that says something");
     cJSON_ArrayForEach(v, value) {
         if (!rc)
             rc = fields_set(whole, v->string, cJSON_Duplicate(v, true));
@@ -388,11 +385,13 @@ static int check_update(enum config_part part, const cJSON *there, const cJSON *
     if (rc)
         return rc;
     if (strcmp(id, fields_text(value, parts[part].id, "")) != 0)
-        return refuse(why, why_size, "the id of the path and that of the body differ");
+        return fields_refuse(why, why_size,
+                             "the id of the path and that of the body differ");
     if (!there)
-        return refuse(why, why_size, "there is no device of this id");
+        return fields_refuse(why, why_size, "there is no device of this id");
     if (path && strcmp(path, fields_text(there, "path_on_host", "")) != 0)
-        return refuse(why, why_size, "a disk that is in use cannot have another file");
+        return fields_refuse(why, why_size,
+                             "a disk that is in use cannot have another file");
     return 0;
 }
 
@@ -433,7 +432,7 @@ static int load_part(struct config *c, unsigned part, const cJSON *value, char *
     if (!parts[part].id)
         return config_put(c, part, NULL, value, why, why_size);
     if (!cJSON_IsArray(value))
-        return refuse(why, why_size, "drives and network interfaces are arrays");
+        return fields_refuse(why, why_size, "drives and network interfaces are arrays");
     cJSON_ArrayForEach(one, value) {
         rc =
             config_put(c, part, fields_text(one, parts[part].id, ""), one, why, why_size);
@@ -472,7 +471,7 @@ int config_load(struct config *c, const char *text, char *why, size_t why_size) 
         else if (part < CONFIG_ALL)
             rc = load_part(c, part, v, why, why_size);
         else
-            rc = refuse(why, why_size, "there is a part that is not known here");
+            rc = fields_refuse(why, why_size, "there is a part that is not known here");
     }
     if (!rc && mmds)
         rc = load_part(c, CONFIG_MMDS, mmds, why, why_size);
@@ -529,6 +528,7 @@ cJSON *config_show(const struct config *c) {
 }
 
 int config_complete(const struct config *c, char *why, size_t why_size) {
-    return c->part[CONFIG_BOOT] ? 0
-                                : refuse(why, why_size, "there is no boot source yet");
+    return c->part[CONFIG_BOOT]
+               ? 0
+               : fields_refuse(why, why_size, "there is no boot source yet");
 }

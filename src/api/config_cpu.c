@@ -27,11 +27,6 @@ static const struct field register_fields[] = {
     {0},
 };
 
-static int refuse(char *why, size_t why_size, const char *text) {
-    snprintf(why, why_size, "%s", text);
-    return -EINVAL;
-}
-
 /* A number as texts here have it: hexadecimal, binary or decimal. */
 static bool is_number(const char *text) {
     bool binary = !strncmp(text, "0b", 2), hex = !strncmp(text, "0x", 2);
@@ -62,8 +57,8 @@ static int check_registers(const cJSON *array, char *why, size_t why_size) {
         if (!rc)
             rc = fields_check(r, register_fields, why, why_size);
         if (!rc && !is_bitmap(fields_text(r, "bitmap", "")))
-            rc = refuse(why, why_size,
-                        "'bitmap' must be 0b and up to 32 of 0, 1, x and _");
+            rc = fields_refuse(why, why_size,
+                               "'bitmap' must be 0b and up to 32 of 0, 1, x and _");
     }
     return rc;
 }
@@ -74,9 +69,10 @@ static int check_leaf(const cJSON *leaf, char *why, size_t why_size) {
     if (rc)
         return rc;
     if (!is_number(fields_text(leaf, "leaf", "")))
-        return refuse(why, why_size, "'leaf' must be a number, such as \"0x7\"");
+        return fields_refuse(why, why_size, "'leaf' must be a number, such as \"0x7\"");
     if (!is_number(fields_text(leaf, "subleaf", "")))
-        return refuse(why, why_size, "'subleaf' must be a number, such as \"0x0\"");
+        return fields_refuse(why, why_size,
+                             "'subleaf' must be a number, such as \"0x0\"");
     return check_registers(cJSON_GetObjectItemCaseSensitive(leaf, "modifiers"), why,
                            why_size);
 }
@@ -96,21 +92,23 @@ int config_cpu_check(const cJSON *value, char *why, size_t why_size) {
 
     cJSON_ArrayForEach(c, cJSON_GetObjectItemCaseSensitive(value, "kvm_capabilities")) {
         if (!is_capability(c))
-            return refuse(why, why_size,
-                          "'kvm_capabilities' has numbers as texts, such as \"!56\"");
+            return fields_refuse(
+                why, why_size,
+                "'kvm_capabilities' has numbers as texts, such as \"!56\"");
     }
 
     if (cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(value, "msr_modifiers")))
-        return refuse(why, why_size,
-                      "'msr_modifiers' has one: model-specific registers are those of "
-                      "bivisor's CPU, and stay as they are");
+        return fields_refuse(
+            why, why_size,
+            "'msr_modifiers' has one: model-specific registers are those of "
+            "bivisor's CPU, and stay as they are");
     cJSON_ArrayForEach(leaf, cJSON_GetObjectItemCaseSensitive(value, "cpuid_modifiers")) {
         if (!rc)
             rc = check_leaf(leaf, why, why_size);
     }
     word = rc ? NULL : config_cpu_word(NULL, value);
     if (!rc && !word)
-        rc = refuse(why, why_size, "'cpuid_modifiers' has too many");
+        rc = fields_refuse(why, why_size, "'cpuid_modifiers' has too many");
     free(word);
     return rc;
 }

@@ -69,11 +69,6 @@ void config_forget_kept(struct config *c) {
 
 /* --- in another place --- */
 
-static int refuse(char *why, size_t why_size, const char *text) {
-    snprintf(why, why_size, "%s", text);
-    return -EINVAL;
-}
-
 static const struct field net_fields[] = {
     {"iface_id", FIELD_TEXT, true, 1, 64, NULL},
     {"host_dev_name", FIELD_TEXT, true, 1, 15, NULL},
@@ -92,8 +87,9 @@ static int override_net(struct config *c, const cJSON *o, char *why, size_t why_
             found = net;
     }
     if (!found)
-        return refuse(why, why_size,
-                      "'network_overrides' has an interface that the snapshot has not");
+        return fields_refuse(
+            why, why_size,
+            "'network_overrides' has an interface that the snapshot has not");
     name = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(o, "host_dev_name"), true);
     cJSON_DeleteItemFromObjectCaseSensitive(found, "net"); /* one or the other */
     return fields_set(found, "host_dev_name", name);
@@ -110,9 +106,9 @@ static int override_vsock(struct config *c, const cJSON *o, char *why, size_t wh
     if (rc)
         return rc;
     if (!c->part[CONFIG_VSOCK])
-        return refuse(why, why_size,
-                      "'vsock_override' is of a device that the snapshot "
-                      "has not");
+        return fields_refuse(why, why_size,
+                             "'vsock_override' is of a device that the snapshot "
+                             "has not");
     return fields_set(
         c->part[CONFIG_VSOCK], "uds_path",
         cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(o, "uds_path"), true));
@@ -130,6 +126,6 @@ int config_override(struct config *c, const cJSON *nets, const cJSON *vsock, cha
     if (!rc && cJSON_IsObject(vsock))
         rc = override_vsock(c, vsock, why, why_size);
     if (rc == -ENOMEM)
-        refuse(why, why_size, "out of memory");
+        fields_refuse(why, why_size, "out of memory");
     return rc;
 }

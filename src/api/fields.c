@@ -136,6 +136,11 @@ int fields_set(cJSON *object, const char *name, cJSON *value) {
     return -ENOMEM;
 }
 
+int fields_refuse(char *why, size_t why_size, const char *text) {
+    snprintf(why, why_size, "%s", text);
+    return -EINVAL;
+}
+
 cJSON *fields_parse(const char *text, size_t len, char *why, size_t why_size) {
     char *copy = malloc(len + 1);
     const char *wrong = copy ? NULL : "out of memory", *rest = NULL;

@@ -30,6 +30,8 @@ const char *fields_text(const struct cJSON *object, const char *name,
                         const char *otherwise);
 int64_t fields_number(const struct cJSON *object, const char *name, int64_t otherwise);
 bool fields_bool(const struct cJSON *object, const char *name);
+/* -EINVAL, with TEXT in WHY. */
+int fields_refuse(char *why, size_t why_size, const char *text);
 /* The member NAME of OBJECT is VALUE, which is taken over, from now on; NULL: there was
  * no memory for it. 0 or -ENOMEM. */
 int fields_set(struct cJSON *object, const char *name, struct cJSON *value);

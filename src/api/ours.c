@@ -135,6 +135,23 @@ static char *command_line(const char *command, const cJSON *body) {
     return line;
 }
 
+/* The body, if it has FIELDS, as the machine's command, which answers later. */
+static void command_of(struct call *c, const struct field *fields, const char *command,
+                       cJSON *(*answer)(cJSON *)) {
+    char *line;
+
+    if (fields_check(c->body, fields, c->why, sizeof(c->why))) {
+        call_refuse(c, "%s", c->why);
+        return;
+    }
+    line = command_line(command, c->body);
+    if (line)
+        call_later(c, line, answer);
+    else
+        call_refuse(c, "out of memory");
+    cJSON_free(line);
+}
+
 static cJSON *exec_answer(cJSON *answer) {
     static const char *const names[] = {"status", "stdout", "stderr", "cut"};
     cJSON *o = cJSON_CreateObject();
@@ -145,18 +162,7 @@ static cJSON *exec_answer(cJSON *answer) {
 }
 
 void api_exec_put(struct call *c) {
-    char *line;
-
-    if (fields_check(c->body, exec_fields, c->why, sizeof(c->why))) {
-        call_refuse(c, "%s", c->why);
-        return;
-    }
-    line = command_line("exec", c->body);
-    if (line)
-        call_later(c, line, exec_answer);
-    else
-        call_refuse(c, "out of memory");
-    cJSON_free(line);
+    command_of(c, exec_fields, "exec", exec_answer);
 }
 
 /* --- forwarded ports --- */
@@ -219,16 +225,5 @@ static cJSON *fork_answer(cJSON *answer) {
 }
 
 void api_fork_put(struct call *c) {
-    char *line;
-
-    if (fields_check(c->body, fork_fields, c->why, sizeof(c->why))) {
-        call_refuse(c, "%s", c->why);
-        return;
-    }
-    line = command_line("fork", c->body);
-    if (line)
-        call_later(c, line, fork_answer);
-    else
-        call_refuse(c, "out of memory");
-    cJSON_free(line);
+    command_of(c, fork_fields, "fork", fork_answer);
 }

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "block/block.h"
+#include "ctl/whole_file.h"
 
 #define FILES 5
 #define VARS_MAX (1u << 20)
@@ -75,31 +76,6 @@ static bool template_of(const char *code, char *out, size_t size) {
     return at && strlen(code) < size;
 }
 
-/* All of a file, which is no larger than VARS_MAX. */
-static int read_all(const char *path, uint8_t **bytes, uint32_t *size) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    ssize_t n = -1;
-
-    *bytes = NULL;
-    if (fd < 0)
-        return -errno;
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > VARS_MAX)
-        errno = EFBIG;
-    else if ((*bytes = malloc((size_t)st.st_size + 1)))
-        n = pread(fd, *bytes, (size_t)st.st_size, 0);
-    if (n >= 0 && n != st.st_size)
-        errno = EIO;
-    if (n < 0 || n != st.st_size) {
-        n = -errno;
-        free(*bytes);
-        *bytes = NULL;
-    }
-    close(fd);
-    *size = n < 0 ? 0 : (uint32_t)n;
-    return n < 0 ? (int)n : 0;
-}
-
 uint8_t *firmware_vga_bios(uint32_t *size) {
     static const char *const files[] = {"/usr/share/seabios/vgabios-stdvga.bin",
                                         "/usr/share/qemu/vgabios-stdvga.bin",
@@ -107,7 +83,7 @@ uint8_t *firmware_vga_bios(uint32_t *size) {
     uint8_t *bytes = NULL;
 
     for (size_t i = 0; i < ARRAY_SIZE(files) && !bytes; i++)
-        read_all(files[i], &bytes, size);
+        whole_file_read(files[i], VARS_MAX, &bytes, size);
     return bytes;
 }
 
@@ -123,7 +99,7 @@ uint8_t *firmware_net_rom(enum machine_net_model model, uint32_t *size, char *wh
 
     for (size_t i = 0; i < ARRAY_SIZE(directories) && !bytes; i++) {
         snprintf(path, sizeof(path), "%s%s.rom", directories[i], name);
-        read_all(path, &bytes, size);
+        whole_file_read(path, VARS_MAX, &bytes, size);
     }
     if (!bytes)
         snprintf(why, why_size,
@@ -155,7 +131,7 @@ static int make_file(const char *file, const uint8_t *bytes, uint32_t size) {
 
 static int load(const char *path, struct machine_vars *v, char *why, size_t why_size) {
     uint8_t *bytes;
-    int rc = read_all(path, &bytes, &v->size);
+    int rc = whole_file_read(path, VARS_MAX, &bytes, &v->size);
 
     v->bytes = bytes;
     if (!rc && (!v->size || v->size % PAGE))

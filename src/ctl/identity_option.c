@@ -2,15 +2,12 @@
 #include "ctl/identity_option.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
-#include "dev/fw/fw_cfg.h"
+#include "ctl/whole_file.h"
 
 #define ITEM_MAX (16u << 20)
 
@@ -101,11 +98,17 @@ static bool take_oem(struct identity_options *o, const char *text) {
     return true;
 }
 
-bool smbios_option_take(struct identity_options *o, char *value) {
-    const char *text = strchr(value, '=');
-    size_t len = text ? (size_t)(text++ - value) : strlen(value);
+/* The text behind KEYWORD and '=', if VALUE begins so; else NULL. */
+static const char *text_of(const char *value, const char *keyword) {
+    size_t len = strlen(keyword);
 
-    if (text && !strncmp(value, "system-uuid", len) && len == strlen("system-uuid")) {
+    return !strncmp(value, keyword, len) && value[len] == '=' ? value + len + 1 : NULL;
+}
+
+bool smbios_option_take(struct identity_options *o, const char *value) {
+    const char *text = text_of(value, "system-uuid");
+
+    if (text) {
         o->told.has_uuid = take_uuid(text, o->told.uuid);
         if (!o->told.has_uuid)
             log_error("--smbios system-uuid= wants a UUID such as "
@@ -113,10 +116,12 @@ bool smbios_option_take(struct identity_options *o, char *value) {
                       text);
         return o->told.has_uuid;
     }
-    if (text && !strncmp(value, "oem-string", len) && len == strlen("oem-string"))
+    text = text_of(value, "oem-string");
+    if (text)
         return take_room(o, text) && take_oem(o, text);
-    for (unsigned n = 0; text && n < SMBIOS_TEXTS; n++) {
-        if (strncmp(value, keywords[n], len) != 0 || keywords[n][len])
+    for (unsigned n = 0; n < SMBIOS_TEXTS; n++) {
+        text = text_of(value, keywords[n]);
+        if (!text)
             continue;
         o->told.text[n] = text;
         return take_room(o, text);
@@ -128,34 +133,27 @@ bool smbios_option_take(struct identity_options *o, char *value) {
 
 /* --- --fw-cfg --- */
 
-/* All of PATH, with ROOM bytes more behind it; NULL after a message. */
-static void *read_item(const char *path, size_t room, uint32_t *size) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    uint8_t *bytes = NULL;
-    struct stat st;
-    ssize_t n = -1;
+/* All of PATH; NULL after a message. */
+static uint8_t *read_item(const char *path, uint32_t *size) {
+    uint8_t *bytes;
+    int rc = whole_file_read(path, ITEM_MAX, &bytes, size);
 
-    if (fd < 0 || fstat(fd, &st)) {
-        log_error("--fw-cfg: cannot open '%s': %s", path, strerror(errno));
-    } else if (!S_ISREG(st.st_mode)) {
+    if (rc == -EINVAL)
         log_error("--fw-cfg: '%s' is no file", path);
-    } else if (st.st_size > ITEM_MAX) {
+    else if (rc == -EFBIG)
         log_error("--fw-cfg: '%s' is larger than %u MiB", path, ITEM_MAX >> 20);
-    } else if (!(bytes = malloc((size_t)st.st_size + room))) {
+    else if (rc)
+        log_error("--fw-cfg: cannot open '%s': %s", path, strerror(-rc));
+    return bytes;
+}
+
+/* TEXT, without its end; NULL after a message. */
+static uint8_t *copy_text(const char *text, uint32_t *size) {
+    uint8_t *bytes = (uint8_t *)strdup(text);
+
+    *size = (uint32_t)strlen(text);
+    if (!bytes)
         log_error("--fw-cfg: out of memory");
-    } else {
-        n = read(fd, bytes, (size_t)st.st_size);
-        if (n != st.st_size)
-            log_error("--fw-cfg: cannot read '%s': %s", path,
-                      n < 0 ? strerror(errno) : "it has become shorter");
-    }
-    if (fd >= 0)
-        close(fd);
-    if (n < 0 || n != st.st_size) {
-        free(bytes);
-        return NULL;
-    }
-    *size = (uint32_t)n;
     return bytes;
 }
 
@@ -183,7 +181,7 @@ bool fw_cfg_option_take(struct identity_options *o, const char *value) {
     const char *what = strchr(value, ',');
     size_t len = what ? (size_t)(what - value) : strlen(value);
     struct machine_item *item = &o->item[o->count];
-    char *bytes;
+    uint8_t *bytes;
 
     if (o->count == MACHINE_ITEMS) {
         log_error("--fw-cfg is possible %u times at most", MACHINE_ITEMS);
@@ -195,21 +193,12 @@ bool fw_cfg_option_take(struct identity_options *o, const char *value) {
     }
     if (!check_name(o, value, len))
         return false;
-    if (what[1] == 'f') {
-        bytes = read_item(what + 6, len + 1, &item->size);
-    } else {
-        item->size = (uint32_t)strlen(what + 6);
-        bytes = malloc(item->size + len + 1);
-        if (bytes)
-            memcpy(bytes, what + 6, item->size);
-        else
-            log_error("--fw-cfg: out of memory");
-    }
+    bytes = what[1] == 'f' ? read_item(what + 6, &item->size)
+                           : copy_text(what + 6, &item->size);
     if (!bytes)
         return false;
-    memcpy(bytes + item->size, value, len);
-    bytes[item->size + len] = 0;
-    item->name = bytes + item->size;
+    memcpy(o->name[o->count], value, len); /* zero behind it */
+    item->name = o->name[o->count];
     item->bytes = o->bytes[o->count++] = bytes;
     return true;
 }

@@ -10,7 +10,6 @@
 /* There are about as many lists as fragments: what is not there is mostly known by one
  * look. */
 #define HASH_BITS 12u /* at first: a start touches little memory */
-#define HASH_BITS_MORE 1u
 
 int tc_fragments_create(struct tc *tc) {
     tc->npages = mem_host_size(tc->mem) >> 12;
@@ -61,17 +60,17 @@ static void hash_in(struct tc *tc, struct ccf *c) {
     *slot = c;
 }
 
-/* More lists; without memory for them those that there are grow. */
+/* Twice as many lists; without memory for them those that there are grow. */
 static void spread(struct tc *tc) {
     struct ccf **old = tc->hash, *c, *next;
     size_t lists = 1ul << tc->hash_bits;
 
-    tc->hash = calloc(lists << HASH_BITS_MORE, sizeof(*tc->hash));
+    tc->hash = calloc(2 * lists, sizeof(*tc->hash));
     if (!tc->hash) {
         tc->hash = old;
         return;
     }
-    tc->hash_bits += HASH_BITS_MORE;
+    tc->hash_bits++;
     for (size_t n = 0; n < lists; n++)
         for (c = old[n]; c; c = next) {
             next = c->hash_next;
