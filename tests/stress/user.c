@@ -196,6 +196,10 @@ static int timers(void) {
             bad++;
         x += sin(k) * sqrt(k + 1);
     }
+    /* Signals that come while the host runs something else count once: wait for more. */
+    for (time_t end = time(0) + 60; ticks <= 3 && time(0) < end;)
+        if (crc(b, sizeof b, 1) != want)
+            bad++;
     t = (struct itimerval){0};
     setitimer(ITIMER_REAL, &t, 0);
     printf("timers bad %d x %.12f ticked %d\n", bad, x, ticks > 3);
