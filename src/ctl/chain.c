@@ -180,6 +180,33 @@ int chain_unpack(struct chain *c, uint64_t most) {
     return rc;
 }
 
+int chain_show_changes(struct machine *m, int ram, const struct freeze_increment *i) {
+    int rc = 0;
+
+    for (uint32_t n = 0; n < i->count && !rc; n++)
+        rc = machine_restore_ram_pages(m, ram, i->run[n].from, i->run[n].end);
+    return rc;
+}
+
+int chain_show(struct chain *c, struct machine *m) {
+    const char *path = c->link[0].path;
+    int rc = chain_unpack(c, machine_ram_pages(m) * 4096);
+
+    if (rc) {
+        log_error("cannot restore '%s': its memory is packed, and cannot be unpacked: %s",
+                  path, rc == -EINVAL ? "it is damaged" : strerror(-rc));
+        return rc;
+    }
+    rc = machine_restore_ram(m, c->link[c->count - 1].ram);
+    for (unsigned n = c->count - 1; n-- && !rc;)
+        rc = chain_show_changes(m, c->link[n].ram, &c->link[n].increment);
+    if (rc == -EINVAL)
+        log_error("cannot restore '%s': %s.ram is not its memory", path, path);
+    else if (rc)
+        log_error("cannot restore '%s': its memory: %s", path, strerror(-rc));
+    return rc;
+}
+
 void chain_close(struct chain *c) {
     while (c->count) {
         struct chain_link *l = &c->link[--c->count];

@@ -5,6 +5,8 @@
 
 #include "ctl/freeze.h"
 
+struct machine;
+
 #define CHAIN_MAX 64u /* snapshots, one the base of the next */
 
 struct chain {
@@ -26,6 +28,11 @@ void chain_close(struct chain *c);
 /* What is packed of it is not any more, but in memory; files of up to MOST bytes. 0 or
  * -errno: -EINVAL if one is no such file. */
 int chain_unpack(struct chain *c, uint64_t most);
+
+/* Memory of M, which is new, is that of C; and then that of the pages of I, in the file
+ * RAM. 0, or -errno, the first after a message. */
+int chain_show(struct chain *c, struct machine *m);
+int chain_show_changes(struct machine *m, int ram, const struct freeze_increment *i);
 
 /* The whole file PATH, a snapshot's state: the caller's to free; -errno after a message.
  */

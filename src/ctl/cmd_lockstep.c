@@ -7,9 +7,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "ctl/chain.h"
 #include "ctl/ctl.h"
 #include "ctl/run_options.h"
+#include "ctl/thaw.h"
 #include "replay/lockstep.h"
+#include "snapshot/snapshot.h"
 
 #define STATUS_DIFFERENT 4
 /* Lockstep has no date: it begins here. */
@@ -90,6 +93,34 @@ static void close_disks(void *arg, struct machine_config *cfg) {
     disk_options_close(cfg);
 }
 
+/* --- a snapshot --- */
+
+static int restore_memory(void *arg, struct machine *m) {
+    const struct ctl_frozen *f = arg;
+
+    return chain_show(f->chain, m);
+}
+
+static int restore(void *arg, struct machine *m) {
+    const struct ctl_frozen *f = arg;
+    struct freeze_increment known = {0};
+    char why[512];
+    struct snapshot *s = snapshot_open(f->bytes, f->len, why, sizeof(why));
+    int rc = -EINVAL;
+
+    if (s) {
+        freeze_increment(s, &known); /* what is in it is in memory */
+        rc = machine_restore(m, s, why, sizeof(why));
+    }
+    free(known.run);
+    snapshot_free(s);
+    if (rc)
+        log_error("cannot restore '%s': %s", f->path, why);
+    return rc;
+}
+
+/* --- the run --- */
+
 static int with_input(struct lockstep *ls, struct run_options *o) {
     uint8_t *typed = NULL;
     struct lockstep_result result;
@@ -108,6 +139,7 @@ static int with_input(struct lockstep *ls, struct run_options *o) {
     ls->no_reboot = o->no_reboot;
     ls->jail = o->jail;
     ls->every = o->every;
+    ls->limit = o->limit;
     ls->inject = o->inject;
     ls->inject_at = o->inject_at;
     result = lockstep_run(ls);
@@ -115,7 +147,10 @@ static int with_input(struct lockstep *ls, struct run_options *o) {
     return status_of(&result);
 }
 
-int ctl_cmd_lockstep(int argc, char **argv) {
+/* FRONT may be NULL: both boot. */
+static int run(int argc, char **argv, const struct ctl_front *front) {
+    struct ctl_frozen *frozen =
+        front ? (struct ctl_frozen *)(uintptr_t)front->frozen : NULL;
     struct run_options o;
     struct recording rec = {0};
     struct lockstep ls = {0};
@@ -145,6 +180,13 @@ int ctl_cmd_lockstep(int argc, char **argv) {
         ls.rec = &rec;
         o.machine.start_ns = rec.key.start_ns;
     }
+    if (frozen) {
+        ls.restore_memory = restore_memory;
+        ls.restore = restore;
+        ls.frozen = frozen;
+        if (frozen->counted)
+            o.machine.start_ns = frozen->start_ns;
+    }
     rc = run_options_open(&o, false, &image, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
@@ -159,4 +201,12 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     net_options_free(&o.nets);
     identity_options_free(&o.identity);
     return status;
+}
+
+int ctl_cmd_lockstep(int argc, char **argv) {
+    const struct ctl_front front = {.lockstep = run};
+
+    if (argc > 2 && !strcmp(argv[1], "--restore"))
+        return thaw(argv[2], -1, argc - 3, argv + 3, &front);
+    return run(argc, argv, NULL);
 }

@@ -53,10 +53,14 @@ struct snapshot;
 /* What a run goes on from: a snapshot's state, to be read once, and the files of its
  * memory (ctl/chain.h). */
 struct ctl_frozen {
-    const char *path; /* for messages */
-    const char *api;  /* what the API said of it; NULL: nothing */
+    const char *path;     /* for messages */
+    const char *api;      /* what the API said of it; NULL: nothing */
+    const uint8_t *bytes; /* what STATE is made of, for who reads it more than once */
+    size_t len;
     struct snapshot *state;
     struct chain *chain;
+    bool counted;      /* it counted time by instructions, from */
+    uint64_t start_ns; /* this date on */
     int copy; /* of a copy: where what has changed since comes from (ctl/copy.h); or -1 */
 };
 
@@ -69,7 +73,9 @@ struct ctl_front {
     /* All is open, and the guest is about to run. False after a message. */
     bool (*ready)(void *arg); /* NULL: nothing is to be done */
     void *arg;
-    bool daemonize;                  /* go on in the background */
+    bool daemonize; /* go on in the background */
+    /* What goes on from a snapshot when it is no `bivisor run`; NULL: that. */
+    int (*lockstep)(int argc, char **argv, const struct ctl_front *front);
     struct api *api;                 /* api/api.h; who built the machine, or NULL */
     const struct ctl_frozen *frozen; /* NULL: it boots */
     /* A copy: of a machine with these options, whatever its snapshot says; or NULL. */

@@ -234,6 +234,28 @@ void freeze_host(struct snapshot *s) {
     snapshot_optional(s, "host", 0, 1, host_state, &f);
 }
 
+/* --- what the machine's own record says --- */
+
+struct counted {
+    bool there;
+    uint64_t start_ns;
+};
+
+static void counted_state(void *arg, struct snapshot *s) {
+    struct counted *c = arg;
+
+    c->there = true;
+    SNAPSHOT(s, c->start_ns);
+}
+
+bool freeze_counted(struct snapshot *s, uint64_t *start_ns) {
+    struct counted c = {0};
+
+    snapshot_optional(s, "counted", 0, 1, counted_state, &c);
+    *start_ns = c.start_ns;
+    return c.there;
+}
+
 /* --- what the API said of the machine --- */
 
 static void api_state(void *arg, struct snapshot *s) {

@@ -62,6 +62,9 @@ bool freeze_disks(struct snapshot *s, char *why, size_t why_size);
 /* What the API said of the machine, as text, the caller's to free(); NULL: nothing. */
 char *freeze_api(struct snapshot *s);
 
+/* The run that S is of counted time by instructions: from *START_NS on, since 1970. */
+bool freeze_counted(struct snapshot *s, uint64_t *start_ns);
+
 /* Takes what S says of the host, if it is this one: what need not be measured again. */
 void freeze_host(struct snapshot *s);
 

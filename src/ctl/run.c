@@ -11,6 +11,7 @@
 #include "base/os.h"
 #include "block/block.h"
 #include "control/control.h"
+#include "ctl/chain.h"
 #include "ctl/console.h"
 #include "ctl/copy.h"
 #include "ctl/ctl.h"
@@ -112,14 +113,6 @@ static const char *end_name(enum machine_end end) {
     return names[end];
 }
 
-static int show_changes(struct run *r, int ram, const struct freeze_increment *i) {
-    int rc = 0;
-
-    for (uint32_t n = 0; n < i->count && !rc; n++)
-        rc = machine_restore_ram_pages(r->m, ram, i->run[n].from, i->run[n].end);
-    return rc;
-}
-
 /* Waits for what has changed since the snapshot that a copy has been prepared from. */
 static int begin_copy(struct run *r, const struct ctl_frozen *f) {
     struct copy_rest rest;
@@ -127,7 +120,7 @@ static int begin_copy(struct run *r, const struct ctl_frozen *f) {
     int rc = copy_wait(f->copy, &f->chain->link[0], &rest, why, sizeof(why));
 
     if (!rc) {
-        rc = show_changes(r, rest.ram, &rest.increment);
+        rc = chain_show_changes(r->m, rest.ram, &rest.increment);
         snprintf(why, sizeof(why), "its memory: %s", strerror(-rc));
     }
     if (!rc)
@@ -160,7 +153,7 @@ static int begin_life(struct run *r) {
         if (rc)
             log_error("cannot restore '%s': %s", f->path, why);
     }
-    if (!rc)
+    if (!rc && !r->o.machine.counted) /* there the future is the same, too */
         machine_generation_next(r->m);
     return rc;
 }
@@ -459,34 +452,6 @@ static int with_outputs(struct run *r) {
     return worsen(status, !outputs_close(&r->outputs));
 }
 
-/* 0, or -errno after a message. */
-static int unpack_memory(struct run *r, struct chain *c) {
-    int rc = chain_unpack(c, machine_ram_pages(r->m) * 4096);
-
-    if (rc)
-        log_error("cannot restore '%s': its memory is packed, and cannot be unpacked: %s",
-                  r->frozen->path, rc == -EINVAL ? "it is damaged" : strerror(-rc));
-    return rc;
-}
-
-/* The same. */
-static int show_memory(struct run *r) {
-    struct chain *c = r->frozen ? r->frozen->chain : NULL;
-    int rc = c ? unpack_memory(r, c) : 0;
-
-    if (rc || !c)
-        return rc;
-    rc = machine_restore_ram(r->m, c->link[c->count - 1].ram);
-    for (unsigned n = c->count - 1; n-- && !rc;)
-        rc = show_changes(r, c->link[n].ram, &c->link[n].increment);
-    if (rc == -EINVAL)
-        log_error("cannot restore '%s': %s.ram is not its memory", r->frozen->path,
-                  r->frozen->path);
-    else if (rc)
-        log_error("cannot restore '%s': its memory: %s", r->frozen->path, strerror(-rc));
-    return rc;
-}
-
 static void close_controls(struct run *r) {
     for (unsigned n = 0; n < CONTROL_SPEECHES; n++) {
         control_close(r->control[n]);
@@ -504,7 +469,7 @@ static int with_machine(struct run *r) {
         log_error("%s", why);
         return ctl_status_of(rc);
     }
-    rc = show_memory(r);
+    rc = r->frozen ? chain_show(r->frozen->chain, r->m) : 0;
     r->take.m = r->m;
     r->take.loop = machine_loop(r->m);
     r->take.freeze = &r->freeze;
@@ -570,11 +535,18 @@ static bool rewinds(const struct run_options *o) {
 
 static int load_tape(struct run *r) {
     struct run_options *o = &r->o;
-    const struct tape_order order = {
-        .record = o->record, .replay = o->replay, .no_reboot = o->no_reboot};
+    const struct ctl_frozen *f = r->frozen;
+    const bool frozen = f && f->counted;
+    const struct tape_order order = {.record = o->record,
+                                     .replay = o->replay,
+                                     .no_reboot = o->no_reboot,
+                                     .frozen = frozen,
+                                     .start_ns = frozen ? f->start_ns : 0};
     const struct input_source source = console_source(&r->console);
 
-    if (o->record || o->replay)
+    if (frozen && !run_options_repeat(o, "a snapshot of a counted run"))
+        return -EINVAL;
+    if (o->record || o->replay || frozen)
         run_options_count(o);
     o->machine.rewinds = rewinds(o);
     return tape_load(&r->tape, &order, &o->machine, &source);

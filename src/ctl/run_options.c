@@ -96,7 +96,7 @@ static void print_help(void) {
 
 static void print_lockstep_help(void) {
     printf(
-        "usage: bivisor lockstep --kernel FILE [OPTION...]\n"
+        "usage: bivisor lockstep --kernel FILE | --restore FILE [OPTION...]\n"
         "\n"
         "Runs the same guest on two engines, with time counted by instructions, and\n"
         "compares registers and memory. The first difference is searched for down to\n"
@@ -104,6 +104,8 @@ static void print_lockstep_help(void) {
         "\n"
         "  --engines A,B        which two (default: interp,bt)\n"
         "  --every N            instructions between two comparisons (default: 100000)\n"
+        "  --restore FILE       both go on from the snapshot FILE, which stands first\n"
+        "  --for N              ends after N instructions, with status 0\n"
         "  --input FILE         what is typed at the guest\n"
         "  --replay FILE        what was typed in a recording of `bivisor run --record`\n"
         "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
@@ -174,6 +176,7 @@ enum {
     OPT_EVERY,
     OPT_INPUT,
     OPT_INJECT,
+    OPT_FOR,
     OPT_VERBOSE,
     OPT_LOG_LEVEL,
     OPT_HELP
@@ -231,6 +234,7 @@ static const struct option long_options[] = {
     {"every", required_argument, NULL, OPT_EVERY},
     {"input", required_argument, NULL, OPT_INPUT},
     {"inject", required_argument, NULL, OPT_INJECT},
+    {"for", required_argument, NULL, OPT_FOR},
     {"verbose", no_argument, NULL, OPT_VERBOSE},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"help", no_argument, NULL, OPT_HELP},
@@ -383,6 +387,7 @@ static bool fits(enum run_kind kind, int opt) {
     case OPT_EVERY:
     case OPT_INPUT:
     case OPT_INJECT:
+    case OPT_FOR:
         return kind == RUN_LOCKSTEP;
     case OPT_ENGINE:
     case OPT_CPUS:
@@ -411,6 +416,16 @@ static bool fits(enum run_kind kind, int opt) {
     default:
         return true;
     }
+}
+
+bool run_options_takes(enum run_kind kind, const char *word) {
+    const struct option *all = engine_option_table(long_options);
+    size_t len = strcspn(word, "=");
+
+    for (const struct option *l = all; l->name; l++)
+        if (strlen(l->name) == len && !strncmp(word, l->name, len))
+            return fits(kind, l->val);
+    return false;
 }
 
 /* Takes one option; false when its value is bad. */
@@ -576,6 +591,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_INPUT:
         o->input = optarg;
         return true;
+    case OPT_FOR:
+        return take_count("--for", optarg, &o->limit);
     case OPT_INJECT:
         return take_inject(o, optarg);
     case OPT_VERBOSE:
@@ -684,8 +701,7 @@ static bool check_name(const struct run_options *o) {
     return false;
 }
 
-/* For OPTION. */
-static bool can_repeat(const struct run_options *o, const char *option) {
+bool run_options_repeat(const struct run_options *o, const char *option) {
     if (o->firmware_vars) {
         log_error("%s: the run would change '%s', and could not be repeated; leave "
                   "--firmware-vars out",
@@ -783,9 +799,9 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                   o->record ? "record" : "input");
         return CTL_USAGE;
     }
-    if (o->record && !can_repeat(o, "--record"))
+    if (o->record && !run_options_repeat(o, "--record"))
         return CTL_USAGE;
-    if (o->replay && !can_repeat(o, "--replay"))
+    if (o->replay && !run_options_repeat(o, "--replay"))
         return CTL_USAGE;
     o->machine.boot.cmdline = o->append ?: display_option_append(&o->display);
     return -1;

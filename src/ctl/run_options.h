@@ -69,6 +69,7 @@ struct run_options {
     const char *engines; /* two, by name */
     const char *input;   /* file to be typed */
     uint64_t every;      /* instructions between two comparisons */
+    uint64_t limit;      /* ends after so many; 0: at the guest's end */
     uint64_t inject;     /* for tests: spoil something after so many; 0: do not */
     uint64_t inject_at;  /* the byte of RAM there, or a register if there is none */
 };
@@ -76,6 +77,12 @@ struct run_options {
 /* What a counted run's translator does: undefined and dead flags are the interpreter's
  * too, unless --bt asked for something else. */
 void run_options_count(struct run_options *o);
+
+/* Nothing comes from outside that could not be repeated, as OPTION wants it; else false
+ * after a message. */
+bool run_options_repeat(const struct run_options *o, const char *option);
+/* The option WORD, without its dashes, is one of KIND's. */
+bool run_options_takes(enum run_kind kind, const char *word);
 
 /* Reads the kernel, or the firmware, and all that goes with it. As boot_image_open(). */
 /* LATER: kernels are opened, and read by boot_image_read(). */

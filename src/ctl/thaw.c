@@ -54,6 +54,9 @@ static int open_files(struct restore *r) {
         log_error("cannot restore '%s': it does not say what its machine is", r->path);
         return -EINVAL;
     }
+    r->frozen.bytes = r->bytes;
+    r->frozen.len = r->len;
+    r->frozen.counted = freeze_counted(r->frozen.state, &r->frozen.start_ns);
     freeze_host(r->frozen.state);
     r->frozen.api = r->api = freeze_api(r->frozen.state);
     return chain_open(r->chain, r->path, r->frozen.state);
@@ -94,8 +97,8 @@ static bool is_replaced(const char *w, int argc, char **argv) {
     return false;
 }
 
-/* The snapshot's words, and behind them the user's; how many. */
-static int merge(struct restore *r, int argc, char **argv) {
+/* The snapshot's words that a run of KIND takes, and behind them the user's; how many. */
+static int merge(struct restore *r, enum run_kind kind, int argc, char **argv) {
     bool skips = false;
     int n = 0;
 
@@ -104,7 +107,7 @@ static int merge(struct restore *r, int argc, char **argv) {
         const char *w = r->word[k];
 
         if (!strncmp(w, "--", 2))
-            skips = is_replaced(w, argc, argv);
+            skips = is_replaced(w, argc, argv) || !run_options_takes(kind, w + 2);
         if (!skips)
             r->argv[n++] = (char *)(uintptr_t)w;
     }
@@ -161,7 +164,12 @@ static int go_on(struct restore *r, int argc, char **argv,
     }
     if (!rc)
         rc = check_disks(r, argc, argv);
-    status = rc ? ctl_status_of(rc) : ctl_run(merge(r, argc, argv), r->argv, &front);
+    if (rc)
+        status = ctl_status_of(rc);
+    else if (front.lockstep)
+        status = front.lockstep(merge(r, RUN_LOCKSTEP, argc, argv), r->argv, &front);
+    else
+        status = ctl_run(merge(r, RUN_PLAIN, argc, argv), r->argv, &front);
     api_words_free(r->overrides);
     free(r->api);
     chain_close(r->chain);

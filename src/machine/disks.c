@@ -74,24 +74,28 @@ int machine_disks_create(struct machine *m) {
     return rc;
 }
 
+unsigned machine_disks_busy(const struct machine *m) {
+    unsigned busy = 0;
+
+    for (unsigned n = 0; n < m->cfg.disk_count; n++)
+        if (m->cfg.disks[n].block)
+            busy += block_in_flight(m->cfg.disks[n].block);
+    if (m->cfg.vars.block)
+        busy += block_in_flight(m->cfg.vars.block);
+    return busy;
+}
+
 /* Workers deliver while the lock is not held; what they deliver may ask for more, as far
  * as the guest has asked. */
 bool machine_disks_rest(struct machine *m) {
     for (unsigned patience = 0; patience < 100000; patience++) {
-        unsigned busy = 0;
-
         if (m->disks) /* what was cancelled is delivered by the loop, which is here */
             block_pool_turn(m->disks);
         for (unsigned n = 0; n < m->cfg.disk_count; n++) {
-            struct block *b = m->cfg.disks[n].block;
-
-            if (b)
-                block_hurry(b);
-            busy += b ? block_in_flight(b) : 0;
+            if (m->cfg.disks[n].block)
+                block_hurry(m->cfg.disks[n].block);
         }
-        if (m->cfg.vars.block)
-            busy += block_in_flight(m->cfg.vars.block);
-        if (!busy)
+        if (!machine_disks_busy(m))
             return true;
         os_sleep_ns(100000);
     }

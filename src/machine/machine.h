@@ -43,6 +43,7 @@ struct machine_console {
 
 struct block;
 struct machine;
+struct snapshot;
 struct net_figures;     /* net/net.h */
 struct smbios_identity; /* dev/tables/smbios.h */
 struct os_loop;
@@ -54,6 +55,8 @@ struct machine_input {
     uint64_t (*next)(void *arg, uint64_t now);
     /* It is time: gives at most ROOM bytes for the guest, until it returns 0. */
     size_t (*take)(void *arg, uint64_t now, uint8_t *buf, size_t room);
+    /* Writes or reads where it is, as a snapshot's record `tape`. NULL: nowhere. */
+    void (*state)(void *arg, struct snapshot *s);
     /* An idle guest sleeps in the host's time, until machine_wake(); or virtual time
      * jumps. */
     bool host_time;
@@ -339,7 +342,6 @@ struct net_figures machine_net_figures(const struct machine *m);
 
 /* --- snapshots (docs/snapshot.md), on the loop's thread --- */
 
-struct snapshot;
 /* The guest stands, no disk is at a request, and S gets all of the machine but what its
  * memory holds. 0, or -errno with the reason in S. It stands until machine_saved(). */
 int machine_save(struct machine *m, struct snapshot *s);

@@ -140,6 +140,7 @@ struct machine {
     struct block_pool *servers[MACHINE_DISKS];
     struct vtimer disks_due;                  /* counted: the next completion */
     struct counted counted;                   /* instead, with cfg.counted */
+    bool thawed_counted;                      /* so was what is being restored */
     struct serial_port serial[BOARD_SERIALS]; /* serials.c */
     struct rate rng[RNG_LIMITS];              /* virtio.c; under the board's lock */
     bool has_rng;
@@ -330,6 +331,8 @@ void machine_sharing_end(struct machine *m);
 /* disks.c: nothing is under way to or from a disk any more, while the guest stands.
  * False: one does not answer. */
 bool machine_disks_rest(struct machine *m);
+/* Requests that are under way. */
+unsigned machine_disks_busy(const struct machine *m);
 
 /* quota.c: with the loop, before the threads; 0 or -errno. */
 int machine_quota_create(struct machine *m);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/os.h"
 #include "cpu/cpuid.h"
 #include "cpu/state.h"
 #include "cpu/vec.h"
@@ -77,6 +78,7 @@ static void machine_state(void *arg, struct snapshot *s) {
     SNAPSHOT(s, m->counted_random);
     if (!snapshot_reading(s))
         return;
+    m->thawed_counted = counted;
     if (memory != m->cfg.memory)
         snapshot_refuse(s, "its machine has another size of memory");
     else if (cpus != m->cpus)
@@ -84,14 +86,21 @@ static void machine_state(void *arg, struct snapshot *s) {
     else if (paravirt != m->cfg.paravirt)
         snapshot_refuse(s, "one machine has KVM's clock, the other has not "
                            "(--no-paravirt)");
-    else if (counted != m->cfg.counted)
-        snapshot_refuse(s, counted ? "its machine counts time by instructions"
-                                   : "its machine does not count time by instructions");
+    else if (counted && !m->cfg.counted)
+        snapshot_refuse(s, "its machine counts time by instructions");
     else if (mem_rom_resize(m->mem, rom))
         snapshot_need(s, false);
 }
 
 /* --- time --- */
+
+/* A machine of the host's time is counted from here on: all of its time so far was slept
+ * through, and its date is the run's at this point. */
+static void count_from(struct machine *m, uint64_t now) {
+    machine_boot_cpu(m)->counters.insns_retired = 0;
+    m->counted.slept = now;
+    m->cfg.start_ns -= now;
+}
 
 static void time_state(void *arg, struct snapshot *s) {
     struct machine *m = arg;
@@ -105,12 +114,29 @@ static void time_state(void *arg, struct snapshot *s) {
     snapshot_need(s, now < COUNTED_END && insns < COUNTED_END && slept < COUNTED_END);
     if (!snapshot_reading(s) || !snapshot_good(s))
         return;
-    if (m->cfg.counted) {
+    if (m->cfg.counted && !m->thawed_counted) {
+        count_from(m, now);
+    } else if (m->cfg.counted) {
         machine_boot_cpu(m)->counters.insns_retired = insns;
         m->counted.slept = slept;
     } else {
         machine_time_set(m, now, ticks);
     }
+}
+
+/* A counted run's date, and where its input is. */
+static void counted_state(void *arg, struct snapshot *s) {
+    SNAPSHOT(s, ((struct machine *)arg)->cfg.start_ns);
+}
+
+static void counted_records(struct machine *m, struct snapshot *s) {
+    const struct machine_input *in = &m->cfg.input;
+
+    if (!m->cfg.counted)
+        return;
+    snapshot_optional(s, "counted", 0, 1, counted_state, m);
+    if (in->state)
+        snapshot_optional(s, "tape", 0, 1, in->state, in->arg);
 }
 
 /* --- CPUs --- */
@@ -181,6 +207,15 @@ PART(put_i440fx, i440fx_state)
 PART(put_piix, piix_state)
 PART(put_display, display_state)
 
+/* Counted time is nobody's to steal: what the guest was told of it stays as it is. */
+static void leave_out(void *arg, struct snapshot *s) {
+    uint8_t byte;
+
+    (void)arg;
+    while (snapshot_left(s))
+        snapshot_bytes(s, &byte, 1);
+}
+
 static void cpu_records(struct machine *m, struct snapshot *s) {
     for (unsigned n = 0; n < m->cpus; n++)
         snapshot_record(s, "cpu", n, 1, cpu_state, &m->cpu[n]);
@@ -189,6 +224,8 @@ static void cpu_records(struct machine *m, struct snapshot *s) {
             snapshot_record(s, "lapic", n, 1, put_lapic, m->cpu[n].lapic);
         if (m->cpu[n].steal)
             snapshot_record(s, "steal", n, 1, put_steal, m->cpu[n].steal);
+        else if (snapshot_reading(s) && m->cfg.counted && !m->thawed_counted)
+            snapshot_optional(s, "steal", n, 1, leave_out, m);
     }
 }
 
@@ -235,6 +272,7 @@ static void all_records(struct machine *m, struct snapshot *s) {
     snapshot_record(s, "machine", 0, 1, machine_state, m);
     snapshot_record(s, "model", 0, 1, model_state, m);
     snapshot_record(s, "time", 0, 1, time_state, m);
+    counted_records(m, s);
     cpu_records(m, s);
     board_records(&m->board, s);
     snapshot_record(s, "lines", 0, 1, lines_state, m);
@@ -283,11 +321,26 @@ static const char *disks_settle(struct machine *m) {
     return rc ? "a disk cannot be flushed" : NULL;
 }
 
+#define COUNTED_LOOKS 2000u
+#define COUNTED_BETWEEN_NS 500000u
+
+/* A counted run's requests end when its own time comes, which nobody may hurry; what it
+ * writes to its disks is this run's alone, and need not be flushed. So the guest goes on
+ * until there is a moment without. */
+static const char *disks_settle_counted(struct machine *m) {
+    for (unsigned n = 0; machine_disks_busy(m); n++) {
+        if (n == COUNTED_LOOKS)
+            return "the guest asks more of a disk all the time";
+        machine_resume_for(m, PAUSED_BY_SNAPSHOT);
+        os_sleep_ns(COUNTED_BETWEEN_NS);
+        machine_pause_for(m, PAUSED_BY_SNAPSHOT);
+    }
+    return NULL;
+}
+
 static const char *cannot(struct machine *m) {
     if (!machine_boot_cpu(m)->lapic)
         return "the local APICs are the host kernel's: take --irqchip user";
-    if (m->cfg.counted)
-        return "a run that is recorded or replayed cannot be put into a snapshot yet";
     return NULL;
 }
 
@@ -296,7 +349,7 @@ int machine_save(struct machine *m, struct snapshot *s) {
 
     machine_pause_for(m, PAUSED_BY_SNAPSHOT);
     if (!why)
-        why = disks_settle(m);
+        why = m->cfg.counted ? disks_settle_counted(m) : disks_settle(m);
     if (why)
         snapshot_refuse(s, why);
     machine_board_enter(m);
@@ -325,12 +378,13 @@ static void tell_clocks(struct machine_cpu *c) {
 int machine_restore(struct machine *m, struct snapshot *s, char *why, size_t why_size) {
     machine_power_up(m, false);
     machine_time_stop(m);
+    m->thawed_counted = false;
     machine_board_enter(m);
     all_records(m, s);
     snapshot_finish_reading(s);
     if (snapshot_good(s)) {
         board_tsc_moved(&m->board);
-        for (unsigned n = 0; n < m->cpus && !m->cfg.counted; n++)
+        for (unsigned n = 0; n < m->cpus && !m->thawed_counted; n++)
             tell_clocks(&m->cpu[n]);
     }
     machine_board_leave(m);

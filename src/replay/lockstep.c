@@ -43,7 +43,8 @@ struct pass {
     bool thorough;         /* memory at each point */
     uint64_t trail[TRAIL]; /* where side 0 has been, of late */
     unsigned ntrail;
-    bool spoiled; /* --inject has been done */
+    bool spoiled;   /* --inject has been done */
+    uint64_t began; /* instructions that were retired at the start */
 };
 
 /* Where two sides were found different. */
@@ -108,7 +109,11 @@ static int side_create(struct pass *p, unsigned n, bool show) {
     s->out.show = show;
     cfg.console = (struct machine_console){.tx = take_output, .arg = &s->out};
     if (p->ls->rec) {
-        s->player = (struct input_player){.rec = p->ls->rec, .end = input_ends, .arg = s};
+        s->player = (struct input_player){.rec = p->ls->rec,
+                                          .place = {.start_ns = p->ls->rec->key.start_ns,
+                                                    .state = p->ls->rec->key.state},
+                                          .end = input_ends,
+                                          .arg = s};
         cfg.input = input_play(&s->player);
     } else if (p->ls->typed) {
         s->text = (struct input_text){.bytes = p->ls->typed, .len = p->ls->typed_len};
@@ -119,6 +124,8 @@ static int side_create(struct pass *p, unsigned n, bool show) {
     rc = machine_create(&cfg, &s->m, why, sizeof(why));
     if (rc)
         log_error("%s", why);
+    else if (p->ls->restore)
+        rc = p->ls->restore_memory(p->ls->frozen, s->m);
     return rc;
 }
 
@@ -147,6 +154,19 @@ static int both_boot(struct pass *p) {
     return 0;
 }
 
+/* The first life, which may be a snapshot's: the same. */
+static int both_begin(struct pass *p) {
+    const struct lockstep *ls = p->ls;
+    int rc = 0;
+
+    if (!ls->restore)
+        return both_boot(p);
+    for (unsigned n = 0; n < 2 && !rc; n++)
+        rc = ls->restore(ls->frozen, p->side[n].m);
+    p->began = machine_insns(p->side[0].m);
+    return rc;
+}
+
 /* The first pass has said already that there is no jail. */
 static bool lock_up(const struct pass *p, bool first) {
     const struct os_jail_needs needs = {.cpu_ioctls = machine_ioctls(p->side[0].m),
@@ -173,7 +193,7 @@ static int pass_open(struct pass *p, const struct lockstep *ls, bool show) {
     if (!rc && !lock_up(p, show))
         rc = -EPERM;
     if (!rc)
-        rc = both_boot(p);
+        rc = both_begin(p);
     if (rc)
         pass_close(p);
     return rc;
@@ -291,9 +311,16 @@ static void both_to(struct pass *p, uint64_t insns) {
         side_run(p, n, insns, false);
 }
 
+static bool is_at_limit(const struct pass *p) {
+    return p->ls->limit && p->side[0].end == MACHINE_PAUSED &&
+           machine_insns(p->side[0].m) - p->began >= p->ls->limit;
+}
+
 static bool goes_on(const struct pass *p) {
     enum machine_end end = p->side[0].end;
 
+    if (is_at_limit(p))
+        return false;
     return end == MACHINE_PAUSED ||
            (!p->ls->no_reboot && (end == MACHINE_RESET || end == MACHINE_SHUTDOWN));
 }
@@ -312,8 +339,8 @@ static bool next_point(struct pass *p, struct difference *d, bool *same) {
     *same = true;
     if (host_failed(p))
         return false;
-    memory =
-        ++p->point % MEMORY_EVERY == 0 || p->thorough || p->side[0].end != MACHINE_PAUSED;
+    memory = ++p->point % MEMORY_EVERY == 0 || p->thorough ||
+             p->side[0].end != MACHINE_PAUSED || is_at_limit(p);
     *same = point_same(p, memory, d);
     if (!*same || !goes_on(p))
         return false;
@@ -630,14 +657,14 @@ static void pass_first(struct pass *p, struct job *j) {
     if (host_failed(p))
         return;
     j->found = !same;
-    j->ok = j->found || is_good_end(s);
+    j->ok = j->found || is_at_limit(p) || is_good_end(s);
     if (j->found)
         return;
     j->end = s->end;
     j->exit_code = machine_exit_code(s->m);
     log_warn("%s and %s did the same for %llu instructions, compared at %u points",
-             p->ls->names[0], p->ls->names[1], (unsigned long long)machine_insns(s->m),
-             p->point);
+             p->ls->names[0], p->ls->names[1],
+             (unsigned long long)(machine_insns(s->m) - p->began), p->point);
 }
 
 struct lockstep_result lockstep_run(const struct lockstep *ls) {

@@ -36,6 +36,12 @@ struct lockstep {
     const struct recording *rec; /* or NULL */
     const uint8_t *typed;        /* or NULL */
     size_t typed_len;
+    uint64_t limit; /* ends after so many instructions; 0: at the guest's end */
+    /* Both go on from a snapshot: puts its memory into M, before the jail, and then its
+     * state. 0, or -errno after a message. NULL: they boot. */
+    int (*restore_memory)(void *arg, struct machine *m);
+    int (*restore)(void *arg, struct machine *m);
+    void *frozen;
     /* Each machine has disks of its own, opened into its configuration: 0, or -errno
      * after a message. */
     int (*open_disks)(void *arg, struct machine_config *cfg);

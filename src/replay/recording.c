@@ -27,6 +27,8 @@ static const struct {
     const char *what; /* that is not the same, in words; NULL: need not be */
 } lines[] = {
     {"start-ns", offsetof(struct recording_key, start_ns), NULL},
+    {"begin-ns", offsetof(struct recording_key, begin_ns),
+     "another snapshot to go on from, or without one"},
     {"memory", offsetof(struct recording_key, memory), "another --memory"},
     {"protocol", offsetof(struct recording_key, protocol), "another --boot-protocol"},
     {"paravirt", offsetof(struct recording_key, paravirt), "another --no-paravirt"},

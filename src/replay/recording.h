@@ -6,7 +6,7 @@
  * and enough of the first to see that it is the same. It is text, a line for each thing,
  * written as it happens:
  *
- *     bivisor recording 5 #c0ffee00
+ *     bivisor recording 7 #c0ffee00
  *     start-ns 1764092000000000000 #...
  *     state 0123456789abcdef #...        digest of RAM and registers before the run
  *     ...
@@ -25,11 +25,12 @@
 
 #include "base/types.h"
 
-#define RECORDING_VERSION 6u
+#define RECORDING_VERSION 7u
 
 /* What has to be the same when it is replayed. */
 struct recording_key {
     uint64_t start_ns; /* since 1970; taken from the recording */
+    uint64_t begin_ns; /* virtual time at the start: 0, or a snapshot's */
     uint64_t memory;
     uint64_t protocol, paravirt, no_pci, virtio, rng, no_reboot;
     uint64_t append;  /* digest of the kernel command line */

@@ -78,6 +78,7 @@ static struct recording_key key_of(const struct tape *t) {
 
     return (struct recording_key){
         .start_ns = cfg->start_ns,
+        .begin_ns = machine_now_ns(t->m),
         .memory = cfg->memory,
         .protocol = cfg->boot.protocol,
         .paravirt = cfg->paravirt,
@@ -95,14 +96,22 @@ static struct recording_key key_of(const struct tape *t) {
 
 /* --- the console --- */
 
+static struct input_place *place_of(struct tape *t) {
+    return t->replay ? &t->player.place : &t->recorder.place;
+}
+
+/* What was shown before the run was taken back is not shown again. */
 static size_t tx(void *arg, const uint8_t *bytes, size_t len) {
     struct tape *t = arg;
-    uint64_t seen = t->out_shown > t->out_len ? t->out_shown - t->out_len : 0;
+    struct input_place *p = place_of(t);
+    uint64_t seen = t->out_shown > p->out_len ? t->out_shown - p->out_len : 0;
 
-    t->out_len += len;
-    t->out_digest = recording_digest(t->out_digest, bytes, len);
-    if (seen < len)
+    p->out_len += len;
+    p->out_digest = recording_digest(p->out_digest, bytes, len);
+    if (seen < len) {
         t->console.tx(t->console.arg, bytes + seen, len - seen);
+        t->out_shown = p->out_len;
+    }
     return len; /* of a counted run all is taken */
 }
 
@@ -136,12 +145,14 @@ int tape_load(struct tape *t, const struct tape_order *order, struct machine_con
                        .replay = order->replay,
                        .no_reboot = order->no_reboot,
                        .cfg = cfg};
-    if (!t->record && !t->replay)
+    if (!cfg->counted)
         return 0;
     t->console = source->console;
     cfg->console = (struct machine_console){.tx = tx, .flush = flush, .arg = t};
-    if (t->record) {
-        cfg->start_ns = os_realtime_ns();
+    cfg->start_ns = order->start_ns;
+    if (!t->replay) {
+        if (!order->frozen)
+            cfg->start_ns = os_realtime_ns();
         t->recorder = (struct input_recorder){.source = *source};
         cfg->input = input_record(&t->recorder);
         return 0;
@@ -154,8 +165,13 @@ int tape_load(struct tape *t, const struct tape_order *order, struct machine_con
     if (!t->rec.ended)
         log_warn("'%s' has no end: its run was killed, and is replayed as far as it goes",
                  t->replay);
-    cfg->start_ns = t->rec.key.start_ns;
-    t->player = (struct input_player){.rec = &t->rec, .end = input_ends, .arg = t};
+    if (!order->frozen)
+        cfg->start_ns = t->rec.key.start_ns;
+    t->player = (struct input_player){
+        .rec = &t->rec,
+        .place = {.start_ns = t->rec.key.start_ns, .state = t->rec.key.state},
+        .end = input_ends,
+        .arg = t};
     cfg->input = input_play(&t->player);
     return 0;
 }
@@ -164,9 +180,25 @@ static int start_recording(struct tape *t, const struct recording_key *key) {
     int rc = recording_begin(output_begin(t->file), key, &t->out);
 
     t->recorder.out = t->out;
+    t->recorder.place.start_ns = key->start_ns;
+    t->recorder.place.state = key->state;
     if (rc)
         log_error("cannot write the recording '%s': %s", t->record, strerror(-rc));
     return rc;
+}
+
+/* The snapshot that the run goes on from was made in the middle of the recording: what
+ * memory and disks held at its beginning, and how CPUID began, is not known here. 0, or
+ * -EINVAL after a message. */
+static int enter_middle(const struct tape *t, struct recording_key *key) {
+    key->begin_ns = t->rec.key.begin_ns;
+    key->state = t->rec.key.state;
+    key->content = t->rec.key.content;
+    key->cpu = t->rec.key.cpu;
+    if (input_place_fits(&t->player.place, &t->rec, machine_now_ns(t->m)))
+        return 0;
+    log_error("'%s' ends before the place where the snapshot was made", t->replay);
+    return -EINVAL;
 }
 
 int tape_start(struct tape *t, struct machine *m) {
@@ -179,6 +211,8 @@ int tape_start(struct tape *t, struct machine *m) {
     key = key_of(t);
     if (t->record)
         return start_recording(t, &key);
+    if (t->player.place.thawed && enter_middle(t, &key))
+        return -EINVAL;
     if (recording_fits(&t->rec, t->replay, &key, why, sizeof(why)))
         return 0;
     log_error("%s", why);
@@ -186,10 +220,9 @@ int tape_start(struct tape *t, struct machine *m) {
 }
 
 void tape_rewind(struct tape *t) {
-    t->out_shown = t->out_len > t->out_shown ? t->out_len : t->out_shown;
-    t->out_len = t->out_digest = 0;
-    t->player.event = 0;
-    t->player.offset = 0;
+    struct input_place *p = place_of(t);
+
+    p->event = p->offset = p->out_len = p->out_digest = 0;
     t->cut = NULL;
 }
 
@@ -210,8 +243,8 @@ static bool stop_recording(struct tape *t, enum machine_end end, int signal) {
                : signal            ? RECORDING_SIGNAL
                                    : RECORDING_QUIT,
         .signal = (uint64_t)signal,
-        .out_len = t->out_len,
-        .out_digest = t->out_digest,
+        .out_len = t->recorder.place.out_len,
+        .out_digest = t->recorder.place.out_digest,
         .state = end_state(t, end),
     };
     int rc, flushed;
@@ -241,7 +274,8 @@ static bool stop_replay(const struct tape *t, enum machine_end end, int signal) 
                   (unsigned long long)now, (unsigned long long)e->ns);
         return false;
     }
-    if (t->out_len != e->out_len || t->out_digest != e->out_digest) {
+    if (t->player.place.out_len != e->out_len ||
+        t->player.place.out_digest != e->out_digest) {
         log_error(
             "the replay is not what was recorded: its console output is another one");
         return false;

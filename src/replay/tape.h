@@ -1,6 +1,8 @@
 /*
  * A run that is recorded, or is the replay of a recording: ties the console, the
- * recording and the machine together. With neither --record nor --replay it does nothing.
+ * recording and the machine together. A counted run that is neither, which goes on from a
+ * snapshot of such a one, takes its input as one that is recorded. With any other it does
+ * nothing.
  */
 #ifndef REPLAY_TAPE_H
 #define REPLAY_TAPE_H
@@ -19,8 +21,7 @@ struct tape {
     struct recording rec;
     struct output *file; /* what is recorded goes there */
     struct recording_writer *out;
-    uint64_t out_len, out_digest;      /* of the console's output */
-    uint64_t out_shown;                /* of it, before the run was rewound */
+    uint64_t out_shown;                /* of the console's output */
     const struct recording_event *cut; /* replay: where the user or a signal ended it */
     bool astray;                       /* replay: it has been told that it went wrong */
 };
@@ -29,6 +30,8 @@ struct tape {
 struct tape_order {
     const char *record, *replay; /* files, or NULL; at most one */
     bool no_reboot;              /* the run ends where the guest would reboot */
+    bool frozen;                 /* it goes on from a counted run's snapshot, of */
+    uint64_t start_ns;           /* this start */
 };
 
 /* Takes the place of SOURCE's console in CFG, a counted run's configuration, which must

@@ -38,11 +38,11 @@ static int write_recording(const char *const *lines, size_t count) {
 /* Opens a recording whose header is followed by EVENTS (the last one NULL). */
 static int open_events(struct recording *rec, const char *const *events) {
     char version[32];
-    const char *lines[64] = {version,       "start-ns 0", "memory 0", "protocol 0",
-                             "paravirt 0",  "no-pci 0",   "virtio 0", "rng 0",
-                             "no-reboot 0", "append 0",   "disks 0",  "content 0",
-                             "cpu 0",       "state 0"};
-    size_t count = 14;
+    const char *lines[64] = {version,      "start-ns 0",  "begin-ns 0", "memory 0",
+                             "protocol 0", "paravirt 0",  "no-pci 0",   "virtio 0",
+                             "rng 0",      "no-reboot 0", "append 0",   "disks 0",
+                             "content 0",  "cpu 0",       "state 0"};
+    size_t count = 15;
     int fd, rc;
 
     snprintf(version, sizeof(version), "bivisor recording %u", RECORDING_VERSION);
@@ -86,7 +86,7 @@ static void test_times(void **state) {
         const char *events[] = {bad[n], NULL};
 
         assert_int_equal(open_events(&rec, events), -EINVAL);
-        assert_non_null(strstr(why, "line 15 is damaged"));
+        assert_non_null(strstr(why, "line 16 is damaged"));
     }
     assert_int_equal(open_events(&rec, (const char *[]){"input 4611686018427387903 41",
                                                         "end 4611686018427387903 quit 0 "

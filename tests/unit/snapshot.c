@@ -29,6 +29,7 @@ int memfd_create(const char *name, unsigned flags); /* for lib/tiny.h */
 #include "lib/tiny.h"
 #include "machine/machine_int.h"
 #include "net/net.h"
+#include "replay/state.h"
 #include "snapshot/snapshot.h"
 #include "stream/stream.h"
 
@@ -600,15 +601,83 @@ static void test_other_machines(void **state) {
     cfg.cpu = "v2";
     refuse(&cfg, "model of CPU");
     cfg = plain("interp");
-    cfg.counted = true;
-    refuse(&cfg, "does not count");
-    cfg = plain("interp");
     cfg.no_pci = true;
     refuse(&cfg, "does not have");
     cfg = plain("interp");
     cfg.virtio = MACHINE_VIRTIO_MMIO;
     cfg.balloon = true;
     refuse(&cfg, "has no record 'virtio-mmio'");
+    free(saved);
+    close(ram);
+    close_kernel();
+}
+
+/* --- machines that count --- */
+
+#define COUNTED_AT 12345u
+#define COUNTED_TO 1234567u
+
+static struct machine *make_counted(const char *engine) {
+    struct machine_config cfg = plain(engine);
+
+    cfg.counted = true;
+    machine_options_counted(&cfg.options);
+    return make(&cfg);
+}
+
+/* What M, and who goes on from what is frozen of it on the way, come to is the same. */
+static void test_counted(void **state) {
+    static const char *const engines[] = {"interp", "bt"};
+    struct machine_config other;
+    struct machine *m;
+    uint64_t end;
+    char why[256];
+
+    open_kernel(COUNT, sizeof(COUNT) - 1);
+    other = plain("interp");
+    m = make_counted("bt");
+    assert_int_equal(machine_boot(m, why, sizeof(why)), 0);
+    assert_int_equal(machine_run_to(m, COUNTED_AT), MACHINE_PAUSED);
+    saved = save(m, &saved_len);
+    ram = memfd_create("ram", 0);
+    assert_int_equal(machine_save_ram(m, ram), 0);
+    assert_int_equal(machine_run_to(m, COUNTED_TO), MACHINE_PAUSED);
+    end = state_digest(m);
+    machine_free(m);
+    for (size_t n = 0; n < ARRAY_SIZE(engines); n++) {
+        m = make_counted(engines[n]);
+        assert_int_equal(machine_restore_ram(m, ram), 0);
+        assert_true(load(m, saved, saved_len));
+        assert_int_equal(machine_insns(m), COUNTED_AT);
+        assert_int_equal(machine_run_to(m, COUNTED_TO), MACHINE_PAUSED);
+        assert_int_equal(machine_now_ns(m), COUNTED_TO);
+        assert_int_equal(state_digest(m), end);
+        machine_free(m);
+    }
+    refuse(&other, "counts time");
+    free(saved);
+    close(ram);
+    close_kernel();
+}
+
+/* One that did not count does from here on, and its time goes on. */
+static void test_counted_from_now(void **state) {
+    struct machine *m;
+
+    open_kernel(COUNT, sizeof(COUNT) - 1);
+    freeze_on("interp");
+    m = make_counted("bt");
+    assert_int_equal(machine_restore_ram(m, ram), 0);
+    assert_true(load(m, saved, saved_len));
+    assert_int_equal(machine_insns(m), 0);
+    assert_int_not_equal(machine_now_ns(m), 0);
+    running = m;
+    look(NULL);
+    assert_int_equal(seen_a, frozen_a);
+    assert_int_equal(machine_run_to(m, 4000), MACHINE_PAUSED);
+    look(NULL);
+    assert_int_equal(seen_a, frozen_a + 1000);
+    machine_free(m);
     free(saved);
     close(ram);
     close_kernel();
@@ -659,10 +728,11 @@ static void test_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_strangers),
-        cmocka_unit_test(test_damage),         cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_every_device),   cmocka_unit_test(test_engines),
-        cmocka_unit_test(test_other_machines), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_round_trip),       cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_damage),           cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_every_device),     cmocka_unit_test(test_engines),
+        cmocka_unit_test(test_other_machines),   cmocka_unit_test(test_counted),
+        cmocka_unit_test(test_counted_from_now), cmocka_unit_test(test_memory),
         cmocka_unit_test(test_generation),
     };
     char why[256];
