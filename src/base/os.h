@@ -26,6 +26,9 @@ int os_large_page(void *p);
  * and behind them cannot be accessed. */
 int os_memfd_map(const char *name, uint64_t size, int *fd, void **map);
 void os_memfd_unmap(int fd, void *map, uint64_t size);
+/* Bit 0 of each byte of THERE: the host has the page of the SIZE bytes at BASE; what it
+ * has not, of memory that shows no file, is zero. 0 or -errno. */
+int os_memory_resident(const void *base, uint64_t size, uint8_t *there);
 /* Gives the pages back and makes them read as zero. */
 int os_memfd_zero(int fd, void *map, uint64_t size);
 /* The same with SIZE bytes from OFF on, whole pages. */

@@ -193,3 +193,7 @@ int os_guarded_page(uint8_t **page) {
     *page = p + 4096;
     return 0;
 }
+
+int os_memory_resident(const void *base, uint64_t size, uint8_t *there) {
+    return mincore((void *)(uintptr_t)base, size, there) < 0 ? -errno : 0;
+}

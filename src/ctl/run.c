@@ -158,13 +158,25 @@ static int begin_life(struct run *r) {
     return rc;
 }
 
+/* The life that a debugger wants once more. The same. */
+static int go_back(struct run *r) {
+    char why[512];
+    int rc = machine_rewind(r->m, why, sizeof(why));
+
+    if (rc)
+        log_error("cannot go back: %s", why);
+    return rc;
+}
+
 /* Lives of the machine until one of them is the last. */
 static int live(struct run *r, enum machine_end *end) {
     struct machine *m = r->m;
+    bool rewound = false;
 
     for (;;) {
-        int rc = begin_life(r);
+        int rc = rewound ? go_back(r) : begin_life(r);
 
+        rewound = false;
         if (rc) {
             *end = MACHINE_ERROR;
             return ctl_status_of(rc);
@@ -174,6 +186,7 @@ static int live(struct run *r, enum machine_end *end) {
             *end = MACHINE_ERROR;
             return ctl_status_of(rc);
         }
+        machine_checkpoints_begin(m);
         if (!daemon_ready(&r->ready))
             machine_quit(m);
         if (r->copy >= 0)
@@ -193,8 +206,7 @@ static int live(struct run *r, enum machine_end *end) {
         case MACHINE_ERROR:
             return CTL_HOST_FAILURE;
         case MACHINE_REWOUND:
-            tape_rewind(&r->tape);
-            machine_rewind(m);
+            rewound = true;
             break;
         case MACHINE_ASLEEP:
             log_error("the guest waits for what the recording does not have");
@@ -530,7 +542,7 @@ static bool rewinds(const struct run_options *o) {
     for (unsigned n = 0; n < cfg->disk_count; n++)
         if (!block_readonly(cfg->disks[n].block))
             return false;
-    return o->replay;
+    return o->replay && o->gdb;
 }
 
 static int load_tape(struct run *r) {

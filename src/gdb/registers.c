@@ -345,6 +345,7 @@ bool gdb_reg_set(struct machine *m, unsigned cpu, const struct gdb_reg *r,
     gdb_reg_get(m, cpu, r, old);
     if (!memcmp(old, in, r->bytes))
         return true;
+    machine_debug_meddled(m);
     if (r->kind == GDB_REG_IMAGE)
         return set_image(v, r, in);
     memcpy(&n, in, r->bytes);

@@ -2,8 +2,11 @@
 #include "machine/counted.h"
 
 void counted_init(struct counted *c, struct vcpu *v) {
-    *c = (struct counted){
-        .vcpu = v, .input_at = VCLOCK_NEVER, .until = UINT64_MAX, .reached = UINT64_MAX};
+    *c = (struct counted){.vcpu = v,
+                          .input_at = VCLOCK_NEVER,
+                          .until = UINT64_MAX,
+                          .reached = UINT64_MAX,
+                          .mark = UINT64_MAX};
     v->counted = true;
     v->stop = UINT64_MAX;
 }
@@ -29,6 +32,7 @@ void counted_aim(struct counted *c) {
                                        : retired;
 
     stop = stop < c->until ? stop : c->until;
+    stop = stop < c->mark ? stop : c->mark;
     c->vcpu->stop = stop < c->reached ? stop : c->reached;
 }
 

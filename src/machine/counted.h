@@ -24,6 +24,7 @@ struct counted {
     uint64_t input_at;       /* when to look for input */
     uint64_t until;          /* instructions retired: pause there */
     uint64_t reached;        /* the same: tell the debugger (machine/debug.c) */
+    uint64_t mark;           /* the same: for a checkpoint (machine/checkpoints.c) */
 };
 
 /* Nothing is due yet. */

@@ -8,12 +8,14 @@
  * has it go on: what was watched has been touched, and that is remembered; a breakpoint
  * is still before it.
  *
- * Backwards means from the beginning once more, up to the instruction before. A counted
- * run is the same each time: the life ends with MACHINE_REWOUND, who runs it boots it
- * again with its input from the start, and the engine stops at a count (counted.reached).
- * To find the last stop before where the guest is, all of that is looked through
- * (`scanning`): each stop is noted and passed over, and the last one is gone to in a
- * second life.
+ * Backwards means from an earlier moment on once more (checkpoints.c), up to the
+ * instruction before. A counted run is the same each time: the life ends with
+ * MACHINE_REWOUND, who runs it has it go on from there, and the engine stops at a count
+ * (counted.reached). To find the last stop before where the guest is, what has come since
+ * the last checkpoint is looked through (`scanning`): each stop is noted and passed over,
+ * and the last one is gone to in a second life. If there is none, what came between the
+ * checkpoint before and that one is looked through, and so on. A stop that the last
+ * instruction of a stretch makes is not seen in it: stretches overlap by one.
  *
  * A CPU that stands is in machine_serve() (call.c), wherever it came from. What it does
  * next is decided in a call, while all stand.
@@ -198,31 +200,39 @@ bool machine_debug_at_start(const struct machine *m) {
     return m->debug.at_start;
 }
 
+/* Where the run began. */
+static uint64_t first_insns(const struct machine *m) {
+    return m->checkpoints.count ? m->checkpoints.all[0].insns : 0;
+}
+
 void machine_debug_go_back(struct machine *m, bool scan) {
     uint64_t now = machine_insns(m);
+    bool back = now > first_insns(m);
 
-    m->debug.at_start = !now;
+    m->debug.at_start = !back;
     m->debug.found = false;
-    m->debug.scanning = scan && now;
-    m->debug.from = now;
-    go_back(m, scan ? now : now - !!now);
+    m->debug.scanning = scan && back;
+    m->debug.start_at = now - back;
+    go_back(m, scan ? now : now - back);
 }
 
-/* All that came before was looked through: to the last stop of it. */
+/* A stretch was looked through: to the last stop of it, or on to the one before. */
 static void scanned(struct machine *m) {
+    uint64_t began = m->debug.began;
+
+    if (!m->debug.found && began > first_insns(m)) {
+        m->debug.start_at = began - 1;
+        go_back(m, began + 1);
+        return;
+    }
     m->debug.scanning = false;
     m->debug.at_start = !m->debug.found;
-    go_back(m, m->debug.found ? m->debug.found_at : 0);
+    m->debug.start_at = m->debug.found ? m->debug.found_at : began;
+    go_back(m, m->debug.start_at);
 }
 
-void machine_rewind(struct machine *m) {
-    struct machine_cpu *c = machine_boot_cpu(m);
-
-    c->counters.insns_retired = 0;
-    c->vcpu->random = 0;
-    m->counted_random = 0;
-    m->counted.slept = 0;
-    m->counted.input_at = VCLOCK_NEVER;
+void machine_debug_meddled(struct machine *m) {
+    m->checkpoints.meddled = true;
 }
 
 /* --- the loop is told --- */
@@ -460,5 +470,6 @@ uint64_t machine_debug_read(struct machine *m, unsigned cpu, bool physical, uint
 
 uint64_t machine_debug_write(struct machine *m, unsigned cpu, bool physical, uint64_t at,
                              const void *buf, uint64_t len) {
+    machine_debug_meddled(m);
     return move_all(m, cpu, physical, at, NULL, buf, len);
 }

@@ -43,6 +43,8 @@ void machine_debug_go(struct machine *m, const struct machine_go *go);
  * beginning. machine_run() ends with MACHINE_REWOUND meanwhile, perhaps twice. */
 bool machine_debug_can_go_back(const struct machine *m);
 void machine_debug_go_back(struct machine *m, bool scan);
+/* The debugger changes a CPU's state: what comes now is not what a recording has. */
+void machine_debug_meddled(struct machine *m);
 /* It is where the run began, and was to go further back. */
 bool machine_debug_at_start(const struct machine *m);
 /* Steps take no interrupts; counted runs excepted, where they belong to the run. */

@@ -184,7 +184,7 @@ struct machine_config {
     const uint8_t *vga_bios;
     uint32_t vga_bios_size;
     struct machine_console console;
-    bool rewinds;               /* counted: it can be had again from the beginning */
+    bool rewinds;               /* counted: a debugger may have it go backwards */
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
     struct machine_input input; /* counted: instead of console.rx; NEXT may be NULL */
@@ -198,7 +198,7 @@ enum machine_end {
     MACHINE_QUIT,       /* machine_quit() was called */
     MACHINE_ERROR,      /* host failure, logged */
     MACHINE_PAUSED,     /* counted: it got as far as was asked */
-    MACHINE_REWOUND,    /* counted: a debugger wants it from the beginning once more */
+    MACHINE_REWOUND,    /* counted: a debugger wants it from earlier on once more */
     MACHINE_ASLEEP,     /* counted: halted, and nothing will ever wake it */
 };
 
@@ -229,8 +229,12 @@ void machine_free(struct machine *m);
 /* Resets everything and loads the kernel. 0, or -errno with one sentence in WHY. */
 int machine_boot(struct machine *m, char *why, size_t why_size);
 
-/* Counted runs, after MACHINE_REWOUND and before the boot: time is 0 again. */
-void machine_rewind(struct machine *m);
+/* Before the first life, when it is booted or restored: moments that the run can be taken
+ * back to are kept from now on, if the configuration wants it (`rewinds`). */
+void machine_checkpoints_begin(struct machine *m);
+/* Counted runs, after MACHINE_REWOUND: the machine is where it was at a moment before the
+ * one that is wanted. 0, or -errno with one sentence in WHY. */
+int machine_rewind(struct machine *m, char *why, size_t why_size);
 /* Runs until the guest's life ends, and turns the loop meanwhile. */
 enum machine_end machine_run(struct machine *m);
 /* The machine's, which it ends with: what hangs in it is taken out before. */
@@ -255,6 +259,8 @@ void machine_list(struct machine *m, uint64_t from, uint32_t len,
 void machine_retune(struct machine *m, const struct machine_options *o);
 /* All of guest RAM. */
 uint8_t *machine_ram(const struct machine *m, uint64_t *size);
+/* It shows a snapshot's file: what the host has no page for need not be zero. */
+bool machine_ram_shown(const struct machine *m);
 
 /* Value that the guest wrote to the debug-exit port, as an exit status. */
 int machine_exit_code(const struct machine *m);

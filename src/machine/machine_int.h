@@ -23,6 +23,7 @@
  *   flash.c    the firmware's variables; bootorder.c: what it boots
  *   nets.c     network cards
  *   counted.c  the time of counted runs
+ *   checkpoints.c  where such a run can be taken back to
  *   records.c  a snapshot's records; possible.c: whether what they say of a CPU can be
  *
  * Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -84,12 +85,38 @@ struct machine_debug {
     struct vcpu_stops stops; /* what vcpu.stops points to */
     bool holds_interrupts;   /* while it steps */
     /* Backwards, in a counted run: see debug.c. */
-    bool scanning; /* what comes before `from` is looked through */
+    bool scanning; /* what comes before counted.reached is looked through */
     bool found;    /* a stop, at `found_at`, of which `found_hit` is to be told */
     bool at_start; /* there is nothing before it */
-    uint64_t from; /* instructions retired */
+    /* Instructions retired: */
+    uint64_t start_at; /* where the next life begins, at the latest */
+    uint64_t began;    /* where it has begun */
     uint64_t found_at;
     struct vcpu_hit found_hit;
+};
+
+/* What a counted run can be taken back to (checkpoints.c). */
+struct checkpoint {
+    uint64_t insns; /* retired */
+    uint8_t *state; /* records */
+    size_t len;
+    struct checkpoint_page {
+        uint64_t number; /* of the mapping's, in ascending order */
+        uint8_t *bytes;  /* NULL: zeros */
+    } * page;
+    size_t count;
+};
+#define CHECKPOINTS_MAX 64u
+struct checkpoints {
+    struct checkpoint all[CHECKPOINTS_MAX];
+    unsigned count;
+    uint64_t every;  /* instructions */
+    uint64_t bytes;  /* of their pages */
+    uint64_t *since; /* by page; NULL: there are none */
+    bool meddled;    /* a debugger has changed something: the run is not what it was */
+    /* checkpoints.c is above who calls it; NULL: there are none. */
+    void (*reached)(struct machine *m); /* counted.mark */
+    void (*free)(struct machine *m);
 };
 
 struct machine {
@@ -128,6 +155,7 @@ struct machine {
     struct os_bell *answered; /* the loop's thread waits for it */
     unsigned paused;          /* by whom: PAUSED_*; changes while all CPUs stand */
     struct machine_debug debug;
+    struct checkpoints checkpoints;
     struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
     struct os_timer hurry_again;
     struct machine_quota quota;
@@ -234,6 +262,11 @@ void machine_debug_stopped(void *arg);
 enum exit_reason machine_debug_step(void *arg);
 /* counted.reached. */
 void machine_debug_reached(struct machine_cpu *c);
+
+/* --- records.c --- */
+
+/* S gets all records, while all stand. */
+void machine_records(struct machine *m, struct snapshot *s);
 
 /* --- console.c --- */
 

@@ -344,6 +344,12 @@ static const char *cannot(struct machine *m) {
     return NULL;
 }
 
+void machine_records(struct machine *m, struct snapshot *s) {
+    machine_board_enter(m);
+    all_records(m, s);
+    machine_board_leave(m);
+}
+
 int machine_save(struct machine *m, struct snapshot *s) {
     const char *why = cannot(m);
 
@@ -352,9 +358,7 @@ int machine_save(struct machine *m, struct snapshot *s) {
         why = m->cfg.counted ? disks_settle_counted(m) : disks_settle(m);
     if (why)
         snapshot_refuse(s, why);
-    machine_board_enter(m);
-    all_records(m, s);
-    machine_board_leave(m);
+    machine_records(m, s);
     return snapshot_good(s) ? 0 : -EIO;
 }
 

@@ -90,6 +90,8 @@ void machine_service_board(struct machine_cpu *c) {
         return;
     }
     machine_take_counted_input(c);
+    if (machine_insns(m) >= m->counted.mark)
+        m->checkpoints.reached(m);
     counted_aim(&m->counted);
     if (machine_insns(m) >= m->counted.reached)
         machine_debug_reached(c);

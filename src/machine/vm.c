@@ -256,6 +256,8 @@ void machine_free(struct machine *m) {
     if (!m)
         return;
     machine_end_threads(m);
+    if (m->checkpoints.free)
+        m->checkpoints.free(m);
     machine_disks_free(m);
     machine_free_engines(m);
     cell_pool_free(m->cells);
@@ -458,6 +460,10 @@ void machine_retune(struct machine *m, const struct machine_options *o) {
 uint8_t *machine_ram(const struct machine *m, uint64_t *size) {
     *size = mem_ram_size(m->mem);
     return mem_ram_base(m->mem);
+}
+
+bool machine_ram_shown(const struct machine *m) {
+    return mem_ram_fd(m->mem) < 0;
 }
 
 int machine_exit_code(const struct machine *m) {

@@ -3,7 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+
+#include "base/os.h"
 
 bool state_same(const struct machine *a, const struct machine *b, unsigned how) {
     bool same =
@@ -73,14 +74,15 @@ void state_print(const struct machine *a, const struct machine *b, const char *n
 
 /* --- memory --- */
 
-/* Which pages of RAM the host has given to M: the others are zero. NULL: no memory. */
+/* Which pages of RAM the host has given to M: the others are zero, unless they are a
+ * file's. NULL: no memory. */
 static uint8_t *resident(const struct machine *m, size_t *pages) {
     uint64_t size;
     uint8_t *ram = machine_ram(m, &size);
     uint8_t *map = malloc(size >> 12);
 
     *pages = size >> 12;
-    if (map && mincore(ram, size, map) < 0)
+    if (map && (machine_ram_shown(m) || os_memory_resident(ram, size, map)))
         memset(map, 1, *pages);
     return map;
 }

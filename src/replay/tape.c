@@ -219,13 +219,6 @@ int tape_start(struct tape *t, struct machine *m) {
     return -EINVAL;
 }
 
-void tape_rewind(struct tape *t) {
-    struct input_place *p = place_of(t);
-
-    p->event = p->offset = p->out_len = p->out_digest = 0;
-    t->cut = NULL;
-}
-
 /* RAM and registers where the guest has ended the run by itself; 0 otherwise, and where
  * the translator does not keep dead status flags, which then differ in the frames of
  * exceptions. */

@@ -41,8 +41,6 @@ int tape_load(struct tape *t, const struct tape_order *order, struct machine_con
 /* M is about to run its first life; what is recorded has its FILE. 0, or -errno after a
  * message. */
 int tape_start(struct tape *t, struct machine *m);
-/* A replay begins once more: what it writes is shown from where it was on. */
-void tape_rewind(struct tape *t);
 /* The run has ended, by SIGNAL if that is not 0. True: as it should be. */
 bool tape_stop(struct tape *t, enum machine_end end, int signal);
 /* The signal that ended the run that was replayed, or 0. */
