@@ -18,6 +18,7 @@
 #include "ctl/daemon.h"
 #include "ctl/forker.h"
 #include "ctl/forwards.h"
+#include "ctl/keep.h"
 #include "ctl/outputs.h"
 #include "ctl/remote.h"
 #include "ctl/run_options.h"
@@ -47,6 +48,7 @@ struct run {
     struct snapshots *snapshots; /* NULL: there are to be none */
     struct freeze freeze;
     struct take take;
+    struct keep keep;
     struct remote remote;
     struct forwards forwards;
     struct forker_plan plan;
@@ -491,6 +493,7 @@ static int with_machine(struct run *r) {
     r->remote.loop = machine_loop(r->m);
     if (!rc)
         take_from(&r->take, r->frozen ? r->frozen->chain : NULL);
+    keep_begin(&r->keep, &r->take);
     status = rc ? ctl_status_of(rc) : with_outputs(r);
     if (r->api)
         api_stop(r->api);
@@ -560,6 +563,12 @@ static int load_tape(struct run *r) {
         return -EINVAL;
     if (o->record || o->replay || frozen)
         run_options_count(o);
+    if (o->snapshots_every && !o->machine.counted) {
+        log_error("--snapshots: every= counts instructions, which --record and --replay "
+                  "do");
+        return -EINVAL;
+    }
+    keep_config(&r->keep, &o->machine, o->snapshots_every);
     o->machine.rewinds = rewinds(o);
     return tape_load(&r->tape, &order, &o->machine, &source);
 }

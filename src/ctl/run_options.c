@@ -73,8 +73,9 @@ static void print_help(void) {
         "  --name NAME, --daemon  a machine for `bivisor ps` and others, in the "
         "background\n"
         "  --control, --api, --qmp PATH  a socket: JSON, HTTP, or QEMU's protocol\n"
-        "  --snapshots DIR      where the command `snapshot` of --control puts its "
-        "files\n"
+        "  --snapshots DIR[,every=N]  where `snapshot` puts its files, and a recorded "
+        "run "
+        "some\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
         "  --direct MODE        run user code on this CPU: auto (what computes), on, "
         "off\n"
@@ -314,6 +315,18 @@ static bool take_inject(struct run_options *o, char *text) {
         }
     }
     return take_count("--inject", text, &o->inject);
+}
+
+/* DIR, or DIR,every=N. */
+static bool take_snapshots(struct run_options *o, char *text) {
+    char *every = strstr(text, ",every=");
+
+    o->snapshots = text;
+    if (!every)
+        return true;
+    *every = 0;
+    return take_count("--snapshots: every=", every + strlen(",every="),
+                      &o->snapshots_every);
 }
 
 /* The word after FILE is its text, if it is no option. */
@@ -581,8 +594,7 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         o->gdb = optarg;
         return true;
     case OPT_SNAPSHOTS:
-        o->snapshots = optarg;
-        return true;
+        return take_snapshots(o, optarg);
     case OPT_ENGINES:
         o->engines = optarg;
         return true;

@@ -63,6 +63,7 @@ struct run_options {
     bool daemon;                       /* it goes on in the background */
     const char *gdb;                   /* what gdb_open() takes */
     const char *snapshots;             /* directory that snapshots are put into */
+    uint64_t snapshots_every;          /* instructions: a counted run keeps one; or 0 */
     struct run_given given[RUN_GIVEN]; /* for a snapshot; what is more is not kept */
     size_t given_count;
     /* lockstep */

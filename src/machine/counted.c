@@ -6,7 +6,8 @@ void counted_init(struct counted *c, struct vcpu *v) {
                           .input_at = VCLOCK_NEVER,
                           .until = UINT64_MAX,
                           .reached = UINT64_MAX,
-                          .mark = UINT64_MAX};
+                          .mark = UINT64_MAX,
+                          .keep = UINT64_MAX};
     v->counted = true;
     v->stop = UINT64_MAX;
 }
@@ -33,6 +34,7 @@ void counted_aim(struct counted *c) {
 
     stop = stop < c->until ? stop : c->until;
     stop = stop < c->mark ? stop : c->mark;
+    stop = stop < c->keep ? stop : c->keep;
     c->vcpu->stop = stop < c->reached ? stop : c->reached;
 }
 

@@ -25,6 +25,7 @@ struct counted {
     uint64_t until;          /* instructions retired: pause there */
     uint64_t reached;        /* the same: tell the debugger (machine/debug.c) */
     uint64_t mark;           /* the same: for a checkpoint (machine/checkpoints.c) */
+    uint64_t keep;           /* the same: machine_config.marks */
 };
 
 /* Nothing is due yet. */

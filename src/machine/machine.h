@@ -136,6 +136,14 @@ struct machine_item {
 };
 #define MACHINE_ITEMS 16
 
+/* Counted runs: REACHED(ARG) is called on the CPU's thread whenever it has retired so
+ * many instructions more. */
+struct machine_marks {
+    uint64_t every; /* 0: never */
+    void (*reached)(void *arg);
+    void *arg;
+};
+
 struct machine_config {
     const char *engine; /* a name of machine_engines(), or "auto" */
     uint64_t memory;    /* bytes */
@@ -188,6 +196,7 @@ struct machine_config {
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
     struct machine_input input; /* counted: instead of console.rx; NEXT may be NULL */
+    struct machine_marks marks;
 };
 
 enum machine_end {

@@ -73,6 +73,13 @@ static void look_for_cells(struct machine *m) {
     os_timer_set(&s->next, os_monotonic_ns());
 }
 
+static void keep(struct machine *m) {
+    const struct machine_marks *marks = &m->cfg.marks;
+
+    m->counted.keep = machine_insns(m) + marks->every;
+    marks->reached(marks->arg);
+}
+
 void machine_service_board(struct machine_cpu *c) {
     struct machine *m = c->machine;
 
@@ -92,6 +99,8 @@ void machine_service_board(struct machine_cpu *c) {
     machine_take_counted_input(c);
     if (machine_insns(m) >= m->counted.mark)
         m->checkpoints.reached(m);
+    if (machine_insns(m) >= m->counted.keep)
+        keep(m);
     counted_aim(&m->counted);
     if (machine_insns(m) >= m->counted.reached)
         machine_debug_reached(c);
@@ -190,6 +199,8 @@ enum machine_end machine_run_to(struct machine *m, uint64_t insns) {
     if (insns <= machine_insns(m))
         return MACHINE_PAUSED;
     m->counted.until = insns;
+    if (m->cfg.marks.every && m->counted.keep == UINT64_MAX)
+        m->counted.keep = machine_insns(m) + m->cfg.marks.every;
     if (m->cfg.input.next && m->counted.input_at == VCLOCK_NEVER)
         m->counted.input_at = m->cfg.input.next(m->cfg.input.arg, machine_now_ns(m));
     counted_aim(&m->counted);
