@@ -134,7 +134,7 @@ static int resolve(struct mmu_priv *m, bool sys, enum mmu_access acc,
          * result is still at hand.
          */
         uint8_t *host = mmu_hit(b, gva(p->at), p->len, MMU_READ);
-        if (host && (s->meta[bank][mmu_index(p->at)] & META_WRITABLE) &&
+        if (host && (s->note[bank][mmu_index(p->at)].meta & META_WRITABLE) &&
             mem_kind_of(m->mem, host) == MEM_RAM) {
             p->host = host;
             mmu_space_allow_write(m, bank, p->at);

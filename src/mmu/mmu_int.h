@@ -4,11 +4,15 @@
  * A "space" is the shadow of one address space: three banks of entries (what emitted code
  * reads) and what is needed to drop them again:
  *
- *   filled/global/large  a bit for each slot; flushing costs what was filled
- *   meta                 the page of the slot (| META_*), also when no tag is valid
- *   link                 membership in the list of slots that may hold a write entry for
- *                        a RAM page (write_head): dropping write entries is exact
- *   range                linear ranges in which 4 KiB pieces of large pages were filled
+ *   bits    filled, global, large: a bit for each slot; flushing costs what was filled
+ *   note    of each slot: its page (| META_*), also when no tag is valid; and membership
+ * in the list of slots that may hold a write entry for a RAM page (write_head): dropping
+ * write entries is exact range   linear ranges in which 4 KiB pieces of large pages were
+ * filled
+ *
+ * A guest that idles has a slot here and there, and each takes a page of the host's in
+ * each of these arrays: what belongs to a slot lies together, but for what emitted code
+ * reads.
  *
  * Invariants:
  *   - a slot whose filled bit is clear has no valid tag;
@@ -39,9 +43,14 @@ _Static_assert(BITMAP_WORDS == 64 * 64, "three levels of bits");
 
 enum paging { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_LONG };
 
-struct slot_link {
+struct slot_note {
+    uint64_t meta;
     uint32_t next, prev; /* slot ids, 0: none */
     uint32_t page;       /* RAM page + 1, 0: in no list */
+};
+
+struct slot_bits { /* of 64 slots */
+    uint64_t filled, global, large;
 };
 
 struct range {
@@ -50,14 +59,12 @@ struct range {
 
 struct space {
     struct shadow_bank bank[BANK_COUNT];
-    uint64_t filled[BANK_COUNT][BITMAP_WORDS];
-    /* A bit for each word of `filled` that may not be 0, and for each of these words. */
+    struct slot_bits bits[BANK_COUNT][BITMAP_WORDS];
+    /* A bit for each word of filled bits that may not be 0, and for each of these words.
+     */
     uint64_t some[BANK_COUNT][64];
     uint64_t any_of[BANK_COUNT];
-    uint64_t global[BANK_COUNT][BITMAP_WORDS];
-    uint64_t large[BANK_COUNT][BITMAP_WORDS];
-    uint64_t meta[BANK_COUNT][SHADOW_ENTRIES];
-    struct slot_link link[BANK_COUNT][SHADOW_ENTRIES];
+    struct slot_note note[BANK_COUNT][SHADOW_ENTRIES];
     struct range range[MMU_RANGES];
     unsigned ranges;
     bool ready[2];   /* mmu_space_init() has been called: supervisor banks, user's */

@@ -8,9 +8,9 @@ static inline uint32_t slot_id(const struct mmu_priv *m, const struct space *s,
     return (uint32_t)((size_t)(s - m->space) * SLOTS + bank * SHADOW_ENTRIES + idx + 1);
 }
 
-static inline struct slot_link *link_of(struct mmu_priv *m, uint32_t id) {
+static inline struct slot_note *note_of(struct mmu_priv *m, uint32_t id) {
     id--;
-    return &m->space[id / SLOTS].link[id % SLOTS / SHADOW_ENTRIES][id % SHADOW_ENTRIES];
+    return &m->space[id / SLOTS].note[id % SLOTS / SHADOW_ENTRIES][id % SHADOW_ENTRIES];
 }
 
 static inline void forget(struct shadow_entry *e, unsigned idx) {
@@ -63,13 +63,13 @@ static unsigned number_of(const struct mmu_priv *m, const struct space *s) {
 static struct mmu_entry entry_at(const struct mmu_priv *m, const struct space *s,
                                  unsigned bank, unsigned idx) {
     const struct shadow_entry *e = &s->bank[bank].e[idx];
-    uint64_t meta = s->meta[bank][idx];
+    uint64_t meta = s->note[bank][idx].meta;
     struct mmu_entry told = {
         .space = number_of(m, s),
         .bank = (enum mmu_bank)bank,
         .page = meta & META_PAGE,
         .host = e->host,
-        .global = s->global[bank][idx / 64] >> (idx & 63) & 1,
+        .global = s->bits[bank][idx / 64].global >> (idx & 63) & 1,
         .shift = (uint8_t)(12 + (meta >> META_SHIFT_POS & 31)),
     };
 
@@ -97,9 +97,9 @@ static void tell_code_read(const struct mmu_priv *m, const struct space *s, unsi
 /* The slot is about to be dropped, or has been: if there was an entry. */
 static inline void tell_drop(const struct mmu_priv *m, const struct space *s,
                              unsigned bank, unsigned idx) {
-    if (unlikely(m->observer) && (s->filled[bank][idx / 64] >> (idx & 63) & 1))
+    if (unlikely(m->observer) && (s->bits[bank][idx / 64].filled >> (idx & 63) & 1))
         m->observer->dropped(m->observer_arg, number_of(m, s), (enum mmu_bank)bank,
-                             s->meta[bank][idx] & META_PAGE);
+                             s->note[bank][idx].meta & META_PAGE);
 }
 
 /* Another page takes its place. A piece of a large page can be made invalid by any
@@ -108,9 +108,9 @@ static inline void tell_eviction(const struct mmu_priv *m, const struct space *s
                                  unsigned bank, unsigned idx) {
     struct mmu_entry told;
 
-    if (likely(!m->observer) || !(s->filled[bank][idx / 64] >> (idx & 63) & 1))
+    if (likely(!m->observer) || !(s->bits[bank][idx / 64].filled >> (idx & 63) & 1))
         return;
-    if (!m->observer->evicted || s->large[bank][idx / 64] >> (idx & 63) & 1) {
+    if (!m->observer->evicted || s->bits[bank][idx / 64].large >> (idx & 63) & 1) {
         tell_drop(m, s, bank, idx);
         return;
     }
@@ -128,12 +128,14 @@ static inline void tell_range(const struct mmu_priv *m, const struct space *s,
 
 static inline void empty_slot(const struct mmu_priv *m, struct space *s, unsigned bank,
                               unsigned idx) {
+    struct slot_bits *bits = &s->bits[bank][idx / 64];
     uint64_t bit = 1ull << (idx & 63);
+
     drop_copies(m, &s->bank[bank], &s->bank[bank].e[idx], idx);
     forget(&s->bank[bank].e[idx], idx);
-    s->filled[bank][idx / 64] &= ~bit;
-    s->global[bank][idx / 64] &= ~bit;
-    s->large[bank][idx / 64] &= ~bit;
+    bits->filled &= ~bit;
+    bits->global &= ~bit;
+    bits->large &= ~bit;
 }
 
 static void drop_slot(const struct mmu_priv *m, struct space *s, unsigned bank,
@@ -149,13 +151,13 @@ static void flush_words(const struct mmu_priv *m, struct space *s, unsigned b, u
 
     for (uint64_t some = s->some[b][n]; some; some &= some - 1) {
         unsigned bit = (unsigned)__builtin_ctzll(some), w = n * 64 + bit;
-        uint64_t drop = s->filled[b][w];
+        uint64_t drop = s->bits[b][w].filled;
 
         if (keep_global)
-            drop &= ~s->global[b][w];
+            drop &= ~s->bits[b][w].global;
         for (; drop; drop &= drop - 1)
             empty_slot(m, s, b, w * 64 + (unsigned)__builtin_ctzll(drop));
-        left |= s->filled[b][w] ? 1ull << bit : 0;
+        left |= s->bits[b][w].filled ? 1ull << bit : 0;
     }
     s->some[b][n] = left;
     if (!left)
@@ -212,15 +214,15 @@ static void note_large(struct space *s, uint64_t lo, uint64_t hi) {
 /* Of 64 slots. */
 static void drop_large_of(const struct mmu_priv *m, struct space *s, unsigned b,
                           unsigned w, uint64_t at, bool global_only) {
-    uint64_t set = s->large[b][w];
+    uint64_t set = s->bits[b][w].large;
 
     if (global_only)
-        set &= s->global[b][w];
+        set &= s->bits[b][w].global;
     for (; set; set &= set - 1) {
         unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
-        unsigned shift = 12 + (s->meta[b][idx] >> META_SHIFT_POS & 31);
+        unsigned shift = 12 + (s->note[b][idx].meta >> META_SHIFT_POS & 31);
 
-        if (!((s->meta[b][idx] ^ at) >> shift))
+        if (!((s->note[b][idx].meta ^ at) >> shift))
             drop_slot(m, s, b, idx);
     }
 }
@@ -245,8 +247,9 @@ void mmu_space_invlpg(struct mmu_priv *m, struct space *s, uint64_t at,
     unsigned idx = mmu_index(at);
     uint64_t bit = 1ull << (idx & 63);
     for (unsigned b = 0; b < BANK_COUNT; b++) {
-        uint64_t set = global_only ? s->global[b][idx / 64] : s->filled[b][idx / 64];
-        if ((set & bit) && !((s->meta[b][idx] ^ at) & META_PAGE))
+        const struct slot_bits *bits = &s->bits[b][idx / 64];
+        uint64_t set = global_only ? bits->global : bits->filled;
+        if ((set & bit) && !((s->note[b][idx].meta ^ at) & META_PAGE))
             drop_slot(m, s, b, idx);
     }
     for (unsigned i = 0; i < s->ranges; i++)
@@ -265,15 +268,15 @@ void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint
     if (hi - lo < 4096) {
         unsigned idx = mmu_index(lo);
         for (unsigned b = 0; b < BANK_COUNT; b++)
-            if (!((s->meta[b][idx] ^ lo) & META_PAGE))
+            if (!((s->note[b][idx].meta ^ lo) & META_PAGE))
                 drop_slot(m, s, b, idx);
         return;
     }
     for (unsigned b = 0; b < BANK_COUNT; b++)
         for (unsigned w = 0; w < BITMAP_WORDS; w++)
-            for (uint64_t set = s->filled[b][w]; set; set &= set - 1) {
+            for (uint64_t set = s->bits[b][w].filled; set; set &= set - 1) {
                 unsigned idx = w * 64 + (unsigned)__builtin_ctzll(set);
-                uint64_t page = s->meta[b][idx] & META_PAGE;
+                uint64_t page = s->note[b][idx].meta & META_PAGE;
                 if (page >= (lo & META_PAGE) && page <= hi)
                     drop_slot(m, s, b, idx);
             }
@@ -281,13 +284,13 @@ void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint
 
 /* --- write entries by RAM page --- */
 
-static void unlink_slot(struct mmu_priv *m, struct slot_link *l) {
+static void unlink_slot(struct mmu_priv *m, struct slot_note *l) {
     if (!l->page)
         return;
     if (l->next)
-        link_of(m, l->next)->prev = l->prev;
+        note_of(m, l->next)->prev = l->prev;
     if (l->prev)
-        link_of(m, l->prev)->next = l->next;
+        note_of(m, l->prev)->next = l->next;
     else
         m->write_head[l->page - 1] = l->next;
     l->page = 0;
@@ -296,7 +299,7 @@ static void unlink_slot(struct mmu_priv *m, struct slot_link *l) {
 static void link_slot(struct mmu_priv *m, struct space *s, unsigned bank, unsigned idx,
                       const uint8_t *host) {
     uint32_t page = (uint32_t)((size_t)(host - m->ram) >> 12);
-    struct slot_link *l = &s->link[bank][idx];
+    struct slot_note *l = &s->note[bank][idx];
     if (l->page == page + 1)
         return;
     unlink_slot(m, l);
@@ -305,7 +308,7 @@ static void link_slot(struct mmu_priv *m, struct space *s, unsigned bank, unsign
     l->prev = 0;
     l->next = m->write_head[page];
     if (l->next)
-        link_of(m, l->next)->prev = id;
+        note_of(m, l->next)->prev = id;
     m->write_head[page] = id;
 }
 
@@ -321,7 +324,7 @@ void mmu_drop_write(void *arg, uint8_t *host_page) {
     m->write_head[off >> 12] = 0;
     m->may_write[off >> 12] = 0;
     while (id) {
-        struct slot_link *l = link_of(m, id);
+        struct slot_note *l = note_of(m, id);
         unsigned idx = (id - 1) % SHADOW_ENTRIES;
         struct space *s = &m->space[(id - 1) / SLOTS];
         struct shadow_bank *b = &s->bank[(id - 1) % SLOTS / SHADOW_ENTRIES];
@@ -371,13 +374,13 @@ static void announce(struct mmu_priv *m, const uint8_t *host) {
 /* The write tag, where the walk allowed it and no trace is in the way. */
 static bool give_write(struct mmu_priv *m, struct space *s, unsigned bank, unsigned idx) {
     struct shadow_entry *e = &s->bank[bank].e[idx];
-    if (!(s->meta[bank][idx] & META_WRITABLE))
+    if (!(s->note[bank][idx].meta & META_WRITABLE))
         return false;
     if (unlikely(!mmu_alone(m)))
         announce(m, e->host);
     if (mem_trace_of(m->mem, e->host))
         return false;
-    e->tag[MMU_WRITE] = s->meta[bank][idx] & META_PAGE;
+    e->tag[MMU_WRITE] = s->note[bank][idx].meta & META_PAGE;
     link_slot(m, s, bank, idx, e->host);
     return true;
 }
@@ -399,15 +402,17 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     uint64_t page = at & META_PAGE, none = mmu_no_tag(idx);
     uint64_t bit = 1ull << (idx & 63);
     struct shadow_entry *e = &s->bank[bank].e[idx];
+    struct slot_note *note = &s->note[bank][idx];
+    struct slot_bits *bits = &s->bits[bank][idx / 64];
     struct counters *c = mmu_counters(m);
     bool dirty = !w->steps || (w->step[w->steps - 1].entry & (1u << 6));
     bool code = is_code(bank);
     bool writable = !code && dirty && !rom && !mmu_page_watched(m, page, MMU_WRITE) &&
                     mmu_walk_allows(m, w, bank, MMU_WRITE);
 
-    if ((s->filled[bank][idx / 64] & bit) && (s->meta[bank][idx] ^ page) & META_PAGE)
+    if ((bits->filled & bit) && (note->meta ^ page) & META_PAGE)
         c->shadow_evictions++;
-    if ((s->meta[bank][idx] ^ page) & META_PAGE)
+    if ((note->meta ^ page) & META_PAGE)
         tell_eviction(m, s, bank, idx);
     c->shadow_fills++;
     drop_copies(m, &s->bank[bank], e, idx);
@@ -421,25 +426,25 @@ void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,
     }
     e->tag[MMU_WRITE] = none;
     e->host = host;
-    s->meta[bank][idx] = page | (writable ? META_WRITABLE : 0) |
-                         (uint64_t)(w->shift - 12) << META_SHIFT_POS;
-    s->filled[bank][idx / 64] |= bit;
+    note->meta = page | (writable ? META_WRITABLE : 0) |
+                 (uint64_t)(w->shift - 12) << META_SHIFT_POS;
+    bits->filled |= bit;
     s->some[bank][idx >> 12] |= 1ull << (idx >> 6 & 63);
     s->any_of[bank] |= 1ull << (idx >> 12);
     s->any = true;
     if (w->global) {
-        s->global[bank][idx / 64] |= bit;
+        bits->global |= bit;
         s->any_global = true;
     } else {
         s->any_local = true;
-        s->global[bank][idx / 64] &= ~bit;
+        bits->global &= ~bit;
     }
     if (w->shift > 12) {
         uint64_t offset = (1ull << w->shift) - 1;
-        s->large[bank][idx / 64] |= bit;
+        bits->large |= bit;
         note_large(s, at & ~offset, at | offset);
     } else {
-        s->large[bank][idx / 64] &= ~bit;
+        bits->large &= ~bit;
     }
     give_write(m, s, bank, idx);
     if (unlikely(m->observer))

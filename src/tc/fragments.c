@@ -7,8 +7,8 @@
 
 #include "tc/tc_int.h"
 
-/* There are about as many lists as fragments: what is not there is mostly known by one
- * look. */
+/* There are at most twice as many fragments as lists, so that what is not there is mostly
+ * known by a look or two. */
 #define HASH_BITS 12u /* at first: a start touches little memory */
 
 int tc_fragments_create(struct tc *tc) {
@@ -252,7 +252,7 @@ static void detach(struct tc *tc, struct ccf *c, uint8_t *page) {
 
 void tc_insert(struct tc *tc, const struct tr_span *span, struct ccf *c) {
     tc->any = true;
-    if (tc->hashed++ >> tc->hash_bits)
+    if (tc->hashed++ >> (tc->hash_bits + 1))
         spread(tc);
     hash_in(tc, c);
     tc_unit_add(tc, span, c);
