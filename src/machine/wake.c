@@ -13,6 +13,7 @@
  */
 #include "base/os.h"
 #include "machine/machine_int.h"
+#include "mmu/mmu.h"
 #include "x86/cr.h"
 
 /* A thread that waits in a system call is interrupted again after this. */
@@ -213,14 +214,36 @@ static bool look_out(struct machine_cpu *c, uint64_t until) {
     return false;
 }
 
+/* A CPU that has slept for so long is idle. What its shadow takes, 2 to 5 MiB at a shell,
+ * is filled anew in a millisecond or two as far as it is needed again. */
+#define IDLE_NS 250000000u
+
+/* Like sleep_once(), but no longer than that, unless it is to be woken before. */
+static void sleep_at_first(struct machine_cpu *c) {
+    uint64_t end = os_monotonic_ns() + IDLE_NS;
+
+    if (!c->vcpu->mmu || c->deadline < end) {
+        sleep_once(c);
+        return;
+    }
+    if (os_bell_wait(c->bell, -1, 0, IDLE_NS))
+        return;
+    vcpu_enter(c->vcpu);
+    mmu_trim(c->vcpu);
+    vcpu_leave(c->vcpu);
+}
+
 static void sleep_until_woken(struct machine_cpu *c) {
     uint64_t start = os_monotonic_ns();
 
     if (c->look && look_out(c, start + c->look))
         return;
     __atomic_store_n(&c->asleep, true, __ATOMIC_SEQ_CST);
-    while (!is_woken(c))
-        sleep_once(c);
+    if (!is_woken(c)) { /* which may be told once only */
+        sleep_at_first(c);
+        while (!is_woken(c))
+            sleep_once(c);
+    }
     __atomic_store_n(&c->asleep, false, __ATOMIC_SEQ_CST);
     if (c->machine->looks)
         c->look = machine_lookout(c->look, os_monotonic_ns() - start);

@@ -105,6 +105,10 @@ static bool select_space(struct mmu_priv *m, uint64_t key) {
     return found;
 }
 
+static size_t write_head_size(const struct mmu_priv *m) {
+    return (mem_host_size(m->mem) >> 12) * sizeof(*m->write_head);
+}
+
 int mmu_create(struct vcpu *v, enum mmu_policy policy) {
     struct mmu_priv *m = calloc(1, sizeof(*m));
     if (!m)
@@ -118,7 +122,8 @@ int mmu_create(struct vcpu *v, enum mmu_policy policy) {
     m->space_count = m->keyed + (policy == MMU_PCID);
     if (os_sparse_alloc(m->space_count * sizeof(*m->space), (void **)&m->space))
         m->space = NULL;
-    m->write_head = calloc(mem_host_size(v->mem) >> 12, sizeof(*m->write_head));
+    if (os_sparse_alloc(write_head_size(m), (void **)&m->write_head))
+        m->write_head = NULL;
     m->may_write = calloc(mem_host_size(v->mem) >> 12, 1);
     v->mmu = &m->pub;
     if (os_nowhere_alloc(4096, (void **)&m->pub.nowhere))
@@ -223,7 +228,7 @@ void mmu_destroy(struct vcpu *v) {
     mmu_dep_destroy(m);
     os_sparse_free(m->space, m->space_count * sizeof(*m->space));
     free(m->may_write);
-    free(m->write_head);
+    os_sparse_free(m->write_head, write_head_size(m));
     os_fenced_free(m->pub.nowhere, 4096);
     free(m);
     v->mmu = NULL;
@@ -279,6 +284,25 @@ void mmu_flush_all(struct vcpu *v) {
     drop_all(m);
     m->cur = NULL; /* nothing stays */
     mmu_mode_changed(v);
+}
+
+/* Fills from one time to the next: who wakes now and then for a moment keeps what it
+ * takes. */
+#define TRIM_FILLS 1024u
+
+void mmu_trim(struct vcpu *v) {
+    struct mmu_priv *m = mmu_priv(v);
+    struct counters *c = mmu_counters(m);
+
+    if (c->shadow_fills - m->kept_at < TRIM_FILLS)
+        return;
+    for (unsigned i = 0; i < m->space_count; i++)
+        mmu_space_forget(m, &m->space[i]);
+    os_sparse_zero(m->write_head, write_head_size(m));
+    make_ready(m, m->cur, true);
+    make_ready(m, m->super, false);
+    m->kept_at = c->shadow_fills;
+    c->shadow_trims++;
 }
 
 void mmu_map_changed(void *arg) {

@@ -293,6 +293,9 @@ void mmu_invpcid(struct vcpu *v, unsigned type, unsigned pcid, struct gva at);
 /* Drops everything, and samples the A20 gate: to be called when the gate has moved, after
  * a machine reset, and when hooks or the CPUID model were installed. */
 void mmu_flush_all(struct vcpu *v);
+/* Gives the memory of V's shadow back, and all that is in it, if much has been filled
+ * since the last time: V is idle. At a quiet place. */
+void mmu_trim(struct vcpu *v);
 void mmu_breakpoints_changed(struct vcpu *v); /* DR0-3, DR7 */
 /* A debugger's breakpoint or watched range (v->stops) of LEN bytes, not 0, has come or
  * gone at FROM. */

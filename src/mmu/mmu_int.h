@@ -58,14 +58,16 @@ struct range {
 };
 
 struct space {
+    /* Of these a slot takes memory when it is filled; mmu_space_forget() gives it back.
+     */
     struct shadow_bank bank[BANK_COUNT];
+    struct slot_note note[BANK_COUNT][SHADOW_ENTRIES];
     struct slot_bits bits[BANK_COUNT][BITMAP_WORDS];
     /* A bit for each word of filled bits that may not be 0, and for each of these words.
      */
     uint64_t some[BANK_COUNT][64];
     uint64_t any_of[BANK_COUNT];
-    struct slot_note note[BANK_COUNT][SHADOW_ENTRIES];
-    struct range range[MMU_RANGES];
+    _Alignas(4096) struct range range[MMU_RANGES];
     unsigned ranges;
     bool ready[2];   /* mmu_space_init() has been called: supervisor banks, user's */
     bool used;       /* holds a key */
@@ -123,6 +125,7 @@ struct mmu_priv {
     uint64_t clock;
     struct space *space;
     uint32_t *write_head; /* by RAM page: slot id */
+    uint64_t kept_at;     /* counters.shadow_fills at the last mmu_trim() */
     uint8_t *may_write; /* by RAM page: there was an entry since mmu_drop_write(). One of
                            several vCPUs; other threads read it. */
     struct counters spare;
@@ -201,6 +204,8 @@ bool mmu_walk_mark(struct mmu_priv *m, struct walk *w, bool write);
 void mmu_space_init(struct mmu_priv *m, struct space *s, bool user);
 void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global);
 void mmu_space_invlpg(struct mmu_priv *m, struct space *s, uint64_t at, bool global_only);
+/* All of it goes for want of room, and its memory. Write lists are to be void. */
+void mmu_space_forget(struct mmu_priv *m, struct space *s);
 /* Drops what was filled in [LO, HI], bounds inclusive. */
 void mmu_space_drop_range(struct mmu_priv *m, struct space *s, uint64_t lo, uint64_t hi);
 void mmu_space_fill(struct mmu_priv *m, enum mmu_bank bank, uint64_t at,

@@ -1,6 +1,7 @@
 /*
  * Spaces: filling and dropping shadow entries. See mmu_int.h for the structures.
  */
+#include "base/os.h"
 #include "mmu/mmu_int.h"
 
 static inline uint32_t slot_id(const struct mmu_priv *m, const struct space *s,
@@ -185,6 +186,29 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
         s->any = s->any_global = false;
         s->ranges = 0;
     }
+}
+
+/* Of 64 words of filled bits. */
+static void tell_evictions(const struct mmu_priv *m, const struct space *s, unsigned b,
+                           unsigned n) {
+    for (uint64_t some = s->some[b][n]; some; some &= some - 1) {
+        unsigned w = n * 64 + (unsigned)__builtin_ctzll(some);
+
+        for (uint64_t set = s->bits[b][w].filled; set; set &= set - 1)
+            tell_eviction(m, s, b, w * 64 + (unsigned)__builtin_ctzll(set));
+    }
+}
+
+void mmu_space_forget(struct mmu_priv *m, struct space *s) {
+    if (!s->ready[false] && !s->ready[true])
+        return;
+    for (unsigned b = 0; m->observer && s->any && b < BANK_COUNT; b++)
+        for (uint64_t any = s->any_of[b]; any; any &= any - 1)
+            tell_evictions(m, s, b, (unsigned)__builtin_ctzll(any));
+    os_sparse_zero(s, offsetof(struct space, range));
+    s->ready[false] = s->ready[true] = false;
+    s->ranges = 0;
+    /* `any` and its like stay: an observer may keep what he was told. */
 }
 
 /* --- large pages --- */

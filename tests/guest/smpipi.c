@@ -607,6 +607,26 @@ static void sleep_deaf(unsigned id) {
     __asm__ volatile("cli\n hlt\n sti" ::: "memory");
 }
 
+static volatile bool kicked;
+
+/* The same, once it has been kicked: that ends this sleep. */
+static void sleep_kicked(unsigned id) {
+    held = true;
+    while (!kicked)
+        __asm__ volatile("pause");
+    sleep_deaf(id);
+}
+
+static void kick_sleeper(bool before) {
+    held = kicked = false;
+    give(1, before ? sleep_kicked : sleep_deaf);
+    while (!held)
+        __asm__ volatile("pause");
+    hypercall(5, 0, 1, 0, 0);
+    kicked = true;
+    wait_job(1);
+}
+
 static void hypercalls(void) {
     uint32_t r[4], before[MAX];
 
@@ -634,14 +654,8 @@ static void hypercalls(void) {
     check_eq("yield", hypercall(11, 1, 0, 0, 0), 0);
     check_eq("a kick of nobody", hypercall(5, 0, cpus, 0, 0), 0);
     check_eq("no such hypercall", hypercall(99, 0, 0, 0, 0), (uint32_t)-1000);
-    for (unsigned n = 0; n < 100; n++) {
-        held = false;
-        give(1, sleep_deaf);
-        while (!held)
-            __asm__ volatile("pause");
-        hypercall(5, 0, 1, 0, 0);
-        wait_job(1);
-    }
+    for (unsigned n = 0; n < 100; n++)
+        kick_sleeper(n % 2);
 }
 
 void guest_main(void) {

@@ -273,6 +273,10 @@ static void operation(enum mmu_policy policy) {
         if (!random_below(8))
             rare();
         break;
+    case 10:
+        if (!random_below(16))
+            mmu_trim(v);
+        break;
     default:
         touch();
     }
@@ -337,6 +341,7 @@ static void keeps_a_model(enum mmu_policy policy, const struct mmu_observer *o) 
     assert_in_range(model->drops, 100, UINT32_MAX);
     assert_in_range(model->write_drops, 10, UINT32_MAX);
     assert_in_range(model->flushes, 10, UINT32_MAX);
+    assert_in_range(cnt.shadow_trims, 1, UINT32_MAX);
     mmu_observe(v, NULL, NULL);
     model->fills = model->flushes = 0;
     for (unsigned n = 0; n < 200; n++)
@@ -428,6 +433,38 @@ static void kept(void **state) {
     teardown();
 }
 
+/* An idle CPU's shadow goes, and he is told of what goes from the address space all the
+ * same. */
+static void kept_when_idle(void **state) {
+    const uint64_t large = (2ull << 20) + 0x3000;
+    uint64_t x, trims = cnt.shadow_trims;
+
+    setup(MMU_PCID);
+    put64(L1 + 8 * 5, 0x45000 | PWU);
+    v->cpl = 3;
+    mmu_context_changed(v);
+    mmu_observe(v, &keeper, model);
+    for (unsigned n = 0; n < 1100; n++) {
+        assert_int_equal(mmu_load(v, gva(large), 8, &x), 0);
+        mmu_invlpg(v, gva(large));
+    }
+    assert_int_equal(mmu_store(v, gva(0x5000), 8, 1), 0);
+    evictions = 0;
+    mmu_trim(v);
+    assert_int_equal(cnt.shadow_trims, trims + 1);
+    assert_int_equal(evictions, 1);
+    assert_null(mmu_hit(v->mmu->data, gva(0x5000), 1, MMU_READ));
+    invalidations = hosts = 0;
+    mmu_invlpg(v, gva(0x5123));
+    assert_true(invalidations > 0 && told_lo == 0x5000);
+    mem_trace_add(v->mem, mem_host(v->mem, gpa(0x45000), 1), MEM_TRACE_DIRTY);
+    assert_int_equal(hosts, 1);
+    model->flushes = 0;
+    mmu_cr3_loaded(v, v->cr3);
+    assert_true(model->flushes > 0);
+    teardown();
+}
+
 /* What each right, and each way to lose one, is told as. */
 static void details(void **state) {
     const struct known *k;
@@ -467,6 +504,7 @@ int main(void) {
                                        cmocka_unit_test(pcid_policy),
                                        cmocka_unit_test(trace_policy),
                                        cmocka_unit_test(keeper_keeps_a_model),
-                                       cmocka_unit_test(kept)};
+                                       cmocka_unit_test(kept),
+                                       cmocka_unit_test(kept_when_idle)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
