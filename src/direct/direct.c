@@ -586,6 +586,8 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     else
         out = other(d, &e);
     d->n.kicks += e.signal == CELL_SIGUSR1;
+    if (e.signal == CELL_SIGUSR1 && direct_at_split(v))
+        direct_set_splits(d);
     if (s->cell && direct_judge(d, s->cell, *again && !d->comes_back))
         direct_rest(d);
     return out;

@@ -47,11 +47,12 @@ struct direct_shared {
 #define PROGRAMS 64u /* address spaces that are kept in mind */
 
 struct program {
-    uint64_t cr3;       /* 0: free */
-    uint64_t thread;    /* the base of FS at the last look */
-    unsigned seen;      /* in user code, at looks */
-    uint64_t seen_at;   /* TSC */
-    uint64_t not_until; /* TSC */
+    uint64_t cr3;          /* 0: free */
+    uint64_t thread;       /* the base of FS at the last look */
+    unsigned seen;         /* in user code, at looks */
+    uint64_t seen_at;      /* TSC */
+    uint64_t not_until;    /* TSC */
+    uint64_t splits_until; /* TSC: it was found at a locked access that crosses a line */
     unsigned failures;
     unsigned windows;   /* that it was judged by */
     int64_t balance_ns; /* what its cell has saved; below 0 it is translated */
@@ -121,6 +122,12 @@ struct direct {
     struct direct_counts n;
 };
 
+/* --- split.c --- */
+
+/* Is V, whose state came out of a cell, at a locked access that crosses a line of the
+ * cache, or right behind one? */
+bool direct_at_split(struct vcpu *v);
+
 /* --- policy.c; of the core rooms' kind, but for direct_judge() --- */
 
 /* The address space, or what is thought of it, has changed: v->away follows. */
@@ -132,6 +139,8 @@ bool direct_judge(struct direct *d, const struct cell *c, bool mapped);
  * pages of that kind are not looked at each time. */
 void direct_set_rewrites(struct direct *d);
 bool direct_rewrites(struct direct *d);
+/* It makes locked accesses that cross lines, and is translated for some time. */
+void direct_set_splits(struct direct *d);
 /* It was emptied: whoever it belongs to may be new. */
 void direct_program_flushed(struct direct *d);
 

@@ -65,6 +65,8 @@ static bool qualifies(struct direct *d) {
 
     if (d->v->stops && d->v->stops->breaks) /* a debugger's, that a cell does not see */
         return false;
+    if (p->cr3 == root(d->v) && p->splits_until > __builtin_ia32_rdtsc())
+        return false;
     if (d->mode != DIRECT_ON && (p->cr3 != root(d->v) || p->seen < ENOUGH ||
                                  p->not_until > __builtin_ia32_rdtsc()))
         return false;
@@ -242,6 +244,17 @@ static void demote(struct direct *d, struct program *p) {
     p->balance_ns = CREDIT_NS >> p->failures;
     p->not_until =
         __builtin_ia32_rdtsc() + (d->exit_ns * (os_tsc_hz() / 1000000) << p->failures);
+}
+
+#define SPLITS_SECONDS 10u
+
+void direct_set_splits(struct direct *d) {
+    struct program *p = program_of(d);
+
+    d->n.splits++;
+    if (p->cr3 == root(d->v))
+        p->splits_until = __builtin_ia32_rdtsc() + os_tsc_hz() * SPLITS_SECONDS;
+    direct_rest(d);
 }
 
 /* Turns that end for a page that is then mapped come once for each page, and would cost

@@ -21,6 +21,7 @@
 #include <sys/time.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -536,6 +537,27 @@ static void test_cell(void) {
     check("the cell's code", writes(0x2b5e00000000) == SIGSEGV);
 }
 
+/* --- locked accesses that cross a line: for so long that it is found there --- */
+
+#define SPLITS_NS 300000000
+
+static void test_splits(void) {
+    _Alignas(64) char lines[128] = {0};
+    volatile uint32_t *across = (volatile uint32_t *)(void *)(lines + 62);
+    struct timespec from, now;
+    uint32_t n = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    do {
+        for (unsigned k = 0; k < 64; k++)
+            __asm__ volatile("lock incl %0" : "+m"(*across));
+        n += 64;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - from.tv_sec) * 1000000000l + now.tv_nsec - from.tv_nsec <
+             SPLITS_NS);
+    check("locked increments across two lines", *across == n);
+}
+
 int main(int argc, char **argv) {
     char mem[64 << 10];
     stack_t alt = {.ss_sp = mem, .ss_size = sizeof(mem)};
@@ -563,6 +585,7 @@ int main(int argc, char **argv) {
         test_cell();
         test_32_bits();
     }
+    test_splits();
     printf("%u checks, %u bad\n", checks, bad);
     return bad != 0;
 }
