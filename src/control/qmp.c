@@ -119,7 +119,16 @@ static cJSON *name(struct qmp *q) {
 }
 
 static cJSON *uuid(struct qmp *q) {
-    return cJSON_Parse("{\"UUID\":\"00000000-0000-0000-0000-000000000000\"}");
+    cJSON *o = ask(q, "about") ? cJSON_CreateObject() : NULL;
+    const char *is = text(q->got, "uuid");
+
+    if (!is) /* nobody gave it one */
+        is = "00000000-0000-0000-0000-000000000000";
+    if (o && !cJSON_AddStringToObject(o, "UUID", is)) {
+        cJSON_Delete(o);
+        return NULL;
+    }
+    return o;
 }
 
 static cJSON *memory(struct qmp *q) {

@@ -12,6 +12,7 @@
 #include "ctl/stats.h"
 #include "dev/pc/keyboard.h"
 #include "dev/pc/vga.h"
+#include "dev/tables/smbios.h"
 
 /* A step takes a microsecond, or some of them on kvm; nobody else is served meanwhile. */
 #define STEPS_MAX 1000000
@@ -66,6 +67,17 @@ static void run_stats(void *arg, struct control_request *r) {
     control_put(r, "stats", stats_json(s->m, &figures));
 }
 
+static void put_uuid(struct control_request *r, const struct smbios_identity *identity) {
+    char text[2 * sizeof(identity->uuid) + 5], *to = text;
+
+    if (!identity || !identity->has_uuid)
+        return;
+    for (unsigned n = 0; n < sizeof(identity->uuid); n++)
+        to += sprintf(to, n == 4 || n == 6 || n == 8 || n == 10 ? "-%02x" : "%02x",
+                      identity->uuid[n]);
+    control_put_text(r, "uuid", text);
+}
+
 /* For `bivisor ps`: nothing of it waits for the guest. */
 static void run_about(void *arg, struct control_request *r) {
     struct steer *s = arg;
@@ -84,6 +96,7 @@ static void run_about(void *arg, struct control_request *r) {
         control_put_text(r, "vsock", o->vsock.path);
     if (*o->console_path)
         control_put_text(r, "console", o->console_path);
+    put_uuid(r, o->machine.identity);
 }
 
 /* --- the balloon --- */

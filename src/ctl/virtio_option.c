@@ -35,14 +35,16 @@ bool console_option_help(const char *value) {
     if (strcmp(value, "help") != 0)
         return false;
     printf(
-        "--console HOW[,name=NAME]   a port of the virtio console\n"
-        "--serial HOW                a serial port, COM1 or the second time COM2\n"
-        "--monitor mux|only|socket=WHERE   a monitor with QEMU's words (help lists "
+        "--console HOW[,console][,name=NAME]   a port of the virtio console\n"
+        "--serial HOW                         a serial port, COM1 or the second time "
+        "COM2\n"
+        "--monitor mux|only|socket=WHERE      a monitor with QEMU's words (help lists "
         "them)\n"
-        "--escape N                  the control character before commands (1: Ctrl-A)\n"
+        "--escape N                           the control character before commands (1: "
+        "Ctrl-A)\n"
         "\n"
-        "The first port of the virtio console is /dev/hvc0 in a Linux guest, the others\n"
-        "are /dev/vportNpM, and /dev/virtio-ports/NAME. HOW is\n"
+        "The first port of the virtio console is /dev/hvc0 in a Linux guest, further\n"
+        "ones are /dev/vportNpM, and /dev/virtio-ports/NAME. HOW is\n"
         "\n"
         "  pty            a pseudo-terminal, whose name is told on standard error\n"
         "  socket=WHERE   a unix socket's path or tcp:ADDR:PORT, at which one client at\n"
@@ -56,6 +58,7 @@ bool console_option_help(const char *value) {
         "where\n"
         "                 there is no --serial\n"
         "\n"
+        "  console      the port is a console, too: /dev/hvc1 and so on\n"
         "  name=NAME    what the guest knows the port by\n"
         "\n"
         "With --monitor mux, Ctrl-A c changes to the monitor and back; with only, "
@@ -80,14 +83,21 @@ bool console_option_take(struct console_options *o, const char *value) {
     }
     o->count++;
     rest = strchr(p->text, ',');
-    if (!rest)
-        return true;
-    *rest++ = 0;
-    if (strncmp(rest, "name=", 5) != 0 || !rest[5] || strchr(rest, ',')) {
-        log_error("--console wants HOW or HOW,name=NAME, not '%s'", value);
-        return false;
+    while (rest) {
+        char *word = rest + 1;
+
+        *rest = 0;
+        rest = strchr(word, ',');
+        if (!strncmp(word, "name=", 5) && word[5] && word[5] != ',' && !p->name) {
+            p->name = word + 5;
+        } else if (!strncmp(word, "console", 7) && (!word[7] || word[7] == ',')) {
+            p->console = true;
+        } else {
+            log_error("--console wants HOW, with ',console' and ',name=NAME', not '%s'",
+                      value);
+            return false;
+        }
     }
-    p->name = rest + 5;
     return true;
 }
 
@@ -114,6 +124,7 @@ int console_options_open(const struct console_options *o, struct machine_config 
             return rc;
         }
         port->name = o->port[n].name;
+        port->console = o->port[n].console;
         cfg->console_count++;
         if (stream_terminal(port->stream))
             fprintf(stderr, "bivisor: console %u is at %s\n", n,

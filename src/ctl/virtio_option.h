@@ -12,12 +12,13 @@ bool virtio_option_help(const char *value);
 struct console_options {
     struct console_option {
         char *how, *name; /* of `text`; NAME may be NULL */
+        bool console;
         char *text;
     } port[MACHINE_CONSOLES];
     unsigned count;
 };
 
-/* Takes the value of --console: HOW[,name=NAME]. False after a message. */
+/* Takes the value of --console: HOW[,console][,name=NAME]. False after a message. */
 bool console_option_take(struct console_options *o, const char *value);
 /* The file that it writes; NULL: it is none. */
 const char *console_option_file(const struct console_option *c);

@@ -105,20 +105,21 @@ int machine_make_virtio_console(struct machine *m, char *why, size_t why_size) {
                                                   .name = "virtio-console",
                                                   .state = record,
                                                   .go_on = goes_on};
-    const char *names[MACHINE_CONSOLES];
+    struct virtio_console_port ports[MACHINE_CONSOLES];
     struct consoles *c;
 
     if (!m->cfg.console_count)
         return 0;
     for (unsigned n = 0; n < m->cfg.console_count; n++)
-        names[n] = m->cfg.consoles[n].name;
+        ports[n] = (struct virtio_console_port){.name = m->cfg.consoles[n].name,
+                                                .console = m->cfg.consoles[n].console};
     c = calloc(1, sizeof(*c));
     if (c) {
         const struct virtio_console_host host = {
             .write = write_port, .room = port_has_room, .arg = c};
 
         c->m = m;
-        c->console = virtio_console_new(m->mem, m->clock, names, m->cfg.console_count,
+        c->console = virtio_console_new(m->mem, m->clock, ports, m->cfg.console_count,
                                         &host, &m->counters);
     }
     if (!c || !c->console || machine_device_add(m, &ops, c)) {

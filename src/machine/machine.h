@@ -117,6 +117,7 @@ struct machine_net {
 struct machine_console_port {
     struct stream *stream; /* stream/stream.h; the caller's, must outlive the machine */
     const char *name;      /* or NULL */
+    bool console;          /* a console of the guest's, as the first one always is */
 };
 #define MACHINE_CONSOLES 8
 #define MACHINE_SHARES 8

@@ -54,6 +54,8 @@ static const char *format_of(struct qemu *q, const struct qemu_disk *d) {
 
 static void put_disk(struct qemu *q, const struct qemu_disk *d) {
     const char *format = format_of(q, d);
+    /* Who has said that it is one means the files that it stands on, as with QEMU. */
+    bool backed = d->format && !strcmp(d->format, "qcow2");
     bool overlay = !d->readonly && (d->snapshot || q->snapshot);
 
     if (d->cdrom) {
@@ -61,9 +63,10 @@ static void put_disk(struct qemu *q, const struct qemu_disk *d) {
         return;
     }
     put_option(q, "--disk",
-               qemu_format(q, "%s%s%s%s%s%s%s", qemu_escape(q, d->file),
+               qemu_format(q, "%s%s%s%s%s%s%s%s", qemu_escape(q, d->file),
                            format ? ",format=" : "", format ? format : "",
-                           d->readonly ? ",readonly" : "", overlay ? ",overlay=temp" : "",
+                           backed ? ",backing=allow" : "", d->readonly ? ",readonly" : "",
+                           overlay ? ",overlay=temp" : "",
                            d->how == QEMU_IDE ? ",if=ide" : "",
                            d->sector ? qemu_format(q, ",sector=%d", d->sector) : ""));
 }
@@ -361,10 +364,10 @@ static bool emit_ports(struct qemu *q, unsigned *at_stdio) {
         /* The first port of ours is always a console. */
         if (first && !p->console)
             put_option(q, "--console", "null");
-        first = false;
         put_option(q, "--console",
-                   qemu_format(q, "%s%s%s", how, p->name ? ",name=" : "",
-                               p->name ? p->name : ""));
+                   qemu_format(q, "%s%s%s%s", how, !first && p->console ? ",console" : "",
+                               p->name ? ",name=" : "", p->name ? p->name : ""));
+        first = false;
     }
     return true;
 }

@@ -80,7 +80,8 @@ static void open_disk(void) {
 }
 
 static void make(unsigned which) {
-    static const char *const names[] = {"a", NULL, "org.example.port"};
+    static const struct virtio_console_port ports[] = {
+        {.name = "a"}, {.console = true}, {.name = "org.example.port"}};
     const struct virtio_rng_host source = {.random = entropy};
     const struct virtio_console_host ends = {.write = take_output, .room = on_room};
     struct virtio_device *dev;
@@ -106,7 +107,7 @@ static void make(unsigned which) {
         dev = virtio_blk_device(blk);
         break;
     case 2:
-        console = virtio_console_new(mem, r.clock, names, 3, &ends, &r.cnt);
+        console = virtio_console_new(mem, r.clock, ports, 3, &ends, &r.cnt);
         HOLDS(console);
         dev = virtio_console_device(console);
         break;

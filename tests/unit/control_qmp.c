@@ -16,7 +16,7 @@
 /* --- a table as the machine's --- */
 
 static bool paused, ended;
-static const char *engine = "bt";
+static const char *engine = "bt", *identity;
 
 static void run_about(void *arg, struct control_request *r) {
     control_put_text(r, "name", "web");
@@ -25,6 +25,8 @@ static void run_about(void *arg, struct control_request *r) {
     control_put_number(r, "cpus", 2);
     control_put_number(r, "memory", 65536);
     control_put_bool(r, "paused", paused);
+    if (identity)
+        control_put_text(r, "uuid", identity);
 }
 
 static void run_pause(void *arg, struct control_request *r) {
@@ -93,6 +95,12 @@ static void test_requests(void **unused) {
     check("{\"execute\":\"query-kvm\"}", NULL,
           "{\"return\":{\"enabled\":true,\"present\":true}}");
     check("{\"execute\":\"query-name\"}", NULL, "{\"return\":{\"name\":\"web\"}}");
+    check("{\"execute\":\"query-uuid\"}", NULL,
+          "{\"return\":{\"UUID\":\"00000000-0000-0000-0000-000000000000\"}}");
+    identity = "123e4567-e89b-12d3-a456-426614174000";
+    check("{\"execute\":\"query-uuid\"}", NULL,
+          "{\"return\":{\"UUID\":\"123e4567-e89b-12d3-a456-426614174000\"}}");
+    identity = NULL;
     check("{\"execute\":\"query-memory-size-summary\"}", NULL,
           "{\"return\":{\"base-memory\":65536}}");
     check("{\"execute\":\"query-cpus-fast\"}", NULL,

@@ -34,7 +34,8 @@ static void on_room(void *arg, unsigned port) {
 }
 
 static int setup(void **state) {
-    static const char *const names[] = {NULL, "org.example.1"};
+    static const struct virtio_console_port ports[] = {
+        {.console = false}, {.name = "org.example.1"}, {.console = true}};
     const struct virtio_console_host host = {.write = take, .room = on_room};
 
     vdrv_new(&v);
@@ -42,7 +43,7 @@ static int setup(void **state) {
     memset(out, 0, sizeof(out));
     memset(rooms, 0, sizeof(rooms));
     room[0] = room[1] = 200;
-    c = virtio_console_new(v.mem, r.clock, names, 2, &host, &r.cnt);
+    c = virtio_console_new(v.mem, r.clock, ports, 3, &host, &r.cnt);
     v.d = virtio_console_device(c);
     return 0;
 }
@@ -99,13 +100,14 @@ static void test_control(void **state) {
     uint32_t rest;
     uint64_t at;
 
-    assert_int_equal(virtio_config_read(v.d, 4, 4), 2);
+    assert_int_equal(virtio_config_read(v.d, 4, 4), 3);
     start();
     listen(16);
     assert_int_equal(vdrv_take(&v, CONTROL_IN, NULL), -1);
     tell(0xffffffff, READY, 1);
     heard(0, ADD, 1, &rest);
     heard(1, ADD, 1, &rest);
+    heard(2, ADD, 1, &rest);
     virtio_console_resize(c, 132, 43);
     tell(0, PORT_READY, 1);
     heard(0, CONSOLE_PORT, 1, &rest);
@@ -116,6 +118,8 @@ static void test_control(void **state) {
     at = heard(1, NAME, 1, &rest);
     assert_true(rest < sizeof(name) && mem_read(v.mem, gpa(at), name, rest));
     assert_string_equal(name, "org.example.1");
+    tell(2, PORT_READY, 1);
+    heard(2, CONSOLE_PORT, 1, &rest);
     virtio_console_connected(c, 1, true);
     heard(1, OPEN, 1, &rest);
     virtio_console_connected(c, 1, true);
@@ -138,9 +142,11 @@ static void test_control_waits(void **state) {
     heard(1, ADD, 1, &rest);
     heard(1, NAME, 1, &rest);
     heard(1, OPEN, 0, &rest);
+    listen(1);
+    heard(2, ADD, 1, &rest);
     listen(4);
     assert_int_equal(vdrv_take(&v, CONTROL_IN, NULL), -1);
-    tell(2, PORT_READY, 1); /* no such port */
+    tell(3, PORT_READY, 1); /* no such port */
     tell(0xffffffff, PORT_READY, 1);
     tell(0, 99, 1);
     assert_int_equal(vdrv_take(&v, CONTROL_IN, NULL), -1);

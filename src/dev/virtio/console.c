@@ -55,7 +55,7 @@ struct config {
 };
 
 struct port {
-    const char *name;
+    struct virtio_console_port is;
     bool ready;     /* the driver has it */
     bool open;      /* somebody in the guest has it */
     bool connected; /* somebody is at the other end */
@@ -115,7 +115,8 @@ static void write_message(struct virtio_console *c, struct virtio_chain *chain,
     uint32_t len = (uint32_t)virtio_span_write(&c->d, &chain->in, &m, sizeof(m));
 
     if (what == SAY_NAME)
-        len += (uint32_t)virtio_span_write(&c->d, &chain->in, p->name, length(p->name));
+        len += (uint32_t)virtio_span_write(&c->d, &chain->in, p->is.name,
+                                           length(p->is.name));
     if (what == SAY_SIZE)
         len += (uint32_t)virtio_span_write(&c->d, &chain->in, size, sizeof(size));
     virtio_queue_push(&c->queue[CONTROL_IN], chain->head, len);
@@ -165,9 +166,11 @@ static void on_control(struct virtio_console *c, const struct control *m) {
     p = &c->port[m->id];
     if (m->event == PORT_READY && m->value) {
         p->ready = true;
-        if (!m->id)
-            p->say |= SAY_CONSOLE | (c->config.columns ? SAY_SIZE : 0u);
-        p->say |= (p->name ? SAY_NAME : 0u) | (p->connected ? SAY_OPEN : 0u);
+        if (p->is.console)
+            p->say |= SAY_CONSOLE;
+        if (!m->id && c->config.columns)
+            p->say |= SAY_SIZE;
+        p->say |= (p->is.name ? SAY_NAME : 0u) | (p->connected ? SAY_OPEN : 0u);
     }
     if (m->event == PORT_OPEN) {
         p->open = m->value;
@@ -356,7 +359,8 @@ static void port_state(struct virtio_console *c, unsigned n, struct snapshot *s)
     SNAPSHOT(s, p->say);
     SNAPSHOT(s, holds);
     SNAPSHOT(s, p->written);
-    snapshot_need(s, !(p->say & ~(unsigned)SAY_ALL) && (p->name || !(p->say & SAY_NAME)));
+    snapshot_need(s,
+                  !(p->say & ~(unsigned)SAY_ALL) && (p->is.name || !(p->say & SAY_NAME)));
     if (!snapshot_reading(s) || !snapshot_good(s))
         return;
     p->hungry = p->stopped = false;
@@ -379,7 +383,8 @@ void virtio_console_go_on(struct virtio_console *c) {
 }
 
 struct virtio_console *virtio_console_new(struct mem *mem, struct vclock *clock,
-                                          const char *const *names, unsigned ports,
+                                          const struct virtio_console_port *ports,
+                                          unsigned count,
                                           const struct virtio_console_host *host,
                                           struct counters *cnt) {
     struct virtio_console *c = calloc(1, sizeof(*c));
@@ -387,9 +392,11 @@ struct virtio_console *virtio_console_new(struct mem *mem, struct vclock *clock,
     if (!c)
         return NULL;
     c->host = *host;
-    c->ports = c->config.ports = ports;
-    for (unsigned n = 0; n < ports; n++)
-        c->port[n].name = names[n];
+    c->ports = c->config.ports = count;
+    for (unsigned n = 0; n < count; n++) {
+        c->port[n].is = ports[n];
+        c->port[n].is.console |= n == 0;
+    }
     for (unsigned n = 0; n < QUEUES; n++)
         c->queue[n].size_max = QUEUE_SIZE;
     c->d = (struct virtio_device){.ops = &ops,
@@ -403,7 +410,7 @@ struct virtio_console *virtio_console_new(struct mem *mem, struct vclock *clock,
                                   .config = &c->config,
                                   .config_len = sizeof(c->config),
                                   .queue = c->queue,
-                                  .queues = 2 * ports + 2};
+                                  .queues = 2 * count + 2};
     virtio_device_init(&c->d);
     return c;
 }

@@ -17,13 +17,20 @@ struct virtio_console_host {
     void *arg;
 };
 
+/* What a port is for the guest. */
+struct virtio_console_port {
+    const char *name; /* is kept; or NULL */
+    bool console;     /* a console, as the first port always is */
+};
+
 struct virtio_console;
 struct snapshot;
 
-/* With PORTS ports (1..VIRTIO_CONSOLE_PORTS), of which the first is a console. NAMES of
- * them, each of which may be NULL, are kept. NULL when out of memory. */
+/* With COUNT ports (1..VIRTIO_CONSOLE_PORTS), which are PORTS. NULL when out of memory.
+ */
 struct virtio_console *virtio_console_new(struct mem *mem, struct vclock *clock,
-                                          const char *const *names, unsigned ports,
+                                          const struct virtio_console_port *ports,
+                                          unsigned count,
                                           const struct virtio_console_host *host,
                                           struct counters *cnt);
 void virtio_console_free(struct virtio_console *c); /* C may be NULL */
