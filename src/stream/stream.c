@@ -7,12 +7,17 @@
  * terminal that is opened as a file is waited for as a socket is, only input never comes.
  * A pseudo-terminal whose other side is not open is looked at now and then: the kernel
  * does not tell when somebody opens it.
+ *
+ * A socket counts several hundred bytes for each write, be it of a single byte, as a
+ * guest's terminal echoes; with some 280 of them it is full. So that a client may send a
+ * line and read later, what a socket has not taken is kept here, up to a limit.
  */
 #include "stream/stream.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +31,8 @@
 #include "base/os_loop.h"
 
 #define INPUT 4096u
+#define OUTPUT 16384u /* that waits for a socket */
+#define LAST_MS 1000  /* for each piece of it that is left at the end */
 #define LOOK_NS 500000000u
 
 enum kind { FILE_ONLY, PIPE, TERMINAL, SOCKET, NOWHERE, LENT };
@@ -45,10 +52,13 @@ struct stream {
     bool connected;
     bool stopped; /* the user takes no input: `input` has what was read */
     bool blocked; /* the other side takes no output */
+    bool refused; /* and the user has some that was not taken here either */
     bool failed;  /* that has been told */
     uint16_t columns, rows;
     size_t kept, first; /* bytes of `input`, from the first on */
     uint8_t input[INPUT];
+    size_t waiting; /* bytes of `output` */
+    uint8_t output[OUTPUT];
 };
 
 /* --- opening --- */
@@ -216,6 +226,8 @@ static void set_connected(struct stream *s, bool on) {
         return;
     s->connected = on;
     s->blocked = false;
+    s->refused = false;
+    s->waiting = 0;
     if (!on)
         s->kept = 0;
     if (s->user.connected)
@@ -294,11 +306,27 @@ static void take_input(struct stream *s) {
     deliver(s);
 }
 
+/* The socket gets what waits for it. False: some is left. */
+static bool flush(struct stream *s) {
+    ssize_t n = s->waiting ? write(s->fd, s->output, s->waiting) : 0;
+
+    if (n < 0 && errno != EAGAIN && errno != EINTR)
+        s->waiting = 0; /* the loop will see that it is gone */
+    if (n > 0) {
+        s->waiting -= (size_t)n;
+        memmove(s->output, s->output + n, s->waiting);
+    }
+    return !s->waiting;
+}
+
 /* The other side takes output again. */
 static void unblock(struct stream *s) {
-    if (!s->blocked)
+    if (!s->blocked || !flush(s))
         return;
     s->blocked = false;
+    if (!s->refused)
+        return;
+    s->refused = false;
     if (s->user.writable)
         s->user.writable(s->user.arg);
 }
@@ -396,9 +424,19 @@ int stream_start(struct stream *s, struct os_loop *loop,
     return rc;
 }
 
+/* A reader who is slow gets what was written last; one who does not read, does not. */
+static void flush_at_last(struct stream *s) {
+    struct pollfd p = {.fd = s->fd, .events = POLLOUT};
+
+    while (s->waiting && poll(&p, 1, LAST_MS) > 0)
+        flush(s);
+}
+
 void stream_stop(struct stream *s) {
     if (!s->loop)
         return;
+    if (s->kind == SOCKET && s->connected)
+        flush_at_last(s);
     os_watch_stop(&s->watch);
     os_watch_stop(&s->listen);
     os_timer_close(&s->look);
@@ -451,13 +489,24 @@ void stream_lender_ended(struct stream *s) {
 
 /* --- from whoever has the lock --- */
 
+/* How many of LEN bytes, which are to follow what the other side has taken, are kept. */
+static size_t keep_output(struct stream *s, const uint8_t *bytes, size_t len) {
+    size_t n = s->kind == SOCKET ? OUTPUT - s->waiting : 0;
+
+    n = n < len ? n : len;
+    memcpy(s->output + s->waiting, bytes, n);
+    s->waiting += n;
+    s->refused |= n < len;
+    return n;
+}
+
 size_t stream_write(struct stream *s, const uint8_t *bytes, size_t len) {
     ssize_t n;
 
     if (!s->connected || !len)
         return len;
     if (s->blocked)
-        return 0;
+        return keep_output(s, bytes, len);
     if (s->kind == LENT) {
         size_t taken = s->lender.write(s->lender.arg, bytes, len);
 
@@ -473,11 +522,11 @@ size_t stream_write(struct stream *s, const uint8_t *bytes, size_t len) {
         s->failed = true;
         return len;
     }
-    if ((size_t)n < len) {
-        s->blocked = true;
-        os_task_post(&s->update, s->loop);
-    }
-    return (size_t)n;
+    if ((size_t)n == len)
+        return len;
+    s->blocked = true;
+    os_task_post(&s->update, s->loop);
+    return (size_t)n + keep_output(s, bytes + n, len - (size_t)n);
 }
 
 void stream_more(struct stream *s) {
