@@ -290,6 +290,8 @@ unsigned machine_serials_host(struct machine *m, struct uart_host host[BOARD_SER
 
 /* Makes the configuration's network cards. 0, or -errno with one sentence in WHY. */
 int machine_nets_make(struct machine *m, char *why, size_t why_size);
+/* What networks have in a snapshot. */
+void machine_nets_records(struct machine *m, struct snapshot *s);
 
 /* --- ide.c --- */
 

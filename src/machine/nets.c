@@ -13,6 +13,7 @@
 #include "machine/machine_int.h"
 #include "machine/virtio.h"
 #include "net/net.h"
+#include "snapshot/snapshot.h"
 
 /* --- cards --- */
 
@@ -130,6 +131,16 @@ int machine_nets_make(struct machine *m, char *why, size_t why_size) {
             return rc;
     }
     return 0;
+}
+
+static void record(void *net, struct snapshot *s) {
+    net_state(net, s);
+}
+
+void machine_nets_records(struct machine *m, struct snapshot *s) {
+    for (unsigned k = 0; k < m->cfg.net_count; k++)
+        if (m->cfg.nets[k].net && net_knows(m->cfg.nets[k].net))
+            snapshot_optional(s, "net", k, 1, record, m->cfg.nets[k].net);
 }
 
 /* --- the loop --- */

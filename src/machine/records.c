@@ -277,6 +277,7 @@ static void all_records(struct machine *m, struct snapshot *s) {
     board_records(&m->board, s);
     snapshot_record(s, "lines", 0, 1, lines_state, m);
     machine_devices_records(m, s);
+    machine_nets_records(m, s);
 }
 
 /* --- writing --- */

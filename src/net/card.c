@@ -16,6 +16,7 @@
 #include "base/os.h"
 #include "net/net_int.h"
 #include "net/packet.h"
+#include "snapshot/snapshot.h"
 
 /* The loop's thread is to look after N. */
 static void call_loop(struct net *n) {
@@ -122,6 +123,8 @@ static bool send_whole(struct net *n, const struct net_offload *off,
         return refuse(n);
     p = n->ops->place(n, len);
     gather(p, piece, count);
+    if (n->known)
+        net_known_look(n->known, p, len);
     if (off->csum && !(n->ops->can & NET_CAN_CSUM)) {
         if (!net_checksum_fill(off, p, len))
             return drop(n);
@@ -276,8 +279,19 @@ static bool give_service(struct net *n) {
     return true;
 }
 
+static bool give_lost(struct net *n) {
+    static const struct net_offload good = {.csum_good = true};
+    uint8_t *frame;
+    size_t len;
+
+    while (n->known && (len = net_known_next(n->known, &frame)))
+        if (!net_deliver(n, &good, frame, len))
+            return false;
+    return true;
+}
+
 int net_go_on(struct net *n) {
-    if (n->blocked || !give_held(n) || !give_service(n))
+    if (n->blocked || !give_held(n) || !give_lost(n) || !give_service(n))
         return 0;
     return n->ops->deliver(n);
 }
@@ -309,6 +323,16 @@ void net_card_can(struct net *n, unsigned can) {
         n->holding = false;
         drop(n);
     }
+}
+
+bool net_knows(const struct net *n) {
+    return n->known;
+}
+
+void net_state(struct net *n, struct snapshot *s) {
+    net_known_state(n->known, s);
+    if (snapshot_reading(s))
+        call_loop(n);
 }
 
 void net_later(struct net *n) {

@@ -157,7 +157,12 @@ int net_open(const struct net_config *cfg, struct net **out, char *why, size_t w
     n->task = (struct os_task){.fn = on_task, .arg = n};
     for (unsigned k = 0; k < NET_LIMITS; k++)
         net_limit(n, k, &cfg->limit[k]);
-    rc = open_kind[cfg->kind](n, why, why_size);
+    if (cfg->kind == NET_USER)
+        n->known = calloc(1, sizeof(*n->known));
+    if (cfg->kind == NET_USER && !n->known)
+        rc = -ENOMEM;
+    else
+        rc = open_kind[cfg->kind](n, why, why_size);
     if (rc)
         net_close(n);
     else
@@ -181,6 +186,7 @@ void net_close(struct net *n) {
         close(n->gone);
     os_listener_close(n->listener);
     net_service_free(n->service);
+    free(n->known);
     net_bytes_free(&n->in);
     net_bytes_free(&n->out);
     free(n);

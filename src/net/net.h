@@ -29,6 +29,7 @@
 
 struct net;
 struct os_loop;
+struct snapshot;
 
 #define NET_MAC_SIZE 6
 /* The longest frame: 64 KiB of IP and what goes before it on Ethernet, with a VLAN tag.
@@ -125,6 +126,10 @@ void net_flush(struct net *n);
 void net_ready(struct net *n);
 /* From now on; LOOP's thread, or before net_start(). */
 void net_limit(struct net *n, enum net_limit which, const struct rate_limit *l);
+/* The far end ends with this process, and which connections the guest has to it is kept:
+ * as a record of a snapshot. When that is read, the guest finds them gone (known.h). */
+bool net_knows(const struct net *n);
+void net_state(struct net *n, struct snapshot *s);
 /* Is anybody at the other end? */
 bool net_link(const struct net *n);
 

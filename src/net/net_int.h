@@ -7,6 +7,7 @@
  *   tap.c       an interface of the host's
  *   user.c      makes the process that has the user network
  *   slirp.c     what that process does
+ *   known.c     connections that a restored guest is to find gone
  *   service.c   a server inside the network; tcp.c its TCP
  *   frames.c, offload.c, merge.c, packet.c   functions of bytes
  */
@@ -15,6 +16,7 @@
 
 #include "base/os_loop.h"
 #include "net/frames.h"
+#include "net/known.h"
 #include "net/merge.h"
 #include "net/net.h"
 #include "net/offload.h"
@@ -75,6 +77,7 @@ struct net {
     struct os_timer rested; /* some rate that was waited for has something again, or the
                              * service something to send */
     struct net_service *service; /* NULL: there is none */
+    struct net_known *known;     /* user; else NULL */
 
     int fd;     /* -1: the link is down */
     int gone;   /* user: the pipe that ends with the process; -1 */
