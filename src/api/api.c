@@ -15,6 +15,7 @@
 #include "api/api_int.h"
 #include "api/config_kept.h"
 #include "api/fields.h"
+#include "api/gate.h"
 #include "base/log.h"
 #include "base/os_loop.h"
 
@@ -55,17 +56,19 @@ static void put_net(struct call *c) {
     put_part(c, CONFIG_NETS);
 }
 
-/* A limit: the machine can do that, or there is no such machine. */
-static void tell_machine(void *arg, const char *line) {
+static bool tell_machine(void *arg, const char *line) {
     struct call *c = arg;
 
     if (c->answer->status == 204) /* until one is refused */
         call_do(c, line);
+    return c->answer->status == 204;
 }
 
 static void patch_device(struct call *c, enum config_part part) {
+    const struct config_teller machine = {tell_machine, c};
+
     c->answer->status = 204;
-    if (config_patch(&c->api->config, part, c->id, c->body, tell_machine, c, c->why,
+    if (config_patch(&c->api->config, part, c->id, c->body, &machine, c->why,
                      sizeof(c->why)))
         call_refuse(c, "%s", c->why);
 }
@@ -367,8 +370,29 @@ void api_close(struct api *a) {
     free(a);
 }
 
-int api_socket(const struct api *a) {
-    return a->server ? api_server_socket(a->server) : -1;
+struct gate *api_gate(const struct api *a) {
+    return a->server ? api_server_gate(a->server) : NULL;
+}
+
+/* Which drives are only read. */
+static bool tell_readonly(struct api *a, struct gate *g) {
+    bool good = gate_readonly(g, "", true);
+    const cJSON *drive;
+
+    cJSON_ArrayForEach(drive, a->config.part[CONFIG_DRIVES]) {
+        if (good && fields_bool(drive, "is_read_only"))
+            good = gate_readonly(g, fields_text(drive, "drive_id", ""), false);
+    }
+    return good;
+}
+
+bool api_settle(struct api *a) {
+    struct gate *g = api_gate(a);
+
+    if (!g || (tell_readonly(a, g) && gate_settle(g)))
+        return true;
+    log_error("--api: the process where clients come has ended");
+    return false;
 }
 
 int api_configure(struct api *a, const char *text, char *why, size_t why_size) {
@@ -441,15 +465,17 @@ int api_start(struct api *a, struct os_loop *loop) {
     return a->server ? api_server_start(a->server, loop) : 0;
 }
 
-static void tell_quietly(void *arg, const char *line) {
+static bool tell_quietly(void *arg, const char *line) {
     struct api_answer unseen = {.status = 500};
     struct call c = {.api = arg, .answer = &unseen};
 
     call_do(&c, line);
     free(unseen.body);
+    return true;
 }
 
 void api_running(struct api *a) {
+    const struct config_teller machine = {tell_quietly, a};
     struct api_answer answer = {.status = 204};
 
     if (a->load || !a->config.part[CONFIG_MACHINE])
@@ -457,7 +483,7 @@ void api_running(struct api *a) {
     if (a->described && a->load)
         api_snapshot_begin(a);
     if (a->described) {
-        config_limits(&a->config, tell_quietly, a);
+        config_limits(&a->config, &machine);
         api_balloon_begin(a);
     }
     if (a->starting && a->server)

@@ -17,6 +17,7 @@
 #include "control/control.h"
 
 struct api;
+struct gate;
 struct os_loop;
 
 struct api_about {
@@ -33,8 +34,11 @@ struct api_about {
 int api_open(const char *path, const struct api_about *about, struct api **out, char *why,
              size_t why_size);
 void api_close(struct api *a); /* A may be NULL */
-/* What the jail must let it do; -1: nothing. */
-int api_socket(const struct api *a);
+/* Where files are opened for the machine, and clients come (gate.h); NULL: nobody comes.
+ */
+struct gate *api_gate(const struct api *a);
+/* What the machine is made of stands, and the jail is next. False after a message. */
+bool api_settle(struct api *a);
 
 /* --- before there is a machine --- */
 
@@ -54,6 +58,7 @@ int api_put_metrics(struct api *a, const char *path, char *why, size_t why_size)
 int api_build(struct api *a);
 /* The snapshot that the machine is to go on from; NULL: it boots. */
 const char *api_snapshot(const struct api *a);
+const char *api_snapshot_memory(const struct api *a); /* its file of memory */
 /* What `bivisor run`, or `bivisor restore SNAPSHOT`, is to be called with, ends with a
  * NULL; the caller's to free with api_words_free(). NULL: out of memory. */
 char **api_words(const struct api *a, int *count);

@@ -376,7 +376,6 @@ static const struct field net_update[] = {
 
 static int check_update(enum config_part part, const cJSON *there, const cJSON *value,
                         const char *id, char *why, size_t why_size) {
-    const char *path = fields_text(value, "path_on_host", NULL);
     int rc = fields_check(value, part == CONFIG_DRIVES ? drive_update : net_update, why,
                           why_size);
 
@@ -389,38 +388,61 @@ static int check_update(enum config_part part, const cJSON *there, const cJSON *
                              "the id of the path and that of the body differ");
     if (!there)
         return fields_refuse(why, why_size, "there is no device of this id");
-    if (path && strcmp(path, fields_text(there, "path_on_host", "")) != 0)
-        return fields_refuse(why, why_size,
-                             "a disk that is in use cannot have another file");
     return 0;
 }
 
+/* The drive's file, which the machine may refuse: true if it has, and all is as it was.
+ */
+static bool patch_file(struct config *c, cJSON *drive, const cJSON *value,
+                       const struct config_teller *t, int *rc) {
+    const char *path = fields_text(value, "path_on_host", NULL);
+    cJSON *line = path ? cJSON_CreateObject() : NULL;
+    char *text = NULL;
+    bool told = true;
+
+    if (!path)
+        return false;
+    if (cJSON_AddStringToObject(line, "command", "drive") &&
+        cJSON_AddNumberToObject(line, "number", number_of(c, CONFIG_DRIVES, drive)) &&
+        cJSON_AddStringToObject(line, "drive", fields_text(drive, "drive_id", "")) &&
+        cJSON_AddStringToObject(line, "path", path))
+        text = cJSON_PrintUnformatted(line);
+    cJSON_Delete(line);
+    if (text)
+        told = t->tell(t->arg, text);
+    *rc = !text  ? -ENOMEM
+          : told ? fields_set(drive, "path_on_host", cJSON_CreateString(path))
+                 : 0;
+    cJSON_free(text);
+    return !told;
+}
+
 int config_patch(struct config *c, enum config_part part, const char *id,
-                 const cJSON *value, void (*tell)(void *arg, const char *line), void *arg,
-                 char *why, size_t why_size) {
+                 const cJSON *value, const struct config_teller *t, char *why,
+                 size_t why_size) {
     int at = place_of(c->part[part], parts[part].id, id);
     cJSON *there = at < 0 ? NULL : cJSON_GetArrayItem(c->part[part], at);
     int rc = check_update(part, there, value, id, why, why_size);
 
-    if (rc)
+    if (rc || (part == CONFIG_DRIVES && patch_file(c, there, value, t, &rc)))
         return rc;
-    rc = config_limits_patch(part, there, value);
+    if (!rc)
+        rc = config_limits_patch(part, there, value);
     if (rc)
         snprintf(why, why_size, "out of memory");
     else
-        config_limits_tell(part, number_of(c, part, there), value, tell, arg);
+        config_limits_tell(part, number_of(c, part, there), value, t);
     return rc;
 }
 
-void config_limits(const struct config *c, void (*tell)(void *arg, const char *line),
-                   void *arg) {
-    config_limits_tell(CONFIG_ENTROPY, 0, c->part[CONFIG_ENTROPY], tell, arg);
-    config_limits_tell(CONFIG_SERIAL, 0, c->part[CONFIG_SERIAL], tell, arg);
+void config_limits(const struct config *c, const struct config_teller *t) {
+    config_limits_tell(CONFIG_ENTROPY, 0, c->part[CONFIG_ENTROPY], t);
+    config_limits_tell(CONFIG_SERIAL, 0, c->part[CONFIG_SERIAL], t);
     for (unsigned part = CONFIG_DRIVES; part < CONFIG_ALL; part++) {
         const cJSON *value;
 
         cJSON_ArrayForEach(value, c->part[part])
-            config_limits_tell(part, number_of(c, part, value), value, tell, arg);
+            config_limits_tell(part, number_of(c, part, value), value, t);
     }
 }
 

@@ -41,14 +41,19 @@ int config_put(struct config *c, enum config_part part, const char *id,
 /* Members of VALUE in the place of those that are there: of the machine's part. */
 int config_patch_machine(struct config *c, const struct cJSON *value, char *why,
                          size_t why_size);
-/* The limits of a drive or an interface of a machine that runs: kept, and what the
- * machine is to be told, as lines of the control socket. */
+/* What a machine that runs is to be told, a line of the control socket: false if it has
+ * refused that. */
+struct config_teller {
+    bool (*tell)(void *arg, const char *line);
+    void *arg;
+};
+/* The limits of a drive or an interface of a machine that runs, and a drive's file: the
+ * machine is told, and what it has not refused is kept. 0 then, too. */
 int config_patch(struct config *c, enum config_part part, const char *id,
-                 const struct cJSON *value, void (*tell)(void *arg, const char *line),
-                 void *arg, char *why, size_t why_size);
-/* The same of all that there are. */
-void config_limits(const struct config *c, void (*tell)(void *arg, const char *line),
-                   void *arg);
+                 const struct cJSON *value, const struct config_teller *t, char *why,
+                 size_t why_size);
+/* The same of all limits that there are. */
+void config_limits(const struct config *c, const struct config_teller *t);
 /* The machine's number of the drive or interface that is called ID; UINT_MAX: there is
  * none. */
 unsigned config_number(const struct config *c, enum config_part part, const char *id);

@@ -57,8 +57,7 @@ int config_limits_check(enum config_part part, const cJSON *value, char *why,
 }
 
 static void tell_bucket(const char *device, unsigned number, const char *what,
-                        const cJSON *bucket, void (*tell)(void *arg, const char *line),
-                        void *arg) {
+                        const cJSON *bucket, const struct config_teller *t) {
     long long size = (long long)fields_number(bucket, "size", 0);
     long long ms = (long long)fields_number(bucket, "refill_time", 0);
     char line[256];
@@ -76,11 +75,11 @@ static void tell_bucket(const char *device, unsigned number, const char *what,
                  "{\"command\":\"limit\",\"device\":\"%s%u\",\"what\":\"%s\","
                  "\"amount\":0}",
                  device, number, what);
-    tell(arg, line);
+    t->tell(t->arg, line);
 }
 
 void config_limits_tell(enum config_part part, unsigned number, const cJSON *value,
-                        void (*tell)(void *arg, const char *line), void *arg) {
+                        const struct config_teller *t) {
     for (size_t n = 0; n < ARRAY_SIZE(limiters); n++) {
         const struct limiter *l = &limiters[n];
         const cJSON *o = cJSON_GetObjectItemCaseSensitive(value, l->name);
@@ -88,13 +87,13 @@ void config_limits_tell(enum config_part part, unsigned number, const cJSON *val
         if (l->part != part)
             continue;
         if (!l->ops) {
-            tell_bucket(l->device, number, l->bandwidth, o, tell, arg);
+            tell_bucket(l->device, number, l->bandwidth, o, t);
             continue;
         }
         tell_bucket(l->device, number, l->bandwidth,
-                    cJSON_GetObjectItemCaseSensitive(o, "bandwidth"), tell, arg);
+                    cJSON_GetObjectItemCaseSensitive(o, "bandwidth"), t);
         tell_bucket(l->device, number, l->ops, cJSON_GetObjectItemCaseSensitive(o, "ops"),
-                    tell, arg);
+                    t);
     }
 }
 

@@ -14,6 +14,6 @@ int config_limits_patch(enum config_part part, struct cJSON *to,
                         const struct cJSON *value);
 /* Of a device, whose number is the machine's: lines of the control socket. */
 void config_limits_tell(enum config_part part, unsigned number, const struct cJSON *value,
-                        void (*tell)(void *arg, const char *line), void *arg);
+                        const struct config_teller *t);
 
 #endif

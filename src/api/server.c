@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/gate.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "base/os_loop.h"
@@ -31,7 +32,7 @@ struct client {
 };
 
 struct api_server {
-    struct os_listener *listener;
+    struct gate *gate;
     struct os_loop *loop;
     struct os_watch door;
     struct os_task more; /* requests have been read that are not answered yet */
@@ -246,7 +247,7 @@ void api_server_answer(struct api_server *s, uint64_t ticket, struct api_answer 
 static void on_door(void *arg, unsigned ready) {
     struct api_server *s = arg;
     struct client **place = NULL, *k;
-    int fd = os_listener_accept(s->listener);
+    int fd = gate_accept(s->gate);
 
     for (unsigned n = 0; n < CLIENTS && !place; n++)
         if (!s->clients[n])
@@ -259,6 +260,8 @@ static void on_door(void *arg, unsigned ready) {
     if (fd < 0) {
         if (fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED)
             os_watch_events(&s->door, 0); /* until somebody leaves */
+        if (fd == -EPIPE)
+            log_warn("--api: the process that passes on what clients say has ended");
         return;
     }
     k = place ? calloc(1, sizeof(*k) + room_of(s)) : NULL;
@@ -277,14 +280,11 @@ static void on_door(void *arg, unsigned ready) {
 int api_server_open(const char *path, size_t body_most, api_handler *handle, void *arg,
                     struct api_server **out, char *why, size_t why_size) {
     struct api_server *s = calloc(1, sizeof(*s));
-    int rc = s ? os_listener_open(path, &s->listener) : -ENOMEM;
+    int rc = s ? gate_open(path, body_most, &s->gate, why, why_size) : -ENOMEM;
 
+    if (!s)
+        snprintf(why, why_size, "out of memory");
     if (rc) {
-        snprintf(why, why_size, "cannot listen at '%s': %s", path,
-                 rc == -EEXIST         ? "there is something that is no socket"
-                 : rc == -EADDRINUSE   ? "another program listens there"
-                 : rc == -ENAMETOOLONG ? "a socket's path has at most 107 bytes"
-                                       : strerror(-rc));
         free(s);
         return rc;
     }
@@ -296,13 +296,12 @@ int api_server_open(const char *path, size_t body_most, api_handler *handle, voi
     return 0;
 }
 
-int api_server_socket(const struct api_server *s) {
-    return os_listener_fd(s->listener);
+struct gate *api_server_gate(const struct api_server *s) {
+    return s->gate;
 }
 
 int api_server_start(struct api_server *s, struct os_loop *loop) {
-    int rc =
-        os_watch_start(&s->door, loop, os_listener_fd(s->listener), OS_READ, on_door, s);
+    int rc = os_watch_start(&s->door, loop, gate_listener(s->gate), OS_READ, on_door, s);
 
     if (rc)
         return rc;
@@ -333,6 +332,6 @@ void api_server_close(struct api_server *s) {
     api_server_stop(s);
     for (unsigned n = 0; n < CLIENTS; n++)
         leave(s->clients[n]);
-    os_listener_close(s->listener);
+    gate_close(s->gate);
     free(s);
 }

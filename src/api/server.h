@@ -1,5 +1,6 @@
 /*
- * A server of HTTP at a unix socket, on a loop's thread. It hands requests to a function,
+ * A server of HTTP at a unix socket, on a loop's thread. Its clients come through another
+ * process (gate.h). It hands requests to a function,
  * one at a time of each client, and knows nothing of what they are about.
  *
  * Clients are hostile: what one sends and what it is owed are bounded, and none of them
@@ -13,6 +14,7 @@
 
 #include "api/http.h"
 
+struct gate;
 struct os_loop;
 struct api_server;
 
@@ -31,8 +33,8 @@ typedef void api_handler(void *arg, const struct http_request *q, struct api_ans
  * there are threads: it forks. */
 int api_server_open(const char *path, size_t body_most, api_handler *handle, void *arg,
                     struct api_server **out, char *why, size_t why_size);
-void api_server_close(struct api_server *s);       /* S may be NULL */
-int api_server_socket(const struct api_server *s); /* for the jail */
+void api_server_close(struct api_server *s); /* S may be NULL */
+struct gate *api_server_gate(const struct api_server *s);
 /* 0 or -errno. */
 int api_server_start(struct api_server *s, struct os_loop *loop);
 void api_server_stop(struct api_server *s);

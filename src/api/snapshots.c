@@ -1,6 +1,7 @@
 /*
- * Snapshots: made, and gone on from. Two paths there, one name here: the memory's file is
- * called as the state's, and .ram behind it. The command looks at the name itself.
+ * Snapshots: made, and gone on from. A client names two files, anywhere: another process
+ * makes them (gate.h). NAME and NAME.ram of the directory 'snapshots' are made there, as
+ * the command `snapshot` does, so that machines can go on from them together.
  *
  * A snapshot has what the machine is made of, and what its devices are called here
  * (config_kept.h). So one is loaded before anything else of a machine has been said.
@@ -47,12 +48,15 @@ static bool are_a_pair(const char *state, const char *memory) {
     return !strncmp(state, memory, len) && !strcmp(memory + len, ".ram");
 }
 
-static char *line_of(const char *name, bool incremental) {
+/* NAME of the directory, or NULL and two files anywhere. */
+static char *line_of(const char *name, const char *state, const char *memory,
+                     bool incremental) {
     cJSON *o = cJSON_CreateObject();
     char *text = NULL;
 
-    if (cJSON_AddStringToObject(o, "command", "snapshot") &&
-        cJSON_AddStringToObject(o, "name", name) &&
+    if (cJSON_AddStringToObject(o, "command", name ? "snapshot" : "snapshot-to") &&
+        cJSON_AddStringToObject(o, name ? "name" : "state", name ? name : state) &&
+        (name || cJSON_AddStringToObject(o, "memory", memory)) &&
         cJSON_AddBoolToObject(o, "incremental", incremental))
         text = cJSON_PrintUnformatted(o);
     cJSON_Delete(o);
@@ -63,19 +67,15 @@ static char *line_of(const char *name, bool incremental) {
 static char *create_line(struct call *c) {
     const char *dir =
         fields_text(c->api->config.part[CONFIG_SETTINGS], "snapshots", NULL);
-    const char *path = fields_text(c->body, "snapshot_path", ""), *name;
+    const char *path = fields_text(c->body, "snapshot_path", "");
+    const char *memory = fields_text(c->body, "mem_file_path", ""), *name;
     char *line;
 
     if (fields_check(c->body, create_fields, c->why, sizeof(c->why)))
         return NULL;
-    name = name_of(path, dir);
-    if (!name || !are_a_pair(path, fields_text(c->body, "mem_file_path", ""))) {
-        snprintf(c->why, sizeof(c->why),
-                 "'snapshot_path' is NAME, or in the directory 'snapshots' of "
-                 "/bivisor/settings, and 'mem_file_path' the same with .ram");
-        return NULL;
-    }
-    line = line_of(name, !strcmp(fields_text(c->body, "snapshot_type", "Full"), "Diff"));
+    name = dir && are_a_pair(path, memory) ? name_of(path, dir) : NULL;
+    line = line_of(name, path, memory,
+                   !strcmp(fields_text(c->body, "snapshot_type", "Full"), "Diff"));
     if (!line)
         snprintf(c->why, sizeof(c->why), "out of memory");
     return line;
@@ -130,18 +130,13 @@ static bool is_configured(const struct config *config) {
 static int check_memory(struct call *c) {
     const cJSON *backend = cJSON_GetObjectItemCaseSensitive(c->body, "mem_backend");
     const char *file = fields_text(c->body, "mem_file_path", NULL);
-    int rc = 0;
 
     if (!cJSON_IsObject(backend) == !file)
         return say(c, "one of 'mem_backend' and 'mem_file_path' is wanted");
-    if (!file)
-        rc = fields_check(backend, backend_fields, c->why, sizeof(c->why));
-    if (rc)
-        return rc;
-    if (!are_a_pair(fields_text(c->body, "snapshot_path", ""),
-                    file ? file : fields_text(backend, "backend_path", "")))
-        return say(c, "the memory's file is 'snapshot_path' with .ram");
-    return 0;
+    if (!file && !strcmp(fields_text(backend, "backend_type", ""), "Uffd"))
+        return say(c, "the memory comes from a file here ('File'): no other program "
+                      "serves its pages");
+    return file ? 0 : fields_check(backend, backend_fields, c->why, sizeof(c->why));
 }
 
 static int check_load(struct call *c) {
@@ -173,6 +168,13 @@ void api_snapshot_load(struct call *c) {
     a->starter = c->answer->ticket;
     c->answer->later = true;
     os_loop_stop(a->loop);
+}
+
+const char *api_snapshot_memory(const struct api *a) {
+    const cJSON *backend = cJSON_GetObjectItemCaseSensitive(a->load, "mem_backend");
+
+    return fields_text(a->load, "mem_file_path",
+                       fields_text(backend, "backend_path", NULL));
 }
 
 char *api_kept(const struct api *a) {

@@ -349,6 +349,8 @@ struct os_jail_needs {
     /* The same where processes of ours hand over sockets that they have connected, at
      * which send(2), recv(2) and shutdown(2) may be used. */
     const int *handing;
+    /* One of those, where a descriptor may be sent, too; 0: there is none. */
+    int sending;
     /* A thread does what others do elsewhere: a counted run has no workers, lockstep no
      * threads. */
     bool any_thread;
@@ -390,6 +392,9 @@ int os_jail_keeper(int dir);
 /* The same for a process that removes a name of the directory DIR when we have ended
  * (os_socket.c). (os_jail_remover.c) */
 int os_jail_remover(int dir);
+/* The same for the process that passes on what clients of the API say, and opens what
+ * they name (api/gate.c). (os_jail_gate.c) */
+int os_jail_gate(void);
 
 /* --- terminal and signals (os_tty.c) --- */
 

@@ -170,6 +170,12 @@ static int add_handing(scmp_filter_ctx ctx, const int *fds) {
     return rc;
 }
 
+static int add_sending(scmp_filter_ctx ctx, int fd) {
+    const struct filter_rule here = IF(sendmsg, 0, ARG32, (unsigned)fd);
+
+    return fd ? filter_add(ctx, &here) : 0;
+}
+
 static int add_listening(scmp_filter_ctx ctx, const int *fds) {
     int rc = 0;
 
@@ -241,6 +247,8 @@ static int add_loop(scmp_filter_ctx ctx, const struct os_jail_needs *needs) {
         rc = add_ioctls(ctx, needs->cpu_ioctls);
     if (!rc)
         rc = add_worker(ctx, needs);
+    if (!rc)
+        rc = add_sending(ctx, needs->sending);
     return rc ? rc : add_listening(ctx, needs->listeners);
 }
 

@@ -86,6 +86,13 @@ static int open_directory(const char *path, const char **name) {
     return open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* Of a socket that has been made since, the inode may be the same. */
+static bool is_same(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino &&
+           a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
 static void keep(const char *path, const struct stat *ours, int held, int gone) {
     const char *name;
     const int dir = open_directory(path, &name), kept[] = {held, gone, dir};
@@ -97,8 +104,7 @@ static void keep(const char *path, const struct stat *ours, int held, int gone) 
     (void)os_jail_remover(dir);
     while (read(held, &byte, 1) < 0 && errno == EINTR)
         ;
-    if (!fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) && st.st_dev == ours->st_dev &&
-        st.st_ino == ours->st_ino)
+    if (!fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) && is_same(&st, ours))
         unlinkat(dir, name, 0);
     _exit(0);
 }

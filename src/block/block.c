@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "block/block_int.h"
@@ -37,20 +38,83 @@ int block_open(const struct block_spec *spec, struct block **out, char *why,
     return 0;
 }
 
-int block_close(struct block *b) {
+static int close_image(struct image *i) {
     char path[1024];
+    int rc;
+
+    snprintf(path, sizeof(path), "%s", i->path);
+    rc = image_close(i);
+    if (rc)
+        log_error("cannot write back all of '%s': %s", path, strerror(-rc));
+    return rc;
+}
+
+int block_close(struct block *b) {
     int rc;
 
     if (!b)
         return 0;
     if (b->pool)
         pool_remove(b->pool, b);
-    snprintf(path, sizeof(path), "%s", b->image->path);
-    rc = image_close(b->image);
-    if (rc)
-        log_error("cannot write back all of '%s': %s", path, strerror(-rc));
+    rc = close_image(b->image);
     free(b);
     return rc;
+}
+
+static bool fits(const struct block *b, uint64_t size, unsigned sector, const char *path,
+                 char *why, size_t why_size) {
+    /* A file's last sector of 512 bytes need not be whole. */
+    if (sector <= b->image->sector &&
+        (b->image->sector == BLOCK_SECTOR || size % b->image->sector == 0))
+        return true;
+    snprintf(why, why_size,
+             "'%s' is no whole number of the disk's sectors, which have %u bytes", path,
+             b->image->sector);
+    return false;
+}
+
+/* FD is of the file that is there already, which has been made longer or shorter. */
+static int resize(struct block *b, int fd, const struct block_facts *facts) {
+    close(fd);
+    pool_execute_all(b->pool, b);
+    file_resized(b->image, facts);
+    return 0;
+}
+
+int block_exchange(struct block *b, int fd, const struct block_facts *facts,
+                   const char *path, struct image **old, char *why, size_t why_size) {
+    struct image *new;
+    uint64_t id[2];
+    bool same = file_identity(b->image, id) && !memcmp(id, facts->id, sizeof(id));
+    int rc = 0;
+
+    *old = NULL;
+    if (!fits(b, facts->size, facts->sector, path, why, why_size))
+        rc = -EINVAL;
+    else if (!same && !facts->locked)
+        rc = file_in_use(path, b->image->readonly, why, why_size);
+    if (rc) {
+        close(fd);
+        return rc;
+    }
+    if (same)
+        return resize(b, fd, facts);
+    rc = file_handed(fd, facts, path, b->image->readonly, &new);
+    if (rc) {
+        snprintf(why, why_size, "out of memory");
+        return rc;
+    }
+    new->sector = b->image->sector;
+    pool_execute_all(b->pool, b);
+    *old = b->image;
+    b->image = new;
+    name_it(b);
+    return 0;
+}
+
+void block_put_away(struct image *old) {
+    if (old)
+        close_image(old);
 }
 
 uint64_t block_size(const struct block *b) {

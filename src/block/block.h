@@ -40,6 +40,7 @@
 
 struct block;
 struct block_pool;
+struct image;
 struct os_loop;
 
 /* --- opening, before the jail --- */
@@ -97,6 +98,31 @@ int block_look(struct block *b, uint64_t offset, void *buf, size_t len);
  * waiting for a server. */
 #define BLOCK_SOCKETS_MAX 1u
 unsigned block_sockets(const struct block *b, int *out);
+
+/* --- another image, while there are requests --- */
+
+/* What a file is, as the process has found it that opened it for one which cannot. */
+struct block_facts {
+    uint64_t size; /* bytes */
+    uint64_t id[2];
+    unsigned sector, physical;
+    bool device, reads_brief, writes_brief;
+    bool locked; /* false: somebody has the file who locks it */
+};
+
+/* A raw file or block device, opened and locked to be handed over: a descriptor, the
+ * caller's, or -errno with one sentence in WHY. In any process. */
+int block_hand_over(const char *path, bool readonly, struct block_facts *facts, char *why,
+                    size_t why_size);
+/* FD, which is taken over, as FACTS say of it, is what B reads and writes from the next
+ * request on; those that were submitted have been executed on what was there, which is
+ * *OLD now, for block_put_away(), or NULL where it is the same file with another size.
+ * Not in a counted run; B has a pool, and the caller the board's lock. 0, or -errno with
+ * one sentence, and B is as it was. */
+int block_exchange(struct block *b, int fd, const struct block_facts *facts,
+                   const char *path, struct image **old, char *why, size_t why_size);
+/* Made durable and closed; a failure is logged. OLD may be NULL. */
+void block_put_away(struct image *old);
 
 /* --- the workers of all disks of a machine --- */
 

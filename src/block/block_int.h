@@ -102,6 +102,18 @@ int file_open(const struct file_spec *spec, struct image **out, char *why,
               size_t why_size);
 /* The same of a descriptor, which becomes the image's, also at an error. */
 int file_of(int fd, const char *path, bool readonly, struct image **out);
+/* The same of what another process has opened and measured (block_hand_over()). */
+int file_handed(int fd, const struct block_facts *facts, const char *path, bool readonly,
+                struct image **out);
+/* As block_hand_over(), whatever PATH is called. */
+int file_hand_over(const char *path, bool readonly, struct block_facts *facts, char *why,
+                   size_t why_size);
+/* 0, or -errno: -ENOTBLK, neither a file nor a block device. */
+int file_measure(int fd, struct block_facts *out);
+/* The file, which FACTS are of, has another size than it had. Nobody is at it. */
+void file_resized(struct image *i, const struct block_facts *facts);
+/* -EBUSY, with the sentence for somebody else's lock in WHY. */
+int file_in_use(const char *path, bool readonly, char *why, size_t why_size);
 /* A file without a name, that is gone when it is closed. 0 or -errno. */
 int file_temporary(const char *path, struct image **out);
 /* Device and inode, to tell the same file under another name. False: it is no file. */
@@ -151,6 +163,8 @@ void pool_hurry(struct block_pool *p, struct block *b);
 void pool_limit(struct block_pool *p, struct block *b, enum block_limit which,
                 const struct rate_limit *l);
 unsigned pool_in_flight(struct block_pool *p, const struct block *b);
+/* Waits until all of B's have been executed, which the board's lock lets be no more. */
+void pool_execute_all(struct block_pool *p, struct block *b);
 
 /* --- execute.c --- */
 

@@ -55,6 +55,7 @@ struct file {
     struct image image;
     int fd;
     bool device;
+    uint64_t id[2];                /* device and inode */
     _Atomic uint64_t end;          /* in bytes: of the file, as far as we know */
     atomic_bool no_punch, no_zero; /* the file system has said so */
     atomic_bool no_read_now, no_write_now;
@@ -299,65 +300,85 @@ static const struct image_ops ops = {.read = file_read,
 
 /* File systems of this host that keep what they are given in memory; one that asks
  * another host, or a process, may wait for it at any time. */
-static void trust(struct file *f) {
+static void trust(int fd, struct block_facts *facts) {
     struct statfs fs;
 
-    if (f->device || fstatfs(f->fd, &fs) < 0)
+    if (facts->device || fstatfs(fd, &fs) < 0)
         return;
-    f->reads_brief = fs.f_type == TMPFS_MAGIC;
-    f->writes_brief = f->reads_brief || fs.f_type == EXT4_SUPER_MAGIC ||
-                      fs.f_type == OVERLAYFS_SUPER_MAGIC;
+    facts->reads_brief = fs.f_type == TMPFS_MAGIC;
+    facts->writes_brief = facts->reads_brief || fs.f_type == EXT4_SUPER_MAGIC ||
+                          fs.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
-static int measure(struct file *f) {
+int file_measure(int fd, struct block_facts *out) {
+    struct block_facts facts = {.sector = BLOCK_SECTOR};
     struct stat st;
-    unsigned physical = 0;
-    int sector = BLOCK_SECTOR;
-    uint64_t size;
 
-    if (fstat(f->fd, &st) < 0)
+    if (fstat(fd, &st) < 0)
         return -errno;
-    f->device = S_ISBLK(st.st_mode);
-    if (!f->device && !S_ISREG(st.st_mode))
+    facts.device = S_ISBLK(st.st_mode);
+    if (!facts.device && !S_ISREG(st.st_mode))
         return -ENOTBLK;
-    size = (uint64_t)st.st_size;
-    if (f->device &&
-        (ioctl(f->fd, BLKGETSIZE64, &size) < 0 ||
-         ioctl(f->fd, BLKPBSZGET, &physical) < 0 || ioctl(f->fd, BLKSSZGET, &sector) < 0))
+    facts.id[0] = st.st_dev;
+    facts.id[1] = st.st_ino;
+    facts.size = (uint64_t)st.st_size;
+    if (facts.device && (ioctl(fd, BLKGETSIZE64, &facts.size) < 0 ||
+                         ioctl(fd, BLKPBSZGET, &facts.physical) < 0 ||
+                         ioctl(fd, BLKSSZGET, &facts.sector) < 0))
         return -errno;
+    if (!facts.device)
+        facts.physical = 4096; /* the page cache's */
+    trust(fd, &facts);
+    *out = facts;
+    return 0;
+}
+
+static void believe(struct file *f, const struct block_facts *facts) {
+    unsigned physical = facts->physical;
+
+    f->device = facts->device;
+    memcpy(f->id, facts->id, sizeof(f->id));
     f->image.quick = true;
-    trust(f);
-    if (!f->device)
-        physical = 4096; /* the page cache's */
-    atomic_store(&f->end, size);
-    f->image.size = (size + BLOCK_SECTOR - 1) / BLOCK_SECTOR * BLOCK_SECTOR;
-    if (sector == (int)BLOCK_SECTOR_MAX)
+    f->reads_brief = facts->reads_brief;
+    f->writes_brief = facts->writes_brief;
+    atomic_store(&f->end, facts->size);
+    f->image.size = (facts->size + BLOCK_SECTOR - 1) / BLOCK_SECTOR * BLOCK_SECTOR;
+    if (facts->sector == BLOCK_SECTOR_MAX)
         f->image.sector = BLOCK_SECTOR_MAX;
     if (physical >= BLOCK_SECTOR && physical <= 65536 && !(physical & (physical - 1)))
         f->image.physical = physical;
     f->image.granule = f->image.physical > 4096 ? f->image.physical : 4096;
+}
+
+int file_handed(int fd, const struct block_facts *facts, const char *path, bool readonly,
+                struct image **out) {
+    struct file *f = calloc(1, sizeof(*f));
+    int rc = f ? image_init(&f->image, &ops, path) : -ENOMEM;
+
+    if (rc) {
+        free(f);
+        close(fd);
+        return rc;
+    }
+    f->fd = fd;
+    f->image.readonly = readonly;
+    believe(f, facts);
+    *out = &f->image;
     return 0;
 }
 
 int file_of(int fd, const char *path, bool readonly, struct image **out) {
-    struct file *f = calloc(1, sizeof(*f));
-    int rc = f ? image_init(&f->image, &ops, path) : -ENOMEM;
+    struct block_facts facts;
+    int rc = file_measure(fd, &facts);
 
-    if (rc)
-        goto fail;
-    f->fd = fd;
-    f->image.readonly = readonly;
-    rc = measure(f);
-    if (rc)
-        goto fail;
-    *out = &f->image;
-    return 0;
-fail:
-    if (f)
-        image_done(&f->image);
-    free(f);
+    if (!rc)
+        return file_handed(fd, &facts, path, readonly, out);
     close(fd);
     return rc;
+}
+
+void file_resized(struct image *i, const struct block_facts *facts) {
+    believe(file_from(i), facts);
 }
 
 static int explain(int rc, const char *path, bool readonly, char *why, size_t why_size) {
@@ -380,13 +401,18 @@ static int explain(int rc, const char *path, bool readonly, char *why, size_t wh
     return rc;
 }
 
-int file_open(const struct file_spec *spec, struct image **out, char *why,
-              size_t why_size) {
+static int open_for(const struct file_spec *spec) {
     /* O_NONBLOCK: a FIFO is refused, not waited for. It says nothing to files. */
     int how =
         (spec->readonly ? O_RDONLY : O_RDWR) | (spec->create ? O_CREAT | O_EXCL : 0);
     int fd = open(spec->path, how | O_CLOEXEC | O_NONBLOCK, 0666);
-    int rc = fd < 0 ? -errno : 0;
+
+    return fd < 0 ? -errno : fd;
+}
+
+int file_open(const struct file_spec *spec, struct image **out, char *why,
+              size_t why_size) {
+    int fd = open_for(spec), rc = fd < 0 ? fd : 0;
 
     if (!rc && spec->lock)
         rc = lock_take(fd, !spec->readonly);
@@ -395,6 +421,27 @@ int file_open(const struct file_spec *spec, struct image **out, char *why,
     if (!rc)
         rc = file_of(fd, spec->path, spec->readonly, out);
     return rc ? explain(rc, spec->path, spec->readonly, why, why_size) : 0;
+}
+
+int file_hand_over(const char *path, bool readonly, struct block_facts *facts, char *why,
+                   size_t why_size) {
+    const struct file_spec spec = {.path = path, .readonly = readonly};
+    int fd = open_for(&spec), rc = fd < 0 ? fd : file_measure(fd, facts);
+
+    if (!rc) {
+        rc = lock_take(fd, !readonly);
+        facts->locked = !rc;
+        rc = rc == -EBUSY ? 0 : rc; /* by who takes it over, perhaps */
+    }
+    if (!rc)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return explain(rc, path, readonly, why, why_size);
+}
+
+int file_in_use(const char *path, bool readonly, char *why, size_t why_size) {
+    return explain(-EBUSY, path, readonly, why, why_size);
 }
 
 int file_temporary(const char *path, struct image **out) {
@@ -415,11 +462,10 @@ int file_temporary(const char *path, struct image **out) {
 }
 
 bool file_identity(const struct image *i, uint64_t id[2]) {
-    struct stat st;
+    const struct file *f = container_of(i, const struct file, image);
 
-    if (i->ops != &ops || fstat(container_of(i, const struct file, image)->fd, &st) < 0)
+    if (i->ops != &ops)
         return false;
-    id[0] = st.st_dev;
-    id[1] = st.st_ino;
+    memcpy(id, f->id, sizeof(f->id));
     return true;
 }

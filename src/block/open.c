@@ -342,3 +342,14 @@ int disk_open(const struct block_spec *s, struct image **out, char *why,
         image_close(*out);
     return rc;
 }
+
+int block_hand_over(const char *path, bool readonly, struct block_facts *facts, char *why,
+                    size_t why_size) {
+    if (!block_is_server(path) && !is_qcow2(path, BLOCK_BY_NAME))
+        return file_hand_over(path, readonly, facts, why, why_size);
+    snprintf(why, why_size,
+             "'%s' is %s: a disk that is in use can only have another raw file or block "
+             "device",
+             path, block_is_server(path) ? "a server's" : "called a qcow2 image");
+    return -EINVAL;
+}

@@ -376,6 +376,24 @@ static void wait_for(struct block_pool *p, struct block *b) {
         }
 }
 
+static bool is_queued(const struct request_list *l, const struct block *b) {
+    for (const struct block_request *r = l->first; r; r = r->next)
+        if (r->block == b)
+            return true;
+    return false;
+}
+
+void pool_execute_all(struct block_pool *p, struct block *b) {
+    pool_hurry(p, b);
+    pthread_mutex_lock(&p->lock);
+    do {
+        wait_for(p, b);
+        if (is_queued(&p->queued, b))
+            pthread_cond_wait(&p->idle, &p->lock);
+    } while (b->running || is_queued(&p->queued, b));
+    pthread_mutex_unlock(&p->lock);
+}
+
 void pool_add(struct block_pool *p, struct block *b) {
     list_init(&b->waiting);
     pthread_mutex_lock(&p->lock);

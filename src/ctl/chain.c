@@ -53,24 +53,60 @@ int chain_read(const char *path, uint8_t **bytes, size_t *len) {
     return rc;
 }
 
-static int open_ram(struct chain_link *l) {
-    char path[4096 + 8], packed[4096 + 8];
+/* NAME as it is seen from where the state of L is. 0, or -EINVAL after a message about
+ * WHAT. */
+static int path_beside(const struct chain_link *l, const char *name, const char *what,
+                       char *out, size_t size) {
+    const char *end = strrchr(l->path, '/');
+    int dir = end && *name != '/' ? (int)(end - l->path) + 1 : 0, n;
 
-    snprintf(path, sizeof(path), "%s.ram", l->path);
-    l->ram = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    n = snprintf(out, size, "%.*s%s", dir, l->path, name);
+    if (n >= 0 && (size_t)n < size)
+        return 0;
+    log_error("cannot restore '%s': the name of %s is too long", l->path, what);
+    return -EINVAL;
+}
+
+/* What the memory's file is called: MEMORY, or if that is NULL as S says, or as the state
+ * with .ram behind it. 0, or -EINVAL after a message. */
+static int ram_path(const struct chain_link *l, const char *memory, struct snapshot *s,
+                    char *out, size_t size) {
+    char said[FREEZE_PATH];
+
+    if (!freeze_memory(s, said)) {
+        log_error("cannot restore '%s': %s", l->path, snapshot_why(s));
+        return -EINVAL;
+    }
+    if (!memory && *said)
+        return path_beside(l, said, "its memory", out, size);
+    if (memory)
+        snprintf(out, size, "%s", memory);
+    else
+        snprintf(out, size, "%s.ram", l->path);
+    return 0;
+}
+
+static int open_ram(struct chain_link *l, const char *memory, struct snapshot *s) {
+    char packed[FREEZE_PATH + 24];
+
+    if (ram_path(l, memory, s, l->memory, FREEZE_PATH + 8))
+        return -EINVAL;
+    l->ram = open(l->memory, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (l->ram < 0 && errno == ENOENT) {
-        snprintf(packed, sizeof(packed), "%s.ram.zst", l->path);
+        snprintf(packed, sizeof(packed), "%s.zst", l->memory);
         l->ram = open(packed, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         l->packed = l->ram >= 0;
     }
     if (l->ram >= 0)
         return 0;
-    log_error("cannot read the memory of the snapshot, '%s': %s", path, strerror(errno));
+    log_error("cannot read the memory of the snapshot, '%s': %s", l->memory,
+              strerror(errno));
     return -EINVAL;
 }
 
 /* The next one, whose path and number are known from S. */
-static int add(struct chain *c, const char *path, struct snapshot *s) {
+static int add(struct chain *c, const char *path, const char *memory,
+               struct snapshot *s) {
     struct chain_link *l = &c->link[c->count];
 
     if ((size_t)snprintf(l->path, sizeof(l->path), "%s", path) >= sizeof(l->path)) {
@@ -85,19 +121,7 @@ static int add(struct chain *c, const char *path, struct snapshot *s) {
         log_error("cannot restore '%s': %s", path, snapshot_why(s));
         return -EINVAL;
     }
-    return open_ram(l);
-}
-
-/* From where L is. */
-static int base_path(const struct chain_link *l, char *out, size_t size) {
-    const char *end = strrchr(l->path, '/');
-    int dir = end && l->increment.base[0] != '/' ? (int)(end - l->path) + 1 : 0, n;
-
-    n = snprintf(out, size, "%.*s%s", dir, l->path, l->increment.base);
-    if (n >= 0 && (size_t)n < size)
-        return 0;
-    log_error("cannot restore '%s': the name of its base is too long", l->path);
-    return -EINVAL;
+    return open_ram(l, memory, s);
 }
 
 static int add_base(struct chain *c, const char *path, const uint8_t *bytes, size_t len) {
@@ -110,7 +134,7 @@ static int add_base(struct chain *c, const char *path, const uint8_t *bytes, siz
         log_error("cannot restore '%s': %s", path, why);
         return -EINVAL;
     }
-    rc = add(c, path, s);
+    rc = add(c, path, NULL, s);
     if (!rc && (!l[1].named || memcmp(l[1].id, l->increment.base_id, FREEZE_ID) != 0)) {
         log_error(
             "cannot restore '%s': '%s' is not the snapshot that it has the changes to",
@@ -122,6 +146,7 @@ static int add_base(struct chain *c, const char *path, const uint8_t *bytes, siz
 }
 
 static int follow(struct chain *c) {
+    const struct chain_link *l = &c->link[c->count - 1];
     char path[4096];
     uint8_t *bytes;
     size_t len;
@@ -132,7 +157,7 @@ static int follow(struct chain *c) {
                   c->link[0].path, CHAIN_MAX);
         return -EINVAL;
     }
-    rc = base_path(&c->link[c->count - 1], path, sizeof(path));
+    rc = path_beside(l, l->increment.base, "its base", path, sizeof(path));
     if (!rc)
         rc = chain_read(path, &bytes, &len);
     if (rc)
@@ -142,11 +167,12 @@ static int follow(struct chain *c) {
     return rc;
 }
 
-int chain_open(struct chain *c, const char *path, struct snapshot *s) {
+int chain_open(struct chain *c, const char *path, const char *memory,
+               struct snapshot *s) {
     int rc;
 
     c->count = 0;
-    rc = add(c, path, s);
+    rc = add(c, path, memory, s);
     while (!rc && c->link[c->count - 1].increment.there)
         rc = follow(c);
     return rc;
@@ -190,6 +216,7 @@ int chain_show_changes(struct machine *m, int ram, const struct freeze_increment
 
 int chain_show(struct chain *c, struct machine *m) {
     const char *path = c->link[0].path;
+    const struct chain_link *l;
     int rc = chain_unpack(c, machine_ram_pages(m) * 4096);
 
     if (rc) {
@@ -197,11 +224,12 @@ int chain_show(struct chain *c, struct machine *m) {
                   path, rc == -EINVAL ? "it is damaged" : strerror(-rc));
         return rc;
     }
-    rc = machine_restore_ram(m, c->link[c->count - 1].ram);
-    for (unsigned n = c->count - 1; n-- && !rc;)
-        rc = chain_show_changes(m, c->link[n].ram, &c->link[n].increment);
+    l = &c->link[c->count - 1];
+    rc = machine_restore_ram(m, l->ram);
+    while (!rc && l-- != c->link)
+        rc = chain_show_changes(m, l->ram, &l->increment);
     if (rc == -EINVAL)
-        log_error("cannot restore '%s': %s.ram is not its memory", path, path);
+        log_error("cannot restore '%s': '%s' is not its memory", path, l->memory);
     else if (rc)
         log_error("cannot restore '%s': its memory: %s", path, strerror(-rc));
     return rc;

@@ -12,7 +12,7 @@ struct machine;
 struct chain {
     unsigned count;
     struct chain_link {
-        char path[4096];
+        char path[FREEZE_PATH], memory[FREEZE_PATH + 16];
         bool named; /* ID is its number: it can be a base */
         uint8_t id[FREEZE_ID];
         int ram;
@@ -21,9 +21,10 @@ struct chain {
     } link[CHAIN_MAX];                     /* what is restored, its base, its base's... */
 };
 
-/* Opens that of PATH, whose state S is, and all that it leads to. 0, or -errno after a
- * message. To be closed in either case. */
-int chain_open(struct chain *c, const char *path, struct snapshot *s);
+/* Opens that of PATH, whose state S is, and all that it leads to. Its memory is in the
+ * file MEMORY, or if that is NULL where S says. 0, or -errno after a message. To be
+ * closed in either case. */
+int chain_open(struct chain *c, const char *path, const char *memory, struct snapshot *s);
 void chain_close(struct chain *c);
 /* What is packed of it is not any more, but in memory; files of up to MOST bytes. 0 or
  * -errno: -EINVAL if one is no such file. */

@@ -207,6 +207,6 @@ int ctl_cmd_lockstep(int argc, char **argv) {
     const struct ctl_front front = {.lockstep = run};
 
     if (argc > 2 && !strcmp(argv[1], "--restore"))
-        return thaw(argv[2], -1, argc - 3, argv + 3, &front);
+        return thaw(argv[2], NULL, -1, argc - 3, argv + 3, &front);
     return run(argc, argv, NULL);
 }

@@ -36,5 +36,5 @@ int ctl_cmd_restore(int argc, char **argv) {
         log_error("the snapshot's file comes first; `bivisor restore --help` tells more");
         return CTL_USAGE;
     }
-    return thaw(argv[1], -1, argc - 2, argv + 2, &front);
+    return thaw(argv[1], NULL, -1, argc - 2, argv + 2, &front);
 }

@@ -50,7 +50,8 @@ static int run_built(struct build *b) {
         memcpy(all, b->base, (size_t)b->base_count * sizeof(char *));
         memcpy(all + b->base_count, built, (size_t)count * sizeof(char *));
         optind = 0; /* getopt(3) begins anew */
-        status = snapshot ? thaw(snapshot, -1, b->base_count + count - 1, all + 1, &front)
+        status = snapshot ? thaw(snapshot, api_snapshot_memory(b->api), -1,
+                                 b->base_count + count - 1, all + 1, &front)
                           : ctl_run(b->base_count + count, all, &front);
     } else {
         log_error("out of memory");

@@ -38,7 +38,7 @@ static void be_copy(const struct copy *c, int socket, const struct copy_order *o
     }
     memcpy(&argv[count], order->option, (size_t)order->options * sizeof(*argv));
     optind = 0; /* getopt(3) begins anew */
-    exit(thaw(order->path, socket, count + order->options, argv, order->front));
+    exit(thaw(order->path, NULL, socket, count + order->options, argv, order->front));
 }
 
 bool copy_prepare(struct copy *copies, unsigned n, const struct copy_order *order) {

@@ -27,6 +27,8 @@ struct forker {
     struct control_table *table;
     struct control_request *r;        /* who waits for copies; NULL: nobody */
     struct control_request *snapshot; /* that the process waits for */
+    bool disks_named;                 /* by the options for copies */
+    bool exchanged; /* the process knows a disk by a file that it had before */
     size_t len;
     char in[SAYS_MAX];
 };
@@ -185,6 +187,8 @@ int forker_open(const struct forker_plan *plan, struct forker **out) {
     if (ends[1] >= 0)
         close(ends[1]);
     f->fd = ends[0];
+    for (char *const *w = plan->option; *w; w++)
+        f->disks_named |= !strncmp(*w, "--disk", 6);
     if (rc)
         forker_close(f);
     else
@@ -284,6 +288,11 @@ int forker_start(struct forker *f, struct os_loop *loop) {
     return f ? os_watch_start(&f->watch, loop, f->fd, OS_READ, on_ready, f) : 0;
 }
 
+void forker_exchanged(struct forker *f) {
+    if (f)
+        f->exchanged = !f->disks_named;
+}
+
 /* --- the command --- */
 
 /* The order, the caller's; NULL after a refusal. */
@@ -321,8 +330,10 @@ static void run_fork(void *arg, struct control_request *r) {
                               "/bivisor/settings, before the machine runs");
         return;
     }
-    if (f->r) {
-        control_refuse(r, "copies are being made already");
+    if (f->r || f->exchanged) {
+        control_refuse(r, f->r ? "copies are being made already"
+                               : "a drive has another file than it had: copies want "
+                                 "their disks named, by 'copies' of /bivisor/settings");
         return;
     }
     order = order_of(r);

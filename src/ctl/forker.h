@@ -40,6 +40,9 @@ int forker_open(const struct forker_plan *plan, struct forker **out);
 /* The command `fork`, which refuses where there is no F. What the process asks is
  * answered from T. */
 void forker_add(struct forker *f, struct control_table *t);
+/* A disk has another file than the process knows: copies, whose options name none, are
+ * refused from now on. */
+void forker_exchanged(struct forker *f);
 /* 0 or -ENOMEM. */
 int forker_start(struct forker *f, struct os_loop *loop);
 /* Before the loop goes: nobody hears of copies any more. */

@@ -182,6 +182,25 @@ void freeze_watch(struct freeze *f) {
     }
 }
 
+void freeze_exchanged(struct freeze *f, unsigned n, const char *old, int fd) {
+    const struct disk_option *d = &f->options->disks.disk[n];
+    unsigned k = 0;
+
+    while (k < f->watched && f->watch[k].path != old)
+        k++;
+    if (k < f->watched && f->watch[k].fd >= 0)
+        close(f->watch[k].fd);
+    if (is_watched(d)) {
+        f->watch[k].path = d->spec.path;
+        f->watch[k].fd = fd;
+        f->watched += k == f->watched;
+        return;
+    }
+    close(fd);
+    if (k < f->watched)
+        f->watch[k] = f->watch[--f->watched];
+}
+
 void freeze_end(struct freeze *f) {
     while (f->watched) {
         int fd = f->watch[--f->watched].fd;
@@ -298,16 +317,32 @@ bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID]) {
     return memcmp(id, none, FREEZE_ID) != 0;
 }
 
-static void base_state(struct freeze_increment *i, struct snapshot *s) {
-    uint16_t len = (uint16_t)strlen(i->base);
+static void path_state(char path[FREEZE_PATH], struct snapshot *s) {
+    uint16_t len = (uint16_t)strlen(path);
 
-    snapshot_bytes(s, i->base_id, FREEZE_ID);
-    SNAPSHOT_UPTO(s, len, sizeof(i->base) - 1);
-    snapshot_bytes(s, i->base, len);
+    SNAPSHOT_UPTO(s, len, FREEZE_PATH - 1);
+    snapshot_bytes(s, path, len);
     if (!snapshot_reading(s))
         return;
-    i->base[len] = 0;
-    snapshot_need(s, len && strlen(i->base) == len);
+    path[len] = 0;
+    snapshot_need(s, len && strlen(path) == len);
+}
+
+static void memory_state(void *arg, struct snapshot *s) {
+    path_state(arg, s);
+}
+
+bool freeze_memory(struct snapshot *s, char path[FREEZE_PATH]) {
+    if (snapshot_reading(s))
+        *path = 0;
+    if (snapshot_reading(s) || *path)
+        snapshot_optional(s, "memory", 0, 1, memory_state, path);
+    return snapshot_good(s);
+}
+
+static void base_state(struct freeze_increment *i, struct snapshot *s) {
+    snapshot_bytes(s, i->base_id, FREEZE_ID);
+    path_state(i->base, s);
 }
 
 /* In ascending order, and apart: so there is an end to them. */

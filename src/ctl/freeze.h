@@ -28,6 +28,9 @@ struct freeze {
 void freeze_look(struct freeze *f);
 void freeze_watch(struct freeze *f);
 void freeze_end(struct freeze *f);
+/* The options' disk N, whose path was OLD, has another file, of which FD is a descriptor
+ * that is taken over. */
+void freeze_exchanged(struct freeze *f, unsigned n, const char *old, int fd);
 
 /* False: what the guest wrote to a disk ends with this run. */
 bool freeze_disks_last(const struct freeze *f);
@@ -38,12 +41,18 @@ void freeze_write(struct freeze *f, struct snapshot *s);
 /* A file of memory has a number that no other has. False: it has none. */
 bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID]);
 
+/* Where the memory's file is, as seen from where the state's is, if it is not called as
+ * that one, with .ram behind it: empty then. Writes PATH, or reads it. False: the
+ * snapshot is wrong. */
+#define FREEZE_PATH 4096u
+bool freeze_memory(struct snapshot *s, char path[FREEZE_PATH]);
+
 /* An incremental one: its file of memory has these pages, and all else is in that of
  * BASE, by a name that is looked for from where this one is. */
 struct freeze_increment {
     bool there;
     uint8_t base_id[FREEZE_ID];
-    char base[4096];
+    char base[FREEZE_PATH];
     uint32_t count;
     struct freeze_run {
         uint64_t from, end; /* numbers of pages of the machine's memory */

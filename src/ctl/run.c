@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/gate.h"
 #include "base/bug.h"
 #include "base/log.h"
 #include "base/os.h"
@@ -16,6 +17,7 @@
 #include "ctl/copy.h"
 #include "ctl/ctl.h"
 #include "ctl/daemon.h"
+#include "ctl/exchange.h"
 #include "ctl/forker.h"
 #include "ctl/forwards.h"
 #include "ctl/keep.h"
@@ -51,6 +53,7 @@ struct run {
     struct keep keep;
     struct remote remote;
     struct forwards forwards;
+    struct exchange exchange;
     struct forker_plan plan;
     struct forker *forker;           /* NULL: clients of the API can make no copies */
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
@@ -271,6 +274,7 @@ static bool start_control(struct run *r) {
         remote_add(&r->remote, api_table(r->api));
         forwards_add(&r->forwards, api_table(r->api));
         forker_add(r->forker, api_table(r->api));
+        exchange_add(&r->exchange, api_table(r->api));
         rc = forker_start(r->forker, machine_loop(r->m));
         if (!rc)
             rc = api_start(r->api, machine_loop(r->m));
@@ -393,8 +397,8 @@ static void list_listeners(const struct run *r, int *out) {
     for (unsigned n = 0; n < CONTROL_SPEECHES; n++)
         if (r->control[n])
             *out++ = control_socket(r->control[n]);
-    if (r->api && api_socket(r->api) >= 0)
-        *out++ = api_socket(r->api);
+    if (r->api && api_gate(r->api))
+        *out++ = gate_listener(api_gate(r->api));
     if (r->gdb)
         *out++ = gdb_socket(r->gdb);
     for (unsigned n = 0; n < cfg->net_count; n++)
@@ -424,16 +428,20 @@ static void list_handing(const struct run *r, int *out) {
         *out++ = snapshots_socket(r->snapshots);
     if (r->copy >= 0)
         *out++ = r->copy;
+    if (r->api && api_gate(r->api))
+        *out++ = gate_socket(api_gate(r->api));
     *out = -1;
 }
 
 static int run_machine(struct run *r) {
     int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 5];
-    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 4];
+    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 5];
+    int sending = r->api && api_gate(r->api) ? gate_socket(api_gate(r->api)) : 0;
     const struct os_jail_needs needs = {.cpu_ioctls = machine_ioctls(r->m),
                                         .device_ioctls = machine_device_ioctls(r->m),
                                         .listeners = listeners,
                                         .handing = handing,
+                                        .sending = sending,
                                         .any_thread = r->o.machine.counted};
 
     list_listeners(r, listeners);
@@ -446,7 +454,7 @@ static int run_machine(struct run *r) {
     if (start_control(r) && start_gdb(r) && start_nets(r) &&
         display_option_start(&r->o.display, r->o.escape, r->m, quit, r) &&
         (!r->front->ready || r->front->ready(r->front->arg)) &&
-        jail_enter(r->o.jail, &needs))
+        (!r->api || api_settle(r->api)) && jail_enter(r->o.jail, &needs))
         return run_locked_up(r);
     display_option_stop(&r->o.display);
     console_close(&r->console);
@@ -488,6 +496,12 @@ static int with_machine(struct run *r) {
     r->take.loop = machine_loop(r->m);
     r->take.freeze = &r->freeze;
     r->take.files = r->snapshots;
+    r->take.gate = r->api ? api_gate(r->api) : NULL;
+    r->exchange = (struct exchange){.m = r->m,
+                                    .gate = r->take.gate,
+                                    .o = &r->o,
+                                    .freeze = &r->freeze,
+                                    .forker = r->forker};
     r->forwards.machine = &r->o.machine;
     r->remote.vsock = r->o.machine.vsock;
     r->remote.loop = machine_loop(r->m);
@@ -500,6 +514,7 @@ static int with_machine(struct run *r) {
     close_controls(r);
     forker_stop(r->forker);
     take_end(&r->take);
+    exchange_end(&r->exchange);
     remote_end(&r->remote);
     gdb_close(r->gdb);
     r->gdb = NULL;
@@ -621,7 +636,7 @@ static int with_snapshots(struct run *r) {
         return ctl_status_of(rc);
     }
     r->freeze = (struct freeze){.options = &r->o, .api = r->api};
-    if (r->snapshots) {
+    if (r->snapshots || r->api) {
         freeze_look(&r->freeze);
         freeze_watch(&r->freeze);
     }

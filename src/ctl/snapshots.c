@@ -13,9 +13,9 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/draft.h"
 #include "base/os.h"
 #include "ctl/pack.h"
 
@@ -50,68 +50,54 @@ enum file { STATE, RAM, PACKED, FILES };
 
 static const char *const suffix[FILES] = {"", ".ram", ".ram.zst"};
 
-static void new_name(char *out, size_t size, const char *name, enum file n) {
-    snprintf(out, size, ".%s%s.new", name, suffix[n]);
-}
-
-static int open_new(int dir, const char *name, enum file n, int flags) {
-    char path[SNAPSHOTS_NAME + 16];
-    int fd;
-
-    new_name(path, sizeof(path), name, n);
-    fd = openat(dir, path, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
-    return fd < 0 ? -errno : fd;
+/* What file N of the snapshot NAME is called. */
+static const char *file_name(const char *name, enum file n,
+                             char out[SNAPSHOTS_NAME + 16]) {
+    snprintf(out, SNAPSHOTS_NAME + 16, "%s%s", name, suffix[n]);
+    return out;
 }
 
 static void drop(int dir, const char *name) {
-    for (enum file n = 0; n < FILES; n++) {
-        char path[SNAPSHOTS_NAME + 16];
+    char file[SNAPSHOTS_NAME + 16];
 
-        new_name(path, sizeof(path), name, n);
-        unlinkat(dir, path, 0);
-    }
+    for (enum file n = 0; n < FILES; n++)
+        draft_drop(dir, file_name(name, n, file));
 }
 
 static int begin(int dir, const char *name, int fd[2]) {
+    char file[SNAPSHOTS_NAME + 16];
+
     drop(dir, name);
     for (enum file n = STATE; n <= RAM; n++) {
-        fd[n] = open_new(dir, name, n, O_RDWR | O_CREAT | O_EXCL);
+        fd[n] = draft_make(dir, file_name(name, n, file));
         if (fd[n] < 0)
             return fd[n];
     }
     return 0;
 }
 
-static int keep_file(int dir, const char *name, enum file n) {
-    char from[SNAPSHOTS_NAME + 16], to[SNAPSHOTS_NAME + 16];
-
-    new_name(from, sizeof(from), name, n);
-    snprintf(to, sizeof(to), "%s%s", name, suffix[n]);
-    /* glibc makes an older call of it, which the jail does not know. */
-    return syscall(SYS_renameat2, dir, from, dir, to, 0) < 0 ? -errno : 0;
-}
-
 /* MEMORY is the file that it is in. The state comes last: who sees it finds the memory,
  * and only this one. */
 static int keep(int dir, const char *name, enum file memory) {
-    char old[SNAPSHOTS_NAME + 16];
-    int rc = keep_file(dir, name, memory);
+    char file[SNAPSHOTS_NAME + 16];
+    int rc = draft_keep(dir, file_name(name, memory, file));
 
     if (rc)
         return rc;
-    snprintf(old, sizeof(old), "%s%s", name, suffix[memory == RAM ? PACKED : RAM]);
-    if (unlinkat(dir, old, 0) && errno != ENOENT)
+    if (unlinkat(dir, file_name(name, memory == RAM ? PACKED : RAM, file), 0) &&
+        errno != ENOENT)
         return -errno;
-    return keep_file(dir, name, STATE);
+    return draft_keep(dir, name);
 }
 
 static int pack(int dir, const char *name) {
-    int from = open_new(dir, name, RAM, O_RDONLY), to;
+    char file[SNAPSHOTS_NAME + 16];
+    int from = draft_open(dir, file_name(name, RAM, file)), to;
     int rc = from < 0 ? from : 0;
 
     if (rc)
         return rc;
-    to = open_new(dir, name, PACKED, O_WRONLY | O_CREAT | O_EXCL);
+    to = draft_make(dir, file_name(name, PACKED, file));
     rc = to < 0 ? to : pack_file(from, to);
     close(from);
     if (to >= 0)

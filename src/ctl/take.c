@@ -24,6 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/gate.h"
 #include "base/os.h"
 
 #define TURN_PARTS 4u    /* pieces of memory in a turn of the loop */
@@ -129,12 +130,28 @@ static int list_runs(const struct take *t, struct freeze_increment *i) {
     return 0;
 }
 
+/* TARGET, from the root or in the directory of snapshots, as it is seen from where the
+ * job's state is. */
+static void seen_from(const struct take *t, const char *target, char out[FREEZE_PATH]) {
+    const char *from = t->job.state, *end = strrchr(from, '/');
+    size_t dir = t->job.anywhere && end ? (size_t)(end - from) + 1 : 0;
+
+    if (dir && !strncmp(target, from, dir) && !strchr(target + dir, '/'))
+        target += dir;
+    else if (t->job.anywhere && *target != '/') {
+        snprintf(out, FREEZE_PATH, "%s/%.*s", snapshots_path(t->files),
+                 (int)SNAPSHOTS_NAME, target);
+        return;
+    }
+    snprintf(out, FREEZE_PATH, "%s", target);
+}
+
 static int write_increment(struct take *t, struct snapshot *s) {
     struct freeze_increment i = {.there = true};
     int rc = list_runs(t, &i);
 
     memcpy(i.base_id, t->job.line->base[0].id, FREEZE_ID);
-    snprintf(i.base, sizeof(i.base), "%s", t->job.line->base[0].path);
+    seen_from(t, t->job.line->base[0].path, i.base);
     if (!rc && !freeze_increment(s, &i))
         rc = -ENOMEM;
     free(i.run);
@@ -153,6 +170,12 @@ static int write_rest(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID])
     }
     freeze_write(t->freeze, s);
     freeze_ram(s, id);
+    if (t->job.anywhere) {
+        char memory[FREEZE_PATH];
+
+        seen_from(t, t->job.memory, memory);
+        freeze_memory(s, memory);
+    }
     if (!rc && t->job.incremental)
         rc = write_increment(t, s);
     bytes = rc ? NULL : snapshot_finish(s, &len);
@@ -197,7 +220,9 @@ static void be_base(struct take *t, const uint8_t id[FREEZE_ID]) {
     old = old < CHAIN_MAX ? old : CHAIN_MAX - 1;
     memmove(&l->base[1], &l->base[0], old * sizeof(l->base[0]));
     l->bases = old + 1;
-    snprintf(l->base[0].path, sizeof(l->base[0].path), "%s", t->job.name);
+    snprintf(l->base[0].path, FREEZE_PATH, "%s",
+             t->job.anywhere ? t->job.state : t->job.name);
+    snprintf(l->base[0].memory, FREEZE_PATH, "%s", t->job.memory);
     memcpy(l->base[0].id, id, FREEZE_ID);
 }
 
@@ -209,9 +234,37 @@ static void answer(struct take *t, int rc, const char *why) {
         control_refuse(r, "no snapshot was made: %s", why ? why : strerror(-rc));
         return;
     }
+    if (t->job.anywhere) {
+        control_put_text(r, "file", t->job.state);
+        return;
+    }
     snprintf(file, sizeof(file), "%s/%s", snapshots_path(t->files), t->job.name);
     control_put_text(r, "name", t->job.name);
     control_put_text(r, "file", file);
+}
+
+static void close_files(int fd[2]) {
+    for (unsigned n = 0; n < 2; n++)
+        if (fd[n] >= 0)
+            close(fd[n]);
+    fd[0] = fd[1] = -1;
+}
+
+static int begin_files(struct take *t) {
+    struct take_job *j = &t->job;
+
+    return j->anywhere ? gate_begin(t->gate, j->named[0], j->named[1], j->fd, j->why,
+                                    sizeof(j->why))
+                       : snapshots_begin(t->files, j->name, j->fd);
+}
+
+static int name_files(struct take *t, bool whole) {
+    struct take_job *j = &t->job;
+
+    if (!j->anywhere)
+        return snapshots_end(t->files, j->name, j->fd, whole);
+    close_files(j->fd);
+    return gate_end(t->gate, whole);
 }
 
 /* The files get their names, or are gone. True: who packs them tells when that is. */
@@ -222,7 +275,7 @@ static bool end_files(struct take *t, int *rc) {
     if (!j->started)
         return false;
     if (*rc || !j->packed) {
-        end = snapshots_end(t->files, j->name, j->fd, !*rc);
+        end = name_files(t, !*rc);
         *rc = *rc ? *rc : end;
         return false;
     }
@@ -255,7 +308,7 @@ static void finish(struct take *t, int rc) {
         machine_saved(t->m);
     j->packing = end_files(t, &rc);
     if (!j->packing)
-        ended(t, rc, s ? snapshot_why(s) : NULL);
+        ended(t, rc, s ? snapshot_why(s) : *t->job.why ? t->job.why : NULL);
     snapshot_free(s);
 }
 
@@ -325,7 +378,7 @@ static int begin(struct take *t) {
 
     if (told && !make_lists(t))
         return -ENOMEM;
-    rc = snapshots_begin(t->files, j->name, j->fd);
+    rc = begin_files(t);
     if (rc)
         return rc;
     j->started = true;
@@ -356,40 +409,75 @@ static void start(struct take *t, struct control_request *r) {
 
 /* --- the command --- */
 
+/* B's files, or their names, are among these two. */
+static bool is_base(const struct take *t, const struct take_base *b, const char *state,
+                    const char *memory) {
+    char path[2 * FREEZE_PATH], ram[2 * FREEZE_PATH + 8];
+
+    if (*b->path == '/' || !t->files)
+        snprintf(path, sizeof(path), "%s", b->path);
+    else
+        snprintf(path, sizeof(path), "%s/%s", snapshots_path(t->files), b->path);
+    snprintf(ram, sizeof(ram), "%s.ram", path);
+    if (*b->memory)
+        snprintf(ram, sizeof(ram), "%s", b->memory);
+    return !strcmp(path, state) || !strcmp(path, memory) || !strcmp(ram, state) ||
+           !strcmp(ram, memory);
+}
+
+static bool is_in_line(const struct take *t, const struct take_line *l, const char *state,
+                       const char *memory) {
+    for (unsigned n = 0; n < l->bases; n++)
+        if (is_base(t, &l->base[n], state, memory))
+            return true;
+    return false;
+}
+
 /* One sentence, or NULL. */
-static const char *no_increment(const struct take_line *l, const char *name) {
+static const char *no_increment(const struct take_line *l) {
     if (!l->bases)
         return "there is no snapshot yet that an incremental one could be based on";
     if (l->bases == CHAIN_MAX)
         return "too many incremental ones lead to this one: make one that is not";
-    for (unsigned n = 0; n < l->bases; n++)
-        if (!strcmp(l->base[n].path, name))
-            return "it would take the place of one that it is based on";
     return NULL;
 }
 
 static bool may_start(const struct take *t, const struct take_line *l,
-                      struct control_request *r, const char *name) {
+                      struct control_request *r) {
     const char *why = NULL;
 
-    if (!t->files)
-        why = "the run has nowhere to put it: start it with --snapshots DIR";
-    else if (t->job.r)
+    if (t->job.r)
         why = "another snapshot is being made";
     else if (!freeze_disks_last(t->freeze))
         why = "what the guest writes with overlay=temp ends with this run: take "
               "overlay=FILE";
     else if (control_bool(r, "incremental", false))
-        why = no_increment(l, name);
+        why = no_increment(l);
     if (why)
         control_refuse(r, "%s", why);
-    else if (!snapshots_name_good(name))
+    return !why;
+}
+
+static bool may_be_called(const struct take *t, const struct take_line *l,
+                          struct control_request *r, const char *name) {
+    char state[2 * FREEZE_PATH], memory[2 * FREEZE_PATH + 8];
+
+    if (!t->files) {
+        control_refuse(r, "the run has nowhere to put it: start it with --snapshots DIR");
+        return false;
+    }
+    if (!snapshots_name_good(name)) {
         control_refuse(r,
                        "'%s' cannot be a snapshot's name: letters, digits, '.', '_' "
                        "and '-'",
                        name);
-    else
+        return false;
+    }
+    snprintf(state, sizeof(state), "%s/%s", snapshots_path(t->files), name);
+    snprintf(memory, sizeof(memory), "%s.ram", state);
+    if (!control_bool(r, "incremental", false) || !is_in_line(t, l, state, memory))
         return true;
+    control_refuse(r, "it would take the place of one that it is based on");
     return false;
 }
 
@@ -398,7 +486,7 @@ static void run_snapshot(void *arg, struct control_request *r) {
     const char *name = control_text(r, "name", "");
     struct take_line *line = control_bool(r, "copies", false) ? &t->copies : &t->kept;
 
-    if (!may_start(t, line, r, name))
+    if (!may_be_called(t, line, r, name) || !may_start(t, line, r))
         return;
     t->job = (struct take_job){.line = line,
                                .incremental = control_bool(r, "incremental", false),
@@ -406,6 +494,39 @@ static void run_snapshot(void *arg, struct control_request *r) {
                                .packed = control_bool(r, "zstd", false),
                                .fd = {-1, -1}};
     strcpy(t->job.name, name);
+    start(t, r);
+}
+
+/* PATH from the root. False: it is too long. */
+static bool from_root(const struct take *t, const char *path, char out[FREEZE_PATH]) {
+    return (size_t)snprintf(out, FREEZE_PATH, "%s%s%s", *path == '/' ? "" : t->here,
+                            *path == '/' ? "" : "/", path) < FREEZE_PATH;
+}
+
+/* What has changed is not enough for who writes it to a file that it is based on: that
+ * one gets all, as if the changes had been written over it. */
+static void run_snapshot_to(void *arg, struct control_request *r) {
+    struct take *t = arg;
+    const char *state = control_text(r, "state", ""),
+               *memory = control_text(r, "memory", "");
+    char from[2][FREEZE_PATH];
+
+    if (!t->gate || !from_root(t, state, from[0]) || !from_root(t, memory, from[1])) {
+        control_refuse(r, t->gate ? "a file's path is too long"
+                                  : "clients of the API alone name files anywhere");
+        return;
+    }
+    if (!may_start(t, &t->kept, r))
+        return;
+    t->job = (struct take_job){.line = &t->kept,
+                               .incremental = control_bool(r, "incremental", false) &&
+                                              !is_in_line(t, &t->kept, from[0], from[1]),
+                               .anywhere = true,
+                               .fd = {-1, -1}};
+    memcpy(t->job.state, from[0], FREEZE_PATH);
+    memcpy(t->job.memory, from[1], FREEZE_PATH);
+    snprintf(t->job.named[0], FREEZE_PATH, "%s", state);
+    snprintf(t->job.named[1], FREEZE_PATH, "%s", memory);
     start(t, r);
 }
 
@@ -439,11 +560,23 @@ static const struct control_arg snapshot_args[] = {
     {0},
 };
 
+static const struct control_arg snapshot_to_args[] = {
+    {"state", CONTROL_TEXT, true, 1, FREEZE_PATH - 1, "path of a file"},
+    {"memory", CONTROL_TEXT, true, 1, FREEZE_PATH - 1, "path of another"},
+    {"incremental", CONTROL_BOOL, false, 0, 0,
+     "only what memory holds that the last one does not have"},
+    {0},
+};
+
 static const struct control_command commands[] = {
     {.name = "snapshot",
      .what = "writes all of the machine to two files in the directory of --snapshots",
      .args = snapshot_args,
      .run = run_snapshot},
+    {.name = "snapshot-to",
+     .what = "the same to two files anywhere, which a client of the API has named",
+     .args = snapshot_to_args,
+     .run = run_snapshot_to},
     {.name = "progress",
      .what = "how far the snapshot is that is being made",
      .run = run_progress},
@@ -457,27 +590,34 @@ void take_add(struct take *t, struct control_table *table) {
 
 /* --- the run --- */
 
-/* PATH as snapshots in the directory of T name it. */
-static void name_base(const struct take *t, const char *path, struct take_base *b) {
-    const char *dir = snapshots_path(t->files);
-    size_t len = strlen(dir);
+static void real_path(const char *path, char out[FREEZE_PATH]) {
     char *real = realpath(path, NULL);
 
-    if (real && !strncmp(real, dir, len) && real[len] == '/' &&
-        !strchr(real + len + 1, '/'))
-        snprintf(b->path, sizeof(b->path), "%s", real + len + 1);
-    else
-        snprintf(b->path, sizeof(b->path), "%s", real ? real : path);
+    snprintf(out, FREEZE_PATH, "%s", real ? real : path);
     free(real);
 }
 
+/* Of L, as snapshots in the directory of T name it. */
+static void name_base(const struct take *t, const struct chain_link *l,
+                      struct take_base *b) {
+    const char *dir = t->files ? snapshots_path(t->files) : "";
+    size_t len = strlen(dir);
+
+    real_path(l->path, b->path);
+    real_path(l->memory, b->memory);
+    if (len && !strncmp(b->path, dir, len) && b->path[len] == '/' &&
+        !strchr(b->path + len + 1, '/'))
+        memmove(b->path, b->path + len + 1, strlen(b->path + len + 1) + 1);
+    memcpy(b->id, l->id, FREEZE_ID);
+}
+
 void take_from(struct take *t, const struct chain *c) {
-    if (!c || !t->files || !c->link[0].named || !make_lists(t))
+    if (!getcwd(t->here, sizeof(t->here)))
+        *t->here = 0;
+    if (!c || !(t->files || t->gate) || !c->link[0].named || !make_lists(t))
         return;
-    for (unsigned n = 0; n < c->count; n++) {
-        name_base(t, c->link[n].path, &t->kept.base[n]);
-        memcpy(t->kept.base[n].id, c->link[n].id, FREEZE_ID);
-    }
+    for (unsigned n = 0; n < c->count; n++)
+        name_base(t, &c->link[n], &t->kept.base[n]);
     machine_track_first(t->m);
     t->kept.bases = machine_track(t->m) ? c->count : 0;
 }
@@ -486,7 +626,7 @@ void take_end(struct take *t) {
     if (t->job.r && t->job.packing) {
         packed(t);
     } else if (t->job.r) {
-        snapshots_end(t->files, t->job.name, t->job.fd, false);
+        name_files(t, false);
         control_finish(t->job.r);
         t->job.r = NULL;
     }

@@ -10,7 +10,8 @@
 
 /* A snapshot, that others can have the changes to. */
 struct take_base {
-    char path[4096]; /* as those others name it */
+    char path[FREEZE_PATH];   /* in the directory of snapshots, or from the root */
+    char memory[FREEZE_PATH]; /* its file of memory; empty: called as it, and .ram */
     uint8_t id[FREEZE_ID];
 };
 
@@ -20,6 +21,8 @@ struct take_line {
     unsigned bases;                   /* 0: what has changed is not known */
     struct take_base base[CHAIN_MAX]; /* the last snapshot, its base, its base's... */
 };
+
+struct gate;
 
 struct take_job {
     struct control_request *r; /* NULL: none is made */
@@ -32,6 +35,10 @@ struct take_job {
     bool started; /* it has files */
     bool listed;  /* only TODO is written in this pass, else all */
     char name[SNAPSHOTS_NAME];
+    bool anywhere; /* the files are these two instead, from the root */
+    char state[FREEZE_PATH], memory[FREEZE_PATH];
+    char named[2][FREEZE_PATH]; /* as the client has named them */
+    char why[512];              /* its files cannot be made; empty: they can */
     int fd[2];
     uint64_t at; /* bytes of memory; pages, in a pass over TODO */
     uint64_t start_ns;
@@ -43,6 +50,8 @@ struct take {
     struct os_loop *loop;
     struct freeze *freeze;
     struct snapshots *files; /* NULL: nobody said where */
+    struct gate *gate;       /* NULL: and no client of the API may say so */
+    char here[FREEZE_PATH];  /* the directory that their paths are seen from */
     struct os_task task;
     struct os_watch watch; /* for the end of the packing */
     uint8_t id[FREEZE_ID]; /* of what is being packed */
@@ -55,7 +64,7 @@ struct take {
 /* What is known from the beginning: the run goes on from C, or NULL. Before the first
  * life. */
 void take_from(struct take *t, const struct chain *c);
-/* T, which has its members from M to FILES, must stay as long as the table is used. */
+/* T, which has its members from M to GATE, must stay as long as the table is used. */
 void take_add(struct take *t, struct control_table *table);
 /* While the loop does not run: what is being made is thrown away. */
 void take_end(struct take *t);

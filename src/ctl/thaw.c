@@ -22,9 +22,9 @@
 #define WORDS_SIZE 65536u
 
 struct restore {
-    const char *path;
-    char *api;        /* what it said of the machine; NULL: nothing */
-    char **overrides; /* its words in the place of the snapshot's */
+    const char *path, *memory; /* MEMORY NULL: where the state says */
+    char *api;                 /* what it said of the machine; NULL: nothing */
+    char **overrides;          /* its words in the place of the snapshot's */
     uint8_t *bytes;
     size_t len;
     struct ctl_frozen frozen;
@@ -59,7 +59,7 @@ static int open_files(struct restore *r) {
     r->frozen.counted = freeze_counted(r->frozen.state, &r->frozen.start_ns);
     freeze_host(r->frozen.state);
     r->frozen.api = r->api = freeze_api(r->frozen.state);
-    return chain_open(r->chain, r->path, r->frozen.state);
+    return chain_open(r->chain, r->path, r->memory, r->frozen.state);
 }
 
 /* What the machine is is known, and its memory is in one file: nothing is opened because
@@ -152,8 +152,14 @@ static int go_on(struct restore *r, int argc, char **argv,
                  const struct ctl_front *given) {
     struct ctl_front front = *given;
     char *words[WORDS_MAX];
-    int rc = open_files(r), status;
+    char beside[4096 + 8];
+    int rc, status;
 
+    if (given->of) { /* a hostile snapshot names no file */
+        snprintf(beside, sizeof(beside), "%s.ram", r->path);
+        r->memory = beside;
+    }
+    rc = open_files(r);
     front.frozen = &r->frozen;
     if (!rc && given->of)
         rc = be_of(r, given->of);
@@ -178,7 +184,7 @@ static int go_on(struct restore *r, int argc, char **argv,
     return status;
 }
 
-int thaw(const char *path, int copy, int argc, char **argv,
+int thaw(const char *path, const char *memory, int copy, int argc, char **argv,
          const struct ctl_front *front) {
     static const struct ctl_front plain;
     struct restore *r = calloc(1, sizeof(*r));
@@ -192,6 +198,7 @@ int thaw(const char *path, int copy, int argc, char **argv,
         return CTL_HOST_FAILURE;
     }
     r->path = path;
+    r->memory = memory;
     r->frozen.copy = copy;
     status = go_on(r, argc, argv, front ? front : &plain);
     free(r->chain);

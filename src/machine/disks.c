@@ -9,7 +9,11 @@
  * A disk of a server has workers of its own: who waits for a server that has gone keeps
  * no other disk waiting.
  */
+#include <errno.h>
+#include <stdio.h>
+
 #include "base/os.h"
+#include "dev/virtio/blk.h"
 #include "machine/machine_int.h"
 
 #define DELAY_NS 20000u /* of virtual time, as a fast disk needs */
@@ -53,6 +57,26 @@ bool machine_disk_limit(struct machine *m, unsigned n, enum block_limit which,
     block_limit(m->cfg.disks[n].block, which, l);
     machine_board_leave(m);
     return true;
+}
+
+int machine_disk_exchange(struct machine *m, unsigned n, int fd,
+                          const struct block_facts *facts, const char *path, char *why,
+                          size_t why_size) {
+    struct image *old = NULL;
+    int rc = -EINVAL;
+
+    if (n >= m->cfg.disk_count || !m->virtio_disks[n] || m->cfg.counted) {
+        snprintf(why, why_size, "this disk keeps its file");
+        os_socket_close(fd);
+        return rc;
+    }
+    machine_board_enter(m);
+    rc = block_exchange(m->cfg.disks[n].block, fd, facts, path, &old, why, why_size);
+    if (!rc)
+        virtio_blk_exchanged(m->virtio_disks[n]);
+    machine_board_leave(m);
+    block_put_away(old); /* its disk may take long */
+    return rc;
 }
 
 int machine_disks_create(struct machine *m) {

@@ -323,6 +323,12 @@ bool machine_disk_limit(struct machine *m, unsigned n, enum block_limit which,
                         const struct rate_limit *l);
 bool machine_net_limit(struct machine *m, unsigned n, enum net_limit which,
                        const struct rate_limit *l);
+/* As block_exchange(), of the configuration's disk N, a virtio disk, whose driver is
+ * told; what was there is put away. On the loop's thread. 0, or -errno with one sentence.
+ */
+int machine_disk_exchange(struct machine *m, unsigned n, int fd,
+                          const struct block_facts *facts, const char *path, char *why,
+                          size_t why_size);
 /* The same of the source of entropy, whose requests wait, and of what the guest writes to
  * serial port N: bytes that are too many are dropped. */
 enum machine_rng_limit { RNG_BYTES, RNG_OPERATIONS, RNG_LIMITS };

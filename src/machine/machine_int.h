@@ -164,6 +164,7 @@ struct machine {
     enum machine_end result;         /* of the life */
     unsigned net_slot[MACHINE_NETS]; /* of each card, on PCI */
     struct block_pool *disks;        /* NULL: there are none */
+    struct virtio_blk *virtio_disks[MACHINE_DISKS]; /* NULL: the disk is at IDE */
     /* Of disks of a server, which waits for it alone; NULL: it is in `disks`. */
     struct block_pool *servers[MACHINE_DISKS];
     struct vtimer disks_due;                  /* counted: the next completion */

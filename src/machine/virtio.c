@@ -196,17 +196,19 @@ static void disk_goes_on(void *dev) {
     virtio_device_go_on(virtio_blk_device(dev));
 }
 
-static int make_disk(struct machine *m, struct block *block, char *why, size_t why_size) {
+static int make_disk(struct machine *m, unsigned n, char *why, size_t why_size) {
     static const struct machine_device_ops ops = {.quiet = quiet_disk,
                                                   .free = free_disk,
                                                   .name = "virtio-blk",
                                                   .state = disk_record,
                                                   .go_on = disk_goes_on};
     unsigned queues = m->cpus < VIRTIO_BLK_QUEUES_MAX ? m->cpus : VIRTIO_BLK_QUEUES_MAX;
-    struct virtio_blk *b = virtio_blk_new(m->mem, m->clock, block, queues, &m->counters);
+    struct virtio_blk *b =
+        virtio_blk_new(m->mem, m->clock, m->cfg.disks[n].block, queues, &m->counters);
 
     if (!b || machine_device_add(m, &ops, b))
         return no_memory(why, why_size);
+    m->virtio_disks[n] = b;
     return machine_virtio_attach(m, virtio_blk_device(b), why, why_size);
 }
 
@@ -215,7 +217,7 @@ int machine_make_virtio_disks(struct machine *m, char *why, size_t why_size) {
 
     for (unsigned n = 0; n < m->cfg.disk_count && !rc; n++)
         if (m->cfg.disks[n].kind == MACHINE_DISK_VIRTIO)
-            rc = make_disk(m, m->cfg.disks[n].block, why, why_size);
+            rc = make_disk(m, n, why, why_size);
     return rc;
 }
 

@@ -174,11 +174,16 @@ static void test_words(void **state) {
 /* What a machine is told of its limits. */
 static char told[2048];
 
-static void tell(void *arg, const char *line) {
+static bool refuses; /* the machine does */
+
+static bool tell(void *arg, const char *line) {
     size_t len = strlen(told);
 
     snprintf(told + len, sizeof(told) - len, "%s\n", line);
+    return !refuses;
 }
+
+static const struct config_teller machine = {tell, NULL};
 
 #define LIMIT(device, what, rest)                                                        \
     "{\"command\":\"limit\",\"device\":\"" device "\",\"what\":\"" what "\"," rest "}\n"
@@ -189,7 +194,7 @@ static int patch(struct config *c, enum config_part part, const char *id,
     int rc;
 
     *told = *text = 0;
-    rc = config_patch(c, part, id, value, tell, NULL, text, sizeof(text));
+    rc = config_patch(c, part, id, value, &machine, text, sizeof(text));
     cJSON_Delete(value);
     return rc;
 }
@@ -209,7 +214,7 @@ static void test_limits(void **state) {
                  "\"tx_rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":2}}}]}"),
         0);
     *told = 0;
-    config_limits(&c, tell, NULL);
+    config_limits(&c, &machine);
     assert_string_equal(
         told,
         LIMIT("disk1", "bytes", "\"amount\":9,\"ms\":100,\"burst\":9,\"once\":0") LIMIT(
@@ -227,13 +232,38 @@ static void test_limits(void **state) {
     assert_string_equal(
         told, LIMIT("net0", "in", "\"amount\":4,\"ms\":5,\"burst\":4,\"once\":0"));
     assert_int_equal(patch(&c, CONFIG_NETS, "m", "{\"iface_id\":\"m\"}"), -EINVAL);
-    assert_int_equal(
-        patch(&c, CONFIG_DRIVES, "b", "{\"drive_id\":\"b\",\"path_on_host\":\"z\"}"),
-        -EINVAL);
     assert_int_equal(patch(&c, CONFIG_DRIVES, "b",
                            "{\"drive_id\":\"b\",\"rate_limiter\":{\"ops\":3}}"),
                      -EINVAL);
     assert_true(!*told && *text);
+    config_free(&c);
+}
+
+static const char *file_of_drive(const struct config *c, int n) {
+    return fields_text(cJSON_GetArrayItem(c->part[CONFIG_DRIVES], n), "path_on_host", "");
+}
+
+/* A drive's other file: the machine is told, and what it refuses is not kept. */
+static void test_files(void **state) {
+    struct config c = {0};
+
+    assert_int_equal(load(&c, "{\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"a\","
+                              "\"is_root_device\":false},{\"drive_id\":\"r\","
+                              "\"path_on_host\":\"r\",\"is_root_device\":true}]}"),
+                     0);
+    assert_int_equal(
+        patch(&c, CONFIG_DRIVES, "a", "{\"drive_id\":\"a\",\"path_on_host\":\"z\"}"), 0);
+    assert_string_equal(told, "{\"command\":\"drive\",\"number\":1,\"drive\":\"a\","
+                              "\"path\":\"z\"}\n");
+    assert_string_equal(file_of_drive(&c, 0), "z");
+    refuses = true;
+    assert_int_equal(patch(&c, CONFIG_DRIVES, "a",
+                           "{\"drive_id\":\"a\",\"path_on_host\":\"y\",\"rate_limiter\":"
+                           "{\"ops\":{\"size\":1,\"refill_time\":5}}}"),
+                     0);
+    refuses = false;
+    assert_null(strstr(told, "limit"));
+    assert_string_equal(file_of_drive(&c, 0), "z");
     config_free(&c);
 }
 
@@ -345,9 +375,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_piecewise),    cmocka_unit_test(test_keep),
         cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_words),
-        cmocka_unit_test(test_limits),       cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_too_many),     cmocka_unit_test(test_prometheus),
-        cmocka_unit_test(test_no_picture),
+        cmocka_unit_test(test_limits),       cmocka_unit_test(test_files),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_prometheus),   cmocka_unit_test(test_no_picture),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -377,16 +377,22 @@ static void configure(struct virtio_device *d, unsigned at, unsigned len,
 static const struct virtio_ops ops = {
     .notify = notify, .reset = reset, .configure = configure};
 
-static void describe(struct virtio_blk *b, unsigned queues) {
+static void describe_size(struct virtio_blk *b) {
     struct config *c = &b->config;
     uint64_t cylinders;
 
     c->capacity = block_size(b->block) / BLOCK_SECTOR;
-    c->seg_max = SEG_MAX;
     c->heads = 16;
     c->sectors = 63;
     cylinders = c->capacity / (16 * 63);
     c->cylinders = (uint16_t)(cylinders < 0xffff ? cylinders : 0xffff);
+}
+
+static void describe(struct virtio_blk *b, unsigned queues) {
+    struct config *c = &b->config;
+
+    describe_size(b);
+    c->seg_max = SEG_MAX;
     c->blk_size = block_sector(b->block);
     while (c->blk_size << c->physical_exp < block_physical(b->block))
         c->physical_exp++;
@@ -461,6 +467,13 @@ struct virtio_blk *virtio_blk_new(struct mem *mem, struct vclock *clock,
     virtio_device_init(&b->d);
     init_requests(b);
     return b;
+}
+
+/* A driver looks at the capacity when its interrupt comes, and reads again what it knew
+ * of a disk of another size. */
+void virtio_blk_exchanged(struct virtio_blk *b) {
+    describe_size(b);
+    virtio_config_changed(&b->d);
 }
 
 void virtio_blk_free(struct virtio_blk *b) {

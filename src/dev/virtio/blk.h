@@ -20,6 +20,8 @@ struct virtio_blk *virtio_blk_new(struct mem *mem, struct vclock *clock,
  * NULL. */
 void virtio_blk_free(struct virtio_blk *b);
 struct virtio_device *virtio_blk_device(struct virtio_blk *b);
+/* BLOCK has another image: the driver is told of its size. */
+void virtio_blk_exchanged(struct virtio_blk *b);
 /* Waits for the workers: nothing is read or written any more, and what the guest had
  * asked for is forgotten. Before a reset from outside. */
 void virtio_blk_quiet(struct virtio_blk *b);

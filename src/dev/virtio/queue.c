@@ -216,6 +216,14 @@ static bool fence(const struct virtio_queue *q) {
     return !q->dev->fence || q->dev->fence(q->dev->fence_arg);
 }
 
+/* The driver is to notify when its index has gone past IDX. */
+static void ask_at(struct virtio_queue *q, uint16_t idx) {
+    q->avail_event = idx;
+    store16(q, q->used_host + RING_ENTRIES + 8ull * q->size, idx);
+    if (!fence(q))
+        virtio_queue_later(q);
+}
+
 /* How many buffers wait. The driver is to tell of the next one, when there is none. */
 static uint16_t waiting(struct virtio_queue *q) {
     uint16_t idx = load16(q->avail_host + RING_IDX);
@@ -223,11 +231,13 @@ static uint16_t waiting(struct virtio_queue *q) {
     if (idx != q->next_avail || !virtio_has(q->dev, VIRTIO_F_EVENT_IDX) ||
         q->avail_event == idx)
         return (uint16_t)(idx - q->next_avail);
-    q->avail_event = idx;
-    store16(q, q->used_host + RING_ENTRIES + 8ull * q->size, idx);
-    if (!fence(q))
-        virtio_queue_later(q);
+    ask_at(q, idx);
     return (uint16_t)(load16(q->avail_host + RING_IDX) - q->next_avail);
+}
+
+void virtio_queue_ask(struct virtio_queue *q) {
+    if (virtio_queue_live(q) && virtio_has(q->dev, VIRTIO_F_EVENT_IDX))
+        ask_at(q, load16(q->avail_host + RING_IDX));
 }
 
 bool virtio_queue_pop(struct virtio_queue *q, struct virtio_chain *c) {

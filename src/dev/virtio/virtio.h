@@ -109,6 +109,8 @@ struct virtio_queue {
 /* Takes the next buffer. False: there is none (then the driver notifies when there is
  * one), or the queue is not to be used. C says where there is room for pieces. */
 bool virtio_queue_pop(struct virtio_queue *q, struct virtio_chain *c);
+/* The driver notifies of the next buffer that it adds, though others wait. */
+void virtio_queue_ask(struct virtio_queue *q);
 /* The last N buffers that were popped, none of which was pushed, were not: they come
  * again. */
 void virtio_queue_unpop(struct virtio_queue *q, unsigned n);

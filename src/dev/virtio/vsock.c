@@ -95,6 +95,7 @@ struct virtio_vsock {
     unsigned resets;
     bool stuck; /* nothing is taken while there is no room in that */
     bool cut;   /* the driver is to hear that its connections are gone */
+    bool told;  /* it has been told, and is still at it: a new one would go as well */
     struct virtio_piece rx[PIECES], tx[PIECES];
 };
 
@@ -218,7 +219,7 @@ static void pump(struct virtio_vsock *v) {
         for (unsigned n = 0; n < CONNECTIONS && turn; n++) {
             struct connection *c = &v->connection[n];
 
-            if (c->state == FREE)
+            if (c->state == FREE || (c->state == ASKED_GUEST && (v->cut || v->told)))
                 continue;
             if (!say(v, c))
                 goto out;
@@ -441,9 +442,19 @@ static void tell_reset(struct virtio_vsock *v) {
     if (!v->cut || !virtio_queue_pop(q, &chain))
         return;
     v->cut = false;
+    v->told = true;
+    virtio_queue_ask(q);
     virtio_queue_give(
         q, chain.head,
         (uint32_t)virtio_span_write(&v->d, &chain.in, &event, sizeof(event)));
+}
+
+/* The driver comes with buffers: with the one that it has been told by when it has done
+ * what it was told. */
+static void serve_event(struct virtio_vsock *v) {
+    v->told = false;
+    tell_reset(v);
+    pump(v);
 }
 
 /* --- the device --- */
@@ -456,7 +467,7 @@ static void serve(struct virtio_device *d, unsigned queue) {
     else if (queue == Q_RX)
         pump(v);
     else
-        tell_reset(v);
+        serve_event(v);
     if (v->stuck && v->resets < RESETS)
         serve_tx(v);
 }
@@ -466,7 +477,7 @@ static void reset(struct virtio_device *d) {
     struct virtio_vsock *v = vsock_of(d);
 
     v->resets = 0;
-    v->stuck = v->cut = false;
+    v->stuck = v->cut = v->told = false;
     for (unsigned n = 0; n < CONNECTIONS; n++)
         if (v->connection[n].state != FREE)
             drop(v, &v->connection[n]);
