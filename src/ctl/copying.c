@@ -71,6 +71,46 @@ static void drop(char *path) {
 
 /* --- the copies --- */
 
+static bool names_engine(const struct copying *c) {
+    for (int n = 0; n < c->options; n++)
+        if (!strncmp(c->option[n], "--engine", 8))
+            return true;
+    return false;
+}
+
+/* What the machine says that it runs on, if that is an engine; or NULL. */
+static const char *engine_of(struct copying *c) {
+    cJSON *answer = ask(c->fd, "{\"command\":\"about\"}\n");
+    const cJSON *said = cJSON_GetObjectItem(answer, "engine");
+    const struct engine_ops *const *engines;
+    const char *name = NULL;
+    size_t count;
+
+    engines = machine_engines(&count);
+    for (size_t n = 0; n < count && cJSON_IsString(said); n++)
+        if (!strcmp(engines[n]->name, said->valuestring))
+            name = engines[n]->name;
+    cJSON_Delete(answer);
+    return name;
+}
+
+/* What the machine has found out of this host's KVM, none of the copies does again: it
+ * takes each some time, and much where a hypervisor emulates it. */
+static void take_engine(struct copying *c) {
+    const char *engine = names_engine(c) ? NULL : engine_of(c);
+
+    if (engine)
+        c->own = calloc((size_t)c->options + 2, sizeof(*c->own));
+    if (!engine || !c->own)
+        return;
+    c->own[0] = (char *)(uintptr_t) "--engine";
+    c->own[1] = (char *)(uintptr_t)engine;
+    if (c->options)
+        memcpy(&c->own[2], c->option, (size_t)c->options * sizeof(*c->own));
+    c->option = c->own;
+    c->options += 2;
+}
+
 /* Those that cannot be prepared end; how many are. */
 static int prepare(struct copying *c) {
     const struct copy_order order = {c->whole, c->option, c->options, c->front};
@@ -139,6 +179,7 @@ static int begin(struct copying *c) {
 int copying_run(struct copying *c) {
     int good = 0;
 
+    take_engine(c);
     c->whole = freeze(c, false);
     if (c->whole && prepare(c)) {
         if (c->prepared)
@@ -150,6 +191,8 @@ int copying_run(struct copying *c) {
             copy_end(&c->copy[n]);
     drop(c->change);
     drop(c->whole);
+    free(c->own);
+    c->own = NULL;
     if (good && good < c->count) /* why, has been said */
         log_error("only %d of %d copies run", good, c->count);
     return good;
@@ -181,10 +224,12 @@ void copying_for_api(const struct forker_plan *plan, int socket, char *const *na
                      bool *runs, char *const *apis, int count) {
     const struct ctl_front front = {.of = plan->of, .copies = copying_for_api};
     struct copying *c = calloc(1, sizeof(*c));
+    char **given;
 
     if (c)
         c->option = options_of(plan, &c->options);
-    if (c && c->option) {
+    given = c ? c->option : NULL;
+    if (given) {
         c->fd = socket;
         c->dir = plan->dir;
         c->front = &front;
@@ -194,7 +239,7 @@ void copying_for_api(const struct forker_plan *plan, int socket, char *const *na
         copying_run(c);
         for (int n = 0; n < count; n++)
             runs[n] = c->copy[n].runs;
-        free(c->option);
+        free(given);
     } else {
         log_error("out of memory");
     }

@@ -30,6 +30,7 @@ struct copying {
     bool times;                    /* says how long it took */
     /* Its own. */
     char *whole, *change; /* the snapshots' files */
+    char **own;           /* the options, and the engine's */
     double pause_ms;
     uint64_t asked_ns;
 };
