@@ -42,8 +42,8 @@ void direct_free(struct direct *d);
 
 /* The vCPU is at a look at events: whether what it runs is worth a cell. */
 void direct_sample(struct direct *d);
-/* The vCPU's list of stops (cpu/stops.h) is another, while it stands: with breakpoints in
- * it all code is translated. */
+/* The vCPU's list of stops (cpu/stops.h) is another, while it stands: code in pages with
+ * breakpoints is translated. */
 void direct_stops_changed(struct direct *d);
 /* Is what comes next to be run directly? */
 bool direct_wanted(struct direct *d);

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/os.h"
+#include "cpu/stops.h"
 #include "direct/abi.h"
 #include "direct/direct_int.h"
 #include "direct/scan.h"
@@ -261,6 +262,14 @@ static bool is_read(const struct direct *d, const uint8_t *host) {
     return __atomic_load_n(&d->sh->page[page].read, __ATOMIC_SEQ_CST);
 }
 
+/* A debugger's, which a cell does not see: the page is translated. When they change the
+ * shadow's entries go, and with them what the cells have. */
+static bool has_breaks(const struct direct *d, uint64_t at) {
+    const struct vcpu_stops *s = d->v->stops;
+
+    return s && vcpu_breaks_within(s, at, 4096);
+}
+
 /* The rights that the cell may have to page AT, which the shadow holds, and where it is.
  * *HOW: whether its code is wanted; and then, as what it is to be mapped. A copy's
  * bytes are not all the guest's, so it is for pages only that were not read as data
@@ -272,7 +281,7 @@ static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at,
     unsigned rights;
 
     if (*how != NOT)
-        *how = is_ram(d, x) ? executable(d, s, at, x) : NOT;
+        *how = is_ram(d, x) && !has_breaks(d, at) ? executable(d, s, at, x) : NOT;
     /* What is there now, for the lock may have been waited for. */
     r = mmu_hit(mmu->data, gva(at), 1, MMU_READ);
     w = mmu_hit(mmu->data, gva(at), 1, MMU_WRITE);

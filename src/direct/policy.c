@@ -18,7 +18,6 @@
  * who is found there is taken for one more of them.
  */
 #include "base/os.h"
-#include "cpu/stops.h"
 #include "direct/direct_int.h"
 #include "x86/cr.h"
 
@@ -63,8 +62,6 @@ static bool suits(const struct direct *d) {
 static bool qualifies(struct direct *d) {
     const struct program *p = program_of(d);
 
-    if (d->v->stops && d->v->stops->breaks) /* a debugger's, that a cell does not see */
-        return false;
     if (p->cr3 == root(d->v) && p->splits_until > __builtin_ia32_rdtsc())
         return false;
     if (d->mode != DIRECT_ON && (p->cr3 != root(d->v) || p->seen < ENOUGH ||
