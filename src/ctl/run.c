@@ -563,10 +563,15 @@ static bool rewinds(const struct run_options *o) {
     return o->replay && o->gdb;
 }
 
+/* From a snapshot of a run that counted time. */
+static bool goes_on_counting(const struct run *r) {
+    return r->frozen && r->frozen->counted;
+}
+
 static int load_tape(struct run *r) {
     struct run_options *o = &r->o;
     const struct ctl_frozen *f = r->frozen;
-    const bool frozen = f && f->counted;
+    const bool frozen = goes_on_counting(r);
     const struct tape_order order = {.record = o->record,
                                      .replay = o->replay,
                                      .no_reboot = o->no_reboot,
@@ -574,8 +579,6 @@ static int load_tape(struct run *r) {
                                      .start_ns = frozen ? f->start_ns : 0};
     const struct input_source source = console_source(&r->console);
 
-    if (frozen && !run_options_repeat(o, "a snapshot of a counted run"))
-        return -EINVAL;
     if (o->record || o->replay || frozen)
         run_options_count(o);
     if (o->snapshots_every && !o->machine.counted) {
@@ -758,7 +761,7 @@ static int place(struct run *r) {
     if (!o->daemon || o->serials.count)
         return -1;
     strcpy(r->console_how, "null");
-    if (o->name && !o->record && !o->replay) {
+    if (o->name && !o->record && !o->replay && !goes_on_counting(r)) {
         if (!runtime_path(r->dir, o->name, RUNTIME_CONSOLE, o->console_path))
             return CTL_HOST_FAILURE;
         snprintf(r->console_how, sizeof(r->console_how), "socket=%s", o->console_path);
@@ -787,6 +790,9 @@ int ctl_run(int argc, char **argv, const struct ctl_front *front) {
     r->ready = -1;
     r->copy = r->frozen ? r->frozen->copy : -1;
     status = run_options_parse(&r->o, RUN_PLAIN, argc, argv);
+    if (status < 0 && goes_on_counting(r) &&
+        !run_options_repeat(&r->o, "a snapshot of a counted run"))
+        status = CTL_USAGE;
     if (status < 0)
         status = place(r);
     if (status < 0)

@@ -4,8 +4,8 @@
  * is looked at, unless the input says not to. What is refused has a sentence; what is
  * taken runs for a while, and can be written again.
  *
- * The input: a byte (bit 0: the sums stay wrong), then patches: three bytes say where,
- * one how many bytes follow.
+ * The input: a byte (bit 0: the sums stay wrong; bit 1: the machine counts its time, and
+ * is on a tape), then patches: three bytes say where, one how many bytes follow.
  */
 #undef _GNU_SOURCE
 #define _DEFAULT_SOURCE
@@ -19,29 +19,58 @@ int memfd_create(const char *name, unsigned flags); /* for lib/tiny.h */
 #include "fuzz/records.h"
 #include "lib/tiny.h"
 #include "machine/machine_int.h"
+#include "replay/input.h"
 #include "snapshot/snapshot.h"
 #include "stream/stream.h"
 
 /* 1: inc eax; out 0x80, al; sti; jmp 1b */
 #define GUEST "\x40\xe6\x80\xfb\xeb\xfa"
 
-static struct machine *m;
-static uint8_t *good;
-static size_t good_len;
+static struct subject {
+    struct machine *m;
+    uint8_t *good;
+    size_t len;
+} subjects[2];            /* the second one counts */
+static struct machine *m; /* which of them it is */
 
-static void save(void) {
+/* The second one's tape. */
+static uint8_t typed[] = "typed";
+static struct recording_event events[] = {
+    {.kind = RECORDING_INPUT, .ns = 5000, .bytes = typed, .len = 5},
+    {.kind = RECORDING_INPUT, .ns = 900000, .bytes = typed, .len = 5},
+    {.kind = RECORDING_END, .ns = 1ull << 40, .how = RECORDING_QUIT},
+};
+static const struct recording rec = {
+    .key = {.start_ns = 7, .state = 8}, .events = events, .count = 3, .ended = true};
+static struct input_player player;
+
+static void save(struct subject *of) {
     struct snapshot *s = snapshot_new();
     const uint8_t *bytes;
 
-    HOLDS(!machine_save(m, s));
-    machine_saved(m);
-    bytes = snapshot_finish(s, &good_len);
-    good = malloc(good_len);
-    memcpy(good, bytes, good_len);
+    HOLDS(!machine_save(of->m, s));
+    machine_saved(of->m);
+    bytes = snapshot_finish(s, &of->len);
+    of->good = malloc(of->len);
+    memcpy(of->good, bytes, of->len);
     snapshot_free(s);
 }
 
-static void create(void) {
+static void tape_ends(void *arg, const struct recording_event *e) {
+    machine_quit(m);
+}
+
+static void count(struct machine_config *cfg) {
+    cfg->cpus = 1;
+    cfg->counted = true;
+    cfg->console_count = 0;
+    machine_options_counted(&cfg->options);
+    player = (struct input_player){
+        .rec = &rec, .place = {.start_ns = 7, .state = 8}, .end = tape_ends};
+    cfg->input = input_play(&player);
+}
+
+static void create(struct subject *of) {
     static struct stream *stream;
     static struct boot_image *image;
     struct machine_config cfg = {.engine = "bt",
@@ -61,9 +90,11 @@ static void create(void) {
     HOLDS(!stream_open("null", &stream, why, sizeof(why)));
     cfg.image = image;
     cfg.consoles[0].stream = stream;
-    HOLDS(!machine_create(&cfg, &m, why, sizeof(why)));
-    HOLDS(!machine_boot(m, why, sizeof(why)));
-    save();
+    if (of == &subjects[1])
+        count(&cfg);
+    HOLDS(!machine_create(&cfg, &of->m, why, sizeof(why)));
+    HOLDS(!machine_boot(of->m, why, sizeof(why)));
+    save(of);
 }
 
 static void stop(void *arg) {
@@ -88,22 +119,24 @@ static void run(void) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_in in = {data, size};
     char why[256] = "";
+    unsigned how = fuzz_get(&in, 1);
+    struct subject *of = &subjects[how >> 1 & 1];
     struct snapshot *s;
     uint8_t *bytes;
-    bool wrong;
 
-    if (!m)
-        create();
-    wrong = fuzz_get(&in, 1) & 1;
-    bytes = malloc(good_len);
-    memcpy(bytes, good, good_len);
-    records_patch(bytes, good_len, &in, 3);
-    if (!wrong)
-        records_repair(bytes, good_len);
-    s = snapshot_open(bytes, good_len, why, sizeof(why));
-    if (s && !machine_restore(m, s, why, sizeof(why)))
-        run();
-    else
+    if (!of->m)
+        create(of);
+    m = of->m;
+    bytes = malloc(of->len);
+    memcpy(bytes, of->good, of->len);
+    records_patch(bytes, of->len, &in, 3);
+    if (!(how & 1))
+        records_repair(bytes, of->len);
+    s = snapshot_open(bytes, of->len, why, sizeof(why));
+    if (s && !machine_restore(m, s, why, sizeof(why))) {
+        if (!m->cfg.counted || input_place_fits(&player.place, &rec, machine_now_ns(m)))
+            run();
+    } else
         HOLDS(*why && !strchr(why, '\n'));
     snapshot_free(s);
     free(bytes);
