@@ -5,6 +5,7 @@
 #include "exec/agent.h"
 
 enum {
+    SYS_stat = 4,
     SYS_fstat = 5,
     SYS_rt_sigaction = 13,
     SYS_accept4 = 288,
@@ -88,18 +89,33 @@ static _Noreturn void leave(unsigned status) {
         ;
 }
 
+static void add_reason(struct text *t, long rc) {
+    static const struct {
+        long rc;
+        const char *text;
+    } known[] = {
+        {-ENOENT, "no such file or directory"}, {-EACCES, "permission denied"},
+        {-ENOTDIR, "not a directory"},          {-ENOSPC, "no space left on device"},
+        {-EROFS, "read-only file system"},
+    };
+
+    add(t, ": ");
+    for (size_t n = 0; n < sizeof(known) / sizeof(known[0]); n++)
+        if (known[n].rc == rc) {
+            add(t, known[n].text);
+            return;
+        }
+    add(t, "error ");
+    add_number(t, (unsigned long)-rc);
+}
+
 static _Noreturn void refuse(const char *what, const char *which, long rc) {
     struct text t = {.len = 0};
 
     add(&t, what);
     add(&t, which);
-    if (rc) {
-        add(&t, rc == -ENOENT   ? ": no such file or directory"
-                : rc == -EACCES ? ": permission denied"
-                                : ": error ");
-        if (rc != -ENOENT && rc != -EACCES)
-            add_number(&t, (unsigned long)-rc);
-    }
+    if (rc)
+        add_reason(&t, rc);
     send_piece('m', t.s, t.len);
     leave(125);
 }
@@ -137,13 +153,26 @@ static char next_piece(char *buf, size_t *len) {
 
 /* --- files --- */
 
+struct stat {
+    uint64_t dev, ino, links;
+    uint32_t mode, room[29];
+};
+
+static bool is_ordinary(const struct stat *st) {
+    return (st->mode & 0170000) == 0100000;
+}
+
 static void write_file(void) {
     static char piece[AGENT_PIECE];
     struct text other = {.len = 0};
+    struct stat st;
     size_t len;
     long fd;
     char what;
 
+    /* A device, or a directory, is not replaced by a file. */
+    if (!sys(SYS_stat, P(path), P(&st), 0, 0, 0) && !is_ordinary(&st))
+        refuse("it is not an ordinary file: ", path, 0);
     add(&other, path);
     add(&other, ".bivisor-new"); /* so that nobody sees half of it */
     fd = sys_open(other.s, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
@@ -176,15 +205,12 @@ static void write_file(void) {
 
 static void read_file(void) {
     static char piece[AGENT_PIECE];
-    struct {
-        uint64_t dev, ino, links;
-        uint32_t mode, room[29];
-    } st;
+    struct stat st;
     long fd = sys_open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0), n;
 
     if (fd < 0 || (n = sys(SYS_fstat, fd, P(&st), 0, 0, 0)) < 0)
         refuse("cannot read ", path, fd < 0 ? fd : n);
-    if ((st.mode & 0170000) != 0100000)
+    if (!is_ordinary(&st))
         refuse("it is not an ordinary file: ", path, 0);
     send_number('f', st.mode & 07777);
     while ((n = sys_read((int)fd, piece, sizeof(piece))) > 0)

@@ -70,6 +70,9 @@ enum {
 #define EINTR 4
 #define EAGAIN 11
 #define EACCES 13
+#define ENOTDIR 20
+#define ENOSPC 28
+#define EROFS 30
 #define ENODEV 19
 
 #define MS_NOSUID 2u

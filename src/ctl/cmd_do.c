@@ -266,10 +266,23 @@ static int get_to(int agent, const char *from, const char *to) {
     return rc;
 }
 
+/* A device, or a directory, is not replaced by a file. */
+static bool may_replace(const char *to) {
+    struct stat st;
+
+    if (!strcmp(to, "-") || stat(to, &st) || S_ISREG(st.st_mode))
+        return true;
+    log_error("'%s' is not an ordinary file; '-' writes to standard output", to);
+    return false;
+}
+
 static int get_file(const struct ask_machine *m, const char *from, const char *to) {
-    int agent = connect_agent(m), rc;
+    int agent, rc;
     unsigned mode;
 
+    if (!may_replace(to))
+        return CTL_HOST_FAILURE;
+    agent = connect_agent(m);
     if (agent < 0)
         return CTL_HOST_FAILURE;
     rc = !strcmp(to, "-") ? exec_session_get(agent, STDOUT_FILENO, &mode, from)
