@@ -231,6 +231,8 @@ static void answer(struct take *t, int rc, const char *why) {
     char file[PATH_MAX + SNAPSHOTS_NAME];
 
     if (rc) {
+        if (rc == -EPIPE)
+            why = "the process that makes its files has ended";
         control_refuse(r, "no snapshot was made: %s", why ? why : strerror(-rc));
         return;
     }

@@ -7,8 +7,9 @@
 #include "lib/rig.h"
 #include "lib/unit.h"
 #include "lib/vdrv.h"
+#include "snapshot/snapshot.h"
 
-enum { RX, TX };
+enum { RX, TX, EVENTS };
 enum { INVALID, REQUEST, RESPONSE, RST, SHUTDOWN, RW, UPDATE, ASK };
 #define CID 7
 #define ALL (VIRTIO_F_ALWAYS | 1)
@@ -438,6 +439,45 @@ static void test_short_buffer(void **state) {
     assert_true(virtio_status(v.d) & VIRTIO_NEEDS_RESET);
 }
 
+static void state_of(void *arg, struct snapshot *snapshot) {
+    virtio_vsock_state(arg, snapshot);
+}
+
+/* The device goes on from what it is. */
+static void restore(void) {
+    struct snapshot *out = snapshot_new(), *in;
+    const uint8_t *bytes;
+    char why[256];
+    size_t len;
+
+    snapshot_record(out, "vsock", 0, 1, state_of, s);
+    bytes = snapshot_finish(out, &len);
+    in = snapshot_open(bytes, len, why, sizeof(why));
+    snapshot_record(in, "vsock", 0, 1, state_of, s);
+    assert_true(snapshot_good(in));
+    snapshot_free(in);
+    snapshot_free(out);
+}
+
+/* A driver that hears that its connections are gone ends those that it has just then: a
+ * new one waits until it has come back. */
+static void test_restored(void **state) {
+    struct vdrv_piece p = {PACKET + 0x2000, 8, VDRV_WRITE};
+    uint32_t len;
+
+    restore();
+    assert_true(virtio_vsock_open(s, 22) >= 0);
+    hear_nothing();
+    vdrv_send(&v, EVENTS, &p, 1);
+    assert_int_not_equal(vdrv_take(&v, EVENTS, &len), -1);
+    assert_int_equal(len, 4);
+    give(1);
+    hear_nothing();
+    vdrv_send(&v, EVENTS, &p, 1);
+    assert_int_equal(hear().op, REQUEST);
+    assert_int_equal(vdrv_take(&v, EVENTS, NULL), -1);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -445,7 +485,7 @@ int main(void) {
         T(test_strays),         T(test_out_of_turn),  T(test_credit_of_guest),
         T(test_credit_of_host), T(test_no_buffers),   T(test_host_ends),
         T(test_guest_ends),     T(test_host_lost),    T(test_too_many),
-        T(test_resets_wait),    T(test_short_buffer),
+        T(test_resets_wait),    T(test_short_buffer), T(test_restored),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);
