@@ -92,7 +92,7 @@ static void restore(void) {
     s = snapshot_open(bytes, len, why, sizeof(why));
     HOLDS(s || (*why && !strchr(why, '\n')));
     *said = 0;
-    if (s && !chain_open(c, path[0], s))
+    if (s && !chain_open(c, path[0], NULL, s))
         show(c);
     else if (s)
         HOLDS(*said && !strchr(said, '\n'));
