@@ -4,4 +4,11 @@ check-debian: deps
 	@$(MAKE) --no-print-directory all boot-driver
 	@BUILD=$(BUILD) tests/debian/run $(DEBIAN)
 
-.PHONY: check-debian
+# A Debian that copies itself to disks of other layouts, and autopkgtest in a machine.
+check-layouts: deps
+	@tools/deps disk
+	@$(MAKE) --no-print-directory all boot-driver
+	@BUILD=$(BUILD) tests/debian/layouts $(LAYOUTS)
+	@BUILD=$(BUILD) tests/debian/autopkgtest
+
+.PHONY: check-debian check-layouts
