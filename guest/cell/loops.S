@@ -100,7 +100,9 @@ cell_tell:
         .globl cell_told
 cell_told:
         jmp     cell_wait
-still:  mov     UC_RSP(%rdx), %rsp
+still:  movabs  $CELL_STATE, %rcx
+        incl    CELL_S_STILL(%rcx)
+        mov     UC_RSP(%rdx), %rsp
 cell_wait:
         mov     $SYS_read, %eax
         mov     $CELL_FD_GO, %edi
@@ -147,10 +149,11 @@ resume: movabs  $CELL_RESUME, %rsp
  * on. rdi: the process, which is the guest thread, too. It has registers, and no stack.
  *
  * KICK is the TURN that is to end. The guest thread has had a signal for it already
- * (setup.c, take_kicks()), and as a rule is out when the helper looks. Guest code that pretends to be in here, waiting, cannot
- * be told from the real one. So the helper looks again and again whether the turn has
- * ended; each look gives the guest thread time; who has not come out after all of them is
- * killed.
+ * (setup.c, take_kicks()), and as a rule is out when the helper looks. Guest code that
+ * pretends to be in here, waiting, cannot be told from the real one, and comes out by no
+ * signal. So the helper looks again and again whether the turn has ended; each look is a
+ * signal. A guest thread that so many of them have found waiting is killed; one that the
+ * host does not let run, for however long, has not been found.
  */
         .globl cell_help
 cell_help:
@@ -215,7 +218,8 @@ failed: movabs  $many, %rsi
 poke:   mov     %sil, (%rdi)
         jmp     next
 
-kick:   xor     %ebp, %ebp              /* looks */
+kick:   movabs  $CELL_STATE, %rdi
+        mov     CELL_S_STILL(%rdi), %ebp
         mov     $SIGUSR1, %edx
 1:      mov     $SYS_tgkill, %eax
         mov     %r12, %rdi
@@ -237,9 +241,11 @@ kick:   xor     %ebp, %ebp              /* looks */
         jne     told
         cmp     $-ETIMEDOUT, %rax
         jne     2b
-        inc     %ebp
+        movabs  $CELL_STATE, %rdi
+        mov     CELL_S_STILL(%rdi), %eax
+        sub     %ebp, %eax
         mov     $SIGUSR1, %edx
-        cmp     $LOOKS, %ebp
+        cmp     $LOOKS, %eax
         jb      1b
         mov     $SIGKILL, %edx
         jmp     1b

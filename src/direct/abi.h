@@ -89,6 +89,7 @@
 #define CELL_S_GSEL 46
 #define CELL_S_CREDIT 48 /* what was read of GO */
 #define CELL_S_THREAD 56 /* the guest thread's number, before any guest code has run */
+#define CELL_S_STILL 64  /* signals that found it waiting */
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>
@@ -118,6 +119,7 @@ struct cell_state {
     uint64_t context, info, fs, gs;
     uint16_t ds, es, fsel, gsel;
     uint64_t credit, thread;
+    uint32_t still;
 };
 
 _Static_assert(sizeof(struct cell_order) == CELL_O_SIZE, "orders");
@@ -132,6 +134,7 @@ _Static_assert(__builtin_offsetof(struct cell_resume, xsave) == CELL_R_XSAVE, "r
 _Static_assert(sizeof(struct cell_resume) == 0x1000, "resume");
 _Static_assert(__builtin_offsetof(struct cell_state, gs) == CELL_S_GS, "state");
 _Static_assert(__builtin_offsetof(struct cell_state, thread) == CELL_S_THREAD, "state");
+_Static_assert(__builtin_offsetof(struct cell_state, still) == CELL_S_STILL, "state");
 #endif
 
 #endif
