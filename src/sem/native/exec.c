@@ -200,10 +200,19 @@ static bool host_checks_alignment(struct vcpu *v, const struct insn *i) {
     return (mxcsr & MXCSR_MM) || (i->feature == CPUID_F_SHA && cpuid_is_amd(v->cpuid));
 }
 
+/* EVEX.66.0F38.W0 13 and EVEX.66.0F3A.W0 1D: the same two. */
+static bool is_evex_f16c(const struct insn *i) {
+    const uint8_t *op = i->bytes + i->off_opcode;
+    unsigned map = op[-3] & 7;
+
+    return i->flags & INSN_AVX512 && (op[-2] & 3) == 1 &&
+           ((map == 2 && *op == 0x13) || (map == 3 && *op == 0x1d));
+}
+
 /* VCVTPH2PS and VCVTPS2PH raise no #AC on Intel's CPUs. Intel SDM volume 2, "Exceptions
  * Type 11"; AMD64 APM volume 4, "VCVTPH2PS". */
 static bool never_ac(const struct vcpu *v, const struct insn *i) {
-    return i->feature == CPUID_F_F16C && !cpuid_is_amd(v->cpuid);
+    return (i->feature == CPUID_F_F16C || is_evex_f16c(i)) && !cpuid_is_amd(v->cpuid);
 }
 
 /* Where I's operand lies. #GP for a misaligned one comes before any other fault. */
