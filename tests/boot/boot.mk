@@ -25,7 +25,8 @@ boot-driver: $(BOOT_DRIVE) $(BOOT_PNG) $(BOOT_VNC)
 # Every kernel with every way to boot and run it, and all that networks, firmware and disks have
 # tests for: half an hour. Then Linux on many CPUs: two hours.
 check-long: deps-check
-	@$(MAKE) --no-print-directory all guests boot-driver
+	@$(MAKE) --no-print-directory all guests boot-driver fidelity-bin
+	@BUILD=$(BUILD) FRESH=1 tests/fidelity/run
 	@BUILD=$(BUILD) tests/boot/run --long
 	@BUILD=$(BUILD) tests/boot/net
 	@BUILD=$(BUILD) tests/boot/share
