@@ -1,7 +1,7 @@
 /*
  * A server of HTTP at a unix socket, on a loop's thread. Its clients come through another
- * process (gate.h). It hands requests to a function,
- * one at a time of each client, and knows nothing of what they are about.
+ * process (gate.h). It hands requests to a function, one at a time of each client, and
+ * knows nothing of what they are about.
  *
  * Clients are hostile: what one sends and what it is owed are bounded, and none of them
  * holds up another, or the loop.

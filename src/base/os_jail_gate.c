@@ -1,8 +1,8 @@
 /*
  * The jail of the process that passes on what clients of the API and the machine say to
- * each other (api/gate.c), and opens the files that a client has
- * named, which may be anywhere. It may do nothing else: no other sockets, no programs, no
- * processes, no executable memory. Which files those are is its own code's to say: a
+ * each other (api/gate.c), and opens the files that a client has named, which may be
+ * anywhere. It may do nothing else: no other sockets, no programs, no processes, no
+ * executable memory. Which files those are is its own code's to say: a
  * filter cannot see names.
  *
  * Each rule says who needs it.

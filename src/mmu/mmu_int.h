@@ -4,11 +4,11 @@
  * A "space" is the shadow of one address space: three banks of entries (what emitted code
  * reads) and what is needed to drop them again:
  *
- *   bits    filled, global, large: a bit for each slot; flushing costs what was filled
- *   note    of each slot: its page (| META_*), also when no tag is valid; and membership
- * in the list of slots that may hold a write entry for a RAM page (write_head): dropping
- * write entries is exact range   linear ranges in which 4 KiB pieces of large pages were
- * filled
+ *   - bits: filled, global, large of each slot; flushing costs what was filled;
+ *   - note: of each slot its page (| META_*), also when no tag is valid, and its place in
+ *     the list of slots that may hold a write entry for a RAM page (write_head): dropping
+ *     write entries is exact;
+ *   - range: linear ranges in which 4 KiB pieces of large pages were filled.
  *
  * A guest that idles has a slot here and there, and each takes a page of the host's in
  * each of these arrays: what belongs to a slot lies together, but for what emitted code
