@@ -51,6 +51,9 @@ int filter_add_all(scmp_filter_ctx ctx, const struct filter_rule *r, size_t coun
  * other calls. 0; or -errno, and there is none. */
 int filter_with(const struct filter_rule *r, size_t count, const struct filter_rule *more,
                 scmp_filter_ctx *out);
+/* The same for a process of ours, which may end itself by abort(3), after a bug. -ENOTSUP
+ * under sanitizers, which call what no list has. */
+int filter_for_process(const struct filter_rule *r, size_t count, scmp_filter_ctx *out);
 /* CTX is used up. HANDLER is asked first, if it is not NULL, about a call that no rule
  * allows, in the handler of its signal: true when it has answered it, in CONTEXT. 0: the
  * filter holds from now on, for the calling thread; or -errno. */
@@ -101,5 +104,9 @@ void filter_removing(int dir);
             MAP_ANONYMOUS),                                                              \
         ANY(munmap), ANY(mremap), IF(madvise, 2, ARG32, MADV_DONTNEED), ANY(futex),      \
         ANY(getrandom)
+
+/* The handler of SIGSYS, and the end. */
+#define FILTER_END                                                                       \
+    ANY(rt_sigreturn), ANY(rt_sigprocmask), ANY(getpid), ANY(gettid), ANY(exit_group)
 
 #endif

@@ -47,12 +47,7 @@ static const struct filter_rule rules[] = {
 
     FILTER_MALLOC,
 
-    /* The handler of SIGSYS, and the end. */
-    ANY(rt_sigreturn),
-    ANY(rt_sigprocmask),
-    ANY(getpid),
-    ANY(gettid),
-    ANY(exit_group),
+    FILTER_END,
 };
 
 /* Files that are not its user's are what root's clients may name. */
@@ -60,14 +55,9 @@ static const struct filter_rule rules[] = {
     (JAIL_CAP(CAP_DAC_OVERRIDE) | JAIL_CAP(CAP_DAC_READ_SEARCH) | JAIL_CAP(CAP_FOWNER))
 
 int os_jail_gate(void) {
-    /* abort(3), after a bug. */
-    const struct filter_rule to_us = IF(tgkill, 0, ARG32, (unsigned)getpid());
     scmp_filter_ctx ctx;
-    int rc;
+    int rc = filter_for_process(rules, ARRAY_SIZE(rules), &ctx);
 
-    if (OS_JAIL_SANITIZED)
-        return -ENOTSUP;
-    rc = filter_with(rules, ARRAY_SIZE(rules), &to_us, &ctx);
     if (rc)
         return rc;
     jail_root_keep(ROOTS_FILES);
