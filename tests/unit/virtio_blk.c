@@ -526,6 +526,18 @@ static void test_config(void **state) {
     assert_int_equal(flushes, 2);
 }
 
+/* "If VIRTIO_BLK_F_CONFIG_WCE is negotiated but VIRTIO_BLK_F_FLUSH is not": the mode is
+ * write-through, and stays so. */
+static void test_no_flush(void **state) {
+    vdrv_start(&v, VIRTIO_F_ALWAYS | F_CONFIG_WCE);
+    assert_int_equal(virtio_config_read(v.d, 32, 1), 0);
+    assert_int_equal(ask(T_OUT, 9, 512, false, NULL), S_OK);
+    assert_int_equal(flushes, 1);
+    virtio_config_write(v.d, 32, 1, 1);
+    assert_int_equal(ask(T_OUT, 9, 512, false, NULL), S_OK);
+    assert_int_equal(flushes, 2);
+}
+
 /* --- resets --- */
 
 /* Requests of a driver that is gone are answered to nobody. */
@@ -570,13 +582,14 @@ static void test_quiet(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_write_read),      T(test_framing),      T(test_many),
-        T(test_starved),         T(test_bad_requests), T(test_no_request),
-        T(test_readonly),        T(test_errors),       T(test_id),
-        T(test_zeroes),          T(test_discard),      T(test_bad_ranges),
-        T(test_large_sectors),   T(test_config),       T(test_reset),
-        T(test_reset_waits),     T(test_quiet),        T(test_at_once),
-        T(test_at_once_through), T(test_at_once_many), T(test_turns),
+        T(test_write_read),    T(test_framing),         T(test_many),
+        T(test_starved),       T(test_bad_requests),    T(test_no_request),
+        T(test_readonly),      T(test_errors),          T(test_id),
+        T(test_zeroes),        T(test_discard),         T(test_bad_ranges),
+        T(test_large_sectors), T(test_config),          T(test_no_flush),
+        T(test_reset),         T(test_reset_waits),     T(test_quiet),
+        T(test_at_once),       T(test_at_once_through), T(test_at_once_many),
+        T(test_turns),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

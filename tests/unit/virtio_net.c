@@ -397,6 +397,20 @@ static void test_receive_starved(void **state) {
     assert_int_equal(at_buffer(1, 10, 2), 3);
 }
 
+/* A frame that all buffers of a full ring have no room for keeps nothing waiting. */
+static void test_receive_never(void **state) {
+    vdrv_start(&v, ALL);
+    offer_buffers(0, 255, 10);
+    assert_false(arrive(&plain, frame, 3000));
+    offer_buffers(255, 1, 10);
+    assert_int_equal(net_go_on(&net), 0);
+    assert_false(net.holding);
+    assert_int_equal(vdrv_take(&v, RX, NULL), -1);
+    assert_true(arrive(&plain, frame, 2548));
+    for (unsigned n = 0; n < 256; n++)
+        assert_int_not_equal(vdrv_take(&v, RX, NULL), -1);
+}
+
 /* Without merging, what is too long for a buffer is lost, and the buffer is not. */
 static void test_receive_too_long(void **state) {
     uint32_t len;
@@ -584,6 +598,7 @@ int main(void) {
         TEST(test_receive_no_offloads),
         TEST(test_receive_merged),
         TEST(test_receive_starved),
+        TEST(test_receive_never),
         TEST(test_receive_too_long),
         TEST(test_receive_nobody),
         TEST(test_control_many),

@@ -169,10 +169,11 @@ static void submit(struct request *r, enum block_op op, uint64_t offset,
     block_submit(r->blk->block, &r->block);
 }
 
+/* Who knows no flush has no other way to make anything durable, whatever it writes to
+ * the configuration. */
 static bool write_through(const struct virtio_blk *b) {
-    if (virtio_has(&b->d, F_CONFIG_WCE))
-        return !b->config.writeback;
-    return !virtio_has(&b->d, F_FLUSH);
+    return !virtio_has(&b->d, F_FLUSH) ||
+           (virtio_has(&b->d, F_CONFIG_WCE) && !b->config.writeback);
 }
 
 /* COUNT sectors of 512 bytes from SECTOR on are the disk's, and whole ones of its own. */
@@ -365,6 +366,13 @@ static void reset(struct virtio_device *d) {
         block_cancel(b->block);
 }
 
+/* "Device Requirements: Device Initialization" */
+static bool accept(struct virtio_device *d) {
+    if (virtio_has(d, F_CONFIG_WCE) && !virtio_has(d, F_FLUSH))
+        blk_of(d)->config.writeback = 0;
+    return true;
+}
+
 static void configure(struct virtio_device *d, unsigned at, unsigned len,
                       uint64_t value) {
     struct virtio_blk *b = blk_of(d);
@@ -375,7 +383,7 @@ static void configure(struct virtio_device *d, unsigned at, unsigned len,
 }
 
 static const struct virtio_ops ops = {
-    .notify = notify, .reset = reset, .configure = configure};
+    .notify = notify, .reset = reset, .accept = accept, .configure = configure};
 
 static void describe_size(struct virtio_blk *b) {
     struct config *c = &b->config;

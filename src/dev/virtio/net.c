@@ -247,30 +247,35 @@ static uint32_t fill(struct virtio_net *n, struct virtio_chain *c, struct arriva
     return (uint32_t)(did + more);
 }
 
+#define TOO_LONG UINT32_MAX
+
 /* How many buffers, of which FIRST is the first one, have NEED bytes, and go back where
- * they were; 0: there are too few. */
+ * they were; 0: there are too few; TOO_LONG: a ring that is full has not so many. */
 static unsigned count_buffers(struct virtio_net *n, uint64_t first, uint64_t need) {
+    struct virtio_queue *q = &n->queue[RX];
     struct virtio_chain c = chain_of(n);
     uint64_t have = first;
     unsigned count = 1;
 
-    while (have < need && count < VIRTIO_QUEUE_SIZE_MAX &&
-           virtio_queue_pop(&n->queue[RX], &c)) {
+    while (have < need && count < q->size && virtio_queue_pop(q, &c)) {
         have += c.in.len;
         count++;
     }
-    virtio_queue_unpop(&n->queue[RX], count);
-    return have < need ? 0 : count;
+    virtio_queue_unpop(q, count);
+    if (have < need)
+        return count == q->size ? TOO_LONG : 0;
+    return count;
 }
 
-/* The frame is longer than one buffer. False: there are too few. */
+/* The frame is longer than one buffer. False: there are too few. One for which there
+ * would never be enough is dropped. */
 static bool spread(struct virtio_net *n, uint64_t first, struct arrival *a) {
     struct virtio_queue *q = &n->queue[RX];
     struct virtio_chain c = chain_of(n);
     unsigned count = count_buffers(n, first, a->header_len + a->len);
 
-    if (!count)
-        return false;
+    if (!count || count == TOO_LONG)
+        return count;
     a->header.num_buffers = (uint16_t)count;
     for (unsigned k = 0; k < count && virtio_queue_pop(q, &c); k++)
         virtio_queue_push(q, c.head, fill(n, &c, a));
