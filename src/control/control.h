@@ -157,6 +157,10 @@ struct control_table *control_table(struct control *c);
 int control_socket(const struct control *c);
 /* 0 or -errno. */
 int control_start(struct control *c, struct os_loop *loop);
+/* All clients of QEMU's protocol are told that EVENT, SHUTDOWN or RESET, has come for
+ * REASON, one of QEMU's ShutdownCause. On the loop's thread, or when the loop has ended;
+ * C may be NULL. */
+void control_event(struct control *c, const char *event, const char *reason);
 /* The clients are left, and the socket is gone from the file system. C may be NULL. */
 void control_close(struct control *c);
 

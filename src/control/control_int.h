@@ -15,8 +15,8 @@ char *qmp_answer(const struct control_table *t, const char *line, size_t len);
 /* The bytes of the first request of LEN bytes, or of a line that is none, with what is
  * blank before it; 0: it has not ended. */
 size_t qmp_length(const char *in, size_t len);
-/* The line by which the run's end is told. */
-void qmp_farewell(char *to, size_t size);
+/* The line by which EVENT is told, with QEMU's REASON for it; NULL: it has none. */
+void qmp_event(char *to, size_t size, const char *event, const char *reason);
 
 /* LEN bytes of anything as a text of UTF-8, the caller's to free(); NULL: out of memory.
  */

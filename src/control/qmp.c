@@ -6,8 +6,8 @@
  *
  * and gets {"return": {}, "id": 7} or {"error": {"class": C, "desc": D}, "id": 7}. What
  * it asks for is done by commands of the table (control.h), so that there is one way in.
- * The client's own doings come back to it as events, those of others do not; the end of
- * the run is told to all (qmp_farewell()).
+ * The client's own doings come back to it as events, those of others do not; resets and
+ * the end of the run are told to all (control_event()).
  *
  * What it is not: all of QEMU's. What is missing is CommandNotFound, as of an older
  * QEMU's. The negotiation of capabilities, of which there are none, may be left out.
@@ -23,6 +23,7 @@
 #define VERSION "{\"qemu\":{\"micro\":0,\"minor\":2,\"major\":7},\"package\":\"bivisor\"}"
 #define CPUS_MAX 256
 #define SHOWN_MAX 64 /* bytes of a name that is told back */
+#define KEY_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789_"
 
 const char qmp_greeting[] = "{\"QMP\":{\"version\":" VERSION ",\"capabilities\":[]}}\r\n";
 
@@ -44,15 +45,19 @@ static bool fail(struct qmp *q, const char *class, const char *format, const cha
     return false;
 }
 
-/* Asks the table. False: it refuses. */
-static bool ask(struct qmp *q, const char *command) {
-    char line[64];
-
-    snprintf(line, sizeof(line), "{\"command\":\"%s\"}", command);
+/* Asks the table with LINE. False: it refuses. */
+static bool ask_line(struct qmp *q, const char *line) {
     cJSON_Delete(q->got);
     q->got = control_ask(q->table, line, q->why, sizeof(q->why));
     q->class = q->got ? NULL : "GenericError";
     return q->got;
+}
+
+static bool ask(struct qmp *q, const char *command) {
+    char line[64];
+
+    snprintf(line, sizeof(line), "{\"command\":\"%s\"}", command);
+    return ask_line(q, line);
 }
 
 static double number(const struct qmp *q, const char *name) {
@@ -174,7 +179,7 @@ static cJSON *cont(struct qmp *q) {
 }
 
 static cJSON *reset(struct qmp *q) {
-    return done(q, "reset", "RESET");
+    return done(q, "reset", NULL);
 }
 
 static cJSON *powerdown(struct qmp *q) {
@@ -183,6 +188,87 @@ static cJSON *powerdown(struct qmp *q) {
 
 static cJSON *quit(struct qmp *q) {
     return done(q, "quit", NULL);
+}
+
+/* How much is the guest's, in bytes; the table says how much it has given away. */
+static cJSON *ballooned(struct qmp *q) {
+    char json[64];
+    double all;
+
+    if (!ask(q, "about"))
+        return NULL;
+    all = number(q, "memory");
+    if (!ask(q, "balloon"))
+        return NULL;
+    snprintf(json, sizeof(json), "{\"actual\":%.0f}", all - number(q, "pages") * 4096);
+    return cJSON_Parse(json);
+}
+
+static cJSON *balloon(struct qmp *q) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(q->args, "value");
+    char line[96];
+    double away;
+
+    if (!cJSON_IsNumber(value)) {
+        fail(q, "GenericError", "%s", "Parameter 'value' is missing");
+        return NULL;
+    }
+    if (!ask(q, "about"))
+        return NULL;
+    away = (number(q, "memory") - value->valuedouble) / (1 << 20);
+    snprintf(line, sizeof(line), "{\"command\":\"balloon\",\"mib\":%.0f}",
+             away > 0 ? away : 0);
+    return ask_line(q, line) ? cJSON_CreateObject() : NULL;
+}
+
+/* Which CD-ROM drive QEMU's name means: 1 is where ide1-cd1 is. */
+static unsigned drive_of(const struct qmp *q) {
+    const char *id = text(q->args, "id");
+
+    id = id ? id : text(q->args, "device");
+    return id && !strcmp(id, "ide1-cd1");
+}
+
+static cJSON *move_tray(struct qmp *q, bool open) {
+    char line[96];
+
+    snprintf(line, sizeof(line),
+             "{\"command\":\"tray\",\"drive\":%u,\"open\":%s,\"force\":%s}", drive_of(q),
+             open ? "true" : "false",
+             cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(q->args, "force")) ? "true"
+                                                                              : "false");
+    return ask_line(q, line) ? cJSON_CreateObject() : NULL;
+}
+
+static cJSON *open_tray(struct qmp *q) {
+    return move_tray(q, true);
+}
+
+static cJSON *close_tray(struct qmp *q) {
+    return move_tray(q, false);
+}
+
+/* A list of {"type": "qcode", "data": NAME}, which are pressed at once. */
+static cJSON *keys(struct qmp *q) {
+    const cJSON *key, *list = cJSON_GetObjectItemCaseSensitive(q->args, "keys");
+    char line[256] = "{\"command\":\"keys\",\"keys\":\"";
+    size_t len = strlen(line);
+
+    cJSON_ArrayForEach(key, list) {
+        const char *name = text(key, "data");
+
+        if (!name || strspn(name, KEY_LETTERS) != strlen(name) ||
+            len + strlen(name) + 4 > sizeof(line)) {
+            fail(
+                q, "GenericError", "%s",
+                "Parameter 'keys' is a list of keys by the names that they have (qcode)");
+            return NULL;
+        }
+        len += (size_t)snprintf(line + len, sizeof(line) - len, "%s%s",
+                                key == list->child ? "" : "-", name);
+    }
+    snprintf(line + len, sizeof(line) - len, "\"}");
+    return ask_line(q, line) ? cJSON_CreateObject() : NULL;
 }
 
 static cJSON *screendump(struct qmp *q) {
@@ -213,6 +299,12 @@ static const struct command {
     {"system_reset", reset},
     {"system_powerdown", powerdown},
     {"quit", quit},
+    {"query-balloon", ballooned},
+    {"balloon", balloon},
+    {"send-key", keys},
+    {"eject", open_tray},
+    {"blockdev-open-tray", open_tray},
+    {"blockdev-close-tray", close_tray},
     {"screendump", screendump},
     {"human-monitor-command", human},
 };
@@ -294,10 +386,13 @@ static char *line_of(const struct qmp *q, cJSON *result, const cJSON *id) {
     return line;
 }
 
-/* An event's line, in TO. */
-static void put_event(char *to, size_t size, const char *event, const char *data) {
+void qmp_event(char *to, size_t size, const char *event, const char *reason) {
     uint64_t us = os_realtime_ns() / 1000;
+    char data[96] = "";
 
+    if (reason)
+        snprintf(data, sizeof(data), ",\"data\":{\"guest\":%s,\"reason\":\"%s\"}",
+                 !strncmp(reason, "guest-", 6) ? "true" : "false", reason);
     snprintf(to, size,
              "{\"timestamp\":{\"seconds\":%llu,\"microseconds\":%llu},\"event\":"
              "\"%s\"%s}\r\n",
@@ -328,18 +423,13 @@ char *qmp_answer(const struct control_table *t, const char *line, size_t len) {
     text = line_of(&q, result,
                    request ? cJSON_GetObjectItemCaseSensitive(request, "id") : NULL);
     if (q.event)
-        put_event(event, sizeof(event), q.event, "");
+        qmp_event(event, sizeof(event), q.event, NULL);
     if (!text || asprintf(&whole, "%s%s\r\n", event, text) < 0)
         whole = NULL;
     cJSON_free(text);
     cJSON_Delete(q.got);
     cJSON_Delete(request);
     return whole;
-}
-
-void qmp_farewell(char *to, size_t size) {
-    put_event(to, size, "SHUTDOWN",
-              ",\"data\":{\"guest\":true,\"reason\":\"guest-shutdown\"}");
 }
 
 /* --- where requests end --- */

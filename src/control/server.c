@@ -389,23 +389,22 @@ int control_start(struct control *c, struct os_loop *loop) {
                           c);
 }
 
-/* To who has read all, for nobody waits here. */
-static void say_farewell(struct client *k) {
-    char text[192];
+void control_event(struct control *c, const char *event, const char *reason) {
+    char text[256];
 
-    qmp_farewell(text, sizeof(text));
-    if (!owed(k))
-        os_socket_write(k->fd, text, strlen(text));
+    if (!c || c->speech != CONTROL_QMP)
+        return;
+    qmp_event(text, sizeof(text), event, reason);
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
+        if (c->clients[n] && append(c->clients[n], text))
+            send_out(c->clients[n]);
 }
 
 void control_close(struct control *c) {
     if (!c)
         return;
-    for (unsigned n = 0; n < CONTROL_CLIENTS; n++) {
-        if (c->speech == CONTROL_QMP && c->clients[n])
-            say_farewell(c->clients[n]);
+    for (unsigned n = 0; n < CONTROL_CLIENTS; n++)
         leave(c->clients[n]);
-    }
     os_watch_stop(&c->door);
     os_listener_close(c->listener);
     free(c);

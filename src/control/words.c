@@ -36,20 +36,29 @@ __attribute__((format(printf, 2, 3))) static void say(struct words *w, const cha
     w->out[w->len] = 0;
 }
 
-/* Asks the table for COMMAND with an argument, or none. NULL: it refuses, which is said.
- */
-static cJSON *ask(struct words *w, const char *command, const char *name, cJSON *value) {
-    cJSON *request = cJSON_CreateObject(), *answer = NULL;
+/* Asks the table for COMMAND with the arguments in REQUEST, which may be NULL. NULL: it
+ * refuses, which is said. */
+static cJSON *ask_all(struct words *w, const char *command, cJSON *request) {
     char *line = NULL, why[512] = "out of memory";
+    cJSON *answer = NULL;
 
-    if (request && cJSON_AddStringToObject(request, "command", command) &&
-        (!name || cJSON_AddItemToObject(request, name, value)))
+    if (request && cJSON_AddStringToObject(request, "command", command))
         line = cJSON_PrintUnformatted(request);
     if (line)
         answer = control_ask(w->table, line, why, sizeof(why));
     if (!answer)
         say(w, "Error: %s\r\n", why);
     cJSON_free(line);
+    return answer;
+}
+
+/* The same with an argument, or none. */
+static cJSON *ask(struct words *w, const char *command, const char *name, cJSON *value) {
+    cJSON *request = cJSON_CreateObject(), *answer;
+
+    if (request && name)
+        cJSON_AddItemToObject(request, name, value);
+    answer = ask_all(w, command, request);
     cJSON_Delete(request);
     return answer;
 }
@@ -85,7 +94,7 @@ static void do_cont(struct words *w) {
 }
 
 static void do_reset(struct words *w) {
-    tell(w, "reset", "RESET");
+    tell(w, "reset", NULL);
 }
 
 static void do_powerdown(struct words *w) {
@@ -104,6 +113,18 @@ static void do_sendkey(struct words *w) {
     cJSON_Delete(ask(w, "keys", "keys", cJSON_CreateString(keys)));
 }
 
+/* [-f] DRIVE, by QEMU's names. */
+static void do_eject(struct words *w) {
+    bool force = !strncmp(w->rest, "-f ", 3);
+    const char *drive = w->rest + (force ? 3 : 0);
+    cJSON *request = cJSON_CreateObject();
+
+    if (request && cJSON_AddBoolToObject(request, "force", force) &&
+        cJSON_AddNumberToObject(request, "drive", !strcmp(drive, "ide1-cd1")))
+        cJSON_Delete(ask_all(w, "tray", request));
+    cJSON_Delete(request);
+}
+
 /* QEMU says how much is the guest's, the table how much it gives away. */
 static void do_balloon(struct words *w) {
     cJSON *about = ask(w, "about", NULL, NULL);
@@ -114,6 +135,71 @@ static void do_balloon(struct words *w) {
             ask(w, "balloon", "mib",
                 cJSON_CreateNumber(want < all ? (double)(int64_t)(all - want) : 0)));
     cJSON_Delete(about);
+}
+
+/* The host's side of a rule, [tcp|udp]:[ADDR]:PORT up to END or its end, as the table has
+ * it: QEMU means all of the host's addresses where there is none. False: it is none. */
+static bool host_side(const char *rule, const char *end, char *out, size_t size) {
+    const char *addr = strchr(rule, ':'), *port = addr ? strchr(addr + 1, ':') : NULL;
+
+    end = end ? end : rule + strlen(rule);
+    if (!port || port >= end)
+        return false;
+    return snprintf(out, size, "%.*s:%.*s%.*s", addr == rule ? 3 : (int)(addr - rule),
+                    addr == rule ? "tcp" : rule,
+                    port == addr + 1 ? 7 : (int)(port - addr - 1),
+                    port == addr + 1 ? "0.0.0.0" : addr + 1, (int)(end - port),
+                    port) < (int)size;
+}
+
+/* The last word of the line, where a netdev's name may stand before it. */
+static const char *rule_of(const struct words *w) {
+    const char *rule = strrchr(w->rest, ' ');
+
+    return rule ? rule + 1 : w->rest;
+}
+
+static void bad_rule(struct words *w) {
+    say(w, "invalid host forwarding rule '%.*s'\r\n", LINE_MAX_SHOWN, rule_of(w));
+}
+
+/* The host's side, and -[GUESTADDR]:PORT. */
+static void do_forward(struct words *w) {
+    const char *rule = rule_of(w), *dash = strchr(rule, '-');
+    const char *guest = dash ? strrchr(dash, ':') : NULL;
+    char host[96], text[128];
+
+    if (!guest || !host_side(rule, dash, host, sizeof(host))) {
+        bad_rule(w);
+        return;
+    }
+    snprintf(text, sizeof(text), "%s%s", host, guest);
+    cJSON_Delete(ask(w, "forward", "add", cJSON_CreateString(text)));
+}
+
+/* The host's side alone. */
+static void do_unforward(struct words *w) {
+    const char *rule = rule_of(w), *found = NULL;
+    const cJSON *f;
+    char host[96];
+    cJSON *all;
+
+    if (!host_side(rule, NULL, host, sizeof(host) - 1)) {
+        bad_rule(w);
+        return;
+    }
+    strcat(host, ":");
+    all = ask(w, "forward", NULL, NULL);
+    cJSON_ArrayForEach(f, cJSON_GetObjectItemCaseSensitive(all, "forwards")) {
+        if (!strncmp(text(f, "forward"), host, strlen(host)))
+            found = text(f, "forward");
+    }
+    if (found)
+        cJSON_Delete(ask(w, "forward", "drop", cJSON_CreateString(found)));
+    if (all)
+        say(w, "host forwarding rule for %s %s\r\n", rule,
+            found ? "removed" : "not found");
+    cJSON_Delete(all);
 }
 
 /* --- what is told --- */
@@ -197,7 +283,11 @@ static const struct word {
     {"stop", "s", do_stop, "the guest, and its time, stand still", NULL},
     {"cont", "c", do_cont, "they go on", NULL},
     {"balloon", NULL, do_balloon, "so many MiB are the guest's", "MIB"},
+    {"eject", NULL, do_eject, "the disc is out; with -f though the guest holds it",
+     "[-f] DRIVE"},
     {"sendkey", NULL, do_sendkey, "presses keys, as ctrl-alt-f1", "KEYS"},
+    {"hostfwd_add", NULL, do_forward, "a port of the host's leads to the guest", "RULE"},
+    {"hostfwd_remove", NULL, do_unforward, "it leads there no more", "RULE"},
     {"system_reset", NULL, do_reset, "as the reset button", NULL},
     {"system_powerdown", NULL, do_powerdown,
      "as the power button: the guest may shut down", NULL},
@@ -211,10 +301,7 @@ static const struct word {
     {"device_add", NULL, NULL, "what the machine has it has from the beginning",
      "DEVICE"},
     {"device_del", NULL, NULL, "what the machine has it has to the end", "DEVICE"},
-    {"hostfwd_add", NULL, NULL,
-     "ports are forwarded from the beginning: hostfwd=", "RULE"},
-    {"change", NULL, NULL, "media stay in their drives", "DEVICE"},
-    {"eject", NULL, NULL, "media stay in their drives", "DEVICE"},
+    {"change", NULL, NULL, "a machine that runs opens no files", "DEVICE"},
 };
 
 static void do_help(struct words *w) {

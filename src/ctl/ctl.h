@@ -74,6 +74,7 @@ struct ctl_front {
     bool (*ready)(void *arg); /* NULL: nothing is to be done */
     void *arg;
     bool daemonize; /* go on in the background */
+    bool paused;    /* the guest waits until somebody resumes it */
     /* What goes on from a snapshot when it is no `bivisor run`; NULL: that. */
     int (*lockstep)(int argc, char **argv, const struct ctl_front *front);
     struct api *api;                 /* api/api.h; who built the machine, or NULL */

@@ -47,6 +47,7 @@ struct run {
     struct control_table words; /* the console's monitor has */
     struct gdb *gdb;            /* NULL: no debugger may come */
     struct steer steer;
+    enum machine_end end;        /* of the last life */
     struct snapshots *snapshots; /* NULL: there are to be none */
     struct freeze freeze;
     struct take take;
@@ -118,6 +119,22 @@ static const char *end_name(enum machine_end end) {
     return names[end];
 }
 
+/* QEMU's word for why the run has ended. */
+static const char *cause_of(const struct run *r) {
+    switch (r->end) {
+    case MACHINE_POWEROFF:
+    case MACHINE_DEBUG_EXIT:
+        return "guest-shutdown";
+    case MACHINE_RESET:
+    case MACHINE_SHUTDOWN:
+        return r->steer.resets ? "host-qmp-system-reset" : "guest-reset";
+    case MACHINE_QUIT:
+        return signal_seen ? "host-signal" : r->steer.quits ? "host-qmp-quit" : "host-ui";
+    default:
+        return "host-error";
+    }
+}
+
 /* Waits for what has changed since the snapshot that a copy has been prepared from. */
 static int begin_copy(struct run *r, const struct ctl_frozen *f) {
     struct copy_rest rest;
@@ -174,9 +191,10 @@ static int go_back(struct run *r) {
 }
 
 /* Lives of the machine until one of them is the last. */
-static int live(struct run *r, enum machine_end *end) {
+static int live(struct run *r) {
+    enum machine_end *end = &r->end;
     struct machine *m = r->m;
-    bool rewound = false;
+    bool rewound = false, waits = r->front->paused;
 
     for (;;) {
         int rc = rewound ? go_back(r) : begin_life(r);
@@ -200,6 +218,9 @@ static int live(struct run *r, enum machine_end *end) {
             api_running(r->api);
         if (r->gdb)
             gdb_before_run(r->gdb);
+        if (waits)
+            machine_pause(m);
+        waits = false;
         *end = machine_run(m);
         switch (*end) {
         case MACHINE_POWEROFF:
@@ -226,6 +247,9 @@ static int live(struct run *r, enum machine_end *end) {
             log_info("triple fault: the machine is reset");
             break;
         }
+        if (!rewound)
+            control_event(r->control[CONTROL_QMP], "RESET", cause_of(r));
+        r->steer.resets = false;
     }
 }
 
@@ -254,17 +278,18 @@ static bool take_terminal(struct run *r) {
 static bool start_control(struct run *r) {
     int rc = 0;
 
-    r->steer = (struct steer){r->m, &r->console, &r->o};
+    r->steer = (struct steer){.m = r->m, .console = &r->console, .o = &r->o};
     steer_add(&r->steer, &r->words);
+    forwards_add(&r->forwards, &r->words);
     rc = remote_start(&r->remote);
     for (unsigned n = 0; n < CONTROL_SPEECHES && !rc; n++) {
         if (!r->control[n])
             continue;
         steer_add(&r->steer, control_table(r->control[n]));
+        forwards_add(&r->forwards, control_table(r->control[n]));
         if (n == CONTROL_JSON) {
             take_add(&r->take, control_table(r->control[n]));
             remote_add(&r->remote, control_table(r->control[n]));
-            forwards_add(&r->forwards, control_table(r->control[n]));
         }
         rc = control_start(r->control[n], machine_loop(r->m));
     }
@@ -340,19 +365,18 @@ static int run_locked_up(struct run *r) {
     struct outputs *outputs = &r->outputs;
     struct stats_run stats = {0};
     uint64_t start = os_monotonic_ns();
-    enum machine_end end;
-    int status = live(r, &end);
+    int status = live(r);
 
     if (r->gdb)
         gdb_ended(r->gdb, status, signal_seen);
-    if (!tape_stop(&r->tape, end, signal_seen))
+    if (!tape_stop(&r->tape, r->end, signal_seen))
         status = CTL_HOST_FAILURE;
     stats.wall_seconds = (double)(os_monotonic_ns() - start) * 1e-9;
     stats.cpu_seconds = stats_cpu_seconds();
-    stats.end = end_name(end);
+    stats.end = end_name(r->end);
     display_option_stop(&r->o.display);
     console_close(&r->console);
-    if (status == CTL_TRIPLE_FAULT && end == MACHINE_SHUTDOWN) {
+    if (status == CTL_TRIPLE_FAULT && r->end == MACHINE_SHUTDOWN) {
         log_error("triple fault; the guest's CPU:");
         dump(r->m);
     }
@@ -486,6 +510,7 @@ static int with_machine(struct run *r) {
     int status, rc;
 
     r->report = (struct os_task){.fn = report, .arg = r};
+    r->end = MACHINE_ERROR; /* if nothing comes to run */
     rc = machine_create(&r->o.machine, &r->m, why, sizeof(why));
     if (rc) {
         log_error("%s", why);
@@ -511,6 +536,7 @@ static int with_machine(struct run *r) {
     status = rc ? ctl_status_of(rc) : with_outputs(r);
     if (r->api)
         api_stop(r->api);
+    control_event(r->control[CONTROL_QMP], "SHUTDOWN", cause_of(r));
     close_controls(r);
     forker_stop(r->forker);
     take_end(&r->take);

@@ -1,6 +1,7 @@
 /* Steering a run from outside; see steer.h. On the loop's thread. */
 #include "ctl/steer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,7 @@ static void run_step(void *arg, struct control_request *r) {
 static void run_quit(void *arg, struct control_request *r) {
     struct steer *s = arg;
 
+    s->quits = true;
     console_abandon(s->console);
     machine_quit(s->m);
 }
@@ -291,6 +293,7 @@ static void run_picture(void *arg, struct control_request *r) {
 static void run_reset(void *arg, struct control_request *r) {
     struct steer *s = arg;
 
+    s->resets = true;
     machine_reset(s->m);
 }
 
@@ -354,6 +357,36 @@ static void run_keys(void *arg, struct control_request *r) {
                        "typed before");
 }
 
+/* --- trays --- */
+
+static void run_tray(void *arg, struct control_request *r) {
+    struct steer *s = arg;
+    bool open = control_bool(r, "open", true);
+
+    switch (machine_tray(s->m, (unsigned)control_number(r, "drive", 0), open,
+                         control_bool(r, "force", false))) {
+    case 0:
+        control_put_bool(r, "open", open);
+        return;
+    case -EBUSY:
+        control_refuse(r, "the guest holds the tray, and has been asked to open it");
+        return;
+    case -ENODEV:
+        control_refuse(r, "there is no such CD-ROM drive");
+        return;
+    default:
+        control_refuse(r, "a run that can be repeated keeps its discs");
+    }
+}
+
+static const struct control_arg tray_args[] = {
+    {"drive", CONTROL_NUMBER, false, 0, MACHINE_DISKS - 1,
+     "which --cdrom, 0 being the first"},
+    {"open", CONTROL_BOOL, false, 0, 0, "false: it is closed again"},
+    {"force", CONTROL_BOOL, false, 0, 0, "though the guest holds it"},
+    {0},
+};
+
 static const struct control_arg keys_args[] = {
     {"keys", CONTROL_TEXT, true, 1, 127, "QEMU's names of keys, as ctrl-alt-f1"},
     {0},
@@ -404,6 +437,10 @@ static const struct control_command commands[] = {
      .what = "presses keys at once, and lets go of them",
      .args = keys_args,
      .run = run_keys},
+    {.name = "tray",
+     .what = "opens or closes a CD-ROM drive: its disc is out, or in again",
+     .args = tray_args,
+     .run = run_tray},
     {.name = "powerdown",
      .what = "as the power button: the guest may shut down",
      .run = run_powerdown},

@@ -11,6 +11,7 @@ struct steer {
     struct machine *m;
     struct console *console;
     const struct run_options *o;
+    bool quits, resets; /* a client has asked for that */
 };
 
 /* S must stay as long as the table is used. */

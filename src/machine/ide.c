@@ -93,6 +93,30 @@ int machine_ide_make(struct machine *m, char *why, size_t why_size) {
         return -EINVAL;
     }
     snprintf(why, why_size, "out of memory");
-    ide = ide_new(m->board.pci.bus, PIIX_SLOT, PIIX_IDE, m->bus, m->mem, &cfg);
+    ide = m->ide = ide_new(m->board.pci.bus, PIIX_SLOT, PIIX_IDE, m->bus, m->mem, &cfg);
     return ide ? machine_device_add(m, &ops, ide) : -ENOMEM;
+}
+
+/* The disk that is CD-ROM drive N; disk_count: there is none. */
+static unsigned find_cdrom(const struct machine *m, unsigned n) {
+    unsigned disk = 0;
+
+    while (disk < m->cfg.disk_count &&
+           (m->cfg.disks[disk].kind != MACHINE_DISK_CDROM || n--))
+        disk++;
+    return disk;
+}
+
+int machine_tray(struct machine *m, unsigned n, bool open, bool force) {
+    unsigned disk = find_cdrom(m, n);
+    bool moved;
+
+    if (disk == m->cfg.disk_count)
+        return -ENODEV;
+    if (m->cfg.counted)
+        return -EINVAL;
+    machine_board_enter(m);
+    moved = ide_tray(m->ide, machine_ide_place(m, disk), open, force);
+    machine_board_leave(m);
+    return moved ? 0 : -EBUSY;
 }

@@ -182,8 +182,14 @@ struct machine_config {
     struct machine_net nets[MACHINE_NETS]; /* in the order of the command line */
     unsigned net_count;
     bool boot_menu; /* firmware asks the user */
-    bool display;   /* somebody looks at the screen, with a keyboard and a mouse */
-    bool tablet;    /* and with a pointer that says where it is, over virtio */
+    enum machine_boot_once {
+        MACHINE_ONCE_NOTHING,
+        MACHINE_ONCE_DISK,
+        MACHINE_ONCE_CDROM,
+        MACHINE_ONCE_NET, /* cards that it may boot from */
+    } boot_once;          /* in the first life firmware tries these before all others */
+    bool display;         /* somebody looks at the screen, with a keyboard and a mouse */
+    bool tablet;          /* and with a pointer that says where it is, over virtio */
     struct machine_item items[MACHINE_ITEMS]; /* what the guest is told besides */
     unsigned item_count;
     const struct smbios_identity
@@ -323,6 +329,10 @@ bool machine_disk_limit(struct machine *m, unsigned n, enum block_limit which,
                         const struct rate_limit *l);
 bool machine_net_limit(struct machine *m, unsigned n, enum net_limit which,
                        const struct rate_limit *l);
+/* The user opens or closes the tray of the configuration's CD-ROM drive N, counted by
+ * themselves. Without FORCE a guest that holds it is asked, and may open it. 0; -EBUSY:
+ * it is asked; -ENODEV: there is no such drive; -EINVAL: the run is counted. */
+int machine_tray(struct machine *m, unsigned n, bool open, bool force);
 /* As block_exchange(), of the configuration's disk N, a virtio disk, whose driver is
  * told; what was there is put away. On the loop's thread. 0, or -errno with one sentence.
  */

@@ -163,8 +163,10 @@ struct machine {
     unsigned living;                 /* threads of CPUs that run the life; atomic */
     enum machine_end result;         /* of the life */
     unsigned net_slot[MACHINE_NETS]; /* of each card, on PCI */
-    struct block_pool *disks;        /* NULL: there are none */
+    bool told; /* firmware was, what to boot: it is not the first life any more */
+    struct block_pool *disks;                       /* NULL: there are none */
     struct virtio_blk *virtio_disks[MACHINE_DISKS]; /* NULL: the disk is at IDE */
+    struct ide *ide;                                /* NULL: there is none */
     /* Of disks of a server, which waits for it alone; NULL: it is in `disks`. */
     struct block_pool *servers[MACHINE_DISKS];
     struct vtimer disks_due;                  /* counted: the next completion */

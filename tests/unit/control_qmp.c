@@ -17,13 +17,15 @@
 
 static bool paused, ended;
 static const char *engine = "bt", *identity;
+static int64_t given;
+static char pressed[64];
 
 static void run_about(void *arg, struct control_request *r) {
     control_put_text(r, "name", "web");
     control_put_text(r, "engine", engine);
     control_put_number(r, "pid", 12);
     control_put_number(r, "cpus", 2);
-    control_put_number(r, "memory", 65536);
+    control_put_number(r, "memory", 64 << 20);
     control_put_bool(r, "paused", paused);
     if (identity)
         control_put_text(r, "uuid", identity);
@@ -45,7 +47,26 @@ static void run_powerdown(void *arg, struct control_request *r) {
     control_refuse(r, "there is no \"button\"");
 }
 
+static void run_balloon(void *arg, struct control_request *r) {
+    given = control_number(r, "mib", -1);
+    control_put_number(r, "pages", 5);
+}
+
+static void run_keys(void *arg, struct control_request *r) {
+    snprintf(pressed, sizeof(pressed), "%s", control_text(r, "keys", ""));
+}
+
+static const struct control_arg balloon_args[] = {
+    {"mib", CONTROL_NUMBER, false, 0, 1 << 20, "of it"},
+    {0},
+};
+static const struct control_arg keys_args[] = {
+    {"keys", CONTROL_TEXT, true, 1, 40, "of it"},
+    {0},
+};
 static const struct control_command commands[] = {
+    {.name = "balloon", .what = "takes", .args = balloon_args, .run = run_balloon},
+    {.name = "keys", .what = "types", .args = keys_args, .run = run_keys},
     {.name = "about", .what = "tells", .run = run_about},
     {.name = "pause", .what = "stops", .run = run_pause},
     {.name = "resume", .what = "goes on", .run = run_resume},
@@ -102,12 +123,20 @@ static void test_requests(void **unused) {
           "{\"return\":{\"UUID\":\"123e4567-e89b-12d3-a456-426614174000\"}}");
     identity = NULL;
     check("{\"execute\":\"query-memory-size-summary\"}", NULL,
-          "{\"return\":{\"base-memory\":65536}}");
+          "{\"return\":{\"base-memory\":67108864}}");
     check("{\"execute\":\"query-cpus-fast\"}", NULL,
           "{\"return\":[{\"cpu-index\":0,\"thread-id\":12,\"target\":\"x86_64\","
           "\"qom-path\":\"/machine/unattached/device[0]\"},{\"cpu-index\":1,"
           "\"thread-id\":12,\"target\":\"x86_64\","
           "\"qom-path\":\"/machine/unattached/device[1]\"}]}");
+    check("{\"execute\":\"query-balloon\"}", NULL, "{\"return\":{\"actual\":67088384}}");
+    check("{\"execute\":\"balloon\",\"arguments\":{\"value\":16777216}}", NULL,
+          "{\"return\":{}}");
+    assert_int_equal(given, 48);
+    check("{\"execute\":\"send-key\",\"arguments\":{\"keys\":[{\"type\":\"qcode\","
+          "\"data\":\"ctrl\"},{\"type\":\"qcode\",\"data\":\"alt\"}]}}",
+          NULL, "{\"return\":{}}");
+    assert_string_equal(pressed, "ctrl-alt");
     check("{\"execute\":\"quit\"}", NULL, "{\"return\":{}}");
     assert_true(ended);
 }
@@ -129,6 +158,11 @@ static void test_refused(void **unused) {
           NULL,
           "{\"return\":\"unknown command: 'human-monitor-command'; help lists "
           "them\\r\\n\"}");
+    check("{\"execute\":\"send-key\",\"arguments\":{\"keys\":[{\"data\":\"a\\\"\"}]}}",
+          NULL,
+          GENERIC "Parameter 'keys' is a list of keys by the names that they have "
+                  "(qcode)\"}}");
+    check("{\"execute\":\"balloon\"}", NULL, GENERIC "Parameter 'value' is missing\"}}");
     check("[]", NULL, GENERIC "QMP input must be a JSON object\"}}");
     check("{\"a\":\001}", NULL, GENERIC "the line has a control character in it\"}}");
 }
@@ -228,9 +262,14 @@ static void test_client(void **unused) {
     free(line);
     os_loop_stop(loop);
     os_thread_join(thread);
+    control_event(control, "RESET", "guest-reset");
+    control_event(control, "SHUTDOWN", "host-qmp-quit");
     control_close(control);
     os_loop_free(loop);
-    assert_non_null(strstr(hear(a), "\"event\":\"SHUTDOWN\""));
+    assert_non_null(strstr(hear(a), "\"event\":\"RESET\",\"data\":{\"guest\":true,"
+                                    "\"reason\":\"guest-reset\"}}\r"));
+    assert_non_null(strstr(hear(a), "\"event\":\"SHUTDOWN\",\"data\":{\"guest\":false,"
+                                    "\"reason\":\"host-qmp-quit\"}}\r"));
     assert_string_equal(hear(a), "");
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(rmdir(dir), 0);

@@ -3,6 +3,7 @@
  * become, and a client at a port. The machine's own commands are tests/qemu's.
  */
 #include <arpa/inet.h>
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,6 +44,22 @@ static void run_keys(void *arg, struct control_request *r) {
         control_refuse(r, "there is no key '%s'", typed);
 }
 
+/* Two ports lead to the guest. */
+static void run_forward(void *arg, struct control_request *r) {
+    const char *add = control_text(r, "add", ""), *drop = control_text(r, "drop", "");
+
+    snprintf(typed, sizeof(typed), "%s%s%s", add, *drop ? "-" : "", drop);
+    if (!*typed)
+        control_put(r, "forwards",
+                    cJSON_Parse("[{\"net\":0,\"forward\":\"tcp:127.0.0.1:22:22\"},"
+                                "{\"net\":0,\"forward\":\"udp:0.0.0.0:5:6\"}]"));
+}
+
+static const struct control_arg forward_args[] = {
+    {"add", CONTROL_TEXT, false, 1, 127, "one more"},
+    {"drop", CONTROL_TEXT, false, 1, 127, "one less"},
+    {0},
+};
 static const struct control_arg balloon_args[] = {
     {"mib", CONTROL_NUMBER, false, 0, 1 << 20, "of it"},
     {0},
@@ -56,6 +73,7 @@ static const struct control_command commands[] = {
     {.name = "pause", .what = "stops", .run = run_pause},
     {.name = "balloon", .what = "takes", .args = balloon_args, .run = run_balloon},
     {.name = "keys", .what = "types", .args = keys_args, .run = run_keys},
+    {.name = "forward", .what = "leads", .args = forward_args, .run = run_forward},
     {0},
 };
 
@@ -98,6 +116,25 @@ static void test_words(void **unused) {
     check("?", "system_powerdown", NULL);
 }
 
+static void test_forwards(void **unused) {
+    check("hostfwd_add tcp:127.0.0.1:2222-:22", "", NULL);
+    assert_string_equal(typed, "tcp:127.0.0.1:2222:22");
+    check("hostfwd_add net0 :: 2222-:22", "invalid host forwarding rule '2222-:22'",
+          NULL);
+    check("hostfwd_add net0 ::2222-10.0.2.15:22", "", NULL);
+    assert_string_equal(typed, "tcp:0.0.0.0:2222:22");
+    check("hostfwd_add udp::53-:53", "", NULL);
+    assert_string_equal(typed, "udp:0.0.0.0:53:53");
+    check("hostfwd_remove tcp:127.0.0.1:22", "rule for tcp:127.0.0.1:22 removed\r\n",
+          NULL);
+    assert_string_equal(typed, "-tcp:127.0.0.1:22:22");
+    check("hostfwd_remove udp::5", "removed", NULL);
+    assert_string_equal(typed, "-udp:0.0.0.0:5:6");
+    check("hostfwd_remove tcp:127.0.0.1:2", "not found\r\n", NULL);
+    check("hostfwd_remove 2222", "invalid host forwarding rule '2222'", NULL);
+    check("hostfwd_add tcp:127.0.0.1:2222", "invalid host", NULL);
+}
+
 static void test_refused(void **unused) {
     check("sendkey no", "Error: there is no key 'no'\r\n", NULL);
     check("sendkey \"}{\\", "", NULL); /* quoted on its way */
@@ -105,7 +142,8 @@ static void test_refused(void **unused) {
     check("sendkey", "KEYS is missing", NULL);
     check("cont", "Error: ", NULL); /* this table has no such command */
     check("savevm x", "`bivisor snapshot`", NULL);
-    check("eject -f ide1-cd0", "Error: eject is not possible here", NULL);
+    check("eject -f ide1-cd0", "Error: ", NULL); /* nor this one */
+    check("eject", "[-f] DRIVE is missing", NULL);
     check("stop it", "unknown command: 'stop it'", NULL);
     check("stopped", "unknown command: 'stopped'", NULL);
     check("info", "unknown command: 'info'", NULL);
@@ -198,9 +236,8 @@ static void test_addresses(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_words),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_client),
+        cmocka_unit_test(test_words),     cmocka_unit_test(test_forwards),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_client),
         cmocka_unit_test(test_addresses),
     };
 

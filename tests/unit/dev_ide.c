@@ -577,6 +577,43 @@ static void test_cd_tray(void **state) {
     assert_int_equal(short_packet(0x25, data), 8);
 }
 
+/* The user at the tray: a guest that holds it is asked; what is forced is an event and a
+ * drive without disc, which stays so over a reset; the disc is another when it is back.
+ */
+static void test_cd_user(void **state) {
+    static const uint8_t lock[12] = {0x1e, 0, 0, 0, 1};
+    static const uint8_t event[12] = {0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8};
+    uint8_t data[64];
+
+    ready();
+    assert_int_equal(packet(lock, data, 64), 0);
+    assert_false(ide_tray(ide, 2, true, false));
+    assert_int_equal(packet(event, data, 64), 8);
+    assert_int_equal(data[4], 1);
+    assert_int_equal(data[5], 2);
+    assert_int_equal(packet(event, data, 64), 8);
+    assert_int_equal(data[4], 0);
+    assert_true(ide_tray(ide, 2, true, true));
+    assert_int_equal(packet(event, data, 64), 8);
+    assert_int_equal(data[4], 3);
+    assert_int_equal(data[5], 1);
+    assert_int_equal(short_packet(0x25, data), -1);
+    assert_int_equal(sense(), 0x023a02);
+    ide_reset(ide);
+    assert_int_equal(short_packet(0x00, data), -1);
+    assert_int_equal(sense(), 0x062900);
+    assert_int_equal(short_packet(0x00, data), -1);
+    assert_int_equal(sense(), 0x023a02);
+    assert_true(ide_tray(ide, 2, false, false));
+    assert_int_equal(packet(event, data, 64), 8);
+    assert_int_equal(data[4], 2);
+    assert_int_equal(short_packet(0x25, data), 8);
+    assert_true(ide_tray(ide, 2, true, false));
+    assert_true(ide_tray(ide, 2, false, false));
+    assert_int_equal(short_packet(0x00, data), -1);
+    assert_int_equal(sense(), 0x062800);
+}
+
 /* --- resets, and what no driver does --- */
 
 static void test_reset(void **state) {
@@ -679,6 +716,7 @@ int main(void) {
         TEST(test_cd_read, setup),
         TEST(test_cd_dma, setup),
         TEST(test_cd_tray, setup),
+        TEST(test_cd_user, setup),
         TEST(test_reset, setup),
         TEST(test_decode, setup),
         TEST(test_hostile, setup),

@@ -66,7 +66,8 @@ static void reset_drive(struct ide_drive *d) {
     d->write_cache = true;
     d->dma_mode = 0;
     d->device = 0;
-    d->open = d->locked = d->changed = false;
+    d->locked = d->changed = false;
+    d->event = 0;
     d->attention = d->cdrom;
     ide_sense(d, 0, 0, 0);
     ide_drive_ready(d);
@@ -88,6 +89,24 @@ void ide_reset(struct ide *i) {
         ide_lower(c);
     }
     decode(i);
+}
+
+bool ide_tray(struct ide *i, unsigned drive, bool open, bool force) {
+    struct ide_drive *d = &i->channel[drive / 2].drive[drive % 2];
+
+    if (open == d->open)
+        return true;
+    if (open && d->locked && !force) {
+        d->event = IDE_WISH;
+        return false;
+    }
+    d->open = open;
+    d->changed = !open && d->block;
+    if (open) {
+        d->locked = false;
+        d->event = IDE_REMOVAL;
+    }
+    return true;
 }
 
 static bool make_drive(struct ide_channel *c, unsigned n, struct block *b, bool cdrom) {

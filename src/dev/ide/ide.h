@@ -39,8 +39,11 @@ struct ide *ide_new(struct pci *p, unsigned slot, unsigned function, struct bus 
                     struct mem *m, const struct ide_config *cfg);
 /* Waits for what is in flight. NULL: nothing to do. */
 void ide_free(struct ide *i);
-/* Power-up state; waits for what is in flight. */
+/* Power-up state, but for trays, which stay as they are; waits for what is in flight. */
 void ide_reset(struct ide *i);
+/* The user opens or closes the tray of CD-ROM drive DRIVE. The guest may hold it: without
+ * FORCE it is told of the wish, and false returned. */
+bool ide_tray(struct ide *i, unsigned drive, bool open, bool force);
 
 /* Its record of a snapshot (snapshot/snapshot.h), while no disk is at a request. */
 void ide_state(struct ide *i, struct snapshot *s);

@@ -44,6 +44,9 @@ enum { IDE_CD = 0x01, IDE_IO = 0x02 };
 
 struct ide_channel;
 
+/* "GET EVENT STATUS NOTIFICATION", media events: the user wants it open; it is. */
+enum { IDE_WISH = 1, IDE_REMOVAL = 3 };
+
 struct ide_drive {
     struct ide_channel *channel;
     struct block *block; /* NULL: no disc */
@@ -77,6 +80,7 @@ struct ide_drive {
     bool attention; /* power on, reset: the next command is told */
     bool changed;   /* so is another disc */
     bool open, locked;
+    uint8_t event;      /* what the user has done with the tray; not in snapshots */
     bool by_dma;        /* the packet's data */
     uint32_t limit;     /* bytes that the guest takes at once */
     uint32_t data_len;  /* of an answer in `buf` */

@@ -213,9 +213,10 @@ static int event_status(struct ide_drive *d) {
     }
     put(d, 0, 6, 2);
     d->buf[2] = 0x04;
-    d->buf[4] = d->changed ? 2 : 0; /* new media */
+    d->buf[4] = d->changed ? 2 : d->event; /* new media */
     d->buf[5] = (uint8_t)((d->open ? 1 : 0) | (ide_cd_sectors(d) ? 2 : 0));
     d->changed = false;
+    d->event = 0;
     return at_most(8, get16(d->packet + 7));
 }
 
