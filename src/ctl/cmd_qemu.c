@@ -64,8 +64,11 @@ static bool on_ready(void *arg) {
 }
 
 static int run(struct qemu_line *line) {
-    const struct ctl_front how = {
-        .qemu = true, .ready = on_ready, .arg = line, .daemonize = line->daemonize};
+    const struct ctl_front how = {.qemu = true,
+                                  .ready = on_ready,
+                                  .arg = line,
+                                  .daemonize = line->daemonize,
+                                  .paused = line->paused};
 
     return ctl_run((int)line->run_count, line->run, &how);
 }

@@ -41,8 +41,8 @@ static void print_help(void) {
         "  --module FILE [ARGS] one more multiboot module and the text that it is given\n"
         "  --firmware NAME      start firmware instead of a kernel: bios, uefi, or a "
         "file\n"
-        "  --firmware-vars FILE, --boot-menu  where UEFI keeps its variables; it asks "
-        "what to boot\n"
+        "  --firmware-vars FILE, --boot-menu, --boot-once WHAT  what UEFI keeps; what "
+        "it boots\n"
         "  --append TEXT        kernel command line (default: console=ttyS0)\n"
         "  --memory SIZE, --memory-ceiling SIZE  guest memory (512M), what of it is "
         "used\n"
@@ -112,9 +112,10 @@ static void print_lockstep_help(void) {
         "  --inject N[@ADDR]    spoil a register of the second after N instructions,\n"
         "                       or the byte of memory at ADDR\n"
         "\n"
-        "  --kernel, --initrd, --module, --firmware, --boot-menu, --append, --memory,\n"
-        "  --disk, --cdrom, --virtio, --no-rng, --cpu, --boot-protocol, --retention,\n"
-        "  --no-pci, --no-paravirt, --no-reboot, --jail, --log-level as\n"
+        "  --kernel, --initrd, --module, --firmware, --boot-menu, --boot-once,\n"
+        "  --append, --memory, --disk, --cdrom, --virtio, --no-rng, --cpu, --retention,\n"
+        "  --boot-protocol, --no-pci, --no-paravirt, --no-reboot, --jail, --log-level "
+        "as\n"
         "  for `bivisor run`; each machine has the disks for itself (overlay=temp or "
         "readonly);\n"
         "  of the engines:\n");
@@ -133,6 +134,7 @@ enum {
     OPT_FIRMWARE,
     OPT_FIRMWARE_VARS,
     OPT_BOOT_MENU,
+    OPT_BOOT_ONCE,
     OPT_APPEND,
     OPT_MEMORY,
     OPT_CPUS,
@@ -191,6 +193,7 @@ static const struct option long_options[] = {
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"firmware-vars", required_argument, NULL, OPT_FIRMWARE_VARS},
     {"boot-menu", no_argument, NULL, OPT_BOOT_MENU},
+    {"boot-once", required_argument, NULL, OPT_BOOT_ONCE},
     {"append", required_argument, NULL, OPT_APPEND},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"cpus", required_argument, NULL, OPT_CPUS},
@@ -327,6 +330,16 @@ static bool take_snapshots(struct run_options *o, char *text) {
     *every = 0;
     return take_count("--snapshots: every=", every + strlen(",every="),
                       &o->snapshots_every);
+}
+
+static bool take_boot_once(struct run_options *o) {
+    static const char *const names[] = {"disk", "cdrom", "net"};
+    size_t choice;
+
+    if (!options_choice("--boot-once", optarg, names, 3, &choice))
+        return false;
+    o->machine.boot_once = MACHINE_ONCE_DISK + (enum machine_boot_once)choice;
+    return true;
 }
 
 /* The word after FILE is its text, if it is no option. */
@@ -467,6 +480,8 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
     case OPT_BOOT_MENU:
         o->machine.boot_menu = true;
         return true;
+    case OPT_BOOT_ONCE:
+        return take_boot_once(o);
     case OPT_APPEND:
         o->append = optarg;
         return true;
@@ -628,6 +643,7 @@ static bool is_kept(int opt) {
     case OPT_FIRMWARE:
     case OPT_FIRMWARE_VARS:
     case OPT_BOOT_MENU:
+    case OPT_BOOT_ONCE:
     case OPT_APPEND:
     case OPT_MEMORY:
     case OPT_CPUS:
@@ -687,9 +703,12 @@ static bool check_source(struct run_options *o, const char *command) {
         log_error("--net: boot is the firmware's: it goes with --firmware");
     else if (o->firmware && o->machine.no_pci)
         log_error("--no-pci does not go with --firmware, which looks for a host bridge");
-    else if (!o->firmware && (o->machine.boot_menu || o->firmware_vars))
+    else if (!o->firmware &&
+             (o->machine.boot_menu || o->machine.boot_once || o->firmware_vars))
         log_error("--%s is the firmware's: it goes with --firmware",
-                  o->firmware_vars ? "firmware-vars" : "boot-menu");
+                  o->firmware_vars       ? "firmware-vars"
+                  : o->machine.boot_menu ? "boot-menu"
+                                         : "boot-once");
     else
         return true;
     return false;

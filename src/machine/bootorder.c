@@ -1,9 +1,11 @@
 /*
  * In which order firmware is to try disks and network cards: those cards that are to be
- * first, the disks as on the command line, the other cards. Devices have the
+ * first, the disks as on the command line, the other cards; but the first time what
+ * --boot-once says before all of them. Devices have the
  * names that Open Firmware gives them, a line each ("PCI Bus Binding to Open Firmware",
  * "Device Addressing"); of fw_cfg, file bootorder, as SeaBIOS and OVMF read it.
  */
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "dev/ide/ide.h"
@@ -26,42 +28,59 @@ static unsigned virtio_slot(const struct machine *m, unsigned n) {
     return 0;
 }
 
-static size_t nets(const struct machine *m, enum machine_net_boot when, char *text,
-                   size_t size) {
-    size_t len = 0;
+/* What is being written. */
+struct order {
+    char *text;
+    size_t size, len;
+    enum machine_boot_once once; /* what comes before all else, this time */
+};
 
-    for (unsigned n = 0; n < m->cfg.net_count && len < size; n++)
-        if (m->cfg.nets[n].boot == when)
-            len += (size_t)snprintf(text + len, size - len,
-                                    "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n",
-                                    m->net_slot[n]);
-    return len;
+__attribute__((format(printf, 2, 3))) static void put(struct order *o, const char *format,
+                                                      ...) {
+    va_list args;
+
+    va_start(args, format);
+    if (o->len < o->size)
+        o->len += (size_t)vsnprintf(o->text + o->len, o->size - o->len, format, args);
+    va_end(args);
 }
 
-static size_t disks(const struct machine *m, char *text, size_t size) {
+static void nets(const struct machine *m, struct order *o, enum machine_net_boot when) {
+    for (unsigned n = 0; n < m->cfg.net_count; n++)
+        if (m->cfg.nets[n].boot == when)
+            put(o, "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n", m->net_slot[n]);
+}
+
+/* Those that come before all else, or the others. */
+static void disks(const struct machine *m, struct order *o, bool once) {
     unsigned virtio = 0;
-    size_t len = 0;
 
-    for (unsigned n = 0; n < m->cfg.disk_count && len < size; n++) {
-        unsigned place = machine_ide_place(m, n);
-        int more = 0;
+    for (unsigned n = 0; n < m->cfg.disk_count; n++) {
+        bool cdrom = m->cfg.disks[n].kind == MACHINE_DISK_CDROM;
+        unsigned ide = machine_ide_place(m, n);
+        unsigned slot = ide < IDE_DRIVES ? 0 : virtio_slot(m, virtio++);
 
-        if (place < IDE_DRIVES)
-            more = snprintf(text + len, size - len,
-                            "/pci@i0cf8/ide@%x,%x/drive@%u/disk@%u\n", PIIX_SLOT,
-                            PIIX_IDE, place / 2, place % 2);
-        else if ((place = virtio_slot(m, virtio++)))
-            more =
-                snprintf(text + len, size - len, "/pci@i0cf8/scsi@%x/disk@0,0\n", place);
-        len += (size_t)more;
+        if (once != (o->once == (cdrom ? MACHINE_ONCE_CDROM : MACHINE_ONCE_DISK)))
+            continue;
+        if (ide < IDE_DRIVES)
+            put(o, "/pci@i0cf8/ide@%x,%x/drive@%u/disk@%u\n", PIIX_SLOT, PIIX_IDE,
+                ide / 2, ide % 2);
+        else if (slot)
+            put(o, "/pci@i0cf8/scsi@%x/disk@0,0\n", slot);
     }
-    return len;
 }
 
 void machine_bootorder(const struct machine *m, char *text, size_t size) {
-    size_t len = nets(m, MACHINE_NET_FIRST, text, size);
+    struct order o = {.text = text, .size = size};
 
-    len += disks(m, text + len, size - len);
-    text[len] = 0;
-    nets(m, MACHINE_NET_LAST, text + len, size - len);
+    *text = 0;
+    if (!m->told)
+        o.once = m->cfg.boot_once;
+    disks(m, &o, true);
+    nets(m, &o, MACHINE_NET_FIRST);
+    if (o.once == MACHINE_ONCE_NET)
+        nets(m, &o, MACHINE_NET_LAST);
+    disks(m, &o, false);
+    if (o.once != MACHINE_ONCE_NET)
+        nets(m, &o, MACHINE_NET_LAST);
 }

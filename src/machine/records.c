@@ -383,6 +383,7 @@ static void tell_clocks(struct machine_cpu *c) {
 int machine_restore(struct machine *m, struct snapshot *s, char *why, size_t why_size) {
     machine_power_up(m, false);
     machine_time_stop(m);
+    m->told = true;
     m->thawed_counted = false;
     machine_board_enter(m);
     all_records(m, s);

@@ -308,6 +308,7 @@ static int tell(struct machine *m, const struct boot_config *boot) {
         return firmware_tell_items(m->board.fw_cfg, &cfg);
     }
     machine_bootorder(m, order, sizeof(order));
+    m->told = true;
     return firmware_tell(m->board.fw_cfg, m->mem, &cfg);
 }
 

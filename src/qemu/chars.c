@@ -68,7 +68,7 @@ static const char *socket_at(struct qemu *q, const char *option, const char *tex
 static const char *how_of(struct qemu *q, const char *option, const char *text) {
     if (!strcmp(text, "stdio") || !strcmp(text, "null") || !strcmp(text, "pty"))
         return text;
-    if (!strcmp(text, "none") || !strncmp(text, "vc", 2))
+    if (!strcmp(text, "none") || !strncmp(text, "vc", 2) || !strcmp(text, "/dev/null"))
         return "null"; /* there are no windows to switch to */
     if (!strncmp(text, "file:", 5) && text[5])
         return qemu_format(q, "file=%s", text + 5);

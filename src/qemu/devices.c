@@ -7,6 +7,7 @@ enum kind {
     DISK_VIRTIO,
     DISK_IDE,
     DISK_CDROM,
+    DISK_ELSEWHERE, /* a disk of SCSI or USB, which is at IDE here */
     CARD,
     PORT,
     PORT_CONSOLE,
@@ -28,6 +29,10 @@ static const struct device {
     {"ide-hd", DISK_IDE, NULL},
     {"ide-drive", DISK_IDE, NULL},
     {"ide-cd", DISK_CDROM, NULL},
+    {"scsi-hd", DISK_ELSEWHERE, NULL},
+    {"scsi-disk", DISK_ELSEWHERE, NULL},
+    {"scsi-cd", DISK_CDROM, NULL},
+    {"usb-storage", DISK_ELSEWHERE, NULL},
     {"virtio-net*", CARD, NULL},
     {"e1000*", CARD, NULL},
     {"rtl8139", CARD, NULL},
@@ -54,6 +59,16 @@ static const struct device {
     {"ich9-ahci", HERE, NULL},
     {"ahci", HERE, NULL},
     {"piix3-ide", HERE, NULL},
+    {"piix4-ide", HERE, NULL},
+    {"virtio-scsi*", HERE, NULL},
+    {"lsi*", HERE, NULL},
+    {"megasas*", HERE, NULL},
+    {"mptsas*", HERE, NULL},
+    {"am53c974", HERE, NULL},
+    {"pvscsi", HERE, NULL},
+    {"usb-bot", HERE, NULL},
+    {"usb-uas", HERE, NULL},
+    {"vmgenid", HERE, NULL},
     {"i8042", HERE, NULL},
     {"vmcoreinfo", WITHOUT, "a place to tell of its own dumps"},
     {"virtio-vga*", WITHOUT, "a screen but a standard VGA"},
@@ -94,16 +109,11 @@ static const struct device {
     {"pvpanic*", WITHOUT, "a way to tell of its panics"},
     {"tpm-*", WITHOUT, "a TPM"},
     {"isa-debugcon", WITHOUT, "a debug console at port 0xe9 or 0x402"},
-    {"virtio-scsi*", REFUSED, "give its disks as virtio-blk-pci"},
+    {"intel-iommu", WITHOUT, "an IOMMU"},
+    {"amd-iommu", WITHOUT, "an IOMMU"},
+    {"virtio-iommu*", WITHOUT, "an IOMMU"},
     {"scsi-*", REFUSED, "give it as virtio-blk-pci"},
-    {"lsi*", REFUSED, "give its disks as virtio-blk-pci"},
-    {"megasas*", REFUSED, "give its disks as virtio-blk-pci"},
-    {"mptsas*", REFUSED, "give its disks as virtio-blk-pci"},
-    {"am53c974", REFUSED, "give its disks as virtio-blk-pci"},
-    {"pvscsi", REFUSED, "give its disks as virtio-blk-pci"},
     {"nvme*", REFUSED, "give it as virtio-blk-pci"},
-    {"usb-storage", REFUSED, "give it as virtio-blk-pci"},
-    {"usb-bot", REFUSED, "give it as virtio-blk-pci"},
     {"sd-card", REFUSED, "give it as virtio-blk-pci"},
     {"floppy", REFUSED, "give it as a disk"},
     {"vhost-vsock*", REFUSED,
@@ -144,6 +154,9 @@ static bool take(struct qemu *q, struct qemu_list *l, const struct device *d) {
     case DISK_IDE:
     case DISK_CDROM:
         return qemu_attach_disk(q, l, QEMU_IDE, d->kind == DISK_CDROM);
+    case DISK_ELSEWHERE:
+        qemu_note(q, "%s: " QEMU_AT_IDE, l->option);
+        return qemu_attach_disk(q, l, QEMU_IDE, false);
     case CARD:
         return qemu_attach_card(q, l, l->head);
     case PORT:
@@ -173,9 +186,6 @@ bool qemu_take_device(struct qemu *q, const char *option, const char *value) {
     const struct device *d;
     struct qemu_list l;
 
-    if (*value == '{')
-        return qemu_refuse(q, "%s: bivisor takes NAME,PROPERTY=VALUE,..., not JSON",
-                           option);
     if (!qemu_split(q, &l, option, value, NULL) || !l.head)
         return qemu_refuse(q, "%s wants the name of a device, not '%s'", option, value);
     d = find(l.head);

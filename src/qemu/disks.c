@@ -78,15 +78,14 @@ static bool take_interface(struct qemu *q, const char *option, struct qemu_disk 
     static const struct {
         const char *name;
         enum qemu_disk_how how;
-    } known[] = {{"ide", QEMU_IDE},
-                 {"virtio", QEMU_VIRTIO},
-                 {"none", QEMU_NONE},
-                 {"pflash", QEMU_PFLASH},
-                 {"sata", QEMU_IDE}};
+    } known[] = {{"ide", QEMU_IDE},       {"virtio", QEMU_VIRTIO}, {"none", QEMU_NONE},
+                 {"pflash", QEMU_PFLASH}, {"scsi", QEMU_IDE},      {"sata", QEMU_IDE}};
 
     for (size_t n = 0; n < ARRAY_SIZE(known); n++) {
         if (!strcmp(name, known[n].name)) {
             d->how = known[n].how;
+            if (!strcmp(name, "scsi"))
+                qemu_note(q, "%s: if=scsi: " QEMU_AT_IDE, option);
             return true;
         }
     }
@@ -140,8 +139,6 @@ bool qemu_take_blockdev(struct qemu *q, const char *option, const char *value) {
     struct qemu_list l;
     const char *driver, *file;
 
-    if (*value == '{')
-        return qemu_refuse(q, "%s: bivisor takes NAME=VALUE,..., not JSON", option);
     if (!d || !qemu_split(q, &l, option, value, "driver") ||
         !qemu_switch(q, &l, "read-only", false, &d->readonly))
         return false;
@@ -235,5 +232,6 @@ bool qemu_attach_disk(struct qemu *q, struct qemu_list *l, enum qemu_disk_how ho
                      "min_io_size opt_io_size model ver wwn rotation_rate lun channel "
                      "scsi-id multifunction x-* event_idx iommu_platform packed ats "
                      "ioeventfd vectors romfile rombar "
-                     "device_id removable request-merging seg-max-adjust werror rerror ");
+                     "device_id removable request-merging seg-max-adjust werror rerror "
+                     "product vendor dpofua port port_index attached max_* pcie_port ");
 }

@@ -184,6 +184,11 @@ static bool emit_start(struct qemu *q) {
         put_option(q, "--firmware-vars", q->flash_vars);
     if (q->boot_menu)
         put(q, "--boot-menu");
+    if (q->boot_once)
+        put_option(q, "--boot-once",
+                   q->boot_once == 'c'   ? "disk"
+                   : q->boot_once == 'd' ? "cdrom"
+                                         : "net");
     return true;
 }
 
@@ -232,7 +237,7 @@ static const char *boots(const struct qemu *q, const struct qemu_card *c,
     if (c->bootindex >= 0)
         return c->bootindex < first ? ",boot" : ",boot=last";
     if (!at)
-        return strstr(net, ",bootfile=") ? ",boot=last" : "";
+        return q->boot_once == 'n' || strstr(net, ",bootfile=") ? ",boot=last" : "";
     return (1 << 21) + (int)(at - order) * 256 < first ? ",boot" : ",boot=last";
 }
 
@@ -296,6 +301,7 @@ static bool emit_qmp(struct qemu *q) {
 
     if (!q->qmp || (how && !strcmp(how, "null")))
         return true;
+    q->heard = true;
     if (how && !strncmp(how, "socket=", 7))
         put_option(q, "--qmp", how + 7);
     else if (how)
@@ -312,6 +318,7 @@ static bool emit_monitor(struct qemu *q, unsigned at_stdio) {
 
     if (!q->monitor || (how && !strcmp(how, "null")))
         return true;
+    q->heard = true;
     if (how && !strcmp(how, "stdio"))
         put_option(q, "--monitor", at_stdio ? "mux" : "only");
     else if (how && !strncmp(how, "socket=", 7))
@@ -413,9 +420,12 @@ static bool emit_shares(struct qemu *q) {
 }
 
 static bool emit_debugger(struct qemu *q) {
-    if (q->stopped && !q->gdb)
-        return qemu_refuse(q, "-S: the guest is held before its first instruction for a "
-                              "debugger: -s or -gdb goes with it");
+    if (q->stopped && !q->gdb && !q->heard)
+        return qemu_refuse(q, "-S: the guest is held for a debugger or a monitor: -s, "
+                              "-gdb, -monitor or -qmp goes with it");
+    q->paused = q->stopped && !q->gdb;
+    if (q->paused)
+        qemu_note(q, "-S: the guest waits for `cont`");
     if (q->gdb)
         put_option(q, "--gdb", qemu_format(q, "%s%s", q->gdb, q->stopped ? ",wait" : ""));
     return true;

@@ -164,6 +164,27 @@ static const char *stream(struct qemu *q, struct qemu_list *l) {
                : NULL;
 }
 
+/* HOST:PORT, of the framing that streams have, too. */
+static const char *socket_net(struct qemu *q, struct qemu_list *l) {
+    const char *listen = qemu_value(l, "listen"), *connect = qemu_value(l, "connect");
+    char *host = qemu_format(q, "%s", listen ? listen : connect ? connect : "");
+    char *port = strrchr(host, ':');
+    const char *where;
+
+    if (!listen == !connect || !port) {
+        qemu_refuse(q,
+                    "%s: a socket's network is a peer at listen=HOST:PORT or "
+                    "connect=HOST:PORT",
+                    l->option);
+        return NULL;
+    }
+    *port++ = 0;
+    where = qemu_port(q, l->option, host, port, listen);
+    return where && qemu_rest(q, l, "id vlan name ")
+               ? qemu_format(q, "socket=%s%s", where, listen ? ",listen" : "")
+               : NULL;
+}
+
 /* The network as --net has it; NULL after a refusal. */
 static const char *network(struct qemu *q, struct qemu_list *l, const char *kind) {
     if (!strcmp(kind, "user"))
@@ -172,7 +193,9 @@ static const char *network(struct qemu *q, struct qemu_list *l, const char *kind
         return tap(q, l);
     if (!strcmp(kind, "stream"))
         return stream(q, l);
-    qemu_refuse(q, "%s: bivisor has the networks user, tap and stream, not '%s'",
+    if (!strcmp(kind, "socket"))
+        return socket_net(q, l);
+    qemu_refuse(q, "%s: bivisor has the networks user, tap, stream and socket, not '%s'",
                 l->option, kind);
     return NULL;
 }

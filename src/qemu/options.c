@@ -214,6 +214,10 @@ static const struct {
     {"async-teardown", false},
     {"enable-sync-profile", false},
     {"win2k-hack", false},
+    {"no-kvm-irqchip", false},
+    {"no-kvm-pit", false},
+    {"no-kvm-pit-reinjection", false},
+    {"std-vga", false},
 };
 
 /* What the guest goes without, or is otherwise; and, refused, what the user came for. */
@@ -224,6 +228,9 @@ static const struct {
 } others[] = {
     {"no-acpi", false, false, "the guest has ACPI; acpi=off makes Linux do without"},
     {"no-shutdown", false, false, "the run ends when the guest powers off"},
+    {"localtime", false, false, "the guest's clock is the host's, in UTC"},
+    {"startdate", true, false, "the guest's clock is the host's, in UTC"},
+    {"run-with", true, false, "bivisor jails itself, as the user that starts it"},
     {"soundhw", true, false, "the guest goes without sound"},
     {"audio", true, false, "the guest goes without sound"},
     {"audiodev", true, false, "the guest goes without sound"},
@@ -242,8 +249,8 @@ static const struct {
     {"loadvm", true, true, "there are no snapshots of a machine"},
     {"incoming", true, true, "there is no migration"},
     {"spice", true, true, "there is no SPICE; -vnc ADDR shows the screen"},
-    {"readconfig", true, true, "there are no files of options"},
-    {"writeconfig", true, true, "there are no files of options"},
+    {"writeconfig", true, true, "--print shows the options that are meant"},
+    {"redir", true, true, "-nic user,hostfwd=... forwards ports"},
     {"set", true, true, "properties are given with their device"},
     {"add-fd", true, true, "files are given by name"},
     {"runas", true, true, "bivisor needs no privilege: start it as that user"},
@@ -340,7 +347,8 @@ static bool take_all(struct qemu *q, int argc, char **argv) {
 int qemu_translate(int argc, char **argv, struct qemu_line *out, char *why,
                    size_t why_size) {
     struct qemu *q = calloc(1, sizeof(*q));
-    bool good = q && take_all(q, argc, argv);
+    bool good =
+        q && qemu_expand(q, argc, argv) && take_all(q, (int)q->word_count, q->word);
 
     *out = (struct qemu_line){.storage = q};
     if (!q || q->failed) {
@@ -357,6 +365,7 @@ int qemu_translate(int argc, char **argv, struct qemu_line *out, char *why,
                               .print = q->print,
                               .text = q->text,
                               .daemonize = q->daemonize,
+                              .paused = q->paused,
                               .pidfile = q->pidfile,
                               .storage = q};
     return 0;

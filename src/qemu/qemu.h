@@ -23,6 +23,7 @@ struct qemu_line {
     bool print;           /* --print: the line is shown, and nothing is run */
     const char *text;     /* not NULL: asked for this text, and nothing else */
     bool daemonize;       /* it goes to the background once it runs */
+    bool paused;          /* the guest waits for the monitor's or QMP's `cont` */
     const char *pidfile;  /* NULL: none */
     struct qemu *storage; /* what all of it points into */
 };

@@ -21,6 +21,7 @@
 #define QEMU_NOTES 32u
 #define QEMU_TOLD 64u
 #define QEMU_RUN_MAX 640u
+#define QEMU_WORDS 1024u
 #define QEMU_WHY 512u
 
 /* An option's value, taken apart: HEAD (NULL: it has none) and pairs; a name without a
@@ -88,6 +89,8 @@ struct qemu {
     struct qemu_string *strings;
     bool failed;
     char why[QEMU_WHY];
+    char *word[QEMU_WORDS]; /* of the command line, and of files of options */
+    size_t word_count;
 
     /* the machine */
     const char *memory, *cpu, *accel, *firmware, *flash_vars;
@@ -97,6 +100,7 @@ struct qemu {
     /* what it starts */
     const char *kernel, *initrd, *append;
     const char *boot_order; /* NULL: as QEMU's */
+    char boot_once;         /* a letter as in these; 0: not said */
     bool boot_menu;
     /* what it has */
     struct qemu_disk disk[QEMU_DISKS];
@@ -122,11 +126,12 @@ struct qemu {
     size_t serial_count;
     const char *monitor; /* a character device, or NULL: not said */
     const char *qmp;     /* where its protocol is spoken; the same */
+    bool heard;          /* one of them is somewhere */
     unsigned escape;     /* a control character; 0: not said */
     bool nographic, display_none, window, curses, tablet;
     const char *vnc;
     /* of bivisor itself */
-    bool print, daemonize;
+    bool print, daemonize, paused;
     const char *pidfile, *text;
     const char *own[32]; /* --bivisor */
     size_t own_count;
@@ -149,8 +154,8 @@ bool qemu_refuse(struct qemu *q, const char *format, ...)
 void qemu_note(struct qemu *q, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Takes TEXT apart. IMPLIED is the name of a first part without one; NULL: that is the
- * head. */
+/* Takes TEXT apart, which may be an object of JSON. IMPLIED is the name of a first part
+ * without one; NULL: that is the head. */
 bool qemu_split(struct qemu *q, struct qemu_list *l, const char *option, const char *text,
                 const char *implied);
 /* The value, or NULL: it is not there. */
@@ -193,6 +198,8 @@ bool qemu_take_blockdev(struct qemu *q, const char *option, const char *value);
 bool qemu_take_image(struct qemu *q, const char *option, const char *value);
 bool qemu_attach_disk(struct qemu *q, struct qemu_list *l, enum qemu_disk_how how,
                       bool cdrom);
+/* Of a disk that QEMU has elsewhere: root=/dev/sda holds. */
+#define QEMU_AT_IDE "the disk is at IDE, where Linux has it by the same name"
 /* nets.c */
 bool qemu_take_netdev(struct qemu *q, const char *option, const char *value);
 bool qemu_take_nic(struct qemu *q, const char *option, const char *value);
@@ -221,6 +228,10 @@ bool qemu_take_vga(struct qemu *q, const char *option, const char *value);
 bool qemu_take_vnc(struct qemu *q, const char *option, const char *value);
 /* devices.c */
 bool qemu_take_device(struct qemu *q, const char *option, const char *value);
+
+/* readconfig.c: the words of ARGV, with those of files in the place of -readconfig, in
+ * Q. */
+bool qemu_expand(struct qemu *q, int argc, char **argv);
 
 /* emit.c: bivisor's options for all of it. */
 bool qemu_emit(struct qemu *q);

@@ -20,16 +20,18 @@ static bool is_size(const char *text) {
 
 bool qemu_take_memory(struct qemu *q, const char *option, const char *value) {
     struct qemu_list l;
-    const char *size;
+    const char *size, *slots, *most;
     size_t digits;
 
     if (!qemu_split(q, &l, option, value, "size"))
         return false;
     size = qemu_value(&l, "size");
+    slots = qemu_value(&l, "slots");
+    most = qemu_value(&l, "maxmem");
     if (size && !is_size(size))
         return qemu_refuse(q, "%s wants a size such as 512M or 2G, not '%s'", option,
                            size);
-    if (qemu_value(&l, "slots") || qemu_value(&l, "maxmem"))
+    if (slots || most)
         qemu_note(q, "%s: no memory can be plugged in later", option);
     if (!qemu_rest(q, &l, ""))
         return false;
@@ -240,10 +242,13 @@ bool qemu_take_boot(struct qemu *q, const char *option, const char *value) {
     if (order && strspn(order, "abcdnp") != strlen(order))
         return qemu_refuse(q, "%s: order wants letters of a, c, d and n, not '%s'",
                            option, order);
+    if (once && strspn(once, "abcdnp") != strlen(once))
+        return qemu_refuse(q, "%s: once wants letters of a, c, d and n, not '%s'", option,
+                           once);
     if (once)
-        qemu_note(q, "%s: once=%s holds for every boot of this run", option, once);
-    if (order || once)
-        q->boot_order = once ? once : order;
+        q->boot_once = once[strspn(once, "abp")]; /* there are no floppies */
+    if (order)
+        q->boot_order = order;
     return qemu_rest(q, &l, "strict reboot-timeout splash splash-time ");
 }
 
@@ -289,6 +294,10 @@ bool qemu_take_object(struct qemu *q, const char *option, const char *value) {
     for (size_t n = 0; l.head && n < ARRAY_SIZE(fine); n++)
         if (!strcmp(l.head, fine[n]))
             return true;
+    if (l.head && !strncmp(l.head, "filter-", 7)) {
+        qemu_note(q, "%s: packets go as they are, with no '%s'", option, l.head);
+        return true;
+    }
     return qemu_refuse(q, "%s: bivisor has no object '%s'", option,
                        l.head ? l.head : value);
 }

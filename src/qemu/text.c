@@ -1,4 +1,5 @@
-/* Strings, notes, and options that are lists of NAME=VALUE; see qemu_int.h. */
+/* Strings, notes, and options that are lists of NAME=VALUE, or JSON; see qemu_int.h. */
+#include <cjson/cJSON.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,66 @@ void qemu_note(struct qemu *q, const char *format, ...) {
         q->notes[q->note_count++] = text;
 }
 
+/* --- lists as JSON --- */
+
+#define JSON_DEPTH 8u
+
+static const char *json_text(struct qemu *q, const cJSON *value) {
+    if (cJSON_IsString(value))
+        return qemu_format(q, "%s", value->valuestring);
+    if (cJSON_IsBool(value))
+        return cJSON_IsTrue(value) ? "on" : "off";
+    if (cJSON_IsNumber(value))
+        return qemu_format(q, "%.15g", value->valuedouble);
+    return "";
+}
+
+/* The members of O, those of objects in it as OUTER.NAME. */
+static bool put_members(struct qemu *q, struct qemu_list *l, const cJSON *o,
+                        const char *outer, unsigned depth) {
+    const cJSON *value;
+
+    cJSON_ArrayForEach(value, o) {
+        const char *name = qemu_format(q, "%s%s%s", outer, *outer ? "." : "",
+                                       value->string ? value->string : "");
+
+        if (cJSON_IsObject(value) && depth < JSON_DEPTH) {
+            if (!put_members(q, l, value, name, depth + 1))
+                return false;
+            continue;
+        }
+        if (l->count == QEMU_PAIRS)
+            return qemu_refuse(q, "%s has more than %u parts", l->option, QEMU_PAIRS);
+        if (cJSON_IsObject(value) || cJSON_IsArray(value))
+            return qemu_refuse(q, "%s: bivisor has nothing for a list in '%s'", l->option,
+                               name);
+        l->pair[l->count++] =
+            (struct qemu_pair){.name = name, .value = json_text(q, value)};
+    }
+    return true;
+}
+
+/* What stands first in a list has a name in JSON. */
+static void take_head(struct qemu_list *l) {
+    static const char *const names[] = {"driver", "qom-type", "fsdriver"};
+
+    for (size_t n = 0; n < ARRAY_SIZE(names) && !l->head; n++)
+        l->head = qemu_value(l, names[n]);
+}
+
+static bool split_json(struct qemu *q, struct qemu_list *l, const char *text,
+                       const char *implied) {
+    cJSON *o = cJSON_Parse(text);
+    bool good = cJSON_IsObject(o)
+                    ? put_members(q, l, o, "", 0)
+                    : qemu_refuse(q, "%s: this is no JSON: %s", l->option, text);
+
+    cJSON_Delete(o);
+    if (good && !implied)
+        take_head(l);
+    return good;
+}
+
 /* --- lists --- */
 
 /* A name without a value switches on; `noNAME`, off. */
@@ -110,6 +171,8 @@ bool qemu_split(struct qemu *q, struct qemu_list *l, const char *option, const c
     bool first = true;
 
     *l = (struct qemu_list){.option = option};
+    if (*text == '{')
+        return split_json(q, l, text, implied);
     for (; part && !q->failed; part = rest, first = false) {
         char *value;
 
