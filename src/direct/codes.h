@@ -10,19 +10,18 @@
 
 #include "base/types.h"
 
-#define CODES 16384u
-#define CODES_HEADS 4096u
+#define CODES 65536u
+#define CODES_HEADS 16384u
 
 struct code_at {
     uint32_t page; /* of RAM, by number */
-    uint16_t next; /* of the same hash; 0: none */
-    uint16_t space;
-    uint64_t at; /* guest address */
+    uint32_t next; /* of the same hash; 0: none */
+    uint64_t at;   /* guest address, of a page; its space is in bits 0 to 11 */
 };
 
 struct codes {
     unsigned count; /* entries 1 to COUNT are used */
-    uint16_t head[CODES_HEADS];
+    uint32_t head[CODES_HEADS];
     struct code_at code[CODES];
 };
 

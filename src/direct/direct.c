@@ -22,6 +22,7 @@
 
 #define HWCAP2_FSGSBASE 2             /* <asm/hwcap2.h> */
 #define MOST_PAGES 512ull             /* that are looked up one by one */
+#define LARGE_MASK 0x1fffffull
 #define UNMAPPED 0x10000ull           /* in a cell of no guest's */
 #define NOWHERE 0x8000000000000000ull /* not canonical: it comes out at once */
 
@@ -57,10 +58,13 @@ static void evicted(void *arg, const struct mmu_entry *e) {
         direct_begin_anew(d);
 }
 
+/* An address in a large page stands for all of it. */
 static void invalidated(void *arg, unsigned space, uint64_t lo, uint64_t hi) {
     struct direct *d = arg;
     struct space *s = &d->space[space];
-    uint64_t first = lo & ~4095ull, pages = ((hi - first) >> 12) + 1;
+    bool large = space_is_large(s, lo);
+    uint64_t first = lo & (large ? ~LARGE_MASK : ~4095ull),
+             last = large ? hi | LARGE_MASK : hi, pages = ((last - first) >> 12) + 1;
 
     if (pages > MOST_PAGES)
         s->all_stale = true;
@@ -91,12 +95,17 @@ static void dropped(void *arg, unsigned space, enum mmu_bank bank, uint64_t page
         space_drop(&d->space[space], page);
 }
 
+/* What is mapped is looked at before the cell runs again (map.c). */
 static void flushed(void *arg, unsigned space, bool but_global) {
     struct direct *d = arg;
+    struct space *s = &d->space[space];
 
-    d->space[space].all_stale = true;
-    if (space == d->now)
-        direct_program_flushed(d);
+    s->unsure = true;
+    if (space != d->now)
+        return;
+    direct_program_flushed(d);
+    if (!s->cell)
+        direct_program_changed(d);
 }
 
 static void code_read(void *arg, const struct mmu_entry *e) {

@@ -45,10 +45,14 @@ struct direct_shared {
 /* --- who is run directly --- */
 
 #define PROGRAMS 64u /* address spaces that are kept in mind */
+#define THREAD_REGIONS 4u
 
 struct program {
     uint64_t cr3;          /* 0: free */
-    uint64_t thread;       /* the base of FS at the last look */
+    /* Bases of FS at looks, each of another region of addresses. */
+    uint64_t thread[THREAD_REGIONS];
+    unsigned nthread;
+    bool doubtful;         /* flushed since the last look: it may be another */
     unsigned seen;         /* in user code, at looks */
     uint64_t seen_at;      /* TSC */
     uint64_t not_until;    /* TSC */
@@ -141,8 +145,10 @@ void direct_set_rewrites(struct direct *d);
 bool direct_rewrites(struct direct *d);
 /* It makes locked accesses that cross lines, and is translated for some time. */
 void direct_set_splits(struct direct *d);
-/* It was emptied: whoever it belongs to may be new. */
+/* Its TLB was flushed: whoever the page tables belong to may be new. */
 void direct_program_flushed(struct direct *d);
+/* And much of what it had has gone. */
+void direct_program_changed(struct direct *d);
 
 /* User code reads the page at HOST, which is code. */
 void direct_page_read(struct direct *d, const uint8_t *host);

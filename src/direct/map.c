@@ -35,6 +35,11 @@ static unsigned writes_of(const struct code_page *c) {
     return c->writes > ticks ? c->writes - ticks : 0;
 }
 
+/* The number of the page of RAM. */
+static uint32_t ram_page(const struct direct *d, const uint8_t *host) {
+    return (uint32_t)((host - mem_ram_base(d->v->mem)) >> 12);
+}
+
 /* --- what goes --- */
 
 static int unmap_all(struct direct *d, struct space *s) {
@@ -44,6 +49,57 @@ static int unmap_all(struct direct *d, struct space *s) {
     return cell_unmap_all(s->cell);
 }
 
+/* After a flush page AT may stay mapped as it is if it would be mapped so now: its tables
+ * say the same, and what the MMU would have to be asked for (bits A and D, a trace) is not
+ * needed. */
+static bool may_stay(struct direct *d, struct space *s, uint64_t at, unsigned rights,
+                     uint32_t ram) {
+    bool large = false;
+    uint8_t *host;
+
+    /* Noted first, for it may be traced from the moment on that it was looked at. */
+    if (rights & WRITE && !codes_add(&d->kept, ram, (unsigned)(s - d->space), at)) {
+        direct_begin_anew(d);
+        return false;
+    }
+    if (rights & ~mmu_may_keep(d->v, gva(at), &host, &large) ||
+        ram_page(d, host) != ram)
+        return false;
+    if (large)
+        space_set_large(s, at);
+    return true;
+}
+
+#define CHANGED 8u /* of its pages such a part has gone: the program has changed its ways */
+
+/* The shadow was flushed, which a program has done whenever it gives much of its memory
+ * back: nearly all else that is mapped is as it was. */
+static void look_again(struct direct *d, struct space *s) {
+    unsigned stay = 0, go = 0;
+
+    s->unsure = false;
+    d->n.looks++;
+    for (unsigned n = 0; n < s->used && !s->all_stale; n++) {
+        unsigned rights;
+        uint32_t ram;
+        uint64_t at = space_noted(s, n, &rights, &ram);
+
+        if (!rights)
+            continue;
+        if (may_stay(d, s, at, rights, ram)) {
+            stay++;
+            continue;
+        }
+        space_drop(s, at);
+        go++;
+    }
+    d->n.stayed += stay;
+    if (go > stay)
+        s->all_stale = true;
+    if (go > stay / CHANGED)
+        direct_program_changed(d);
+}
+
 /* Pages that follow each other are one order. */
 static int drop_stale(struct direct *d, struct space *s) {
     uint64_t at = 0, pages = 0;
@@ -51,6 +107,8 @@ static int drop_stale(struct direct *d, struct space *s) {
 
     if (s->maps > SPACE_MAPS)
         s->all_stale = true;
+    if (s->unsure && !s->all_stale)
+        look_again(d, s);
     if (s->all_stale)
         return unmap_all(d, s);
     for (unsigned n = 0; n < s->nstale && !rc; n++) {
@@ -370,7 +428,7 @@ static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
         count = executes ? places(d, at, host, place) : -1;
     if (count < 0) /* or what is around it is not what it was */
         rights = 0;
-    noted = rights && space_note(s, at, rights);
+    noted = rights && space_note(s, at, rights, ram_page(d, host));
     if (code)
         mem_unlock(m);
     if (rights && !noted) /* no room */

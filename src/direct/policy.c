@@ -130,10 +130,23 @@ void direct_stops_changed(struct direct *d) {
 
 #define NEAR (16ull << 30)
 
-/* A program's threads have their variables near each other; those of another program,
- * whose page tables are where the last one's were, are at a random place. */
-static bool is_another(const struct program *p, const struct vcpu *v) {
-    return v->seg[SEG_FS].base - p->thread + NEAR > 2 * NEAR;
+/* A program's threads have their variables in a few regions, of which each is met sooner
+ * or later: its first thread's, the others', Go's heap. Those of another program, whose
+ * page tables are where the last one's were, are at a random place; it cannot begin
+ * without a flush. */
+static bool is_another(struct program *p, const struct vcpu *v) {
+    uint64_t base = v->seg[SEG_FS].base;
+
+    for (unsigned n = 0; n < p->nthread; n++)
+        if (base - p->thread[n] + NEAR <= 2 * NEAR) {
+            p->thread[n] = base;
+            return false;
+        }
+    if (p->doubtful)
+        return true;
+    p->thread[p->nthread % THREAD_REGIONS] = base;
+    p->nthread += p->nthread < THREAD_REGIONS;
+    return false;
 }
 
 void direct_sample(struct direct *d) {
@@ -149,9 +162,12 @@ void direct_sample(struct direct *d) {
     p = program_of(d);
     if (p->cr3 != root(v) || is_another(p, v)) {
         remember(d, p, false);
-        *p = (struct program){.cr3 = root(v), .balance_ns = CREDIT_NS};
+        *p = (struct program){.cr3 = root(v),
+                              .balance_ns = CREDIT_NS,
+                              .thread = {v->seg[SEG_FS].base},
+                              .nthread = 1};
     }
-    p->thread = v->seg[SEG_FS].base;
+    p->doubtful = false;
     if (now - p->seen_at > d->patience / LOOKS_A_SECOND) {
         p->seen_at = now;
         p->seen += p->seen < ENOUGH;
@@ -173,9 +189,13 @@ bool direct_rewrites(struct direct *d) {
     return p->cr3 == root(d->v) && p->rewrites;
 }
 
+void direct_program_flushed(struct direct *d) {
+    program_of(d)->doubtful = true;
+}
+
 /* A new program in the tables of an old one, or one that has forked, or changed its
  * addresses: it is less likely to compute than it was, and what it maps comes again. */
-void direct_program_flushed(struct direct *d) {
+void direct_program_changed(struct direct *d) {
     struct program *p = program_of(d);
 
     if (p->cr3 != root(d->v))

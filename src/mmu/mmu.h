@@ -332,7 +332,8 @@ struct mmu_observer {
     void (*dropped)(void *arg, unsigned space, enum mmu_bank bank, uint64_t page);
     /* It has no right to write any more; the rest of it stays. */
     void (*write_dropped)(void *arg, unsigned space, enum mmu_bank bank, uint64_t page);
-    /* All entries of a space are gone, or all but those that are global. */
+    /* All entries of a space are gone, or all but those that are global; who keeps what
+     * it was told (below) is to see what of that is still so. */
     void (*flushed)(void *arg, unsigned space, bool but_global);
     /* For who keeps what it was told although the shadow, which has few places, needs one
      * for another page; each may be NULL. E, of a page of 4 KiB, has gone for want of
@@ -350,6 +351,14 @@ struct mmu_observer {
 };
 
 #define MMU_SPACES_MAX 17 /* spaces have numbers below this */
+
+/*
+ * What user code may do with the page of AT now, 1u << MMU_READ and so on, without any
+ * effect on the guest's tables: where bits A and D are set already. *HOST is that page of
+ * the RAM, *LARGE whether it is a part of a page of 2 MiB. For an observer that keeps
+ * pages: of rights to write it goes on being told by host_write_dropped().
+ */
+unsigned mmu_may_keep(struct vcpu *v, struct gva at, uint8_t **host, bool *large);
 
 /* Empties the shadow, so that O knows all of it from then on, and tells which spaces
  * serve. O and ARG are the caller's; NULL: nobody is told any more. */

@@ -3,6 +3,7 @@
  */
 #include "base/os.h"
 #include "mmu/mmu_int.h"
+#include "x86/pte.h"
 
 static inline uint32_t slot_id(const struct mmu_priv *m, const struct space *s,
                                unsigned bank, unsigned idx) {
@@ -165,6 +166,11 @@ static void flush_words(const struct mmu_priv *m, struct space *s, unsigned b, u
         s->any_of[b] &= ~(1ull << n);
 }
 
+/* Who keeps what the shadow has dropped is told of all that concerns it later on, too. */
+static bool is_kept(const struct mmu_priv *m) {
+    return m->observer && m->observer->evicted;
+}
+
 void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
     if (!s->any)
         return;
@@ -178,12 +184,13 @@ void mmu_space_flush(struct mmu_priv *m, struct space *s, bool keep_global) {
         for (uint64_t any = s->any_of[b]; any; any &= any - 1)
             flush_words(m, s, b, (unsigned)__builtin_ctzll(any), keep_global);
     }
-    s->any_local = false;
+    s->any_local = is_kept(m);
     mmu_counters(m)->shadow_flushes++;
     if (unlikely(m->observer))
         m->observer->flushed(m->observer_arg, number_of(m, s), keep_global);
     if (!keep_global) {
-        s->any = s->any_global = false;
+        s->any = is_kept(m);
+        s->any_global = false;
         s->ranges = 0;
     }
 }
@@ -484,4 +491,51 @@ void mmu_space_allow_write(struct mmu_priv *m, enum mmu_bank bank, uint64_t at) 
     unsigned idx = mmu_index(at);
     if (give_write(m, s, bank, idx) && unlikely(m->observer))
         tell_entry(m, s, bank, idx);
+}
+
+/* --- for observers that keep pages --- */
+
+static bool accessed(const struct walk *w) {
+    uint64_t all = X86_PTE_A;
+
+    for (unsigned i = 0; i < w->steps; i++)
+        all &= w->step[i].entry;
+    return all;
+}
+
+/* Neither the MMU nor who watches has a reason to see what is done there. */
+static bool may_keep(struct mmu_priv *m, uint64_t page, const struct walk *w) {
+    return w->steps && w->shift <= 21 && !w->global && !w->wrapped && accessed(w) &&
+           mem_kind_at(m->mem, gpa(w->gpa)) == MEM_RAM &&
+           !mmu_page_watched(m, page, MMU_READ) && !mmu_page_watched(m, page, MMU_WRITE);
+}
+
+/* As give_write(): others see first that there may be who writes. */
+static bool may_keep_write(struct mmu_priv *m, const struct walk *w,
+                           const uint8_t *host) {
+    if (!(w->step[w->steps - 1].entry & X86_PTE_D) ||
+        !mmu_walk_allows(m, w, BANK_USER, MMU_WRITE))
+        return false;
+    if (unlikely(!mmu_alone(m)))
+        announce(m, host);
+    return !mem_trace_of(m->mem, host);
+}
+
+unsigned mmu_may_keep(struct vcpu *v, struct gva at, uint8_t **host, bool *large) {
+    struct mmu_priv *m = mmu_priv(v);
+    uint64_t page = at.a & META_PAGE;
+    unsigned rights = 0;
+    struct walk w;
+
+    if (!mmu_walk(m, page, &w) || !may_keep(m, page, &w))
+        return 0;
+    *host = mem_host(m->mem, gpa(w.gpa), 4096);
+    *large = w.shift > 12;
+    if (mmu_walk_allows(m, &w, BANK_USER, MMU_READ))
+        rights |= 1u << MMU_READ;
+    if (mmu_walk_allows(m, &w, BANK_USER_X, MMU_EXEC))
+        rights |= 1u << MMU_EXEC;
+    if (may_keep_write(m, &w, *host))
+        rights |= 1u << MMU_WRITE;
+    return rights;
 }

@@ -347,6 +347,67 @@ static void test_places(void) {
     munmap((void *)at[1], len);
 }
 
+#define MANY 64u /* pages: for more than 33 Linux flushes the whole TLB */
+
+static int wrong_pages(const volatile unsigned char *p, unsigned first) {
+    int wrong = 0;
+
+    for (unsigned n = 0; n < MANY; n++)
+        wrong += p[n << 12] != (unsigned char)(first + n);
+    return wrong;
+}
+
+/* The pages of P and Q change places. */
+static void exchange(unsigned char *p, unsigned char *q) {
+    const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+    size_t len = MANY << 12;
+    unsigned char *other = some(len, PROT_NONE);
+
+    mremap(p, len, len, flags, other);
+    mremap(q, len, len, flags, p);
+    mremap(other, len, len, flags, q);
+}
+
+/* After a flush most is mapped as it was: what is not is seen, at the same address, too. */
+static void test_flushes(size_t align) {
+    size_t len = MANY << 12;
+    unsigned char *all = some(4 * align, PROT_READ | PROT_WRITE), *p[3];
+    int wrong = 0, status, faults = 0;
+    pid_t child;
+
+    all += -(uintptr_t)all & (align - 1);
+    for (unsigned k = 0; k < 3; k++) {
+        p[k] = all + k * align;
+        for (unsigned n = 0; n < MANY; n++)
+            p[k][n << 12] = (unsigned char)(k + n);
+    }
+    for (unsigned round = 0; round < 8; round++) {
+        exchange(p[1], p[2]);
+        wrong += wrong_pages(p[0], 0) + wrong_pages(p[1], 2 - round % 2) +
+                 wrong_pages(p[2], 1 + round % 2);
+    }
+    check("pages that change places", !wrong);
+    mprotect(p[1], len, PROT_READ);
+    for (unsigned n = 0; n < MANY; n++)
+        faults += writes((uint64_t)p[1] + (n << 12)) == SIGSEGV &&
+                  !writes((uint64_t)p[0] + (n << 12));
+    check("many that became read-only, beside others", faults == MANY);
+    child = fork();
+    for (unsigned n = 0; n < MANY; n++)
+        p[0][n << 12] = (unsigned char)(n + (child ? 10 : 20));
+    if (!child)
+        _exit(wrong_pages(p[0], 20) || wrong_pages(p[2], 2));
+    waitpid(child, &status, 0);
+    check("many of a child's and its parent's", !status && !wrong_pages(p[0], 10));
+    munmap(p[1], len);
+    for (unsigned n = 0, gone = 0; n < MANY; n++) {
+        gone += reads((uint64_t)p[1] + (n << 12)) == SIGSEGV;
+        if (n == MANY - 1)
+            check("many that are gone", gone == MANY && !wrong_pages(p[2], 2));
+    }
+    munmap(p[0], 3 * align);
+}
+
 #define SHARED 16u /* pages */
 
 static volatile unsigned char *shared;
@@ -578,6 +639,8 @@ int main(int argc, char **argv) {
         test_step();
         test_memory();
         test_places();
+        test_flushes(MANY << 12);
+        test_flushes(2 << 20); /* large pages, where the kernel has some */
         test_shootdown();
         test_code();
         test_ptrace();

@@ -133,7 +133,7 @@ static void test_space(void **state) {
     assert_int_equal(space_init(&S), 0);
     S.cell = (struct cell *)&S; /* there is one */
     for (unsigned n = 0; n < 50000; n++)
-        assert_true(space_note(&S, PAGE(n), 1 + n % 7));
+        assert_true(space_note(&S, PAGE(n), 1 + n % 7, 0));
     for (unsigned n = 0; n < 50000; n += 3)
         space_forget(&S, PAGE(n));
     for (unsigned n = 0; n < 50000; n++)
@@ -145,17 +145,44 @@ static void test_space(void **state) {
     space_free(&S);
 }
 
+/* All that is mapped can be gone through, in the order in which it came. */
+static void test_noted(void **state) {
+    unsigned rights;
+    uint32_t ram;
+
+    assert_int_equal(space_init(&S), 0);
+    S.cell = (struct cell *)&S;
+    for (unsigned n = 0; n < 1000; n++)
+        assert_true(space_note(&S, PAGE(n * 7), 1 + n % 7, n + 5));
+    assert_true(space_note(&S, PAGE(21), 2, 99)); /* that is there */
+    space_drop(&S, PAGE(14));
+    space_forget(&S, PAGE(7));
+    assert_int_equal(S.used, 1000);
+    for (unsigned n = 0; n < 1000; n++) {
+        assert_int_equal(space_noted(&S, n, &rights, &ram), PAGE(n * 7));
+        assert_int_equal(rights, n == 1 || n == 2 ? 0 : n == 3 ? 2 : 1 + n % 7);
+        assert_int_equal(ram, n == 3 ? 99 : n + 5);
+    }
+    space_set_large(&S, PAGE(3));
+    assert_true(space_is_large(&S, PAGE(3) | 0x1fffff));
+    assert_false(space_is_large(&S, PAGE(512)));
+    space_clear(&S);
+    assert_false(space_is_large(&S, PAGE(3)));
+    assert_int_equal(S.used, 0);
+    space_free(&S);
+}
+
 static void test_full(void **state) {
     unsigned n = 0;
 
     assert_int_equal(space_init(&S), 0);
-    while (space_note(&S, PAGE(n), 1))
+    while (space_note(&S, PAGE(n), 1, 0))
         n++;
     assert_int_equal(n, SPACE_PAGES / 4 * 3);
-    assert_true(space_note(&S, PAGE(5), 7)); /* that is there */
+    assert_true(space_note(&S, PAGE(5), 7, 0)); /* that is there */
     assert_int_equal(space_rights(&S, PAGE(5)), 7);
     space_clear(&S);
-    assert_true(space_note(&S, PAGE(n), 1));
+    assert_true(space_note(&S, PAGE(n), 1, 0));
     space_free(&S);
 }
 
@@ -164,7 +191,7 @@ static void test_generations(void **state) {
     assert_int_equal(space_init(&S), 0);
     for (unsigned n = 0; n < 70000; n++) {
         assert_int_equal(space_rights(&S, PAGE(n % 16)), 0);
-        assert_true(space_note(&S, PAGE(n % 16), 3));
+        assert_true(space_note(&S, PAGE(n % 16), 3, 0));
         space_clear(&S);
     }
     space_free(&S);
@@ -173,7 +200,7 @@ static void test_generations(void **state) {
 static void test_dropped(void **state) {
     memset(&S, 0, sizeof(S));
     assert_int_equal(space_init(&S), 0);
-    assert_true(space_note(&S, PAGE(1), 1));
+    assert_true(space_note(&S, PAGE(1), 1, 0));
     space_drop(&S, PAGE(1)); /* there is no cell */
     assert_int_equal(S.nstale, 0);
     S.cell = (struct cell *)&S;
@@ -185,7 +212,7 @@ static void test_dropped(void **state) {
     space_drop(&S, PAGE(1)); /* once is enough */
     assert_int_equal(S.nstale, 1);
     space_forget(&S, PAGE(1));
-    assert_true(space_note(&S, PAGE(1), 5));
+    assert_true(space_note(&S, PAGE(1), 5, 0));
     space_restrict(&S, PAGE(1), 7);
     space_restrict(&S, PAGE(1), 5);
     assert_int_equal(S.nstale, 1);
@@ -193,7 +220,7 @@ static void test_dropped(void **state) {
     assert_int_equal(S.nstale, 2);
     for (unsigned n = 2; n < SPACE_STALE + 1; n++) {
         assert_false(S.all_stale);
-        assert_true(space_note(&S, PAGE(n), 1));
+        assert_true(space_note(&S, PAGE(n), 1, 0));
         space_drop(&S, PAGE(n));
     }
     assert_true(S.all_stale);
@@ -299,12 +326,21 @@ static void test_gate(void **state) {
     assert_true(v->away);
 }
 
-/* With the page tables of one that has ended. */
+/* With the page tables of one that has ended; or a thread elsewhere in memory. */
 static void test_another(void **state) {
     struct vcpu *v = computes(10);
 
-    assert_true(v->away);
-    v->seg[SEG_FS].base -= 1ull << 40;
+    for (unsigned n = 0; n < 6; n++) {
+        assert_true(v->away);
+        v->seg[SEG_FS].base ^= 1ull << 40;
+        look(1, OFTEN);
+    }
+    direct_program_flushed(&D);
+    v->seg[SEG_FS].base ^= 1ull << 40;
+    look(1, OFTEN);
+    assert_true(v->away); /* that was met before */
+    direct_program_flushed(&D);
+    v->seg[SEG_FS].base -= 1ull << 41;
     look(1, OFTEN);
     assert_false(v->away);
     look(10, OFTEN);
@@ -322,7 +358,8 @@ static void execute(struct vcpu *v, unsigned n) {
     e = &fetches.e[mmu_index(v->rip)];
     e->tag[MMU_EXEC] = v->rip;
     e->host = mem_ram_base(v->mem) + n * 4096ull;
-    v->seg[SEG_FS].base ^= 1ull << 40;
+    direct_program_flushed(&D);
+    v->seg[SEG_FS].base += 1ull << 40;
 }
 
 static struct cell idle_cell = {.thread = 0x7fffff}; /* nobody: it has had no time */
@@ -366,6 +403,7 @@ int main(void) {
         cmocka_unit_test(test_refused),    cmocka_unit_test(test_good),
         cmocka_unit_test(test_across),     cmocka_unit_test(test_beginning),
         cmocka_unit_test(test_places),     cmocka_unit_test(test_space),
+        cmocka_unit_test(test_noted),
         cmocka_unit_test(test_full),       cmocka_unit_test(test_generations),
         cmocka_unit_test(test_dropped),    cmocka_unit_test(test_codes),
         cmocka_unit_test(test_computes),   cmocka_unit_test(test_another),

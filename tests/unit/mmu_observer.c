@@ -465,6 +465,53 @@ static void kept_when_idle(void **state) {
     teardown();
 }
 
+/* After a flush he goes on being told, and can ask what of it may stay. */
+static void kept_when_flushed(void **state) {
+    const unsigned r = 1u << MMU_READ, w = 1u << MMU_WRITE, x = 1u << MMU_EXEC;
+    const uint64_t pages = 0x45000 | PWU | X86_PTE_A;
+    uint8_t *host = NULL;
+    bool large = true;
+
+    setup(MMU_PCID);
+    v->cpl = 3;
+    mmu_context_changed(v);
+    put64(L1 + 8 * 5, 0x45000 | PWU);
+    mmu_observe(v, &keeper, model);
+    assert_int_equal(mmu_store(v, gva(0x5000), 8, 1), 0);
+    mmu_cr3_loaded(v, v->cr3);
+    assert_null(mmu_hit(v->mmu->data, gva(0x5000), 1, MMU_READ));
+    invalidations = model->flushes = 0;
+    mmu_invlpg(v, gva(0x5123));
+    assert_true(invalidations > 0 && told_lo == 0x5000);
+    mmu_cr3_loaded(v, v->cr3);
+    assert_true(model->flushes > 0); /* though nothing has been filled */
+    assert_int_equal(mmu_may_keep(v, gva(0x5678), &host, &large), r | w | x);
+    assert_ptr_equal(host, mem_host(v->mem, gpa(0x45000), 1));
+    assert_false(large);
+    mem_trace_add(v->mem, host, MEM_TRACE_DIRTY);
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), r | x);
+    mem_trace_remove(v->mem, host, MEM_TRACE_DIRTY);
+    put64(L1 + 8 * 5, pages); /* not dirty */
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), r | x);
+    put64(L1 + 8 * 5, pages & ~X86_PTE_W);
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), r | x);
+    put64(L1 + 8 * 5, pages | X86_PTE_D | X86_PTE_NX);
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), r | w);
+    put64(L1 + 8 * 5, pages & ~X86_PTE_A);
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), 0);
+    put64(L1 + 8 * 5, pages & ~X86_PTE_U);
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), 0);
+    put64(L1 + 8 * 5, pages & ~X86_PTE_P);
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), 0);
+    put64(L1 + 8 * 5, (pages & 4095) | 0xfff0000000); /* no memory */
+    assert_int_equal(mmu_may_keep(v, gva(0x5000), &host, &large), 0);
+    assert_int_equal(mmu_store(v, gva((2ull << 20) + 0x3000), 8, 1), 0);
+    assert_int_equal(mmu_may_keep(v, gva((2ull << 20) + 0x3000), &host, &large),
+                     r | w | x);
+    assert_true(large);
+    teardown();
+}
+
 /* What each right, and each way to lose one, is told as. */
 static void details(void **state) {
     const struct known *k;
@@ -505,6 +552,7 @@ int main(void) {
                                        cmocka_unit_test(trace_policy),
                                        cmocka_unit_test(keeper_keeps_a_model),
                                        cmocka_unit_test(kept),
-                                       cmocka_unit_test(kept_when_idle)};
+                                       cmocka_unit_test(kept_when_idle),
+                                       cmocka_unit_test(kept_when_flushed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
