@@ -20,8 +20,8 @@
 #include "x86/exception.h"
 #include "x86/pte.h"
 
-#define HWCAP2_FSGSBASE 2             /* <asm/hwcap2.h> */
-#define MOST_PAGES 512ull             /* that are looked up one by one */
+#define HWCAP2_FSGSBASE 2 /* <asm/hwcap2.h> */
+#define MOST_PAGES 512ull /* that are looked up one by one */
 #define LARGE_MASK 0x1fffffull
 #define UNMAPPED 0x10000ull           /* in a cell of no guest's */
 #define NOWHERE 0x8000000000000000ull /* not canonical: it comes out at once */

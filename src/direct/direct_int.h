@@ -14,6 +14,7 @@ enum verdict {
     VERDICT_NONE,
     VERDICT_GOOD,
     VERDICT_AUX,     /* good where the host's TSC_AUX is the guest's */
+    VERDICT_OWN,     /* good if a program has written it itself, and CPUID faults */
     VERDICT_COPY,    /* as a copy in which some instructions fault */
     VERDICT_REFUSED, /* by scan.c */
 };
@@ -48,7 +49,7 @@ struct direct_shared {
 #define THREAD_REGIONS 4u
 
 struct program {
-    uint64_t cr3;          /* 0: free */
+    uint64_t cr3; /* 0: free */
     /* Bases of FS at looks, each of another region of addresses. */
     uint64_t thread[THREAD_REGIONS];
     unsigned nthread;

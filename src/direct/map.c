@@ -50,8 +50,8 @@ static int unmap_all(struct direct *d, struct space *s) {
 }
 
 /* After a flush page AT may stay mapped as it is if it would be mapped so now: its tables
- * say the same, and what the MMU would have to be asked for (bits A and D, a trace) is not
- * needed. */
+ * say the same, and what the MMU would have to be asked for (bits A and D, a trace) is
+ * not needed. */
 static bool may_stay(struct direct *d, struct space *s, uint64_t at, unsigned rights,
                      uint32_t ram) {
     bool large = false;
@@ -62,15 +62,15 @@ static bool may_stay(struct direct *d, struct space *s, uint64_t at, unsigned ri
         direct_begin_anew(d);
         return false;
     }
-    if (rights & ~mmu_may_keep(d->v, gva(at), &host, &large) ||
-        ram_page(d, host) != ram)
+    if (rights & ~mmu_may_keep(d->v, gva(at), &host, &large) || ram_page(d, host) != ram)
         return false;
     if (large)
         space_set_large(s, at);
     return true;
 }
 
-#define CHANGED 8u /* of its pages such a part has gone: the program has changed its ways */
+#define CHANGED                                                                          \
+    8u /* of its pages such a part has gone: the program has changed its ways */
 
 /* The shadow was flushed, which a program has done whenever it gives much of its memory
  * back: nearly all else that is mapped is as it was. */
@@ -235,6 +235,8 @@ static enum verdict judge(const struct direct *d, uint64_t at, const uint8_t *ho
         return VERDICT_GOOD;
     if (!scan_refuses(&page, scan_how(d)))
         return VERDICT_AUX;
+    if (!scan_refuses(&page, scan_how(d) | SCAN_AUX | SCAN_OWN))
+        return VERDICT_OWN;
     return places(d, at, host, place) < 0 ? VERDICT_REFUSED : VERDICT_COPY;
 }
 
@@ -250,12 +252,26 @@ static void hold(struct direct *d, struct code_page *c, uint32_t page,
 /* How code may be executed by the CPU. */
 enum how_run { NOT, AS_IT_IS, AS_COPY, AS_WRITTEN };
 
-static enum how_run how_run(const struct direct *d, const struct code_page *c) {
+/* What page AT holds is what the program makes as it goes: its tables let it write and
+ * execute there. It has to have made some already, so that it has a cell in which CPUID
+ * faults. */
+static bool is_own(const struct direct *d, const struct space *s, uint64_t at) {
+    struct gpa where;
+    bool writable;
+
+    return cell_faults(s->cell) & CELL_CPUID_FAULTS &&
+           mmu_peek(d->v, gva(at), &where, &writable) && writable;
+}
+
+static enum how_run how_run(const struct direct *d, const struct space *s, uint64_t at,
+                            const struct code_page *c) {
     switch (c->verdict) {
     case VERDICT_GOOD:
         return AS_IT_IS;
     case VERDICT_AUX:
         return d->aux_equal ? AS_IT_IS : AS_COPY;
+    case VERDICT_OWN:
+        return is_own(d, s, at) ? AS_IT_IS : AS_COPY;
     case VERDICT_COPY:
         return AS_COPY;
     default:
@@ -279,7 +295,9 @@ static enum how_run how_written(struct direct *d, const struct space *s, uint64_
     v = judge(d, at, host);
     d->sh->xcr0 = d->v->xcr0;
     d->n.scans++;
-    return v == VERDICT_GOOD || (v == VERDICT_AUX && d->aux_equal) ? AS_WRITTEN : NOT;
+    return v == VERDICT_GOOD || v == VERDICT_OWN || (v == VERDICT_AUX && d->aux_equal)
+               ? AS_WRITTEN
+               : NOT;
 }
 
 /* Whether the code in the page may be executed by the CPU: from here on nobody writes to
@@ -299,7 +317,7 @@ static enum how_run executable(struct direct *d, const struct space *s, uint64_t
         d->sh->xcr0 = d->v->xcr0;
         d->n.scans++;
     }
-    how = how_run(d, c);
+    how = how_run(d, s, at, c);
     if (how != NOT)
         hold(d, c, page, s, at);
     return how;

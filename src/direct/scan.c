@@ -9,14 +9,17 @@
  *   0F 34              SYSENTER: comes back elsewhere
  *   0F A2              CPUID
  *   F3 0F C7 F8        RDPID where TSC_AUX differs
- *   0F AE, 0F C7       with memory, the XSAVE family, where XCR0 differs
- *   CD 80              INT 80H: some hosts' filters kill who calls the kernel by it
+ *   0F AE, 0F C7       with memory, the XSAVE family, where XCR0 differs (with 66 it is
+ * CLWB) CD 80              INT 80H: some hosts' filters kill who calls the kernel by it
  *
  * What else is not the guest's business raises a fault on the host, too. A prefix changes
  * nothing of that: what counts is that these bytes follow each other.
  *
  * Left out, because numbers in code look like them far more often (docs/errata.md): SLDT
- * and STR, LAR and LSL with memory, and 0F 01 00, which is SGDT [rax].
+ * and STR, LAR and LSL with memory, and 0F 01 00, which is SGDT [rax]. Among what a
+ * program has written itself (SCAN_OWN) are tables of numbers, and all are left out that
+ * are no compiler's business: SGDT, SIDT, SMSW, LAR, LSL, SYSENTER, INT 80H; and CPUID,
+ * for there it faults.
  */
 #include "direct/scan.h"
 
@@ -29,6 +32,8 @@ static bool memory(unsigned modrm) {
 static bool group_01(unsigned modrm, unsigned how) {
     unsigned reg = modrm >> 3 & 7;
 
+    if (how & SCAN_OWN && memory(modrm))
+        return false;
     switch (modrm) {
     case 0x00:
         return false;
@@ -43,7 +48,7 @@ static bool group_01(unsigned modrm, unsigned how) {
     case 0xef:
         return how & SCAN_PKRU;
     default:
-        return reg == 4 || (memory(modrm) && reg < 2);
+        return !(how & SCAN_OWN) && (reg == 4 || (memory(modrm) && reg < 2));
     }
 }
 
@@ -56,10 +61,10 @@ static bool second_map(unsigned a, unsigned b, unsigned how) {
         return group_01(b, how);
     case 0x02:
     case 0x03:
-        return !memory(b);
+        return !memory(b) && !(how & SCAN_OWN);
     case 0x34:
     case 0xa2:
-        return true;
+        return !(how & SCAN_OWN);
     case 0xae:
         return (how & SCAN_XCR0) && memory(b) && reg >= 4 && reg <= 6;
     case 0xc7: /* RDSEED too: the prefix may be far in front */
@@ -79,7 +84,17 @@ static bool prefix(uint8_t byte) {
 #define SWEEP 240u /* bytes in front, in which instructions find their rhythm */
 #define SWEEPS 16u /* beginnings that are tried */
 
-/* Does an instruction begin at AT, reading on from FROM? */
+/* N prefixes, and what follows is of the XSAVE family without 66 among them only. */
+static bool other_by_66(const uint8_t *code, unsigned n) {
+    if (code[n] != 0x0f || code[n + 1] != 0xae)
+        return false;
+    while (n--)
+        if (code[n] == 0x66)
+            return true;
+    return false;
+}
+
+/* Does an instruction begin at AT, reading on from FROM, that is what it is by itself? */
 static bool begins(const uint8_t *code, unsigned from, unsigned at, unsigned end) {
     while (from < at) {
         struct insn i;
@@ -91,7 +106,7 @@ static bool begins(const uint8_t *code, unsigned from, unsigned at, unsigned end
         while (from + n < at && prefix(code[from + n]))
             n++;
         if (from + n == at)
-            return true;
+            return !other_by_66(code + from, n);
         from += len;
     }
     return from == at;
@@ -115,7 +130,7 @@ static unsigned agreeing(const uint8_t *code, unsigned at, unsigned end,
 static bool dangerous(const uint8_t *p, unsigned how) {
     if (p[0] == 0x0f)
         return second_map(p[1], p[2], how);
-    return p[0] == 0xcd && p[1] == 0x80;
+    return p[0] == 0xcd && p[1] == 0x80 && !(how & SCAN_OWN);
 }
 
 _Static_assert(SCAN_BEFORE == SWEEP + SWEEPS, "what is read in front of a page");

@@ -8,6 +8,7 @@
 #define SCAN_XCR0 1u /* XCR0 is not the guest's: the XSAVE family, XGETBV */
 #define SCAN_PKRU 2u /* the host has PKRU */
 #define SCAN_AUX 4u  /* TSC_AUX is not the guest's: RDTSCP, RDPID */
+#define SCAN_OWN 8u  /* a program has written it itself; CPUID faults */
 
 #define SCAN_BEFORE 256u
 

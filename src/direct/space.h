@@ -13,7 +13,7 @@
 #define SPACE_PAGES (1u << 17) /* places; three quarters of them may be taken */
 #define SPACE_STALE 1024u      /* pages that were dropped and not yet unmapped */
 #define SPACE_LARGE 4096u
-#define SPACE_MAPS 32000u      /* pieces; Linux allows 65530 (vm.max_map_count) */
+#define SPACE_MAPS 32000u /* pieces; Linux allows 65530 (vm.max_map_count) */
 
 struct space_place {
     /* The guest address of a mapped page, with its rights in bits 1 to 3, that it is
@@ -25,7 +25,7 @@ struct space_place {
 };
 
 struct space {
-    struct cell *cell; /* NULL: this space has none */
+    struct cell *cell;         /* NULL: this space has none */
     struct space_place *place; /* SPACE_PAGES, by hash */
     uint16_t generation;
     unsigned used; /* places that are not free */

@@ -368,7 +368,8 @@ static void exchange(unsigned char *p, unsigned char *q) {
     mremap(other, len, len, flags, q);
 }
 
-/* After a flush most is mapped as it was: what is not is seen, at the same address, too. */
+/* After a flush most is mapped as it was: what is not is seen, at the same address, too.
+ */
 static void test_flushes(size_t align) {
     size_t len = MANY << 12;
     unsigned char *all = some(4 * align, PROT_READ | PROT_WRITE), *p[3];

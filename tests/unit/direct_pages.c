@@ -56,6 +56,30 @@ static void test_good(void **state) {
     assert_false(refuses(1000, "\x0f\xc7\x09", 3, "\x90\x90", SCAN_XCR0)); /* cmpxchg8b */
 }
 
+#define OWN_REFUSES(bytes)                                                               \
+    refuses(1000, bytes, sizeof(bytes) - 1, "\x90\x90",                                  \
+            SCAN_PKRU | SCAN_AUX | SCAN_XCR0 | SCAN_OWN)
+
+/* Tables of numbers among what a program writes look like what no compiler makes. */
+static void test_own(void **state) {
+    assert_false(OWN_REFUSES("\x0f\x01\x20\x00"));     /* smsw [rax] */
+    assert_false(OWN_REFUSES("\x0f\x01\x0f"));         /* sidt [rdi] */
+    assert_false(OWN_REFUSES("\x0f\x01\xe0"));         /* smsw eax */
+    assert_false(OWN_REFUSES("\x0f\x34"));             /* sysenter */
+    assert_false(OWN_REFUSES("\x0f\x03\xc0"));         /* lsl eax, eax */
+    assert_false(OWN_REFUSES("\xcd\x80"));             /* int 80h */
+    assert_false(OWN_REFUSES("\x0f\xa2"));             /* cpuid, which faults */
+    assert_true(OWN_REFUSES("\x0f\x01\xd0"));          /* xgetbv */
+    assert_true(OWN_REFUSES("\x0f\x01\xf9"));          /* rdtscp */
+    assert_true(OWN_REFUSES("\xf3\x0f\xc7\xf8"));      /* rdpid */
+    assert_true(OWN_REFUSES("\x0f\x01\xd9"));          /* vmmcall */
+    assert_true(OWN_REFUSES("\x0f\x01\xef"));          /* wrpkru */
+    assert_true(OWN_REFUSES("\x0f\xae\x37"));          /* xsaveopt [rdi] */
+    assert_true(OWN_REFUSES("\x48\x0f\xae\x37"));      /* xsaveopt64 [rdi] */
+    assert_false(OWN_REFUSES("\x66\x0f\xae\x37"));     /* clwb [rdi] */
+    assert_false(OWN_REFUSES("\x66\x41\x0f\xae\x37")); /* clwb [r15] */
+}
+
 /* What begins here ends in the next page, whose bytes may be unknown. */
 static void test_across(void **state) {
     assert_true(refuses(4095, "\x0f", 1, "\xa2\x90", 0));
@@ -403,7 +427,7 @@ int main(void) {
         cmocka_unit_test(test_refused),    cmocka_unit_test(test_good),
         cmocka_unit_test(test_across),     cmocka_unit_test(test_beginning),
         cmocka_unit_test(test_places),     cmocka_unit_test(test_space),
-        cmocka_unit_test(test_noted),
+        cmocka_unit_test(test_noted),      cmocka_unit_test(test_own),
         cmocka_unit_test(test_full),       cmocka_unit_test(test_generations),
         cmocka_unit_test(test_dropped),    cmocka_unit_test(test_codes),
         cmocka_unit_test(test_computes),   cmocka_unit_test(test_another),
