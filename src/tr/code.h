@@ -88,6 +88,7 @@ struct tr_code {
     uint8_t ninsns;     /* that its entry takes in a counted run */
     uint16_t guest_len; /* bytes from VA on; of a hot path, the sum of its pieces */
     uint16_t nsites;
+    uint16_t hot_at;     /* behind START: what the head leads to when the code is hot */
     uint8_t borrowed[2]; /* where guest r14 and r15 are (borrow.c), + 1; 0: in memory */
     uint8_t npieces;     /* 0: GUEST_LEN bytes from VA on, into page2 if they cross */
     uint8_t nlinks;

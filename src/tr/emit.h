@@ -107,6 +107,15 @@ enum { /* opcodes by their manual names, destination first */
 };
 enum { EXT_ADD = 0, EXT_OR = 1, EXT_AND = 4, EXT_SUB = 5, EXT_XOR = 6, EXT_CMP = 7 };
 enum { EXT_SHL = 4, EXT_SHR = 5, EXT_SAR = 7 };
-enum { CC_O = 0, CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
+enum {
+    CC_O = 0,
+    CC_NO = 1,
+    CC_B = 2,
+    CC_AE = 3,
+    CC_E = 4,
+    CC_NE = 5,
+    CC_BE = 6,
+    CC_A = 7
+};
 
 #endif

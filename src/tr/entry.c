@@ -174,17 +174,28 @@ static void place_here(struct tr *t) {
 
 /* --- the head --- */
 
-#define JUMP_LEN 5   /* before it, with several vCPUs */
 #define LOAD_LEN 9   /* the load of the table's address, with several vCPUs */
 #define COUNT_LEN 8  /* the count itself */
 #define HEAD_LEN 14u /* and the jcc behind it */
+
+/* With several vCPUs a head is turned while others execute it, by changes of one byte or
+ * of an aligned displacement, which leave instructions where they are. It is a count,
+ * whose jcc leads to C when nothing is left, or a comparison, whose jcc leads to a path
+ * whatever is left (but for -2^31, to which none comes). Where, behind the head: */
+#define COUNT_MODRM (LOAD_LEN + 2)
+#define JCC_CC (LOAD_LEN + COUNT_LEN + 1)
+#define JCC_REL (JCC_CC + 1)
+#define MODRM_SUB (0x80 | 5 << 3 | (T1 & 7)) /* [T1+disp32] */
+#define MODRM_CMP (0x80 | 7 << 3 | (T1 & 7))
+#define JCC(cond) (0x80 | (cond))
 
 /* The flags are not in the host's. One of several vCPUs loads its table's address first.
  * Spoils T1. */
 static void count_down(struct emit *e, const struct tr_env *env,
                        const struct tr_code *c) {
     static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
-    static const uint8_t sub_t1[] = {0x41, 0x83, 0xa8 | (T1 & 7)}; /* [T1+disp32], 1 */
+    static const uint8_t sub_t1[] = {0x41, 0x83,
+                                     MODRM_SUB}; /* sub dword [T1+disp32], 1 */
     uint64_t place = tr_place(env, c->page, c->va);
 
     if (env->smp) {
@@ -198,19 +209,16 @@ static void count_down(struct emit *e, const struct tr_env *env,
     e8(e, 1);
 }
 
-/* With several vCPUs, a jump that leads on, and may be led elsewhere, stands before it.
- */
 void tr_count_heat(struct tr *t) {
-    tr_emit_align(t->env, &t->e, 1);
+    tr_emit_align(t->env, &t->e, JCC_REL);
     t->c->head = t->e.p;
-    if (t->env->smp)
-        e_land(&t->e, e_jmp_fwd(&t->e));
     count_down(&t->e, t->env, t->c);
     tr_cold_add(t, COLD_HOT, e_jcc_fwd(&t->e, CC_E));
 }
 
 void tr_place_hot(struct tr *t, const struct cold *c) {
     e_land(&t->e, c->rel32);
+    t->c->hot_at = (uint16_t)(e_here(&t->e) - t->c->start);
     e_mov_imm(&t->e, T0, tr_record_number(t->env, t->c));
     e_jmp(&t->e, t->env->stub.hot);
 }
@@ -263,7 +271,21 @@ void tr_place_entries(struct tr *t) {
 /* --- for who keeps the code --- */
 
 const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c) {
-    return c->head + (env->smp ? JUMP_LEN + LOAD_LEN : 0) + HEAD_LEN + tr_delta(env);
+    return c->head + (env->smp ? LOAD_LEN : 0) + HEAD_LEN + tr_delta(env);
+}
+
+/* See COUNT_MODRM: whatever another vCPU sees of it, it counts, or goes on to TO. */
+static void turn_live(const struct tr_env *env, const struct tr_code *c,
+                      const uint8_t *to) {
+    if (to) {
+        tr_lead(env, c->head + JCC_REL, to);
+        tr_set_byte(env, c->head + JCC_CC, JCC(CC_NO));
+        tr_set_byte(env, c->head + COUNT_MODRM, MODRM_CMP);
+    } else {
+        tr_set_byte(env, c->head + COUNT_MODRM, MODRM_SUB);
+        tr_set_byte(env, c->head + JCC_CC, JCC(CC_E));
+        tr_lead(env, c->head + JCC_REL, c->start + c->hot_at);
+    }
 }
 
 void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
@@ -271,7 +293,7 @@ void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8
     struct emit e = {.p = c->head, .end = c->head + COUNT_LEN, .delta = tr_delta(env)};
 
     if (env->smp) {
-        tr_lead(env, c->head + 1, to ? to : c->head + JUMP_LEN + tr_delta(env));
+        turn_live(env, c, to);
         return;
     }
     tr_patch_begin(env, c->head, COUNT_LEN);

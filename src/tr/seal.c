@@ -52,6 +52,12 @@ void tr_patch_end(const struct tr_env *env, const uint8_t *rw, size_t len) {
         os_code_open(env->open, (size_t)(env->open_end - env->open));
 }
 
+void tr_set_byte(const struct tr_env *env, uint8_t *at, uint8_t byte) {
+    tr_patch_begin(env, at, 1);
+    __atomic_store_n(at, byte, __ATOMIC_RELEASE);
+    tr_patch_end(env, at, 1);
+}
+
 void tr_lead(const struct tr_env *env, uint8_t *rel32, const uint8_t *to) {
     int32_t rel = (int32_t)(to - (rel32 + 4 + tr_delta(env)));
 

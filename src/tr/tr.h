@@ -86,6 +86,8 @@ void tr_patch_begin(const struct tr_env *env, const uint8_t *rw, size_t len);
 void tr_patch_end(const struct tr_env *env, const uint8_t *rw, size_t len);
 /* The branch whose distance is at REL32 (RW) leads to TO (RX), for all vCPUs. */
 void tr_lead(const struct tr_env *env, uint8_t *rel32, const uint8_t *to);
+/* The byte of code at AT (RW) is BYTE, for all vCPUs. */
+void tr_set_byte(const struct tr_env *env, uint8_t *at, uint8_t byte);
 
 /* Where C, which is shared code, goes on when its head does not lead away (RX). */
 const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c);
