@@ -26,8 +26,6 @@
 static struct vcpu *v;
 static struct counters counters;
 static const struct vcpu_hooks hooks;
-static uint32_t heat[1u << TR_HEAT_BITS];
-static uint64_t guess[1u << TR_GUESS_BITS];
 
 static bool is_hot(void *arg, uint64_t va, const uint8_t *ram, uint32_t key) {
     return false;
@@ -91,10 +89,9 @@ static bool create(struct tr_env *env) {
     uint8_t *stub;
 
     vec_init();
-    v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    v = vcpu_new();
     if (!v || sem_init())
         return false;
-    memset(v, 0, sizeof(*v));
     v->cnt = &counters;
     v->hooks = &hooks;
     v->cpuid = cpuid_model_new(&cfg);
@@ -111,8 +108,6 @@ static bool create(struct tr_env *env) {
                                    .path = TR_PATH_MAX,
                                    .tu_limit = 32};
     env->poll_page = env->code.rx;
-    tr_vcpu(v)->heat = heat;
-    tr_vcpu(v)->guess = guess;
     env->advice = &advice;
     env->stub.slow = stub;
     env->stub.anchor[0] = env->stub.anchor[1] = stub + 16;

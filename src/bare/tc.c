@@ -1,8 +1,7 @@
 /*
- * What translated code needs of base/os.h: the base of %gs, memory that emitted code
- * names in 32 bits, the poll page. The latter two are in the image, which lies low and is
- * mapped by pages of 4 KiB. Twelve guests of one CPU find place; those of guests with
- * several are named through gs (bt/create.c).
+ * What translated code needs of base/os.h: the base of %gs, the poll page, which emitted
+ * code names in 32 bits. Those are in the image, which lies low and is mapped by pages of
+ * 4 KiB.
  *
  * os_poll_set() runs in the handlers of interrupts, too: it changes one entry of tables
  * that are there. A page may be closed by another CPU than the one that touches it, which
@@ -16,12 +15,10 @@
 #include "x86/msr.h"
 #include "x86/pte.h"
 
-#define LOW_SIZE (8u << 20)
 #define POLLS 32u
 #define POLL_FLAGS (X86_PTE_W | X86_PTE_NX)
 
-static _Alignas(4096) uint8_t low[LOW_SIZE], poll[POLLS][X86_PAGE_SIZE];
-static size_t low_used;
+static _Alignas(4096) uint8_t poll[POLLS][X86_PAGE_SIZE];
 static bool poll_used[POLLS];
 
 int os_gs_base(void *p) {
@@ -32,23 +29,6 @@ int os_gs_base(void *p) {
 /* Interrupts and exceptions have stacks of their own (trap.c). */
 int os_signal_stack(void) {
     return 0;
-}
-
-int os_low_alloc(size_t size, void **out) {
-    size = (size + X86_PAGE_SIZE - 1) & X86_PAGE_MASK;
-    if (size > LOW_SIZE - low_used)
-        return -ENOMEM;
-    *out = low + low_used;
-    low_used += size;
-    mem_fill(*out, 0, size);
-    return 0;
-}
-
-/* What was given last can be given again. */
-void os_low_free(void *p, size_t size) {
-    size = (size + X86_PAGE_SIZE - 1) & X86_PAGE_MASK;
-    if (p && (uint8_t *)p + size == low + low_used)
-        low_used -= size;
 }
 
 int os_filled_alloc(uint64_t word, size_t size, unsigned n, void **out) {

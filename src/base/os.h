@@ -142,10 +142,6 @@ void os_fenced_free(void *p, size_t size); /* P may be NULL */
  * os_fenced_alloc()'s. */
 int os_nowhere_alloc(size_t size, void **out);
 
-/* Zeroed memory at an address below 2 GiB, which emitted code can name in 32 bits. */
-int os_low_alloc(size_t size, void **out);
-void os_low_free(void *p, size_t size); /* P may be NULL */
-
 /* --- threads and waiting (os_thread.c; the event loop is in os_loop.h) --- */
 
 /* What a thread is for; each kind has a jail of its own. */

@@ -48,21 +48,6 @@ void os_signal_stack_free(void) {
         munmap(ss.ss_sp, ss.ss_size);
 }
 
-int os_low_alloc(size_t size, void **out) {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-
-    if (p == MAP_FAILED)
-        return -errno;
-    *out = p;
-    return 0;
-}
-
-void os_low_free(void *p, size_t size) {
-    if (p)
-        munmap(p, size);
-}
-
 int os_guarded_alloc(size_t size, const uint8_t **out) {
     uint8_t *p = mmap(NULL, size + 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 

@@ -109,8 +109,6 @@ struct bt {
     struct bt *next;
     uint64_t missed_at; /* TSC, of the last sample of anchors' misses */
     uint8_t *poll_page;
-    uint32_t *heat; /* tr_vcpu.heat */
-    uint64_t *guess;
     uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
     const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
     struct ccf *faulted; /* whose division raised the host's #DE just now */

@@ -83,33 +83,13 @@ static int create_shared(struct bt *bt, const struct bt_options *opt) {
     return rc ? rc : os_fault_range(code->rx, code->rx + code->size, bt_host_fault, NULL);
 }
 
-/* Emitted code names the counts by address, but those of several vCPUs through gs. */
-static int alloc_counts(const struct bt *bt, size_t size, void **out) {
-    return bt->sh->env.smp ? os_sparse_alloc(size, out) : os_low_alloc(size, out);
-}
-
-static void free_counts(const struct bt *bt, void *p, size_t size) {
-    if (bt->sh->env.smp)
-        os_sparse_free(p, size);
-    else
-        os_low_free(p, size);
-}
-
 /* What the vCPU has of its own: BT is freed by bt_free() in both cases. */
 static int create_own(struct bt *bt) {
     struct vcpu *v = bt->v;
     int rc = os_poll_page(&bt->poll_page);
 
-    if (!rc)
-        rc = alloc_counts(bt, sizeof(*bt->heat) << TR_HEAT_BITS, (void **)&bt->heat);
-    if (!rc)
-        rc = alloc_counts(bt, sizeof(*bt->guess) << TR_GUESS_BITS, (void **)&bt->guess);
-    *tr_vcpu(v) = (struct tr_vcpu){.self = v,
-                                   .anchor_left = BT_ANCHOR_SAMPLE,
-                                   .owner = bt,
-                                   .poll = bt->poll_page,
-                                   .heat = bt->heat,
-                                   .guess = bt->guess};
+    *tr_vcpu(v) = (struct tr_vcpu){
+        .self = v, .anchor_left = BT_ANCHOR_SAMPLE, .owner = bt, .poll = bt->poll_page};
     v->x87_ran = bt_x87_ran;
     v->x87_at = 0;
     v->code_mapped = bt_code_mapped;
@@ -215,8 +195,6 @@ void bt_free(struct bt *bt) {
     for (at = &bt->sh->first; *at != bt;)
         at = &(*at)->next;
     *at = bt->next;
-    free_counts(bt, bt->heat, sizeof(*bt->heat) << TR_HEAT_BITS);
-    free_counts(bt, bt->guess, sizeof(*bt->guess) << TR_GUESS_BITS);
     if (bt->sh->first)
         bt->sh->env.v = bt->sh->tc.v = bt->sh->first->v;
     else

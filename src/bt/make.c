@@ -80,7 +80,7 @@ static void forget_tables(struct bt_shared *sh) {
 
 void bt_cool(struct bt *bt) {
     for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
-        bt->heat[n] = 0;
+        tr_counts(bt->v)->heat[n] = 0;
 }
 
 /* All others are stopped, or do not run. */
@@ -182,7 +182,7 @@ static void set_heat(const struct bt *bt, const struct ccf *c, uint32_t n) {
     unsigned slot = tr_heat_slot(tr_place(&bt->sh->env, c->code.page, c->code.va));
 
     for (struct bt *b = bt->sh->first; b; b = b->next)
-        __atomic_store_n(&b->heat[slot], n, __ATOMIC_RELAXED);
+        __atomic_store_n(&tr_counts(b->v)->heat[slot], n, __ATOMIC_RELAXED);
 }
 
 static void count(struct bt *bt) {

@@ -1,6 +1,7 @@
 /* The vCPU's reset state. */
 #include "cpu/vcpu.h"
 
+#include "base/os.h"
 #include "cpu/cpuid.h"
 #include "cpu/msr.h"
 #include "cpu/vec.h"
@@ -40,6 +41,19 @@ static void initial_state(struct vcpu *v) {
     v->pending_db = 0;
     if (v->cpuid)
         v->gpr[REG_RDX] = cpuid_query(v, 1, 0).eax;
+}
+
+struct vcpu *vcpu_new(void) {
+    void *p;
+
+    if (os_fenced_alloc(VCPU_COUNTS_SIZE + sizeof(struct vcpu), &p))
+        return NULL;
+    return (struct vcpu *)(void *)((uint8_t *)p + VCPU_COUNTS_SIZE);
+}
+
+void vcpu_free(struct vcpu *v) {
+    if (v)
+        os_fenced_free(vcpu_counts(v), VCPU_COUNTS_SIZE + sizeof(*v));
 }
 
 void vcpu_reset(struct vcpu *v) {

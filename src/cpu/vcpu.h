@@ -134,8 +134,11 @@ struct vcpu_stops;
 /* Shortcuts that an engine takes through system calls and their returns. */
 #define VCPU_GATES 4
 
-/* Bytes for an engine's own. */
+/* Bytes for an engine's own; and for what it counts, in front of the vCPU, where emitted
+ * code finds it at the same distance from each. A page right before the vCPU is nobody's.
+ */
 #define VCPU_ENGINE_SIZE 640u
+#define VCPU_COUNTS_SIZE (644u << 10)
 
 /* The standard format as far as AVX-512: 2688 bytes on Intel's CPUs, 2432 on AMD's. */
 #define VCPU_XSAVE_SIZE 2688u
@@ -239,6 +242,14 @@ _Static_assert(offsetof(struct vcpu, zero) == offsetof(struct vcpu, gpr) + REG_Z
                "zero");
 _Static_assert(offsetof(struct vcpu, rip) == offsetof(struct vcpu, gpr) + REG_RIP * 8,
                "rip");
+
+/* A vCPU, and its counts in front of it, all zero; NULL: no memory. */
+struct vcpu *vcpu_new(void);
+void vcpu_free(struct vcpu *v); /* V may be NULL */
+/* The VCPU_COUNTS_SIZE bytes for what V's engine counts. Of a vCPU from vcpu_new(). */
+static inline void *vcpu_counts(const struct vcpu *v) {
+    return (uint8_t *)(uintptr_t)v - VCPU_COUNTS_SIZE;
+}
 
 /*
  * State after power-up: real mode at f000:fff0.

@@ -349,10 +349,9 @@ static int vm_create(struct small_vm *vm, const struct job *j) {
 
     vec_init();
     rc = sem_init();
-    vm->v = aligned_alloc(64, (sizeof(*vm->v) + 63) & ~63ul);
+    vm->v = vcpu_new();
     if (!vm->v)
         return -ENOMEM;
-    memset(vm->v, 0, sizeof(*vm->v));
     vm->v->cnt = &vm->counters;
     vm->v->cpuid = cpuid_model_new(&cfg);
     if (!rc)
@@ -379,7 +378,7 @@ static void vm_destroy(struct small_vm *vm) {
     if (vm->v->mem)
         mem_destroy(vm->v->mem);
     cpuid_model_free((struct cpuid_model *)(uintptr_t)vm->v->cpuid);
-    free(vm->v);
+    vcpu_free(vm->v);
 }
 
 static void put_line(void *arg, const char *text) {

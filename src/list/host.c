@@ -63,8 +63,6 @@ static const struct field fields[] = {
     FIELD(shadow.bank_ac),
     OURS(jump),
     OURS(poll),
-    OURS(heat),
-    OURS(guess),
     OURS(arg),
     OURS(reason),
     OURS(site),
@@ -99,8 +97,24 @@ static const char *segment_part(size_t off) {
                                                     : "?";
 }
 
+/* The byte at OFF, which is negative, in front of the vCPU. */
+static void count_name(uint64_t off, char *buf, size_t size) {
+    static const struct tr_counts *const c;
+    uint64_t in = off - GS_COUNTS(heat);
+
+    if (in < sizeof(c->heat))
+        snprintf(buf, size, "heat[%u]", (unsigned)(in / sizeof(c->heat[0])));
+    else
+        snprintf(buf, size, "guess[%u]",
+                 (unsigned)((in - sizeof(c->heat)) / sizeof(c->guess[0])));
+}
+
 /* The vCPU's byte OFF: its field's name. */
 static void field_name(uint64_t off, char *buf, size_t size) {
+    if ((int64_t)off < 0) {
+        count_name(off, buf, size);
+        return;
+    }
     for (size_t k = 0; k < ARRAY_SIZE(fields); k++) {
         const struct field *f = &fields[k];
         unsigned in = (unsigned)(off - f->off);

@@ -18,10 +18,9 @@ static enum mmu_policy policy_for(const struct machine *m) {
 }
 
 int machine_cpu_create(struct machine *m, struct machine_cpu *c) {
-    int rc = os_fenced_alloc(sizeof(*c->vcpu), (void **)&c->vcpu);
-
-    if (rc)
-        return rc;
+    c->vcpu = vcpu_new();
+    if (!c->vcpu)
+        return -ENOMEM;
     c->index = (unsigned)(c - m->cpu);
     c->machine = m;
     c->vcpu->mem = m->mem;
@@ -36,7 +35,7 @@ int machine_cpu_create(struct machine *m, struct machine_cpu *c) {
 void machine_cpu_free(struct machine_cpu *c) {
     if (c->vcpu && c->vcpu->mmu)
         mmu_destroy(c->vcpu);
-    os_fenced_free(c->vcpu, sizeof(*c->vcpu));
+    vcpu_free(c->vcpu);
 }
 
 /* The first one's last: the others lean on it. */

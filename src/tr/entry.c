@@ -174,38 +174,28 @@ static void place_here(struct tr *t) {
 
 /* --- the head --- */
 
-#define LOAD_LEN 9   /* the load of the table's address, with several vCPUs */
-#define COUNT_LEN 8  /* the count itself */
-#define HEAD_LEN 14u /* and the jcc behind it */
+#define COUNT_LEN 9  /* the count itself */
+#define HEAD_LEN 15u /* and the jcc behind it */
 
 /* With several vCPUs a head is turned while others execute it, by changes of one byte or
  * of an aligned displacement, which leave instructions where they are. It is a count,
  * whose jcc leads to C when nothing is left, or a comparison, whose jcc leads to a path
  * whatever is left (but for -2^31, to which none comes). Where, behind the head: */
-#define COUNT_MODRM (LOAD_LEN + 2)
-#define JCC_CC (LOAD_LEN + COUNT_LEN + 1)
+#define COUNT_MODRM 2
+#define JCC_CC (COUNT_LEN + 1)
 #define JCC_REL (JCC_CC + 1)
-#define MODRM_SUB (0x80 | 5 << 3 | (T1 & 7)) /* [T1+disp32] */
-#define MODRM_CMP (0x80 | 7 << 3 | (T1 & 7))
+#define MODRM_SUB (5 << 3 | 4) /* [disp32] */
+#define MODRM_CMP (7 << 3 | 4)
 #define JCC(cond) (0x80 | (cond))
 
-/* The flags are not in the host's. One of several vCPUs loads its table's address first.
- * Spoils T1. */
+/* The flags are not in the host's. */
 static void count_down(struct emit *e, const struct tr_env *env,
                        const struct tr_code *c) {
-    static const uint8_t sub_abs[] = {0x83, 0x2c, 0x25}; /* sub dword [abs], 1 */
-    static const uint8_t sub_t1[] = {0x41, 0x83,
-                                     MODRM_SUB}; /* sub dword [T1+disp32], 1 */
-    uint64_t place = tr_place(env, c->page, c->va);
+    static const uint8_t sub_gs[] = {0x65, 0x83, MODRM_SUB, 0x25}; /* dword gs:[], 1 */
+    unsigned slot = tr_heat_slot(tr_place(env, c->page, c->va));
 
-    if (env->smp) {
-        e_gs(e, W64, OPC_MOV_R_RM, T1, GS_TR(heat));
-        e_bytes(e, sub_t1, sizeof(sub_t1));
-        e32(e, tr_heat_slot(place) * (uint32_t)sizeof(uint32_t));
-    } else {
-        e_bytes(e, sub_abs, sizeof(sub_abs));
-        e32(e, (uint32_t)(uintptr_t)tr_heat(env, place));
-    }
+    e_bytes(e, sub_gs, sizeof(sub_gs));
+    e32(e, (uint32_t)GS_COUNTS(heat[slot]));
     e8(e, 1);
 }
 
@@ -271,7 +261,7 @@ void tr_place_entries(struct tr *t) {
 /* --- for who keeps the code --- */
 
 const uint8_t *tr_behind_head(const struct tr_env *env, const struct tr_code *c) {
-    return c->head + (env->smp ? LOAD_LEN : 0) + HEAD_LEN + tr_delta(env);
+    return c->head + HEAD_LEN + tr_delta(env);
 }
 
 /* See COUNT_MODRM: whatever another vCPU sees of it, it counts, or goes on to TO. */
@@ -289,7 +279,7 @@ static void turn_live(const struct tr_env *env, const struct tr_code *c,
 }
 
 void tr_head_turn(const struct tr_env *env, const struct tr_code *c, const uint8_t *to) {
-    static const uint8_t nop[] = {0x0f, 0x1f, 0x00};
+    static const uint8_t nop[] = {0x0f, 0x1f, 0x40, 0x00};
     struct emit e = {.p = c->head, .end = c->head + COUNT_LEN, .delta = tr_delta(env)};
 
     if (env->smp) {

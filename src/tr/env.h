@@ -53,13 +53,6 @@ struct tr_advice {
 #define TR_JUMP_BITS 16
 _Static_assert(TR_JUMP_BITS == 16, "emitted code takes the low word");
 
-/* Counts of executions, and the last targets of indirect branches: one for so many bytes
- * of code, in tables of so many pages. */
-#define TR_HEAT_BITS 17
-#define TR_HEAT_BYTES 3
-#define TR_GUESS_BITS 14
-#define TR_GUESS_BYTES 5
-
 struct tr_env {
     struct vcpu *v; /* the one for which it translates now */
     struct tr_options opt;
@@ -99,10 +92,10 @@ static inline uint64_t tr_place(const struct tr_env *env, const uint8_t *page,
     return (uint64_t)(page - mem_ram_base(env->v->mem)) + (va & 4095);
 }
 
-/* Both tables are the vCPU's own, with one vCPU at addresses that fit in 31 bits: several
- * that count in one would have its cache lines go to and fro between the host's cores all
- * the time. Neighbours in code have neighbouring slots, for they are executed one after
- * the other; where a page's slots are, and in which order lines of them, is a hash. */
+/* Both tables are the vCPU's own: several that count in one would have its cache lines go
+ * to and fro between the host's cores all the time. Neighbours in code have neighbouring
+ * slots, for they are executed one after the other; where a page's slots are, and in
+ * which order lines of them, is a hash. */
 static inline unsigned tr_slot(uint64_t place, unsigned bits, unsigned bytes) {
     unsigned in_page = 12 - bytes;
     uint64_t h = (place >> 12) * 0x9e3779b97f4a7c15ull;
@@ -121,11 +114,11 @@ static inline unsigned tr_heat_slot(uint64_t place) {
 }
 
 static inline uint64_t *tr_guess(const struct tr_env *env, uint64_t place) {
-    return &tr_vcpu(env->v)->guess[tr_guess_slot(place)];
+    return &tr_counts(env->v)->guess[tr_guess_slot(place)];
 }
 
 static inline uint32_t *tr_heat(const struct tr_env *env, uint64_t place) {
-    return &tr_vcpu(env->v)->heat[tr_heat_slot(place)];
+    return &tr_counts(env->v)->heat[tr_heat_slot(place)];
 }
 
 /* System calls and their returns have stubs of their own. */

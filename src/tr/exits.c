@@ -170,13 +170,7 @@ void tr_loop_jcc(struct tr *t, unsigned cond, uint64_t rest) {
 static void note_target(struct tr *t) {
     uint64_t place = tr_insn_place(t, &t->insn[t->k]);
 
-    if (t->env->smp) {
-        e_gs(&t->e, W64, OPC_MOV_R_RM, T1, GS_TR(guess));
-        e_rm(&t->e, W64, OPC_MOV_RM_R, T0, T1,
-             (int32_t)(tr_guess_slot(place) * sizeof(uint64_t)));
-    } else {
-        e_abs(&t->e, W64, OPC_MOV_RM_R, T0, tr_guess(t->env, place));
-    }
+    e_gs(&t->e, W64, OPC_MOV_RM_R, T0, GS_COUNTS(guess[tr_guess_slot(place)]));
 }
 
 /* T0 holds the target; flags must be in memory. */

@@ -53,8 +53,6 @@ struct tr_vcpu {
         uint64_t select; /* all of this, for gates */
     };
     const uint8_t *poll; /* this vCPU's poll page */
-    uint32_t *heat;      /* executions until code is hot, by its place: tr_heat() */
-    uint64_t *guess;     /* where indirect branches went; by their place: tr_guess() */
     uint64_t here;       /* guest address of the page that is being executed */
     uint64_t x87_here;   /* the same at the last x87 instruction of shared code */
     struct tr_gate_state gate[VCPU_GATES];
@@ -83,9 +81,28 @@ static inline struct tr_vcpu *tr_vcpu(const struct vcpu *v) {
     return (struct tr_vcpu *)(uintptr_t)v->engine;
 }
 
+/* Counts of executions, and the last targets of indirect branches: one for so many bytes
+ * of code, in tables of so many pages. */
+#define TR_HEAT_BITS 17
+#define TR_HEAT_BYTES 3
+#define TR_GUESS_BITS 14
+#define TR_GUESS_BYTES 5
+
+struct tr_counts {
+    uint32_t heat[1u << TR_HEAT_BITS];   /* executions until code is hot: tr_heat() */
+    uint64_t guess[1u << TR_GUESS_BITS]; /* where indirect branches went: tr_guess() */
+};
+_Static_assert(sizeof(struct tr_counts) <= VCPU_COUNTS_SIZE - 4096,
+               "it is vcpu_counts()");
+
+static inline struct tr_counts *tr_counts(const struct vcpu *v) {
+    return vcpu_counts(v);
+}
+
 /* Where emitted code finds a field of struct vcpu, and of struct tr_vcpu, behind gs. */
 #define GS(field) offsetof(struct vcpu, field)
 #define GS_GPR(r) (offsetof(struct vcpu, gpr) + 8 * (r))
+#define GS_COUNTS(field) (offsetof(struct tr_counts, field) - VCPU_COUNTS_SIZE)
 #define GS_TR(field) (offsetof(struct vcpu, engine) + offsetof(struct tr_vcpu, field))
 
 #endif

@@ -61,38 +61,35 @@ static int cell_of(const struct vfield *f, const struct host_insn *i, bool *whol
 
 /* --- constants of the cache, counts --- */
 
-/* Is a count, or a guess, accessed, at IN its table? */
-static bool counts(const struct host_insn *i, uint64_t in) {
-    return i->mem.size == 4 && in < sizeof(uint32_t) << TR_HEAT_BITS && !(in & 3);
+/* An element, of SIZE bytes, of the TABLE bytes at OFF from the vCPU on? */
+static bool element(const struct host_insn *i, size_t off, size_t table, size_t size) {
+    uint64_t in = (uint64_t)i->mem.disp - off;
+
+    return i->mem.seg == 'g' && absolute(i) && i->mem.size == size && in < table &&
+           !(in % size);
 }
 
-static bool guesses(const struct host_insn *i, uint64_t in) {
-    return i->mem.size == 8 && in < sizeof(uint64_t) << TR_GUESS_BITS && !(in & 7) &&
-           !(i->mem.access & HOST_READ);
+/* Is a count, or a guess, accessed? */
+static bool is_count(const struct host_insn *i) {
+    static const struct tr_counts *const c;
+
+    return element(i, GS_COUNTS(heat), sizeof(c->heat), sizeof(c->heat[0])) ||
+           (element(i, GS_COUNTS(guess), sizeof(c->guess), sizeof(c->guess[0])) &&
+            !(i->mem.access & HOST_READ));
 }
 
 static void access_absolute(struct verifier *w, struct vstate *s,
                             const struct host_insn *i) {
     const struct tr_env *env = w->env;
-    const struct tr_vcpu *x = tr_vcpu(env->v);
     uint64_t at = (uint64_t)i->mem.disp;
-    bool known = counts(i, at - (uint64_t)(uintptr_t)x->heat) ||
-                 guesses(i, at - (uint64_t)(uintptr_t)x->guess);
 
-    /* With several vCPUs, what is one's own is found through gs. */
+    /* With several vCPUs, one's own is found through gs. */
     if (!env->smp && at == (uint64_t)(uintptr_t)env->poll_page && i->mem.size == 4 &&
         !(i->mem.access & HOST_WRITE))
         s->polled = true;
-    else if (env->smp || !known)
+    else
         v_bad(w, "%u bytes at 0x%llx: no constant of the cache", i->mem.size,
               (unsigned long long)at);
-}
-
-/* Through the address of the vCPU's own table. */
-static bool is_table(const struct vval *base, const struct host_insn *i) {
-    return base->kind == V_HEAT    ? counts(i, (uint64_t)i->mem.disp)
-           : base->kind == V_GUESS ? guesses(i, (uint64_t)i->mem.disp)
-                                   : false;
 }
 
 /* --- host pointers --- */
@@ -345,13 +342,15 @@ static void access_field(struct verifier *w, struct vstate *s,
 void v_access(struct verifier *w, struct vstate *s, const struct host_insn *i) {
     if (!i->mem.access || !known_operand(w, i))
         return;
+    if (is_count(i))
+        return;
     if (i->mem.seg == 'g')
         access_field(w, s, i);
     else if (absolute(i))
         access_absolute(w, s, i);
     else if (s->reg[i->mem.base].kind == V_HOST)
         access_host(w, &s->reg[i->mem.base], i);
-    else if (!is_table(&s->reg[i->mem.base], i))
+    else
         v_bad(w, "an access through a pointer that nothing has checked");
 }
 
@@ -468,7 +467,7 @@ void v_store(struct verifier *w, struct vstate *s, const struct host_insn *i,
              const struct vval *a) {
     if (!known_operand(w, i))
         return;
-    if (i->mem.seg == 'g') {
+    if (i->mem.seg == 'g' && !is_count(i)) {
         store_field(w, s, i, a);
         return;
     }

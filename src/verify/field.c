@@ -40,8 +40,6 @@ static const struct vfield fields[] = {
     OURS(x87_here,                NO,   ANY,  PUBLIC),
     OURS(fuel,                    ANY,  ANY,  FUEL),
     OURS(poll,                    ANY,  NO,   POLL),
-    OURS(heat,                    ANY,  NO,   HEAT),
-    OURS(guess,                   ANY,  NO,   GUESS),
     OURS(owed,                    NO,   ANY,  PUBLIC),
     OURS(site,                    NO,   ANY,  PUBLIC),
     FIELD(x87_at,                 NO,   ANY,  PUBLIC),

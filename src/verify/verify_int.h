@@ -48,8 +48,6 @@ enum vkind {
     V_FETCH,  /* vcpu.shadow.code */
     V_PAGE,   /* its entry for the address id */
     V_POLL,   /* the address of the poll page */
-    V_HEAT,   /* tr_vcpu.heat */
-    V_GUESS,  /* tr_vcpu.guess */
 };
 
 /* vval.how */

@@ -73,11 +73,9 @@ static void add_interp(struct guest *g) {
 }
 
 static struct vcpu *new_vcpu(void) {
-    size_t size = (sizeof(struct vcpu) + 63) & ~63ull;
-    struct vcpu *v = aligned_alloc(64, size);
+    struct vcpu *v = vcpu_new();
 
     need(v, "no vCPU");
-    memset(v, 0, sizeof(*v));
     return v;
 }
 
@@ -138,10 +136,10 @@ void guest_free(struct guest *g) {
     mem_destroy(g->v->mem);
     cpuid_model_free((struct cpuid_model *)(uintptr_t)g->v->cpuid);
     free(g->group);
-    free(g->other);
+    vcpu_free(g->other);
     g->v->member = NULL;
     if (g->own_vcpu)
-        free(g->v);
+        vcpu_free(g->v);
     g->v = NULL;
 }
 

@@ -53,7 +53,6 @@ static void add_engines(struct many *m, const struct bt_options *opt) {
 
 void many_new(struct many *m, unsigned cpus, const struct bt_options *opt, bool splits) {
     const struct cpuid_config model = {.tsc_hz = 1000000000};
-    size_t size = (sizeof(struct vcpu) + 63) & ~63ull;
 
     memset(m, 0, sizeof(*m));
     vec_init();
@@ -64,10 +63,9 @@ void many_new(struct many *m, unsigned cpus, const struct bt_options *opt, bool 
     vcpu_group_init(&m->group, on_kick, m);
     m->group.splits = splits;
     for (unsigned n = 0; n < cpus; n++) {
-        struct vcpu *v = aligned_alloc(64, size);
+        struct vcpu *v = vcpu_new();
 
         need(v, "no vCPU");
-        memset(v, 0, size);
         m->vcpu[n] = v;
         v->cnt = &m->cnt[n];
         v->hooks = &hooks;
@@ -90,7 +88,7 @@ void many_free(struct many *m) {
     for (unsigned n = 0; n < m->cpus; n++) {
         mmu_destroy(m->vcpu[n]);
         cpuid_model_free((struct cpuid_model *)(uintptr_t)m->vcpu[n]->cpuid);
-        free(m->vcpu[n]);
+        vcpu_free(m->vcpu[n]);
     }
     mem_destroy(m->mem);
 }

@@ -60,11 +60,8 @@ static void kick(void *arg, struct vcpu *v, uint32_t event) {
 }
 
 static void cpu_new(struct cpu *c) {
-    size_t size = (sizeof(*c->v) + 63) & ~63ull;
-
-    c->v = aligned_alloc(64, size);
+    c->v = vcpu_new();
     need(c->v, "no vCPU");
-    memset(c->v, 0, sizeof(*c->v));
     c->v->cnt = &c->cnt;
     c->v->hooks = &hooks;
     c->v->cpuid = W.model;
@@ -102,7 +99,7 @@ static void world_free(void) {
         bt_free(W.cpu[n].soft.bt);
         interp_free(W.cpu[n].soft.ip);
         mmu_destroy(W.cpu[n].v);
-        free(W.cpu[n].v);
+        vcpu_free(W.cpu[n].v);
     }
     cpuid_model_free(W.model);
     mem_destroy(W.mem);
@@ -535,7 +532,7 @@ static void test_own_counts(void **state) {
     }
     run_all(CPUS);
     for (unsigned n = 0; n < CPUS; n++) {
-        const struct tr_vcpu *x = tr_vcpu(W.cpu[n].v);
+        const struct tr_counts *x = tr_counts(W.cpu[n].v);
 
         assert_int_equal(x->heat[tr_heat_slot(FUNCS)], HOT - TIMES);
         assert_int_equal(x->guess[tr_guess_slot(FUNCS)], CODE + n * 4096 + 10);

@@ -45,9 +45,8 @@ static int setup(void **state) {
     assert_int_equal(sem_init(), 0);
     memset(&counters, 0, sizeof(counters));
     opt.cache = 2;
-    v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    v = vcpu_new();
     assert_non_null(v);
-    memset(v, 0, sizeof(*v));
     v->cnt = &counters;
     v->hooks = &hooks;
     v->cpuid = cpuid_model_new(&cfg);
@@ -68,7 +67,7 @@ static int teardown(void **state) {
     mmu_destroy(v);
     mem_destroy(v->mem);
     cpuid_model_free((struct cpuid_model *)(uintptr_t)v->cpuid);
-    free(v);
+    vcpu_free(v);
     return 0;
 }
 

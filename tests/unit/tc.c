@@ -28,7 +28,6 @@ static struct counters counters;
 static const struct vcpu_hooks hooks;
 static struct tc tc;
 static struct tr_env env;
-static uint32_t heat[1u << TR_HEAT_BITS];
 static uint8_t *cache;
 
 static uint8_t *ram(uint64_t at) {
@@ -40,10 +39,9 @@ static int setup(void **state) {
 
     vec_init();
     memset(&counters, 0, sizeof(counters));
-    v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    v = vcpu_new();
     cache = calloc(1, CACHE);
     assert_true(v && cache);
-    memset(v, 0, sizeof(*v));
     v->cnt = &counters;
     v->hooks = &hooks;
     v->cpuid = cpuid_model_new(&cfg);
@@ -52,7 +50,6 @@ static int setup(void **state) {
     memset(&env, 0, sizeof(env));
     env.v = v;
     env.code = (struct os_code){.rw = cache, .rx = cache, .size = CACHE};
-    tr_vcpu(v)->heat = heat;
     memset(&tc, 0, sizeof(tc));
     assert_int_equal(tc_create(&tc, &env), 0);
     assert_int_equal(tc_jumps_create(&tc, cache), 0);
@@ -68,7 +65,7 @@ static int teardown(void **state) {
     mem_destroy(v->mem);
     cpuid_model_free((struct cpuid_model *)(uintptr_t)v->cpuid);
     free(cache);
-    free(v);
+    vcpu_free(v);
     return 0;
 }
 

@@ -339,9 +339,9 @@ static void heat(struct set *s) {
     size_t cold = s->nseen;
 
     for (unsigned n = 0; n < 1u << TR_HEAT_BITS; n++)
-        s->g.bt->heat[n] = 0;
+        tr_counts(s->g.v)->heat[n] = 0;
     for (unsigned n = 0; n < 1u << TR_GUESS_BITS; n++)
-        s->g.bt->guess[n] = CODE;
+        tr_counts(s->g.v)->guess[n] = CODE;
     for (size_t n = 0; n < cold; n++) {
         struct ccf *c = (struct ccf *)(uintptr_t)s->seen[n];
 
