@@ -17,19 +17,24 @@
 #ifndef FROB_H
 #define FROB_H
 
-/* Selectors: ring R has code at 8 + 16 R and data after it, but for CPL 3, whose order is
- * what SYSRET wants (data, then code) in 64 bits, and SYSEXIT (code, then data) in 32. */
+/* Selectors: a ring has code and data after it, but for CPL 3, whose order is what SYSRET
+ * wants (data, then code) in 64 bits, where they are Linux's, with which user code can be
+ * run directly; and what SYSEXIT wants (code, then data) in 32. */
 #define KERNEL_CS 0x08
 #define KERNEL_DS 0x10
 #ifdef __x86_64__
-#define USER_DS 0x1b
-#define USER_CS 0x23
+#define RING1_CS 0x19
+#define RING1_DS 0x21
+#define USER_DS 0x2b
+#define USER_CS 0x33
+#define DATA 0 /* in DS and ES, at every ring */
 #else
 #define USER_CS 0x1b
 #define USER_DS 0x23
-#endif
 #define RING1_CS 0x29
 #define RING1_DS 0x31
+#define DATA USER_DS
+#endif
 #define RING2_CS 0x3a
 #define RING2_DS 0x42
 #define TSS_SELECTOR 0x48 /* two slots in 64 bits */
@@ -80,8 +85,9 @@ void on_ring_exit(void);
 void ring_call(ulong cs, ulong ss, ulong flags, void (*fn)(ulong), ulong arg);
 _Noreturn void frob_unexpected(ulong vector, ulong error, ulong ip);
 
+/* As programs are: with interrupts on, of which none comes. */
 static inline void user_call(void (*fn)(ulong), ulong arg) {
-    ring_call(USER_CS, USER_DS, X86_FL_ONE, fn, arg);
+    ring_call(USER_CS, USER_DS, X86_FL_ONE | X86_FL_IF, fn, arg);
 }
 
 /* --- report.c --- */

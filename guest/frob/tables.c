@@ -74,8 +74,8 @@ static void load_segments(void) {
     __asm__ volatile("lidt %0" ::"m"(i) : "memory");
     __asm__ volatile("ltr %w0" ::"r"(TSS_SELECTOR));
     __asm__ volatile("mov %0, %%ss" ::"r"(KERNEL_DS));
-    /* Data segments of CPL 3 are good at every ring, so that they never change. */
-    __asm__ volatile("mov %0, %%ds\nmov %0, %%es" ::"r"(USER_DS));
+    /* Null, or of CPL 3, they are good at every ring, so that they never change. */
+    __asm__ volatile("mov %0, %%ds\nmov %0, %%es" ::"r"(DATA));
     __asm__ volatile("mov %0, %%fs\nmov %0, %%gs" ::"r"(0));
 #if FROB_BITS == 64
     __asm__ volatile(
@@ -96,7 +96,17 @@ bool cpu_has(uint32_t leaf, unsigned reg, unsigned bit) {
     return r[reg] >> bit & 1;
 }
 
+/* What user code of 64 bits finds under Linux, which a monitor that runs it directly may
+ * want. */
+static void set_user_features(void) {
+    ulong cr4 = read_cr4() | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
+
+    if (FROB_BITS == 64)
+        write_cr4(cpu_has(7, REG_EBX, 0) ? cr4 | X86_CR4_FSGSBASE : cr4);
+}
+
 void tables_init(void) {
+    set_user_features();
     set_segments();
     set_tss();
     for (unsigned v = 0; v < 256; v++)

@@ -29,6 +29,7 @@ struct compare_bench {
     const char *name;
     const char *what;
     double paper_native, paper_bt, paper_vt; /* 0: not in the paper */
+    bool user; /* user code does it, and of programs there are 64 bits alone directly */
 };
 extern const struct compare_bench compare_benches[];
 extern const unsigned compare_bench_count;
@@ -62,8 +63,8 @@ struct compare_column {
     bool ours;          /* an engine of bivisor; else QEMU */
     bool hardware;      /* claims to use the CPU's virtualization */
     bool emulated;      /* ... which is emulated underneath */
-    const char *direct; /* of --direct, with bt; NULL: not bt. auto: for Linux alone, as
-                           frob is a kernel */
+    const char *direct; /* of --direct, with bt; NULL: not bt. With auto, which is on for
+                           frob, that has the rows of user code alone */
     const char *words;  /* of bivisor.elf's, which it is under QEMU; NULL: it is not */
     char unusable[160]; /* why nothing could be run on it, or "" */
     struct compare_figure frob[2][COMPARE_BENCHES]; /* 32 bits, 64 bits */
@@ -141,6 +142,7 @@ void compare_add_events(struct compare_figure *f, const struct cJSON *stats,
 /* frob.c. */
 struct frob_run {
     const char *engine;    /* of ours; NULL: QEMU's TCG */
+    const char *direct;    /* its --direct; NULL: it has none */
     const char *words;     /* of bivisor.elf's, instead; or NULL */
     const char *retention; /* or NULL */
     unsigned bits;
@@ -167,10 +169,10 @@ void compare_native(struct compare_report *r, bool brief);
 bool compare_linux(struct compare_report *r, const struct compare_setup *s);
 void compare_shadow(struct compare_report *r, const struct compare_setup *s);
 
-/* All engines, TCG if it is installed, and with LINUX_TOO user code run directly, with
- * BARE bivisor.elf's two kinds of paging, as columns; ENGINES picks, or is NULL. */
-bool compare_columns(struct compare_report *r, const char *engines, bool linux_too,
-                     bool bare);
+/* All engines, user code run directly where this host can, TCG if it is installed, and
+ * with BARE bivisor.elf's two kinds of paging, as columns; ENGINES picks, or is NULL.
+ * False: it names what there is not, which has been told. */
+bool compare_columns(struct compare_report *r, const char *engines, bool bare);
 
 void compare_text(const struct compare_report *r, FILE *f);
 /* The text to be freed by the caller; NULL: out of memory. */

@@ -153,13 +153,22 @@ static void why_not_done(const struct frob_run *run, const struct spawn_result *
 int frob_run(const struct compare_setup *s, const struct frob_run *run,
              struct frob_output *out) {
     char kernel[96], append[256], stats[128], stats_path[96];
-    const char *ours[] = {s->self,       "run",
-                          "--engine",    run->engine,
-                          "--kernel",    kernel,
-                          "--append",    append,
-                          "--memory",    "64M",
-                          "--no-reboot", stats,
-                          "--retention", run->retention ? run->retention : "pcid",
+    const char *ours[] = {s->self,
+                          "run",
+                          "--engine",
+                          run->engine,
+                          "--kernel",
+                          kernel,
+                          "--append",
+                          append,
+                          "--memory",
+                          "64M",
+                          "--no-reboot",
+                          stats,
+                          "--retention",
+                          run->retention ? run->retention : "pcid",
+                          run->direct ? "--direct" : NULL,
+                          run->direct,
                           NULL};
     struct emulator tcg;
     struct bare_command bare;
@@ -196,6 +205,23 @@ int frob_run(const struct compare_setup *s, const struct frob_run *run,
 
 /* --- columns --- */
 
+/* What runs frob in column C, with WIDE bits, as far as the column says it. */
+static struct frob_run run_of(const struct compare_column *c, unsigned wide,
+                              const char *only) {
+    bool directly = c->direct && !strcmp(c->direct, "auto");
+
+    return (struct frob_run){.engine = c->direct ? "bt" : c->name,
+                             .direct = directly ? "on" : c->direct,
+                             .words = c->words,
+                             .bits = wide ? 64 : 32,
+                             .only = only,
+                             .limit = c->words ? 120 : 30};
+}
+
+static bool has_row(const struct compare_column *c, unsigned n) {
+    return !c->direct || strcmp(c->direct, "auto") || compare_benches[n].user;
+}
+
 static void fail(struct compare_figure *f, const char *why) {
     f->state = FIGURE_FAILED;
     snprintf(f->why, sizeof(f->why), "%s", why);
@@ -203,11 +229,7 @@ static void fail(struct compare_figure *f, const char *why) {
 
 static void run_one(struct compare_column *c, const struct compare_setup *s,
                     unsigned wide, unsigned n, const cJSON *base) {
-    const struct frob_run run = {.engine = c->name,
-                                 .words = c->words,
-                                 .bits = wide ? 64 : 32,
-                                 .only = compare_benches[n].name,
-                                 .limit = c->words ? 120 : 30};
+    const struct frob_run run = run_of(c, wide, compare_benches[n].name);
     struct compare_figure *f = &c->frob[wide][n];
     struct frob_output *o = malloc(sizeof(*o));
 
@@ -232,11 +254,7 @@ static void run_one(struct compare_column *c, const struct compare_setup *s,
  */
 static void run_ours(struct compare_column *c, const struct compare_setup *s,
                      unsigned wide) {
-    const struct frob_run none = {.engine = c->name,
-                                  .words = c->words,
-                                  .bits = wide ? 64 : 32,
-                                  .only = "none pad=92",
-                                  .limit = c->words ? 120 : 30};
+    const struct frob_run none = run_of(c, wide, "none pad=92");
     struct frob_output *o = malloc(sizeof(*o));
 
     if (!o || frob_run(s, &none, o)) {
@@ -249,7 +267,7 @@ static void run_ours(struct compare_column *c, const struct compare_setup *s,
     if (!o->lines)
         snprintf(c->unusable, sizeof(c->unusable), "%s", o->trouble);
     for (unsigned n = 0; n < compare_bench_count && o->lines; n++)
-        if (compare_in_list(s->only, compare_benches[n].name))
+        if (compare_in_list(s->only, compare_benches[n].name) && has_row(c, n))
             run_one(c, s, wide, n, o->stats);
     cJSON_Delete(o->stats);
     free(o);
@@ -297,7 +315,7 @@ void compare_frob(struct compare_report *r, const struct compare_setup *s) {
         struct compare_column *c = &r->column[n];
 
         for (unsigned wide = 0; wide < 2; wide++) {
-            if (!r->widths[wide] || (c->direct && strcmp(c->direct, "off")))
+            if (!r->widths[wide] || (!wide && c->direct && strcmp(c->direct, "off")))
                 continue;
             log_info("frob%s on %s", wide ? "64" : "32", c->name);
             if (c->ours)

@@ -9,7 +9,6 @@
 #include "cpu/cpuid.h"
 #include "cpu/vec.h"
 #include "ctl/ctl.h"
-#include "direct/cell.h"
 #include "direct/direct.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
@@ -72,31 +71,16 @@ static void check_jail(void) {
                more);
 }
 
-static const char *lacks_for_direct(int fd) {
-    struct cell_pool *cells;
-    int rc = cell_pool_new(fd, &cells);
-    const char *lacks = rc ? strerror(-rc) : direct_lacks(cells);
-
-    if (!rc)
-        cell_pool_free(cells);
-    return lacks;
-}
-
 /* User code on the CPU as it is. */
 static void check_direct(void) {
-    const char *lacks;
-    void *map;
-    int fd, rc = os_memfd_map("check", 4096, &fd, &map);
+    const char *lacks = direct_host_lacks();
 
-    lacks = rc ? strerror(-rc) : lacks_for_direct(fd);
     if (lacks)
         printf("direct     not possible: %s\n", lacks);
     else
         printf(
             "direct     with bt, user code that computes runs as it is (`--direct off`: "
             "it does not)\n");
-    if (!rc)
-        os_memfd_unmap(fd, map, 4096);
 }
 
 static void check_kvm(const char *what) {

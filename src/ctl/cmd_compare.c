@@ -13,6 +13,7 @@
 #include "compare/compare.h"
 #include "compare/spawn.h"
 #include "ctl/ctl.h"
+#include "direct/direct.h"
 #include "kvm/kvm.h"
 #include "machine/machine.h"
 
@@ -33,7 +34,9 @@ static void print_help(void) {
         "and on QEMU's TCG if qemu-system-x86_64 is installed, and prints what single\n"
         "operations cost in cycles, and what each engine counted meanwhile.\n"
         "\n"
-        "  --engines LIST   columns: names of engines, bt-direct, tcg, svm-nested,\n"
+        "  --engines LIST   columns: names of engines, bt-direct (bt translates all, "
+        "this\n"
+        "                   runs user code as it is), tcg, svm-nested,\n"
         "                   svm-shadow (default: these), svm-shadow-flush, "
         "svm-shadow-trace\n"
         "  --bits N         frob's width: 32, 64 or both (default: both)\n"
@@ -212,10 +215,6 @@ static int parse(struct options *o, int argc, char **argv) {
                   "build/bivisor.elf");
         return CTL_USAGE;
     }
-    if (!o->setup.linux_dir && o->engines && strstr(o->engines, BT_DIRECT)) {
-        log_error(BT_DIRECT " wants --linux DIR; bench/macro/make makes DIR");
-        return CTL_USAGE;
-    }
     if (optind == argc)
         return -1;
     log_error("'%s' is not an option; `bivisor compare --help` lists them", argv[optind]);
@@ -253,8 +252,26 @@ static void add_bare(struct compare_report *r, const char *engines) {
     }
 }
 
-bool compare_columns(struct compare_report *r, const char *engines, bool linux_too,
-                     bool bare) {
+/* User code as it is: where the host cannot, it is left out, unless it was asked for. */
+static bool add_direct(struct compare_report *r, const char *engines) {
+    struct compare_column *c = &r->column[r->columns];
+    const char *lacks;
+
+    if (!compare_in_list(engines, BT_DIRECT))
+        return true;
+    lacks = direct_host_lacks();
+    if (lacks && engines)
+        log_error("there is no " BT_DIRECT ": %s", lacks);
+    if (lacks)
+        return !engines;
+    snprintf(c->name, sizeof(c->name), BT_DIRECT);
+    c->ours = true;
+    c->direct = "auto";
+    r->columns++;
+    return true;
+}
+
+bool compare_columns(struct compare_report *r, const char *engines, bool bare) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
 
@@ -270,13 +287,8 @@ bool compare_columns(struct compare_report *r, const char *engines, bool linux_t
         c->direct = strcmp(c->name, "bt") ? NULL : "off";
         r->columns++;
     }
-    if (linux_too && compare_in_list(engines, BT_DIRECT)) {
-        struct compare_column *c = &r->column[r->columns++];
-
-        snprintf(c->name, sizeof(c->name), BT_DIRECT);
-        c->ours = true;
-        c->direct = "auto";
-    }
+    if (!add_direct(r, engines))
+        return false;
     if (compare_in_list(engines, "tcg")) {
         struct compare_column *c = &r->column[r->columns];
 
@@ -384,7 +396,7 @@ static int compare(struct compare_report *r, const struct options *o) {
     memcpy(r->widths, o->widths, sizeof(r->widths));
     r->brief = o->setup.brief;
     describe_host(r);
-    if (!compare_columns(r, o->engines, o->setup.linux_dir, o->setup.bare))
+    if (!compare_columns(r, o->engines, o->setup.bare))
         return CTL_USAGE;
     compare_native(r, r->brief);
     if (o->shadow) {

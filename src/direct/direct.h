@@ -28,6 +28,8 @@ enum direct_mode { DIRECT_OFF, DIRECT_AUTO, DIRECT_ON };
 /* Why this host can have no cells, in words, for a message; NULL: it can. Makes one and
  * waits for it. */
 const char *direct_lacks(struct cell_pool *p);
+/* The same for a process that has no cells yet: it makes one (host.c). */
+const char *direct_host_lacks(void);
 
 struct direct_config {
     struct cell_pool *pool; /* the caller's */
