@@ -243,11 +243,11 @@ int os_sparse_part(int to, const uint8_t *map, uint64_t size, int from, uint64_t
 int os_sparse_pages(int to, const uint8_t *map, uint64_t from, uint64_t end);
 /* LEN bytes at AT of the file, which has them, to the same place of MAP. 0 or -errno. */
 int os_sparse_fetch(int from, uint8_t *map, uint64_t at, uint64_t len);
-/* -EINVAL unless FD is a file of that size. */
+/* -EINVAL unless FD is a file of that size, or of a page more, which is its owner's. */
 int os_sparse_check(int fd, uint64_t size);
 /* The other way; MAP is all zeros. -EINVAL: the file has another size. */
 int os_sparse_load(int from, uint8_t *map, uint64_t size);
-/* MAP shows the file FD, of that size (else -EINVAL), and what is written there is this
+/* MAP shows the file FD, of such a size (else -EINVAL), and what is written there is this
  * process's own. 0 or -errno. */
 int os_memory_overlay(uint8_t *map, uint64_t size, int fd);
 /* Whole pages of an overlay are zeros, this process's own. 0 or -errno. */

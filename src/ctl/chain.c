@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "ctl/pack.h"
 #include "ctl/progress.h"
 
@@ -116,7 +117,7 @@ static int add(struct chain *c, const char *path, const char *memory,
     l->ram = -1;
     l->packed = false;
     c->count++;
-    l->named = freeze_ram(s, l->id);
+    l->named = freeze_ram(s, l->id, &l->signed_ram);
     if (!freeze_increment(s, &l->increment)) {
         log_error("cannot restore '%s': %s", path, snapshot_why(s));
         return -EINVAL;
@@ -214,16 +215,36 @@ int chain_show_changes(struct machine *m, int ram, const struct freeze_increment
     return rc;
 }
 
+/* Each memory is its state's: the two files may have been replaced while they were
+ * opened. 0, or -EINVAL after a message. */
+static int check_pairs(const struct chain *c, uint64_t size) {
+    for (unsigned n = 0; n < c->count; n++) {
+        const struct chain_link *l = &c->link[n];
+
+        if (!l->signed_ram || os_sparse_check(l->ram, size) ||
+            freeze_signed(l->ram, size, l->id))
+            continue;
+        log_error("cannot restore '%s': '%s' is the memory of another snapshot",
+                  c->link[0].path, l->memory);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 int chain_show(struct chain *c, struct machine *m) {
     const char *path = c->link[0].path;
     const struct chain_link *l;
-    int rc = chain_unpack(c, machine_ram_pages(m) * 4096);
+    uint64_t size = machine_ram_pages(m) * 4096;
+    int rc = chain_unpack(c, size + FREEZE_TAIL);
 
     if (rc) {
         log_error("cannot restore '%s': its memory is packed, and cannot be unpacked: %s",
                   path, rc == -EINVAL ? "it is damaged" : strerror(-rc));
         return rc;
     }
+    rc = check_pairs(c, size);
+    if (rc)
+        return rc;
     l = &c->link[c->count - 1];
     rc = machine_restore_ram(m, l->ram);
     while (!rc && l-- != c->link)

@@ -13,7 +13,8 @@ struct chain {
     unsigned count;
     struct chain_link {
         char path[FREEZE_PATH], memory[FREEZE_PATH + 16];
-        bool named; /* ID is its number: it can be a base */
+        bool named;      /* ID is its number: it can be a base */
+        bool signed_ram; /* its memory's file says that number, too */
         uint8_t id[FREEZE_ID];
         int ram;
         bool packed;                       /* RAM is (pack.h), until chain_unpack() */

@@ -304,17 +304,56 @@ static void write_api(const struct freeze *f, struct snapshot *s) {
 
 /* --- memory --- */
 
-static void ram_state(void *arg, struct snapshot *s) {
-    uint8_t *id = arg;
+struct ram {
+    uint8_t *id;
+    bool signed_ram;
+};
 
-    snapshot_bytes(s, id, FREEZE_ID);
+/* Version 1 is of a time when memory did not say whose it is. */
+static void ram_state(void *arg, struct snapshot *s) {
+    struct ram *r = arg;
+
+    snapshot_bytes(s, r->id, FREEZE_ID);
+    r->signed_ram = snapshot_version(s) >= 2;
 }
 
-bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID]) {
+bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID], bool *signed_ram) {
     static const uint8_t none[FREEZE_ID];
+    struct ram r = {.id = id};
 
-    snapshot_optional(s, "ram", 0, 1, ram_state, id);
+    snapshot_optional(s, "ram", 0, 2, ram_state, &r);
+    *signed_ram = r.signed_ram;
     return memcmp(id, none, FREEZE_ID) != 0;
+}
+
+/* What stands behind memory; zeros fill the page. */
+struct tail {
+    char magic[8];
+    uint32_t version, zero;
+    uint8_t id[FREEZE_ID];
+};
+
+static struct tail tail_of(const uint8_t id[FREEZE_ID]) {
+    struct tail t = {.magic = "BIVISRAM", .version = 1};
+
+    memcpy(t.id, id, FREEZE_ID);
+    return t;
+}
+
+int freeze_sign(int fd, uint64_t size, const uint8_t id[FREEZE_ID]) {
+    const struct tail t = tail_of(id);
+    uint8_t page[FREEZE_TAIL] = {0};
+
+    memcpy(page, &t, sizeof(t));
+    return os_write_at(fd, page, sizeof(page), size);
+}
+
+bool freeze_signed(int fd, uint64_t size, const uint8_t id[FREEZE_ID]) {
+    const struct tail good = tail_of(id);
+    struct tail t;
+
+    return pread(fd, &t, sizeof(t), (off_t)size) == sizeof(t) &&
+           !memcmp(&t, &good, sizeof(t));
 }
 
 static void path_state(char path[FREEZE_PATH], struct snapshot *s) {

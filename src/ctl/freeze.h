@@ -38,8 +38,15 @@ bool freeze_disks_last(const struct freeze *f);
 /* The run's own records, while the machine stands. */
 void freeze_write(struct freeze *f, struct snapshot *s);
 
-/* A file of memory has a number that no other has. False: it has none. */
-bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID]);
+/* A file of memory has a number that no other has, which the state has as well. False: it
+ * has none. SIGNED_RAM (to write: true): it says so itself, in a page behind the memory
+ * of SIZE bytes, so that the one cannot be taken for another's. */
+bool freeze_ram(struct snapshot *s, uint8_t id[FREEZE_ID], bool *signed_ram);
+#define FREEZE_TAIL 4096u
+/* FD gets that page. 0 or -errno. */
+int freeze_sign(int fd, uint64_t size, const uint8_t id[FREEZE_ID]);
+/* FD has it, with that number. */
+bool freeze_signed(int fd, uint64_t size, const uint8_t id[FREEZE_ID]);
 
 /* Where the memory's file is, as seen from where the state's is, if it is not called as
  * that one, with .ram behind it: empty then. Writes PATH, or reads it. False: the

@@ -159,6 +159,7 @@ static int write_increment(struct take *t, struct snapshot *s) {
 }
 
 static int write_rest(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID]) {
+    bool signed_ram = true;
     const uint8_t *bytes;
     size_t len;
     int rc = 0;
@@ -168,8 +169,10 @@ static int write_rest(struct take *t, struct snapshot *s, uint8_t id[FREEZE_ID])
         begin_list(t);
         rc = step_through(t);
     }
+    if (!rc)
+        rc = freeze_sign(t->job.fd[1], machine_ram_pages(t->m) * 4096, id);
     freeze_write(t->freeze, s);
-    freeze_ram(s, id);
+    freeze_ram(s, id, &signed_ram);
     if (t->job.anywhere) {
         char memory[FREEZE_PATH];
 

@@ -40,9 +40,10 @@ static void make_state(unsigned n) {
     struct freeze_increment i = {.there = true, .count = 3, .run = run};
     uint8_t id[FREEZE_ID] = {(uint8_t)(n + 1)};
     struct snapshot *s = snapshot_new();
+    bool signed_ram = true;
     const uint8_t *bytes;
 
-    freeze_ram(s, id);
+    freeze_ram(s, id, &signed_ram);
     i.base_id[0] = 2;
     snprintf(i.base, sizeof(i.base), "base");
     if (!n)
