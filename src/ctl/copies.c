@@ -12,12 +12,14 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "ctl/copy_options.h"
 #include "ctl/thaw.h"
 
 #define WORDS_OF_OURS 5
 
 /* In the child, which has nothing to do with other copies. */
-static void be_copy(const struct copy *c, int socket, const struct copy_order *order) {
+static void be_copy(const struct copy *c, unsigned n, int socket,
+                    const struct copy_order *order) {
     static char named[] = "--name", daemon[] = "--daemon", api[] = "--api";
     const int kept[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, socket};
     char **argv = calloc((size_t)order->options + WORDS_OF_OURS + 1, sizeof(*argv));
@@ -37,6 +39,10 @@ static void be_copy(const struct copy *c, int socket, const struct copy_order *o
         argv[count++] = (char *)(uintptr_t)c->api;
     }
     memcpy(&argv[count], order->option, (size_t)order->options * sizeof(*argv));
+    if (!copy_options_count(&argv[count], order->options, n)) {
+        log_error("out of memory");
+        _exit(1);
+    }
     optind = 0; /* getopt(3) begins anew */
     exit(thaw(order->path, NULL, socket, count + order->options, argv, order->front));
 }
@@ -51,7 +57,7 @@ bool copy_prepare(struct copy *copies, unsigned n, const struct copy_order *orde
         c->pid = fork();
     }
     if (!c->pid)
-        be_copy(c, ends[1], order);
+        be_copy(c, n, ends[1], order);
     if (c->pid < 0)
         log_error("cannot start '%s': %s", c->name, strerror(errno));
     if (ends[1] >= 0)
