@@ -73,6 +73,7 @@ struct tr {
     struct decode_memo *memo;
     struct tr_code *c;
     struct tr_span *span;
+    struct link *links_end; /* of room for C's */
     struct emit e;
     uint32_t key;
     enum flags_place place;

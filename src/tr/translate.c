@@ -261,6 +261,8 @@ static bool finish(struct tr *t) {
     t->full |= t->e.full;
     if (t->e.full)
         return false;
+    if (t->span->records == (uint8_t *)t->links_end) /* those that are not used */
+        t->span->records = (uint8_t *)&c->links[c->nlinks];
     c->sites = tr_record(t, t->nsites * sizeof(struct site));
     if (!c->sites)
         return false;
@@ -281,6 +283,7 @@ static bool alloc_links(struct tr *t) {
     for (unsigned k = 0; k < t->n; k++)
         n += t->insn[k].i.op == OP_jcc && t->insn[k].follow != FOLLOW_NONE;
     t->c->links = tr_record(t, n * sizeof(struct link));
+    t->links_end = t->c->links ? &t->c->links[n] : NULL;
     return t->c->links;
 }
 

@@ -184,6 +184,17 @@ static void reset_dac(struct vga *v) {
 }
 
 /* BIOS mode 3. Memory's own reset has made RAM of the window. */
+/* What is blank is not written to: that would take memory of the host's. */
+static void blank(uint8_t *plane) {
+    const uint64_t *words = (const uint64_t *)(const void *)plane;
+
+    for (unsigned n = 0; n < VGA_PLANE / sizeof(*words); n++)
+        if (words[n]) {
+            mem_fill(plane, 0, VGA_PLANE);
+            return;
+        }
+}
+
 void vga_reset(struct vga *v) {
     static const uint8_t crtc[25] = {0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00,
                                      0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c, 0x8e,
@@ -203,7 +214,7 @@ void vga_reset(struct vga *v) {
                       .attr_index = 0x20};
     for (unsigned n = 0; n < 4; n++) {
         v->plane[n] = old.plane[n];
-        mem_fill(v->plane[n], 0, VGA_PLANE);
+        blank(v->plane[n]);
     }
     reset_dac(v);
     memcpy(v->crtc, crtc, sizeof(crtc));
