@@ -22,6 +22,7 @@
 
 struct bt;
 struct interp;
+struct snapshot;
 
 struct bt_options {
     struct tr_options tr;
@@ -31,6 +32,7 @@ struct bt_options {
     bool seal;      /* code can be written only while it is made (tr/seal.c) */
     bool verify;    /* prove each fragment before it is used (verify/verify.h) */
     unsigned cache; /* MiB of translated code, 1..BT_CACHE_MAX */
+    unsigned warm;  /* fragments made that a snapshot says were hot, 0..BT_WARM_MAX */
 };
 
 /* Are fragments proved without being asked? In builds that look for bugs. */
@@ -48,6 +50,7 @@ struct bt_options {
 #define BT_TU_DEFAULT 32
 #define BT_CACHE_MAX 1024
 #define BT_CACHE_DEFAULT 256
+#define BT_WARM_MAX 8192
 
 /* The defaults. */
 struct bt_options bt_defaults(void);
@@ -111,6 +114,19 @@ void bt_set_options(struct bt *bt, const struct bt_options *opt);
 
 /* The vCPU's list of stops (cpu/stops.h) is another, while all stand. */
 void bt_stops_changed(struct bt *bt);
+
+/* --- warm.c: what was hot, for snapshots --- */
+
+/* From now on it is known what BT's vCPU has executed of late. Before it runs: 0 or
+ * -ENOMEM. */
+int bt_recent_begin(struct bt *bt);
+/* Notes which fragments these are, the hottest of them. While the guest runs. */
+void bt_warm_note(struct bt *bt);
+/* Writes what was noted last, as a record of S, or reads that. While it does not. */
+void bt_warm_state(struct bt *bt, struct snapshot *s);
+/* Makes some of the fragments that were noted there, while BT's vCPU does not run; others
+ * may. False: that were the last ones. */
+bool bt_warm_up(struct bt *bt);
 
 /* Drops every fragment. */
 void bt_flush(struct bt *bt);

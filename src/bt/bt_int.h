@@ -77,6 +77,15 @@ struct division {
 #define BT_BREAK_BITS 20
 #define BT_BREAK_WORDS ((1u << BT_BREAK_BITS) / 64)
 
+/* What a snapshot says of code, or is to say (warm.c). */
+#define BT_WARM_KEYS 64u
+struct bt_warm {
+    uint64_t *hint;     /* of BT_WARM_MAX; NULL: there has been no list yet */
+    size_t count, next; /* those from NEXT on have not been used */
+    uint32_t key[BT_WARM_KEYS], keys;
+    uint64_t made; /* fragments */
+};
+
 /* How far translated code may go in a counted run before the dispatcher is asked. */
 #define BT_FUEL 65536u
 
@@ -98,6 +107,8 @@ struct bt_shared {
     struct bt *first; /* of those that have a part in it, by bt.next */
     uint64_t *breaks; /* places of a debugger's breakpoints: breaks.c */
     unsigned break_count;
+    struct bt_warm warm;
+    unsigned in_epoch; /* fragments that were made since it began: recent.c */
     bool unsound; /* the verifier has found something: nothing runs any more; atomic */
 };
 
@@ -109,6 +120,8 @@ struct bt {
     struct bt *next;
     uint64_t missed_at; /* TSC, of the last sample of anchors' misses */
     uint8_t *poll_page;
+    uint16_t *heat_then;  /* counts of executions when the epoch began (recent.c) */
+    uint64_t *ran_before; /* a bit for each: it had changed in the epoch before */
     uint8_t *bounce; /* a copy of what lies across two pages; between unreadable ones */
     const uint8_t *fuel; /* BT_FUEL bytes behind an unreadable page; counted runs only */
     struct ccf *faulted; /* whose division raised the host's #DE just now */
@@ -279,6 +292,17 @@ void bt_division_faulted(struct bt *bt, struct ccf *c);
 /* A callout for the division at VA has ended. */
 void bt_division_done(struct bt *bt, uint64_t va, bool fault);
 
+/* --- recent.c: what has been executed of late --- */
+
+#define BT_RAN_WORDS ((1u << TR_HEAT_BITS) / 64)
+/* A fragment that is counted in that slot has been made for the guest. */
+void bt_recent_made(struct bt *bt, unsigned slot);
+/* The guest has nothing to do. */
+void bt_recent_idle(struct bt *bt);
+/* What is counted in that slot was executed lately; or was not, but for what comes. */
+bool bt_is_recent(const struct bt *bt, unsigned slot);
+void bt_recent_not(struct bt *bt, unsigned slot);
+
 /* --- make.c: fragments --- */
 
 /* What the translator asks; its argument is the struct bt. */
@@ -291,6 +315,12 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault);
 struct ccf *bt_find_shared(struct bt *bt, const uint8_t *page, uint32_t key, bool *fault);
 /* The hot path for it, if there is one that goes where its second page is now. */
 struct ccf *bt_find_path(struct bt *bt, const uint8_t *page, uint32_t key);
+/* A shared fragment for KEY at OFFSET of PAGE, which is RAM, wherever that is mapped.
+ * NULL: there is none to be had so; TR_FULL: nor any other. */
+struct ccf *bt_make_at(struct bt *bt, uint8_t *page, unsigned offset, uint32_t key,
+                       enum tr_result *r);
+/* C is hot after N executions more by one vCPU, whichever. */
+void bt_set_heat(const struct bt *bt, const struct ccf *c, uint32_t n);
 /* Makes a hot path at the guest's rip for C, which is there. */
 void bt_heat_up(struct bt *bt, struct ccf *c);
 /* Nothing has been executed yet by BT. */

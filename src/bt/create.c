@@ -49,6 +49,7 @@ static void free_shared(struct bt_shared *sh) {
     free(sh->places);
     free(sh->divisions);
     free(sh->breaks);
+    free(sh->warm.hint);
     tr_free(sh->tr);
     tc_destroy(&sh->tc);
     if (sh->env.code.rw) {
@@ -195,6 +196,8 @@ void bt_free(struct bt *bt) {
     for (at = &bt->sh->first; *at != bt;)
         at = &(*at)->next;
     *at = bt->next;
+    free(bt->heat_then);
+    free(bt->ran_before);
     if (bt->sh->first)
         bt->sh->env.v = bt->sh->tc.v = bt->sh->first->v;
     else

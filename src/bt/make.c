@@ -177,8 +177,7 @@ bool bt_verify_common(struct bt *bt) {
 
 /* --- translation --- */
 
-/* C is hot after N executions more by one vCPU, whichever. */
-static void set_heat(const struct bt *bt, const struct ccf *c, uint32_t n) {
+void bt_set_heat(const struct bt *bt, const struct ccf *c, uint32_t n) {
     unsigned slot = tr_heat_slot(tr_place(&bt->sh->env, c->code.page, c->code.va));
 
     for (struct bt *b = bt->sh->first; b; b = b->next)
@@ -195,24 +194,19 @@ static void count(struct bt *bt) {
     cnt->bt_insns_callout += made.callouts;
 }
 
-/* The fragment at the guest's rip, in the cache: a hot path for SHARED, or if that is
- * NULL a shared one. NULL, and in *R why not. */
-static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shared,
-                             enum tr_result *r) {
-    struct vcpu *v = bt->v;
-    const uint8_t *code = mmu_fetch(v, gva(v->rip));
+/* The fragment at VA, on PAGE, in the cache: a hot path for SHARED, or if that is NULL a
+ * shared one. NULL, and in *R why not. */
+static struct ccf *make(struct bt *bt, uint64_t va, uint8_t *page, uint32_t key,
+                        const struct ccf *shared, enum tr_result *r) {
     struct tr_span span;
     struct ccf *c;
 
-    *r = TR_FAULT;
-    if (!code || mem_gpa(v->mem, code).a == ~0ull)
-        return NULL;
     *r = TR_FULL;
     c = tc_reserve(&bt->sh->tc, &span);
     if (!c)
         return NULL;
-    c->code.va = v->rip;
-    c->code.page = (uint8_t *)((uintptr_t)code & ~4095ul);
+    c->code.va = va;
+    c->code.page = page;
     c->code.key = key;
     c->code.hot = shared;
     c->code.fixed = shared && !shared->paths;
@@ -227,9 +221,27 @@ static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shar
     if (*r != TR_MADE)
         return NULL;
     tc_insert(&bt->sh->tc, &span, c);
+    return c;
+}
+
+/* At the guest's rip. */
+static struct ccf *translate(struct bt *bt, uint32_t key, const struct ccf *shared,
+                             enum tr_result *r) {
+    struct vcpu *v = bt->v;
+    uint8_t *code = (uint8_t *)(uintptr_t)mmu_fetch(v, gva(v->rip));
+    struct ccf *c;
+
+    *r = TR_FAULT;
+    if (!code || mem_gpa(v->mem, code).a == ~0ull)
+        return NULL;
+    c = make(bt, v->rip, (uint8_t *)((uintptr_t)code & ~4095ul), key, shared, r);
+    if (!c)
+        return NULL;
     count(bt);
-    if (!shared && !(key & KEY_SINGLE))
-        set_heat(bt, c, bt->sh->opt.tr.hot);
+    if (shared || (key & KEY_SINGLE))
+        return c;
+    bt_set_heat(bt, c, bt->sh->opt.tr.hot);
+    bt_recent_made(bt, tr_heat_slot(tr_place(&bt->sh->env, c->code.page, c->code.va)));
     return c;
 }
 
@@ -250,6 +262,23 @@ struct ccf *bt_translate(struct bt *bt, uint32_t key, bool *fault) {
 
     *fault =
         r == TR_FAULT || (r == TR_FULL && tc_unit_empty(&bt->sh->tc)); /* never fits */
+    return c;
+}
+
+struct ccf *bt_make_at(struct bt *bt, uint8_t *page, unsigned offset, uint32_t key,
+                       enum tr_result *r) {
+    struct bt_shared *sh = bt->sh;
+    struct ccf *c;
+
+    sh->env.nowhere = true;
+    c = make(bt, offset, page, key, NULL, r);
+    if (!c && *r == TR_FULL && tc_next_is_free(&sh->tc) && !tc_wraps(&sh->tc)) {
+        reads_no_more(sh);
+        tc_evict(&sh->tc);
+        c = make(bt, offset, page, key, NULL, r);
+    }
+    reads_no_more(sh);
+    sh->env.nowhere = false;
     return c;
 }
 
@@ -293,7 +322,7 @@ static bool heat_up(struct bt *bt, struct ccf *c) {
     path = timed(bt, c->code.key, c, &r);
     /* Of another address there may be more to come: C itself is executed next, once. */
     if (path || r == TR_FULL)
-        set_heat(bt, c, bt->sh->opt.tr.hot + 1);
+        bt_set_heat(bt, c, bt->sh->opt.tr.hot + 1);
     if (path) {
         bt->v->cnt->bt_hot_paths++;
         while (!path->code.fixed && c->paths)

@@ -36,6 +36,8 @@ static const struct engine_option table[] = {
            "follow returns and other indirect branches in hot paths"),
     SWITCH(tr.unroll, "unroll", "repeat short loops in their hot paths"),
     SWITCH(verify, "verify", "prove all code that is made; a finding ends the run"),
+    NUMBER(warm, "warm", 0, BT_WARM_MAX,
+           "fragments that a snapshot says were hot, made before they are wanted"),
 };
 
 struct bt_options bt_defaults(void) {
@@ -52,6 +54,7 @@ struct bt_options bt_defaults(void) {
         .tr.liveness = true,
         .tr.stay = true,
         .verify = BT_VERIFY_DEFAULT,
+        .warm = BT_WARM_MAX,
         .tr.hot = BT_HOT_DEFAULT,
         .tr.path = BT_PATH_DEFAULT,
         .tr.tu_limit = BT_TU_DEFAULT,

@@ -319,6 +319,8 @@ void bt_end(struct bt *bt) {
 
     __atomic_store_n(&bt->in_tc, false, __ATOMIC_SEQ_CST);
     bt_let_go(bt);
+    if (v->halted)
+        bt_recent_idle(bt);
     v->cnt->insns_retired += tr_vcpu(v)->count;
     tr_vcpu(v)->count = 0;
     v->cnt->bt_indirect_hits += tr_vcpu(v)->indirect_hits;

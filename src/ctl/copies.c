@@ -15,12 +15,14 @@
 #include "ctl/copy_options.h"
 #include "ctl/thaw.h"
 
-#define WORDS_OF_OURS 5
+#define WORDS_OF_OURS 7
 
 /* In the child, which has nothing to do with other copies. */
 static void be_copy(const struct copy *c, unsigned n, int socket,
                     const struct copy_order *order) {
     static char named[] = "--name", daemon[] = "--daemon", api[] = "--api";
+    /* Its own memory is to be little, unless somebody says so behind this. */
+    static char bt[] = "--bt", cold[] = "warm=0";
     const int kept[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, socket};
     char **argv = calloc((size_t)order->options + WORDS_OF_OURS + 1, sizeof(*argv));
     int count = 0;
@@ -34,6 +36,8 @@ static void be_copy(const struct copy *c, unsigned n, int socket,
     argv[count++] = named;
     argv[count++] = (char *)(uintptr_t)c->name;
     argv[count++] = daemon;
+    argv[count++] = bt;
+    argv[count++] = cold;
     if (c->api) {
         argv[count++] = api;
         argv[count++] = (char *)(uintptr_t)c->api;

@@ -505,6 +505,17 @@ static void close_controls(struct run *r) {
     }
 }
 
+/* What it goes on from has memory, and says what was hot. */
+static int show_memory(struct run *r) {
+    const struct ctl_frozen *f = r->frozen;
+    int rc = f ? chain_show(f->chain, r->m) : 0;
+
+    if (rc || !f || machine_warm_begin(r->m, f->state))
+        return rc;
+    log_error("cannot restore '%s': %s", f->path, snapshot_why(f->state));
+    return -EINVAL;
+}
+
 static int with_machine(struct run *r) {
     char why[512];
     int status, rc;
@@ -516,7 +527,7 @@ static int with_machine(struct run *r) {
         log_error("%s", why);
         return ctl_status_of(rc);
     }
-    rc = r->frozen ? chain_show(r->frozen->chain, r->m) : 0;
+    rc = show_memory(r);
     r->take.m = r->m;
     r->take.loop = machine_loop(r->m);
     r->take.freeze = &r->freeze;
@@ -665,6 +676,7 @@ static int with_snapshots(struct run *r) {
         return ctl_status_of(rc);
     }
     r->freeze = (struct freeze){.options = &r->o, .api = r->api};
+    r->o.machine.notes = r->snapshots || r->api;
     if (r->snapshots || r->api) {
         freeze_look(&r->freeze);
         freeze_watch(&r->freeze);

@@ -387,6 +387,8 @@ static int begin(struct take *t) {
     if (rc)
         return rc;
     j->started = true;
+    if (j->line != &t->copies || !j->incremental) /* copies have that of the whole one */
+        machine_warm_note(t->m);
     rc = machine_save_ram_begin(t->m, j->fd[1]);
     if (rc || !told)
         return rc;

@@ -16,11 +16,13 @@
 
 struct cell_pool;
 struct engine;
+struct snapshot;
 
 struct engine_config {
     const void *options; /* the engine's structure of them; NULL: it has none */
     struct engine
         *first; /* of the machine's first CPU, when it is another's; NULL: none yet */
+    bool notes; /* what is hot is to be known: warm_note() */
     bool only_if_fast;       /* decline rather than be worse than the next engine */
     struct cell_pool *cells; /* for direct execution (direct/), or NULL */
     unsigned direct;         /* enum direct_mode */
@@ -67,6 +69,13 @@ struct engine_ops {
      * knows already. 0, or -ENOSPC: that is more than it can do, and the list is to be as
      * it was. NULL: it looks at the list itself. */
     int (*stops_changed)(struct engine *e);
+    /* What is hot is noted, while the guest runs, on a thread that is no vCPU's; a record
+     * of a snapshot has it, which is written so, or read; and what was read is made
+     * ready, a little by each call, between two calls of run(): false: that was all.
+     * NULL: nothing gets hot. */
+    void (*warm_note)(struct engine *e);
+    void (*warm_state)(struct engine *e, struct snapshot *s);
+    bool (*warm_up)(struct engine *e);
     /* Guest state was changed from outside (reset, loader): drop what was derived. */
     void (*reset)(struct engine *e);
     /* Lists the code that it makes of the LEN bytes from guest address FROM on, a LINE at

@@ -38,8 +38,22 @@ void machine_cpu_free(struct machine_cpu *c) {
     vcpu_free(c->vcpu);
 }
 
+/* Devices go later, and memory of theirs may have been code: nobody is told any more. */
+static void disown_traces(struct machine *m) {
+    const struct machine_cpu *c = machine_boot_cpu(m);
+    struct engine_trace trace[MEM_TRACE_COUNT];
+    unsigned count = 0;
+
+    if (c->engine)
+        c->ops->traces(c->engine, trace, &count);
+    for (unsigned n = 0; n < count; n++)
+        mem_own_trace(m->mem, trace[n].trace, NULL, NULL);
+}
+
 /* The first one's last: the others lean on it. */
 void machine_free_engines(struct machine *m) {
+    if (m->cpus)
+        disown_traces(m);
     for (unsigned n = m->cpus; n--;) {
         struct machine_cpu *c = &m->cpu[n];
 
@@ -70,8 +84,10 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
     size_t count;
     const struct engine_ops *const *all = machine_engines(&count);
     bool any = !strcmp(m->cfg.engine, "auto");
-    struct engine_config cfg = {
-        .only_if_fast = any, .cells = m->cells, .direct = m->cfg.direct};
+    struct engine_config cfg = {.notes = m->cfg.notes,
+                                .only_if_fast = any,
+                                .cells = m->cells,
+                                .direct = m->cfg.direct};
     char reason[384] = "no engine of that name";
     int rc = -EINVAL;
 

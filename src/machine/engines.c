@@ -127,7 +127,10 @@ static int translator_create(struct vcpu *v, const struct engine_config *cfg,
     rc = cfg->first ? bt_join(cfg->first->bt, v, (*out)->interp, &(*out)->bt)
                     : bt_new(v, (*out)->interp, cfg->options, &(*out)->bt);
     (*out)->soft = (struct soft){.v = v, .ip = (*out)->interp, .bt = (*out)->bt};
+    if (!rc && cfg->notes)
+        rc = bt_recent_begin((*out)->bt);
     if (rc) {
+        bt_free((*out)->bt);
         interp_destroy(*out);
         *out = NULL;
         return cannot_translate(rc, cfg->options, why, why_size);
@@ -205,6 +208,18 @@ static void translator_stats(struct engine *e,
         direct_stats(e->soft.direct, emit, arg);
 }
 
+static void translator_warm_note(struct engine *e) {
+    bt_warm_note(e->bt);
+}
+
+static void translator_warm_state(struct engine *e, struct snapshot *s) {
+    bt_warm_state(e->bt, s);
+}
+
+static bool translator_warm_up(struct engine *e) {
+    return bt_warm_up(e->bt);
+}
+
 static const struct engine_ops bt_ops = {
     .name = "bt",
     .what = "binary translation: software only, fast",
@@ -215,6 +230,9 @@ static const struct engine_ops bt_ops = {
     .run = translator_enter,
     .step = interp_step_once,
     .kick = translator_kick,
+    .warm_note = translator_warm_note,
+    .warm_state = translator_warm_state,
+    .warm_up = translator_warm_up,
     .reset = translator_reset,
     .stops_changed = translator_stops_changed,
     .traces = translator_traces,

@@ -199,6 +199,7 @@ struct machine_config {
     const uint8_t *vga_bios;
     uint32_t vga_bios_size;
     struct machine_console console;
+    bool notes;                 /* machine_warm_note() is to know what is hot */
     bool rewinds;               /* counted: a debugger may have it go backwards */
     bool counted;               /* virtual time by instructions: machine/counted.h */
     uint64_t start_ns;          /* counted: since 1970, at virtual time 0 */
@@ -402,6 +403,11 @@ int machine_save_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t en
 int machine_restore_ram(struct machine *m, int fd);
 /* Then pages FROM to END are those of another such file. */
 int machine_restore_ram_pages(struct machine *m, int fd, uint64_t from, uint64_t end);
+/* What is hot is noted for the next machine_save(), while the guest runs. */
+void machine_warm_note(struct machine *m);
+/* Memory is that of S: what it says was hot is made ready when there is time. Before the
+ * first life. False: S is wrong. */
+bool machine_warm_begin(struct machine *m, struct snapshot *s);
 /* In place of machine_boot(): the machine goes on as S says. 0, or -errno with the end of
  * a sentence in WHY; then it is good for a boot, or for nothing. */
 int machine_restore(struct machine *m, struct snapshot *s, char *why, size_t why_size);

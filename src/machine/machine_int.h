@@ -24,6 +24,7 @@
  *   nets.c     network cards
  *   counted.c  the time of counted runs
  *   checkpoints.c  where such a run can be taken back to
+ *   warm.c     what was hot, in a snapshot, and is made ready
  *   records.c  a snapshot's records; possible.c: whether what they say of a CPU can be
  *
  * Whoever means "this CPU" takes a struct machine_cpu; who means
@@ -95,6 +96,11 @@ struct machine_debug {
     struct vcpu_hit found_hit;
 };
 
+struct machine_warm {
+    bool noted; /* the next snapshot has a record of it */
+    bool left;  /* there is something to be made ready; the boot CPU's thread's */
+};
+
 /* What a counted run can be taken back to (checkpoints.c). */
 struct checkpoint {
     uint64_t insns; /* retired */
@@ -159,6 +165,7 @@ struct machine {
     struct os_task hurry; /* a thread may wait in a system call, and the run is to end */
     struct os_timer hurry_again;
     struct machine_quota quota;
+    struct machine_warm warm;
     struct machine_sharing sharing;  /* all zero: memory is not shown from a file */
     unsigned living;                 /* threads of CPUs that run the life; atomic */
     enum machine_end result;         /* of the life */
@@ -371,6 +378,12 @@ void machine_sharing_end(struct machine *m);
 bool machine_disks_rest(struct machine *m);
 /* Requests that are under way. */
 unsigned machine_disks_busy(const struct machine *m);
+
+/* warm.c: a snapshot's record, where something was noted. */
+void machine_warm_record(struct machine *m, struct snapshot *s);
+/* Makes a little ready, on C's thread while its engine does not run. False: there is
+ * nothing. */
+bool machine_warm_up(struct machine_cpu *c);
 
 /* quota.c: with the loop, before the threads; 0 or -errno. */
 int machine_quota_create(struct machine *m);

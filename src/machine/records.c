@@ -278,6 +278,7 @@ static void all_records(struct machine *m, struct snapshot *s) {
     snapshot_record(s, "lines", 0, 1, lines_state, m);
     machine_devices_records(m, s);
     machine_nets_records(m, s);
+    machine_warm_record(m, s);
 }
 
 /* --- writing --- */

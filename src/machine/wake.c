@@ -233,10 +233,18 @@ static void sleep_at_first(struct machine_cpu *c) {
     vcpu_leave(c->vcpu);
 }
 
+/* True: it is woken. */
+static bool get_warm(struct machine_cpu *c) {
+    while (machine_warm_up(c))
+        if (is_woken(c))
+            return true;
+    return false;
+}
+
 static void sleep_until_woken(struct machine_cpu *c) {
     uint64_t start = os_monotonic_ns();
 
-    if (c->look && look_out(c, start + c->look))
+    if (get_warm(c) || (c->look && look_out(c, start + c->look)))
         return;
     __atomic_store_n(&c->asleep, true, __ATOMIC_SEQ_CST);
     if (!is_woken(c)) { /* which may be told once only */

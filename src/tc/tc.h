@@ -148,6 +148,9 @@ bool tc_unit_empty(const struct tc *tc);
 /* The fragment that RX lies in; NULL: in none. */
 struct ccf *tc_find(const struct tc *tc, const uint8_t *rx);
 void tc_each(const struct tc *tc, void (*fn)(void *arg, struct ccf *c), void *arg);
+/* Those of one unit, the latest first. */
+void tc_each_of(const struct tc *tc, unsigned unit, void (*fn)(void *arg, struct ccf *c),
+                void *arg);
 /* Is I one of those that translated code was given? */
 bool tc_is_insn(const struct tc *tc, const struct insn *i);
 

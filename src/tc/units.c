@@ -133,3 +133,9 @@ void tc_each(const struct tc *tc, void (*fn)(void *arg, struct ccf *c), void *ar
         for (size_t n = 0; n < tc->fragments[u]; n++)
             fn(arg, tc_unit_fragments(tc, u)[n]);
 }
+
+void tc_each_of(const struct tc *tc, unsigned unit, void (*fn)(void *arg, struct ccf *c),
+                void *arg) {
+    for (size_t n = tc->fragments[unit]; n--;)
+        fn(arg, tc_unit_fragments(tc, unit)[n]);
+}

@@ -55,6 +55,8 @@ _Static_assert(TR_JUMP_BITS == 16, "emitted code takes the low word");
 
 struct tr_env {
     struct vcpu *v; /* the one for which it translates now */
+    bool nowhere;   /* the code is at no address of V's: what comes behind its page is not
+                     * known */
     struct tr_options opt;
     bool smp;       /* code is executed while it is changed, and memory is shared */
     bool no_splits; /* locked accesses across a cache line are not made by the host */

@@ -211,6 +211,8 @@ static bool build_tu(struct tr *t) {
             if (KEY_MODE(t->key) != MODE_64 && (c->va | 4095) >= UINT32_MAX)
                 return false;
             /* Crosses: the fault, if any, is that of the next page's first byte. */
+            if (t->env->nowhere)
+                return false;
             rest = mmu_fetch(v, gva(tr_next_page(c->key, c->va)));
             if (!rest || mem_gpa(v->mem, rest).a == ~0ull)
                 return false;

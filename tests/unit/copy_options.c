@@ -41,9 +41,9 @@ static void test_counts(void **state) {
 /* Who takes the option says what is wrong with it. */
 static void test_leaves(void **state) {
     static const char *const said[] = {
-        "--net", "user,mac=",     "--net",   "user,mac=52:54:zz", "--vsock", "CID=",
-        "--net", "user,mtu=1500", "--vsock", "path=x",            "--disk",  "a,mac=b",
-        "--net"};
+        "--net",  "user,mac=", "--net",         "user,mac=52:54:zz", "--vsock",
+        "CID=",   "--net",     "user,mtu=1500", "--vsock",           "path=x",
+        "--disk", "a,mac=b",   "--net"};
     char **word = words_of(said, ARRAY_SIZE(said), 3);
 
     for (unsigned n = 0; n < ARRAY_SIZE(said); n++)
