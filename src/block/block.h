@@ -52,7 +52,7 @@ enum block_format {
 };
 
 struct block_spec {
-    const char *path; /* a file, a block device, nbd://..., nbd+unix://... */
+    const char *path; /* a file, a block device, nbd://..., nbd+unix://..., fat:DIR */
     enum block_format format;
     bool readonly;
     bool backing_allowed; /* backing files need not lie beside the image */
@@ -67,6 +67,9 @@ struct block_spec {
 
 /* PATH names a server, not a file. */
 bool block_is_server(const char *path);
+/* PATH is fat:DIR, a disk that is made of a directory; read only, or with an overlay that
+ * is gone at the end. */
+bool block_is_directory(const char *path);
 /* 0, or -errno with one sentence in WHY. */
 int block_open(const struct block_spec *spec, struct block **out, char *why,
                size_t why_size);

@@ -125,6 +125,12 @@ bool file_identity(const struct image *i, uint64_t id[2]);
 int nbd_open(const struct block_spec *spec, bool readonly, struct image **out, char *why,
              size_t why_size);
 
+/* --- fat.c --- */
+
+/* A disk with what the directory DIR has now, to be read only. 0, or -errno with a
+ * sentence in WHY. */
+int fat_open(const char *dir, struct image **out, char *why, size_t why_size);
+
 /* --- open.c --- */
 
 /* The image that SPEC names, with all that it stands on. As block_open(). */

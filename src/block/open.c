@@ -48,8 +48,14 @@ static bool ends(const char *path, const char *suffix) {
     return len > tail && !strcmp(path + len - tail, suffix);
 }
 
+#define DIRECTORY "fat:"
+
+bool block_is_directory(const char *path) {
+    return !strncmp(path, DIRECTORY, strlen(DIRECTORY));
+}
+
 static bool is_qcow2(const char *path, enum block_format format) {
-    if (block_is_server(path))
+    if (block_is_server(path) || block_is_directory(path))
         return false;
     return format == BLOCK_QCOW2 || (format == BLOCK_BY_NAME && ends(path, ".qcow2"));
 }
@@ -293,20 +299,39 @@ static int open_overlay(struct opening *o, const struct block_spec *s, struct im
     return rc;
 }
 
+static int open_directory(struct opening *o, const struct block_spec *s,
+                          struct image **out) {
+    if (s->format == BLOCK_QCOW2)
+        return fail(o, -EINVAL, "'%s': what is made of a directory is raw", s->path);
+    if (!s->readonly && (!s->overlay || strcmp(s->overlay, "temp") != 0))
+        return fail(o, -EINVAL,
+                    "'%s': what is written to a directory's disk is gone at the end: it "
+                    "goes with readonly or overlay=temp",
+                    s->path);
+    return fat_open(s->path + strlen(DIRECTORY), out, o->why, o->why_size);
+}
+
+static int open_server(struct opening *o, const struct block_spec *s, bool readonly,
+                       struct image **out) {
+    if (s->format == BLOCK_QCOW2)
+        return fail(o, -EINVAL,
+                    "'%s': what a server serves is raw; let it open the qcow2 image",
+                    s->path);
+    return nbd_open(s, readonly, out, o->why, o->why_size);
+}
+
 /* What SPEC names, the overlay included. */
 static int open_all(struct opening *o, const struct block_spec *s, struct image **out) {
     bool readonly = s->readonly || s->overlay, qcow2 = is_qcow2(s->path, s->format);
     struct image *base;
     int rc;
 
-    if (!block_is_server(s->path))
-        rc = open_image(o, s->path, qcow2, readonly, &base);
-    else if (s->format == BLOCK_QCOW2)
-        rc = fail(o, -EINVAL,
-                  "'%s': what a server serves is raw; let it open the qcow2 image",
-                  s->path);
+    if (block_is_directory(s->path))
+        rc = open_directory(o, s, &base);
+    else if (block_is_server(s->path))
+        rc = open_server(o, s, readonly, &base);
     else
-        rc = nbd_open(s, readonly, &base, o->why, o->why_size);
+        rc = open_image(o, s->path, qcow2, readonly, &base);
     if (rc)
         return rc;
     if (!s->overlay) {

@@ -2,47 +2,20 @@
  * A look at a line before it is parsed: everything that the parser would take, or take
  * otherwise than the client may have meant. It recurses as deeply as its input is nested,
  * stops at a zero byte, and copies what is no UTF-8.
- *
- * The Unicode Standard, table "Well-Formed UTF-8 Byte Sequences".
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "control/control_int.h"
 
 #define DEPTH_MAX 16
-
-/* The bytes of the character at P, of which LEN may be looked at; 0: it is none. */
-static size_t character(const uint8_t *p, size_t len) {
-    uint8_t lo = 0x80, hi = 0xbf;
-    size_t n;
-
-    if (p[0] < 0x80)
-        return 1;
-    if (p[0] < 0xc2 || p[0] > 0xf4)
-        return 0;
-    n = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    if (p[0] == 0xe0)
-        lo = 0xa0;
-    if (p[0] == 0xed)
-        hi = 0x9f;
-    if (p[0] == 0xf0)
-        lo = 0x90;
-    if (p[0] == 0xf4)
-        hi = 0x8f;
-    if (n > len || p[1] < lo || p[1] > hi)
-        return 0;
-    for (size_t k = 2; k < n; k++)
-        if ((p[k] & 0xc0) != 0x80)
-            return 0;
-    return n;
-}
 
 static const char *check_characters(const uint8_t *p, size_t len) {
     size_t n;
 
     for (size_t at = 0; at < len; at += n) {
-        n = character(p + at, len - at);
+        n = text_character(p + at, len - at);
         if (!n)
             return "the line is not UTF-8";
         if (p[at] < ' ' && p[at] != '\t' && p[at] != '\r')
@@ -87,7 +60,7 @@ char *check_make_text(const char *bytes, size_t len) {
     size_t n;
 
     for (size_t at = 0; text && at < len; at += n ? n : 1) {
-        n = bytes[at] ? character((const uint8_t *)bytes + at, len - at) : 0;
+        n = bytes[at] ? text_character((const uint8_t *)bytes + at, len - at) : 0;
         memcpy(to, n ? bytes + at : none, n ? n : sizeof(none));
         to += n ? n : sizeof(none);
     }

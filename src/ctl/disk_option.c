@@ -19,6 +19,7 @@ bool disk_option_help(const char *value) {
         "\n"
         "A disk, as often as there are disks. FILE is an image, a block device, or the\n"
         "nbd:// or nbd+unix:// URI of a server; a comma in it is written twice.\n"
+        "fat:DIR is a FAT file system with what DIR has now; DIR stays as it is.\n"
         "\n"
         "  format=raw|qcow2   what FILE is (default: qcow2 if it is so named, else "
         "raw)\n"
@@ -128,6 +129,8 @@ bool disk_option_take(struct disk_options *o, const char *value) {
             return false;
         part = rest;
     }
+    if (d && block_is_directory(d->text) && !d->spec.readonly && !d->spec.overlay)
+        d->spec.overlay = "temp";
     if (d && d->spec.readonly && d->spec.overlay) {
         log_error("--disk: an overlay takes what the guest writes, and readonly lets it "
                   "write nothing; leave one of them out");

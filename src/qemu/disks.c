@@ -39,12 +39,26 @@ static const char *server(struct qemu *q, const char *file) {
     return qemu_format(q, "nbd://%s/%s", text, name);
 }
 
+/* fat:[rw:][floppy:][12:|16:|32:][LABEL:]DIR. NULL after a refusal. */
+static const char *directory(struct qemu *q, const char *option, const char *file) {
+    const char *dir = strrchr(file, ':') + 1;
+
+    if (strstr(file, ":floppy:")) {
+        qemu_refuse(q, "%s: there is no floppy drive for '%s'", option, file);
+        return NULL;
+    }
+    if (strstr(file, ":rw:"))
+        qemu_note(q, "%s: what the guest writes does not come to the directory '%s'",
+                  option, dir);
+    return qemu_format(q, "fat:%s", dir);
+}
+
 static bool take_file(struct qemu *q, const char *option, struct qemu_disk *d,
                       const char *file) {
     static const char *const beyond[] = {
-        "json:", "http:",    "https:",    "ssh:",     "rbd:",     "iscsi:",
-        "fat:",  "ftp:",     "sheepdog:", "gluster:", "nfs:",     "vvfat:",
-        "vxhs:", "gluster+", "blkdebug:", "null-co:", "null-aio:"};
+        "json:",    "http:",     "https:",   "ssh:",     "rbd:",   "iscsi:",
+        "ftp:",     "sheepdog:", "gluster:", "nfs:",     "vvfat:", "vxhs:",
+        "gluster+", "blkdebug:", "null-co:", "null-aio:"};
 
     for (size_t n = 0; n < ARRAY_SIZE(beyond); n++)
         if (!strncmp(file, beyond[n], strlen(beyond[n])))
@@ -54,6 +68,8 @@ static bool take_file(struct qemu *q, const char *option, struct qemu_disk *d,
                                option, file);
     if (!strncmp(file, "file:", 5))
         file += 5;
+    if (!strncmp(file, "fat:", 4) && !(file = directory(q, option, file)))
+        return false;
     if (!strncmp(file, "nbd:", 4) && strncmp(file, "nbd://", 6) != 0)
         file = server(q, file);
     d->file = file;
