@@ -454,7 +454,7 @@ const char *machine_engine_name(const struct machine *m);
  * CPUs' threads and between lives, and on any thread. */
 const unsigned long *machine_ioctls(const struct machine *m);
 const unsigned long *machine_device_ioctls(const struct machine *m);
-/* Calls EMIT for each figure that only the boot CPU's engine has. */
+/* Calls EMIT for each figure of each CPU's engine: several times for one name. */
 void machine_engine_stats(const struct machine *m,
                           void (*emit)(void *arg, const char *name, uint64_t value),
                           void *arg);

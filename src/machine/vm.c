@@ -502,10 +502,9 @@ void machine_perf_map(const struct machine *m, FILE *f) {
 void machine_engine_stats(const struct machine *m,
                           void (*emit)(void *arg, const char *name, uint64_t value),
                           void *arg) {
-    const struct machine_cpu *c = &m->cpu[0];
-
-    if (c->ops->stats)
-        c->ops->stats(c->engine, emit, arg);
+    for (unsigned n = 0; n < m->cpus; n++)
+        if (m->cpu[n].ops->stats)
+            m->cpu[n].ops->stats(m->cpu[n].engine, emit, arg);
 }
 
 const char *machine_engine_name(const struct machine *m) {
