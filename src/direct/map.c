@@ -69,8 +69,8 @@ static bool may_stay(struct direct *d, struct space *s, uint64_t at, unsigned ri
     return true;
 }
 
-#define CHANGED                                                                          \
-    8u /* of its pages such a part has gone: the program has changed its ways */
+/* Of its pages such a part has gone: the program has changed its ways. */
+#define CHANGED 8u
 
 /* The shadow was flushed, which a program has done whenever it gives much of its memory
  * back: nearly all else that is mapped is as it was. */

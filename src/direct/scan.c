@@ -9,8 +9,8 @@
  *   0F 34              SYSENTER: comes back elsewhere
  *   0F A2              CPUID
  *   F3 0F C7 F8        RDPID where TSC_AUX differs
- *   0F AE, 0F C7       with memory, the XSAVE family, where XCR0 differs (with 66 it is
- * CLWB) CD 80              INT 80H: some hosts' filters kill who calls the kernel by it
+ *   0F AE, 0F C7       with memory, the XSAVE family, where XCR0 differs (66: CLWB)
+ *   CD 80              INT 80H: some hosts' filters kill who calls the kernel by it
  *
  * What else is not the guest's business raises a fault on the host, too. A prefix changes
  * nothing of that: what counts is that these bytes follow each other.
