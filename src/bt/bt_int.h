@@ -83,7 +83,6 @@ struct bt_warm {
     uint64_t *hint;     /* of BT_WARM_MAX; NULL: there has been no list yet */
     size_t count, next; /* those from NEXT on have not been used */
     uint32_t key[BT_WARM_KEYS], keys;
-    uint64_t made; /* fragments */
 };
 
 /* How far translated code may go in a counted run before the dispatcher is asked. */
@@ -127,6 +126,7 @@ struct bt {
     struct ccf *faulted; /* whose division raised the host's #DE just now */
     uint32_t deaths;     /* tc.deaths when code was last looked up */
     uint64_t callouts[OP_COUNT];
+    uint64_t warmed; /* fragments that it has made before they were wanted: warm.c */
     /* For tests: called before each entry of the cache, may be NULL. */
     void (*watch)(void *arg, const struct ccf *c);
     void *watch_arg;

@@ -33,8 +33,8 @@ void bt_stats(const struct bt *bt,
               void (*emit)(void *arg, const char *name, uint64_t value), void *arg) {
     char name[64];
 
-    if (bt->sh->warm.made)
-        emit(arg, "bt_warm", bt->sh->warm.made);
+    if (bt->warmed)
+        emit(arg, "bt_warm", bt->warmed);
     for (unsigned op = 0; op < OP_COUNT; op++) {
         if (!bt->callouts[op])
             continue;

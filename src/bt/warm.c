@@ -209,7 +209,7 @@ void bt_warm_state(struct bt *bt, struct snapshot *s) {
 
 static void forget(struct bt_warm *w) {
     free(w->hint);
-    *w = (struct bt_warm){.made = w->made};
+    *w = (struct bt_warm){0};
 }
 
 static uint64_t place_of(uint64_t hint) {
@@ -252,7 +252,7 @@ static bool warm_one(struct bt *bt, uint64_t hint) {
         executed = hot < PATH_AFTER ? 0 : hot - PATH_AFTER;
     bt_set_heat(bt, c, hot - executed);
     bt_recent_not(bt, slot_of(bt, c));
-    bt->sh->warm.made++;
+    bt->warmed++;
     return true;
 }
 

@@ -70,6 +70,20 @@ static void count(struct machine_config *cfg) {
     cfg->input = input_play(&player);
 }
 
+static void stop(void *arg) {
+    machine_quit(m);
+}
+
+static void run_a_while(void) {
+    struct os_timer timer = {0};
+
+    HOLDS(!os_timer_open(&timer, machine_loop(m), stop, NULL));
+    os_timer_set(&timer, os_monotonic_ns() + 2000000);
+    machine_run(m);
+    os_timer_close(&timer);
+    m->quit = false;
+}
+
 static void create(struct subject *of) {
     static struct stream *stream;
     static struct boot_image *image;
@@ -90,26 +104,25 @@ static void create(struct subject *of) {
     HOLDS(!stream_open("null", &stream, why, sizeof(why)));
     cfg.image = image;
     cfg.consoles[0].stream = stream;
+    cfg.notes = true;
     if (of == &subjects[1])
         count(&cfg);
     HOLDS(!machine_create(&cfg, &of->m, why, sizeof(why)));
     HOLDS(!machine_boot(of->m, why, sizeof(why)));
+    if (of == &subjects[0]) { /* so that there is something that was hot */
+        m = of->m;
+        run_a_while();
+        machine_warm_note(m);
+    }
     save(of);
 }
 
-static void stop(void *arg) {
-    machine_quit(m);
-}
-
 static void run(void) {
-    struct os_timer timer = {0};
     struct snapshot *s;
 
-    HOLDS(!os_timer_open(&timer, machine_loop(m), stop, NULL));
-    os_timer_set(&timer, os_monotonic_ns() + 2000000);
-    machine_run(m);
-    os_timer_close(&timer);
-    m->quit = false;
+    while (machine_warm_up(machine_boot_cpu(m)))
+        ;
+    run_a_while();
     s = snapshot_new();
     HOLDS(!machine_save(m, s));
     machine_saved(m);
@@ -133,7 +146,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!(how & 1))
         records_repair(bytes, of->len);
     s = snapshot_open(bytes, of->len, why, sizeof(why));
-    if (s && !machine_restore(m, s, why, sizeof(why))) {
+    if (s && !machine_warm_begin(m, s))
+        snprintf(why, sizeof(why), "%s", snapshot_why(s));
+    else if (s && !machine_restore(m, s, why, sizeof(why))) {
         if (!m->cfg.counted || input_place_fits(&player.place, &rec, machine_now_ns(m)))
             run();
     } else
