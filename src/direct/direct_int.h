@@ -107,8 +107,10 @@ struct direct {
     bool aux_equal;    /* to the guest's, and pages are mapped that rest on it */
     bool moved_on;     /* from the CPU whose TSC_AUX is the guest's, for it was crowded */
     uint64_t ran_at;   /* TSC */
-    uint64_t patience; /* ticks without a cell after which it is not pinned any more */
-    uint64_t exit_ns;  /* of CPUs, to go in and come out, measured; 0: not yet */
+    uint64_t looked_at,
+        translator_ticks; /* TSC of the last look that counted; up to it */
+    uint64_t patience;    /* ticks without a cell after which it is not pinned any more */
+    uint64_t exit_ns;     /* of CPUs, to go in and come out, measured; 0: not yet */
     uint64_t measured_at; /* TSC */
     unsigned vec_size;    /* of the image that goes in and comes out */
     struct expected expected;

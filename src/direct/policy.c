@@ -7,7 +7,8 @@
  * an exit costs there, and T * S translated, S being 1.4 for loops and 10 for big code
  * that is executed once. A program that is young, and executes most of its code for the
  * first time, is taken for one of S = 5, for which a cell saves 4 * T - C; later for one
- * of S = 7/3, unless it still comes to new code all the time.
+ * of S = 7/3, unless it still comes to new code all the time. Where a quarter of the time
+ * has gone into the translator one look is enough.
  *
  * To be translated for nothing is dear, too: a compiler that fills fresh memory comes out
  * for each page, for a millisecond, and computes again. So what a cell has saved is kept
@@ -26,6 +27,9 @@
 #define WINDOW 64u           /* exits that a program is judged by */
 #define EARLY 16u            /* windows in which it is young */
 #define GROWS 8u /* pages of code that were new in a window, as if it were young */
+#define MUCH 4u  /* such a part of the time */
+#define WAY_BACK                                                                         \
+    5 / 4 /* of what an exit costs, with what the engine does before it goes on */
 #define MOST_FAILURES 6u
 #define CREDIT_NS 1500000  /* that a cell may lose before it has saved anything */
 #define BALANCE_NS 8000000 /* of what it has saved, that counts */
@@ -116,6 +120,16 @@ static void found(struct direct *d, struct program *p) {
     }
 }
 
+/* Much of the time since the last look went into translating. */
+static bool translates(struct direct *d, uint64_t now) {
+    uint64_t ticks = d->v->cnt->bt_translator_ticks;
+    bool much = (ticks - d->translator_ticks) * MUCH > now - d->looked_at;
+
+    d->translator_ticks = ticks;
+    d->looked_at = now;
+    return much;
+}
+
 void direct_look(struct direct *d) {
     bool away = !d->rest && qualifies(d);
 
@@ -172,6 +186,10 @@ void direct_sample(struct direct *d) {
         p->seen_at = now;
         p->seen += p->seen < ENOUGH;
         found(d, p);
+        if (translates(d, now)) {
+            d->n.cold += p->seen < ENOUGH;
+            p->seen = ENOUGH;
+        }
     }
     direct_look(d);
 }
@@ -250,7 +268,7 @@ static int64_t saved_ns(const struct direct *d, const struct program *p) {
     int64_t user = had > going ? had - going : 0; /* what orders took is an estimate */
     bool cold = p->windows < EARLY || p->new_code >= GROWS;
 
-    return (cold ? 4 * user : user * 4 / 3) - (int64_t)(WINDOW * d->exit_ns);
+    return (cold ? 4 * user : user * 4 / 3) - (int64_t)(WINDOW * d->exit_ns) * WAY_BACK;
 }
 
 /* It is translated from now on, for a time. */

@@ -697,8 +697,8 @@ static void test_judge(void **state) {
 }
 
 /* After how many turns the program is translated again, each with NS of user code and an
- * exit that costs 8 us; 0: it stays. It is old, and its cell has saved SAVED_NS; each
- * fifth turn is for a page of code. */
+ * exit that costs 8 us, which counts for 10; 0: it stays. It is old, and its cell has
+ * saved SAVED_NS; each fifth turn is for a page of code. */
 static unsigned turns_of(uint64_t ns, int64_t saved_ns, bool new_code, bool comes_back) {
     static struct direct_shared sh;
     static struct vcpu v = {.cr3 = 0x1000};
@@ -722,13 +722,13 @@ static unsigned turns_of(uint64_t ns, int64_t saved_ns, bool new_code, bool come
  * counts twice. */
 static void test_judge_old(void **state) {
     assert_int_equal(turns_of(5000, 0, false, false), TURNS);
-    assert_int_equal(turns_of(7000, 0, false, false), 0);
+    assert_int_equal(turns_of(8000, 0, false, false), 0);
     assert_int_equal(turns_of(5000, 0, true, false), 0);
     assert_int_equal(turns_of(1000, 0, true, false), TURNS / 4 * 5 - 1);
-    assert_int_equal(turns_of(7000, 0, false, true), TURNS / 2);
+    assert_int_equal(turns_of(8000, 0, false, true), TURNS / 2);
     /* It may lose what it has saved, 8 ms at most. */
     assert_int_equal(turns_of(0, 1000000, false, false), 2 * TURNS);
-    assert_int_equal(turns_of(0, 100000000, false, false), 17 * TURNS);
+    assert_int_equal(turns_of(0, 100000000, false, false), 14 * TURNS);
 }
 
 /* User code of a kernel that has all switched on, as Linux has. */

@@ -298,6 +298,7 @@ static struct code_page known[256];
 static struct shadow_bank fetches;
 static struct mmu M = {.code = &fetches};
 static struct cell_gate gate;
+static struct counters counts;
 
 static void look(unsigned n, uint64_t patience) {
     D.patience = patience;
@@ -315,6 +316,8 @@ static struct vcpu *computes(unsigned n) {
     v.cr3 = 0x5000;
     v.seg[SEG_FS].base = 0x7f1234567740;
     v.mmu = &M;
+    v.cnt = &counts;
+    counts.bt_translator_ticks = 0;
     SH = (struct direct_shared){.page = known, .pages = ARRAY_SIZE(known)};
     D = (struct direct){
         .v = &v, .sh = &SH, .gate = &gate, .mode = DIRECT_AUTO, .cpu = -1};
@@ -333,6 +336,28 @@ static void test_computes(void **state) {
     v->seg[SEG_FS].base += 100 << 20; /* another thread of it */
     look(1, OFTEN);
     assert_true(v->away);
+}
+
+/* One whose code is translated all the time gets a cell at once. */
+static void test_cold(void **state) {
+    struct vcpu *v = computes(1);
+    uint64_t since = __builtin_ia32_rdtsc();
+
+    assert_false(v->away);
+    while (__builtin_ia32_rdtsc() - since < 1000000)
+        ;
+    counts.bt_translator_ticks += 500000;
+    since = D.looked_at;
+    look(1, OFTEN);
+    assert_int_equal(v->away, 500000 * 4 > D.looked_at - since);
+    assert_int_equal(D.n.cold, v->away);
+    v = computes(1);
+    since = __builtin_ia32_rdtsc();
+    while (__builtin_ia32_rdtsc() - since < 1000000)
+        ;
+    counts.bt_translator_ticks += 200000;
+    look(1, OFTEN);
+    assert_false(v->away);
 }
 
 /* There are no cells now: it is known that some would have been used. */
@@ -424,14 +449,15 @@ static void test_remembered(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),    cmocka_unit_test(test_good),
-        cmocka_unit_test(test_across),     cmocka_unit_test(test_beginning),
-        cmocka_unit_test(test_places),     cmocka_unit_test(test_space),
-        cmocka_unit_test(test_noted),      cmocka_unit_test(test_own),
-        cmocka_unit_test(test_full),       cmocka_unit_test(test_generations),
-        cmocka_unit_test(test_dropped),    cmocka_unit_test(test_codes),
-        cmocka_unit_test(test_computes),   cmocka_unit_test(test_another),
-        cmocka_unit_test(test_remembered), cmocka_unit_test(test_gate),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_good),
+        cmocka_unit_test(test_across),   cmocka_unit_test(test_beginning),
+        cmocka_unit_test(test_places),   cmocka_unit_test(test_space),
+        cmocka_unit_test(test_noted),    cmocka_unit_test(test_own),
+        cmocka_unit_test(test_full),     cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_dropped),  cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_computes), cmocka_unit_test(test_cold),
+        cmocka_unit_test(test_another),  cmocka_unit_test(test_remembered),
+        cmocka_unit_test(test_gate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
