@@ -21,7 +21,11 @@
  * does not ask for them: below its own mappings, above programs that are not PIE. */
 #define FIRST (1ull << 40)
 #define LAST (5ull << 44)
+#ifdef __SANITIZE_THREAD__
+#define TRIES 0 /* ThreadSanitizer has its own memory there */
+#else
 #define TRIES 16
+#endif
 
 /* For SIZE bytes between guards. */
 static uint8_t *reserve_at(uint64_t at, size_t size) {
@@ -43,7 +47,7 @@ static uint8_t *reserve_at(uint64_t at, size_t size) {
 static uint8_t *reserve_anywhere(size_t size) {
     uint8_t *p;
 
-    for (unsigned n = 0; n < TRIES; n++) {
+    for (int n = 0; n < TRIES; n++) {
         uint64_t at;
 
         if (getrandom(&at, sizeof(at), GRND_NONBLOCK) != sizeof(at))
