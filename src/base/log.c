@@ -83,6 +83,14 @@ static size_t put_head(char *buf, size_t room, const char *file, int line,
     return n < 0 ? 0 : (size_t)n < room ? (size_t)n : room - 1;
 }
 
+/* A line stays one, and a terminal what it is, whatever stands in a name that comes from
+ * a file or from a guest. */
+static void make_plain(char *text) {
+    for (; *text; text++)
+        if (((uint8_t)*text < ' ' && *text != '\t') || *text == 0x7f)
+            *text = '?';
+}
+
 void log_line_at(const char *file, int line, enum log_level level, const char *fmt, ...) {
     char buf[1024];
     size_t room = sizeof(buf) - 3;
@@ -94,6 +102,7 @@ void log_line_at(const char *file, int line, enum log_level level, const char *f
         va_start(ap, fmt);
         vsnprintf(kept, kept_size, fmt, ap);
         va_end(ap);
+        make_plain(kept);
     }
     if (!is_wanted(file, level))
         return;
@@ -101,8 +110,10 @@ void log_line_at(const char *file, int line, enum log_level level, const char *f
     va_start(ap, fmt);
     n = vsnprintf(buf + len, room - len, fmt, ap);
     va_end(ap);
-    if (n > 0)
+    if (n > 0) {
+        make_plain(buf + len);
         len += (size_t)n < room - len ? (size_t)n : room - len - 1;
+    }
     if (os_tty_is_raw() && isatty(STDERR_FILENO))
         buf[len++] = '\r';
     buf[len++] = '\n';

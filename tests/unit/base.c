@@ -326,9 +326,19 @@ static void say_long(void) {
     log_error("%s", text);
 }
 
+static void say_hostile(void) {
+    log_error("cannot read '%s'", "a\nb\r\033[2J\177\t.\303\244");
+}
+
 static void test_log(void **state) {
-    char out[8192];
+    char out[8192], kept[64];
     size_t n;
+
+    log_keep_error(kept, sizeof(kept));
+    capture(say_hostile, out, sizeof(out));
+    log_keep_error(NULL, 0);
+    assert_string_equal(out, "bivisor: error: cannot read 'a?b??[2J?\t.\303\244'\n");
+    assert_string_equal(kept, "cannot read 'a?b??[2J?\t.\303\244'");
 
     capture(say_all, out, sizeof(out));
     assert_string_equal(out, "bivisor: error: one is 1\nbivisor: warning: two\n");
