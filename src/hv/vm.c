@@ -362,10 +362,10 @@ static enum mmu_policy policy_for(const struct hv_config *cfg) {
 
 static int create_cpu(struct hv_vm *m, unsigned n) {
     struct machine_cpu *c = &m->cpu[n];
-    int rc = os_fenced_alloc(sizeof(*c->vcpu), (void **)&c->vcpu);
 
-    if (rc)
-        return rc;
+    c->vcpu = vcpu_new();
+    if (!c->vcpu)
+        return -ENOMEM;
     m->task[n] =
         (struct hv_task){.ops = &task_ops, .vm = m, .cpu = c, .host = hv_sched_place()};
     c->index = n;
