@@ -75,34 +75,52 @@ static void take_cmdline(const struct info *i) {
     memmove(cmdline, cmdline + n, strlen(cmdline + n) + 1);
 }
 
-/* Where the image, the modules and what tells of them end. */
-static uint64_t take_modules(const struct info *i) {
+static void take_modules(const struct info *i) {
     const struct module_entry *m = (const struct module_entry *)(uintptr_t)i->module_list;
-    uint64_t end = (uintptr_t)bare_image_end;
 
     if (!(i->flags & HAS_MODULES))
-        return end;
+        return;
     for (unsigned n = 0; n < i->modules && n < MODULES; n++) {
         copy_text(args[n], m[n].string);
         module[n] = (struct bare_module){args[n], (const uint8_t *)(uintptr_t)m[n].start,
                                          m[n].end - m[n].start};
         modules = n + 1;
-        if (m[n].end > end)
-            end = m[n].end;
     }
-    return end;
 }
 
-/* All above 1 MiB, and above what is ours already. */
-static void take_memory(const struct info *i, uint64_t used) {
+/* From START to END, but for the image and the modules, which loaders put where they
+ * like: behind the image, or at the end of memory. Each of them cuts what is left once.
+ */
+static void take_range(uint64_t start, uint64_t end, unsigned hole) {
+    uint64_t from = (uintptr_t)bare_image, to = (uintptr_t)bare_image_end;
+
+    if (hole > modules) {
+        bare_frames_add(start, end);
+        return;
+    }
+    if (hole) {
+        from = (uintptr_t)module[hole - 1].data;
+        to = from + module[hole - 1].size;
+    }
+    if (to <= start || from >= end || from >= to) {
+        take_range(start, end, hole + 1);
+        return;
+    }
+    if (start < from)
+        take_range(start, from, hole + 1);
+    if (to < end)
+        take_range(to, end, hole + 1);
+}
+
+/* All above 1 MiB that is not in use already. */
+static void take_memory(const struct info *i) {
     uint64_t at = i->map, end = at + i->map_length;
 
     while ((i->flags & HAS_MAP) && at + sizeof(struct map_entry) <= end) {
         const struct map_entry *e = (const struct map_entry *)(uintptr_t)at;
-        uint64_t from = e->start < used ? used : e->start;
 
-        if (e->type == AVAILABLE && e->start >= ONE_MIB && e->start + e->length > from)
-            bare_frames_add(from, e->start + e->length);
+        if (e->type == AVAILABLE && e->start >= ONE_MIB)
+            take_range(e->start, e->start + e->length, 0);
         at += e->size + 4;
     }
 }
@@ -120,7 +138,8 @@ void bare_start(uint32_t magic, uint32_t info) {
     take_cmdline(i);
     if (strstr(cmdline, "end=debug-exit"))
         bare_end_tells();
-    take_memory(i, take_modules(i));
+    take_modules(i);
+    take_memory(i);
     bare_paging_start(bare_frames_top());
     bare_features();
     __builtin_cpu_init();
