@@ -94,20 +94,36 @@ static bool other_by_66(const uint8_t *code, unsigned n) {
     return false;
 }
 
-/* Does an instruction begin at AT, reading on from FROM, that is what it is by itself? */
-static bool begins(const uint8_t *code, unsigned from, unsigned at, unsigned end) {
-    while (from < at) {
-        struct insn i;
-        unsigned len = 1, n = 0;
+/* The code in front of a place, and how long the instructions are that begin there: 0 is
+ * not known yet. However it is read, one soon comes upon what was read before. */
+struct sweep {
+    const uint8_t *code;
+    unsigned first, end;
+    uint8_t length[SWEEP + SWEEPS];
+};
 
-        if (decode_insn(MODE_64, code + from, end - from < 15 ? end - from : 15, &i) ==
-            DECODE_OK)
-            len = i.len;
-        while (from + n < at && prefix(code[from + n]))
+static unsigned length_at(struct sweep *s, unsigned from) {
+    uint8_t *len = &s->length[from - s->first];
+    struct insn i;
+
+    if (!*len)
+        *len = decode_insn(MODE_64, s->code + from,
+                           s->end - from < 15 ? s->end - from : 15, &i) == DECODE_OK
+                   ? i.len
+                   : 1;
+    return *len;
+}
+
+/* Does an instruction begin at AT, reading on from FROM, that is what it is by itself? */
+static bool begins(struct sweep *s, unsigned from, unsigned at) {
+    while (from < at) {
+        unsigned n = 0;
+
+        while (from + n < at && prefix(s->code[from + n]))
             n++;
         if (from + n == at)
-            return !other_by_66(code + from, n);
-        from += len;
+            return !other_by_66(s->code + from, n);
+        from += length_at(s, from);
     }
     return from == at;
 }
@@ -116,11 +132,13 @@ static bool begins(const uint8_t *code, unsigned from, unsigned at, unsigned end
  * of *TRIED. */
 static unsigned agreeing(const uint8_t *code, unsigned at, unsigned end,
                          unsigned *tried) {
-    unsigned first = at > SWEEP + SWEEPS ? at - SWEEP - SWEEPS : 0, agree = 0;
+    struct sweep s = {
+        .code = code, .first = at > SWEEP + SWEEPS ? at - SWEEP - SWEEPS : 0, .end = end};
+    unsigned agree = 0;
 
     *tried = 0;
-    for (unsigned from = first; from < first + SWEEPS && from <= at; from++) {
-        agree += begins(code, from, at, end);
+    for (unsigned from = s.first; from < s.first + SWEEPS && from <= at; from++) {
+        agree += begins(&s, from, at);
         ++*tried;
     }
     return agree;

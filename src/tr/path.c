@@ -218,8 +218,8 @@ static uint8_t live_at(struct tr *t, uint64_t va) {
         unsigned room = 4096 - (va & 4095);
         struct insn i;
 
-        if (!code ||
-            decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &i) != DECODE_OK)
+        if (!code || decode_memo_insn(t->memo, KEY_MODE(t->key), code,
+                                      room < 15 ? room : 15, &i) != DECODE_OK)
             break;
         sem_bind(t->env->v, &i);
         if (tr_class_of(&i) == CLASS_CALLOUT || (i.flags & INSN_ENDS_BLOCK) ||
@@ -278,8 +278,8 @@ bool tr_build_path(struct tr *t) {
 
         /* What crosses into the next page has a fragment of its own. */
         if (!code || t->env->advice->breaks(t->env->arg, code) ||
-            decode_insn(KEY_MODE(t->key), code, room < 15 ? room : 15, &u->i) !=
-                DECODE_OK)
+            decode_memo_insn(t->memo, KEY_MODE(t->key), code, room < 15 ? room : 15,
+                             &u->i) != DECODE_OK)
             break;
         if (!note_piece(t, p.va, u->i.len))
             break;
