@@ -102,7 +102,8 @@ enum bt_out bt_go(struct bt *bt, uint64_t *count);
 /* RF holds breakpoints back for one instruction; where none is armed, nobody sees it go.
  * In a counted run all engines show it alike. */
 static inline void bt_drop_rf(struct vcpu *v) {
-    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff) && !v->counted)
+    if (unlikely(v->rflags & X86_FL_RF) && !(v->dr[7] & 0xff) && !v->counted &&
+        !v->pending_db)
         v->rflags &= ~(uint64_t)X86_FL_RF;
 }
 

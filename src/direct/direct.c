@@ -380,6 +380,9 @@ static enum direct_out other(struct direct *d, const struct cell_exit *e) {
             v->gpr[REG_RAX] = 335;
         return DIRECT_INTERPRET;
     case CELL_SIGSEGV:
+        if (e->trap == X86_OF && !back(v, 1, 0xce, 0)) /* INTO, of 32-bit code */
+            back(v, 2, 0xcd, X86_OF);
+        return DIRECT_INTERPRET;
     case CELL_SIGBUS:
     case CELL_SIGFPE:
         return DIRECT_INTERPRET;

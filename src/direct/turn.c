@@ -24,6 +24,7 @@ static const uint8_t greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP,
 #define RSP 4
 #define FLAGS_USER 0x244dd5u /* status, TF, DF, NT, AC, ID */
 #define FLAGS_IN (FLAGS_USER & ~0x100u)
+#define FLAG_RF 0x10000u
 #define USER_CS 0x33 /* Linux's */
 #define USER_SS 0x2b
 #define FXSAVE 512u
@@ -140,6 +141,10 @@ static bool take(const struct cell *c, struct cell_regs *r, const struct cell_ve
     out->cr2 = (uint64_t)g[REG_CR2];
     take_selectors(&s, (uint64_t)g[REG_CSGSFS], out->sel);
     take_info(c, s.info, out);
+    /* A step within a string instruction, as the CPU marks it; with faults it is theirs.
+     */
+    if (out->signal == SIGTRAP && out->code == TRAP_TRACE)
+        r->rflags |= (uint64_t)g[REG_EFL] & FLAG_RF;
     return true;
 }
 

@@ -257,7 +257,8 @@ int sem_adopt_segments(struct vcpu *v, const uint16_t *sel) {
             continue;
         if (seg == SEG_CS ? adopt_code(v, sel[seg]) : sem_load_seg(v, seg, sel[seg]))
             return SEM_FAULT;
-        if (null && (seg == SEG_FS || seg == SEG_GS))
+        /* WRFSBASE, WRGSBASE behind it: what the host loads begins at 0. */
+        if ((null || base) && (seg == SEG_FS || seg == SEG_GS))
             v->seg[seg].base = base;
     }
     vcpu_update_mode(v);

@@ -47,7 +47,8 @@ int sem_fault(struct vcpu *v, uint8_t vector);
 int sem_fault_err(struct vcpu *v, uint8_t vector, uint32_t error);
 
 /* User code has run elsewhere, in 64-bit mode, and left these selectors, in the order of
- * enum vcpu_seg: each becomes what the guest's descriptors say. 0 or SEM_FAULT. */
+ * enum vcpu_seg: each becomes what the guest's descriptors say, but for the bases of FS
+ * and GS that the vCPU has already and that are not 0. 0 or SEM_FAULT. */
 int sem_adopt_segments(struct vcpu *v, const uint16_t *sel);
 
 /* The bits of RFLAGS.IF && !irq_shadow: may an external interrupt be taken now? */

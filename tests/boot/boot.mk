@@ -27,6 +27,8 @@ boot-driver: $(BOOT_DRIVE) $(BOOT_PNG) $(BOOT_VNC)
 check-long: deps-check
 	@$(MAKE) --no-print-directory all guests boot-driver fidelity-bin
 	@BUILD=$(BUILD) FRESH=1 tests/fidelity/run
+	@BUILD=$(BUILD) FRESH=1 tests/fidelity/cells
+	@BUILD=$(BUILD) tests/direct/selftests
 	@BUILD=$(BUILD) tests/boot/run --long
 	@BUILD=$(BUILD) tests/boot/net
 	@BUILD=$(BUILD) tests/boot/share

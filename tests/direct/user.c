@@ -252,6 +252,18 @@ static void test_state(void) {
     __asm__ volatile("ldmxcsr %0; fninit" ::"m"(mxcsr));
 }
 
+/* A base that is set behind its selector stays through what leaves user code. */
+static void test_base(void) {
+    uint64_t base = 0x123456789abc, got;
+
+    __asm__ volatile("mov %1, %%gs; wrgsbase %2; syscall; rdgsbase %0"
+                     : "=r"(got)
+                     : "r"(0x2b), "r"(base), "a"(SYS_getpid)
+                     : "rcx", "r11", "memory");
+    __asm__ volatile("mov %0, %%gs" ::"r"(0));
+    check("the base of gs", got == base);
+}
+
 static void test_step(void) {
     traps = 0;
     handle(SIGTRAP, on_trap);
@@ -637,6 +649,7 @@ int main(int argc, char **argv) {
         test_asking_code();
         test_call_registers();
         test_state();
+        test_base();
         test_step();
         test_memory();
         test_places();
