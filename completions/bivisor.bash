@@ -15,7 +15,7 @@ _bivisor() {
     --retention) words="flush pcid trace" ;;
     --boot-protocol) words="auto linux16 linux32 linux64 pvh multiboot" ;;
     --monitor) words="mux only socket=" ;;
-    --direct) words="off auto on" ;;
+    --direct) words="off auto on help" ;;
     --display) words="none text vnc=" ;;
     --net) words="user tap= socket= none" ;;
     --console | --serial) words="stdio null pty file= socket= connect=" ;;

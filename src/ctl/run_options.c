@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "ctl/cpu_option.h"
 #include "ctl/ctl.h"
+#include "ctl/direct_option.h"
 #include "ctl/engine_option.h"
 #include "ctl/firmware.h"
 #include "ctl/options.h"
@@ -24,7 +25,6 @@ static const char *const monitor_names[] = {"none", "mux", "only"}; /* console_m
 static const char *const jail_names[] = {
     "auto", "on", "off", "require"}; /* enum jail_want; the last is "on" */
 static const char *const virtio_names[] = {"none", "pci", "mmio"}; /* machine_virtio */
-static const char *const direct_names[] = {"off", "auto", "on"};   /* enum direct_mode */
 static const char *const strict_name = "strict";                   /* a balloon */
 static const char *const policy_names[] = {"flush", "pcid", "trace"};
 
@@ -77,8 +77,8 @@ static void print_help(void) {
         "run "
         "some\n"
         "  --gdb WHERE[,wait]   listen for gdb, at unix:PATH or tcp:ADDR:PORT\n"
-        "  --direct MODE        run user code on this CPU: auto (what computes), on, "
-        "off\n"
+        "  --direct MODE[,...]  run user code on this CPU: auto, on, off; `--direct "
+        "help`\n"
         "  --jail MODE          lock the run up: require (or on), auto (where it can "
         "be), off\n"
         "  --smbios, --fw-cfg   what the guest is told of its machine; `--smbios help`\n"
@@ -519,11 +519,7 @@ static bool take_option(struct run_options *o, int opt, int argc, char **argv) {
         o->jail = choice == ARRAY_SIZE(jail_names) - 1 ? JAIL_ON : (enum jail_want)choice;
         return true;
     case OPT_DIRECT:
-        if (!options_choice("--direct", optarg, direct_names, ARRAY_SIZE(direct_names),
-                            &choice))
-            return false;
-        o->machine.direct = (enum direct_mode)choice;
-        return true;
+        return direct_option_parse(optarg, &o->machine);
     case OPT_VIRTIO:
         if (!options_choice("--virtio", optarg, virtio_names, ARRAY_SIZE(virtio_names),
                             &choice))
@@ -780,6 +776,7 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
                     .direct = DIRECT_AUTO},
     };
     machine_options_default(&o->machine.options);
+    direct_option_set.defaults(&o->machine.direct_options);
     argv[0] = (char *)(kind == RUN_PLAIN ? "bivisor run" : "bivisor lockstep");
     while ((opt = getopt_long(argc, argv, "", options, &which)) >= 0) {
         if (opt == OPT_HELP) {
@@ -801,6 +798,8 @@ int run_options_parse(struct run_options *o, enum run_kind kind, int argc, char 
         if (opt == OPT_SHARE && share_option_help(optarg))
             return CTL_OK;
         if ((opt == OPT_SMBIOS || opt == OPT_FW_CFG) && identity_option_help(optarg))
+            return CTL_OK;
+        if (opt == OPT_DIRECT && direct_option_help(optarg))
             return CTL_OK;
         if (opt == OPT_DISPLAY && display_option_help(optarg))
             return CTL_OK;

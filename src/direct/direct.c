@@ -168,6 +168,9 @@ int direct_new(struct vcpu *v, const struct direct_config *cfg, struct direct **
     d->pool = cfg->pool;
     d->gate = cell_pool_gate(d->pool);
     d->mode = cfg->mode;
+    direct_option_set.defaults(&d->opt);
+    if (cfg->options)
+        d->opt = *cfg->options;
     d->cpu = -1;
     d->vec_size = image_size();
     d->patience = os_tsc_hz();
@@ -598,7 +601,7 @@ static enum direct_out turn(struct direct *d, struct space *s, bool *again) {
     else
         out = other(d, &e);
     d->n.kicks += e.signal == CELL_SIGUSR1;
-    if (e.signal == CELL_SIGUSR1 && direct_at_split(v))
+    if (e.signal == CELL_SIGUSR1 && d->opt.splits && direct_at_split(v))
         direct_set_splits(d);
     if (s->cell && direct_judge(d, s->cell, *again && !d->comes_back))
         direct_rest(d);
@@ -627,7 +630,7 @@ enum direct_out direct_run(struct direct *d) {
         direct_rest(d);
         return DIRECT_EVENTS;
     }
-    if (d->expected.cr3)
+    if (d->expected.cr3 && d->opt.foresee)
         direct_foresee(d, s);
     while (again && !vcpu_events(v) && direct_wanted(d)) {
         if (direct_catch_up(d, s)) {

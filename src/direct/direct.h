@@ -19,11 +19,19 @@
 #define DIRECT_DIRECT_H
 
 #include "cpu/vcpu.h"
+#include "engine/options.h"
 
 struct direct;
 struct cell_pool;
 
 enum direct_mode { DIRECT_OFF, DIRECT_AUTO, DIRECT_ON };
+
+/* Switches for what is decided, by name (options.c). All are on as a rule. */
+struct direct_options {
+    bool around, cold, copies, demote, foresee, move, outlast, remember, rewrite, splits;
+};
+
+extern const struct engine_options direct_option_set;
 
 /* Why this host can have no cells, in words, for a message; NULL: it can. Makes one and
  * waits for it. */
@@ -32,9 +40,10 @@ const char *direct_lacks(struct cell_pool *p);
 const char *direct_host_lacks(void);
 
 struct direct_config {
-    struct cell_pool *pool; /* the caller's */
-    enum direct_mode mode;  /* not off */
-    struct direct *first;   /* of the machine's first vCPU; NULL: this is it */
+    struct cell_pool *pool;               /* the caller's */
+    enum direct_mode mode;                /* not off */
+    const struct direct_options *options; /* is copied; NULL: as a rule */
+    struct direct *first; /* of the machine's first vCPU; NULL: this is it */
 };
 
 /* V's MMU must be there, and is observed from here on. 0 or -errno. The first one is

@@ -94,6 +94,7 @@ struct direct {
     struct cell_gate *gate; /* POOL's */
     struct direct_shared *sh;
     enum direct_mode mode;
+    struct direct_options opt;
     unsigned index; /* in sh->member */
     struct space space[MMU_SPACES_MAX];
     struct codes codes;

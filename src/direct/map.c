@@ -107,8 +107,12 @@ static int drop_stale(struct direct *d, struct space *s) {
 
     if (s->maps > SPACE_MAPS)
         s->all_stale = true;
-    if (s->unsure && !s->all_stale)
-        look_again(d, s);
+    if (s->unsure && !s->all_stale) {
+        if (d->opt.outlast)
+            look_again(d, s);
+        else
+            s->all_stale = true;
+    }
     if (s->all_stale)
         return unmap_all(d, s);
     for (unsigned n = 0; n < s->nstale && !rc; n++) {
@@ -286,7 +290,7 @@ static enum how_run how_written(struct direct *d, const struct space *s, uint64_
                                 const uint8_t *host) {
     enum verdict v;
 
-    if (!cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
+    if (!d->opt.rewrite || !cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
         return NOT;
     if (!(cell_faults(s->cell) & CELL_CPUID_FAULTS)) { /* it gets one of those */
         direct_set_rewrites(d);
@@ -318,6 +322,8 @@ static enum how_run executable(struct direct *d, const struct space *s, uint64_t
         d->n.scans++;
     }
     how = how_run(d, s, at, c);
+    if (how == AS_COPY && !d->opt.copies)
+        how = NOT;
     if (how != NOT)
         hold(d, c, page, s, at);
     return how;
@@ -472,7 +478,7 @@ static void map_around(struct direct *d, struct space *s, uint64_t page, bool co
     struct vcpu *v = d->v;
     struct fault kept = v->fault;
 
-    for (unsigned n = 1; n < AROUND; n++) {
+    for (unsigned n = 1; n < AROUND && d->opt.around; n++) {
         uint64_t at = page + n * 4096ull;
         struct gpa where;
         bool writable;

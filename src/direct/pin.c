@@ -62,6 +62,8 @@ static bool crowded(const struct direct *d, uint64_t ns) {
 void direct_look_around(struct direct *d, const struct cell *c, uint64_t ticks) {
     uint64_t ns;
 
+    if (!d->opt.move)
+        return;
     if (d->crowd_cell == c)
         d->crowd_ticks += ticks;
     if (d->crowd_cell == c && d->crowd_ticks < os_tsc_hz() / LOOKS_A_SECOND)

@@ -113,7 +113,7 @@ static void found(struct direct *d, struct program *p) {
         return;
     if (p->nfound < ARRAY_SIZE(p->found))
         p->found[p->nfound++] = (uint32_t)page;
-    if (p->seen < ENOUGH &&
+    if (d->opt.remember && p->seen < ENOUGH &&
         __atomic_load_n(&d->sh->page[page].computes, __ATOMIC_RELAXED) > 0) {
         p->seen = ENOUGH;
         d->n.remembered++;
@@ -186,7 +186,7 @@ void direct_sample(struct direct *d) {
         p->seen_at = now;
         p->seen += p->seen < ENOUGH;
         found(d, p);
-        if (translates(d, now)) {
+        if (translates(d, now) && d->opt.cold) {
             d->n.cold += p->seen < ENOUGH;
             p->seen = ENOUGH;
         }
@@ -318,7 +318,7 @@ bool direct_judge(struct direct *d, const struct cell *c, bool mapped) {
         remember(d, p, true);
         p->failures = 0;
     }
-    if (p->balance_ns > 0)
+    if (p->balance_ns > 0 || !d->opt.demote)
         return false;
     demote(d, p);
     return true;

@@ -23,9 +23,10 @@ struct engine_config {
     struct engine
         *first; /* of the machine's first CPU, when it is another's; NULL: none yet */
     bool notes; /* what is hot is to be known: warm_note() */
-    bool only_if_fast;       /* decline rather than be worse than the next engine */
-    struct cell_pool *cells; /* for direct execution (direct/), or NULL */
-    unsigned direct;         /* enum direct_mode */
+    bool only_if_fast;          /* decline rather than be worse than the next engine */
+    struct cell_pool *cells;    /* for direct execution (direct/), or NULL */
+    unsigned direct;            /* enum direct_mode */
+    const void *direct_options; /* struct direct_options; NULL: as a rule */
 };
 
 /* Who derives something from guest code: stores to pages with the trace are told to it

@@ -87,7 +87,8 @@ int machine_choose_engine(struct machine *m, char *why, size_t why_size) {
     struct engine_config cfg = {.notes = m->cfg.notes,
                                 .only_if_fast = any,
                                 .cells = m->cells,
-                                .direct = m->cfg.direct};
+                                .direct = m->cfg.direct,
+                                .direct_options = &m->cfg.direct_options};
     char reason[384] = "no engine of that name";
     int rc = -EINVAL;
 

@@ -105,6 +105,7 @@ static int direct_create(struct vcpu *v, const struct engine_config *cfg,
     const struct direct_config direct = {
         .pool = cfg->cells,
         .mode = (enum direct_mode)cfg->direct,
+        .options = cfg->direct_options,
         .first = cfg->first ? cfg->first->soft.direct : NULL,
     };
 

@@ -156,6 +156,7 @@ struct machine_config {
     bool no_pci;             /* a board without PCI */
     bool paravirt;           /* KVM's CPUID leaves and clock */
     enum direct_mode direct; /* user code runs on the host's CPU, in cells; bt only */
+    struct direct_options direct_options;
     enum mmu_policy policy;
     struct machine_options options; /* of the engines; begin with the defaults */
     const struct boot_image *image; /* the caller's, must outlive the machine */

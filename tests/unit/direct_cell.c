@@ -674,6 +674,7 @@ static void test_judge(void **state) {
     struct program *p = d.program;
 
     d = (struct direct){.v = &v, .sh = &sh, .mode = DIRECT_AUTO, .cpu = -1};
+    d.opt.demote = true;
     d.exit_ns = 8000;
     d.cell_ns = 4000;
     for (unsigned n = 0; n < 2; n++) {
@@ -699,12 +700,14 @@ static void test_judge(void **state) {
 /* After how many turns the program is translated again, each with NS of user code and an
  * exit that costs 8 us, which counts for 10; 0: it stays. It is old, and its cell has
  * saved SAVED_NS; each fifth turn is for a page of code. */
-static unsigned turns_of(uint64_t ns, int64_t saved_ns, bool new_code, bool comes_back) {
+static unsigned turns_with(uint64_t ns, int64_t saved_ns, bool new_code, bool comes_back,
+                           bool demote) {
     static struct direct_shared sh;
     static struct vcpu v = {.cr3 = 0x1000};
     static struct direct d;
 
     d = (struct direct){.v = &v, .sh = &sh, .mode = DIRECT_AUTO, .cpu = -1};
+    d.opt.demote = demote;
     d.exit_ns = 8000;
     d.program[0x9e3779b97f4a7c15ull >> 58] = (struct program){
         .cr3 = v.cr3, .seen = 4, .windows = 1000, .balance_ns = saved_ns};
@@ -718,6 +721,10 @@ static unsigned turns_of(uint64_t ns, int64_t saved_ns, bool new_code, bool come
     return 0;
 }
 
+static unsigned turns_of(uint64_t ns, int64_t saved_ns, bool new_code, bool comes_back) {
+    return turns_with(ns, saved_ns, new_code, comes_back, true);
+}
+
 /* Who still comes to new code is judged as if he were young; a page that comes back
  * counts twice. */
 static void test_judge_old(void **state) {
@@ -729,6 +736,7 @@ static void test_judge_old(void **state) {
     /* It may lose what it has saved, 8 ms at most. */
     assert_int_equal(turns_of(0, 1000000, false, false), 2 * TURNS);
     assert_int_equal(turns_of(0, 100000000, false, false), 14 * TURNS);
+    assert_int_equal(turns_with(0, 0, false, false, false), 0);
 }
 
 /* User code of a kernel that has all switched on, as Linux has. */

@@ -321,6 +321,7 @@ static struct vcpu *computes(unsigned n) {
     SH = (struct direct_shared){.page = known, .pages = ARRAY_SIZE(known)};
     D = (struct direct){
         .v = &v, .sh = &SH, .gate = &gate, .mode = DIRECT_AUTO, .cpu = -1};
+    direct_option_set.defaults(&D.opt);
     look(n, OFTEN);
     return &v;
 }
@@ -356,6 +357,14 @@ static void test_cold(void **state) {
     while (__builtin_ia32_rdtsc() - since < 1000000)
         ;
     counts.bt_translator_ticks += 200000;
+    look(1, OFTEN);
+    assert_false(v->away);
+    v = computes(1);
+    D.opt.cold = false;
+    since = __builtin_ia32_rdtsc();
+    while (__builtin_ia32_rdtsc() - since < 1000000)
+        ;
+    counts.bt_translator_ticks += 1ull << 40;
     look(1, OFTEN);
     assert_false(v->away);
 }
@@ -439,6 +448,11 @@ static void test_remembered(void **state) {
         assert_int_equal(v->away, !n);
     }
     assert_int_equal(D.n.remembered, 1);
+    D.opt.remember = false;
+    execute(v, 7);
+    look(1, OFTEN);
+    assert_false(v->away);
+    D.opt.remember = true;
     for (unsigned n = 0; n < 4; n++) {
         execute(v, 7);
         look(1, OFTEN);
