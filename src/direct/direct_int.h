@@ -25,6 +25,7 @@ struct code_page {
     uint8_t verdict;     /* not NONE: it carries MEM_TRACE_DIRECT */
     uint8_t writes;      /* how often it lost that by a store, of late */
     uint8_t read;        /* atomic: as data, by user code; no copies of it are executed */
+    bool made;           /* who stored to the code in it last was user code */
     int8_t computes; /* atomic: programs found in it that did, less those that did not */
 };
 

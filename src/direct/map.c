@@ -256,31 +256,34 @@ static void hold(struct direct *d, struct code_page *c, uint32_t page,
 /* How code may be executed by the CPU. */
 enum how_run { NOT, AS_IT_IS, AS_COPY, AS_WRITTEN };
 
-/* What page AT holds is what the program makes as it goes: its tables let it write and
- * execute there. It has to have made some already, so that it has a cell in which CPUID
- * faults. */
-static bool is_own(const struct direct *d, const struct space *s, uint64_t at) {
+/* What page AT holds is what the program makes as it goes: it has done so, or its tables
+ * let it. It has numbers beside its code, which it reads: there are no copies of it. */
+static bool is_own(const struct direct *d, uint64_t at, const struct code_page *c) {
     struct gpa where;
     bool writable;
 
-    return cell_faults(s->cell) & CELL_CPUID_FAULTS &&
-           mmu_peek(d->v, gva(at), &where, &writable) && writable;
+    return c->made || (mmu_peek(d->v, gva(at), &where, &writable) && writable);
+}
+
+/* It has to have made some already, so that it has a cell in which CPUID faults. */
+static enum how_run how_run_own(const struct direct *d, const struct space *s,
+                                enum verdict verdict) {
+    bool faults = cell_faults(s->cell) & CELL_CPUID_FAULTS;
+
+    return (verdict == VERDICT_OWN && faults) || (verdict == VERDICT_AUX && d->aux_equal)
+               ? AS_IT_IS
+               : NOT;
 }
 
 static enum how_run how_run(const struct direct *d, const struct space *s, uint64_t at,
                             const struct code_page *c) {
-    switch (c->verdict) {
-    case VERDICT_GOOD:
+    if (c->verdict == VERDICT_GOOD)
         return AS_IT_IS;
-    case VERDICT_AUX:
-        return d->aux_equal ? AS_IT_IS : AS_COPY;
-    case VERDICT_OWN:
-        return is_own(d, s, at) ? AS_IT_IS : AS_COPY;
-    case VERDICT_COPY:
-        return AS_COPY;
-    default:
+    if (c->verdict == VERDICT_REFUSED)
         return NOT;
-    }
+    if (is_own(d, at, c))
+        return how_run_own(d, s, c->verdict);
+    return c->verdict == VERDICT_AUX && d->aux_equal ? AS_IT_IS : AS_COPY;
 }
 
 /* Code that is written and executed in turn is executed as it is, and nobody looks when
@@ -595,12 +598,14 @@ void direct_code_written(void *arg, struct gpa at, unsigned len) {
     uint8_t *host = mem_host(m, gpa(at.a & ~4095ull), 4096);
     uint32_t page = host ? (uint32_t)((host - mem_ram_base(m)) >> 12) : UINT32_MAX;
     struct code_page *c = &sh->page[page];
+    const struct vcpu *who = vcpu_current();
 
     if (page >= sh->pages)
         return;
     mem_trace_remove(m, host, MEM_TRACE_DIRECT);
     c->verdict = VERDICT_NONE;
     c->read = 0;
+    c->made = who && who->cpl == 3;
     c->writes = (uint8_t)(writes_of(c) + (writes_of(c) < MOST_WRITES));
     c->written_at = page_clock();
     for (unsigned n = 0; n < sh->members; n++) {

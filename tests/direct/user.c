@@ -505,6 +505,49 @@ static void test_code(void) {
     munmap(p, 4096);
 }
 
+/* Linux flushes the whole TLB when a program gives back more than 33 pages. */
+static void forget_pages(void) {
+    unsigned char *p = some(64 << 12, PROT_READ | PROT_WRITE);
+
+    for (unsigned n = 0; n < 64; n++)
+        p[n << 12] = 1;
+    munmap(p, 64 << 12);
+}
+
+/* Code that a program makes has numbers beside it, which look like XGETBV, CPUID, RDTSCP
+ * and SMSW here, and are what they are when it reads them. */
+static void test_numbers(void) {
+    static const unsigned char numbers[] = "\x0f\x01\xd0\x90\x0f\xa2\x90\x0f\x01\xf9"
+                                           "\x90\x0f\x01\xe0\x90\x0f\xae\x37\xc3";
+    unsigned char *p = some(4096, PROT_READ | PROT_WRITE | PROT_EXEC), made[4096];
+    int (*fn)(void) = (int (*)(void))p;
+    unsigned calls = 0, reads = 0;
+
+    memset(made, 0x90, sizeof(made));
+    memcpy(made, "\xb8\0\0\0\0\xc3", 6);
+    for (unsigned at = 64; at < 4000; at += 400)
+        memcpy(made + at, numbers, sizeof(numbers) - 1);
+    for (int n = 0; n < 40; n++) {
+        struct timespec pause = {.tv_nsec = 2000000};
+
+        if (n >= 20)
+            mprotect(p, 4096, PROT_READ | PROT_WRITE);
+        memcpy(made + 1, &n, 4);
+        memcpy(p, made, sizeof(made));
+        if (n >= 20)
+            mprotect(p, 4096, PROT_READ | PROT_EXEC);
+        forget_pages();
+        calls += fn() != n;
+        calls += fn() != n;
+        reads += memcmp(p, made, sizeof(made)) != 0;
+        if (n % 3 == 0) /* not so often written that nobody looks any more */
+            nanosleep(&pause, NULL);
+    }
+    check("code beside numbers", !calls);
+    check("numbers beside code", !reads);
+    munmap(p, 4096);
+}
+
 /* --- a debugger --- */
 
 static void test_ptrace(void) {
@@ -657,6 +700,7 @@ int main(int argc, char **argv) {
         test_flushes(2 << 20); /* large pages, where the kernel has some */
         test_shootdown();
         test_code();
+        test_numbers();
         test_ptrace();
         test_other_calls();
         test_cell();
