@@ -33,6 +33,7 @@ struct bt_options {
     bool verify;    /* prove each fragment before it is used (verify/verify.h) */
     unsigned cache; /* MiB of translated code, 1..BT_CACHE_MAX */
     unsigned warm;  /* fragments made that a snapshot says were hot, 0..BT_WARM_MAX */
+    unsigned cold;  /* bt_cold(), 0..BT_COLD_MAX */
 };
 
 /* Are fragments proved without being asked? In builds that look for bugs. */
@@ -51,6 +52,8 @@ struct bt_options {
 #define BT_CACHE_MAX 1024
 #define BT_CACHE_DEFAULT 256
 #define BT_WARM_MAX 8192
+#define BT_COLD_MAX 1000000000
+#define BT_COLD_DEFAULT 500000
 
 /* The defaults. */
 struct bt_options bt_defaults(void);
@@ -128,6 +131,9 @@ void bt_warm_state(struct bt *bt, struct snapshot *s);
 /* Makes some of the fragments that were noted there, while BT's vCPU does not run; others
  * may. False: that were the last ones. */
 bool bt_warm_up(struct bt *bt);
+
+/* How many instructions behind a snapshot are better interpreted. */
+unsigned bt_cold(const struct bt *bt);
 
 /* Drops every fragment. */
 void bt_flush(struct bt *bt);

@@ -36,6 +36,8 @@ static const struct engine_option table[] = {
            "follow returns and other indirect branches in hot paths"),
     SWITCH(tr.unroll, "unroll", "repeat short loops in their hot paths"),
     SWITCH(verify, "verify", "prove all code that is made; a finding ends the run"),
+    NUMBER(cold, "cold", 0, BT_COLD_MAX,
+           "instructions that are interpreted first where a snapshot goes on"),
     NUMBER(warm, "warm", 0, BT_WARM_MAX,
            "fragments that a snapshot says were hot, made before they are wanted"),
 };
@@ -55,6 +57,7 @@ struct bt_options bt_defaults(void) {
         .tr.stay = true,
         .verify = BT_VERIFY_DEFAULT,
         .warm = BT_WARM_MAX,
+        .cold = BT_COLD_DEFAULT,
         .tr.hot = BT_HOT_DEFAULT,
         .tr.path = BT_PATH_DEFAULT,
         .tr.tu_limit = BT_TU_DEFAULT,

@@ -256,6 +256,10 @@ static bool warm_one(struct bt *bt, uint64_t hint) {
     return true;
 }
 
+unsigned bt_cold(const struct bt *bt) {
+    return bt->sh->opt.cold;
+}
+
 bool bt_warm_up(struct bt *bt) {
     struct bt_warm *w = &bt->sh->warm;
     bool more = false;

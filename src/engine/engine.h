@@ -77,6 +77,9 @@ struct engine_ops {
     void (*warm_note)(struct engine *e);
     void (*warm_state)(struct engine *e, struct snapshot *s);
     bool (*warm_up)(struct engine *e);
+    /* It goes on from a snapshot, and has made nothing of its code. Between two calls of
+     * run(). NULL: no matter. */
+    void (*cool)(struct engine *e);
     /* Guest state was changed from outside (reset, loader): drop what was derived. */
     void (*reset)(struct engine *e);
     /* Lists the code that it makes of the LEN bytes from guest address FROM on, a LINE at

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/bug.h"
+#include "base/os.h"
 #include "cpu/cpuid.h"
 #include "cpu/smp.h"
 #include "cpu/stops.h"
@@ -32,10 +33,8 @@ struct interp *interp_new(struct vcpu *v) {
     ip->ram = mem_ram_base(v->mem);
     ip->npages = mem_host_size(v->mem) >> 12;
     ip->pages = calloc(ip->npages, sizeof *ip->pages);
-    ip->arena = malloc(INTERP_ARENA);
-    if (!ip->pages || !ip->arena) {
+    if (!ip->pages || os_sparse_alloc(INTERP_ARENA, (void **)&ip->arena)) {
         free(ip->pages);
-        free(ip->arena);
         free(ip);
         return NULL;
     }
@@ -51,8 +50,16 @@ void interp_free(struct interp *ip) {
     if (ip->v->member)
         ip->v->member->interp = NULL;
     free(ip->pages);
-    free(ip->arena);
+    os_sparse_free(ip->arena, INTERP_ARENA);
     free(ip);
+}
+
+/* The arena begins again at its start; what is touched for each page of memory stays. */
+void interp_drop(struct interp *ip) {
+    size_t used = ip->used;
+
+    interp_code_flush(ip);
+    os_sparse_zero(ip->arena, (used + 4095) & ~(size_t)4095);
 }
 
 /* Called from a hook in the middle of a block, the flush waits for the block's end. */

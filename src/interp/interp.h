@@ -41,6 +41,9 @@ int interp_one(struct interp *ip);
  * instruction has left for the next boundary. */
 void interp_flush(struct interp *ip);
 
+/* Drops every decoded block, between instructions, and gives their memory back. */
+void interp_drop(struct interp *ip);
+
 /* Are there blocks of the LEN bytes at HOST, which lie within a page of RAM? It may say
  * so of bytes next to theirs. */
 bool interp_has_code(const struct interp *ip, const uint8_t *host, unsigned len);

@@ -217,8 +217,17 @@ static void translator_warm_state(struct engine *e, struct snapshot *s) {
     bt_warm_state(e->bt, s);
 }
 
+/* What was hot is ready: it is time for the rest. */
 static bool translator_warm_up(struct engine *e) {
-    return bt_warm_up(e->bt);
+    bool more = bt_warm_up(e->bt);
+
+    if (!more)
+        soft_cool(&e->soft, 0);
+    return more;
+}
+
+static void translator_cool(struct engine *e) {
+    soft_cool(&e->soft, bt_cold(e->bt));
 }
 
 static const struct engine_ops bt_ops = {
@@ -234,6 +243,7 @@ static const struct engine_ops bt_ops = {
     .warm_note = translator_warm_note,
     .warm_state = translator_warm_state,
     .warm_up = translator_warm_up,
+    .cool = translator_cool,
     .reset = translator_reset,
     .stops_changed = translator_stops_changed,
     .traces = translator_traces,

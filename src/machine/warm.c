@@ -36,6 +36,9 @@ void machine_warm_record(struct machine *m, struct snapshot *s) {
 }
 
 bool machine_warm_begin(struct machine *m, struct snapshot *s) {
+    for (unsigned n = 0; n < m->cpus; n++)
+        if (m->cpu[n].ops->cool)
+            m->cpu[n].ops->cool(m->cpu[n].engine);
     if (!gets_warm(m))
         return true;
     snapshot_optional(s, "warm", 0, 1, state, m);

@@ -75,6 +75,27 @@ static bool directly(struct soft *s, enum exit_reason *out) {
     return false;
 }
 
+void soft_cool(struct soft *s, uint64_t count) {
+    if (s->cold && !count) /* what was decoded is not wanted any more, nor its traces */
+        interp_drop(s->ip);
+    s->cold = count;
+}
+
+/* True: the run ends with *OUT. */
+static bool coldly(struct soft *s, enum exit_reason *out) {
+    const uint64_t *retired = &s->v->cnt->insns_retired;
+    uint64_t before = *retired, done;
+
+    bt_let_go(s->bt);
+    *out = interp_in_mode(s->ip, INTERP_SLICE);
+    done = *retired - before;
+    if (done < s->cold)
+        s->cold -= done ? done : 1;
+    else
+        soft_cool(s, 0);
+    return *out != EXIT_kick;
+}
+
 /* Up to the next look at events. True: the run ends with *OUT. */
 static bool advance(struct soft *s, enum exit_reason *out) {
     struct vcpu *v = s->v;
@@ -104,6 +125,8 @@ static bool advance(struct soft *s, enum exit_reason *out) {
         return interpret(s, 1, out);
     if (v->away && direct_wanted(s->direct))
         return directly(s, out);
+    if (unlikely(s->cold) && !v->counted && !v->step)
+        return coldly(s, out);
     if (!tr_translatable(v)) {
         *out = interp_in_mode(s->ip, INTERP_SLICE);
         return *out != EXIT_kick;

@@ -7,7 +7,9 @@
  * Interpreted are 16-bit code and other code that the translator does not take,
  * everything while a trap follows each instruction, the delivery of interrupts, and what
  * translated code leaves to it: an access to a device, an instruction that faults, the
- * last few instructions of a counted run.
+ * last few instructions of a counted run; and the first ones behind a snapshot. These
+ * come from everywhere in a kernel and a shell, few more than ten times, so that to
+ * translate them takes twice as long as to interpret them.
  */
 #ifndef SOFT_SOFT_H
 #define SOFT_SOFT_H
@@ -25,7 +27,12 @@ struct soft {
     struct bt *bt;
     struct direct *direct; /* NULL: nothing is run directly */
     int error;             /* -errno of what kept soft_run() from it, or 0 */
+    uint64_t cold; /* instructions that are interpreted before any is translated */
 };
+
+/* The guest goes on elsewhere, with code of which none is ready: the next COUNT
+ * instructions are interpreted. Between two calls of soft_run(). 0: no more are. */
+void soft_cool(struct soft *s, uint64_t count);
 
 /* As interp_run(); or EXIT_error, when this thread cannot run translated code (`error`
  * says why) or when the verifier has found something. bt_kick() ends it. */

@@ -13,6 +13,7 @@
 int memfd_create(const char *name, unsigned flags); /* for lib/tiny.h */
 
 #include "bt/bt.h"
+#include "lib/engines.h"
 #include "lib/need.h"
 #include "lib/rnd.h"
 #include "lib/signals.h"
@@ -66,6 +67,9 @@ static struct base {
 
 /* --- machines --- */
 
+/* Of the translator, for the next machines. */
+static const char *options = "cold=0";
+
 static struct machine *make(const char *engine, unsigned cpus) {
     struct machine_config cfg = {
         .engine = engine, .memory = MEMORY, .cpus = cpus, .image = image, .notes = true};
@@ -74,6 +78,9 @@ static struct machine *make(const char *engine, unsigned cpus) {
 
     signals_back();
     machine_options_default(&cfg.options);
+    need(!machine_options_parse(&cfg.options, engine_named("bt"), options, why,
+                                sizeof(why)),
+         why);
     need(!machine_create(&cfg, &m, why, sizeof(why)), why);
     return m;
 }
@@ -328,6 +335,30 @@ static void test_noted(void **state) {
     machine_free(m);
 }
 
+/* --- what is interpreted first --- */
+
+/* Functions are written over before, while and after they are decoded. */
+static void test_cold(void **state) {
+    static const char *const some[] = {"cold=1", "cold=1000", "cold=30000", "cold=60000"};
+    struct list *none = list_new(), *right = list_new();
+
+    for (unsigned n = 0; n < NFUNCS; n++)
+        add(right, FUNCS + n * SLOT, 0, n % 256);
+    for (unsigned n = 0; n < 2 * ARRAY_SIZE(some); n++) {
+        options = some[n / 2];
+        harmless(none);
+        harmless(right);
+    }
+    for (unsigned cpus = 1; cpus <= 2; cpus++) {
+        options = "cold=1000000000";
+        assert_int_equal(translations(none, true, cpus, false), 0);
+        options = "cold=0";
+        assert_true(translations(none, true, cpus, false) > NFUNCS / 2);
+    }
+    free(none);
+    free(right);
+}
+
 /* --- what all of them begin with --- */
 
 static void prepare(unsigned cpus) {
@@ -361,6 +392,7 @@ int main(void) {
         cmocka_unit_test(test_right), cmocka_unit_test(test_places),
         cmocka_unit_test(test_keys),  cmocka_unit_test(test_random),
         cmocka_unit_test(test_noted), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_cold),
     };
     char path[32], why[256];
     int fd = tiny_kernel(program, sizeof(program), path);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "block/block.h"
+#include "lib/engines.h"
 #include "lib/failing.h"
 #include "lib/tiny.h"
 #include "machine/machine.h"
@@ -66,15 +67,6 @@ static int teardown(void **state) {
     net_close(net);
     unlink(socket_path);
     return 0;
-}
-
-static const struct engine_ops *engine_named(const char *name) {
-    size_t count, n = 0;
-    const struct engine_ops *const *all = machine_engines(&count);
-
-    while (strcmp(all[n]->name, name))
-        n++;
-    return all[n];
 }
 
 static struct machine_config config_of(const char *engine) {
