@@ -14,7 +14,7 @@
 #include "base/os.h"
 
 struct gate {
-    struct os_listener *listener;
+    struct os_listener *listener; /* NULL: it is a control socket's */
     int socket;
 };
 
@@ -26,7 +26,7 @@ static const char *reason(int rc) {
 }
 
 /* 0 or -errno. */
-static int start(struct gate *g, size_t body_most) {
+static int start(struct gate *g, int listener, const struct gate_reader *reader) {
     int ends[2];
     pid_t pid;
 
@@ -34,25 +34,46 @@ static int start(struct gate *g, size_t body_most) {
         return -errno;
     pid = fork();
     if (!pid)
-        gate_process(os_listener_fd(g->listener), ends[1], body_most);
+        gate_process(listener, ends[1], reader);
     g->socket = ends[0];
     close(ends[1]);
     return pid < 0 ? -errno : 0;
 }
 
-int gate_open(const char *path, size_t body_most, struct gate **out, char *why,
-              size_t why_size) {
+static struct gate *make(void) {
     struct gate *g = calloc(1, sizeof(*g));
-    int rc = g ? 0 : -ENOMEM;
 
     if (g)
         g->socket = -1;
+    return g;
+}
+
+int gate_open(const char *path, size_t body_most, struct gate **out, char *why,
+              size_t why_size) {
+    const struct gate_reader reader = {
+        .most = HTTP_HEAD_MAX + body_most, .http = true, .body_most = body_most};
+    struct gate *g = make();
+    int rc = g ? os_listener_open(path, &g->listener) : -ENOMEM;
+
     if (!rc)
-        rc = os_listener_open(path, &g->listener);
-    if (!rc)
-        rc = start(g, body_most);
+        rc = start(g, os_listener_fd(g->listener), &reader);
     if (rc) {
         snprintf(why, why_size, "cannot listen at '%s': %s", path, reason(rc));
+        gate_close(g);
+        return rc;
+    }
+    *out = g;
+    return 0;
+}
+
+int gate_open_control(enum control_speech speech, int listener, struct gate **out) {
+    const struct gate_reader reader = {.most = CONTROL_LINE_MAX + 1, .speech = speech};
+    struct gate *g = make();
+    int rc = g ? start(g, listener, &reader) : -ENOMEM;
+
+    if (!rc && !gate_readonly(g, NAMED_DISC, true))
+        rc = -EPIPE;
+    if (rc) {
         gate_close(g);
         return rc;
     }
@@ -148,13 +169,11 @@ static int ask_for_files(struct gate *g, const struct gate_order *o,
     return rc;
 }
 
-int gate_accept(struct gate *g) {
+int gate_pass(struct gate *g, int fd) {
     const struct gate_order o = {.what = GATE_CLIENT};
-    int fd = os_listener_accept(g->listener), ours[2] = {-1, -1}, rc;
+    int ours[2] = {-1, -1}, rc;
     struct gate_answer a;
 
-    if (fd < 0)
-        return fd;
     rc = ask_with(g, &o, fd, &a, ours);
     close(fd);
     if (!rc && ours[1] < 0)
@@ -163,6 +182,12 @@ int gate_accept(struct gate *g) {
         return rc;
     close(ours[1]); /* the same */
     return ours[0];
+}
+
+int gate_accept(struct gate *g) {
+    int fd = os_listener_accept(g->listener);
+
+    return fd < 0 ? fd : gate_pass(g, fd);
 }
 
 static bool fits(char *to, size_t size, const char *text) {
@@ -198,6 +223,11 @@ int gate_drive(struct gate *g, const char *id, const char *path, int fd[2],
     rc = ask_for_files(g, &o, &a, fd, why, why_size);
     *facts = a.facts;
     return rc;
+}
+
+int gate_disc(struct gate *g, const char *path, int fd[2], struct block_facts *facts,
+              char *why, size_t why_size) {
+    return gate_drive(g, NAMED_DISC, path, fd, facts, why, why_size);
 }
 
 int gate_begin(struct gate *g, const char *state, const char *memory, int fd[2],

@@ -17,6 +17,7 @@
 #define API_GATE_H
 
 #include "block/block.h"
+#include "control/control.h"
 
 struct gate;
 
@@ -26,12 +27,18 @@ int gate_open(const char *path, size_t body_most, struct gate **out, char *why,
               size_t why_size);
 void gate_close(struct gate *g); /* G may be NULL */
 
+/* The same for the clients of a control socket, which is not ours (control/control.h),
+ * and who may name the file of a disc. */
+int gate_open_control(enum control_speech speech, int listener, struct gate **out);
+
 /* For the jail, and to be waited for: where clients come; and where descriptors are sent
  * and handed over. */
 int gate_listener(const struct gate *g);
 int gate_socket(const struct gate *g);
 /* The next client, the caller's to close, or -errno: -EPIPE, the process has ended. */
 int gate_accept(struct gate *g);
+/* The machine's end of the client FD, which is taken over; or the same. */
+int gate_pass(struct gate *g, int fd);
 
 /* Before the jail: the drive ID is only read. What was said before FIRST does not hold
  * any more. */
@@ -43,6 +50,9 @@ bool gate_settle(struct gate *g);
  * locked, two descriptors of it. 0, or -errno with one sentence in WHY. */
 int gate_drive(struct gate *g, const char *id, const char *path, int fd[2],
                struct block_facts *facts, char *why, size_t why_size);
+/* The same of a disc, for reading. */
+int gate_disc(struct gate *g, const char *path, int fd[2], struct block_facts *facts,
+              char *why, size_t why_size);
 /* Two files for a snapshot's STATE and MEMORY, which a client has named; they get these
  * names at the end, when they are whole. One at a time. The same; and -errno. */
 int gate_begin(struct gate *g, const char *state, const char *memory, int fd[2],

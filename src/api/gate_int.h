@@ -6,6 +6,7 @@
 
 #include "api/named.h"
 #include "block/block.h"
+#include "control/control.h"
 
 enum gate_what {
     GATE_READONLY_FIRST, /* of drives; before GATE_SETTLE */
@@ -36,8 +37,16 @@ union gate_room {
     char bytes[CMSG_SPACE(2 * sizeof(int))];
 };
 
+/* How clients' requests are read along: HTTP's, or lines of SPEECH. */
+struct gate_reader {
+    size_t most; /* bytes of one */
+    bool http;
+    size_t body_most;
+    enum control_speech speech;
+};
+
 /* The process, which does not return: it takes orders at SOCKET, and clients that have
  * come to LISTENER. */
-_Noreturn void gate_process(int listener, int socket, size_t body_most);
+_Noreturn void gate_process(int listener, int socket, const struct gate_reader *reader);
 
 #endif

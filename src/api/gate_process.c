@@ -11,11 +11,11 @@
  * and opening a file.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "api/gate_files.h"
@@ -40,10 +40,10 @@ struct client {
 };
 
 struct gate_process {
-    int socket;                 /* to the machine */
-    struct sockaddr_un address; /* that clients have come to */
+    int socket;                      /* to the machine */
+    struct sockaddr_storage address; /* that clients have come to */
     socklen_t address_len;
-    size_t body_most;
+    struct gate_reader reader;
     struct named *named;
     struct gate_files *orders;
     struct client client[CLIENTS];
@@ -51,34 +51,50 @@ struct gate_process {
 
 /* --- reading along --- */
 
-static size_t room_of(const struct gate_process *p) {
-    return HTTP_HEAD_MAX + p->body_most;
+static void drop_front(struct client *k, size_t len) {
+    k->request_len -= len;
+    memmove(k->request, k->request + len, k->request_len);
 }
 
 /* False: there is no whole request. */
-static bool read_one(struct gate_process *p, struct client *k) {
+static bool read_http(struct gate_process *p, struct client *k) {
     struct http_request q;
     const char *why;
     int status;
 
-    switch (http_parse(k->request, k->request_len, p->body_most, &q, &why, &status)) {
+    switch (
+        http_parse(k->request, k->request_len, p->reader.body_most, &q, &why, &status)) {
     case HTTP_BAD:
         k->lost = true;
         return false;
     case HTTP_WHOLE:
         named_by(p->named, &q);
-        k->request_len -= q.size;
-        memmove(k->request, k->request + q.size, k->request_len);
+        drop_front(k, q.size);
         return true;
     default:
         return false;
     }
 }
 
+/* The same. */
+static bool read_line(struct gate_process *p, struct client *k) {
+    size_t len = control_line_length(p->reader.speech, k->request, k->request_len);
+
+    if (!len)
+        return false;
+    named_by_line(p->named, p->reader.speech, k->request, len);
+    drop_front(k, len);
+    return true;
+}
+
+static bool read_one(struct gate_process *p, struct client *k) {
+    return p->reader.http ? read_http(p, k) : read_line(p, k);
+}
+
 static void read_along(struct gate_process *p, struct client *k, const char *bytes,
                        size_t len) {
     while (len && !k->lost) {
-        size_t room = room_of(p) - k->request_len, n = len < room ? len : room;
+        size_t room = p->reader.most - k->request_len, n = len < room ? len : room;
 
         memcpy(k->request + k->request_len, bytes, n);
         k->request_len += n;
@@ -153,13 +169,23 @@ static struct client *find_place(struct gate_process *p) {
     return NULL;
 }
 
+/* Both families have it in the same place (Linux, ipv6(7)). */
+static in_port_t port_of(const struct sockaddr_storage *a) {
+    return ((const struct sockaddr_in *)(const void *)a)->sin_port;
+}
+
 /* Who has come to our socket, and is no other that the machine has. */
 static bool is_client(const struct gate_process *p, int fd) {
-    struct sockaddr_un a = {0};
+    struct sockaddr_storage a = {0};
     socklen_t len = sizeof(a);
 
-    return !getsockname(fd, (struct sockaddr *)&a, &len) && len == p->address_len &&
-           !memcmp(&a, &p->address, len);
+    if (getsockname(fd, (struct sockaddr *)&a, &len) ||
+        a.ss_family != p->address.ss_family)
+        return false;
+    /* Of a port that is there at all addresses clients come to one. */
+    if (a.ss_family == AF_INET || a.ss_family == AF_INET6)
+        return port_of(&a) == port_of(&p->address);
+    return len == p->address_len && !memcmp(&a, &p->address, len);
 }
 
 /* FD, which is taken over, is one from now on; the machine's end of it, or -errno. */
@@ -175,7 +201,7 @@ static int take_client(struct gate_process *p, int fd) {
     }
     k->outside = fd;
     k->machine = ends[0];
-    k->request = malloc(room_of(p));
+    k->request = malloc(p->reader.most);
     if (k->request)
         return ends[1];
     close(ends[1]);
@@ -273,7 +299,7 @@ static bool turn(struct gate_process *p) {
     return !fd[0].revents || obey(p);
 }
 
-void gate_process(int listener, int socket, size_t body_most) {
+void gate_process(int listener, int socket, const struct gate_reader *reader) {
     const int ends[] = {socket, STDERR_FILENO};
     struct gate_process *p = calloc(1, sizeof(*p));
 
@@ -285,7 +311,7 @@ void gate_process(int listener, int socket, size_t body_most) {
     os_helper_begin("bivisor-api", ends, ARRAY_SIZE(ends));
     os_thread_prompt(); /* clients wait for it while CPUs compute */
     p->socket = socket;
-    p->body_most = body_most;
+    p->reader = *reader;
     for (unsigned n = 0; n < CLIENTS; n++)
         p->client[n].outside = p->client[n].machine = -1;
     /* Where it cannot be, our parent's cannot either, and that tells. */

@@ -63,6 +63,14 @@ void named_by(struct named *n, const struct http_request *q) {
     cJSON_Delete(body);
 }
 
+void named_by_line(struct named *n, enum control_speech speech, const char *line,
+                   size_t len) {
+    char path[NAMED_PATH];
+
+    if (control_name(speech, line, len, path, sizeof(path)))
+        remember(n, NAMED_DISC, path, "");
+}
+
 static bool use_up(struct named *n, const char *id, const char *path,
                    const char *memory) {
     for (unsigned k = 0; k < MOST; k++) {

@@ -345,8 +345,8 @@ struct os_jail_needs {
     /* The same where processes of ours hand over sockets that they have connected, at
      * which send(2), recv(2) and shutdown(2) may be used. */
     const int *handing;
-    /* One of those, where a descriptor may be sent, too; 0: there is none. */
-    int sending;
+    /* Those of them where a descriptor may be sent, too, and a -1; NULL: none. */
+    const int *sending;
     /* A thread does what others do elsewhere: a counted run has no workers, lockstep no
      * threads. */
     bool any_thread;

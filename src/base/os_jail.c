@@ -170,10 +170,15 @@ static int add_handing(scmp_filter_ctx ctx, const int *fds) {
     return rc;
 }
 
-static int add_sending(scmp_filter_ctx ctx, int fd) {
-    const struct filter_rule here = IF(sendmsg, 0, ARG32, (unsigned)fd);
+static int add_sending(scmp_filter_ctx ctx, const int *fds) {
+    int rc = 0;
 
-    return fd ? filter_add(ctx, &here) : 0;
+    for (; fds && *fds >= 0 && !rc; fds++) {
+        const struct filter_rule here = IF(sendmsg, 0, ARG32, (unsigned)*fds);
+
+        rc = filter_add(ctx, &here);
+    }
+    return rc;
 }
 
 static int add_listening(scmp_filter_ctx ctx, const int *fds) {

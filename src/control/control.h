@@ -151,6 +151,16 @@ enum control_speech {
  * WHY. */
 int control_open(const char *where, enum control_speech speech, struct control **out,
                  char *why, size_t why_size);
+/* Each client that comes is handed to PASS, which takes its descriptor over, and who is
+ * answered is the one that it returns; or -errno. Before control_start(). */
+void control_pass(struct control *c, int (*pass)(void *arg, int fd), void *arg);
+
+/* For who reads along. The bytes of the first line of LEN bytes, its end
+ * counted; 0: it has not ended. */
+size_t control_line_length(enum control_speech speech, const char *in, size_t len);
+/* That line, LEN bytes of it, has a file opened, which is in PATH then. */
+bool control_name(enum control_speech speech, const char *line, size_t len, char *path,
+                  size_t size);
 /* The table that clients are answered from, for rooms to add to. */
 struct control_table *control_table(struct control *c);
 /* What the jail must let it do (base/os.h). */

@@ -18,6 +18,11 @@ size_t qmp_length(const char *in, size_t len);
 /* The line by which EVENT is told, with QEMU's REASON for it; NULL: it has none. */
 void qmp_event(char *to, size_t size, const char *event, const char *reason);
 
+/* As control_name(). */
+bool qmp_name(const char *line, size_t len, char *path, size_t size);
+/* The same of a line of the monitor's, a text (words.c). */
+bool words_name(const char *line, char *path, size_t size);
+
 /* LEN bytes of anything as a text of UTF-8, the caller's to free(); NULL: out of memory.
  */
 char *check_make_text(const char *bytes, size_t len);

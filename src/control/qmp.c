@@ -248,6 +248,27 @@ static cJSON *close_tray(struct qmp *q) {
     return move_tray(q, false);
 }
 
+static cJSON *change_medium(struct qmp *q) {
+    const char *file = text(q->args, "filename");
+    cJSON *request = cJSON_CreateObject();
+    char *line = NULL;
+    bool good;
+
+    if (!file)
+        fail(q, "GenericError", "%s", "Parameter 'filename' is missing");
+    else if (request && cJSON_AddStringToObject(request, "command", "disc") &&
+             cJSON_AddNumberToObject(request, "drive", drive_of(q)) &&
+             cJSON_AddStringToObject(request, "path", file) &&
+             cJSON_AddBoolToObject(
+                 request, "force",
+                 cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(q->args, "force"))))
+        line = cJSON_PrintUnformatted(request);
+    good = line && ask_line(q, line);
+    cJSON_free(line);
+    cJSON_Delete(request);
+    return good ? cJSON_CreateObject() : NULL;
+}
+
 /* A list of {"type": "qcode", "data": NAME}, which are pressed at once. */
 static cJSON *keys(struct qmp *q) {
     const cJSON *key, *list = cJSON_GetObjectItemCaseSensitive(q->args, "keys");
@@ -305,6 +326,7 @@ static const struct command {
     {"eject", open_tray},
     {"blockdev-open-tray", open_tray},
     {"blockdev-close-tray", close_tray},
+    {"blockdev-change-medium", change_medium},
     {"screendump", screendump},
     {"human-monitor-command", human},
 };
@@ -458,4 +480,30 @@ size_t qmp_length(const char *in, size_t len) {
             return at + 1;
     }
     return 0;
+}
+
+/* What a request names, as execute() comes to it. */
+static bool request_names(const cJSON *request, char *path, size_t size) {
+    const cJSON *args = cJSON_GetObjectItemCaseSensitive(request, "arguments");
+    const char *what = text(request, "execute"), *file = text(args, "filename");
+    const char *line = text(args, "command-line");
+
+    if (what && file && !strcmp(what, "blockdev-change-medium"))
+        return (size_t)snprintf(path, size, "%s", file) < size;
+    return what && line && !strcmp(what, "human-monitor-command") &&
+           words_name(line, path, size);
+}
+
+bool qmp_name(const char *line, size_t len, char *path, size_t size) {
+    cJSON *request;
+    bool named;
+
+    for (; len && is_blank(*line); len--)
+        line++;
+    if (control_check(line, len))
+        return false;
+    request = cJSON_ParseWithLength(line, len);
+    named = request_names(request, path, size);
+    cJSON_Delete(request);
+    return named;
 }

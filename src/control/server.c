@@ -16,6 +16,7 @@
  *
  * Everything here is the loop's thread's.
  */
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,8 @@ struct control {
     struct os_listener *listener;
     struct os_loop *loop;
     struct os_watch door;
+    int (*pass)(void *arg, int fd); /* NULL: clients are answered as they come */
+    void *pass_arg;
     struct os_task more; /* lines have been read that are not answered yet */
     struct client *clients[CONTROL_CLIENTS];
 };
@@ -127,6 +130,46 @@ static bool refuse(struct client *k, const char *why) {
     return answer(k, asprintf(&text, forms[k->control->speech], why) < 0 ? NULL : text);
 }
 
+/* --- what lines are, also for who reads along --- */
+
+size_t control_line_length(enum control_speech speech, const char *in, size_t len) {
+    const char *end;
+
+    if (speech == CONTROL_QMP)
+        return qmp_length(in, len);
+    end = memchr(in, '\n', len);
+    return end ? (size_t)(end - in) + 1 : 0;
+}
+
+static bool json_name(const char *line, size_t len, char *path, size_t size) {
+    cJSON *request = control_check(line, len) ? NULL : cJSON_ParseWithLength(line, len);
+    const cJSON *command = cJSON_GetObjectItemCaseSensitive(request, "command");
+    const cJSON *file = cJSON_GetObjectItemCaseSensitive(request, "path");
+    bool named = cJSON_IsString(command) && !strcmp(command->valuestring, "disc") &&
+                 cJSON_IsString(file) &&
+                 (size_t)snprintf(path, size, "%s", file->valuestring) < size;
+
+    cJSON_Delete(request);
+    return named;
+}
+
+bool control_name(enum control_speech speech, const char *line, size_t len, char *path,
+                  size_t size) {
+    char *text;
+    bool named;
+
+    if (speech == CONTROL_QMP)
+        return qmp_name(line, len, path, size);
+    while (len && line[len - 1] == '\n')
+        len--;
+    if (speech == CONTROL_JSON)
+        return json_name(line, len, path, size);
+    text = strndup(line, len);
+    named = text && words_name(text, path, size);
+    free(text);
+    return named;
+}
+
 /* --- lines --- */
 
 static void serve(struct client *k);
@@ -148,12 +191,8 @@ static void drop_front(struct client *k, size_t len) {
 /* The bytes of the first line that has come, its end counted; 0: it has not ended. In a
  * line that was too long, only a newline is one. */
 static size_t line_length(const struct client *k) {
-    const char *end;
-
-    if (k->control->speech == CONTROL_QMP && !k->skipping)
-        return qmp_length(k->in, k->in_len);
-    end = memchr(k->in, '\n', k->in_len);
-    return end ? (size_t)(end - k->in) + 1 : 0;
+    return control_line_length(k->skipping ? CONTROL_JSON : k->control->speech, k->in,
+                               k->in_len);
 }
 
 /* And the next prompt. */
@@ -330,6 +369,8 @@ static void on_door(void *arg, unsigned ready) {
     int fd = os_listener_accept(c->listener);
     struct client **place, *k;
 
+    if (fd >= 0 && c->pass)
+        fd = c->pass(c->pass_arg, fd);
     if (fd < 0) {
         wait_for_room(c, fd);
         return;
@@ -373,6 +414,11 @@ int control_open(const char *where, enum control_speech speech, struct control *
     c->more = (struct os_task){.fn = on_more, .arg = c};
     *out = c;
     return 0;
+}
+
+void control_pass(struct control *c, int (*pass)(void *arg, int fd), void *arg) {
+    c->pass = pass;
+    c->pass_arg = arg;
 }
 
 struct control_table *control_table(struct control *c) {

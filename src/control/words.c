@@ -12,6 +12,7 @@
 #include "control/control_int.h"
 
 #define LINE_MAX_SHOWN 64 /* bytes of a line that is told back */
+#define WORDS_LINE 1024u  /* a longer one is cut */
 #define OUT_SIZE 4096u    /* the longest answer is help's */
 
 /* A line on its way. */
@@ -113,15 +114,61 @@ static void do_sendkey(struct words *w) {
     cJSON_Delete(ask(w, "keys", "keys", cJSON_CreateString(keys)));
 }
 
-/* [-f] DRIVE, by QEMU's names. */
-static void do_eject(struct words *w) {
-    bool force = !strncmp(w->rest, "-f ", 3);
-    const char *drive = w->rest + (force ? 3 : 0);
+/* [-f] DRIVE, by QEMU's names; what stands behind it. */
+static const char *take_drive(const char *rest, bool *force, unsigned *drive) {
+    size_t len;
+
+    *force = !strncmp(rest, "-f ", 3);
+    rest += *force ? 3 : 0;
+    len = strcspn(rest, " ");
+    *drive = len == 8 && !strncmp(rest, "ide1-cd1", len);
+    return rest + len + strspn(rest + len, " ");
+}
+
+static cJSON *drive_request(bool force, unsigned drive) {
     cJSON *request = cJSON_CreateObject();
 
     if (request && cJSON_AddBoolToObject(request, "force", force) &&
-        cJSON_AddNumberToObject(request, "drive", !strcmp(drive, "ide1-cd1")))
-        cJSON_Delete(ask_all(w, "tray", request));
+        cJSON_AddNumberToObject(request, "drive", drive))
+        return request;
+    cJSON_Delete(request);
+    return NULL;
+}
+
+static void do_eject(struct words *w) {
+    cJSON *request;
+    unsigned drive;
+    bool force;
+
+    take_drive(w->rest, &force, &drive);
+    request = drive_request(force, drive);
+    cJSON_Delete(ask_all(w, "tray", request));
+    cJSON_Delete(request);
+}
+
+/* A file, in quotes if there are blanks in its name; what QEMU has behind it (its format)
+ * says nothing of a disc. */
+static void take_file(const char *from, char *file, size_t size) {
+    bool quoted = *from == '"';
+
+    from += quoted;
+    snprintf(file, size, "%.*s", (int)strcspn(from, quoted ? "\"" : " "), from);
+}
+
+static void do_change(struct words *w) {
+    char file[WORDS_LINE];
+    cJSON *request;
+    unsigned drive;
+    bool force;
+
+    take_file(take_drive(w->rest, &force, &drive), file, sizeof(file));
+    if (!*file) {
+        say(w, "change: FILE is missing\r\n");
+        return;
+    }
+    request = drive_request(force, drive);
+    if (request && cJSON_AddStringToObject(request, "path", file))
+        cJSON_Delete(ask_all(w, "disc", request));
     cJSON_Delete(request);
 }
 
@@ -285,6 +332,8 @@ static const struct word {
     {"balloon", NULL, do_balloon, "so many MiB are the guest's", "MIB"},
     {"eject", NULL, do_eject, "the disc is out; with -f though the guest holds it",
      "[-f] DRIVE"},
+    {"change", NULL, do_change, "another disc is in; with -f though the guest holds it",
+     "[-f] DRIVE FILE"},
     {"sendkey", NULL, do_sendkey, "presses keys, as ctrl-alt-f1", "KEYS"},
     {"hostfwd_add", NULL, do_forward, "a port of the host's leads to the guest", "RULE"},
     {"hostfwd_remove", NULL, do_unforward, "it leads there no more", "RULE"},
@@ -301,7 +350,6 @@ static const struct word {
     {"device_add", NULL, NULL, "what the machine has it has from the beginning",
      "DEVICE"},
     {"device_del", NULL, NULL, "what the machine has it has to the end", "DEVICE"},
-    {"change", NULL, NULL, "a machine that runs opens no files", "DEVICE"},
 };
 
 static void do_help(struct words *w) {
@@ -346,20 +394,40 @@ static void execute(struct words *w, const char *line) {
         say(w, "unknown command: '%.*s'; help lists them\r\n", LINE_MAX_SHOWN, line);
 }
 
-char *control_words(const struct control_table *t, const char *line, const char **event) {
-    struct words w = {.table = t};
-    char clean[256];
+/* LINE without what is blank around it, and of visible characters. */
+static void clean_line(const char *line, char clean[WORDS_LINE]) {
     size_t len;
 
     line += strspn(line, " \t");
-    snprintf(clean, sizeof(clean), "%s", line);
+    snprintf(clean, WORDS_LINE, "%s", line);
     for (len = strlen(clean); len && strchr(" \t\r\n", clean[len - 1]);)
         clean[--len] = 0;
     for (size_t n = 0; n < len; n++)
         if ((uint8_t)clean[n] < ' ' || (uint8_t)clean[n] > '~')
             clean[n] = '?';
+}
+
+char *control_words(const struct control_table *t, const char *line, const char **event) {
+    struct words w = {.table = t};
+    char clean[WORDS_LINE];
+
+    clean_line(line, clean);
     execute(&w, clean);
     if (event)
         *event = w.event;
     return strdup(w.out);
+}
+
+bool words_name(const char *line, char *path, size_t size) {
+    char clean[WORDS_LINE];
+    const char *rest;
+    unsigned drive;
+    bool force;
+
+    clean_line(line, clean);
+    rest = behind(clean, "change");
+    if (!rest)
+        return false;
+    take_file(take_drive(rest, &force, &drive), path, size);
+    return *path;
 }

@@ -24,8 +24,8 @@ static struct run_given *given_of(struct run_options *o, unsigned n) {
     return NULL;
 }
 
-/* As options have it: "," is written twice. NULL: out of memory. */
-static char *word_of(const char *path, bool readonly) {
+/* As --disk has it: "," is written twice. NULL: out of memory. */
+static char *disk_word(const char *path, bool readonly) {
     static const char tail[] = ",format=raw,readonly";
     char *word = malloc(2 * strlen(path) + sizeof(tail)), *to = word;
 
@@ -40,9 +40,11 @@ static char *word_of(const char *path, bool readonly) {
 }
 
 /* What is needed to name it. False: out of memory. */
-static bool prepare(const char *path, bool readonly, char **text, char **word) {
+static bool prepare(const struct disk_option *d, const char *path, char **text,
+                    char **word) {
     *text = strdup(path);
-    *word = word_of(path, readonly);
+    *word =
+        d->kind == MACHINE_DISK_CDROM ? strdup(path) : disk_word(path, d->spec.readonly);
     if (*text && *word)
         return true;
     free(*text);
@@ -83,7 +85,7 @@ static void run_drive(void *arg, struct control_request *r) {
                                   : "clients of the API alone name files");
         return;
     }
-    if (!prepare(path, x->o->disks.disk[n].spec.readonly, &text, &word)) {
+    if (!prepare(&x->o->disks.disk[n], path, &text, &word)) {
         control_refuse(r, "out of memory");
         return;
     }
@@ -99,6 +101,78 @@ static void run_drive(void *arg, struct control_request *r) {
     free(text);
     free(word);
 }
+
+/* --- discs --- */
+
+static int disc_exchange(struct exchange *x, struct gate *gate, struct control_request *r,
+                         int *left, char *why, size_t why_size) {
+    const char *path = control_text(r, "path", "");
+    struct block_facts facts;
+    int fd[2], rc;
+
+    rc = gate_disc(gate, path, fd, &facts, why, why_size);
+    if (rc)
+        return rc;
+    rc = machine_disc_exchange(x->m, (unsigned)control_number(r, "drive", 0), fd[0],
+                               control_bool(r, "force", false), &facts, path, why,
+                               why_size);
+    if (rc)
+        close(fd[1]);
+    *left = fd[1];
+    return rc;
+}
+
+static void run_disc(void *arg, struct control_request *r) {
+    const struct exchange_door *door = arg;
+    struct exchange *x = door->exchange;
+    int fd,
+        n = machine_config_cdrom(&x->o->machine, (unsigned)control_number(r, "drive", 0));
+    char why[512], *text, *word;
+
+    if (!door->gate || n < 0) {
+        control_refuse(r, "%s",
+                       n < 0 ? "there is no such CD-ROM drive"
+                             : "a disc is changed at --control, --qmp or a monitor's "
+                               "socket, in a run that is not to be repeated");
+        return;
+    }
+    if (!prepare(&x->o->disks.disk[n], control_text(r, "path", ""), &text, &word)) {
+        control_refuse(r, "out of memory");
+        return;
+    }
+    if (!disc_exchange(x, door->gate, r, &fd, why, sizeof(why))) {
+        name_it(x, (unsigned)n, text, word, fd);
+        return;
+    }
+    control_refuse(r, "%s", why);
+    free(text);
+    free(word);
+}
+
+static const struct control_arg disc_args[] = {
+    {"path", CONTROL_TEXT, true, 1, 4095, "of the file, an image of a CD or DVD"},
+    {"drive", CONTROL_NUMBER, false, 0, MACHINE_DISKS - 1,
+     "which --cdrom, 0 being the first"},
+    {"force", CONTROL_BOOL, false, 0, 0, "though the guest holds the tray"},
+    {0},
+};
+
+static const struct control_command disc_commands[] = {
+    {.name = "disc",
+     .what = "puts another disc into a CD-ROM drive",
+     .args = disc_args,
+     .run = run_disc},
+    {0},
+};
+
+void exchange_add_discs(struct exchange *x, struct gate *gate, struct control_table *t) {
+    struct exchange_door *door = &x->door[x->doors++];
+
+    *door = (struct exchange_door){x, gate};
+    control_add(t, disc_commands, door);
+}
+
+/* --- drives --- */
 
 static const struct control_arg args[] = {
     {"number", CONTROL_NUMBER, true, 0, MACHINE_DISKS - 1, "of the disk"},

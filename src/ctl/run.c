@@ -55,6 +55,7 @@ struct run {
     struct remote remote;
     struct forwards forwards;
     struct exchange exchange;
+    struct gate *gate[CONTROL_SPEECHES]; /* opens discs for its clients; NULL: nobody */
     struct forker_plan plan;
     struct forker *forker;           /* NULL: clients of the API can make no copies */
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
@@ -281,12 +282,14 @@ static bool start_control(struct run *r) {
     r->steer = (struct steer){.m = r->m, .console = &r->console, .o = &r->o};
     steer_add(&r->steer, &r->words);
     forwards_add(&r->forwards, &r->words);
+    exchange_add_discs(&r->exchange, NULL, &r->words);
     rc = remote_start(&r->remote);
     for (unsigned n = 0; n < CONTROL_SPEECHES && !rc; n++) {
         if (!r->control[n])
             continue;
         steer_add(&r->steer, control_table(r->control[n]));
         forwards_add(&r->forwards, control_table(r->control[n]));
+        exchange_add_discs(&r->exchange, r->gate[n], control_table(r->control[n]));
         if (n == CONTROL_JSON) {
             take_add(&r->take, control_table(r->control[n]));
             remote_add(&r->remote, control_table(r->control[n]));
@@ -439,6 +442,16 @@ static void list_listeners(const struct run *r, int *out) {
     *out = -1;
 }
 
+/* Where processes are asked for files, with a client if one has come; and a -1. */
+static void list_gates(const struct run *r, int *out) {
+    for (unsigned n = 0; n < CONTROL_SPEECHES; n++)
+        if (r->gate[n])
+            *out++ = gate_socket(r->gate[n]);
+    if (r->api && api_gate(r->api))
+        *out++ = gate_socket(api_gate(r->api));
+    *out = -1;
+}
+
 /* Where processes hand over what may not be opened here: connections to disks' servers
  * and for the guest, files of snapshots; and a -1. */
 static void list_handing(const struct run *r, int *out) {
@@ -452,15 +465,22 @@ static void list_handing(const struct run *r, int *out) {
         *out++ = snapshots_socket(r->snapshots);
     if (r->copy >= 0)
         *out++ = r->copy;
-    if (r->api && api_gate(r->api))
-        *out++ = gate_socket(api_gate(r->api));
-    *out = -1;
+    list_gates(r, out);
+}
+
+static bool settle_gates(const struct run *r) {
+    for (unsigned n = 0; n < CONTROL_SPEECHES; n++)
+        if (r->gate[n] && !gate_settle(r->gate[n])) {
+            log_error("the process that opens discs has ended");
+            return false;
+        }
+    return true;
 }
 
 static int run_machine(struct run *r) {
     int listeners[MACHINE_NETS + MACHINE_CONSOLES + MACHINE_SERIALS + 5];
-    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 5];
-    int sending = r->api && api_gate(r->api) ? gate_socket(api_gate(r->api)) : 0;
+    int handing[MACHINE_DISKS * BLOCK_SOCKETS_MAX + 5 + CONTROL_SPEECHES];
+    int sending[CONTROL_SPEECHES + 2];
     const struct os_jail_needs needs = {.cpu_ioctls = machine_ioctls(r->m),
                                         .device_ioctls = machine_device_ioctls(r->m),
                                         .listeners = listeners,
@@ -470,6 +490,7 @@ static int run_machine(struct run *r) {
 
     list_listeners(r, listeners);
     list_handing(r, handing);
+    list_gates(r, sending);
     if (!take_terminal(r))
         return CTL_HOST_FAILURE;
     log_info("engine %s", machine_engine_name(r->m));
@@ -478,7 +499,8 @@ static int run_machine(struct run *r) {
     if (start_control(r) && start_gdb(r) && start_nets(r) &&
         display_option_start(&r->o.display, r->o.escape, r->m, quit, r) &&
         (!r->front->ready || r->front->ready(r->front->arg)) &&
-        (!r->api || api_settle(r->api)) && jail_enter(r->o.jail, &needs))
+        (!r->api || api_settle(r->api)) && settle_gates(r) &&
+        jail_enter(r->o.jail, &needs))
         return run_locked_up(r);
     display_option_stop(&r->o.display);
     console_close(&r->console);
@@ -502,6 +524,8 @@ static void close_controls(struct run *r) {
     for (unsigned n = 0; n < CONTROL_SPEECHES; n++) {
         control_close(r->control[n]);
         r->control[n] = NULL;
+        gate_close(r->gate[n]);
+        r->gate[n] = NULL;
     }
 }
 
@@ -725,6 +749,29 @@ static int open_named(struct run *r, char *why, size_t why_size) {
     return rc;
 }
 
+static int pass_to(void *arg, int fd) {
+    return gate_pass(arg, fd);
+}
+
+/* Where there is a CD-ROM drive, clients can have another disc put in, and a process
+ * opens its file for them. 0 or -errno. */
+static int open_gates(struct run *r) {
+    int rc = 0;
+
+    if (r->o.machine.counted || machine_config_cdrom(&r->o.machine, 0) < 0)
+        return 0;
+    for (unsigned n = 0; n < CONTROL_SPEECHES && !rc; n++) {
+        if (!r->control[n])
+            continue;
+        rc = gate_open_control(n, control_socket(r->control[n]), &r->gate[n]);
+        if (!rc)
+            control_pass(r->control[n], pass_to, r->gate[n]);
+    }
+    if (rc)
+        log_error("cannot make the process that opens discs: %s", strerror(-rc));
+    return rc;
+}
+
 /* The sockets make a process each, and are therefore before there are threads. */
 static int with_control(struct run *r) {
     static const char *const options[] = {
@@ -740,6 +787,8 @@ static int with_control(struct run *r) {
         if (rc)
             log_error("--%s: %s", options[n], why);
     }
+    if (!rc)
+        rc = open_gates(r);
     status = rc ? ctl_status_of(rc) : with_api(r);
     close_controls(r);
     return status;

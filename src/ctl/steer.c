@@ -362,21 +362,16 @@ static void run_keys(void *arg, struct control_request *r) {
 static void run_tray(void *arg, struct control_request *r) {
     struct steer *s = arg;
     bool open = control_bool(r, "open", true);
+    int rc = machine_tray(s->m, (unsigned)control_number(r, "drive", 0), open,
+                          control_bool(r, "force", false));
+    char why[128];
 
-    switch (machine_tray(s->m, (unsigned)control_number(r, "drive", 0), open,
-                         control_bool(r, "force", false))) {
-    case 0:
+    if (!rc) {
         control_put_bool(r, "open", open);
         return;
-    case -EBUSY:
-        control_refuse(r, "the guest holds the tray, and has been asked to open it");
-        return;
-    case -ENODEV:
-        control_refuse(r, "there is no such CD-ROM drive");
-        return;
-    default:
-        control_refuse(r, "a run that can be repeated keeps its discs");
     }
+    machine_tray_why(rc, why, sizeof(why));
+    control_refuse(r, "%s", why);
 }
 
 static const struct control_arg tray_args[] = {

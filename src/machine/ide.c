@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/os.h"
 #include "dev/ide/ide.h"
 #include "machine/machine_int.h"
 
@@ -97,26 +98,60 @@ int machine_ide_make(struct machine *m, char *why, size_t why_size) {
     return ide ? machine_device_add(m, &ops, ide) : -ENOMEM;
 }
 
-/* The disk that is CD-ROM drive N; disk_count: there is none. */
-static unsigned find_cdrom(const struct machine *m, unsigned n) {
-    unsigned disk = 0;
+int machine_config_cdrom(const struct machine_config *cfg, unsigned n) {
+    for (unsigned disk = 0; disk < cfg->disk_count; disk++)
+        if (cfg->disks[disk].kind == MACHINE_DISK_CDROM && !n--)
+            return (int)disk;
+    return -ENODEV;
+}
 
-    while (disk < m->cfg.disk_count &&
-           (m->cfg.disks[disk].kind != MACHINE_DISK_CDROM || n--))
-        disk++;
-    return disk;
+void machine_tray_why(int rc, char *why, size_t why_size) {
+    snprintf(why, why_size, "%s",
+             rc == -EBUSY    ? "the guest holds the tray, and has been asked to open it"
+             : rc == -ENODEV ? "there is no such CD-ROM drive"
+                             : "a run that can be repeated keeps its discs");
 }
 
 int machine_tray(struct machine *m, unsigned n, bool open, bool force) {
-    unsigned disk = find_cdrom(m, n);
+    int disk = machine_config_cdrom(&m->cfg, n);
     bool moved;
 
-    if (disk == m->cfg.disk_count)
-        return -ENODEV;
+    if (disk < 0)
+        return disk;
     if (m->cfg.counted)
         return -EINVAL;
     machine_board_enter(m);
-    moved = ide_tray(m->ide, machine_ide_place(m, disk), open, force);
+    moved = ide_tray(m->ide, machine_ide_place(m, (unsigned)disk), open, force);
     machine_board_leave(m);
     return moved ? 0 : -EBUSY;
+}
+
+/* The board's lock is held, the tray is open. */
+static int put_in(struct machine *m, unsigned disk, int fd,
+                  const struct block_facts *facts, const char *path, struct image **old,
+                  char *why, size_t why_size) {
+    int rc =
+        block_exchange(m->cfg.disks[disk].block, fd, facts, path, old, why, why_size);
+
+    if (!rc)
+        ide_tray(m->ide, machine_ide_place(m, disk), false, false);
+    return rc;
+}
+
+int machine_disc_exchange(struct machine *m, unsigned n, int fd, bool force,
+                          const struct block_facts *facts, const char *path, char *why,
+                          size_t why_size) {
+    int disk = machine_config_cdrom(&m->cfg, n), rc = machine_tray(m, n, true, force);
+    struct image *old = NULL;
+
+    if (rc) {
+        machine_tray_why(rc, why, why_size);
+        os_socket_close(fd);
+        return rc;
+    }
+    machine_board_enter(m);
+    rc = put_in(m, (unsigned)disk, fd, facts, path, &old, why, why_size);
+    machine_board_leave(m);
+    block_put_away(old); /* its disk may take long */
+    return rc;
 }

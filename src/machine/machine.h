@@ -335,6 +335,16 @@ bool machine_net_limit(struct machine *m, unsigned n, enum net_limit which,
  * themselves. Without FORCE a guest that holds it is asked, and may open it. 0; -EBUSY:
  * it is asked; -ENODEV: there is no such drive; -EINVAL: the run is counted. */
 int machine_tray(struct machine *m, unsigned n, bool open, bool force);
+/* The sentence for what machine_tray() returned. */
+void machine_tray_why(int rc, char *why, size_t why_size);
+/* The disk that is CD-ROM drive N; -ENODEV: there is none. */
+int machine_config_cdrom(const struct machine_config *cfg, unsigned n);
+/* CD-ROM drive N has another disc: its tray opens, as for machine_tray(), and closes with
+ * FD, of the file PATH, which FACTS are of, in it. FD is taken over. 0, or -errno with
+ * one sentence in WHY; the tray may be open then. On the loop's thread. */
+int machine_disc_exchange(struct machine *m, unsigned n, int fd, bool force,
+                          const struct block_facts *facts, const char *path, char *why,
+                          size_t why_size);
 /* As block_exchange(), of the configuration's disk N, a virtio disk, whose driver is
  * told; what was there is put away. On the loop's thread. 0, or -errno with one sentence.
  */

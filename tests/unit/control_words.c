@@ -144,10 +144,49 @@ static void test_refused(void **unused) {
     check("savevm x", "`bivisor snapshot`", NULL);
     check("eject -f ide1-cd0", "Error: ", NULL); /* nor this one */
     check("eject", "[-f] DRIVE is missing", NULL);
+    check("change ide1-cd0 /a", "Error: ", NULL);
+    check("change ide1-cd0", "FILE is missing", NULL);
     check("stop it", "unknown command: 'stop it'", NULL);
     check("stopped", "unknown command: 'stopped'", NULL);
     check("info", "unknown command: 'info'", NULL);
     check("a\001\377b", "unknown command: 'a??b'", NULL);
+}
+
+static void names(enum control_speech speech, const char *line, const char *wanted) {
+    char path[64] = "";
+    bool named = control_name(speech, line, strlen(line), path, sizeof(path));
+
+    assert_int_equal(named, *wanted != 0);
+    assert_string_equal(named ? path : "", wanted);
+}
+
+/* Who reads along understands what the server will. */
+static void test_named(void **unused) {
+    names(CONTROL_WORDS, "change ide1-cd0 /a/b.iso\r\n", "/a/b.iso");
+    names(CONTROL_WORDS, "  change -f ide1-cd1 \"/a/b c.iso\" raw\n", "/a/b c.iso");
+    names(CONTROL_WORDS, "change ide1-cd0\n", "");
+    names(CONTROL_WORDS, "changes ide1-cd0 /a\n", "");
+    names(CONTROL_WORDS, "eject ide1-cd0 /a\n", "");
+    names(CONTROL_JSON, "{\"command\":\"disc\",\"path\":\"/a\\u0062\"}\n", "/ab");
+    names(CONTROL_JSON, "{\"command\":\"tray\",\"path\":\"/a\"}\n", "");
+    names(CONTROL_JSON, "{\"command\":\"disc\",\"path\":7}\n", "");
+    names(CONTROL_JSON, "[\"disc\"]\n", "");
+    names(CONTROL_JSON, "{\"command\":\"disc\"", "");
+    names(CONTROL_JSON,
+          "{\"command\":\"disc\",\"path\":\"/"
+          "0123456789012345678901234567890123456789012345678901234567890123\"}\n",
+          "");
+    names(CONTROL_QMP,
+          " {\"execute\":\"blockdev-change-medium\",\"arguments\":{\"id\":\"x\","
+          "\"filename\":\"/a\"}}",
+          "/a");
+    names(CONTROL_QMP,
+          "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":"
+          "\"change ide1-cd0 /b\"}}",
+          "/b");
+    names(CONTROL_QMP, "{\"execute\":\"eject\",\"arguments\":{\"filename\":\"/a\"}}", "");
+    names(CONTROL_QMP, "{\"execute\":\"blockdev-change-medium\"}", "");
+    names(CONTROL_QMP, "7", "");
 }
 
 /* --- at a port --- */
@@ -238,7 +277,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_words),     cmocka_unit_test(test_forwards),
         cmocka_unit_test(test_refused),   cmocka_unit_test(test_client),
-        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_addresses), cmocka_unit_test(test_named),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -612,6 +612,15 @@ static void test_cd_user(void **state) {
     assert_true(ide_tray(ide, 2, false, false));
     assert_int_equal(short_packet(0x00, data), -1);
     assert_int_equal(sense(), 0x062800);
+    /* What was asked for before is void when a disc has been put in. */
+    assert_int_equal(packet(lock, data, 64), 0);
+    assert_false(ide_tray(ide, 2, true, false));
+    assert_true(ide_tray(ide, 2, true, true));
+    assert_true(ide_tray(ide, 2, false, false));
+    assert_int_equal(packet(event, data, 64), 8);
+    assert_int_equal(data[4], 2);
+    assert_int_equal(packet(event, data, 64), 8);
+    assert_int_equal(data[4], 0);
 }
 
 /* --- resets, and what no driver does --- */

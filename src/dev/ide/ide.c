@@ -102,10 +102,9 @@ bool ide_tray(struct ide *i, unsigned drive, bool open, bool force) {
     }
     d->open = open;
     d->changed = !open && d->block;
-    if (open) {
+    d->event = open ? IDE_REMOVAL : 0; /* nobody wants it open any more */
+    if (open)
         d->locked = false;
-        d->event = IDE_REMOVAL;
-    }
     return true;
 }
 
