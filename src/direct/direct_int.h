@@ -56,6 +56,7 @@ struct program {
     unsigned nthread;
     bool doubtful;         /* flushed since the last look: it may be another */
     unsigned seen;         /* in user code, at looks */
+    unsigned looks;        /* the same without a pause in between */
     uint64_t seen_at;      /* TSC */
     uint64_t not_until;    /* TSC */
     uint64_t splits_until; /* TSC: it was found at a locked access that crosses a line */

@@ -22,7 +22,12 @@
 #include "direct/direct_int.h"
 #include "x86/cr.h"
 
-#define ENOUGH 3u            /* looks */
+#define ENOUGH 3u /* looks */
+/* The same where there can be no cells before memory has been copied (struct cell_gate),
+ * all within as many parts of a second: that takes as long as a command at a shell, and
+ * as much memory as the guest uses. */
+#define ENOUGH_TO_OPEN 32u
+#define PARTS 10u
 #define LOOKS_A_SECOND 1000u /* that count: one interrupt makes several */
 #define WINDOW 64u           /* exits that a program is judged by */
 #define EARLY 16u            /* windows in which it is young */
@@ -71,7 +76,7 @@ static bool qualifies(struct direct *d) {
     if (d->mode != DIRECT_ON && (p->cr3 != root(d->v) || p->seen < ENOUGH ||
                                  p->not_until > __builtin_ia32_rdtsc()))
         return false;
-    if (d->gate->closed)
+    if (d->gate->closed && p->looks >= ENOUGH_TO_OPEN)
         __atomic_store_n(&d->gate->wanted, true, __ATOMIC_RELAXED);
     return !d->gate->closed;
 }
@@ -183,6 +188,7 @@ void direct_sample(struct direct *d) {
     }
     p->doubtful = false;
     if (now - p->seen_at > d->patience / LOOKS_A_SECOND) {
+        p->looks = now - p->seen_at > d->patience / PARTS ? 1 : p->looks + 1;
         p->seen_at = now;
         p->seen += p->seen < ENOUGH;
         found(d, p);

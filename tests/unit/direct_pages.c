@@ -306,6 +306,17 @@ static void look(unsigned n, uint64_t patience) {
         direct_sample(&D);
 }
 
+#define LONG (1ull << 40) /* ticks, of patience */
+
+/* Each is so many ticks after the one before. */
+static void look_after(unsigned n, uint64_t ticks) {
+    while (n--) {
+        for (unsigned k = 0; k < ARRAY_SIZE(D.program); k++)
+            D.program[k].seen_at = __builtin_ia32_rdtsc() - ticks;
+        look(1, LONG);
+    }
+}
+
 /* A program of user code that has been found computing N times. */
 static struct vcpu *computes(unsigned n) {
     static struct vcpu v;
@@ -369,14 +380,18 @@ static void test_cold(void **state) {
     assert_false(v->away);
 }
 
-/* There are no cells now: it is known that some would have been used. */
+/* There are no cells now: it is known that some would have been used for long. */
 static void test_gate(void **state) {
     struct vcpu *v = computes(0);
 
     gate.closed = true;
-    look(2, OFTEN);
+    look_after(31, LONG / 500);
     assert_false(gate.wanted);
-    look(1, OFTEN);
+    look_after(31, LONG / 5); /* it pauses */
+    assert_false(gate.wanted);
+    look_after(30, LONG / 500);
+    assert_false(gate.wanted);
+    look_after(1, LONG / 500);
     assert_true(gate.wanted);
     assert_false(v->away);
     gate = (struct cell_gate){0};
