@@ -649,23 +649,45 @@ static void test_slow_reset(void **state) {
 
     start();
     life = dev.lives;
-    virtio_began(&dev);
-    virtio_began(&dev);
+    virtio_began(&dev.queue[0]);
+    virtio_began(&dev.queue[0]);
     status(0);
     assert_int_not_equal(dev.lives, life);
     assert_int_equal(virtio_status(&dev), 15);
     assert_false(virtio_live(&dev));
-    virtio_ended(&dev);
+    virtio_ended(&dev.queue[0]);
     assert_int_equal(virtio_status(&dev), 15);
-    virtio_ended(&dev);
+    virtio_ended(&dev.queue[0]);
     assert_int_equal(virtio_status(&dev), 0);
     start();
-    virtio_began(&dev);
+    virtio_began(&dev.queue[0]);
     status(0);
     status(1); /* it does not wait */
     assert_int_equal(virtio_status(&dev), 1);
-    virtio_ended(&dev);
+    virtio_ended(&dev.queue[0]);
     assert_int_equal(virtio_status(&dev), 1);
+}
+
+/* So is the end of a queue, whatever others do. */
+static void test_slow_end(void **state) {
+    struct virtio_queue *q;
+
+    start();
+    q = virtio_queue_of(&dev, 0);
+    assert_true(virtio_queue_busy(q));
+    virtio_began(q);
+    virtio_queue_disable(q);
+    assert_false(virtio_queue_live(q));
+    assert_true(virtio_queue_busy(q));
+    virtio_ended(q);
+    assert_false(virtio_queue_busy(q));
+    virtio_queue_enable(q);
+    virtio_queue_disable(q);
+    assert_false(virtio_queue_busy(q));
+    virtio_began(q);
+    status(0);
+    assert_false(virtio_queue_busy(q)); /* a new driver finds it as it should be */
+    virtio_ended(q);
 }
 
 /* --- traces --- */
@@ -724,6 +746,7 @@ int main(void) {
         T(test_legacy_features),
         T(test_config),
         T(test_slow_reset),
+        T(test_slow_end),
         T(test_traces),
     };
 #undef T

@@ -165,7 +165,7 @@ static void submit(struct request *r, enum block_op op, uint64_t offset,
         go_on(r, 0);
         return;
     }
-    virtio_began(&r->blk->d);
+    virtio_began(r->q);
     block_submit(r->blk->block, &r->block);
 }
 
@@ -243,7 +243,7 @@ static void done(struct block_request *block, int rc) {
     /* Also for a driver that is gone: its memory has changed. */
     if (block->op == BLOCK_READ)
         virtio_span_written(&b->d, &r->data);
-    virtio_ended(&b->d);
+    virtio_ended(r->q);
     if (r->life == b->d.lives)
         go_on(r, rc);
     else
@@ -500,7 +500,7 @@ void virtio_blk_quiet(struct virtio_blk *b) {
     block_drain(b->block);
     for (unsigned n = 0; n < b->d.queues * QUEUE_SIZE; n++)
         if (b->request[n].busy) {
-            virtio_ended(&b->d);
+            virtio_ended(b->request[n].q);
             release(&b->request[n]);
         }
 }

@@ -41,7 +41,7 @@ static void forget_driver(struct virtio_device *d) {
     for (unsigned n = 0; n < d->queues; n++) {
         struct virtio_queue *q = &d->queue[n];
 
-        q->ready = false;
+        q->ready = q->stopped = false;
         q->size = q->size_max;
         q->vector = VIRTIO_NO_VECTOR;
         q->desc = q->avail = q->used = 0;
@@ -64,13 +64,15 @@ static void driver_reset(struct virtio_device *d) {
         d->resetting = shown;
 }
 
-void virtio_began(struct virtio_device *d) {
-    d->under_way++;
+void virtio_began(struct virtio_queue *q) {
+    q->under_way++;
+    q->dev->under_way++;
 }
 
-void virtio_ended(struct virtio_device *d) {
-    if (!--d->under_way)
-        d->resetting = 0;
+void virtio_ended(struct virtio_queue *q) {
+    q->under_way--;
+    if (!--q->dev->under_way)
+        q->dev->resetting = 0;
 }
 
 /* --- status --- */

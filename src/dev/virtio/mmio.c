@@ -82,7 +82,7 @@ static uint32_t read_register(struct virtio_mmio *m, uint64_t at) {
     case R_QUEUE_MAX:
         return q ? q->size_max : 0;
     case R_QUEUE_READY:
-        return q && q->ready;
+        return q && virtio_queue_busy(q); /* a driver that ends it waits for 0 */
     case R_INTERRUPT:
         return m->interrupt;
     case R_STATUS:

@@ -85,10 +85,16 @@ void virtio_queue_enable(struct virtio_queue *q) {
         return;
     }
     q->ready = true;
+    q->stopped = false;
 }
 
 void virtio_queue_disable(struct virtio_queue *q) {
+    q->stopped |= q->ready;
     q->ready = false;
+}
+
+bool virtio_queue_busy(const struct virtio_queue *q) {
+    return q->ready || (q->stopped && q->under_way);
 }
 
 void virtio_queue_set_size(struct virtio_queue *q, uint32_t size) {

@@ -96,6 +96,8 @@ struct virtio_queue {
     uint16_t size;     /* the driver's, a power of 2 */
     uint16_t vector;   /* the transport's */
     bool ready;
+    bool stopped;               /* by a driver that may wait until nothing is under way */
+    uint32_t under_way;         /* requests of it that a back end has */
     uint64_t desc, avail, used; /* guest-physical, as the driver wrote them */
     /* From here on good while it is ready. */
     uint8_t *desc_host, *avail_host, *used_host;
@@ -218,11 +220,12 @@ void virtio_device_end(struct virtio_device *d);
 void virtio_broken(struct virtio_device *d, const char *why);
 /* The device has changed its configuration space. */
 void virtio_config_changed(struct virtio_device *d);
-/* A back end has a request, and has it no more. The reset that the driver asked for is
- * not done before all have ended. A request that ends in another life than it began in
- * (d->lives) has nobody who waits for it: it is not pushed. */
-void virtio_began(struct virtio_device *d);
-void virtio_ended(struct virtio_device *d);
+/* A back end has a request of Q, and has it no more. The reset that the driver asked for
+ * is not done before all have ended, nor is a queue's end before all of its own. A
+ * request that ends in another life than it began in (d->lives) has nobody who waits for
+ * it: it is not pushed. */
+void virtio_began(struct virtio_queue *q);
+void virtio_ended(struct virtio_queue *q);
 
 /* --- for transports --- */
 
@@ -246,7 +249,10 @@ struct virtio_queue *virtio_queue_of(struct virtio_device *d, uint32_t index);
 void virtio_queue_set_size(struct virtio_queue *q, uint32_t size);
 /* The driver has said where the rings are: they are used from now on. */
 void virtio_queue_enable(struct virtio_queue *q);
+/* They are used no more. */
 void virtio_queue_disable(struct virtio_queue *q);
+/* They are, or a back end has buffers of a queue that the driver has ended. */
+bool virtio_queue_busy(const struct virtio_queue *q);
 /* "Legacy Interfaces: A Note on Virtqueue Layout": all rings in one place, at page PFN of
  * ALIGN bytes; 0: none any more. */
 void virtio_queue_set_legacy(struct virtio_queue *q, uint64_t pfn, uint32_t align);
