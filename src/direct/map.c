@@ -17,6 +17,7 @@
 #define PROT_OF_EXEC 4
 #define LOWEST 0x10000u /* vm.mmap_min_addr */
 #define AROUND 32u      /* pages that are looked at behind one that faulted */
+#define BEFORE 15u      /* and in front of it */
 
 /* A page that is code and is written again and again is not for cells, for a while: not
  * if it has had WRITES stores, one of which is forgotten with each tick of page_clock().
@@ -475,26 +476,43 @@ static bool is_data(struct vcpu *v, uint64_t at, bool writable) {
            !mmu_probe(v, gva(at), 1, MMU_READ, false);
 }
 
+/* Page AT, near PAGE, which is wanted, is not mapped yet, and the guest has it. */
+static bool comes_along(struct direct *d, const struct space *s, uint64_t at,
+                        uint64_t page, bool code) {
+    struct gpa where;
+    bool writable;
+
+    if (at >> 21 != page >> 21 || space_rights(s, at) ||
+        !mmu_peek(d->v, gva(at), &where, &writable))
+        return false;
+    return code ? mmu_fetch(d->v, gva(at)) != NULL : is_data(d->v, at, writable);
+}
+
 /* The neighbours of a page that was wanted: those that are mapped in the guest, too. */
-static void map_around(struct direct *d, struct space *s, uint64_t page, bool code,
+static void map_before(struct direct *d, struct space *s, uint64_t page, bool code,
                        struct run *r) {
-    struct vcpu *v = d->v;
-    struct fault kept = v->fault;
+    struct fault kept = d->v->fault;
+    uint64_t n = 0;
+
+    while (n < BEFORE && d->opt.around &&
+           comes_along(d, s, page - (n + 1) * 4096, page, code))
+        n++;
+    for (; n; n--)
+        map_page(d, s, page - n * 4096, code, false, r);
+    d->v->fault = kept;
+}
+
+static void map_behind(struct direct *d, struct space *s, uint64_t page, bool code,
+                       struct run *r) {
+    struct fault kept = d->v->fault;
 
     for (unsigned n = 1; n < AROUND && d->opt.around; n++) {
         uint64_t at = page + n * 4096ull;
-        struct gpa where;
-        bool writable;
 
-        if (at >> 21 != page >> 21 || space_rights(s, at) ||
-            !mmu_peek(v, gva(at), &where, &writable))
-            break;
-        if (code ? !mmu_fetch(v, gva(at)) : !is_data(v, at, writable))
-            break;
-        if (!map_page(d, s, at, code, false, r))
+        if (!comes_along(d, s, at, page, code) || !map_page(d, s, at, code, false, r))
             break;
     }
-    v->fault = kept;
+    d->v->fault = kept;
 }
 
 /* --- faults --- */
@@ -509,9 +527,10 @@ static bool map_for(struct direct *d, struct space *s, uint64_t page, enum mmu_a
                     struct run *r) {
     bool code = acc == MMU_EXEC;
 
+    map_before(d, s, page, code, r);
     if (!map_page(d, s, page, code, code, r) || !(space_rights(s, page) & 1u << acc))
         return false;
-    map_around(d, s, page, code, r);
+    map_behind(d, s, page, code, r);
     return true;
 }
 

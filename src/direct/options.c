@@ -5,7 +5,7 @@
     { .name = #field, .what = (text), .off = offsetof(struct direct_options, field) }
 
 static const struct engine_option table[] = {
-    SWITCH(around, "a page is mapped together with those behind it"),
+    SWITCH(around, "a page is mapped together with its neighbours"),
     SWITCH(cold, "one look is enough while a program's code is being translated"),
     SWITCH(copies, "code with CPUID and the like in it runs as a copy"),
     SWITCH(demote, "who comes out too often is translated again"),
