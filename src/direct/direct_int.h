@@ -15,6 +15,7 @@ enum verdict {
     VERDICT_GOOD,
     VERDICT_AUX,     /* good where the host's TSC_AUX is the guest's */
     VERDICT_OWN,     /* good if a program has written it itself, and CPUID faults */
+    VERDICT_ASKS,    /* of that the same, as a copy in which XGETBV faults, too */
     VERDICT_COPY,    /* as a copy in which some instructions fault */
     VERDICT_REFUSED, /* by scan.c */
 };

@@ -225,11 +225,12 @@ static struct scan_page scanned(const struct direct *d, uint64_t at,
 
 #define PLACES 96u /* instructions in a page that fault in its copy */
 
-static int places(const struct direct *d, uint64_t at, const uint8_t *host,
+/* OWN: SCAN_OWN, or none. */
+static int places(const struct direct *d, uint64_t at, const uint8_t *host, unsigned own,
                   uint16_t *place) {
     const struct scan_page page = scanned(d, at, host);
 
-    return scan_places(&page, scan_how(d) | SCAN_AUX, place, PLACES);
+    return scan_places(&page, scan_how(d) | SCAN_AUX | own, place, PLACES);
 }
 
 static enum verdict judge(const struct direct *d, uint64_t at, const uint8_t *host) {
@@ -242,7 +243,9 @@ static enum verdict judge(const struct direct *d, uint64_t at, const uint8_t *ho
         return VERDICT_AUX;
     if (!scan_refuses(&page, scan_how(d) | SCAN_AUX | SCAN_OWN))
         return VERDICT_OWN;
-    return places(d, at, host, place) < 0 ? VERDICT_REFUSED : VERDICT_COPY;
+    if (places(d, at, host, SCAN_OWN, place) > 0)
+        return VERDICT_ASKS;
+    return places(d, at, host, 0, place) < 0 ? VERDICT_REFUSED : VERDICT_COPY;
 }
 
 static void hold(struct direct *d, struct code_page *c, uint32_t page,
@@ -258,32 +261,41 @@ static void hold(struct direct *d, struct code_page *c, uint32_t page,
 enum how_run { NOT, AS_IT_IS, AS_COPY, AS_WRITTEN };
 
 /* What page AT holds is what the program makes as it goes: it has done so, or its tables
- * let it. It has numbers beside its code, which it reads: there are no copies of it. */
-static bool is_own(const struct direct *d, uint64_t at, const struct code_page *c) {
+ * let it. It has numbers beside its code, which it reads: a copy would show it others. */
+static bool is_own(const struct direct *d, uint64_t at, const struct code_page *c,
+                   bool *writable) {
     struct gpa where;
-    bool writable;
 
-    return c->made || (mmu_peek(d->v, gva(at), &where, &writable) && writable);
+    if (!mmu_peek(d->v, gva(at), &where, writable))
+        *writable = false;
+    return c->made || *writable;
 }
 
-/* It has to have made some already, so that it has a cell in which CPUID faults. */
-static enum how_run how_run_own(const struct direct *d, const struct space *s,
-                                enum verdict verdict) {
+/* Among these numbers are many that look like CPUID: where that faults they do no harm,
+ * and who may write and execute at once gets such a cell. */
+static enum how_run how_run_own(struct direct *d, const struct space *s,
+                                enum verdict verdict, bool writable) {
     bool faults = cell_faults(s->cell) & CELL_CPUID_FAULTS;
 
-    return (verdict == VERDICT_OWN && faults) || (verdict == VERDICT_AUX && d->aux_equal)
-               ? AS_IT_IS
-               : NOT;
+    if (verdict == VERDICT_AUX)
+        return d->aux_equal ? AS_IT_IS : NOT;
+    if (verdict != VERDICT_OWN && verdict != VERDICT_ASKS)
+        return NOT;
+    if (!faults && writable && cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
+        direct_set_rewrites(d);
+    return !faults ? NOT : verdict == VERDICT_OWN ? AS_IT_IS : AS_COPY;
 }
 
-static enum how_run how_run(const struct direct *d, const struct space *s, uint64_t at,
+static enum how_run how_run(struct direct *d, const struct space *s, uint64_t at,
                             const struct code_page *c) {
+    bool writable;
+
     if (c->verdict == VERDICT_GOOD)
         return AS_IT_IS;
     if (c->verdict == VERDICT_REFUSED)
         return NOT;
-    if (is_own(d, at, c))
-        return how_run_own(d, s, c->verdict);
+    if (is_own(d, at, c, &writable))
+        return how_run_own(d, s, c->verdict, writable);
     return c->verdict == VERDICT_AUX && d->aux_equal ? AS_IT_IS : AS_COPY;
 }
 
@@ -434,6 +446,15 @@ static int map_copy(struct direct *d, struct space *s, uint64_t at, uint64_t off
               : cell_map_copy(s->cell, at, offset, place, (unsigned)count, SCAN_FAULTS);
 }
 
+static int places_of_copy(const struct direct *d, uint64_t at, const uint8_t *host,
+                          uint16_t *place) {
+    bool writable;
+    unsigned own =
+        is_own(d, at, &d->sh->page[ram_page(d, host)], &writable) ? SCAN_OWN : 0;
+
+    return places(d, at, host, own, place);
+}
+
 /* Maps page AT if the shadow has it. False: it has not, or the cell is not to. A copy is
  * mapped only for who EXECUTES it: who reads it before is seen to. */
 static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
@@ -453,7 +474,7 @@ static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
         mem_lock(m);
     rights = rights_of(d, s, at, &how, &host);
     if (how == AS_COPY)
-        count = executes ? places(d, at, host, place) : -1;
+        count = executes ? places_of_copy(d, at, host, place) : -1;
     if (count < 0) /* or what is around it is not what it was */
         rights = 0;
     noted = rights && space_note(s, at, rights, ram_page(d, host));

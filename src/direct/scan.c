@@ -193,6 +193,24 @@ bool scan_refuses(const struct scan_page *page, unsigned how) {
     return false;
 }
 
+/* XGETBV at N behind what clears ECX: XOR of it with itself, or MOV of 0. Numbers do not
+ * look like that. */
+static bool asks_xcr0(const struct text *t, int n) {
+    const uint8_t *p = t->code + (int)t->before + n;
+
+    if (p[0] != 0x0f || p[1] != 0x01 || p[2] != 0xd0)
+        return false;
+    for (int k = 2; k <= 8 && n - k >= -(int)t->before; k++) {
+        const uint8_t *q = p - k;
+
+        if ((q[0] == 0x31 || q[0] == 0x33) && q[1] == 0xc9)
+            return true;
+        if (k >= 5 && q[0] == 0xb9 && !q[1] && !q[2] && !q[3] && !q[4])
+            return true;
+    }
+    return false;
+}
+
 int scan_places(const struct scan_page *page, unsigned how, uint16_t *place,
                 unsigned most) {
     struct text t;
@@ -207,7 +225,8 @@ int scan_places(const struct scan_page *page, unsigned how, uint16_t *place,
 
         if (!agree)
             continue;
-        if (agree * 4 < tried * 3 || n < 0 || n + 1 > 4095 || count == most)
+        if (agree * 4 < tried * 3 || n < 0 || n + 1 > 4095 || count == most ||
+            (how & SCAN_OWN && !asks_xcr0(&t, n)))
             return -1;
         place[count++] = (uint16_t)(n + 1);
     }

@@ -25,7 +25,9 @@ bool scan_refuses(const struct scan_page *page, unsigned how);
 /* A page that is refused can be executed by way of a copy in which each of these
  * instructions has another byte at one place, with which it faults: for each of them the
  * place of that byte. How many there are; or -1: more than MOST, or one is not within the
- * page, or too many ways through the code have no instruction there. */
+ * page, or too many ways through the code have no instruction there; or, with SCAN_OWN,
+ * it may be a number that the program reads: it is no XGETBV that begins with ECX
+ * cleared. */
 #define SCAN_FAULTS 0x0b /* 0F 0B is UD2, and INT 0BH not for user code */
 int scan_places(const struct scan_page *page, unsigned how, uint16_t *place,
                 unsigned most);
