@@ -2,8 +2,8 @@
 # AddressSanitizer and UBSan; FUZZ="dev boot" takes some targets only. `make check` runs the
 # corpus through the same targets (`replay`) as they are.
 TIME ?= 60
-FUZZ ?= boot elf translate dev interp bt control qcow2 virtio e1000 net share gdb api snapshot chain svm
-FUZZ_TARGETS = boot elf translate dev interp bt control qcow2 virtio e1000 net share gdb api snapshot chain svm
+FUZZ ?= boot elf translate dev interp bt control qcow2 fat virtio e1000 net share gdb api snapshot chain svm
+FUZZ_TARGETS = boot elf translate dev interp bt control qcow2 fat virtio e1000 net share gdb api snapshot chain svm
 FUZZ_OUT = $(BUILD)/fuzz
 FUZZ_SAN = -fsanitize=address,undefined -fno-sanitize-recover=all
 # Comparisons go to libFuzzer's own code, which uses vector registers.
