@@ -10,13 +10,16 @@
  * state as the faulting instruction left it.
  *
  * A fault outside every range goes to whoever handled the signal before us; with nobody,
- * the terminal is restored and the process dies of the signal.
+ * the terminal is restored, a sentence says where it was, and the process dies of the
+ * signal.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "base/os.h"
 
@@ -68,6 +71,19 @@ static bool offer(int signo, const siginfo_t *si, ucontext_t *uc) {
     return false;
 }
 
+/* Nobody's fault but ours, which ends us: what is to be known of it. */
+static void tell(int signo, const siginfo_t *si, const ucontext_t *u) {
+    char line[160];
+    int len = snprintf(line, sizeof(line),
+                       "bivisor: bug: signal %d at 0x%llx, trap %lld, address 0x%llx\n",
+                       signo, (unsigned long long)u->uc_mcontext.gregs[REG_RIP],
+                       (long long)u->uc_mcontext.gregs[REG_TRAPNO],
+                       (unsigned long long)(uintptr_t)si->si_addr);
+
+    if (write(STDERR_FILENO, line, (size_t)len) < 0)
+        return;
+}
+
 static void pass_on(int signo, siginfo_t *si, void *context) {
     for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
         const struct sigaction *old = &previous[i];
@@ -84,6 +100,8 @@ static void pass_on(int signo, siginfo_t *si, void *context) {
         }
     }
     os_tty_restore();
+    if (si->si_code > 0)
+        tell(signo, si, context);
     signal(signo, SIG_DFL);
     if (si->si_code <= 0) /* not raised again by returning */
         raise(signo);

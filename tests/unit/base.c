@@ -458,6 +458,32 @@ static void test_handlers(void **state) {
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* A fault that is nobody's: a sentence, and the signal. */
+static void test_own_fault(void **state) {
+    char said[200] = "";
+    int out[2], status;
+    pid_t pid;
+
+    assert_int_equal(pipe(out), 0);
+    pid = fork();
+    if (!pid) {
+        dup2(out[1], STDERR_FILENO);
+        for (int signo = 1; signo <= 31; signo++)
+            signal(signo, SIG_DFL); /* cmocka has some */
+        if (!os_fault_range(report_nothing, note_stop, no_fault_of_ours, NULL))
+            __asm__ volatile("movb $1, 4080" : : : "memory");
+        _exit(1);
+    }
+    close(out[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(read(out[0], said, sizeof(said) - 1) > 0);
+    close(out[0]);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGSEGV);
+    assert_non_null(strstr(said, "bivisor: bug: signal 11 at 0x"));
+    assert_non_null(strstr(said, "trap 14, address 0xff0\n"));
+}
+
 /* --- option values --- */
 
 static void quiet(bool on) {
@@ -556,8 +582,9 @@ int main(void) {
         cmocka_unit_test(test_filled),       cmocka_unit_test(test_fault),
         cmocka_unit_test(test_log),          cmocka_unit_test(test_log_levels),
         cmocka_unit_test(test_stop_signals), cmocka_unit_test(test_handlers),
-        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_memfd_limit),  cmocka_unit_test(test_no_dump),
+        cmocka_unit_test(test_own_fault),    cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_choice),       cmocka_unit_test(test_memfd_limit),
+        cmocka_unit_test(test_no_dump),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
