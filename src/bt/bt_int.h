@@ -97,10 +97,11 @@ struct bt_shared {
     struct tr *tr;
     struct bt_place *places;
     uint64_t spots[BT_SPOTS / 64]; /* where there may be verdicts */
-    uint64_t next_review;          /* TSC: no verdict is over before */
+    uint64_t next_review; /* TSC: no verdict is over before; UINT64_MAX: none is */
     struct division *divisions;
     uint8_t *reading[2]; /* pages that the translator has read from */
     unsigned nreading;
+    bool made;        /* a fragment, since the last flush */
     bool yields;      /* the host has fewer CPUs than the machine: see pause.c */
     uint32_t closed;  /* share.c: nobody is to enter code; atomic */
     struct bt *first; /* of those that have a part in it, by bt.next */

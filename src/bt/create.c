@@ -74,6 +74,7 @@ static int create_shared(struct bt *bt, const struct bt_options *opt) {
                               .advice = &bt_advice,
                               .arg = bt};
     take_options(bt, opt);
+    sh->next_review = UINT64_MAX;
     sh->tc.jumps_stay = sh->env.smp;
     rc = allocate_shared(bt);
     sh->yields = sh->env.smp && vcpu_group_of(bt->v)->count > os_cpus();

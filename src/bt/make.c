@@ -83,12 +83,16 @@ void bt_cool(struct bt *bt) {
         tr_counts(bt->v)->heat[n] = 0;
 }
 
-/* All others are stopped, or do not run. */
+/* All others are stopped, or do not run. What no fragment has left anything in is not
+ * touched: pages of zeros take no memory, nor the time to get them. */
 static void flush(struct bt *bt) {
     struct bt_shared *sh = bt->sh;
 
     forget_tables(sh);
     tc_flush(&sh->tc);
+    if (!sh->made)
+        return;
+    sh->made = false;
     for (struct bt *b = sh->first; b; b = b->next)
         bt_cool(b);
     bt_forget_verdicts(bt);
@@ -221,6 +225,7 @@ static struct ccf *make(struct bt *bt, uint64_t va, uint8_t *page, uint32_t key,
     if (*r != TR_MADE)
         return NULL;
     tc_insert(&bt->sh->tc, &span, c);
+    bt->sh->made = true;
     return c;
 }
 

@@ -32,9 +32,13 @@ struct entry {
     struct insn insn;
 };
 
+/* Entries lie in the order in which their slots were used first, so that few take little
+ * memory. */
 struct decode_memo {
     struct shape hint[1u << HINT_BITS];
-    struct entry entry[1u << ENTRY_BITS];
+    uint16_t at[1u << ENTRY_BITS]; /* of each slot: its entry's number; 0: it has none */
+    uint16_t used;                 /* numbers, from 1 on */
+    struct entry entry[(1u << ENTRY_BITS) + 1];
 };
 
 struct decode_memo *decode_memo_new(void) {
@@ -58,6 +62,19 @@ static uint64_t key_of(uint64_t ahead, struct shape s) {
     uint64_t hole = s.n ? first(~0ull, s.n) << (8 * s.at) : 0;
 
     return first(ahead, s.len) & ~hole;
+}
+
+/* Entry 0, which is empty: the slot has none. */
+static struct entry *entry_of(struct decode_memo *m, uint64_t key) {
+    return &m->entry[m->at[hash(key, ENTRY_BITS)]];
+}
+
+static struct entry *new_entry(struct decode_memo *m, uint64_t key) {
+    uint16_t *at = &m->at[hash(key, ENTRY_BITS)];
+
+    if (!*at)
+        *at = ++m->used;
+    return &m->entry[*at];
 }
 
 /* --- guessing --- */
@@ -153,7 +170,7 @@ enum decode_result decode_memo_insn(struct decode_memo *m, enum cpu_mode mode,
     hint = &m->hint[hash(first(ahead, telling(ahead)), HINT_BITS)];
     if (hint->len) {
         key = key_of(ahead, *hint);
-        e = &m->entry[hash(key, ENTRY_BITS)];
+        e = entry_of(m, key);
         if (e->bytes == key && !memcmp(&e->shape, hint, sizeof(*hint)) &&
             e->insn.mode == mode) {
             *i = e->insn;
@@ -167,7 +184,7 @@ enum decode_result decode_memo_insn(struct decode_memo *m, enum cpu_mode mode,
         return r;
     *hint = shape_of(i);
     key = key_of(ahead, *hint);
-    e = &m->entry[hash(key, ENTRY_BITS)];
+    e = new_entry(m, key);
     e->bytes = key;
     e->shape = *hint;
     e->insn = *i;
