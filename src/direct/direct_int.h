@@ -172,6 +172,26 @@ void direct_unpin(struct direct *d);
 /* A turn in C took TICKS. If others have the CPU, too, it goes to another. */
 void direct_look_around(struct direct *d, const struct cell *c, uint64_t ticks);
 
+/* --- code.c --- */
+
+/* The number of the page of RAM at HOST. */
+uint32_t direct_ram_page(const struct direct *d, const uint8_t *host);
+
+/* How code may be executed by the CPU. */
+enum how_run { RUN_NOT, RUN_AS_IT_IS, RUN_AS_COPY, RUN_AS_WRITTEN };
+
+/* Whether the code in the page of RAM at HOST, which is AT in space S, may be executed by
+ * the CPU: from here on nobody writes to it unseen. The lock of traces is held until it
+ * is noted where. */
+enum how_run direct_executable(struct direct *d, const struct space *s, uint64_t at,
+                               uint8_t *host);
+
+#define PLACES 96u /* instructions in a page that fault in its copy */
+/* Where its copy is to have another byte (scan_places()), PLACES at most; -1: there is to
+ * be none. */
+int direct_places_of_copy(const struct direct *d, uint64_t at, const uint8_t *host,
+                          uint16_t *place);
+
 /* --- map.c --- */
 
 /* What the shadow has dropped goes, at the latest when the cell goes in. 0; or -errno,

@@ -4,13 +4,11 @@
  */
 #include <errno.h>
 
-#include "base/os.h"
 #include "cpu/stops.h"
 #include "direct/abi.h"
 #include "direct/direct_int.h"
 #include "direct/scan.h"
 #include "sem/sem.h"
-#include "x86/cr.h"
 
 #define PROT_OF_READ 1 /* <sys/mman.h> */
 #define PROT_OF_WRITE 2
@@ -18,28 +16,6 @@
 #define LOWEST 0x10000u /* vm.mmap_min_addr */
 #define AROUND 32u      /* pages that are looked at behind one that faulted */
 #define BEFORE 15u      /* and in front of it */
-
-/* A page that is code and is written again and again is not for cells, for a while: not
- * if it has had WRITES stores, one of which is forgotten with each tick of page_clock().
- * A store, and what follows until it is executed again, take a twentieth of such a tick.
- */
-#define WRITES 16u
-#define MOST_WRITES 32u
-
-static uint32_t page_clock(void) {
-    return (uint32_t)(os_tsc() >> 22); /* one or two milliseconds */
-}
-
-static unsigned writes_of(const struct code_page *c) {
-    uint32_t ticks = page_clock() - c->written_at;
-
-    return c->writes > ticks ? c->writes - ticks : 0;
-}
-
-/* The number of the page of RAM. */
-static uint32_t ram_page(const struct direct *d, const uint8_t *host) {
-    return (uint32_t)((host - mem_ram_base(d->v->mem)) >> 12);
-}
 
 /* --- what goes --- */
 
@@ -63,7 +39,8 @@ static bool may_stay(struct direct *d, struct space *s, uint64_t at, unsigned ri
         direct_begin_anew(d);
         return false;
     }
-    if (rights & ~mmu_may_keep(d->v, gva(at), &host, &large) || ram_page(d, host) != ram)
+    if (rights & ~mmu_may_keep(d->v, gva(at), &host, &large) ||
+        direct_ram_page(d, host) != ram)
         return false;
     if (large)
         space_set_large(s, at);
@@ -188,163 +165,6 @@ int direct_catch_up(struct direct *d, struct space *s) {
     return rc;
 }
 
-/* --- code --- */
-
-/* LEN bytes of the guest's at AT, within a page, if there are some. */
-static const uint8_t *bytes_at(const struct direct *d, uint64_t at, unsigned len) {
-    struct gpa where;
-    bool writable;
-
-    if (!mmu_peek(d->v, gva(at), &where, &writable))
-        return NULL;
-    return mem_host(d->v->mem, where, len);
-}
-
-static uint64_t host_xcr0(void) {
-    uint32_t lo, hi;
-
-    __asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    return (uint64_t)hi << 32 | lo;
-}
-
-/* HOW but for TSC_AUX. */
-static unsigned scan_how(const struct direct *d) {
-    uint64_t xcr0 = host_xcr0();
-
-    return (xcr0 != d->v->xcr0 ? SCAN_XCR0 : 0) | (xcr0 & X86_XCR0_PKRU ? SCAN_PKRU : 0);
-}
-
-static struct scan_page scanned(const struct direct *d, uint64_t at,
-                                const uint8_t *host) {
-    return (struct scan_page){
-        .bytes = host,
-        .before = bytes_at(d, at - SCAN_BEFORE, SCAN_BEFORE),
-        .behind = bytes_at(d, at + 4096, 2),
-    };
-}
-
-#define PLACES 96u /* instructions in a page that fault in its copy */
-
-/* OWN: SCAN_OWN, or none. */
-static int places(const struct direct *d, uint64_t at, const uint8_t *host, unsigned own,
-                  uint16_t *place) {
-    const struct scan_page page = scanned(d, at, host);
-
-    return scan_places(&page, scan_how(d) | SCAN_AUX | own, place, PLACES);
-}
-
-static enum verdict judge(const struct direct *d, uint64_t at, const uint8_t *host) {
-    const struct scan_page page = scanned(d, at, host);
-    uint16_t place[PLACES];
-
-    if (!scan_refuses(&page, scan_how(d) | SCAN_AUX))
-        return VERDICT_GOOD;
-    if (!scan_refuses(&page, scan_how(d)))
-        return VERDICT_AUX;
-    if (!scan_refuses(&page, scan_how(d) | SCAN_AUX | SCAN_OWN))
-        return VERDICT_OWN;
-    if (places(d, at, host, SCAN_OWN, place) > 0)
-        return VERDICT_ASKS;
-    return places(d, at, host, 0, place) < 0 ? VERDICT_REFUSED : VERDICT_COPY;
-}
-
-static void hold(struct direct *d, struct code_page *c, uint32_t page,
-                 const struct space *s, uint64_t at) {
-    c->holders |= 1ull << d->index;
-    if (codes_add(&d->codes, page, (unsigned)(s - d->space), at))
-        return;
-    direct_begin_anew(d);
-    codes_add(&d->codes, page, (unsigned)(s - d->space), at);
-}
-
-/* How code may be executed by the CPU. */
-enum how_run { NOT, AS_IT_IS, AS_COPY, AS_WRITTEN };
-
-/* What page AT holds is what the program makes as it goes: it has done so, or its tables
- * let it. It has numbers beside its code, which it reads: a copy would show it others. */
-static bool is_own(const struct direct *d, uint64_t at, const struct code_page *c,
-                   bool *writable) {
-    struct gpa where;
-
-    if (!mmu_peek(d->v, gva(at), &where, writable))
-        *writable = false;
-    return c->made || *writable;
-}
-
-/* Among these numbers are many that look like CPUID: where that faults they do no harm,
- * and who may write and execute at once gets such a cell. */
-static enum how_run how_run_own(struct direct *d, const struct space *s,
-                                enum verdict verdict, bool writable) {
-    bool faults = cell_faults(s->cell) & CELL_CPUID_FAULTS;
-
-    if (verdict == VERDICT_AUX)
-        return d->aux_equal ? AS_IT_IS : NOT;
-    if (verdict != VERDICT_OWN && verdict != VERDICT_ASKS)
-        return NOT;
-    if (!faults && writable && cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
-        direct_set_rewrites(d);
-    return !faults ? NOT : verdict == VERDICT_OWN ? AS_IT_IS : AS_COPY;
-}
-
-static enum how_run how_run(struct direct *d, const struct space *s, uint64_t at,
-                            const struct code_page *c) {
-    bool writable;
-
-    if (c->verdict == VERDICT_GOOD)
-        return AS_IT_IS;
-    if (c->verdict == VERDICT_REFUSED)
-        return NOT;
-    if (is_own(d, at, c, &writable))
-        return how_run_own(d, s, c->verdict, writable);
-    return c->verdict == VERDICT_AUX && d->aux_equal ? AS_IT_IS : AS_COPY;
-}
-
-/* Code that is written and executed in turn is executed as it is, and nobody looks when
- * it is written: where CPUID faults in any case, as what it was so far has none of the
- * other instructions that would be a lie (docs/errata.md). */
-static enum how_run how_written(struct direct *d, const struct space *s, uint64_t at,
-                                const uint8_t *host) {
-    enum verdict v;
-
-    if (!d->opt.rewrite || !cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
-        return NOT;
-    if (!(cell_faults(s->cell) & CELL_CPUID_FAULTS)) { /* it gets one of those */
-        direct_set_rewrites(d);
-        return NOT;
-    }
-    v = judge(d, at, host);
-    d->sh->xcr0 = d->v->xcr0;
-    d->n.scans++;
-    return v == VERDICT_GOOD || v == VERDICT_OWN || (v == VERDICT_AUX && d->aux_equal)
-               ? AS_WRITTEN
-               : NOT;
-}
-
-/* Whether the code in the page may be executed by the CPU: from here on nobody writes to
- * it unseen. The lock of traces is held until it is noted where. */
-static enum how_run executable(struct direct *d, const struct space *s, uint64_t at,
-                               uint8_t *host) {
-    struct mem *m = d->v->mem;
-    uint32_t page = (uint32_t)((host - mem_ram_base(m)) >> 12);
-    struct code_page *c = &d->sh->page[page];
-    enum how_run how;
-
-    if (writes_of(c) >= WRITES)
-        return how_written(d, s, at, host);
-    mem_trace_add(m, host, MEM_TRACE_DIRECT);
-    if (c->verdict == VERDICT_NONE) {
-        c->verdict = (uint8_t)judge(d, at, host);
-        d->sh->xcr0 = d->v->xcr0;
-        d->n.scans++;
-    }
-    how = how_run(d, s, at, c);
-    if (how == AS_COPY && !d->opt.copies)
-        how = NOT;
-    if (how != NOT)
-        hold(d, c, page, s, at);
-    return how;
-}
-
 /* --- what comes --- */
 
 static bool is_ram(const struct direct *d, const uint8_t *host) {
@@ -378,8 +198,9 @@ static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at,
     uint8_t *r, *w, *x = mmu_hit(mmu->code, gva(at), 1, MMU_EXEC);
     unsigned rights;
 
-    if (*how != NOT)
-        *how = is_ram(d, x) && !has_breaks(d, at) ? executable(d, s, at, x) : NOT;
+    if (*how != RUN_NOT)
+        *how =
+            is_ram(d, x) && !has_breaks(d, at) ? direct_executable(d, s, at, x) : RUN_NOT;
     /* What is there now, for the lock may have been waited for. */
     r = mmu_hit(mmu->data, gva(at), 1, MMU_READ);
     w = mmu_hit(mmu->data, gva(at), 1, MMU_WRITE);
@@ -388,10 +209,10 @@ static unsigned rights_of(struct direct *d, const struct space *s, uint64_t at,
     *host = r ? r : w ? w : x;
     if (!is_ram(d, *host))
         return 0;
-    if (x != *host || (w && *how != AS_WRITTEN) ||
-        (*how == AS_COPY && (r || is_read(d, x))))
-        *how = NOT;
-    if (*how != NOT)
+    if (x != *host || (w && *how != RUN_AS_WRITTEN) ||
+        (*how == RUN_AS_COPY && (r || is_read(d, x))))
+        *how = RUN_NOT;
+    if (*how != RUN_NOT)
         rights |= READ | EXEC;
     return rights;
 }
@@ -446,21 +267,12 @@ static int map_copy(struct direct *d, struct space *s, uint64_t at, uint64_t off
               : cell_map_copy(s->cell, at, offset, place, (unsigned)count, SCAN_FAULTS);
 }
 
-static int places_of_copy(const struct direct *d, uint64_t at, const uint8_t *host,
-                          uint16_t *place) {
-    bool writable;
-    unsigned own =
-        is_own(d, at, &d->sh->page[ram_page(d, host)], &writable) ? SCAN_OWN : 0;
-
-    return places(d, at, host, own, place);
-}
-
 /* Maps page AT if the shadow has it. False: it has not, or the cell is not to. A copy is
  * mapped only for who EXECUTES it: who reads it before is seen to. */
 static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
                      bool executes, struct run *r) {
     struct mem *m = d->v->mem;
-    enum how_run how = code ? AS_IT_IS : NOT;
+    enum how_run how = code ? RUN_AS_IT_IS : RUN_NOT;
     uint16_t place[PLACES];
     uint64_t offset;
     uint8_t *host;
@@ -473,11 +285,11 @@ static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
     if (code)
         mem_lock(m);
     rights = rights_of(d, s, at, &how, &host);
-    if (how == AS_COPY)
-        count = executes ? places_of_copy(d, at, host, place) : -1;
+    if (how == RUN_AS_COPY)
+        count = executes ? direct_places_of_copy(d, at, host, place) : -1;
     if (count < 0) /* or what is around it is not what it was */
         rights = 0;
-    noted = rights && space_note(s, at, rights, ram_page(d, host));
+    noted = rights && space_note(s, at, rights, direct_ram_page(d, host));
     if (code)
         mem_unlock(m);
     if (rights && !noted) /* no room */
@@ -486,8 +298,8 @@ static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
         return false;
     offset = (uint64_t)(host - mem_ram_base(m));
     /* Should an order fail, the next ones will, and the cell is given up. */
-    return !(how == AS_COPY ? map_copy(d, s, at, offset, place, count, r)
-                            : add_to_run(d, s, r, at, offset, prot_of(rights)));
+    return !(how == RUN_AS_COPY ? map_copy(d, s, at, offset, place, count, r)
+                                : add_to_run(d, s, r, at, offset, prot_of(rights)));
 }
 
 /* It may be read, and is no code: of that it is to be known whether the guest reads it.
@@ -606,54 +418,4 @@ void direct_foresee(struct direct *d, struct space *s) {
         d->n.foreseen++;
     d->v->fault = kept;
     flush_run(d, s, &r);
-}
-
-/* --- stores to code --- */
-
-struct written {
-    struct direct *d;
-    uint32_t page;
-};
-
-static void drop_one(void *arg, unsigned space, uint64_t at) {
-    struct direct *d = arg;
-    struct space *s = &d->space[space];
-
-    if (s->cell && space_rights(s, at) & EXEC)
-        space_drop(s, at);
-}
-
-static void drop_code(struct vcpu *v, void *arg) {
-    const struct written *w = arg;
-
-    codes_each(&w->d->codes, w->page, drop_one, w->d);
-}
-
-/* The lock of traces is held: those who hold the page are told before its bytes change.
- */
-void direct_code_written(void *arg, struct gpa at, unsigned len) {
-    struct direct *d = arg;
-    struct direct_shared *sh = d->sh;
-    struct mem *m = d->v->mem;
-    uint8_t *host = mem_host(m, gpa(at.a & ~4095ull), 4096);
-    uint32_t page = host ? (uint32_t)((host - mem_ram_base(m)) >> 12) : UINT32_MAX;
-    struct code_page *c = &sh->page[page];
-    const struct vcpu *who = vcpu_current();
-
-    if (page >= sh->pages)
-        return;
-    mem_trace_remove(m, host, MEM_TRACE_DIRECT);
-    c->verdict = VERDICT_NONE;
-    c->read = 0;
-    c->made = who && who->cpl == 3;
-    c->writes = (uint8_t)(writes_of(c) + (writes_of(c) < MOST_WRITES));
-    c->written_at = page_clock();
-    for (unsigned n = 0; n < sh->members; n++) {
-        struct written w = {sh->member[n], page};
-
-        if (c->holders >> n & 1 && w.d)
-            vcpu_call(w.d->v, drop_code, &w);
-    }
-    c->holders = 0;
-    d->n.written++;
 }
