@@ -20,6 +20,7 @@
 #include "ctl/exchange.h"
 #include "ctl/forker.h"
 #include "ctl/forwards.h"
+#include "ctl/gates.h"
 #include "ctl/keep.h"
 #include "ctl/outputs.h"
 #include "ctl/remote.h"
@@ -55,7 +56,7 @@ struct run {
     struct remote remote;
     struct forwards forwards;
     struct exchange exchange;
-    struct gate *gate[CONTROL_SPEECHES]; /* opens discs for its clients; NULL: nobody */
+    struct gates gates;
     struct forker_plan plan;
     struct forker *forker;           /* NULL: clients of the API can make no copies */
     const struct ctl_frozen *frozen; /* what it goes on from; NULL: it boots */
@@ -289,7 +290,7 @@ static bool start_control(struct run *r) {
             continue;
         steer_add(&r->steer, control_table(r->control[n]));
         forwards_add(&r->forwards, control_table(r->control[n]));
-        exchange_add_discs(&r->exchange, r->gate[n], control_table(r->control[n]));
+        exchange_add_discs(&r->exchange, r->gates.gate[n], control_table(r->control[n]));
         if (n == CONTROL_JSON) {
             take_add(&r->take, control_table(r->control[n]));
             remote_add(&r->remote, control_table(r->control[n]));
@@ -444,9 +445,7 @@ static void list_listeners(const struct run *r, int *out) {
 
 /* Where processes are asked for files, with a client if one has come; and a -1. */
 static void list_gates(const struct run *r, int *out) {
-    for (unsigned n = 0; n < CONTROL_SPEECHES; n++)
-        if (r->gate[n])
-            *out++ = gate_socket(r->gate[n]);
+    out += gates_list(&r->gates, out);
     if (r->api && api_gate(r->api))
         *out++ = gate_socket(api_gate(r->api));
     *out = -1;
@@ -466,15 +465,6 @@ static void list_handing(const struct run *r, int *out) {
     if (r->copy >= 0)
         *out++ = r->copy;
     list_gates(r, out);
-}
-
-static bool settle_gates(const struct run *r) {
-    for (unsigned n = 0; n < CONTROL_SPEECHES; n++)
-        if (r->gate[n] && !gate_settle(r->gate[n])) {
-            log_error("the process that opens discs has ended");
-            return false;
-        }
-    return true;
 }
 
 static int run_machine(struct run *r) {
@@ -499,7 +489,7 @@ static int run_machine(struct run *r) {
     if (start_control(r) && start_gdb(r) && start_nets(r) &&
         display_option_start(&r->o.display, r->o.escape, r->m, quit, r) &&
         (!r->front->ready || r->front->ready(r->front->arg)) &&
-        (!r->api || api_settle(r->api)) && settle_gates(r) &&
+        (!r->api || api_settle(r->api)) && gates_settle(&r->gates) &&
         jail_enter(r->o.jail, &needs))
         return run_locked_up(r);
     display_option_stop(&r->o.display);
@@ -524,9 +514,8 @@ static void close_controls(struct run *r) {
     for (unsigned n = 0; n < CONTROL_SPEECHES; n++) {
         control_close(r->control[n]);
         r->control[n] = NULL;
-        gate_close(r->gate[n]);
-        r->gate[n] = NULL;
     }
+    gates_close(&r->gates);
 }
 
 /* What it goes on from has memory, and says what was hot. */
@@ -749,29 +738,6 @@ static int open_named(struct run *r, char *why, size_t why_size) {
     return rc;
 }
 
-static int pass_to(void *arg, int fd) {
-    return gate_pass(arg, fd);
-}
-
-/* Where there is a CD-ROM drive, clients can have another disc put in, and a process
- * opens its file for them. 0 or -errno. */
-static int open_gates(struct run *r) {
-    int rc = 0;
-
-    if (r->o.machine.counted || machine_config_cdrom(&r->o.machine, 0) < 0)
-        return 0;
-    for (unsigned n = 0; n < CONTROL_SPEECHES && !rc; n++) {
-        if (!r->control[n])
-            continue;
-        rc = gate_open_control(n, control_socket(r->control[n]), &r->gate[n]);
-        if (!rc)
-            control_pass(r->control[n], pass_to, r->gate[n]);
-    }
-    if (rc)
-        log_error("cannot make the process that opens discs: %s", strerror(-rc));
-    return rc;
-}
-
 /* The sockets make a process each, and are therefore before there are threads. */
 static int with_control(struct run *r) {
     static const char *const options[] = {
@@ -788,7 +754,7 @@ static int with_control(struct run *r) {
             log_error("--%s: %s", options[n], why);
     }
     if (!rc)
-        rc = open_gates(r);
+        rc = gates_open(&r->gates, &r->o.machine, r->control);
     status = rc ? ctl_status_of(rc) : with_api(r);
     close_controls(r);
     return status;

@@ -105,19 +105,29 @@ static bool is_own(const struct direct *d, uint64_t at, const struct code_page *
     return c->made || *writable;
 }
 
+static bool cpuid_faults(const struct space *s) {
+    return cell_faults(s->cell) & CELL_CPUID_FAULTS;
+}
+
+/* The program gets a cell in which it does, where there are such. */
+static void make_cpuid_fault(struct direct *d) {
+    if (d->opt.rewrite && cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
+        direct_set_rewrites(d);
+}
+
 /* Among these numbers are many that look like CPUID: where that faults they do no harm,
  * and who may write and execute at once gets such a cell. */
 static enum how_run how_run_own(struct direct *d, const struct space *s,
                                 enum verdict verdict, bool writable) {
-    bool faults = cell_faults(s->cell) & CELL_CPUID_FAULTS;
-
     if (verdict == VERDICT_AUX)
         return d->aux_equal ? RUN_AS_IT_IS : RUN_NOT;
     if (verdict != VERDICT_OWN && verdict != VERDICT_ASKS)
         return RUN_NOT;
-    if (!faults && writable && cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
-        direct_set_rewrites(d);
-    return !faults ? RUN_NOT : verdict == VERDICT_OWN ? RUN_AS_IT_IS : RUN_AS_COPY;
+    if (cpuid_faults(s))
+        return verdict == VERDICT_OWN ? RUN_AS_IT_IS : RUN_AS_COPY;
+    if (writable)
+        make_cpuid_fault(d);
+    return RUN_NOT;
 }
 
 static enum how_run how_run(struct direct *d, const struct space *s, uint64_t at,
@@ -140,10 +150,8 @@ static enum how_run how_written(struct direct *d, const struct space *s, uint64_
                                 const uint8_t *host) {
     enum verdict v;
 
-    if (!d->opt.rewrite || !cell_pool_can_fault(d->pool, CELL_CPUID_FAULTS))
-        return RUN_NOT;
-    if (!(cell_faults(s->cell) & CELL_CPUID_FAULTS)) { /* it gets one of those */
-        direct_set_rewrites(d);
+    if (!cpuid_faults(s)) {
+        make_cpuid_fault(d);
         return RUN_NOT;
     }
     v = judge(d, at, host);
@@ -157,7 +165,7 @@ static enum how_run how_written(struct direct *d, const struct space *s, uint64_
 enum how_run direct_executable(struct direct *d, const struct space *s, uint64_t at,
                                uint8_t *host) {
     struct mem *m = d->v->mem;
-    uint32_t page = (uint32_t)((host - mem_ram_base(m)) >> 12);
+    uint32_t page = direct_ram_page(d, host);
     struct code_page *c = &d->sh->page[page];
     enum how_run how;
 
@@ -214,12 +222,13 @@ void direct_code_written(void *arg, struct gpa at, unsigned len) {
     struct direct_shared *sh = d->sh;
     struct mem *m = d->v->mem;
     uint8_t *host = mem_host(m, gpa(at.a & ~4095ull), 4096);
-    uint32_t page = host ? (uint32_t)((host - mem_ram_base(m)) >> 12) : UINT32_MAX;
-    struct code_page *c = &sh->page[page];
+    uint32_t page = host ? direct_ram_page(d, host) : UINT32_MAX;
     const struct vcpu *who = vcpu_current();
+    struct code_page *c;
 
     if (page >= sh->pages)
         return;
+    c = &sh->page[page];
     mem_trace_remove(m, host, MEM_TRACE_DIRECT);
     c->verdict = VERDICT_NONE;
     c->read = 0;

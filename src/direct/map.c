@@ -285,7 +285,7 @@ static bool map_page(struct direct *d, struct space *s, uint64_t at, bool code,
     if (code)
         mem_lock(m);
     rights = rights_of(d, s, at, &how, &host);
-    if (how == RUN_AS_COPY)
+    if (rights && how == RUN_AS_COPY)
         count = executes ? direct_places_of_copy(d, at, host, place) : -1;
     if (count < 0) /* or what is around it is not what it was */
         rights = 0;
